@@ -1,0 +1,83 @@
+"""The sole caller of the real clock.
+
+Wall time is an integer of microseconds since 1970-01-01 UTC; durations are monotonic seconds. Each operation reads the
+clock once and passes that value on, so nothing expires halfway.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+__all__ = ["EPOCH", "Clock", "ManualClock", "SystemClock", "from_us", "to_us"]
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+class Clock(Protocol):
+    """Where an object gets its time from."""
+
+    def now_us(self) -> int:
+        """Wall time in microseconds since 1970-01-01 UTC. May step back."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds since an arbitrary moment. Never steps back."""
+        ...
+
+
+class SystemClock:
+    """The machine's clock. It looks `time` up at each call, so freezegun can move it (on the calling thread)."""
+
+    def now_us(self) -> int:
+        """Wall time in microseconds since 1970-01-01 UTC."""
+        return time.time_ns() // 1000
+
+    def monotonic(self) -> float:
+        """Seconds since an arbitrary moment."""
+        return time.monotonic()
+
+
+class ManualClock:
+    """A clock that stands still until it is told to move. For tests, ours and yours.
+
+    Args:
+        start: the first wall time, aware.
+    """
+
+    def __init__(self, start: datetime = datetime(2026, 1, 1, tzinfo=UTC)) -> None:
+        self._now_us = to_us(start)
+        self._monotonic = 0.0
+
+    def now_us(self) -> int:
+        """Wall time in microseconds since 1970-01-01 UTC."""
+        return self._now_us
+
+    def monotonic(self) -> float:
+        """Seconds that `advance` has added so far."""
+        return self._monotonic
+
+    def advance(self, seconds: float) -> None:
+        """Move both clocks on by `seconds`, as time does."""
+        if seconds < 0:
+            raise ValueError(f"time cannot go back by {-seconds} s: use step() to move the wall clock alone")
+        self._now_us += round(seconds * 1_000_000)
+        self._monotonic += seconds
+
+    def step(self, seconds: float) -> None:
+        """Move the wall clock alone, back or forth, as an operator or NTP does."""
+        self._now_us += round(seconds * 1_000_000)
+
+
+def to_us(moment: datetime) -> int:
+    """Microseconds since 1970-01-01 UTC of an aware datetime. Raises ValueError for a naive one: guessing loses data."""
+    if moment.tzinfo is None:
+        raise ValueError(f"{moment!r} has no time zone: give it one, for example tzinfo=UTC")
+    return (moment - EPOCH) // _MICROSECOND
+
+
+def from_us(us: int) -> datetime:
+    """The aware UTC datetime of microseconds since 1970-01-01 UTC. Raises OverflowError outside years 1 to 9999."""
+    return EPOCH + timedelta(microseconds=us)

@@ -1,0 +1,201 @@
+"""From what a client sent to `Event`s, with one reason for each that cannot be taken.
+
+JSON bytes take two passes in C: one that checks every value (finite numbers, whole characters), one that decodes into
+`Event` and leaves the objects as raw text. Only when a pass fails is the batch taken apart, item by item.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from lakebed.errors import InvalidEvent
+from lakebed.events import MAX_EVENT_BYTES, Event, admit, encode_object
+
+__all__ = ["Rejected", "decode_batch", "decode_mappings"]
+
+
+class Rejected(msgspec.Struct, frozen=True):
+    """An item that was refused, and why. `message_id` if it could be read."""
+
+    reason: str
+    message_id: str | None = None
+
+
+class _Envelope(msgspec.Struct, rename="camel"):
+    """Segment's batch body: what it says once holds for each item that does not say it."""
+
+    batch: Raw
+    sent_at: str | int | float | None = None
+    context: Raw = Raw(b"{}")
+
+
+class _Identified(msgspec.Struct, rename="camel"):
+    message_id: str | None = None
+
+
+_events = msgspec.json.Decoder(list[Event])
+_event = msgspec.json.Decoder(Event)
+_any = msgspec.json.Decoder()
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_HAS_BATCH = re.compile(rb'^\s*\{.*?"batch"\s*:', re.DOTALL)
+# An event may have texts beside its objects, each with a limit of its own; what is longer than this breaks one of them.
+_MAX_ITEM_BYTES = 4 * MAX_EVENT_BYTES
+
+
+def decode_batch(body: bytes, now_us: int, *, source: str | None = None) -> list[Event | Rejected]:
+    """Decode and admit a JSON array, a Segment envelope `{"batch": […]}`, one JSON object, or NDJSON lines.
+
+    Args:
+        body: the bytes, inflated.
+        now_us: when they were received.
+        source: what the `source` column says of events that do not say it themselves.
+
+    Raises:
+        InvalidEvent: when the whole body is unreadable; nothing of it was taken.
+    """
+    text = body.strip()
+    envelope = _Envelope(batch=Raw(text))
+    if text[:1] == b"{":
+        lines = text.splitlines()
+        if _HAS_BATCH.match(text) and (found := _read_envelope(text)) is not None:
+            envelope = found
+        elif len(lines) > 1 and _is_json(lines[0]):
+            return [_admitted(_decode_item(line), envelope, now_us, source) for line in lines if line.strip()]
+        else:
+            envelope = _Envelope(batch=Raw(b"[" + text + b"]"))
+    return [_admitted(item, envelope, now_us, source) for item in _decode_array(bytes(envelope.batch))]
+
+
+def decode_mappings(
+    items: Iterable[Mapping[str, Any] | Event], now_us: int, *, source: str | None = None
+) -> list[Event | Rejected]:
+    """Admit Python mappings (Segment's names, or ours in snake_case) and `Event`s, one by one."""
+    envelope = _Envelope(batch=Raw(b"[]"))
+    return [_admitted(_from_mapping(item), envelope, now_us, source) for item in items]
+
+
+def _from_mapping(item: Mapping[str, Any] | Event) -> Event | Rejected:
+    if isinstance(item, Event):
+        return item
+    if not isinstance(item, Mapping):
+        return Rejected(f"an event must be a mapping, not {type(item).__name__}")
+    try:
+        return _decode_item(bytes(encode_object("event", {_wire_name(key): value for key, value in item.items()})))
+    except InvalidEvent as error:
+        return Rejected(error.reason)
+
+
+def _wire_name(key: str) -> str:
+    return _WIRE_NAMES.get(key, key)
+
+
+_WIRE_NAMES = dict(zip(Event.__struct_fields__, Event.__struct_encode_fields__, strict=True))
+
+
+def _is_json(text: bytes) -> bool:
+    try:
+        _any.decode(text)
+    except _UNREADABLE:
+        return False
+    return True
+
+
+def _read_envelope(text: bytes) -> _Envelope | None:
+    try:
+        return msgspec.json.decode(text, type=_Envelope)
+    except _UNREADABLE:
+        return None
+
+
+def _decode_array(text: bytes) -> list[Event | Rejected]:
+    try:
+        text.decode()
+        _any.decode(text)
+        return list(_events.decode(text))
+    except _UNREADABLE:
+        return [_decode_item(item) for item in _split(text)]
+
+
+def _split(text: bytes) -> list[bytes]:
+    """The items of a JSON array, told apart by brackets and strings alone, so that one bad item spoils no other.
+
+    `list[Raw]` was rejected: it refuses the whole array for one lone surrogate or one deep item.
+    """
+    depth, items, start = 0, [], 0
+    for token in _TOKEN.finditer(text):
+        kind = token.group()
+        if kind in b"[{":
+            depth += 1
+            start = token.end() if depth == 1 else start
+        elif kind in b"]}":
+            depth -= 1
+        if (kind == b"," and depth == 1) or depth == 0:
+            items.append(text[start : token.start()].strip())
+            start = token.end()
+        if depth == 0:
+            break
+    if depth or text[:1] != b"[" or text[start:].strip():
+        raise InvalidEvent("the body is not a JSON array of events: it is cut short or not balanced")
+    return items if items != [b""] else []
+
+
+_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"|[\[\]{},]', re.DOTALL)
+
+
+def _decode_item(text: bytes) -> Event | Rejected:
+    if len(text) > _MAX_ITEM_BYTES:
+        return Rejected(f"event has {len(text)} bytes, the limit is {MAX_EVENT_BYTES}")
+    try:
+        text.decode()
+        _any.decode(text)
+    except UnicodeDecodeError as error:
+        return Rejected(f"event is not valid UTF-8: {error.reason} at byte {error.start}")
+    except RecursionError:
+        return Rejected("event is nested too deep")
+    except msgspec.DecodeError as error:
+        reason = "a lone surrogate" if _LONE_SURROGATE.search(text) else str(error)
+        return Rejected(f"event is not valid JSON: {reason}", _message_id(text))
+    try:
+        return _event.decode(text)
+    except msgspec.ValidationError as error:
+        return Rejected(f"event has a field of the wrong type: {error}", _message_id(text))
+
+
+_LONE_SURROGATE = re.compile(
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F]"
+)
+
+
+def _message_id(text: bytes) -> str | None:
+    try:
+        return msgspec.json.decode(text, type=_Identified).message_id
+    except _UNREADABLE:
+        return None
+
+
+def _admitted(item: Event | Rejected, envelope: _Envelope, now_us: int, source: str | None) -> Event | Rejected:
+    if isinstance(item, Rejected):
+        return item
+    if item.sent_at is None:
+        item.sent_at = envelope.sent_at
+    if item.source is None:
+        item.source = source
+    try:
+        if len(bytes(envelope.context)) > len(b"{}"):
+            item.context = _merged(bytes(envelope.context), bytes(item.context))
+        admit(item, now_us)
+    except InvalidEvent as error:
+        return Rejected(error.reason, item.message_id)
+    return item
+
+
+def _merged(shared: bytes, own: bytes) -> Raw:
+    below, above = _any.decode(shared), _any.decode(own) if own not in (b"", b"null") else {}
+    if not isinstance(below, dict) or not isinstance(above, dict):
+        raise InvalidEvent("context must be a JSON object")
+    return Raw(msgspec.json.encode(below | above))

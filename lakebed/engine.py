@@ -1,0 +1,74 @@
+"""The sole importer of DuckDB: one in-memory database an object, a fresh cursor for each question.
+
+DuckDB is imported when the first engine is made: it would double what `from lakebed import Analytics` costs.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+if TYPE_CHECKING:
+    import duckdb
+
+__all__ = ["Engine"]
+
+
+class Engine:
+    """An in-memory DuckDB that reads Arrow tables and Parquet files, and keeps nothing. It is opened by the first use.
+
+    Args:
+        threads: worker threads of DuckDB.
+        memory_bytes: its memory limit; scalar functions may pass it for a moment.
+
+    May be used from several threads at once: each call has a cursor of its own.
+    """
+
+    def __init__(self, *, threads: int, memory_bytes: int) -> None:
+        self._config = {
+            "threads": threads,
+            "memory_limit": f"{memory_bytes}B",
+            "autoinstall_known_extensions": False,
+            "autoload_known_extensions": False,
+            "python_enable_replacements": False,
+            "preserve_insertion_order": True,
+        }
+        self._opening = threading.Lock()  # protects _connection while it is made
+        self._connection: duckdb.DuckDBPyConnection | None = None
+
+    def cursor(self) -> duckdb.DuckDBPyConnection:
+        """A fresh cursor; the caller closes it. Temporary views and registered tables are its own. Blocks."""
+        with self._opening:
+            if self._connection is None:
+                self._connection = self._connect()
+            return self._connection.cursor()
+
+    def _connect(self) -> duckdb.DuckDBPyConnection:
+        import duckdb  # noqa: PLC0415 - costs as much as pyarrow; only objects that answer questions pay it
+
+        connection = duckdb.connect(":memory:", config=self._config)
+        connection.execute("SET GLOBAL TimeZone = 'UTC'")
+        return connection
+
+    def arrow(self, sql: str, parameters: list[Any] | None = None, **tables: pa.Table) -> pa.Table:
+        """The result of `sql` over `tables`, which it sees by their keyword. Blocks.
+
+        Raises:
+            duckdb.Error: as DuckDB raises it. This is for our own SQL; users' SQL goes through `query`.
+        """
+        cursor = self.cursor()
+        try:
+            for name, table in tables.items():
+                cursor.register(name, table)
+            return cursor.sql(sql, params=parameters).to_arrow_table()
+        finally:
+            cursor.close()
+
+    def close(self) -> None:
+        """Free its memory. No call may be under way."""
+        with self._opening:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None

@@ -1,0 +1,157 @@
+"""Every exception that Lakebed raises, grouped by who must act.
+
+Each error carries its facts as attributes (`path`, `limit`, `value` …) and ends its message with a next step.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+__all__ = [
+    "ArchiveConflict",
+    "ArchiveUnavailable",
+    "Backpressure",
+    "DiskFull",
+    "FormatTooNew",
+    "InvalidAsOf",
+    "InvalidEvent",
+    "InvalidName",
+    "InvalidRollup",
+    "InvalidSchedule",
+    "InvalidSettings",
+    "LakebedError",
+    "LogBehind",
+    "LogCorrupted",
+    "LogUnavailable",
+    "ObjectClosed",
+    "ObjectLocked",
+    "PromotionConflict",
+    "QueryError",
+    "QueryRefused",
+    "QueryTimeout",
+    "QueryTooLarge",
+    "SnapshotExpired",
+    "StorageUnavailable",
+]
+
+
+class LakebedError(Exception):
+    """The root of the tree. `facts` holds what the message was made of, for logs and for JSON."""
+
+    def __init__(self, message: str, *, hint: str = "", **facts: Any) -> None:
+        self.message = message
+        self.hint = hint
+        self.facts = facts
+        super().__init__(f"{message}. {hint}" if hint else message)
+
+    def __getattr__(self, name: str) -> Any:
+        facts = self.__dict__.get("facts", {})
+        if name in facts:
+            return facts[name]
+        raise AttributeError(name)
+
+
+# The caller must act: the call asked for something that cannot be.
+
+
+class InvalidEvent(LakebedError, ValueError):
+    """When `track` was given an event that breaks a limit. `reason` says which, `batch` puts it in the receipt."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason, hint="Nothing was stored", reason=reason)
+
+
+class InvalidName(LakebedError, ValueError):
+    """When an object's name is not `^[a-z0-9][a-z0-9_-]{0,62}$`: names become paths."""
+
+
+class InvalidSettings(LakebedError, ValueError):
+    """When a setting is unknown, has the wrong type or lies outside its range."""
+
+
+class InvalidRollup(LakebedError, ValueError):
+    """When a `Rollup` declares a measure, grain or dimension that cannot be computed."""
+
+
+class InvalidSchedule(LakebedError, ValueError):
+    """When `every` is given a time, weekday or interval that cannot be read."""
+
+
+class InvalidAsOf(LakebedError, ValueError):
+    """When `as_of` cannot be read, or lies in the future, where the answer could still change."""
+
+
+class PromotionConflict(LakebedError, ValueError):
+    """When a property is promoted with another type than it already has in this object."""
+
+
+class ObjectClosed(LakebedError, RuntimeError):
+    """When a call reaches an object that your code has closed, or not yet opened."""
+
+
+class QueryError(LakebedError):
+    """When DuckDB could not run the query; the message is DuckDB's."""
+
+
+class QueryRefused(QueryError, ValueError):
+    """When the SQL is not exactly one read-only SELECT, or names a table that does not exist."""
+
+
+class QueryTooLarge(QueryError):
+    """When a result passes `query_max_rows` or a query passes `query_memory_bytes`. No partial result is given."""
+
+
+class QueryTimeout(QueryError, TimeoutError):
+    """When a query ran longer than its `timeout`. It was stopped; nothing was changed."""
+
+
+class SnapshotExpired(QueryError, LookupError):
+    """When an Iceberg snapshot or tag is not (or no longer) in the table. `as_of` needs no snapshot."""
+
+
+# The operator must act: the machine, the disk or another process is in the way.
+
+
+class ObjectLocked(LakebedError):
+    """When the object's directory is open in another process. `pid` is its owner."""
+
+
+class DiskFull(LakebedError, OSError):
+    """When free space is under the headroom. Tracking is refused; reads, recovery and checkpoints still work."""
+
+
+class LogUnavailable(LakebedError, OSError):
+    """When bytes could not be written or fsynced. The events of this call were not acknowledged; retrying is safe."""
+
+
+class Backpressure(LakebedError):
+    """When events arrive faster than they can be stored, for longer than the caller may wait."""
+
+
+class LogCorrupted(LakebedError):
+    """When acknowledged bytes of the log do not read back. Nothing is skipped: the object does not open."""
+
+    def __init__(self, message: str, *, path: Path, offset: int, hint: str = "") -> None:
+        hint = hint or "Restore this file from a backup; docs/guarantees.md says what each tier still holds"
+        super().__init__(f"{message} ({path}, offset {offset})", hint=hint, path=path, offset=offset)
+
+
+class LogBehind(LogCorrupted):
+    """When a consumer's checkpoint lies past the log's end: the log, or part of it, is not the one it followed."""
+
+
+class FormatTooNew(LakebedError):
+    """When a file was written by a newer Lakebed. It was not touched."""
+
+
+class StorageUnavailable(LakebedError, OSError):
+    """When SQLite could not commit. State and checkpoint were rolled back together; the log still has the events."""
+
+
+class ArchiveUnavailable(LakebedError, OSError):
+    """When the catalog or the warehouse did not answer, or its answer is unknown after a second look."""
+
+
+class ArchiveConflict(LakebedError):
+    """When the archive's watermark is not where this object left it: a second archiver, or a foreign commit."""

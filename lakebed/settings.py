@@ -1,0 +1,142 @@
+"""Settings: defaults < lakebed.toml < LAKEBED_* < arguments."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from lakebed.errors import InvalidSettings
+
+__all__ = ["FILE_NAME", "Settings"]
+
+FILE_NAME = "lakebed.toml"
+_PREFIX = "LAKEBED_"
+
+Positive = Annotated[int, Meta(gt=0)]
+NotNegative = Annotated[int, Meta(ge=0)]
+Seconds = Annotated[float, Meta(gt=0)]
+
+_MIB = 1 << 20
+_GIB = 1 << 30
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What may differ between two deployments. Every field says what goes wrong when it is set badly.
+
+    Attributes:
+        durability: "disk" acknowledges after fdatasync. "os" acknowledges after write: A POWER LOSS THEN LOSES
+            ACKNOWLEDGED EVENTS (a crash of the process alone does not).
+        dedupe_window_s: how long a `message_id` is remembered. A retry that comes later is stored a second time.
+        dedupe_max_ids: how many ids are remembered at the most, about 5 bytes each. Beyond it the oldest segment's ids
+            are forgotten before their window is over.
+        segment_bytes: a log segment is sealed to Parquet at this size. Larger means slower reopening after a crash.
+        segment_events: the same, in events.
+        segment_age_s: the same, in seconds since its first event. Checked when events arrive and every minute.
+        tail_bytes: events not yet sealed that may be held in memory; beyond it `track` waits for sealing.
+        pending_events: events that may wait for their commit; beyond it `track` fails with `Backpressure`.
+        retention_s: how long sealed segments stay after they were archived. Queries do not need them.
+        archive_window_s: what the Sunday archive leaves in the log.
+        log_bytes: sealed segments beyond this are archived at once. The log still grows while the archive is down.
+        headroom_bytes: free disk space below which tracking is refused. TOO SMALL AND RECOVERY ITSELF FAILS.
+        counters_max_keys: live counters at the most; beyond it the key that expires soonest is evicted.
+        active_ttl_s: how long after an event its person counts as active now.
+        query_memory_bytes: DuckDB's memory for one object's queries. Scalar functions may pass it for a moment.
+        query_threads: DuckDB's threads for one object's queries.
+        query_timeout_s: seconds a query may run.
+        query_max_rows: rows a result may have.
+        catalog: properties of a pyiceberg catalog; empty means SQLite in the object's directory.
+        warehouse: where the archive's files lie; empty means the object's directory. MOVING IT LOSES THE OLD FILES.
+        namespace: the Iceberg namespace of an external catalog; the table is named for the object.
+        archive_rows: rows of one Iceberg commit at the most; bounds the memory of archiving.
+        compact_below_bytes: data files smaller than this are merged by compaction.
+        compact_target_bytes: size at which compaction starts a new file.
+        snapshots_keep: Iceberg snapshots that expiry keeps at least. Appending slows down as they grow.
+        snapshots_age_s: Iceberg snapshots younger than this are kept.
+        garbage_grace_s: unreferenced archive files younger than this are never deleted. MUST BE LONGER THAN THE
+            LONGEST QUERY AND COMMIT.
+        rollup_max_groups: groups that one bucket of a rollup may have; further ones are counted in the overflow row.
+        schedule_timezone: IANA zone in which `every.day.at("3am")` is read.
+        idle_s: seconds after which a namespace puts an unused object to sleep.
+    """
+
+    durability: Literal["disk", "os"] = "disk"
+    dedupe_window_s: Seconds = 24 * 3600.0
+    dedupe_max_ids: NotNegative = 20_000_000
+    segment_bytes: Positive = 64 * _MIB
+    segment_events: Positive = 250_000
+    segment_age_s: Seconds = 3600.0
+    tail_bytes: Positive = 512 * _MIB
+    pending_events: Positive = 100_000
+    retention_s: Annotated[float, Meta(ge=0)] = 7 * 86400.0
+    archive_window_s: Annotated[float, Meta(ge=0)] = 7 * 86400.0
+    log_bytes: Positive = 8 * _GIB
+    headroom_bytes: NotNegative = 256 * _MIB
+    counters_max_keys: Positive = 2_000_000
+    active_ttl_s: Seconds = 300.0
+    query_memory_bytes: Positive = 2 * _GIB
+    query_threads: Positive = 2
+    query_timeout_s: Seconds = 60.0
+    query_max_rows: Positive = 1_000_000
+    catalog: dict[str, str] = {}  # noqa: RUF012 - msgspec copies it for each instance
+    warehouse: str = ""
+    namespace: str = "lakebed"
+    archive_rows: Positive = 1_000_000
+    compact_below_bytes: Positive = 16 * _MIB
+    compact_target_bytes: Positive = 128 * _MIB
+    snapshots_keep: Positive = 20
+    snapshots_age_s: Annotated[float, Meta(ge=0)] = 7 * 86400.0
+    garbage_grace_s: Annotated[float, Meta(ge=0)] = 24 * 3600.0
+    rollup_max_groups: Positive = 10_000
+    schedule_timezone: str = "UTC"
+    idle_s: Seconds = 300.0
+
+    @classmethod
+    def load(cls, root: Path | None = None, *, environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
+        """Settings from `root/lakebed.toml`, the environment and `overrides`, later ones winning.
+
+        Raises:
+            InvalidSettings: for an unknown name or a value out of range; says where it was found.
+        """
+        values: dict[str, Any] = {}
+        if root is not None and (path := root / FILE_NAME).is_file():
+            values |= _checked(_read_toml(path), str(path), strict=True)
+        env = os.environ if environ is None else environ
+        named = {
+            key.removeprefix(_PREFIX).lower(): _parse(value) for key, value in env.items() if key.startswith(_PREFIX)
+        }
+        # Other parts (server, CLI) have LAKEBED_* variables of their own, so names that are not ours pass by here.
+        values |= _checked({k: v for k, v in named.items() if k in cls.__struct_fields__}, "environment", strict=False)
+        values |= _checked(overrides, "arguments", strict=True)
+        return msgspec.convert(values, cls, strict=False)
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidSettings(f"{path} cannot be read: {error}", hint="Mend the file", path=path) from error
+
+
+def _parse(text: str) -> Any:
+    """A value of the environment: JSON where it is an object (catalog), else text that msgspec converts."""
+    if text.startswith("{"):
+        try:
+            return msgspec.json.decode(text)
+        except msgspec.DecodeError:
+            return text
+    return text
+
+
+def _checked(values: dict[str, Any], source: str, *, strict: bool) -> dict[str, Any]:
+    try:
+        checked = msgspec.convert(values, Settings, strict=strict)
+    except msgspec.ValidationError as error:
+        names = ", ".join(Settings.__struct_fields__)
+        raise InvalidSettings(f"{source}: {error}", hint=f"Known settings: {names}", source=source) from error
+    return {name: getattr(checked, name) for name in values}
