@@ -71,18 +71,16 @@ def decode_batch(body: bytes, now_us: int, *, source: str | None = None) -> list
     return [_admitted(item, envelope, now_us, source) for item in _decode_array(bytes(envelope.batch))]
 
 
-def decode_mappings(
-    items: Iterable[Mapping[str, Any] | Event], now_us: int, *, source: str | None = None
-) -> list[Event | Rejected]:
+def decode_mappings(items: Iterable[Any], now_us: int, *, source: str | None = None) -> list[Event | Rejected]:
     """Admit Python mappings (Segment's names, or ours in snake_case) and `Event`s, one by one."""
     envelope = _Envelope(batch=Raw(b"[]"))
     return [_admitted(_from_mapping(item), envelope, now_us, source) for item in items]
 
 
-def _from_mapping(item: Mapping[str, Any] | Event) -> Event | Rejected:
+def _from_mapping(item: Any) -> Event | Rejected:
     if isinstance(item, Event):
         return item
-    if not isinstance(item, Mapping):
+    if not isinstance(item, Mapping):  # what untyped callers may give
         return Rejected(f"an event must be a mapping, not {type(item).__name__}")
     try:
         return _decode_item(bytes(encode_object("event", {_wire_name(key): value for key, value in item.items()})))

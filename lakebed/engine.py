@@ -27,7 +27,7 @@ class Engine:
     """
 
     def __init__(self, *, threads: int, memory_bytes: int) -> None:
-        self._config = {
+        self._config: dict[str, str | bool | int | float | list[str]] = {
             "threads": threads,
             "memory_limit": f"{memory_bytes}B",
             "autoinstall_known_extensions": False,

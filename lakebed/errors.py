@@ -24,6 +24,7 @@ __all__ = [
     "LogBehind",
     "LogCorrupted",
     "LogUnavailable",
+    "NotReachable",
     "ObjectClosed",
     "ObjectLocked",
     "PromotionConflict",
@@ -33,6 +34,7 @@ __all__ = [
     "QueryTooLarge",
     "SnapshotExpired",
     "StorageUnavailable",
+    "WrongObject",
 ]
 
 
@@ -88,6 +90,14 @@ class PromotionConflict(LakebedError, ValueError):
 
 class ObjectClosed(LakebedError, RuntimeError):
     """When a call reaches an object that your code has closed, or not yet opened."""
+
+
+class NotReachable(LakebedError, AttributeError):
+    """When a stub or connection is asked for something that its object does not have, or keeps to itself."""
+
+
+class WrongObject(LakebedError, TypeError):
+    """When a directory holds an object of an unrelated class. It was not touched."""
 
 
 class QueryError(LakebedError):

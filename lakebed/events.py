@@ -40,6 +40,7 @@ MAX_MESSAGE_ID = 100
 MAX_DEPTH = 32
 MAX_EVENT_BYTES = 32 * 1024
 MAX_AHEAD_US = 24 * 3600 * 1_000_000
+_MAX_NUMBER = 1e15
 _SECONDS_BELOW = 1e12  # a number below this is epoch seconds, else milliseconds (Segment's collectors agree on this)
 _TIME = pa.timestamp("us", tz="UTC")
 
@@ -216,7 +217,7 @@ def _read_time(field: str, value: str | float) -> int:
             return to_us(moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC))
         except (ValueError, OverflowError):
             raise InvalidEvent(f"{field} {value[:40]!r} is not an ISO 8601 time") from None
-    if not -1e15 < value < 1e15:
+    if not -_MAX_NUMBER < value < _MAX_NUMBER:
         raise InvalidEvent(f"{field} {str(value)[:40]} is not a number of seconds or milliseconds since 1970")
     return round(value * 1_000_000) if abs(value) < _SECONDS_BELOW else round(value * 1_000)
 
@@ -288,30 +289,40 @@ def _has_non_finite(value: Any) -> bool:
     return False
 
 
-_COLUMNS = ("type", "event", "user_id", "anonymous_id", "group_id", "session_id", "timestamp", "source")
-_row = operator.attrgetter("message_id", *_COLUMNS, "properties", "context")
+_row = operator.attrgetter(
+    "message_id",
+    "type",
+    "event",
+    "user_id",
+    "anonymous_id",
+    "group_id",
+    "session_id",
+    "timestamp",
+    "source",
+    "properties",
+    "context",
+)
 
 
-def to_record_batch(events: Sequence[Event], first_seq: int, received_at: int, token: str) -> pa.RecordBatch:
-    """The Arrow form of admitted events, in order.
+def to_record_batch(events: Sequence[Event], first_seq: int, received_at: int) -> pa.RecordBatch:
+    """The Arrow form of admitted events with message ids, in order.
 
     Args:
         events: at least one, each through `admit`.
         first_seq: position of the first.
         received_at: microseconds, one for the whole batch.
-        token: unique to this opening of the log; events without a message id get `token-seq`.
     """
     count = len(events)
-    ids, *columns, properties, context = zip(*map(_row, events), strict=True)
-    message_ids = [f"{token}-{first_seq + i}" if message_id is None else message_id for i, message_id in enumerate(ids)]
-    kind, event, user, anonymous, group, session, timestamps, source = columns
+    message_id, kind, event, user, anonymous, group, session, timestamps, source, properties, context = zip(
+        *map(_row, events), strict=True
+    )
     received = pa.array([received_at] * count, pa.int64())
     timestamp = pa.array([received_at if at is None else at for at in timestamps], pa.int64())
     text = pa.string()
     return pa.RecordBatch.from_arrays(
         [
             pa.array(range(first_seq, first_seq + count), pa.int64()),
-            pa.array(message_ids, text),
+            pa.array(message_id, text),
             pa.array(kind, text),
             pa.array(event, text),
             pa.array(user, text),

@@ -83,7 +83,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     query_threads: Positive = 2
     query_timeout_s: Seconds = 60.0
     query_max_rows: Positive = 1_000_000
-    catalog: dict[str, str] = {}  # noqa: RUF012 - msgspec copies it for each instance
+    catalog: dict[str, str] = {}
     warehouse: str = ""
     namespace: str = "lakebed"
     archive_rows: Positive = 1_000_000

@@ -1,1 +1,1 @@
-
+"""How questions are answered."""

@@ -1,1 +1,1 @@
-
+"""Where data rests: counters, log, SQLite, archive. No tier imports another."""

@@ -1,0 +1,100 @@
+"""One owner a directory: a `flock` on its lock file, which holds the owner's pid."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import weakref
+from pathlib import Path
+
+from lakebed.errors import ObjectLocked
+
+__all__ = ["LOCK_NAME", "Ownership"]
+
+LOCK_NAME = "lock"
+
+
+class Ownership:
+    """The exclusive right to a directory, between processes and within one. Not held until `take`.
+
+    The kernel drops it when the process ends, however it ends: a lock file that a dead process left is no obstacle, and
+    the file is never deleted (whoever had it open would then lock a file that nobody else sees). The descriptor is not
+    inherited by programs that the process starts, and a forked child gives its copy up at once: it owns nothing.
+
+    The lock file's modification time is when the directory was last taken or released, by the owner's clock.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._path = directory / LOCK_NAME
+        self._descriptor: int | None = None
+        _all.add(self)
+
+    @property
+    def held(self) -> bool:
+        """Whether this object holds the right now."""
+        return self._descriptor is not None
+
+    def take(self, now_us: int) -> None:
+        """Become the owner. The directory must exist. Does not wait.
+
+        Raises:
+            ObjectLocked: it has an owner; `pid` says which process, None if that could not be read.
+        """
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.pwrite(descriptor, b"%-20d\n" % os.getpid(), 0)  # one width: no truncation, and no space once it exists
+            os.utime(descriptor, ns=(now_us * 1000, now_us * 1000))
+        except BlockingIOError:
+            pid = _read_pid(descriptor)
+            os.close(descriptor)
+            raise self._locked(pid) from None
+        except BaseException:
+            os.close(descriptor)
+            raise
+        self._descriptor = descriptor
+
+    def release(self, now_us: int) -> None:
+        """Give the right up. Does nothing when it is not held."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is None:
+            return
+        try:
+            os.utime(descriptor, ns=(now_us * 1000, now_us * 1000))
+        finally:
+            # Unlocked explicitly: a child forked in this moment may hold a copy of the descriptor.
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+            os.close(descriptor)
+
+    def _locked(self, pid: int | None) -> ObjectLocked:
+        owner = "another process" if pid is None else f"process {pid}"
+        if pid == os.getpid():
+            owner = f"this process ({pid})"
+        return ObjectLocked(
+            f"object {self._directory.name!r} is open in {owner}",
+            hint="Use it through its owner (its stub or its server), or close it there first",
+            pid=pid,
+            path=self._directory,
+        )
+
+    def _forget(self) -> None:
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)  # no LOCK_UN: that would unlock the parent's
+
+
+_all: weakref.WeakSet[Ownership] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for ownership in list(_all):
+        ownership._forget()  # noqa: SLF001 - this module's own
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+def _read_pid(descriptor: int) -> int | None:
+    text = os.pread(descriptor, 32, 0).strip()
+    return int(text) if text.isdigit() else None

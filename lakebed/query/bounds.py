@@ -1,0 +1,260 @@
+"""Which timestamps a SELECT can see, read from its WHERE clauses: files outside are not opened.
+
+Sound, not complete: whatever is not understood bounds nothing, so an event that could match is never left out. The
+text is read by sqlglot, which is imported at the first question that could be bounded. Dates are those of UTC, the
+engine's time zone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from lakebed.clock import from_us, to_us
+from lakebed.query.constants import UNITS_US, Constants, NotUnderstood, type_name
+
+if TYPE_CHECKING:
+    from sqlglot import exp
+
+__all__ = ["UNBOUNDED", "Bounds", "find_bounds"]
+
+_COLUMN = "timestamp"
+_MONTHS = {"MONTH": 1, "QUARTER": 3, "YEAR": 12}
+_MONDAY_US = to_us(datetime(1970, 1, 5, tzinfo=UTC))
+
+
+class Bounds(msgspec.Struct, frozen=True):
+    """Timestamps from `low_us` to `high_us`, both inclusive; None is no bound. `low_us > high_us` holds nothing."""
+
+    low_us: int | None = None
+    high_us: int | None = None
+
+    def overlaps(self, low_us: int, high_us: int) -> bool:
+        """Whether any timestamp from `low_us` to `high_us`, both inclusive, lies within."""
+        return (self.low_us is None or self.low_us <= high_us) and (self.high_us is None or self.high_us >= low_us)
+
+    def both(self, other: Bounds) -> Bounds:
+        """What lies within both."""
+        lows = [us for us in (self.low_us, other.low_us) if us is not None]
+        highs = [us for us in (self.high_us, other.high_us) if us is not None]
+        return Bounds(max(lows, default=None), min(highs, default=None))
+
+    def hull(self, other: Bounds) -> Bounds:
+        """The smallest bounds around both."""
+        low = None if self.low_us is None or other.low_us is None else min(self.low_us, other.low_us)
+        high = None if self.high_us is None or other.high_us is None else max(self.high_us, other.high_us)
+        return Bounds(low, high)
+
+
+UNBOUNDED = Bounds()
+
+
+class _Floored(msgspec.Struct, frozen=True):
+    """The column, rounded down to `unit` (None: as it is). `zoned` says how DuckDB reads text beside it."""
+
+    unit: str | None
+    zoned: bool
+    is_date: bool = False
+
+
+def find_bounds(
+    sql: str,
+    params: Sequence[Any] | Mapping[str, Any] | None,
+    *,
+    uses: int,
+    now_us: int | None = None,
+    table: str = "events",
+) -> Bounds:
+    """The bounds of all rows of `table` that `sql`, one SELECT, can see.
+
+    Args:
+        sql: as the user wrote it.
+        params: the values of its `?` (a sequence) or `$name` (a mapping).
+        uses: how often DuckDB's own parser saw `table`. Where sqlglot sees another number, nothing is bounded.
+        now_us: what `now()` gives in the transaction that will run it; None leaves `now()` without bounds.
+        table: whose rows.
+    """
+    from sqlglot import exp  # noqa: PLC0415 - 0.1 s; only questions about time pay it
+    from sqlglot.errors import SqlglotError  # noqa: PLC0415 - the same
+
+    try:
+        tree = _parse(sql)
+    except (SqlglotError, RecursionError, NotUnderstood):
+        return UNBOUNDED
+    found = [node for node in tree.find_all(exp.Table) if isinstance(node.this, exp.Identifier)]
+    found = [node for node in found if node.name.lower() == table]
+    if not found or len(found) != uses:
+        return UNBOUNDED
+    constants = Constants(_by_name(params), now_us)
+    hull: Bounds | None = None
+    for use in found:
+        bounds = _of_use(use, constants)
+        hull = bounds if hull is None else hull.hull(bounds)
+    return hull or UNBOUNDED
+
+
+def _parse(sql: str) -> Any:
+    import sqlglot  # noqa: PLC0415 - see find_bounds
+
+    tokens = sqlglot.tokenize(sql, read="duckdb")
+    kinds = [token.token_type for token in tokens]
+    for at, token in enumerate(tokens[:-2]):
+        # sqlglot's tree has the same form for date_trunc('day', …) and date_trunc(day, …), where day is a column.
+        if token.text.lower().endswith("trunc") and kinds[at + 2] is not sqlglot.TokenType.STRING:
+            raise NotUnderstood
+    # DuckDB numbers `?` in the order of the text, which a tree no longer shows: they become $1, $2 …
+    marks = [token for token in tokens if token.token_type is sqlglot.TokenType.PLACEHOLDER and token.text == "?"]
+    for number, token in reversed(list(enumerate(marks, 1))):
+        sql = f"{sql[: token.start]}${number}{sql[token.end + 1 :]}"
+    return sqlglot.parse_one(sql, read="duckdb")
+
+
+def _by_name(params: Sequence[Any] | Mapping[str, Any] | None) -> Mapping[str, Any]:
+    if params is None:
+        return {}
+    return params if isinstance(params, Mapping) else {str(at): value for at, value in enumerate(params, 1)}
+
+
+def _of_use(use: exp.Table, constants: Constants) -> Bounds:
+    from sqlglot import exp  # noqa: PLC0415 - see find_bounds
+
+    if any(value for key, value in use.args.items() if key not in ("this", "alias")):
+        return UNBOUNDED  # a sample, a pivot, a schema, a join inside parentheses …
+    alias = use.args.get("alias")
+    if alias is not None and alias.args.get("columns"):
+        return UNBOUNDED
+    select = use.parent.parent if isinstance(use.parent, (exp.From, exp.Join)) else None
+    if not isinstance(select, exp.Select) or select.args.get("sample") or select.args.get("laterals"):
+        return UNBOUNDED
+    where, joins = select.args.get("where"), select.args.get("joins") or []
+    if where is None or not all(_keeps_where(join) for join in joins):
+        return UNBOUNDED
+    reader = _Conditions(use.alias_or_name.lower(), constants)
+    bounds = UNBOUNDED
+    for condition in _conjuncts(where.this):
+        bounds = bounds.both(reader.bounds(condition))
+    return bounds
+
+
+def _keeps_where(join: exp.Join) -> bool:
+    """Whether rows that WHERE would drop may be dropped before this join.
+
+    That holds for inner and outer joins: a row that loses its partner is filled with NULL, and the same WHERE drops
+    it. ASOF and POSITIONAL choose another partner instead; SEMI and ANTI hide their right side; USING and NATURAL may
+    make one `timestamp` of two.
+    """
+    using = {column.name.lower() for column in join.args.get("using") or []}
+    kind = (join.kind or "").upper()
+    return not join.method and kind in ("", "INNER", "OUTER", "CROSS") and _COLUMN not in using
+
+
+def _conjuncts(condition: exp.Expression) -> Iterator[exp.Expression]:
+    from sqlglot import exp  # noqa: PLC0415 - see find_bounds
+
+    waiting = [condition]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, exp.And):
+            waiting += [node.this, node.expression]
+        elif isinstance(node, exp.Paren):
+            waiting.append(node.this)
+        else:
+            yield node
+
+
+class _Conditions:
+    """Reads one condition on the column of the source that is called `source`."""
+
+    def __init__(self, source: str, constants: Constants) -> None:
+        self._source = source
+        self._constants = constants
+
+    def bounds(self, condition: exp.Expression) -> Bounds:
+        """The bounds that a true `condition` puts on the column."""
+        from sqlglot import exp  # noqa: PLC0415 - see find_bounds
+
+        operators: dict[type, str] = {exp.EQ: "=", exp.GT: ">", exp.GTE: ">=", exp.LT: "<", exp.LTE: "<="}
+        mirrored = {"=": "=", ">": "<", ">=": "<=", "<": ">", "<=": ">="}
+        try:
+            if isinstance(condition, exp.Between) and not condition.args.get("symmetric"):
+                side = self._side(condition.this)
+                low = _limit(side, ">=", self._value(condition.args["low"], side))
+                return low.both(_limit(side, "<=", self._value(condition.args["high"], side)))
+            operator = operators.get(type(condition))
+            if operator is None:
+                return UNBOUNDED
+            left, right = condition.this, condition.expression
+            if left.find(exp.Column) is None:
+                left, right, operator = right, left, mirrored[operator]
+            side = self._side(left)
+            return _limit(side, operator, self._value(right, side))
+        except (NotUnderstood, OverflowError):
+            return UNBOUNDED
+
+    def _value(self, node: exp.Expression, side: _Floored) -> int:
+        return self._constants.value(node, zoned=side.zoned, is_date=side.is_date)
+
+    def _side(self, node: exp.Expression) -> _Floored:
+        from sqlglot import exp  # noqa: PLC0415 - see find_bounds
+
+        if isinstance(node, exp.Paren):
+            return self._side(node.this)
+        if isinstance(node, exp.Column):
+            return self._column(node)
+        if type(node) is exp.Cast:
+            return _cast_side(self._side(node.this), type_name(node))
+        if isinstance(node, exp.TimestampTrunc) and not node.args.get("zone"):
+            inner, unit = self._side(node.this), node.args["unit"].name.upper()
+            if inner.unit is None and (unit in UNITS_US or unit in _MONTHS):
+                return _Floored(unit, inner.zoned)
+        raise NotUnderstood
+
+    def _column(self, node: exp.Column) -> _Floored:
+        if node.name.lower() != _COLUMN or node.args.get("db") or node.args.get("join_mark"):
+            raise NotUnderstood
+        if node.table and node.table.lower() != self._source:
+            raise NotUnderstood
+        return _Floored(None, zoned=True)
+
+
+def _cast_side(side: _Floored, kind: str) -> _Floored:
+    if kind == "DATE" and side.unit is None:
+        return _Floored("DAY", zoned=False, is_date=True)
+    if kind in ("TIMESTAMP", "TIMESTAMPTZ") and not side.is_date:
+        return _Floored(side.unit, zoned=kind == "TIMESTAMPTZ")
+    raise NotUnderstood
+
+
+def _limit(side: _Floored, operator: str, us: int) -> Bounds:
+    """The timestamps for which `floor(timestamp) operator us` holds."""
+    start, after = _bucket(side.unit, us)
+    ceiling = us if us == start else after
+    if operator == "=":
+        return Bounds(start, after - 1)
+    if operator == ">=":
+        return Bounds(low_us=ceiling)
+    if operator == ">":
+        return Bounds(low_us=after)
+    return Bounds(high_us=(ceiling if operator == "<" else after) - 1)
+
+
+def _bucket(unit: str | None, us: int) -> tuple[int, int]:
+    """Start and end (exclusive) of the bucket of `unit` that `us` lies in."""
+    if unit is None:
+        return us, us + 1
+    if unit == "WEEK":
+        start = (us - _MONDAY_US) // UNITS_US[unit] * UNITS_US[unit] + _MONDAY_US
+        return start, start + UNITS_US[unit]
+    if unit in UNITS_US:
+        start = us // UNITS_US[unit] * UNITS_US[unit]
+        return start, start + UNITS_US[unit]
+    moment, step = from_us(us), _MONTHS[unit]
+    first = moment.year * 12 + (moment.month - 1) // step * step
+    return _month_us(first), _month_us(first + step)
+
+
+def _month_us(months: int) -> int:
+    return to_us(datetime(months // 12, months % 12 + 1, 1, tzinfo=UTC))

@@ -1,0 +1,167 @@
+"""Constant expressions of SQL, as microseconds: what a timestamp is compared with in a WHERE clause."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, date, datetime
+from typing import TYPE_CHECKING, Any
+
+from lakebed.clock import EPOCH, to_us
+
+if TYPE_CHECKING:
+    from sqlglot import exp
+
+__all__ = ["DAY_US", "UNITS_US", "Constants", "NotUnderstood", "type_name"]
+
+DAY_US = 86_400_000_000
+UNITS_US = {
+    "MICROSECOND": 1,
+    "MILLISECOND": 1_000,
+    "SECOND": 1_000_000,
+    "MINUTE": 60_000_000,
+    "HOUR": 3_600_000_000,
+    "DAY": DAY_US,
+    "WEEK": 7 * DAY_US,
+}
+_FIRST_US = to_us(datetime(1600, 1, 1, tzinfo=UTC))  # before 1582 calendars differ
+# Only forms that DuckDB and Python read alike. Seconds may have six digits: DuckDB rounds more of them.
+_TIME = re.compile(r"(\d{4}-\d\d-\d\d)(?:[ T](\d\d:\d\d(?::\d\d(?:\.\d{1,6})?)?)(Z|[+-]\d\d(?::\d\d)?)?)?")
+
+
+class NotUnderstood(Exception):  # noqa: N818 - it steers the reading of bounds and never reaches a caller
+    """Part of a condition is not of a form that is known to be bounded."""
+
+
+def type_name(cast: exp.Expression) -> str:
+    """The type that `cast` gives; "" for one that is not a plain date or time of microseconds."""
+    kind = cast.args["to"]
+    name = getattr(getattr(kind, "this", None), "value", "")
+    if kind.expressions or cast.args.get("format") or cast.args.get("default"):
+        return ""
+    return {"TIMESTAMPNTZ": "TIMESTAMP", "TIMESTAMP": "TIMESTAMP", "TIMESTAMPTZ": "TIMESTAMPTZ", "DATE": "DATE"}.get(
+        name, ""
+    )
+
+
+class Constants:
+    """Reads expressions without columns. Whatever is not understood raises NotUnderstood.
+
+    Args:
+        params: the values of parameters, by name.
+        now_us: what `now()` gives, or None where that is not known.
+    """
+
+    def __init__(self, params: Mapping[str, Any], now_us: int | None) -> None:
+        self._params = params
+        self._now_us = now_us
+
+    def value(self, node: exp.Expression, *, zoned: bool, is_date: bool) -> int:
+        """Microseconds of `node`, where it is compared with a date, or a timestamp that is `zoned` or not.
+
+        The type of the other side decides how DuckDB reads text.
+        """
+        text = self._text(node)
+        if text is None:
+            us = self._moment(node)
+        else:
+            us, has_zone = _read(text)
+            if (has_zone and not zoned) or (is_date and us % DAY_US):
+                raise NotUnderstood
+        if us < _FIRST_US:
+            raise NotUnderstood
+        return us
+
+    def _text(self, node: exp.Expression) -> str | None:
+        from sqlglot import exp  # noqa: PLC0415 - see find_bounds
+
+        if isinstance(node, exp.Literal):
+            if not node.is_string:
+                raise NotUnderstood
+            return str(node.this)
+        value = self._parameter(node)
+        return value if isinstance(value, str) else None
+
+    def _parameter(self, node: exp.Expression) -> Any:
+        from sqlglot import exp  # noqa: PLC0415 - see find_bounds
+
+        return self._params.get(node.name) if isinstance(node, (exp.Placeholder, exp.Parameter)) else None
+
+    def _moment(self, node: exp.Expression) -> int:
+        from sqlglot import exp  # noqa: PLC0415 - see find_bounds
+
+        if isinstance(node, exp.Paren):
+            return self._moment(node.this)
+        if type(node) is exp.Cast:
+            return self._cast(node)
+        if isinstance(node, (exp.Add, exp.Sub)):
+            amount = _interval_us(node.expression)
+            return self._moment(node.this) + (amount if isinstance(node, exp.Add) else -amount)
+        if isinstance(node, (exp.Placeholder, exp.Parameter)):
+            return _python_us(self._parameter(node))
+        return self._now(node)
+
+    def _now(self, node: exp.Expression) -> int:
+        from sqlglot import exp  # noqa: PLC0415 - see find_bounds
+
+        if self._now_us is not None and not node.args.get("this"):
+            if isinstance(node, exp.CurrentTimestamp):
+                return self._now_us
+            if isinstance(node, exp.CurrentDate):
+                return self._now_us // DAY_US * DAY_US
+        if self._now_us is not None and isinstance(node, exp.Anonymous) and not node.expressions:
+            if node.name.lower() in ("now", "transaction_timestamp"):
+                return self._now_us
+            if node.name.lower() == "today":
+                return self._now_us // DAY_US * DAY_US
+        raise NotUnderstood
+
+    def _cast(self, node: exp.Expression) -> int:
+        kind = type_name(node)
+        if not kind:
+            raise NotUnderstood
+        text = self._text(node.this) if not node.this.args.get("to") else None
+        if text is None:
+            us = self._moment(node.this)
+        else:
+            us, has_zone = _read(text)
+            if has_zone and kind != "TIMESTAMPTZ":
+                raise NotUnderstood  # DuckDB drops the offset there
+        return us // DAY_US * DAY_US if kind == "DATE" else us
+
+
+def _read(text: str) -> tuple[int, bool]:
+    """Microseconds of ISO text, and whether it names a zone."""
+    match = _TIME.fullmatch(text.strip())
+    if match is None:
+        raise NotUnderstood
+    try:
+        moment = datetime.fromisoformat(match.group(0))
+    except ValueError:
+        raise NotUnderstood from None
+    return _python_us(moment), moment.tzinfo is not None
+
+
+def _python_us(value: Any) -> int:
+    if isinstance(value, datetime):
+        us = to_us(value if value.tzinfo is not None else value.replace(tzinfo=UTC))
+    elif isinstance(value, date):
+        us = (value - EPOCH.date()).days * DAY_US
+    else:
+        raise NotUnderstood
+    if us < _FIRST_US:
+        raise NotUnderstood
+    return us
+
+
+def _interval_us(node: exp.Expression) -> int:
+    from sqlglot import exp  # noqa: PLC0415 - see find_bounds
+
+    if not isinstance(node, exp.Interval) or node.this is None:
+        raise NotUnderstood
+    amount = node.this.this if isinstance(node.this, exp.Paren) else node.this
+    unit = node.args["unit"].name.upper() if isinstance(node.args.get("unit"), exp.Var) else ""
+    unit = unit if unit in UNITS_US else unit.removesuffix("S")
+    if not isinstance(amount, exp.Literal) or not re.fullmatch(r"\d{1,9}", amount.name) or unit not in UNITS_US:
+        raise NotUnderstood
+    return int(amount.name) * UNITS_US[unit]

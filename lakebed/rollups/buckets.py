@@ -1,0 +1,106 @@
+"""Where hours, days and months begin: the one place for bucket boundaries.
+
+Zones are Python's (zoneinfo), not DuckDB's, so that one table decides everywhere. Times are microseconds in int64 arrays.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
+
+from lakebed.clock import EPOCH, from_us, to_us
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Times = NDArray[np.int64]
+
+__all__ = ["bucket_dates", "bucket_starts"]
+
+_HOUR = 3600 * 1_000_000
+_DAY = 24 * _HOUR
+_QUARTER = _HOUR // 4
+_MICROSECOND = EPOCH.resolution
+# Python's dates end here; a bit inside of it, so that a local time has a date too. Offsets beyond are the nearest one's.
+_FIRST = to_us(datetime(1, 1, 3, tzinfo=UTC))
+_LAST = to_us(datetime(9999, 12, 29, tzinfo=UTC))
+
+
+def bucket_starts(times: Times, grain: str, timezone: str) -> Times:
+    """The start of the bucket of each time.
+
+    An hour begins at a full local hour, or where the clocks were changed within one; the hour that is repeated in
+    autumn is two buckets. A day or month begins at its local midnight, the first of two; where midnight is skipped, at
+    the moment to which the old offset would put it.
+    """
+    if timezone == "UTC":
+        return _floor(times, grain)
+    zone = ZoneInfo(timezone)
+    offsets = _offsets(times, zone)
+    labels = _floor(times + offsets, grain)
+    if grain == "hour":
+        return _clipped(labels - offsets, offsets, times, zone)
+    return _mapped(labels, lambda label: _midnight(label, zone))
+
+
+def bucket_dates(starts: Times, grain: str, timezone: str) -> NDArray[np.int32]:
+    """The local dates of days and months, as days since 1970-01-01."""
+    if timezone != "UTC":
+        starts = starts + _offsets(starts, ZoneInfo(timezone))
+    return (_floor(starts, grain) // _DAY).astype("int32")
+
+
+def _floor(times: Times, grain: str) -> Times:
+    if grain == "month":
+        months: Times = times.astype("M8[us]").astype("M8[M]").astype("M8[us]").astype("int64")
+        return months
+    floored: Times = times - times % (_HOUR if grain == "hour" else _DAY)
+    return floored
+
+
+def _offset(us: int, zone: ZoneInfo) -> int:
+    moment = from_us(min(max(us, _FIRST), _LAST)).astimezone(zone)
+    return int(moment.utcoffset() / _MICROSECOND)  # type: ignore[operator] - an aware time has an offset
+
+
+def _midnight(label: int, zone: ZoneInfo) -> int:
+    naive = from_us(min(max(label, _FIRST), _LAST)).replace(tzinfo=zone)
+    return label - int(naive.utcoffset() / _MICROSECOND)  # type: ignore[operator] - an aware time has an offset
+
+
+def _offsets(times: Times, zone: ZoneInfo) -> Times:
+    """The zone's offset at each time. Asked once a quarter of an hour, except where one holds a change of clocks."""
+    quarters = times // _QUARTER
+    offsets = _mapped(quarters, lambda quarter: _offset(quarter * _QUARTER, zone))
+    after = _mapped(quarters, lambda quarter: _offset((quarter + 1) * _QUARTER - 1, zone))
+    torn = offsets != after
+    if torn.any():
+        offsets[torn] = _mapped(times[torn], lambda us: _offset(us, zone))
+    return offsets
+
+
+def _clipped(starts: Times, offsets: Times, times: Times, zone: ZoneInfo) -> Times:
+    """Hours whose start had another offset begin where the clocks were changed."""
+    before = _mapped(starts, lambda us: _offset(us, zone)) != offsets
+    for start, offset in set(zip(starts[before].tolist(), offsets[before].tolist(), strict=True)):
+        rows = before & (starts == start) & (offsets == offset)
+        starts[rows] = _change(start, int(times[rows].min()), offset, zone)
+    return starts
+
+
+def _change(low: int, high: int, offset: int, zone: ZoneInfo) -> int:
+    """The first microsecond in (low, high] with `offset`, which `high` has and `low` has not."""
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if _offset(middle, zone) == offset else (middle, high)
+    return high
+
+
+def _mapped(values: Times, function: Any) -> Times:
+    """`function` of each value, called once for each distinct one."""
+    import numpy as np  # noqa: PLC0415 - only objects that fold pay for it
+
+    distinct, where = np.unique(values, return_inverse=True)
+    return np.array([function(value) for value in distinct.tolist()], np.int64)[where]

@@ -1,0 +1,54 @@
+"""The text of a measure, read: `quantile("load time", 0.95)`."""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+from lakebed.errors import InvalidRollup
+
+__all__ = ["FUNCTIONS", "Expression"]
+
+FUNCTIONS = ("count", "sum", "avg", "min", "max", "distinct", "quantile")
+_SHAPE = re.compile(
+    r"""^\s*(?P<function>[A-Za-z_]+)\s*\(\s*
+    (?:(?:"(?P<quoted>(?:[^"]|"")+)"|(?P<plain>[A-Za-z_][\w .$-]*?))\s*(?:,\s*(?P<q>[0-9.eE+-]+)\s*)?)?
+    \)\s*$""",
+    re.VERBOSE,
+)
+_HINT = 'Use count(), sum(x), avg(x), min(x), max(x), distinct(x) or quantile(x, 0.95); "x y" where x is no plain word'
+
+
+class Expression(msgspec.Struct, frozen=True):
+    """A function of `FUNCTIONS`, the column or property that it takes (empty for count), and quantile's rank."""
+
+    function: str
+    column: str
+    rank: float | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Expression:
+        """The expression that `text` is. Raises InvalidRollup, which says what is allowed."""
+        found = _SHAPE.match(text) if isinstance(text, str) else None
+        if found is None:
+            raise _invalid(text)
+        function = found["function"].lower()
+        column = (found["quoted"] or "").replace('""', '"') or found["plain"] or ""
+        if function not in FUNCTIONS or bool(column) != (function != "count") or bool(found["q"]) != (function == "quantile"):
+            raise _invalid(text)
+        return cls(function, column, _rank(text, found["q"]) if found["q"] else None)
+
+
+def _rank(text: str, written: str) -> float:
+    try:
+        rank = float(written)
+    except ValueError:
+        raise _invalid(text) from None
+    if not 0 <= rank <= 1:
+        raise InvalidRollup(f"the rank in {text!r} is {rank}", hint="Use 0 to 1: 0.5 is the median")
+    return rank
+
+
+def _invalid(text: object) -> InvalidRollup:
+    return InvalidRollup(f"{text!r} is no measure", hint=_HINT)

@@ -1,0 +1,9 @@
+"""How many events of each name there were in each hour."""
+
+from __future__ import annotations
+
+from lakebed.rollups.rollup import BuiltInRollup
+
+__all__ = ["HOURLY_EVENTS"]
+
+HOURLY_EVENTS = BuiltInRollup("hourly_events", by=["event"], measures={"count": "count()"}, grain="hour")

@@ -1,0 +1,191 @@
+"""The thread that makes events durable: one group after another, into the open segment."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import pyarrow as pa
+
+from lakebed.disk import Disk
+from lakebed.errors import DiskFull, LogUnavailable
+from lakebed.events import Event, Receipt, to_record_batch
+from lakebed.settings import Settings
+from lakebed.tiers.dedupe import Dedupe, SealedIds
+from lakebed.tiers.recovery import Recovered, recover
+from lakebed.tiers.sealing import LogFile
+from lakebed.tiers.segment import Segment
+
+__all__ = ["Committer", "Outcome"]
+
+_US = 1_000_000
+
+
+class Outcome(msgspec.Struct):
+    """What a commit did."""
+
+    receipts: list[Receipt]
+    fresh: list[Event]
+    batch: pa.RecordBatch | None
+    segment: int  # first seq of the log file that took the batch
+
+
+class Committer:
+    """Owns the open segment, the dedupe index and the next seq. Every method blocks, in the one commit thread."""
+
+    def __init__(self, directory: Path, settings: Settings, disk: Disk) -> None:
+        self._directory = directory
+        self._settings = settings
+        self._disk = disk
+        self._segment: Segment | None = None
+        self._segment_received = 0  # received_at of its first event
+        self._next_seq = 0
+        self._dedupe = Dedupe(int(settings.dedupe_window_s * _US), settings.dedupe_max_ids)
+        token = os.urandom(8).hex()
+        self._ids = (f"{token}-{i}" for i in itertools.count())  # for events that have none; never given twice
+
+    def recover(self, now_us: int) -> Recovered:
+        """Read what the directory holds and be ready for the next group. Raises LogCorrupted."""
+        if not self._directory.exists():
+            self._directory.mkdir(parents=True)
+            self._disk.sync_directory(self._directory.parent)
+        found = recover(self._disk, self._directory)
+        self._segment, self._next_seq = found.active, found.next_seq
+        since = now_us - int(self._settings.dedupe_window_s * _US)
+        for file in found.files:
+            if file.last_received >= since:
+                self._dedupe.seal(file.first_seq, SealedIds.load(file.path, file.last_received))
+        for unsealed in found.unsealed:
+            self._segment_received = unsealed.frames[0].received_at if unsealed.frames else 0
+            for frame in unsealed.frames:
+                seqs = range(frame.first_seq, frame.first_seq + frame.count)
+                ids = zip(frame.batch.column("message_id").to_pylist(), seqs, strict=True)
+                self._dedupe.add(unsealed.first_seq, ids, frame.first_seq, frame.received_at)
+        return found
+
+    def commit(self, events: Sequence[Event], received: int, full: bool) -> Outcome:
+        """Make a group durable, leaving out what the log already has. `full` asks for a new segment.
+
+        Raises:
+            DiskFull, LogUnavailable: nothing of the group was acknowledged; the next one begins a new segment.
+        """
+        receipts, fresh = self._deduplicated(events, received)
+        if not fresh:
+            return Outcome(receipts, fresh, None, 0)
+        self._check_headroom()
+        batch = to_record_batch(fresh, self._next_seq, received)
+        try:
+            if full or self._is_full(received):
+                self._close_segment()
+            segment = self._ensure_segment(received)
+            segment.append(batch, self._next_seq, received)
+            if self._settings.durability == "disk":
+                segment.sync()
+        except OSError as error:
+            self._abandon_segment()
+            raise _unavailable(error, self._directory) from error
+        ids = ((event.message_id or "", seq) for seq, event in enumerate(fresh, self._next_seq))
+        self._dedupe.add(segment.first_seq, ids, self._next_seq, received)
+        self._next_seq += len(fresh)
+        return Outcome(receipts, fresh, batch, segment.first_seq)
+
+    def end_segment(self) -> int:
+        """Close the open segment; every event before the seq returned is in a closed one."""
+        try:
+            self._close_segment()
+        except OSError as error:
+            self._abandon_segment()
+            raise _unavailable(error, self._directory) from error
+        return self._next_seq
+
+    def forget(self, files: Sequence[LogFile], last_received: int) -> None:
+        """Make sure that some file says where the log goes on, then let go of what `files` were needed for."""
+        self._ensure_segment(last_received + 1)
+        self._dedupe.forget({file.path for file in files})
+
+    def sealed(self, segment: int, ids: SealedIds) -> None:
+        """The segment that starts at seq `segment` is sealed."""
+        self._dedupe.seal(segment, ids)
+
+    def close(self) -> None:
+        """Make the marker durable: from now on every bad byte is known to be rot, not a torn tail."""
+        segment, self._segment = self._segment, None
+        if segment is not None:
+            try:
+                segment.sync()
+                segment.sync()
+            finally:
+                segment.close()
+
+    def _deduplicated(self, events: Sequence[Event], received: int) -> tuple[list[Receipt], list[Event]]:
+        given = [event.message_id for event in events if event.message_id is not None]
+        known = self._dedupe.find(given, received) if given else {}
+        receipts: list[Receipt] = []
+        fresh: list[Event] = []
+        seq = self._next_seq
+        for event in events:
+            message_id = event.message_id
+            if message_id is None:
+                message_id = event.message_id = next(self._ids)
+            elif (first := known.get(message_id)) is not None:
+                receipts.append(Receipt(first, message_id, "duplicate"))
+                continue
+            else:
+                known[message_id] = seq
+            receipts.append(Receipt(seq, message_id, "stored"))
+            fresh.append(event)
+            seq += 1
+        return receipts, fresh
+
+    def _check_headroom(self) -> None:
+        free, limit = self._disk.free_bytes(self._directory), self._settings.headroom_bytes
+        if free < limit:
+            hint = "Free disk space, or shorten retention_s; recovery needs this headroom"
+            raise DiskFull(f"{free} bytes are free, the headroom is {limit}", hint=hint, free=free, limit=limit)
+
+    def _is_full(self, received: int) -> bool:
+        segment, settings = self._segment, self._settings
+        if segment is None or segment.first_seq == self._next_seq:
+            return False
+        return (
+            segment.offset >= settings.segment_bytes
+            or self._next_seq - segment.first_seq >= settings.segment_events
+            or received - self._segment_received >= settings.segment_age_s * _US
+        )
+
+    def _close_segment(self) -> None:
+        """Finish the open segment, if it holds events; the next event begins a new one."""
+        segment = self._segment
+        if segment is not None and segment.first_seq < self._next_seq:
+            segment.sync()
+            segment.close()
+            self._segment = None
+
+    def _ensure_segment(self, received: int) -> Segment:
+        if self._segment is None:
+            self._segment = Segment.create(self._disk, self._directory, self._next_seq, received - 1)
+        if self._segment.first_seq == self._next_seq:
+            self._segment_received = received
+        return self._segment
+
+    def _abandon_segment(self) -> None:
+        """After a failed write or sync nobody knows what the file's last bytes hold: it is never written again.
+
+        What was acknowledged of it is in the tail, and is sealed from there once a new segment took an event.
+        """
+        segment, self._segment = self._segment, None
+        if segment is not None:
+            with contextlib.suppress(OSError):  # the failure that matters is on its way to the caller
+                segment.close()
+
+
+def _unavailable(error: OSError, path: Path) -> DiskFull | LogUnavailable:
+    if error.errno == errno.ENOSPC:
+        return DiskFull(f"no space is left for {path}", hint="Free disk space", path=path)
+    hint = "These events were not acknowledged: retry them; the next attempt begins a new segment"
+    return LogUnavailable(f"{path} cannot be written: {error}", hint=hint, path=path)

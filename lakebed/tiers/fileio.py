@@ -1,0 +1,120 @@
+"""pyiceberg's file IO, made durable: a local file is on the disk, with its directory entry, when its stream is closed.
+
+pyiceberg imports this class by its name and hands it nothing but text properties, so an archive's `Disk` is found
+through a registry whose key is one of them.
+"""
+
+from __future__ import annotations
+
+import io
+import weakref
+from pathlib import Path
+from typing import Any
+
+from pyiceberg.io import InputFile, OutputFile
+from pyiceberg.io.pyarrow import PyArrowFile, PyArrowFileIO
+from pyiceberg.typedef import EMPTY_DICT, Properties
+
+from lakebed.disk import Disk
+
+__all__ = ["DurableFileIO", "local_path", "make_directory", "properties_for"]
+
+_DISK = "lakebed.disk"
+_BUFFER_BYTES = 1 << 20
+_disks: weakref.WeakValueDictionary[str, Disk] = weakref.WeakValueDictionary()
+
+
+def properties_for(disk: Disk) -> dict[str, str]:
+    """Catalog properties that make pyiceberg write through `disk`, which the caller keeps alive."""
+    key = str(id(disk))
+    _disks[key] = disk
+    return {"py-io-impl": f"{__name__}.{DurableFileIO.__name__}", _DISK: key}
+
+
+def local_path(location: str) -> Path | None:
+    """The path of a location on this machine, else None."""
+    scheme, _, path = PyArrowFileIO.parse_location(location)
+    return Path(path) if scheme == "file" else None
+
+
+def make_directory(path: Path, disk: Disk) -> None:
+    """Create `path` and what it lacks of parents, each of them durable in its own parent."""
+    if path.is_dir():
+        return
+    make_directory(path.parent, disk)
+    path.mkdir(exist_ok=True)
+    disk.sync_directory(path.parent)
+
+
+class DurableFileIO(PyArrowFileIO):
+    """PyArrowFileIO whose local files are synced through a `Disk`. Object stores are durable by themselves."""
+
+    def __init__(self, properties: Properties = EMPTY_DICT) -> None:
+        super().__init__(properties)
+        self._disk = _disks.get(properties.get(_DISK, "")) or Disk()
+
+    def new_output(self, location: str) -> PyArrowFile:
+        """A file to write; nothing exists at `location` yet."""
+        path = local_path(location)
+        if path is None:
+            return super().new_output(location)
+        return _DurableFile(location, str(path), self.fs_by_scheme("file", ""), self._disk)
+
+    def delete(self, location: str | InputFile | OutputFile) -> None:
+        """Delete a metadata.json that left the metadata log; leave everything else to our garbage collector.
+
+        pyiceberg deletes the manifests of a commit that was refused. A server, or a proxy that repeats a request, may
+        refuse a commit that it has already applied: the table would lose the manifests that it now stands on.
+        """
+        name = location if isinstance(location, str) else location.location
+        if not name.endswith(".metadata.json"):
+            return
+        path = local_path(name)
+        if path is None:
+            super().delete(name)
+            return
+        self._disk.remove(path)
+        self._disk.sync_directory(path.parent)
+
+
+class _DurableFile(PyArrowFile):
+    def __init__(self, location: str, path: str, filesystem: Any, disk: Disk) -> None:
+        super().__init__(location, path, filesystem)
+        self._disk = disk
+
+    def create(self, overwrite: bool = False) -> Any:  # noqa: ARG002, FBT002 - the signature is pyiceberg's
+        """A stream to write to. Iceberg's files never change: one that exists is refused, whatever `overwrite` says."""
+        path = Path(self._path)
+        make_directory(path.parent, self._disk)
+        return io.BufferedWriter(_DurableStream(path, self._disk), _BUFFER_BYTES)
+
+
+class _DurableStream(io.RawIOBase):
+    def __init__(self, path: Path, disk: Disk) -> None:
+        super().__init__()
+        self._disk = disk
+        self._directory = path.parent
+        self._offset = 0
+        self._descriptor = disk.create(path)
+
+    def writable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._offset
+
+    def write(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")
+        self._disk.write(self._descriptor, [view], self._offset)
+        self._offset += len(view)
+        return len(view)
+
+    def close(self) -> None:
+        if self.closed:
+            return
+        super().close()
+        try:
+            self._disk.sync(self._descriptor)
+        finally:
+            self._disk.close(self._descriptor)
+        self._disk.sync_directory(self._directory)

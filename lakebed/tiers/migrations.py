@@ -1,0 +1,68 @@
+"""The schema of `storage.db`, as the steps that lead to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import aiosqlite
+
+from lakebed.errors import FormatTooNew
+
+__all__ = ["MIGRATIONS", "migrate"]
+
+Migration = tuple[str, ...]  # statements that lead from one format version to the next
+
+# A released step is never edited: files exist that took it. A change is a new step at the end.
+MIGRATIONS: tuple[Migration, ...] = (
+    (
+        "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
+        """CREATE TABLE checkpoints (
+            consumer TEXT PRIMARY KEY, next_seq INTEGER NOT NULL CHECK (next_seq >= 0)
+        ) WITHOUT ROWID""",
+        # Roaring bitmaps hold 32 bits, so the id is bounded here and not only in Python.
+        """CREATE TABLE identifiers (
+            id INTEGER PRIMARY KEY CHECK (id BETWEEN 1 AND 4294967295), value TEXT NOT NULL UNIQUE
+        )""",
+        "CREATE TABLE rollups (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, fingerprint TEXT NOT NULL)",
+        # state is JSON and small; sketches are last, so that a read of states leaves their overflow pages alone.
+        """CREATE TABLE rollup_groups (
+            rollup INTEGER NOT NULL REFERENCES rollups (id) ON DELETE CASCADE,
+            bucket INTEGER NOT NULL, key TEXT NOT NULL, state TEXT NOT NULL, sketches BLOB,
+            PRIMARY KEY (rollup, bucket, key)
+        )""",
+        """CREATE TABLE schedule_runs (
+            job TEXT PRIMARY KEY, planned_us INTEGER NOT NULL, finished_us INTEGER NOT NULL,
+            runs INTEGER NOT NULL, failures INTEGER NOT NULL, error TEXT
+        ) WITHOUT ROWID""",
+    ),
+)
+
+
+async def migrate(connection: aiosqlite.Connection, path: Path, migrations: Sequence[Migration] = MIGRATIONS) -> None:
+    """Bring a file to the newest format, all missing steps in one transaction.
+
+    Raises:
+        FormatTooNew: the file has a version that this Lakebed does not know; nothing was written.
+        sqlite3.Error: as SQLite raises it; the file is at the version it had.
+    """
+    ((version,),) = await connection.execute_fetchall("PRAGMA user_version")
+    newest = len(migrations)
+    if version > newest:
+        raise FormatTooNew(
+            f"{path} has format {version}, this Lakebed reads up to {newest}",
+            hint="Install the Lakebed that wrote it, or a newer one",
+            path=path,
+            version=version,
+        )
+    if version == newest:
+        return
+    try:
+        await connection.execute_fetchall("BEGIN IMMEDIATE")
+        for statement in (statement for step in migrations[version:] for statement in step):
+            await connection.execute_fetchall(statement)
+        await connection.execute_fetchall(f"PRAGMA user_version = {newest}")
+        await connection.execute_fetchall("COMMIT")
+    except BaseException:
+        await connection.rollback()
+        raise

@@ -1,0 +1,339 @@
+"""L1: the durable log. Group commit, sealing, views, retention.
+
+One commit is in flight at a time; while it syncs, the next group gathers: batching without a timer. The commit thread
+owns the open segment, the dedupe index and the next seq; the loop owns everything that readers see.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import pyarrow as pa
+
+from lakebed.clock import Clock
+from lakebed.disk import Disk
+from lakebed.engine import Engine
+from lakebed.errors import Backpressure, LogCorrupted, LogUnavailable, ObjectClosed
+from lakebed.events import Event, Receipt
+from lakebed.promotions import Promotion
+from lakebed.settings import Settings
+from lakebed.tiers.committer import Committer, Outcome
+from lakebed.tiers.dedupe import SealedIds
+from lakebed.tiers.sealing import LogFile, seal
+from lakebed.tiers.segment import log_path
+from lakebed.tiers.tail import Part, Tail
+from lakebed.tiers.view import LogView
+
+__all__ = ["Pipeline"]
+
+_GROUP_EVENTS = 10_000  # one frame's events at the most; at 32 KB each that is 320 MB
+_US = 1_000_000
+_T = TypeVar("_T")
+
+
+class _Entry(msgspec.Struct):
+    """One `append` that waits for its commit."""
+
+    events: Sequence[Event]
+    done: asyncio.Future[list[Receipt]]
+
+
+class Pipeline:
+    """The log of one object.
+
+    Args:
+        directory: where its files lie; made if missing.
+        on_commit: called on the loop with the events of each commit and their `received_at`, before they are
+            acknowledged.
+
+    Promised: an `append` that returned receipts is on disk (with durability "disk"), once, at the seqs it says, in the
+    order of the calls. Not promised: that an `append` which failed stored nothing: a crash may surface it, and a retry
+    with the same message ids is then a duplicate.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        name: str,
+        settings: Settings,
+        *,
+        clock: Clock,
+        disk: Disk,
+        promotions: Sequence[Promotion],
+        engine: Engine,
+        on_commit: Callable[[Sequence[Event], int], None],
+    ) -> None:
+        self.next_seq = 0
+        self.duplicates = 0  # since this opening
+        self.cut_bytes = 0  # of a torn tail, at this opening
+        self.problems: dict[str, str] = {}  # what failed and has not succeeded since
+        self._directory = directory
+        self._settings = settings
+        self._clock = clock
+        self._disk = disk
+        self._promotions = promotions
+        self._engine = engine
+        self._on_commit = on_commit
+        self._committer = ThreadPoolExecutor(1, thread_name_prefix=f"lakebed-log-{name}")
+        self._sealer = ThreadPoolExecutor(1, thread_name_prefix=f"lakebed-seal-{name}")
+        # The loop's.
+        self._closed = True
+        self._pending: deque[_Entry] = deque()
+        self._pending_events = 0
+        self._busy = False  # from the first append until nothing is pending
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._commit_done: asyncio.Future[Outcome] | None = None  # the commit in flight, or the last one …
+        self._received = 0  # … and its received_at
+        self._last_received = 0  # of the last commit that is over
+        self._settled = 0
+        self._files: list[LogFile] = []
+        self._tail = Tail()
+        self._sealing: asyncio.Task[None] | None = None
+        self._pins: Counter[Path] = Counter()
+        self._commits = Committer(directory, settings, disk)  # the commit thread's
+
+    async def open(self) -> None:
+        """Recover the log and start taking events.
+
+        Raises:
+            LogCorrupted: see `recover`.
+        """
+        found = await self._run(self._committer, self._commits.recover, self._clock.now_us())
+        self._files = found.files
+        self.next_seq = found.next_seq
+        self.cut_bytes = found.cut_bytes
+        self._last_received = found.last_received
+        for unsealed in found.unsealed:
+            for frame in unsealed.frames:
+                self._tail.append(unsealed.first_seq, frame.batch)
+        self._closed = False
+        self._start_sealing()
+
+    @property
+    def start_seq(self) -> int:
+        """The first seq that the log still holds."""
+        if self._files:
+            return self._files[0].first_seq
+        return self.next_seq if self._tail.first_seq is None else self._tail.first_seq
+
+    @property
+    def sealed_bytes(self) -> int:
+        """Bytes of the sealed files."""
+        return sum(file.bytes for file in self._files)
+
+    @property
+    def tail_bytes(self) -> int:
+        """Bytes of the events in memory."""
+        return self._tail.bytes
+
+    def append(self, events: Sequence[Event]) -> asyncio.Future[list[Receipt]]:
+        """Store admitted events as one group or part of one; the future resolves when they are durable.
+
+        The future fails with DiskFull, LogUnavailable or Backpressure: then nothing was acknowledged, and a retry is
+        safe for events that carry a message id. Cancelling it cancels nothing that was handed over.
+        """
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[list[Receipt]] = loop.create_future()
+        waiting, limit = self._pending_events, self._settings.pending_events
+        if self._closed:
+            done.set_exception(ObjectClosed("the log is closed", hint="Open the object first"))
+        elif waiting and waiting + len(events) > limit:
+            message = f"{waiting} events wait for the disk, the limit is {limit}"
+            done.set_exception(Backpressure(message, hint="Await the calls before, or send less", limit=limit))
+        else:
+            self._pending.append(_Entry(events, done))
+            self._pending_events += len(events)
+            if not self._busy:
+                self._set_busy(True)
+                # Not at once: calls made in the same turn of the loop share one sync.
+                loop.call_soon(self._commit_next)
+        return done
+
+    def _set_busy(self, busy: bool) -> None:
+        self._busy = busy
+        if busy:
+            self._idle.clear()
+        else:
+            self._idle.set()
+
+    def _commit_next(self) -> None:
+        full = self._tail.bytes > self._settings.tail_bytes
+        if full and self._sealing is not None:
+            return  # _seal_closed comes back here
+        group = self._take_group()
+        if not group:
+            self._set_busy(False)
+        elif full and self._tail.closed_part() is not None:
+            self._refuse_full(group)
+        else:
+            received = max(self._clock.now_us(), self._last_received + 1, self._settled + 1)
+            self._received = received
+            events = [event for entry in group for event in entry.events] if len(group) > 1 else group[0].events
+            self._commit_done = self._run(self._committer, self._commits.commit, events, received, full)
+            self._commit_done.add_done_callback(lambda done: self._committed(group, received, done))
+
+    def _take_group(self) -> list[_Entry]:
+        group: list[_Entry] = []
+        count = 0
+        while self._pending and (not group or count + len(self._pending[0].events) <= _GROUP_EVENTS):
+            entry = self._pending.popleft()
+            count += len(entry.events)
+            group.append(entry)
+        self._pending_events -= count
+        return group
+
+    def _refuse_full(self, group: list[_Entry]) -> None:
+        """The memory bound is reached and sealing, which would make room, has failed: try it again, take nothing."""
+        message = f"{self._tail.bytes} bytes of events wait for sealing, the limit is {self._settings.tail_bytes}"
+        error = Backpressure(
+            message, hint=f"Sealing failed: {self.problems.get('seal')}", limit=self._settings.tail_bytes
+        )
+        _fail(group, error)
+        self._start_sealing()
+        self._commit_next()
+
+    def _committed(self, group: list[_Entry], received: int, done: asyncio.Future[Outcome]) -> None:
+        self._last_received = received
+        error = done.exception()
+        try:
+            if error is None:
+                self.problems.pop("append", None)
+                self._acknowledge(group, received, done.result())
+            else:
+                self.problems["append"] = str(error)
+                _fail(group, error)
+        finally:
+            self._commit_next()
+
+    def _acknowledge(self, group: list[_Entry], received: int, outcome: Outcome) -> None:
+        self.duplicates += len(outcome.receipts) - len(outcome.fresh)
+        try:
+            if outcome.batch is not None:
+                self._tail.append(outcome.segment, outcome.batch)
+                self.next_seq += outcome.batch.num_rows
+                self._start_sealing()
+                self._on_commit(outcome.fresh, received)
+        finally:
+            receipts = iter(outcome.receipts)
+            for entry in group:
+                own = list(itertools.islice(receipts, len(entry.events)))
+                if not entry.done.done():  # its caller may have been cancelled
+                    entry.done.set_result(own)
+
+    def view(self) -> LogView:
+        """The log as it is now. The caller closes it."""
+        return LogView(tuple(self._files), self._tail.table(), self.start_seq, self.next_seq, self._pins)
+
+    async def settle(self, as_of_us: int) -> None:
+        """Return when no event can come that was received at or before `as_of_us`."""
+        self._settled = max(self._settled, as_of_us)
+        if self._busy and self._commit_done is not None and self._received <= as_of_us:
+            await asyncio.wait([self._commit_done])
+
+    async def flush(self) -> None:
+        """Return when every append made so far has been answered. Their failures reach their callers, not this one."""
+        if self._pending:
+            await asyncio.wait([self._pending[-1].done])
+        elif self._busy and self._commit_done is not None:
+            await asyncio.wait([self._commit_done])
+
+    async def seal(self) -> int:
+        """Seal all events so far; returns the seq up to which the log is sealed.
+
+        Raises:
+            LogUnavailable: when a Parquet file could not be written; the log file still holds the events.
+        """
+        await self.flush()
+        self._tail.close(await self._run(self._committer, self._commits.end_segment))
+        self._start_sealing()
+        if self._sealing is not None:
+            await asyncio.shield(self._sealing)
+        if "seal" in self.problems:
+            raise LogUnavailable(
+                self.problems["seal"], hint="The log file still holds the events", path=self._directory
+            )
+        return self._files[-1].end_seq if self._files else self.start_seq
+
+    def _start_sealing(self) -> None:
+        if self._sealing is None and self._tail.closed_part() is not None:
+            self._sealing = asyncio.get_running_loop().create_task(self._seal_closed())
+
+    async def _seal_closed(self) -> None:
+        """Seal the closed parts, oldest first. A failure is kept for `check` and tried again with the next part."""
+        try:
+            while (part := self._tail.closed_part()) is not None:
+                file, ids = await self._run(self._sealer, self._seal, part)
+                await self._run(self._committer, self._commits.sealed, part.first_seq, ids)
+                self._files.append(file)
+                self._tail.drop(part)
+            self.problems.pop("seal", None)
+        except (OSError, pa.ArrowException, LogCorrupted) as error:
+            self.problems["seal"] = f"{self._directory}: {error}"
+        finally:
+            self._sealing = None
+            if self._pending and self._commit_done is not None and self._commit_done.done():
+                self._commit_next()
+
+    def _seal(self, part: Part) -> tuple[LogFile, SealedIds]:
+        log = log_path(self._directory, part.first_seq)
+        file = seal(self._disk, log, part.batches, self._promotions, self._engine)
+        message_ids = itertools.chain.from_iterable(batch.column("message_id").to_pylist() for batch in part.batches)
+        ids = SealedIds.of(file.path, file.last_received, message_ids)
+        ids.save()
+        return file, ids
+
+    async def prune(self, passed_seq: int) -> int:
+        """Delete sealed files that every consumer has durably passed and whose retention is over; returns how many.
+
+        Args:
+            passed_seq: the smallest durable checkpoint of all consumers; the archive's commit must be verified.
+
+        Files within the dedupe window, and files that an open view reads, stay.
+        """
+        keep_us = int(max(self._settings.retention_s, self._settings.dedupe_window_s) * _US)
+        before = self._clock.now_us() - keep_us
+        victims = []
+        for file in self._files:
+            if file.end_seq > passed_seq or file.last_received > before or self._pins[file.path] > 0:
+                break
+            victims.append(file)
+        if victims:
+            del self._files[: len(victims)]
+            # Without a segment that says where the log goes on, an emptied directory would start again at seq 0.
+            await self._run(self._committer, self._commits.forget, victims, self._last_received)
+            await self._run(self._sealer, self._remove, victims)
+        return len(victims)
+
+    def _remove(self, files: Sequence[LogFile]) -> None:
+        """Oldest first: a crash in between leaves no gap."""
+        for file in files:
+            self._disk.remove(file.path)
+            file.path.with_suffix(".ids").unlink(missing_ok=True)
+        self._disk.sync_directory(self._directory)
+
+    async def close(self) -> None:
+        """Refuse new events, answer those that wait, let threads go. Idempotent. Does not seal."""
+        self._closed = True
+        await self._idle.wait()
+        if self._sealing is not None:
+            await asyncio.shield(self._sealing)
+        await self._run(self._committer, self._commits.close)
+        self._committer.shutdown()
+        self._sealer.shutdown()
+
+    def _run(self, executor: ThreadPoolExecutor, function: Callable[..., _T], *args: Any) -> asyncio.Future[_T]:
+        return asyncio.get_running_loop().run_in_executor(executor, function, *args)
+
+
+def _fail(group: Sequence[_Entry], error: BaseException) -> None:
+    for entry in group:
+        if not entry.done.done():
+            entry.done.set_exception(error)

@@ -1,0 +1,77 @@
+"""How far the archive is, as it stands in the summary of every snapshot that we write.
+
+It is kept there, and not in table properties, because a snapshot's summary is committed with the rows that it is about.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from lakebed.errors import ArchiveConflict
+
+__all__ = ["BATCH", "COMMITTED", "OPERATION", "WATERMARK", "Progress"]
+
+WATERMARK = "lakebed.watermark"
+BATCH = "lakebed.batch-id"
+OPERATION = "lakebed.operation"
+COMMITTED = "lakebed.committed-us"
+_START = "lakebed.start"
+_END = "lakebed.end"
+_ERASED = "lakebed.erased"
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """What one snapshot knows.
+
+    Attributes:
+        watermark: every event with a lower `seq` was archived.
+        erased: how many of them were erased again.
+        batch_id: of the commit, so that its outcome can be looked up when the answer was lost.
+    """
+
+    watermark: int = 0
+    erased: int = 0
+    batch_id: str = ""
+
+    @classmethod
+    def of(cls, snapshot: Any | None) -> Progress:
+        """The progress of a pyiceberg snapshot; of None, where nothing was archived yet, zero.
+
+        Raises:
+            ArchiveConflict: when the summary has no watermark: another program committed. Guessing would lose events
+                or double them.
+        """
+        if snapshot is None:
+            return cls()
+        summary: Mapping[str, str] = snapshot.summary.additional_properties if snapshot.summary is not None else {}
+        try:
+            return cls(int(summary[WATERMARK]), int(summary.get(_ERASED, 0)), summary.get(BATCH, ""))
+        except (KeyError, ValueError):
+            raise ArchiveConflict(
+                f"snapshot {snapshot.snapshot_id} of the archive does not say how far the archive is",
+                hint="Another program wrote it. Roll the table back to the newest snapshot that has "
+                f"{WATERMARK} in its summary, or repeat that commit with it",
+                snapshot=snapshot.snapshot_id,
+            ) from None
+
+    def next(self, *, watermark: int | None = None, erased: int = 0) -> Progress:
+        """The progress of the commit that follows, with a batch id of its own."""
+        end = self.watermark if watermark is None else watermark
+        return Progress(end, self.erased + erased, uuid.uuid4().hex)
+
+    def summary(self, operation: str, committed_us: int, start: int, sha256: str = "") -> dict[str, str]:
+        """The summary of a commit that moves the watermark from `start` to ours."""
+        found = {
+            WATERMARK: str(self.watermark),
+            BATCH: self.batch_id,
+            OPERATION: operation,
+            COMMITTED: str(committed_us),
+            _START: str(start),
+            _END: str(self.watermark),
+            _ERASED: str(self.erased),
+        }
+        return found | ({"lakebed.sha256": sha256} if sha256 else {})

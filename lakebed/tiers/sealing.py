@@ -1,0 +1,104 @@
+"""From a full log file to one Parquet file of the same events, promoted columns included."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lakebed.disk import Disk
+from lakebed.engine import Engine
+from lakebed.errors import LogCorrupted
+from lakebed.promotions import Promotion, with_promoted
+
+__all__ = ["LogFile", "seal", "sealed_path"]
+
+
+class LogFile(msgspec.Struct, frozen=True):
+    """A sealed segment: Parquet, rows in seq order from `first_seq` to before `end_seq`. Times in microseconds."""
+
+    path: Path
+    first_seq: int
+    end_seq: int
+    bytes: int
+    min_timestamp: int
+    max_timestamp: int
+    first_received: int
+    last_received: int
+    columns: frozenset[str]
+
+    @classmethod
+    def read(cls, path: Path) -> LogFile:
+        """What the file's footer says. Blocks.
+
+        Raises:
+            LogCorrupted: when the footer does not read back, or does not belong to the file's name.
+        """
+        try:
+            metadata = pq.read_metadata(path)
+            names = metadata.schema.to_arrow_schema().names
+            timestamps = _bounds(metadata, names.index("timestamp"))
+            received = _bounds(metadata, names.index("received_at"))
+            seqs = _bounds(metadata, names.index("seq"))
+        except (pa.ArrowException, ValueError, OSError) as error:
+            raise LogCorrupted(f"a sealed segment does not read back: {error}", path=path, offset=0) from error
+        if seqs != (int(path.stem), int(path.stem) + metadata.num_rows - 1):
+            raise LogCorrupted(f"a sealed segment holds seq {seqs[0]} to {seqs[1]}", path=path, offset=0)
+        return cls(
+            path=path,
+            first_seq=seqs[0],
+            end_seq=seqs[1] + 1,
+            bytes=path.stat().st_size,
+            min_timestamp=timestamps[0],
+            max_timestamp=timestamps[1],
+            first_received=received[0],
+            last_received=received[1],
+            columns=frozenset(names),
+        )
+
+
+def _bounds(metadata: pq.FileMetaData, column: int) -> tuple[int, int]:
+    """Smallest and largest value of a column, as integers, by the row groups' statistics."""
+    statistics = [metadata.row_group(i).column(column).statistics for i in range(metadata.num_row_groups)]
+    if any(one is None or not one.has_min_max for one in statistics):
+        raise ValueError("it has no statistics")
+    return min(one.min_raw for one in statistics), max(one.max_raw for one in statistics)
+
+
+def sealed_path(directory: Path, first_seq: int) -> Path:
+    """Where the sealed segment that starts at `first_seq` lies."""
+    return directory / f"{first_seq:020d}.parquet"
+
+
+def seal(
+    disk: Disk, log: Path, batches: Sequence[pa.RecordBatch], promotions: Sequence[Promotion], engine: Engine
+) -> LogFile:
+    """Write the events of the log file `log` as Parquet, atomically, then remove the log file. Blocks.
+
+    A crash leaves the log file, both, or the Parquet file; never neither.
+    """
+    table = with_promoted(pa.Table.from_batches(batches), promotions, engine)
+    path = log.with_suffix(".parquet")
+    temporary = path.with_suffix(".parquet.tmp")
+    pq.write_table(
+        table,
+        temporary,
+        compression="zstd",
+        row_group_size=128_000,
+        write_page_checksum=True,
+        store_schema=True,
+        version="2.6",
+        column_encoding={"seq": "DELTA_BINARY_PACKED", "received_at": "DELTA_BINARY_PACKED"},
+        use_dictionary=[
+            name for name in table.column_names if name not in ("seq", "received_at", "timestamp", "message_id")
+        ],
+    )
+    disk.sync_file(temporary)
+    disk.replace(temporary, path)
+    disk.sync_directory(path.parent)
+    disk.remove(log)
+    disk.sync_directory(path.parent)
+    return LogFile.read(path)

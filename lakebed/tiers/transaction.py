@@ -1,0 +1,164 @@
+"""What can be done to `storage.db` in one transaction. Made by `Storage.transact`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import aiosqlite
+import msgspec
+
+from lakebed.errors import StorageUnavailable
+
+__all__ = ["Definition", "Transaction"]
+
+Group = tuple[int, str]  # bucket start in microseconds, key
+GroupRow = tuple[int, str, str, bytes | None]  # bucket, key, state (JSON), sketches
+
+
+class Definition(msgspec.Struct, frozen=True):
+    """A rollup as it is stored. `fingerprint` changes when its rows would."""
+
+    id: int
+    name: str
+    fingerprint: str
+
+
+class Transaction:
+    """One transaction: everything done through it is durable together, or not at all.
+
+    After any error it can only be rolled back; `Storage.transact` does that.
+    """
+
+    def __init__(self, connection: aiosqlite.Connection) -> None:
+        self._connection = connection
+        self._sound = True
+
+    async def advance(self, consumer: str, expected: int, next_seq: int) -> None:
+        """Move a checkpoint. One that was never written is at 0.
+
+        Raises:
+            StorageUnavailable: it is not where `expected` says, so this range may have been counted already.
+        """
+        self._assert_open()
+        moved = await self._fetch(
+            """INSERT INTO checkpoints (consumer, next_seq)
+            SELECT :consumer, :next WHERE :expected = 0 OR EXISTS (SELECT 1 FROM checkpoints WHERE consumer = :consumer)
+            ON CONFLICT (consumer) DO UPDATE SET next_seq = excluded.next_seq WHERE next_seq = :expected
+            RETURNING next_seq""",
+            {"consumer": consumer, "expected": expected, "next": next_seq},
+        )
+        if not moved:
+            self._sound = False
+            raise StorageUnavailable(
+                f"the checkpoint of {consumer} is not at {expected}",
+                hint="Something else moved it: nothing was written, read it again",
+                consumer=consumer,
+                expected=expected,
+            )
+
+    async def put(self, key: str, value: Any) -> None:
+        """Keep a JSON value under a key."""
+        await self._fetch(
+            "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+            (key, msgspec.json.encode(value).decode()),
+        )
+
+    async def identify(self, values: Sequence[str]) -> list[int]:
+        """The ids of distinct texts, in their order; a new text gets the next id. Ids are dense, from 1, 32 bits."""
+        await self._refill("wanted", "(?)", [(value,) for value in values])
+        known = dict(
+            await self._fetch("SELECT i.value, i.id FROM wanted w CROSS JOIN identifiers i ON i.value = w.value")
+        )
+        # In the order of the index on value: its pages are then written once, not at random.
+        new = sorted(value for value in values if value not in known)
+        if new:
+            ((last,),) = await self._fetch("SELECT coalesce(max(id), 0) FROM identifiers")
+            added = dict(zip(new, range(last + 1, last + 1 + len(new)), strict=True))
+            await self._many("INSERT INTO identifiers (value, id) VALUES (?, ?)", added.items())
+            known |= added
+        return [known[value] for value in values]
+
+    async def define(self, name: str, fingerprint: str) -> Definition:
+        """Define a rollup, or define it anew: then its state is gone and its checkpoint is the caller's to reset."""
+        await self.forget(name)
+        ((number,),) = await self._fetch(
+            "INSERT INTO rollups (name, fingerprint) VALUES (?, ?) RETURNING id", (name, fingerprint)
+        )
+        return Definition(number, name, fingerprint)
+
+    async def forget(self, name: str) -> None:
+        """Drop a rollup with its state."""
+        await self._fetch("DELETE FROM rollups WHERE name = ?", (name,))
+
+    async def drop_checkpoint(self, consumer: str) -> None:
+        """Put a checkpoint back to 0."""
+        await self._fetch("DELETE FROM checkpoints WHERE consumer = ?", (consumer,))
+
+    async def groups(self, rollup: int, groups: Iterable[Group]) -> list[GroupRow]:
+        """The stored ones of these groups."""
+        await self._refill("touched", "(?, ?)", groups)
+        return await self._fetch(
+            """SELECT g.bucket, g.key, g.state, g.sketches FROM touched t
+            CROSS JOIN rollup_groups g ON g.rollup = ? AND g.bucket = t.bucket AND g.key = t.key""",
+            (rollup,),
+        )
+
+    async def group_counts(self, rollup: int, buckets: Iterable[int], *, without: str) -> dict[int, int]:
+        """How many groups these buckets have, not counting the key `without`. Buckets without groups are absent."""
+        rows = await self._fetch(
+            """SELECT bucket, count(*) FROM rollup_groups
+            WHERE rollup = ? AND bucket IN (SELECT value FROM json_each(?)) AND key <> ? GROUP BY bucket""",
+            (rollup, msgspec.json.encode(list(buckets)).decode(), without),
+        )
+        return dict(rows)
+
+    async def put_groups(self, rollup: int, rows: Iterable[GroupRow]) -> None:
+        """Write whole groups, new or not."""
+        await self._many(
+            f"""INSERT INTO rollup_groups (rollup, bucket, key, state, sketches) VALUES ({rollup:d}, ?, ?, ?, ?)
+            ON CONFLICT (rollup, bucket, key) DO UPDATE SET state = excluded.state, sketches = excluded.sketches""",
+            rows,
+        )
+
+    async def record_run(self, job: str, planned_us: int, finished_us: int, error: str | None) -> None:
+        """Count one run of a scheduled job. `error` is the last run's: a run that goes well clears it."""
+        await self._fetch(
+            """INSERT INTO schedule_runs VALUES (:job, :planned, :finished, 1, :error IS NOT NULL, :error)
+            ON CONFLICT (job) DO UPDATE SET
+                planned_us = max(planned_us, excluded.planned_us), finished_us = excluded.finished_us,
+                runs = runs + 1, failures = failures + excluded.failures, error = excluded.error""",
+            {"job": job, "planned": planned_us, "finished": finished_us, "error": error},
+        )
+
+    async def begin(self) -> None:
+        """Become the writer. For `Storage`."""
+        await self._fetch("BEGIN IMMEDIATE")
+
+    async def commit(self) -> None:
+        """Make it durable. For `Storage`."""
+        self._assert_open()
+        await self._fetch("COMMIT")
+
+    def _assert_open(self) -> None:
+        # SQLITE_FULL and a few others roll back without being asked; what is written next would be committed alone.
+        if not (self._sound and self._connection.in_transaction):
+            raise StorageUnavailable("SQLite ended the transaction early", hint="Nothing of it was kept")
+
+    async def _refill(self, table: str, places: str, rows: Iterable[tuple[Any, ...]]) -> None:
+        await self._fetch(f"DELETE FROM {table}")
+        await self._many(f"INSERT INTO {table} VALUES {places}", rows)
+
+    async def _fetch(self, sql: str, parameters: Any = ()) -> list[Any]:
+        try:
+            return list(await self._connection.execute_fetchall(sql, parameters))
+        except BaseException:
+            self._sound = False
+            raise
+
+    async def _many(self, sql: str, rows: Iterable[Any]) -> None:
+        try:
+            await (await self._connection.executemany(sql, rows)).close()
+        except BaseException:
+            self._sound = False
+            raise
