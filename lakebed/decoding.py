@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from datetime import date
 from typing import Any
 
 import msgspec
@@ -16,7 +17,7 @@ from msgspec import Raw
 from lakebed.errors import InvalidEvent
 from lakebed.events import MAX_EVENT_BYTES, Event, admit, encode_object
 
-__all__ = ["Rejected", "decode_batch", "decode_mappings"]
+__all__ = ["Rejected", "decode_batch", "decode_mappings", "from_call"]
 
 
 class Rejected(msgspec.Struct, frozen=True):
@@ -45,6 +46,40 @@ _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _HAS_BATCH = re.compile(rb'^\s*\{.*?"batch"\s*:', re.DOTALL)
 # An event may have texts beside its objects, each with a limit of its own; what is longer than this breaks one of them.
 _MAX_ITEM_BYTES = 4 * MAX_EVENT_BYTES
+
+
+def from_call(kind: str, properties: Any, context: Any = None, timestamp: Any = None, **fields: Any) -> Event:
+    """The event of a Python call, to be admitted.
+
+    Args:
+        kind: one of `events.TYPES`.
+        properties: a mapping or None; the traits of identify and group.
+        fields: names of `Event`; unknown ones are a TypeError.
+
+    Raises:
+        InvalidEvent: where a value has the wrong type, or is no Unicode text.
+    """
+    for name, value in fields.items():
+        _check_text(name, value)
+    if isinstance(timestamp, date):  # datetimes are dates too
+        timestamp = timestamp.isoformat()
+    elif timestamp is not None and (isinstance(timestamp, bool) or not isinstance(timestamp, (str, int, float))):
+        raise InvalidEvent(f"timestamp must be a time, text or a number, not {type(timestamp).__name__}")
+    objects = "traits" if kind in ("identify", "group") else "properties"
+    encoded = {objects: encode_object(objects, properties), "context": encode_object("context", context)}
+    return Event(type=kind, source="python", timestamp=timestamp, **fields, **encoded)
+
+
+def _check_text(name: str, value: Any) -> None:
+    if value is None or (isinstance(value, int) and name.endswith("_id") and name != "message_id"):
+        return
+    if not isinstance(value, str):
+        raise InvalidEvent(f"{name} must be text, not {type(value).__name__}")
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise InvalidEvent(f"{name} holds a lone surrogate") from None
 
 
 def decode_batch(body: bytes, now_us: int, *, source: str | None = None) -> list[Event | Rejected]:

@@ -8,20 +8,21 @@ sequences. Attributes of Python's own values (str, list, dict …) are not reach
 from __future__ import annotations
 
 import asyncio
-import datetime
 import decimal
+import functools
 import inspect
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Hashable, Mapping, Sequence
+from datetime import date, time, timedelta, tzinfo
 from types import ModuleType
 from typing import Any
 
 from lakebed.calls import Call, Outcome, Ref, Step, copied
 from lakebed.errors import NotReachable
 
-__all__ = ["deliver", "members", "reach"]
+__all__ = ["begin", "finish", "members", "reach"]
 
 _VALUES = (str, bytes, bytearray, int, float, complex, type(None), set, frozenset, decimal.Decimal)
-_TIMES = (datetime.date, datetime.time, datetime.timedelta, datetime.tzinfo)
+_TIMES = (date, time, timedelta, tzinfo)
 
 
 def members(kind: type[Any]) -> tuple[str, ...]:
@@ -61,98 +62,87 @@ def _attribute(value: Any, name: str) -> Any:
         raise NotReachable(
             f"{name!r} of a {kind.__name__} cannot be reached through a stub", hint="Await it first", step=name
         )
-    missing = object()
-    found = missing if name.startswith("_") or name in _hidden(kind) else getattr(value, name, missing)
-    if found is missing or isinstance(found, (type, ModuleType)):
-        known = ", ".join(members(kind)) or "nothing"
-        raise NotReachable(f"{kind.__name__} has no {name!r}", hint=f"It has: {known}", step=name)
-    return found
+    if not name.startswith("_") and name not in _hidden(kind):
+        try:
+            found = getattr(value, name)
+        except AttributeError as error:
+            # An object with names of its own (a row) knows best which there are.
+            raise _absent(kind, name, str(error) if hasattr(kind, "__getattr__") else None) from error
+        if not isinstance(found, (type, ModuleType)):
+            return found
+    raise _absent(kind, name)
 
 
-def _hidden(kind: type[Any]) -> frozenset[str]:
-    return frozenset().union(*(base.__dict__.get("hidden", ()) for base in kind.__mro__ if _declares_hidden(base)))
+def _absent(kind: type[Any], name: str, hint: str | None = None) -> NotReachable:
+    hint = hint or f"It has: {', '.join(members(kind)) or 'nothing'}"
+    return NotReachable(f"{kind.__name__} has no {name!r}", hint=hint, step=name)
 
 
-def _declares_hidden(base: type[Any]) -> bool:
-    return isinstance(base.__dict__.get("hidden"), frozenset)
+@functools.lru_cache(256)
+def _hidden(kind: Hashable) -> frozenset[str]:
+    declared = (base.__dict__.get("hidden") for base in inspect.getmro(kind))  # type: ignore[arg-type]  # it is a type; mypy thinks none can be hashed
+    return frozenset[str]().union(*(names for names in declared if isinstance(names, frozenset)))
 
 
-async def deliver(target: Any, batch: Sequence[Call]) -> list[Outcome]:
-    """Make the calls of `batch` on `target`, as `Transport.send` promises; what they raise is their outcome."""
+async def begin(target: Any, batch: Sequence[Call]) -> list[Outcome | asyncio.Task[Outcome]]:
+    """Begin the calls of `batch` on `target`, as `Transport.send` promises, and return before they are done."""
     outcomes: list[Outcome | asyncio.Task[Outcome]] = []
     for call in batch:
-        waited = [
-            outcomes[n - 1] for n in {call.target, *call.needs} if n and isinstance(outcomes[n - 1], asyncio.Task)
-        ]
-        if waited:
-            outcomes.append(asyncio.ensure_future(_after(waited, target, call, outcomes)))
+        waited = {n: outcomes[n - 1] for n in (call.target, *call.needs) if n}
+        if any(isinstance(outcome, asyncio.Task) for outcome in waited.values()):
+            outcomes.append(asyncio.ensure_future(_after(waited, target, call)))
             continue
-        begun = _begin(target, call, outcomes)
+        begun = _begin(target, call, waited)  # type: ignore[arg-type]  # none is a task
         if isinstance(begun, Outcome):
             outcomes.append(begun)
             continue
-        outcomes.append(asyncio.ensure_future(_finish(begun)))
+        outcomes.append(asyncio.ensure_future(_outcome(begun)))
         if inspect.iscoroutine(begun):
             await asyncio.sleep(0)  # its first step, before the next call begins
-    return [await _settled(outcome) for outcome in outcomes]
+    return outcomes
 
 
-def _begin(target: Any, call: Call, outcomes: Sequence[Any]) -> Outcome | Awaitable[Any]:
+async def finish(begun: Sequence[Outcome | asyncio.Task[Outcome]]) -> list[Outcome]:
+    """The outcomes of the calls that `begin` began, when all are there."""
+    return [await _settled(outcome) for outcome in begun]
+
+
+def _begin(target: Any, call: Call, needed: Mapping[int, Outcome]) -> Outcome | Awaitable[Any]:
     """Make one call whose needs have outcomes. Gives its outcome, or what must be awaited for it."""
-    for needed in (call.target, *call.needs):
-        if needed and outcomes[needed - 1].error is not None:
-            return Outcome(error=outcomes[needed - 1].error)
+    for outcome in needed.values():
+        if outcome.error is not None:
+            return outcome
     try:
-        start = outcomes[call.target - 1].value if call.target else target
-        found = reach(start, call.path)
+        found = reach(needed[call.target].value if call.target else target, call.path)
         if call.args is None:
             return Outcome(found)
-        args, kwargs = call.args, call.kwargs
-        if call.needs:
-            args, kwargs = copied((args, kwargs), lambda value: _looked_up(value, outcomes))
         if not callable(found):
-            raise NotReachable(f"{_dotted(call.path)} is not a method", hint="Read it without calling it")  # noqa: TRY301
-        value = found(*args, **kwargs)
+            dotted = ".".join(map(str, call.path)) or "this value"
+            raise NotReachable(f"{dotted} is not a method", hint="Read it without calling it")  # noqa: TRY301
+        value = found(*_filled(call.args, call, needed), **_filled(call.kwargs, call, needed))
     except Exception as error:  # noqa: BLE001 - it is the outcome; whoever awaits the call gets it
         return Outcome(error=error)
     return value if inspect.isawaitable(value) else Outcome(value)
 
 
-def _looked_up(value: Any, outcomes: Sequence[Any]) -> Any:
-    return reach(outcomes[value.call - 1].value, value.path) if isinstance(value, Ref) else value
+def _filled(arguments: Any, call: Call, needed: Mapping[int, Outcome]) -> Any:
+    if not call.needs:
+        return arguments
+    return copied(
+        arguments, lambda value: reach(needed[value.call].value, value.path) if isinstance(value, Ref) else value
+    )
 
 
-def _dotted(path: Sequence[Step]) -> str:
-    return ".".join(map(str, path)) or "this value"
-
-
-async def _finish(begun: Awaitable[Any]) -> Outcome:
+async def _outcome(begun: Awaitable[Any]) -> Outcome:
     try:
         return Outcome(await begun)
     except Exception as error:  # noqa: BLE001 - it is the outcome
         return Outcome(error=error)
 
 
-async def _after(
-    waited: Sequence[Any], target: Any, call: Call, outcomes: list[Outcome | asyncio.Task[Outcome]]
-) -> Outcome:
-    await asyncio.wait(waited)
-    needed = {n: await _settled(outcomes[n - 1]) for n in (call.target, *call.needs) if n}
-    begun = _begin(target, call, _Sparse(needed))
-    return begun if isinstance(begun, Outcome) else await _finish(begun)
-
-
-class _Sparse(Sequence[Outcome]):
-    """The outcomes that one call needs, at their places in the batch."""
-
-    def __init__(self, found: Mapping[int, Outcome]) -> None:
-        self._found = found
-
-    def __getitem__(self, index: Any) -> Any:
-        return self._found[index + 1]
-
-    def __len__(self) -> int:
-        return max(self._found, default=0)
+async def _after(waited: Mapping[int, Outcome | asyncio.Task[Outcome]], target: Any, call: Call) -> Outcome:
+    begun = _begin(target, call, {n: await _settled(outcome) for n, outcome in waited.items()})
+    return begun if isinstance(begun, Outcome) else await _outcome(begun)
 
 
 async def _settled(outcome: Outcome | asyncio.Task[Outcome]) -> Outcome:

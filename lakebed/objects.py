@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import asyncio
 import warnings
-from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+from lakebed.blocking import in_thread, to_the_end
 from lakebed.clock import Clock, SystemClock
 from lakebed.disk import Disk
 from lakebed.errors import ObjectClosed
@@ -48,7 +48,7 @@ class DurableObject:
         InvalidName: the name is not allowed, or leads out of the root.
         InvalidSettings: a setting is unknown or out of range.
 
-    An object belongs to the event loop that opened it. After `os.fork` it belongs to the parent; a child must not use it.
+    An object belongs to the event loop that opened it, and after `os.fork` to the parent: a child must not use it.
     """
 
     hidden: ClassVar[frozenset[str]] = frozenset()
@@ -111,7 +111,7 @@ class DurableObject:
         async with self._turn:
             if self._opened:
                 self._opened = False
-                await _to_the_end(self._finish())
+                await to_the_end(self._finish())
 
     async def __aenter__(self) -> Self:
         return await self.open()
@@ -167,7 +167,7 @@ class DurableObject:
             await self._hang_nameplate(Nameplate.read(self.directory))
             await self._open()
         except BaseException as error:
-            await _to_the_end(self._abandon(error))
+            await to_the_end(self._abandon(error))
             raise
         self._opened = True
 
@@ -178,10 +178,11 @@ class DurableObject:
             cause.add_note(f"closing what was half open failed too: {error!r}")
 
     async def _finish(self) -> None:
+        since_us = self.clock.now_us()  # before closing: a schedule that falls due meanwhile was missed
         try:
             await self._close()
         finally:
-            self._ownership.release(self.clock.now_us())
+            self._ownership.release(since_us)
 
     async def _hang_nameplate(self, old: Nameplate | None) -> None:
         lineage = [kind.__name__ for kind in type(self).__mro__ if issubclass(kind, DurableObject)]
@@ -189,11 +190,7 @@ class DurableObject:
         if old is not None:
             new = old.agree(new, self.directory)
         if new != old:
-            await _to_the_end(self._in_thread(lambda: new.hang(self.directory, self.disk)))
-
-    async def _in_thread(self, work: Callable[[], None]) -> None:
-        with ThreadPoolExecutor(1, f"lakebed-open-{self.name}") as thread:
-            await asyncio.get_running_loop().run_in_executor(thread, work)
+            await to_the_end(in_thread(f"open-{self.name}", lambda: new.hang(self.directory, self.disk)))
 
 
 DurableObject.hidden = frozenset(name for name in dir(DurableObject) if not name.startswith("_")) | {
@@ -204,17 +201,3 @@ DurableObject.hidden = frozenset(name for name in dir(DurableObject) if not name
     "root",
     "settings",
 }
-
-
-async def _to_the_end(work: Coroutine[Any, Any, None]) -> None:
-    """Await `work` to its end, whatever is cancelled meanwhile; the cancellation is raised after it."""
-    task = asyncio.ensure_future(work)
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError as error:
-            cancelled = error
-    task.result()
-    if cancelled is not None:
-        raise cancelled

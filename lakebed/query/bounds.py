@@ -42,12 +42,6 @@ class Bounds(msgspec.Struct, frozen=True):
         highs = [us for us in (self.high_us, other.high_us) if us is not None]
         return Bounds(max(lows, default=None), min(highs, default=None))
 
-    def hull(self, other: Bounds) -> Bounds:
-        """The smallest bounds around both."""
-        low = None if self.low_us is None or other.low_us is None else min(self.low_us, other.low_us)
-        high = None if self.high_us is None or other.high_us is None else max(self.high_us, other.high_us)
-        return Bounds(low, high)
-
 
 UNBOUNDED = Bounds()
 
@@ -67,8 +61,8 @@ def find_bounds(
     uses: int,
     now_us: int | None = None,
     table: str = "events",
-) -> Bounds:
-    """The bounds of all rows of `table` that `sql`, one SELECT, can see.
+) -> tuple[Bounds, ...]:
+    """The bounds of each use of `table` in `sql`, one SELECT: it sees no row outside all of them.
 
     Args:
         sql: as the user wrote it.
@@ -83,17 +77,13 @@ def find_bounds(
     try:
         tree = _parse(sql)
     except (SqlglotError, RecursionError, NotUnderstood):
-        return UNBOUNDED
+        return (UNBOUNDED,)
     found = [node for node in tree.find_all(exp.Table) if isinstance(node.this, exp.Identifier)]
     found = [node for node in found if node.name.lower() == table]
     if not found or len(found) != uses:
-        return UNBOUNDED
+        return (UNBOUNDED,)
     constants = Constants(_by_name(params), now_us)
-    hull: Bounds | None = None
-    for use in found:
-        bounds = _of_use(use, constants)
-        hull = bounds if hull is None else hull.hull(bounds)
-    return hull or UNBOUNDED
+    return tuple(_of_use(use, constants) for use in found)
 
 
 def _parse(sql: str) -> Any:

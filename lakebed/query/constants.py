@@ -29,8 +29,8 @@ _FIRST_US = to_us(datetime(1600, 1, 1, tzinfo=UTC))  # before 1582 calendars dif
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d)(?:[ T](\d\d:\d\d(?::\d\d(?:\.\d{1,6})?)?)(Z|[+-]\d\d(?::\d\d)?)?)?")
 
 
-class NotUnderstood(Exception):  # noqa: N818 - it steers the reading of bounds and never reaches a caller
-    """Part of a condition is not of a form that is known to be bounded."""
+class NotUnderstood(Exception):
+    """Part of a condition is not of a form that is known to be bounded. It never reaches a caller."""
 
 
 def type_name(cast: exp.Expression) -> str:

@@ -1,6 +1,7 @@
 """Where hours, days and months begin: the one place for bucket boundaries.
 
-Zones are Python's (zoneinfo), not DuckDB's, so that one table decides everywhere. Times are microseconds in int64 arrays.
+Zones are Python's (zoneinfo), not DuckDB's, so that one table decides everywhere. Times are microseconds in int64
+arrays.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _HOUR = 3600 * 1_000_000
 _DAY = 24 * _HOUR
 _QUARTER = _HOUR // 4
 _MICROSECOND = EPOCH.resolution
-# Python's dates end here; a bit inside of it, so that a local time has a date too. Offsets beyond are the nearest one's.
+# Python's dates end here; a bit inside of it, so that a local time has a date too. Beyond, the nearest offset holds.
 _FIRST = to_us(datetime(1, 1, 3, tzinfo=UTC))
 _LAST = to_us(datetime(9999, 12, 29, tzinfo=UTC))
 
@@ -61,13 +62,16 @@ def _floor(times: Times, grain: str) -> Times:
 
 
 def _offset(us: int, zone: ZoneInfo) -> int:
-    moment = from_us(min(max(us, _FIRST), _LAST)).astimezone(zone)
-    return int(moment.utcoffset() / _MICROSECOND)  # type: ignore[operator] - an aware time has an offset
+    return _us_between(from_us(min(max(us, _FIRST), _LAST)).astimezone(zone))
 
 
 def _midnight(label: int, zone: ZoneInfo) -> int:
-    naive = from_us(min(max(label, _FIRST), _LAST)).replace(tzinfo=zone)
-    return label - int(naive.utcoffset() / _MICROSECOND)  # type: ignore[operator] - an aware time has an offset
+    return label - _us_between(from_us(min(max(label, _FIRST), _LAST)).replace(tzinfo=zone))
+
+
+def _us_between(moment: datetime) -> int:
+    """How far local time is ahead of UTC, microseconds."""
+    return (moment.replace(tzinfo=UTC) - moment.astimezone(UTC)) // _MICROSECOND
 
 
 def _offsets(times: Times, zone: ZoneInfo) -> Times:

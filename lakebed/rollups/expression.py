@@ -35,7 +35,8 @@ class Expression(msgspec.Struct, frozen=True):
             raise _invalid(text)
         function = found["function"].lower()
         column = (found["quoted"] or "").replace('""', '"') or found["plain"] or ""
-        if function not in FUNCTIONS or bool(column) != (function != "count") or bool(found["q"]) != (function == "quantile"):
+        takes = (function != "count", function == "quantile")
+        if function not in FUNCTIONS or (bool(column), bool(found["q"])) != takes:
             raise _invalid(text)
         return cls(function, column, _rank(text, found["q"]) if found["q"] else None)
 

@@ -95,14 +95,14 @@ class _Sum(_Plain):
         self.sql = {
             "int": f"CAST(sum({x}) AS VARCHAR)",
             # Whole and broken parts apart: DuckDB's sum of DECIMAL(38, 9) overflows, and would for ever.
-            "Decimal": f"CAST(sum(CAST(trunc({x}) AS HUGEINT)) AS VARCHAR) || ' ' || CAST(sum({x} - trunc({x})) AS VARCHAR)",
+            "Decimal": f"CAST(sum(trunc({x})::HUGEINT) AS VARCHAR) || ' ' || CAST(sum({x} - trunc({x})) AS VARCHAR)",
             "float": f"list({x}) FILTER ({x} IS NOT NULL)",
         }[self._kind]
 
     def taken(self, column: pa.Array) -> Sequence[Fraction | None]:
         if self._kind == "float":
             return [exact_sum(values.tolist()) if len(values) else None for values in _lists(column)]
-        return [None if text is None else sum(map(Fraction, text.split())) for text in column.to_pylist()]  # type: ignore[misc]
+        return [None if text is None else sum(map(Fraction, text.split()), Fraction(0)) for text in column.to_pylist()]
 
     def merged(self, one: Fraction | None, other: Fraction | None) -> Fraction | None:
         return one if other is None else other if one is None else one + other
@@ -152,7 +152,7 @@ class _Extreme(_Plain):
     """The least or greatest value, None without values. Text is ordered by code points."""
 
     def __init__(self, function: str, column: Column) -> None:
-        self._choose: Callable[[Any, Any], Any] = min if function == "min" else max
+        self._choose: Callable[..., Any] = min if function == "min" else max
         self._kind = column.kind
         sql = f"{function}({column.sql})"
         # + 0.0 makes -0.0 zero: the two are equal, so which one comes first would decide.
@@ -162,16 +162,15 @@ class _Extreme(_Plain):
     def merged(self, one: Any, other: Any) -> Any:
         if one is None or other is None:
             return one if other is None else other
-        if self._kind == "Decimal":
-            return self._choose(one, other, key=Decimal)  # type: ignore[call-arg] - min and max take it
-        return self._choose(one, other)
+        return self._choose(one, other, key=Decimal if self._kind == "Decimal" else None)
 
     def shown(self, kept: Sequence[Any]) -> pa.Array:
         if self._kind == "datetime":
             return pa.array(kept, pa.int64()).cast(_TIME)
         if self._kind == "Decimal":
             return pa.array([None if text is None else Decimal(text) for text in kept], _DECIMAL)
-        return pa.array(kept, {"float": pa.float64(), "int": pa.int64(), "bool": pa.bool_()}.get(self._kind, pa.string()))
+        kinds = {"float": pa.float64(), "int": pa.int64(), "bool": pa.bool_(), "str": pa.string()}
+        return pa.array(kept, kinds[self._kind])
 
 
 class _Distinct:
@@ -199,7 +198,7 @@ class _Distinct:
     def read(self, kept: int, sketch: bytes | None) -> Any:  # noqa: ARG002 - the protocol's
         from pyroaring import BitMap  # noqa: PLC0415 - only objects that fold pay for it
 
-        return BitMap.deserialize(sketch)
+        return BitMap.deserialize(sketch or b"")
 
     def shown(self, kept: Sequence[int]) -> pa.Array:
         return pa.array(kept, pa.int64())
@@ -259,7 +258,9 @@ def as_measure(expression: Expression, column: Column) -> Measure:
         return _Quantile(expression.rank or 0.0, column)
     if function in ("min", "max"):
         return _Extreme(function, column)
-    return {"count": lambda _: _Count(), "sum": _Sum, "avg": _Average, "distinct": _Distinct}[function](column)
+    if function == "count":
+        return _Count()
+    return _Distinct(column) if function == "distinct" else (_Sum if function == "sum" else _Average)(column)
 
 
 def exact_sum(values: list[float]) -> Fraction:

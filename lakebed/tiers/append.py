@@ -60,13 +60,16 @@ def append(events: EventsTable, engine: Engine, rows: pa.Table, start: int, end:
 
 
 def _in_order(rows: pa.Table, start: int, end: int) -> pa.Table:
-    for candidate in (lambda: rows, lambda: rows.sort_by("seq")):
-        table = candidate()
-        if _covers(table.column("seq"), start, end):
-            return table
-    raise ArchiveConflict(
-        f"{rows.num_rows} rows are not the events {start} to {end}", hint="Read them from the log again", start=start
-    )
+    if not _covers(rows.column("seq"), start, end):
+        rows = rows.sort_by("seq")
+    if not _covers(rows.column("seq"), start, end):
+        raise ArchiveConflict(
+            f"{rows.num_rows} rows are not the events {start} to {end}",
+            hint="Read them from the log again",
+            start=start,
+            end=end,
+        )
+    return rows
 
 
 def _covers(seq: pa.ChunkedArray, start: int, end: int) -> bool:

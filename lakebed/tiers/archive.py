@@ -48,7 +48,7 @@ class Archive:
         ObjectClosed: after `close`.
     """
 
-    def __init__(  # noqa: PLR0917 - what an object is made of, in the order of every tier
+    def __init__(
         self,
         directory: Path,
         name: str,

@@ -95,7 +95,7 @@ class Committer:
         return Outcome(receipts, fresh, batch, segment.first_seq)
 
     def end_segment(self) -> int:
-        """Close the open segment; every event before the seq returned is in a closed one."""
+        """Close the open segment; every event before the seq returned is in a closed one. Raises LogUnavailable."""
         try:
             self._close_segment()
         except OSError as error:
@@ -103,9 +103,21 @@ class Committer:
             raise _unavailable(error, self._directory) from error
         return self._next_seq
 
+    def sync(self) -> None:
+        """Make the open segment durable. Raises LogUnavailable."""
+        if self._segment is not None:
+            try:
+                self._segment.sync()
+            except OSError as error:
+                self._abandon_segment()
+                raise _unavailable(error, self._directory) from error
+
     def forget(self, files: Sequence[LogFile], last_received: int) -> None:
         """Make sure that some file says where the log goes on, then let go of what `files` were needed for."""
-        self._ensure_segment(last_received + 1)
+        try:
+            self._ensure_segment(last_received + 1)
+        except OSError as error:
+            raise _unavailable(error, self._directory) from error
         self._dedupe.forget({file.path for file in files})
 
     def sealed(self, segment: int, ids: SealedIds) -> None:
@@ -119,6 +131,8 @@ class Committer:
             try:
                 segment.sync()
                 segment.sync()
+            except OSError as error:
+                raise _unavailable(error, self._directory) from error
             finally:
                 segment.close()
 

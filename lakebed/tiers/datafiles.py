@@ -28,7 +28,7 @@ from pyiceberg.typedef import Record
 from lakebed.events import BASE_COLUMNS, SCHEMA
 from lakebed.promotions import Promotion
 from lakebed.tiers.archived import DataFile
-from lakebed.tiers.fileio import local_path
+from lakebed.tiers.fileio import local_path, unavailable
 
 __all__ = ["DAY_US", "FileWriter", "arrow_schema", "describe", "promoted_columns", "read_rows"]
 
@@ -209,7 +209,13 @@ def read_rows(io: FileIO, file: IcebergFile, columns: list[str] | None = None) -
     """A data file's rows, their checksums verified.
 
     Raises:
-        OSError, pa.ArrowException: when it is missing or damaged.
+        ArchiveUnavailable: when it is missing or damaged.
     """
-    with io.new_input(file.file_path).open() as source:
-        return pq.ParquetFile(source, page_checksum_verification=True).read(columns=columns)
+    try:
+        with (
+            io.new_input(file.file_path).open() as source,
+            pq.ParquetFile(source, page_checksum_verification=True) as parquet,
+        ):
+            return parquet.read(columns=columns)
+    except (OSError, pa.ArrowException) as error:
+        raise unavailable(f"{file.file_path} cannot be read", error) from error

@@ -65,9 +65,9 @@ class SealedIds(msgspec.Struct, frozen=True):
                 if found.format == _FORMAT:
                     low, high = BitMap.deserialize(found.low), BitMap.deserialize(found.high)
                     return cls(path, last_received, found.count, low, high)
-        except (FileNotFoundError, msgspec.DecodeError):
+        except (OSError, msgspec.DecodeError):
             pass  # derived data: rebuilt below
-        return cls.of(path, last_received, pq.read_table(path, columns=["message_id"])["message_id"].to_pylist())
+        return cls.of(path, last_received, _read(path, ["message_id"])["message_id"].to_pylist())
 
     def save(self) -> None:
         """Write the file beside the segment. Not synced: it carries a CRC and can be rebuilt."""
@@ -83,16 +83,20 @@ class SealedIds(msgspec.Struct, frozen=True):
         """The seqs of those of `message_ids` that the segment has, if received at or after `since_us`. Reads it."""
         names = ["message_id", "seq", "received_at"]
         wanted = pc.is_in(pc.field("message_id"), pa.array(message_ids, pa.string()))
-        try:
-            found = pq.read_table(self.path, columns=names, filters=wanted)
-        except (OSError, pa.ArrowException) as error:
-            raise LogCorrupted(f"a sealed segment does not read back: {error}", path=self.path, offset=0) from error
+        found = _read(self.path, names, wanted)
         columns = (
             found["message_id"].to_pylist(),
             found["seq"].to_pylist(),
             found["received_at"].cast("int64").to_pylist(),
         )
         return {name: seq for name, seq, received in zip(*columns, strict=True) if received >= since_us}
+
+
+def _read(path: Path, names: list[str], wanted: pc.Expression | None = None) -> pa.Table:
+    try:
+        return pq.read_table(path, columns=names, filters=wanted, page_checksum_verification=True)
+    except (OSError, pa.ArrowException) as error:
+        raise LogCorrupted(f"a sealed segment does not read back: {error}", path=path, offset=0) from error
 
 
 class Dedupe:

@@ -16,8 +16,9 @@ from pyiceberg.io.pyarrow import PyArrowFile, PyArrowFileIO
 from pyiceberg.typedef import EMPTY_DICT, Properties
 
 from lakebed.disk import Disk
+from lakebed.errors import ArchiveUnavailable, LakebedError
 
-__all__ = ["DurableFileIO", "local_path", "make_directory", "properties_for"]
+__all__ = ["DurableFileIO", "local_path", "make_directory", "properties_for", "unavailable"]
 
 _DISK = "lakebed.disk"
 _BUFFER_BYTES = 1 << 20
@@ -35,6 +36,16 @@ def local_path(location: str) -> Path | None:
     """The path of a location on this machine, else None."""
     scheme, _, path = PyArrowFileIO.parse_location(location)
     return Path(path) if scheme == "file" else None
+
+
+def unavailable(what: str, error: Exception) -> LakebedError:
+    """The error to raise for one of pyiceberg, SQLAlchemy, PyArrow or the system; of ours, that one itself."""
+    if isinstance(error, LakebedError):
+        return error
+    return ArchiveUnavailable(
+        f"{what}: {type(error).__name__}: {error}",
+        hint="Nothing was lost: the log keeps the events until a commit was verified. Running it again is safe",
+    )
 
 
 def make_directory(path: Path, disk: Disk) -> None:

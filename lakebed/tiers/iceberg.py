@@ -36,10 +36,10 @@ from lakebed.events import SCHEMA
 from lakebed.promotions import Promotion
 from lakebed.settings import Settings
 from lakebed.tiers.catalog import open_catalog, open_external
-from lakebed.tiers.fileio import local_path
+from lakebed.tiers.fileio import local_path, unavailable
 from lakebed.tiers.progress import BATCH, Progress
 
-__all__ = ["EventsTable"]
+__all__ = ["EventsTable", "holds"]
 
 _ATTEMPTS = 20
 _FORMAT = "lakebed.format-version"
@@ -107,7 +107,7 @@ class EventsTable:
                     else open_catalog(self._directory / "catalog.db", str(self._directory / "warehouse"), self.disk)
                 )
             except Exception as error:
-                raise _unavailable("the archive's catalog cannot be opened", error) from error
+                raise unavailable("the archive's catalog cannot be opened", error) from error
         return self._opened
 
     @property
@@ -132,7 +132,7 @@ class EventsTable:
         except (NoSuchTableError, NoSuchNamespaceError):
             return None
         except Exception as error:
-            raise _unavailable("the archive's table cannot be read", error) from error
+            raise unavailable("the archive's table cannot be read", error) from error
         _verify(table)
         return table
 
@@ -148,7 +148,7 @@ class EventsTable:
         except LakebedError:
             raise
         except Exception as error:
-            raise _unavailable("the archive's table cannot be created", error) from error
+            raise unavailable("the archive's table cannot be created", error) from error
         table = self.load()
         if table is None:
             raise ArchiveUnavailable("the archive's table was created, and is not there", hint="Look at the catalog")
@@ -228,7 +228,10 @@ class EventsTable:
                 return False
             if any(holds(table, batch_id) for batch_id in tried):
                 return True  # refused, they said, but it is there
-            staged = stage(table)
+            try:
+                staged = stage(table)
+            except OSError as error:
+                raise unavailable("the archive's files cannot be written", error) from error
             if staged is None:
                 return False
             transaction, progress = staged
@@ -249,7 +252,7 @@ class EventsTable:
         """After an error that may have come before or after the commit: find out which."""
         table = self.load()
         if table is None or not holds(table, progress.batch_id):
-            raise _unavailable("the archive did not take a commit", error) from error
+            raise unavailable("the archive did not take a commit", error) from error
 
     def _confirm(self, progress: Progress) -> None:
         table = self.load()
@@ -272,7 +275,7 @@ class EventsTable:
             except (CommitFailedException, ValidationException):
                 continue
             except Exception as error:
-                raise _unavailable("the archive did not take a change, or its answer was lost", error) from error
+                raise unavailable("the archive did not take a change, or its answer was lost", error) from error
             return True
         raise ArchiveConflict(
             f"others changed the archive {_ATTEMPTS} times in a row", hint="Is there a second archiver?"
@@ -311,12 +314,3 @@ def _verify(table: Table) -> None:
 def _iceberg_type(promotion: Promotion) -> Any:
     field = pa.field(promotion.name, promotion.arrow_type, metadata={b"PARQUET:field_id": b"1"})
     return pyarrow_to_schema(pa.schema([field])).fields[0].field_type
-
-
-def _unavailable(what: str, error: Exception) -> Exception:
-    if isinstance(error, LakebedError):
-        return error
-    return ArchiveUnavailable(
-        f"{what}: {type(error).__name__}: {error}",
-        hint="Nothing was lost: the log keeps the events until a commit was verified. Running it again is safe",
-    )

@@ -13,6 +13,7 @@ from pyiceberg.table.snapshots import Snapshot
 from lakebed.errors import ArchiveConflict
 from lakebed.tiers.archived import DataFile
 from lakebed.tiers.datafiles import describe
+from lakebed.tiers.fileio import unavailable
 
 __all__ = ["Manifests", "live_files"]
 
@@ -22,18 +23,27 @@ _REMEMBERED = 64
 def live_files(table: Table, snapshot: Snapshot | None) -> Iterator[IcebergFile]:
     """Every live data file of a snapshot, as pyiceberg describes it."""
     for manifest in _data_manifests(table, snapshot):
-        for entry in manifest.fetch_manifest_entry(table.io, discard_deleted=True):
-            yield entry.data_file
+        yield from _entries(table, manifest)
 
 
 def _data_manifests(table: Table, snapshot: Snapshot | None) -> list[ManifestFile]:
-    manifests = [] if snapshot is None else snapshot.manifests(table.io)
+    try:
+        manifests = [] if snapshot is None else snapshot.manifests(table.io)
+    except Exception as error:
+        raise unavailable("the archive's manifest list cannot be read", error) from error
     if any(manifest.content != ManifestContent.DATA for manifest in manifests):
         raise ArchiveConflict(
             "the archive has delete files, which Lakebed neither writes nor applies",
             hint="Another program deleted rows: let it rewrite the data files",
         )
     return list(manifests)
+
+
+def _entries(table: Table, manifest: ManifestFile) -> list[IcebergFile]:
+    try:
+        return [entry.data_file for entry in manifest.fetch_manifest_entry(table.io, discard_deleted=True)]
+    except Exception as error:
+        raise unavailable(f"{manifest.manifest_path} cannot be read", error) from error
 
 
 class Manifests:
@@ -45,16 +55,15 @@ class Manifests:
     def files(self, table: Table, snapshot: Snapshot | None) -> tuple[DataFile, ...]:
         """Live files of `snapshot`, by first timestamp. Blocks."""
         manifests = _data_manifests(table, snapshot)
-        found = [file for manifest in manifests for file in self._entries(table, manifest)]
+        found = [file for manifest in manifests for file in self._described(table, manifest)]
         while len(self._read) > max(_REMEMBERED, 2 * len(manifests)):
             self._read.popitem(last=False)
         return tuple(sorted(found, key=lambda file: (file.min_timestamp, file.path)))
 
-    def _entries(self, table: Table, manifest: ManifestFile) -> tuple[DataFile, ...]:
+    def _described(self, table: Table, manifest: ManifestFile) -> tuple[DataFile, ...]:
         schema = table.schema()
         key = (manifest.manifest_path, schema.schema_id)
         if key not in self._read:
-            entries = manifest.fetch_manifest_entry(table.io, discard_deleted=True)
-            self._read[key] = tuple(describe(entry.data_file, schema) for entry in entries)
+            self._read[key] = tuple(describe(file, schema) for file in _entries(table, manifest))
         self._read.move_to_end(key)
         return self._read[key]

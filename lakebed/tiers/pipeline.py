@@ -72,6 +72,8 @@ class Pipeline:
     ) -> None:
         self.next_seq = 0
         self.duplicates = 0  # since this opening
+        self.failed = 0  # events that could not be taken, since this opening; their callers know
+        self.sealed_bytes = 0  # of the sealed files
         self.cut_bytes = 0  # of a torn tail, at this opening
         self.problems: dict[str, str] = {}  # what failed and has not succeeded since
         self._directory = directory
@@ -85,9 +87,12 @@ class Pipeline:
         self._sealer = ThreadPoolExecutor(1, thread_name_prefix=f"lakebed-seal-{name}")
         # The loop's.
         self._closed = True
+        self._released = False
         self._pending: deque[_Entry] = deque()
         self._pending_events = 0
+        self._in_flight_events = 0
         self._busy = False  # from the first append until nothing is pending
+        self._waiting = False  # busy, and the next commit waits for sealing to make room
         self._idle = asyncio.Event()
         self._idle.set()
         self._commit_done: asyncio.Future[Outcome] | None = None  # the commit in flight, or the last one …
@@ -108,6 +113,7 @@ class Pipeline:
         """
         found = await self._run(self._committer, self._commits.recover, self._clock.now_us())
         self._files = found.files
+        self.sealed_bytes = sum(file.bytes for file in found.files)
         self.next_seq = found.next_seq
         self.cut_bytes = found.cut_bytes
         self._last_received = found.last_received
@@ -125,14 +131,14 @@ class Pipeline:
         return self.next_seq if self._tail.first_seq is None else self._tail.first_seq
 
     @property
-    def sealed_bytes(self) -> int:
-        """Bytes of the sealed files."""
-        return sum(file.bytes for file in self._files)
-
-    @property
     def tail_bytes(self) -> int:
         """Bytes of the events in memory."""
         return self._tail.bytes
+
+    @property
+    def pending_events(self) -> int:
+        """Events that wait for their answer."""
+        return self._pending_events + self._in_flight_events
 
     def append(self, events: Sequence[Event]) -> asyncio.Future[list[Receipt]]:
         """Store admitted events as one group or part of one; the future resolves when they are durable.
@@ -144,10 +150,10 @@ class Pipeline:
         done: asyncio.Future[list[Receipt]] = loop.create_future()
         waiting, limit = self._pending_events, self._settings.pending_events
         if self._closed:
-            done.set_exception(ObjectClosed("the log is closed", hint="Open the object first"))
+            self._fail([_Entry(events, done)], ObjectClosed("the log is closed", hint="Open the object first"))
         elif waiting and waiting + len(events) > limit:
             message = f"{waiting} events wait for the disk, the limit is {limit}"
-            done.set_exception(Backpressure(message, hint="Await the calls before, or send less", limit=limit))
+            self._fail([_Entry(events, done)], Backpressure(message, hint="Await the calls before, or send less", limit=limit))
         else:
             self._pending.append(_Entry(events, done))
             self._pending_events += len(events)
@@ -166,7 +172,8 @@ class Pipeline:
 
     def _commit_next(self) -> None:
         full = self._tail.bytes > self._settings.tail_bytes
-        if full and self._sealing is not None:
+        self._waiting = full and self._sealing is not None
+        if self._waiting:
             return  # _seal_closed comes back here
         group = self._take_group()
         if not group:
@@ -188,6 +195,7 @@ class Pipeline:
             count += len(entry.events)
             group.append(entry)
         self._pending_events -= count
+        self._in_flight_events = count
         return group
 
     def _refuse_full(self, group: list[_Entry]) -> None:
@@ -196,12 +204,14 @@ class Pipeline:
         error = Backpressure(
             message, hint=f"Sealing failed: {self.problems.get('seal')}", limit=self._settings.tail_bytes
         )
-        _fail(group, error)
+        self._in_flight_events = 0
+        self._fail(group, error)
         self._start_sealing()
         self._commit_next()
 
     def _committed(self, group: list[_Entry], received: int, done: asyncio.Future[Outcome]) -> None:
         self._last_received = received
+        self._in_flight_events = 0
         error = done.exception()
         try:
             if error is None:
@@ -209,9 +219,15 @@ class Pipeline:
                 self._acknowledge(group, received, done.result())
             else:
                 self.problems["append"] = str(error)
-                _fail(group, error)
+                self._fail(group, error)
         finally:
             self._commit_next()
+
+    def _fail(self, group: Sequence[_Entry], error: BaseException) -> None:
+        for entry in group:
+            self.failed += len(entry.events)
+            if not entry.done.done():
+                entry.done.set_exception(error)
 
     def _acknowledge(self, group: list[_Entry], received: int, outcome: Outcome) -> None:
         self.duplicates += len(outcome.receipts) - len(outcome.fresh)
@@ -240,10 +256,16 @@ class Pipeline:
 
     async def flush(self) -> None:
         """Return when every append made so far has been answered. Their failures reach their callers, not this one."""
-        if self._pending:
-            await asyncio.wait([self._pending[-1].done])
-        elif self._busy and self._commit_done is not None:
-            await asyncio.wait([self._commit_done])
+        if self._busy:
+            # An entry of our own: that of the last append may have been cancelled by its caller.
+            last = _Entry((), asyncio.get_running_loop().create_future())
+            last.done.add_done_callback(asyncio.Future.exception)
+            self._pending.append(last)
+            await asyncio.wait([last.done])
+
+    async def sync(self) -> None:
+        """With durability "os": make all that was acknowledged so far durable. Raises LogUnavailable."""
+        await self._run(self._committer, self._commits.sync)
 
     async def seal(self) -> int:
         """Seal all events so far; returns the seq up to which the log is sealed.
@@ -273,13 +295,14 @@ class Pipeline:
                 file, ids = await self._run(self._sealer, self._seal, part)
                 await self._run(self._committer, self._commits.sealed, part.first_seq, ids)
                 self._files.append(file)
+                self.sealed_bytes += file.bytes
                 self._tail.drop(part)
             self.problems.pop("seal", None)
-        except (OSError, pa.ArrowException, LogCorrupted) as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is (DuckDB's, Arrow's), `check` shows it
             self.problems["seal"] = f"{self._directory}: {error}"
         finally:
             self._sealing = None
-            if self._pending and self._commit_done is not None and self._commit_done.done():
+            if self._waiting:
                 self._commit_next()
 
     def _seal(self, part: Part) -> tuple[LogFile, SealedIds]:
@@ -307,9 +330,16 @@ class Pipeline:
             victims.append(file)
         if victims:
             del self._files[: len(victims)]
+            self.sealed_bytes -= sum(file.bytes for file in victims)
             # Without a segment that says where the log goes on, an emptied directory would start again at seq 0.
-            await self._run(self._committer, self._commits.forget, victims, self._last_received)
-            await self._run(self._sealer, self._remove, victims)
+            try:
+                await self._run(self._committer, self._commits.forget, victims, self._last_received)
+                await self._run(self._sealer, self._remove, victims)
+            except OSError:
+                left = [file for file in victims if file.path.exists()]
+                self._files[:0] = left
+                self.sealed_bytes += sum(file.bytes for file in left)
+                raise
         return len(victims)
 
     def _remove(self, files: Sequence[LogFile]) -> None:
@@ -325,15 +355,15 @@ class Pipeline:
         await self._idle.wait()
         if self._sealing is not None:
             await asyncio.shield(self._sealing)
-        await self._run(self._committer, self._commits.close)
-        self._committer.shutdown()
-        self._sealer.shutdown()
+        if self._released:
+            return
+        self._released = True
+        try:
+            await self._run(self._committer, self._commits.close)
+        finally:
+            self._committer.shutdown()
+            self._sealer.shutdown()
 
     def _run(self, executor: ThreadPoolExecutor, function: Callable[..., _T], *args: Any) -> asyncio.Future[_T]:
         return asyncio.get_running_loop().run_in_executor(executor, function, *args)
 
-
-def _fail(group: Sequence[_Entry], error: BaseException) -> None:
-    for entry in group:
-        if not entry.done.done():
-            entry.done.set_exception(error)

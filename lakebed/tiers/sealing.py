@@ -99,6 +99,7 @@ def seal(
     disk.sync_file(temporary)
     disk.replace(temporary, path)
     disk.sync_directory(path.parent)
-    disk.remove(log)
+    if log.exists():  # not so when an earlier attempt failed after this step
+        disk.remove(log)
     disk.sync_directory(path.parent)
     return LogFile.read(path)

@@ -11,6 +11,7 @@ loss it may be a frame behind. It tells rot (a bad frame below it was acknowledg
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 from collections.abc import Iterator
@@ -139,6 +140,8 @@ class Segment:
     def append(self, batch: pa.RecordBatch, first_seq: int, received_at: int) -> None:
         """Write one frame. It is durable after `sync`."""
         payload = batch.serialize()
+        if payload.size > MAX_PAYLOAD_BYTES:  # it would be durable, and unreadable
+            raise OSError(errno.EFBIG, f"a group of {payload.size} bytes is larger than {MAX_PAYLOAD_BYTES}")
         rest = _FRAME_REST.pack(payload.size, first_seq, batch.num_rows, received_at)
         crc = _frame_crc(self._epoch, rest, payload)
         header = _FRAME.pack(_FRAME_MAGIC, payload.size, crc, first_seq, batch.num_rows, received_at)

@@ -29,7 +29,6 @@ _PREPARE = """
     PRAGMA synchronous = FULL;
     PRAGMA foreign_keys = ON;
     PRAGMA temp_store = MEMORY;
-    CREATE TEMP TABLE IF NOT EXISTS wanted (value TEXT NOT NULL);
     CREATE TEMP TABLE IF NOT EXISTS touched (bucket INTEGER NOT NULL, key TEXT NOT NULL);
 """
 # After these the connection's view of the file is not to be trusted: it is opened again and checked.

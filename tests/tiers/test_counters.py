@@ -242,6 +242,14 @@ def test_different_ttls_on_one_key_are_exact(counters, clock):
     assert counters.get("k") == 1000
 
 
+def test_increments_that_end_together_with_earlier_ones(counters, clock):
+    """A read drops all that has ended, also what ends at the very moment of the read."""
+    for ttl in (1, 2, 3):
+        counters.incr("k", 1, ttl)
+    clock.advance(2)
+    assert counters.get("k") == 1
+
+
 def test_nothing_remains_of_an_expired_float(counters, clock):
     """1e16 + 1 rounds; once the 1e16 has expired the 1 is there in full."""
     counters.incr("k", 1e16, ttl=1)
@@ -296,6 +304,19 @@ def test_the_queue_is_bounded_through_deletes(counters):
         counters.delete("k")
     assert counters.statistics().queued <= 1024
     assert len(counters._added) + len(counters._removed) + len(counters._index) <= 1
+
+
+def test_a_mass_expiry_reaches_keys_not_yet_indexed(counters, clock):
+    """When thousands expire at once, those that no glob has seen yet go with them."""
+    for number in range(3000):
+        counters.incr(f"k{number}", ttl=1)
+    assert counters.count("k*") == 3000
+    for number in range(10):
+        counters.incr(f"later{number}", ttl=2)
+    counters.incr("stays")
+    clock.advance(5)
+    assert counters.keys() == ["stays"]
+    assert counters.statistics().queued == 1
 
 
 def test_writes_alone_remove_what_has_expired(counters, clock):
@@ -364,6 +385,14 @@ def test_globs_are_fnmatchcase(keys, glob):
     expected = sorted(key for key in keys if fnmatchcase(key, glob))
     assert counters.keys(glob) == expected
     assert counters.count(glob) == len(expected)
+
+
+def test_a_prefix_ends_before_its_successor(counters):
+    """`a*` does not match `b`, the first text after all that starts with `a`."""
+    for key in ("a", "a\U0010ffff\U0010ffff", "b", "B"):
+        counters.incr(key)
+    assert counters.keys("a*") == ["a", "a\U0010ffff\U0010ffff"]
+    assert counters.count("a*") == 2
 
 
 def test_a_prefix_glob_does_not_scan(counters, monkeypatch):

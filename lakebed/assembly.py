@@ -1,0 +1,227 @@
+"""How an Analytics object is put together and taken apart: each part once, in the order in which it can be trusted."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+
+from lakebed.engine import Engine
+from lakebed.errors import LakebedError, LogBehind
+from lakebed.intake import Intake
+from lakebed.live import Live, replay
+from lakebed.maintenance import ARCHIVED, TOTALS, Maintenance
+from lakebed.objects import DurableObject
+from lakebed.promotions import Promotion, as_promotions
+from lakebed.query.history import History
+from lakebed.query.metrics import Metrics
+from lakebed.query.sql import Queries
+from lakebed.query.stats import Books
+from lakebed.rollups.rollup import Rollup
+from lakebed.rollups.rollups import Rollups
+from lakebed.schedule import schedules_of
+from lakebed.scheduler import Job, JobRun, Scheduler
+from lakebed.tiers.archive import Archive
+from lakebed.tiers.counters import Counters
+from lakebed.tiers.pipeline import Pipeline
+from lakebed.tiers.storage import Storage
+
+__all__ = ["Tiers", "assemble", "disassemble", "rollups_of"]
+
+_PROMOTIONS = "promotions"  # key of Storage's meta
+_US = 1_000_000
+
+
+class Tiers:
+    """The parts of one open object. What is not built yet is not there: taking apart copes with that."""
+
+    storage: Storage
+    engine: Engine
+    counters: Counters
+    live: Live
+    pipeline: Pipeline
+    archive: Archive
+    history: History
+    rollups: Rollups
+    maintenance: Maintenance
+    queries: Queries
+    metrics: Metrics
+    intake: Intake
+    scheduler: Scheduler
+    opened_at_seq: int = 0
+    ready: bool = False
+
+    def books(self) -> Books:
+        """What was taken since this opening, and where log and archive stand."""
+        return Books(
+            received=self.intake.received,
+            stored=self.pipeline.next_seq - self.opened_at_seq,
+            duplicate=self.pipeline.duplicates,
+            rejected=self.intake.rejected,
+            next_seq=self.pipeline.next_seq,
+        )
+
+
+def rollups_of(kind: type) -> list[Rollup]:
+    """The rollups that a class declares as attributes, inherited ones included."""
+    found: dict[str, Rollup] = {}
+    for base in reversed(kind.__mro__):
+        for attribute, value in vars(base).items():
+            found.pop(attribute, None)
+            if isinstance(value, Rollup):
+                found[attribute] = value
+    return list(found.values())
+
+
+async def assemble(
+    tiers: Tiers, owner: DurableObject, promote: Mapping[str, type], rollups: Sequence[Rollup]
+) -> None:
+    """Open every part. If it raises, `disassemble` closes those that were opened.
+
+    Raises:
+        LogCorrupted, LogBehind, FormatTooNew, PromotionConflict, InvalidRollup, StorageUnavailable.
+    """
+    settings, directory = owner.settings, owner.directory
+    tiers.storage = Storage(directory / "storage.db")
+    await tiers.storage.open()
+    promotions = await _promotions(tiers.storage, promote)
+    tiers.engine = Engine(threads=settings.query_threads, memory_bytes=settings.query_memory_bytes)
+    tiers.counters = Counters(owner.clock, settings.counters_max_keys)
+    tiers.live = Live(tiers.counters, settings.active_ttl_s)
+
+    def on_commit(events: Sequence[Any], received_at: int) -> None:
+        tiers.live.feed(events, received_at)
+        tiers.maintenance.relieve()
+
+    tiers.pipeline = Pipeline(
+        directory / "log",
+        owner.name,
+        settings,
+        clock=owner.clock,
+        disk=owner.disk,
+        promotions=promotions,
+        engine=tiers.engine,
+        on_commit=on_commit,
+    )
+    await tiers.pipeline.open()
+    tiers.opened_at_seq = tiers.pipeline.next_seq
+    await _check_not_behind(tiers, directory)
+    tiers.archive = Archive(directory / "archive", owner.name, settings, owner.clock, owner.disk, promotions)
+    tiers.history = History(tiers.pipeline, tiers.archive, promotions, tiers.engine)
+    tiers.rollups = Rollups(tiers.storage, rollups, promotions, tiers.engine, tiers.history.read, settings)
+    await tiers.rollups.open()
+    tiers.maintenance = Maintenance(
+        settings,
+        owner.clock,
+        pipeline=tiers.pipeline,
+        storage=tiers.storage,
+        archive=tiers.archive,
+        rollups=tiers.rollups,
+        history=tiers.history,
+        live=tiers.live,
+    )
+
+    async def rollup_tables(names: set[str]) -> dict[str, pa.Table]:
+        await tiers.maintenance.catch_up()
+        return {name: await tiers.rollups.table(name) for name in names}
+
+    tiers.queries = Queries(
+        tiers.history,
+        tiers.engine,
+        settings,
+        owner.clock,
+        name=owner.name,
+        tables=rollup_tables,
+        rollups=[rollup.name for rollup in rollups],
+    )
+    tiers.metrics = Metrics(tiers.queries, tiers.rollups, owner.clock, tiers.maintenance.catch_up)
+    tiers.intake = Intake(tiers.pipeline, owner.clock, owner.on_error)
+    await _restore_counters(tiers, owner)
+    tiers.scheduler = await _scheduler(tiers, owner)
+    tiers.ready = True
+    await tiers.scheduler.start()
+
+
+async def _promotions(storage: Storage, promote: Mapping[str, type]) -> tuple[Promotion, ...]:
+    """What was ever promoted in this object, and what is new. A column stays a column."""
+    known = msgspec.convert(await storage.get(_PROMOTIONS, []), list[Promotion])
+    promotions = as_promotions(promote, known or BUILT_IN)
+    if list(promotions) != known:
+        await storage.put(_PROMOTIONS, promotions)
+    return promotions
+
+
+async def _check_not_behind(tiers: Tiers, directory: Any) -> None:
+    end = tiers.pipeline.next_seq
+    marks = await tiers.storage.checkpoints()
+    marks["archive"] = await tiers.storage.get(ARCHIVED, 0)
+    marks["totals"] = (await tiers.storage.get(TOTALS, {"seq": 0}))["seq"]
+    for consumer, seq in marks.items():
+        if seq > end:
+            raise LogBehind(
+                f"{consumer} has seen {seq} events, the log ends at {end}",
+                path=directory / "log",
+                offset=end,
+                hint="Files of the log are missing, or storage.db belongs to another log: restore both from one backup",
+            )
+
+
+async def _restore_counters(tiers: Tiers, owner: DurableObject) -> None:
+    kept = await tiers.storage.get(TOTALS, {"seq": 0, "names": {}})
+    now = owner.clock.now_us()
+    hour_ago, active_since = now - 3600 * _US, now - int(owner.settings.active_ttl_s * _US)
+    with tiers.pipeline.view() as view:
+        found = await tiers.history.in_thread(lambda: replay(view, kept["seq"], hour_ago, active_since))
+    tiers.live.restore(kept["names"], found, now)
+
+
+async def _scheduler(tiers: Tiers, owner: DurableObject) -> Scheduler:
+    async def record(run: JobRun) -> None:
+        await tiers.storage.record_run(run.job, run.planned_us, run.finished_us, run.error)
+
+    jobs = [Job(one.name, one.schedule, getattr(owner, one.method_name)) for one in schedules_of(type(owner))]
+    last_runs = await tiers.storage.last_runs()
+    return Scheduler(owner.clock, owner.settings.schedule_timezone, jobs, last_runs, record)
+
+
+async def disassemble(tiers: Tiers, on_error: Callable[[BaseException], None] | None) -> None:
+    """Close every part that was opened, newest first; each is closed whatever happens to the others."""
+    failures: list[BaseException] = []
+    for close in _closings(tiers):
+        try:
+            await close()
+        except (LakebedError, OSError) as error:
+            failures.append(error)
+    if failures:
+        raise failures[0]
+
+
+def _closings(tiers: Tiers) -> list[Callable[[], Any]]:
+    ready, tiers.ready = tiers.ready, False
+    built = vars(tiers)
+
+    async def drain() -> None:
+        """Nothing is lost: what was handed over is committed before anything below it goes."""
+        await tiers.pipeline.flush()
+        await tiers.maintenance.close()
+        await tiers.maintenance.save_totals()
+
+    async def close_blocking() -> None:
+        if "history" in built:
+            await asyncio.to_thread(tiers.history.close)
+        if "engine" in built:
+            await asyncio.to_thread(tiers.engine.close)
+
+    steps: list[Callable[[], Any]] = []
+    if "scheduler" in built:
+        steps.append(tiers.scheduler.close)
+    if ready:
+        steps.append(drain)
+    steps += [getattr(tiers, part).close for part in ("queries", "pipeline", "rollups", "archive") if part in built]
+    steps.append(close_blocking)
+    if "storage" in built:
+        steps.append(tiers.storage.close)
+    return steps

@@ -1,0 +1,64 @@
+"""check(): is what this object promises true of it now? Empty when healthy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import msgspec
+
+if TYPE_CHECKING:
+    from lakebed.analytics import Tiers
+
+__all__ = ["Problem", "check_up"]
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """Something that is not as promised.
+
+    Attributes:
+        where: "log", "storage", "rollups", "archive", "schedule", "tracking" or "counters".
+        message: what, with facts and, where there is one, the next step.
+    """
+
+    where: str
+    message: str
+
+
+async def check_up(tiers: Tiers) -> list[Problem]:
+    """Look at every tier. Cheap enough for after each test; reads no event twice."""
+    await tiers.pipeline.flush()
+    problems = [Problem("tracking", f"an event that nobody awaited was not stored: {m}") for m in tiers.intake.failures]
+    problems += [Problem("log", f"{what}: {message}") for what, message in tiers.pipeline.problems.items()]
+    problems += _books(tiers)
+    problems += _at("storage", await tiers.storage.check())
+    end = await tiers.maintenance.catch_up()
+    problems += _at("rollups", await tiers.rollups.check(end))
+    if tiers.archive.exists():
+        problems += _at("archive", await tiers.archive.check())
+    watermark, start = await tiers.archive.watermark() if tiers.archive.exists() else 0, tiers.pipeline.start_seq
+    if not watermark >= start:
+        problems.append(Problem("archive", f"events {watermark} to {start} are in neither log nor archive"))
+    if watermark > tiers.pipeline.next_seq:
+        problems.append(Problem("archive", f"its watermark {watermark} lies past the log's end {tiers.pipeline.next_seq}"))
+    problems += [
+        Problem("schedule", f"{job} failed: {error}") for job, error in (await tiers.storage.failing_jobs()).items()
+    ]
+    return problems
+
+
+def _at(where: str, messages: Iterable[str]) -> list[Problem]:
+    return [Problem(where, message) for message in messages]
+
+
+def _books(tiers: Tiers) -> list[Problem]:
+    """received = stored + duplicate + rejected, for what this opening took."""
+    intake, pipeline = tiers.intake, tiers.pipeline
+    stored = pipeline.next_seq - tiers.opened_at_seq
+    if intake.received == stored + pipeline.duplicates + intake.rejected:
+        return []
+    message = (
+        f"{intake.received} received are not {stored} stored + {pipeline.duplicates} duplicate"
+        f" + {intake.rejected} rejected"
+    )
+    return [Problem("tracking", message)]

@@ -1,0 +1,131 @@
+"""From a call of `track` to a receipt: what is admitted, what is refused, and who hears of a failure."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Generator, Iterable
+from typing import Any, Generic, TypeVar
+
+from lakebed.clock import Clock
+from lakebed.decoding import Rejected, decode_batch, decode_mappings
+from lakebed.errors import InvalidEvent
+from lakebed.events import Event, Receipt, admit
+from lakebed.tiers.pipeline import Pipeline
+
+__all__ = ["Ack", "Intake"]
+
+_T = TypeVar("_T")
+_log = logging.getLogger("lakebed")
+_CHUNK = 5_000  # events that a batch hands to the log at once: bounds a frame, and lets other calls in between
+_KEPT_FAILURES = 100
+
+
+class Ack(Awaitable[_T], Generic[_T]):
+    """What `track` and `batch` return. Awaiting it means durable; it may be awaited more than once.
+
+    One that is thrown away is fire-and-forget: the event is stored all the same, and a failure goes to `on_error`.
+    Cancelling an await cancels nothing that was handed over.
+    """
+
+    __slots__ = ("_failed", "_future", "_heard", "_shape")
+
+    def __init__(
+        self, future: asyncio.Future[Any], shape: Callable[[Any], _T], failed: Callable[[BaseException], None]
+    ) -> None:
+        self._future = future
+        self._shape = shape
+        self._failed = failed
+        self._heard = False
+
+    def __await__(self) -> Generator[Any, None, _T]:
+        self._heard = True
+        return self._result().__await__()
+
+    async def _result(self) -> _T:
+        return self._shape(await asyncio.shield(self._future))
+
+    def __del__(self) -> None:
+        if self._heard:
+            return
+        failed = self._failed
+        if self._future.done():  # its loop may be closed by now, so no callback
+            _report(self._future, failed)
+        else:
+            self._future.add_done_callback(lambda done: _report(done, failed))
+
+
+def _report(done: asyncio.Future[Any], failed: Callable[[BaseException], None]) -> None:
+    if not done.cancelled() and (error := done.exception()) is not None:
+        failed(error)
+
+
+class Intake:
+    """Takes events for one object. Its methods are plain functions, and need a running loop.
+
+    Attributes:
+        submitted: items that callers have handed over since this opening.
+        rejected: those refused for what they are.
+        failures: the newest failures that nobody awaited.
+    """
+
+    def __init__(self, pipeline: Pipeline, clock: Clock, on_error: Callable[[BaseException], None] | None) -> None:
+        self.submitted = 0
+        self.rejected = 0
+        self.failures: list[str] = []
+        self._pipeline = pipeline
+        self._clock = clock
+        self._on_error = on_error
+
+    @property
+    def received(self) -> int:
+        """Items that were answered: stored, duplicate or rejected. What the log could not take was never received."""
+        return self.submitted - self._pipeline.failed - self._pipeline.pending_events
+
+    def one(self, build: Callable[[], Event]) -> Ack[Receipt]:
+        """Admit the event that `build` makes, and store it. The Ack fails with InvalidEvent if it is refused."""
+        self.submitted += 1
+        try:
+            event = build()
+            admit(event, self._clock.now_us())
+        except InvalidEvent as error:
+            self.rejected += 1
+            refused: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+            refused.set_exception(error)
+            return Ack(refused, _first, self._unheard)
+        return Ack(self._pipeline.append([event]), _first, self._unheard)
+
+    def batch(self, items: Iterable[Any] | bytes | str, source: str | None) -> Ack[list[Receipt]]:
+        """Store what is good of `items`; one receipt an item, in order."""
+        now = self._clock.now_us()
+        if isinstance(items, str):
+            items = items.encode("utf-8", "surrogatepass")
+        if isinstance(items, (bytes, bytearray, memoryview)):
+            found = decode_batch(bytes(items), now, source=source)
+        else:
+            found = decode_mappings(items, now, source=source)
+        good = [item for item in found if isinstance(item, Event)]
+        self.submitted += len(found)
+        self.rejected += len(found) - len(good)
+        chunks = [self._pipeline.append(good[start : start + _CHUNK]) for start in range(0, len(good), _CHUNK)]
+        joined = chunks[0] if len(chunks) == 1 else asyncio.gather(*chunks)
+
+        def in_order(done: Any) -> list[Receipt]:
+            stored = iter(done if len(chunks) == 1 else [receipt for part in done for receipt in part])
+            return [
+                Receipt(None, item.message_id, "rejected", item.reason) if isinstance(item, Rejected) else next(stored)
+                for item in found
+            ]
+
+        return Ack(joined, in_order, self._unheard)
+
+    def _unheard(self, error: BaseException) -> None:
+        """Somebody's fire-and-forget failed: the app hears of it, and `check` shows it."""
+        self.failures = [*self.failures[1 - _KEPT_FAILURES :], f"{type(error).__name__}: {error}"]
+        _log.error("an event that nobody awaited was not stored: %s", error)
+        if self._on_error is not None:
+            self._on_error(error)
+
+
+def _first(receipts: list[Receipt]) -> Receipt:
+    return receipts[0]

@@ -1,0 +1,117 @@
+"""The live counters that tracking feeds: `events:{name}`, its sliding minute and hour, and who is active now."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from lakebed.events import Event
+from lakebed.tiers.counters import Counters
+from lakebed.tiers.view import LogView
+
+__all__ = ["ALL_1H", "ALL_1M", "Live", "Replay", "replay"]
+
+ALL_1M = "all_events_1m"
+ALL_1H = "all_events_1h"
+_MINUTE, _HOUR = 60.0, 3600.0
+_US = 1_000_000
+
+
+class Live:
+    """Feeds an object's `Counters` from its log. Lives on the loop's thread.
+
+    `events:{name}` counts every event of that name ever stored; `events_1m:` and `events_1h:` those received in the
+    last minute and hour; `active:{person}` those of a person in the last `active_ttl_s`. A person is `user_id`, else
+    `anonymous_id`. Events without a name count in the totals alone.
+    """
+
+    def __init__(self, counters: Counters, active_ttl_s: float) -> None:
+        self._counters = counters
+        self._active_ttl_s = active_ttl_s
+        self._totals: Counter[str] = Counter()
+
+    def feed(self, events: Sequence[Event], _received_at: int) -> None:
+        """Count a commit."""
+        names = Counter(event.event for event in events if event.event is not None)
+        people = Counter(
+            person for event in events if (person := event.user_id if event.user_id is not None else event.anonymous_id)
+        )
+        self._totals.update(names)
+        self._count_recent(names, len(events), 0.0)
+        incr = self._counters.incr
+        for name, count in names.items():
+            incr(f"events:{name}", count)
+        for person, count in people.items():
+            incr(f"active:{person}", count, self._active_ttl_s)
+
+    def _count_recent(self, names: Mapping[str, int], total: int, age: float) -> None:
+        incr = self._counters.incr
+        for prefix, all_key, ttl in (("events_1m:", ALL_1M, _MINUTE), ("events_1h:", ALL_1H, _HOUR)):
+            if age < ttl:
+                incr(all_key, total, ttl, age=age)
+                for name, count in names.items():
+                    incr(prefix + name, count, ttl, age=age)
+
+    def totals(self) -> dict[str, int]:
+        """Events ever stored by name, to be kept with the seq they go up to."""
+        return dict(self._totals)
+
+    def restore(self, totals: Mapping[str, int], replayed: Replay, now_us: int) -> None:
+        """Bring the counters to where a replayed log leaves them."""
+        self._totals = Counter(totals) + Counter(replayed.names)
+        for name, count in self._totals.items():
+            self._counters.incr(f"events:{name}", count)
+        for received, total, names in replayed.recent:
+            self._count_recent(names, total, max(0.0, (now_us - received) / _US))
+        for received, person, count in replayed.people:
+            self._counters.incr(f"active:{person}", count, self._active_ttl_s, age=max(0.0, (now_us - received) / _US))
+
+
+class Replay(msgspec.Struct, frozen=True):
+    """What a log says of the counters. `recent` and `people` are summed by the second in which they were received."""
+
+    names: dict[str, int]
+    recent: list[tuple[int, int, dict[str, int]]]
+    people: list[tuple[int, str, int]]
+
+
+def replay(view: LogView, totals_seq: int, since_us: int, active_since_us: int) -> Replay:
+    """Read a log for `Live.restore`: names from `totals_seq` on, the rest from the two moments on. Blocks."""
+    columns = ["seq", "event", "user_id", "anonymous_id", "received_at"]
+    files: list[Path] = [f.path for f in view.files if f.end_seq > totals_seq or f.last_received >= since_us]
+    table = pa.concat_tables([*(pq.read_table(path, columns=columns) for path in files), view.tail.select(columns)])
+    received = table["received_at"].cast(pa.int64())
+    table = table.append_column("second", pc.multiply(pc.divide(received, _US), _US))
+    table = table.append_column("person", pc.coalesce(table["user_id"], table["anonymous_id"]))
+    counted = table.filter(pc.greater_equal(table["seq"], totals_seq))
+    recent = table.filter(pc.greater_equal(received, since_us))
+    active = table.filter(pc.and_(pc.greater_equal(received, active_since_us), pc.is_valid(table["person"])))
+    names = {row["values"]: row["counts"] for row in pc.value_counts(counted["event"]).to_pylist()}
+    names.pop(None, None)
+    people = active.group_by(["second", "person"]).aggregate([([], "count_all")])
+    return Replay(
+        names,
+        _by_second(recent),
+        list(
+            zip(
+                people["second"].to_pylist(), people["person"].to_pylist(), people["count_all"].to_pylist(), strict=True
+            )
+        ),
+    )
+
+
+def _by_second(table: pa.Table) -> list[tuple[int, int, dict[str, int]]]:
+    grouped = table.group_by(["second", "event"]).aggregate([([], "count_all")])
+    seconds: dict[int, tuple[int, dict[str, int]]] = {}
+    for row in grouped.to_pylist():
+        total, names = seconds.get(row["second"], (0, {}))
+        if row["event"] is not None:
+            names[row["event"]] = row["count_all"]
+        seconds[row["second"]] = (total + row["count_all"], names)
+    return [(second, total, names) for second, (total, names) in sorted(seconds.items())]

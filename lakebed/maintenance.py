@@ -1,0 +1,145 @@
+"""What moves events down the tiers and lets the log go: the scheduled work, callable at any time.
+
+Every job asks the stores what is undone, so running one twice, or after a crash, does nothing twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime, timedelta
+
+import msgspec
+import pyarrow as pa
+
+from lakebed.clock import Clock, to_us
+from lakebed.live import Live
+from lakebed.query.history import History
+from lakebed.rollups.rollups import Rollups
+from lakebed.settings import Settings
+from lakebed.tiers.archive import Archive
+from lakebed.tiers.pipeline import Pipeline
+from lakebed.tiers.storage import Storage
+
+__all__ = ["ARCHIVED", "TOTALS", "Archived", "Maintenance", "RolledUp"]
+
+TOTALS = "totals"  # keys of Storage's meta: lifetime totals with the seq they go up to …
+ARCHIVED = "archived"  # … and a watermark that the archive is known to have reached
+_US = 1_000_000
+
+
+class RolledUp(msgspec.Struct, frozen=True):
+    """What a rollup did: events folded into state that was behind, the seq it now stands at, log files let go."""
+
+    events: int
+    seq: int
+    pruned: int
+
+
+class Archived(msgspec.Struct, frozen=True):
+    """What an archive run did: rows moved by this run, its commits, the watermark after it, log files let go."""
+
+    rows: int
+    commits: int
+    watermark: int
+    pruned: int
+
+
+class Maintenance:
+    """The jobs of one object. One archive run at a time; a second caller waits and then finds less to do."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        clock: Clock,
+        *,
+        pipeline: Pipeline,
+        storage: Storage,
+        archive: Archive,
+        rollups: Rollups,
+        history: History,
+        live: Live,
+    ) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._pipeline = pipeline
+        self._storage = storage
+        self._archive = archive
+        self._rollups = rollups
+        self._history = history
+        self._live = live
+        self._archiving = asyncio.Lock()
+        self._relief: asyncio.Task[Archived] | None = None
+
+    async def catch_up(self) -> int:
+        """Bring every rollup up to what is acknowledged now, and return that seq."""
+        end = await self._durable_end()
+        await self._rollups.catch_up(end)
+        return end
+
+    async def _durable_end(self) -> int:
+        end = self._pipeline.next_seq
+        if self._settings.durability == "os":
+            # A checkpoint is durable when it is committed; what it speaks of has to be so first.
+            await self._pipeline.sync()
+        return end
+
+    async def rollup(self) -> RolledUp:
+        """Catch rollups and totals up, then let go of what every consumer has passed."""
+        end = await self._durable_end()
+        events = await self._rollups.catch_up(end)
+        await self.save_totals()
+        return RolledUp(events=events, seq=end, pruned=await self.prune())
+
+    async def save_totals(self) -> None:
+        """Keep the lifetime totals, so that a later opening need not read the log from its beginning."""
+        await self._durable_end()
+        kept = {"seq": self._pipeline.next_seq, "names": self._live.totals()}
+        if kept != await self._storage.get(TOTALS):
+            await self._storage.put(TOTALS, kept)
+
+    async def archive(self, older_than: timedelta | datetime | float | None) -> Archived:
+        """Move events received before `older_than` (a time, or an age; None: all so far) into Iceberg."""
+        async with self._archiving:
+            await self._pipeline.seal()
+            start = await self._archive.watermark()
+            end = self._boundary(older_than)
+            commits, at = 0, start
+            while at < end:
+                stop = min(at + self._settings.archive_rows, end)
+                tables = [table async for table in self._history.read(at, stop)]
+                commits += await self._archive.append(pa.concat_tables(tables), at, stop)
+                at = stop
+            watermark = await self._archive.watermark()
+            if watermark:
+                await self._storage.put(ARCHIVED, watermark)
+        return Archived(rows=max(0, end - start), commits=commits, watermark=watermark, pruned=await self.prune())
+
+    def _boundary(self, older_than: timedelta | datetime | float | None) -> int:
+        """The first seq that stays in the log alone. With an age, whole sealed files go."""
+        if older_than is None:
+            return self._pipeline.next_seq
+        if isinstance(older_than, datetime):
+            before = to_us(older_than)
+        else:
+            age = older_than if isinstance(older_than, timedelta) else timedelta(seconds=older_than)
+            before = self._clock.now_us() - round(age.total_seconds() * _US)
+        with self._pipeline.view() as view:
+            return max((file.end_seq for file in view.files if file.last_received < before), default=view.start_seq)
+
+    async def prune(self) -> int:
+        """Delete log files that every consumer's durable checkpoint has passed and whose retention is over."""
+        totals = await self._storage.get(TOTALS, {"seq": 0})
+        archived = await self._storage.get(ARCHIVED, 0)  # written after the archive verified its commit
+        return await self._pipeline.prune(min(totals["seq"], archived, await self._rollups.checkpoint()))
+
+    def relieve(self) -> None:
+        """Start archiving when the sealed log has passed its limit. Called after each commit, so it must be cheap."""
+        if self._pipeline.sealed_bytes > self._settings.log_bytes and (self._relief is None or self._relief.done()):
+            self._relief = asyncio.get_running_loop().create_task(self.archive(None))
+
+    async def close(self) -> list[str]:
+        """Wait for what runs in the background; returns what failed there."""
+        if self._relief is None:
+            return []
+        done = await asyncio.gather(self._relief, return_exceptions=True)
+        return [f"archiving a log that had reached its limit: {e}" for e in done if isinstance(e, BaseException)]

@@ -1,0 +1,304 @@
+"""Active people and time series: from rollups where they can answer, from raw events where they cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, date, datetime, timedelta
+from typing import Any, Protocol
+
+import msgspec
+import pyarrow as pa
+
+from lakebed.clock import Clock, from_us
+from lakebed.errors import QueryRefused, QueryTooLarge
+from lakebed.promotions import Promotion, quoted
+from lakebed.query.asof import instant_us, parse_as_of
+from lakebed.query.bounds import Bounds
+from lakebed.query.measure import Measure, column_sql
+from lakebed.query.result import Result
+from lakebed.query.router import Coverage, Slice, plan
+from lakebed.query.sql import Queries
+
+__all__ = ["Metrics", "RollupTables"]
+
+Time = datetime | date | str
+_DAY_US = 86_400_000_000
+_HOUR_US = 3_600_000_000
+_GRAINS = ("minute", "hour", "day", "week", "month")
+_OVERFLOW = "(other)"  # stands for the event names beyond rollup_max_groups
+_HOURLY = "hourly_events"
+_DAILY = "daily_metrics"
+_RAW = "raw"
+
+_ACTIVE = """
+WITH daily AS (
+    SELECT CAST(timestamp AS DATE) AS day, person_id, count(*) AS events FROM events
+    WHERE timestamp >= $low AND timestamp < $high GROUP BY ALL
+), days AS (SELECT CAST(unnest(generate_series($first::DATE, $last::DATE, INTERVAL 1 DAY)) AS DATE) AS date)
+SELECT date, count(DISTINCT person_id) AS {measure}, CAST(coalesce(sum(events), 0) AS BIGINT) AS events
+FROM days LEFT JOIN daily ON day <= date AND day > date - {width} GROUP BY date ORDER BY date
+"""
+
+
+class RollupTables(Protocol):
+    """What metrics need of the rollups."""
+
+    async def table(self, name: str, start_us: int | None = None, end_us: int | None = None) -> pa.Table:
+        """The rows of a rollup whose bucket starts in `[start_us, end_us)`."""
+        ...
+
+    async def distinct(self, name: str, measure: str, windows: Sequence[tuple[int, int]]) -> list[int]:
+        """How many distinct values there were in each window."""
+        ...
+
+
+class _Series(msgspec.Struct, frozen=True):
+    """A time series that is asked for."""
+
+    event: str | None
+    start_us: int
+    end_us: int
+    grain: str
+    by: tuple[str, ...]
+    measure: Measure
+    where: str | None
+    as_of_us: int | None
+
+    @property
+    def has_rollup(self) -> bool:
+        """Whether `hourly_events` answers it, but for the edges."""
+        plain = self.where is None and self.as_of_us is None and self.measure.sql == "count(*)"
+        return plain and self.grain != "minute" and self.by in ((), ("event",))
+
+
+class Metrics:
+    """Answers about people and time. All of them are exact, and see every event acknowledged before the call.
+
+    Args:
+        queries: for raw events.
+        rollups: for `hourly_events` and `daily_metrics`.
+        catch_up: brings both up to date and returns the seq up to which they are.
+        promotions: the promoted columns.
+        clock: says what today is.
+        max_rows: of a result (`query_max_rows`).
+    """
+
+    def __init__(
+        self,
+        queries: Queries,
+        rollups: RollupTables,
+        catch_up: Callable[[], Awaitable[int]],
+        *,
+        promotions: Sequence[Promotion],
+        clock: Clock,
+        max_rows: int,
+    ) -> None:
+        self._queries = queries
+        self._rollups = rollups
+        self._catch_up = catch_up
+        self._promotions = tuple(promotions)
+        self._clock = clock
+        self._max_rows = max_rows
+
+    async def dau(
+        self, days: int = 7, *, start: Time | None = None, end: Time | None = None, as_of: datetime | str | None = None
+    ) -> Result:
+        """Rows `date, dau, events`: people and events of each day (UTC), `start` and `end` both included.
+
+        Args:
+            days: how many, where `start` is not given.
+            start: the first day.
+            end: the last day; default today, or the day of `as_of`.
+            as_of: only what was received up to then; the answer then comes from raw events.
+
+        Raises:
+            QueryRefused: when the days cannot be read, or `start` lies after `end`.
+            InvalidAsOf: when `as_of` cannot be read or lies in the future.
+        """
+        return await self._active("dau", 1, days, start, end, as_of)
+
+    async def wau(
+        self, days: int = 7, *, start: Time | None = None, end: Time | None = None, as_of: datetime | str | None = None
+    ) -> Result:
+        """Rows `date, wau, events`: people and events of the 7 days that end with `date`. Otherwise like `dau`."""
+        return await self._active("wau", 7, days, start, end, as_of)
+
+    async def mau(
+        self, days: int = 7, *, start: Time | None = None, end: Time | None = None, as_of: datetime | str | None = None
+    ) -> Result:
+        """Rows `date, mau, events`: people and events of the 30 days that end with `date`. Otherwise like `dau`."""
+        return await self._active("mau", 30, days, start, end, as_of)
+
+    async def _active(
+        self,
+        measure: str,
+        width: int,
+        days: int,
+        start: Time | None,
+        end: Time | None,
+        as_of: datetime | str | None,
+    ) -> Result:
+        now_us = self._clock.now_us()
+        as_of_us = parse_as_of(as_of, now_us)
+        first, last = self._days(days, start, end, now_us if as_of_us is None else as_of_us)
+        low_us = instant_us(first - timedelta(days=width - 1))
+        if as_of_us is None:
+            return await self._active_now(measure, width, first, last)
+        high_us = instant_us(last) + _DAY_US
+        params = {"low": from_us(low_us), "high": from_us(high_us), "first": first, "last": last}
+        bounds = (Bounds(low_us, high_us - 1),)
+        sql = _ACTIVE.format(measure=measure, width=width)
+        return await self._queries.ask(sql, params, as_of_us=as_of_us, bounds=bounds)
+
+    async def _active_now(self, measure: str, width: int, first: date, last: date) -> Result:
+        started = self._clock.monotonic()
+        end_seq = await self._catch_up()
+        dates = [first + timedelta(days=at) for at in range((last - first).days + 1)]
+        windows = [(instant_us(day) - (width - 1) * _DAY_US, instant_us(day) + _DAY_US) for day in dates]
+        found = await self._rollups.table(_DAILY, windows[0][0], windows[-1][1])
+        days = dict(zip(found["date"].to_pylist(), zip(found["events"].to_pylist(), found["dau"].to_pylist())))  # noqa: B905
+        events = [sum(days.get(day - timedelta(days=back), (0, 0))[0] for back in range(width)) for day in dates]
+        if width == 1:
+            people = [days.get(day, (0, 0))[1] for day in dates]
+        else:
+            people = await self._rollups.distinct(_DAILY, "dau", windows)
+        return Result(
+            pa.table(
+                [pa.array(dates, pa.date32()), pa.array(people, pa.int64()), pa.array(events, pa.int64())],
+                names=["date", measure, "events"],
+            ),
+            tiers=("L2",),
+            seq=(0, end_seq),
+            elapsed_ms=(self._clock.monotonic() - started) * 1000,
+        )
+
+    def _days(self, days: int, start: Time | None, end: Time | None, today_us: int) -> tuple[date, date]:
+        last = from_us(today_us).date() if end is None else _day(end)
+        if start is None and (not isinstance(days, int) or days < 1):
+            raise QueryRefused(f"days is {days!r}", hint="Give a number of days, 1 or more")
+        try:
+            first = last - timedelta(days=days - 1) if start is None else _day(start)
+        except OverflowError:
+            raise QueryRefused(f"{days} days before {last} the calendar ends", hint="Ask for fewer days") from None
+        if first > last:
+            raise QueryRefused(f"start {first} lies after end {last}", hint="Both days are included")
+        self._check_size((last - first).days + 1)
+        return first, last
+
+    def _check_size(self, rows: int) -> None:
+        if rows > self._max_rows:
+            raise QueryTooLarge(
+                f"the result would have {rows} rows, the limit is {self._max_rows} (query_max_rows)",
+                hint="Choose a shorter range or a coarser grain",
+                limit=self._max_rows,
+            )
+
+    async def timeseries(
+        self,
+        event: str | None = None,
+        *,
+        start: Time,
+        end: Time,
+        grain: str = "hour",
+        by: str | Sequence[str] | None = None,
+        measure: str = "count",
+        where: str | None = None,
+        as_of: datetime | str | None = None,
+    ) -> Result:
+        """Rows `time, value` and the columns of `by`, ordered by them, for the events in `[start, end)`.
+
+        Where `by` is None and the measure counts, a bucket without events is a row with 0; otherwise it is no row. The
+        first and the last bucket hold only what lies within the range.
+
+        Args:
+            event: only events of this name; None takes all.
+            start: aware datetime, date or ISO 8601 text (UTC unless it says otherwise); included.
+            end: the same; excluded.
+            grain: "minute", "hour", "day", "week" (from Monday) or "month", in UTC.
+            by: columns, promoted columns or top-level properties (as text) to split by.
+            measure: see `Measure.parse`.
+            where: SQL over the columns of `events`, to choose events. It is trusted, like that of `query`.
+            as_of: only what was received up to then.
+
+        Raises:
+            QueryRefused: when an argument cannot be read, or names what does not exist.
+            QueryError: with DuckDB's message, for a bad `where`.
+            QueryTooLarge: when there would be more than `query_max_rows` rows.
+            InvalidAsOf: when `as_of` cannot be read or lies in the future.
+        """
+        series = _Series(
+            event=event,
+            start_us=_instant("start", start),
+            end_us=_instant("end", end),
+            grain=_grain(grain),
+            by=_dimensions(by),
+            measure=Measure.parse(measure, self._promotions),
+            where=where,
+            as_of_us=parse_as_of(as_of, self._clock.now_us()),
+        )
+        if series.start_us > series.end_us:
+            raise QueryRefused(f"start {start} lies after end {end}", hint="end is excluded, start is not")
+        if where is not None:
+            await self._queries.check_expression(where)
+        rolled = await self._hours(series) if series.has_rollup else None
+        coverages = [Coverage("L2", grain_us=_HOUR_US), Coverage(_RAW)] if rolled is not None else [Coverage(_RAW)]
+        slices = plan(series.start_us, series.end_us, coverages)
+        raw = [piece for piece in slices if piece.tier == _RAW]
+        result = await self._queries.ask(
+            self._series_sql(series, slices),
+            _series_params(series, raw),
+            as_of_us=series.as_of_us,
+            tables={} if rolled is None or len(raw) == len(slices) else {_HOURLY: rolled},
+            bounds=[Bounds(piece.start_us, piece.end_us - 1) for piece in raw],
+        )
+        return result
+
+    async def _hours(self, series: _Series) -> pa.Table | None:
+        """The whole hours of `hourly_events` within the series; None where it does not tell all names apart."""
+        first_us, last_us = -(-series.start_us // _HOUR_US) * _HOUR_US, series.end_us // _HOUR_US * _HOUR_US
+        if first_us >= last_us:
+            return None
+        await self._catch_up()
+        table = await self._rollups.table(_HOURLY, first_us, last_us)
+        if series.event is None and not series.by:
+            return table
+        import pyarrow.compute as pc  # noqa: PLC0415 - a quarter of what pyarrow costs to import
+
+        return None if pc.any(pc.equal(table["event"], _OVERFLOW)).as_py() else table
+
+    def _series_sql(self, series: _Series, slices: Sequence[Slice]) -> str:
+        names = [quoted(name) for name in series.by]
+        selects = []
+        for at, piece in enumerate(piece for piece in slices if piece.tier == _RAW):
+            selects.append(self._raw_sql(series, at))
+        if len(selects) < len(slices):
+            dimensions = "".join(f", {name}" for name in names)
+            where = " WHERE event = $event" if series.event is not None else ""
+            selects.append(
+                f"SELECT date_trunc('{series.grain}', hour) AS time{dimensions}, sum(count) AS value "
+                f"FROM {_HOURLY}{where} GROUP BY ALL"
+            )
+        if not selects:
+            selects.append(self._raw_sql(series, 0))
+        found = selects[0]
+        if len(selects) > 1:  # only counts have several: they add up
+            columns = ", ".join(["time", *names])
+            union = " UNION ALL ".join(f"({select})" for select in selects)
+            found = f"SELECT {columns}, sum(value) AS value FROM ({union}) GROUP BY ALL"
+        if series.by or not series.measure.counts:
+            return f"SELECT time, value{''.join(f', {name}' for name in names)} FROM ({found}) ORDER BY ALL"
+        return (
+            f"SELECT time, CAST(coalesce(value, 0) AS BIGINT) AS value FROM (SELECT unnest(generate_series("
+            f"date_trunc('{series.grain}', $start::TIMESTAMPTZ), $last::TIMESTAMPTZ, INTERVAL 1 {series.grain})) AS time) "
+            f"LEFT JOIN ({found}) USING (time) ORDER BY time"
+        )
+
+    def _raw_sql(self, series: _Series, at: int) -> str:
+        dimensions = "".join(f", {column_sql(name, self._promotions)} AS {quoted(name)}" for name in series.by)
+        conditions = [f"timestamp >= $low{at}", f"timestamp < $high{at}"]
+        conditions += ["event = $event"] if series.event is not None else []
+        conditions += [f"(\n{series.where}\n)"] if series.where is not None else []
+        return (
+            f"SELECT date_trunc('{series.grain}', timestamp) AS time{dimensions}, {series.measure.sql} AS value "
+            f"FROM events WHERE {' AND '.join(conditions)} GROUP BY ALL"
+        )

@@ -1,0 +1,113 @@
+"""The `events` table of one question: Parquet files of both tiers and the tail, as one DuckDB view."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+import pyarrow as pa
+
+from lakebed.events import BASE_COLUMNS, SCHEMA
+from lakebed.promotions import Promotion, quoted
+
+if TYPE_CHECKING:
+    import duckdb
+
+__all__ = ["PERSON", "Part", "Relation", "columns_of", "read_parquet", "schema_of"]
+
+PERSON = "coalesce(user_id, anonymous_id)"
+_TAIL = "_lakebed_tail"
+_NOTHING = "_lakebed_nothing"
+_GLOB = str.maketrans({"[": "[[]", "*": "[*]", "?": "[?]"})
+
+
+class Part(msgspec.Struct, frozen=True, gc=False):
+    """The rows of one Parquet file with `low_seq <= seq < high_seq`.
+
+    Attributes:
+        tier: "L1" or "L3".
+        first_seq: the file's own first position.
+        end_seq: the file's own end, exclusive.
+        min_timestamp: the file's own, microseconds; inclusive like `max_timestamp`.
+        columns: names of the columns that the file has.
+    """
+
+    tier: str
+    path: str
+    first_seq: int
+    end_seq: int
+    low_seq: int
+    high_seq: int
+    min_timestamp: int
+    max_timestamp: int
+    columns: frozenset[str]
+
+    @property
+    def condition(self) -> str:
+        """What its rows must meet, as SQL; "" where all of the file counts."""
+        if self.low_seq <= self.first_seq and self.end_seq <= self.high_seq:
+            return ""
+        return f"seq >= {self.low_seq} AND seq < {self.high_seq}"
+
+
+class Relation(msgspec.Struct, frozen=True):
+    """All rows that one question reads: `parts` and `tail`, which share no event."""
+
+    parts: tuple[Part, ...]
+    tail: pa.Table
+    promotions: tuple[Promotion, ...]
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The paths of the files."""
+        return tuple(part.path for part in self.parts)
+
+    @property
+    def tiers(self) -> frozenset[str]:
+        """The tiers that hold these rows."""
+        tiers = {part.tier for part in self.parts}
+        return frozenset(tiers | {"L1"} if self.tail.num_rows else tiers)
+
+    def register(self, cursor: duckdb.DuckDBPyConnection, name: str = "events") -> None:
+        """Make it a view on `cursor`, with `person_id` and every promoted column. Blocks."""
+        cursor.register(_TAIL, self.tail)
+        cursor.register(_NOTHING, schema_of(self.promotions).empty_table())
+        cursor.execute(f"CREATE TEMP VIEW {quoted(name)} AS {self.sql()}")
+
+    def sql(self) -> str:
+        """The SELECT over the files and the registered tail."""
+        groups: dict[tuple[frozenset[str], str], list[str]] = {}
+        for part in self.parts:
+            groups.setdefault((part.columns, part.condition), []).append(part.path)
+        selects = [
+            self._select(read_parquet(paths), columns, condition) for (columns, condition), paths in groups.items()
+        ]
+        if self.tail.num_rows:
+            selects.append(self._select(_TAIL, frozenset(self.tail.column_names)))
+        return " UNION ALL ".join(selects or [self._select(_NOTHING, frozenset(columns_of(self.promotions)))])
+
+    def _select(self, source: str, columns: frozenset[str], condition: str = "") -> str:
+        promoted = [
+            quoted(one.name) if one.name in columns else f"{one.sql} AS {quoted(one.name)}" for one in self.promotions
+        ]
+        where = f" WHERE {condition}" if condition else ""
+        names = ", ".join([*map(quoted, BASE_COLUMNS), f"{PERSON} AS person_id", *promoted])
+        return f"SELECT {names} FROM {source}{where}"
+
+
+def read_parquet(paths: Sequence[str]) -> str:
+    """SQL that reads exactly the files of `paths`, of which there is at least one."""
+    # DuckDB takes every path for a glob, and directories named like `day=…` for columns.
+    literals = ", ".join("'" + path.translate(_GLOB).replace("'", "''") + "'" for path in paths)
+    return f"read_parquet([{literals}], hive_partitioning=false)"
+
+
+def columns_of(promotions: Sequence[Promotion]) -> tuple[str, ...]:
+    """The columns that consumers and queries get: base, then promoted."""
+    return (*BASE_COLUMNS, *(promotion.name for promotion in promotions))
+
+
+def schema_of(promotions: Sequence[Promotion]) -> pa.Schema:
+    """The Arrow schema of `columns_of`."""
+    return pa.schema([*SCHEMA, *(pa.field(promotion.name, promotion.arrow_type) for promotion in promotions)])

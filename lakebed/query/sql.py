@@ -1,0 +1,374 @@
+"""Questions in SQL: one trusted, read-only SELECT at a time on each of two threads, with limits."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, contextmanager
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+import pyarrow as pa
+
+from lakebed.clock import Clock
+from lakebed.engine import Engine
+from lakebed.errors import ObjectClosed, QueryError, QueryRefused, QueryTimeout, QueryTooLarge
+from lakebed.query.asof import parse_as_of
+from lakebed.query.bounds import UNBOUNDED, Bounds, find_bounds
+from lakebed.query.history import Cut, History
+from lakebed.query.relation import Relation
+from lakebed.query.result import Result
+from lakebed.query.statement import Statement
+from lakebed.settings import Settings
+
+if TYPE_CHECKING:
+    import duckdb
+
+__all__ = ["Parameters", "Queries"]
+
+Parameters = Sequence[Any] | Mapping[str, Any]
+
+_VIEWS = {
+    "people": (
+        "SELECT person_id, min(timestamp) AS first_seen, max(timestamp) AS last_seen, count(*) AS events "
+        "FROM events WHERE person_id IS NOT NULL GROUP BY person_id"
+    ),
+    # What the built-in rollups are, from raw events: for questions about another moment than now.
+    "hourly_events": (
+        "SELECT date_trunc('hour', timestamp) AS hour, event, count(*) AS count FROM events GROUP BY ALL"
+    ),
+    "daily_metrics": (
+        "SELECT CAST(timestamp AS DATE) AS date, count(*) AS events, count(DISTINCT person_id) AS dau "
+        "FROM events GROUP BY ALL"
+    ),
+}
+_BUILT_IN_ROLLUPS = ("hourly_events", "daily_metrics")
+_INTERRUPT_EVERY_S = 0.02  # DuckDB forgets an interrupt that comes between two of its statements
+_GRACE_S = 1.0  # a single call of a scalar function does not stop before it is over
+_T = TypeVar("_T")
+
+
+class _Question(msgspec.Struct, frozen=True):
+    """What is asked; `tables` and `bounds` are given by our own metrics only."""
+
+    sql: str
+    params: Parameters | None
+    as_of_us: int | None = None
+    snapshot: int | str | None = None
+    limit: int | None = None
+    tables: Mapping[str, pa.Table] | None = None
+    bounds: Sequence[Bounds] | None = None
+
+    @property
+    def is_past(self) -> bool:
+        """Whether it asks about another state than the present one."""
+        return self.as_of_us is not None or self.snapshot is not None
+
+
+class _Job:
+    """One question's cursor, and how the loop stops it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # protects both below: interrupting a closed cursor is an error
+        self._cursor: duckdb.DuckDBPyConnection | None = None
+        self._stopped = False
+
+    @contextmanager
+    def cursor(self, engine: Engine) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A cursor that `stop` reaches."""
+        cursor = engine.cursor()
+        try:
+            with self._lock:
+                self._cursor = cursor
+            self.check()
+            yield cursor
+        finally:
+            with self._lock:
+                self._cursor = None
+            cursor.close()
+
+    def stop(self) -> None:
+        """Interrupt what runs and refuse what comes. May be called again and again."""
+        with self._lock:
+            self._stopped = True
+            if self._cursor is not None:
+                self._cursor.interrupt()
+
+    def check(self) -> None:
+        """Raise QueryTimeout once stopped."""
+        if self._stopped:
+            raise QueryTimeout("the query was stopped", hint="Ask again")
+
+
+class Queries:
+    """Answers SQL over all events and rollups of one object.
+
+    Args:
+        tables: gives rollup tables by name, caught up with every event acknowledged before the call.
+        rollups: the names of the user's rollups.
+        name: the object's, for its threads.
+    """
+
+    def __init__(
+        self,
+        history: History,
+        engine: Engine,
+        settings: Settings,
+        clock: Clock,
+        *,
+        name: str,
+        tables: Callable[[set[str]], Awaitable[Mapping[str, pa.Table]]],
+        rollups: Iterable[str] = (),
+    ) -> None:
+        self._history = history
+        self._engine = engine
+        self._settings = settings
+        self._clock = clock
+        self._name = name
+        self._tables = tables
+        self._rollups = {rollup.lower(): rollup for rollup in (*_BUILT_IN_ROLLUPS, *rollups)}
+        self._executor: ThreadPoolExecutor | None = None
+        self._running: dict[asyncio.Task[Result], _Job] = {}
+        self._closed = False
+
+    @property
+    def known_tables(self) -> tuple[str, ...]:
+        """The tables that SQL may name."""
+        return ("events", "people", *self._rollups.values())
+
+    async def run(
+        self,
+        sql: str,
+        params: Parameters | None = None,
+        *,
+        as_of: datetime | str | None = None,
+        snapshot: int | str | None = None,
+        limit: int | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - it is DuckDB that must be stopped, not the await
+    ) -> Result:
+        """The answer to one SELECT of your own code; SQL of strangers needs a sandbox, which this is not.
+
+        It sees every event acknowledged before the call. It reads nothing but writes nothing either; it may read files
+        by DuckDB's own functions. Cancelling the await stops it.
+
+        Args:
+            sql: over `known_tables`. Order is kept where it has an ORDER BY.
+            params: a sequence for `?`, or a mapping for `$name`; aware datetimes are TIMESTAMPTZ.
+            as_of: aware datetime or ISO 8601 text (UTC unless it says otherwise): only what was received up to then.
+            snapshot: an Iceberg snapshot id or tag: only what that snapshot holds.
+            limit: rows to return at most.
+            timeout: seconds; default `query_timeout_s`.
+
+        Raises:
+            QueryRefused: when it is not one read-only SELECT, names an unknown table, or a rollup of another moment.
+            QueryError: with DuckDB's message.
+            QueryTimeout, QueryTooLarge: when it passed a limit. No partial answer is given.
+            InvalidAsOf: when `as_of` cannot be read or lies in the future.
+            SnapshotExpired: when the snapshot is gone.
+        """
+        as_of_us = parse_as_of(as_of, self._clock.now_us())
+        if as_of_us is not None and snapshot is not None:
+            raise QueryRefused("as_of and snapshot were both given", hint="A snapshot is a moment already: give one")
+        if limit is not None and (not isinstance(limit, int) or limit < 0):
+            raise QueryRefused(f"limit is {limit!r}", hint="Give a number of rows, 0 or more")
+        question = _Question(sql, _settled(params), as_of_us, snapshot, limit)
+        return await self._supervise(question, timeout)
+
+    async def ask(
+        self,
+        sql: str,
+        params: Parameters | None = None,
+        *,
+        as_of_us: int | None = None,
+        tables: Mapping[str, pa.Table] | None = None,
+        bounds: Sequence[Bounds] | None = None,
+    ) -> Result:
+        """The answer to our own SQL, as `run` gives it: for metrics.
+
+        Args:
+            sql: as for `run`.
+            params: as for `run`.
+            as_of_us: microseconds; not in the future.
+            tables: given instead of asked for; they may be parts of rollups.
+            bounds: timestamps that matter, known better than they can be found in the SQL.
+        """
+        return await self._supervise(_Question(sql, _settled(params), as_of_us, tables=tables, bounds=bounds), None)
+
+    async def _supervise(self, question: _Question, timeout: float | None) -> Result:  # noqa: ASYNC109 - see run
+        if self._closed:
+            raise ObjectClosed(f"{self._name} is closed", hint="Open the object first")
+        seconds = self._settings.query_timeout_s if timeout is None else timeout
+        job = _Job()
+        task = asyncio.get_running_loop().create_task(self._answer(job, question))
+        self._running[task] = job
+        task.add_done_callback(self._finished)
+        try:
+            await asyncio.wait({task}, timeout=seconds)
+        finally:
+            late = not task.done()
+            self._stop(task, job)
+        if late:
+            await asyncio.wait({task}, timeout=_GRACE_S)
+            raise QueryTimeout(
+                f"the query ran longer than {seconds:g} s",
+                hint="Pass timeout=, or narrow its WHERE to fewer days",
+                limit=seconds,
+            )
+        return task.result()
+
+    def _stop(self, task: asyncio.Task[Result], job: _Job) -> None:
+        if not task.done():
+            job.stop()
+            asyncio.get_running_loop().call_later(_INTERRUPT_EVERY_S, self._stop, task, job)
+
+    def _finished(self, task: asyncio.Task[Result]) -> None:
+        del self._running[task]
+        if not task.cancelled():
+            task.exception()  # of a question that nobody waits for any more, no one else asks
+
+    async def _answer(self, job: _Job, question: _Question) -> Result:
+        started = self._clock.monotonic()
+        statement = await self._in_thread(partial(self._parse, job, question.sql))
+        named = set(statement.tables)
+        views = {name for name in named & set(_VIEWS) if name == "people" or question.is_past}
+        end_seq = self._history.next_seq
+        rollups = await self._rollup_tables(named - views, question)
+        async with AsyncExitStack() as stack:
+            cut = None
+            if views or "events" in named:
+                cut = self._history.cut(as_of_us=question.as_of_us, snapshot=question.snapshot)
+                await stack.enter_async_context(cut)
+            work = partial(self._execute, job, question, statement, cut, rollups, views)
+            table, relation = await self._in_thread(work)
+        tiers = set(relation.tiers if relation else ()) | ({"L2"} if rollups else set())
+        return Result(
+            table,
+            tiers=tuple(sorted(tiers)),
+            seq=(0, cut.end_seq if cut else end_seq if rollups else 0),
+            files=relation.files if relation else (),
+            elapsed_ms=(self._clock.monotonic() - started) * 1000,
+            watermark=cut.watermark if cut else 0,
+            as_of_us=question.as_of_us,
+        )
+
+    async def _rollup_tables(self, named: set[str], question: _Question) -> Mapping[str, pa.Table]:
+        if question.tables is not None:
+            return question.tables
+        names = {self._rollups[name] for name in named if name in self._rollups}
+        if names and question.is_past:
+            raise QueryRefused(
+                f"{', '.join(sorted(names))}: a rollup is only known as it is now",
+                hint="Ask `events` for another moment; it gives the same numbers with a GROUP BY",
+            )
+        return await self._tables(names) if names else {}
+
+    def _parse(self, job: _Job, sql: str) -> Statement:
+        with self._translated(), job.cursor(self._engine) as cursor:
+            return Statement.parse(sql, cursor)
+
+    def _execute(
+        self,
+        job: _Job,
+        question: _Question,
+        statement: Statement,
+        cut: Cut | None,
+        rollups: Mapping[str, pa.Table],
+        views: set[str],
+    ) -> tuple[pa.Table, Relation | None]:
+        with self._translated(), job.cursor(self._engine) as cursor:
+            cursor.execute("BEGIN TRANSACTION READ ONLY")  # now() stands still in it
+            relation = None
+            if cut is not None:
+                relation = cut.relation(_bounds(question, statement, views, cursor))
+                relation.register(cursor)
+            for name, table in rollups.items():
+                cursor.register(name, table)
+            for name in sorted(views):
+                cursor.execute(f"CREATE TEMP VIEW {name} AS {_VIEWS[name]}")
+            job.check()
+            return self._fetch(cursor, statement, question), relation
+
+    def _fetch(self, cursor: duckdb.DuckDBPyConnection, statement: Statement, question: _Question) -> pa.Table:
+        most = self._settings.query_max_rows
+        limit = most + 1 if question.limit is None else min(question.limit, most + 1)
+        # As a subquery no CTE can change data, whatever the check of the tree has missed.
+        wrapped = f"SELECT * FROM (\n{statement.text}\n) LIMIT {limit}"
+        table = cursor.sql(wrapped, params=question.params).to_arrow_table()
+        if table.num_rows > most:
+            raise QueryTooLarge(
+                f"the result has more than {most} rows (query_max_rows)",
+                hint="Aggregate, or pass limit= to get the first rows",
+                limit=most,
+            )
+        return table
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Every error of DuckDB as one of ours."""
+        import duckdb  # noqa: PLC0415 - see engine.py
+
+        try:
+            yield
+        except duckdb.InterruptException as error:
+            raise QueryTimeout("the query was stopped", hint="Ask again") from error
+        except duckdb.OutOfMemoryException as error:
+            limit = self._settings.query_memory_bytes
+            raise QueryTooLarge(
+                f"the query needs more than {limit} bytes (query_memory_bytes)",
+                hint="Narrow its WHERE, or group by fewer columns",
+                limit=limit,
+            ) from error
+        except duckdb.CatalogException as error:
+            if "Table with name" not in str(error):
+                raise QueryError(str(error)) from error
+            message = str(error).partition("\n")[0]
+            raise QueryRefused(message, hint=f"There are {', '.join(self.known_tables)}") from error
+        except duckdb.Error as error:
+            raise QueryError(str(error)) from error
+
+    async def _in_thread(self, work: Callable[[], _T]) -> _T:
+        if self._executor is None:
+            self._executor = ThreadPoolExecutor(2, thread_name_prefix=f"lakebed-query-{self._name}")
+        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+
+    async def close(self) -> None:
+        """Stop the questions under way and let the threads go. Idempotent."""
+        self._closed = True
+        for task, job in list(self._running.items()):
+            self._stop(task, job)
+        if self._running:
+            await asyncio.wait(set(self._running))
+        if self._executor is not None:
+            self._executor.shutdown()
+            self._executor = None
+
+
+def _bounds(
+    question: _Question, statement: Statement, views: set[str], cursor: duckdb.DuckDBPyConnection
+) -> Sequence[Bounds]:
+    if question.bounds is not None:
+        return question.bounds
+    if views or "timestamp" not in statement.text.lower():
+        return (UNBOUNDED,)
+    row = cursor.execute("SELECT epoch_us(now())").fetchone()
+    uses = statement.tables["events"]
+    return find_bounds(statement.text, question.params, uses=uses, now_us=row[0] if row else None)
+
+
+def _settled(params: Parameters | None) -> Parameters | None:
+    """`params` as DuckDB takes them: a list or a dict, aware datetimes in UTC."""
+    if params is None:
+        return None
+    if isinstance(params, Mapping):
+        return {name: _in_utc(value) for name, value in params.items()}
+    if isinstance(params, (str, bytes)) or not isinstance(params, Sequence):
+        raise QueryRefused(f"params is a {type(params).__name__}", hint="Give a list for ?, or a dict for $name")
+    return [_in_utc(value) for value in params]
+
+
+def _in_utc(value: Any) -> Any:
+    return value.astimezone(UTC) if isinstance(value, datetime) and value.tzinfo is not None else value

@@ -1,0 +1,338 @@
+"""All rollups of one object: kept up to date from the log, and read."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from typing import Any, TypeVar, cast
+
+import pyarrow as pa
+
+from lakebed.engine import Engine
+from lakebed.errors import InvalidRollup, LakebedError, LogBehind, ObjectClosed
+from lakebed.events import SCHEMA
+from lakebed.promotions import Promotion
+from lakebed.rollups.daily import DAILY_METRICS
+from lakebed.rollups.fold import OTHER_KEY, Fold, consumer_of
+from lakebed.rollups.hourly import HOURLY_EVENTS
+from lakebed.rollups.partial import Partial, Texts, partials
+from lakebed.rollups.rollup import BuiltInRollup, Rollup
+from lakebed.settings import Settings
+from lakebed.tiers.storage import Storage
+from lakebed.tiers.transaction import Transaction
+
+__all__ = ["Reader", "Rollups"]
+
+T = TypeVar("T")
+Reader = Callable[[int, int], AsyncIterator[pa.Table]]
+
+_ALWAYS = (-(1 << 63), (1 << 63) - 1)
+# About 150 bytes each. Beyond it only the ids of the last batch are kept; the others are looked up again.
+_IDS_IN_MEMORY = 250_000
+
+
+class Rollups:
+    """The rollups of one object, and the consumers of its log that keep them.
+
+    State and checkpoint of a rollup are in one transaction, one for each table that `read` gives: whatever happens,
+    the rows equal those of the events before the checkpoint, each counted once.
+
+    Args:
+        storage: open for as long as this is.
+        rollups: the object's own; `hourly_events` and `daily_metrics` are always there.
+        promotions: the promoted columns that `read`'s tables have beside the base ones.
+        engine: folds with it.
+        read: gives the events of [start, end) in order of seq, all of them.
+        settings: for `rollup_max_groups`.
+
+    Raises:
+        InvalidRollup: from here and from `open`.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        rollups: Sequence[Rollup],
+        promotions: Sequence[Promotion],
+        engine: Engine,
+        read: Reader,
+        settings: Settings,
+    ) -> None:
+        self.rollups = (HOURLY_EVENTS, DAILY_METRICS, *rollups)
+        by_name = {promotion.name: promotion for promotion in promotions}
+        self._folds = {
+            rollup.name: Fold(rollup, by_name, settings.rollup_max_groups) for rollup in _distinct_names(self.rollups)
+        }
+        self._storage = storage
+        self._promotions = tuple(promotions)
+        self._engine = engine
+        self._read = read
+        self._numbers: dict[str, int] = {}  # ids in storage
+        self._open = False
+        self._ids: dict[str, int] = {}  # identifiers that are committed
+        self._locks = {name: asyncio.Lock() for name in self._folds}  # one fold of a rollup at a time
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._executor: ThreadPoolExecutor | None = None
+
+    async def open(self) -> None:
+        """Compare the declarations with what is stored: new and changed ones start at 0, removed ones are dropped.
+
+        Raises:
+            InvalidRollup: DuckDB cannot compute one. Nothing was changed.
+            StorageUnavailable: nothing was changed.
+        """
+        stored = await self._storage.definitions()
+        fresh = [f for f in self._folds.values() if f.name not in stored or stored[f.name].fingerprint != f.fingerprint]
+        # The built-in ones need no proof, and waking an object must be fast.
+        if doubtful := [fold for fold in fresh if not isinstance(fold.rollup, BuiltInRollup)]:
+            fields = [pa.field(promotion.name, promotion.arrow_type) for promotion in self._promotions]
+            nothing = pa.schema([*SCHEMA, *fields]).empty_table()
+            _, errors = await self._in_thread(partials, self._engine, doubtful, nothing)
+            for error in errors.values():
+                raise error
+
+        async def redefine(tx: Transaction) -> None:
+            for name in [*(stored.keys() - self._folds.keys()), *(fold.name for fold in fresh)]:
+                await tx.forget(name)
+                await tx.drop_checkpoint(consumer_of(name))
+            for fold in fresh:
+                await tx.define(fold.name, fold.fingerprint)
+
+        if fresh or stored.keys() - self._folds.keys():
+            await self._storage.transact(redefine)
+            stored = await self._storage.definitions()
+        self._numbers = {name: stored[name].id for name in self._folds}
+        self._open = True
+
+    async def close(self) -> None:
+        """Stop after the table under way; its transaction ends. No thread is left. May be called twice."""
+        self._open = False
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._executor is not None:
+            self._executor.shutdown()
+            self._executor = None
+
+    # Keeping up
+
+    async def catch_up(self, end: int, name: str | None = None) -> int:
+        """Fold all events with `seq < end` that are not folded yet.
+
+        Args:
+            end: at most the log's `next_seq`.
+            name: the rollup that is needed; another one that has to be computed from the start does not hold it up.
+
+        Calls at the same time share the work. If the caller is cancelled it goes on, for the others and for the next.
+
+        Returns:
+            How many events the rollup that was furthest behind had to take in.
+
+        Raises:
+            StorageUnavailable: what was committed stays, the rest was rolled back; calling again goes on from there.
+            InvalidRollup: DuckDB failed on the events of one rollup; the other ones are up to date.
+            LogBehind: `read` did not give all of the events.
+        """
+        wanted = list(self._folds) if name is None else [self._fold(name).name]
+        task = asyncio.ensure_future(self._catch_up(end, wanted))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return await asyncio.shield(task)
+
+    async def _catch_up(self, end: int, wanted: Sequence[str]) -> int:
+        failed: dict[str, LakebedError] = {}
+        first = end
+        while True:
+            at = await self._positions()
+            behind = [at[name] for name in wanted if name not in failed and at[name] < end]
+            if not behind:
+                break
+            start = min(behind)
+            first = min(first, start)
+            stop = min(end, *(position for position in at.values() if position > start), end)
+            cohort = [name for name in self._folds if at[name] == start and name not in failed]
+            await self._fold_range(cohort, start, stop, failed)
+        for name in wanted:
+            if name in failed:
+                raise failed[name]
+        return end - first
+
+    async def _fold_range(self, cohort: list[str], start: int, stop: int, failed: dict[str, LakebedError]) -> None:
+        async with self._alone(cohort):
+            at = await self._positions()
+            if any(at[name] != start for name in cohort):
+                return  # another call was faster: look again at what is left to do
+            position = start
+            async with aclosing(cast("AsyncGenerator[pa.Table, None]", self._read(start, stop))) as tables:
+                async for table in tables:
+                    position = await self._fold_table(cohort, table, position, failed)
+                    cohort = [name for name in cohort if name not in failed]
+                    if not cohort:
+                        return
+            if position != stop:
+                raise self._gap(position, stop)
+
+    async def _fold_table(
+        self, cohort: Sequence[str], table: pa.Table, start: int, failed: dict[str, LakebedError]
+    ) -> int:
+        self._assert_open()
+        end: int = start + table.num_rows
+        if table.num_rows == 0:
+            return end
+        first, last = table.column("seq")[0].as_py(), table.column("seq")[-1].as_py()
+        if (first, last) != (start, end - 1):
+            raise self._gap(start, end)
+        found, errors = await self._in_thread(partials, self._engine, [self._folds[name] for name in cohort], table)
+        failed |= errors
+        if found:
+            ids: dict[str, int] = await self._storage.transact(lambda tx: self._merge(tx, found, start, end))
+            self._remember(ids)
+        return end
+
+    async def _merge(self, tx: Transaction, found: Mapping[str, Partial], start: int, end: int) -> dict[str, int]:
+        ids = await self._identify(tx, found.values())
+        for name, partial in found.items():
+            fold, number = self._folds[name], self._numbers[name]
+            added, touched = await self._in_thread(fold.taken, partial, ids)
+            stored = await tx.groups(number, touched)
+            new = await self._in_thread(fold.growing, added, stored)
+            counts = await tx.group_counts(number, new, without=OTHER_KEY) if new else {}
+            await tx.put_groups(number, await self._in_thread(fold.folded, added, stored, counts))
+            await tx.advance(fold.consumer, start, end)
+        return ids
+
+    async def _identify(self, tx: Transaction, found: Iterable[Partial]) -> dict[str, int]:
+        """The ids of all texts of this batch."""
+        known, missing = await self._in_thread(_looked_up, self._ids, found)
+        if missing:
+            known.update(zip(missing, await tx.identify(missing), strict=True))
+        return known
+
+    def _remember(self, ids: dict[str, int]) -> None:
+        """Keep ids at hand; only committed ones, a rolled back id may be given to another text."""
+        if len(self._ids) + len(ids) > _IDS_IN_MEMORY:
+            self._ids = {}
+        self._ids.update(ids)
+
+    # Answers
+
+    async def table(self, name: str, start_us: int | None = None, end_us: int | None = None) -> pa.Table:
+        """The rows whose bucket starts in [start_us, end_us), as far as they are folded, by bucket and dimensions.
+
+        Sums are int64, decimal128(38, 9) or double as what is summed; one too large for its type makes the column a
+        wider one.
+        """
+        fold = self._fold(name)
+        start, end = _range(start_us, end_us)
+        rows = await self._storage.states(self._number(name), start, end)
+        return await self._in_thread(fold.table, rows)
+
+    async def distinct(self, name: str, measure: str, windows: Sequence[tuple[int, int]]) -> list[int]:
+        """How many distinct values there were in all buckets that start in each [start_us, end_us).
+
+        Raises:
+            InvalidRollup: `measure` is no `distinct` of this rollup.
+        """
+        fold = self._fold(name)
+        if not getattr(fold.measures.get(measure), "identified", False):
+            raise InvalidRollup(f"{measure!r} of rollup {name} counts nothing distinct", name=name)
+        if not windows:
+            return []
+        start, end = min(start for start, _ in windows), max(end for _, end in windows)
+        rows = await self._storage.sketches(self._number(name), start, end)
+        return await self._in_thread(_unions, fold, measure, rows, windows)
+
+    async def checkpoint(self) -> int:
+        """Durable: events before it are in every rollup."""
+        return min((await self._positions()).values())
+
+    async def check(self, end: int) -> list[str]:
+        """Problems, as sentences. Reads all of the built-in rollups.
+
+        Args:
+            end: the log's `next_seq`.
+        """
+        async with self._alone([HOURLY_EVENTS.name, DAILY_METRICS.name]):
+            at = await self._positions()
+            problems = [
+                f"rollup {name} has taken in {position} events, but the log ends at {end}"
+                for name, position in at.items()
+                if position > end
+            ]
+            for name, measure in ((HOURLY_EVENTS.name, "count"), (DAILY_METRICS.name, "events")):
+                total = sum((await self.table(name)).column(measure).to_pylist())
+                if total != at[name]:
+                    problems.append(f"rollup {name} holds {total} events, its checkpoint is {at[name]}")
+        return problems
+
+    # The parts
+
+    def _fold(self, name: str) -> Fold:
+        try:
+            return self._folds[name]
+        except KeyError:
+            raise InvalidRollup(f"there is no rollup {name!r}", hint=f"There are {', '.join(self._folds)}") from None
+
+    def _number(self, name: str) -> int:
+        self._assert_open()
+        return self._numbers[name]
+
+    def _assert_open(self) -> None:
+        if not self._open:
+            raise ObjectClosed("the rollups are not open")
+
+    async def _positions(self) -> dict[str, int]:
+        # Asked each time: after a commit whose answer was lost, only the file knows.
+        self._assert_open()
+        stored = await self._storage.checkpoints()
+        return {name: stored.get(fold.consumer, 0) for name, fold in self._folds.items()}
+
+    @asynccontextmanager
+    async def _alone(self, names: Iterable[str]) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            for name in sorted(names):  # sorted: two calls cannot wait for each other
+                await stack.enter_async_context(self._locks[name])
+            yield
+
+    def _gap(self, start: int, end: int) -> LogBehind:
+        return LogBehind(f"events {start} to {end} did not all come", path=self._storage.path, offset=start)
+
+    async def _in_thread(self, function: Callable[..., T], *args: Any) -> T:
+        if self._executor is None:
+            name = self._storage.path.parent.name
+            self._executor = ThreadPoolExecutor(1, thread_name_prefix=f"lakebed-rollup-{name}")
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._executor, functools.partial(function, *args))
+
+
+def _distinct_names(rollups: Sequence[Rollup]) -> Sequence[Rollup]:
+    seen: dict[str, Rollup] = {}
+    for rollup in rollups:
+        if seen.setdefault(rollup.name.lower(), rollup) is not rollup:
+            raise InvalidRollup(f"two rollups are named {rollup.name}", hint="Case makes no difference")
+    return rollups
+
+
+def _range(start_us: int | None, end_us: int | None) -> tuple[int, int]:
+    return _ALWAYS[0] if start_us is None else start_us, _ALWAYS[1] if end_us is None else end_us
+
+
+def _looked_up(ids: Mapping[str, int], found: Iterable[Partial]) -> tuple[dict[str, int], list[str]]:
+    texts: set[str] = set()
+    for partial in found:
+        for column in partial.columns:
+            if isinstance(column, Texts):
+                texts.update(column.distinct)
+    known = {text: ids[text] for text in texts if text in ids}
+    return known, [text for text in texts if text not in known]
+
+
+def _unions(
+    fold: Fold, measure: str, rows: Sequence[tuple[int, bytes]], windows: Sequence[tuple[int, int]]
+) -> list[int]:
+    from pyroaring import BitMap  # noqa: PLC0415 - only objects that answer questions pay for it
+
+    bitmaps = [(bucket, fold.sketch(measure, sketches)) for bucket, sketches in rows]
+    found = [[bitmap for bucket, bitmap in bitmaps if start <= bucket < end] for start, end in windows]
+    return [len(BitMap.union(*chosen)) if chosen else 0 for chosen in found]

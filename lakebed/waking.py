@@ -1,0 +1,71 @@
+"""Which sleeping objects have a schedule that is due. Pure questions; the namespace acts on them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Container, Iterable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from lakebed.errors import LakebedError
+from lakebed.nameplate import FILE_NAME, Nameplate
+from lakebed.ownership import LOCK_NAME
+from lakebed.schedule import schedules_of
+
+__all__ = ["Sleeper", "latest_due", "names_in", "next_due", "sleepers"]
+
+
+class Sleeper(msgspec.Struct, frozen=True):
+    """An object that is not awake here: its name, the class it was opened as, and since when it has slept."""
+
+    name: str
+    kind: str
+    since_us: int
+
+
+def names_in(root: Path) -> list[str]:
+    """The objects under `root`, sorted: the directories with a nameplate. Blocks."""
+    try:
+        with os.scandir(root) as entries:
+            return sorted(entry.name for entry in entries if (Path(entry.path) / FILE_NAME).exists())
+    except FileNotFoundError:
+        return []
+
+
+def sleepers(root: Path, awake: Container[str]) -> tuple[list[Sleeper], list[LakebedError]]:
+    """The objects under `root` that are not `awake`, and what keeps others from being read. Blocks."""
+    found: list[Sleeper] = []
+    unreadable: list[LakebedError] = []
+    for name in names_in(root):
+        if name in awake:
+            continue
+        try:
+            plate = Nameplate.read(root / name)
+            since_ns = (root / name / LOCK_NAME).stat().st_mtime_ns
+        except FileNotFoundError:  # deleted meanwhile, or copied without its lock: its first call makes one
+            continue
+        except LakebedError as error:
+            unreadable.append(error)
+            continue
+        if plate is not None:
+            found.append(Sleeper(name, plate.kind, since_ns // 1000))
+    return found, unreadable
+
+
+def latest_due(kind: type[Any], now_us: int, timezone: str) -> int | None:
+    """When a schedule of `kind` was last due, at `now_us` or before. None if it has no schedule."""
+    return max(
+        (due for schedule in _schedules(kind) if (due := schedule.latest_due(now_us, timezone)) is not None),
+        default=None,
+    )
+
+
+def next_due(kinds: Iterable[type[Any]], now_us: int, timezone: str) -> int | None:
+    """When a schedule of one of `kinds` is due next, after `now_us`. None if they have no schedule."""
+    return min((schedule.next_after(now_us, timezone) for kind in kinds for schedule in _schedules(kind)), default=None)
+
+
+def _schedules(kind: type[Any]) -> Iterable[Any]:
+    return schedules_of(kind)
