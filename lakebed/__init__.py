@@ -1,8 +1,94 @@
 """Lakebed: product analytics that you import.
 
 Events settle through four tiers; every answer is exact, survives a crash, and says which tiers it came from.
+`docs/reading-the-source.md` says where to begin.
 """
 
 from __future__ import annotations
 
 from lakebed.analytics import Analytics
+from lakebed.blocking import connect
+from lakebed.checkup import Problem
+from lakebed.clock import Clock, ManualClock, SystemClock
+from lakebed.disk import Disk
+from lakebed.errors import (
+    ArchiveConflict,
+    ArchiveUnavailable,
+    Backpressure,
+    DiskFull,
+    FormatTooNew,
+    InvalidAsOf,
+    InvalidEvent,
+    InvalidName,
+    InvalidRollup,
+    InvalidSchedule,
+    InvalidSettings,
+    LakebedError,
+    LogBehind,
+    LogCorrupted,
+    LogUnavailable,
+    NotReachable,
+    ObjectClosed,
+    ObjectLocked,
+    PromotionConflict,
+    QueryError,
+    QueryRefused,
+    QueryTimeout,
+    QueryTooLarge,
+    SnapshotExpired,
+    StorageUnavailable,
+    WrongObject,
+)
+from lakebed.events import Event, Receipt
+from lakebed.objects import DurableObject, Namespace
+from lakebed.query.result import Result, Row
+from lakebed.query.stats import Stats
+from lakebed.rollups.rollup import Rollup
+from lakebed.schedule import every
+from lakebed.settings import Settings
+
+__all__ = [
+    "Analytics",
+    "ArchiveConflict",
+    "ArchiveUnavailable",
+    "Backpressure",
+    "Clock",
+    "Disk",
+    "DiskFull",
+    "DurableObject",
+    "Event",
+    "FormatTooNew",
+    "InvalidAsOf",
+    "InvalidEvent",
+    "InvalidName",
+    "InvalidRollup",
+    "InvalidSchedule",
+    "InvalidSettings",
+    "LakebedError",
+    "LogBehind",
+    "LogCorrupted",
+    "LogUnavailable",
+    "ManualClock",
+    "Namespace",
+    "NotReachable",
+    "ObjectClosed",
+    "ObjectLocked",
+    "Problem",
+    "PromotionConflict",
+    "QueryError",
+    "QueryRefused",
+    "QueryTimeout",
+    "QueryTooLarge",
+    "Receipt",
+    "Result",
+    "Rollup",
+    "Row",
+    "Settings",
+    "SnapshotExpired",
+    "Stats",
+    "StorageUnavailable",
+    "SystemClock",
+    "WrongObject",
+    "connect",
+    "every",
+]

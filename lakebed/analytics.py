@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from typing import Any
 
@@ -15,7 +15,7 @@ from lakebed.intake import Ack
 from lakebed.maintenance import Archived, RolledUp
 from lakebed.objects import DurableObject
 from lakebed.query.result import Result
-from lakebed.query.stats import Stats, collect
+from lakebed.query.stats import Stats
 from lakebed.schedule import every
 from lakebed.scheduler import JobRun
 from lakebed.tiers.archived import Compaction, Expiry, Garbage, Snapshot
@@ -24,6 +24,7 @@ from lakebed.tiers.counters import Counters
 __all__ = ["Analytics"]
 
 Moment = datetime | date | str
+Instant = datetime | str
 Properties = Mapping[str, Any] | None
 
 
@@ -56,7 +57,7 @@ class Analytics(DurableObject):
     async def _close(self) -> None:
         tiers, self._tiers = self._tiers, None
         if tiers is not None:
-            await disassemble(tiers, self.on_error)
+            await disassemble(tiers)
 
     @property
     def _up(self) -> Tiers:
@@ -154,22 +155,37 @@ class Analytics(DurableObject):
 
     def stats(self) -> Stats:
         """Events in the last minute and hour, who is active now, totals. Answered from memory."""
-        return collect(self._up.counters, self._up.books())
+        return self._up.stats()
 
     async def dau(
-        self, days: int = 7, *, start: Moment | None = None, end: Moment | None = None, as_of: Moment | None = None
+        self,
+        days: int = 7,
+        *,
+        start: Moment | None = None,
+        end: Moment | None = None,
+        as_of: Instant | None = None,
     ) -> Result:
         """Daily actives: rows `date, dau, events` of whole UTC days, inclusive; the last `days` unless said."""
         return await self._up.metrics.dau(days, start=start, end=end, as_of=as_of)
 
     async def wau(
-        self, days: int = 7, *, start: Moment | None = None, end: Moment | None = None, as_of: Moment | None = None
+        self,
+        days: int = 7,
+        *,
+        start: Moment | None = None,
+        end: Moment | None = None,
+        as_of: Instant | None = None,
     ) -> Result:
         """Weekly actives: rows `date, wau, events`, each of the seven days that end there."""
         return await self._up.metrics.wau(days, start=start, end=end, as_of=as_of)
 
     async def mau(
-        self, days: int = 7, *, start: Moment | None = None, end: Moment | None = None, as_of: Moment | None = None
+        self,
+        days: int = 7,
+        *,
+        start: Moment | None = None,
+        end: Moment | None = None,
+        as_of: Instant | None = None,
     ) -> Result:
         """Monthly actives: rows `date, mau, events`, each of the thirty days that end there."""
         return await self._up.metrics.mau(days, start=start, end=end, as_of=as_of)
@@ -184,7 +200,7 @@ class Analytics(DurableObject):
         by: str | Sequence[str] | None = None,
         measure: str = "count",
         where: str | None = None,
-        as_of: Moment | None = None,
+        as_of: Instant | None = None,
     ) -> Result:
         """Rows `time, value` and the `by` columns over `[start, end)`."""
         return await self._up.metrics.timeseries(
@@ -196,7 +212,7 @@ class Analytics(DurableObject):
         sql: str,
         params: Sequence[Any] | Mapping[str, Any] | None = None,
         *,
-        as_of: Moment | None = None,
+        as_of: Instant | None = None,
         snapshot: int | str | None = None,
         limit: int | None = None,
         timeout: float | None = None,  # noqa: ASYNC109 - it stops DuckDB, which asyncio.timeout cannot
@@ -213,9 +229,7 @@ class Analytics(DurableObject):
         Raises:
             QueryRefused, QueryTimeout, QueryTooLarge, QueryError, InvalidAsOf, SnapshotExpired.
         """
-        return await self._up.queries.run(
-            sql, params, as_of=as_of, snapshot=snapshot, limit=limit, timeout=timeout
-        )
+        return await self._up.queries.run(sql, params, as_of=as_of, snapshot=snapshot, limit=limit, timeout=timeout)
 
     # The scheduled work, on demand
 

@@ -15,11 +15,11 @@ from lakebed.intake import Intake
 from lakebed.live import Live, replay
 from lakebed.maintenance import ARCHIVED, TOTALS, Maintenance
 from lakebed.objects import DurableObject
-from lakebed.promotions import Promotion, as_promotions
+from lakebed.promotions import BUILT_IN, Promotion, as_promotions
 from lakebed.query.history import History
 from lakebed.query.metrics import Metrics
 from lakebed.query.sql import Queries
-from lakebed.query.stats import Books
+from lakebed.query.stats import Stats, stats
 from lakebed.rollups.rollup import Rollup
 from lakebed.rollups.rollups import Rollups
 from lakebed.schedule import schedules_of
@@ -54,14 +54,16 @@ class Tiers:
     opened_at_seq: int = 0
     ready: bool = False
 
-    def books(self) -> Books:
+    def stats(self) -> Stats:
         """What was taken since this opening, and where log and archive stand."""
-        return Books(
+        return stats(
+            self.counters,
             received=self.intake.received,
             stored=self.pipeline.next_seq - self.opened_at_seq,
             duplicate=self.pipeline.duplicates,
             rejected=self.intake.rejected,
             next_seq=self.pipeline.next_seq,
+            watermark=self.maintenance.watermark,
         )
 
 
@@ -76,9 +78,7 @@ def rollups_of(kind: type) -> list[Rollup]:
     return list(found.values())
 
 
-async def assemble(
-    tiers: Tiers, owner: DurableObject, promote: Mapping[str, type], rollups: Sequence[Rollup]
-) -> None:
+async def assemble(tiers: Tiers, owner: DurableObject, promote: Mapping[str, type], rollups: Sequence[Rollup]) -> None:
     """Open every part. If it raises, `disassemble` closes those that were opened.
 
     Raises:
@@ -137,8 +137,16 @@ async def assemble(
         tables=rollup_tables,
         rollups=[rollup.name for rollup in rollups],
     )
-    tiers.metrics = Metrics(tiers.queries, tiers.rollups, owner.clock, tiers.maintenance.catch_up)
+    tiers.metrics = Metrics(
+        tiers.queries,
+        tiers.rollups,
+        tiers.maintenance.catch_up,
+        promotions=promotions,
+        clock=owner.clock,
+        max_rows=settings.query_max_rows,
+    )
     tiers.intake = Intake(tiers.pipeline, owner.clock, owner.on_error)
+    tiers.maintenance.watermark = await tiers.storage.get(ARCHIVED, 0)
     await _restore_counters(tiers, owner)
     tiers.scheduler = await _scheduler(tiers, owner)
     tiers.ready = True
@@ -187,7 +195,7 @@ async def _scheduler(tiers: Tiers, owner: DurableObject) -> Scheduler:
     return Scheduler(owner.clock, owner.settings.schedule_timezone, jobs, last_runs, record)
 
 
-async def disassemble(tiers: Tiers, on_error: Callable[[BaseException], None] | None) -> None:
+async def disassemble(tiers: Tiers) -> None:
     """Close every part that was opened, newest first; each is closed whatever happens to the others."""
     failures: list[BaseException] = []
     for close in _closings(tiers):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 if TYPE_CHECKING:
-    from lakebed.analytics import Tiers
+    from lakebed.assembly import Tiers
 
 __all__ = ["Problem", "check_up"]
 
@@ -39,8 +39,8 @@ async def check_up(tiers: Tiers) -> list[Problem]:
     watermark, start = await tiers.archive.watermark() if tiers.archive.exists() else 0, tiers.pipeline.start_seq
     if not watermark >= start:
         problems.append(Problem("archive", f"events {watermark} to {start} are in neither log nor archive"))
-    if watermark > tiers.pipeline.next_seq:
-        problems.append(Problem("archive", f"its watermark {watermark} lies past the log's end {tiers.pipeline.next_seq}"))
+    if watermark > (end := tiers.pipeline.next_seq):
+        problems.append(Problem("archive", f"its watermark {watermark} lies past the log's end {end}"))
     problems += [
         Problem("schedule", f"{job} failed: {error}") for job, error in (await tiers.storage.failing_jobs()).items()
     ]
@@ -52,7 +52,7 @@ def _at(where: str, messages: Iterable[str]) -> list[Problem]:
 
 
 def _books(tiers: Tiers) -> list[Problem]:
-    """received = stored + duplicate + rejected, for what this opening took."""
+    """Received = stored + duplicate + rejected, for what this opening took."""
     intake, pipeline = tiers.intake, tiers.pipeline
     stored = pipeline.next_seq - tiers.opened_at_seq
     if intake.received == stored + pipeline.duplicates + intake.rejected:

@@ -66,8 +66,8 @@ def from_call(kind: str, properties: Any, context: Any = None, timestamp: Any = 
     elif timestamp is not None and (isinstance(timestamp, bool) or not isinstance(timestamp, (str, int, float))):
         raise InvalidEvent(f"timestamp must be a time, text or a number, not {type(timestamp).__name__}")
     objects = "traits" if kind in ("identify", "group") else "properties"
-    encoded = {objects: encode_object(objects, properties), "context": encode_object("context", context)}
-    return Event(type=kind, source="python", timestamp=timestamp, **fields, **encoded)
+    fields[objects] = encode_object(objects, properties)
+    return Event(type=kind, source="python", timestamp=timestamp, context=encode_object("context", context), **fields)
 
 
 def _check_text(name: str, value: Any) -> None:
@@ -94,27 +94,24 @@ def decode_batch(body: bytes, now_us: int, *, source: str | None = None) -> list
         InvalidEvent: when the whole body is unreadable; nothing of it was taken.
     """
     text = body.strip()
-    envelope = _Envelope(batch=Raw(text))
-    if text[:1] == b"{":
-        lines = text.splitlines()
-        if _HAS_BATCH.match(text) and (found := _read_envelope(text)) is not None:
-            envelope = found
-        elif len(lines) > 1 and _is_json(lines[0]):
-            return [_admitted(_decode_item(line), envelope, now_us, source) for line in lines if line.strip()]
-        else:
-            envelope = _Envelope(batch=Raw(b"[" + text + b"]"))
-    return [_admitted(item, envelope, now_us, source) for item in _decode_array(bytes(envelope.batch))]
+    envelope = _read_envelope(text) if _HAS_BATCH.match(text) else None
+    if envelope is not None:
+        items = _decode_array(bytes(envelope.batch))
+    elif text[:1] != b"[" and _is_lines(lines := text.splitlines()):
+        items = [_decode_item(line) for line in lines if line.strip()]
+    else:
+        items = _decode_array(b"[" + text + b"]" if text[:1] == b"{" else text)
+    return _admit_all(items, envelope or _Envelope(batch=Raw(b"[]")), now_us, source)
 
 
 def decode_mappings(items: Iterable[Any], now_us: int, *, source: str | None = None) -> list[Event | Rejected]:
     """Admit Python mappings (Segment's names, or ours in snake_case) and `Event`s, one by one."""
-    envelope = _Envelope(batch=Raw(b"[]"))
-    return [_admitted(_from_mapping(item), envelope, now_us, source) for item in items]
+    return _admit_all(map(_from_mapping, items), _Envelope(batch=Raw(b"[]")), now_us, source)
 
 
 def _from_mapping(item: Any) -> Event | Rejected:
-    if isinstance(item, Event):
-        return item
+    if isinstance(item, Event):  # a copy, checked as any other: the caller may hand the same one in again
+        item = msgspec.structs.asdict(item)
     if not isinstance(item, Mapping):  # what untyped callers may give
         return Rejected(f"an event must be a mapping, not {type(item).__name__}")
     try:
@@ -130,19 +127,35 @@ def _wire_name(key: str) -> str:
 _WIRE_NAMES = dict(zip(Event.__struct_fields__, Event.__struct_encode_fields__, strict=True))
 
 
-def _is_json(text: bytes) -> bool:
-    try:
-        _any.decode(text)
-    except _UNREADABLE:
+def _is_lines(lines: list[bytes]) -> bool:
+    """Whether a body is NDJSON rather than one object over several lines, however bad single lines are."""
+    filled = [line for line in map(bytes.lstrip, lines) if line]
+    if len(filled) < 2:  # noqa: PLR2004 - one line is one object
         return False
-    return True
+    if filled[0][:1] != b"{":
+        return any(line[:1] == b"{" for line in filled)
+    return _split(filled[0]) is not None or all(line[:1] == b"{" for line in filled)
 
 
 def _read_envelope(text: bytes) -> _Envelope | None:
     try:
         return msgspec.json.decode(text, type=_Envelope)
     except _UNREADABLE:
+        pass  # one bad item must not spoil the others: the envelope is taken apart
+    found = (_MEMBER.match(member) for member in _split(text) or [])
+    members = {member[1]: member[2] for member in found if member is not None}
+    if b"batch" not in members:
         return None
+    rest = b",".join(b'"%s":%s' % (name, members[name]) for name in (b"sentAt", b"context") if name in members)
+    try:
+        envelope = msgspec.json.decode(b'{"batch":[]%s}' % (rest and b"," + rest), type=_Envelope)
+    except _UNREADABLE as error:
+        raise InvalidEvent(f"what the batch says of all its events cannot be read: {error}") from None
+    envelope.batch = Raw(members[b"batch"])
+    return envelope
+
+
+_MEMBER = re.compile(rb'\s*"([^"\\]*)"\s*:\s*(.*)', re.DOTALL)
 
 
 def _decode_array(text: bytes) -> list[Event | Rejected]:
@@ -151,13 +164,17 @@ def _decode_array(text: bytes) -> list[Event | Rejected]:
         _any.decode(text)
         return list(_events.decode(text))
     except _UNREADABLE:
-        return [_decode_item(item) for item in _split(text)]
+        items = _split(text) if text[:1] == b"[" else None
+        if items is None:
+            reason = "the body is not a JSON array of events: it is cut short or not balanced"
+            raise InvalidEvent(reason) from None
+        return [_decode_item(item) for item in items]
 
 
-def _split(text: bytes) -> list[bytes]:
-    """The items of a JSON array, told apart by brackets and strings alone, so that one bad item spoils no other.
+def _split(text: bytes) -> list[bytes] | None:
+    """The items of a JSON array, or the members of an object. None where its brackets do not balance, or end early.
 
-    `list[Raw]` was rejected: it refuses the whole array for one lone surrogate or one deep item.
+    They are told apart by brackets and strings alone, so that one bad item spoils no other. `list[Raw]` was rejected: it refuses the whole array for one lone surrogate or one deep item.
     """
     depth, items, start = 0, [], 0
     for token in _TOKEN.finditer(text):
@@ -172,8 +189,8 @@ def _split(text: bytes) -> list[bytes]:
             start = token.end()
         if depth == 0:
             break
-    if depth or text[:1] != b"[" or text[start:].strip():
-        raise InvalidEvent("the body is not a JSON array of events: it is cut short or not balanced")
+    if depth or text[:1] not in (b"[", b"{") or text[start:].strip():
+        return None
     return items if items != [b""] else []
 
 
@@ -211,24 +228,46 @@ def _message_id(text: bytes) -> str | None:
         return None
 
 
-def _admitted(item: Event | Rejected, envelope: _Envelope, now_us: int, source: str | None) -> Event | Rejected:
-    if isinstance(item, Rejected):
-        return item
+def _admit_all(
+    items: Iterable[Event | Rejected], envelope: _Envelope, now_us: int, source: str | None
+) -> list[Event | Rejected]:
+    context = bytes(envelope.context)
+    try:
+        shared = _read_context(context) if len(context) > len(b"{}") else {}
+    except InvalidEvent as error:
+        return [item if isinstance(item, Rejected) else Rejected(error.reason, item.message_id) for item in items]
+    return [
+        item if isinstance(item, Rejected) else _admitted(item, envelope.sent_at, shared, now_us, source)
+        for item in items
+    ]
+
+
+def _admitted(
+    item: Event, sent_at: str | float | None, context: dict[str, Any], now_us: int, source: str | None
+) -> Event | Rejected:
     if item.sent_at is None:
-        item.sent_at = envelope.sent_at
+        item.sent_at = sent_at
     if item.source is None:
         item.source = source
     try:
-        if len(bytes(envelope.context)) > len(b"{}"):
-            item.context = _merged(bytes(envelope.context), bytes(item.context))
+        if context:
+            item.context = Raw(msgspec.json.encode(context | _read_context(bytes(item.context))))
         admit(item, now_us)
     except InvalidEvent as error:
         return Rejected(error.reason, item.message_id)
     return item
 
 
-def _merged(shared: bytes, own: bytes) -> Raw:
-    below, above = _any.decode(shared), _any.decode(own) if own not in (b"", b"null") else {}
-    if not isinstance(below, dict) or not isinstance(above, dict):
+def _read_context(raw: bytes) -> dict[str, Any]:
+    if len(raw) > MAX_EVENT_BYTES:
+        raise InvalidEvent(f"context has {len(raw)} bytes, the limit of an event is {MAX_EVENT_BYTES}")
+    try:
+        raw.decode()
+        found = _any.decode(raw or b"null")
+    except _UNREADABLE as error:
+        raise InvalidEvent(f"context cannot be read: {error}") from None
+    if found is None:
+        return {}
+    if not isinstance(found, dict):
         raise InvalidEvent("context must be a JSON object")
-    return Raw(msgspec.json.encode(below | above))
+    return found

@@ -124,7 +124,7 @@ def admit(event: Event, now_us: int) -> None:
     """Validate `event` and bring it, in place, to the form that the log stores.
 
     Args:
-        event: its texts must be valid Unicode, its raw fields valid JSON (`decoding` and `encode_object` see to that).
+        event: its raw fields must be valid JSON (`decoding` and `encode_object` see to that). Admit it once only.
         now_us: when it was received, microseconds.
 
     Raises:
@@ -146,7 +146,12 @@ def admit(event: Event, now_us: int) -> None:
     event.anonymous_id = _settle_id("anonymous_id", event.anonymous_id)
     event.group_id = _settle_id("group_id", event.group_id)
     event.session_id = _settle_id("session_id", event.session_id)
+    event.source = _settle_id("source", event.source)
+    if name is not None and not name.isascii():
+        _check_text("event name", name)
     message_id = event.message_id
+    if message_id is not None and not message_id.isascii():
+        _check_text("message_id", message_id)
     if message_id is not None and not 0 < len(message_id) <= MAX_MESSAGE_ID:
         raise InvalidEvent(f"message_id has {len(message_id)} characters, it must have 1 to {MAX_MESSAGE_ID}")
     event.timestamp = _settle_time(event, now_us)
@@ -159,7 +164,16 @@ def _settle_id(field: str, value: str | int | None) -> str | None:
     text = value if isinstance(value, str) else str(value)
     if not 0 < len(text) <= MAX_ID:
         raise InvalidEvent(f"{field} has {len(text)} characters, it must have 1 to {MAX_ID}")
+    if not text.isascii():
+        _check_text(field, text)
     return text
+
+
+def _check_text(field: str, text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidEvent(f"{field} is not valid Unicode: {error.reason} at character {error.start}") from None
 
 
 def _settle_kind(event: Event, kind: str) -> None:
@@ -167,6 +181,7 @@ def _settle_kind(event: Event, kind: str) -> None:
     if kind in ("page", "screen"):
         event.event = event.name if event.name is not None else event.event
         if event.category is not None:
+            _check_text("category", event.category)
             _add_property(event, "category", event.category)
     elif kind == "identify":
         if event.user_id is None and event.anonymous_id is None:

@@ -67,6 +67,7 @@ class Maintenance:
         self._rollups = rollups
         self._history = history
         self._live = live
+        self.watermark = 0  # of the archive, as far as this object has seen it
         self._archiving = asyncio.Lock()
         self._relief: asyncio.Task[Archived] | None = None
 
@@ -110,8 +111,9 @@ class Maintenance:
                 commits += await self._archive.append(pa.concat_tables(tables), at, stop)
                 at = stop
             watermark = await self._archive.watermark()
-            if watermark:
+            if watermark > self.watermark:
                 await self._storage.put(ARCHIVED, watermark)
+                self.watermark = watermark
         return Archived(rows=max(0, end - start), commits=commits, watermark=watermark, pruned=await self.prune())
 
     def _boundary(self, older_than: timedelta | datetime | float | None) -> int:
@@ -129,8 +131,8 @@ class Maintenance:
     async def prune(self) -> int:
         """Delete log files that every consumer's durable checkpoint has passed and whose retention is over."""
         totals = await self._storage.get(TOTALS, {"seq": 0})
-        archived = await self._storage.get(ARCHIVED, 0)  # written after the archive verified its commit
-        return await self._pipeline.prune(min(totals["seq"], archived, await self._rollups.checkpoint()))
+        # `watermark` is set after the archive verified its commit, so nothing goes that is not in it.
+        return await self._pipeline.prune(min(totals["seq"], self.watermark, await self._rollups.checkpoint()))
 
     def relieve(self) -> None:
         """Start archiving when the sealed log has passed its limit. Called after each commit, so it must be cheap."""

@@ -150,7 +150,7 @@ class DurableObject:
                 name=self.name,
             )
 
-    async def run_due(self) -> None:
+    async def run_due(self) -> object:
         """Run what the schedules of this object owe by now, and return when it is done. For subclasses."""
 
     async def _open(self) -> None:

@@ -30,8 +30,8 @@ _US = 1_000_000
 # Farther than any week and any leap over the date line.
 _SEARCH_DAYS = 10
 
-_TIME = re.compile(r"(\d{1,2})(?::(\d\d))? ?(am|pm)|(\d{1,2}):(\d\d)")
-_SHORTCUT = re.compile(r"at(\d{1,2}(?:am|pm)|noon|midnight)")
+_TIME = re.compile(r"(\d{1,2})(?::(\d\d))? ?(am|pm)|(\d{1,2}):(\d\d)", re.ASCII)
+_SHORTCUT = re.compile(r"at(\d{1,2}(?:am|pm)|noon|midnight)", re.ASCII)
 _WORDS = {"midnight": 0, "noon": 12 * 60}
 _TIMES = 'Times are read like "3am", "9:30am", "17:00", "noon" and "midnight"'
 _UNDERSTOOD = (
@@ -243,6 +243,8 @@ def zone(name: str) -> ZoneInfo:
 
 
 def _attached(member: Any) -> Sequence[Schedule]:
+    if isinstance(member, (staticmethod, classmethod)):
+        return vars(member).get(_ATTRIBUTE, ()) or _attached(member.__func__)
     attributes = getattr(member, "__dict__", {})
     return attributes.get(_ATTRIBUTE, ()) if callable(member) and not isinstance(member, type) else ()
 

@@ -31,16 +31,14 @@ def instant_us(value: datetime | date | str) -> int:
         raise ValueError(f"{value[:40]!r} is not an ISO 8601 time") from None
 
 
-def parse_as_of(as_of: datetime | str | None, now_us: int) -> int | None:
-    """Microseconds of `as_of`; None means now, without a cut.
+def parse_as_of(as_of: datetime | date | str | None, now_us: int) -> int | None:
+    """Microseconds of `as_of` (a date is its midnight UTC); None means now, without a cut.
 
     Raises:
         InvalidAsOf: when it cannot be read, or lies after `now_us`: that answer could still change.
     """
     if as_of is None:
         return None
-    if not isinstance(as_of, (datetime, str)):
-        raise InvalidAsOf(f"as_of={as_of!r} is no time", hint=_HINT, value=as_of)
     try:
         us = instant_us(as_of)
     except (ValueError, OverflowError) as error:

@@ -3,32 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import UTC, date, datetime, timedelta
-from typing import Any, Protocol
+from datetime import date, datetime, timedelta
+from typing import Protocol
 
-import msgspec
 import pyarrow as pa
 
 from lakebed.clock import Clock, from_us
 from lakebed.errors import QueryRefused, QueryTooLarge
-from lakebed.promotions import Promotion, quoted
+from lakebed.promotions import Promotion
 from lakebed.query.asof import instant_us, parse_as_of
 from lakebed.query.bounds import Bounds
-from lakebed.query.measure import Measure, column_sql
+from lakebed.query.measure import Measure
 from lakebed.query.result import Result
-from lakebed.query.router import Coverage, Slice, plan
+from lakebed.query.series import HOURLY, RAW, ROLLED, Series
 from lakebed.query.sql import Queries
 
 __all__ = ["Metrics", "RollupTables"]
 
 Time = datetime | date | str
 _DAY_US = 86_400_000_000
-_HOUR_US = 3_600_000_000
-_GRAINS = ("minute", "hour", "day", "week", "month")
 _OVERFLOW = "(other)"  # stands for the event names beyond rollup_max_groups
-_HOURLY = "hourly_events"
 _DAILY = "daily_metrics"
-_RAW = "raw"
 
 _ACTIVE = """
 WITH daily AS (
@@ -50,25 +45,6 @@ class RollupTables(Protocol):
     async def distinct(self, name: str, measure: str, windows: Sequence[tuple[int, int]]) -> list[int]:
         """How many distinct values there were in each window."""
         ...
-
-
-class _Series(msgspec.Struct, frozen=True):
-    """A time series that is asked for."""
-
-    event: str | None
-    start_us: int
-    end_us: int
-    grain: str
-    by: tuple[str, ...]
-    measure: Measure
-    where: str | None
-    as_of_us: int | None
-
-    @property
-    def has_rollup(self) -> bool:
-        """Whether `hourly_events` answers it, but for the edges."""
-        plain = self.where is None and self.as_of_us is None and self.measure.sql == "count(*)"
-        return plain and self.grain != "minute" and self.by in ((), ("event",))
 
 
 class Metrics:
@@ -101,7 +77,7 @@ class Metrics:
         self._max_rows = max_rows
 
     async def dau(
-        self, days: int = 7, *, start: Time | None = None, end: Time | None = None, as_of: datetime | str | None = None
+        self, days: int = 7, *, start: Time | None = None, end: Time | None = None, as_of: Time | None = None
     ) -> Result:
         """Rows `date, dau, events`: people and events of each day (UTC), `start` and `end` both included.
 
@@ -118,13 +94,13 @@ class Metrics:
         return await self._active("dau", 1, days, start, end, as_of)
 
     async def wau(
-        self, days: int = 7, *, start: Time | None = None, end: Time | None = None, as_of: datetime | str | None = None
+        self, days: int = 7, *, start: Time | None = None, end: Time | None = None, as_of: Time | None = None
     ) -> Result:
         """Rows `date, wau, events`: people and events of the 7 days that end with `date`. Otherwise like `dau`."""
         return await self._active("wau", 7, days, start, end, as_of)
 
     async def mau(
-        self, days: int = 7, *, start: Time | None = None, end: Time | None = None, as_of: datetime | str | None = None
+        self, days: int = 7, *, start: Time | None = None, end: Time | None = None, as_of: Time | None = None
     ) -> Result:
         """Rows `date, mau, events`: people and events of the 30 days that end with `date`. Otherwise like `dau`."""
         return await self._active("mau", 30, days, start, end, as_of)
@@ -136,7 +112,7 @@ class Metrics:
         days: int,
         start: Time | None,
         end: Time | None,
-        as_of: datetime | str | None,
+        as_of: Time | None,
     ) -> Result:
         now_us = self._clock.now_us()
         as_of_us = parse_as_of(as_of, now_us)
@@ -203,7 +179,7 @@ class Metrics:
         by: str | Sequence[str] | None = None,
         measure: str = "count",
         where: str | None = None,
-        as_of: datetime | str | None = None,
+        as_of: Time | None = None,
     ) -> Result:
         """Rows `time, value` and the columns of `by`, ordered by them, for the events in `[start, end)`.
 
@@ -226,79 +202,51 @@ class Metrics:
             QueryTooLarge: when there would be more than `query_max_rows` rows.
             InvalidAsOf: when `as_of` cannot be read or lies in the future.
         """
-        series = _Series(
+        started = self._clock.monotonic()
+        series = Series.of(
             event=event,
-            start_us=_instant("start", start),
-            end_us=_instant("end", end),
-            grain=_grain(grain),
-            by=_dimensions(by),
+            start=start,
+            end=end,
+            grain=grain,
+            by=by,
             measure=Measure.parse(measure, self._promotions),
             where=where,
             as_of_us=parse_as_of(as_of, self._clock.now_us()),
+            promotions=self._promotions,
         )
-        if series.start_us > series.end_us:
-            raise QueryRefused(f"start {start} lies after end {end}", hint="end is excluded, start is not")
-        if where is not None:
-            await self._queries.check_expression(where)
+        self._check_size(series.least_rows)
+        # A table in `where` may need other times than the series.
+        open_ended = where is not None and bool((await self._queries.check_expression(where)).tables)
         rolled = await self._hours(series) if series.has_rollup else None
-        coverages = [Coverage("L2", grain_us=_HOUR_US), Coverage(_RAW)] if rolled is not None else [Coverage(_RAW)]
-        slices = plan(series.start_us, series.end_us, coverages)
-        raw = [piece for piece in slices if piece.tier == _RAW]
-        result = await self._queries.ask(
-            self._series_sql(series, slices),
-            _series_params(series, raw),
+        slices = series.slices(rolled=rolled is not None)
+        raw = [Bounds(piece.start_us, piece.end_us - 1) for piece in slices if piece.tier == RAW]
+        return await self._queries.ask(
+            series.sql(slices),
+            series.params(slices),
             as_of_us=series.as_of_us,
-            tables={} if rolled is None or len(raw) == len(slices) else {_HOURLY: rolled},
-            bounds=[Bounds(piece.start_us, piece.end_us - 1) for piece in raw],
+            tables=None if rolled is None else {HOURLY: rolled},
+            bounds=None if open_ended else raw,
+            started=started,
         )
-        return result
 
-    async def _hours(self, series: _Series) -> pa.Table | None:
-        """The whole hours of `hourly_events` within the series; None where it does not tell all names apart."""
-        first_us, last_us = -(-series.start_us // _HOUR_US) * _HOUR_US, series.end_us // _HOUR_US * _HOUR_US
-        if first_us >= last_us:
+    async def _hours(self, series: Series) -> pa.Table | None:
+        """The whole hours of `hourly_events` within the series; None where there are none, or names are missing."""
+        hours = [piece for piece in series.slices(rolled=True) if piece.tier == ROLLED]
+        if not hours:
             return None
         await self._catch_up()
-        table = await self._rollups.table(_HOURLY, first_us, last_us)
+        table = await self._rollups.table(HOURLY, hours[0].start_us, hours[-1].end_us)
         if series.event is None and not series.by:
             return table
         import pyarrow.compute as pc  # noqa: PLC0415 - a quarter of what pyarrow costs to import
 
         return None if pc.any(pc.equal(table["event"], _OVERFLOW)).as_py() else table
 
-    def _series_sql(self, series: _Series, slices: Sequence[Slice]) -> str:
-        names = [quoted(name) for name in series.by]
-        selects = []
-        for at, piece in enumerate(piece for piece in slices if piece.tier == _RAW):
-            selects.append(self._raw_sql(series, at))
-        if len(selects) < len(slices):
-            dimensions = "".join(f", {name}" for name in names)
-            where = " WHERE event = $event" if series.event is not None else ""
-            selects.append(
-                f"SELECT date_trunc('{series.grain}', hour) AS time{dimensions}, sum(count) AS value "
-                f"FROM {_HOURLY}{where} GROUP BY ALL"
-            )
-        if not selects:
-            selects.append(self._raw_sql(series, 0))
-        found = selects[0]
-        if len(selects) > 1:  # only counts have several: they add up
-            columns = ", ".join(["time", *names])
-            union = " UNION ALL ".join(f"({select})" for select in selects)
-            found = f"SELECT {columns}, sum(value) AS value FROM ({union}) GROUP BY ALL"
-        if series.by or not series.measure.counts:
-            return f"SELECT time, value{''.join(f', {name}' for name in names)} FROM ({found}) ORDER BY ALL"
-        return (
-            f"SELECT time, CAST(coalesce(value, 0) AS BIGINT) AS value FROM (SELECT unnest(generate_series("
-            f"date_trunc('{series.grain}', $start::TIMESTAMPTZ), $last::TIMESTAMPTZ, INTERVAL 1 {series.grain})) AS time) "
-            f"LEFT JOIN ({found}) USING (time) ORDER BY time"
-        )
 
-    def _raw_sql(self, series: _Series, at: int) -> str:
-        dimensions = "".join(f", {column_sql(name, self._promotions)} AS {quoted(name)}" for name in series.by)
-        conditions = [f"timestamp >= $low{at}", f"timestamp < $high{at}"]
-        conditions += ["event = $event"] if series.event is not None else []
-        conditions += [f"(\n{series.where}\n)"] if series.where is not None else []
-        return (
-            f"SELECT date_trunc('{series.grain}', timestamp) AS time{dimensions}, {series.measure.sql} AS value "
-            f"FROM events WHERE {' AND '.join(conditions)} GROUP BY ALL"
-        )
+def _day(value: Time) -> date:
+    if isinstance(value, date) and not isinstance(value, datetime):
+        return value
+    try:
+        return from_us(instant_us(value)).date()
+    except (ValueError, OverflowError) as error:
+        raise QueryRefused(f"day: {error}", hint="Give a date, an aware datetime or ISO 8601 text") from error

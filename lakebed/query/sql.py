@@ -7,7 +7,7 @@ import threading
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -62,6 +62,7 @@ class _Question(msgspec.Struct, frozen=True):
     limit: int | None = None
     tables: Mapping[str, pa.Table] | None = None
     bounds: Sequence[Bounds] | None = None
+    started: float | None = None
 
     @property
     def is_past(self) -> bool:
@@ -145,7 +146,7 @@ class Queries:
         sql: str,
         params: Parameters | None = None,
         *,
-        as_of: datetime | str | None = None,
+        as_of: datetime | date | str | None = None,
         snapshot: int | str | None = None,
         limit: int | None = None,
         timeout: float | None = None,  # noqa: ASYNC109 - it is DuckDB that must be stopped, not the await
@@ -186,6 +187,7 @@ class Queries:
         as_of_us: int | None = None,
         tables: Mapping[str, pa.Table] | None = None,
         bounds: Sequence[Bounds] | None = None,
+        started: float | None = None,
     ) -> Result:
         """The answer to our own SQL, as `run` gives it: for metrics.
 
@@ -195,8 +197,18 @@ class Queries:
             as_of_us: microseconds; not in the future.
             tables: given instead of asked for; they may be parts of rollups.
             bounds: timestamps that matter, known better than they can be found in the SQL.
+            started: by the monotonic clock, for `elapsed_ms`, where the question began before this call.
         """
-        return await self._supervise(_Question(sql, _settled(params), as_of_us, tables=tables, bounds=bounds), None)
+        question = _Question(sql, params, as_of_us, tables=tables, bounds=bounds, started=started)
+        return await self._supervise(question, None)
+
+    async def check_expression(self, sql: str) -> Statement:
+        """Make sure that `sql` is one expression that only reads; the tables that it names.
+
+        Raises:
+            QueryRefused, QueryError: when it is not.
+        """
+        return await self._in_thread(partial(self._parse, _Job(), f"SELECT\n{sql}"))
 
     async def _supervise(self, question: _Question, timeout: float | None) -> Result:  # noqa: ASYNC109 - see run
         if self._closed:
@@ -231,7 +243,7 @@ class Queries:
             task.exception()  # of a question that nobody waits for any more, no one else asks
 
     async def _answer(self, job: _Job, question: _Question) -> Result:
-        started = self._clock.monotonic()
+        started = self._clock.monotonic() if question.started is None else question.started
         statement = await self._in_thread(partial(self._parse, job, question.sql))
         named = set(statement.tables)
         views = {name for name in named & set(_VIEWS) if name == "people" or question.is_past}

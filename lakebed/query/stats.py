@@ -10,10 +10,11 @@ __all__ = ["Stats", "stats"]
 
 
 class Stats(msgspec.Struct, frozen=True, kw_only=True):
-    """Real-time counters. The last minute and hour are by when events were received; both slide.
+    """Real-time counters. The last minute and hour go by when events were received, and slide.
 
     Attributes:
-        received: events that arrived since the object opened; always `stored + duplicate + rejected`.
+        received: events that arrived since the object opened: `stored + duplicate + rejected`, and those that wait for
+            their commit.
         last_minute: events stored in the last 60 seconds, with or without a name.
         last_hour: the same for 3,600 seconds.
         events_last_minute: the named ones, by name, most first.
@@ -39,16 +40,9 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def stats(
-    counters: Counters,
-    *,
-    received: int,
-    stored: int,
-    duplicate: int,
-    rejected: int,
-    next_seq: int,
-    watermark: int,
+    counters: Counters, *, received: int, stored: int, duplicate: int, rejected: int, next_seq: int, watermark: int
 ) -> Stats:
-    """The stats that `counters`, as tracking feeds them, hold at this moment; the other numbers are taken as given."""
+    """The stats of this moment, from the counters that tracking feeds; the other numbers are taken as given."""
     return Stats(
         received=received,
         stored=stored,

@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
-import pyarrow as pa
 
 from lakebed.clock import Clock
 from lakebed.disk import Disk
 from lakebed.engine import Engine
-from lakebed.errors import Backpressure, LogCorrupted, LogUnavailable, ObjectClosed
+from lakebed.errors import Backpressure, LogUnavailable, ObjectClosed
 from lakebed.events import Event, Receipt
 from lakebed.promotions import Promotion
 from lakebed.settings import Settings
@@ -152,8 +151,8 @@ class Pipeline:
         if self._closed:
             self._fail([_Entry(events, done)], ObjectClosed("the log is closed", hint="Open the object first"))
         elif waiting and waiting + len(events) > limit:
-            message = f"{waiting} events wait for the disk, the limit is {limit}"
-            self._fail([_Entry(events, done)], Backpressure(message, hint="Await the calls before, or send less", limit=limit))
+            message, hint = f"{waiting} events wait for the disk, the limit is {limit}", "Await earlier calls first"
+            self._fail([_Entry(events, done)], Backpressure(message, hint=hint, limit=limit))
         else:
             self._pending.append(_Entry(events, done))
             self._pending_events += len(events)
@@ -366,4 +365,3 @@ class Pipeline:
 
     def _run(self, executor: ThreadPoolExecutor, function: Callable[..., _T], *args: Any) -> asyncio.Future[_T]:
         return asyncio.get_running_loop().run_in_executor(executor, function, *args)
-

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import aiosqlite
 import msgspec
@@ -206,24 +207,23 @@ class Storage:
     async def _connect(self) -> aiosqlite.Connection:
         connection = aiosqlite.connect(self.path, isolation_level=None, timeout=_BUSY_S)
         # A storage that nobody closed must not keep the interpreter from ending: what it committed is safe anyway.
-        thread: Any = getattr(connection, "_thread", connection)  # before 0.22 the connection is the thread
-        thread.daemon = True
-        await connection
+        _thread(connection).daemon = True
         try:
+            await connection
             await migrate(connection, self.path)
             await connection.executescript(_PREPARE)
             if self._distrusted:
                 await _quick_check(connection)
                 self._distrusted = False
         except BaseException:
-            await connection.close()
+            await _closed(connection)
             raise
         return connection
 
     async def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            await connection.close()
+            await _closed(connection)
 
     async def _unavailable(self, error: sqlite3.Error) -> StorageUnavailable:
         code = getattr(error, "sqlite_errorname", None) or type(error).__name__
@@ -237,6 +237,18 @@ class Storage:
             path=self.path,
             code=code,
         )
+
+
+async def _closed(connection: aiosqlite.Connection) -> None:
+    try:
+        await connection.close()
+    finally:
+        _thread(connection).join()  # it was told to stop and has nothing left to do, so this takes microseconds
+
+
+def _thread(connection: aiosqlite.Connection) -> threading.Thread:
+    thread: Any = getattr(connection, "_thread", connection)  # before 0.22 the connection is the thread
+    return cast("threading.Thread", thread)
 
 
 async def _nothing(_: aiosqlite.Connection) -> None:

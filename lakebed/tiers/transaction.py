@@ -168,5 +168,5 @@ class Transaction:
 
 
 def _stored(value: str) -> str:
-    """A text as `identifiers` holds it: SQLite's JSON ends texts at NUL, so these are JSON themselves, told by a quote."""
+    """A text as `identifiers` holds it: SQLite's JSON ends texts at NUL, so those are JSON here, told by a quote."""
     return msgspec.json.encode(value).decode() if "\0" in value or value[:1] == '"' else value
