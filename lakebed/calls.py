@@ -52,15 +52,16 @@ class Unsent(Exception):
 class Transport(Protocol):
     """How batches reach an object."""
 
-    async def send(self, batch: Sequence[Call]) -> Sequence[Outcome]:
-        """Make the calls of `batch` and give their outcomes, one for each, in order.
+    async def send(self, batch: Sequence[Call], settle: Callable[[int, Outcome], None]) -> None:
+        """Make the calls of `batch`; `settle(n, outcome)` once for each, n from 0, when its outcome is there.
 
         Calls on the object begin in the order of the batch, and batches in the order in which they were sent. A call
-        on or with an earlier call's outcome begins when that is there; if that failed, this has the same error.
+        on or with an earlier call's outcome begins when that is there; if that failed, this has the same error. A slow
+        call need not hold up the outcomes of others; over a transport that answers once for a batch, it does.
 
         Raises:
             Unsent: nothing of the batch began.
-            Exception: any other; it is the outcome of every call.
+            Exception: any other; it is the outcome of every call that has none yet.
         """
         ...
 

@@ -174,7 +174,8 @@ def _decode_array(text: bytes) -> list[Event | Rejected]:
 def _split(text: bytes) -> list[bytes] | None:
     """The items of a JSON array, or the members of an object. None where its brackets do not balance, or end early.
 
-    They are told apart by brackets and strings alone, so that one bad item spoils no other. `list[Raw]` was rejected: it refuses the whole array for one lone surrogate or one deep item.
+    They are told apart by brackets and strings alone, so that one bad item spoils no other. `list[Raw]` was rejected:
+    it refuses the whole array for one lone surrogate or one deep item.
     """
     depth, items, start = 0, [], 0
     for token in _TOKEN.finditer(text):

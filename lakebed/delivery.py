@@ -11,7 +11,7 @@ import asyncio
 import decimal
 import functools
 import inspect
-from collections.abc import Awaitable, Hashable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from datetime import date, time, timedelta, tzinfo
 from types import ModuleType
 from typing import Any
@@ -102,9 +102,20 @@ async def begin(target: Any, batch: Sequence[Call]) -> list[Outcome | asyncio.Ta
     return outcomes
 
 
-async def finish(begun: Sequence[Outcome | asyncio.Task[Outcome]]) -> list[Outcome]:
-    """The outcomes of the calls that `begin` began, when all are there."""
-    return [await _settled(outcome) for outcome in begun]
+async def finish(
+    begun: Sequence[Outcome | asyncio.Task[Outcome]], settle: Callable[[int, Outcome], None]
+) -> None:
+    """Call `settle(n, outcome)` for each call that `begin` began, as their outcomes come; return when all are there."""
+    tasks = []
+    for number, outcome in enumerate(begun):
+        if isinstance(outcome, Outcome):
+            settle(number, outcome)
+        else:
+            outcome.add_done_callback(lambda task, number=number: settle(number, _done(task)))  # type: ignore[misc]
+            tasks.append(outcome)
+    if tasks:
+        await asyncio.wait(tasks)
+        await asyncio.sleep(0)  # callbacks run after what waits for the task
 
 
 def _begin(target: Any, call: Call, needed: Mapping[int, Outcome]) -> Outcome | Awaitable[Any]:
@@ -149,4 +160,8 @@ async def _settled(outcome: Outcome | asyncio.Task[Outcome]) -> Outcome:
     if isinstance(outcome, Outcome):
         return outcome
     await asyncio.wait([outcome])
-    return Outcome(error=asyncio.CancelledError()) if outcome.cancelled() else outcome.result()
+    return _done(outcome)
+
+
+def _done(task: asyncio.Task[Outcome]) -> Outcome:
+    return Outcome(error=asyncio.CancelledError()) if task.cancelled() else task.result()

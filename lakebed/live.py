@@ -8,7 +8,6 @@ from pathlib import Path
 
 import msgspec
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lakebed.events import Event
@@ -83,9 +82,12 @@ class Replay(msgspec.Struct, frozen=True):
 
 def replay(view: LogView, totals_seq: int, since_us: int, active_since_us: int) -> Replay:
     """Read a log for `Live.restore`: names from `totals_seq` on, the rest from the two moments on. Blocks."""
-    columns = ["seq", "event", "user_id", "anonymous_id", "received_at"]
+    import pyarrow.compute as pc  # noqa: PLC0415 - a quarter of what pyarrow costs; most imports never need it
+
+    names_read = ["seq", "event", "user_id", "anonymous_id", "received_at"]
     files: list[Path] = [f.path for f in view.files if f.end_seq > totals_seq or f.last_received >= since_us]
-    table = pa.concat_tables([*(pq.read_table(path, columns=columns) for path in files), view.tail.select(columns)])
+    sealed = [pq.read_table(path, columns=names_read) for path in files]
+    table = pa.concat_tables([*sealed, view.tail.select(names_read)])
     received = table["received_at"].cast(pa.int64())
     table = table.append_column("second", pc.multiply(pc.divide(received, _US), _US))
     table = table.append_column("person", pc.coalesce(table["user_id"], table["anonymous_id"]))
@@ -95,15 +97,8 @@ def replay(view: LogView, totals_seq: int, since_us: int, active_since_us: int) 
     names = {row["values"]: row["counts"] for row in pc.value_counts(counted["event"]).to_pylist()}
     names.pop(None, None)
     people = active.group_by(["second", "person"]).aggregate([([], "count_all")])
-    return Replay(
-        names,
-        _by_second(recent),
-        list(
-            zip(
-                people["second"].to_pylist(), people["person"].to_pylist(), people["count_all"].to_pylist(), strict=True
-            )
-        ),
-    )
+    columns = [people[name].to_pylist() for name in ("second", "person", "count_all")]
+    return Replay(names, _by_second(recent), list(zip(*columns, strict=True)))
 
 
 def _by_second(table: pa.Table) -> list[tuple[int, int, dict[str, int]]]:

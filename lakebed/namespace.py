@@ -305,7 +305,7 @@ class _InProcess:
         self._class = object_class
         self._turn = asyncio.Lock()  # fair: batches begin in the order in which they came
 
-    async def send(self, batch: Sequence[Call]) -> list[Outcome]:
+    async def send(self, batch: Sequence[Call], settle: Callable[[int, Outcome], None]) -> None:
         """As `Transport.send`."""
         self._namespace._start()  # noqa: SLF001 - this module's own
         began = False
@@ -316,7 +316,7 @@ class _InProcess:
                     target = await stack.enter_async_context(room)
                     began = True
                     begun = await begin(target, batch)
-                return await finish(begun)
+                await finish(begun, settle)
         except asyncio.CancelledError:
             if not began:
                 raise Unsent from None

@@ -149,17 +149,17 @@ class Session:
         first = min(self._unsent, key=operator.itemgetter(0))
         self._unsent.remove(first)
         _, calls, answers = first
+        error: BaseException = RuntimeError(f"a call to {self.label} got no outcome")
         try:
-            outcomes = await self._transport.send(calls)
-            if len(outcomes) != len(calls):
-                raise RuntimeError(f"{len(calls)} calls to {self.label} got {len(outcomes)} outcomes")  # noqa: TRY301
+            await self._transport.send(calls, lambda number, outcome: answers[number].settle(outcome))
         except Unsent:
             self._unsent.append(first)
             return
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - it is every call's outcome
-            outcomes = [Outcome(error=error)] * len(calls)
-        for answer, outcome in zip(answers, outcomes, strict=True):
-            answer.settle(outcome)
+        except (Exception, asyncio.CancelledError) as raised:  # noqa: BLE001 - it is every other call's outcome
+            error = raised
+        for answer in answers:
+            if not answer.done:
+                answer.settle(Outcome(error=error))
 
     def _end(self, task: asyncio.Task[None]) -> None:
         owed = self._tasks.pop(task)
@@ -171,7 +171,9 @@ class Session:
 
 async def call_value(value: Any, path: tuple[Step, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Outcome:
     """Call what lies at `path` of a value that is already here."""
-    return (await finish(await begin(value, [Call(0, path, args, kwargs)])))[0]
+    outcomes: list[Outcome] = []
+    await finish(await begin(value, [Call(0, path, args, kwargs)]), lambda _number, outcome: outcomes.append(outcome))
+    return outcomes[0]
 
 
 def _running_loop() -> asyncio.AbstractEventLoop:

@@ -108,9 +108,7 @@ async def test_a_week_of_schedules_hour_by_hour():
     assert by_name["weekdays"] == [f"{day} 21:30" for day in days[:5]]
     assert by_name["weekend"] == ["Sat 16:30", "Sun 16:30"]
     assert by_name["default"] == ["Fri 13:30"]
-    assert by_name["six"] == [*(when for when in every_hour if when[4:] in {"00:30", "06:30", "12:30", "18:30"})][
-        1:
-    ] + ["Mon 00:30"]
+    assert by_name["six"] == [when for when in [*every_hour[1:], "Mon 00:30"] if int(when[4:6]) % 6 == 0]
     assert [run for run in ledger.runs if run.error] == []
     assert len(ledger.runs) == len(seen) + len(jobs)  # the first record of each job is its starting point
 
@@ -161,7 +159,7 @@ async def test_missed_moments_are_made_up_by_one_run(clock, ledger):
 
 
 async def test_a_new_job_waits_for_its_next_moment_even_through_a_restart(clock, ledger):
-    """The first sight of a job is its durable starting point: it does not run at once, and a restart forgets nothing."""
+    """The first sight of a job is its durable starting point: it does not run at once, and a restart remembers."""
     clock.advance(2 * HOUR)
     scheduler = make(clock, ledger, job(every.day.at("3am")))
     assert from_us(scheduler.next_run_us()).hour == 3
@@ -252,11 +250,12 @@ async def test_a_run_that_cannot_be_recorded_is_visible(clock):
 
 async def test_a_starting_point_that_cannot_be_recorded_is_raised(clock):
     """start() fails when the store does, and can be tried again."""
-    fails = True
+    fails, runs = True, []
 
     async def record(run):
         if fails:
             raise OSError("disk full")
+        runs.append(run)
 
     scheduler = Scheduler(clock, "UTC", [job(every.hour)], {}, record)
     with pytest.raises(OSError, match="disk full"):
@@ -264,6 +263,7 @@ async def test_a_starting_point_that_cannot_be_recorded_is_raised(clock):
     fails = False
     await scheduler.start()
     await scheduler.close()
+    assert len(runs) == 1
     assert others() == set()
 
 
@@ -390,7 +390,11 @@ async def test_close_cancels_what_takes_too_long_and_it_is_made_up_for(clock, le
 
 async def test_a_job_may_close_its_own_object(clock, ledger):
     """close() called by a job does not wait for that job."""
-    scheduler = make(clock, ledger, job(every.hour, lambda: scheduler.close()))
+
+    async def run():
+        await scheduler.close()
+
+    scheduler = make(clock, ledger, job(every.hour, run))
     await scheduler.start()
     clock.advance(HOUR)
     assert [run.error for run in await scheduler.run_due()] == [None]

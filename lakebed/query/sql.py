@@ -366,9 +366,9 @@ def _bounds(
         return question.bounds
     if views or "timestamp" not in statement.text.lower():
         return (UNBOUNDED,)
-    row = cursor.execute("SELECT epoch_us(now())").fetchone()
+    ((now_us,),) = cursor.execute("SELECT epoch_us(now())").fetchall()
     uses = statement.tables["events"]
-    return find_bounds(statement.text, question.params, uses=uses, now_us=row[0] if row else None)
+    return find_bounds(statement.text, question.params, uses=uses, now_us=now_us)
 
 
 def _settled(params: Parameters | None) -> Parameters | None:

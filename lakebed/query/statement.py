@@ -98,8 +98,8 @@ def _without_semicolon(text: str) -> str:
 
 
 def _tree(text: str, cursor: duckdb.DuckDBPyConnection) -> Any:
-    row = cursor.execute("SELECT json_serialize_sql(?)", [text]).fetchone()
-    answer = msgspec.json.decode(row[0] if row else b"{}")
+    ((encoded,),) = cursor.execute("SELECT json_serialize_sql(?)", [text]).fetchall()
+    answer = msgspec.json.decode(encoded)
     if answer.get("error", True):
         raise QueryRefused(f"the SQL cannot be checked: {answer.get('error_message')}", hint=_HINT)
     return answer["statements"]

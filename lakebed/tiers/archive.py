@@ -139,6 +139,7 @@ class Archive:
 
         It commits a bounded part at a time; other calls get their turn in between, and what is done stays done.
         """
+        self._check_open()
         total = Compaction()
         while not self._closed:
             done = await self._change(lambda warehouse: warehouse.compact())

@@ -121,9 +121,11 @@ class FileWriter:
             output = self._io.new_output(location)
             with output.create() as sink:
                 with pq.ParquetWriter(sink, schema, **_writer_options(schema)) as writer:
-                    while group is not None and sink.tell() < self._target_bytes:
+                    while group is not None:
                         writer.write_table(group.cast(schema), row_group_size=_ROW_GROUP)
                         group = next(groups, None)
+                        if sink.tell() >= self._target_bytes:
+                            break
                 size = sink.tell()
             yield self._data_file(location, day, size, writer.writer.metadata)
 

@@ -15,7 +15,6 @@ from pathlib import Path
 import google_crc32c
 import msgspec
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyroaring import BitMap
 
@@ -82,7 +81,7 @@ class SealedIds(msgspec.Struct, frozen=True):
     def seqs(self, message_ids: list[str], since_us: int) -> dict[str, int]:
         """The seqs of those of `message_ids` that the segment has, if received at or after `since_us`. Reads it."""
         names = ["message_id", "seq", "received_at"]
-        wanted = pc.is_in(pc.field("message_id"), pa.array(message_ids, pa.string()))
+        wanted = [("message_id", "in", message_ids)]
         found = _read(self.path, names, wanted)
         columns = (
             found["message_id"].to_pylist(),
@@ -92,7 +91,7 @@ class SealedIds(msgspec.Struct, frozen=True):
         return {name: seq for name, seq, received in zip(*columns, strict=True) if received >= since_us}
 
 
-def _read(path: Path, names: list[str], wanted: pc.Expression | None = None) -> pa.Table:
+def _read(path: Path, names: list[str], wanted: list[tuple[str, str, list[str]]] | None = None) -> pa.Table:
     try:
         return pq.read_table(path, columns=names, filters=wanted, page_checksum_verification=True)
     except (OSError, pa.ArrowException) as error:

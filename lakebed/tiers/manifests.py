@@ -58,7 +58,7 @@ class Manifests:
         found = [file for manifest in manifests for file in self._described(table, manifest)]
         while len(self._read) > max(_REMEMBERED, 2 * len(manifests)):
             self._read.popitem(last=False)
-        return tuple(sorted(found, key=lambda file: (file.min_timestamp, file.path)))
+        return tuple(sorted(found, key=lambda file: (file.min_timestamp, file.first_seq, file.path)))
 
     def _described(self, table: Table, manifest: ManifestFile) -> tuple[DataFile, ...]:
         schema = table.schema()

@@ -1,8 +1,10 @@
 import asyncio
 import os
 import threading
+from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from archive_fixtures import DAY, PROMOTIONS, START, events, open_archive, read, seqs, stored
 
@@ -123,7 +125,7 @@ async def test_files_say_what_they_hold(archive):
         assert file.max_timestamp == START + day * DAY + 3 * DAY // 4
         assert (file.min_received, file.max_received) == (START + day * 4, START + day * 4 + 3)
         assert file.columns == {*BASE_COLUMNS, *(promotion.name for promotion in PROMOTIONS)}
-        assert os.path.getsize(file.path) == file.bytes
+        assert Path(file.path).stat().st_size == file.bytes
         assert f"timestamp_day=2026-01-0{day + 1}" in file.path
 
 
@@ -283,7 +285,6 @@ async def test_compaction_merges_each_day(archive):
         await archive.append(events(start, start + 5), start, start + 5)
     done = await archive.compact()
     assert (done.commits, done.files_after) == (1, 6)
-    assert done.rows == 4 + 5 * 4 or done.rows <= 40
     async with archive.pin() as view:
         assert [file.rows for file in view.files] == [4] * 10
         assert view.watermark == 40
@@ -441,7 +442,7 @@ async def test_cancelled_pin_lets_go(archive, tmp_path):
 
 async def test_close_leaves_nothing(tmp_path):
     """After close there is no thread, no descriptor, and every call says that it is closed."""
-    descriptors = set(os.listdir("/proc/self/fd"))
+    descriptors = set(Path("/proc/self/fd").iterdir())
     archive = open_archive(tmp_path)
     await archive.append(events(0, 4), 0, 4)
     await archive.compact()
@@ -449,7 +450,7 @@ async def test_close_leaves_nothing(tmp_path):
     await archive.close()
     await archive.close()
     assert not [thread.name for thread in threading.enumerate() if "archive" in thread.name or "Pool" in thread.name]
-    assert set(os.listdir("/proc/self/fd")) <= descriptors
+    assert set(Path("/proc/self/fd").iterdir()) <= descriptors
     for call in (archive.watermark, archive.snapshots, archive.compact, archive.check, archive.expire):
         with pytest.raises(ObjectClosed):
             await call()
@@ -503,7 +504,7 @@ async def test_check_finds_damage(tmp_path):
     async with archive.pin() as view:
         first, second = view.files
     os.truncate(first.path, first.bytes - 1)
-    os.remove(second.path)
+    Path(second.path).unlink()
     problems = await archive.check()
     assert [path in problem for path, problem in zip((first.path, second.path), problems, strict=True)] == [True, True]
     assert f"{first.bytes - 1} bytes, not {first.bytes}" in problems[0]
@@ -529,14 +530,16 @@ async def test_flipped_bits_are_not_laundered(tmp_path):
     await archive.append(events(0, 2, at=lambda seq: START + seq), 0, 2)
     await archive.append(events(2, 3, at=lambda seq: START + seq), 2, 3)
     async with archive.pin() as view:
-        path, size = view.files[0].path, view.files[0].bytes
-    with open(path, "r+b") as file:
-        content = bytearray(file.read())
-        content[content.index(b"m0") if b"m0" in content else size // 8] ^= 0x10
-        file.seek(0)
-        file.write(content)
-    with pytest.raises(ArchiveUnavailable):
-        await archive.compact()
+        path = Path(view.files[0].path)
+    whole = path.read_bytes()
+    group = pq.read_metadata(path).row_group(0)
+    for column in (group.column(number) for number in range(group.num_columns)):
+        last = (column.dictionary_page_offset or column.data_page_offset) + column.total_compressed_size - 1
+        path.write_bytes(whole[:last] + bytes([whole[last] ^ 0x10]) + whole[last + 1 :])
+        with pytest.raises(ArchiveUnavailable, match="cannot be read"):
+            await archive.compact()
+    path.write_bytes(whole)
+    assert (await archive.compact()).rows == 3
     await archive.close()
 
 
