@@ -102,9 +102,7 @@ async def begin(target: Any, batch: Sequence[Call]) -> list[Outcome | asyncio.Ta
     return outcomes
 
 
-async def finish(
-    begun: Sequence[Outcome | asyncio.Task[Outcome]], settle: Callable[[int, Outcome], None]
-) -> None:
+async def finish(begun: Sequence[Outcome | asyncio.Task[Outcome]], settle: Callable[[int, Outcome], None]) -> None:
     """Call `settle(n, outcome)` for each call that `begin` began, as their outcomes come; return when all are there."""
     tasks = []
     for number, outcome in enumerate(begun):

@@ -13,7 +13,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from lakebed.blocking import in_thread
+from lakebed.uninterrupted import in_thread
 from lakebed.calls import Call, Outcome, Unsent
 from lakebed.clock import Clock, SystemClock
 from lakebed.delivery import begin, finish, members
@@ -24,7 +24,7 @@ from lakebed.residents import Residents
 from lakebed.session import Session
 from lakebed.settings import Settings
 from lakebed.stub import Stub
-from lakebed.waking import Sleeper, latest_due, names_in, next_due, sleepers
+from lakebed.waking import Sleeper, is_due, names_in, next_due, sleepers
 
 __all__ = ["Namespace"]
 
@@ -269,8 +269,7 @@ class Namespace:
             self._unknown[sleeper.kind] = sleeper.name
             return None
         self._kinds.add(found)
-        due = latest_due(found, now_us, self._settings.schedule_timezone)
-        return found if due is not None and due > sleeper.since_us else None
+        return found if is_due(found, sleeper.since_us, now_us, self._settings.schedule_timezone) else None
 
     async def _run_due(self, waiting: Iterator[tuple[str, type[Any]]]) -> None:
         for name, object_class in waiting:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from lakebed.blocking import in_thread, to_the_end
+from lakebed.uninterrupted import in_thread, to_the_end
 from lakebed.clock import Clock, SystemClock
 from lakebed.disk import Disk
 from lakebed.errors import ObjectClosed

@@ -28,7 +28,7 @@ class Resident(Protocol):
         """Finish and give its directory up."""
         ...
 
-    async def run_due(self) -> None:
+    async def run_due(self) -> Any:
         """Run what its schedules owe."""
         ...
 

@@ -38,12 +38,12 @@ class Job(msgspec.Struct, frozen=True):
     Attributes:
         name: unique, and the same after a restart.
         schedule: when.
-        run: called without arguments, awaited.
+        run: called without arguments on the loop; what it returns is awaited if it can be.
     """
 
     name: str
     schedule: Schedule
-    run: Callable[[], Awaitable[object]]
+    run: Callable[[], object]
 
 
 class JobRun(msgspec.Struct, frozen=True):
@@ -234,7 +234,9 @@ class Scheduler:
         """Run a job; what it raised, in words."""
         task = asyncio.current_task()
         try:
-            await job.run()
+            result = job.run()
+            if isinstance(result, Awaitable):
+                await result
         except asyncio.CancelledError as problem:
             if task is not None and task.cancelling():
                 raise

@@ -38,13 +38,23 @@ class Stub:
         self._session = session
 
     def __getattr__(self, name: str) -> Promise:
-        return Promise(self._session, None, (_public(name),))
+        step = _public(name)  # first: copy and pickle ask an empty instance for private names
+        return Promise(self._session, None, (step,))
 
     def __dir__(self) -> list[str]:
         return list(self._session.names)
 
     def __repr__(self) -> str:
         return f"<Stub of {self._session.label}>"
+
+    def __copy__(self) -> Stub:
+        return self
+
+    def __deepcopy__(self, _memo: object) -> Stub:
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"{self!r} stays in its process: send the object's name instead")
 
 
 class Promise:
@@ -69,7 +79,8 @@ class Promise:
             source.handles += 1
 
     def __getattr__(self, name: str) -> Promise:
-        return Promise(self._session, self._source, (*self._path, _public(name)))
+        step = _public(name)
+        return Promise(self._session, self._source, (*self._path, step))
 
     def __getitem__(self, key: Step) -> Promise:
         if type(key) not in (int, str):
@@ -152,6 +163,15 @@ class Promise:
     def __repr__(self) -> str:
         path = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in self._path)
         return f"<Promise {self._session.label}{'' if self._source is None else '(…)'}{path}: await it for its value>"
+
+    def __copy__(self) -> Promise:
+        return self
+
+    def __deepcopy__(self, _memo: object) -> Promise:
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"{self!r} stays in its process: await it first")
 
     def _refused(self, *_: object) -> NoReturn:
         raise TypeError(f"{self!r} has no value yet: await it first")

@@ -14,7 +14,7 @@ from lakebed.nameplate import FILE_NAME, Nameplate
 from lakebed.ownership import LOCK_NAME
 from lakebed.schedule import schedules_of
 
-__all__ = ["Sleeper", "latest_due", "names_in", "next_due", "sleepers"]
+__all__ = ["Sleeper", "is_due", "names_in", "next_due", "sleepers"]
 
 
 class Sleeper(msgspec.Struct, frozen=True):
@@ -54,18 +54,14 @@ def sleepers(root: Path, awake: Container[str]) -> tuple[list[Sleeper], list[Lak
     return found, unreadable
 
 
-def latest_due(kind: type[Any], now_us: int, timezone: str) -> int | None:
-    """When a schedule of `kind` was last due, at `now_us` or before. None if it has no schedule."""
-    return max(
-        (due for schedule in _schedules(kind) if (due := schedule.latest_due(now_us, timezone)) is not None),
+def is_due(kind: type[Any], since_us: int, now_us: int, timezone: str) -> bool:
+    """Whether a schedule of `kind` was due after `since_us`, and not after `now_us`."""
+    return any(method.schedule.latest_due(since_us, now_us, timezone) is not None for method in schedules_of(kind))
+
+
+def next_due(kinds: Iterable[type[Any]], after_us: int, timezone: str) -> int | None:
+    """When a schedule of one of `kinds` is due next, after `after_us`. None if they have no schedule."""
+    return min(
+        (method.schedule.next_after(after_us, timezone) for kind in kinds for method in schedules_of(kind)),
         default=None,
     )
-
-
-def next_due(kinds: Iterable[type[Any]], now_us: int, timezone: str) -> int | None:
-    """When a schedule of one of `kinds` is due next, after `now_us`. None if they have no schedule."""
-    return min((schedule.next_after(now_us, timezone) for kind in kinds for schedule in _schedules(kind)), default=None)
-
-
-def _schedules(kind: type[Any]) -> Iterable[Any]:
-    return schedules_of(kind)

@@ -125,13 +125,11 @@ class CrashDisk(Disk):
     renames and deletions since the directory was synced.
     """
 
-    def __init__(self, directory, acknowledged, rng, *, every=1):
+    def __init__(self, directory, acknowledged, rng):
         self.images = []
         self._directory = directory
         self._acknowledged = acknowledged
         self._rng = rng
-        self._every = every
-        self._operations = 0
         self._lock = threading.RLock()
         self._by_descriptor = {}
         self._names = {}
@@ -143,16 +141,21 @@ class CrashDisk(Disk):
             self._names[path.name] = self._durable_names[path.name] = file
 
     def _note(self):
-        self._operations += 1
-        if self._operations % self._every == 0 and self._directory.exists():
-            self.capture()
-
-    def capture(self):
+        if not self._directory.exists():
+            return
         acknowledged = list(self._acknowledged)
         # A file that goes while we look was never there, or is there under its new name: the lock excludes our own.
         process = {path.name: path.read_bytes() for path in sorted(self._directory.iterdir())}
         self.images.append(("process", acknowledged, process))
         self.images.append(("power", acknowledged, self._after_power_loss()))
+
+    def distinct(self, *kinds):
+        """(acknowledged, image) of those kinds, each image once, with the most that had been acknowledged by then."""
+        found = {}
+        for kind, acknowledged, image in self.images:
+            if kind in kinds:
+                found[tuple(sorted(image.items()))] = (acknowledged, image)
+        return list(found.values())
 
     def _after_power_loss(self):
         names = dict(self._durable_names)

@@ -8,13 +8,15 @@ import pyarrow.parquet as pq
 from lakebed.clock import ManualClock
 from lakebed.disk import Disk
 from lakebed.engine import Engine
-from lakebed.events import BASE_COLUMNS, Event, admit
+from lakebed.events import BASE_COLUMNS, Event, admit, to_record_batch
 from lakebed.promotions import BUILT_IN
 from lakebed.settings import Settings
 from lakebed.tiers.pipeline import Pipeline
+from lakebed.tiers.segment import Segment
 
 ENGINE = Engine(threads=1, memory_bytes=256 << 20)  # opened by the first test that seals
 NOW = ManualClock().now_us()
+MARKER = slice(64, 76)  # where a log file notes what is durable
 
 
 def event(message_id=None, *, now=NOW, **fields):
@@ -37,7 +39,7 @@ def make(directory, *, clock=None, disk=None, promotions=BUILT_IN, on_commit=Non
         disk=disk or Disk(),
         promotions=promotions,
         engine=engine,
-        on_commit=on_commit or (lambda events, received: None),
+        on_commit=on_commit or (lambda _events, _received: None),
     )
 
 
@@ -80,3 +82,37 @@ async def abandon(log, disk=None):
     if log._commits._segment is not None:
         (disk or log._disk).close(log._commits._segment._descriptor)
         log._commits._segment = None
+
+
+def write_segment(directory, groups, *, first_seq=0, disk=None):
+    """A log file of `groups` (lists of message ids), each synced and noted in the marker, as a commit does it.
+
+    Returns its path, the offset after each group (that of the header first), and the marker as it was after each.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    segment = Segment.create(disk or Disk(), directory, first_seq, NOW - 1)
+    ends, markers, seq = [segment.offset], [marker(segment.path)], first_seq
+    for i, group in enumerate(groups):
+        segment.append(to_record_batch(events(*group), seq, NOW + i), seq, NOW + i)
+        segment.sync()
+        seq += len(group)
+        ends.append(segment.offset)
+        markers.append(marker(segment.path))
+    segment.close()
+    return segment.path, ends, markers
+
+
+def marker(path):
+    return path.read_bytes()[MARKER]
+
+
+def with_marker(data, note):
+    return data[: MARKER.start] + note + data[MARKER.stop :]
+
+
+def recovered_ids(found):
+    return [message_id for one in found.unsealed for frame in one.frames for message_id in column(frame.batch)]
+
+
+def column(batch, name="message_id"):
+    return batch.column(name).to_pylist()

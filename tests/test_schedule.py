@@ -121,6 +121,14 @@ def test_times_that_come_twice_fire_once():
     assert moments(at, "2026-10-31T12:00", 2) == ["Sun 11-01 05:30", "Mon 11-02 06:30"]
 
 
+def test_a_change_that_goes_back_over_midnight():
+    """At 00:01 the clocks went back to 23:01 of the day before: midnight had been, and is not due a second time."""
+    at = every.day.at("midnight", tz="America/Goose_Bay")
+    assert moments(at, "2010-11-06T12:00", 2) == ["Sun 11-07 03:00", "Mon 11-08 04:00"]
+    assert at.latest_due(utc("2010-11-06T12:00"), utc("2010-11-07T03:30")) == utc("2010-11-07T03:00")
+    assert at.next_after(utc("2010-11-07T03:30")) == utc("2010-11-08T04:00")
+
+
 def test_the_default_zone_holds_where_none_is_named():
     """`schedule_timezone` applies to schedules without a zone, and only to them."""
     assert moments(every.day.at("3am"), "2026-07-01T12:00", 1) == ["Thu 07-02 03:00"]

@@ -185,6 +185,18 @@ async def test_a_clock_that_steps_back_runs_nothing_twice(clock, ledger):
     assert len(await scheduler.run_due()) == 1
 
 
+async def test_a_restart_with_a_clock_that_is_behind_runs_nothing_twice(clock, ledger):
+    """A last run somewhat in the future is believed: its moments are not run again, nor forgotten."""
+    ahead = to_us(START + timedelta(hours=3))
+    ledger.runs.append(JobRun("job", ahead, ahead, ahead, None))
+    scheduler = make(clock, ledger, job(every.hour))
+    clock.advance(2 * HOUR)
+    assert await scheduler.run_due() == []
+    assert (await scheduler.run_now("job")).planned_us == ahead
+    clock.advance(2 * HOUR)
+    assert [from_us(run.planned_us).hour for run in await scheduler.run_due()] == [4]
+
+
 async def test_a_run_recorded_by_a_clock_far_ahead_is_not_trusted(clock, ledger):
     """A job whose last run lies days in the future starts afresh instead of waiting for that day."""
     ledger.runs.append(JobRun("job", to_us(START + timedelta(days=400)), 0, 0, None))
@@ -214,6 +226,14 @@ async def test_a_failing_job_is_visible_and_stops_nobody(clock, ledger):
     clock.advance(HOUR)
     await scheduler.run_due()
     assert scheduler.failures == {}
+
+
+async def test_plain_functions_are_jobs_too(clock, ledger):
+    """A job need not be async; when it raises, that is a failure like any other."""
+    scheduler = make(clock, ledger, job(every.hour, lambda: 7, "plain"), job(every.hour, lambda: 1 / 0, "bad"))
+    await scheduler.run_due()
+    clock.advance(HOUR)
+    assert [run.error for run in await scheduler.run_due()] == [None, "ZeroDivisionError: division by zero"]
 
 
 async def test_something_that_cancels_itself_is_a_failure(clock, ledger):
@@ -444,6 +464,33 @@ async def test_a_job_that_is_late_for_its_next_moment_runs_again_at_once():
     await asyncio.wait_for(again.wait(), 10)
     await scheduler.close()
     assert [from_us(run.planned_us).hour for run in ledger.runs[1:]] == [0, 5]
+
+
+async def test_the_alarm_keeps_no_loop_busy(ledger):
+    """Neither a job that is overdue while it runs, nor a clock that stands just before a moment, rings without end."""
+    gate, clock = asyncio.Event(), ManualClock(START)
+    scheduler = make(clock, ledger, job(every.hour, gate.wait))
+
+    def wait_s():
+        return scheduler._alarm.get_job("alarm").trigger.run_date.timestamp() - SystemClock().now_us() / 1e6
+
+    await scheduler.start()
+    assert 290 < wait_s() <= 300  # looks now and then, however far the next moment is
+    clock.advance(2 * HOUR)
+    waiting = asyncio.create_task(scheduler.run_due())
+    await turns()
+    clock.advance(HOUR + 10)
+    await scheduler.run_due()
+    assert 290 < wait_s() <= 300
+    gate.set()
+    await waiting
+    await scheduler.run_due()
+    await turns()
+    clock.advance(HOUR - 10 - 0.000_001)
+    before = SystemClock().now_us()
+    scheduler._arm()
+    assert scheduler._alarm.get_job("alarm").trigger.run_date.timestamp() - before / 1e6 >= 0.009
+    await scheduler.close()
 
 
 async def test_closing_at_the_moment_of_the_alarm_leaves_nothing():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import gc
+import pickle
 from datetime import date
 
 import msgspec
@@ -354,7 +355,13 @@ async def test_stubs_survive_what_tools_do_to_objects(shop):
     """hasattr, copy, dir and IPython's probing do not turn into calls."""
     assert not hasattr(shop, "_repr_html_")
     assert not hasattr(shop.dau(1), "__len_hint__")
-    assert isinstance(copy.copy(shop), Stub)
+    promise = shop.dau(1)
+    assert copy.copy(shop) is copy.deepcopy(shop) is shop
+    assert isinstance(shop, Stub)
+    assert copy.deepcopy([promise])[0] is promise
+    for one in (shop, promise):
+        with pytest.raises(TypeError, match="stays in its process"):
+            pickle.dumps(one)
     assert {"dau", "add", "echo"} <= set(dir(shop))
     assert not {"secret", "close", "_private"} & set(dir(shop))
 

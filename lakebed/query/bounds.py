@@ -75,7 +75,7 @@ def find_bounds(
     from sqlglot.errors import SqlglotError  # noqa: PLC0415 - the same
 
     try:
-        tree = _parse(sql)
+        tree = _parse(sql, len(params or ()))
     except (SqlglotError, RecursionError, NotUnderstood):
         return (UNBOUNDED,)
     found = [node for node in tree.find_all(exp.Table) if isinstance(node.this, exp.Identifier)]
@@ -86,7 +86,7 @@ def find_bounds(
     return tuple(_of_use(use, constants) for use in found)
 
 
-def _parse(sql: str) -> Any:
+def _parse(sql: str, count: int) -> Any:
     import sqlglot  # noqa: PLC0415 - see find_bounds
 
     tokens = sqlglot.tokenize(sql, read="duckdb")
@@ -96,9 +96,12 @@ def _parse(sql: str) -> Any:
         if token.text.lower().endswith("trunc") and kinds[at + 2] is not sqlglot.TokenType.STRING:
             raise NotUnderstood
     # DuckDB numbers `?` in the order of the text, which a tree no longer shows: they become $1, $2 …
-    marks = [token for token in tokens if token.token_type is sqlglot.TokenType.PLACEHOLDER and token.text == "?"]
-    for number, token in reversed(list(enumerate(marks, 1))):
-        sql = f"{sql[: token.start]}${number}{sql[token.end + 1 :]}"
+    # They are found by where they stand: sqlglot's tokens are not DuckDB's (`?::` is one).
+    marks = [token.start for token in tokens if sql[token.start] == "?"]
+    if marks and count != len(marks):
+        raise NotUnderstood
+    for number, at in reversed(list(enumerate(marks, 1))):
+        sql = f"{sql[:at]}${number}{sql[at + 1 :]}"
     return sqlglot.parse_one(sql, read="duckdb")
 
 

@@ -279,7 +279,7 @@ def _archive_parts(files: Iterable[DataFile], end: int) -> Iterator[Part]:
 
 def _log_parts(files: Iterable[LogFile], start: int, end: int) -> Iterator[Part]:
     for file in files:
-        if file.first_seq < end and start < file.end_seq:
+        if max(start, file.first_seq) < min(end, file.end_seq):
             yield Part(
                 tier="L1",
                 path=str(file.path),

@@ -337,7 +337,7 @@ class Queries:
         except duckdb.CatalogException as error:
             if "Table with name" not in str(error):
                 raise QueryError(str(error)) from error
-            message = str(error).partition("\n")[0]
+            message = str(error).partition("\n")[0].rstrip("!")
             raise QueryRefused(message, hint=f"There are {', '.join(self.known_tables)}") from error
         except duckdb.Error as error:
             raise QueryError(str(error)) from error

@@ -6,6 +6,7 @@ gives the same state. That is why sums are exact fractions and not floats.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
@@ -13,7 +14,6 @@ from fractions import Fraction
 from typing import Any, Protocol
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from lakebed.errors import InvalidRollup
 from lakebed.rollups.column import Column
@@ -117,9 +117,9 @@ class _Sum(_Plain):
         sums = [self.read(text, None) for text in kept]
         if self._kind == "int":
             whole = [None if value is None else int(value) for value in sums]
-            return _fitting(whole, pa.int64()) or _fitting(whole, pa.decimal128(38, 0)) or _floats(sums)
+            return _fitting(whole, (pa.int64(), pa.decimal128(38, 0)), sums)
         if self._kind == "Decimal":
-            return _fitting([None if value is None else _decimal(value) for value in sums], _DECIMAL) or _floats(sums)
+            return _fitting([None if value is None else _decimal(value) for value in sums], (_DECIMAL,), sums)
         return _floats(sums)
 
 
@@ -221,7 +221,7 @@ class _Quantile:
         sketches = []
         for values in _lists(column):
             sketch = kll_doubles_sketch(_KLL_K)
-            sketch.update(values)
+            sketch.update(values.copy())  # it takes no read-only array
             sketches.append(sketch)
         return sketches
 
@@ -230,8 +230,15 @@ class _Quantile:
         return one
 
     def written(self, state: Any) -> tuple[float | None, bytes]:
+        return None if state.is_empty() else self._estimate(state), state.serialize()
+
+    def _estimate(self, state: Any) -> float:
+        if self._rank in (0, 1):  # these it knows exactly, but gives no better than the others when asked for a rank
+            extreme: float = state.get_max_value() if self._rank else state.get_min_value()
+            return extreme
         # inclusive: the least value that is not below a `rank` part of all values, as SQL's quantile_disc.
-        return None if state.is_empty() else state.get_quantile(self._rank, True), state.serialize()
+        estimate: float = state.get_quantile(self._rank, True)
+        return estimate
 
     def read(self, kept: float | None, sketch: bytes | None) -> Any:  # noqa: ARG002 - the protocol's
         from datasketches import kll_doubles_sketch  # noqa: PLC0415 - only rollups with quantiles pay for it
@@ -279,8 +286,8 @@ def exact_sum(values: list[float]) -> Fraction:
 def _lists(column: pa.Array) -> Iterable[Any]:
     """The numpy values of each list of a list array; NULL is empty."""
     values = column.flatten().to_numpy(zero_copy_only=False)
-    ends = pc.cumulative_sum(pc.list_value_length(column).fill_null(0).cast(pa.int64())).to_pylist()
-    return [values[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+    ends = list(itertools.accumulate(column.value_lengths().fill_null(0).to_pylist()))
+    return [values[start:end] for start, end in itertools.pairwise([0, *ends])]
 
 
 def _floats(values: Iterable[Fraction | None]) -> pa.Array:
@@ -291,16 +298,18 @@ def _float(value: Fraction) -> float:
     try:
         return float(value)
     except OverflowError:  # beyond 1.8e308: what adding floats would give
-        return math.copysign(math.inf, value)
+        return math.inf if value > 0 else -math.inf
 
 
 def _decimal(value: Fraction) -> Decimal:
     return Decimal(f"{int(value * 10**_SCALE)}E-{_SCALE}")  # from text: arithmetic would round to 28 digits
 
 
-def _fitting(values: Sequence[Any], kind: pa.DataType) -> pa.Array | None:
-    """The values in this type, None if one is too large for it."""
-    try:
-        return pa.array(values, kind)
-    except (OverflowError, pa.ArrowInvalid):
-        return None
+def _fitting(values: Sequence[Any], kinds: Sequence[pa.DataType], sums: Sequence[Fraction | None]) -> pa.Array:
+    """The values in the first type that holds them all, else the sums as floats."""
+    for kind in kinds:
+        try:
+            return pa.array(values, kind)
+        except (OverflowError, pa.ArrowInvalid):
+            continue
+    return _floats(sums)

@@ -33,12 +33,10 @@ class Texts:
     """Lists of texts that wait for their ids. NULL is an empty list."""
 
     def __init__(self, lists: pa.Array) -> None:
-        import pyarrow.compute as pc  # noqa: PLC0415 - only objects that fold pay for it
-
         encoded = lists.flatten().dictionary_encode()
         self.distinct: list[str] = encoded.dictionary.to_pylist()
         self._indices = encoded.indices.to_numpy()
-        self._lengths = pc.list_value_length(lists).fill_null(0).cast(pa.int32()).to_numpy()
+        self._lengths = lists.value_lengths().fill_null(0).cast(pa.int32()).to_numpy()
 
     def identified(self, ids: Mapping[str, int]) -> pa.Array:
         """The same lists, of uint32 ids."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
@@ -21,6 +22,7 @@ from lakebed.tiers.fileio import make_directory, properties_for
 __all__ = ["CATALOG_NAME", "open_catalog", "open_external", "work_inline"]
 
 CATALOG_NAME = "lakebed"
+_TIMEOUT_S = 60.0
 
 
 def open_catalog(path: Path, warehouse: str, disk: Disk) -> Catalog:
@@ -39,6 +41,8 @@ def open_external(settings: Settings, disk: Disk) -> Catalog:
     given: dict[str, Any] = dict(settings.catalog)
     if settings.warehouse:
         given["warehouse"] = settings.warehouse
+    if given.get("type") == "rest" or str(given.get("uri", "")).startswith("http"):
+        _limit_requests()
     ours = {} if "py-io-impl" in given else _io_properties(given.get("warehouse", ""), disk)
     return load_catalog(given.pop("name", CATALOG_NAME), **(ours | given))
 
@@ -65,6 +69,25 @@ class _Inline(Executor):
         except BaseException as error:  # noqa: BLE001 - it is raised again by result()
             future.set_exception(error)
         return future
+
+
+def _limit_requests() -> None:
+    """Let requests of pyiceberg's REST client, on threads that work inline, fail instead of waiting for ever."""
+    from pyiceberg.catalog.rest import RestCatalog  # noqa: PLC0415 - few need an HTTP client
+
+    make = RestCatalog._create_session  # noqa: SLF001 - the client offers no timeout, and asks its server at once
+    if getattr(make, "limits", False):
+        return
+
+    @functools.wraps(make)
+    def create_session(catalog: Any) -> Any:
+        session = make(catalog)
+        if getattr(_here, "inline", False):
+            session.request = functools.partial(session.request, timeout=_TIMEOUT_S)  # type: ignore[method-assign]
+        return session
+
+    create_session.limits = True  # type: ignore[attr-defined]
+    RestCatalog._create_session = create_session  # type: ignore[method-assign]  # noqa: SLF001
 
 
 _here = threading.local()

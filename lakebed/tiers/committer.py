@@ -157,7 +157,10 @@ class Committer:
         return receipts, fresh
 
     def _check_headroom(self) -> None:
-        free, limit = self._disk.free_bytes(self._directory), self._settings.headroom_bytes
+        try:
+            free, limit = self._disk.free_bytes(self._directory), self._settings.headroom_bytes
+        except OSError as error:
+            raise _unavailable(error, self._directory) from error
         if free < limit:
             hint = "Free disk space, or shorten retention_s; recovery needs this headroom"
             raise DiskFull(f"{free} bytes are free, the headroom is {limit}", hint=hint, free=free, limit=limit)
@@ -177,8 +180,8 @@ class Committer:
         segment = self._segment
         if segment is not None and segment.first_seq < self._next_seq:
             segment.sync()
+            self._segment = None  # before the close: one that fails must not be tried again, the number may be reused
             segment.close()
-            self._segment = None
 
     def _ensure_segment(self, received: int) -> Segment:
         if self._segment is None:

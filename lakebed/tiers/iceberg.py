@@ -197,6 +197,7 @@ class EventsTable:
             kind = _iceberg_type(promotion)
             field = next((field for field in schema.fields if field.name == promotion.name), None)
             if field is None:
+                self._distinct(promotion.name, schema)
                 missing.append((promotion.name, kind))
             elif field.field_type != kind:
                 raise PromotionConflict(
@@ -209,6 +210,13 @@ class EventsTable:
                 for name, kind in missing:
                     update.add_column((name,), kind)
         return transaction.table_metadata.schema()
+
+    def _distinct(self, name: str, schema: Schema) -> None:
+        twins = [field.name for field in schema.fields if field.name.lower() == name.lower()]
+        if twins:
+            raise PromotionConflict(
+                f"{name} and the archive's column {twins[0]} differ only in case", hint="SQL cannot tell them apart"
+            )
 
     def commit(self, stage: Callable[[Table], tuple[Transaction, Progress] | None], *, create: bool = False) -> bool:
         """Compare and swap: load the table, let `stage` decide on it, commit; again when someone else was faster.

@@ -25,7 +25,7 @@ from lakebed.tiers.archive import Archive
 from lakebed.tiers.pipeline import Pipeline
 from lakebed.tiers.storage import Storage
 
-START = datetime(2026, 3, 4, 12, tzinfo=UTC)
+START = datetime(2026, 3, 20, 12, tzinfo=UTC)
 REVENUE = Rollup("revenue", by=["plan"], measures={"total": "sum(amount)", "orders": "count()"}, grain="day")
 
 
@@ -54,9 +54,7 @@ class Parts:
         )
         self.archive = Archive(directory / "archive", "shop", self.settings, self.clock, Disk(), self.promotions)
         self.history = History(self.pipeline, self.archive, self.promotions, self.engine)
-        self.rollups = Rollups(
-            self.storage, [REVENUE], self.promotions, self.engine, self.history.read, self.settings
-        )
+        self.rollups = Rollups(self.storage, [REVENUE], self.promotions, self.engine, self.history.read, self.settings)
         self.queries = Queries(
             self.history,
             self.engine,

@@ -208,6 +208,15 @@ async def test_promotion_never_changes_its_type(tmp_path):
     await second.close()
 
 
+async def test_promotions_that_differ_in_case(archive, tmp_path):
+    """SQL could not tell two columns apart that differ only in case: the second is refused."""
+    await archive.append(events(0, 4), 0, 4)
+    other = open_archive(tmp_path, promotions=as_promotions({"Revenue": float}))
+    with pytest.raises(PromotionConflict, match="differ only in case"):
+        await other.append(events(4, 8), 4, 8)
+    await other.close()
+
+
 async def test_pin_of_a_snapshot_and_of_a_tag(archive):
     """A snapshot is read again by id or by tag; moving the tag moves what it names; a removed one is gone."""
     await archive.append(events(0, 4), 0, 4)
@@ -267,7 +276,7 @@ async def test_expired_snapshots_are_an_error(archive):
 
 
 async def test_expiry_by_number_and_age(tmp_path):
-    """A snapshot goes only when it is beyond `snapshots_keep` and older than `snapshots_age_s`, by the object's clock."""
+    """A snapshot goes only when it is beyond `snapshots_keep` and older than `snapshots_age_s`, by our clock."""
     clock = ManualClock()
     archive = open_archive(tmp_path, clock=clock, snapshots_keep=2, snapshots_age_s=100)
     for start in range(4):
@@ -427,7 +436,7 @@ async def test_cancelled_append_happens_wholly(archive):
     assert await seqs(archive) == list(range(10))
 
 
-async def test_cancelled_pin_lets_go(archive, tmp_path):
+async def test_cancelled_pin_lets_go(archive):
     """A pin whose await was cancelled does not protect files for ever."""
     await archive.append(events(0, 4), 0, 4)
     (snapshot,) = await archive.snapshots()

@@ -1,0 +1,128 @@
+"""What was promised to a program that was killed, and whether it is so."""
+
+import random
+
+from worker import BY_EVENT, SETTINGS, Shop, amount_of, item_of
+
+from lakebed import ManualClock
+from lakebed.clock import from_us, to_us
+
+US = 1_000_000
+_PAIRS = {
+    "hourly_events": (
+        "SELECT hour, event, count FROM hourly_events",
+        "SELECT date_trunc('hour', timestamp), event, count(*) FROM events GROUP BY ALL",
+    ),
+    "daily_metrics": (
+        "SELECT date, events, dau FROM daily_metrics",
+        "SELECT CAST(timestamp AS DATE), count(*), count(DISTINCT person_id) FROM events GROUP BY ALL",
+    ),
+    "amounts": (
+        "SELECT date, event, total, people FROM amounts",
+        "SELECT CAST(timestamp AS DATE), event, sum(amount), count(DISTINCT person_id) FROM events GROUP BY ALL",
+    ),
+}
+
+
+class Books:
+    """Every promise that sessions on one object were given, over all of its lives."""
+
+    def __init__(self, root, start):
+        self.root = root
+        self.now_us = to_us(start)
+        self.acked = {}  # message id -> seq
+        self.answers = {}  # as_of in microseconds -> (seq, rows)
+        self.seen = []  # (message id, received_at) of every event that a reader saw, by seq
+        self.watermark = 0
+        self.sessions = 0
+
+    def request(self, seed, **more):
+        """What to ask a worker for. Its clock begins after every earlier one's, most of the time soon after."""
+        self.sessions += 1
+        self.now_us += random.Random(seed).choice([US, US, 60 * US, 400 * US])
+        known = sorted(self.acked)[-5:]
+        base = {"root": str(self.root), "start_us": self.now_us, "seed": seed, "session": f"s{self.sessions}"}
+        return base | {"turns": 40, "known": known} | more
+
+    def take(self, said):
+        """Write down what a session was promised."""
+        for line in said:
+            self.now_us = max(self.now_us, line.get("at", 0))
+            if line["kind"] == "acked":
+                for message_id, seq, status in line["receipts"]:
+                    self._acknowledge(message_id, seq, status)
+            elif line["kind"] == "asked":
+                self.answers[line["as_of"]] = (line["seq"], line["rows"])
+            elif line["kind"] == "archived":
+                assert line["watermark"] >= self.watermark, "the watermark went back"
+                self.watermark = line["watermark"]
+            elif line["kind"] == "ready":
+                assert line["next_seq"] >= len(self.seen), "the log has become shorter"
+            elif line["kind"] == "failed":
+                raise AssertionError(line["trace"])
+
+    def _acknowledge(self, message_id, seq, status):
+        assert status in ("stored", "duplicate")
+        known = self.acked.get(message_id)
+        if status == "duplicate":
+            # Beyond the window it may have been stored again, by a call whose answer was never heard.
+            assert known is None or known <= seq, f"{message_id} was at {known}, and is said to repeat {seq}"
+        self.acked[message_id] = seq
+
+    async def audit(self):
+        """Open the object as the next process would, and hold it to everything."""
+        async with Shop("shop", root=self.root, clock=ManualClock(from_us(self.now_us)), **SETTINGS) as shop:
+            await self._events(shop)
+            await self._derived(shop)
+            await self._past(shop)
+            assert await shop.check() == []
+            return shop.stats()
+
+    async def _events(self, shop):
+        rows = (await shop.query("SELECT seq, message_id, received_at, event, amount FROM events ORDER BY seq")).rows
+        assert [row.seq for row in rows] == list(range(len(rows))), "positions without gap, each once"
+        found = [(row.message_id, to_us(row.received_at)) for row in rows]
+        assert found[: len(self.seen)] == self.seen, "what was once read has changed"
+        self.seen = found
+        for row in rows:
+            number = amount_of(row.message_id)
+            assert (row.event, row.amount) == (f"e{number % 3}", number), "an event is not what was sent"
+        for message_id, seq in self.acked.items():
+            assert seq < len(found), f"acknowledged {message_id} at {seq} is gone: the log ends at {len(found)}"
+            assert found[seq][0] == message_id, f"acknowledged {message_id} is not at {seq}"
+        window_us = SETTINGS["dedupe_window_s"] * US
+        last = {}
+        for message_id, received in found:
+            before = last.get(message_id)
+            assert before is None or received - before > window_us, f"{message_id} is there twice"
+            last[message_id] = received
+
+    async def _derived(self, shop):
+        stats = shop.stats()
+        assert stats.watermark >= self.watermark, "the watermark went back"
+        self.watermark = stats.watermark
+        totals = await shop.query("SELECT event, count(*) FROM events GROUP BY event")
+        assert stats.totals == {event: count for event, count in totals}
+        for name, (rolled, raw) in _PAIRS.items():
+            of = [sorted(map(tuple, await shop.query(sql)), key=repr) for sql in (rolled, raw)]
+            assert of[0] == of[1], f"{name} is not what the events give"
+
+    async def _past(self, shop):
+        for as_of, (seq, rows) in self.answers.items():
+            result = await shop.query(BY_EVENT, as_of=from_us(as_of))
+            assert result.seq == (0, seq), f"as of {as_of} the log ended at {seq}"
+            assert [list(row) for row in result] == rows, f"the answer as of {as_of} has changed"
+        for old in list(self.answers)[:-8]:  # they were asked for again and again
+            del self.answers[old]
+
+    async def retry(self, count=20):
+        """Send again what was acknowledged last: all of it is a duplicate, at the seqs of the first receipts."""
+        window_us = round(SETTINGS["dedupe_window_s"] * US)
+        last_us = self.seen[-1][1] + 1
+        ids = {one: seq for seq, (one, received) in enumerate(self.seen) if received >= last_us - window_us // 2}
+        ids = dict(list(ids.items())[-count:])
+        async with Shop("shop", root=self.root, clock=ManualClock(from_us(last_us)), **SETTINGS) as shop:
+            receipts = await shop.batch([item_of(one, last_us) for one in ids])
+            assert [(one.message_id, one.seq, one.status) for one in receipts] == [
+                (one, seq, "duplicate") for one, seq in ids.items()
+            ]

@@ -1,0 +1,79 @@
+"""The test's side of `worker.py`: start sessions, kill them, and know what they were promised."""
+
+import contextlib
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+WORKER = Path(__file__).with_name("worker.py")
+_PATIENCE_S = 60.0
+
+
+class Nursery:
+    """A worker that forks a process for each session. One session at a time."""
+
+    def __init__(self):
+        environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(WORKER.parents[2])}
+        self._process = subprocess.Popen(
+            [sys.executable, str(WORKER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+        )
+        self._rest = b""
+        self._expect("serving")
+
+    def close(self):
+        self._process.stdin.close()
+        self._process.wait(_PATIENCE_S)
+        self._process.stdout.close()
+
+    def session(self, request, *, kill_after_s=None, kill_after_lines=None):
+        """Run one session to its end, or kill it: a while after it is ready, or after so many more lines.
+
+        Returns everything that it said, in order, and the signal that ended it, or None.
+        """
+        self._process.stdin.write(json.dumps(request).encode() + b"\n")
+        self._process.stdin.flush()
+        process = os.pidfd_open(self._expect("pid")["pid"])
+        try:
+            return self._listen(process, kill_after_s, kill_after_lines)
+        finally:
+            os.close(process)
+
+    def _listen(self, process, kill_after_s, kill_after_lines):
+        said = []
+        deadline = None
+        while True:
+            line = self._line(None if deadline is None else max(0.0, deadline - time.monotonic()))
+            if line is not None and line["kind"] == "ended":
+                status = line["status"]
+                return said, os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
+            if line is not None:
+                said.append(line)
+                if line["kind"] == "ready" and kill_after_s is not None:
+                    deadline = time.monotonic() + kill_after_s
+            if line is None or len(said) - 1 == kill_after_lines:
+                deadline = kill_after_s = None
+                with contextlib.suppress(ProcessLookupError):  # it was faster
+                    signal.pidfd_send_signal(process, signal.SIGKILL)
+
+    def _expect(self, kind):
+        line = self._line(None)
+        assert line["kind"] == kind, line
+        return line
+
+    def _line(self, timeout):
+        """The next line; None when none came in time. Fails when the worker says nothing for a minute."""
+        while b"\n" not in self._rest:
+            readable, _, _ = select.select([self._process.stdout], [], [], _PATIENCE_S if timeout is None else timeout)
+            if not readable:
+                assert timeout is not None, "the worker hangs"
+                return None
+            data = os.read(self._process.stdout.fileno(), 1 << 16)
+            assert data, "the worker is gone"
+            self._rest += data
+        line, _, self._rest = self._rest.partition(b"\n")
+        return json.loads(line)
