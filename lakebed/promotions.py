@@ -82,7 +82,7 @@ def as_promotions(promote: Mapping[str, type], known: Iterable[Promotion] = BUIL
     found = {promotion.name: promotion for promotion in known}
     lowered = {name.lower(): name for name in found}
     for name, kind in promote.items():
-        if not isinstance(name, str) or not _NAME.match(name) or name.lower() in _RESERVED:
+        if not isinstance(name, str) or not _NAME.fullmatch(name) or name.lower() in _RESERVED:
             raise PromotionConflict(
                 f"property {name!r} cannot be promoted", hint="Columns of that name exist, or it is no name"
             )

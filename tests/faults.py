@@ -1,5 +1,6 @@
 """Disks that fail, and disks that remember what a crash at any moment would leave."""
 
+import asyncio
 import errno
 import os
 import threading
@@ -107,6 +108,40 @@ class FaultyDisk(Disk):
     def free_bytes(self, path):
         self._check("free_bytes", path.name)
         return super().free_bytes(path) if self.free is None else self.free
+
+
+class GatedDisk(FaultyDisk):
+    """A disk whose syncs wait until they are let through."""
+
+    def __init__(self):
+        super().__init__()
+        self.gate = threading.Event()
+        self.gate.set()
+        self.reached = threading.Event()
+
+    def sync(self, descriptor):
+        self.reached.set()
+        assert self.gate.wait(20)
+        super().sync(descriptor)
+
+
+async def reach(disk):
+    """Return when the disk is in the middle of a sync."""
+    await asyncio.to_thread(disk.reached.wait, 20)
+
+
+class SlowSealing(FaultyDisk):
+    """A disk on which sealing waits until it is let through."""
+
+    def __init__(self):
+        super().__init__()
+        self.gate = threading.Event()
+        self.reached = threading.Event()
+
+    def sync_file(self, path):
+        self.reached.set()
+        assert self.gate.wait(20)
+        super().sync_file(path)
 
 
 class _File:

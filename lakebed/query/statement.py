@@ -71,8 +71,8 @@ class Statement(msgspec.Struct, frozen=True):
             QueryRefused: when it is not exactly one SELECT, or would do more than read.
             duckdb.Error: when it cannot be parsed.
         """
-        if not isinstance(sql, str) or "\0" in sql:
-            raise QueryRefused("the SQL is no text", hint=_HINT)
+        if not isinstance(sql, str) or not _is_text(sql):
+            raise QueryRefused("the SQL is no Unicode text", hint=_HINT)
         found = cursor.extract_statements(sql)
         if len(found) != 1:
             raise QueryRefused(f"the SQL has {len(found)} statements", hint=_HINT)
@@ -87,14 +87,21 @@ def _named(kind: str) -> str:
     return "several in one (PIVOT without IN lists is)" if kind == "MULTI" else kind
 
 
+def _is_text(sql: str) -> bool:
+    try:
+        return b"\0" not in sql.encode()
+    except UnicodeEncodeError:  # a lone surrogate
+        return False
+
+
 def _without_semicolon(text: str) -> str:
     import duckdb  # noqa: PLC0415 - see engine.py
 
-    starts = [at for at, _ in duckdb.tokenize(text) if not text.startswith(("--", "/*"), at)]
-    while starts and text[starts[-1]] == ";":
-        at = starts.pop()
-        text = text[:at] + " " + text[at + 1 :]
-    return text
+    encoded = bytearray(text.encode())  # tokens are counted in bytes
+    starts = [at for at, _ in duckdb.tokenize(text) if not encoded.startswith((b"--", b"/*"), at)]
+    while starts and encoded[starts[-1]] == ord(";"):
+        encoded[starts.pop()] = ord(" ")
+    return encoded.decode()
 
 
 def _tree(text: str, cursor: duckdb.DuckDBPyConnection) -> Any:

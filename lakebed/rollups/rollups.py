@@ -20,6 +20,7 @@ from lakebed.rollups.fold import OTHER_KEY, Fold, consumer_of
 from lakebed.rollups.hourly import HOURLY_EVENTS
 from lakebed.rollups.partial import Partial, Texts, partials
 from lakebed.rollups.rollup import BuiltInRollup, Rollup
+from lakebed.rollups.shelf import DAY_US, Chunk, Shelf, chunked, days_of, joined
 from lakebed.settings import Settings
 from lakebed.tiers.storage import Storage
 from lakebed.tiers.transaction import Transaction
@@ -73,6 +74,7 @@ class Rollups:
         self._numbers: dict[str, int] = {}  # ids in storage
         self._open = False
         self._ids: dict[str, int] = {}  # identifiers that are committed
+        self._shelf = Shelf()
         self._locks = {name: asyncio.Lock() for name in self._folds}  # one fold of a rollup at a time
         self._tasks: set[asyncio.Task[Any]] = set()
         self._executor: ThreadPoolExecutor | None = None
@@ -110,6 +112,7 @@ class Rollups:
     async def close(self) -> None:
         """Stop after the table under way; its transaction ends. No thread is left. May be called twice."""
         self._open = False
+        self._shelf = Shelf()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._executor is not None:
             self._executor.shutdown()
@@ -186,11 +189,24 @@ class Rollups:
         found, errors = await self._in_thread(partials, self._engine, [self._folds[name] for name in cohort], table)
         failed |= errors
         if found:
-            ids: dict[str, int] = await self._storage.transact(lambda tx: self._merge(tx, found, start, end))
-            self._remember(ids)
+            await self._commit(found, start, end)
         return end
 
-    async def _merge(self, tx: Transaction, found: Mapping[str, Partial], start: int, end: int) -> dict[str, int]:
+    async def _commit(self, found: Mapping[str, Partial], start: int, end: int) -> None:
+        self._shelf.changing(found)
+        try:
+            ids, buckets = await self._storage.transact(lambda tx: self._merge(tx, found, start, end))
+        except BaseException:
+            self._shelf.doubtful(found)
+            raise
+        self._remember(ids)
+        for name in found:
+            self._shelf.changed(name, buckets[name])
+
+    async def _merge(
+        self, tx: Transaction, found: Mapping[str, Partial], start: int, end: int
+    ) -> tuple[dict[str, int], dict[str, set[int]]]:
+        """The ids of the batch's texts, and the buckets that it changed in each rollup."""
         ids = await self._identify(tx, found.values())
         for name, partial in found.items():
             fold, number = self._folds[name], self._numbers[name]
@@ -200,7 +216,7 @@ class Rollups:
             counts = await tx.group_counts(number, new, without=OTHER_KEY) if new else {}
             await tx.put_groups(number, await self._in_thread(fold.folded, added, stored, counts))
             await tx.advance(fold.consumer, start, end)
-        return ids
+        return ids, {name: {bucket for bucket, _ in partial.groups} for name, partial in found.items()}
 
     async def _identify(self, tx: Transaction, found: Iterable[Partial]) -> dict[str, int]:
         """The ids of all texts of this batch."""
@@ -223,10 +239,30 @@ class Rollups:
         Sums are int64, decimal128(38, 9) or double as what is summed; one too large for its type makes the column a
         wider one.
         """
-        fold = self._fold(name)
+        fold, number = self._fold(name), self._number(name)
         start, end = _range(start_us, end_us)
-        rows = await self._storage.states(self._number(name), start, end)
-        return await self._in_thread(fold.table, rows)
+        days = days_of(start, end)
+        chunks = None if days is None else await self._chunks(fold, number, days)
+        if days is not None and chunks is not None:
+            try:
+                return joined([chunks[day] for day in days], start, end)
+            except pa.ArrowInvalid:  # a sum was too large for its type on some days only
+                pass
+        return await self._in_thread(fold.table, await self._storage.states(number, start, end))
+
+    async def _chunks(self, fold: Fold, number: int, days: range) -> dict[int, Chunk] | None:
+        """The rows of these days, all of one state; None when they changed meanwhile."""
+        version, chunks = self._shelf.version(fold.name), self._shelf.held(fold.name, days)
+        missing = [day for day in days if day not in chunks]
+        if missing:
+            rows = await self._storage.states(number, missing[0] * DAY_US, (missing[-1] + 1) * DAY_US)
+            table = await self._in_thread(fold.table, rows)
+            if not self._shelf.steady(fold.name, version):
+                return None
+            read = chunked([bucket for bucket, _, _ in rows], table, missing)
+            self._shelf.put(fold.name, read)
+            chunks |= read
+        return chunks
 
     async def distinct(self, name: str, measure: str, windows: Sequence[tuple[int, int]]) -> list[int]:
         """How many distinct values there were in all buckets that start in each [start_us, end_us).

@@ -87,7 +87,7 @@ def _limit_requests() -> None:
         return session
 
     create_session.limits = True  # type: ignore[attr-defined]
-    RestCatalog._create_session = create_session  # type: ignore[method-assign]  # noqa: SLF001
+    RestCatalog._create_session = create_session  # type: ignore[method-assign,assignment]  # noqa: SLF001
 
 
 _here = threading.local()

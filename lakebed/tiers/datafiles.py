@@ -86,6 +86,8 @@ class FileWriter:
         self._metadata = metadata
         self._schema = metadata.schema()
         self._target_bytes = target_bytes
+        self._statistics = compute_statistics_plan(self._schema, metadata.properties)
+        self._numbers = parquet_path_to_id_mapping(self._schema)
         self._locations = load_location_provider(metadata.location, metadata.properties)
 
     def write(self, rows: pa.Table) -> list[IcebergFile]:
@@ -98,31 +100,26 @@ class FileWriter:
         rows = _widened(rows.select([name for name in rows.column_names if name in self._known()]))
         order = pc.sort_indices(rows, sort_keys=_ORDER)
         step = max(1, min(_ROW_GROUP, _ROW_GROUP_BYTES * rows.num_rows // max(1, rows.nbytes)))
+        schema = _wide(arrow_schema(self._schema, rows.column_names), rows.schema)
         files: list[IcebergFile] = []
         for day, start, stop in _days(rows.column("timestamp").take(order)):
-            files += self._write_day(
-                day, (rows.take(order[at : min(at + step, stop)]) for at in range(start, stop, step))
-            )
+            groups = (rows.take(order[at : min(at + step, stop)]).cast(schema) for at in range(start, stop, step))
+            files += self._write_day(day, groups, schema)
         return files
 
     def _known(self) -> set[str]:
         return {field.name for field in self._schema.fields}
 
-    def _write_day(self, day: int, groups: Iterator[pa.Table]) -> Iterator[IcebergFile]:
+    def _write_day(self, day: int, groups: Iterator[pa.Table], schema: pa.Schema) -> Iterator[IcebergFile]:
         group = next(groups, None)
         while group is not None:
             date = (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(days=day)).date().isoformat()
             location = self._locations.new_data_location(f"timestamp_day={date}/{uuid.uuid4()}.parquet")
-            schema = arrow_schema(self._schema, group.column_names)
-            # Of a string column that was widened only the length of its offsets differs, and Parquet has none.
-            schema = pa.schema(
-                [f.with_type(group.schema.field(f.name).type) if _is_large(group, f) else f for f in schema]
-            )
             output = self._io.new_output(location)
             with output.create() as sink:
                 with pq.ParquetWriter(sink, schema, **_writer_options(schema)) as writer:
                     while group is not None:
-                        writer.write_table(group.cast(schema), row_group_size=_ROW_GROUP)
+                        writer.write_table(group, row_group_size=_ROW_GROUP)
                         group = next(groups, None)
                         if sink.tell() >= self._target_bytes:
                             break
@@ -132,8 +129,8 @@ class FileWriter:
     def _data_file(self, location: str, day: int, size: int, footer: Any) -> IcebergFile:
         statistics = data_file_statistics_from_parquet_metadata(
             parquet_metadata=footer,
-            stats_columns=compute_statistics_plan(self._schema, self._metadata.properties),
-            parquet_column_mapping=parquet_path_to_id_mapping(self._schema),
+            stats_columns=self._statistics,
+            parquet_column_mapping=self._numbers,
         )
         return IcebergFile.from_args(
             content=DataFileContent.DATA,
@@ -149,8 +146,10 @@ class FileWriter:
         )
 
 
-def _is_large(group: pa.Table, field: pa.Field) -> bool:
-    return bool(pa.types.is_large_string(group.schema.field(field.name).type))
+def _wide(schema: pa.Schema, given: pa.Schema) -> pa.Schema:
+    """`schema` with the wide string columns of `given`. Only offsets in memory differ: Parquet has none."""
+    kinds = ((field, given.field(field.name).type) for field in schema)
+    return pa.schema([field.with_type(kind) if pa.types.is_large_string(kind) else field for field, kind in kinds])
 
 
 def _widened(rows: pa.Table) -> pa.Table:

@@ -42,7 +42,7 @@ class Books:
         self.now_us += random.Random(seed).choice([US, US, 60 * US, 400 * US])
         known = sorted(self.acked)[-5:]
         base = {"root": str(self.root), "start_us": self.now_us, "seed": seed, "session": f"s{self.sessions}"}
-        return base | {"turns": 40, "known": known} | more
+        return base | {"jobs": 12, "known": known} | more
 
     def take(self, said):
         """Write down what a session was promised."""

@@ -30,8 +30,8 @@ class Nursery:
         self._process.wait(_PATIENCE_S)
         self._process.stdout.close()
 
-    def session(self, request, *, kill_after_s=None, kill_after_lines=None):
-        """Run one session to its end, or kill it: a while after it is ready, or after so many more lines.
+    def session(self, request, *, lines=None, seconds=0.0):
+        """Run one session to its end, or kill it so many seconds after so many lines; the first line is "ready".
 
         Returns everything that it said, in order, and the signal that ended it, or None.
         """
@@ -39,11 +39,11 @@ class Nursery:
         self._process.stdin.flush()
         process = os.pidfd_open(self._expect("pid")["pid"])
         try:
-            return self._listen(process, kill_after_s, kill_after_lines)
+            return self._listen(process, lines, seconds)
         finally:
             os.close(process)
 
-    def _listen(self, process, kill_after_s, kill_after_lines):
+    def _listen(self, process, lines, seconds):
         said = []
         deadline = None
         while True:
@@ -53,10 +53,10 @@ class Nursery:
                 return said, os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
             if line is not None:
                 said.append(line)
-                if line["kind"] == "ready" and kill_after_s is not None:
-                    deadline = time.monotonic() + kill_after_s
-            if line is None or len(said) - 1 == kill_after_lines:
-                deadline = kill_after_s = None
+                if len(said) == lines:
+                    deadline = time.monotonic() + seconds
+            else:
+                deadline = None
                 with contextlib.suppress(ProcessLookupError):  # it was faster
                     signal.pidfd_send_signal(process, signal.SIGKILL)
 

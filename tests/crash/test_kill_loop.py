@@ -27,9 +27,8 @@ async def kill_loop(nursery, root, seed, cycles):
     books, killed = Books(root, START), 0
     for cycle in range(seed, seed + cycles):
         rng = random.Random(cycle)
-        kill = {"kill_after_s": rng.uniform(0, 0.8)} if rng.random() < 0.5 else {"kill_after_lines": rng.randrange(60)}
         try:
-            said, signal = nursery.session(books.request(cycle), **kill)
+            said, signal = nursery.session(books.request(cycle), lines=rng.randint(1, 80), seconds=rng.uniform(0, 0.1))
             killed += signal == 9
             books.take(said)
             if rng.random() < 0.7:  # else the next process meets what two deaths have left

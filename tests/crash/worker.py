@@ -20,6 +20,7 @@ from lakebed import Analytics, Disk, ManualClock, Rollup
 from lakebed.clock import from_us
 
 TRACKERS = 4
+TURNS = 3  # of each tracker while one job of maintenance runs
 SETTINGS = {
     "segment_events": 40,
     "retention_s": 0.0,
@@ -158,6 +159,7 @@ class KillDisk(Disk):
     def replace(self, source, target):
         chosen = self.killer.asks(f"replace {label_of(target)}")
         super().replace(source, target)
+        self.paths = {one: target if path == source else path for one, path in self.paths.items()}
         self.killer.over(chosen)
 
     def remove(self, path):
@@ -192,15 +194,17 @@ class Work:
         self.request = request
         self.rng = random.Random(request["seed"])
         self.acked = list(request.get("known", []))  # message ids that a retry must find
+        self.turns = asyncio.Semaphore(0)
 
     async def everything(self):
         await asyncio.gather(*(self.track(number) for number in range(TRACKERS)), self.maintain())
 
     async def track(self, number):
         rng = random.Random(f"{self.request['seed']}-{number}")
-        for turn in range(self.request["turns"]):
+        for turn in range(TURNS * self.request["jobs"]):
+            await self.turns.acquire()
             self.shop.clock.advance(rng.choice([0.0, 0.001, 0.5]))
-            count = rng.choice([1, 1, 1, 3, 20])
+            count = rng.choice([1, 1, 1, 2, 9])
             ids = [f"{self.request['session']}-{number}-{turn}-{at}" for at in range(count)]
             if self.acked and rng.random() < 0.2:
                 ids.append(rng.choice(self.acked))
@@ -224,6 +228,9 @@ class Work:
     async def arm(self):
         self.killer.armed = True
 
+    async def an_hour(self):
+        self.shop.clock.advance(3600.0)
+
     async def seal(self):
         await self.shop._tiers.pipeline.seal()
 
@@ -243,8 +250,12 @@ class Work:
         return [await ack for ack in acks]
 
     async def maintain(self):
-        for _ in range(self.request["turns"]):
-            await getattr(self, self.rng.choice(self.request.get("jobs", JOBS)))()
+        for _ in range(self.request["jobs"]):
+            for _ in range(TRACKERS * TURNS):
+                self.turns.release()
+            job = self.rng.choice(JOBS)
+            await getattr(self, job)()
+            tell("worked", job=job)
 
     async def rollup(self):
         await self.shop.rollup()
@@ -278,7 +289,7 @@ class Work:
         tell("asked", at=self.shop.clock.now_us(), as_of=as_of, seq=result.seq[1], rows=[list(row) for row in result])
 
 
-JOBS = ("rollup", "archive", "archive_old", "compact", "expire", "collect_garbage", "advance", "ask", "ask")
+JOBS = ("rollup", "archive", "archive", "archive_old", "compact", "expire", "collect_garbage", "advance", "ask", "ask")
 
 
 async def session(request):

@@ -51,6 +51,7 @@ WRITES = [
         "-- nothing",
         "SELECT 1; SELECT 2",
         "SELECT 1\0",
+        "SELECT '\ud800'",
         *WRITES,
         *(f"WITH q AS ({write} RETURNING *) SELECT * FROM q" for write in WRITES[1:]),
         "WITH q AS (COPY (SELECT 1) TO 'x.csv') SELECT * FROM q",

@@ -343,6 +343,23 @@ async def test_a_batch_beyond_the_target_becomes_several_files(tmp_path):
     await archive.close()
 
 
+async def test_columns_too_wide_for_one_chunk(tmp_path, monkeypatch):
+    """Text beyond what one Arrow chunk can hold is archived, and compacted with files that have less of it."""
+    from lakebed.tiers import datafiles
+
+    archive = open_archive(tmp_path)
+    await archive.append(events(0, 4, at=lambda seq: START + seq), 0, 4)
+    monkeypatch.setattr(datafiles, "_LARGE", 0)
+    await archive.append(events(4, 8, at=lambda seq: START + seq), 4, 8)
+    assert (await archive.compact()).rows == 8
+    async with archive.pin() as view:
+        rows = read(view.files[0].path).sort_by("seq")
+    assert rows["message_id"].to_pylist() == [f"m{seq}" for seq in range(8)]
+    assert rows["revenue"].to_pylist() == [seq + 0.5 for seq in range(8)]
+    assert await archive.check() == []
+    await archive.close()
+
+
 async def test_erasure(archive, tmp_path):
     """Erased rows are in no view, the watermark stays, and after expiry and collection their bytes are gone."""
     await archive.append(events(0, 40, user=lambda seq: f"person-{seq % 4}"), 0, 40)

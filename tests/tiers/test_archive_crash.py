@@ -69,12 +69,12 @@ async def test_first_append_killed_at_every_file_operation(tmp_path):
         pass
 
     async def act(archive):
-        await archive.append(events(0, 4), 0, 4)
+        await archive.append(events(0, 2), 0, 2)
 
     async for _, archive, _lived in lives_through(tmp_path, act, prepare):
-        await archive.append(events(0, 4), 0, 4)
-        assert await archive.append(events(0, 4), 0, 4) is False
-        assert await seqs(archive) == [0, 1, 2, 3]
+        await archive.append(events(0, 2), 0, 2)
+        assert await archive.append(events(0, 2), 0, 2) is False
+        assert await seqs(archive) == [0, 1]
 
 
 async def test_compaction_and_erasure_killed_at_every_file_operation(tmp_path):
@@ -89,8 +89,10 @@ async def test_compaction_and_erasure_killed_at_every_file_operation(tmp_path):
         await archive.erase("user_id", ["u5"])
 
     whole, erased = list(range(12)), [seq for seq in range(12) if seq % 7 != 5]
-    async for _, archive, lived in lives_through(tmp_path, act, prepare):
+    async for lives, archive, lived in lives_through(tmp_path, act, prepare):
         assert await seqs(archive) in ([erased] if lived else [whole, erased])
+        if lives % 4 and not lived:  # going on after every one of them would take too long
+            continue
         await act(archive)
         assert await seqs(archive) == erased
         assert await archive.watermark() == 12
@@ -111,8 +113,10 @@ async def test_maintenance_killed_at_every_file_operation(tmp_path):
         await archive.expire()
         await archive.collect_garbage()
 
-    async for _, archive, _lived in lives_through(tmp_path, act, prepare):
+    async for lives, archive, lived in lives_through(tmp_path, act, prepare):
         assert await seqs(archive) == list(range(6))
+        if lives % 2 and not lived:
+            continue
         await act(archive)
         assert await seqs(archive) == list(range(6))
         assert (await archive.collect_garbage()).paths == ()

@@ -4,37 +4,14 @@ import errno
 import threading
 
 import pytest
-from faults import FaultyDisk
+from faults import FaultyDisk, GatedDisk, reach
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from logs import NOW, event, events, held, ids, make, marker, opened, received
+from logs import NOW, event, events, held, ids, make, marker, opened
 
 from lakebed.clock import ManualClock
-from lakebed.errors import Backpressure, DiskFull, LogCorrupted, LogUnavailable, ObjectClosed
+from lakebed.errors import DiskFull, LogCorrupted, LogUnavailable, ObjectClosed
 from lakebed.tiers.segment import log_path, scan
-
-
-class GatedDisk(FaultyDisk):
-    """A disk whose syncs wait until they are let through."""
-
-    def __init__(self):
-        super().__init__()
-        self.gate = threading.Event()
-        self.gate.set()
-        self.reached = threading.Event()
-
-    def sync(self, descriptor):
-        self.reached.set()
-        assert self.gate.wait(20)
-        super().sync(descriptor)
-
-
-async def reach(disk):
-    """Return when the disk is in the middle of a sync."""
-    await asyncio.to_thread(disk.reached.wait, 20)
-
-
-# Durable before ack
 
 
 async def test_a_receipt_never_comes_before_the_write_and_the_sync_of_its_frame(tmp_path):
@@ -127,7 +104,7 @@ async def test_after_a_failed_sync_nothing_is_acknowledged_and_the_descriptor_is
 @pytest.mark.parametrize("operation", ["write", "create", "write header", "replace", "sync_directory", "sync", "close"])
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EROFS, errno.EMFILE])
 async def test_any_failure_in_any_step_loses_and_doubles_nothing(tmp_path, operation, code):
-    """Whatever fails, in mid-frame or mid-roll: a typed error, and all that was acknowledged is there once, in order."""
+    """Whatever fails, in mid-frame or mid-roll: a typed error, and all that was acknowledged is there once in order."""
     disk = FaultyDisk()
     acknowledged, errors = [], []
     async with opened(tmp_path, disk=disk, segment_events=2, promotions=()) as log:
@@ -207,7 +184,7 @@ async def test_new_segments_begin_at_each_limit(tmp_path):
             await log.append(events(None))
         await log.seal()
         await log.append(events(None))
-        clock.advance(60)
+        clock.advance(61)
         await log.append(events(None))
         await log.seal()
         with log.view() as view:
@@ -218,88 +195,6 @@ async def test_new_segments_begin_at_each_limit(tmp_path):
         await log.seal()
         with log.view() as view:
             assert [(file.first_seq, file.end_seq) for file in view.files] == [(0, 4), (4, 6)]
-
-
-# Time
-
-
-async def test_received_at_rises_whatever_the_wall_clock_does(tmp_path):
-    """`received_at` rises from group to group: time standing still, an hour back, a year ahead and back, reopened."""
-    clock = ManualClock()
-    async with opened(tmp_path, clock=clock) as log:
-        for change in (0, 0, -3600, 5, 365 * 86400, -366 * 86400, 0):
-            clock.step(change)
-            await log.append(events(None, None))
-    async with opened(tmp_path, clock=clock) as log:
-        await log.append(events(None))
-        await log.seal()
-    async with opened(tmp_path, clock=clock) as log:
-        await log.append(events(None))
-        found = received(log)
-        groups = [found[i] for i in range(0, 14, 2)] + found[14:]
-        assert found[:14:2] == found[1:14:2], "one value a group"
-        assert groups == sorted(set(groups))
-
-
-async def test_received_at_rises_after_everything_was_pruned(tmp_path):
-    """The last `received_at` survives pruning all and reopening, with a clock that went back."""
-    clock = ManualClock()
-    options = {"clock": clock, "retention_s": 0, "dedupe_window_s": 1}
-    async with opened(tmp_path, **options) as log:
-        await log.append(events("a"))
-        (last,) = received(log)
-        await log.seal()
-        clock.advance(10)
-        assert await log.prune(1) == 1
-    clock.step(-3600)
-    async with opened(tmp_path, **options) as log:
-        await log.append(events("b"))
-        assert received(log) == [last + 1]
-
-
-async def test_after_settle_nothing_arrives_at_or_before_its_time(tmp_path):
-    """settle(T) returns when no event can come that was received at or before T, also if the clock steps back."""
-    clock = ManualClock()
-    async with opened(tmp_path, clock=clock) as log:
-        await log.append(events("a"))
-        cut = clock.now_us()
-        await log.settle(cut)
-        clock.step(-3600)
-        await log.append(events("b"))
-        await log.append(events("c"))
-        assert received(log)[1:] == [cut + 1, cut + 2]
-
-
-async def test_settle_waits_for_the_commit_in_flight(tmp_path):
-    """A commit that was given a time at or before T is over, and visible, when settle(T) returns."""
-    disk = GatedDisk()
-    async with opened(tmp_path, disk=disk) as log:
-        await log.append(events("a"))
-        disk.gate.clear()
-        disk.reached.clear()
-        first = log.append(events("b"))
-        await reach(disk)
-        settled = asyncio.ensure_future(log.settle(NOW + 10))
-        later = log.append(events("c"))
-        await asyncio.sleep(0)
-        assert not settled.done()
-        disk.gate.set()
-        await settled
-        assert first.done()
-        assert ids(log)[:2] == ["a", "b"]
-        await later
-        assert received(log) == [NOW, NOW + 1, NOW + 11]
-
-
-async def test_settling_an_idle_log_returns_at_once(tmp_path):
-    """settle waits for no one when nothing is under way, before and after events."""
-    async with opened(tmp_path) as log:
-        await asyncio.wait_for(log.settle(NOW), 5)
-        await log.append(events("a"))
-        await asyncio.wait_for(log.settle(NOW + 5), 5)
-
-
-# Callers
 
 
 async def test_a_cancelled_append_is_stored_once_and_its_group_is_answered(tmp_path):
@@ -346,34 +241,6 @@ async def test_flush_of_what_fails_does_not_raise(tmp_path):
         assert isinstance(call.exception(), LogUnavailable)
 
 
-async def test_more_pending_events_than_the_bound_are_refused(tmp_path):
-    """Beyond `pending_events` an append fails at once, with Backpressure naming the limit; those before are stored."""
-    disk = GatedDisk()
-    async with opened(tmp_path, disk=disk, pending_events=5) as log:
-        await log.append(events("a"))
-        disk.gate.clear()
-        disk.reached.clear()
-        calls = [log.append(events("b"))]
-        await reach(disk)
-        calls += [log.append(events("c", "d", "e")), log.append(events("f", "g"))]
-        refused = log.append(events("h"))
-        assert refused.done()
-        with pytest.raises(Backpressure, match="5 events wait for the disk, the limit is 5"):
-            await refused
-        disk.gate.set()
-        await asyncio.gather(*calls)
-        assert ids(log) == list("abcdefg")
-        assert (log.failed, log.pending_events) == (1, 0)
-        await log.append(events("h"))
-
-
-async def test_one_call_may_pass_the_bound_when_nothing_waits(tmp_path):
-    """The bound is on what waits: a single large batch is taken, in one group, in order."""
-    async with opened(tmp_path, pending_events=5) as log:
-        receipts = await log.append(events(*(f"m{i}" for i in range(50))))
-        assert [receipt.seq for receipt in receipts] == list(range(50))
-
-
 async def test_an_empty_append_is_answered(tmp_path):
     """No events, no receipts, nothing on disk."""
     async with opened(tmp_path) as log:
@@ -406,204 +273,6 @@ async def test_listeners_hear_of_stored_events_once_and_before_their_receipts(tm
         assert heard == [(["a", "b"], NOW)]
         await log.append(events("a"))
         assert len(heard) == 1
-
-
-# Bounds, with sealing slow or failing
-
-
-class SlowSealing(FaultyDisk):
-    """A disk on which sealing waits until it is let through."""
-
-    def __init__(self):
-        super().__init__()
-        self.gate = threading.Event()
-        self.reached = threading.Event()
-
-    def sync_file(self, path):
-        self.reached.set()
-        assert self.gate.wait(20)
-        super().sync_file(path)
-
-
-async def fill(log, count=4):
-    for _ in range(count):
-        await log.append(events(None, None))
-
-
-async def test_when_sealing_is_slow_appends_wait(tmp_path):
-    """With `tail_bytes` reached and sealing under way, appends wait for it; then they are stored. None fails."""
-    disk = SlowSealing()
-    async with opened(tmp_path, disk=disk, segment_events=2, tail_bytes=600, promotions=()) as log:
-        waiting = [asyncio.ensure_future(fill(log)) for _ in range(3)]
-        await asyncio.to_thread(disk.reached.wait, 20)
-        for _ in range(50):
-            await asyncio.sleep(0)
-        assert not any(one.done() for one in waiting)
-        disk.gate.set()
-        await asyncio.wait_for(asyncio.gather(*waiting), 20)
-        assert [seq for seq, _ in held(log)] == list(range(24))
-
-
-async def test_a_log_that_waited_for_sealing_with_nothing_pending_goes_on(tmp_path):
-    """The bound may be reached by the last pending call: later calls, flush and close still get their turn."""
-    disk = SlowSealing()
-    async with opened(tmp_path, disk=disk, segment_events=1, tail_bytes=1, promotions=()) as log:
-        await log.append(events("a"))
-        call = log.append(events("b"))
-        await asyncio.to_thread(disk.reached.wait, 20)
-        disk.gate.set()
-        await asyncio.wait_for(call, 20)
-        for name in "cdef":
-            await asyncio.wait_for(log.append(events(name)), 20)
-            await asyncio.wait_for(log.flush(), 20)
-        assert ids(log) == list("abcdef")
-
-
-async def test_when_sealing_keeps_failing_appends_are_refused_and_nothing_is_lost(tmp_path):
-    """With `tail_bytes` reached and sealing failing: Backpressure with limit and cause; it ends when sealing works."""
-    disk = FaultyDisk()
-    disk.fail("sync_file", errno.ENOSPC, times=1000)
-    async with opened(tmp_path, disk=disk, segment_events=2, tail_bytes=2000, promotions=()) as log:
-        stored, refused = [], []
-        for i in range(30):
-            try:
-                (receipt,) = await asyncio.wait_for(log.append(events(f"m{i}")), 20)
-                stored.append((receipt.seq, receipt.message_id))
-            except Backpressure as error:
-                refused.append(str(error))
-        assert stored
-        assert len(refused) > 10
-        assert all("the limit is 2000" in one and "No space left" in one for one in refused)
-        assert log.tail_bytes < 4000, "memory is bounded"
-        assert "No space left" in log.problems["seal"]
-        assert held(log) == stored
-        assert log.failed == len(refused)
-        assert log.pending_events == 0
-        disk.heal()
-        while True:  # sealing is tried again with each call
-            try:
-                await asyncio.wait_for(log.append(events("last")), 20)
-                break
-            except Backpressure:
-                continue
-        await log.seal()
-        assert "seal" not in log.problems
-        assert held(log) == [*stored, (len(stored), "last")]
-    async with opened(tmp_path, promotions=()) as log:
-        assert held(log) == [*stored, (len(stored), "last")]
-
-
-async def test_a_log_reopened_with_a_full_tail_seals_and_goes_on(tmp_path):
-    """After a crash the tail may be over its bound at once: the first append waits for sealing and is stored."""
-    async with opened(tmp_path, segment_events=1000) as log:
-        await fill(log, 10)
-    async with opened(tmp_path, segment_events=1000, tail_bytes=100, promotions=()) as log:
-        (receipt,) = await asyncio.wait_for(log.append(events("next")), 20)
-        assert receipt.seq == 20
-        (receipt,) = await asyncio.wait_for(log.append(events("more")), 20)
-        assert receipt.seq == 21
-        assert [seq for seq, _ in held(log)] == list(range(22))
-
-
-# Retention
-
-
-async def sealed_files(log, clock, count):
-    for i in range(count):
-        await log.append(events(f"m{i}"))
-        await log.seal()
-        clock.advance(10)
-
-
-async def test_only_what_is_passed_and_old_goes_oldest_first(tmp_path):
-    """prune deletes a file when all of it was passed and retention and dedupe window are over; the oldest first."""
-    clock, disk = ManualClock(), FaultyDisk()
-    options = {"clock": clock, "disk": disk, "retention_s": 60, "dedupe_window_s": 30, "promotions": ()}
-    async with opened(tmp_path, **options) as log:
-        await sealed_files(log, clock, 5)
-        assert await log.prune(5) == 0, "all is younger than the retention"
-        clock.advance(20)  # the files are 70, 60, 50, 40 and 30 seconds old
-        assert await log.prune(0) == 0
-        assert await log.prune(1) == 1
-        assert log.start_seq == 1
-        assert await log.prune(5) == 1, "exactly as old as the retention goes"
-        clock.advance(1000)
-        assert await log.prune(4) == 2
-        removed = [name for call, name in disk.calls if call == "remove" and name.endswith(".parquet")]
-        assert removed == [f"{seq:020d}.parquet" for seq in range(4)]
-        assert ids(log) == ["m4"]
-        assert sorted(path.name for path in tmp_path.glob("*.ids")) == [f"{4:020d}.ids"]
-
-
-async def test_the_dedupe_window_outlives_a_shorter_retention(tmp_path):
-    """With a window longer than the retention files stay for the window: retries must still be verified."""
-    clock = ManualClock()
-    async with opened(tmp_path, clock=clock, retention_s=0, dedupe_window_s=100, promotions=()) as log:
-        await sealed_files(log, clock, 2)
-        assert await log.prune(2) == 0
-        assert (await log.append(events("m0")))[0].status == "duplicate"
-        clock.advance(100)
-        assert await log.prune(2) == 2
-
-
-async def test_next_seq_survives_pruning_everything(tmp_path):
-    """An emptied log goes on at the same seq after reopening, again and again."""
-    clock = ManualClock()
-    options = {"clock": clock, "retention_s": 0, "dedupe_window_s": 1, "promotions": ()}
-    for turn in range(3):
-        async with opened(tmp_path, **options) as log:
-            assert (log.start_seq, log.next_seq, held(log)) == (turn * 2, turn * 2, [])
-            await sealed_files(log, clock, 2)
-            assert await log.prune(log.next_seq) == 2
-            assert list(tmp_path.glob("*.parquet")) == []
-
-
-async def test_an_open_view_keeps_its_files(tmp_path):
-    """While a view is open no file in it goes, nor a younger one; closing it, even twice, lets them go."""
-    clock = ManualClock()
-    async with opened(tmp_path, clock=clock, retention_s=0, dedupe_window_s=1, promotions=()) as log:
-        await sealed_files(log, clock, 2)
-        first, second = log.view(), log.view()
-        await sealed_files(log, clock, 1)
-        assert await log.prune(3) == 0
-        first.close()
-        first.close()
-        assert await log.prune(3) == 0
-        assert all(file.path.exists() for file in second.files)
-        second.close()
-        assert await log.prune(3) == 3
-
-
-async def test_a_view_stays_as_it_was(tmp_path):
-    """What is appended or sealed after a view was taken does not show in it."""
-    async with opened(tmp_path, promotions=()) as log:
-        await log.append(events("a"))
-        with log.view() as view:
-            await log.append(events("b"))
-            await log.seal()
-            await log.append(events("c"))
-            assert view.tail["message_id"].to_pylist() == ["a"]
-            assert (view.files, view.start_seq, view.end_seq) == ((), 0, 1)
-
-
-@pytest.mark.parametrize("operation", ["remove", "create", "sync_directory"])
-async def test_a_failed_prune_can_be_repeated(tmp_path, operation):
-    """When deleting fails half-way what is left stays readable, reopens without a gap, and goes the next time."""
-    clock, disk = ManualClock(), FaultyDisk()
-    options = {"clock": clock, "disk": disk, "retention_s": 0, "dedupe_window_s": 1, "promotions": ()}
-    async with opened(tmp_path, **options) as log:
-        await sealed_files(log, clock, 3)
-        disk.fail(operation, after=1 if operation == "remove" else 0)
-        with pytest.raises(OSError, match="Input/output"):
-            await log.prune(3)
-        assert [seq for seq, _ in held(log)] == list(range(log.start_seq, 3))
-    async with opened(tmp_path, **options) as log:
-        assert log.next_seq == 3
-        await log.prune(3)
-        assert (held(log), list(tmp_path.glob("*.parquet"))) == ([], [])
-
-
-# The end
 
 
 def lakebed_threads():

@@ -1,0 +1,139 @@
+"""A process is killed at each step of each thing it does with the disk: before it, halfway through it, after it.
+
+Steps are the operations of `Disk` (everything that the log and Iceberg write goes through it) and the statements of
+SQLite (rollups, checkpoints, Iceberg's catalog), told apart by what they do and the kind of file they do it to.
+"""
+
+import random
+from collections import Counter
+from datetime import UTC, datetime
+
+import pytest
+from books import Books
+from nursery import Nursery
+
+START = datetime(2026, 3, 1, tzinfo=UTC)
+_SMALL_FILES = ["some", "archive", "some", "archive"]
+# What a session does, with "arm" before what is to be interrupted, and steps that must be among those that it takes.
+ACTIONS = {
+    "append": (["arm", "some"], {"write log/.log", "sync log/.log", "mark log/.log"}),
+    "seal": (["some", "arm", "seal"], {"sync_file log/.parquet.tmp", "replace log/.parquet", "remove log/.log"}),
+    "rollup": (
+        ["some", "arm", "rollup"],
+        {"sql storage BEGIN IMMEDIATE", "sql storage INSERT INTO", "sql storage COMMIT"},
+    ),
+    "archive": (
+        ["some", "seal", "arm", "archive"],
+        {
+            *("write archive/.parquet", "sync archive/.parquet", "write archive/manifest", "sync archive/manifest"),
+            *("write archive/snapshot-list", "sync archive/snapshot-list", "write archive/.metadata.json"),
+            *("sync archive/.metadata.json", "sql catalog UPDATE iceberg_tables", "sql catalog COMMIT"),
+            "sql storage COMMIT",  # the mark of what is archived
+        },
+    ),
+    "prune": (["some", "archive", "rollup", "an_hour", "arm", "rollup"], {"remove log/.parquet", "sync_directory log"}),
+    "compact": (
+        [*_SMALL_FILES, "arm", "compact"],
+        {"write archive/.parquet", "sql catalog UPDATE iceberg_tables", "sql catalog COMMIT"},
+    ),
+    "expire": ([*_SMALL_FILES, *_SMALL_FILES, "arm", "expire"], {"write archive/.metadata.json", "sql catalog COMMIT"}),
+    "collect_garbage": (
+        [*_SMALL_FILES, "compact", *_SMALL_FILES, "expire", "arm", "collect_garbage"],
+        {"remove archive/.parquet", "remove archive/manifest", "remove archive/snapshot-list"},
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def nursery():
+    nursery = Nursery()
+    yield nursery
+    nursery.close()
+
+
+def steps_of(labels):
+    """(label, which time, when): each step at its first and last time, before, halfway and after."""
+    for label, times in sorted(Counter(labels).items()):
+        for at in sorted({1, times}):
+            # A statement is seen before it runs: after one is before the next.
+            yield from ((label, at, when) for when in ("before", "half", "after")[: 1 if label[:3] == "sql" else 3])
+
+
+async def kill_at(nursery, books, first, step, seed):
+    """One session that dies at `step`, and the audit of what it left. Returns whether it died."""
+    label, at, when = step
+    kill = {"match": label, "at": at, "when": when, "later": "arm" in first}
+    try:
+        said, signal = nursery.session(books.request(seed, jobs=0, first=first, kill=kill))
+        books.take(said)
+        await books.audit()
+        if label.startswith(("write log", "sync log", "mark log")):
+            await books.retry()
+    except BaseException as error:
+        error.add_note(f"killed {when} {label!r}, time {at}; seed {seed}")
+        raise
+    return signal == 9
+
+
+async def labels_of(nursery, books, first):
+    """The steps that a session takes which nobody kills."""
+    said, signal = nursery.session(books.request(0, jobs=0, first=first, kill={"later": True}))
+    books.take(said)
+    assert signal is None
+    return said[-1]["labels"]
+
+
+async def kill_each(nursery, root, action, most):
+    first, expected = ACTIONS[action]
+    books = Books(root, START)
+    labels = await labels_of(nursery, books, first)
+    labels = labels or await labels_of(nursery, books, first)
+    assert expected <= set(labels)
+    steps = list(steps_of(labels))
+    must = [step for step in steps if step[0] in expected]
+    rng = random.Random(action)
+    chosen = steps if most is None else rng.sample(must, min(most, len(must)))
+    killed = 0
+    for number, step in enumerate(chosen):
+        killed += await kill_at(nursery, books, first, step, number)
+    assert killed > len(chosen) * 0.8, f"{killed} of {len(chosen)} sessions died where they should"
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+async def test_killed_at_the_steps_that_matter(nursery, tmp_path, action):
+    """Whatever step a death falls on: old state or new, nothing acknowledged is lost, doubled or changed."""
+    await kill_each(nursery, tmp_path, action, 7)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("action", ACTIONS)
+async def test_killed_at_every_step(nursery, tmp_path, action):
+    """The same at every kind of step, the first and the last of each."""
+    await kill_each(nursery, tmp_path, action, None)
+
+
+async def test_killed_during_recovery_again_and_again(nursery, tmp_path):
+    """After a death in the middle of a write, an opening is killed at its first, second, third … step, until it lives.
+
+    The last one finds all that was acknowledged, whatever the ones before it left half done.
+    """
+    books = Books(tmp_path, START)
+    books.take(nursery.session(books.request(1, jobs=4))[0])
+    first, _ = ACTIONS["append"]
+    torn = {"match": "write log/.log", "at": 3, "when": "half", "later": True}
+    deaths = 0
+    for step in range(1, 200):
+        said, signal = nursery.session(books.request(step, jobs=0, first=first, kill=torn))
+        assert signal == 9
+        books.take(said)
+        kill = {"match": "", "at": step, "when": ("before", "half", "after")[step % 3]}
+        said, signal = nursery.session(books.request(step, jobs=0, kill=kill))
+        books.take(said)
+        deaths += signal == 9
+        if any(line["kind"] == "ready" for line in said):
+            break
+        if step % 6 == 0:
+            await books.audit()
+    assert deaths > 5
+    await books.audit()
+    await books.retry()
