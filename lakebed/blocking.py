@@ -88,7 +88,7 @@ class Connection:
         self.close()
 
     def __getattr__(self, name: str) -> Any:
-        return self._reach(self._class, lambda: self._up(), name)
+        return self._reach(self._class, self._up, name)
 
     def __dir__(self) -> list[str]:
         return sorted({"close", *members(self._class)})
@@ -188,7 +188,7 @@ class _LoopThread:
             return result.result()
         except BaseException as error:
             result.cancel()
-            if self._loop.is_closed():
+            if self._stop.is_set():
                 work.close()
                 raise ObjectClosed("the connection is closed", hint="connect() again") from error
             raise

@@ -177,25 +177,30 @@ def _split(text: bytes) -> list[bytes] | None:
     They are told apart by brackets and strings alone, so that one bad item spoils no other. `list[Raw]` was rejected:
     it refuses the whole array for one lone surrogate or one deep item.
     """
-    depth, items, start = 0, [], 0
-    for token in _TOKEN.finditer(text):
-        kind = token.group()
-        if kind in b"[{":
+    depth, items, start, at = 0, [], 0, 0
+    while True:
+        token = (_INSIDE if depth > 1 else _OUTSIDE).match(text, at)
+        kind, at = (token[1], token.end()) if token is not None else (b"", at)
+        if kind in (b"[", b"{"):
             depth += 1
-            start = token.end() if depth == 1 else start
-        elif kind in b"]}":
+            start = at if depth == 1 else start
+        elif kind in (b"]", b"}"):
             depth -= 1
         if (kind == b"," and depth == 1) or depth == 0:
-            items.append(text[start : token.start()].strip())
-            start = token.end()
-        if depth == 0:
+            items.append(text[start : at - len(kind)].strip())
+            start = at
+        if depth == 0 or not kind:
             break
     if depth or text[:1] not in (b"[", b"{") or text[start:].strip():
         return None
     return items if items != [b""] else []
 
 
-_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"|[\[\]{},]', re.DOTALL)
+# The next bracket (or comma) that is in no string. A string without an end reaches to the end of the text: tried again
+# from each of its quotes, it would cost the square of its length.
+_STRING = rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)'
+_OUTSIDE = re.compile(rb"(?:[^\"\[\]{},]++|" + _STRING + rb")*+([\[\]{},]|\Z)", re.DOTALL)
+_INSIDE = re.compile(rb"(?:[^\"\[\]{}]++|" + _STRING + rb")*+([\[\]{}]|\Z)", re.DOTALL)
 
 
 def _decode_item(text: bytes) -> Event | Rejected:
@@ -234,7 +239,7 @@ def _admit_all(
 ) -> list[Event | Rejected]:
     context = bytes(envelope.context)
     try:
-        shared = _read_context(context) if len(context) > len(b"{}") else {}
+        shared = _read_context(context) if context != b"{}" else {}
     except InvalidEvent as error:
         return [item if isinstance(item, Rejected) else Rejected(error.reason, item.message_id) for item in items]
     return [

@@ -19,13 +19,16 @@ from typing import Any
 from lakebed.calls import Call, Outcome, Ref, Step, copied
 from lakebed.errors import NotReachable
 
-__all__ = ["begin", "finish", "members", "reach"]
+__all__ = ["Begun", "begin", "finish", "members", "reach"]
+
+Begun = list[Outcome | asyncio.Task[Outcome]]
+"""The calls of a batch, in order: those that are done and those under way."""
 
 _VALUES = (str, bytes, bytearray, int, float, complex, type(None), set, frozenset, decimal.Decimal)
 _TIMES = (date, time, timedelta, tzinfo)
 
 
-def members(kind: type[Any]) -> tuple[str, ...]:
+def members(kind: type) -> tuple[str, ...]:
     """The names of `kind` that a stub may call or read, sorted. Attributes that only instances have are not listed."""
     hidden = _hidden(kind)
     return tuple(name for name in dir(kind) if not name.startswith("_") and name not in hidden)
@@ -56,7 +59,7 @@ def _step(value: Any, step: Step) -> Any:
 
 
 def _attribute(value: Any, name: str) -> Any:
-    kind = type(value)
+    kind: type = type(value)
     closed = isinstance(value, (*_VALUES, *_TIMES, list)) or (isinstance(value, tuple) and not hasattr(kind, "_fields"))
     if closed:
         raise NotReachable(
@@ -73,7 +76,7 @@ def _attribute(value: Any, name: str) -> Any:
     raise _absent(kind, name)
 
 
-def _absent(kind: type[Any], name: str, hint: str | None = None) -> NotReachable:
+def _absent(kind: type, name: str, hint: str | None = None) -> NotReachable:
     hint = hint or f"It has: {', '.join(members(kind)) or 'nothing'}"
     return NotReachable(f"{kind.__name__} has no {name!r}", hint=hint, step=name)
 
@@ -84,9 +87,9 @@ def _hidden(kind: Hashable) -> frozenset[str]:
     return frozenset[str]().union(*(names for names in declared if isinstance(names, frozenset)))
 
 
-async def begin(target: Any, batch: Sequence[Call]) -> list[Outcome | asyncio.Task[Outcome]]:
+async def begin(target: Any, batch: Sequence[Call]) -> Begun:
     """Begin the calls of `batch` on `target`, as `Transport.send` promises, and return before they are done."""
-    outcomes: list[Outcome | asyncio.Task[Outcome]] = []
+    outcomes: Begun = []
     for call in batch:
         waited = {n: outcomes[n - 1] for n in (call.target, *call.needs) if n}
         if any(isinstance(outcome, asyncio.Task) for outcome in waited.values()):
@@ -102,7 +105,7 @@ async def begin(target: Any, batch: Sequence[Call]) -> list[Outcome | asyncio.Ta
     return outcomes
 
 
-async def finish(begun: Sequence[Outcome | asyncio.Task[Outcome]], settle: Callable[[int, Outcome], None]) -> None:
+async def finish(begun: Begun, settle: Callable[[int, Outcome], None]) -> None:
     """Call `settle(n, outcome)` for each call that `begin` began, as their outcomes come; return when all are there."""
     tasks = []
     for number, outcome in enumerate(begun):

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import warnings
 import weakref
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from lakebed.uninterrupted import in_thread
 from lakebed.calls import Call, Outcome, Unsent
 from lakebed.clock import Clock, SystemClock
-from lakebed.delivery import begin, finish, members
+from lakebed.delivery import Begun, begin, finish, members
 from lakebed.errors import ObjectClosed, ObjectLocked
 from lakebed.kinds import KINDS, kind
 from lakebed.nameplate import Nameplate, directory_of
@@ -24,12 +21,14 @@ from lakebed.residents import Residents
 from lakebed.session import Session
 from lakebed.settings import Settings
 from lakebed.stub import Stub
+from lakebed.uninterrupted import in_thread
 from lakebed.waking import Sleeper, is_due, names_in, next_due, sleepers
 
 __all__ = ["Namespace"]
 
 _WAKING_AT_ONCE = 4
 _LONGEST_NAP_S = 60.0  # the wall clock may be set, and another process may add objects
+_LOOK_AGAIN_US = 3600 * 1_000_000  # objects of classes not seen yet may have come from another process
 _FAILURES_KEPT = 100
 
 
@@ -74,9 +73,10 @@ class Namespace:
         self._timer: asyncio.TimerHandle | None = None
         self._round: asyncio.Task[None] | None = None
         self._seen_us: int | None = None  # until when it looked for schedules of sleeping objects
-        self._kinds: set[type[Any]] = set()  # classes of objects found asleep
+        self._kinds: set[type[Any]] = set()  # classes of the objects that were awake or found asleep
         self._unknown: dict[str, str] = {}  # classes that are not known here, each with an object of it
         self._loop: asyncio.AbstractEventLoop | None = None  # while open
+        self._watcher: asyncio.Task[None] | None = None  # closes a default namespace with its loop
         self._closed = False
 
     @classmethod
@@ -156,17 +156,17 @@ class Namespace:
         await self._settle()
         for resident in self._residents:
             if callable(getattr(resident, "flush", None)):
-                async with self._residents.use(resident.name, type(resident)) as awake:
+                awake, leave = await self._residents.enter(resident.name, type(resident))
+                try:
                     await awake.flush()
+                finally:
+                    leave()
 
     async def close(self) -> None:
         """Finish all calls, flush and close every object. Idempotent; a later call raises ObjectClosed.
 
         No task, thread or descriptor of the namespace or its objects is left.
         """
-        if self._loop is None and not self._busy:
-            self._closed = True
-            return
         if self._timer is not None:
             self._timer.cancel()
         if self._round is not None:
@@ -175,9 +175,13 @@ class Namespace:
         self._closed = True
         await self._settle()
         await self._residents.close()
+        self._loop = self._timer = self._round = self._seen_us = None
         for key in [key for key, namespace in self._defaults.items() if namespace is self]:
             del self._defaults[key]
-        self._loop = self._timer = self._round = self._seen_us = None
+        watcher, self._watcher = self._watcher, None
+        if watcher is not None and watcher is not asyncio.current_task():
+            watcher.cancel()
+            await asyncio.wait([watcher])
 
     async def sleep_idle(self) -> list[str]:
         """Put to sleep what has been idle for long enough, now, and give the names. The timer does the same."""
@@ -212,6 +216,7 @@ class Namespace:
             warnings.warn(f"Namespace {str(self.root)!r} was not closed", ResourceWarning, source=self, stacklevel=2)
 
     def _make(self, name: str, object_class: type[Any]) -> Any:
+        self._kinds.add(object_class)
         return object_class(name, root=self.root, settings=self._settings, clock=self._clock, on_error=self._on_error)
 
     def _failed(self, error: BaseException) -> None:
@@ -248,13 +253,13 @@ class Namespace:
         self._arm(self._nap())
 
     def _schedules_due(self) -> bool:
-        if self._seen_us is None:
+        if self._seen_us is None or self._clock.now_us() - self._seen_us >= _LOOK_AGAIN_US:
             return True
         due = next_due(self._kinds, self._seen_us, self._settings.schedule_timezone)
         return due is not None and due <= self._clock.now_us()
 
     def _nap(self) -> float:
-        delays = [_LONGEST_NAP_S]
+        delays = [_LONGEST_NAP_S, self._settings.idle_s]
         if (rest := self._residents.next_rest()) is not None:
             delays.append(rest - self._clock.monotonic())
         now_us = self._clock.now_us()
@@ -283,16 +288,19 @@ class Namespace:
             await self._residents.sleep(name)
 
     def _close_with_loop(self) -> None:
-        async def guard() -> AsyncGenerator[None, None]:
-            try:
-                yield
-            finally:
-                await self.close()
+        # When the loop cancels its tasks, as `asyncio.run` does at its end. When it ends its asynchronous generators is
+        # too late: closing may need some.
+        watch = self._watch()
+        watch.send(None)  # to its first pause: were it cancelled before, it would never have begun
+        self._watcher = asyncio.get_running_loop().create_task(watch)
 
-        # `asyncio.run` ends every asynchronous generator that was begun: the one hook that a loop has for its end.
-        self._guard = guard()
-        with contextlib.suppress(StopIteration):
-            self._guard.__anext__().send(None)
+    async def _watch(self) -> None:
+        try:
+            await asyncio.sleep(0)
+            await asyncio.get_running_loop().create_future()
+        except asyncio.CancelledError:
+            if not self._closed:
+                await self.close()
 
 
 class _InProcess:
@@ -307,16 +315,47 @@ class _InProcess:
     async def send(self, batch: Sequence[Call], settle: Callable[[int, Outcome], None]) -> None:
         """As `Transport.send`."""
         self._namespace._start()  # noqa: SLF001 - this module's own
-        began = False
         try:
-            async with AsyncExitStack() as stack:
-                async with self._turn:
-                    room = self._namespace._residents.use(self._name, self._class)  # noqa: SLF001
-                    target = await stack.enter_async_context(room)
-                    began = True
-                    begun = await begin(target, batch)
-                await finish(begun, settle)
+            await self._turn.acquire()
         except asyncio.CancelledError:
-            if not began:
-                raise Unsent from None
+            raise Unsent from None
+        try:
+            begun, leave = await self._begin(batch)
+        finally:
+            self._turn.release()
+        waited = _Waited(len(batch), leave, settle)
+        try:
+            await finish(begun, waited.settle)
+        finally:
+            waited.end()
+
+    async def _begin(self, batch: Sequence[Call]) -> tuple[Begun, Callable[[], None]]:
+        try:
+            target, leave = await self._namespace._residents.enter(self._name, self._class)  # noqa: SLF001
+        except asyncio.CancelledError:
+            raise Unsent from None
+        try:
+            return await begin(target, batch), leave
+        except BaseException:
+            leave()
             raise
+
+
+class _Waited:
+    """Leaves the object just before its last answer is given: whoever gets that finds the object idle."""
+
+    def __init__(self, missing: int, leave: Callable[[], None], settle: Callable[[int, Outcome], None]) -> None:
+        self._missing = missing
+        self._leave: Callable[[], None] | None = leave
+        self._settle = settle
+
+    def settle(self, number: int, outcome: Outcome) -> None:
+        self._missing -= 1
+        if not self._missing:
+            self.end()
+        self._settle(number, outcome)
+
+    def end(self) -> None:
+        leave, self._leave = self._leave, None
+        if leave is not None:
+            leave()

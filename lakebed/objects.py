@@ -15,7 +15,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from lakebed.uninterrupted import in_thread, to_the_end
 from lakebed.clock import Clock, SystemClock
 from lakebed.disk import Disk
 from lakebed.errors import ObjectClosed
@@ -25,6 +24,7 @@ from lakebed.namespace import Namespace
 from lakebed.ownership import Ownership
 from lakebed.settings import Settings
 from lakebed.stub import Stub
+from lakebed.uninterrupted import in_thread, to_the_end
 
 __all__ = ["DurableObject", "Namespace"]
 

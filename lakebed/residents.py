@@ -83,13 +83,22 @@ class Residents:
             WrongObject: it is awake as another class that is not a `kind`.
             Exception: what opening it raised; everyone who waited for it gets it.
         """
-        room = await self._enter(name, kind)
+        resident, leave = await self.enter(name, kind)
         try:
-            yield room.resident
+            yield resident
         finally:
+            leave()
+
+    async def enter(self, name: str, kind: type[Any]) -> tuple[Any, Callable[[], None]]:
+        """The object, awake until the function beside it is called, once. Raises what `use` raises."""
+        room = await self._enter(name, kind)
+
+        def leave() -> None:
             room.calls -= 1
             room.used_at = self._clock.monotonic()
             self._left.set()
+
+        return room.resident, leave
 
     async def sleep_idle(self, now: float) -> list[str]:
         """Close what was idle for its `idle_s` at `now`, and give the names when that is done."""

@@ -213,7 +213,7 @@ def test_close_ends_calls_of_other_threads(tmp_path):
     waiting.wait()
     desk.close()
     thread.join(5)
-    assert outcome == ["CancelledError"]
+    assert outcome == ["ObjectClosed"]
 
 
 _FORGETS = """

@@ -234,7 +234,6 @@ def test_properties_that_are_no_object_are_refused_beside_a_category(take, categ
         {"a": "\ud800"},
         {"\udfff": 1},
         {"a": object()},
-        {"a": 2**70},
         {"a": 10**5000},
         {1.5: {(1, 2): 3}},
     ],
@@ -301,8 +300,8 @@ def test_the_schema_never_changes():
     """Names, types and Iceberg field ids of the base columns are for ever."""
     time = pa.timestamp("us", tz="UTC")
     kinds = {"seq": pa.int64(), "timestamp": time, "received_at": time}
-    names = "seq message_id type event user_id anonymous_id group_id session_id timestamp received_at source properties context"
-    assert SCHEMA.names == names.split()
+    ids = "user_id anonymous_id group_id session_id"
+    assert SCHEMA.names == f"seq message_id type event {ids} timestamp received_at source properties context".split()
     assert [field.type for field in SCHEMA] == [kinds.get(name, pa.string()) for name in SCHEMA.names]
     assert [int(field.metadata[b"PARQUET:field_id"]) for field in SCHEMA] == list(range(1, 14))
     required = {"seq", "message_id", "type", "timestamp", "received_at", "properties", "context"}

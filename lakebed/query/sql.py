@@ -153,8 +153,8 @@ class Queries:
     ) -> Result:
         """The answer to one SELECT of your own code; SQL of strangers needs a sandbox, which this is not.
 
-        It sees every event acknowledged before the call. It reads nothing but writes nothing either; it may read files
-        by DuckDB's own functions. Cancelling the await stops it.
+        It sees every event acknowledged before the call. It writes nothing, but may read other files by DuckDB's own
+        functions. `now()` in it is the machine's. Cancelling the await stops it.
 
         Args:
             sql: over `known_tables`. Order is kept where it has an ORDER BY.

@@ -139,7 +139,15 @@ async def test_read_gives_exactly_the_range(tmp_path):
         await parts.to_archive(35)
         assert await parts.pipeline.prune(35) == 1
         schema = schema_of(parts.promotions)
-        for start, end, rows in [(0, 60, 7), (0, 60, 1000), (3, 4, 1), (28, 33, 2), (31, 52, 20), (59, 60, 9), (60, 60, 1)]:
+        for start, end, rows in [
+            (0, 60, 7),
+            (0, 60, 1000),
+            (3, 4, 1),
+            (28, 33, 2),
+            (31, 52, 20),
+            (59, 60, 9),
+            (60, 60, 1),
+        ]:
             tables = [table async for table in parts.history.read(start, end, rows=rows)]
             assert all(table.num_rows <= rows and table.schema.equals(schema) for table in tables)
             whole = pa.concat_tables([schema.empty_table(), *tables])
@@ -237,7 +245,9 @@ async def _apply(parts: Parts, operation: str, value) -> None:
     if operation == "track":
         await parts.track([{"event": "x", "timestamp": MARCH_1 + day * DAY, "user_id": f"u{day}"} for day in value])
     elif operation in ("advance", "back"):
-        (parts.clock.advance if operation == "advance" else parts.clock.step)(value if operation == "advance" else -value)
+        (parts.clock.advance if operation == "advance" else parts.clock.step)(
+            value if operation == "advance" else -value
+        )
     elif operation == "seal":
         await parts.seal()
     elif operation == "archive":

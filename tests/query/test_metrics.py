@@ -89,7 +89,10 @@ def model_series(model: list[dict], start: int, end: int, grain: str, by: str | 
 def same(found: list[tuple], expected: list[tuple]) -> bool:
     return len(found) == len(expected) and all(
         len(one) == len(two)
-        and all(a == b or (isinstance(a, float) and math.isclose(a, b, rel_tol=1e-12)) for a, b in zip(one, two, strict=True))
+        and all(
+            a == b or (isinstance(a, float) and math.isclose(a, b, rel_tol=1e-12))
+            for a, b in zip(one, two, strict=True)
+        )
         for one, two in zip(found, expected, strict=True)
     )
 
@@ -135,7 +138,11 @@ async def check_series(parts: Parts, model: list[dict], question, as_of: datetim
 
 
 @settings(max_examples=12, deadline=None)
-@given(st.lists(st.lists(events, min_size=1, max_size=12), min_size=1, max_size=4), st.lists(questions, min_size=6, max_size=10), st.data())
+@given(
+    st.lists(st.lists(events, min_size=1, max_size=12), min_size=1, max_size=4),
+    st.lists(questions, min_size=6, max_size=10),
+    st.data(),
+)
 def test_answers_equal_a_plain_model(batches, asked, data):
     """Actives and series equal those of a plain list, now and as of any instant, wherever the events lie."""
 
@@ -186,7 +193,10 @@ async def test_dau_ends_today(parts):
     assert (found.tiers, found.seq) == (("L2",), (0, 4))
     assert (await parts.metrics.dau(days=1))[0].dau == 1
     assert len(await parts.metrics.dau(start="2026-03-01")) == 20
-    assert [row.date for row in await parts.metrics.dau(2, end=date(2026, 3, 2))] == [date(2026, 3, 1), date(2026, 3, 2)]
+    assert [row.date for row in await parts.metrics.dau(2, end=date(2026, 3, 2))] == [
+        date(2026, 3, 1),
+        date(2026, 3, 2),
+    ]
 
 
 async def test_dau_as_of_ends_on_that_day(parts):

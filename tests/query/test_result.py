@@ -33,8 +33,8 @@ def test_row_by_attribute_key_and_position():
 
 def test_row_columns_named_like_methods():
     """A column may be called like a method of tuple or dict: the value wins."""
-    row = result(count=[1], index=[2], keys=[3], values=[4])[0]
-    assert (row.count, row.index, row.keys, row.values) == (1, 2, 3, 4)
+    row = result(count=[1], index=[2], keys=[3], items=[4])[0]
+    assert (row.count, row.index, row.keys, row.items) == (1, 2, 3, 4)
 
 
 def test_row_names_what_there_is():

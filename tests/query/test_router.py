@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,7 +31,7 @@ def test_slices_tile_the_range(start, end, preferred):
         assert piece.start_us == at < piece.end_us
         at = piece.end_us
     assert at == end or (start >= end and slices == ())
-    assert all(one.tier != two.tier for one, two in zip(slices, slices[1:], strict=False))
+    assert all(one.tier != two.tier for one, two in itertools.pairwise(slices))
 
 
 @given(edges, edges, coverages)

@@ -115,7 +115,7 @@ async def test_params(parts):
     for bad in ("text", 3, {1, 2}):
         with pytest.raises(QueryRefused, match="Give a list"):
             await parts.queries.run("SELECT ?", bad)
-    with pytest.raises(QueryError, match="argument count mismatch"):
+    with pytest.raises(QueryError, match="mismatch"):
         await parts.queries.run("SELECT 1", [1])
 
 
@@ -128,7 +128,10 @@ async def test_order_and_limit(tmp_path):
         assert len(hashes) == 50_000
         assert hashes == sorted(hashes)
         cut = await parts.queries.run(shuffled.format(60_000), limit=10)
-        assert cut.arrow()["h"].to_pylist() == sorted((await parts.queries.run(shuffled.format(60_000), limit=50_000)).arrow()["h"].to_pylist())[:10]
+        assert (
+            cut.arrow()["h"].to_pylist()
+            == sorted((await parts.queries.run(shuffled.format(60_000), limit=50_000)).arrow()["h"].to_pylist())[:10]
+        )
         assert len(await parts.queries.run("SELECT 1", limit=0)) == 0
         for limit in (None, 60_000):
             with pytest.raises(QueryTooLarge, match=r"more than 50000 rows \(query_max_rows\)") as caught:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import duckdb
 import pytest
 
 from lakebed.engine import Engine
@@ -59,7 +60,7 @@ WRITES = [
         "CREATE TABLE x AS SELECT 1",
         "ATTACH 'x.db'",
         "SET threads = 1",
-        "PRAGMA version",
+        "PRAGMA enable_profiling",
         "EXPLAIN ANALYZE SELECT 1",
         "CALL pragma_version()",
         "INSTALL httpfs",
@@ -76,14 +77,9 @@ WRITES = [
 )
 def test_anything_else_is_refused(sql, tmp_path):
     """More than one statement, and whatever does more than read, is refused with what to do instead."""
-    try:
+    # DuckDB 1.5 does not even parse CTEs that write.
+    with pytest.raises((QueryRefused, duckdb.ParserException), match=r"Give exactly one SELECT|A CTE needs a SELECT"):
         parse(sql.replace("{}", str(tmp_path / "x.csv")))
-    except QueryRefused as error:
-        assert "Give exactly one SELECT" in str(error)
-    except Exception as error:  # noqa: BLE001 - DuckDB 1.5 does not even parse CTEs that write
-        assert "Parser Error" in str(error)
-    else:
-        pytest.fail("it was not refused")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,0 +1,493 @@
+"""The public face of Analytics: what is not the business of one tier alone."""
+
+import asyncio
+import shutil
+import sqlite3
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+
+from lakebed import (
+    Analytics,
+    Disk,
+    InvalidEvent,
+    LogBehind,
+    LogUnavailable,
+    ManualClock,
+    ObjectClosed,
+    PromotionConflict,
+    Rollup,
+    every,
+)
+from lakebed.clock import from_us
+
+START = datetime(2026, 1, 15, 12, tzinfo=UTC)  # a Thursday
+ALL = "SELECT type, event, user_id, anonymous_id, group_id, session_id, properties, context FROM events ORDER BY seq"
+
+
+class Shop(Analytics):
+    revenue = Rollup(
+        "revenue", by=["plan"], measures={"total": "sum(revenue)", "people": "distinct(person_id)"}, grain="day"
+    )
+
+
+@pytest.fixture
+def clock():
+    return ManualClock(START)
+
+
+@pytest.fixture
+def make(tmp_path, clock):
+    def make(kind=Shop, **options):
+        defaults = {"headroom_bytes": 0, "segment_events": 10, "promote": {"revenue": float}, "clock": clock}
+        return kind("shop", root=tmp_path, **defaults | options)
+
+    return make
+
+
+class BrokenDisk(Disk):
+    """Cannot make anything durable while `broken`."""
+
+    broken = False
+
+    def sync(self, descriptor):
+        if self.broken:
+            raise OSError(5, "injected")
+        super().sync(descriptor)
+
+
+async def fill(shop, count, *, first=0, at=None, **fields):
+    """`count` orders of seven people."""
+    items = [
+        {
+            "event": ("order", "view")[number % 2],
+            "userId": f"u{number % 7}",
+            "messageId": f"m{number}",
+            "properties": {"revenue": number / 2, "plan": ("free", "pro")[number % 2]},
+            **fields,
+        }
+        for number in range(first, first + count)
+    ]
+    for item in items if at is not None else []:
+        item["timestamp"] = at.isoformat()
+    return await shop.batch(items)
+
+
+# Tracking
+
+
+async def test_the_six_calls_take_segments_arguments_in_segments_order(make):
+    """track, page, screen, identify, group and alias take what Segment's libraries take, in that order."""
+    async with make() as shop:
+        await shop.track("Order Completed", {"a": 1}, user_id="u", session_id="s", context={"ip": "::1"})
+        await shop.page("Docs", "Home", {"a": 2}, anonymous_id="anon")
+        await shop.page("Pricing", anonymous_id="anon")
+        await shop.screen("Main", "Login", {"a": 3}, user_id="u")
+        await shop.screen("Cart", user_id="u")
+        await shop.identify("u", {"email": "u@example.org"}, anonymous_id="anon")
+        await shop.identify(anonymous_id="anon")
+        await shop.group("acme", {"plan": "pro"}, user_id="u")
+        await shop.alias("u", "anon")
+        assert [tuple(row) for row in await shop.query(ALL)] == [
+            ("track", "Order Completed", "u", None, None, "s", '{"a":1}', '{"ip":"::1"}'),
+            ("page", "Home", None, "anon", None, None, '{"a":2,"category":"Docs"}', "{}"),
+            ("page", "Pricing", None, "anon", None, None, "{}", "{}"),
+            ("screen", "Login", "u", None, None, None, '{"a":3,"category":"Main"}', "{}"),
+            ("screen", "Cart", "u", None, None, None, "{}", "{}"),
+            ("identify", None, "u", "anon", None, None, '{"email":"u@example.org"}', "{}"),
+            ("identify", None, None, "anon", None, None, "{}", "{}"),
+            ("group", None, "u", None, "acme", None, '{"plan":"pro"}', "{}"),
+            ("alias", None, "u", None, None, None, '{"previousId":"anon"}', "{}"),
+        ]
+        assert shop.stats().totals == {"Order Completed": 1, "Home": 1, "Pricing": 1, "Login": 1, "Cart": 1}
+
+
+@pytest.mark.parametrize(
+    "timestamp",
+    ["2026-01-15T10:00:00Z", "2026-01-15T11:00:00+01:00", START - timedelta(hours=2), 1768471200, 1768471200000],
+)
+async def test_timestamps_in_every_form(make, timestamp):
+    """A time is ISO text, a datetime, epoch seconds or milliseconds; its absence means now."""
+    async with make() as shop:
+        await shop.track("a", timestamp=timestamp)
+        await shop.track("b")
+        times = [row.timestamp for row in await shop.query("SELECT timestamp FROM events ORDER BY seq")]
+        assert times[0] == START - timedelta(hours=2)
+        assert times[1] == from_us((START - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1) + 1)
+
+
+async def test_batch_answers_each_item_in_order(make):
+    """One receipt an item, in order: mappings in Segment's names or ours, JSON, NDJSON; a bad one spoils no other."""
+    mappings = [
+        {"event": "a", "userId": "u", "messageId": "1"},
+        {"event": "b", "user_id": "u", "message_id": "2"},
+        {"event": "", "messageId": "3"},
+        {"type": "page", "name": "Home", "anonymousId": "x", "messageId": "1"},
+    ]
+    async with make() as shop:
+        receipts = await shop.batch(mappings)
+        assert [(one.message_id, one.seq, one.status) for one in receipts] == [
+            ("1", 0, "stored"),
+            ("2", 1, "stored"),
+            ("3", None, "rejected"),
+            ("1", 0, "duplicate"),
+        ]
+        array = await shop.batch(b'[{"event": "c"}, {"event": "\\ud800"}, {"event": "d"}]')
+        assert [one.status for one in array] == ["stored", "rejected", "stored"]
+        lines = await shop.batch('{"event": "e"}\n{"event": 7}\n{"event": "f"}\n')
+        assert [one.status for one in lines] == ["stored", "rejected", "stored"]
+        assert await shop.batch([]) == []
+        with pytest.raises(InvalidEvent):
+            shop.batch(b"[{")
+        assert [row.event for row in await shop.query("SELECT event FROM events ORDER BY seq")] == list("abcdef")
+        assert await shop.check() == []
+
+
+async def test_a_large_batch_is_one_answer(make):
+    """More items than one commit takes are answered as one list, in order."""
+    async with make(segment_events=4000) as shop:
+        receipts = await shop.batch([{"event": f"e{n % 3}"} if n % 1000 else {"event": ""} for n in range(12_000)])
+        assert [one.status == "rejected" for one in receipts] == [n % 1000 == 0 for n in range(12_000)]
+        assert [one.seq for one in receipts if one.seq is not None] == list(range(11_988))
+
+
+async def test_fire_and_forget_is_stored(make):
+    """A track that nobody awaits is stored all the same; flush() and close() wait for it."""
+    async with make() as shop:
+        for number in range(30):
+            shop.track("order", {"n": number})
+        await shop.flush()
+        assert shop.stats().next_seq == 30
+        shop.track("last")
+    async with make() as shop:
+        assert shop.stats().totals == {"order": 30, "last": 1}
+
+
+async def test_fire_and_forget_failure_is_heard(make, caplog):
+    """What nobody awaited and was not stored reaches `on_error` and `check()`; what was awaited does not."""
+    heard, disk = [], BrokenDisk()
+    async with make(on_error=heard.append, disk=disk) as shop:
+        with pytest.raises(InvalidEvent):
+            await shop.track("")
+        assert heard == []
+        shop.track("x" * 201)
+        await shop.flush()
+        disk.broken = True
+        shop.track("lost")
+        await shop.flush()
+        await asyncio.sleep(0)
+        disk.broken = False
+        assert [type(error) for error in heard] == [InvalidEvent, LogUnavailable]
+        assert (await shop.track("kept")).seq == 0
+        problems = await shop.check()
+        assert {problem.where for problem in problems} == {"tracking"}
+        assert len(problems) == 2
+        assert "nobody awaited" in caplog.text
+
+
+async def test_cancelling_an_await_cancels_no_event(make):
+    """Cancelling the await of an acknowledgement leaves the event to be stored."""
+    async with make() as shop:
+        ack = shop.track("order")
+        waiting = asyncio.ensure_future(_awaited(ack))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert (await ack).seq == (await ack).seq == 0
+        assert shop.stats().next_seq == 1
+
+
+async def _awaited(ack):
+    return await ack
+
+
+async def test_a_closed_object_says_so(make):
+    """Every call before open() and after close() is ObjectClosed; it may be opened again."""
+    shop = make()
+    for _ in range(2):
+        for call in (shop.stats, lambda: shop.track("a"), lambda: shop.batch([])):
+            with pytest.raises(ObjectClosed):
+                call()
+        for call in (shop.query, shop.timeseries) if False else (shop.dau, shop.rollup, shop.archive, shop.check):
+            with pytest.raises(ObjectClosed):
+                await call()
+        async with shop:
+            await shop.track("a")
+    assert not shop.is_open
+
+
+# Promotions
+
+
+async def test_promotions_are_kept(make, clock):
+    """A promoted column stays one, also where an opening does not name it; new ones are filled for old events."""
+    async with make() as shop:
+        await fill(shop, 25)
+        await shop.archive()
+    async with make(promote={}) as shop:
+        await fill(shop, 5, first=25)
+        assert (await shop.query("SELECT sum(revenue) FROM events")).scalar() == sum(range(30)) / 2
+    async with make(promote={"plan": str, "exact": Decimal}) as shop:
+        await shop.track("order", {"revenue": 0.5, "plan": "gold", "exact": "1.10"})
+        found = await shop.query("SELECT plan, count(*), sum(revenue), max(exact) FROM events GROUP BY 1 ORDER BY 1")
+        assert [tuple(row) for row in found] == [
+            ("free", 15, sum(range(0, 30, 2)) / 2, None),
+            ("gold", 1, 0.5, Decimal("1.10")),
+            ("pro", 15, sum(range(1, 30, 2)) / 2, None),
+        ]
+        await shop.archive()
+        again = await shop.query("SELECT plan, count(*), sum(revenue), max(exact) FROM events GROUP BY 1 ORDER BY 1")
+        assert (again.rows, again.tiers) == (found.rows, ("L3",))
+
+
+async def test_promotion_conflict(make):
+    """A column keeps its type for ever: another one is refused when the object opens, and changes nothing."""
+    async with make() as shop:
+        await fill(shop, 5)
+    with pytest.raises(PromotionConflict, match="revenue"):
+        await make(promote={"revenue": int}).open()
+    with pytest.raises(PromotionConflict):
+        await make(promote={"Revenue": float}).open()
+    async with make() as shop:
+        assert (await shop.query("SELECT sum(revenue) FROM events")).scalar() == 5.0
+
+
+# Restart
+
+
+def live(shop):
+    stats = shop.stats()
+    return (
+        stats.last_minute,
+        stats.last_hour,
+        stats.events_last_minute,
+        stats.events_last_hour,
+        stats.active,
+        stats.totals,
+        stats.next_seq,
+    )
+
+
+@pytest.mark.parametrize("archived", [False, True], ids=["unsealed", "archived and pruned"])
+async def test_live_counters_survive_a_restart(make, clock, archived):
+    """Active people, the sliding minute and hour and the lifetime totals are after a restart what they were before."""
+    options = {"retention_s": 0.0, "dedupe_window_s": 60.0}
+    async with make(**options) as shop:
+        await fill(shop, 20)
+        clock.advance(5000)
+        await fill(shop, 15, first=20)
+        clock.advance(280)
+        await fill(shop, 5, first=100)
+        await shop.track("login", anonymous_id="anon")
+        clock.advance(30)
+        await shop.identify("zed")
+        if archived:
+            await shop.archive()
+            await shop.rollup()
+            assert shop._tiers.pipeline.start_seq >= 20
+        before = live(shop)
+        assert before[:2] == (7, 22)
+        assert before[4:] == (7, {"order": 21, "view": 19, "login": 1}, 42)
+    async with make(**options) as shop:
+        assert live(shop) == before
+        clock.advance(31)
+        assert shop.stats().last_minute == 1
+        await shop.track("order", user_id="late")
+        assert shop.stats().totals["order"] == 22
+    async with make(**options) as shop:
+        assert shop.stats().totals == {"order": 22, "view": 19, "login": 1}
+        clock.advance(4000)
+        assert live(shop)[:5] == (0, 0, {}, {}, 0)
+
+
+async def test_a_missing_log_is_loud(make):
+    """Deleting the log while storage.db knows of its events is LogBehind, not a fresh start."""
+    async with make() as shop:
+        await fill(shop, 25)
+        await shop.rollup()
+        log = shop.directory / "log"
+    kept = log.with_name("kept")
+    shutil.copytree(log, kept)
+    shutil.rmtree(log)
+    with pytest.raises(LogBehind) as behind:
+        await make().open()
+    assert behind.value.offset == 0
+    shutil.rmtree(log, ignore_errors=True)
+    kept.rename(log)
+    async with make() as shop:
+        assert shop.stats().next_seq == 25
+        assert await shop.check() == []
+
+
+async def test_a_missing_log_and_storage_beside_an_archive_is_loud(make):
+    """Where only the archive is left, new events would take the seqs of archived ones: LogBehind."""
+    async with make() as shop:
+        await fill(shop, 25)
+        await shop.archive()
+        directory = shop.directory
+    shutil.rmtree(directory / "log")
+    for path in directory.glob("storage.db*"):
+        path.unlink()
+    with pytest.raises(LogBehind):
+        await make().open()
+
+
+async def derived(shop):
+    answers = [
+        await shop.query(f"SELECT * FROM {name} ORDER BY ALL") for name in ("hourly_events", "daily_metrics", "revenue")
+    ]
+    answers += [await shop.dau(30), await shop.wau(30), await shop.mau(30)]
+    return [answer.rows for answer in answers], live(shop)
+
+
+async def test_deleting_storage_rebuilds_the_same(make, clock):
+    """storage.db holds nothing but what log and archive give: without it, rollups and totals come back as they were."""
+    async with make(retention_s=0.0, dedupe_window_s=60.0) as shop:
+        for first in range(0, 60, 15):
+            await fill(shop, 15, first=first, at=START - timedelta(days=first // 4))
+            clock.advance(40)
+        await shop.archive()
+        await shop.rollup()
+        clock.advance(600)
+        await fill(shop, 13, first=60)
+        await shop.rollup()
+        assert shop._tiers.pipeline.start_seq > 0
+        before = await derived(shop)
+        directory = shop.directory
+    for path in directory.glob("storage.db*"):
+        path.unlink()
+    async with make(retention_s=0.0, dedupe_window_s=60.0) as shop:
+        assert await derived(shop) == before
+        assert await shop.check() == []
+        assert (await shop.archive()).rows == 13
+        assert await derived(shop) == before
+
+
+# Schedules
+
+
+class Busy(Shop):
+    ran = ()
+
+    @every.day.at("9am")
+    async def report(self):
+        self.ran = (*self.ran, (await self.query("SELECT count(*) FROM events")).scalar())
+
+    @every.hour
+    async def fails(self):
+        raise ValueError("no ink")
+
+
+async def test_built_in_schedules(make, clock):
+    """Hourly rollup; daily expiry at 3am; on Sunday at 4am the archive takes what is older than the window."""
+    async with make(archive_window_s=86_400.0) as shop:
+        await fill(shop, 20)
+        assert await shop.run_due() == []
+        clock.advance(3600)
+        assert [run.job for run in await shop.run_due()] == ["rollup"]
+        assert await shop._tiers.rollups.checkpoint() == 20
+        clock.advance(16 * 3600)
+        assert {run.job for run in await shop.run_due()} == {"rollup", "tidy"}
+        clock.advance(48 * 3600)  # Sunday, 05:00
+        await fill(shop, 5, first=20)
+        runs = await shop.run_due()
+        assert {run.job for run in runs} == {"rollup", "tidy", "settle"}
+        assert [run.error for run in runs] == [None] * 3
+        assert shop.stats().watermark == 20
+        assert await shop.run_due() == []
+        assert await shop.check() == []
+
+
+async def test_own_schedules(make, clock):
+    """A method under `@every` runs when it is due, once for all that was missed; one that fails is in check()."""
+    async with make(Busy) as shop:
+        await fill(shop, 3)
+        clock.advance(24 * 3600)
+        await shop.run_due()
+        assert shop.ran == (3,)
+        problems = await shop.check()
+        assert [(one.where, "no ink" in one.message) for one in problems] == [("schedule", True)]
+    clock.advance(48 * 3600)
+    async with make(Busy) as shop:
+        await asyncio.wait(list(shop._tiers.scheduler._running.values()))
+        assert shop.ran == (3,), "what was missed is made up for once, when the object opens"
+
+
+# check()
+
+
+async def _damage_rollup(shop):
+    with sqlite3.connect(shop.directory / "storage.db") as storage:
+        storage.execute("UPDATE checkpoints SET next_seq = next_seq - 1")
+    storage.close()
+    return "rollups"
+
+
+async def _damage_groups(shop):
+    with sqlite3.connect(shop.directory / "storage.db") as storage:
+        storage.execute("DELETE FROM rollup_groups WHERE bucket = (SELECT min(bucket) FROM rollup_groups)")
+    storage.close()
+    return "rollups"
+
+
+async def _damage_archive(shop):
+    next((shop.directory / "archive").rglob("data/**/*.parquet")).unlink()
+    return "archive"
+
+
+async def _cut_archive(shop):
+    path = next((shop.directory / "archive").rglob("data/**/*.parquet"))
+    path.write_bytes(path.read_bytes()[:-1])
+    return "archive"
+
+
+async def _damage_log(shop):
+    next((shop.directory / "log").glob("*.parquet")).write_bytes(b"PAR1nothing")
+    return "log"
+
+
+@pytest.mark.parametrize("damage", [_damage_groups, _damage_archive, _cut_archive])
+async def test_check_finds_tampering(make, damage):
+    """Rows taken from a rollup, and data files missing or cut, are problems said in sentences, with where they are."""
+    async with make() as shop:
+        await fill(shop, 25)
+        await shop.archive()
+        await fill(shop, 15, first=25)
+        await shop.rollup()
+        assert await shop.check() == []
+    where = await damage(shop)
+    async with make() as shop:
+        problems = await shop.check()
+        assert {problem.where for problem in problems} == {where}
+        assert all(problem.message for problem in problems)
+
+
+# Answers beside tracking
+
+
+async def test_a_heavy_query_does_not_block_the_loop(make, capsys):
+    """Tracks are acknowledged while a heavy question is still being worked on; their latency is printed."""
+    async with make(segment_events=100_000) as shop:
+        await shop.batch([{"event": f"e{number % 10}", "userId": f"u{number % 997}"} for number in range(20_000)])
+        heavy = asyncio.ensure_future(
+            shop.query(
+                "SELECT count(*) FROM events a JOIN events b ON a.event = b.event AND a.user_id < b.user_id "
+                "WHERE hash(a.seq, b.seq) % 7 = 3"
+            )
+        )
+        loop = asyncio.get_running_loop()
+        taken = []
+        for number in range(100):
+            begun = loop.time()
+            await shop.track("order", {"n": number})
+            taken.append(loop.time() - begun)
+            if heavy.done():
+                break
+        assert len(taken) >= 10, "fewer than ten tracks were acknowledged during the query"
+        assert (await heavy).scalar() > 0
+        assert (await shop.query("SELECT count(*) FROM events WHERE event = 'order'")).scalar() == len(taken)
+        with capsys.disabled():
+            p99 = sorted(taken)[len(taken) * 99 // 100]
+            print(f" [p99 of {len(taken)} tracks beside a heavy query: {p99 * 1000:.1f} ms] ", end="")  # noqa: T201
