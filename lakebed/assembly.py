@@ -88,7 +88,12 @@ async def assemble(tiers: Tiers, owner: DurableObject, promote: Mapping[str, typ
     tiers.storage = Storage(directory / "storage.db")
     await tiers.storage.open()
     promotions = await _promotions(tiers.storage, promote)
-    tiers.engine = Engine(threads=settings.query_threads, memory_bytes=settings.query_memory_bytes)
+    tiers.engine = Engine(
+        threads=settings.query_threads,
+        memory_bytes=settings.query_memory_bytes,
+        spill=directory / "spill",
+        spill_bytes=settings.query_spill_bytes,
+    )
     tiers.counters = Counters(owner.clock, settings.counters_max_keys)
     tiers.live = Live(tiers.counters, settings.active_ttl_s)
 
@@ -125,8 +130,11 @@ async def assemble(tiers: Tiers, owner: DurableObject, promote: Mapping[str, typ
     )
 
     async def rollup_tables(names: set[str]) -> dict[str, pa.Table]:
-        await tiers.maintenance.catch_up()
-        return {name: await tiers.rollups.table(name) for name in names}
+        tables = {}
+        for rollup in sorted(names):
+            await tiers.maintenance.catch_up(rollup)
+            tables[rollup] = await tiers.rollups.table(rollup)
+        return tables
 
     tiers.queries = Queries(
         tiers.history,

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from lakebed.errors import LakebedError
+
 if TYPE_CHECKING:
     from lakebed.assembly import Tiers
 
@@ -32,8 +34,12 @@ async def check_up(tiers: Tiers) -> list[Problem]:
     problems += [Problem("log", f"{what}: {message}") for what, message in tiers.pipeline.problems.items()]
     problems += _books(tiers)
     problems += _at("storage", await tiers.storage.check())
-    end = await tiers.maintenance.catch_up()
-    problems += _at("rollups", await tiers.rollups.check(end))
+    problems += _at("archive", tiers.maintenance.problems.values())
+    try:
+        await tiers.maintenance.catch_up()
+    except LakebedError as error:
+        problems.append(Problem("rollups", str(error)))
+    problems += _at("rollups", await tiers.rollups.check(tiers.pipeline.next_seq))
     if tiers.archive.exists():
         problems += _at("archive", await tiers.archive.check())
     watermark, start = await tiers.archive.watermark() if tiers.archive.exists() else 0, tiers.pipeline.start_seq
@@ -41,10 +47,8 @@ async def check_up(tiers: Tiers) -> list[Problem]:
         problems.append(Problem("archive", f"events {watermark} to {start} are in neither log nor archive"))
     if watermark > (end := tiers.pipeline.next_seq):
         problems.append(Problem("archive", f"its watermark {watermark} lies past the log's end {end}"))
-    problems += [
-        Problem("schedule", f"{job} failed: {error}") for job, error in (await tiers.storage.failing_jobs()).items()
-    ]
-    return problems
+    failing = await tiers.storage.failing_jobs() | tiers.scheduler.failures
+    return problems + [Problem("schedule", f"{job} failed: {error}") for job, error in failing.items()]
 
 
 def _at(where: str, messages: Iterable[str]) -> list[Problem]:

@@ -5,7 +5,9 @@ DuckDB is imported when the first engine is made: it would double what `from lak
 
 from __future__ import annotations
 
+import shutil
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -22,11 +24,14 @@ class Engine:
     Args:
         threads: worker threads of DuckDB.
         memory_bytes: its memory limit; scalar functions may pass it for a moment.
+        spill: a directory for what does not fit in memory, made when needed and emptied when the engine opens. Without
+            it nothing spills.
+        spill_bytes: how much may lie there.
 
     May be used from several threads at once: each call has a cursor of its own.
     """
 
-    def __init__(self, *, threads: int, memory_bytes: int) -> None:
+    def __init__(self, *, threads: int, memory_bytes: int, spill: Path | None = None, spill_bytes: int = 0) -> None:
         self._config: dict[str, str | bool | int | float | list[str]] = {
             "threads": threads,
             "memory_limit": f"{memory_bytes}B",
@@ -34,7 +39,11 @@ class Engine:
             "autoload_known_extensions": False,
             "python_enable_replacements": False,
             "preserve_insertion_order": True,
+            # By default DuckDB spills to `.tmp` in the directory where the app happened to start.
+            "temp_directory": "" if spill is None else str(spill),
+            "max_temp_directory_size": f"{spill_bytes}B",
         }
+        self._spill = spill
         self._opening = threading.Lock()  # protects _connection while it is made
         self._connection: duckdb.DuckDBPyConnection | None = None
 
@@ -46,6 +55,8 @@ class Engine:
             return self._connection.cursor()
 
     def _connect(self) -> duckdb.DuckDBPyConnection:
+        if self._spill is not None:  # a crash leaves files here
+            shutil.rmtree(self._spill, ignore_errors=True)
         import duckdb  # noqa: PLC0415 - costs as much as pyarrow; only objects that answer questions pay it
 
         connection = duckdb.connect(":memory:", config=self._config)

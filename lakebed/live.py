@@ -14,11 +14,12 @@ from lakebed.events import Event
 from lakebed.tiers.counters import Counters
 from lakebed.tiers.view import LogView
 
-__all__ = ["ALL_1H", "ALL_1M", "Live", "Replay", "replay"]
+__all__ = ["ALL_1H", "ALL_1M", "RECENT_S", "Live", "Replay", "replay"]
 
 ALL_1M = "all_events_1m"
 ALL_1H = "all_events_1h"
 _MINUTE, _HOUR = 60.0, 3600.0
+RECENT_S = _HOUR  # what the longest of these windows needs of the log after a restart; `active_ttl_s` may be longer
 _US = 1_000_000
 
 
@@ -81,11 +82,15 @@ class Replay(msgspec.Struct, frozen=True):
 
 
 def replay(view: LogView, totals_seq: int, since_us: int, active_since_us: int) -> Replay:
-    """Read a log for `Live.restore`: names from `totals_seq` on, the rest from the two moments on. Blocks."""
+    """Read a log for `Live.restore`: names from `totals_seq` on, the rest from the two moments on. Blocks.
+
+    Names of events that the log has let go are missing; windows are whole, since `Maintenance.prune` keeps them.
+    """
     import pyarrow.compute as pc  # noqa: PLC0415 - a quarter of what pyarrow costs; most imports never need it
 
     names_read = ["seq", "event", "user_id", "anonymous_id", "received_at"]
-    files: list[Path] = [f.path for f in view.files if f.end_seq > totals_seq or f.last_received >= since_us]
+    oldest_us = min(since_us, active_since_us)
+    files: list[Path] = [f.path for f in view.files if f.end_seq > totals_seq or f.last_received >= oldest_us]
     sealed = [pq.read_table(path, columns=names_read) for path in files]
     table = pa.concat_tables([*sealed, view.tail.select(names_read)])
     received = table["received_at"].cast(pa.int64())

@@ -12,6 +12,7 @@ import msgspec
 import pyarrow as pa
 
 from lakebed.clock import Clock, to_us
+from lakebed.errors import LakebedError
 from lakebed.live import Live
 from lakebed.query.history import History
 from lakebed.rollups.rollups import Rollups
@@ -67,14 +68,15 @@ class Maintenance:
         self._rollups = rollups
         self._history = history
         self._live = live
+        self.problems: dict[str, str] = {}  # what failed in the background and has not succeeded since
         self.watermark = 0  # of the archive, as far as this object has seen it
         self._archiving = asyncio.Lock()
-        self._relief: asyncio.Task[Archived] | None = None
+        self._relief: asyncio.Task[None] | None = None
 
-    async def catch_up(self) -> int:
-        """Bring every rollup up to what is acknowledged now, and return that seq."""
+    async def catch_up(self, name: str | None = None) -> int:
+        """Bring one rollup, or all, up to what is acknowledged now, and return that seq."""
         end = await self._durable_end()
-        await self._rollups.catch_up(end)
+        await self._rollups.catch_up(end, name)
         return end
 
     async def _durable_end(self) -> int:
@@ -87,8 +89,10 @@ class Maintenance:
     async def rollup(self) -> RolledUp:
         """Catch rollups and totals up, then let go of what every consumer has passed."""
         end = await self._durable_end()
-        events = await self._rollups.catch_up(end)
-        await self.save_totals()
+        try:
+            events = await self._rollups.catch_up(end)
+        finally:  # one rollup that cannot be computed must not keep the totals behind
+            await self.save_totals()
         return RolledUp(events=events, seq=end, pruned=await self.prune())
 
     async def save_totals(self) -> None:
@@ -137,11 +141,16 @@ class Maintenance:
     def relieve(self) -> None:
         """Start archiving when the sealed log has passed its limit. Called after each commit, so it must be cheap."""
         if self._pipeline.sealed_bytes > self._settings.log_bytes and (self._relief is None or self._relief.done()):
-            self._relief = asyncio.get_running_loop().create_task(self.archive(None))
+            self._relief = asyncio.get_running_loop().create_task(self._archive_over_limit())
 
-    async def close(self) -> list[str]:
-        """Wait for what runs in the background; returns what failed there."""
-        if self._relief is None:
-            return []
-        done = await asyncio.gather(self._relief, return_exceptions=True)
-        return [f"archiving a log that had reached its limit: {e}" for e in done if isinstance(e, BaseException)]
+    async def _archive_over_limit(self) -> None:
+        try:
+            await self.archive(None)
+            self.problems.pop("archive", None)
+        except LakebedError as error:
+            self.problems["archive"] = f"the log has passed log_bytes, and archiving it failed: {error}"
+
+    async def close(self) -> None:
+        """Wait for what runs in the background."""
+        if self._relief is not None:
+            await self._relief

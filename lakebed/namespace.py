@@ -147,6 +147,15 @@ class Namespace:
         """The names of all objects under the root, awake or not, sorted."""
         return names_in(self.root)
 
+    def exists(self, name: str) -> bool:
+        """Whether object `name` was ever opened. Raises InvalidName."""
+        return Nameplate.read(directory_of(self.root, name)) is not None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it looks after schedules: after `open` or the first call, until `close`."""
+        return self._loop is not None
+
     def awake(self) -> list[str]:
         """The names of the objects that are awake here, sorted."""
         return sorted(resident.name for resident in self._residents)

@@ -1,4 +1,5 @@
 import json
+from datetime import UTC, date, datetime, timedelta, timezone
 from pathlib import Path
 
 import msgspec
@@ -7,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from logs import NOW
 
-from lakebed.decoding import Rejected, decode_batch, decode_mappings
+from lakebed.decoding import Rejected, decode_batch, decode_mappings, from_call
 from lakebed.errors import InvalidEvent
-from lakebed.events import Event
+from lakebed.events import Event, admit
 
 GOOD = b'{"event":"good","messageId":"g"}'
 # A capture of what Segment's own libraries sent to a local server.
@@ -248,6 +249,47 @@ def test_mappings_take_either_spelling():
     snake = {"event": "e", "user_id": "u", "anonymous_id": "a", "message_id": "m", "properties": {"a": 1}}
     one, other = decode_mappings([camel, snake], NOW)
     assert msgspec.json.encode(one) == msgspec.json.encode(other)
+
+
+def test_a_python_call_becomes_the_event_that_its_json_would_be():
+    """track's arguments and the same event as JSON are admitted to the same, with times of any Python kind."""
+    zone = timezone(timedelta(hours=2))
+    for moment in (
+        datetime(2025, 1, 1, tzinfo=UTC),
+        datetime(2025, 1, 1, 2, tzinfo=zone),
+        date(2025, 1, 1),
+        1_735_689_600,
+    ):
+        made = from_call("track", {"a": 1}, {"ip": "x"}, moment, event="e", user_id=5, message_id="m")
+        admit(made, NOW)
+        body = b'{"event":"e","userId":"5","messageId":"m","timestamp":"2025-01-01","properties":{"a":1},"context":{"ip":"x"}}'
+        (sent,) = decode_batch(body, NOW, source="python")
+        assert msgspec.json.encode(made) == msgspec.json.encode(sent)
+    traits = from_call("identify", {"a": 1}, user_id="u")
+    admit(traits, NOW)
+    assert bytes(traits.properties) == b'{"a":1}'
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ({"event": 5}, "event must be text, not int"),
+        ({"event": None}, "event name is missing"),
+        ({"event": "e", "user_id": 1.5}, "user_id must be text, not float"),
+        ({"event": "e", "message_id": 7}, "message_id must be text, not int"),
+        ({"event": "e", "user_id": "\ud800"}, "user_id holds a lone surrogate"),
+        ({"event": "e", "timestamp": True}, "timestamp must be a time, text or a number, not bool"),
+        ({"event": "e", "timestamp": float("nan")}, "is not a number of seconds"),
+        ({"event": "e", "properties": [1]}, "must be a JSON object"),
+        ({"event": "e", "context": 5}, "must be a JSON object"),
+        ({"event": "e", "properties": {"a": float("inf")}}, "non-finite"),
+    ],
+)
+def test_a_python_call_with_a_wrong_value_is_refused(arguments, reason):
+    """An untyped caller may give anything: it is InvalidEvent with one reason."""
+    with pytest.raises(InvalidEvent) as caught:
+        admit(from_call("track", **({"properties": None} | arguments)), NOW)
+    assert reason in caught.value.reason
 
 
 @pytest.mark.parametrize("item", [None, 5, "event", [1], ("event", "e"), b"{}", object()])

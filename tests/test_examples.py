@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from lakebed import connect
+
 EXAMPLES = Path(__file__).parent.parent / "examples"
 DEMO = EXAMPLES / "online_retail.py"
 DATA = EXAMPLES / "data" / "online_retail_2010-12.csv.gz"
@@ -78,6 +80,20 @@ def test_the_demo_deletes_only_what_it_made(tmp_path: Path) -> None:
     (tmp_path / "shop" / "holiday.txt").write_text("keep me", "utf-8")
     demo(tmp_path, "--fresh")
     assert (tmp_path / "shop" / "holiday.txt").read_text("utf-8") == "keep me"
+
+
+def test_the_demo_leaves_the_events_of_others_alone(tmp_path: Path) -> None:
+    """Where the object holds other events, or is open elsewhere, the demo says so, exits with 2 and stores nothing."""
+    with connect(tmp_path, "shop") as shop:
+        shop.track("Signed Up", user_id="ann")
+        locked = demo(tmp_path)
+        assert locked.returncode == 2
+        assert str(os.getpid()) in locked.stderr
+    foreign = demo(tmp_path)
+    assert foreign.returncode == 2
+    assert "1 events of other origin" in foreign.stdout
+    with connect(tmp_path, "shop") as shop:
+        assert shop.query("SELECT count(*) FROM events").scalar() == 1
 
 
 def test_the_data_is_whole_and_attributed() -> None:

@@ -53,7 +53,7 @@ class Metrics:
     Args:
         queries: for raw events.
         rollups: for `hourly_events` and `daily_metrics`.
-        catch_up: brings both up to date and returns the seq up to which they are.
+        catch_up: brings one of them up to date, by name, and returns the seq up to which it is.
         promotions: the promoted columns.
         clock: says what today is.
         max_rows: of a result (`query_max_rows`).
@@ -63,7 +63,7 @@ class Metrics:
         self,
         queries: Queries,
         rollups: RollupTables,
-        catch_up: Callable[[], Awaitable[int]],
+        catch_up: Callable[[str], Awaitable[int]],
         *,
         promotions: Sequence[Promotion],
         clock: Clock,
@@ -128,7 +128,7 @@ class Metrics:
 
     async def _active_now(self, measure: str, width: int, first: date, last: date) -> Result:
         started = self._clock.monotonic()
-        end_seq = await self._catch_up()
+        end_seq = await self._catch_up(_DAILY)
         dates = [first + timedelta(days=at) for at in range((last - first).days + 1)]
         windows = [(instant_us(day) - (width - 1) * _DAY_US, instant_us(day) + _DAY_US) for day in dates]
         found = await self._rollups.table(_DAILY, windows[0][0], windows[-1][1])
@@ -234,7 +234,7 @@ class Metrics:
         hours = [piece for piece in series.slices(rolled=True) if piece.tier == ROLLED]
         if not hours:
             return None
-        await self._catch_up()
+        await self._catch_up(HOURLY)
         table = await self._rollups.table(HOURLY, hours[0].start_us, hours[-1].end_us)
         if series.event is None and not series.by:
             return table

@@ -78,9 +78,9 @@ class Parts:
         await self.catch_up()
         return {name: await self.rollups.table(name) for name in names}
 
-    async def catch_up(self) -> int:
+    async def catch_up(self, name: str | None = None) -> int:
         end = self.pipeline.next_seq
-        await self.rollups.catch_up(end)
+        await self.rollups.catch_up(end, name)
         return end
 
     async def track(self, items: Sequence[dict[str, Any]]) -> None:

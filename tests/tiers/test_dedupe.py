@@ -80,6 +80,18 @@ async def test_the_window_has_an_edge(tmp_path, sealed, reopened):
         assert await statuses(log, "a") == [("duplicate", 1)]
 
 
+async def test_the_window_parts_the_events_of_one_sealed_segment(tmp_path):
+    """Of two events in one segment the older may be out of the window while the newer is still in it."""
+    clock = ManualClock()
+    async with opened(tmp_path, clock=clock, dedupe_window_s=60) as log:
+        await statuses(log, "a")
+        clock.advance(30)
+        await statuses(log, "b")
+        await log.seal()
+        clock.advance(31)
+        assert await statuses(log, "a", "b") == [("stored", 2), ("duplicate", 1)]
+
+
 async def test_the_newest_of_two_events_with_one_id_counts(tmp_path):
     """Once its window is over an id may be stored again; retries then answer with the newer seq, sealed or not."""
     clock = ManualClock()

@@ -1,6 +1,7 @@
 import asyncio
 import contextlib
 import errno
+import os
 import threading
 
 import pytest
@@ -293,6 +294,19 @@ async def test_close_answers_what_waits_and_leaves_nothing(tmp_path):
         await log.close()
     async with opened(tmp_path, promotions=()) as log:
         assert len(ids(log)) == 50
+
+
+async def test_no_file_stays_open(tmp_path):
+    """After close the process has no descriptor left under the log's directory, sealed files and sidecars included."""
+    for _ in range(2):
+        async with opened(tmp_path, segment_events=2, promotions=()) as log:
+            for i in range(5):
+                await log.append(events(f"m{i}", None))
+            await log.seal()
+            await log.append(events("m1"))
+            assert ids(log)
+    links = [os.path.realpath(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd")]
+    assert [link for link in links if link.startswith(str(tmp_path))] == []
 
 
 async def test_a_clean_close_leaves_an_exact_marker(tmp_path):

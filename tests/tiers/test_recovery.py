@@ -203,6 +203,16 @@ def test_a_closed_segment_that_lost_its_end_is_corruption(tmp_path):
         recover(Disk(), tmp_path)
 
 
+def test_what_failed_at_the_end_of_an_abandoned_segment_is_not_read(tmp_path):
+    """After a failed sync a new segment begins where the acknowledged events end: a whole frame beyond does not count."""
+    path, ends, markers = write_segment(tmp_path, [["a"], ["b"], ["failed"]])
+    path.write_bytes(with_marker(path.read_bytes(), markers[2]))
+    write_segment(tmp_path, [["c"]], first_seq=2)
+    assert opened_ids(tmp_path) == ["a", "b", "c"]
+    path.write_bytes(path.read_bytes()[: ends[2] + 50])  # the same, torn
+    assert opened_ids(tmp_path) == ["a", "b", "c"]
+
+
 def test_a_file_under_a_wrong_name_is_corruption(tmp_path):
     """A segment that says another seq than its name was moved by hand: it is refused."""
     path, _, _ = write_segment(tmp_path, GROUPS)

@@ -1,0 +1,75 @@
+"""Reading a request's body, within limits of size and time."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+
+from lakebed.api.errors import Refusal
+
+__all__ = ["Body", "json_object"]
+
+_CLOSE = {"Connection": "close"}  # the rest of the body is not read
+
+
+class Body(msgspec.Struct, frozen=True):
+    """The limits within which bodies are read.
+
+    Attributes:
+        max_bytes: of one body.
+        timeout_s: seconds in which all of it must have arrived.
+    """
+
+    max_bytes: int = 1 << 20
+    timeout_s: float = 10.0
+
+    async def read(self, request: Request) -> bytes:
+        """The body of `request`.
+
+        Raises:
+            Refusal: 413 too large, also where its length is not said beforehand; 408 too slow; 415 compressed.
+        """
+        encoding = request.headers.get("content-encoding", "identity")
+        if encoding.lower() != "identity":
+            raise Refusal(415, "UNSUPPORTED_ENCODING", "Send the body uncompressed", encoding=encoding, headers=_CLOSE)
+        said = request.headers.get("content-length", "0")
+        if said.isdecimal() and int(said) > self.max_bytes:
+            raise self._too_large()
+        try:
+            async with asyncio.timeout(self.timeout_s):
+                return await self._all(request)
+        except TimeoutError:
+            message = "The body did not arrive in time"
+            raise Refusal(408, "BODY_TIMEOUT", message, seconds=self.timeout_s, headers=_CLOSE) from None
+
+    async def _all(self, request: Request) -> bytes:
+        chunks, size = [], 0
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > self.max_bytes:
+                raise self._too_large()
+            chunks.append(chunk)
+        return b"".join(chunks)
+
+    def _too_large(self) -> Refusal:
+        message = f"The body has more than {self.max_bytes} bytes"
+        return Refusal(413, "BODY_TOO_LARGE", message, limit=self.max_bytes, headers=_CLOSE)
+
+
+def json_object(body: bytes) -> dict[str, Any]:
+    """The JSON object that `body` is.
+
+    Raises:
+        Refusal: 400, it is none.
+    """
+    try:
+        body.decode()
+        found = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Refusal(400, "INVALID_JSON", f"The body is not JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise Refusal(400, "INVALID_JSON", "The body is not a JSON object; several events go to /track/batch")
+    return found

@@ -1,0 +1,128 @@
+"""Every status code, and the JSON body of every error: `{"error": {"code", "message", "details"}}`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from lakebed import errors
+
+__all__ = ["Refusal", "error_handlers", "error_response"]
+
+_log = logging.getLogger("lakebed.api")
+_INTERNAL = 500
+
+
+class _Answer(msgspec.Struct, frozen=True):
+    """How an error is answered. `message` replaces the error's own, which may tell of paths and processes."""
+
+    status: int
+    code: str
+    message: str = ""
+    retry_after: int | None = None
+
+
+# The nearest class of an error's bases counts. What only the caller can mend says why; what the operator must mend does
+# not tell a client more than when to come back.
+_ANSWERS: dict[type[Exception], _Answer] = {
+    errors.InvalidEvent: _Answer(400, "INVALID_EVENT"),
+    errors.InvalidName: _Answer(400, "INVALID_NAME"),
+    errors.InvalidAsOf: _Answer(400, "INVALID_AS_OF"),
+    errors.NotReachable: _Answer(404, "NOT_FOUND"),
+    errors.WrongObject: _Answer(409, "WRONG_OBJECT", "The object is of another class"),
+    errors.QueryRefused: _Answer(400, "QUERY_REFUSED"),
+    errors.QueryTooLarge: _Answer(422, "QUERY_TOO_LARGE"),
+    errors.QueryTimeout: _Answer(504, "QUERY_TIMEOUT", "The query took too long and was stopped"),
+    errors.SnapshotExpired: _Answer(410, "SNAPSHOT_EXPIRED"),
+    errors.QueryError: _Answer(400, "QUERY_ERROR"),
+    errors.Backpressure: _Answer(429, "BACKPRESSURE", "Events arrive faster than they can be stored", 1),
+    errors.DiskFull: _Answer(507, "DISK_FULL", "There is no room for more events", 60),
+    errors.LogUnavailable: _Answer(503, "LOG_UNAVAILABLE", "Nothing was stored; sending it again is safe", 5),
+    errors.ObjectLocked: _Answer(503, "OBJECT_LOCKED", "The object is open in another process", 5),
+    errors.ObjectClosed: _Answer(503, "OBJECT_CLOSED", "The object is not open", 5),
+    errors.StorageUnavailable: _Answer(503, "STORAGE_UNAVAILABLE", "The rollups cannot be read or written now", 5),
+    errors.ArchiveUnavailable: _Answer(503, "ARCHIVE_UNAVAILABLE", "The archive does not answer", 30),
+    errors.ArchiveConflict: _Answer(500, "ARCHIVE_CONFLICT", "The archive is not as this object left it"),
+    errors.LogCorrupted: _Answer(500, "LOG_CORRUPTED", "The object's log does not read back"),
+    errors.FormatTooNew: _Answer(500, "FORMAT_TOO_NEW", "The object was written by a newer Lakebed"),
+    errors.LakebedError: _Answer(_INTERNAL, "INTERNAL", "The request could not be carried out"),
+    Exception: _Answer(_INTERNAL, "INTERNAL", "The request could not be carried out"),
+}
+_HTTP_CODES = {400: "BAD_REQUEST", 404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED"}
+
+
+class Refusal(Exception):
+    """A request that this app itself turns down.
+
+    Args:
+        status: of HTTP.
+        code: for programs.
+        message: for people.
+        details: facts, as JSON values.
+        headers: of the response.
+    """
+
+    def __init__(
+        self, status: int, code: str, message: str, *, headers: Mapping[str, str] | None = None, **details: Any
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.details = details
+        self.headers = headers
+
+
+def error_response(
+    status: int,
+    code: str,
+    message: str,
+    details: Mapping[str, Any] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """The one form of all errors."""
+    body = {"error": {"code": code, "message": message, "details": dict(details or {})}}
+    return Response(msgspec.json.encode(body, enc_hook=str), status, headers, "application/json")
+
+
+def _on_refusal(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, Refusal)  # noqa: S101 - Starlette calls it for nothing else
+    return error_response(error.status, error.code, error.message, error.details, error.headers)
+
+
+def _on_http(_request: Request, error: Exception) -> Response:
+    """What Starlette itself raises: no such route, wrong method."""
+    assert isinstance(error, HTTPException)  # noqa: S101 - the same
+    code = _HTTP_CODES.get(error.status_code, f"HTTP_{error.status_code}")
+    return error_response(error.status_code, code, error.detail, None, error.headers)
+
+
+def _on_disconnect(_request: Request, _error: Exception) -> Response:
+    return error_response(400, "DISCONNECTED", "The body did not arrive")  # nobody reads it; there was no failure
+
+
+def _on_error(request: Request, error: Exception) -> Response:
+    answer = next(_ANSWERS[base] for base in type(error).__mro__ if base in _ANSWERS)
+    headers = None if answer.retry_after is None else {"Retry-After": str(answer.retry_after)}
+    if answer.status >= _INTERNAL:
+        _log.error("%s %s: %s", request.method, request.url.path, error, exc_info=error)
+    if answer.message:
+        return error_response(answer.status, answer.code, answer.message, None, headers)
+    # LakebedError: the message with its facts; the hint is for Python.
+    facts = {name: fact for name, fact in getattr(error, "facts", {}).items() if isinstance(fact, (str, int, float))}
+    return error_response(answer.status, answer.code, getattr(error, "message", str(error)), facts, headers)
+
+
+error_handlers: dict[Any, Any] = {
+    Refusal: _on_refusal,
+    HTTPException: _on_http,
+    ClientDisconnect: _on_disconnect,
+    errors.LakebedError: _on_error,
+    Exception: _on_error,  # answered by Starlette's outermost layer, which raises it again for the server's log
+}
