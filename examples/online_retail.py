@@ -3,7 +3,8 @@
 python examples/online_retail.py [--root data/demo] [--fresh]
 
 It imports 42,481 order lines, archives the first half between two imports, asks the same questions of every tier and
-of the past, and exits with 1 if one number differs from what DuckDB says of the file. Running it again stores nothing twice. The data is described in data/README.md.
+of the past, and exits with 1 if one number differs from what DuckDB says of the file. Running it again stores nothing
+twice. The data is described in data/README.md.
 """
 
 from __future__ import annotations
@@ -82,6 +83,19 @@ HOURS_CSV = """
 
 FOREIGN = "SELECT count(*) FROM events WHERE message_id NOT LIKE ?"
 TOTALS_CSV = "SELECT event, count(*) FROM lines GROUP BY event"
+
+
+NEXT = """
+It is all in {directory}. Go on with it in a notebook or a Python shell:
+
+    from lakebed import connect
+    shop = connect("{root}", "{name}")
+    shop.query("SELECT country, count(*) AS lines FROM events GROUP BY country ORDER BY lines DESC").df()
+
+or over HTTP:
+
+    python -m lakebed serve --root {root} --name {name}
+    curl localhost:8080/stats"""
 
 
 class Plain:
@@ -298,16 +312,7 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 2
     if code == 0:
-        print(f"""
-It is all in {arguments.root / NAME}. Go on with it in a notebook or a Python shell:
-
-    from lakebed import connect
-    shop = connect({str(arguments.root)!r}, {NAME!r})
-    shop.query("SELECT country, count(*) AS lines FROM events GROUP BY country ORDER BY lines DESC").df()
-
-or over HTTP:
-
-    python -m lakebed serve --root {arguments.root}""")
+        print(NEXT.format(directory=arguments.root / NAME, root=arguments.root, name=NAME))
     return code
 
 

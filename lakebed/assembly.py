@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ import pyarrow as pa
 from lakebed.engine import Engine
 from lakebed.errors import LakebedError, LogBehind
 from lakebed.intake import Intake
-from lakebed.live import Live, replay
+from lakebed.live import RECENT_S, Live, replay
 from lakebed.maintenance import ARCHIVED, TOTALS, Maintenance
 from lakebed.objects import DurableObject
 from lakebed.promotions import BUILT_IN, Promotion, as_promotions
@@ -24,6 +25,7 @@ from lakebed.rollups.rollup import Rollup
 from lakebed.rollups.rollups import Rollups
 from lakebed.schedule import schedules_of
 from lakebed.scheduler import Job, JobRun, Scheduler
+from lakebed.settings import Settings
 from lakebed.tiers.archive import Archive
 from lakebed.tiers.counters import Counters
 from lakebed.tiers.pipeline import Pipeline
@@ -31,7 +33,8 @@ from lakebed.tiers.storage import Storage
 
 __all__ = ["Tiers", "assemble", "disassemble", "rollups_of"]
 
-_PROMOTIONS = "promotions"  # key of Storage's meta
+_PROMOTIONS = "promotions"  # keys of Storage's meta: columns that there will always be …
+_SETTLED = "settled"  # … and the newest `as_of` that was answered before an event came after it
 _US = 1_000_000
 
 
@@ -101,6 +104,9 @@ async def assemble(tiers: Tiers, owner: DurableObject, promote: Mapping[str, typ
         tiers.live.feed(events, received_at)
         tiers.maintenance.relieve()
 
+    async def keep_settled(as_of_us: int) -> None:
+        await tiers.storage.put(_SETTLED, as_of_us)
+
     tiers.pipeline = Pipeline(
         directory / "log",
         owner.name,
@@ -110,11 +116,14 @@ async def assemble(tiers: Tiers, owner: DurableObject, promote: Mapping[str, typ
         promotions=promotions,
         engine=tiers.engine,
         on_commit=on_commit,
+        settled_us=await tiers.storage.get(_SETTLED, 0),
+        keep_settled=keep_settled,
     )
     await tiers.pipeline.open()
     tiers.opened_at_seq = tiers.pipeline.next_seq
-    await _check_not_behind(tiers, directory)
     tiers.archive = Archive(directory / "archive", owner.name, settings, owner.clock, owner.disk, promotions)
+    watermark = await _watermark(tiers, settings)
+    await _check_not_behind(tiers, directory, watermark)
     tiers.history = History(tiers.pipeline, tiers.archive, promotions, tiers.engine)
     tiers.rollups = Rollups(tiers.storage, rollups, promotions, tiers.engine, tiers.history.read, settings)
     await tiers.rollups.open()
@@ -154,7 +163,7 @@ async def assemble(tiers: Tiers, owner: DurableObject, promote: Mapping[str, typ
         max_rows=settings.query_max_rows,
     )
     tiers.intake = Intake(tiers.pipeline, owner.clock, owner.on_error)
-    tiers.maintenance.watermark = await tiers.storage.get(ARCHIVED, 0)
+    tiers.maintenance.watermark = watermark
     await _restore_counters(tiers, owner)
     tiers.scheduler = await _scheduler(tiers, owner)
     tiers.ready = True
@@ -170,10 +179,21 @@ async def _promotions(storage: Storage, promote: Mapping[str, type]) -> tuple[Pr
     return promotions
 
 
-async def _check_not_behind(tiers: Tiers, directory: Any) -> None:
+async def _watermark(tiers: Tiers, settings: Settings) -> int:
+    """What the archive is known to have. It is asked only where there is one of which storage does not know.
+
+    An external catalog may always have one: it is asked by an object whose log is empty, since that may have been lost.
+    """
+    known: int = await tiers.storage.get(ARCHIVED, 0)
+    if known or (settings.catalog and tiers.pipeline.next_seq):
+        return known
+    return await tiers.archive.watermark() if tiers.archive.exists() else 0
+
+
+async def _check_not_behind(tiers: Tiers, directory: Any, watermark: int) -> None:
     end = tiers.pipeline.next_seq
     marks = await tiers.storage.checkpoints()
-    marks["archive"] = await tiers.storage.get(ARCHIVED, 0)
+    marks["the archive"] = watermark
     marks["totals"] = (await tiers.storage.get(TOTALS, {"seq": 0}))["seq"]
     for consumer, seq in marks.items():
         if seq > end:
@@ -188,10 +208,14 @@ async def _check_not_behind(tiers: Tiers, directory: Any) -> None:
 async def _restore_counters(tiers: Tiers, owner: DurableObject) -> None:
     kept = await tiers.storage.get(TOTALS, {"seq": 0, "names": {}})
     now = owner.clock.now_us()
-    hour_ago, active_since = now - 3600 * _US, now - int(owner.settings.active_ttl_s * _US)
+    recent, active_since = now - int(RECENT_S * _US), now - int(owner.settings.active_ttl_s * _US)
+    names = Counter(kept["names"])
     with tiers.pipeline.view() as view:
-        found = await tiers.history.in_thread(lambda: replay(view, kept["seq"], hour_ago, active_since))
-    tiers.live.restore(kept["names"], found, now)
+        if kept["seq"] < view.start_seq:  # storage.db was lost: the archive has what the log let go of
+            async for table in tiers.history.read(kept["seq"], view.start_seq):
+                names.update(name for name in table["event"].to_pylist() if name is not None)
+        found = await tiers.history.in_thread(lambda: replay(view, kept["seq"], recent, active_since))
+    tiers.live.restore(names, found, now)
 
 
 async def _scheduler(tiers: Tiers, owner: DurableObject) -> Scheduler:

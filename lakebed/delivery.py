@@ -88,7 +88,11 @@ def _hidden(kind: Hashable) -> frozenset[str]:
 
 
 async def begin(target: Any, batch: Sequence[Call]) -> Begun:
-    """Begin the calls of `batch` on `target`, as `Transport.send` promises, and return before they are done."""
+    """Begin the calls of `batch` on `target`, as `Transport.send` promises, and return before they are done.
+
+    Cancelling this does not keep any call from beginning; the cancellation is raised after the last.
+    """
+    cancelled: asyncio.CancelledError | None = None
     outcomes: Begun = []
     for call in batch:
         waited = {n: outcomes[n - 1] for n in (call.target, *call.needs) if n}
@@ -100,8 +104,13 @@ async def begin(target: Any, batch: Sequence[Call]) -> Begun:
             outcomes.append(begun)
             continue
         outcomes.append(asyncio.ensure_future(_outcome(begun)))
-        if inspect.iscoroutine(begun):
-            await asyncio.sleep(0)  # its first step, before the next call begins
+        if inspect.iscoroutine(begun) and cancelled is None:
+            try:
+                await asyncio.sleep(0)  # its first step, before the next call begins
+            except asyncio.CancelledError as error:
+                cancelled = error
+    if cancelled is not None:
+        raise cancelled
     return outcomes
 
 

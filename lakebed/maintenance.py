@@ -12,8 +12,8 @@ import msgspec
 import pyarrow as pa
 
 from lakebed.clock import Clock, to_us
-from lakebed.errors import LakebedError
-from lakebed.live import Live
+from lakebed.errors import ArchiveConflict, LakebedError
+from lakebed.live import RECENT_S, Live
 from lakebed.query.history import History
 from lakebed.rollups.rollups import Rollups
 from lakebed.settings import Settings
@@ -97,33 +97,55 @@ class Maintenance:
 
     async def save_totals(self) -> None:
         """Keep the lifetime totals, so that a later opening need not read the log from its beginning."""
-        await self._durable_end()
         kept = {"seq": self._pipeline.next_seq, "names": self._live.totals()}
+        await self._durable_end()
         if kept != await self._storage.get(TOTALS):
             await self._storage.put(TOTALS, kept)
 
     async def archive(self, older_than: timedelta | datetime | float | None) -> Archived:
-        """Move events received before `older_than` (a time, or an age; None: all so far) into Iceberg."""
+        """Move events received before `older_than` (a time, or an age; None: all so far) into Iceberg.
+
+        Raises:
+            ArchiveConflict: the archive holds events of another log. This one keeps its own.
+        """
         async with self._archiving:
             await self._pipeline.seal()
-            start = await self._archive.watermark()
-            end = self._boundary(older_than)
-            commits, at = 0, start
+            at = await self._archive.watermark()
+            await self._advance(at, ours=False)
+            end = await self._boundary(older_than)
+            rows = commits = 0
             while at < end:
                 stop = min(at + self._settings.archive_rows, end)
                 tables = [table async for table in self._history.read(at, stop)]
-                commits += await self._archive.append(pa.concat_tables(tables), at, stop)
-                at = stop
-            watermark = await self._archive.watermark()
-            if watermark > self.watermark:
-                await self._storage.put(ARCHIVED, watermark)
-                self.watermark = watermark
-        return Archived(rows=max(0, end - start), commits=commits, watermark=watermark, pruned=await self.prune())
+                ours = await self._archive.append(pa.concat_tables(tables), at, stop)
+                if ours:
+                    rows, commits = rows + stop - at, commits + 1
+                at = stop if ours else await self._archive.watermark()
+                await self._advance(at, ours=ours)
+        return Archived(rows=rows, commits=commits, watermark=at, pruned=await self.prune())
 
-    def _boundary(self, older_than: timedelta | datetime | float | None) -> int:
+    async def _advance(self, watermark: int, *, ours: bool) -> None:
+        """Note how far the archive is.
+
+        What this run has not archived itself was archived by this object before a crash, or by another one that shares
+        the table: believing that would let the log go of events that are archived nowhere.
+        """
+        if watermark <= self.watermark:
+            return
+        if not ours and (watermark > self._pipeline.next_seq or not await self._history.is_archived(self.watermark)):
+            raise ArchiveConflict(
+                f"the archive's events from {self.watermark} to {watermark} are not those of this log",
+                hint="Do two objects share one table? Give each a name, or a namespace, of its own. The log keeps its "
+                "events",
+                watermark=watermark,
+            )
+        await self._storage.put(ARCHIVED, watermark)
+        self.watermark = watermark
+
+    async def _boundary(self, older_than: timedelta | datetime | float | None) -> int:
         """The first seq that stays in the log alone. With an age, whole sealed files go."""
         if older_than is None:
-            return self._pipeline.next_seq
+            return await self._durable_end()
         if isinstance(older_than, datetime):
             before = to_us(older_than)
         else:
@@ -136,7 +158,14 @@ class Maintenance:
         """Delete log files that every consumer's durable checkpoint has passed and whose retention is over."""
         totals = await self._storage.get(TOTALS, {"seq": 0})
         # `watermark` is set after the archive verified its commit, so nothing goes that is not in it.
-        return await self._pipeline.prune(min(totals["seq"], self.watermark, await self._rollups.checkpoint()))
+        passed = min(totals["seq"], self.watermark, await self._rollups.checkpoint(), self._passed_by_counters())
+        return await self._pipeline.prune(passed)
+
+    def _passed_by_counters(self) -> int:
+        """Sliding windows have no checkpoint: a restart reads them from the log, however short its retention is."""
+        since = self._clock.now_us() - round(max(RECENT_S, self._settings.active_ttl_s) * _US)
+        with self._pipeline.view() as view:
+            return max((file.end_seq for file in view.files if file.last_received < since), default=view.start_seq)
 
     def relieve(self) -> None:
         """Start archiving when the sealed log has passed its limit. Called after each commit, so it must be cheap."""

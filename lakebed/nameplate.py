@@ -11,7 +11,7 @@ import msgspec
 from lakebed.disk import Disk
 from lakebed.errors import FormatTooNew, InvalidName, LogCorrupted, WrongObject
 
-__all__ = ["FILE_NAME", "FORMAT", "Nameplate", "directory_of"]
+__all__ = ["FILE_NAME", "FORMAT", "Nameplate", "directory_of", "is_name"]
 
 FILE_NAME = "object.json"
 FORMAT = 1
@@ -97,13 +97,18 @@ class Nameplate(msgspec.Struct, frozen=True, kw_only=True, rename={"kind": "clas
         disk.sync_directory(directory.parent)
 
 
+def is_name(name: object) -> bool:
+    """Whether an object may have that name."""
+    return isinstance(name, str) and _NAME.fullmatch(name) is not None
+
+
 def directory_of(root: Path, name: str) -> Path:
     """The directory of object `name` under `root`, which need not exist.
 
     Raises:
         InvalidName: the name is not allowed, or a symbolic link leads out of the root.
     """
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
+    if not is_name(name):
         raise InvalidName(
             f"{str(name)[:80]!r} is not an object's name",
             hint="Use 1 to 63 of a-z, 0-9, '_' and '-', starting with a letter or a digit: names become directories",

@@ -175,15 +175,25 @@ class Namespace:
         """Finish all calls, flush and close every object. Idempotent; a later call raises ObjectClosed.
 
         No task, thread or descriptor of the namespace or its objects is left.
+
+        Raises:
+            Exception: what flushing or closing an object raised. All others are closed all the same.
         """
-        if self._timer is not None:
-            self._timer.cancel()
         if self._round is not None:
             await asyncio.wait([self._round])
-        await self.flush()
-        self._closed = True
-        await self._settle()
-        await self._residents.close()
+        if self._timer is not None:
+            self._timer.cancel()
+        try:
+            await self.flush()
+        finally:
+            self._closed = True
+            await self._settle()
+            try:
+                await self._residents.close()
+            finally:
+                await self._forget()
+
+    async def _forget(self) -> None:
         self._loop = self._timer = self._round = self._seen_us = None
         for key in [key for key, namespace in self._defaults.items() if namespace is self]:
             del self._defaults[key]

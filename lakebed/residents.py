@@ -43,7 +43,7 @@ class _Room:
         self.calls = 0  # under way; while there is one it stays awake
         self.used_at = used_at
         self.opening: asyncio.Task[None]
-        self.closing: asyncio.Task[None] | None = None
+        self.closing: asyncio.Task[Exception | None] | None = None  # gives what closing raised
 
     @property
     def idle(self) -> bool:
@@ -109,19 +109,28 @@ class Residents:
     async def sleep(self, *names: str) -> None:
         """Close those of `names` that are awake and not in use."""
         closing = [self._let_go(room) for name in names if (room := self._rooms.get(name)) is not None and room.idle]
-        if closing:
-            await asyncio.wait(closing)
+        for error in await asyncio.gather(*closing):
+            if error is not None:
+                self._failed(error)
 
     async def close(self) -> None:
-        """Close all, each when its calls are done. Nobody may enter meanwhile."""
+        """Close all, each when its calls are done. Nobody may enter meanwhile.
+
+        Raises:
+            Exception: the first that closing an object raised, when all are closed; the others are its notes.
+        """
+        failures: list[Exception] = []
         while self._rooms:
             self._left.clear()
             await asyncio.gather(*(room.opening for room in self._rooms.values()), return_exceptions=True)
             closing = [room.closing or self._let_go(room) for room in self._rooms.values() if not room.calls]
-            if closing:
-                await asyncio.wait(closing)
-            elif self._rooms:
+            failures += [error for error in await asyncio.gather(*closing) if error is not None]
+            if not closing and self._rooms:
                 await self._left.wait()
+        if failures:
+            for other in failures[1:]:
+                failures[0].add_note(f"also: {other!r}")
+            raise failures[0]
 
     def next_rest(self) -> float | None:
         """The monotonic second at which the first of them will have been idle for long enough."""
@@ -158,14 +167,15 @@ class Residents:
             del self._rooms[name]
             raise
 
-    def _let_go(self, room: _Room) -> asyncio.Task[None]:
+    def _let_go(self, room: _Room) -> asyncio.Task[Exception | None]:
         room.closing = asyncio.ensure_future(self._close(room))
         return room.closing
 
-    async def _close(self, room: _Room) -> None:
+    async def _close(self, room: _Room) -> Exception | None:
         try:
             await room.resident.close()
-        except Exception as error:  # noqa: BLE001 - nobody waits for it: it is told to the namespace
-            self._failed(error)
+        except Exception as error:  # noqa: BLE001 - given to whoever sent it to sleep, who may be a timer
+            return error
         finally:
             del self._rooms[room.resident.name]
+        return None

@@ -40,7 +40,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         segment_age_s: the same, in seconds since its first event. Checked when events arrive and every minute.
         tail_bytes: events not yet sealed that may be held in memory; beyond it `track` waits for sealing.
         pending_events: events that may wait for their commit; beyond it `track` fails with `Backpressure`.
-        retention_s: how long sealed segments stay after they were archived. Queries do not need them.
+        retention_s: how long sealed segments stay after they were archived; an hour at least, from which the live
+            counters are read when an object opens. Queries do not need them.
         archive_window_s: what the Sunday archive leaves in the log.
         log_bytes: sealed segments beyond this are archived at once. The log still grows while the archive is down.
         headroom_bytes: free disk space below which tracking is refused. TOO SMALL AND RECOVERY ITSELF FAILS.

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from lakebed.errors import LakebedError
-from lakebed.nameplate import FILE_NAME, Nameplate
+from lakebed.nameplate import FILE_NAME, Nameplate, is_name
 from lakebed.ownership import LOCK_NAME
 from lakebed.schedule import schedules_of
 
@@ -29,7 +29,9 @@ def names_in(root: Path) -> list[str]:
     """The objects under `root`, sorted: the directories with a nameplate. Blocks."""
     try:
         with os.scandir(root) as entries:
-            return sorted(entry.name for entry in entries if (Path(entry.path) / FILE_NAME).exists())
+            return sorted(
+                entry.name for entry in entries if is_name(entry.name) and (Path(entry.path) / FILE_NAME).exists()
+            )
     except FileNotFoundError:
         return []
 

@@ -307,3 +307,19 @@ def test_a_forked_child_cannot_use_it(tmp_path):
     )
     assert done.stderr == ""
     assert done.stdout == "ObjectClosed\nhello\nclosed in a thread\n"
+
+
+def test_the_default_class_is_analytics(tmp_path):
+    """`connect(root, name)` is an Analytics whose every verb blocks: durable when it returns."""
+    with connect(tmp_path, "tom", promote={"revenue": float}) as tom:
+        assert tom.track("Seen", {"revenue": 2.5}, user_id="a").seq == 0
+        assert [receipt.seq for receipt in tom.batch([{"event": "b"}, {"event": "c"}])] == [1, 2]
+        tom.counters.incr("clicks", ttl=60)
+        assert tom.counters.get("clicks") == 1
+        assert "clicks" in tom.counters
+        assert tom.dau(1)[0].events == 3
+        assert tom.query("SELECT sum(revenue) FROM events").scalar() == 2.5
+        assert tom.check() == []
+        assert {"track", "dau", "query", "counters"} <= set(dir(tom))
+        assert "incr" in dir(tom.counters)
+    assert threads() == []

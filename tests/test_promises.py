@@ -1,4 +1,4 @@
-"""One test for each promise of the design (§3), in its words. Depth is elsewhere: tests/tiers, tests/model, tests/crash."""
+"""One test for each promise of the design (§3), in its words. For depth see tests/tiers, tests/model, tests/crash."""
 
 import asyncio
 import errno
@@ -160,7 +160,7 @@ async def test_promise_03_read_your_writes(make, clock):
 
 
 async def test_promise_04_state_and_checkpoint_move_together(make):
-    """SQLite: state and checkpoint in one transaction, also when it is full. Iceberg: watermark and rows in one commit."""
+    """SQLite: state and checkpoint in one transaction, also when it is full. Iceberg: the watermark in the commit."""
     async with make() as shop:
         await shop.batch([order(number) for number in range(20)])
         await shop.rollup()
@@ -277,7 +277,7 @@ async def test_promise_09_bounded(make, monkeypatch):
     """Memory, disk and time have limits; reaching one is an error that names it, and no event is lost silently."""
     async with make(pending_events=100, query_max_rows=50, counters_max_keys=20) as shop:
         waiting = [shop.batch([order(n) for n in range(first, first + 60)]) for first in (0, 60, 120)]
-        outcomes = await asyncio.gather(*(asyncio.ensure_future(_awaited(one)) for one in waiting), return_exceptions=True)
+        outcomes = await asyncio.gather(*waiting, return_exceptions=True)
         refused = [one for one in outcomes if isinstance(one, Backpressure)]
         stored = sum(len(one) for one in outcomes if isinstance(one, list))
         assert refused
@@ -295,10 +295,6 @@ async def test_promise_09_bounded(make, monkeypatch):
             await shop.track("order")
         assert full.value.limit == 0
         assert (await shop.query(COUNT)).scalar() == stored
-
-
-async def _awaited(ack):
-    return await ack
 
 
 async def test_promise_10_nothing_vanishes(make):

@@ -6,91 +6,16 @@ import asyncio
 import copy
 import gc
 import pickle
-from datetime import date
+import uuid
 
-import msgspec
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from shop import Shop
 
 from lakebed.errors import NotReachable
 from lakebed.namespace import Namespace
-from lakebed.objects import DurableObject
 from lakebed.stub import Promise, Stub, trips
-
-
-class Day(msgspec.Struct):
-    date: str
-    dau: int
-
-
-class Tally:
-    """What `counters` is to Analytics: synchronous, reached by attribute."""
-
-    def __init__(self):
-        self.values = {}
-
-    def incr(self, key, amount=1):
-        self.values[key] = self.values.get(key, 0) + amount
-        return self.values[key]
-
-
-class Shop(DurableObject):
-    hidden = frozenset({"secret"})
-    kind = "shop"
-
-    def __init__(self, name, **arguments):
-        super().__init__(name, **arguments)
-        self.counters = Tally()
-        self.log = []
-        self.gate = asyncio.Event()
-        self.told = []
-        self.day = date(2026, 1, 1)
-
-    def secret(self):
-        return "never"
-
-    def _private(self):
-        return "never"
-
-    async def dau(self, days):
-        await asyncio.sleep(0)
-        return [Day(f"2026-01-0{n + 1}", n * 10) for n in range(days)]
-
-    def add(self, left, right):
-        """Plain method."""
-        return left + right
-
-    async def aadd(self, left, right):
-        self.log.append(f"aadd {left} {right}")
-        await asyncio.sleep(0)
-        return left + right
-
-    def note(self, text):
-        self.log.append(text)
-        return len(self.log)
-
-    async def anote(self, text):
-        self.log.append(text)
-        await asyncio.sleep(0)
-        return len(self.log)
-
-    async def wait(self):
-        await self.gate.wait()
-        return "through"
-
-    def release(self):
-        self.gate.set()
-
-    def echo(self, *args, **kwargs):
-        return args, kwargs
-
-    async def fail(self, message="no"):
-        raise ValueError(message)
-
-    def notes(self):
-        return list(self.log)
-
-    def self_(self):
-        return self
 
 
 @pytest.fixture
@@ -121,6 +46,35 @@ async def test_chain_over_several_calls_is_one_trip(shop):
     assert kwargs == {"y": 30}
     assert await total == 30
     assert trips(shop) == 1
+
+
+_STEPS = st.lists(
+    st.tuples(st.sampled_from(["note", "anote", "add", "turn", "settle"]), st.integers(0, 30)), max_size=40
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=_STEPS)
+async def test_any_program_of_calls(tmp_path, steps):
+    """Calls that build on earlier ones, over any number of turns, give what the same calls give one after another."""
+    async with Namespace(tmp_path / uuid.uuid4().hex, Shop) as ns:
+        shop, promises, values, log = ns.get("tom"), [], [], []
+        for n, (step, pick) in enumerate(steps):
+            if step == "turn":
+                await asyncio.sleep(0)
+            elif step == "settle":
+                await ns.flush()
+            elif step.endswith("note"):
+                promises.append(getattr(shop, step)(f"{n}"))
+                log.append(f"{n}")
+                values.append(len(log))
+            elif promises:
+                left = pick % len(promises)
+                promises.append(shop.add(promises[left], pick))
+                values.append(values[left] + pick)
+        assert await asyncio.gather(*promises) == values
+        assert await shop.notes() == log
+        assert ns.check() == []
 
 
 async def test_attribute_path_then_call(shop):

@@ -35,6 +35,7 @@ from lakebed.tiers.view import LogView
 
 __all__ = ["Cut", "History"]
 
+_COMPARED = 50_000  # events whose ids are compared at a time
 _REMEMBERED = 1024  # instants whose position is kept; each takes two integers
 _T = TypeVar("_T")
 
@@ -106,6 +107,20 @@ class History:
                 last = min(first + rows, end)
                 piece = log.tail.slice(first - tail_start, last - first)
                 yield _checked(await self.in_thread(partial(self._promoted, piece)), first, last)
+
+    async def is_archived(self, start: int) -> bool:
+        """Whether the archive's events from `start` on are the log's, where both have them. Erased ones may lack."""
+        with self._pipeline.view() as log:
+            async with self._archive.pin() as archived:
+                high = min(archived.watermark, log.end_seq)
+                for first in range(max(start, log.start_seq), high, _COMPARED):
+                    last = min(first + _COMPARED, high)
+                    own = [name async for table in self.read(first, last) for name in table["message_id"].to_pylist()]
+                    async for table in self._read_archive(archived, first, last, _COMPARED):
+                        found = zip(table["seq"].to_pylist(), table["message_id"].to_pylist(), strict=True)
+                        if any(own[seq - first] != message_id for seq, message_id in found):
+                            return False
+        return True
 
     async def _read_archive(self, view: ArchiveView, start: int, end: int, rows: int) -> AsyncIterator[pa.Table]:
         """Archive files are sorted by time: windows of seq keep the sort within bounded memory."""

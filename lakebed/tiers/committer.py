@@ -56,7 +56,8 @@ class Committer:
             self._disk.sync_directory(self._directory.parent)
         found = recover(self._disk, self._directory)
         self._segment, self._next_seq = found.active, found.next_seq
-        since = now_us - int(self._settings.dedupe_window_s * _US)
+        # The clock may be ahead, and be set back while the object is open.
+        since = min(now_us, found.last_received) - int(self._settings.dedupe_window_s * _US)
         for file in found.files:
             if file.last_received >= since:
                 self._dedupe.seal(file.first_seq, SealedIds.load(file.path, file.last_received))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -51,6 +51,8 @@ class Pipeline:
         directory: where its files lie; made if missing.
         on_commit: called on the loop with the events of each commit and their `received_at`, before they are
             acknowledged.
+        settled_us: the newest instant that `keep_settled` was ever given, 0 if none.
+        keep_settled: makes an instant durable; without it `settle` does not hold beyond a restart.
 
     Promised: an `append` that returned receipts is on disk (with durability "disk"), once, at the seqs it says, in the
     order of the calls. Not promised: that an `append` which failed stored nothing: a crash may surface it, and a retry
@@ -68,6 +70,8 @@ class Pipeline:
         promotions: Sequence[Promotion],
         engine: Engine,
         on_commit: Callable[[Sequence[Event], int], None],
+        settled_us: int = 0,
+        keep_settled: Callable[[int], Awaitable[None]] | None = None,
     ) -> None:
         self.next_seq = 0
         self.duplicates = 0  # since this opening
@@ -82,6 +86,7 @@ class Pipeline:
         self._promotions = promotions
         self._engine = engine
         self._on_commit = on_commit
+        self._keep_settled = keep_settled
         self._committer = ThreadPoolExecutor(1, thread_name_prefix=f"lakebed-log-{name}")
         self._sealer = ThreadPoolExecutor(1, thread_name_prefix=f"lakebed-seal-{name}")
         # The loop's.
@@ -97,7 +102,8 @@ class Pipeline:
         self._commit_done: asyncio.Future[Outcome] | None = None  # the commit in flight, or the last one …
         self._received = 0  # … and its received_at
         self._last_received = 0  # of the last commit that is over
-        self._settled = 0
+        self._settled = settled_us
+        self._held_us = settled_us  # no event comes at or before it even after a crash
         self._files: list[LogFile] = []
         self._tail = Tail()
         self._sealing: asyncio.Task[None] | None = None
@@ -116,6 +122,7 @@ class Pipeline:
         self.next_seq = found.next_seq
         self.cut_bytes = found.cut_bytes
         self._last_received = found.last_received
+        self._held_us = max(self._held_us, found.last_received)
         for unsealed in found.unsealed:
             for frame in unsealed.frames:
                 self._tail.append(unsealed.first_seq, frame.batch)
@@ -234,6 +241,7 @@ class Pipeline:
             if outcome.batch is not None:
                 self._tail.append(outcome.segment, outcome.batch)
                 self.next_seq += outcome.batch.num_rows
+                self._held_us = max(self._held_us, received)
                 self._start_sealing()
                 self._on_commit(outcome.fresh, received)
         finally:
@@ -248,10 +256,14 @@ class Pipeline:
         return LogView(tuple(self._files), self._tail.table(), self.start_seq, self.next_seq, self._pins)
 
     async def settle(self, as_of_us: int) -> None:
-        """Return when no event can come that was received at or before `as_of_us`."""
+        """Return when no event can come that was received at or before `as_of_us`, whatever the clock does."""
         self._settled = max(self._settled, as_of_us)
         if self._busy and self._commit_done is not None and self._received <= as_of_us:
             await asyncio.wait([self._commit_done])
+        if as_of_us > self._held_us and self._keep_settled is not None:
+            newest = self._settled  # never less than in a call before this one, so the last write is the newest
+            await self._keep_settled(newest)
+            self._held_us = max(self._held_us, newest)
 
     async def flush(self) -> None:
         """Return when every append made so far has been answered. Their failures reach their callers, not this one."""

@@ -102,7 +102,7 @@ class Books:
         assert stats.watermark >= self.watermark, "the watermark went back"
         self.watermark = stats.watermark
         totals = await shop.query("SELECT event, count(*) FROM events GROUP BY event")
-        assert stats.totals == {event: count for event, count in totals}
+        assert stats.totals == dict(totals.rows)
         for name, (rolled, raw) in _PAIRS.items():
             of = [sorted(map(tuple, await shop.query(sql)), key=repr) for sql in (rolled, raw)]
             assert of[0] == of[1], f"{name} is not what the events give"

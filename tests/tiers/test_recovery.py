@@ -204,7 +204,7 @@ def test_a_closed_segment_that_lost_its_end_is_corruption(tmp_path):
 
 
 def test_what_failed_at_the_end_of_an_abandoned_segment_is_not_read(tmp_path):
-    """After a failed sync a new segment begins where the acknowledged events end: a whole frame beyond does not count."""
+    """A failed segment counts up to where the next one begins: its last frame, whole or torn, was not acknowledged."""
     path, ends, markers = write_segment(tmp_path, [["a"], ["b"], ["failed"]])
     path.write_bytes(with_marker(path.read_bytes(), markers[2]))
     write_segment(tmp_path, [["c"]], first_seq=2)

@@ -1,0 +1,293 @@
+"""The app: tracking and reading over HTTP, and an error body for everything."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.routing import Mount
+
+from lakebed import Analytics, Namespace
+from lakebed.api import create_app
+from lakebed.errors import ArchiveUnavailable, Backpressure, DiskFull, LakebedError, LogUnavailable, ObjectLocked
+
+
+def client(app):
+    transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
+    return httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1")
+
+
+@pytest.fixture
+async def tom(tmp_path):
+    async with Analytics("tom", root=tmp_path) as analytics:
+        yield analytics
+        assert await analytics.check() == []
+
+
+@pytest.fixture
+async def http(tom):
+    async with client(create_app(tom, max_body_bytes=100_000, body_timeout_s=0.2)) as found:
+        yield found
+
+
+def error(response):
+    found = response.json()
+    assert list(found) == ["error"]
+    assert list(found["error"]) == ["code", "message", "details"]
+    assert response.headers["content-type"] == "application/json"
+    return response.status_code, found["error"]["code"]
+
+
+# Tracking
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"event": "Seen", "properties": {"page": "/"}, "userId": "alice"},
+        {"event": "Seen", "properties": {"page": "/"}, "user_id": "alice"},
+        {"type": "track", "event": "Seen", "properties": {"page": "/"}, "userId": "alice", "extra": [1]},
+    ],
+)
+async def test_track_stores_one_event(http, tom, event):
+    """The receipt says where it lies; Segment's names and ours both count; the answer means durable."""
+    response = await http.post("/track", json=event)
+    assert response.status_code == 200
+    body = response.json()
+    assert body == {"seq": 0, "messageId": body["messageId"], "status": "stored"}
+    rows = (await tom.query("SELECT seq, event, user_id, properties FROM events")).rows
+    assert [tuple(row) for row in rows] == [(0, "Seen", "alice", '{"page":"/"}')]
+
+
+async def test_a_retry_is_a_duplicate(http):
+    """The same messageId stores nothing, and gets the first one's position."""
+    event = {"event": "Seen", "message_id": "m1"}
+    assert (await http.post("/track", json=event)).json() == {"seq": 0, "messageId": "m1", "status": "stored"}
+    assert (await http.post("/track", json=event)).json() == {"seq": 0, "messageId": "m1", "status": "duplicate"}
+
+
+async def test_a_bad_event_is_refused_with_its_reason(http):
+    """400 says why, and which message it was."""
+    response = await http.post("/track", json={"event": "x" * 201, "messageId": "m1"})
+    assert error(response) == (400, "INVALID_EVENT")
+    assert "201 characters" in response.json()["error"]["message"]
+    assert response.json()["error"]["details"] == {"messageId": "m1"}
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[]", b"7", b"null", b'{"a": NaN}', b'{"a": "\xff"}', b'{"a":' + b"[" * 5000, b"\xff\xfe"]
+)
+async def test_a_body_that_is_no_object(http, body):
+    """Whatever is sent to /track, the answer is 400 with a code."""
+    assert error(await http.post("/track", content=body)) == (400, "INVALID_JSON")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'[{"event":"a"},{"event":"b"}]',
+        b'{"batch":[{"event":"a"},{"event":"b"}]}',
+        b'{"event":"a"}\n{"event":"b"}\n',
+    ],
+    ids=["array", "envelope", "NDJSON"],
+)
+async def test_batch_takes_three_forms(http, tom, body):
+    """A JSON array, Segment's envelope and NDJSON give one receipt an event, in order."""
+    response = await http.post("/track/batch", content=body)
+    assert response.status_code == 200
+    found = response.json()
+    events = found.pop("events")
+    assert found == {"success": True, "received": 2, "stored": 2, "duplicate": 0, "rejected": 0}
+    assert [(event["status"], event["seq"], event["reason"]) for event in events] == [
+        ("stored", 0, None),
+        ("stored", 1, None),
+    ]
+    assert await tom.query("SELECT string_agg(event ORDER BY seq) FROM events")
+    assert (await tom.query("SELECT string_agg(event, '' ORDER BY seq) FROM events")).scalar() == "ab"
+
+
+async def test_batch_keeps_the_good_ones(http):
+    """received = stored + duplicate + rejected; each refused one says why."""
+    items = [{"event": "a", "messageId": "1"}, {"event": ""}, 7, {"event": "a", "messageId": "1"}]
+    found = (await http.post("/track/batch", json=items)).json()
+    assert [event["status"] for event in found["events"]] == ["stored", "rejected", "rejected", "duplicate"]
+    assert found["events"][1]["reason"] == "event name is empty"
+    assert (found["success"], found["received"]) == (False, 4)
+    assert (found["stored"], found["duplicate"], found["rejected"]) == (1, 1, 2)
+
+
+async def test_an_unreadable_batch_is_refused_whole(http):
+    """400, and nothing was stored."""
+    assert error(await http.post("/track/batch", content=b"[{")) == (400, "INVALID_EVENT")
+
+
+# Reading
+
+
+async def test_stats_and_dau(http):
+    """The live counters, and rows of days; both see what was just tracked."""
+    for user in "aab":
+        await http.post("/track", json={"event": "Seen", "userId": user})
+    stats = (await http.get("/stats")).json()
+    assert (stats["stored"], stats["active"], stats["totals"]) == (3, 2, {"Seen": 3})
+    days = (await http.get("/dau", params={"days": 3})).json()
+    assert len(days) == 3
+    assert list(days[0]) == ["date", "dau", "events"]
+    assert (days[-1]["dau"], days[-1]["events"]) == (2, 3)
+    assert len((await http.get("/dau")).json()) == 7
+
+
+@pytest.mark.parametrize("days", ["0", "-1", "x", "1.5", "99999999999999999999", "²", ""])
+async def test_bad_parameters(http, days):
+    """A number of days that makes no sense is 400."""
+    assert error(await http.get("/dau", params={"days": days})) == (400, "INVALID_PARAMETER")
+
+
+# Errors
+
+
+async def test_unknown_paths_and_methods(http):
+    """404 and 405 have the same form as all errors."""
+    assert error(await http.get("/nope")) == (404, "NOT_FOUND")
+    response = await http.get("/track")
+    assert error(response) == (405, "METHOD_NOT_ALLOWED")
+    assert response.headers["allow"] == "POST"
+
+
+async def test_a_large_body_is_413(http):
+    """By its length, or by what arrives when the length is not said; the limit is named."""
+
+    async def chunks():
+        for _ in range(20):
+            yield b"x" * 10_000
+
+    for content in (b"x" * 100_001, chunks()):
+        response = await http.post("/track/batch", content=content)
+        assert error(response) == (413, "BODY_TOO_LARGE")
+        assert response.json()["error"]["details"] == {"limit": 100_000}
+    assert (await http.post("/track/batch", content=b"[" + b" " * 99_998 + b"]")).status_code == 200
+
+
+async def test_a_slow_body_is_408(http):
+    """A client that does not finish its body does not hold the server."""
+
+    async def stalls():
+        yield b"{"
+        await asyncio.Event().wait()
+
+    assert error(await http.post("/track", content=stalls())) == (408, "BODY_TIMEOUT")
+
+
+async def test_a_compressed_body_is_415(http):
+    """Compression is refused, not misread."""
+    response = await http.post("/track", content=b"x", headers={"content-encoding": "gzip"})
+    assert error(response) == (415, "UNSUPPORTED_ENCODING")
+
+
+@pytest.mark.parametrize(
+    ("raised", "expected", "retry"),
+    [
+        (Backpressure("too fast", limit=1), (429, "BACKPRESSURE"), "1"),
+        (DiskFull("/secret/path is full"), (507, "DISK_FULL"), "60"),
+        (LogUnavailable("/secret/path"), (503, "LOG_UNAVAILABLE"), "5"),
+        (ObjectLocked("open in 77", pid=77, path="/secret/path"), (503, "OBJECT_LOCKED"), "5"),
+        (ArchiveUnavailable("/secret/path"), (503, "ARCHIVE_UNAVAILABLE"), "30"),
+        (LakebedError("/secret/path"), (500, "INTERNAL"), None),
+        (ZeroDivisionError("/secret/path"), (500, "INTERNAL"), None),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+async def test_errors_of_the_engine(raised, expected, retry):
+    """Each has a status and a code; when to come back is said; where the server keeps its files is not."""
+
+    class Failing(Analytics):
+        is_open = True
+
+        def batch(self, _items):
+            raise raised
+
+    async with client(create_app(Failing("tom"))) as http:
+        response = await http.post("/track", json={"event": "x"})
+    assert error(response) == expected
+    assert response.headers.get("retry-after") == retry
+    assert "secret" not in response.text
+    assert "77" not in response.text
+
+
+# Objects
+
+
+async def test_a_namespace_serves_many(tmp_path):
+    """The header or the query names the object; without either it is "default"; each has its own events."""
+    async with Namespace(tmp_path, Analytics) as ns, client(create_app(ns)) as http:
+        await http.post("/track", json={"event": "a"})
+        await http.post("/track", json={"event": "b"}, headers={"X-Lakebed-Object": "tom"})
+        await http.post("/track?object=sam", json={"event": "c"})
+        assert ns.names() == ["default", "sam", "tom"]
+        totals = [(await http.get("/stats", params={"object": name})).json()["totals"] for name in ns.names()]
+        assert totals == [{"a": 1}, {"c": 1}, {"b": 1}]
+        assert (await http.get("/dau?object=tom&days=1")).json()[0]["events"] == 1
+
+
+async def test_names_over_http(tmp_path):
+    """A name that is not allowed is 400; reading an object that does not exist is 404 and makes none."""
+    async with Namespace(tmp_path, Analytics) as ns, client(create_app(ns)) as http:
+        for name in ("../etc", "A", "a" * 64):
+            assert error(await http.get("/stats", params={"object": name})) == (400, "INVALID_NAME")
+            response = await http.post("/track", json={"event": "a"}, headers={"X-Lakebed-Object": name})
+            assert error(response) == (400, "INVALID_NAME")
+        assert error(await http.get("/stats?object=nobody")) == (404, "NOT_FOUND")
+        assert error(await http.get("/dau?object=nobody")) == (404, "NOT_FOUND")
+        assert list(tmp_path.iterdir()) == []
+
+
+async def test_one_object_answers_to_its_name_only(http):
+    """A server of one object does not answer for another."""
+    assert (await http.get("/stats?object=tom")).status_code == 200
+    assert error(await http.get("/stats?object=sam")) == (404, "NOT_FOUND")
+
+
+# Lifespan
+
+
+async def test_the_app_opens_and_closes_what_is_not_open(tmp_path):
+    """The lifespan opens a closed object and closes it; an open one it leaves alone."""
+    tom = Analytics("tom", root=tmp_path)
+    app = create_app(tom)
+    async with app.router.lifespan_context(app):
+        assert tom.is_open
+    assert not tom.is_open
+    async with tom:
+        async with app.router.lifespan_context(app):
+            pass
+        assert tom.is_open
+    namespace = Namespace(tmp_path, Analytics)
+    app = create_app(namespace)
+    for _ in range(2):
+        async with app.router.lifespan_context(app), client(app) as http:
+            assert (await http.post("/track", json={"event": "a"})).status_code == 200
+        assert not namespace.is_open
+
+
+async def test_mounted_in_another_app(tmp_path):
+    """The outer app opens the object; paths lie under the mount; a closed object is 503, not a crash."""
+    tom = Analytics("tom", root=tmp_path)
+    outer = Starlette(routes=[Mount("/analytics", create_app(tom))], lifespan=lambda _app: tom)
+    async with client(outer) as http:
+        assert error(await http.post("/analytics/track", json={"event": "a"})) == (503, "OBJECT_CLOSED")
+        async with outer.router.lifespan_context(outer):
+            assert (await http.post("/analytics/track", json={"event": "a"})).json()["seq"] == 0
+            assert error(await http.get("/analytics/nope")) == (404, "NOT_FOUND")
+
+
+async def test_concurrent_tracking_over_http(http, tom):
+    """Two hundred requests at once: each stored once, positions without gaps."""
+    responses = await asyncio.gather(
+        *(http.post("/track", json={"event": "e", "messageId": str(n)}) for n in range(200))
+    )
+    assert sorted(response.json()["seq"] for response in responses) == list(range(200))
+    assert (await tom.query("SELECT count(DISTINCT message_id) FROM events")).scalar() == 200
+    assert json.loads(responses[0].content)["status"] == "stored"

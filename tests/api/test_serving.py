@@ -1,0 +1,143 @@
+"""serve(): a real server on a real port, for this machine only."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+
+import pytest
+
+from lakebed import Analytics, Namespace, connect
+from lakebed.api import create_app, serve
+from lakebed.api.serving import make_server
+from lakebed.errors import InvalidSettings
+
+
+@pytest.fixture
+def port(tmp_path):
+    server = make_server(create_app(Namespace(tmp_path, Analytics)), port=0, log_level="warning")
+    thread = threading.Thread(target=server.run, name="server")
+    thread.start()
+    while not server.started:
+        assert thread.is_alive()
+        threading.Event().wait(0.01)
+    yield server.servers[0].sockets[0].getsockname()[1]
+    server.should_exit = True
+    thread.join(20)
+    assert not thread.is_alive()
+
+
+def call(port, path, body=None, **headers):
+    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", body, headers)
+    try:
+        with urllib.request.urlopen(request, timeout=20) as response:  # noqa: S310 - our own server
+            return (
+                response.status,
+                json.load(response),
+                {name.lower(): value for name, value in response.headers.items()},
+            )
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, json.load(error), {name.lower(): value for name, value in error.headers.items()}
+
+
+def test_over_a_real_socket(port, tmp_path):
+    """Track, batch, stats, dau and errors through uvicorn; after it stopped the events are on disk."""
+    for seq in range(2):
+        event = b'{"event":"a","userId":"u","messageId":"a%d"}' % seq
+        assert call(port, "/track", event)[:2] == (200, {"seq": seq, "messageId": f"a{seq}", "status": "stored"})
+    lines = b"".join(b'{"event":"b","messageId":"m%d"}\n' % n for n in range(1000))
+    status, body, headers = call(port, "/track/batch", lines)
+    assert (status, body["stored"], len(body["events"])) == (200, 1000, 1000)
+    assert "server" not in headers
+    assert call(port, "/stats")[1]["totals"] == {"b": 1000, "a": 2}
+    assert call(port, "/dau?days=1")[1][0]["events"] == 1002
+    assert call(port, "/nope")[1]["error"]["code"] == "NOT_FOUND"
+    assert call(port, "/dau", b"")[:1] == (405,)
+    assert (tmp_path / "default" / "log").is_dir()
+
+
+def test_a_large_body_over_a_real_socket(port):
+    """The answer arrives although the body was not read, with and without a length; the connection then ends."""
+    status, body, headers = call(port, "/track/batch", b"x" * (3 << 20))
+    assert (status, body["error"]["code"]) == (413, "BODY_TOO_LARGE")
+    assert headers["connection"] == "close"
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    connection.request("POST", "/track/batch", iter([b"x" * 65536] * 20), encode_chunked=True)
+    assert connection.getresponse().status == 413
+    connection.close()
+
+
+def test_a_client_that_goes_away_harms_nobody(port):
+    """Half a body and a closed socket: the next request is answered."""
+    with socket.create_connection(("127.0.0.1", port)) as client:
+        client.sendall(b"POST /track HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100\r\n\r\n{")
+    assert call(port, "/track", b'{"event":"a"}')[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Host": "localhost:8080"}, 404),
+        ({"Host": "[::1]:8080"}, 404),
+        ({"Host": "evil.example"}, 403),
+        ({"Host": "127.0.0.1.evil.example"}, 403),
+        ({"Host": "[::"}, 403),
+        ({"Origin": "https://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Origin": "http://localhost:3000"}, 404),
+    ],
+)
+def test_only_this_machine_is_answered(port, headers, status):
+    """A browser's request for another site (DNS rebinding, a foreign page) is refused before it does anything."""
+    code, body, _ = call(port, "/stats", None, **headers)
+    assert (code, body["error"]["code"]) == (status, "NOT_LOCAL" if status == 403 else "NOT_FOUND")
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.com", "", "127.0.0.1.example.com"])  # noqa: S104
+def test_other_addresses_are_refused(tmp_path, host):
+    """Without authentication the app is not served to a network: the error says so, and nothing is bound."""
+    with pytest.raises(InvalidSettings, match="no authentication"):
+        serve(create_app(Namespace(tmp_path, Analytics)), host=host)
+
+
+def test_serve_from_the_command_line(tmp_path):
+    """`python -m lakebed serve` serves a namespace, and SIGTERM ends it cleanly with every event kept."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    arguments = [sys.executable, "-m", "lakebed", "serve", "--root", str(tmp_path), "--port", str(port)]
+    with subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True) as server:
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                assert call(port, "/track", b'{"event":"a"}')[1]["status"] == "stored"
+                break
+            except urllib.error.URLError:
+                assert server.poll() is None
+                assert time.monotonic() < deadline
+                threading.Event().wait(0.05)
+        server.send_signal(signal.SIGTERM)
+        _, errors = server.communicate(timeout=30)
+    assert server.returncode in (0, -signal.SIGTERM), errors
+    assert "Traceback" not in errors
+    with connect(tmp_path, "default") as tom:
+        assert tom.stats().totals == {"a": 1}
+        assert tom.check() == []
+
+
+def test_importing_lakebed_imports_no_server():
+    """Embedding needs neither starlette nor uvicorn."""
+    code = "import sys, lakebed; print({'starlette', 'uvicorn', 'lakebed.api', 'anyio'} & set(sys.modules))"
+    environment = os.environ | {"PYTHONWARNINGS": "error"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout == "set()\n"

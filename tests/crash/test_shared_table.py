@@ -1,0 +1,57 @@
+"""Two objects that were given one Iceberg table by mistake: nothing is lost, and it is said."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from lakebed import Analytics, ArchiveConflict, LogBehind, ManualClock
+
+START = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def make(tmp_path):
+    """Objects of one name in roots of their own, with one external catalog."""
+    catalog = {
+        "type": "sql",
+        "uri": f"sqlite:///{tmp_path}/shared.db",
+        "warehouse": f"file://{tmp_path}/warehouse",
+    }
+
+    def make(root, clock=None):
+        options = {"headroom_bytes": 0, "catalog": catalog, "retention_s": 0.0, "dedupe_window_s": 1.0}
+        return Analytics("shop", root=tmp_path / root, clock=clock or ManualClock(START), **options)
+
+    return make
+
+
+async def fill(shop, count):
+    return await shop.batch([{"event": "order", "messageId": f"{shop.root.name}-{n}"} for n in range(count)])
+
+
+@pytest.mark.parametrize(("first", "second"), [(10, 10), (10, 15), (15, 10)])
+async def test_a_shared_table_takes_the_events_of_one_log(make, first, second):
+    """The second object's archive run is ArchiveConflict, not "they are there already": its log keeps its events."""
+    clock = ManualClock(START)
+    async with make("a") as a, make("b", clock) as b:
+        await fill(a, first)
+        await fill(b, second)
+        assert (await a.archive()).rows == first
+        for _ in range(2):
+            with pytest.raises(ArchiveConflict):
+                await b.archive()
+        clock.advance(100_000)
+        await b.rollup()
+        assert b._tiers.pipeline.start_seq == 0, "the log let go of events that are archived nowhere"
+        assert await a.check() == []
+        names = [row.message_id for row in await a.query("SELECT message_id FROM events ORDER BY seq")]
+        assert names == [f"a-{number}" for number in range(first)]
+
+
+async def test_an_object_whose_disk_was_lost_does_not_begin_again(make):
+    """A new, empty directory with the name of an archived object is LogBehind: its events would take archived seqs."""
+    async with make("a") as a:
+        await fill(a, 10)
+        await a.archive()
+    with pytest.raises(LogBehind):
+        await make("new disk").open()
