@@ -6,8 +6,9 @@ Events settle through four tiers; every answer is exact, survives a crash, and s
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from lakebed.analytics import Analytics
-from lakebed.blocking import connect
 from lakebed.checkup import Problem
 from lakebed.clock import Clock, ManualClock, SystemClock
 from lakebed.disk import Disk
@@ -46,6 +47,9 @@ from lakebed.query.stats import Stats
 from lakebed.rollups.rollup import Rollup
 from lakebed.schedule import every
 from lakebed.settings import Settings
+
+if TYPE_CHECKING:
+    from lakebed.blocking import connect
 
 __all__ = [
     "Analytics",
@@ -89,6 +93,20 @@ __all__ = [
     "StorageUnavailable",
     "SystemClock",
     "WrongObject",
+    "__version__",
     "connect",
     "every",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """What an app that embeds Lakebed rarely needs is imported when it is asked for (PEP 562)."""
+    if name == "connect":
+        from lakebed.blocking import connect  # noqa: PLC0415
+
+        return connect
+    if name == "__version__":
+        from importlib.metadata import version  # noqa: PLC0415
+
+        return version("lakebed")
+    raise AttributeError(f"module 'lakebed' has no attribute {name!r}")

@@ -132,7 +132,9 @@ class Analytics(DurableObject):
         tiers = self._up
         return tiers.intake.one(lambda: from_call(kind, properties, **fields))
 
-    def batch(self, items: Iterable[Mapping[str, Any] | Event] | bytes | str) -> Ack[list[Receipt]]:
+    def batch(
+        self, items: Iterable[Mapping[str, Any] | Event] | bytes | str, *, source: str | None = "python"
+    ) -> Ack[list[Receipt]]:
         """Store many events: mappings (Segment's names or ours), or JSON or NDJSON bytes.
 
         Awaiting gives one Receipt an item, in order. A bad item is "rejected" with a reason; the others are stored.
@@ -140,7 +142,7 @@ class Analytics(DurableObject):
         Raises:
             InvalidEvent: at once, when the bytes as a whole are no JSON.
         """
-        return self._up.intake.batch(items, "python")
+        return self._up.intake.batch(items, source)
 
     async def flush(self) -> None:
         """Return when all events handed over so far are durable or have failed."""
@@ -164,9 +166,13 @@ class Analytics(DurableObject):
         start: Moment | None = None,
         end: Moment | None = None,
         as_of: Instant | None = None,
+        max_staleness: float | None = None,
     ) -> Result:
-        """Daily actives: rows `date, dau, events` of whole UTC days, inclusive; the last `days` unless said."""
-        return await self._up.metrics.dau(days, start=start, end=end, as_of=as_of)
+        """Daily actives: rows `date, dau, events` of whole UTC days, inclusive; the last `days` unless said.
+
+        `as_of` is exact at any instant; `max_staleness` allows an answer that lacks the newest so many seconds.
+        """
+        return await self._up.metrics.dau(days, start=start, end=end, as_of=as_of, max_staleness=max_staleness)
 
     async def wau(
         self,
@@ -175,9 +181,10 @@ class Analytics(DurableObject):
         start: Moment | None = None,
         end: Moment | None = None,
         as_of: Instant | None = None,
+        max_staleness: float | None = None,
     ) -> Result:
         """Weekly actives: rows `date, wau, events`, each of the seven days that end there."""
-        return await self._up.metrics.wau(days, start=start, end=end, as_of=as_of)
+        return await self._up.metrics.wau(days, start=start, end=end, as_of=as_of, max_staleness=max_staleness)
 
     async def mau(
         self,
@@ -186,9 +193,10 @@ class Analytics(DurableObject):
         start: Moment | None = None,
         end: Moment | None = None,
         as_of: Instant | None = None,
+        max_staleness: float | None = None,
     ) -> Result:
         """Monthly actives: rows `date, mau, events`, each of the thirty days that end there."""
-        return await self._up.metrics.mau(days, start=start, end=end, as_of=as_of)
+        return await self._up.metrics.mau(days, start=start, end=end, as_of=as_of, max_staleness=max_staleness)
 
     async def timeseries(
         self,

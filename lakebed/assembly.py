@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -30,6 +29,7 @@ from lakebed.tiers.archive import Archive
 from lakebed.tiers.counters import Counters
 from lakebed.tiers.pipeline import Pipeline
 from lakebed.tiers.storage import Storage
+from lakebed.uninterrupted import in_thread
 
 __all__ = ["Tiers", "assemble", "disassemble", "rollups_of"]
 
@@ -251,9 +251,9 @@ def _closings(tiers: Tiers) -> list[Callable[[], Any]]:
 
     async def close_blocking() -> None:
         if "history" in built:
-            await asyncio.to_thread(tiers.history.close)
+            await in_thread("close", tiers.history.close)
         if "engine" in built:
-            await asyncio.to_thread(tiers.engine.close)
+            await in_thread("close", tiers.engine.close)
 
     steps: list[Callable[[], Any]] = []
     if "scheduler" in built:

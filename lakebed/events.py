@@ -284,7 +284,7 @@ def encode_object(field: str, value: Any) -> Raw:
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise InvalidEvent(f"{field} cannot be written as JSON: {error}") from None
     # msgspec writes NaN and infinity as null; only an encoding with a null in it can hide one.
-    if b"null" in encoded and _has_non_finite(value):
+    if b"null" in encoded and _has_non_finite(msgspec.to_builtins(value)):
         raise InvalidEvent(f"{field} hold a non-finite number")
     return Raw(encoded)
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import msgspec
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from lakebed.events import Event
 from lakebed.tiers.counters import Counters
+from lakebed.tiers.sealing import read_sealed
 from lakebed.tiers.view import LogView
 
 __all__ = ["ALL_1H", "ALL_1M", "RECENT_S", "Live", "Replay", "replay"]
@@ -91,7 +91,7 @@ def replay(view: LogView, totals_seq: int, since_us: int, active_since_us: int) 
     names_read = ["seq", "event", "user_id", "anonymous_id", "received_at"]
     oldest_us = min(since_us, active_since_us)
     files: list[Path] = [f.path for f in view.files if f.end_seq > totals_seq or f.last_received >= oldest_us]
-    sealed = [pq.read_table(path, columns=names_read) for path in files]
+    sealed = [read_sealed(path, names_read) for path in files]
     table = pa.concat_tables([*sealed, view.tail.select(names_read)])
     received = table["received_at"].cast(pa.int64())
     table = table.append_column("second", pc.multiply(pc.divide(received, _US), _US))

@@ -70,13 +70,23 @@ class Maintenance:
         self._live = live
         self.problems: dict[str, str] = {}  # what failed in the background and has not succeeded since
         self.watermark = 0  # of the archive, as far as this object has seen it
+        self._caught_up: dict[str | None, tuple[float, int]] = {}  # by rollup: when it was last, and up to where
         self._archiving = asyncio.Lock()
         self._relief: asyncio.Task[None] | None = None
 
-    async def catch_up(self, name: str | None = None) -> int:
-        """Bring one rollup, or all, up to what is acknowledged now, and return that seq."""
+    async def catch_up(self, name: str | None = None, max_staleness: float | None = None) -> int:
+        """Bring one rollup, or all, up to what is acknowledged now, and return the seq that it stands at.
+
+        Args:
+            max_staleness: do nothing if that was done less than so many seconds ago.
+        """
+        now = self._clock.monotonic()
+        at, end = self._caught_up.get(name, (now, 0))
+        if max_staleness is not None and name in self._caught_up and now - at <= max_staleness:
+            return end
         end = await self._durable_end()
         await self._rollups.catch_up(end, name)
+        self._caught_up[name] = (now, end)
         return end
 
     async def _durable_end(self) -> int:
@@ -87,12 +97,13 @@ class Maintenance:
         return end
 
     async def rollup(self) -> RolledUp:
-        """Catch rollups and totals up, then let go of what every consumer has passed."""
+        """Catch rollups and totals up, seal what is old, then let go of what every consumer has passed."""
         end = await self._durable_end()
         try:
             events = await self._rollups.catch_up(end)
         finally:  # one rollup that cannot be computed must not keep the totals behind
             await self.save_totals()
+            await self._pipeline.seal_old()
         return RolledUp(events=events, seq=end, pruned=await self.prune())
 
     async def save_totals(self) -> None:

@@ -37,7 +37,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             are forgotten before their window is over.
         segment_bytes: a log segment is sealed to Parquet at this size. Larger means slower reopening after a crash.
         segment_events: the same, in events.
-        segment_age_s: the same, in seconds since its first event. Checked when events arrive and every minute.
+        segment_age_s: the same, in seconds since its first event. Checked when events arrive and by the hourly rollup.
         tail_bytes: events not yet sealed that may be held in memory; beyond it `track` waits for sealing.
         pending_events: events that may wait for their commit; beyond it `track` fails with `Backpressure`.
         retention_s: how long sealed segments stay after they were archived; an hour at least, from which the live

@@ -68,14 +68,14 @@ class _Routes:
     async def track(self, request: Request) -> Response:
         """One event, in Segment's names or ours: its receipt, or 400 with the reason."""
         event = json_object(await self._body.read(request))
-        receipt: Receipt = (await self._object(request).batch([event]))[0]
+        receipt: Receipt = (await self._object(request).batch([event], source="http"))[0]
         if receipt.status == "rejected":
             raise Refusal(400, "INVALID_EVENT", receipt.reason or "", messageId=receipt.message_id)
         return _json({"seq": receipt.seq, "messageId": receipt.message_id, "status": receipt.status})
 
     async def batch(self, request: Request) -> Response:
         """A JSON array, `{"batch": […]}` or NDJSON: 200 with what became of each. The good ones are stored."""
-        receipts = await self._object(request).batch(await self._body.read(request))
+        receipts = await self._object(request).batch(await self._body.read(request), source="http")
         return _json(_summary(receipts))
 
     async def stats(self, request: Request) -> Response:

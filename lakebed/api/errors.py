@@ -43,7 +43,9 @@ _ANSWERS: dict[type[Exception], _Answer] = {
     errors.QueryError: _Answer(400, "QUERY_ERROR"),
     errors.Backpressure: _Answer(429, "BACKPRESSURE", "Events arrive faster than they can be stored", 1),
     errors.DiskFull: _Answer(507, "DISK_FULL", "There is no room for more events", 60),
-    errors.LogUnavailable: _Answer(503, "LOG_UNAVAILABLE", "Nothing was stored; sending it again is safe", 5),
+    errors.LogUnavailable: _Answer(
+        503, "LOG_UNAVAILABLE", "It was not acknowledged; send it again with the same messageId", 5
+    ),
     errors.ObjectLocked: _Answer(503, "OBJECT_LOCKED", "The object is open in another process", 5),
     errors.ObjectClosed: _Answer(503, "OBJECT_CLOSED", "The object is not open", 5),
     errors.StorageUnavailable: _Answer(503, "STORAGE_UNAVAILABLE", "The rollups cannot be read or written now", 5),

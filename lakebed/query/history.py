@@ -18,7 +18,6 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from lakebed.engine import Engine
 from lakebed.errors import ArchiveConflict
@@ -30,7 +29,7 @@ from lakebed.tiers.archive import Archive
 from lakebed.tiers.archived import DataFile
 from lakebed.tiers.pins import ArchiveView
 from lakebed.tiers.pipeline import Pipeline
-from lakebed.tiers.sealing import LogFile
+from lakebed.tiers.sealing import LogFile, read_sealed
 from lakebed.tiers.view import LogView
 
 __all__ = ["Cut", "History"]
@@ -142,8 +141,7 @@ class History:
         return self._engine.arrow(sql).cast(schema)
 
     def _read_file(self, file: LogFile) -> pa.Table:
-        with pq.ParquetFile(file.path) as parquet:
-            return self._promoted(parquet.read())
+        return self._promoted(read_sealed(file.path))
 
     def _promoted(self, table: pa.Table) -> pa.Table:
         schema = schema_of(self.promotions)

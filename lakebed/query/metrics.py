@@ -53,7 +53,7 @@ class Metrics:
     Args:
         queries: for raw events.
         rollups: for `hourly_events` and `daily_metrics`.
-        catch_up: brings one of them up to date, by name, and returns the seq up to which it is.
+        catch_up: brings one of them, by name, up to date, but for so many seconds; returns the seq up to which it is.
         promotions: the promoted columns.
         clock: says what today is.
         max_rows: of a result (`query_max_rows`).
@@ -63,7 +63,7 @@ class Metrics:
         self,
         queries: Queries,
         rollups: RollupTables,
-        catch_up: Callable[[str], Awaitable[int]],
+        catch_up: Callable[[str, float | None], Awaitable[int]],
         *,
         promotions: Sequence[Promotion],
         clock: Clock,
@@ -77,7 +77,13 @@ class Metrics:
         self._max_rows = max_rows
 
     async def dau(
-        self, days: int = 7, *, start: Time | None = None, end: Time | None = None, as_of: Time | None = None
+        self,
+        days: int = 7,
+        *,
+        start: Time | None = None,
+        end: Time | None = None,
+        as_of: Time | None = None,
+        max_staleness: float | None = None,
     ) -> Result:
         """Rows `date, dau, events`: people and events of each day (UTC), `start` and `end` both included.
 
@@ -86,24 +92,37 @@ class Metrics:
             start: the first day.
             end: the last day; default today, or the day of `as_of`.
             as_of: only what was received up to then; the answer then comes from raw events.
+            max_staleness: seconds. The answer may lack the newest events if it had all some seconds ago.
 
         Raises:
             QueryRefused: when the days cannot be read, or `start` lies after `end`.
             InvalidAsOf: when `as_of` cannot be read or lies in the future.
         """
-        return await self._active("dau", 1, days, start, end, as_of)
+        return await self._active("dau", 1, days, start, end, as_of, max_staleness)
 
     async def wau(
-        self, days: int = 7, *, start: Time | None = None, end: Time | None = None, as_of: Time | None = None
+        self,
+        days: int = 7,
+        *,
+        start: Time | None = None,
+        end: Time | None = None,
+        as_of: Time | None = None,
+        max_staleness: float | None = None,
     ) -> Result:
         """Rows `date, wau, events`: people and events of the 7 days that end with `date`. Otherwise like `dau`."""
-        return await self._active("wau", 7, days, start, end, as_of)
+        return await self._active("wau", 7, days, start, end, as_of, max_staleness)
 
     async def mau(
-        self, days: int = 7, *, start: Time | None = None, end: Time | None = None, as_of: Time | None = None
+        self,
+        days: int = 7,
+        *,
+        start: Time | None = None,
+        end: Time | None = None,
+        as_of: Time | None = None,
+        max_staleness: float | None = None,
     ) -> Result:
         """Rows `date, mau, events`: people and events of the 30 days that end with `date`. Otherwise like `dau`."""
-        return await self._active("mau", 30, days, start, end, as_of)
+        return await self._active("mau", 30, days, start, end, as_of, max_staleness)
 
     async def _active(
         self,
@@ -113,22 +132,25 @@ class Metrics:
         start: Time | None,
         end: Time | None,
         as_of: Time | None,
+        max_staleness: float | None,
     ) -> Result:
         now_us = self._clock.now_us()
         as_of_us = parse_as_of(as_of, now_us)
         first, last = self._days(days, start, end, now_us if as_of_us is None else as_of_us)
         low_us = instant_us(first - timedelta(days=width - 1))
         if as_of_us is None:
-            return await self._active_now(measure, width, first, last)
+            return await self._active_now(measure, width, first, last, max_staleness)
         high_us = instant_us(last) + _DAY_US
         params = {"low": from_us(low_us), "high": from_us(high_us), "first": first, "last": last}
         bounds = (Bounds(low_us, high_us - 1),)
         sql = _ACTIVE.format(measure=measure, width=width)
         return await self._queries.ask(sql, params, as_of_us=as_of_us, bounds=bounds)
 
-    async def _active_now(self, measure: str, width: int, first: date, last: date) -> Result:
+    async def _active_now(
+        self, measure: str, width: int, first: date, last: date, max_staleness: float | None
+    ) -> Result:
         started = self._clock.monotonic()
-        end_seq = await self._catch_up(_DAILY)
+        end_seq = await self._catch_up(_DAILY, max_staleness)
         dates = [first + timedelta(days=at) for at in range((last - first).days + 1)]
         windows = [(instant_us(day) - (width - 1) * _DAY_US, instant_us(day) + _DAY_US) for day in dates]
         found = await self._rollups.table(_DAILY, windows[0][0], windows[-1][1])
@@ -234,7 +256,7 @@ class Metrics:
         hours = [piece for piece in series.slices(rolled=True) if piece.tier == ROLLED]
         if not hours:
             return None
-        await self._catch_up(HOURLY)
+        await self._catch_up(HOURLY, None)
         table = await self._rollups.table(HOURLY, hours[0].start_us, hours[-1].end_us)
         if series.event is None and not series.by:
             return table

@@ -95,8 +95,14 @@ class Committer:
         self._next_seq += len(fresh)
         return Outcome(receipts, fresh, batch, segment.first_seq)
 
-    def end_segment(self) -> int:
-        """Close the open segment; every event before the seq returned is in a closed one. Raises LogUnavailable."""
+    def end_segment(self, old_at: int | None = None) -> int:
+        """Close the open segment, or only if it is full or old at `old_at` microseconds. Raises LogUnavailable.
+
+        Returns:
+            The seq before which every event is in a closed segment.
+        """
+        if old_at is not None and self._segment is not None and not self._is_full(old_at):
+            return self._segment.first_seq
         try:
             self._close_segment()
         except OSError as error:

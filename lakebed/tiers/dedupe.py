@@ -14,11 +14,9 @@ from pathlib import Path
 
 import google_crc32c
 import msgspec
-import pyarrow as pa
-import pyarrow.parquet as pq
 from pyroaring import BitMap
 
-from lakebed.errors import LogCorrupted
+from lakebed.tiers.sealing import read_sealed
 
 __all__ = ["Dedupe", "SealedIds"]
 
@@ -66,7 +64,7 @@ class SealedIds(msgspec.Struct, frozen=True):
                     return cls(path, last_received, found.count, low, high)
         except (OSError, msgspec.DecodeError):
             pass  # derived data: rebuilt below
-        return cls.of(path, last_received, _read(path, ["message_id"])["message_id"].to_pylist())
+        return cls.of(path, last_received, read_sealed(path, ["message_id"])["message_id"].to_pylist())
 
     def save(self) -> None:
         """Write the file beside the segment. Not synced: it carries a CRC and can be rebuilt."""
@@ -81,21 +79,13 @@ class SealedIds(msgspec.Struct, frozen=True):
     def seqs(self, message_ids: list[str], since_us: int) -> dict[str, int]:
         """The seqs of those of `message_ids` that the segment has, if received at or after `since_us`. Reads it."""
         names = ["message_id", "seq", "received_at"]
-        wanted = [("message_id", "in", message_ids)]
-        found = _read(self.path, names, wanted)
+        found = read_sealed(self.path, names, message_ids)
         columns = (
             found["message_id"].to_pylist(),
             found["seq"].to_pylist(),
             found["received_at"].cast("int64").to_pylist(),
         )
         return {name: seq for name, seq, received in zip(*columns, strict=True) if received >= since_us}
-
-
-def _read(path: Path, names: list[str], wanted: list[tuple[str, str, list[str]]] | None = None) -> pa.Table:
-    try:
-        return pq.read_table(path, columns=names, filters=wanted, page_checksum_verification=True)
-    except (OSError, pa.ArrowException) as error:
-        raise LogCorrupted(f"a sealed segment does not read back: {error}", path=path, offset=0) from error
 
 
 class Dedupe:

@@ -295,6 +295,11 @@ class Pipeline:
             )
         return self._files[-1].end_seq if self._files else self.start_seq
 
+    async def seal_old(self) -> None:
+        """Begin to seal what `segment_age_s` says is old, for a log to which no event comes that would do it."""
+        self._tail.close(await self._run(self._committer, self._commits.end_segment, self._clock.now_us()))
+        self._start_sealing()
+
     def _start_sealing(self) -> None:
         if self._sealing is None and self._tail.closed_part() is not None:
             self._sealing = asyncio.get_running_loop().create_task(self._seal_closed())

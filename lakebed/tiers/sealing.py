@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from lakebed.disk import Disk
 from lakebed.engine import Engine
-from lakebed.errors import LogCorrupted
+from lakebed.errors import FormatTooNew, LogCorrupted
 from lakebed.promotions import Promotion, with_promoted
 
-__all__ = ["LogFile", "seal", "sealed_path"]
+__all__ = ["FORMAT", "LogFile", "read_sealed", "seal", "sealed_path"]
+
+FORMAT = 1
+_FORMAT_KEY = b"lakebed.format"
 
 
 class LogFile(msgspec.Struct, frozen=True):
@@ -36,15 +39,22 @@ class LogFile(msgspec.Struct, frozen=True):
 
         Raises:
             LogCorrupted: when the footer does not read back, or does not belong to the file's name.
+            FormatTooNew: when a newer Lakebed wrote it.
         """
+        import pyarrow.parquet as pq  # noqa: PLC0415 - dear to import; an object that only tracks never needs it
+
         try:
             metadata = pq.read_metadata(path)
+            version = int((metadata.metadata or {}).get(_FORMAT_KEY, b"0"))
             names = metadata.schema.to_arrow_schema().names
             timestamps = _bounds(metadata, names.index("timestamp"))
             received = _bounds(metadata, names.index("received_at"))
             seqs = _bounds(metadata, names.index("seq"))
         except (pa.ArrowException, ValueError, OSError) as error:
             raise LogCorrupted(f"a sealed segment does not read back: {error}", path=path, offset=0) from error
+        if version > FORMAT:
+            message = f"{path} has format {version}, this Lakebed reads up to {FORMAT}"
+            raise FormatTooNew(message, hint="Upgrade Lakebed", path=path)
         if seqs != (int(path.stem), int(path.stem) + metadata.num_rows - 1):
             raise LogCorrupted(f"a sealed segment holds seq {seqs[0]} to {seqs[1]}", path=path, offset=0)
         return cls(
@@ -60,7 +70,7 @@ class LogFile(msgspec.Struct, frozen=True):
         )
 
 
-def _bounds(metadata: pq.FileMetaData, column: int) -> tuple[int, int]:
+def _bounds(metadata: Any, column: int) -> tuple[int, int]:
     """Smallest and largest value of a column, as integers, by the row groups' statistics."""
     statistics = [metadata.row_group(i).column(column).statistics for i in range(metadata.num_row_groups)]
     if any(one is None or not one.has_min_max for one in statistics):
@@ -73,6 +83,21 @@ def sealed_path(directory: Path, first_seq: int) -> Path:
     return directory / f"{first_seq:020d}.parquet"
 
 
+def read_sealed(path: Path, columns: list[str] | None = None, message_ids: list[str] | None = None) -> pa.Table:
+    """A sealed segment's rows, or those of some columns or message ids. Blocks. A flipped bit is noticed.
+
+    Raises:
+        LogCorrupted: when it does not read back. DuckDB, which answers queries, does not look at checksums.
+    """
+    import pyarrow.parquet as pq  # noqa: PLC0415 - dear to import; an object that only tracks never needs it
+
+    wanted = None if message_ids is None else [("message_id", "in", message_ids)]
+    try:
+        return pq.read_table(path, columns=columns, filters=wanted, partitioning=None, page_checksum_verification=True)
+    except (OSError, pa.ArrowException) as error:
+        raise LogCorrupted(f"a sealed segment does not read back: {error}", path=path, offset=0) from error
+
+
 def seal(
     disk: Disk, log: Path, batches: Sequence[pa.RecordBatch], promotions: Sequence[Promotion], engine: Engine
 ) -> LogFile:
@@ -80,7 +105,10 @@ def seal(
 
     A crash leaves the log file, both, or the Parquet file; never neither.
     """
+    import pyarrow.parquet as pq  # noqa: PLC0415 - dear to import; an object that only tracks never needs it
+
     table = with_promoted(pa.Table.from_batches(batches), promotions, engine)
+    table = table.replace_schema_metadata({_FORMAT_KEY: str(FORMAT)})
     path = log.with_suffix(".parquet")
     temporary = path.with_suffix(".parquet.tmp")
     pq.write_table(

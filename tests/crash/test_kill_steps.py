@@ -105,6 +105,25 @@ async def test_killed_at_the_steps_that_matter(nursery, tmp_path, action):
     await kill_each(nursery, tmp_path, action, 7)
 
 
+async def test_killed_between_the_commit_and_the_mark(nursery, tmp_path):
+    """Iceberg has a commit, the object died before it noted so: run again, nothing is doubled, and the log may go."""
+    books = Books(tmp_path, START)
+    books.take(nursery.session(books.request(0, jobs=0, first=["some", "archive"]))[0])
+    for round_ in range(3):
+        step = ("sql storage BEGIN IMMEDIATE", 1, "before")
+        assert await kill_at(nursery, books, ACTIONS["archive"][0], step, round_)
+        stored = len(books.seen)
+        assert books.watermark < stored, "the mark was written"
+        said, signal = nursery.session(books.request(round_, jobs=0, first=["archive", "an_hour", "rollup"]))
+        books.take(said)
+        assert signal is None
+        assert (books.watermark, len(books.seen)) == (stored, stored), (
+            "the archive had all of it, and took nothing twice"
+        )
+        assert not list(tmp_path.glob("shop/log/*.parquet")), "what is archived is let go"
+        await books.audit()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("action", ACTIONS)
 async def test_killed_at_every_step(nursery, tmp_path, action):

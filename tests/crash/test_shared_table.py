@@ -1,10 +1,11 @@
 """Two objects that were given one Iceberg table by mistake: nothing is lost, and it is said."""
 
+import asyncio
 from datetime import UTC, datetime
 
 import pytest
 
-from lakebed import Analytics, ArchiveConflict, LogBehind, ManualClock
+from lakebed import Analytics, ArchiveConflict, ArchiveUnavailable, LogBehind, ManualClock
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -46,6 +47,29 @@ async def test_a_shared_table_takes_the_events_of_one_log(make, first, second):
         assert await a.check() == []
         names = [row.message_id for row in await a.query("SELECT message_id FROM events ORDER BY seq")]
         assert names == [f"a-{number}" for number in range(first)]
+
+
+async def patient(shop):
+    """Archive; once more where the catalog was busy with the other one, which is said to be safe."""
+    try:
+        return await shop.archive()
+    except ArchiveUnavailable:
+        return await shop.archive()
+
+
+@pytest.mark.parametrize("turn", range(4))
+async def test_a_race_for_a_shared_table_has_one_winner(make, turn):
+    """Of two objects that archive at the same time one is refused, whatever the order, and no log lets go."""
+    async with make("a") as a, make("b") as b:
+        await fill(a, 10)
+        await fill(b, 10)
+        racing = [patient(shop) for shop in ((a, b) if turn % 2 else (b, a))]
+        outcomes = await asyncio.gather(*racing, return_exceptions=True)
+        assert sorted(type(one).__name__ for one in outcomes) == ["ArchiveConflict", "Archived"]
+        snapshots = await a.snapshots()
+        assert [snapshot.rows for snapshot in snapshots] == [10]
+        for shop in (a, b):
+            assert shop._tiers.pipeline.start_seq == 0
 
 
 async def test_an_object_whose_disk_was_lost_does_not_begin_again(make):

@@ -78,7 +78,7 @@ class Parts:
         await self.catch_up()
         return {name: await self.rollups.table(name) for name in names}
 
-    async def catch_up(self, name: str | None = None) -> int:
+    async def catch_up(self, name: str | None = None, _max_staleness: float | None = None) -> int:
         end = self.pipeline.next_seq
         await self.rollups.catch_up(end, name)
         return end
