@@ -5,6 +5,7 @@ The wire names are Segment's (`userId`, `messageId` …); a batch of JSON bytes 
 
 from __future__ import annotations
 
+import dataclasses
 import operator
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -284,7 +285,7 @@ def encode_object(field: str, value: Any) -> Raw:
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise InvalidEvent(f"{field} cannot be written as JSON: {error}") from None
     # msgspec writes NaN and infinity as null; only an encoding with a null in it can hide one.
-    if b"null" in encoded and _has_non_finite(msgspec.to_builtins(value)):
+    if b"null" in encoded and _has_non_finite(value):
         raise InvalidEvent(f"{field} hold a non-finite number")
     return Raw(encoded)
 
@@ -301,6 +302,10 @@ def _has_non_finite(value: Any) -> bool:
             waiting.extend(key for key in node if isinstance(key, float))
         elif isinstance(node, (list, tuple, set, frozenset)):
             waiting.extend(node)
+        elif isinstance(node, msgspec.Struct):
+            waiting.extend(msgspec.structs.astuple(node))
+        elif dataclasses.is_dataclass(node):
+            waiting.extend(getattr(node, field.name) for field in dataclasses.fields(node))
     return False
 
 

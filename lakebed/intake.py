@@ -40,10 +40,12 @@ class Ack(Awaitable[_T], Generic[_T]):
 
     def __await__(self) -> Generator[Any, None, _T]:
         self._heard = True
-        return self._result().__await__()
-
-    async def _result(self) -> _T:
-        return self._shape(await asyncio.shield(self._future))
+        try:
+            done = yield from asyncio.shield(self._future).__await__()
+        except asyncio.CancelledError:
+            self._heard = False  # nobody waited to the end, so nobody would hear of a failure
+            raise
+        return self._shape(done)
 
     def __del__(self) -> None:
         if self._heard:

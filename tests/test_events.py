@@ -1,3 +1,4 @@
+import dataclasses
 from datetime import UTC, datetime
 
 import msgspec
@@ -306,3 +307,19 @@ def test_the_schema_never_changes():
     assert [int(field.metadata[b"PARQUET:field_id"]) for field in SCHEMA] == list(range(1, 14))
     required = {"seq", "message_id", "type", "timestamp", "received_at", "properties", "context"}
     assert {field.name for field in SCHEMA if not field.nullable} == required
+
+
+def test_a_number_that_is_none_hides_nowhere():
+    """NaN inside a dataclass or a Struct is refused as in a dict: msgspec would write it as null."""
+
+    @dataclasses.dataclass
+    class Price:
+        amount: float
+
+    class Cost(msgspec.Struct):
+        amount: float
+
+    for value in (Price(float("nan")), Cost(float("inf")), {"a": [Price(float("-inf"))]}):
+        with pytest.raises(InvalidEvent, match="non-finite"):
+            encode_object("properties", value)
+    assert bytes(encode_object("properties", {"a": Price(1.5), "b": None})) == b'{"a":{"amount":1.5},"b":null}'

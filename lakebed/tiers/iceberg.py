@@ -1,4 +1,4 @@
-"""The Iceberg table under the archive: loading, creating, evolving, committing, by research/stack.md §1."""
+"""The Iceberg table under the archive: loading, creating, evolving, and committing exactly once."""
 
 from __future__ import annotations
 
