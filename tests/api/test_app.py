@@ -206,7 +206,7 @@ async def test_errors_of_the_engine(raised, expected, retry):
     class Failing(Analytics):
         is_open = True
 
-        def batch(self, _items, *, source=None):
+        def batch(self, _items, **_options):
             raise raised
 
     async with client(create_app(Failing("tom"))) as http:
