@@ -86,6 +86,8 @@ def replay(view: LogView, totals_seq: int, since_us: int, active_since_us: int) 
 
     Names of events that the log has let go are missing; windows are whole, since `Maintenance.prune` keeps them.
     """
+    if view.start_seq == view.end_seq:
+        return Replay({}, [], [])
     import pyarrow.compute as pc  # noqa: PLC0415 - a quarter of what pyarrow costs; most imports never need it
 
     names_read = ["seq", "event", "user_id", "anonymous_id", "received_at"]
