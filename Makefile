@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint type bench test-slow notebooks clean
+.PHONY: demo test lint type bench test-slow test-duckdb15 notebooks clean
 
 demo: $(VENV)/.ready
 	$(BIN)/python examples/online_retail.py
@@ -21,6 +21,13 @@ type: $(VENV)/.ready
 
 test-slow: $(VENV)/.ready
 	$(BIN)/pytest -m slow
+
+# The oldest DuckDB that we support, in an environment of its own (docs/decisions/0001).
+test-duckdb15:
+	$(PYTHON) -m venv $(VENV)-duckdb15
+	sed 's/^duckdb==.*/duckdb==1.5.5/' constraints.txt > $(VENV)-duckdb15/constraints.txt
+	$(VENV)-duckdb15/bin/pip install --quiet --disable-pip-version-check -c $(VENV)-duckdb15/constraints.txt -e '.[dev]'
+	$(VENV)-duckdb15/bin/pytest
 
 bench: $(VENV)/.ready
 	$(BIN)/python -m bench

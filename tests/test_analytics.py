@@ -1,35 +1,17 @@
 """The public face of Analytics: what is not the business of one tier alone."""
 
 import asyncio
-import shutil
 import sqlite3
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
+from analytics_fixtures import START, Shop, fill, maker
 
-from lakebed import (
-    Analytics,
-    Disk,
-    InvalidEvent,
-    LogBehind,
-    LogUnavailable,
-    ManualClock,
-    ObjectClosed,
-    PromotionConflict,
-    Rollup,
-    every,
-)
+from lakebed import Disk, InvalidEvent, LogUnavailable, ManualClock, ObjectClosed, PromotionConflict, every
 from lakebed.clock import from_us
 
-START = datetime(2026, 1, 15, 12, tzinfo=UTC)  # a Thursday
 ALL = "SELECT type, event, user_id, anonymous_id, group_id, session_id, properties, context FROM events ORDER BY seq"
-
-
-class Shop(Analytics):
-    revenue = Rollup(
-        "revenue", by=["plan"], measures={"total": "sum(revenue)", "people": "distinct(person_id)"}, grain="day"
-    )
 
 
 @pytest.fixture
@@ -39,11 +21,7 @@ def clock():
 
 @pytest.fixture
 def make(tmp_path, clock):
-    def make(kind=Shop, **options):
-        defaults = {"headroom_bytes": 0, "segment_events": 10, "promote": {"revenue": float}, "clock": clock}
-        return kind("shop", root=tmp_path, **defaults | options)
-
-    return make
+    return maker(tmp_path, clock)
 
 
 class BrokenDisk(Disk):
@@ -55,23 +33,6 @@ class BrokenDisk(Disk):
         if self.broken:
             raise OSError(5, "injected")
         super().sync(descriptor)
-
-
-async def fill(shop, count, *, first=0, at=None, **fields):
-    """`count` orders of seven people."""
-    items = [
-        {
-            "event": ("order", "view")[number % 2],
-            "userId": f"u{number % 7}",
-            "messageId": f"m{number}",
-            "properties": {"revenue": number / 2, "plan": ("free", "pro")[number % 2]},
-            **fields,
-        }
-        for number in range(first, first + count)
-    ]
-    for item in items if at is not None else []:
-        item["timestamp"] = at.isoformat()
-    return await shop.batch(items)
 
 
 # Tracking
@@ -254,117 +215,6 @@ async def test_promotion_conflict(make):
         assert (await shop.query("SELECT sum(revenue) FROM events")).scalar() == 5.0
 
 
-# Restart
-
-
-def live(shop):
-    stats = shop.stats()
-    return (
-        stats.last_minute,
-        stats.last_hour,
-        stats.events_last_minute,
-        stats.events_last_hour,
-        stats.active,
-        stats.totals,
-        stats.next_seq,
-    )
-
-
-@pytest.mark.parametrize("archived", [False, True], ids=["unsealed", "archived and pruned"])
-async def test_live_counters_survive_a_restart(make, clock, archived):
-    """Active people, the sliding minute and hour and the lifetime totals are after a restart what they were before."""
-    options = {"retention_s": 0.0, "dedupe_window_s": 60.0}
-    async with make(**options) as shop:
-        await fill(shop, 20)
-        clock.advance(5000)  # longer than the hour for which the log is kept for the counters
-        await fill(shop, 15, first=20)
-        clock.advance(280)
-        await fill(shop, 5, first=100)
-        await shop.track("login", anonymous_id="anon")
-        clock.advance(30)
-        await shop.identify("zed")
-        if archived:
-            await shop.archive()
-            await shop.rollup()
-            assert shop._tiers.pipeline.start_seq >= 20
-        before = live(shop)
-        assert before[:2] == (7, 22)
-        assert before[4:] == (7, {"order": 21, "view": 19, "login": 1}, 42)
-    async with make(**options) as shop:
-        assert live(shop) == before
-        clock.advance(31)
-        assert shop.stats().last_minute == 1
-        await shop.track("order", user_id="late")
-        assert shop.stats().totals["order"] == 22
-    async with make(**options) as shop:
-        assert shop.stats().totals == {"order": 22, "view": 19, "login": 1}
-        clock.advance(4000)
-        assert live(shop)[:5] == (0, 0, {}, {}, 0)
-
-
-async def test_a_missing_log_is_loud(make):
-    """Deleting the log while storage.db knows of its events is LogBehind, not a fresh start."""
-    async with make() as shop:
-        await fill(shop, 25)
-        await shop.rollup()
-        log = shop.directory / "log"
-    kept = log.with_name("kept")
-    shutil.copytree(log, kept)
-    shutil.rmtree(log)
-    with pytest.raises(LogBehind) as behind:
-        await make().open()
-    assert behind.value.offset == 0
-    shutil.rmtree(log, ignore_errors=True)
-    kept.rename(log)
-    async with make() as shop:
-        assert shop.stats().next_seq == 25
-        assert await shop.check() == []
-
-
-async def test_a_missing_log_and_storage_beside_an_archive_is_loud(make):
-    """Where only the archive is left, new events would take the seqs of archived ones: LogBehind."""
-    async with make() as shop:
-        await fill(shop, 25)
-        await shop.archive()
-        directory = shop.directory
-    shutil.rmtree(directory / "log")
-    for path in directory.glob("storage.db*"):
-        path.unlink()
-    with pytest.raises(LogBehind):
-        await make().open()
-
-
-async def derived(shop):
-    answers = [
-        await shop.query(f"SELECT * FROM {name} ORDER BY ALL") for name in ("hourly_events", "daily_metrics", "revenue")
-    ]
-    answers += [await shop.dau(30), await shop.wau(30), await shop.mau(30)]
-    return [answer.rows for answer in answers], live(shop)
-
-
-async def test_deleting_storage_rebuilds_the_same(make, clock):
-    """storage.db holds nothing but what log and archive give: without it, rollups and totals come back as they were."""
-    async with make(retention_s=0.0, dedupe_window_s=60.0) as shop:
-        for first in range(0, 60, 15):
-            await fill(shop, 15, first=first, at=START - timedelta(days=first // 4))
-            clock.advance(40)
-        await shop.archive()
-        clock.advance(4000)
-        await shop.rollup()
-        await fill(shop, 13, first=60)
-        await shop.rollup()
-        assert shop._tiers.pipeline.start_seq > 0
-        before = await derived(shop)
-        directory = shop.directory
-    for path in directory.glob("storage.db*"):
-        path.unlink()
-    async with make(retention_s=0.0, dedupe_window_s=60.0) as shop:
-        assert await derived(shop) == before
-        assert await shop.check() == []
-        assert (await shop.archive()).rows == 13
-        assert await derived(shop) == before
-
-
 # Schedules
 
 
@@ -483,34 +333,3 @@ async def test_a_heavy_query_does_not_block_the_loop(make, capsys):
         with capsys.disabled():
             p99 = sorted(taken)[len(taken) * 99 // 100]
             print(f" [p99 of {len(taken)} tracks beside a heavy query: {p99 * 1000:.1f} ms] ", end="")  # noqa: T201
-
-
-# Time
-
-
-async def test_an_instant_once_asked_about_is_settled_for_ever(make, clock):
-    """No event comes into an instant that was asked about, also when the clock is set back and the object opens again.
-
-    Before any event, too: an answer of zero stays zero.
-    """
-    for number in range(3):
-        asked = from_us(clock.now_us())
-        async with make() as shop:
-            assert (await shop.query("SELECT count(*) FROM events", as_of=asked)).scalar() == number
-        clock.step(-30)
-        async with make() as shop:
-            await shop.track("late")
-            clock.advance(60)
-            assert (await shop.query("SELECT count(*) FROM events", as_of=asked)).scalar() == number
-            assert (await shop.dau(start=asked, end=asked, as_of=asked))[0].events == number
-
-
-async def test_a_clock_set_back_forgets_no_message_id(make, clock):
-    """A retry within the window is a duplicate, also where the object was opened while the clock was far ahead."""
-    async with make(dedupe_window_s=600.0) as shop:
-        await fill(shop, 12)
-        await shop.archive()
-    clock.step(86_400)
-    async with make(dedupe_window_s=600.0) as shop:
-        clock.step(-86_400)
-        assert {receipt.status for receipt in await fill(shop, 12)} == {"duplicate"}
