@@ -253,9 +253,11 @@ class Work:
         for _ in range(self.request["jobs"]):
             for _ in range(TRACKERS * TURNS):
                 self.turns.release()
-            job = self.rng.choice(JOBS)
-            await getattr(self, job)()
-            tell("worked", job=job)
+            await self.work(self.rng.choice(JOBS))
+
+    async def work(self, job):
+        await getattr(self, job)()
+        tell("worked", job=job, at=self.shop.clock.now_us())
 
     async def rollup(self):
         await self.shop.rollup()
@@ -309,7 +311,7 @@ async def session(request):
         tell("ready", next_seq=shop.stats().next_seq, watermark=shop.stats().watermark)
         work = Work(shop, killer, request)
         for job in request.get("first", []):
-            await getattr(work, job)()
+            await work.work(job)
         await work.everything()
     tell("done", now_us=shop.clock.now_us(), labels=killer.labels)
 
