@@ -5,6 +5,7 @@ DuckDB is imported when the first engine is made: it would double what `from lak
 
 from __future__ import annotations
 
+import os
 import shutil
 import threading
 from pathlib import Path
@@ -22,7 +23,8 @@ class Engine:
     """An in-memory DuckDB that reads Arrow tables and Parquet files, and keeps nothing. It is opened by the first use.
 
     Args:
-        threads: worker threads of DuckDB.
+        threads: DuckDB's threads; 0 means one less than the cores, at least one, so that events find a core: with
+            DuckDB on both of two cores, a `track` beside a heavy query took 5 to 8 ms at p99 instead of 1.4 to 4.4.
         memory_bytes: its memory limit; scalar functions may pass it for a moment.
         spill: a directory for what does not fit in memory, made when needed and emptied when the engine opens. Without
             it nothing spills.
@@ -33,7 +35,7 @@ class Engine:
 
     def __init__(self, *, threads: int, memory_bytes: int, spill: Path | None = None, spill_bytes: int = 0) -> None:
         self._config: dict[str, str | bool | int | float | list[str]] = {
-            "threads": threads,
+            "threads": threads or max(1, len(os.sched_getaffinity(0)) - 1),
             "memory_limit": f"{memory_bytes}B",
             "autoinstall_known_extensions": False,
             "autoload_known_extensions": False,

@@ -49,7 +49,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         active_ttl_s: how long after an event its person counts as active now.
         query_memory_bytes: DuckDB's memory for one object's queries. Scalar functions may pass it for a moment.
         query_spill_bytes: disk that a query larger than its memory may use for a while, in the object's directory.
-        query_threads: DuckDB's threads for one object's queries.
+        query_threads: DuckDB's threads for one object's queries; 0 means one less than the cores, at least one. ON
+            ALL CORES, A HEAVY QUERY DELAYS `track`.
         query_timeout_s: seconds a query may run.
         query_max_rows: rows a result may have.
         catalog: properties of a pyiceberg catalog; empty means SQLite in the object's directory.
@@ -83,7 +84,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     active_ttl_s: Seconds = 300.0
     query_memory_bytes: Positive = 2 * _GIB
     query_spill_bytes: NotNegative = 4 * _GIB
-    query_threads: Positive = 2
+    query_threads: NotNegative = 0
     query_timeout_s: Seconds = 60.0
     query_max_rows: Positive = 1_000_000
     catalog: dict[str, str] = {}
