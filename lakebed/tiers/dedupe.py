@@ -7,6 +7,7 @@ an event. A dict of all ids was rejected: 150 bytes each, a gigabyte for a day o
 
 from __future__ import annotations
 
+import itertools
 import zlib
 from bisect import bisect_right
 from collections.abc import Iterable
@@ -18,9 +19,10 @@ from pyroaring import BitMap
 
 from lakebed.tiers.sealing import read_sealed
 
-__all__ = ["Dedupe", "SealedIds"]
+__all__ = ["SLICE", "Dedupe", "SealedIds"]
 
 _FORMAT = 1
+SLICE = 4096  # ids that are handled in one go
 _SUFFIX = ".ids"
 
 
@@ -48,9 +50,14 @@ class SealedIds(msgspec.Struct, frozen=True):
     @classmethod
     def of(cls, path: Path, last_received: int, message_ids: Iterable[str]) -> SealedIds:
         """The filter of `message_ids`, all those of the segment at `path`."""
-        pairs = [_hashes(message_id) for message_id in message_ids]
-        low, high = zip(*pairs, strict=True)
-        return cls(path, last_received, len(pairs), BitMap(low), BitMap(high))
+        rest, count, low, high = iter(message_ids), 0, BitMap(), BitMap()
+        # In pieces: one call over 200,000 ids keeps the interpreter, and so every `track`, for 0.2 s.
+        while pairs := [_hashes(message_id) for message_id in itertools.islice(rest, SLICE)]:
+            lows, highs = zip(*pairs, strict=True)
+            low.update(lows)
+            high.update(highs)
+            count += len(pairs)
+        return cls(path, last_received, count, low, high)
 
     @classmethod
     def load(cls, path: Path, last_received: int) -> SealedIds:

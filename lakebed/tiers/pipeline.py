@@ -24,7 +24,7 @@ from lakebed.events import Event, Receipt
 from lakebed.promotions import Promotion
 from lakebed.settings import Settings
 from lakebed.tiers.committer import Committer, Outcome
-from lakebed.tiers.dedupe import SealedIds
+from lakebed.tiers.dedupe import SLICE, SealedIds
 from lakebed.tiers.sealing import LogFile, seal
 from lakebed.tiers.segment import log_path
 from lakebed.tiers.tail import Part, Tail
@@ -324,7 +324,9 @@ class Pipeline:
     def _seal(self, part: Part) -> tuple[LogFile, SealedIds]:
         log = log_path(self._directory, part.first_seq)
         file = seal(self._disk, log, part.batches, self._promotions, self._engine)
-        message_ids = itertools.chain.from_iterable(batch.column("message_id").to_pylist() for batch in part.batches)
+        columns = [batch.column("message_id") for batch in part.batches]
+        pieces = (column.slice(at, SLICE) for column in columns for at in range(0, len(column), SLICE))
+        message_ids = itertools.chain.from_iterable(piece.to_pylist() for piece in pieces)
         ids = SealedIds.of(file.path, file.last_received, message_ids)
         ids.save()
         return file, ids

@@ -11,13 +11,14 @@ __all__ = ["Part", "Tail"]
 
 _FAN_IN = 16  # batches of one level that become one of the next
 _LEVELS = 4
+_MERGED_ROWS = 8192  # merging is done on the loop: more rows than this would keep it for milliseconds
 
 
 class Part(msgspec.Struct):
     """The events of one log file, in order.
 
-    A batch of one row costs kilobytes, so batches are merged in the manner of a log-structured tree: each event is
-    copied at most three times, and a million single tracks leave a few hundred batches.
+    A batch of one row costs kilobytes, so small batches are merged in the manner of a log-structured tree: each event
+    is copied at most three times, and a million single tracks leave a few hundred batches.
     """
 
     first_seq: int
@@ -34,9 +35,10 @@ class Part(msgspec.Struct):
         self.batches.append(batch)
         self.levels.append(0)
         for level in range(_LEVELS - 1):
-            if self.levels[-_FAN_IN:] != [level] * _FAN_IN:
+            last = self.batches[-_FAN_IN:]
+            if self.levels[-_FAN_IN:] != [level] * _FAN_IN or sum(one.num_rows for one in last) > _MERGED_ROWS:
                 break
-            merged = pa.Table.from_batches(self.batches[-_FAN_IN:]).combine_chunks().to_batches()
+            merged = pa.Table.from_batches(last).combine_chunks().to_batches()
             self.batches[-_FAN_IN:] = merged
             self.levels[-_FAN_IN:] = [level + 1] * len(merged)
 

@@ -38,6 +38,15 @@ def test_many_small_groups_become_few_batches():
     assert max(part.levels) == 3
 
 
+def test_large_groups_are_not_copied():
+    """Merging happens on the loop, so batches that are large enough stay as they are."""
+    part = Part(0)
+    large = batch(0, 1_000)
+    for _ in range(40):
+        part.append(large)
+    assert [found.num_rows for found in part.batches] == [1_000] * 40
+
+
 def test_parts_are_dropped_oldest_first():
     """Only a closed part waits for sealing, the oldest one first; dropping another is a mistake that is named."""
     tail = Tail()
