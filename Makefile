@@ -18,6 +18,7 @@ lint: $(VENV)/.ready
 
 type: $(VENV)/.ready
 	$(BIN)/mypy
+	$(BIN)/mypy tests/typing/api.py
 
 test-slow: $(VENV)/.ready
 	$(BIN)/pytest -m slow

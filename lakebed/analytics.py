@@ -270,6 +270,10 @@ class Analytics(DurableObject):
         """Name a snapshot (the current one) and keep it from expiring."""
         await self._up.archive.tag(name, snapshot_id)
 
+    async def untag(self, name: str) -> None:
+        """Let a tagged snapshot expire in its turn."""
+        await self._up.archive.untag(name)
+
     @every.day.at("3am")
     async def tidy(self) -> None:
         """The daily job: catch up, then expire snapshots and collect what they leave behind."""

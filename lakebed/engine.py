@@ -24,7 +24,7 @@ class Engine:
 
     Args:
         threads: DuckDB's threads; 0 means one less than the cores, at least one, so that events find a core: with
-            DuckDB on both of two cores, a `track` beside a heavy query took 5 to 8 ms at p99 instead of 1.4 to 4.4.
+            DuckDB on both of two cores, a `track` beside a heavy query took 5 ms and more at p99, and takes 1.4 to 4.4.
         memory_bytes: its memory limit; scalar functions may pass it for a moment.
         spill: a directory for what does not fit in memory, made when needed and emptied when the engine opens. Without
             it nothing spills.

@@ -17,6 +17,8 @@ _PATIENCE_S = 60.0
 class Nursery:
     """A worker that forks a process for each session. One session at a time."""
 
+    kills = 0  # of all nurseries
+
     def __init__(self):
         environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(WORKER.parents[2])}
         self._process = subprocess.Popen(
@@ -50,6 +52,7 @@ class Nursery:
             line = self._line(None if deadline is None else max(0.0, deadline - time.monotonic()))
             if line is not None and line["kind"] == "ended":
                 status = line["status"]
+                Nursery.kills += os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
                 return said, os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
             if line is not None:
                 said.append(line)
