@@ -10,7 +10,7 @@ import msgspec
 import pyarrow as pa
 
 from lakebed.engine import Engine
-from lakebed.errors import LakebedError, LogBehind
+from lakebed.errors import LogBehind
 from lakebed.intake import Intake
 from lakebed.live import RECENT_S, Live, replay
 from lakebed.maintenance import ARCHIVED, TOTALS, Maintenance
@@ -233,7 +233,7 @@ async def disassemble(tiers: Tiers) -> None:
     for close in _closings(tiers):
         try:
             await close()
-        except (LakebedError, OSError) as error:
+        except Exception as error:  # noqa: BLE001 - raised below, when the others are closed too
             failures.append(error)
     if failures:
         raise failures[0]
