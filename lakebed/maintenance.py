@@ -26,6 +26,7 @@ __all__ = ["ARCHIVED", "TOTALS", "Archived", "Maintenance", "RolledUp"]
 TOTALS = "totals"  # keys of Storage's meta: lifetime totals with the seq they go up to …
 ARCHIVED = "archived"  # … and a watermark that the archive is known to have reached
 _US = 1_000_000
+_RELIEF_PAUSE_S = 60.0
 
 
 class RolledUp(msgspec.Struct, frozen=True):
@@ -73,6 +74,7 @@ class Maintenance:
         self._caught_up: dict[str | None, tuple[float, int]] = {}  # by rollup: when it was last, and up to where
         self._archiving = asyncio.Lock()
         self._relief: asyncio.Task[None] | None = None
+        self._relieve_at = self._clock.monotonic()  # not before; an archive that is down is not asked at each commit
 
     async def catch_up(self, name: str | None = None, max_staleness: float | None = None) -> int:
         """Bring one rollup, or all, up to what is acknowledged now, and return the seq that it stands at.
@@ -179,8 +181,15 @@ class Maintenance:
             return max((file.end_seq for file in view.files if file.last_received < since), default=view.start_seq)
 
     def relieve(self) -> None:
-        """Start archiving when the sealed log has passed its limit. Called after each commit, so it must be cheap."""
-        if self._pipeline.sealed_bytes > self._settings.log_bytes and (self._relief is None or self._relief.done()):
+        """Start archiving when what is sealed and not archived has passed `log_bytes`, at most once a minute.
+
+        Called after each commit, so it must be cheap. Archived files that retention keeps do not count: archiving again
+        would not make them fewer.
+        """
+        if self._pipeline.sealed_bytes <= self._settings.log_bytes or self._clock.monotonic() < self._relieve_at:
+            return
+        if self._pipeline.sealed_bytes_from(self.watermark) > self._settings.log_bytes and not self._archiving.locked():
+            self._relieve_at = self._clock.monotonic() + _RELIEF_PAUSE_S
             self._relief = asyncio.get_running_loop().create_task(self._archive_over_limit())
 
     async def _archive_over_limit(self) -> None:

@@ -43,7 +43,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         retention_s: how long sealed segments stay after they were archived; an hour at least, from which the live
             counters are read when an object opens. Queries do not need them.
         archive_window_s: what the Sunday archive leaves in the log.
-        log_bytes: sealed segments beyond this are archived at once. The log still grows while the archive is down.
+        log_bytes: when sealed events that are not archived pass this, archiving starts, at most once a minute. The log
+            still grows while the archive is down.
         headroom_bytes: free disk space below which tracking is refused. TOO SMALL AND RECOVERY ITSELF FAILS.
         counters_max_keys: live counters at the most; beyond it the key that expires soonest is evicted.
         active_ttl_s: how long after an event its person counts as active now.

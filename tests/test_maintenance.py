@@ -97,3 +97,26 @@ async def test_a_query_larger_than_its_memory_spills_into_its_object(tmp_path):
         sql = "SELECT count(*) FROM (SELECT range AS r, md5(range::VARCHAR) AS m FROM range(1500000) ORDER BY m)"
         assert (await shop.query(sql)).scalar() == 1_500_000
         assert (tmp_path / "shop" / "spill").is_dir()
+
+
+async def test_a_log_over_its_limit_is_archived_once(tmp_path):
+    """Beyond `log_bytes` what is sealed is archived; files that only retention keeps start nothing again."""
+    clock = ManualClock()
+    shop = Analytics("shop", root=tmp_path, clock=clock, segment_events=10, log_bytes=1)
+    async with shop:
+        for at in range(25):  # two sealed segments and a half
+            await shop.track("Seen", message_id=f"m{at}")
+            clock.advance(60)
+        while not await shop.snapshots():
+            await shop.track("Seen")
+            await asyncio.sleep(0)
+        await shop.archive()
+        before = len(await shop.snapshots())
+        for _ in range(5):
+            clock.advance(61)
+            await shop.track("Seen")
+            await asyncio.sleep(0)
+    async with shop:  # closing waited for whatever had begun in the background
+        assert len(await shop.snapshots()) == before
+        assert list((tmp_path / "shop" / "log").glob("*.parquet")), "retention keeps them"
+        assert await shop.check() == []

@@ -273,9 +273,19 @@ async def test_promise_08_one_owner(make, tmp_path):
         assert shop.is_open
 
 
-async def test_promise_09_bounded(make, monkeypatch):
+class FillingDisk(Disk):
+    """A disk that has no room left once it is told so."""
+
+    full = False
+
+    def free_bytes(self, path):
+        return -1 if self.full else super().free_bytes(path)
+
+
+async def test_promise_09_bounded(make):
     """Memory, disk and time have limits; reaching one is an error that names it, and no event is lost silently."""
-    async with make(pending_events=100, query_max_rows=50, counters_max_keys=20) as shop:
+    disk = FillingDisk()
+    async with make(disk=disk, pending_events=100, query_max_rows=50, counters_max_keys=20) as shop:
         waiting = [shop.batch([order(n) for n in range(first, first + 60)]) for first in (0, 60, 120)]
         outcomes = await asyncio.gather(*waiting, return_exceptions=True)
         refused = [one for one in outcomes if isinstance(one, Backpressure)]
@@ -290,7 +300,7 @@ async def test_promise_09_bounded(make, monkeypatch):
             shop.counters.incr(f"key:{number}", ttl=60)
         assert len(shop.counters) <= 20
         assert await shop.check() == []
-        monkeypatch.setattr(Disk, "free_bytes", lambda *_: -1)
+        disk.full = True
         with pytest.raises(DiskFull) as full:
             await shop.track("order")
         assert full.value.limit == 0

@@ -136,6 +136,10 @@ class Pipeline:
             return self._files[0].first_seq
         return self.next_seq if self._tail.first_seq is None else self._tail.first_seq
 
+    def sealed_bytes_from(self, seq: int) -> int:
+        """Bytes of the sealed files that hold events from `seq` on."""
+        return sum(file.bytes for file in self._files if file.end_seq > seq)
+
     @property
     def tail_bytes(self) -> int:
         """Bytes of the events in memory."""

@@ -8,10 +8,11 @@ import json
 import httpx
 import pytest
 from starlette.applications import Starlette
-from starlette.routing import Mount
+from starlette.routing import Mount, Route
 
 from lakebed import Analytics, Namespace
 from lakebed.api import create_app
+from lakebed.api.errors import error_handlers
 from lakebed.errors import ArchiveUnavailable, Backpressure, DiskFull, LakebedError, LogUnavailable, ObjectLocked
 
 
@@ -203,13 +204,11 @@ async def test_a_compressed_body_is_415(http):
 async def test_errors_of_the_engine(raised, expected, retry):
     """Each has a status and a code; when to come back is said; where the server keeps its files is not."""
 
-    class Failing(Analytics):
-        is_open = True
+    async def failing(_request):
+        raise raised
 
-        def batch(self, _items, **_options):
-            raise raised
-
-    async with client(create_app(Failing("tom"))) as http:
+    routes = [Route("/track", failing, methods=["POST"])]
+    async with client(Starlette(routes=routes, exception_handlers=error_handlers)) as http:
         response = await http.post("/track", json={"event": "x"})
     assert error(response) == expected
     assert response.headers.get("retry-after") == retry
