@@ -86,15 +86,16 @@ class Intake:
 
     def one(self, build: Callable[[], Event]) -> Ack[Receipt]:
         """Admit the event that `build` makes, and store it. The Ack fails with InvalidEvent if it is refused."""
-        self.submitted += 1
         try:
             event = build()
             admit(event, self._clock.now_us())
         except InvalidEvent as error:
+            self.submitted += 1
             self.rejected += 1
             refused: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
             refused.set_exception(error)
             return Ack(refused, _first, self._unheard)
+        self.submitted += 1
         return Ack(self._pipeline.append([event]), _first, self._unheard)
 
     def batch(self, items: Iterable[Any] | bytes | str, source: str | None) -> Ack[list[Receipt]]:

@@ -120,3 +120,13 @@ async def test_a_log_over_its_limit_is_archived_once(tmp_path):
         assert len(await shop.snapshots()) == before
         assert list((tmp_path / "shop" / "log").glob("*.parquet")), "retention keeps them"
         assert await shop.check() == []
+
+
+async def test_a_call_with_a_wrong_argument_is_no_event(tmp_path):
+    """A TypeError is the program's mistake: it is raised at once, and the books still balance."""
+    async with Analytics("shop", root=tmp_path) as shop:
+        with pytest.raises(TypeError):
+            shop.page("Home", usr_id="a")
+        await shop.track("Seen")
+        assert shop.stats().received == shop.stats().stored == 1
+        assert await shop.check() == []
