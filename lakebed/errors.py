@@ -27,6 +27,7 @@ __all__ = [
     "NotReachable",
     "ObjectClosed",
     "ObjectLocked",
+    "ObjectUnavailable",
     "PromotionConflict",
     "QueryError",
     "QueryRefused",
@@ -125,6 +126,10 @@ class SnapshotExpired(QueryError, LookupError):
 
 class ObjectLocked(LakebedError):
     """When the object's directory is open in another process. `pid` is its owner."""
+
+
+class ObjectUnavailable(LakebedError, OSError):
+    """When an object's directory cannot be made, locked or read: a read-only file system, no rights, no descriptors."""
 
 
 class DiskFull(LakebedError, OSError):

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Self
 
 from lakebed.clock import Clock, SystemClock
 from lakebed.disk import Disk
-from lakebed.errors import ObjectClosed
+from lakebed.errors import LakebedError, ObjectClosed, ObjectUnavailable
 from lakebed.kinds import KINDS
 from lakebed.nameplate import Nameplate, directory_of
 from lakebed.namespace import Namespace
@@ -95,6 +95,7 @@ class DurableObject:
 
         Raises:
             ObjectLocked: the directory is open elsewhere; `pid` is its owner.
+            ObjectUnavailable: the system refused something: its OSError is the cause.
             FormatTooNew: a newer Lakebed wrote the directory. It was not touched.
             WrongObject: the directory holds an object of an unrelated class.
         """
@@ -160,6 +161,18 @@ class DurableObject:
         """Close whatever is open, also after an `_open` that failed anywhere."""
 
     async def _begin(self) -> None:
+        try:
+            await self._take()
+        except LakebedError:
+            raise
+        except OSError as error:
+            hint = "Mend what the system complains of, then open it again: no event was lost by this"
+            raise ObjectUnavailable(
+                f"{self.directory} cannot be opened: {error}", hint=hint, path=self.directory
+            ) from error
+        self._opened = True
+
+    async def _take(self) -> None:
         Nameplate.read(self.directory)  # a newer format is refused before anything is touched
         self.directory.mkdir(parents=True, exist_ok=True)
         self._ownership.take(self.clock.now_us())
@@ -169,7 +182,6 @@ class DurableObject:
         except BaseException as error:
             await to_the_end(self._abandon(error))
             raise
-        self._opened = True
 
     async def _abandon(self, cause: BaseException) -> None:
         try:
