@@ -137,7 +137,7 @@ class DiskFull(LakebedError, OSError):
 
 
 class LogUnavailable(LakebedError, OSError):
-    """When bytes could not be written or fsynced. The events of this call were not acknowledged; retrying is safe."""
+    """When bytes could not be written, fsynced or read. Events of this call were not acknowledged; retrying is safe."""
 
 
 class Backpressure(LakebedError):
