@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pyarrow as pa
 
-from lakebed.events import Event
+from lakebed.block import Block
 from lakebed.tiers.counters import Counters
 from lakebed.tiers.sealing import read_sealed
 from lakebed.tiers.view import LogView
@@ -36,19 +36,16 @@ class Live:
         self._active_ttl_s = active_ttl_s
         self._totals: Counter[str] = Counter()
 
-    def feed(self, events: Sequence[Event], _received_at: int) -> None:
+    def feed(self, block: Block, _received_at: int) -> None:
         """Count a commit."""
-        names = Counter(event.event for event in events if event.event is not None)
-        people = Counter(
-            person for event in events if (person := event.user_id if event.user_id is not None else event.anonymous_id)
-        )
+        names, people = _counted(block.names), _counted(block.people)
         self._totals.update(names)
-        self._count_recent(names, len(events), 0.0)
+        self._count_recent(names, len(block), 0.0)
         incr = self._counters.incr
         for name, count in names.items():
             incr(f"events:{name}", count)
-        for person, count in people.items():
-            incr(f"active:{person}", count, self._active_ttl_s)
+        active = {f"active:{person}": count for person, count in people.items()}
+        self._counters.incr_each(active, self._active_ttl_s)
 
     def _count_recent(self, names: Mapping[str, int], total: int, age: float) -> None:
         incr = self._counters.incr
@@ -71,6 +68,12 @@ class Live:
             self._count_recent(names, total, max(0.0, (now_us - received) / _US))
         for received, person, count in replayed.people:
             self._counters.incr(f"active:{person}", count, self._active_ttl_s, age=max(0.0, (now_us - received) / _US))
+
+
+def _counted(texts: Sequence[str | None]) -> dict[str, int]:
+    found = Counter(texts)
+    found.pop(None, None)
+    return found  # type: ignore[return-value]  # what was not text is gone
 
 
 class Replay(msgspec.Struct, frozen=True):
