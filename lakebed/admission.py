@@ -232,7 +232,8 @@ def _as_block(events: Sequence[Event], kinds: list[str], now_us: int, sent_at: A
     raws = [raw_column(column) for column in objects]
     if not _objects_within(objects, raws):
         return None
-    columns = [given, pa.array(kinds, _TEXT), name, *ids[:-1], timestamp, ids[-1], *raws]
+    kind = pa.array(kinds, _TEXT)
+    columns = [given, kind, name, *ids[:-1], timestamp, ids[-1], *raws]
     return Block(message_ids, names, people_of(users, anonymous), columns)
 
 

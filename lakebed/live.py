@@ -44,8 +44,7 @@ class Live:
         incr = self._counters.incr
         for name, count in names.items():
             incr(f"events:{name}", count)
-        active = {f"active:{person}": count for person, count in people.items()}
-        self._counters.incr_each(active, self._active_ttl_s)
+        self._counters.incr_each("active:", people, self._active_ttl_s)
 
     def _count_recent(self, names: Mapping[str, int], total: int, age: float) -> None:
         incr = self._counters.incr

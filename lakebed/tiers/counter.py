@@ -7,12 +7,13 @@ from bisect import bisect_left
 
 import msgspec
 
-__all__ = ["NEVER", "Counter", "Number"]
+__all__ = ["FEW", "NEVER", "Counter", "Number"]
 
 Number = int | float
 
 NEVER = math.inf
 _EXACT = 1024  # increments at distinct moments that a key holds before close ones are merged
+FEW = 2 * _EXACT  # the length of `slots` while it is exact
 
 
 class Counter(msgspec.Struct, gc=False):
@@ -38,7 +39,7 @@ class Counter(msgspec.Struct, gc=False):
         elif self.slots[0] <= now:
             self._forget(self.slots, now)
         self.total += amount
-        if ttl is not None and len(self.slots) >= 2 * _EXACT:
+        if ttl is not None and len(self.slots) >= FEW:
             _place(self.slots, amount, _on_grid(end, ttl))
         else:
             _place(self.slots, amount, end)

@@ -13,7 +13,7 @@ import msgspec
 from sortedcontainers import SortedList
 
 from lakebed.clock import Clock
-from lakebed.tiers.counter import NEVER, Counter, Number
+from lakebed.tiers.counter import FEW, NEVER, Counter, Number
 
 __all__ = ["CounterStatistics", "Counters"]
 
@@ -115,8 +115,8 @@ class Counters:
             return counter.add(amount, end, now, ttl) if end > now else counter.value(now)
         return self._create(key, amount, end, now)
 
-    def incr_each(self, amounts: Mapping[str, int], ttl: float) -> None:
-        """`incr` of each key by its amount, all at one moment; half the price of as many calls.
+    def incr_each(self, prefix: str, amounts: Mapping[str, int], ttl: float) -> None:
+        """`incr` each `prefix` + key by its amount, all at one moment, at a third of the price.
 
         Not promised: any check. Keys, amounts and ttl must be what `incr` takes.
         """
@@ -125,12 +125,18 @@ class Counters:
             self._sweep(now, _STEPS * len(amounts))
         end = now + ttl
         known = self._counters.get
-        for key, amount in amounts.items():
+        for name, amount in amounts.items():
+            key = prefix + name
             counter = known(key)
-            if counter is not None and counter.last > now:
-                counter.add(amount, end, now, ttl)
-            else:
+            if counter is None or counter.last <= now:
                 self._create(key, amount, end, now)
+            elif (slots := counter.slots) is not None and slots[-2] < end and slots[0] > now and len(slots) < FEW:
+                # What `add` does in nearly every case: one more slot at the end. A call would double the price.
+                slots += (end, amount)
+                counter.total += amount
+                counter.last = end
+            else:
+                counter.add(amount, end, now, ttl)
 
     def get(self, key: str) -> Number:
         """The sum of the live increments of `key`; 0 when there are none."""

@@ -26,12 +26,7 @@ SLICE = 4096  # ids that are handled in one go
 _SUFFIX = ".ids"
 
 
-def _low(message_id: str) -> int:
-    return int(google_crc32c.value(message_id.encode()))
-
-
-def _high(message_id: str) -> int:
-    return zlib.crc32(message_id.encode())
+_low, _high = google_crc32c.value, zlib.crc32  # of an id's UTF-8: 32 bits each, independent of each other
 
 
 class _Sidecar(msgspec.Struct, array_like=True):
@@ -56,9 +51,10 @@ class SealedIds(msgspec.Struct, frozen=True):
         rest, count, low, high = iter(message_ids), 0, BitMap(), BitMap()
         # In pieces: one call over 200,000 ids keeps the interpreter, and so every `track`, for 0.2 s.
         while piece := list(itertools.islice(rest, SLICE)):
-            low.update(map(_low, piece))
-            high.update(map(_high, piece))
-            count += len(piece)
+            encoded = list(map(str.encode, piece))
+            low.update(map(_low, encoded))
+            high.update(map(_high, encoded))
+            count += len(encoded)
         return cls(path, last_received, count, low, high)
 
     @classmethod
@@ -137,11 +133,12 @@ class Dedupe:
         since = now_us - self._window_us
         self._forget_before(since)
         found: dict[str, int] = {}
-        wanted = set(message_ids)
         for ids in self._open.values():
-            for message_id in ids.keys() & wanted:
-                seq = ids[message_id]
-                if self._received[bisect_right(self._starts, seq) - 1] >= since:
+            if not any(map(ids.__contains__, message_ids)):
+                continue
+            for message_id in message_ids:
+                seq = ids.get(message_id)
+                if seq is not None and self._received[bisect_right(self._starts, seq) - 1] >= since:
                     found[message_id] = seq
         if self._sealed:
             self._find_sealed([m for m in message_ids if m not in found], since, found)
@@ -149,7 +146,8 @@ class Dedupe:
 
     def _find_sealed(self, message_ids: list[str], since: int, found: dict[str, int]) -> None:
         any_low = self._any_low
-        hashes = {m: (low, _high(m)) for m in message_ids if (low := _low(m)) in any_low}
+        lows = zip(message_ids, map(_low, map(str.encode, message_ids)), strict=True)
+        hashes = {m: (low, _high(m.encode())) for m, low in lows if low in any_low}
         for sealed in reversed(self._sealed if hashes else []):
             hits = [m for m, (low, high) in hashes.items() if low in sealed.low and high in sealed.high]
             if hits:

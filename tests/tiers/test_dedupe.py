@@ -225,9 +225,9 @@ async def test_ids_that_were_not_acknowledged_are_not_known(tmp_path):
 
 def test_hashes_are_stable():
     """The two hashes are CRC-32C and CRC-32 of the UTF-8: tomorrow's Lakebed reads the sidecars of today."""
-    assert module._low("ü") == module.google_crc32c.value("ü".encode())
-    assert module._high("ü") == zlib.crc32("ü".encode())
-    assert (module._low("123456789"), module._high("123456789")) == (0xE3069283, 0xCBF43926)
+    assert module._low("ü".encode()) == module.google_crc32c.value("ü".encode())
+    assert module._high("ü".encode()) == zlib.crc32("ü".encode())
+    assert (module._low(b"123456789"), module._high(b"123456789")) == (0xE3069283, 0xCBF43926)
 
 
 def test_forgetting_all_segments_leaves_an_empty_index(tmp_path):
