@@ -66,9 +66,8 @@ class Committer:
         for unsealed in found.unsealed:
             self._segment_received = unsealed.frames[0].received_at if unsealed.frames else 0
             for frame in unsealed.frames:
-                seqs = range(frame.first_seq, frame.first_seq + frame.count)
-                ids = zip(frame.batch.column("message_id").to_pylist(), seqs, strict=True)
-                self._dedupe.add(unsealed.first_seq, ids, frame.first_seq, frame.received_at)
+                ids = frame.batch.column("message_id")
+                self._dedupe.restore(unsealed.first_seq, ids, frame.first_seq, frame.received_at)
         return found
 
     def commit(self, group: Sequence[Sequence[Event] | Block], received: int, full: bool) -> Outcome:
