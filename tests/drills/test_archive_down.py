@@ -1,0 +1,95 @@
+"""The archive does not answer: that is said, it costs nobody else anything, and nothing is lost."""
+
+import pytest
+from orders import START, fill, holds, move_all
+
+from lakebed import ArchiveConflict, ArchiveUnavailable
+
+
+async def test_query_44_archive_down_is_said(moody, clock):
+    """An answer that needs the archive is an error while it is down, never a partial one; others go on, exactly."""
+    catalog, make = moody
+    async with make() as shop:
+        await fill(shop, 0, 20)
+        await move_all(shop, clock)
+        assert shop._tiers.pipeline.start_seq == 20
+        await fill(shop, 20, 25)
+        catalog.mood = "down"
+        for asked in ({}, {"as_of": START}, {"snapshot": 1}):
+            with pytest.raises(ArchiveUnavailable, match="Connection refused"):
+                await shop.query("SELECT count(*) FROM events", **asked)
+        with pytest.raises(ArchiveUnavailable):
+            await shop.dau(1, as_of=START)
+        assert (await shop.dau(1))[0].events == 25
+        assert (await shop.query("SELECT sum(total) FROM revenue")).scalar() == sum(range(25)) / 2
+        assert (await shop.track("order", {"revenue": 12.5}, message_id="m25")).seq == 25
+        assert [problem.where for problem in await shop.check()] == ["archive"]
+        catalog.calm()
+        assert await holds(shop, 26)
+        assert await shop.check() == []
+
+
+async def test_query_44_an_object_opens_while_its_archive_is_down(moody, clock):
+    """The log needs no catalog: an object opens, tracks and says what is wrong; later all is there."""
+    catalog, make = moody
+    async with make() as shop:
+        await fill(shop, 0, 20)
+        await move_all(shop, clock)
+    catalog.mood = "down"
+    async with make() as shop:
+        await fill(shop, 20, 30)
+        assert [problem.where for problem in await shop.check()] == ["archive"]
+        with pytest.raises(ArchiveUnavailable):
+            await shop.archive()
+        catalog.calm()
+        assert (await shop.archive()).rows == 10
+        assert await holds(shop, 30)
+
+
+async def test_l3_27_conflict_storm(moody, clock):
+    """Refused again and again, an archive run ends by itself, says so, loses nothing, and works when it is over."""
+    catalog, make = moody
+    async with make() as shop:
+        await fill(shop, 0, 10)
+        await shop.archive()
+        await fill(shop, 10, 30)
+        clock.advance(5000)
+        catalog.mood = "conflict"
+        for _ in range(3):
+            asked = catalog.asked
+            with pytest.raises(ArchiveConflict, match="20 times in a row"):
+                await shop.archive()
+            assert catalog.asked - asked < 50, "a storm is not answered by a storm"
+            await shop.rollup()
+            assert shop._tiers.pipeline.start_seq == 10, "the log let go of what is archived nowhere"
+            assert await holds(shop, 30)
+        catalog.calm()
+        assert (await shop.archive()).rows == 20
+        assert shop._tiers.pipeline.start_seq == 30
+        assert await holds(shop, 30)
+        assert await shop.check() == []
+
+
+async def test_l3_26_every_answer_lost(moody, clock):
+    """Where each commit is applied and each answer lost, every job still does its work once."""
+    catalog, make = moody
+    async with make() as shop:
+        catalog.mood = "lost"
+        await fill(shop, 0, 10)
+        with pytest.raises(ArchiveUnavailable, match="cannot be created"):
+            await shop.archive()
+        assert (await shop.archive()).rows == 10
+        await fill(shop, 10, 25)
+        assert (await shop.archive()).rows == 15
+        assert (await shop.archive()).rows == 0
+        assert (await shop.compact()).files_after == 1
+        for job in (shop.expire, shop.tidy, shop.collect_garbage):
+            try:
+                await job()
+            except ArchiveUnavailable as error:
+                assert "its answer was lost" in str(error)  # noqa: PT017 - jobs with nothing to do have no answer
+        assert len(await shop.snapshots()) == 1
+        clock.advance(5000)
+        await shop.rollup()
+        assert await holds(shop, 25)
+        assert await shop.check() == []
