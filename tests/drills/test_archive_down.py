@@ -1,9 +1,11 @@
 """The archive does not answer: that is said, it costs nobody else anything, and nothing is lost."""
 
+import asyncio
+
 import pytest
 from orders import START, fill, holds, move_all
 
-from lakebed import ArchiveConflict, ArchiveUnavailable
+from lakebed import ArchiveConflict, ArchiveUnavailable, QueryTimeout
 
 
 async def test_query_44_archive_down_is_said(moody, clock):
@@ -92,4 +94,34 @@ async def test_l3_26_every_answer_lost(moody, clock):
         clock.advance(5000)
         await shop.rollup()
         assert await holds(shop, 25)
+        assert await shop.check() == []
+
+
+async def test_l3_28_hung_catalog(moody, clock):
+    """A catalog that is silent holds up no event and no rollup; questions end at their timeout, and it is not flooded.
+
+    When it answers again, what waited is over at once: those who gave up left no queue of requests behind.
+    """
+    catalog, make = moody
+    async with make() as shop:
+        await fill(shop, 0, 20)
+        await move_all(shop, clock)
+        catalog.hang()
+        archiving = asyncio.ensure_future(shop.archive())
+        await asyncio.to_thread(catalog.reached.wait, 20)
+        asked = catalog.asked
+        async with asyncio.timeout(20):
+            for number in range(20, 40):
+                await fill(shop, number, number + 1)
+            assert (await shop.query("SELECT sum(total) FROM revenue")).scalar() == sum(range(40)) / 2
+            waiting = [shop.query("SELECT count(*) FROM events", timeout=0.05) for _ in range(30)]
+            outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+        assert {type(one) for one in outcomes} == {QueryTimeout}
+        assert catalog.asked == asked
+        assert not archiving.done()
+        catalog.calm()
+        assert (await archiving).rows == 20
+        assert await holds(shop, 40)
+        assert catalog.asked - asked < 15, "thirty questions that nobody waits for were asked all the same"
+        assert shop._tiers.archive._pins.paths() == set()
         assert await shop.check() == []
