@@ -93,6 +93,7 @@ class History:
                 raise ValueError(f"the log ends at {log.end_seq}, events up to {end} were asked for")
             if start < min(log.start_seq, end):
                 async with self._archive.pin() as archived:
+                    _check_gap(log, archived, min(log.start_seq, end) - 1)
                     async for table in self._read_archive(archived, start, min(log.start_seq, end), rows):
                         yield table
             for file in log.files:
@@ -153,6 +154,7 @@ class History:
         known = self._positions.get(as_of_us)
         if known is None:
             known = await self._find_position(as_of_us, log, archived)
+            _check_gap(log, archived, known)
             if len(self._positions) >= _REMEMBERED:
                 self._positions.pop(next(iter(self._positions)))
             self._positions[as_of_us] = known
@@ -260,6 +262,7 @@ class Cut:
         self.end_seq = max(log.end_seq, archived.watermark)
         if self.as_of_us is not None:
             self.end_seq = await self._history.position(self.as_of_us, log, archived)
+        _check_gap(log, archived, self.end_seq)
         self._parts = (
             *_archive_parts(archived.files, min(self.end_seq, self.watermark)),
             *_log_parts(log.files, self.watermark, self.end_seq),
@@ -285,6 +288,21 @@ class Cut:
 
 def _overlap(bounds: Sequence[Bounds], low_us: int, high_us: int) -> bool:
     return any(one.overlaps(low_us, high_us) for one in bounds)
+
+
+def _check_gap(log: LogView, archived: ArchiveView, end: int) -> None:
+    """Refuse an answer up to `end` where events are missing between archive and log.
+
+    They can be when the archive was lost, or restored from an older backup than the log. Where it ends itself nobody
+    knows what came next.
+    """
+    if archived.watermark < log.start_seq and end >= archived.watermark:
+        raise ArchiveConflict(
+            f"events {archived.watermark} to {log.start_seq} are in neither log nor archive",
+            hint="The archive is older than the log: restore it from the backup that belongs to this log",
+            start=archived.watermark,
+            end=log.start_seq,
+        )
 
 
 def _archive_parts(files: Iterable[DataFile], end: int) -> Iterator[Part]:
