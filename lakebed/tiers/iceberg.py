@@ -39,15 +39,15 @@ from lakebed.tiers.catalog import open_catalog, open_external
 from lakebed.tiers.fileio import local_path, unavailable
 from lakebed.tiers.progress import BATCH, Progress
 
-__all__ = ["EventsTable", "holds"]
+__all__ = ["FORMAT_VERSION", "EventsTable", "holds"]
 
 _ATTEMPTS = 20
 _FORMAT = "lakebed.format-version"
-_FORMAT_VERSION = 1
+FORMAT_VERSION = 1
 _RETRIES = "commit.retry.num-retries"
 _PROPERTIES = {
     "format-version": "2",
-    _FORMAT: str(_FORMAT_VERSION),
+    _FORMAT: str(FORMAT_VERSION),
     # A retry inside pyiceberg would commit a batch again without looking at the watermark.
     _RETRIES: "0",
     "commit.manifest-merge.enabled": "true",
@@ -326,9 +326,9 @@ def holds(table: Table, batch_id: str) -> bool:
 
 def _verify(table: Table) -> None:
     properties = table.metadata.properties
-    if int(properties.get(_FORMAT, _FORMAT_VERSION)) > _FORMAT_VERSION:
+    if int(properties.get(_FORMAT, FORMAT_VERSION)) > FORMAT_VERSION:
         raise FormatTooNew(
-            f"the archive has format {properties[_FORMAT]}, this Lakebed reads {_FORMAT_VERSION}",
+            f"the archive has format {properties[_FORMAT]}, this Lakebed reads {FORMAT_VERSION}",
             hint="Upgrade Lakebed",
         )
     if properties.get(_RETRIES) != "0":
