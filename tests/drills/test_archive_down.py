@@ -1,6 +1,7 @@
 """The archive does not answer: that is said, it costs nobody else anything, and nothing is lost."""
 
 import asyncio
+import sqlite3
 
 import pytest
 from orders import START, fill, holds, move_all
@@ -43,6 +44,7 @@ async def test_query_44_an_object_opens_while_its_archive_is_down(moody, clock):
         assert [problem.where for problem in await shop.check()] == ["archive"]
         with pytest.raises(ArchiveUnavailable):
             await shop.archive()
+    async with make() as shop:  # it also closed
         catalog.calm()
         assert (await shop.archive()).rows == 10
         assert await holds(shop, 30)
@@ -124,4 +126,54 @@ async def test_l3_28_hung_catalog(moody, clock):
         assert await holds(shop, 40)
         assert catalog.asked - asked < 15, "thirty questions that nobody waits for were asked all the same"
         assert shop._tiers.archive._pins.paths() == set()
+        assert await shop.check() == []
+
+
+async def test_l3_28_a_log_over_its_limit_while_the_archive_is_down(moody, clock):
+    """Archiving that `log_bytes` starts fails without failing any event, is a problem while it lasts, and then works.
+
+    The log keeps all of it meanwhile.
+    """
+    catalog, make = moody
+    async with make(log_bytes=1) as shop:
+        catalog.mood = "down"
+        for number in range(35):
+            await fill(shop, number, number + 1)
+            clock.advance(10)
+        await shop._tiers.maintenance.close()  # waits for what runs in the background
+        assert any("archiving it failed" in problem.message for problem in await shop.check())
+        assert shop._tiers.pipeline.start_seq == 0
+        catalog.calm()
+        clock.advance(61)
+        await fill(shop, 35, 36)
+        await shop._tiers.maintenance.close()
+        assert shop.stats().watermark == 36
+        assert await holds(shop, 36)
+        assert await shop.check() == []
+
+
+@pytest.mark.slow
+async def test_l3_28_locked_catalog(make, clock, tmp_path):
+    """While another program holds the object's own catalog locked, archiving waits some seconds, and then says so.
+
+    Events are stored meanwhile; questions are answered from the state that is known. Let go, the run is done again.
+    """
+    async with make() as shop:
+        await fill(shop, 0, 20)
+        await move_all(shop, clock)
+        holder = sqlite3.connect(tmp_path / "shop/archive/catalog.db", isolation_level=None)
+        holder.execute("BEGIN EXCLUSIVE")
+        await fill(shop, 20, 30)
+        archiving = asyncio.ensure_future(shop.archive())
+        for number in range(30, 40):
+            await fill(shop, number, number + 1)
+            assert await holds(shop, number + 1)
+        assert not archiving.done()
+        with pytest.raises(ArchiveUnavailable, match="locked"):
+            await archiving
+        assert [problem.where for problem in await shop.check()] == ["archive"]
+        holder.execute("ROLLBACK")
+        holder.close()
+        assert (await shop.archive()).rows == 20
+        assert await holds(shop, 40)
         assert await shop.check() == []
