@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from lakebed.block import Block
 from lakebed.engine import Engine
 from lakebed.errors import LogBehind
 from lakebed.intake import Intake
@@ -99,8 +100,8 @@ async def assemble(tiers: Tiers, owner: DurableObject, promote: Mapping[str, typ
     tiers.counters = Counters(owner.clock, settings.counters_max_keys)
     tiers.live = Live(tiers.counters, settings.active_ttl_s)
 
-    def on_commit(events: Sequence[Any], received_at: int) -> None:
-        tiers.live.feed(events, received_at)
+    def on_commit(block: Block, received_at: int) -> None:
+        tiers.live.feed(block, received_at)
         tiers.maintenance.relieve()
 
     async def keep_settled(as_of_us: int) -> None:
