@@ -151,6 +151,23 @@ async def test_l2_20_a_state_that_does_not_read_back_is_loud(make, clock, column
         assert await shop.check() == []
 
 
+@pytest.mark.parametrize("damage", [half, pages])
+async def test_l2_20_check_tells_of_damage_instead_of_failing(make, clock, damage):
+    """Whoever calls check() because something is wrong gets a list, with what to remove in it, and the other tiers."""
+    directory, _ = await lived(make, clock)
+    sound = (directory / "storage.db").read_bytes()
+    async with make(**OPTIONS) as shop:
+        damage(directory / "storage.db")
+        await shop._tiers.storage._disconnect()  # what SQLite holds of the file in memory is still sound
+        problems = await shop.check()
+        assert "storage" in {problem.where for problem in problems}
+        assert not any("DatabaseError" in problem.message for problem in problems), "its code is SQLITE_CORRUPT"
+        assert any("remove storage.db, storage.db-wal and storage.db-shm" in problem.message for problem in problems)
+        remove(directory)
+        (directory / "storage.db").write_bytes(sound)
+        assert {problem.where for problem in await shop.check()} <= {"schedule"}, "a job may have met the damage"
+
+
 async def test_l2_20_what_was_promoted_comes_back_with_its_declaration(make, clock):
     """Without storage.db a column is known again when a class declares it; until then events keep it as JSON."""
     directory, _ = await lived(make, clock)

@@ -266,4 +266,6 @@ async def _nothing(_: aiosqlite.Connection) -> None:
 async def _quick_check(connection: aiosqlite.Connection) -> None:
     (line,) = (await connection.execute_fetchall("PRAGMA quick_check(1)"))[0]  # type: ignore[index]
     if line != "ok":
-        raise sqlite3.DatabaseError(line)
+        error = sqlite3.DatabaseError(line)
+        error.sqlite_errorname = "SQLITE_CORRUPT"  # what SQLite calls it when it meets the damage itself
+        raise error
