@@ -47,6 +47,7 @@ class Committer:
         self._segment: Segment | None = None
         self._segment_received = 0  # received_at of its first event
         self._next_seq = 0
+        self._doubtful: set[int] = set()  # first seqs of segments that hold acknowledged events and may not be durable
         self._dedupe = Dedupe(int(settings.dedupe_window_s * _US), settings.dedupe_max_ids)
         token = os.urandom(8).hex()
         self._ids = (f"{token}-{i}" for i in itertools.count())  # for events that have none; never given twice
@@ -63,6 +64,8 @@ class Committer:
         for file in found.files:
             if file.last_received >= since:
                 self._dedupe.seal(file.first_seq, SealedIds.load(file.path, file.last_received))
+        for closed in found.unsealed[:-1]:
+            self._doubt(closed.first_seq)
         for unsealed in found.unsealed:
             self._segment_received = unsealed.frames[0].received_at if unsealed.frames else 0
             for frame in unsealed.frames:
@@ -115,14 +118,15 @@ class Committer:
             raise _unavailable(error, self._directory) from error
         return self._next_seq
 
-    def sync(self) -> None:
-        """Make the open segment durable. Raises LogUnavailable."""
+    def sync(self) -> bool:
+        """Make the open segment durable. False when others hold events of which nobody knows. Raises LogUnavailable."""
         if self._segment is not None:
             try:
                 self._segment.sync()
             except OSError as error:
                 self._abandon_segment()
                 raise _unavailable(error, self._directory) from error
+        return not self._doubtful
 
     def forget(self, files: Sequence[LogFile], last_received: int) -> None:
         """Make sure that some file says where the log goes on, then let go of what `files` were needed for."""
@@ -135,6 +139,7 @@ class Committer:
     def sealed(self, segment: int, ids: SealedIds) -> None:
         """The segment that starts at seq `segment` is sealed."""
         self._dedupe.seal(segment, ids)
+        self._doubtful.discard(segment)
 
     def close(self) -> None:
         """Make the marker durable: from now on every bad byte is known to be rot, not a torn tail."""
@@ -216,8 +221,17 @@ class Committer:
         """
         segment, self._segment = self._segment, None
         if segment is not None:
+            self._doubt(segment.first_seq)
             with contextlib.suppress(OSError):  # the failure that matters is on its way to the caller
                 segment.close()
+
+    def _doubt(self, segment: int) -> None:
+        """With durability "os" events were acknowledged that no sync has made durable, and none ever will in this file.
+
+        A sync that succeeds after one that failed says nothing.
+        """
+        if self._settings.durability == "os" and segment < self._next_seq:
+            self._doubtful.add(segment)
 
 
 def _unavailable(error: OSError, path: Path) -> DiskFull | LogUnavailable:

@@ -282,7 +282,8 @@ class Pipeline:
 
     async def sync(self) -> None:
         """With durability "os": make all that was acknowledged so far durable. Raises LogUnavailable."""
-        await self._run(self._committer, self._commits.sync)
+        if not await self._run(self._committer, self._commits.sync):
+            await self.seal()  # what is in doubt is in memory too, and becomes durable from there
 
     async def seal(self) -> int:
         """Seal all events so far; returns the seq up to which the log is sealed.
