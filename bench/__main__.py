@@ -18,8 +18,9 @@ from pathlib import Path
 import msgspec
 
 from lakebed import Analytics, ManualClock
+from lakebed.block import Block
 from lakebed.decoding import decode_batch
-from lakebed.events import Event, to_record_batch
+from lakebed.events import Event
 from lakebed.tiers.counters import Counters
 
 BATCH = 1_000
@@ -64,7 +65,10 @@ def ingest_floor(directory: Path, batches: list[bytes]) -> float:
         found = decoder.decode(body)
         for event in found:
             event.timestamp = 0
-        os.write(descriptor, to_record_batch(found, number * BATCH, 0).serialize())
+        os.write(
+            descriptor,
+            Block.of(found).to_record_batch([one.message_id or "" for one in found], number * BATCH, 0).serialize(),
+        )
         os.fdatasync(descriptor)
     os.close(descriptor)
     return len(batches) * BATCH / (time.perf_counter() - start)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
@@ -16,14 +17,27 @@ from lakebed.rollups.expression import Expression
 from lakebed.rollups.measure import Measure, as_measure
 from lakebed.rollups.partial import Partial, Texts, bucket_name
 from lakebed.rollups.rollup import OTHER, Rollup
+from lakebed.tiers.storage import damaged
 from lakebed.tiers.transaction import Group, GroupRow
 
 __all__ = ["OTHER_KEY", "Fold", "consumer_of"]
 
 # Counted in the fingerprint: a new number computes all rollups again, after a change of what they compute.
-_VERSION = 1
+_VERSION = 2
 OTHER_KEY = "*"  # real keys are JSON arrays
 _TIME = pa.timestamp("us", tz="UTC")
+
+# What msgspec, Arrow, the sketches' libraries and we ourselves raise on bytes that we never wrote.
+_UNREADABLE = (
+    msgspec.MsgspecError,
+    pa.ArrowException,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    RuntimeError,
+    StopIteration,
+)
 
 States = list[Any]  # one of each measure
 
@@ -115,19 +129,25 @@ class Fold:
         return kept, msgspec.msgpack.encode(sketches) if sketches else None
 
     def _read(self, kept: str, sketches: bytes | None) -> States:
-        waiting = iter(_sketches(sketches))
-        return [
-            measure.read(value, next(waiting) if measure.sketched else None)
-            for value, measure in zip(msgspec.json.decode(kept), self.measures.values(), strict=True)
-        ]
+        with self._intact():
+            waiting = iter(_sketches(sketches))
+            return [
+                measure.read(value, next(waiting) if measure.sketched else None)
+                for value, measure in zip(msgspec.json.decode(kept), self.measures.values(), strict=True)
+            ]
 
     def sketch(self, measure: str, sketches: bytes) -> Any:
         """One measure's state, from the bytes of a group."""
         names = [name for name, found in self.measures.items() if found.sketched]
-        return self.measures[measure].read(None, _sketches(sketches)[names.index(measure)])
+        with self._intact():
+            return self.measures[measure].read(None, _sketches(sketches)[names.index(measure)])
 
     def table(self, rows: Sequence[tuple[int, str, str]]) -> pa.Table:
         """The public table of `(bucket, key, state)` rows."""
+        with self._intact():
+            return self._table(rows)
+
+    def _table(self, rows: Sequence[tuple[int, str, str]]) -> pa.Table:
         import numpy as np  # noqa: PLC0415 - only objects that answer questions pay for it
 
         buckets, keys, kept = zip(*rows, strict=True) if rows else ((), (), ())
@@ -141,6 +161,14 @@ class Fold:
         states = zip(*_together(kept), strict=True) if rows else [()] * len(self.measures)
         columns += [measure.shown(values) for measure, values in zip(self.measures.values(), states, strict=True)]
         return pa.table(columns, names=[rollup.bucket_column, *rollup.by, *self.measures])
+
+    @contextmanager
+    def _intact(self) -> Iterator[None]:
+        """Reading what is stored: SQLite has no checksums, so a damaged file may give anything."""
+        try:
+            yield
+        except _UNREADABLE as error:
+            raise damaged(f"rollup {self.name} does not read back: {error!r}") from error
 
     def _dimensions(self, keys: Sequence[str]) -> list[pa.Array]:
         count = len(self.rollup.by)

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from lakebed.block import Block
 from lakebed.clock import Clock
 from lakebed.disk import Disk
 from lakebed.engine import Engine
@@ -40,7 +41,7 @@ _T = TypeVar("_T")
 class _Entry(msgspec.Struct):
     """One `append` that waits for its commit."""
 
-    events: Sequence[Event]
+    events: Sequence[Event] | Block
     done: asyncio.Future[list[Receipt]]
 
 
@@ -69,7 +70,7 @@ class Pipeline:
         disk: Disk,
         promotions: Sequence[Promotion],
         engine: Engine,
-        on_commit: Callable[[Sequence[Event], int], None],
+        on_commit: Callable[[Block, int], None],
         settled_us: int = 0,
         keep_settled: Callable[[int], Awaitable[None]] | None = None,
     ) -> None:
@@ -150,7 +151,7 @@ class Pipeline:
         """Events that wait for their answer."""
         return self._pending_events + self._in_flight_events
 
-    def append(self, events: Sequence[Event]) -> asyncio.Future[list[Receipt]]:
+    def append(self, events: Sequence[Event] | Block) -> asyncio.Future[list[Receipt]]:
         """Store admitted events as one group or part of one; the future resolves when they are durable.
 
         The future fails with DiskFull, LogUnavailable or Backpressure: then nothing was acknowledged, and a retry is
@@ -193,7 +194,7 @@ class Pipeline:
         else:
             received = max(self._clock.now_us(), self._last_received + 1, self._settled + 1)
             self._received = received
-            events = [event for entry in group for event in entry.events] if len(group) > 1 else group[0].events
+            events = [entry.events for entry in group if entry.events]
             self._commit_done = self._run(self._committer, self._commits.commit, events, received, full)
             self._commit_done.add_done_callback(lambda done: self._committed(group, received, done))
 
@@ -240,11 +241,12 @@ class Pipeline:
                 entry.done.set_exception(error)
 
     def _acknowledge(self, group: list[_Entry], received: int, outcome: Outcome) -> None:
-        self.duplicates += len(outcome.receipts) - len(outcome.fresh)
+        fresh = 0 if outcome.batch is None else outcome.batch.num_rows
+        self.duplicates += len(outcome.receipts) - fresh
         try:
-            if outcome.batch is not None:
+            if outcome.batch is not None and outcome.fresh is not None:
                 self._tail.append(outcome.segment, outcome.batch)
-                self.next_seq += outcome.batch.num_rows
+                self.next_seq += fresh
                 self._held_us = max(self._held_us, received)
                 self._start_sealing()
                 self._on_commit(outcome.fresh, received)
@@ -342,6 +344,9 @@ class Pipeline:
             passed_seq: the smallest durable checkpoint of all consumers; the archive's commit must be verified.
 
         Files within the dedupe window, and files that an open view reads, stay.
+
+        Raises:
+            LogUnavailable: when one could not be deleted; what is left stays readable, and goes the next time.
         """
         keep_us = int(max(self._settings.retention_s, self._settings.dedupe_window_s) * _US)
         before = self._clock.now_us() - keep_us
@@ -357,11 +362,12 @@ class Pipeline:
             try:
                 await self._run(self._committer, self._commits.forget, victims, self._last_received)
                 await self._run(self._sealer, self._remove, victims)
-            except OSError:
+            except OSError as error:
                 left = [file for file in victims if file.path.exists()]
                 self._files[:0] = left
                 self.sealed_bytes += sum(file.bytes for file in left)
-                raise
+                message = f"files of {self._directory} that are no longer needed cannot be deleted: {error}"
+                raise LogUnavailable(message, hint="The next run tries again", path=self._directory) from error
         return len(victims)
 
     def _remove(self, files: Sequence[LogFile]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pyarrow as pa
 
 from lakebed.disk import Disk
 from lakebed.engine import Engine
-from lakebed.errors import FormatTooNew, LogCorrupted
+from lakebed.errors import FormatTooNew, LogCorrupted, LogUnavailable
 from lakebed.promotions import Promotion, with_promoted
 
 __all__ = ["FORMAT", "LogFile", "read_sealed", "seal", "sealed_path"]
@@ -39,6 +40,7 @@ class LogFile(msgspec.Struct, frozen=True):
 
         Raises:
             LogCorrupted: when the footer does not read back, or does not belong to the file's name.
+            LogUnavailable: when the system did not let it be read.
             FormatTooNew: when a newer Lakebed wrote it.
         """
         import pyarrow.parquet as pq  # noqa: PLC0415 - dear to import; an object that only tracks never needs it
@@ -51,7 +53,7 @@ class LogFile(msgspec.Struct, frozen=True):
             received = _bounds(metadata, names.index("received_at"))
             seqs = _bounds(metadata, names.index("seq"))
         except (pa.ArrowException, ValueError, OSError) as error:
-            raise LogCorrupted(f"a sealed segment does not read back: {error}", path=path, offset=0) from error
+            raise _unreadable(error, path) from error
         if version > FORMAT:
             message = f"{path} has format {version}, this Lakebed reads up to {FORMAT}"
             raise FormatTooNew(message, hint="Upgrade Lakebed", path=path)
@@ -88,6 +90,7 @@ def read_sealed(path: Path, columns: list[str] | None = None, message_ids: list[
 
     Raises:
         LogCorrupted: when it does not read back. DuckDB, which answers queries, does not look at checksums.
+        LogUnavailable: when the system did not let it be read.
     """
     import pyarrow.parquet as pq  # noqa: PLC0415 - dear to import; an object that only tracks never needs it
 
@@ -95,7 +98,15 @@ def read_sealed(path: Path, columns: list[str] | None = None, message_ids: list[
     try:
         return pq.read_table(path, columns=columns, filters=wanted, partitioning=None, page_checksum_verification=True)
     except (OSError, pa.ArrowException) as error:
-        raise LogCorrupted(f"a sealed segment does not read back: {error}", path=path, offset=0) from error
+        raise _unreadable(error, path) from error
+
+
+def _unreadable(error: Exception, path: Path) -> LogCorrupted | LogUnavailable:
+    """A system that is out of descriptors, or refuses, says nothing about the file's bytes; Arrow's own errors do."""
+    if isinstance(error, OSError) and error.errno not in (None, errno.ENOENT):
+        hint = "Mend what the system complains of; only if that does not help restore the file from a backup"
+        return LogUnavailable(f"a sealed segment cannot be read: {error}", hint=hint, path=path)
+    return LogCorrupted(f"a sealed segment does not read back: {error}", path=path, offset=0)
 
 
 def seal(

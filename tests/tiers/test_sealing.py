@@ -6,13 +6,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from faults import FaultyDisk
-from logs import ENGINE, NOW, event, events, held, ids, opened, table, write_segment
+from logs import ENGINE, NOW, batch_of, event, events, held, ids, opened, table, write_segment
 
 from lakebed.clock import from_us
 from lakebed.disk import Disk
 from lakebed.engine import Engine
 from lakebed.errors import LogCorrupted, LogUnavailable
-from lakebed.events import BASE_COLUMNS, SCHEMA, encode_object, to_record_batch
+from lakebed.events import BASE_COLUMNS, SCHEMA, encode_object
 from lakebed.promotions import BUILT_IN, as_promotions, with_promoted
 from lakebed.tiers.sealing import LogFile, seal, sealed_path
 from lakebed.tiers.segment import scan
@@ -41,7 +41,7 @@ def mixed(seq):
         )
         for i, properties in enumerate(PROPERTIES)
     ]
-    return to_record_batch(made, seq, NOW + seq)
+    return batch_of(made, seq, NOW + seq)
 
 
 def frames(path):
@@ -78,7 +78,7 @@ def test_bounds_before_1970_and_over_several_row_groups(tmp_path):
     """Times before 1970 and row groups beyond the first count: the bounds are those of all rows."""
     path, _, _ = write_segment(tmp_path, [["a"]])
     count = 128_001
-    batch = to_record_batch(events(None, now=NOW) * count, 0, NOW)
+    batch = batch_of(events(None, now=NOW) * count, 0, NOW)
     times = pa.array([-(10**15) + i for i in range(count)], pa.int64()).view(SCHEMA.field("timestamp").type)
     ids_ = pa.array([str(i) for i in range(count)])
     batch = batch.set_column(8, SCHEMA.field("timestamp"), times).set_column(1, SCHEMA.field("message_id"), ids_)
