@@ -18,6 +18,7 @@ from lakebed.engine import Engine
 from lakebed.errors import ObjectClosed, QueryError, QueryRefused, QueryTimeout, QueryTooLarge
 from lakebed.query.asof import parse_as_of
 from lakebed.query.bounds import UNBOUNDED, Bounds, find_bounds
+from lakebed.query.count import counted, with_count
 from lakebed.query.history import Cut, History
 from lakebed.query.job import Job
 from lakebed.query.relation import Relation
@@ -272,16 +273,19 @@ class Queries:
     ) -> tuple[pa.Table, Relation | None]:
         with self._translated(), job.cursor(self._engine) as cursor:
             cursor.execute("BEGIN TRANSACTION READ ONLY")  # now() stands still in it
-            relation = None
+            relation, rows = None, 0
             if cut is not None:
-                relation = cut.relation(_bounds(question, statement, views, cursor))
-                relation.register(cursor)
+                relation = scanned = cut.relation(_bounds(question, statement, views, cursor))
+                if statement.is_count:
+                    rows, scanned = counted(relation)
+                scanned.register(cursor)
             for name, table in rollups.items():
                 cursor.register(name, table)
             for name in sorted(views):
                 cursor.execute(f"CREATE TEMP VIEW {name} AS {_VIEWS[name]}")
             job.check()
-            return self._fetch(cursor, statement, question), relation
+            answer = self._fetch(cursor, statement, question)
+            return with_count(answer, rows) if rows else answer, relation
 
     def _fetch(self, cursor: duckdb.DuckDBPyConnection, statement: Statement, question: _Question) -> pa.Table:
         most = self._settings.query_max_rows

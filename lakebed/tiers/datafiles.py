@@ -6,6 +6,7 @@ import struct
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
@@ -192,8 +193,14 @@ def describe(file: IcebergFile, schema: Schema) -> DataFile:
         max_timestamp=latest,
         min_received=oldest,
         max_received=newest,
-        columns=frozenset(field.name for field in schema.fields if field.field_id in present),
+        columns=_shared(frozenset(field.name for field in schema.fields if field.field_id in present)),
     )
+
+
+@lru_cache(maxsize=256)
+def _shared(columns: frozenset[str]) -> frozenset[str]:
+    """The same object for equal sets: each question compares those of all its files."""
+    return columns
 
 
 def read_rows(io: FileIO, file: IcebergFile, columns: list[str] | None = None) -> pa.Table:
