@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -25,7 +26,7 @@ _VERSION = 1
 OTHER_KEY = "*"  # real keys are JSON arrays
 _TIME = pa.timestamp("us", tz="UTC")
 
-States = list[Any]  # one of each measure
+States = tuple[Any, ...]  # one of each measure
 
 
 class Fold:
@@ -66,7 +67,7 @@ class Fold:
             measure.taken(values.identified(ids) if isinstance(values, Texts) else values)
             for values, measure in zip(partial.columns, self.measures.values(), strict=True)
         ]
-        added: dict[Group, States] = dict(zip(partial.groups, map(list, zip(*columns, strict=True)), strict=True))
+        added: dict[Group, States] = dict(zip(partial.groups, zip(*columns, strict=True), strict=True))
         overflows = {(bucket, OTHER_KEY) for bucket, _ in added} if self.rollup.by else set()
         return added, [*added, *overflows]
 
@@ -87,39 +88,52 @@ class Fold:
             stored: at least the rows of these groups and, with dimensions, of their buckets' overflow.
             counts: groups that each bucket has, for every bucket in which a group is new. Brought up to date.
         """
-        states = {(bucket, key): self._read(kept, sketches) for bucket, key, kept, sketches in stored}
+        states = self._read(stored)
         changed: set[Group] = set()
         for group, more in added.items():
-            place = self._place(group, states, counts)
+            place = group if group in states else self._place(group, counts)
             states[place] = self._merged(states[place], more) if place in states else more
             changed.add(place)
-        return [(*group, *self._written(states[group])) for group in sorted(changed)]
+        return self._written(sorted(changed), states)
 
-    def _place(self, group: Group, states: Mapping[Group, States], counts: dict[int, int]) -> Group:
-        if group in states or not self.rollup.by:
+    def _place(self, group: Group, counts: dict[int, int]) -> Group:
+        """Where a group goes that is not stored."""
+        if not self.rollup.by:
             return group
         bucket = group[0]
-        if counts.get(bucket, 0) >= self.max_groups:
+        count = counts.get(bucket, 0)
+        if count >= self.max_groups:
             return bucket, OTHER_KEY
-        counts[bucket] = counts.get(bucket, 0) + 1
+        counts[bucket] = count + 1
         return group
 
     def _merged(self, states: States, added: States) -> States:
         pairs = zip(self.measures.values(), states, added, strict=True)
-        return [measure.merged(one, other) for measure, one, other in pairs]
+        return tuple([measure.merged(one, other) for measure, one, other in pairs])
 
-    def _written(self, states: States) -> tuple[str, bytes | None]:
-        pairs = [measure.written(state) for measure, state in zip(self.measures.values(), states, strict=True)]
-        sketches = [sketch for _, sketch in pairs if sketch is not None]
-        kept = msgspec.json.encode([kept for kept, _ in pairs]).decode()
-        return kept, msgspec.msgpack.encode(sketches) if sketches else None
+    # Measure by measure, not group by group: an hour may have thousands of groups of one count each.
 
-    def _read(self, kept: str, sketches: bytes | None) -> States:
-        waiting = iter(_sketches(sketches))
-        return [
-            measure.read(value, next(waiting) if measure.sketched else None)
-            for value, measure in zip(msgspec.json.decode(kept), self.measures.values(), strict=True)
-        ]
+    def _written(self, groups: Sequence[Group], states: Mapping[Group, States]) -> list[GroupRow]:
+        kept, packed = [], []
+        for measure, values in zip(self.measures.values(), zip(*map(states.get, groups), strict=True), strict=False):
+            shown, sketches = zip(*map(measure.written, values), strict=True)
+            kept.append(shown)
+            packed += [sketches] if measure.sketched else []
+        encode = msgspec.json.Encoder().encode
+        texts = [encode(row).decode() for row in zip(*kept, strict=True)]
+        blobs = map(msgspec.msgpack.encode, zip(*packed, strict=True)) if packed else itertools.repeat(None, len(texts))
+        return [(*group, text, blob) for group, text, blob in zip(groups, texts, blobs, strict=True)]
+
+    def _read(self, stored: Iterable[GroupRow]) -> dict[Group, States]:
+        rows = list(stored)
+        if not rows:
+            return {}
+        sketches = zip(*[_sketches(row[3]) for row in rows], strict=True)
+        columns: list[list[Any]] = []
+        for measure, values in zip(self.measures.values(), zip(*_together([row[2] for row in rows]), strict=True)):  # noqa: B905
+            kept = next(sketches) if measure.sketched else itertools.repeat(None)
+            columns.append(list(map(measure.read, values, kept)))
+        return dict(zip([(row[0], row[1]) for row in rows], zip(*columns, strict=True), strict=True))
 
     def sketch(self, measure: str, sketches: bytes) -> Any:
         """One measure's state, from the bytes of a group."""

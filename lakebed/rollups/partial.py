@@ -106,7 +106,7 @@ def _partial(cursor: duckdb.DuckDBPyConnection, grouping: Grouping) -> Partial:
     buckets, *columns = [_whole(chunks) for chunks in found.columns]
     count = len(grouping.rollup.by)
     dimensions = [values.to_pylist() for values in columns[:count]]
-    keys = map(_key, zip(*dimensions, strict=True)) if count else ["[]"] * len(buckets)
+    keys = _keys(list(zip(*dimensions, strict=True))) if count else ["[]"] * len(buckets)
     measured = zip(columns[count:], grouping.measures.values(), strict=True)
     return Partial(
         list(zip(buckets.to_pylist(), keys, strict=True)),
@@ -114,8 +114,10 @@ def _partial(cursor: duckdb.DuckDBPyConnection, grouping: Grouping) -> Partial:
     )
 
 
-def _key(dimensions: tuple[str | None, ...]) -> str:
-    return msgspec.json.encode(dimensions).decode()
+def _keys(dimensions: Sequence[tuple[str | None, ...]]) -> list[str]:
+    """Each as JSON, once for those that are the same in many buckets."""
+    keys = {one: msgspec.json.encode(one).decode() for one in set(dimensions)}
+    return [keys[one] for one in dimensions]
 
 
 def _whole(chunks: pa.ChunkedArray) -> pa.Array:
