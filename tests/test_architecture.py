@@ -51,7 +51,18 @@ TIERS = {
     "L0 counters": {"counters"},
     "L1 log": {"committer", "dedupe", "pipeline", "recovery", "sealing", "segment", "tail", "view"},
     "L2 storage": {"migrations", "storage", "transaction"},
-    "L3 archive": {"append", "archive", "archived", "audit", "catalog", "compaction", "datafiles", "erasure", "fileio"}
+    "L3 archive": {
+        "append",
+        "archive",
+        "archived",
+        "audit",
+        "catalog",
+        "changes",
+        "compaction",
+        "datafiles",
+        "erasure",
+        "fileio",
+    }
     | {"garbage", "iceberg", "manifests", "pins", "progress", "rewrite", "snapshots", "warehouse"},
 }
 
