@@ -1,0 +1,77 @@
+"""One core's share of torture: round after round in a process of its own, told to the conductor line by line."""
+
+import json
+import shutil
+import sys
+import time
+import traceback
+from pathlib import Path
+
+from gauge import MOST_GROWTH
+from rounds import Round, kind_of
+from sabotage import KINDS
+
+_WARM = 10  # audits after which this process, which opens every object, must not hold more than it does
+
+
+class Lane:
+    """Rounds `first`, `first + step`, … until the time is up or enough have failed."""
+
+    def __init__(self, seed, directory, *, until=None, sabotage=None, only=None, replay=None):
+        self.seed, self.directory = seed, Path(directory)
+        self.until, self.sabotage, self.only = until, sabotage, only
+        self.replay = replay or (lambda number: f"--seed {seed} --round {number}")
+        self.failures = 0
+        self._quiet = []
+
+    def more(self):
+        return self.until is None or time.monotonic() < self.until
+
+    def rounds(self, first, step, most_failures=3):
+        number = first
+        while self.more() and self.failures < most_failures:
+            self.round(number)
+            number += step
+        self.say("over", held=self._quiet[-1] if self._quiet else {})
+
+    def round(self, number):
+        root = self.directory / f"{self.seed}-{number}"
+        shutil.rmtree(root, ignore_errors=True)
+        root.mkdir(parents=True)
+        sabotage = KINDS[self.sabotage] if self.sabotage else None
+        kind = self.only or kind_of(number)
+        one = Round(self.seed, number, root, self._heard, sabotage=sabotage, more=self.more)
+        self.say("begins", round=number, what=kind)
+        try:
+            one.run(kind)
+            self._check_myself()
+        except Exception:  # noqa: BLE001 - whatever it is, it is what torture is for
+            self._failed(one, number, root)
+        else:
+            shutil.rmtree(root)
+            self.say("ends", round=number, what=kind)
+
+    def _failed(self, one, number, root):
+        self.failures += 1
+        trace = traceback.format_exc()
+        one.save(root / "promises.jsonl")
+        (root / "failure.txt").write_text(f"{self.replay(number)}\n\n{trace}")
+        self.say("failed", round=number, replay=self.replay(number), kept=str(root), trace=trace[-6000:])
+
+    def _heard(self, kind, **facts):
+        if "quiet" in facts:
+            self._quiet.append(facts["quiet"])
+        self.say(kind, **facts)
+
+    def _check_myself(self):
+        """This process lives long, too: it opens and closes objects, hundreds of them."""
+        if len(self._quiet) <= _WARM:
+            return
+        for name in ("descriptors", "threads"):
+            before, after = self._quiet[_WARM][name], self._quiet[-1][name]
+            grown = after - before
+            assert grown <= MOST_GROWTH[name], f"after {len(self._quiet)} openings {grown} more {name} than after {_WARM}"
+
+    def say(self, kind, **facts):
+        sys.stdout.write(json.dumps({"kind": kind, **facts}) + "\n")
+        sys.stdout.flush()
