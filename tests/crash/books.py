@@ -146,15 +146,17 @@ class Books:
 
     async def _retry(self, shop, count):
         window_us = round(SETTINGS["dedupe_window_s"] * US)
-        # Not earlier: a clock that is set back does not bring back what was let go when its time was over.
-        now_us = max(shop.clock.now_us(), self.seen[-1][1] + 1) if self.seen else shop.clock.now_us()
+        # Not earlier: a clock that is set back does not bring back what was let go when its time was over. Nor before a
+        # moment that a session asked about, which may have died before it could tell the answer.
+        settled = max(shop._tiers.pipeline._settled, self.seen[-1][1] if self.seen else 0)
+        now_us = max(shop.clock.now_us(), settled + 1)
         shop.clock.step((now_us - shop.clock.now_us()) / US)
         ids = {one: seq for seq, (one, received) in enumerate(self.seen) if received >= now_us - window_us // 2}
         ids = dict(list(ids.items())[-count:])
         receipts = await shop.batch([item_of(one, now_us) for one in ids])
-        assert [(one.message_id, one.seq, one.status) for one in receipts] == [
-            (one, seq, "duplicate") for one, seq in ids.items()
-        ]
+        found = [(one.message_id, one.seq, one.status) for one in receipts]
+        expected = [(one, seq, "duplicate") for one, seq in ids.items()]
+        assert found == expected, f"a retry at {now_us}: {found}, not {expected}"
 
     async def settle(self):
         """Let all of it come to rest: archived, compacted, expired, collected, and the log let go."""

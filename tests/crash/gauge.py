@@ -6,10 +6,11 @@ from pathlib import Path
 _MB = 1 << 20
 
 # Of any session, however it ended; RSS counts what it shares with its parent: Arrow, DuckDB, pyiceberg.
-MOST = {"rss": 600 * _MB, "descriptors": 80, "threads": 60}
-# Of an object's directory at any audit, in the midst of everything, and at the end of its round after all is collected.
-MOST_DISK = 96 * _MB
-MOST_SETTLED_DISK = 2 * _MB
+# A question holds the files open that it reads, and small settings make many of them.
+MOST = {"rss": 600 * _MB, "descriptors": 300, "threads": 60}
+# Of an object's directory: so much, and so much for each event. In the midst of everything, and at the end of a round
+# when all is archived, compacted, expired and collected. Its files hold at most 90 events, of which few take a block.
+DISK = {"disk": (8 * _MB, 1500), "settled": (_MB, 600)}
 # What a long life may hold more of in its last third than in its second: nothing but noise.
 MOST_GROWTH = {"rss": 24 * _MB, "descriptors": 4, "threads": 2}
 
@@ -59,3 +60,11 @@ def check_growth(samples):
         before = max(sample[name] for sample in samples[third : 2 * third])
         after = max(sample[name] for sample in samples[2 * third :])
         assert after - before <= bound, f"{name} grew from {before} to {after}: {[one[name] for one in samples]}"
+
+
+def check_disk(name, directory, events):
+    """(bytes, share of the bound) of a directory that holds so many events."""
+    found = disk_bytes(directory)
+    base, each = DISK[name]
+    assert found <= base + each * events, f"{name}: {found} bytes for {events} events"
+    return {name: found, f"{name}_share": round(100 * found / (base + each * events))}

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from books import Books
-from gauge import MOST_DISK, MOST_SETTLED_DISK, Peak, check_growth, disk_bytes, held
+from gauge import Peak, check_disk, check_growth, held
 from nursery import Nursery
 from subject import START
 
@@ -73,8 +73,7 @@ class Round:
     async def _audit(self, books, **options):
         async with asyncio.timeout(_PATIENCE_S):
             await books.audit(**options)
-        self.peak.see(disk=disk_bytes(self.root))
-        assert self.peak.most["disk"] <= MOST_DISK, self.peak.most
+        self.peak.see(**check_disk("disk", self.root, len(books.seen)))
         self.tell("audit", events=len(books.seen), quiet=held())
 
     # Deaths
@@ -100,10 +99,8 @@ class Round:
     async def _rest(self, books):
         await books.settle()
         await self._audit(books)
-        settled = disk_bytes(self.root)
-        self.peak.see(settled=settled)
+        self.peak.see(**check_disk("settled", self.root, len(books.seen)))
         self.tell("settled", peak=self.peak.most)
-        assert settled <= MOST_SETTLED_DISK, f"{settled} bytes are left of {len(books.seen)} events"
 
     # A long life
 

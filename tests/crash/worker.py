@@ -71,6 +71,7 @@ async def frenzy(shop, killer, request, rough):
         await all_at_once.recover()
     for again in range(1, request.get("lives", 1)):
         tell("quiet", **held())
+        shop.clock.advance(5000.0)
         all_at_once.request = request | {"seed": f"{request['seed']}/{again}", "session": f"{request['session']}.{again}"}
         await all_at_once.everything()
     tell("quiet", **held())
