@@ -23,6 +23,8 @@ _HOURS = "SELECT date_trunc('hour', timestamp), count(*) FROM events GROUP BY AL
 class Frenzy(Work):
     """What is true of every moment is checked here, while it lasts; what must stay true is told to the books."""
 
+    loops = LOOPS
+
     def __init__(self, shop, killer, request, rough=None):
         super().__init__(shop, killer, request)
         self.rough = rough
@@ -36,7 +38,7 @@ class Frenzy(Work):
         async with asyncio.TaskGroup() as tasks:
             for number in range(TRACKERS):
                 tasks.create_task(self.track(number))
-            for job in LOOPS:
+            for job in self.loops:
                 tasks.create_task(self.again_and_again(job))
 
     async def again_and_again(self, job):
@@ -84,7 +86,7 @@ class Frenzy(Work):
                 if self.acked and rng.random() < 0.2:
                     ids.append(rng.choice(self.acked[-500:]))
                 await self.insist(ids, rng)
-                self.look()
+                await self.look()
         finally:
             self.tracking -= 1
 
@@ -113,10 +115,11 @@ class Frenzy(Work):
                 self.end = max([self.end, *(one.seq + 1 for one in receipts)])
                 return
 
-    def look(self):
+    async def look(self):
         """The live numbers, which are of one moment: totals are what is stored, and the watermark does not go back."""
-        stats = self.shop.stats()
-        assert sum(stats.totals.values()) == stats.next_seq >= self.end >= 0
+        before = self.end
+        stats = await self.stats()
+        assert sum(stats.totals.values()) == stats.next_seq >= before
         assert stats.watermark <= stats.next_seq
         tell("seen", at=self.shop.clock.now_us(), watermark=stats.watermark)
 
@@ -127,7 +130,7 @@ class Frenzy(Work):
         before = self.end
         total, distinct, end = (await self.shop.query(_COUNTS))[0]
         assert total == distinct == end >= before, f"{total} events, {distinct} distinct, end {end}, had {before}"
-        assert end <= self.shop.stats().next_seq
+        assert end <= (await self.stats()).next_seq
 
     async def ask_metrics(self):
         """The metrics as of a moment are what SQL says of the same moment, whatever moves meanwhile."""
@@ -143,8 +146,13 @@ class Frenzy(Work):
         actives = await self.shop.dau(start=first, end=moment, as_of=moment)
         raw = await self.shop.query(_ACTIVES, as_of=moment)
         assert [tuple(row) for row in actives if row.events] == [tuple(row) for row in raw]
-        start, end = moment.replace(minute=0, second=0, microsecond=0) - timedelta(hours=40), moment + timedelta(hours=1)
-        series = await self.shop.timeseries(start=start, end=end.replace(minute=0, second=0, microsecond=0), as_of=moment)
+        start, end = (
+            moment.replace(minute=0, second=0, microsecond=0) - timedelta(hours=40),
+            moment + timedelta(hours=1),
+        )
+        series = await self.shop.timeseries(
+            start=start, end=end.replace(minute=0, second=0, microsecond=0), as_of=moment
+        )
         hours = await self.shop.query(_HOURS, as_of=moment)
         found = [(row.time, row.value) for row in series if row.value]
         assert found == [tuple(row) for row in hours if row[0] >= start]
@@ -154,7 +162,7 @@ class Frenzy(Work):
         for sql in ("SELECT sum(count) FROM hourly_events", "SELECT sum(events) FROM daily_metrics"):
             before = self.end
             counted = (await self.shop.query(sql))[0][0] or 0
-            assert before <= counted <= self.shop.stats().next_seq, f"{sql}: {counted}, had {before}"
+            assert before <= counted <= (await self.stats()).next_seq, f"{sql}: {counted}, had {before}"
 
     # Jobs that only this way of working has
 
@@ -164,7 +172,7 @@ class Frenzy(Work):
 
     async def tag_and_untag(self):
         """A tag keeps its snapshot readable until it is taken away, whatever expires meanwhile."""
-        if not self.shop.stats().watermark:
+        if not (await self.stats()).watermark:
             await self.archive()
         await self.shop.tag("kept")
         counts = [(await self.shop.query(_COUNTS, snapshot="kept"))[0] for _ in range(2)]

@@ -1,13 +1,12 @@
-"""One core's share of torture: round after round in a process of its own, told to the conductor line by line."""
+"""One core's share of torture: round after round in a process of its own, told to its conductor as it goes."""
 
-import json
 import shutil
-import sys
 import time
 import traceback
 from pathlib import Path
 
 from gauge import check_growth
+from nursery import Nursery
 from rounds import Round, kind_of
 from sabotage import KINDS
 
@@ -17,12 +16,17 @@ _WARM = 90  # audits after which this process, which opens every object, is held
 class Lane:
     """Rounds `first`, `first + step`, … until the time is up or enough have failed."""
 
-    def __init__(self, seed, directory, *, until=None, sabotage=None, only=None, replay=None):
+    def __init__(self, seed, directory, say, *, until=None, sabotage=None, only=None, replay=None):
         self.seed, self.directory = seed, Path(directory)
+        self._say = say
         self.until, self.sabotage, self.only = until, sabotage, only
         self.replay = replay or (lambda number: f"--seed {seed} --round {number}")
         self.failures = 0
         self._quiet = []
+        self._nursery = Nursery()
+
+    def close(self):
+        self._nursery.close()
 
     def more(self):
         return self.until is None or time.monotonic() < self.until
@@ -32,7 +36,6 @@ class Lane:
         while self.more() and self.failures < most_failures:
             self.round(number)
             number += step
-        self.say("over", held=self._quiet[-1] if self._quiet else {})
 
     def round(self, number):
         root = self.directory / f"{self.seed}-{number}"
@@ -43,7 +46,7 @@ class Lane:
         one = Round(self.seed, number, root, self._heard, sabotage=sabotage, more=self.more)
         self.say("begins", round=number, what=kind)
         try:
-            one.run(kind)
+            one.run(kind, self._nursery)
             self._check_myself()
         except Exception:  # noqa: BLE001 - whatever it is, it is what torture is for
             self._failed(one, number, root)
@@ -52,8 +55,10 @@ class Lane:
             self.say("ends", round=number, what=kind)
 
     def _failed(self, one, number, root):
-        self.failures += 1
         trace = traceback.format_exc()
+        self.failures += 1
+        self._nursery.abandon()  # a session of it may still be under way
+        self._nursery = Nursery()
         one.save(root / "promises.jsonl")
         (root / "failure.txt").write_text(f"{self.replay(number)}\n\n{trace}")
         self.say("failed", round=number, replay=self.replay(number), kept=str(root), trace=trace[-6000:])
@@ -69,5 +74,4 @@ class Lane:
             check_growth(self._quiet)
 
     def say(self, kind, **facts):
-        sys.stdout.write(json.dumps({"kind": kind, **facts}) + "\n")
-        sys.stdout.flush()
+        self._say({"kind": kind, **facts})

@@ -54,7 +54,7 @@ class Nursery:
     def session(self, request, *, lines=None, seconds=0.0, heard=None):
         """Run one session to its end, or kill it so many seconds after so many lines; the first line is "ready".
 
-        Returns everything that it said, in order, and the signal that ended it, or None. `heard` gets each line at once.
+        Returns everything that it said, in order, and the signal that ended it, or None. `heard` gets each line, too.
         """
         self._process.stdin.write(json.dumps(request).encode() + b"\n")
         self._process.stdin.flush()

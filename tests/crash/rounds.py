@@ -1,4 +1,4 @@
-"""What torture is made of: rounds, each with a seed and a new directory of its own, so that each can be run again alone.
+"""What torture is made of: rounds, each with a seed and a directory of its own, so that each can be run again alone.
 
 Two numbers, the run's seed and the round's, decide all that is drawn in it. When threads and processes get the
 processor is not decided by them: see docs/torture.md.
@@ -13,7 +13,6 @@ from pathlib import Path
 
 from books import Books
 from gauge import Peak, check_disk, check_growth, held
-from nursery import Nursery
 from subject import START
 
 CYCLES = 25  # deaths of one object
@@ -45,18 +44,12 @@ class Round:
         self.peak = Peak()
         self.journal = []  # every request, and every promise that was made
 
-    def run(self, kind):
+    def run(self, kind, nursery):
+        nursery.peak = self.peak
         if kind == "model":
             self._model()
-            return
-        nursery = Nursery()
-        nursery.peak = self.peak
-        try:
+        else:
             asyncio.run(self._kill(nursery) if kind == "kill" else self._live(nursery))
-        except BaseException:
-            nursery.abandon()
-            raise
-        nursery.close()
 
     def save(self, path):
         path.write_text("".join(json.dumps(line) + "\n" for line in self.journal))
@@ -91,7 +84,7 @@ class Round:
             self.tell("session", killed=signal == 9, faults="faults" in request, peak=self.peak.most)
             if self.sabotage is not None and books.acked:
                 self.sabotage(books)
-            if rng.random() < 0.7:  # else the next process meets what two deaths have left
+            if rng.random() < 0.5:  # else the next process meets what several deaths have left
                 await self._audit(books, retried=20)
         await self._audit(books, retried=20)
         await self._rest(books)
@@ -135,6 +128,8 @@ def _drawn(rng):
     if rng.random() < 0.15:
         return {"jobs": 12}  # one job at a time, so that each meets tracking alone
     drawn = {"turns": rng.choice([20, 40]), "cancel": rng.choice([0.0, 0.0, 0.05]), "steps": rng.choice([0.0, 0.03])}
+    if rng.random() < 0.15:
+        return drawn | {"naps": True, "turns": 4}
     if rng.random() < 0.35:
         only = rng.choice(["", "", "log", "archive", "sync", "write", "remove", "replace"])
         drawn["faults"] = {"rate": rng.choice([0.003, 0.01, 0.04]), "only": only, "at_open": rng.random() < 0.3}

@@ -4,7 +4,7 @@ import contextlib
 import sqlite3
 
 
-def forget_an_event(books):
+def forget_events(books):
     """The log loses its last bytes, which were acknowledged, and the mark that says so."""
     for path in sorted((books.root / "shop" / "log").glob("*.log"), reverse=True):
         data = path.read_bytes()
@@ -19,9 +19,4 @@ def miscount(books):
         connection.execute("DELETE FROM rollup_groups WHERE rowid = (SELECT min(rowid) FROM rollup_groups)")
 
 
-def promise_too_much(books):
-    """The books say that an event was acknowledged which nobody sent."""
-    books.acked["never-sent"] = 0
-
-
-KINDS = {"log": forget_an_event, "rollup": miscount, "books": promise_too_much}
+KINDS = {"log": forget_events, "rollup": miscount}

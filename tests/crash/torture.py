@@ -11,6 +11,7 @@ import contextlib
 import json
 import queue
 import random
+import resource
 import subprocess
 import sys
 import tempfile
@@ -31,11 +32,11 @@ def main(arguments=None):
     asked = _parser().parse_args(arguments)
     asked.directory = Path(asked.directory or tempfile.mkdtemp(prefix="lakebed-torture-"))
     if asked.lane is not None:
-        _lane(asked).rounds(asked.lane, asked.cores)
+        with contextlib.closing(_lane(asked, _write)) as lane:
+            lane.rounds(asked.lane, asked.cores)
         return 0
-    if asked.round is not None:
-        return _again(asked)
-    return Conductor(asked).run()
+    conductor = Conductor(asked)
+    return conductor.run() if asked.round is None else conductor.again()
 
 
 def _parser():
@@ -53,22 +54,19 @@ def _parser():
     return parser
 
 
-def _lane(asked):
+def _lane(asked, say):
     extra = "".join(f" --{name} {getattr(asked, name)}" for name in ("sabotage", "only") if getattr(asked, name))
 
     def replay(number):
         return f"python {_HERE.relative_to(_HERE.parents[2])} --seed {asked.seed} --round {number}{extra}"
 
-    return Lane(asked.seed, asked.directory, until=asked.until, sabotage=asked.sabotage, only=asked.only, replay=replay)
+    more = {"until": asked.until, "sabotage": asked.sabotage, "only": asked.only, "replay": replay}
+    return Lane(asked.seed, asked.directory, say, **more)
 
 
-def _again(asked):
-    lane = _lane(asked)
-    for _ in range(asked.times):
-        lane.round(asked.round)
-        if lane.failures:
-            return 1
-    return 0
+def _write(line):
+    sys.stdout.write(json.dumps(line) + "\n")
+    sys.stdout.flush()
 
 
 class Conductor:
@@ -91,6 +89,16 @@ class Conductor:
             for lane in lanes:
                 lane.terminate()
                 lane.wait()
+        return self._sum_up()
+
+    def again(self):
+        """One round, in this process."""
+        self._print(f"seed {self.asked.seed}, round {self.asked.round}, objects in {self.asked.directory}")
+        with contextlib.closing(_lane(self.asked, lambda line: self._take(0, line))) as lane:
+            for _ in range(self.asked.times):
+                lane.round(self.asked.round)
+                if self.failures:
+                    break
         return self._sum_up()
 
     def _start(self, number):
@@ -184,6 +192,9 @@ def report(done):
         f"{counts['kills']} kills ({counts['kills'] / minutes:.0f}/min) in {counts['sessions']} sessions, "
         f"{counts['faulty']} of them with disk faults; {counts['audits']} audits"
     )
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = used.ru_utime + used.ru_stime
+    yield f"{cpu:.0f} s of processor time, {cpu / max(counts['kills'], 1):.1f} s a kill with all that goes with it"
     yield (
         f"rounds that held: {counts['kill']} of deaths, {counts['model']} of the model, {counts['life']} long lives "
         f"({counts['operations']} operations)"

@@ -105,7 +105,10 @@ class Work:
     async def told(self, archiving):
         done = await archiving
         tell("archived", watermark=done.watermark)
-        tell("seen", watermark=self.shop.stats().watermark)
+        tell("seen", watermark=(await self.stats()).watermark)
+
+    async def stats(self):
+        return self.shop.stats()
 
     async def compact(self):
         await self.shop.compact()

@@ -17,6 +17,7 @@ import traceback
 from frenzy import Frenzy
 from gauge import held
 from killer import KillDisk, Killer, trace_sqlite
+from naps import naps
 from rough_disk import RoughDisk
 from subject import SETTINGS, Shop
 from work import Work, tell
@@ -27,6 +28,11 @@ from lakebed.clock import from_us
 
 async def session(request):
     """One life of the object: until the work is done, or the process is killed."""
+    clock = ManualClock(from_us(request["start_us"]))
+    if request.get("naps"):
+        await naps(request, clock)
+        tell("done", **held())
+        return
     kill, faults = request.get("kill") or {}, request.get("faults")
     killer = Killer(kill)
     if kill:
@@ -36,7 +42,7 @@ async def session(request):
     if faults:
         disk = rough = RoughDisk(disk, request["seed"], rate=faults["rate"], only=faults["only"])
         rough.on = faults["at_open"]
-    shop = Shop("shop", root=request["root"], clock=ManualClock(from_us(request["start_us"])), disk=disk, **SETTINGS)
+    shop = Shop("shop", root=request["root"], clock=clock, disk=disk, **SETTINGS)
     try:
         await shop.open()
     except LakebedError as error:
@@ -72,7 +78,10 @@ async def frenzy(shop, killer, request, rough):
     for again in range(1, request.get("lives", 1)):
         tell("quiet", **held())
         shop.clock.advance(5000.0)
-        all_at_once.request = request | {"seed": f"{request['seed']}/{again}", "session": f"{request['session']}.{again}"}
+        all_at_once.request = request | {
+            "seed": f"{request['seed']}/{again}",
+            "session": f"{request['session']}.{again}",
+        }
         await all_at_once.everything()
     tell("quiet", **held())
 

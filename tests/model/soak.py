@@ -17,7 +17,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from machine import Sides
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "crash"))
-from gauge import MOST, Peak, held
+from gauge import Peak, held
 
 
 def main():
