@@ -52,7 +52,7 @@ class Nursery:
         self._process.stdout.close()
 
     def session(self, request, *, lines=None, seconds=0.0, heard=None):
-        """Run one session to its end, or kill it so many seconds after so many lines; the first line is "ready".
+        """Run one session to its end, or kill it so many seconds after so many lines; the first is "ready".
 
         Returns everything that it said, in order, and the signal that ended it, or None. `heard` gets each line, too.
         """
@@ -66,7 +66,7 @@ class Nursery:
 
     def _listen(self, process, lines, seconds, heard):
         said = []
-        deadline = None
+        deadline = time.monotonic() + seconds if lines == 0 else None
         while True:
             line = self._line(None if deadline is None else max(0.0, deadline - time.monotonic()))
             if line is not None and line["kind"] == "ended":

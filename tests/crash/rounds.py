@@ -80,7 +80,8 @@ class Round:
             seed = f"{self.seed}/{cycle}"
             rng = random.Random(seed)
             request = books.request(seed, **_drawn(rng))
-            _, signal = self._session(nursery, books, request, lines=rng.randint(1, 170), seconds=rng.uniform(0, 0.15))
+            lines = 0 if rng.random() < 0.1 else rng.randint(1, 170)  # none yet: it dies while it opens
+            _, signal = self._session(nursery, books, request, lines=lines, seconds=rng.uniform(0, 0.15))
             self.tell("session", killed=signal == 9, faults="faults" in request, peak=self.peak.most)
             if self.sabotage is not None and books.acked:
                 self.sabotage(books)

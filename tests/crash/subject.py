@@ -3,7 +3,8 @@
 import zlib
 from datetime import UTC, datetime
 
-from lakebed import Analytics, Rollup
+from lakebed import Analytics, ArchiveUnavailable, Backpressure, DiskFull, LogUnavailable, Rollup
+from lakebed.checkup import Problem
 from lakebed.clock import from_us
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
@@ -48,3 +49,10 @@ def item_of(message_id, at_us):
 def explained(problem):
     """Whether a problem that `check` found is the trace of an injected fault: the error that it quotes says so."""
     return "injected" in problem.message or "no space is left" in problem.message
+
+
+def excused(error):
+    """Whether an error is what a caller may get from an injected fault: of a kind that says so, and quoting it."""
+    return isinstance(error, (DiskFull, LogUnavailable, ArchiveUnavailable, Backpressure)) and explained(
+        Problem("", str(error))
+    )
