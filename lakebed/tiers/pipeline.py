@@ -342,6 +342,9 @@ class Pipeline:
             passed_seq: the smallest durable checkpoint of all consumers; the archive's commit must be verified.
 
         Files within the dedupe window, and files that an open view reads, stay.
+
+        Raises:
+            LogUnavailable: when one could not be deleted; what is left stays readable, and goes the next time.
         """
         keep_us = int(max(self._settings.retention_s, self._settings.dedupe_window_s) * _US)
         before = self._clock.now_us() - keep_us
@@ -357,11 +360,12 @@ class Pipeline:
             try:
                 await self._run(self._committer, self._commits.forget, victims, self._last_received)
                 await self._run(self._sealer, self._remove, victims)
-            except OSError:
+            except OSError as error:
                 left = [file for file in victims if file.path.exists()]
                 self._files[:0] = left
                 self.sealed_bytes += sum(file.bytes for file in left)
-                raise
+                message = f"files of {self._directory} that are no longer needed cannot be deleted: {error}"
+                raise LogUnavailable(message, hint="The next run tries again", path=self._directory) from error
         return len(victims)
 
     def _remove(self, files: Sequence[LogFile]) -> None:

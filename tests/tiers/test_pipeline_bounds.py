@@ -6,7 +6,7 @@ from faults import FaultyDisk, GatedDisk, SlowSealing, reach
 from logs import events, held, ids, opened
 
 from lakebed.clock import ManualClock
-from lakebed.errors import Backpressure
+from lakebed.errors import Backpressure, LogUnavailable
 
 
 async def test_more_pending_events_than_the_bound_are_refused(tmp_path):
@@ -203,7 +203,7 @@ async def test_a_failed_prune_can_be_repeated(tmp_path, operation):
     async with opened(tmp_path, **options) as log:
         await sealed_files(log, clock, 3)
         disk.fail(operation, after=1 if operation == "remove" else 0)
-        with pytest.raises(OSError, match="Input/output"):
+        with pytest.raises(LogUnavailable, match="Input/output"):
             await log.prune(3)
         assert [seq for seq, _ in held(log)] == list(range(log.start_seq, 3))
     async with opened(tmp_path, **options) as log:
