@@ -55,9 +55,9 @@ class Analytics(DurableObject):
         await assemble(self._tiers, self, self._promote, self._rollups)
 
     async def _close(self) -> None:
-        tiers, self._tiers = self._tiers, None
-        if tiers is not None:
-            await disassemble(tiers)
+        if self._tiers is not None:
+            await disassemble(self._tiers)
+        self._tiers = None
 
     @property
     def _up(self) -> Tiers:

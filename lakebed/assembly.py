@@ -240,8 +240,10 @@ async def disassemble(tiers: Tiers) -> None:
 
 
 def _closings(tiers: Tiers) -> list[Callable[[], Any]]:
-    ready, tiers.ready = tiers.ready, False
-    built = vars(tiers)
+    ready, built = tiers.ready, vars(tiers)
+
+    async def refuse() -> None:
+        tiers.ready = False
 
     async def drain() -> None:
         """Nothing is lost: what was handed over is committed before anything below it goes."""
@@ -257,7 +259,8 @@ def _closings(tiers: Tiers) -> list[Callable[[], Any]]:
 
     steps: list[Callable[[], Any]] = []
     if "scheduler" in built:
-        steps.append(tiers.scheduler.close)
+        steps.append(tiers.scheduler.close)  # before calls are refused: the jobs that it waits for make calls
+    steps.append(refuse)
     if ready:
         steps.append(drain)
     steps += [getattr(tiers, part).close for part in ("queries", "pipeline", "rollups", "archive") if part in built]
