@@ -133,7 +133,8 @@ def _drawn(rng):
         return drawn | {"naps": True, "turns": 4}
     if rng.random() < 0.35:
         only = rng.choice(["", "", "log", "archive", "sync", "write", "remove", "replace"])
-        drawn["faults"] = {"rate": rng.choice([0.003, 0.01, 0.04]), "only": only, "at_open": rng.random() < 0.3}
+        rate = rng.choice([0.003, 0.01, 0.04]) * (10 if only in ("remove", "replace") else 1)  # there are few of them
+        drawn["faults"] = {"rate": rate, "only": only, "at_open": rng.random() < 0.3}
     if rng.random() < 0.3:
         at = round(10 ** rng.uniform(0, 2.2))
         drawn["kill"] = {"match": rng.choice(_MATCHES), "at": at, "when": rng.choice(["before", "half", "after"])}

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 from gauge import check_growth
-from nursery import Nursery
 from rounds import LIVES
 
 ROOT = Path(__file__).parents[2]
@@ -16,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 def torture(*arguments):
     program = [sys.executable, "tests/crash/torture.py", *arguments]
-    return subprocess.run(program, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(program, cwd=ROOT, capture_output=True, text=True, timeout=1800, check=False)
 
 
 def test_a_run_that_holds_says_so(tmp_path):
@@ -59,13 +58,7 @@ def test_growth_is_noticed():
 
 
 @pytest.mark.slow
-def test_ten_minutes_of_torture(tmp_path):
-    """`make torture` in short: deaths, long lives and the model, on two lanes."""
-    kills = Nursery.kills
-    done = subprocess.run(
-        [sys.executable, "tests/crash/torture.py", "--minutes", "10", "--directory", str(tmp_path / "objects")],
-        cwd=ROOT,
-        check=False,
-    )
-    assert done.returncode == 0
-    assert Nursery.kills == kills, "they were killed in processes of their own"
+def test_five_minutes_of_torture(tmp_path):
+    """`make torture` in short, with a new seed each time: deaths, a long life and the model, on two lanes."""
+    done = torture("--minutes", "5", "--directory", str(tmp_path / "objects"))
+    assert done.returncode == 0, done.stderr + done.stdout

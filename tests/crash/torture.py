@@ -12,6 +12,7 @@ import json
 import queue
 import random
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
@@ -82,9 +83,12 @@ class Conductor:
 
     def run(self):
         self._print(f"seed {self.asked.seed}, {self.asked.minutes:g} minutes, objects in {self.asked.directory}")
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         lanes = [self._start(number) for number in range(self.asked.cores)]
         try:
             self._listen(lanes)
+        except KeyboardInterrupt:
+            self._print("interrupted: what was under way is not judged")
         finally:
             for lane in lanes:
                 lane.terminate()
