@@ -79,7 +79,7 @@ class Round:
                 break
             seed = f"{self.seed}/{cycle}"
             rng = random.Random(seed)
-            request = books.request(seed, **_drawn(rng))
+            request = books.request(seed, **drawn(rng))
             lines = 0 if rng.random() < 0.1 else rng.randint(1, 170)  # none yet: it dies while it opens
             _, signal = self._session(nursery, books, request, lines=lines, seconds=rng.uniform(0, 0.15))
             self.tell("session", killed=signal == 9, faults="faults" in request, peak=self.peak.most)
@@ -124,18 +124,18 @@ class Round:
         self.tell("model", **json.loads(done.stdout.splitlines()[-1]))
 
 
-def _drawn(rng):
+def drawn(rng):
     """What one session is to live through, beside its death at a moment."""
     if rng.random() < 0.15:
         return {"jobs": 12}  # one job at a time, so that each meets tracking alone
-    drawn = {"turns": rng.choice([20, 40]), "cancel": rng.choice([0.0, 0.0, 0.05]), "steps": rng.choice([0.0, 0.03])}
+    found = {"turns": rng.choice([20, 40]), "cancel": rng.choice([0.0, 0.0, 0.05]), "steps": rng.choice([0.0, 0.03])}
     if rng.random() < 0.15:
-        return drawn | {"naps": True, "turns": 4}
+        return found | {"naps": True, "turns": 4}
     if rng.random() < 0.35:
         only = rng.choice(["", "", "log", "archive", "sync", "write", "remove", "replace"])
         rate = rng.choice([0.003, 0.01, 0.04]) * (10 if only in ("remove", "replace") else 1)  # there are few of them
-        drawn["faults"] = {"rate": rate, "only": only, "at_open": rng.random() < 0.3}
+        found["faults"] = {"rate": rate, "only": only, "at_open": rng.random() < 0.3}
     if rng.random() < 0.3:
         at = round(10 ** rng.uniform(0, 2.2))
-        drawn["kill"] = {"match": rng.choice(_MATCHES), "at": at, "when": rng.choice(["before", "half", "after"])}
-    return drawn
+        found["kill"] = {"match": rng.choice(_MATCHES), "at": at, "when": rng.choice(["before", "half", "after"])}
+    return found
