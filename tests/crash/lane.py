@@ -33,9 +33,10 @@ class Lane:
 
     def rounds(self, first, step, most_failures=3):
         number = first
+        self.round(number)  # one at least, however short the time is
         while self.more() and self.failures < most_failures:
-            self.round(number)
             number += step
+            self.round(number)
 
     def round(self, number):
         root = self.directory / f"{self.seed}-{number}"

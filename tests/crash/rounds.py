@@ -75,7 +75,7 @@ class Round:
         """An object that is killed again and again, at moments and at operations, in good weather and in bad."""
         books = Books(self.root, START)
         for cycle in range(CYCLES):
-            if not self.more():
+            if cycle and not self.more():
                 break
             seed = f"{self.seed}/{cycle}"
             rng = random.Random(seed)
