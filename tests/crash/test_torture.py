@@ -30,9 +30,7 @@ def test_a_run_that_holds_says_so(tmp_path):
 
 def test_a_broken_promise_fails_the_run_and_its_replay(tmp_path):
     """Acknowledged events that the log lost are exit code 1, the object is kept, the printed command fails again."""
-    done = torture(
-        "--minutes", "0", "--cores", "1", "--seed", "12", "--sabotage", "log", "--directory", str(tmp_path)
-    )
+    done = torture("--minutes", "0", "--cores", "1", "--seed", "12", "--sabotage", "log", "--directory", str(tmp_path))
     assert done.returncode == 1, done.stdout
     assert re.search("is gone|is not at|LogCorrupted|LogBehind", done.stderr), done.stderr
     assert list(tmp_path.glob("12-0/shop/log"))

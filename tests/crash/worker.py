@@ -28,6 +28,7 @@ from lakebed.clock import from_us
 
 async def session(request):
     """One life of the object: until the work is done, or the process is killed."""
+    asyncio.get_running_loop().set_exception_handler(unheard)
     clock = ManualClock(from_us(request["start_us"]))
     if request.get("naps"):
         await naps(request, clock)
@@ -55,6 +56,12 @@ async def session(request):
     finally:
         await shop.close()
     tell("done", now_us=shop.clock.now_us(), labels=killer.labels if request.get("first") else [], **held())
+
+
+def unheard(loop, context):
+    """What a call came to that nobody waited for. A rig that gives up on calls need not say what faults met."""
+    if not excused(context.get("exception")):
+        loop.default_exception_handler(context)
 
 
 async def work(shop, killer, request, rough):
