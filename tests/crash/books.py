@@ -39,12 +39,13 @@ class Books:
         self.faulty = False  # faults were injected into some session: its traces in `check` are explained
 
     def request(self, seed, **more):
-        """What to ask a worker for. Its clock begins after every earlier one's, most of the time soon after."""
+        """What to ask a worker for. Its clock begins after every earlier one's, most often soon, or is behind."""
         self.sessions += 1
         self.now_us += random.Random(seed).choice([US, US, 60 * US, 400 * US])
         known = sorted(self.acked)[-5:]
         self.faulty = self.faulty or "faults" in more
-        base = {"root": str(self.root), "start_us": self.now_us, "seed": seed, "session": f"s{self.sessions}"}
+        start_us = self.now_us - more.get("behind", 0) * US
+        base = {"root": str(self.root), "start_us": start_us, "seed": seed, "session": f"s{self.sessions}"}
         return base | {"jobs": 12, "known": known} | more
 
     def take(self, said):

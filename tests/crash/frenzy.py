@@ -9,11 +9,13 @@ from work import TRACKERS, Work, tell
 
 from lakebed import InvalidAsOf
 from lakebed.clock import from_us
+from lakebed.tiers.fileio import local_path
 
 STRIDE = 3  # turns of trackers for each thing that the others finish, so that none is over before the rest began
 ATTEMPTS = 4  # of a call that a fault may have met
 LOOPS = ("rollup", "archive", "archive_old", "compact", "expire", "collect_garbage", "seal")
-LOOPS += ("ask", "ask_now", "ask_metrics", "ask_rollups", "tag_and_untag")
+LOOPS += ("ask", "ask_now", "ask_metrics", "ask_rollups", "tag_and_untag", "hold_views")
+HELD = (10, 30, 90)  # jobs that others finish while a view is held
 _MOST_BACK_US = 2000 * 1_000_000  # less than the hour for which the log remembers ids that it could let go of
 _COUNTS = "SELECT count(*), count(DISTINCT seq), coalesce(max(seq) + 1, 0) FROM events"
 _ACTIVES = "SELECT CAST(timestamp AS DATE), count(DISTINCT person_id), count(*) FROM events GROUP BY ALL ORDER BY 1"
@@ -29,12 +31,14 @@ class Frenzy(Work):
         super().__init__(shop, killer, request)
         self.rough = rough
         self.tracking = 0
+        self.finished = 0  # jobs and questions
         self.end = 0  # of what was acknowledged
         self.top_us = shop.clock.now_us()
 
     async def everything(self):
         self.tracking = TRACKERS
         self.turns = asyncio.Semaphore(STRIDE * TRACKERS)
+        self.moved = asyncio.Condition()  # a job of somebody, or a tracker, has ended
         async with asyncio.TaskGroup() as tasks:
             for number in range(TRACKERS):
                 tasks.create_task(self.track(number))
@@ -50,6 +54,17 @@ class Frenzy(Work):
                 await self.weathered(job, lambda: self.work(job))
             for _ in range(STRIDE):
                 self.turns.release()
+            await self.went_on(1)
+
+    async def went_on(self, jobs):
+        self.finished += jobs
+        async with self.moved:
+            self.moved.notify_all()
+
+    async def others_go_on(self):
+        until = self.finished + self.rng.choice(HELD)
+        async with self.moved:
+            await self.moved.wait_for(lambda: self.finished >= until or not self.tracking)
 
     async def dropped(self, call, rng):
         """A caller that loses patience: what it asked for happens wholly, or not at all."""
@@ -89,6 +104,7 @@ class Frenzy(Work):
                 await self.look()
         finally:
             self.tracking -= 1
+            await self.went_on(0)
 
     def pass_time(self, rng):
         clock = self.shop.clock
@@ -165,6 +181,15 @@ class Frenzy(Work):
             assert before <= counted <= (await self.stats()).next_seq, f"{sql}: {counted}, had {before}"
 
     # Jobs that only this way of working has
+
+    async def hold_views(self):
+        """The files of a view are there for as long as it is, whatever is compacted, collected and let go meanwhile."""
+        with self.shop._tiers.pipeline.view() as log:
+            async with self.shop._tiers.archive.pin() as archive:
+                await self.others_go_on()
+                paths = [file.path for file in log.files] + [local_path(file.path) for file in archive.files]
+                gone = [path for path in paths if not path.exists()]
+                assert not gone, f"{len(gone)} files of a view are gone: {gone[0]}"
 
     async def seal(self):
         """Not each time: what is sealed at each turn is a file of a few events, thousands of them."""

@@ -9,7 +9,7 @@ _MB = 1 << 20
 # A question holds the files open that it reads, and small settings make many of them.
 MOST = {"rss": 600 * _MB, "descriptors": 300, "threads": 60}
 # Of an object's directory: so much, and so much for each event. In the midst of everything, and at the end of a round
-# when all is archived, compacted, expired and collected. Its files hold at most 90 events, of which few take a block.
+# when all is archived, compacted, expired and collected. Files hold at most 250 events, and few fill a block.
 DISK = {"disk": (8 * _MB, 1500), "settled": (_MB, 600)}
 # What a long life may hold more of in its last third than in its second: nothing but noise.
 MOST_GROWTH = {"rss": 24 * _MB, "descriptors": 4, "threads": 2}

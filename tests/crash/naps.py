@@ -26,7 +26,7 @@ class Called:
 class Naps(Frenzy):
     """Nothing that was acknowledged is lost, and no answer is wrong, because an object slept in between."""
 
-    loops = tuple(job for job in LOOPS if job != "seal")  # it is no call of the object
+    loops = tuple(job for job in LOOPS if job not in ("seal", "hold_views"))  # they are no calls of the object
 
     def __init__(self, namespace, clock, request):
         super().__init__(Called(namespace, clock), None, request)

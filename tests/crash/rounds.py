@@ -129,6 +129,7 @@ def drawn(rng):
     if rng.random() < 0.15:
         return {"jobs": 12}  # one job at a time, so that each meets tracking alone
     found = {"turns": rng.choice([20, 40]), "cancel": rng.choice([0.0, 0.0, 0.05]), "steps": rng.choice([0.0, 0.03])}
+    found["behind"] = rng.choice([0, 0, 2, 300])
     if rng.random() < 0.15:
         return found | {"naps": True, "turns": 4}
     if rng.random() < 0.35:

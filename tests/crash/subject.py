@@ -13,8 +13,8 @@ SETTINGS = {
     "retention_s": 0.0,
     "dedupe_window_s": 300.0,
     "headroom_bytes": 0,
-    "archive_rows": 90,
-    "snapshots_keep": 2,
+    "archive_rows": 250,
+    "snapshots_keep": 1,
     "snapshots_age_s": 0.0,
     "garbage_grace_s": 0.0,
 }
