@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint type bench test-slow test-duckdb15 notebooks clean
+.PHONY: demo test lint type bench test-slow torture test-duckdb15 notebooks clean
 
 demo: $(VENV)/.ready
 	$(BIN)/python examples/online_retail.py
@@ -22,6 +22,10 @@ type: $(VENV)/.ready
 
 test-slow: $(VENV)/.ready
 	$(BIN)/pytest -m slow
+
+# Thirty minutes of deaths, disk faults and everything at once (docs/torture.md); ARGS="--minutes 5 --seed 7".
+torture: $(VENV)/.ready
+	$(BIN)/python tests/crash/torture.py $(ARGS)
 
 # The oldest DuckDB that we support, in an environment of its own (docs/decisions/0001).
 test-duckdb15:
