@@ -47,11 +47,8 @@ async def fill(analytics: Analytics, bodies: list[bytes]) -> float:
 
 async def fill_days(analytics: Analytics, clock: ManualClock, events: int, days: float, first: int = 0) -> None:
     """Fill with `events` whose times, and times of reception, are spread over the `days` from the clock's now on."""
-    batches = max(1, events // sample.BATCH)
-    step = timedelta(days=days).total_seconds() / batches
-    for number in range(batches):
-        clock.advance(step)
-        body = sample.batch(first + number, at_us=clock.now_us(), span_us=round(step * 1e6))
+    for at_us, body in sample.spread(events, clock.now_us(), days, first):
+        clock.advance((at_us - clock.now_us()) / 1e6)
         await analytics.batch(body)
 
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -92,7 +93,7 @@ class Worker:
     """The process of a contender. Closing it kills it, with all that it started."""
 
     def __init__(self, contender: Contender, directory: Path) -> None:
-        self._stderr = tempfile.TemporaryFile()
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         self._replies, theirs = os.pipe()
         what = f"{contender.turns.__module__}:{contender.turns.__name__}"
         arguments = json.dumps({"options": dict(contender.options), "cores": contender.cores})
@@ -147,10 +148,8 @@ class Worker:
         except (BrokenPipeError, subprocess.TimeoutExpired):
             pass
         finally:
-            try:
+            with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
             self._process.wait()
             os.close(self._replies)
             self._stderr.close()

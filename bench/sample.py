@@ -80,7 +80,7 @@ def invoices() -> tuple[list[Invoice], list[Product]]:
 def pages() -> list[Page]:
     """The page views of the click sample."""
     found = []
-    for line in gzip.open(CLICKS):
+    for line in gzip.decompress(CLICKS.read_bytes()).splitlines():
         click = msgspec.json.decode(line)
         name = urlsplit(click["u"]).hostname or "unknown"
         context = {
@@ -146,6 +146,15 @@ def batch(number: int, count: int = BATCH, *, at_us: int = NOW_US, span_us: int 
 def batches(events: int, first: int = 0) -> list[bytes]:
     """`events` in batches of 1,000, from batch `first` on; at least one batch."""
     return [batch(first + number) for number in range(max(1, events // BATCH))]
+
+
+def spread(events: int, start_us: int, days: float, first: int = 0) -> Iterator[tuple[int, bytes]]:
+    """Batches of 1,000 over the `days` from `start_us` on, each with the time of its newest event."""
+    amount = max(1, events // BATCH)
+    step = round(days * _DAY_MS * _MS / amount)
+    for number in range(amount):
+        at_us = start_us + step * (number + 1)
+        yield at_us, batch(first + number, at_us=at_us, span_us=step)
 
 
 def _about(rng: random.Random, mean: float) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -100,7 +99,7 @@ def parquet(_: Path, place: str, events: int) -> Iterator[Figures]:
     yield {"bytes": path.stat().st_size}
 
 
-def duckdb(_: Path, place: str, events: int) -> Iterator[Figures]:
+def duckdb(_: Path, place: str, **_options: int) -> Iterator[Figures]:
     """DuckDB's own table of the same rows."""
     import duckdb as engine  # noqa: PLC0415 - this module's contender has its name
 
@@ -111,7 +110,7 @@ def duckdb(_: Path, place: str, events: int) -> Iterator[Figures]:
     yield {"bytes": path.stat().st_size}
 
 
-def chdb(_: Path, place: str, events: int) -> Iterator[Figures]:
+def chdb(_: Path, place: str, **_options: int) -> Iterator[Figures]:
     """chDB's MergeTree of the same rows, merged."""
     tree = clickhouse.MergeTree(Path(place) / "chdb", sync=False)
     tree.ask(clickhouse.FROM_PARQUET.format(path=Path(place) / SORTED))
@@ -121,7 +120,7 @@ def chdb(_: Path, place: str, events: int) -> Iterator[Figures]:
     yield {"bytes": float(found.column(0)[0].as_py())}
 
 
-def raw_events(_: Path, place: str, events: int) -> Iterator[Figures]:
+def raw_events(_: Path, place: str, **_options: int) -> Iterator[Figures]:
     """SQLite's raw_events of the same rows."""
     import duckdb as engine  # noqa: PLC0415 - this module's contender has its name
 
@@ -139,8 +138,3 @@ def raw_events(_: Path, place: str, events: int) -> Iterator[Figures]:
     table.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     table.close()
     yield {"bytes": path.stat().st_size}
-
-
-def timed(work: float) -> float:
-    """Milliseconds since a reading of perf_counter."""
-    return (time.perf_counter() - work) * 1_000

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from types import ModuleType
 
-NAMES = ("ingest", "track", "counters")
+NAMES = ("ingest", "track", "counters", "rollups", "metrics", "queries")
 
 
 def subject(name: str) -> ModuleType:
