@@ -11,7 +11,7 @@ import random
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, lru_cache
 from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
@@ -118,8 +118,12 @@ class Clock:
         """The next one, as the SDKs write it."""
         back = self._rng.random() * (_DAY_MS if self._rng.random() < LATE else self._span_ms)
         ms = self._last_ms - int(back)
-        moment = datetime.fromtimestamp(ms // 1_000, UTC)
-        return b'"%s.%03dZ"' % (moment.strftime("%Y-%m-%dT%H:%M:%S").encode(), ms % 1_000)
+        return b'"%s.%03dZ"' % (_second(ms // 1_000), ms % 1_000)
+
+
+@lru_cache(1 << 16)
+def _second(seconds: int) -> bytes:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S").encode()
 
 
 NOW_US = 1_767_225_600_000_000  # 2026-01-01

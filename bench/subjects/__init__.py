@@ -5,7 +5,23 @@ from __future__ import annotations
 from importlib import import_module
 from types import ModuleType
 
-NAMES = ("ingest", "track", "counters", "rollups", "metrics", "queries")
+NAMES = (
+    "ingest",
+    "track",
+    "counters",
+    "rollups",
+    "metrics",
+    "queries",
+    "archive",
+    "disk",
+    "reopen",
+    "objects",
+    "memory",
+    "history",
+    "freshness",
+    "interference",
+    "seeds",
+)
 
 
 def subject(name: str) -> ModuleType:
