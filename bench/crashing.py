@@ -1,4 +1,4 @@
-"""Processes that die by SIGKILL: python -m bench.crashing fill|reopen WHO DIRECTORY EVENTS. `reopen` of subjects runs it."""
+"""Processes that die by SIGKILL: python -m bench.crashing fill|reopen WHO DIRECTORY EVENTS."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """chDB: ClickHouse in this process, a MergeTree table, filled with JSONEachRow as ClickHouse's pages advise for JSON.
 
-Durable means `fsync_after_insert` and `fsync_part_directory`; both are off by default, and ClickHouse advises inserts of
-1,000 rows at least, 10,000 and more where that can be: at 1,000 it is at the edge of its advice.
+Durable means `fsync_after_insert` and `fsync_part_directory`; both are off by default. ClickHouse advises inserts of
+1,000 rows at least, and of 10,000 and more where that can be: at 1,000 it is at the edge of its advice.
 """
 
 from __future__ import annotations

@@ -6,6 +6,8 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 
+import pyarrow as pa
+
 from bench import plain, sample
 from bench.goal import Goal
 from bench.lake import fill, opened, percentile
@@ -97,7 +99,11 @@ def chdb(directory: Path, events: int, calls: int) -> Iterator[Figures]:
     tree.create()
     tree.fill(sample.batches(events))
     sql = "SELECT count() AS n FROM lake.events WHERE type != 'alias'"
-    yield from _peer(tree.take, lambda: tree.ask(sql).column(0)[0].as_py(), calls)
+    yield from _peer(tree.take, lambda: _scalar(tree.ask(sql)), calls)
+
+
+def _scalar(answer: pa.Table) -> int:
+    return answer.column(0)[0].as_py()
 
 
 def rows(run: Run) -> list[Row]:

@@ -71,22 +71,22 @@ def days(directory: Path, events: int, days: int) -> Iterator[Figures]:
 
 def snapshots(directory: Path, runs: int, most: int) -> Iterator[Figures]:
     """One commit after the other, of 100 events of the same day. Each size is measured when it is reached."""
-    clock, found = clock_before(1), [{} for _ in range(runs)]
+    clock, found = clock_before(1), [Figures() for _ in range(runs)]
     with opened(directory, clock=clock) as (loop, analytics):
-        number = 0
-        while number < most:
-            number += 1
-            clock.advance(60)
+        commits = 0
+        for at in (at for at in SNAPSHOTS if at <= most):
+            while commits < at:
+                loop.run(_commit(analytics, clock, commits))
+                commits += 1
             loop.run(analytics.rollup())
-            for at in SNAPSHOTS:
-                for turn in found if number == at else ():
-                    number += 1
-                    turn |= {f"{at} {name}": ms for name, ms in loop.run(costs(analytics, clock, number)).items()}
-            loop.run(_commit(analytics, clock, number))
+            for turn in found:
+                turn |= {f"{at} {name}": ms for name, ms in loop.run(costs(analytics, clock, commits)).items()}
+                commits += 1
     yield from found
 
 
 async def _commit(analytics: Analytics, clock: ManualClock, number: int) -> None:
+    clock.advance(60)
     await analytics.batch(sample.batch(number, EACH, at_us=clock.now_us()))
     await analytics.archive()
 

@@ -54,13 +54,11 @@ def lakebed(directory: Path, events: int) -> Iterator[Figures]:
 
 
 def rows(run: Run) -> list[Row]:
-    """p50 and p99 beside each kind of work; the floor is the same with nothing else to do."""
+    """p50 and p99 beside each kind of work, compared with having nothing else to do."""
     done = run.turns([Contender("lakebed", lakebed, {"events": run.of(EVENTS)})])
-    found = []
-    for name in WORK:
-        for share in ("p50", "p99"):
-            quiet = done.get("lakebed", f"{WORK[0]} {share}") if name != WORK[0] else None
-            what = "beside nothing else" if quiet else ""
-            ours = done.get("lakebed", f"{name} {share}")
-            found.append(Row("interference", f"track beside {name}, {share}", "ms", ours, {}, quiet, what))
-    return found
+
+    def row(name: str, share: str) -> Row:
+        quiet = {f"beside {WORK[0]}": done.get("lakebed", f"{WORK[0]} {share}")} if name != WORK[0] else {}
+        return Row("interference", f"track beside {name}, {share}", "ms", done.get("lakebed", f"{name} {share}"), quiet)
+
+    return [row(name, share) for name in WORK for share in ("p50", "p99")]
