@@ -16,6 +16,8 @@ from lakebed.clock import from_us
 
 NAME = "bench"
 PROMOTE = {"revenue": float, "country": str}
+# Segments are sealed by their size alone: the clock of a benchmark runs so fast that each batch would become a file.
+BY_SIZE: dict[str, Any] = {"segment_age_s": 1e9}
 # No file is sealed and nothing is pruned while an object has these: for what is about the log alone.
 UNSEALED: dict[str, Any] = {
     "segment_events": 1 << 40,

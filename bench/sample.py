@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from functools import cache, lru_cache
 from itertools import groupby
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -27,39 +27,40 @@ SEED = 7
 CLONES = 50  # people who behave as one real customer does: 47,000 in all
 PAGES, IDENTIFIES = 0.73, 0.09  # for each order line: 55 % lines, 40 % pages, 5 % identifies
 LATE = 0.01  # events that a client held back, up to a day
-ANONYMOUS = "an"
+_PRO = 0.25
+_MOST_LINES = 1_000  # of one order
 _MS = 1_000
 _DAY_MS = 86_400_000
+_T = TypeVar("_T")
 
 
 class Invoice(NamedTuple):
-    """One real order: who, where, and how many of what."""
+    """One real order: who, what happened, where, and how many of what."""
 
     customer: str
+    name: str
     country: str
-    cancels: bool
     quantities: tuple[int, ...]
 
 
 class Product(NamedTuple):
-    """What was sold in one real line."""
+    """What was sold in one real line: the JSON of it, and its price."""
 
-    sku: str
-    description: str
-    price: str
+    json: str
+    price: float
 
 
 class Page(NamedTuple):
     """One real click: the event's JSON after its ids, and whether the visitor was known."""
 
     known: bool
-    name: bytes
-    properties: bytes
-    context: bytes
+    name: str
+    properties: str
+    context: str
 
 
-def _text(value: object) -> bytes:
-    return msgspec.json.encode(value)
+def _text(value: object) -> str:
+    return msgspec.json.encode(value).decode()
 
 
 @cache
@@ -70,10 +71,15 @@ def invoices() -> tuple[list[Invoice], list[Product]]:
     orders = []
     for number, found in groupby(rows, key=lambda row: row["InvoiceNo"]):
         lines = list(found)
-        customer, country = lines[0]["CustomerID"].removesuffix(".0"), lines[0]["Country"]
+        name = "Order Cancelled" if number.startswith("C") else "Order Completed"
         quantities = tuple(int(line["Quantity"]) for line in lines)
-        orders.append(Invoice(customer, country, number.startswith("C"), quantities))
-    return orders, [Product(row["StockCode"], row["Description"], row["UnitPrice"]) for row in rows]
+        orders.append(Invoice(lines[0]["CustomerID"].removesuffix(".0"), name, lines[0]["Country"], quantities))
+    return orders, [_product(row) for row in rows]
+
+
+def _product(row: dict[str, str]) -> Product:
+    json = f'"sku":"{row["StockCode"]}","description":{_text(row["Description"])},"unit_price":{row["UnitPrice"]}'
+    return Product(json, float(row["UnitPrice"]))
 
 
 @cache
@@ -95,39 +101,60 @@ def pages() -> list[Page]:
 
 
 @cache
-def people() -> list[tuple[bytes, bytes]]:
+def people() -> list[tuple[str, str]]:
     """(user id, anonymous id) of everybody who visits, as often as their real model ordered."""
     rng = random.Random(SEED)
     customers = [order.customer for order in invoices()[0] if order.customer]
     known = {}
     for customer in sorted(set(customers)):
         for clone in range(CLONES):
-            ids = (b'"%s-%d"' % (customer.encode(), clone), b'"%s"' % str(uuid.UUID(int=rng.getrandbits(128))).encode())
-            known[customer, clone] = ids
+            known[customer, clone] = (f"{customer}-{clone}", str(uuid.UUID(int=rng.getrandbits(128))))
     return [known[customer, clone] for customer in customers for clone in range(CLONES)]
 
 
-class Clock:
-    """Timestamps of one batch: the newest is `at_us`, most lie within `span_us` before it."""
+class Source:
+    """What one batch draws from: chance, times and message ids.
 
-    def __init__(self, rng: random.Random, at_us: int, span_us: int) -> None:
-        self._rng = rng
+    Args:
+        at_us: the newest time; most lie within `span_us` before it.
+    """
+
+    def __init__(self, number: int, count: int, at_us: int, span_us: int) -> None:
+        self.rng = random.Random(f"{SEED}/{number}")
+        self.random = self.rng.random
         self._last_ms, self._span_ms = at_us // _MS, span_us // _MS
+        # Drawn at once: an id for each event, and for those of the last order that do not fit in any more.
+        self._digits = self.rng.randbytes(16 * (count + _MOST_LINES)).hex()
+        self._ids = 0
 
-    def read(self) -> bytes:
-        """The next one, as the SDKs write it."""
-        back = self._rng.random() * (_DAY_MS if self._rng.random() < LATE else self._span_ms)
-        ms = self._last_ms - int(back)
-        return b'"%s.%03dZ"' % (_second(ms // 1_000), ms % 1_000)
+    def time(self) -> str:
+        """The next time, as the SDKs write it."""
+        ms = self._last_ms - int(self.random() * (_DAY_MS if self.random() < LATE else self._span_ms))
+        return f"{_second(ms // 1_000)}.{ms % 1_000:03d}Z"
+
+    def id(self) -> str:
+        """The next message id: a random UUID, as the SDKs make it."""
+        at = self._ids = self._ids + 32
+        digits = self._digits
+        last = f"a{digits[at - 15 : at - 12]}-{digits[at - 12 : at]}"
+        return f"{digits[at - 32 : at - 24]}-{digits[at - 24 : at - 20]}-4{digits[at - 19 : at - 16]}-{last}"
+
+    def choose(self, among: list[_T]) -> _T:
+        """One of them."""
+        return among[int(self.random() * len(among))]
+
+    def about(self, mean: float) -> int:
+        """A whole number whose mean that is."""
+        return int(mean + self.random())
 
 
 @lru_cache(1 << 16)
-def _second(seconds: int) -> bytes:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S").encode()
+def _second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 NOW_US = 1_767_225_600_000_000  # 2026-01-01
-_SERVER = b'{"library":{"name":"analytics-python","version":"2.4.0"}}'
+_SERVER = '{"library":{"name":"analytics-python","version":"2.4.0"}}'
 
 
 def batch(number: int, count: int = BATCH, *, at_us: int = NOW_US, span_us: int = 60_000_000) -> bytes:
@@ -137,14 +164,13 @@ def batch(number: int, count: int = BATCH, *, at_us: int = NOW_US, span_us: int 
         at_us: the time of its newest event, microseconds.
         span_us: how far back all but the late ones lie.
     """
-    rng = random.Random(f"{SEED}/{number}")
-    clock, events = Clock(rng, at_us, span_us), []
+    source, events = Source(number, count, at_us, span_us), []
     while len(events) < count:
-        lines = list(_order(rng, clock))
+        lines = list(_order(source))[: count - len(events)]
         events += lines
-        events += (_page(rng, clock) for _ in range(_about(rng, PAGES * len(lines))))
-        events += (_identify(rng, clock) for _ in range(_about(rng, IDENTIFIES * len(lines))))
-    return b"[" + b",".join(events[:count]) + b"]"
+        events += [_page(source) for _ in range(min(source.about(PAGES * len(lines)), count - len(events)))]
+        events += [_identify(source) for _ in range(min(source.about(IDENTIFIES * len(lines)), count - len(events)))]
+    return f"[{','.join(events)}]".encode()
 
 
 def batches(events: int, first: int = 0) -> list[bytes]:
@@ -161,66 +187,36 @@ def spread(events: int, start_us: int, days: float, first: int = 0) -> Iterator[
         yield at_us, batch(first + number, at_us=at_us, span_us=step)
 
 
-def _about(rng: random.Random, mean: float) -> int:
-    return int(mean + rng.random())
-
-
-def _id(rng: random.Random) -> bytes:
-    digits = b"%032x" % rng.getrandbits(128)
-    return b'"%s-%s-4%s-a%s-%s"' % (digits[:8], digits[8:12], digits[13:16], digits[17:20], digits[20:])
-
-
-def _order(rng: random.Random, clock: Clock) -> Iterator[bytes]:
+def _order(source: Source) -> Iterator[str]:
     orders, products = invoices()
-    order = orders[int(rng.random() * len(orders))]
-    invoice, at = rng.randrange(500_000, 10_000_000), clock.read()
-    who = b'"userId":"%s-%d"' % (order.customer.encode(), rng.randrange(CLONES))
+    order = source.choose(orders)
+    invoice, at = source.rng.randrange(500_000, 10_000_000), source.time()
+    who = f'"userId":"{order.customer}-{source.rng.randrange(CLONES)}"'
     if not order.customer:
-        who = b'"userId":null,"anonymousId":"invoice:%d"' % invoice
-    name = b"Order Cancelled" if order.cancels else b"Order Completed"
-    for quantity in order.quantities:
-        product = products[int(rng.random() * len(products))]
+        who = f'"userId":null,"anonymousId":"invoice:{invoice}"'
+    for quantity in order.quantities[:_MOST_LINES]:
+        product = source.choose(products)
         yield (
-            b'{"type":"track","event":"%s",%s,"messageId":%s,"timestamp":%s,"properties":{"invoice":"%d","sku":"%s",'
-            b'"description":%s,"quantity":%d,"unit_price":%s,"revenue":%.2f,"country":"%s"},"context":%s}'
-            % (
-                name,
-                who,
-                _id(rng),
-                at,
-                invoice,
-                product.sku.encode(),
-                _text(product.description),
-                quantity,
-                product.price.encode(),
-                quantity * float(product.price),
-                order.country.encode(),
-                _SERVER,
-            )
+            f'{{"type":"track","event":"{order.name}",{who},"messageId":"{source.id()}","timestamp":"{at}",'
+            f'"properties":{{"invoice":"{invoice}",{product.json},"quantity":{quantity},'
+            f'"revenue":{quantity * product.price:.2f},"country":"{order.country}"}},"context":{_SERVER}}}'
         )
 
 
-def _page(rng: random.Random, clock: Clock) -> bytes:
-    page, context = rng.choice(pages()), rng.choice(pages()).context
-    user, anonymous = rng.choice(people())
+def _page(source: Source) -> str:
+    page, context = source.choose(pages()), source.choose(pages()).context
+    user, anonymous = source.choose(people())
+    who = f'"{user}"' if page.known else "null"
     return (
-        b'{"type":"page","name":%s,"userId":%s,"anonymousId":%s,"messageId":%s,"timestamp":%s,"properties":%s,"context":%s}'
-        % (
-            page.name,
-            user if page.known else b"null",
-            anonymous,
-            _id(rng),
-            clock.read(),
-            page.properties,
-            context,
-        )
+        f'{{"type":"page","name":{page.name},"userId":{who},"anonymousId":"{anonymous}","messageId":"{source.id()}",'
+        f'"timestamp":"{source.time()}","properties":{page.properties},"context":{context}}}'
     )
 
 
-def _identify(rng: random.Random, clock: Clock) -> bytes:
-    user, anonymous = rng.choice(people())
+def _identify(source: Source) -> str:
+    user, anonymous = source.choose(people())
+    plan = "pro" if source.random() < _PRO else "free"
     return (
-        b'{"type":"identify","userId":%s,"anonymousId":%s,"messageId":%s,"timestamp":%s,"traits":{"plan":"%s"},'
-        b'"context":%s}'
-        % (user, anonymous, _id(rng), clock.read(), rng.choice((b"free", b"free", b"free", b"pro")), _SERVER)
+        f'{{"type":"identify","userId":"{user}","anonymousId":"{anonymous}","messageId":"{source.id()}",'
+        f'"timestamp":"{source.time()}","traits":{{"plan":"{plan}"}},"context":{_SERVER}}}'
     )

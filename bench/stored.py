@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from bench.lake import NAME, PROMOTE, clock_before, fill_days
+from bench.lake import BY_SIZE, NAME, PROMOTE, clock_before, fill_days
 from bench.measure import Contender, Failed, Figures, Results, take_turns
 from bench.peers import clickhouse, sqlite
 from lakebed import Analytics
@@ -75,7 +75,7 @@ def lakebed(_: Path, place: str, events: int) -> Iterator[Figures]:
 
 async def _fill(root: Path, events: int) -> Figures:
     clock = clock_before(DAYS)
-    async with Analytics(NAME, root=root, promote=PROMOTE, clock=clock) as analytics:
+    async with Analytics(NAME, root=root, promote=PROMOTE, clock=clock, **BY_SIZE) as analytics:
         await fill_days(analytics, clock, events, DAYS)
         await analytics.archive()
         await analytics.rollup()

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from bench import plain, sample
 from bench.goal import Goal
-from bench.lake import NAME, clock_before, fill_days, opened
+from bench.lake import BY_SIZE, NAME, clock_before, fill_days, opened
 from bench.measure import Contender, Figures
 from bench.row import Row
 from bench.run import Run
@@ -43,7 +43,7 @@ def week(turn: int, events: int) -> pa.Table:
 def lakebed(directory: Path, events: int) -> Iterator[Figures]:
     """`archive()`: seal, read the log, promote, sort, write a file a day, sync, commit, verify, prune."""
     clock = clock_before(BEFORE)
-    with opened(directory, clock=clock) as (loop, analytics):
+    with opened(directory, clock=clock, **BY_SIZE) as (loop, analytics):
         for turn in count():
             loop.run(fill_days(analytics, clock, events, DAYS, turn * events // sample.BATCH))
             start = time.perf_counter()
@@ -55,8 +55,8 @@ def lakebed(directory: Path, events: int) -> Iterator[Figures]:
 
 def floor(directory: Path, events: int) -> Iterator[Figures]:
     """One Parquet file of the same rows and columns, as they come, zstd."""
-    for turn in count():
-        table = with_promoted(week(turn, events), BUILT_IN, Engine(threads=1, memory_bytes=1 << 31))
+    table = with_promoted(week(0, events), BUILT_IN, Engine(threads=1, memory_bytes=1 << 31))
+    while True:
         start = time.perf_counter()
         pq.write_table(table, directory / "floor.parquet", compression="zstd")
         yield {"rate": events / (time.perf_counter() - start)}
@@ -70,12 +70,11 @@ def pyiceberg(directory: Path, events: int) -> Iterator[Figures]:
     places = {"uri": f"sqlite:///{directory}/catalog.db", "warehouse": f"file://{directory}/warehouse"}
     catalog = load_catalog("bench", type="sql", **places)
     catalog.create_namespace("bench")
-    for turn in count():
-        rows = week(turn, events)
-        if not turn:
-            table = catalog.create_table("bench.events", schema=rows.schema)
-            with table.update_spec() as spec:
-                spec.add_field("timestamp", DayTransform(), "day")
+    rows = week(0, events)
+    table = catalog.create_table("bench.events", schema=rows.schema)
+    with table.update_spec() as spec:
+        spec.add_field("timestamp", DayTransform(), "day")
+    while True:
         start = time.perf_counter()
         table.append(rows)
         yield {"rate": events / (time.perf_counter() - start)}

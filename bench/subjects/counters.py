@@ -28,7 +28,7 @@ TTL = 60
 def keys(calls: int) -> list[str]:
     """`active:` and who, as often as the people of the sample come."""
     people = sample.people()
-    return [f"active:{people[7 * number % len(people)][0].decode()}" for number in range(calls)]
+    return [f"active:{people[7 * number % len(people)][0]}" for number in range(calls)]
 
 
 def incr(_: Path, calls: int) -> Iterator[Figures]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from bench import sample
 from bench.goal import Goal
-from bench.lake import clock_before, fill_days, opened
+from bench.lake import BY_SIZE, clock_before, fill_days, opened
 from bench.measure import Contender, Figures
 from bench.row import Row
 from bench.run import Run
@@ -60,7 +60,7 @@ async def costs(analytics: Analytics, clock: ManualClock, number: int) -> Figure
 def days(directory: Path, events: int, days: int) -> Iterator[Figures]:
     """The same number of events over more days: more partitions and files, in one commit."""
     clock = clock_before(days)
-    with opened(directory, clock=clock) as (loop, analytics):
+    with opened(directory, clock=clock, **BY_SIZE) as (loop, analytics):
         loop.run(fill_days(analytics, clock, events, days))
         loop.run(analytics.archive())
         number = 1 << 30
@@ -72,7 +72,7 @@ def days(directory: Path, events: int, days: int) -> Iterator[Figures]:
 def snapshots(directory: Path, runs: int, most: int) -> Iterator[Figures]:
     """One commit after the other, of 100 events of the same day. Each size is measured when it is reached."""
     clock, found = clock_before(1), [Figures() for _ in range(runs)]
-    with opened(directory, clock=clock) as (loop, analytics):
+    with opened(directory, clock=clock, **BY_SIZE) as (loop, analytics):
         commits = 0
         for at in (at for at in SNAPSHOTS if at <= most):
             while commits < at:

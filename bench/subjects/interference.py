@@ -11,7 +11,7 @@ from typing import Any
 
 from bench import sample
 from bench.goal import Goal
-from bench.lake import clock_before, fill_days, opened, percentile
+from bench.lake import BY_SIZE, clock_before, fill_days, opened, percentile
 from bench.measure import Contender, Figures
 from bench.row import Row
 from bench.run import Run
@@ -41,7 +41,7 @@ async def beside(analytics: Analytics, work: Awaitable[Any]) -> list[float]:
 def lakebed(directory: Path, events: int) -> Iterator[Figures]:
     """Each turn brings a day of new events, for the rollup and the archive run to have work."""
     clock = clock_before(BEFORE)
-    with opened(directory, clock=clock, segment_age_s=1e9) as (loop, analytics):
+    with opened(directory, clock=clock, **BY_SIZE) as (loop, analytics):
         for turn in count():
             loop.run(fill_days(analytics, clock, events, DAYS, turn * events // sample.BATCH))
             heavy = HEAVY.format(times=8, first=analytics.stats().next_seq - events)
