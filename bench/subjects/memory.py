@@ -9,7 +9,7 @@ from bench import memory, sample
 from bench.goal import Goal
 from bench.lake import opened
 from bench.measure import Contender, Figures
-from bench.peers import duck, sqlite
+from bench.peers import duck
 from bench.row import Row
 from bench.run import Run
 
@@ -32,9 +32,9 @@ def lakebed(directory: Path, events: int) -> Iterator[Figures]:
     yield {"peak": memory.peak_bytes() / _MB, "before": before / _MB}
 
 
-def peer(directory: Path, events: int, who: str) -> Iterator[Figures]:
-    """The same into SQLite or DuckDB."""
-    table = duck.Table(directory / "t") if who == "duckdb" else sqlite.RawEvents(directory / "t")
+def duckdb(directory: Path, events: int) -> Iterator[Figures]:
+    """The same into DuckDB."""
+    table = duck.Table(directory / "events.duckdb")
     for number in range(events // sample.BATCH):
         table.take(sample.batch(number))
     yield {"peak": memory.peak_bytes() / _MB}
@@ -44,16 +44,8 @@ def rows(run: Run) -> list[Row]:
     """The peak, and what the process holds before its first event."""
     events = run.of(EVENTS)
     options = {"events": events}
-    contenders = [
-        Contender("lakebed", lakebed, options, fresh=True),
-        Contender("duckdb", peer, options | {"who": "duckdb"}, fresh=True),
-        Contender("sqlite", peer, options | {"who": "sqlite"}, fresh=True),
-    ]
-    done = run.turns(contenders)
-    peers = {
-        "DuckDB table, checkpointing off": done.get("duckdb", "peak"),
-        "SQLite, raw_events": done.get("sqlite", "peak"),
-    }
+    done = run.turns([Contender(one.__name__, one, options, fresh=True) for one in (lakebed, duckdb)])
+    peers = {"DuckDB table, checkpointing off": done.get("duckdb", "peak")}
     least = done.get("lakebed", "before")
     work = f"peak memory while taking {events:,} events"
     return [Row("memory", work, "MB", done.get("lakebed", "peak"), peers, least, "open, before its first event")]

@@ -20,7 +20,7 @@ _DESIGN = "10,000 objects in one process"
 ASLEEP = Goal("≤ 20 KB each", f"{_DESIGN}, asleep", most=20)
 WAKE = Goal("≤ 20 ms", f"{_DESIGN}, wake", most=20)
 GOALS: Sequence[Goal] = (ASLEEP, WAKE)
-OBJECTS, FIRST, WOKEN = 300, 30, 60
+OBJECTS, FIRST, WOKEN = 1_000, 30, 60
 _IDLE_S = 0.05
 
 
