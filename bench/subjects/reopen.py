@@ -12,6 +12,7 @@ from pathlib import Path
 import google_crc32c
 
 from bench.goal import Goal
+from bench.lake import NAME
 from bench.measure import Contender, Figures
 from bench.row import Row
 from bench.run import Run
@@ -33,17 +34,16 @@ def killed(directory: Path, who: str, events: int) -> Iterator[Figures]:
     """Filled and killed once; opened in a new process, and killed, in each turn."""
     _crash("fill", who, directory, events)
     while True:
-        yield {"ms": float(_crash("reopen", who, directory, events))}
+        found = {"ms": float(_crash("reopen", who, directory, events))}
+        yield found | ({"floor": _read(directory)} if who == "lakebed" else {})
 
 
-def floor(directory: Path, events: int) -> Iterator[Figures]:
-    """Read the same log and check its CRC."""
-    _crash("fill", "lakebed", directory, events)
-    while True:
-        start = time.perf_counter()
-        for file in directory.rglob("*.log"):
-            google_crc32c.value(file.read_bytes())
-        yield {"ms": (time.perf_counter() - start) * 1_000}
+def _read(directory: Path) -> float:
+    """Milliseconds to read the same log and check its CRC: what must be done before its end is known."""
+    start = time.perf_counter()
+    for file in (directory / NAME).rglob("*.log"):
+        google_crc32c.value(file.read_bytes())
+    return (time.perf_counter() - start) * 1_000
 
 
 def rows(run: Run) -> list[Row]:
@@ -57,4 +57,5 @@ def rows(run: Run) -> list[Row]:
         "DuckDB table, WAL not checkpointed": done.get("duckdb", "ms"),
     }
     work = f"reopen after SIGKILL, {events:,} events unsealed, first ack"
-    return [Row("reopen", work, "ms", done.get("lakebed", "ms"), peers, goals=GOALS)]
+    least = done.get("lakebed", "floor")
+    return [Row("reopen", work, "ms", done.get("lakebed", "ms"), peers, least, "read the log, check its CRC32C", GOALS)]
