@@ -7,6 +7,7 @@ from types import ModuleType
 
 NAMES = (
     "ingest",
+    "parts",
     "track",
     "counters",
     "rollups",

@@ -1,0 +1,71 @@
+"""Processor time of the parts of taking an event: where a profile of ingest begins."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench import plain, sample
+from bench.goal import Goal
+from bench.lake import PROMOTE
+from bench.measure import Contender, Figures
+from bench.row import Row
+from bench.run import Run
+from lakebed.decoding import decode_batch
+from lakebed.engine import Engine
+from lakebed.events import SCHEMA, to_record_batch
+from lakebed.promotions import as_promotions, with_promoted
+
+GOALS: Sequence[Goal] = ()
+EVENTS = 20_000
+
+
+def _us(work: Callable[[], Any], events: int) -> float:
+    start = time.process_time()
+    work()
+    return (time.process_time() - start) / events * 1e6
+
+
+def lakebed(_: Path, events: int) -> Iterator[Figures]:
+    """Decoding and admitting; the Arrow batch; the promoted columns of a segment that is sealed."""
+    bodies = sample.batches(events)
+    admitted = [decode_batch(body, sample.NOW_US) for body in bodies]
+    for event in (one for batch in admitted for one in batch):
+        event.message_id = event.message_id or ""
+    rows = plain.table(bodies).cast(SCHEMA)
+    engine, promotions = Engine(threads=1, memory_bytes=1 << 31), as_promotions(PROMOTE)
+    while True:
+        yield {
+            "decode": _us(lambda: [decode_batch(body, sample.NOW_US) for body in bodies], events),
+            "arrow": _us(lambda: [to_record_batch(batch, 0, 0) for batch in admitted], events),
+            "promote": _us(lambda: with_promoted(rows, promotions, engine), events),
+        }
+
+
+def floor(_: Path, events: int) -> Iterator[Figures]:
+    """The same, of the floor."""
+    bodies = sample.batches(events)
+    decoded = [plain.decode(body) for body in bodies]
+    while True:
+        yield {
+            "decode": _us(lambda: [plain.decode(body) for body in bodies], events),
+            "arrow": _us(lambda: [plain.arrow(batch, 0) for batch in decoded], events),
+        }
+
+
+def rows(run: Run) -> list[Row]:
+    """A row a part."""
+    options = {"events": run.of(EVENTS)}
+    done = run.turns([Contender("lakebed", lakebed, options), Contender("floor", floor, options)])
+
+    def part(work: str, figure: str, floor_is: str = "") -> Row:
+        least = done.get("floor", figure) if floor_is else None
+        return Row("parts", f"part: {work}", "µs/event", done.get("lakebed", figure), {}, least, floor_is)
+
+    return [
+        part("decode and admit a batch of 1,000", "decode", "decode into structs"),
+        part("build its Arrow batch", "arrow", "the same, times not read"),
+        part("compute ten promoted columns", "promote"),
+    ]
