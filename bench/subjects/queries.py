@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -9,16 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import duckdb as engine
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from bench import sample
 from bench.goal import FLOOR, Goal
 from bench.lake import clock_before, opened
-from bench.measure import Contender, Figures
+from bench.measure import Contender, Failed, Figures, Found, Results
 from bench.peers import clickhouse
-from bench.questions import QUESTIONS
+from bench.questions import QUESTIONS, Question
 from bench.row import Row
 from bench.run import Run
 from bench.stored import SORTED, Stored
+from lakebed import Result
 from lakebed.clock import from_us
 
 _NOW = "the same query now"
@@ -28,14 +33,23 @@ GOALS: Sequence[Goal] = (SQL, AS_OF)
 ASKED = 5  # times a turn, of which the median counts
 
 
-def asked(each: Callable[[], Any]) -> float:
-    """Milliseconds."""
-    found = []
+def asked(*each: Callable[[], Any]) -> list[float]:
+    """Milliseconds of each, asked in turn."""
+    found: list[list[float]] = [[] for _ in each]
     for _ in range(ASKED):
-        start = time.perf_counter()
-        each()
-        found.append((time.perf_counter() - start) * 1_000)
-    return statistics.median(found)
+        for times, one in zip(found, each, strict=True):
+            start = time.perf_counter()
+            one()
+            times.append((time.perf_counter() - start) * 1_000)
+    return [statistics.median(times) for times in found]
+
+
+def total(answer: pa.Table) -> float:
+    """What an answer comes to: equal answers have equal totals, in whatever order floats were added."""
+    numbers = [
+        column for column in answer.columns if pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
+    ]
+    return answer.num_rows + sum(float(pc.sum(column).as_py() or 0) for column in numbers)
 
 
 def lakebed(_: Path, place: str) -> Iterator[Figures]:
@@ -47,9 +61,34 @@ def lakebed(_: Path, place: str) -> Iterator[Figures]:
             found = {}
             for number, question in enumerate(QUESTIONS):
                 sql = question.sql.format(events="events")
-                found[f"now {number}"] = asked(lambda sql=sql: loop.run(analytics.query(sql)))
-                found[f"then {number}"] = asked(lambda sql=sql: loop.run(analytics.query(sql, as_of=as_of)))
+
+                def now(sql: str = sql) -> Result:
+                    return loop.run(analytics.query(sql))
+
+                def then(sql: str = sql) -> Result:
+                    return loop.run(analytics.query(sql, as_of=as_of))
+
+                found[f"now {number}"], found[f"then {number}"] = asked(now, then)
+                found[f"now {number} is"], found[f"then {number} is"] = total(now().arrow()), total(then().arrow())
             yield found
+
+
+def _answering(ask: Callable[[Question], pa.Table]) -> Iterator[Figures]:
+    while True:
+        found = {}
+        for number, question in enumerate(QUESTIONS):
+            (found[f"now {number}"],) = asked(lambda question=question: ask(question))
+            found[f"now {number} is"] = total(ask(question))
+        yield found
+
+
+def agreed(done: Results, name: str, figure: str) -> Found:
+    """A time, if the answer was the floor's: a wrong answer has no speed."""
+    found, ours = done.get(name, figure), done.get(name, f"{figure} is")
+    theirs = done.get("floor", f"now {figure.rsplit(maxsplit=1)[-1]} is")
+    if isinstance(ours, Failed) or isinstance(theirs, Failed) or math.isclose(ours.median, theirs.median, rel_tol=1e-6):
+        return found
+    return Failed(f"its answer comes to {ours.median}, the floor's to {theirs.median}")
 
 
 def duckdb(_: Path, place: str, source: str, threads: int) -> Iterator[Figures]:
@@ -61,30 +100,20 @@ def duckdb(_: Path, place: str, source: str, threads: int) -> Iterator[Figures]:
     if not source.endswith(".parquet"):
         connection.execute(f"ATTACH '{file}' AS kept (READ_ONLY)")
         events = "kept.events"
-    while True:
-        yield {
-            f"now {number}": asked(lambda sql=question.sql: connection.sql(sql.format(events=events)).to_arrow_table())
-            for number, question in enumerate(QUESTIONS)
-        }
+    yield from _answering(lambda question: connection.sql(question.sql.format(events=events)).to_arrow_table())
 
 
 def chdb(_: Path, place: str) -> Iterator[Figures]:
     """chDB on its own table, on all cores."""
     tree = clickhouse.MergeTree(Path(place) / "chdb", sync=False)
     try:
-        while True:
-            yield {
-                f"now {number}": asked(lambda question=question: tree.ask(question.in_clickhouse()))
-                for number, question in enumerate(QUESTIONS)
-            }
+        yield from _answering(lambda question: tree.ask(question.in_clickhouse()))
     finally:
         tree.close(keep=True)
 
 
 def contenders(stored: Stored) -> list[Contender]:
     """Lakebed leaves a core to tracking (query_threads=0), so the floor has one less than there are, too."""
-    import os  # noqa: PLC0415 - for this line
-
     cores = len(os.sched_getaffinity(0))
     place = {"place": str(stored.directory)}
     return [
@@ -100,10 +129,10 @@ def rows(run: Run) -> list[Row]:
     stored, found = run.stored, []
     done = run.turns(contenders(stored))
     for number, question in enumerate(QUESTIONS):
-        now = done.get("lakebed", f"now {number}")
+        now = agreed(done, "lakebed", f"now {number}")
         peers = {
-            "DuckDB table, all cores": done.get("duckdb", f"now {number}"),
-            "chDB MergeTree, all cores": stored.failures.get("chdb") or done.get("chdb", f"now {number}"),
+            "DuckDB table, all cores": agreed(done, "duckdb", f"now {number}"),
+            "chDB MergeTree, all cores": stored.failures.get("chdb") or agreed(done, "chdb", f"now {number}"),
         }
         work, least = f"SQL over {stored.events:,} archived: {question.name}", done.get("floor", f"now {number}")
         found += [
@@ -112,7 +141,7 @@ def rows(run: Run) -> list[Row]:
                 "queries",
                 f"… as_of: {question.name}",
                 "ms",
-                done.get("lakebed", f"then {number}"),
+                agreed(done, "lakebed", f"then {number}"),
                 {_NOW: now},
                 goals=[AS_OF],
             ),
