@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import zip_longest
 
 from bench.goal import FLOOR
 from bench.measure import Failed, Found, Samples
 from bench.row import Row
 
 HEAD = ("work", "Lakebed", "spread", "peers", "floor", "ratio", "goal", "met?")
+PLAIN_HEAD = ("work", "figure", "spread", "ratio", "goal", "met?")
 _MARK = {"met": "yes", "missed": "NO", "failed": "failed", "": ""}
 
 Cell = list[str]
@@ -33,12 +33,11 @@ def figure(found: Found, unit: str) -> str:
 def cells(row: Row) -> list[Cell]:
     """The cells of a row, each of one or more lines."""
     ours = row.lakebed
-    spread = [f"{number(ours.low)} to {number(ours.high)}"] if isinstance(ours, Samples) else []
     floor = [] if row.floor is None else [figure(row.floor, row.unit), *([f"({row.floor_is})"] if row.floor_is else [])]
     return [
         [row.work],
         [figure(ours, row.unit)],
-        spread,
+        [spread(ours)],
         [f"{name}: {figure(found, row.unit)}" for name, found in row.peers.items()],
         floor,
         ratios(row),
@@ -51,24 +50,40 @@ def ratios(row: Row) -> Cell:
     """Lakebed's figure divided by each of the others, floor first."""
     others = row.others()
     names = ([FLOOR] if FLOOR in others else []) + list(row.peers)
-    return [
-        f"{number(row.lakebed.over(others[name]))} x {name}"
-        for name in names
-        if isinstance(row.lakebed, Samples) and isinstance(others[name], Samples)
-    ]
+    return [f"{found} x {name}" for name in names if (found := ratio(row.lakebed, others[name]))]
+
+
+def ratio(ours: Found, other: Found) -> str:
+    """One figure divided by another; nothing where one of them is not there."""
+    return number(ours.over(other)) if isinstance(ours, Samples) and isinstance(other, Samples) else ""
+
+
+def spread(found: Found) -> str:
+    """The smallest and the largest."""
+    return f"{number(found.low)} to {number(found.high)}" if isinstance(found, Samples) else ""
 
 
 def plain(rows: Sequence[Row]) -> str:
-    """For a terminal: aligned columns."""
-    found = [cells(row) for row in rows]
-    widths = [max([len(HEAD[at]), *(len(line) for row in found for line in row[at])]) for at in range(len(HEAD))]
-    lines = [_line(HEAD, widths), _line(["─" * width for width in widths], widths)]
-    for row in found:
-        lines += [_line(texts, widths) for texts in zip_longest(*row, fillvalue="")]
-    return "\n".join(lines)
+    """For a terminal: Lakebed's line of a row, below it the floor's and the peers'."""
+    lines = [PLAIN_HEAD, *(line for row in rows for line in _lines(row))]
+    widths = [max(len(line[at]) for line in lines) for at in range(len(PLAIN_HEAD))]
+    lines.insert(1, tuple("─" * width for width in widths))
+    return "\n".join(_aligned(line, widths) for line in lines)
 
 
-def _line(texts: Sequence[str], widths: Sequence[int]) -> str:
+def _lines(row: Row) -> list[tuple[str, ...]]:
+    others = {f"  floor: {row.floor_is}": row.floor} if row.floor is not None else {}
+    others |= {f"  {name}": found for name, found in row.peers.items()}
+    found = [(row.work, figure(row.lakebed, row.unit), spread(row.lakebed), "")]
+    found += [(name, figure(one, row.unit), spread(one), ratio(row.lakebed, one)) for name, one in others.items()]
+    goals = [(goal.text, _MARK[row.verdict(goal)]) for goal in row.goals]
+    longest = max(len(found), len(goals))
+    found += [("", "", "", "")] * (longest - len(found))
+    goals += [("", "")] * (longest - len(goals))
+    return [(*line, *goal) for line, goal in zip(found, goals, strict=True)]
+
+
+def _aligned(texts: Sequence[str], widths: Sequence[int]) -> str:
     return "  ".join(f"{text:<{width}}" for text, width in zip(texts, widths, strict=True)).rstrip()
 
 

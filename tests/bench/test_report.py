@@ -52,10 +52,16 @@ def test_a_failure_is_shown_with_its_reason(rows):
     assert "failed: it broke" in table.plain(rows)
 
 
-def test_columns_of_the_plain_table_are_aligned(rows):
-    """Every line of the terminal's table has its second column at the same place."""
+def test_the_plain_table_has_a_line_for_everybody(rows):
+    """On a terminal: Lakebed, below it the floor and each peer, all columns aligned, no line too long to be read."""
     lines = table.plain(rows).splitlines()
-    assert lines[2].index("1,000 events/s") == lines[0].index("Lakebed") == lines[-1].index("failed: it broke")
+    assert [line.split("  ")[0] for line in lines[2:4]] == ["batch", ""]
+    assert lines[3].startswith("  floor: decode")
+    assert lines[4].startswith("  SQLite")
+    assert lines[5].startswith("  Redis")
+    assert lines[2].index("1,000 events/s") == lines[0].index("figure") == lines[4].index("100 events/s")
+    assert lines[3].index("0.500") == lines[0].index("ratio") == lines[4].index("10.0")
+    assert max(map(len, lines)) < 120
 
 
 def test_markdown_has_one_line_a_row(rows):
