@@ -7,7 +7,7 @@ taken apart, and each event checked by itself.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -300,20 +300,27 @@ def _objects_within(objects: Sequence[Sequence[Raw]], columns: Sequence[pa.Array
     # Brackets opened are a bound from above of the depth.
     if _TOO_DEEP in text.translate(_BRACKETS, _NOT_BRACKETS):
         return False
-    return not _may_overflow(text) or all(
-        _numbers_exist(raw) for raws in objects for raw in raws if _may_overflow(bytes(raw))
-    )
+    return _numbers_exist(text)
 
 
-def _may_overflow(text: bytes) -> bool:
-    """Whether something in it looks like a number that is too large for a float; ids may look so too."""
+def _numbers_exist(text: bytes) -> bool:
+    """Whether each number in these JSON texts, `_BETWEEN` each other, can be read. Ids look like large ones too."""
     digits = text.translate(_DIGITS)
-    return _LARGE in digits or _LONG in digits
+    return all(_reads(one) for like in (_LARGE, _LONG) for one in _texts_with(like, digits, text))
 
 
-def _numbers_exist(raw: Raw) -> bool:
+def _texts_with(like: bytes, digits: bytes, text: bytes) -> Iterator[bytes]:
+    at = digits.find(like)
+    while at != -1:
+        start, end = text.rfind(_BETWEEN, 0, at) + 1, text.find(_BETWEEN, at)
+        end = len(text) if end == -1 else end
+        yield text[start:end]
+        at = digits.find(like, end)
+
+
+def _reads(text: bytes) -> bool:
     try:
-        _any.decode(raw)
+        _any.decode(text)
     except (msgspec.DecodeError, RecursionError):
         return False
     return True

@@ -41,18 +41,14 @@ class Live:
         names, people = _counted(block.names), _counted(block.people)
         self._totals.update(names)
         self._count_recent(names, len(block), 0.0)
-        incr = self._counters.incr
-        for name, count in names.items():
-            incr(f"events:{name}", count)
+        self._counters.incr_each("events:", names, None)
         self._counters.incr_each("active:", people, self._active_ttl_s)
 
     def _count_recent(self, names: Mapping[str, int], total: int, age: float) -> None:
-        incr = self._counters.incr
         for prefix, all_key, ttl in (("events_1m:", ALL_1M, _MINUTE), ("events_1h:", ALL_1H, _HOUR)):
             if age < ttl:
-                incr(all_key, total, ttl, age=age)
-                for name, count in names.items():
-                    incr(prefix + name, count, ttl, age=age)
+                self._counters.incr(all_key, total, ttl, age=age)
+                self._counters.incr_each(prefix, names, ttl, age=age)
 
     def totals(self) -> dict[str, int]:
         """Events ever stored by name, to be kept with the seq they go up to."""
@@ -61,8 +57,7 @@ class Live:
     def restore(self, totals: Mapping[str, int], replayed: Replay, now_us: int) -> None:
         """Bring the counters to where a replayed log leaves them."""
         self._totals = Counter(totals) + Counter(replayed.names)
-        for name, count in self._totals.items():
-            self._counters.incr(f"events:{name}", count)
+        self._counters.incr_each("events:", self._totals, None)
         for received, found in replayed.recent.items():
             names = {name: count for name, count in found.items() if name is not None}
             self._count_recent(names, sum(found.values()), max(0.0, (now_us - received) / _US))

@@ -115,7 +115,7 @@ class Counters:
             return counter.add(amount, end, now, ttl) if end > now else counter.value(now)
         return self._create(key, amount, end, now)
 
-    def incr_each(self, prefix: str, amounts: Mapping[str, int], ttl: float, *, age: float = 0.0) -> None:
+    def incr_each(self, prefix: str, amounts: Mapping[str, int], ttl: float | None, *, age: float = 0.0) -> None:
         """`incr` each `prefix` + key by its amount, all at one moment, at a third of the price.
 
         Not promised: any check. Keys, amounts, ttl and age must be what `incr` takes.
@@ -123,7 +123,7 @@ class Counters:
         now = self._monotonic()
         if self._queue[0][0] <= now:
             self._sweep(now, _STEPS * len(amounts))
-        end = now - age + ttl
+        end = NEVER if ttl is None else now - age + ttl
         if end <= now:
             return
         known = self._counters.get
