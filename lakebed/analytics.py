@@ -52,7 +52,8 @@ class Analytics(DurableObject):
 
     async def _open(self) -> None:
         self._tiers = Tiers()
-        await assemble(self._tiers, self, self._promote, self._rollups)
+        with self._unavailable():
+            await assemble(self._tiers, self, self._promote, self._rollups)
 
     async def _close(self) -> None:
         if self._tiers is not None:

@@ -6,14 +6,14 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import msgspec
 import pyarrow as pa
 
+from lakebed.block import Block
 from lakebed.engine import Engine
 from lakebed.errors import LogBehind
 from lakebed.intake import Intake
 from lakebed.live import RECENT_S, Live, replay
-from lakebed.maintenance import ARCHIVED, TOTALS, Maintenance
+from lakebed.maintenance import ARCHIVED, TOTALS, Maintenance, Totals
 from lakebed.objects import DurableObject
 from lakebed.promotions import BUILT_IN, Promotion, as_promotions
 from lakebed.query.history import History
@@ -100,8 +100,8 @@ async def assemble(tiers: Tiers, owner: DurableObject, promote: Mapping[str, typ
     tiers.counters = Counters(owner.clock, settings.counters_max_keys)
     tiers.live = Live(tiers.counters, settings.active_ttl_s)
 
-    def on_commit(events: Sequence[Any], received_at: int) -> None:
-        tiers.live.feed(events, received_at)
+    def on_commit(block: Block, received_at: int) -> None:
+        tiers.live.feed(block, received_at)
         tiers.maintenance.relieve()
 
     async def keep_settled(as_of_us: int) -> None:
@@ -116,7 +116,7 @@ async def assemble(tiers: Tiers, owner: DurableObject, promote: Mapping[str, typ
         promotions=promotions,
         engine=tiers.engine,
         on_commit=on_commit,
-        settled_us=await tiers.storage.get(_SETTLED, 0),
+        settled_us=await tiers.storage.get(_SETTLED, 0, int),
         keep_settled=keep_settled,
     )
     await tiers.pipeline.open()
@@ -172,7 +172,7 @@ async def assemble(tiers: Tiers, owner: DurableObject, promote: Mapping[str, typ
 
 async def _promotions(storage: Storage, promote: Mapping[str, type]) -> tuple[Promotion, ...]:
     """What was ever promoted in this object, and what is new. A column stays a column."""
-    known = msgspec.convert(await storage.get(_PROMOTIONS, []), list[Promotion])
+    known: list[Promotion] = await storage.get(_PROMOTIONS, [], list[Promotion])
     promotions = as_promotions(promote, known or BUILT_IN)
     if list(promotions) != known:
         await storage.put(_PROMOTIONS, promotions)
@@ -184,7 +184,7 @@ async def _watermark(tiers: Tiers, settings: Settings) -> int:
 
     An external catalog may always have one: it is asked by an object whose log is empty, since that may have been lost.
     """
-    known: int = await tiers.storage.get(ARCHIVED, 0)
+    known: int = await tiers.storage.get(ARCHIVED, 0, int)
     if known or (settings.catalog and tiers.pipeline.next_seq):
         return known
     return await tiers.archive.watermark() if tiers.archive.exists() else 0
@@ -194,7 +194,7 @@ async def _check_not_behind(tiers: Tiers, directory: Any, watermark: int) -> Non
     end = tiers.pipeline.next_seq
     marks = await tiers.storage.checkpoints()
     marks["the archive"] = watermark
-    marks["totals"] = (await tiers.storage.get(TOTALS, {"seq": 0}))["seq"]
+    marks["totals"] = (await tiers.storage.get(TOTALS, Totals(), Totals)).seq
     for consumer, seq in marks.items():
         if seq > end:
             raise LogBehind(
@@ -206,15 +206,15 @@ async def _check_not_behind(tiers: Tiers, directory: Any, watermark: int) -> Non
 
 
 async def _restore_counters(tiers: Tiers, owner: DurableObject) -> None:
-    kept = await tiers.storage.get(TOTALS, {"seq": 0, "names": {}})
+    kept = await tiers.storage.get(TOTALS, Totals(), Totals)
     now = owner.clock.now_us()
     recent, active_since = now - int(RECENT_S * _US), now - int(owner.settings.active_ttl_s * _US)
-    names = Counter(kept["names"])
+    names = Counter(kept.names)
     with tiers.pipeline.view() as view:
-        if kept["seq"] < view.start_seq:  # storage.db was lost: the archive has what the log let go of
-            async for table in tiers.history.read(kept["seq"], view.start_seq):
+        if kept.seq < view.start_seq:  # storage.db was lost: the archive has what the log let go of
+            async for table in tiers.history.read(kept.seq, view.start_seq):
                 names.update(name for name in table["event"].to_pylist() if name is not None)
-        found = await tiers.history.in_thread(lambda: replay(view, kept["seq"], recent, active_since))
+        found = await tiers.history.in_thread(lambda: replay(view, kept.seq, recent, active_since))
     tiers.live.restore(names, found, now)
 
 

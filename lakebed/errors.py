@@ -27,6 +27,7 @@ __all__ = [
     "NotReachable",
     "ObjectClosed",
     "ObjectLocked",
+    "ObjectUnavailable",
     "PromotionConflict",
     "QueryError",
     "QueryRefused",
@@ -127,12 +128,16 @@ class ObjectLocked(LakebedError):
     """When the object's directory is open in another process. `pid` is its owner."""
 
 
+class ObjectUnavailable(LakebedError, OSError):
+    """When an object's directory cannot be made, locked or read: a read-only file system, no rights, no descriptors."""
+
+
 class DiskFull(LakebedError, OSError):
     """When free space is under the headroom. Tracking is refused; reads, recovery and checkpoints still work."""
 
 
 class LogUnavailable(LakebedError, OSError):
-    """When bytes could not be written or fsynced. The events of this call were not acknowledged; retrying is safe."""
+    """When bytes could not be written, fsynced or read. Events of this call were not acknowledged; retrying is safe."""
 
 
 class Backpressure(LakebedError):

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Awaitable, Callable, Generator, Iterable
 from typing import Any, Generic, TypeVar
 
+from lakebed.admission import admit
 from lakebed.clock import Clock
-from lakebed.decoding import Rejected, decode_batch, decode_mappings
+from lakebed.decoding import Batch, decode_batch, decode_mappings
 from lakebed.errors import InvalidEvent
-from lakebed.events import Event, Receipt, admit
+from lakebed.events import Event, Receipt
 from lakebed.tiers.pipeline import Pipeline
 
 __all__ = ["Ack", "Intake"]
 
 _T = TypeVar("_T")
 _log = logging.getLogger("lakebed")
-_CHUNK = 5_000  # events that a batch hands to the log at once: bounds a frame, and lets other calls in between
 _KEPT_FAILURES = 100
 
 
@@ -104,23 +105,15 @@ class Intake:
         if isinstance(items, str):
             items = items.encode("utf-8", "surrogatepass")
         if isinstance(items, (bytes, bytearray, memoryview)):
-            found = decode_batch(bytes(items), now, source=source)
+            batch = decode_batch(bytes(items), now, source=source)
         else:
-            found = decode_mappings(items, now, source=source)
-        good = [item for item in found if isinstance(item, Event)]
-        self.submitted += len(found)
-        self.rejected += len(found) - len(good)
-        chunks = [self._pipeline.append(good[start : start + _CHUNK]) for start in range(0, len(good), _CHUNK)]
-        joined = chunks[0] if len(chunks) == 1 else asyncio.gather(*chunks)
-
-        def in_order(done: Any) -> list[Receipt]:
-            stored = iter(done if len(chunks) == 1 else [receipt for part in done for receipt in part])
-            return [
-                Receipt(None, item.message_id, "rejected", item.reason) if isinstance(item, Rejected) else next(stored)
-                for item in found
-            ]
-
-        return Ack(joined, in_order, self._unheard)
+            batch = Batch.of(decode_mappings(items, now, source=source))
+        self.submitted += len(batch)
+        self.rejected += len(batch.rejected)
+        stored = [self._pipeline.append(block) for block in batch.blocks]
+        if len(stored) == 1 and not batch.rejected:
+            return Ack(stored[0], list, self._unheard)
+        return Ack(asyncio.gather(*stored), lambda done: _in_order(done, batch), self._unheard)
 
     def _unheard(self, error: BaseException) -> None:
         """Somebody's fire-and-forget failed: the app hears of it, and `check` shows it."""
@@ -132,3 +125,9 @@ class Intake:
 
 def _first(receipts: list[Receipt]) -> Receipt:
     return receipts[0]
+
+
+def _in_order(done: list[list[Receipt]], batch: Batch) -> list[Receipt]:
+    stored = itertools.chain.from_iterable(done)
+    refused = {at: Receipt(None, one.message_id, "rejected", one.reason) for at, one in batch.rejected.items()}
+    return [refused.get(at) or next(stored) for at in range(len(batch))]

@@ -21,12 +21,19 @@ from lakebed.tiers.archive import Archive
 from lakebed.tiers.pipeline import Pipeline
 from lakebed.tiers.storage import Storage
 
-__all__ = ["ARCHIVED", "TOTALS", "Archived", "Maintenance", "RolledUp"]
+__all__ = ["ARCHIVED", "TOTALS", "Archived", "Maintenance", "RolledUp", "Totals"]
 
 TOTALS = "totals"  # keys of Storage's meta: lifetime totals with the seq they go up to …
 ARCHIVED = "archived"  # … and a watermark that the archive is known to have reached
 _US = 1_000_000
 _RELIEF_PAUSE_S = 60.0
+
+
+class Totals(msgspec.Struct, frozen=True):
+    """Events ever stored by name, of those before `seq`."""
+
+    seq: int = 0
+    names: dict[str, int] = {}
 
 
 class RolledUp(msgspec.Struct, frozen=True):
@@ -110,9 +117,9 @@ class Maintenance:
 
     async def save_totals(self) -> None:
         """Keep the lifetime totals, so that a later opening need not read the log from its beginning."""
-        kept = {"seq": self._pipeline.next_seq, "names": self._live.totals()}
+        kept = Totals(self._pipeline.next_seq, self._live.totals())
         await self._durable_end()
-        if kept != await self._storage.get(TOTALS):
+        if kept != await self._storage.get(TOTALS, Totals(), Totals):
             await self._storage.put(TOTALS, kept)
 
     async def archive(self, older_than: timedelta | datetime | float | None) -> Archived:
@@ -169,9 +176,9 @@ class Maintenance:
 
     async def prune(self) -> int:
         """Delete log files that every consumer's durable checkpoint has passed and whose retention is over."""
-        totals = await self._storage.get(TOTALS, {"seq": 0})
+        totals = await self._storage.get(TOTALS, Totals(), Totals)
         # `watermark` is set after the archive verified its commit, so nothing goes that is not in it.
-        passed = min(totals["seq"], self.watermark, await self._rollups.checkpoint(), self._passed_by_counters())
+        passed = min(totals.seq, self.watermark, await self._rollups.checkpoint(), self._passed_by_counters())
         return await self._pipeline.prune(passed)
 
     def _passed_by_counters(self) -> int:

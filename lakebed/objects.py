@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import asyncio
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from lakebed.clock import Clock, SystemClock
 from lakebed.disk import Disk
-from lakebed.errors import ObjectClosed
+from lakebed.errors import LakebedError, ObjectClosed, ObjectUnavailable
 from lakebed.kinds import KINDS
 from lakebed.nameplate import Nameplate, directory_of
 from lakebed.namespace import Namespace
@@ -95,6 +96,7 @@ class DurableObject:
 
         Raises:
             ObjectLocked: the directory is open elsewhere; `pid` is its owner.
+            ObjectUnavailable: the system refused something; its OSError is the cause.
             FormatTooNew: a newer Lakebed wrote the directory. It was not touched.
             WrongObject: the directory holds an object of an unrelated class.
         """
@@ -160,16 +162,30 @@ class DurableObject:
         """Close whatever is open, also after an `_open` that failed anywhere."""
 
     async def _begin(self) -> None:
-        Nameplate.read(self.directory)  # a newer format is refused before anything is touched
-        self.directory.mkdir(parents=True, exist_ok=True)
-        self._ownership.take(self.clock.now_us())
+        with self._unavailable():
+            Nameplate.read(self.directory)  # a newer format is refused before anything is touched
+            self.directory.mkdir(parents=True, exist_ok=True)
+            self._ownership.take(self.clock.now_us())
         try:
-            await self._hang_nameplate(Nameplate.read(self.directory))
+            with self._unavailable():
+                await self._hang_nameplate(Nameplate.read(self.directory))
             await self._open()
         except BaseException as error:
             await to_the_end(self._abandon(error))
             raise
         self._opened = True
+
+    @contextmanager
+    def _unavailable(self) -> Iterator[None]:
+        """Gives what the system refuses while opening its type. For our own files, not for all that a subclass does."""
+        try:
+            yield
+        except LakebedError:
+            raise
+        except OSError as error:
+            hint = "Mend what the system complains of, then open it again: no event was lost by this"
+            message = f"{self.directory} cannot be opened: {error}"
+            raise ObjectUnavailable(message, hint=hint, path=self.directory) from error
 
     async def _abandon(self, cause: BaseException) -> None:
         try:

@@ -5,10 +5,12 @@ import contextlib
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lakebed.admission import admit
+from lakebed.block import Block
 from lakebed.clock import ManualClock
 from lakebed.disk import Disk
 from lakebed.engine import Engine
-from lakebed.events import BASE_COLUMNS, Event, admit, to_record_batch
+from lakebed.events import BASE_COLUMNS, Event
 from lakebed.promotions import BUILT_IN
 from lakebed.settings import Settings
 from lakebed.tiers.pipeline import Pipeline
@@ -27,6 +29,11 @@ def event(message_id=None, *, now=NOW, **fields):
 
 def events(*message_ids, **fields):
     return [event(message_id, **fields) for message_id in message_ids]
+
+
+def batch_of(made, seq, received):
+    """The rows of admitted events, as a commit makes them."""
+    return Block.of(made).to_record_batch([one.message_id for one in made], seq, received)
 
 
 def make(directory, *, clock=None, disk=None, promotions=BUILT_IN, on_commit=None, engine=ENGINE, **settings):
@@ -93,7 +100,7 @@ def write_segment(directory, groups, *, first_seq=0, disk=None):
     segment = Segment.create(disk or Disk(), directory, first_seq, NOW - 1)
     ends, markers, seq = [segment.offset], [marker(segment.path)], first_seq
     for i, group in enumerate(groups):
-        segment.append(to_record_batch(events(*group), seq, NOW + i), seq, NOW + i)
+        segment.append(batch_of(events(*group), seq, NOW + i), seq, NOW + i)
         segment.sync()
         seq += len(group)
         ends.append(segment.offset)

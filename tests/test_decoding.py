@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from logs import NOW
 
-from lakebed.decoding import Rejected, decode_batch, decode_mappings, from_call
+from lakebed.admission import admit
+from lakebed.decoding import Rejected, decode_items, decode_mappings, from_call
 from lakebed.errors import InvalidEvent
-from lakebed.events import Event, admit
+from lakebed.events import Event
 
 GOOD = b'{"event":"good","messageId":"g"}'
 # A capture of what Segment's own libraries sent to a local server.
@@ -75,7 +76,7 @@ def test_a_bad_item_spoils_no_other(name, place):
     items.insert(place, bad)
     forms = [*bodies(items), *(lines(items) if bad[:1] != b"[" else ())]
     for body in forms:
-        found = summary(decode_batch(body, NOW))
+        found = summary(decode_items(body, NOW))
         assert len(found) == 3
         assert reason in found.pop(place)
         assert found == ["good", "good"]
@@ -85,14 +86,14 @@ def test_a_bad_item_spoils_no_other(name, place):
 def test_a_bad_single_object_gets_its_reason(name):
     """One object, on one line, is one item, however bad."""
     body, reason = BAD[name]
-    (found,) = decode_batch(body, NOW)
+    (found,) = decode_items(body, NOW)
     assert reason in found.reason
 
 
 @pytest.mark.parametrize("body", [*bodies([GOOD] * 3), *lines([GOOD] * 3)])
 def test_every_form_gives_the_same_events(body):
     """Array, envelope, NDJSON: with white space or without, the same three events in order."""
-    assert summary(decode_batch(body, NOW)) == ["good"] * 3
+    assert summary(decode_items(body, NOW)) == ["good"] * 3
 
 
 @pytest.mark.parametrize(
@@ -107,13 +108,13 @@ def test_every_form_gives_the_same_events(body):
 )
 def test_a_single_object_is_one_event(body):
     """One object, on one line or several, also with a property named batch."""
-    assert summary(decode_batch(body, NOW)) == ["good"]
+    assert summary(decode_items(body, NOW)) == ["good"]
 
 
 @pytest.mark.parametrize("body", [b"[]", b" [ ] ", b'{"batch":[]}'])
 def test_no_items_are_no_items(body):
     """An empty batch is an empty answer."""
-    assert decode_batch(body, NOW) == []
+    assert decode_items(body, NOW) == []
 
 
 @pytest.mark.parametrize(
@@ -143,7 +144,7 @@ def test_no_items_are_no_items(body):
 def test_a_body_that_is_no_batch_is_refused_as_a_whole(body):
     """A body whose items cannot be told apart is refused at once, with InvalidEvent; nothing of it is taken."""
     try:
-        found = decode_batch(body, NOW)
+        found = decode_items(body, NOW)
     except InvalidEvent as error:
         assert "Nothing was stored" in str(error)  # noqa: PT017 - some are told apart, and rejected one by one
     else:
@@ -163,7 +164,7 @@ def test_the_envelope_speaks_for_items_that_do_not():
             {"event": "d", "context": None},
         ],
     }
-    a, b, c, d = decode_batch(json.dumps(envelope).encode(), NOW)
+    a, b, c, d = decode_items(json.dumps(envelope).encode(), NOW)
     assert (a.timestamp, b.timestamp) == (NOW - 10_000_000, NOW - 1_000_000)
     assert msgspec.json.decode(a.context) == msgspec.json.decode(d.context) == envelope["context"]
     assert msgspec.json.decode(c.context) == {"ip": "1.1.1.1", "library": {"name": "own"}, "page": 1}
@@ -172,7 +173,7 @@ def test_the_envelope_speaks_for_items_that_do_not():
 @pytest.mark.parametrize("context", [b"null", b"{}"])
 def test_an_empty_context_of_the_batch_changes_nothing(context):
     """A batch may say null or nothing for its context."""
-    (found,) = decode_batch(b'{"batch":[{"event":"e","context":{"a":1}}],"context":' + context + b"}", NOW)
+    (found,) = decode_items(b'{"batch":[{"event":"e","context":{"a":1}}],"context":' + context + b"}", NOW)
     assert bytes(found.context) == b'{"a":1}'
 
 
@@ -189,7 +190,7 @@ def test_an_empty_context_of_the_batch_changes_nothing(context):
 )
 def test_a_bad_context_of_the_batch_is_each_items_reason(context, reason):
     """What is said once for all, and cannot be read, refuses each item with that reason and its message id."""
-    found = decode_batch(b'{"batch":[' + GOOD + b"," + GOOD + b'],"context":' + context + b"}", NOW)
+    found = decode_items(b'{"batch":[' + GOOD + b"," + GOOD + b'],"context":' + context + b"}", NOW)
     assert [(one.message_id, one.reason.startswith(reason)) for one in found] == [("g", True)] * 2
 
 
@@ -199,20 +200,20 @@ def test_a_bad_context_of_the_batch_is_each_items_reason(context, reason):
 def test_an_envelope_that_cannot_be_read_is_refused(rest):
     """When the envelope itself does not decode nothing of it is taken, and the reason says so."""
     with pytest.raises(InvalidEvent, match="what the batch says of all its events cannot be read"):
-        decode_batch(b'{"batch":[' + GOOD + b"]," + rest + b"}", NOW)
+        decode_items(b'{"batch":[' + GOOD + b"]," + rest + b"}", NOW)
 
 
 def test_a_merged_context_has_the_events_limit():
     """The size and the depth of an event count with what the batch's context added."""
     half = b'{"a":"' + b"x" * 20_000 + b'"}'
     body = b'{"batch":[{"event":"e","context":%s}],"context":%s}' % (half.replace(b"a", b"b", 1), half)
-    assert "the limit is 32768" in decode_batch(body, NOW)[0].reason
+    assert "the limit is 32768" in decode_items(body, NOW)[0].reason
 
 
 def test_numbers_keep_their_digits():
     """Integers beyond 64 bits and floats are stored as they were sent; a merged context keeps their values."""
     text = b'{"big":1180591620717411303424,"float":0.1,"e":1e308,"minus":-0.0}'
-    (plain,) = decode_batch(b'{"event":"e","properties":%s}' % text, NOW)
+    (plain,) = decode_items(b'{"event":"e","properties":%s}' % text, NOW)
     assert bytes(plain.properties) == text
     (mapped,) = decode_mappings([{"event": "e", "properties": {"big": 2**70}}], NOW)
     assert bytes(mapped.properties) == b'{"big":1180591620717411303424}'
@@ -221,25 +222,25 @@ def test_numbers_keep_their_digits():
 def test_of_duplicate_keys_the_last_one_counts():
     """JSON leaves duplicate keys open: of an event's fields the last counts; properties are kept as they were sent."""
     body = b'{"event":"a","event":"b","properties":{"x":1},"properties":{"x":2,"x":3}}'
-    (found,) = decode_batch(body, NOW)
+    (found,) = decode_items(body, NOW)
     assert (found.event, bytes(found.properties)) == ("b", b'{"x":2,"x":3}')
 
 
 def test_fields_of_other_collectors_pass_by():
     """Unknown fields are ignored: integrations, version, writeKey, channel and what else libraries send."""
     body = b'{"event":"good","integrations":{"All":true},"version":2,"_metadata":{"x":[1]},"channel":"server"}'
-    assert summary(decode_batch(body, NOW)) == ["good"]
+    assert summary(decode_items(body, NOW)) == ["good"]
 
 
 def test_the_source_is_the_callers_unless_the_event_says_it():
     """`source` fills the column for items that do not say it."""
-    found = decode_batch(b'[{"event":"a"},{"event":"b","source":"own"}]', NOW, source="http")
+    found = decode_items(b'[{"event":"a"},{"event":"b","source":"own"}]', NOW, source="http")
     assert [one.source for one in found] == ["http", "own"]
 
 
 def test_rejected_items_keep_their_message_id():
     """Where the id can be read the rejection carries it, so that the sender knows which one it was."""
-    found = decode_batch(b'[{"event":"","messageId":"a"},{"event":7,"messageId":"b"},{"messageId":5},7]', NOW)
+    found = decode_items(b'[{"event":"","messageId":"a"},{"event":7,"messageId":"b"},{"messageId":5},7]', NOW)
     assert [one.message_id for one in found] == ["a", "b", None, None]
 
 
@@ -264,7 +265,7 @@ def test_a_python_call_becomes_the_event_that_its_json_would_be():
         admit(made, NOW)
         body = b'{"event":"e","userId":5,"messageId":"m","timestamp":"2025-01-01","properties":{"a":1},"context":%s}'
         body %= b'{"ip":"x"}'
-        (sent,) = decode_batch(body, NOW, source="python")
+        (sent,) = decode_items(body, NOW, source="python")
         assert msgspec.json.encode(made) == msgspec.json.encode(sent)
     traits = from_call("identify", {"a": 1}, user_id="u")
     admit(traits, NOW)
@@ -324,7 +325,7 @@ def test_what_segments_libraries_send_is_taken(capture):
     sent = json.loads(capture["body"])
     items = sent.get("batch", [sent])
     received = 1_795_319_700_000_000  # a little after the recording
-    found = decode_batch(capture["body"].encode(), received, source="http")
+    found = decode_items(capture["body"].encode(), received, source="http")
     assert [one for one in found if isinstance(one, Rejected)] == []
     assert len(found) == len(items)
     for event, item in zip(found, items, strict=True):
@@ -351,7 +352,7 @@ def test_what_segments_libraries_send_is_taken(capture):
 def test_a_string_without_an_end_costs_no_more_than_its_length(body):
     """A hostile body is refused in time proportional to its size: these took hours when each quote was tried anew."""
     with pytest.raises(InvalidEvent, match="cut short or not balanced"):
-        decode_batch(body, NOW)
+        decode_items(body, NOW)
 
 
 ITEMS = st.lists(st.sampled_from(["good", *BAD]), max_size=12)
@@ -365,7 +366,7 @@ def test_any_mix_is_answered_item_by_item(names, form):
     if form >= 5 and (len(raw) < 2 or not all(one[:1] == b"{" for one in raw)):
         form = 0
     body = [*bodies(raw), *lines(raw)][form]
-    found = decode_batch(body, NOW)
+    found = decode_items(body, NOW)
     assert len(found) == len(names)
     for name, one in zip(names, found, strict=True):
         assert isinstance(one, Event) if name == "good" else BAD[name][1] in one.reason
@@ -377,7 +378,7 @@ def test_any_bytes_are_answered_or_refused(body):
     """Whatever is sent: events, rejections with a reason, or InvalidEvent; never another exception."""
     data = body if isinstance(body, bytes) else body.encode("utf-8", "surrogatepass")
     try:
-        found = decode_batch(data, NOW)
+        found = decode_items(data, NOW)
     except InvalidEvent:
         return
     assert all(isinstance(one, Event) or one.reason for one in found)
@@ -391,7 +392,7 @@ def test_a_damaged_batch_gives_no_event_that_was_not_sent(changes):
     for start, length, new in changes:
         body = body[:start] + new + body[start + length :]
     try:
-        found = decode_batch(body, NOW)
+        found = decode_items(body, NOW)
     except InvalidEvent:
         return
     for one in found:

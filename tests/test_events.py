@@ -6,16 +6,18 @@ import pyarrow as pa
 import pytest
 from logs import NOW
 
+from lakebed.admission import admit
+from lakebed.block import Block
 from lakebed.clock import to_us
-from lakebed.decoding import Rejected, decode_batch, decode_mappings
+from lakebed.decoding import Rejected, decode_items, decode_mappings
 from lakebed.errors import InvalidEvent
-from lakebed.events import SCHEMA, Event, admit, encode_object, to_record_batch
+from lakebed.events import SCHEMA, Event, encode_object
 
 DAY = 86_400_000_000
 
 
 def by_json(item):
-    return decode_batch(msgspec.json.encode([item]), NOW)[0]
+    return decode_items(msgspec.json.encode([item]), NOW)[0]
 
 
 def by_mapping(item):
@@ -273,7 +275,8 @@ def test_the_arrow_form_has_every_field():
         "context": {"b": "ü"},
         "messageId": "m",
     }
-    rows = to_record_batch([by_json(full), by_json({"type": "page", "messageId": "n"})], 41, NOW).to_pylist()
+    made = [by_json(full), by_json({"type": "page", "messageId": "n"})]
+    rows = Block.of(made).to_record_batch([one.message_id for one in made], 41, NOW).to_pylist()
     now = datetime(2026, 1, 1, tzinfo=UTC)
     assert rows == [
         {

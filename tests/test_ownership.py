@@ -73,6 +73,21 @@ async def test_a_lock_file_of_a_dead_process_is_no_obstacle(tmp_path):
         assert int((tmp_path / "tom" / "lock").read_text().split()[0]) == os.getpid()
 
 
+async def test_l1_10_a_deleted_lock_file_makes_no_second_writer(tmp_path):
+    """Operators delete lock files: the directory stays its owner's, between processes and within one."""
+    async with Box("tom", root=tmp_path) as box:
+        (tmp_path / "tom" / "lock").unlink()
+        with pytest.raises(ObjectLocked, match="'tom' is open in another process"):
+            await Box("tom", root=tmp_path).open()
+        with subprocess.Popen(
+            [sys.executable, "-c", _HOLDS, str(tmp_path)], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        ) as second:
+            assert "ObjectLocked" in second.communicate()[1]
+        assert await box.add(1) == 1
+    async with Box("tom", root=tmp_path):
+        pass
+
+
 async def test_the_lock_is_not_inherited(tmp_path):
     """A program started meanwhile does not keep the directory locked, nor does a forked child."""
     box = await Box("tom", root=tmp_path).open()

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from logs import ENGINE
 
-from lakebed.decoding import decode_batch
+from lakebed.decoding import decode_items
 from lakebed.errors import PromotionConflict
 from lakebed.events import BASE_COLUMNS, Event
 from lakebed.promotions import BUILT_IN, Promotion, as_promotions, property_sql, quoted, with_promoted
@@ -133,7 +133,7 @@ def test_what_is_admitted_can_be_promoted(documents):
     """No event that was let in can make sealing fail: DuckDB reads every JSON object that Lakebed admits."""
     objects = ["{" + ",".join(f'"{key}": {value}' for key, value in one.items()) + "}" for one in documents]
     body = "[" + ",".join('{"event":"e","properties":' + one + "}" for one in objects) + "]"
-    admitted = [one for one in decode_batch(body.encode("utf-8", "surrogatepass"), 0) if isinstance(one, Event)]
+    admitted = [one for one in decode_items(body.encode("utf-8", "surrogatepass"), 0) if isinstance(one, Event)]
     table = promoted([bytes(one.properties).decode() for one in admitted], **KINDS)
     assert table.num_rows == len(admitted)
     for one, row in zip(admitted, table.to_pylist(), strict=True):

@@ -47,6 +47,7 @@ _ANSWERS: dict[type[Exception], _Answer] = {
         503, "LOG_UNAVAILABLE", "It was not acknowledged; send it again with the same messageId", 5
     ),
     errors.ObjectLocked: _Answer(503, "OBJECT_LOCKED", "The object is open in another process", 5),
+    errors.ObjectUnavailable: _Answer(503, "OBJECT_UNAVAILABLE", "The object cannot be opened now", 5),
     errors.ObjectClosed: _Answer(503, "OBJECT_CLOSED", "The object is not open", 5),
     errors.StorageUnavailable: _Answer(503, "STORAGE_UNAVAILABLE", "The rollups cannot be read or written now", 5),
     errors.ArchiveUnavailable: _Answer(503, "ARCHIVE_UNAVAILABLE", "The archive does not answer", 30),

@@ -14,13 +14,14 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequenc
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from functools import partial
+from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import pyarrow as pa
 
 from lakebed.engine import Engine
-from lakebed.errors import ArchiveConflict
+from lakebed.errors import ArchiveConflict, ArchiveUnavailable
 from lakebed.events import SCHEMA
 from lakebed.promotions import Promotion, quoted, with_promoted
 from lakebed.query.bounds import UNBOUNDED, Bounds
@@ -55,6 +56,7 @@ class History:
         self._archive = archive
         self._engine = engine
         self._executor: ThreadPoolExecutor | None = None
+        self._parts: tuple[tuple[DataFile, ...], int, tuple[Part, ...]] = ((), 0, ())  # the newest of archive_parts
         self._positions: dict[int, int] = {}  # as_of_us -> N: settled instants never change
 
     def cut(self, *, as_of_us: int | None = None, snapshot: int | str | None = None) -> Cut:
@@ -92,6 +94,7 @@ class History:
                 raise ValueError(f"the log ends at {log.end_seq}, events up to {end} were asked for")
             if start < min(log.start_seq, end):
                 async with self._archive.pin() as archived:
+                    _check_gap(log, archived, min(log.start_seq, end) - 1)
                     async for table in self._read_archive(archived, start, min(log.start_seq, end), rows):
                         yield table
             for file in log.files:
@@ -123,7 +126,7 @@ class History:
 
     async def _read_archive(self, view: ArchiveView, start: int, end: int, rows: int) -> AsyncIterator[pa.Table]:
         """Archive files are sorted by time: windows of seq keep the sort within bounded memory."""
-        parts = tuple(_archive_parts(view.files, view.watermark))
+        parts = self.archive_parts(view.files, view.watermark)
         whole = sum(file.rows for file in view.files) == view.watermark  # else some were erased, nobody knows which
         for first in range(start, end, rows):
             last = min(first + rows, end)
@@ -138,7 +141,7 @@ class History:
         relation = Relation(parts, schema.empty_table(), self.promotions)
         names = ", ".join(map(quoted, columns_of(self.promotions)))
         sql = f"SELECT {names} FROM ({relation.sql()}) WHERE seq >= {first} AND seq < {last} ORDER BY seq"
-        return self._engine.arrow(sql).cast(schema)
+        return self._read(sql).cast(schema)
 
     def _read_file(self, file: LogFile) -> pa.Table:
         return self._promoted(read_sealed(file.path))
@@ -147,17 +150,26 @@ class History:
         schema = schema_of(self.promotions)
         return with_promoted(table, self.promotions, self._engine).select(schema.names).cast(schema)
 
-    async def position(self, as_of_us: int, log: LogView, archived: ArchiveView | None) -> int:
+    def archive_parts(self, files: tuple[DataFile, ...], end: int) -> tuple[Part, ...]:
+        """The parts of the archive's `files` with `seq < end`. Questions between two archive runs share them."""
+        known_files, known_end, parts = self._parts
+        if known_files is not files or known_end != end:
+            parts = tuple(_archive_parts(files, end))
+            self._parts = files, end, parts
+        return parts
+
+    async def position(self, as_of_us: int, log: LogView, archived: ArchiveView) -> int:
         """N of `as_of_us` within what is pinned: bounds that are known first, then one column of the files in doubt."""
         known = self._positions.get(as_of_us)
         if known is None:
             known = await self._find_position(as_of_us, log, archived)
+            _check_gap(log, archived, known)
             if len(self._positions) >= _REMEMBERED:
                 self._positions.pop(next(iter(self._positions)))
             self._positions[as_of_us] = known
         return known
 
-    async def _find_position(self, as_of_us: int, log: LogView, archived: ArchiveView | None) -> int:
+    async def _find_position(self, as_of_us: int, log: LogView, archived: ArchiveView) -> int:
         received = log.tail.column("received_at")
         if len(received) and _us(received, 0) <= as_of_us:
             return log.end_seq - len(received) + _count_until(received, as_of_us)
@@ -165,8 +177,9 @@ class History:
             if file.first_received <= as_of_us:
                 if file.last_received <= as_of_us:
                     return file.end_seq
-                return await self._last_seq([str(file.path)], as_of_us) + 1
-        files = [file for file in archived.files if file.min_received <= as_of_us] if archived is not None else []
+                received = await self.in_thread(partial(_received, file.path))
+                return file.first_seq + _count_until(received, as_of_us)
+        files = [file for file in archived.files if file.min_received <= as_of_us]
         sure = max((file.last_seq + 1 for file in files if file.max_received <= as_of_us), default=0)
         doubtful = [file.path for file in files if file.max_received > as_of_us and file.last_seq >= sure]
         return max(sure, await self._last_seq(doubtful, as_of_us) + 1) if doubtful else sure
@@ -175,8 +188,19 @@ class History:
         sql = (
             f"SELECT coalesce(max(seq), -1) AS seq FROM {read_parquet(paths)} WHERE received_at <= make_timestamptz(?)"
         )
-        table = await self.in_thread(lambda: self._engine.arrow(sql, [as_of_us]))
+        table = await self.in_thread(lambda: self._read(sql, [as_of_us]))
         return int(table.column("seq")[0].as_py())
+
+    def _read(self, sql: str, parameters: list[Any] | None = None) -> pa.Table:
+        import duckdb  # noqa: PLC0415 - see engine.py
+
+        try:
+            return self._engine.arrow(sql, parameters)
+        except duckdb.Error as error:
+            raise ArchiveUnavailable(
+                f"archived events cannot be read: {str(error).partition(chr(10))[0]}",
+                hint="Run check(); restore missing or damaged files from a backup",
+            ) from error
 
     async def in_thread(self, work: Callable[[], _T]) -> _T:
         """Run blocking `work` beside the loop."""
@@ -236,7 +260,7 @@ class Cut:
     async def _pin_snapshot(self, stack: AsyncExitStack, snapshot: int | str) -> None:
         archived = await stack.enter_async_context(self._archive.pin(snapshot))
         self.watermark = self.end_seq = archived.watermark
-        self._parts = tuple(_archive_parts(archived.files, self.end_seq))
+        self._parts = self._history.archive_parts(archived.files, self.end_seq)
 
     async def _pin_now(self, stack: AsyncExitStack) -> None:
         if self.as_of_us is not None:
@@ -247,8 +271,9 @@ class Cut:
         self.end_seq = max(log.end_seq, archived.watermark)
         if self.as_of_us is not None:
             self.end_seq = await self._history.position(self.as_of_us, log, archived)
+        _check_gap(log, archived, self.end_seq)
         self._parts = (
-            *_archive_parts(archived.files, min(self.end_seq, self.watermark)),
+            *self._history.archive_parts(archived.files, min(self.end_seq, self.watermark)),
             *_log_parts(log.files, self.watermark, self.end_seq),
         )
         tail_start = log.end_seq - log.tail.num_rows
@@ -260,9 +285,11 @@ class Cut:
 
         It may be used while the cut is open.
         """
+        if UNBOUNDED in bounds:
+            return Relation(self._parts, self._tail, self._history.promotions)
         parts = tuple(part for part in self._parts if _overlap(bounds, part.min_timestamp, part.max_timestamp))
         tail = self._tail
-        if tail.num_rows and UNBOUNDED not in bounds:
+        if tail.num_rows:
             import pyarrow.compute as pc  # noqa: PLC0415 - a quarter of what pyarrow costs to import
 
             extremes = pc.min_max(tail.column("timestamp").cast(pa.int64())).as_py()
@@ -274,6 +301,21 @@ def _overlap(bounds: Sequence[Bounds], low_us: int, high_us: int) -> bool:
     return any(one.overlaps(low_us, high_us) for one in bounds)
 
 
+def _check_gap(log: LogView, archived: ArchiveView, end: int) -> None:
+    """Refuse an answer up to `end` where events are missing between archive and log.
+
+    They can be when the archive was lost, or restored from an older backup than the log. Where it ends itself nobody
+    knows what came next.
+    """
+    if archived.watermark < log.start_seq and end >= archived.watermark:
+        raise ArchiveConflict(
+            f"events {archived.watermark} to {log.start_seq} are in neither log nor archive",
+            hint="The archive is older than the log: restore it from the backup that belongs to this log",
+            start=archived.watermark,
+            end=log.start_seq,
+        )
+
+
 def _archive_parts(files: Iterable[DataFile], end: int) -> Iterator[Part]:
     for file in files:
         if file.first_seq < end:
@@ -282,6 +324,7 @@ def _archive_parts(files: Iterable[DataFile], end: int) -> Iterator[Part]:
                 path=file.path,
                 first_seq=file.first_seq,
                 end_seq=file.last_seq + 1,
+                rows=file.rows,
                 low_seq=0,
                 high_seq=end,
                 min_timestamp=file.min_timestamp,
@@ -298,12 +341,17 @@ def _log_parts(files: Iterable[LogFile], start: int, end: int) -> Iterator[Part]
                 path=str(file.path),
                 first_seq=file.first_seq,
                 end_seq=file.end_seq,
+                rows=file.end_seq - file.first_seq,
                 low_seq=start,
                 high_seq=end,
                 min_timestamp=file.min_timestamp,
                 max_timestamp=file.max_timestamp,
                 columns=file.columns,
             )
+
+
+def _received(path: Path) -> pa.ChunkedArray:
+    return read_sealed(path, ["received_at"]).column("received_at")
 
 
 def _us(received: pa.ChunkedArray, at: int) -> int:

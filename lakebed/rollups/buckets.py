@@ -24,6 +24,8 @@ _HOUR = 3600 * 1_000_000
 _DAY = 24 * _HOUR
 _QUARTER = _HOUR // 4
 _MICROSECOND = EPOCH.resolution
+_YEAR_1 = to_us(datetime.min.replace(tzinfo=UTC))  # its first and the last day that Python has
+_YEAR_9999 = to_us(datetime(9999, 12, 31, tzinfo=UTC))
 # Python's dates end here; a bit inside of it, so that a local time has a date too. Beyond, the nearest offset holds.
 _FIRST = to_us(datetime(1, 1, 3, tzinfo=UTC))
 _LAST = to_us(datetime(9999, 12, 29, tzinfo=UTC))
@@ -34,7 +36,8 @@ def bucket_starts(times: Times, grain: str, timezone: str) -> Times:
 
     An hour begins at a full local hour, or where the clocks were changed within one; the hour that is repeated in
     autumn is two buckets. A day or month begins at its local midnight, the first of two; where midnight is skipped, at
-    the moment to which the old offset would put it.
+    the moment to which the old offset would put it. What a zone puts outside of the years 1 to 9999 counts in their
+    first or last bucket: one whose time or date nobody can show would spoil every answer.
     """
     if timezone == "UTC":
         return _floor(times, grain)
@@ -42,8 +45,8 @@ def bucket_starts(times: Times, grain: str, timezone: str) -> Times:
     offsets = _offsets(times, zone)
     labels = _floor(times + offsets, grain)
     if grain == "hour":
-        return _clipped(labels - offsets, offsets, times, zone)
-    return _mapped(labels, lambda label: _midnight(label, zone))
+        return _clipped(labels - offsets, offsets, times, zone).clip(_YEAR_1)
+    return _mapped(labels.clip(_YEAR_1, _YEAR_9999), lambda label: _midnight(label, zone))
 
 
 def bucket_dates(starts: Times, grain: str, timezone: str) -> NDArray[np.int32]:

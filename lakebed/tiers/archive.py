@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -28,6 +29,16 @@ if TYPE_CHECKING:
 __all__ = ["Archive", "ArchiveView", "Compaction", "DataFile", "Erasure", "Expiry", "Garbage", "Snapshot"]
 
 _T = TypeVar("_T")
+
+
+class _Look:
+    """One look at the catalog. Its own pin is held until the last of those who share it has one."""
+
+    held: asyncio.Future[tuple[int, State]]
+
+    def __init__(self) -> None:
+        self.begun = False  # set on the archive's thread, before it asks: who reads False is answered by what it finds
+        self.waiters = 0
 
 
 class Archive:
@@ -66,6 +77,7 @@ class Archive:
         self._pins = Pins()
         self._thread: ThreadPoolExecutor | None = None
         self._warehouse: Warehouse | None = None  # belongs to the thread
+        self._looks: dict[int | str | None, _Look] = {}
         self._closed = False
 
     def exists(self) -> bool:
@@ -98,20 +110,32 @@ class Archive:
         return ArchiveView(self._pins, acquire)
 
     async def _pinned(self, snapshot: int | str | None) -> tuple[int, State]:
-        """Find a state and pin it in one job, so that no garbage collection comes between."""
+        """Find a state and pin it in one job, so that no garbage collection comes between.
 
-        def job(warehouse: Warehouse) -> tuple[int, State]:
-            held = self._pins.hold(warehouse.state(snapshot))
-            if snapshot is None and not self._settings.catalog:
-                self._pins.newest = held[1]
-            return held
-
-        future = self._submit(job)
+        All who ask before the job begins share it: a catalog that is slow to answer is not asked once for each of them.
+        """
+        look = self._looks.get(snapshot)
+        if look is None or look.begun:
+            look = _Look()
+            look.held = self._submit(partial(self._look, look, snapshot))
+            self._looks[snapshot] = look
+        look.waiters += 1
         try:
-            return await asyncio.shield(future)
-        except asyncio.CancelledError:
-            future.add_done_callback(self._let_go)
-            raise
+            _, state = await asyncio.shield(look.held)
+            return self._pins.hold(state)
+        finally:
+            look.waiters -= 1
+            if not look.waiters:
+                if self._looks.get(snapshot) is look:
+                    del self._looks[snapshot]
+                look.held.add_done_callback(self._let_go)
+
+    def _look(self, look: _Look, snapshot: int | str | None, warehouse: Warehouse) -> tuple[int, State]:
+        look.begun = True
+        held = self._pins.hold(warehouse.state(snapshot))
+        if snapshot is None and not self._settings.catalog:
+            self._pins.newest = held[1]
+        return held
 
     def _let_go(self, future: asyncio.Future[tuple[int, State]]) -> None:
         if not future.cancelled() and future.exception() is None:

@@ -8,13 +8,15 @@ import itertools
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import pyarrow as pa
 
+from lakebed.block import Block
 from lakebed.disk import Disk
 from lakebed.errors import DiskFull, LogUnavailable
-from lakebed.events import Event, Receipt, to_record_batch
+from lakebed.events import Event, Receipt
 from lakebed.settings import Settings
 from lakebed.tiers.dedupe import Dedupe, SealedIds
 from lakebed.tiers.recovery import Recovered, recover
@@ -27,10 +29,10 @@ _US = 1_000_000
 
 
 class Outcome(msgspec.Struct):
-    """What a commit did."""
+    """What a commit did. `fresh` are the events that the log did not have yet, `batch` is what it stored of them."""
 
     receipts: list[Receipt]
-    fresh: list[Event]
+    fresh: Block | None
     batch: pa.RecordBatch | None
     segment: int  # first seq of the log file that took the batch
 
@@ -45,6 +47,7 @@ class Committer:
         self._segment: Segment | None = None
         self._segment_received = 0  # received_at of its first event
         self._next_seq = 0
+        self._doubtful: set[int] = set()  # first seqs of segments that hold acknowledged events and may not be durable
         self._dedupe = Dedupe(int(settings.dedupe_window_s * _US), settings.dedupe_max_ids)
         token = os.urandom(8).hex()
         self._ids = (f"{token}-{i}" for i in itertools.count())  # for events that have none; never given twice
@@ -61,25 +64,30 @@ class Committer:
         for file in found.files:
             if file.last_received >= since:
                 self._dedupe.seal(file.first_seq, SealedIds.load(file.path, file.last_received))
+        for closed in found.unsealed[:-1]:
+            self._doubt(closed.first_seq)
         for unsealed in found.unsealed:
             self._segment_received = unsealed.frames[0].received_at if unsealed.frames else 0
             for frame in unsealed.frames:
-                seqs = range(frame.first_seq, frame.first_seq + frame.count)
-                ids = zip(frame.batch.column("message_id").to_pylist(), seqs, strict=True)
-                self._dedupe.add(unsealed.first_seq, ids, frame.first_seq, frame.received_at)
+                ids = frame.batch.column("message_id")
+                self._dedupe.restore(unsealed.first_seq, ids, frame.first_seq, frame.received_at)
         return found
 
-    def commit(self, events: Sequence[Event], received: int, full: bool) -> Outcome:
+    def commit(self, group: Sequence[Sequence[Event] | Block], received: int, full: bool) -> Outcome:
         """Make a group durable, leaving out what the log already has. `full` asks for a new segment.
 
         Raises:
             DiskFull, LogUnavailable: nothing of the group was acknowledged; the next one begins a new segment.
         """
-        receipts, fresh = self._deduplicated(events, received)
-        if not fresh:
-            return Outcome(receipts, fresh, None, 0)
+        if not group:
+            return Outcome([], None, None, 0)
+        block = Block.joined(group)
+        receipts, rows, ids = self._deduplicated(block.message_ids, received)
+        if not ids:
+            return Outcome(receipts, None, None, 0)
         self._check_headroom()
-        batch = to_record_batch(fresh, self._next_seq, received)
+        fresh = block if len(ids) == len(block) else block.take(rows)
+        batch = fresh.to_record_batch(ids, self._next_seq, received)
         try:
             if full or self._is_full(received):
                 self._close_segment()
@@ -90,9 +98,9 @@ class Committer:
         except OSError as error:
             self._abandon_segment()
             raise _unavailable(error, self._directory) from error
-        ids = ((event.message_id or "", seq) for seq, event in enumerate(fresh, self._next_seq))
-        self._dedupe.add(segment.first_seq, ids, self._next_seq, received)
-        self._next_seq += len(fresh)
+        end = self._next_seq + len(ids)
+        self._dedupe.add(segment.first_seq, zip(ids, range(self._next_seq, end), strict=True), self._next_seq, received)
+        self._next_seq = end
         return Outcome(receipts, fresh, batch, segment.first_seq)
 
     def end_segment(self, old_at: int | None = None) -> int:
@@ -110,14 +118,15 @@ class Committer:
             raise _unavailable(error, self._directory) from error
         return self._next_seq
 
-    def sync(self) -> None:
-        """Make the open segment durable. Raises LogUnavailable."""
+    def sync(self) -> bool:
+        """Make the open segment durable. False when others hold events of which nobody knows. Raises LogUnavailable."""
         if self._segment is not None:
             try:
                 self._segment.sync()
             except OSError as error:
                 self._abandon_segment()
                 raise _unavailable(error, self._directory) from error
+        return not self._doubtful
 
     def forget(self, files: Sequence[LogFile], last_received: int) -> None:
         """Make sure that some file says where the log goes on, then let go of what `files` were needed for."""
@@ -130,6 +139,7 @@ class Committer:
     def sealed(self, segment: int, ids: SealedIds) -> None:
         """The segment that starts at seq `segment` is sealed."""
         self._dedupe.seal(segment, ids)
+        self._doubtful.discard(segment)
 
     def close(self) -> None:
         """Make the marker durable: from now on every bad byte is known to be rot, not a torn tail."""
@@ -143,25 +153,32 @@ class Committer:
             finally:
                 segment.close()
 
-    def _deduplicated(self, events: Sequence[Event], received: int) -> tuple[list[Receipt], list[Event]]:
-        given = [event.message_id for event in events if event.message_id is not None]
+    def _deduplicated(
+        self, message_ids: Sequence[str | None], received: int
+    ) -> tuple[list[Receipt], Sequence[int], Sequence[str]]:
+        """A receipt for each, the positions of those that are new, and their ids: given ones and ours."""
+        count = len(message_ids)
+        given = [message_id for message_id in message_ids if message_id is not None]
         known = self._dedupe.find(given, received) if given else {}
+        if not known and len(set(given)) == count:
+            return self._stored(given), range(count), given
         receipts: list[Receipt] = []
-        fresh: list[Event] = []
-        seq = self._next_seq
-        for event in events:
-            message_id = event.message_id
-            if message_id is None:
-                message_id = event.message_id = next(self._ids)
-            elif (first := known.get(message_id)) is not None:
-                receipts.append(Receipt(first, message_id, "duplicate"))
-                continue
-            else:
-                known[message_id] = seq
-            receipts.append(Receipt(seq, message_id, "stored"))
-            fresh.append(event)
-            seq += 1
-        return receipts, fresh
+        rows: list[int] = []
+        ids: list[str] = []
+        for row, message_id in enumerate(message_ids):
+            seq = self._next_seq + len(ids)
+            one = next(self._ids) if message_id is None else message_id
+            first = known.setdefault(one, seq)
+            if first == seq:
+                rows.append(row)
+                ids.append(one)
+            receipts.append(Receipt(first, one, "stored" if first == seq else "duplicate"))
+        return receipts, rows, ids
+
+    def _stored(self, ids: Sequence[str]) -> list[Receipt]:
+        seqs = range(self._next_seq, self._next_seq + len(ids))
+        stored: Literal["stored"] = "stored"
+        return [Receipt(seq, message_id, stored) for seq, message_id in zip(seqs, ids, strict=True)]
 
     def _check_headroom(self) -> None:
         try:
@@ -204,8 +221,17 @@ class Committer:
         """
         segment, self._segment = self._segment, None
         if segment is not None:
+            self._doubt(segment.first_seq)
             with contextlib.suppress(OSError):  # the failure that matters is on its way to the caller
                 segment.close()
+
+    def _doubt(self, segment: int) -> None:
+        """With durability "os" events were acknowledged that no sync has made durable, and none ever will in this file.
+
+        A sync that succeeds after one that failed says nothing.
+        """
+        if self._settings.durability == "os" and segment < self._next_seq:
+            self._doubtful.add(segment)
 
 
 def _unavailable(error: OSError, path: Path) -> DiskFull | LogUnavailable:

@@ -6,21 +6,17 @@ import fnmatch
 import heapq
 import math
 import re
-from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from numbers import Integral, Real
 
 import msgspec
 from sortedcontainers import SortedList
 
 from lakebed.clock import Clock
+from lakebed.tiers.counter import FEW, NEVER, Counter, Number
 
 __all__ = ["CounterStatistics", "Counters"]
 
-Number = int | float
-
-_NEVER = math.inf
-_EXACT = 1024  # increments at distinct moments that a key holds before close ones are merged
 _MOST = 1 << 63
 _STEPS = 2  # expired keys that one write removes: as many leave as can come, and no write is slow
 _UNINDEXED = 1024  # keys that may wait for their place in the sorted index: bounds what one call has to do
@@ -42,74 +38,6 @@ class CounterStatistics(msgspec.Struct, frozen=True):
     max_keys: int
     evicted: int
     queued: int
-
-
-class _Counter(msgspec.Struct, gc=False):
-    """One key: its live increments, by when they end. gc=False: a million of these must not slow the collector.
-
-    While `slots` is None there is one slot: it ends at `last` and holds `total`. Most keys never need more.
-    """
-
-    total: Number
-    last: float  # when the last increment ends: the key's death
-    born: int
-    # end, amount, end, amount …, ends ascending, _NEVER for what does not expire. One flat list: the collector follows
-    # lists, so a second one a key, or a tuple a slot, would show in the speed of incr.
-    slots: list[Number] | None = None
-
-    def add(self, amount: Number, end: float, now: float, ttl: float | None) -> Number:
-        """Count one more increment; the new value. The counter must be alive at `now`."""
-        if self.slots is None:
-            if end == self.last:
-                self.total += amount
-                return self.total
-            self.slots = [self.last, self.total]
-        elif self.slots[0] <= now:
-            self._forget(self.slots, now)
-        self.total += amount
-        if ttl is not None and len(self.slots) >= 2 * _EXACT:
-            _place(self.slots, amount, _on_grid(end, ttl))
-        else:
-            _place(self.slots, amount, end)
-        if end > self.last:  # noqa: PLR1730 - max() would be a quarter of this method's time
-            self.last = end
-        return self.total
-
-    def value(self, now: float) -> Number:
-        """The sum of what is alive at `now`. The counter must be alive itself."""
-        if self.slots is not None and self.slots[0] <= now:
-            self._forget(self.slots, now)
-        return self.total
-
-    def _forget(self, slots: list[Number], now: float) -> None:
-        """Drop the increments that have ended."""
-        gone = 2
-        while gone < len(slots) and slots[gone] <= now:
-            gone += 2
-        ended = sum(slots[1:gone:2])
-        del slots[:gone]
-        # Subtracting floats would leave the rounding of 1e16 + 1 behind after the 1e16 has gone.
-        self.total = sum(slots[1::2]) if isinstance(self.total, float) else self.total - ended
-
-
-def _place(slots: list[Number], amount: Number, end: float) -> None:
-    """Add an increment to the slot that ends when it does, or make one."""
-    if end > slots[-2]:
-        slots += (end, amount)
-        return
-    at = len(slots) - 2
-    if end < slots[at]:
-        at = 2 * bisect_left(range(len(slots) // 2), end, key=lambda slot: slots[2 * slot])
-    if slots[at] == end:
-        slots[at + 1] += amount
-    else:
-        slots[at:at] = (end, amount)
-
-
-def _on_grid(end: float, ttl: float) -> float:
-    """`end`, put off by less than ttl / _EXACT. The grid is a power of two: those of different ttls share slots."""
-    grid = math.ldexp(0.5, math.frexp(ttl / _EXACT)[1])
-    return math.ceil(end / grid) * grid
 
 
 class Counters:
@@ -148,10 +76,10 @@ class Counters:
 
     def clear(self) -> None:
         """Forget all keys. `evicted` stays."""
-        self._counters: dict[str, _Counter] = {}
+        self._counters: dict[str, Counter] = {}
         # One entry a live key: (not later than its death, birth, key). It is put right when it comes to the front, so
         # an increment on a live key does not touch it. The sentinel spares a test for emptiness in every increment.
-        self._queue: list[tuple[float, float, str]] = [(_NEVER, _NEVER, "")]
+        self._queue: list[tuple[float, float, str]] = [(NEVER, NEVER, "")]
         # The keys in order, as of the last glob or the last _UNINDEXED changes; these two make up for the difference.
         self._index = SortedList()
         self._added: set[str] = set()
@@ -177,8 +105,8 @@ class Counters:
         if self._queue[0][0] <= now:
             self._sweep(now, _STEPS)
         if ttl is None:
-            end = _NEVER
-        elif 0 < ttl < _NEVER:
+            end = NEVER
+        elif 0 < ttl < NEVER:
             end = (now - _age(key, age) if age else now) + ttl
         else:
             raise ValueError(f"counter {key!r}: ttl is {ttl}; give finite seconds above 0, or None for ever")
@@ -186,6 +114,31 @@ class Counters:
         if counter is not None and counter.last > now:
             return counter.add(amount, end, now, ttl) if end > now else counter.value(now)
         return self._create(key, amount, end, now)
+
+    def incr_each(self, prefix: str, amounts: Mapping[str, int], ttl: float, *, age: float = 0.0) -> None:
+        """`incr` each `prefix` + key by its amount, all at one moment, at a third of the price.
+
+        Not promised: any check. Keys, amounts, ttl and age must be what `incr` takes.
+        """
+        now = self._monotonic()
+        if self._queue[0][0] <= now:
+            self._sweep(now, _STEPS * len(amounts))
+        end = now - age + ttl
+        if end <= now:
+            return
+        known = self._counters.get
+        for name, amount in amounts.items():
+            key = prefix + name
+            counter = known(key)
+            if counter is None or counter.last <= now:
+                self._create(key, amount, end, now)
+            elif (slots := counter.slots) is not None and slots[-2] < end and slots[0] > now and len(slots) < FEW:
+                # What `add` does in nearly every case: one more slot at the end. A call would double the price.
+                slots += (end, amount)
+                counter.total += amount
+                counter.last = end
+            else:
+                counter.add(amount, end, now, ttl)
 
     def get(self, key: str) -> Number:
         """The sum of the live increments of `key`; 0 when there are none."""
@@ -197,7 +150,7 @@ class Counters:
         """Seconds until the last increment of `key` expires; None when it never does, or when there is no such key."""
         now = self._now()
         counter = self._counters.get(key)
-        return counter.last - now if counter is not None and now < counter.last < _NEVER else None
+        return counter.last - now if counter is not None and now < counter.last < NEVER else None
 
     def count(self, glob: str) -> int:
         """How many keys alive match `glob` (`*`, `?`, `[a-z]`, `[!a-z]`; case matters).
@@ -271,7 +224,7 @@ class Counters:
         elif len(self._counters) >= self._max_keys:
             self._make_room(now)
         self._born += 1
-        self._counters[key] = _Counter(amount, end, self._born)
+        self._counters[key] = Counter(amount, end, self._born)
         heapq.heappush(self._queue, (end, self._born, key))
         if key in self._removed:
             self._removed.remove(key)
@@ -331,7 +284,7 @@ class Counters:
 
     def _requeue(self) -> None:
         self._queue = [(counter.last, counter.born, key) for key, counter in self._counters.items()]
-        self._queue.append((_NEVER, _NEVER, ""))
+        self._queue.append((NEVER, NEVER, ""))
         heapq.heapify(self._queue)
 
     # Globs.
@@ -386,6 +339,6 @@ def _amount(key: str, amount: object) -> Number:
 
 
 def _age(key: str, age: float) -> float:
-    if 0 <= age < _NEVER:
+    if 0 <= age < NEVER:
         return age
     raise ValueError(f"counter {key!r}: age is {age}; give finite seconds, 0 or more")

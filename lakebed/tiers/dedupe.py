@@ -10,11 +10,13 @@ from __future__ import annotations
 import itertools
 import zlib
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
 
 import google_crc32c
 import msgspec
+import pyarrow as pa
 from pyroaring import BitMap
 
 from lakebed.tiers.sealing import read_sealed
@@ -23,12 +25,11 @@ __all__ = ["SLICE", "Dedupe", "SealedIds"]
 
 _FORMAT = 1
 SLICE = 4096  # ids that are handled in one go
+_PIECE = 32_768  # ids that one commit brings into a dict after opening: some 10 ms
 _SUFFIX = ".ids"
 
 
-def _hashes(message_id: str) -> tuple[int, int]:
-    data = message_id.encode()
-    return google_crc32c.value(data), zlib.crc32(data)
+_low, _high = google_crc32c.value, zlib.crc32  # of an id's UTF-8: 32 bits each, independent of each other
 
 
 class _Sidecar(msgspec.Struct, array_like=True):
@@ -52,11 +53,11 @@ class SealedIds(msgspec.Struct, frozen=True):
         """The filter of `message_ids`, all those of the segment at `path`."""
         rest, count, low, high = iter(message_ids), 0, BitMap(), BitMap()
         # In pieces: one call over 200,000 ids keeps the interpreter, and so every `track`, for 0.2 s.
-        while pairs := [_hashes(message_id) for message_id in itertools.islice(rest, SLICE)]:
-            lows, highs = zip(*pairs, strict=True)
-            low.update(lows)
-            high.update(highs)
-            count += len(pairs)
+        while piece := list(itertools.islice(rest, SLICE)):
+            encoded = list(map(str.encode, piece))
+            low.update(map(_low, encoded))
+            high.update(map(_high, encoded))
+            count += len(encoded)
         return cls(path, last_received, count, low, high)
 
     @classmethod
@@ -95,6 +96,14 @@ class SealedIds(msgspec.Struct, frozen=True):
         return {name: seq for name, seq, received in zip(*columns, strict=True) if received >= since_us}
 
 
+class _Group(msgspec.Struct, frozen=True):
+    """A group that was read at opening and is not in a dict yet."""
+
+    segment: int
+    first_seq: int
+    ids: pa.StringArray
+
+
 class Dedupe:
     """Message ids within a window. Owned by the thread that commits.
 
@@ -107,13 +116,24 @@ class Dedupe:
         self._window_us = window_us
         self._max_ids = max_ids
         self._open: dict[int, dict[str, int]] = {}  # by first seq of an unsealed segment
+        # What opening found of unsealed segments, older than all in `_open`. A dict of a million ids takes a second: it
+        # is made piece by piece as groups are committed, and until then the ids are looked for in the columns.
+        self._read: dict[int, dict[str, int]] = {}
+        self._unread: deque[_Group] = deque()
         self._starts: list[int] = []  # first seq of each group of the unsealed segments …
         self._received: list[int] = []  # … and when it was received
         self._sealed: list[SealedIds] = []  # oldest first
         self._any_low = BitMap()  # union of the sealed lows: one look-up instead of one a segment
 
     def __len__(self) -> int:
-        return sum(map(len, self._open.values())) + sum(sealed.count for sealed in self._sealed)
+        whole = sum(map(len, [*self._open.values(), *self._read.values(), *(group.ids for group in self._unread)]))
+        return whole + sum(sealed.count for sealed in self._sealed)
+
+    def restore(self, segment: int, ids: pa.StringArray, first_seq: int, received_at: int) -> None:
+        """Remember a group that opening found in the unsealed segment that starts at seq `segment`, in order."""
+        self._unread.append(_Group(segment, first_seq, ids))
+        self._starts.append(first_seq)
+        self._received.append(received_at)
 
     def add(self, segment: int, ids: Iterable[tuple[str, int]], first_seq: int, received_at: int) -> None:
         """Remember a committed group of the unsealed segment that starts at seq `segment`."""
@@ -124,7 +144,9 @@ class Dedupe:
     def seal(self, segment: int, sealed: SealedIds) -> None:
         """The segment that starts at seq `segment` is sealed: its filter takes the place of its ids."""
         self._open.pop(segment, None)
-        first_open = min(self._open, default=None)
+        self._read.pop(segment, None)
+        self._unread = deque(group for group in self._unread if group.segment != segment)
+        first_open = min([*self._open, *self._read, *(group.segment for group in self._unread)], default=None)
         kept = len(self._starts) if first_open is None else bisect_right(self._starts, first_open) - 1
         del self._starts[:kept], self._received[:kept]
         self._sealed.append(sealed)
@@ -134,19 +156,50 @@ class Dedupe:
         """The seqs of those of `message_ids` that were received within the window before `now_us`. May read a file."""
         since = now_us - self._window_us
         self._forget_before(since)
+        self._read_on()
         found: dict[str, int] = {}
+        for ids in self._read.values():
+            self._find_whole(ids, message_ids, since, found)
+        if self._unread:
+            self._find_unread(message_ids, since, found)
         for ids in self._open.values():
-            for message_id in message_ids:
-                seq = ids.get(message_id)
-                if seq is not None and self._received[bisect_right(self._starts, seq) - 1] >= since:
-                    found[message_id] = seq
+            self._find_whole(ids, message_ids, since, found)
         if self._sealed:
             self._find_sealed([m for m in message_ids if m not in found], since, found)
         return found
 
+    def _find_whole(self, ids: dict[str, int], message_ids: list[str], since: int, found: dict[str, int]) -> None:
+        if any(map(ids.__contains__, message_ids)):
+            for message_id in message_ids:
+                seq = ids.get(message_id)
+                if seq is not None and self._received_at(seq) >= since:
+                    found[message_id] = seq
+
+    def _received_at(self, seq: int) -> int:
+        return self._received[bisect_right(self._starts, seq) - 1]
+
+    def _find_unread(self, message_ids: list[str], since: int, found: dict[str, int]) -> None:
+        import pyarrow.compute as pc  # noqa: PLC0415 - a quarter of what pyarrow costs to import
+
+        ids = pa.chunked_array([group.ids for group in self._unread])
+        for row in pc.indices_nonzero(pc.is_in(ids, value_set=pa.array(message_ids, pa.string()))).to_pylist():
+            seq = self._unread[0].first_seq + row  # groups follow each other without gap
+            if self._received_at(seq) >= since:
+                found[ids[row].as_py()] = seq
+
+    def _read_on(self) -> None:
+        """Bring some more of what opening found into dicts."""
+        count = 0
+        while self._unread and count < _PIECE:
+            group = self._unread.popleft()
+            count += len(group.ids)
+            seqs = range(group.first_seq, group.first_seq + len(group.ids))
+            self._read.setdefault(group.segment, {}).update(zip(group.ids.to_pylist(), seqs, strict=True))
+
     def _find_sealed(self, message_ids: list[str], since: int, found: dict[str, int]) -> None:
         any_low = self._any_low
-        hashes = {m: pair for m in message_ids if (pair := _hashes(m))[0] in any_low}
+        lows = zip(message_ids, map(_low, map(str.encode, message_ids)), strict=True)
+        hashes = {m: (low, _high(m.encode())) for m, low in lows if low in any_low}
         for sealed in reversed(self._sealed if hashes else []):
             hits = [m for m, (low, high) in hashes.items() if low in sealed.low and high in sealed.high]
             if hits:

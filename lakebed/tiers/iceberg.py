@@ -39,15 +39,15 @@ from lakebed.tiers.catalog import open_catalog, open_external
 from lakebed.tiers.fileio import local_path, unavailable
 from lakebed.tiers.progress import BATCH, Progress
 
-__all__ = ["EventsTable", "holds"]
+__all__ = ["FORMAT_VERSION", "EventsTable", "holds"]
 
 _ATTEMPTS = 20
 _FORMAT = "lakebed.format-version"
-_FORMAT_VERSION = 1
+FORMAT_VERSION = 1
 _RETRIES = "commit.retry.num-retries"
 _PROPERTIES = {
     "format-version": "2",
-    _FORMAT: str(_FORMAT_VERSION),
+    _FORMAT: str(FORMAT_VERSION),
     # A retry inside pyiceberg would commit a batch again without looking at the watermark.
     _RETRIES: "0",
     "commit.manifest-merge.enabled": "true",
@@ -64,6 +64,7 @@ _PROPERTIES = {
     "write.metadata.metrics.column.event": "truncate(32)",
     "write.metadata.metrics.column.user_id": "truncate(16)",
 }
+_BACK = "Put the object's directory where it was made, and the other one away: Iceberg names files by absolute paths"
 _SEQ, _TIMESTAMP = (SCHEMA.get_field_index(name) + 1 for name in ("seq", "timestamp"))
 _SPEC = PartitionSpec(PartitionField(_TIMESTAMP, 1000, DayTransform(), "timestamp_day"))
 _ORDER = SortOrder(SortField(_TIMESTAMP, IdentityTransform()), SortField(_SEQ, IdentityTransform()))
@@ -131,10 +132,31 @@ class EventsTable:
             table = catalog.load_table(self.identifier)
         except (NoSuchTableError, NoSuchNamespaceError):
             return None
+        except FileNotFoundError as error:
+            raise ArchiveUnavailable(
+                f"the archive's table cannot be read: {error}",
+                hint=f"Restore this file from a backup. Was the directory moved? {_BACK}",
+            ) from error
         except Exception as error:
             raise unavailable("the archive's table cannot be read", error) from error
         _verify(table)
+        self._verify_place(table)
         return table
+
+    def _verify_place(self, table: Table) -> None:
+        """A copy must not work on the files of the object that it was copied from: it would collect them as garbage."""
+        location = self._location()
+        found = self.directory(table)
+        if self.settings.warehouse or location is None or found is None:
+            return
+        ours = Path(location)
+        layout = ours.relative_to(self._directory.parent.resolve()).parts
+        if found.parts[-len(layout) :] == layout and found.resolve() != ours.resolve():
+            raise ArchiveConflict(
+                f"the archive was made at {found}, not at {ours}: these are the files of another object",
+                hint=f"Is this a copy? {_BACK}",
+                path=found,
+            )
 
     def load_or_create(self) -> Table:
         """The table, created with this object's promotions if need be."""
@@ -304,9 +326,9 @@ def holds(table: Table, batch_id: str) -> bool:
 
 def _verify(table: Table) -> None:
     properties = table.metadata.properties
-    if int(properties.get(_FORMAT, _FORMAT_VERSION)) > _FORMAT_VERSION:
+    if int(properties.get(_FORMAT, FORMAT_VERSION)) > FORMAT_VERSION:
         raise FormatTooNew(
-            f"the archive has format {properties[_FORMAT]}, this Lakebed reads {_FORMAT_VERSION}",
+            f"the archive has format {properties[_FORMAT]}, this Lakebed reads {FORMAT_VERSION}",
             hint="Upgrade Lakebed",
         )
     if properties.get(_RETRIES) != "0":

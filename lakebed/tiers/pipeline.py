@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from lakebed.block import Block
 from lakebed.clock import Clock
 from lakebed.disk import Disk
 from lakebed.engine import Engine
@@ -40,7 +41,7 @@ _T = TypeVar("_T")
 class _Entry(msgspec.Struct):
     """One `append` that waits for its commit."""
 
-    events: Sequence[Event]
+    events: Sequence[Event] | Block
     done: asyncio.Future[list[Receipt]]
 
 
@@ -69,7 +70,7 @@ class Pipeline:
         disk: Disk,
         promotions: Sequence[Promotion],
         engine: Engine,
-        on_commit: Callable[[Sequence[Event], int], None],
+        on_commit: Callable[[Block, int], None],
         settled_us: int = 0,
         keep_settled: Callable[[int], Awaitable[None]] | None = None,
     ) -> None:
@@ -150,7 +151,7 @@ class Pipeline:
         """Events that wait for their answer."""
         return self._pending_events + self._in_flight_events
 
-    def append(self, events: Sequence[Event]) -> asyncio.Future[list[Receipt]]:
+    def append(self, events: Sequence[Event] | Block) -> asyncio.Future[list[Receipt]]:
         """Store admitted events as one group or part of one; the future resolves when they are durable.
 
         The future fails with DiskFull, LogUnavailable or Backpressure: then nothing was acknowledged, and a retry is
@@ -193,7 +194,7 @@ class Pipeline:
         else:
             received = max(self._clock.now_us(), self._last_received + 1, self._settled + 1)
             self._received = received
-            events = [event for entry in group for event in entry.events] if len(group) > 1 else group[0].events
+            events = [entry.events for entry in group if entry.events]
             self._commit_done = self._run(self._committer, self._commits.commit, events, received, full)
             self._commit_done.add_done_callback(lambda done: self._committed(group, received, done))
 
@@ -240,11 +241,12 @@ class Pipeline:
                 entry.done.set_exception(error)
 
     def _acknowledge(self, group: list[_Entry], received: int, outcome: Outcome) -> None:
-        self.duplicates += len(outcome.receipts) - len(outcome.fresh)
+        fresh = 0 if outcome.batch is None else outcome.batch.num_rows
+        self.duplicates += len(outcome.receipts) - fresh
         try:
-            if outcome.batch is not None:
+            if outcome.batch is not None and outcome.fresh is not None:
                 self._tail.append(outcome.segment, outcome.batch)
-                self.next_seq += outcome.batch.num_rows
+                self.next_seq += fresh
                 self._held_us = max(self._held_us, received)
                 self._start_sealing()
                 self._on_commit(outcome.fresh, received)
@@ -280,7 +282,8 @@ class Pipeline:
 
     async def sync(self) -> None:
         """With durability "os": make all that was acknowledged so far durable. Raises LogUnavailable."""
-        await self._run(self._committer, self._commits.sync)
+        if not await self._run(self._committer, self._commits.sync):
+            await self.seal()  # what is in doubt is in memory too, and becomes durable from there
 
     async def seal(self) -> int:
         """Seal all events so far; returns the seq up to which the log is sealed.

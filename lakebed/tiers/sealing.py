@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ import pyarrow as pa
 
 from lakebed.disk import Disk
 from lakebed.engine import Engine
-from lakebed.errors import FormatTooNew, LogCorrupted
+from lakebed.errors import FormatTooNew, LogCorrupted, LogUnavailable
+from lakebed.parquet import layout, with_filters
 from lakebed.promotions import Promotion, with_promoted
 
 __all__ = ["FORMAT", "LogFile", "read_sealed", "seal", "sealed_path"]
@@ -39,6 +41,7 @@ class LogFile(msgspec.Struct, frozen=True):
 
         Raises:
             LogCorrupted: when the footer does not read back, or does not belong to the file's name.
+            LogUnavailable: when the system did not let it be read.
             FormatTooNew: when a newer Lakebed wrote it.
         """
         import pyarrow.parquet as pq  # noqa: PLC0415 - dear to import; an object that only tracks never needs it
@@ -51,7 +54,7 @@ class LogFile(msgspec.Struct, frozen=True):
             received = _bounds(metadata, names.index("received_at"))
             seqs = _bounds(metadata, names.index("seq"))
         except (pa.ArrowException, ValueError, OSError) as error:
-            raise LogCorrupted(f"a sealed segment does not read back: {error}", path=path, offset=0) from error
+            raise _unreadable(error, path) from error
         if version > FORMAT:
             message = f"{path} has format {version}, this Lakebed reads up to {FORMAT}"
             raise FormatTooNew(message, hint="Upgrade Lakebed", path=path)
@@ -88,6 +91,7 @@ def read_sealed(path: Path, columns: list[str] | None = None, message_ids: list[
 
     Raises:
         LogCorrupted: when it does not read back. DuckDB, which answers queries, does not look at checksums.
+        LogUnavailable: when the system did not let it be read.
     """
     import pyarrow.parquet as pq  # noqa: PLC0415 - dear to import; an object that only tracks never needs it
 
@@ -95,7 +99,15 @@ def read_sealed(path: Path, columns: list[str] | None = None, message_ids: list[
     try:
         return pq.read_table(path, columns=columns, filters=wanted, partitioning=None, page_checksum_verification=True)
     except (OSError, pa.ArrowException) as error:
-        raise LogCorrupted(f"a sealed segment does not read back: {error}", path=path, offset=0) from error
+        raise _unreadable(error, path) from error
+
+
+def _unreadable(error: Exception, path: Path) -> LogCorrupted | LogUnavailable:
+    """A system that is out of descriptors, or refuses, says nothing about the file's bytes; Arrow's own errors do."""
+    if isinstance(error, OSError) and error.errno not in (None, errno.ENOENT):
+        hint = "Mend what the system complains of; only if that does not help restore the file from a backup"
+        return LogUnavailable(f"a sealed segment cannot be read: {error}", hint=hint, path=path)
+    return LogCorrupted(f"a sealed segment does not read back: {error}", path=path, offset=0)
 
 
 def seal(
@@ -111,19 +123,8 @@ def seal(
     table = table.replace_schema_metadata({_FORMAT_KEY: str(FORMAT)})
     path = log.with_suffix(".parquet")
     temporary = path.with_suffix(".parquet.tmp")
-    pq.write_table(
-        table,
-        temporary,
-        compression="zstd",
-        row_group_size=128_000,
-        write_page_checksum=True,
-        store_schema=True,
-        version="2.6",
-        column_encoding={"seq": "DELTA_BINARY_PACKED", "received_at": "DELTA_BINARY_PACKED"},
-        use_dictionary=[
-            name for name in table.column_names if name not in ("seq", "received_at", "timestamp", "message_id")
-        ],
-    )
+    options = with_filters(layout(table.column_names), table)
+    pq.write_table(table, temporary, row_group_size=128_000, store_schema=True, version="2.6", **options)
     disk.sync_file(temporary)
     disk.replace(temporary, path)
     disk.sync_directory(path.parent)

@@ -130,6 +130,9 @@ class Segment:
             if found.size > found.end:
                 disk.truncate(descriptor, found.end)
             # Frames that a crash left unsynced are kept from now on, so they must be durable before anyone reads them.
+            # Written again: after a sync that failed the system holds such bytes for clean, and syncs nothing.
+            if (start := found.durable or HEADER_BYTES) < found.end:
+                disk.write(descriptor, [found.path.read_bytes()[start : found.end]], start)
             disk.sync(descriptor)
             segment.mark_durable()
         except BaseException:

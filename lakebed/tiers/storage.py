@@ -19,7 +19,7 @@ from lakebed.errors import ObjectClosed, StorageUnavailable
 from lakebed.tiers.migrations import MIGRATIONS, migrate
 from lakebed.tiers.transaction import Definition, Transaction
 
-__all__ = ["Storage"]
+__all__ = ["Storage", "damaged"]
 
 T = TypeVar("T")
 
@@ -32,6 +32,10 @@ _PREPARE = """
     PRAGMA temp_store = MEMORY;
     CREATE TEMP TABLE IF NOT EXISTS touched (bucket INTEGER NOT NULL, key TEXT NOT NULL);
 """
+_IF_DAMAGED = (
+    "If the file is damaged, close the object and remove storage.db, storage.db-wal and storage.db-shm: "
+    "what they held is computed again from the log and the archive"
+)
 # After these the connection's view of the file is not to be trusted: it is opened again and checked.
 _FATAL = ("SQLITE_IOERR", "SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_CANTOPEN")
 
@@ -112,10 +116,13 @@ class Storage:
         """Every consumer's next seq. A consumer that is absent is at 0."""
         return dict(await self._fetch("SELECT consumer, next_seq FROM checkpoints"))
 
-    async def get(self, key: str, default: Any = None) -> Any:
-        """The JSON value under `key`."""
+    async def get(self, key: str, default: Any = None, kind: Any = Any) -> Any:
+        """The JSON value under `key`. Raises StorageUnavailable when it is no `kind`: the file is damaged."""
         rows = await self._fetch("SELECT value FROM meta WHERE key = ?", (key,))
-        return msgspec.json.decode(rows[0][0]) if rows else default
+        try:
+            return msgspec.json.decode(rows[0][0], type=kind) if rows else default
+        except msgspec.DecodeError as error:
+            raise damaged(f"{key} does not read back: {error}") from error
 
     async def put(self, key: str, value: Any) -> None:
         """Keep a JSON value under `key`, durably."""
@@ -230,13 +237,14 @@ class Storage:
         if code.startswith(_FATAL):
             self._distrusted = True
             await self._disconnect()
-        return StorageUnavailable(
-            f"SQLite could not use {self.path}: {error} ({code})",
-            hint="Free space or mend the disk and call again; if the file is damaged, restore it, or remove it: "
-            "rollups are then computed again from the log and the archive",
-            path=self.path,
-            code=code,
-        )
+        hint = f"Free space or mend the disk and call again. {_IF_DAMAGED}"
+        message = f"SQLite could not use {self.path}: {error} ({code})"
+        return StorageUnavailable(message, hint=hint, path=self.path, code=code)
+
+
+def damaged(what: str) -> StorageUnavailable:
+    """The error for what SQLite read without complaint and cannot have been written so: it has no checksums."""
+    return StorageUnavailable(f"storage.db is damaged: {what}", hint=_IF_DAMAGED, code="DAMAGED")
 
 
 async def _closed(connection: aiosqlite.Connection) -> None:
@@ -258,4 +266,6 @@ async def _nothing(_: aiosqlite.Connection) -> None:
 async def _quick_check(connection: aiosqlite.Connection) -> None:
     (line,) = (await connection.execute_fetchall("PRAGMA quick_check(1)"))[0]  # type: ignore[index]
     if line != "ok":
-        raise sqlite3.DatabaseError(line)
+        error = sqlite3.DatabaseError(line)
+        error.sqlite_errorname = "SQLITE_CORRUPT"  # what SQLite calls it when it meets the damage itself
+        raise error

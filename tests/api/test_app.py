@@ -13,7 +13,15 @@ from starlette.routing import Mount, Route
 from lakebed import Analytics, Namespace
 from lakebed.api import create_app
 from lakebed.api.errors import error_handlers
-from lakebed.errors import ArchiveUnavailable, Backpressure, DiskFull, LakebedError, LogUnavailable, ObjectLocked
+from lakebed.errors import (
+    ArchiveUnavailable,
+    Backpressure,
+    DiskFull,
+    LakebedError,
+    LogUnavailable,
+    ObjectLocked,
+    ObjectUnavailable,
+)
 
 
 def client(app):
@@ -195,6 +203,7 @@ async def test_a_compressed_body_is_415(http):
         (DiskFull("/secret/path is full"), (507, "DISK_FULL"), "60"),
         (LogUnavailable("/secret/path"), (503, "LOG_UNAVAILABLE"), "5"),
         (ObjectLocked("open in 77", pid=77, path="/secret/path"), (503, "OBJECT_LOCKED"), "5"),
+        (ObjectUnavailable("/secret/path"), (503, "OBJECT_UNAVAILABLE"), "5"),
         (ArchiveUnavailable("/secret/path"), (503, "ARCHIVE_UNAVAILABLE"), "30"),
         (LakebedError("/secret/path"), (500, "INTERNAL"), None),
         (ZeroDivisionError("/secret/path"), (500, "INTERNAL"), None),

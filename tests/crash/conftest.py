@@ -1,6 +1,9 @@
-"""How many real processes these tests killed, at the end of the run."""
+"""How many real processes these tests killed, at the end of the run; and what they reach the kernel with."""
 
 from nursery import Nursery
+from strace import namespace, strace
+
+__all__ = ["namespace", "pytest_terminal_summary", "strace"]
 
 
 def pytest_terminal_summary(terminalreporter):

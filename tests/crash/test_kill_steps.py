@@ -159,3 +159,18 @@ async def test_killed_during_recovery_again_and_again(nursery, tmp_path):
     assert deaths > 5
     await books.audit()
     await books.retry()
+
+
+@pytest.mark.parametrize("each", [6, pytest.param(1, marks=pytest.mark.slow)])
+async def test_l2_16_killed_at_each_statement_of_a_rollup(nursery, tmp_path, each):
+    """Each (or each 6th) statement of a rollup, BEGIN to COMMIT, is once the last one: state and checkpoint agree."""
+    first, _ = ACTIONS["rollup"]
+    books = Books(tmp_path, START)
+    await labels_of(nursery, books, first)
+    labels = [label for label in await labels_of(nursery, books, first) if label.startswith("sql storage")]
+    assert {"sql storage BEGIN IMMEDIATE", "sql storage COMMIT"} <= set(labels)
+    statements = range(1, len(labels) + 1, each)
+    deaths = 0
+    for at in statements:
+        deaths += await kill_at(nursery, books, first, ("sql storage", at, "before"), at)
+    assert deaths > len(statements) * 0.8

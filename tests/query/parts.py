@@ -10,10 +10,11 @@ from typing import Any
 
 import pyarrow as pa
 
+from lakebed.admission import admit
 from lakebed.clock import ManualClock, from_us, to_us
 from lakebed.disk import Disk
 from lakebed.engine import Engine
-from lakebed.events import Event, admit, encode_object
+from lakebed.events import Event, encode_object
 from lakebed.promotions import as_promotions
 from lakebed.query.history import History
 from lakebed.query.metrics import Metrics

@@ -339,12 +339,12 @@ async def test_times_at_the_ends_of_the_calendar(tmp_path):
     ends = [to_us(datetime(1, 1, 1, tzinfo=UTC)), -1, 0, to_us(datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC))]
     zones = [
         Rollup(f"r{i}_{grain}", grain=grain, timezone=zone)
-        for i, zone in enumerate(["UTC", "America/Los_Angeles", "Asia/Tokyo"])
+        for i, zone in enumerate(["UTC", "America/Los_Angeles", "Asia/Tokyo", "Europe/Berlin"])
         for grain in ("hour", "day", "month")
     ]
     async with Log(tmp_path / "s.db", [event(at=at) for at in ends], zones) as log:
         await log.rollups.catch_up(log.end)
         for rollup in zones:
-            assert sum((await log.rollups.table(rollup.name)).column("count").to_pylist()) == 4
+            assert sum(row["count"] for row in await log.rows(rollup.name)) == 4, "every bucket can be shown"
         rows = await log.rows("hourly_events")
         assert [row["hour"] for row in rows] == [bucket(at, "hour", "UTC") for at in ends]

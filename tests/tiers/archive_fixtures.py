@@ -1,5 +1,6 @@
 """Events, archives and disks for the tests of the archive."""
 
+import shutil
 from pathlib import Path
 
 import pyarrow as pa
@@ -123,6 +124,49 @@ class MortalDisk(QuickDisk):
         super().remove(path)
 
 
+class PowerlessDisk(MortalDisk):
+    """Dies like MortalDisk; `lose` then takes what a power loss takes: bytes and names that were never synced.
+
+    SQLite syncs the catalog by itself: it stays.
+    """
+
+    def __init__(self, root, lives=1 << 60):
+        super().__init__(lives)
+        self._root = root
+        self._durable = set(root.rglob("*"))
+        self._unsynced = set()
+        self._paths = {}
+
+    def create(self, path):
+        descriptor = super().create(path)
+        self._paths[descriptor] = path
+        self._unsynced.add(path)
+        return descriptor
+
+    def write(self, descriptor, buffers, offset):
+        self._unsynced.add(self._paths[descriptor])
+        super().write(descriptor, buffers, offset)
+
+    def sync(self, descriptor):
+        super().sync(descriptor)
+        self._unsynced.discard(self._paths[descriptor])
+
+    def sync_directory(self, path):
+        super().sync_directory(path)
+        self._durable |= set(path.iterdir())
+
+    def lose(self, rng):
+        """Cut the power: a name that is not durable goes with all below it, or by chance stays; so do bytes."""
+        for path in sorted(self._root.rglob("*")):
+            if not path.exists() or path.name.startswith("catalog.db"):
+                continue
+            if path not in self._durable and not list(path.glob("catalog.db*")) and rng.random() < 0.7:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            elif path in self._unsynced:
+                size = path.stat().st_size
+                path.write_bytes(rng.choice([b"", bytes(size), path.read_bytes()[: rng.randint(0, size)]]))
+
+
 __all__ = [
     "BUILT_IN",
     "DAY",
@@ -130,6 +174,7 @@ __all__ = [
     "START",
     "Died",
     "MortalDisk",
+    "PowerlessDisk",
     "QuickDisk",
     "events",
     "open_archive",

@@ -146,19 +146,19 @@ async def test_compaction_plans_anew_after_an_append(flaky):
     await other.close()
 
 
-async def test_two_archivers_race(tmp_path):
-    """Two archivers given the same batches, 60 rounds, with maintenance between: every event once, one winner each."""
+async def test_l3_25_two_archivers_race(tmp_path):
+    """Two archivers given the same batches, 100 rounds, with maintenance between: every event once, one winner each."""
     pair = [open_archive(tmp_path), open_archive(tmp_path)]
     await pair[0].append(events(0, 2), 0, 2)
-    for start in range(2, 122, 2):
+    for start in range(2, 202, 2):
         rows = events(start, start + 2, at=lambda seq: START + seq)
         outcomes = await asyncio.gather(*(archive.append(rows, start, start + 2) for archive in pair))
         assert sorted(outcomes) == [False, True]
-        if start % 40 == 0:
+        if start % 20 == 0:
             await asyncio.gather(pair[0].compact(), pair[1].expire())
     for archive in pair:
         assert await archive.append(events(0, 2), 0, 2) is False
-        assert await seqs(archive) == list(range(122))
+        assert await seqs(archive) == list(range(202))
         assert await archive.check() == []
         await archive.close()
 

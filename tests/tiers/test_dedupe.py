@@ -108,6 +108,43 @@ async def test_the_newest_of_two_events_with_one_id_counts(tmp_path):
             clock.advance(31)
 
 
+async def test_ids_are_known_while_they_are_still_read(tmp_path, monkeypatch):
+    """After opening each commit reads on in what was found; ids that are read, unread and new are all known."""
+    monkeypatch.setattr(module, "_PIECE", 1)
+    clock = ManualClock()
+    options = {"clock": clock, "dedupe_window_s": 60}
+    async with opened(tmp_path, **options) as log:
+        for group in (("a", "b"), ("c",), ("d", "e")):
+            await statuses(log, *group)
+        clock.advance(61)
+        await statuses(log, "f", "a")
+        await statuses(log, "g")
+    async with opened(tmp_path, **options) as log:
+        dedupe = log._commits._dedupe
+        assert len(dedupe) == 8
+        assert await statuses(log, "g", "new", "a", "b") == [
+            ("duplicate", 7),
+            ("stored", 8),
+            ("duplicate", 6),
+            ("stored", 9),
+        ]
+        assert len(dedupe._unread) == 4
+        assert await statuses(log, "new", "g", "b", "f") == [
+            ("duplicate", 8),
+            ("duplicate", 7),
+            ("duplicate", 9),
+            ("duplicate", 5),
+        ]
+        await log.seal()
+        assert not dedupe._unread
+        assert await statuses(log, "a", "f", "g", "b") == [
+            ("duplicate", 6),
+            ("duplicate", 5),
+            ("duplicate", 7),
+            ("duplicate", 9),
+        ]
+
+
 async def test_beyond_the_bound_the_oldest_segment_is_forgotten_early(tmp_path):
     """With more ids than `dedupe_max_ids` the oldest sealed segment's go; those of newer ones stay exact."""
     async with opened(tmp_path, dedupe_max_ids=4) as log:
@@ -127,7 +164,8 @@ async def test_ids_of_unsealed_events_are_never_forgotten_early(tmp_path):
 
 async def test_a_collision_of_hashes_drops_no_event(tmp_path, monkeypatch):
     """When all ids have the same two hashes, each event is still stored once: a hit is verified in the segment."""
-    monkeypatch.setattr(module, "_hashes", lambda _: (1, 2))
+    monkeypatch.setattr(module, "_low", lambda _: 1)
+    monkeypatch.setattr(module, "_high", lambda _: 2)
     async with opened(tmp_path) as log:
         await statuses(log, "a", "b")
         await log.seal()
@@ -224,8 +262,9 @@ async def test_ids_that_were_not_acknowledged_are_not_known(tmp_path):
 
 def test_hashes_are_stable():
     """The two hashes are CRC-32C and CRC-32 of the UTF-8: tomorrow's Lakebed reads the sidecars of today."""
-    assert module._hashes("ü") == (module.google_crc32c.value("ü".encode()), zlib.crc32("ü".encode()))
-    assert module._hashes("123456789") == (0xE3069283, 0xCBF43926)
+    assert module._low("ü".encode()) == module.google_crc32c.value("ü".encode())
+    assert module._high("ü".encode()) == zlib.crc32("ü".encode())
+    assert (module._low(b"123456789"), module._high(b"123456789")) == (0xE3069283, 0xCBF43926)
 
 
 def test_forgetting_all_segments_leaves_an_empty_index(tmp_path):

@@ -34,7 +34,7 @@ async def test_nothing_is_acknowledged_or_seen_while_its_sync_runs(tmp_path):
     """While the sync of a frame runs its calls wait, and no view shows its events."""
     disk = GatedDisk()
     seen = []
-    async with opened(tmp_path, disk=disk, on_commit=lambda group, _: seen.extend(group)) as log:
+    async with opened(tmp_path, disk=disk, on_commit=lambda block, _: seen.extend(block.message_ids)) as log:
         await log.append(events("a"))
         disk.gate.clear()
         disk.reached.clear()
@@ -268,9 +268,7 @@ async def test_a_listener_that_fails_costs_no_receipt(tmp_path):
 async def test_listeners_hear_of_stored_events_once_and_before_their_receipts(tmp_path):
     """`on_commit` gets each stored event once, no duplicate, with its group's received_at, before the receipt."""
     heard = []
-    async with opened(
-        tmp_path, on_commit=lambda group, at: heard.append(([one.message_id for one in group], at))
-    ) as log:
+    async with opened(tmp_path, on_commit=lambda block, at: heard.append((list(block.message_ids), at))) as log:
         await log.append(events("a", "b", "a"))
         assert heard == [(["a", "b"], NOW)]
         await log.append(events("a"))

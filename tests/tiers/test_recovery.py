@@ -3,7 +3,7 @@ import random
 import shutil
 
 import pytest
-from faults import CrashDisk, put_back
+from faults import CrashDisk, FaultyDisk, put_back
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from logs import (
@@ -26,7 +26,7 @@ from lakebed.errors import FormatTooNew, LakebedError, LogCorrupted
 from lakebed.tiers import segment as segment_module
 from lakebed.tiers.recovery import recover
 from lakebed.tiers.sealing import seal
-from lakebed.tiers.segment import HEADER_BYTES, check_tail, scan
+from lakebed.tiers.segment import HEADER_BYTES, Segment, check_tail, scan
 
 GROUPS = [["a", "b"], ["c"], ["d", "e", "f"]]
 ALL = ["a", "b", "c", "d", "e", "f"]
@@ -163,10 +163,31 @@ def test_frames_recycled_from_another_file_are_not_read(tmp_path):
     assert opened_ids(tmp_path / "new") == ["a", "b"]
 
 
+class WrittenDisk(FaultyDisk):
+    """Keeps what was written."""
+
+    def __init__(self):
+        super().__init__()
+        self.written = []
+
+    def write(self, descriptor, buffers, offset):
+        super().write(descriptor, buffers, offset)
+        self.written.append((offset, b"".join(map(bytes, buffers))))
+
+
 def test_what_a_crash_left_unsynced_is_synced_before_it_is_read(tmp_path):
-    """A whole frame above the marker is kept: a write may be durable though it was never acknowledged."""
+    """A whole frame above the marker is kept: a write may be durable though it was never acknowledged.
+
+    It is written again first: after a sync that failed the kernel takes its pages for clean, and syncs nothing of them.
+    """
     path, ends, markers = write_segment(tmp_path, GROUPS)
-    path.write_bytes(with_marker(path.read_bytes(), markers[-2]))
+    sound = path.read_bytes()
+    path.write_bytes(with_marker(sound, markers[-2]))
+    disk = WrittenDisk()
+    Segment.reopen(disk, scan(path)).close()
+    assert [call for call, _ in disk.calls] == ["open", "write", "sync", "write", "close"]
+    assert disk.written[0] == (ends[-2], sound[ends[-2] :])
+    assert path.read_bytes() == sound
     assert opened_ids(tmp_path) == ALL
     assert scan(path).durable == ends[-1]
 

@@ -6,16 +6,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from faults import FaultyDisk
-from logs import ENGINE, NOW, event, events, held, ids, opened, table, write_segment
+from logs import ENGINE, NOW, batch_of, event, events, held, ids, opened, table, write_segment
 
 from lakebed.clock import from_us
 from lakebed.disk import Disk
 from lakebed.engine import Engine
 from lakebed.errors import LogCorrupted, LogUnavailable
-from lakebed.events import BASE_COLUMNS, SCHEMA, encode_object, to_record_batch
+from lakebed.events import BASE_COLUMNS, SCHEMA, encode_object
 from lakebed.promotions import BUILT_IN, as_promotions, with_promoted
 from lakebed.tiers.sealing import LogFile, seal, sealed_path
-from lakebed.tiers.segment import scan
+from lakebed.tiers.segment import log_path, scan
 
 PROMOTIONS = as_promotions({"revenue": float, "at": datetime, "vip": bool, "price": Decimal, "n": int, "text": str})
 PROPERTIES = [
@@ -41,7 +41,7 @@ def mixed(seq):
         )
         for i, properties in enumerate(PROPERTIES)
     ]
-    return to_record_batch(made, seq, NOW + seq)
+    return batch_of(made, seq, NOW + seq)
 
 
 def frames(path):
@@ -78,7 +78,7 @@ def test_bounds_before_1970_and_over_several_row_groups(tmp_path):
     """Times before 1970 and row groups beyond the first count: the bounds are those of all rows."""
     path, _, _ = write_segment(tmp_path, [["a"]])
     count = 128_001
-    batch = to_record_batch(events(None, now=NOW) * count, 0, NOW)
+    batch = batch_of(events(None, now=NOW) * count, 0, NOW)
     times = pa.array([-(10**15) + i for i in range(count)], pa.int64()).view(SCHEMA.field("timestamp").type)
     ids_ = pa.array([str(i) for i in range(count)])
     batch = batch.set_column(8, SCHEMA.field("timestamp"), times).set_column(1, SCHEMA.field("message_id"), ids_)
@@ -210,3 +210,27 @@ def test_a_sealed_file_that_does_not_read_back_is_corruption(tmp_path, damage):
     with pytest.raises(LogCorrupted) as caught:
         LogFile.read(bad)
     assert caught.value.path == bad
+
+
+async def test_what_a_failed_sync_left_in_doubt_is_sealed_before_anything_is_stored_about_it(tmp_path):
+    """durability="os": after a failed sync nobody knows what the file holds, so `sync` makes its events durable anew.
+
+    Else a checkpoint would speak of events that a power loss takes, and the object would not open again.
+    """
+    disk = FaultyDisk()
+    options = {"durability": "os", "promotions": ()}
+    async with opened(tmp_path, disk=disk, **options) as log:
+        await log.append(events("a", "b"))
+        disk.fail("sync", name=".log")
+        with pytest.raises(LogUnavailable):
+            await log.sync()
+        disk.fail("sync_file", name=".parquet")
+        with pytest.raises(LogUnavailable):
+            await log.sync()
+        await log.sync()
+        assert not log_path(tmp_path, 0).exists(), "it is in a Parquet file, which was synced"
+        assert disk.calls[-1][0] == "sync_directory"
+        await log.append(events("c"))
+        await log.sync()
+    async with opened(tmp_path, **options) as log:
+        assert held(log) == [(0, "a"), (1, "b"), (2, "c")]

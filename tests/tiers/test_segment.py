@@ -2,11 +2,10 @@ import errno
 
 import pytest
 from faults import FaultyDisk
-from logs import MARKER, NOW, column, events, marker, with_marker, write_segment
+from logs import MARKER, NOW, batch_of, column, events, marker, with_marker, write_segment
 
 from lakebed.disk import Disk
 from lakebed.errors import FormatTooNew, LogCorrupted
-from lakebed.events import to_record_batch
 from lakebed.tiers import segment as module
 from lakebed.tiers.segment import HEADER_BYTES, Segment, check_tail, log_path, scan
 
@@ -14,7 +13,7 @@ GROUPS = [["a", "b"], ["c"], ["d", "e", "f"]]
 
 
 def batch(*ids, seq=0):
-    return to_record_batch(events(*ids), seq, NOW)
+    return batch_of(events(*ids), seq, NOW)
 
 
 def test_groups_read_back_as_written(tmp_path):

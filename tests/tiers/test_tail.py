@@ -1,14 +1,14 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from logs import NOW, events
+from logs import NOW, batch_of, events
 
-from lakebed.events import SCHEMA, to_record_batch
+from lakebed.events import SCHEMA
 from lakebed.tiers.tail import Part, Tail
 
 
 def batch(first, count):
-    return to_record_batch(events(*(f"m{first + i}" for i in range(count))), first, NOW + first)
+    return batch_of(events(*(f"m{first + i}" for i in range(count))), first, NOW + first)
 
 
 @given(st.lists(st.tuples(st.integers(1, 3), st.booleans()), max_size=80))

@@ -1,0 +1,165 @@
+"""An Iceberg REST catalog over loopback HTTP, as small as our archive needs it, that fails as real servers do."""
+
+import json
+import socket
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from pyiceberg.catalog.rest import CreateTableRequest
+from pyiceberg.catalog.sql import SqlCatalog
+from pyiceberg.exceptions import (
+    CommitFailedException,
+    NamespaceAlreadyExistsError,
+    NoSuchNamespaceError,
+    NoSuchTableError,
+    TableAlreadyExistsError,
+)
+from pyiceberg.table import CommitTableRequest
+
+STATUS = {
+    NoSuchNamespaceError: 404,
+    NoSuchTableError: 404,
+    CommitFailedException: 409,
+    NamespaceAlreadyExistsError: 409,
+    TableAlreadyExistsError: 409,
+}
+
+
+class RestServer(ThreadingHTTPServer):
+    """Serves the tables of a SQLite catalog. A context manager.
+
+    Attributes:
+        script: for the next commits: "504" answers that without doing it, "applied 504" does it first; "drop" closes
+            the socket instead of answering.
+        status: what every request is answered with, while it is set.
+        token: the one that requests must carry, if set.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, directory):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.catalog = SqlCatalog("server", uri=f"sqlite:///{directory}/server.db", warehouse=str(directory / "lake"))
+        self.lock = threading.Lock()  # one request at a time
+        self.script = []
+        self.status = None
+        self.token = None
+        self.asked = 0
+        self.failures = []
+        self._thread = threading.Thread(target=self.serve_forever, args=(0.01,))
+
+    @property
+    def properties(self):
+        """Settings of an archive's catalog."""
+        return {"type": "rest", "uri": f"http://127.0.0.1:{self.server_port}"}
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.shutdown()
+        self._thread.join()
+        self.server_close()
+        self.catalog.close()
+        assert self.failures == []
+
+    def handle_error(self, _request, _client_address):
+        """A connection that ends is no news; anything else fails the test."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, ConnectionError):
+            self.failures.append(error)
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_):
+        """Say nothing."""
+
+    def do_GET(self):
+        self._answer(self._get)
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self._answer(lambda parts: self._post(parts, body))
+
+    def _answer(self, act):
+        server = self.server
+        with server.lock:
+            server.asked += 1
+            if server.token and self.headers.get("Authorization") != f"Bearer {server.token}":
+                self._send(401, error("NotAuthorizedException", "the token has expired"))
+            elif server.status:
+                self._send(server.status, error("Fault", "as the test wants it"))
+            else:
+                try:
+                    self._send(200, act(self.path.partition("?")[0].strip("/").split("/")[1:]))
+                except tuple(STATUS) as refused:
+                    self._send(STATUS[type(refused)], error(type(refused).__name__, str(refused)))
+
+    def _get(self, parts):
+        if parts == ["config"]:
+            return {"defaults": {}, "overrides": {}}
+        _, namespace, _, name = parts
+        return described(self.server.catalog.load_table((namespace, name)))
+
+    def _post(self, parts, body):
+        catalog = self.server.catalog
+        if parts == ["namespaces"]:
+            catalog.create_namespace(tuple(json.loads(body)["namespace"]))
+            return {"namespace": json.loads(body)["namespace"], "properties": {}}
+        _, namespace, _, *name = parts
+        if not name:
+            asked = CreateTableRequest.model_validate({"location": None} | json.loads(body))
+            return described(
+                catalog.create_table(
+                    (namespace, asked.name),
+                    asked.table_schema,
+                    partition_spec=asked.partition_spec,
+                    sort_order=asked.write_order,
+                    properties=asked.properties,
+                )
+            )
+        return self._commit((namespace, *name), CommitTableRequest.model_validate_json(body))
+
+    def _commit(self, identifier, asked):
+        step = self.server.script.pop(0) if self.server.script else ""
+        if not step or step.startswith("applied"):
+            table = self.server.catalog.load_table(identifier)
+            done = self.server.catalog.commit_table(table, asked.requirements, asked.updates)
+            answer = {
+                "metadata-location": done.metadata_location,
+                "metadata": json.loads(done.metadata.model_dump_json()),
+            }
+        if not step:
+            return answer
+        fault = step.split()[-1]
+        if fault == "drop":
+            self.connection.shutdown(socket.SHUT_RDWR)
+            raise ConnectionAbortedError
+        self._send(int(fault), error("Fault", step))
+        return None
+
+    def _send(self, status, answer):
+        if answer is None:
+            return
+        body = json.dumps(answer).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+def described(table):
+    return {
+        "metadata-location": table.metadata_location,
+        "metadata": json.loads(table.metadata.model_dump_json()),
+        "config": {},
+    }
+
+
+def error(kind, message):
+    return {"error": {"message": message, "type": kind, "code": 0}}
