@@ -4,6 +4,7 @@ import errno
 import os
 import random
 import threading
+from collections import Counter
 
 from killer import label_of
 
@@ -28,28 +29,31 @@ class RoughDisk(Disk):
         self.on = False
         self.hits = 0
         self._rate, self._only = rate, only
-        self._rng = random.Random(seed)
+        self._seed = seed
+        self._times = Counter()  # of each label: which fault comes does not depend on how the tasks take turns
         self._full = 0  # operations that still find the disk full
         self._paths = {}
         self._lock = threading.Lock()
 
     def _draw(self, operation, path):
-        """None, or how the operation fails: its error, and whether it has its effect before that."""
+        """None, or how the operation fails: its error, and how much of its effect it has before that."""
         label = f"{operation} {label_of(path)}"
         with self._lock:
             if not self.on or self._only not in label:
                 return None
+            self._times[label] += 1
+            rng = random.Random(f"{self._seed}/{label}/{self._times[label]}")
             if self._full and operation in ("create", "write"):
                 self._full -= 1
                 code = errno.ENOSPC
-            elif self._rng.random() < self._rate:
-                code = self._rng.choice([errno.EIO, errno.EIO, errno.ENOSPC])
-                self._full = self._rng.randint(0, _SPELL) if code == errno.ENOSPC else 0
+            elif rng.random() < self._rate:
+                code = rng.choice([errno.EIO, errno.EIO, errno.ENOSPC])
+                self._full = rng.randint(0, _SPELL) if code == errno.ENOSPC else 0
             else:
                 return None
             self.hits += 1
-            after = operation in _AFTER and self._rng.random() < 0.5
-            return OSError(code, f"{os.strerror(code)}, injected at {label}"), after
+            part = rng.choice([0.0, 0.5, 1.0]) if operation == "write" else rng.choice([0.0, operation in _AFTER])
+            return OSError(code, f"{os.strerror(code)}, injected at {label}"), part
 
     def _do(self, operation, path, work):
         drawn = self._draw(operation, path)
@@ -81,8 +85,7 @@ class RoughDisk(Disk):
             self.inner.write(descriptor, buffers, offset)
             return
         data = b"".join(map(bytes, buffers))
-        part = self._rng.choice([0, len(data) // 2, len(data)])
-        if part:
+        if part := round(len(data) * drawn[1]):
             self.inner.write(descriptor, [data[:part]], offset)
         raise drawn[0]
 
