@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint type bench test-slow test-duckdb15 notebooks clean
+.PHONY: demo test lint type bench test-slow torture test-duckdb15 notebooks clean
 
 demo: $(VENV)/.ready
 	$(BIN)/python examples/online_retail.py
@@ -23,6 +23,10 @@ type: $(VENV)/.ready
 test-slow: $(VENV)/.ready
 	$(BIN)/pytest -m slow
 
+# Thirty minutes of deaths, disk faults and everything at once (docs/torture.md); ARGS="--minutes 5 --seed 7".
+torture: $(VENV)/.ready
+	$(BIN)/python tests/crash/torture.py $(ARGS)
+
 # The oldest DuckDB that we support, in an environment of its own (docs/decisions/0001).
 test-duckdb15:
 	$(PYTHON) -m venv $(VENV)-duckdb15
@@ -30,7 +34,11 @@ test-duckdb15:
 	$(VENV)-duckdb15/bin/pip install --quiet --disable-pip-version-check -c $(VENV)-duckdb15/constraints.txt -e '.[dev]'
 	$(VENV)-duckdb15/bin/pytest
 
-bench: $(VENV)/.ready
+# Under ten minutes on two quiet cores. A peer that cannot be installed is shown as absent.
+bench: $(VENV)/.bench
+	@command -v redis-server >/dev/null || command -v valkey-server >/dev/null \
+	  || { test "$$(id -u)" = 0 && apt-get update -qq && apt-get install -qq -y --no-install-recommends redis-server; } \
+	  || echo "No redis-server here: its cells will say absent. On Debian, as root: apt-get install redis-server"
 	$(BIN)/python -m bench
 
 notebooks: $(VENV)/.ready
@@ -40,6 +48,10 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Lakebed needs Python 3.11 or newer; say PYTHON=python3.12 make …")'
 	@$(PYTHON) -m venv $(VENV) || { echo "On Debian: apt-get install python3-venv"; exit 1; }
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+$(VENV)/.bench: $(VENV)/.ready
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,bench]'
 	touch $@
 
 clean:

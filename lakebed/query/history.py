@@ -56,6 +56,7 @@ class History:
         self._archive = archive
         self._engine = engine
         self._executor: ThreadPoolExecutor | None = None
+        self._parts: tuple[tuple[DataFile, ...], int, tuple[Part, ...]] = ((), 0, ())  # the newest of archive_parts
         self._positions: dict[int, int] = {}  # as_of_us -> N: settled instants never change
 
     def cut(self, *, as_of_us: int | None = None, snapshot: int | str | None = None) -> Cut:
@@ -125,7 +126,7 @@ class History:
 
     async def _read_archive(self, view: ArchiveView, start: int, end: int, rows: int) -> AsyncIterator[pa.Table]:
         """Archive files are sorted by time: windows of seq keep the sort within bounded memory."""
-        parts = tuple(_archive_parts(view.files, view.watermark))
+        parts = self.archive_parts(view.files, view.watermark)
         whole = sum(file.rows for file in view.files) == view.watermark  # else some were erased, nobody knows which
         for first in range(start, end, rows):
             last = min(first + rows, end)
@@ -148,6 +149,14 @@ class History:
     def _promoted(self, table: pa.Table) -> pa.Table:
         schema = schema_of(self.promotions)
         return with_promoted(table, self.promotions, self._engine).select(schema.names).cast(schema)
+
+    def archive_parts(self, files: tuple[DataFile, ...], end: int) -> tuple[Part, ...]:
+        """The parts of the archive's `files` with `seq < end`. Questions between two archive runs share them."""
+        known_files, known_end, parts = self._parts
+        if known_files is not files or known_end != end:
+            parts = tuple(_archive_parts(files, end))
+            self._parts = files, end, parts
+        return parts
 
     async def position(self, as_of_us: int, log: LogView, archived: ArchiveView) -> int:
         """N of `as_of_us` within what is pinned: bounds that are known first, then one column of the files in doubt."""
@@ -251,7 +260,7 @@ class Cut:
     async def _pin_snapshot(self, stack: AsyncExitStack, snapshot: int | str) -> None:
         archived = await stack.enter_async_context(self._archive.pin(snapshot))
         self.watermark = self.end_seq = archived.watermark
-        self._parts = tuple(_archive_parts(archived.files, self.end_seq))
+        self._parts = self._history.archive_parts(archived.files, self.end_seq)
 
     async def _pin_now(self, stack: AsyncExitStack) -> None:
         if self.as_of_us is not None:
@@ -264,7 +273,7 @@ class Cut:
             self.end_seq = await self._history.position(self.as_of_us, log, archived)
         _check_gap(log, archived, self.end_seq)
         self._parts = (
-            *_archive_parts(archived.files, min(self.end_seq, self.watermark)),
+            *self._history.archive_parts(archived.files, min(self.end_seq, self.watermark)),
             *_log_parts(log.files, self.watermark, self.end_seq),
         )
         tail_start = log.end_seq - log.tail.num_rows
@@ -276,9 +285,11 @@ class Cut:
 
         It may be used while the cut is open.
         """
+        if UNBOUNDED in bounds:
+            return Relation(self._parts, self._tail, self._history.promotions)
         parts = tuple(part for part in self._parts if _overlap(bounds, part.min_timestamp, part.max_timestamp))
         tail = self._tail
-        if tail.num_rows and UNBOUNDED not in bounds:
+        if tail.num_rows:
             import pyarrow.compute as pc  # noqa: PLC0415 - a quarter of what pyarrow costs to import
 
             extremes = pc.min_max(tail.column("timestamp").cast(pa.int64())).as_py()
@@ -313,6 +324,7 @@ def _archive_parts(files: Iterable[DataFile], end: int) -> Iterator[Part]:
                 path=file.path,
                 first_seq=file.first_seq,
                 end_seq=file.last_seq + 1,
+                rows=file.rows,
                 low_seq=0,
                 high_seq=end,
                 min_timestamp=file.min_timestamp,
@@ -329,6 +341,7 @@ def _log_parts(files: Iterable[LogFile], start: int, end: int) -> Iterator[Part]
                 path=str(file.path),
                 first_seq=file.first_seq,
                 end_seq=file.end_seq,
+                rows=file.end_seq - file.first_seq,
                 low_seq=start,
                 high_seq=end,
                 min_timestamp=file.min_timestamp,

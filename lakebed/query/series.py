@@ -128,16 +128,25 @@ class Series(msgspec.Struct, frozen=True):
         conditions += ["event = $event"] if self.event is not None else []
         conditions += [f"(\n{self.where}\n)"] if self.where is not None else []
         return (
-            f"SELECT date_trunc('{self.grain}', timestamp) AS time{names}, {self.measure.sql} AS value "
+            f"SELECT {_bucket(self.grain, 'timestamp')} AS time{names}, {self.measure.sql} AS value "
             f"FROM events WHERE {' AND '.join(conditions)} GROUP BY ALL"
         )
 
     def _hours_sql(self, names: str) -> str:
         where = "" if self.event is None else " WHERE event = $event"
         return (
-            f"SELECT date_trunc('{self.grain}', hour) AS time{names}, sum(count) AS value FROM {HOURLY}{where} "
+            f"SELECT {_bucket(self.grain, 'hour')} AS time{names}, sum(count) AS value FROM {HOURLY}{where} "
             "GROUP BY ALL"
         )
+
+
+def _bucket(grain: str, column: str) -> str:
+    """SQL for the start of the bucket of a TIMESTAMPTZ."""
+    if grain not in ("minute", "hour", "day"):
+        return f"date_trunc('{grain}', {column})"
+    # In UTC these are all of one length. DuckDB's date_trunc asks a calendar for each row: 0.2 us instead of 0.01.
+    us = _GRAINS_US[grain]
+    return f"make_timestamptz(epoch_us({column}) - (epoch_us({column}) % {us} + {us}) % {us})"
 
 
 def _instant(name: str, value: datetime | date | str) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, contextmanager
@@ -19,7 +18,9 @@ from lakebed.engine import Engine
 from lakebed.errors import ObjectClosed, QueryError, QueryRefused, QueryTimeout, QueryTooLarge
 from lakebed.query.asof import parse_as_of
 from lakebed.query.bounds import UNBOUNDED, Bounds, find_bounds
+from lakebed.query.count import counted, with_count
 from lakebed.query.history import Cut, History
+from lakebed.query.job import Job
 from lakebed.query.relation import Relation
 from lakebed.query.result import Result
 from lakebed.query.statement import Statement
@@ -49,6 +50,8 @@ _VIEWS = {
 _BUILT_IN_ROLLUPS = ("hourly_events", "daily_metrics")
 _INTERRUPT_EVERY_S = 0.02  # DuckDB forgets an interrupt that comes between two of its statements
 _GRACE_S = 1.0  # a single call of a scalar function does not stop before it is over
+_REMEMBERED = 256  # statements; their text and their tables' names are kept
+_REMEMBERED_CHARACTERS = 4096
 _T = TypeVar("_T")
 
 
@@ -68,41 +71,6 @@ class _Question(msgspec.Struct, frozen=True):
     def is_past(self) -> bool:
         """Whether it asks about another state than the present one."""
         return self.as_of_us is not None or self.snapshot is not None
-
-
-class _Job:
-    """One question's cursor, and how the loop stops it."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()  # protects both below: interrupting a closed cursor is an error
-        self._cursor: duckdb.DuckDBPyConnection | None = None
-        self._stopped = False
-
-    @contextmanager
-    def cursor(self, engine: Engine) -> Iterator[duckdb.DuckDBPyConnection]:
-        """A cursor that `stop` reaches."""
-        cursor = engine.cursor()
-        try:
-            with self._lock:
-                self._cursor = cursor
-            self.check()
-            yield cursor
-        finally:
-            with self._lock:
-                self._cursor = None
-            cursor.close()
-
-    def stop(self) -> None:
-        """Interrupt what runs and refuse what comes. May be called again and again."""
-        with self._lock:
-            self._stopped = True
-            if self._cursor is not None:
-                self._cursor.interrupt()
-
-    def check(self) -> None:
-        """Raise QueryTimeout once stopped."""
-        if self._stopped:
-            raise QueryTimeout("the query was stopped", hint="Ask again")
 
 
 class Queries:
@@ -133,7 +101,8 @@ class Queries:
         self._tables = tables
         self._rollups = {rollup.lower(): rollup for rollup in (*_BUILT_IN_ROLLUPS, *rollups)}
         self._executor: ThreadPoolExecutor | None = None
-        self._running: dict[asyncio.Task[Result], _Job] = {}
+        self._running: dict[asyncio.Task[Result], Job] = {}
+        self._statements: dict[str, Statement] = {}  # by their text
         self._closed = False
 
     @property
@@ -208,13 +177,13 @@ class Queries:
         Raises:
             QueryRefused, QueryError: when it is not.
         """
-        return await self._in_thread(partial(self._parse, _Job(), f"SELECT\n{sql}"))
+        return await self._in_thread(partial(self._parse, Job(), f"SELECT\n{sql}"))
 
     async def _supervise(self, question: _Question, timeout: float | None) -> Result:  # noqa: ASYNC109 - see run
         if self._closed:
             raise ObjectClosed(f"{self._name} is closed", hint="Open the object first")
         seconds = self._settings.query_timeout_s if timeout is None else timeout
-        job = _Job()
+        job = Job()
         task = asyncio.get_running_loop().create_task(self._answer(job, question))
         self._running[task] = job
         task.add_done_callback(self._finished)
@@ -232,7 +201,7 @@ class Queries:
             )
         return task.result()
 
-    def _stop(self, task: asyncio.Task[Result], job: _Job) -> None:
+    def _stop(self, task: asyncio.Task[Result], job: Job) -> None:
         if not task.done():
             job.stop()
             asyncio.get_running_loop().call_later(_INTERRUPT_EVERY_S, self._stop, task, job)
@@ -242,9 +211,9 @@ class Queries:
         if not task.cancelled():
             task.exception()  # of a question that nobody waits for any more, no one else asks
 
-    async def _answer(self, job: _Job, question: _Question) -> Result:
+    async def _answer(self, job: Job, question: _Question) -> Result:
         started = self._clock.monotonic() if question.started is None else question.started
-        statement = await self._in_thread(partial(self._parse, job, question.sql))
+        statement = await self._statement(job, question.sql)
         named = set(statement.tables)
         views = {name for name in named & set(_VIEWS) if name == "people" or question.is_past}
         end_seq = self._history.next_seq
@@ -278,13 +247,24 @@ class Queries:
             )
         return await self._tables(names) if names else {}
 
-    def _parse(self, job: _Job, sql: str) -> Statement:
+    async def _statement(self, job: Job, sql: str) -> Statement:
+        """The same text reads the same, so what was asked lately is not parsed again: it is a third of a small one."""
+        known = self._statements.get(sql) if isinstance(sql, str) else None
+        if known is None:
+            known = await self._in_thread(partial(self._parse, job, sql))
+            if len(self._statements) >= _REMEMBERED:
+                self._statements.pop(next(iter(self._statements)))
+            if len(sql) <= _REMEMBERED_CHARACTERS:
+                self._statements[sql] = known
+        return known
+
+    def _parse(self, job: Job, sql: str) -> Statement:
         with self._translated(), job.cursor(self._engine) as cursor:
             return Statement.parse(sql, cursor)
 
     def _execute(
         self,
-        job: _Job,
+        job: Job,
         question: _Question,
         statement: Statement,
         cut: Cut | None,
@@ -293,16 +273,19 @@ class Queries:
     ) -> tuple[pa.Table, Relation | None]:
         with self._translated(), job.cursor(self._engine) as cursor:
             cursor.execute("BEGIN TRANSACTION READ ONLY")  # now() stands still in it
-            relation = None
+            relation, rows = None, 0
             if cut is not None:
-                relation = cut.relation(_bounds(question, statement, views, cursor))
-                relation.register(cursor)
+                relation = scanned = cut.relation(_bounds(question, statement, views, cursor))
+                if statement.is_count:
+                    rows, scanned = counted(relation)
+                scanned.register(cursor)
             for name, table in rollups.items():
                 cursor.register(name, table)
             for name in sorted(views):
                 cursor.execute(f"CREATE TEMP VIEW {name} AS {_VIEWS[name]}")
             job.check()
-            return self._fetch(cursor, statement, question), relation
+            answer = self._fetch(cursor, statement, question)
+            return with_count(answer, rows) if rows else answer, relation
 
     def _fetch(self, cursor: duckdb.DuckDBPyConnection, statement: Statement, question: _Question) -> pa.Table:
         most = self._settings.query_max_rows

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from lakebed.errors import QueryRefused
+from lakebed.query.count import is_count
 
 if TYPE_CHECKING:
     import duckdb
@@ -58,10 +59,12 @@ class Statement(msgspec.Struct, frozen=True):
     Attributes:
         text: without a final semicolon; it may end in a comment.
         tables: how often each table is named, in lower case. Names of CTEs are among them.
+        is_count: whether it asks for the number of events and nothing else.
     """
 
     text: str
     tables: Mapping[str, int]
+    is_count: bool = False
 
     @classmethod
     def parse(cls, sql: str, cursor: duckdb.DuckDBPyConnection) -> Statement:
@@ -80,7 +83,8 @@ class Statement(msgspec.Struct, frozen=True):
         if kind != "SELECT":
             raise QueryRefused(f"the statement is {_named(kind)}, not a SELECT", hint=_HINT)
         text = _without_semicolon(found[0].query)
-        return cls(text, _checked_tables(_tree(text, cursor)))
+        tree = _tree(text, cursor)
+        return cls(text, _checked_tables(tree), is_count(tree))
 
 
 def _named(kind: str) -> str:

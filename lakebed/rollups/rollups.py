@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import itertools
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
@@ -18,7 +19,7 @@ from lakebed.promotions import Promotion
 from lakebed.rollups.daily import DAILY_METRICS
 from lakebed.rollups.fold import OTHER_KEY, Fold, consumer_of
 from lakebed.rollups.hourly import HOURLY_EVENTS
-from lakebed.rollups.partial import Partial, Texts, partials
+from lakebed.rollups.partial import PIECE, Partial, Texts, partials
 from lakebed.rollups.rollup import BuiltInRollup, Rollup
 from lakebed.rollups.shelf import DAY_US, Chunk, Shelf, chunked, days_of, joined
 from lakebed.settings import Settings
@@ -195,41 +196,44 @@ class Rollups:
     async def _commit(self, found: Mapping[str, Partial], start: int, end: int) -> None:
         self._shelf.changing(found)
         try:
-            ids, buckets = await self._storage.transact(lambda tx: self._merge(tx, found, start, end))
+            ids, new, buckets = await self._storage.transact(lambda tx: self._merge(tx, found, start, end))
         except BaseException:
             self._shelf.doubtful(found)
             raise
-        self._remember(ids)
+        await self._in_thread(self._remember, ids, new)
         for name in found:
             self._shelf.changed(name, buckets[name])
 
     async def _merge(
         self, tx: Transaction, found: Mapping[str, Partial], start: int, end: int
-    ) -> tuple[dict[str, int], dict[str, set[int]]]:
-        """The ids of the batch's texts, and the buckets that it changed in each rollup."""
-        ids = await self._identify(tx, found.values())
+    ) -> tuple[dict[str, int], list[str], dict[str, set[int]]]:
+        """The ids of the batch's texts, those not known before, and the buckets that it changed in each rollup."""
+        ids, new = await self._identify(tx, found.values())
         for name, partial in found.items():
             fold, number = self._folds[name], self._numbers[name]
             added, touched = await self._in_thread(fold.taken, partial, ids)
             stored = await tx.groups(number, touched)
-            new = await self._in_thread(fold.growing, added, stored)
-            counts = await tx.group_counts(number, new, without=OTHER_KEY) if new else {}
+            growing = await self._in_thread(fold.growing, added, stored)
+            counts = await tx.group_counts(number, growing, without=OTHER_KEY) if growing else {}
             await tx.put_groups(number, await self._in_thread(fold.folded, added, stored, counts))
             await tx.advance(fold.consumer, start, end)
-        return ids, {name: {bucket for bucket, _ in partial.groups} for name, partial in found.items()}
+        return ids, new, {name: {bucket for bucket, _ in partial.groups} for name, partial in found.items()}
 
-    async def _identify(self, tx: Transaction, found: Iterable[Partial]) -> dict[str, int]:
-        """The ids of all texts of this batch."""
+    async def _identify(self, tx: Transaction, found: Iterable[Partial]) -> tuple[dict[str, int], list[str]]:
+        """The ids of all texts of this batch, and which of them had to be asked for."""
         known, missing = await self._in_thread(_looked_up, self._ids, found)
-        if missing:
-            known.update(zip(missing, await tx.identify(missing), strict=True))
-        return known
+        for at in range(0, len(missing), PIECE):
+            piece = missing[at : at + PIECE]
+            known.update(zip(piece, await tx.identify(piece), strict=True))
+        return known, missing
 
-    def _remember(self, ids: dict[str, int]) -> None:
+    def _remember(self, ids: dict[str, int], new: Sequence[str]) -> None:
         """Keep ids at hand; only committed ones, a rolled back id may be given to another text."""
-        if len(self._ids) + len(ids) > _IDS_IN_MEMORY:
-            self._ids = {}
-        self._ids.update(ids)
+        if len(self._ids) + len(new) > _IDS_IN_MEMORY:
+            self._ids = ids
+            return
+        for at in range(0, len(new), PIECE):
+            self._ids.update({text: ids[text] for text in new[at : at + PIECE]})
 
     # Answers
 
@@ -355,13 +359,17 @@ def _range(start_us: int | None, end_us: int | None) -> tuple[int, int]:
 
 
 def _looked_up(ids: Mapping[str, int], found: Iterable[Partial]) -> tuple[dict[str, int], list[str]]:
-    texts: set[str] = set()
-    for partial in found:
-        for column in partial.columns:
-            if isinstance(column, Texts):
-                texts.update(column.distinct)
-    known = {text: ids[text] for text in texts if text in ids}
-    return known, [text for text in texts if text not in known]
+    """The ids that are at hand, and the texts that have none there: those of each measure sorted."""
+    known: dict[str, int] = {}
+    missing: dict[str, None] = {}
+    for column in itertools.chain.from_iterable(partial.columns for partial in found):
+        for text in column.distinct if isinstance(column, Texts) else ():
+            number = ids.get(text)
+            if number is None:
+                missing[text] = None
+            else:
+                known[text] = number
+    return known, [text for text in missing]  # noqa: C416 - list() would hold the interpreter for all of them
 
 
 def _unions(

@@ -12,6 +12,7 @@ from pyiceberg.table import Table, Transaction
 from lakebed.engine import Engine
 from lakebed.errors import ArchiveConflict
 from lakebed.promotions import with_promoted
+from lakebed.tiers.changes import Changes
 from lakebed.tiers.datafiles import FileWriter, promoted_columns
 from lakebed.tiers.iceberg import EventsTable
 from lakebed.tiers.progress import Progress
@@ -44,7 +45,7 @@ def append(events: EventsTable, engine: Engine, rows: pa.Table, start: int, end:
                 hint="Another archiver was here, or the catalog is not the one that belongs to this log",
                 watermark=before.watermark,
             )
-        transaction = table.transaction()
+        transaction = Changes(table)
         schema = events.evolve(transaction)
         if schema.schema_id not in written:
             writer = FileWriter(table, transaction.table_metadata, events.settings.compact_target_bytes)

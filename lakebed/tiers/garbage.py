@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from pyiceberg.manifest import ManifestFile
@@ -54,13 +56,15 @@ def _is_old(modified_us: int, before_us: int, events: EventsTable) -> bool:
 
 
 def _files(directory: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    """Plain files under `directory`, links not followed, in order."""
+    """Plain files under `directory`, links not followed, in order. Another program may delete some meanwhile."""
     for parent, directories, names in os.walk(directory.resolve()):
         directories.sort()
         for name in sorted(names):
             path = Path(parent, name)
-            if path.is_file() and not path.is_symlink():
-                yield path, path.stat()
+            with suppress(FileNotFoundError):
+                status = path.lstat()
+                if stat.S_ISREG(status.st_mode):
+                    yield path, status
 
 
 def _needed(table: Table) -> set[Path]:
@@ -91,7 +95,8 @@ def _needed(table: Table) -> set[Path]:
 def _delete(events: EventsTable, paths: list[Path]) -> None:
     try:
         for path in paths:
-            events.disk.remove(path)
+            with suppress(FileNotFoundError):  # another collector was faster
+                events.disk.remove(path)
         for parent in sorted({path.parent for path in paths}):
             events.disk.sync_directory(parent)
     except OSError as error:

@@ -13,6 +13,7 @@ from pyiceberg.table import Table, Transaction
 from lakebed.engine import Engine
 from lakebed.errors import ArchiveUnavailable
 from lakebed.promotions import Promotion, with_promoted
+from lakebed.tiers.changes import Changes
 from lakebed.tiers.datafiles import FileWriter, promoted_columns, read_rows
 from lakebed.tiers.iceberg import EventsTable
 from lakebed.tiers.progress import Progress
@@ -58,7 +59,7 @@ def rewrite(
         groups = choose(table)
         if not groups:
             return None
-        transaction = table.transaction()
+        transaction = Changes(table)
         schema = events.evolve(transaction)
         promoted = promoted_columns(schema)
         # Twice the target: what compaction has merged up to the target must not fall apart again.

@@ -13,6 +13,7 @@ import pyarrow as pa
 from lakebed.disk import Disk
 from lakebed.engine import Engine
 from lakebed.errors import FormatTooNew, LogCorrupted, LogUnavailable
+from lakebed.parquet import layout, with_filters
 from lakebed.promotions import Promotion, with_promoted
 
 __all__ = ["FORMAT", "LogFile", "read_sealed", "seal", "sealed_path"]
@@ -122,19 +123,8 @@ def seal(
     table = table.replace_schema_metadata({_FORMAT_KEY: str(FORMAT)})
     path = log.with_suffix(".parquet")
     temporary = path.with_suffix(".parquet.tmp")
-    pq.write_table(
-        table,
-        temporary,
-        compression="zstd",
-        row_group_size=128_000,
-        write_page_checksum=True,
-        store_schema=True,
-        version="2.6",
-        column_encoding={"seq": "DELTA_BINARY_PACKED", "received_at": "DELTA_BINARY_PACKED"},
-        use_dictionary=[
-            name for name in table.column_names if name not in ("seq", "received_at", "timestamp", "message_id")
-        ],
-    )
+    options = with_filters(layout(table.column_names), table)
+    pq.write_table(table, temporary, row_group_size=128_000, store_schema=True, version="2.6", **options)
     disk.sync_file(temporary)
     disk.replace(temporary, path)
     disk.sync_directory(path.parent)

@@ -11,6 +11,7 @@ from pyiceberg.table.update.snapshot import ExpireSnapshots, ManageSnapshots
 
 from lakebed.errors import InvalidName, SnapshotExpired
 from lakebed.tiers.archived import Expiry, Snapshot
+from lakebed.tiers.changes import Changes
 from lakebed.tiers.iceberg import EventsTable
 from lakebed.tiers.progress import COMMITTED, OPERATION, WATERMARK
 
@@ -91,7 +92,7 @@ def expire(events: EventsTable, *, dry_run: bool) -> Expiry:
         outcome = Expiry(tuple(ids), len(table.metadata.snapshots) - len(ids), dry_run)
         if not ids or dry_run:
             return None
-        transaction = table.transaction()
+        transaction = Changes(table)
         ExpireSnapshots(transaction=transaction).by_ids(ids).commit()
         return transaction
 
@@ -118,7 +119,7 @@ def tag(events: EventsTable, name: str, snapshot_id: int | None) -> None:
     def stage(table: Table) -> Transaction:
         current = table.metadata.current_snapshot_id
         chosen = find(table, current if snapshot_id is None and current is not None else snapshot_id or name)
-        transaction = table.transaction()
+        transaction = Changes(table)
         ManageSnapshots(transaction=transaction).create_tag(chosen.snapshot_id, name).commit()
         return transaction
 
@@ -133,7 +134,7 @@ def untag(events: EventsTable, name: str) -> None:
     def stage(table: Table) -> Transaction:
         if table.metadata.refs[name].snapshot_ref_type != SnapshotRefType.TAG if name in table.metadata.refs else True:
             find(None, name)
-        transaction = table.transaction()
+        transaction = Changes(table)
         ManageSnapshots(transaction=transaction).remove_tag(name).commit()
         return transaction
 

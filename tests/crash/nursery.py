@@ -10,6 +10,8 @@ import sys
 import time
 from pathlib import Path
 
+from gauge import Peak
+
 WORKER = Path(__file__).with_name("worker.py")
 _PATIENCE_S = 60.0
 
@@ -25,37 +27,58 @@ class Nursery:
             [sys.executable, str(WORKER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
         )
         self._rest = b""
+        self.peak = Peak()
         self._expect("serving")
+
+    def abandon(self):
+        """End it whatever it does; a session that hangs says first, on stderr, where."""
+        for child in self._children():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGUSR1)
+                time.sleep(0.5)
+                os.kill(child, signal.SIGKILL)
+        self._process.kill()
+        self._process.wait()
+        self._process.stdin.close()
+        self._process.stdout.close()
+
+    def _children(self):
+        task = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
+        return [int(child) for child in task.read_text().split()]
 
     def close(self):
         self._process.stdin.close()
         self._process.wait(_PATIENCE_S)
         self._process.stdout.close()
 
-    def session(self, request, *, lines=None, seconds=0.0):
-        """Run one session to its end, or kill it so many seconds after so many lines; the first line is "ready".
+    def session(self, request, *, lines=None, seconds=0.0, heard=None):
+        """Run one session to its end, or kill it so many seconds after so many lines; the first is "ready".
 
-        Returns everything that it said, in order, and the signal that ended it, or None.
+        Returns everything that it said, in order, and the signal that ended it, or None. `heard` gets each line, too.
         """
         self._process.stdin.write(json.dumps(request).encode() + b"\n")
         self._process.stdin.flush()
         process = os.pidfd_open(self._expect("pid")["pid"])
         try:
-            return self._listen(process, lines, seconds)
+            return self._listen(process, lines, seconds, heard or (lambda _: None))
         finally:
             os.close(process)
 
-    def _listen(self, process, lines, seconds):
+    def _listen(self, process, lines, seconds, heard):
         said = []
-        deadline = None
+        deadline = time.monotonic() + seconds if lines == 0 else None
         while True:
             line = self._line(None if deadline is None else max(0.0, deadline - time.monotonic()))
             if line is not None and line["kind"] == "ended":
                 status = line["status"]
+                self.peak.see(rss=line["rss"])
                 Nursery.kills += os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
                 return said, os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
             if line is not None:
                 said.append(line)
+                heard(line)
+                if "descriptors" in line:
+                    self.peak.see(descriptors=line["descriptors"], threads=line["threads"])
                 if len(said) == lines:
                     deadline = time.monotonic() + seconds
             else:

@@ -129,6 +129,35 @@ async def test_l3_28_hung_catalog(moody, clock):
         assert await shop.check() == []
 
 
+async def test_l3_28_a_shared_look_is_as_fresh_as_ones_own(moody):
+    """Who asks after a look at the catalog began is not answered by it; those who wait for the next one share that.
+
+    One who leaves takes nothing from the others, and no pin stays.
+    """
+    catalog, make = moody
+    async with make() as shop:
+        await fill(shop, 0, 10)
+        await shop.archive()
+        archive = shop._tiers.archive
+        catalog.hang()
+        asked = catalog.asked
+        begun = asyncio.ensure_future(archive.watermark())
+        await asyncio.to_thread(catalog.reached.wait, 20)
+        sharing = [asyncio.ensure_future(archive.watermark()) for _ in range(5)]
+        await asyncio.sleep(0)
+        sharing[0].cancel()
+        sharing[4].cancel()
+        catalog.calm()
+        assert await begun == 10
+        outcomes = await asyncio.gather(*sharing, return_exceptions=True)
+        assert [str(one) for one in outcomes[1:4]] == ["10"] * 3
+        assert isinstance(outcomes[0], asyncio.CancelledError)
+        assert isinstance(outcomes[4], asyncio.CancelledError)
+        assert catalog.asked - asked == 2
+        assert archive._pins._held == {}
+        assert archive._looks == {}
+
+
 async def test_l3_28_a_log_over_its_limit_while_the_archive_is_down(moody, clock):
     """Archiving that `log_bytes` starts fails without failing any event, is a problem while it lasts, and then works.
 
@@ -137,18 +166,19 @@ async def test_l3_28_a_log_over_its_limit_while_the_archive_is_down(moody, clock
     catalog, make = moody
     async with make(log_bytes=1) as shop:
         catalog.mood = "down"
-        for number in range(35):
-            await fill(shop, number, number + 1)
-            clock.advance(10)
+        await fill(shop, 0, 35)
+        await shop._tiers.pipeline.seal()
+        clock.advance(61)  # not more often than once a minute
+        await fill(shop, 35, 36)
         await shop._tiers.maintenance.close()  # waits for what runs in the background
         assert any("archiving it failed" in problem.message for problem in await shop.check())
         assert shop._tiers.pipeline.start_seq == 0
         catalog.calm()
         clock.advance(61)
-        await fill(shop, 35, 36)
+        await fill(shop, 36, 37)
         await shop._tiers.maintenance.close()
-        assert shop.stats().watermark == 36
-        assert await holds(shop, 36)
+        assert shop.stats().watermark == 37
+        assert await holds(shop, 37)
         assert await shop.check() == []
 
 

@@ -92,7 +92,9 @@ async def test_query_46_a_hundred_failures_leave_nothing(shop, kind):
     for _ in range(100):
         await kind(shop)
     await quiet(shop)
-    assert left(shop) == before
+    after = left(shop)
+    assert after.pop("threads") < before.pop("threads") + 5, "pools start some late; a hundred would be a leak"
+    assert after == before
     assert before["spilled"] == before["archive pins"] == before["log pins"] == 0
     assert resident_bytes() - resident < 64 << 20
     assert await holds(shop, 35)

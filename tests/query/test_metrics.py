@@ -312,3 +312,21 @@ async def test_midnight_belongs_to_the_new_day(parts):
     assert [row.dau for row in await parts.metrics.dau(start="2026-03-10", end="2026-03-11")] == [1, 1]
     found = await parts.metrics.timeseries(start=datetime(2026, 3, 10, tzinfo=UTC), end="2026-03-12", grain="day")
     assert [row.value for row in found] == [1, 1]
+
+
+@pytest.mark.parametrize("grain", ["minute", "hour", "day", "week", "month"])
+async def test_buckets_before_1970(tmp_path, grain):
+    """An event from before 1970 lies in the bucket in which a calendar puts it, like any other."""
+    async with opened(tmp_path) as parts:
+        times = [
+            us(text)
+            for text in ("1969-12-29T00:00", "1969-12-31T23:59:59.999999", "1970-01-01T00:00", "2026-03-20T11:30")
+        ]
+        await parts.track([{"event": "Visit", "timestamp": at} for at in times])
+        for where in (None, "true"):  # from the rollup, and from the events
+            asked = {"start": "1969-12-01", "end": "2026-04-01", "grain": grain, "by": "event", "where": where}
+            found = await parts.metrics.timeseries(**asked)
+            truth = await parts.queries.run(
+                f"SELECT date_trunc('{grain}', timestamp) AS time, count(*) AS n FROM events GROUP BY 1 ORDER BY 1"
+            )
+            assert [(row.time, row.value) for row in found] == [(row.time, row.n) for row in truth]

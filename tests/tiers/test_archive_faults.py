@@ -6,6 +6,7 @@ from archive_fixtures import (
     BUILT_IN,
     PROMOTIONS,
     START,
+    QuickDisk,
     events,
     open_archive,
     read,
@@ -99,6 +100,35 @@ async def test_l3_30_garbage_collection_beside_a_reader(pair):
         await archive.collect_garbage()
         assert first + read(view.files[1].path)["seq"].to_pylist() == list(range(8))
     assert len((await archive.collect_garbage()).paths) == 2
+
+
+class Overtaken(QuickDisk):
+    """Before its first deletion `first` is called, once, if there is one."""
+
+    first = None
+
+    def remove(self, path):
+        if self.first is not None:
+            call, self.first = self.first, None
+            call()
+        super().remove(path)
+
+
+async def test_l3_30_two_collectors_at_once(pair, tmp_path):
+    """What another collector, or a commit elsewhere, has deleted meanwhile is no failure of this one."""
+    _, make = pair
+    disk = Overtaken()
+    slow, fast = make(disk=disk), make()
+    await same_day(slow, 0, 4)
+    await same_day(slow, 4, 8)
+    await slow.compact()
+    await slow.expire()
+    expected = (await slow.collect_garbage(dry_run=True)).paths
+    taken = []
+    disk.first = lambda: taken.append(asyncio.run(fast.collect_garbage()).paths)
+    assert (await slow.collect_garbage()).paths == expected == taken[0]
+    assert not set(expected) & {str(path) for path in stored(tmp_path)}
+    assert await seqs(slow) == list(range(8))
 
 
 async def values_of(archive, column):

@@ -1,0 +1,30 @@
+"""What is measured, in the order of the table: a module each, with `GOALS` and `rows(run)`."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from types import ModuleType
+
+NAMES = (
+    "ingest",
+    "parts",
+    "track",
+    "counters",
+    "rollups",
+    "metrics",
+    "queries",
+    "archive",
+    "disk",
+    "reopen",
+    "objects",
+    "memory",
+    "history",
+    "freshness",
+    "interference",
+    "seeds",
+)
+
+
+def subject(name: str) -> ModuleType:
+    """The module of a subject."""
+    return import_module(f"bench.subjects.{name}")

@@ -1,0 +1,109 @@
+"""How the figures are shown and kept."""
+
+import json
+
+import pytest
+
+from bench import table
+from bench.goal import FLOOR, Goal
+from bench.machine import Machine
+from bench.measure import Failed, Samples
+from bench.report import BEGIN, END, Report
+from bench.row import Row
+
+
+@pytest.fixture
+def rows():
+    peers = {"SQLite": Samples((50, 100, 200)), "Redis": Failed("no redis-server", absent=True)}
+    fast = Goal("≥ 0.5 x the floor", "batch", of=FLOOR, least=0.5)
+    quick = Goal("≥ 2,000/s", "batch", least=2_000)
+    return [
+        Row(
+            "ingest",
+            "batch",
+            "events/s",
+            Samples((900, 1_000, 1_500)),
+            peers,
+            Samples((1_800, 2_000, 3_000)),
+            "decode",
+            [fast, quick],
+        ),
+        Row("disk", "archive", "bytes", Failed("it broke")),
+    ]
+
+
+@pytest.fixture
+def report(rows, tmp_path):
+    return Report(Machine.read(tmp_path), rows, 3, 1.0, 7, "2026-01-01 00:00 UTC")
+
+
+def test_the_table_shows_median_spread_others_ratios_goals(rows):
+    """One row: every figure with its unit, ratios to all who were measured, and what became of each goal."""
+    work, ours, spread, peers, floor, ratios, goals, met = table.cells(rows[0])
+    assert (work, ours, spread) == (["batch"], ["1,000 events/s"], ["900 to 1,500"])
+    assert peers == ["SQLite: 100 events/s", "Redis: absent"]
+    assert floor == ["2,000 events/s", "(decode)"]
+    assert ratios == ["0.500 x floor", "10.0 x SQLite"]
+    assert list(zip(goals, met, strict=True)) == [("≥ 0.5 x the floor", "yes"), ("≥ 2,000/s", "NO")]
+
+
+def test_a_failure_is_shown_with_its_reason(rows):
+    """A row that could not be measured stays in the table."""
+    assert "failed: it broke" in table.plain(rows)
+
+
+def test_the_plain_table_has_a_line_for_everybody(rows):
+    """On a terminal: Lakebed, below it the floor and each peer, all columns aligned, no line too long to be read."""
+    lines = table.plain(rows).splitlines()
+    assert [line.split("  ")[0] for line in lines[2:4]] == ["batch", ""]
+    assert lines[3].startswith("  floor: decode")
+    assert lines[4].startswith("  SQLite")
+    assert lines[5].startswith("  Redis")
+    assert lines[2].index("1,000 events/s") == lines[0].index("figure") == lines[4].index("100 events/s")
+    assert lines[3].index("0.500") == lines[0].index("ratio") == lines[4].index("10.0")
+    assert max(map(len, lines)) < 120
+
+
+def test_markdown_has_one_line_a_row(rows):
+    """Lines of a cell are broken inside it, and a bar in a text does not end the cell."""
+    bar = Row("s", "a | b", "ms", Samples((1,)))
+    lines = table.markdown([*rows, bar]).splitlines()
+    assert len(lines) == 2 + 3
+    assert "SQLite: 100 events/s<br>Redis: absent" in lines[2]
+    assert "a \\| b" in lines[4]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(123_456.7, "123,457"), (99.94, "99.9"), (1.234, "1.23"), (0.5, "0.500"), (0.0123, "0.0123")]
+)
+def test_numbers_have_three_digits(value, text):
+    """Not more than a measurement can mean."""
+    assert table.number(value) == text
+
+
+def test_json_keeps_every_turn(report):
+    """The file has each figure of each turn, verdicts, reasons and the machine."""
+    found = json.loads(report.json())
+    first, second = found["rows"]
+    assert first["lakebed"]["values"] == [900, 1_000, 1_500]
+    assert first["peers"]["Redis"] == {"absent": "no redis-server"}
+    assert [goal["verdict"] for goal in first["goals"]] == ["met", "missed"]
+    assert second["lakebed"] == {"failed": "it broke"}
+    assert found["machine"]["cores"] >= 1
+
+
+def test_the_page_keeps_what_was_written_by_hand(report):
+    """Only what is between the two marks is replaced, again and again."""
+    page = f"# Title\n\nbefore\n\n{BEGIN}\nold\n{END}\n\nafter\n"
+    once = report.into(page)
+    assert once.startswith("# Title\n\nbefore\n\n")
+    assert once.endswith("\n\nafter\n")
+    assert "old" not in once
+    assert "| batch |" in once
+    assert report.into(once) == once
+
+
+def test_a_page_without_a_place_for_the_table_is_refused(report):
+    """Nothing written by hand is lost to a guess."""
+    with pytest.raises(ValueError, match="put these two lines"):
+        report.into("# Title\n")

@@ -1,0 +1,70 @@
+"""What a process holds, what an object takes on disk, and the most of each that torture allows: the one place."""
+
+import os
+from pathlib import Path
+
+_MB = 1 << 20
+
+# Of any session, however it ended; RSS counts what it shares with its parent: Arrow, DuckDB, pyiceberg.
+# A question holds the files open that it reads, and small settings make many of them.
+MOST = {"rss": 600 * _MB, "descriptors": 300, "threads": 60}
+# Of an object's directory: so much, and so much for each event. In the midst of everything, and at the end of a round
+# when all is archived, compacted, expired and collected. Files hold at most 250 events, and few fill a block.
+DISK = {"disk": (8 * _MB, 1500), "settled": (_MB, 600)}
+# What a long life may hold more of in its last third than in its second: nothing but noise.
+MOST_GROWTH = {"rss": 24 * _MB, "descriptors": 4, "threads": 2}
+
+
+def held(pid="self"):
+    """RSS in bytes, open descriptors and threads of a process, now."""
+    process = Path(f"/proc/{pid}")
+    pages = int((process / "statm").read_text().split()[1])
+    return {
+        "rss": pages * os.sysconf("SC_PAGE_SIZE"),
+        "descriptors": len(os.listdir(process / "fd")),  # noqa: PTH208 - names are all that is needed
+        "threads": len(os.listdir(process / "task")),  # noqa: PTH208 - the same
+    }
+
+
+def disk_bytes(directory):
+    """What the files of a directory take, as far as they are still there."""
+    total = 0
+    for path, _, names in os.walk(directory):
+        for name in names:
+            try:
+                total += os.stat(os.path.join(path, name)).st_blocks * 512  # noqa: PTH116, PTH118 - it is walked often
+            except FileNotFoundError:
+                continue
+    return total
+
+
+class Peak:
+    """The most that was seen of each thing."""
+
+    def __init__(self):
+        self.most = {}
+
+    def see(self, **found):
+        for name, value in found.items():
+            self.most[name] = max(value, self.most.get(name, 0))
+
+    def check(self):
+        for name, bound in MOST.items():
+            assert self.most.get(name, 0) <= bound, f"{name}: {self.most[name]} is more than {bound}"
+
+
+def check_growth(samples):
+    """A long life's samples: the last third against the second. The first one is warming up."""
+    third = len(samples) // 3
+    for name, bound in MOST_GROWTH.items():
+        before = max(sample[name] for sample in samples[third : 2 * third])
+        after = max(sample[name] for sample in samples[2 * third :])
+        assert after - before <= bound, f"{name} grew from {before} to {after}: {[one[name] for one in samples]}"
+
+
+def check_disk(name, directory, events):
+    """(bytes, share of the bound) of a directory that holds so many events."""
+    found = disk_bytes(directory)
+    base, each = DISK[name]
+    assert found <= base + each * events, f"{name}: {found} bytes for {events} events"
+    return {name: found, f"{name}_share": round(100 * found / (base + each * events))}

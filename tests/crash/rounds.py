@@ -1,0 +1,142 @@
+"""What torture is made of: rounds, each with a seed and a directory of its own, so that each can be run again alone.
+
+Two numbers, the run's seed and the round's, decide all that is drawn in it. When threads and processes get the
+processor is not decided by them: see docs/torture.md.
+"""
+
+import asyncio
+import json
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+from books import Books
+from gauge import Peak, check_disk, check_growth, held
+from subject import START
+
+CYCLES = 25  # deaths of one object
+LIVES = 12  # of a long life: what happens between two quiet moments
+_PATIENCE_S = 240.0  # an audit that takes longer hangs
+_MODEL = Path(__file__).parents[1] / "model" / "soak.py"
+_MATCHES = ("", "", "log/", "archive/", "sql", "sql catalog", "sql storage COMMIT", "sync", "replace", "remove")
+_ORDER = ("kill", "kill", "model", "kill", "kill", "kill", "life", "kill", "kill", "kill", "kill")
+
+
+def kind_of(number):
+    return _ORDER[number % len(_ORDER)]
+
+
+class Round:
+    """One round. `tell` is called with what happened, as it happens.
+
+    Args:
+        sabotage: break a promise on purpose, to see that it is noticed: see `sabotage.py`.
+        more: whether there is time for another cycle.
+    """
+
+    def __init__(self, seed, number, root, tell, *, sabotage=None, more=lambda: True):
+        self.seed = f"{seed}/{number}"
+        self.root = root
+        self.tell = tell
+        self.more = more
+        self.sabotage = sabotage
+        self.peak = Peak()
+        self.journal = []  # every request, and every promise that was made
+
+    def run(self, kind, nursery):
+        nursery.peak = self.peak
+        if kind == "model":
+            self._model()
+        else:
+            asyncio.run(self._kill(nursery) if kind == "kill" else self._live(nursery))
+
+    def save(self, path):
+        path.write_text("".join(json.dumps(line) + "\n" for line in self.journal))
+
+    def _session(self, nursery, books, request, **until):
+        self.journal.append({"kind": "request", **until, "request": request})
+        said, signal = nursery.session(request, heard=self.journal.append, **until)
+        assert signal in (None, 9), f"the session ended by signal {signal}"
+        books.take(said)
+        assert signal or said[-1]["kind"] in ("done", "refused"), said[-1]
+        self.peak.check()
+        return said, signal
+
+    async def _audit(self, books, **options):
+        async with asyncio.timeout(_PATIENCE_S):
+            await books.audit(**options)
+        self.peak.see(**check_disk("disk", self.root, len(books.seen)))
+        self.tell("audit", events=len(books.seen), quiet=held())
+
+    # Deaths
+
+    async def _kill(self, nursery):
+        """An object that is killed again and again, at moments and at operations, in good weather and in bad."""
+        books = Books(self.root, START)
+        for cycle in range(CYCLES):
+            if cycle and not self.more():
+                break
+            seed = f"{self.seed}/{cycle}"
+            rng = random.Random(seed)
+            request = books.request(seed, **drawn(rng))
+            lines = 0 if rng.random() < 0.1 else rng.randint(1, 170)  # none yet: it dies while it opens
+            _, signal = self._session(nursery, books, request, lines=lines, seconds=rng.uniform(0, 0.15))
+            self.tell("session", killed=signal == 9, faults="faults" in request, peak=self.peak.most)
+            if self.sabotage is not None and books.acked:
+                self.sabotage(books)
+            if rng.random() < 0.5:  # else the next process meets what several deaths have left
+                await self._audit(books, retried=20)
+        await self._audit(books, retried=20)
+        await self._rest(books)
+
+    async def _rest(self, books):
+        await books.settle()
+        await self._audit(books)
+        self.peak.see(**check_disk("settled", self.root, len(books.seen)))
+        self.tell("settled", peak=self.peak.most)
+
+    # A long life
+
+    async def _live(self, nursery):
+        """One process and thousands of operations, all at once: what it holds does not grow."""
+        books = Books(self.root, START)
+        rng = random.Random(self.seed)
+        request = books.request(self.seed, turns=60, lives=LIVES, cancel=0.02, steps=0.01)
+        if rng.random() < 0.3:
+            request["faults"] = {"rate": 0.003, "only": "", "at_open": False}
+            books.faulty = True
+        said, signal = self._session(nursery, books, request)
+        assert signal is None
+        samples = [line for line in said if line["kind"] == "quiet"]
+        self.tell("life", operations=len(said), samples=[{name: one[name] for name in held()} for one in samples])
+        check_growth(samples)
+        await self._audit(books, retried=20)
+        await self._rest(books)
+
+    # The model
+
+    def _model(self):
+        """The state machine, with this round's seed, in a process of its own."""
+        program = [sys.executable, str(_MODEL), "--seed", self.seed, "--keep", str(self.root)]
+        done = subprocess.run(program, capture_output=True, text=True, timeout=1200, check=False)
+        assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-6000:]
+        self.tell("model", **json.loads(done.stdout.splitlines()[-1]))
+
+
+def drawn(rng):
+    """What one session is to live through, beside its death at a moment."""
+    if rng.random() < 0.15:
+        return {"jobs": 12}  # one job at a time, so that each meets tracking alone
+    found = {"turns": rng.choice([20, 40]), "cancel": rng.choice([0.0, 0.0, 0.05]), "steps": rng.choice([0.0, 0.03])}
+    found["behind"] = rng.choice([0, 0, 2, 300])
+    if rng.random() < 0.15:
+        return found | {"naps": True, "turns": 4}
+    if rng.random() < 0.35:
+        only = rng.choice(["", "", "log", "archive", "sync", "write", "remove", "replace"])
+        rate = rng.choice([0.003, 0.01, 0.04]) * (10 if only in ("remove", "replace") else 1)  # there are few of them
+        found["faults"] = {"rate": rate, "only": only, "at_open": rng.random() < 0.3}
+    if rng.random() < 0.3:
+        at = round(10 ** rng.uniform(0, 2.2))
+        found["kill"] = {"match": rng.choice(_MATCHES), "at": at, "when": rng.choice(["before", "half", "after"])}
+    return found

@@ -1,0 +1,55 @@
+"""The state machine with a seed, as a program of its own: the same seed takes the same steps.
+
+    python tests/model/soak.py --seed 7/2
+
+Its last line on stdout is JSON: the examples it ran, and what it held before the last of them and after it.
+"""
+
+import argparse
+import json
+import random
+import shutil
+import sys
+from pathlib import Path
+
+from hypothesis import HealthCheck, Phase, seed, settings
+from hypothesis.stateful import run_state_machine_as_test
+from machine import Sides
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "crash"))
+from gauge import Peak, held
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seed", required=True, help="any text")
+    parser.add_argument("--examples", type=int, default=4, help="histories to try (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=50, help="of each at the most (default: %(default)s)")
+    parser.add_argument("--keep", type=Path, help="where the directory of an object that failed is put")
+    asked = parser.parse_args()
+    peak = Peak()
+
+    class Watched(Sides):
+        def teardown(self):
+            failed = sys.exc_info()[0] is not None
+            if failed and asked.keep is not None:
+                shutil.copytree(self.root, asked.keep, dirs_exist_ok=True)
+            super().teardown()
+            peak.see(**held())
+
+    options = settings(
+        max_examples=asked.examples,
+        stateful_step_count=asked.steps,
+        phases=(Phase.generate,),  # not shrunk: that takes an hour, and the steps are printed as they are
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        print_blob=True,
+    )
+    run_state_machine_as_test(seed(random.Random(asked.seed).randrange(2**32))(Watched), settings=options)
+    peak.check()
+    sys.stdout.write(json.dumps({"peak": peak.most}) + "\n")
+
+
+if __name__ == "__main__":
+    main()
