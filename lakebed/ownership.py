@@ -65,7 +65,9 @@ class Ownership:
         if not taken:
             return
         try:
-            os.utime(taken[0], ns=(now_us * 1000, now_us * 1000))
+            with contextlib.suppress(FileNotFoundError):  # the directory may be gone …
+                self._path.touch()  # … or only the file
+                os.utime(self._path, ns=(now_us * 1000, now_us * 1000))
         finally:
             # Unlocked explicitly: a child forked in this moment may hold copies of the descriptors.
             for descriptor in taken:

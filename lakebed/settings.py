@@ -40,6 +40,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         segment_age_s: the same, in seconds since its first event. Checked when events arrive and by the hourly rollup.
         tail_bytes: events not yet sealed that may be held in memory; beyond it `track` waits for sealing.
         pending_events: events that may wait for their commit; beyond it `track` fails with `Backpressure`.
+        pending_bytes: the same, in bytes that they take in memory, about. A disk that hangs fills it.
         retention_s: how long sealed segments stay after they were archived; an hour at least, from which the live
             counters are read when an object opens. Queries do not need them.
         archive_window_s: what the Sunday archive leaves in the log.
@@ -77,6 +78,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     segment_age_s: Seconds = 3600.0
     tail_bytes: Positive = 512 * _MIB
     pending_events: Positive = 100_000
+    pending_bytes: Positive = 256 * _MIB
     retention_s: Annotated[float, Meta(ge=0)] = 7 * 86400.0
     archive_window_s: Annotated[float, Meta(ge=0)] = 7 * 86400.0
     log_bytes: Positive = 8 * _GIB

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from lakebed.errors import LakebedError
+from lakebed.errors import LakebedError, ObjectUnavailable
 from lakebed.nameplate import FILE_NAME, Nameplate, is_name
 from lakebed.ownership import LOCK_NAME
 from lakebed.schedule import schedules_of
@@ -50,6 +50,11 @@ def sleepers(root: Path, awake: Container[str]) -> tuple[list[Sleeper], list[Lak
             continue
         except LakebedError as error:
             unreadable.append(error)
+            continue
+        except OSError as error:
+            hint = "Its schedules do not run until the system lets it be read"
+            message = f"{root / name} cannot be read: {error}"
+            unreadable.append(ObjectUnavailable(message, hint=hint, path=root / name))
             continue
         if plate is not None:
             found.append(Sleeper(name, plate.kind, since_ns // 1000))

@@ -49,7 +49,7 @@ APART = (
 
 TIERS = {
     "L0 counters": {"counter", "counters"},
-    "L1 log": {"committer", "dedupe", "pipeline", "recovery", "sealing", "segment", "tail", "view"},
+    "L1 log": {"committer", "pending", "dedupe", "pipeline", "recovery", "sealing", "segment", "tail", "view"},
     "L2 storage": {"migrations", "storage", "transaction"},
     "L3 archive": {
         "append",

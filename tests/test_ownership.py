@@ -84,6 +84,8 @@ async def test_l1_10_a_deleted_lock_file_makes_no_second_writer(tmp_path):
         ) as second:
             assert "ObjectLocked" in second.communicate()[1]
         assert await box.add(1) == 1
+        (tmp_path / "tom" / "lock").unlink()
+    assert (tmp_path / "tom" / "lock").exists(), "when it was released is what schedules are made up from"
     async with Box("tom", root=tmp_path):
         pass
 

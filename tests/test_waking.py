@@ -70,16 +70,19 @@ async def test_missed_schedules_are_made_up_for_after_a_restart(tmp_path, clock)
 async def test_one_failing_object_does_not_stop_the_others(tmp_path, clock):
     """An object that cannot be woken is in check(); one that another process has open runs its own schedules."""
     async with Namespace(tmp_path, Scheduled, clock=clock) as ns:
-        await asyncio.gather(*(ns.get(name).add(1) for name in ("a", "b", "c")))
+        await asyncio.gather(*(ns.get(name).add(1) for name in ("a", "b", "c", "d")))
         clock.advance(1800)
         await ns.sleep_idle()
         clock.advance(1800)
         (tmp_path / "a" / "object.json").write_text("{")
         (tmp_path / "b" / "number").write_text("no number")
+        (tmp_path / "d" / "object.json").rename(tmp_path / "plate")
+        (tmp_path / "d" / "object.json").mkdir()  # what the system refuses to read
         await ns.wake_due()
         assert happened("hourly") == ["c"]
         assert any("nameplate" in problem for problem in ns.check())
         assert any("no number" in problem for problem in ns.check())
+        assert any("ObjectUnavailable" in problem and "Is a directory" in problem for problem in ns.check())
     async with Scheduled("c", root=tmp_path, clock=clock):
         clock.advance(3600)
         ns = Namespace(tmp_path, Scheduled, clock=clock)

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
-
-import msgspec
 
 from lakebed.block import Block
 from lakebed.clock import Clock
@@ -26,6 +24,7 @@ from lakebed.promotions import Promotion
 from lakebed.settings import Settings
 from lakebed.tiers.committer import Committer, Outcome
 from lakebed.tiers.dedupe import SLICE, SealedIds
+from lakebed.tiers.pending import Entry, Pending
 from lakebed.tiers.sealing import LogFile, seal
 from lakebed.tiers.segment import log_path
 from lakebed.tiers.tail import Part, Tail
@@ -33,16 +32,8 @@ from lakebed.tiers.view import LogView
 
 __all__ = ["Pipeline"]
 
-_GROUP_EVENTS = 10_000  # one frame's events at the most; at 32 KB each that is 320 MB
 _US = 1_000_000
 _T = TypeVar("_T")
-
-
-class _Entry(msgspec.Struct):
-    """One `append` that waits for its commit."""
-
-    events: Sequence[Event] | Block
-    done: asyncio.Future[list[Receipt]]
 
 
 class Pipeline:
@@ -93,9 +84,7 @@ class Pipeline:
         # The loop's.
         self._closed = True
         self._released = False
-        self._pending: deque[_Entry] = deque()
-        self._pending_events = 0
-        self._in_flight_events = 0
+        self._pending = Pending(settings.pending_events, settings.pending_bytes)
         self._busy = False  # from the first append until nothing is pending
         self._waiting = False  # busy, and the next commit waits for sealing to make room
         self._idle = asyncio.Event()
@@ -149,7 +138,7 @@ class Pipeline:
     @property
     def pending_events(self) -> int:
         """Events that wait for their answer."""
-        return self._pending_events + self._in_flight_events
+        return self._pending.events + self._pending.in_flight
 
     def append(self, events: Sequence[Event] | Block) -> asyncio.Future[list[Receipt]]:
         """Store admitted events as one group or part of one; the future resolves when they are durable.
@@ -159,15 +148,13 @@ class Pipeline:
         """
         loop = asyncio.get_running_loop()
         done: asyncio.Future[list[Receipt]] = loop.create_future()
-        waiting, limit = self._pending_events, self._settings.pending_events
+        entry = Entry(events, done)
         if self._closed:
-            self._fail([_Entry(events, done)], ObjectClosed("the log is closed", hint="Open the object first"))
-        elif waiting and waiting + len(events) > limit:
-            message, hint = f"{waiting} events wait for the disk, the limit is {limit}", "Await earlier calls first"
-            self._fail([_Entry(events, done)], Backpressure(message, hint=hint, limit=limit))
+            self._fail([entry], ObjectClosed("the log is closed", hint="Open the object first"))
+        elif (refusal := self._pending.refusal(entry)) is not None:
+            self._fail([entry], refusal)
         else:
-            self._pending.append(_Entry(events, done))
-            self._pending_events += len(events)
+            self._pending.put(entry)
             if not self._busy:
                 self._set_busy(True)
                 # Not at once: calls made in the same turn of the loop share one sync.
@@ -186,7 +173,7 @@ class Pipeline:
         self._waiting = full and self._sealing is not None
         if self._waiting:
             return  # _seal_closed comes back here
-        group = self._take_group()
+        group = self._pending.take()
         if not group:
             self._set_busy(False)
         elif full and self._tail.closed_part() is not None:
@@ -198,31 +185,20 @@ class Pipeline:
             self._commit_done = self._run(self._committer, self._commits.commit, events, received, full)
             self._commit_done.add_done_callback(lambda done: self._committed(group, received, done))
 
-    def _take_group(self) -> list[_Entry]:
-        group: list[_Entry] = []
-        count = 0
-        while self._pending and (not group or count + len(self._pending[0].events) <= _GROUP_EVENTS):
-            entry = self._pending.popleft()
-            count += len(entry.events)
-            group.append(entry)
-        self._pending_events -= count
-        self._in_flight_events = count
-        return group
-
-    def _refuse_full(self, group: list[_Entry]) -> None:
+    def _refuse_full(self, group: list[Entry]) -> None:
         """The memory bound is reached and sealing, which would make room, has failed: try it again, take nothing."""
         message = f"{self._tail.bytes} bytes of events wait for sealing, the limit is {self._settings.tail_bytes}"
         error = Backpressure(
             message, hint=f"Sealing failed: {self.problems.get('seal')}", limit=self._settings.tail_bytes
         )
-        self._in_flight_events = 0
+        self._pending.in_flight = 0
         self._fail(group, error)
         self._start_sealing()
         self._commit_next()
 
-    def _committed(self, group: list[_Entry], received: int, done: asyncio.Future[Outcome]) -> None:
+    def _committed(self, group: list[Entry], received: int, done: asyncio.Future[Outcome]) -> None:
         self._last_received = received
-        self._in_flight_events = 0
+        self._pending.in_flight = 0
         error = done.exception()
         try:
             if error is None:
@@ -234,13 +210,13 @@ class Pipeline:
         finally:
             self._commit_next()
 
-    def _fail(self, group: Sequence[_Entry], error: BaseException) -> None:
+    def _fail(self, group: Sequence[Entry], error: BaseException) -> None:
         for entry in group:
             self.failed += len(entry.events)
             if not entry.done.done():
                 entry.done.set_exception(error)
 
-    def _acknowledge(self, group: list[_Entry], received: int, outcome: Outcome) -> None:
+    def _acknowledge(self, group: list[Entry], received: int, outcome: Outcome) -> None:
         fresh = 0 if outcome.batch is None else outcome.batch.num_rows
         self.duplicates += len(outcome.receipts) - fresh
         try:
@@ -275,9 +251,9 @@ class Pipeline:
         """Return when every append made so far has been answered. Their failures reach their callers, not this one."""
         if self._busy:
             # An entry of our own: that of the last append may have been cancelled by its caller.
-            last = _Entry((), asyncio.get_running_loop().create_future())
+            last = Entry((), asyncio.get_running_loop().create_future())
             last.done.add_done_callback(asyncio.Future.exception)
-            self._pending.append(last)
+            self._pending.put(last)
             await asyncio.wait([last.done])
 
     async def sync(self) -> None:

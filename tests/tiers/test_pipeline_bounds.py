@@ -3,8 +3,10 @@ import errno
 
 import pytest
 from faults import FaultyDisk, GatedDisk, SlowSealing, reach
-from logs import events, held, ids, opened
+from logs import event, events, held, ids, opened
+from msgspec import Raw
 
+from lakebed.block import Block
 from lakebed.clock import ManualClock
 from lakebed.errors import Backpressure, LogUnavailable
 
@@ -30,9 +32,33 @@ async def test_more_pending_events_than_the_bound_are_refused(tmp_path):
         await log.append(events("h"))
 
 
+async def test_more_pending_bytes_than_the_bound_are_refused(tmp_path):
+    """A few large events are as many as many small ones: beyond `pending_bytes` an append is Backpressure too.
+
+    In either shape, as events and as a block; once they are stored the room is there again.
+    """
+    disk = GatedDisk()
+    large = Raw(b'{"text":"%s"}' % (b"x" * 20_000))
+    async with opened(tmp_path, disk=disk, pending_bytes=100_000) as log:
+        await log.append(events("a"))
+        for round_, shape in enumerate((list, Block.of)):
+            disk.gate.clear()
+            disk.reached.clear()
+            calls = [log.append(events(None))]
+            await reach(disk)
+            calls += [log.append(shape([event(None, properties=large)])) for _ in range(4)]
+            refused = log.append(shape([event("late", properties=large)]))
+            with pytest.raises(Backpressure, match="bytes of events wait for the disk, the limit is 100000"):
+                await refused
+            calls.append(log.append(events(None)))
+            disk.gate.set()
+            await asyncio.gather(*calls)
+            assert (log.failed, log.pending_events, log.next_seq) == (round_ + 1, 0, 1 + 6 * (round_ + 1))
+
+
 async def test_one_call_may_pass_the_bound_when_nothing_waits(tmp_path):
     """The bound is on what waits: a single large batch is taken, in one group, in order."""
-    async with opened(tmp_path, pending_events=5) as log:
+    async with opened(tmp_path, pending_events=5, pending_bytes=100) as log:
         receipts = await log.append(events(*(f"m{i}" for i in range(50))))
         assert [receipt.seq for receipt in receipts] == list(range(50))
 
