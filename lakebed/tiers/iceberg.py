@@ -305,11 +305,17 @@ class EventsTable:
             except (CommitFailedException, ValidationException):
                 continue
             except Exception as error:
+                if isinstance(error, ValueError) and self._moved_on(table):
+                    continue  # it names a snapshot that another archiver has removed meanwhile
                 raise unavailable("the archive did not take a change, or its answer was lost", error) from error
             return True
         raise ArchiveConflict(
             f"others changed the archive {_ATTEMPTS} times in a row", hint="Is there a second archiver?"
         )
+
+    def _moved_on(self, table: Table | None) -> bool:
+        newest = self.load()
+        return newest is not None and table is not None and newest.metadata_location != table.metadata_location
 
     def directory(self, table: Table) -> Path | None:
         """The table's directory, where its warehouse is local."""

@@ -15,7 +15,7 @@ from archive_fixtures import (
 )
 
 from lakebed.clock import SystemClock
-from lakebed.errors import ArchiveConflict, PromotionConflict
+from lakebed.errors import ArchiveConflict, PromotionConflict, SnapshotExpired
 from lakebed.promotions import Promotion
 
 
@@ -129,6 +129,27 @@ async def test_l3_30_two_collectors_at_once(pair, tmp_path):
     assert (await slow.collect_garbage()).paths == expected == taken[0]
     assert not set(expected) & {str(path) for path in stored(tmp_path)}
     assert await seqs(slow) == list(range(8))
+
+
+async def test_l3_29_what_was_forgotten_between_plan_and_commit(pair):
+    """Snapshots and tags that another archiver removes meanwhile are planned anew: gone, or SnapshotExpired."""
+    catalog, make = pair
+    first, second = make(), make()
+    for start in (0, 4, 8):
+        await same_day(first, start, start + 4)
+    between(catalog, second.expire)
+    assert (await first.expire()).snapshots == ()
+    assert len(await first.snapshots()) == 1
+    await same_day(first, 12, 16)
+    oldest = (await first.snapshots())[0].id
+    between(catalog, second.expire)
+    with pytest.raises(SnapshotExpired):
+        await first.tag("late", oldest)
+    await first.tag("audit")
+    between(catalog, lambda: second.untag("audit"))
+    with pytest.raises(SnapshotExpired):
+        await first.untag("audit")
+    assert await seqs(first) == list(range(16))
 
 
 async def values_of(archive, column):
