@@ -333,3 +333,27 @@ async def test_close_leaves_nothing(tmp_path):
             await call()
     with pytest.raises(ObjectClosed):
         await archive.append(events(4, 8), 4, 8)
+
+
+@pytest.mark.parametrize("disorder", ["nearly sorted", "reversed", "one late event", "shuffled"])
+async def test_rows_of_many_chunks_are_sorted(tmp_path, disorder):
+    """However far an event lies from its place in time, each file holds its day sorted, and nothing is lost."""
+    count = 3000
+    steps = {
+        "nearly sorted": lambda seq: seq ^ 1,
+        "reversed": lambda seq: count - seq,
+        "one late event": lambda seq: 7 if seq == count - 1 else seq + 10,
+        "shuffled": lambda seq: seq * 1009 % count,
+    }[disorder]
+    table = events(0, count, at=lambda seq: START + steps(seq) * DAY // 1000)
+    chunked = pa.concat_tables([table.slice(at, 100) for at in range(0, count, 100)])
+    archive = open_archive(tmp_path)
+    await archive.append(chunked, 0, count)
+    async with archive.pin() as view:
+        found = [read(file.path) for file in view.files]
+    for rows in found:
+        keys = list(zip(rows["timestamp"].cast(pa.int64()).to_pylist(), rows["seq"].to_pylist(), strict=True))
+        assert keys == sorted(keys)
+    back = pa.concat_tables(found).sort_by("seq").select(SCHEMA.names)
+    assert back.cast(SCHEMA).equals(table)
+    await archive.close()
