@@ -14,7 +14,7 @@ from bench.row import Row
 from bench.run import Run
 
 GOALS: Sequence[Goal] = ()
-EVENTS = 300_000  # more than one segment, so that sealing takes its part
+EVENTS = 260_000  # more than one segment, so that sealing takes its part
 _MB = 1e6
 
 
