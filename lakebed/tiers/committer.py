@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from lakebed.block import Block
 from lakebed.disk import Disk
-from lakebed.errors import DiskFull, LogUnavailable
+from lakebed.errors import DiskFull, LakebedError, LogUnavailable
 from lakebed.events import Event, Receipt
 from lakebed.settings import Settings
 from lakebed.tiers.dedupe import Dedupe, SealedIds
@@ -26,6 +26,7 @@ from lakebed.tiers.segment import Segment
 __all__ = ["Committer", "Outcome"]
 
 _US = 1_000_000
+_RETRY = "These events were not acknowledged: retry them; the next attempt begins a new segment"
 
 
 class Outcome(msgspec.Struct):
@@ -53,11 +54,22 @@ class Committer:
         self._ids = (f"{token}-{i}" for i in itertools.count())  # for events that have none; never given twice
 
     def recover(self, now_us: int) -> Recovered:
-        """Read what the directory holds and be ready for the next group. Raises LogCorrupted."""
-        if not self._directory.exists():
-            self._directory.mkdir(parents=True)
-            self._disk.sync_directory(self._directory.parent)
-        found = recover(self._disk, self._directory)
+        """Read what the directory holds and be ready for the next group.
+
+        Raises:
+            LogCorrupted: see `recover`.
+            DiskFull, LogUnavailable: the disk failed on the way. Nothing was lost, and it may be tried again.
+        """
+        try:
+            if not self._directory.exists():
+                self._directory.mkdir(parents=True)
+                self._disk.sync_directory(self._directory.parent)
+            found = recover(self._disk, self._directory)
+        except LakebedError:
+            raise
+        except OSError as error:
+            hint = "Mend the disk, then open the object again: no event was lost by this"
+            raise _unavailable(error, self._directory, hint) from error
         self._segment, self._next_seq = found.active, found.next_seq
         # The clock may be ahead, and be set back while the object is open.
         since = min(now_us, found.last_received) - int(self._settings.dedupe_window_s * _US)
@@ -234,8 +246,7 @@ class Committer:
             self._doubtful.add(segment)
 
 
-def _unavailable(error: OSError, path: Path) -> DiskFull | LogUnavailable:
+def _unavailable(error: OSError, path: Path, hint: str = _RETRY) -> DiskFull | LogUnavailable:
     if error.errno == errno.ENOSPC:
         return DiskFull(f"no space is left for {path}", hint="Free disk space", path=path)
-    hint = "These events were not acknowledged: retry them; the next attempt begins a new segment"
     return LogUnavailable(f"{path} cannot be written: {error}", hint=hint, path=path)

@@ -1,3 +1,4 @@
+import errno
 import os
 import random
 import shutil
@@ -22,7 +23,7 @@ from logs import (
 
 from lakebed.clock import ManualClock
 from lakebed.disk import Disk
-from lakebed.errors import FormatTooNew, LakebedError, LogCorrupted
+from lakebed.errors import DiskFull, FormatTooNew, LakebedError, LogCorrupted, LogUnavailable
 from lakebed.tiers import segment as segment_module
 from lakebed.tiers.recovery import recover
 from lakebed.tiers.sealing import seal
@@ -414,3 +415,21 @@ async def test_a_crash_during_recovery_repeated_loses_nothing(tmp_path):
             checked += 1
         generation = following
     assert checked > 5
+
+
+@pytest.mark.parametrize("operation", ["open", "truncate", "sync", "write", "sync_directory", "remove"])
+@pytest.mark.parametrize(("code", "error"), [(errno.EIO, LogUnavailable), (errno.ENOSPC, DiskFull)])
+async def test_a_disk_that_fails_while_a_log_opens_is_a_typed_error(tmp_path, operation, code, error):
+    """LogUnavailable or DiskFull, not the bare OSError; no descriptor is left, and the next opening finds all."""
+    path, _, _ = write_segment(tmp_path, GROUPS)
+    path.write_bytes(with_marker(path.read_bytes(), b"\0" * 12) + b"torn")
+    (tmp_path / "left.tmp").touch()
+    disk = FaultyDisk()
+    disk.fail(operation, code)
+    log = make(tmp_path, disk=disk)
+    with pytest.raises(error):
+        await log.open()
+    await log.close()
+    assert not disk.open_descriptors
+    async with opened(tmp_path) as log:
+        assert ids(log) == ALL
