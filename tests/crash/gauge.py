@@ -7,10 +7,10 @@ _MB = 1 << 20
 
 # Of any session, however it ended; RSS counts what it shares with its parent: Arrow, DuckDB, pyiceberg.
 # A question holds the files open that it reads, and small settings make many of them.
-MOST = {"rss": 600 * _MB, "descriptors": 300, "threads": 60}
+MOST = {"rss": 400 * _MB, "descriptors": 300, "threads": 40}
 # Of an object's directory: so much, and so much for each event. In the midst of everything, and at the end of a round
 # when all is archived, compacted, expired and collected. Files hold at most 250 events, and few fill a block.
-DISK = {"disk": (8 * _MB, 1500), "settled": (_MB, 600)}
+DISK = {"disk": (4 * _MB, 800), "settled": (_MB, 600)}
 # What a long life may hold more of in its last third than in its second: nothing but noise.
 MOST_GROWTH = {"rss": 24 * _MB, "descriptors": 4, "threads": 2}
 
