@@ -20,6 +20,7 @@ __all__ = ["CounterStatistics", "Counters"]
 _MOST = 1 << 63
 _STEPS = 2  # expired keys that one write removes: as many leave as can come, and no write is slow
 _UNINDEXED = 1024  # keys that may wait for their place in the sorted index: bounds what one call has to do
+_REBUILD = 16  # an index up to so many times as long as what comes to it is sorted anew
 _MAX_RUNE = chr(0x10FFFF)
 _WILD = re.compile(r"[*?[]")
 
@@ -126,12 +127,11 @@ class Counters:
         end = NEVER if ttl is None else now - age + ttl
         if end <= now:
             return
-        known = self._counters.get
         for name, amount in amounts.items():
             key = prefix + name
-            counter = known(key)
+            counter = self._counters.get(key)
             if counter is None or counter.last <= now:
-                self._create(key, amount, end, now)
+                self._bear(key, amount, end, now)
             elif (slots := counter.slots) is not None and slots[-2] < end and slots[0] > now and len(slots) < FEW:
                 # What `add` does in nearly every case: one more slot at the end. A call would double the price.
                 slots += (end, amount)
@@ -217,22 +217,26 @@ class Counters:
             raise TypeError(f"counter {key!r}: keys are text, not {type(key).__name__}")
         if not key:
             raise ValueError("counter '': a key cannot be empty")
-        if end <= now:
-            return 0
-        if key in self._counters:
+        if end > now:
+            self._bear(key, amount, end, now)
+            return amount
+        return 0
+
+    def _bear(self, key: str, amount: Number, end: float, now: float) -> None:
+        counters = self._counters
+        if key in counters:
             self._remove(key)
-        elif len(self._counters) >= self._max_keys:
+        elif len(counters) >= self._max_keys:
             self._make_room(now)
-        self._born += 1
-        self._counters[key] = Counter(amount, end, self._born)
-        heapq.heappush(self._queue, (end, self._born, key))
+        self._born = born = self._born + 1
+        counters[key] = Counter(amount, end, born)
+        heapq.heappush(self._queue, (end, born, key))
         if key in self._removed:
             self._removed.remove(key)
         else:
             self._added.add(key)
             if len(self._added) >= _UNINDEXED:
                 self._reindex()
-        return amount
 
     def _remove(self, key: str) -> None:
         """Drop a key; its entry in the queue is passed over when its turn comes."""
@@ -302,7 +306,11 @@ class Counters:
             self._sift()
         for key in self._removed:
             self._index.remove(key)
-        self._index.update(self._added)
+        if len(self._index) <= _REBUILD * len(self._added):
+            # Python's sort finds the sorted run: half the price of placing them one by one.
+            self._index = SortedList(sorted([*self._index, *sorted(self._added)]))
+        else:
+            self._index.update(self._added)
         self._removed, self._added = set(), set()
 
     def _sift(self) -> None:

@@ -75,7 +75,7 @@ class Round:
         """An object that is killed again and again, at moments and at operations, in good weather and in bad."""
         books = Books(self.root, START)
         for cycle in range(CYCLES):
-            if cycle and self.sabotage is None and not self.more():  # what was broken may lie in no log file yet
+            if cycle and self.sabotage is None and not self.more():  # sabotage goes on until it is noticed
                 break
             seed = f"{self.seed}/{cycle}"
             rng = random.Random(seed)

@@ -409,3 +409,22 @@ def test_a_prefix_glob_does_not_scan(counters, monkeypatch):
     monkeypatch.setattr(module.SortedList, "irange", None)
     monkeypatch.setattr(module.SortedList, "__iter__", None)
     assert counters.count("active:*") == len(string.ascii_letters)
+
+
+def test_incr_each_is_incr_of_each_also_when_there_is_no_room():
+    """Many at one moment are as many calls, in order: values, deaths, and who is evicted for whom."""
+    for max_keys in (3, 4, 100):
+        clock = ManualClock()
+        one_by_one, together = Counters(clock, max_keys), Counters(clock, max_keys)
+        for turn in range(60):
+            amounts = {f"{turn * step % 7}": turn + 1 for step in (1, 2, 3)}
+            ttl = (1, 5, None, 2)[turn % 4]
+            for key, amount in amounts.items():
+                one_by_one.incr(f"p:{key}", amount, ttl, age=0.5)
+            together.incr_each("p:", amounts, ttl, age=0.5)
+            assert together.top("*", 99) == one_by_one.top("*", 99)
+            assert list(map(together.ttl, ["p:0", "p:1", "p:3", "p:6"])) == list(
+                map(one_by_one.ttl, ["p:0", "p:1", "p:3", "p:6"])
+            )
+            assert together.evicted == one_by_one.evicted
+            clock.advance((0.0, 0.25, 1.5)[turn % 3])
