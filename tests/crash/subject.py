@@ -3,7 +3,7 @@
 import zlib
 from datetime import UTC, datetime
 
-from lakebed import Analytics, ArchiveUnavailable, Backpressure, DiskFull, LogUnavailable, Rollup
+from lakebed import Analytics, ArchiveUnavailable, Backpressure, DiskFull, LogUnavailable, ObjectUnavailable, Rollup
 from lakebed.checkup import Problem
 from lakebed.clock import from_us
 
@@ -53,6 +53,5 @@ def explained(problem):
 
 def excused(error):
     """Whether an error is what a caller may get from an injected fault: of a kind that says so, and quoting it."""
-    return isinstance(error, (DiskFull, LogUnavailable, ArchiveUnavailable, Backpressure)) and explained(
-        Problem("", str(error))
-    )
+    kinds = (DiskFull, LogUnavailable, ArchiveUnavailable, ObjectUnavailable, Backpressure)
+    return isinstance(error, kinds) and explained(Problem("", str(error)))
