@@ -212,7 +212,7 @@ async def _restore_counters(tiers: Tiers, owner: DurableObject) -> None:
     names = Counter(kept.names)
     with tiers.pipeline.view() as view:
         if kept.seq < view.start_seq:  # storage.db was lost: the archive has what the log let go of
-            async for table in tiers.history.read(kept.seq, view.start_seq):
+            async for table in tiers.history.read(kept.seq, view.start_seq, frozenset()):
                 names.update(name for name in table["event"].to_pylist() if name is not None)
         found = await tiers.history.in_thread(lambda: replay(view, kept.seq, recent, active_since))
     tiers.live.restore(names, found, now)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import bisect
+import itertools
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
@@ -22,7 +23,7 @@ import pyarrow as pa
 
 from lakebed.engine import Engine
 from lakebed.errors import ArchiveConflict, ArchiveUnavailable
-from lakebed.events import SCHEMA
+from lakebed.events import BASE_COLUMNS, SCHEMA
 from lakebed.promotions import Promotion, quoted, with_promoted
 from lakebed.query.bounds import UNBOUNDED, Bounds
 from lakebed.query.relation import Part, Relation, columns_of, read_parquet, schema_of
@@ -79,28 +80,32 @@ class History:
         async with self.cut(as_of_us=as_of_us) as cut:
             return cut.end_seq
 
-    async def read(self, start: int, end: int, *, rows: int = 250_000) -> AsyncIterator[pa.Table]:
+    async def read(
+        self, start: int, end: int, promoted: frozenset[str] | None = None, *, rows: int = 250_000
+    ) -> AsyncIterator[pa.Table]:
         """Exactly the events `[start, end)`, in order, in tables of at most `rows`: base, then promoted columns.
 
         Only events that were erased from the archive are missing. The log is read where it still has them, the
         archive before that. Files are held until the iteration ends: leave it early only with `contextlib.aclosing`.
+        Of the promoted columns only those named in `promoted`, by default all.
 
         Raises:
             ValueError: when `end` lies past the log.
             ArchiveConflict: when an event that was not erased is in neither tier.
         """
+        chosen = tuple(one for one in self.promotions if promoted is None or one.name in promoted)
         with self._pipeline.view() as log:
             if end > log.end_seq:
                 raise ValueError(f"the log ends at {log.end_seq}, events up to {end} were asked for")
             if start < min(log.start_seq, end):
                 async with self._archive.pin() as archived:
                     _check_gap(log, archived, min(log.start_seq, end) - 1)
-                    async for table in self._read_archive(archived, start, min(log.start_seq, end), rows):
+                    async for table in self._read_archive(archived, start, min(log.start_seq, end), rows, chosen):
                         yield table
             for file in log.files:
                 low, high = max(start, file.first_seq), min(end, file.end_seq)
                 if low < high:
-                    whole = await self.in_thread(partial(self._read_file, file))
+                    whole = await self.in_thread(partial(self._read_file, file, chosen))
                     for first in range(low, high, rows):
                         last = min(first + rows, high)
                         yield _checked(whole.slice(first - file.first_seq, last - first), first, last)
@@ -108,7 +113,7 @@ class History:
             for first in range(max(start, tail_start), end, rows):
                 last = min(first + rows, end)
                 piece = log.tail.slice(first - tail_start, last - first)
-                yield _checked(await self.in_thread(partial(self._promoted, piece)), first, last)
+                yield _checked(await self.in_thread(partial(self._promoted, piece, chosen)), first, last)
 
     async def is_archived(self, start: int) -> bool:
         """Whether the archive's events from `start` on are the log's, where both have them. Erased ones may lack."""
@@ -117,38 +122,42 @@ class History:
                 high = min(archived.watermark, log.end_seq)
                 for first in range(max(start, log.start_seq), high, _COMPARED):
                     last = min(first + _COMPARED, high)
-                    own = [name async for table in self.read(first, last) for name in table["message_id"].to_pylist()]
-                    async for table in self._read_archive(archived, first, last, _COMPARED):
+                    ids = [table["message_id"].to_pylist() async for table in self.read(first, last, frozenset())]
+                    own = list(itertools.chain.from_iterable(ids))
+                    async for table in self._read_archive(archived, first, last, _COMPARED, ()):
                         found = zip(table["seq"].to_pylist(), table["message_id"].to_pylist(), strict=True)
                         if any(own[seq - first] != message_id for seq, message_id in found):
                             return False
         return True
 
-    async def _read_archive(self, view: ArchiveView, start: int, end: int, rows: int) -> AsyncIterator[pa.Table]:
+    async def _read_archive(
+        self, view: ArchiveView, start: int, end: int, rows: int, promoted: tuple[Promotion, ...]
+    ) -> AsyncIterator[pa.Table]:
         """Archive files are sorted by time: windows of seq keep the sort within bounded memory."""
         parts = self.archive_parts(view.files, view.watermark)
         whole = sum(file.rows for file in view.files) == view.watermark  # else some were erased, nobody knows which
         for first in range(start, end, rows):
             last = min(first + rows, end)
             window = tuple(part for part in parts if part.first_seq < last and first < part.end_seq)
-            table = await self.in_thread(partial(self._window, window, first, last))
+            table = await self.in_thread(partial(self._window, window, first, last, promoted))
             yield _checked(table, first, last) if whole else table
 
-    def _window(self, parts: tuple[Part, ...], first: int, last: int) -> pa.Table:
-        schema = schema_of(self.promotions)
+    def _window(self, parts: tuple[Part, ...], first: int, last: int, promoted: tuple[Promotion, ...]) -> pa.Table:
+        schema = schema_of(promoted)
         if not parts:
             return schema.empty_table()
-        relation = Relation(parts, schema.empty_table(), self.promotions)
-        names = ", ".join(map(quoted, columns_of(self.promotions)))
+        relation = Relation(parts, schema.empty_table(), promoted)
+        names = ", ".join(map(quoted, columns_of(promoted)))
         sql = f"SELECT {names} FROM ({relation.sql()}) WHERE seq >= {first} AND seq < {last} ORDER BY seq"
         return self._read(sql).cast(schema)
 
-    def _read_file(self, file: LogFile) -> pa.Table:
-        return self._promoted(read_sealed(file.path))
+    def _read_file(self, file: LogFile, promoted: tuple[Promotion, ...]) -> pa.Table:
+        names = [*BASE_COLUMNS, *(one.name for one in promoted if one.name in file.columns)]
+        return self._promoted(read_sealed(file.path, names), promoted)
 
-    def _promoted(self, table: pa.Table) -> pa.Table:
-        schema = schema_of(self.promotions)
-        return with_promoted(table, self.promotions, self._engine).select(schema.names).cast(schema)
+    def _promoted(self, table: pa.Table, promoted: tuple[Promotion, ...]) -> pa.Table:
+        schema = schema_of(promoted)
+        return with_promoted(table, promoted, self._engine).select(schema.names).cast(schema)
 
     def archive_parts(self, files: tuple[DataFile, ...], end: int) -> tuple[Part, ...]:
         """The parts of the archive's `files` with `seq < end`. Questions between two archive runs share them."""

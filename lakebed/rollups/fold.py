@@ -60,6 +60,9 @@ class Fold:
             expression = Expression.parse(text)
             self.measures[name] = as_measure(expression, _column(expression.column, promotions))
         self.sql = self._select([column(name, promotions).text for name in rollup.by])
+        read = {*rollup.by, *(Expression.parse(text).column for text in rollup.measures.values())}
+        # A condition may name any column. The others are not computed for it: that is half the price of a rollup.
+        self.promoted = frozenset(promotions if rollup.where is not None else read & promotions.keys())
         self.fingerprint = hashlib.sha256(
             msgspec.json.encode([_VERSION, self.sql, self.max_groups, dict(rollup.measures)])
         ).hexdigest()

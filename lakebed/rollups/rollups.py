@@ -29,7 +29,7 @@ from lakebed.tiers.transaction import Transaction
 __all__ = ["Reader", "Rollups"]
 
 T = TypeVar("T")
-Reader = Callable[[int, int], AsyncIterator[pa.Table]]
+Reader = Callable[[int, int, frozenset[str]], AsyncIterator[pa.Table]]
 
 _ALWAYS = (-(1 << 63), (1 << 63) - 1)
 # About 150 bytes each. Beyond it only the ids of the last batch are kept; the others are looked up again.
@@ -47,7 +47,7 @@ class Rollups:
         rollups: the object's own; `hourly_events` and `daily_metrics` are always there.
         promotions: the promoted columns that `read`'s tables have beside the base ones.
         engine: folds with it.
-        read: gives the events of [start, end) in order of seq, all of them.
+        read: gives the events of [start, end) in order of seq, all of them, with those promoted columns at least.
         settings: for `rollup_max_groups`.
 
     Raises:
@@ -168,7 +168,8 @@ class Rollups:
             if any(at[name] != start for name in cohort):
                 return  # another call was faster: look again at what is left to do
             position = start
-            async with aclosing(cast("AsyncGenerator[pa.Table, None]", self._read(start, stop))) as tables:
+            promoted = frozenset[str]().union(*(self._folds[name].promoted for name in cohort))
+            async with aclosing(cast("AsyncGenerator[pa.Table, None]", self._read(start, stop, promoted))) as tables:
                 async for table in tables:
                     position = await self._fold_table(cohort, table, position, failed)
                     cohort = [name for name in cohort if name not in failed]

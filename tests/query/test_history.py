@@ -12,6 +12,7 @@ from parts import START, Parts, opened, us
 
 from lakebed.clock import to_us
 from lakebed.errors import SnapshotExpired
+from lakebed.events import SCHEMA
 from lakebed.query.bounds import Bounds
 from lakebed.query.history import History
 from lakebed.query.relation import columns_of, schema_of
@@ -156,6 +157,18 @@ async def test_read_gives_exactly_the_range(tmp_path):
             assert whole["amount"].to_pylist() == [e["properties"]["amount"] for e in parts.model[start:end]]
         with pytest.raises(ValueError, match="the log ends at 60"):
             await anext(parts.history.read(0, 61))
+
+
+@pytest.mark.parametrize("promoted", [frozenset(), frozenset({"paid"}), frozenset({"amount", "absent"})])
+async def test_read_computes_the_promoted_columns_that_are_asked_for(tmp_path, promoted):
+    """From each tier: the base columns and those, with the same values as if all were computed."""
+    async with opened(tmp_path) as parts:
+        await three_tiers(parts)
+        some = [table async for table in parts.history.read(0, 60, promoted, rows=17)]
+        whole = [table async for table in parts.history.read(0, 60, rows=17)]
+        names = [*SCHEMA.names, *(name for name in ("amount", "paid") if name in promoted)]
+        assert all(table.column_names == names for table in some)
+        assert pa.concat_tables(some) == pa.concat_tables(whole).select(names)
 
 
 async def test_read_passes_over_erased_events(tmp_path):

@@ -77,12 +77,13 @@ class Log:
     def end(self):
         return self.table.num_rows
 
-    async def read(self, start, end):
+    async def read(self, start, end, promoted):
         self.reads.append((start, end))
+        columns = [*SCHEMA.names, *(name for name in self.table.column_names if name in promoted)]
         while start < end:
             rows = min(self.sizes[0], end - start)
             self.sizes.append(self.sizes.pop(0))
-            yield self.table.slice(start, rows)
+            yield self.table.select(columns).slice(start, rows)
             start += rows
 
     async def __aenter__(self):
