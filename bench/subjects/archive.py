@@ -29,7 +29,7 @@ from lakebed.tiers.archive import Archive
 RATE = Goal("≥ 400,000 rows/s", "archive, with the sort", least=400_000)
 MERGE = Goal("≥ 1 GB/min", "compaction", least=1)
 GOALS: Sequence[Goal] = (RATE, MERGE)
-EVENTS, DAYS, BEFORE = 120_000, 7, 70
+EVENTS, DAYS, BEFORE = 240_000, 7, 70
 PIECES = 6  # commits whose files one compaction merges
 
 
