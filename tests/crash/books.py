@@ -148,8 +148,10 @@ class Books:
     async def _retry(self, shop, count):
         window_us = round(SETTINGS["dedupe_window_s"] * US)
         # Not earlier: a clock that is set back does not bring back what was let go when its time was over. Nor before a
-        # moment that a session asked about, which may have died before it could tell the answer.
-        settled = max(shop._tiers.pipeline._settled, self.seen[-1][1] if self.seen else 0)
+        # moment that a session asked about, or that a segment without events begins at: it may have died before it could
+        # tell.
+        log = shop._tiers.pipeline
+        settled = max(log._settled, log._last_received, self.seen[-1][1] if self.seen else 0)
         now_us = max(shop.clock.now_us(), settled + 1)
         shop.clock.step((now_us - shop.clock.now_us()) / US)
         ids = {one: seq for seq, (one, received) in enumerate(self.seen) if received >= now_us - window_us // 2}
