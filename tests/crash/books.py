@@ -148,8 +148,8 @@ class Books:
     async def _retry(self, shop, count):
         window_us = round(SETTINGS["dedupe_window_s"] * US)
         # Not earlier: a clock that is set back does not bring back what was let go when its time was over. Nor before a
-        # moment that a session asked about, or that a segment without events begins at: it may have died before it could
-        # tell.
+        # moment that a session asked about, or that a segment without events begins at: it may have died before it
+        # could tell.
         log = shop._tiers.pipeline
         settled = max(log._settled, log._last_received, self.seen[-1][1] if self.seen else 0)
         now_us = max(shop.clock.now_us(), settled + 1)
