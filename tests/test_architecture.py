@@ -32,6 +32,8 @@ FLOORS = (
     | {"residents", "waking", "namespace", "objects"},
     {"intake", "live", "maintenance"},
     {"assembly", "checkup"},
+    {"assembled"},
+    {"answers", "tracking", "upkeep"},  # the verbs, in groups
     {"analytics"},
     {"__init__", "api", "blocking"},
     {"__main__"},

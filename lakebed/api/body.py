@@ -12,7 +12,10 @@ from lakebed.api.errors import Refusal
 
 __all__ = ["Body", "json_object"]
 
-_CLOSE = {"Connection": "close"}  # the rest of the body is not read
+# The rest of a refused body is read and thrown away, so far: a connection that is closed while bytes lie unread is
+# reset, and a client that is still sending then never sees the answer. Beyond that, it is closed all the same.
+_LINGER_BYTES = 32 << 20
+_CLOSE = {"Connection": "close"}
 
 
 class Body(msgspec.Struct, frozen=True):
@@ -35,9 +38,6 @@ class Body(msgspec.Struct, frozen=True):
         encoding = request.headers.get("content-encoding", "identity")
         if encoding.lower() != "identity":
             raise Refusal(415, "UNSUPPORTED_ENCODING", "Send the body uncompressed", encoding=encoding, headers=_CLOSE)
-        said = request.headers.get("content-length", "0")
-        if said.isdecimal() and int(said) > self.max_bytes:
-            raise self._too_large()
         try:
             async with asyncio.timeout(self.timeout_s):
                 return await self._all(request)
@@ -49,9 +49,14 @@ class Body(msgspec.Struct, frozen=True):
         chunks, size = [], 0
         async for chunk in request.stream():
             size += len(chunk)
-            if size > self.max_bytes:
-                raise self._too_large()
-            chunks.append(chunk)
+            if size <= self.max_bytes:
+                chunks.append(chunk)
+            elif size > self.max_bytes + _LINGER_BYTES:
+                break
+            else:
+                chunks.clear()
+        if size > self.max_bytes:
+            raise self._too_large()
         return b"".join(chunks)
 
     def _too_large(self) -> Refusal:

@@ -1,0 +1,106 @@
+"""Answers: live counters, daily actives, time series, SQL."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lakebed.assembled import Assembled, Instant, Moment
+from lakebed.query.result import Result
+from lakebed.query.stats import Stats
+from lakebed.tiers.counters import Counters
+
+__all__ = ["Answers"]
+
+
+class Answers(Assembled):
+    """What an Analytics object is asked."""
+
+    @property
+    def counters(self) -> Counters:
+        """L0: live counters. `incr`, `get`, `count`, `keys`, `top`, `ttl`, `delete`."""
+        return self._up.counters
+
+    def stats(self) -> Stats:
+        """Events in the last minute and hour, who is active now, totals. Answered from memory."""
+        return self._up.stats()
+
+    async def dau(
+        self,
+        days: int = 7,
+        *,
+        start: Moment | None = None,
+        end: Moment | None = None,
+        as_of: Instant | None = None,
+        max_staleness: float | None = None,
+    ) -> Result:
+        """Daily actives: rows `date, dau, events` of whole UTC days, inclusive; the last `days` unless said.
+
+        `as_of` is exact at any instant; `max_staleness` allows an answer that lacks the newest so many seconds.
+        """
+        return await self._up.metrics.dau(days, start=start, end=end, as_of=as_of, max_staleness=max_staleness)
+
+    async def wau(
+        self,
+        days: int = 7,
+        *,
+        start: Moment | None = None,
+        end: Moment | None = None,
+        as_of: Instant | None = None,
+        max_staleness: float | None = None,
+    ) -> Result:
+        """Weekly actives: rows `date, wau, events`, each of the seven days that end there."""
+        return await self._up.metrics.wau(days, start=start, end=end, as_of=as_of, max_staleness=max_staleness)
+
+    async def mau(
+        self,
+        days: int = 7,
+        *,
+        start: Moment | None = None,
+        end: Moment | None = None,
+        as_of: Instant | None = None,
+        max_staleness: float | None = None,
+    ) -> Result:
+        """Monthly actives: rows `date, mau, events`, each of the thirty days that end there."""
+        return await self._up.metrics.mau(days, start=start, end=end, as_of=as_of, max_staleness=max_staleness)
+
+    async def timeseries(
+        self,
+        event: str | None = None,
+        *,
+        start: Moment,
+        end: Moment,
+        grain: str = "hour",
+        by: str | Sequence[str] | None = None,
+        measure: str = "count",
+        where: str | None = None,
+        as_of: Instant | None = None,
+    ) -> Result:
+        """Rows `time, value` and the `by` columns over `[start, end)`."""
+        return await self._up.metrics.timeseries(
+            event, start=start, end=end, grain=grain, by=by, measure=measure, where=where, as_of=as_of
+        )
+
+    async def query(
+        self,
+        sql: str,
+        params: Sequence[Any] | Mapping[str, Any] | None = None,
+        *,
+        as_of: Instant | None = None,
+        snapshot: int | str | None = None,
+        limit: int | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - it stops DuckDB, which asyncio.timeout cannot
+    ) -> Result:
+        """One read-only SELECT over `events`, `people`, `hourly_events`, `daily_metrics` and this object's rollups.
+
+        Args:
+            params: a sequence for `?`, a mapping for `$name`.
+            as_of: the answer as it was at that instant, exactly.
+            snapshot: the archive as of an Iceberg snapshot id or tag.
+            limit: cut the result to so many rows.
+            timeout: seconds; by default `query_timeout_s`.
+
+        Raises:
+            QueryRefused, QueryTimeout, QueryTooLarge, QueryError, InvalidAsOf, SnapshotExpired.
+        """
+        return await self._up.queries.run(sql, params, as_of=as_of, snapshot=snapshot, limit=limit, timeout=timeout)

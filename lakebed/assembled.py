@@ -1,0 +1,27 @@
+"""Assembled: what the verbs of an Analytics object stand on, its tiers."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+
+from lakebed.assembly import Tiers
+from lakebed.errors import ObjectClosed
+
+__all__ = ["Assembled", "Instant", "Moment"]
+
+Moment = datetime | date | str
+Instant = datetime | str
+
+
+class Assembled:
+    """The base of each group of verbs: its tiers while it is open."""
+
+    name: str
+    _tiers: Tiers | None
+
+    @property
+    def _up(self) -> Tiers:
+        if self._tiers is None or not self._tiers.ready:
+            hint = "Use `async with`, or call open()"
+            raise ObjectClosed(f"{type(self).__name__} {self.name!r} is not open", hint=hint, name=self.name)
+        return self._tiers
