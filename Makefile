@@ -3,7 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint type bench test-slow torture test-duckdb15 notebooks clean
+CLIENTS := .clients
+
+.PHONY: demo test lint type clients bench test-slow torture test-duckdb15 notebooks clean
 
 demo: $(VENV)/.ready
 	$(BIN)/python examples/online_retail.py
@@ -22,6 +24,19 @@ type: $(VENV)/.ready
 
 test-slow: $(VENV)/.ready
 	$(BIN)/pytest -m slow
+
+# The real clients that tests drive, from their registries, each in an environment of its own. Without them `make test`
+# skips those tests and says so.
+clients: $(CLIENTS)/.ready
+
+$(CLIENTS)/.ready: $(wildcard tests/clients/requirements*.txt) tests/clients/package.json
+	$(PYTHON) -m venv $(CLIENTS)/py
+	$(CLIENTS)/py/bin/pip install --quiet --disable-pip-version-check -r tests/clients/requirements.txt
+	$(PYTHON) -m venv $(CLIENTS)/legacy
+	$(CLIENTS)/legacy/bin/pip install --quiet --disable-pip-version-check -r tests/clients/requirements-legacy.txt
+	cp tests/clients/package.json $(CLIENTS)/
+	cd $(CLIENTS) && npm install --no-audit --no-fund --no-package-lock --loglevel=error
+	touch $@
 
 # Thirty minutes of deaths, disk faults and everything at once (docs/torture.md); ARGS="--minutes 5 --seed 7".
 torture: $(VENV)/.ready

@@ -1,0 +1,44 @@
+"""What the tests drive and do not import: real clients, Node and Chromium. Absent ones skip a test with how to get them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+CLIENTS = Path(os.environ.get("LAKEBED_CLIENTS", Path(__file__).parent.parent / ".clients"))
+
+
+def client_python(environment: str = "py") -> str:
+    """The interpreter of the environment "py" or "legacy" that `make clients` fills."""
+    return _found(CLIENTS / environment / "bin" / "python")
+
+
+def node_modules() -> Path:
+    """Where `make clients` puts npm's packages."""
+    return Path(_found(CLIENTS / "node_modules"))
+
+
+def node() -> str:
+    """The program `node`."""
+    return _program("node", "apt-get install nodejs npm")
+
+
+def chromium() -> str:
+    """The program `chromium`."""
+    return _program("chromium", "apt-get install chromium")
+
+
+def _found(path: Path) -> str:
+    if not path.exists():
+        pytest.skip(f"{path} is absent: run `make clients`")
+    return str(path)
+
+
+def _program(name: str, how: str) -> str:
+    found = shutil.which(name)
+    if found is None:
+        pytest.skip(f"{name} is absent: {how}")
+    return found
