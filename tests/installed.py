@@ -1,4 +1,4 @@
-"""What the tests drive and do not import: real clients, Node and Chromium. Absent ones skip a test with how to get them."""
+"""What tests drive and do not import: real clients, Node, Chromium. An absent one skips the test with how to get it."""
 
 from __future__ import annotations
 
