@@ -30,8 +30,8 @@ FLOORS = (
     {"rollups", "query", "schedule", "scheduler"}
     | {"calls", "delivery", "kinds", "nameplate", "ownership", "session", "stub"}  # what objects.py stands on
     | {"residents", "waking", "namespace", "objects"},
-    {"intake", "live", "maintenance"},
-    {"assembly", "checkup"},
+    {"intake", "live", "maintenance", "pulse"},
+    {"assembly", "checkup", "inventory"},
     {"assembled"},
     {"answers", "tracking", "upkeep"},  # the verbs, in groups
     {"analytics"},

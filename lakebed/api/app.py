@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from starlette.applications import Starlette
@@ -12,6 +12,7 @@ from lakebed.api.body import Body
 from lakebed.api.errors import error_handlers
 from lakebed.api.gate import Gate
 from lakebed.api.ingest import Ingest
+from lakebed.api.live import Live
 from lakebed.api.reads import Reads
 
 __all__ = ["create_app"]
@@ -32,18 +33,21 @@ def create_app(target: Any, *, max_body_bytes: int = 1 << 20, body_timeout_s: fl
     """
     gate = Gate(target)
     body = Body(max_body_bytes, body_timeout_s)
-    rooms = (Ingest(gate, body), Reads(gate))
+    live = Live(gate)
+    rooms = (Ingest(gate, body), Reads(gate), live)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-        if target.is_open:
-            yield
-            return
-        async with target:
+        async with AsyncExitStack() as stack:
+            if not target.is_open:
+                await stack.enter_async_context(target)
+            stack.push_async_callback(live.close)
             yield
 
-    return Starlette(
+    app = Starlette(
         routes=[route for room in rooms for route in room.routes()],
         exception_handlers=error_handlers,
         lifespan=lifespan,
     )
+    app.state.end_streams = live.close  # by whoever stops the server: the lifespan ends after the last connection
+    return app
