@@ -13,6 +13,7 @@ from lakebed.api.errors import error_handlers
 from lakebed.api.gate import Gate
 from lakebed.api.ingest import Ingest
 from lakebed.api.live import Live
+from lakebed.api.page import Page
 from lakebed.api.reads import Reads
 
 __all__ = ["create_app"]
@@ -34,7 +35,7 @@ def create_app(target: Any, *, max_body_bytes: int = 1 << 20, body_timeout_s: fl
     gate = Gate(target)
     body = Body(max_body_bytes, body_timeout_s)
     live = Live(gate)
-    rooms = (Ingest(gate, body), Reads(gate), live)
+    rooms = (Ingest(gate, body), Reads(gate), live, Page())
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
