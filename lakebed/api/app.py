@@ -12,6 +12,7 @@ from lakebed.api.body import Body
 from lakebed.api.errors import error_handlers
 from lakebed.api.gate import Gate
 from lakebed.api.ingest import Ingest
+from lakebed.api.openapi import OpenApi
 from lakebed.api.reads import Reads
 
 __all__ = ["create_app"]
@@ -33,6 +34,8 @@ def create_app(target: Any, *, max_body_bytes: int = 1 << 20, body_timeout_s: fl
     gate = Gate(target)
     body = Body(max_body_bytes, body_timeout_s)
     rooms = (Ingest(gate, body), Reads(gate))
+    routes = [route for room in rooms for route in room.routes()]
+    routes += OpenApi(routes).routes()
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
@@ -42,8 +45,4 @@ def create_app(target: Any, *, max_body_bytes: int = 1 << 20, body_timeout_s: fl
         async with target:
             yield
 
-    return Starlette(
-        routes=[route for room in rooms for route in room.routes()],
-        exception_handlers=error_handlers,
-        lifespan=lifespan,
-    )
+    return Starlette(routes=routes, exception_handlers=error_handlers, lifespan=lifespan)
