@@ -165,7 +165,9 @@ async def assemble(tiers: Tiers, owner: DurableObject, promote: Mapping[str, typ
         max_rows=settings.query_max_rows,
     )
     tiers.intake = Intake(tiers.pipeline, owner.clock, owner.on_error)
-    tiers.pulse = PulseMeter(owner.name, tiers.counters, tiers.pipeline, tiers.history, owner.clock)
+    tiers.pulse = PulseMeter(
+        owner.name, tiers.counters, tiers.pipeline, tiers.history, settings.active_ttl_s, owner.clock
+    )
     tiers.maintenance.watermark = watermark
     await _restore_counters(tiers, owner)
     tiers.scheduler = await _scheduler(tiers, owner)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 from datetime import datetime
 
 import msgspec
@@ -41,10 +42,13 @@ class Newest(msgspec.Struct, frozen=True):
 class Pulse(msgspec.Struct, frozen=True, kw_only=True):
     """What an object is doing at this moment. The last minute and hour go by when events were received, and slide.
 
+    With a moment and a name alone it is that of an object that does not exist yet.
+
     Attributes:
         at: the moment.
         name: the object's.
         received, stored, duplicate, rejected, last_minute, last_hour, active, next_seq, watermark: as in `Stats`.
+        active_s: how long after an event its person is active (the setting `active_ttl_s`).
         seconds: `last_minute` by second, oldest first, 60 numbers.
         minutes: `last_hour` by minute, oldest first, 60 numbers.
         names: how many names events have had in the last hour.
@@ -55,21 +59,22 @@ class Pulse(msgspec.Struct, frozen=True, kw_only=True):
 
     at: datetime
     name: str
-    received: int
-    stored: int
-    duplicate: int
-    rejected: int
-    last_minute: int
-    last_hour: int
-    active: int
-    next_seq: int
-    watermark: int
-    seconds: list[int]
-    minutes: list[int]
-    names: int
-    top_hour: list[tuple[str, int]]
-    top_ever: list[tuple[str, int]]
-    newest: list[Newest]
+    received: int = 0
+    stored: int = 0
+    duplicate: int = 0
+    rejected: int = 0
+    last_minute: int = 0
+    last_hour: int = 0
+    active: int = 0
+    active_s: float = 0
+    next_seq: int = 0
+    watermark: int = 0
+    seconds: Sequence[int] = (0,) * 60
+    minutes: Sequence[int] = (0,) * 60
+    names: int = 0
+    top_hour: Sequence[tuple[str, int]] = ()
+    top_ever: Sequence[tuple[str, int]] = ()
+    newest: Sequence[Newest] = ()
 
 
 class PulseMeter:
@@ -80,14 +85,18 @@ class PulseMeter:
         counters: L0, as `Live` feeds it.
         pipeline: L1, which says where the log begins.
         history: where the newest events are read.
+        active_s: the setting `active_ttl_s`.
         clock: says when it is.
     """
 
-    def __init__(self, name: str, counters: Counters, pipeline: Pipeline, history: History, clock: Clock) -> None:
+    def __init__(
+        self, name: str, counters: Counters, pipeline: Pipeline, history: History, active_s: float, clock: Clock
+    ) -> None:
         self._name = name
         self._counters = counters
         self._pipeline = pipeline
         self._history = history
+        self._active_s = active_s
         self._clock = clock
         self._newest: deque[Newest] = deque(maxlen=_NEWEST)
         self._seen = 0  # the seq after the last event that was looked at
@@ -107,6 +116,7 @@ class PulseMeter:
             last_minute=stats.last_minute,
             last_hour=stats.last_hour,
             active=stats.active,
+            active_s=self._active_s,
             next_seq=stats.next_seq,
             watermark=stats.watermark,
             seconds=[int(count) for count in counters.spread(ALL_1M, 60.0, 60)],

@@ -12,7 +12,10 @@ from starlette.types import Receive, Scope, Send
 
 from lakebed.api.broadcast import Broadcast, Listener
 from lakebed.api.errors import Refusal
-from lakebed.api.gate import Gate
+from lakebed.api.gate import Caller, Gate
+from lakebed.api.operation import operation
+from lakebed.clock import Clock, SystemClock, from_us
+from lakebed.pulse import Pulse
 
 __all__ = ["Live"]
 
@@ -20,19 +23,24 @@ _STALLED_S = 30.0
 _ASK_AGAIN_S = 15.0
 _RETRY = b"retry: 2000\n\n"
 _HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # the second: nginx would hold messages back
-_NO_LONGER_ADMITTED = (401, 403, 404)
+_NO_LONGER_ADMITTED = (401, 403)
 
 
 class Live:
     """`GET /live`: all who listen to one object share what is computed and what is encoded for it.
 
+    Who asks for an object that does not exist yet waits for it, with a pulse of nothing: the page is open before the
+    first event is sent.
+
     Args:
+        clock: says when there was nothing.
         interval_s: seconds between two messages, at least.
         most: listeners at once; a further one is 503.
     """
 
-    def __init__(self, gate: Gate, *, interval_s: float = 1.0, most: int = 10_000) -> None:
+    def __init__(self, gate: Gate, clock: Clock | None = None, *, interval_s: float = 1.0, most: int = 10_000) -> None:
         self._gate = gate
+        self._clock = clock if clock is not None else SystemClock()
         self._interval_s = interval_s
         self._most = most
         self._broadcasts: dict[str, Broadcast] = {}
@@ -42,18 +50,26 @@ class Live:
         """What this room answers."""
         return [Route("/live", self.live, methods=["GET"])]
 
+    @operation(scope="read", answer={"text/event-stream": str}, refusals=[503])
     async def live(self, request: Request) -> Response:
         """Server-sent events, each with a whole `Pulse` as JSON: nothing is missed by missing one."""
         caller = self._gate.admit(request, "read")
-        target = self._gate.existing(caller)
         if self._closed or sum(map(len, self._broadcasts.values())) >= self._most:
             message = "The server stops" if self._closed else f"{self._most} listen already"
             raise Refusal(503, "NO_ROOM", message, headers={"Retry-After": "5"})
         broadcast = self._broadcasts.get(caller.object)
         if broadcast is None:
-            broadcast = Broadcast(target.pulse, self._interval_s, lambda _: self._forget(caller.object))
+            broadcast = Broadcast(lambda: self._pulse(caller), self._interval_s, lambda _: self._forget(caller.object))
             self._broadcasts[caller.object] = broadcast
         return _Stream(broadcast, lambda: self._admits(request))
+
+    async def _pulse(self, caller: Caller) -> Pulse:
+        try:
+            target = self._gate.existing(caller)
+        except Refusal:
+            return Pulse(at=from_us(self._clock.now_us()), name=caller.object)
+        found: Pulse = await target.pulse()
+        return found
 
     def _admits(self, request: Request) -> bool:
         """Whether who listens still may: a key may have been revoked since."""

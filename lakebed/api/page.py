@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from lakebed.api.errors import Refusal
+from lakebed.api.gate import Gate
 
 __all__ = ["Page"]
 
@@ -58,8 +59,12 @@ class _File(msgspec.Struct, frozen=True):
 class Page:
     """`GET /` and the files that it needs. They are read from the package when they are first asked for.
 
-    Whoever may reach the server may load the page: what it shows it asks for with its user's key.
+    Whoever may reach the server may load the page: what it shows it asks for with its user's key. Whether one is needed
+    stands in the page, so that it asks nothing before it has one.
     """
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
 
     def routes(self) -> list[BaseRoute]:
         """What this room answers."""
@@ -70,7 +75,7 @@ class Page:
 
     async def index(self, request: Request) -> Response:
         """The page itself."""
-        return _sent(request, self._files[_INDEX], _ASK_FIRST)
+        return _sent(request, self._index[self._gate.keyless], _ASK_FIRST)
 
     async def asset(self, request: Request) -> Response:
         """A script, style or image. An address of another version is 404: mixing two would break the page."""
@@ -93,9 +98,14 @@ class Page:
 
     @cached_property
     def _files(self) -> dict[str, _File]:
-        found = {name: _File.of(name, body) for name, body in self._contents.items() if name != _INDEX}
-        index = self._contents[_INDEX].replace(b"{static}", f"static/{self._version}".encode())
-        return found | {_INDEX: _File.of(_INDEX, index)}
+        return {name: _File.of(name, body) for name, body in self._contents.items() if name != _INDEX}
+
+    @cached_property
+    def _index(self) -> dict[bool, _File]:
+        """The page of a server without keys, and with keys."""
+        page = self._contents[_INDEX].replace(b"{static}", f"static/{self._version}".encode())
+        words = {True: b"", False: b"required"}
+        return {keyless: _File.of(_INDEX, page.replace(b"{keys}", word)) for keyless, word in words.items()}
 
 
 def _read(place: Traversable, prefix: str) -> list[tuple[str, bytes]]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import inspect
 from collections.abc import Collection
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
@@ -13,15 +15,57 @@ from starlette.routing import BaseRoute, Route
 from lakebed.api.answer import json_response
 from lakebed.api.errors import Refusal
 from lakebed.api.gate import Gate
+from lakebed.api.operation import Parameter, operation
+from lakebed.inventory import Inventory
 from lakebed.query.result import Result
+from lakebed.query.stats import Stats
 
 __all__ = ["Reads"]
 
 _MAX_DAYS = 36_600
 _MAX_BY = 5
-_ALWAYS = {"object"}
-_DAYS = ("days", "start", "end", "as_of", "max_staleness")
-_SERIES = ("event", "start", "end", "grain", "by", "measure", "as_of")
+_IGNORED = "object"  # the key alone names the object; who still says it is not refused
+_AS_OF = Parameter("as_of", str, "Only what was received up to this ISO 8601 time; the answer never changes again")
+_DAYS = (
+    Parameter("days", Annotated[int, msgspec.Meta(ge=1, le=_MAX_DAYS)], "How many; 7 unless said"),
+    Parameter("start", str, "The first day, instead of `days`"),
+    Parameter("end", str, "The last day, included; today unless said"),
+    _AS_OF,
+    Parameter("max_staleness", Annotated[float, msgspec.Meta(ge=0)], "Seconds that the newest events may be missing"),
+)
+_SERIES = (
+    Parameter("event", str, "Only events of this name"),
+    Parameter("start", str, "ISO 8601 time or date, UTC unless it says otherwise; included", required=True),
+    Parameter("end", str, "The same; excluded", required=True),
+    Parameter("grain", Literal["minute", "hour", "day", "week", "month"], "Of the buckets; hour unless said"),
+    Parameter("by", str, "A column or property to split by; may be given several times"),
+    Parameter("measure", str, "count, people, sum(x), avg(x), min(x), max(x), distinct(x) or quantile(x, 0.95)"),
+    _AS_OF,
+)
+
+
+class DauRow(msgspec.Struct):
+    """People and events of one day in UTC."""
+
+    date: dt.date
+    dau: int
+    events: int
+
+
+class WauRow(msgspec.Struct):
+    """The same of the seven days that end with `date`."""
+
+    date: dt.date
+    wau: int
+    events: int
+
+
+class MauRow(msgspec.Struct):
+    """The same of the thirty days that end with `date`."""
+
+    date: dt.date
+    mau: int
+    events: int
 
 
 class Reads:
@@ -39,27 +83,33 @@ class Reads:
         answers = (self.stats, self.tiers, self.dau, self.wau, self.mau, self.timeseries)
         return [Route(f"/{answer.__name__}", answer, methods=["GET"]) for answer in answers]
 
+    @operation(scope="read", answer=Stats, refusals=[404])
     async def stats(self, request: Request) -> Response:
         """The live counters."""
         found = self._object(request, ()).stats()
         return json_response(await found if inspect.isawaitable(found) else found)
 
+    @operation(scope="read", answer=Inventory, refusals=[404])
     async def tiers(self, request: Request) -> Response:
         """What lies in each tier, how far each consumer of the log has come, and the disk."""
         return json_response(await self._object(request, ()).tiers())
 
+    @operation(scope="read", parameters=_DAYS, answer=list[DauRow], refusals=[404, 422, 504])
     async def dau(self, request: Request) -> Response:
         """Daily actives: rows `date, dau, events` of the last `days` days, or from `start` to `end`, both included."""
         return await self._active(request, "dau")
 
+    @operation(scope="read", parameters=_DAYS, answer=list[WauRow], refusals=[404, 422, 504])
     async def wau(self, request: Request) -> Response:
         """Weekly actives: rows `date, wau, events`, each of the seven days that end there."""
         return await self._active(request, "wau")
 
+    @operation(scope="read", parameters=_DAYS, answer=list[MauRow], refusals=[404, 422, 504])
     async def mau(self, request: Request) -> Response:
         """Monthly actives: rows `date, mau, events`, each of the thirty days that end there."""
         return await self._active(request, "mau")
 
+    @operation(scope="read", parameters=_SERIES, answer=list[dict[str, Any]], refusals=[404, 422, 504])
     async def timeseries(self, request: Request) -> Response:
         """Rows `time, value` and the `by` columns of `[start, end)`. `by` may be given several times."""
         target = self._object(request, _SERIES)
@@ -70,7 +120,7 @@ class Reads:
         by = given.getlist("by")
         if len(by) > _MAX_BY:
             raise Refusal(400, "INVALID_PARAMETER", f"by takes at most {_MAX_BY} columns", by=len(by))
-        options = {name: given[name] for name in _SERIES if name in given and name != "by"}
+        options = {one.name: given[one.name] for one in _SERIES if one.name in given and one.name != "by"}
         return _rows(await target.timeseries(by=by or None, **options))
 
     async def _active(self, request: Request, measure: Literal["dau", "wau", "mau"]) -> Response:
@@ -83,14 +133,15 @@ class Reads:
             options["max_staleness"] = _seconds(given["max_staleness"])
         return _rows(await getattr(target, measure)(_days(given.get("days", "7")), **options))
 
-    def _object(self, request: Request, known: Collection[str]) -> Any:
+    def _object(self, request: Request, taken: Collection[Parameter]) -> Any:
         """The object that is asked. An unknown parameter is refused: without it, it would be another question.
 
         Raises:
             Refusal: 400, and what the gate refuses.
         """
         target = self._gate.existing(self._gate.admit(request, "read"))
-        unknown = sorted(set(request.query_params) - {*known, *_ALWAYS})
+        known = [one.name for one in taken]
+        unknown = sorted(set(request.query_params) - {*known, _IGNORED})
         if unknown:
             there = f"it takes {', '.join(known)}" if known else "it takes none"
             message = f"There is no parameter {unknown[0][:40]!r}; {there}"

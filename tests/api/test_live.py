@@ -21,9 +21,10 @@ from lakebed.api.gate import Gate
 from lakebed.api.live import Live
 from lakebed.api.serving import make_server
 from lakebed.errors import ObjectClosed
+from lakebed.pulse import Pulse
 
-FIELDS = ["at", "name", "received", "stored", "duplicate", "rejected", "last_minute", "last_hour", "active", "next_seq"]
-FIELDS += ["watermark", "seconds", "minutes", "names", "top_hour", "top_ever", "newest"]
+FIELDS = ["at", "name", "received", "stored", "duplicate", "rejected", "last_minute", "last_hour", "active"]
+FIELDS += ["active_s", "next_seq", "watermark", "seconds", "minutes", "names", "top_hour", "top_ever", "newest"]
 
 
 class Reading(msgspec.Struct):
@@ -249,19 +250,28 @@ def test_three_hundred_sockets(server):
     track(server, event="C")  # the server is well
 
 
-async def test_nobody_there_and_too_many(tmp_path):
-    """An object that does not exist is 404; beyond the most there may be, and while stopping, it is 503 with a time."""
-    async with Namespace(tmp_path, Analytics) as ns:
-        live = Live(Gate(ns), most=0)
+async def test_too_many(tmp_path):
+    """Beyond the most there may be, and while stopping, it is 503 with a time to come back."""
+    async with Analytics("tom", root=tmp_path) as tom:
+        live = Live(Gate(tom), most=0)
         app = Starlette(routes=live.routes(), exception_handlers=error_handlers)
         transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
-            assert (await client.get("/live")).status_code == 404
-            await ns.Analytics("default").track("A")
             for _ in range(2):
                 response = await client.get("/live")
                 assert (response.status_code, response.headers["retry-after"]) == (503, "5")
                 await live.close()
+
+
+def test_who_comes_before_the_first_event(server, tmp_path):
+    """An object that does not exist is waited for, and not made by that; its first event arrives on the same stream."""
+    listening = Listening(server)
+    nothing = json.loads(msgspec.json.encode(Pulse(at="", name="default")))
+    assert listening.pulse() | {"at": ""} == nothing
+    assert not (tmp_path / "default").exists()
+    track(server, event="A")
+    assert listening.pulse()["next_seq"] == 1
+    listening.connection.close()
 
 
 class ShutGate(Gate):

@@ -7,22 +7,27 @@ import * as tiers from "./tiers.js";
 import * as trends from "./trends.js";
 import { redraw } from "./chart.js";
 import { byId, make, say, show } from "./dom.js";
-import { Live, keep, key, takeKeyFromAddress } from "./server.js";
+import { Live, keep, key, needsKey, takeKeyFromAddress } from "./server.js";
 
 const TIERS_MS = 10_000;
-const WORDS = { live: "Live", connecting: "Connecting", reconnecting: "Reconnecting", empty: "Waiting for events", out: "Signed out" };
+const WORDS = { live: "Live", connecting: "Connecting", reconnecting: "Reconnecting", out: "Signed out" };
 
 let state = "connecting";
 let loadedAt = 0;
 let loadedSeq = -1;
 let rejected = -1;
+let isEmpty = null; // nothing was ever stored: there is nothing to ask for
 
 const live = new Live({ pulse, state: changed });
 
 function pulse(found) {
   now.pulse(found);
   document.title = `${found.name} · Lakebed`;
-  show(byId("empty"), found.next_seq === 0);
+  const wasEmpty = isEmpty;
+  isEmpty = found.next_seq === 0;
+  show(byId("empty"), isEmpty);
+  if (isEmpty !== wasEmpty) loadAll();
+  if (isEmpty) return;
   trends.names(found.top_ever.map(([name]) => name));
   trends.mayHaveChanged(found.next_seq);
   if (rejected !== -1 && found.rejected !== rejected) letters.load();
@@ -46,8 +51,7 @@ function changed(next, failure, waitMs) {
   byId("status").dataset.state = next;
   say(byId("status"), navigator.onLine || next === "live" ? WORDS[next] : "Offline");
   byId("page").classList.toggle("stale", next === "reconnecting");
-  show(byId("empty"), next === "empty");
-  if (next === "live" || next === "empty") loadAll();
+  if (next === "live" && isEmpty !== null) loadAll();
 }
 
 function banner(text) {
@@ -57,6 +61,8 @@ function banner(text) {
 
 async function loadAll() {
   loadedAt = Date.now();
+  for (const part of [trends, letters, tiers]) part.empty(isEmpty);
+  if (isEmpty) return;
   letters.load();
   await trends.refresh(); // it brings the rollups up to date, which know the days that have events
   await loadTiers(loadedSeq);
@@ -169,4 +175,5 @@ now.start();
 trends.start();
 sql.start();
 letters.start();
-signedIn();
+if (needsKey()) signedOut();
+else signedIn();

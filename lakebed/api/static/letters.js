@@ -42,6 +42,10 @@ async function act(what, request, words) {
   }
 }
 
+export function empty(is) {
+  if (is) say(byId("letters-status"), "None");
+}
+
 export async function load({ more = false } = {}) {
   const status = byId("letters-status");
   let found;
@@ -50,7 +54,7 @@ export async function load({ more = false } = {}) {
     found = Array.isArray(value) ? value : (value.deadletters ?? value.letters ?? []);
   } catch (error) {
     show(status, true);
-    say(status, error.absent ? "Not available on this server" : error.empty ? "None" : error.message);
+    say(status, error.absent ? "Not available on this server" : error.message);
     show(byId("letters-more"), false);
     if (!error.unreachable) byId("letters-list").replaceChildren();
     return;

@@ -33,6 +33,9 @@ export function takeKeyFromAddress() {
   history.replaceState(null, "", location.pathname + location.search);
 }
 
+/** The server has keys, and there is none here: it need not be asked anything. */
+export const needsKey = () => document.documentElement.dataset.keys === "required" && !key();
+
 /** Whether the key may replay and purge. Without keys everybody may; the server decides in any case. */
 export const isAdmin = () => !key() || key().startsWith("lba_");
 
@@ -118,8 +121,8 @@ const pause = (ms, signal) =>
 /**
  * Follows /live for as long as the page is there. EventSource cannot send a key, so this reads the stream itself.
  *
- * `on.pulse(pulse)` with each message; `on.state(state, failure, waitMs)` when that changes: "live", "reconnecting",
- * "empty". While the tab is hidden the stream is given up.
+ * `on.pulse(pulse)` with each message; `on.state(state, failure, waitMs)`, "live" before each of them, "reconnecting" when
+ * the stream ended. While the tab is hidden it is given up.
  */
 export class Live {
   constructor(on) {
@@ -169,7 +172,7 @@ export class Live {
       }
       if (this.stopped) return;
       const wait = this.#wait(failure);
-      this.on.state(failure?.empty ? "empty" : "reconnecting", failure, wait);
+      this.on.state("reconnecting", failure, wait);
       this.again = new AbortController();
       await pause(wait, this.again.signal);
       while (document.hidden && !this.stopped) await pause(1000, this.again.signal);
@@ -177,7 +180,6 @@ export class Live {
   }
 
   #wait(failure) {
-    if (failure?.empty) return 1000;
     const grown = Math.min(LONGEST_WAIT_MS, 1000 * 2 ** this.attempts++);
     return failure?.retryAfter ? failure.retryAfter * 1000 : grown * (0.75 + Math.random() / 2);
   }

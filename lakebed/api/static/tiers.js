@@ -4,6 +4,10 @@ import { byId, make, name, say, shape, show } from "./dom.js";
 import { bytes, counted, date, moment, number, time } from "./format.js";
 import { get } from "./server.js";
 
+export function empty(is) {
+  say(byId("tiers-note"), is ? "They fill with the first event" : "");
+}
+
 /** Draw it; gives the first and the last day that has events. */
 export async function load() {
   let found;
@@ -11,7 +15,7 @@ export async function load() {
     found = (await get("tiers")).value;
   } catch (error) {
     if (error.unreachable) return null;
-    byId("tiers-error").textContent = error.absent ? "Not available on this server." : error.empty ? "There is no object yet: it is made by the first event." : error.message;
+    byId("tiers-error").textContent = error.absent ? "Not available on this server." : error.message;
     show(byId("tiers-error"), true);
     return null;
   }

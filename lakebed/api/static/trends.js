@@ -51,6 +51,13 @@ export function days(first, last) {
   }
 }
 
+/** Nothing was ever stored. */
+export function empty(is) {
+  if (!is) return;
+  events.message("No events yet");
+  people.message("No people yet");
+}
+
 /** The names to choose from. */
 export function names(found) {
   const list = byId("events");
@@ -127,8 +134,7 @@ async function guarded(chart, mine, work) {
     await work();
   } catch (error) {
     if (error.name === "AbortError" || mine.signal.aborted) return;
-    if (error.empty) chart.message("No events yet");
-    else if (!error.unreachable || !chart.data) chart.message(`${error.message}.`, "error");
+    if (!error.unreachable || !chart.data) chart.message(`${error.message}.`, "error");
     else chart.element.setAttribute("aria-busy", "false");
   }
 }
