@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,8 +11,9 @@ from typing import Any, Protocol
 
 import msgspec
 
+from lakebed.analytics import Analytics
 from lakebed.blocking import connect
-from lakebed.cli.failure import Failure
+from lakebed.cli.failure import Exit, Failure
 from lakebed.cli.output import Table
 from lakebed.cli.remote import Remote
 from lakebed.errors import ObjectLocked
@@ -84,8 +86,6 @@ class Place(msgspec.Struct, frozen=True):
         Raises:
             Failure: there is no such object, and `make` was not said; or the class cannot be imported.
         """
-        from lakebed.analytics import Analytics
-
         plate = Nameplate.read(directory_of(self.root, self.name))
         if plate is None and not make:
             raise Failure(
@@ -99,8 +99,6 @@ class Place(msgspec.Struct, frozen=True):
 
 def locked(error: ObjectLocked) -> Failure:
     """How to reach an object that another process has open."""
-    from lakebed.cli.failure import Exit
-
     return Failure(
         error.message,
         hint="If that is a server, ask it: --url http://127.0.0.1:8080 --key … (LAKEBED_URL, LAKEBED_KEY). "
@@ -115,8 +113,6 @@ def imported(name: str) -> type[Any]:
     Raises:
         Failure: there is none.
     """
-    import sys
-
     module_name, _, class_name = name.partition(":")
     if "" not in sys.path:
         sys.path.insert(0, "")
