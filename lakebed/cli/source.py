@@ -126,8 +126,10 @@ class Source:
         Raises:
             Failure: the file cannot be read as what it is said to be.
         """
-        rows = {"csv": self._csv, "tsv": self._csv, "parquet": self._parquet}.get(self.format)
-        found = rows(offset) if rows else self._lines()
+        if self.format == "parquet":
+            found = self._parquet(offset)
+        else:
+            found = self._csv(offset) if self.format in ("csv", "tsv") else self._lines()
         try:
             for chunk in found:
                 yield Chunk(chunk.raws, chunk.values, number)
