@@ -12,7 +12,7 @@ demo: $(VENV)/.ready
 
 test: lint type $(VENV)/.ready
 	$(BIN)/pip check
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check
