@@ -9,22 +9,32 @@ from typing import Any
 from starlette.applications import Starlette
 
 from lakebed.api.body import Body
+from lakebed.api.enrichment import Enrichment
 from lakebed.api.errors import error_handlers
 from lakebed.api.gate import Gate
 from lakebed.api.ingest import Ingest
 from lakebed.api.openapi import OpenApi
 from lakebed.api.reads import Reads
+from lakebed.api.segment import Segment
 
 __all__ = ["create_app"]
 
 
-def create_app(target: Any, *, max_body_bytes: int = 1 << 20, body_timeout_s: float = 10.0) -> Starlette:
+def create_app(
+    target: Any,
+    *,
+    max_body_bytes: int = 1 << 20,
+    body_timeout_s: float = 10.0,
+    enrichment: Enrichment | None = None,
+) -> Starlette:
     """An ASGI app over an `Analytics` object or a `Namespace`. It has no authentication.
 
     Args:
         target: if it is not open when the app starts, the app opens it, and closes it when it stops.
         max_body_bytes: a larger body is 413.
         body_timeout_s: a body that takes longer to arrive is 408.
+        enrichment: what is added to the context of events from browsers and phones; without it, the sender's address,
+            agent, language and campaign.
 
     With a namespace, the header `X-Lakebed-Object` or the query's `object` names the object, by default "default".
     Writing makes an object that does not exist; reading it is 404.
@@ -33,7 +43,7 @@ def create_app(target: Any, *, max_body_bytes: int = 1 << 20, body_timeout_s: fl
     """
     gate = Gate(target)
     body = Body(max_body_bytes, body_timeout_s)
-    rooms = (Ingest(gate, body), Reads(gate))
+    rooms = (Segment(gate, body, enrichment or Enrichment()), Ingest(gate, body), Reads(gate))
     routes = [route for room in rooms for route in room.routes()]
     routes += OpenApi(routes).routes()
 
