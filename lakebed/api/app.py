@@ -14,8 +14,11 @@ from lakebed.api.errors import error_handlers
 from lakebed.api.gate import Gate
 from lakebed.api.ingest import Ingest
 from lakebed.api.openapi import OpenApi
+from lakebed.api.rates import DEFAULT_LIMITS
 from lakebed.api.reads import Reads
 from lakebed.api.segment import Segment
+from lakebed.clock import Clock
+from lakebed.keys import Limits
 
 __all__ = ["create_app"]
 
@@ -25,23 +28,27 @@ def create_app(
     *,
     max_body_bytes: int = 1 << 20,
     body_timeout_s: float = 10.0,
+    limits: Limits = DEFAULT_LIMITS,
+    clock: Clock | None = None,
     enrichment: Enrichment | None = None,
 ) -> Starlette:
-    """An ASGI app over an `Analytics` object or a `Namespace`. It has no authentication.
+    """An ASGI app over an `Analytics` object or a `Namespace`.
 
     Args:
         target: if it is not open when the app starts, the app opens it, and closes it when it stops.
         max_body_bytes: a larger body is 413.
         body_timeout_s: a body that takes longer to arrive is 408.
-        enrichment: what is added to the context of events from browsers and phones; without it, the sender's address,
-            agent, language and campaign.
+        limits: what a key may send that has no limits of its own; a field that is None is the default's.
+        clock: for rates and for what a rotation replaced.
+        enrichment: what is added to the context of events from browsers and phones; by default all but the place.
 
-    With a namespace, the header `X-Lakebed-Object` or the query's `object` names the object, by default "default".
-    Writing makes an object that does not exist; reading it is 404.
+    A request's key says which object it is for. While no key was ever made in the root of `target`, everybody may do
+    everything with one object: `target`, or "default" of a namespace. Writing makes an object that does not exist;
+    reading it is 404.
 
     Mounted in another app its lifespan does not run: open `target` in that app's own.
     """
-    gate = Gate(target)
+    gate = Gate(target, clock, limits)
     body = Body(max_body_bytes, body_timeout_s)
     rooms = (Segment(gate, body, enrichment or Enrichment()), Ingest(gate, body), Reads(gate))
     routes = [route for room in rooms for route in room.routes()]
@@ -55,4 +62,6 @@ def create_app(
         async with target:
             yield
 
-    return Starlette(routes=routes, exception_handlers=error_handlers, lifespan=lifespan)
+    app = Starlette(routes=routes, exception_handlers=error_handlers, lifespan=lifespan)
+    app.state.gate = gate
+    return app

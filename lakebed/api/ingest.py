@@ -69,8 +69,11 @@ class Ingest:
     async def track(self, request: Request) -> Response:
         """One event, in Segment's names or ours: its receipt, or 400 with the reason."""
         caller = self._gate.admit(request, "write")
-        event = json_object(await self._body.read(request))
+        body = await self._body.read(request)
+        self._gate.weigh(caller, len(body))
+        event = json_object(body)
         receipt: Receipt = (await self._gate.object(caller).batch([event], source="http"))[0]
+        self._gate.charge(caller, 1)
         if receipt.status == "rejected":
             raise Refusal(400, "INVALID_EVENT", receipt.reason or "", messageId=receipt.message_id)
         return json_response(ReceiptAnswer(receipt.seq, receipt.message_id, receipt.status))
@@ -79,5 +82,8 @@ class Ingest:
     async def batch(self, request: Request) -> Response:
         """A JSON array, `{"batch": […]}` or NDJSON: 200 with what became of each. The good ones are stored."""
         caller = self._gate.admit(request, "write")
-        receipts = await self._gate.object(caller).batch(await self._body.read(request), source="http")
+        body = await self._body.read(request)
+        self._gate.weigh(caller, len(body))
+        receipts = await self._gate.object(caller).batch(body, source="http")
+        self._gate.charge(caller, len(receipts))
         return receipts_response(receipts)

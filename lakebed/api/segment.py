@@ -124,14 +124,15 @@ class Segment:
         """One event, whose type the path says, as Segment's clients send it."""
         caller, body = await self._taken(request, MAX_CALL_BYTES)
         body = body.strip()
-        keyed = _read(body)
+        key = _read(body)
         if caller is None:
-            caller = self._gate.admit(request, "write", write_key=keyed)
+            caller = self._gate.admit(request, "write", write_key=key)
         path = _last(request)
         comma = b"," if body[1:-1].strip() else b""
         event = b"%s%s%s" % (body[:-1], comma, _TYPES[_KINDS[path]])  # of two that say its type the last counts
         visit = self._enrichment.visit(request, event, short=len(path) == 1)
         receipt = await self._gathering.store(caller, event if visit is None else visit.event(event))
+        self._gate.charge(caller, 1)
         if receipt.status == "rejected":
             json_object(body)  # 400 where that is because of numbers that do not exist
         return receipts_response([receipt])
@@ -149,6 +150,7 @@ class Segment:
             receipts: list[Receipt] = await self._gate.object(caller).batch(sent, source="http")
         except InvalidEvent as error:
             raise Refusal(400, "INVALID_JSON", error.reason) from None
+        self._gate.charge(caller, len(receipts))
         if all(receipt.status == "rejected" for receipt in receipts):
             _check(body)
         return receipts_response(receipts)
@@ -176,8 +178,8 @@ class Segment:
 
     async def _taken(self, request: Request, most: int) -> tuple[Caller | None, bytes]:
         """The body, and who sent it where a header says it: then nothing of a stranger's is read."""
-        caller = self._gate.admit(request, "write") if _shows_key(request) else None
         try:
+            caller = self._gate.admit(request, "write") if _shows_key(request) else None
             body = await self._body.read(request)
         except Refusal as refusal:
             if refusal.status != _TOO_LARGE:
