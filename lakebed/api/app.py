@@ -9,6 +9,7 @@ from typing import Any
 from starlette.applications import Starlette
 
 from lakebed.api.body import Body
+from lakebed.api.enrichment import Enrichment
 from lakebed.api.errors import error_handlers
 from lakebed.api.gate import Gate
 from lakebed.api.ingest import Ingest
@@ -17,6 +18,7 @@ from lakebed.api.openapi import OpenApi
 from lakebed.api.page import Page
 from lakebed.api.rates import DEFAULT_LIMITS
 from lakebed.api.reads import Reads
+from lakebed.api.segment import Segment
 from lakebed.clock import Clock
 from lakebed.keys import Limits
 
@@ -30,6 +32,7 @@ def create_app(
     body_timeout_s: float = 10.0,
     limits: Limits = DEFAULT_LIMITS,
     clock: Clock | None = None,
+    enrichment: Enrichment | None = None,
 ) -> Starlette:
     """An ASGI app over an `Analytics` object or a `Namespace`.
 
@@ -39,6 +42,7 @@ def create_app(
         body_timeout_s: a body that takes longer to arrive is 408.
         limits: what a key may send that has no limits of its own; a field that is None is the default's.
         clock: for rates and for what a rotation replaced.
+        enrichment: what is added to the context of events from browsers and phones; by default all but the place.
 
     A request's key says which object it is for. While no key was ever made in the root of `target`, everybody may do
     everything with one object: `target`, or "default" of a namespace. Writing makes an object that does not exist;
@@ -49,7 +53,13 @@ def create_app(
     gate = Gate(target, clock, limits)
     body = Body(max_body_bytes, body_timeout_s)
     live = Live(gate, clock)
-    rooms = (Ingest(gate, body), Reads(gate), live, Page(gate))
+    rooms = (
+        Segment(gate, body, enrichment or Enrichment()),
+        Ingest(gate, body),
+        Reads(gate),
+        live,
+        Page(gate),
+    )
     routes = [route for room in rooms for route in room.routes()]
     routes += OpenApi(routes).routes()
 
