@@ -12,6 +12,7 @@ from lakebed.api.body import Body
 from lakebed.api.errors import error_handlers
 from lakebed.api.gate import Gate
 from lakebed.api.ingest import Ingest
+from lakebed.api.openapi import OpenApi
 from lakebed.api.rates import DEFAULT_LIMITS
 from lakebed.api.reads import Reads
 from lakebed.clock import Clock
@@ -46,6 +47,8 @@ def create_app(
     gate = Gate(target, clock, limits)
     body = Body(max_body_bytes, body_timeout_s)
     rooms = (Ingest(gate, body), Reads(gate))
+    routes = [route for room in rooms for route in room.routes()]
+    routes += OpenApi(routes).routes()
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
@@ -55,10 +58,6 @@ def create_app(
         async with target:
             yield
 
-    app = Starlette(
-        routes=[route for room in rooms for route in room.routes()],
-        exception_handlers=error_handlers,
-        lifespan=lifespan,
-    )
+    app = Starlette(routes=routes, exception_handlers=error_handlers, lifespan=lifespan)
     app.state.gate = gate
     return app

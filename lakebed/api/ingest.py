@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any, Literal
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
@@ -14,9 +15,61 @@ from lakebed.api.answer import json_response
 from lakebed.api.body import Body, json_object
 from lakebed.api.errors import Refusal
 from lakebed.api.gate import Gate
+from lakebed.api.operation import JSON, operation
 from lakebed.events import Receipt
 
 __all__ = ["Ingest"]
+
+
+class EventBody(msgspec.Struct, rename="camel"):
+    """One event in Segment's names; snake_case names are taken too, others are ignored."""
+
+    type: Literal["track", "page", "screen", "identify", "group", "alias"] = "track"
+    event: str | None = None
+    user_id: str | int | None = None
+    anonymous_id: str | int | None = None
+    previous_id: str | int | None = None
+    group_id: str | int | None = None
+    session_id: str | int | None = None
+    message_id: str | None = None
+    timestamp: str | int | float | None = None
+    sent_at: str | int | float | None = None
+    properties: dict[str, Any] | None = None
+    traits: dict[str, Any] | None = None
+    context: dict[str, Any] | None = None
+
+
+class ReceiptAnswer(msgspec.Struct, rename="camel"):
+    """What became of one event."""
+
+    seq: int | None
+    message_id: str | None
+    status: Literal["stored", "duplicate", "rejected"]
+    reason: str | None = None
+
+
+class BatchAnswer(msgspec.Struct):
+    """What became of a batch: `received = stored + duplicate + rejected`, and a receipt for each, in order."""
+
+    success: bool
+    received: int
+    stored: int
+    duplicate: int
+    rejected: int
+    events: list[ReceiptAnswer]
+
+
+Batch = Annotated[
+    Any,
+    msgspec.Meta(
+        extra_json_schema={
+            "anyOf": [
+                {"type": "array", "items": {"type": "object"}},
+                {"type": "object", "properties": {"batch": {"type": "array", "items": {"type": "object"}}}},
+            ]
+        }
+    ),
+]
 
 
 class Ingest:
@@ -33,6 +86,7 @@ class Ingest:
             Route("/track/batch", self.batch, methods=["POST"]),
         ]
 
+    @operation(scope="write", body=EventBody, answer=ReceiptAnswer, refusals=[507])
     async def track(self, request: Request) -> Response:
         """One event, in Segment's names or ours: its receipt, or 400 with the reason."""
         caller = self._gate.admit(request, "write")
@@ -42,6 +96,7 @@ class Ingest:
             raise Refusal(400, "INVALID_EVENT", receipt.reason or "", messageId=receipt.message_id)
         return json_response({"seq": receipt.seq, "messageId": receipt.message_id, "status": receipt.status})
 
+    @operation(scope="write", body={JSON: Batch, "application/x-ndjson": str}, answer=BatchAnswer, refusals=[507])
     async def batch(self, request: Request) -> Response:
         """A JSON array, `{"batch": […]}` or NDJSON: 200 with what became of each. The good ones are stored."""
         caller = self._gate.admit(request, "write")

@@ -1,0 +1,99 @@
+"""operation(): what the OpenAPI document says of a route, written where the route is answered."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, TypeVar
+
+import msgspec
+
+__all__ = ["JSON", "Operation", "Parameter", "operation", "operation_of"]
+
+JSON = "application/json"
+
+_Answer = TypeVar("_Answer", bound=Callable[..., Any])
+
+
+class Parameter(msgspec.Struct, frozen=True):
+    """A parameter of a route.
+
+    Attributes:
+        name: as in the URL or header. Names in the path need no Parameter unless there is something to say of them.
+        type: of its value, for the schema: `int`, `Literal["hour", "day"]`, `Annotated[int, msgspec.Meta(ge=1)]` …
+        about: a sentence for people.
+        place: where it stands.
+        required: a request without it is 400.
+    """
+
+    name: str
+    type: Any = str
+    about: str = ""
+    place: Literal["query", "path", "header"] = "query"
+    required: bool = False
+
+
+class Operation(msgspec.Struct, frozen=True):
+    """What is said of one route; `operation` has the meaning of each field."""
+
+    summary: str
+    description: str
+    scope: Literal["write", "read", "admin"] | None
+    parameters: tuple[Parameter, ...]
+    body: Mapping[str, Any] | None
+    body_required: bool
+    answers: Mapping[int, tuple[str, Mapping[str, Any]]]
+    refusals: tuple[int, ...]
+
+
+def operation(
+    *,
+    scope: Literal["write", "read", "admin"] | None = None,
+    parameters: Sequence[Parameter] = (),
+    body: Any = None,
+    body_required: bool = True,
+    answer: Any = None,
+    status: int = 200,
+    refusals: Sequence[int] = (),
+) -> Callable[[_Answer], _Answer]:
+    """Describe the route handler that this decorates: the first line of its docstring is the summary.
+
+    Args:
+        scope: what a key must be allowed to; None, no key is asked for. 401 and 403 follow from it.
+        parameters: of query, path and headers.
+        body: the type of a JSON body, or `{media type: type}`. 400, 408, 413 and 415 follow from it.
+        body_required: a request may not be without one.
+        answer: the type of the JSON answer, or `{media type: type}`; None, it has no body.
+        status: of the answer.
+        refusals: further statuses with the usual error body, such as 404, 409, 422.
+
+    A type is what msgspec gives a schema to: a Struct, a TypedDict, `list[int]`, `dict[str, Any]`, `str` for text,
+    `bytes` for anything binary. A schema in so many words: `Annotated[Any, msgspec.Meta(extra_json_schema={…})]`.
+    """
+
+    def describe(handler: _Answer) -> _Answer:
+        summary, _, rest = (inspect.getdoc(handler) or "").partition("\n")
+        said = Operation(
+            summary=summary.strip(),
+            description=rest.strip(),
+            scope=scope,
+            parameters=tuple(parameters),
+            body=None if body is None else _by_media_type(body),
+            body_required=body_required,
+            answers={status: ("As asked", {} if answer is None else _by_media_type(answer))},
+            refusals=tuple(refusals),
+        )
+        handler.__operation__ = said  # type: ignore[attr-defined]
+        return handler
+
+    return describe
+
+
+def operation_of(handler: Any) -> Operation | None:
+    """What `operation` said of `handler`."""
+    found: Operation | None = getattr(handler, "__operation__", None)
+    return found
+
+
+def _by_media_type(kind: Any) -> Mapping[str, Any]:
+    return kind if isinstance(kind, Mapping) else {JSON: kind}
