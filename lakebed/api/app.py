@@ -12,6 +12,7 @@ from lakebed.api.body import Body
 from lakebed.api.errors import error_handlers
 from lakebed.api.gate import Gate
 from lakebed.api.ingest import Ingest
+from lakebed.api.letters import Letters
 from lakebed.api.openapi import OpenApi
 from lakebed.api.rates import DEFAULT_LIMITS
 from lakebed.api.reads import Reads
@@ -46,7 +47,7 @@ def create_app(
     """
     gate = Gate(target, clock, limits)
     body = Body(max_body_bytes, body_timeout_s)
-    rooms = (Ingest(gate, body), Reads(gate))
+    rooms = (Ingest(gate, body), Reads(gate), Letters(gate, body))
     routes = [route for room in rooms for route in room.routes()]
     routes += OpenApi(routes).routes()
 

@@ -91,7 +91,10 @@ class Ingest:
         """One event, in Segment's names or ours: its receipt, or 400 with the reason."""
         caller = self._gate.admit(request, "write")
         event = json_object(await self._body.read(request))
-        receipt: Receipt = (await self._gate.object(caller).batch([event], source="http"))[0]
+        receipt: Receipt = (
+            await self._gate.object(caller).batch([event], source="http", keep_refused=True, key=caller.key)
+        )[0]
+        self._gate.charge(caller, 1)
         if receipt.status == "rejected":
             raise Refusal(400, "INVALID_EVENT", receipt.reason or "", messageId=receipt.message_id)
         return json_response({"seq": receipt.seq, "messageId": receipt.message_id, "status": receipt.status})
@@ -100,7 +103,10 @@ class Ingest:
     async def batch(self, request: Request) -> Response:
         """A JSON array, `{"batch": […]}` or NDJSON: 200 with what became of each. The good ones are stored."""
         caller = self._gate.admit(request, "write")
-        receipts = await self._gate.object(caller).batch(await self._body.read(request), source="http")
+        body = await self._body.read(request)
+        self._gate.weigh(caller, len(body))
+        receipts = await self._gate.object(caller).batch(body, source="http", keep_refused=True, key=caller.key)
+        self._gate.charge(caller, len(receipts))
         return json_response(_summary(receipts))
 
 
