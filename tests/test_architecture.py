@@ -31,8 +31,8 @@ FLOORS = (
     | {"calls", "delivery", "kinds", "nameplate", "ownership", "session", "stub"}  # what objects.py stands on
     | {"residents", "waking", "namespace", "objects"}
     | {"keys", "keyring"},
-    {"intake", "live", "maintenance", "replays"},
-    {"assembly", "checkup"},
+    {"intake", "live", "maintenance", "pulse", "replays"},
+    {"assembly", "checkup", "inventory"},
     {"assembled"},
     {"answers", "letters", "tracking", "upkeep"},  # the verbs, in groups
     {"analytics"},
