@@ -138,6 +138,8 @@ def test_real_events(browser, shop):
             int(text.replace(",", "")) for text in page.locator("#events-chart tbody td.number").all_inner_texts()
         ]
         assert sum(counts) >= 1490
+        page.locator("#events-chart .u-over").hover(position={"x": 200, "y": 60})
+        expect(page.locator("#events-chart .readout")).to_contain_text("events")
         expect(page.locator("#people-chart .legend li")).to_have_text(["daily", "weekly", "monthly"])
         expect(page.locator("#flow > li")).to_have_count(5)
         expect(page.locator("#consumers tr")).to_have_count(3)
@@ -296,6 +298,7 @@ def test_a_server_that_stops_and_comes_back(browser, site):
         expect(page.locator("#status")).to_have_text("Reconnecting")
         expect(page.locator("#banner")).to_contain_text("The server does not answer")
         expect(page.locator("#stored")).to_have_text("1")
+        assert page.evaluate(CONTRAST) == []
         site.start()
         site.batch({"event": "A", "userId": "ann"})
         page.locator("#banner button").click()
