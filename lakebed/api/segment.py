@@ -127,6 +127,7 @@ class Segment:
         key = _read(body)
         if caller is None:
             caller = self._gate.admit(request, "write", write_key=key)
+        self._gate.weigh(caller, len(body))
         path = _last(request)
         comma = b"," if body[1:-1].strip() else b""
         event = b"%s%s%s" % (body[:-1], comma, _TYPES[_KINDS[path]])  # of two that say its type the last counts
@@ -143,6 +144,7 @@ class Segment:
         caller, body = await self._taken(request, self._max_batch_bytes)
         if caller is None:
             caller = self._gate.admit(request, "write", write_key=_read(body))
+        self._gate.weigh(caller, len(body))
         _count(body)
         visit = self._enrichment.visit(request, body, short=len(_last(request)) == 1)
         sent = body if visit is None else visit.batch(body)
