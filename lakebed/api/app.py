@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from starlette.applications import Starlette
@@ -13,7 +13,9 @@ from lakebed.api.enrichment import Enrichment
 from lakebed.api.errors import error_handlers
 from lakebed.api.gate import Gate
 from lakebed.api.ingest import Ingest
+from lakebed.api.live import Live
 from lakebed.api.openapi import OpenApi
+from lakebed.api.page import Page
 from lakebed.api.rates import DEFAULT_LIMITS
 from lakebed.api.reads import Reads
 from lakebed.api.segment import Segment
@@ -50,18 +52,26 @@ def create_app(
     """
     gate = Gate(target, clock, limits)
     body = Body(max_body_bytes, body_timeout_s)
-    rooms = (Segment(gate, body, enrichment or Enrichment()), Ingest(gate, body), Reads(gate))
+    live = Live(gate, clock)
+    rooms = (
+        Segment(gate, body, enrichment or Enrichment()),
+        Ingest(gate, body),
+        Reads(gate),
+        live,
+        Page(gate),
+    )
     routes = [route for room in rooms for route in room.routes()]
     routes += OpenApi(routes).routes()
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-        if target.is_open:
-            yield
-            return
-        async with target:
+        async with AsyncExitStack() as stack:
+            if not target.is_open:
+                await stack.enter_async_context(target)
+            stack.push_async_callback(live.close)
             yield
 
     app = Starlette(routes=routes, exception_handlers=error_handlers, lifespan=lifespan)
     app.state.gate = gate
+    app.state.end_streams = live.close  # by whoever stops the server: the lifespan ends after the last connection
     return app
