@@ -1,4 +1,8 @@
-"""Every status code, and the JSON body of every error: `{"error": {"code", "message", "details"}}`."""
+"""Every status code, and the JSON body of every error: `{"error": {"code", "message", "details"}}`.
+
+Under `/v1/`, `code` and `message` also stand where Segment says them, beside `error`: a client that finds none there
+(analytics-python 1.4, rudder-sdk-python) takes a final answer for a broken connection, and sends it again.
+"""
 
 from __future__ import annotations
 
@@ -95,16 +99,26 @@ def error_response(
     return Response(msgspec.json.encode(body, enc_hook=str), status, headers, "application/json")
 
 
-def _on_refusal(_request: Request, error: Exception) -> Response:
+def _response(request: Request, status: int, code: str, message: str, *said: Mapping[str, Any] | None) -> Response:
+    """`error_response`, in the form that the clients of the path understand."""
+    response = error_response(status, code, message, *said)
+    if "/v1/" in request.url.path:
+        again = msgspec.json.encode({"code": code, "message": message})
+        response.body = again[:-1] + b"," + bytes(response.body)[1:]
+        response.headers["content-length"] = str(len(response.body))
+    return response
+
+
+def _on_refusal(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refusal)  # noqa: S101 - Starlette calls it for nothing else
-    return error_response(error.status, error.code, error.message, error.details, error.headers)
+    return _response(request, error.status, error.code, error.message, error.details, error.headers)
 
 
-def _on_http(_request: Request, error: Exception) -> Response:
+def _on_http(request: Request, error: Exception) -> Response:
     """What Starlette itself raises: no such route, wrong method."""
     assert isinstance(error, HTTPException)  # noqa: S101 - the same
     code = _HTTP_CODES.get(error.status_code, f"HTTP_{error.status_code}")
-    return error_response(error.status_code, code, error.detail, None, error.headers)
+    return _response(request, error.status_code, code, error.detail, None, error.headers)
 
 
 def _on_disconnect(_request: Request, _error: Exception) -> Response:
@@ -117,10 +131,10 @@ def _on_error(request: Request, error: Exception) -> Response:
     if answer.status >= _INTERNAL:
         _log.error("%s %s: %s", request.method, request.url.path, error, exc_info=error)
     if answer.message:
-        return error_response(answer.status, answer.code, answer.message, None, headers)
+        return _response(request, answer.status, answer.code, answer.message, None, headers)
     # LakebedError: the message with its facts; the hint is for Python.
     facts = {name: fact for name, fact in getattr(error, "facts", {}).items() if isinstance(fact, (str, int, float))}
-    return error_response(answer.status, answer.code, getattr(error, "message", str(error)), facts, headers)
+    return _response(request, answer.status, answer.code, getattr(error, "message", str(error)), facts, headers)
 
 
 error_handlers: dict[Any, Any] = {

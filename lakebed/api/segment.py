@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from typing import Any
 
@@ -86,6 +87,7 @@ class Ignored(msgspec.Struct):
 _keyed = msgspec.json.Decoder(_Keyed)
 _counted = msgspec.json.Decoder(_Counted)
 _items = msgspec.json.Decoder(list[Raw])
+_KEY = re.compile(rb'"writeKey"\s{0,8}:\s{0,8}"([!#-\[\]-~]{1,200})"')
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
@@ -143,7 +145,7 @@ class Segment:
         """Many events, as Segment's clients send them. The good ones are stored."""
         caller, body = await self._taken(request, self._max_batch_bytes)
         if caller is None:
-            caller = self._gate.admit(request, "write", write_key=_read(body))
+            caller = self._gate.admit(request, "write", write_key=_key_in(body))
         self._gate.weigh(caller, len(body))
         _count(body)
         visit = self._enrichment.visit(request, body, short=len(_last(request)) == 1)
@@ -215,6 +217,16 @@ def _read(body: bytes) -> str | None:
         key = _keyed.decode(body).write_key
     except _UNREADABLE as error:
         raise _invalid(error) from None
+    return key if isinstance(key, str) else None
+
+
+def _key_in(body: bytes) -> str | None:
+    """The write key in a batch, also in one of which not all can be read."""
+    try:
+        key = _keyed.decode(body).write_key
+    except _UNREADABLE:
+        found = _KEY.search(body)
+        return None if found is None else found[1].decode("ascii")
     return key if isinstance(key, str) else None
 
 

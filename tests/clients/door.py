@@ -70,7 +70,11 @@ class Door:
 
     def left(self) -> int:
         """How many of the faults did not happen."""
-        return self._call(FAULTS, None)
+        return self._call(FAULTS, None)["left"]
+
+    def posts(self) -> list[str]:
+        """The paths of the POSTs of events so far, those that failed too."""
+        return self._call(FAULTS, None)["posts"]
 
     def events(self, name: str) -> list[dict[str, Any]]:
         """What the object of that name holds, in order."""

@@ -23,19 +23,24 @@ class Doorway:
         self._namespace = namespace
         self._app = create_app(namespace)
         self._faults: list[dict[str, Any]] = []
+        self._posts: list[str] = []
 
     async def __call__(self, scope, receive, send) -> None:
         path, method = scope.get("path", ""), scope.get("method")
         if path == FAULTS:
             body = await _body(receive)
             self._faults = json.loads(body) if body else self._faults
-            await _answer(send, 200, len(self._faults))
+            await _answer(send, 200, {"left": len(self._faults), "posts": self._posts})
         elif path == EVENTS:
             name = scope["query_string"].decode().partition("=")[2]
             result = await self._namespace.get(name).query("SELECT * FROM events ORDER BY seq")
             await _answer(send, 200, [row._asdict() for row in result.rows])
-        elif method == "POST" and path.startswith("/v1/") and self._faults:
-            await self._fail(self._faults.pop(0), scope, receive, send)
+        elif method == "POST" and path.startswith("/v1/"):
+            self._posts.append(path)
+            if self._faults:
+                await self._fail(self._faults.pop(0), scope, receive, send)
+            else:
+                await self._app(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 

@@ -52,13 +52,13 @@ class Client(NamedTuple):
 
 SOON = {"upload_interval": 0.05}
 ALL_FAULTS = [UNAVAILABLE, RATE_LIMITED, STORED_BUT_503, STORED_AND_CUT_OFF]
-TWO_FAULTS = [UNAVAILABLE, STORED_BUT_503]  # their back-off is random and doubles from a second on
+TWO_FAULTS = [RATE_LIMITED, STORED_BUT_503]  # where the back-off is random and doubles from a second on
 CLIENTS = [
     Client("segment-python", "segment.analytics", "py", SOON, {"upload_size": 5}, ALL_FAULTS),
     Client("segment-python-gzip", "segment.analytics", "py", SOON | {"gzip": True}, {"upload_size": 5}, ALL_FAULTS),
     Client("analytics-python", "analytics", "legacy", SOON, {"upload_size": 5}, TWO_FAULTS),
     Client("rudder-python", "rudderstack.analytics", "py", SOON, {"upload_size": 5}, TWO_FAULTS),
-    Client("segment-node", "@segment/analytics-node", "node", {"flushInterval": 50}, {"flushAt": 5}, ALL_FAULTS),
+    Client("segment-node", "@segment/analytics-node", "node", {"flushInterval": 50}, {"flushAt": 5}, TWO_FAULTS),
     Client(
         "rudder-node",
         "@rudderstack/rudder-sdk-node",
