@@ -154,7 +154,7 @@ async def test_a_bad_event_does_not_cost_the_others_theirs(http, tom):
     assert await rows(tom, "event") == [("a",)]
 
 
-async def test_limits_are_segments(http, tom):
+async def test_limits_are_segments(http):
     """32 KB a call, 500 KB and 2,500 events a batch, inflated: more is 400, and so much is taken."""
     event = {"event": "a", "properties": {"x": ""}}
 
@@ -179,7 +179,7 @@ async def test_limits_are_segments(http, tom):
 
 
 @pytest.mark.parametrize("declared", [None, "application/x-www-form-urlencoded", "text/plain"])
-async def test_the_content_type_does_not_matter(http, tom, declared):
+async def test_the_content_type_does_not_matter(http, declared):
     """Real clients send JSON as text/plain, and gzip as a form, with or without a Content-Encoding."""
     headers = {} if declared is None else {"Content-Type": declared}
     body = json.dumps({"batch": [{"event": "a"}]}).encode()

@@ -12,11 +12,12 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from lakebed.keys import Keys
 from lakebed.clock import SystemClock
+from lakebed.keys import Keys
 
 ROOT = Path(__file__).parent.parent.parent
 FAULTS, EVENTS = "/test/faults", "/test/events"
@@ -55,14 +56,16 @@ class Door:
         command = [sys.executable, str(Path(__file__).with_name("doorway.py")), str(self.root), str(self.port)]
         self._process = subprocess.Popen(command, env=environment)
         until = time.monotonic() + PATIENCE_S
-        while True:
-            try:
-                self._call(FAULTS, [])
-                return
-            except OSError:
-                assert self._process.poll() is None, "the server did not start"
-                assert time.monotonic() < until, "the server does not answer"
-                threading.Event().wait(0.02)
+        while not self._answers():
+            assert self._process.poll() is None, "the server did not start"
+            assert time.monotonic() < until, "the server does not answer"
+            threading.Event().wait(0.02)
+
+    def _answers(self) -> bool:
+        with suppress(OSError):
+            self._call(FAULTS, [])
+            return True
+        return False
 
     def faults(self, *faults: dict[str, Any]) -> None:
         """What becomes of the next POSTs of events; those after them are served."""

@@ -1,4 +1,4 @@
-"""The process of a `Door`: python doorway.py ROOT PORT. The app as it is, behind what loses its answers when asked to."""
+"""The process of a `Door`: python doorway.py ROOT PORT. The app, behind what loses its answers when asked to."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def main():
         getattr(client, call["type"])(**arguments(call))
     client.flush()
     client.join()
-    print(json.dumps(lost))
+    sys.stdout.write(json.dumps(lost))
 
 
 main()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -40,8 +41,14 @@ class Client(NamedTuple):
         else:
             program, script = client_python(self.environment), "send.py"
             environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-        path = os.path.join(os.path.dirname(__file__), script)
-        command = [program, path, self.module, key, door.url, json.dumps(self.options | more)]
+        command = [
+            program,
+            str(Path(__file__).with_name(script)),
+            self.module,
+            key,
+            door.url,
+            json.dumps(self.options | more),
+        ]
         pipe = subprocess.PIPE
         process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=environment)
         process.stdin.write(json.dumps(calls))
