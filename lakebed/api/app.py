@@ -15,6 +15,7 @@ from lakebed.api.errors import error_handlers
 from lakebed.api.exchanges import Exchanges
 from lakebed.api.gate import Gate
 from lakebed.api.ingest import Ingest
+from lakebed.api.logs import log_exchange
 from lakebed.api.openapi import OpenApi
 from lakebed.api.reads import Reads
 from lakebed.clock import SystemClock
@@ -51,7 +52,12 @@ def create_app(
     routes = [route for room in rooms for route in room.routes()]
     routes += OpenApi(routes).routes()
     around = Middleware(
-        Exchanges, cors=Cors(routes), clock=clock, max_waiting=max_waiting, max_held_bytes=max_held_bytes
+        Exchanges,
+        cors=Cors(routes),
+        clock=clock,
+        max_waiting=max_waiting,
+        max_held_bytes=max_held_bytes,
+        watchers=[log_exchange],
     )
 
     @asynccontextmanager

@@ -40,6 +40,11 @@ class Gate:
     def __init__(self, target: Any) -> None:
         self.target = target
 
+    @property
+    def keyless(self) -> bool:
+        """Whether everybody is let in, because no key was ever made: then it must be reached from this machine only."""
+        return True
+
     def admit(self, request: HTTPConnection, scope: Scope, *, write_key: str | None = None) -> Caller:
         """Who sent `request`, if they may do what `scope` says.
 
@@ -53,6 +58,7 @@ class Gate:
         name = request.headers.get(OBJECT_HEADER) or request.query_params.get("object") or DEFAULT_OBJECT
         if not isinstance(self.target, Namespace) and name not in (self.target.name, DEFAULT_OBJECT):
             raise Refusal(404, "NOT_FOUND", f"This server serves one object, and it is not {name!r}", object=name)
+        request.scope["lakebed.caller"] = Caller(name)  # for who watches
         return Caller(name)
 
     def object(self, caller: Caller) -> Any:
