@@ -24,6 +24,7 @@ from lakebed.errors import (
     InvalidRollup,
     InvalidSchedule,
     InvalidSettings,
+    KeysUnavailable,
     LakebedError,
     LogBehind,
     LogCorrupted,
@@ -39,6 +40,7 @@ from lakebed.errors import (
     QueryTooLarge,
     SnapshotExpired,
     StorageUnavailable,
+    UnknownKey,
     WrongObject,
 )
 from lakebed.events import Event, Receipt
@@ -69,6 +71,7 @@ __all__ = [
     "InvalidRollup",
     "InvalidSchedule",
     "InvalidSettings",
+    "KeysUnavailable",
     "LakebedError",
     "LogBehind",
     "LogCorrupted",
@@ -94,6 +97,7 @@ __all__ = [
     "Stats",
     "StorageUnavailable",
     "SystemClock",
+    "UnknownKey",
     "WrongObject",
     "__version__",
     "connect",

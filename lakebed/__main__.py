@@ -48,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="{serve,check}")
     serve = commands.add_parser("serve", help="HTTP for this machine; it has no authentication")
     serve.add_argument("--root", default="data", help="directory of the objects (default: %(default)s)")
-    serve.add_argument("--name", help="serve this object only; by default all, named by X-Lakebed-Object or ?object=")
+    serve.add_argument("--name", help="serve this object only; by default the one that a request's key is for")
     serve.add_argument("--host", default="127.0.0.1", help="a loopback address (default: %(default)s)")
     serve.add_argument("--port", type=int, default=8080, help="default: %(default)s; 0 takes a free one")
     serve.set_defaults(command=_serve)

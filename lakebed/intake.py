@@ -110,7 +110,7 @@ class Intake:
             batch = Batch.of(decode_mappings(items, now, source=source))
         self.submitted += len(batch)
         self.rejected += len(batch.rejected)
-        stored = [self._pipeline.append(block) for block in batch.blocks]
+        stored = [self._pipeline.append(part) for part in batch.parts]
         if len(stored) == 1 and not batch.rejected:
             return Ack(stored[0], list, self._unheard)
         return Ack(asyncio.gather(*stored), lambda done: _in_order(done, batch), self._unheard)

@@ -17,8 +17,10 @@ from lakebed.api.gate import Gate
 from lakebed.api.ingest import Ingest
 from lakebed.api.logs import log_exchange
 from lakebed.api.openapi import OpenApi
+from lakebed.api.rates import DEFAULT_LIMITS
 from lakebed.api.reads import Reads
-from lakebed.clock import SystemClock
+from lakebed.clock import Clock, SystemClock
+from lakebed.keys import Limits
 
 __all__ = ["create_app"]
 
@@ -30,6 +32,8 @@ def create_app(
     body_timeout_s: float = 10.0,
     max_waiting: int = 1000,
     max_held_bytes: int = 256 << 20,
+    limits: Limits = DEFAULT_LIMITS,
+    clock: Clock | None = None,
 ) -> Starlette:
     """An ASGI app over an `Analytics` object or a `Namespace`.
 
@@ -39,15 +43,18 @@ def create_app(
         body_timeout_s: a body that takes longer to arrive is 408.
         max_waiting: requests that may wait for their answer at once; one more is 503.
         max_held_bytes: of the bodies of those.
+        limits: what a key may send that has no limits of its own; a field that is None is the default's.
+        clock: for rates, for what a rotation replaced, and for how long a request took.
 
-    With a namespace, the header `X-Lakebed-Object` or the query's `object` names the object, by default "default".
-    Writing makes an object that does not exist; reading it is 404.
+    A request's key says which object it is for. While no key was ever made in the root of `target`, everybody may do
+    everything with one object: `target`, or "default" of a namespace. Writing makes an object that does not exist;
+    reading it is 404.
 
     Mounted in another app its lifespan does not run: open `target` in that app's own. `app.state.gate` is its `Gate`.
     """
-    gate = Gate(target)
+    clock = clock if clock is not None else SystemClock()
+    gate = Gate(target, clock, limits)
     body = Body(max_body_bytes, body_timeout_s)
-    clock = SystemClock()
     rooms = (Ingest(gate, body), Reads(gate))
     routes = [route for room in rooms for route in room.routes()]
     routes += OpenApi(routes).routes()
