@@ -14,12 +14,16 @@ from lakebed.api.cors import Cors
 from lakebed.api.errors import error_handlers
 from lakebed.api.exchanges import Exchanges
 from lakebed.api.gate import Gate
+from lakebed.api.health import Health
 from lakebed.api.ingest import Ingest
 from lakebed.api.logs import log_exchange
+from lakebed.api.metrics import Metrics
 from lakebed.api.openapi import OpenApi
 from lakebed.api.rates import DEFAULT_LIMITS
 from lakebed.api.reads import Reads
+from lakebed.api.traffic import Traffic
 from lakebed.clock import Clock, SystemClock
+from lakebed.disk import Disk
 from lakebed.keys import Limits
 
 __all__ = ["create_app"]
@@ -34,6 +38,7 @@ def create_app(
     max_held_bytes: int = 256 << 20,
     limits: Limits = DEFAULT_LIMITS,
     clock: Clock | None = None,
+    metrics_token: str | None = None,
 ) -> Starlette:
     """An ASGI app over an `Analytics` object or a `Namespace`.
 
@@ -45,6 +50,7 @@ def create_app(
         max_held_bytes: of the bodies of those.
         limits: what a key may send that has no limits of its own; a field that is None is the default's.
         clock: for rates, for what a rotation replaced, and for how long a request took.
+        metrics_token: who shows it as `Authorization: Bearer` may read all of /metrics, which tells of every object.
 
     A request's key says which object it is for. While no key was ever made in the root of `target`, everybody may do
     everything with one object: `target`, or "default" of a namespace. Writing makes an object that does not exist;
@@ -55,7 +61,13 @@ def create_app(
     clock = clock if clock is not None else SystemClock()
     gate = Gate(target, clock, limits)
     body = Body(max_body_bytes, body_timeout_s)
-    rooms = (Ingest(gate, body), Reads(gate))
+    traffic = Traffic()
+    rooms = (
+        Ingest(gate, body),
+        Reads(gate),
+        Health(gate, clock, Disk()),
+        Metrics(gate, traffic, metrics_token),
+    )
     routes = [route for room in rooms for route in room.routes()]
     routes += OpenApi(routes).routes()
     around = Middleware(
@@ -64,7 +76,7 @@ def create_app(
         clock=clock,
         max_waiting=max_waiting,
         max_held_bytes=max_held_bytes,
-        watchers=[log_exchange],
+        watchers=[traffic.watch, log_exchange],
     )
 
     @asynccontextmanager
