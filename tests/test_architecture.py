@@ -31,8 +31,8 @@ FLOORS = (
     | {"calls", "delivery", "kinds", "nameplate", "ownership", "session", "stub"}  # what objects.py stands on
     | {"residents", "waking", "namespace", "objects"}
     | {"keys", "keyring"},
-    {"intake", "live", "maintenance"},
-    {"assembly", "checkup", "vitals"},
+    {"intake", "live", "maintenance", "pulse"},
+    {"assembly", "checkup", "inventory", "vitals"},
     {"assembled"},
     {"answers", "tracking", "upkeep"},  # the verbs, in groups
     {"analytics"},

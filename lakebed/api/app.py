@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from starlette.applications import Starlette
@@ -11,16 +11,20 @@ from starlette.middleware import Middleware
 
 from lakebed.api.body import Body
 from lakebed.api.cors import Cors
+from lakebed.api.enrichment import Enrichment
 from lakebed.api.errors import error_handlers
 from lakebed.api.exchanges import Exchanges
 from lakebed.api.gate import Gate
 from lakebed.api.health import Health
 from lakebed.api.ingest import Ingest
+from lakebed.api.live import Live
 from lakebed.api.logs import log_exchange
 from lakebed.api.metrics import Metrics
 from lakebed.api.openapi import OpenApi
+from lakebed.api.page import Page
 from lakebed.api.rates import DEFAULT_LIMITS
 from lakebed.api.reads import Reads
+from lakebed.api.segment import Segment
 from lakebed.api.traffic import Traffic
 from lakebed.clock import Clock, SystemClock
 from lakebed.disk import Disk
@@ -39,6 +43,7 @@ def create_app(
     limits: Limits = DEFAULT_LIMITS,
     clock: Clock | None = None,
     metrics_token: str | None = None,
+    enrichment: Enrichment | None = None,
 ) -> Starlette:
     """An ASGI app over an `Analytics` object or a `Namespace`.
 
@@ -51,6 +56,7 @@ def create_app(
         limits: what a key may send that has no limits of its own; a field that is None is the default's.
         clock: for rates, for what a rotation replaced, and for how long a request took.
         metrics_token: who shows it as `Authorization: Bearer` may read all of /metrics, which tells of every object.
+        enrichment: what is added to the context of events from browsers and phones; by default all but the place.
 
     A request's key says which object it is for. While no key was ever made in the root of `target`, everybody may do
     everything with one object: `target`, or "default" of a namespace. Writing makes an object that does not exist;
@@ -62,11 +68,15 @@ def create_app(
     gate = Gate(target, clock, limits)
     body = Body(max_body_bytes, body_timeout_s)
     traffic = Traffic()
+    live = Live(gate, clock)
     rooms = (
+        Segment(gate, body, enrichment or Enrichment()),
         Ingest(gate, body),
         Reads(gate),
+        live,
         Health(gate, clock, Disk()),
         Metrics(gate, traffic, metrics_token),
+        Page(gate),
     )
     routes = [route for room in rooms for route in room.routes()]
     routes += OpenApi(routes).routes()
@@ -81,12 +91,13 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-        if target.is_open:
-            yield
-            return
-        async with target:
+        async with AsyncExitStack() as stack:
+            if not target.is_open:
+                await stack.enter_async_context(target)
+            stack.push_async_callback(live.close)
             yield
 
     app = Starlette(routes=routes, middleware=[around], exception_handlers=error_handlers, lifespan=lifespan)
     app.state.gate = gate
+    app.state.end_streams = live.close  # by whoever stops the server: the lifespan ends after the last connection
     return app

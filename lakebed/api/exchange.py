@@ -18,13 +18,12 @@ _LINGER_BYTES = 32 << 20
 _LINGER_S = 5.0
 _STALLED_S = 30.0
 
+# For answers that nobody should run or frame. A page brings its own.
 _SAFE = [
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
+    (b"content-security-policy", b"default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"),
 ]
-_POLICY = b"content-security-policy"
-# For answers that nobody should run or frame. A page brings its own.
-_CLOSED = (_POLICY, b"default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
 _CLOSE = (b"connection", b"close")
 
 
@@ -123,9 +122,8 @@ class Exchange:
             self.release()
             self.status = message["status"]
             given = message.get("headers", ())
-            headers = [*given, *_SAFE, *self._headers]
-            if not any(name == _POLICY for name, _ in given):
-                headers.append(_CLOSED)
+            names = {name for name, _ in given}
+            headers = [*given, *(header for header in _SAFE if header[0] not in names), *self._headers]
             if self._unread and not await self._emptied():
                 headers = [*(header for header in headers if header[0] != b"connection"), _CLOSE]
             await self._send({**message, "headers": headers})

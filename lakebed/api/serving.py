@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 import resource
+import socket
+from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -73,9 +75,8 @@ def make_server(app: ASGIApp, host: str = "127.0.0.1", port: int = 8080, **optio
         "timeout_graceful_shutdown": 10,
         "ws_max_size": _WEBSOCKET_BYTES,
     }
-    return uvicorn.Server(
-        uvicorn.Config(_LocalOnly(app) if keyless else app, host=host, port=port, **settings | options)
-    )
+    config = uvicorn.Config(_LocalOnly(app) if keyless else app, host=host, port=port, **settings | options)
+    return _Server(config, getattr(getattr(app, "state", None), "end_streams", None))
 
 
 def _is_keyless(app: ASGIApp) -> bool:
@@ -92,6 +93,19 @@ def _room_for_connections() -> int:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
         soft = wanted
     return min(_MAX_CONNECTIONS, soft // 2 if soft != resource.RLIM_INFINITY else _MAX_CONNECTIONS)
+
+
+class _Server(uvicorn.Server):
+    """Ends streams that would never end when it stops, before it waits for all connections."""
+
+    def __init__(self, config: uvicorn.Config, end_streams: Callable[[], Awaitable[None]] | None) -> None:
+        super().__init__(config)
+        self._end_streams = end_streams
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._end_streams is not None:
+            await self._end_streams()
+        await super().shutdown(sockets)
 
 
 class _LocalOnly:
