@@ -94,6 +94,6 @@ async def vitals_of(tiers: Tiers) -> Vitals:
         lag=lag,
         log_bytes=tiers.pipeline.sealed_bytes,
         tail_bytes=tiers.pipeline.tail_bytes,
-        dead_letters=0,
+        dead_letters=tiers.letters.books.waiting,
         problems=len(tiers.pipeline.problems) + len(tiers.maintenance.problems) + len(tiers.intake.failures),
     )

@@ -17,6 +17,7 @@ from lakebed.api.exchanges import Exchanges
 from lakebed.api.gate import Gate
 from lakebed.api.health import Health
 from lakebed.api.ingest import Ingest
+from lakebed.api.letters import Letters
 from lakebed.api.live import Live
 from lakebed.api.logs import log_exchange
 from lakebed.api.metrics import Metrics
@@ -73,6 +74,7 @@ def create_app(
         Segment(gate, body, enrichment or Enrichment()),
         Ingest(gate, body),
         Reads(gate),
+        Letters(gate, body),
         live,
         Health(gate, clock, Disk()),
         Metrics(gate, traffic, metrics_token),

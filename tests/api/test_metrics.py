@@ -39,9 +39,10 @@ async def test_numbers_of_events_and_requests(tmp_path):
         assert await tom.check() == []
     assert response.headers["content-type"].startswith("text/plain; version=")
     found = samples(response.text)
-    assert found["lakebed_events_received_total",] == 4
+    assert found["lakebed_events_received_total",] == 5
     events = [found["lakebed_events_total", status] for status in ("stored", "duplicate", "rejected")]
-    assert events == [2, 1, 1]
+    assert events == [2, 1, 2]
+    assert found["lakebed_dead_letters",] == 2
     assert found["lakebed_commit_group_events_sum",] == 2
     assert found["lakebed_commit_sync_seconds_count",] == 1
     assert found["lakebed_query_seconds_count",] == 1
