@@ -41,6 +41,7 @@ from lakebed.errors import (
     SnapshotExpired,
     StorageUnavailable,
     UnknownKey,
+    UnknownLetter,
     WrongObject,
 )
 from lakebed.events import Event, Receipt
@@ -50,6 +51,7 @@ from lakebed.query.stats import Stats
 from lakebed.rollups.rollup import Rollup
 from lakebed.schedule import every
 from lakebed.settings import Settings
+from lakebed.tiers.deadletters import DeadLetter
 
 if TYPE_CHECKING:
     from lakebed.blocking import connect
@@ -60,6 +62,7 @@ __all__ = [
     "ArchiveUnavailable",
     "Backpressure",
     "Clock",
+    "DeadLetter",
     "Disk",
     "DiskFull",
     "DurableObject",
@@ -98,6 +101,7 @@ __all__ = [
     "StorageUnavailable",
     "SystemClock",
     "UnknownKey",
+    "UnknownLetter",
     "WrongObject",
     "__version__",
     "connect",

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from starlette.applications import Starlette
 
 from lakebed.api.body import Body
+from lakebed.api.enrichment import Enrichment
 from lakebed.api.errors import error_handlers
 from lakebed.api.gate import Gate
 from lakebed.api.ingest import Ingest
+from lakebed.api.letters import Letters
+from lakebed.api.live import Live
 from lakebed.api.openapi import OpenApi
+from lakebed.api.page import Page
 from lakebed.api.rates import DEFAULT_LIMITS
 from lakebed.api.reads import Reads
+from lakebed.api.segment import Segment
 from lakebed.clock import Clock
 from lakebed.keys import Limits
 
@@ -28,6 +33,7 @@ def create_app(
     body_timeout_s: float = 10.0,
     limits: Limits = DEFAULT_LIMITS,
     clock: Clock | None = None,
+    enrichment: Enrichment | None = None,
 ) -> Starlette:
     """An ASGI app over an `Analytics` object or a `Namespace`.
 
@@ -37,6 +43,7 @@ def create_app(
         body_timeout_s: a body that takes longer to arrive is 408.
         limits: what a key may send that has no limits of its own; a field that is None is the default's.
         clock: for rates and for what a rotation replaced.
+        enrichment: what is added to the context of events from browsers and phones; by default all but the place.
 
     A request's key says which object it is for. While no key was ever made in the root of `target`, everybody may do
     everything with one object: `target`, or "default" of a namespace. Writing makes an object that does not exist;
@@ -46,18 +53,27 @@ def create_app(
     """
     gate = Gate(target, clock, limits)
     body = Body(max_body_bytes, body_timeout_s)
-    rooms = (Ingest(gate, body), Reads(gate))
+    live = Live(gate, clock)
+    rooms = (
+        Segment(gate, body, enrichment or Enrichment()),
+        Ingest(gate, body),
+        Reads(gate),
+        Letters(gate, body),
+        live,
+        Page(gate),
+    )
     routes = [route for room in rooms for route in room.routes()]
     routes += OpenApi(routes).routes()
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-        if target.is_open:
-            yield
-            return
-        async with target:
+        async with AsyncExitStack() as stack:
+            if not target.is_open:
+                await stack.enter_async_context(target)
+            stack.push_async_callback(live.close)
             yield
 
     app = Starlette(routes=routes, exception_handlers=error_handlers, lifespan=lifespan)
     app.state.gate = gate
+    app.state.end_streams = live.close  # by whoever stops the server: the lifespan ends after the last connection
     return app

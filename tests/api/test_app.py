@@ -111,7 +111,7 @@ async def test_batch_takes_three_forms(http, tom, body):
     found = response.json()
     events = found.pop("events")
     assert found == {"success": True, "received": 2, "stored": 2, "duplicate": 0, "rejected": 0}
-    assert [(event["status"], event["seq"], event["reason"]) for event in events] == [
+    assert [(event["status"], event["seq"], event.get("reason")) for event in events] == [
         ("stored", 0, None),
         ("stored", 1, None),
     ]
