@@ -76,7 +76,8 @@ CLOCKS = {
     "date": {"today"},
 }
 
-LATE = ("apscheduler", "datasketches", "duckdb", "pandas", "polars", "pyiceberg", "sqlglot", "starlette", "uvicorn")
+LATE = ("apscheduler", "datasketches", "duckdb", "pandas", "polars", "pyiceberg", "rich", "sqlglot", "starlette")
+LATE += ("typer", "uvicorn")
 
 
 def imports_of(name: str) -> set[str]:
