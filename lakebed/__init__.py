@@ -13,6 +13,7 @@ from lakebed.checkup import Problem
 from lakebed.clock import Clock, ManualClock, SystemClock
 from lakebed.disk import Disk
 from lakebed.errors import (
+    AccessDenied,
     ArchiveConflict,
     ArchiveUnavailable,
     Backpressure,
@@ -39,6 +40,7 @@ from lakebed.errors import (
     QueryTooLarge,
     SnapshotExpired,
     StorageUnavailable,
+    Unreachable,
     WrongObject,
 )
 from lakebed.events import Event, Receipt
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
     from lakebed.blocking import connect
 
 __all__ = [
+    "AccessDenied",
     "Analytics",
     "ArchiveConflict",
     "ArchiveUnavailable",
@@ -94,6 +97,7 @@ __all__ = [
     "Stats",
     "StorageUnavailable",
     "SystemClock",
+    "Unreachable",
     "WrongObject",
     "__version__",
     "connect",

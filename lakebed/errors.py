@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 __all__ = [
+    "AccessDenied",
     "ArchiveConflict",
     "ArchiveUnavailable",
     "Backpressure",
@@ -35,6 +36,7 @@ __all__ = [
     "QueryTooLarge",
     "SnapshotExpired",
     "StorageUnavailable",
+    "Unreachable",
     "WrongObject",
 ]
 
@@ -97,6 +99,10 @@ class NotReachable(LakebedError, AttributeError):
     """When a stub or connection is asked for something that its object does not have, or keeps to itself."""
 
 
+class AccessDenied(LakebedError, PermissionError):
+    """When a server does not take the key that it was shown, or the key may not do what was asked."""
+
+
 class WrongObject(LakebedError, TypeError):
     """When a directory holds an object of an unrelated class. It was not touched."""
 
@@ -126,6 +132,10 @@ class SnapshotExpired(QueryError, LookupError):
 
 class ObjectLocked(LakebedError):
     """When the object's directory is open in another process. `pid` is its owner."""
+
+
+class Unreachable(LakebedError, ConnectionError):
+    """When a server or client at the other end of a connection does not answer. A call may have been carried out."""
 
 
 class ObjectUnavailable(LakebedError, OSError):

@@ -29,7 +29,8 @@ FLOORS = (
     {"tiers"},
     {"rollups", "query", "schedule", "scheduler"}
     | {"calls", "delivery", "kinds", "nameplate", "ownership", "session", "stub"}  # what objects.py stands on
-    | {"residents", "waking", "namespace", "objects"},
+    | {"residents", "waking", "namespace", "objects"}
+    | {"capnweb", "remote"},
     {"intake", "live", "maintenance"},
     {"assembly", "checkup"},
     {"assembled"},

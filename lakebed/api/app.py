@@ -14,6 +14,7 @@ from lakebed.api.gate import Gate
 from lakebed.api.ingest import Ingest
 from lakebed.api.openapi import OpenApi
 from lakebed.api.reads import Reads
+from lakebed.api.rpc import Rpc
 
 __all__ = ["create_app"]
 
@@ -33,7 +34,7 @@ def create_app(target: Any, *, max_body_bytes: int = 1 << 20, body_timeout_s: fl
     """
     gate = Gate(target)
     body = Body(max_body_bytes, body_timeout_s)
-    rooms = (Ingest(gate, body), Reads(gate))
+    rooms = (Ingest(gate, body), Reads(gate), Rpc(gate, body))
     routes = [route for room in rooms for route in room.routes()]
     routes += OpenApi(routes).routes()
 
