@@ -16,6 +16,7 @@ from lakebed.live import RECENT_S, Live, replay
 from lakebed.maintenance import ARCHIVED, TOTALS, Maintenance, Totals
 from lakebed.objects import DurableObject
 from lakebed.promotions import BUILT_IN, Promotion, as_promotions
+from lakebed.pulse import PulseMeter
 from lakebed.query.history import History
 from lakebed.query.metrics import Metrics
 from lakebed.query.sql import Queries
@@ -53,6 +54,7 @@ class Tiers:
     queries: Queries
     metrics: Metrics
     intake: Intake
+    pulse: PulseMeter
     scheduler: Scheduler
     opened_at_seq: int = 0
     ready: bool = False
@@ -163,6 +165,9 @@ async def assemble(tiers: Tiers, owner: DurableObject, promote: Mapping[str, typ
         max_rows=settings.query_max_rows,
     )
     tiers.intake = Intake(tiers.pipeline, owner.clock, owner.on_error)
+    tiers.pulse = PulseMeter(
+        owner.name, tiers.counters, tiers.pipeline, tiers.history, settings.active_ttl_s, owner.clock
+    )
     tiers.maintenance.watermark = watermark
     await _restore_counters(tiers, owner)
     tiers.scheduler = await _scheduler(tiers, owner)

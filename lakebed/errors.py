@@ -21,6 +21,7 @@ __all__ = [
     "InvalidRollup",
     "InvalidSchedule",
     "InvalidSettings",
+    "KeysUnavailable",
     "LakebedError",
     "LogBehind",
     "LogCorrupted",
@@ -36,6 +37,7 @@ __all__ = [
     "QueryTooLarge",
     "SnapshotExpired",
     "StorageUnavailable",
+    "UnknownKey",
     "Unreachable",
     "WrongObject",
 ]
@@ -101,6 +103,10 @@ class NotReachable(LakebedError, AttributeError):
 
 class AccessDenied(LakebedError, PermissionError):
     """When a server does not take the key that it was shown, or the key may not do what was asked."""
+
+
+class UnknownKey(LakebedError, LookupError):
+    """When there is no key with that id, or it is revoked for ever."""
 
 
 class WrongObject(LakebedError, TypeError):
@@ -172,6 +178,10 @@ class FormatTooNew(LakebedError):
 
 class StorageUnavailable(LakebedError, OSError):
     """When SQLite could not commit. State and checkpoint were rolled back together; the log still has the events."""
+
+
+class KeysUnavailable(LakebedError, OSError):
+    """When `keys.db` cannot be read or written. Nobody is let in until it can; nothing was changed."""
 
 
 class ArchiveUnavailable(LakebedError, OSError):

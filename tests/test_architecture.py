@@ -30,9 +30,10 @@ FLOORS = (
     {"rollups", "query", "schedule", "scheduler"}
     | {"calls", "delivery", "kinds", "nameplate", "ownership", "session", "stub"}  # what objects.py stands on
     | {"residents", "waking", "namespace", "objects"}
-    | {"capnweb", "remote"},
-    {"intake", "live", "maintenance"},
-    {"assembly", "checkup"},
+    | {"capnweb", "remote"}
+    | {"keys", "keyring"},
+    {"intake", "live", "maintenance", "pulse"},
+    {"assembly", "checkup", "inventory"},
     {"assembled"},
     {"answers", "tracking", "upkeep"},  # the verbs, in groups
     {"analytics"},

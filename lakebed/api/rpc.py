@@ -134,7 +134,7 @@ class Rpc:
 
     async def socket(self, socket: WebSocket) -> None:
         """A Cap'n Web session: a message a text frame, both ways."""
-        if not _may_connect(socket):
+        if self._gate.keyless and not _may_connect(socket):
             await socket.close(_ABORTED, "This server takes no connections from other sites' pages")
             return
         await socket.accept()
@@ -308,7 +308,8 @@ _PLAIN = frozenset({"TypeError", "ValueError", "KeyError", "IndexError", "Overfl
 def _may_connect(socket: WebSocket) -> bool:
     """Whether the page that a browser connects from may: none, or one of this very host.
 
-    A WebSocket is not held to the same origin by browsers. Programs send no Origin.
+    Browsers do not hold a WebSocket to the same origin, so without keys any site's page could use a server of the
+    machine that it is shown on. With keys a page must have one. Programs send no Origin.
     """
     origin = socket.headers.get("origin")
     try:

@@ -117,15 +117,23 @@ class Surface:
         """
         if not isinstance(key, str):
             raise TypeError("authenticate(key): the key is text")
+        try:
+            self.caller(key)
+        except Refusal as refusal:
+            if refusal.code == "KEY_UNKNOWN":
+                self._mistaken()
+            raise
+        return self._target(key)
+
+    def caller(self, key: str | None) -> Caller:
+        """Who calls, whatever it may do. Raises Refusal."""
         for scope in _SCOPES:
             try:
-                self.admit(scope, key)
-                break
+                return self.admit(scope, key)
             except Refusal as refusal:
-                if refusal.status != 403:  # noqa: PLR2004 - known, but not for this scope
-                    self._mistaken()
+                if refusal.code != "WRONG_SCOPE":
                     raise
-        return self._target(key)
+        raise AssertionError(f"a key has one of the scopes {_SCOPES}")
 
     def admit(self, scope: Scope, key: str | None) -> Caller:
         """Who calls. Raises Refusal."""
@@ -133,10 +141,17 @@ class Surface:
         self.known = True
         return caller
 
-    def stub(self, scope: Scope, key: str | None) -> Any:
-        """The object to call."""
+    def stub(self, scope: Scope, key: str | None) -> tuple[Any, Caller]:
+        """The object to call, and who calls."""
         caller = self.admit(scope, key)
-        return self._stub_of(self._gate.object(caller) if scope == "write" else self._gate.existing(caller))
+        found = self._gate.object(caller) if scope == "write" else self._gate.existing(caller)
+        return self._stub_of(found), caller
+
+    async def stored(self, caller: Caller, receipts: Awaitable[list[Receipt]]) -> list[Receipt]:
+        """The receipts of what `caller` sent, counted against its rate."""
+        found = await receipts
+        self._gate.charge(caller, len(found))
+        return found
 
     def names(self, caller: Caller) -> set[str]:
         """What the object of `caller` may be called."""
@@ -162,24 +177,21 @@ class _View:
 
         def call(*arguments: Any, **named: Any) -> Any:
             given = parameters.bind(list(arguments), named)
-            stub = self._surface.stub(scope, self._key)
+            stub, caller = self._surface.stub(scope, self._key)
             if name in _EVENTS:
                 if name in ("page", "screen") and "name" not in given and "category" in given:
                     given["name"] = given.pop("category")  # as these verbs read one argument
-                return _stored(stub, {"type": name} | given)
-            return reached(stub)(**given) if name != "batch" else stub.batch(given["items"], source="rpc")
+                receipts = stub.batch([{"type": name} | given], source="rpc")  # begun here and now: calls go in order
+                return _receipt(self._surface.stored(caller, receipts))
+            if name == "batch":
+                return self._surface.stored(caller, stub.batch(given["items"], source="rpc"))
+            return reached(stub)(**given)
 
         return call
 
     def object(self, name: Any, target: Target) -> Target:
         """The object itself, if `name` is its name: a client may say which one it means to reach."""
-        for scope in _SCOPES:
-            try:
-                caller = self._surface.admit(scope, self._key)
-                break
-            except Refusal as refusal:
-                if refusal.status != 403 or scope == _SCOPES[-1]:  # noqa: PLR2004 - known, but not for this scope
-                    raise
+        caller = self._surface.caller(self._key)
         if name is not None and name not in self._surface.names(caller):
             hint = "A key opens one object: use that object's key"
             raise AccessDenied(f"this key is not for an object {str(name)[:80]!r}", hint=hint)
@@ -198,8 +210,7 @@ class _View:
     def _watch(self, what: str, callback: Any, sample: Callable[[Any], Any]) -> Target:
         if not isinstance(callback, Remote):
             raise TypeError("a watch needs a function to call")
-        caller = self._surface.admit("read", self._key)
-        stub = self._surface.stub("read", self._key)
+        stub, caller = self._surface.stub("read", self._key)
 
         def admitted() -> bool:
             try:
@@ -209,10 +220,6 @@ class _View:
             return True
 
         return self._surface.watches.add((caller.object, what), lambda: sample(stub), callback, admitted)
-
-
-def _stored(stub: Any, event: dict[str, Any]) -> Awaitable[Receipt]:
-    return _receipt(stub.batch([event], source="rpc"))  # begun here and now: calls go in order
 
 
 async def _receipt(receipts: Awaitable[list[Receipt]]) -> Receipt:

@@ -8,12 +8,12 @@ from typing import Any, Protocol
 import msgspec
 
 from lakebed.calls import Outcome, Step
-from lakebed.capnweb.faults import ProtocolError
+from lakebed.capnweb.faults import ProtocolError, TooLarge, Unsupported
 from lakebed.capnweb.limits import Limits
 from lakebed.capnweb.remote import Remote
 from lakebed.capnweb.slot import Slot, when_all
 from lakebed.capnweb.target import Target, follow
-from lakebed.capnweb.values import Named, Reader, TooLarge, Unsupported
+from lakebed.capnweb.values import Named, Reader
 from lakebed.errors import NotReachable
 from lakebed.query.result import Result
 

@@ -10,7 +10,7 @@ import msgspec
 from lakebed import errors
 from lakebed.errors import InvalidEvent, LakebedError, LogCorrupted
 
-__all__ = ["Fault", "ProtocolError", "Tell", "raised", "tell"]
+__all__ = ["Fault", "ProtocolError", "Tell", "TooLarge", "Unsupported", "raised", "tell"]
 
 _OWN = {name: getattr(errors, name) for name in errors.__all__}
 # What bad arguments raise: the caller must act on the message, so it goes along. Any other error's stays here.
@@ -23,6 +23,14 @@ _LONGEST = 2000
 
 class ProtocolError(Exception):
     """When a message breaks the protocol or a limit of the session. The session ends."""
+
+
+class TooLarge(ValueError):
+    """When a value has more parts or characters than a session may send or pass on."""
+
+
+class Unsupported(TypeError):
+    """When a peer sends a value that Lakebed takes no part in: streams, blobs, requests."""
 
 
 class Fault(msgspec.Struct, frozen=True):
@@ -52,9 +60,10 @@ def tell(error: BaseException) -> Fault:
         return Fault(name, error.message[:_LONGEST], facts | told | {"type": type(error).__name__})
     if isinstance(error, ProtocolError):
         return Fault(name, str(error)[:_LONGEST], {"type": "ProtocolError"})
-    if type(error) in _CALLERS.values():
+    if isinstance(error, (TooLarge, Unsupported)) or type(error) in _CALLERS.values():
         text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-        return Fault(name, text[:_LONGEST], {"type": type(error).__name__})
+        kind = next(kind for kind in type(error).__mro__ if kind in _CALLERS.values())
+        return Fault(name, text[:_LONGEST], {"type": kind.__name__})
     return Fault("Error", "The call could not be carried out", {"type": "LakebedError", "code": "INTERNAL"})
 
 

@@ -16,13 +16,13 @@ import msgspec
 
 from lakebed.calls import Outcome
 from lakebed.capnweb.evaluation import Evaluator
-from lakebed.capnweb.faults import ProtocolError, Tell, tell
+from lakebed.capnweb.faults import ProtocolError, Tell, TooLarge, Unsupported, tell
 from lakebed.capnweb.imports import Imports
 from lakebed.capnweb.limits import Limits
 from lakebed.capnweb.remote import Remote
 from lakebed.capnweb.slot import Slot
 from lakebed.capnweb.target import Target
-from lakebed.capnweb.values import Encoder, Reader, TooLarge, Unsupported
+from lakebed.capnweb.values import Encoder, Reader
 from lakebed.errors import Backpressure, Unreachable
 
 __all__ = ["Peer"]

@@ -94,8 +94,8 @@ def _entered(value: Any, step: Step) -> Any:
     if isinstance(step, str):
         if isinstance(value, Result) and snake(step) in _OF_RESULT:
             return getattr(value, snake(step))
-        if isinstance(value, Row):
-            return value[step]
+        if isinstance(value, Row) and step in (columns := value._asdict()):
+            return columns[step]
         if isinstance(value, dict):
             return value[step]
         if isinstance(value, msgspec.Struct) and snake(step) in value.__struct_fields__:

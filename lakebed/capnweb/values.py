@@ -20,27 +20,19 @@ from uuid import UUID
 import msgspec
 
 from lakebed.calls import Step
-from lakebed.capnweb.faults import Fault, ProtocolError, Tell, raised
+from lakebed.capnweb.faults import Fault, ProtocolError, Tell, TooLarge, Unsupported, raised
 from lakebed.capnweb.limits import Limits
 from lakebed.capnweb.target import Target
 from lakebed.clock import from_us
 from lakebed.query.result import Result, Row
 
-__all__ = ["Encoder", "Named", "Pointer", "Reader", "TooLarge", "Unsupported", "to_us"]
+__all__ = ["Encoder", "Named", "Pointer", "Reader", "to_us"]
 
 _SAFE = 2**53 - 1  # integers that JavaScript holds exactly
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MICROSECOND = dt.timedelta(microseconds=1)
 _PLAIN = (type(None), bool)
 _STREAMS = frozenset({"readable", "writable", "blob", "request", "response"})
-
-
-class TooLarge(ValueError):
-    """When a value has more parts or characters than a session may send or pass on."""
-
-
-class Unsupported(TypeError):
-    """When a peer sends a value that Lakebed takes no part in: streams, blobs, requests."""
 
 
 class Named(dict[str, Any]):
