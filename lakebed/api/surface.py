@@ -35,6 +35,8 @@ VERBS: Mapping[str, Scope] = {
     "flush": "write",
     "counters.incr": "write",
     "stats": "read",
+    "pulse": "read",
+    "tiers": "read",
     "dau": "read",
     "wau": "read",
     "mau": "read",
