@@ -36,7 +36,7 @@ _ANSWERS: dict[type[Exception], _Answer] = {
     errors.InvalidAsOf: _Answer(400, "INVALID_AS_OF"),
     errors.NotReachable: _Answer(404, "NOT_FOUND"),
     errors.AccessDenied: _Answer(403, "FORBIDDEN"),
-    errors.Unreachable: _Answer(502, "UNREACHABLE"),
+    errors.Unreachable: _Answer(400, "UNREACHABLE"),  # the client itself, which has gone or takes no calls
     errors.WrongObject: _Answer(409, "WRONG_OBJECT", "The object is of another class"),
     errors.QueryRefused: _Answer(400, "QUERY_REFUSED"),
     errors.QueryTooLarge: _Answer(422, "QUERY_TOO_LARGE"),

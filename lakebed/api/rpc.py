@@ -28,15 +28,13 @@ from lakebed.calls import Call, Outcome
 from lakebed.capnweb.faults import Fault, ProtocolError, tell
 from lakebed.capnweb.limits import Limits
 from lakebed.capnweb.peer import Peer
+from lakebed.carriers import FAITHFUL
 from lakebed.delivery import begin, finish
 from lakebed.errors import AccessDenied, Unreachable
 from lakebed.session import Session
 from lakebed.stub import Stub
 
-__all__ = ["FAITHFUL", "Rpc"]
-
-FAITHFUL = "X-Lakebed-Faithful"
-"""The header by which a Lakebed client asks for values in full: microseconds, decimals, whole results."""
+__all__ = ["Rpc"]
 
 _log = logging.getLogger("lakebed.api")
 _TEXT = "text/plain"

@@ -18,7 +18,7 @@ from lakebed.api.gate import Caller, Gate, Scope
 from lakebed.api.watches import Watches
 from lakebed.capnweb.remote import Remote
 from lakebed.capnweb.target import Target, camel, snake
-from lakebed.errors import AccessDenied, InvalidEvent
+from lakebed.errors import AccessDenied, InvalidEvent, Unreachable
 from lakebed.events import Receipt
 from lakebed.namespace import Namespace
 
@@ -212,6 +212,8 @@ class _View:
     def _watch(self, what: str, callback: Any, sample: Callable[[Any], Any]) -> Target:
         if not isinstance(callback, Remote):
             raise TypeError("a watch needs a function to call")
+        if not callback.answers:
+            raise Unreachable("an HTTP batch cannot call its client back", hint="Watch over a WebSocket")
         stub, caller = self._surface.stub("read", self._key)
 
         def admitted() -> bool:

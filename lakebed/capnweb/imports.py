@@ -46,7 +46,7 @@ class Imports:
         self._write = write
         self._encoder = encoder
         self._check = check
-        self._answers = answers
+        self.answers = answers
         self._entries: dict[int, _Import] = {}
         self._next = 1
         self._closed: BaseException | None = None
@@ -124,9 +124,8 @@ class Imports:
         """Call what it exports under `number`."""
         if self._closed is not None:
             return _Answer(Slot.failed(self._closed))
-        if not self._answers:
-            hint = "Use a WebSocket session for callbacks"
-            return _Answer(Slot.failed(Unreachable("a batch cannot call its client back", hint=hint)))
+        if not self.answers:
+            return _Answer(Slot.failed(Unreachable("an HTTP batch cannot call its client", hint="Use a WebSocket")))
         slot = self.pull(self.push(number, (), list(arguments)))
         self.unanswered += 1
         slot.then(self._answered)

@@ -37,6 +37,7 @@ class _Export(msgspec.Struct):
     slot: Slot
     count: int = 1
     pulled: bool = False
+    used: bool = False  # something was built on it, which has its failure
     fleeting: bool = False  # released by its answer, as `stream` asks
 
 
@@ -305,6 +306,7 @@ class Peer:
         export = self._exports.get(number)
         if export is None:
             raise ProtocolError(f"there is no {number}: it was released, or never pushed")
+        export.used = True
         return export.slot
 
     def stub(self, number: int) -> Remote:
@@ -366,5 +368,5 @@ def _text(message: list[Any]) -> str:
 
 def _tell_unheard(export: _Export) -> None:
     outcome = export.slot.outcome
-    if outcome is not None and outcome.error is not None and not export.pulled:
+    if outcome is not None and outcome.error is not None and not (export.pulled or export.used):
         _log.warning("a call that its client did not await failed: %r", outcome.error)

@@ -11,6 +11,8 @@ __all__ = ["Remote"]
 class _Link(Protocol):
     """What a remote stands on: its session."""
 
+    answers: bool
+
     def call(self, number: int, arguments: tuple[Any, ...]) -> Awaitable[Any]:
         """Call what the peer exports under `number`."""
         ...
@@ -40,6 +42,11 @@ class Remote:
     def __call__(self, *arguments: Any) -> Awaitable[Any]:
         """Call it. Awaiting raises what the peer raised, or that the session is over."""
         return self.link.call(self.number, arguments)
+
+    @property
+    def answers(self) -> bool:
+        """Whether it can be called at all: the client of an HTTP batch cannot."""
+        return self.link.answers
 
     def dup(self) -> Remote:
         """One more, to be closed by itself."""

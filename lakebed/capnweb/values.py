@@ -23,13 +23,13 @@ from lakebed.calls import Step
 from lakebed.capnweb.faults import Fault, ProtocolError, Tell, TooLarge, Unsupported, raised
 from lakebed.capnweb.limits import Limits
 from lakebed.capnweb.target import Target
-from lakebed.clock import from_us
+from lakebed.clock import from_us, to_us
 from lakebed.query.result import Result, Row
 
-__all__ = ["Encoder", "Named", "Pointer", "Reader", "to_us"]
+__all__ = ["Encoder", "Named", "Pointer", "Reader"]
 
 _SAFE = 2**53 - 1  # integers that JavaScript holds exactly
-_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_EPOCH = dt.date(1970, 1, 1)
 _MICROSECOND = dt.timedelta(microseconds=1)
 _PLAIN = (type(None), bool)
 _STREAMS = frozenset({"readable", "writable", "blob", "request", "response"})
@@ -153,24 +153,17 @@ class Encoder:
         if isinstance(value, dt.timedelta):
             return ["duration", value // _MICROSECOND] if self._faithful else value.total_seconds()
         if isinstance(value, dt.datetime):
-            if self._faithful:
-                return ["instant", to_us(value)]
-            return ["date", to_us(value) / 1000]
+            aware = value if value.tzinfo is not None else value.replace(tzinfo=dt.UTC)
+            return ["instant", to_us(aware)] if self._faithful else ["date", to_us(aware) / 1000]
         if self._faithful:
             return ["day", value.isoformat()]
-        return ["date", (value - _EPOCH.date()).days * 86_400_000]
+        return ["date", (value - _EPOCH).days * 86_400_000]
 
     def _spend(self, amount: int) -> bool:
         self._left -= amount
         if self._left < 0:
             raise TooLarge(f"the answer has more than {self._limits.result_size} values and characters: ask for less")
         return True
-
-
-def to_us(value: dt.datetime) -> int:
-    """Microseconds since the epoch. A naive datetime is UTC."""
-    aware = value if value.tzinfo is not None else value.replace(tzinfo=dt.UTC)
-    return (aware - _EPOCH) // _MICROSECOND
 
 
 def _number(value: float) -> Any:
