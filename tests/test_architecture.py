@@ -30,6 +30,7 @@ FLOORS = (
     {"rollups", "query", "schedule", "scheduler"}
     | {"calls", "delivery", "kinds", "nameplate", "ownership", "session", "stub"}  # what objects.py stands on
     | {"residents", "waking", "namespace", "objects"}
+    | {"capnweb", "carriers", "remote"}
     | {"keys", "keyring"},
     {"intake", "live", "maintenance", "pulse", "replays"},
     {"assembly", "checkup", "inventory", "vitals"},
