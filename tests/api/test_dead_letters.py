@@ -137,11 +137,11 @@ async def test_letters_have_the_key_that_sent_them(tmp_path):
 
 
 async def test_an_unreadable_body_of_nobody_is_not_kept(tmp_path):
-    """A body that is no JSON cannot show a key: without one in the headers it is 400, and nobody's."""
+    """A body that is no JSON cannot show a key: without one in the headers it is refused, and nobody's."""
     keys = Keys(tmp_path)
     keys.create("tom", "write")
     async with Namespace(tmp_path, Analytics) as namespace, client(create_app(namespace)) as http:
-        assert (await http.post("/v1/batch", content=b"{")).status_code == 400
+        assert (await http.post("/v1/batch", content=b"{")).status_code == 401
         assert namespace.names() == []
 
 
