@@ -183,10 +183,13 @@ class _View:
             if name in _EVENTS:
                 if name in ("page", "screen") and "name" not in given and "category" in given:
                     given["name"] = given.pop("category")  # as these verbs read one argument
-                receipts = stub.batch([{"type": name} | given], source="rpc")  # begun here and now: calls go in order
+                receipts = stub.batch(
+                    [{"type": name} | given], source="rpc", keep_refused=True, key=caller.key
+                )  # begun here and now: calls go in order
                 return _receipt(self._surface.stored(caller, receipts))
             if name == "batch":
-                return self._surface.stored(caller, stub.batch(given["items"], source="rpc"))
+                receipts = stub.batch(given["items"], source="rpc", keep_refused=True, key=caller.key)
+                return self._surface.stored(caller, receipts)
             return reached(stub)(**given)
 
         return call
