@@ -159,7 +159,7 @@ class Segment:
             _check(body)
         return receipts_response(receipts)
 
-    @operation(body={JSON: dict[str, Any], "text/plain": dict[str, Any]}, answer=Ignored)
+    @operation(body={JSON: dict[str, Any], "text/plain": dict[str, Any]}, answer=Ignored, any_origin=True)
     async def metrics(self, request: Request) -> Response:
         """What analytics.js measures of itself: taken and thrown away, so that it does not send it again."""
         await self._body.read(request)
