@@ -17,7 +17,7 @@ from starlette.responses import Response
 
 from lakebed import errors
 
-__all__ = ["Refusal", "error_handlers", "error_response"]
+__all__ = ["Refusal", "Said", "error_handlers", "error_response", "said"]
 
 _log = logging.getLogger("lakebed.api")
 _INTERNAL = 500
@@ -40,6 +40,8 @@ _ANSWERS: dict[type[Exception], _Answer] = {
     errors.InvalidAsOf: _Answer(400, "INVALID_AS_OF"),
     errors.NotReachable: _Answer(404, "NOT_FOUND"),
     errors.UnknownLetter: _Answer(404, "NOT_FOUND"),
+    errors.AccessDenied: _Answer(403, "FORBIDDEN"),
+    errors.Unreachable: _Answer(400, "UNREACHABLE"),  # the client itself, which has gone or takes no calls
     errors.WrongObject: _Answer(409, "WRONG_OBJECT", "The object is of another class"),
     errors.QueryRefused: _Answer(400, "QUERY_REFUSED"),
     errors.QueryTooLarge: _Answer(422, "QUERY_TOO_LARGE"),
@@ -126,16 +128,32 @@ def _on_disconnect(_request: Request, _error: Exception) -> Response:
     return error_response(400, "DISCONNECTED", "The body did not arrive")  # nobody reads it; there was no failure
 
 
-def _on_error(request: Request, error: Exception) -> Response:
+class Said(msgspec.Struct, frozen=True):
+    """What a client is told of an error: the message and facts of what it can mend, and only that else."""
+
+    status: int
+    code: str
+    message: str
+    facts: dict[str, Any]
+    retry_after: int | None
+
+
+def said(error: BaseException) -> Said:
+    """What a client is told of `error`, over HTTP or RPC. What is not the client's to mend should be logged."""
     answer = next(_ANSWERS[base] for base in type(error).__mro__ if base in _ANSWERS)
-    headers = None if answer.retry_after is None else {"Retry-After": str(answer.retry_after)}
-    if answer.status >= _INTERNAL:
-        _log.error("%s %s: %s", request.method, request.url.path, error, exc_info=error)
     if answer.message:
-        return _response(request, answer.status, answer.code, answer.message, None, headers)
+        return Said(answer.status, answer.code, answer.message, {}, answer.retry_after)
     # LakebedError: the message with its facts; the hint is for Python.
     facts = {name: fact for name, fact in getattr(error, "facts", {}).items() if isinstance(fact, (str, int, float))}
-    return _response(request, answer.status, answer.code, getattr(error, "message", str(error)), facts, headers)
+    return Said(answer.status, answer.code, getattr(error, "message", str(error)), facts, answer.retry_after)
+
+
+def _on_error(request: Request, error: Exception) -> Response:
+    told = said(error)
+    headers = None if told.retry_after is None else {"Retry-After": str(told.retry_after)}
+    if told.status >= _INTERNAL:
+        _log.error("%s %s: %s", request.method, request.url.path, error, exc_info=error)
+    return _response(request, told.status, told.code, told.message, told.facts, headers)
 
 
 error_handlers: dict[Any, Any] = {
