@@ -92,6 +92,7 @@ class Surface:
         self._stub_of = stub_of
         self._mistaken = mistaken
         self.known = False  # whether any key was taken
+        self._written: set[str] = set()  # objects that calls of this connection make, if they are not there yet
         self.main = self._target(None)
 
     def _target(self, key: str | None) -> Target:
@@ -146,7 +147,9 @@ class Surface:
     def stub(self, scope: Scope, key: str | None) -> tuple[Any, Caller]:
         """The object to call, and who calls."""
         caller = self.admit(scope, key)
-        found = self._gate.object(caller) if scope == "write" else self._gate.existing(caller)
+        if scope == "write":
+            self._written.add(caller.object)
+        found = self._gate.object(caller) if caller.object in self._written else self._gate.existing(caller)
         return self._stub_of(found), caller
 
     async def stored(self, caller: Caller, receipts: Awaitable[list[Receipt]]) -> list[Receipt]:
@@ -155,10 +158,10 @@ class Surface:
         self._gate.charge(caller, len(found))
         return found
 
-    def names(self, caller: Caller) -> set[str]:
+    def names(self, caller: Caller) -> list[str]:
         """What the object of `caller` may be called."""
         served = self._gate.target
-        return {caller.object} if isinstance(served, Namespace) else {caller.object, served.name}
+        return [caller.object] if isinstance(served, Namespace) else [caller.object, served.name]
 
     @property
     def watches(self) -> Watches:
