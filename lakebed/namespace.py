@@ -180,6 +180,11 @@ class Namespace:
         """The names of the objects that are awake here, sorted."""
         return sorted(resident.name for resident in self._residents)
 
+    @property
+    def residents(self) -> Residents:
+        """The objects that are awake here. Looking at one does not keep it awake, and it may close at any await."""
+        return self._residents
+
     async def flush(self) -> None:
         """Wait until all calls made so far are answered, and until the objects that have `flush` have flushed."""
         await self._settle()
