@@ -23,8 +23,9 @@ from lakebed.tiers.counters import Counters
 
 REACHABLE = """
 Analytics alias archive authenticate batch check collectGarbage collect_garbage compact counters.count counters.delete
-counters.get counters.incr counters.keys counters.top counters.ttl counters.watch dau expire flush group identify live
-mau object page pulse rollup screen snapshots stats tag tiers timeseries track untag wau
+counters.get counters.incr counters.keys counters.top counters.ttl counters.watch dau deadLetter deadLetters dead_letter
+dead_letters expire flush group identify live mau object page pulse purge replay rollup screen snapshots stats tag tiers
+timeseries track untag wau
 """.split()  # noqa: SIM905 - a table of names
 TRICKS = [
     "__class__",
@@ -169,7 +170,8 @@ WRONG = [
     ("track", [5], "event is str, not int"),
     ("batch", [[{}], {"source": "me"}], "does not take 'source'"),
     ("counters", [], "not callable"),
-    ("archive", [{"olderThan": []}], "older_than is timedelta or datetime or int or float, not list"),
+    ("archive", [{"olderThan": []}], "older_than is timedelta or datetime or float, not list"),
+    ("purge", [["x"]], "ids is Sequence, not list"),
     ("live", [], "needs a function"),
     ("authenticate", [5], "the key is text"),
 ]
@@ -215,6 +217,8 @@ ARGUMENTS = {
     "alias": ["u", "v"],
     "batch": [[{"event": "x"}]],
     "timeseries": [{"start": "2026-01-01", "end": "2026-01-02"}],
+    "dead_letter": [1],
+    "purge": [[1]],
     "counters.count": ["*"],
     "counters.top": ["*", 3],
     **{verb: ["x"] for verb in ("track", "page", "screen", "tag", "untag")},
