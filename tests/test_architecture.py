@@ -29,7 +29,7 @@ FLOORS = (
     {"tiers"},
     {"rollups", "query", "schedule", "scheduler"}
     | {"calls", "delivery", "kinds", "nameplate", "ownership", "session", "stub"}  # what objects.py stands on
-    | {"residents", "waking", "namespace", "objects"}
+    | {"inprocess", "residents", "waking", "namespace", "objects"}
     | {"capnweb", "carriers", "remote"}
     | {"keys", "keyring"},
     {"intake", "live", "maintenance", "pulse", "replays"},

@@ -152,7 +152,9 @@ def _on_error(request: Request, error: Exception) -> Response:
     told = said(error)
     headers = None if told.retry_after is None else {"Retry-After": str(told.retry_after)}
     if told.status >= _INTERNAL:
-        _log.error("%s %s: %s", request.method, request.url.path, error, exc_info=error)
+        # The route and not the path, which may have a key in it.
+        route = getattr(request.scope.get("route"), "path", "a path without a route")
+        _log.error("%s %s: %s", request.method, route, error, exc_info=error)
     return _response(request, told.status, told.code, told.message, told.facts, headers)
 
 
