@@ -20,6 +20,7 @@ from lakebed.errors import (
     FormatTooNew,
     InvalidAsOf,
     InvalidEvent,
+    InvalidMerge,
     InvalidName,
     InvalidRollup,
     InvalidSchedule,
@@ -42,6 +43,8 @@ from lakebed.errors import (
     WrongObject,
 )
 from lakebed.events import Event, Receipt
+from lakebed.identity.identity import Merge
+from lakebed.identity.person import Person
 from lakebed.objects import DurableObject, Namespace
 from lakebed.query.result import Result, Row
 from lakebed.query.stats import Stats
@@ -65,6 +68,7 @@ __all__ = [
     "FormatTooNew",
     "InvalidAsOf",
     "InvalidEvent",
+    "InvalidMerge",
     "InvalidName",
     "InvalidRollup",
     "InvalidSchedule",
@@ -74,11 +78,13 @@ __all__ = [
     "LogCorrupted",
     "LogUnavailable",
     "ManualClock",
+    "Merge",
     "Namespace",
     "NotReachable",
     "ObjectClosed",
     "ObjectLocked",
     "ObjectUnavailable",
+    "Person",
     "Problem",
     "PromotionConflict",
     "QueryError",

@@ -8,13 +8,14 @@ from typing import Any
 from lakebed.answers import Answers
 from lakebed.assembly import Tiers, assemble, disassemble, rollups_of
 from lakebed.objects import DurableObject
+from lakebed.people import People
 from lakebed.tracking import Tracking
 from lakebed.upkeep import Upkeep
 
 __all__ = ["Analytics"]
 
 
-class Analytics(Tracking, Answers, Upkeep, DurableObject):
+class Analytics(Tracking, Answers, People, Upkeep, DurableObject):
     """A product-analytics engine in a directory of its own. An async context manager.
 
     Args:

@@ -27,13 +27,14 @@ FLOORS = (
     {"clock", "disk", "engine", "errors", "events", "parquet", "promotions", "settings", "uninterrupted"}
     | {"admission", "block", "decoding"},
     {"tiers"},
-    {"rollups", "query", "schedule", "scheduler"}
+    {"rollups", "query", "identity", "schedule", "scheduler"}
     | {"calls", "delivery", "kinds", "nameplate", "ownership", "session", "stub"}  # what objects.py stands on
     | {"residents", "waking", "namespace", "objects"},
     {"intake", "live", "maintenance"},
+    {"roster"},
     {"assembly", "checkup"},
     {"assembled"},
-    {"answers", "tracking", "upkeep"},  # the verbs, in groups
+    {"answers", "people", "tracking", "upkeep"},  # the verbs, in groups
     {"analytics"},
     {"__init__", "api", "blocking"},
     {"__main__"},
@@ -41,8 +42,9 @@ FLOORS = (
 
 # Rooms on one floor that do not know each other.
 APART = (
-    ("rollups", {"query", "schedule", "scheduler", "objects", "namespace"}),
-    ("query", {"rollups", "schedule", "scheduler", "objects", "namespace"}),
+    ("rollups", {"query", "identity", "schedule", "scheduler", "objects", "namespace"}),
+    ("query", {"rollups", "identity", "schedule", "scheduler", "objects", "namespace"}),
+    ("identity", {"rollups", "query", "schedule", "scheduler", "objects", "namespace"}),
     ("schedule", {"rollups", "query", "objects", "namespace"}),
     ("scheduler", {"rollups", "query", "objects", "namespace"}),
     ("objects", {"rollups", "query", "scheduler"}),
@@ -52,7 +54,7 @@ APART = (
 TIERS = {
     "L0 counters": {"counter", "counters"},
     "L1 log": {"committer", "pending", "dedupe", "pipeline", "recovery", "sealing", "segment", "tail", "view"},
-    "L2 storage": {"migrations", "storage", "transaction"},
+    "L2 storage": {"graph", "migrations", "storage", "transaction"},
     "L3 archive": {
         "append",
         "archive",
