@@ -25,6 +25,7 @@ from lakebed.errors import (
     InvalidRollup,
     InvalidSchedule,
     InvalidSettings,
+    KeysUnavailable,
     LakebedError,
     LogBehind,
     LogCorrupted,
@@ -40,6 +41,7 @@ from lakebed.errors import (
     QueryTooLarge,
     SnapshotExpired,
     StorageUnavailable,
+    UnknownKey,
     WrongObject,
 )
 from lakebed.events import Event, Receipt
@@ -73,6 +75,7 @@ __all__ = [
     "InvalidRollup",
     "InvalidSchedule",
     "InvalidSettings",
+    "KeysUnavailable",
     "LakebedError",
     "LogBehind",
     "LogCorrupted",
@@ -100,6 +103,7 @@ __all__ = [
     "Stats",
     "StorageUnavailable",
     "SystemClock",
+    "UnknownKey",
     "WrongObject",
     "__version__",
     "connect",

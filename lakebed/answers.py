@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from lakebed.assembled import Assembled, Instant, Moment
+from lakebed.inventory import Inventory, take_inventory
+from lakebed.pulse import Pulse
 from lakebed.query.result import Result
 from lakebed.query.stats import Stats
+from lakebed.settings import Settings
 from lakebed.tiers.counters import Counters
 
 __all__ = ["Answers"]
@@ -15,6 +19,9 @@ __all__ = ["Answers"]
 
 class Answers(Assembled):
     """What an Analytics object is asked."""
+
+    directory: Path
+    settings: Settings
 
     @property
     def counters(self) -> Counters:
@@ -24,6 +31,18 @@ class Answers(Assembled):
     def stats(self) -> Stats:
         """Events in the last minute and hour, who is active now, totals. Answered from memory."""
         return self._up.stats()
+
+    async def pulse(self) -> Pulse:
+        """What is going on, small enough to be sent every second: counts by second and minute, the newest events."""
+        return await self._up.pulse.read(self._up.stats())
+
+    async def tiers(self) -> Inventory:
+        """What lies in each tier, how far each consumer of the log has come, and the disk. Changes nothing.
+
+        Raises:
+            StorageUnavailable: the rollups cannot be read. An archive that does not answer is told in its place.
+        """
+        return await take_inventory(self._up, self.directory, self.settings)
 
     async def dau(
         self,

@@ -18,6 +18,7 @@ from lakebed.live import RECENT_S, Live, replay
 from lakebed.maintenance import ARCHIVED, TOTALS, Maintenance, Totals
 from lakebed.objects import DurableObject
 from lakebed.promotions import BUILT_IN, Promotion, as_promotions
+from lakebed.pulse import PulseMeter
 from lakebed.query.history import History
 from lakebed.query.metrics import Metrics
 from lakebed.query.sql import Queries
@@ -58,6 +59,7 @@ class Tiers:
     metrics: Metrics
     intake: Intake
     roster: Roster
+    pulse: PulseMeter
     scheduler: Scheduler
     opened_at_seq: int = 0
     ready: bool = False
@@ -184,8 +186,9 @@ async def assemble(tiers: Tiers, owner: DurableObject, promote: Mapping[str, typ
         max_rows=settings.query_max_rows,
     )
     tiers.intake = Intake(tiers.pipeline, owner.clock, owner.on_error)
-    tiers.roster = Roster(
-        tiers.identity, tiers.intake, tiers.maintenance, tiers.history, tiers.queries, owner.clock
+    tiers.roster = Roster(tiers.identity, tiers.intake, tiers.maintenance, tiers.history, tiers.queries, owner.clock)
+    tiers.pulse = PulseMeter(
+        owner.name, tiers.counters, tiers.pipeline, tiers.history, settings.active_ttl_s, owner.clock
     )
     tiers.maintenance.watermark = watermark
     await _restore_counters(tiers, owner)
@@ -287,7 +290,11 @@ def _closings(tiers: Tiers) -> list[Callable[[], Any]]:
     steps.append(refuse)
     if ready:
         steps.append(drain)
-    steps += [getattr(tiers, part).close for part in ("queries", "pipeline", "rollups", "identity", "archive") if part in built]
+    steps += [
+        getattr(tiers, part).close
+        for part in ("queries", "pipeline", "rollups", "identity", "archive")
+        if part in built
+    ]
     steps.append(close_blocking)
     if "storage" in built:
         steps.append(tiers.storage.close)

@@ -21,6 +21,7 @@ __all__ = [
     "InvalidRollup",
     "InvalidSchedule",
     "InvalidSettings",
+    "KeysUnavailable",
     "LakebedError",
     "LogBehind",
     "LogCorrupted",
@@ -36,6 +37,7 @@ __all__ = [
     "QueryTooLarge",
     "SnapshotExpired",
     "StorageUnavailable",
+    "UnknownKey",
     "WrongObject",
 ]
 
@@ -100,6 +102,10 @@ class ObjectClosed(LakebedError, RuntimeError):
 
 class NotReachable(LakebedError, AttributeError):
     """When a stub or connection is asked for something that its object does not have, or keeps to itself."""
+
+
+class UnknownKey(LakebedError, LookupError):
+    """When there is no key with that id, or it is revoked for ever."""
 
 
 class WrongObject(LakebedError, TypeError):
@@ -167,6 +173,10 @@ class FormatTooNew(LakebedError):
 
 class StorageUnavailable(LakebedError, OSError):
     """When SQLite could not commit. State and checkpoint were rolled back together; the log still has the events."""
+
+
+class KeysUnavailable(LakebedError, OSError):
+    """When `keys.db` cannot be read or written. Nobody is let in until it can; nothing was changed."""
 
 
 class ArchiveUnavailable(LakebedError, OSError):

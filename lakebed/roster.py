@@ -1,7 +1,7 @@
 """The people of an object: looked up, merged and taken apart again.
 
-What an operator says is an event of the log like any other (`docs/decisions/0011`), so it is as durable, is ordered with
-all others, and `as_of` knows it.
+What an operator says is an event of the log like any other (`docs/decisions/0011`), so it is as durable, it has a place
+in the order of all events, and `as_of` knows it.
 """
 
 from __future__ import annotations

@@ -66,13 +66,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         garbage_grace_s: unreferenced archive files younger than this are never deleted. MUST BE LONGER THAN THE
             LONGEST QUERY AND COMMIT.
         rollup_max_groups: groups that one bucket of a rollup may have; further ones are counted in the overflow row.
-        identity_email: whether equal emails link identities. A FAMILY'S SHARED MAILBOX THEN JOINS ITS ANONYMOUS VISITS. A
-            change of this or another `identity_` setting computes the graph again from the whole history.
+        identity_email: whether equal emails link identities. A FAMILY'S SHARED MAILBOX THEN JOINS ITS ANONYMOUS VISITS.
+            Changing this or another `identity_` setting computes the graph again from the whole history.
         identity_phone: the same for phone numbers.
         identity_devices: whether device signals link anonymous ids. THIS IS GUESSING: two known users are never joined.
         identity_device_confidence: the least confidence, of 1, with which a device links.
-        identity_user_limit: known users that emails and phone numbers may join in one person. MORE THAN 1 JOINS ACCOUNTS
-            THAT SHARE A MAILBOX.
+        identity_user_limit: known users that emails and phone numbers may join in one person. MORE THAN 1 JOINS
+            ACCOUNTS THAT SHARE A MAILBOX.
         identity_anonymous_limit: anonymous ids that a person may own; the earliest count.
         schedule_timezone: IANA zone in which `every.day.at("3am")` is read.
         idle_s: seconds after which a namespace puts an unused object to sleep.

@@ -29,10 +29,11 @@ FLOORS = (
     {"tiers"},
     {"rollups", "query", "identity", "schedule", "scheduler"}
     | {"calls", "delivery", "kinds", "nameplate", "ownership", "session", "stub"}  # what objects.py stands on
-    | {"residents", "waking", "namespace", "objects"},
-    {"intake", "live", "maintenance"},
+    | {"residents", "waking", "namespace", "objects"}
+    | {"keys", "keyring"},
+    {"intake", "live", "maintenance", "pulse"},
     {"roster"},
-    {"assembly", "checkup"},
+    {"assembly", "checkup", "inventory"},
     {"assembled"},
     {"answers", "people", "tracking", "upkeep"},  # the verbs, in groups
     {"analytics"},

@@ -1,8 +1,8 @@
 """A thin HTTP app over one object or a namespace. Needs the extra: `pip install 'lakebed[server]'`.
 
-There is no authentication yet: whoever reaches the app may write and read every object that it serves. `serve`
-therefore binds to loopback addresses only, and refuses requests that a browser sends for another site. An app mounted
-elsewhere is as open as what it is mounted in.
+A request's key says which object it is for and what it may do. While no key was ever made, whoever reaches the app may
+write and read the one object that it serves then: `serve` binds to loopback addresses only, and refuses requests that a
+browser sends for another site. Such an app mounted elsewhere is as open as what it is mounted in.
 """
 
 from __future__ import annotations

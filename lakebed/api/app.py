@@ -3,46 +3,77 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from starlette.applications import Starlette
 
 from lakebed.api.body import Body
+from lakebed.api.enrichment import Enrichment
 from lakebed.api.errors import error_handlers
 from lakebed.api.gate import Gate
 from lakebed.api.ingest import Ingest
+from lakebed.api.live import Live
 from lakebed.api.openapi import OpenApi
+from lakebed.api.page import Page
+from lakebed.api.people import People
+from lakebed.api.rates import DEFAULT_LIMITS
 from lakebed.api.reads import Reads
+from lakebed.api.segment import Segment
+from lakebed.clock import Clock
+from lakebed.keys import Limits
 
 __all__ = ["create_app"]
 
 
-def create_app(target: Any, *, max_body_bytes: int = 1 << 20, body_timeout_s: float = 10.0) -> Starlette:
-    """An ASGI app over an `Analytics` object or a `Namespace`. It has no authentication.
+def create_app(
+    target: Any,
+    *,
+    max_body_bytes: int = 1 << 20,
+    body_timeout_s: float = 10.0,
+    limits: Limits = DEFAULT_LIMITS,
+    clock: Clock | None = None,
+    enrichment: Enrichment | None = None,
+) -> Starlette:
+    """An ASGI app over an `Analytics` object or a `Namespace`.
 
     Args:
         target: if it is not open when the app starts, the app opens it, and closes it when it stops.
         max_body_bytes: a larger body is 413.
         body_timeout_s: a body that takes longer to arrive is 408.
+        limits: what a key may send that has no limits of its own; a field that is None is the default's.
+        clock: for rates and for what a rotation replaced.
+        enrichment: what is added to the context of events from browsers and phones; by default all but the place.
 
-    With a namespace, the header `X-Lakebed-Object` or the query's `object` names the object, by default "default".
-    Writing makes an object that does not exist; reading it is 404.
+    A request's key says which object it is for. While no key was ever made in the root of `target`, everybody may do
+    everything with one object: `target`, or "default" of a namespace. Writing makes an object that does not exist;
+    reading it is 404.
 
     Mounted in another app its lifespan does not run: open `target` in that app's own.
     """
-    gate = Gate(target)
+    gate = Gate(target, clock, limits)
     body = Body(max_body_bytes, body_timeout_s)
-    rooms = (Ingest(gate, body), Reads(gate))
+    live = Live(gate, clock)
+    rooms = (
+        Segment(gate, body, enrichment or Enrichment()),
+        Ingest(gate, body),
+        Reads(gate),
+        People(gate, body),
+        live,
+        Page(gate),
+    )
     routes = [route for room in rooms for route in room.routes()]
     routes += OpenApi(routes).routes()
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-        if target.is_open:
-            yield
-            return
-        async with target:
+        async with AsyncExitStack() as stack:
+            if not target.is_open:
+                await stack.enter_async_context(target)
+            stack.push_async_callback(live.close)
             yield
 
-    return Starlette(routes=routes, exception_handlers=error_handlers, lifespan=lifespan)
+    app = Starlette(routes=routes, exception_handlers=error_handlers, lifespan=lifespan)
+    app.state.gate = gate
+    app.state.end_streams = live.close  # by whoever stops the server: the lifespan ends after the last connection
+    return app

@@ -32,6 +32,7 @@ class _Answer(msgspec.Struct, frozen=True):
 # not tell a client more than when to come back.
 _ANSWERS: dict[type[Exception], _Answer] = {
     errors.InvalidEvent: _Answer(400, "INVALID_EVENT"),
+    errors.InvalidMerge: _Answer(409, "INVALID_MERGE"),
     errors.InvalidName: _Answer(400, "INVALID_NAME"),
     errors.InvalidAsOf: _Answer(400, "INVALID_AS_OF"),
     errors.NotReachable: _Answer(404, "NOT_FOUND"),
@@ -50,6 +51,7 @@ _ANSWERS: dict[type[Exception], _Answer] = {
     errors.ObjectUnavailable: _Answer(503, "OBJECT_UNAVAILABLE", "The object cannot be opened now", 5),
     errors.ObjectClosed: _Answer(503, "OBJECT_CLOSED", "The object is not open", 5),
     errors.StorageUnavailable: _Answer(503, "STORAGE_UNAVAILABLE", "The rollups cannot be read or written now", 5),
+    errors.KeysUnavailable: _Answer(503, "KEYS_UNAVAILABLE", "Keys cannot be checked now, so nobody is let in", 5),
     errors.ArchiveUnavailable: _Answer(503, "ARCHIVE_UNAVAILABLE", "The archive does not answer", 30),
     errors.ArchiveConflict: _Answer(500, "ARCHIVE_CONFLICT", "The archive is not as this object left it"),
     errors.LogCorrupted: _Answer(500, "LOG_CORRUPTED", "The object's log does not read back"),

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import base64
+import binascii
+from typing import Any
 
 import msgspec
 from starlette.requests import HTTPConnection
 
 from lakebed.api.errors import Refusal
+from lakebed.api.rates import DEFAULT_LIMITS, Rates
+from lakebed.clock import Clock, SystemClock
+from lakebed.keyring import KeyRing
+from lakebed.keys import Key, Keys, Limits, Scope
 from lakebed.namespace import Namespace
 
 __all__ = ["Caller", "Gate", "Scope"]
 
-OBJECT_HEADER = "X-Lakebed-Object"
 DEFAULT_OBJECT = "default"
-
-Scope = Literal["write", "read", "admin"]
+# Not Basic: with that a browser asks its user for a password, on whatever page a tracking snippet is in.
+_CHALLENGE = {"WWW-Authenticate": 'Bearer realm="lakebed"'}
+_HOW = "Send it as `Authorization: Bearer KEY`, as the user name of Basic, or as X-API-Key"
 
 
 class Caller(msgspec.Struct, frozen=True):
@@ -24,36 +30,93 @@ class Caller(msgspec.Struct, frozen=True):
     Attributes:
         object: the name of the object that it may reach. There is no other way to name one.
         key: the id of the key that it showed; None where the server has no keys.
+        scope: what it may do.
     """
 
     object: str
     key: str | None = None
+    scope: Scope = "admin"
 
 
 class Gate:
     """Stands before every route that touches an object.
 
+    The object comes from the key alone. Where no key was ever made there is one object, "default" or the one that is
+    served, everybody may do everything with it, and any write key is taken.
+
     Args:
-        target: a `Namespace`, or the one object that is served.
+        target: a `Namespace`, or the one object that is served. Its keys lie in its root.
+        clock: fills the buckets of rates, and says when to look for changed keys.
+        limits: what a key may send that has no limits of its own.
     """
 
-    def __init__(self, target: Any) -> None:
+    def __init__(self, target: Any, clock: Clock | None = None, limits: Limits = DEFAULT_LIMITS) -> None:
         self.target = target
+        clock = clock if clock is not None else SystemClock()
+        self._ring = KeyRing(Keys(target.root, clock), clock)
+        self._rates = Rates(clock, limits)
 
-    def admit(self, request: HTTPConnection, scope: Scope, *, write_key: str | None = None) -> Caller:
-        """Who sent `request`, if they may do what `scope` says.
-
-        Args:
-            write_key: what the body says, for clients that send no header.
+    @property
+    def keyless(self) -> bool:
+        """Whether everybody is let in, because no key was ever made: then it must be reached from this machine only.
 
         Raises:
-            Refusal: 401 no key or an unknown one, 403 a key without this scope, 404 no such object.
+            KeysUnavailable, FormatTooNew: nobody knows.
         """
-        del scope, write_key  # there are no keys yet: everybody may do everything
-        name = request.headers.get(OBJECT_HEADER) or request.query_params.get("object") or DEFAULT_OBJECT
-        if not isinstance(self.target, Namespace) and name not in (self.target.name, DEFAULT_OBJECT):
-            raise Refusal(404, "NOT_FOUND", f"This server serves one object, and it is not {name!r}", object=name)
-        return Caller(name)
+        return not self._ring.required
+
+    def admit(self, request: HTTPConnection, scope: Scope, *, write_key: str | None = None) -> Caller:
+        """Who sent `request`, if they may do what `scope` says. Counts the request.
+
+        Args:
+            write_key: what the body says, for clients that send no header. A header goes before it.
+
+        Raises:
+            Refusal: 401 no key or an unknown one, 403 a key without this scope, 413 a body over the key's limit,
+                429 too many requests or events.
+            KeysUnavailable, FormatTooNew: nobody is let in.
+        """
+        if self.keyless:
+            return Caller(DEFAULT_OBJECT if isinstance(self.target, Namespace) else self.target.name)
+        token = _shown(request) or write_key
+        if not token:
+            raise Refusal(401, "KEY_MISSING", f"This needs a key. {_HOW}", headers=_CHALLENGE)
+        key = self._ring.find(token)
+        if key is None:
+            message = f"This key is unknown, or it was revoked or rotated. Ask for a new one. {_HOW}"
+            raise Refusal(401, "KEY_UNKNOWN", message, headers=_CHALLENGE)
+        self._check(key, scope)
+        self._rates.admit(key, self._ring.ids, writes=scope == "write")
+        caller = Caller(key.object, key.id, key.scope)
+        length = request.headers.get("content-length", "")
+        self.weigh(caller, int(length) if length.isascii() and length.isdecimal() else 0)
+        return caller
+
+    def _check(self, key: Key, scope: Scope) -> None:
+        if key.scope not in (scope, "admin"):
+            message = f"This is a {key.scope} key, and this needs one with scope {scope!r} (or 'admin')"
+            raise Refusal(403, "WRONG_SCOPE", message, scope=key.scope, needs=scope)
+        if not isinstance(self.target, Namespace) and key.object != self.target.name:
+            message = "This server does not serve the object of this key. Send it to the one that does"
+            raise Refusal(403, "WRONG_OBJECT", message)
+
+    def weigh(self, caller: Caller, size: int) -> None:
+        """Check a body's size, inflated, against what its sender's key may send.
+
+        Raises:
+            Refusal: 413.
+        """
+        key = self._ring.get(caller.key)
+        limit = None if key is None else self._rates.max_body_bytes(key)
+        if limit is not None and size > limit:
+            message = f"The body has {size} bytes, this key may send {limit}: send fewer events at once"
+            raise Refusal(413, "BODY_TOO_LARGE", message, limit=limit, headers={"Connection": "close"})
+
+    def charge(self, caller: Caller, events: int) -> None:
+        """Count events that were received from `caller`: if they are more than it may send, its next requests wait."""
+        key = self._ring.get(caller.key)
+        if key is not None:
+            self._rates.charge(key, events)
 
     def object(self, caller: Caller) -> Any:
         """The object of `caller`, to write to: made if it does not exist. A stub, or the object itself."""
@@ -68,3 +131,20 @@ class Gate:
         if isinstance(self.target, Namespace) and not self.target.exists(caller.object):
             raise Refusal(404, "NOT_FOUND", f"There is no object {caller.object!r}", object=caller.object)
         return self.object(caller)
+
+
+def _shown(request: HTTPConnection) -> str | None:
+    """The key that a request's headers show. One that they name first counts, also when it is a bad one."""
+    scheme, _, value = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return value.strip()
+    if scheme.lower() == "basic":
+        return _user_name(value)
+    return request.headers.get("x-api-key")
+
+
+def _user_name(basic: str) -> str:
+    try:
+        return base64.b64decode(basic.strip(), validate=True).decode().partition(":")[0]
+    except (binascii.Error, UnicodeDecodeError):
+        return ""

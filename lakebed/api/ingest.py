@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -16,9 +14,10 @@ from lakebed.api.body import Body, json_object
 from lakebed.api.errors import Refusal
 from lakebed.api.gate import Gate
 from lakebed.api.operation import JSON, operation
+from lakebed.api.receipts import BatchAnswer, ReceiptAnswer, receipts_response
 from lakebed.events import Receipt
 
-__all__ = ["Ingest"]
+__all__ = ["Batch", "EventBody", "Ingest"]
 
 
 class EventBody(msgspec.Struct, rename="camel"):
@@ -37,26 +36,6 @@ class EventBody(msgspec.Struct, rename="camel"):
     properties: dict[str, Any] | None = None
     traits: dict[str, Any] | None = None
     context: dict[str, Any] | None = None
-
-
-class ReceiptAnswer(msgspec.Struct, rename="camel"):
-    """What became of one event."""
-
-    seq: int | None
-    message_id: str | None
-    status: Literal["stored", "duplicate", "rejected"]
-    reason: str | None = None
-
-
-class BatchAnswer(msgspec.Struct):
-    """What became of a batch: `received = stored + duplicate + rejected`, and a receipt for each, in order."""
-
-    success: bool
-    received: int
-    stored: int
-    duplicate: int
-    rejected: int
-    events: list[ReceiptAnswer]
 
 
 Batch = Annotated[
@@ -90,30 +69,21 @@ class Ingest:
     async def track(self, request: Request) -> Response:
         """One event, in Segment's names or ours: its receipt, or 400 with the reason."""
         caller = self._gate.admit(request, "write")
-        event = json_object(await self._body.read(request))
+        body = await self._body.read(request)
+        self._gate.weigh(caller, len(body))
+        event = json_object(body)
         receipt: Receipt = (await self._gate.object(caller).batch([event], source="http"))[0]
+        self._gate.charge(caller, 1)
         if receipt.status == "rejected":
             raise Refusal(400, "INVALID_EVENT", receipt.reason or "", messageId=receipt.message_id)
-        return json_response({"seq": receipt.seq, "messageId": receipt.message_id, "status": receipt.status})
+        return json_response(ReceiptAnswer(receipt.seq, receipt.message_id, receipt.status))
 
     @operation(scope="write", body={JSON: Batch, "application/x-ndjson": str}, answer=BatchAnswer, refusals=[507])
     async def batch(self, request: Request) -> Response:
         """A JSON array, `{"batch": […]}` or NDJSON: 200 with what became of each. The good ones are stored."""
         caller = self._gate.admit(request, "write")
-        receipts = await self._gate.object(caller).batch(await self._body.read(request), source="http")
-        return json_response(_summary(receipts))
-
-
-def _summary(receipts: Sequence[Receipt]) -> dict[str, Any]:
-    counts = Counter(receipt.status for receipt in receipts)
-    return {
-        "success": not counts["rejected"],
-        "received": len(receipts),
-        "stored": counts["stored"],
-        "duplicate": counts["duplicate"],
-        "rejected": counts["rejected"],
-        "events": [
-            {"messageId": receipt.message_id, "status": receipt.status, "seq": receipt.seq, "reason": receipt.reason}
-            for receipt in receipts
-        ],
-    }
+        body = await self._body.read(request)
+        self._gate.weigh(caller, len(body))
+        receipts = await self._gate.object(caller).batch(body, source="http")
+        self._gate.charge(caller, len(receipts))
+        return receipts_response(receipts)

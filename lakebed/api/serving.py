@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
+import socket
+from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -34,7 +36,21 @@ def make_server(app: ASGIApp, host: str = "127.0.0.1", port: int = 8080, **optio
             host=host,
         )
     limits: dict[str, Any] = {"limit_concurrency": 1000, "timeout_graceful_shutdown": 10, "server_header": False}
-    return uvicorn.Server(uvicorn.Config(_LocalOnly(app), host=host, port=port, **limits | options))
+    config = uvicorn.Config(_LocalOnly(app), host=host, port=port, **limits | options)
+    return _Server(config, getattr(getattr(app, "state", None), "end_streams", None))
+
+
+class _Server(uvicorn.Server):
+    """Ends streams that would never end when it stops, before it waits for all connections."""
+
+    def __init__(self, config: uvicorn.Config, end_streams: Callable[[], Awaitable[None]] | None) -> None:
+        super().__init__(config)
+        self._end_streams = end_streams
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._end_streams is not None:
+            await self._end_streams()
+        await super().shutdown(sockets)
 
 
 class _LocalOnly:

@@ -142,9 +142,7 @@ def _aliases(table: pa.Table) -> Iterator[Found]:
 
 
 def _words(table: pa.Table) -> Iterator[Found]:
-    for seq, message_id, properties, time_us in _rows(
-        table.select(["seq", "message_id", "properties", "timestamp"])
-    ):
+    for seq, message_id, properties, time_us in _rows(table.select(["seq", "message_id", "properties", "timestamp"])):
         word = msgspec.json.decode(properties, type=Word)
         kind, text = word.value or (None, word.other)
         if text is not None:

@@ -79,8 +79,8 @@ class Identity:
         read: gives the events of [start, end) in order of seq, all of them.
         rules: of matching. With other rules than before, the graph is computed again from the whole history.
 
-    Memory: a `Mapping` of the present, up to four of other moments while these are asked about, and 80 MB of known texts
-    at most.
+    Memory: a `Mapping` of the present, up to four of other moments while these are asked about, and 80 MB at most of
+    texts that are known.
     """
 
     def __init__(self, storage: Storage, read: Reader, rules: Rules) -> None:
@@ -136,10 +136,15 @@ class Identity:
 
         Raises:
             StorageUnavailable: what was committed stays; calling again goes on from there.
-            """
+        """
         if self._known and end <= self._at:
             return
         await self._whole(self._catch_up(end))
+
+    @property
+    def position(self) -> int:
+        """What all events before it say is in the state, as far as is known."""
+        return self._at
 
     async def save(self) -> None:
         """Make the checkpoint durable, so that the log may let go."""

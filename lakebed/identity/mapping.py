@@ -57,6 +57,8 @@ class Mapping:
     def _numbers(self) -> tuple[Any, Any, Any]:
         from pyroaring import BitMap  # noqa: PLC0415 - only objects that answer questions pay for it
 
+        numbers: Any
+        people: Any
         numbers, people = (self.table[name].combine_chunks().to_numpy() for name in ("number", "person"))
         return BitMap(memoryview(numbers)), numbers, people
 
@@ -68,11 +70,12 @@ class Mapping:
         from pyroaring import BitMap  # noqa: PLC0415 - the same
 
         mapped, numbers, people = self._numbers
-        some = bitmap & mapped
+        some: Any = bitmap & mapped
         if not some:
             return bitmap
         at = np.searchsorted(numbers, np.frombuffer(some.to_array(), np.uint32))
-        return (bitmap - some) | BitMap(memoryview(np.unique(people[at])))
+        found: Any = np.unique(people[at])
+        return (bitmap - some) | BitMap(memoryview(found))
 
     def person_of(self, identity: str) -> str:
         """The id of the person of an identity."""

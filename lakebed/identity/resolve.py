@@ -27,7 +27,19 @@ if TYPE_CHECKING:
 
     Numbers = NDArray[np.int64]
 
-__all__ = ["ALIAS", "DEVICE", "EMAIL", "IDENTIFY", "KINDS", "MERGE", "PHONE", "UNMERGE", "Edges", "Resolution", "resolve"]
+__all__ = [
+    "ALIAS",
+    "DEVICE",
+    "EMAIL",
+    "IDENTIFY",
+    "KINDS",
+    "MERGE",
+    "PHONE",
+    "UNMERGE",
+    "Edges",
+    "Resolution",
+    "resolve",
+]
 
 KINDS = ("merge", "unmerge", "alias", "identify", "email", "phone", "device")
 MERGE, UNMERGE, ALIAS, IDENTIFY, EMAIL, PHONE, DEVICE = KINDS
@@ -82,7 +94,8 @@ class Edges(msgspec.Struct, frozen=True):
         keys = [(name, "ascending") for name in ("time_us", "message_id", "seq")]
         order = pc.sort_indices(table, sort_keys=keys)
         table = table.select(["kind", "a", "b", "confidence"]).take(order)
-        return cls(*(column.to_numpy() for column in table.columns), order.to_numpy())
+        kind, a, b, confidence = (column.to_numpy() for column in table.columns)
+        return cls(kind, a, b, confidence, order.to_numpy())
 
 
 class Resolution(msgspec.Struct, frozen=True):

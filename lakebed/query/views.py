@@ -28,8 +28,8 @@ coalesce(CAST(to_json(list_reduce(
 
 VIEWS: Mapping[str, str] = {
     "people": f"""
-        SELECT person_id, first_seen, last_seen, events, list_sort(list_prepend(person_id, coalesce(others, []))) AS ids,
-        groups, traits FROM (
+        SELECT person_id, first_seen, last_seen, events,
+        list_sort(list_prepend(person_id, coalesce(others, []))) AS ids, groups, traits FROM (
             SELECT person_id, min(timestamp) AS first_seen, max(timestamp) AS last_seen, count(*) AS events,
             coalesce(list_sort(list(DISTINCT group_id) FILTER (group_id IS NOT NULL)), []) AS groups,
             {_TRAITS} AS traits

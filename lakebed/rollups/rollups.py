@@ -288,7 +288,7 @@ class Rollups:
     async def _who(self, fold: Fold) -> People | None:
         """Who is who, where that makes a difference."""
         people = await self._people() if self._people is not None and fold.people else None
-        return people if people else None
+        return people or None
 
     def counts_people(self, name: str) -> bool:
         """Whether a rollup has a measure that depends on who is who."""

@@ -53,6 +53,16 @@ class Counter(msgspec.Struct, gc=False):
             self._forget(self.slots, now)
         return self.total
 
+    def spread(self, now: float, ttl: float, parts: int) -> list[Number]:
+        """The sums of what is alive at `now`, by when it ends: `parts` equal stretches of `ttl`, the soonest first."""
+        found: list[Number] = [0] * parts
+        slots = self.slots if self.slots is not None else [self.last, self.total]
+        for at in range(0, len(slots), 2):
+            left = slots[at] - now
+            if left > 0:
+                found[min(parts, math.ceil(left * parts / ttl)) - 1] += slots[at + 1]
+        return found
+
     def _forget(self, slots: list[Number], now: float) -> None:
         """Drop the increments that have ended."""
         gone = 2

@@ -178,6 +178,16 @@ class Counters:
         values = ((-self._counters[key].value(now), key) for key in self._matches(glob))
         return [(key, -value) for value, key in heapq.nsmallest(n, values)]
 
+    def spread(self, key: str, ttl: float, parts: int) -> list[Number]:
+        """How the live increments of `key`, each made with this `ttl`, lie in time.
+
+        Sums over `parts` equal stretches of the last `ttl` seconds, oldest first; together they are `get(key)`. Of a
+        key with more than 1,024 live increments an event may count in the stretch after its own, as `incr` tells.
+        """
+        now = self._now()
+        counter = self._counters.get(key)
+        return counter.spread(now, ttl, parts) if counter is not None and counter.last > now else [0] * parts
+
     def delete(self, key: str) -> bool:
         """Forget `key`; whether it was alive."""
         now = self._now()

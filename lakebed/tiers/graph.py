@@ -102,7 +102,8 @@ class Graph:
         """The least time and message id that is stored for each of these (kind, a, b), where there is one."""
         rows = await self._tx.fetch(
             """SELECT e.kind, e.a, e.b, e.time_us, e.message_id FROM json_each(?) w CROSS JOIN identity_edges e
-            ON e.a = json_extract(w.value, '$[1]') AND e.b = json_extract(w.value, '$[2]') AND e.kind = json_extract(w.value, '$[0]')""",
+            ON e.a = json_extract(w.value, '$[1]') AND e.b = json_extract(w.value, '$[2]')
+            AND e.kind = json_extract(w.value, '$[0]')""",
             (_json(pairs),),
         )
         found: dict[tuple[str, int, int], tuple[int, str]] = {}
@@ -158,7 +159,9 @@ class Graph:
 
     async def put_people(self, nodes: Sequence[int], rows: Iterable[tuple[int, int]]) -> None:
         """Of these nodes exactly `rows` belong to another identity's person."""
-        await self._tx.fetch("DELETE FROM identity_people WHERE id IN (SELECT value FROM json_each(?))", (_json(nodes),))
+        await self._tx.fetch(
+            "DELETE FROM identity_people WHERE id IN (SELECT value FROM json_each(?))", (_json(nodes),)
+        )
         await self._tx.many("INSERT INTO identity_people (id, person) VALUES (?, ?)", rows)
 
     async def people(self) -> AsyncIterator[list[PersonRow]]:

@@ -1,0 +1,179 @@
+// The page: signs in, follows /live, and asks for the rest when it may have changed.
+
+import * as letters from "./letters.js";
+import * as now from "./now.js";
+import * as sql from "./sql.js";
+import * as tiers from "./tiers.js";
+import * as trends from "./trends.js";
+import { redraw } from "./chart.js";
+import { byId, make, say, show } from "./dom.js";
+import { Live, keep, key, needsKey, takeKeyFromAddress } from "./server.js";
+
+const TIERS_MS = 10_000;
+const WORDS = { live: "Live", connecting: "Connecting", reconnecting: "Reconnecting", out: "Signed out" };
+
+let state = "connecting";
+let loadedAt = 0;
+let loadedSeq = -1;
+let rejected = -1;
+let isEmpty = null; // nothing was ever stored: there is nothing to ask for
+
+const live = new Live({ pulse, state: changed });
+
+function pulse(found) {
+  now.pulse(found);
+  document.title = `${found.name} · Lakebed`;
+  const wasEmpty = isEmpty;
+  isEmpty = found.next_seq === 0;
+  show(byId("empty"), isEmpty);
+  if (isEmpty !== wasEmpty) loadAll();
+  if (isEmpty) return;
+  trends.names(found.top_ever.map(([name]) => name));
+  trends.mayHaveChanged(found.next_seq);
+  if (rejected !== -1 && found.rejected !== rejected) letters.load();
+  rejected = found.rejected;
+  if (Date.now() - loadedAt > TIERS_MS && !document.hidden && (found.next_seq !== loadedSeq || Date.now() - loadedAt > 6 * TIERS_MS)) loadTiers(found.next_seq);
+}
+
+async function loadTiers(seq) {
+  loadedAt = Date.now();
+  loadedSeq = seq;
+  const days = await tiers.load();
+  if (days) trends.days(...days);
+}
+
+function changed(next, failure, waitMs) {
+  if (next === "reconnecting" && failure && !failure.unreachable && failure.status !== 503) banner(`${failure.message}. Trying again.`);
+  else if (next === "reconnecting" && failure) banner(`${failure.message}. The numbers below may be old; trying again in ${Math.ceil(waitMs / 1000)} s.`);
+  else show(byId("banner"), false);
+  if (next === state) return;
+  state = next;
+  byId("status").dataset.state = next;
+  say(byId("status"), navigator.onLine || next === "live" ? WORDS[next] : "Offline");
+  byId("page").classList.toggle("stale", next === "reconnecting");
+  if (next === "live" && isEmpty !== null) loadAll();
+}
+
+function banner(text) {
+  say(byId("banner").firstElementChild, text);
+  show(byId("banner"), true);
+}
+
+async function loadAll() {
+  loadedAt = Date.now();
+  for (const part of [trends, letters, tiers]) part.empty(isEmpty);
+  if (isEmpty) return;
+  letters.load();
+  await trends.refresh(); // it brings the rollups up to date, which know the days that have events
+  await loadTiers(loadedSeq);
+}
+
+// Signing in and out
+
+function signedOut(words = "") {
+  live.stop();
+  changed("out");
+  keep(null);
+  show(byId("page"), false);
+  show(byId("sign-in"), true);
+  show(byId("sign-out"), false);
+  show(byId("banner"), false);
+  say(byId("sign-in-error"), words);
+  byId("key").focus();
+}
+
+function signedIn() {
+  show(byId("sign-in"), false);
+  show(byId("page"), true);
+  show(byId("sign-out"), Boolean(key()));
+  snippets();
+  state = "connecting";
+  say(byId("status"), WORDS[state]);
+  byId("status").dataset.state = state;
+  live.start();
+}
+
+addEventListener("refused", ({ detail }) => {
+  if (byId("page").hidden) return;
+  signedOut(key() ? detail.message : "");
+});
+
+byId("sign-in").querySelector("form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  keep(byId("key").value.trim());
+  byId("key").value = "";
+  signedIn();
+});
+byId("sign-out").addEventListener("click", () => {
+  signedOut();
+  location.reload(); // what was shown is gone from memory too
+});
+byId("banner").querySelector("button").addEventListener("click", () => live.hurry());
+addEventListener("offline", () => say(byId("status"), "Offline"));
+
+// Theme: the system's, until the button says otherwise
+
+const THEME = "lakebed-theme";
+const dark = matchMedia("(prefers-color-scheme: dark)");
+
+function theme(chosen) {
+  const isDark = chosen ? chosen === "dark" : dark.matches;
+  document.documentElement.dataset.theme = isDark ? "dark" : "light";
+  byId("theme").setAttribute("aria-pressed", String(isDark));
+  redraw();
+}
+
+function remembered() {
+  try {
+    return localStorage.getItem(THEME);
+  } catch {
+    return null;
+  }
+}
+
+byId("theme").addEventListener("click", () => {
+  const next = document.documentElement.dataset.theme === "dark" ? "light" : "dark";
+  try {
+    localStorage.setItem(THEME, next);
+  } catch {
+    // it holds for this page
+  }
+  theme(next);
+});
+dark.addEventListener("change", () => theme(remembered()));
+
+// How to send a first event
+
+function snippet(title, text) {
+  const button = make("button", { type: "button", class: "quiet" }, "Copy");
+  const code = make("pre", { tabindex: "0" }, make("code", {}, text));
+  button.setAttribute("aria-label", `Copy: ${title}`);
+  button.addEventListener("click", async () => {
+    try {
+      await navigator.clipboard.writeText(text);
+      button.textContent = "Copied";
+    } catch {
+      getSelection().selectAllChildren(code); // no right to the clipboard: it is one key from here
+      button.textContent = "Selected";
+    }
+  });
+  return make("div", { class: "snippet" }, make("div", { class: "head" }, make("h3", {}, title), button), code);
+}
+
+function snippets() {
+  const base = new URL(".", location.href).href.replace(/\/$/, "");
+  const bearer = key() ? ' \\\n  -H "Authorization: Bearer $LAKEBED_WRITE_KEY"' : "";
+  byId("empty").querySelector(".snippets").replaceChildren(
+    snippet("curl", `curl ${base}/track${bearer} \\\n  -d '{"event": "Signed Up", "userId": "ann", "properties": {"plan": "pro"}}'`),
+    snippet("Python, with Segment's SDK", `import segment.analytics as analytics\n\nanalytics.host = "${base}"\nanalytics.write_key = "${key() ? "YOUR_WRITE_KEY" : "any"}"\nanalytics.track("ann", "Signed Up", {"plan": "pro"})\nanalytics.flush()`),
+  );
+}
+
+takeKeyFromAddress();
+theme(remembered());
+now.start();
+trends.start();
+sql.start();
+letters.start();
+if (needsKey()) signedOut();
+else signedIn();

@@ -1,0 +1,168 @@
+// Events, and daily, weekly and monthly actives, over a range of days.
+
+import { byId, say } from "./dom.js";
+import { Chart } from "./chart.js";
+import { bucket, date, isoDay } from "./format.js";
+import { get } from "./server.js";
+
+const DAY = 86_400_000;
+const STEP = { minute: 60_000, hour: 3_600_000, day: DAY, week: 7 * DAY, month: 30 * DAY };
+const FITTING = { 1: "hour", 7: "day", 30: "day", 90: "day", 365: "week" };
+const MOST_BUCKETS = 5000;
+const REFRESH_MS = 15_000;
+
+const range = byId("range");
+const preset = byId("preset");
+const from = byId("from");
+const to = byId("to");
+const grain = byId("grain");
+const eventName = byId("event");
+const asOf = byId("as-of-input");
+const events = new Chart(byId("events-chart"));
+const people = new Chart(byId("people-chart"));
+
+let under = new AbortController();
+let known = { first: null, last: null };
+let seen = -1;
+let drawnAt = 0;
+
+export function start() {
+  const changed = (event) => {
+    if (event.target === preset) choose(preset.value);
+    else if (event.target === from || event.target === to) preset.value = "custom";
+    refresh();
+  };
+  range.addEventListener("change", changed);
+  range.addEventListener("submit", (event) => event.preventDefault());
+  choose(preset.value);
+}
+
+/** Days that have events, once they are known. Where the last thirty are empty, the page opens on all of them. */
+export function days(first, last) {
+  const before = known.last;
+  known = { first, last };
+  if (before === null && last !== null && preset.value === "30" && last < from.value) {
+    preset.value = "all";
+    choose("all");
+    refresh();
+  } else if (preset.value === "all" && (first !== null && first < from.value)) {
+    choose("all");
+    refresh();
+  }
+}
+
+/** Nothing was ever stored. */
+export function empty(is) {
+  if (!is) return;
+  events.message("No events yet");
+  people.message("No people yet");
+}
+
+/** The names to choose from. */
+export function names(found) {
+  const list = byId("events");
+  const text = found.join("\n");
+  if (list.dataset.shown === text) return;
+  list.dataset.shown = text;
+  list.replaceChildren(...found.map((one) => {
+    const option = document.createElement("option");
+    option.value = one;
+    return option;
+  }));
+}
+
+/** There may be something new: draw it, not too often. */
+export function mayHaveChanged(nextSeq) {
+  const today = isoDay(Date.now()) <= to.value && !asOf.value;
+  if (nextSeq !== seen && today && Date.now() - drawnAt > REFRESH_MS && !document.hidden && !range.contains(document.activeElement)) {
+    seen = nextSeq;
+    if (preset.value !== "custom") choose(preset.value, { keepGrain: true });
+    refresh({ quiet: true });
+  }
+}
+
+function choose(value, { keepGrain = false } = {}) {
+  if (value === "custom") return;
+  const today = Date.now();
+  if (value === "all") {
+    from.value = known.first ?? isoDay(today - 29 * DAY);
+    to.value = known.last ?? isoDay(today);
+    const span = (Date.parse(to.value) - Date.parse(from.value)) / DAY;
+    if (!keepGrain) grain.value = span > 1100 ? "month" : span > 180 ? "week" : span > 2 ? "day" : "hour";
+    return;
+  }
+  from.value = isoDay(today - (Number(value) - 1) * DAY);
+  to.value = isoDay(today);
+  if (!keepGrain) grain.value = FITTING[value];
+}
+
+/** What the form asks for, or words that say what is wrong with it. */
+function asked() {
+  if (!from.value || !to.value) return "Choose both days";
+  if (from.value > to.value) return "The first day lies after the last";
+  let start = Date.parse(from.value);
+  let end = Date.parse(to.value) + DAY;
+  if (preset.value === "1") {
+    end = Math.ceil(Date.now() / STEP.hour) * STEP.hour;
+    start = end - DAY;
+  }
+  if ((end - start) / STEP[grain.value] > MOST_BUCKETS) return `That would be more than ${MOST_BUCKETS} points: choose a longer step or fewer days`;
+  return { start: new Date(start).toISOString(), end: new Date(end).toISOString() };
+}
+
+export async function refresh({ quiet = false } = {}) {
+  under.abort();
+  const mine = (under = new AbortController());
+  const found = asked();
+  if (typeof found === "string") {
+    events.message(found);
+    people.message(found);
+    return;
+  }
+  drawnAt = Date.now();
+  if (!quiet) {
+    events.wait();
+    people.wait();
+  }
+  say(byId("trends-note"), preset.value === "1" ? "UTC" : `${date(from.value)} to ${date(to.value)}, UTC`);
+  const as_of = asOf.value ? `${asOf.value}Z` : "";
+  await Promise.all([guarded(events, mine, () => drawEvents(found, as_of, mine.signal)), guarded(people, mine, () => drawPeople(as_of, mine.signal))]);
+}
+
+async function guarded(chart, mine, work) {
+  try {
+    await work();
+  } catch (error) {
+    if (error.name === "AbortError" || mine.signal.aborted) return;
+    if (!error.unreachable || !chart.data) chart.message(`${error.message}.`, "error");
+    else chart.element.setAttribute("aria-busy", "false");
+  }
+}
+
+function told(chart, answer) {
+  say(chart.element.closest("figure").querySelector(".tiers"), `${answer.tiers}${answer.ms === null ? "" : ` · ${answer.ms} ms`}`);
+}
+
+async function drawEvents({ start, end }, as_of, signal) {
+  const answer = await get("timeseries", { start, end, grain: grain.value, event: eventName.value, as_of }, signal);
+  const { value: rows } = answer;
+  const title = `${eventName.value || "Events"} by ${grain.value}`;
+  say(byId("events-title"), eventName.value ? `“${eventName.value}” by ${grain.value}` : title);
+  told(events, answer);
+  if (!rows.some((row) => row.value)) return events.message(eventName.value ? `No event of this name in this range. Names are case sensitive.` : "No events in this range");
+  const whole = rows.map((row) => row.time);
+  events.show({ times: whole, series: [{ name: "events", values: rows.map((row) => row.value), bars: rows.length <= 400 }], grain: grain.value, title });
+}
+
+async function drawPeople(as_of, signal) {
+  const window = { start: from.value, end: to.value, as_of };
+  const [daily, weekly, monthly] = await Promise.all(["dau", "wau", "mau"].map((measure) => get(measure, window, signal)));
+  told(people, { tiers: daily.tiers, ms: Math.round((daily.ms + weekly.ms + monthly.ms) * 10) / 10 });
+  if (!monthly.value.some((row) => row.mau)) return people.message("No people in this range");
+  const series = [
+    { name: "daily", about: "People with an event that day", values: daily.value.map((row) => row.dau) },
+    { name: "weekly", about: "In the seven days that end there", values: weekly.value.map((row) => row.wau) },
+    { name: "monthly", about: "In the thirty days that end there", values: monthly.value.map((row) => row.mau) },
+  ];
+  people.show({ times: daily.value.map((row) => row.date), series, grain: "day", title: "Active people by day" });
+}

@@ -1,0 +1,71 @@
+"""The program: its commands, in the order in which help shows them, and what becomes of errors."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from lakebed.cli import ask, deadletters, exporting, importing, keys, objects, people, start, track, upkeep
+from lakebed.cli.failure import Exit, Failure, code_of
+from lakebed.errors import LakebedError
+
+__all__ = ["app", "run"]
+
+
+class _Program(TyperGroup):
+    """Says errors in one line on stderr and ends with their code. A traceback is for bugs."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            # What is buffered can go nowhere; the interpreter would try again when it ends, and complain.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(Exit.CLOSED) from None
+        except (Failure, LakebedError, OSError) as error:
+            print(f"lakebed: {error}", file=sys.stderr)
+            raise typer.Exit(code_of(error)) from None
+
+
+app = typer.Typer(
+    cls=_Program,
+    name="lakebed",
+    help="Product analytics in a directory: durable events, live counters, rollups, an Iceberg archive.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"auto_envvar_prefix": "LAKEBED", "help_option_names": ["-h", "--help"]},
+)
+
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        print(f"lakebed {version('lakebed')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _lakebed(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+for _room in (start, track, importing, exporting, ask, people, upkeep, keys, deadletters, objects):
+    _room.register(app)
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run a command. Gives its exit code."""
+    try:
+        app(args=arguments, prog_name="lakebed")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    return Exit.OK

@@ -1,0 +1,90 @@
+"""`query`, `stats`, `dau`: questions, to an object here or to a server."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from lakebed.cli.failure import Failure
+from lakebed.cli.options import AsJson, AsOf, Class, Key, Name, Root, Url
+from lakebed.cli.output import print_facts, print_table
+
+__all__ = ["register"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(query)
+    app.command()(stats)
+    app.command()(dau)
+
+
+def query(
+    sql: Annotated[str, typer.Argument(help="One SELECT; - reads it from stdin.", envvar="LAKEBED_QUERY_SQL")],
+    root: Root = Path("data"),
+    name: Name = "default",
+    class_name: Class = "",
+    url: Url = "",
+    key: Key = "",
+    params: Annotated[
+        str, typer.Option(help="JSON: an array for `?`, an object for `$name`.", metavar="JSON", show_default=False)
+    ] = "",
+    as_of: AsOf = "",
+    limit: Annotated[int | None, typer.Option(min=1, help="Rows at most.")] = None,
+    timeout: Annotated[float | None, typer.Option(min=0.001, help="Seconds.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ask one SELECT over `events`, `people`, `hourly_events`, `daily_metrics` and the object's rollups."""
+    from lakebed.cli.target import Place
+
+    asked = sys.stdin.read() if sql == "-" else sql
+    with Place(root, name, class_name, url, key).target() as target:
+        found = target.query(asked, params=_params(params), as_of=as_of, limit=limit, timeout=timeout)
+    print_table(found, as_json=as_json)
+
+
+def _params(text: str) -> Any:
+    if not text:
+        return None
+    try:
+        found = msgspec.json.decode(text)
+    except msgspec.DecodeError as error:
+        raise Failure(f"--params is not JSON: {error}") from None
+    if not isinstance(found, (list, dict)):
+        raise Failure("--params must be a JSON array or object")
+    return found
+
+
+def stats(
+    root: Root = Path("data"),
+    name: Name = "default",
+    class_name: Class = "",
+    url: Url = "",
+    key: Key = "",
+    as_json: AsJson = False,
+) -> None:
+    """Live counters: events in the last minute and hour, people active now, totals."""
+    from lakebed.cli.target import Place
+
+    with Place(root, name, class_name, url, key).target() as target:
+        print_facts(target.stats(), as_json=as_json)
+
+
+def dau(
+    root: Root = Path("data"),
+    name: Name = "default",
+    class_name: Class = "",
+    url: Url = "",
+    key: Key = "",
+    days: Annotated[int, typer.Option(min=1, max=36_600, help="How many days, up to today.")] = 7,
+    as_json: AsJson = False,
+) -> None:
+    """Daily actives: a row for each day."""
+    from lakebed.cli.target import Place
+
+    with Place(root, name, class_name, url, key).target() as target:
+        print_table(target.dau(days), as_json=as_json)

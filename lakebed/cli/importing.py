@@ -1,0 +1,187 @@
+"""`import`: events from files."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from lakebed.cli.failure import Exit, Failure
+from lakebed.cli.options import AsJson, Class, DryRun, Name, Root
+from lakebed.cli.output import note, print_facts
+from lakebed.cli.progress import Progress
+
+__all__ = ["register"]
+
+_SHOWN = 10
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("import")(import_)
+
+
+def import_(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Files, or directories with all that is in them; - is stdin.", envvar="LAKEBED_IMPORT_PATHS"
+        ),
+    ],
+    root: Root = Path("data"),
+    name: Name = "default",
+    class_name: Class = "",
+    format_name: Annotated[
+        str, typer.Option("--format", help="ndjson, csv, tsv, parquet or apache; by default found out.")
+    ] = "",
+    columns: Annotated[
+        list[str] | None, typer.Option("--map", help="Which column is which field.", metavar="FIELD=COLUMN[:TYPE]")
+    ] = None,
+    properties: Annotated[
+        list[str] | None,
+        typer.Option("--property", help="A property; by default all other columns.", metavar="[NAME=]COLUMN[:TYPE]"),
+    ] = None,
+    event: Annotated[str, typer.Option(help="Name of the events that have none.")] = "",
+    kind: Annotated[str, typer.Option("--type", help="Their type: track, page, identify …")] = "",
+    timestamp_format: Annotated[str, typer.Option(help="iso, unix, unix_ms, or as strptime has it.")] = "iso",
+    timezone: Annotated[str, typer.Option(help="Of times that do not say theirs.")] = "UTC",
+    encoding: Annotated[str, typer.Option(help="Of CSV.")] = "utf-8-sig",
+    rejects: Annotated[Path | None, typer.Option(help="File that refused rows are added to, with why.")] = None,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Import events: NDJSON, CSV, Parquet, Segment's archives, access logs; gzip and zstd are read as they are.
+
+    Each row is stored once, also when an import is stopped, killed or run again: it goes on where it was. Times are
+    taken as the rows say them. received = stored + duplicate + rejected.
+    """
+    from lakebed.cli.mapping import RowMapping
+    from lakebed.cli.source import FORMATS, inputs
+    from lakebed.cli.target import Place
+
+    if format_name and format_name not in FORMATS:
+        raise Failure(f"--format {format_name!r} is none of {', '.join(FORMATS)}")
+    mapping = RowMapping(
+        columns or (), properties or (), event=event, kind=kind, time_format=timestamp_format, zone=timezone
+    )
+    files = inputs(paths)
+    said = [format_name, columns or [], properties or [], event, kind, timestamp_format, timezone, encoding]
+    mapping_id = hashlib.sha256(msgspec.json.encode(said)).hexdigest()[:32]
+    if dry_run:
+        _show(files, format_name, encoding, mapping)
+        return
+    place = Place(root, name, class_name)
+    work = _Import(files, format_name, encoding, mapping, mapping_id, rejects)
+    asyncio.run(work.into(place))
+    tally = work.tally
+    print_facts(msgspec.to_builtins(tally) | {"files": len(files)}, as_json=as_json)
+    if tally.rejected:
+        if rejects is None and not as_json:
+            note("Say --rejects FILE to keep refused rows in a file of their own.")
+        raise typer.Exit(Exit.PROBLEMS)
+
+
+def _show(files: list[Path], format_name: str, encoding: str, mapping: Any) -> None:
+    """The first events of each file, as they would be stored; nothing is."""
+    from lakebed.cli.chunk import Chain
+    from lakebed.cli.parcel import Packer
+    from lakebed.cli.source import Source
+
+    for path in files:
+        with closing(Source(path, format_name, encoding)) as source:
+            packer = Packer(source, mapping, Chain())
+            chunk = next(source.chunks(), None)
+            if chunk is None:
+                continue
+            parcel = packer.pack(chunk)
+            for item in islice(msgspec.json.decode(parcel.sent(frozenset())[0]), _SHOWN):
+                print(msgspec.json.encode(item).decode())
+            for n, reason in islice(parcel.refused.items(), _SHOWN):
+                note(f"{path}, row {n + 1}: {reason}")
+
+
+class _Import:
+    """The import of several files into one object."""
+
+    def __init__(
+        self,
+        files: list[Path],
+        format_name: str,
+        encoding: str,
+        mapping: Any,
+        mapping_id: str,
+        rejects: Path | None,
+    ) -> None:
+        from lakebed.cli.loading import Tally
+
+        self._files = files
+        self._open = (format_name, encoding)
+        self._mapping = mapping
+        self._mapping_id = mapping_id
+        self._rejects = rejects
+        self.tally = Tally()
+
+    async def into(self, place: Any) -> None:
+        """Import all of them, one after another."""
+        from lakebed.cli.target import locked
+        from lakebed.errors import ObjectLocked
+
+        object_class = place.object_class(make=True)
+        try:
+            analytics = await object_class(place.name, root=place.root).open()
+        except ObjectLocked as error:
+            raise locked(error) from None
+        async with analytics:
+            await self._each(analytics)
+
+    async def _each(self, analytics: Any) -> None:
+        from lakebed.cli.positions import Positions
+        from lakebed.cli.rejects import Rejects
+
+        loop = asyncio.get_running_loop()
+        total = sum(path.stat().st_size for path in self._files if path.exists())
+        with (
+            ThreadPoolExecutor(1, thread_name_prefix="lakebed-import") as worker,
+            closing(await loop.run_in_executor(worker, Rejects, self._rejects)) as rejects,
+            Progress("Importing", total) as progress,
+        ):
+            positions = await loop.run_in_executor(worker, Positions, analytics.directory)
+            try:
+                before = 0
+                for path in self._files:
+                    await self._one(path, analytics, positions, worker, rejects, progress, before)
+                    before += path.stat().st_size if path.exists() else 0
+            finally:
+                await loop.run_in_executor(worker, positions.close)
+
+    async def _one(
+        self, path: Path, analytics: Any, positions: Any, worker: Any, rejects: Any, progress: Progress, before: int
+    ) -> None:
+        from lakebed.cli.loading import Loading
+        from lakebed.cli.source import Source
+
+        loop = asyncio.get_running_loop()
+        source = await loop.run_in_executor(worker, Source, path, *self._open)
+        earlier = self.tally
+        loading = Loading(
+            analytics,
+            source,
+            self._mapping,
+            self._mapping_id,
+            positions=positions,
+            worker=worker,
+            rejects=rejects,
+            moved=lambda source, tally: progress.move(before + source.done, earlier.received + tally.received),
+        )
+        try:
+            await loading.run()
+        finally:
+            self.tally = earlier + loading.tally
+            await loop.run_in_executor(worker, source.close)

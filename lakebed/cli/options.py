@@ -1,0 +1,52 @@
+"""The options that many commands share, each declared once. Every option is also a LAKEBED_* variable."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["AsJson", "AsOf", "Class", "DryRun", "Key", "Name", "Root", "Url", "Yes"]
+
+_WHERE = "Where"
+
+Root = Annotated[
+    Path, typer.Option("--root", envvar="LAKEBED_ROOT", help="Directory of the objects.", rich_help_panel=_WHERE)
+]
+Name = Annotated[
+    str, typer.Option("--object", "-o", envvar="LAKEBED_OBJECT", help="Name of the object.", rich_help_panel=_WHERE)
+]
+Class = Annotated[
+    str,
+    typer.Option(
+        "--class",
+        envvar="LAKEBED_CLASS",
+        metavar="MODULE:CLASS",
+        help="Open the object as this class of yours, with its rollups and schedules.",
+        rich_help_panel=_WHERE,
+    ),
+]
+Url = Annotated[
+    str,
+    typer.Option(
+        "--url", envvar="LAKEBED_URL", help="Ask a running server instead of opening files.", rich_help_panel=_WHERE
+    ),
+]
+Key = Annotated[
+    str,
+    typer.Option(
+        "--key",
+        envvar="LAKEBED_KEY",
+        show_envvar=True,
+        help="The server's key; better in the variable than on the command line, which others see.",
+        rich_help_panel=_WHERE,
+    ),
+]
+AsJson = Annotated[
+    bool,
+    typer.Option("--json", envvar="LAKEBED_JSON", help="One JSON document on stdout, nothing else."),
+]
+Yes = Annotated[bool, typer.Option("--yes", "-y", envvar="LAKEBED_YES", help="Do not ask.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", envvar="LAKEBED_DRY_RUN", help="Say what would go; change nothing.")]
+AsOf = Annotated[str, typer.Option(help="The answer as it was at this instant (ISO 8601).", metavar="TIME")]

@@ -1,0 +1,158 @@
+"""Who answers a command: an object opened here, or a server that has it open."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+
+from lakebed.analytics import Analytics
+from lakebed.blocking import connect
+from lakebed.cli.failure import Exit, Failure
+from lakebed.cli.output import Table
+from lakebed.cli.remote import Remote
+from lakebed.errors import ObjectLocked
+from lakebed.kinds import KINDS
+from lakebed.nameplate import Nameplate, directory_of
+
+__all__ = ["Place", "Target"]
+
+
+class Target(Protocol):
+    """What can be asked of both."""
+
+    def track(self, event: Mapping[str, Any]) -> dict[str, Any]:
+        """Store one event, in Segment's names. Its receipt: `seq`, `messageId`, `status`, `reason`."""
+        ...
+
+    def query(self, sql: str, *, params: Any, as_of: str, limit: int | None, timeout: float | None) -> Table:
+        """The rows of one SELECT."""
+        ...
+
+    def stats(self) -> dict[str, Any]:
+        """The live counters."""
+        ...
+
+    def dau(self, days: int) -> Table:
+        """Rows `date, dau, events`."""
+        ...
+
+
+class Place(msgspec.Struct, frozen=True):
+    """Where an object is, as options said it."""
+
+    root: Path
+    name: str
+    class_name: str = ""
+    url: str = ""
+    key: str = ""
+
+    @contextmanager
+    def target(self, *, make: bool = False) -> Iterator[Target]:
+        """The server at `url`, if that was given; else the object itself.
+
+        Args:
+            make: an object that does not exist is made.
+
+        Raises:
+            Failure: there is no such object.
+            ObjectLocked: another process has it open; the message says how to ask that.
+        """
+        if self.url:
+            yield Remote(self.url, self.key)
+            return
+        with self.local(make=make) as connection:
+            yield Local(connection)
+
+    @contextmanager
+    def local(self, *, make: bool = False) -> Iterator[Any]:
+        """The object itself, as `connect` gives it. Raises what `target` raises."""
+        object_class = self.object_class(make=make)
+        try:
+            connection = connect(self.root, self.name, object_class)
+        except ObjectLocked as error:
+            raise locked(error) from None
+        with connection:
+            yield connection
+
+    def object_class(self, *, make: bool = False) -> type[Any]:
+        """The class to open the object as: the one asked for, else the one that it was last opened as, if known here.
+
+        Raises:
+            Failure: there is no such object, and `make` was not said; or the class cannot be imported.
+        """
+        plate = Nameplate.read(directory_of(self.root, self.name))
+        if plate is None and not make:
+            raise Failure(
+                f"there is no object {self.name!r} under {self.root}",
+                hint="--root and --object say where it is; `lakebed objects` lists what is there",
+            )
+        if self.class_name:
+            return imported(self.class_name)
+        return Analytics if plate is None else KINDS.get(plate.kind, Analytics)
+
+
+def locked(error: ObjectLocked) -> Failure:
+    """How to reach an object that another process has open."""
+    return Failure(
+        error.message,
+        hint="If that is a server, ask it: --url http://127.0.0.1:8080 --key … (LAKEBED_URL, LAKEBED_KEY). "
+        "Or stop it first",
+        code=Exit.UNAVAILABLE,
+    )
+
+
+def imported(name: str) -> type[Any]:
+    """The class that `module:Class` names, from the working directory or what is installed.
+
+    Raises:
+        Failure: there is none.
+    """
+    module_name, _, class_name = name.partition(":")
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    try:
+        found = getattr(importlib.import_module(module_name), class_name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise Failure(f"{name!r} is not a class that can be imported: {error}", hint="Say it as module:Class") from None
+    if not isinstance(found, type):
+        raise Failure(f"{name!r} is not a class", hint="Say it as module:Class")
+    return found
+
+
+class Local:
+    """An object opened in this process."""
+
+    def __init__(self, connection: Any) -> None:
+        self._object = connection
+
+    def track(self, event: Mapping[str, Any]) -> dict[str, Any]:
+        """Store one event."""
+        receipt = self._object.batch([event], source="cli")[0]
+        found = {"messageId": receipt.message_id, "status": receipt.status, "seq": receipt.seq}
+        return found | ({"reason": receipt.reason} if receipt.reason else {})
+
+    def query(self, sql: str, *, params: Any, as_of: str, limit: int | None, timeout: float | None) -> Table:
+        """The rows of one SELECT."""
+        return _table(self._object.query(sql, params, as_of=as_of or None, limit=limit, timeout=timeout))
+
+    def stats(self) -> dict[str, Any]:
+        """The live counters."""
+        found: dict[str, Any] = msgspec.to_builtins(self._object.stats())
+        return found
+
+    def dau(self, days: int) -> Table:
+        """Rows `date, dau, events`."""
+        return _table(self._object.dau(days))
+
+
+def _table(result: Any) -> Table:
+    rows: Sequence[Sequence[Any]] = [tuple(row) for row in result]
+    many = "row" if len(rows) == 1 else "rows"
+    origin = f"{len(rows):,} {many} from {' + '.join(result.tiers) or 'no tier'} in {result.elapsed_ms:.0f} ms"
+    return Table(result.columns, rows, origin)

@@ -1,0 +1,91 @@
+"""Arrow tables as NDJSON, CSV or Parquet, one table after another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import IO, Any
+
+import msgspec
+import pyarrow as pa
+
+__all__ = ["FORMATS", "writer"]
+
+FORMATS = ("ndjson", "csv", "parquet")
+_NAMES = {
+    "message_id": "messageId",
+    "user_id": "userId",
+    "anonymous_id": "anonymousId",
+    "group_id": "groupId",
+    "session_id": "sessionId",
+    "received_at": "receivedAt",
+}
+
+
+@contextmanager
+def writer(format_name: str, out: IO[bytes], *, as_events: bool) -> Iterator[Callable[[pa.Table], None]]:
+    """What writes tables of one schema to `out`, in their order.
+
+    Args:
+        format_name: one of `FORMATS`.
+        as_events: NDJSON has Segment's names, and objects where the columns have their JSON.
+    """
+    if format_name == "ndjson":
+        yield lambda table: _write_lines(table, out, as_events=as_events)
+        return
+    made: list[Any] = []
+
+    def write(table: pa.Table) -> None:
+        if not made:
+            made.append(_writer(format_name, out, table.schema))
+        made[0].write_table(_flat(table) if format_name == "csv" else table)
+
+    yield write
+    for one in made:
+        one.close()
+
+
+def _writer(format_name: str, out: IO[bytes], schema: pa.Schema) -> Any:
+    if format_name == "csv":
+        from pyarrow import csv
+
+        return csv.CSVWriter(out, _flat(schema.empty_table()).schema)
+    import pyarrow.parquet as pq
+
+    return pq.ParquetWriter(out, schema, compression="zstd")
+
+
+def _flat(table: pa.Table) -> pa.Table:
+    """`table` with text where CSV has no form for a value."""
+    for at, field in enumerate(table.schema):
+        if pa.types.is_nested(field.type) or pa.types.is_binary(field.type):
+            texts = [None if one is None else _json(one) for one in table.column(at).to_pylist()]
+            table = table.set_column(at, field.name, pa.array(texts, pa.string()))
+    return table
+
+
+def _json(value: Any) -> str:
+    return msgspec.json.encode(value, enc_hook=str).decode()
+
+
+def _write_lines(table: pa.Table, out: IO[bytes], *, as_events: bool) -> None:
+    rows = table.to_pylist()
+    if as_events:
+        rows = [_event(row) for row in rows]
+    out.write(b"".join(msgspec.json.encode(row, enc_hook=str) + b"\n" for row in rows))
+
+
+def _event(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of `events` as the message that it was."""
+    found = {_NAMES.get(name, name): value for name, value in row.items() if value is not None}
+    kind = row["type"]
+    if kind in ("page", "screen") and "event" in found:
+        found["name"] = found.pop("event")
+    found["context"] = msgspec.Raw(row["context"].encode())
+    properties = found.pop("properties").encode()
+    if kind == "alias":
+        said = msgspec.json.decode(properties)
+        found["previousId"] = said.pop("previousId", None)
+        properties = msgspec.json.encode(said)
+    found["traits" if kind in ("identify", "group") else "properties"] = msgspec.Raw(properties)
+    return found
