@@ -86,7 +86,7 @@ def evidence(table: pa.Table, rules: Rules) -> Evidence:
     seqs = table["seq"].take(pa.array(given[first])).to_pylist()
     own = pc.fill_null(pc.equal(table["source"], OPERATOR), fill_value=False)
     found = [
-        *_claims(table, users),
+        *_claims(table.filter(pc.equal(table["type"], "identify"))),
         *_aliases(table.filter(pc.and_(pc.equal(table["type"], "alias"), pc.invert(own)))),
         *_words(table.filter(own)),
     ]
@@ -109,23 +109,20 @@ def _earliest(found: Iterable[Found]) -> list[Found]:
     return kept
 
 
-def _claims(table: pa.Table, users: Any) -> Iterator[Found]:
-    """Events with a user and another anonymous id: of each pair the first, and those not later than it."""
+def _claims(table: pa.Table) -> Iterator[Found]:
+    """Identify calls with a user and another anonymous id. SDKs repeat them, so each pair's later ones are left out."""
     import numpy as np  # noqa: PLC0415 - see evidence
     import pyarrow.compute as pc  # noqa: PLC0415 - see evidence
 
-    others = table["anonymous_id"].combine_chunks()
-    rows = np.flatnonzero(pc.fill_null(pc.not_equal(table["user_id"], table["anonymous_id"]), fill_value=False))
-    if not len(rows):
+    table = table.select(["seq", "message_id", "user_id", "anonymous_id", "timestamp"])
+    table = table.filter(pc.fill_null(pc.not_equal(table["user_id"], table["anonymous_id"]), fill_value=False))
+    if not table.num_rows:
         return
-    anonymous = others.dictionary_encode()
-    user_codes, codes = (one.indices.take(pa.array(rows)).to_numpy().astype(np.int64) for one in (users, anonymous))
-    _, first, pair = np.unique(user_codes * len(anonymous.dictionary) + codes, return_index=True, return_inverse=True)
-    times = table["timestamp"].cast(pa.int64()).take(pa.array(rows)).to_numpy()
-    some = table.select(["seq", "message_id", "user_id", "anonymous_id", "timestamp"]).take(
-        pa.array(rows[times <= times[first][pair]])
-    )
-    for seq, message_id, user, other, time_us in _rows(some):
+    users, others = (table[name].combine_chunks().dictionary_encode() for name in ("user_id", "anonymous_id"))
+    codes = users.indices.to_numpy().astype(np.int64) * len(others.dictionary) + others.indices.to_numpy()
+    _, first, pair = np.unique(codes, return_index=True, return_inverse=True)
+    times = table["timestamp"].cast(pa.int64()).to_numpy()
+    for seq, message_id, user, other, time_us in _rows(table.filter(pa.array(times <= times[first][pair]))):
         if not (is_blocked(user) or is_blocked(other)):
             yield Found(seq, IDENTIFY, user, other, time_us, message_id)
 

@@ -4,7 +4,7 @@ Every choice is by (event time, message id). The steps, each of which sees what 
 
 1. Words of an operator: of each pair the latest counts. After `unmerge` nothing that clients say links the pair.
 2. `merge`, and `alias` of an id that is some user's: they join people, whatever these are.
-3. `identify` (any event with both ids), and `alias` of an anonymous id: a claim. Whoever has no known user belongs to
+3. `identify` with both ids, and `alias` of an anonymous id: a claim. Whoever has no known user belongs to
    the earliest claimer; later claims by others are refused, and so are those beyond `anonymous_limit`.
 4. Emails, then phone numbers: whoever shares one is joined, up to `user_limit` known users.
 5. Devices, at or above `device_confidence`: likewise, but one that two known people have used says nothing.

@@ -8,7 +8,7 @@ from typing import Any
 __all__ = ["mentions_person"]
 
 _COLUMN = "person_id"
-_SOURCES = frozenset({"BASE_TABLE", "SUBQUERY", "JOIN", "EMPTY", "TABLE_FUNCTION", "EXPRESSION_LIST"})
+_SOURCES = ("BASE_TABLE", "SUBQUERY", "JOIN", "EMPTY", "TABLE_FUNCTION", "EXPRESSION_LIST")
 
 
 def mentions_person(nodes: Iterable[Mapping[str, Any]]) -> bool:
@@ -23,7 +23,7 @@ def mentions_person(nodes: Iterable[Mapping[str, Any]]) -> bool:
             if _COLUMN in names:
                 return True
             last_names.update(names[-1:])
-        tables.update(_lowered([node.get("alias"), node.get("table_name")]) if node.get("type") in _SOURCES else ())
+        tables.update(_lowered([node.get("alias"), node.get("table_name")]) if node.get("type") in _SOURCES else [])
     return bool(tables & last_names)  # `SELECT events FROM events` is a whole row
 
 

@@ -22,7 +22,7 @@ __all__ = ["PERSON", "Part", "Relation", "columns_of", "read_parquet", "schema_o
 PERSON = "coalesce(user_id, anonymous_id)"
 _TAIL = "_lakebed_tail"
 _NOTHING = "_lakebed_nothing"
-_NOBODY = pa.table({"identity": pa.array([], pa.string()), "person_id": pa.array([], pa.string())})
+_NOBODY = pa.schema([("identity", pa.string()), ("person_id", pa.string())])
 _WILD = re.compile(r"[\[*?]")
 _GLOB = str.maketrans({"[": "[[]", "*": "[*]", "?": "[?]"})
 
@@ -94,7 +94,7 @@ class Relation(msgspec.Struct, frozen=True):
         if joined:
             cursor.register(PEOPLE, people)
         elif whole:
-            cursor.register(PEOPLE, _NOBODY)
+            cursor.register(PEOPLE, _NOBODY.empty_table())
         # An empty table costs half a millisecond to register, like any other.
         if self.tail.num_rows:
             cursor.register(_TAIL, self.tail)
