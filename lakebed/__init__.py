@@ -42,6 +42,7 @@ from lakebed.errors import (
     SnapshotExpired,
     StorageUnavailable,
     UnknownKey,
+    UnknownLetter,
     WrongObject,
 )
 from lakebed.events import Event, Receipt
@@ -53,6 +54,7 @@ from lakebed.query.stats import Stats
 from lakebed.rollups.rollup import Rollup
 from lakebed.schedule import every
 from lakebed.settings import Settings
+from lakebed.tiers.deadletters import DeadLetter
 
 if TYPE_CHECKING:
     from lakebed.blocking import connect
@@ -63,6 +65,7 @@ __all__ = [
     "ArchiveUnavailable",
     "Backpressure",
     "Clock",
+    "DeadLetter",
     "Disk",
     "DiskFull",
     "DurableObject",
@@ -104,6 +107,7 @@ __all__ = [
     "StorageUnavailable",
     "SystemClock",
     "UnknownKey",
+    "UnknownLetter",
     "WrongObject",
     "__version__",
     "connect",

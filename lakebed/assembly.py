@@ -23,6 +23,7 @@ from lakebed.query.history import History
 from lakebed.query.metrics import Metrics
 from lakebed.query.sql import Queries
 from lakebed.query.stats import Stats, stats
+from lakebed.replays import Replays
 from lakebed.rollups.rollup import Rollup
 from lakebed.rollups.rollups import Rollups
 from lakebed.roster import Roster
@@ -31,6 +32,7 @@ from lakebed.scheduler import Job, JobRun, Scheduler
 from lakebed.settings import Settings
 from lakebed.tiers.archive import Archive
 from lakebed.tiers.counters import Counters
+from lakebed.tiers.deadletters import DeadLetters
 from lakebed.tiers.pipeline import Pipeline
 from lakebed.tiers.storage import Storage
 from lakebed.uninterrupted import in_thread
@@ -57,8 +59,10 @@ class Tiers:
     maintenance: Maintenance
     queries: Queries
     metrics: Metrics
+    letters: DeadLetters
     intake: Intake
     roster: Roster
+    replays: Replays
     pulse: PulseMeter
     scheduler: Scheduler
     opened_at_seq: int = 0
@@ -74,6 +78,8 @@ class Tiers:
             rejected=self.intake.rejected,
             next_seq=self.pipeline.next_seq,
             watermark=self.maintenance.watermark,
+            dead_letters=self.letters.books.waiting,
+            dead_letters_dropped=self.letters.books.dropped,
         )
 
 
@@ -185,7 +191,11 @@ async def assemble(tiers: Tiers, owner: DurableObject, promote: Mapping[str, typ
         clock=owner.clock,
         max_rows=settings.query_max_rows,
     )
-    tiers.intake = Intake(tiers.pipeline, owner.clock, owner.on_error)
+    tiers.letters = DeadLetters(tiers.storage, settings.dead_letters_max, settings.dead_letters_max_bytes)
+    await tiers.letters.open()
+    tiers.intake = Intake(tiers.pipeline, tiers.letters, owner.clock, owner.on_error)
+    tiers.replays = Replays(tiers.letters, tiers.intake, tiers.pipeline, tiers.history, owner.clock)
+    await tiers.replays.recover()
     tiers.roster = Roster(tiers.identity, tiers.intake, tiers.maintenance, tiers.history, tiers.queries, owner.clock)
     tiers.pulse = PulseMeter(
         owner.name, tiers.counters, tiers.pipeline, tiers.history, settings.active_ttl_s, owner.clock
@@ -275,6 +285,7 @@ def _closings(tiers: Tiers) -> list[Callable[[], Any]]:
     async def drain() -> None:
         """Nothing is lost: what was handed over is committed before anything below it goes."""
         await tiers.pipeline.flush()
+        await tiers.intake.settle()
         await tiers.maintenance.close()
         await tiers.maintenance.save_totals()
 

@@ -74,6 +74,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         identity_user_limit: known users that emails and phone numbers may join in one person. MORE THAN 1 JOINS
             ACCOUNTS THAT SHARE A MAILBOX.
         identity_anonymous_limit: anonymous ids that a person may own; the earliest count.
+        dead_letters_max: refused events that are kept; beyond it the oldest are dropped.
+        dead_letters_max_bytes: the same, in bytes of what was sent.
         schedule_timezone: IANA zone in which `every.day.at("3am")` is read.
         idle_s: seconds after which a namespace puts an unused object to sleep.
     """
@@ -114,6 +116,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     identity_device_confidence: Annotated[float, Meta(gt=0, le=1)] = 0.9
     identity_user_limit: Positive = 1
     identity_anonymous_limit: Positive = 100
+    dead_letters_max: Positive = 10_000
+    dead_letters_max_bytes: Positive = 64 * _MIB
     schedule_timezone: str = "UTC"
     idle_s: Seconds = 300.0
 
