@@ -177,8 +177,3 @@ def stored_text(value: str) -> str:
 def read_text(stored: str) -> str:
     """The text that `stored_text` gave this for."""
     return str(msgspec.json.decode(stored)) if stored[:1] == '"' else stored
-
-
-def read_text(stored: str) -> str:
-    """The text that `stored_text` gave this for."""
-    return str(msgspec.json.decode(stored)) if stored[:1] == '"' else stored
