@@ -143,7 +143,7 @@ def test_real_events(browser, shop):
         expect(page.locator("#events-chart .readout")).to_contain_text("events")
         expect(page.locator("#people-chart .legend li")).to_have_text(["daily", "weekly", "monthly"])
         expect(page.locator("#flow > li")).to_have_count(5)
-        expect(page.locator("#consumers tr")).to_have_count(3)
+        expect(page.locator("#consumers tr")).to_have_count(4)
         visit.check()
 
 
@@ -162,7 +162,7 @@ def test_a_new_event_shows_by_itself(browser, site):
         expect(page.locator("#top tr")).to_have_text(["Signed Up1"])
         expect(page.locator("#newest tr")).to_have_count(1)
         charted(page)
-        expect(page.locator("#consumers tr")).to_have_count(3)
+        expect(page.locator("#consumers tr")).to_have_count(4)
         site.batch({"event": "Paid", "userId": "bob"}, {"event": "Paid", "userId": "bob"})
         expect(page.locator("#stored")).to_have_text("3")
         expect(page.locator("#active")).to_have_text("2")
