@@ -381,7 +381,6 @@ def test_signing_in(browser, site):
         assert page.evaluate("sessionStorage.length") == 0
         expect(page.locator("#stored")).not_to_have_text("1")
         page.goto(f"{site.url}#key={read}")
-        page.reload()
         is_live(page)
         assert page.url == site.url
         visit.check(refusals=[401, 403])
