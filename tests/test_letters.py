@@ -8,7 +8,7 @@ import shutil
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from faults import FaultyDisk
+from faults import FaultyDisk, GatedDisk, reach
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -170,6 +170,15 @@ async def test_the_oldest_make_room(make):
         assert shop.stats().dead_letters_dropped == 2
         await shop.refuse(b"1234", "bad")
         assert [letter.raw for letter in await shop.dead_letters()] == [b"1234", b"4"]
+
+
+async def test_refusals_at_once_are_counted_once(make):
+    """Many that are kept at the same time: what each of them drops is counted once."""
+    async with make(dead_letters_max=3) as shop:
+        await asyncio.gather(*(shop.refuse(b"%d" % number, "bad") for number in range(20)))
+        assert (shop.stats().dead_letters, shop.stats().dead_letters_dropped) == (3, 17)
+        (problem,) = await shop.check()
+        assert problem.message.startswith("17 were dropped")
 
 
 async def test_one_request_does_not_fill_it(shop):
@@ -352,6 +361,43 @@ async def test_a_replay_while_the_log_fails(make):
         assert [one.status for one in await shop.replay(edit={"event": "a"})] == ["stored"] * 2
         assert len(await events(shop)) == 2
         books(shop)
+        assert await shop.check() == []
+
+
+async def test_a_replay_whose_end_could_not_be_written(make, clock):
+    """Its events are in the log and its letters still there: the next one lets them go, also a day later."""
+    async with make(dedupe_window_s=60.0, segment_events=5) as shop:
+        await shop.batch([{"event": ""}, {"event": ""}], keep_refused=True)
+        trigger = "CREATE TRIGGER t BEFORE DELETE ON dead_letters BEGIN SELECT raise(ABORT, 'full'); END"
+        await shop._tiers.storage.transact(lambda tx: tx.fetch(trigger))
+        with pytest.raises(StorageUnavailable):
+            await shop.replay(edit={"event": "a"})
+        assert (len(await events(shop)), len(await shop.dead_letters())) == (2, 2)
+        await shop._tiers.storage.transact(lambda tx: tx.fetch("DROP TRIGGER t"))
+        await shop.batch([{"event": "other"}] * 20)
+        clock.advance(86_400)
+        assert await shop.replay(edit={"event": "a"}) == []
+        assert len(await events(shop)) == 22
+        assert await shop.dead_letters() == []
+        assert await shop.check() == []
+
+
+async def test_a_replay_that_is_cancelled_is_finished(make):
+    """Whoever gives up waiting gets the cancellation when the letters under way are settled."""
+    disk = GatedDisk()
+    async with make(disk=disk, dedupe_window_s=60.0) as shop:
+        await shop.batch([{"event": ""}], keep_refused=True)
+        disk.gate.clear()
+        disk.reached.clear()
+        replaying = asyncio.ensure_future(shop.replay(edit={"event": "a"}))
+        await reach(disk)
+        replaying.cancel()
+        await asyncio.sleep(0)
+        disk.gate.set()
+        with pytest.raises(asyncio.CancelledError):
+            await replaying
+        assert await shop.dead_letters() == []
+        assert len(await events(shop)) == 1
         assert await shop.check() == []
 
 

@@ -133,18 +133,18 @@ class DeadLetters:
         The same text with the same message id is kept once: a client has sent it again.
         """
 
-        async def work(tx: Transaction) -> Books:
+        async def work(tx: Transaction) -> tuple[Books, int]:
             books = await _read_books(tx)
+            before = books.dropped
             await self._add(tx, refused[:MOST_AT_ONCE], now_us, books)
             beyond = max(0, len(refused) - MOST_AT_ONCE)
             books.kept, books.dropped = books.kept + beyond, books.dropped + beyond
             await self._make_room(tx, books)
             await _write_books(tx, books)
-            return books
+            return books, books.dropped - before
 
-        before = self.books.dropped
-        self.books = await self._storage.transact(work)
-        self.dropped += self.books.dropped - before
+        self.books, dropped = await self._storage.transact(work)
+        self.dropped += dropped
 
     async def _add(self, tx: Transaction, refused: Sequence[Refused], now_us: int, books: Books) -> None:
         given = msgspec.json.encode([one.message_id for one in refused if one.message_id]).decode()
