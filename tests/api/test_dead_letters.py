@@ -46,6 +46,12 @@ async def http(tom):
 async def balanced(http):
     stats = (await http.get("/stats")).json()
     assert stats["received"] == stats["stored"] + stats["duplicate"] + stats["rejected"]
+    lines = [line.rpartition(" ") for line in (await http.get("/metrics")).text.splitlines()]
+    metrics = {name: float(value) for name, _, value in lines if name[:1] != "#"}
+    by_status = [metrics[f'lakebed_events_total{{status="{one}"}}'] for one in ("stored", "duplicate", "rejected")]
+    assert by_status == [stats["stored"], stats["duplicate"], stats["rejected"]]
+    assert metrics["lakebed_events_received_total"] == stats["received"]
+    assert metrics["lakebed_dead_letters"] == stats["dead_letters"]
     return stats
 
 
