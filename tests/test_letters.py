@@ -191,6 +191,28 @@ async def test_one_request_does_not_fill_it(shop):
     shop._tiers.letters.dropped = 0
 
 
+async def test_one_request_is_bounded_in_bytes(make):
+    """So that a client with bad events does not push out those of all others at once."""
+    async with make(dead_letters_max_bytes=4_000) as shop:
+        await shop.batch([{"event": "", "userId": "x" * 200}] * 10, keep_refused=True)
+        assert (shop.stats().dead_letters, shop.stats().dead_letters_dropped) == (4, 6)
+        assert books(shop) == (0, 0, 10, 4)
+
+
+@pytest.mark.parametrize("context", ['{"a":"%s"}' % ("x" * 40_000), '{"a":"\xff"}', "[]"])
+async def test_a_context_that_spoils_all(shop, context):
+    """What a batch says once for all of its events is not kept with each of them where it is too large to be taken."""
+    body = b'{"batch":[{"event":"a"},{"event":"b"}],"context":' + context.encode("latin-1") + b"}"
+    receipts = await shop.batch(body, keep_refused=True)
+    assert [one.status for one in receipts] == ["rejected", "rejected"]
+    letters = await shop.dead_letters()
+    assert sum(len(letter.raw) + len(letter.shared) for letter in letters) < len(body) + 100
+    assert books(shop) == (0, 0, 2, 1 if len(context) > 32_768 else 2)
+    if len(letters) == 1:
+        assert [one.status for one in await shop.replay(edit={"context": None})] == ["stored"]
+        assert len(await events(shop)) == 2
+
+
 # Replaying
 
 
