@@ -26,6 +26,7 @@ from lakebed.events import (
     MAX_ID,
     MAX_MESSAGE_ID,
     MAX_NAME,
+    OPERATOR,
     TIME,
     TYPES,
     Event,
@@ -64,6 +65,8 @@ def admit(event: Event, now_us: int) -> None:
     event.group_id = _settle_id("group_id", event.group_id)
     event.session_id = _settle_id("session_id", event.session_id)
     event.source = _settle_id("source", event.source)
+    if event.source == OPERATOR:
+        raise InvalidEvent(f"source {OPERATOR} is reserved")
     if name is not None and not name.isascii():
         _check_text("event name", name)
     message_id = event.message_id
@@ -248,6 +251,8 @@ def _as_block(events: Sequence[Event], kinds: list[str], now_us: int, sent_at: A
     anonymous: list[Any] = [event.anonymous_id for event in events]
     others = ([event.group_id for event in events], [event.session_id for event in events])
     sources = [source if event.source is None else event.source for event in events]
+    if OPERATOR in sources:
+        return None
     given, name, *ids = (pa.array(column, _TEXT) for column in (message_ids, names, users, anonymous, *others, sources))
     nameless = name.null_count and any(one is None and kind == "track" for one, kind in zip(names, kinds, strict=True))
     if nameless or not (_within(given, MAX_MESSAGE_ID) and _within(name, MAX_NAME) and _all_within(ids, MAX_ID)):
