@@ -111,6 +111,11 @@ class Intake:
         self.submitted += 1
         return Ack(self._pipeline.append([event]), _first, self._unheard)
 
+    def own(self, event: Event) -> Ack[Receipt]:
+        """Store an event that Lakebed itself writes, in the form that `admit` leaves."""
+        self.submitted += 1
+        return Ack(self._pipeline.append([event]), _first, self._unheard)
+
     def batch(
         self, items: Iterable[Any] | bytes | str, source: str | None, *, keep_refused: bool = False, key: Keyed = None
     ) -> Ack[list[Receipt]]:

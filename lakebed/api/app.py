@@ -23,6 +23,7 @@ from lakebed.api.logs import log_exchange
 from lakebed.api.metrics import Metrics
 from lakebed.api.openapi import OpenApi
 from lakebed.api.page import Page
+from lakebed.api.people import People
 from lakebed.api.rates import DEFAULT_LIMITS
 from lakebed.api.reads import Reads
 from lakebed.api.rpc import Rpc
@@ -76,6 +77,7 @@ def create_app(
         Segment(gate, body, enrichment or Enrichment()),
         Ingest(gate, body),
         Reads(gate),
+        People(gate, body),
         Letters(gate, body),
         live,
         Health(gate, clock, Disk()),

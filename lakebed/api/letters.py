@@ -63,7 +63,7 @@ class LetterList(msgspec.Struct, rename="camel"):
 class ReplayBody(msgspec.Struct, forbid_unknown_fields=True):
     """Which letters, by default all; and what is changed: `patch` is merged into each event, `text` replaces one."""
 
-    ids: list[int] | None = None
+    ids: list[_ID] | None = None
     patch: dict[str, Any] | None = None
     text: str | None = None
 

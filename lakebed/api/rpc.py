@@ -274,8 +274,8 @@ class _Link:
                 async with asyncio.timeout(self._send_s):
                     await self._socket.send_text(text)
             except (TimeoutError, WebSocketDisconnect, RuntimeError, OSError) as error:
-                self._connected = not isinstance(error, (WebSocketDisconnect, RuntimeError, OSError))
-                self.peer.close(Unreachable("the client reads too slowly, or is gone"))
+                self._connected = False  # saying goodbye would wait for the client too
+                self.peer.close(Unreachable(f"the client reads too slowly, or is gone: {type(error).__name__}"))
                 return
             self._waiting -= len(text)
             if self._waiting < _HIGH // 2:

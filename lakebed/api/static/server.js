@@ -101,6 +101,9 @@ export async function get(path, parameters = {}, signal) {
   return { value: await response.json(), tiers: response.headers.get("lakebed-tiers") ?? "", ms: took ? Number(took[1]) : null };
 }
 
+/** A whole number that JavaScript would round stays text, as it was sent. */
+const exact = (_, value, context) => (Number.isInteger(value) && !Number.isSafeInteger(value) && context?.source ? context.source : value);
+
 export async function send(method, path, body, signal) {
   const response = await request(path, {
     method,
@@ -109,7 +112,7 @@ export async function send(method, path, body, signal) {
     headers: { Accept: "application/json", ...(body === undefined ? {} : { "Content-Type": "application/json" }) },
   });
   const text = await response.text();
-  return text ? JSON.parse(text) : null;
+  return text ? JSON.parse(text, exact) : null;
 }
 
 const pause = (ms, signal) =>

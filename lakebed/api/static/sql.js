@@ -75,7 +75,7 @@ async function run() {
 }
 
 function fail(error) {
-  const told = error instanceof Failure && error.absent ? "SQL is not available on this server." : error.empty ? "There are no events to ask yet." : `${error.message}${/[.?!]$/.test(error.message) ? "" : "."}`;
+  const told = error instanceof Failure && error.absent ? "SQL is not available on this server." : error.empty ? "There are no events to ask yet." : error.message;
   byId("sql-error").textContent = told;
   show(byId("sql-error"), true);
   show(byId("sql-result"), false);
