@@ -25,6 +25,7 @@ from lakebed.api.openapi import OpenApi
 from lakebed.api.page import Page
 from lakebed.api.rates import DEFAULT_LIMITS
 from lakebed.api.reads import Reads
+from lakebed.api.reference import Reference
 from lakebed.api.segment import Segment
 from lakebed.api.traffic import Traffic
 from lakebed.clock import Clock, SystemClock
@@ -81,7 +82,8 @@ def create_app(
         Page(gate),
     )
     routes = [route for room in rooms for route in room.routes()]
-    routes += OpenApi(routes).routes()
+    openapi = OpenApi(routes)
+    routes += [*openapi.routes(), *Reference(openapi).routes()]
     around = Middleware(
         Exchanges,
         cors=Cors(routes),
