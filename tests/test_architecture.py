@@ -30,6 +30,7 @@ FLOORS = (
     {"rollups", "query", "schedule", "scheduler"}
     | {"calls", "delivery", "kinds", "nameplate", "ownership", "session", "stub"}  # what objects.py stands on
     | {"residents", "waking", "namespace", "objects"}
+    | {"capnweb", "carriers", "remote"}
     | {"keys", "keyring"},
     {"intake", "live", "maintenance", "pulse", "replays"},
     {"assembly", "checkup", "inventory", "vitals"},
@@ -76,7 +77,8 @@ CLOCKS = {
     "date": {"today"},
 }
 
-LATE = ("apscheduler", "datasketches", "duckdb", "pandas", "polars", "pyiceberg", "sqlglot", "starlette", "uvicorn")
+LATE = ("apscheduler", "datasketches", "duckdb", "pandas", "polars", "pyiceberg", "rich", "sqlglot", "starlette")
+LATE += ("typer", "uvicorn")
 
 
 def imports_of(name: str) -> set[str]:

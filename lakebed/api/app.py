@@ -26,6 +26,7 @@ from lakebed.api.page import Page
 from lakebed.api.rates import DEFAULT_LIMITS
 from lakebed.api.reads import Reads
 from lakebed.api.reference import Reference
+from lakebed.api.rpc import Rpc
 from lakebed.api.segment import Segment
 from lakebed.api.traffic import Traffic
 from lakebed.clock import Clock, SystemClock
@@ -71,6 +72,7 @@ def create_app(
     body = Body(max_body_bytes, body_timeout_s)
     traffic = Traffic()
     live = Live(gate, clock)
+    rpc = Rpc(gate, body)
     rooms = (
         Segment(gate, body, enrichment or Enrichment()),
         Ingest(gate, body),
@@ -79,6 +81,7 @@ def create_app(
         live,
         Health(gate, clock, Disk()),
         Metrics(gate, traffic, metrics_token),
+        rpc,
         Page(gate),
     )
     routes = [route for room in rooms for route in room.routes()]
@@ -93,15 +96,19 @@ def create_app(
         watchers=[traffic.watch, log_exchange],
     )
 
+    async def end_streams() -> None:
+        await live.close()
+        await rpc.close()
+
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             if not target.is_open:
                 await stack.enter_async_context(target)
-            stack.push_async_callback(live.close)
+            stack.push_async_callback(end_streams)
             yield
 
     app = Starlette(routes=routes, middleware=[around], exception_handlers=error_handlers, lifespan=lifespan)
     app.state.gate = gate
-    app.state.end_streams = live.close  # by whoever stops the server: the lifespan ends after the last connection
+    app.state.end_streams = end_streams  # by whoever stops the server: the lifespan ends after the last connection
     return app

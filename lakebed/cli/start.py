@@ -107,6 +107,12 @@ def serve(
         "127.0.0.1"
     ),
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8080,
+    drain: Annotated[float, typer.Option(min=0, help="Seconds that requests under way have when it stops.")] = 10.0,
+    plain_logs: Annotated[bool, typer.Option("--plain-logs", help="Lines for people instead of JSON.")] = False,
+    log_level: Annotated[str, typer.Option(help="WARNING leaves out a line for each request.")] = "INFO",
+    metrics_token: Annotated[
+        str, typer.Option(help="Who shows it as Bearer reads all of /metrics; needed where there are keys.")
+    ] = "",
 ) -> None:
     """Serve objects over HTTP, with the page at /, until Ctrl-C or SIGTERM."""
     missing = [module for module in ("starlette", "uvicorn") if importlib.util.find_spec(module) is None]
@@ -123,4 +129,5 @@ def serve(
         from lakebed.analytics import Analytics
 
         target = (object_class or Analytics)(name, root=root)
-    serve_app(create_app(target), host, port)
+    app = create_app(target, metrics_token=metrics_token)
+    serve_app(app, host, port, drain_s=drain, plain_logs=plain_logs, log_level=log_level)

@@ -8,7 +8,7 @@ import time
 import zlib
 
 import pytest
-from served import call, served
+from socket_server import call, served
 
 from lakebed import Analytics, connect
 from lakebed.api import create_app

@@ -10,7 +10,7 @@ import threading
 import time
 
 import pytest
-from served import call, served
+from socket_server import call, served
 from starlette.applications import Starlette
 from starlette.responses import StreamingResponse
 from starlette.routing import Route

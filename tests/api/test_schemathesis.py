@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from installed import client_python
-from served import call, served
+from socket_server import call, served
 
 from lakebed import Analytics, connect
 from lakebed.api import create_app

@@ -13,7 +13,7 @@ import time
 import urllib.error
 
 import pytest
-from served import call, served
+from socket_server import call, served
 
 from lakebed import Analytics, Namespace, connect
 from lakebed.api import create_app, serve
