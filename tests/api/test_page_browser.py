@@ -20,6 +20,7 @@ from tests.installed import chromium
 
 sync_api = pytest.importorskip("playwright.sync_api")
 expect = sync_api.expect
+expect.set_options(timeout=15_000)  # a shared machine may be slow without being wrong
 
 CSV = Path(__file__).parents[2] / "examples" / "data" / "online_retail_2010-12.csv.gz"
 HOSTILE = [
