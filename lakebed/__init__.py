@@ -53,6 +53,7 @@ from lakebed.identity.person import Person
 from lakebed.objects import DurableObject, Namespace
 from lakebed.query.result import Result, Row
 from lakebed.query.stats import Stats
+from lakebed.replays import Replayed
 from lakebed.rollups.rollup import Rollup
 from lakebed.schedule import every
 from lakebed.settings import Settings
@@ -101,6 +102,7 @@ __all__ = [
     "QueryTimeout",
     "QueryTooLarge",
     "Receipt",
+    "Replayed",
     "Result",
     "Rollup",
     "Row",
