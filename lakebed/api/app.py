@@ -26,6 +26,7 @@ from lakebed.api.page import Page
 from lakebed.api.people import People
 from lakebed.api.rates import DEFAULT_LIMITS
 from lakebed.api.reads import Reads
+from lakebed.api.reference import Reference
 from lakebed.api.rpc import Rpc
 from lakebed.api.segment import MAX_BATCH_BYTES, Segment
 from lakebed.api.traffic import Traffic
@@ -88,7 +89,8 @@ def create_app(
         Page(gate),
     )
     routes = [route for room in rooms for route in room.routes()]
-    routes += OpenApi(routes).routes()
+    openapi = OpenApi(routes)
+    routes += [*openapi.routes(), *Reference(openapi).routes()]
     around = Middleware(
         Exchanges,
         cors=Cors(routes),
