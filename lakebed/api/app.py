@@ -109,6 +109,7 @@ def create_app(
         async with AsyncExitStack() as stack:
             if not target.is_open:
                 await stack.enter_async_context(target)
+            live.open()
             stack.push_async_callback(end_streams)
             yield
 
