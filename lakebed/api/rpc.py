@@ -43,6 +43,7 @@ _INTERNAL = 500
 _HIGH = 1 << 20  # characters that wait for a client that reads slowly, before its answers wait instead
 _ABORTED = 3000  # as Cap'n Web closes a WebSocket after an abort
 _DRAIN_S = 5.0
+_AT_ONCE = 50  # messages of one session, before others have their turn
 _REASON_BYTES = 120
 _TYPES = {401: "AccessDenied", 403: "AccessDenied", 404: "NotReachable", 429: "Backpressure"}
 
@@ -129,7 +130,9 @@ class Rpc:
     async def _take(self, peer: Peer, lines: Sequence[str]) -> None:
         if len(lines) > self._limits.batch_messages:
             peer.abort(ProtocolError(f"a batch has more than {self._limits.batch_messages} messages: send several"))
-        for line in lines:
+        for number, line in enumerate(lines):
+            if number % _AT_ONCE == 0:
+                await asyncio.sleep(0)
             await peer.room()
             peer.receive(line)
         await peer.finish()
@@ -246,8 +249,12 @@ class _Link:
             await self._socket.close(_ABORTED, reason)
 
     async def _read(self, idle_s: float) -> None:
+        taken = 0
         try:
             while self.peer.closed is None:
+                taken += 1
+                if taken % _AT_ONCE == 0:  # a message that is there already is read without a pause
+                    await asyncio.sleep(0)
                 await self.peer.room()
                 try:
                     async with asyncio.timeout(idle_s):
@@ -291,6 +298,8 @@ def _tell(error: BaseException) -> Fault:
     if isinstance(error, Refusal):
         facts = {name: fact for name, fact in error.details.items() if isinstance(fact, (str, int, float))}
         kind = _TYPES.get(error.status, "LakebedError")
+        if error.headers is not None and "Retry-After" in error.headers:
+            facts["retry_after"] = error.headers["Retry-After"]
         return Fault("Error", error.message, facts | {"type": kind, "code": error.code, "status": error.status})
     fault = tell(error)
     if isinstance(error, ProtocolError) or fault.properties["type"] in _PLAIN:

@@ -163,6 +163,15 @@ async def test_map_of_what_is_no_list(side, value, result):
     assert sent == [["resolve", 2, result]]
 
 
+async def test_a_long_chain_is_no_deep_stack(side):
+    """Thousands of calls, each built on the one before, while none is answered."""
+    await side(call("slow"), *[["push", ["pipeline", number, ["x"]]] for number in range(1, 5000)])
+    await side(["push", ["remap", 1, [], [], [["pipeline", 0]]]], ["pull", 5000], ["pull", 5001])
+    side.waiting[0].set_result(5)
+    await side.quiet()
+    assert sorted(message[:2] for message in side.take()) == [["reject", 5000], ["resolve", 5001]]
+
+
 async def test_errors_are_told_with_their_facts(side):
     """Our own with type, hint and facts; bad arguments with their message; of any other nothing is told. No stacks."""
     sent = await side(call("boom"), ["pull", 1], call("boom", "inner"), ["pull", 2], call("boom", "value"), ["pull", 3])
