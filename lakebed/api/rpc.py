@@ -20,7 +20,7 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from lakebed.api.body import Body
-from lakebed.api.errors import Refusal, said
+from lakebed.api.errors import Refusal, error_response, said
 from lakebed.api.gate import Gate
 from lakebed.api.operation import operation
 from lakebed.api.surface import Surface
@@ -60,6 +60,7 @@ class Rpc:
         idle_s: seconds without a message after which a WebSocket that waits for nothing is closed.
         login_s: seconds in which a WebSocket must show a key that is known.
         send_s: seconds in which a client must have read a message.
+        most: sessions at once; a further WebSocket is 503.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Rpc:
         idle_s: float = 300.0,
         login_s: float = 10.0,
         send_s: float = 30.0,
+        most: int = 1000,
     ) -> None:
         self._gate = gate
         self._body = body
@@ -81,6 +83,7 @@ class Rpc:
         self._idle_s = idle_s
         self._login_s = login_s
         self._send_s = send_s
+        self._most = most
         self.watches = Watches(interval_s)
         self.peers: dict[Peer, Surface] = {}  # sessions that are open
         self._direct: Stub | None = None
@@ -141,6 +144,10 @@ class Rpc:
         """A Cap'n Web session: a message a text frame, both ways."""
         if self._gate.keyless and not _may_connect(socket):
             await socket.close(_ABORTED, "This server takes no connections from other sites' pages")
+            return
+        if len(self.peers) >= self._most:
+            refused = error_response(503, "NO_ROOM", f"{self._most} sessions are open", None, {"Retry-After": "5"})
+            await socket.send_denial_response(refused)
             return
         await socket.accept()
         link = _Link(socket, self._send_s)

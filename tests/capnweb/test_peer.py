@@ -355,6 +355,23 @@ async def test_answers_have_a_size():
     assert [message[0] for message in sent] == ["reject", "resolve"]
 
 
+async def test_results_that_are_held_have_a_size():
+    """Who makes call after call for much, and takes none of it, is stopped; what is released does not count."""
+    side = Side(limits=Limits(held_size=10_000))
+    for number in range(1, 20):
+        assert await side(call("echo", "x" * 4000), ["release", number, 1]) == []
+    sent = await side(*[call("later", ["date", 0]) for _ in range(100)], *[call("echo", "x" * 4000) for _ in range(3)])
+    assert (sent[0][0], "too large" in sent[0][1][2]) == ("abort", True)
+
+
+async def test_a_result_has_a_size():
+    """A larger one is dropped at once, and rejects what builds on it."""
+    side = Side(limits=Limits(result_size=1000))
+    side.peer.find(0).outcome.value.add("many", lambda: ["x" * 100] * 100)
+    sent = await side(call("many"), ["push", ["pipeline", 1, ["0"]]], ["pull", 2])
+    assert (sent[0][0], "ask for less" in sent[0][2][2]) == ("reject", True)
+
+
 async def test_the_tables_have_a_size():
     """Who pushes and never releases is told so."""
     side = Side(limits=Limits(entries=10))
