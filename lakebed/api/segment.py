@@ -24,7 +24,7 @@ from lakebed.api.receipts import BatchAnswer, receipts_response
 from lakebed.errors import InvalidEvent
 from lakebed.events import Receipt
 
-__all__ = ["Segment"]
+__all__ = ["MAX_BATCH_BYTES", "Segment"]
 
 # In the order of how often they are asked for: a router tries its routes one after the other. The short ones are those
 # of the browser's library.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import json
 import os
 import signal
 import socket
@@ -12,43 +11,19 @@ import sys
 import threading
 import time
 import urllib.error
-import urllib.request
 
 import pytest
+from socket_server import call, served
 
 from lakebed import Analytics, Namespace, connect
 from lakebed.api import create_app, serve
-from lakebed.api.serving import make_server
 from lakebed.errors import InvalidSettings
 
 
 @pytest.fixture
 def port(tmp_path):
-    app = create_app(Namespace(tmp_path, Analytics), max_body_bytes=1 << 20)
-    server = make_server(app, port=0, log_level="warning")
-    thread = threading.Thread(target=server.run, name="server")
-    thread.start()
-    while not server.started:
-        assert thread.is_alive()
-        threading.Event().wait(0.01)
-    yield server.servers[0].sockets[0].getsockname()[1]
-    server.should_exit = True
-    thread.join(20)
-    assert not thread.is_alive()
-
-
-def call(port, path, body=None, **headers):
-    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", body, headers)
-    try:
-        with urllib.request.urlopen(request, timeout=20) as response:  # noqa: S310 - our own server
-            return (
-                response.status,
-                json.load(response),
-                {name.lower(): value for name, value in response.headers.items()},
-            )
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, json.load(error), {name.lower(): value for name, value in error.headers.items()}
+    with served(create_app(Namespace(tmp_path, Analytics), max_body_bytes=1 << 20)) as found:
+        yield found
 
 
 def test_over_a_real_socket(port, tmp_path):
