@@ -77,24 +77,25 @@ class Gate:
             KeysUnavailable, FormatTooNew: nobody is let in.
         """
         if self.keyless:
-            return Caller(DEFAULT_OBJECT if isinstance(self.target, Namespace) else self.target.name)
+            name = DEFAULT_OBJECT if isinstance(self.target, Namespace) else self.target.name
+            return _known(request, Caller(name))
         token = _shown(request) or write_key
         if not token:
             raise Refusal(401, "KEY_MISSING", f"This needs a key. {_HOW}", headers=_CHALLENGE)
         key = self._ring.find(token)
         if key is None:
-            message = f"This key is unknown, or it was revoked or rotated. Ask for a new one. {_HOW}"
+            message = f"This key is unknown, revoked or replaced: `lakebed keys create` makes a new one. {_HOW}"
             raise Refusal(401, "KEY_UNKNOWN", message, headers=_CHALLENGE)
         self._check(key, scope)
         self._rates.admit(key, self._ring.ids, writes=scope == "write")
         caller = Caller(key.object, key.id, key.scope)
         length = request.headers.get("content-length", "")
         self.weigh(caller, int(length) if length.isascii() and length.isdecimal() else 0)
-        return caller
+        return _known(request, caller)
 
     def _check(self, key: Key, scope: Scope) -> None:
         if key.scope not in (scope, "admin"):
-            message = f"This is a {key.scope} key, and this needs one with scope {scope!r} (or 'admin')"
+            message = f"This is a {key.scope} key. Use one that may {scope}: `lakebed keys create {scope}` makes it"
             raise Refusal(403, "WRONG_SCOPE", message, scope=key.scope, needs=scope)
         if not isinstance(self.target, Namespace) and key.object != self.target.name:
             message = "This server does not serve the object of this key. Send it to the one that does"
@@ -110,7 +111,7 @@ class Gate:
         limit = None if key is None else self._rates.max_body_bytes(key)
         if limit is not None and size > limit:
             message = f"The body has {size} bytes, this key may send {limit}: send fewer events at once"
-            raise Refusal(413, "BODY_TOO_LARGE", message, limit=limit, headers={"Connection": "close"})
+            raise Refusal(413, "BODY_TOO_LARGE", message, limit=limit)
 
     def charge(self, caller: Caller, events: int) -> None:
         """Count events that were received from `caller`: if they are more than it may send, its next requests wait."""
@@ -144,6 +145,12 @@ class Gate:
         if isinstance(self.target, Namespace) and not self.target.exists(caller.object):
             raise Refusal(404, "NOT_FOUND", f"There is no object {caller.object!r}", object=caller.object)
         return self.object(caller)
+
+
+def _known(request: HTTPConnection, caller: Caller) -> Caller:
+    """`caller`, kept with its request for the line in the log."""
+    request.scope["lakebed.caller"] = caller
+    return caller
 
 
 def _shown(request: HTTPConnection) -> str | None:

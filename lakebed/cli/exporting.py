@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Annotated, Any
 
@@ -16,7 +18,7 @@ from lakebed.cli.options import AsJson, AsOf, Class, Name, Root
 from lakebed.cli.output import print_facts
 from lakebed.cli.progress import Progress
 
-__all__ = ["register"]
+__all__ = ["moment", "register"]
 
 _STEP = 50_000
 
@@ -29,7 +31,7 @@ def register(app: typer.Typer) -> None:
 def export(
     file: Annotated[
         Path,
-        typer.Argument(help="Where to; - is stdout. It is there whole, or not at all.", envvar="LAKEBED_EXPORT_FILE"),
+        typer.Argument(help="Where to; - is stdout. It is there whole, or not at all."),
     ],
     root: Root = Path("data"),
     name: Name = "default",
@@ -76,7 +78,7 @@ def _events(found: Any, start: str, end: str, as_of: str) -> Iterator[Any]:
     for text, condition, parameter in ((start, "timestamp >= $start", "start"), (end, "timestamp < $end", "end")):
         if text:
             conditions.append(condition)
-            params[parameter] = _moment(text)
+            params[parameter] = moment(text)
     sql = f"SELECT {', '.join(BASE_COLUMNS)} FROM events WHERE {' AND '.join(conditions)} ORDER BY seq"
     stop = found.stats().next_seq
     for first in range(0, stop, _STEP):
@@ -84,9 +86,8 @@ def _events(found: Any, start: str, end: str, as_of: str) -> Iterator[Any]:
         yield found.query(sql, piece, as_of=as_of or None, limit=_STEP).arrow()
 
 
-def _moment(text: str) -> Any:
-    from datetime import UTC, datetime
-
+def moment(text: str) -> datetime:
+    """The instant that `text` is; UTC where it does not say a zone. Raises Failure where it is none."""
     try:
         found = datetime.fromisoformat(text)
     except ValueError:
@@ -98,8 +99,13 @@ def _moment(text: str) -> Any:
 def _whole(path: Path) -> Iterator[IO[bytes]]:
     """A file that takes its name when all of it is on disk."""
     if path == Path("-"):
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
+        # With PYTHONUNBUFFERED it is a raw file, whose write may take a part and say so.
+        out: Any = sys.stdout.buffer
+        whole = io.BufferedWriter(out) if isinstance(out, io.RawIOBase) else out
+        yield whole
+        whole.flush()
+        if whole is not out:
+            whole.detach()
         return
     draft = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
