@@ -21,6 +21,7 @@ from lakebed.errors import (
     FormatTooNew,
     InvalidAsOf,
     InvalidEvent,
+    InvalidMerge,
     InvalidName,
     InvalidRollup,
     InvalidSchedule,
@@ -47,6 +48,8 @@ from lakebed.errors import (
     WrongObject,
 )
 from lakebed.events import Event, Receipt
+from lakebed.identity.identity import Merge
+from lakebed.identity.person import Person
 from lakebed.objects import DurableObject, Namespace
 from lakebed.query.result import Result, Row
 from lakebed.query.stats import Stats
@@ -73,6 +76,7 @@ __all__ = [
     "FormatTooNew",
     "InvalidAsOf",
     "InvalidEvent",
+    "InvalidMerge",
     "InvalidName",
     "InvalidRollup",
     "InvalidSchedule",
@@ -83,11 +87,13 @@ __all__ = [
     "LogCorrupted",
     "LogUnavailable",
     "ManualClock",
+    "Merge",
     "Namespace",
     "NotReachable",
     "ObjectClosed",
     "ObjectLocked",
     "ObjectUnavailable",
+    "Person",
     "Problem",
     "PromotionConflict",
     "QueryError",

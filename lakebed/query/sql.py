@@ -25,6 +25,7 @@ from lakebed.query.job import Job
 from lakebed.query.relation import Relation
 from lakebed.query.result import Result
 from lakebed.query.statement import Statement
+from lakebed.query.views import VIEWS
 from lakebed.settings import Settings
 
 if TYPE_CHECKING:
@@ -34,20 +35,6 @@ __all__ = ["Parameters", "Queries"]
 
 Parameters = Sequence[Any] | Mapping[str, Any]
 
-_VIEWS = {
-    "people": (
-        "SELECT person_id, min(timestamp) AS first_seen, max(timestamp) AS last_seen, count(*) AS events "
-        "FROM events WHERE person_id IS NOT NULL GROUP BY person_id"
-    ),
-    # What the built-in rollups are, from raw events: for questions about another moment than now.
-    "hourly_events": (
-        "SELECT date_trunc('hour', timestamp) AS hour, event, count(*) AS count FROM events GROUP BY ALL"
-    ),
-    "daily_metrics": (
-        "SELECT CAST(timestamp AS DATE) AS date, count(*) AS events, count(DISTINCT person_id) AS dau "
-        "FROM events GROUP BY ALL"
-    ),
-}
 _BUILT_IN_ROLLUPS = ("hourly_events", "daily_metrics")
 _INTERRUPT_EVERY_S = 0.02  # DuckDB forgets an interrupt that comes between two of its statements
 _GRACE_S = 1.0  # a single call of a scalar function does not stop before it is over
@@ -80,6 +67,8 @@ class Queries:
     Args:
         tables: gives rollup tables by name, caught up with every event acknowledged before the call.
         rollups: the names of the user's rollups.
+        people: gives who is who by the events before a seq, as a table of identity and person_id; without it every
+            identity is a person.
         name: the object's, for its threads.
     """
 
@@ -93,6 +82,7 @@ class Queries:
         name: str,
         tables: Callable[[set[str]], Awaitable[Mapping[str, pa.Table]]],
         rollups: Iterable[str] = (),
+        people: Callable[[int], Awaitable[pa.Table]] | None = None,
     ) -> None:
         self._history = history
         self._engine = engine
@@ -100,6 +90,7 @@ class Queries:
         self._clock = clock
         self._name = name
         self._tables = tables
+        self._people = people
         self._rollups = {rollup.lower(): rollup for rollup in (*_BUILT_IN_ROLLUPS, *rollups)}
         self._executor: ThreadPoolExecutor | None = None
         self._running: dict[asyncio.Task[Result], Job] = {}
@@ -219,15 +210,17 @@ class Queries:
         started = self._clock.monotonic() if question.started is None else question.started
         statement = await self._statement(job, question.sql)
         named = set(statement.tables)
-        views = {name for name in named & set(_VIEWS) if name == "people" or question.is_past}
+        views = {name for name in named & set(VIEWS) if name == "people" or question.is_past}
         end_seq = self._history.next_seq
         rollups = await self._rollup_tables(named - views, question)
         async with AsyncExitStack() as stack:
-            cut = None
+            cut, people = None, None
             if views or "events" in named:
                 cut = self._history.cut(as_of_us=question.as_of_us, snapshot=question.snapshot)
                 await stack.enter_async_context(cut)
-            work = partial(self._execute, job, question, statement, cut, rollups, views)
+                if self._people is not None and (statement.mentions_person or views & {"people", "daily_metrics"}):
+                    people = await self._people(cut.end_seq)
+            work = partial(self._execute, job, question, statement, cut, people, rollups, views)
             table, relation = await self._in_thread(work)
         tiers = set(relation.tiers if relation else ()) | ({"L2"} if rollups else set())
         return Result(
@@ -272,6 +265,7 @@ class Queries:
         question: _Question,
         statement: Statement,
         cut: Cut | None,
+        people: pa.Table | None,
         rollups: Mapping[str, pa.Table],
         views: set[str],
     ) -> tuple[pa.Table, Relation | None]:
@@ -282,11 +276,11 @@ class Queries:
                 relation = scanned = cut.relation(_bounds(question, statement, views, cursor))
                 if statement.is_count:
                     rows, scanned = counted(relation)
-                scanned.register(cursor)
+                scanned.register(cursor, people=people, whole="people" in views)
             for name, table in rollups.items():
                 cursor.register(name, table)
             for name in sorted(views):
-                cursor.execute(f"CREATE TEMP VIEW {name} AS {_VIEWS[name]}")
+                cursor.execute(f"CREATE TEMP VIEW {name} AS {VIEWS[name]}")
             job.check()
             answer = self._fetch(cursor, statement, question)
             return with_count(answer, rows) if rows else answer, relation

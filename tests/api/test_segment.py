@@ -232,6 +232,26 @@ async def test_settings_lead_here(http):
     assert found["metrics"] == {"sampleRate": 0}
 
 
+async def test_a_page_of_another_origin_may_send(keyed):
+    """The preflight for what analytics.js sends (a text with Authorization), and the answer that the page may read."""
+    http, write, _ = keyed
+    asked = {"Origin": "https://shop.example", "Access-Control-Request-Method": "POST"}
+    asked["Access-Control-Request-Headers"] = "authorization,content-type"
+    for path in ("t", "i", "p", "s", "g", "a", "b", "m", "track", "batch"):
+        preflight = await http.options(f"/v1/{path}", headers=asked)
+        assert preflight.is_success
+        assert preflight.headers["access-control-allow-origin"] == "*"
+        assert "authorization" in preflight.headers["access-control-allow-headers"].lower()
+    headers = {"Origin": "https://shop.example", "Authorization": f"Bearer {write}", "Content-Type": "text/plain"}
+    for answer in (
+        await http.post("/v1/t", json={"event": "a"}, headers=headers),
+        await http.post("/v1/t", content=b"{", headers=headers),
+        await http.get(f"/v1/projects/{write}/settings", headers=headers),
+        await http.post("/v1/m", content=b"{}", headers=headers),
+    ):
+        assert answer.headers["access-control-allow-origin"] == "*"
+
+
 # Keys
 
 
