@@ -138,7 +138,8 @@ def test_web_sockets_of_this_machine_only(port, origin, status):
     """A page of elsewhere cannot open a WebSocket to a server without keys: browsers do not ask before they do."""
     head = (
         f"GET /rpc HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nOrigin: {origin.format(port=port)}\r\n\r\n"
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+        f"Origin: {origin.format(port=port)}\r\n\r\n"
     )
     with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
         client.sendall(head.encode())
