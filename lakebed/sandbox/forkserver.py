@@ -1,0 +1,136 @@
+"""ForkServer: the one process that forks a child for each question, for all objects of this process.
+
+A child takes some 0.2 s of processor time to start by itself, nearly all of it imports. Forked from a process that has
+imported everything, and has neither threads of its own nor data, it takes a few milliseconds. This process is never
+forked itself: it has threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from typing import Final
+
+from lakebed.errors import QueryBusy, QueryCrashed
+from lakebed.sandbox.cell import Cell
+
+__all__ = ["ForkServer", "shared"]
+
+_CODE = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); import lakebed.sandbox.guest as guest; "
+_CODE += "guest.serve(int(sys.argv[2]), int(sys.argv[3]))"
+# What a library loads from where is the only thing of the environment that is passed on: no secret is.
+_KEPT = ("LD_LIBRARY_PATH", "TMPDIR")
+_ENVIRONMENT = {"ARROW_DEFAULT_MEMORY_POOL": "system", "MALLOC_ARENA_MAX": "2", "OMP_NUM_THREADS": "1"}
+_ENDS_WITHIN_S = 5.0
+
+
+class ForkServer:
+    """Starts with the first question, ends with the last user. Safe between threads; its methods block.
+
+    Args:
+        cells: children at the same time, over all objects.
+    """
+
+    def __init__(self, cells: int) -> None:
+        self._most: Final = cells
+        self._lock = threading.Lock()  # protects all below
+        self._users = 0
+        self._cells: set[Cell] = set()
+        self._spare: Cell | None = None  # connected already, waiting for its question
+        self._process: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
+
+    def join(self) -> None:
+        """Say that an object may ask."""
+        with self._lock:
+            self._users += 1
+
+    def leave(self) -> None:
+        """Say that it does so no more; after the last one no process is left."""
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                self._stop()
+
+    def take(self) -> Cell:
+        """A child for one question; the caller closes it.
+
+        Raises:
+            QueryBusy: there are as many as there may be.
+        """
+        with self._lock:
+            if len(self._cells) >= self._most:
+                raise QueryBusy(
+                    f"{self._most} queries of all objects run already",
+                    hint="Ask again in a second",
+                    limit=self._most,
+                    scope="server",
+                )
+            spare = self._spare if self._is_running() else None
+            cell = self._fork() if spare is None else spare
+            self._cells.add(cell)
+            self._spare = self._fork()
+            return cell
+
+    def _is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def _fork(self) -> Cell:
+        if not self._is_running():
+            self._stop()
+            self._start()
+        assert self._control is not None  # noqa: S101 - _start made it
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                socket.send_fds(self._control, [b"C"], [theirs.fileno()])
+            except OSError as error:
+                ours.close()
+                raise QueryCrashed("the process that runs queries does not start", hint="Ask again") from error
+        return Cell(ours, self._closed)
+
+    def _closed(self, cell: Cell) -> None:
+        with self._lock:
+            self._cells.discard(cell)
+
+    def _start(self) -> None:
+        self._control, theirs = socket.socketpair()
+        paths = json.dumps([os.path.abspath(path) for path in sys.path])  # noqa: PTH100 - "" is the current directory
+        arguments = ["-I", "-B", "-W", "ignore", "-c", _CODE, paths, str(theirs.fileno()), str(os.getpid())]
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, *arguments],
+                env=_ENVIRONMENT | {name: os.environ[name] for name in _KEPT if name in os.environ},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+                start_new_session=True,  # Ctrl-C is for the server, which ends the children itself
+            )
+
+    def _stop(self) -> None:
+        if self._spare is not None:
+            spare, self._spare = self._spare, None
+            spare.abandon()
+        if self._control is not None:
+            self._control.close()
+            self._control = None
+        if self._process is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_ENDS_WITHIN_S)
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+
+def shared() -> ForkServer:
+    """The one of this process."""
+    return _shared
+
+
+_shared = ForkServer(max(4, 2 * len(os.sched_getaffinity(0))))
