@@ -21,6 +21,7 @@ from lakebed.query.history import History
 from lakebed.query.metrics import Metrics
 from lakebed.query.sql import Queries
 from lakebed.query.stats import Stats, stats
+from lakebed.query.untrusted import Untrusted
 from lakebed.rollups.rollup import Rollup
 from lakebed.rollups.rollups import Rollups
 from lakebed.schedule import schedules_of
@@ -52,6 +53,7 @@ class Tiers:
     rollups: Rollups
     maintenance: Maintenance
     queries: Queries
+    untrusted: Untrusted
     metrics: Metrics
     intake: Intake
     pulse: PulseMeter
@@ -156,6 +158,7 @@ async def assemble(tiers: Tiers, owner: DurableObject, promote: Mapping[str, typ
         tables=rollup_tables,
         rollups=[rollup.name for rollup in rollups],
     )
+    tiers.untrusted = Untrusted(tiers.queries, settings, owner.clock, name=owner.name)
     tiers.metrics = Metrics(
         tiers.queries,
         tiers.rollups,
@@ -268,7 +271,7 @@ def _closings(tiers: Tiers) -> list[Callable[[], Any]]:
     steps.append(refuse)
     if ready:
         steps.append(drain)
-    steps += [getattr(tiers, part).close for part in ("queries", "pipeline", "rollups", "archive") if part in built]
+    steps += [getattr(tiers, part).close for part in ("untrusted", "queries", "pipeline", "rollups", "archive") if part in built]
     steps.append(close_blocking)
     if "storage" in built:
         steps.append(tiers.storage.close)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import msgspec
 import pyarrow as pa
@@ -13,16 +13,23 @@ import pyarrow as pa
 from lakebed.events import BASE_COLUMNS, SCHEMA
 from lakebed.promotions import Promotion, quoted
 
-if TYPE_CHECKING:
-    import duckdb
-
-__all__ = ["PERSON", "Part", "Relation", "columns_of", "read_parquet", "schema_of"]
+__all__ = ["PERSON", "Part", "Registry", "Relation", "columns_of", "read_parquet", "schema_of"]
 
 PERSON = "coalesce(user_id, anonymous_id)"
 _TAIL = "_lakebed_tail"
 _NOTHING = "_lakebed_nothing"
 _WILD = re.compile(r"[\[*?]")
 _GLOB = str.maketrans({"[": "[[]", "*": "[*]", "?": "[?]"})
+
+
+class Registry(Protocol):
+    """What Relation needs of a cursor."""
+
+    def register(self, name: str, table: pa.Table, /) -> object:
+        """Give an Arrow table a name."""
+
+    def execute(self, sql: str, params: list[Any] | None = None, /) -> object:
+        """Run SQL."""
 
 
 class Part(msgspec.Struct, frozen=True, gc=False):
@@ -74,8 +81,15 @@ class Relation(msgspec.Struct, frozen=True):
         tiers = {part.tier for part in self.parts}
         return frozenset(tiers | {"L1"} if self.tail.num_rows else tiers)
 
-    def register(self, cursor: duckdb.DuckDBPyConnection, name: str = "events") -> None:
-        """Make it a view on `cursor`, with `person_id` and every promoted column. Blocks."""
+    def register(self, cursor: Registry, name: str = "events", named: Callable[[str], str] | None = None) -> None:
+        """Make it a view on `cursor`, with `person_id` and every promoted column. Blocks.
+
+        Args:
+            cursor: DuckDB's, or what notes down for another process what it is told.
+            name: of the view.
+            named: what a file's path is for the one that reads it.
+        """
+        named = named or _literally
         # An empty table costs half a millisecond to register, like any other.
         if self.tail.num_rows:
             cursor.register(_TAIL, self.tail)
@@ -86,7 +100,7 @@ class Relation(msgspec.Struct, frozen=True):
         def by_variable(paths: Sequence[str]) -> str:
             # A hundred paths in the text are parsed three times on the way to an answer: 2 ms.
             variable = next(variables)
-            cursor.execute(f"SET VARIABLE {variable} = $1", [list(map(_literally, paths))])
+            cursor.execute(f"SET VARIABLE {variable} = $1", [list(map(named, paths))])
             return _read(f"getvariable('{variable}')")
 
         cursor.execute(f"CREATE TEMP VIEW {quoted(name)} AS {self.sql(by_variable)}")

@@ -73,8 +73,8 @@ class ForkServer:
                 )
             spare = self._spare if self._is_running() else None
             cell = self._fork() if spare is None else spare
+            self._spare = None
             self._cells.add(cell)
-            self._spare = self._fork()
             return cell
 
     def _is_running(self) -> bool:
@@ -97,6 +97,8 @@ class ForkServer:
     def _closed(self, cell: Cell) -> None:
         with self._lock:
             self._cells.discard(cell)
+            if self._users and self._spare is None and self._is_running():
+                self._spare = self._fork()  # after the answer: it would take time from it
 
     def _start(self) -> None:
         self._control, theirs = socket.socketpair()
