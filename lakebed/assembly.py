@@ -271,7 +271,11 @@ def _closings(tiers: Tiers) -> list[Callable[[], Any]]:
     steps.append(refuse)
     if ready:
         steps.append(drain)
-    steps += [getattr(tiers, part).close for part in ("untrusted", "queries", "pipeline", "rollups", "archive") if part in built]
+    steps += [
+        getattr(tiers, part).close
+        for part in ("untrusted", "queries", "pipeline", "rollups", "archive")
+        if part in built
+    ]
     steps.append(close_blocking)
     if "storage" in built:
         steps.append(tiers.storage.close)

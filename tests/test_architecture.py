@@ -27,7 +27,7 @@ FLOORS = (
     {"clock", "disk", "engine", "errors", "events", "parquet", "promotions", "settings", "uninterrupted"}
     | {"admission", "block", "decoding"},
     {"tiers"},
-    {"rollups", "query", "schedule", "scheduler"}
+    {"rollups", "query", "sandbox", "schedule", "scheduler"}
     | {"calls", "delivery", "kinds", "nameplate", "ownership", "session", "stub"}  # what objects.py stands on
     | {"residents", "waking", "namespace", "objects"}
     | {"keys", "keyring"},

@@ -19,6 +19,7 @@ from lakebed.api.page import Page
 from lakebed.api.rates import DEFAULT_LIMITS
 from lakebed.api.reads import Reads
 from lakebed.api.segment import Segment
+from lakebed.api.sql import Sql
 from lakebed.clock import Clock
 from lakebed.keys import Limits
 
@@ -57,6 +58,7 @@ def create_app(
         Segment(gate, body, enrichment or Enrichment()),
         Ingest(gate, body),
         Reads(gate),
+        Sql(gate, body),
         live,
         Page(gate),
     )

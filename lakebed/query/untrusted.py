@@ -128,6 +128,8 @@ class Untrusted:
         del self._running[task]
         if not task.cancelled():
             task.exception()  # of a question that nobody waits for any more, no one else asks
+        if self._leaving is not None:
+            self._leaving.cancel()
         if not self._running and not self._closed:
             self._leaving = asyncio.get_running_loop().call_later(_IDLE_S, self._leave)
 

@@ -82,7 +82,7 @@ _WINDOW = """
     cume_dist dense_rank fill first_value lag last_value lead nth_value ntile percent_rank rank rank_dense row_number
 """
 FUNCTIONS = frozenset(
-    " ".join((_COMPARING, _NUMBERS, _TEXT, _TIME, _NESTED, _JSON, _OTHER, _AGGREGATES, _WINDOW)).split()
+    f"{_COMPARING} {_NUMBERS} {_TEXT} {_TIME} {_NESTED} {_JSON} {_OTHER} {_AGGREGATES} {_WINDOW}".split()
 )
 TABLE_FUNCTIONS = frozenset({"generate_series", "json_each", "json_tree", "range", "unnest"})
 _OPERATOR = re.compile(r"[^\w\s]+|!__postfix")

@@ -99,7 +99,8 @@ class Cell:
                     os.close(descriptor)
 
     def _collect(self, max_bytes: int) -> bytes:
-        pieces, size = [], 0
+        pieces: list[bytes] = []
+        size = 0
         while True:
             tag, payload = self._expect(frames.DATA, frames.END)
             if tag == frames.END:
@@ -142,6 +143,7 @@ class Cell:
             raise QueryCrashed(
                 "the process of the query ended without an answer",
                 hint="Most often it needed more memory (untrusted_memory_bytes) or nested too deep",
+                cause=f"{type(error).__name__}: {error}",
             ) from error
 
     def kill(self) -> None:
@@ -194,7 +196,7 @@ def _opener(path: str) -> Callable[[], int]:
 def _writer(name: str, table: pa.Table) -> Callable[[], int]:
     def write() -> int:
         descriptor = os.memfd_create(name, os.MFD_CLOEXEC)
-        with open(descriptor, "wb", closefd=False) as file, pa.ipc.new_stream(file, table.schema) as writer:  # noqa: PTH123 - it has no path
+        with open(descriptor, "wb", closefd=False) as file, pa.ipc.new_stream(file, table.schema) as writer:
             writer.write_table(table)
         return descriptor
 

@@ -150,11 +150,15 @@ def _vanish() -> list[str]:
     if os.geteuid() != 0:
         return []
     done = []
-    for name, step in (("chroot", lambda: os.chroot(".")), ("nobody", _become_nobody)):
+    for name, step in (("chroot", _see_nothing), ("nobody", _become_nobody)):
         with contextlib.suppress(OSError):  # root of a container may lack the capability
             step()
             done.append(name)
     return done
+
+
+def _see_nothing() -> None:
+    os.chroot(".")
 
 
 def _become_nobody() -> None:

@@ -105,7 +105,7 @@ class ForkServer:
         paths = json.dumps([os.path.abspath(path) for path in sys.path])  # noqa: PTH100 - "" is the current directory
         arguments = ["-I", "-B", "-W", "ignore", "-c", _CODE, paths, str(theirs.fileno()), str(os.getpid())]
         with theirs:
-            self._process = subprocess.Popen(
+            self._process = subprocess.Popen(  # noqa: S603 - this interpreter, with code of ours
                 [sys.executable, *arguments],
                 env=_ENVIRONMENT | {name: os.environ[name] for name in _KEPT if name in os.environ},
                 stdin=subprocess.DEVNULL,

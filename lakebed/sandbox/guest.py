@@ -1,7 +1,7 @@
 """The other side of the wall: the process that forks a child for each question, and the child.
 
-`serve` imports everything, gives up what it does not need (confine.py) and then only forks. It has no thread of Python's
-and never sees a question. A child answers one question and ends.
+`serve` imports everything, gives up what it does not need (confine.py) and then only forks. It has no thread of
+Python's and never sees a question. A child answers one question and ends.
 """
 
 from __future__ import annotations
