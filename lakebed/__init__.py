@@ -43,6 +43,7 @@ from lakebed.errors import (
     SnapshotExpired,
     StorageUnavailable,
     UnknownKey,
+    UnknownLetter,
     WrongObject,
 )
 from lakebed.events import Event, Receipt
@@ -52,6 +53,7 @@ from lakebed.query.stats import Stats
 from lakebed.rollups.rollup import Rollup
 from lakebed.schedule import every
 from lakebed.settings import Settings
+from lakebed.tiers.deadletters import DeadLetter
 
 if TYPE_CHECKING:
     from lakebed.blocking import connect
@@ -62,6 +64,7 @@ __all__ = [
     "ArchiveUnavailable",
     "Backpressure",
     "Clock",
+    "DeadLetter",
     "Disk",
     "DiskFull",
     "DurableObject",
@@ -102,6 +105,7 @@ __all__ = [
     "StorageUnavailable",
     "SystemClock",
     "UnknownKey",
+    "UnknownLetter",
     "WrongObject",
     "__version__",
     "connect",

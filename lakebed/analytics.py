@@ -7,6 +7,7 @@ from typing import Any
 
 from lakebed.answers import Answers
 from lakebed.assembly import Tiers, assemble, disassemble, rollups_of
+from lakebed.letters import Letters
 from lakebed.objects import DurableObject
 from lakebed.tracking import Tracking
 from lakebed.upkeep import Upkeep
@@ -14,7 +15,7 @@ from lakebed.upkeep import Upkeep
 __all__ = ["Analytics"]
 
 
-class Analytics(Tracking, Answers, Upkeep, DurableObject):
+class Analytics(Tracking, Answers, Letters, Upkeep, DurableObject):
     """A product-analytics engine in a directory of its own. An async context manager.
 
     Args:

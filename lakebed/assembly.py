@@ -22,6 +22,7 @@ from lakebed.query.metrics import Metrics
 from lakebed.query.sql import Queries
 from lakebed.query.stats import Stats, stats
 from lakebed.query.untrusted import Untrusted
+from lakebed.replays import Replays
 from lakebed.rollups.rollup import Rollup
 from lakebed.rollups.rollups import Rollups
 from lakebed.schedule import schedules_of
@@ -29,6 +30,7 @@ from lakebed.scheduler import Job, JobRun, Scheduler
 from lakebed.settings import Settings
 from lakebed.tiers.archive import Archive
 from lakebed.tiers.counters import Counters
+from lakebed.tiers.deadletters import DeadLetters
 from lakebed.tiers.pipeline import Pipeline
 from lakebed.tiers.storage import Storage
 from lakebed.uninterrupted import in_thread
@@ -55,7 +57,9 @@ class Tiers:
     queries: Queries
     untrusted: Untrusted
     metrics: Metrics
+    letters: DeadLetters
     intake: Intake
+    replays: Replays
     pulse: PulseMeter
     scheduler: Scheduler
     opened_at_seq: int = 0
@@ -71,6 +75,8 @@ class Tiers:
             rejected=self.intake.rejected,
             next_seq=self.pipeline.next_seq,
             watermark=self.maintenance.watermark,
+            dead_letters=self.letters.books.waiting,
+            dead_letters_dropped=self.letters.books.dropped,
         )
 
 
@@ -167,7 +173,11 @@ async def assemble(tiers: Tiers, owner: DurableObject, promote: Mapping[str, typ
         clock=owner.clock,
         max_rows=settings.query_max_rows,
     )
-    tiers.intake = Intake(tiers.pipeline, owner.clock, owner.on_error)
+    tiers.letters = DeadLetters(tiers.storage, settings.dead_letters_max, settings.dead_letters_max_bytes)
+    await tiers.letters.open()
+    tiers.intake = Intake(tiers.pipeline, tiers.letters, owner.clock, owner.on_error)
+    tiers.replays = Replays(tiers.letters, tiers.intake, tiers.pipeline, tiers.history, owner.clock)
+    await tiers.replays.recover()
     tiers.pulse = PulseMeter(
         owner.name, tiers.counters, tiers.pipeline, tiers.history, settings.active_ttl_s, owner.clock
     )
@@ -256,6 +266,7 @@ def _closings(tiers: Tiers) -> list[Callable[[], Any]]:
     async def drain() -> None:
         """Nothing is lost: what was handed over is committed before anything below it goes."""
         await tiers.pipeline.flush()
+        await tiers.intake.settle()
         await tiers.maintenance.close()
         await tiers.maintenance.save_totals()
 

@@ -19,7 +19,7 @@ class Problem(msgspec.Struct, frozen=True):
     """Something that is not as promised.
 
     Attributes:
-        where: "log", "storage", "rollups", "archive", "schedule", "tracking" or "counters".
+        where: "log", "storage", "dead letters", "rollups", "archive", "schedule", "tracking" or "counters".
         message: what, with facts and, where there is one, the next step.
     """
 
@@ -34,6 +34,7 @@ async def check_up(tiers: Tiers) -> list[Problem]:
     problems += [Problem("log", f"{what}: {message}") for what, message in tiers.pipeline.problems.items()]
     problems += _books(tiers)
     problems += await _asked("storage", tiers.storage.check())
+    problems += await _asked("dead letters", tiers.letters.check())
     problems += _at("archive", tiers.maintenance.problems.values())
     problems += await _asked("rollups", _caught_up(tiers))
     problems += await _asked("rollups", tiers.rollups.check(tiers.pipeline.next_seq))

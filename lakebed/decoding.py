@@ -18,8 +18,18 @@ from lakebed.admission import admit, admit_all
 from lakebed.block import Block
 from lakebed.errors import InvalidEvent
 from lakebed.events import EMPTY, MAX_EVENT_BYTES, Event, encode_object
+from lakebed.splitting import split
 
-__all__ = ["Batch", "Rejected", "decode_batch", "decode_items", "decode_mappings", "from_call"]
+__all__ = [
+    "Batch",
+    "Rejected",
+    "decode_batch",
+    "decode_items",
+    "decode_letter",
+    "decode_mappings",
+    "from_call",
+    "items_as_sent",
+]
 
 
 class Rejected(msgspec.Struct, frozen=True):
@@ -58,6 +68,13 @@ class _Envelope(msgspec.Struct, rename="camel"):
     """Segment's batch body: what it says once holds for each item that does not say it."""
 
     batch: Raw
+    sent_at: str | int | float | None = None
+    context: Raw = EMPTY
+
+
+class _Shared(msgspec.Struct, rename="camel", omit_defaults=True):
+    """What an envelope says besides its events."""
+
     sent_at: str | int | float | None = None
     context: Raw = EMPTY
 
@@ -171,6 +188,37 @@ def decode_items(body: bytes, now_us: int, *, source: str | None = None) -> list
     return _admit_each(items, envelope or _NO_ENVELOPE, now_us, source)
 
 
+def items_as_sent(body: bytes) -> tuple[list[bytes], bytes]:
+    """The items of a body that `decode_items` took apart, as they were sent, and what its envelope says of all of them.
+
+    The latter is a JSON object. Bytes are the sender's, but for white space around an item.
+    """
+    text = body.strip()
+    envelope = _read_envelope(text) if _HAS_BATCH.match(text) else None
+    if envelope is not None:
+        shared = msgspec.json.encode(_Shared(envelope.sent_at, envelope.context))
+        return split(bytes(envelope.batch)) or [], shared
+    if text[:1] != b"[" and _is_lines(lines := text.splitlines()):
+        return [line.strip() for line in lines if line.strip()], b"{}"
+    return split(b"[" + text + b"]" if text[:1] == b"{" else text) or [], b"{}"
+
+
+def decode_letter(raw: bytes, shared: bytes, now_us: int, *, source: str | None = None) -> list[Event | Rejected]:
+    """One item of `items_as_sent`, or a whole body if `shared` is empty, decoded and admitted.
+
+    Args:
+        now_us: when it was received first: by that its times are corrected.
+
+    Raises:
+        InvalidEvent: as `decode_batch`.
+    """
+    if not shared:
+        return decode_items(raw, now_us, source=source)
+    said = msgspec.json.decode(shared, type=_Shared)
+    envelope = _Envelope(Raw(b"[]"), said.sent_at, said.context)
+    return _admit_each([_decode_item(raw)], envelope, now_us, source)
+
+
 def decode_mappings(items: Iterable[Any], now_us: int, *, source: str | None = None) -> list[Event | Rejected]:
     """Admit Python mappings (Segment's names, or ours in snake_case) and `Event`s, one by one."""
     return _admit_each(map(_from_mapping, items), _NO_ENVELOPE, now_us, source)
@@ -201,7 +249,7 @@ def _is_lines(lines: list[bytes]) -> bool:
         return False
     if filled[0][:1] != b"{":
         return any(line[:1] == b"{" for line in filled)
-    return _split(filled[0]) is not None or all(line[:1] == b"{" for line in filled)
+    return split(filled[0]) is not None or all(line[:1] == b"{" for line in filled)
 
 
 def _read_envelope(text: bytes) -> _Envelope | None:
@@ -209,7 +257,7 @@ def _read_envelope(text: bytes) -> _Envelope | None:
         return msgspec.json.decode(text, type=_Envelope)
     except _UNREADABLE:
         pass  # one bad item must not spoil the others: the envelope is taken apart
-    found = (_MEMBER.match(member) for member in _split(text) or [])
+    found = (_MEMBER.match(member) for member in split(text) or [])
     members = {member[1]: member[2] for member in found if member is not None}
     if b"batch" not in members:
         return None
@@ -230,43 +278,11 @@ def _decode_array(text: bytes) -> list[Event | Rejected]:
         text.decode()
         return [_with_numbers(event) for event in _events.decode(text)]
     except _UNREADABLE:
-        items = _split(text) if text[:1] == b"[" else None
+        items = split(text) if text[:1] == b"[" else None
         if items is None:
             reason = "the body is not a JSON array of events: it is cut short or not balanced"
             raise InvalidEvent(reason) from None
         return [_decode_item(item) for item in items]
-
-
-def _split(text: bytes) -> list[bytes] | None:
-    """The items of a JSON array, or the members of an object. None where its brackets do not balance, or end early.
-
-    They are told apart by brackets and strings alone, so that one bad item spoils no other. `list[Raw]` was rejected:
-    it refuses the whole array for one lone surrogate or one deep item.
-    """
-    depth, items, start, at = 0, [], 0, 0
-    while True:
-        token = (_INSIDE if depth > 1 else _OUTSIDE).match(text, at)
-        kind, at = (token[1], token.end()) if token is not None else (b"", at)
-        if kind in (b"[", b"{"):
-            depth += 1
-            start = at if depth == 1 else start
-        elif kind in (b"]", b"}"):
-            depth -= 1
-        if (kind == b"," and depth == 1) or depth == 0:
-            items.append(text[start : at - len(kind)].strip())
-            start = at
-        if depth == 0 or not kind:
-            break
-    if depth or text[:1] not in (b"[", b"{") or text[start:].strip():
-        return None
-    return items if items != [b""] else []
-
-
-# The next bracket (or comma) that is in no string. A string without an end reaches to the end of the text: tried again
-# from each of its quotes, it would cost the square of its length.
-_STRING = rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)'
-_OUTSIDE = re.compile(rb"(?:[^\"\[\]{},]++|" + _STRING + rb")*+([\[\]{},]|\Z)", re.DOTALL)
-_INSIDE = re.compile(rb"(?:[^\"\[\]{}]++|" + _STRING + rb")*+([\[\]{}]|\Z)", re.DOTALL)
 
 
 def _decode_item(text: bytes) -> Event | Rejected:

@@ -39,6 +39,7 @@ __all__ = [
     "SnapshotExpired",
     "StorageUnavailable",
     "UnknownKey",
+    "UnknownLetter",
     "WrongObject",
 ]
 
@@ -103,6 +104,10 @@ class NotReachable(LakebedError, AttributeError):
 
 class UnknownKey(LakebedError, LookupError):
     """When there is no key with that id, or it is revoked for ever."""
+
+
+class UnknownLetter(LakebedError, LookupError):
+    """When there is no dead letter with that id: it was replayed, purged or dropped, or never there."""
 
 
 class WrongObject(LakebedError, TypeError):

@@ -5,19 +5,23 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Awaitable, Callable, Generator, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Sequence
 from typing import Any, Generic, TypeVar
+
+import msgspec
 
 from lakebed.admission import admit
 from lakebed.clock import Clock
-from lakebed.decoding import Batch, decode_batch, decode_mappings
+from lakebed.decoding import Batch, decode_batch, decode_mappings, items_as_sent
 from lakebed.errors import InvalidEvent
 from lakebed.events import Event, Receipt
+from lakebed.tiers.deadletters import DeadLetters, Refused
 from lakebed.tiers.pipeline import Pipeline
 
 __all__ = ["Ack", "Intake"]
 
 _T = TypeVar("_T")
+Keyed = str | Sequence[str | None] | None  # the id of the key with which a batch was sent, or one for each item
 _log = logging.getLogger("lakebed")
 _KEPT_FAILURES = 100
 
@@ -72,11 +76,19 @@ class Intake:
         failures: the newest failures that nobody awaited.
     """
 
-    def __init__(self, pipeline: Pipeline, clock: Clock, on_error: Callable[[BaseException], None] | None) -> None:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        letters: DeadLetters,
+        clock: Clock,
+        on_error: Callable[[BaseException], None] | None,
+    ) -> None:
         self.submitted = 0
         self.rejected = 0
         self.failures: list[str] = []
         self._pipeline = pipeline
+        self._letters = letters
+        self._keeping: set[asyncio.Task[Any]] = set()
         self._clock = clock
         self._on_error = on_error
 
@@ -99,21 +111,86 @@ class Intake:
         self.submitted += 1
         return Ack(self._pipeline.append([event]), _first, self._unheard)
 
-    def batch(self, items: Iterable[Any] | bytes | str, source: str | None) -> Ack[list[Receipt]]:
-        """Store what is good of `items`; one receipt an item, in order."""
+    def batch(
+        self, items: Iterable[Any] | bytes | str, source: str | None, *, keep_refused: bool = False, key: Keyed = None
+    ) -> Ack[list[Receipt]]:
+        """Store what is good of `items`; one receipt an item, in order.
+
+        With `keep_refused` what is refused is a dead letter before the Ack resolves, or fails because of it. Where the
+        log could not take what is good, nothing is kept either: all of it will be sent again.
+        """
         now = self._clock.now_us()
-        if isinstance(items, str):
-            items = items.encode("utf-8", "surrogatepass")
-        if isinstance(items, (bytes, bytearray, memoryview)):
-            batch = decode_batch(bytes(items), now, source=source)
-        else:
-            batch = Batch.of(decode_mappings(items, now, source=source))
+        sent = _as_sent(items)
+        try:
+            batch = self._decoded(sent, now, source)
+        except InvalidEvent as error:
+            if not keep_refused or not isinstance(sent, bytes):
+                raise
+            return self.refuse(sent, error.reason, source, _of(key, 0), error)
         self.submitted += len(batch)
         self.rejected += len(batch.rejected)
         stored = [self._pipeline.append(block) for block in batch.blocks]
         if len(stored) == 1 and not batch.rejected:
             return Ack(stored[0], list, self._unheard)
-        return Ack(asyncio.gather(*stored), lambda done: _in_order(done, batch), self._unheard)
+        done: asyncio.Future[Any] = asyncio.gather(*stored)
+        if keep_refused and batch.rejected:
+            done = self._run(self._kept(done, _refused(sent, batch, source, key), now))
+        return Ack(done, lambda receipts: _in_order(receipts, batch), self._unheard)
+
+    def _decoded(self, sent: bytes | list[Any], now: int, source: str | None) -> Batch:
+        if isinstance(sent, bytes):
+            return decode_batch(sent, now, source=source)
+        return Batch.of(decode_mappings(sent, now, source=source))
+
+    def again(self, events: Sequence[Event]) -> asyncio.Future[list[Receipt]]:
+        """Store events of a dead letter that were admitted. They are received once more."""
+        self.submitted += len(events)
+        return self._pipeline.append(events)
+
+    def count_rejected(self) -> None:
+        """A dead letter was handed in once more, and refused once more."""
+        self.submitted += 1
+        self.rejected += 1
+
+    def refuse(
+        self,
+        raw: bytes,
+        reason: str,
+        source: str | None,
+        key: str | None,
+        error: InvalidEvent | None = None,
+    ) -> Ack[list[Receipt]]:
+        """Keep a body of which nothing can be taken: one item that was received and rejected. Then raise `error`."""
+        self.submitted += 1
+        self.rejected += 1
+        done: asyncio.Future[list[Receipt]] = asyncio.get_running_loop().create_future()
+        if error is None:
+            done.set_result([Receipt(None, None, "rejected", reason)])
+        else:
+            done.set_exception(error)
+        refused = [Refused(reason=reason, raw=raw, source=source, key=key)]
+        return Ack(self._run(self._kept(done, refused, self._clock.now_us())), list, self._unheard)
+
+    async def _kept(self, done: asyncio.Future[_T], refused: list[Refused], now_us: int) -> _T:
+        """What `done` gives, after `refused` was kept. It is not where `done` says that what is good was not stored."""
+        try:
+            receipts = await done
+        except InvalidEvent:
+            await self._letters.keep(refused, now_us)
+            raise
+        await self._letters.keep(refused, now_us)
+        return receipts
+
+    def _run(self, work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._keeping.add(task)
+        task.add_done_callback(self._keeping.discard)
+        return task
+
+    async def settle(self) -> None:
+        """Return when all that is to be kept is kept, or has failed."""
+        while self._keeping:
+            await asyncio.wait(set(self._keeping))
 
     def _unheard(self, error: BaseException) -> None:
         """Somebody's fire-and-forget failed: the app hears of it, and `check` shows it."""
@@ -121,6 +198,39 @@ class Intake:
         _log.error("an event that nobody awaited was not stored: %s", error)
         if self._on_error is not None:
             self._on_error(error)
+
+
+def _of(key: Keyed, at: int) -> str | None:
+    return key if key is None or isinstance(key, str) else key[at]
+
+
+def _as_sent(items: Iterable[Any] | bytes | str) -> bytes | list[Any]:
+    if isinstance(items, str):
+        return items.encode("utf-8", "surrogatepass")
+    return bytes(items) if isinstance(items, (bytes, bytearray, memoryview)) else list(items)
+
+
+def _refused(sent: bytes | list[Any], batch: Batch, source: str | None, key: Keyed) -> list[Refused]:
+    raws, shared = items_as_sent(sent) if isinstance(sent, bytes) else (list(map(_as_json, sent)), b"{}")
+    return [
+        Refused(
+            reason=one.reason,
+            raw=raws[at],
+            shared=shared,
+            message_id=one.message_id,
+            source=source,
+            key=_of(key, at),
+        )
+        for at, one in batch.rejected.items()
+    ]
+
+
+def _as_json(item: Any) -> bytes:
+    """What there is to keep of a Python value that was no event."""
+    try:
+        return msgspec.json.encode(item, enc_hook=str)
+    except (TypeError, ValueError, RecursionError):  # keys that are no texts, lone surrogates, a circle
+        return repr(item).encode("utf-8", "backslashreplace")
 
 
 def _first(receipts: list[Receipt]) -> Receipt:

@@ -72,6 +72,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         garbage_grace_s: unreferenced archive files younger than this are never deleted. MUST BE LONGER THAN THE
             LONGEST QUERY AND COMMIT.
         rollup_max_groups: groups that one bucket of a rollup may have; further ones are counted in the overflow row.
+        dead_letters_max: refused events that are kept; beyond it the oldest are dropped.
+        dead_letters_max_bytes: the same, in bytes of what was sent.
         schedule_timezone: IANA zone in which `every.day.at("3am")` is read.
         idle_s: seconds after which a namespace puts an unused object to sleep.
     """
@@ -111,6 +113,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     snapshots_age_s: Annotated[float, Meta(ge=0)] = 7 * 86400.0
     garbage_grace_s: Annotated[float, Meta(ge=0)] = 24 * 3600.0
     rollup_max_groups: Positive = 10_000
+    dead_letters_max: Positive = 10_000
+    dead_letters_max_bytes: Positive = 64 * _MIB
     schedule_timezone: str = "UTC"
     idle_s: Seconds = 300.0
 

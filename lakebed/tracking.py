@@ -8,7 +8,7 @@ from typing import Any
 from lakebed.assembled import Assembled, Moment
 from lakebed.decoding import from_call
 from lakebed.events import Event, Receipt
-from lakebed.intake import Ack
+from lakebed.intake import Ack, Keyed
 
 __all__ = ["Tracking"]
 
@@ -87,16 +87,26 @@ class Tracking(Assembled):
         return tiers.intake.one(lambda: from_call(kind, properties, **fields))
 
     def batch(
-        self, items: Iterable[Mapping[str, Any] | Event] | bytes | str, *, source: str | None = "python"
+        self,
+        items: Iterable[Mapping[str, Any] | Event] | bytes | str,
+        *,
+        source: str | None = "python",
+        keep_refused: bool = False,
+        key: Keyed = None,
     ) -> Ack[list[Receipt]]:
         """Store many events: mappings (Segment's names or ours), or JSON or NDJSON bytes.
 
         Awaiting gives one Receipt an item, in order. A bad item is "rejected" with a reason; the others are stored.
 
+        Args:
+            source: what the `source` of events is that do not say it themselves.
+            keep_refused: what is refused is kept as a dead letter, durably, before the result is there.
+            key: the id of the key with which they were sent, for dead letters; or one for each item.
+
         Raises:
-            InvalidEvent: at once, when the bytes as a whole are no JSON.
+            InvalidEvent: when the bytes as a whole are no JSON: at once, or when it is awaited if `keep_refused`.
         """
-        return self._up.intake.batch(items, source)
+        return self._up.intake.batch(items, source, keep_refused=keep_refused, key=key)
 
     async def flush(self) -> None:
         """Return when all events handed over so far are durable or have failed."""

@@ -136,7 +136,7 @@ async def test_l2_20_a_state_that_does_not_read_back_is_loud(make, clock, column
     directory, before = await lived(make, clock)
     async with make(**OPTIONS) as shop:
         broken = "'['" if column == "state" else "x'c4021234'"
-        await shop._tiers.storage.transact(lambda tx: tx._fetch(f"UPDATE rollup_groups SET {column} = {broken}"))
+        await shop._tiers.storage.transact(lambda tx: tx.fetch(f"UPDATE rollup_groups SET {column} = {broken}"))
     async with make(**OPTIONS) as shop:
         loud = pytest.raises(StorageUnavailable, match=r"storage\.db is damaged.*remove storage\.db")
         with loud:

@@ -13,6 +13,7 @@ from lakebed.api.enrichment import Enrichment
 from lakebed.api.errors import error_handlers
 from lakebed.api.gate import Gate
 from lakebed.api.ingest import Ingest
+from lakebed.api.letters import Letters
 from lakebed.api.live import Live
 from lakebed.api.openapi import OpenApi
 from lakebed.api.page import Page
@@ -59,6 +60,7 @@ def create_app(
         Ingest(gate, body),
         Reads(gate),
         Sql(gate, body),
+        Letters(gate, body),
         live,
         Page(gate),
     )

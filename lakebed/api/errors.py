@@ -35,6 +35,7 @@ _ANSWERS: dict[type[Exception], _Answer] = {
     errors.InvalidName: _Answer(400, "INVALID_NAME"),
     errors.InvalidAsOf: _Answer(400, "INVALID_AS_OF"),
     errors.NotReachable: _Answer(404, "NOT_FOUND"),
+    errors.UnknownLetter: _Answer(404, "NOT_FOUND"),
     errors.WrongObject: _Answer(409, "WRONG_OBJECT", "The object is of another class"),
     errors.QueryRefused: _Answer(400, "QUERY_REFUSED"),
     errors.QueryBusy: _Answer(429, "QUERY_BUSY", retry_after=1),

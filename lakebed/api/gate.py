@@ -118,6 +118,19 @@ class Gate:
         if key is not None:
             self._rates.charge(key, events)
 
+    async def keep(self, request: HTTPConnection, caller: Caller | None, body: bytes, reason: str) -> None:
+        """Keep a body that cannot be read as a dead letter, if it is known without it who sent it.
+
+        Args:
+            caller: where that was found out already.
+        """
+        try:
+            caller = caller if caller is not None else self.admit(request, "write")
+        except Refusal:
+            return
+        await self.object(caller).refuse(body, reason, source="http", key=caller.key)
+        self.charge(caller, 1)
+
     def object(self, caller: Caller) -> Any:
         """The object of `caller`, to write to: made if it does not exist. A stub, or the object itself."""
         return self.target.get(caller.object) if isinstance(self.target, Namespace) else self.target

@@ -10,7 +10,7 @@ from lakebed.events import Receipt
 
 __all__ = ["Gathering"]
 
-_Waiting = tuple[bytes, asyncio.Future[Receipt]]
+_Waiting = tuple[bytes, str | None, asyncio.Future[Receipt]]  # an event, its sender's key, its answer
 _MOST = 1_000  # events at once: a request waits for no more than these
 
 
@@ -42,7 +42,7 @@ class Gathering:
             waiting = self._waiting[caller.object] = []
             if caller.object not in self._sending:
                 self._sending[caller.object] = loop.create_task(self._send(caller))
-        waiting.append((event, done))
+        waiting.append((event, caller.key, done))
         return done
 
     async def _send(self, caller: Caller) -> None:
@@ -57,14 +57,16 @@ class Gathering:
 
     async def _store(self, caller: Caller, waiting: list[_Waiting]) -> None:
         try:
-            body = b"[%s]" % b",".join([event for event, _ in waiting])
+            body = b"[%s]" % b",".join([event for event, _, _ in waiting])
             target: Any = self._gate.object(caller)
-            receipts: list[Receipt] = await target.batch(body, source="http")
+            receipts: list[Receipt] = await target.batch(
+                body, source="http", keep_refused=True, key=[key for _, key, _ in waiting]
+            )
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - each of those who wait raises it
-            for _, done in waiting:
+            for _, _, done in waiting:
                 if not done.done():
                     done.set_exception(error)
             return
-        for (_, done), receipt in zip(waiting, receipts, strict=True):
+        for (_, _, done), receipt in zip(waiting, receipts, strict=True):
             if not done.done():  # its client may have gone away
                 done.set_result(receipt)

@@ -71,8 +71,13 @@ class Ingest:
         caller = self._gate.admit(request, "write")
         body = await self._body.read(request)
         self._gate.weigh(caller, len(body))
-        event = json_object(body)
-        receipt: Receipt = (await self._gate.object(caller).batch([event], source="http"))[0]
+        try:
+            event = json_object(body)
+        except Refusal as refusal:
+            await self._gate.keep(request, caller, body, refusal.message)
+            raise
+        kept = self._gate.object(caller).batch([event], source="http", keep_refused=True, key=caller.key)
+        receipt: Receipt = (await kept)[0]
         self._gate.charge(caller, 1)
         if receipt.status == "rejected":
             raise Refusal(400, "INVALID_EVENT", receipt.reason or "", messageId=receipt.message_id)
@@ -84,6 +89,6 @@ class Ingest:
         caller = self._gate.admit(request, "write")
         body = await self._body.read(request)
         self._gate.weigh(caller, len(body))
-        receipts = await self._gate.object(caller).batch(body, source="http")
+        receipts = await self._gate.object(caller).batch(body, source="http", keep_refused=True, key=caller.key)
         self._gate.charge(caller, len(receipts))
         return receipts_response(receipts)

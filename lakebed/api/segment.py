@@ -124,7 +124,7 @@ class Segment:
         """One event, whose type the path says, as Segment's clients send it."""
         caller, body = await self._taken(request, MAX_CALL_BYTES)
         body = body.strip()
-        key = _read(body)
+        key = await self._key(request, caller, body)
         if caller is None:
             caller = self._gate.admit(request, "write", write_key=key)
         path = _last(request)
@@ -142,12 +142,14 @@ class Segment:
         """Many events, as Segment's clients send them. The good ones are stored."""
         caller, body = await self._taken(request, self._max_batch_bytes)
         if caller is None:
-            caller = self._gate.admit(request, "write", write_key=_read(body))
+            caller = self._gate.admit(request, "write", write_key=await self._key(request, caller, body))
         _count(body)
         visit = self._enrichment.visit(request, body, short=len(_last(request)) == 1)
         sent = body if visit is None else visit.batch(body)
         try:
-            receipts: list[Receipt] = await self._gate.object(caller).batch(sent, source="http")
+            receipts: list[Receipt] = await self._gate.object(caller).batch(
+                sent, source="http", keep_refused=True, key=caller.key
+            )
         except InvalidEvent as error:
             raise Refusal(400, "INVALID_JSON", error.reason) from None
         self._gate.charge(caller, len(receipts))
@@ -175,6 +177,14 @@ class Segment:
             metrics={"sampleRate": 0},
         )
         return json_response(found)
+
+    async def _key(self, request: Request, caller: Caller | None, body: bytes) -> str | None:
+        """The write key in a body. One that cannot be read is a dead letter, if a header says whose."""
+        try:
+            return _read(body)
+        except Refusal as refusal:
+            await self._gate.keep(request, caller, body, refusal.message)
+            raise
 
     async def _taken(self, request: Request, most: int) -> tuple[Caller | None, bytes]:
         """The body, and who sent it where a header says it: then nothing of a stranger's is read."""

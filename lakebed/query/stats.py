@@ -23,6 +23,8 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
         totals: events ever stored, by name, most first.
         next_seq: how many events were ever stored.
         watermark: how many of them are in the archive.
+        dead_letters: refused events that wait to be mended and replayed, or purged.
+        dead_letters_dropped: those that ever had to make room for newer ones.
     """
 
     received: int
@@ -37,10 +39,21 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
     totals: dict[str, int]
     next_seq: int
     watermark: int
+    dead_letters: int = 0
+    dead_letters_dropped: int = 0
 
 
 def stats(
-    counters: Counters, *, received: int, stored: int, duplicate: int, rejected: int, next_seq: int, watermark: int
+    counters: Counters,
+    *,
+    received: int,
+    stored: int,
+    duplicate: int,
+    rejected: int,
+    next_seq: int,
+    watermark: int,
+    dead_letters: int = 0,
+    dead_letters_dropped: int = 0,
 ) -> Stats:
     """The stats of this moment, from the counters that tracking feeds; the other numbers are taken as given."""
     return Stats(
@@ -56,6 +69,8 @@ def stats(
         totals=_by_name(counters, "events:"),
         next_seq=next_seq,
         watermark=watermark,
+        dead_letters=dead_letters,
+        dead_letters_dropped=dead_letters_dropped,
     )
 
 

@@ -36,6 +36,20 @@ MIGRATIONS: tuple[Migration, ...] = (
             runs INTEGER NOT NULL, failures INTEGER NOT NULL, error TEXT
         ) WITHOUT ROWID""",
     ),
+    (
+        # Numbers are not given twice: whoever replays letter 7 means the one that was seen.
+        """CREATE TABLE dead_letters (
+            id INTEGER PRIMARY KEY AUTOINCREMENT, at_us INTEGER NOT NULL, reason TEXT NOT NULL, source TEXT, key TEXT,
+            message_id TEXT, replay_id TEXT NOT NULL, tries INTEGER NOT NULL DEFAULT 0, tried_us INTEGER,
+            size INTEGER NOT NULL, shared BLOB NOT NULL, raw BLOB NOT NULL
+        )""",
+        "CREATE INDEX dead_letters_message ON dead_letters (message_id) WHERE message_id IS NOT NULL",
+        """CREATE TABLE dead_letter_books (
+            one INTEGER PRIMARY KEY CHECK (one = 1), waiting INTEGER NOT NULL, bytes INTEGER NOT NULL,
+            kept INTEGER NOT NULL, dropped INTEGER NOT NULL, replayed INTEGER NOT NULL, purged INTEGER NOT NULL
+        )""",
+        "INSERT INTO dead_letter_books VALUES (1, 0, 0, 0, 0, 0, 0)",
+    ),
 )
 
 

@@ -34,7 +34,7 @@ _PREPARE = """
 """
 _IF_DAMAGED = (
     "If the file is damaged, close the object and remove storage.db, storage.db-wal and storage.db-shm: "
-    "what they held is computed again from the log and the archive"
+    "what they held is computed again from the log and the archive, but for dead letters, which are lost"
 )
 # After these the connection's view of the file is not to be trusted: it is opened again and checked.
 _FATAL = ("SQLITE_IOERR", "SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_CANTOPEN")

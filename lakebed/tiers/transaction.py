@@ -10,7 +10,7 @@ import msgspec
 
 from lakebed.errors import StorageUnavailable
 
-__all__ = ["Definition", "Group", "GroupRow", "Transaction"]
+__all__ = ["Definition", "Group", "GroupRow", "Transaction", "read_text", "stored_text"]
 
 Group = tuple[int, str]  # bucket start in microseconds, key
 GroupRow = tuple[int, str, str, bytes | None]  # bucket, key, state (JSON), sketches
@@ -41,7 +41,7 @@ class Transaction:
             StorageUnavailable: it is not where `expected` says, so this range may have been counted already.
         """
         self._assert_open()
-        moved = await self._fetch(
+        moved = await self.fetch(
             """INSERT INTO checkpoints (consumer, next_seq)
             SELECT :consumer, :next WHERE :expected = 0 OR EXISTS (SELECT 1 FROM checkpoints WHERE consumer = :consumer)
             ON CONFLICT (consumer) DO UPDATE SET next_seq = excluded.next_seq WHERE next_seq = :expected
@@ -59,26 +59,26 @@ class Transaction:
 
     async def put(self, key: str, value: Any) -> None:
         """Keep a JSON value under a key."""
-        await self._fetch(
+        await self.fetch(
             "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
             (key, msgspec.json.encode(value).decode()),
         )
 
     async def identify(self, values: Sequence[str]) -> list[int]:
         """The ids of distinct texts, in their order; a new text gets the next id. Ids are dense, from 1, 32 bits."""
-        stored = list(map(_stored, values))
+        stored = list(map(stored_text, values))
         # Sorted, as the index on value is: its pages are then met once each, not at random. One JSON parameter costs
         # half of what executemany does.
         wanted = msgspec.json.encode(sorted(stored)).decode()
         known = dict(
-            await self._fetch(
+            await self.fetch(
                 "SELECT i.value, i.id FROM json_each(?) w CROSS JOIN identifiers i ON i.value = w.value", (wanted,)
             )
         )
         new = sorted(value for value in stored if value not in known)
         if new:
-            ((last,),) = await self._fetch("SELECT coalesce(max(id), 0) FROM identifiers")
-            await self._fetch(
+            ((last,),) = await self.fetch("SELECT coalesce(max(id), 0) FROM identifiers")
+            await self.fetch(
                 "INSERT INTO identifiers (id, value) SELECT ? + key, value FROM json_each(?)",
                 (last + 1, msgspec.json.encode(new).decode()),
             )
@@ -88,24 +88,24 @@ class Transaction:
     async def define(self, name: str, fingerprint: str) -> Definition:
         """Define a rollup, or define it anew: then its state is gone and its checkpoint is the caller's to reset."""
         await self.forget(name)
-        ((number,),) = await self._fetch(
+        ((number,),) = await self.fetch(
             "INSERT INTO rollups (name, fingerprint) VALUES (?, ?) RETURNING id", (name, fingerprint)
         )
         return Definition(number, name, fingerprint)
 
     async def forget(self, name: str) -> None:
         """Drop a rollup with its state."""
-        await self._fetch("DELETE FROM rollups WHERE name = ?", (name,))
+        await self.fetch("DELETE FROM rollups WHERE name = ?", (name,))
 
     async def drop_checkpoint(self, consumer: str) -> None:
         """Put a checkpoint back to 0."""
-        await self._fetch("DELETE FROM checkpoints WHERE consumer = ?", (consumer,))
+        await self.fetch("DELETE FROM checkpoints WHERE consumer = ?", (consumer,))
 
     async def groups(self, rollup: int, groups: Iterable[Group]) -> list[GroupRow]:
         """The stored ones of these groups."""
-        await self._fetch("DELETE FROM touched")
-        await self._many("INSERT INTO touched VALUES (?, ?)", groups)
-        return await self._fetch(
+        await self.fetch("DELETE FROM touched")
+        await self.many("INSERT INTO touched VALUES (?, ?)", groups)
+        return await self.fetch(
             """SELECT g.bucket, g.key, g.state, g.sketches FROM touched t
             CROSS JOIN rollup_groups g ON g.rollup = ? AND g.bucket = t.bucket AND g.key = t.key""",
             (rollup,),
@@ -113,7 +113,7 @@ class Transaction:
 
     async def group_counts(self, rollup: int, buckets: Iterable[int], *, without: str) -> dict[int, int]:
         """How many groups these buckets have, not counting the key `without`. Buckets without groups are absent."""
-        rows = await self._fetch(
+        rows = await self.fetch(
             """SELECT bucket, count(*) FROM rollup_groups
             WHERE rollup = ? AND bucket IN (SELECT value FROM json_each(?)) AND key <> ? GROUP BY bucket""",
             (rollup, msgspec.json.encode(list(buckets)).decode(), without),
@@ -122,7 +122,7 @@ class Transaction:
 
     async def put_groups(self, rollup: int, rows: Iterable[GroupRow]) -> None:
         """Write whole groups, new or not."""
-        await self._many(
+        await self.many(
             f"""INSERT INTO rollup_groups (rollup, bucket, key, state, sketches) VALUES ({rollup:d}, ?, ?, ?, ?)
             ON CONFLICT (rollup, bucket, key) DO UPDATE SET state = excluded.state, sketches = excluded.sketches""",
             rows,
@@ -130,7 +130,7 @@ class Transaction:
 
     async def record_run(self, job: str, planned_us: int, finished_us: int, error: str | None) -> None:
         """Count one run of a scheduled job. `error` is the last run's: a run that goes well clears it."""
-        await self._fetch(
+        await self.fetch(
             """INSERT INTO schedule_runs VALUES (:job, :planned, :finished, 1, :error IS NOT NULL, :error)
             ON CONFLICT (job) DO UPDATE SET
                 planned_us = max(planned_us, excluded.planned_us), finished_us = excluded.finished_us,
@@ -140,26 +140,28 @@ class Transaction:
 
     async def begin(self) -> None:
         """Become the writer. For `Storage`."""
-        await self._fetch("BEGIN IMMEDIATE")
+        await self.fetch("BEGIN IMMEDIATE")
 
     async def commit(self) -> None:
         """Make it durable. For `Storage`."""
         self._assert_open()
-        await self._fetch("COMMIT")
+        await self.fetch("COMMIT")
 
     def _assert_open(self) -> None:
         # SQLITE_FULL and a few others roll back without being asked; what is written next would be committed alone.
         if not (self._sound and self._connection.in_transaction):
             raise StorageUnavailable("SQLite ended the transaction early", hint="Nothing of it was kept")
 
-    async def _fetch(self, sql: str, parameters: Any = ()) -> list[Any]:
+    async def fetch(self, sql: str, parameters: Any = ()) -> list[Any]:
+        """The rows of one statement. For this tier's own files: SQL lies nowhere else."""
         try:
             return list(await self._connection.execute_fetchall(sql, parameters))
         except BaseException:
             self._sound = False
             raise
 
-    async def _many(self, sql: str, rows: Iterable[Any]) -> None:
+    async def many(self, sql: str, rows: Iterable[Any]) -> None:
+        """One statement for each of `rows`. For this tier's own files."""
         try:
             await (await self._connection.executemany(sql, rows)).close()
         except BaseException:
@@ -167,6 +169,11 @@ class Transaction:
             raise
 
 
-def _stored(value: str) -> str:
+def stored_text(value: str) -> str:
     """A text as `identifiers` holds it: SQLite's JSON ends texts at NUL, so those are JSON here, told by a quote."""
     return msgspec.json.encode(value).decode() if "\0" in value or value[:1] == '"' else value
+
+
+def read_text(stored: str) -> str:
+    """The text that `stored_text` gave this for."""
+    return str(msgspec.json.decode(stored)) if stored[:1] == '"' else stored

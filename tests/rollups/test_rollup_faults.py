@@ -90,7 +90,7 @@ async def test_a_checkpoint_that_something_else_moved_stops_the_fold(tmp_path):
         whole = Transaction.advance
 
         async def raced(self, consumer, expected, next_seq):
-            await self._fetch("INSERT INTO checkpoints VALUES (?, 3)", (consumer,))
+            await self.fetch("INSERT INTO checkpoints VALUES (?, 3)", (consumer,))
             await whole(self, consumer, expected, next_seq)
 
         with pytest.MonkeyPatch.context() as patch:

@@ -1,9 +1,10 @@
-"""Every known way from a SELECT to files, network, settings, memory or time that are not its own, against real children."""
+"""Every known way from a SELECT to files, network, settings, memory or time not its own, against real children."""
 
 from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -12,16 +13,16 @@ from hypothesis import strategies as st
 from lakebed import QueryCrashed, QueryError, QueryRefused, QueryTimeout, QueryTooLarge, connect
 from lakebed.sandbox.forkserver import shared
 
-SECRET = "xyzzy-secret-17"
+MARK = "xyzzy-17"
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """The directory that the server stands in, with a file that is not its object's."""
-    root, before = tmp_path_factory.mktemp("place"), os.getcwd()
-    (root / "file.csv").write_text(f"a,b\n1,{SECRET}\n")
+    root, before = tmp_path_factory.mktemp("place"), Path.cwd()
+    (root / "file.csv").write_text(f"a,b\n1,{MARK}\n")
     os.chdir(root)
-    os.environ["SECRET_OF_SERVER"] = SECRET
+    os.environ["SECRET_OF_SERVER"] = MARK
     yield root
     del os.environ["SECRET_OF_SERVER"]
     os.chdir(before)
@@ -218,9 +219,9 @@ READS = [
     "/* hello */ SELECT/**/getenv/**/('HOME')",
     "SELECT \"getenv\"('HOME')",
     "SELECT GETENV('HOME')",
-    "SELECT ｇｅｔｅｎｖ('HOME')",
-    "SELECT * FROM ｒead_csv('file.csv')",
-    "SELECT get​env('HOME')",
+    "SELECT \uff47\uff45\uff54\uff45\uff4e\uff56('HOME')",
+    "SELECT * FROM \uff52ead_csv('file.csv')",
+    "SELECT get\u200benv('HOME')",
     "SELECT * FROM events QUALIFY getenv('HOME') IS NULL",
     "SELECT * FROM events ORDER BY getenv('HOME')",
     "SELECT * FROM events LIMIT (SELECT length(getenv('HOME')))",
@@ -242,9 +243,10 @@ def test_nothing_but_what_is_allowed(shop, place, sql):
     with pytest.raises(QueryError) as refused:
         shop.query_untrusted(sql.replace("{dir}", str(place)))
     assert not isinstance(refused.value, (QueryCrashed, QueryTimeout)), "it got further than the allowlist"
-    assert SECRET not in str(refused.value)
+    assert MARK not in str(refused.value)
 
 
+@pytest.mark.usefixtures("opened")
 @pytest.mark.parametrize(
     "sql",
     [
@@ -273,11 +275,11 @@ def test_nothing_but_what_is_allowed(shop, place, sql):
         "SELECT * FROM files",
     ],
 )
-def test_what_is_below_the_allowlist(opened, tmp_path, sql):
+def test_what_is_below_the_allowlist(tmp_path, sql):
     """Where the allowlist had a hole, DuckDB's own locks hold: the same child, told to run the statement itself."""
     from lakebed.sandbox.messages import Question
 
-    (tmp_path / "file.csv").write_text(f"a,b\n1,{SECRET}\n")
+    (tmp_path / "file.csv").write_text(f"a,b\n1,{MARK}\n")
     (tmp_path / "given").write_text("0")
     cell = shared().take()
     try:
@@ -316,8 +318,7 @@ HUGE = [
     "SELECT list(range) FROM range(1000000000)",
     "SELECT string_agg(sha256(range::VARCHAR), '') FROM range(20000000)",
     "WITH RECURSIVE r(s) AS (SELECT 'xxxxxxxx' UNION ALL SELECT s || s FROM r) SELECT length(s) FROM r",
-    "SELECT replace(replace(replace(string_agg('x', ''), 'x', string_agg('yyyyyyyyyy', '')), 'y', 'zzzzzzzzzz'), 'z', "
-    "'0123456789') FROM range(2000)",
+    "SELECT replace(replace(string_agg('x', ''), 'x', string_agg('yyyyyyyyyy', '')), 'y', 'zzzzzzzzzz') FROM range(900)",
     "SELECT * FROM range(30000000) a ORDER BY hash(a.range)",
     "SELECT a.range, b.range FROM range(100000) a, range(10) b",
     "SELECT string_agg('xxxxxxxxxxxxxxxx', '') FROM range(2000000)",
@@ -393,7 +394,7 @@ def test_odd_parameters(shop, params):
     assert len(found) == 1
 
 
-NASTY = """SELECT FROM WHERE WITH AS COPY TO INSERT INTO ( ) ; , -- /* */ ' " $$ * 1 'file.csv' 'x' events people q
+NASTY = r"""SELECT FROM WHERE WITH AS COPY TO INSERT INTO ( ) ; , -- /* */ ' " $$ * 1 'file.csv' 'x' events people q
 read_csv getenv glob query duckdb_settings() range(3) ATTACH SET PRAGMA CALL UNION ALL LIMIT RECURSIVE VALUES JOIN ON
 true LATERAL PIVOT $1 ? \ INSTALL LOAD . :: [ ] { } -> := EXPORT DATABASE seq person_id information_schema.tables
 E'\x41' U&'\0041' DESCRIBE SUMMARIZE DELETE UPDATE RETURNING"""
@@ -409,7 +410,7 @@ def test_fuzz(shop, place, pieces, frame):
     """Whatever is put together of nasty pieces, no file changes, nothing foreign is read, and the next query works."""
     before = files(place)
     try:
-        assert SECRET not in str(shop.query_untrusted(frame.format(" ".join(pieces)), timeout=5).rows)
+        assert MARK not in str(shop.query_untrusted(frame.format(" ".join(pieces)), timeout=5).rows)
     except QueryError as refused:
-        assert SECRET not in str(refused)  # noqa: PT017 - an answer is as good
+        assert MARK not in str(refused)  # noqa: PT017 - an answer is as good
     assert files(place) == before

@@ -69,7 +69,7 @@ async def test_a_transaction_that_hid_an_error_is_not_committed(storage):
     async def work(tx):
         await tx.put("a", 1)
         with pytest.raises(sqlite3.Error):
-            await tx._fetch("INSERT INTO nowhere VALUES (1)")
+            await tx.fetch("INSERT INTO nowhere VALUES (1)")
         await tx.put("b", 2)
 
     with pytest.raises(StorageUnavailable):
@@ -128,7 +128,7 @@ async def test_concurrent_transactions_take_turns(storage):
     """Many callers at once: each transaction is alone, none is lost."""
 
     async def add(tx):
-        (row,) = await tx._fetch("SELECT coalesce((SELECT value FROM meta WHERE key = 'n'), '0')")
+        (row,) = await tx.fetch("SELECT coalesce((SELECT value FROM meta WHERE key = 'n'), '0')")
         await asyncio.sleep(0)
         await tx.put("n", int(row[0]) + 1)
 

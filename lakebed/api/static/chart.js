@@ -97,7 +97,7 @@ export class Chart {
       cursor: { y: false, drag: { x: false, y: false }, points: { size: 7 } },
       scales: { x: { time: !labels, range: padded((labels ?? times).length) }, y: { range: (_, low, high) => [Math.min(0, low ?? 0), high > 0 ? high * 1.08 : 1] } },
       axes: [
-        { ...axis, grid: { show: false }, ...(labels ? { values: named } : { values: dates }) },
+        { ...axis, size: 42, grid: { show: false }, ...(labels ? { values: named } : { values: dates }) },
         { ...axis, size: 52, values: (_, ticks) => ticks.map((tick) => (Number.isInteger(tick) || Math.abs(tick) < 10 ? compact(tick) : "")) },
       ],
       series: [{}, ...series.map(({ bars }, at) => this.#stroke(bars, at))],

@@ -32,6 +32,8 @@ class Bars {
 
 const seconds = new Bars(byId("seconds"), "second");
 const minutes = new Bars(byId("minutes"), "minute");
+const lately = new Bars(byId("lately"), "second");
+const watched = Array(60).fill(0); // active people since the page was opened; the server keeps no history of them
 
 export function start() {
   oneOf([byId("top-hour"), byId("top-ever")], (id) => {
@@ -46,8 +48,8 @@ export function pulse(found) {
   say(byId("object"), found.name);
   say(byId("as-of"), `as of ${time(found.at)} UTC`);
   say(byId("minute"), number(found.last_minute));
-  const lately = found.seconds.slice(-6, -1).reduce((sum, count) => sum + count, 0) / 5;
-  say(byId("minute-hint"), `${number(Math.round(lately * 10) / 10)} a second, lately`);
+  const rate = found.seconds.slice(-6, -1).reduce((sum, count) => sum + count, 0) / 5;
+  say(byId("minute-hint"), `${number(Math.round(rate * 10) / 10)} a second, lately`);
   say(byId("hour"), number(found.last_hour));
   say(byId("hour-hint"), found.names ? `under ${counted(found.names, "name")}` : "\u00a0");
   say(byId("active"), number(found.active));
@@ -56,6 +58,9 @@ export function pulse(found) {
   say(byId("stored-hint"), "since the beginning");
   seconds.draw(found.seconds, "Events by second, last minute");
   minutes.draw(found.minutes, "Events by minute, last hour");
+  watched.push(found.active);
+  watched.shift();
+  lately.draw(watched, "Active people since this page was opened");
   drawBooks(found);
   drawTop(found);
   drawNewest(found);

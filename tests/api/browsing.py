@@ -1,0 +1,99 @@
+"""A server with one object, and Chromium looking at its page."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import threading
+from contextlib import contextmanager
+
+from lakebed import Analytics, Namespace
+from lakebed.api import create_app
+from lakebed.api.serving import make_server
+
+# Told to the page before anything else runs: what the policy forbids is reported here.
+WATCH = """
+window.violations = [];
+addEventListener('securitypolicyviolation', (one) => violations.push(`${one.violatedDirective} ${one.blockedURI}`));
+"""
+
+
+class Site:
+    """A running server. It may be stopped, and started again on the same port."""
+
+    def __init__(self, root):
+        self.root = root
+        self.port = 0
+        self.start()
+
+    def start(self):
+        app = create_app(Namespace(self.root, Analytics))
+        self._server = make_server(app, port=self.port, log_level="critical")
+        self._thread = threading.Thread(target=self._server.run, name="server")
+        self._thread.start()
+        while not self._server.started:
+            assert self._thread.is_alive()
+            threading.Event().wait(0.01)
+        self.port = self._server.servers[0].sockets[0].getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}/"
+
+    def stop(self):
+        self._server.should_exit = True
+        self._thread.join(20)
+        assert not self._thread.is_alive()
+
+    def call(self, method, path, body=None, key=None):
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        connection.request(method, path, None if body is None else json.dumps(body), headers)
+        response = connection.getresponse()
+        found = response.read()
+        connection.close()
+        return response.status, found
+
+    def batch(self, *events, key=None):
+        status, found = self.call("POST", "/track/batch", list(events), key)
+        assert status == 200, found
+        return json.loads(found)
+
+
+class Visit:
+    """A page that is looked at, and all that must not happen meanwhile."""
+
+    def __init__(self, page, site):
+        self.page = page
+        self.site = site
+        self.console = []
+        self.foreign = []
+        page.add_init_script(WATCH)
+        page.on("console", self._told)
+        page.on("pageerror", lambda error: self.console.append(str(error)))
+        page.on("request", self._seen)
+
+    def _told(self, message):
+        if "deadletters" not in message.location["url"]:
+            self.console.append(message.text)
+
+    def _seen(self, request):
+        if not request.url.startswith((self.site.url, "data:", "blob:")):
+            self.foreign.append(request.url)
+
+    def check(self, *, refusals=()):
+        """No message, no error, no violation of the policy, no request to elsewhere; but for `refusals` (statuses)."""
+        left = [text for text in self.console if not any(f"status of {status}" in text for status in refusals)]
+        assert left == []
+        assert self.foreign == []
+        assert self.page.evaluate("violations") == []
+
+
+@contextmanager
+def visiting(browser, site, path="", **options):
+    """The page of `site` in a context of its own; checked at the end."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, **options)
+    try:
+        context.set_default_timeout(10_000)
+        visit = Visit(context.new_page(), site)
+        visit.page.goto(site.url + path)
+        yield visit
+    finally:
+        context.close()
