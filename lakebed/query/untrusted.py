@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from lakebed.clock import Clock
 from lakebed.errors import ObjectClosed, QueryBusy, QueryRefused, QueryTimeout, QueryTooLarge
+from lakebed.query.bounds import UNBOUNDED
 from lakebed.query.count import counted, with_count
 from lakebed.query.question import Parameters, Sources
 from lakebed.query.question import Question as Asked
@@ -171,7 +172,8 @@ class Untrusted:
         most = self._settings.untrusted_max_rows
         inputs, relation, rows = _Inputs(), None, 0
         if sources.cut is not None:
-            relation = scanned = sources.cut.relation(plan.bounds)
+            # A view reads events that the question's own conditions say nothing of.
+            relation = scanned = sources.cut.relation((UNBOUNDED,) if sources.views else plan.bounds)
             if plan.is_count:
                 rows, scanned = counted(relation)
             scanned.register(inputs, named=inputs.named)

@@ -45,6 +45,29 @@ class ForkServer:
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
 
+    @property
+    def most(self) -> int:
+        """Children that may run at the same time."""
+        return self._most
+
+    @property
+    def running(self) -> int:
+        """Children that run."""
+        with self._lock:
+            return len(self._cells)
+
+    @property
+    def users(self) -> int:
+        """Objects that asked lately."""
+        with self._lock:
+            return self._users
+
+    @property
+    def pid(self) -> int | None:
+        """The process that forks, if it runs."""
+        with self._lock:
+            return None if self._process is None else self._process.pid
+
     def join(self) -> None:
         """Say that an object may ask."""
         with self._lock:
@@ -71,8 +94,9 @@ class ForkServer:
                     limit=self._most,
                     scope="server",
                 )
-            spare = self._spare if self._is_running() else None
-            cell = self._fork() if spare is None else spare
+            if self._spare is not None and self._spare.is_gone:
+                self._spare = self._spare.abandon()
+            cell = self._fork() if self._spare is None else self._spare
             self._spare = None
             self._cells.add(cell)
             return cell

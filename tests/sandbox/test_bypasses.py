@@ -318,7 +318,7 @@ HUGE = [
     "SELECT list(range) FROM range(1000000000)",
     "SELECT string_agg(sha256(range::VARCHAR), '') FROM range(20000000)",
     "WITH RECURSIVE r(s) AS (SELECT 'xxxxxxxx' UNION ALL SELECT s || s FROM r) SELECT length(s) FROM r",
-    "SELECT replace(replace(string_agg('x', ''), 'x', string_agg('yyyyyyyyyy', '')), 'y', 'zzzzzzzzzz') FROM range(900)",
+    "SELECT replace(replace(string_agg('x', ''), 'x', string_agg('yyyyy', '')), 'y', 'zzzzz') FROM range(9000)",
     "SELECT * FROM range(30000000) a ORDER BY hash(a.range)",
     "SELECT a.range, b.range FROM range(100000) a, range(10) b",
     "SELECT string_agg('xxxxxxxxxxxxxxxx', '') FROM range(2000000)",
