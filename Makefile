@@ -5,10 +5,15 @@ BIN := $(VENV)/bin
 
 CLIENTS := .clients
 
-.PHONY: demo test lint type clients bench test-slow torture test-duckdb15 notebooks clean
+.PHONY: demo example test lint type clients bench test-slow torture test-duckdb15 notebooks clean
 
+# The page over a real shop's events, and live ones until Ctrl-C; ARGS="--port 9000 --for 60".
 demo: $(VENV)/.ready
-	$(BIN)/python examples/online_retail.py
+	$(BIN)/python examples/demo.py $(ARGS)
+
+# A month of that shop, each number checked against plain SQL on the CSV file.
+example: $(VENV)/.ready
+	$(BIN)/python examples/online_retail.py $(ARGS)
 
 test: lint type $(VENV)/.ready
 	$(BIN)/pip check

@@ -94,7 +94,7 @@ It is all in {directory}. Go on with it in a notebook or a Python shell:
 
 or over HTTP:
 
-    python -m lakebed serve --root {root} --name {name}
+    lakebed serve --root {root} --object {name}
     curl localhost:8080/stats"""
 
 

@@ -13,6 +13,7 @@ from lakebed.checkup import Problem
 from lakebed.clock import Clock, ManualClock, SystemClock
 from lakebed.disk import Disk
 from lakebed.errors import (
+    AccessDenied,
     ArchiveConflict,
     ArchiveUnavailable,
     Backpressure,
@@ -44,6 +45,7 @@ from lakebed.errors import (
     StorageUnavailable,
     UnknownKey,
     UnknownLetter,
+    Unreachable,
     WrongObject,
 )
 from lakebed.events import Event, Receipt
@@ -59,6 +61,7 @@ if TYPE_CHECKING:
     from lakebed.blocking import connect
 
 __all__ = [
+    "AccessDenied",
     "Analytics",
     "ArchiveConflict",
     "ArchiveUnavailable",
@@ -106,6 +109,7 @@ __all__ = [
     "SystemClock",
     "UnknownKey",
     "UnknownLetter",
+    "Unreachable",
     "WrongObject",
     "__version__",
     "connect",

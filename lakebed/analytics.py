@@ -11,6 +11,7 @@ from lakebed.letters import Letters
 from lakebed.objects import DurableObject
 from lakebed.tracking import Tracking
 from lakebed.upkeep import Upkeep
+from lakebed.vitals import Tally, tallied
 
 __all__ = ["Analytics"]
 
@@ -33,6 +34,7 @@ class Analytics(Tracking, Answers, Letters, Upkeep, DurableObject):
         self._promote = dict(promote or {})
         self._rollups = rollups_of(type(self))
         self._tiers: Tiers | None = None
+        self._tally = Tally()  # of the openings that are over
 
     async def _open(self) -> None:
         self._tiers = Tiers()
@@ -40,6 +42,10 @@ class Analytics(Tracking, Answers, Letters, Upkeep, DurableObject):
             await assemble(self._tiers, self, self._promote, self._rollups)
 
     async def _close(self) -> None:
-        if self._tiers is not None:
-            await disassemble(self._tiers)
-        self._tiers = None
+        tiers = self._tiers
+        if tiers is not None:
+            try:
+                await disassemble(tiers)
+            finally:
+                self._tiers = None
+                self._tally.add(tallied(tiers))

@@ -6,6 +6,7 @@ from datetime import date, datetime
 
 from lakebed.assembly import Tiers
 from lakebed.errors import ObjectClosed
+from lakebed.vitals import Tally
 
 __all__ = ["Assembled", "Instant", "Moment"]
 
@@ -18,6 +19,7 @@ class Assembled:
 
     name: str
     _tiers: Tiers | None
+    _tally: Tally
 
     @property
     def _up(self) -> Tiers:

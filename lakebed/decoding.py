@@ -40,19 +40,21 @@ class Rejected(msgspec.Struct, frozen=True):
 
 
 class Batch(msgspec.Struct, frozen=True):
-    """What was sent: the events that are taken, in order and at most `CHUNK` a block, and the others by position."""
+    """What was sent: the events that are taken, in order and at most `CHUNK` a part, and the others by position."""
 
-    blocks: list[Block]
+    parts: list[Block | Sequence[Event]]  # a few events become columns with others that are committed together
     rejected: dict[int, Rejected]
 
     def __len__(self) -> int:
-        return sum(map(len, self.blocks)) + len(self.rejected)
+        return sum(map(len, self.parts)) + len(self.rejected)
 
     @classmethod
     def of(cls, items: Sequence[Event | Rejected]) -> Batch:
         """The batch of items that were admitted one by one."""
         good = [item for item in items if isinstance(item, Event)]
         rejected = {at: item for at, item in enumerate(items) if isinstance(item, Rejected)}
+        if 0 < len(good) < _FEW:
+            return cls([good], rejected)
         return cls([Block.of(chunk) for chunk in _chunks(good)], rejected)
 
 
@@ -150,7 +152,7 @@ def decode_batch(body: bytes, now_us: int, *, source: str | None = None) -> Batc
     sent = _decode_whole(body)
     if sent is not None and len(sent.batch) >= _FEW:
         blocks = [admit_all(chunk, now_us, sent_at=sent.sent_at, source=source) for chunk in _chunks(sent.batch)]
-        taken = [block for block in blocks if block is not None]
+        taken: list[Block | Sequence[Event]] = [block for block in blocks if block is not None]
         if len(taken) == len(blocks):
             return Batch(taken, {})
     return Batch.of(decode_items(body, now_us, source=source))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 __all__ = [
+    "AccessDenied",
     "ArchiveConflict",
     "ArchiveUnavailable",
     "Backpressure",
@@ -40,6 +41,7 @@ __all__ = [
     "StorageUnavailable",
     "UnknownKey",
     "UnknownLetter",
+    "Unreachable",
     "WrongObject",
 ]
 
@@ -102,6 +104,10 @@ class NotReachable(LakebedError, AttributeError):
     """When a stub or connection is asked for something that its object does not have, or keeps to itself."""
 
 
+class AccessDenied(LakebedError, PermissionError):
+    """When a server does not take the key that it was shown, or the key may not do what was asked."""
+
+
 class UnknownKey(LakebedError, LookupError):
     """When there is no key with that id, or it is revoked for ever."""
 
@@ -147,6 +153,10 @@ class SnapshotExpired(QueryError, LookupError):
 
 class ObjectLocked(LakebedError):
     """When the object's directory is open in another process. `pid` is its owner."""
+
+
+class Unreachable(LakebedError, ConnectionError):
+    """When a server or client at the other end of a connection does not answer. A call may have been carried out."""
 
 
 class ObjectUnavailable(LakebedError, OSError):

@@ -129,7 +129,7 @@ class Intake:
             return self.refuse(sent, error.reason, source, _of(key, 0), error)
         self.submitted += len(batch)
         self.rejected += len(batch.rejected)
-        stored = [self._pipeline.append(block) for block in batch.blocks]
+        stored = [self._pipeline.append(part) for part in batch.parts]
         if len(stored) == 1 and not batch.rejected:
             return Ack(stored[0], list, self._unheard)
         done: asyncio.Future[Any] = asyncio.gather(*stored)

@@ -9,7 +9,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from lakebed.calls import Call, Outcome, Unsent
 from lakebed.clock import Clock, SystemClock
@@ -23,6 +23,9 @@ from lakebed.settings import Settings
 from lakebed.stub import Stub
 from lakebed.uninterrupted import in_thread
 from lakebed.waking import Sleeper, is_due, names_in, next_due, sleepers
+
+if TYPE_CHECKING:
+    from lakebed.remote import RemoteNamespace
 
 __all__ = ["Namespace"]
 
@@ -98,6 +101,23 @@ class Namespace:
             found._close_with_loop()
         return found
 
+    @staticmethod
+    def connect(url: str, *, key: str | None = None, **options: Any) -> RemoteNamespace:
+        """The namespace of a server: the same stubs, over a network. Needs the extra `client`.
+
+        Args:
+            url: `https://` makes a request a trip, `wss://` keeps one connection.
+            key: decides the object that can be reached.
+            options: of `RemoteNamespace`.
+
+        Raises:
+            InvalidSettings: the URL is none.
+            ImportError: the extra is not installed.
+        """
+        from lakebed.remote import RemoteNamespace  # noqa: PLC0415 - who embeds Lakebed talks to no server
+
+        return RemoteNamespace(url, key=key, **options)
+
     async def __aenter__(self) -> Self:
         return await self.open()
 
@@ -159,6 +179,11 @@ class Namespace:
     def awake(self) -> list[str]:
         """The names of the objects that are awake here, sorted."""
         return sorted(resident.name for resident in self._residents)
+
+    @property
+    def residents(self) -> Residents:
+        """The objects that are awake here. Looking at one does not keep it awake, and it may close at any await."""
+        return self._residents
 
     async def flush(self) -> None:
         """Wait until all calls made so far are answered, and until the objects that have `flush` have flushed."""

@@ -57,11 +57,18 @@ class Residents:
         make: gives a closed object of a name and class.
         clock: measures idleness.
         failed: called with what closing an object raised, when nobody waits for it.
+
+    Attributes:
+        watchers: called with each object that was closed.
     """
 
     def __init__(
-        self, make: Callable[[str, type[Any]], Any], clock: Clock, failed: Callable[[BaseException], None]
+        self,
+        make: Callable[[str, type[Any]], Any],
+        clock: Clock,
+        failed: Callable[[BaseException], None],
     ) -> None:
+        self.watchers: list[Callable[[Any], None]] = []
         self._make = make
         self._clock = clock
         self._failed = failed
@@ -178,4 +185,6 @@ class Residents:
             return error
         finally:
             del self._rooms[room.resident.name]
+            for watcher in self.watchers:
+                watcher(room.resident)
         return None

@@ -11,6 +11,7 @@ from lakebed.schedule import every
 from lakebed.scheduler import JobRun
 from lakebed.settings import Settings
 from lakebed.tiers.archived import Compaction, Expiry, Garbage, Snapshot
+from lakebed.vitals import Tally, Vitals, tallied, vitals_of
 
 __all__ = ["Upkeep"]
 
@@ -71,6 +72,23 @@ class Upkeep(Assembled):
     async def run_due(self) -> list[JobRun]:
         """Run what this object's schedules owe by now."""
         return await self._up.scheduler.run_due()
+
+    @property
+    def log_problems(self) -> dict[str, str]:
+        """What failed in the log ("append", "seal") and has not succeeded since; empty when it is closed."""
+        return {} if self._tiers is None or not self._tiers.ready else dict(self._tiers.pipeline.problems)
+
+    def tally(self) -> Tally:
+        """What was done since this Python object was made: events, groups, syncs, questions. Also when it is closed."""
+        tally = Tally()
+        tally.add(self._tally)
+        if self._tiers is not None:
+            tally.add(tallied(self._tiers))
+        return tally
+
+    async def vitals(self) -> Vitals:
+        """How it is doing now, for monitoring. Reads no event."""
+        return await vitals_of(self._up)
 
     async def check(self) -> list[Problem]:
         """What is not as promised, in any tier; empty when healthy."""

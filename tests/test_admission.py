@@ -23,7 +23,7 @@ COMPANY = [{"event": f"e{i}", "messageId": f"m{i}", "userId": "u"} for i in rang
 
 def rows(batch):
     """A batch as plain rows with what was refused at its place."""
-    taken = iter([row for block in batch.blocks for row in block_rows(block)])
+    taken = iter([row for part in batch.parts for row in block_rows(Block.joined([part]))])
     return [batch.rejected.get(at) or next(taken) for at in range(len(batch))]
 
 

@@ -7,21 +7,30 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 
 from lakebed.api.body import Body
+from lakebed.api.cors import Cors
 from lakebed.api.enrichment import Enrichment
 from lakebed.api.errors import error_handlers
+from lakebed.api.exchanges import Exchanges
 from lakebed.api.gate import Gate
+from lakebed.api.health import Health
 from lakebed.api.ingest import Ingest
 from lakebed.api.letters import Letters
 from lakebed.api.live import Live
+from lakebed.api.logs import log_exchange
+from lakebed.api.metrics import Metrics
 from lakebed.api.openapi import OpenApi
 from lakebed.api.page import Page
 from lakebed.api.rates import DEFAULT_LIMITS
 from lakebed.api.reads import Reads
+from lakebed.api.rpc import Rpc
 from lakebed.api.segment import Segment
 from lakebed.api.sql import Sql
-from lakebed.clock import Clock
+from lakebed.api.traffic import Traffic
+from lakebed.clock import Clock, SystemClock
+from lakebed.disk import Disk
 from lakebed.keys import Limits
 
 __all__ = ["create_app"]
@@ -30,31 +39,40 @@ __all__ = ["create_app"]
 def create_app(
     target: Any,
     *,
-    max_body_bytes: int = 1 << 20,
+    max_body_bytes: int = 5 << 20,
     body_timeout_s: float = 10.0,
+    max_waiting: int = 1000,
+    max_held_bytes: int = 256 << 20,
     limits: Limits = DEFAULT_LIMITS,
     clock: Clock | None = None,
+    metrics_token: str | None = None,
     enrichment: Enrichment | None = None,
 ) -> Starlette:
     """An ASGI app over an `Analytics` object or a `Namespace`.
 
     Args:
         target: if it is not open when the app starts, the app opens it, and closes it when it stops.
-        max_body_bytes: a larger body is 413.
+        max_body_bytes: a larger body, as sent or as inflated, is 413.
         body_timeout_s: a body that takes longer to arrive is 408.
+        max_waiting: requests that may wait for their answer at once; one more is 503.
+        max_held_bytes: of the bodies of those.
         limits: what a key may send that has no limits of its own; a field that is None is the default's.
-        clock: for rates and for what a rotation replaced.
+        clock: for rates, for what a rotation replaced, and for how long a request took.
+        metrics_token: who shows it as `Authorization: Bearer` may read all of /metrics, which tells of every object.
         enrichment: what is added to the context of events from browsers and phones; by default all but the place.
 
     A request's key says which object it is for. While no key was ever made in the root of `target`, everybody may do
     everything with one object: `target`, or "default" of a namespace. Writing makes an object that does not exist;
     reading it is 404.
 
-    Mounted in another app its lifespan does not run: open `target` in that app's own.
+    Mounted in another app its lifespan does not run: open `target` in that app's own. `app.state.gate` is its `Gate`.
     """
+    clock = clock if clock is not None else SystemClock()
     gate = Gate(target, clock, limits)
     body = Body(max_body_bytes, body_timeout_s)
+    traffic = Traffic()
     live = Live(gate, clock)
+    rpc = Rpc(gate, body)
     rooms = (
         Segment(gate, body, enrichment or Enrichment()),
         Ingest(gate, body),
@@ -62,20 +80,35 @@ def create_app(
         Sql(gate, body),
         Letters(gate, body),
         live,
+        Health(gate, clock, Disk()),
+        Metrics(gate, traffic, metrics_token),
+        rpc,
         Page(gate),
     )
     routes = [route for room in rooms for route in room.routes()]
     routes += OpenApi(routes).routes()
+    around = Middleware(
+        Exchanges,
+        cors=Cors(routes),
+        clock=clock,
+        max_waiting=max_waiting,
+        max_held_bytes=max_held_bytes,
+        watchers=[traffic.watch, log_exchange],
+    )
+
+    async def end_streams() -> None:
+        await live.close()
+        await rpc.close()
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             if not target.is_open:
                 await stack.enter_async_context(target)
-            stack.push_async_callback(live.close)
+            stack.push_async_callback(end_streams)
             yield
 
-    app = Starlette(routes=routes, exception_handlers=error_handlers, lifespan=lifespan)
+    app = Starlette(routes=routes, middleware=[around], exception_handlers=error_handlers, lifespan=lifespan)
     app.state.gate = gate
-    app.state.end_streams = live.close  # by whoever stops the server: the lifespan ends after the last connection
+    app.state.end_streams = end_streams  # by whoever stops the server: the lifespan ends after the last connection
     return app

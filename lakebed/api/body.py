@@ -1,4 +1,4 @@
-"""Reading a request's body, within limits of size and time."""
+"""Reading a request's body, within limits of size and time, and without its Content-Encoding."""
 
 from __future__ import annotations
 
@@ -9,59 +9,73 @@ import msgspec
 from starlette.requests import Request
 
 from lakebed.api.errors import Refusal
+from lakebed.api.inflating import ENCODINGS, Corrupt, TooLong, inflate
+from lakebed.uninterrupted import in_thread
 
 __all__ = ["Body", "json_object"]
 
-# The rest of a refused body is read and thrown away, so far: a connection that is closed while bytes lie unread is
-# reset, and a client that is still sending then never sees the answer. Beyond that, it is closed all the same.
-_LINGER_BYTES = 32 << 20
-_CLOSE = {"Connection": "close"}
+_INLINE_BYTES = 8 << 10  # more than this is inflated in a thread: what it becomes may hold the loop for long
+_MAX_DIGITS = 20  # of a Content-Length
 
 
 class Body(msgspec.Struct, frozen=True):
     """The limits within which bodies are read.
 
     Attributes:
-        max_bytes: of one body.
+        max_bytes: of one body, as it is sent and as it is inflated.
         timeout_s: seconds in which all of it must have arrived.
     """
 
-    max_bytes: int = 1 << 20
+    max_bytes: int = 5 << 20
     timeout_s: float = 10.0
 
     async def read(self, request: Request) -> bytes:
-        """The body of `request`.
+        """The body of `request`, without its Content-Encoding (gzip, deflate, br or zstd, once).
 
         Raises:
-            Refusal: 413 too large, also where its length is not said beforehand; 408 too slow; 415 compressed.
+            Refusal: 413 too large, also where its length is not said beforehand; 408 too slow; 415 encoded otherwise;
+                400 not what its encoding says.
         """
-        encoding = request.headers.get("content-encoding", "identity")
-        if encoding.lower() != "identity":
-            raise Refusal(415, "UNSUPPORTED_ENCODING", "Send the body uncompressed", encoding=encoding, headers=_CLOSE)
+        encoding = request.headers.get("content-encoding", "identity").strip().lower()
+        if encoding not in ("identity", "", *ENCODINGS):
+            known = ", ".join(ENCODINGS)
+            message = f"A body may be encoded once, as one of {known}"
+            headers = {"Accept-Encoding": known}
+            raise Refusal(415, "UNSUPPORTED_ENCODING", message, headers=headers, encoding=encoding[:100])
+        length = request.headers.get("content-length", "")
+        if length.isdecimal() and (len(length) > _MAX_DIGITS or int(length) > self.max_bytes):
+            raise self._too_large()
         try:
             async with asyncio.timeout(self.timeout_s):
-                return await self._all(request)
+                sent = await self._all(request)
         except TimeoutError:
             message = "The body did not arrive in time"
-            raise Refusal(408, "BODY_TIMEOUT", message, seconds=self.timeout_s, headers=_CLOSE) from None
+            raise Refusal(408, "BODY_TIMEOUT", message, seconds=self.timeout_s) from None
+        return sent if encoding in ("identity", "") else await self._inflated(sent, encoding)
 
     async def _all(self, request: Request) -> bytes:
         chunks, size = [], 0
         async for chunk in request.stream():
             size += len(chunk)
-            if size <= self.max_bytes:
-                chunks.append(chunk)
-            elif size > self.max_bytes + _LINGER_BYTES:
-                break
-            else:
-                chunks.clear()
-        if size > self.max_bytes:
-            raise self._too_large()
-        return b"".join(chunks)
+            if size > self.max_bytes:
+                raise self._too_large()
+            chunks.append(chunk)
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    async def _inflated(self, sent: bytes, encoding: str) -> bytes:
+        try:
+            if len(sent) <= _INLINE_BYTES:
+                return inflate(sent, encoding, self.max_bytes)
+            return await in_thread("inflate", lambda: inflate(sent, encoding, self.max_bytes))
+        except TooLong:
+            raise self._too_large() from None
+        except Corrupt as error:
+            message = f"The body is not what Content-Encoding: {encoding} says: {error}"
+            raise Refusal(400, "INVALID_ENCODING", message) from None
 
     def _too_large(self) -> Refusal:
         message = f"The body has more than {self.max_bytes} bytes"
-        return Refusal(413, "BODY_TOO_LARGE", message, limit=self.max_bytes, headers=_CLOSE)
+        return Refusal(413, "BODY_TOO_LARGE", message, limit=self.max_bytes)
 
 
 def json_object(body: bytes) -> dict[str, Any]:

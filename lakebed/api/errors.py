@@ -1,4 +1,8 @@
-"""Every status code, and the JSON body of every error: `{"error": {"code", "message", "details"}}`."""
+"""Every status code, and the JSON body of every error: `{"error": {"code", "message", "details"}}`.
+
+Under `/v1/`, `code` and `message` also stand where Segment says them, beside `error`: a client that finds none there
+(analytics-python 1.4, rudder-sdk-python) takes a final answer for a broken connection, and sends it again.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,7 @@ from starlette.responses import Response
 
 from lakebed import errors
 
-__all__ = ["Refusal", "error_handlers", "error_response"]
+__all__ = ["Refusal", "Said", "error_handlers", "error_response", "said"]
 
 _log = logging.getLogger("lakebed.api")
 _INTERNAL = 500
@@ -36,6 +40,8 @@ _ANSWERS: dict[type[Exception], _Answer] = {
     errors.InvalidAsOf: _Answer(400, "INVALID_AS_OF"),
     errors.NotReachable: _Answer(404, "NOT_FOUND"),
     errors.UnknownLetter: _Answer(404, "NOT_FOUND"),
+    errors.AccessDenied: _Answer(403, "FORBIDDEN"),
+    errors.Unreachable: _Answer(400, "UNREACHABLE"),  # the client itself, which has gone or takes no calls
     errors.WrongObject: _Answer(409, "WRONG_OBJECT", "The object is of another class"),
     errors.QueryRefused: _Answer(400, "QUERY_REFUSED"),
     errors.QueryBusy: _Answer(429, "QUERY_BUSY", retry_after=1),
@@ -98,32 +104,58 @@ def error_response(
     return Response(msgspec.json.encode(body, enc_hook=str), status, headers, "application/json")
 
 
-def _on_refusal(_request: Request, error: Exception) -> Response:
+def _response(request: Request, status: int, code: str, message: str, *said: Mapping[str, Any] | None) -> Response:
+    """`error_response`, in the form that the clients of the path understand."""
+    response = error_response(status, code, message, *said)
+    if "/v1/" in request.url.path:
+        again = msgspec.json.encode({"code": code, "message": message})
+        response.body = again[:-1] + b"," + bytes(response.body)[1:]
+        response.headers["content-length"] = str(len(response.body))
+    return response
+
+
+def _on_refusal(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refusal)  # noqa: S101 - Starlette calls it for nothing else
-    return error_response(error.status, error.code, error.message, error.details, error.headers)
+    return _response(request, error.status, error.code, error.message, error.details, error.headers)
 
 
-def _on_http(_request: Request, error: Exception) -> Response:
+def _on_http(request: Request, error: Exception) -> Response:
     """What Starlette itself raises: no such route, wrong method."""
     assert isinstance(error, HTTPException)  # noqa: S101 - the same
     code = _HTTP_CODES.get(error.status_code, f"HTTP_{error.status_code}")
-    return error_response(error.status_code, code, error.detail, None, error.headers)
+    return _response(request, error.status_code, code, error.detail, None, error.headers)
 
 
 def _on_disconnect(_request: Request, _error: Exception) -> Response:
     return error_response(400, "DISCONNECTED", "The body did not arrive")  # nobody reads it; there was no failure
 
 
-def _on_error(request: Request, error: Exception) -> Response:
+class Said(msgspec.Struct, frozen=True):
+    """What a client is told of an error: the message and facts of what it can mend, and only that else."""
+
+    status: int
+    code: str
+    message: str
+    facts: dict[str, Any]
+    retry_after: int | None
+
+
+def said(error: BaseException) -> Said:
+    """What a client is told of `error`, over HTTP or RPC. What is not the client's to mend should be logged."""
     answer = next(_ANSWERS[base] for base in type(error).__mro__ if base in _ANSWERS)
-    headers = None if answer.retry_after is None else {"Retry-After": str(answer.retry_after)}
-    if answer.status >= _INTERNAL:
-        _log.error("%s %s: %s", request.method, request.url.path, error, exc_info=error)
     if answer.message:
-        return error_response(answer.status, answer.code, answer.message, None, headers)
+        return Said(answer.status, answer.code, answer.message, {}, answer.retry_after)
     # LakebedError: the message with its facts; the hint is for Python.
     facts = {name: fact for name, fact in getattr(error, "facts", {}).items() if isinstance(fact, (str, int, float))}
-    return error_response(answer.status, answer.code, getattr(error, "message", str(error)), facts, headers)
+    return Said(answer.status, answer.code, getattr(error, "message", str(error)), facts, answer.retry_after)
+
+
+def _on_error(request: Request, error: Exception) -> Response:
+    told = said(error)
+    headers = None if told.retry_after is None else {"Retry-After": str(told.retry_after)}
+    if told.status >= _INTERNAL:
+        _log.error("%s %s: %s", request.method, request.url.path, error, exc_info=error)
+    return _response(request, told.status, told.code, told.message, told.facts, headers)
 
 
 error_handlers: dict[Any, Any] = {

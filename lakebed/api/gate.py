@@ -77,7 +77,8 @@ class Gate:
             KeysUnavailable, FormatTooNew: nobody is let in.
         """
         if self.keyless:
-            return Caller(DEFAULT_OBJECT if isinstance(self.target, Namespace) else self.target.name)
+            name = DEFAULT_OBJECT if isinstance(self.target, Namespace) else self.target.name
+            return _known(request, Caller(name))
         token = _shown(request) or write_key
         if not token:
             raise Refusal(401, "KEY_MISSING", f"This needs a key. {_HOW}", headers=_CHALLENGE)
@@ -90,7 +91,7 @@ class Gate:
         caller = Caller(key.object, key.id, key.scope)
         length = request.headers.get("content-length", "")
         self.weigh(caller, int(length) if length.isascii() and length.isdecimal() else 0)
-        return caller
+        return _known(request, caller)
 
     def _check(self, key: Key, scope: Scope) -> None:
         if key.scope not in (scope, "admin"):
@@ -110,7 +111,7 @@ class Gate:
         limit = None if key is None else self._rates.max_body_bytes(key)
         if limit is not None and size > limit:
             message = f"The body has {size} bytes, this key may send {limit}: send fewer events at once"
-            raise Refusal(413, "BODY_TOO_LARGE", message, limit=limit, headers={"Connection": "close"})
+            raise Refusal(413, "BODY_TOO_LARGE", message, limit=limit)
 
     def charge(self, caller: Caller, events: int) -> None:
         """Count events that were received from `caller`: if they are more than it may send, its next requests wait."""
@@ -144,6 +145,12 @@ class Gate:
         if isinstance(self.target, Namespace) and not self.target.exists(caller.object):
             raise Refusal(404, "NOT_FOUND", f"There is no object {caller.object!r}", object=caller.object)
         return self.object(caller)
+
+
+def _known(request: HTTPConnection, caller: Caller) -> Caller:
+    """`caller`, kept with its request for the line in the log."""
+    request.scope["lakebed.caller"] = caller
+    return caller
 
 
 def _shown(request: HTTPConnection) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable
 
 from starlette.requests import Request
@@ -19,6 +20,7 @@ from lakebed.pulse import Pulse
 
 __all__ = ["Live"]
 
+_log = logging.getLogger("lakebed.api")
 _STALLED_S = 30.0
 _ASK_AGAIN_S = 15.0
 _RETRY = b"retry: 2000\n\n"
@@ -116,6 +118,8 @@ class _Stream(Response):
                 async with asyncio.timeout(_STALLED_S):
                     await send({"type": "http.response.body", "body": message, "more_body": True})
             await send({"type": "http.response.body", "body": b"", "more_body": False})
+        except TimeoutError:
+            _log.info("A listener to /live took nothing for %s s and was dropped", _STALLED_S)
         finally:
             self._broadcast.leave(listener)
             gone.cancel()

@@ -44,6 +44,7 @@ class Operation(msgspec.Struct, frozen=True):
     body_required: bool
     answers: Mapping[int, tuple[str, Mapping[str, Any]]]
     refusals: tuple[int, ...]
+    any_origin: bool
 
 
 def operation(
@@ -55,6 +56,7 @@ def operation(
     answer: Any = None,
     status: int = 200,
     refusals: Sequence[int] = (),
+    any_origin: bool | None = None,
 ) -> Callable[[_Answer], _Answer]:
     """Describe the route handler that this decorates: the first line of its docstring is the summary.
 
@@ -66,6 +68,8 @@ def operation(
         answer: the type of the JSON answer, or `{media type: type}`; None, it has no body.
         status: of the answer.
         refusals: further statuses with the usual error body, such as 404, 409, 422.
+        any_origin: whether scripts of any site may call it and read the answer (CORS); by default where the scope is
+            "write": the key of a web page is public anyway.
 
     A type is what msgspec gives a schema to: a Struct, a TypedDict, `list[int]`, `dict[str, Any]`, `str` for text,
     `bytes` for anything binary. A schema in so many words: `Annotated[Any, msgspec.Meta(extra_json_schema={…})]`.
@@ -82,6 +86,7 @@ def operation(
             body_required=body_required,
             answers={status: ("As asked", {} if answer is None else _by_media_type(answer))},
             refusals=tuple(refusals),
+            any_origin=scope == "write" if any_origin is None else any_origin,
         )
         handler.__operation__ = said  # type: ignore[attr-defined]
         return handler

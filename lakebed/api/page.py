@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-from functools import cached_property
 from importlib import resources
 from importlib.resources.abc import Traversable
 
@@ -15,6 +14,7 @@ from starlette.routing import BaseRoute, Route
 
 from lakebed.api.errors import Refusal
 from lakebed.api.gate import Gate
+from lakebed.uninterrupted import in_thread
 
 __all__ = ["Page"]
 
@@ -43,7 +43,7 @@ _ASK_FIRST = "no-cache"
 
 
 class _File(msgspec.Struct, frozen=True):
-    """A file of the page as it is sent: plain, and with gzip."""
+    """A file of the page as it is sent: plain, and with gzip. One weak ETag stands for both."""
 
     body: bytes
     zipped: bytes
@@ -53,7 +53,37 @@ class _File(msgspec.Struct, frozen=True):
     @classmethod
     def of(cls, name: str, body: bytes) -> _File:
         digest = hashlib.sha256(body).hexdigest()[:16]
-        return cls(body, gzip.compress(body, 9, mtime=0), _TYPES[name.rpartition(".")[2]], f'"{digest}"')
+        return cls(body, gzip.compress(body, 9, mtime=0), _TYPES[name.rpartition(".")[2]], f'W/"{digest}"')
+
+
+class _Site(msgspec.Struct, frozen=True):
+    """All files of the page.
+
+    Attributes:
+        version: names what they hold together. It is in their addresses, and scripts import their neighbours by it.
+        files: by name, all but the page itself.
+        index: the page itself, of a server without keys (True) and with keys.
+    """
+
+    version: str
+    files: dict[str, _File]
+    index: dict[bool, _File]
+
+    @classmethod
+    def read(cls) -> _Site:
+        """Read the files from the package. Blocks."""
+        contents = dict(_read(resources.files("lakebed.api") / "static", ""))
+        digest = hashlib.sha256()
+        for name, body in contents.items():
+            digest.update(name.encode() + b"\0" + body)
+        version = digest.hexdigest()[:16]
+        page = contents.pop(_INDEX).replace(b"{static}", f"static/{version}".encode())
+        words = {True: b"", False: b"required"}
+        return cls(
+            version,
+            {name: _File.of(name, body) for name, body in contents.items()},
+            {keyless: _File.of(_INDEX, page.replace(b"{keys}", word)) for keyless, word in words.items()},
+        )
 
 
 class Page:
@@ -65,6 +95,7 @@ class Page:
 
     def __init__(self, gate: Gate) -> None:
         self._gate = gate
+        self._known: _Site | None = None
 
     def routes(self) -> list[BaseRoute]:
         """What this room answers."""
@@ -75,37 +106,20 @@ class Page:
 
     async def index(self, request: Request) -> Response:
         """The page itself."""
-        return _sent(request, self._index[self._gate.keyless], _ASK_FIRST)
+        return _sent(request, (await self._site()).index[self._gate.keyless], _ASK_FIRST)
 
     async def asset(self, request: Request) -> Response:
         """A script, style or image. An address of another version is 404: mixing two would break the page."""
-        file = self._files.get(request.path_params["name"])
-        if file is None or request.path_params["version"] != self._version:
+        site = await self._site()
+        file = site.files.get(request.path_params["name"])
+        if file is None or request.path_params["version"] != site.version:
             raise Refusal(404, "NOT_FOUND", "There is no such file; reload the page")
         return _sent(request, file, _FOR_EVER)
 
-    @cached_property
-    def _contents(self) -> dict[str, bytes]:
-        return dict(_read(resources.files("lakebed.api") / "static", ""))
-
-    @cached_property
-    def _version(self) -> str:
-        """A name for all that the files hold together; scripts import their neighbours by the same path."""
-        digest = hashlib.sha256()
-        for name, body in self._contents.items():
-            digest.update(name.encode() + b"\0" + body)
-        return digest.hexdigest()[:16]
-
-    @cached_property
-    def _files(self) -> dict[str, _File]:
-        return {name: _File.of(name, body) for name, body in self._contents.items() if name != _INDEX}
-
-    @cached_property
-    def _index(self) -> dict[bool, _File]:
-        """The page of a server without keys, and with keys."""
-        page = self._contents[_INDEX].replace(b"{static}", f"static/{self._version}".encode())
-        words = {True: b"", False: b"required"}
-        return {keyless: _File.of(_INDEX, page.replace(b"{keys}", word)) for keyless, word in words.items()}
+    async def _site(self) -> _Site:
+        if self._known is None:
+            self._known = await in_thread("page", _Site.read)
+        return self._known
 
 
 def _read(place: Traversable, prefix: str) -> list[tuple[str, bytes]]:

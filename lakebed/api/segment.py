@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from typing import Any
 
@@ -86,6 +87,7 @@ class Ignored(msgspec.Struct):
 _keyed = msgspec.json.Decoder(_Keyed)
 _counted = msgspec.json.Decoder(_Counted)
 _items = msgspec.json.Decoder(list[Raw])
+_KEY = re.compile(rb'"writeKey"\s{0,8}:\s{0,8}"([!#-\[\]-~]{1,200})"')
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
@@ -124,9 +126,11 @@ class Segment:
         """One event, whose type the path says, as Segment's clients send it."""
         caller, body = await self._taken(request, MAX_CALL_BYTES)
         body = body.strip()
-        key = await self._key(request, caller, body)
-        if caller is None:
-            caller = self._gate.admit(request, "write", write_key=key)
+        try:
+            _check_object(body)
+        except Refusal as refusal:
+            await self._gate.keep(request, caller, body, refusal.message)
+            raise
         path = _last(request)
         comma = b"," if body[1:-1].strip() else b""
         event = b"%s%s%s" % (body[:-1], comma, _TYPES[_KINDS[path]])  # of two that say its type the last counts
@@ -141,8 +145,6 @@ class Segment:
     async def batch(self, request: Request) -> Response:
         """Many events, as Segment's clients send them. The good ones are stored."""
         caller, body = await self._taken(request, self._max_batch_bytes)
-        if caller is None:
-            caller = self._gate.admit(request, "write", write_key=await self._key(request, caller, body))
         _count(body)
         visit = self._enrichment.visit(request, body, short=len(_last(request)) == 1)
         sent = body if visit is None else visit.batch(body)
@@ -178,27 +180,26 @@ class Segment:
         )
         return json_response(found)
 
-    async def _key(self, request: Request, caller: Caller | None, body: bytes) -> str | None:
-        """The write key in a body. One that cannot be read is a dead letter, if a header says whose."""
-        try:
-            return _read(body)
-        except Refusal as refusal:
-            await self._gate.keep(request, caller, body, refusal.message)
-            raise
+    async def _taken(self, request: Request, most: int) -> tuple[Caller, bytes]:
+        """Who sent it, and the body. Where a header says who, nothing of a stranger's is read.
 
-    async def _taken(self, request: Request, most: int) -> tuple[Caller | None, bytes]:
-        """The body, and who sent it where a header says it: then nothing of a stranger's is read."""
+        Raises:
+            Refusal: 400 also where others say 413: Segment does.
+        """
         try:
             caller = self._gate.admit(request, "write") if _shows_key(request) else None
             body = await self._body.read(request)
+            if body[:2] == _GZIP:  # RudderStack's client for Node may not say so, and no JSON begins like this
+                body = _inflated(body, most)
+            if len(body) > most:
+                raise _too_large(most)
+            if caller is None:
+                caller = self._gate.admit(request, "write", write_key=_key_in(body))
+            self._gate.weigh(caller, len(body))
         except Refusal as refusal:
             if refusal.status != _TOO_LARGE:
                 raise
             raise Refusal(400, refusal.code, refusal.message, headers=refusal.headers, **refusal.details) from None
-        if body[:2] == _GZIP:  # RudderStack's client for Node may not say so, and no JSON begins like this
-            body = _inflated(body, most)
-        if len(body) > most:
-            raise _too_large(most)
         return caller, body
 
 
@@ -211,19 +212,24 @@ def _shows_key(request: Request) -> bool:
     return "authorization" in request.headers or "x-api-key" in request.headers
 
 
-def _read(body: bytes) -> str | None:
-    """The write key in a body that is a JSON object, if it is there.
+def _key_in(body: bytes) -> str | None:
+    """The write key in a body, also in one of which not all can be read."""
+    try:
+        key = _keyed.decode(body).write_key
+    except _UNREADABLE:
+        found = _KEY.search(body)
+        return None if found is None else found[1].decode("ascii")
+    return key if isinstance(key, str) else None
 
-    Raises:
-        Refusal: 400, it is none.
-    """
+
+def _check_object(body: bytes) -> None:
+    """400 for a body that is not a JSON object. That its numbers exist is not checked."""
     try:
         if not body.isascii():
             body.decode()
-        key = _keyed.decode(body).write_key
+        _keyed.decode(body)
     except _UNREADABLE as error:
         raise _invalid(error) from None
-    return key if isinstance(key, str) else None
 
 
 def _count(body: bytes) -> None:
@@ -262,7 +268,7 @@ def _inflated(body: bytes, most: int) -> bytes:
 
 
 def _too_large(most: int) -> Refusal:
-    return Refusal(400, "BODY_TOO_LARGE", f"The body has more than {most} bytes", limit=most)
+    return Refusal(_TOO_LARGE, "BODY_TOO_LARGE", f"The body has more than {most} bytes", limit=most)
 
 
 def _invalid(error: Exception) -> Refusal:

@@ -15,7 +15,7 @@ from lakebed.cli import ask, deadletters, exporting, importing, keys, objects, p
 from lakebed.cli.failure import Exit, Failure, code_of
 from lakebed.errors import LakebedError
 
-__all__ = ["app", "run"]
+__all__ = ["app", "program", "run"]
 
 
 class _Program(TyperGroup):
@@ -39,7 +39,7 @@ app = typer.Typer(
     help="Product analytics in a directory: durable events, live counters, rollups, an Iceberg archive.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    context_settings={"auto_envvar_prefix": "LAKEBED", "help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
@@ -62,10 +62,24 @@ for _room in (start, track, importing, exporting, ask, people, upkeep, keys, dea
     _room.register(app)
 
 
+def _named(command: Any, prefix: str) -> None:
+    """Give every option of `command`, and of the commands in it, a variable: of what it is called, not of its code."""
+    for name, below in getattr(command, "commands", {}).items():
+        _named(below, f"{prefix}_{name.upper()}")
+    for parameter in command.params:
+        if prefix != "LAKEBED" and parameter.param_type_name == "option" and parameter.envvar is None:
+            parameter.envvar = f"{prefix}_{parameter.opts[0].strip('-').replace('-', '_').upper()}"
+
+
+program = typer.main.get_command(app)
+"""The command that `run` runs."""
+_named(program, "LAKEBED")
+
+
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run a command. Gives its exit code."""
     try:
-        app(args=arguments, prog_name="lakebed")
+        program(args=arguments, prog_name="lakebed")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     return Exit.OK

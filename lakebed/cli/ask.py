@@ -24,7 +24,7 @@ def register(app: typer.Typer) -> None:
 
 
 def query(
-    sql: Annotated[str, typer.Argument(help="One SELECT; - reads it from stdin.", envvar="LAKEBED_QUERY_SQL")],
+    sql: Annotated[str, typer.Argument(help="One SELECT; - reads it from stdin.")],
     root: Root = Path("data"),
     name: Name = "default",
     class_name: Class = "",
@@ -34,6 +34,7 @@ def query(
         str, typer.Option(help="JSON: an array for `?`, an object for `$name`.", metavar="JSON", show_default=False)
     ] = "",
     as_of: AsOf = "",
+    snapshot: Annotated[str, typer.Option(help="The archive as of a snapshot's id or tag.", show_default=False)] = "",
     limit: Annotated[int | None, typer.Option(min=1, help="Rows at most.")] = None,
     timeout: Annotated[float | None, typer.Option(min=0.001, help="Seconds.")] = None,
     as_json: AsJson = False,
@@ -41,9 +42,14 @@ def query(
     """Ask one SELECT over `events`, `people`, `hourly_events`, `daily_metrics` and the object's rollups."""
     from lakebed.cli.target import Place
 
+    if snapshot and url:
+        raise Failure("--snapshot is for an object that is opened here", hint="--as-of is exact at any instant")
+    options = {"as_of": as_of or None, "limit": limit, "timeout": timeout}
+    if snapshot:
+        options["snapshot"] = int(snapshot) if snapshot.isdigit() else snapshot
     asked = sys.stdin.read() if sql == "-" else sql
     with Place(root, name, class_name, url, key).target() as target:
-        found = target.query(asked, params=_params(params), as_of=as_of, limit=limit, timeout=timeout)
+        found = target.query(asked, _params(params), **options)
     print_table(found, as_json=as_json)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Iterator
@@ -29,7 +30,7 @@ def register(app: typer.Typer) -> None:
 def export(
     file: Annotated[
         Path,
-        typer.Argument(help="Where to; - is stdout. It is there whole, or not at all.", envvar="LAKEBED_EXPORT_FILE"),
+        typer.Argument(help="Where to; - is stdout. It is there whole, or not at all."),
     ],
     root: Root = Path("data"),
     name: Name = "default",
@@ -98,8 +99,13 @@ def _moment(text: str) -> Any:
 def _whole(path: Path) -> Iterator[IO[bytes]]:
     """A file that takes its name when all of it is on disk."""
     if path == Path("-"):
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
+        # With PYTHONUNBUFFERED it is a raw file, whose write may take a part and say so.
+        out: Any = sys.stdout.buffer
+        whole = io.BufferedWriter(out) if isinstance(out, io.RawIOBase) else out
+        yield whole
+        whole.flush()
+        if whole is not out:
+            whole.detach()
         return
     draft = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:

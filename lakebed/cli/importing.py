@@ -31,9 +31,7 @@ def register(app: typer.Typer) -> None:
 def import_(
     paths: Annotated[
         list[Path],
-        typer.Argument(
-            help="Files, or directories with all that is in them; - is stdin.", envvar="LAKEBED_IMPORT_PATHS"
-        ),
+        typer.Argument(help="Files, or directories with all that is in them; - is stdin."),
     ],
     root: Root = Path("data"),
     name: Name = "default",

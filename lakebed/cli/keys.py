@@ -17,7 +17,7 @@ from lakebed.keys import Key, Keys, Limits, Scope
 __all__ = ["register"]
 
 _COLUMNS = ("id", "object", "scope", "note", "created", "rotated", "revoked", "limits")
-_KeyId = Annotated[str, typer.Argument(metavar="KEY", help="Its id: 12 hex digits.", envvar="LAKEBED_KEYS_ID")]
+_KeyId = Annotated[str, typer.Argument(metavar="KEY", help="Its id: 12 hex digits.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -29,7 +29,7 @@ def register(app: typer.Typer) -> None:
 
 
 def create(
-    scope: Annotated[str, typer.Argument(help="write, read or admin.", envvar="LAKEBED_KEYS_SCOPE")],
+    scope: Annotated[str, typer.Argument(help="write, read or admin.")],
     root: Root = Path("data"),
     name: Name = "default",
     about: Annotated[str, typer.Option("--note", help="What it is for.")] = "",

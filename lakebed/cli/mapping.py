@@ -178,7 +178,12 @@ class RowMapping:
                 whole = Column(name, _TYPES["json"]).of(row)
                 if whole is not _ABSENT:
                     found[name] = whole
-        holder = "traits" if found.get("type", self.kind) in ("identify", "group") else "properties"
+        kind = found.get("type", self.kind)
+        if kind == "alias" and "previousId" not in found:
+            found |= _previous(found)
+        holder = "traits" if kind in ("identify", "group") else "properties"
+        if holder == "traits" and "properties" in found:
+            found.setdefault("traits", found.pop("properties"))  # where the log keeps them, and an export has them
         if rest:
             found[holder] = {**found.get(holder, {}), **rest}
 
@@ -197,6 +202,12 @@ class RowMapping:
         else:
             at = datetime.strptime(value, self._format)  # noqa: DTZ007 - the zone is added below
         return (at if at.tzinfo is not None else at.replace(tzinfo=self._zone)).isoformat()
+
+
+def _previous(alias: dict[str, Any]) -> dict[str, Any]:
+    """The former id of an alias, where the log keeps it: an export has it there."""
+    said = alias.get("properties")
+    return {"previousId": said.pop("previousId")} if isinstance(said, dict) and "previousId" in said else {}
 
 
 def _field(text: str) -> tuple[str, Column]:

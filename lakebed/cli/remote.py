@@ -34,9 +34,9 @@ class Remote:
         found: dict[str, Any] = self.ask("POST", "/track", event)
         return found
 
-    def query(self, sql: str, *, params: Any, as_of: str, limit: int | None, timeout: float | None) -> Table:
+    def query(self, sql: str, params: Any = None, **options: Any) -> Table:
         """The rows of one SELECT. The server holds it to its own limits too."""
-        asked = {"sql": sql, "params": params, "as_of": as_of or None, "limit": limit, "timeout": timeout}
+        asked = {"sql": sql, "params": params, **options}
         found = self.ask("POST", "/query", {name: value for name, value in asked.items() if value is not None})
         return Table(found["columns"], found["rows"])
 

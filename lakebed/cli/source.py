@@ -9,6 +9,7 @@ import hashlib
 import io
 import itertools
 import sys
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -25,6 +26,7 @@ STDIN = Path("-")
 _HEAD_BYTES = 64 << 10
 _BLOCK_BYTES = 4 << 20
 _GZIP, _ZSTD, _PARQUET = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PAR1"
+_UNREADABLE = (EOFError, gzip.BadGzipFile, zlib.error, ValueError, csv.Error)
 _SUFFIXES = {
     ".ndjson": "ndjson",
     ".jsonl": "ndjson",
@@ -79,10 +81,16 @@ class Source:
         if not self.is_stdin:
             facts = path.stat()
             self.size, self.modified = facts.st_size, facts.st_mtime_ns
-        start = b"" if self.is_stdin else self._raw.read(_HEAD_BYTES)
-        self.head = hashlib.sha256(start).hexdigest()[:32]
-        self._stream = self._inflated(start)
-        self.format = format_name or self._guess(start)
+        try:
+            start = b"" if self.is_stdin else self._raw.read(_HEAD_BYTES)
+            self.head = hashlib.sha256(start).hexdigest()[:32]
+            self._stream = self._inflated(start)
+            self.format = format_name or self._guess(start)
+        except BaseException as error:
+            self.close()
+            if isinstance(error, _UNREADABLE):
+                raise Failure(f"{path} cannot be read: {error}") from error
+            raise
 
     def close(self) -> None:
         """Close the file."""
@@ -134,7 +142,7 @@ class Source:
             for chunk in found:
                 yield Chunk(chunk.raws, chunk.values, number)
                 number += len(chunk)
-        except (EOFError, gzip.BadGzipFile, ValueError, csv.Error) as error:
+        except _UNREADABLE as error:
             raise Failure(f"{self.path} cannot be read on, after row {number:,}: {error}") from error
 
     def _lines(self) -> Iterator[Chunk]:

@@ -30,8 +30,8 @@ class Target(Protocol):
         """Store one event, in Segment's names. Its receipt: `seq`, `messageId`, `status`, `reason`."""
         ...
 
-    def query(self, sql: str, *, params: Any, as_of: str, limit: int | None, timeout: float | None) -> Table:
-        """The rows of one SELECT."""
+    def query(self, sql: str, params: Any = None, **options: Any) -> Table:
+        """The rows of one SELECT; `options` are `as_of`, `limit`, `timeout`."""
         ...
 
     def stats(self) -> dict[str, Any]:
@@ -137,9 +137,9 @@ class Local:
         found = {"messageId": receipt.message_id, "status": receipt.status, "seq": receipt.seq}
         return found | ({"reason": receipt.reason} if receipt.reason else {})
 
-    def query(self, sql: str, *, params: Any, as_of: str, limit: int | None, timeout: float | None) -> Table:
+    def query(self, sql: str, params: Any = None, **options: Any) -> Table:
         """The rows of one SELECT."""
-        return _table(self._object.query(sql, params, as_of=as_of or None, limit=limit, timeout=timeout))
+        return _table(self._object.query(sql, params, **options))
 
     def stats(self) -> dict[str, Any]:
         """The live counters."""

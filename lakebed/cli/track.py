@@ -21,10 +21,8 @@ def register(app: typer.Typer) -> None:
 
 
 def track(
-    event: Annotated[str, typer.Argument(help="Its name.", envvar="LAKEBED_TRACK_EVENT")],
-    properties: Annotated[
-        str, typer.Argument(help="A JSON object.", metavar="[PROPERTIES]", envvar="LAKEBED_TRACK_PROPERTIES")
-    ] = "{}",
+    event: Annotated[str, typer.Argument(help="Its name.")],
+    properties: Annotated[str, typer.Argument(help="A JSON object.", metavar="[PROPERTIES]")] = "{}",
     root: Root = Path("data"),
     name: Name = "default",
     class_name: Class = "",

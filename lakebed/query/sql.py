@@ -15,6 +15,7 @@ import pyarrow as pa
 from lakebed.clock import Clock
 from lakebed.engine import Engine
 from lakebed.errors import ObjectClosed, QueryError, QueryRefused, QueryTimeout, QueryTooLarge
+from lakebed.histogram import SECONDS, Histogram
 from lakebed.query.asof import parse_as_of
 from lakebed.query.bounds import UNBOUNDED, Bounds, find_bounds
 from lakebed.query.count import counted, with_count
@@ -70,6 +71,7 @@ class Queries:
         self._running: dict[asyncio.Task[Result], Job] = {}
         self._statements: dict[str, Statement] = {}  # by their text
         self._closed = False
+        self.seconds = Histogram(SECONDS)  # of each question that was answered or stopped
 
     @property
     def known_tables(self) -> tuple[str, ...]:
@@ -160,12 +162,14 @@ class Queries:
             raise ObjectClosed(f"{self._name} is closed", hint="Open the object first")
         seconds = self._settings.query_timeout_s if timeout is None else timeout
         job = Job()
+        began = self._clock.monotonic()
         task = asyncio.get_running_loop().create_task(self._answer(job, question))
         self._running[task] = job
         task.add_done_callback(self._finished)
         try:
             await asyncio.wait({task}, timeout=seconds)
         finally:
+            self.seconds.observe(self._clock.monotonic() - began)
             late = not task.done()
             self._stop(task, job)
         if late:

@@ -95,7 +95,8 @@ class ForkServer:
                     scope="server",
                 )
             if self._spare is not None and self._spare.is_gone:
-                self._spare = self._spare.abandon()
+                self._spare.abandon()
+                self._spare = None
             cell = self._fork() if self._spare is None else self._spare
             self._spare = None
             self._cells.add(cell)

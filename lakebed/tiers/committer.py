@@ -14,9 +14,11 @@ import msgspec
 import pyarrow as pa
 
 from lakebed.block import Block
+from lakebed.clock import Clock
 from lakebed.disk import Disk
 from lakebed.errors import DiskFull, LakebedError, LogUnavailable
 from lakebed.events import Event, Receipt
+from lakebed.histogram import COUNTS, SECONDS, Histogram
 from lakebed.settings import Settings
 from lakebed.tiers.dedupe import Dedupe, SealedIds
 from lakebed.tiers.recovery import Recovered, recover
@@ -39,9 +41,17 @@ class Outcome(msgspec.Struct):
 
 
 class Committer:
-    """Owns the open segment, the dedupe index and the next seq. Every method blocks, in the one commit thread."""
+    """Owns the open segment, the dedupe index and the next seq. Every method blocks, in the one commit thread.
 
-    def __init__(self, directory: Path, settings: Settings, disk: Disk) -> None:
+    Attributes:
+        groups: events of each group that was committed.
+        syncs: seconds of each sync that made one durable.
+    """
+
+    def __init__(self, directory: Path, settings: Settings, disk: Disk, clock: Clock) -> None:
+        self.groups = Histogram(COUNTS)
+        self.syncs = Histogram(SECONDS)
+        self._clock = clock
         self._directory = directory
         self._settings = settings
         self._disk = disk
@@ -106,10 +116,13 @@ class Committer:
             segment = self._ensure_segment(received)
             segment.append(batch, self._next_seq, received)
             if self._settings.durability == "disk":
+                began = self._clock.monotonic()
                 segment.sync()
+                self.syncs.observe(self._clock.monotonic() - began)
         except OSError as error:
             self._abandon_segment()
             raise _unavailable(error, self._directory) from error
+        self.groups.observe(len(ids))
         end = self._next_seq + len(ids)
         self._dedupe.add(segment.first_seq, zip(ids, range(self._next_seq, end), strict=True), self._next_seq, received)
         self._next_seq = end

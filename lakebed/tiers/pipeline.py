@@ -20,6 +20,7 @@ from lakebed.disk import Disk
 from lakebed.engine import Engine
 from lakebed.errors import Backpressure, LogUnavailable, ObjectClosed
 from lakebed.events import Event, Receipt
+from lakebed.histogram import Histogram
 from lakebed.promotions import Promotion
 from lakebed.settings import Settings
 from lakebed.tiers.committer import Committer, Outcome
@@ -98,7 +99,7 @@ class Pipeline:
         self._tail = Tail()
         self._sealing: asyncio.Task[None] | None = None
         self._pins: Counter[Path] = Counter()
-        self._commits = Committer(directory, settings, disk)  # the commit thread's
+        self._commits = Committer(directory, settings, disk, clock)  # the commit thread's
 
     async def open(self) -> None:
         """Recover the log and start taking events.
@@ -118,6 +119,16 @@ class Pipeline:
                 self._tail.append(unsealed.first_seq, frame.batch)
         self._closed = False
         self._start_sealing()
+
+    @property
+    def groups(self) -> Histogram:
+        """Events of each group that was committed."""
+        return self._commits.groups
+
+    @property
+    def syncs(self) -> Histogram:
+        """Seconds that making each group durable took."""
+        return self._commits.syncs
 
     @property
     def start_seq(self) -> int:

@@ -66,13 +66,9 @@ class Visit:
         self.console = []
         self.foreign = []
         page.add_init_script(WATCH)
-        page.on("console", self._told)
+        page.on("console", lambda message: self.console.append(message.text))
         page.on("pageerror", lambda error: self.console.append(str(error)))
         page.on("request", self._seen)
-
-    def _told(self, message):
-        if "deadletters" not in message.location["url"]:
-            self.console.append(message.text)
 
     def _seen(self, request):
         if not request.url.startswith((self.site.url, "data:", "blob:")):

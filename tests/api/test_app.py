@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 
 import httpx
@@ -191,10 +192,26 @@ async def test_a_slow_body_is_408(http):
     assert error(await http.post("/track", content=stalls())) == (408, "BODY_TIMEOUT")
 
 
-async def test_a_compressed_body_is_415(http):
-    """Compression is refused, not misread."""
-    response = await http.post("/track", content=b"x", headers={"content-encoding": "gzip"})
+@pytest.mark.parametrize("encoding", ["compress", "gzip, gzip", "aes128gcm"])
+async def test_an_unknown_encoding_is_415(http, encoding):
+    """An encoding that is not known, or applied twice, is refused with the names of those that are, not misread."""
+    response = await http.post("/track", content=b"x", headers={"content-encoding": encoding})
     assert error(response) == (415, "UNSUPPORTED_ENCODING")
+    assert response.headers["accept-encoding"] == "gzip, x-gzip, deflate, br, zstd"
+
+
+async def test_an_encoded_body(http):
+    """A gzipped batch is stored as a plain one is, small or large; what is cut is 400, what swells is 413."""
+    for count in (1, 700):
+        events = json.dumps([{"event": f"e{n}"} for n in range(count)]).encode()
+        sent = gzip.compress(events, 1)
+        response = await http.post("/track/batch", content=sent, headers={"content-encoding": "GZIP"})
+        assert response.json()["stored"] == count
+    response = await http.post("/track/batch", content=sent[:-9], headers={"content-encoding": "gzip"})
+    assert error(response) == (400, "INVALID_ENCODING")
+    swelling = gzip.compress(bytes(100_001))
+    response = await http.post("/track/batch", content=swelling, headers={"content-encoding": "gzip"})
+    assert error(response) == (413, "BODY_TOO_LARGE")
 
 
 @pytest.mark.parametrize(

@@ -285,29 +285,57 @@ class ShutGate(Gate):
         return super().admit(request, scope, **options)
 
 
+class Listened:
+    """A stream of `live`, driven by hand: what was sent, and a client that may stall."""
+
+    def __init__(self, live):
+        self.sent = []
+        self.got = asyncio.Event()
+        self.stalls = False
+        scope = {"type": "http", "method": "GET", "path": "/live", "headers": [], "query_string": b""}
+        self.task = asyncio.create_task(Starlette(routes=live.routes())(scope, self._receive, self._send))
+
+    async def _receive(self):
+        await asyncio.Event().wait()
+
+    async def _send(self, message):
+        self.sent.append(message)
+        if message.get("body", b"").startswith(b"data: "):
+            self.got.set()
+            if self.stalls:
+                await asyncio.Event().wait()
+
+
 async def test_a_revoked_key_ends_its_stream(tmp_path, monkeypatch):
     """Who may no longer read gets no further message: the gate is asked again while the stream runs."""
     monkeypatch.setattr("lakebed.api.live._ASK_AGAIN_S", 0)
     async with Analytics("tom", root=tmp_path) as tom:
         gate = ShutGate(tom)
         live = Live(gate, interval_s=0.01)
-        app, sent, more = Starlette(routes=live.routes()), [], asyncio.Event()
-
-        async def receive():
-            await asyncio.Event().wait()
-
-        async def send(message):
-            sent.append(message)
-            if message.get("body", b"").startswith(b"data: "):
-                more.set()
-
-        scope = {"type": "http", "method": "GET", "path": "/live", "headers": [], "query_string": b""}
-        stream = asyncio.create_task(app(scope, receive, send))
-        await more.wait()
+        listened = Listened(live)
+        await listened.got.wait()
         gate.shut = True
         await tom.track("A")
-        await stream
-        assert sent[-1] == {"type": "http.response.body", "body": b"", "more_body": False}
-        assert sum(b'"next_seq":1' in message.get("body", b"") for message in sent) == 0
+        await listened.task
+        assert listened.sent[-1] == {"type": "http.response.body", "body": b"", "more_body": False}
+        assert not [one for one in listened.sent if b'"next_seq":1' in one.get("body", b"")]
         await live.close()
+        assert await tom.check() == []
+
+
+async def test_who_takes_nothing_is_dropped(tmp_path, monkeypatch):
+    """A client whose socket stays full is let go; one that reads is not disturbed, and nothing is left behind."""
+    monkeypatch.setattr("lakebed.api.live._STALLED_S", 0.05)
+    async with Analytics("tom", root=tmp_path) as tom:
+        live = Live(Gate(tom), interval_s=0.01)
+        stalled, reading = Listened(live), Listened(live)
+        stalled.stalls = True
+        await stalled.task
+        reading.got.clear()
+        await tom.track("A")
+        await reading.got.wait()
+        assert [len(one) for one in live._broadcasts.values()] == [1]
+        await live.close()
+        await reading.task
+        assert live._broadcasts == {}
         assert await tom.check() == []

@@ -8,6 +8,8 @@ from importlib import resources
 
 import httpx
 import pytest
+from starlette.applications import Starlette
+from starlette.routing import Mount
 
 from lakebed import Analytics
 from lakebed.api import create_app
@@ -93,6 +95,19 @@ async def test_it_says_whether_a_key_is_needed(http):
         after = await http.get("/")
     assert 'data-keys="required"' in after.text
     assert after.headers["etag"] != before.headers["etag"]
+
+
+async def test_mounted_in_another_app(tmp_path):
+    """Below another path everything is found too: addresses are relative."""
+    async with Analytics("tom", root=tmp_path) as tom:
+        outer = Starlette(routes=[Mount("/numbers", create_app(tom))])
+        transport = httpx.ASGITransport(app=outer)
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1/numbers/") as client:
+            page = await client.get("")
+            assert page.status_code == 200
+            for path in re.findall(r'(?:src|href)="([^"#][^"]*)"', page.text):
+                if path != "docs":
+                    assert (await client.get(path)).status_code == 200, path
 
 
 def test_no_file_names_another_site():

@@ -250,6 +250,38 @@ def test_hostile_names_are_text(browser, site):
         visit.check()
 
 
+def test_dead_letters(browser, site):
+    """What was refused is listed with its reason as text, mended and replayed, or purged, and the list follows."""
+    site.batch({"event": "Good", "userId": "ann"})
+    with visiting(browser, site) as visit:
+        page = visit.page
+        expect(page.locator("#letters-status")).to_have_text("None. Every event so far was stored.")
+        bad = [{"type": "track", "userId": "bob", "messageId": "m1"}, {"type": HOSTILE[0], "userId": "eve"}]
+        assert site.batch(*bad)["rejected"] == 2
+        letters = page.locator("#letters-list article")
+        expect(letters).to_have_count(2)
+        expect(letters.first).to_contain_text("onerror")
+        expect(page.locator("#letters-list img")).to_have_count(0)
+        second = letters.nth(1)
+        second.locator("summary").click()
+        text = second.locator("textarea")
+        text.fill(text.input_value().replace('"userId"', '"event": "Mended", "userId"'))
+        second.get_by_role("button", name="Replay as written here").click()
+        expect(page.locator("#letters-status")).to_have_text("1 event stored.")
+        expect(letters).to_have_count(1)
+        expect(page.locator("#stored")).to_have_text("2")
+        expect(page.locator("#newest tr").first).to_contain_text("Mended")
+        letters.first.locator("input").check()
+        page.click("#replay")
+        expect(page.locator("#letters-status")).to_contain_text("1 refused again")
+        letters.first.locator("input").check()
+        page.once("dialog", lambda dialog: dialog.accept())
+        page.click("#purge")
+        expect(page.locator("#letters-status")).to_have_text("1 letter deleted.")
+        expect(letters).to_have_count(0)
+        visit.check()
+
+
 # When things go wrong
 
 

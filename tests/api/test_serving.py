@@ -24,7 +24,8 @@ from lakebed.errors import InvalidSettings
 
 @pytest.fixture
 def port(tmp_path):
-    server = make_server(create_app(Namespace(tmp_path, Analytics)), port=0, log_level="warning")
+    app = create_app(Namespace(tmp_path, Analytics), max_body_bytes=1 << 20)
+    server = make_server(app, port=0, log_level="warning")
     thread = threading.Thread(target=server.run, name="server")
     thread.start()
     while not server.started:
@@ -66,15 +67,52 @@ def test_over_a_real_socket(port, tmp_path):
     assert (tmp_path / "default" / "log").is_dir()
 
 
-def test_a_large_body_over_a_real_socket(port):
-    """The answer arrives although the body was not read, with and without a length; the connection then ends."""
-    status, body, headers = call(port, "/track/batch", b"x" * (3 << 20))
-    assert (status, body["error"]["code"]) == (413, "BODY_TOO_LARGE")
-    assert headers["connection"] == "close"
+@pytest.mark.parametrize(
+    ("path", "status", "code"),
+    [
+        ("/track/batch", 413, "BODY_TOO_LARGE"),
+        ("/nope", 404, "NOT_FOUND"),
+        ("/stats", 405, "METHOD_NOT_ALLOWED"),
+    ],
+)
+def test_an_answer_before_the_body_was_read(port, path, status, code):
+    """It reaches a client that sends its whole body first, with and without a length; the connection then ends.
+
+    Of a connection that is closed with unread bytes in it the kernel says `reset`, and the answer would be lost.
+    """
+    for _ in range(5):
+        found, body, headers = call(port, path, b"x" * (3 << 20))
+        assert (found, body["error"]["code"], headers["connection"]) == (status, code, "close")
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
-    connection.request("POST", "/track/batch", iter([b"x" * 65536] * 20), encode_chunked=True)
-    assert connection.getresponse().status == 413
+    connection.request("POST", path, iter([b"x" * 65536] * 48), encode_chunked=True)
+    assert connection.getresponse().status == status
     connection.close()
+
+
+def test_a_small_body_that_was_not_read_keeps_the_connection(port):
+    """A refused request with a body that fits a packet or two is followed by the next on the same connection."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    for _ in range(3):
+        connection.request("POST", "/nope", b"x" * 60_000)
+        response = connection.getresponse()
+        assert (response.status, response.getheader("connection"), response.will_close) == (404, None, False)
+        response.read()
+    connection.close()
+
+
+def test_a_client_that_asks_before_it_sends(port):
+    """With `Expect: 100-continue` a refusal comes instead of the word to go on; else the word, then the answer."""
+    head = "POST {} HTTP/1.1\r\nHost: 127.0.0.1\r\nExpect: 100-continue\r\nContent-Length: {}\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+        client.sendall(head.format("/track/batch", 3 << 20).encode())
+        answer = b"".join(iter(lambda: client.recv(65536), b""))  # to the end of the connection
+        assert answer.startswith(b"HTTP/1.1 413 ")
+        assert b"connection: close" in answer
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+        client.sendall(head.format("/track", 13).encode())
+        assert client.recv(65536) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        client.sendall(b'{"event":"a"}')
+        assert client.recv(65536).startswith(b"HTTP/1.1 200 ")
 
 
 def test_a_client_that_goes_away_harms_nobody(port):

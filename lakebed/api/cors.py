@@ -1,0 +1,60 @@
+"""Cors: which routes the scripts of other sites may call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from starlette.datastructures import Headers
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Match, Route
+from starlette.types import Scope
+
+from lakebed.api.operation import operation_of
+
+__all__ = ["Cors"]
+
+_ANYBODY = [
+    (b"access-control-allow-origin", b"*"),
+    (b"access-control-expose-headers", b"Retry-After, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset"),
+]
+_PREFLIGHT_S = 7200  # no browser remembers longer
+_MAX_NAMES = 1000  # characters
+
+
+class Cors:
+    """Any origin may call the routes whose operation says so; no other route says a word of origins.
+
+    There are no cookies, so a site can send only keys that it has.
+    """
+
+    def __init__(self, routes: Sequence[BaseRoute]) -> None:
+        found = [route for route in routes if isinstance(route, Route)]
+        self._open = [
+            route for route in found if (said := operation_of(route.endpoint)) is not None and said.any_origin
+        ]
+
+    def headers(self, scope: Scope) -> list[tuple[bytes, bytes]]:
+        """What an answer to `scope` says to a browser."""
+        if not any(name == b"origin" for name, _ in scope["headers"]):
+            return []
+        return _ANYBODY if self._methods(scope) else []
+
+    def preflight(self, scope: Scope) -> Response | None:
+        """The answer to a browser that asks whether it may call an open route; None if it asks for something else."""
+        if scope["method"] != "OPTIONS":
+            return None
+        headers = Headers(scope=scope)
+        methods = self._methods(scope)
+        if not methods or "access-control-request-method" not in headers:
+            return None
+        allowed = {
+            "Access-Control-Allow-Methods": ", ".join(methods),
+            "Access-Control-Allow-Headers": headers.get("access-control-request-headers", "")[:_MAX_NAMES],
+            "Access-Control-Max-Age": str(_PREFLIGHT_S),
+            "Vary": "Access-Control-Request-Headers",
+        }
+        return Response(status_code=204, headers=allowed)
+
+    def _methods(self, scope: Scope) -> list[str]:
+        matching = [route for route in self._open if route.matches(scope)[0] != Match.NONE]
+        return sorted({method for route in matching for method in route.methods or ()})

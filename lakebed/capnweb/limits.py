@@ -1,0 +1,38 @@
+"""Limits: what one session may cost whoever answers it."""
+
+from __future__ import annotations
+
+import msgspec
+
+__all__ = ["Limits"]
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """Passing `message_bytes`, `depth`, `digits` or `entries` aborts the session; the others reject one call.
+
+    Attributes:
+        message_bytes: of one incoming message.
+        depth: levels of nesting in a value.
+        digits: of a bigint.
+        entries: of the import and export tables together: what was pushed or passed and not yet released.
+        pending: calls under way. Further messages are not read meanwhile, unless a call waits for the peer itself; at
+            four times as many a call is rejected.
+        steps: instructions that one `.map()` may carry out, over all elements.
+        argument_size: of one call: values and characters, each counted wherever it appears.
+        result_size: of one answer, counted likewise.
+        batch_size: of all answers to an HTTP batch, in characters; passing it rejects what is not answered yet.
+        batch_messages: of one HTTP batch.
+        mistakes: keys that a session may get wrong.
+    """
+
+    message_bytes: int = 1 << 20
+    depth: int = 64
+    digits: int = 1000
+    entries: int = 10_000
+    pending: int = 1000
+    steps: int = 10_000
+    argument_size: int = 2 << 20
+    result_size: int = 32 << 20
+    batch_size: int = 64 << 20
+    batch_messages: int = 5000
+    mistakes: int = 3

@@ -1,0 +1,48 @@
+"""Histogram: how often values of each size came. Counting one costs a fraction of a microsecond."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+
+__all__ = ["COUNTS", "SECONDS", "Histogram"]
+
+SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+COUNTS = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000)
+
+
+class Histogram:
+    """Counts of values by size. One thread observes; others may read meanwhile, and may miss the newest value.
+
+    Args:
+        bounds: upper bounds, ascending, each inclusive; what is above the last is counted too.
+
+    Attributes:
+        counts: how many values lie in each part, not cumulated; one more than there are bounds.
+        total: their sum.
+    """
+
+    __slots__ = ("bounds", "counts", "total")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self.bounds = tuple(bounds)
+        self.counts = [0] * (len(self.bounds) + 1)
+        self.total = 0.0
+
+    def observe(self, value: float) -> None:
+        """Count one value."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+    def add(self, other: Histogram) -> None:
+        """Count all that `other`, which has the same bounds, has counted."""
+        self.counts = [mine + theirs for mine, theirs in zip(self.counts, other.counts, strict=True)]
+        self.total += other.total
+
+    def cumulated(self) -> list[tuple[str, int]]:
+        """The bounds as text, ending in "+Inf", each with how many values are not above it."""
+        found, running = [], 0
+        for bound, count in zip((*map(float, self.bounds), None), self.counts, strict=True):
+            running += count
+            found.append(("+Inf" if bound is None else repr(bound), running))
+        return found

@@ -1,0 +1,136 @@
+"""RPC: Cap'n Web as its own client from npm speaks it, and what may be reached by it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from starlette.applications import Starlette
+
+from lakebed import Analytics
+from lakebed.api.body import Body
+from lakebed.api.errors import error_handlers
+from lakebed.api.gate import Gate
+from lakebed.api.rpc import Rpc
+from lakebed.api.serving import make_server
+from tests.installed import node, node_modules
+from tests.served import serving
+
+CLIENT = "tests/clients/rpc.mjs"
+
+
+@pytest.fixture
+async def tom(tmp_path):
+    async with Analytics("tom", root=tmp_path, headroom_bytes=0) as analytics:
+        yield analytics
+        assert await analytics.check() == []
+
+
+async def run(scenario, url, **environment):
+    """What a scenario of the npm client prints."""
+    process = await asyncio.create_subprocess_exec(
+        node(),
+        "--experimental-websocket",
+        "--no-warnings",
+        CLIENT,
+        str(node_modules()),
+        scenario,
+        url,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={"PATH": "/usr/bin:/bin", **environment},
+    )
+    try:
+        async with asyncio.timeout(30):
+            out, err = await process.communicate()
+    except TimeoutError:
+        process.kill()
+        raise
+    assert process.returncode == 0, err.decode()
+    return json.loads(out)
+
+
+@pytest.fixture
+def rpc(tom):
+    return Rpc(Gate(tom), Body(1 << 20, 10), interval_s=0.02)
+
+
+@pytest.fixture
+async def url(rpc):
+    app = Starlette(routes=rpc.routes(), exception_handlers=error_handlers)
+    async with serving(make_server(app, port=0, log_level="warning")) as port:
+        yield f"http://127.0.0.1:{port}/rpc"
+        await rpc.close()
+        assert not rpc.peers
+
+
+@pytest.mark.parametrize("transport", ["batch", "socket"])
+async def test_the_npm_client_pipelines_its_calls(url, transport):
+    """Receipts, rows, an element's column, a map that calls, counters and errors: in a batch all in one round trip."""
+    found = await run(transport, url)
+    assert found["receipt"] == {"seq": 0, "message_id": "m1", "status": "stored", "reason": None}
+    assert found["again"] == {"seq": 0, "message_id": "m1", "status": "duplicate", "reason": None}
+    today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    days = [{"date": f"{day:%Y-%m-%dT%H:%M:%S}.000Z"} for day in (today - timedelta(days=1), today)]
+    assert [row["date"] for row in found["rows"]] == days
+    assert found["today"] == found["rows"][1]["dau"]
+    assert [(row["day"], row["people"]) for row in found["mapped"]] == [
+        (d, r["dau"]) for d, r in zip(days, found["rows"], strict=True)
+    ]
+    assert found["missing"]["class"] == "TypeError"
+    assert "needs end, start" in found["missing"]["message"]
+    assert found.get("posts", 1) == 1
+
+
+async def test_values_of_every_kind_pass(url, tom):
+    """bigint, floats, NaN, bytes, dates, undefined and null go in and come out as what they are."""
+    found = await run("values", url)
+    assert found["big"] == {"bigint": str(2**60)}
+    assert found["float"] == 0.5
+    assert (found["nan"]["type"], "nan" in found["nan"]["message"]) == ("ValueError", True)
+    assert found["bytes"] == ["stored", "stored"]
+    assert (found["dated"], found["undef"], found["none"]) == ("stored", 0, None)
+    assert found["asOf"]["type"] == "InvalidAsOf"
+    rows = (await tom.query("SELECT event, timestamp, source, properties FROM events ORDER BY seq")).rows
+    assert [row.event for row in rows] == ["a", "b", "Dated"]
+    assert rows[2].timestamp == datetime(2026, 1, 1, 0, 0, 0, 123_000, UTC)
+    assert rows[2].source == "rpc"
+    assert json.loads(rows[2].properties) == {"at": "1970-01-01T00:00:00.001000Z"}
+
+
+async def test_errors_have_types_and_end_nothing(url):
+    """Each has Lakebed's class and code beside the message; none shows a stack; the session goes on."""
+    found = await run("errors", url)
+    assert found.pop("alive") == 0
+    assert not [name for name, error in found.items() if error.get("stack") is not False]
+    assert {name: error["code"] for name, error in found.items()} == {
+        "nope": "NOT_FOUND",
+        "hidden": "NOT_FOUND",
+        "close": "NOT_FOUND",
+        "open": "NOT_FOUND",
+        "__class__": "NOT_FOUND",
+        "_tiers": "NOT_FOUND",
+        "query": "NOT_FOUND",
+        "arguments": "INVALID_CALL",
+        "event": "INVALID_EVENT",
+        "index": "INVALID_CALL",
+        "column": "NOT_FOUND",
+        "stream": "INVALID_CALL",
+    }
+    assert (found["event"]["type"], found["index"]["class"]) == ("InvalidEvent", "RangeError")
+
+
+async def test_callbacks_hear_of_changes_until_they_are_disposed(url, rpc):
+    """All values first, then those that changed; after `dispose` the server forgets the callback."""
+    found = await run("watch", url)
+    assert found["seen"] == {"clicks:a": 2, "clicks:b": 2}
+    assert found["next"] == found["first"] + 1
+    assert len(rpc.watches) == 0
+
+
+async def test_what_nobody_awaits_in_a_batch_is_durable_too(url, tom):
+    """A call that is only pushed is over before the answer comes."""
+    await run("forget", url)
+    assert (await tom.query("SELECT event FROM events")).rows[0].event == "Forgotten"

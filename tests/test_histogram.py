@@ -1,0 +1,31 @@
+"""Histogram: every value lies in one part."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lakebed.histogram import COUNTS, SECONDS, Histogram
+
+values = st.lists(st.floats(0, 20) | st.sampled_from(SECONDS))
+
+
+@given(values, values)
+def test_a_histogram_is_what_a_list_says(one, other):
+    """Each bound has the values that are not above it, the last all of them; adding one to another counts both."""
+    found, more = Histogram(SECONDS), Histogram(SECONDS)
+    for value in one:
+        found.observe(value)
+    for value in other:
+        more.observe(value)
+    found.add(more)
+    both = [*one, *other]
+    expected = [(repr(bound), sum(value <= bound for value in both)) for bound in SECONDS]
+    assert found.cumulated() == [*expected, ("+Inf", len(both))]
+    assert abs(found.total - sum(both)) < 1e-6
+
+
+def test_bounds_ascend():
+    """The bounds that are used are ascending."""
+    for bounds in (SECONDS, COUNTS):
+        assert list(bounds) == sorted(set(bounds))

@@ -1,0 +1,236 @@
+"""RemoteNamespace: the stubs of this process, over a network."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+from starlette.applications import Starlette
+
+from lakebed import (
+    AccessDenied,
+    Analytics,
+    InvalidAsOf,
+    InvalidEvent,
+    InvalidName,
+    InvalidSettings,
+    ManualClock,
+    Namespace,
+    NotReachable,
+    ObjectClosed,
+    Receipt,
+    Result,
+    Row,
+    Stats,
+    Unreachable,
+)
+from lakebed.api.body import Body
+from lakebed.api.errors import error_handlers
+from lakebed.api.gate import Gate
+from lakebed.api.rpc import Rpc
+from lakebed.api.serving import make_server
+from lakebed.keys import Keys
+from lakebed.stub import trips
+from tests.served import serving
+
+
+@pytest.fixture
+async def objects(tmp_path):
+    async with Namespace(tmp_path / "objects", Analytics, headroom_bytes=0) as namespace:
+        yield namespace
+        assert namespace.check() == []
+
+
+@pytest.fixture
+def clock():
+    return ManualClock()
+
+
+@pytest.fixture
+def keys(objects, clock):
+    return Keys(objects.root, clock)
+
+
+@pytest.fixture
+async def rpc(objects, clock):
+    return Rpc(Gate(objects, clock), Body(1 << 20, 10), interval_s=0.02)
+
+
+@pytest.fixture
+async def host(rpc):
+    app = Starlette(routes=rpc.routes(), exception_handlers=error_handlers)
+    async with serving(make_server(app, port=0, log_level="warning")) as port:
+        yield f"127.0.0.1:{port}"
+        await rpc.close()
+        assert not rpc.peers
+
+
+@pytest.fixture(params=["http", "ws"])
+async def remote(request, keys, host):
+    _, token = keys.create("shop", "admin")
+    async with Namespace.connect(f"{request.param}://{host}", key=token) as namespace:
+        yield namespace
+        assert namespace.check() == []
+
+
+async def test_a_chain_is_one_trip(remote):
+    """Tracking, and then a column of an element of an answer, each in one trip; receipts and rows are what they are."""
+    shop = remote.Analytics("shop")
+    receipt = await shop.track("Seen", {"a": [1, [2, []]]}, user_id="alice")
+    assert isinstance(receipt, Receipt)
+    assert (receipt.seq, receipt.status) == (0, "stored")
+    before = trips(shop)
+    assert await shop.dau(7)[6].dau == 1
+    assert trips(shop) == before + 1
+    rows = shop.dau(days=2)
+    last, stats, top = await asyncio.gather(
+        _value(rows[1]), _value(shop.stats()), _value(shop.counters.top("events:*", 1))
+    )
+    assert isinstance(last, Row)
+    assert (last.dau, last["dau"], last.date) == (1, 1, datetime.now(UTC).date())
+    assert isinstance(stats, Stats)
+    assert stats.totals == {"Seen": 1}
+    assert top == [("events:Seen", 1)]
+    assert trips(shop) == before + 2
+
+
+async def _value(promise):
+    return await promise
+
+
+async def test_a_result_is_a_result(remote, objects):
+    """Rows, table, columns, tiers and seq come as the object gave them."""
+    await remote.get("shop").batch([{"event": "Seen", "userId": f"u{n % 3}"} for n in range(10)])
+    found = await remote.get("shop").dau(3)
+    wanted = await objects.get("shop").dau(3)
+    assert isinstance(found, Result)
+    assert found.rows == wanted.rows
+    assert found.arrow() == wanted.arrow()
+    assert (found.tiers, found.seq, found.watermark, found.columns) == (
+        wanted.tiers,
+        wanted.seq,
+        wanted.watermark,
+        wanted.columns,
+    )
+
+
+async def test_arguments_keep_their_types(remote, objects):
+    """Microseconds, days, decimals, bytes, large integers and floats arrive as they were given."""
+    shop = remote.get("shop")
+    at = datetime(2026, 1, 15, 12, 0, 0, 123_457, UTC)
+    await shop.track("Timed", {"price": Decimal("1.50"), "day": date(2026, 1, 2)}, timestamp=at)
+    await shop.batch(b'{"event":"Bytes"}')
+    assert await shop.counters.incr("big", 2**60, ttl=timedelta(days=1).total_seconds()) == 2**60
+    assert await shop.counters.incr("float", 1.0) == 1.0
+    assert type(await shop.counters.get("float")) is float
+    rows = (await objects.get("shop").query("SELECT event, timestamp, properties FROM events ORDER BY seq")).rows
+    assert [(row.event, row.properties) for row in rows] == [
+        ("Timed", '{"price":"1.50","day":"2026-01-02"}'),
+        ("Bytes", "{}"),
+    ]
+    assert rows[0].timestamp == at
+    series = shop.timeseries("Timed", start=at - timedelta(hours=1), end=at + timedelta(hours=1), grain="hour")
+    assert sum(row.value for row in await series) == 1
+
+
+async def test_errors_come_back_as_their_classes(remote):
+    """With facts and hint; calls that build on a failed one fail alike; what is not listed is not reachable."""
+    shop = remote.get("shop")
+    await shop.track("Seen")
+    with pytest.raises(InvalidEvent, match="event") as caught:
+        await shop.track("")
+    assert caught.value.reason
+    with pytest.raises(InvalidAsOf, match="future"):
+        await shop.dau(1, as_of="2999-01-01T00:00:00Z")[0].dau
+    with pytest.raises(NotReachable, match="'query'"):
+        await shop.query("SELECT 1")
+    with pytest.raises(TypeError, match="days is int"):
+        await shop.dau("x")
+    with pytest.raises(IndexError):
+        await shop.dau(1)[5]
+    with pytest.raises(TypeError, match="cannot be sent"):
+        await shop.track("x", {"a": object()})
+    assert await shop.dau(1)[0].events == 1
+
+
+async def test_a_key_opens_one_object(host, keys, clock, remote):
+    """Another name is AccessDenied and says so; so are a wrong key, none, and one without the scope."""
+    scheme = remote.url.partition(":")[0]
+    await remote.get("shop").track("Seen")
+    with pytest.raises(AccessDenied, match="not for an object 'other'"):
+        await remote.get("other").stats()
+    with pytest.raises(InvalidName):
+        remote.get("../x")
+    _, reading = keys.create("shop", "read")
+    clock.advance(5)  # the server looks for new keys now and then
+    for key, message in ((None, "needs a key"), ("lk_nothing", "unknown"), (reading, "read key")):
+        async with Namespace.connect(f"{scheme}://{host}", key=key) as namespace:
+            with pytest.raises(AccessDenied, match=message):
+                await namespace.get("shop").track("x")
+
+
+async def test_a_revoked_key_is_out_at_its_next_call(host, keys, clock):
+    """Also on a connection that is open."""
+    key, token = keys.create("shop", "write")
+    async with Namespace.connect(f"ws://{host}", key=token) as namespace:
+        await namespace.get("shop").track("x")
+        keys.revoke(key.id)
+        clock.advance(5)
+        with pytest.raises(AccessDenied, match="revoked"):
+            await namespace.get("shop").track("x")
+
+
+async def test_a_function_is_called_back(host, keys, rpc):
+    """Over a WebSocket: all first, then what changed, until it is closed. A batch says that it cannot."""
+    _, token = keys.create("shop", "admin")
+    heard = asyncio.Queue()
+    async with Namespace.connect(f"ws://{host}", key=token) as namespace:
+        shop = namespace.get("shop")
+        await shop.counters.incr("clicks", 2)
+        watch = await shop.counters.watch("clicks*", heard.put_nowait)
+        assert await heard.get() == {"clicks": 2}
+        await shop.counters.incr("clicks")
+        assert await heard.get() == {"clicks": 3}
+        watch.close()
+        await shop.stats()
+        assert len(rpc.watches) == 0
+    async with Namespace.connect(f"http://{host}", key=token) as namespace:
+        with pytest.raises(Unreachable, match="WebSocket"):
+            await namespace.get("shop").counters.watch("clicks*", heard.put_nowait)
+
+
+@pytest.mark.parametrize("scheme", ["http", "ws"])
+async def test_a_server_that_is_gone(scheme):
+    """Is Unreachable, for calls that nobody awaits too; a closed namespace is ObjectClosed."""
+    told = []
+    namespace = Namespace.connect(f"{scheme}://127.0.0.1:9", on_error=told.append)
+    with pytest.raises(Unreachable):
+        await namespace.get("shop").stats()
+    namespace.get("shop").track("lost")
+    await namespace.close()
+    assert [type(error) for error in told] == [Unreachable]
+    with pytest.raises(ObjectClosed):
+        await namespace.get("shop").stats()
+
+
+async def test_a_connection_that_broke_is_opened_again(host, keys, rpc):
+    """What was under way fails, the next call connects."""
+    _, token = keys.create("shop", "admin")
+    async with Namespace.connect(f"ws://{host}", key=token) as namespace:
+        assert (await namespace.get("shop").track("a")).seq == 0
+        for peer in list(rpc.peers):
+            peer.abort(Unreachable("for a test"))
+        with pytest.raises(Unreachable, match="for a test"):
+            await namespace.get("shop").stats()
+        assert (await namespace.get("shop").track("b")).seq == 1
+
+
+@pytest.mark.parametrize(
+    "url", ["host", "ftp://host", "https://", "https://u:p@host", "https://host/?key=1", "ws://h#x"]
+)
+def test_addresses_that_are_none(url):
+    """A key in a URL would be in logs."""
+    with pytest.raises(InvalidSettings):
+        Namespace.connect(url)

@@ -1,0 +1,67 @@
+"""Vitals and tally: what an object says of itself to who watches it."""
+
+from __future__ import annotations
+
+import pytest
+
+from lakebed import Analytics, Namespace, QueryError
+
+
+async def test_the_tally_is_what_was_done(tmp_path):
+    """Events by what became of them, groups, syncs and questions; the books of `stats` say the same."""
+    async with Analytics("tom", root=tmp_path) as tom:
+        await tom.batch([{"event": "a", "messageId": "1"}, {"event": ""}, {"event": "b"}])
+        await tom.batch([{"event": "a", "messageId": "1"}])
+        await tom.query("SELECT 1")
+        with pytest.raises(QueryError):
+            await tom.query("SELECT nope FROM events")
+        tally, stats = tom.tally(), tom.stats()
+        assert (tally.stored, tally.duplicate, tally.rejected) == (2, 1, 1)
+        assert (stats.stored, stats.duplicate, stats.rejected) == (2, 1, 1)
+        assert (sum(tally.groups.counts), tally.groups.total) == (1, 2)
+        assert sum(tally.syncs.counts) == 1
+        assert sum(tally.queries.counts) == 2
+        assert await tom.check() == []
+
+
+async def test_the_tally_outlives_an_opening(tmp_path):
+    """It grows through closing and opening again, and is there while the object is closed."""
+    tom = Analytics("tom", root=tmp_path)
+    assert tom.tally().stored == 0
+    for expected in (1, 2):
+        async with tom:
+            await tom.track("a")
+            assert tom.tally().stored == expected
+        assert tom.tally().stored == expected
+    assert Analytics("tom", root=tmp_path).tally().stored == 0
+
+
+async def test_vitals_of_an_open_object(tmp_path):
+    """Lag of each consumer in events, bytes of the log, nothing pending and no problem when all went well."""
+    async with Analytics("tom", root=tmp_path) as tom:
+        await tom.batch([{"event": "a"}] * 30)
+        vitals = await tom.vitals()
+        assert vitals.lag["archive"] == 30
+        assert vitals.tail_bytes > 0
+        assert (vitals.pending, vitals.problems, vitals.log_bytes) == (0, 0, 0)
+        await tom.archive()
+        await tom.rollup()
+        vitals = await tom.vitals()
+        assert set(vitals.lag.values()) == {0}
+        assert len(vitals.lag) > 1
+        assert vitals.log_bytes > 0
+        assert tom.log_problems == {}
+        assert await tom.check() == []
+
+
+async def test_who_watches_a_namespace_hears_of_sleep(tmp_path):
+    """Awake objects can be looked at without keeping one awake; one that went to sleep is told once, with its tally."""
+    told = []
+    async with Namespace(tmp_path, Analytics) as namespace:
+        namespace.residents.watchers.append(lambda slept: told.append((slept.name, slept.tally().stored)))
+        await namespace.get("tom").track("a")
+        assert [one.name for one in namespace.residents] == ["tom"]
+        await namespace.residents.sleep("tom")
+        assert told == [("tom", 1)]
+        await namespace.get("tom").track("b")
+    assert told == [("tom", 1), ("tom", 1)]
