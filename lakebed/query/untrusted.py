@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import pyarrow as pa
 
 from lakebed.clock import Clock
-from lakebed.errors import ObjectClosed, QueryBusy, QueryRefused, QueryTimeout, QueryTooLarge
+from lakebed.errors import ObjectClosed, QueryBusy, QueryCrashed, QueryRefused, QueryTimeout, QueryTooLarge
 from lakebed.query.bounds import UNBOUNDED
 from lakebed.query.count import counted, with_count
 from lakebed.query.question import Parameters, Sources
@@ -21,15 +22,18 @@ from lakebed.query.relation import Relation
 from lakebed.query.result import Result
 from lakebed.query.sql import Queries
 from lakebed.settings import Settings
+from lakebed.uninterrupted import to_the_end
 
 if TYPE_CHECKING:
     from lakebed.sandbox.cell import Cell
-    from lakebed.sandbox.messages import Plan, Question
+    from lakebed.sandbox.messages import Plan
 
 __all__ = ["Untrusted"]
 
 _MAX_SQL = 1 << 16  # characters: what people write is far below, and reading it takes time
 _MAX_PARAMS = 1 << 20  # bytes
+_STARTS = 3  # of a child that ends before it is asked, as when the system is short of memory
+_STARTS_WITHIN_S = 30.0
 _IDLE_S = 60.0  # then the process that forks is let go
 _T = TypeVar("_T")
 
@@ -46,10 +50,11 @@ class Untrusted:
         self._settings = settings
         self._clock = clock
         self._name = name
-        self._running: dict[asyncio.Task[Result], list[Cell]] = {}
+        self._running: dict[asyncio.Task[Result], _Visit] = {}
         self._executor: ThreadPoolExecutor | None = None
         self._leaving: asyncio.TimerHandle | None = None
-        self._joined = False
+        self._joining = threading.Lock()  # protects the next
+        self._joined = False  # to the process that forks
         self._closed = False
 
     async def run(
@@ -101,28 +106,39 @@ class Untrusted:
         return min(timeout, self._settings.untrusted_timeout_s)
 
     async def _supervise(self, asked: Asked, names: list[str] | None, params: bytes, seconds: float) -> Result:
-        cells: list[Cell] = []
-        task = asyncio.get_running_loop().create_task(self._answer(cells, asked, names, params, seconds))
-        self._running[task] = cells
+        loop = asyncio.get_running_loop()
+        visit = _Visit()
+        met: asyncio.Future[None] = loop.create_future()  # the time of the question does not start before its child
+        task = loop.create_task(self._answer(visit, met, asked, names, params, seconds))
+        self._running[task] = visit
         task.add_done_callback(self._finished)
         try:
-            await asyncio.wait({task}, timeout=seconds)
+            either: set[asyncio.Future[Any]] = {task, met}
+            await asyncio.wait(either, timeout=_STARTS_WITHIN_S, return_when=asyncio.FIRST_COMPLETED)
+            if met.done():
+                await asyncio.wait({task}, timeout=seconds)
         finally:
             late = not task.done()
             if late:
                 self._stop(task)
         if late:
             await asyncio.wait({task})
-            raise QueryTimeout(
-                f"the query ran longer than {seconds:g} s and was killed",
-                hint=f"Narrow its WHERE to fewer days; untrusted_timeout_s is {self._settings.untrusted_timeout_s:g}",
-                limit=seconds,
-            )
+            self._raise_late(seconds if met.done() else None)
+        if self._closed:
+            raise ObjectClosed(f"{self._name} was closed before the answer", hint="Open the object and ask again")
         return task.result()
 
+    def _raise_late(self, seconds: float | None) -> NoReturn:
+        if seconds is None:
+            raise QueryCrashed("no process for the query starts", hint="The machine may be overloaded: ask again")
+        raise QueryTimeout(
+            f"the query ran longer than {seconds:g} s and was killed",
+            hint=f"Narrow its WHERE to fewer days; untrusted_timeout_s is {self._settings.untrusted_timeout_s:g}",
+            limit=seconds,
+        )
+
     def _stop(self, task: asyncio.Task[Result]) -> None:
-        for cell in self._running[task]:
-            cell.kill()
+        self._running[task].stop()
         task.cancel()
 
     def _finished(self, task: asyncio.Task[Result]) -> None:
@@ -135,7 +151,13 @@ class Untrusted:
             self._leaving = asyncio.get_running_loop().call_later(_IDLE_S, self._leave)
 
     async def _answer(
-        self, cells: list[Cell], asked: Asked, names: list[str] | None, params: bytes, seconds: float
+        self,
+        visit: _Visit,
+        met: asyncio.Future[None],
+        asked: Asked,
+        names: list[str] | None,
+        params: bytes,
+        seconds: float,
     ) -> Result:
         from lakebed.sandbox.messages import Question  # noqa: PLC0415 - only objects that are asked need it
 
@@ -149,24 +171,29 @@ class Untrusted:
             threads=self._settings.query_threads or 1,
         )
         try:
-            plan = await self._in_thread(partial(self._plan, cells, question, params))
+            await self._in_thread(partial(self._start, visit))
+            met.set_result(None)
+            plan = await self._in_thread(lambda: visit.cell.plan(question, params))
             async with self._queries.sources(plan.tables, asked) as sources:
-                table, relation = await self._in_thread(partial(self._execute, cells[0], plan, asked, sources))
+                table, relation = await self._in_thread(partial(self._execute, visit.cell, plan, asked, sources))
             return sources.result(table, relation, (self._clock.monotonic() - started) * 1000)
         finally:
-            for cell in cells:
-                cell.kill()
-                await asyncio.shield(self._in_thread(cell.close))
+            visit.stop()
+            await self._in_thread(visit.close)
 
-    def _plan(self, cells: list[Cell], question: Question, params: bytes) -> Plan:
+    def _start(self, visit: _Visit) -> None:
         from lakebed.sandbox.forkserver import shared  # noqa: PLC0415 - the same
 
-        if not self._joined:
-            self._joined = True
-            shared().join()
-        cell = shared().take()
-        cells.append(cell)
-        return cell.plan(question, params)
+        with self._joining:
+            if not self._joined:
+                shared().join()
+                self._joined = True
+        for _ in range(_STARTS):
+            visit.enter(shared().take())
+            if visit.cell.meet():
+                return
+            visit.close()
+        raise QueryCrashed("no process for the query starts", hint="Ask again; the system may be out of memory")
 
     def _execute(self, cell: Cell, plan: Plan, asked: Asked, sources: Sources) -> tuple[pa.Table, Relation | None]:
         most = self._settings.untrusted_max_rows
@@ -194,7 +221,8 @@ class Untrusted:
         if self._executor is None:
             workers = self._settings.untrusted_queries
             self._executor = ThreadPoolExecutor(workers, thread_name_prefix=f"lakebed-untrusted-{self._name}")
-        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+        # A cancelled question is killed, so that its thread comes back; then there is nothing left to clean up.
+        return await to_the_end(asyncio.get_running_loop().run_in_executor(self._executor, work))
 
     def _leave(self) -> None:
         """Nobody asked for a while: the process that forks may end."""
@@ -206,9 +234,10 @@ class Untrusted:
     def _let_go(self) -> None:
         from lakebed.sandbox.forkserver import shared  # noqa: PLC0415 - the same
 
-        if self._joined:
-            self._joined = False
-            shared().leave()
+        with self._joining:
+            if self._joined:
+                self._joined = False
+                shared().leave()
 
     async def close(self) -> None:
         """Kill what runs and let processes and threads go. Idempotent."""
@@ -223,6 +252,38 @@ class Untrusted:
             await self._in_thread(self._let_go)
             self._executor.shutdown()
             self._executor = None
+
+
+class _Visit:
+    """One question under way: its child, also when that comes after it was stopped."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # protects both below
+        self._cell: Cell | None = None
+        self._stopped = False
+
+    @property
+    def cell(self) -> Cell:
+        assert self._cell is not None  # noqa: S101 - it was entered before
+        return self._cell
+
+    def enter(self, cell: Cell) -> None:
+        with self._lock:
+            self._cell = cell
+            if self._stopped:
+                cell.kill()
+
+    def stop(self) -> None:
+        with self._lock:
+            self._stopped = True
+            if self._cell is not None:
+                self._cell.kill()
+
+    def close(self) -> None:
+        with self._lock:
+            cell, self._cell = self._cell, None
+        if cell is not None:
+            cell.close()
 
 
 class _Inputs:

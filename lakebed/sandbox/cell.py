@@ -41,6 +41,21 @@ class Cell:
         self._killed = False
         self._memory_bytes = 0
 
+    def meet(self) -> bool:
+        """Wait for it to start; False when it ended before it was asked anything, which is no fault of a question."""
+        with self._speaking:
+            try:
+                said, descriptors, _, _ = socket.recv_fds(self._connection, 1, 1, socket.MSG_CMSG_CLOEXEC)
+            except ConnectionError:
+                return False
+            if not said or not descriptors:
+                return False
+            with self._state:
+                self._process = descriptors[0]
+                if self._killed:
+                    self._signal()
+            return not self.is_gone
+
     def plan(self, question: Question, params: bytes) -> Plan:
         """What the child makes of `question`.
 
@@ -50,7 +65,6 @@ class Cell:
         """
         self._memory_bytes = question.memory_bytes
         with self._speaking, self._translated():
-            self._meet()
             frames.send(self._connection, frames.QUESTION, msgspec.json.encode(question))
             frames.send(self._connection, frames.DATA, params)
             _, payload = self._expect(frames.PLAN)
@@ -76,15 +90,6 @@ class Cell:
             frames.send(self._connection, frames.INPUTS, msgspec.json.encode(inputs))
             self._give(files, tables)
             return _table(self._collect(max_bytes))
-
-    def _meet(self) -> None:
-        said, descriptors, _, _ = socket.recv_fds(self._connection, 1, 1, socket.MSG_CMSG_CLOEXEC)
-        if not said or not descriptors:
-            raise EOFError("the child did not start")
-        with self._state:
-            self._process = descriptors[0]
-            if self._killed:
-                self._signal()
 
     def _give(self, files: Sequence[str], tables: Mapping[str, pa.Table]) -> None:
         sources: list[Callable[[], int]] = [_opener(path) for path in files]

@@ -106,18 +106,23 @@ class ForkServer:
         return self._process is not None and self._process.poll() is None
 
     def _fork(self) -> Cell:
-        if not self._is_running():
-            self._stop()
-            self._start()
-        assert self._control is not None  # noqa: S101 - _start made it
         ours, theirs = socket.socketpair()
         with theirs:
-            try:
-                socket.send_fds(self._control, [b"C"], [theirs.fileno()])
-            except OSError as error:
-                ours.close()
-                raise QueryCrashed("the process that runs queries does not start", hint="Ask again") from error
+            if not self._is_running() or not self._send(theirs):
+                self._stop()
+                self._start()
+                if not self._send(theirs):
+                    ours.close()
+                    raise QueryCrashed("the process that runs queries does not start", hint="Ask again")
         return Cell(ours, self._closed)
+
+    def _send(self, theirs: socket.socket) -> bool:
+        assert self._control is not None  # noqa: S101 - _start made it
+        try:
+            socket.send_fds(self._control, [b"C"], [theirs.fileno()])
+        except OSError:  # it has just ended
+            return False
+        return True
 
     def _closed(self, cell: Cell) -> None:
         with self._lock:

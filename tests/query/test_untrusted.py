@@ -309,7 +309,7 @@ async def test_close_leaves_no_process_and_no_thread(tmp_path):
         server = shared().pid
         started = [pid for pid in children(server) if _busy(pid)]
         users = shared().users
-    with pytest.raises((QueryCrashed, asyncio.CancelledError)):
+    with pytest.raises(ObjectClosed):
         await running
     assert not alive(started)
     assert shared().users == users - 1
@@ -382,9 +382,8 @@ async def test_a_killed_server_leaves_no_child(tmp_path):
     server = subprocess.Popen([sys.executable, "-c", SERVER, str(tmp_path), ENDLESS], stdout=subprocess.PIPE)
     try:
         assert server.stdout.readline() == b"ready\n"
-        await until(lambda: any(_busy(pid) for pid in children(server.pid)))
+        await until(lambda: any(_busy(pid) for pid in children(children(server.pid)[0])))
         started = children(server.pid)
-        assert len(started) >= 2
     finally:
         server.kill()
         server.wait()

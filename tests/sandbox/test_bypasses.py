@@ -283,6 +283,7 @@ def test_what_is_below_the_allowlist(tmp_path, sql):
     (tmp_path / "given").write_text("0")
     cell = shared().take()
     try:
+        assert cell.meet()
         cell.plan(Question("SELECT 1", None, [], 10, 256 << 20, 1), b"")
         with pytest.raises(QueryError):
             cell.answer(
