@@ -130,11 +130,11 @@ def _limit(what: int, value: int) -> None:
 
 def _sizes() -> dict[str, int]:
     try:
-        lines = Path("/proc/self/status").read_text("ascii", errors="replace").splitlines()
+        lines = Path("/proc/self/status").read_bytes().splitlines()
     except OSError:
         return {}
-    fields = (line.split() for line in lines if line.startswith(("VmSize:", "VmData:")))
-    return {name.rstrip(":"): int(kib) * 1024 for name, kib, _ in fields}
+    fields = (line.split() for line in lines if line.startswith((b"VmSize:", b"VmData:")))
+    return {name.decode().rstrip(":"): int(kib) * 1024 for name, kib, _ in fields}
 
 
 def _prctl(option: int, value: int, pointer: int = 0) -> bool:

@@ -64,7 +64,9 @@ def _live(connection: socket.socket, confined: Confined, parent: int) -> NoRetur
     try:
         os.dup2(0, 2)  # both are /dev/null then
         if die_with_parent(parent):
-            socket.send_fds(connection, [b"H"], [os.pidfd_open(os.getpid())])
+            myself = os.pidfd_open(os.getpid())
+            socket.send_fds(connection, [b"H"], [myself])
+            os.close(myself)
             _answer(connection, confined)
     except BaseException as error:  # noqa: BLE001 - whatever it is, the server is told and the process ends
         with contextlib.suppress(OSError):
