@@ -6,8 +6,8 @@ python examples/demo.py [--root data/demo-page] [--port 8080] [--for SECONDS | -
 2. The same lines are stored again, moved to the last fourteen days, so that the page has a present to show. They are
    marked `"replay": "moved"`; nothing else of them is changed.
 3. Two keys are made, and `lakebed serve` is started.
-4. Order lines are sent over HTTP as if they happened now, one customer's invoice after another, at an irregular rate.
-   They are marked `"replay": "live"`.
+4. Order lines are sent over HTTP as if they happened now, customer beside customer, at an irregular rate. They are
+   marked `"replay": "live"`. The first is an order without a name, which is refused: a dead letter to look at.
 
 Running it again stores nothing of the first two twice. The data is described in data/README.md.
 """
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import heapq
 import itertools
 import json
@@ -30,7 +31,6 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -107,7 +107,7 @@ def make_keys(root: Path) -> dict[str, str]:
     return {scope: keys.create(NAME, scope, NOTE)[1] for scope in ("write", "admin")}
 
 
-@contextmanager
+@contextlib.contextmanager
 def served(root: Path, port: int, key: str) -> Iterator[str]:
     """`lakebed serve` in a process of its own; its address. Ends it, gracefully first.
 
@@ -201,6 +201,8 @@ def journey(order: Sequence[Event]) -> Iterator[Event]:
 def live(url: str, key: str, seconds: float | None, luck: random.Random) -> int:
     """Send what customers do as it happens, until `seconds` are over. How many events were stored."""
     run, sent, begun = f"live-{os.getpid()}-{time.time_ns()}", 0, time.monotonic()
+    with contextlib.suppress(urllib.error.HTTPError):  # that is what it is sent for
+        ask(url, "/track", key, {"event": "", "messageId": f"{run}-bad", "userId": "17850", "properties": {"demo": 1}})
     for at, event in journeys(read_events(), luck):
         if seconds is not None and at >= seconds:
             break

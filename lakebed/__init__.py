@@ -21,6 +21,7 @@ from lakebed.errors import (
     FormatTooNew,
     InvalidAsOf,
     InvalidEvent,
+    InvalidMerge,
     InvalidName,
     InvalidRollup,
     InvalidSchedule,
@@ -49,6 +50,8 @@ from lakebed.errors import (
     WrongObject,
 )
 from lakebed.events import Event, Receipt
+from lakebed.identity.identity import Merge
+from lakebed.identity.person import Person
 from lakebed.objects import DurableObject, Namespace
 from lakebed.query.result import Result, Row
 from lakebed.query.stats import Stats
@@ -75,6 +78,7 @@ __all__ = [
     "FormatTooNew",
     "InvalidAsOf",
     "InvalidEvent",
+    "InvalidMerge",
     "InvalidName",
     "InvalidRollup",
     "InvalidSchedule",
@@ -85,11 +89,13 @@ __all__ = [
     "LogCorrupted",
     "LogUnavailable",
     "ManualClock",
+    "Merge",
     "Namespace",
     "NotReachable",
     "ObjectClosed",
     "ObjectLocked",
     "ObjectUnavailable",
+    "Person",
     "Problem",
     "PromotionConflict",
     "QueryBusy",

@@ -26,6 +26,7 @@ from lakebed.events import (
     MAX_ID,
     MAX_MESSAGE_ID,
     MAX_NAME,
+    OPERATOR,
     TIME,
     TYPES,
     Event,
@@ -64,6 +65,8 @@ def admit(event: Event, now_us: int) -> None:
     event.group_id = _settle_id("group_id", event.group_id)
     event.session_id = _settle_id("session_id", event.session_id)
     event.source = _settle_id("source", event.source)
+    if event.source == OPERATOR:
+        raise InvalidEvent(f"source {OPERATOR} is reserved")
     if name is not None and not name.isascii():
         _check_text("event name", name)
     message_id = event.message_id
@@ -103,7 +106,7 @@ def _settle_kind(event: Event, kind: str) -> None:
     elif kind == "identify":
         if event.user_id is None and event.anonymous_id is None:
             raise InvalidEvent("identify needs a user_id or an anonymous_id")
-        event.properties = event.traits
+        event.properties = event.traits if bytes(event.traits) not in _NOTHING else _context_traits(event.context)
     elif kind == "group":
         if event.group_id is None:
             raise InvalidEvent("group needs a group_id")
@@ -117,6 +120,25 @@ def _settle_kind(event: Event, kind: str) -> None:
         raise InvalidEvent(f"type {kind[:40]!r} is not one of {', '.join(TYPES)}")
 
 
+class _Context(msgspec.Struct):
+    traits: Raw = EMPTY
+
+
+_NOTHING = (b"{}", b"null", b"")
+_context = msgspec.json.Decoder(_Context)
+
+
+def _context_traits(context: Raw) -> Raw:
+    """Where rudder-sdk-python puts what it identifies somebody with. A context that cannot be read is refused later."""
+    if b'"traits"' not in bytes(context):
+        return EMPTY
+    try:
+        traits = _context.decode(context).traits
+    except (msgspec.DecodeError, RecursionError):
+        return EMPTY
+    return traits.copy()  # else the whole body stays in memory with it
+
+
 def _add_property(event: Event, key: str, value: str) -> None:
     raw = bytes(event.properties)
     found = msgspec.json.decode(raw) if raw not in (b"", b"null") else {}
@@ -125,18 +147,26 @@ def _add_property(event: Event, key: str, value: str) -> None:
 
 
 def _settle_time(event: Event, now_us: int) -> int | None:
-    """The event's own time, corrected by Segment's rule: received_at - (sent_at - original_timestamp)."""
-    own = event.original_timestamp if event.original_timestamp is not None else event.timestamp
+    """The event's own time, corrected by Segment's rule: received_at - (sent_at - original_timestamp).
+
+    Where an original timestamp stands beside it, `timestamp` is final: somebody has corrected it already, or the caller
+    has said it (RudderStack's client for Node).
+    """
+    own = event.timestamp if event.timestamp is not None else event.original_timestamp
     if own is None:
         return None
     at = _read_time("timestamp", own)
-    if event.sent_at is not None:
+    if event.sent_at is not None and not _is_final(event):
         at += now_us - _read_time("sent_at", event.sent_at)
     if at > now_us + MAX_AHEAD_US:
         raise InvalidEvent("timestamp lies more than 24 hours ahead of received_at")
     if at < _FIRST_US:
         raise InvalidEvent(f"timestamp {str(own)[:40]!r} lies before the year 1")
     return at
+
+
+def _is_final(event: Event) -> bool:
+    return event.timestamp is not None and event.original_timestamp is not None
 
 
 _FIRST_US = to_us(datetime(1, 1, 1, tzinfo=UTC))
@@ -221,6 +251,8 @@ def _as_block(events: Sequence[Event], kinds: list[str], now_us: int, sent_at: A
     anonymous: list[Any] = [event.anonymous_id for event in events]
     others = ([event.group_id for event in events], [event.session_id for event in events])
     sources = [source if event.source is None else event.source for event in events]
+    if OPERATOR in sources:
+        return None
     given, name, *ids = (pa.array(column, _TEXT) for column in (message_ids, names, users, anonymous, *others, sources))
     nameless = name.null_count and any(one is None and kind == "track" for one, kind in zip(names, kinds, strict=True))
     if nameless or not (_within(given, MAX_MESSAGE_ID) and _within(name, MAX_NAME) and _all_within(ids, MAX_ID)):
@@ -261,13 +293,13 @@ def _has_blank(column: pa.Array) -> bool:
 
 def _timestamps(events: Sequence[Event], now_us: int, sent_at: Any) -> pa.Array:
     """`_settle_time` of all. Raises ArrowException where one is not RFC 3339 text, or out of bounds."""
-    own = [event.timestamp if event.original_timestamp is None else event.original_timestamp for event in events]
+    own = [event.original_timestamp if event.timestamp is None else event.timestamp for event in events]
     at = pa.array(own, _TEXT).cast(TIME).view(pa.int64())
     if at.null_count == len(at):
         return at
     import pyarrow.compute as pc  # noqa: PLC0415 - a quarter of what pyarrow costs to import
 
-    sents = [sent_at if event.sent_at is None else event.sent_at for event in events]
+    sents = [None if _is_final(event) else sent_at if event.sent_at is None else event.sent_at for event in events]
     if sents.count(None) != len(sents):
         sent = pa.array(sents, _TEXT).cast(TIME).view(pa.int64()).fill_null(now_us)
         at = pc.add(at, pc.subtract(now_us, sent))

@@ -9,6 +9,7 @@ from lakebed.answers import Answers
 from lakebed.assembly import Tiers, assemble, disassemble, rollups_of
 from lakebed.letters import Letters
 from lakebed.objects import DurableObject
+from lakebed.people import People
 from lakebed.tracking import Tracking
 from lakebed.upkeep import Upkeep
 from lakebed.vitals import Tally, tallied
@@ -16,7 +17,7 @@ from lakebed.vitals import Tally, tallied
 __all__ = ["Analytics"]
 
 
-class Analytics(Tracking, Answers, Letters, Upkeep, DurableObject):
+class Analytics(Tracking, Answers, People, Letters, Upkeep, DurableObject):
     """A product-analytics engine in a directory of its own. An async context manager.
 
     Args:

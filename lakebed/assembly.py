@@ -11,6 +11,8 @@ import pyarrow as pa
 from lakebed.block import Block
 from lakebed.engine import Engine
 from lakebed.errors import LogBehind
+from lakebed.identity.identity import Identity
+from lakebed.identity.rules import Rules
 from lakebed.intake import Intake
 from lakebed.live import RECENT_S, Live, replay
 from lakebed.maintenance import ARCHIVED, TOTALS, Maintenance, Totals
@@ -25,6 +27,7 @@ from lakebed.query.untrusted import Untrusted
 from lakebed.replays import Replays
 from lakebed.rollups.rollup import Rollup
 from lakebed.rollups.rollups import Rollups
+from lakebed.roster import Roster
 from lakebed.schedule import schedules_of
 from lakebed.scheduler import Job, JobRun, Scheduler
 from lakebed.settings import Settings
@@ -53,12 +56,14 @@ class Tiers:
     archive: Archive
     history: History
     rollups: Rollups
+    identity: Identity
     maintenance: Maintenance
     queries: Queries
     untrusted: Untrusted
     metrics: Metrics
     letters: DeadLetters
     intake: Intake
+    roster: Roster
     replays: Replays
     pulse: PulseMeter
     scheduler: Scheduler
@@ -135,7 +140,17 @@ async def assemble(tiers: Tiers, owner: DurableObject, promote: Mapping[str, typ
     watermark = await _watermark(tiers, settings)
     await _check_not_behind(tiers, directory, watermark)
     tiers.history = History(tiers.pipeline, tiers.archive, promotions, tiers.engine)
-    tiers.rollups = Rollups(tiers.storage, rollups, promotions, tiers.engine, tiers.history.read, settings)
+    tiers.identity = Identity(tiers.storage, tiers.history.read, Rules.of(settings))
+    await tiers.identity.open()
+    tiers.rollups = Rollups(
+        tiers.storage,
+        rollups,
+        promotions,
+        tiers.engine,
+        tiers.history.read,
+        settings,
+        people=tiers.identity.mapping,
+    )
     await tiers.rollups.open()
     tiers.maintenance = Maintenance(
         settings,
@@ -144,6 +159,7 @@ async def assemble(tiers: Tiers, owner: DurableObject, promote: Mapping[str, typ
         storage=tiers.storage,
         archive=tiers.archive,
         rollups=tiers.rollups,
+        identity=tiers.identity,
         history=tiers.history,
         live=tiers.live,
     )
@@ -155,6 +171,10 @@ async def assemble(tiers: Tiers, owner: DurableObject, promote: Mapping[str, typ
             tables[rollup] = await tiers.rollups.table(rollup)
         return tables
 
+    async def people(end_seq: int) -> pa.Table:
+        await tiers.maintenance.catch_up_identity(end_seq)
+        return (await tiers.identity.mapping_at(end_seq)).pairs
+
     tiers.queries = Queries(
         tiers.history,
         tiers.engine,
@@ -163,6 +183,7 @@ async def assemble(tiers: Tiers, owner: DurableObject, promote: Mapping[str, typ
         name=owner.name,
         tables=rollup_tables,
         rollups=[rollup.name for rollup in rollups],
+        people=people,
     )
     tiers.untrusted = Untrusted(tiers.queries, settings, owner.clock, name=owner.name)
     tiers.metrics = Metrics(
@@ -178,6 +199,7 @@ async def assemble(tiers: Tiers, owner: DurableObject, promote: Mapping[str, typ
     tiers.intake = Intake(tiers.pipeline, tiers.letters, owner.clock, owner.on_error)
     tiers.replays = Replays(tiers.letters, tiers.intake, tiers.pipeline, tiers.history, owner.clock)
     await tiers.replays.recover()
+    tiers.roster = Roster(tiers.identity, tiers.intake, tiers.maintenance, tiers.history, tiers.queries, owner.clock)
     tiers.pulse = PulseMeter(
         owner.name, tiers.counters, tiers.pipeline, tiers.history, settings.active_ttl_s, owner.clock
     )
@@ -284,7 +306,7 @@ def _closings(tiers: Tiers) -> list[Callable[[], Any]]:
         steps.append(drain)
     steps += [
         getattr(tiers, part).close
-        for part in ("untrusted", "queries", "pipeline", "rollups", "archive")
+        for part in ("untrusted", "queries", "pipeline", "rollups", "identity", "archive")
         if part in built
     ]
     steps.append(close_blocking)

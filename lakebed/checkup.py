@@ -19,7 +19,7 @@ class Problem(msgspec.Struct, frozen=True):
     """Something that is not as promised.
 
     Attributes:
-        where: "log", "storage", "dead letters", "rollups", "archive", "schedule", "tracking" or "counters".
+        where: "log", "storage", "dead letters", "rollups", "identity", "archive", "schedule", "tracking" or "counters".
         message: what, with facts and, where there is one, the next step.
     """
 
@@ -38,6 +38,7 @@ async def check_up(tiers: Tiers) -> list[Problem]:
     problems += _at("archive", tiers.maintenance.problems.values())
     problems += await _asked("rollups", _caught_up(tiers))
     problems += await _asked("rollups", tiers.rollups.check(tiers.pipeline.next_seq))
+    problems += await _asked("identity", tiers.identity.check(tiers.pipeline.next_seq))
     problems += await _asked("archive", _archive(tiers))
     problems += await _asked("schedule", _schedule(tiers))
     return list(dict.fromkeys(problems))  # a damaged storage.db says the same to each who asks

@@ -17,6 +17,7 @@ __all__ = [
     "FormatTooNew",
     "InvalidAsOf",
     "InvalidEvent",
+    "InvalidMerge",
     "InvalidName",
     "InvalidRollup",
     "InvalidSchedule",
@@ -70,6 +71,10 @@ class InvalidEvent(LakebedError, ValueError):
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason, hint="Nothing was stored", reason=reason)
+
+
+class InvalidMerge(LakebedError, ValueError):
+    """When people are to be merged who are one already, or a merge taken back that there is not."""
 
 
 class InvalidName(LakebedError, ValueError):

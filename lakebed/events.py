@@ -23,6 +23,7 @@ __all__ = [
     "MAX_ID",
     "MAX_MESSAGE_ID",
     "MAX_NAME",
+    "OPERATOR",
     "SCHEMA",
     "TIME",
     "TYPES",
@@ -39,6 +40,7 @@ MAX_DEPTH = 32
 MAX_EVENT_BYTES = 32 * 1024
 MAX_AHEAD_US = 24 * 3600 * 1_000_000
 TIME = pa.timestamp("us", tz="UTC")
+OPERATOR = "lakebed:operator"  # the source of events that Lakebed itself writes; nobody else may use it
 
 
 def _field(number: int, name: str, kind: pa.DataType, *, nullable: bool = True) -> pa.Field:

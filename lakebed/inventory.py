@@ -12,6 +12,7 @@ import msgspec
 
 from lakebed.clock import from_us
 from lakebed.errors import LakebedError
+from lakebed.identity.identity import CONSUMER
 from lakebed.rollups.fold import consumer_of
 from lakebed.settings import Settings
 from lakebed.tiers.archived import DataFile, Snapshot
@@ -149,7 +150,8 @@ async def take_inventory(tiers: Tiers, directory: Path, settings: Settings) -> I
     days = (await tiers.rollups.table(_DAILY))["date"].to_pylist()
     disk = await in_thread("inventory", lambda: _on_disk(directory))
     log = _log(tiers)
-    marks |= {"archive": tiers.maintenance.watermark}
+    # What identity has looked at since its last checkpoint changed nothing, so its state is that of all of it.
+    marks |= {"archive": tiers.maintenance.watermark, CONSUMER: tiers.identity.position}
     consumers = [Consumer(name, seq, max(0, log.next_seq - seq)) for name, seq in marks.items()]
     return Inventory(
         counters=CounterShelf(statistics.keys, statistics.max_keys, statistics.evicted),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import sqlite3
 import weakref
+from collections.abc import Collection
 
 from lakebed.clock import Clock
 from lakebed.errors import FormatTooNew, KeysUnavailable
@@ -56,9 +57,9 @@ class KeyRing:
         return self._required
 
     @property
-    def ids(self) -> frozenset[str]:
+    def ids(self) -> Collection[str]:
         """The ids of the keys that count, as of the last look."""
-        return frozenset(self._live)
+        return self._live.keys()
 
     def get(self, key_id: str | None) -> Key | None:
         """The key with this id, if it counted at the last look."""

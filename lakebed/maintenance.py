@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from lakebed.clock import Clock, to_us
 from lakebed.errors import ArchiveConflict, LakebedError
+from lakebed.identity.identity import Identity
 from lakebed.live import RECENT_S, Live
 from lakebed.query.history import History
 from lakebed.rollups.rollups import Rollups
@@ -65,6 +66,7 @@ class Maintenance:
         storage: Storage,
         archive: Archive,
         rollups: Rollups,
+        identity: Identity,
         history: History,
         live: Live,
     ) -> None:
@@ -74,6 +76,7 @@ class Maintenance:
         self._storage = storage
         self._archive = archive
         self._rollups = rollups
+        self._identity = identity
         self._history = history
         self._live = live
         self.problems: dict[str, str] = {}  # what failed in the background and has not succeeded since
@@ -86,6 +89,9 @@ class Maintenance:
     async def catch_up(self, name: str | None = None, max_staleness: float | None = None) -> int:
         """Bring one rollup, or all, up to what is acknowledged now, and return the seq that it stands at.
 
+        With a rollup that counts people, who is who is brought up to date too.
+
+
         Args:
             max_staleness: do nothing if that was done less than so many seconds ago.
         """
@@ -95,8 +101,15 @@ class Maintenance:
             return end
         end = await self._durable_end()
         await self._rollups.catch_up(end, name)
+        if name is None or self._rollups.counts_people(name):
+            await self._identity.catch_up(end)
         self._caught_up[name] = (now, end)
         return end
+
+    async def catch_up_identity(self, end: int) -> None:
+        """Take in what the events with `seq < end` say of who is who."""
+        await self._durable_end()
+        await self._identity.catch_up(end)
 
     async def _durable_end(self) -> int:
         end = self._pipeline.next_seq
@@ -111,6 +124,8 @@ class Maintenance:
         try:
             events = await self._rollups.catch_up(end)
         finally:  # one rollup that cannot be computed must not keep the totals behind
+            await self._identity.catch_up(end)
+            await self._identity.save()
             await self.save_totals()
             await self._pipeline.seal_old()
         return RolledUp(events=events, seq=end, pruned=await self.prune())
@@ -178,7 +193,13 @@ class Maintenance:
         """Delete log files that every consumer's durable checkpoint has passed and whose retention is over."""
         totals = await self._storage.get(TOTALS, Totals(), Totals)
         # `watermark` is set after the archive verified its commit, so nothing goes that is not in it.
-        passed = min(totals.seq, self.watermark, await self._rollups.checkpoint(), self._passed_by_counters())
+        passed = min(
+            totals.seq,
+            self.watermark,
+            await self._rollups.checkpoint(),
+            await self._identity.checkpoint(),
+            self._passed_by_counters(),
+        )
         return await self._pipeline.prune(passed)
 
     def _passed_by_counters(self) -> int:

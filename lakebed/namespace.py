@@ -7,14 +7,14 @@ import os
 import warnings
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from lakebed.calls import Call, Outcome, Unsent
 from lakebed.clock import Clock, SystemClock
-from lakebed.delivery import Begun, begin, finish, members
+from lakebed.delivery import members
 from lakebed.errors import ObjectClosed, ObjectLocked
+from lakebed.inprocess import InProcess
 from lakebed.kinds import KINDS, kind
 from lakebed.nameplate import Nameplate, directory_of
 from lakebed.residents import Residents
@@ -157,7 +157,7 @@ class Namespace:
         session = self._sessions.get((name, object_class))
         if session is None:
             directory_of(self.root, name)
-            transport = _InProcess(self, name, object_class)
+            transport = InProcess(self._start, self._residents, name, object_class)
             label = f"{object_class.__name__}({name!r})"
             session = Session(transport, self._failed, self._busy, label, members(object_class))
             self._sessions[name, object_class] = session
@@ -345,61 +345,3 @@ class Namespace:
         except asyncio.CancelledError:
             if not self._closed:
                 await self.close()
-
-
-class _InProcess:
-    """The transport to an object of a namespace in this process."""
-
-    def __init__(self, namespace: Namespace, name: str, object_class: type[Any]) -> None:
-        self._namespace = namespace
-        self._name = name
-        self._class = object_class
-        self._turn = asyncio.Lock()  # fair: batches begin in the order in which they came
-
-    async def send(self, batch: Sequence[Call], settle: Callable[[int, Outcome], None]) -> None:
-        """As `Transport.send`."""
-        self._namespace._start()  # noqa: SLF001 - this module's own
-        try:
-            await self._turn.acquire()
-        except asyncio.CancelledError:
-            raise Unsent from None
-        try:
-            begun, leave = await self._begin(batch)
-        finally:
-            self._turn.release()
-        waited = _Waited(len(batch), leave, settle)
-        try:
-            await finish(begun, waited.settle)
-        finally:
-            waited.end()
-
-    async def _begin(self, batch: Sequence[Call]) -> tuple[Begun, Callable[[], None]]:
-        try:
-            target, leave = await self._namespace._residents.enter(self._name, self._class)  # noqa: SLF001
-        except asyncio.CancelledError:
-            raise Unsent from None
-        try:
-            return await begin(target, batch), leave
-        except BaseException:
-            leave()
-            raise
-
-
-class _Waited:
-    """Leaves the object just before its last answer is given: whoever gets that finds the object idle."""
-
-    def __init__(self, missing: int, leave: Callable[[], None], settle: Callable[[int, Outcome], None]) -> None:
-        self._missing = missing
-        self._leave: Callable[[], None] | None = leave
-        self._settle = settle
-
-    def settle(self, number: int, outcome: Outcome) -> None:
-        self._missing -= 1
-        if not self._missing:
-            self.end()
-        self._settle(number, outcome)
-
-    def end(self) -> None:
-        leave, self._leave = self._leave, None
-        if leave is not None:
-            leave()

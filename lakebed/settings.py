@@ -72,6 +72,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         garbage_grace_s: unreferenced archive files younger than this are never deleted. MUST BE LONGER THAN THE
             LONGEST QUERY AND COMMIT.
         rollup_max_groups: groups that one bucket of a rollup may have; further ones are counted in the overflow row.
+        identity_email: whether equal emails link identities. A FAMILY'S SHARED MAILBOX THEN JOINS ITS ANONYMOUS VISITS.
+            Changing this or another `identity_` setting computes the graph again from the whole history.
+        identity_phone: the same for phone numbers.
+        identity_devices: whether device signals link anonymous ids. THIS IS GUESSING: two known users are never joined.
+        identity_device_confidence: the least confidence, of 1, with which a device links.
+        identity_user_limit: known users that emails and phone numbers may join in one person. MORE THAN 1 JOINS
+            ACCOUNTS THAT SHARE A MAILBOX.
+        identity_anonymous_limit: anonymous ids that a person may own; the earliest count.
         dead_letters_max: refused events that are kept; beyond it the oldest are dropped.
         dead_letters_max_bytes: the same, in bytes of what was sent.
         schedule_timezone: IANA zone in which `every.day.at("3am")` is read.
@@ -113,6 +121,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     snapshots_age_s: Annotated[float, Meta(ge=0)] = 7 * 86400.0
     garbage_grace_s: Annotated[float, Meta(ge=0)] = 24 * 3600.0
     rollup_max_groups: Positive = 10_000
+    identity_email: bool = False
+    identity_phone: bool = False
+    identity_devices: bool = False
+    identity_device_confidence: Annotated[float, Meta(gt=0, le=1)] = 0.9
+    identity_user_limit: Positive = 1
+    identity_anonymous_limit: Positive = 100
     dead_letters_max: Positive = 10_000
     dead_letters_max_bytes: Positive = 64 * _MIB
     schedule_timezone: str = "UTC"

@@ -27,15 +27,16 @@ FLOORS = (
     {"clock", "disk", "engine", "errors", "events", "histogram", "parquet", "promotions", "settings", "uninterrupted"}
     | {"admission", "block", "decoding", "splitting"},
     {"tiers"},
-    {"rollups", "query", "sandbox", "schedule", "scheduler"}
+    {"rollups", "query", "identity", "sandbox", "schedule", "scheduler"}
     | {"calls", "delivery", "kinds", "nameplate", "ownership", "session", "stub"}  # what objects.py stands on
-    | {"residents", "waking", "namespace", "objects"}
+    | {"inprocess", "residents", "waking", "namespace", "objects"}
     | {"capnweb", "carriers", "remote"}
     | {"keys", "keyring"},
     {"intake", "live", "maintenance", "pulse", "replays"},
+    {"roster"},
     {"assembly", "checkup", "inventory", "vitals"},
     {"assembled"},
-    {"answers", "letters", "tracking", "upkeep"},  # the verbs, in groups
+    {"answers", "letters", "people", "tracking", "upkeep"},  # the verbs, in groups
     {"analytics"},
     {"__init__", "api", "blocking"},
     {"cli"},
@@ -44,8 +45,9 @@ FLOORS = (
 
 # Rooms on one floor that do not know each other.
 APART = (
-    ("rollups", {"query", "schedule", "scheduler", "objects", "namespace"}),
-    ("query", {"rollups", "schedule", "scheduler", "objects", "namespace"}),
+    ("rollups", {"query", "identity", "schedule", "scheduler", "objects", "namespace"}),
+    ("query", {"rollups", "identity", "schedule", "scheduler", "objects", "namespace"}),
+    ("identity", {"rollups", "query", "schedule", "scheduler", "objects", "namespace"}),
     ("schedule", {"rollups", "query", "objects", "namespace"}),
     ("scheduler", {"rollups", "query", "objects", "namespace"}),
     ("objects", {"rollups", "query", "scheduler"}),
@@ -55,7 +57,7 @@ APART = (
 TIERS = {
     "L0 counters": {"counter", "counters"},
     "L1 log": {"committer", "pending", "dedupe", "pipeline", "recovery", "sealing", "segment", "tail", "view"},
-    "L2 storage": {"deadletters", "migrations", "storage", "transaction"},
+    "L2 storage": {"deadletters", "graph", "migrations", "storage", "transaction"},
     "L3 archive": {
         "append",
         "archive",

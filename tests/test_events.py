@@ -189,10 +189,21 @@ def test_sent_at_corrects_the_clients_clock(take):
     assert take(offset).timestamp == NOW
 
 
-def test_the_original_timestamp_is_the_one_that_is_corrected(take):
-    """`originalTimestamp` is what the client's clock said; a `timestamp` beside it was computed by somebody else."""
-    item = {"event": "e", "timestamp": "2000-01-01", "originalTimestamp": "2025-01-01T00:00:00Z"}
-    assert take(item).timestamp == to_us(datetime(2025, 1, 1, tzinfo=UTC))
+def test_a_timestamp_beside_an_original_one_is_final(take):
+    """`originalTimestamp` is what the client's clock said; `timestamp` was corrected, or said by the caller himself."""
+    item = {"event": "e", "originalTimestamp": "2025-01-01T00:00:00Z", "sentAt": "2025-01-01T00:00:00Z"}
+    assert take(item).timestamp == NOW
+    assert take(item | {"timestamp": "2000-01-01"}).timestamp == to_us(datetime(2000, 1, 1, tzinfo=UTC))
+
+
+def test_traits_in_the_context_of_identify(take):
+    """That is where RudderStack's client for Python puts them; those beside the ids count first."""
+    item = {"type": "identify", "userId": "u", "context": {"traits": {"plan": "pro"}}}
+    assert bytes(take(item).properties) == b'{"plan":"pro"}'
+    assert bytes(take(item | {"traits": {"plan": "free"}}).properties) == b'{"plan":"free"}'
+    assert bytes(take(item | {"traits": None}).properties) == b'{"plan":"pro"}'
+    assert "must be a JSON object" in take(item | {"context": {"traits": 7}}).reason
+    assert bytes(take(item | {"type": "track", "event": "e"}).properties) == b"{}"
 
 
 def test_a_correction_cannot_lead_out_of_the_calendar_or_into_the_future(take):

@@ -8,6 +8,8 @@ import sys
 import threading
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from lakebed import FormatTooNew, InvalidName, KeysUnavailable, ManualClock, UnknownKey
 from lakebed.keyring import KeyRing
@@ -276,3 +278,53 @@ def test_many_make_keys_at_once(keys):
     assert ever
     assert live.keys() == {key.id for key, _ in made}
     assert len(live) == 20
+
+
+# A plain model
+
+
+_ACTS = st.lists(
+    st.one_of(
+        st.tuples(st.just("create"), st.sampled_from(["tom", "sam"]), st.sampled_from(["write", "read", "admin"])),
+        st.tuples(st.just("rotate"), st.integers(0, 5), st.sampled_from([0.0, 5.0, 60.0])),
+        st.tuples(st.just("revoke"), st.integers(0, 5)),
+        st.tuples(st.just("wait"), st.sampled_from([1.0, 4.0, 30.0])),
+    ),
+    max_size=15,
+)
+
+
+@settings(max_examples=40)
+@given(_ACTS)
+def test_keys_are_what_a_dict_says(tmp_path_factory, acts):
+    """Whatever is made, rotated and revoked, a token counts exactly as long as a dict of tokens says."""
+    clock = ManualClock()
+    keys = Keys(tmp_path_factory.mktemp("keys"), clock)
+    ring = KeyRing(keys, clock)
+    made, tokens, gone = [], {}, set()  # keys; token -> (key id, until when); ids of revoked ones
+    for act in [*acts, ("wait", 1.0)]:
+        match act:
+            case ("create", name, scope):
+                key, token = keys.create(name, scope)
+                made.append(key.id)
+                tokens[token] = (key.id, float("inf"))
+            case ("wait", seconds):
+                clock.advance(seconds)
+            case (what, number, *rest) if number < len(made):
+                chosen, now = made[number], clock.monotonic()
+                if what == "revoke":
+                    keys.revoke(chosen)
+                    gone.add(chosen)
+                elif chosen in gone:
+                    with pytest.raises(UnknownKey):
+                        keys.rotate(chosen, *rest)
+                else:
+                    until = {token: min(end, now + rest[0]) for token, (of, end) in tokens.items() if of == chosen}
+                    tokens |= {token: (chosen, end) for token, end in until.items()}
+                    tokens[keys.rotate(chosen, *rest)[1]] = (chosen, float("inf"))
+        if act[0] == "wait":
+            for token, (of, end) in tokens.items():
+                found = ring.find(token)
+                assert (found.id if found else None) == (of if of not in gone and clock.monotonic() < end else None)
+            assert ring.required == bool(made)
+    assert {key.id for key in keys.list() if key.revoked_us is None} == set(made) - gone

@@ -110,7 +110,7 @@ async def test_l2_20_damage_anywhere_is_typed(make, clock, tmp_path):
     sound = (directory / "storage.db").read_bytes()
     whole = shutil.copytree(directory, tmp_path / "whole")
     failed = 0
-    for seed in range(16):
+    for seed in range(24):
         rng = random.Random(seed)
         data = bytearray(sound)
         at, count = rng.randrange(len(data)), rng.choice([1, 1, 8, 200, 4096])

@@ -36,6 +36,7 @@ class _Answer(msgspec.Struct, frozen=True):
 # not tell a client more than when to come back.
 _ANSWERS: dict[type[Exception], _Answer] = {
     errors.InvalidEvent: _Answer(400, "INVALID_EVENT"),
+    errors.InvalidMerge: _Answer(409, "INVALID_MERGE"),
     errors.InvalidName: _Answer(400, "INVALID_NAME"),
     errors.InvalidAsOf: _Answer(400, "INVALID_AS_OF"),
     errors.NotReachable: _Answer(404, "NOT_FOUND"),
@@ -154,7 +155,9 @@ def _on_error(request: Request, error: Exception) -> Response:
     told = said(error)
     headers = None if told.retry_after is None else {"Retry-After": str(told.retry_after)}
     if told.status >= _INTERNAL:
-        _log.error("%s %s: %s", request.method, request.url.path, error, exc_info=error)
+        # The route and not the path, which may have a key in it.
+        route = getattr(request.scope.get("route"), "path", "a path without a route")
+        _log.error("%s %s: %s", request.method, route, error, exc_info=error)
     return _response(request, told.status, told.code, told.message, told.facts, headers)
 
 

@@ -92,7 +92,8 @@ class Exchanges:
             await self._app(scope, exchange.receive, send)
         except Exception as error:
             if exchange.status:  # the answer has begun and cannot be taken back: the server closes the connection
-                _log.exception("%s %s failed in the middle of its answer", scope["method"], scope["path"])
+                route = getattr(scope.get("route"), "path", "a path without a route")  # the path may have a key in it
+                _log.exception("%s %s failed in the middle of its answer", scope["method"], route)
                 raise
             handler = error_handlers[Refusal if isinstance(error, Refusal) else Exception]
             await handler(Request(scope), error)(scope, exchange.receive, send)

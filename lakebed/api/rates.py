@@ -18,7 +18,7 @@ __all__ = ["DEFAULT_LIMITS", "Rates"]
 DEFAULT_LIMITS = Limits(requests_per_s=1_000, events_per_s=20_000, burst_s=5)
 
 _What = Literal["requests", "events"]
-_MOST_BUCKETS = 10_000
+_SLACK = 1_000  # buckets that may be of keys which are gone
 
 
 class _Bucket(msgspec.Struct):
@@ -49,13 +49,13 @@ class Rates:
         """Count one request of `key`.
 
         Args:
-            live: the keys that count now: buckets of others are dropped when there are many.
+            live: the keys that count now: buckets of others are dropped when there are many of them.
             writes: whether it stores events: then it needs some left.
 
         Raises:
             Refusal: 429, one of its buckets is empty.
         """
-        if len(self._buckets) > _MOST_BUCKETS:
+        if len(self._buckets) > 2 * len(live) + _SLACK:
             self._buckets = {of: bucket for of, bucket in self._buckets.items() if of[0] in live}
         if writes:
             self._check(key, "events")

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -41,7 +42,7 @@ _TEXT = "text/plain"
 _INTERNAL = 500
 _HIGH = 1 << 20  # characters that wait for a client that reads slowly, before its answers wait instead
 _ABORTED = 3000  # as Cap'n Web closes a WebSocket after an abort
-_GOING_AWAY = 1001
+_DRAIN_S = 5.0
 _REASON_BYTES = 120
 _TYPES = {401: "AccessDenied", 403: "AccessDenied", 404: "NotReachable", 429: "Backpressure"}
 
@@ -89,7 +90,10 @@ class Rpc:
         return [Route("/rpc", self.batch, methods=["POST"]), WebSocketRoute("/rpc", self.socket)]
 
     async def close(self) -> None:
-        """End the sessions, when the calls that are under way are over, and all watches."""
+        """End the sessions, after the calls that are under way or a few seconds, and all watches."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_DRAIN_S):
+                await asyncio.gather(*(peer.settle() for peer in self.peers))
         for peer in list(self.peers):
             peer.abort(Unreachable("the server is going away", hint="Connect again"))
         await self.watches.close()
@@ -274,8 +278,8 @@ class _Link:
                 async with asyncio.timeout(self._send_s):
                     await self._socket.send_text(text)
             except (TimeoutError, WebSocketDisconnect, RuntimeError, OSError) as error:
-                self._connected = not isinstance(error, (WebSocketDisconnect, RuntimeError, OSError))
-                self.peer.close(Unreachable("the client reads too slowly, or is gone"))
+                self._connected = False  # saying goodbye would wait for the client too
+                self.peer.close(Unreachable(f"the client reads too slowly, or is gone: {type(error).__name__}"))
                 return
             self._waiting -= len(text)
             if self._waiting < _HIGH // 2:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import zlib
 from typing import Any
 
 import msgspec
@@ -18,13 +17,14 @@ from lakebed.api.enrichment import Enrichment
 from lakebed.api.errors import Refusal
 from lakebed.api.gate import Caller, Gate
 from lakebed.api.gathering import Gathering
+from lakebed.api.inflating import Corrupt, TooLong, inflate
 from lakebed.api.ingest import Batch, EventBody
 from lakebed.api.operation import JSON, operation
 from lakebed.api.receipts import BatchAnswer, receipts_response
 from lakebed.errors import InvalidEvent
 from lakebed.events import Receipt
 
-__all__ = ["Segment"]
+__all__ = ["MAX_BATCH_BYTES", "Segment"]
 
 # In the order of how often they are asked for: a router tries its routes one after the other. The short ones are those
 # of the browser's library.
@@ -159,7 +159,7 @@ class Segment:
             _check(body)
         return receipts_response(receipts)
 
-    @operation(body={JSON: dict[str, Any], "text/plain": dict[str, Any]}, answer=Ignored)
+    @operation(body={JSON: dict[str, Any], "text/plain": dict[str, Any]}, answer=Ignored, any_origin=True)
     async def metrics(self, request: Request) -> Response:
         """What analytics.js measures of itself: taken and thrown away, so that it does not send it again."""
         await self._body.read(request)
@@ -255,16 +255,12 @@ def _check(body: bytes) -> None:
 
 
 def _inflated(body: bytes, most: int) -> bytes:
-    inflating = zlib.decompressobj(31)
     try:
-        found = inflating.decompress(body, most + 1)
-    except zlib.error as error:
-        raise Refusal(400, "INVALID_ENCODING", f"The body is not gzip: {error}") from None
-    if len(found) > most:
-        raise _too_large(most)
-    if not inflating.eof:
-        raise Refusal(400, "INVALID_ENCODING", "The body is gzip that is cut short")
-    return found
+        return inflate(body, "gzip", most)
+    except TooLong:
+        raise _too_large(most) from None
+    except Corrupt as error:
+        raise Refusal(400, "INVALID_ENCODING", f"The body is not the gzip that it begins as: {error}") from None
 
 
 def _too_large(most: int) -> Refusal:

@@ -71,6 +71,7 @@ def make_server(app: ASGIApp, host: str = "127.0.0.1", port: int = 8080, **optio
         "log_config": None,
         "access_log": False,  # `lakebed.access` says more
         "server_header": False,
+        "proxy_headers": False,  # uvicorn would believe anybody on this machine; `Enrichment` says who is believed
         "timeout_keep_alive": 15,
         "timeout_graceful_shutdown": 10,
         "ws_max_size": _WEBSOCKET_BYTES,

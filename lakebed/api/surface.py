@@ -6,7 +6,7 @@ import inspect
 import operator
 import types
 import typing
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -46,6 +46,14 @@ VERBS: Mapping[str, Scope] = {
     "counters.keys": "read",
     "counters.top": "read",
     "counters.ttl": "read",
+    "person": "read",
+    "merges": "read",
+    "dead_letters": "read",
+    "dead_letter": "read",
+    "merge": "admin",
+    "unmerge": "admin",
+    "replay": "admin",
+    "purge": "admin",
     "counters.delete": "admin",
     "rollup": "admin",
     "archive": "admin",
@@ -62,9 +70,9 @@ VERBS: Mapping[str, Scope] = {
 
 _SCOPES: tuple[Scope, ...] = ("read", "write", "admin")
 _EVENTS = frozenset({"track", "page", "screen", "identify", "group", "alias"})
-_HIDDEN = frozenset({"age", "source", "self"})  # parameters that only the process itself may set
-_OBJECTS = frozenset({"properties", "traits", "context", "params", "items"})  # parameters that take objects
-_MOST = {"days": 36_600, "n": 10_000}
+_HIDDEN = frozenset({"age", "keep_refused", "key", "source"})  # by name: what only the process itself may say
+_OBJECTS = frozenset({"properties", "traits", "context", "params", "items", "edit"})  # parameters that take objects
+_MOST = {"days": 36_600, "limit": 10_000, "n": 10_000}
 
 
 class Surface:
@@ -92,6 +100,7 @@ class Surface:
         self._stub_of = stub_of
         self._mistaken = mistaken
         self.known = False  # whether any key was taken
+        self._written: set[str] = set()  # objects that calls of this connection make, if they are not there yet
         self.main = self._target(None)
 
     def _target(self, key: str | None) -> Target:
@@ -146,7 +155,9 @@ class Surface:
     def stub(self, scope: Scope, key: str | None) -> tuple[Any, Caller]:
         """The object to call, and who calls."""
         caller = self.admit(scope, key)
-        found = self._gate.object(caller) if scope == "write" else self._gate.existing(caller)
+        if scope == "write":
+            self._written.add(caller.object)
+        found = self._gate.object(caller) if caller.object in self._written else self._gate.existing(caller)
         return self._stub_of(found), caller
 
     async def stored(self, caller: Caller, receipts: Awaitable[list[Receipt]]) -> list[Receipt]:
@@ -155,10 +166,10 @@ class Surface:
         self._gate.charge(caller, len(found))
         return found
 
-    def names(self, caller: Caller) -> set[str]:
+    def names(self, caller: Caller) -> list[str]:
         """What the object of `caller` may be called."""
         served = self._gate.target
-        return {caller.object} if isinstance(served, Namespace) else {caller.object, served.name}
+        return [caller.object] if isinstance(served, Namespace) else [caller.object, served.name]
 
     @property
     def watches(self) -> Watches:
@@ -183,10 +194,11 @@ class _View:
             if name in _EVENTS:
                 if name in ("page", "screen") and "name" not in given and "category" in given:
                     given["name"] = given.pop("category")  # as these verbs read one argument
-                receipts = stub.batch([{"type": name} | given], source="rpc")  # begun here and now: calls go in order
-                return _receipt(self._surface.stored(caller, receipts))
-            if name == "batch":
-                return self._surface.stored(caller, stub.batch(given["items"], source="rpc"))
+                given = {"items": [{"type": name} | given]}
+            if "items" in given:  # begun here and now: calls go in order
+                receipts = stub.batch(given["items"], source="rpc", keep_refused=True, key=caller.key)
+                stored = self._surface.stored(caller, receipts)
+                return stored if name == "batch" else _receipt(stored)
             return reached(stub)(**given)
 
         return call
@@ -268,10 +280,8 @@ class _Parameters(msgspec.Struct, frozen=True):
         return position >= len(self.positional) or self.positional[position] not in _OBJECTS
 
     def _check(self, name: str, value: Any) -> None:
-        kinds = _classes(self.types[name])
-        if kinds and (not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds)):
-            wanted = " or ".join(kind.__name__ for kind in kinds)
-            raise TypeError(f"{self!r}: {name} is {wanted}, not {type(value).__name__}")
+        if not _fits(value, self.types[name]):
+            raise TypeError(f"{self!r}: {name} is {_said(self.types[name])}, not {type(value).__name__}")
         if name in _MOST and isinstance(value, int) and not 0 <= value <= _MOST[name]:
             raise ValueError(f"{self!r}: {name} goes from 0 to {_MOST[name]}")
 
@@ -298,7 +308,7 @@ def _read(name: str) -> _Parameters:
     positional: list[str] = []
     required: set[str] = set()
     for parameter in signature.parameters.values():
-        if parameter.name in _HIDDEN:
+        if parameter.name == "self" or (parameter.kind is parameter.KEYWORD_ONLY and parameter.name in _HIDDEN):
             continue
         if parameter.kind is parameter.VAR_KEYWORD:
             shared = _read("track").types
@@ -312,12 +322,30 @@ def _read(name: str) -> _Parameters:
     return _Parameters(name, types_, tuple(positional), frozenset(required))
 
 
-def _classes(annotation: Any) -> tuple[type, ...]:
-    """The classes that `annotation` allows; none for anything."""
-    if annotation is Any or isinstance(annotation, typing.TypeVar):
-        return ()
+def _each(annotation: Any) -> list[Any]:
+    """The types that `annotation` is a choice of, without None."""
     if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union:
-        each = [_classes(one) for one in typing.get_args(annotation) if one is not type(None)]
-        return () if not all(each) else tuple(kind for kinds in each for kind in kinds)
-    kind = typing.get_origin(annotation) or annotation
-    return (int, float) if kind is float else (kind,)
+        return [kind for one in typing.get_args(annotation) for kind in _each(one)]
+    return [] if annotation is type(None) else [annotation]
+
+
+def _fits(value: Any, annotation: Any) -> bool:
+    """Whether `value` is of a type that `annotation` allows, and what is in a sequence too."""
+    return any(_fits_one(value, kind) for kind in _each(annotation))
+
+
+def _fits_one(value: Any, kind: Any) -> bool:
+    if kind is Any:
+        return True
+    owner = typing.get_origin(kind) or kind
+    if owner is float:
+        owner = (int, float)
+    if not isinstance(value, owner) or (isinstance(value, bool) and owner is not bool):
+        return False
+    if owner is Sequence:
+        return isinstance(value, list) and all(_fits(item, typing.get_args(kind)[0]) for item in value)
+    return True
+
+
+def _said(annotation: Any) -> str:
+    return " or ".join(str(getattr(kind, "__name__", kind)) for kind in _each(annotation))

@@ -346,7 +346,7 @@ class Peer:
             self._when_ended()
 
     async def settle(self) -> None:
-        """Return when nothing of a closed session runs any more."""
+        """Return when no call is under way."""
         while self._tasks:
             await asyncio.wait(self._tasks)
 

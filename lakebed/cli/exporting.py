@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Annotated, Any
 
@@ -17,7 +18,7 @@ from lakebed.cli.options import AsJson, AsOf, Class, Name, Root
 from lakebed.cli.output import print_facts
 from lakebed.cli.progress import Progress
 
-__all__ = ["register"]
+__all__ = ["moment", "register"]
 
 _STEP = 50_000
 
@@ -77,7 +78,7 @@ def _events(found: Any, start: str, end: str, as_of: str) -> Iterator[Any]:
     for text, condition, parameter in ((start, "timestamp >= $start", "start"), (end, "timestamp < $end", "end")):
         if text:
             conditions.append(condition)
-            params[parameter] = _moment(text)
+            params[parameter] = moment(text)
     sql = f"SELECT {', '.join(BASE_COLUMNS)} FROM events WHERE {' AND '.join(conditions)} ORDER BY seq"
     stop = found.stats().next_seq
     for first in range(0, stop, _STEP):
@@ -85,9 +86,8 @@ def _events(found: Any, start: str, end: str, as_of: str) -> Iterator[Any]:
         yield found.query(sql, piece, as_of=as_of or None, limit=_STEP).arrow()
 
 
-def _moment(text: str) -> Any:
-    from datetime import UTC, datetime
-
+def moment(text: str) -> datetime:
+    """The instant that `text` is; UTC where it does not say a zone. Raises Failure where it is none."""
     try:
         found = datetime.fromisoformat(text)
     except ValueError:

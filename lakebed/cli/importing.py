@@ -51,7 +51,9 @@ def import_(
     timestamp_format: Annotated[str, typer.Option(help="iso, unix, unix_ms, or as strptime has it.")] = "iso",
     timezone: Annotated[str, typer.Option(help="Of times that do not say theirs.")] = "UTC",
     encoding: Annotated[str, typer.Option(help="Of CSV.")] = "utf-8-sig",
-    rejects: Annotated[Path | None, typer.Option(help="File that refused rows are added to, with why.")] = None,
+    rejects: Annotated[
+        Path | None, typer.Option(help="File for refused rows, with why; by default they are dead letters.")
+    ] = None,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
@@ -82,7 +84,7 @@ def import_(
     print_facts(msgspec.to_builtins(tally) | {"files": len(files)}, as_json=as_json)
     if tally.rejected:
         if rejects is None and not as_json:
-            note("Say --rejects FILE to keep refused rows in a file of their own.")
+            note("`lakebed deadletters` has refused rows, at most 1,000 of a file; --rejects FILE keeps all in a file.")
         raise typer.Exit(Exit.PROBLEMS)
 
 

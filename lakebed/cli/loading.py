@@ -26,6 +26,7 @@ _IN_FLIGHT = 3
 _NOTED_EVERY = 4 * ROWS
 _AHEAD = _NOTED_EVERY + (_IN_FLIGHT + 1) * ROWS
 _PATIENCE = 10
+_MOST_KEPT = 1_000  # of rows that are no events: each costs a transaction, and a file of another kind has nothing else
 _KNOWN = "SELECT message_id FROM events WHERE seq >= $since AND list_contains($ids, message_id)"
 _REASONS = 20
 
@@ -118,6 +119,8 @@ class Loading:
         )
         self._since = self._unsure_until = 0  # from which seq, and up to which row, an interrupted run may have stored
         self._sent_rows = self._noted = 0
+        self._letters: list[Any] = []
+        self._kept = 0
         self._sent: deque[_Sent] = deque()
         self._digests: deque[str] = deque()
         self.tally = Tally()
@@ -207,7 +210,7 @@ class Loading:
         self._sent_rows += parcel.rows
         body, at = parcel.sent(known)
         seq = self._analytics.stats().next_seq
-        ack = self._analytics.batch(body, source="import") if len(at) else None
+        ack = self._batch(body) if len(at) else None
         self._sent.append(_Sent(ack, body, at, chunk, parcel, seq))
 
     async def _known(self, parcel: Parcel) -> frozenset[str]:
@@ -235,11 +238,18 @@ class Loading:
             await self._note()
         self._moved(self._source, self.tally)
 
+    def _batch(self, body: bytes) -> Any:
+        return self._analytics.batch(body, source="import", keep_refused=not self._rejects.is_open)
+
     def _count(self, sent: _Sent, receipts: Sequence[Receipt]) -> None:
+        """Count what became of a chunk's rows, and keep those that are no events."""
         self.tally.received += sent.parcel.rows
         self.tally.duplicate += len(sent.parcel.ids) - len(sent.at)
         for n, reason in sent.parcel.refused.items():
             self._refuse(sent, n, reason)
+            if not self._rejects.is_open and self._kept < _MOST_KEPT:
+                self._kept += 1
+                self._letters.append(self._analytics.refuse(sent.chunk.raws[n], reason, source="import"))
         for n, receipt in zip(sent.at, receipts, strict=True):
             if receipt.status == "rejected":
                 self._refuse(sent, n, receipt.reason or "")
@@ -255,7 +265,7 @@ class Loading:
                 return list(await sent.ack)
             except Backpressure:
                 await self._analytics.flush()
-                sent.ack = self._analytics.batch(sent.body, source="import")
+                sent.ack = self._batch(sent.body)
         return list(await sent.ack)
 
     def _refuse(self, sent: _Sent, n: int, reason: str) -> None:
@@ -264,9 +274,12 @@ class Loading:
 
     async def _note(self, *, complete: bool = False) -> None:
         """Make durable how far this came."""
+        letters, self._letters = self._letters, []
+        for letter in letters:
+            await letter
+        self._noted = self._position.received
         if self._source.is_stdin:
             return
-        self._noted = self._position.received
         next_seq = self._sent[0].seq if self._sent else self._analytics.stats().next_seq
         if self._position.received < self._unsure_until:
             next_seq = self._since  # what the interrupted run stored lies from there on, still

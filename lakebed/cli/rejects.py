@@ -37,6 +37,11 @@ class Rejects:
             self._there = {(one.file, one.row) for one in _decode.decode_lines(path.read_bytes())}
         self._file = path.open("ab")
 
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a file."""
+        return self._file is not None
+
     def add(self, file: str, row: int, reason: str, raw: bytes) -> None:
         """Note a refused row."""
         if self._file is not None and (file, row) not in self._there:

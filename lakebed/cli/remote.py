@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote, urlencode, urlsplit
@@ -20,6 +21,16 @@ _TOO_MANY = 429
 _SERVER = 500
 
 
+class _Answered(Failure):
+    """What the server says is wrong: `said` for programs, `reason` for people."""
+
+    def __init__(self, status: int, said: str, reason: str) -> None:
+        unavailable = status >= _SERVER or status == _TOO_MANY
+        super().__init__(f"the server answers {status}: {reason}", code=Exit.UNAVAILABLE if unavailable else Exit.USAGE)
+        self.said = said
+        self.reason = reason
+
+
 class Remote:
     """The object that `key` belongs to, through the server at `url`."""
 
@@ -31,14 +42,22 @@ class Remote:
 
     def track(self, event: Mapping[str, Any]) -> dict[str, Any]:
         """Store one event."""
-        found: dict[str, Any] = self.ask("POST", "/track", event)
+        try:
+            found: dict[str, Any] = self.ask("POST", "/track", event)
+        except _Answered as error:
+            if error.said != "INVALID_EVENT":
+                raise
+            return {"messageId": event.get("messageId"), "status": "rejected", "seq": None, "reason": error.reason}
         return found
 
     def query(self, sql: str, params: Any = None, **options: Any) -> Table:
         """The rows of one SELECT. The server holds it to its own limits too."""
         asked = {"sql": sql, "params": params, **options}
         found = self.ask("POST", "/query", {name: value for name, value in asked.items() if value is not None})
-        return Table(found["columns"], found["rows"])
+        rows = found["rows"]
+        many = "row" if len(rows) == 1 else "rows"
+        origin = f"{len(rows):,} {many} from {' + '.join(found['tiers']) or 'no tier'} in {found['ms']:.0f} ms"
+        return Table([column["name"] for column in found["columns"]], rows, origin)
 
     def stats(self) -> dict[str, Any]:
         """The live counters."""
@@ -48,6 +67,52 @@ class Remote:
     def dau(self, days: int) -> Table:
         """Rows `date, dau, events`."""
         return Table.of(self.ask("GET", f"/dau?days={days}"), ("date", "dau", "events"))
+
+    def letters(self, *, limit: int, before: int | None, reason: str | None) -> list[dict[str, Any]]:
+        """Dead letters, newest first."""
+        found = self.ask("GET", "/deadletters", limit=limit, before=before, reason=reason)
+        letters: list[dict[str, Any]] = found["letters"]
+        return letters
+
+    def letter(self, letter_id: int) -> dict[str, Any]:
+        """One dead letter."""
+        found: dict[str, Any] = self.ask("GET", f"/deadletters/{letter_id}")
+        return found
+
+    def replay(self, ids: list[int] | None, edit: Any) -> list[dict[str, Any]]:
+        """Store letters."""
+        how = {} if edit is None else {"text" if isinstance(edit, str) else "patch": edit}
+        letters: list[dict[str, Any]] = self.ask("POST", "/deadletters/replay", how | ({"ids": ids} if ids else {}))[
+            "letters"
+        ]
+        return letters
+
+    def purge(self, ids: list[int] | None, *, before: datetime | None) -> int:
+        """Delete letters."""
+        query = urlencode(
+            [("id", one) for one in ids or ()] or {"before": "" if before is None else before.isoformat()}
+        )
+        return int(self.ask("DELETE", f"/deadletters?{query}")["purged"])
+
+    def person(self, person_id: str, as_of: str | None) -> dict[str, Any] | None:
+        """Who has that id."""
+        found: dict[str, Any] | None = self.ask("GET", f"/people/{quote(person_id, safe='')}", as_of=as_of)
+        return found
+
+    def merge(self, a: str, b: str, why: str | None) -> dict[str, Any]:
+        """Make one person of two."""
+        found: dict[str, Any] = self.ask("POST", "/people/merge", {"a": a, "b": b, "why": why})
+        return found
+
+    def unmerge(self, merge_id: str, why: str | None) -> dict[str, Any]:
+        """Take a merge back."""
+        found: dict[str, Any] = self.ask("POST", "/people/unmerge", {"merge_id": merge_id, "why": why})
+        return found
+
+    def merges(self, person_id: str | None, limit: int) -> list[dict[str, Any]]:
+        """The audit."""
+        found: list[dict[str, Any]] = self.ask("GET", "/people/merges", id=person_id, limit=limit)
+        return found
 
     def ask(self, method: str, path: str, body: Any = None, **parameters: str | int | None) -> Any:
         """The JSON that the server answers.
@@ -79,15 +144,9 @@ class Remote:
             ) from None
 
 
-def path_of(*parts: str) -> str:
-    """A path with `parts` as they are, whatever characters they have."""
-    return "".join(f"/{quote(part, safe='')}" for part in parts)
-
-
 def _refused(error: HTTPError) -> Failure:
     try:
-        said = msgspec.json.decode(error.read())["error"]["message"]
+        told = msgspec.json.decode(error.read())["error"]
+        return _Answered(error.code, told["code"], told["message"])
     except (msgspec.DecodeError, KeyError, TypeError):
-        said = error.reason
-    unavailable = error.code >= _SERVER or error.code == _TOO_MANY
-    return Failure(f"the server answers {error.code}: {said}", code=Exit.UNAVAILABLE if unavailable else Exit.USAGE)
+        return _Answered(error.code, "", error.reason)

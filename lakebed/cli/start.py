@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -107,20 +108,49 @@ def serve(
         "127.0.0.1"
     ),
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8080,
+    drain: Annotated[float, typer.Option(min=0, help="Seconds for requests under way when it stops.")] = 10.0,
+    max_body_bytes: Annotated[int, typer.Option(min=1, help="Of one request, as sent or inflated.")] = 5 << 20,
+    metrics_token: Annotated[str, typer.Option(help="Who shows it may read all of /metrics.")] = "",
+    client_ip: Annotated[str, typer.Option(help="What is stored of it: whole, truncated or none.")] = "whole",
+    trusted_proxy: Annotated[
+        list[str] | None, typer.Option(help="An address or network whose X-Forwarded-For is believed.")
+    ] = None,
+    places: Annotated[Path | None, typer.Option(help="A MaxMind file: adds the place of an address.")] = None,
+    log_format: Annotated[str, typer.Option(help="json or text; by default text on a terminal.")] = "",
+    log_level: Annotated[str, typer.Option(help="DEBUG, INFO, WARNING: without requests, or ERROR.")] = "INFO",
 ) -> None:
     """Serve objects over HTTP, with the page at /, until Ctrl-C or SIGTERM."""
     missing = [module for module in ("starlette", "uvicorn") if importlib.util.find_spec(module) is None]
     if missing:
         raise Failure(f"serve needs {' and '.join(missing)}", hint="pip install 'lakebed[server]'")
+    _one_of("--client-ip", client_ip, ("whole", "truncated", "none"))
+    _one_of("--log-format", log_format, ("", "json", "text"))
+    _one_of("--log-level", log_level.upper(), ("DEBUG", "INFO", "WARNING", "ERROR"))
     from lakebed.api import create_app
     from lakebed.api import serve as serve_app
+    from lakebed.api.enrichment import Enrichment
+
+    ip: Any = client_ip  # a Literal, checked above
+    app = create_app(
+        _served(root, name, class_name),
+        max_body_bytes=max_body_bytes,
+        metrics_token=metrics_token or None,
+        enrichment=Enrichment(ip=ip, trusted_proxies=trusted_proxy or (), places=places),
+    )
+    plain = log_format == "text" or (not log_format and sys.stderr.isatty())
+    serve_app(app, host, port, drain_s=drain, plain_logs=plain, log_level=log_level.upper())
+
+
+def _served(root: Path, name: str, class_name: str) -> Any:
+    """The namespace, or the one object that was asked for."""
+    from lakebed.analytics import Analytics
     from lakebed.cli.target import imported
     from lakebed.namespace import Namespace
 
     object_class: type[Any] | None = imported(class_name) if class_name else None
-    target: Any = Namespace(root, object_class)
-    if name:
-        from lakebed.analytics import Analytics
+    return (object_class or Analytics)(name, root=root) if name else Namespace(root, object_class)
 
-        target = (object_class or Analytics)(name, root=root)
-    serve_app(create_app(target), host, port)
+
+def _one_of(option: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise Failure(f"{option} {value!r} is none of {', '.join(one for one in allowed if one)}")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -40,6 +42,38 @@ class Target(Protocol):
 
     def dau(self, days: int) -> Table:
         """Rows `date, dau, events`."""
+        ...
+
+    def letters(self, *, limit: int, before: int | None, reason: str | None) -> list[dict[str, Any]]:
+        """Dead letters, newest first, each with a preview of what was sent."""
+        ...
+
+    def letter(self, letter_id: int) -> dict[str, Any]:
+        """One dead letter with all that was sent."""
+        ...
+
+    def replay(self, ids: list[int] | None, edit: Any) -> list[dict[str, Any]]:
+        """Store letters, as they are or mended: what became of each."""
+        ...
+
+    def purge(self, ids: list[int] | None, *, before: datetime | None) -> int:
+        """Delete letters. How many."""
+        ...
+
+    def person(self, person_id: str, as_of: str | None) -> dict[str, Any] | None:
+        """Who has that id."""
+        ...
+
+    def merge(self, a: str, b: str, why: str | None) -> dict[str, Any]:
+        """Make one person of two."""
+        ...
+
+    def unmerge(self, merge_id: str, why: str | None) -> dict[str, Any]:
+        """Take a merge back."""
+        ...
+
+    def merges(self, person_id: str | None, limit: int) -> list[dict[str, Any]]:
+        """The audit, newest first."""
         ...
 
 
@@ -149,6 +183,59 @@ class Local:
     def dau(self, days: int) -> Table:
         """Rows `date, dau, events`."""
         return _table(self._object.dau(days))
+
+    def letters(self, *, limit: int, before: int | None, reason: str | None) -> list[dict[str, Any]]:
+        """Dead letters, newest first."""
+        return [_line(one) for one in self._object.dead_letters(limit=limit, before=before, reason=reason)]
+
+    def letter(self, letter_id: int) -> dict[str, Any]:
+        """One dead letter."""
+        found = self._object.dead_letter(letter_id)
+        whole = {"raw": found.raw.decode("utf-8", "backslashreplace"), "cut": found.is_cut, "replayId": found.replay_id}
+        return _line(found) | whole | {"shared": found.shared.decode()}
+
+    def replay(self, ids: list[int] | None, edit: Any) -> list[dict[str, Any]]:
+        """Store letters."""
+        return [_camel(msgspec.structs.asdict(one)) for one in self._object.replay(ids, edit)]
+
+    def purge(self, ids: list[int] | None, *, before: datetime | None) -> int:
+        """Delete letters."""
+        return int(self._object.purge(ids, before=before))
+
+    def person(self, person_id: str, as_of: str | None) -> dict[str, Any] | None:
+        """Who has that id."""
+        return _plain(self._object.person(person_id, as_of=as_of))
+
+    def merge(self, a: str, b: str, why: str | None) -> dict[str, Any]:
+        """Make one person of two."""
+        return _plain(self._object.merge(a, b, why=why)) or {}
+
+    def unmerge(self, merge_id: str, why: str | None) -> dict[str, Any]:
+        """Take a merge back."""
+        return _plain(self._object.unmerge(merge_id, why=why)) or {}
+
+    def merges(self, person_id: str | None, limit: int) -> list[dict[str, Any]]:
+        """The audit."""
+        return [_plain(one) or {} for one in self._object.merges(person_id, limit=limit)]
+
+
+_LINE = ("id", "received_at", "reason", "source", "key", "message_id", "tries", "tried_at", "size")
+_PREVIEW = 200
+
+
+def _line(letter: Any) -> dict[str, Any]:
+    preview = letter.raw[: 4 * _PREVIEW].decode("utf-8", "replace")[:_PREVIEW]
+    return _camel({name: getattr(letter, name) for name in _LINE}) | {"preview": preview}
+
+
+def _camel(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The same under the names that HTTP has, so that a script need not care whom it asks."""
+    return {re.sub(r"_(\w)", lambda found: found[1].upper(), name): value for name, value in record.items()}
+
+
+def _plain(struct: Any) -> dict[str, Any] | None:
+    found: dict[str, Any] | None = msgspec.to_builtins(struct)
+    return found
 
 
 def _table(result: Any) -> Table:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -12,25 +12,11 @@ from lakebed.query.bounds import Bounds
 from lakebed.query.history import Cut
 from lakebed.query.relation import Registry, Relation
 from lakebed.query.result import Result
+from lakebed.query.views import VIEWS
 
-__all__ = ["VIEWS", "Parameters", "Question", "Sources"]
+__all__ = ["Parameters", "Question", "Sources"]
 
 Parameters = Sequence[Any] | Mapping[str, Any]
-
-VIEWS = {
-    "people": (
-        "SELECT person_id, min(timestamp) AS first_seen, max(timestamp) AS last_seen, count(*) AS events "
-        "FROM events WHERE person_id IS NOT NULL GROUP BY person_id"
-    ),
-    # What the built-in rollups are, from raw events: for questions about another moment than now.
-    "hourly_events": (
-        "SELECT date_trunc('hour', timestamp) AS hour, event, count(*) AS count FROM events GROUP BY ALL"
-    ),
-    "daily_metrics": (
-        "SELECT CAST(timestamp AS DATE) AS date, count(*) AS events, count(DISTINCT person_id) AS dau "
-        "FROM events GROUP BY ALL"
-    ),
-}
 
 
 class Question(msgspec.Struct, frozen=True):
@@ -57,15 +43,21 @@ class Sources(msgspec.Struct, frozen=True):
     Attributes:
         cut: of the events, where they are needed.
         rollups: tables by name.
+        people: identity and person_id of those who are somebody else's, where the question may see it.
         views: those of VIEWS that are computed from events.
         end_seq: of the log when the question came.
     """
 
     cut: Cut | None
     rollups: Mapping[str, pa.Table]
+    people: pa.Table | None
     views: frozenset[str]
     end_seq: int
     as_of_us: int | None
+
+    def register_events(self, cursor: Registry, relation: Relation, named: Callable[[str], str] | None = None) -> None:
+        """Make `relation` the table `events`. `named` is as for `Relation.register`."""
+        relation.register(cursor, people=self.people, whole="people" in self.views, named=named)
 
     def register(self, cursor: Registry) -> None:
         """Make tables and views of all but `events`, which must be there already."""

@@ -12,12 +12,14 @@ import pyarrow as pa
 
 from lakebed.events import BASE_COLUMNS, SCHEMA
 from lakebed.promotions import Promotion, quoted
+from lakebed.query.views import PEOPLE
 
 __all__ = ["PERSON", "Part", "Registry", "Relation", "columns_of", "read_parquet", "schema_of"]
 
 PERSON = "coalesce(user_id, anonymous_id)"
 _TAIL = "_lakebed_tail"
 _NOTHING = "_lakebed_nothing"
+_NOBODY = pa.schema([("identity", pa.string()), ("person_id", pa.string())])
 _WILD = re.compile(r"[\[*?]")
 _GLOB = str.maketrans({"[": "[[]", "*": "[*]", "?": "[?]"})
 
@@ -81,15 +83,29 @@ class Relation(msgspec.Struct, frozen=True):
         tiers = {part.tier for part in self.parts}
         return frozenset(tiers | {"L1"} if self.tail.num_rows else tiers)
 
-    def register(self, cursor: Registry, name: str = "events", named: Callable[[str], str] | None = None) -> None:
+    def register(
+        self,
+        cursor: Registry,
+        name: str = "events",
+        *,
+        people: pa.Table | None = None,
+        whole: bool = False,
+        named: Callable[[str], str] | None = None,
+    ) -> None:
         """Make it a view on `cursor`, with `person_id` and every promoted column. Blocks.
 
         Args:
             cursor: DuckDB's, or what notes down for another process what it is told.
             name: of the view.
+            people: identity and person_id of those who are somebody else's.
+            whole: whether `people` is a table of its own as well, empty or not.
             named: what a file's path is for the one that reads it.
         """
         named = named or _literally
+        if people is not None and people.num_rows > 0:
+            cursor.register(PEOPLE, people)
+        elif whole:
+            cursor.register(PEOPLE, _NOBODY.empty_table())
         # An empty table costs half a millisecond to register, like any other.
         if self.tail.num_rows:
             cursor.register(_TAIL, self.tail)
@@ -103,7 +119,13 @@ class Relation(msgspec.Struct, frozen=True):
             cursor.execute(f"SET VARIABLE {variable} = $1", [list(map(named, paths))])
             return _read(f"getvariable('{variable}')")
 
-        cursor.execute(f"CREATE TEMP VIEW {quoted(name)} AS {self.sql(by_variable)}")
+        sql = self.sql(by_variable)
+        if people is not None and people.num_rows > 0:
+            sql = (
+                "SELECT e.* REPLACE (coalesce(p.person_id, e.person_id) AS person_id) "
+                f"FROM ({sql}) e LEFT JOIN {PEOPLE} p ON e.person_id = p.identity"
+            )
+        cursor.execute(f"CREATE TEMP VIEW {quoted(name)} AS {sql}")
 
     def sql(self, source: Callable[[Sequence[str]], str] | None = None) -> str:
         """The SELECT over the files, which `source` makes a table of (by default by path), and the registered tail."""

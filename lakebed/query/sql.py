@@ -21,10 +21,11 @@ from lakebed.query.bounds import UNBOUNDED, Bounds, find_bounds
 from lakebed.query.count import counted, with_count
 from lakebed.query.history import History
 from lakebed.query.job import Job
-from lakebed.query.question import VIEWS, Parameters, Question, Sources
+from lakebed.query.question import Parameters, Question, Sources
 from lakebed.query.relation import Relation
 from lakebed.query.result import Result
 from lakebed.query.statement import Statement
+from lakebed.query.views import VIEWS
 from lakebed.settings import Settings
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ class Queries:
     Args:
         tables: gives rollup tables by name, caught up with every event acknowledged before the call.
         rollups: the names of the user's rollups.
+        people: gives who is who by the events before a seq, as a table of identity and person_id; without it every
+            identity is a person.
         name: the object's, for its threads.
     """
 
@@ -59,6 +62,7 @@ class Queries:
         name: str,
         tables: Callable[[set[str]], Awaitable[Mapping[str, pa.Table]]],
         rollups: Iterable[str] = (),
+        people: Callable[[int], Awaitable[pa.Table]] | None = None,
     ) -> None:
         self._history = history
         self._engine = engine
@@ -66,6 +70,7 @@ class Queries:
         self._clock = clock
         self._name = name
         self._tables = tables
+        self._people = people
         self._rollups = {rollup.lower(): rollup for rollup in (*_BUILT_IN_ROLLUPS, *rollups)}
         self._executor: ThreadPoolExecutor | None = None
         self._running: dict[asyncio.Task[Result], Job] = {}
@@ -194,23 +199,27 @@ class Queries:
     async def _answer(self, job: Job, question: Question) -> Result:
         started = self._clock.monotonic() if question.started is None else question.started
         statement = await self._statement(job, question.sql)
-        async with self.sources(statement.tables, question) as sources:
+        async with self.sources(statement.tables, question, mentions_person=statement.mentions_person) as sources:
             work = partial(self._execute, job, question, statement, sources)
             table, relation = await self._in_thread(work)
         return sources.result(table, relation, (self._clock.monotonic() - started) * 1000)
 
     @asynccontextmanager
-    async def sources(self, named: Collection[str], question: Question) -> AsyncIterator[Sources]:
+    async def sources(
+        self, named: Collection[str], question: Question, *, mentions_person: bool
+    ) -> AsyncIterator[Sources]:
         """What a question reads that names the tables `named`, held still."""
         views = {name for name in set(named) & set(VIEWS) if name == "people" or question.is_past}
         end_seq = self._history.next_seq
         rollups = await self._rollup_tables(set(named) - views, question)
         async with AsyncExitStack() as stack:
-            cut = None
+            cut, people = None, None
             if views or "events" in named:
                 cut = self._history.cut(as_of_us=question.as_of_us, snapshot=question.snapshot)
                 await stack.enter_async_context(cut)
-            yield Sources(cut, rollups, frozenset(views), end_seq, question.as_of_us)
+                if self._people is not None and (mentions_person or views & {"people", "daily_metrics"}):
+                    people = await self._people(cut.end_seq)
+            yield Sources(cut, rollups, people, frozenset(views), end_seq, question.as_of_us)
 
     async def _rollup_tables(self, named: set[str], question: Question) -> Mapping[str, pa.Table]:
         if question.tables is not None:
@@ -249,7 +258,7 @@ class Queries:
                 relation = scanned = sources.cut.relation(bounds)
                 if statement.is_count:
                     rows, scanned = counted(relation)
-                scanned.register(cursor)
+                sources.register_events(cursor, scanned)
             sources.register(cursor)
             job.check()
             answer = self._fetch(cursor, statement, question)

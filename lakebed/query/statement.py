@@ -14,6 +14,7 @@ import msgspec
 
 from lakebed.errors import QueryRefused
 from lakebed.query.count import is_count
+from lakebed.query.mention import mentions_person
 
 if TYPE_CHECKING:
     import duckdb
@@ -60,11 +61,13 @@ class Statement(msgspec.Struct, frozen=True):
         text: without a final semicolon; it may end in a comment.
         tables: how often each table is named, in lower case. Names of CTEs are among them.
         is_count: whether it asks for the number of events and nothing else.
+        mentions_person: whether it may see `person_id` of events.
     """
 
     text: str
     tables: Mapping[str, int]
     is_count: bool = False
+    mentions_person: bool = True
 
     @classmethod
     def parse(
@@ -93,7 +96,7 @@ class Statement(msgspec.Struct, frozen=True):
         tree = _tree(text, cursor)
         if check is not None:
             check(text, tree)
-        return cls(text, _checked_tables(tree), is_count(tree))
+        return cls(text, _checked_tables(tree), is_count(tree), mentions_person(_nodes(tree)))
 
 
 def _named(kind: str) -> str:

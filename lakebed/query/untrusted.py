@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -36,6 +37,7 @@ _STARTS = 3  # of a child that ends before it is asked, as when the system is sh
 _STARTS_WITHIN_S = 30.0
 _IDLE_S = 60.0  # then the process that forks is let go
 _T = TypeVar("_T")
+_log = logging.getLogger("lakebed.sandbox")
 
 
 class Untrusted:
@@ -174,7 +176,9 @@ class Untrusted:
             await self._in_thread(partial(self._start, visit))
             met.set_result(None)
             plan = await self._in_thread(lambda: visit.cell.plan(question, params))
-            async with self._queries.sources(plan.tables, asked) as sources:
+            if not {"seccomp", "landlock"} & set(plan.layers):
+                _log.warning("%s: this kernel keeps neither files nor network from untrusted SQL", self._name)
+            async with self._queries.sources(plan.tables, asked, mentions_person=plan.mentions_person) as sources:
                 table, relation = await self._in_thread(partial(self._execute, visit.cell, plan, asked, sources))
             return sources.result(table, relation, (self._clock.monotonic() - started) * 1000)
         finally:
@@ -203,7 +207,7 @@ class Untrusted:
             relation = scanned = sources.cut.relation((UNBOUNDED,) if sources.views else plan.bounds)
             if plan.is_count:
                 rows, scanned = counted(relation)
-            scanned.register(inputs, named=inputs.named)
+            sources.register_events(inputs, scanned, inputs.named)
         sources.register(inputs)
         limit = most + 1 if asked.limit is None else min(asked.limit, most + 1)
         table = cell.answer(

@@ -59,6 +59,12 @@ class Fold:
         for name, text in rollup.measures.items():
             expression = Expression.parse(text)
             self.measures[name] = as_measure(expression, _column(expression.column, promotions))
+        # These count identities, of which several may be one person.
+        self.people = tuple(
+            name
+            for name, text in rollup.measures.items()
+            if (one := Expression.parse(text)).function == "distinct" and one.column == PERSON
+        )
         self.sql = self._select([column(name, promotions).text for name in rollup.by])
         read = {*rollup.by, *(Expression.parse(text).column for text in rollup.measures.values())}
         # A condition may name any column. The others are not computed for it: that is half the price of a rollup.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import itertools
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import Any, TypeVar, cast
@@ -21,6 +21,7 @@ from lakebed.rollups.fold import OTHER_KEY, Fold, consumer_of
 from lakebed.rollups.hourly import HOURLY_EVENTS
 from lakebed.rollups.partial import PIECE, Partial, Texts, partials
 from lakebed.rollups.rollup import BuiltInRollup, Rollup
+from lakebed.rollups.seen import People, people_table, unions
 from lakebed.rollups.shelf import DAY_US, Chunk, Shelf, chunked, days_of, joined
 from lakebed.settings import Settings
 from lakebed.tiers.storage import Storage
@@ -49,6 +50,7 @@ class Rollups:
         engine: folds with it.
         read: gives the events of [start, end) in order of seq, all of them, with those promoted columns at least.
         settings: for `rollup_max_groups`.
+        people: says who is who now; without it every identity is a person.
 
     Raises:
         InvalidRollup: from here and from `open`.
@@ -62,6 +64,7 @@ class Rollups:
         engine: Engine,
         read: Reader,
         settings: Settings,
+        people: Callable[[], Awaitable[People]] | None = None,
     ) -> None:
         self.rollups = (HOURLY_EVENTS, DAILY_METRICS, *rollups)
         by_name = {promotion.name: promotion for promotion in promotions}
@@ -72,6 +75,7 @@ class Rollups:
         self._promotions = tuple(promotions)
         self._engine = engine
         self._read = read
+        self._people = people
         self._numbers: dict[str, int] = {}  # ids in storage
         self._open = False
         self._ids: dict[str, int] = {}  # identifiers that are committed
@@ -247,27 +251,48 @@ class Rollups:
         fold, number = self._fold(name), self._number(name)
         start, end = _range(start_us, end_us)
         days = days_of(start, end)
-        chunks = None if days is None else await self._chunks(fold, number, days)
+        people = await self._who(fold)
+        chunks = None if days is None else await self._chunks(fold, number, days, people)
         if days is not None and chunks is not None:
             try:
                 return joined([chunks[day] for day in days], start, end)
             except pa.ArrowInvalid:  # a sum was too large for its type on some days only
                 pass
-        return await self._in_thread(fold.table, await self._storage.states(number, start, end))
+        return (await self._rows(fold, number, start, end, people))[1]
 
-    async def _chunks(self, fold: Fold, number: int, days: range) -> dict[int, Chunk] | None:
+    async def _chunks(self, fold: Fold, number: int, days: range, people: People | None) -> dict[int, Chunk] | None:
         """The rows of these days, all of one state; None when they changed meanwhile."""
-        version, chunks = self._shelf.version(fold.name), self._shelf.held(fold.name, days)
+        variant = 0 if people is None else people.version
+        version, chunks = self._shelf.version(fold.name), self._shelf.held(fold.name, days, variant)
         missing = [day for day in days if day not in chunks]
         if missing:
-            rows = await self._storage.states(number, missing[0] * DAY_US, (missing[-1] + 1) * DAY_US)
-            table = await self._in_thread(fold.table, rows)
+            low, high = missing[0] * DAY_US, (missing[-1] + 1) * DAY_US
+            buckets, table = await self._rows(fold, number, low, high, people)
             if not self._shelf.steady(fold.name, version):
                 return None
-            read = chunked([bucket for bucket, _, _ in rows], table, missing)
-            self._shelf.put(fold.name, read)
+            read = chunked(buckets, table, missing)
+            self._shelf.put(fold.name, read, variant)
             chunks |= read
         return chunks
+
+    async def _rows(
+        self, fold: Fold, number: int, start: int, end: int, people: People | None
+    ) -> tuple[list[int], pa.Table]:
+        """The buckets of the groups in [start, end), and their public rows."""
+        if people is None:
+            states = await self._storage.states(number, start, end)
+            return [bucket for bucket, _, _ in states], await self._in_thread(fold.table, states)
+        groups = await self._storage.groups(number, start, end)
+        return [group[0] for group in groups], await self._in_thread(people_table, fold, groups, people)
+
+    async def _who(self, fold: Fold) -> People | None:
+        """Who is who, where that makes a difference."""
+        people = await self._people() if self._people is not None and fold.people else None
+        return people or None
+
+    def counts_people(self, name: str) -> bool:
+        """Whether a rollup has a measure that depends on who is who."""
+        return bool(self._fold(name).people)
 
     async def distinct(self, name: str, measure: str, windows: Sequence[tuple[int, int]]) -> list[int]:
         """How many distinct values there were in all buckets that start in each [start_us, end_us).
@@ -282,7 +307,8 @@ class Rollups:
             return []
         start, end = min(start for start, _ in windows), max(end for _, end in windows)
         rows = await self._storage.sketches(self._number(name), start, end)
-        return await self._in_thread(_unions, fold, measure, rows, windows)
+        people = await self._who(fold) if measure in fold.people else None
+        return await self._in_thread(unions, fold, measure, rows, windows, people)
 
     async def checkpoint(self) -> int:
         """Durable: events before it are in every rollup."""
@@ -371,13 +397,3 @@ def _looked_up(ids: Mapping[str, int], found: Iterable[Partial]) -> tuple[dict[s
             else:
                 known[text] = number
     return known, [text for text in missing]  # noqa: C416 - list() would hold the interpreter for all of them
-
-
-def _unions(
-    fold: Fold, measure: str, rows: Sequence[tuple[int, bytes]], windows: Sequence[tuple[int, int]]
-) -> list[int]:
-    from pyroaring import BitMap  # noqa: PLC0415 - only objects that answer questions pay for it
-
-    bitmaps = [(bucket, fold.sketch(measure, sketches)) for bucket, sketches in rows]
-    found = [[bitmap for bucket, bitmap in bitmaps if start <= bucket < end] for start, end in windows]
-    return [len(BitMap.union(*chosen)) if chosen else 0 for chosen in found]

@@ -24,6 +24,7 @@ class Shelf:
 
     def __init__(self) -> None:
         self._chunks: dict[tuple[str, int], Chunk] = {}
+        self._variants: dict[str, int] = {}  # of a rollup: that of its chunks
         self._rows = 0
         self._versions: dict[str, int] = {}
 
@@ -31,16 +32,22 @@ class Shelf:
         """Changes when rows of a rollup begin to change, and when they have changed."""
         return self._versions.get(name, 0)
 
-    def held(self, name: str, days: Iterable[int]) -> dict[int, Chunk]:
-        """The chunks that are here."""
+    def held(self, name: str, days: Iterable[int], variant: int = 0) -> dict[int, Chunk]:
+        """The chunks that are here. Those of another variant (of who is who) are let go of."""
+        if self._variants.get(name, 0) != variant:
+            for key in [key for key in self._chunks if key[0] == name]:
+                self._rows -= self._chunks.pop(key)[1].num_rows
+            self._variants[name] = variant
         return {day: self._chunks[name, day] for day in days if (name, day) in self._chunks}
 
     def steady(self, name: str, version: int) -> bool:
         """Whether what was read since `version` is of one state, that of the chunks held then."""
         return version % 2 == 0 and version == self.version(name)
 
-    def put(self, name: str, chunks: dict[int, Chunk]) -> None:
-        """Keep chunks that were read while `steady`."""
+    def put(self, name: str, chunks: dict[int, Chunk], variant: int = 0) -> None:
+        """Keep chunks that were read while `steady`, if their variant is still the one that is asked for."""
+        if self._variants.get(name, 0) != variant:
+            return
         rows = sum(table.num_rows for _, table in chunks.values())
         if self._rows + rows > _MAX_ROWS:
             self._chunks.clear()

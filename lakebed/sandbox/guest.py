@@ -93,7 +93,13 @@ def _answer(connection: socket.socket, confined: Confined) -> None:
     statement = Statement.parse(
         question.sql, cursor, lambda text, tree: check(text, tree, tables=question.tables, catalog=catalog)
     )
-    plan = Plan(statement.tables, statement.is_count, _bounds(statement, params, cursor), confined.layers)
+    plan = Plan(
+        statement.tables,
+        statement.is_count,
+        statement.mentions_person,
+        _bounds(statement, params, cursor),
+        confined.layers,
+    )
     frames.send(connection, frames.PLAN, msgspec.json.encode(plan))
     inputs = msgspec.json.decode(_expect(connection, frames.INPUTS), type=Inputs)
     bound_files(len(inputs.tables) + inputs.files + _OWN_FILES)

@@ -35,12 +35,14 @@ class Plan(msgspec.Struct, frozen=True):
     Attributes:
         tables: how often it names each, in lower case.
         is_count: whether it asks for the number of events and nothing else.
+        mentions_person: whether it may see `person_id` of events.
         bounds: of each use of `events`.
         layers: what confines the child.
     """
 
     tables: Mapping[str, int]
     is_count: bool
+    mentions_person: bool
     bounds: tuple[Bounds, ...]
     layers: tuple[str, ...]
 

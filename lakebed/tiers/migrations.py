@@ -50,6 +50,23 @@ MIGRATIONS: tuple[Migration, ...] = (
         )""",
         "INSERT INTO dead_letter_books VALUES (1, 0, 0, 0, 0, 0, 0)",
     ),
+    (
+        # The identity graph. It is computed from log and archive, so a file from before fills it on the first read.
+        "CREATE TABLE identity_users (id INTEGER PRIMARY KEY, seq INTEGER NOT NULL)",
+        """CREATE TABLE identity_values (
+            id INTEGER PRIMARY KEY, kind TEXT NOT NULL, value TEXT NOT NULL, UNIQUE (kind, value)
+        )""",
+        # Nodes are identifiers, or values, negated. An event gives at most one edge of a kind.
+        """CREATE TABLE identity_edges (
+            seq INTEGER NOT NULL, kind TEXT NOT NULL, a INTEGER NOT NULL, b INTEGER NOT NULL,
+            time_us INTEGER NOT NULL, message_id TEXT NOT NULL, confidence REAL NOT NULL, why TEXT,
+            PRIMARY KEY (seq, kind)
+        ) WITHOUT ROWID""",
+        "CREATE INDEX identity_edges_a ON identity_edges (a, b, kind)",
+        "CREATE INDEX identity_edges_b ON identity_edges (b)",
+        # Only those whose person is another identity.
+        "CREATE TABLE identity_people (id INTEGER PRIMARY KEY, person INTEGER NOT NULL)",
+    ),
 )
 
 

@@ -1,6 +1,6 @@
 """L2: one SQLite file for checkpoints, rollup state, identifiers, schedule runs and small settings.
 
-All of the object's SQLite SQL is in this tier (here, in `transaction.py` and in `migrations.py`).
+All of the object's SQLite SQL is in this tier (here, in `transaction.py`, `graph.py` and `migrations.py`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import msgspec
 
 from lakebed.errors import ObjectClosed, StorageUnavailable
 from lakebed.tiers.migrations import MIGRATIONS, migrate
-from lakebed.tiers.transaction import Definition, Transaction
+from lakebed.tiers.transaction import Definition, GroupRow, Transaction
 
 __all__ = ["Storage", "damaged"]
 
@@ -139,6 +139,14 @@ class Storage:
         """`(bucket, key, state)` of the groups with `start_us <= bucket < end_us`, by bucket and key."""
         return await self._fetch(
             """SELECT bucket, key, state FROM rollup_groups
+            WHERE rollup = ? AND bucket >= ? AND bucket < ? ORDER BY bucket, key""",
+            (rollup, start_us, end_us),
+        )
+
+    async def groups(self, rollup: int, start_us: int, end_us: int) -> list[GroupRow]:
+        """The whole groups with `start_us <= bucket < end_us`, by bucket and key."""
+        return await self._fetch(
+            """SELECT bucket, key, state, sketches FROM rollup_groups
             WHERE rollup = ? AND bucket >= ? AND bucket < ? ORDER BY bucket, key""",
             (rollup, start_us, end_us),
         )

@@ -264,7 +264,10 @@ async def test_an_event_at_its_limit_stays_as_it_is(shop):
 
 @settings(max_examples=200, deadline=None)
 @given(
-    st.recursive(st.none() | st.booleans() | st.floats(allow_nan=False) | st.text(), st.lists, max_leaves=5), st.data()
+    st.recursive(
+        st.none() | st.booleans() | st.floats(allow_nan=False, allow_infinity=False) | st.text(), st.lists, max_leaves=5
+    ),
+    st.data(),
 )
 def test_any_context_is_kept_and_only_added_to(value, data):
     """Against a plain model: parse, put in what is missing."""

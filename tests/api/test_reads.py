@@ -132,6 +132,7 @@ async def test_tiers(http):
     }
     assert {one["name"]: one["lag"] for one in found["consumers"]} == {
         "archive": 4,
+        "identity": 4,
         "rollup:daily_metrics": 4,
         "rollup:hourly_events": 4,
     }

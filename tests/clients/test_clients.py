@@ -62,7 +62,6 @@ ALL_FAULTS = [UNAVAILABLE, RATE_LIMITED, STORED_BUT_503, STORED_AND_CUT_OFF]
 TWO_FAULTS = [RATE_LIMITED, STORED_BUT_503]  # where the back-off is random and doubles from a second on
 CLIENTS = [
     Client("segment-python", "segment.analytics", "py", SOON, {"upload_size": 5}, ALL_FAULTS),
-    Client("segment-python-gzip", "segment.analytics", "py", SOON | {"gzip": True}, {"upload_size": 5}, ALL_FAULTS),
     Client("analytics-python", "analytics", "legacy", SOON, {"upload_size": 5}, TWO_FAULTS),
     Client("rudder-python", "rudderstack.analytics", "py", SOON, {"upload_size": 5}, TWO_FAULTS),
     Client("segment-node", "@segment/analytics-node", "node", {"flushInterval": 50}, {"flushAt": 5}, TWO_FAULTS),
@@ -75,13 +74,19 @@ CLIENTS = [
         ALL_FAULTS,
     ),
 ]
-clients = pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.name)
+GZIP = Client("segment-python-gzip", "segment.analytics", "py", SOON | {"gzip": True}, {}, [])
+TESTS = ("fields", "faults", "killed")
+
+
+def clients(*among: Client) -> pytest.MarkDecorator:
+    """A test for each client."""
+    return pytest.mark.parametrize("client", among, ids=lambda client: client.name)
 
 
 @pytest.fixture(scope="module")
 def door(tmp_path_factory):
     door = Door(tmp_path_factory.mktemp("door"))
-    door.make_keys(f"{client.name}-{test}" for client in CLIENTS for test in ("fields", "faults", "killed"))
+    door.make_keys(f"{client.name}-{test}" for client in (*CLIENTS, GZIP) for test in TESTS)
     door.open()
     yield door
     door.close()
@@ -98,7 +103,7 @@ def gave_up(process: subprocess.Popen[str]) -> list[str]:
     return json.loads(out.splitlines()[-1])
 
 
-@clients
+@clients(*CLIENTS, GZIP)
 def test_every_call_arrives_once_with_every_field(door, client):
     """identify, track, page, screen, group and alias: ids, names, times, properties, traits and context as called."""
     name = f"{client.name}-fields"
@@ -109,7 +114,7 @@ def test_every_call_arrives_once_with_every_field(door, client):
         check(event, call)
 
 
-@clients
+@clients(*CLIENTS)
 def test_bad_answers_lose_nothing_and_double_nothing(door, client):
     """503, 429 with Retry-After, an answer lost after the events were stored: each call arrives once all the same."""
     name = f"{client.name}-faults"
@@ -119,7 +124,7 @@ def test_bad_answers_lose_nothing_and_double_nothing(door, client):
     assert numbers(door.events(name)) == list(range(10))
 
 
-@clients
+@clients(*CLIENTS)
 def test_a_server_that_is_killed_loses_nothing_and_doubles_nothing(door, client):
     """SIGKILL after a batch was stored and before it was answered; on the same port again, every call is there once."""
     name = f"{client.name}-killed"
@@ -130,3 +135,13 @@ def test_a_server_that_is_killed_loses_nothing_and_doubles_nothing(door, client)
     door.open()
     assert gave_up(process) == []
     assert numbers(door.events(name)) == list(range(20))
+
+
+@clients(*CLIENTS)
+def test_a_final_answer_is_final(door, client):
+    """A key that is not known: the client hears of it, and does not send again what will never be taken."""
+    before = len(door.posts())
+    lost = gave_up(client.send(door, "no-such-key", many(3)))
+    assert lost
+    assert any(said in lost[0] for said in ("401", "Unauthorized"))
+    assert len(door.posts()) - before <= 2  # one of them sends its first event at once, and alone

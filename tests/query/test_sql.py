@@ -61,10 +61,11 @@ async def test_reads_its_writes(parts):
 
 
 async def test_people(parts):
-    """`people` has a row for each person: first seen, last seen, how many events."""
+    """`people` has a row for each person: first seen, last seen, how many events, ids, groups and traits."""
     found = await parts.queries.run("SELECT * FROM people ORDER BY person_id")
-    assert found.columns == ("person_id", "first_seen", "last_seen", "events")
-    assert [tuple(row) for row in found] == [
+    assert found.columns == ("person_id", "first_seen", "last_seen", "events", "ids", "groups", "traits")
+    assert [tuple(row)[4:] for row in found] == [([f"u{number}"], [], "{}") for number in range(3)]
+    assert [tuple(row)[:4] for row in found] == [
         ("u0", datetime(2026, 3, 1, 0, tzinfo=UTC), datetime(2026, 3, 3, 3, tzinfo=UTC), 6),
         ("u1", datetime(2026, 3, 1, 1, tzinfo=UTC), datetime(2026, 3, 3, 1, tzinfo=UTC), 3),
         ("u2", datetime(2026, 3, 1, 2, tzinfo=UTC), datetime(2026, 3, 3, 2, tzinfo=UTC), 3),

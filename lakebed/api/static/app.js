@@ -12,7 +12,7 @@ import { Live, keep, key, needsKey, takeKeyFromAddress } from "./server.js";
 const TIERS_MS = 10_000;
 const WORDS = { live: "Live", connecting: "Connecting", reconnecting: "Reconnecting", out: "Signed out" };
 
-let state = "connecting";
+let state = "";
 let loadedAt = 0;
 let loadedSeq = -1;
 let rejected = -1;
@@ -51,6 +51,7 @@ function changed(next, failure, waitMs) {
   byId("status").dataset.state = next;
   say(byId("status"), navigator.onLine || next === "live" ? WORDS[next] : "Offline");
   byId("page").classList.toggle("stale", next === "reconnecting");
+  document.body.classList.toggle("out", next === "out");
   if (next === "live" && isEmpty !== null) loadAll();
 }
 
@@ -87,15 +88,13 @@ function signedIn() {
   show(byId("page"), true);
   show(byId("sign-out"), Boolean(key()));
   snippets();
-  state = "connecting";
-  say(byId("status"), WORDS[state]);
-  byId("status").dataset.state = state;
+  changed("connecting");
   live.start();
 }
 
 addEventListener("refused", ({ detail }) => {
   if (byId("page").hidden) return;
-  signedOut(key() ? detail.message : "");
+  signedOut(detail.code === "KEY_UNKNOWN" ? "This key is unknown, or it was revoked or rotated." : key() ? detail.message : "");
 });
 
 byId("sign-in").querySelector("form").addEventListener("submit", (event) => {
@@ -170,6 +169,7 @@ function snippets() {
 }
 
 takeKeyFromAddress();
+addEventListener("hashchange", () => takeKeyFromAddress() && location.reload()); // it was typed into an open page
 theme(remembered());
 now.start();
 trends.start();

@@ -5,6 +5,7 @@ import { bucket, compact, number } from "./format.js";
 
 const HEIGHT = 240;
 const MOST_ROWS = 500;
+const WHOLE = Array.from({ length: 15 }, (_, power) => [1, 2, 5].map((one) => one * 10 ** power)).flat(); // steps of counts
 const DASHES = [[], [8, 4], [2, 3]]; // so that lines differ by more than colour
 
 const colour = (token) => getComputedStyle(document.documentElement).getPropertyValue(token).trim();
@@ -32,8 +33,21 @@ export class Chart {
    * @param series `{ name, values, bars }`, at most three
    */
   show({ times, labels, series, grain = "day", title }) {
+    const form = JSON.stringify([Boolean(labels), series.map(({ name, bars }) => [name, bars])]);
+    const fits = this.plot && this.form === form && !labels;
+    this.form = form;
     this.data = { times, labels, series, grain, title };
-    this.draw();
+    if (fits) this.#renew();
+    else this.draw();
+  }
+
+  /** New numbers in the same chart: who points at it, or reads its table, is not disturbed. */
+  #renew() {
+    this.element.setAttribute("aria-busy", "false");
+    this.canvas.setAttribute("aria-label", this.#words());
+    this.plot.setData(this.#columns());
+    const old = this.rest.querySelector("tbody");
+    if (old) old.replaceWith(this.#table().querySelector("tbody"));
   }
 
   /** Words in place of a chart. */
@@ -61,9 +75,9 @@ export class Chart {
     this.#clear();
     this.width = this.element.clientWidth;
     this.element.setAttribute("aria-busy", "false");
-    const canvas = make("div", { role: "img", "aria-label": this.#words() });
+    const canvas = (this.canvas = make("div", { role: "img", "aria-label": this.#words() }));
     const readout = make("p", { class: "readout", "aria-hidden": "true" });
-    const rest = make("details", {}, make("summary", {}, "As a table"));
+    const rest = (this.rest = make("details", {}, make("summary", {}, "As a table")));
     const fill = () => rest.open && rest.children.length < 2 && rest.append(this.#table());
     rest.addEventListener("toggle", fill);
     rest.open = open;
@@ -84,9 +98,10 @@ export class Chart {
   }
 
   #options(readout) {
-    const { labels, series, times } = this.data;
+    const { labels, series } = this.data;
     const line = colour("--line");
     const axis = { stroke: colour("--muted"), grid: { stroke: line, width: 1 }, ticks: { stroke: line, width: 1 }, font: "12px system-ui, sans-serif" };
+    const whole = series.every(({ values }) => values.every((value) => value === null || Number.isInteger(value)));
     const named = (_, ticks) => ticks.map((at) => (Number.isInteger(at) && labels[at] !== undefined ? String(labels[at]).slice(0, 14) : ""));
     return {
       width: this.width,
@@ -95,10 +110,10 @@ export class Chart {
       padding: [8, 12, 0, 0],
       legend: { show: false },
       cursor: { y: false, drag: { x: false, y: false }, points: { size: 7 } },
-      scales: { x: { time: !labels, range: padded((labels ?? times).length) }, y: { range: (_, low, high) => [Math.min(0, low ?? 0), high > 0 ? high * 1.08 : 1] } },
+      scales: { x: { time: !labels, range: padded }, y: { range: (_, low, high) => [Math.min(0, low ?? 0), high > 0 ? high * 1.08 : 1] } },
       axes: [
         { ...axis, size: 42, grid: { show: false }, ...(labels ? { values: named } : { values: dates }) },
-        { ...axis, size: 52, values: (_, ticks) => ticks.map((tick) => (Number.isInteger(tick) || Math.abs(tick) < 10 ? compact(tick) : "")) },
+        { ...axis, size: 52, values: (_, ticks) => ticks.map(compact), ...(whole ? { incrs: WHOLE } : {}) },
       ],
       series: [{}, ...series.map(({ bars }, at) => this.#stroke(bars, at))],
       hooks: { setCursor: [(plot) => { readout.textContent = plot.cursor.idx === null || plot.cursor.idx === undefined ? "" : this.#read(plot.cursor.idx); }] },
@@ -145,11 +160,11 @@ export class Chart {
 }
 
 /** Half a bucket of room at both ends, so that the outermost bars are whole. */
-const padded = (count) => (_, low, high) => {
-  const half = count > 1 ? (high - low) / (count - 1) / 2 : labelsHalf(low);
+function padded(plot, low, high) {
+  const count = plot.data[0].length;
+  const half = count > 1 ? (high - low) / (count - 1) / 2 : low > 1e6 ? 43_200 : 0.5;
   return [low - half, high + half];
-};
-const labelsHalf = (low) => (low > 1e6 ? 43_200 : 0.5);
+}
 
 /** Tick texts: the time of day within a day, else the date; the year where it changes. */
 function dates(_, ticks) {

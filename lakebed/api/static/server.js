@@ -25,12 +25,13 @@ export function keep(value) {
   }
 }
 
-/** A key in the address, `#key=…`, is taken once and leaves the address and the history. It is never sent as a part of it. */
+/** A key in the address, `#key=…`, is taken once and leaves the address; it is never sent as a part of it. */
 export function takeKeyFromAddress() {
   const match = /^#key=([\w.~-]+)$/.exec(location.hash);
-  if (!match) return;
+  if (!match) return false;
   keep(match[1]);
   history.replaceState(null, "", location.pathname + location.search);
+  return true;
 }
 
 /** The server has keys, and there is none here: it need not be asked anything. */
@@ -101,6 +102,9 @@ export async function get(path, parameters = {}, signal) {
   return { value: await response.json(), tiers: response.headers.get("lakebed-tiers") ?? "", ms: took ? Number(took[1]) : null };
 }
 
+/** A whole number that JavaScript would round stays text, as it was sent. */
+const exact = (_, value, context) => (Number.isInteger(value) && !Number.isSafeInteger(value) && context?.source ? context.source : value);
+
 export async function send(method, path, body, signal) {
   const response = await request(path, {
     method,
@@ -109,7 +113,7 @@ export async function send(method, path, body, signal) {
     headers: { Accept: "application/json", ...(body === undefined ? {} : { "Content-Type": "application/json" }) },
   });
   const text = await response.text();
-  return text ? JSON.parse(text) : null;
+  return text ? JSON.parse(text, exact) : null;
 }
 
 const pause = (ms, signal) =>

@@ -1,0 +1,55 @@
+"""One person, as their events tell it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+__all__ = ["Person", "Trait", "traits_of"]
+
+
+class Trait(msgspec.Struct, frozen=True):
+    """A value that a trait had from `timestamp` on, said by the identify call `message_id`."""
+
+    value: Any
+    timestamp: datetime
+    message_id: str
+
+
+class Person(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that is known of one person.
+
+    Attributes:
+        person_id: one of `ids`: the same for every id that is asked for.
+        ids: all ids, sorted; `user_ids` and `anonymous_ids` are those that events had as such.
+        first_seen: the earliest event time of all events; `last_seen` the latest. None where there is no event yet.
+        events: how many there are.
+        traits: of each trait the latest value, by event time, then message id.
+        history: of each trait all values, oldest first; the same value twice in a row is once.
+        groups: ids of groups that events named, sorted.
+    """
+
+    person_id: str
+    ids: list[str]
+    user_ids: list[str]
+    anonymous_ids: list[str]
+    first_seen: datetime | None
+    last_seen: datetime | None
+    events: int
+    traits: dict[str, Any]
+    history: dict[str, list[Trait]]
+    groups: list[str]
+
+
+def traits_of(calls: Iterable[tuple[datetime, str, str]]) -> dict[str, list[Trait]]:
+    """The history of each trait, from (event time, message id, traits as JSON) of identify calls, in any order."""
+    history: dict[str, list[Trait]] = {}
+    for timestamp, message_id, traits in sorted(calls):
+        for name, value in msgspec.json.decode(traits).items():
+            values = history.setdefault(name, [])
+            if not values or values[-1].value != value or type(values[-1].value) is not type(value):
+                values.append(Trait(value, timestamp, message_id))
+    return history

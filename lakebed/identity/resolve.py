@@ -1,0 +1,265 @@
+"""From edges to people: a pure function of a set of edges. In what order they came makes no difference.
+
+Every choice is by (event time, message id). The steps, each of which sees what the ones before it have joined:
+
+1. Words of an operator: of each pair the latest counts. After `unmerge` nothing that clients say links the pair.
+2. `merge`, and `alias` of an id that is some user's: they join people, whatever these are.
+3. `identify` with both ids, and `alias` of an anonymous id: a claim. Whoever has no known user belongs to
+   the earliest claimer; later claims by others are refused, and so are those beyond `anonymous_limit`.
+4. Emails, then phone numbers: whoever shares one is joined, up to `user_limit` known users.
+5. Devices, at or above `device_confidence`: likewise, but one that two known people have used says nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pyarrow as pa
+
+from lakebed.identity.rules import Rules
+from lakebed.tiers.graph import EdgeRow
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Numbers = NDArray[np.int64]
+
+__all__ = [
+    "ALIAS",
+    "DEVICE",
+    "EMAIL",
+    "IDENTIFY",
+    "KINDS",
+    "MERGE",
+    "PHONE",
+    "UNMERGE",
+    "Edges",
+    "Resolution",
+    "resolve",
+]
+
+KINDS = ("merge", "unmerge", "alias", "identify", "email", "phone", "device")
+MERGE, UNMERGE, ALIAS, IDENTIFY, EMAIL, PHONE, DEVICE = KINDS
+EFFECTS = ("refused", "merged", "undone")
+_REFUSED, _MERGED, _UNDONE = range(3)
+
+
+class Edges(msgspec.Struct, frozen=True):
+    """Edges as columns, in order of event time and message id.
+
+    Attributes:
+        kind: an index in `KINDS`.
+        a: the user of a claim, the one that stays of a merge, the identity of a match.
+        b: the other side; a negative number is a value.
+        confidence: of 1.
+        order: where each stood in the rows that it was made of.
+    """
+
+    kind: Any
+    a: Numbers
+    b: Numbers
+    confidence: Any
+    order: Numbers
+
+    @classmethod
+    def of(cls, rows: Sequence[EdgeRow]) -> Edges:
+        """The edges of rows."""
+        return cls.joined([cls.columns(rows)])
+
+    @staticmethod
+    def columns(rows: Sequence[EdgeRow]) -> pa.Table:
+        """What `joined` needs of some rows: about 60 bytes each."""
+        code = {name: number for number, name in enumerate(KINDS)}
+        return pa.table(
+            {
+                "time_us": pa.array([row[4] for row in rows], pa.int64()),
+                "message_id": pa.array([row[5] for row in rows], pa.string()),
+                "seq": pa.array([row[0] for row in rows], pa.int64()),
+                "kind": pa.array([code[row[1]] for row in rows], pa.int8()),
+                "a": pa.array([row[2] for row in rows], pa.int64()),
+                "b": pa.array([row[3] for row in rows], pa.int64()),
+                "confidence": pa.array([row[6] for row in rows], pa.float64()),
+            }
+        )
+
+    @classmethod
+    def joined(cls, tables: Sequence[pa.Table]) -> Edges:
+        """The edges of several `columns`."""
+        import pyarrow.compute as pc  # noqa: PLC0415 - a quarter of what pyarrow costs to import
+
+        table = pa.concat_tables([cls.columns([]), *tables])
+        keys = [(name, "ascending") for name in ("time_us", "message_id", "seq")]
+        order = pc.sort_indices(table, sort_keys=keys)
+        table = table.select(["kind", "a", "b", "confidence"]).take(order)
+        kind, a, b, confidence = (column.to_numpy() for column in table.columns)
+        return cls(kind, a, b, confidence, order.to_numpy())
+
+
+class Resolution(msgspec.Struct, frozen=True):
+    """Who is who.
+
+    Attributes:
+        numbers: identities whose person is another one, ascending.
+        people: that one.
+        effects: what became of each edge, in the order of the rows: an index in `EFFECTS`.
+    """
+
+    numbers: Numbers
+    people: Numbers
+    effects: Any
+
+
+def resolve(edges: Edges, users: Iterable[int], rules: Rules) -> Resolution:
+    """The people of `edges`, which are all those of the identities that they name. Blocks.
+
+    Args:
+        users: those of these identities that are known user ids.
+    """
+    import numpy as np  # noqa: PLC0415 - only objects with edges pay for it
+
+    nodes, places = np.unique(np.concatenate([edges.a, edges.b]), return_inverse=True)
+    forest = _Forest(nodes, np.isin(nodes, np.fromiter(users, np.int64)))
+    left, right = places[: len(edges.a)], places[len(edges.a) :]
+    effects = np.zeros(len(left), np.int8)
+    kinds = {name: edges.kind == number for number, name in enumerate(KINDS)}
+    _undo(kinds, left, right, effects)
+    live = effects != _UNDONE
+    of_user = forest.known[right]
+    explicit = live & (kinds[MERGE] | (kinds[ALIAS] & of_user))
+    for row in np.flatnonzero(explicit).tolist():
+        forest.join(left[row], right[row])
+    effects[explicit] = _MERGED
+    _claim(forest, left, right, np.flatnonzero(live & (kinds[IDENTIFY] | (kinds[ALIAS] & ~of_user))), effects, rules)
+    for kind in (EMAIL, PHONE):
+        _match(forest, left, right, np.flatnonzero(live & kinds[kind]), effects, rules.user_limit)
+    sure = np.flatnonzero(live & kinds[DEVICE] & (edges.confidence >= rules.device_confidence))
+    _match(forest, left, right, _unambiguous(forest, left, right, sure), effects, 1)
+    people = nodes[forest.names()]
+    moved = (people != nodes) & (nodes > 0)
+    given = np.empty_like(effects)
+    given[edges.order] = effects
+    return Resolution(nodes[moved], people[moved], given)
+
+
+class _Forest:
+    """Disjoint sets of nodes. Each set has a name, one of its identities, and counts its known users."""
+
+    def __init__(self, nodes: Numbers, known: Any) -> None:
+        import numpy as np  # noqa: PLC0415 - see resolve
+
+        self.known = known
+        self.parent = np.arange(len(nodes))
+        self.users = known.astype(np.int64)
+        self.name = np.where(nodes > 0, np.arange(len(nodes)), -1)  # a value names nobody
+
+    def find(self, node: int) -> int:
+        """The root of one node."""
+        parent = self.parent
+        root = node
+        while parent[root] != root:
+            root = parent[root]
+        while parent[node] != root:
+            parent[node], node = root, parent[node]
+        return root
+
+    def roots(self) -> Numbers:
+        """The root of every node."""
+        roots = self.parent
+        while (roots[roots] != roots).any():
+            roots = roots[roots]
+        self.parent = roots.copy()
+        return roots
+
+    def names(self) -> Numbers:
+        """The name of every node's set; its own place where nobody is in it."""
+        import numpy as np  # noqa: PLC0415 - see resolve
+
+        names = self.name[self.roots()]
+        return np.where(names < 0, np.arange(len(names)), names)
+
+    def join(self, one: int, other: int) -> None:
+        """Make one set of two. `one`'s name stays, unless only the other's has known users, or a name at all."""
+        one, other = self.find(one), self.find(other)
+        if one == other:
+            return
+        better = self.name[one] < 0 or (self.users[other] and not self.users[one])
+        if better and self.name[other] >= 0:
+            self.name[one] = self.name[other]
+        self.parent[other] = one
+        self.users[one] += self.users[other]
+
+
+def _undo(kinds: Any, left: Numbers, right: Numbers, effects: Any) -> None:
+    """Mark what operators took back: for each pair their latest word counts."""
+    import numpy as np  # noqa: PLC0415 - see resolve
+
+    words = np.flatnonzero(kinds[MERGE] | kinds[UNMERGE])
+    latest: dict[tuple[int, int], int] = {}
+    for row in words.tolist():
+        latest[_pair(left[row], right[row])] = row
+    for row in words.tolist():
+        if latest[_pair(left[row], right[row])] != row or kinds[UNMERGE][row]:
+            effects[row] = _UNDONE
+    effects[kinds[UNMERGE]] = _UNDONE
+    parted = {pair for pair, row in latest.items() if kinds[UNMERGE][row]}
+    if parted:
+        ends = {end for pair in parted for end in pair}
+        near = np.flatnonzero(np.isin(left, list(ends)))
+        undone = [row for row in near.tolist() if _pair(left[row], right[row]) in parted]
+        effects[undone] = _UNDONE
+
+
+def _pair(one: int, other: int) -> tuple[int, int]:
+    return (int(one), int(other)) if one < other else (int(other), int(one))
+
+
+def _claim(forest: _Forest, left: Numbers, right: Numbers, rows: Numbers, effects: Any, rules: Rules) -> None:
+    """Give everybody without a known user to the earliest claimer."""
+    import numpy as np  # noqa: PLC0415 - see resolve
+
+    roots = forest.roots()
+    claimers, claimed = roots[left[rows]], roots[right[rows]]
+    free = np.flatnonzero((forest.users[claimed] == 0) & (forest.users[claimers] > 0))
+    _, first = np.unique(claimed[free], return_index=True)
+    won = np.sort(free[first])  # in order again: the limit keeps the earliest
+    won = won[_rank(claimers[won]) < rules.anonymous_limit]
+    forest.parent[claimed[won]] = claimers[won]
+    after = forest.roots()
+    effects[rows[after[left[rows]] == after[right[rows]]]] = _MERGED
+
+
+def _rank(values: Numbers) -> Numbers:
+    """How many equal values stand before each."""
+    import numpy as np  # noqa: PLC0415 - see resolve
+
+    order = np.argsort(values, kind="stable")
+    ordered = values[order]
+    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]]) if len(ordered) else np.empty(0, np.int64)
+    ranks = np.empty(len(values), np.int64)
+    ranks[order] = np.arange(len(values)) - np.repeat(starts, np.diff(np.r_[starts, len(values)]))
+    return ranks
+
+
+def _match(forest: _Forest, left: Numbers, right: Numbers, rows: Numbers, effects: Any, user_limit: int) -> None:
+    """Join identities with the values that they showed, as far as known users may meet."""
+    for row in rows.tolist():
+        identity, value = forest.find(left[row]), forest.find(right[row])
+        users = forest.users[identity], forest.users[value]
+        if identity != value and all(users) and sum(users) > user_limit:
+            continue
+        forest.join(value, identity)
+        effects[row] = _MERGED
+
+
+def _unambiguous(forest: _Forest, left: Numbers, right: Numbers, rows: Numbers) -> Numbers:
+    """The rows of values that at most one known person has shown."""
+    import numpy as np  # noqa: PLC0415 - see resolve
+
+    roots = forest.roots()
+    known = rows[forest.users[roots[left[rows]]] > 0]
+    pairs = np.unique(np.stack([right[known], roots[left[known]]]), axis=1)
+    values, counts = np.unique(pairs[0], return_counts=True)
+    return rows[~np.isin(right[rows], values[counts > 1])]

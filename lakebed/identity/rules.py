@@ -1,0 +1,107 @@
+"""The rules of matching: which values say who somebody is, in which form, and how sure that is."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from lakebed.settings import Settings
+
+__all__ = ["Rules", "device_signal", "is_blocked", "normal_email", "normal_phone"]
+
+# Counted in the fingerprint: a new number computes every graph again, after a change of what it holds.
+_VERSION = 1
+_BLOCKED = re.compile(r"[0-]*|-1|null|anonymous")  # Segment's list of values that never identify anybody
+_EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
+_MAX_EMAIL = 254
+_PHONE_DIGITS = range(7, 16)
+# An exact device id is nearly proof. Of what a browser tells, only all of it together reaches the default threshold.
+_DEVICE_ID = 0.95
+_WEIGHTS = {"ip": 0.5, "userAgent": 0.25, "locale": 0.05, "timezone": 0.05, "screen": 0.05}
+
+
+class Rules(msgspec.Struct, frozen=True):
+    """What links identities in one object, beside `identify` and `alias`.
+
+    Attributes:
+        email: whether equal emails link.
+        phone: whether equal phone numbers link.
+        devices: whether device signals link.
+        device_confidence: the least confidence that does.
+        user_limit: known users that emails and phone numbers may bring together in one person.
+        anonymous_limit: anonymous ids that one person may own.
+    """
+
+    email: bool = False
+    phone: bool = False
+    devices: bool = False
+    device_confidence: float = 0.9
+    user_limit: int = 1
+    anonymous_limit: int = 100
+
+    @classmethod
+    def of(cls, settings: Settings) -> Rules:
+        """The rules that settings ask for."""
+        return cls(
+            email=settings.identity_email,
+            phone=settings.identity_phone,
+            devices=settings.identity_devices,
+            device_confidence=settings.identity_device_confidence,
+            user_limit=settings.identity_user_limit,
+            anonymous_limit=settings.identity_anonymous_limit,
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes when the graph of the same events would."""
+        return hashlib.sha256(msgspec.json.encode([_VERSION, self])).hexdigest()
+
+
+def is_blocked(value: str) -> bool:
+    """Whether a value is a placeholder: linking by it would make one person of strangers."""
+    return _BLOCKED.fullmatch(value) is not None
+
+
+def normal_email(value: Any) -> str | None:
+    """Trimmed and in lower case; None for what is no address. Dots and tags are kept: they tell mailboxes apart."""
+    if not isinstance(value, str):
+        return None
+    text = value.strip().lower()
+    return text if len(text) <= _MAX_EMAIL and _EMAIL.fullmatch(text) else None
+
+
+def normal_phone(value: Any) -> str | None:
+    """Its digits, without the `+` or `00` of an international number; None for what is none.
+
+    No country is guessed: a national and an international spelling of one number stay two.
+    """
+    if not isinstance(value, (str, int)) or isinstance(value, bool):
+        return None
+    digits = "".join(char for char in str(value) if char in "0123456789").removeprefix("00")
+    return digits if len(digits) in _PHONE_DIGITS and digits.strip("0") else None
+
+
+def device_signal(context: Any) -> tuple[str, float] | None:
+    """What a context says of its device, as one text, and the confidence that equal texts are one person's."""
+    if not isinstance(context, Mapping):
+        return None
+    device = context.get("device")
+    if isinstance(device, Mapping):
+        for key in ("id", "advertisingId"):
+            value = device.get(key)
+            tracked = key == "id" or device.get("adTrackingEnabled") is not False
+            if isinstance(value, str) and not is_blocked(value) and tracked:
+                return _signal(key, device.get("type"), value), _DEVICE_ID
+    seen = {name: context[name] for name in _WEIGHTS if context.get(name)}
+    if "ip" not in seen or "userAgent" not in seen:
+        return None
+    return _signal(*seen.items()), round(sum(_WEIGHTS[name] for name in seen), 2)
+
+
+def _signal(*parts: Any) -> str:
+    """Only equality counts, so a digest is kept and not what people's devices said."""
+    return hashlib.sha256(msgspec.json.encode(parts, order="deterministic")).hexdigest()

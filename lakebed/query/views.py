@@ -1,0 +1,47 @@
+"""The tables that questions see beside `events`: views over it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+__all__ = ["PEOPLE", "VIEWS"]
+
+PEOPLE = "_lakebed_people"  # identity, person_id of those who are somebody else's
+
+# A trait is the value of the latest identify that has it, by event time, then message id. A map cannot be made of JSON
+# that has a key twice, so that is taken apart key by key.
+_TRAITS = """
+coalesce(CAST(to_json(list_reduce(
+    list_transform(
+        list_sort(list({'at': timestamp, 'id': message_id, 'traits': properties}) FILTER (type = 'identify')),
+        lambda one: coalesce(
+            json_transform(one.traits, '"MAP(VARCHAR, JSON)"'),
+            map_from_entries(list_transform(list_distinct(json_keys(one.traits)), lambda key: {
+                'key': key,
+                'value': json_extract(one.traits, '/' || replace(replace(key, '~', '~0'), '/', '~1'))
+            }))
+        )
+    ),
+    lambda one, other: map_concat(one, other)
+)) AS VARCHAR), '{}')
+"""
+
+VIEWS: Mapping[str, str] = {
+    "people": f"""
+        SELECT person_id, first_seen, last_seen, events,
+        list_sort(list_prepend(person_id, coalesce(others, []))) AS ids, groups, traits FROM (
+            SELECT person_id, min(timestamp) AS first_seen, max(timestamp) AS last_seen, count(*) AS events,
+            coalesce(list_sort(list(DISTINCT group_id) FILTER (group_id IS NOT NULL)), []) AS groups,
+            {_TRAITS} AS traits
+            FROM events WHERE person_id IS NOT NULL GROUP BY person_id
+        ) LEFT JOIN (SELECT person_id, list(identity) AS others FROM {PEOPLE} GROUP BY person_id) USING (person_id)
+    """,
+    # What the built-in rollups are, from raw events: for questions about another moment than now.
+    "hourly_events": (
+        "SELECT date_trunc('hour', timestamp) AS hour, event, count(*) AS count FROM events GROUP BY ALL"
+    ),
+    "daily_metrics": (
+        "SELECT CAST(timestamp AS DATE) AS date, count(*) AS events, count(DISTINCT person_id) AS dau "
+        "FROM events GROUP BY ALL"
+    ),
+}

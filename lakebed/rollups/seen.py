@@ -1,0 +1,62 @@
+"""Distinct people: bitmaps of the identities that were seen, read through who is who now.
+
+What is stored are identities, for ever, so that a merge or its undoing rescans nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from lakebed.rollups.fold import Fold
+from lakebed.tiers.transaction import GroupRow
+
+__all__ = ["People", "people_table", "unions"]
+
+
+class People(Protocol):
+    """Who is who.
+
+    Attributes:
+        version: another one where anybody is somebody else.
+    """
+
+    version: int
+
+    def __len__(self) -> int:
+        """How many identities belong to another one's person."""
+        ...
+
+    def people_of(self, bitmap: Any) -> Any:
+        """A bitmap of people for one of identities."""
+        ...
+
+
+def people_table(fold: Fold, groups: Sequence[GroupRow], people: People) -> pa.Table:
+    """The public table of stored groups, with people counted where `fold` counts identities. Blocks."""
+    table = fold.table([(bucket, key, state) for bucket, key, state, _ in groups])
+    for name in fold.people:
+        at = table.schema.get_field_index(name)
+        seen = [fold.sketch(name, sketches or b"") for _, _, _, sketches in groups]
+        counts = pa.array([len(people.people_of(bitmap)) for bitmap in seen], pa.int64())
+        table = table.set_column(at, table.schema.field(at), counts)
+    return table
+
+
+def unions(
+    fold: Fold,
+    measure: str,
+    rows: Sequence[tuple[int, bytes]],
+    windows: Sequence[tuple[int, int]],
+    people: People | None,
+) -> list[int]:
+    """How many there are in all buckets that start in each window. Blocks."""
+    from pyroaring import BitMap  # noqa: PLC0415 - only objects that answer questions pay for it
+
+    bitmaps = [(bucket, fold.sketch(measure, sketches)) for bucket, sketches in rows]
+    if people is not None:
+        bitmaps = [(bucket, people.people_of(bitmap)) for bucket, bitmap in bitmaps]
+    found = [[bitmap for bucket, bitmap in bitmaps if start <= bucket < end] for start, end in windows]
+    return [len(BitMap.union(*chosen)) if chosen else 0 for chosen in found]

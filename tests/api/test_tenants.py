@@ -1,0 +1,429 @@
+"""No key reaches another object's data by any route.
+
+The routes are read from the app: one that has neither a case nor a place among the open ones fails. Each case is asked
+with each key, in every way that could name another object.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from urllib.parse import quote
+
+import msgspec
+import pytest
+from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
+
+from lakebed import Analytics, ManualClock, Namespace
+from lakebed.api import create_app
+from lakebed.api.surface import VERBS
+from lakebed.keys import Keys, Limits
+
+OWN, OTHER = "tom", "sam"
+SECRET = {OWN: b"tom-secret", OTHER: b"sam-secret"}
+SCOPES = ("write", "read", "admin")
+
+
+class Case(msgspec.Struct, frozen=True, kw_only=True):
+    """How a route is asked so that it does its work.
+
+    Attributes:
+        scope: what a key needs. A key without it is 403.
+        bodies: what is sent; the first is what an honest client sends.
+        queries: likewise.
+        path: values of the path's parameters, likewise. KEY is the sender's own token.
+        shows: the honest answer has something of the object in it, by which a leak would be seen.
+        says_no_inside: the status is 200 whatever happens; a refusal is in the answer.
+    """
+
+    scope: str
+    bodies: tuple[bytes, ...] = (b"",)
+    queries: tuple[str, ...] = ("",)
+    path: tuple[str, ...] = ("",)
+    shows: bool = False
+    says_no_inside: bool = False
+
+
+KEY = "<key>"
+ROOT = "<root>"
+_TAKEN = b'{"event":"tom-more","userId":"u","groupId":"g","previousId":"p","object":"sam","name":"sam"}'
+_WRITES = Case(scope="write", bodies=(_TAKEN,))
+_BATCHES = Case(
+    scope="write", bodies=(b'{"batch":[' + _TAKEN + b'],"object":"sam","name":"sam"}', b"[" + _TAKEN + b"]")
+)
+_SQL = (
+    "SELECT event, user_id FROM events",
+    "SELECT * FROM read_parquet('<root>/sam/log/*.parquet')",
+    "SELECT * FROM '<root>/sam/log/*.parquet'",
+    "SELECT content FROM read_blob('<root>/sam/log/*')",
+    "SELECT content FROM read_text('<root>/sam/object.json')",
+    "SELECT * FROM glob('<root>/**')",
+    "SELECT * FROM read_csv('<root>/keys.db', delim='\\0')",
+    "SELECT * FROM sqlite_scan('<root>/sam/storage.db', 'dead_letters')",
+    "SELECT * FROM iceberg_scan('<root>/sam/archive/warehouse')",
+    "ATTACH '<root>/sam/storage.db' AS sam (TYPE sqlite)",
+    "SELECT * FROM sam.events",
+    "SELECT * FROM duckdb_databases()",
+    "SELECT * FROM duckdb_settings()",
+    "SELECT getenv('HOME')",
+    "COPY events TO '<root>/sam/log/x.parquet'",
+    "SELECT event FROM events UNION ALL SELECT content FROM read_text('<root>/sam/log/*')",
+)
+_SERIES = "start=2020-01-01&end=2040-01-01&grain=month"
+_INJECTED = quote("event) FROM read_text('<root>/sam/log/*') --", safe="<>")
+_RPC = b'["push",["pipeline",0,["stats"],[]]]\n["pull",1]\n'
+_RPC_OTHERS = tuple(
+    b'["push",["pipeline",0,%s,%s]]\n["pull",1]\n' % (path, arguments)
+    for path, arguments in (
+        (b'["query"]', b"[\"SELECT * FROM read_text('<root>/sam/log/*')\"]"),
+        (b'["get"]', b'["sam"]'),
+        (b'["stub"]', b'["sam"]'),
+        (b'["Analytics"]', b'["sam"]'),
+        (b'["root"]', b"[]"),
+        (b'["directory"]', b"[]"),
+        (b'["namespace","get"]', b'["sam"]'),
+        (b'["__class__"]', b"[]"),
+    )
+)
+_PEOPLE = ("tom-secret-user", "sam-secret-user", "../../sam/people/sam-secret-user")
+# A case whose route is not there yet does no harm; a route without a case does.
+CASES = {
+    **{("POST", f"/v1/{kind}"): _WRITES for kind in ("track", "page", "identify", "screen", "group", "alias")},
+    **{("POST", f"/v1/{kind}"): _WRITES for kind in "tpisga"},
+    **{("POST", f"/v1/{kind}"): _BATCHES for kind in ("batch", "b", "import")},
+    ("GET", "/v1/projects/{write_key}/settings"): Case(scope="write", path=(KEY,)),
+    ("POST", "/track"): _WRITES,
+    ("POST", "/track/batch"): _BATCHES,
+    ("GET", "/stats"): Case(scope="read", shows=True),
+    ("GET", "/tiers"): Case(scope="read"),
+    ("GET", "/dau"): Case(scope="read", queries=("", "days=sam")),
+    ("GET", "/wau"): Case(scope="read"),
+    ("GET", "/mau"): Case(scope="read"),
+    ("GET", "/timeseries"): Case(
+        scope="read",
+        queries=(
+            f"{_SERIES}&by=event",
+            f"{_SERIES}&by={_INJECTED}",
+            f"{_SERIES}&by=event&measure=distinct({_INJECTED})",
+            f"{_SERIES}&by=event&event=sam-secret-event",
+            f"{_SERIES}&by=event&where={quote('1=1) UNION ALL SELECT 1 --')}",
+        ),
+        shows=True,
+    ),
+    ("GET", "/live"): Case(scope="read"),
+    ("GET", "/metrics"): Case(scope="read"),
+    ("POST", "/query"): Case(scope="read", bodies=tuple(json.dumps({"sql": sql}).encode() for sql in _SQL), shows=True),
+    ("GET", "/deadletters"): Case(scope="read", queries=("", "reason=sam", "before=9999"), shows=True),
+    ("GET", "/deadletters/{id}"): Case(scope="read", path=("1", "2", "3", "../sam/deadletters/1"), shows=True),
+    ("POST", "/deadletters/replay"): Case(
+        scope="admin", bodies=(b'{"ids":[1]}', b'{"ids":[1,2,3],"patch":{"event":"x"}}', b'{"ids":[1],"object":"sam"}')
+    ),
+    ("DELETE", "/deadletters"): Case(scope="admin", queries=("id=77", "id=2&id=3", "before=2000-01-01")),
+    ("GET", "/people/{id:path}"): Case(scope="read", path=_PEOPLE, shows=True),
+    ("GET", "/people/merges"): Case(scope="read"),
+    ("POST", "/people/merge"): Case(scope="admin", bodies=(b'{"a":"sam-secret-user","b":"tom-secret-user"}',)),
+    ("POST", "/people/unmerge"): Case(scope="admin", bodies=(b'{"merge_id":"1"}',)),
+    ("POST", "/rpc"): Case(scope="read", bodies=(_RPC, *_RPC_OTHERS), shows=True, says_no_inside=True),
+    ("WEBSOCKET", "/rpc"): Case(scope="read", bodies=(_RPC, *_RPC_OTHERS), shows=True, says_no_inside=True),
+}
+# These say nothing of any object, so they need no key.
+OPEN = {
+    *(("GET", path) for path in ("/", "/docs", "/openapi.json", "/health", "/health/live", "/health/ready")),
+    ("GET", "/static/{version}/{name:path}"),
+    ("POST", "/v1/m"),
+}
+HEADERS = (
+    {},
+    {"X-Lakebed-Object": OTHER},
+    {"X-Object": OTHER},
+    {"X-Tenant": OTHER},
+    {"X-Forwarded-Host": OTHER},
+    {"X-Original-URL": f"/{OTHER}/stats"},
+    {"Cookie": f"object={OTHER}"},
+)
+QUERIES = ("", f"object={OTHER}", f"name={OTHER}", f"namespace={OTHER}&tenant={OTHER}&root=..")
+ASIDE = (
+    *("/sam/stats", "/objects/sam/stats", "/../sam/stats", "//sam/stats", "/stats/sam", "/sam", "/sam/object.json"),
+    *("/static/x/../../../sam/object.json", "/static/x/%2e%2e/%2e%2e/sam/object.json", "/deadletters/../sam"),
+)
+
+
+def keyed(routes: list[BaseRoute], under: str = "") -> dict[tuple[str, str], BaseRoute]:
+    """All routes of an app by method and path, also those of apps that are mounted in it."""
+    found: dict[tuple[str, str], BaseRoute] = {}
+    for route in routes:
+        if isinstance(route, Mount):
+            found |= keyed(list(route.routes), under + route.path)
+        elif isinstance(route, WebSocketRoute):
+            found["WEBSOCKET", under + route.path] = route
+        elif isinstance(route, Route):
+            for method in (route.methods or {"GET"}) - {"HEAD", "OPTIONS"}:
+                found[method, under + route.path] = route
+        else:
+            raise TypeError(f"what is {route!r}?")
+    return found
+
+
+async def ask(app, method, path, query="", body=b"", **headers):
+    """One request, straight to the app: its status, and all that is said. A stream is left at its first data."""
+    told, over, sent = [], asyncio.Event(), asyncio.Event()
+    status = [0]
+
+    async def receive():
+        if not sent.is_set():
+            sent.set()
+            return {"type": "http.request", "body": body, "more_body": False}
+        await over.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message):
+        if message["type"] == "http.response.start":
+            status[0] = message["status"]
+            told.extend(b"%s: %s\n" % pair for pair in message["headers"])
+        else:
+            told.append(message.get("body", b""))
+            if b"data:" in message.get("body", b"") or not message.get("more_body"):
+                over.set()
+
+    scope = _scope("http", path, query, headers) | {"method": method}
+    await asyncio.wait_for(app(scope, receive, send), 20)
+    return status[0], b"".join(told)
+
+
+async def converse(app, path, query="", body=b"", **headers):
+    """One WebSocket: each line of `body` is a message; all that is said until an answer to the last, or its end."""
+    waiting, told = asyncio.Queue(), []
+    for message in (
+        {"type": "websocket.connect"},
+        *({"type": "websocket.receive", "text": line} for line in body.decode().split("\n") if line),
+    ):
+        waiting.put_nowait(message)
+
+    async def send(message):
+        told.append(json.dumps(message, default=str).encode())
+        if message["type"] != "websocket.accept":
+            waiting.put_nowait({"type": "websocket.disconnect", "code": 1000})
+
+    await asyncio.wait_for(app(_scope("websocket", path, query, headers), waiting.get, send), 20)
+    return 200, b"".join(told)
+
+
+def _scope(kind, path, query, headers):
+    return {
+        "type": kind,
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "scheme": "http" if kind == "http" else "ws",
+        "path": path,
+        "raw_path": path.encode(),
+        "root_path": "",
+        "query_string": query.encode(),
+        "headers": [(b"host", b"127.0.0.1")] + [(k.lower().encode(), v.encode()) for k, v in headers.items()],
+        "client": ("127.0.0.1", 1),
+        "server": ("127.0.0.1", 80),
+        "subprotocols": [],
+        "state": {},
+    }
+
+
+class House:
+    """Two objects with something to hide, each with a key of each scope, behind one app."""
+
+    def __init__(self, root, namespace):
+        self.root = root
+        self.namespace = namespace
+        self.keys = Keys(root, ManualClock())
+        self.tokens = {(name, scope): self.keys.create(name, scope)[1] for name in SECRET for scope in SCOPES}
+        limits = Limits(requests_per_s=1e6, events_per_s=1e6)
+        self.app = create_app(namespace, limits=limits)
+        self.routes = keyed(self.app.routes)
+
+    async def furnish(self):
+        for name, secret in SECRET.items():
+            said = secret.decode()
+            shop = self.namespace.get(name)
+            await shop.track(f"{said}-event", {"x": f"{said}-value"}, user_id=f"{said}-user")
+            await shop.batch(
+                [{"event": "", "userId": f"{said}-letter{number}"} for number in range(3)], keep_refused=True
+            )
+
+    async def state(self, name):
+        """What another's request must not change."""
+        shop = self.namespace.get(name)
+        letters = [(letter.id, letter.raw, letter.tries) for letter in await shop.dead_letters()]
+        return (await shop.stats()).next_seq, letters
+
+    async def ask(self, route, token, *, body=b"", query="", part="", **headers):
+        """The answer of a route, with what stands for the key and the root filled in."""
+        method, path = route
+        begin, brace, rest = path.partition("{")
+        path = begin + part.replace(KEY, token or "none") + (rest.partition("}")[2] if brace else "")
+        body = body.replace(ROOT.encode(), str(self.root).encode())
+        query = query.replace(ROOT, quote(str(self.root)))
+        shown = {"Authorization": f"Bearer {token}"} if token else {}
+        if method == "WEBSOCKET":
+            return await converse(self.app, path, query, body, **shown, **headers)
+        return await ask(self.app, method, path, query, body, **shown, **headers)
+
+
+@pytest.fixture
+async def house(tmp_path):
+    async with Namespace(tmp_path, Analytics, headroom_bytes=0) as namespace:
+        house = House(tmp_path, namespace)
+        async with house.app.router.lifespan_context(house.app):
+            await house.furnish()
+            yield house
+        assert namespace.check() == []
+
+
+def cases(house):
+    return {route: case for route, case in CASES.items() if route in house.routes}
+
+
+async def test_every_route_has_a_case(house):
+    """Whoever adds a route says here how it is asked, or that it is open."""
+    assert not house.routes.keys() - CASES.keys() - OPEN
+    assert not CASES.keys() & OPEN
+
+
+async def test_the_honest_answer_shows_what_a_leak_would(house):
+    """Else these tests could not fail: with its own key each route works, and shows its own object's secret."""
+    for route, case in cases(house).items():
+        for name, secret in SECRET.items():
+            body, part = case.bodies[0], case.path[0]
+            part = part.replace("tom", name)
+            token = house.tokens[name, case.scope]
+            status, told = await house.ask(route, token, body=body, query=case.queries[0], part=part)
+            assert status < 400 or route == ("POST", "/people/unmerge"), f"{route}: {status} {told[:500]!r}"
+            assert not case.shows or secret in told, f"{route} shows nothing: {told[:500]!r}"
+
+
+async def test_no_key_reaches_another_object(house):
+    """With any of one object's keys, named in whatever way, nothing of the other comes back or changes."""
+    before = await house.state(OTHER)
+    for route, case in cases(house).items():
+        for scope in SCOPES:
+            token = house.tokens[OWN, scope]
+            asked = [
+                *((case.bodies[0], case.queries[0], part, {}) for part in case.path),
+                *((body, case.queries[0], case.path[0], {}) for body in case.bodies),
+                *((case.bodies[0], query, case.path[0], {}) for query in case.queries),
+                *((case.bodies[0], case.queries[0], case.path[0], header) for header in HEADERS),
+                *((case.bodies[0], f"{case.queries[0]}&{more}", case.path[0], {}) for more in QUERIES),
+            ]
+            for body, query, part, headers in dict.fromkeys((b, q, p, tuple(h.items())) for b, q, p, h in asked):
+                status, told = await house.ask(route, token, body=body, query=query, part=part, **dict(headers))
+                # Of what it was sent itself a route may say some again.
+                leaked = told.replace(b"sam-secret-user", b"") if b"sam-secret-user" in body + part.encode() else told
+                leaked = leaked.replace(b"sam-secret-event", b"") if "sam-secret-event" in query else leaked
+                assert SECRET[OTHER] not in leaked, f"{route} {scope} {body!r} {query!r} {part!r} {headers}: {told!r}"
+                assert status < 500, f"{route} {scope} {body!r} {query!r}: {told!r}"
+    for path in ASIDE:
+        for scope in SCOPES:
+            status, told = await ask(house.app, "GET", path, Authorization=f"Bearer {house.tokens[OWN, scope]}")
+            assert SECRET[OTHER] not in told
+            assert status in (400, 404, 405), f"{path}: {status}"
+    assert await house.state(OTHER) == before
+
+
+_ARGUMENTS = {
+    **dict.fromkeys(("track", "page", "screen", "identify", "group"), '["x"]'),
+    "alias": '["a","b"]',
+    "batch": '[[[{"event":"x"}]]]',
+    "timeseries": '[null,{"start":"2020-01-01","end":"2040-01-01","by":"event"}]',
+    "dead_letter": "[2]",
+    "purge": "[[[77]]]",
+    "tag": '["x"]',
+    "untag": '["x"]',
+    "person": '["tom-secret-user"]',
+    "merge": '["tom-secret-user","sam-secret-user"]',
+    "unmerge": '["x"]',
+    **{f"counters.{name}": '["events:*"]' for name in ("incr", "get", "count", "keys", "ttl", "delete")},
+    "counters.top": '["events:*",5]',
+}
+
+
+async def test_each_method_over_rpc_is_for_its_keys_object(house):
+    """Every method that can be called over RPC, with each key: by its scope, and never with anything of the other."""
+    before = await house.state(OTHER)
+    for verb, needs in VERBS.items():
+        path = json.dumps(verb.split("."))
+        body = f'["push",["pipeline",0,{path},{_ARGUMENTS.get(verb, "[]")}]]\n["pull",1]\n'.encode()
+        for scope in SCOPES:
+            _, told = await house.ask(("POST", "/rpc"), house.tokens[OWN, scope], body=body)
+            assert SECRET[OTHER] not in told.replace(b"sam-secret-user", b""), f"{verb}: {told!r}"
+            assert (b"AccessDenied" in told) == (scope not in (needs, "admin")), f"{verb} with {scope}: {told!r}"
+    assert await house.state(OTHER) == before
+
+
+async def test_a_key_in_a_url_is_none(house):
+    """Only headers and bodies of events show a key; one route has it in its path, which Segment's clients force."""
+    token = house.tokens[OWN, "admin"]
+    for route, case in cases(house).items():
+        for name in ("key", "api_key", "apiKey", "token", "access_token", "writeKey", "write_key"):
+            query = f"{case.queries[0]}&{name}={token}"
+            status, told = await house.ask(route, None, body=case.bodies[0], query=query, part=case.path[0])
+            _assert_refused(route, case, (401,), status, told)
+
+
+async def test_the_key_of_the_headers_goes_before_others(house):
+    """A request that shows keys of two objects is for the first one's, and no mixture."""
+    token = house.tokens[OWN, "read"]
+    body = b'{"writeKey":"%s","batch":[{"event":"x"}]}' % house.tokens[OTHER, "write"].encode()
+    before = await house.state(OTHER)
+    for route in (("POST", "/v1/batch"), ("POST", "/v1/track")):
+        status, _ = await house.ask(route, token, body=body)
+        assert status == 403
+        status, _ = await house.ask(route, token, body=body, **{"X-API-Key": house.tokens[OTHER, "write"]})
+        assert status == 403
+    assert await house.state(OTHER) == before
+
+
+async def test_wrong_scopes_are_403(house):
+    """Of both objects' keys, those that lack a route's scope; and nothing of the object is in the answer."""
+    for route, case in cases(house).items():
+        for (name, scope), token in house.tokens.items():
+            if scope in (case.scope, "admin"):
+                continue
+            part = case.path[0]
+            status, told = await house.ask(route, token, body=case.bodies[0], query=case.queries[0], part=part)
+            _assert_refused(route, case, (403,), status, told)
+            assert SECRET[name] not in told
+
+
+async def test_unknown_and_revoked_keys_are_401(house):
+    """None, a made-up one, the id of a known one with another secret, one that was revoked."""
+    token = house.tokens[OTHER, "admin"]
+    made_up = [
+        None,
+        "anything",
+        token[:-1] + ("0" if token[-1] != "0" else "1"),
+        "lba" + house.tokens[OTHER, "read"][3:],
+    ]
+    gone, revoked = house.keys.create(OTHER, "admin")
+    house.keys.revoke(gone.id)
+    app = create_app(house.namespace)  # it reads the keys anew
+    house.app, house.routes = app, keyed(app.routes)
+    async with app.router.lifespan_context(app):
+        for route, case in cases(house).items():
+            for bad in (*made_up, revoked):
+                part = case.path[0]
+                status, told = await house.ask(route, bad, body=case.bodies[0], query=case.queries[0], part=part)
+                _assert_refused(route, case, (401,), status, told)
+
+
+async def test_open_routes_say_nothing_of_objects(house):
+    """Whoever asks them, with whatever key: no name and nothing of an object is in the answer."""
+    for method, path in OPEN & house.routes.keys():
+        status, told = await ask(house.app, method, path.partition("{")[0], body=b'{"series":[]}')
+        assert status < 500
+        for word in (*SECRET.values(), str(house.root).encode()):
+            assert word not in told
+
+
+def _assert_refused(route, case, statuses, status, told):
+    if case.says_no_inside:
+        assert b"AccessDenied" in told, f"{route}: {told!r}"
+        assert not any(secret in told for secret in SECRET.values())
+    else:
+        assert status in statuses, f"{route}: {status} {told!r}"

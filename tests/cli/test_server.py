@@ -1,0 +1,147 @@
+"""The same commands, asked of a running server, and of the object itself."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import threading
+from contextlib import contextmanager
+
+import pytest
+from program import started
+
+from lakebed import connect
+from lakebed.keys import Keys
+
+
+@contextmanager
+def served(root):
+    """`lakebed serve` on a free port: its address."""
+    process = started("serve", "--root", root, "--port", "0")
+    seen = b""
+    while not (found := re.search(rb"http://127\.0\.0\.1:(\d+)", seen)):
+        line = process.stderr.readline()
+        assert line, seen
+        seen += line
+    drained = threading.Thread(target=process.stderr.read, name="drain")
+    drained.start()
+    try:
+        yield f"http://127.0.0.1:{int(found[1])}"
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) in (0, -signal.SIGTERM)
+        drained.join()
+        process.stdout.close()
+        process.stderr.close()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    root = tmp_path_factory.mktemp("served")
+    keys = {scope: Keys(root).create("shop", scope)[1] for scope in ("write", "read", "admin")}
+    with served(root) as url:
+        yield {scope: {"LAKEBED_URL": url, "LAKEBED_KEY": key} for scope, key in keys.items()} | {"root": root}
+    with connect(root, "shop") as shop:
+        assert shop.check() == []
+
+
+@pytest.fixture
+def ask(run, monkeypatch):
+    """Runs a command with --json and variables: what it says; its exit code must be `code`."""
+
+    def ask_it(*arguments, code=0, **said):
+        with monkeypatch.context() as patch:
+            for name, value in said.items():
+                patch.setenv(name, str(value))
+            found = run(*arguments, "--json")
+        assert found.code == code, found.err
+        return found.json if found.out else found.err
+
+    return ask_it
+
+
+def test_track_stats_and_dau(server, ask):
+    """A write key writes, a read key reads; the answers have the form that they have without a server."""
+    root, write, read = server["root"], server["write"], server["read"]
+    said = ask("track", "Seen", '{"n": 1}', "--user-id", "ann", "--message-id", "m1", **write)
+    assert (said["status"], said["messageId"]) == ("stored", "m1")
+    assert ask("track", "Seen", "--message-id", "m1", **write)["status"] == "duplicate"
+    assert ask("stats", **read)["totals"]["Seen"] == 1
+    assert [day["dau"] for day in ask("dau", "--days", "2", **read)] == [0, 1]
+    assert "--url" in ask("stats", "--root", root, "--object", "shop", code=3)
+    assert "403" in ask("stats", code=2, **write)
+
+
+def test_query(server, ask):
+    """Columns, types and where it came from; what the sandbox refuses is code 2 with its words."""
+    pytest.importorskip("lakebed.api.sql", reason="no SQL over HTTP yet")
+    ask("track", "Asked", **server["write"])
+    sql = "SELECT event, count(*) AS n FROM events WHERE event = $name GROUP BY 1"
+    assert ask("query", sql, "--params", '{"name": "Asked"}', **server["read"]) == [{"event": "Asked", "n": 1}]
+    assert "400" in ask("query", "SELECT * FROM read_csv('/etc/passwd')", code=2, **server["read"])
+
+
+@pytest.mark.parametrize("remote", [True, False])
+def test_dead_letters(server, ask, tmp_path, remote):
+    """Listed, shown, mended and replayed, purged: the same through a server and without one."""
+    if remote:
+        admin = server["admin"]
+        assert ask("track", "", code=1, **server["write"])["reason"] == "event name is empty"
+    else:
+        admin = {"LAKEBED_ROOT": str(tmp_path)}
+        (tmp_path / "bad.ndjson").write_text('{"event":""}\n{"event":"fine"}\n{nope\n')
+        said = ask("import", tmp_path / "bad.ndjson", code=1, **admin)
+        assert (said["stored"], said["rejected"]) == (1, 2)
+        lines = ask("deadletters", "list", "--reason", "is not an event", **admin)
+        assert [line["preview"] for line in lines] == ["{nope\n"]
+        assert ask("deadletters", "purge", lines[0]["id"], **admin) == {"purged": 1}
+    (letter,) = ask("deadletters", "list", **admin)
+    assert "name is empty" in letter["reason"]
+    shown = ask("deadletters", "show", letter["id"], **admin)
+    assert json.loads(shown["raw"])["event"] == ""
+    assert ask("deadletters", "replay", "--dry-run", **admin) == [letter]
+    assert ask("deadletters", "replay", letter["id"], code=1, **admin)[0]["status"] == "rejected"
+    mended = ask("deadletters", "replay", letter["id"], "--patch", '{"event": "Mended"}', **admin)
+    assert mended[0]["status"] == "stored"
+    assert ask("deadletters", "list", **admin) == []
+    assert ask("stats", **admin)["totals"]["Mended"] == 1
+    assert "no dead letter" in ask("deadletters", "show", letter["id"], code=2, **admin)
+    assert ask("deadletters", "purge", "--before", "2100-01-01", **admin) == {"purged": 0}
+
+
+@pytest.mark.parametrize("remote", [True, False])
+def test_people(server, ask, tmp_path, remote):
+    """Shown, merged, audited, unmerged: the same through a server and without one."""
+    pytest.importorskip("lakebed.people", reason="no identity yet")
+    admin = server["admin"] if remote else {"LAKEBED_ROOT": str(tmp_path)}
+    for user in ("ann/1", "bob"):
+        ask("track", "Seen", "--user-id", user, **admin)
+    assert ask("people", "show", "ann/1", **admin)["events"] == 1
+    merge = ask("people", "merge", "ann/1", "bob", "--why", "one desk", **admin)
+    assert ask("people", "show", "bob", **admin)["ids"] == ["ann/1", "bob"]
+    assert [(one["id"], one["why"]) for one in ask("people", "merges", "bob", **admin)] == [(merge["id"], "one desk")]
+    ask("people", "unmerge", merge["id"], **admin)
+    assert ask("people", "show", "bob", **admin)["ids"] == ["bob"]
+    assert "nobody" in ask("people", "show", "nobody", code=2, **admin) or remote
+
+
+def test_a_server_that_does_not_answer_in_json(ask):
+    """Code 3, and the address; no traceback."""
+    from http.server import BaseHTTPRequestHandler, HTTPServer
+
+    class Hello(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"<html>hello")
+
+        def log_message(self, *_):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Hello) as other:
+        thread = threading.Thread(target=other.handle_request, name="hello")
+        thread.start()
+        said = ask("stats", "--url", f"http://127.0.0.1:{other.server_port}", code=3)
+        thread.join()
+    assert "does not answer in JSON" in said
