@@ -140,8 +140,6 @@ def _check_table(text: str, node: dict[str, Any], tables: Collection[str], ctes:
 
 
 def _check_function(text: str, node: dict[str, Any], name: str, *, is_table: bool) -> None:
-    if node.get("schema") or node.get("catalog"):
-        raise _refused(text, node, f"the function {name} is not allowed with a schema", "Write its name alone")
     if is_table and name not in TABLE_FUNCTIONS:
         message = f"the table function {name} is not allowed over the network"
         raise _refused(text, node, message, f"Allowed are {', '.join(sorted(TABLE_FUNCTIONS))}")

@@ -319,6 +319,19 @@ async def test_close_leaves_no_process_and_no_thread(tmp_path):
         await shop.query_untrusted("SELECT 1")
 
 
+async def test_idle_processes_end(tmp_path):
+    """When nobody asked for a while, the process that forks and its spare end; the next question starts them again."""
+    async with Analytics("shop", root=tmp_path, headroom_bytes=0) as shop:
+        await shop.query_untrusted("SELECT 1")
+        users, server = shared().users, shared().pid
+        shop._up.untrusted._leave()
+        await until(lambda: shared().users == users - 1)
+        if users == 1:
+            await until(lambda: not alive([server, *children(server)]))
+        assert (await shop.query_untrusted("SELECT 1")).scalar() == 1
+        assert shared().users == users
+
+
 async def test_cancelling_kills(tmp_path):
     """Cancelling the await ends the child: the place is free at once."""
     async with Analytics("shop", root=tmp_path, headroom_bytes=0, untrusted_queries=1) as shop:

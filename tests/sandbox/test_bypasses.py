@@ -207,7 +207,7 @@ READS = [
     "SELECT list_resize([1], 1000000000)",
     "SELECT bar(1, 0, 1, 1000000000)",
     "SELECT list_transform([1], lambda x: sleep_ms(x))",
-    "SELECT main.lower('X')",
+    "SELECT main.getenv('HOME')",
     "SELECT system.main.getenv('HOME')",
     "SELECT DEFAULT",
     "SELECT * FROM shop",
