@@ -256,8 +256,6 @@ def test_hostile_names_are_text(browser, site):
 
 def test_sql(browser, shop):
     """Rows as a table and as a chart, with tiers and time; a mistake says what is wrong."""
-    if shop.call("POST", "/query", {"sql": "SELECT 1"})[0] == 404:
-        pytest.skip("this server does not answer /query")
     with visiting(browser, shop) as visit:
         page = visit.page
         charted(page)
