@@ -69,7 +69,7 @@ class Namespace:
         self._class = object_class
         self._on_error = on_error
         self._clock: Clock = clock if clock is not None else SystemClock()
-        self.residents = Residents(self._make, self._clock, self._failed)  # who is awake; looking keeps nobody so
+        self._residents = Residents(self._make, self._clock, self._failed)
         self._sessions: weakref.WeakValueDictionary[tuple[str, type[Any]], Session] = weakref.WeakValueDictionary()
         self._busy: set[Session] = set()
         self._failures: deque[BaseException] = deque(maxlen=_FAILURES_KEPT)
@@ -178,14 +178,19 @@ class Namespace:
 
     def awake(self) -> list[str]:
         """The names of the objects that are awake here, sorted."""
-        return sorted(resident.name for resident in self.residents)
+        return sorted(resident.name for resident in self._residents)
+
+    @property
+    def residents(self) -> Residents:
+        """The objects that are awake here. Looking at one does not keep it awake, and it may close at any await."""
+        return self._residents
 
     async def flush(self) -> None:
         """Wait until all calls made so far are answered, and until the objects that have `flush` have flushed."""
         await self._settle()
-        for resident in self.residents:
+        for resident in self._residents:
             if callable(getattr(resident, "flush", None)):
-                awake, leave = await self.residents.enter(resident.name, type(resident))
+                awake, leave = await self._residents.enter(resident.name, type(resident))
                 try:
                     await awake.flush()
                 finally:
@@ -209,7 +214,7 @@ class Namespace:
             self._closed = True
             await self._settle()
             try:
-                await self.residents.close()
+                await self._residents.close()
             finally:
                 await self._forget()
 
@@ -224,7 +229,7 @@ class Namespace:
 
     async def sleep_idle(self) -> list[str]:
         """Put to sleep what has been idle for long enough, now, and give the names. The timer does the same."""
-        return await self.residents.sleep_idle(self._clock.monotonic())
+        return await self._residents.sleep_idle(self._clock.monotonic())
 
     async def wake_due(self) -> list[str]:
         """Wake each sleeping object that missed a schedule, let it run, put it to sleep. Gives the names.
@@ -232,7 +237,7 @@ class Namespace:
         The timer does the same. A failure of one object is told to `check()` and stops no other.
         """
         now_us = self._clock.now_us()
-        found, unreadable = await in_thread("scan", lambda: sleepers(self.root, self.residents.names()))
+        found, unreadable = await in_thread("scan", lambda: sleepers(self.root, self._residents.names()))
         for error in unreadable:
             self._failed(error)
         self._unknown = {}
@@ -251,7 +256,7 @@ class Namespace:
         ]
 
     def __del__(self) -> None:
-        if getattr(self, "_loop", None) is not None and list(self.residents):
+        if getattr(self, "_loop", None) is not None and list(self._residents):
             warnings.warn(f"Namespace {str(self.root)!r} was not closed", ResourceWarning, source=self, stacklevel=2)
 
     def _make(self, name: str, object_class: type[Any]) -> Any:
@@ -299,7 +304,7 @@ class Namespace:
 
     def _nap(self) -> float:
         delays = [_LONGEST_NAP_S, self._settings.idle_s]
-        if (rest := self.residents.next_rest()) is not None:
+        if (rest := self._residents.next_rest()) is not None:
             delays.append(rest - self._clock.monotonic())
         now_us = self._clock.now_us()
         if (due := next_due(self._kinds, now_us, self._settings.schedule_timezone)) is not None:
@@ -318,13 +323,13 @@ class Namespace:
     async def _run_due(self, waiting: Iterator[tuple[str, type[Any]]]) -> None:
         for name, object_class in waiting:
             try:
-                async with self.residents.use(name, object_class) as resident:
+                async with self._residents.use(name, object_class) as resident:
                     await resident.run_due()
             except ObjectLocked:
                 continue  # its owner runs its schedules
             except Exception as error:  # noqa: BLE001 - one object must not stop the others; check() tells it
                 self._failed(error)
-            await self.residents.sleep(name)
+            await self._residents.sleep(name)
 
     def _close_with_loop(self) -> None:
         # When the loop cancels its tasks, as `asyncio.run` does at its end. When it ends its asynchronous generators is

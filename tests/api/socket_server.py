@@ -14,7 +14,7 @@ from lakebed.api.serving import make_server
 @contextmanager
 def served(app, **options):
     """The port on which `app` is served meanwhile."""
-    server = make_server(app, port=0, **options)
+    server = make_server(app, **{"port": 0} | options)
     thread = threading.Thread(target=server.run, name="server")
     thread.start()
     while not server.started:

@@ -17,7 +17,9 @@ from socket_server import call, served
 
 from lakebed import Analytics, Namespace, connect
 from lakebed.api import create_app, serve
+from lakebed.clock import SystemClock
 from lakebed.errors import InvalidSettings
+from lakebed.keys import Keys
 
 
 @pytest.fixture
@@ -121,6 +123,27 @@ def test_other_addresses_are_refused(tmp_path, host):
     """Without authentication the app is not served to a network: the error says so, and nothing is bound."""
     with pytest.raises(InvalidSettings, match="no authentication"):
         serve(create_app(Namespace(tmp_path, Analytics)), host=host)
+
+
+def test_with_keys_other_addresses_are_served(tmp_path):
+    """From the first key on the server may listen anywhere, and answers whatever its address is called."""
+    Keys(tmp_path, SystemClock()).create("tom", "read")
+    with served(create_app(Namespace(tmp_path, Analytics)), host="0.0.0.0") as port:  # noqa: S104 - what is tested
+        status, body, _ = call(port, "/stats", None, Host="analytics.example", Origin="https://elsewhere.example")
+        assert (status, body["error"]["code"]) == (401, "KEY_MISSING")
+
+
+@pytest.mark.parametrize(("origin", "status"), [("https://evil.example", b"403"), ("http://127.0.0.1:{port}", b"101")])
+def test_web_sockets_of_this_machine_only(port, origin, status):
+    """A page of elsewhere cannot open a WebSocket to a server without keys: browsers do not ask before they do."""
+    head = (
+        f"GET /rpc HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+        f"Origin: {origin.format(port=port)}\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+        client.sendall(head.encode())
+        assert client.recv(65536).split()[1] == status
 
 
 def test_serve_from_the_command_line(tmp_path):
