@@ -134,7 +134,7 @@ async def test_errors_have_types_and_end_nothing(url):
         "open": "NOT_FOUND",
         "__class__": "NOT_FOUND",
         "_tiers": "NOT_FOUND",
-        "query": "NOT_FOUND",
+        "query_untrusted": "NOT_FOUND",
         "arguments": "INVALID_CALL",
         "event": "INVALID_EVENT",
         "index": "INVALID_CALL",
