@@ -121,6 +121,21 @@ async def test_a_result_is_a_result(remote, objects):
     )
 
 
+async def test_structs_are_made_again(remote, objects):
+    """Whatever struct a verb gives, with structs in it: the same class, equal."""
+    near, far = objects.get("shop"), remote.get("shop")
+    await near.track("Seen", {"a": 1}, user_id="u", anonymous_id="a")
+    await near.identify("u", {"plan": "pro"}, anonymous_id="a")
+    await near.batch([{"event": ""}], keep_refused=True)
+    await near.archive()
+    verbs = {"person": ["u"], "dead_letter": [1]}
+    for verb in ("person", "merges", "dead_letters", "dead_letter", "snapshots", "check", "stats", "rollup", "compact"):
+        wanted = await getattr(near, verb)(*verbs.get(verb, []))
+        assert await getattr(far, verb)(*verbs.get(verb, [])) == wanted, verb
+    shelves = await far.tiers()
+    assert (type(shelves).__name__, shelves.archive.watermark) == ("Inventory", 2)
+
+
 async def test_arguments_keep_their_types(remote, objects):
     """Microseconds, days, decimals, bytes, large integers and floats arrive as they were given."""
     shop = remote.get("shop")
