@@ -310,6 +310,19 @@ def test_stdin_has_no_position_but_the_same_ids(tmp_path):
         assert tally(json.loads(done.stdout)) == expected | {"rejected": 0}
 
 
+def test_ctrl_c_while_nothing_comes_from_stdin(tmp_path):
+    """It ends at once, although a read that waits cannot be interrupted, and what came before is stored."""
+    process = started("import", "-", "--root", tmp_path, stdin=subprocess.PIPE)
+    process.stdin.write(b'{"event":"E"}\n' * 400_000)
+    process.stdin.flush()
+    wait_for_log(process, tmp_path, 100_000)
+    process.send_signal(signal.SIGINT)
+    process.wait(30)  # with its stdin open
+    _, err = process.communicate()
+    assert (process.returncode, b"Traceback" in err) == (130, False), err
+    assert stored(tmp_path)[0][0] > 0
+
+
 def test_positions_of_a_newer_lakebed_are_left_alone(run, tmp_path):
     """Exit code 4, and nothing is imported."""
     run("track", "Seen")
