@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-_STATUS = Path("/proc/self/status")
 
-
-def _field(name: str) -> int:
-    for line in _STATUS.read_text().splitlines():
+def _field(name: str, pid: int | str) -> int:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith(name + ":"):
             return int(line.split()[1]) * 1_024
     raise LookupError(name)
 
 
-def resident_bytes() -> int:
-    """Now."""
-    return _field("VmRSS")
+def resident_bytes(pid: int | str = "self") -> int:
+    """Now; of this process, or of another."""
+    return _field("VmRSS", pid)
 
 
 def peak_bytes() -> int:
     """At the most since the process began. (`ru_maxrss` would begin with its parent's.)"""
-    return _field("VmHWM")
+    return _field("VmHWM", "self")

@@ -14,7 +14,7 @@ from lakebed.admission import admit
 from lakebed.clock import Clock
 from lakebed.decoding import Batch, decode_batch, decode_mappings, items_as_sent
 from lakebed.errors import InvalidEvent
-from lakebed.events import Event, Receipt
+from lakebed.events import MAX_EVENT_BYTES, Event, Receipt
 from lakebed.tiers.deadletters import DeadLetters, Refused
 from lakebed.tiers.pipeline import Pipeline
 
@@ -24,6 +24,7 @@ _T = TypeVar("_T")
 Keyed = str | Sequence[str | None] | None  # the id of the key with which a batch was sent, or one for each item
 _log = logging.getLogger("lakebed")
 _KEPT_FAILURES = 100
+_MAX_SHARED = MAX_EVENT_BYTES + 1_024  # more than a context may have, and a time
 
 
 class Ack(Awaitable[_T], Generic[_T]):
@@ -217,6 +218,10 @@ def _as_sent(items: Iterable[Any] | bytes | str) -> bytes | list[Any]:
 
 def _refused(sent: bytes | list[Any], batch: Batch, source: str | None, key: Keyed) -> list[Refused]:
     raws, shared = items_as_sent(sent) if isinstance(sent, bytes) else (list(map(_as_json, sent)), b"{}")
+    if len(shared) > _MAX_SHARED and isinstance(sent, bytes):  # not once for each of its events
+        if len(batch.rejected) == len(batch):
+            return [Refused(reason=batch.rejected[0].reason, raw=sent, source=source, key=_of(key, 0))]
+        shared = b"{}"
     return [
         Refused(
             reason=one.reason,

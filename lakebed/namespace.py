@@ -157,7 +157,7 @@ class Namespace:
         session = self._sessions.get((name, object_class))
         if session is None:
             directory_of(self.root, name)
-            transport = InProcess(self._start, self._residents, name, object_class)
+            transport = InProcess(self._start, self.residents, name, object_class)
             label = f"{object_class.__name__}({name!r})"
             session = Session(transport, self._failed, self._busy, label, members(object_class))
             self._sessions[name, object_class] = session

@@ -16,6 +16,7 @@ from lakebed.intake import Intake
 from lakebed.query.history import History
 from lakebed.tiers.deadletters import DeadLetter, DeadLetters, Replaying
 from lakebed.tiers.pipeline import Pipeline
+from lakebed.uninterrupted import to_the_end
 
 __all__ = ["Edit", "Replayed", "Replays"]
 
@@ -62,7 +63,15 @@ class Replays:
 
     async def recover(self) -> None:
         """Finish what was replayed when the process was killed. For opening: before anything else is replayed."""
-        begun = await self._letters.begun()
+        self._begun = await self._letters.begun()
+        await self._finish_begun()
+        if self._begun is not None:  # nothing is under way, so what is not in the log now will never be
+            self._begun = None
+            await self._letters.end([], {}, self._clock.now_us(), None)
+
+    async def _finish_begun(self) -> None:
+        """Let those letters go whose events are in the log by now."""
+        begun = self._begun
         if begun is None:
             return
         wanted = {message_id for ids in begun.letters.values() for message_id in ids}
@@ -70,8 +79,7 @@ class Replays:
         if begun.seq < self._pipeline.next_seq:
             async for table in self._history.read(begun.seq, self._pipeline.next_seq, frozenset()):
                 found |= wanted.intersection(table["message_id"].to_pylist())
-        there = [letter for letter, ids in begun.letters.items() if found.issuperset(ids)]
-        await self._letters.end(there, {}, self._clock.now_us(), None)
+        await self._end([letter for letter, ids in begun.letters.items() if found.issuperset(ids)], {})
 
     async def replay(self, ids: Sequence[int] | None, edit: Edit) -> list[Replayed]:
         """Replay these letters, or all that wait; gives what became of each, in order.
@@ -81,12 +89,14 @@ class Replays:
             DiskFull, LogUnavailable, Backpressure, StorageUnavailable: the rest still waits. Call it again.
         """
         async with self._turn:
+            await self._finish_begun()
             chosen = list(dict.fromkeys(ids)) if ids is not None else await self._letters.ids()
             if isinstance(edit, (bytes, str)) and len(chosen) != 1:
                 raise ValueError(f"one text cannot mend {len(chosen)} letters: name one, or give a mapping of changes")
             outcomes: list[Replayed] = []
             for start in range(0, len(chosen), _AT_ONCE):
-                outcomes += await self._some(chosen[start : start + _AT_ONCE], edit)
+                # Not to be left halfway: letters whose events are stored would wait for another replay.
+                outcomes += await to_the_end(self._some(chosen[start : start + _AT_ONCE], edit))
             return outcomes
 
     async def purge(self, ids: Sequence[int] | None, before_us: int | None) -> int:
@@ -104,16 +114,19 @@ class Replays:
                 self._intake.count_rejected()
                 outcomes[letter.id] = Replayed(letter.id, "rejected", letter.message_id, None, error.reason)
         failures = await self._store(ready, outcomes) if ready else []
-        now_us = self._clock.now_us()
         refused = {one.id: one.reason or "" for one in outcomes.values() if one.status == "rejected"}
         durable = [one.id for one in outcomes.values() if one.status in ("stored", "duplicate")]
-        begun, self._begun = self._begun, None
-        if begun is not None and (left := {key: begun.letters[key] for key in begun.letters.keys() - set(durable)}):
-            self._begun = Replaying(begun.seq, left)
-        await self._letters.end(durable, refused, now_us, self._begun)
+        await self._end(durable, refused)
         if failures:
             raise failures[0]
         return list(outcomes.values())
+
+    async def _end(self, durable: Sequence[int], refused: Mapping[int, str]) -> None:
+        begun = self._begun
+        left = {} if begun is None else {one: begun.letters[one] for one in begun.letters.keys() - set(durable)}
+        still = Replaying(begun.seq, left) if begun is not None and left else None
+        await self._letters.end(durable, refused, self._clock.now_us(), still)
+        self._begun = still
 
     async def _store(self, ready: dict[int, list[Event]], outcomes: dict[int, Replayed]) -> list[BaseException]:
         before = self._begun or Replaying(self._pipeline.next_seq, {})

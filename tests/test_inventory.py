@@ -25,7 +25,7 @@ async def test_each_consumer_has_its_lag(shop):
     """Every rollup and the archive, furthest behind first, before any of them has run, between, and after."""
     await shop.batch([{"event": "A", "properties": {"plan": "pro"}}] * 25)
     found = await shop.tiers()
-    behind = ["archive", "rollup:daily_metrics", "rollup:hourly_events", "rollup:plans"]
+    behind = ["archive", "identity", "rollup:daily_metrics", "rollup:hourly_events", "rollup:plans"]
     assert [(one.name, one.next_seq, one.lag) for one in found.consumers] == [(name, 0, 25) for name in behind]
     await shop.dau()
     found = await shop.tiers()

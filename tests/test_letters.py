@@ -8,7 +8,7 @@ import shutil
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from faults import FaultyDisk
+from faults import FaultyDisk, GatedDisk, reach
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -172,6 +172,15 @@ async def test_the_oldest_make_room(make):
         assert [letter.raw for letter in await shop.dead_letters()] == [b"1234", b"4"]
 
 
+async def test_refusals_at_once_are_counted_once(make):
+    """Many that are kept at the same time: what each of them drops is counted once."""
+    async with make(dead_letters_max=3) as shop:
+        await asyncio.gather(*(shop.refuse(b"%d" % number, "bad") for number in range(20)))
+        assert (shop.stats().dead_letters, shop.stats().dead_letters_dropped) == (3, 17)
+        (problem,) = await shop.check()
+        assert problem.message.startswith("17 were dropped")
+
+
 async def test_one_request_does_not_fill_it(shop):
     """Of one request so many are kept; the rest is counted as dropped, and all are rejected."""
     body = b'{"event":1}\n' * (MOST_AT_ONCE + 7)
@@ -180,6 +189,28 @@ async def test_one_request_does_not_fill_it(shop):
     assert (shop.stats().dead_letters, shop.stats().dead_letters_dropped) == (MOST_AT_ONCE, 7)
     assert len(await shop.check()) == 1
     shop._tiers.letters.dropped = 0
+
+
+async def test_one_request_is_bounded_in_bytes(make):
+    """So that a client with bad events does not push out those of all others at once."""
+    async with make(dead_letters_max_bytes=4_000) as shop:
+        await shop.batch([{"event": "", "userId": "x" * 200}] * 10, keep_refused=True)
+        assert (shop.stats().dead_letters, shop.stats().dead_letters_dropped) == (4, 6)
+        assert books(shop) == (0, 0, 10, 4)
+
+
+@pytest.mark.parametrize("context", ['{"a":"%s"}' % ("x" * 40_000), '{"a":"\xff"}', "[]"])
+async def test_a_context_that_spoils_all(shop, context):
+    """What a batch says once for all of its events is not kept with each of them where it is too large to be taken."""
+    body = b'{"batch":[{"event":"a"},{"event":"b"}],"context":' + context.encode("latin-1") + b"}"
+    receipts = await shop.batch(body, keep_refused=True)
+    assert [one.status for one in receipts] == ["rejected", "rejected"]
+    letters = await shop.dead_letters()
+    assert sum(len(letter.raw) + len(letter.shared) for letter in letters) < len(body) + 100
+    assert books(shop) == (0, 0, 2, 1 if len(context) > 32_768 else 2)
+    if len(letters) == 1:
+        assert [one.status for one in await shop.replay(edit={"context": None})] == ["stored"]
+        assert len(await events(shop)) == 2
 
 
 # Replaying
@@ -352,6 +383,43 @@ async def test_a_replay_while_the_log_fails(make):
         assert [one.status for one in await shop.replay(edit={"event": "a"})] == ["stored"] * 2
         assert len(await events(shop)) == 2
         books(shop)
+        assert await shop.check() == []
+
+
+async def test_a_replay_whose_end_could_not_be_written(make, clock):
+    """Its events are in the log and its letters still there: the next one lets them go, also a day later."""
+    async with make(dedupe_window_s=60.0, segment_events=5) as shop:
+        await shop.batch([{"event": ""}, {"event": ""}], keep_refused=True)
+        trigger = "CREATE TRIGGER t BEFORE DELETE ON dead_letters BEGIN SELECT raise(ABORT, 'full'); END"
+        await shop._tiers.storage.transact(lambda tx: tx.fetch(trigger))
+        with pytest.raises(StorageUnavailable):
+            await shop.replay(edit={"event": "a"})
+        assert (len(await events(shop)), len(await shop.dead_letters())) == (2, 2)
+        await shop._tiers.storage.transact(lambda tx: tx.fetch("DROP TRIGGER t"))
+        await shop.batch([{"event": "other"}] * 20)
+        clock.advance(86_400)
+        assert await shop.replay(edit={"event": "a"}) == []
+        assert len(await events(shop)) == 22
+        assert await shop.dead_letters() == []
+        assert await shop.check() == []
+
+
+async def test_a_replay_that_is_cancelled_is_finished(make):
+    """Whoever gives up waiting gets the cancellation when the letters under way are settled."""
+    disk = GatedDisk()
+    async with make(disk=disk, dedupe_window_s=60.0) as shop:
+        await shop.batch([{"event": ""}], keep_refused=True)
+        disk.gate.clear()
+        disk.reached.clear()
+        replaying = asyncio.ensure_future(shop.replay(edit={"event": "a"}))
+        await reach(disk)
+        replaying.cancel()
+        await asyncio.sleep(0)
+        disk.gate.set()
+        with pytest.raises(asyncio.CancelledError):
+            await replaying
+        assert await shop.dead_letters() == []
+        assert len(await events(shop)) == 1
         assert await shop.check() == []
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from starlette.applications import Starlette
 
 from lakebed import (
@@ -234,3 +237,87 @@ def test_addresses_that_are_none(url):
     """A key in a URL would be in logs."""
     with pytest.raises(InvalidSettings):
         Namespace.connect(url)
+
+
+_KEYS = st.sampled_from(["a", "b:1", "b:2"])
+_WRITES = st.one_of(
+    st.tuples(st.just("track"), st.sampled_from(["Seen", "Bought", ""]), st.integers(0, 30), st.integers(0, 3)),
+    st.tuples(st.just("batch"), st.integers(0, 3)),
+    st.tuples(st.just("incr"), _KEYS, st.integers(-3, 2**70) | st.floats(-5, 5)),
+    st.tuples(st.just("delete"), _KEYS),
+)
+_BUILT = st.tuples(st.just("add"), _KEYS, _KEYS) | st.tuples(st.just("seen"), _KEYS)
+_READS = st.one_of(
+    st.tuples(
+        st.just("dau"), st.integers(1, 4), st.integers(-5, 5), st.sampled_from(["date", "dau", "events", "nope"])
+    ),
+    st.tuples(st.just("rows"), st.sampled_from(["dau", "wau", "mau"]), st.integers(1, 3)),
+    st.tuples(st.just("series"), st.sampled_from([None, "event", ["event", "type"]]), st.sampled_from(["hour", "day"])),
+    st.tuples(st.just("totals")),
+    st.tuples(st.just("counters"), st.sampled_from(["count", "keys", "get", "ttl"]), st.sampled_from(["*", "b*", "a"])),
+    st.tuples(st.just("top"), st.sampled_from(["*", "b*"]), st.integers(-1, 3)),
+)
+_START = datetime(2026, 1, 15, 12, 30, tzinfo=UTC)
+
+
+def _made(stub, step, number):  # noqa: C901, PLR0911 - one case a step
+    """The promise of one step, built on promises where it can be."""
+    match step:
+        case ("track", event, identity, person):
+            facts = {"person": person, "price": Decimal("1.50"), "at": _START}
+            return stub.track(event, facts, user_id=f"u{person}", message_id=f"m{identity}", timestamp=_START)
+        case ("batch", count):
+            return stub.batch(
+                [{"event": "Many", "messageId": f"b{number}-{n}"} for n in range(count)] + [{"event": ""}]
+            )[count].status
+        case ("incr", key, amount):
+            return stub.counters.incr(key, amount, ttl=None)
+        case ("add", key, other):
+            return stub.counters.incr(key, stub.counters.get(other))
+        case ("seen", key):
+            return stub.track("Seen", {"count": [stub.counters.get(key)]}, message_id=f"s{number}", timestamp=_START)
+        case ("delete", key):
+            return stub.counters.delete(key)
+        case ("dau", days, at, column):
+            return stub.dau(days=days, end="2026-01-16")[at][column]
+        case ("rows", verb, days):
+            return getattr(stub, verb)(days, end=date(2026, 1, 15)).rows
+        case ("series", by, grain):
+            return stub.timeseries(
+                start=_START - timedelta(hours=2), end=_START + timedelta(hours=2), grain=grain, by=by
+            )
+        case ("totals",):
+            return stub.stats().totals
+        case ("counters", verb, glob):
+            return getattr(stub.counters, verb)(glob)
+        case ("top", glob, count):
+            return stub.counters.top(glob, count)
+
+
+async def _outcomes(stub, steps, number):
+    """What each step gives: its value and type, or the class of its error."""
+    found = []
+    for outcome in await asyncio.gather(*(_value(_made(stub, step, number)) for step in steps), return_exceptions=True):
+        value = outcome.rows if isinstance(outcome, Result) else outcome
+        found.append(type(value) if isinstance(value, BaseException) else (type(value), value))
+    return found
+
+
+@pytest.mark.parametrize("scheme", ["http", "ws"])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rounds=st.lists(st.lists(_WRITES, max_size=4) | st.lists(_READS, max_size=4) | st.tuples(_BUILT), max_size=5))
+async def test_the_same_calls_give_the_same_over_the_network(scheme, host, keys, clock, objects, rounds):
+    """Any batches of calls, pipelined, with errors among them: values, types and classes of errors are the same.
+
+    A call that is built on another begins when that is answered, here at once and there a moment later; so it has a
+    round of its own.
+    """
+    name = f"o{uuid.uuid4().hex}"
+    near = objects.get(f"{name}-near")
+    await objects.get(name).stats()  # it exists
+    _, token = keys.create(name, "admin")
+    clock.advance(5)
+    async with Namespace.connect(f"{scheme}://{host}", key=token) as remote:
+        for number, steps in enumerate(rounds):
+            assert await _outcomes(remote.get(name), steps, number) == await _outcomes(near, steps, number), steps
+    await objects._residents.sleep(name, f"{name}-near")

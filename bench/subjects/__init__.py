@@ -21,6 +21,7 @@ NAMES = (
     "history",
     "freshness",
     "interference",
+    "http",
     "page",
     "seeds",
 )

@@ -26,8 +26,10 @@ from lakebed.api.page import Page
 from lakebed.api.people import People
 from lakebed.api.rates import DEFAULT_LIMITS
 from lakebed.api.reads import Reads
+from lakebed.api.reference import Reference
 from lakebed.api.rpc import Rpc
-from lakebed.api.segment import Segment
+from lakebed.api.segment import MAX_BATCH_BYTES, Segment
+from lakebed.api.sql import Sql
 from lakebed.api.traffic import Traffic
 from lakebed.clock import Clock, SystemClock
 from lakebed.disk import Disk
@@ -40,6 +42,7 @@ def create_app(
     target: Any,
     *,
     max_body_bytes: int = 5 << 20,
+    max_batch_bytes: int = MAX_BATCH_BYTES,
     body_timeout_s: float = 10.0,
     max_waiting: int = 1000,
     max_held_bytes: int = 256 << 20,
@@ -53,6 +56,7 @@ def create_app(
     Args:
         target: if it is not open when the app starts, the app opens it, and closes it when it stops.
         max_body_bytes: a larger body, as sent or as inflated, is 413.
+        max_batch_bytes: a larger one under /v1/, inflated, is 400.
         body_timeout_s: a body that takes longer to arrive is 408.
         max_waiting: requests that may wait for their answer at once; one more is 503.
         max_held_bytes: of the bodies of those.
@@ -74,9 +78,10 @@ def create_app(
     live = Live(gate, clock)
     rpc = Rpc(gate, body)
     rooms = (
-        Segment(gate, body, enrichment or Enrichment()),
+        Segment(gate, body, enrichment or Enrichment(), max_batch_bytes=max_batch_bytes),
         Ingest(gate, body),
         Reads(gate),
+        Sql(gate, body),
         People(gate, body),
         Letters(gate, body),
         live,
@@ -86,7 +91,8 @@ def create_app(
         Page(gate),
     )
     routes = [route for room in rooms for route in room.routes()]
-    routes += OpenApi(routes).routes()
+    openapi = OpenApi(routes)
+    routes += [*openapi.routes(), *Reference(openapi).routes()]
     around = Middleware(
         Exchanges,
         cors=Cors(routes),
@@ -105,6 +111,7 @@ def create_app(
         async with AsyncExitStack() as stack:
             if not target.is_open:
                 await stack.enter_async_context(target)
+            live.open()
             stack.push_async_callback(end_streams)
             yield
 

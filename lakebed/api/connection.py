@@ -25,13 +25,16 @@ class Connection(HttpToolsProtocol):
             them the connection is closed: uvicorn itself would wait for ever.
         max_head_bytes: of a request line and headers; more is 431. uvicorn itself would take any number.
         max_connections: one more is answered 503 and closed.
+        stalled_s: seconds after which a client that takes nothing of what it asked for is cut off.
     """
 
     head_timeout_s = 10.0
     max_head_bytes = 64 << 10
     max_connections = 10_000
+    stalled_s = 30.0
 
     _due: asyncio.TimerHandle | None = None
+    _stalled: asyncio.TimerHandle | None = None
     _head_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
@@ -61,9 +64,25 @@ class Connection(HttpToolsProtocol):
         self._head_bytes = 0
         super().on_headers_complete()
 
+    def pause_writing(self) -> None:
+        """The client takes less than it is sent."""
+        super().pause_writing()
+        self._stalled = self.loop.call_later(self.stalled_s, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """It has taken what was sent."""
+        self._taken()
+        super().resume_writing()
+
+    def _taken(self) -> None:
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing is waited for any more."""
         self._stop_waiting()
+        self._taken()
         super().connection_lost(exc)
 
     def _in_head(self) -> bool:

@@ -16,7 +16,7 @@ _SCOPE_KEY = "lakebed.exchange"
 _SMALL_BYTES = 64 << 10
 _LINGER_BYTES = 32 << 20
 _LINGER_S = 5.0
-_STALLED_S = 30.0
+_TOO_SLOW = 408
 
 # For answers that nobody should run or frame. A page brings its own.
 _SAFE = [
@@ -42,7 +42,7 @@ class Exchange:
 
     A body that nobody read is read away before the connection ends, within 32 MiB and 5 seconds: a connection that is
     closed while bytes lie unread is reset, and a client that is still sending then never sees the answer. Beyond that
-    it is closed all the same. An answer that a client does not take for 30 seconds ends.
+    it is closed all the same.
 
     Args:
         held: is added to as the body arrives, and given back when the answer begins.
@@ -124,7 +124,8 @@ class Exchange:
             given = message.get("headers", ())
             names = {name for name, _ in given}
             headers = [*given, *(header for header in _SAFE if header[0] not in names), *self._headers]
-            if self._unread and not await self._emptied():
+            if self._unread and (self.status == _TOO_SLOW or not await self._emptied()):
+                self._unread &= self.status != _TOO_SLOW  # it had its time
                 headers = [*(header for header in headers if header[0] != b"connection"), _CLOSE]
             await self._send({**message, "headers": headers})
         elif message["type"] != "http.response.body":
@@ -134,10 +135,9 @@ class Exchange:
 
     async def _send_body(self, message: Message) -> None:
         self.sent_bytes += len(message.get("body", b""))
-        if message.get("more_body", False):
-            async with asyncio.timeout(_STALLED_S):
-                await self._send(message)
-        elif self._unread:  # the client can read all of the answer now, but the connection does not end yet
+        if self._unread and not message.get(
+            "more_body", False
+        ):  # the client can read all of the answer now, but the connection does not end yet
             await self._send({**message, "more_body": True})
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LINGER_S):

@@ -84,7 +84,7 @@ class Gate:
             raise Refusal(401, "KEY_MISSING", f"This needs a key. {_HOW}", headers=_CHALLENGE)
         key = self._ring.find(token)
         if key is None:
-            message = f"This key is unknown, or it was revoked or rotated. Ask for a new one. {_HOW}"
+            message = f"This key is unknown, revoked or replaced: `lakebed keys create` makes a new one. {_HOW}"
             raise Refusal(401, "KEY_UNKNOWN", message, headers=_CHALLENGE)
         self._check(key, scope)
         self._rates.admit(key, self._ring.ids, writes=scope == "write")
@@ -95,7 +95,7 @@ class Gate:
 
     def _check(self, key: Key, scope: Scope) -> None:
         if key.scope not in (scope, "admin"):
-            message = f"This is a {key.scope} key, and this needs one with scope {scope!r} (or 'admin')"
+            message = f"This is a {key.scope} key. Use one that may {scope}: `lakebed keys create {scope}` makes it"
             raise Refusal(403, "WRONG_SCOPE", message, scope=key.scope, needs=scope)
         if not isinstance(self.target, Namespace) and key.object != self.target.name:
             message = "This server does not serve the object of this key. Send it to the one that does"

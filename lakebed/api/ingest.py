@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from lakebed.api.answer import json_response
-from lakebed.api.body import Body, json_object
+from lakebed.api.body import Body, check_count, json_object
 from lakebed.api.errors import Refusal
 from lakebed.api.gate import Gate
 from lakebed.api.operation import JSON, operation
@@ -18,6 +18,9 @@ from lakebed.api.receipts import BatchAnswer, ReceiptAnswer, receipts_response
 from lakebed.events import Receipt
 
 __all__ = ["Batch", "EventBody", "Ingest"]
+
+
+MAX_BATCH_EVENTS = 10_000
 
 
 class EventBody(msgspec.Struct, rename="camel"):
@@ -88,6 +91,7 @@ class Ingest:
         """A JSON array, `{"batch": […]}` or NDJSON: 200 with what became of each. The good ones are stored."""
         caller = self._gate.admit(request, "write")
         body = await self._body.read(request)
+        check_count(body, MAX_BATCH_EVENTS)
         self._gate.weigh(caller, len(body))
         receipts = await self._gate.object(caller).batch(body, source="http", keep_refused=True, key=caller.key)
         self._gate.charge(caller, len(receipts))

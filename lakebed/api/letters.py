@@ -144,7 +144,7 @@ class Letters:
             told: dict[str, Any] = {"raw": letter.raw.decode(), "encoding": "utf-8"}
         except UnicodeDecodeError:
             told = {"raw": base64.b64encode(letter.raw).decode(), "encoding": "base64"}
-        told |= {"cut": letter.is_cut, "shared": letter.shared.decode(), "replay_id": letter.replay_id}
+        told |= {"cut": letter.is_cut, "shared": letter.shared.decode(errors="replace"), "replay_id": letter.replay_id}
         return json_response(LetterAnswer(**_line(letter), **told))
 
     @operation(scope="admin", body=ReplayBody, body_required=False, answer=ReplayAnswer, refusals=[404, 507, 503])

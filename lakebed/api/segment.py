@@ -24,7 +24,7 @@ from lakebed.api.receipts import BatchAnswer, receipts_response
 from lakebed.errors import InvalidEvent
 from lakebed.events import Receipt
 
-__all__ = ["Segment"]
+__all__ = ["MAX_BATCH_BYTES", "Segment"]
 
 # In the order of how often they are asked for: a router tries its routes one after the other. The short ones are those
 # of the browser's library.
@@ -194,7 +194,7 @@ class Segment:
             if len(body) > most:
                 raise _too_large(most)
             if caller is None:
-                caller = self._gate.admit(request, "write", write_key=_key_in(body))
+                caller = self._gate.admit(request, "write", write_key=None if self._gate.keyless else _key_in(body))
             self._gate.weigh(caller, len(body))
         except Refusal as refusal:
             if refusal.status != _TOO_LARGE:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import resource
 import socket
@@ -52,7 +53,8 @@ def serve(
     """
     server = make_server(app, host, port, timeout_graceful_shutdown=drain_s)
     configure_logs(plain=plain_logs, level=log_level)
-    server.run()
+    with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises the signal again when all is done
+        server.run()
 
 
 def make_server(app: ASGIApp, host: str = "127.0.0.1", port: int = 8080, **options: Any) -> uvicorn.Server:

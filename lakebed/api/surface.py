@@ -46,8 +46,12 @@ VERBS: Mapping[str, Scope] = {
     "counters.keys": "read",
     "counters.top": "read",
     "counters.ttl": "read",
+    "person": "read",
+    "merges": "read",
     "dead_letters": "read",
     "dead_letter": "read",
+    "merge": "admin",
+    "unmerge": "admin",
     "replay": "admin",
     "purge": "admin",
     "counters.delete": "admin",
@@ -68,7 +72,7 @@ _SCOPES: tuple[Scope, ...] = ("read", "write", "admin")
 _EVENTS = frozenset({"track", "page", "screen", "identify", "group", "alias"})
 _HIDDEN = frozenset({"age", "keep_refused", "key", "source"})  # by name: what only the process itself may say
 _OBJECTS = frozenset({"properties", "traits", "context", "params", "items", "edit"})  # parameters that take objects
-_MOST = {"days": 36_600, "n": 10_000}
+_MOST = {"days": 36_600, "limit": 10_000, "n": 10_000}
 
 
 class Surface:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -128,23 +129,27 @@ class DeadLetters:
         self.books = await self._storage.transact(_read_books)
 
     async def keep(self, refused: Sequence[Refused], now_us: int) -> None:
-        """Keep what was refused, durably, in one transaction. Of one request at most `MOST_AT_ONCE`, the first ones.
+        """Keep what was refused, durably, in one transaction.
+
+        Of one request the first ones are kept: at most `MOST_AT_ONCE`, and a quarter of the bytes that there may be.
 
         The same text with the same message id is kept once: a client has sent it again.
         """
+        sizes = itertools.accumulate(min(len(one.raw), MAX_LETTER_BYTES) + len(one.shared) for one in refused)
+        fitting = sum(1 for _ in itertools.takewhile(lambda size: size <= self._most_bytes // 4, sizes))
+        most = min(max(fitting, 1), MOST_AT_ONCE, len(refused))
 
-        async def work(tx: Transaction) -> Books:
+        async def work(tx: Transaction) -> tuple[Books, int]:
             books = await _read_books(tx)
-            await self._add(tx, refused[:MOST_AT_ONCE], now_us, books)
-            beyond = max(0, len(refused) - MOST_AT_ONCE)
-            books.kept, books.dropped = books.kept + beyond, books.dropped + beyond
+            before = books.dropped
+            await self._add(tx, refused[:most], now_us, books)
+            books.kept, books.dropped = books.kept + len(refused) - most, books.dropped + len(refused) - most
             await self._make_room(tx, books)
             await _write_books(tx, books)
-            return books
+            return books, books.dropped - before
 
-        before = self.books.dropped
-        self.books = await self._storage.transact(work)
-        self.dropped += self.books.dropped - before
+        self.books, dropped = await self._storage.transact(work)
+        self.dropped += dropped
 
     async def _add(self, tx: Transaction, refused: Sequence[Refused], now_us: int, books: Books) -> None:
         given = msgspec.json.encode([one.message_id for one in refused if one.message_id]).decode()

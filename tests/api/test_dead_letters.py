@@ -46,6 +46,12 @@ async def http(tom):
 async def balanced(http):
     stats = (await http.get("/stats")).json()
     assert stats["received"] == stats["stored"] + stats["duplicate"] + stats["rejected"]
+    lines = [line.rpartition(" ") for line in (await http.get("/metrics")).text.splitlines()]
+    metrics = {name: float(value) for name, _, value in lines if name[:1] != "#"}
+    by_status = [metrics[f'lakebed_events_total{{status="{one}"}}'] for one in ("stored", "duplicate", "rejected")]
+    assert by_status == [stats["stored"], stats["duplicate"], stats["rejected"]]
+    assert metrics["lakebed_events_received_total"] == stats["received"]
+    assert metrics["lakebed_dead_letters"] == stats["dead_letters"]
     return stats
 
 
@@ -113,6 +119,20 @@ async def test_whatever_is_refused_is_kept(http, path, body, status):
         assert kept.startswith(item.removesuffix(b"}"))
     stats = await balanced(http)
     assert (stats["received"], stats["rejected"], stats["dead_letters"]) == (1, 1, 1)
+
+
+async def test_what_is_no_utf8_can_be_looked_at(http):
+    """Neither in an event nor in what its batch says does it make a letter that cannot be shown."""
+    await http.post("/track/batch", content=b'{"batch":[{"event":"a"}],"context":{"a":"\xff"}}')
+    await http.post("/track/batch", content=b'[{"event":"\xff"}]')
+    assert [line["id"] for line in (await http.get("/deadletters")).json()["letters"]] == [2, 1]
+    second, first = [(await http.get(f"/deadletters/{number}")).json() for number in (2, 1)]
+    assert (second["encoding"], base64.b64decode(second["raw"])) == ("base64", b'{"event":"\xff"}')
+    assert (first["encoding"], first["raw"], first["shared"]) == (
+        "utf-8",
+        '{"event":"a"}',
+        '{"context":{"a":"\ufffd"}}',
+    )
 
 
 async def test_what_was_compressed_is_kept_inflated(http):

@@ -6,8 +6,14 @@ import asyncio
 import json
 from datetime import UTC, datetime, timedelta
 
+import httpx
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from playwright.async_api import async_playwright
 from starlette.applications import Starlette
+from starlette.responses import Response
+from starlette.routing import Route
 
 from lakebed import Analytics
 from lakebed.api.body import Body
@@ -15,7 +21,8 @@ from lakebed.api.errors import error_handlers
 from lakebed.api.gate import Gate
 from lakebed.api.rpc import Rpc
 from lakebed.api.serving import make_server
-from tests.installed import node, node_modules
+from lakebed.keys import Keys
+from tests.installed import chromium, node, node_modules
 from tests.served import serving
 
 CLIENT = "tests/clients/rpc.mjs"
@@ -130,7 +137,100 @@ async def test_callbacks_hear_of_changes_until_they_are_disposed(url, rpc):
     assert len(rpc.watches) == 0
 
 
+async def test_the_npm_client_shows_its_key(url, tom):
+    """In a header of a batch, or by `authenticate` in either transport, pipelined; a wrong one and none are refused."""
+    _, token = Keys(tom.root).create("tom", "read")
+    await tom.track("Seen")
+    found = await run("keyed", url, LAKEBED_KEY=token)
+    assert (found["right"], found["over"], found["header"]) == (1, 1, 1)
+    assert [(found[name]["type"], found[name]["code"]) for name in ("wrong", "none", "other")] == [
+        ("AccessDenied", "KEY_UNKNOWN"),
+        ("AccessDenied", "KEY_MISSING"),
+        ("AccessDenied", "FORBIDDEN"),
+    ]
+
+
 async def test_what_nobody_awaits_in_a_batch_is_durable_too(url, tom):
     """A call that is only pushed is over before the answer comes."""
     await run("forget", url)
     assert (await tom.query("SELECT event FROM events")).rows[0].event == "Forgotten"
+
+
+async def test_a_refused_event_is_a_dead_letter(url, tom):
+    """What `track` refuses is kept with its reason and where it came from."""
+    await run("errors", url)
+    letters = await tom.dead_letters()
+    assert [(letter.source, json.loads(letter.raw)["type"]) for letter in letters] == [("rpc", "track")]
+
+
+@pytest.fixture
+async def page():
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
+        yield await browser.new_page()
+        await browser.close()
+
+
+async def test_a_browser_opens_a_session(rpc, page):
+    """The same client in Chromium, from a page of this host: calls, a map and a callback over its own WebSocket."""
+    script = (node_modules() / "capnweb/dist/index.js").read_text()
+    routes = [
+        Route("/", lambda _request: Response("<!doctype html><title>x</title>", media_type="text/html")),
+        Route("/capnweb.js", lambda _request: Response(script, media_type="text/javascript")),
+    ]
+    app = Starlette(routes=rpc.routes() + routes, exception_handlers=error_handlers)
+    async with serving(make_server(app, port=0, log_level="warning")) as port:
+        await page.goto(f"http://127.0.0.1:{port}/")
+        found = await page.evaluate(
+            """async (port) => {
+                const { newWebSocketRpcSession } = await import("/capnweb.js");
+                const api = newWebSocketRpcSession(`ws://127.0.0.1:${port}/rpc`);
+                const receipt = await api.track("Seen", { in: "Chromium" }, { userId: "alice" });
+                const seen = await new Promise((heard) => api.counters.watch("events:*", heard));
+                const days = await api.dau(2).map((day) => day.dau);
+                api[Symbol.dispose]();
+                return { status: receipt.status, seen, days };
+            }""",
+            port,
+        )
+        assert found == {"status": "stored", "seen": {"events:Seen": 1}, "days": [0, 1]}
+        await rpc.close()
+
+
+_LINES = st.lists(
+    st.sampled_from(
+        [
+            '["push",["pipeline",0,["stats"],[]]]',
+            '["push",["pipeline",0,["dau"],[1]]]',
+            '["push",["pipeline",0,["track"],["x"]]]',
+            '["push",["pipeline",1,["0"]]]',
+            '["push",["remap",2,[],[["import",0]],[["pipeline",-1,["counters","get"],["a"]]]]]',
+            '["push",["pipeline",0,["live"],[["export",-1]]]]',
+            '["push",["pipeline",0,["authenticate"],["k"]]]',
+            '["push",["pipeline",0,["track"],[["promise",-1]]]]',
+            '["resolve",-1,"x"]',
+            '["pull",1]',
+            '["pull",2]',
+            '["pull",3]',
+            '["release",1,1]',
+            '["pipe"]',
+            '["abort",["error","Error","x"]]',
+        ]
+    ).map(str.encode)
+    | st.binary(max_size=20),
+    max_size=10,
+)
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(lines=_LINES, cut=st.integers(0, 30))
+async def test_any_batch_is_answered_with_200(rpc, lines, cut):
+    """Whatever bytes there are: no 5xx, each line of the answer is a message, and no task or session is left."""
+    app = Starlette(routes=rpc.routes(), exception_handlers=error_handlers)
+    transport = httpx.ASGITransport(app=app, raise_app_exceptions=True)
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+        response = await client.post("/rpc", content=b"\n".join(lines)[cut:])
+    assert response.status_code == 200
+    assert all(json.loads(line)[0] in ("resolve", "reject", "abort", "release") for line in response.text.splitlines())
+    assert "INTERNAL" not in response.text
+    assert (len(rpc.peers), len(rpc.watches)) == (0, 0)

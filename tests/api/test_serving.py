@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import json
 import os
 import signal
 import socket
@@ -12,43 +11,21 @@ import sys
 import threading
 import time
 import urllib.error
-import urllib.request
 
 import pytest
+from socket_server import call, served
 
 from lakebed import Analytics, Namespace, connect
 from lakebed.api import create_app, serve
-from lakebed.api.serving import make_server
+from lakebed.clock import SystemClock
 from lakebed.errors import InvalidSettings
+from lakebed.keys import Keys
 
 
 @pytest.fixture
 def port(tmp_path):
-    app = create_app(Namespace(tmp_path, Analytics), max_body_bytes=1 << 20)
-    server = make_server(app, port=0, log_level="warning")
-    thread = threading.Thread(target=server.run, name="server")
-    thread.start()
-    while not server.started:
-        assert thread.is_alive()
-        threading.Event().wait(0.01)
-    yield server.servers[0].sockets[0].getsockname()[1]
-    server.should_exit = True
-    thread.join(20)
-    assert not thread.is_alive()
-
-
-def call(port, path, body=None, **headers):
-    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", body, headers)
-    try:
-        with urllib.request.urlopen(request, timeout=20) as response:  # noqa: S310 - our own server
-            return (
-                response.status,
-                json.load(response),
-                {name.lower(): value for name, value in response.headers.items()},
-            )
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, json.load(error), {name.lower(): value for name, value in error.headers.items()}
+    with served(create_app(Namespace(tmp_path, Analytics), max_body_bytes=1 << 20)) as found:
+        yield found
 
 
 def test_over_a_real_socket(port, tmp_path):
@@ -146,6 +123,27 @@ def test_other_addresses_are_refused(tmp_path, host):
     """Without authentication the app is not served to a network: the error says so, and nothing is bound."""
     with pytest.raises(InvalidSettings, match="no authentication"):
         serve(create_app(Namespace(tmp_path, Analytics)), host=host)
+
+
+def test_with_keys_other_addresses_are_served(tmp_path):
+    """From the first key on the server may listen anywhere, and answers whatever its address is called."""
+    Keys(tmp_path, SystemClock()).create("tom", "read")
+    with served(create_app(Namespace(tmp_path, Analytics)), host="0.0.0.0") as port:  # noqa: S104 - what is tested
+        status, body, _ = call(port, "/stats", None, Host="analytics.example", Origin="https://elsewhere.example")
+        assert (status, body["error"]["code"]) == (401, "KEY_MISSING")
+
+
+@pytest.mark.parametrize(("origin", "status"), [("https://evil.example", b"403"), ("http://127.0.0.1:{port}", b"101")])
+def test_web_sockets_of_this_machine_only(port, origin, status):
+    """A page of elsewhere cannot open a WebSocket to a server without keys: browsers do not ask before they do."""
+    head = (
+        f"GET /rpc HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+        f"Origin: {origin.format(port=port)}\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+        client.sendall(head.encode())
+        assert client.recv(65536).split()[1] == status
 
 
 def test_serve_from_the_command_line(tmp_path):

@@ -24,8 +24,8 @@ from lakebed.tiers.counters import Counters
 REACHABLE = """
 Analytics alias archive authenticate batch check collectGarbage collect_garbage compact counters.count counters.delete
 counters.get counters.incr counters.keys counters.top counters.ttl counters.watch dau deadLetter deadLetters dead_letter
-dead_letters expire flush group identify live mau object page pulse purge replay rollup screen snapshots stats tag tiers
-timeseries track untag wau
+dead_letters expire flush group identify live mau merge merges object page person pulse purge replay rollup screen
+snapshots stats tag tiers timeseries track unmerge untag wau
 """.split()  # noqa: SIM905 - a table of names
 TRICKS = [
     "__class__",
@@ -218,6 +218,9 @@ ARGUMENTS = {
     "batch": [[{"event": "x"}]],
     "timeseries": [{"start": "2026-01-01", "end": "2026-01-02"}],
     "dead_letter": [1],
+    "person": ["alice"],
+    "merge": ["alice", "b"],
+    "unmerge": ["x"],
     "purge": [[1]],
     "counters.count": ["*"],
     "counters.top": ["*", 3],

@@ -16,6 +16,7 @@ from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 
 from lakebed import Analytics, ManualClock, Namespace
 from lakebed.api import create_app
+from lakebed.api.surface import VERBS
 from lakebed.keys import Keys, Limits
 
 OWN, OTHER = "tom", "sam"
@@ -322,6 +323,36 @@ async def test_no_key_reaches_another_object(house):
             status, told = await ask(house.app, "GET", path, Authorization=f"Bearer {house.tokens[OWN, scope]}")
             assert SECRET[OTHER] not in told
             assert status in (400, 404, 405), f"{path}: {status}"
+    assert await house.state(OTHER) == before
+
+
+_ARGUMENTS = {
+    **dict.fromkeys(("track", "page", "screen", "identify", "group"), '["x"]'),
+    "alias": '["a","b"]',
+    "batch": '[[[{"event":"x"}]]]',
+    "timeseries": '[null,{"start":"2020-01-01","end":"2040-01-01","by":"event"}]',
+    "dead_letter": "[2]",
+    "purge": "[[[77]]]",
+    "tag": '["x"]',
+    "untag": '["x"]',
+    "person": '["tom-secret-user"]',
+    "merge": '["tom-secret-user","sam-secret-user"]',
+    "unmerge": '["x"]',
+    **{f"counters.{name}": '["events:*"]' for name in ("incr", "get", "count", "keys", "ttl", "delete")},
+    "counters.top": '["events:*",5]',
+}
+
+
+async def test_each_method_over_rpc_is_for_its_keys_object(house):
+    """Every method that can be called over RPC, with each key: by its scope, and never with anything of the other."""
+    before = await house.state(OTHER)
+    for verb, needs in VERBS.items():
+        path = json.dumps(verb.split("."))
+        body = f'["push",["pipeline",0,{path},{_ARGUMENTS.get(verb, "[]")}]]\n["pull",1]\n'.encode()
+        for scope in SCOPES:
+            _, told = await house.ask(("POST", "/rpc"), house.tokens[OWN, scope], body=body)
+            assert SECRET[OTHER] not in told.replace(b"sam-secret-user", b""), f"{verb}: {told!r}"
+            assert (b"AccessDenied" in told) == (scope not in (needs, "admin")), f"{verb} with {scope}: {told!r}"
     assert await house.state(OTHER) == before
 
 

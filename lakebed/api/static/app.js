@@ -169,6 +169,7 @@ function snippets() {
 }
 
 takeKeyFromAddress();
+addEventListener("hashchange", () => takeKeyFromAddress() && location.reload()); // it was typed into an open page
 theme(remembered());
 now.start();
 trends.start();

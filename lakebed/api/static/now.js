@@ -48,7 +48,7 @@ export function pulse(found) {
   say(byId("object"), found.name);
   say(byId("as-of"), `as of ${time(found.at)} UTC`);
   say(byId("minute"), number(found.last_minute));
-  const rate = found.seconds.slice(-6, -1).reduce((sum, count) => sum + count, 0) / 5;
+  const rate = found.seconds.slice(-11, -1).reduce((sum, count) => sum + count, 0) / 10;
   say(byId("minute-hint"), `${number(Math.round(rate * 10) / 10)} a second, lately`);
   say(byId("hour"), number(found.last_hour));
   say(byId("hour-hint"), found.names ? `under ${counted(found.names, "name")}` : "\u00a0");

@@ -25,12 +25,13 @@ export function keep(value) {
   }
 }
 
-/** A key in the address, `#key=…`, is taken once and leaves the address and the history. It is never sent as a part of it. */
+/** A key in the address, `#key=…`, is taken once and leaves the address; it is never sent as a part of it. */
 export function takeKeyFromAddress() {
   const match = /^#key=([\w.~-]+)$/.exec(location.hash);
-  if (!match) return;
+  if (!match) return false;
   keep(match[1]);
   history.replaceState(null, "", location.pathname + location.search);
+  return true;
 }
 
 /** The server has keys, and there is none here: it need not be asked anything. */

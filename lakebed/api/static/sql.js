@@ -83,11 +83,13 @@ function fail(error) {
 
 const isNumber = (column, at, rows) => NUMBER.test(column.type ?? "") || (rows.length > 0 && rows.every((row) => row[at] === null || typeof row[at] === "number"));
 
+/** All digits of a number, those before the point in groups. */
+const grouped = (text) => (/^-?\d+(\.\d+)?$/.test(text) ? text.replace(/^-?\d+/, (whole) => whole.replace(/\B(?=(\d{3})+$)/g, ",")) : text);
+
 function cell(value, column) {
   if (value === null || value === undefined) return make("i", { class: "kind" }, "null");
-  if (typeof value === "number") return Number.isInteger(value) && Math.abs(value) < 1e15 ? number(value) : String(value);
+  if (typeof value === "number" || (typeof value === "string" && NUMBER.test(column.type ?? ""))) return grouped(String(value));
   if (typeof value === "object") return name(JSON.stringify(value));
-  if (typeof value === "string" && NUMBER.test(column.type ?? "")) return value;
   return name(String(value));
 }
 

@@ -1,0 +1,65 @@
+"""Keys that are made and revoked from a shell while a server runs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+
+import pytest
+
+from lakebed import Analytics, Namespace
+from lakebed.api import create_app
+from lakebed.api.serving import make_server
+
+pytest.importorskip("typer")
+
+
+def shell(*arguments):
+    command = [sys.executable, "-m", "lakebed", "keys", *arguments, "--json"]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, timeout=60).stdout)
+
+
+def status(port, token):
+    request = urllib.request.Request(f"http://127.0.0.1:{port}/track", b'{"event":"a"}', {"X-API-Key": token})
+    try:
+        with urllib.request.urlopen(request, timeout=20) as response:  # noqa: S310 - our own server
+            return response.status
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
+
+
+def until_refused(port, token):
+    begun = time.monotonic()
+    while (found := status(port, token)) == 200:
+        assert time.monotonic() - begun < 10
+    assert found == 401
+
+
+def test_a_running_server_follows_the_shell(tmp_path):
+    """It needs no key until one is made; a revoked one is out within about a second, and the others stay in."""
+    server = make_server(create_app(Namespace(tmp_path, Analytics)), port=0, log_level="warning")
+    thread = threading.Thread(target=server.run, name="server")
+    thread.start()
+    try:
+        while not server.started:
+            assert thread.is_alive()
+            threading.Event().wait(0.01)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        assert status(port, "anything") == 200
+        where = ("--root", str(tmp_path), "--object", "shop")
+        first, second = (shell("create", "write", *where) for _ in range(2))
+        until_refused(port, "anything")
+        assert [status(port, token) for token in ("anything", first["key"], second["key"])] == [401, 200, 200]
+        shell("revoke", first["id"], "--root", str(tmp_path), "--yes")
+        until_refused(port, first["key"])
+        assert status(port, second["key"]) == 200
+    finally:
+        server.should_exit = True
+        thread.join(20)
+    assert not thread.is_alive()

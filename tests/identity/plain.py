@@ -1,0 +1,92 @@
+"""Who is who, told slowly and plainly from a list of calls: what the engine is compared with."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Call(NamedTuple):
+    """A call of a client. `kind` is track, identify or alias; for alias, `other` is the previous id."""
+
+    at: int
+    message_id: str
+    kind: str
+    user: str | None
+    other: str | None
+    email: str | None = None
+    device: str | None = None
+
+
+def people(  # noqa: C901 - the rules one after the other, to be read beside the page that states them
+    calls, *, emails=False, devices=False, user_limit=1, anonymous_limit=100
+):
+    """The person of every id that was heard of."""
+    calls = sorted(calls)
+    known = {call.user for call in calls if call.user is not None}
+    groups: list[dict] = []
+
+    def group_of(one):
+        found = next((group for group in groups if one in group["ids"]), None)
+        if found is None:
+            value = isinstance(one, tuple)
+            found = {"ids": {one}, "name": None if value else one, "users": int(one in known)}
+            groups.append(found)
+        return found
+
+    def join(one, other):
+        one, other = group_of(one), group_of(other)
+        if one is other:
+            return
+        if one["name"] is None or (other["users"] and not one["users"] and other["name"] is not None):
+            one["name"] = other["name"]
+        one["ids"] |= other["ids"]
+        one["users"] += other["users"]
+        groups.remove(other)
+
+    for call in calls:
+        if call.kind == "alias" and call.other in known and call.other != call.user:
+            join(call.user, call.other)
+    owned: dict[str, int] = {}
+    decided = set()
+    claims = [
+        call
+        for call in calls
+        if (call.kind == "identify" or (call.kind == "alias" and call.other not in known))
+        and None not in (call.user, call.other)
+        and call.user != call.other
+    ]
+    for call in claims:
+        claimed = group_of(call.other)
+        if claimed["users"] or call.other in decided:
+            continue
+        decided.add(call.other)  # by the earliest, also where that one has too many
+        owner = group_of(call.user)
+        owned.setdefault(owner["name"], 0)
+        if owned[owner["name"]] < anonymous_limit:
+            owned[owner["name"]] += 1
+            join(call.user, call.other)
+    for field, wanted in (("email", emails), ("device", devices)):
+        if not wanted:
+            continue
+        shown = [call for call in calls if getattr(call, field) and (call.user or call.other)]
+        before = {id(call): id(group_of(identity_of(call))) for call in shown}
+        users = {id(group): group["users"] for group in groups}
+        for call in shown:
+            value = (field, getattr(call, field))
+            if field == "device":
+                on_it = {before[id(one)] for one in shown if one.device == call.device and users[before[id(one)]]}
+                if len(on_it) > 1:
+                    continue
+            mine, theirs = group_of(identity_of(call)), group_of(value)
+            limit = user_limit if field == "email" else 1
+            if mine is not theirs and mine["users"] and theirs["users"] and mine["users"] + theirs["users"] > limit:
+                continue
+            join(value, identity_of(call))
+    return {one: group["name"] for group in groups for one in group["ids"] if not isinstance(one, tuple)}
+
+
+def identity_of(call):
+    """The raw identity of an event."""
+    if call.kind == "alias":
+        return call.user
+    return call.user if call.user is not None else call.other

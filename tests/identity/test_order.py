@@ -1,0 +1,136 @@
+"""Any order of arrival of the same calls, in any batches, gives the same people, and those that the rules say."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import msgspec
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec import Raw
+from plain import Call, people
+
+from lakebed.admission import admit
+from lakebed.block import Block
+from lakebed.events import Event
+from lakebed.identity.identity import Identity
+from lakebed.identity.rules import Rules
+from lakebed.tiers.storage import Storage
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+USERS = st.sampled_from(["u1", "u2", "u3", "both"])
+ANONYMOUS = st.sampled_from(["a1", "a2", "a3", "both"])
+CALLS = st.lists(
+    st.builds(
+        lambda at, kind, user, other, swapped, email, device: Call(
+            at,
+            "",
+            kind,
+            None if kind == "track" and user is None else user or "u1",
+            (user if swapped and kind == "alias" else None) or other,
+            email,
+            device,
+        ),
+        st.integers(0, 5),
+        st.sampled_from(["track", "identify", "identify", "alias"]),
+        st.one_of(st.none(), USERS),
+        st.one_of(ANONYMOUS, USERS),
+        st.booleans(),
+        st.one_of(st.none(), st.sampled_from(["x@example.com", "y@example.com"])),
+        st.one_of(st.none(), st.sampled_from(["d1", "d2"])),
+    ),
+    max_size=14,
+)
+
+
+def event(call):
+    """What a client would send."""
+    one = Event(
+        type=call.kind,
+        event="e" if call.kind == "track" else None,
+        user_id=call.user,
+        message_id=call.message_id,
+        timestamp=(START + timedelta(seconds=call.at)).isoformat(),
+    )
+    context = {"traits": {"email": call.email}} if call.email else {}
+    context |= {"device": {"id": call.device}} if call.device else {}
+    one.context = Raw(msgspec.json.encode(context))
+    if call.kind == "alias":
+        one.previous_id = call.other
+    else:
+        one.anonymous_id = call.other
+    admit(one, int(START.timestamp() * 1e6))
+    return one
+
+
+def table(calls):
+    """The log that takes these calls in this order."""
+    block = Block.of([event(call) for call in calls])
+    return pa.Table.from_batches([block.to_record_batch(block.message_ids, 0, int(START.timestamp() * 1e6))])
+
+
+async def told(log, cuts, rules, path):
+    """The people of a log that is taken in up to each of `cuts`, and then to its end."""
+
+    async def read(start, end, _promoted):
+        yield log.slice(start, end - start)
+
+    storage = Storage(path)
+    await storage.open()
+    identity = Identity(storage, read, rules)
+    await identity.open()
+    for cut in [*sorted(cuts), log.num_rows]:
+        await identity.catch_up(cut)
+    mapping = await identity.mapping()
+    past = [(cut, await identity.mapping_at(cut)) for cut in cuts]
+    assert await identity.check(log.num_rows) == []
+    await identity.close()
+    await storage.close()
+    return mapping, past
+
+
+def changed(expected):
+    """Those who are somebody else's."""
+    return {one: person for one, person in expected.items() if one != person}
+
+
+def as_dict(mapping):
+    return dict(zip(mapping.table["identity"].to_pylist(), mapping.table["person_id"].to_pylist(), strict=True))
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        Rules(),
+        Rules(anonymous_limit=1),
+        Rules(email=True),
+        Rules(email=True, user_limit=2, devices=True),
+        Rules(devices=True),
+    ],
+    ids=["plain", "limited", "emails", "everything", "devices"],
+)
+@settings(max_examples=40)
+@given(calls=CALLS, data=st.data())
+def test_any_order_gives_the_same_people(rules, calls, data):
+    """Permuted, and cut into batches anywhere, the people are those of the plain model; at each cut, of its calls."""
+    calls = [call._replace(message_id=f"m{number:02}") for number, call in enumerate(calls)]
+    wanted = {
+        "emails": rules.email,
+        "devices": rules.devices,
+        "user_limit": rules.user_limit,
+        "anonymous_limit": rules.anonymous_limit,
+    }
+    arrived = data.draw(st.permutations(calls))
+    cuts = data.draw(st.lists(st.integers(0, len(calls)), max_size=3))
+    if not calls:
+        return
+    with tempfile.TemporaryDirectory() as directory:
+        mapping, past = asyncio.run(told(table(arrived), cuts, rules, Path(directory) / "s.db"))
+    assert as_dict(mapping) == changed(people(calls, **wanted))
+    for cut, then in past:
+        assert as_dict(then) == changed(people(arrived[:cut], **wanted))
