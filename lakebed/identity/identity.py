@@ -268,11 +268,7 @@ class Identity:
                 if self._mapping is None:
                     self._version += 1
                     version = self._version
-
-                    async def load(tx: Transaction) -> Mapping:
-                        return Mapping.of([rows async for rows in Graph(tx).people()], version)
-
-                    self._mapping = await self._storage.transact(load)
+                    self._mapping = await self._storage.transact(lambda tx: self._stored(tx, version))
         return self._mapping
 
     async def mapping_at(self, end: int) -> Mapping:
@@ -294,10 +290,18 @@ class Identity:
         users = await graph.users_before(end) if pieces else []
         resolution = await self._in_thread(lambda: resolve(Edges.joined(pieces), users, self._rules))
         self._version += 1
-        pairs = list(zip(resolution.numbers.tolist(), resolution.people.tolist(), strict=True))
-        texts = await graph.texts(list({number for pair in pairs for number in pair}))
-        rows = [(one, person, texts[one], texts[person]) for one, person in pairs]
-        return await self._in_thread(Mapping.of, [rows], self._version)
+        tables = []
+        for at in range(0, len(resolution.numbers), _PIECE):
+            both = resolution.numbers[at : at + _PIECE].tolist(), resolution.people[at : at + _PIECE].tolist()
+            texts = await graph.texts(list({*both[0], *both[1]}))
+            rows = [(one, person, texts[one], texts[person]) for one, person in zip(*both, strict=True)]
+            tables.append(await self._in_thread(Mapping.columns, rows))
+        return Mapping.of(tables, self._version)
+
+    async def _stored(self, tx: Transaction, version: int) -> Mapping:
+        """Who is who, as it is stored."""
+        tables = [await self._in_thread(Mapping.columns, rows) async for rows in Graph(tx).people()]
+        return Mapping.of(tables, version)
 
     async def merges(self, identity: str | None, limit: int) -> list[Merge]:
         """What was said of who is who, newest first: of one person, or of all."""
@@ -363,8 +367,7 @@ class Identity:
             problems.append(f"identity has taken in {self._at} events, the log ends at {end}")
 
         async def both(tx: Transaction) -> tuple[Mapping, Mapping]:
-            stored = Mapping.of([rows async for rows in Graph(tx).people()], 0)
-            return stored, await self._mapping_before(tx, end)
+            return await self._stored(tx, 0), await self._mapping_before(tx, end)
 
         stored, computed = await self._storage.transact(both)
         if not stored.table.equals(computed.table):
@@ -379,6 +382,7 @@ class Identity:
 
     async def _in_thread(self, function: Callable[..., T], *args: Any) -> T:
         if self._executor is None:
+            self._assert_open()  # no thread begins after close
             name = self._storage.path.parent.name
             self._executor = ThreadPoolExecutor(1, thread_name_prefix=f"lakebed-identity-{name}")
         return await asyncio.get_running_loop().run_in_executor(self._executor, functools.partial(function, *args))

@@ -18,7 +18,7 @@ __all__ = ["EdgeRow", "Graph", "PersonRow"]
 EdgeRow = tuple[int, str, int, int, int, str, float, str | None]  # seq, kind, a, b, time, message id, confidence, why
 PersonRow = tuple[int, int, str, str]  # identity, its person; both again as texts
 _EDGE = "seq, kind, a, b, time_us, message_id, confidence, why"
-_PIECE = 50_000  # rows that are read at a time
+_PIECE = 10_000  # rows that are read at a time
 
 # Everything that hangs together with some nodes, by whatever edges.
 _REACHED = """WITH RECURSIVE reached (id) AS (
