@@ -36,6 +36,8 @@ from lakebed.errors import (
     ObjectLocked,
     ObjectUnavailable,
     PromotionConflict,
+    QueryBusy,
+    QueryCrashed,
     QueryError,
     QueryRefused,
     QueryTimeout,
@@ -53,6 +55,7 @@ from lakebed.identity.person import Person
 from lakebed.objects import DurableObject, Namespace
 from lakebed.query.result import Result, Row
 from lakebed.query.stats import Stats
+from lakebed.replays import Replayed
 from lakebed.rollups.rollup import Rollup
 from lakebed.schedule import every
 from lakebed.settings import Settings
@@ -96,11 +99,14 @@ __all__ = [
     "Person",
     "Problem",
     "PromotionConflict",
+    "QueryBusy",
+    "QueryCrashed",
     "QueryError",
     "QueryRefused",
     "QueryTimeout",
     "QueryTooLarge",
     "Receipt",
+    "Replayed",
     "Result",
     "Rollup",
     "Row",

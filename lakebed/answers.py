@@ -123,3 +123,24 @@ class Answers(Assembled):
             QueryRefused, QueryTimeout, QueryTooLarge, QueryError, InvalidAsOf, SnapshotExpired.
         """
         return await self._up.queries.run(sql, params, as_of=as_of, snapshot=snapshot, limit=limit, timeout=timeout)
+
+    async def query_untrusted(
+        self,
+        sql: str,
+        params: Sequence[Any] | Mapping[str, Any] | None = None,
+        *,
+        as_of: Instant | None = None,
+        limit: int | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - the same
+    ) -> Result:
+        """The same answer to SQL that a stranger wrote: an allowlist, and a process of its own that can be killed.
+
+        It sees the tables of `query` and no file, network, setting or variable besides. Its limits are the settings
+        `untrusted_*`; `limit` and `timeout` can only lower them.
+
+        Raises:
+            QueryRefused, QueryTimeout, QueryTooLarge, QueryError, InvalidAsOf.
+            QueryBusy: as many run as may; ask again.
+            QueryCrashed: its process ended without an answer.
+        """
+        return await self._up.untrusted.run(sql, params, as_of=as_of, limit=limit, timeout=timeout)

@@ -23,6 +23,7 @@ from lakebed.query.history import History
 from lakebed.query.metrics import Metrics
 from lakebed.query.sql import Queries
 from lakebed.query.stats import Stats, stats
+from lakebed.query.untrusted import Untrusted
 from lakebed.replays import Replays
 from lakebed.rollups.rollup import Rollup
 from lakebed.rollups.rollups import Rollups
@@ -58,6 +59,7 @@ class Tiers:
     identity: Identity
     maintenance: Maintenance
     queries: Queries
+    untrusted: Untrusted
     metrics: Metrics
     letters: DeadLetters
     intake: Intake
@@ -183,6 +185,7 @@ async def assemble(tiers: Tiers, owner: DurableObject, promote: Mapping[str, typ
         rollups=[rollup.name for rollup in rollups],
         people=people,
     )
+    tiers.untrusted = Untrusted(tiers.queries, settings, owner.clock, name=owner.name)
     tiers.metrics = Metrics(
         tiers.queries,
         tiers.rollups,
@@ -303,7 +306,7 @@ def _closings(tiers: Tiers) -> list[Callable[[], Any]]:
         steps.append(drain)
     steps += [
         getattr(tiers, part).close
-        for part in ("queries", "pipeline", "rollups", "identity", "archive")
+        for part in ("untrusted", "queries", "pipeline", "rollups", "identity", "archive")
         if part in built
     ]
     steps.append(close_blocking)

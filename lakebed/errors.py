@@ -32,6 +32,8 @@ __all__ = [
     "ObjectLocked",
     "ObjectUnavailable",
     "PromotionConflict",
+    "QueryBusy",
+    "QueryCrashed",
     "QueryError",
     "QueryRefused",
     "QueryTimeout",
@@ -137,6 +139,14 @@ class QueryTooLarge(QueryError):
 
 class QueryTimeout(QueryError, TimeoutError):
     """When a query ran longer than its `timeout`. It was stopped; nothing was changed."""
+
+
+class QueryBusy(QueryError):
+    """When as many untrusted queries run as may: of this object, or (`scope` says it) of the whole server."""
+
+
+class QueryCrashed(QueryError):
+    """When the process of an untrusted query ended without an answer: too much memory, or nested too deep."""
 
 
 class SnapshotExpired(QueryError, LookupError):

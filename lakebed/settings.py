@@ -55,6 +55,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             ALL CORES, A HEAVY QUERY DELAYS `track`.
         query_timeout_s: seconds a query may run.
         query_max_rows: rows a result may have.
+        untrusted_queries: SQL of strangers (`query_untrusted`, POST /query) that one object runs at a time; each is a
+            process. What comes beside them is refused.
+        untrusted_memory_bytes: memory of such a process.
+        untrusted_timeout_s: seconds after which it is killed.
+        untrusted_max_rows: rows its result may have.
+        untrusted_max_bytes: the same, in bytes of Arrow.
         catalog: properties of a pyiceberg catalog; empty means SQLite in the object's directory.
         warehouse: where the archive's files lie; empty means the object's directory. MOVING IT LOSES THE OLD FILES.
         namespace: the Iceberg namespace of an external catalog; the table is named for the object.
@@ -100,6 +106,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     query_threads: NotNegative = 0
     query_timeout_s: Seconds = 60.0
     query_max_rows: Positive = 1_000_000
+    untrusted_queries: Positive = 2
+    untrusted_memory_bytes: Positive = 512 * _MIB
+    untrusted_timeout_s: Seconds = 30.0
+    untrusted_max_rows: Positive = 100_000
+    untrusted_max_bytes: Positive = 64 * _MIB
     catalog: dict[str, str] = {}
     warehouse: str = ""
     namespace: str = "lakebed"

@@ -27,7 +27,7 @@ FLOORS = (
     {"clock", "disk", "engine", "errors", "events", "histogram", "parquet", "promotions", "settings", "uninterrupted"}
     | {"admission", "block", "decoding", "splitting"},
     {"tiers"},
-    {"rollups", "query", "identity", "schedule", "scheduler"}
+    {"rollups", "query", "identity", "sandbox", "schedule", "scheduler"}
     | {"calls", "delivery", "kinds", "nameplate", "ownership", "session", "stub"}  # what objects.py stands on
     | {"inprocess", "residents", "waking", "namespace", "objects"}
     | {"capnweb", "carriers", "remote"}

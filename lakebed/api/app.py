@@ -29,6 +29,7 @@ from lakebed.api.reads import Reads
 from lakebed.api.reference import Reference
 from lakebed.api.rpc import Rpc
 from lakebed.api.segment import MAX_BATCH_BYTES, Segment
+from lakebed.api.sql import Sql
 from lakebed.api.traffic import Traffic
 from lakebed.clock import Clock, SystemClock
 from lakebed.disk import Disk
@@ -80,6 +81,7 @@ def create_app(
         Segment(gate, body, enrichment or Enrichment(), max_batch_bytes=max_batch_bytes),
         Ingest(gate, body),
         Reads(gate),
+        Sql(gate, body),
         People(gate, body),
         Letters(gate, body),
         live,
@@ -109,6 +111,7 @@ def create_app(
         async with AsyncExitStack() as stack:
             if not target.is_open:
                 await stack.enter_async_context(target)
+            live.open()
             stack.push_async_callback(end_streams)
             yield
 

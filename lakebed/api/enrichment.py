@@ -39,6 +39,7 @@ _CLIENT_SIDE = (
 _VERSION = rb'"version"[^{}"]{0,8}"[^"]{0,40}",\s{0,8}'
 _LIBRARY = re.compile(rb'"library"\s{0,8}:\s{0,8}\{\s{0,8}(?:' + _VERSION + rb')?"name"\s{0,8}:\s{0,8}"')
 _LONGEST_NAME = max(map(len, _CLIENT_SIDE))
+_MAX_LIBRARIES = 20  # that are looked at: properties may be called so, too
 _LOCALE = re.compile(r"[A-Za-z]{2,8}(?:-[A-Za-z0-9]{1,8}){0,3}(?=[,;\s]|$)")
 _MAX_AGENT = 512
 _MAX_URL = 4_096
@@ -190,8 +191,13 @@ class Visit:
 
 
 def _is_client_side(body: bytes) -> bool:
-    found = _LIBRARY.search(body)
-    return found is not None and body[found.end() : found.end() + _LONGEST_NAME].startswith(_CLIENT_SIDE)
+    at = -1
+    for _ in range(_MAX_LIBRARIES):
+        at = body.find(b'"library"', at + 1)
+        found = _LIBRARY.match(body, at) if at != -1 else None
+        if found is not None:
+            return body[found.end() : found.end() + _LONGEST_NAME].startswith(_CLIENT_SIDE)
+    return False
 
 
 def _url(value: Any) -> str:

@@ -45,6 +45,8 @@ _ANSWERS: dict[type[Exception], _Answer] = {
     errors.Unreachable: _Answer(400, "UNREACHABLE"),  # the client itself, which has gone or takes no calls
     errors.WrongObject: _Answer(409, "WRONG_OBJECT", "The object is of another class"),
     errors.QueryRefused: _Answer(400, "QUERY_REFUSED"),
+    errors.QueryBusy: _Answer(429, "QUERY_BUSY", retry_after=1),
+    errors.QueryCrashed: _Answer(422, "QUERY_CRASHED"),
     errors.QueryTooLarge: _Answer(422, "QUERY_TOO_LARGE"),
     errors.QueryTimeout: _Answer(504, "QUERY_TIMEOUT", "The query took too long and was stopped"),
     errors.SnapshotExpired: _Answer(410, "SNAPSHOT_EXPIRED"),

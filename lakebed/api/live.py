@@ -84,8 +84,12 @@ class Live:
     def _forget(self, name: str) -> None:
         self._broadcasts.pop(name, None)
 
+    def open(self) -> None:
+        """Take listeners, again after `close`."""
+        self._closed = False
+
     async def close(self) -> None:
-        """End every stream, so that the server need not wait for those who listen."""
+        """End every stream and take no further one, so that the server need not wait for those who listen."""
         self._closed = True
         for broadcast in list(self._broadcasts.values()):
             await broadcast.close()

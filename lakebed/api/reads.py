@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import inspect
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -16,6 +17,7 @@ from lakebed.api.answer import json_response
 from lakebed.api.errors import Refusal
 from lakebed.api.gate import Gate
 from lakebed.api.operation import Parameter, operation
+from lakebed.errors import InvalidAsOf, QueryRefused
 from lakebed.inventory import Inventory
 from lakebed.query.result import Result
 from lakebed.query.stats import Stats
@@ -121,7 +123,8 @@ class Reads:
         if len(by) > _MAX_BY:
             raise Refusal(400, "INVALID_PARAMETER", f"by takes at most {_MAX_BY} columns", by=len(by))
         options = {one.name: given[one.name] for one in _SERIES if one.name in given and one.name != "by"}
-        return _rows(await target.timeseries(by=by or None, **options))
+        with _explained():
+            return _rows(await target.timeseries(by=by or None, **options))
 
     async def _active(self, request: Request, measure: Literal["dau", "wau", "mau"]) -> Response:
         target = self._object(request, _DAYS)
@@ -131,7 +134,8 @@ class Reads:
             raise Refusal(400, "INVALID_PARAMETER", "Give days or start, not both")
         if "max_staleness" in given:
             options["max_staleness"] = _seconds(given["max_staleness"])
-        return _rows(await getattr(target, measure)(_days(given.get("days", "7")), **options))
+        with _explained():
+            return _rows(await getattr(target, measure)(_days(given.get("days", "7")), **options))
 
     def _object(self, request: Request, taken: Collection[Parameter]) -> Any:
         """The object that is asked. An unknown parameter is refused: without it, it would be another question.
@@ -150,6 +154,17 @@ class Reads:
         if twice:
             raise Refusal(400, "INVALID_PARAMETER", f"{twice[0]} was given twice", parameter=twice[0])
         return target
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Tells the hint of an error that a parameter made: it says what to write instead, over HTTP as in Python."""
+    try:
+        yield
+    except InvalidAsOf as error:
+        raise Refusal(400, "INVALID_AS_OF", str(error)) from error
+    except QueryRefused as error:
+        raise Refusal(400, "QUERY_REFUSED", str(error)) from error
 
 
 def _rows(result: Result) -> Response:

@@ -20,7 +20,7 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from lakebed.api.body import Body
-from lakebed.api.errors import Refusal, said
+from lakebed.api.errors import Refusal, error_response, said
 from lakebed.api.gate import Gate
 from lakebed.api.operation import operation
 from lakebed.api.surface import Surface
@@ -43,6 +43,7 @@ _INTERNAL = 500
 _HIGH = 1 << 20  # characters that wait for a client that reads slowly, before its answers wait instead
 _ABORTED = 3000  # as Cap'n Web closes a WebSocket after an abort
 _DRAIN_S = 5.0
+_AT_ONCE = 50  # messages of one session, before others have their turn
 _REASON_BYTES = 120
 _TYPES = {401: "AccessDenied", 403: "AccessDenied", 404: "NotReachable", 429: "Backpressure"}
 
@@ -59,6 +60,7 @@ class Rpc:
         idle_s: seconds without a message after which a WebSocket that waits for nothing is closed.
         login_s: seconds in which a WebSocket must show a key that is known.
         send_s: seconds in which a client must have read a message.
+        most: sessions at once; a further WebSocket is 503.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class Rpc:
         idle_s: float = 300.0,
         login_s: float = 10.0,
         send_s: float = 30.0,
+        most: int = 1000,
     ) -> None:
         self._gate = gate
         self._body = body
@@ -80,6 +83,7 @@ class Rpc:
         self._idle_s = idle_s
         self._login_s = login_s
         self._send_s = send_s
+        self._most = most
         self.watches = Watches(interval_s)
         self.peers: dict[Peer, Surface] = {}  # sessions that are open
         self._direct: Stub | None = None
@@ -129,7 +133,9 @@ class Rpc:
     async def _take(self, peer: Peer, lines: Sequence[str]) -> None:
         if len(lines) > self._limits.batch_messages:
             peer.abort(ProtocolError(f"a batch has more than {self._limits.batch_messages} messages: send several"))
-        for line in lines:
+        for number, line in enumerate(lines):
+            if number % _AT_ONCE == 0:
+                await asyncio.sleep(0)
             await peer.room()
             peer.receive(line)
         await peer.finish()
@@ -138,6 +144,10 @@ class Rpc:
         """A Cap'n Web session: a message a text frame, both ways."""
         if self._gate.keyless and not _may_connect(socket):
             await socket.close(_ABORTED, "This server takes no connections from other sites' pages")
+            return
+        if len(self.peers) >= self._most:
+            refused = error_response(503, "NO_ROOM", f"{self._most} sessions are open", None, {"Retry-After": "5"})
+            await socket.send_denial_response(refused)
             return
         await socket.accept()
         link = _Link(socket, self._send_s)
@@ -246,8 +256,12 @@ class _Link:
             await self._socket.close(_ABORTED, reason)
 
     async def _read(self, idle_s: float) -> None:
+        taken = 0
         try:
             while self.peer.closed is None:
+                taken += 1
+                if taken % _AT_ONCE == 0:  # a message that is there already is read without a pause
+                    await asyncio.sleep(0)
                 await self.peer.room()
                 try:
                     async with asyncio.timeout(idle_s):
@@ -291,6 +305,8 @@ def _tell(error: BaseException) -> Fault:
     if isinstance(error, Refusal):
         facts = {name: fact for name, fact in error.details.items() if isinstance(fact, (str, int, float))}
         kind = _TYPES.get(error.status, "LakebedError")
+        if error.headers is not None and "Retry-After" in error.headers:
+            facts["retry_after"] = error.headers["Retry-After"]
         return Fault("Error", error.message, facts | {"type": kind, "code": error.code, "status": error.status})
     fault = tell(error)
     if isinstance(error, ProtocolError) or fault.properties["type"] in _PLAIN:

@@ -194,7 +194,7 @@ class Segment:
             if len(body) > most:
                 raise _too_large(most)
             if caller is None:
-                caller = self._gate.admit(request, "write", write_key=_key_in(body))
+                caller = self._gate.admit(request, "write", write_key=None if self._gate.keyless else _key_in(body))
             self._gate.weigh(caller, len(body))
         except Refusal as refusal:
             if refusal.status != _TOO_LARGE:

@@ -19,7 +19,8 @@ class Limits(msgspec.Struct, frozen=True):
             four times as many a call is rejected.
         steps: instructions that one `.map()` may carry out, over all elements.
         argument_size: of one call: values and characters, each counted wherever it appears.
-        result_size: of one answer, counted likewise.
+        result_size: of one answer, counted likewise, tables by their bytes.
+        held_size: of all results that are not released. Passing it aborts the session.
         batch_size: of all answers to an HTTP batch, in characters; passing it rejects what is not answered yet.
         batch_messages: of one HTTP batch.
         mistakes: keys that a session may get wrong.
@@ -32,7 +33,8 @@ class Limits(msgspec.Struct, frozen=True):
     pending: int = 1000
     steps: int = 10_000
     argument_size: int = 2 << 20
-    result_size: int = 32 << 20
+    result_size: int = 8 << 20
+    held_size: int = 16 << 20
     batch_size: int = 64 << 20
     batch_messages: int = 5000
     mistakes: int = 3

@@ -23,6 +23,7 @@ from lakebed.capnweb.remote import Remote
 from lakebed.capnweb.slot import Slot
 from lakebed.capnweb.target import Target
 from lakebed.capnweb.values import Encoder, Reader
+from lakebed.capnweb.weight import weigh
 from lakebed.errors import Backpressure, Unreachable
 
 __all__ = ["Peer"]
@@ -37,6 +38,7 @@ class _Export(msgspec.Struct):
     slot: Slot
     count: int = 1
     pulled: bool = False
+    weight: int = 0
     used: bool = False  # something was built on it, which has its failure
     fleeting: bool = False  # released by its answer, as `stream` asks
 
@@ -82,6 +84,7 @@ class Peer:
         self._exports: dict[int, _Export] = {0: _Export(Slot.of(main or Target("this connection")))}
         self._exported: dict[Target, int] = {}
         self._held: Counter[Target] = Counter()
+        self._weight = 0  # of all results that are held
         self._next_push = 1  # the peer's next positive id
         self._next_export = -1
         self._tasks: set[asyncio.Task[None]] = set()
@@ -157,6 +160,12 @@ class Peer:
             )
 
     def _arrived(self, number: int, outcome: Outcome) -> None:
+        if (export := self._exports.get(number)) is not None:
+            export.weight = weigh(outcome.value, self._limits.held_size)
+            self._weight += export.weight
+            if self._weight > self._limits.held_size:
+                self.abort(ProtocolError("the results that are held are too large: await or dispose of what is over"))
+                return
         if isinstance(outcome.value, Target):
             self._held[outcome.value] += 1
             if number not in self._exports:  # nobody wants it any more
@@ -183,6 +192,7 @@ class Peer:
         export.count -= count
         if not export.count:
             del self._exports[number]
+            self._weight -= export.weight
             _tell_unheard(export)
             outcome = export.slot.outcome
             if outcome is not None and isinstance(outcome.value, Target):
@@ -264,11 +274,27 @@ class Peer:
             slot.settle(Outcome(error=error))
             return
         if not inspect.isawaitable(given):
-            slot.settle(Outcome(given))
+            slot.settle(self._bounded(Outcome(given)))
             return
-        task = asyncio.get_running_loop().create_task(_finish(given, slot))
+        task = asyncio.get_running_loop().create_task(self._finish(given, slot))
         self._tasks.add(task)
         task.add_done_callback(self._ended)
+
+    async def _finish(self, given: Awaitable[Any], slot: Slot) -> None:
+        try:
+            outcome = self._bounded(Outcome(await given))
+        except asyncio.CancelledError:
+            slot.settle(Outcome(error=Unreachable("the session ended")))
+            raise
+        except Exception as error:  # noqa: BLE001 - it is the call's outcome
+            outcome = Outcome(error=error)
+        slot.settle(outcome)
+
+    def _bounded(self, outcome: Outcome) -> Outcome:
+        most = self._limits.result_size
+        if weigh(outcome.value, most) <= most:
+            return outcome
+        return Outcome(error=TooLarge(f"the answer has more than {most} values and characters: ask for less"))
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -331,7 +357,7 @@ class Peer:
             return
         self.closed = error
         for task in self._tasks:
-            task.cancel()
+            task.get_loop().call_soon(task.cancel)  # after its first step: a call that was made begins
         self.imports.close(Unreachable(f"the session ended: {error}", hint="Open a new one"))
         for export in self._exports.values():
             _tell_unheard(export)
@@ -349,17 +375,6 @@ class Peer:
         """Return when no call is under way."""
         while self._tasks:
             await asyncio.wait(self._tasks)
-
-
-async def _finish(given: Awaitable[Any], slot: Slot) -> None:
-    try:
-        outcome = Outcome(await given)
-    except asyncio.CancelledError:
-        slot.settle(Outcome(error=Unreachable("the session ended")))
-        raise
-    except Exception as error:  # noqa: BLE001 - it is the call's outcome
-        outcome = Outcome(error=error)
-    slot.settle(outcome)
 
 
 def _text(message: list[Any]) -> str:

@@ -3,12 +3,38 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from lakebed.calls import Outcome
 
 __all__ = ["Slot", "when_all"]
+
+
+class _Turns(threading.local):
+    """Calls that follow from one another, one after another: a chain of thousands must not be a stack of thousands."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[tuple[Callable[[Outcome], None], Outcome]] = deque()
+        self._running = False
+
+    def take(self, calls: Iterable[tuple[Callable[[Outcome], None], Outcome]]) -> None:
+        """Make `calls`, and what follows from them; or have whoever is doing that do it."""
+        self._waiting.extend(calls)
+        if self._running:
+            return
+        self._running = True
+        try:
+            while self._waiting:
+                call, outcome = self._waiting.popleft()
+                call(outcome)
+        finally:
+            self._running = False
+
+
+_turns = _Turns()
 
 
 class Slot:
@@ -36,8 +62,7 @@ class Slot:
             return
         self.outcome = outcome
         waiting, self._waiting = self._waiting, []
-        for call in waiting:
-            call(outcome)
+        _turns.take([(call, outcome) for call in waiting])
 
     def then(self, call: Callable[[Outcome], None]) -> None:
         """Have `call` called with the outcome: now, or when it is there."""

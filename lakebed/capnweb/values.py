@@ -162,7 +162,7 @@ class Encoder:
     def _spend(self, amount: int) -> bool:
         self._left -= amount
         if self._left < 0:
-            raise TooLarge(f"the answer has more than {self._limits.result_size} values and characters: ask for less")
+            raise TooLarge(f"a value has more than {self._limits.result_size} values and characters: ask for less")
         return True
 
 

@@ -29,6 +29,7 @@ Reader = Callable[[int, int, frozenset[str]], AsyncIterator[pa.Table]]
 
 CONSUMER = "identity"
 _FINGERPRINT = "identity"  # key of Storage's meta
+_PIECE = 10_000  # events of one commit, so that neither the loop nor storage is held for long by many links
 _REMEMBERED = 4  # mappings of other moments than now
 _IN_MEMORY = 250_000  # user ids and pairs that are known without asking, about 150 bytes each
 
@@ -168,7 +169,8 @@ class Identity:
                 return
             async with aclosing(cast("AsyncGenerator[pa.Table, None]", self._read(self._at, end, frozenset()))) as all_:
                 async for table in all_:
-                    await self._take_in(table)
+                    for first in range(0, table.num_rows, _PIECE):
+                        await self._take_in(table.slice(first, _PIECE))
             self._at = end  # the last ones may have been erased
 
     async def _find_position(self) -> None:
@@ -180,8 +182,6 @@ class Identity:
 
     async def _take_in(self, table: pa.Table) -> None:
         self._assert_open()
-        if not table.num_rows:
-            return
         end = table["seq"][-1].as_py() + 1
         found = await self._in_thread(evidence, table, self._rules)
         users = {text: seq for text, seq in found.users.items() if text not in self._seen}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import msgspec
 import pyarrow as pa
@@ -14,10 +14,7 @@ from lakebed.events import BASE_COLUMNS, SCHEMA
 from lakebed.promotions import Promotion, quoted
 from lakebed.query.views import PEOPLE
 
-if TYPE_CHECKING:
-    import duckdb
-
-__all__ = ["PERSON", "Part", "Relation", "columns_of", "read_parquet", "schema_of"]
+__all__ = ["PERSON", "Part", "Registry", "Relation", "columns_of", "read_parquet", "schema_of"]
 
 PERSON = "coalesce(user_id, anonymous_id)"
 _TAIL = "_lakebed_tail"
@@ -25,6 +22,16 @@ _NOTHING = "_lakebed_nothing"
 _NOBODY = pa.schema([("identity", pa.string()), ("person_id", pa.string())])
 _WILD = re.compile(r"[\[*?]")
 _GLOB = str.maketrans({"[": "[[]", "*": "[*]", "?": "[?]"})
+
+
+class Registry(Protocol):
+    """What Relation needs of a cursor."""
+
+    def register(self, name: str, table: pa.Table, /) -> object:
+        """Give an Arrow table a name."""
+
+    def execute(self, sql: str, params: list[Any] | None = None, /) -> object:
+        """Run SQL."""
 
 
 class Part(msgspec.Struct, frozen=True, gc=False):
@@ -78,20 +85,24 @@ class Relation(msgspec.Struct, frozen=True):
 
     def register(
         self,
-        cursor: duckdb.DuckDBPyConnection,
+        cursor: Registry,
         name: str = "events",
         *,
         people: pa.Table | None = None,
         whole: bool = False,
+        named: Callable[[str], str] | None = None,
     ) -> None:
         """Make it a view on `cursor`, with `person_id` and every promoted column. Blocks.
 
         Args:
+            cursor: DuckDB's, or what notes down for another process what it is told.
+            name: of the view.
             people: identity and person_id of those who are somebody else's.
             whole: whether `people` is a table of its own as well, empty or not.
+            named: what a file's path is for the one that reads it.
         """
-        joined = people is not None and people.num_rows > 0
-        if joined:
+        named = named or _literally
+        if people is not None and people.num_rows > 0:
             cursor.register(PEOPLE, people)
         elif whole:
             cursor.register(PEOPLE, _NOBODY.empty_table())
@@ -105,11 +116,11 @@ class Relation(msgspec.Struct, frozen=True):
         def by_variable(paths: Sequence[str]) -> str:
             # A hundred paths in the text are parsed three times on the way to an answer: 2 ms.
             variable = next(variables)
-            cursor.execute(f"SET VARIABLE {variable} = $1", [list(map(_literally, paths))])
+            cursor.execute(f"SET VARIABLE {variable} = $1", [list(map(named, paths))])
             return _read(f"getvariable('{variable}')")
 
         sql = self.sql(by_variable)
-        if joined:
+        if people is not None and people.num_rows > 0:
             sql = (
                 "SELECT e.* REPLACE (coalesce(p.person_id, e.person_id) AS person_id) "
                 f"FROM ({sql}) e LEFT JOIN {PEOPLE} p ON e.person_id = p.identity"

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from datetime import UTC, date, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import msgspec
 import pyarrow as pa
 
 from lakebed.clock import Clock
@@ -20,8 +19,9 @@ from lakebed.histogram import SECONDS, Histogram
 from lakebed.query.asof import parse_as_of
 from lakebed.query.bounds import UNBOUNDED, Bounds, find_bounds
 from lakebed.query.count import counted, with_count
-from lakebed.query.history import Cut, History
+from lakebed.query.history import History
 from lakebed.query.job import Job
+from lakebed.query.question import Parameters, Question, Sources
 from lakebed.query.relation import Relation
 from lakebed.query.result import Result
 from lakebed.query.statement import Statement
@@ -31,9 +31,7 @@ from lakebed.settings import Settings
 if TYPE_CHECKING:
     import duckdb
 
-__all__ = ["Parameters", "Queries"]
-
-Parameters = Sequence[Any] | Mapping[str, Any]
+__all__ = ["Queries"]
 
 _BUILT_IN_ROLLUPS = ("hourly_events", "daily_metrics")
 _INTERRUPT_EVERY_S = 0.02  # DuckDB forgets an interrupt that comes between two of its statements
@@ -41,24 +39,6 @@ _GRACE_S = 1.0  # a single call of a scalar function does not stop before it is 
 _REMEMBERED = 256  # statements; their text and their tables' names are kept
 _REMEMBERED_CHARACTERS = 4096
 _T = TypeVar("_T")
-
-
-class _Question(msgspec.Struct, frozen=True):
-    """What is asked; `tables` and `bounds` are given by our own metrics only."""
-
-    sql: str
-    params: Parameters | None
-    as_of_us: int | None = None
-    snapshot: int | str | None = None
-    limit: int | None = None
-    tables: Mapping[str, pa.Table] | None = None
-    bounds: Sequence[Bounds] | None = None
-    started: float | None = None
-
-    @property
-    def is_past(self) -> bool:
-        """Whether it asks about another state than the present one."""
-        return self.as_of_us is not None or self.snapshot is not None
 
 
 class Queries:
@@ -133,13 +113,23 @@ class Queries:
             InvalidAsOf: when `as_of` cannot be read or lies in the future.
             SnapshotExpired: when the snapshot is gone.
         """
+        return await self._supervise(self.question(sql, params, as_of, snapshot, limit), timeout)
+
+    def question(
+        self,
+        sql: str,
+        params: Parameters | None,
+        as_of: datetime | date | str | None,
+        snapshot: int | str | None,
+        limit: int | None,
+    ) -> Question:
+        """What was asked, checked as far as it can be without reading the SQL. Raises as `run` does."""
         as_of_us = parse_as_of(as_of, self._clock.now_us())
         if as_of_us is not None and snapshot is not None:
             raise QueryRefused("as_of and snapshot were both given", hint="A snapshot is a moment already: give one")
         if limit is not None and (not isinstance(limit, int) or limit < 0):
             raise QueryRefused(f"limit is {limit!r}", hint="Give a number of rows, 0 or more")
-        question = _Question(sql, _settled(params), as_of_us, snapshot, limit)
-        return await self._supervise(question, timeout)
+        return Question(sql, _settled(params), as_of_us, snapshot, limit)
 
     async def ask(
         self,
@@ -161,7 +151,7 @@ class Queries:
             bounds: timestamps that matter, known better than they can be found in the SQL.
             started: by the monotonic clock, for `elapsed_ms`, where the question began before this call.
         """
-        question = _Question(sql, params, as_of_us, tables=tables, bounds=bounds, started=started)
+        question = Question(sql, params, as_of_us, tables=tables, bounds=bounds, started=started)
         return await self._supervise(question, None)
 
     async def check_expression(self, sql: str) -> Statement:
@@ -172,7 +162,7 @@ class Queries:
         """
         return await self._in_thread(partial(self._parse, Job(), f"SELECT\n{sql}"))
 
-    async def _supervise(self, question: _Question, timeout: float | None) -> Result:  # noqa: ASYNC109 - see run
+    async def _supervise(self, question: Question, timeout: float | None) -> Result:  # noqa: ASYNC109 - see run
         if self._closed:
             raise ObjectClosed(f"{self._name} is closed", hint="Open the object first")
         seconds = self._settings.query_timeout_s if timeout is None else timeout
@@ -206,34 +196,32 @@ class Queries:
         if not task.cancelled():
             task.exception()  # of a question that nobody waits for any more, no one else asks
 
-    async def _answer(self, job: Job, question: _Question) -> Result:
+    async def _answer(self, job: Job, question: Question) -> Result:
         started = self._clock.monotonic() if question.started is None else question.started
         statement = await self._statement(job, question.sql)
-        named = set(statement.tables)
-        views = {name for name in named & set(VIEWS) if name == "people" or question.is_past}
+        async with self.sources(statement.tables, question, mentions_person=statement.mentions_person) as sources:
+            work = partial(self._execute, job, question, statement, sources)
+            table, relation = await self._in_thread(work)
+        return sources.result(table, relation, (self._clock.monotonic() - started) * 1000)
+
+    @asynccontextmanager
+    async def sources(
+        self, named: Collection[str], question: Question, *, mentions_person: bool
+    ) -> AsyncIterator[Sources]:
+        """What a question reads that names the tables `named`, held still."""
+        views = {name for name in set(named) & set(VIEWS) if name == "people" or question.is_past}
         end_seq = self._history.next_seq
-        rollups = await self._rollup_tables(named - views, question)
+        rollups = await self._rollup_tables(set(named) - views, question)
         async with AsyncExitStack() as stack:
             cut, people = None, None
             if views or "events" in named:
                 cut = self._history.cut(as_of_us=question.as_of_us, snapshot=question.snapshot)
                 await stack.enter_async_context(cut)
-                if self._people is not None and (statement.mentions_person or views & {"people", "daily_metrics"}):
+                if self._people is not None and (mentions_person or views & {"people", "daily_metrics"}):
                     people = await self._people(cut.end_seq)
-            work = partial(self._execute, job, question, statement, cut, people, rollups, views)
-            table, relation = await self._in_thread(work)
-        tiers = set(relation.tiers if relation else ()) | ({"L2"} if rollups else set())
-        return Result(
-            table,
-            tiers=tuple(sorted(tiers)),
-            seq=(0, cut.end_seq if cut else end_seq if rollups else 0),
-            files=relation.files if relation else (),
-            elapsed_ms=(self._clock.monotonic() - started) * 1000,
-            watermark=cut.watermark if cut else 0,
-            as_of_us=question.as_of_us,
-        )
+            yield Sources(cut, rollups, people, frozenset(views), end_seq, question.as_of_us)
 
-    async def _rollup_tables(self, named: set[str], question: _Question) -> Mapping[str, pa.Table]:
+    async def _rollup_tables(self, named: set[str], question: Question) -> Mapping[str, pa.Table]:
         if question.tables is not None:
             return question.tables
         names = {self._rollups[name] for name in named if name in self._rollups}
@@ -260,32 +248,23 @@ class Queries:
             return Statement.parse(sql, cursor)
 
     def _execute(
-        self,
-        job: Job,
-        question: _Question,
-        statement: Statement,
-        cut: Cut | None,
-        people: pa.Table | None,
-        rollups: Mapping[str, pa.Table],
-        views: set[str],
+        self, job: Job, question: Question, statement: Statement, sources: Sources
     ) -> tuple[pa.Table, Relation | None]:
         with self._translated(), job.cursor(self._engine) as cursor:
             cursor.execute("BEGIN TRANSACTION READ ONLY")  # now() stands still in it
             relation, rows = None, 0
-            if cut is not None:
-                relation = scanned = cut.relation(_bounds(question, statement, views, cursor))
+            if sources.cut is not None:
+                bounds = _bounds(question, statement, sources.views, cursor)
+                relation = scanned = sources.cut.relation(bounds)
                 if statement.is_count:
                     rows, scanned = counted(relation)
-                scanned.register(cursor, people=people, whole="people" in views)
-            for name, table in rollups.items():
-                cursor.register(name, table)
-            for name in sorted(views):
-                cursor.execute(f"CREATE TEMP VIEW {name} AS {VIEWS[name]}")
+                sources.register_events(cursor, scanned)
+            sources.register(cursor)
             job.check()
             answer = self._fetch(cursor, statement, question)
             return with_count(answer, rows) if rows else answer, relation
 
-    def _fetch(self, cursor: duckdb.DuckDBPyConnection, statement: Statement, question: _Question) -> pa.Table:
+    def _fetch(self, cursor: duckdb.DuckDBPyConnection, statement: Statement, question: Question) -> pa.Table:
         most = self._settings.query_max_rows
         limit = most + 1 if question.limit is None else min(question.limit, most + 1)
         # As a subquery no CTE can change data, whatever the check of the tree has missed.
@@ -341,7 +320,7 @@ class Queries:
 
 
 def _bounds(
-    question: _Question, statement: Statement, views: set[str], cursor: duckdb.DuckDBPyConnection
+    question: Question, statement: Statement, views: Collection[str], cursor: duckdb.DuckDBPyConnection
 ) -> Sequence[Bounds]:
     if question.bounds is not None:
         return question.bounds

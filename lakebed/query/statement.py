@@ -7,7 +7,7 @@ SQL that they are given as text. So the parsed tree is checked as well.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -70,8 +70,15 @@ class Statement(msgspec.Struct, frozen=True):
     mentions_person: bool = True
 
     @classmethod
-    def parse(cls, sql: str, cursor: duckdb.DuckDBPyConnection) -> Statement:
+    def parse(
+        cls, sql: str, cursor: duckdb.DuckDBPyConnection, check: Callable[[str, Any], None] | None = None
+    ) -> Statement:
         """Read `sql` with the parser of `cursor`. Blocks.
+
+        Args:
+            sql: as it was given.
+            cursor: whose parser.
+            check: raises when it dislikes the text and its tree.
 
         Raises:
             QueryRefused: when it is not exactly one SELECT, or would do more than read.
@@ -87,6 +94,8 @@ class Statement(msgspec.Struct, frozen=True):
             raise QueryRefused(f"the statement is {_named(kind)}, not a SELECT", hint=_HINT)
         text = _without_semicolon(found[0].query)
         tree = _tree(text, cursor)
+        if check is not None:
+            check(text, tree)
         return cls(text, _checked_tables(tree), is_count(tree), mentions_person(_nodes(tree)))
 
 

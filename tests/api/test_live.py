@@ -268,6 +268,18 @@ async def test_too_many(tmp_path):
                 await live.close()
 
 
+async def test_an_app_that_starts_again_streams_again(tmp_path):
+    """Ending the lifespan ends streams; beginning it anew takes listeners anew."""
+    app = create_app(Analytics("tom", root=tmp_path))
+    for _ in range(2):
+        async with app.router.lifespan_context(app):
+            listened = Listened(app)
+            await listened.got.wait()
+        await listened.task
+        assert listened.sent[0]["status"] == 200
+        assert listened.sent[-1]["more_body"] is False
+
+
 def test_who_comes_before_the_first_event(server, tmp_path):
     """An object that does not exist is waited for, and not made by that; its first event arrives on the same stream."""
     listening = Listening(server)
@@ -291,14 +303,14 @@ class ShutGate(Gate):
 
 
 class Listened:
-    """A stream of `live`, driven by hand: what was sent, and a client that may stall."""
+    """A stream of an app, driven by hand: what was sent, and a client that may stall."""
 
-    def __init__(self, live):
+    def __init__(self, app):
         self.sent = []
         self.got = asyncio.Event()
         self.stalls = False
         scope = {"type": "http", "method": "GET", "path": "/live", "headers": [], "query_string": b""}
-        self.task = asyncio.create_task(Starlette(routes=live.routes())(scope, self._receive, self._send))
+        self.task = asyncio.create_task(app(scope, self._receive, self._send))
 
     async def _receive(self):
         await asyncio.Event().wait()
@@ -317,7 +329,7 @@ async def test_a_revoked_key_ends_its_stream(tmp_path, monkeypatch):
     async with Analytics("tom", root=tmp_path) as tom:
         gate = ShutGate(tom)
         live = Live(gate, interval_s=0.01)
-        listened = Listened(live)
+        listened = Listened(Starlette(routes=live.routes()))
         await listened.got.wait()
         gate.shut = True
         await tom.track("A")
@@ -333,7 +345,7 @@ async def test_who_takes_nothing_is_dropped(tmp_path, monkeypatch):
     monkeypatch.setattr("lakebed.api.live._STALLED_S", 0.05)
     async with Analytics("tom", root=tmp_path) as tom:
         live = Live(Gate(tom), interval_s=0.01)
-        stalled, reading = Listened(live), Listened(live)
+        stalled, reading = Listened(Starlette(routes=live.routes())), Listened(Starlette(routes=live.routes()))
         stalled.stalls = True
         await stalled.task
         reading.got.clear()

@@ -129,6 +129,14 @@ async def test_who_says_nothing_is_sent_away(serve):
         assert len(rpc.watches) == 0
 
 
+async def test_sessions_have_a_number(serve):
+    """One more is told to come later."""
+    _, server = serve(most=1)
+    async with server as port, connect(f"ws://127.0.0.1:{port}/rpc"):
+        with pytest.raises(InvalidStatus, match="503"):
+            await connect(f"ws://127.0.0.1:{port}/rpc")
+
+
 async def test_a_message_that_is_none_ends_the_session(serve):
     """Binary frames and broken JSON too: the reason is said, the code is Cap'n Web's."""
     _, server = serve()

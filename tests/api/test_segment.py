@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import gzip
 import json
@@ -88,7 +89,7 @@ async def test_calls_at_once_keep_apart(http, tom):
     """Events that travel to the log together have each their own answer, good and bad ones."""
     bodies = [{"event": "" if number % 7 == 3 else "e", "messageId": str(number)} for number in range(100)]
     requests = [http.post("/v1/track", json=body) for body in bodies]
-    answers = [(await request).json()["events"][0] for request in requests]
+    answers = [response.json()["events"][0] for response in await asyncio.gather(*requests)]
     assert [answer["messageId"] for answer in answers] == [body["messageId"] for body in bodies]
     assert [answer["status"] for answer in answers] == [
         "rejected" if not body["event"] else "stored" for body in bodies
@@ -129,6 +130,29 @@ async def test_what_is_no_json_is_400(http, tom, path, body):
     assert refused(await http.post(f"/v1/{path}", content=body)) in ("INVALID_JSON", "INVALID_ENCODING")
     assert await rows(tom) == []
     assert (await http.post("/v1/track", json=CALL)).status_code == 200
+
+
+async def test_what_cannot_be_stored_now_is_503_for_each(tmp_path):
+    """Events that travel together fail together, each with when to come back; afterwards they are taken."""
+    tom = Analytics("tom", root=tmp_path)
+    transport = httpx.ASGITransport(app=create_app(tom), raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as http:
+        requests = [http.post("/v1/track", json=CALL | {"messageId": str(number)}) for number in range(5)]
+        for response in await asyncio.gather(*requests):
+            assert refused(response, 503) == "OBJECT_CLOSED"
+            assert response.headers["retry-after"]
+        async with tom:
+            assert (await http.post("/v1/track", json=CALL)).json()["stored"] == 1
+
+
+async def test_what_is_refused_is_a_dead_letter(http, tom):
+    """A rejected event, one of a batch, and a body that is no JSON can all be looked at and mended later."""
+    await http.post("/v1/track", json={"userId": "ann", "messageId": "single"})
+    await http.post("/v1/batch", json={"batch": [{"event": "a"}, {"event": "", "messageId": "of a batch"}]})
+    await http.post("/v1/track", content=b'{"event":')
+    letters = await tom.dead_letters()
+    assert sorted(letter.message_id or "" for letter in letters) == ["", "of a batch", "single"]
+    assert all(letter.reason for letter in letters)
 
 
 # Batches

@@ -163,6 +163,15 @@ async def test_map_of_what_is_no_list(side, value, result):
     assert sent == [["resolve", 2, result]]
 
 
+async def test_a_long_chain_is_no_deep_stack(side):
+    """Thousands of calls, each built on the one before, while none is answered."""
+    await side(call("slow"), *[["push", ["pipeline", number, ["x"]]] for number in range(1, 5000)])
+    await side(["push", ["remap", 1, [], [], [["pipeline", 0]]]], ["pull", 5000], ["pull", 5001])
+    side.waiting[0].set_result(5)
+    await side.quiet()
+    assert sorted(message[:2] for message in side.take()) == [["reject", 5000], ["resolve", 5001]]
+
+
 async def test_errors_are_told_with_their_facts(side):
     """Our own with type, hint and facts; bad arguments with their message; of any other nothing is told. No stacks."""
     sent = await side(call("boom"), ["pull", 1], call("boom", "inner"), ["pull", 2], call("boom", "value"), ["pull", 3])
@@ -344,6 +353,23 @@ async def test_answers_have_a_size():
     side = Side(limits=Limits(result_size=100))
     sent = await side(call("echo", "x" * 200), ["pull", 1], call("echo", 1), ["pull", 2])
     assert [message[0] for message in sent] == ["reject", "resolve"]
+
+
+async def test_results_that_are_held_have_a_size():
+    """Who makes call after call for much, and takes none of it, is stopped; what is released does not count."""
+    side = Side(limits=Limits(held_size=10_000))
+    for number in range(1, 20):
+        assert await side(call("echo", "x" * 4000), ["release", number, 1]) == []
+    sent = await side(*[call("later", ["date", 0]) for _ in range(100)], *[call("echo", "x" * 4000) for _ in range(3)])
+    assert (sent[0][0], "too large" in sent[0][1][2]) == ("abort", True)
+
+
+async def test_a_result_has_a_size():
+    """A larger one is dropped at once, and rejects what builds on it."""
+    side = Side(limits=Limits(result_size=1000))
+    side.peer.find(0).outcome.value.add("many", lambda: ["x" * 100] * 100)
+    sent = await side(call("many"), ["push", ["pipeline", 1, ["0"]]], ["pull", 2])
+    assert (sent[0][0], "ask for less" in sent[0][2][2]) == ("reject", True)
 
 
 async def test_the_tables_have_a_size():

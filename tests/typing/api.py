@@ -3,7 +3,20 @@
 from datetime import UTC, datetime, timedelta
 from typing import assert_type
 
-from lakebed import Analytics, Namespace, Problem, Receipt, Result, Rollup, Row, Stats, connect, every
+from lakebed import (
+    Analytics,
+    DeadLetter,
+    Namespace,
+    Problem,
+    Receipt,
+    Replayed,
+    Result,
+    Rollup,
+    Row,
+    Stats,
+    connect,
+    every,
+)
 from lakebed.tiers.archived import Snapshot
 
 
@@ -25,6 +38,9 @@ async def embedded() -> None:
         assert_type(await shop.track("Seen", {"a": 1}, user_id="u", timestamp=datetime.now(UTC)), Receipt)
         assert_type(await shop.batch([{"event": "Seen"}]), list[Receipt])
         assert_type(await shop.batch(b"[]"), list[Receipt])
+        assert_type(await shop.batch(b"[]", keep_refused=True), list[Receipt])
+        assert_type(await shop.dead_letters(), list[DeadLetter])
+        assert_type(await shop.replay([1], {"event": "Seen"}), list[Replayed])
         assert_type(shop.stats(), Stats)
         result = await shop.query("SELECT 1 AS one", as_of="2026-01-01T00:00:00Z")
         assert_type(result[0], Row)
