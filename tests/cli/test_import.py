@@ -113,7 +113,10 @@ def test_a_file_of_another_content_is_read_from_its_beginning(run, tmp_path, mon
     assert tally(run("import", "a.ndjson", "--json").json)["stored"] == 201
 
 
-@pytest.mark.parametrize(("kind", "kills"), [("ndjson", 2), ("csv", 1)])
+@pytest.mark.parametrize(
+    ("kind", "kills"),
+    [("ndjson", 1), pytest.param("ndjson", 4, marks=pytest.mark.slow), pytest.param("csv", 2, marks=pytest.mark.slow)],
+)
 def test_killed_anywhere_and_run_again_every_row_is_there_once(tmp_path, kind, kills):
     """SIGKILL at random moments of several runs, with message ids forgotten at once: the log has each row once."""
     rows, luck, root = 40_000, random.Random(5), tmp_path / "data"
