@@ -1,6 +1,6 @@
 """A shop to look at: real orders, the page over them, and live events that go on until Ctrl-C.
 
-python examples/demo.py [--root data/demo-page] [--port 8080] [--for SECONDS | --once] [--fresh]
+python examples/demo.py [--root data/demo] [--port 8080] [--for SECONDS | --once] [--fresh]
 
 1. 42,481 order lines of December 2010 are stored with their true times, and archived.
 2. The same lines are stored again, moved to the last fourteen days, so that the page has a present to show. They are
@@ -234,7 +234,7 @@ def main() -> int:
     """Fill, serve, and go on until told to stop. 0, also after Ctrl-C; 1 where an event was not stored."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     port = int(os.environ.get("LAKEBED_SERVE_PORT", "8080"))
-    parser.add_argument("--root", type=Path, default=Path("data/demo-page"), help="where to keep it")
+    parser.add_argument("--root", type=Path, default=Path("data/demo"), help="where to keep it")
     parser.add_argument("--port", type=int, default=port, help="default: LAKEBED_SERVE_PORT, or 8080; 0 is any")
     parser.add_argument("--for", type=float, dest="seconds", help="seconds of live events; by default without end")
     parser.add_argument("--once", action="store_true", help="a few seconds of live events, then the end")

@@ -1,6 +1,6 @@
 """A month of a real shop in Lakebed, checked number by number against plain SQL on the CSV file.
 
-python examples/online_retail.py [--root data/demo] [--fresh]
+python examples/online_retail.py [--root data/online-retail] [--fresh]
 
 It imports 42,481 order lines, archives the first half between two imports, asks the same questions of every tier and
 of the past, and exits with 1 if one number differs from what DuckDB says of the file. Running it again stores nothing
@@ -301,7 +301,9 @@ def start_over(root: Path) -> None:
 def main() -> int:
     """Read the arguments, tell the story, say what comes next."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--root", type=Path, default=Path("data/demo"), help="where to keep it (default: data/demo)")
+    parser.add_argument(
+        "--root", type=Path, default=Path("data/online-retail"), help="where to keep it (default: data/online-retail)"
+    )
     parser.add_argument("--fresh", action="store_true", help=f"delete the object {NAME!r} under --root first")
     arguments = parser.parse_args()
     if arguments.fresh:

@@ -52,7 +52,9 @@ from lakebed.errors import (
 from lakebed.events import Event, Receipt
 from lakebed.identity.identity import Merge
 from lakebed.identity.person import Person
+from lakebed.inventory import Inventory
 from lakebed.objects import DurableObject, Namespace
+from lakebed.pulse import Pulse
 from lakebed.query.result import Result, Row
 from lakebed.query.stats import Stats
 from lakebed.replays import Replayed
@@ -84,6 +86,7 @@ __all__ = [
     "InvalidRollup",
     "InvalidSchedule",
     "InvalidSettings",
+    "Inventory",
     "KeysUnavailable",
     "LakebedError",
     "LogBehind",
@@ -99,6 +102,7 @@ __all__ = [
     "Person",
     "Problem",
     "PromotionConflict",
+    "Pulse",
     "QueryBusy",
     "QueryCrashed",
     "QueryError",

@@ -79,8 +79,8 @@ CLOCKS = {
     "date": {"today"},
 }
 
-LATE = ("apscheduler", "datasketches", "duckdb", "pandas", "polars", "pyiceberg", "rich", "sqlglot", "starlette")
-LATE += ("typer", "uvicorn")
+LATE = ("apscheduler", "datasketches", "duckdb", "httpx", "pandas", "polars", "pyiceberg", "rich", "sqlglot")
+LATE += ("starlette", "typer", "uvicorn", "websockets")
 
 
 def imports_of(name: str) -> set[str]:

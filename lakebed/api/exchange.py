@@ -124,8 +124,7 @@ class Exchange:
             given = message.get("headers", ())
             names = {name for name, _ in given}
             headers = [*given, *(header for header in _SAFE if header[0] not in names), *self._headers]
-            if self._unread and (self.status == _TOO_SLOW or not await self._emptied()):
-                self._unread &= self.status != _TOO_SLOW  # it had its time
+            if self._unread and not await self._emptied():
                 headers = [*(header for header in headers if header[0] != b"connection"), _CLOSE]
             await self._send({**message, "headers": headers})
         elif message["type"] != "http.response.body":
@@ -135,9 +134,8 @@ class Exchange:
 
     async def _send_body(self, message: Message) -> None:
         self.sent_bytes += len(message.get("body", b""))
-        if self._unread and not message.get(
-            "more_body", False
-        ):  # the client can read all of the answer now, but the connection does not end yet
+        if self._unread and not message.get("more_body", False):
+            # The client can read all of the answer now, but the connection does not end yet.
             await self._send({**message, "more_body": True})
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LINGER_S):
@@ -148,6 +146,9 @@ class Exchange:
 
     async def _emptied(self) -> bool:
         """Whether what was left of the body is gone, so that the connection can be used again."""
+        if self.status == _TOO_SLOW:
+            self._unread = False  # it had its time
+            return False
         headers = Headers(scope=self.scope)
         if not self._asked and headers.get("expect", "").lower() == "100-continue":
             self._unread = False  # the client waits for a word, and this answer is another one

@@ -121,11 +121,10 @@ class Health:
 def _probe(disk: Disk, target: Any) -> str:
     """Write, sync, read back and delete a file, as the log does with its own. It tells no path: anybody may ask."""
     root: Path = target.root
-    probe = root / f".ready-{os.getpid()}"
     token = os.urandom(16)
+    probe = root / f".ready-{token.hex()}"
     try:
         root.mkdir(parents=True, exist_ok=True)
-        probe.unlink(missing_ok=True)
         descriptor = disk.create(probe)
         try:
             disk.write(descriptor, [token], 0)

@@ -31,7 +31,7 @@ from lakebed.capnweb.limits import Limits
 from lakebed.capnweb.peer import Peer
 from lakebed.carriers import FAITHFUL
 from lakebed.delivery import begin, finish
-from lakebed.errors import AccessDenied, Unreachable
+from lakebed.errors import AccessDenied, LakebedError, Unreachable
 from lakebed.session import Session
 from lakebed.stub import Stub
 
@@ -86,6 +86,7 @@ class Rpc:
         self._most = most
         self.watches = Watches(interval_s)
         self.peers: dict[Peer, Surface] = {}  # sessions that are open
+        self._sockets: set[asyncio.Task[Any]] = set()  # those that carry a WebSocket
         self._direct: Stub | None = None
         self._busy: set[Session] = set()
 
@@ -100,6 +101,8 @@ class Rpc:
                 await asyncio.gather(*(peer.settle() for peer in self.peers))
         for peer in list(self.peers):
             peer.abort(Unreachable("the server is going away", hint="Connect again"))
+        if self._sockets:  # each says goodbye
+            await asyncio.wait(self._sockets, timeout=_DRAIN_S)
         await self.watches.close()
 
     @operation(body={_TEXT: str}, body_required=False, answer={_TEXT: str})
@@ -142,25 +145,38 @@ class Rpc:
 
     async def socket(self, socket: WebSocket) -> None:
         """A Cap'n Web session: a message a text frame, both ways."""
-        if self._gate.keyless and not _may_connect(socket):
-            await socket.close(_ABORTED, "This server takes no connections from other sites' pages")
-            return
-        if len(self.peers) >= self._most:
-            refused = error_response(503, "NO_ROOM", f"{self._most} sessions are open", None, {"Retry-After": "5"})
+        refused = self._refusal(socket)
+        if refused is not None:
             await socket.send_denial_response(refused)
             return
         await socket.accept()
         link = _Link(socket, self._send_s)
         peer = self._peer(socket, link.send, ended=link.end)
         link.peer = peer
+        carrying = asyncio.current_task()
+        assert carrying is not None  # noqa: S101 - a coroutine runs in a task
+        self._sockets.add(carrying)
         login = asyncio.get_running_loop().call_later(self._login_s, self._expect_key, peer)
         try:
             await link.run(self._idle_s)
         finally:
             login.cancel()
+            self._sockets.discard(carrying)
             peer.close(Unreachable("the connection is closed"))
             await peer.settle()
             self.peers.pop(peer, None)
+
+    def _refusal(self, socket: WebSocket) -> Response | None:
+        """Why no session is opened, if none is."""
+        try:
+            if self._gate.keyless and not _may_connect(socket):
+                return error_response(403, "FOREIGN_ORIGIN", "A server without keys takes no pages of other sites")
+        except LakebedError as error:
+            told = said(error)
+            return error_response(told.status, told.code, told.message)
+        if len(self.peers) >= self._most:
+            return error_response(503, "NO_ROOM", f"{self._most} sessions are open", None, {"Retry-After": "5"})
+        return None
 
     def _expect_key(self, peer: Peer) -> None:
         if not self.peers[peer].known:

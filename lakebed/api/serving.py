@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lakebed.api.connection import connection_class
 from lakebed.api.errors import error_response
+from lakebed.api.exchange import Exchange, Held
 from lakebed.api.logs import configure_logs
 from lakebed.errors import InvalidSettings
 
@@ -123,7 +124,8 @@ class _LocalOnly:
                 await send({"type": "websocket.close", "code": 1008})  # before it is accepted: 403
                 return
             message = "This server has no keys and answers programs and pages of this machine only"
-            await error_response(403, "NOT_LOCAL", message, None, {"Connection": "close"})(scope, receive, send)
+            exchange = Exchange(scope, receive, send, Held(0), [])
+            await error_response(403, "NOT_LOCAL", message)(scope, exchange.receive, exchange.send)
             return
         await self._app(scope, receive, send)
 

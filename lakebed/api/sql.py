@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Coroutine
 from typing import Annotated, Any
 
 import msgspec
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
@@ -84,10 +86,15 @@ class Sql:
         kind = chosen(request.headers.get("accept", ""))
         asked = _asked(await self._body.read(request))
         target = self._gate.existing(caller)
-        try:
-            result: Result = await target.query_untrusted(
+
+        async def answer() -> Result:
+            found: Result = await target.query_untrusted(
                 asked.sql, asked.params, as_of=asked.as_of, limit=asked.limit, timeout=asked.timeout
             )
+            return found
+
+        try:
+            result = await _while_there(request, answer())
         except QueryBusy as error:
             status = 503 if error.facts.get("scope") == "server" else 429
             raise Refusal(status, "QUERY_BUSY", error.message, headers={"Retry-After": "1"}) from error
@@ -98,6 +105,30 @@ class Sql:
             "Vary": "Accept",
         }
         return StreamingResponse(FORMATS[kind](result), headers=headers, media_type=kind)
+
+
+async def _while_there(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
+    """The result of `work`, which is cancelled when the client goes: nobody else waits for it.
+
+    Raises:
+        ClientDisconnect: it went.
+    """
+    working = asyncio.create_task(work)
+    gone = asyncio.create_task(_gone(request))
+    either: set[asyncio.Task[Any]] = {working, gone}
+    try:
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientDisconnect
+        return working.result()
+    finally:
+        for task in either:
+            task.cancel()
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def _asked(body: bytes) -> QueryBody:

@@ -62,9 +62,9 @@ class Evaluator:
     """
 
     def __init__(self, reader: Reader, work: Work, limits: Limits) -> None:
-        self._reader = reader
-        self._work = work
-        self._limits = limits
+        self.reader = reader
+        self.work = work
+        self.limits = limits
 
     def evaluate(self, expression: Any, scope: Scope) -> Slot:
         """The slot of what `expression` gives. Calls in it have begun, or begin when what they need is there.
@@ -72,22 +72,7 @@ class Evaluator:
         Raises:
             ProtocolError: it is no expression, names what does not exist, or passes a limit.
         """
-        return _Evaluation(self, scope, [self._limits.steps]).slot(expression)
-
-    @property
-    def limits(self) -> Limits:
-        """Of the session."""
-        return self._limits
-
-    @property
-    def reader(self) -> Reader:
-        """Reads the tagged values."""
-        return self._reader
-
-    @property
-    def work(self) -> Work:
-        """Makes the calls."""
-        return self._work
+        return _Evaluation(self, scope, [self.limits.steps]).slot(expression)
 
 
 class _Evaluation:

@@ -12,8 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from lakebed.cli import ask, deadletters, exporting, importing, keys, objects, people, start, track, upkeep
-from lakebed.cli.failure import Exit, Failure, code_of
-from lakebed.errors import LakebedError
+from lakebed.cli.failure import SAID, Exit, code_of
 
 __all__ = ["app", "program", "run"]
 
@@ -28,7 +27,7 @@ class _Program(TyperGroup):
             # What is buffered can go nowhere; the interpreter would try again when it ends, and complain.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(Exit.CLOSED) from None
-        except (Failure, LakebedError, OSError) as error:
+        except SAID as error:
             print(f"lakebed: {error}", file=sys.stderr)
             raise typer.Exit(code_of(error)) from None
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sqlite3
 from enum import IntEnum
 
 from lakebed import errors
 
-__all__ = ["Exit", "Failure", "code_of"]
+__all__ = ["SAID", "Exit", "Failure", "code_of"]
 
 
 class Exit(IntEnum):
@@ -51,8 +52,12 @@ _CODES: dict[type[BaseException], Exit] = {
     errors.ArchiveUnavailable: Exit.UNAVAILABLE,
     errors.QueryTimeout: Exit.USAGE,
     errors.LakebedError: Exit.USAGE,
+    sqlite3.Error: Exit.UNAVAILABLE,
     OSError: Exit.UNAVAILABLE,
 }
+
+SAID = (Failure, errors.LakebedError, sqlite3.Error, OSError)
+"""Errors of which one line says enough; all others are bugs."""
 
 
 def code_of(error: BaseException) -> Exit:

@@ -150,6 +150,7 @@ class Loading:
                     await self._settle()
         finally:
             packing.cancel()
+            self._source.stop()
             await self._drain()
         await self._note(complete=True)
         return self.tally

@@ -150,7 +150,7 @@ class Packer:
             return row
         try:
             return self._mapping.event(row)
-        except (ValueError, OverflowError, TypeError) as error:
+        except (ValueError, OverflowError, TypeError, OSError) as error:  # OSError: a time beyond what the platform has
             return str(error)
 
     def _of_line(self, raw: bytes) -> dict[str, Any] | str:

@@ -8,11 +8,13 @@ import gzip
 import hashlib
 import io
 import itertools
+import os
+import select
 import sys
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 
@@ -25,6 +27,8 @@ FORMATS = ("ndjson", "csv", "tsv", "parquet", "apache")
 STDIN = Path("-")
 _HEAD_BYTES = 64 << 10
 _BLOCK_BYTES = 4 << 20
+_MAX_LINE_BYTES = 32 << 20
+_LOOK_UP_S = 0.2
 _GZIP, _ZSTD, _PARQUET = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PAR1"
 _UNREADABLE = (EOFError, gzip.BadGzipFile, zlib.error, ValueError, csv.Error)
 _SUFFIXES = {
@@ -74,7 +78,8 @@ class Source:
     def __init__(self, path: Path, format_name: str = "", encoding: str = "utf-8-sig") -> None:
         self.path = path
         self.is_stdin = path == STDIN
-        self._raw: io.BufferedReader = _stdin() if self.is_stdin else path.open("rb")
+        self._stdin = _Stdin()
+        self._raw: io.BufferedReader[Any] = io.BufferedReader(self._stdin) if self.is_stdin else path.open("rb")
         self._encoding = encoding
         self.columns: list[str] = []
         self.size = self.modified = 0
@@ -92,10 +97,13 @@ class Source:
                 raise Failure(f"{path} cannot be read: {error}") from error
             raise
 
+    def stop(self) -> None:
+        """Have a read that waits for stdin end soon. Any thread may call it."""
+        self._stdin.stopped = True
+
     def close(self) -> None:
-        """Close the file."""
-        if not self.is_stdin:
-            self._raw.close()
+        """Close the file. Standard input itself stays open."""
+        self._raw.close()
 
     @property
     def done(self) -> int:
@@ -148,6 +156,8 @@ class Source:
     def _lines(self) -> Iterator[Chunk]:
         rest = b""
         while block := self._stream.read(_BLOCK_BYTES):
+            if len(rest) > _MAX_LINE_BYTES:
+                raise ValueError(f"a line has more than {_MAX_LINE_BYTES:,} bytes; events are lines, not one array")
             lines = (rest + block).split(b"\n")
             rest = lines.pop()
             for start in range(0, len(lines), ROWS):
@@ -200,7 +210,7 @@ class Source:
             start = 0
             yield Chunk([msgspec.json.encode(value, enc_hook=str) for value in values], values, 0)
 
-    def _inflated(self, start: bytes) -> io.BufferedReader:
+    def _inflated(self, start: bytes) -> io.BufferedReader[Any]:
         if self.is_stdin:
             start = self._raw.peek(len(_ZSTD))
         else:
@@ -226,5 +236,20 @@ class Source:
         raise Failure(f"what {self.path} holds is not clear from its name", hint=f"Say --format: {', '.join(FORMATS)}")
 
 
-def _stdin() -> io.BufferedReader:
-    return cast("io.BufferedReader", sys.stdin.buffer)  # TextIO only says that it is some BinaryIO
+class _Stdin(io.RawIOBase):
+    """Standard input, read by a thread that another one may want to stop: a read that waits cannot be interrupted."""
+
+    def __init__(self) -> None:
+        self.stopped = False
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        descriptor = sys.stdin.fileno()
+        while not self.stopped:
+            if select.select([descriptor], [], [], _LOOK_UP_S)[0]:
+                data = os.read(descriptor, len(buffer))
+                buffer[: len(data)] = data
+                return len(data)
+        return 0

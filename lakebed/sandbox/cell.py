@@ -22,6 +22,7 @@ __all__ = ["Cell"]
 
 _AT_ONCE = 32  # descriptors in one message
 _DIES_WITHIN_MS = 5000
+_MESSAGE = 4000  # characters of an error
 
 
 class Cell:
@@ -135,7 +136,8 @@ class Cell:
                 limit=self._memory_bytes,
             )
         kind = {"refused": QueryRefused, "error": QueryError}.get(failure.kind, QueryCrashed)
-        return kind(failure.message, **failure.facts)
+        place = {name: at for name, at in failure.facts.items() if name in ("line", "column") and isinstance(at, int)}
+        return kind(failure.message[:_MESSAGE], **place)
 
     @contextlib.contextmanager
     def _translated(self) -> Any:

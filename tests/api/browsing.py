@@ -87,7 +87,7 @@ def visiting(browser, site, path="", **options):
     """The page of `site` in a context of its own; checked at the end."""
     context = browser.new_context(viewport={"width": 1280, "height": 900}, **options)
     try:
-        context.set_default_timeout(10_000)
+        context.set_default_timeout(15_000)
         visit = Visit(context.new_page(), site)
         visit.page.goto(site.url + path)
         yield visit

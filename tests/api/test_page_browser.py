@@ -20,6 +20,7 @@ from tests.installed import chromium
 
 sync_api = pytest.importorskip("playwright.sync_api")
 expect = sync_api.expect
+expect.set_options(timeout=15_000)  # a shared machine may be slow without being wrong
 
 CSV = Path(__file__).parents[2] / "examples" / "data" / "online_retail_2010-12.csv.gz"
 HOSTILE = [
@@ -255,8 +256,6 @@ def test_hostile_names_are_text(browser, site):
 
 def test_sql(browser, shop):
     """Rows as a table and as a chart, with tiers and time; a mistake says what is wrong."""
-    if shop.call("POST", "/query", {"sql": "SELECT 1"})[0] == 404:
-        pytest.skip("this server does not answer /query")
     with visiting(browser, shop) as visit:
         page = visit.page
         charted(page)

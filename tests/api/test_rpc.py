@@ -14,8 +14,10 @@ from playwright.async_api import async_playwright
 from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.routing import Route
+from websockets.asyncio.client import connect
 
 from lakebed import Analytics
+from lakebed.api.app import create_app
 from lakebed.api.body import Body
 from lakebed.api.errors import error_handlers
 from lakebed.api.gate import Gate
@@ -91,6 +93,19 @@ async def test_the_npm_client_pipelines_its_calls(url, transport):
     assert found.get("posts", 1) == 1
 
 
+@pytest.mark.parametrize("transport", ["batch", "socket"])
+async def test_the_whole_app_serves_it(tom, transport):
+    """Through everything that the app puts around its rooms; the server stops though a client holds a connection."""
+    async with serving(make_server(create_app(tom), port=0, log_level="warning")) as port:
+        found = await run(transport, f"http://127.0.0.1:{port}/rpc")
+        assert found["receipt"]["status"] == "stored"
+        socket = await connect(f"ws://127.0.0.1:{port}/rpc")
+        await socket.send('["push",["pipeline",0,["live"],[["export",-1]]]]')
+        assert json.loads(await socket.recv())[0] == "push"
+    await socket.wait_closed()
+    assert "going away" in socket.close_reason
+
+
 async def test_values_of_every_kind_pass(url, tom):
     """bigint, floats, NaN, bytes, dates, undefined and null go in and come out as what they are."""
     found = await run("values", url)
@@ -119,7 +134,7 @@ async def test_errors_have_types_and_end_nothing(url):
         "open": "NOT_FOUND",
         "__class__": "NOT_FOUND",
         "_tiers": "NOT_FOUND",
-        "query": "NOT_FOUND",
+        "query_untrusted": "NOT_FOUND",
         "arguments": "INVALID_CALL",
         "event": "INVALID_EVENT",
         "index": "INVALID_CALL",

@@ -45,23 +45,24 @@ def test_over_a_real_socket(port, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("path", "status", "code"),
+    ("path", "status", "code", "host"),
     [
-        ("/track/batch", 413, "BODY_TOO_LARGE"),
-        ("/nope", 404, "NOT_FOUND"),
-        ("/stats", 405, "METHOD_NOT_ALLOWED"),
+        ("/track/batch", 413, "BODY_TOO_LARGE", "127.0.0.1"),
+        ("/nope", 404, "NOT_FOUND", "127.0.0.1"),
+        ("/stats", 405, "METHOD_NOT_ALLOWED", "127.0.0.1"),
+        ("/track", 403, "NOT_LOCAL", "evil.example"),
     ],
 )
-def test_an_answer_before_the_body_was_read(port, path, status, code):
+def test_an_answer_before_the_body_was_read(port, path, status, code, host):
     """It reaches a client that sends its whole body first, with and without a length; the connection then ends.
 
     Of a connection that is closed with unread bytes in it the kernel says `reset`, and the answer would be lost.
     """
     for _ in range(5):
-        found, body, headers = call(port, path, b"x" * (3 << 20))
+        found, body, headers = call(port, path, b"x" * (3 << 20), Host=host)
         assert (found, body["error"]["code"], headers["connection"]) == (status, code, "close")
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
-    connection.request("POST", path, iter([b"x" * 65536] * 48), encode_chunked=True)
+    connection.request("POST", path, iter([b"x" * 65536] * 48), {"Host": host}, encode_chunked=True)
     assert connection.getresponse().status == status
     connection.close()
 

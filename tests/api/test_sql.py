@@ -11,8 +11,9 @@ import httpx
 import pyarrow as pa
 import pytest
 
-from lakebed import Analytics
+from lakebed import Analytics, Namespace
 from lakebed.api import create_app
+from lakebed.clock import SystemClock
 from lakebed.keys import Keys
 from lakebed.sandbox.forkserver import shared
 
@@ -214,20 +215,39 @@ async def test_errors_say_what_to_change(http):
 async def test_too_many(http):
     """More questions than an object may have at once are 429 with Retry-After; the others are answered."""
     running = asyncio.create_task(ask(http, ENDLESS, timeout=3))
-    async with asyncio.timeout(10):
-        while shared().running == 0:
-            await asyncio.sleep(0.01)
+    await until(lambda: shared().running == 1)
     busy = await ask(http, "SELECT 1")
     assert (busy.status_code, busy.json()["error"]["code"]) == (429, "QUERY_BUSY")
     assert busy.headers["retry-after"] == "1"
     assert (await running).status_code == 504
 
 
+async def test_who_goes_is_not_waited_for(tmp_path):
+    """When the client of a server of one object hangs up, its query is killed and its place is free."""
+    body = json.dumps({"sql": ENDLESS}).encode()
+    messages = asyncio.Queue()
+    messages.put_nowait({"type": "http.request", "body": body, "more_body": False})
+    scope = {"type": "http", "method": "POST", "path": "/query", "query_string": b"", "headers": [], "client": None}
+
+    async def send(message):
+        pass
+
+    async with Analytics("tom", root=tmp_path, headroom_bytes=0) as tom:
+        asking = asyncio.create_task(create_app(tom)(scope, messages.get, send))
+        await until(lambda: shared().running == 1)
+        messages.put_nowait({"type": "http.disconnect"})
+        await asking
+        await until(lambda: shared().running == 0)
+
+
+async def until(reached):
+    async with asyncio.timeout(15):
+        while not reached():
+            await asyncio.sleep(0.01)
+
+
 async def test_keys(tmp_path):
     """A read key asks its own object and no other; a write key may not ask."""
-    from lakebed import Namespace
-    from lakebed.clock import SystemClock
-
     async with Namespace(tmp_path, headroom_bytes=0) as root:
         for name in ("ann", "bob"):
             await root.get(name).track(f"Of {name}")

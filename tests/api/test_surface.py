@@ -24,7 +24,7 @@ from lakebed.tiers.counters import Counters
 REACHABLE = """
 Analytics alias archive authenticate batch check collectGarbage collect_garbage compact counters.count counters.delete
 counters.get counters.incr counters.keys counters.top counters.ttl counters.watch dau deadLetter deadLetters dead_letter
-dead_letters expire flush group identify live mau merge merges object page person pulse purge replay rollup screen
+dead_letters expire flush group identify live mau merge merges object page person pulse purge query replay rollup screen
 snapshots stats tag tiers timeseries track unmerge untag wau
 """.split()  # noqa: SIM905 - a table of names
 TRICKS = [
@@ -41,7 +41,7 @@ TRICKS = [
     "open",
 ]
 TRICKS += [
-    "query",
+    "query_untrusted",
     "run_due",
     "root",
     "settings",
@@ -219,6 +219,7 @@ ARGUMENTS = {
     "timeseries": [{"start": "2026-01-01", "end": "2026-01-02"}],
     "dead_letter": [1],
     "person": ["alice"],
+    "query": ["SELECT 1"],
     "merge": ["alice", "b"],
     "unmerge": ["x"],
     "purge": [[1]],

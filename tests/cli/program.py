@@ -28,10 +28,11 @@ def lakebed(*arguments: str | Path, stdin: str | bytes = b"", **said: str) -> su
     return subprocess.CompletedProcess(command, done.returncode, done.stdout.decode(), done.stderr.decode())
 
 
-def started(*arguments: str | Path, **said: str) -> subprocess.Popen[bytes]:
+def started(*arguments: str | Path, stdin: int | None = None, **said: str) -> subprocess.Popen[bytes]:
     """A run that goes on."""
     command: Sequence[str] = [*COMMAND, *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(**said))
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdin=stdin, stdout=pipe, stderr=pipe, env=environment(**said))
 
 
 def answer(*arguments: str | Path, code: int = 0, **said: str) -> Any:

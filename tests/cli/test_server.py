@@ -75,7 +75,6 @@ def test_track_stats_and_dau(server, ask):
 
 def test_query(server, ask):
     """Columns, types and where it came from; what the sandbox refuses is code 2 with its words."""
-    pytest.importorskip("lakebed.api.sql", reason="no SQL over HTTP yet")
     ask("track", "Asked", **server["write"])
     sql = "SELECT event, count(*) AS n FROM events WHERE event = $name GROUP BY 1"
     assert ask("query", sql, "--params", '{"name": "Asked"}', **server["read"]) == [{"event": "Asked", "n": 1}]
@@ -113,7 +112,6 @@ def test_dead_letters(server, ask, tmp_path, remote):
 @pytest.mark.parametrize("remote", [True, False])
 def test_people(server, ask, tmp_path, remote):
     """Shown, merged, audited, unmerged: the same through a server and without one."""
-    pytest.importorskip("lakebed.people", reason="no identity yet")
     admin = server["admin"] if remote else {"LAKEBED_ROOT": str(tmp_path)}
     for user in ("ann/1", "bob"):
         ask("track", "Seen", "--user-id", user, **admin)

@@ -405,7 +405,7 @@ FRAMES = st.sampled_from(
 )
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(PIECES, min_size=1, max_size=12), FRAMES)
 def test_fuzz(shop, place, pieces, frame):
     """Whatever is put together of nasty pieces, no file changes, nothing foreign is read, and the next query works."""

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import lakebed
+from lakebed.errors import QueryCrashed
 from lakebed.sandbox.forkserver import shared
 from lakebed.sandbox.messages import Question
 
@@ -124,4 +125,19 @@ def test_a_child_has_nothing_to_look_at():
     finally:
         cell.close()
         del os.environ["SECRET_OF_SERVER"]
+        shared().leave()
+
+
+def test_a_child_ends_by_itself():
+    """Where the server does not come to kill it, the kernel ends a child a second after its time."""
+    endless = "SELECT count(*) FROM range(100000000000) r WHERE hash(r.range) % 7 = 3"
+    shared().join()
+    cell = shared().take()
+    try:
+        assert cell.meet()
+        cell.plan(Question(endless, None, [], 0.5, 256 << 20, 1), b"")
+        with pytest.raises(QueryCrashed):
+            cell.answer([], {}, [], rows=1, max_bytes=1000)
+    finally:
+        cell.close()
         shared().leave()
