@@ -136,7 +136,9 @@ class Cell:
                 limit=self._memory_bytes,
             )
         kind = {"refused": QueryRefused, "error": QueryError}.get(failure.kind, QueryCrashed)
-        place = {name: at for name, at in failure.facts.items() if name in ("line", "column") and isinstance(at, int)}
+        place: dict[str, Any] = {
+            name: at for name, at in failure.facts.items() if name in ("line", "column") and isinstance(at, int)
+        }
         return kind(failure.message[:_MESSAGE], **place)
 
     @contextlib.contextmanager
