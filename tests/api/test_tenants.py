@@ -331,6 +331,7 @@ _ARGUMENTS = {
     "alias": '["a","b"]',
     "batch": '[[[{"event":"x"}]]]',
     "timeseries": '[null,{"start":"2020-01-01","end":"2040-01-01","by":"event"}]',
+    "query": '["SELECT * FROM events"]',
     "dead_letter": "[2]",
     "purge": "[[[77]]]",
     "tag": '["x"]',
