@@ -26,7 +26,7 @@ from bench.lake import NAME, PROMOTE
 from bench.measure import Absent, Figures
 from lakebed import Analytics, Namespace
 from lakebed.api import create_app
-from lakebed.api.serving import make_server
+from lakebed.api.serving import serve
 
 _UNITS = {"us": 1e-3, "ms": 1.0, "s": 1e3, "m": 6e4}
 # Every event needs a message id of its own: a body that is sent again would be all duplicates.
@@ -136,7 +136,7 @@ def main() -> None:
     """Serve until told to stop."""
     root, port, *tenants = sys.argv[1:]
     target = Namespace(root, Analytics) if tenants else Analytics(NAME, root=root, promote=PROMOTE)
-    make_server(_Beside(create_app(target)), port=int(port), log_level="warning").run()
+    serve(_Beside(create_app(target)), port=int(port), log_level="WARNING")
 
 
 if __name__ == "__main__":

@@ -95,6 +95,7 @@ def create_app(
     routes += [*openapi.routes(), *Reference(openapi).routes()]
     around = Middleware(
         Exchanges,
+        routes=routes,
         cors=Cors(routes),
         clock=clock,
         max_waiting=max_waiting,

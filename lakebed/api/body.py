@@ -9,7 +9,7 @@ import msgspec
 from starlette.requests import Request
 
 from lakebed.api.errors import Refusal
-from lakebed.api.exchange import Exchange
+from lakebed.api.exchange import Exchange, header
 from lakebed.api.inflating import ENCODINGS, Corrupt, TooLong, inflate
 from lakebed.uninterrupted import in_thread
 
@@ -40,13 +40,13 @@ class Body(msgspec.Struct, frozen=True):
             Refusal: 413 too large, also where its length is not said beforehand; 408 too slow; 415 encoded otherwise;
                 400 not what its encoding says; 503 too much waits already.
         """
-        encoding = request.headers.get("content-encoding", "identity").strip().lower()
+        encoding = header(request.scope, b"content-encoding").strip().lower()
         if encoding not in ("identity", "", *ENCODINGS):
             known = ", ".join(ENCODINGS)
             message = f"A body may be encoded once, as one of {known}"
             headers = {"Accept-Encoding": known}
             raise Refusal(415, "UNSUPPORTED_ENCODING", message, headers=headers, encoding=encoding[:100])
-        length = request.headers.get("content-length", "")
+        length = header(request.scope, b"content-length")
         if length.isdecimal() and (len(length) > _MAX_DIGITS or int(length) > self.max_bytes):
             raise self._too_large()
         try:

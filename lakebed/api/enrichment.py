@@ -13,6 +13,7 @@ from msgspec import Raw, UnsetType
 from starlette.requests import HTTPConnection
 
 from lakebed.api.agents import parse_agent
+from lakebed.api.exchange import header
 from lakebed.api.origin import Address, Proxies, address_of, kept
 from lakebed.api.places import Places
 from lakebed.events import EMPTY, MAX_EVENT_BYTES
@@ -101,7 +102,7 @@ class Enrichment:
         Args:
             short: it came by a path that only browsers' libraries use.
         """
-        if not (short or "origin" in request.headers or _is_client_side(body)):
+        if not (short or header(request.scope, b"origin") or _is_client_side(body)):
             return None
         address = self._proxies.origin(request)
         said: dict[str, Any] = {}

@@ -10,7 +10,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from lakebed.api.errors import Refusal
 
-__all__ = ["Exchange", "Held"]
+__all__ = ["Exchange", "Held", "header"]
 
 _SCOPE_KEY = "lakebed.exchange"
 _SMALL_BYTES = 64 << 10
@@ -172,3 +172,15 @@ class Exchange:
 def _has_body(scope: Scope) -> bool:
     headers: list[tuple[bytes, bytes]] = scope["headers"]
     return any((name == b"content-length" and value != b"0") or name == b"transfer-encoding" for name, value in headers)
+
+
+def header(scope: Scope, name: bytes) -> str:
+    """The first header `name`, in lower case, of a request; empty if there is none.
+
+    For what each request is asked: `Headers.get` takes five times as long, and is asked half a dozen times.
+    """
+    for found, value in scope["headers"]:
+        if found == name:
+            text: str = value.decode("latin-1")
+            return text
+    return ""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from inspect import iscoroutinefunction
 
 from starlette.requests import Request
+from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lakebed.api.cors import Cors
-from lakebed.api.errors import Refusal, error_handlers, error_response
+from lakebed.api.errors import error_handlers, error_response
 from lakebed.api.exchange import Exchange, Held
 from lakebed.clock import Clock
 
@@ -24,13 +26,18 @@ Watcher = Callable[[Exchange, float], None]
 class Exchanges:
     """An ASGI middleware, inside the app so that it also holds where the app is mounted in another.
 
+    A request for a route whose path has no placeholder goes to it straight. Starlette's way there (its middleware for
+    exceptions, one route tried after the other, a wrapper for each) took 60 of the 250 µs of `POST /v1/track`; what it
+    does for errors is done here for all of them.
+
     Args:
-        app: what answers.
+        app: what answers all else.
         cors: what browsers are told.
         clock: measures.
         max_waiting: requests whose answer has not begun; one more is 503. A stream that has begun does not count.
         max_held_bytes: of the bodies of those; one that goes beyond it is 503.
         watchers: called after each exchange with it and its seconds. They must not raise.
+        routes: the app's.
     """
 
     def __init__(
@@ -42,8 +49,15 @@ class Exchanges:
         max_waiting: int,
         max_held_bytes: int,
         watchers: Sequence[Watcher] = (),
+        routes: Sequence[BaseRoute] = (),
     ) -> None:
         self._app = app
+        self._straight = {
+            (method, route.path): route
+            for route in routes
+            if isinstance(route, Route) and not route.param_convertors and iscoroutinefunction(route.endpoint)
+            for method in route.methods or ()
+        }
         self._cors = cors
         self._clock = clock
         self._max_waiting = max_waiting
@@ -88,12 +102,18 @@ class Exchanges:
         if preflight is not None:
             await preflight(scope, exchange.receive, send)
             return
+        route = None if scope.get("root_path") else self._straight.get((scope["method"], scope["path"]))
         try:
-            await self._app(scope, exchange.receive, send)
+            if route is None:
+                await self._app(scope, exchange.receive, send)
+            else:
+                scope["route"] = route  # as the router says it
+                response = await route.endpoint(Request(scope, exchange.receive, send))
+                await response(scope, exchange.receive, send)
         except Exception as error:
             if exchange.status:  # the answer has begun and cannot be taken back: the server closes the connection
-                route = getattr(scope.get("route"), "path", "a path without a route")  # the path may have a key in it
-                _log.exception("%s %s failed in the middle of its answer", scope["method"], route)
+                path = getattr(scope.get("route"), "path", "a path without a route")  # the path may have a key in it
+                _log.exception("%s %s failed in the middle of its answer", scope["method"], path)
                 raise
-            handler = error_handlers[Refusal if isinstance(error, Refusal) else Exception]
+            handler = next(error_handlers[kind] for kind in type(error).__mro__ if kind in error_handlers)
             await handler(Request(scope), error)(scope, exchange.receive, send)

@@ -15,6 +15,7 @@ from lakebed.api.answer import json_response
 from lakebed.api.body import Body, json_object
 from lakebed.api.enrichment import Enrichment
 from lakebed.api.errors import Refusal
+from lakebed.api.exchange import header
 from lakebed.api.gate import Caller, Gate
 from lakebed.api.gathering import Gathering
 from lakebed.api.inflating import Corrupt, TooLong, inflate
@@ -209,7 +210,7 @@ def _last(request: Request) -> str:
 
 
 def _shows_key(request: Request) -> bool:
-    return "authorization" in request.headers or "x-api-key" in request.headers
+    return bool(header(request.scope, b"authorization") or header(request.scope, b"x-api-key"))
 
 
 def _key_in(body: bytes) -> str | None:
