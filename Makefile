@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 
 CLIENTS := .clients
 
-.PHONY: demo example test lint type clients bench test-slow torture test-duckdb15 notebooks clean
+.PHONY: demo example test lint type clients bench bench-server test-slow torture test-duckdb15 notebooks clean
 
 # The page over a real shop's events, and live ones until Ctrl-C; ARGS="--port 9000 --for 60".
 demo: $(VENV)/.ready
@@ -60,6 +60,12 @@ bench: $(VENV)/.bench
 	  || { test "$$(id -u)" = 0 && apt-get update -qq && apt-get install -qq -y --no-install-recommends redis-server; } \
 	  || echo "No redis-server here: its cells will say absent. On Debian, as root: apt-get install redis-server"
 	$(BIN)/python -m bench
+
+# The server and the page: events over HTTP, many tenants, a cold load. Drives them with wrk and Chromium.
+bench-server: $(VENV)/.ready
+	@command -v wrk >/dev/null || { test "$$(id -u)" = 0 && apt-get update -qq && apt-get install -qq -y --no-install-recommends wrk; } \
+	  || echo "No wrk here: its cells will say absent. On Debian, as root: apt-get install wrk"
+	$(BIN)/python -m bench http page --page docs/performance-server.md --json bench/results/server.json $(ARGS)
 
 notebooks: $(VENV)/.ready
 	$(BIN)/python docs/notebooks/execute.py

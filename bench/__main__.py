@@ -1,4 +1,4 @@
-"""One command, one table: python -m bench [NAME …] [--size X | --full] [--runs N]."""
+"""One command, one table: python -m bench [NAME …] [--size X | --full] [--runs N]. Without a name: the engine."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from bench.measure import Failed
 from bench.report import Report
 from bench.row import Row
 from bench.run import STORED_EVENTS, Run
-from bench.subjects import NAMES, subject
+from bench.subjects import NAMES, SERVER, subject
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "latest.json"
@@ -30,12 +30,13 @@ FULL = 10_000_000 / STORED_EVENTS
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """What was asked for."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"subjects: {', '.join(NAMES)}; all by default")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"subjects: {', '.join(NAMES)}")
     parser.add_argument("--size", type=float, default=1.0, help="scales events, keys and objects (default 1)")
     parser.add_argument("--full", action="store_true", help="10 million events, as --size 10; takes an hour or more")
     parser.add_argument("--runs", type=int, default=5, help="turns of each contender (default 5)")
     parser.add_argument("--directory", type=Path, default=Path(), help="where to work; on the disk to be measured")
     parser.add_argument("--json", type=Path, default=RESULTS, help=f"where the figures go (default {RESULTS.name})")
+    parser.add_argument("--page", type=Path, help=f"the page that gets the table (without a name {PAGE.name})")
     found = parser.parse_args(argv)
     if unknown := sorted(set(found.names) - set(NAMES)):
         parser.error(f"unknown: {', '.join(unknown)}; there are {', '.join(NAMES)}")
@@ -74,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     run = Run(directory, asked.runs, asked.size, say)
     rows: list[Row] = []
     try:
-        for name in asked.names or NAMES:
+        for name in asked.names or [name for name in NAMES if name not in SERVER]:
             rows += measured(run, name)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
@@ -82,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         report = Report(machine, rows, asked.runs, asked.size, round(seconds), f"{started:%Y-%m-%d %H:%M} UTC")
         say("")
         show(report)
-        report.save(asked.json, None if asked.names else PAGE)
+        report.save(asked.json, asked.page or (None if asked.names else PAGE))
     return 1 if report.failures else 0
 
 

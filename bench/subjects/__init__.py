@@ -21,10 +21,11 @@ NAMES = (
     "history",
     "freshness",
     "interference",
+    "seeds",
     "http",
     "page",
-    "seeds",
 )
+SERVER = ("http", "page")  # with a command and a page of their own: all together take more than ten minutes
 
 
 def subject(name: str) -> ModuleType:
