@@ -15,6 +15,7 @@ from lakebed.api.enrichment import Enrichment
 from lakebed.api.errors import error_handlers
 from lakebed.api.exchanges import Exchanges
 from lakebed.api.gate import Gate
+from lakebed.api.gathering import Gathering
 from lakebed.api.health import Health
 from lakebed.api.ingest import Ingest
 from lakebed.api.letters import Letters
@@ -74,12 +75,13 @@ def create_app(
     clock = clock if clock is not None else SystemClock()
     gate = Gate(target, clock, limits)
     body = Body(max_body_bytes, body_timeout_s)
+    gathering = Gathering(gate)
     traffic = Traffic()
     live = Live(gate, clock)
     rpc = Rpc(gate, body)
     rooms = (
-        Segment(gate, body, enrichment or Enrichment(), max_batch_bytes=max_batch_bytes),
-        Ingest(gate, body),
+        Segment(gate, body, gathering, enrichment or Enrichment(), max_batch_bytes=max_batch_bytes),
+        Ingest(gate, body, gathering),
         Reads(gate),
         Sql(gate, body),
         People(gate, body),

@@ -12,7 +12,8 @@ from starlette.routing import BaseRoute, Route
 from lakebed.api.answer import json_response
 from lakebed.api.body import Body, check_count, json_object
 from lakebed.api.errors import Refusal
-from lakebed.api.gate import Gate
+from lakebed.api.gate import Caller, Gate
+from lakebed.api.gathering import Gathering
 from lakebed.api.operation import JSON, operation
 from lakebed.api.receipts import BatchAnswer, ReceiptAnswer, receipts_response
 from lakebed.events import Receipt
@@ -57,9 +58,10 @@ Batch = Annotated[
 class Ingest:
     """`POST /track`, `POST /track/batch`."""
 
-    def __init__(self, gate: Gate, body: Body) -> None:
+    def __init__(self, gate: Gate, body: Body, gathering: Gathering) -> None:
         self._gate = gate
         self._body = body
+        self._gathering = gathering
 
     def routes(self) -> list[BaseRoute]:
         """What this room answers."""
@@ -79,12 +81,19 @@ class Ingest:
         except Refusal as refusal:
             await self._gate.keep(request, caller, body, refusal.message)
             raise
-        kept = self._gate.object(caller).batch([event], source="http", keep_refused=True, key=caller.key)
-        receipt: Receipt = (await kept)[0]
+        receipt = await self._stored(caller, event, body)
         self._gate.charge(caller, 1)
         if receipt.status == "rejected":
             raise Refusal(400, "INVALID_EVENT", receipt.reason or "", messageId=receipt.message_id)
         return json_response(ReceiptAnswer(receipt.seq, receipt.message_id, receipt.status))
+
+    async def _stored(self, caller: Caller, event: dict[str, Any], body: bytes) -> Receipt:
+        if not any("_" in name for name in event):  # in Segment's names: as it is, with others that come now
+            return await self._gathering.store(caller, body.strip())
+        receipts: list[Receipt] = await self._gate.object(caller).batch(
+            [event], source="http", keep_refused=True, key=caller.key
+        )
+        return receipts[0]
 
     @operation(scope="write", body={JSON: Batch, "application/x-ndjson": str}, answer=BatchAnswer, refusals=[507])
     async def batch(self, request: Request) -> Response:

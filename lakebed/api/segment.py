@@ -100,18 +100,25 @@ class Segment:
     the body. `GET /v1/projects/{writeKey}/settings` is what analytics.js asks before it sends anything.
 
     Args:
+        gathering: stores single events.
         enrichment: what is added to the context of events that browsers and phones send.
         max_batch_bytes: of a batch, inflated: Segment's limit, which its clients keep.
     """
 
     def __init__(
-        self, gate: Gate, body: Body, enrichment: Enrichment, *, max_batch_bytes: int = MAX_BATCH_BYTES
+        self,
+        gate: Gate,
+        body: Body,
+        gathering: Gathering,
+        enrichment: Enrichment,
+        *,
+        max_batch_bytes: int = MAX_BATCH_BYTES,
     ) -> None:
         self._gate = gate
         self._body = body
         self._enrichment = enrichment
         self._max_batch_bytes = max_batch_bytes
-        self._gathering = Gathering(gate)
+        self._gathering = gathering
 
     def routes(self) -> list[BaseRoute]:
         """What this room answers."""
