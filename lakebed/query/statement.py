@@ -19,7 +19,7 @@ from lakebed.query.mention import mentions_person
 if TYPE_CHECKING:
     import duckdb
 
-__all__ = ["Statement"]
+__all__ = ["Statement", "nodes"]
 
 _HINT = "Give exactly one SELECT; it may have CTEs and set operations"
 _NODES = frozenset({"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"})
@@ -96,7 +96,7 @@ class Statement(msgspec.Struct, frozen=True):
         tree = _tree(text, cursor)
         if check is not None:
             check(text, tree)
-        return cls(text, _checked_tables(tree), is_count(tree), mentions_person(_nodes(tree)))
+        return cls(text, _checked_tables(tree), is_count(tree), mentions_person(nodes(tree)))
 
 
 def _named(kind: str) -> str:
@@ -130,7 +130,7 @@ def _tree(text: str, cursor: duckdb.DuckDBPyConnection) -> Any:
 
 def _checked_tables(tree: Any) -> Counter[str]:
     tables: Counter[str] = Counter()
-    for node in _nodes(tree):
+    for node in nodes(tree):
         kind, function = node.get("type"), node.get("function_name")
         if isinstance(kind, str) and kind.endswith("_NODE") and kind not in _NODES:
             verb = kind.removesuffix("_NODE").removesuffix("_QUERY")
@@ -142,7 +142,8 @@ def _checked_tables(tree: Any) -> Counter[str]:
     return tables
 
 
-def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
+def nodes(tree: Any) -> Iterator[dict[str, Any]]:
+    """Every object in `tree`, what DuckDB says that a statement is. Without recursion: it may be deep."""
     waiting = [tree]
     while waiting:
         node = waiting.pop()

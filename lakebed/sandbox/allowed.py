@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterator
 from typing import Any
 
 from lakebed.errors import QueryRefused
+from lakebed.query.statement import nodes
 
 __all__ = ["FUNCTIONS", "TABLE_FUNCTIONS", "check"]
 
@@ -113,13 +114,13 @@ def check(text: str, tree: Any, *, tables: Collection[str], catalog: Collection[
     Raises:
         QueryRefused: says where, what, and what is allowed instead.
     """
-    nodes = list(_nodes(tree))
-    ctes = {str(key).lower() for key in _ctes(nodes)}
+    found = list(nodes(tree))
+    ctes = {str(key).lower() for key in _ctes(found)}
     for name in ctes:
         if name in catalog or _PATHLIKE.search(name):
             raise QueryRefused(f"no CTE may be called {name!r}: it is DuckDB's own name", hint="Rename the CTE")
-    sources = {id(node.get("function")) for node in nodes if node.get("type") == "TABLE_FUNCTION"}
-    for node in nodes:
+    sources = {id(node.get("function")) for node in found if node.get("type") == "TABLE_FUNCTION"}
+    for node in found:
         kind, function = node.get("type"), node.get("function_name")
         if isinstance(kind, str) and not _KINDS.fullmatch(kind):
             what = kind.removesuffix("_NODE").removesuffix("_QUERY").replace("SHOW_REF", "DESCRIBE or SHOW")
@@ -165,14 +166,3 @@ def _ctes(nodes: list[dict[str, Any]]) -> Iterator[str]:
             yield from (one["key"] for one in found.get("map", ()))
         if node.get("cte_name"):
             yield node["cte_name"]
-
-
-def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
-    waiting = [tree]
-    while waiting:
-        node = waiting.pop()
-        if isinstance(node, dict):
-            yield node
-            waiting.extend(node.values())
-        elif isinstance(node, list):
-            waiting.extend(node)

@@ -18,7 +18,6 @@ from pathlib import Path
 import google_crc32c
 import msgspec
 import pyarrow as pa
-import pyarrow.compute as pc
 from pyroaring import BitMap
 
 from lakebed.tiers.sealing import read_sealed
@@ -104,7 +103,7 @@ def _bitmap(hashes: array[int]) -> BitMap:
     instant every 5 ms, and clients waited for up to 0.4 s. Sorted and in pieces it takes 40 ms, 1 ms of them in one go.
     """
     column = pa.Array.from_buffers(pa.uint32(), len(hashes), [None, pa.py_buffer(hashes)])
-    ordered = array("I", column.take(pc.array_sort_indices(column)).buffers()[1].to_pybytes())
+    ordered = array("I", column.sort().buffers()[1].to_pybytes())
     found = BitMap()
     for start in range(0, len(hashes), SLICE):
         found |= BitMap(ordered[start : start + SLICE])
