@@ -254,7 +254,8 @@ class Untrusted:
         from lakebed.sandbox.forkserver import shared  # noqa: PLC0415 - the same
 
         with self._joining:
-            if self._joined:
+            # Between `_leave` and now a question may have come, which needs the process.
+            if self._joined and (self._closed or not self._running):
                 self._joined = False
                 shared().leave()
 
