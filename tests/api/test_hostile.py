@@ -103,13 +103,14 @@ def test_json_that_must_be_refused(door, path, name):
         assert status == 400
 
 
-@pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize("name", ENCODED)
+# Under /v1 gzip is recognised by itself, for clients that do not say it: there gzip in gzip is what it should be.
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [(name, path) for name in ENCODED for path in PATHS if not (name == "gzip in gzip" and path.startswith("/v1"))],
+)
 def test_encodings_that_must_be_refused(door, path, name):
     """What is not what its Content-Encoding says is 400, on every route."""
     encoding, body = ENCODED[name]
-    if name == "gzip in gzip" and path.startswith("/v1"):
-        pytest.skip("there gzip is recognised by itself, for clients that do not say it")
     assert refused(door, path, body, **{"Content-Encoding": encoding}) == 400
 
 
