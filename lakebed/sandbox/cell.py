@@ -66,8 +66,9 @@ class Cell:
         """
         self._memory_bytes = question.memory_bytes
         with self._speaking, self._translated():
-            frames.send(self._connection, frames.QUESTION, msgspec.json.encode(question))
-            frames.send(self._connection, frames.DATA, params)
+            with _answered_already():
+                frames.send(self._connection, frames.QUESTION, msgspec.json.encode(question))
+                frames.send(self._connection, frames.DATA, params)
             _, payload = self._expect(frames.PLAN)
             return msgspec.json.decode(payload, type=Plan)
 
@@ -88,8 +89,9 @@ class Cell:
         """
         inputs = Inputs(len(files), list(tables), list(statements), rows)
         with self._speaking, self._translated():
-            frames.send(self._connection, frames.INPUTS, msgspec.json.encode(inputs))
-            self._give(files, tables)
+            with _answered_already():
+                frames.send(self._connection, frames.INPUTS, msgspec.json.encode(inputs))
+                self._give(files, tables)
             return _table(self._collect(max_bytes))
 
     def _give(self, files: Sequence[str], tables: Mapping[str, pa.Table]) -> None:
@@ -193,6 +195,14 @@ class Cell:
                 os.close(process)
             self._connection.close()
         self._on_close(self)
+
+
+def _answered_already() -> contextlib.suppress:
+    """For what cannot be sent to a child that has ended: its last word, if it said one, is still to be read.
+
+    It may have refused a question before all of it was written, as happens where this thread has to wait for its turn.
+    """
+    return contextlib.suppress(ConnectionError)
 
 
 def _opener(path: str) -> Callable[[], int]:

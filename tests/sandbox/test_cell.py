@@ -10,7 +10,7 @@ import subprocess
 import pyarrow as pa
 import pytest
 
-from lakebed.errors import QueryCrashed, QueryError, QueryTooLarge
+from lakebed.errors import QueryCrashed, QueryError, QueryRefused, QueryTooLarge
 from lakebed.sandbox import frames
 from lakebed.sandbox.cell import Cell
 from lakebed.sandbox.messages import Question
@@ -46,6 +46,7 @@ def told():
         theirs.shutdown(socket.SHUT_WR)
         return cell
 
+    say.theirs = theirs
     yield say
     cell.close()
     assert closed == [cell]
@@ -120,3 +121,12 @@ def test_too_much(told):
     """Reading stops at the limit, however much comes."""
     with pytest.raises(QueryTooLarge):
         told(frame(b"D", b"x" * 1000) * 50).answer([], {}, [], rows=10, max_bytes=10_000)
+
+
+def test_a_child_that_has_refused_and_gone_is_heard(told):
+    """Its answer counts, also when it came and the child went before the question was written to its end."""
+    refusal = frame(b"E", b'{"kind": "refused", "message": "no such table", "facts": {}}')
+    ours = told(refusal)
+    told.theirs.close()
+    with pytest.raises(QueryRefused, match="no such table"):
+        ours.plan(QUESTION, b"")
