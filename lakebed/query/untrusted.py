@@ -27,7 +27,7 @@ from lakebed.uninterrupted import to_the_end
 
 if TYPE_CHECKING:
     from lakebed.sandbox.cell import Cell
-    from lakebed.sandbox.messages import Plan, Question
+    from lakebed.sandbox.messages import Plan
 
 __all__ = ["Untrusted"]
 
@@ -175,7 +175,7 @@ class Untrusted:
         try:
             await self._in_thread(partial(self._start, visit))
             met.set_result(None)
-            plan = await self._in_thread(partial(self._plan, visit, question, params))
+            plan = await self._in_thread(lambda: visit.cell.plan(question, params))
             if not {"seccomp", "landlock"} & set(plan.layers):
                 _log.warning("%s: this kernel keeps neither files nor network from untrusted SQL", self._name)
             async with self._queries.sources(plan.tables, asked, mentions_person=plan.mentions_person) as sources:
@@ -198,21 +198,6 @@ class Untrusted:
                 return
             visit.close()
         raise QueryCrashed("no process for the query starts", hint="Ask again; the system may be out of memory")
-
-    def _plan(self, visit: _Visit, question: Question, params: bytes) -> Plan:
-        """What the child makes of the question. Where it ends without a word another is asked, once.
-
-        It was given nothing yet. One in some thousand ends so on a busy machine, for a reason that was not found.
-        """
-        try:
-            return visit.cell.plan(question, params)
-        except QueryCrashed:
-            if visit.stopped:
-                raise
-            _log.warning("%s: a process ended before it had planned its query; another one is asked", self._name)
-        visit.close()
-        self._start(visit)
-        return visit.cell.plan(question, params)
 
     def _execute(self, cell: Cell, plan: Plan, asked: Asked, sources: Sources) -> tuple[pa.Table, Relation | None]:
         most = self._settings.untrusted_max_rows
@@ -286,11 +271,6 @@ class _Visit:
     def cell(self) -> Cell:
         assert self._cell is not None  # noqa: S101 - it was entered before
         return self._cell
-
-    @property
-    def stopped(self) -> bool:
-        with self._lock:
-            return self._stopped
 
     def enter(self, cell: Cell) -> None:
         with self._lock:

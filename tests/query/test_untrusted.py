@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import traceback
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -299,28 +298,6 @@ def _busy(pid):
     except (FileNotFoundError, ProcessLookupError):
         return False
     return int(fields[11]) + int(fields[12]) > 20
-
-
-def functions():
-    """The names of the functions that some thread is in."""
-    frames = [frame for top in sys._current_frames().values() for frame, _ in traceback.walk_stack(top)]
-    return {frame.f_code.co_name for frame in frames}
-
-
-async def test_a_child_that_ends_before_its_plan_is_replaced(tmp_path, caplog):
-    """It was given nothing but the question yet: another one is asked, and the caller gets the answer."""
-    async with Analytics("shop", root=tmp_path, headroom_bytes=0) as shop:
-        await shop.track("order")
-        await shop.query_untrusted("SELECT 1")
-        await until(lambda: [pid for pid in children(shared().pid) if _state(pid) == "S"])
-        (spare,) = alive(children(shared().pid))
-        os.kill(spare, signal.SIGSTOP)
-        asking = asyncio.create_task(shop.query_untrusted("SELECT count(*) AS n FROM events"))
-        await until(lambda: "plan" in functions())  # a thread has sent the question
-        os.kill(spare, signal.SIGKILL)
-        assert (await asking).scalar() == 1
-        assert "another one is asked" in caplog.text
-        assert await shop.check() == []
 
 
 async def test_close_leaves_no_process_and_no_thread(tmp_path):
