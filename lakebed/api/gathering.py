@@ -62,11 +62,12 @@ class Gathering:
             receipts: list[Receipt] = await target.batch(
                 body, source="http", keep_refused=True, key=[key for _, key, _ in waiting]
             )
+            answered = list(zip(waiting, receipts, strict=True))
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - each of those who wait raises it
             for _, _, done in waiting:
                 if not done.done():
                     done.set_exception(error)
             return
-        for (_, _, done), receipt in zip(waiting, receipts, strict=True):
+        for (_, _, done), receipt in answered:
             if not done.done():  # its client may have gone away
                 done.set_result(receipt)
