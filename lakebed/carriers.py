@@ -86,7 +86,7 @@ class SocketCarrier:
     ) -> None:
         try:
             from websockets.asyncio.client import connect  # noqa: PLC0415 - optional
-            from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException  # noqa: PLC0415
+            from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException  # noqa: PLC0415 - the same
         except ImportError as error:
             raise ImportError(_EXTRA) from error
         self._url = url

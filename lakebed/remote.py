@@ -197,8 +197,8 @@ class _Connection:
             self._root = peer, peer.imports.push(0, ("object",), [self._name])
         slots = _ask(peer, self._root[1], batch)
         for number, slot in enumerate(slots):
-            slot.then(lambda outcome, number=number: settle(number, outcome))  # type: ignore[misc]
-        async with asyncio.timeout(self._namespace._timeout_s):  # noqa: SLF001
+            slot.then(lambda outcome, number=number: settle(number, outcome))  # type: ignore[misc]  # a default binds it
+        async with asyncio.timeout(self._namespace._timeout_s):  # noqa: SLF001 - this module's own
             for slot in slots:
                 await slot.wait()
 

@@ -88,7 +88,7 @@ def operation(
             refusals=tuple(refusals),
             any_origin=scope == "write" if any_origin is None else any_origin,
         )
-        handler.__operation__ = said  # type: ignore[attr-defined]
+        handler.__operation__ = said  # type: ignore[attr-defined]  # an attribute of a function
         return handler
 
     return describe

@@ -304,7 +304,8 @@ _PARAMETERS: dict[str, _Parameters] = {}
 
 def _read(name: str) -> _Parameters:
     owner, _, method = _BEHIND.get(name, name).rpartition(".")
-    kind = typing.get_type_hints(Analytics.counters.fget)["return"] if owner else Analytics  # type: ignore[attr-defined]
+    counters: Any = Analytics.counters  # a property of the class; mypy takes it for the object's
+    kind = typing.get_type_hints(counters.fget)["return"] if owner else Analytics
     signature = inspect.signature(getattr(kind, method), eval_str=True)
     types_: dict[str, Any] = {}
     positional: list[str] = []
