@@ -10,6 +10,7 @@ from lakebed.assembly import Tiers, assemble, disassemble, rollups_of
 from lakebed.letters import Letters
 from lakebed.objects import DurableObject
 from lakebed.people import People
+from lakebed.reporting import Reporting
 from lakebed.tracking import Tracking
 from lakebed.upkeep import Upkeep
 from lakebed.vitals import Tally, tallied
@@ -17,7 +18,7 @@ from lakebed.vitals import Tally, tallied
 __all__ = ["Analytics"]
 
 
-class Analytics(Tracking, Answers, People, Letters, Upkeep, DurableObject):
+class Analytics(Tracking, Answers, Reporting, People, Letters, Upkeep, DurableObject):
     """A product-analytics engine in a directory of its own. An async context manager.
 
     Args:

@@ -9,8 +9,9 @@ from typing import Any
 import pyarrow as pa
 
 from lakebed.block import Block
+from lakebed.definitions import Definitions
 from lakebed.engine import Engine
-from lakebed.errors import LogBehind
+from lakebed.errors import LogBehind, QueryRefused
 from lakebed.identity.identity import Identity
 from lakebed.identity.rules import Rules
 from lakebed.intake import Intake
@@ -19,7 +20,9 @@ from lakebed.maintenance import ARCHIVED, TOTALS, Maintenance, Totals
 from lakebed.objects import DurableObject
 from lakebed.promotions import BUILT_IN, Promotion, as_promotions
 from lakebed.pulse import PulseMeter
+from lakebed.query.cohort import COHORT, Cohort, people_of
 from lakebed.query.history import History
+from lakebed.query.inquiry import Inquiry
 from lakebed.query.metrics import Metrics
 from lakebed.query.sql import Queries
 from lakebed.query.stats import Stats, stats
@@ -64,6 +67,9 @@ class Tiers:
     letters: DeadLetters
     intake: Intake
     roster: Roster
+    definitions: Definitions
+    inquiry: Inquiry
+    stranger: Inquiry
     replays: Replays
     pulse: PulseMeter
     scheduler: Scheduler
@@ -200,6 +206,7 @@ async def assemble(tiers: Tiers, owner: DurableObject, promote: Mapping[str, typ
     tiers.replays = Replays(tiers.letters, tiers.intake, tiers.pipeline, tiers.history, owner.clock)
     await tiers.replays.recover()
     tiers.roster = Roster(tiers.identity, tiers.intake, tiers.maintenance, tiers.history, tiers.queries, owner.clock)
+    _prepare_reports(tiers, owner, promotions)
     tiers.pulse = PulseMeter(
         owner.name, tiers.counters, tiers.pipeline, tiers.history, settings.active_ttl_s, owner.clock
     )
@@ -208,6 +215,21 @@ async def assemble(tiers: Tiers, owner: DurableObject, promote: Mapping[str, typ
     tiers.scheduler = await _scheduler(tiers, owner)
     tiers.ready = True
     await tiers.scheduler.start()
+
+
+def _prepare_reports(tiers: Tiers, owner: DurableObject, promotions: Sequence[Promotion]) -> None:
+    tiers.definitions = Definitions(tiers.intake, tiers.history, tiers.queries)
+
+    async def cohort(name: str, as_of_us: int | None) -> Cohort:
+        found = await tiers.definitions.get(COHORT, name, as_of_us=as_of_us)
+        if found is None:
+            named = ", ".join(one.name for one in await tiers.definitions.newest(COHORT, as_of_us=as_of_us))
+            raise QueryRefused(f"there is no cohort {name[:80]!r}", hint=f"Saved are {named or 'none'}")
+        return people_of(found.body)
+
+    asked = tiers.queries, tiers.metrics, cohort, promotions, owner.clock
+    tiers.inquiry = Inquiry(*asked)
+    tiers.stranger = Inquiry(*asked, untrusted=tiers.untrusted)
 
 
 async def _promotions(storage: Storage, promote: Mapping[str, type]) -> tuple[Promotion, ...]:

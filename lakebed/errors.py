@@ -16,6 +16,7 @@ __all__ = [
     "DiskFull",
     "FormatTooNew",
     "InvalidAsOf",
+    "InvalidDefinition",
     "InvalidEvent",
     "InvalidMerge",
     "InvalidName",
@@ -71,6 +72,10 @@ class InvalidEvent(LakebedError, ValueError):
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason, hint="Nothing was stored", reason=reason)
+
+
+class InvalidDefinition(LakebedError, ValueError):
+    """When a document cannot be saved under a name: it is no JSON, too large, or its name is none."""
 
 
 class InvalidMerge(LakebedError, ValueError):

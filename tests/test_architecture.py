@@ -33,10 +33,10 @@ FLOORS = (
     | {"capnweb", "carriers", "remote"}
     | {"keys", "keyring"},
     {"intake", "live", "maintenance", "pulse", "replays"},
-    {"roster"},
+    {"definitions", "roster"},
     {"assembly", "checkup", "inventory", "vitals"},
     {"assembled"},
-    {"answers", "letters", "people", "tracking", "upkeep"},  # the verbs, in groups
+    {"answers", "letters", "people", "reporting", "tracking", "upkeep"},  # the verbs, in groups
     {"analytics"},
     {"__init__", "api", "blocking"},
     {"cli"},

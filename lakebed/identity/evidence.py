@@ -85,10 +85,11 @@ def evidence(table: pa.Table, rules: Rules) -> Evidence:
     codes, first = np.unique(users.indices.take(pa.array(given)).to_numpy(), return_index=True)
     seqs = table["seq"].take(pa.array(given[first])).to_pylist()
     own = pc.fill_null(pc.equal(table["source"], OPERATOR), fill_value=False)
+    alias = pc.equal(table["type"], "alias")
     found = [
         *_claims(table.filter(pc.equal(table["type"], "identify"))),
-        *_aliases(table.filter(pc.and_(pc.equal(table["type"], "alias"), pc.invert(own)))),
-        *_words(table.filter(own)),
+        *_aliases(table.filter(pc.and_(alias, pc.invert(own)))),
+        *_words(table.filter(pc.and_(alias, own))),  # what else Lakebed writes links nobody
     ]
     if rules.email or rules.phone:
         found += _traits(table, rules)

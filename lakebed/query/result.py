@@ -94,9 +94,10 @@ class Result:
         elapsed_ms: from the call to the answer, milliseconds.
         watermark: the archive's: events before it were read from L3.
         as_of: the instant that was asked about, or None for now.
+        report: the name of the report that it is, or "".
     """
 
-    __slots__ = ("_as_of_us", "_elapsed_ms", "_files", "_rows", "_seq", "_table", "_tiers", "_watermark")
+    __slots__ = ("_as_of_us", "_elapsed_ms", "_files", "_report", "_rows", "_seq", "_table", "_tiers", "_watermark")
 
     def __init__(
         self,
@@ -108,8 +109,10 @@ class Result:
         elapsed_ms: float = 0.0,
         watermark: int = 0,
         as_of_us: int | None = None,
+        report: str = "",
     ) -> None:
         self._table = _settled(table)
+        self._report = report
         self._tiers = tiers
         self._seq = seq
         self._files = files
@@ -147,6 +150,24 @@ class Result:
     def as_of(self) -> datetime | None:
         """The instant that was asked about, or None for now."""
         return None if self._as_of_us is None else from_us(self._as_of_us)
+
+    @property
+    def report(self) -> str:
+        """The name of the report that it is; "" where it is none."""
+        return self._report
+
+    def named(self, report: str, table: pa.Table | None = None) -> Result:
+        """The same as the result of a report, with another table if one is given."""
+        return Result(
+            self._table if table is None else table,
+            tiers=self._tiers,
+            seq=self._seq,
+            files=self._files,
+            elapsed_ms=self._elapsed_ms,
+            watermark=self._watermark,
+            as_of_us=self._as_of_us,
+            report=report,
+        )
 
     @property
     def columns(self) -> tuple[str, ...]:

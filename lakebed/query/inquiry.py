@@ -1,0 +1,114 @@
+"""Inquiry: what a report asks with. One trusts the SQL that it is given, the other gives it to the sandbox."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+import pyarrow as pa
+
+from lakebed.clock import Clock, from_us
+from lakebed.errors import QueryRefused
+from lakebed.promotions import Promotion
+from lakebed.query.asof import parse_as_of
+from lakebed.query.binder import Binder
+from lakebed.query.cohort import Cohort
+from lakebed.query.metrics import Metrics
+from lakebed.query.result import Result
+from lakebed.query.scope import Scope, Time, instant
+from lakebed.query.selection import Selection
+from lakebed.query.sql import Queries
+from lakebed.query.untrusted import Untrusted
+
+__all__ = ["Inquiry"]
+
+
+class Inquiry:
+    """Asks for reports, over all events of one object.
+
+    Args:
+        queries: answers SQL of ours and of the app.
+        metrics: knows the hourly rollup.
+        cohort: gives a saved cohort by name, as it was defined before a moment (None: now). Raises QueryRefused.
+        promotions: the promoted columns.
+        clock: says what now is.
+        untrusted: if given, answers instead whatever reads raw events: some of that SQL is a stranger's.
+    """
+
+    def __init__(
+        self,
+        queries: Queries,
+        metrics: Metrics,
+        cohort: Callable[[str, int | None], Awaitable[Cohort]],
+        promotions: Sequence[Promotion],
+        clock: Clock,
+        untrusted: Untrusted | None = None,
+    ) -> None:
+        self.promotions = tuple(promotions)
+        self.metrics = metrics
+        self.clock = clock
+        self._queries = queries
+        self._untrusted = untrusted
+        self._cohort = cohort
+
+    async def scope(
+        self,
+        *,
+        start: Time | None = None,
+        end: Time | None = None,
+        where: str | None = None,
+        cohort: str | None = None,
+        as_of: Time | None = None,
+        selections: Sequence[Selection] = (),
+    ) -> Scope:
+        """What the common arguments of a report mean. The conditions in `selections` are looked at as `where` is.
+
+        Raises:
+            QueryRefused: an argument cannot be read, or there is no such cohort.
+            QueryError: with DuckDB's message, for a bad condition.
+            InvalidAsOf: as for `query`.
+        """
+        as_of_us = parse_as_of(as_of, self.clock.now_us())
+        start_us, end_us = instant("start", start), instant("end", end)
+        if start_us is not None and end_us is not None and start_us > end_us:
+            raise QueryRefused(f"start {start} lies after end {end}", hint="start is included, end is not")
+        for condition in (where, *(one.where for one in selections)):
+            if condition is not None:
+                await self.check(condition)
+        people = None if cohort is None else await self._cohort(cohort, as_of_us)
+        return Scope(start_us, end_us, where, people, as_of_us)
+
+    async def check(self, condition: str) -> None:
+        """Make sure that this is one expression that only reads. Raises QueryRefused, QueryError."""
+        if not isinstance(condition, str):
+            raise QueryRefused(f"where is {str(condition)[:40]!r}", hint="Give a condition in SQL: \"plan = 'pro'\"")
+        await self._queries.check_expression(condition)
+
+    async def rows(
+        self,
+        sql: str,
+        bind: Binder,
+        scope: Scope,
+        *,
+        report: str,
+        tables: Mapping[str, pa.Table] | None = None,
+        started: float | None = None,
+    ) -> Result:
+        """The answer to the SQL of a report.
+
+        Args:
+            sql: over `events`, `people`, or the `tables`. Which files are read follows from its conditions.
+            bind: has its values.
+            scope: says as of when.
+            report: its name.
+            tables: rollups that are there already; then there is nobody's SQL in it but ours.
+            started: by the monotonic clock, if the question began before this call.
+
+        Raises:
+            QueryError, QueryTimeout, QueryTooLarge, QueryBusy, QueryCrashed.
+        """
+        if self._untrusted is not None and tables is None:
+            as_of = None if scope.as_of_us is None else from_us(scope.as_of_us)
+            result = await self._untrusted.run(sql, bind.params, as_of=as_of)
+        else:
+            result = await self._queries.ask(sql, bind.params, as_of_us=scope.as_of_us, tables=tables, started=started)
+        return result.named(report)

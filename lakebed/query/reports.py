@@ -1,0 +1,15 @@
+"""The reports, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+
+from lakebed.query.funnel import funnel
+from lakebed.query.result import Result
+
+__all__ = ["REPORTS", "Report"]
+
+Report = Callable[..., Awaitable[Result]]
+
+REPORTS: Mapping[str, Report] = {"funnel": funnel}
+"""Each takes an `Inquiry` and its arguments. Their signatures are what Python, HTTP, RPC, CLI and MCP offer."""

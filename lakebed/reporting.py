@@ -1,0 +1,63 @@
+"""Reporting: the verbs of product analytics. What each counts, and how, its file in query/ says."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from lakebed.assembled import Assembled
+from lakebed.definitions import Definitions
+from lakebed.errors import QueryRefused
+from lakebed.query.funnel import funnel
+from lakebed.query.inquiry import Inquiry
+from lakebed.query.reports import REPORTS
+from lakebed.query.result import Result
+
+__all__ = ["Reporting"]
+
+_P = ParamSpec("_P")
+_S = TypeVar("_S", bound=Assembled)
+
+
+def _verb(
+    report: Callable[Concatenate[Inquiry, _P], Awaitable[Result]],
+) -> Callable[Concatenate[_S, _P], Awaitable[Result]]:
+    """The report as a method: the same arguments, without the inquiry."""
+
+    @functools.wraps(report)
+    async def verb(self: _S, /, *args: _P.args, **kwargs: _P.kwargs) -> Result:
+        return await report(self._up.inquiry, *args, **kwargs)
+
+    verb.__signature__ = _of_method(report)  # type: ignore[attr-defined]  # what inspect.signature looks at
+    return verb
+
+
+def _of_method(report: Callable[..., Any]) -> inspect.Signature:
+    signature = inspect.signature(report, eval_str=True)
+    _, *others = signature.parameters.values()
+    this = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
+    return signature.replace(parameters=[this, *others])
+
+
+class Reporting(Assembled):
+    """The reports of an Analytics object. docs/definitions.md says what each counts."""
+
+    funnel = _verb(funnel)
+
+    @property
+    def definitions(self) -> Definitions:
+        """What was saved under names, with all its versions: cohorts and price books, for example."""
+        return self._up.definitions
+
+    async def report_untrusted(self, name: str, arguments: Mapping[str, Any]) -> Result:
+        """The same answer to arguments that a stranger gave: conditions in SQL run in the sandbox of `query_untrusted`.
+
+        Raises:
+            QueryRefused: there is no such report, or it does not take these arguments; and what the report raises.
+        """
+        report = REPORTS.get(name)
+        if report is None:
+            raise QueryRefused(f"there is no report {name[:40]!r}", hint=f"There are {', '.join(REPORTS)}")
+        return await report(self._up.stranger, **arguments)
