@@ -14,6 +14,7 @@ from lakebed.query.funnel import funnel
 from lakebed.query.inquiry import Inquiry
 from lakebed.query.reports import REPORTS
 from lakebed.query.result import Result
+from lakebed.signature import Signature
 
 __all__ = ["Reporting"]
 
@@ -60,4 +61,8 @@ class Reporting(Assembled):
         report = REPORTS.get(name)
         if report is None:
             raise QueryRefused(f"there is no report {name[:40]!r}", hint=f"There are {', '.join(REPORTS)}")
-        return await report(self._up.stranger, **arguments)
+        try:
+            given = Signature.of(name, report, without={"inquiry"}).bind([], arguments)
+        except (TypeError, ValueError) as error:
+            raise QueryRefused(str(error), hint=f"docs/definitions.md says what {name} takes") from error
+        return await report(self._up.stranger, **given)

@@ -28,6 +28,7 @@ from lakebed.api.people import People
 from lakebed.api.rates import DEFAULT_LIMITS
 from lakebed.api.reads import Reads
 from lakebed.api.reference import Reference
+from lakebed.api.reports import Reports
 from lakebed.api.rpc import Rpc
 from lakebed.api.segment import MAX_BATCH_BYTES, Segment
 from lakebed.api.sql import Sql
@@ -84,6 +85,7 @@ def create_app(
         Ingest(gate, body, gathering),
         Reads(gate),
         Sql(gate, body),
+        Reports(gate, body),
         People(gate, body),
         Letters(gate, body),
         live,

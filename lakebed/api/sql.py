@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Coroutine
 from typing import Annotated, Any
 
 import msgspec
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response, StreamingResponse
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from lakebed.api.body import Body
 from lakebed.api.errors import Refusal
-from lakebed.api.formats import ARROW, CSV, FORMATS, JSON, NDJSON, chosen
+from lakebed.api.formats import chosen
 from lakebed.api.gate import Gate
-from lakebed.api.operation import Parameter, operation
-from lakebed.errors import QueryBusy
-from lakebed.query.result import Result
+from lakebed.api.operation import operation
+from lakebed.api.table import ACCEPT, TABLE, table_response
 
 __all__ = ["Sql"]
-
-_ACCEPT = Parameter("Accept", str, f"{', '.join(FORMATS)}; JSON unless said", "header")
 
 
 class QueryBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -41,23 +36,6 @@ class QueryBody(msgspec.Struct, forbid_unknown_fields=True):
     timeout: Annotated[float, msgspec.Meta(gt=0)] | None = None
 
 
-class Column(msgspec.Struct):
-    """A column of the result: its name, and its type in Arrow's words."""
-
-    name: str
-    type: str
-
-
-class Answer(msgspec.Struct):
-    """The result: rows as lists in the order of the columns; the tiers they came from and the events they cover."""
-
-    columns: list[Column]
-    rows: list[list[Any]]
-    tiers: list[str]
-    seq: tuple[int, int]
-    ms: float
-
-
 class Sql:
     """`POST /query`."""
 
@@ -71,9 +49,9 @@ class Sql:
 
     @operation(
         scope="read",
-        parameters=[_ACCEPT],
+        parameters=[ACCEPT],
         body=QueryBody,
-        answer={JSON: Answer, NDJSON: str, CSV: str, ARROW: bytes},
+        answer=TABLE,
         refusals=[404, 406, 422, 429, 503, 504],
     )
     async def query(self, request: Request) -> Response:
@@ -87,48 +65,10 @@ class Sql:
         asked = _asked(await self._body.read(request))
         target = self._gate.existing(caller)
 
-        async def answer() -> Result:
-            found: Result = await target.query_untrusted(
-                asked.sql, asked.params, as_of=asked.as_of, limit=asked.limit, timeout=asked.timeout
-            )
-            return found
-
-        try:
-            result = await _while_there(request, answer())
-        except QueryBusy as error:
-            status = 503 if error.facts.get("scope") == "server" else 429
-            raise Refusal(status, "QUERY_BUSY", error.message, headers={"Retry-After": "1"}) from error
-        headers = {
-            "Lakebed-Tiers": ", ".join(result.tiers),
-            "Lakebed-Seq": "-".join(map(str, result.seq)),
-            "Server-Timing": f"answer;dur={result.elapsed_ms:.1f}",
-            "Vary": "Accept",
-        }
-        return StreamingResponse(FORMATS[kind](result), headers=headers, media_type=kind)
-
-
-async def _while_there(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
-    """The result of `work`, which is cancelled when the client goes: nobody else waits for it.
-
-    Raises:
-        ClientDisconnect: it went.
-    """
-    working = asyncio.create_task(work)
-    gone = asyncio.create_task(_gone(request))
-    either: set[asyncio.Task[Any]] = {working, gone}
-    try:
-        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ClientDisconnect
-        return working.result()
-    finally:
-        for task in either:
-            task.cancel()
-
-
-async def _gone(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+        work = target.query_untrusted(
+            asked.sql, asked.params, as_of=asked.as_of, limit=asked.limit, timeout=asked.timeout
+        )
+        return await table_response(request, kind, work)
 
 
 def _asked(body: bytes) -> QueryBody:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import inspect
 import operator
-import types
 import typing
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -17,10 +16,12 @@ from lakebed.api.errors import Refusal
 from lakebed.api.gate import Caller, Gate, Scope
 from lakebed.api.watches import Watches
 from lakebed.capnweb.remote import Remote
-from lakebed.capnweb.target import Target, camel, snake
+from lakebed.capnweb.target import Target, camel
 from lakebed.errors import AccessDenied, InvalidEvent, Unreachable
 from lakebed.events import Receipt
 from lakebed.namespace import Namespace
+from lakebed.query.reports import REPORTS
+from lakebed.signature import Signature
 
 __all__ = ["VERBS", "Surface"]
 
@@ -42,6 +43,7 @@ VERBS: Mapping[str, Scope] = {
     "mau": "read",
     "timeseries": "read",
     "query": "read",
+    **dict.fromkeys(REPORTS, "read"),
     "counters.get": "read",
     "counters.count": "read",
     "counters.keys": "read",
@@ -73,8 +75,7 @@ _BEHIND = {"query": "query_untrusted"}  # SQL that comes over a network is a str
 _SCOPES: tuple[Scope, ...] = ("read", "write", "admin")
 _EVENTS = frozenset({"track", "page", "screen", "identify", "group", "alias"})
 _HIDDEN = frozenset({"age", "keep_refused", "key", "source"})  # by name: what only the process itself may say
-_OBJECTS = frozenset({"properties", "traits", "context", "params", "items", "edit"})  # parameters that take objects
-_MOST = {"days": 36_600, "limit": 10_000, "n": 10_000}
+_MOST_COUNTERS = 10_000
 
 
 class Surface:
@@ -188,10 +189,10 @@ class _View:
 
     def verb(self, name: str) -> Callable[..., Any]:
         """The function behind `name`."""
-        scope, parameters, reached = VERBS[name], _parameters(name), operator.attrgetter(_BEHIND.get(name, name))
+        scope, signature, reached = VERBS[name], _signature(name), operator.attrgetter(_BEHIND.get(name, name))
 
         def call(*arguments: Any, **named: Any) -> Any:
-            given = parameters.bind(list(arguments), named)
+            given = signature.bind(list(arguments), named)
             stub, caller = self._surface.stub(scope, self._key)
             if name in _EVENTS:
                 if name in ("page", "screen") and "name" not in given and "category" in given:
@@ -201,7 +202,7 @@ class _View:
                 receipts = stub.batch(given["items"], source="rpc", keep_refused=True, key=caller.key)
                 stored = self._surface.stored(caller, receipts)
                 return stored if name == "batch" else _receipt(stored)
-            return reached(stub)(**given)
+            return stub.report_untrusted(name, given) if name in REPORTS else reached(stub)(**given)
 
         return call
 
@@ -221,7 +222,7 @@ class _View:
         """Call `callback` with the values of matching counters: all now, then those that changed, null for gone."""
         if not isinstance(glob, str):
             raise TypeError("watch(glob, callback): the glob is text")
-        return self._watch(f"counters {glob}", callback, lambda stub: stub.counters.top(glob, _MOST["n"]))
+        return self._watch(f"counters {glob}", callback, lambda stub: stub.counters.top(glob, _MOST_COUNTERS))
 
     def _watch(self, what: str, callback: Any, sample: Callable[[Any], Any]) -> Target:
         if not isinstance(callback, Remote):
@@ -247,108 +248,30 @@ async def _receipt(receipts: Awaitable[list[Receipt]]) -> Receipt:
     return receipt
 
 
-class _Parameters(msgspec.Struct, frozen=True):
-    """What a verb takes: types by name, the first `positional` of them also by position."""
-
-    verb: str
-    types: dict[str, Any]
-    positional: tuple[str, ...]
-    required: frozenset[str]
-
-    def bind(self, arguments: list[Any], named: Mapping[str, Any]) -> dict[str, Any]:
-        """The arguments by name. One object after, or instead of, the positional ones names the others.
-
-        Raises:
-            TypeError: there are too many or too few, one has no such name or not its type.
-        """
-        options: Mapping[str, Any] = {}
-        if arguments and isinstance(arguments[-1], dict) and self._names_others(len(arguments) - 1):
-            options = arguments.pop()
-        if len(arguments) > len(self.positional):
-            raise TypeError(f"{self!r} takes {len(self.positional)} arguments and an object with the others")
-        found = dict(zip(self.positional, arguments, strict=False))
-        for name, value in [*options.items(), *named.items()]:
-            if snake(name) not in self.types or snake(name) in found:
-                raise TypeError(f"{self!r} does not take {name[:80]!r} like this")
-            found[snake(name)] = value
-        found = {name: value for name, value in found.items() if value is not None}
-        if missing := self.required - found.keys():
-            raise TypeError(f"{self!r} needs {', '.join(sorted(missing))}")
-        for name, value in found.items():
-            self._check(name, value)
-        return found
-
-    def _names_others(self, position: int) -> bool:
-        return position >= len(self.positional) or self.positional[position] not in _OBJECTS
-
-    def _check(self, name: str, value: Any) -> None:
-        if not _fits(value, self.types[name]):
-            raise TypeError(f"{self!r}: {name} is {_said(self.types[name])}, not {type(value).__name__}")
-        if name in _MOST and isinstance(value, int) and not 0 <= value <= _MOST[name]:
-            raise ValueError(f"{self!r}: {name} goes from 0 to {_MOST[name]}")
-
-    def __repr__(self) -> str:
-        others = [camel(name) for name in self.types if name not in self.positional]
-        return f"{self.verb}({', '.join([*self.positional, *(['{' + ', '.join(others) + '}'] if others else [])])})"
-
-
-def _parameters(name: str) -> _Parameters:
-    found = _PARAMETERS.get(name)
+def _signature(name: str) -> Signature:
+    found = _SIGNATURES.get(name)
     if found is None:
-        found = _PARAMETERS[name] = _read(name)
+        found = _SIGNATURES[name] = _read(name)
     return found
 
 
-_PARAMETERS: dict[str, _Parameters] = {}
+_SIGNATURES: dict[str, Signature] = {}
 
 
-def _read(name: str) -> _Parameters:
+def _read(name: str) -> Signature:
+    if name in REPORTS:
+        return Signature.of(name, REPORTS[name], without={"inquiry"})
     owner, _, method = _BEHIND.get(name, name).rpartition(".")
     counters: Any = Analytics.counters  # a property of the class; mypy takes it for the object's
-    kind = typing.get_type_hints(counters.fget)["return"] if owner else Analytics
-    signature = inspect.signature(getattr(kind, method), eval_str=True)
-    types_: dict[str, Any] = {}
-    positional: list[str] = []
-    required: set[str] = set()
-    for parameter in signature.parameters.values():
-        if parameter.name == "self" or (parameter.kind is parameter.KEYWORD_ONLY and parameter.name in _HIDDEN):
-            continue
-        if parameter.kind is parameter.VAR_KEYWORD:
-            shared = _read("track").types
-            types_ = {name: kind for name, kind in shared.items() if name not in ("event", "properties")} | types_
-            continue
-        types_[parameter.name] = parameter.annotation
-        if parameter.kind is parameter.POSITIONAL_OR_KEYWORD:
-            positional.append(parameter.name)
-        if parameter.default is parameter.empty:
-            required.add(parameter.name)
-    return _Parameters(name, types_, tuple(positional), frozenset(required))
+    function = getattr(typing.get_type_hints(counters.fget)["return"] if owner else Analytics, method)
+    signature = Signature.of(name, function, without={"self", *_hidden(function)})
+    if any(one.kind is one.VAR_KEYWORD for one in inspect.signature(function).parameters.values()):
+        shared = {name: kind for name, kind in _read("track").types.items() if name not in ("event", "properties")}
+        defaults = dict.fromkeys(shared) | signature.defaults
+        signature = msgspec.structs.replace(signature, types=shared | signature.types, defaults=defaults)
+    return signature
 
 
-def _each(annotation: Any) -> list[Any]:
-    """The types that `annotation` is a choice of, without None."""
-    if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union:
-        return [kind for one in typing.get_args(annotation) for kind in _each(one)]
-    return [] if annotation is type(None) else [annotation]
-
-
-def _fits(value: Any, annotation: Any) -> bool:
-    """Whether `value` is of a type that `annotation` allows, and what is in a sequence too."""
-    return any(_fits_one(value, kind) for kind in _each(annotation))
-
-
-def _fits_one(value: Any, kind: Any) -> bool:
-    if kind is Any:
-        return True
-    owner = typing.get_origin(kind) or kind
-    if owner is float:
-        owner = (int, float)
-    if not isinstance(value, owner) or (isinstance(value, bool) and owner is not bool):
-        return False
-    if owner is Sequence:
-        return isinstance(value, list) and all(_fits(item, typing.get_args(kind)[0]) for item in value)
-    return True
-
-
-def _said(annotation: Any) -> str:
-    return " or ".join(str(getattr(kind, "__name__", kind)) for kind in _each(annotation))
+def _hidden(function: Any) -> set[str]:
+    parameters = inspect.signature(function).parameters.values()
+    return {one.name for one in parameters if one.kind is one.KEYWORD_ONLY and one.name in _HIDDEN}

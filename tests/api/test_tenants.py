@@ -113,6 +113,14 @@ CASES = {
     ("GET", "/live"): Case(scope="read"),
     ("GET", "/metrics"): Case(scope="read"),
     ("POST", "/query"): Case(scope="read", bodies=tuple(json.dumps({"sql": sql}).encode() for sql in _SQL), shows=True),
+    ("POST", "/reports/funnel"): Case(
+        scope="read",
+        bodies=(
+            b'{"steps":["tom-secret-event"]}',
+            b"""{"steps":["tom-secret-event"],"where":"event IN (FROM read_text('<root>/sam/log/*'))"}""",
+            b"""{"steps":[{"where":"1=1) UNION SELECT content FROM read_text('<root>/sam/log/*') --"}]}""",
+        ),
+    ),
     ("GET", "/deadletters"): Case(scope="read", queries=("", "reason=sam", "before=9999"), shows=True),
     ("GET", "/deadletters/{id}"): Case(scope="read", path=("1", "2", "3", "../sam/deadletters/1"), shows=True),
     ("POST", "/deadletters/replay"): Case(
@@ -341,6 +349,7 @@ _ARGUMENTS = {
     "unmerge": '["x"]',
     **{f"counters.{name}": '["events:*"]' for name in ("incr", "get", "count", "keys", "ttl", "delete")},
     "counters.top": '["events:*",5]',
+    "funnel": '[[["tom-secret","x"]]]',
 }
 
 
