@@ -53,11 +53,11 @@ class Remote:
     def query(self, sql: str, params: Any = None, **options: Any) -> Table:
         """The rows of one SELECT. The server holds it to its own limits too."""
         asked = {"sql": sql, "params": params, **options}
-        found = self.ask("POST", "/query", {name: value for name, value in asked.items() if value is not None})
-        rows = found["rows"]
-        many = "row" if len(rows) == 1 else "rows"
-        origin = f"{len(rows):,} {many} from {' + '.join(found['tiers']) or 'no tier'} in {found['ms']:.0f} ms"
-        return Table([column["name"] for column in found["columns"]], rows, origin)
+        return _table(self.ask("POST", "/query", {name: value for name, value in asked.items() if value is not None}))
+
+    def report(self, name: str, arguments: Mapping[str, Any]) -> Table:
+        """The rows of a report."""
+        return _table(self.ask("POST", f"/reports/{name}", arguments))
 
     def stats(self) -> dict[str, Any]:
         """The live counters."""
@@ -142,6 +142,13 @@ class Remote:
                 hint="Is `lakebed serve` running there?",
                 code=Exit.UNAVAILABLE,
             ) from None
+
+
+def _table(found: Mapping[str, Any]) -> Table:
+    rows = found["rows"]
+    many = "row" if len(rows) == 1 else "rows"
+    origin = f"{len(rows):,} {many} from {' + '.join(found['tiers']) or 'no tier'} in {found['ms']:.0f} ms"
+    return Table([column["name"] for column in found["columns"]], rows, origin)
 
 
 def _refused(error: HTTPError) -> Failure:

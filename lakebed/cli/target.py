@@ -44,6 +44,10 @@ class Target(Protocol):
         """Rows `date, dau, events`."""
         ...
 
+    def report(self, name: str, arguments: Mapping[str, Any]) -> Table:
+        """The rows of a report."""
+        ...
+
     def letters(self, *, limit: int, before: int | None, reason: str | None) -> list[dict[str, Any]]:
         """Dead letters, newest first, each with a preview of what was sent."""
         ...
@@ -183,6 +187,10 @@ class Local:
     def dau(self, days: int) -> Table:
         """Rows `date, dau, events`."""
         return _table(self._object.dau(days))
+
+    def report(self, name: str, arguments: Mapping[str, Any]) -> Table:
+        """The rows of a report."""
+        return _table(getattr(self._object, name)(**arguments))
 
     def letters(self, *, limit: int, before: int | None, reason: str | None) -> list[dict[str, Any]]:
         """Dead letters, newest first."""

@@ -21,6 +21,7 @@ from lakebed.errors import AccessDenied, LakebedError, Unreachable
 from lakebed.keys import Keys
 from lakebed.query.reports import REPORTS
 from lakebed.tiers.counters import Counters
+from tests.report_samples import SAMPLES
 
 REACHABLE = """
 Analytics alias archive authenticate batch check collectGarbage collect_garbage compact counters.count counters.delete
@@ -229,7 +230,7 @@ ARGUMENTS = {
     "purge": [[1]],
     "counters.count": ["*"],
     "counters.top": ["*", 3],
-    "funnel": [["Seen"]],
+    **{name: [arguments] for name, arguments in SAMPLES.items()},
     **{verb: ["x"] for verb in ("track", "page", "screen", "tag", "untag")},
     **{verb: ["x"] for verb in ("counters.incr", "counters.get", "counters.ttl", "counters.delete")},
 }

@@ -18,6 +18,7 @@ from lakebed import Analytics, ManualClock, Namespace
 from lakebed.api import create_app
 from lakebed.api.surface import VERBS
 from lakebed.keys import Keys, Limits
+from tests.report_samples import SAMPLES
 
 OWN, OTHER = "tom", "sam"
 SECRET = {OWN: b"tom-secret", OTHER: b"sam-secret"}
@@ -113,6 +114,10 @@ CASES = {
     ("GET", "/live"): Case(scope="read"),
     ("GET", "/metrics"): Case(scope="read"),
     ("POST", "/query"): Case(scope="read", bodies=tuple(json.dumps({"sql": sql}).encode() for sql in _SQL), shows=True),
+    **{
+        ("POST", f"/reports/{name}"): Case(scope="read", bodies=(json.dumps(arguments).encode(),))
+        for name, arguments in SAMPLES.items()
+    },
     ("POST", "/reports/funnel"): Case(
         scope="read",
         bodies=(
@@ -334,6 +339,13 @@ async def test_no_key_reaches_another_object(house):
     assert await house.state(OTHER) == before
 
 
+def _wrapped(value):
+    """A value as a message of Cap'n Web has it: lists are wrapped once more."""
+    if isinstance(value, list):
+        return [[_wrapped(one) for one in value]]
+    return {name: _wrapped(one) for name, one in value.items()} if isinstance(value, dict) else value
+
+
 _ARGUMENTS = {
     **dict.fromkeys(("track", "page", "screen", "identify", "group"), '["x"]'),
     "alias": '["a","b"]',
@@ -349,7 +361,7 @@ _ARGUMENTS = {
     "unmerge": '["x"]',
     **{f"counters.{name}": '["events:*"]' for name in ("incr", "get", "count", "keys", "ttl", "delete")},
     "counters.top": '["events:*",5]',
-    "funnel": '[[["tom-secret","x"]]]',
+    **{name: json.dumps([_wrapped(arguments)]) for name, arguments in SAMPLES.items()},
 }
 
 

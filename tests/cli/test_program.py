@@ -17,12 +17,14 @@ from program import COMMAND, ROOT, environment, lakebed, started
 
 from lakebed import Settings, connect
 from lakebed.cli import main
+from lakebed.query.reports import REPORTS
 
 EXTRA = """
 import importlib.util, sys
 find = importlib.util.find_spec
 importlib.util.find_spec = lambda name, *rest: None if name == sys.argv[1] else find(name, *rest)
 from lakebed.cli import main
+from lakebed.query.reports import REPORTS
 sys.exit(main(sys.argv[2:]))
 """
 
@@ -48,7 +50,8 @@ def test_every_command_that_was_promised_is_there(page):
         "init serve track import export query stats dau people rollup archive compact expire snapshots keys"
         " deadletters objects check"
     )
-    assert {name.split()[0] for name, _ in page.commands()} == set(promised.split())
+    reports = {name.replace("_", "-") for name in REPORTS}
+    assert {name.split()[0] for name, _ in page.commands()} == {*promised.split(), *reports}
 
 
 def test_every_option_has_a_variable_of_its_own(page):

@@ -1,0 +1,24 @@
+"""How each report is asked, for the tests that ask every one of them in every way. A new report needs a line here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+SAMPLES: dict[str, dict[str, Any]] = {
+    "funnel": {"steps": ["Seen", {"event": "Bought", "where": "user_id <> 'x'"}], "within": "1d"},
+}
+"""Arguments over events `Seen` and `Bought` of some people, January 2026."""
+EVENTS = [
+    {
+        "event": event,
+        "userId": person,
+        "timestamp": f"2026-01-0{day}T{hour:02}:00:00Z",
+        "messageId": f"{person}{day}{hour}{event}",
+        "properties": {"plan": "pro" if person < "c" else "free", "revenue": day * hour / 2},
+    }
+    for person in "abcde"
+    for day in range(1, 8)
+    for hour, event in ((8, "Seen"), (9, "Seen"), (11, "Bought"))
+    if (ord(person) + day) % 3 or event == "Seen"
+]
+"""Events that every sample says something about."""
