@@ -103,6 +103,13 @@ def test_limits_are_those_of_the_source() -> None:
     assert list(limits.meanings()) == list(limits.Settings.__struct_fields__)
 
 
+def test_reports_are_those_of_the_source() -> None:
+    """reports.md has a section for each report, with its arguments as they are."""
+    reports = module(DOCS / "reports.py")
+    page = (DOCS / "reports.md").read_text("utf-8")
+    assert page == reports.written(page), "run `python docs/reports.py`"
+
+
 def test_every_promise_is_on_its_page() -> None:
     """guarantees.md numbers eleven promises, and says of each what is not promised."""
     text = (DOCS / "guarantees.md").read_text("utf-8")
