@@ -31,7 +31,7 @@ FLOORS = (
     | {"calls", "delivery", "kinds", "nameplate", "ownership", "session", "stub"}  # what objects.py stands on
     | {"inprocess", "residents", "waking", "namespace", "objects"}
     | {"capnweb", "carriers", "remote"}
-    | {"keys", "keyring", "signature"},
+    | {"keys", "keyring", "schema", "signature"},
     {"intake", "live", "maintenance", "pulse", "replays"},
     {"definitions", "roster"},
     {"assembly", "checkup", "inventory", "vitals"},
@@ -39,7 +39,7 @@ FLOORS = (
     {"answers", "letters", "people", "reporting", "tracking", "upkeep"},  # the verbs, in groups
     {"analytics"},
     {"__init__", "api", "blocking"},
-    {"cli"},
+    {"cli", "mcp"},
     {"__main__"},
 )
 
@@ -79,7 +79,7 @@ CLOCKS = {
     "date": {"today"},
 }
 
-LATE = ("apscheduler", "datasketches", "duckdb", "httpx", "pandas", "polars", "pyiceberg", "rich", "sqlglot")
+LATE = ("apscheduler", "datasketches", "duckdb", "httpx", "mcp", "pandas", "polars", "pyiceberg", "rich", "sqlglot")
 LATE += ("starlette", "typer", "uvicorn", "websockets")
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import date, datetime, timedelta
-from typing import Annotated, Any
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import msgspec
 from starlette.requests import Request
@@ -21,11 +20,10 @@ from lakebed.api.table import ACCEPT, TABLE, table_response
 from lakebed.errors import InvalidAsOf, QueryRefused
 from lakebed.query.reports import REPORTS
 from lakebed.query.result import Result
-from lakebed.signature import Signature, each
+from lakebed.schema import body_of
+from lakebed.signature import Signature
 
 __all__ = ["Reports"]
-
-_AS_TEXT = {datetime, date, timedelta}  # what JSON has no kind for
 
 
 class Reports:
@@ -51,7 +49,7 @@ class Reports:
         described = operation(
             scope="read",
             parameters=[ACCEPT],
-            body=_body_of(name),
+            body=body_of(Signature.of(name, REPORTS[name], without={"inquiry"})),
             answer=TABLE,
             refusals=[404, 406, 422, 429, 503, 504],
         )
@@ -79,45 +77,3 @@ def _arguments(body: bytes) -> dict[str, Any]:
 def _said(name: str) -> str:
     """The docstring of a report, up to its arguments: these are described in the body."""
     return (inspect.getdoc(REPORTS[name]) or "").partition("\nArgs:\n")[0].rstrip()
-
-
-def _body_of(name: str) -> type[msgspec.Struct]:
-    """The body that a report takes, as a schema."""
-    signature = Signature.of(name, REPORTS[name], without={"inquiry"})
-    fields: list[Any] = []
-    for parameter, annotation in signature.types.items():
-        about = signature.about.get(parameter)
-        meta = msgspec.Meta(description=about) if about else msgspec.Meta()
-        kind: Any = Annotated.__class_getitem__((_json_type(annotation), meta))  # type: ignore[attr-defined]
-        fields.append(
-            (parameter, kind, signature.defaults[parameter]) if parameter in signature.defaults else (parameter, kind)
-        )
-    fields.sort(key=len)
-    title = "".join(word.capitalize() for word in name.split("_"))
-    return msgspec.defstruct(f"{title}Body", fields)
-
-
-def _json_type(annotation: Any) -> Any:
-    """What JSON has for the type of an argument."""
-    kinds = {_json_kind(kind) for kind in each(annotation)}
-    if any(kind is Any for kind in kinds):
-        return Any
-    found: Any = None
-    for kind in sorted(kinds, key=repr):
-        found = kind if found is None else found | kind
-    return found | None if type(None) in _args(annotation) else found
-
-
-def _args(annotation: Any) -> tuple[Any, ...]:
-    return getattr(annotation, "__args__", ())
-
-
-def _json_kind(kind: Any) -> Any:
-    if kind in _AS_TEXT:
-        return str
-    owner = getattr(kind, "__origin__", None)
-    if owner is not None and isinstance(owner, type) and issubclass(owner, Mapping):
-        return dict[str, Any]
-    if owner is not None and isinstance(owner, type) and issubclass(owner, Sequence):
-        return list[_json_type(kind.__args__[0])]  # type: ignore[misc]  # a type made at run time
-    return kind

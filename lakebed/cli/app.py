@@ -11,7 +11,20 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from lakebed.cli import ask, deadletters, exporting, importing, keys, objects, people, reports, start, track, upkeep
+from lakebed.cli import (
+    ask,
+    deadletters,
+    exporting,
+    importing,
+    keys,
+    mcp,
+    objects,
+    people,
+    reports,
+    start,
+    track,
+    upkeep,
+)
 from lakebed.cli.failure import SAID, Exit, code_of
 
 __all__ = ["app", "program", "run"]
@@ -57,7 +70,7 @@ def _lakebed(
     pass
 
 
-for _room in (start, track, importing, exporting, ask, reports, people, upkeep, keys, deadletters, objects):
+for _room in (start, track, importing, exporting, ask, reports, people, upkeep, keys, deadletters, objects, mcp):
     _room.register(app)
 
 

@@ -91,11 +91,12 @@ class Place(msgspec.Struct, frozen=True):
     key: str = ""
 
     @contextmanager
-    def target(self, *, make: bool = False) -> Iterator[Target]:
+    def target(self, *, make: bool = False, trusting: bool = True) -> Iterator[Target]:
         """The server at `url`, if that was given; else the object itself.
 
         Args:
             make: an object that does not exist is made.
+            trusting: SQL is the user's own; else it runs in the sandbox. A server never trusts it.
 
         Raises:
             Failure: there is no such object.
@@ -105,7 +106,7 @@ class Place(msgspec.Struct, frozen=True):
             yield Remote(self.url, self.key)
             return
         with self.local(make=make) as connection:
-            yield Local(connection)
+            yield Local(connection, trusting=trusting)
 
     @contextmanager
     def local(self, *, make: bool = False) -> Iterator[Any]:
@@ -166,8 +167,9 @@ def imported(name: str) -> type[Any]:
 class Local:
     """An object opened in this process."""
 
-    def __init__(self, connection: Any) -> None:
+    def __init__(self, connection: Any, *, trusting: bool = True) -> None:
         self._object = connection
+        self._trusting = trusting
 
     def track(self, event: Mapping[str, Any]) -> dict[str, Any]:
         """Store one event."""
@@ -177,7 +179,8 @@ class Local:
 
     def query(self, sql: str, params: Any = None, **options: Any) -> Table:
         """The rows of one SELECT."""
-        return _table(self._object.query(sql, params, **options))
+        ask = self._object.query if self._trusting else self._object.query_untrusted
+        return _table(ask(sql, params, **options))
 
     def stats(self) -> dict[str, Any]:
         """The live counters."""
@@ -190,6 +193,8 @@ class Local:
 
     def report(self, name: str, arguments: Mapping[str, Any]) -> Table:
         """The rows of a report."""
+        if not self._trusting:
+            return _table(self._object.report_untrusted(name, arguments))
         return _table(getattr(self._object, name)(**arguments))
 
     def letters(self, *, limit: int, before: int | None, reason: str | None) -> list[dict[str, Any]]:

@@ -1,0 +1,138 @@
+"""Tools: what an assistant may ask. All of them read; none can write, delete or configure anything."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from lakebed.cli.output import Table
+from lakebed.cli.target import Target
+from lakebed.query.reports import REPORTS
+from lakebed.schema import body_of
+from lakebed.signature import Signature
+
+__all__ = ["TOOLS", "Tool"]
+
+_SQL = {
+    "type": "object",
+    "properties": {
+        "sql": {"type": "string", "description": "One SELECT in DuckDB's dialect."},
+        "params": {
+            "description": "A list for `?`, an object for `$name`.",
+            "anyOf": [{"type": "array"}, {"type": "object"}],
+        },
+        "as_of": {"type": "string", "description": "ISO 8601: the answer as it was at that instant, exactly."},
+    },
+    "required": ["sql"],
+    "additionalProperties": False,
+}
+_SCHEMA = {
+    "type": "object",
+    "properties": {
+        "event": {"type": "string", "description": "Tell of this event's properties; without it, of tables and events."}
+    },
+    "additionalProperties": False,
+}
+_PEOPLE = {
+    "type": "object",
+    "properties": {
+        "search": {"type": "string", "description": "Only people with this text in an id or a trait, in any case."},
+        "limit": {"type": "integer", "minimum": 1, "maximum": 500, "description": "At the most; 50 unless said."},
+        "as_of": _SQL["properties"]["as_of"],  # type: ignore[index]  # a schema is a tree of anything
+    },
+    "additionalProperties": False,
+}
+_EVENTS = """
+SELECT event, type, count(*) AS count, count(DISTINCT person_id) AS people,
+    min(timestamp) AS first, max(timestamp) AS last
+FROM events GROUP BY event, type ORDER BY count DESC, event, type LIMIT 200
+"""
+_SAMPLED = 10_000
+_MEMBER = "'/' || replace(replace(property, '~', '~0'), '/', '~1')"
+_PROPERTIES = f"""
+WITH newest AS (
+    SELECT properties FROM events WHERE event = $event ORDER BY seq DESC LIMIT {_SAMPLED}
+), members AS (
+    SELECT unnest(json_keys(properties)) AS property, properties FROM newest
+), valued AS (
+    SELECT property, json_type(properties, {_MEMBER}) AS type,
+        left(json_extract_string(properties, {_MEMBER}), 80) AS example FROM members
+)
+SELECT property, count(*) AS events, list_sort(list(DISTINCT type)) AS types,
+    list_slice(list_sort(list(DISTINCT example)), 1, 5) AS examples
+FROM valued GROUP BY property ORDER BY events DESC, property LIMIT 200
+"""
+_FOUND = """
+SELECT person_id, first_seen, last_seen, events, ids, groups, traits FROM people
+WHERE $search IS NULL OR contains(lower(array_to_string(ids, ' ') || ' ' || traits), lower($search))
+ORDER BY last_seen DESC, person_id LIMIT $limit
+"""
+_NAMED = {"query-trends": "segmentation", "query-funnel": "funnel", "query-retention": "retention"}
+
+
+class Tool(msgspec.Struct, frozen=True):
+    """A tool.
+
+    Attributes:
+        name: as the protocol has it.
+        about: what it answers, for the assistant.
+        schema: of its arguments, as JSON Schema.
+        ask: its answer: tables, each under a heading.
+    """
+
+    name: str
+    about: str
+    schema: Mapping[str, Any]
+    ask: Callable[[Target, Mapping[str, Any]], Mapping[str, Table]]
+
+
+def _execute_sql(target: Target, given: Mapping[str, Any]) -> Mapping[str, Table]:
+    return {"": target.query(given["sql"], given.get("params"), as_of=given.get("as_of"))}
+
+
+def _read_data_schema(target: Target, given: Mapping[str, Any]) -> Mapping[str, Table]:
+    if "event" in given:
+        return {f"Properties of the newest {_SAMPLED:,}": target.query(_PROPERTIES, {"event": given["event"]})}
+    empty = target.query("SELECT * FROM events LIMIT 0")
+    columns = Table(("column",), [(name,) for name in empty.columns])
+    return {"Columns of events": columns, "Events": target.query(_EVENTS)}
+
+
+def _list_people(target: Target, given: Mapping[str, Any]) -> Mapping[str, Table]:
+    params = {"search": given.get("search"), "limit": given.get("limit", 50)}
+    return {"": target.query(_FOUND, params, as_of=given.get("as_of"))}
+
+
+def _report(tool: str, name: str) -> Tool:
+    signature = Signature.of(name, REPORTS[name], without={"inquiry"})
+    _, parts = msgspec.json.schema_components([body_of(signature)])
+    (body,) = parts.values()
+    about, _, _ = (inspect.getdoc(REPORTS[name]) or "").partition("\nArgs:\n")
+    return Tool(tool, about, body, lambda target, given: {"": target.report(name, given)})
+
+
+TOOLS: Mapping[str, Tool] = {
+    tool.name: tool
+    for tool in (
+        Tool(
+            "execute-sql",
+            "One read-only SELECT over the tables events, people, hourly_events, daily_metrics and the object's "
+            "rollups. Call read-data-schema first. Aggregate: long results are cut.",
+            _SQL,
+            _execute_sql,
+        ),
+        *(_report(tool, name) for tool, name in _NAMED.items() if name in REPORTS),
+        Tool(
+            "read-data-schema",
+            "What there is to ask about: the columns of events, the events with their counts; or the properties of "
+            "one event with their types and examples.",
+            _SCHEMA,
+            _read_data_schema,
+        ),
+        Tool("list-people", "People, those seen last first, with their ids and traits.", _PEOPLE, _list_people),
+    )
+}
+"""The tools by name."""
