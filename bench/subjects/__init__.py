@@ -13,6 +13,7 @@ NAMES = (
     "rollups",
     "metrics",
     "queries",
+    "reports",
     "archive",
     "disk",
     "reopen",

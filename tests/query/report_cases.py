@@ -1,0 +1,174 @@
+"""One stream of events in every state that an object can have it in, and what a report must see in each.
+
+async for stage in stages(tmp_path, events, merges=[("ann", "bob")]):
+    rows = [tuple(row) for row in await stage.ask("funnel", steps=["a", "b"])]
+    assert rows == plain_funnel(stage.events, …), stage.name
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lakebed import Analytics, ManualClock, Result
+from lakebed.clock import from_us, to_us
+
+START = datetime(2026, 1, 5, tzinfo=UTC)  # a Monday; second 0 of `happened`
+START_US = to_us(START)
+_NOW = datetime(2026, 6, 1, tzinfo=UTC)  # when the first event is received: all of them are in the past
+NAMES = (
+    "log",
+    "archived",
+    "both tiers",
+    "compacted",
+    "merged",
+    "unmerged",
+    "as of the first half",
+    "as of the merges",
+)
+
+
+class Seen(NamedTuple):
+    """An event as a report must see it. `person` is None where it has no id at all."""
+
+    seq: int
+    us: int
+    event: str | None
+    person: str | None
+    properties: Mapping[str, Any]
+    session: str | None
+    type: str
+
+
+class Stage(NamedTuple):
+    """An object in one state.
+
+    Attributes:
+        as_of: give it to the report; None means now.
+        events: what is known then, in order of arrival.
+        untrusted: whether `ask` asks a second time through the sandbox. It takes a third of a second.
+    """
+
+    name: str
+    shop: Analytics
+    as_of: datetime | None
+    events: list[Seen]
+    untrusted: bool
+
+    async def ask(self, report: str, **arguments: Any) -> Result:
+        """The report, as of this stage; the sandbox must give the same."""
+        if self.as_of is not None:
+            arguments["as_of"] = self.as_of
+        result = await getattr(self.shop, report)(**arguments)
+        if self.untrusted:
+            other = await self.shop.report_untrusted(report, arguments)
+            assert other.arrow().equals(result.arrow()), f"{self.name}: {other} {result}"
+        return result
+
+
+def happened(
+    event: str,
+    who: str | None,
+    seconds: float,
+    properties: Mapping[str, Any] | None = None,
+    *,
+    session: str | None = None,
+) -> dict[str, Any]:
+    """An event so many `seconds` after START. `who` is a user id, "?…" an anonymous id, or None for no id."""
+    return {
+        "type": "track",
+        "event": event,
+        "userId": who if who and not who.startswith("?") else None,
+        "anonymousId": who if who and who.startswith("?") else None,
+        "timestamp": from_us(START_US + round(seconds * 1e6)).isoformat(),
+        "properties": dict(properties or {}),
+        "sessionId": session,
+    }
+
+
+def identified(user: str, anonymous: str, seconds: float) -> dict[str, Any]:
+    """`user` says that "?…" is theirs; the earliest to say so is believed. It is an event without a name."""
+    return happened("", user, seconds) | {"type": "identify", "event": None, "anonymousId": anonymous}
+
+
+async def stages(
+    root: Path,
+    events: Sequence[dict[str, Any]],
+    *,
+    merges: Sequence[tuple[str, str]] = (),
+    only: Collection[str] = NAMES,
+    untrusted: Collection[str] = ("both tiers",),
+    **options: Any,
+) -> AsyncIterator[Stage]:
+    """The object with `events` in the states of `NAMES`, one after the other. It passes `check()` at the end.
+
+    The first half is tracked and archived, then the second; then comes what operators say.
+
+    Args:
+        root: an empty directory.
+        events: from `happened` and `identified`, as they arrive.
+        merges: pairs for `merge`, in order; the last is taken back afterwards. Nobody may be merged into two.
+        only: names of stages that are wanted.
+        untrusted: those in which `Stage.ask` asks through the sandbox as well.
+        options: for Analytics.
+    """
+    items = [event | {"messageId": f"m{number:06}"} for number, event in enumerate(events)]
+    clock = ManualClock(_NOW)
+    settings = {"headroom_bytes": 0, "segment_events": 16} | options
+    async with Analytics("shop", root=root, clock=clock, **settings) as shop:
+        async for name, count, merged, as_of in _states(shop, clock, items, merges):
+            if name in only:
+                yield Stage(name, shop, as_of, seen(items[:count], merged), name in untrusted)
+        assert await shop.check() == []
+
+
+async def _states(
+    shop: Analytics, clock: ManualClock, items: Sequence[dict[str, Any]], merges: Sequence[tuple[str, str]]
+) -> AsyncIterator[tuple[str, int, Sequence[tuple[str, str]], datetime | None]]:
+    """The name of each state, how many items and which merges count in it, and as of when."""
+    half = len(items) // 2
+    for first in range(0, half, 10):
+        await shop.batch(items[first : min(first + 10, half)])
+    yield "log", half, (), None
+    await shop.archive()
+    yield "archived", half, (), None
+    after_half = _pause(clock)
+    await shop.batch(items[half:])
+    yield "both tiers", len(items), (), None
+    await shop.archive()
+    await shop.compact()
+    yield "compacted", len(items), (), None
+    said = [await shop.merge(*pair) for pair in merges]
+    yield "merged", len(items), merges, None
+    after_merges = _pause(clock)
+    if said:
+        await shop.unmerge(said[-1].id)
+    yield "unmerged", len(items), merges[:-1], None
+    yield "as of the first half", half, (), after_half
+    yield "as of the merges", len(items), merges, after_merges
+
+
+def _pause(clock: ManualClock) -> datetime:
+    """An instant that lies between what was received before and what comes after."""
+    clock.advance(2)
+    return from_us(clock.now_us() - 1_000_000)
+
+
+def seen(items: Sequence[Mapping[str, Any]], merges: Sequence[tuple[str, str]] = ()) -> list[Seen]:
+    """What a report must see of these events and merges: docs/identity.md, rules 1 and 3, told plainly."""
+    owner: dict[str, str] = {}
+    claims = [item for item in items if item["type"] == "identify"]
+    for claim in sorted(claims, key=lambda item: (item["timestamp"], item["messageId"])):
+        owner.setdefault(claim["anonymousId"], claim["userId"])
+    for pair in merges:
+        into, other = (owner.get(one, one) for one in pair)
+        owner |= {one: into for one, whose in owner.items() if whose == other} | {other: into}
+    found = []
+    for seq, item in enumerate(items):
+        own = item["userId"] or item["anonymousId"]
+        us = to_us(datetime.fromisoformat(item["timestamp"]))
+        person = owner.get(own, own)
+        found.append(Seen(seq, us, item["event"], person, item["properties"], item["sessionId"], item["type"]))
+    return found
