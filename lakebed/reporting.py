@@ -11,6 +11,7 @@ from lakebed.assembled import Assembled
 from lakebed.definitions import Definitions
 from lakebed.errors import QueryRefused
 from lakebed.query.funnel import funnel
+from lakebed.query.funnel_people import funnel_people
 from lakebed.query.inquiry import Inquiry
 from lakebed.query.reports import REPORTS
 from lakebed.query.result import Result
@@ -46,6 +47,7 @@ class Reporting(Assembled):
     """The reports of an Analytics object. docs/definitions.md says what each counts."""
 
     funnel = _verb(funnel)
+    funnel_people = _verb(funnel_people)
 
     @property
     def definitions(self) -> Definitions:

@@ -6,6 +6,7 @@ from typing import Any
 
 SAMPLES: dict[str, dict[str, Any]] = {
     "funnel": {"steps": ["Seen", {"event": "Bought", "where": "user_id <> 'x'"}], "within": "1d"},
+    "funnel_people": {"steps": ["Seen", "Bought"], "within": "1d", "outcome": "converted"},
 }
 """Arguments over events `Seen` and `Bought` of some people, January 2026."""
 EVENTS = [

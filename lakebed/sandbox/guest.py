@@ -43,7 +43,7 @@ _CATALOG = "SELECT view_name FROM duckdb_views() UNION SELECT table_name FROM du
 def serve(control: int, server: int) -> NoReturn:
     """Fork a child for each socket that comes over `control`, until it is closed or process `server` is gone."""
     listening = socket.socket(fileno=control)
-    find_bounds("SELECT 1 FROM events WHERE timestamp > now()", None, uses=1)  # imports late what it needs
+    find_bounds("SELECT [1][1] FROM events WHERE timestamp > now()", None, uses=1)  # imports late what it needs
     confined = confine()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel buries children
     while os.getppid() == server:
