@@ -12,8 +12,11 @@ from lakebed.definitions import Definitions
 from lakebed.errors import QueryRefused
 from lakebed.query.funnel import funnel
 from lakebed.query.inquiry import Inquiry
+from lakebed.query.lifecycle import lifecycle
 from lakebed.query.reports import REPORTS
 from lakebed.query.result import Result
+from lakebed.query.retention import retention
+from lakebed.query.stickiness import stickiness
 from lakebed.signature import Signature
 
 __all__ = ["Reporting"]
@@ -46,6 +49,9 @@ class Reporting(Assembled):
     """The reports of an Analytics object. docs/definitions.md says what each counts."""
 
     funnel = _verb(funnel)
+    retention = _verb(retention)
+    lifecycle = _verb(lifecycle)
+    stickiness = _verb(stickiness)
 
     @property
     def definitions(self) -> Definitions:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import tzinfo
 from typing import Literal, Self, get_args
 from zoneinfo import ZoneInfo
@@ -36,12 +37,14 @@ class Calendar(msgspec.Struct, frozen=True):
     week_start: WeekStart = "monday"
 
     @classmethod
-    def of(cls, tz: str, week_start: str) -> Self:
-        """The calendar of a report's arguments.
+    def of(cls, tz: str, week_start: str, grain: str = "day", grains: Sequence[str] = get_args(Grain)) -> Self:
+        """The calendar of a report's arguments, of whose `grain` it is made sure that it is one of `grains`.
 
         Raises:
-            QueryRefused: there is no such zone, or no such day.
+            QueryRefused: there is no such zone, day or grain.
         """
+        if grain not in grains:
+            raise QueryRefused(f"grain is {str(grain)[:40]!r}", hint=f"Use one of {', '.join(grains)}")
         if week_start not in _SHIFT_DAYS:
             days = ", ".join(get_args(WeekStart))
             raise QueryRefused(f"week_start is {str(week_start)[:40]!r}", hint=f"Use one of {days}")

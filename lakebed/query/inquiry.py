@@ -77,6 +77,11 @@ class Inquiry:
         people = None if cohort is None else await self._cohort(cohort, as_of_us)
         return Scope(start_us, end_us, where, people, as_of_us)
 
+    def last_us(self, scope: Scope) -> int:
+        """The last microsecond that a report can know of: now, or `as_of`, or the one before `end`."""
+        known = self.clock.now_us() if scope.as_of_us is None else scope.as_of_us
+        return known if scope.end_us is None else min(known, scope.end_us - 1)
+
     async def check(self, condition: str) -> None:
         """Make sure that this is one expression that only reads. Raises QueryRefused, QueryError."""
         if not isinstance(condition, str):

@@ -5,11 +5,19 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 
 from lakebed.query.funnel import funnel
+from lakebed.query.lifecycle import lifecycle
 from lakebed.query.result import Result
+from lakebed.query.retention import retention
+from lakebed.query.stickiness import stickiness
 
 __all__ = ["REPORTS", "Report"]
 
 Report = Callable[..., Awaitable[Result]]
 
-REPORTS: Mapping[str, Report] = {"funnel": funnel}
+REPORTS: Mapping[str, Report] = {
+    "funnel": funnel,
+    "retention": retention,
+    "lifecycle": lifecycle,
+    "stickiness": stickiness,
+}
 """Each takes an `Inquiry` and its arguments. Their signatures are what Python, HTTP, RPC, CLI and MCP offer."""
