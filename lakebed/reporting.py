@@ -16,6 +16,7 @@ from lakebed.query.lifecycle import lifecycle
 from lakebed.query.reports import REPORTS
 from lakebed.query.result import Result
 from lakebed.query.retention import retention
+from lakebed.query.sessions import sessions
 from lakebed.query.stickiness import stickiness
 from lakebed.signature import Signature
 
@@ -52,6 +53,7 @@ class Reporting(Assembled):
     retention = _verb(retention)
     lifecycle = _verb(lifecycle)
     stickiness = _verb(stickiness)
+    sessions = _verb(sessions)
 
     @property
     def definitions(self) -> Definitions:

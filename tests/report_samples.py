@@ -8,6 +8,7 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "funnel": {"steps": ["Seen", {"event": "Bought", "where": "user_id <> 'x'"}], "within": "1d"},
     "retention": {"start_event": "Seen", "return_event": "Bought", "grain": "day", "periods": 5},
     "lifecycle": {"event": "Bought", "grain": "day", "end": "2026-01-08"},
+    "sessions": {"timeout": "2h", "by": "exit", "conversion": "Bought"},
     "stickiness": {"event": "Bought", "start": "2026-01-01", "end": "2026-01-08"},
 }
 """Arguments over events `Seen` and `Bought` of some people, January 2026."""

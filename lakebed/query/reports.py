@@ -8,6 +8,7 @@ from lakebed.query.funnel import funnel
 from lakebed.query.lifecycle import lifecycle
 from lakebed.query.result import Result
 from lakebed.query.retention import retention
+from lakebed.query.sessions import sessions
 from lakebed.query.stickiness import stickiness
 
 __all__ = ["REPORTS", "Report"]
@@ -19,5 +20,6 @@ REPORTS: Mapping[str, Report] = {
     "retention": retention,
     "lifecycle": lifecycle,
     "stickiness": stickiness,
+    "sessions": sessions,
 }
 """Each takes an `Inquiry` and its arguments. Their signatures are what Python, HTTP, RPC, CLI and MCP offer."""
