@@ -16,8 +16,10 @@ from lakebed.query.lifecycle import lifecycle
 from lakebed.query.reports import REPORTS
 from lakebed.query.result import Result
 from lakebed.query.retention import retention
+from lakebed.query.segmentation import segmentation
 from lakebed.query.sessions import sessions
 from lakebed.query.stickiness import stickiness
+from lakebed.query.top import top
 from lakebed.signature import Signature
 
 __all__ = ["Reporting"]
@@ -54,6 +56,8 @@ class Reporting(Assembled):
     lifecycle = _verb(lifecycle)
     stickiness = _verb(stickiness)
     sessions = _verb(sessions)
+    segmentation = _verb(segmentation)
+    top = _verb(top)
 
     @property
     def definitions(self) -> Definitions:

@@ -9,6 +9,8 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "retention": {"start_event": "Seen", "return_event": "Bought", "grain": "day", "periods": 5},
     "lifecycle": {"event": "Bought", "grain": "day", "end": "2026-01-08"},
     "sessions": {"timeout": "2h", "by": "exit", "conversion": "Bought"},
+    "segmentation": {"events": ["Seen", "Bought"], "by": "plan", "formula": "B / A * 100", "measure": "people"},
+    "top": {"what": "plan", "n": 1},
     "stickiness": {"event": "Bought", "start": "2026-01-01", "end": "2026-01-08"},
 }
 """Arguments over events `Seen` and `Bought` of some people, January 2026."""

@@ -8,8 +8,10 @@ from lakebed.query.funnel import funnel
 from lakebed.query.lifecycle import lifecycle
 from lakebed.query.result import Result
 from lakebed.query.retention import retention
+from lakebed.query.segmentation import segmentation
 from lakebed.query.sessions import sessions
 from lakebed.query.stickiness import stickiness
+from lakebed.query.top import top
 
 __all__ = ["REPORTS", "Report"]
 
@@ -21,5 +23,7 @@ REPORTS: Mapping[str, Report] = {
     "lifecycle": lifecycle,
     "stickiness": stickiness,
     "sessions": sessions,
+    "segmentation": segmentation,
+    "top": top,
 }
 """Each takes an `Inquiry` and its arguments. Their signatures are what Python, HTTP, RPC, CLI and MCP offer."""
