@@ -10,9 +10,11 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from lakebed.assembled import Assembled
 from lakebed.definitions import Definitions
 from lakebed.errors import QueryRefused
+from lakebed.query.anomalies import anomalies
 from lakebed.query.funnel import funnel
 from lakebed.query.inquiry import Inquiry
 from lakebed.query.lifecycle import lifecycle
+from lakebed.query.paths import paths
 from lakebed.query.reports import REPORTS
 from lakebed.query.result import Result
 from lakebed.query.retention import retention
@@ -58,6 +60,8 @@ class Reporting(Assembled):
     sessions = _verb(sessions)
     segmentation = _verb(segmentation)
     top = _verb(top)
+    paths = _verb(paths)
+    anomalies = _verb(anomalies)
 
     @property
     def definitions(self) -> Definitions:

@@ -11,6 +11,8 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "sessions": {"timeout": "2h", "by": "exit", "conversion": "Bought"},
     "segmentation": {"events": ["Seen", "Bought"], "by": "plan", "formula": "B / A * 100", "measure": "people"},
     "top": {"what": "plan", "n": 1},
+    "paths": {"after": "Seen", "steps": 2, "timeout": "3h"},
+    "anomalies": {"grain": "day", "seasonality": "day", "history": 3, "start": "2026-01-05", "end": "2026-01-09"},
     "stickiness": {"event": "Bought", "start": "2026-01-01", "end": "2026-01-08"},
 }
 """Arguments over events `Seen` and `Bought` of some people, January 2026."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 
+from lakebed.query.anomalies import anomalies
 from lakebed.query.funnel import funnel
 from lakebed.query.lifecycle import lifecycle
+from lakebed.query.paths import paths
 from lakebed.query.result import Result
 from lakebed.query.retention import retention
 from lakebed.query.segmentation import segmentation
@@ -25,5 +27,7 @@ REPORTS: Mapping[str, Report] = {
     "sessions": sessions,
     "segmentation": segmentation,
     "top": top,
+    "paths": paths,
+    "anomalies": anomalies,
 }
 """Each takes an `Inquiry` and its arguments. Their signatures are what Python, HTTP, RPC, CLI and MCP offer."""
