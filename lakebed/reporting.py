@@ -10,11 +10,19 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from lakebed.assembled import Assembled
 from lakebed.definitions import Definitions
 from lakebed.errors import QueryRefused
+from lakebed.query.anomalies import anomalies
 from lakebed.query.funnel import funnel
 from lakebed.query.funnel_people import funnel_people
 from lakebed.query.inquiry import Inquiry
+from lakebed.query.lifecycle import lifecycle
+from lakebed.query.paths import paths
 from lakebed.query.reports import REPORTS
 from lakebed.query.result import Result
+from lakebed.query.retention import retention
+from lakebed.query.segmentation import segmentation
+from lakebed.query.sessions import sessions
+from lakebed.query.stickiness import stickiness
+from lakebed.query.top import top
 from lakebed.signature import Signature
 
 __all__ = ["Reporting"]
@@ -48,6 +56,14 @@ class Reporting(Assembled):
 
     funnel = _verb(funnel)
     funnel_people = _verb(funnel_people)
+    retention = _verb(retention)
+    lifecycle = _verb(lifecycle)
+    stickiness = _verb(stickiness)
+    sessions = _verb(sessions)
+    segmentation = _verb(segmentation)
+    top = _verb(top)
+    paths = _verb(paths)
+    anomalies = _verb(anomalies)
 
     @property
     def definitions(self) -> Definitions:

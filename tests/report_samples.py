@@ -7,6 +7,14 @@ from typing import Any
 SAMPLES: dict[str, dict[str, Any]] = {
     "funnel": {"steps": ["Seen", {"event": "Bought", "where": "user_id <> 'x'"}], "within": "1d"},
     "funnel_people": {"steps": ["Seen", "Bought"], "within": "1d", "outcome": "converted"},
+    "retention": {"start_event": "Seen", "return_event": "Bought", "grain": "day", "periods": 5},
+    "lifecycle": {"event": "Bought", "grain": "day", "end": "2026-01-08"},
+    "sessions": {"timeout": "2h", "by": "exit", "conversion": "Bought"},
+    "segmentation": {"events": ["Seen", "Bought"], "by": "plan", "formula": "B / A * 100", "measure": "people"},
+    "top": {"what": "plan", "n": 1},
+    "paths": {"after": "Seen", "steps": 2, "timeout": "3h"},
+    "anomalies": {"grain": "day", "seasonality": "day", "history": 3, "start": "2026-01-05", "end": "2026-01-09"},
+    "stickiness": {"event": "Bought", "start": "2026-01-01", "end": "2026-01-08"},
 }
 """Arguments over events `Seen` and `Bought` of some people, January 2026."""
 EVENTS = [

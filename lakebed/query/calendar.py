@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import tzinfo
 from typing import Literal, Self, get_args
 from zoneinfo import ZoneInfo
@@ -25,7 +26,8 @@ class Calendar(msgspec.Struct, frozen=True):
     """Days, weeks and months of a time zone.
 
     Minutes and hours are those of UTC in every zone: where a clock is put back, two hours that read the same are two.
-    Days, weeks and months begin at midnight of the zone's wall clock, however long they are.
+    A day is the time that the zone's wall clock shows one date, however long that is. Weeks and months are made of
+    days. What the wall clock shows is in DuckDB's copy of the time zone database.
 
     Attributes:
         tz: IANA name.
@@ -36,12 +38,14 @@ class Calendar(msgspec.Struct, frozen=True):
     week_start: WeekStart = "monday"
 
     @classmethod
-    def of(cls, tz: str, week_start: str) -> Self:
-        """The calendar of a report's arguments.
+    def of(cls, tz: str, week_start: str, grain: str = "day", grains: Sequence[str] = get_args(Grain)) -> Self:
+        """The calendar of a report's arguments, of whose `grain` it is made sure that it is one of `grains`.
 
         Raises:
-            QueryRefused: there is no such zone, or no such day.
+            QueryRefused: there is no such zone, day or grain.
         """
+        if grain not in grains:
+            raise QueryRefused(f"grain is {str(grain)[:40]!r}", hint=f"Use one of {', '.join(grains)}")
         if week_start not in _SHIFT_DAYS:
             days = ", ".join(get_args(WeekStart))
             raise QueryRefused(f"week_start is {str(week_start)[:40]!r}", hint=f"Use one of {days}")
@@ -80,19 +84,24 @@ class Calendar(msgspec.Struct, frozen=True):
         return f"(DATE '1970-01-01' + CAST({number} AS INTEGER))"
 
     def instant(self, grain: Grain, number: str) -> str:
-        """SQL for the TIMESTAMPTZ at which the period `number` starts."""
+        """SQL for the TIMESTAMPTZ at which the period `number` starts: the first moment that shows its date."""
         start = self.start(grain, number)
         if grain in ("minute", "hour"):
             return start
-        zone = self.tz.replace("'", "''")
-        return f"timezone('{zone}', CAST({start} AS TIMESTAMP))"
+        midnight = f"timezone({self._zone}, CAST({start} AS TIMESTAMP))"
+        # Where a clock is put back to or over midnight that is the second time, and there was one before it.
+        earlier = [f"{midnight} - INTERVAL {hours} HOUR" for hours in (2, 1)]
+        cases = " ".join(f"WHEN timezone({self._zone}, {one}) >= {start} THEN {one}" for one in earlier)
+        return midnight if self.tz == "UTC" else f"(CASE {cases} ELSE {midnight} END)"
 
     def _local_us(self, column: str) -> str:
         # DuckDB asks ICU for each row: 0.2 us instead of 0.01, so UTC does without.
-        if self.tz == "UTC":
-            return f"epoch_us({column})"
-        zone = self.tz.replace("'", "''")
-        return f"epoch_us(timezone('{zone}', {column}))"
+        return f"epoch_us({column})" if self.tz == "UTC" else f"epoch_us(timezone({self._zone}, {column}))"
+
+    @property
+    def _zone(self) -> str:
+        name = self.tz.replace("'", "''")
+        return f"'{name}'"
 
 
 def _floored(value: str, step: int) -> str:

@@ -16,10 +16,13 @@ from lakebed.query.metrics import Metrics
 from lakebed.query.result import Result
 from lakebed.query.scope import Scope, Time, instant
 from lakebed.query.selection import Selection
+from lakebed.query.series import HOURLY
 from lakebed.query.sql import Queries
 from lakebed.query.untrusted import Untrusted
 
 __all__ = ["Inquiry"]
+
+_HOUR_US = 3_600_000_000
 
 
 class Inquiry:
@@ -44,7 +47,7 @@ class Inquiry:
         untrusted: Untrusted | None = None,
     ) -> None:
         self.promotions = tuple(promotions)
-        self.metrics = metrics
+        self._metrics = metrics
         self.clock = clock
         self._queries = queries
         self._untrusted = untrusted
@@ -76,6 +79,23 @@ class Inquiry:
                 await self.check(condition)
         people = None if cohort is None else await self._cohort(cohort, as_of_us)
         return Scope(start_us, end_us, where, people, as_of_us)
+
+    def last_us(self, scope: Scope) -> int:
+        """The last microsecond that a report can know of: now, or `as_of`, or the one before `end`."""
+        known = self.clock.now_us() if scope.as_of_us is None else scope.as_of_us
+        return known if scope.end_us is None else min(known, scope.end_us - 1)
+
+    async def hours(self, scope: Scope) -> Mapping[str, pa.Table] | None:
+        """`hourly_events` (`hour, event, count`), where it has exactly the events of `scope`: for `rows`.
+
+        None where it has not: for parts of an hour, a condition, a cohort or another moment, or because it lacks names.
+        """
+        edges = [us for us in (scope.start_us, scope.end_us) if us is not None]
+        chosen = scope.where is not None or scope.people is not None or scope.as_of_us is not None
+        if chosen or any(us % _HOUR_US for us in edges):
+            return None
+        table = await self._metrics.hours(scope.start_us, scope.end_us)
+        return None if table is None else {HOURLY: table}
 
     async def check(self, condition: str) -> None:
         """Make sure that this is one expression that only reads. Raises QueryRefused, QueryError."""

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 
+from lakebed.query.anomalies import anomalies
 from lakebed.query.funnel import funnel
 from lakebed.query.funnel_people import funnel_people
+from lakebed.query.lifecycle import lifecycle
+from lakebed.query.paths import paths
 from lakebed.query.result import Result
+from lakebed.query.retention import retention
+from lakebed.query.segmentation import segmentation
+from lakebed.query.sessions import sessions
+from lakebed.query.stickiness import stickiness
+from lakebed.query.top import top
 
 __all__ = ["REPORTS", "Report"]
 
@@ -15,5 +23,13 @@ Report = Callable[..., Awaitable[Result]]
 REPORTS: Mapping[str, Report] = {
     "funnel": funnel,
     "funnel_people": funnel_people,
+    "retention": retention,
+    "lifecycle": lifecycle,
+    "stickiness": stickiness,
+    "sessions": sessions,
+    "segmentation": segmentation,
+    "top": top,
+    "paths": paths,
+    "anomalies": anomalies,
 }
 """Each takes an `Inquiry` and its arguments. Their signatures are what Python, HTTP, RPC, CLI and MCP offer."""

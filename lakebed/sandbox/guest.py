@@ -7,6 +7,7 @@ Python's and never sees a question. A child answers one question and ends.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import mmap
 import os
 import re
@@ -43,7 +44,9 @@ _CATALOG = "SELECT view_name FROM duckdb_views() UNION SELECT table_name FROM du
 def serve(control: int, server: int) -> NoReturn:
     """Fork a child for each socket that comes over `control`, until it is closed or process `server` is gone."""
     listening = socket.socket(fileno=control)
-    find_bounds("SELECT [1][1] FROM events WHERE timestamp > now()", None, uses=1)  # imports late what it needs
+    # Once confined nothing can be imported, and sqlglot imports late: for the element of a list it infers types.
+    importlib.import_module("sqlglot.optimizer")
+    find_bounds("SELECT [seq][1] FROM events WHERE timestamp > now()", None, uses=1)
     confined = confine()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel buries children
     while os.getppid() == server:

@@ -38,7 +38,7 @@ REPORTS = {"a report over a year of events": {(None, 1.5)}}
 
 
 def test_every_goal_of_the_design_is_asked_by_a_subject():
-    """No goal of the design, the server or the reports is left out, and no bound is softer than it says."""
+    """No row of the design, the server's goals or the reports' is left out, and no bound is softer than it says."""
     asked = {}
     for name in NAMES:
         for goal in subject(name).GOALS:

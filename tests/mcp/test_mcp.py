@@ -94,9 +94,7 @@ async def test_an_assistant_asks(root, way):
             answer = await session.call_tool(tool, given)
             return answer.isError, answer.content[0].text
 
-        failed, text = await ask(
-            "execute-sql", sql=COUNTED
-        )
+        failed, text = await ask("execute-sql", sql=COUNTED)
         assert (failed, text.splitlines()[:2]) == (False, ['["event","n"]', '["Seen",70]'])
         failed, text = await ask("query-funnel", **SAMPLES["funnel"])
         assert not failed

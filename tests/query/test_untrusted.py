@@ -106,6 +106,7 @@ def archived(result):
         "SELECT 1 UNION SELECT 2 EXCEPT SELECT 1",
         "SELECT * FROM (VALUES (1, 'a'), (2, NULL)) v(n, t)",
         "SELECT unnest([1, 2, 3]) AS n",
+        "SELECT [event][1], properties->>'$.n' FROM events WHERE timestamp >= '2026-03-02'",
         "SELECT list_transform([1, 2], lambda x: x + 1), {'a': 1, 'b': [NULL]}, MAP {'k': 1.5}",
         "SELECT list(seq ORDER BY seq)[2], (list(event))[1:0] FROM events WHERE timestamp < now()",
         "SELECT 'nan'::DOUBLE, '-inf'::DOUBLE, 9007199254740993, 1.10::DECIMAL(9,2)",

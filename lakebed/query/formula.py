@@ -1,0 +1,55 @@
+"""Formula: arithmetic over series, `A / B * 100`, as SQL."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping, Sequence
+
+from lakebed.errors import QueryRefused
+
+__all__ = ["LETTERS", "formula_sql"]
+
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_MAX = 200
+_SIGNS: Mapping[type[ast.operator], str] = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*"}
+
+
+def formula_sql(text: str, columns: Sequence[str]) -> str:
+    """SQL of a formula, DOUBLE. A is the first of `columns`, B the second; what is divided by 0 is NULL.
+
+    Raises:
+        QueryRefused: it is no formula of numbers, these letters, + - * / and parentheses.
+    """
+    letters = LETTERS[: len(columns)]
+    if not isinstance(text, str) or not 0 < len(text) <= _MAX:
+        raise _refused(text, letters)
+    try:
+        tree = ast.parse(text.strip(), mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        raise _refused(text, letters) from None
+    try:
+        return _sql(tree, dict(zip(letters, columns, strict=True)))
+    except LookupError:
+        raise _refused(text, letters) from None
+
+
+def _sql(node: ast.expr, columns: Mapping[str, str]) -> str:
+    """The SQL of a part. Raises LookupError for what no formula has."""
+    match node:
+        case ast.Constant(value=int() | float() as value) if not isinstance(value, bool):
+            return f"CAST({float(value)!r} AS DOUBLE)"
+        case ast.Name(id=name):
+            return f"CAST({columns[name]} AS DOUBLE)"
+        case ast.UnaryOp(op=ast.USub(), operand=operand):
+            return f"(-{_sql(operand, columns)})"
+        case ast.BinOp(left=left, op=ast.Div(), right=right):
+            return f"({_sql(left, columns)} / nullif({_sql(right, columns)}, 0))"
+        case ast.BinOp(left=left, op=sign, right=right):
+            return f"({_sql(left, columns)} {_SIGNS[type(sign)]} {_sql(right, columns)})"
+    raise LookupError
+
+
+def _refused(text: object, letters: str) -> QueryRefused:
+    said = f"{letters[0]} to {letters[-1]}" if len(letters) > 1 else letters
+    hint = f"Write numbers, {said} for the series, + - * / and parentheses: A / B * 100"
+    return QueryRefused(f"formula {str(text)[:80]!r} cannot be read", hint=hint)

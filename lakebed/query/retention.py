@@ -1,0 +1,117 @@
+"""Retention: of those who came in one period, how many came again in the periods after it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from lakebed.clock import from_us
+from lakebed.errors import QueryRefused
+from lakebed.query.binder import Binder
+from lakebed.query.calendar import Calendar, Grain, WeekStart
+from lakebed.query.inquiry import Inquiry
+from lakebed.query.result import Result
+from lakebed.query.scope import Time
+from lakebed.query.selection import EventLike, Selection
+
+__all__ = ["retention"]
+
+Mode = Literal["first_time", "recurring", "unbounded"]
+_MODES = ("first_time", "recurring", "unbounded")
+_GRAINS = ("hour", "day", "week", "month")
+_MOST_PERIODS = 1_000
+
+
+async def retention(
+    inquiry: Inquiry,
+    start_event: EventLike | None = None,
+    return_event: EventLike | None = None,
+    *,
+    grain: Grain = "week",
+    periods: int = 12,
+    mode: Mode = "first_time",
+    start: Time | None = None,
+    end: Time | None = None,
+    where: str | None = None,
+    cohort: str | None = None,
+    tz: str = "UTC",
+    week_start: WeekStart = "monday",
+    as_of: Time | None = None,
+) -> Result:
+    """Rows `cohort, period, people, rate`: of the people of each cohort, how many came back `period` periods later.
+
+    A cohort is named by the start of its period. Period 0 is the cohort itself, so its rate is 1. A row is there for
+    every cohort that has people and every period from 0 to `periods` that began before now (or `as_of`, or `end`); the
+    last of them may not be over.
+
+    Args:
+        start_event: what makes somebody part of a cohort; by default any event.
+        return_event: what counts as coming back; by default any event.
+        grain: hour, day, week or month.
+        periods: how many after period 0.
+        mode: "first_time": a person is in one cohort, that of their first start event ever. "recurring": in that of
+            every period with a start event. "unbounded": like "first_time", and a return in a later period counts too.
+        start: cohorts from here on; None is no bound, like `end`.
+        end: events before it.
+        where: SQL over the columns of `events`, for both kinds of events.
+        cohort: only people of this saved cohort.
+        tz: whose days, weeks and months, an IANA name.
+        week_start: monday, sunday or saturday.
+        as_of: only what was received up to then.
+    """
+    if mode not in _MODES:
+        raise QueryRefused(f"mode is {str(mode)[:40]!r}", hint=f"Use one of {', '.join(_MODES)}")
+    if isinstance(periods, bool) or not isinstance(periods, int) or not 1 <= periods <= _MOST_PERIODS:
+        raise QueryRefused(f"periods is {str(periods)[:40]!r}", hint=f"Give 1 to {_MOST_PERIODS}")
+    calendar = Calendar.of(tz, week_start, grain, _GRAINS)
+    began, returned = Selection.of(start_event, "start_event"), Selection.of(return_event, "return_event")
+    scope = await inquiry.scope(
+        start=start, end=end, where=where, cohort=cohort, as_of=as_of, selections=(began, returned)
+    )
+    bind = Binder()
+    # The first time may lie before `start`: who came then is in no later cohort.
+    read = scope if mode == "recurring" else scope.between(None, scope.end_us)
+    last = calendar.number(grain, bind(from_us(inquiry.last_us(scope))))
+    first = "true" if scope.start_us is None else f"c >= {calendar.number(grain, bind(from_us(scope.start_us)))}"
+    sql = f"""
+        WITH seen AS (
+            SELECT person_id, {calendar.number(grain, "timestamp")} AS n,
+                bool_or({began.condition(bind)}) AS started, bool_or({returned.condition(bind)}) AS came
+            FROM events WHERE person_id IS NOT NULL AND {read.condition(bind)}
+            GROUP BY ALL
+        ), {_COUNTED[mode].format(periods=bind(periods), first=first)}, sizes AS (
+            SELECT c, sum(people) AS size FROM counted WHERE period = 0 GROUP BY c
+        ), cells AS (
+            SELECT c, size, unnest(generate_series(0, least({bind(periods)}, {last} - c))) AS period FROM sizes
+        )
+        SELECT {calendar.start(grain, "c")} AS cohort, CAST(period AS BIGINT) AS period,
+            CAST(coalesce(people, 0) AS BIGINT) AS people, coalesce(people, 0) / size AS rate
+        FROM cells LEFT JOIN counted USING (c, period) ORDER BY cohort, period
+    """
+    return await inquiry.rows(sql, bind, scope, report="retention")
+
+
+# People by cohort and period. Each person's periods are a list, which costs a third of joining `seen` to itself.
+_ONE_COHORT = """people AS (
+    SELECT min(n) FILTER (started) AS c, {taken} FROM seen GROUP BY person_id HAVING c IS NOT NULL AND {{first}}
+)"""
+_COUNTED = {
+    "first_time": _ONE_COHORT.format(taken="list(n) FILTER (came) AS ns")
+    + """, pairs AS (SELECT c, unnest(ns) - c AS period FROM people), counted AS (
+        SELECT c, 0 AS period, count(*) AS people FROM people GROUP BY c UNION ALL
+        SELECT c, period, count(*) AS people FROM pairs WHERE period BETWEEN 1 AND {periods} GROUP BY c, period
+    )""",
+    "unbounded": _ONE_COHORT.format(taken="max(n) FILTER (came) AS latest")
+    + """, counted AS (
+        SELECT c, period, count(*) AS people FROM (
+            SELECT c, unnest(generate_series(0, greatest(0, least(coalesce(latest, c) - c, {periods})))) AS period
+            FROM people
+        ) GROUP BY c, period
+    )""",
+    "recurring": """lists AS (
+        SELECT list(n) FILTER (started) AS cs, list(n) FILTER (came) AS ns FROM seen GROUP BY person_id
+    ), cohorts AS (SELECT unnest(cs) AS c, ns FROM lists), counted AS (
+        SELECT c, 0 AS period, count(*) AS people FROM cohorts WHERE {first} GROUP BY c UNION ALL
+        SELECT c, period, count(*) AS people FROM (SELECT c, unnest(ns) - c AS period FROM cohorts WHERE {first})
+        WHERE period BETWEEN 1 AND {periods} GROUP BY c, period
+    )""",
+}

@@ -1,0 +1,151 @@
+"""Segmentation: how often, by whom, how much: measures of events over time, split, compared and combined."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lakebed.clock import from_us
+from lakebed.errors import QueryRefused
+from lakebed.promotions import quoted
+from lakebed.query.binder import Binder
+from lakebed.query.calendar import Calendar, Grain, WeekStart
+from lakebed.query.formula import LETTERS, formula_sql
+from lakebed.query.inquiry import Inquiry
+from lakebed.query.measure import Measure, column_sql
+from lakebed.query.result import Result
+from lakebed.query.scope import Scope, Time
+from lakebed.query.selection import EventLike, Selection
+from lakebed.query.series import HOURLY
+
+__all__ = ["segmentation"]
+
+OTHER = "(other)"
+_TAKEN = ("time", "series", "value")
+_MOST_TOP = 1_000
+
+
+async def segmentation(
+    inquiry: Inquiry,
+    events: EventLike | Sequence[EventLike] | None = None,
+    *,
+    measure: str = "count",
+    by: str | Sequence[str] | None = None,
+    top: int = 10,
+    formula: str | None = None,
+    grain: Grain | None = "day",
+    start: Time | None = None,
+    end: Time | None = None,
+    where: str | None = None,
+    cohort: str | None = None,
+    tz: str = "UTC",
+    week_start: WeekStart = "monday",
+    as_of: Time | None = None,
+) -> Result:
+    """Rows `time, series, value` and the columns of `by`: a measure of one or several kinds of events.
+
+    A period without events is a row, from that of `start`, or the first event, to that of `end`, or the last: with 0
+    for counts and people, with NULL for the other measures. With a `formula` there is one series, named by it.
+
+    Args:
+        events: one or several; each is a series, A, B, C … in a formula. None is every event.
+        measure: count, people, sum(x), avg(x), min(x), max(x), distinct(x) or quantile(x, 0.95) of each series. x is a
+            column, a promoted one, or a property that is a number.
+        by: columns or properties to split by, as text.
+        top: so many combinations of `by`, those with the most events; the others are one, "(other)".
+        formula: numbers, letters, + - * / and parentheses. What is divided by 0 is NULL.
+        grain: of the rows; None gives one value for all, without `time`.
+        start: included; None is no bound, like `end`.
+        end: excluded.
+        where: SQL over the columns of `events`, for all series.
+        cohort: only people of this saved cohort.
+        tz: whose days, weeks and months, an IANA name.
+        week_start: monday, sunday or saturday.
+        as_of: only what was received up to then.
+    """
+    calendar = Calendar.of(tz, week_start, grain or "day")
+    given = list(events) if isinstance(events, Sequence) and not isinstance(events, str) else [events]
+    chosen = [Selection.of(one, "events") for one in given]
+    if not 1 <= len(chosen) <= len(LETTERS):
+        raise QueryRefused(f"{len(chosen)} events", hint=f"Give 1 to {len(LETTERS)}")
+    if isinstance(top, bool) or not isinstance(top, int) or not 1 <= top <= _MOST_TOP:
+        raise QueryRefused(f"top is {str(top)[:40]!r}", hint=f"Give 1 to {_MOST_TOP}")
+    names = _names(by)
+    measured = Measure.parse(measure, inquiry.promotions)
+    values = [f"value_{at}" for at in range(len(chosen))]
+    combined = None if formula is None else formula_sql(formula, values)
+    scope = await inquiry.scope(start=start, end=end, where=where, cohort=cohort, as_of=as_of, selections=chosen)
+    bind = Binder()
+    plain = measured.sql == "count(*)" and names in ((), ("event",)) and tz == "UTC" and grain != "minute"
+    hours = await inquiry.hours(scope) if plain and not any(one.where for one in chosen) else None
+    number = "0" if grain is None else calendar.number(grain, "timestamp")
+    if hours is not None:
+        source, counted, number = HOURLY, "sum(count)", number.replace("timestamp", "hour")
+        condition = "true"
+    else:
+        source, counted, condition = "events", measured.sql, scope.condition(bind)
+    flags = [one.condition(bind) for one in chosen]
+    split = [f"CAST({column_sql(name, inquiry.promotions)} AS VARCHAR)" for name in names]
+    base = f"FROM {source} WHERE {condition} AND ({' OR '.join(f'({flag})' for flag in flags)})"
+    keys = [f"key_{at}" for at in range(len(names))]
+    weight = "count(*)" if hours is None else "sum(count)"
+    parts = _best(split, keys, base, weight, bind(top)) if names else []
+    columns = _columns(split, keys, bind(OTHER)) if names else ""
+    figures = ", ".join(
+        f"{counted} FILTER (WHERE {flag}) AS {value}" for flag, value in zip(flags, values, strict=True)
+    )
+    parts.append(f"found AS (SELECT {number} AS n, {columns}{figures} {base} GROUP BY ALL)")
+    parts.append(f"every AS (SELECT unnest(generate_series({_span(scope, calendar, grain, bind)})) AS n FROM found")
+    parts[-1] += " HAVING count(*) > 0)"
+    parts.append(f"groups AS (SELECT DISTINCT {', '.join(keys) or '1'} FROM found)")
+    joined = " AND ".join(["every.n = found.n", *(f"groups.{key} IS NOT DISTINCT FROM found.{key}" for key in keys)])
+    zero = [f"coalesce({value}, 0) AS {value}" if measured.counts else value for value in values]
+    parts.append(
+        f"filled AS (SELECT every.n{''.join(f', groups.{key}' for key in keys)}, {', '.join(zero)} "
+        f"FROM every CROSS JOIN groups LEFT JOIN found ON {joined})"
+    )
+    shown = "".join(f", {key} AS {quoted(name)}" for key, name in zip(keys, names, strict=True))
+    time = "" if grain is None else f"{calendar.start(grain, 'n')} AS time, "
+    if combined is not None:
+        series = [f"SELECT {time}{bind(formula)} AS series{shown}, {combined} AS value, n, 0 AS nth FROM filled"]
+    else:
+        series = [
+            f"SELECT {time}{bind(one.label)} AS series{shown}, {value} AS value, n, {at} AS nth FROM filled"
+            for at, (one, value) in enumerate(zip(chosen, values, strict=True))
+        ]
+    order = "".join(f", {quoted(name)} NULLS LAST" for name in names)
+    sql = f"""
+        WITH {", ".join(parts)}
+        SELECT * EXCLUDE (n, nth) FROM ({" UNION ALL ".join(series)}) ORDER BY n, nth{order}
+    """
+    return await inquiry.rows(sql, bind, scope, report="segmentation", tables=hours)
+
+
+def _best(split: Sequence[str], keys: Sequence[str], base: str, weight: str, limit: str) -> list[str]:
+    """The combinations that are shown under their own names."""
+    columns = ", ".join(f"{sql} AS {key}" for sql, key in zip(split, keys, strict=True))
+    order = ", ".join(f"{key} NULLS LAST" for key in keys)
+    return [f"best AS (SELECT {columns} {base} GROUP BY ALL ORDER BY {weight} DESC, {order} LIMIT {limit})"]
+
+
+def _columns(split: Sequence[str], keys: Sequence[str], other: str) -> str:
+    # Lists, as they are equal where both have a NULL at one place.
+    known = f"[{', '.join(split)}] IN (SELECT [{', '.join(keys)}] FROM best)"
+    pairs = zip(split, keys, strict=True)
+    return "".join(f"CASE WHEN {known} THEN {sql} ELSE {other} END AS {key}, " for sql, key in pairs)
+
+
+def _names(by: str | Sequence[str] | None) -> tuple[str, ...]:
+    names = () if by is None else (by,) if isinstance(by, str) else tuple(by)
+    lowered = [str(name).lower() for name in (*names, *_TAKEN)]
+    if not all(isinstance(name, str) and name for name in names) or len(set(lowered)) < len(lowered):
+        hint = f"Name columns or properties, each once; {', '.join(_TAKEN)} are taken"
+        raise QueryRefused(f"by is {str(by)[:80]!r}", hint=hint)
+    return names
+
+
+def _span(scope: Scope, calendar: Calendar, grain: Grain | None, bind: Binder) -> str:
+    if grain is None:
+        return "0, 0"
+    first = "min(n)" if scope.start_us is None else calendar.number(grain, bind(from_us(scope.start_us)))
+    last = "max(n)" if scope.end_us is None else calendar.number(grain, bind(from_us(scope.end_us - 1)))
+    return f"{first}, {last}"

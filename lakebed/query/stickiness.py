@@ -1,0 +1,66 @@
+"""Stickiness: on how many days, or in how many weeks, people came."""
+
+from __future__ import annotations
+
+from lakebed.clock import from_us
+from lakebed.query.binder import Binder
+from lakebed.query.calendar import Calendar, Grain, WeekStart
+from lakebed.query.inquiry import Inquiry
+from lakebed.query.result import Result
+from lakebed.query.scope import Time
+from lakebed.query.selection import EventLike, Selection
+
+__all__ = ["stickiness"]
+
+_GRAINS = ("hour", "day", "week", "month")
+
+
+async def stickiness(
+    inquiry: Inquiry,
+    event: EventLike | None = None,
+    *,
+    grain: Grain = "day",
+    start: Time | None = None,
+    end: Time | None = None,
+    where: str | None = None,
+    cohort: str | None = None,
+    tz: str = "UTC",
+    week_start: WeekStart = "monday",
+    as_of: Time | None = None,
+) -> Result:
+    """Rows `periods, people, share, at_least`: how many people came in exactly, and in at least, so many periods.
+
+    `share` is of all people who came at all. There is a row for 1, 2 … up to the periods that the range touches, or,
+    where it has no bounds, up to the most that anybody has.
+
+    Args:
+        event: what counts as coming; by default any event.
+        grain: hour, day, week or month: what is counted.
+        start: included; None is no bound, like `end`.
+        end: excluded.
+        where: SQL over the columns of `events`.
+        cohort: only people of this saved cohort.
+        tz: whose days, weeks and months, an IANA name.
+        week_start: monday, sunday or saturday.
+        as_of: only what was received up to then.
+    """
+    calendar = Calendar.of(tz, week_start, grain, _GRAINS)
+    chosen = Selection.of(event)
+    scope = await inquiry.scope(start=start, end=end, where=where, cohort=cohort, as_of=as_of, selections=(chosen,))
+    bind = Binder()
+    number = calendar.number(grain, "timestamp")
+    most = "max(periods)"
+    if scope.start_us is not None and scope.end_us is not None and scope.start_us < scope.end_us:
+        first, last = (calendar.number(grain, bind(from_us(us))) for us in (scope.start_us, scope.end_us - 1))
+        most = f"{last} - {first} + 1"
+    sql = f"""
+        WITH each AS (
+            SELECT count(DISTINCT {number}) AS periods FROM events
+            WHERE person_id IS NOT NULL AND {chosen.condition(bind)} AND {scope.condition(bind)} GROUP BY person_id
+        ), counted AS (SELECT periods, count(*) AS people FROM each GROUP BY periods),
+        every AS (SELECT unnest(generate_series(1, {most})) AS periods FROM each HAVING count(*) > 0)
+        SELECT periods, coalesce(people, 0) AS people, coalesce(people, 0) / sum(people) OVER () AS share,
+            CAST(sum(coalesce(people, 0)) OVER (ORDER BY periods DESC) AS BIGINT) AS at_least
+        FROM every LEFT JOIN counted USING (periods) ORDER BY periods
+    """
+    return await inquiry.rows(sql, bind, scope, report="stickiness")

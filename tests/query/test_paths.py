@@ -1,0 +1,93 @@
+"""paths against plain Python that reads like its definition, and the flow through each step."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+
+import pytest
+from ecom import items
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from report_cases import seen, stages
+from test_sessions import plain_sessions, streams
+
+from lakebed import Analytics, QueryRefused
+
+
+def plain_paths(events, *, after=None, before=None, steps=4, top=8, collapse=False, timeout_us=1_800_000_000):
+    ways = []
+    for one in plain_sessions(events, timeout_us):
+        names = [event.event for event in one]
+        if collapse:
+            names = [name for at, name in enumerate(names) if not at or names[at - 1] != name]
+        if before is not None:
+            names = names[::-1]
+        anchor = after if before is None else before
+        if anchor is not None:
+            if anchor not in names:
+                continue
+            names = names[names.index(anchor) :]
+        ways.append((one[0].person, names[: steps + 1]))
+    best = defaultdict(set)
+    for at in range(steps + 1):
+        counts = Counter(way[at] for _, way in ways if at < len(way))
+        best[at] = set(sorted(counts, key=lambda name: (-counts[name], name))[:top])
+    people, count = defaultdict(set), Counter()
+    for person, way in ways:
+        for at in range(min(len(way), steps)):
+            one = way[at] if way[at] in best[at] else "(other)"
+            if at + 1 == len(way):
+                two = "(end)" if before is None else "(start)"
+            else:
+                two = way[at + 1] if way[at + 1] in best[at + 1] else "(other)"
+            link = (at + 1, one, two) if before is None else (steps - at, two, one)
+            people[link].add(person)
+            count[link] += 1
+    rows = [(*link, len(people[link]), count[link]) for link in count]
+    return sorted(rows, key=lambda row: (row[0], -row[4], row[1], row[2]))
+
+
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    events=streams(),
+    anchor=st.sampled_from([{}, {"after": "home"}, {"before": "pay"}, {"after": "never"}]),
+    steps=st.integers(1, 5),
+    top=st.integers(1, 3),
+    collapse=st.booleans(),
+)
+async def test_in_every_state_it_is_what_plain_python_says(tmp_path_factory, events, anchor, steps, top, collapse):
+    """From the first event, after one, before one; collapsed or not; in every state of an object."""
+    asked = {"steps": steps, "top": top, "collapse": collapse, **anchor}
+    async for stage in stages(tmp_path_factory.mktemp("paths"), events, merges=(("ann", "bob"),), untrusted=()):
+        found = await stage.ask("paths", **asked)
+        assert [tuple(row) for row in found] == plain_paths(stage.events, **asked), stage.name
+
+
+async def test_a_shop_of_600_people(tmp_path):
+    """31,106 visits: as plain Python has it, and what enters an event at one step leaves it at the next."""
+    sent = [item | {"type": "track", "anonymousId": None} for item in items()]
+    events = seen(sent)
+    async with Analytics("shop", root=tmp_path, headroom_bytes=0) as shop:
+        await shop.batch(sent)
+        for asked in ({"after": "catalog", "collapse": True}, {"before": "cart"}, {"steps": 6, "top": 3}):
+            found = await shop.paths(**asked)
+            assert [tuple(row) for row in found] == plain_paths(events, **asked)
+            entered, left = Counter(), Counter()
+            for row in found:
+                entered[row.step, row.target] += row.count
+                left[row.step - 1, row.source] += row.count
+            last = max(row.step for row in found)
+            inside = [key for key in entered.keys() | left.keys() if 0 < key[0] < last]
+            assert all(entered[key] == left[key] for key in inside if key[1] not in ("(start)", "(end)"))
+        assert await shop.check() == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [({"steps": 0}, "1 to 20"), ({"top": 101}, "1 to 100"), ({"after": "a", "before": "b"}, "begin with")],
+)
+async def test_what_cannot_be_says_what_can(tmp_path, arguments, said):
+    """Each wrong argument is refused with the right ones."""
+    async with Analytics("shop", root=tmp_path, headroom_bytes=0) as shop:
+        with pytest.raises(QueryRefused, match=said):
+            await shop.paths(**arguments)

@@ -1,0 +1,177 @@
+"""segmentation and top against plain Python that reads like their definitions."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+
+import pytest
+from ecom import items
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from plain_periods import period, periods
+from report_cases import START_US, happened, identified, seen, stages
+
+from lakebed import Analytics, QueryRefused
+from lakebed.query.formula import formula_sql
+
+PEOPLE = ["ann", "bob", "?p1", None]
+DAY = 86_400
+AMOUNTS = [None, 1, 2.5, "7", "x", -3]
+
+
+@st.composite
+def streams(draw):
+    one = st.builds(
+        lambda event, who, at, plan, amount: happened(event, who, at, {"plan": plan, "amount": amount}),
+        st.sampled_from(["visit", "buy", "leave"]),
+        st.sampled_from(PEOPLE),
+        st.integers(0, 12 * DAY),
+        st.sampled_from(["pro", "free", "team", None]),
+        st.sampled_from(AMOUNTS),
+    )
+    said = st.builds(identified, st.just("ann"), st.just("?p1"), st.integers(0, DAY))
+    return draw(st.lists(st.one_of(one, one, one, said), min_size=1, max_size=40))
+
+
+def number(value):
+    try:
+        return None if value is None else float(value)
+    except ValueError:
+        return None
+
+
+def measured(events, measure):
+    numbers = [n for e in events if (n := number(e.properties.get("amount"))) is not None]
+    return {
+        "count": len(events),
+        "people": len({e.person for e in events} - {None}),
+        "sum(amount)": sum(numbers) if numbers else None,
+        "avg(amount)": sum(numbers) / len(numbers) if numbers else None,
+        "max(amount)": max(numbers, default=None),
+    }[measure]
+
+
+def plain_segmentation(events, names, measure, calendar, by=None, top=10, start_us=None, end_us=None):
+    """(time, series, by, value): every period of every group of every series."""
+    kept = [e for e in events if e.event in names]
+    kept = [e for e in kept if (start_us is None or e.us >= start_us) and (end_us is None or e.us < end_us)]
+    if not kept:
+        return []
+    counts = Counter(e.properties.get(by) for e in kept) if by else {}
+    best = sorted(counts, key=lambda one: (-counts[one], one is None, one or ""))[:top]
+
+    def group(event):
+        value = event.properties.get(by) if by else None
+        return value if not by or value in best else "(other)"
+
+    first = period(min(e.us for e in kept) if start_us is None else start_us, **calendar)
+    last = period(max(e.us for e in kept) if end_us is None else end_us - 1, **calendar)
+    rows = []
+    groups = sorted({group(e) for e in kept}, key=lambda one: (one is None, one or ""))
+    for at in periods(first, last, calendar["grain"]):
+        for name in names:
+            for one in groups:
+                mine = [e for e in kept if e.event == name and group(e) == one and period(e.us, **calendar) == at]
+                value = measured(mine, measure)
+                rows.append((at, name, one, value))
+    return rows
+
+
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    events=streams(),
+    names=st.sampled_from([["visit"], ["visit", "buy"], ["buy", "leave", "visit"]]),
+    measure=st.sampled_from(["count", "people", "sum(amount)", "avg(amount)", "max(amount)"]),
+    calendar=st.fixed_dictionaries(
+        {"grain": st.sampled_from(["day", "week"]), "tz": st.sampled_from(["UTC", "Asia/Kathmandu"])}
+    ),
+    top=st.integers(1, 4),
+    bounded=st.booleans(),
+)
+async def test_in_every_state_it_is_what_plain_python_says(
+    tmp_path_factory, events, names, measure, calendar, top, bounded
+):
+    """All measures, split and whole, in every state of an object; `top` counts the same events."""
+    limits = {"start": "2026-01-06", "end": "2026-01-15"} if bounded else {}
+    us = {"start_us": START_US + DAY * 1_000_000, "end_us": START_US + 10 * DAY * 1_000_000} if bounded else {}
+    async for stage in stages(tmp_path_factory.mktemp("seg"), events, merges=(("ann", "bob"),), untrusted=()):
+        found = await stage.ask("segmentation", events=names, measure=measure, **calendar, **limits)
+        expected = plain_segmentation(stage.events, names, measure, calendar, **us)
+        assert [tuple(row) for row in found] == [(at, name, value) for at, name, _, value in expected], stage.name
+        found = await stage.ask("segmentation", events=names, measure=measure, by="plan", top=top, **calendar, **limits)
+        expected = plain_segmentation(stage.events, names, measure, calendar, "plan", top, **us)
+        assert [(row[0], row[1], row[2], row[3]) for row in found] == expected, stage.name
+        for people in (True, False):
+            rows = await stage.ask("top", people=people, n=2)
+            counts = Counter(e.event for e in stage.events if e.event is not None)
+            who = defaultdict(set)
+            for event in stage.events:
+                who[event.event] |= {event.person} - {None}
+            best = sorted(counts, key=lambda name: (-counts[name], name))[:2]
+            assert [row.value for row in rows] == best
+            assert [row.count for row in rows] == [counts[name] for name in best]
+            assert [row.share for row in rows] == pytest.approx([counts[name] / counts.total() for name in best])
+            if people:
+                assert [row.people for row in rows] == [len(who[name]) for name in best]
+
+
+async def test_a_shop_of_600_people(tmp_path):
+    """From the rollup of hours and from raw events alike; a formula over two series; whole hours only."""
+    sent = [item | {"type": "track", "anonymousId": None} for item in items()]
+    events = seen(sent)
+    async with Analytics("shop", root=tmp_path, headroom_bytes=0) as shop:
+        await shop.batch(sent)
+        await shop.archive()
+        expected = plain_segmentation(events, ["catalog", "cart"], "count", {"grain": "day"})
+        rolled = await shop.segmentation(["catalog", "cart"])
+        raw = await shop.segmentation(["catalog", "cart"], where="true")
+        assert (rolled.tiers, raw.tiers) == (("L2",), ("L3",))
+        assert [tuple(r) for r in rolled] == [tuple(r) for r in raw] == [(a, n, v) for a, n, _, v in expected]
+        split = await shop.segmentation(["catalog", "cart"], by="event", grain=None)
+        assert split.tiers == ("L2",)
+        assert {(row.series, row["event"]): row.value for row in split} == {
+            (name, other): sum(e.event == name for e in events) if name == other else 0
+            for name in ("catalog", "cart")
+            for other in ("catalog", "cart")
+        }
+        odd = {"start": "2024-01-10T00:30Z", "end": "2024-02-01"}
+        assert (await shop.segmentation("cart", **odd)).tiers == ("L3",)
+        share = await shop.segmentation(["catalog", "cart"], formula="(A - B) / A * 100", grain=None)
+        catalog, cart = (sum(e.event == name for e in events) for name in ("catalog", "cart"))
+        assert [tuple(row) for row in share] == [("(A - B) / A * 100", pytest.approx((catalog - cart) / catalog * 100))]
+        nothing = await shop.segmentation(["catalog", "never"], formula="A / B", grain=None)
+        assert nothing[0].value is None
+        assert (await shop.top(people=False)).tiers == ("L2",)
+        assert (await shop.top("platform", event="cart")).rows == (
+            await shop.report_untrusted("top", {"what": "platform", "event": "cart"})
+        ).rows
+        assert await shop.check() == []
+
+
+@pytest.mark.parametrize(
+    "wrong", ["", "A +", "C", "A ** 2", "A if B else 1", "print(A)", "A; B", "'x'", "A == B", "True", "a", "A" * 300]
+)
+def test_a_formula_is_arithmetic(wrong):
+    """Anything but numbers, letters and four signs is refused, with what there is."""
+    with pytest.raises(QueryRefused, match="A to B"):
+        formula_sql(wrong, ["x", "y"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"events": []}, "1 to 26"),
+        ({"by": "value"}, "are taken"),
+        ({"by": ["plan", "Plan"]}, "each once"),
+        ({"measure": "mode(x)"}, "Use count"),
+        ({"top": 0}, "1 to"),
+        ({"formula": "A + B"}, "numbers, A for"),
+    ],
+)
+async def test_what_cannot_be_says_what_can(tmp_path, arguments, said):
+    """Each wrong argument is refused with the right ones."""
+    async with Analytics("shop", root=tmp_path, headroom_bytes=0) as shop:
+        with pytest.raises(QueryRefused, match=said):
+            await shop.segmentation(**arguments)
+        with pytest.raises(QueryRefused, match="1 to"):
+            await shop.top(n=0)
