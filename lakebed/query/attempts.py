@@ -27,6 +27,7 @@ Order = Literal["ordered", "strict", "any"]
 
 _FIRST, _MOST_STEPS = 1, 20
 _CODES = 64  # the last six bits of an element say what it is: _step, _excluded
+_BEYOND = 1 << 58  # more than any time has microseconds; twenty times that is a BIGINT
 _LAST_US = 253_402_300_799_999_999  # of the year 9999
 
 
@@ -194,47 +195,43 @@ class Attempts(msgspec.Struct, frozen=True):
         )
 
     def _any_order(self, scope: Scope, bind: Binder) -> str:
-        """One pass over a person's events: which steps have one in the window that ends here, and since when."""
+        """Of each event, which steps have one in the window that ends with it, and since when; the best of a person.
+
+        Here rows are sorted, once: what came last of each step is no neighbour in any list, and `list_reduce`, which
+        could carry it along, takes four times as long.
+        """
         groups: dict[Selection, list[int]] = {}
-        for at, step in enumerate(self.steps, 1):
-            groups.setdefault(step, []).append(at)
-        lists = [
-            f"list(us * {_CODES} + {code}) FILTER (is_{slots[0]}) AS s{slots[0]}"
-            for code, slots in enumerate(groups.values())
+        for at, selection in enumerate(self.steps, 1):
+            groups.setdefault(selection, []).append(at)
+        own, last = [], []
+        for step, *more in groups.values():  # of equal steps the first needs the last event, the next the one before
+            own += [f"lag(us, {n}) OVER (PARTITION BY person_id, is_{step} ORDER BY us) AS before_{at}"
+                    for n, at in enumerate(more, 1)]  # fmt: skip
+            last += [f"max(CASE WHEN is_{step} THEN us END) OVER until AS last_{step}"]
+            last += [f"max(CASE WHEN is_{step} THEN before_{at} END) OVER until AS last_{at}" for at in more]
+        entry = "us" if scope.end_us is None else f"CASE WHEN us < {bind(scope.end_us)} THEN us END"
+        fits = " OR ".join(f"is_{at}" for at in self._numbers)
+        source = f"SELECT {', '.join(['*', *own])} FROM ({self.marked(scope, bind)}) WHERE {fits}"
+        source = (
+            f"SELECT *, us - {bind(self.within_us)} AS since, max({entry}) OVER until AS entry, {', '.join(last)} "
+            f"FROM ({source}) WINDOW until AS (PARTITION BY person_id ORDER BY us)"
+        )
+        done = " + ".join(f"CASE WHEN last_{at} >= since THEN 1 ELSE 0 END" for at in self._numbers)
+        begun = ", ".join(f"CASE WHEN last_{at} >= since THEN last_{at} END" for at in self._numbers)
+        source = f"SELECT *, {done} AS done, least(entry, {begun}) AS begun FROM ({source}) WHERE entry >= since"
+        lists = ", ".join(f"list(us) FILTER (is_{step}) AS s{step}" for step, *_ in groups.values())
+        best = f"done * {_BEYOND} - us"  # the most steps, and then the earliest
+        own = [
+            "max(done) AS depth",
+            f"arg_max(begun, {best}) AS begun",
+            f"max(done) * {_BEYOND} - max({best}) AS reached",
         ]
-        names = [f"s{slots[0]}" for slots in groups.values()]
-        merged = names[0]
-        for name in names[1:]:
-            merged = f"list_concat({merged}, {name})"
-        last = {}  # by step, the time of its event: of equal steps the newest, the one before that, and so on
-        for code, slots in enumerate(groups.values()):
-            for at, older in zip(slots, ["x >> 6", *(f"s.r{slot}" for slot in slots)], strict=False):
-                last[at] = f"CASE WHEN x & 63 = {code} THEN {older} ELSE s.r{at} END"
-        since, entry = f"(x >> 6) - {bind(self.within_us)}", "x >> 6"
-        if scope.end_us is not None:
-            entry = f"CASE WHEN x >> 6 < {bind(scope.end_us)} THEN x >> 6 ELSE s.entry END"
-        depth = " + ".join(f"CASE WHEN {one} >= {since} THEN 1 ELSE 0 END" for one in last.values())
-        depth = f"CASE WHEN {entry} >= {since} THEN {depth} ELSE 0 END"
-        begun = ", ".join(f"CASE WHEN {one} >= {since} THEN {one} END" for one in last.values())
-        state = {f"r{at}": one for at, one in last.items()} | {
-            "entry": entry,
-            "depth": f"greatest(s.depth, {depth})",
-            "done": f"CASE WHEN {depth} > s.depth THEN x >> 6 ELSE s.done END",
-            "begun": f"CASE WHEN {depth} > s.depth OR ({depth} = s.depth AND x >> 6 = s.done) "
-            f"THEN least({entry}, {begun}) ELSE s.begun END",
-        }
-        empty = ", ".join(f"'{name}': {'0' if name == 'depth' else 'NULL'}::BIGINT" for name in state)
-        body = ", ".join(f"'{name}': {value}" for name, value in state.items())
-        within = "lambda x: x >> 6 BETWEEN best.begun AND best.done"
+        people = f"SELECT person_id, {', '.join([*own, lists])} FROM ({source}) GROUP BY person_id"
+        within = "lambda x: x BETWEEN begun AND reached"
         times = ", ".join(
-            f"list_slice(list_sort(list_filter({name}, {within})), 1, {len(slots)})"
-            for name, slots in zip(names, groups.values(), strict=True)
+            f"list_slice(list_sort(list_filter(s{step}, {within})), 1, {1 + len(more)})"
+            for step, *more in groups.values()
         )
-        columns = ", ".join(f"list_extract(times, {at}) >> 6 AS t{at}" for at in self._numbers)
-        return (
-            f"SELECT person_id, best.depth AS depth, {columns} FROM ("
-            f"SELECT *, list_sort(flatten([{times}])) AS times FROM ("
-            f"SELECT *, list_reduce(list_sort({merged}), lambda s, x: {{{body}}}, {{{empty}}}) AS best FROM ("
-            f"SELECT person_id, {', '.join(lists)} FROM ({self.marked(scope, bind)}) GROUP BY person_id"
-            f") WHERE {merged} IS NOT NULL) WHERE best.depth > 0)"
-        )
+        columns = ", ".join(f"list_extract(times, {at}) AS t{at}" for at in self._numbers)
+        people = f"SELECT *, list_sort(flatten([{times}])) AS times FROM ({people})"
+        return f"SELECT person_id, depth, {columns} FROM ({people})"
