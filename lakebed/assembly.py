@@ -11,7 +11,7 @@ import pyarrow as pa
 from lakebed.block import Block
 from lakebed.definitions import Definitions
 from lakebed.engine import Engine
-from lakebed.errors import LogBehind, QueryRefused
+from lakebed.errors import LogBehind
 from lakebed.identity.identity import Identity
 from lakebed.identity.rules import Rules
 from lakebed.intake import Intake
@@ -20,7 +20,7 @@ from lakebed.maintenance import ARCHIVED, TOTALS, Maintenance, Totals
 from lakebed.objects import DurableObject
 from lakebed.promotions import BUILT_IN, Promotion, as_promotions
 from lakebed.pulse import PulseMeter
-from lakebed.query.cohort import COHORT, Cohort, people_of
+from lakebed.query.cohort import COHORT, Cohort, CohortReader
 from lakebed.query.history import History
 from lakebed.query.inquiry import Inquiry
 from lakebed.query.metrics import Metrics
@@ -221,15 +221,16 @@ def _prepare_reports(tiers: Tiers, owner: DurableObject, promotions: Sequence[Pr
     tiers.definitions = Definitions(tiers.intake, tiers.history, tiers.queries)
 
     async def cohort(name: str, as_of_us: int | None) -> Cohort:
-        found = await tiers.definitions.get(COHORT, name, as_of_us=as_of_us)
-        if found is None:
-            named = ", ".join(one.name for one in await tiers.definitions.newest(COHORT, as_of_us=as_of_us))
-            raise QueryRefused(f"there is no cohort {name[:80]!r}", hint=f"Saved are {named or 'none'}")
-        return people_of(found.body)
+        async def lookup(name: str) -> tuple[Any, bool] | None:
+            found = await tiers.definitions.get(COHORT, name, as_of_us=as_of_us)
+            return None if found is None else (found.body["definition"], found.body["strange"])
 
-    asked = tiers.queries, tiers.metrics, cohort, promotions, owner.clock
-    tiers.inquiry = Inquiry(*asked)
-    tiers.stranger = Inquiry(*asked, untrusted=tiers.untrusted)
+        now_us = owner.clock.now_us() if as_of_us is None else as_of_us
+        return await CohortReader(lookup, promotions, now_us).named(name)
+
+    asked = tiers.queries, tiers.metrics, cohort, promotions, owner.clock, tiers.untrusted
+    tiers.inquiry = Inquiry(*asked, trusting=True)
+    tiers.stranger = Inquiry(*asked, trusting=False)
 
 
 async def _promotions(storage: Storage, promote: Mapping[str, type]) -> tuple[Promotion, ...]:

@@ -8,9 +8,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from lakebed.assembled import Assembled
-from lakebed.definitions import Definitions
+from lakebed.definitions import Definition, Definitions
 from lakebed.errors import QueryRefused
 from lakebed.query.anomalies import anomalies
+from lakebed.query.cohort import COHORT, CohortReader, conditions_of
+from lakebed.query.cohort_people import cohort_people, cohort_size
 from lakebed.query.funnel import funnel
 from lakebed.query.funnel_people import funnel_people
 from lakebed.query.inquiry import Inquiry
@@ -64,11 +66,48 @@ class Reporting(Assembled):
     top = _verb(top)
     paths = _verb(paths)
     anomalies = _verb(anomalies)
+    cohort_people = _verb(cohort_people)
+    cohort_size = _verb(cohort_size)
 
     @property
     def definitions(self) -> Definitions:
         """What was saved under names, with all its versions: cohorts and price books, for example."""
         return self._up.definitions
+
+    async def save_cohort(self, name: str, definition: Mapping[str, Any], *, strange: bool = False) -> Definition:
+        """Save people by what they did and who they are under a name: the `cohort=` of every report.
+
+        `CohortReader` has the form of a definition, docs/cohorts.md explains it. It is read anew for every report, so
+        people come and go; its versions stay, for `as_of`.
+
+        Args:
+            name: of the cohort; saving it again makes a new version.
+            definition: plain values.
+            strange: it came from a stranger: the SQL in it always runs in the sandbox.
+
+        Raises:
+            QueryRefused, QueryError: it cannot be read; says where.
+            InvalidDefinition: the name is none, or the definition too large.
+        """
+
+        async def lookup(other: str) -> tuple[Any, bool] | None:
+            if other == name:
+                return definition, strange
+            found = await self._up.definitions.get(COHORT, other)
+            return None if found is None else (found.body["definition"], found.body["strange"])
+
+        await CohortReader(lookup, self._up.inquiry.promotions, self._up.inquiry.clock.now_us()).named(name)
+        for condition in conditions_of(definition):
+            await self._up.inquiry.check(condition)
+        return await self._up.definitions.save(COHORT, name, {"definition": definition, "strange": strange})
+
+    async def cohorts(self) -> list[Definition]:
+        """The saved cohorts, by name; their definitions are in `body["definition"]`."""
+        return await self._up.definitions.newest(COHORT)
+
+    async def delete_cohort(self, name: str) -> Definition:
+        """Let a cohort go. Reports as of an earlier time still know it. Raises InvalidDefinition: there is none."""
+        return await self._up.definitions.remove(COHORT, name)
 
     async def report_untrusted(self, name: str, arguments: Mapping[str, Any]) -> Result:
         """The same answer to arguments that a stranger gave: conditions in SQL run in the sandbox of `query_untrusted`.

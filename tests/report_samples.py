@@ -14,9 +14,13 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "top": {"what": "plan", "n": 1},
     "paths": {"after": "Seen", "steps": 2, "timeout": "3h"},
     "anomalies": {"grain": "day", "seasonality": "day", "history": 3, "start": "2026-01-05", "end": "2026-01-09"},
+    "cohort_people": {"cohort": "buyers", "limit": 3},
+    "cohort_size": {"cohort": "buyers"},
     "stickiness": {"event": "Bought", "start": "2026-01-01", "end": "2026-01-08"},
 }
 """Arguments over events `Seen` and `Bought` of some people, January 2026."""
+COHORTS = {"buyers": {"did": "Bought", "at_least": 2}}
+"""Saved before the samples are asked."""
 EVENTS = [
     {
         "event": event,

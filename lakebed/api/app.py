@@ -10,6 +10,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
 from lakebed.api.body import Body
+from lakebed.api.cohorts import Cohorts
 from lakebed.api.cors import Cors
 from lakebed.api.enrichment import Enrichment
 from lakebed.api.errors import error_handlers
@@ -86,6 +87,7 @@ def create_app(
         Reads(gate),
         Sql(gate, body),
         Reports(gate, body),
+        Cohorts(gate, body),
         People(gate, body),
         Letters(gate, body),
         live,

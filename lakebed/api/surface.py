@@ -44,6 +44,7 @@ VERBS: Mapping[str, Scope] = {
     "timeseries": "read",
     "query": "read",
     **dict.fromkeys(REPORTS, "read"),
+    "cohorts": "read",
     "counters.get": "read",
     "counters.count": "read",
     "counters.keys": "read",
@@ -53,6 +54,8 @@ VERBS: Mapping[str, Scope] = {
     "merges": "read",
     "dead_letters": "read",
     "dead_letter": "read",
+    "save_cohort": "admin",
+    "delete_cohort": "admin",
     "merge": "admin",
     "unmerge": "admin",
     "replay": "admin",
@@ -74,7 +77,9 @@ VERBS: Mapping[str, Scope] = {
 _BEHIND = {"query": "query_untrusted"}  # SQL that comes over a network is a stranger's
 _SCOPES: tuple[Scope, ...] = ("read", "write", "admin")
 _EVENTS = frozenset({"track", "page", "screen", "identify", "group", "alias"})
-_HIDDEN = frozenset({"age", "keep_refused", "key", "source"})  # by name: what only the process itself may say
+_HIDDEN = frozenset(
+    {"age", "keep_refused", "key", "source", "strange"}
+)  # by name: what only the process itself may say
 _MOST_COUNTERS = 10_000
 
 
@@ -198,6 +203,8 @@ class _View:
                 if name in ("page", "screen") and "name" not in given and "category" in given:
                     given["name"] = given.pop("category")  # as these verbs read one argument
                 given = {"items": [{"type": name} | given]}
+            if name == "save_cohort":
+                given["strange"] = True
             if "items" in given:  # begun here and now: calls go in order
                 receipts = stub.batch(given["items"], source="rpc", keep_refused=True, key=caller.key)
                 stored = self._surface.stored(caller, receipts)

@@ -34,7 +34,8 @@ class Inquiry:
         cohort: gives a saved cohort by name, as it was defined before a moment (None: now). Raises QueryRefused.
         promotions: the promoted columns.
         clock: says what now is.
-        untrusted: if given, answers instead whatever reads raw events: some of that SQL is a stranger's.
+        untrusted: answers what a stranger's SQL is a part of.
+        trusting: whether the arguments are the app's own; else `untrusted` answers whatever reads raw events.
     """
 
     def __init__(
@@ -44,13 +45,16 @@ class Inquiry:
         cohort: Callable[[str, int | None], Awaitable[Cohort]],
         promotions: Sequence[Promotion],
         clock: Clock,
-        untrusted: Untrusted | None = None,
+        untrusted: Untrusted,
+        *,
+        trusting: bool,
     ) -> None:
         self.promotions = tuple(promotions)
         self._metrics = metrics
         self.clock = clock
         self._queries = queries
         self._untrusted = untrusted
+        self._trusting = trusting
         self._cohort = cohort
 
     async def scope(
@@ -78,7 +82,9 @@ class Inquiry:
             if condition is not None:
                 await self.check(condition)
         people = None if cohort is None else await self._cohort(cohort, as_of_us)
-        return Scope(start_us, end_us, where, people, as_of_us)
+        if people is None:
+            return Scope(start_us, end_us, where, as_of_us=as_of_us)
+        return Scope(start_us, end_us, where, people.sql, people.strange, as_of_us)
 
     def last_us(self, scope: Scope) -> int:
         """The last microsecond that a report can know of: now, or `as_of`, or the one before `end`."""
@@ -126,7 +132,7 @@ class Inquiry:
         Raises:
             QueryError, QueryTimeout, QueryTooLarge, QueryBusy, QueryCrashed.
         """
-        if self._untrusted is not None and tables is None:
+        if scope.strange or (tables is None and not self._trusting):
             as_of = None if scope.as_of_us is None else from_us(scope.as_of_us)
             result = await self._untrusted.run(sql, bind.params, as_of=as_of)
         else:

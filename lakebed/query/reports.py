@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 
 from lakebed.query.anomalies import anomalies
+from lakebed.query.cohort_people import cohort_people, cohort_size
 from lakebed.query.funnel import funnel
 from lakebed.query.funnel_people import funnel_people
 from lakebed.query.lifecycle import lifecycle
@@ -31,5 +32,7 @@ REPORTS: Mapping[str, Report] = {
     "top": top,
     "paths": paths,
     "anomalies": anomalies,
+    "cohort_people": cohort_people,
+    "cohort_size": cohort_size,
 }
 """Each takes an `Inquiry` and its arguments. Their signatures are what Python, HTTP, RPC, CLI and MCP offer."""

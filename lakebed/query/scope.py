@@ -24,6 +24,7 @@ class Scope(msgspec.Struct, frozen=True):
         start_us: None means no bound, like `end_us`.
         where: SQL over the columns of `events`.
         people: gives the SELECT of the person_ids that count, one column; None means everybody.
+        strange: whether a stranger's SQL is in `people`.
         as_of_us: only what was received up to then.
     """
 
@@ -31,6 +32,7 @@ class Scope(msgspec.Struct, frozen=True):
     end_us: int | None = None
     where: str | None = None
     people: Callable[[Binder], str] | None = None
+    strange: bool = False
     as_of_us: int | None = None
 
     def condition(self, bind: Binder, *, since_us: int | None = None) -> str:

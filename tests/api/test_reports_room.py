@@ -9,12 +9,12 @@ import httpx
 import msgspec
 import pytest
 
-from lakebed import Analytics, Namespace, QueryError, QueryRefused
+from lakebed import Analytics, Namespace, QueryError, QueryRefused, connect
 from lakebed.api import create_app
 from lakebed.api.serving import make_server
 from lakebed.cli import main
 from lakebed.query.reports import REPORTS
-from tests.report_samples import EVENTS, SAMPLES
+from tests.report_samples import COHORTS, EVENTS, SAMPLES
 from tests.served import serving
 
 DANGEROUS = "(SELECT count(*) FROM read_text('/etc/passwd')) > 0"
@@ -25,10 +25,16 @@ def plain(rows):
     return msgspec.json.decode(msgspec.json.encode([list(row) for row in rows], enc_hook=str))
 
 
+async def prepare(analytics):
+    await analytics.batch(EVENTS)
+    for name, definition in COHORTS.items():
+        await analytics.save_cohort(name, definition)
+
+
 @pytest.fixture
 async def analytics(tmp_path):
     async with Analytics("default", root=tmp_path, headroom_bytes=0) as analytics:
-        await analytics.batch(EVENTS)
+        await prepare(analytics)
         yield analytics
         assert await analytics.check() == []
 
@@ -67,6 +73,8 @@ async def test_what_cannot_be_is_refused(analytics, name):
 async def test_nothing_at_all_is_no_error(tmp_path, name):
     """An object without events answers every report: with no rows, or with zeros, and never with NaN."""
     async with Analytics("empty", root=tmp_path, headroom_bytes=0) as empty:
+        for cohort, definition in COHORTS.items():
+            await empty.save_cohort(cohort, definition)
         found = await getattr(empty, name)(**SAMPLES[name])
         assert "nan" not in repr(plain(found)).lower()
 
@@ -75,7 +83,7 @@ async def test_over_a_network(tmp_path):
     """HTTP and RPC, of a server on a port."""
     async with Namespace(tmp_path, Analytics, headroom_bytes=0) as namespace:
         stub = namespace.get("default")
-        await stub.batch(EVENTS)
+        await prepare(stub)
         server = make_server(create_app(namespace), "127.0.0.1", 0)
         async with serving(server) as port, httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
             async with Namespace.connect(f"http://127.0.0.1:{port}") as remote:
@@ -101,6 +109,9 @@ def test_the_sample_over_commands(tmp_path, monkeypatch, capsys):
     events = tmp_path / "events.ndjson"
     events.write_bytes(b"\n".join(map(msgspec.json.encode, EVENTS)))
     assert main(["import", str(events)]) == 0
+    with connect("data", "default") as analytics:
+        for name, definition in COHORTS.items():
+            analytics.save_cohort(name, definition)
     for name, arguments in SAMPLES.items():
         capsys.readouterr()
         assert main([*typed(name, arguments), "--json"]) == 0, capsys.readouterr().err

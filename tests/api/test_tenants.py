@@ -126,6 +126,11 @@ CASES = {
             b"""{"steps":[{"where":"1=1) UNION SELECT content FROM read_text('<root>/sam/log/*') --"}]}""",
         ),
     ),
+    ("GET", "/cohorts"): Case(scope="read", shows=True),
+    ("PUT", "/cohorts/{name:path}"): Case(
+        scope="admin", path=("tom", "sam", "../../sam"), bodies=(b'{"did":"x"}', b'{"did":{"where":"1=1) UNION --"}}')
+    ),
+    ("DELETE", "/cohorts/{name:path}"): Case(scope="admin", path=("buyers", "../../sam/cohorts/buyers")),
     ("GET", "/deadletters"): Case(scope="read", queries=("", "reason=sam", "before=9999"), shows=True),
     ("GET", "/deadletters/{id}"): Case(scope="read", path=("1", "2", "3", "../sam/deadletters/1"), shows=True),
     ("POST", "/deadletters/replay"): Case(
@@ -259,6 +264,7 @@ class House:
             await shop.batch(
                 [{"event": "", "userId": f"{said}-letter{number}"} for number in range(3)], keep_refused=True
             )
+            await shop.save_cohort("buyers", {"did": f"{said}-event"})
 
     async def state(self, name):
         """What another's request must not change."""
@@ -361,6 +367,8 @@ _ARGUMENTS = {
     "unmerge": '["x"]',
     **{f"counters.{name}": '["events:*"]' for name in ("incr", "get", "count", "keys", "ttl", "delete")},
     "counters.top": '["events:*",5]',
+    "save_cohort": '["buyers",{"did":"tom-secret-event"}]',
+    "delete_cohort": '["x"]',
     **{name: json.dumps([_wrapped(arguments)]) for name, arguments in SAMPLES.items()},
 }
 

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from report_cases import START_US, happened, identified, stages
 
+from lakebed import Analytics, QueryError, QueryRefused
 from lakebed.clock import from_us, to_us
 
 # A step as the report takes it, and as the model does. The model knows equal steps by their identity.
@@ -148,3 +149,179 @@ async def test_each_person_comes_as_far_as_the_definition_says(tmp_path, crowd):
                     person: (len(one), one[0], one[-1]) for person, one in times.items()
                 }, arguments
                 assert len(times) > 100, arguments
+
+
+async def rows_of(shop, steps, within="1h", **options):
+    return [tuple(row)[:3] for row in await shop.funnel(steps, within, **options)]
+
+
+def people(found):
+    return [row[2] for row in found]
+
+
+async def test_a_step_needs_a_later_timestamp_unless_equal_ones_are_allowed(tmp_path):
+    """Events of one microsecond are no steps of one funnel; with `allow_equal` they are, as they were received."""
+    events = [happened("a", "ann", 5), happened("b", "ann", 5), happened("b", "bob", 5), happened("a", "bob", 5)]
+    async for stage in stages(tmp_path, events, only=("both tiers",)):
+        assert people(await rows_of(stage.shop, ["a", "b"])) == [2, 0]
+        assert people(await rows_of(stage.shop, ["a", "b"], allow_equal=True)) == [2, 1]
+        assert people(await rows_of(stage.shop, ["a", "b"], order="any")) == [2, 2]
+
+
+async def test_the_same_step_twice_needs_two_events(tmp_path):
+    """One event is never two steps, in any order; between equal timestamps it is not either."""
+    events = [happened("a", "ann", 5), happened("a", "bob", 5), happened("a", "bob", 6), happened("a", "cy", 5)]
+    async for stage in stages(tmp_path, [*events, happened("a", "cy", 5)], only=("both tiers",)):
+        assert people(await rows_of(stage.shop, ["a", "a"])) == [3, 1]
+        assert people(await rows_of(stage.shop, ["a", "a"], order="strict")) == [3, 1]
+        assert people(await rows_of(stage.shop, ["a", "a"], allow_equal=True)) == [3, 2]
+        assert people(await rows_of(stage.shop, ["a", "a"], order="any")) == [3, 2]
+
+
+async def test_an_attempt_begins_in_the_range_and_may_end_after_it(tmp_path):
+    """The window includes its end; an entry at `end` is none, a conversion after `end` is one. 1969 is a time, too."""
+    events = [
+        happened("a", "early", -1),
+        happened("b", "early", 1),
+        happened("a", "ann", 0),
+        happened("b", "ann", 60),
+        happened("a", "bob", 9),
+        happened("b", "bob", 69.000001),
+        happened("a", "late", 10),
+        happened("b", "late", 11),
+        happened("a", "old", -2_000_000_000),
+        happened("b", "old", -1_999_999_990),
+    ]
+    bounds = {"start": from_us(START_US), "end": from_us(START_US + 10_000_000)}
+    async for stage in stages(tmp_path, events, only=("both tiers",)):
+        for options in ({}, {"order": "strict"}, {"allow_equal": True}, {"order": "any"}):
+            found = await stage.shop.funnel_people(["a", "b"], "60s", **bounds, **options)
+            converted = await stage.shop.funnel_people(["a", "b"], "60s", outcome="converted", **bounds, **options)
+            assert [(row.person_id, row.step) for row in found if row.person_id != "early"] == [("bob", 1)], options
+            assert {row.person_id: row.seconds for row in converted} == {"ann": 60.0}, options
+        old = await stage.shop.funnel_people(["a", "b"], "60s", end="1970-01-01", outcome="converted")
+        assert [(row.person_id, row.seconds) for row in old] == [("old", 10.0)]
+
+
+async def test_which_attempt_counts(tmp_path):
+    """The one that gets furthest; of several the first to get there; of those the last to begin."""
+    events = [
+        *(happened("a", "ann", at) for at in (0, 10, 20)),
+        *(happened("b", "ann", at) for at in (30, 40)),
+        *(happened(name, "ann", at) for name, at in (("a", 100), ("b", 110), ("c", 130), ("a", 200), ("b", 201))),
+        happened("c", "ann", 202),
+    ]
+    async for stage in stages(tmp_path, events, only=("both tiers",)):
+        assert [row.median_seconds for row in await stage.shop.funnel(["a", "b"], "1h")] == [None, 10.0]
+        found = await stage.shop.funnel(["a", "b", "c"], "60s")
+        assert [row.median_seconds for row in found] == [None, 10.0, 20.0]
+
+
+async def test_split_by_a_value_at_the_beginning(tmp_path):
+    """`by` takes the value of the event with which the attempt began; `top` names the largest, the rest is one."""
+    plans = {"ann": "pro", "bob": "pro", "cy": "free", "dan": "free", "eve": "free", "flo": None, "gil": "trial"}
+    events = [happened("a", person, at, {"plan": plan}) for at, (person, plan) in enumerate(plans.items())]
+    events += [happened("b", person, 30, {"plan": "changed"}) for person in ("ann", "cy", "gil")]
+    async for stage in stages(tmp_path, events, only=("both tiers",)):
+        found = await stage.ask("funnel", steps=["a", "b"], by="plan", top=2)
+        assert found.columns[-1] == "plan"
+        assert [(row.plan, row.step, row.people) for row in found] == [
+            ("free", 1, 3),
+            ("free", 2, 1),
+            ("pro", 1, 2),
+            ("pro", 2, 1),
+            ("(other)", 1, 2),
+            ("(other)", 2, 1),
+        ]
+        assert {row.plan for row in await stage.ask("funnel", steps=["a"], by="plan")} == {"free", "pro", "trial", None}
+        by_column = await stage.ask("funnel", steps=["a", "b"], by="person_id", order="any", top=1)
+        assert [(row.person_id, row.people) for row in by_column] == [
+            ("ann", 1),
+            ("ann", 1),
+            ("(other)", 6),
+            ("(other)", 2),
+        ]
+
+
+async def test_compared_with_the_period_before(tmp_path):
+    """`compare` gives the rows of the period of the same length before, each as if it had been asked alone."""
+    events = [happened("a", f"u{n}", n, {"plan": ("pro", "free")[n % 2]}) for n in range(20)]
+    events += [happened("b", f"u{n}", n + 0.5) for n in range(0, 20, 3)]
+    moments = [from_us(START_US + second * 1_000_000) for second in (4, 10, 16)]
+    async for stage in stages(tmp_path, events, only=("both tiers",)):
+        found = await stage.ask("funnel", steps=["a", "b"], start=moments[1], end=moments[2], compare=True)
+        assert found.columns[-1] == "period"
+        for at, period in enumerate(("previous", "current")):
+            alone = await stage.shop.funnel(["a", "b"], start=moments[at], end=moments[at + 1])
+            assert [tuple(row)[:-1] for row in found if row.period == period] == [tuple(row) for row in alone]
+        split = await stage.ask("funnel", steps=["a"], start=moments[1], end=moments[2], compare=True, by="plan")
+        assert [(row.period, row.plan, row.people) for row in split] == [
+            ("current", "free", 3),
+            ("current", "pro", 3),
+            ("previous", "free", 3),
+            ("previous", "pro", 3),
+        ]
+
+
+async def test_a_funnel_of_nobody_has_its_rows(tmp_path):
+    """Without people the counts are 0 and the shares NULL; split by something there is no row."""
+    async for stage in stages(tmp_path, [happened("a", None, 1), happened("b", "ann", 1)], only=("both tiers",)):
+        for order in ("ordered", "strict"):
+            found = await stage.ask("funnel", steps=["a", "b"], order=order)
+            assert [tuple(row) for row in found] == [(1, "a", 0, None, None, None), (2, "b", 0, None, None, None)]
+        assert len(await stage.shop.funnel(["a", "b"], by="plan")) == 0
+        assert len(await stage.shop.funnel_people(["a", "b"])) == 0
+
+
+async def test_a_page_of_people_follows_another(tmp_path):
+    """`after` and `limit` page through all that the funnel counts, by their id; the sandbox gives the same."""
+    events = [happened("a", f"u{n:02}", n) for n in range(25)] + [
+        happened("b", f"u{n:02}", 30) for n in range(0, 25, 2)
+    ]
+    async for stage in stages(tmp_path, events, only=("both tiers",)):
+        asked = {"steps": ["a", "b"], "step": 2, "outcome": "dropped"}
+        found, after = [], None
+        while page := await stage.ask("funnel_people", **asked, limit=5, **({"after": after} if after else {})):
+            found += [row.person_id for row in page]
+            after = found[-1]
+        assert found == [f"u{n:02}" for n in range(1, 25, 2)]
+        assert len(await stage.ask("funnel_people", steps=["a", "b"], step=1)) == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"steps": []},
+        {"steps": "abc"},
+        {"steps": ["a"] * 21},
+        {"steps": [{"name": "a"}]},
+        {"steps": ["a", "b"], "order": "sideways"},
+        {"steps": ["a", "b"], "within": "soon"},
+        {"steps": ["a", "b"], "exclude": ["x"], "order": "strict"},
+        {"steps": ["a", "b"], "exclude": ["x"], "order": "any"},
+        {"steps": ["a", "b"], "exclude": [{"event": "x", "between": [1, 3]}]},
+        {"steps": ["a", "b"], "exclude": [{"event": "x", "between": [2, 1]}]},
+        {"steps": ["a", "b"], "exclude": [{"event": "x", "between": "1-2"}]},
+        {"steps": ["a", "b"], "compare": True},
+        {"steps": ["a", "b"], "by": "people"},
+        {"steps": ["a", "b"], "top": 0},
+        {"steps": ["a", {"event": "b", "where": "1); DROP TABLE events; --"}]},
+    ],
+)
+async def test_what_cannot_be_read_is_refused(crowded, arguments):
+    """An argument that means nothing is an error with a hint, never a number."""
+    with pytest.raises((QueryRefused, QueryError)):
+        await crowded.funnel(**arguments)
+
+
+@pytest.mark.parametrize("arguments", [{"step": 0}, {"step": 3}, {"outcome": "gone"}, {"limit": -1}, {"limit": 10_001}])
+async def test_what_cannot_be_read_of_people_is_refused(crowded, arguments):
+    """The same of the list of people."""
+    with pytest.raises(QueryRefused):
+        await crowded.funnel_people(["a", "b"], **arguments)
+
+
+@pytest.fixture
+async def crowded(tmp_path):
+    async with Analytics("shop", root=tmp_path, headroom_bytes=0) as shop:
+        yield shop
