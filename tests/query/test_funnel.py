@@ -325,3 +325,28 @@ async def test_what_cannot_be_read_of_people_is_refused(crowded, arguments):
 async def crowded(tmp_path):
     async with Analytics("shop", root=tmp_path, headroom_bytes=0) as shop:
         yield shop
+
+
+async def test_times_between_steps_fill_bins(tmp_path):
+    """Everybody who reached the step is in one bin, by the attempt that counts; bins are of one round width."""
+    seconds = [1, 1.5, 2, 9, 61.25, 61.75]
+    events = [happened("a", f"u{n}", n) for n in range(7)]
+    events += [happened("b", f"u{n}", n + took) for n, took in enumerate(seconds)]
+    async for stage in stages(tmp_path, events, only=("both tiers",)):
+        found = await stage.ask("funnel_times", steps=["a", "b"], bins=100)
+        assert [(row.from_seconds, row.to_seconds) for row in found] == [(n, n + 1) for n in range(1, 62)]
+        assert {row.from_seconds: row.people for row in found if row.people} == {1: 2, 2: 1, 9: 1, 61: 2}
+        assert [tuple(row) for row in await stage.ask("funnel_times", steps=["a", "b"], bins=3)] == [
+            (0, 30, 4),
+            (30, 60, 0),
+            (60, 90, 2),
+        ]
+        assert [tuple(row) for row in await stage.shop.funnel_times(["a", "b"], bins=1)] == [(0, 120, 6)]
+        assert len(await stage.shop.funnel_times(["a", "c"])) == 0
+
+
+@pytest.mark.parametrize("arguments", [{"from_step": 2}, {"to_step": 3}, {"from_step": 0}, {"bins": 0}, {"bins": 1000}])
+async def test_what_cannot_be_read_of_times_is_refused(crowded, arguments):
+    """The same of the histogram."""
+    with pytest.raises(QueryRefused):
+        await crowded.funnel_times(["a", "b"], **arguments)
