@@ -157,17 +157,18 @@ class Attempts(msgspec.Struct, frozen=True):
         return f"list_extract(times, {element} >> 6)" if self._ranked else f"({element} >> 6)"
 
     def _in_order(self, scope: Scope, bind: Binder) -> str:
-        found = self._lists(scope, bind)
+        found, last = self._lists(scope, bind), len(self.steps)
         for at in self._numbers[1:]:
             found = self._reaching(at, found, bind)
-        last = len(self.steps)
-        depth = " ".join(f"WHEN len(v{at}) > 0 THEN {at}" for at in range(last, 0, -1))
+        depth = " ".join(f"WHEN len(v{at}) > 0 THEN {at}" for at in range(last, 1, -1))
         times = []
-        for at in self._numbers:
-            further = " ".join(f"WHEN len(v{m}) > 0 THEN list_extract(v{m}, 1).t{at}" for m in range(last, at, -1))
-            own = self._time("list_min(s1)" if at == 1 else f"list_extract(v{at}, 1).c")
-            times.append(f"CASE {further} WHEN len(v{at}) > 0 THEN {own} END AS t{at}")
-        return f"SELECT person_id, CASE {depth} END AS depth, {', '.join(times)} FROM ({found})"
+        for at in self._numbers:  # of the furthest step that has them
+            further = [f"a{m}.t{at}" for m in range(last, at, -1)]
+            own = self._time("list_min(s1)" if at == 1 else f"a{at}.c")
+            times.append(f"coalesce({', '.join([*further, own])}) AS t{at}")
+        firsts = ", ".join(["*", *(f"list_extract(v{at}, 1) AS a{at}" for at in self._numbers[1:])])
+        depth = f"CASE {depth} ELSE 1 END" if depth else "1"
+        return f"SELECT person_id, {depth} AS depth, {', '.join(times)} FROM (SELECT {firsts} FROM ({found}))"
 
     def _reaching(self, at: int, before: str, bind: Binder) -> str:
         """Adds `v{at}`: each event with which somebody who waited reached the step, first to last.
@@ -178,7 +179,7 @@ class Attempts(msgspec.Struct, frozen=True):
         x, p = "x", f"list_extract(m{at}, i - 1)"
         times, t1 = [f"'t{at - 1}': {self._time(p)}"], self._time(p)
         if at > _FIRST + 1:
-            empty = "".join(f", 't{m}': NULL::BIGINT" for m in range(1, at - 1))
+            empty = "".join(f", 't{m}': NULL" for m in range(1, at - 1))
             others = f"list_transform({others}, lambda x: {{'c': x{empty}}})"
             times = [*(f"'t{m}': {p}.t{m}" for m in range(1, at - 1)), f"'t{at - 1}': {self._time(f'{p}.c')}"]
             x, p, t1 = "x.c", f"{p}.c", f"{p}.t1"

@@ -350,3 +350,13 @@ async def test_what_cannot_be_read_of_times_is_refused(crowded, arguments):
     """The same of the histogram."""
     with pytest.raises(QueryRefused):
         await crowded.funnel_times(["a", "b"], **arguments)
+
+
+async def test_the_longest_funnel_fits_into_the_sandbox(tmp_path):
+    """Twenty steps, compared and split: the SQL of it is not too long for what answers strangers."""
+    events = [happened(f"step {at}", "ann", at, {"plan": "pro"}) for at in range(20)]
+    asked = {"start": from_us(START_US), "end": from_us(START_US + 60_000_000), "compare": True, "by": "plan"}
+    async for stage in stages(tmp_path, events, only=("both tiers",)):
+        found = await stage.ask("funnel", steps=[f"step {at}" for at in range(20)], order="strict", **asked)
+        assert [row.people for row in found] == [1] * 20 + [0] * 20
+        assert [row.median_seconds for row in found] == [None] + [1.0] * 19 + [None] * 20
