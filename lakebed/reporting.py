@@ -14,6 +14,8 @@ from lakebed.query.anomalies import anomalies
 from lakebed.query.cohort import COHORT, CohortReader, conditions_of
 from lakebed.query.cohort_people import cohort_people, cohort_size
 from lakebed.query.funnel import funnel
+from lakebed.query.funnel_people import funnel_people
+from lakebed.query.funnel_times import funnel_times
 from lakebed.query.inquiry import Inquiry
 from lakebed.query.lifecycle import lifecycle
 from lakebed.query.paths import paths
@@ -57,6 +59,8 @@ class Reporting(Assembled):
     """The reports of an Analytics object. docs/definitions.md says what each counts."""
 
     funnel = _verb(funnel)
+    funnel_people = _verb(funnel_people)
+    funnel_times = _verb(funnel_times)
     retention = _verb(retention)
     lifecycle = _verb(lifecycle)
     stickiness = _verb(stickiness)

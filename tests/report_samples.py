@@ -6,6 +6,8 @@ from typing import Any
 
 SAMPLES: dict[str, dict[str, Any]] = {
     "funnel": {"steps": ["Seen", {"event": "Bought", "where": "user_id <> 'x'"}], "within": "1d"},
+    "funnel_people": {"steps": ["Seen", "Bought"], "within": "1d", "outcome": "converted"},
+    "funnel_times": {"steps": ["Seen", "Bought"], "within": "1d", "bins": 5},
     "retention": {"start_event": "Seen", "return_event": "Bought", "grain": "day", "periods": 5},
     "lifecycle": {"event": "Bought", "grain": "day", "end": "2026-01-08"},
     "sessions": {"timeout": "2h", "by": "exit", "conversion": "Bought"},

@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from lakebed.query.anomalies import anomalies
 from lakebed.query.cohort_people import cohort_people, cohort_size
 from lakebed.query.funnel import funnel
+from lakebed.query.funnel_people import funnel_people
+from lakebed.query.funnel_times import funnel_times
 from lakebed.query.lifecycle import lifecycle
 from lakebed.query.paths import paths
 from lakebed.query.result import Result
@@ -23,6 +25,8 @@ Report = Callable[..., Awaitable[Result]]
 
 REPORTS: Mapping[str, Report] = {
     "funnel": funnel,
+    "funnel_people": funnel_people,
+    "funnel_times": funnel_times,
     "retention": retention,
     "lifecycle": lifecycle,
     "stickiness": stickiness,
