@@ -26,6 +26,7 @@ from lakebed.query.segmentation import segmentation
 from lakebed.query.sessions import sessions
 from lakebed.query.stickiness import stickiness
 from lakebed.query.top import top
+from lakebed.query.usage import usage
 from lakebed.signature import Signature
 
 __all__ = ["Reporting"]
@@ -70,6 +71,7 @@ class Reporting(Assembled):
     anomalies = _verb(anomalies)
     cohort_people = _verb(cohort_people)
     cohort_size = _verb(cohort_size)
+    usage = _verb(usage)
 
     @property
     def definitions(self) -> Definitions:

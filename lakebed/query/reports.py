@@ -17,6 +17,7 @@ from lakebed.query.segmentation import segmentation
 from lakebed.query.sessions import sessions
 from lakebed.query.stickiness import stickiness
 from lakebed.query.top import top
+from lakebed.query.usage import usage
 
 __all__ = ["REPORTS", "Report"]
 
@@ -36,5 +37,6 @@ REPORTS: Mapping[str, Report] = {
     "anomalies": anomalies,
     "cohort_people": cohort_people,
     "cohort_size": cohort_size,
+    "usage": usage,
 }
 """Each takes an `Inquiry` and its arguments. Their signatures are what Python, HTTP, RPC, CLI and MCP offer."""
