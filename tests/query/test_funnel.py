@@ -234,6 +234,8 @@ async def test_split_by_a_value_at_the_beginning(tmp_path):
             ("(other)", 2, 1),
         ]
         assert {row.plan for row in await stage.ask("funnel", steps=["a"], by="plan")} == {"free", "pro", "trial", None}
+        for taken in ("nth", "value", "row", "tried", "depth", "t1"):  # properties may be called as anything in our SQL
+            assert [row[-1] for row in await stage.shop.funnel(["a", "b"], by=taken)] == [None, None]
         by_column = await stage.ask("funnel", steps=["a", "b"], by="person_id", order="any", top=1)
         assert [(row.person_id, row.people) for row in by_column] == [
             ("ann", 1),
@@ -303,6 +305,7 @@ async def test_a_page_of_people_follows_another(tmp_path):
         {"steps": ["a", "b"], "exclude": [{"event": "x", "between": [2, 1]}]},
         {"steps": ["a", "b"], "exclude": [{"event": "x", "between": "1-2"}]},
         {"steps": ["a", "b"], "compare": True},
+        {"steps": ["a", "b"], "compare": True, "start": "0001-01-02", "end": "2026-01-01"},
         {"steps": ["a", "b"], "by": "people"},
         {"steps": ["a", "b"], "top": 0},
         {"steps": ["a", {"event": "b", "where": "1); DROP TABLE events; --"}]},
