@@ -176,6 +176,8 @@ async def test_the_same_step_twice_needs_two_events(tmp_path):
         assert people(await rows_of(stage.shop, ["a", "a"], order="strict")) == [3, 1]
         assert people(await rows_of(stage.shop, ["a", "a"], allow_equal=True)) == [3, 2]
         assert people(await rows_of(stage.shop, ["a", "a"], order="any")) == [3, 2]
+        labelled = ["a", {"event": "a", "label": "again"}]
+        assert people(await rows_of(stage.shop, labelled, order="any")) == [3, 2]
 
 
 async def test_an_attempt_begins_in_the_range_and_may_end_after_it(tmp_path):
