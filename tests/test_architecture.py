@@ -33,7 +33,7 @@ FLOORS = (
     | {"capnweb", "carriers", "remote"}
     | {"keys", "keyring", "schema", "signature"},
     {"intake", "live", "maintenance", "pulse", "replays"},
-    {"definitions", "roster"},
+    {"cohorts", "definitions", "roster"},
     {"assembly", "checkup", "inventory", "vitals"},
     {"assembled"},
     {"answers", "letters", "people", "reporting", "tracking", "upkeep"},  # the verbs, in groups
