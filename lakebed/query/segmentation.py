@@ -44,7 +44,8 @@ async def segmentation(
     """Rows `time, series, value` and the columns of `by`: a measure of one or several kinds of events.
 
     A period without events is a row, from that of `start`, or the first event, to that of `end`, or the last: with 0
-    for counts and people, with NULL for the other measures. Where nothing is found it is so only without `by`. With a `formula` there is one series, named by it.
+    for counts and people, with NULL for the other measures. With a `formula` there is one series, named
+    by it. Where nothing at all is found there are rows only without `by`, for a range from `start` to `end`.
 
     Args:
         events: one or several; each is a series, A, B, C … in a formula. None is every event.
