@@ -8,6 +8,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from lakebed.biller import Biller
+from lakebed.billing.quota import QuotaState
 from lakebed.block import Block
 from lakebed.cohorts import Cohorts
 from lakebed.definitions import Definitions
@@ -71,6 +73,7 @@ class Tiers:
     cohorts: Cohorts
     inquiry: Inquiry
     stranger: Inquiry
+    biller: Biller
     replays: Replays
     pulse: PulseMeter
     scheduler: Scheduler
@@ -224,6 +227,17 @@ def _prepare_reports(tiers: Tiers, owner: DurableObject, promotions: Sequence[Pr
     asked = tiers.queries, tiers.metrics, tiers.cohorts.at, promotions, owner.clock, tiers.untrusted
     tiers.inquiry = Inquiry(*asked, trusting=True)
     tiers.stranger = Inquiry(*asked, trusting=False)
+
+    def on_quota(state: QuotaState) -> None:
+        hook = getattr(owner, "on_quota", None)  # of Analytics; other objects have no quotas
+        try:
+            if hook is not None:
+                hook(state)
+        except Exception as error:  # noqa: BLE001 - the app's own; the usage was stored before it
+            if owner.on_error is not None:
+                owner.on_error(error)
+
+    tiers.biller = Biller(tiers.definitions, tiers.inquiry, tiers.counters, owner.clock, on_quota)
 
 
 async def _promotions(storage: Storage, promote: Mapping[str, type]) -> tuple[Promotion, ...]:

@@ -13,6 +13,8 @@ from lakebed.errors import QueryRefused
 from lakebed.query.anomalies import anomalies
 from lakebed.query.cohort_people import cohort_people, cohort_size
 from lakebed.query.funnel import funnel
+from lakebed.query.funnel_people import funnel_people
+from lakebed.query.funnel_times import funnel_times
 from lakebed.query.inquiry import Inquiry
 from lakebed.query.lifecycle import lifecycle
 from lakebed.query.paths import paths
@@ -23,6 +25,7 @@ from lakebed.query.segmentation import segmentation
 from lakebed.query.sessions import sessions
 from lakebed.query.stickiness import stickiness
 from lakebed.query.top import top
+from lakebed.query.usage import usage
 from lakebed.signature import Signature
 
 __all__ = ["Reporting"]
@@ -55,6 +58,8 @@ class Reporting(Assembled):
     """The reports of an Analytics object. docs/definitions.md says what each counts."""
 
     funnel = _verb(funnel)
+    funnel_people = _verb(funnel_people)
+    funnel_times = _verb(funnel_times)
     retention = _verb(retention)
     lifecycle = _verb(lifecycle)
     stickiness = _verb(stickiness)
@@ -65,6 +70,7 @@ class Reporting(Assembled):
     anomalies = _verb(anomalies)
     cohort_people = _verb(cohort_people)
     cohort_size = _verb(cohort_size)
+    usage = _verb(usage)
 
     @property
     def definitions(self) -> Definitions:

@@ -92,7 +92,7 @@ for _room in (
 def _named(command: Any, prefix: str) -> None:
     """Give every option of `command`, and of the commands in it, a variable: of what it is called, not of its code."""
     for name, below in getattr(command, "commands", {}).items():
-        _named(below, f"{prefix}_{name.upper().replace('-', '_')}")
+        _named(below, f"{prefix}_{name.replace('-', '_').upper()}")
     for parameter in command.params:
         if prefix != "LAKEBED" and parameter.param_type_name == "option" and parameter.envvar is None:
             parameter.envvar = f"{prefix}_{parameter.opts[0].strip('-').replace('-', '_').upper()}"

@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from lakebed.query.anomalies import anomalies
 from lakebed.query.cohort_people import cohort_people, cohort_size
 from lakebed.query.funnel import funnel
+from lakebed.query.funnel_people import funnel_people
+from lakebed.query.funnel_times import funnel_times
 from lakebed.query.lifecycle import lifecycle
 from lakebed.query.paths import paths
 from lakebed.query.result import Result
@@ -15,6 +17,7 @@ from lakebed.query.segmentation import segmentation
 from lakebed.query.sessions import sessions
 from lakebed.query.stickiness import stickiness
 from lakebed.query.top import top
+from lakebed.query.usage import usage
 
 __all__ = ["REPORTS", "Report"]
 
@@ -22,6 +25,8 @@ Report = Callable[..., Awaitable[Result]]
 
 REPORTS: Mapping[str, Report] = {
     "funnel": funnel,
+    "funnel_people": funnel_people,
+    "funnel_times": funnel_times,
     "retention": retention,
     "lifecycle": lifecycle,
     "stickiness": stickiness,
@@ -32,5 +37,6 @@ REPORTS: Mapping[str, Report] = {
     "anomalies": anomalies,
     "cohort_people": cohort_people,
     "cohort_size": cohort_size,
+    "usage": usage,
 }
 """Each takes an `Inquiry` and its arguments. Their signatures are what Python, HTTP, RPC, CLI and MCP offer."""
