@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -16,7 +16,7 @@ from lakebed.query.measure import Measure
 from lakebed.query.scope import instant
 from lakebed.query.selection import Selection
 
-__all__ = ["COHORT", "Cohort", "CohortReader", "conditions_of"]
+__all__ = ["COHORT", "Cohort", "CohortReader", "Lookup", "conditions_of", "names_of"]
 
 COHORT = "cohort"  # the kind of its definitions
 _MOST_DEEP = 20
@@ -88,7 +88,7 @@ class CohortReader:
         if found is None:
             raise QueryRefused(f"{at}: there is no cohort {name[:80]!r}", hint="cohorts() lists them")
         definition, strange = found
-        self._strange |= strange
+        self._strange |= strange and bool(conditions_of(definition))
         return await self._read(definition, (*above, name), f"cohort {name}")
 
     async def _read(self, given: Any, above: tuple[str, ...], at: str) -> Sql:
@@ -164,16 +164,24 @@ class CohortReader:
 
 def conditions_of(definition: Any) -> list[str]:
     """Every condition in SQL that a definition has, itself and not by other cohorts."""
-    found, waiting = [], [definition]
+    return [one["where"] for one in _objects(definition) if isinstance(one.get("where"), str)]
+
+
+def names_of(definition: Any) -> set[str]:
+    """The other cohorts that a definition names."""
+    return {one["cohort"] for one in _objects(definition) if isinstance(one.get("cohort"), str)}
+
+
+def _objects(definition: Any) -> Iterator[Mapping[str, Any]]:
+    """Every object in a definition, itself included. Without recursion: it may be deep."""
+    waiting = [definition]
     while waiting:
         one = waiting.pop()
         if isinstance(one, Mapping):
-            if isinstance(one.get("where"), str):
-                found.append(one["where"])
+            yield one
             waiting.extend(one.values())
         elif isinstance(one, list | tuple):
             waiting.extend(one)
-    return found
 
 
 def _joined(sign: str, parts: Sequence[Sql]) -> Sql:
@@ -187,8 +195,8 @@ def _people(given: Mapping[str, Any], at: str) -> Sql:
         raise _refused(f"{at}.people", ids, "a list of ids")
 
     def sql_of(bind: Binder) -> str:
-        listed = f"(SELECT unnest(CAST({bind(list(ids))} AS VARCHAR[])))"
-        return f"(SELECT person_id FROM events WHERE user_id IN {listed} OR anonymous_id IN {listed})"
+        # Not by the ids of events: an anonymous id on somebody's event may be another's, and one may be on none.
+        return f"(SELECT person_id FROM people WHERE list_has_any(ids, CAST({bind(list(ids))} AS VARCHAR[])))"
 
     return sql_of
 

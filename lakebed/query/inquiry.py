@@ -109,6 +109,12 @@ class Inquiry:
             raise QueryRefused(f"where is {str(condition)[:40]!r}", hint="Give a condition in SQL: \"plan = 'pro'\"")
         await self._queries.check_expression(condition)
 
+    async def attempt(self, cohort: Cohort) -> None:
+        """Make sure that reports can ask for this cohort: its names, types and functions. Raises QueryError."""
+        bind = Binder()
+        sql = f"SELECT person_id FROM events WHERE person_id IN ({cohort.sql(bind)}) LIMIT 0"
+        await self.rows(sql, bind, Scope(strange=cohort.strange), report="")
+
     async def rows(
         self,
         sql: str,

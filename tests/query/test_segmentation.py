@@ -55,7 +55,7 @@ def plain_segmentation(events, names, measure, calendar, by=None, top=10, start_
     """(time, series, by, value): every period of every group of every series."""
     kept = [e for e in events if e.event in names]
     kept = [e for e in kept if (start_us is None or e.us >= start_us) and (end_us is None or e.us < end_us)]
-    if not kept:
+    if not kept and (by or start_us is None or end_us is None):
         return []
     counts = Counter(e.properties.get(by) for e in kept) if by else {}
     best = sorted(counts, key=lambda one: (-counts[one], one is None, one or ""))[:top]
@@ -67,7 +67,7 @@ def plain_segmentation(events, names, measure, calendar, by=None, top=10, start_
     first = period(min(e.us for e in kept) if start_us is None else start_us, **calendar)
     last = period(max(e.us for e in kept) if end_us is None else end_us - 1, **calendar)
     rows = []
-    groups = sorted({group(e) for e in kept}, key=lambda one: (one is None, one or ""))
+    groups = sorted({group(e) for e in kept} if by else {None}, key=lambda one: (one is None, one or ""))
     for at in periods(first, last, calendar["grain"]):
         for name in names:
             for one in groups:
@@ -83,7 +83,7 @@ def plain_segmentation(events, names, measure, calendar, by=None, top=10, start_
     names=st.sampled_from([["visit"], ["visit", "buy"], ["buy", "leave", "visit"]]),
     measure=st.sampled_from(["count", "people", "sum(amount)", "avg(amount)", "max(amount)"]),
     calendar=st.fixed_dictionaries(
-        {"grain": st.sampled_from(["day", "week"]), "tz": st.sampled_from(["UTC", "Asia/Kathmandu"])}
+        {"grain": st.sampled_from(["day", "week", "month"]), "tz": st.sampled_from(["UTC", "Asia/Kathmandu"])}
     ),
     top=st.integers(1, 4),
     bounded=st.booleans(),
@@ -141,6 +141,14 @@ async def test_a_shop_of_600_people(tmp_path):
         assert [tuple(row) for row in share] == [("(A - B) / A * 100", pytest.approx((catalog - cart) / catalog * 100))]
         nothing = await shop.segmentation(["catalog", "never"], formula="A / B", grain=None)
         assert nothing[0].value is None
+        empty = await shop.segmentation("never", start="2024-01-01", end="2024-01-03", measure="sum(x)")
+        assert [row.value for row in empty] == [None, None]
+        assert len(await shop.segmentation("cart", start="2024-01-01T01:00Z", end="2024-01-01T01:00Z")) == 0
+        months = await shop.segmentation("cart", grain="month")
+        assert (months.tiers, [tuple(row) for row in months]) == (
+            ("L2",),
+            [(a, n, v) for a, n, _, v in plain_segmentation(events, ["cart"], "count", {"grain": "month"})],
+        )
         assert (await shop.top(people=False)).tiers == ("L2",)
         assert (await shop.top("platform", event="cart")).rows == (
             await shop.report_untrusted("top", {"what": "platform", "event": "cart"})
