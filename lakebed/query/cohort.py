@@ -21,9 +21,10 @@ __all__ = ["COHORT", "Cohort", "CohortReader", "Lookup", "conditions_of", "names
 COHORT = "cohort"  # the kind of its definitions
 _MOST_DEEP = 20
 _MOST_PARTS = 200
+_MOST_STEPS = 10
 _DID = {"did", "at_least", "at_most", "within", "start", "end", "measure", "above", "below"}
 _TRAIT = {"trait", "is", "in", "above", "below", "contains", "exists"}
-_KINDS = "did, first, trait, people, cohort, all, any, not"
+_KINDS = "did, first, sequence, trait, people, cohort, all, any, not"
 _EVERYBODY = "SELECT person_id FROM events WHERE person_id IS NOT NULL"
 
 
@@ -52,6 +53,7 @@ class CohortReader:
       up to now or `as_of`) or from `start` to `end`; or with a `measure` of them, such as `"sum(revenue)"`, that is
       `above` or `below` a number.
     - `first`: an event whose first time ever lies in `within`, or from `start` to `end`.
+    - `sequence`: a list of events, each at a later time than the one before; all within such a range.
     - `trait`: a trait's name, which `is` a value, is `in` a list, `contains` a text, is `above` or `below` a number, or
       `exists` (true or false).
     - `people`: a list of ids; whoever has one of them now.
@@ -108,6 +110,7 @@ class CohortReader:
             _only(given, {"cohort"}, at)
             return await self._named(given["cohort"], above, f"{at}.cohort")
         forms = {"people": _people, "trait": _trait, "first": self._first, "did": self._did}
+        forms["sequence"] = self._sequence
         for kind, form in forms.items():
             if kind in given:
                 return form(given, at)
@@ -158,6 +161,26 @@ class CohortReader:
             where = f"person_id IS NOT NULL AND {chosen.condition(bind)}"
             firsts = f"SELECT person_id, min(timestamp) AS first FROM events WHERE {where} GROUP BY person_id"
             return f"(SELECT person_id FROM ({firsts}) WHERE true{_within(low, high, bind, 'first')})"
+
+        return sql_of
+
+    def _sequence(self, given: Mapping[str, Any], at: str) -> Sql:
+        _only(given, {"sequence", "within", "start", "end"}, at)
+        steps = given["sequence"]
+        if not isinstance(steps, Sequence) or isinstance(steps, str) or not 1 < len(steps) <= _MOST_STEPS:
+            raise _refused(f"{at}.sequence", steps, f"a list of 2 to {_MOST_STEPS} events")
+        chosen = [Selection.of(step, f"{at}.sequence[{n}]") for n, step in enumerate(steps)]
+        low, high = self._range(given, at)
+
+        def sql_of(bind: Binder) -> str:
+            found = ""
+            for step in chosen:
+                where = f"person_id IS NOT NULL AND {step.condition(bind)}{_within(low, high, bind)}"
+                done = f"SELECT person_id, timestamp FROM events WHERE {where}"
+                # Whoever can go on at all can go on from the earliest.
+                later = f" JOIN ({found}) USING (person_id) WHERE timestamp > since" if found else ""
+                found = f"SELECT person_id, min(timestamp) AS since FROM ({done}){later} GROUP BY person_id"
+            return f"(SELECT person_id FROM ({found}))"
 
         return sql_of
 

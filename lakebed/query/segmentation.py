@@ -15,7 +15,6 @@ from lakebed.query.measure import Measure, column_sql
 from lakebed.query.result import Result
 from lakebed.query.scope import Scope, Time
 from lakebed.query.selection import EventLike, Selection
-from lakebed.query.series import HOURLY
 
 __all__ = ["segmentation"]
 
@@ -76,18 +75,20 @@ async def segmentation(
     combined = None if formula is None else formula_sql(formula, values)
     scope = await inquiry.scope(start=start, end=end, where=where, cohort=cohort, as_of=as_of, selections=chosen)
     bind = Binder()
-    plain = measured.sql == "count(*)" and names in ((), ("event",)) and tz == "UTC" and grain != "minute"
-    hours = await inquiry.hours(scope) if plain and not any(one.where for one in chosen) else None
-    if hours is not None:
-        source, column, counted, condition = HOURLY, "hour", "sum(count)", "true"
+    plain = measured.sql == "count(*)" and names in ((), ("event",)) and grain != "minute"
+    counts = await inquiry.counts(scope, bind) if plain and not any(one.where for one in chosen) else None
+    if counts is not None and grain not in (None, "hour") and not calendar.has_whole_hours(*counts.span):
+        counts, bind = None, Binder()
+    if counts is not None:
+        source, counted, condition = counts.source, "sum(weight)", "true"
     else:
-        source, column, counted, condition = "events", "timestamp", measured.sql, scope.condition(bind)
-    number = "0" if grain is None else calendar.number(grain, column)
+        source, counted, condition = "events", measured.sql, scope.condition(bind)
+    number = "0" if grain is None else calendar.number(grain, "timestamp")
     flags = [one.condition(bind) for one in chosen]
     split = [f"CAST({column_sql(name, inquiry.promotions)} AS VARCHAR)" for name in names]
     base = f"FROM {source} WHERE {condition} AND ({' OR '.join(f'({flag})' for flag in flags)})"
     keys = [f"key_{at}" for at in range(len(names))]
-    weight = "count(*)" if hours is None else "sum(count)"
+    weight = "count(*)" if counts is None else "sum(weight)"
     parts = _best(split, keys, base, weight, bind(top)) if names else []
     columns = _columns(split, keys, bind(OTHER)) if names else ""
     figures = ", ".join(
@@ -117,7 +118,7 @@ async def segmentation(
         WITH {", ".join(parts)}
         SELECT * EXCLUDE (n, nth) FROM ({" UNION ALL ".join(series)}) ORDER BY n, nth{order}
     """
-    return await inquiry.rows(sql, bind, scope, report="segmentation", tables=hours)
+    return await inquiry.rows(sql, bind, scope, report="segmentation", tables=None if counts is None else counts.tables)
 
 
 def _best(split: Sequence[str], keys: Sequence[str], base: str, weight: str, limit: str) -> list[str]:

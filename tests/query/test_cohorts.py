@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from datetime import UTC, datetime
 
 import pytest
@@ -47,6 +48,8 @@ leaves = st.sampled_from(
         {"did": "buy", "measure": "sum(amount)", "above": 10},
         {"first": "visit", "start": "2026-01-08"},
         {"people": ["eve", "?p1"]},
+        {"sequence": ["visit", "buy"]},
+        {"sequence": ["visit", {"where": "event IN ('buy', 'visit')"}, "buy"], "start": "2026-01-07"},
     ]
 )
 definitions = st.recursive(
@@ -63,22 +66,20 @@ definitions = st.recursive(
 def members(events, d):
     """Who is in it, read word by word."""
     everybody = {e.person for e in events} - {None}
-    if "all" in d:
-        return set.intersection(*(members(events, one) for one in d["all"]))
-    if "any" in d:
-        return set.union(*(members(events, one) for one in d["any"]))
+    for kind, combine in (("all", set.intersection), ("any", set.union)):
+        if kind in d:
+            return combine(*(members(events, one) for one in d[kind]))
     if "not" in d:
         return everybody - members(events, d["not"])
     if "people" in d:
         return d["_people"]
+    if "first" in d:
+        return {e.person for e in events if e.event == d["first"]} - {None} - before(events, d["first"])
+    if "sequence" in d:
+        return {person for person in everybody if went([e for e in events if e.person == person], d)}
     found = set()
     for person in everybody:
         mine = [e for e in events if e.person == person]
-        if "first" in d:
-            times = [e.us for e in mine if e.event == d["first"]]
-            if times and min(times) >= JAN_8:
-                found.add(person)
-            continue
         did = d["did"]
         names = [did] if isinstance(did, str) else did["event"]
         mine = [e for e in mine if e.event in names and (isinstance(did, str) or e.person != "bob")]
@@ -88,6 +89,19 @@ def members(events, d):
         if mine and d.get("at_least", 1) <= len(mine) <= d.get("at_most", 10**9):
             found.add(person)
     return found
+
+
+def before(events, name):
+    """Who did it before the 8th."""
+    return {e.person for e in events if e.event == name and e.us < JAN_8}
+
+
+def went(mine, d):
+    """Whether any choice of events, one for each step, has later and later times."""
+    named = [{step} if isinstance(step, str) else {"buy", "visit"} for step in d["sequence"]]
+    mine = [e for e in mine if "start" not in d or e.us >= JAN_8 - DAY * 1_000_000]
+    steps = [[e.us for e in mine if e.event in names] for names in named]
+    return any(all(a < b for a, b in itertools.pairwise(times)) for times in itertools.product(*steps))
 
 
 def with_people(d, owner):
@@ -249,6 +263,8 @@ async def test_a_cohort_that_others_are_made_of_stays(shop):
         ({"trait": "x", "is": 1, "exists": True}, "one test"),
         ({"trait": "x", "above": float("nan")}, "a number"),
         ({"people": "ann"}, "a list of ids"),
+        ({"sequence": ["a"]}, "2 to 10 events"),
+        ({"sequence": ["a", 5]}, r"sequence\[1\]"),
         ({"cohort": "nobody"}, "no cohort 'nobody'"),
         ({"did": {"event": "a", "where": "1 +"}}, "syntax error"),
         ({"did": {"event": "a", "where": "1=1) UNION SELECT 1 --"}}, "syntax error"),

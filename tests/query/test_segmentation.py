@@ -83,7 +83,10 @@ def plain_segmentation(events, names, measure, calendar, by=None, top=10, start_
     names=st.sampled_from([["visit"], ["visit", "buy"], ["buy", "leave", "visit"]]),
     measure=st.sampled_from(["count", "people", "sum(amount)", "avg(amount)", "max(amount)"]),
     calendar=st.fixed_dictionaries(
-        {"grain": st.sampled_from(["day", "week", "month"]), "tz": st.sampled_from(["UTC", "Asia/Kathmandu"])}
+        {
+            "grain": st.sampled_from(["day", "week", "month"]),
+            "tz": st.sampled_from(["UTC", "Asia/Kathmandu", "Europe/Berlin"]),
+        }
     ),
     top=st.integers(1, 4),
     bounded=st.booleans(),
@@ -92,8 +95,9 @@ async def test_in_every_state_it_is_what_plain_python_says(
     tmp_path_factory, events, names, measure, calendar, top, bounded
 ):
     """All measures, split and whole, in every state of an object; `top` counts the same events."""
-    limits = {"start": "2026-01-06", "end": "2026-01-15"} if bounded else {}
-    us = {"start_us": START_US + DAY * 1_000_000, "end_us": START_US + 10 * DAY * 1_000_000} if bounded else {}
+    limits = {"start": "2026-01-06T00:10Z", "end": "2026-01-15T00:20Z"} if bounded else {}
+    us = {"start_us": START_US + (DAY + 600) * 1_000_000, "end_us": START_US + (10 * DAY + 1200) * 1_000_000}
+    us = us if bounded else {}
     async for stage in stages(tmp_path_factory.mktemp("seg"), events, merges=(("ann", "bob"),), untrusted=()):
         found = await stage.ask("segmentation", events=names, measure=measure, **calendar, **limits)
         expected = plain_segmentation(stage.events, names, measure, calendar, **us)
@@ -134,8 +138,16 @@ async def test_a_shop_of_600_people(tmp_path):
             for name in ("catalog", "cart")
             for other in ("catalog", "cart")
         }
-        odd = {"start": "2024-01-10T00:30Z", "end": "2024-02-01"}
-        assert (await shop.segmentation("cart", **odd)).tiers == ("L3",)
+        odd = {"start": "2024-01-16T08:53Z", "end": "2024-01-24T08:13:00.000001Z"}
+        edges = await shop.segmentation("cart", **odd, tz="America/New_York")
+        raw = await shop.segmentation("cart", **odd, tz="America/New_York", where="true")
+        assert (edges.tiers, raw.tiers, edges.rows) == (("L2", "L3"), ("L3",), raw.rows)
+        assert sum(row.value for row in edges) == 5  # the first and the last lie in parts of an hour
+        halves = await shop.segmentation("cart", tz="Asia/Kolkata")
+        assert (halves.tiers, halves.rows) == (
+            ("L3",),
+            (await shop.segmentation("cart", tz="Asia/Kolkata", where="true")).rows,
+        )
         share = await shop.segmentation(["catalog", "cart"], formula="(A - B) / A * 100", grain=None)
         catalog, cart = (sum(e.event == name for e in events) for name in ("catalog", "cart"))
         assert [tuple(row) for row in share] == [("(A - B) / A * 100", pytest.approx((catalog - cart) / catalog * 100))]
