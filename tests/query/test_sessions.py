@@ -174,7 +174,7 @@ async def test_a_shop_of_600_people(tmp_path):
 
 
 async def test_where_clocks_change(tmp_path):
-    """In Berlin 29 March 2026 has 23 hours and 25 October has 25. A session that passes midnight is of the day before."""
+    """In Berlin 29 March 2026 has 23 hours and 25 October has 25. A session that passes midnight is of the first."""
     events = []
     for season, day in (("spring", "2026-03-28"), ("autumn", "2026-10-24")):
         midnight = to_us(
