@@ -233,7 +233,13 @@ async def test_clickhouse_agrees(tmp_path):
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
-    [({"timeout": "soon"}, "30s"), ({"use": "x"}, "session_id"), ({"top": 0}, "1 to"), ({"grain": "year"}, "month")],
+    [
+        ({"timeout": "soon"}, "30s"),
+        ({"use": "x"}, "session_id"),
+        ({"top": 0}, "1 to"),
+        ({"by": "People"}, "other than"),
+        ({"grain": "year"}, "month"),
+    ],
 )
 async def test_what_cannot_be_says_what_can(tmp_path, arguments, said):
     """Each wrong argument is refused with the right ones."""
