@@ -51,6 +51,17 @@ def kind(annotation: Any) -> str:
     return " or ".join(map(_word, plain))
 
 
+def python(value: Any) -> str:
+    """A value as the formatter would write it."""
+    if isinstance(value, str):
+        return repr(value) if '"' in value or "\\" in value else f'"{value}"'
+    if isinstance(value, list):
+        return f"[{', '.join(map(python, value))}]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{python(key)}: {python(one)}" for key, one in value.items()) + "}"
+    return repr(value)
+
+
 def _word(one: Any) -> str:
     if isinstance(one, str):
         return one
@@ -67,7 +78,7 @@ def _word(one: Any) -> str:
 def examples(name: str) -> list[str]:
     """One question asked in Python, over HTTP and from the command line."""
     given = SAMPLES[name]
-    arguments = ", ".join(f"{key}={value!r}" for key, value in given.items())
+    arguments = ", ".join(f"{key}={python(value)}" for key, value in given.items())
     body = json.dumps(given)
     return [
         "```python",

@@ -24,6 +24,7 @@ from lakebed.query.retention import retention
 from lakebed.query.segmentation import segmentation
 from lakebed.query.sessions import sessions
 from lakebed.query.stickiness import stickiness
+from lakebed.query.timeline import timeline
 from lakebed.query.top import top
 from lakebed.query.usage import usage
 from lakebed.signature import Signature
@@ -67,6 +68,7 @@ class Reporting(Assembled):
     segmentation = _verb(segmentation)
     top = _verb(top)
     paths = _verb(paths)
+    timeline = _verb(timeline)
     anomalies = _verb(anomalies)
     cohort_people = _verb(cohort_people)
     cohort_size = _verb(cohort_size)

@@ -13,6 +13,7 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "sessions": {"timeout": "2h", "by": "exit", "conversion": "Bought"},
     "segmentation": {"events": ["Seen", "Bought"], "by": "plan", "formula": "B / A * 100", "measure": "people"},
     "top": {"what": "plan", "n": 1},
+    "timeline": {"person": "a", "limit": 3},
     "paths": {"after": "Seen", "steps": 2, "timeout": "3h"},
     "anomalies": {"grain": "day", "seasonality": "day", "history": 3, "start": "2026-01-05", "end": "2026-01-09"},
     "cohort_people": {"cohort": "buyers", "limit": 3},

@@ -6,8 +6,10 @@ from lakebed.errors import QueryRefused
 from lakebed.query.binder import Binder
 from lakebed.query.duration import Duration, duration_us
 from lakebed.query.inquiry import Inquiry
+from lakebed.query.measure import column_sql
 from lakebed.query.result import Result
 from lakebed.query.scope import Time
+from lakebed.query.selection import EventLike, Selection
 
 __all__ = ["paths"]
 
@@ -19,8 +21,9 @@ OTHER, END, START = "(other)", "(end)", "(start)"
 async def paths(
     inquiry: Inquiry,
     *,
-    after: str | None = None,
-    before: str | None = None,
+    after: EventLike | None = None,
+    before: EventLike | None = None,
+    by: str = "event",
     steps: int = 4,
     top: int = 8,
     collapse: bool = False,
@@ -33,19 +36,21 @@ async def paths(
 ) -> Result:
     """Rows `step, source, target, people, count`: how many sessions went from one event to the next.
 
-    Each session (as in `sessions`) gives one path: from its first event, or from the first one called `after`, the next
-    `steps` events; or the `steps` events that lead to its last one called `before`. A session without that event gives
-    none. Where a session ends, its path goes on to "(end)"; before its beginning it comes from "(start)". What enters
-    an event at one step leaves it at the next.
+    Each session (as in `sessions`: one that began before `start` is left out whole) gives one path: from its first
+    event, or from the first that `after` means, the next `steps` events; or the `steps` events that lead to the last
+    that `before` means. A session without that event gives none. Where a session ends, its path goes on to "(end)";
+    before its beginning it comes from "(start)". What enters an event at one step leaves it at the next.
 
     Args:
-        after: the name of the event that paths begin with.
-        before: the name of the event that paths end with; not both.
+        after: the event that paths begin with.
+        before: the event that paths end with; not both.
+        by: what the nodes are: "event" (its name, or the type of one without), or a column or property, such as the
+            path of a page; events without it are then as if they had never been.
         steps: links of a path.
         top: so many events are shown of each step, those with the most sessions; the others are one, "(other)".
         collapse: the same event several times in a row is one.
         timeout: the longest gap within a session.
-        start: events from here on; None is no bound, like `end`.
+        start: sessions that begin from here on; None is no bound, like `end`.
         end: events before it.
         where: SQL over the columns of `events`; the others are as if they had never been.
         cohort: only people of this saved cohort.
@@ -56,38 +61,43 @@ async def paths(
             raise QueryRefused(f"{name} is {str(value)[:40]!r}", hint=f"Give 1 to {most}")
     if after is not None and before is not None:
         raise QueryRefused("after and before were both given", hint="Paths begin with an event or end with one")
+    anchor = Selection.of(after, "after") if before is None else Selection.of(before, "before")
     longest = duration_us("timeout", timeout)
-    scope = await inquiry.scope(start=start, end=end, where=where, cohort=cohort, as_of=as_of)
+    scope = await inquiry.scope(start=start, end=end, where=where, cohort=cohort, as_of=as_of, selections=(anchor,))
     bind = Binder()
-    anchor = after if before is None else before
-    named = "1" if anchor is None else f"CASE WHEN name = {bind(anchor)} THEN nth END"
-    anchored = f"{'min' if before is None else 'max'}({named}) OVER visit"
+    node = "coalesce(event, type)" if by == "event" else f"CAST({column_sql(by, inquiry.promotions)} AS VARCHAR)"
     if before is None:
-        kept, order, source, target, beyond = "nth >= anchor", "nth", "a", "b", END
+        order, neighbour, source, target, beyond = "us, seq", "lag", "a", "b", END
         shown = "k"
     else:
-        kept, order, source, target, beyond = "nth <= anchor", "nth DESC", "b", "a", START
+        order, neighbour, source, target, beyond = "us DESC, seq DESC", "lead", "b", "a", START
         shown = f"{bind(steps)} - k + 1"
-    repeated = "WHERE begins OR name IS DISTINCT FROM before_name" if collapse else ""
+    # A session that began before `start` is known by its last events before it.
+    since = None if scope.start_us is None else scope.start_us - longest
+    within = "true" if scope.start_us is None else f"visit >= {bind(scope.start_us)}"
+    repeated = "AND (NOT coalesce(went_on, false) OR name <> neighbour)" if collapse else ""
     sql = f"""
         WITH stepped AS (
-            SELECT *, lag(us) OVER own AS before_us, lag(name) OVER own AS before_name FROM (
-                SELECT person_id, seq, epoch_us(timestamp) AS us, coalesce(event, type) AS name FROM events
-                WHERE person_id IS NOT NULL AND {scope.condition(bind)}
+            SELECT *, coalesce(us - lag(us) OVER own > {bind(longest)}, true) AS begins,
+                {neighbour}(name) OVER own AS neighbour
+            FROM (
+                SELECT person_id, seq, epoch_us(timestamp) AS us, {node} AS name,
+                    coalesce({anchor.condition(bind)}, false) AS is_anchor FROM events
+                WHERE person_id IS NOT NULL AND {node} IS NOT NULL AND {scope.condition(bind, since_us=since)}
             ) WINDOW own AS (PARTITION BY person_id ORDER BY us, seq)
-        ), edges AS (
-            SELECT *, before_us IS NULL OR us - before_us > {bind(longest)} AS begins FROM stepped
         ), visits AS (
-            SELECT *, sum(CAST(begins AS BIGINT)) OVER (
-                PARTITION BY person_id ORDER BY us, seq ROWS UNBOUNDED PRECEDING) AS visit FROM edges
-        ), counted AS (
-            SELECT person_id, visit, name, row_number() OVER (PARTITION BY person_id, visit ORDER BY us, seq) AS nth
-            FROM visits {repeated}
-        ), anchors AS (
-            SELECT *, {anchored} AS anchor FROM counted WINDOW visit AS (PARTITION BY person_id, visit)
+            SELECT *, max(CASE WHEN begins THEN us END) OVER (
+                PARTITION BY person_id ORDER BY us, seq ROWS UNBOUNDED PRECEDING) AS visit FROM stepped
+        ), reached AS (
+            SELECT *, max(is_anchor) OVER (way ROWS UNBOUNDED PRECEDING) AS is_on,
+                max(is_anchor) OVER (way ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS went_on
+            FROM visits WHERE {within} WINDOW way AS (PARTITION BY person_id, visit ORDER BY {order})
+        ), placed AS (
+            SELECT person_id, visit, name, row_number() OVER (PARTITION BY person_id, visit ORDER BY {order}) AS nth
+            FROM reached WHERE is_on {repeated}
         ), ways AS (
-            SELECT person_id, list(name ORDER BY {order}) AS way FROM anchors
-            WHERE {kept} AND abs(nth - anchor) <= {bind(steps)} GROUP BY person_id, visit
+            SELECT person_id, list(name ORDER BY nth) AS way FROM placed WHERE nth <= {bind(steps + 1)}
+            GROUP BY person_id, visit
         ), nodes AS (
             SELECT person_id, way, unnest(generate_series(1, len(way))) AS k FROM ways
         ), best AS (

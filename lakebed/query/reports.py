@@ -16,6 +16,7 @@ from lakebed.query.retention import retention
 from lakebed.query.segmentation import segmentation
 from lakebed.query.sessions import sessions
 from lakebed.query.stickiness import stickiness
+from lakebed.query.timeline import timeline
 from lakebed.query.top import top
 from lakebed.query.usage import usage
 
@@ -34,6 +35,7 @@ REPORTS: Mapping[str, Report] = {
     "segmentation": segmentation,
     "top": top,
     "paths": paths,
+    "timeline": timeline,
     "anomalies": anomalies,
     "cohort_people": cohort_people,
     "cohort_size": cohort_size,

@@ -20,6 +20,8 @@ __all__ = ["sessions", "sessions_sql"]
 Use = Literal["timeout", "session_id"]
 _MOST_TOP = 1_000
 OTHER = "(other)"
+_FIGURES = ("sessions", "people", "events_per_session", "avg_seconds", "median_seconds", "bounce_rate", "engaged_rate")
+_COLUMNS = ("time", *_FIGURES)
 
 
 async def sessions(
@@ -68,6 +70,8 @@ async def sessions(
     calendar = Calendar.of(tz, week_start, grain or "day")
     if isinstance(top, bool) or not isinstance(top, int) or not 1 <= top <= _MOST_TOP:
         raise QueryRefused(f"top is {str(top)[:40]!r}", hint=f"Give 1 to {_MOST_TOP}")
+    if by is not None and (not by or by.lower() in _COLUMNS):
+        raise QueryRefused(f"by is {by[:40]!r}", hint=f"Name a column or property other than {', '.join(_COLUMNS)}")
     converted = None if conversion is None else Selection.of(conversion, "conversion")
     scope = await inquiry.scope(
         start=start,
@@ -88,7 +92,7 @@ async def sessions(
         sum(events) / count(*) AS events_per_session,
         avg(us_long) / 1e6 AS avg_seconds, median(us_long) / 1e6 AS median_seconds,
         count(*) FILTER (events = 1) / count(*) AS bounce_rate, count(*) FILTER (engaged) / count(*) AS engaged_rate"""
-    shown = "sessions, people, events_per_session, avg_seconds, median_seconds, bounce_rate, engaged_rate"
+    shown = ", ".join(_FIGURES)
     time = "" if grain is None else f"{calendar.start(grain, 'n')} AS time, "
     each = f"SELECT *, {number} AS n, {engaged} AS engaged FROM ({every})"
     if group is not None:
