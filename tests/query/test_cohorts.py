@@ -227,6 +227,25 @@ async def test_what_a_stranger_saved_runs_in_the_sandbox(shop):
         await shop.cohort_size("files")
 
 
+async def test_every_form_is_allowed_in_the_sandbox(shop):
+    """A stranger's report gets the same people of whatever cohort."""
+    forms = [
+        {"did": "buy", "within": "7d", "at_most": 3},
+        {"first": "buy", "end": "2026-02-02"},
+        {"sequence": [{"where": "type = 'track'"}, {"where": "type = 'identify'"}]},
+        {"trait": "plan", "in": ["pro", "free"]},
+        {"people": ["ann", "?x"]},
+        {"not": {"did": "buy", "measure": "sum(amount)", "above": 1}},
+    ]
+    await shop.save_cohort("every", {"any": forms})
+    for number, form in enumerate(forms):
+        await shop.save_cohort(f"form {number}", form)
+    for name in ("every", *(f"form {number}" for number in range(0, len(forms), 2))):
+        ours = await shop.cohort_people(name)
+        assert ours.rows == (await shop.report_untrusted("cohort_people", {"cohort": name})).rows
+        assert len(ours) > 0
+
+
 async def test_ids_are_of_people_and_not_of_events(shop):
     """An anonymous id is one person's, whoever sent it later; it may be on no event of its own, or known by a merge."""
     await shop.identify("cid", anonymous_id="?tab", timestamp="2026-01-01T00:00:00Z")
