@@ -117,6 +117,36 @@ FROM (
 ) GROUP BY intDiv(first, 86400000) ORDER BY intDiv(first, 86400000)
 """
 
+# Who came when first, and everybody's weeks: put together by person.
+_RETENTION = """
+WITH starts AS (
+    SELECT coalesce(user_id, anonymous_id) AS person, min(date_trunc('week', timestamp)) AS cohort
+    FROM {events} WHERE event = 'Viewed' GROUP BY ALL
+), returns AS (
+    SELECT DISTINCT coalesce(user_id, anonymous_id) AS person, date_trunc('week', timestamp) AS week
+    FROM {events} WHERE event = 'Purchased'
+)
+SELECT people FROM (
+    SELECT cohort, 0 AS period, count(*) AS people FROM starts GROUP BY ALL UNION ALL
+    SELECT cohort, date_diff('week', cohort, week) AS period, count(*) AS people
+    FROM starts JOIN returns USING (person) WHERE week > cohort AND week <= cohort + INTERVAL 12 WEEK GROUP BY ALL
+) ORDER BY cohort, period
+"""
+_RETENTION_CLICKHOUSE = """
+WITH people AS (
+    SELECT minIf(toMonday(timestamp), event = 'Viewed') AS cohort,
+        groupUniqArrayIf(toMonday(timestamp), event = 'Purchased') AS weeks
+    FROM lake.stored WHERE event IN ('Viewed', 'Purchased')
+    GROUP BY coalesce(user_id, anonymous_id) HAVING countIf(event = 'Viewed') > 0
+)
+SELECT people FROM (
+    SELECT cohort, 0 AS period, count() AS people FROM people GROUP BY cohort UNION ALL
+    SELECT cohort, intDiv(week - cohort, 7) AS period, count() AS people
+    FROM (SELECT cohort, arrayJoin(weeks) AS week FROM people)
+    WHERE week > cohort AND week <= cohort + 84 GROUP BY cohort, period
+) ORDER BY cohort, period
+"""
+
 
 def _daily(result: Result) -> list[tuple[Any, ...]]:
     """Rates and lengths as whole numbers, of sessions and of half milliseconds: these are equal to the last digit."""
@@ -142,6 +172,13 @@ QUESTIONS = (
         lambda result: [tuple(row.people for row in result)],
         _FUNNEL,
         _WINDOW_FUNNEL,
+    ),
+    Question(
+        "weekly retention over a year",
+        lambda analytics: analytics.retention("Viewed", "Purchased"),
+        lambda result: [(row.people,) for row in result],
+        _RETENTION,
+        _RETENTION_CLICKHOUSE,
     ),
     Question(
         "sessions by day",

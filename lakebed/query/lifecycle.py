@@ -38,7 +38,8 @@ async def lifecycle(
     Args:
         event: what makes a person be there; by default any event.
         grain: hour, day, week or month.
-        start: periods from here on; what lies before it still decides who is new. None is no bound, like `end`.
+        start: periods from its own on, which counts whole; what lies before still decides who is new. None is no bound,
+            like `end`.
         end: events before it.
         where: SQL over the columns of `events`.
         cohort: only people of this saved cohort.

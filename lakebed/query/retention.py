@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Literal
 
-from lakebed.clock import from_us
+from lakebed.clock import from_us, to_us
 from lakebed.errors import QueryRefused
 from lakebed.query.binder import Binder
 from lakebed.query.calendar import Calendar, Grain, WeekStart
@@ -19,6 +20,8 @@ Mode = Literal["first_time", "recurring", "unbounded"]
 _MODES = ("first_time", "recurring", "unbounded")
 _GRAINS = ("hour", "day", "week", "month")
 _MOST_PERIODS = 1_000
+_LONGEST_US = {"hour": 3_600_000_000, "day": 90_000_000_000, "week": 608_400_000_000, "month": 2_682_000_000_000}
+_YEAR_1_US = to_us(datetime(1, 1, 1, tzinfo=UTC))
 
 
 async def retention(
@@ -50,7 +53,7 @@ async def retention(
         periods: how many after period 0.
         mode: "first_time": a person is in one cohort, that of their first start event ever. "recurring": in that of
             every period with a start event. "unbounded": like "first_time", and a return in a later period counts too.
-        start: cohorts from here on; None is no bound, like `end`.
+        start: cohorts from the one of its period on, which counts whole; None is no bound, like `end`.
         end: events before it.
         where: SQL over the columns of `events`, for both kinds of events.
         cohort: only people of this saved cohort.
@@ -68,15 +71,17 @@ async def retention(
         start=start, end=end, where=where, cohort=cohort, as_of=as_of, selections=(began, returned)
     )
     bind = Binder()
-    # The first time may lie before `start`: who came then is in no later cohort.
-    read = scope if mode == "recurring" else scope.between(None, scope.end_us)
+    # The first time may lie before `start`: who came then is in no later cohort. The period of `start` counts whole.
+    since = None if mode != "recurring" or scope.start_us is None else scope.start_us - _LONGEST_US[grain]
+    read = scope.between(None if since is None else max(since, _YEAR_1_US), scope.end_us)
+    begins, returns = began.condition(bind), returned.condition(bind)
     last = calendar.number(grain, bind(from_us(inquiry.last_us(scope))))
     first = "true" if scope.start_us is None else f"c >= {calendar.number(grain, bind(from_us(scope.start_us)))}"
     sql = f"""
         WITH seen AS (
             SELECT person_id, {calendar.number(grain, "timestamp")} AS n,
-                bool_or({began.condition(bind)}) AS started, bool_or({returned.condition(bind)}) AS came
-            FROM events WHERE person_id IS NOT NULL AND {read.condition(bind)}
+                bool_or({begins}) AS started, bool_or({returns}) AS came
+            FROM events WHERE person_id IS NOT NULL AND ({begins} OR {returns}) AND {read.condition(bind)}
             GROUP BY ALL
         ), {_COUNTED[mode].format(periods=bind(periods), first=first)}, sizes AS (
             SELECT c, sum(people) AS size FROM counted WHERE period = 0 GROUP BY c

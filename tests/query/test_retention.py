@@ -12,7 +12,7 @@ from plain_periods import distance, period, periods
 from report_cases import START_US, happened, identified, seen, stages
 
 from lakebed import Analytics, QueryRefused
-from lakebed.clock import to_us
+from lakebed.clock import from_us, to_us
 
 PEOPLE = ["ann", "bob", "eve", "?p1", "?p2", None]
 DAY = 86_400
@@ -166,6 +166,50 @@ async def test_a_shop_of_600_people(tmp_path, shop_events):
         start = "2010-01-01"
         bounded = await shop.retention("catalog", start=start, periods=3)
         assert bounded.rows == (await shop.retention("catalog", periods=3)).rows
+        assert await shop.check() == []
+
+
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    events=streams(),
+    calendar=CALENDARS,
+    mode=st.sampled_from(["first_time", "recurring", "unbounded"]),
+    at=st.integers(-5 * DAY, 45 * DAY),
+)
+async def test_start_chooses_whole_cohorts(tmp_path_factory, events, calendar, mode, at):
+    """The cohort that `start` lies in is shown whole, whatever the mode, and nobody's first time moves."""
+    start_us = START_US + at * 1_000_000
+    async for stage in stages(tmp_path_factory.mktemp("start"), events, only=("both tiers",), untrusted=()):
+        whole = await stage.ask("retention", mode=mode, periods=3, **calendar)
+        found = await stage.ask("retention", mode=mode, periods=3, start=from_us(start_us), **calendar)
+        expected = plain_retention(stage.events, None, None, calendar, 3, mode, NOW_US, start_us)
+        assert [tuple(row) for row in found] == expected
+        assert found.rows == [row for row in whole if row.cohort >= period(start_us, **calendar)]
+        lives = await stage.ask("lifecycle", end="2026-03-01", **calendar)
+        later = await stage.ask("lifecycle", start=from_us(start_us), end="2026-03-01", **calendar)
+        shown = {row.time: tuple(row) for row in lives}
+        assert all(tuple(row) == shown.get(row.time, (row.time, 0, 0, 0, 0)) for row in later)
+
+
+async def test_one_visitor_by_the_hour_and_before_1970(tmp_path):
+    """Hours that the clock repeats are two; equal times are one; a start in the year 1 bounds nothing."""
+    times = ["1969-12-31T23:59:59.999999Z", "1970-01-01T00:00:00Z", "1970-01-01T00:00:00Z", "1970-01-01T02:00:00Z"]
+    async with Analytics("shop", root=tmp_path, headroom_bytes=0) as shop:
+        for at in times:
+            await shop.track("visit", user_id="ann", timestamp=at)
+        await shop.track("visit", timestamp="1969-12-31T00:00:00Z", anonymous_id=None, user_id="bob")
+        end = "1970-01-01T03:00:00Z"
+        found = await shop.retention(grain="hour", periods=3, end=end, where="user_id = 'ann'")
+        assert [(row.cohort.hour, row.period, row.people) for row in found] == [
+            (23, 0, 1),
+            (23, 1, 1),
+            (23, 2, 0),
+            (23, 3, 1),
+        ]
+        early = await shop.retention(grain="hour", periods=3, end=end, mode="recurring", start="0001-01-01")
+        assert early.rows == (await shop.retention(grain="hour", periods=3, end=end, mode="recurring")).rows
+        counted = await shop.stickiness(grain="hour", end=end)
+        assert [tuple(row) for row in counted] == [(1, 1, 0.5, 2), (2, 0, 0.0, 1), (3, 1, 0.5, 1)]
         assert await shop.check() == []
 
 
