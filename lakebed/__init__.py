@@ -66,6 +66,7 @@ from lakebed.tiers.deadletters import DeadLetter
 
 if TYPE_CHECKING:
     from lakebed.blocking import connect
+    from lakebed.requests import TrackRequests
 
 __all__ = [
     "AccessDenied",
@@ -121,6 +122,7 @@ __all__ = [
     "Stats",
     "StorageUnavailable",
     "SystemClock",
+    "TrackRequests",
     "UnknownKey",
     "UnknownLetter",
     "Unreachable",
@@ -137,6 +139,10 @@ def __getattr__(name: str) -> Any:
         from lakebed.blocking import connect  # noqa: PLC0415
 
         return connect
+    if name == "TrackRequests":
+        from lakebed.requests import TrackRequests  # noqa: PLC0415
+
+        return TrackRequests
     if name == "__version__":
         from importlib.metadata import version  # noqa: PLC0415
 

@@ -13,10 +13,12 @@ from lakebed.errors import QueryRefused
 from lakebed.query.anomalies import anomalies
 from lakebed.query.cohort import COHORT, CohortReader, conditions_of
 from lakebed.query.cohort_people import cohort_people, cohort_size
+from lakebed.query.failures import errors
 from lakebed.query.funnel import funnel
 from lakebed.query.inquiry import Inquiry
 from lakebed.query.lifecycle import lifecycle
 from lakebed.query.paths import paths
+from lakebed.query.performance import performance
 from lakebed.query.reports import REPORTS
 from lakebed.query.result import Result
 from lakebed.query.retention import retention
@@ -64,6 +66,8 @@ class Reporting(Assembled):
     top = _verb(top)
     paths = _verb(paths)
     anomalies = _verb(anomalies)
+    performance = _verb(performance)
+    errors = _verb(errors)
     cohort_people = _verb(cohort_people)
     cohort_size = _verb(cohort_size)
 

@@ -13,6 +13,8 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "top": {"what": "plan", "n": 1},
     "paths": {"after": "Seen", "steps": 2, "timeout": "3h"},
     "anomalies": {"grain": "day", "seasonality": "day", "history": 3, "start": "2026-01-05", "end": "2026-01-09"},
+    "performance": {"grain": "day", "by": "path", "threshold_ms": 100},
+    "errors": {"by": ["status_code", "error"]},
     "cohort_people": {"cohort": "buyers", "limit": 3},
     "cohort_size": {"cohort": "buyers"},
     "stickiness": {"event": "Bought", "start": "2026-01-01", "end": "2026-01-08"},
@@ -26,7 +28,8 @@ EVENTS = [
         "userId": person,
         "timestamp": f"2026-01-0{day}T{hour:02}:00:00Z",
         "messageId": f"{person}{day}{hour}{event}",
-        "properties": {"plan": "pro" if person < "c" else "free", "revenue": day * hour / 2},
+        "properties": {"plan": "pro" if person < "c" else "free", "revenue": day * hour / 2}
+        | {"path": f"/{event}", "duration_ms": day * hour, "status_code": 500 if hour == 9 else 200},
     }
     for person in "abcde"
     for day in range(1, 8)

@@ -38,7 +38,7 @@ FLOORS = (
     {"assembled"},
     {"answers", "letters", "people", "reporting", "tracking", "upkeep"},  # the verbs, in groups
     {"analytics"},
-    {"__init__", "api", "blocking"},
+    {"__init__", "api", "blocking", "requests"},
     {"cli", "mcp"},
     {"__main__"},
 )
