@@ -31,7 +31,7 @@ FLOORS = (
     | {"calls", "delivery", "kinds", "nameplate", "ownership", "session", "stub"}  # what objects.py stands on
     | {"inprocess", "residents", "waking", "namespace", "objects"}
     | {"capnweb", "carriers", "remote"}
-    | {"keys", "keyring", "schema", "signature"},
+    | {"keys", "keyring", "schema", "signature", "template"},
     {"intake", "live", "maintenance", "pulse", "replays"},
     {"definitions", "roster"},
     {"assembly", "checkup", "inventory", "vitals"},

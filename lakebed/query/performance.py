@@ -28,6 +28,7 @@ async def performance(
     grain: Grain | None = "hour",
     by: str | Sequence[str] | None = None,
     event: EventLike | None = None,
+    path: str | None = None,
     threshold_ms: float = 500,
     errors_from: int = 400,
     start: Time | None = None,
@@ -50,6 +51,7 @@ async def performance(
         grain: minute, hour, day, week or month; "" or None: no `time`, one row for all of it.
         by: columns or properties, such as "path"; rows come with the most requests first within each period.
         event: only these events.
+        path: only requests of this path, as it was declared: `/orders/{id}`.
         threshold_ms: what satisfies, milliseconds.
         errors_from: the lowest `status_code` that is an error; 500 leaves out what clients did wrong.
         start: included; None is no bound, like `end`.
@@ -62,6 +64,8 @@ async def performance(
     """
     if isinstance(threshold_ms, bool) or not isinstance(threshold_ms, (int, float)) or not threshold_ms > 0:
         raise QueryRefused(f"threshold_ms is {str(threshold_ms)[:40]!r}", hint="Give milliseconds above 0")
+    if path is not None and not isinstance(path, str):
+        raise QueryRefused(f"path is {str(path)[:40]!r}", hint="Give a path as text")
     calendar = Calendar.of(tz, week_start, grain or "day")
     chosen = Selection.of(event)
     scope = await inquiry.scope(start=start, end=end, where=where, cohort=cohort, as_of=as_of, selections=(chosen,))
@@ -71,6 +75,7 @@ async def performance(
     if grain:
         time = f"{calendar.start(grain, calendar.number(grain, 'timestamp'))} AS time, "
     picked = "".join(f"{sql} AS {quoted(name)}, " for name, sql in columns.items())
+    of_path = "" if path is None else f" AND path = {bind(path)}"
     limit, lost = bind(threshold_ms), failed(bind, errors_from)
     grouped = ["time"] * bool(grain) + keys
     group = f"GROUP BY {', '.join(grouped)}" if grouped else "HAVING count(*) > 0"
@@ -80,7 +85,7 @@ async def performance(
             SELECT {time}{picked}duration_ms AS ms, {lost} AS failed,
                 NOT {lost} AND duration_ms <= {limit} AS satisfied,
                 NOT {lost} AND duration_ms > {limit} AND duration_ms <= 4 * {limit} AS tolerating
-            FROM events WHERE {REQUEST} AND {chosen.condition(bind)} AND {scope.condition(bind)}
+            FROM events WHERE {REQUEST} AND {chosen.condition(bind)} AND {scope.condition(bind)}{of_path}
         )
         SELECT {"".join(f"{one}, " for one in grouped)}count(*) AS count, favg(ms) AS avg_ms,
             quantile_cont(ms, 0.5) AS p50_ms, quantile_cont(ms, 0.95) AS p95_ms, quantile_cont(ms, 0.99) AS p99_ms,
