@@ -126,7 +126,7 @@ CASES = {
         scope="read",
         bodies=(
             b'{"start":"2020-01-01","end":"2040-01-01"}',
-            b"""{"start":"2020-01-01","end":"2040-01-01","path":"' OR event IN (FROM read_text('<root>/sam/log/*')) --"}""",
+            b"""{"start":"2020-01-01","end":"2040-01-01","path":"' OR event IN (FROM read_text('<root>/sam/*')) --"}""",
         ),
     ),
     ("GET", "/templates"): Case(scope="read"),
