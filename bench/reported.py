@@ -72,6 +72,69 @@ SELECT countIf(level >= 1) AS a, countIf(level >= 2) AS b, countIf(level >= 3) A
 )
 """
 
+# An event after a gap begins a session; how many began so far numbers them.
+_SESSIONS = """
+WITH gaps AS (
+    SELECT coalesce(user_id, anonymous_id) AS person, timestamp AS ts, type,
+    CASE WHEN timestamp - lag(timestamp) OVER own <= INTERVAL 30 MINUTE THEN 0 ELSE 1 END AS begins
+    FROM {events} WHERE coalesce(user_id, anonymous_id) IS NOT NULL
+    WINDOW own AS (PARTITION BY coalesce(user_id, anonymous_id) ORDER BY timestamp)
+), numbered AS (
+    SELECT *, sum(begins) OVER (PARTITION BY person ORDER BY ts ROWS UNBOUNDED PRECEDING) AS session FROM gaps
+), visits AS (
+    SELECT person, min(ts) AS first, epoch_us(max(ts)) - epoch_us(min(ts)) AS us, count(*) AS events,
+    count(*) FILTER (type IN ('page', 'screen')) AS views
+    FROM numbered GROUP BY person, session
+), daily AS (
+    SELECT date_trunc('day', first) AS day, count(*) AS sessions, count(DISTINCT person) AS people,
+    sum(events) / count(*) AS events_per_session, avg(us) / 1e6 AS avg_seconds, median(us) / 1e6 AS median_seconds,
+    count(*) FILTER (events = 1) / count(*) AS bounced,
+    count(*) FILTER (us >= 10000000 OR views >= 2) / count(*) AS engaged
+    FROM visits GROUP BY day
+)
+SELECT sessions, people, round(events_per_session * sessions), round(avg_seconds * sessions * 1000),
+round(median_seconds * 2000), round(bounced * sessions), round(engaged * sessions)
+FROM daily ORDER BY day
+"""
+_SESSIONS_CLICKHOUSE = """
+SELECT count() AS a, uniqExact(person) AS b, sum(events) AS c, sum(ms) AS d,
+    round(quantileExactInclusive(0.5)(ms) * 2) AS e, countIf(events = 1) AS f, countIf(ms >= 10000 OR views >= 2) AS g
+FROM (
+    SELECT person, min(ms_of) AS first, max(ms_of) - min(ms_of) AS ms, count() AS events,
+        countIf(type IN ('page', 'screen')) AS views
+    FROM (
+        SELECT person, ms_of, type,
+            sum(begins) OVER (PARTITION BY person ORDER BY ms_of ROWS UNBOUNDED PRECEDING) AS session
+        FROM (
+            SELECT coalesce(user_id, anonymous_id) AS person, type,
+                toUnixTimestamp64Milli(timestamp) AS ms_of,
+                ms_of - lagInFrame(ms_of, 1, -10000000000) OVER (
+                    PARTITION BY coalesce(user_id, anonymous_id) ORDER BY timestamp ROWS UNBOUNDED PRECEDING
+                ) > 1800000 AS begins
+            FROM lake.stored WHERE coalesce(user_id, anonymous_id) IS NOT NULL
+        )
+    ) GROUP BY person, session
+) GROUP BY intDiv(first, 86400000) ORDER BY intDiv(first, 86400000)
+"""
+
+
+def _daily(result: Result) -> list[tuple[Any, ...]]:
+    """Rates and lengths as whole numbers, of sessions and of half milliseconds: these are equal to the last digit."""
+    return [
+        (
+            row.sessions,
+            row.people,
+            round(row.events_per_session * row.sessions),
+            round(row.avg_seconds * row.sessions * 1000),
+            round(row.median_seconds * 2000),
+            round(row.bounce_rate * row.sessions),
+            round(row.engaged_rate * row.sessions),
+        )
+        for row in result
+        if row.sessions
+    ]
+
+
 QUESTIONS = (
     Question(
         "funnel of four steps",
@@ -79,5 +142,12 @@ QUESTIONS = (
         lambda result: [tuple(row.people for row in result)],
         _FUNNEL,
         _WINDOW_FUNNEL,
+    ),
+    Question(
+        "sessions by day",
+        lambda analytics: analytics.sessions(),
+        _daily,
+        _SESSIONS,
+        _SESSIONS_CLICKHOUSE,
     ),
 )

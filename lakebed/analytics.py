@@ -13,12 +13,13 @@ from lakebed.people import People
 from lakebed.reporting import Reporting
 from lakebed.tracking import Tracking
 from lakebed.upkeep import Upkeep
+from lakebed.usage import Usage
 from lakebed.vitals import Tally, tallied
 
 __all__ = ["Analytics"]
 
 
-class Analytics(Tracking, Answers, Reporting, People, Letters, Upkeep, DurableObject):
+class Analytics(Tracking, Answers, Reporting, Usage, People, Letters, Upkeep, DurableObject):
     """A product-analytics engine in a directory of its own. An async context manager.
 
     Args:

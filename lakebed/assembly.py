@@ -8,7 +8,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from lakebed.biller import Biller
+from lakebed.billing.quota import QuotaState
 from lakebed.block import Block
+from lakebed.cohorts import Cohorts
 from lakebed.definitions import Definitions
 from lakebed.engine import Engine
 from lakebed.errors import LogBehind
@@ -20,7 +23,6 @@ from lakebed.maintenance import ARCHIVED, TOTALS, Maintenance, Totals
 from lakebed.objects import DurableObject
 from lakebed.promotions import BUILT_IN, Promotion, as_promotions
 from lakebed.pulse import PulseMeter
-from lakebed.query.cohort import COHORT, Cohort, CohortReader
 from lakebed.query.history import History
 from lakebed.query.inquiry import Inquiry
 from lakebed.query.metrics import Metrics
@@ -68,8 +70,10 @@ class Tiers:
     intake: Intake
     roster: Roster
     definitions: Definitions
+    cohorts: Cohorts
     inquiry: Inquiry
     stranger: Inquiry
+    biller: Biller
     replays: Replays
     pulse: PulseMeter
     scheduler: Scheduler
@@ -219,18 +223,21 @@ async def assemble(tiers: Tiers, owner: DurableObject, promote: Mapping[str, typ
 
 def _prepare_reports(tiers: Tiers, owner: DurableObject, promotions: Sequence[Promotion]) -> None:
     tiers.definitions = Definitions(tiers.intake, tiers.history, tiers.queries)
-
-    async def cohort(name: str, as_of_us: int | None) -> Cohort:
-        async def lookup(name: str) -> tuple[Any, bool] | None:
-            found = await tiers.definitions.get(COHORT, name, as_of_us=as_of_us)
-            return None if found is None else (found.body["definition"], found.body["strange"])
-
-        now_us = owner.clock.now_us() if as_of_us is None else as_of_us
-        return await CohortReader(lookup, promotions, now_us).named(name)
-
-    asked = tiers.queries, tiers.metrics, cohort, promotions, owner.clock, tiers.untrusted
+    tiers.cohorts = Cohorts(tiers.definitions, promotions, owner.clock)
+    asked = tiers.queries, tiers.metrics, tiers.cohorts.at, promotions, owner.clock, tiers.untrusted
     tiers.inquiry = Inquiry(*asked, trusting=True)
     tiers.stranger = Inquiry(*asked, trusting=False)
+
+    def on_quota(state: QuotaState) -> None:
+        hook = getattr(owner, "on_quota", None)  # of Analytics; other objects have no quotas
+        try:
+            if hook is not None:
+                hook(state)
+        except Exception as error:  # noqa: BLE001 - the app's own; the usage was stored before it
+            if owner.on_error is not None:
+                owner.on_error(error)
+
+    tiers.biller = Biller(tiers.definitions, tiers.inquiry, tiers.counters, owner.clock, on_quota)
 
 
 async def _promotions(storage: Storage, promote: Mapping[str, type]) -> tuple[Promotion, ...]:

@@ -16,6 +16,7 @@ __all__ = [
     "DiskFull",
     "FormatTooNew",
     "InvalidAsOf",
+    "InvalidBilling",
     "InvalidDefinition",
     "InvalidEvent",
     "InvalidMerge",
@@ -72,6 +73,10 @@ class InvalidEvent(LakebedError, ValueError):
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason, hint="Nothing was stored", reason=reason)
+
+
+class InvalidBilling(LakebedError, ValueError):
+    """When a quantity, a price book, a period or a quota cannot be what it says; names the field."""
 
 
 class InvalidDefinition(LakebedError, ValueError):

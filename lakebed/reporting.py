@@ -11,10 +11,11 @@ from lakebed.assembled import Assembled
 from lakebed.definitions import Definition, Definitions
 from lakebed.errors import QueryRefused
 from lakebed.query.anomalies import anomalies
-from lakebed.query.cohort import COHORT, CohortReader, conditions_of
 from lakebed.query.cohort_people import cohort_people, cohort_size
 from lakebed.query.failures import errors
 from lakebed.query.funnel import funnel
+from lakebed.query.funnel_people import funnel_people
+from lakebed.query.funnel_times import funnel_times
 from lakebed.query.inquiry import Inquiry
 from lakebed.query.lifecycle import lifecycle
 from lakebed.query.paths import paths
@@ -26,6 +27,7 @@ from lakebed.query.segmentation import segmentation
 from lakebed.query.sessions import sessions
 from lakebed.query.stickiness import stickiness
 from lakebed.query.top import top
+from lakebed.query.usage import usage
 from lakebed.signature import Signature
 
 __all__ = ["Reporting"]
@@ -58,6 +60,8 @@ class Reporting(Assembled):
     """The reports of an Analytics object. docs/definitions.md says what each counts."""
 
     funnel = _verb(funnel)
+    funnel_people = _verb(funnel_people)
+    funnel_times = _verb(funnel_times)
     retention = _verb(retention)
     lifecycle = _verb(lifecycle)
     stickiness = _verb(stickiness)
@@ -70,6 +74,7 @@ class Reporting(Assembled):
     errors = _verb(errors)
     cohort_people = _verb(cohort_people)
     cohort_size = _verb(cohort_size)
+    usage = _verb(usage)
 
     @property
     def definitions(self) -> Definitions:
@@ -91,25 +96,23 @@ class Reporting(Assembled):
             QueryRefused, QueryError: it cannot be read; says where.
             InvalidDefinition: the name is none, or the definition too large.
         """
-
-        async def lookup(other: str) -> tuple[Any, bool] | None:
-            if other == name:
-                return definition, strange
-            found = await self._up.definitions.get(COHORT, other)
-            return None if found is None else (found.body["definition"], found.body["strange"])
-
-        await CohortReader(lookup, self._up.inquiry.promotions, self._up.inquiry.clock.now_us()).named(name)
-        for condition in conditions_of(definition):
-            await self._up.inquiry.check(condition)
-        return await self._up.definitions.save(COHORT, name, {"definition": definition, "strange": strange})
+        return await self._up.cohorts.save(self._up.inquiry, name, definition, strange=strange)
 
     async def cohorts(self) -> list[Definition]:
         """The saved cohorts, by name; their definitions are in `body["definition"]`."""
-        return await self._up.definitions.newest(COHORT)
+        return await self._up.cohorts.all()
+
+    async def cohort(self, name: str) -> Definition:
+        """One saved cohort. `cohort_size` counts its people. Raises InvalidDefinition: there is none."""
+        return await self._up.cohorts.one(name)
 
     async def delete_cohort(self, name: str) -> Definition:
-        """Let a cohort go. Reports as of an earlier time still know it. Raises InvalidDefinition: there is none."""
-        return await self._up.definitions.remove(COHORT, name)
+        """Let a cohort go. Reports as of an earlier time still know it.
+
+        Raises:
+            InvalidDefinition: there is none, or other cohorts are made of it.
+        """
+        return await self._up.cohorts.delete(name)
 
     async def report_untrusted(self, name: str, arguments: Mapping[str, Any]) -> Result:
         """The same answer to arguments that a stranger gave: conditions in SQL run in the sandbox of `query_untrusted`.

@@ -6,6 +6,8 @@ from typing import Any
 
 SAMPLES: dict[str, dict[str, Any]] = {
     "funnel": {"steps": ["Seen", {"event": "Bought", "where": "user_id <> 'x'"}], "within": "1d"},
+    "funnel_people": {"steps": ["Seen", "Bought"], "within": "1d", "outcome": "converted"},
+    "funnel_times": {"steps": ["Seen", "Bought"], "within": "1d", "bins": 5},
     "retention": {"start_event": "Seen", "return_event": "Bought", "grain": "day", "periods": 5},
     "lifecycle": {"event": "Bought", "grain": "day", "end": "2026-01-08"},
     "sessions": {"timeout": "2h", "by": "exit", "conversion": "Bought"},
@@ -17,6 +19,7 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "errors": {"by": ["status_code", "error"]},
     "cohort_people": {"cohort": "buyers", "limit": 3},
     "cohort_size": {"cohort": "buyers"},
+    "usage": {"organization_id": "acme", "grain": "day"},
     "stickiness": {"event": "Bought", "start": "2026-01-01", "end": "2026-01-08"},
 }
 """Arguments over events `Seen` and `Bought` of some people, January 2026."""
@@ -29,7 +32,8 @@ EVENTS = [
         "timestamp": f"2026-01-0{day}T{hour:02}:00:00Z",
         "messageId": f"{person}{day}{hour}{event}",
         "properties": {"plan": "pro" if person < "c" else "free", "revenue": day * hour / 2}
-        | {"path": f"/{event}", "duration_ms": day * hour, "status_code": 500 if hour == 9 else 200},
+        | {"path": f"/{event}", "duration_ms": day * hour, "status_code": 500 if hour == 9 else 200}
+        | ({"organization_id": "acme", "sku": "calls", "quantity": "0.1", "unit": "call"} if hour == 9 else {}),
     }
     for person in "abcde"
     for day in range(1, 8)

@@ -24,7 +24,19 @@ PACKAGES = {name for name, path in FILES.items() if path.name == "__init__.py"} 
 
 # From the ground up: a file may import its own floor and those below it. A new file must be given a floor here.
 FLOORS = (
-    {"clock", "disk", "engine", "errors", "events", "histogram", "parquet", "promotions", "settings", "uninterrupted"}
+    {
+        "billing",
+        "clock",
+        "disk",
+        "engine",
+        "errors",
+        "events",
+        "histogram",
+        "parquet",
+        "promotions",
+        "settings",
+        "uninterrupted",
+    }
     | {"admission", "block", "decoding", "splitting"},
     {"tiers"},
     {"rollups", "query", "identity", "sandbox", "schedule", "scheduler"}
@@ -33,10 +45,11 @@ FLOORS = (
     | {"capnweb", "carriers", "remote"}
     | {"keys", "keyring", "schema", "signature", "template"},
     {"intake", "live", "maintenance", "pulse", "replays"},
-    {"definitions", "roster"},
+    {"cohorts", "definitions", "roster"},
+    {"biller"},
     {"assembly", "checkup", "inventory", "vitals"},
     {"assembled"},
-    {"answers", "letters", "people", "reporting", "tracking", "upkeep"},  # the verbs, in groups
+    {"answers", "letters", "people", "reporting", "tracking", "upkeep", "usage"},  # the verbs, in groups
     {"analytics"},
     {"__init__", "api", "blocking", "requests"},
     {"cli", "mcp"},

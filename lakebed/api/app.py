@@ -9,6 +9,7 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
+from lakebed.api.billing import Billing
 from lakebed.api.body import Body
 from lakebed.api.cohorts import Cohorts
 from lakebed.api.cors import Cors
@@ -94,6 +95,7 @@ def create_app(
         Platform(gate, body),
         Templates(gate, body),
         Cohorts(gate, body),
+        Billing(gate, body),
         People(gate, body),
         Letters(gate, body),
         live,

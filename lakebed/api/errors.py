@@ -36,6 +36,7 @@ class _Answer(msgspec.Struct, frozen=True):
 # not tell a client more than when to come back.
 _ANSWERS: dict[type[Exception], _Answer] = {
     errors.InvalidEvent: _Answer(400, "INVALID_EVENT"),
+    errors.InvalidBilling: _Answer(400, "INVALID_BILLING"),
     errors.InvalidDefinition: _Answer(400, "INVALID_DEFINITION"),
     errors.InvalidMerge: _Answer(409, "INVALID_MERGE"),
     errors.InvalidName: _Answer(400, "INVALID_NAME"),

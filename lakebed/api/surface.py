@@ -47,6 +47,7 @@ VERBS: Mapping[str, Scope] = {
     "templates": "read",
     **dict.fromkeys(REPORTS, "read"),
     "cohorts": "read",
+    "cohort": "read",
     "counters.get": "read",
     "counters.count": "read",
     "counters.keys": "read",

@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from lakebed.cli import (
     ask,
+    cohorts,
     deadletters,
     exporting,
     importing,
@@ -70,14 +71,28 @@ def _lakebed(
     pass
 
 
-for _room in (start, track, importing, exporting, ask, reports, people, upkeep, keys, deadletters, objects, mcp):
+for _room in (
+    start,
+    track,
+    importing,
+    exporting,
+    ask,
+    reports,
+    cohorts,
+    people,
+    upkeep,
+    keys,
+    deadletters,
+    objects,
+    mcp,
+):
     _room.register(app)
 
 
 def _named(command: Any, prefix: str) -> None:
     """Give every option of `command`, and of the commands in it, a variable: of what it is called, not of its code."""
     for name, below in getattr(command, "commands", {}).items():
-        _named(below, f"{prefix}_{name.upper()}")
+        _named(below, f"{prefix}_{name.replace('-', '_').upper()}")
     for parameter in command.params:
         if prefix != "LAKEBED" and parameter.param_type_name == "option" and parameter.envvar is None:
             parameter.envvar = f"{prefix}_{parameter.opts[0].strip('-').replace('-', '_').upper()}"

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from lakebed.errors import QueryRefused
+from lakebed.promotions import quoted
+from lakebed.query.attempts import Attempts, Order
 from lakebed.query.binder import Binder
-from lakebed.query.duration import Duration, duration_us
+from lakebed.query.duration import Duration
 from lakebed.query.inquiry import Inquiry
+from lakebed.query.measure import column_sql
 from lakebed.query.result import Result
-from lakebed.query.scope import Time
-from lakebed.query.selection import EventLike, Selection
+from lakebed.query.scope import Scope, Time
+from lakebed.query.selection import EventLike
 
 __all__ = ["funnel"]
 
-_MOST_STEPS = 20
+_OWN = ("step", "event", "people", "conversion", "from_previous", "median_seconds", "period")
+_OTHER = "(other)"
+_MOST_VALUES = 100
+_FIRST_US = -62_135_596_800_000_000  # of the year 1
 
 
 async def funnel(
@@ -24,52 +30,124 @@ async def funnel(
     *,
     start: Time | None = None,
     end: Time | None = None,
+    order: Order = "ordered",
+    by: str | None = None,
+    top: int = 10,
+    exclude: Sequence[EventLike] | None = None,
+    allow_equal: bool = False,
+    compare: bool = False,
     where: str | None = None,
     cohort: str | None = None,
     as_of: Time | None = None,
 ) -> Result:
-    """Rows `step, event, people, conversion, from_previous, median_seconds`: who went how far, in order.
+    """Rows `step, event, people, conversion, from_previous, median_seconds`: who went how far.
+
+    A person counts once, with the attempt that went furthest; of several, with the one that got there first. An attempt
+    begins with an event of the first step in `[start, end)` and may go on after `end`, for as long as `within`. Each
+    further step is the first later event that can be it, and later means a later timestamp.
+
+    `conversion` is the share of those at the first step, `from_previous` of those at the step before, `median_seconds`
+    the median time since the step before. Further columns come behind: `period` with `compare`, and the one of `by`.
 
     Args:
-        steps: in order; each a name, or `{"event": "B", "where": "plan = 'pro'"}`.
-        within: from the first step to the last.
+        steps: 1 to 20, each a name, or `{"event": "B", "where": "plan = 'pro'"}`. The same twice needs two events.
+        within: from the first step to the last, both included.
         start: included; None is no bound, like `end`.
         end: excluded.
-        where: SQL over the columns of `events`, for all steps.
+        order: "ordered" lets other events lie between; "strict" lets no other named event of the person lie between;
+            with "any" the steps may come in any order, and row k is who did k of them.
+        by: a column or a property to split by, with its value at the first event of the attempt.
+        top: how many values of `by` have rows of their own, by people at the first step; the rest is "(other)".
+        exclude: events that end an attempt: a name, or `{"event": "X", "where": "…", "between": [1, 3]}`; without
+            `between`, anywhere between the first and the last step. For "ordered" only.
+        allow_equal: events of one timestamp come one after the other, in the order in which they were received.
+        compare: give the rows of the period of the same length before `start`, too. Needs `start` and `end`.
+        where: SQL over the columns of `events`; other events are not looked at.
         cohort: only people of this saved cohort.
         as_of: only what was received up to then.
+
+    Raises:
+        QueryRefused: an argument cannot be read, or does not go with another.
+        QueryError: with DuckDB's message, for a bad condition.
     """
-    chosen = [Selection.of(step, f"step {at}") for at, step in enumerate(steps, 1)]
-    if not 1 <= len(chosen) <= _MOST_STEPS:
-        raise QueryRefused(f"a funnel of {len(chosen)} steps", hint=f"Give 1 to {_MOST_STEPS}")
-    window = duration_us("within", within)
-    scope = await inquiry.scope(start=start, end=end, where=where, cohort=cohort, as_of=as_of, selections=chosen)
-    bind = Binder()
-    flags = ", ".join(f"({step.condition(bind)}) AS is_{at}" for at, step in enumerate(chosen, 1))
-    # Of the entries that led here, the latest: what it cannot reach within the window, no earlier one can.
-    chains = f"SELECT person_id, us, {', '.join(f'is_{n}' for n in range(1, len(chosen) + 1))}, "
-    chains += "CASE WHEN is_1 THEN us END AS entry_1 FROM marked"
-    for at in range(2, len(chosen) + 1):
-        before = (
-            f"max(entry_{at - 1}) OVER (PARTITION BY person_id ORDER BY us "
-            "RANGE BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)"
-        )
-        entry = f"CASE WHEN is_{at} AND us - {before} <= {bind(window)} THEN {before} END"
-        chains = f"SELECT *, {entry} AS entry_{at} FROM ({chains})"
-    reached = ", ".join(
-        f"count(DISTINCT person_id) FILTER (entry_{at} IS NOT NULL) AS people_{at}" for at in range(1, len(chosen) + 1)
+    attempts = Attempts.of(steps, within, order, allow_equal=allow_equal, exclude=exclude)
+    if not isinstance(top, int) or not 1 <= top <= _MOST_VALUES:
+        raise QueryRefused(f"top is {str(top)[:40]!r}", hint=f"Give a number from 1 to {_MOST_VALUES}")
+    if by is not None and (not isinstance(by, str) or not by or by.lower() in _OWN):
+        raise QueryRefused(f"by is {str(by)[:40]!r}", hint=f"Name a column or a property, none of {', '.join(_OWN)}")
+    scope = await inquiry.scope(
+        start=start, end=end, where=where, cohort=cohort, as_of=as_of, selections=attempts.selections
     )
-    rows = " UNION ALL ".join(
-        f"SELECT {at} AS step, {bind(step.label)} AS event, people_{at} AS people, "
-        f"people_{at} / people_1 AS conversion, people_{at} / people_{max(at - 1, 1)} AS from_previous, "
-        "NULL::DOUBLE AS median_seconds FROM counted"
-        for at, step in enumerate(chosen, 1)
-    )
+    bind, periods = Binder(), {"current": scope}
+    if compare:
+        periods["previous"] = _previous(scope)
+    value = None if by is None else column_sql(by, inquiry.promotions)
+    further = ["period"] if compare else []
+    further += [] if by is None else [f"value AS {quoted(by)}"]
     sql = f"""
-        WITH marked AS (
-            SELECT person_id, epoch_us(timestamp) AS us, {flags} FROM events
-            WHERE person_id IS NOT NULL AND {scope.condition(bind)}
-        ), counted AS (SELECT {reached} FROM ({chains}))
-        SELECT * FROM ({rows}) ORDER BY step
+        WITH {_tried(attempts, periods, value, bind)},
+        ranked AS ({_ranked(value)}),
+        counted AS ({_counted(attempts, bind(top))})
+        SELECT {", ".join(["_row.*", *further])} FROM (
+            SELECT period, nth AS _nth, value, unnest([{_rows(attempts, bind)}]) AS _row
+            FROM (SELECT unnest([{", ".join(map(bind, periods))}]) AS period)
+            CROSS JOIN (
+                SELECT least(nth, {bind(top + 1)}) AS nth,
+                min(CASE WHEN nth > {bind(top)} THEN {bind(_OTHER)} ELSE value END) AS value FROM ranked GROUP BY 1
+            ) LEFT JOIN counted USING (period, nth)
+        ) ORDER BY period, _nth, _row.step
     """
     return await inquiry.rows(sql, bind, scope, report="funnel")
+
+
+def _previous(scope: Scope) -> Scope:
+    if scope.start_us is None or scope.end_us is None:
+        raise QueryRefused("compare without a period", hint="Give start and end")
+    start_us = 2 * scope.start_us - scope.end_us
+    if start_us < _FIRST_US:
+        raise QueryRefused("the period before begins before the year 1", hint="Give a later start")
+    return scope.between(start_us, scope.start_us)
+
+
+def _tried(attempts: Attempts, periods: Mapping[str, Scope], value: str | None, bind: Binder) -> str:
+    """CTEs, of which the last is `tried`: a row a person and period, with the value that it is split by."""
+    tables, selects = [], []
+    for at, (period, scope) in enumerate(periods.items()):
+        tables.append(f"went_{at} AS ({attempts.sql(scope, bind)})")
+        if value is None:
+            selects.append(f"SELECT {bind(period)} AS period, *, NULL::VARCHAR AS value FROM went_{at}")
+        else:
+            tables.append(f"began_{at} AS ({attempts.beginnings(f'went_{at}', value, scope, bind)})")
+            selects.append(f"SELECT {bind(period)} AS period, * FROM went_{at} JOIN began_{at} USING (person_id)")
+    return ", ".join([*tables, f"tried AS ({' UNION ALL '.join(selects)})"])
+
+
+def _ranked(value: str | None) -> str:
+    """`value, nth` of all values, by people at the first step; a single row if there is nothing to split by."""
+    if value is None:
+        return "SELECT NULL::VARCHAR AS value, 1 AS nth"
+    order = "count(*) FILTER (period = 'current') DESC, count(*) DESC, value NULLS LAST"
+    return f"SELECT value, row_number() OVER (ORDER BY {order}) AS nth FROM tried GROUP BY value"
+
+
+def _counted(attempts: Attempts, top: str) -> str:
+    counts = [f"count(*) FILTER (depth >= {at}) AS people_{at}" for at in range(1, len(attempts.steps) + 1)]
+    counts += [f"median(t{at} - t{at - 1}) / 1e6 AS median_{at}" for at in range(2, len(attempts.steps) + 1)]
+    return (
+        f"SELECT period, least(nth, {top} + 1) AS nth, {', '.join(counts)} "
+        "FROM tried JOIN ranked ON tried.value IS NOT DISTINCT FROM ranked.value GROUP BY 1, 2"
+    )
+
+
+def _rows(attempts: Attempts, bind: Binder) -> str:
+    """The rows of one period and value, as structs."""
+    rows = []
+    for at, step in enumerate(attempts.steps, 1):
+        label = f"any {at} of {len(attempts.steps)}" if attempts.order == "any" else step.label
+        rows.append(
+            f"{{'step': {at}, 'event': {bind(label)}, 'people': coalesce(people_{at}, 0), "
+            f"'conversion': people_{at} / nullif(people_1, 0), "
+            f"'from_previous': people_{at} / nullif(people_{max(at - 1, 1)}, 0), "
+            f"'median_seconds': {'NULL::DOUBLE' if at == 1 else f'median_{at}'}}}"
+        )
+    return ", ".join(rows)

@@ -8,6 +8,8 @@ from lakebed.query.anomalies import anomalies
 from lakebed.query.cohort_people import cohort_people, cohort_size
 from lakebed.query.failures import errors
 from lakebed.query.funnel import funnel
+from lakebed.query.funnel_people import funnel_people
+from lakebed.query.funnel_times import funnel_times
 from lakebed.query.lifecycle import lifecycle
 from lakebed.query.paths import paths
 from lakebed.query.performance import performance
@@ -17,6 +19,7 @@ from lakebed.query.segmentation import segmentation
 from lakebed.query.sessions import sessions
 from lakebed.query.stickiness import stickiness
 from lakebed.query.top import top
+from lakebed.query.usage import usage
 
 __all__ = ["REPORTS", "Report"]
 
@@ -24,6 +27,8 @@ Report = Callable[..., Awaitable[Result]]
 
 REPORTS: Mapping[str, Report] = {
     "funnel": funnel,
+    "funnel_people": funnel_people,
+    "funnel_times": funnel_times,
     "retention": retention,
     "lifecycle": lifecycle,
     "stickiness": stickiness,
@@ -36,5 +41,6 @@ REPORTS: Mapping[str, Report] = {
     "errors": errors,
     "cohort_people": cohort_people,
     "cohort_size": cohort_size,
+    "usage": usage,
 }
 """Each takes an `Inquiry` and its arguments. Their signatures are what Python, HTTP, RPC, CLI and MCP offer."""

@@ -144,7 +144,36 @@ CASES = {
             b"""{"steps":[{"where":"1=1) UNION SELECT content FROM read_text('<root>/sam/log/*') --"}]}""",
         ),
     ),
+    ("POST", "/billing/usage"): Case(
+        scope="read",
+        bodies=(
+            b'{"organizationId":"tom-secret","start":"2020-01-01","end":"2040-01-01"}',
+            b'{"organizationId":"tom","sku":"sam","start":"2020-01-01","end":"2040-01-01"}',
+        ),
+    ),
+    ("GET", "/billing/price-books"): Case(scope="read", shows=True),
+    ("PUT", "/billing/price-books/{name:path}"): Case(
+        scope="admin",
+        path=("default", "../../sam"),
+        bodies=(b'{"currency":"EUR","prices":{"tom-secret":{"model":"flat","amount":"1"}}}',),
+    ),
+    ("GET", "/billing/invoices"): Case(scope="read", queries=("", "organizationId=sam-secret")),
+    ("POST", "/billing/invoices"): Case(
+        scope="admin",
+        bodies=(
+            b'{"organizationId":"tom-secret","period":"2025-01"}',
+            b'{"organizationId":"tom","period":"2025-01"}',
+        ),
+    ),
+    ("GET", "/billing/quotas"): Case(scope="read", queries=("", "organizationId=sam-secret"), shows=True),
+    ("PUT", "/billing/quotas"): Case(
+        scope="admin", bodies=(b'{"organizationId":"tom-secret","sku":"tom-secret","limit":5}',)
+    ),
     ("GET", "/cohorts"): Case(scope="read", shows=True),
+    ("GET", "/cohorts/{name:path}"): Case(scope="read", path=("buyers", "../../sam/cohorts/buyers"), shows=True),
+    ("GET", "/cohorts/{name:path}/people"): Case(
+        scope="read", path=("buyers", "../../sam/cohorts/buyers"), queries=("", "after=sam", "limit=1"), shows=True
+    ),
     ("PUT", "/cohorts/{name:path}"): Case(
         scope="admin", path=("tom", "sam", "../../sam"), bodies=(b'{"did":"x"}', b'{"did":{"where":"1=1) UNION --"}}')
     ),
@@ -283,6 +312,9 @@ class House:
                 [{"event": "", "userId": f"{said}-letter{number}"} for number in range(3)], keep_refused=True
             )
             await shop.save_cohort("buyers", {"did": f"{said}-event"})
+            await shop.track_usage(said, said, 1, "unit", timestamp="2025-01-02")
+            await shop.save_price_book("default", {"currency": "EUR", "prices": {said: {"model": "flat", "amount": 1}}})
+            await shop.save_quota(said, said, 10)
 
     async def state(self, name):
         """What another's request must not change."""
@@ -388,6 +420,7 @@ _ARGUMENTS = {
     "counters.top": '["events:*",5]',
     "save_cohort": '["buyers",{"did":"tom-secret-event"}]',
     "delete_cohort": '["x"]',
+    "cohort": '["buyers"]',
     **{name: json.dumps([_wrapped(arguments)]) for name, arguments in SAMPLES.items()},
 }
 

@@ -108,6 +108,7 @@ def archived(result):
         "SELECT unnest([1, 2, 3]) AS n",
         "SELECT [event][1], properties->>'$.n' FROM events WHERE timestamp >= '2026-03-02'",
         "SELECT list_transform([1, 2], lambda x: x + 1), {'a': 1, 'b': [NULL]}, MAP {'k': 1.5}",
+        "SELECT list(seq ORDER BY seq)[2], (list(event))[1:0] FROM events WHERE timestamp < now()",
         "SELECT 'nan'::DOUBLE, '-inf'::DOUBLE, 9007199254740993, 1.10::DECIMAL(9,2)",
         "SELECT 170141183460469231731687303715884105727, 2 ** 62, -170141183460469231731687303715884105727",
         "SELECT DATE '2026-01-01', TIME '01:02:03', INTERVAL '1 month 2 days', TIMESTAMP '2026-01-01', '\\xAA'::BLOB",

@@ -1,0 +1,243 @@
+"""The biller of an object: price books, invoices and quotas, on usage that is summed exactly."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+from lakebed.billing.invoice import INVOICE, Adjustment, Invoice, Line, Used, adjusted, lines_of, total_of
+from lakebed.billing.money import tidy
+from lakebed.billing.price_book import PRICE_BOOK, PriceBook
+from lakebed.billing.quota import QUOTA, SCALE, Quota, QuotaState, month_of, window_of
+from lakebed.clock import Clock, from_us, to_us
+from lakebed.definitions import Definition, Definitions
+from lakebed.errors import InvalidBilling
+from lakebed.query.asof import parse_as_of
+from lakebed.query.inquiry import Inquiry
+from lakebed.query.usage import usage
+from lakebed.tiers.counters import Counters
+
+__all__ = ["Biller"]
+
+_ZERO = Decimal(0)
+
+
+class Biller:
+    """Prices, bills and limits what organisations use.
+
+    Args:
+        on_quota: called, on the loop, with each threshold of a quota that was reached.
+    """
+
+    def __init__(
+        self,
+        definitions: Definitions,
+        inquiry: Inquiry,
+        counters: Counters,
+        clock: Clock,
+        on_quota: Callable[[QuotaState], None],
+    ) -> None:
+        self._definitions = definitions
+        self._inquiry = inquiry
+        self._counters = counters
+        self._clock = clock
+        self._on_quota = on_quota
+        self._issuing = asyncio.Lock()
+        self._counting = asyncio.Lock()
+        self._quotas: dict[tuple[str, str], Quota] | None = None
+        self._counted_to: dict[str, int] = {}  # by counter: what was in it when it was last set, as the end of its seqs
+
+    # Price books
+
+    async def save_price_book(self, name: str, document: Any) -> Definition:
+        """Keep a price book, or a new version of it."""
+        PriceBook.of(document)
+        return await self._definitions.save(PRICE_BOOK, name, msgspec.json.decode(msgspec.json.encode(document)))
+
+    async def price_books(self) -> list[Definition]:
+        """The newest version of each."""
+        return await self._definitions.newest(PRICE_BOOK)
+
+    async def _price_book(self, name: str, version: int | None, as_of_us: int | None) -> tuple[PriceBook, int]:
+        found = await self._definitions.get(PRICE_BOOK, name, version=version, as_of_us=as_of_us)
+        if found is None:
+            which = f"{name[:80]!r}" + ("" if version is None else f", version {version}")
+            raise InvalidBilling(f"there is no price book {which}", hint="price_books() lists them")
+        return PriceBook.of(found.body), found.version
+
+    # Invoices
+
+    async def invoice(
+        self,
+        organization_id: str,
+        period: str,
+        *,
+        price_book: str,
+        version: int | None,
+        tz: str,
+        as_of: datetime | str | None,
+        issue: bool,
+    ) -> Invoice:
+        """What `Usage.invoice` says."""
+        start, end = month_of(period, tz)
+        if not isinstance(organization_id, str) or not organization_id:
+            raise InvalidBilling(f"organization_id is {organization_id!r}", hint="Give a text")
+        if issue and as_of is not None:
+            raise InvalidBilling("an invoice is issued as of now", hint="Leave as_of away, or issue=True")
+        async with self._issuing:
+            now_us = self._clock.now_us()
+            if as_of is None:
+                recorded = await self._recorded(f"{period} {organization_id}")
+                if recorded is not None:
+                    return recorded
+                if issue and to_us(end) > now_us:
+                    hint = "Issue it afterwards; without issue=True it is a draft"
+                    raise InvalidBilling(f"{period} is not over before {end.isoformat()}", hint=hint)
+            as_of_us = parse_as_of(as_of, now_us)
+            as_of_us = now_us if as_of_us is None else as_of_us
+            book, book_version = await self._price_book(price_book, version, as_of_us if version is None else None)
+            lines = lines_of(book, await self._used(organization_id, start, end, as_of_us))
+            adjustments = await self._adjustments(organization_id, period, as_of_us)
+            found = Invoice(
+                organization_id=organization_id,
+                period=period,
+                start=start.isoformat(),
+                end=end.isoformat(),
+                tz=tz,
+                as_of=from_us(as_of_us).isoformat(),
+                price_book=price_book,
+                price_book_version=book_version,
+                currency=book.currency,
+                lines=lines,
+                adjustments=tuple(adjustments),
+                total=total_of((*lines, *adjustments), book.currency),
+                issued=issue,
+            )
+            if issue:
+                await self._definitions.save(INVOICE, found.name, msgspec.json.decode(msgspec.json.encode(found)))
+            return found
+
+    async def invoices(self, organization_id: str | None = None) -> list[Invoice]:
+        """Those that were issued, in the order in which they were."""
+        return await self._issued(organization_id, None)
+
+    async def _issued(self, organization_id: str | None, as_of_us: int | None) -> list[Invoice]:
+        saved = await self._definitions.newest(INVOICE, as_of_us=as_of_us)
+        found = [_invoice(one) for one in sorted(saved, key=lambda one: one.seq)]
+        return [one for one in found if organization_id in (None, one.organization_id)]
+
+    async def _recorded(self, name: str) -> Invoice | None:
+        found = await self._definitions.get(INVOICE, name)
+        return None if found is None else _invoice(found)
+
+    async def _adjustments(self, organization_id: str, period: str, as_of_us: int) -> list[Adjustment]:
+        issued = [one for one in await self._issued(organization_id, as_of_us) if one.period != period]
+        found: list[Adjustment] = []
+        for earlier in issued:
+            billed: dict[tuple[str, str], tuple[Decimal, Decimal]] = {}
+            later = [one for other in issued for one in other.adjustments if one.invoice == earlier.name]
+            billed_for: list[Line | Adjustment] = [*earlier.lines, *later]
+            for line in billed_for:
+                quantity, amount = billed.get((line.sku, line.unit), (_ZERO, _ZERO))
+                billed[line.sku, line.unit] = (quantity + line.quantity, amount + line.amount)
+            book, _ = await self._price_book(earlier.price_book, earlier.price_book_version, None)
+            start, end = month_of(earlier.period, earlier.tz)
+            now = lines_of(book, await self._used(organization_id, start, end, as_of_us))
+            found += adjusted(earlier, billed, now)
+        return found
+
+    async def _used(self, organization_id: str, start: datetime, end: datetime, as_of_us: int) -> list[Used]:
+        result = await usage(
+            self._inquiry,
+            organization_id=organization_id,
+            grain=None,
+            start=start,
+            end=end,
+            as_of=from_us(as_of_us),
+        )
+        return [Used(row.sku, row.unit, tidy(row.quantity)) for row in result]
+
+    # Quotas
+
+    async def save_quota(self, given: Mapping[str, Any]) -> Quota:
+        """Keep a quota, in place of the one for the same organisation and sku."""
+        quota = Quota.of(given)
+        await self._definitions.save(QUOTA, quota.name, msgspec.json.decode(msgspec.json.encode(quota)))
+        self._quotas = None
+        return quota
+
+    async def quotas(self, organization_id: str | None = None) -> list[QuotaState]:
+        """How far each quota is used, counted exactly."""
+        found = []
+        for quota in (await self._known()).values():
+            if organization_id in (None, quota.organization_id):
+                async with self._counting:
+                    await self._set(quota)
+                found.append(self._state(quota))
+        return found
+
+    def quota(self, organization_id: str, sku: str) -> QuotaState | None:
+        """The same from memory, in microseconds; None where there is no quota, or it was not counted yet."""
+        quota = (self._quotas or {}).get((organization_id, sku))
+        if quota is None or self._key(quota) not in self._counted_to:
+            return None
+        return self._state(quota)
+
+    async def count(self, organization_id: str, sku: str, quantity: Decimal, seq: int) -> None:
+        """Count usage that was stored as event `seq`, and tell of the thresholds that it reached."""
+        quota = (await self._known()).get((organization_id, sku))
+        if quota is None:
+            return
+        async with self._counting:
+            key = self._key(quota)
+            added = round(quantity * SCALE)
+            if key not in self._counted_to:
+                await self._set(quota)
+                before = int(self._counters.get(key)) - added
+            else:
+                before = int(self._counters.get(key))
+                if seq >= self._counted_to[key]:
+                    self._counters.incr(key, added)
+        state = self._state(quota)
+        limit = quota.limit * SCALE
+        if any(before < limit * Decimal(str(one)) <= state.used * SCALE for one in quota.thresholds):
+            self._on_quota(state)
+
+    async def _known(self) -> dict[tuple[str, str], Quota]:
+        if self._quotas is None:
+            saved = await self._definitions.newest(QUOTA)
+            quotas = [Quota.of(one.body) for one in saved]
+            self._quotas = {(one.organization_id, one.sku): one for one in quotas}
+        return self._quotas
+
+    async def _set(self, quota: Quota) -> None:
+        """Make the counter what was used by all events that are stored."""
+        start, end = window_of(quota, from_us(self._clock.now_us()))
+        result = await usage(
+            self._inquiry, organization_id=quota.organization_id, sku=quota.sku, grain=None, start=start, end=end
+        )
+        used: Decimal = sum((row.quantity for row in result), _ZERO)
+        key = self._key(quota)
+        self._counters.delete(key)
+        self._counters.incr(key, round(used * SCALE))
+        self._counted_to = {one: seq for one, seq in self._counted_to.items() if one in self._counters}
+        self._counted_to[key] = result.seq[1]
+
+    def _key(self, quota: Quota) -> str:
+        start, _ = window_of(quota, from_us(self._clock.now_us()))
+        return f"usage:{quota.organization_id}:{quota.sku}:{start.astimezone(UTC):%Y-%m-%dT%H:%MZ}"
+
+    def _state(self, quota: Quota) -> QuotaState:
+        start, end = window_of(quota, from_us(self._clock.now_us()))
+        used = Decimal(int(self._counters.get(self._key(quota)))) / SCALE
+        reached = tuple(one for one in quota.thresholds if used >= quota.limit * Decimal(str(one)))
+        return QuotaState(quota, start.isoformat(), end.isoformat(), used, float(used / quota.limit), reached)
+
+
+def _invoice(saved: Definition) -> Invoice:
+    return msgspec.convert(saved.body, Invoice)

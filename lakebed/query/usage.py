@@ -1,0 +1,60 @@
+"""Usage: what organisations used, summed exactly, by calendar period."""
+
+from __future__ import annotations
+
+from lakebed.query.binder import Binder
+from lakebed.query.calendar import Calendar, Grain, WeekStart
+from lakebed.query.inquiry import Inquiry
+from lakebed.query.result import Result
+from lakebed.query.scope import Time
+
+__all__ = ["usage"]
+
+_GRAINS = ("hour", "day", "week", "month")
+
+
+async def usage(
+    inquiry: Inquiry,
+    *,
+    organization_id: str | None = None,
+    sku: str | None = None,
+    grain: Grain | None = "month",
+    start: Time | None = None,
+    end: Time | None = None,
+    where: str | None = None,
+    tz: str = "UTC",
+    week_start: WeekStart = "monday",
+    as_of: Time | None = None,
+) -> Result:
+    """Rows `time, organization_id, sku, unit, quantity, events`: what was used; quantities are decimals, never floats.
+
+    An event is usage if it has the properties `quantity` (a number or text of at most 29 digits and 9 decimals) and
+    `sku`. Units are never converted: each has rows of its own. What is used without an organisation has NULL there.
+
+    Args:
+        organization_id: only this one.
+        sku: only this one.
+        grain: hour, day, week or month; None gives one row for all time, without `time`.
+        start: included; None is no bound, like `end`.
+        end: excluded.
+        where: SQL over the columns of `events`.
+        tz: whose days, weeks and months, an IANA name.
+        week_start: monday, sunday or saturday.
+        as_of: only what was received up to then.
+    """
+    calendar = Calendar.of(tz, week_start, grain or "month", _GRAINS)
+    scope = await inquiry.scope(start=start, end=end, where=where, as_of=as_of)
+    bind = Binder()
+    wanted = "quantity IS NOT NULL AND sku IS NOT NULL"
+    wanted += "" if organization_id is None else f" AND organization_id = {bind(organization_id)}"
+    wanted += "" if sku is None else f" AND sku = {bind(sku)}"
+    number = "0" if grain is None else calendar.number(grain, "timestamp")
+    time = "" if grain is None else f"{calendar.start(grain, 'n')} AS time, "
+    sql = f"""
+        SELECT {time}organization_id, sku, unit, quantity, events FROM (
+            SELECT {number} AS n, organization_id, sku, coalesce(unit, '') AS unit,
+                sum(quantity) AS quantity, count(*) AS events
+            FROM events WHERE {wanted} AND {scope.condition(bind)} GROUP BY ALL
+        ) ORDER BY n, organization_id NULLS LAST, sku, unit
+    """
+    return await inquiry.rows(sql, bind, scope, report="usage")

@@ -1,0 +1,70 @@
+"""Billing over HTTP: usage, price books, invoices and quotas, with text for every number that must be exact."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+
+from lakebed import Namespace
+from lakebed.api import create_app
+
+BOOK = {"currency": "EUR", "prices": {"calls": {"model": "per_unit", "amount": "0.015"}}}
+
+
+@pytest.fixture
+async def client(tmp_path):
+    async with Namespace(tmp_path, headroom_bytes=0) as namespace:
+        app = create_app(namespace)
+        async with app.router.lifespan_context(app):
+            transport = httpx.ASGITransport(app)
+            async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+                yield client
+        assert namespace.check() == []
+
+
+async def test_from_usage_to_an_invoice(client):
+    """The way of a month: usage by plain events, a price book, a draft, the invoice, a quota."""
+    properties = {"organization_id": "acme", "sku": "calls", "quantity": "0.1", "unit": "call"}
+    event = {"event": "Used", "userId": "u", "timestamp": "2025-01-15T00:00:00Z", "properties": properties}
+    await client.post("/track/batch", json=[event] * 3)
+    asked = {"organizationId": "acme", "start": "2025-01-01", "end": "2025-02-01"}
+    assert (await client.post("/billing/usage", json=asked)).json() == {
+        "organizationId": "acme",
+        "period": {"start": "2025-01-01", "end": "2025-02-01"},
+        "items": [{"sku": "calls", "quantity": "0.3", "unit": "call"}],
+        "total": {"quantity": "0.3"},
+    }
+    saved = await client.put("/billing/price-books/default", json=BOOK)
+    assert (saved.status_code, saved.json()["version"]) == (200, 1)
+    priced = (await client.post("/billing/usage", json=asked | {"priceBook": "default"})).json()
+    assert priced["items"][0]["cost"] == "0"
+    assert priced["total"] == {"quantity": "0.3", "cost": "0", "currency": "EUR"}
+    body = {"organizationId": "acme", "period": "2025-01"}
+    draft = (await client.post("/billing/invoices", json=body)).json()
+    assert (draft["issued"], draft["lines"][0]["quantity"], draft["lines"][0]["amount"]) == (False, "0.3", "0.00")
+    issued = (await client.post("/billing/invoices", json=body | {"issue": True})).json()
+    assert (await client.get("/billing/invoices?organizationId=acme")).json() == [issued]
+    assert (await client.get("/billing/invoices?organizationId=other")).json() == []
+    assert (await client.get("/billing/price-books")).json()[0]["document"] == BOOK
+    quota = {"organizationId": "acme", "sku": "calls", "limit": "10"}
+    assert (await client.put("/billing/quotas", json=quota)).status_code == 204
+    assert (await client.get("/billing/quotas")).json()[0]["quota"]["limit"] == "10"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "said"),
+    [
+        ("POST", "/billing/usage", {"organizationId": "a", "start": "soon", "end": "2025-01-01"}, "ISO 8601"),
+        ("POST", "/billing/usage", {"organizationId": "a"}, "start"),
+        ("PUT", "/billing/price-books/x", {"currency": "EUR"}, "a currency and prices"),
+        ("POST", "/billing/invoices", {"organizationId": "a", "period": "2025"}, "2026-01"),
+        ("POST", "/billing/invoices", {"organizationId": "a", "period": "2025-01"}, "no price book"),
+        ("PUT", "/billing/quotas", {"organizationId": "a", "sku": "b", "limit": 0}, "More than 0"),
+    ],
+)
+async def test_what_cannot_be_is_400_and_says_why(client, method, path, body, said):
+    """With what to write instead."""
+    await client.post("/track", json={"event": "x", "userId": "u"})
+    answer = await client.request(method, path, json=body)
+    assert answer.status_code == 400
+    assert said in answer.json()["error"]["message"]

@@ -1,0 +1,310 @@
+"""Usage, price books, invoices and quotas: exact to the last digit, and the same again whenever they are asked."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lakebed import Analytics, InvalidBilling, ManualClock
+from lakebed.billing.money import EXACT, exact, rounded
+from lakebed.billing.price_book import PriceBook
+from lakebed.clock import from_us
+
+D = Decimal
+TINY = {"organization_id": "acme", "sku": "tiny", "unit": "u", "quantity": "0.000000001"}
+BOOK = {
+    "currency": "EUR",
+    "prices": {
+        "calls": {
+            "model": "tiered",
+            "tiers": [
+                {"up_to": 100, "amount": "0.10"},
+                {"up_to": 1000, "amount": "0.05", "flat": "3"},
+                {"amount": "0.01"},
+            ],
+            "free": "10",
+        },
+        "storage": {"model": "per_unit", "amount": "0.0231", "unit": "GB"},
+        "mails": {"model": "package", "amount": "1.50", "per": "1000"},
+        "seats": {"model": "volume", "tiers": [{"up_to": 5, "amount": "10"}, {"amount": "8", "flat": "1.5"}]},
+        "support": {"model": "flat", "amount": "99"},
+        "minutes": {"model": "per_unit", "amount": "0.004", "minimum": "5"},
+    },
+}
+
+
+def plain_cost(sku, q):
+    """What the price book says, by fractions and by hand."""
+    if q <= 0:
+        return D(0)
+    if sku == "calls":
+        q = max(D(0), q - 10)
+        cost = min(q, D(100)) * D("0.10")
+        if q > 100:
+            cost += (min(q, D(1000)) - 100) * D("0.05") + 3
+        if q > 1000:
+            cost += (q - 1000) * D("0.01")
+        return cost
+    if sku == "storage":
+        return q * D("0.0231")
+    if sku == "mails":
+        return math.ceil(q / 1000) * D("1.50")
+    if sku == "seats":
+        return q * 10 if q <= 5 else q * 8 + D("1.5")
+    return D(99) if sku == "support" else max(D(5), q * D("0.004"))
+
+
+quantities = st.decimals(min_value=D(-5000), max_value=D(5000), places=4) | st.sampled_from(
+    [D(0), D(10), D(110), D("110.0001"), D(1010), D(5), D(6), D(1000), D("1000.0001"), D(2000)]
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(sku=st.sampled_from(sorted(BOOK["prices"])), quantity=quantities)
+def test_each_model_costs_what_its_definition_says(sku, quantity):
+    """At and beside each boundary, with fractions, and with corrections that exceed the usage."""
+    assert PriceBook.of(BOOK).prices[sku].cost(quantity) == plain_cost(sku, quantity)
+
+
+def test_money_is_rounded_once_and_half_away_from_zero():
+    """To what the currency has; nothing else ever rounds."""
+    assert [rounded(D(text), "EUR") for text in ("0.005", "0.0049", "-0.005", "2.675")] == [
+        D("0.01"),
+        D("0.00"),
+        D("-0.01"),
+        D("2.68"),
+    ]
+    assert (rounded(D("2.5"), "JPY"), rounded(D("0.0005"), "KWD")) == (D(3), D("0.001"))
+    with pytest.raises(ArithmeticError):
+        EXACT.divide(D(1), D(3))
+
+
+@pytest.mark.parametrize("wrong", [0.1, True, None, "x", "nan", "inf", D("NaN"), "1e30", "0.0000000001", [1]])
+def test_a_quantity_is_what_was_written(wrong):
+    """A float, what is no number, and more digits than are kept: all refused, none rounded."""
+    with pytest.raises(InvalidBilling, match="quantity is"):
+        exact("quantity", wrong)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"currency": "euro"}, "ISO 4217"),
+        ({"prices": {}}, "no object of skus"),
+        ({"prices": {"a": {"model": "magic"}}}, r"prices\.a\.model"),
+        ({"prices": {"a": {"model": "flat", "amount": 0.1}}}, r"prices\.a\.amount is 0\.1"),
+        ({"prices": {"a": {"model": "flat", "amount": "-1"}}}, "0 or more"),
+        ({"prices": {"a": {"model": "flat"}}}, "an amount"),
+        ({"prices": {"a": {"model": "flat", "amount": "1", "colour": "red"}}}, "no field 'colour'"),
+        ({"prices": {"a": {"model": "volume", "amount": "1"}}}, "tiers"),
+        ({"prices": {"a": {"model": "tiered", "tiers": [{"up_to": 1, "amount": "1"}]}}}, "no up_to"),
+        ({"prices": {"a": {"model": "tiered", "tiers": [{"amount": "1"}, {"amount": "2"}]}}}, "does not rise"),
+        ({"prices": {"a": {"model": "package", "amount": "1", "per": "0"}}}, "more than 0"),
+    ],
+)
+def test_a_price_book_says_what_is_wrong_with_it(change, said):
+    """By the field."""
+    with pytest.raises(InvalidBilling, match=said):
+        PriceBook.of(BOOK | change)
+
+
+def now_of(clock):
+    return from_us(clock.now_us())
+
+
+class Shop(Analytics):
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.told = []
+
+    def on_quota(self, state):
+        self.told.append((state.quota.sku, state.used, state.reached))
+
+
+@pytest.fixture
+async def shop(tmp_path):
+    clock = ManualClock(datetime(2026, 1, 1, tzinfo=UTC))
+    async with Shop("shop", root=tmp_path, clock=clock, headroom_bytes=0) as shop:
+        await shop.save_price_book("default", BOOK)
+        yield shop
+        assert await shop.check() == []
+
+
+async def test_sums_are_exact(shop):
+    """A tenth and two tenths are three; thirty-eight digits stay thirty-eight; units are not mixed."""
+    for quantity in ("0.1", D("0.2"), "12345678901234567890.123456789", 7):
+        await shop.track_usage("acme", "calls", quantity, "call")
+    await shop.track_usage("acme", "calls", "1", "k-call")
+    await shop.batch([{"event": "x", "properties": TINY}] * 20_000)
+    found = {(row.sku, row.unit): row.quantity for row in await shop.usage(grain=None)}
+    assert found == {
+        ("calls", "call"): D("12345678901234567897.423456789"),
+        ("calls", "k-call"): 1,
+        ("tiny", "u"): D("0.00002"),
+    }
+    await shop.archive()
+    assert {(row.sku, row.unit): row.quantity for row in await shop.usage(grain=None)} == found
+    with pytest.raises(InvalidBilling, match="float"):
+        await shop.track_usage("acme", "calls", 0.1, "call")
+
+
+async def test_a_retry_is_billed_once(shop):
+    """By the message id, as every event."""
+    for _ in range(2):
+        await shop.track_usage("acme", "storage", "2", "GB", message_id="m1")
+    assert (await shop.usage())[0].quantity == 2
+
+
+async def test_periods_are_those_of_a_wall_clock(shop):
+    """A month in Berlin begins an hour earlier in winter, and two in summer."""
+    for moment in ("2026-02-28T22:59:59Z", "2026-02-28T23:00:00Z", "2026-03-31T21:59:59Z", "2026-03-31T22:00:00Z"):
+        shop.clock.advance(max(0, (datetime.fromisoformat(moment) - now_of(shop.clock)).total_seconds()))
+        await shop.track_usage("acme", "storage", 1, "GB", timestamp=moment)
+    rows = await shop.usage(tz="Europe/Berlin")
+    assert [(str(row.time), row.quantity) for row in rows] == [("2026-02-01", 1), ("2026-03-01", 2), ("2026-04-01", 1)]
+    march = await shop.invoice("acme", "2026-03", tz="Europe/Berlin")
+    assert [(line.sku, line.quantity) for line in march.lines] == [("storage", 2)]
+
+
+async def test_late_usage_is_billed_once_and_tiers_stay_right(shop):
+    """What came after January had been billed is on February's invoice, at January's prices."""
+    await shop.track_usage("acme", "calls", 100, "call", timestamp="2026-01-01T00:00:00Z")
+    shop.clock.advance(32 * 86_400)
+    with pytest.raises(InvalidBilling, match="not over"):
+        await shop.invoice("acme", "2026-02", issue=True)
+    january = await shop.invoice("acme", "2026-01", issue=True)
+    assert (january.total, january.issued, january.adjustments) == (D("9.00"), True, ())
+    await shop.save_price_book(
+        "default", BOOK | {"prices": BOOK["prices"] | {"calls": {"model": "flat", "amount": "1"}}}
+    )
+    await shop.track_usage("acme", "calls", 100, "call", timestamp="2026-01-20T00:00:00Z")
+    await shop.track_usage("acme", "calls", 5, "call")
+    assert (await shop.invoice("acme", "2026-01")) == january
+    shop.clock.advance(30 * 86_400)
+    february = await shop.invoice("acme", "2026-02", issue=True)
+    late = february.adjustments[0]
+    assert (late.period, late.quantity, late.amount) == ("2026-01", 100, plain_cost("calls", D(200)) - 9)
+    assert (february.price_book_version, february.lines[0].amount) == (2, 1)
+    assert february.total == late.amount + 1
+    shop.clock.advance(40 * 86_400)
+    march = await shop.invoice("acme", "2026-03", issue=True)
+    assert (march.adjustments, march.total) == ((), 0)
+    assert [one.period for one in await shop.invoices("acme")] == ["2026-01", "2026-02", "2026-03"]
+    assert "late for 2026-01" in str(february)
+    assert "late for 2026-01" in february._repr_html_()
+
+
+async def test_an_invoice_is_the_same_for_ever(shop, tmp_path):
+    """The same bytes as of then: after later usage, archive, compaction, a merge, and a restart."""
+    await shop.track_usage("acme", "mails", 1001, "mail")
+    shop.clock.advance(1)
+    draft = await shop.invoice("acme", "2026-01")
+    shop.clock.advance(3600)
+    await shop.track_usage("acme", "mails", 1, "mail", user_id="ann")
+    await shop.track("x", user_id="bob")
+    await shop.archive()
+    await shop.compact()
+    await shop.merge("ann", "bob")
+    as_of = draft.as_of
+    assert msgspec.json.encode(await shop.invoice("acme", "2026-01", as_of=as_of)) == msgspec.json.encode(draft)
+    shop.clock.advance(31 * 86_400)
+    issued = await shop.invoice("acme", "2026-01", issue=True)
+    await shop.close()
+    (tmp_path / "shop" / "storage.db").unlink()
+    await shop.open()
+    assert msgspec.json.encode(await shop.invoice("acme", "2026-01", as_of=as_of)) == msgspec.json.encode(draft)
+    assert await shop.invoice("acme", "2026-01") == issued
+    again = await shop.invoice("acme", "2026-01", as_of=issued.as_of)
+    assert msgspec.structs.replace(again, issued=True) == issued
+
+
+async def test_what_has_no_price_is_not_given_away(shop):
+    """An invoice for it is refused, and says what is missing; the same for another unit than the book's."""
+    await shop.track_usage("acme", "secret", 1, "x")
+    await shop.track_usage("acme", "storage", 1, "MB")
+    shop.clock.advance(1)
+    with pytest.raises(InvalidBilling, match=r"secret \(x\), storage \(MB\)"):
+        await shop.invoice("acme", "2026-01")
+    with pytest.raises(InvalidBilling, match="no price book 'other'"):
+        await shop.invoice("acme", "2026-01", price_book="other")
+    for period in ("2026", "2026-13", "x", None):
+        with pytest.raises(InvalidBilling, match="2026-01"):
+            await shop.invoice("acme", period)
+
+
+sent = st.lists(
+    st.tuples(
+        st.integers(0, 3),
+        st.integers(0, 3),
+        st.sampled_from(["calls", "storage", "mails"]),
+        st.decimals(min_value=-200, max_value=3000, places=2),
+    ),
+    max_size=12,
+)
+
+
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(sent=sent)
+async def test_all_invoices_together_are_all_usage(tmp_path_factory, sent):
+    """Whenever usage comes, for whatever month: nothing is billed twice, and nothing is lost."""
+    clock = ManualClock(datetime(2026, 1, 1, tzinfo=UTC))
+    root = tmp_path_factory.mktemp("bills")
+    async with Analytics("shop", root=root, clock=clock, headroom_bytes=0) as shop:
+        await shop.save_price_book("default", BOOK)
+        billed, used = D(0), defaultdict(D)
+        for now in range(5):
+            for came, month, sku, quantity in sent:
+                if came == now and month <= now:
+                    when = datetime(2026, 1 + month, 1, 12, tzinfo=UTC) if month < now else now_of(clock)
+                    unit = "GB" if sku == "storage" else "u"
+                    await shop.track_usage("acme", sku, quantity, unit, timestamp=when)
+                    used[month, sku] += quantity
+            clock.advance((datetime(2026, 2 + now, 2, tzinfo=UTC) - now_of(clock)).total_seconds())
+            invoice = await shop.invoice("acme", f"2026-0{1 + now}", issue=True)
+            assert invoice.total == sum((one.amount for one in (*invoice.lines, *invoice.adjustments)), D(0))
+            billed += invoice.total
+        assert billed == sum((rounded(plain_cost(sku, q), "EUR") for (_, sku), q in used.items()), D(0))
+        assert await shop.check() == []
+
+
+async def test_quotas_tell_when_a_threshold_is_reached(shop):
+    """Once each, from the live counters; other usage does not count; a new month begins at nothing."""
+    await shop.save_quota("acme", "calls", 100)
+    assert shop.quota("acme", "calls") is None
+    for quantity in (70, "9.5", "0.5", 19, 2):
+        await shop.track_usage("acme", "calls", quantity, "call")
+    await shop.track_usage("other", "calls", 1000, "call")
+    assert shop.told == [("calls", D(80), (0.8,)), ("calls", D(101), (0.8, 1.0))]
+    state = shop.quota("acme", "calls")
+    assert (state.used, state.share, state.reached) == (101, 1.01, (0.8, 1.0))
+    await shop.track_usage("acme", "calls", 1, "call", message_id="m")
+    await shop.track_usage("acme", "calls", 1, "call", message_id="m")
+    assert shop.quota("acme", "calls").used == 102
+    await shop.batch([{"event": "x", "properties": {"organization_id": "acme", "sku": "calls", "quantity": 3}}])
+    assert shop.quota("acme", "calls").used == 102
+    assert [one.used for one in await shop.quotas()] == [105]
+    assert shop.quota("acme", "calls").used == 105
+    await shop.close()
+    await shop.open()
+    await shop.track_usage("acme", "calls", 1, "call")
+    assert shop.quota("acme", "calls").used == 106
+    shop.clock.advance(timedelta(days=31).total_seconds())
+    await shop.track_usage("acme", "calls", 1, "call")
+    assert shop.quota("acme", "calls").used == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [({"limit": 0}, "More than 0"), ({"limit": 0.5}, "float"), ({"period": "year"}, "month"), ({"tz": "Mars"}, "IANA")],
+)
+async def test_a_quota_says_what_is_wrong_with_it(shop, change, said):
+    """By the field."""
+    with pytest.raises(InvalidBilling, match=said):
+        await shop.save_quota(**({"organization_id": "acme", "sku": "calls", "limit": 1} | change))

@@ -1,0 +1,115 @@
+"""Funnels, told slowly and plainly from a list of events: docs/definitions.md, "Funnel", word by word."""
+
+from __future__ import annotations
+
+import statistics
+from typing import Any, NamedTuple
+
+
+class Plain(NamedTuple):
+    """What is asked. `steps` and `excluded` are predicates over an event; the latter with the two steps, from 1."""
+
+    steps: list[Any]
+    within_us: int
+    order: str = "ordered"
+    allow_equal: bool = False
+    excluded: tuple[tuple[Any, int, int], ...] = ()
+    start_us: float = float("-inf")
+    end_us: float = float("inf")
+
+
+class Attempt(NamedTuple):
+    """How far a person came: times and event of the beginning."""
+
+    times: list[int]
+    first: Any
+
+
+def attempts(funnel, events):
+    """The attempt of each person that counts."""
+    people: dict[str, list[Any]] = {}
+    for event in events:
+        if event.person is not None:
+            people.setdefault(event.person, []).append(event)
+    found = {}
+    for person, own in people.items():
+        tried = list(_any(funnel, own) if funnel.order == "any" else _ordered(funnel, own))
+        if tried:
+            # The furthest; of those the first to get there; of those the last to begin, of equal times by arrival.
+            found[person] = min(tried, key=lambda one: (-len(one[0]), one[1], *(-n for n in one[2])))[3]
+    return found
+
+
+def _place(funnel, event):
+    return (event.us, event.seq) if funnel.allow_equal else (event.us, 0)
+
+
+def _ordered(funnel, own):
+    for entry in own:
+        if not funnel.steps[0](entry) or not funnel.start_us <= entry.us < funnel.end_us:
+            continue
+        chain = [entry]
+        for number, step in enumerate(funnel.steps[1:], 1):
+            low = _place(funnel, chain[-1])
+            later = [one for one in own if step(one) and _place(funnel, one) > low]
+            if not later:
+                break
+            then = min(later, key=lambda one: _place(funnel, one))
+            between = [one for one in own if low < _place(funnel, one) < _place(funnel, then)]
+            if funnel.order == "strict" and any(one.event is not None or _is_step(funnel, one) for one in between):
+                break
+            zones = [what for what, first, last in funnel.excluded if first <= number < last]
+            if any(what(one) for what in zones for one in between) or then.us - entry.us > funnel.within_us:
+                break
+            chain.append(then)
+        times = [one.us for one in chain]
+        begun = _place(funnel, entry)
+        yield times, _place(funnel, chain[-1]), begun, Attempt(times, _first_at(funnel, own, entry.us))
+
+
+def _is_step(funnel, event):
+    return any(step(event) for step in funnel.steps)
+
+
+def _any(funnel, own):
+    for entry in own:
+        if not _is_step(funnel, entry) or not funnel.start_us <= entry.us < funnel.end_us:
+            continue
+        times = []
+        for step in {id(step): step for step in funnel.steps}.values():
+            needed = sum(one is step for one in funnel.steps)
+            fitting = sorted(one.us for one in own if step(one) and 0 <= one.us - entry.us <= funnel.within_us)
+            times += fitting[:needed]
+        times.sort()
+        yield times, times[-1], (entry.us,), Attempt(times, _first_at(funnel, own, entry.us))
+
+
+def _first_at(funnel, own, us):
+    """Of the events of that moment with which an attempt may begin, the one that came first."""
+    steps = funnel.steps if funnel.order == "any" else funnel.steps[:1]
+    return min((one for one in own if one.us == us and any(step(one) for step in steps)), key=lambda one: one.seq)
+
+
+def rows(funnel, events, labels):
+    """The rows of the report: without `by`, without `compare`."""
+    return summary(len(funnel.steps), list(attempts(funnel, events).values()), labels)
+
+
+def summary(count, tried, labels):
+    """The rows that come of attempts."""
+    reached = [[one.times for one in tried if len(one.times) >= step] for step in range(1, count + 1)]
+    found = []
+    for at, times in enumerate(reached):
+        before = len(reached[max(at - 1, 0)])
+        seconds = [(one[at] - one[at - 1]) / 1e6 for one in times] if at else []
+        found.append(
+            (
+                at + 1,
+                labels[at],
+                len(times),
+                len(times) / len(reached[0]) if reached[0] else None,
+                len(times) / before if before else None,
+                statistics.median(seconds) if seconds else None,
+            )
+        )
+    return found
