@@ -67,6 +67,7 @@ from lakebed.tiers.deadletters import DeadLetter
 
 if TYPE_CHECKING:
     from lakebed.blocking import connect
+    from lakebed.requests import TrackRequests
 
 __all__ = [
     "AccessDenied",
@@ -123,6 +124,7 @@ __all__ = [
     "Stats",
     "StorageUnavailable",
     "SystemClock",
+    "TrackRequests",
     "UnknownKey",
     "UnknownLetter",
     "Unreachable",
@@ -139,6 +141,10 @@ def __getattr__(name: str) -> Any:
         from lakebed.blocking import connect  # noqa: PLC0415
 
         return connect
+    if name == "TrackRequests":
+        from lakebed.requests import TrackRequests  # noqa: PLC0415
+
+        return TrackRequests
     if name == "__version__":
         from importlib.metadata import version  # noqa: PLC0415
 

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from lakebed.assembled import Assembled, Instant, Moment
+from lakebed.errors import QueryRefused
 from lakebed.inventory import Inventory, take_inventory
 from lakebed.pulse import Pulse
 from lakebed.query.result import Result
 from lakebed.query.stats import Stats
 from lakebed.settings import Settings
+from lakebed.template import Template, library
 from lakebed.tiers.counters import Counters
 
 __all__ = ["Answers"]
@@ -144,3 +146,23 @@ class Answers(Assembled):
             QueryCrashed: its process ended without an answer.
         """
         return await self._up.untrusted.run(sql, params, as_of=as_of, limit=limit, timeout=timeout)
+
+    def templates(self) -> list[Template]:
+        """The named questions that there are, with their parameters and their SQL. docs/templates.md lists them."""
+        return list(library().values())
+
+    async def template(self, name: str, params: Mapping[str, Any] | None = None, **named: Any) -> Result:
+        """The answer to a named question. It is asked as `query_untrusted` asks.
+
+        Args:
+            params: values by parameter, like `named`; those that are left out are the defaults.
+
+        Raises:
+            QueryRefused: there is no such template, or a parameter is missing, unknown or not of its type; the message
+                names it. And what `query_untrusted` raises.
+        """
+        found = library().get(name)
+        if found is None:
+            hint = f"There are {', '.join(library())}"
+            raise QueryRefused(f"there is no template {str(name)[:40]!r}", hint=hint)
+        return await self.query_untrusted(found.sql, found.bind({**(params or {}), **named}))

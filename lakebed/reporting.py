@@ -12,12 +12,14 @@ from lakebed.definitions import Definition, Definitions
 from lakebed.errors import QueryRefused
 from lakebed.query.anomalies import anomalies
 from lakebed.query.cohort_people import cohort_people, cohort_size
+from lakebed.query.failures import errors
 from lakebed.query.funnel import funnel
 from lakebed.query.funnel_people import funnel_people
 from lakebed.query.funnel_times import funnel_times
 from lakebed.query.inquiry import Inquiry
 from lakebed.query.lifecycle import lifecycle
 from lakebed.query.paths import paths
+from lakebed.query.performance import performance
 from lakebed.query.reports import REPORTS
 from lakebed.query.result import Result
 from lakebed.query.retention import retention
@@ -70,6 +72,8 @@ class Reporting(Assembled):
     paths = _verb(paths)
     timeline = _verb(timeline)
     anomalies = _verb(anomalies)
+    performance = _verb(performance)
+    errors = _verb(errors)
     cohort_people = _verb(cohort_people)
     cohort_size = _verb(cohort_size)
     usage = _verb(usage)

@@ -16,6 +16,8 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "timeline": {"person": "a", "limit": 3},
     "paths": {"after": "Seen", "steps": 2, "timeout": "3h"},
     "anomalies": {"grain": "day", "seasonality": "day", "history": 3, "start": "2026-01-05", "end": "2026-01-09"},
+    "performance": {"grain": "day", "by": "path", "threshold_ms": 100},
+    "errors": {"by": ["status_code", "error"]},
     "cohort_people": {"cohort": "buyers", "limit": 3},
     "cohort_size": {"cohort": "buyers"},
     "usage": {"organization_id": "acme", "grain": "day"},
@@ -31,6 +33,7 @@ EVENTS = [
         "timestamp": f"2026-01-0{day}T{hour:02}:00:00Z",
         "messageId": f"{person}{day}{hour}{event}",
         "properties": {"plan": "pro" if person < "c" else "free", "revenue": day * hour / 2}
+        | {"path": f"/{event}", "duration_ms": day * hour, "status_code": 500 if hour == 9 else 200}
         | ({"organization_id": "acme", "sku": "calls", "quantity": "0.1", "unit": "call"} if hour == 9 else {}),
     }
     for person in "abcde"

@@ -43,7 +43,7 @@ FLOORS = (
     | {"calls", "delivery", "kinds", "nameplate", "ownership", "session", "stub"}  # what objects.py stands on
     | {"inprocess", "residents", "waking", "namespace", "objects"}
     | {"capnweb", "carriers", "remote"}
-    | {"keys", "keyring", "schema", "signature"},
+    | {"keys", "keyring", "schema", "signature", "template"},
     {"intake", "live", "maintenance", "pulse", "replays"},
     {"cohorts", "definitions", "roster"},
     {"biller"},
@@ -51,7 +51,7 @@ FLOORS = (
     {"assembled"},
     {"answers", "letters", "people", "reporting", "tracking", "upkeep", "usage"},  # the verbs, in groups
     {"analytics"},
-    {"__init__", "api", "blocking"},
+    {"__init__", "api", "blocking", "requests"},
     {"cli", "mcp"},
     {"__main__"},
 )

@@ -15,6 +15,7 @@ from lakebed.api.cohorts import Cohorts
 from lakebed.api.cors import Cors
 from lakebed.api.enrichment import Enrichment
 from lakebed.api.errors import error_handlers
+from lakebed.api.events import Events
 from lakebed.api.exchanges import Exchanges
 from lakebed.api.gate import Gate
 from lakebed.api.gathering import Gathering
@@ -27,6 +28,7 @@ from lakebed.api.metrics import Metrics
 from lakebed.api.openapi import OpenApi
 from lakebed.api.page import Page
 from lakebed.api.people import People
+from lakebed.api.platform import Platform
 from lakebed.api.rates import DEFAULT_LIMITS
 from lakebed.api.reads import Reads
 from lakebed.api.reference import Reference
@@ -34,6 +36,7 @@ from lakebed.api.reports import Reports
 from lakebed.api.rpc import Rpc
 from lakebed.api.segment import MAX_BATCH_BYTES, Segment
 from lakebed.api.sql import Sql
+from lakebed.api.templates import Templates
 from lakebed.api.traffic import Traffic
 from lakebed.clock import Clock, SystemClock
 from lakebed.disk import Disk
@@ -85,9 +88,12 @@ def create_app(
     rooms = (
         Segment(gate, body, gathering, enrichment or Enrichment(), max_batch_bytes=max_batch_bytes),
         Ingest(gate, body, gathering),
+        Events(gate, body, gathering),
         Reads(gate),
         Sql(gate, body),
         Reports(gate, body),
+        Platform(gate, body),
+        Templates(gate, body),
         Cohorts(gate, body),
         Billing(gate, body),
         People(gate, body),

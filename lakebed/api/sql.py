@@ -14,6 +14,7 @@ from lakebed.api.errors import Refusal
 from lakebed.api.formats import chosen
 from lakebed.api.gate import Gate
 from lakebed.api.operation import operation
+from lakebed.api.platform import PlatformQuery, decoded, platform_answer
 from lakebed.api.table import ACCEPT, TABLE, table_response
 
 __all__ = ["Sql"]
@@ -50,7 +51,7 @@ class Sql:
     @operation(
         scope="read",
         parameters=[ACCEPT],
-        body=QueryBody,
+        body=QueryBody | PlatformQuery,
         answer=TABLE,
         refusals=[404, 406, 422, 429, 503, 504],
     )
@@ -58,17 +59,37 @@ class Sql:
         """One read-only SELECT over the object's events and rollups.
 
         It may name the tables and functions that docs/sql-over-http.md lists. It runs in a process of its own, which is
-        killed when it takes too long.
+        killed when it takes too long. A body with `start` and `end` instead of `sql` is the platform's query: events by
+        time, answered as JSON, `{data: [{timestamp, count, …}], meta: {start, end, count, hasMore}}`.
         """
         caller = self._gate.admit(request, "read")
         kind = chosen(request.headers.get("accept", ""))
-        asked = _asked(await self._body.read(request))
+        body = await self._body.read(request)
+        if _is_platforms(body):
+            found: PlatformQuery = decoded(body, PlatformQuery)
+            return await platform_answer(request, self._gate.existing(caller), found)
+        asked = _asked(body)
         target = self._gate.existing(caller)
 
         work = target.query_untrusted(
             asked.sql, asked.params, as_of=asked.as_of, limit=asked.limit, timeout=asked.timeout
         )
         return await table_response(request, kind, work)
+
+
+class _Kind(msgspec.Struct, rename="camel"):
+    sql: Any = None
+    start: Any = None
+    end: Any = None
+
+
+def _is_platforms(body: bytes) -> bool:
+    """Whether a body has no SQL but a range; what cannot be read is told as SQL's."""
+    try:
+        kind = msgspec.json.decode(body, type=_Kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    return kind.sql is None and (kind.start is not None or kind.end is not None)
 
 
 def _asked(body: bytes) -> QueryBody:

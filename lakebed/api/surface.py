@@ -43,6 +43,8 @@ VERBS: Mapping[str, Scope] = {
     "mau": "read",
     "timeseries": "read",
     "query": "read",
+    "template": "read",
+    "templates": "read",
     **dict.fromkeys(REPORTS, "read"),
     "cohorts": "read",
     "cohort": "read",
@@ -273,7 +275,7 @@ def _read(name: str) -> Signature:
     counters: Any = Analytics.counters  # a property of the class; mypy takes it for the object's
     function = getattr(typing.get_type_hints(counters.fget)["return"] if owner else Analytics, method)
     signature = Signature.of(name, function, without={"self", *_hidden(function)})
-    if any(one.kind is one.VAR_KEYWORD for one in inspect.signature(function).parameters.values()):
+    if name in _EVENTS and any(one.kind is one.VAR_KEYWORD for one in inspect.signature(function).parameters.values()):
         shared = {name: kind for name, kind in _read("track").types.items() if name not in ("event", "properties")}
         defaults = dict.fromkeys(shared) | signature.defaults
         signature = msgspec.structs.replace(signature, types=shared | signature.types, defaults=defaults)

@@ -16,7 +16,7 @@ from lakebed.api.operation import Parameter
 from lakebed.errors import QueryBusy
 from lakebed.query.result import Result
 
-__all__ = ["ACCEPT", "TABLE", "table_response"]
+__all__ = ["ACCEPT", "TABLE", "table_response", "while_there"]
 
 ACCEPT = Parameter("Accept", str, f"{', '.join(FORMATS)}; JSON unless said", "header")
 
@@ -50,7 +50,7 @@ async def table_response(request: Request, kind: str, work: Awaitable[Result]) -
         ClientDisconnect: the client went.
     """
     try:
-        result = await _while_there(request, work)
+        result = await while_there(request, work)
     except QueryBusy as error:
         status = 503 if error.facts.get("scope") == "server" else 429
         raise Refusal(status, "QUERY_BUSY", error.message, headers={"Retry-After": "1"}) from error
@@ -63,7 +63,7 @@ async def table_response(request: Request, kind: str, work: Awaitable[Result]) -
     return StreamingResponse(FORMATS[kind](result), headers=headers, media_type=kind)
 
 
-async def _while_there(request: Request, work: Awaitable[Result]) -> Result:
+async def while_there(request: Request, work: Awaitable[Result]) -> Result:
     """The result of `work`, which is cancelled when the client goes: nobody else waits for it.
 
     Raises:

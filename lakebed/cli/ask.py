@@ -1,4 +1,4 @@
-"""`query`, `stats`, `dau`: questions, to an object here or to a server."""
+"""`query`, `stats`, `dau`, `template`: questions, to an object here or to a server."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ def register(app: typer.Typer) -> None:
     app.command()(query)
     app.command()(stats)
     app.command()(dau)
+    app.command()(template)
 
 
 def query(
@@ -94,3 +95,29 @@ def dau(
 
     with Place(root, name, class_name, url, key).target() as target:
         print_table(target.dau(days), as_json=as_json)
+
+
+def template(
+    template_name: Annotated[str, typer.Argument(metavar="TEMPLATE", help="docs/templates.md lists them.")],
+    root: Root = Path("data"),
+    name: Name = "default",
+    class_name: Class = "",
+    url: Url = "",
+    key: Key = "",
+    param: Annotated[
+        list[str], typer.Option(help="A parameter's value; may be repeated.", metavar="NAME=VALUE", show_default=False)
+    ] = [],  # noqa: B006 - typer reads it, nobody changes it
+    as_json: AsJson = False,
+) -> None:
+    """Ask a named question with parameters: `lakebed template error-rates --param start=2026-01-01`."""
+    from lakebed.cli.target import Place
+
+    params = {}
+    for one in param:
+        called, found, value = one.partition("=")
+        if not found:
+            raise Failure(f"--param {one!r} has no value", hint="Write --param NAME=VALUE")
+        params[called] = value
+    with Place(root, name, class_name, url, key).target() as target:
+        found_rows = target.template(template_name, params)
+    print_table(found_rows, as_json=as_json)

@@ -59,6 +59,10 @@ class Remote:
         """The rows of a report."""
         return _table(self.ask("POST", f"/reports/{name}", arguments))
 
+    def template(self, name: str, params: Mapping[str, Any]) -> Table:
+        """The rows of a template."""
+        return _table(self.ask("POST", f"/templates/{quote(name, safe='')}", params))
+
     def stats(self) -> dict[str, Any]:
         """The live counters."""
         found: dict[str, Any] = self.ask("GET", "/stats")

@@ -48,6 +48,10 @@ class Target(Protocol):
         """The rows of a report."""
         ...
 
+    def template(self, name: str, params: Mapping[str, Any]) -> Table:
+        """The rows of a template."""
+        ...
+
     def letters(self, *, limit: int, before: int | None, reason: str | None) -> list[dict[str, Any]]:
         """Dead letters, newest first, each with a preview of what was sent."""
         ...
@@ -212,6 +216,10 @@ class Local:
         if not self._trusting:
             return _table(self._object.report_untrusted(name, arguments))
         return _table(getattr(self._object, name)(**arguments))
+
+    def template(self, name: str, params: Mapping[str, Any]) -> Table:
+        """The rows of a template."""
+        return _table(self._object.template(name, params))
 
     def letters(self, *, limit: int, before: int | None, reason: str | None) -> list[dict[str, Any]]:
         """Dead letters, newest first."""

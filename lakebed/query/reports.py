@@ -6,11 +6,13 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from lakebed.query.anomalies import anomalies
 from lakebed.query.cohort_people import cohort_people, cohort_size
+from lakebed.query.failures import errors
 from lakebed.query.funnel import funnel
 from lakebed.query.funnel_people import funnel_people
 from lakebed.query.funnel_times import funnel_times
 from lakebed.query.lifecycle import lifecycle
 from lakebed.query.paths import paths
+from lakebed.query.performance import performance
 from lakebed.query.result import Result
 from lakebed.query.retention import retention
 from lakebed.query.segmentation import segmentation
@@ -37,6 +39,8 @@ REPORTS: Mapping[str, Report] = {
     "paths": paths,
     "timeline": timeline,
     "anomalies": anomalies,
+    "performance": performance,
+    "errors": errors,
     "cohort_people": cohort_people,
     "cohort_size": cohort_size,
     "usage": usage,

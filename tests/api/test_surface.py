@@ -27,7 +27,7 @@ REACHABLE = """
 Analytics alias archive authenticate batch check collectGarbage collect_garbage compact counters.count counters.delete
 counters.get counters.incr counters.keys counters.top counters.ttl counters.watch dau deadLetter deadLetters dead_letter
 dead_letters expire flush group identify live mau merge merges object page person pulse purge query replay rollup screen
-snapshots stats tag tiers timeseries track unmerge untag wau
+snapshots stats tag template templates tiers timeseries track unmerge untag wau
 """.split()  # noqa: SIM905 - a table of names
 REACHABLE += sorted({*REPORTS, *map(camel, REPORTS)})
 REACHABLE += ["cohort", "cohorts", "deleteCohort", "delete_cohort", "saveCohort", "save_cohort"]
@@ -226,6 +226,7 @@ ARGUMENTS = {
     "dead_letter": [1],
     "person": ["alice"],
     "query": ["SELECT 1"],
+    "template": ["events-by-name"],
     "merge": ["alice", "b"],
     "unmerge": ["x"],
     "purge": [[1]],

@@ -118,6 +118,24 @@ CASES = {
         ("POST", f"/reports/{name}"): Case(scope="read", bodies=(json.dumps(arguments).encode(),))
         for name, arguments in SAMPLES.items()
     },
+    ("POST", "/events"): _WRITES,
+    ("POST", "/events/batch"): Case(
+        scope="write", bodies=(b'{"events":[' + _TAKEN + b'],"object":"sam"}', b"[" + _TAKEN + b"]")
+    ),
+    ("POST", "/metrics/performance"): Case(
+        scope="read",
+        bodies=(
+            b'{"start":"2020-01-01","end":"2040-01-01"}',
+            b"""{"start":"2020-01-01","end":"2040-01-01","path":"' OR event IN (FROM read_text('<root>/sam/*')) --"}""",
+        ),
+    ),
+    ("GET", "/templates"): Case(scope="read"),
+    ("GET", "/templates/{name}"): Case(
+        scope="read", path=("events-by-name", "../sam/events-by-name"), queries=("", "limit=5"), shows=True
+    ),
+    ("POST", "/templates/{name}"): Case(
+        scope="read", path=("top-users",), bodies=(b"{}", b'{"limit":"1) FROM read_text(*)"}'), shows=True
+    ),
     ("POST", "/reports/funnel"): Case(
         scope="read",
         bodies=(
@@ -390,6 +408,7 @@ _ARGUMENTS = {
     "batch": '[[[{"event":"x"}]]]',
     "timeseries": '[null,{"start":"2020-01-01","end":"2040-01-01","by":"event"}]',
     "query": '["SELECT * FROM events"]',
+    "template": '["user-timeline",{"person":"tom-secret-user"}]',
     "dead_letter": "[2]",
     "purge": "[[[77]]]",
     "tag": '["x"]',

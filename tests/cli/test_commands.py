@@ -82,6 +82,16 @@ def test_stats_and_dau(run):
     assert [(day["dau"], day["events"]) for day in days] == [(0, 0), (2, 3)]
 
 
+def test_template(run):
+    """A named question with its parameters; what is wrong with one is said by its name."""
+    for user in ("ann", "ann", "bob"):
+        run("track", "Signed Up", "--user-id", user)
+    assert [row["events"] for row in run("template", "top-users", "--param", "limit=1", "--json").json] == [2]
+    for wrong in (["--param", "limit=x"], ["--param", "limit"], ["--param", "most=1"]):
+        found = run("template", "top-users", *wrong)
+        assert (found.code, wrong[1].partition("=")[0] in found.err) == (2, True)
+
+
 def test_upkeep(run, monkeypatch):
     """Rollup, archive, compact, snapshots and expire do their work, say what they did, and find nothing wrong."""
     monkeypatch.setenv("LAKEBED_SNAPSHOTS_AGE_S", "0")

@@ -1,0 +1,73 @@
+"""Templates: named questions with parameters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from lakebed.api.answer import json_response
+from lakebed.api.body import Body
+from lakebed.api.errors import Refusal
+from lakebed.api.formats import chosen
+from lakebed.api.gate import Gate
+from lakebed.api.operation import operation
+from lakebed.api.reports import explained
+from lakebed.api.table import ACCEPT, TABLE, table_response
+from lakebed.template import Template, library
+
+__all__ = ["Templates"]
+
+_REFUSALS = [400, 404, 406, 422, 429, 503, 504]
+
+
+class Templates:
+    """`GET /templates`, `GET` and `POST /templates/{name}`."""
+
+    def __init__(self, gate: Gate, body: Body) -> None:
+        self._gate = gate
+        self._body = body
+
+    def routes(self) -> list[BaseRoute]:
+        """What this room answers."""
+        return [
+            Route("/templates", self.listed, methods=["GET"]),
+            Route("/templates/{name}", self.asked, methods=["GET"]),
+            Route("/templates/{name}", self.posted, methods=["POST"]),
+        ]
+
+    @operation(scope="read", answer=list[Template])
+    async def listed(self, request: Request) -> Response:
+        """Every template: its name, what it answers, its parameters and its SQL."""
+        self._gate.admit(request, "read")
+        return json_response(list(library().values()))
+
+    @operation(scope="read", parameters=[ACCEPT], answer=TABLE, refusals=_REFUSALS)
+    async def asked(self, request: Request) -> Response:
+        """The answer to a template; parameters of the URL are its parameters."""
+        return await self._answered(request, lambda _body: dict(request.query_params))
+
+    @operation(scope="read", parameters=[ACCEPT], body=dict[str, Any], answer=TABLE, refusals=_REFUSALS)
+    async def posted(self, request: Request) -> Response:
+        """The answer to a template; the body is an object with its parameters."""
+        return await self._answered(request, _object)
+
+    async def _answered(self, request: Request, given: Any) -> Response:
+        caller = self._gate.admit(request, "read")
+        kind = chosen(request.headers.get("accept", ""))
+        params = given(await self._body.read(request) if request.method == "POST" else b"")
+        name = request.path_params["name"]
+        if name not in library():
+            raise Refusal(404, "NOT_FOUND", f"There is no template {name[:40]!r}: GET /templates lists them")
+        work = self._gate.existing(caller).template(name, params)
+        return await table_response(request, kind, explained(work))
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        return msgspec.json.decode(body or b"{}", type=dict[str, Any])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Refusal(400, "INVALID_BODY", f"The body is no object with parameters: {error}") from None

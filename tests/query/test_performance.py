@@ -1,0 +1,199 @@
+"""performance and errors against plain Python over the raw events, written from the definition."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from datetime import UTC, datetime, timedelta
+from fractions import Fraction
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lakebed import Analytics, ManualClock, QueryRefused
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+REQUESTS = st.lists(
+    st.fixed_dictionaries(
+        {
+            "minute": st.integers(0, 3 * 1440),
+            "path": st.sampled_from(["/a", "/b", None]),
+            "duration_ms": st.sampled_from([None, 0, 0.5, 100, 100.1, 400, 400.1, 7_000]),
+            "status_code": st.sampled_from([None, 200, 302, 399, 400, 404, 500]),
+            "user": st.sampled_from([None, "ann", "bob"]),
+            "error": st.sampled_from([None, None, "KeyError"]),
+        }
+    ),
+    max_size=40,
+)
+
+
+def properties(one):
+    return {name: one[name] for name in ("path", "duration_ms", "status_code", "error") if one[name] is not None}
+
+
+def quantile(values, q):
+    """Linear interpolation between the two values around position q(n - 1)."""
+    if not values:
+        return None
+    ordered = sorted(map(Fraction, values))
+    position = Fraction(q) * (len(ordered) - 1)
+    below = int(position)
+    above = min(below + 1, len(ordered) - 1)
+    return float(ordered[below] + (ordered[above] - ordered[below]) * (position - below))
+
+
+def is_request(one):
+    return one["duration_ms"] is not None or one["status_code"] is not None
+
+
+def is_error(one, errors_from):
+    return one["status_code"] is not None and one["status_code"] >= errors_from
+
+
+def model_performance(requests, key, threshold, errors_from):
+    groups = defaultdict(list)
+    for one in filter(is_request, requests):
+        groups[key(one)].append(one)
+    found = {}
+    for name, group in groups.items():
+        durations = [one["duration_ms"] for one in group if one["duration_ms"] is not None]
+        failed = [one for one in group if is_error(one, errors_from)]
+        fine = [one["duration_ms"] for one in group if one not in failed and one["duration_ms"] is not None]
+        judged = len(fine) + len(failed)
+        points = sum(1 if ms <= threshold else 0.5 if ms <= 4 * threshold else 0 for ms in fine)
+        found[name] = (
+            len(group),
+            sum(durations) / len(durations) if durations else None,
+            *(quantile(durations, q) for q in ("0.5", "0.95", "0.99")),
+            max(durations, default=None),
+            len(failed),
+            len(failed) / len(group),
+            points / judged if judged else None,
+        )
+    return found
+
+
+def approx(found):
+    return {key: tuple(None if one is None else pytest.approx(one) for one in row) for key, row in found.items()}
+
+
+async def filled(root, requests):
+    clock = ManualClock(START + timedelta(days=4))
+    analytics = Analytics("shop", root=root, clock=clock)
+    await analytics.open()
+    for at, one in enumerate(requests):
+        await analytics.track(
+            "api.request",
+            properties(one),
+            user_id=one["user"],
+            timestamp=START + timedelta(minutes=one["minute"]),
+            message_id=str(at),
+        )
+    await analytics.track("no request", {"path": "/a"})
+    return analytics, clock
+
+
+@given(requests=REQUESTS, threshold=st.sampled_from([100, 0.5]), errors_from=st.sampled_from([400, 500]))
+@settings(max_examples=12)
+def test_performance_equals_plain_python(tmp_path_factory, requests, threshold, errors_from):
+    """By day, by path, by neither; before and after archiving, and as of a moment before more came."""
+
+    async def run():
+        analytics, clock = await filled(tmp_path_factory.mktemp("performance"), requests)
+        how = {"threshold_ms": threshold, "errors_from": errors_from}
+        keys = {
+            ("day", None): lambda one: (START + timedelta(minutes=one["minute"])).date(),
+            ("", "path"): lambda one: one["path"],
+        }
+
+        async def same(**options):
+            for (grain, by), key in keys.items():
+                rows = (await analytics.performance(grain=grain, by=by, **how, **options)).rows
+                found = {row[0]: tuple(row[1:]) for row in rows}
+                assert len(found) == len(rows)
+                assert found == approx(model_performance(requests, key, threshold, errors_from))
+            rows = (await analytics.performance(grain=None, **how, **options)).rows
+            everything = model_performance(requests, lambda _one: None, threshold, errors_from)
+            assert dict(zip([None], map(tuple, rows), strict=False)) == approx(everything)
+            assert len(rows) == len(everything)
+
+        async with analytics:
+            await same()
+            clock.advance(60)  # events of one moment are received a microsecond apart
+            then = clock.now_us()
+            clock.advance(3600)
+            await analytics.track("api.request", {"duration_ms": 1e6, "status_code": 503}, user_id="late")
+            clock.advance(3600)
+            moment = datetime.fromtimestamp(then / 1e6, UTC)
+            await same(as_of=moment)
+            await analytics.archive()
+            await same(as_of=moment)
+            await same(end=START + timedelta(days=4))
+            assert await analytics.check() == []
+
+    asyncio.run(run())
+
+
+@given(requests=REQUESTS, errors_from=st.sampled_from([400, 500]))
+@settings(max_examples=12)
+def test_errors_equal_plain_python(tmp_path_factory, requests, errors_from):
+    """By status, path and the exception's class: counts, rates, shares, people, the first and the last."""
+
+    async def run():
+        analytics, _ = await filled(tmp_path_factory.mktemp("errors"), requests)
+        async with analytics:
+            for by in ("status_code", "path", "error"):
+                groups = defaultdict(list)
+                for one in filter(is_request, requests):
+                    groups[one[by]].append(one)
+                lost = {key: [one for one in group if is_error(one, errors_from)] for key, group in groups.items()}
+                total = sum(map(len, lost.values()))
+                expected = {
+                    key: (
+                        len(failed),
+                        len(groups[key]),
+                        len(failed) / len(groups[key]),
+                        len(failed) / total,
+                        len({one["user"] for one in failed} - {None}),
+                        START + timedelta(minutes=min(one["minute"] for one in failed)),
+                        START + timedelta(minutes=max(one["minute"] for one in failed)),
+                    )
+                    for key, failed in lost.items()
+                    if failed
+                }
+                rows = (await analytics.errors(by, errors_from=errors_from)).rows
+                assert {row[0]: tuple(row[1:]) for row in rows} == expected
+                assert [row[1] for row in rows] == sorted((row[1] for row in rows), reverse=True)
+                assert len((await analytics.errors(by, errors_from=errors_from, limit=1)).rows) == min(1, len(rows))
+            assert await analytics.check() == []
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"threshold_ms": 0},
+        {"threshold_ms": "fast"},
+        {"errors_from": 4},
+        {"by": ["path", "PATH"]},
+        {"by": "count"},
+        {"by": [""]},
+        {"grain": "year"},
+    ],
+)
+async def test_what_performance_does_not_take(tmp_path, wrong):
+    """Each is refused with a hint, before anything is read."""
+    async with Analytics("shop", root=tmp_path) as analytics:
+        with pytest.raises(QueryRefused):
+            await analytics.performance(**wrong)
+
+
+async def test_what_errors_does_not_take(tmp_path):
+    """Likewise."""
+    async with Analytics("shop", root=tmp_path) as analytics:
+        for wrong in ({"limit": 0}, {"by": []}, {"errors_from": True}, {"by": "share"}):
+            with pytest.raises(QueryRefused):
+                await analytics.errors(**wrong)
