@@ -11,6 +11,7 @@ import pyarrow as pa
 from lakebed.biller import Biller
 from lakebed.billing.quota import QuotaState
 from lakebed.block import Block
+from lakebed.cohorts import Cohorts
 from lakebed.definitions import Definitions
 from lakebed.engine import Engine
 from lakebed.errors import LogBehind
@@ -22,7 +23,6 @@ from lakebed.maintenance import ARCHIVED, TOTALS, Maintenance, Totals
 from lakebed.objects import DurableObject
 from lakebed.promotions import BUILT_IN, Promotion, as_promotions
 from lakebed.pulse import PulseMeter
-from lakebed.query.cohort import COHORT, Cohort, CohortReader
 from lakebed.query.history import History
 from lakebed.query.inquiry import Inquiry
 from lakebed.query.metrics import Metrics
@@ -70,6 +70,7 @@ class Tiers:
     intake: Intake
     roster: Roster
     definitions: Definitions
+    cohorts: Cohorts
     inquiry: Inquiry
     stranger: Inquiry
     biller: Biller
@@ -222,16 +223,8 @@ async def assemble(tiers: Tiers, owner: DurableObject, promote: Mapping[str, typ
 
 def _prepare_reports(tiers: Tiers, owner: DurableObject, promotions: Sequence[Promotion]) -> None:
     tiers.definitions = Definitions(tiers.intake, tiers.history, tiers.queries)
-
-    async def cohort(name: str, as_of_us: int | None) -> Cohort:
-        async def lookup(name: str) -> tuple[Any, bool] | None:
-            found = await tiers.definitions.get(COHORT, name, as_of_us=as_of_us)
-            return None if found is None else (found.body["definition"], found.body["strange"])
-
-        now_us = owner.clock.now_us() if as_of_us is None else as_of_us
-        return await CohortReader(lookup, promotions, now_us).named(name)
-
-    asked = tiers.queries, tiers.metrics, cohort, promotions, owner.clock, tiers.untrusted
+    tiers.cohorts = Cohorts(tiers.definitions, promotions, owner.clock)
+    asked = tiers.queries, tiers.metrics, tiers.cohorts.at, promotions, owner.clock, tiers.untrusted
     tiers.inquiry = Inquiry(*asked, trusting=True)
     tiers.stranger = Inquiry(*asked, trusting=False)
 

@@ -11,7 +11,6 @@ from lakebed.assembled import Assembled
 from lakebed.definitions import Definition, Definitions
 from lakebed.errors import QueryRefused
 from lakebed.query.anomalies import anomalies
-from lakebed.query.cohort import COHORT, CohortReader, conditions_of
 from lakebed.query.cohort_people import cohort_people, cohort_size
 from lakebed.query.funnel import funnel
 from lakebed.query.funnel_people import funnel_people
@@ -93,25 +92,23 @@ class Reporting(Assembled):
             QueryRefused, QueryError: it cannot be read; says where.
             InvalidDefinition: the name is none, or the definition too large.
         """
-
-        async def lookup(other: str) -> tuple[Any, bool] | None:
-            if other == name:
-                return definition, strange
-            found = await self._up.definitions.get(COHORT, other)
-            return None if found is None else (found.body["definition"], found.body["strange"])
-
-        await CohortReader(lookup, self._up.inquiry.promotions, self._up.inquiry.clock.now_us()).named(name)
-        for condition in conditions_of(definition):
-            await self._up.inquiry.check(condition)
-        return await self._up.definitions.save(COHORT, name, {"definition": definition, "strange": strange})
+        return await self._up.cohorts.save(self._up.inquiry, name, definition, strange=strange)
 
     async def cohorts(self) -> list[Definition]:
         """The saved cohorts, by name; their definitions are in `body["definition"]`."""
-        return await self._up.definitions.newest(COHORT)
+        return await self._up.cohorts.all()
+
+    async def cohort(self, name: str) -> Definition:
+        """One saved cohort. `cohort_size` counts its people. Raises InvalidDefinition: there is none."""
+        return await self._up.cohorts.one(name)
 
     async def delete_cohort(self, name: str) -> Definition:
-        """Let a cohort go. Reports as of an earlier time still know it. Raises InvalidDefinition: there is none."""
-        return await self._up.definitions.remove(COHORT, name)
+        """Let a cohort go. Reports as of an earlier time still know it.
+
+        Raises:
+            InvalidDefinition: there is none, or other cohorts are made of it.
+        """
+        return await self._up.cohorts.delete(name)
 
     async def report_untrusted(self, name: str, arguments: Mapping[str, Any]) -> Result:
         """The same answer to arguments that a stranger gave: conditions in SQL run in the sandbox of `query_untrusted`.

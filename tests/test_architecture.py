@@ -45,7 +45,7 @@ FLOORS = (
     | {"capnweb", "carriers", "remote"}
     | {"keys", "keyring", "schema", "signature"},
     {"intake", "live", "maintenance", "pulse", "replays"},
-    {"definitions", "roster"},
+    {"cohorts", "definitions", "roster"},
     {"biller"},
     {"assembly", "checkup", "inventory", "vitals"},
     {"assembled"},

@@ -23,7 +23,7 @@ from lakebed.query.result import Result
 from lakebed.schema import body_of
 from lakebed.signature import Signature
 
-__all__ = ["Reports"]
+__all__ = ["Reports", "explained"]
 
 
 class Reports:
@@ -43,7 +43,7 @@ class Reports:
             kind = chosen(request.headers.get("accept", ""))
             arguments = _arguments(await self._body.read(request))
             work = self._gate.existing(caller).report_untrusted(name, arguments)
-            return await table_response(request, kind, _explained(work))
+            return await table_response(request, kind, explained(work))
 
         answer.__doc__ = _said(name)
         described = operation(
@@ -56,7 +56,7 @@ class Reports:
         return described(answer)
 
 
-async def _explained(work: Awaitable[Result]) -> Result:
+async def explained(work: Awaitable[Result]) -> Result:
     """Tells the hint of an error that an argument made: it says what to write instead, over HTTP as in Python."""
     try:
         return await work

@@ -45,6 +45,7 @@ VERBS: Mapping[str, Scope] = {
     "query": "read",
     **dict.fromkeys(REPORTS, "read"),
     "cohorts": "read",
+    "cohort": "read",
     "counters.get": "read",
     "counters.count": "read",
     "counters.keys": "read",

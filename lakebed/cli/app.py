@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from lakebed.cli import (
     ask,
+    cohorts,
     deadletters,
     exporting,
     importing,
@@ -70,7 +71,21 @@ def _lakebed(
     pass
 
 
-for _room in (start, track, importing, exporting, ask, reports, people, upkeep, keys, deadletters, objects, mcp):
+for _room in (
+    start,
+    track,
+    importing,
+    exporting,
+    ask,
+    reports,
+    cohorts,
+    people,
+    upkeep,
+    keys,
+    deadletters,
+    objects,
+    mcp,
+):
     _room.register(app)
 
 

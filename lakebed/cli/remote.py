@@ -114,6 +114,25 @@ class Remote:
         found: list[dict[str, Any]] = self.ask("GET", "/people/merges", id=person_id, limit=limit)
         return found
 
+    def save_cohort(self, name: str, definition: Any) -> dict[str, Any]:
+        """Save a cohort."""
+        found: dict[str, Any] = self.ask("PUT", f"/cohorts/{quote(name, safe='')}", definition)
+        return found
+
+    def cohorts(self) -> list[dict[str, Any]]:
+        """The saved cohorts."""
+        found: list[dict[str, Any]] = self.ask("GET", "/cohorts")
+        return found
+
+    def cohort(self, name: str) -> dict[str, Any]:
+        """One of them, with its size."""
+        found: dict[str, Any] = self.ask("GET", f"/cohorts/{quote(name, safe='')}")
+        return found
+
+    def delete_cohort(self, name: str) -> None:
+        """Let one go."""
+        self.ask("DELETE", f"/cohorts/{quote(name, safe='')}")
+
     def ask(self, method: str, path: str, body: Any = None, **parameters: str | int | None) -> Any:
         """The JSON that the server answers.
 

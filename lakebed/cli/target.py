@@ -80,6 +80,22 @@ class Target(Protocol):
         """The audit, newest first."""
         ...
 
+    def save_cohort(self, name: str, definition: Any) -> dict[str, Any]:
+        """Save a cohort: `name`, `version`, `savedAt`, `definition`."""
+        ...
+
+    def cohorts(self) -> list[dict[str, Any]]:
+        """The saved cohorts, by name."""
+        ...
+
+    def cohort(self, name: str) -> dict[str, Any]:
+        """One of them, with `people`, its size."""
+        ...
+
+    def delete_cohort(self, name: str) -> None:
+        """Let one go."""
+        ...
+
 
 class Place(msgspec.Struct, frozen=True):
     """Where an object is, as options said it."""
@@ -230,6 +246,29 @@ class Local:
     def merges(self, person_id: str | None, limit: int) -> list[dict[str, Any]]:
         """The audit."""
         return [_plain(one) or {} for one in self._object.merges(person_id, limit=limit)]
+
+    def save_cohort(self, name: str, definition: Any) -> dict[str, Any]:
+        """Save a cohort."""
+        return _cohort(self._object.save_cohort(name, definition))
+
+    def cohorts(self) -> list[dict[str, Any]]:
+        """The saved cohorts."""
+        return [_cohort(one) for one in self._object.cohorts()]
+
+    def cohort(self, name: str) -> dict[str, Any]:
+        """One of them, with its size."""
+        found = _cohort(self._object.cohort(name))
+        return found | {"people": self._object.cohort_size(name).scalar()}
+
+    def delete_cohort(self, name: str) -> None:
+        """Let one go."""
+        self._object.delete_cohort(name)
+
+
+def _cohort(one: Any) -> dict[str, Any]:
+    """A saved cohort, under the names that HTTP has."""
+    found = {"name": one.name, "version": one.version, "savedAt": one.at.isoformat()}
+    return found | {"definition": one.body["definition"]}
 
 
 _LINE = ("id", "received_at", "reason", "source", "key", "message_id", "tries", "tried_at", "size")

@@ -204,9 +204,9 @@ class Attempts(msgspec.Struct, frozen=True):
         Here rows are sorted, once: what came last of each step is no neighbour in any list, and `list_reduce`, which
         could carry it along, takes four times as long.
         """
-        groups: dict[Selection, list[int]] = {}
+        groups: dict[tuple[frozenset[str], str | None], list[int]] = {}  # steps that are the same, whatever their label
         for at, selection in enumerate(self.steps, 1):
-            groups.setdefault(selection, []).append(at)
+            groups.setdefault((frozenset(selection.events), selection.where), []).append(at)
         own, last = [], []
         for step, *more in groups.values():  # of equal steps the first needs the last event, the next the one before
             own += [f"lag(us, {n}) OVER (PARTITION BY person_id, is_{step} ORDER BY us) AS before_{at}"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import tzinfo
+from datetime import timedelta, tzinfo
 from typing import Literal, Self, get_args
 from zoneinfo import ZoneInfo
 
 import msgspec
 
+from lakebed.clock import from_us
 from lakebed.errors import QueryRefused
 
 __all__ = ["Calendar", "Grain", "WeekStart"]
@@ -17,7 +18,10 @@ Grain = Literal["minute", "hour", "day", "week", "month"]
 WeekStart = Literal["monday", "sunday", "saturday"]
 
 _US = 1_000_000
+_HOUR = timedelta(hours=1)
 _DAY_US = 86_400 * _US
+_EARLIEST_US = -50 * 366 * _DAY_US  # before that zones had odd minutes
+_LONGEST_US = 100 * 366 * _DAY_US
 _FIXED_US = {"minute": 60 * _US, "hour": 3600 * _US, "day": _DAY_US, "week": 7 * _DAY_US}
 _SHIFT_DAYS = {"monday": 3, "sunday": 4, "saturday": 5}  # 1970-01-01 was so many days into its week
 
@@ -61,6 +65,16 @@ class Calendar(msgspec.Struct, frozen=True):
         except (KeyError, ValueError, TypeError, OSError) as error:
             hint = "Use an IANA name such as Europe/Berlin"
             raise QueryRefused(f"tz is {str(self.tz)[:40]!r}, which is no time zone", hint=hint) from error
+
+    def has_whole_hours(self, first_us: int, last_us: int) -> bool:
+        """Whether no day, week or month begins within an hour of UTC, from one instant to another."""
+        if self.tz == "UTC":
+            return True
+        if not _EARLIEST_US <= first_us <= last_us <= first_us + _LONGEST_US:
+            return False
+        zone = self.zone
+        days = range(first_us - _DAY_US, last_us + 2 * _DAY_US, _DAY_US)
+        return all(not from_us(us).astimezone(zone).utcoffset() % _HOUR for us in days)  # type: ignore[operator]  # aware
 
     def number(self, grain: Grain, column: str) -> str:
         """SQL for the number of the period that the TIMESTAMPTZ `column` lies in, a BIGINT. The next has 1 more."""

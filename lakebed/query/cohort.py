@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -16,14 +16,15 @@ from lakebed.query.measure import Measure
 from lakebed.query.scope import instant
 from lakebed.query.selection import Selection
 
-__all__ = ["COHORT", "Cohort", "CohortReader", "conditions_of"]
+__all__ = ["COHORT", "Cohort", "CohortReader", "Lookup", "conditions_of", "names_of"]
 
 COHORT = "cohort"  # the kind of its definitions
 _MOST_DEEP = 20
 _MOST_PARTS = 200
+_MOST_STEPS = 10
 _DID = {"did", "at_least", "at_most", "within", "start", "end", "measure", "above", "below"}
 _TRAIT = {"trait", "is", "in", "above", "below", "contains", "exists"}
-_KINDS = "did, first, trait, people, cohort, all, any, not"
+_KINDS = "did, first, sequence, trait, people, cohort, all, any, not"
 _EVERYBODY = "SELECT person_id FROM events WHERE person_id IS NOT NULL"
 
 
@@ -52,6 +53,7 @@ class CohortReader:
       up to now or `as_of`) or from `start` to `end`; or with a `measure` of them, such as `"sum(revenue)"`, that is
       `above` or `below` a number.
     - `first`: an event whose first time ever lies in `within`, or from `start` to `end`.
+    - `sequence`: a list of events, each at a later time than the one before; all within such a range.
     - `trait`: a trait's name, which `is` a value, is `in` a list, `contains` a text, is `above` or `below` a number, or
       `exists` (true or false).
     - `people`: a list of ids; whoever has one of them now.
@@ -88,7 +90,7 @@ class CohortReader:
         if found is None:
             raise QueryRefused(f"{at}: there is no cohort {name[:80]!r}", hint="cohorts() lists them")
         definition, strange = found
-        self._strange |= strange
+        self._strange |= strange and bool(conditions_of(definition))
         return await self._read(definition, (*above, name), f"cohort {name}")
 
     async def _read(self, given: Any, above: tuple[str, ...], at: str) -> Sql:
@@ -108,6 +110,7 @@ class CohortReader:
             _only(given, {"cohort"}, at)
             return await self._named(given["cohort"], above, f"{at}.cohort")
         forms = {"people": _people, "trait": _trait, "first": self._first, "did": self._did}
+        forms["sequence"] = self._sequence
         for kind, form in forms.items():
             if kind in given:
                 return form(given, at)
@@ -161,19 +164,47 @@ class CohortReader:
 
         return sql_of
 
+    def _sequence(self, given: Mapping[str, Any], at: str) -> Sql:
+        _only(given, {"sequence", "within", "start", "end"}, at)
+        steps = given["sequence"]
+        if not isinstance(steps, Sequence) or isinstance(steps, str) or not 1 < len(steps) <= _MOST_STEPS:
+            raise _refused(f"{at}.sequence", steps, f"a list of 2 to {_MOST_STEPS} events")
+        chosen = [Selection.of(step, f"{at}.sequence[{n}]") for n, step in enumerate(steps)]
+        low, high = self._range(given, at)
+
+        def sql_of(bind: Binder) -> str:
+            found = ""
+            for step in chosen:
+                where = f"person_id IS NOT NULL AND {step.condition(bind)}{_within(low, high, bind)}"
+                done = f"SELECT person_id, timestamp FROM events WHERE {where}"
+                # Whoever can go on at all can go on from the earliest.
+                later = f" JOIN ({found}) USING (person_id) WHERE timestamp > since" if found else ""
+                found = f"SELECT person_id, min(timestamp) AS since FROM ({done}){later} GROUP BY person_id"
+            return f"(SELECT person_id FROM ({found}))"
+
+        return sql_of
+
 
 def conditions_of(definition: Any) -> list[str]:
     """Every condition in SQL that a definition has, itself and not by other cohorts."""
-    found, waiting = [], [definition]
+    return [one["where"] for one in _objects(definition) if isinstance(one.get("where"), str)]
+
+
+def names_of(definition: Any) -> set[str]:
+    """The other cohorts that a definition names."""
+    return {one["cohort"] for one in _objects(definition) if isinstance(one.get("cohort"), str)}
+
+
+def _objects(definition: Any) -> Iterator[Mapping[str, Any]]:
+    """Every object in a definition, itself included. Without recursion: it may be deep."""
+    waiting = [definition]
     while waiting:
         one = waiting.pop()
         if isinstance(one, Mapping):
-            if isinstance(one.get("where"), str):
-                found.append(one["where"])
+            yield one
             waiting.extend(one.values())
         elif isinstance(one, list | tuple):
             waiting.extend(one)
-    return found
 
 
 def _joined(sign: str, parts: Sequence[Sql]) -> Sql:
@@ -187,8 +218,8 @@ def _people(given: Mapping[str, Any], at: str) -> Sql:
         raise _refused(f"{at}.people", ids, "a list of ids")
 
     def sql_of(bind: Binder) -> str:
-        listed = f"(SELECT unnest(CAST({bind(list(ids))} AS VARCHAR[])))"
-        return f"(SELECT person_id FROM events WHERE user_id IN {listed} OR anonymous_id IN {listed})"
+        # Not by the ids of events: an anonymous id on somebody's event may be another's, and one may be on none.
+        return f"(SELECT person_id FROM people WHERE list_has_any(ids, CAST({bind(list(ids))} AS VARCHAR[])))"
 
     return sql_of
 

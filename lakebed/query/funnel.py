@@ -20,6 +20,7 @@ __all__ = ["funnel"]
 _OWN = ("step", "event", "people", "conversion", "from_previous", "median_seconds", "period")
 _OTHER = "(other)"
 _MOST_VALUES = 100
+_FIRST_US = -62_135_596_800_000_000  # of the year 1
 
 
 async def funnel(
@@ -87,14 +88,14 @@ async def funnel(
         WITH {_tried(attempts, periods, value, bind)},
         ranked AS ({_ranked(value)}),
         counted AS ({_counted(attempts, bind(top))})
-        SELECT {", ".join(["row.*", *further])} FROM (
-            SELECT period, nth, value, unnest([{_rows(attempts, bind)}]) AS row
+        SELECT {", ".join(["_row.*", *further])} FROM (
+            SELECT period, nth AS _nth, value, unnest([{_rows(attempts, bind)}]) AS _row
             FROM (SELECT unnest([{", ".join(map(bind, periods))}]) AS period)
             CROSS JOIN (
                 SELECT least(nth, {bind(top + 1)}) AS nth,
                 min(CASE WHEN nth > {bind(top)} THEN {bind(_OTHER)} ELSE value END) AS value FROM ranked GROUP BY 1
             ) LEFT JOIN counted USING (period, nth)
-        ) ORDER BY period, nth, row.step
+        ) ORDER BY period, _nth, _row.step
     """
     return await inquiry.rows(sql, bind, scope, report="funnel")
 
@@ -102,7 +103,10 @@ async def funnel(
 def _previous(scope: Scope) -> Scope:
     if scope.start_us is None or scope.end_us is None:
         raise QueryRefused("compare without a period", hint="Give start and end")
-    return scope.between(2 * scope.start_us - scope.end_us, scope.start_us)
+    start_us = 2 * scope.start_us - scope.end_us
+    if start_us < _FIRST_US:
+        raise QueryRefused("the period before begins before the year 1", hint="Give a later start")
+    return scope.between(start_us, scope.start_us)
 
 
 def _tried(attempts: Attempts, periods: Mapping[str, Scope], value: str | None, bind: Binder) -> str:

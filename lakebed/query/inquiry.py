@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+import msgspec
 import pyarrow as pa
 
 from lakebed.clock import Clock, from_us
@@ -20,9 +21,23 @@ from lakebed.query.series import HOURLY
 from lakebed.query.sql import Queries
 from lakebed.query.untrusted import Untrusted
 
-__all__ = ["Inquiry"]
+__all__ = ["Counts", "Inquiry"]
 
 _HOUR_US = 3_600_000_000
+
+
+class Counts(msgspec.Struct, frozen=True):
+    """Events counted.
+
+    Attributes:
+        source: SQL of a table `timestamp, event, weight`.
+        tables: what it reads of rollups; for `Inquiry.rows`.
+        span: the first and the last hour in `tables`.
+    """
+
+    source: str
+    tables: Mapping[str, pa.Table]
+    span: tuple[int, int]
 
 
 class Inquiry:
@@ -103,11 +118,39 @@ class Inquiry:
         table = await self._metrics.hours(scope.start_us, scope.end_us)
         return None if table is None else {HOURLY: table}
 
+    async def counts(self, scope: Scope, bind: Binder) -> Counts | None:
+        """How many events of each name there were by time, as a table to count in: whole hours come from the rollup.
+
+        What a range has beside whole hours comes from raw events. None where a condition, a cohort or another moment
+        chooses events, where the range has no whole hour, or where the rollup lacks names.
+        """
+        start_us, end_us = scope.start_us, scope.end_us
+        low_us = None if start_us is None else -(-start_us // _HOUR_US) * _HOUR_US
+        high_us = None if end_us is None else end_us // _HOUR_US * _HOUR_US
+        if low_us is not None and high_us is not None and low_us >= high_us:
+            return None
+        hours = await self.hours(scope.between(low_us, high_us))
+        if hours is None:
+            return None
+        sources = [f'SELECT hour AS timestamp, event, "count" AS weight FROM {HOURLY}']
+        for edge in ((start_us, low_us), (high_us, end_us)):
+            if edge[0] != edge[1]:
+                condition = scope.between(*edge).condition(bind)
+                sources.append(f"SELECT timestamp, event, 1 AS weight FROM events WHERE {condition}")
+        times = hours[HOURLY]["hour"].cast(pa.int64()).to_pylist()
+        return Counts(f"({' UNION ALL '.join(sources)})", hours, (min(times, default=0), max(times, default=0)))
+
     async def check(self, condition: str) -> None:
         """Make sure that this is one expression that only reads. Raises QueryRefused, QueryError."""
         if not isinstance(condition, str):
             raise QueryRefused(f"where is {str(condition)[:40]!r}", hint="Give a condition in SQL: \"plan = 'pro'\"")
         await self._queries.check_expression(condition)
+
+    async def attempt(self, cohort: Cohort) -> None:
+        """Make sure that reports can ask for this cohort: its names, types and functions. Raises QueryError."""
+        bind = Binder()
+        sql = f"SELECT person_id FROM events WHERE person_id IN ({cohort.sql(bind)}) LIMIT 0"
+        await self.rows(sql, bind, Scope(strange=cohort.strange), report="")
 
     async def rows(
         self,

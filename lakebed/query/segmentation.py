@@ -15,7 +15,6 @@ from lakebed.query.measure import Measure, column_sql
 from lakebed.query.result import Result
 from lakebed.query.scope import Scope, Time
 from lakebed.query.selection import EventLike, Selection
-from lakebed.query.series import HOURLY
 
 __all__ = ["segmentation"]
 
@@ -44,7 +43,8 @@ async def segmentation(
     """Rows `time, series, value` and the columns of `by`: a measure of one or several kinds of events.
 
     A period without events is a row, from that of `start`, or the first event, to that of `end`, or the last: with 0
-    for counts and people, with NULL for the other measures. With a `formula` there is one series, named by it.
+    for counts and people, with NULL for the other measures. With a `formula` there is one series, named
+    by it. Where nothing at all is found there are rows only without `by`, for a range from `start` to `end`.
 
     Args:
         events: one or several; each is a series, A, B, C … in a formula. None is every event.
@@ -75,28 +75,29 @@ async def segmentation(
     combined = None if formula is None else formula_sql(formula, values)
     scope = await inquiry.scope(start=start, end=end, where=where, cohort=cohort, as_of=as_of, selections=chosen)
     bind = Binder()
-    plain = measured.sql == "count(*)" and names in ((), ("event",)) and tz == "UTC" and grain != "minute"
-    hours = await inquiry.hours(scope) if plain and not any(one.where for one in chosen) else None
-    number = "0" if grain is None else calendar.number(grain, "timestamp")
-    if hours is not None:
-        source, counted, number = HOURLY, "sum(count)", number.replace("timestamp", "hour")
-        condition = "true"
+    plain = measured.sql == "count(*)" and names in ((), ("event",)) and grain != "minute"
+    counts = await inquiry.counts(scope, bind) if plain and not any(one.where for one in chosen) else None
+    if counts is not None and grain not in (None, "hour") and not calendar.has_whole_hours(*counts.span):
+        counts, bind = None, Binder()
+    if counts is not None:
+        source, counted, condition = counts.source, "sum(weight)", "true"
     else:
         source, counted, condition = "events", measured.sql, scope.condition(bind)
+    number = "0" if grain is None else calendar.number(grain, "timestamp")
     flags = [one.condition(bind) for one in chosen]
     split = [f"CAST({column_sql(name, inquiry.promotions)} AS VARCHAR)" for name in names]
     base = f"FROM {source} WHERE {condition} AND ({' OR '.join(f'({flag})' for flag in flags)})"
     keys = [f"key_{at}" for at in range(len(names))]
-    weight = "count(*)" if hours is None else "sum(count)"
+    weight = "count(*)" if counts is None else "sum(weight)"
     parts = _best(split, keys, base, weight, bind(top)) if names else []
     columns = _columns(split, keys, bind(OTHER)) if names else ""
     figures = ", ".join(
         f"{counted} FILTER (WHERE {flag}) AS {value}" for flag, value in zip(flags, values, strict=True)
     )
     parts.append(f"found AS (SELECT {number} AS n, {columns}{figures} {base} GROUP BY ALL)")
-    parts.append(f"every AS (SELECT unnest(generate_series({_span(scope, calendar, grain, bind)})) AS n FROM found")
-    parts[-1] += " HAVING count(*) > 0)"
-    parts.append(f"groups AS (SELECT DISTINCT {', '.join(keys) or '1'} FROM found)")
+    span = _span(scope, calendar, grain, bind)
+    parts.append(f"seen AS (SELECT min(n) AS low, max(n) AS high FROM found), every AS ({span})")
+    parts.append(f"groups AS (SELECT DISTINCT {', '.join(keys)} FROM found)" if names else "groups AS (SELECT 1)")
     joined = " AND ".join(["every.n = found.n", *(f"groups.{key} IS NOT DISTINCT FROM found.{key}" for key in keys)])
     zero = [f"coalesce({value}, 0) AS {value}" if measured.counts else value for value in values]
     parts.append(
@@ -117,7 +118,7 @@ async def segmentation(
         WITH {", ".join(parts)}
         SELECT * EXCLUDE (n, nth) FROM ({" UNION ALL ".join(series)}) ORDER BY n, nth{order}
     """
-    return await inquiry.rows(sql, bind, scope, report="segmentation", tables=hours)
+    return await inquiry.rows(sql, bind, scope, report="segmentation", tables=None if counts is None else counts.tables)
 
 
 def _best(split: Sequence[str], keys: Sequence[str], base: str, weight: str, limit: str) -> list[str]:
@@ -144,8 +145,10 @@ def _names(by: str | Sequence[str] | None) -> tuple[str, ...]:
 
 
 def _span(scope: Scope, calendar: Calendar, grain: Grain | None, bind: Binder) -> str:
+    """SQL for the numbers of all periods that are rows; of none, where neither events nor a range say which."""
     if grain is None:
-        return "0, 0"
-    first = "min(n)" if scope.start_us is None else calendar.number(grain, bind(from_us(scope.start_us)))
-    last = "max(n)" if scope.end_us is None else calendar.number(grain, bind(from_us(scope.end_us - 1)))
-    return f"{first}, {last}"
+        return "SELECT 0 AS n"
+    first = "low" if scope.start_us is None else calendar.number(grain, bind(from_us(scope.start_us)))
+    last = "high" if scope.end_us is None else calendar.number(grain, bind(from_us(scope.end_us - 1)))
+    nothing = "false" if scope.start_us is not None and scope.start_us == scope.end_us else "true"
+    return f"SELECT unnest(generate_series({first}, {last})) AS n FROM seen WHERE {nothing}"

@@ -30,7 +30,7 @@ dead_letters expire flush group identify live mau merge merges object page perso
 snapshots stats tag tiers timeseries track unmerge untag wau
 """.split()  # noqa: SIM905 - a table of names
 REACHABLE += sorted({*REPORTS, *map(camel, REPORTS)})
-REACHABLE += ["cohorts", "deleteCohort", "delete_cohort", "saveCohort", "save_cohort"]
+REACHABLE += ["cohort", "cohorts", "deleteCohort", "delete_cohort", "saveCohort", "save_cohort"]
 TRICKS = [
     "__class__",
     "__init__",
@@ -233,6 +233,7 @@ ARGUMENTS = {
     "counters.top": ["*", 3],
     "save_cohort": ["x", {"did": "Seen"}],
     "delete_cohort": ["x"],
+    "cohort": ["buyers"],
     **{name: [arguments] for name, arguments in SAMPLES.items()},
     **{verb: ["x"] for verb in ("track", "page", "screen", "tag", "untag")},
     **{verb: ["x"] for verb in ("counters.incr", "counters.get", "counters.ttl", "counters.delete")},

@@ -152,6 +152,10 @@ CASES = {
         scope="admin", bodies=(b'{"organizationId":"tom-secret","sku":"tom-secret","limit":5}',)
     ),
     ("GET", "/cohorts"): Case(scope="read", shows=True),
+    ("GET", "/cohorts/{name:path}"): Case(scope="read", path=("buyers", "../../sam/cohorts/buyers"), shows=True),
+    ("GET", "/cohorts/{name:path}/people"): Case(
+        scope="read", path=("buyers", "../../sam/cohorts/buyers"), queries=("", "after=sam", "limit=1"), shows=True
+    ),
     ("PUT", "/cohorts/{name:path}"): Case(
         scope="admin", path=("tom", "sam", "../../sam"), bodies=(b'{"did":"x"}', b'{"did":{"where":"1=1) UNION --"}}')
     ),
@@ -397,6 +401,7 @@ _ARGUMENTS = {
     "counters.top": '["events:*",5]',
     "save_cohort": '["buyers",{"did":"tom-secret-event"}]',
     "delete_cohort": '["x"]',
+    "cohort": '["buyers"]',
     **{name: json.dumps([_wrapped(arguments)]) for name, arguments in SAMPLES.items()},
 }
 

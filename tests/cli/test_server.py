@@ -124,6 +124,30 @@ def test_people(server, ask, tmp_path, remote):
     assert "nobody" in ask("people", "show", "nobody", code=2, **admin) or remote
 
 
+@pytest.mark.parametrize("remote", [True, False])
+def test_cohorts(server, ask, tmp_path, remote):
+    """Saved, listed, shown with their size, used, deleted: the same through a server and without one."""
+    admin = server["admin"] if remote else {"LAKEBED_ROOT": str(tmp_path)}
+    for user in ("cohort-ann", "cohort-bob"):
+        ask("track", "Cohort Seen", "--user-id", user, **admin)
+    definition = {"all": [{"did": "Cohort Seen"}, {"not": {"people": ["cohort-bob"]}}]}
+    saved = ask("cohorts", "save", "but/bob", json.dumps(definition), **admin)
+    assert (saved["name"], saved["version"], saved["definition"]) == ("but/bob", 1, definition)
+    assert ask("cohorts", "list", **admin) == [saved]
+    assert ask("cohorts", "show", "but/bob", **admin) == saved | {"people": 1}
+    assert [row["person_id"] for row in ask("cohort-people", "but/bob", **admin)] == ["cohort-ann"]
+    file = tmp_path / "definition.json"
+    file.write_text('{"any": [{"cohort": "but/bob"}]}')
+    assert ask("cohorts", "save", "same", f"@{file}", **admin)["version"] == 1
+    assert "is a part of same" in ask("cohorts", "delete", "but/bob", code=2, **admin)
+    assert "no cohort" in ask("cohorts", "show", "nobody", code=2, **admin)
+    assert "any[0]" in ask("cohorts", "save", "bad", '{"any": [{"dit": "Seen"}]}', code=2, **admin)
+    for name in ("same", "but/bob"):
+        assert ask("cohorts", "delete", name, **admin) == {"deleted": name}
+    assert ask("cohorts", "list", **admin) == []
+    assert "no JSON" in ask("cohorts", "save", "bad", "{did: Seen}", code=2, **admin)
+
+
 def test_a_server_that_does_not_answer_in_json(ask):
     """Code 3, and the address; no traceback."""
     from http.server import BaseHTTPRequestHandler, HTTPServer

@@ -176,6 +176,8 @@ async def test_the_same_step_twice_needs_two_events(tmp_path):
         assert people(await rows_of(stage.shop, ["a", "a"], order="strict")) == [3, 1]
         assert people(await rows_of(stage.shop, ["a", "a"], allow_equal=True)) == [3, 2]
         assert people(await rows_of(stage.shop, ["a", "a"], order="any")) == [3, 2]
+        labelled = ["a", {"event": "a", "label": "again"}]
+        assert people(await rows_of(stage.shop, labelled, order="any")) == [3, 2]
 
 
 async def test_an_attempt_begins_in_the_range_and_may_end_after_it(tmp_path):
@@ -234,6 +236,8 @@ async def test_split_by_a_value_at_the_beginning(tmp_path):
             ("(other)", 2, 1),
         ]
         assert {row.plan for row in await stage.ask("funnel", steps=["a"], by="plan")} == {"free", "pro", "trial", None}
+        for taken in ("nth", "value", "row", "tried", "depth", "t1"):  # properties may be called as anything in our SQL
+            assert [row[-1] for row in await stage.shop.funnel(["a", "b"], by=taken)] == [None, None]
         by_column = await stage.ask("funnel", steps=["a", "b"], by="person_id", order="any", top=1)
         assert [(row.person_id, row.people) for row in by_column] == [
             ("ann", 1),
@@ -303,6 +307,7 @@ async def test_a_page_of_people_follows_another(tmp_path):
         {"steps": ["a", "b"], "exclude": [{"event": "x", "between": [2, 1]}]},
         {"steps": ["a", "b"], "exclude": [{"event": "x", "between": "1-2"}]},
         {"steps": ["a", "b"], "compare": True},
+        {"steps": ["a", "b"], "compare": True, "start": "0001-01-02", "end": "2026-01-01"},
         {"steps": ["a", "b"], "by": "people"},
         {"steps": ["a", "b"], "top": 0},
         {"steps": ["a", {"event": "b", "where": "1); DROP TABLE events; --"}]},

@@ -55,7 +55,7 @@ def plain_segmentation(events, names, measure, calendar, by=None, top=10, start_
     """(time, series, by, value): every period of every group of every series."""
     kept = [e for e in events if e.event in names]
     kept = [e for e in kept if (start_us is None or e.us >= start_us) and (end_us is None or e.us < end_us)]
-    if not kept:
+    if not kept and (by or start_us is None or end_us is None):
         return []
     counts = Counter(e.properties.get(by) for e in kept) if by else {}
     best = sorted(counts, key=lambda one: (-counts[one], one is None, one or ""))[:top]
@@ -67,7 +67,7 @@ def plain_segmentation(events, names, measure, calendar, by=None, top=10, start_
     first = period(min(e.us for e in kept) if start_us is None else start_us, **calendar)
     last = period(max(e.us for e in kept) if end_us is None else end_us - 1, **calendar)
     rows = []
-    groups = sorted({group(e) for e in kept}, key=lambda one: (one is None, one or ""))
+    groups = sorted({group(e) for e in kept} if by else {None}, key=lambda one: (one is None, one or ""))
     for at in periods(first, last, calendar["grain"]):
         for name in names:
             for one in groups:
@@ -83,7 +83,10 @@ def plain_segmentation(events, names, measure, calendar, by=None, top=10, start_
     names=st.sampled_from([["visit"], ["visit", "buy"], ["buy", "leave", "visit"]]),
     measure=st.sampled_from(["count", "people", "sum(amount)", "avg(amount)", "max(amount)"]),
     calendar=st.fixed_dictionaries(
-        {"grain": st.sampled_from(["day", "week"]), "tz": st.sampled_from(["UTC", "Asia/Kathmandu"])}
+        {
+            "grain": st.sampled_from(["day", "week", "month"]),
+            "tz": st.sampled_from(["UTC", "Asia/Kathmandu", "Europe/Berlin"]),
+        }
     ),
     top=st.integers(1, 4),
     bounded=st.booleans(),
@@ -92,8 +95,9 @@ async def test_in_every_state_it_is_what_plain_python_says(
     tmp_path_factory, events, names, measure, calendar, top, bounded
 ):
     """All measures, split and whole, in every state of an object; `top` counts the same events."""
-    limits = {"start": "2026-01-06", "end": "2026-01-15"} if bounded else {}
-    us = {"start_us": START_US + DAY * 1_000_000, "end_us": START_US + 10 * DAY * 1_000_000} if bounded else {}
+    limits = {"start": "2026-01-06T00:10Z", "end": "2026-01-15T00:20Z"} if bounded else {}
+    us = {"start_us": START_US + (DAY + 600) * 1_000_000, "end_us": START_US + (10 * DAY + 1200) * 1_000_000}
+    us = us if bounded else {}
     async for stage in stages(tmp_path_factory.mktemp("seg"), events, merges=(("ann", "bob"),), untrusted=()):
         found = await stage.ask("segmentation", events=names, measure=measure, **calendar, **limits)
         expected = plain_segmentation(stage.events, names, measure, calendar, **us)
@@ -134,13 +138,29 @@ async def test_a_shop_of_600_people(tmp_path):
             for name in ("catalog", "cart")
             for other in ("catalog", "cart")
         }
-        odd = {"start": "2024-01-10T00:30Z", "end": "2024-02-01"}
-        assert (await shop.segmentation("cart", **odd)).tiers == ("L3",)
+        odd = {"start": "2024-01-16T08:53Z", "end": "2024-01-24T08:13:00.000001Z"}
+        edges = await shop.segmentation("cart", **odd, tz="America/New_York")
+        raw = await shop.segmentation("cart", **odd, tz="America/New_York", where="true")
+        assert (edges.tiers, raw.tiers, edges.rows) == (("L2", "L3"), ("L3",), raw.rows)
+        assert sum(row.value for row in edges) == 5  # the first and the last lie in parts of an hour
+        halves = await shop.segmentation("cart", tz="Asia/Kolkata")
+        assert (halves.tiers, halves.rows) == (
+            ("L3",),
+            (await shop.segmentation("cart", tz="Asia/Kolkata", where="true")).rows,
+        )
         share = await shop.segmentation(["catalog", "cart"], formula="(A - B) / A * 100", grain=None)
         catalog, cart = (sum(e.event == name for e in events) for name in ("catalog", "cart"))
         assert [tuple(row) for row in share] == [("(A - B) / A * 100", pytest.approx((catalog - cart) / catalog * 100))]
         nothing = await shop.segmentation(["catalog", "never"], formula="A / B", grain=None)
         assert nothing[0].value is None
+        empty = await shop.segmentation("never", start="2024-01-01", end="2024-01-03", measure="sum(x)")
+        assert [row.value for row in empty] == [None, None]
+        assert len(await shop.segmentation("cart", start="2024-01-01T01:00Z", end="2024-01-01T01:00Z")) == 0
+        months = await shop.segmentation("cart", grain="month")
+        assert (months.tiers, [tuple(row) for row in months]) == (
+            ("L2",),
+            [(a, n, v) for a, n, _, v in plain_segmentation(events, ["cart"], "count", {"grain": "month"})],
+        )
         assert (await shop.top(people=False)).tiers == ("L2",)
         assert (await shop.top("platform", event="cart")).rows == (
             await shop.report_untrusted("top", {"what": "platform", "event": "cart"})
