@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from lakebed.billing.invoice import INVOICE, Adjustment, Invoice, Line, Used, adjusted, lines_of, total_of
-from lakebed.billing.money import tidy
+from lakebed.billing.money import EXACT, tidy
 from lakebed.billing.price_book import PRICE_BOOK, PriceBook
 from lakebed.billing.quota import QUOTA, SCALE, Quota, QuotaState, month_of, window_of
 from lakebed.clock import Clock, from_us, to_us
@@ -51,6 +51,7 @@ class Biller:
         self._counting = asyncio.Lock()
         self._quotas: dict[tuple[str, str], Quota] | None = None
         self._counted_to: dict[str, int] = {}  # by counter: what was in it when it was last set, as the end of its seqs
+        self._told: dict[str, tuple[float, ...]] = {}  # by counter: the thresholds that were reached when last told
 
     # Price books
 
@@ -91,18 +92,19 @@ class Biller:
             raise InvalidBilling("an invoice is issued as of now", hint="Leave as_of away, or issue=True")
         async with self._issuing:
             now_us = self._clock.now_us()
-            if as_of is None:
-                recorded = await self._recorded(f"{period} {organization_id}")
-                if recorded is not None:
-                    return recorded
-                if issue and to_us(end) > now_us:
-                    hint = "Issue it afterwards; without issue=True it is a draft"
-                    raise InvalidBilling(f"{period} is not over before {end.isoformat()}", hint=hint)
             as_of_us = parse_as_of(as_of, now_us)
+            issued = await self._issued(organization_id, as_of_us)  # without `as_of` all: the clock may step back
+            recorded = next((one for one in issued if one.period == period), None)
+            if recorded is not None:
+                return recorded
+            if issue and to_us(end) > now_us:
+                hint = "Issue it afterwards; without issue=True it is a draft"
+                raise InvalidBilling(f"{period} is not over before {end.isoformat()}", hint=hint)
             as_of_us = now_us if as_of_us is None else as_of_us
             book, book_version = await self._price_book(price_book, version, as_of_us if version is None else None)
+            _check_goes_with(issued, tz, book.currency)
             lines = lines_of(book, await self._used(organization_id, start, end, as_of_us))
-            adjustments = await self._adjustments(organization_id, period, as_of_us)
+            adjustments = await self._adjustments(issued, as_of_us)
             found = Invoice(
                 organization_id=organization_id,
                 period=period,
@@ -131,12 +133,7 @@ class Biller:
         found = [_invoice(one) for one in sorted(saved, key=lambda one: one.seq)]
         return [one for one in found if organization_id in (None, one.organization_id)]
 
-    async def _recorded(self, name: str) -> Invoice | None:
-        found = await self._definitions.get(INVOICE, name)
-        return None if found is None else _invoice(found)
-
-    async def _adjustments(self, organization_id: str, period: str, as_of_us: int) -> list[Adjustment]:
-        issued = [one for one in await self._issued(organization_id, as_of_us) if one.period != period]
+    async def _adjustments(self, issued: list[Invoice], as_of_us: int) -> list[Adjustment]:
         found: list[Adjustment] = []
         for earlier in issued:
             billed: dict[tuple[str, str], tuple[Decimal, Decimal]] = {}
@@ -144,10 +141,10 @@ class Biller:
             billed_for: list[Line | Adjustment] = [*earlier.lines, *later]
             for line in billed_for:
                 quantity, amount = billed.get((line.sku, line.unit), (_ZERO, _ZERO))
-                billed[line.sku, line.unit] = (quantity + line.quantity, amount + line.amount)
+                billed[line.sku, line.unit] = (EXACT.add(quantity, line.quantity), EXACT.add(amount, line.amount))
             book, _ = await self._price_book(earlier.price_book, earlier.price_book_version, None)
             start, end = month_of(earlier.period, earlier.tz)
-            now = lines_of(book, await self._used(organization_id, start, end, as_of_us))
+            now = lines_of(book, await self._used(earlier.organization_id, start, end, as_of_us))
             found += adjusted(earlier, billed, now)
         return found
 
@@ -188,24 +185,25 @@ class Biller:
             return None
         return self._state(quota)
 
-    async def count(self, organization_id: str, sku: str, quantity: Decimal, seq: int) -> None:
-        """Count usage that was stored as event `seq`, and tell of the thresholds that it reached."""
+    async def count(self, organization_id: str, sku: str, quantity: Decimal, seq: int, happened_us: int | None) -> None:
+        """Count usage that was stored as event `seq`, and tell of thresholds that are reached and were not told.
+
+        Usage of another period than the one that is now changes nothing here. `happened_us` None means now.
+        """
         quota = (await self._known()).get((organization_id, sku))
         if quota is None:
             return
         async with self._counting:
             key = self._key(quota)
-            added = round(quantity * SCALE)
+            start, end = window_of(quota, from_us(self._clock.now_us()))
+            inside = happened_us is None or to_us(start) <= happened_us < to_us(end)
             if key not in self._counted_to:
                 await self._set(quota)
-                before = int(self._counters.get(key)) - added
-            else:
-                before = int(self._counters.get(key))
-                if seq >= self._counted_to[key]:
-                    self._counters.incr(key, added)
-        state = self._state(quota)
-        limit = quota.limit * SCALE
-        if any(before < limit * Decimal(str(one)) <= state.used * SCALE for one in quota.thresholds):
+            elif seq >= self._counted_to[key] and inside:
+                self._counters.incr(key, round(EXACT.multiply(quantity, SCALE)))
+            state = self._state(quota)
+            told, self._told[key] = self._told.get(key, ()), state.reached
+        if set(state.reached) - set(told):
             self._on_quota(state)
 
     async def _known(self) -> dict[tuple[str, str], Quota]:
@@ -221,12 +219,15 @@ class Biller:
         result = await usage(
             self._inquiry, organization_id=quota.organization_id, sku=quota.sku, grain=None, start=start, end=end
         )
-        used: Decimal = sum((row.quantity for row in result), _ZERO)
+        used = _ZERO
+        for row in result:
+            used = EXACT.add(used, row.quantity)
         key = self._key(quota)
         self._counters.delete(key)
-        self._counters.incr(key, round(used * SCALE))
+        self._counters.incr(key, round(EXACT.multiply(used, SCALE)))
         self._counted_to = {one: seq for one, seq in self._counted_to.items() if one in self._counters}
         self._counted_to[key] = result.seq[1]
+        self._told = {one: told for one, told in self._told.items() if one in self._counted_to}
 
     def _key(self, quota: Quota) -> str:
         start, _ = window_of(quota, from_us(self._clock.now_us()))
@@ -237,6 +238,16 @@ class Biller:
         used = Decimal(int(self._counters.get(self._key(quota)))) / SCALE
         reached = tuple(one for one in quota.thresholds if used >= quota.limit * Decimal(str(one)))
         return QuotaState(quota, start.isoformat(), end.isoformat(), used, float(used / quota.limit), reached)
+
+
+def _check_goes_with(issued: list[Invoice], tz: str, currency: str) -> None:
+    """Months of two zones overlap: usage would be billed twice. Amounts of two currencies have no sum."""
+    for one in issued:
+        if one.tz != tz or one.currency != currency:
+            raise InvalidBilling(
+                f"{one.organization_id} was billed in {one.currency} by months of {one.tz}, not in {currency} of {tz}",
+                hint="Use the same; or bill another organization_id from now on",
+            )
 
 
 def _invoice(saved: Definition) -> Invoice:

@@ -59,9 +59,11 @@ class Usage(Assembled):
         said = {"organization_id": organization_id, "sku": sku, "quantity": plain(number), "unit": unit}
         given = dict(properties or {}) | said
         fields = {"event": USAGE, "user_id": user_id, "timestamp": timestamp, "message_id": message_id}
-        receipt = await self._up.intake.one(lambda: from_call("track", given, **fields))
+        event = from_call("track", given, **fields)
+        receipt = await self._up.intake.one(lambda: event)
         if receipt.status == "stored" and receipt.seq is not None:
-            await self._up.biller.count(organization_id, sku, number, receipt.seq)
+            happened_us = event.timestamp if isinstance(event.timestamp, int) else None  # as `admit` leaves it
+            await self._up.biller.count(organization_id, sku, number, receipt.seq, happened_us)
         return receipt
 
     async def save_price_book(self, name: str, document: Mapping[str, Any]) -> Definition:
@@ -102,7 +104,8 @@ class Usage(Assembled):
             issue: record it, once the month is over. Issuing again gives the recorded one.
 
         Raises:
-            InvalidBilling: the month is not over or none; there is no such book; something used has no price in it.
+            InvalidBilling: the month is not over or none; there is no such book; something used has no price in it; or
+                this organisation was billed in another currency or time zone before.
         """
         return await self._up.biller.invoice(
             organization_id, period, price_book=price_book, version=version, tz=tz, as_of=as_of, issue=issue
@@ -145,4 +148,8 @@ class Usage(Assembled):
         return self._up.biller.quota(organization_id, sku)
 
     def on_quota(self, state: QuotaState) -> None:
-        """Called when `track_usage` reaches a threshold of a quota. Yours to override; this one does nothing."""
+        """Called when `track_usage` finds a threshold reached that was not told. Yours to override; this does nothing.
+
+        Told once each in a period, again after corrections went below it, and again at the first usage after the object
+        was opened: a process that ends before it has told loses nothing.
+        """

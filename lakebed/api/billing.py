@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from decimal import Decimal
@@ -19,7 +20,7 @@ from lakebed.api.errors import Refusal
 from lakebed.api.gate import Gate
 from lakebed.api.operation import Parameter, operation
 from lakebed.billing.invoice import Invoice, Used, lines_of, total_of
-from lakebed.billing.money import plain, tidy
+from lakebed.billing.money import EXACT, plain, tidy
 from lakebed.billing.price_book import PriceBook
 from lakebed.billing.quota import QuotaState
 from lakebed.errors import InvalidAsOf, InvalidBilling, InvalidDefinition, QueryRefused
@@ -147,7 +148,7 @@ class Billing:
         ]
         total = UsageTotal()
         if len({one.unit for one in used}) == 1:
-            total.quantity = _plain(sum((one.quantity for one in used), Decimal(0)))
+            total.quantity = _plain(functools.reduce(EXACT.add, (one.quantity for one in used)))
         if book is not None:
             total.cost, total.currency = _plain(total_of(lines_of(book, used), book.currency)), book.currency
         period = UsagePeriod(asked.start, asked.end)

@@ -104,18 +104,19 @@ class Invoice(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def lines_of(book: PriceBook, used: Sequence[Used]) -> tuple[Line, ...]:
-    """Usage at the prices of `book`, each line rounded.
+    """Usage at the prices of `book`, each line rounded. What has no price and was all taken back has no line.
 
     Raises:
         InvalidBilling: something is used that has no price, or not in that unit. Nothing is given away unseen.
     """
-    missing = [one for one in used if not _priced(book, one)]
+    missing = [one for one in used if one.quantity and not _priced(book, one)]
     if missing:
         names = ", ".join(f"{one.sku} ({one.unit})" for one in missing)
         raise InvalidBilling(f"the price book has no price for {names}", hint="Add them, or say what is free: amount 0")
     return tuple(
         Line(one.sku, one.unit, one.quantity, rounded(book.prices[one.sku].cost(one.quantity), book.currency))
         for one in sorted(used)
+        if _priced(book, one)
     )
 
 

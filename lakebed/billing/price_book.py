@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from decimal import ROUND_CEILING, Decimal
+from decimal import Decimal
 from typing import Any, Literal
 
 import msgspec
@@ -64,8 +64,8 @@ class Price(msgspec.Struct, frozen=True):
         if self.model == "per_unit":
             return EXACT.multiply(quantity, self.amount)
         if self.model == "package":
-            begun, rest = divmod(quantity, self.per)
-            packages = (begun + (1 if rest else 0)).to_integral_value(ROUND_CEILING)
+            begun, rest = EXACT.divmod(quantity, self.per)
+            packages = EXACT.add(begun, 1 if rest else 0)
             return EXACT.multiply(packages, self.amount)
         if quantity == 0:
             return _ZERO
@@ -133,6 +133,8 @@ def _price(at: str, given: Any) -> Price:
 
 
 def _tiers(at: str, given: Any) -> tuple[Tier, ...]:
+    if not isinstance(given, list | tuple):
+        raise InvalidBilling(f"{at}.tiers is no list", hint='[{"up_to": 1000, "amount": "0.01"}, {"amount": "0.005"}]')
     found: list[Tier] = []
     for number, one in enumerate(given):
         here = f"{at}.tiers[{number}]"

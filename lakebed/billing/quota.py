@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -17,6 +19,7 @@ __all__ = ["QUOTA", "Quota", "QuotaState", "month_of", "window_of"]
 
 QUOTA = "quota"  # the kind of its definitions
 SCALE = 1_000_000  # counters are whole numbers: of millionths
+_MONTH = re.compile(r"(19|2\d)\d\d-(0[1-9]|1[0-2])", re.ASCII)
 _FIELDS = {"organization_id", "sku", "limit", "period", "tz", "thresholds"}
 
 
@@ -49,15 +52,15 @@ class Quota(msgspec.Struct, frozen=True):
         if limit <= 0 or period not in ("day", "month"):
             raise InvalidBilling(f"limit is {limit}, period is {period!r}", hint="More than 0, by day or month")
         zone_of(tz)
-        thresholds = tuple(given.get("thresholds", (0.8, 1.0)))
-        if not all(isinstance(one, int | float) and not isinstance(one, bool) and one > 0 for one in thresholds):
+        thresholds = given.get("thresholds", (0.8, 1.0))
+        if not isinstance(thresholds, list | tuple) or not all(_is_share(one) for one in thresholds):
             raise InvalidBilling(f"thresholds is {thresholds!r}", hint="Give shares of the limit, such as 0.8")
         return cls(given["organization_id"], given["sku"], limit, period, tz, tuple(sorted(map(float, thresholds))))
 
     @property
     def name(self) -> str:
         """What it is saved as."""
-        return f"{self.organization_id} {self.sku}"
+        return msgspec.json.encode([self.organization_id, self.sku]).decode()  # texts may have spaces
 
 
 class QuotaState(msgspec.Struct, frozen=True):
@@ -77,6 +80,10 @@ class QuotaState(msgspec.Struct, frozen=True):
     reached: tuple[float, ...]
 
 
+def _is_share(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
+
+
 def zone_of(tz: str) -> ZoneInfo:
     """The time zone. Raises InvalidBilling where there is none of that name."""
     try:
@@ -88,16 +95,16 @@ def zone_of(tz: str) -> ZoneInfo:
 def month_of(period: str, tz: str) -> tuple[datetime, datetime]:
     """The first instant of a month `2026-01`, and that of the next. Raises InvalidBilling."""
     zone = zone_of(tz)
-    try:
-        first = datetime.strptime(period, "%Y-%m").replace(tzinfo=zone)
-    except (ValueError, TypeError) as error:
-        raise InvalidBilling(f"period is {str(period)[:40]!r}", hint="Write a month as 2026-01") from error
+    # One spelling for a month: it is the name under which its invoice is recorded, once.
+    if not isinstance(period, str) or not _MONTH.fullmatch(period):
+        raise InvalidBilling(f"period is {str(period)[:40]!r}", hint="Write a month as 2026-01")
+    first = datetime(int(period[:4]), int(period[5:]), 1, tzinfo=zone)
     return first, (first + timedelta(days=32)).replace(day=1)
 
 
 def window_of(quota: Quota, now: datetime) -> tuple[datetime, datetime]:
     """The period of a quota that `now` lies in."""
-    local = now.astimezone(zone_of(quota.tz)).replace(hour=0, minute=0, second=0, microsecond=0)
+    local = now.astimezone(zone_of(quota.tz)).replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
     if quota.period == "day":
         tomorrow = (local.replace(tzinfo=None) + timedelta(days=1)).replace(tzinfo=local.tzinfo)
         return local, tomorrow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections import defaultdict
 from datetime import UTC, datetime, timedelta
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from lakebed import Analytics, InvalidBilling, ManualClock
 from lakebed.billing.money import EXACT, exact, rounded
 from lakebed.billing.price_book import PriceBook
+from lakebed.billing.quota import Quota, window_of
 from lakebed.clock import from_us
 
 D = Decimal
@@ -103,6 +105,7 @@ def test_a_quantity_is_what_was_written(wrong):
         ({"prices": {"a": {"model": "flat", "amount": "-1"}}}, "0 or more"),
         ({"prices": {"a": {"model": "flat"}}}, "an amount"),
         ({"prices": {"a": {"model": "flat", "amount": "1", "colour": "red"}}}, "no field 'colour'"),
+        ({"prices": {"a": {"model": "volume", "tiers": 5}}}, "tiers is no list"),
         ({"prices": {"a": {"model": "volume", "amount": "1"}}}, "tiers"),
         ({"prices": {"a": {"model": "tiered", "tiers": [{"up_to": 1, "amount": "1"}]}}}, "no up_to"),
         ({"prices": {"a": {"model": "tiered", "tiers": [{"amount": "1"}, {"amount": "2"}]}}}, "does not rise"),
@@ -221,6 +224,8 @@ async def test_an_invoice_is_the_same_for_ever(shop, tmp_path):
     await shop.open()
     assert msgspec.json.encode(await shop.invoice("acme", "2026-01", as_of=as_of)) == msgspec.json.encode(draft)
     assert await shop.invoice("acme", "2026-01") == issued
+    shop.clock.advance(1)
+    assert await shop.invoice("acme", "2026-01", as_of=now_of(shop.clock)) == issued
     again = await shop.invoice("acme", "2026-01", as_of=issued.as_of)
     assert msgspec.structs.replace(again, issued=True) == issued
 
@@ -234,9 +239,55 @@ async def test_what_has_no_price_is_not_given_away(shop):
         await shop.invoice("acme", "2026-01")
     with pytest.raises(InvalidBilling, match="no price book 'other'"):
         await shop.invoice("acme", "2026-01", price_book="other")
-    for period in ("2026", "2026-13", "x", None):
+    for period in ("2026", "2026-13", "2026-1", "0001-01", "x", None):
         with pytest.raises(InvalidBilling, match="2026-01"):
             await shop.invoice("acme", period)
+
+
+async def test_a_month_is_billed_once(shop):
+    """However it is asked: another spelling, another time zone and another currency are refused."""
+    await shop.track_usage("acme", "storage", 1, "GB")
+    await shop.save_price_book("dollars", BOOK | {"currency": "USD"})
+    shop.clock.advance(70 * 86_400)
+    await shop.invoice("acme", "2026-01", issue=True)
+    with pytest.raises(InvalidBilling, match="2026-01"):
+        await shop.invoice("acme", "2026-1", issue=True)
+    with pytest.raises(InvalidBilling, match="months of UTC"):
+        await shop.invoice("acme", "2026-02", tz="Europe/Berlin", issue=True)
+    with pytest.raises(InvalidBilling, match="billed in EUR"):
+        await shop.invoice("acme", "2026-02", price_book="dollars", issue=True)
+    assert [one.period for one in await shop.invoices()] == ["2026-01"]
+
+
+async def test_a_mistake_in_a_closed_month_can_be_taken_back(shop):
+    """Late usage without a price stops the next invoice until a correction of it comes."""
+    shop.clock.advance(32 * 86_400)
+    await shop.invoice("acme", "2026-01", issue=True)
+    await shop.track_usage("acme", "typo", 3, "x", timestamp="2026-01-05")
+    shop.clock.advance(1)
+    with pytest.raises(InvalidBilling, match=r"typo \(x\)"):
+        await shop.invoice("acme", "2026-02")
+    await shop.track_usage("acme", "typo", -3, "x", timestamp="2026-01-05")
+    shop.clock.advance(1)
+    draft = await shop.invoice("acme", "2026-02")
+    assert (draft.lines, draft.adjustments, draft.total) == ((), (), 0)
+
+
+async def test_what_has_many_digits_is_billed_once_too(shop):
+    """More than the 28 digits that decimals have where nobody asks for more."""
+    many = "12345678901234567890.123456789"
+    await shop.track_usage("acme", "storage", many, "GB")
+    await shop.track_usage("acme", "mails", "1" + "0" * 28, "mail")
+    shop.clock.advance(32 * 86_400)
+    january = await shop.invoice("acme", "2026-01", issue=True)
+    assert {one.sku: one.amount for one in january.lines} == {
+        "mails": D("15000000000000000000000000.00"),
+        "storage": D("285185182618518518.26"),
+    }
+    await shop.track_usage("acme", "storage", "0.000000001", "GB", timestamp="2026-01-05")
+    shop.clock.advance(1)
+    february = await shop.invoice("acme", "2026-02")
+    assert [(one.quantity, one.amount) for one in february.adjustments] == [(D("0.000000001"), 0)]
 
 
 sent = st.lists(
@@ -284,6 +335,7 @@ async def test_quotas_tell_when_a_threshold_is_reached(shop):
     assert shop.told == [("calls", D(80), (0.8,)), ("calls", D(101), (0.8, 1.0))]
     state = shop.quota("acme", "calls")
     assert (state.used, state.share, state.reached) == (101, 1.01, (0.8, 1.0))
+    await shop.track_usage("acme", "calls", 50, "call", timestamp="2025-12-31T23:59:59Z")
     await shop.track_usage("acme", "calls", 1, "call", message_id="m")
     await shop.track_usage("acme", "calls", 1, "call", message_id="m")
     assert shop.quota("acme", "calls").used == 102
@@ -300,9 +352,46 @@ async def test_quotas_tell_when_a_threshold_is_reached(shop):
     assert shop.quota("acme", "calls").used == 1
 
 
+async def test_no_threshold_is_missed(shop):
+    """Not by usage that came at once, nor as plain events, nor by a process that ended before it told."""
+    await shop.save_quota("acme", "calls", 10, thresholds=[1.0])
+    await asyncio.gather(*(shop.track_usage("acme", "calls", one, "call") for one in (1, 10)))
+    assert shop.told == [("calls", D(11), (1.0,))]
+    await shop.track_usage("acme", "calls", -5, "call")
+    await shop.batch([{"event": "x", "properties": {"organization_id": "acme", "sku": "calls", "quantity": 30}}])
+    await shop.quotas()
+    await shop.track_usage("acme", "calls", 1, "call")
+    assert shop.told[1:] == [("calls", D(37), (1.0,))]
+    await shop.close()
+    await shop.open()
+    await shop.track_usage("acme", "calls", 1, "call")
+    await shop.track_usage("acme", "calls", 1, "call")
+    assert shop.told[2:] == [("calls", D(38), (1.0,))]
+
+
+async def test_quotas_of_names_with_spaces_are_apart(shop):
+    """The organisation "a b" and the sku "c" are not the organisation "a" and the sku "b c"."""
+    await shop.save_quota("a b", "c", 1)
+    await shop.save_quota("a", "b c", 2)
+    assert {one.quota.organization_id: one.quota.limit for one in await shop.quotas()} == {"a": 2, "a b": 1}
+
+
+def test_a_day_begins_at_its_first_midnight():
+    """Also where the clock is put back to it, as in Havana in November."""
+    quota = Quota.of({"organization_id": "a", "sku": "b", "limit": 1, "period": "day", "tz": "America/Havana"})
+    start, end = window_of(quota, datetime(2026, 11, 1, 5, 30, tzinfo=UTC))
+    assert (start.astimezone(UTC).hour, end.astimezone(UTC) - start.astimezone(UTC)) == (4, timedelta(hours=25))
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
-    [({"limit": 0}, "More than 0"), ({"limit": 0.5}, "float"), ({"period": "year"}, "month"), ({"tz": "Mars"}, "IANA")],
+    [
+        ({"limit": 0}, "More than 0"),
+        ({"limit": 0.5}, "float"),
+        ({"period": "year"}, "month"),
+        ({"tz": "Mars"}, "IANA"),
+        ({"thresholds": 1}, "thresholds"),
+    ],
 )
 async def test_a_quota_says_what_is_wrong_with_it(shop, change, said):
     """By the field."""
