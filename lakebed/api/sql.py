@@ -37,6 +37,10 @@ class QueryBody(msgspec.Struct, forbid_unknown_fields=True):
     timeout: Annotated[float, msgspec.Meta(gt=0)] | None = None
 
 
+_shapes = msgspec.json.schema_components([QueryBody, PlatformQuery])[1]
+_Asked = Annotated[Any, msgspec.Meta(extra_json_schema={"anyOf": list(_shapes.values())})]
+
+
 class Sql:
     """`POST /query`."""
 
@@ -51,7 +55,7 @@ class Sql:
     @operation(
         scope="read",
         parameters=[ACCEPT],
-        body=QueryBody | PlatformQuery,
+        body=_Asked,
         answer=TABLE,
         refusals=[404, 406, 422, 429, 503, 504],
     )
