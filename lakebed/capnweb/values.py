@@ -258,7 +258,7 @@ class Reader:
             case ["struct", str() as name, dict() as fields] if self._trusting:
                 return self._struct(name, {key: read(value) for key, value in fields.items()})
             case ["result", str() as data, facts] if self._trusting:
-                tiers, seq, elapsed_ms, watermark, as_of, report = read(facts)
+                tiers, seq, elapsed_ms, watermark, as_of, *report = read(facts)
                 return Result(
                     _arrow_table(_unbase64(data)),
                     tiers=tuple(tiers),
@@ -266,7 +266,7 @@ class Reader:
                     elapsed_ms=elapsed_ms,
                     watermark=watermark,
                     as_of_us=None if as_of is None else to_us(as_of),
-                    report=str(report),
+                    report=str(report[0]) if report else "",  # a peer of an earlier version says none
                 )
         raise ProtocolError(f"an array that is no expression: {str(parts)[:60]}; lists are wrapped once more: [[…]]")
 

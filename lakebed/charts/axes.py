@@ -14,6 +14,7 @@ __all__ = ["Axes", "instant", "ticks"]
 
 _STEPS = (1, 2, 2.5, 5, 10)
 _LABELS = 7
+_SMALLEST, _LARGEST = 1e-9, 1e300  # beyond them steps are no floats
 
 
 def instant(value: Any) -> float:
@@ -25,9 +26,9 @@ def instant(value: Any) -> float:
 
 def ticks(low: float, high: float, most: int = 5) -> list[float]:
     """Round numbers from at or below `low` to at or above `high`."""
-    if high <= low:
+    if high - low < _SMALLEST:
         high = low + 1
-    rough = (high - low) / most
+    rough = min(high / most - low / most, _LARGEST)
     size = 10.0 ** math.floor(math.log10(rough))
     step = next(size * one for one in _STEPS if size * one >= rough * (1 - 1e-9))
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)

@@ -20,7 +20,9 @@ def band(frame: Frame) -> tuple[Canvas, str]:
     if len(rows) > _MOST:
         canvas.note(f"The newest {_MOST:,} of {figures.figure(len(rows))} periods are drawn.")
         rows = rows[-_MOST:]
-    top = canvas.legend((("value", COLOURS[0]), ("expected, low to high", COLOURS[5]), ("anomaly", COLOURS[3])), 24, 12)
+    top = canvas.legend(
+        (("value", COLOURS[0], ""), ("expected, low to high", COLOURS[5], ""), ("anomaly", COLOURS[3], "")), 24, 12
+    )
     numbers = [
         found for row in rows for value in (row[1], row[3], row[4]) if (found := figures.number(value)) is not None
     ]

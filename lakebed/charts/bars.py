@@ -27,12 +27,12 @@ def bars(labels: Sequence[str], values: Sequence[object], told: Sequence[str] | 
     low = min(0.0, *(value or 0.0 for _, value, _ in rows), 0.0)
     high = max(0.0, *(value or 0.0 for _, value, _ in rows), 0.0)
     left, right = 24 + names + 12, canvas.width - 24 - behind
-    scale = (right - left) / (high - low or 1)
-    zero = left - low * scale
+    whole = high - low or 1
+    zero = left - (right - left) * (low / whole)
     for position, (label, value, text) in enumerate(rows):
         y = 8 + position * _ROW
         canvas.text(24 + names, y + 15, label, anchor="end", room=names)
-        reach = (value or 0.0) * scale
+        reach = (right - left) * ((value or 0.0) / whole)
         canvas.rect(zero + min(reach, 0), y + 2, max(abs(reach), 1), _ROW - 7, COLOURS[0], f"{label}: {text}")
         canvas.text(max(zero + reach, zero) + 8, y + 15, text, kind="lb-soft")
     canvas.rule(zero, 4, zero, canvas.height - 12, "lb-axis")

@@ -110,14 +110,17 @@ class Canvas:
             f'<circle cx="{_n(x)}" cy="{_n(y)}" r="{_n(radius)}" fill="{colour}">{self._tip(tip)}</circle>'
         )
 
-    def legend(self, entries: Iterable[tuple[str, str]], x: float, y: float, room: float = 220) -> float:
-        """Names beside their colours, in lines of the picture's width; the y below them."""
+    def legend(self, entries: Iterable[tuple[str, str, str]], x: float, y: float, room: float = 220) -> float:
+        """Names beside their colours and dashes, in lines of the picture's width; the y below them."""
         left = x
-        for text, colour in entries:
+        for text, colour, dash in entries:
             wide = min(figures.width(text), room) + 36
             if left > x and left + wide > self.width - 16:
                 left, y = x, y + 20
-            self.rect(left, y - 9, 10, 10, colour)
+            if dash:
+                self.line(((left - 4, y - 4), (left + 12, y - 4)), colour, dash)
+            else:
+                self.rect(left, y - 9, 10, 10, colour)
             self.text(left + 16, y, text, room=room)
             left += wide
         return y + 20

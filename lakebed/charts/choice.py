@@ -118,6 +118,6 @@ _REPORTS: dict[str, Callable[[Frame], Picture]] = {
     "performance": _performance,
     "errors": _errors,
     "cohort_people": lambda one: bars(one["person_id"], one["events"]),
-    "cohort_size": lambda one: bars(["people"], one["people"]),
+    "cohort_size": lambda one: bars(["people"] * one.rows, one["people"]),
     "usage": _usage,
 }

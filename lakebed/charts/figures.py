@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import unicodedata
 from datetime import date, datetime
 from decimal import Decimal
@@ -11,15 +10,16 @@ __all__ = ["NOTHING", "cut", "figure", "moment", "name", "number", "percent", "s
 
 NOTHING = "\N{EN DASH}"  # what stands for no number
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_LARGEST = 1e300  # a scale of more is no float
 _NARROW = frozenset("iljtfrI.,:;'|!()[] ")
 _SPANS = ((86_400, "d"), (3_600, "h"), (60, "min"))
 
 
 def number(value: object) -> float | None:
-    """A value as a length: None for what is no finite number."""
+    """A value as a length: None for what is no finite number, or beyond 1e300."""
     if isinstance(value, (int, float, Decimal)):
         found = float(value)
-        return found if math.isfinite(found) else None
+        return found if abs(found) <= _LARGEST else None
     return None
 
 
@@ -83,7 +83,7 @@ def width(text: str, size: float = 12) -> float:
         if unicodedata.east_asian_width(char) in "WF":
             units += 1.0
         else:
-            units += 0.34 if char in _NARROW else 0.78 if char.isupper() or char in "mwMW%" else 0.58
+            units += 0.34 if char in _NARROW else 0.78 if char.isupper() or char in "mwMW%" else 0.63
     return units * size
 
 

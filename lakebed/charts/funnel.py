@@ -15,6 +15,7 @@ _OWN = ("step", "event", "people", "conversion", "from_previous", "median_second
 _MOST = 60
 _ROW = 34
 _NAMES = 190
+_BOLD = 13.5  # a strong text is as wide as one of this size
 
 
 def funnel(frame: Frame) -> tuple[Canvas, str]:
@@ -42,7 +43,7 @@ def funnel(frame: Frame) -> tuple[Canvas, str]:
         canvas.rect(left, y + 3, first * reach, _ROW - 9, COLOURS[0], opacity=0.14)
         canvas.rect(left, y + 3, max(people * reach, 1), _ROW - 9, COLOURS[0], tip)
         canvas.text(left + first * reach + 10, y + 19, figures.figure(people), kind="lb-strong")
-        behind = left + first * reach + 16 + figures.width(figures.figure(people))
+        behind = left + first * reach + 22 + figures.width(figures.figure(people), _BOLD)
         soft = share if median is None else f"{share} · median {figures.span(median)}"
         canvas.text(behind, y + 19, soft, kind="lb-soft", whole=tip)
         said.append(f"{label + ': ' if label else ''}{event} {told} ({share})")

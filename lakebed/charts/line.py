@@ -43,7 +43,7 @@ def lines(frame: Frame, time: str, values: Sequence[str], by: Sequence[str]) -> 
             "the lowest and the highest of each stretch."
         )
     styles = {name: (COLOURS[n % len(COLOURS)], _DASHES[n // len(COLOURS) % 3]) for n, name in enumerate(drawn)}
-    top = canvas.legend(((name, styles[name][0]) for name in drawn), 24, 12) if drawn else 12
+    top = canvas.legend(((name, *styles[name]) for name in drawn), 24, 12) if drawn else 12
     canvas.height += max(0, top - 60)
     every = sorted({point[0] for points in drawn.values() for point in points})
     numbers = [point[1] for points in drawn.values() for point in points if point[1] is not None]

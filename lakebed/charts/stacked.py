@@ -20,7 +20,7 @@ def stacked(frame: Frame) -> tuple[Canvas, str]:
     if len(rows) > _MOST:
         canvas.note(f"The newest {_MOST} of {figures.figure(len(rows))} periods are drawn.")
         rows = rows[-_MOST:]
-    top = canvas.legend(_PARTS.items(), 24, 12)
+    top = canvas.legend(((part, colour, "") for part, colour in _PARTS.items()), 24, 12)
     thick = min(48.0, 700 / len(rows) * 0.72)
     values = [float(sum(row[1:4])) for row in rows] + [-float(row[4]) for row in rows]
     axes = Axes(canvas, [row[0] for row in rows], values, top, inset=thick / 2 + 8)
