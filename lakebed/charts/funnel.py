@@ -25,7 +25,7 @@ def funnel(frame: Frame) -> tuple[Canvas, str]:
     if len(rows) > _MOST:
         canvas.note(f"The first {_MOST} of {figures.figure(len(rows))} steps are drawn.")
         rows = rows[:_MOST]
-    names = min(_NAMES, max(figures.width(f"{row[1]}  {row[2]}") for row in rows))
+    names = min(_NAMES, max(figures.width(f"{row[1]} {row[2]}") for row in rows))
     left, right = 24 + names + 14, canvas.width - 260
     widest = max(row[3] or 0 for row in rows) or 1
     y, group, first, said = 4.0, None, 0, []
@@ -38,7 +38,7 @@ def funnel(frame: Frame) -> tuple[Canvas, str]:
         told = f"{figures.figure(people)} people"
         share = figures.percent(conversion)
         tip = f"{step}. {event}: {told}, {share} of the first step, {figures.percent(previous)} of the step before"
-        canvas.text(24, y + 19, f"{step}  {event}", room=names)
+        canvas.text(24, y + 19, f"{step} {event}", room=names)
         reach = (right - left) / widest
         canvas.rect(left, y + 3, first * reach, _ROW - 9, COLOURS[0], opacity=0.14)
         canvas.rect(left, y + 3, max(people * reach, 1), _ROW - 9, COLOURS[0], tip)

@@ -179,6 +179,42 @@ def test_plain_results_by_their_types() -> None:
         Result(pa.table({"a": [1], "b": [2]})).plot()
 
 
+@pytest.mark.parametrize(
+    ("name", "arguments", "said"),
+    [
+        ("funnel", {"steps": ["Seen", "Bought"], "by": "plan"}, ("pro", "free", "2 Bought")),
+        (
+            "funnel",
+            {"steps": ["Seen", "Bought"], "compare": True, "start": "2026-01-04", "end": "2026-01-07"},
+            ("current", "previous"),
+        ),
+        ("segmentation", {"events": ["Seen", "Bought"], "grain": None}, ("Seen", "70")),
+        ("segmentation", {"events": "Seen", "measure": "avg(revenue)", "grain": "hour"}, ("Seen", "1 Jan 2026 08:00")),
+        ("sessions", {"grain": None, "by": "entry"}, ("Seen",)),
+        ("sessions", {"grain": None}, ("sessions",)),
+        ("performance", {"grain": None, "by": "path"}, ("/Bought", "/Seen")),
+        ("performance", {"grain": "day"}, ("p50_ms", "p95_ms", "p99_ms")),
+        ("paths", {"before": "Bought", "steps": 3}, ("Bought", "(start)")),
+        ("top", {"what": "event", "start": "2030-01-01"}, ("no rows",)),
+        ("lifecycle", {"start": "2030-01-01", "end": "2030-01-03"}, ("Lifecycle",)),
+    ],
+)
+def test_other_shapes_of_reports(
+    name: str, arguments: dict[str, object], said: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Split by a column, compared, without a grain, backwards, nothing found: the picture follows the columns."""
+    written = texts(asyncio.run(_one(tmp_path_factory.mktemp("shapes"), name, arguments)).plot().svg())
+    assert [one for one in said if one not in written] == []
+
+
+async def _one(root: Path, name: str, arguments: dict[str, object]) -> Result:
+    async with Analytics("shop", root=root, headroom_bytes=0) as analytics:
+        await analytics.batch(EVENTS)
+        result: Result = await getattr(analytics, name)(**arguments)
+        assert await analytics.check() == []
+        return result
+
+
 def test_a_plain_result_stays_a_table() -> None:
     """What is no report has no picture in a notebook unless it is asked for."""
     assert "<svg" not in Result(pa.table({"event": ["Seen"], "n": [1]}))._repr_html_()
