@@ -108,7 +108,7 @@ _REPORTS: dict[str, Callable[[Frame], Picture]] = {
     "funnel_times": _times,
     "retention": grid,
     "lifecycle": stacked,
-    "stickiness": lambda one: bars([figures.figure(n) for n in one["periods"]], one["people"]),
+    "stickiness": lambda one: bars(one.labels((*one.times, "periods")), one["people"]),
     "sessions": lambda one: _over_time(one, ("sessions",), one.others(("time", *_SESSIONS))),
     "segmentation": _segmentation,
     "top": lambda one: bars(one.labels(("value",)), one["count"]),

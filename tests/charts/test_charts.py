@@ -194,6 +194,7 @@ def test_plain_results_by_their_types() -> None:
         ("sessions", {"grain": None}, ("sessions",)),
         ("performance", {"grain": None, "by": "path"}, ("/Bought", "/Seen")),
         ("performance", {"grain": "day"}, ("p50_ms", "p95_ms", "p99_ms")),
+        ("stickiness", {"interval": "week"}, ("29 Dec 2025 · 4", "5 Jan 2026 · 3")),
         ("paths", {"before": "Bought", "steps": 3}, ("Bought", "(start)")),
         ("top", {"what": "event", "start": "2030-01-01"}, ("no rows",)),
         ("lifecycle", {"start": "2030-01-01", "end": "2030-01-03"}, ("Lifecycle",)),
