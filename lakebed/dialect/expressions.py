@@ -177,6 +177,8 @@ def _call(node: exp.Expr) -> tuple[str, list[exp.Expr]] | None:
     special: dict[type[exp.Expr], tuple[str, tuple[str, ...]]] = {
         exp.ArgMax: ("argMax", ("this", "expression")),
         exp.ArgMin: ("argMin", ("this", "expression")),
+        exp.Ceil: ("ceil", ("this",)),
+        exp.Floor: ("floor", ("this",)),
         exp.StrPosition: ("position", ("this", "substr")),
         exp.Substring: ("substring", ("this", "start", "length")),
     }
