@@ -26,6 +26,7 @@ PACKAGES = {name for name, path in FILES.items() if path.name == "__init__.py"} 
 FLOORS = (
     {
         "billing",
+        "charts",
         "clock",
         "disk",
         "engine",

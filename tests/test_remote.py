@@ -121,6 +121,16 @@ async def test_a_result_is_a_result(remote, objects):
     )
 
 
+async def test_a_report_keeps_its_name(remote, objects):
+    """The result of a report is one over a network, too: it draws the same picture as where it was made."""
+    await remote.get("shop").batch([{"event": "Seen", "userId": f"u{n % 3}"} for n in range(10)])
+    found = await remote.get("shop").top("event")
+    wanted = await objects.get("shop").top("event")
+    assert (found.report, wanted.report) == ("top", "top")
+    assert found.plot().svg() == wanted.plot().svg()
+    assert (await remote.get("shop").query("SELECT 1 AS n")).report == ""
+
+
 async def test_structs_are_made_again(remote, objects):
     """Whatever struct a verb gives, with structs in it: the same class, equal."""
     near, far = objects.get("shop"), remote.get("shop")

@@ -146,7 +146,7 @@ class Encoder:
             return [[self._row(row, depth + 1) for row in result if self._spend(1 + len(row))]]
         table = result.arrow()
         self._spend(table.nbytes)
-        facts = (result.tiers, result.seq, result.elapsed_ms, result.watermark, result.as_of)
+        facts = (result.tiers, result.seq, result.elapsed_ms, result.watermark, result.as_of, result.report)
         return ["result", base64.b64encode(_arrow_bytes(table)).decode(), self.write(list(facts), depth + 1)]
 
     def _time(self, value: dt.date | dt.timedelta) -> Any:
@@ -258,7 +258,7 @@ class Reader:
             case ["struct", str() as name, dict() as fields] if self._trusting:
                 return self._struct(name, {key: read(value) for key, value in fields.items()})
             case ["result", str() as data, facts] if self._trusting:
-                tiers, seq, elapsed_ms, watermark, as_of = read(facts)
+                tiers, seq, elapsed_ms, watermark, as_of, *report = read(facts)
                 return Result(
                     _arrow_table(_unbase64(data)),
                     tiers=tuple(tiers),
@@ -266,6 +266,7 @@ class Reader:
                     elapsed_ms=elapsed_ms,
                     watermark=watermark,
                     as_of_us=None if as_of is None else to_us(as_of),
+                    report=str(report[0]) if report else "",  # a peer of an earlier version says none
                 )
         raise ProtocolError(f"an array that is no expression: {str(parts)[:60]}; lists are wrapped once more: [[…]]")
 

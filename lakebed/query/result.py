@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, overload
 
 import pyarrow as pa
 
+from lakebed.charts.chart import Chart
+from lakebed.charts.choice import draw
 from lakebed.clock import from_us
 
 if TYPE_CHECKING:
@@ -246,6 +248,14 @@ class Result:
         assert isinstance(frame, pl.DataFrame)  # noqa: S101 - polars types it as possibly a Series; tables never are
         return frame
 
+    def plot(self) -> Chart:
+        """The result as a picture: a report's own, or by the types of the columns a line or bars.
+
+        Raises:
+            ValueError: where the columns say nothing that can be drawn.
+        """
+        return draw(self._report, self._table)
+
     def _origin(self) -> str:
         rows = f"{len(self):,} row{'' if len(self) == 1 else 's'}"
         as_of = "" if self.as_of is None else f" · as of {self.as_of.isoformat()}"
@@ -264,7 +274,8 @@ class Result:
         )
         more = "" if len(self) <= _HTML_ROWS else f" · the first {_HTML_ROWS} are shown"
         table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-        return f"<div>{table}<p>{escape(self._origin() + more)}</p></div>"
+        picture = self.plot()._repr_html_() if self._report else ""
+        return f"<div>{picture}{table}<p>{escape(self._origin() + more)}</p></div>"
 
     def _head(self, count: int) -> tuple[Row, ...]:
         if self._rows is None and len(self) > count:

@@ -20,6 +20,7 @@ from lakebed.mcp.tools import TOOLS
 from tests.cli.program import COMMAND, environment
 from tests.report_samples import EVENTS, SAMPLES
 
+NAMED = {"query-funnel": "funnel", "query-trends": "segmentation", "query-retention": "retention"}
 COUNTED = "SELECT event, count(*) AS n FROM events GROUP BY 1 ORDER BY 2 DESC"
 FILES = "SELECT content FROM read_text('/etc/passwd')"
 
@@ -96,9 +97,11 @@ async def test_an_assistant_asks(root, way):
 
         failed, text = await ask("execute-sql", sql=COUNTED)
         assert (failed, text.splitlines()[:2]) == (False, ['["event","n"]', '["Seen",70]'])
-        failed, text = await ask("query-funnel", **SAMPLES["funnel"])
-        assert not failed
-        assert '"people"' in text.splitlines()[0]
+        for tool, report in NAMED.items():
+            failed, text = await ask(tool, **SAMPLES[report])
+            assert not failed, text
+            head, first = map(json.loads, text.splitlines()[:2])
+            assert len(head) == len(first) > 2
         failed, text = await ask("read-data-schema")
         assert not failed
         assert '["person_id"]' in text

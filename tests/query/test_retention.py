@@ -191,6 +191,27 @@ async def test_start_chooses_whole_cohorts(tmp_path_factory, events, calendar, m
         assert all(tuple(row) == shown.get(row.time, (row.time, 0, 0, 0, 0)) for row in later)
 
 
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    events=streams(), calendar=CALENDARS, grain=st.sampled_from(["hour", "day"]), name=st.sampled_from([None, "buy"])
+)
+async def test_stickiness_of_each_week_or_month_by_itself(tmp_path_factory, events, calendar, grain, name):
+    """With an interval, the rows of each are those of its own events alone."""
+    fine, interval = calendar | {"grain": grain}, calendar["grain"]
+    async for stage in stages(tmp_path_factory.mktemp("sticky"), events, only=("both tiers",)):
+        if interval == grain:
+            with pytest.raises(QueryRefused, match="Use one of week, month"):
+                await stage.ask("stickiness", interval=interval, **fine)
+            continue
+        found = await stage.ask("stickiness", event=name, interval=interval, **fine)
+        parts = defaultdict(list)
+        for event in stage.events:
+            if event.person is not None and named(name)(event):
+                parts[period(event.us, **calendar)].append(event)
+        expected = [(at, *row) for at in sorted(parts) for row in plain_stickiness(parts[at], name, fine)]
+        assert [tuple(row) for row in found] == expected
+
+
 async def test_one_visitor_by_the_hour_and_before_1970(tmp_path):
     """Hours that the clock repeats are two; equal times are one; a start in the year 1 bounds nothing."""
     times = ["1969-12-31T23:59:59.999999Z", "1970-01-01T00:00:00Z", "1970-01-01T00:00:00Z", "1970-01-01T02:00:00Z"]

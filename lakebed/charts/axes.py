@@ -1,0 +1,86 @@
+"""The frame of a picture over time: a scale of numbers on the left, times below."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from datetime import UTC, date, datetime
+from typing import Any
+
+from lakebed.charts import figures
+from lakebed.charts.canvas import Canvas
+
+__all__ = ["Axes", "instant", "ticks"]
+
+_STEPS = (1, 2, 2.5, 5, 10)
+_LABELS = 7
+_SMALLEST, _LARGEST = 1e-9, 1e300  # beyond them steps are no floats
+
+
+def instant(value: Any) -> float:
+    """A date or a time as seconds."""
+    if isinstance(value, datetime):
+        return (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
+    return datetime(value.year, value.month, value.day, tzinfo=UTC).timestamp()
+
+
+def ticks(low: float, high: float, most: int = 5) -> list[float]:
+    """Round numbers from at or below `low` to at or above `high`."""
+    if high - low < _SMALLEST:
+        high = low + 1
+    rough = min(high / most - low / most, _LARGEST)
+    size = 10.0 ** math.floor(math.log10(rough))
+    step = next(size * one for one in _STEPS if size * one >= rough * (1 - 1e-9))
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(one * step, 12) for one in range(first, last + 1)]
+
+
+class Axes:
+    """Where a time and a number lie.
+
+    Args:
+        canvas: what is drawn on.
+        times: all times, in order.
+        values: all numbers; zero is always on the scale.
+        top: pixels from the top, under the legend.
+        inset: pixels free on both sides of the times, half a bar.
+    """
+
+    def __init__(
+        self, canvas: Canvas, times: Sequence[date], values: Sequence[float], top: float, inset: float = 0
+    ) -> None:
+        self._scale = ticks(min(0.0, *values, 0.0), max(0.0, *values, 0.0))
+        marks = [figures.figure(float(one)) for one in self._scale]
+        self.left = 24 + max(figures.width(mark) for mark in marks) + 8
+        self.right, self.top, self.bottom = canvas.width - 28.0, top, canvas.height - 34.0
+        self._start, self._end = instant(times[0]), instant(times[-1])
+        self._inset = inset
+        for mark, value in zip(marks, self._scale, strict=True):
+            y = self.y(value)
+            canvas.rule(self.left, y, self.right, y, "lb-axis" if value == 0 else "lb-grid")
+            canvas.text(self.left - 8, y + 4, mark, anchor="end", kind="lb-soft")
+        self._below(canvas, times)
+
+    def x(self, time: date) -> float:
+        """Where a time lies."""
+        left, right = self.left + self._inset, self.right - self._inset
+        if self._end == self._start:
+            return (left + right) / 2
+        return left + (right - left) * (instant(time) - self._start) / (self._end - self._start)
+
+    def y(self, value: float) -> float:
+        """Where a number lies."""
+        low, high = self._scale[0], self._scale[-1]
+        return self.bottom - (self.bottom - self.top) * (value - low) / (high - low)
+
+    def _below(self, canvas: Canvas, times: Sequence[date]) -> None:
+        free, step = 0.0, max(1, -(-len(times) // _LABELS))
+        shown_year: int | None = None
+        for time in times[::step]:
+            label = figures.moment(time, year=time.year != shown_year)
+            half = figures.width(label) / 2
+            x = min(max(self.x(time), half + 4), canvas.width - half - 4)
+            if x - half < free:
+                continue
+            canvas.text(x, self.bottom + 20, label, anchor="middle", kind="lb-soft")
+            free, shown_year = x + half + 10, time.year

@@ -1,0 +1,101 @@
+"""A picture: as SVG, as a page, as a file, and in a notebook."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from lakebed.charts import figures
+from lakebed.charts.canvas import Canvas, clean
+
+__all__ = ["Chart", "blank", "counted"]
+
+_FACE = "system-ui,-apple-system,'Segoe UI',Roboto,'Helvetica Neue',Arial,sans-serif"
+_STYLE = (
+    f".lb{{font:12px {_FACE};font-variant-numeric:tabular-nums}}.lb text{{fill:currentColor}}"
+    ".lb .lb-title{font-size:16px;font-weight:600}.lb .lb-soft{fill-opacity:.68}.lb .lb-strong{font-weight:600}"
+    ".lb .lb-on{fill:#fff}.lb .lb-grid{stroke:currentColor;stroke-opacity:.13}"
+    ".lb .lb-axis{stroke:currentColor;stroke-opacity:.5}"
+)
+_ALONE = (
+    ".lb{color:#1f2328;color-scheme:light dark}.lb-paper{fill:#fff}"
+    "@media(prefers-color-scheme:dark){.lb{color:#e6edf3}.lb-paper{fill:#14171c}}"
+)
+_PAGE = (
+    ":root{color-scheme:light dark}body{margin:0;padding:24px;background:#fff;color:#1f2328}"
+    "svg{max-width:100%;height:auto}"
+    "@media(prefers-color-scheme:dark){body{background:#14171c;color:#e6edf3}}"
+)
+_TOP = 44  # the title's room above what is drawn
+
+
+class Chart:
+    """A picture of a result. It does not change, and the same result gives the same bytes.
+
+    Attributes:
+        title: what stands above it.
+        description: what it says to who does not see it.
+    """
+
+    __slots__ = ("_canvas", "description", "title")
+
+    def __init__(self, canvas: Canvas, title: str, description: str) -> None:
+        self._canvas = canvas
+        self.title = title
+        self.description = description
+
+    def svg(self) -> str:
+        """A whole SVG document with its own background, light or dark as the reader prefers."""
+        return self._drawn(_STYLE + _ALONE, '<rect class="lb-paper" width="100%" height="100%"/>')
+
+    def html(self) -> str:
+        """A whole HTML page, which asks nothing of the network."""
+        head = f'<meta charset="utf-8"><title>{clean(self.title)}</title><style>{_PAGE}</style>'
+        return f'<!doctype html>\n<html lang="en"><head>{head}</head><body>\n{self._repr_html_()}\n</body></html>\n'
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write it to a file that ends in `.svg` or `.html`. This blocks.
+
+        Raises:
+            ValueError: for another ending.
+        """
+        to = Path(path)
+        made = {".svg": self.svg, ".html": self.html}.get(to.suffix.lower())
+        if made is None:
+            raise ValueError(f"a chart is saved as .svg or .html, not {to.suffix or 'without an ending'!r}: {to.name}")
+        to.write_text(made(), "utf-8")
+
+    def _repr_svg_(self) -> str:
+        return self.svg()
+
+    def _repr_html_(self) -> str:
+        return self._drawn(_STYLE, "")  # the page's own colours: a notebook's theme may differ from the system's
+
+    def __repr__(self) -> str:
+        return f"<Chart {self.title!r}: {self.description}>"
+
+    def _drawn(self, style: str, paper: str) -> str:
+        canvas, notes = self._canvas, Canvas()
+        for line, text in enumerate(canvas.notes):
+            notes.text(24, _TOP + canvas.height + 14 + 16 * line, text, kind="lb-soft", room=canvas.width - 48, size=11)
+        high = _TOP + canvas.height + (16 * len(canvas.notes) + 8 if canvas.notes else 0)
+        title = Canvas()
+        title.text(24, 28, self.title, kind="lb-title", room=canvas.width - 48, size=16)
+        size = f'width="{canvas.width:g}" height="{high:g}" viewBox="0 0 {canvas.width:g} {high:g}"'
+        return (
+            f'<svg xmlns="http://www.w3.org/2000/svg" class="lb" role="img" aria-label="{clean(self.title)}" {size}>\n'
+            f"<title>{clean(self.title)}</title><desc>{clean(self.description)}</desc><style>{style}</style>{paper}\n"
+            f'{title.body()}\n<g transform="translate(0 {_TOP})">\n{canvas.body()}\n</g>\n{notes.body()}</svg>'
+        )
+
+
+def blank(title: str) -> Chart:
+    """The picture of no rows."""
+    canvas = Canvas(height=160)
+    canvas.text(canvas.width / 2, 80, "no rows", anchor="middle", kind="lb-soft", size=16)
+    return Chart(canvas, title, "The result has no rows.")
+
+
+def counted(count: int, noun: str) -> str:
+    """A number with its noun."""
+    return f"{figures.figure(count)} {noun}{'' if count == 1 else 's'}"

@@ -1,0 +1,81 @@
+"""Paths: what flows from each event to the next, as thick as it is many."""
+
+from __future__ import annotations
+
+from lakebed.charts import figures
+from lakebed.charts.canvas import COLOURS, Canvas
+from lakebed.charts.frame import Frame
+
+__all__ = ["sankey"]
+
+_MOST = 80
+_NODE = 12
+_GAP = 16
+_TALL = 300.0
+
+Node = tuple[int, str]
+
+
+def sankey(frame: Frame) -> tuple[Canvas, str]:
+    """A column of events for each step, and the links between them."""
+    canvas = Canvas()
+    links = sorted(
+        zip(*(frame[column] for column in ("step", "source", "target", "people", "count")), strict=True),
+        key=lambda link: (-link[4], link[0], str(link[1]), str(link[2])),
+    )
+    if len(links) > _MOST:
+        canvas.note(f"The {_MOST} largest of {figures.figure(len(links))} links are drawn.")
+        links = links[:_MOST]
+    links = [(step, figures.name(source), figures.name(target), *rest) for step, source, target, *rest in links]
+    out: dict[Node, int] = {}
+    into: dict[Node, int] = {}
+    for step, source, target, _, count in links:
+        out[step, source] = out.get((step, source), 0) + count
+        into[step + 1, target] = into.get((step + 1, target), 0) + count
+    size = {node: max(out.get(node, 0), into.get(node, 0)) for node in out | into}
+    levels: dict[int, list[Node]] = {}
+    for node in sorted(size, key=lambda one: (one[0], one[1].startswith("("), -size[one], one[1])):
+        levels.setdefault(node[0], []).append(node)
+    scale = _TALL / (max(sum(size[node] for node in level) for level in levels.values()) or 1)
+    first, last = min(levels), max(levels)
+    apart = (canvas.width - 48 - 150) / max(last - first, 1)
+    place: dict[Node, tuple[float, float]] = {}
+    lowest = 0.0
+    for step, level in levels.items():
+        y = 12.0
+        for node in level:
+            place[node] = (24 + (step - first) * apart, y)
+            y += max(size[node] * scale, 1) + _GAP
+        lowest = max(lowest, y)
+    _flow(canvas, links, place, scale)
+    colours = {name: COLOURS[n % len(COLOURS)] for n, name in enumerate(dict.fromkeys(node[1] for node in size))}
+    for node, (x, y) in place.items():
+        high = max(size[node] * scale, 1)
+        told = f"{node[1]}: {figures.figure(size[node])}"
+        canvas.rect(x, y, _NODE, high, colours[node[1]], told)
+        room = (150 if node[0] == last else apart) - _NODE - 14
+        number = figures.figure(size[node])
+        short = figures.cut(node[1], room - figures.width(f"  {number}"))
+        canvas.text(x + _NODE + 6, y + max(high / 2, 2) + 4, f"{short}  {number}", whole=told)
+    canvas.height = lowest + 12
+    said = (f"{source} → {target} {figures.figure(count)}" for _, source, target, _, count in links[:10])
+    return canvas, "; ".join(said) + "."
+
+
+def _flow(
+    canvas: Canvas, links: list[tuple[int, str, str, int, int]], place: dict[Node, tuple[float, float]], scale: float
+) -> None:
+    """The links, above each other at both ends in the order of what they lead to and come from."""
+    left, right = dict.fromkeys(place, 0.0), dict.fromkeys(place, 0.0)
+    ends = {}
+    for link in sorted(links, key=lambda one: place[one[0], one[1]][1]):
+        node = (link[0] + 1, link[2])
+        ends[link] = left[node]
+        left[node] += link[4] * scale
+    for link in sorted(links, key=lambda one: place[one[0] + 1, one[2]][1]):
+        step, source, target, people, count = link
+        (x1, y1), (x2, y2) = place[step, source], place[step + 1, target]
+        tip = f"{source} → {target}: {figures.figure(count)} times, {figures.figure(people)} people"
+        start = (x1 + _NODE, y1 + right[step, source])
+        canvas.ribbon(start, (x2, y2 + ends[link]), max(count * scale, 0.5), "currentColor", tip)
+        right[step, source] += count * scale

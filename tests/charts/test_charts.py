@@ -1,0 +1,256 @@
+"""Pictures of results: each report's own, well-formed, escaped, the same bytes for the same rows."""
+
+from __future__ import annotations
+
+import asyncio
+import xml.etree.ElementTree as ET
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lakebed import Analytics
+from lakebed.charts import figures
+from lakebed.charts.axes import ticks
+from lakebed.query.reports import REPORTS
+from lakebed.query.result import Result
+from tests.report_samples import COHORTS, EVENTS, SAMPLES
+
+SVG = "{http://www.w3.org/2000/svg}"
+HOSTILE = "<script>alert('1')</script>&\"\x00" + "x" * 200
+DAY = date(2026, 1, 1)
+# What each report's picture must say: the column, and how its numbers are written.
+SAID = {
+    "funnel": ("people", figures.figure),
+    "funnel_people": ("seconds", figures.span),
+    "funnel_times": ("people", figures.figure),
+    "retention": ("rate", figures.percent),
+    "lifecycle": ("new", figures.figure),
+    "stickiness": ("people", figures.figure),
+    "sessions": ("sessions", figures.figure),
+    "segmentation": ("value", figures.figure),
+    "top": ("count", figures.figure),
+    "paths": ("count", figures.figure),
+    "timeline": ("timestamp", figures.moment),
+    "anomalies": ("value", figures.figure),
+    "performance": ("p95_ms", figures.figure),
+    "errors": ("errors", figures.figure),
+    "cohort_people": ("events", figures.figure),
+    "cohort_size": ("people", figures.figure),
+    "usage": (None, figures.figure),
+}
+
+
+async def _asked(root: Path) -> dict[str, Result]:
+    async with Analytics("shop", root=root, headroom_bytes=0) as analytics:
+        await analytics.batch(EVENTS)
+        for name, body in COHORTS.items():
+            await analytics.save_cohort(name, body)
+        found = {name: await getattr(analytics, name)(**arguments) for name, arguments in SAMPLES.items()}
+        assert await analytics.check() == []
+        return found
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Result]:
+    """Every report's result over the events of the samples."""
+    return asyncio.run(_asked(tmp_path_factory.mktemp("charts")))
+
+
+def parsed(svg: str) -> ET.Element:
+    """The picture by an XML parser: it has a role, a label, a title and a description, and asks for nothing."""
+    root = ET.fromstring(svg)  # noqa: S314 - our own
+    assert (root.tag, root.get("role")) == (f"{SVG}svg", "img")
+    assert root.get("aria-label") == root.findtext(f"{SVG}title")
+    assert root.findtext(f"{SVG}desc")
+    for element in root.iter():
+        assert element.tag not in {f"{SVG}script", f"{SVG}image", f"{SVG}use", f"{SVG}foreignObject"}
+        assert not [name for name in element.attrib if "href" in name or name.startswith("on")]
+        if element is not root:
+            assert not {"nan", "inf", "-inf"} & set(element.attrib.values())
+    assert "url(" not in svg
+    return root
+
+
+def texts(svg: str) -> str:
+    """All that is written in a picture, tooltips too."""
+    return "\n".join(parsed(svg).itertext())
+
+
+@pytest.mark.parametrize("name", sorted(REPORTS))
+def test_every_report_draws_itself(results: dict[str, Result], name: str) -> None:
+    """A well-formed picture with the report's title, the same each time, and in the notebook above the table."""
+    result = results[name]
+    assert len(result) > 0
+    chart = result.plot()
+    assert parsed(chart.svg()).findtext(f"{SVG}title") == name.replace("_", " ").capitalize()
+    assert chart.svg() == result.plot().svg()
+    assert chart._repr_html_() in result._repr_html_()
+    assert "<table>" in result._repr_html_()
+
+
+@pytest.mark.parametrize("name", sorted(REPORTS))
+def test_the_numbers_are_the_rows(results: dict[str, Result], name: str) -> None:
+    """Each number of the rows is written in the picture, at its mark or as its tooltip."""
+    column, written = SAID[name]
+    result = results[name]
+    said = texts(result.plot().svg())
+    values = [sum((row.quantity for row in result), Decimal(0))] if column is None else [row[column] for row in result]
+    for value in values:
+        if value is not None and value != 0:
+            assert written(value) in said
+
+
+@pytest.mark.parametrize("name", sorted(REPORTS))
+@pytest.mark.parametrize("rows", [0, 1, 10_000])
+def test_empty_one_and_many_rows(results: dict[str, Result], name: str, rows: int) -> None:
+    """No rows is a picture that says so; one is drawn; ten thousand are thinned, with a note, and stay small."""
+    base = results[name].arrow().slice(0, min(rows, 1))
+    table = base
+    if rows > 1:
+        table = pa.table([_many(base.column(n), field) for n, field in enumerate(base.schema)], schema=base.schema)
+    svg = Result(table, report=name).plot().svg()
+    said = texts(svg)
+    assert ("no rows" in said) == (rows == 0)
+    if rows > 1:
+        assert len(svg) < 600_000
+        assert name in {"usage", "funnel_times"} or "drawn" in said
+
+
+def _many(column: pa.ChunkedArray, field: pa.Field) -> pa.Array:
+    first = column[0].as_py()
+    if pa.types.is_boolean(field.type):
+        return pa.array([n % 50 == 0 for n in range(10_000)], field.type)
+    if isinstance(first, datetime):
+        return pa.array([first + timedelta(minutes=n) for n in range(10_000)], field.type)
+    if isinstance(first, date):
+        return pa.array([first + timedelta(days=n) for n in range(10_000)], field.type)
+    if pa.types.is_string(field.type):
+        return pa.array([f"{first} {n % 40}" for n in range(10_000)], field.type)
+    if pa.types.is_integer(field.type):
+        return pa.array([n % 90 + 1 for n in range(10_000)], field.type)
+    return pa.array([Decimal(n) if pa.types.is_decimal(field.type) else n / 10_000 for n in range(10_000)], field.type)
+
+
+@pytest.mark.parametrize("name", sorted(REPORTS))
+def test_nothing_is_markup(results: dict[str, Result], name: str) -> None:
+    """A name that is a script, holds what XML forbids, or is too long: escaped, cut, whole as a tooltip."""
+    table = results[name].arrow()
+    for position, field in enumerate(table.schema):
+        if pa.types.is_string(field.type):
+            table = table.set_column(position, field, pa.array([HOSTILE] * len(table), field.type))
+    chart = Result(table, report=name).plot()
+    said = texts(chart.svg())
+    assert "<script" not in chart.svg() + chart.html()
+    if any(pa.types.is_string(field.type) for field in table.schema):
+        assert HOSTILE.replace("\x00", "\ufffd") in said
+        assert name == "anomalies" or "…" in said  # a reason is only ever a tooltip
+
+
+def test_a_page_and_files(results: dict[str, Result], tmp_path: Path) -> None:
+    """A page is whole and asks nothing of the network; other endings are refused by name."""
+    chart = results["funnel"].plot()
+    for ending, wanted in (("svg", chart.svg()), ("html", chart.html())):
+        path = tmp_path / f"funnel.{ending}"
+        chart.save(path)
+        assert path.read_text("utf-8") == wanted
+    assert chart.html().startswith("<!doctype html>")
+    assert "http" not in chart.html().replace("http://www.w3.org/2000/svg", "")
+    assert "prefers-color-scheme:dark" in chart.html()
+    assert "prefers-color-scheme:dark" in chart.svg()
+    with pytest.raises(ValueError, match=r"\.svg or \.html, not '\.png'"):
+        chart.save(tmp_path / "funnel.png")
+
+
+def test_plain_results_by_their_types() -> None:
+    """A time and a number are a line, text and a number bars; else the error says what can be drawn."""
+    line = Result(pa.table({"date": [DAY, DAY + timedelta(1)], "dau": [12_345, None]})).plot()
+    assert (line.title, "12,345" in texts(line.svg())) == ("dau by date", True)
+    bar = Result(pa.table({"event": ["Seen", None], "n": [1_000, 2]})).plot()
+    assert (bar.title, "1,000" in texts(bar.svg()), "(none)" in texts(bar.svg())) == ("n by event", True, True)
+    assert "no rows" in texts(
+        Result(pa.table({"event": pa.array([], pa.string()), "n": pa.array([], pa.int64())})).plot().svg()
+    )
+    with pytest.raises(ValueError, match="columns a, b cannot be drawn: a line needs"):
+        Result(pa.table({"a": [1], "b": [2]})).plot()
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "said"),
+    [
+        ("funnel", {"steps": ["Seen", "Bought"], "by": "plan"}, ("pro", "free", "2 Bought")),
+        (
+            "funnel",
+            {"steps": ["Seen", "Bought"], "compare": True, "start": "2026-01-04", "end": "2026-01-07"},
+            ("current", "previous"),
+        ),
+        ("segmentation", {"events": ["Seen", "Bought"], "grain": None}, ("Seen", "70")),
+        ("segmentation", {"events": "Seen", "measure": "avg(revenue)", "grain": "hour"}, ("Seen", "1 Jan 2026 08:00")),
+        ("sessions", {"grain": None, "by": "entry"}, ("Seen",)),
+        ("sessions", {"grain": None}, ("sessions",)),
+        ("performance", {"grain": None, "by": "path"}, ("/Bought", "/Seen")),
+        ("performance", {"grain": "day"}, ("p50_ms", "p95_ms", "p99_ms")),
+        ("stickiness", {"interval": "week"}, ("29 Dec 2025 · 4", "5 Jan 2026 · 3")),
+        ("paths", {"before": "Bought", "steps": 3}, ("Bought", "(start)")),
+        ("top", {"what": "event", "start": "2030-01-01"}, ("no rows",)),
+        ("lifecycle", {"start": "2030-01-01", "end": "2030-01-03"}, ("Lifecycle",)),
+    ],
+)
+def test_other_shapes_of_reports(
+    name: str, arguments: dict[str, object], said: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Split by a column, compared, without a grain, backwards, nothing found: the picture follows the columns."""
+    written = texts(asyncio.run(_one(tmp_path_factory.mktemp("shapes"), name, arguments)).plot().svg())
+    assert [one for one in said if one not in written] == []
+
+
+async def _one(root: Path, name: str, arguments: dict[str, object]) -> Result:
+    async with Analytics("shop", root=root, headroom_bytes=0) as analytics:
+        await analytics.batch(EVENTS)
+        result: Result = await getattr(analytics, name)(**arguments)
+        assert await analytics.check() == []
+        return result
+
+
+def test_a_plain_result_stays_a_table() -> None:
+    """What is no report has no picture in a notebook unless it is asked for."""
+    assert "<svg" not in Result(pa.table({"event": ["Seen"], "n": [1]}))._repr_html_()
+
+
+def test_peaks_survive_thinning() -> None:
+    """Of many points the lowest and the highest are drawn: their numbers are in the description."""
+    values = [100] * 10_000
+    values[5_003], values[7_777] = 98_765, 1
+    times = [datetime(2026, 1, 1, tzinfo=UTC) + timedelta(minutes=n) for n in range(10_000)]
+    chart = Result(pa.table({"time": times, "value": values})).plot()
+    assert "lowest 1, highest 98,765" in chart.description
+    assert "of 10,000 points are drawn" in texts(chart.svg())
+
+
+@given(st.lists(st.one_of(st.none(), st.floats(), st.floats(-1e6, 1e6)), min_size=1, max_size=20), st.booleans())
+def test_any_numbers_are_drawn(values: list[float | None], over_time: bool) -> None:
+    """NULL, NaN, infinities, negative, huge and tiny numbers: still a well-formed picture."""
+    column = pa.array(values, pa.float64())
+    first = [DAY + timedelta(n) for n in range(len(values))] if over_time else [str(n) for n in range(len(values))]
+    parsed(Result(pa.table({"key": first, "value": column})).plot().svg())
+
+
+@given(st.text(max_size=300))
+def test_any_text_is_drawn(text: str) -> None:
+    """Whatever a name is, the picture is well-formed and says it."""
+    table = pa.table({"key": pa.array([text.encode("utf-8", "replace").decode()]), "value": [1]})
+    parsed(Result(table).plot().svg())
+
+
+@given(st.floats(-1e12, 1e12), st.floats(0.001, 1e12))
+def test_ticks_hold_the_range(low: float, size: float) -> None:
+    """Ticks begin at or below the lowest number, end at or above the highest, and are few."""
+    found = ticks(low, low + size)
+    slack = (found[-1] - found[0] + abs(low)) * 1e-6
+    assert found[0] <= low + slack
+    assert found[-1] >= low + size - slack
+    assert 2 <= len(found) <= 8
