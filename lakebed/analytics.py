@@ -7,6 +7,7 @@ from typing import Any
 
 from lakebed.answers import Answers
 from lakebed.assembly import Tiers, assemble, disassemble, rollups_of
+from lakebed.datasets import Datasets
 from lakebed.letters import Letters
 from lakebed.objects import DurableObject
 from lakebed.people import People
@@ -19,7 +20,7 @@ from lakebed.vitals import Tally, tallied
 __all__ = ["Analytics"]
 
 
-class Analytics(Tracking, Answers, Reporting, Usage, People, Letters, Upkeep, DurableObject):
+class Analytics(Tracking, Answers, Reporting, Usage, Datasets, People, Letters, Upkeep, DurableObject):
     """A product-analytics engine in a directory of its own. An async context manager.
 
     Args:

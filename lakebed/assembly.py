@@ -71,6 +71,7 @@ class Tiers:
     roster: Roster
     definitions: Definitions
     cohorts: Cohorts
+    promotions: tuple[Promotion, ...]
     inquiry: Inquiry
     stranger: Inquiry
     biller: Biller
@@ -222,6 +223,7 @@ async def assemble(tiers: Tiers, owner: DurableObject, promote: Mapping[str, typ
 
 
 def _prepare_reports(tiers: Tiers, owner: DurableObject, promotions: Sequence[Promotion]) -> None:
+    tiers.promotions = tuple(promotions)
     tiers.definitions = Definitions(tiers.intake, tiers.history, tiers.queries)
     tiers.cohorts = Cohorts(tiers.definitions, promotions, owner.clock)
     asked = tiers.queries, tiers.metrics, tiers.cohorts.at, promotions, owner.clock, tiers.untrusted

@@ -13,6 +13,7 @@ from lakebed.api.billing import Billing
 from lakebed.api.body import Body
 from lakebed.api.cohorts import Cohorts
 from lakebed.api.cors import Cors
+from lakebed.api.datasets import Datasets
 from lakebed.api.enrichment import Enrichment
 from lakebed.api.errors import error_handlers
 from lakebed.api.events import Events
@@ -96,6 +97,7 @@ def create_app(
         Templates(gate, body),
         Cohorts(gate, body),
         Billing(gate, body),
+        Datasets(gate, body),
         People(gate, body),
         Letters(gate, body),
         live,

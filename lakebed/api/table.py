@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from starlette.requests import ClientDisconnect, Request
@@ -17,6 +17,8 @@ from lakebed.errors import QueryBusy
 from lakebed.query.result import Result
 
 __all__ = ["ACCEPT", "TABLE", "table_response", "while_there"]
+
+_T = TypeVar("_T")
 
 ACCEPT = Parameter("Accept", str, f"{', '.join(FORMATS)}; JSON unless said", "header")
 
@@ -63,7 +65,7 @@ async def table_response(request: Request, kind: str, work: Awaitable[Result]) -
     return StreamingResponse(FORMATS[kind](result), headers=headers, media_type=kind)
 
 
-async def while_there(request: Request, work: Awaitable[Result]) -> Result:
+async def while_there(request: Request, work: Awaitable[_T]) -> _T:
     """The result of `work`, which is cancelled when the client goes: nobody else waits for it.
 
     Raises:

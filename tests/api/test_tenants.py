@@ -70,6 +70,13 @@ _SQL = (
     "COPY events TO '<root>/sam/log/x.parquet'",
     "SELECT event FROM events UNION ALL SELECT content FROM read_text('<root>/sam/log/*')",
 )
+_ENGINE = (
+    "SELECT blob1 FROM points",
+    "SELECT * FROM read_text('<root>/sam/log/*')",
+    "SELECT * FROM '<root>/sam/log/*.parquet'",
+    "SELECT * FROM sam.points",
+    "SELECT blob1 FROM points WHERE blob1 IN (SELECT content FROM read_text('<root>/sam/log/*'))",
+)
 _SERIES = "start=2020-01-01&end=2040-01-01&grain=month"
 _INJECTED = quote("event) FROM read_text('<root>/sam/log/*') --", safe="<>")
 _RPC = b'["push",["pipeline",0,["stats"],[]]]\n["pull",1]\n'
@@ -168,6 +175,19 @@ CASES = {
     ("GET", "/billing/quotas"): Case(scope="read", queries=("", "organizationId=sam-secret"), shows=True),
     ("PUT", "/billing/quotas"): Case(
         scope="admin", bodies=(b'{"organizationId":"tom-secret","sku":"tom-secret","limit":5}',)
+    ),
+    ("GET", "/client/v4/accounts/{id}/analytics_engine/sql"): Case(
+        scope="read", path=("tom", "sam"), queries=tuple(f"query={quote(sql)}" for sql in _ENGINE), shows=True
+    ),
+    ("POST", "/client/v4/accounts/{id}/analytics_engine/sql"): Case(
+        scope="read", path=("tom", "sam"), bodies=tuple(sql.encode() for sql in _ENGINE), shows=True
+    ),
+    ("POST", "/client/v4/accounts/{id}/analytics_engine/{dataset}"): Case(
+        scope="write", path=("tom", "sam"), bodies=(b'{"indexes":["tom"],"blobs":["x"],"doubles":[1]}',)
+    ),
+    ("GET", "/datasets"): Case(scope="read", shows=True),
+    ("PUT", "/datasets/{name:path}"): Case(
+        scope="admin", path=("points", "../../sam"), bodies=(b'{"event":"tom-secret-event","blobs":["x"]}',)
     ),
     ("GET", "/cohorts"): Case(scope="read", shows=True),
     ("GET", "/cohorts/{name:path}"): Case(scope="read", path=("buyers", "../../sam/cohorts/buyers"), shows=True),
@@ -311,6 +331,7 @@ class House:
             await shop.batch(
                 [{"event": "", "userId": f"{said}-letter{number}"} for number in range(3)], keep_refused=True
             )
+            await shop.save_dataset("points", {"event": f"{said}-event", "blobs": ["x"]})
             await shop.save_cohort("buyers", {"did": f"{said}-event"})
             await shop.track_usage(said, said, 1, "unit", timestamp="2025-01-02")
             await shop.save_price_book("default", {"currency": "EUR", "prices": {said: {"model": "flat", "amount": 1}}})
@@ -413,6 +434,7 @@ _ARGUMENTS = {
     "purge": "[[[77]]]",
     "tag": '["x"]',
     "untag": '["x"]',
+    "save_dataset": '["tom",{"event":"x"}]',
     "person": '["tom-secret-user"]',
     "merge": '["tom-secret-user","sam-secret-user"]',
     "unmerge": '["x"]',

@@ -1,0 +1,94 @@
+"""Answer: a result in the words of ClickHouse, as `FORMAT` asks."""
+
+from __future__ import annotations
+
+import math
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+
+__all__ = ["EngineAnswer", "encoded", "type_name"]
+
+_SIMPLE = {
+    pa.int8(): "Int8",
+    pa.int16(): "Int16",
+    pa.int32(): "Int32",
+    pa.int64(): "Int64",
+    pa.uint8(): "UInt8",
+    pa.uint16(): "UInt16",
+    pa.uint32(): "UInt32",
+    pa.uint64(): "UInt64",
+    pa.float32(): "Float32",
+    pa.float64(): "Float64",
+    pa.bool_(): "UInt8",
+    pa.date32(): "Date",
+}
+_ESCAPED = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r", "\0": "\\0"})
+
+
+class EngineAnswer(msgspec.Struct, frozen=True):
+    """What a statement is answered with.
+
+    Attributes:
+        format: "JSON", "JSONEachRow" or "TabSeparated".
+        table: the rows.
+    """
+
+    format: str
+    table: pa.Table
+
+
+def type_name(kind: pa.DataType) -> str:
+    """ClickHouse's name of a type; what it has no name for is text."""
+    if kind in _SIMPLE:
+        return _SIMPLE[kind]
+    if pa.types.is_timestamp(kind):
+        return "DateTime"
+    if pa.types.is_decimal(kind):
+        return "Int64" if kind.scale == 0 else "Float64"
+    if pa.types.is_list(kind):
+        return f"Array({type_name(kind.value_type)})"
+    return "String"
+
+
+def encoded(answer: EngineAnswer) -> bytes:
+    """The body of the answer. Numbers that JSON has not are null; integers are numbers, also large ones."""
+    names = answer.table.column_names
+    rows = zip(*(column.to_pylist() for column in answer.table.columns), strict=True)
+    if answer.format == "TabSeparated":
+        return b"".join(("\t".join(map(_tabbed, row)) + "\n").encode() for row in rows)
+    data = [dict(zip(names, map(_plain, row), strict=True)) for row in rows]
+    if answer.format == "JSONEachRow":
+        return b"".join(msgspec.json.encode(row) + b"\n" for row in data)
+    meta = [{"name": field.name, "type": type_name(field.type)} for field in answer.table.schema]
+    return msgspec.json.encode({"meta": meta, "data": data, "rows": len(data)})
+
+
+def _plain(value: Any) -> Any:  # noqa: PLR0911 - a line a type
+    if isinstance(value, datetime):
+        return f"{value:%Y-%m-%d %H:%M:%S}"
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, bool):
+        return int(value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
+    return value if value is None or isinstance(value, (int, str)) else str(value)
+
+
+def _tabbed(value: Any) -> str:
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    plain = _plain(value)
+    if plain is None:
+        return "\\N"
+    if isinstance(plain, float) and plain.is_integer() and abs(plain) < 1e15:  # noqa: PLR2004 - as ClickHouse writes it
+        return str(int(plain))
+    return plain.translate(_ESCAPED) if isinstance(plain, str) else msgspec.json.encode(plain).decode()

@@ -1,0 +1,236 @@
+"""Expressions of the dialect: each node becomes DuckDB's, with its kind; what is not known is refused."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from sqlglot import exp
+from sqlglot.dialects.clickhouse import ClickHouse
+
+from lakebed.dialect.functions import AGGREGATES, FUNCTIONS, Function, expression
+from lakebed.dialect.times import TIMES, interval
+from lakebed.errors import QueryRefused
+
+__all__ = ["EngineDialect", "Expressions", "is_whole", "quoted", "unsupported"]
+
+_KINDS = {"S": "String", "N": "Number", "T": "DateTime", "D": "Date", "t": "DateTime", "A": "Array"}
+_PLAIN = (
+    *(
+        exp.Paren,
+        exp.Not,
+        exp.And,
+        exp.Or,
+        exp.Neg,
+        exp.Add,
+        exp.Sub,
+        exp.Mul,
+        exp.Div,
+        exp.Mod,
+        exp.EQ,
+        exp.NEQ,
+        exp.GT,
+    ),
+    *(exp.GTE, exp.LT, exp.LTE, exp.Like, exp.ILike, exp.Between, exp.In, exp.Is, exp.Null, exp.Boolean),
+)
+_NUMERIC = (exp.Neg, exp.Mul, exp.Div, exp.Mod)
+
+
+class EngineDialect(ClickHouse):
+    """ClickHouse's dialect, in which every function stays what it is called."""
+
+    class Parser(ClickHouse.Parser):  # type: ignore[misc, valid-type]  # a class, as sqlglot has it
+        """Its parser."""
+
+        FUNCTIONS: dict[str, Any] = {}  # noqa: RUF012 - sqlglot's way
+
+
+class Expressions:
+    """What stands in a SELECT, over columns whose kinds are known; "?" where one is not."""
+
+    def __init__(self, columns: dict[str, str], aliased: dict[str, str]) -> None:
+        self._columns = columns
+        self._aliased = aliased
+
+    def read(self, node: exp.Expr) -> tuple[exp.Expr, str]:  # noqa: PLR0911 - a line a kind of node
+        """`node` in DuckDB's words, and its kind. Raises QueryRefused."""
+        if isinstance(node, exp.Literal):
+            return node.copy(), "S" if node.is_string else "N"
+        if isinstance(node, exp.Column):
+            return self._column(node)
+        if isinstance(node, exp.Interval):
+            return interval(node), "I"
+        if isinstance(node, exp.If):
+            return self._if(node)
+        if isinstance(node, exp.ParameterizedAgg):
+            return self._with_parameter(node)
+        called = _call(node)
+        if called is not None:
+            return self._function(*called)
+        if isinstance(node, exp.Extract):
+            made, _ = self.read(node.expression)
+            unit = node.this.name.lower()
+            if unit not in ("year", "quarter", "month", "day", "hour", "minute", "second"):
+                raise QueryRefused(
+                    f"extract() knows no {unit[:20]}", hint="Use YEAR, MONTH, DAY, HOUR, MINUTE or SECOND"
+                )
+            return expression(f"CAST({unit}(a) AS USMALLINT)", made), "N"
+        if isinstance(node, _PLAIN):
+            return self._plain(node)
+        raise unsupported(node)
+
+    def _column(self, node: exp.Column) -> tuple[exp.Expr, str]:
+        if isinstance(node.this, exp.Star) or node.args.get("db"):
+            raise unsupported(node)
+        kind = self._columns.get(node.name) or self._aliased.get(node.name)
+        if kind is None:
+            raise QueryRefused(f"unknown column: {node.name[:80]}", hint="A dataset has index1, blob1 and so on")
+        return exp.column(quoted(node.name), table=quoted(node.table) if node.table else None), kind
+
+    def _plain(self, node: exp.Expr) -> tuple[exp.Expr, str]:
+        kinds = []
+        for name, value in list(node.args.items()):
+            for one in value if isinstance(value, list) else [value]:
+                if isinstance(one, exp.Query):
+                    raise unsupported(one)
+                if isinstance(one, exp.Expr):
+                    made, kind = self.read(one)
+                    kinds.append(kind)
+                    if isinstance(value, list):
+                        value[value.index(one)] = made
+                    else:
+                        node.set(name, made)
+        if isinstance(node, exp.In) and node.args.get("expressions"):
+            node.set("expressions", node.args["expressions"])
+        if isinstance(node, exp.Paren):
+            return node, kinds[0]
+        if isinstance(node, (exp.Add, exp.Sub)):
+            return node, next((kind for kind in kinds if kind in "TD"), "N")
+        if isinstance(node, _NUMERIC) and "S" in kinds:
+            raise QueryRefused(f"cannot use the String type in {node.key}", hint="Use a double")
+        return node, "N"
+
+    def _if(self, node: exp.If) -> tuple[exp.Expr, str]:
+        if node.args.get("false") is None:
+            raise QueryRefused("if() takes three arguments", hint="if(condition, then, else)")
+        (condition, _), (then, one), (other, two) = (self.read(node.args[part]) for part in ("this", "true", "false"))
+        if one != two and "?" not in one + two:
+            raise QueryRefused(f"the branches of if() are {_KINDS.get(one)} and {_KINDS.get(two)}", hint="Use one type")
+        return exp.Case(ifs=[exp.If(this=condition, true=then)], default=other), one
+
+    def _with_parameter(self, node: exp.ParameterizedAgg) -> tuple[exp.Expr, str]:
+        name, parameters = str(node.this), node.expressions
+        if len(parameters) != 1 or not isinstance(parameters[0], exp.Literal) or parameters[0].is_string:
+            raise QueryRefused(f"{name}() takes one number in its first brackets", hint="quantileExactWeighted(0.5)(…)")
+        made = [self.read(one) for one in node.args["params"]]
+        weighted = name.lower() in ("quantileexactweighted", "quantileweighted", "topkweighted")
+        if name.lower() not in ("topk", "quantileexactweighted", "quantileweighted", "topkweighted"):
+            raise QueryRefused(f"unknown function call: {name}", hint="See the dialect's page")
+        if len(made) != 1 + weighted:
+            raise QueryRefused(f"{name}() takes {1 + weighted} arguments", hint="The second is the weight")
+        if weighted and not _is_one_weight(node.args["params"][1]):
+            raise QueryRefused(f"the weight of {name}() must be _sample_interval", hint="No event is sampled here")
+        (value, kind), number = made[0], parameters[0]
+        if name.lower().startswith("topk"):
+            if not is_whole(number) or not 0 < int(number.name) <= _MOST_TOP:
+                raise QueryRefused(f"{name}() takes a whole number from 1 to {_MOST_TOP}", hint="topK(10)(blob1)")
+            return expression(_TOP, value, number), "A"
+        if kind == "S" or not 0 <= float(number.name) <= 1:
+            raise QueryRefused(f"{name}() takes a level from 0 to 1, and numbers", hint=f"{name}(0.5)(double1, …)")
+        return expression("quantile_disc(a, b)", value, number), kind
+
+    def _function(self, name: str, arguments: list[exp.Expr]) -> tuple[exp.Expr, str]:
+        if name.lower() in TIMES:
+            made = [self.read(one) for one in arguments]
+            return TIMES[name.lower()]([one for one, _ in made], [kind for _, kind in made])
+        if name.lower() == "count" and len(arguments) == 1 and isinstance(arguments[0], exp.Distinct):
+            if len(arguments[0].expressions) != 1:
+                raise QueryRefused("count(DISTINCT) takes one argument", hint="count(DISTINCT blob1)")
+            return expression("CAST(count(DISTINCT a) AS UBIGINT)", self.read(arguments[0].expressions[0])[0]), "N"
+        if name.lower() == "count" and len(arguments) == 1 and isinstance(arguments[0], exp.Star):
+            arguments = []
+        forms = FUNCTIONS.get(name.lower()) or AGGREGATES.get(name.lower())
+        if forms is None:
+            raise QueryRefused(f"unknown function call: {name[:60]}", hint="See the dialect's page")
+        written = [one.sql(dialect=EngineDialect) for one in arguments]
+        made = [self.read(one) for one in arguments]
+        kinds = [kind for _, kind in made]
+        form = next((one for one in forms if _fits(one, kinds)), None)
+        if form is None:
+            raise _misused(forms, kinds, written)
+        kind = kinds[0] if form.kind == "?" else form.kind
+        return expression(form.sql, *(one for one, _ in made)), kind
+
+
+_MOST_TOP = 1000
+# The most frequent values, and of equally frequent ones the smallest first: exact, where ClickHouse's is a sketch.
+_TOP = (
+    "list_transform(list_slice(list_sort(list_transform(map_entries(histogram(a)),"
+    " lambda x: struct_pack(n := -CAST(x.value AS BIGINT), k := x.key))), 1, b), lambda x: x.k)"
+)
+
+
+def _call(node: exp.Expr) -> tuple[str, list[exp.Expr]] | None:
+    """The name and arguments of a call, in whatever form sqlglot read it."""
+    if isinstance(node, (exp.Anonymous, exp.AnonymousAggFunc)) and not isinstance(node, exp.ParameterizedAgg):
+        return str(node.this), list(node.expressions)
+    special: dict[type[exp.Expr], tuple[str, tuple[str, ...]]] = {
+        exp.ArgMax: ("argMax", ("this", "expression")),
+        exp.ArgMin: ("argMin", ("this", "expression")),
+        exp.Ceil: ("ceil", ("this",)),
+        exp.Floor: ("floor", ("this",)),
+        exp.StrPosition: ("position", ("this", "substr")),
+        exp.Substring: ("substring", ("this", "start", "length")),
+    }
+    for kind, (name, parts) in special.items():
+        if isinstance(node, kind):
+            if any(value for part, value in node.args.items() if part not in parts and part != "count"):
+                raise unsupported(node)
+            return name, [node.args[part] for part in parts if node.args.get(part) is not None]
+    return None
+
+
+def _fits(form: Function, kinds: list[str]) -> bool:
+    wanted = form.arguments.rstrip("*")
+    if len(kinds) < len(wanted) or (len(kinds) > len(wanted) and not form.many):
+        return False
+    wanted += wanted[-1:] * (len(kinds) - len(wanted))
+    return all(
+        want in ("?", kind) or kind == "?" or (want == "t" and kind in "TD")
+        for want, kind in zip(wanted, kinds, strict=True)
+    )
+
+
+def _misused(forms: list[Function], kinds: list[str], written: list[str]) -> QueryRefused:
+    name, lengths = forms[0].name, sorted({len(form.arguments.rstrip("*")) for form in forms})
+    if len(kinds) not in lengths:
+        return QueryRefused(
+            f"{name}() takes {' or '.join(map(str, lengths))} arguments", hint=f"There are {len(kinds)}"
+        )
+    wrong = next(
+        (at for at in range(len(kinds)) if not any(form.arguments[at : at + 1] in ("?", kinds[at]) for form in forms)),
+        0,
+    )
+    kind = _KINDS.get(kinds[wrong], "Interval")
+    message = f"cannot use the {kind} type as argument {wrong + 1} in {name}({', '.join(written)})"
+    return QueryRefused(message, hint="See the dialect's page")
+
+
+def unsupported(node: exp.Expr) -> QueryRefused:
+    """What is said of a node that the dialect has not."""
+    said = " ".join(node.sql(dialect=EngineDialect).split())[:80]
+    return QueryRefused(f"unsupported expression type: {said}", hint="See the dialect's page")
+
+
+def is_whole(node: exp.Expr) -> bool:
+    """Whether it is a whole number, written out."""
+    return isinstance(node, exp.Literal) and not node.is_string and re.fullmatch(r"\d{1,18}", node.name) is not None
+
+
+def _is_one_weight(node: exp.Expr) -> bool:
+    return (isinstance(node, exp.Column) and node.name == "_sample_interval") or (is_whole(node) and int(node.name) > 0)
+
+
+def quoted(name: str) -> exp.Identifier:
+    """A name, whatever is in it."""
+    return exp.to_identifier(name, quoted=True)
