@@ -68,7 +68,8 @@ class SavedDataset(msgspec.Struct, rename="camel"):
 
 
 _ANSWER = {JSON: EngineRows, _TYPES["JSONEachRow"]: str, _TYPES["TabSeparated"]: str}
-_REFUSALS = [400, 404, 422, 429, 503, 504]
+_REFUSALS = [400, 404, 429, 503, 504]
+_INVALID = {422: ("Input was invalid, and why", {"text/plain": str})}
 _Points = Annotated[Any, msgspec.Meta(extra_json_schema={"type": ["object", "array"]})]
 
 
@@ -89,7 +90,7 @@ class Datasets:
             Route("/datasets/{name:path}", self.save, methods=["PUT"]),
         ]
 
-    @operation(scope="read", parameters=[_STATEMENT], answer=_ANSWER, refusals=_REFUSALS)
+    @operation(scope="read", parameters=[_STATEMENT], answer=_ANSWER, refusals=_REFUSALS, others=_INVALID)
     async def asked(self, request: Request) -> Response:
         """The answer to a statement of Analytics Engine in the URL, for clients that only read.
 
@@ -105,6 +106,7 @@ class Datasets:
         body_required=False,
         answer=_ANSWER,
         refusals=_REFUSALS,
+        others=_INVALID,
     )
     async def posted(self, request: Request) -> Response:
         """The answer to a statement of Analytics Engine: the body, of any content type, is the SQL.

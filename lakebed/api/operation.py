@@ -56,6 +56,7 @@ def operation(
     answer: Any = None,
     status: int = 200,
     refusals: Sequence[int] = (),
+    others: Mapping[int, tuple[str, Mapping[str, Any]]] | None = None,
     any_origin: bool | None = None,
 ) -> Callable[[_Answer], _Answer]:
     """Describe the route handler that this decorates: the first line of its docstring is the summary.
@@ -68,6 +69,7 @@ def operation(
         answer: the type of the JSON answer, or `{media type: type}`; None, it has no body.
         status: of the answer.
         refusals: further statuses with the usual error body, such as 404, 409, 422.
+        others: further statuses with a body of their own: what it means, and its `{media type: type}`.
         any_origin: whether scripts of any site may call it and read the answer (CORS); by default where the scope is
             "write": the key of a web page is public anyway.
 
@@ -84,7 +86,7 @@ def operation(
             parameters=tuple(parameters),
             body=None if body is None else _by_media_type(body),
             body_required=body_required,
-            answers={status: ("As asked", {} if answer is None else _by_media_type(answer))},
+            answers={status: ("As asked", {} if answer is None else _by_media_type(answer))} | dict(others or {}),
             refusals=tuple(refusals),
             any_origin=scope == "write" if any_origin is None else any_origin,
         )
