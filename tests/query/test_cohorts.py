@@ -118,7 +118,7 @@ def with_people(d, owner):
     }
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(events=streams(), definition=definitions)
 async def test_in_every_state_it_is_what_plain_python_says(tmp_path_factory, events, definition):
     """The people of any combination of conditions, in every state of an object."""

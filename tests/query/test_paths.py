@@ -90,7 +90,7 @@ RANGES = (
 )
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     events=streams(),
     anchor=st.sampled_from(ANCHORS),

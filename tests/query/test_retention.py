@@ -108,7 +108,7 @@ CALENDARS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     events=streams(),
     calendar=CALENDARS,
@@ -169,7 +169,7 @@ async def test_a_shop_of_600_people(tmp_path, shop_events):
         assert await shop.check() == []
 
 
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     events=streams(),
     calendar=CALENDARS,
@@ -191,7 +191,7 @@ async def test_start_chooses_whole_cohorts(tmp_path_factory, events, calendar, m
         assert all(tuple(row) == shown.get(row.time, (row.time, 0, 0, 0, 0)) for row in later)
 
 
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     events=streams(), calendar=CALENDARS, grain=st.sampled_from(["hour", "day"]), name=st.sampled_from([None, "buy"])
 )

@@ -94,7 +94,7 @@ def same(found, expected):
         )
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     events=streams(),
     use=st.sampled_from(["timeout", "session_id"]),
