@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -48,6 +49,7 @@ __all__ = ["Tiers", "assemble", "disassemble", "rollups_of"]
 _PROMOTIONS = "promotions"  # keys of Storage's meta: columns that there will always be …
 _SETTLED = "settled"  # … and the newest `as_of` that was answered before an event came after it
 _US = 1_000_000
+_log = logging.getLogger("lakebed")
 
 
 class Tiers:
@@ -236,6 +238,7 @@ def _prepare_reports(tiers: Tiers, owner: DurableObject, promotions: Sequence[Pr
             if hook is not None:
                 hook(state)
         except Exception as error:  # noqa: BLE001 - the app's own; the usage was stored before it
+            _log.exception("on_quota of %s failed", owner.name)
             if owner.on_error is not None:
                 owner.on_error(error)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import math
 from collections.abc import Mapping, Sequence
 
 from lakebed.errors import QueryRefused
@@ -36,7 +37,7 @@ def formula_sql(text: str, columns: Sequence[str]) -> str:
 def _sql(node: ast.expr, columns: Mapping[str, str]) -> str:
     """The SQL of a part. Raises LookupError for what no formula has."""
     match node:
-        case ast.Constant(value=int() | float() as value) if not isinstance(value, bool):
+        case ast.Constant(value=int() | float() as value) if not isinstance(value, bool) and math.isfinite(value):
             return f"CAST({float(value)!r} AS DOUBLE)"
         case ast.Name(id=name):
             return f"CAST({columns[name]} AS DOUBLE)"

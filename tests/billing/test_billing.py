@@ -397,3 +397,19 @@ async def test_a_quota_says_what_is_wrong_with_it(shop, change, said):
     """By the field."""
     with pytest.raises(InvalidBilling, match=said):
         await shop.save_quota(**({"organization_id": "acme", "sku": "calls", "limit": 1} | change))
+
+
+async def test_a_hook_that_fails_is_heard_of_and_the_usage_stays(tmp_path, caplog):
+    """`on_quota` is the app's: what it raises goes to on_error and the log, not to whoever tracked."""
+
+    class Broken(Analytics):
+        def on_quota(self, state):
+            raise RuntimeError(state.quota.sku)
+
+    heard = []
+    async with Broken("shop", root=tmp_path, headroom_bytes=0, on_error=heard.append) as shop:
+        await shop.save_quota("acme", "calls", 1)
+        receipt = await shop.track_usage("acme", "calls", 2, "call")
+        assert (receipt.status, [str(error) for error in heard]) == ("stored", ["calls"])
+        assert "on_quota of shop failed" in caplog.text
+        assert await shop.check() == []
