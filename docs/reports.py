@@ -13,10 +13,10 @@ from typing import Any, Literal, get_args, get_origin
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from lakebed.query.duration import Duration
-from lakebed.query.reports import REPORTS
+from lakebed.query.reports import REPORTS, signature_of
 from lakebed.query.scope import Time
 from lakebed.query.selection import EventLike
-from lakebed.signature import Signature, each
+from lakebed.signature import each
 from tests.report_samples import SAMPLES
 
 PAGE = Path(__file__).with_name("reports.md")
@@ -31,7 +31,7 @@ def sections() -> str:
 
 def section(name: str) -> str:
     """What a report answers, what it takes, and how it is asked in four ways."""
-    signature = Signature.of(name, REPORTS[name], without={"inquiry"})
+    signature = signature_of(name)
     said, _, _ = (inspect.getdoc(REPORTS[name]) or "").partition("\nArgs:\n")
     lines = [f"## {name}", "", said.strip(), "", "| argument | | default | |", "|---|---|---|---|"]
     for argument, annotation in signature.types.items():
@@ -95,7 +95,7 @@ def examples(name: str) -> list[str]:
 
 def typed(name: str, arguments: dict[str, Any]) -> list[str]:
     """The words of the command that asks the same."""
-    signature = Signature.of(name, REPORTS[name], without={"inquiry"})
+    signature = signature_of(name)
     words = [name.replace("_", "-")]
     for argument, value in arguments.items():
         option = [] if argument in signature.required else [f"--{argument.replace('_', '-')}"]

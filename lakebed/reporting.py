@@ -20,7 +20,7 @@ from lakebed.query.inquiry import Inquiry
 from lakebed.query.lifecycle import lifecycle
 from lakebed.query.paths import paths
 from lakebed.query.performance import performance
-from lakebed.query.reports import REPORTS
+from lakebed.query.reports import REPORTS, signature_of
 from lakebed.query.result import Result
 from lakebed.query.retention import retention
 from lakebed.query.segmentation import segmentation
@@ -29,7 +29,6 @@ from lakebed.query.stickiness import stickiness
 from lakebed.query.timeline import timeline
 from lakebed.query.top import top
 from lakebed.query.usage import usage
-from lakebed.signature import Signature
 
 __all__ = ["Reporting"]
 
@@ -126,7 +125,7 @@ class Reporting(Assembled):
         if report is None:
             raise QueryRefused(f"there is no report {name[:40]!r}", hint=f"There are {', '.join(REPORTS)}")
         try:
-            given = Signature.of(name, report, without={"inquiry"}).bind([], arguments)
+            given = signature_of(name).bind([], arguments)
         except (TypeError, ValueError) as error:
             raise QueryRefused(str(error), hint=f"docs/definitions.md says what {name} takes") from error
         return await report(self._up.stranger, **given)

@@ -18,10 +18,9 @@ from lakebed.api.gate import Gate
 from lakebed.api.operation import operation
 from lakebed.api.table import ACCEPT, TABLE, table_response
 from lakebed.errors import InvalidAsOf, QueryRefused
-from lakebed.query.reports import REPORTS
+from lakebed.query.reports import REPORTS, signature_of
 from lakebed.query.result import Result
 from lakebed.schema import body_of
-from lakebed.signature import Signature
 
 __all__ = ["Reports", "explained"]
 
@@ -49,7 +48,7 @@ class Reports:
         described = operation(
             scope="read",
             parameters=[ACCEPT],
-            body=body_of(Signature.of(name, REPORTS[name], without={"inquiry"})),
+            body=body_of(signature_of(name)),
             answer=TABLE,
             refusals=[404, 406, 422, 429, 503, 504],
         )

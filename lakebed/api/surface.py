@@ -20,7 +20,7 @@ from lakebed.capnweb.target import Target, camel
 from lakebed.errors import AccessDenied, InvalidEvent, Unreachable
 from lakebed.events import Receipt
 from lakebed.namespace import Namespace
-from lakebed.query.reports import REPORTS
+from lakebed.query.reports import REPORTS, signature_of
 from lakebed.signature import Signature
 
 __all__ = ["VERBS", "Surface"]
@@ -272,7 +272,7 @@ _SIGNATURES: dict[str, Signature] = {}
 
 def _read(name: str) -> Signature:
     if name in REPORTS:
-        return Signature.of(name, REPORTS[name], without={"inquiry"})
+        return signature_of(name)
     owner, _, method = _BEHIND.get(name, name).rpartition(".")
     counters: Any = Analytics.counters  # a property of the class; mypy takes it for the object's
     function = getattr(typing.get_type_hints(counters.fget)["return"] if owner else Analytics, method)

@@ -13,7 +13,7 @@ import typer
 from lakebed.cli.failure import Failure
 from lakebed.cli.options import AsJson, Class, Key, Name, Root, Url
 from lakebed.cli.output import print_table
-from lakebed.query.reports import REPORTS
+from lakebed.query.reports import REPORTS, signature_of
 from lakebed.signature import Signature, each
 
 __all__ = ["register"]
@@ -36,7 +36,7 @@ def register(app: typer.Typer) -> None:
 
 
 def _command(name: str) -> Callable[..., None]:
-    signature = Signature.of(name, REPORTS[name], without={"inquiry"})
+    signature = signature_of(name)
 
     def command(**given: Any) -> None:
         from lakebed.cli.target import Place

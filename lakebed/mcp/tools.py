@@ -10,9 +10,8 @@ import msgspec
 
 from lakebed.cli.output import Table
 from lakebed.cli.target import Target
-from lakebed.query.reports import REPORTS
+from lakebed.query.reports import REPORTS, signature_of
 from lakebed.schema import body_of
-from lakebed.signature import Signature
 
 __all__ = ["TOOLS", "Tool"]
 
@@ -107,7 +106,7 @@ def _list_people(target: Target, given: Mapping[str, Any]) -> Mapping[str, Table
 
 
 def _report(tool: str, name: str) -> Tool:
-    signature = Signature.of(name, REPORTS[name], without={"inquiry"})
+    signature = signature_of(name)
     _, parts = msgspec.json.schema_components([body_of(signature)])
     (body,) = parts.values()
     about, _, _ = (inspect.getdoc(REPORTS[name]) or "").partition("\nArgs:\n")

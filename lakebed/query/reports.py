@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Awaitable, Callable, Mapping
 
 from lakebed.query.anomalies import anomalies
@@ -21,8 +22,9 @@ from lakebed.query.stickiness import stickiness
 from lakebed.query.timeline import timeline
 from lakebed.query.top import top
 from lakebed.query.usage import usage
+from lakebed.signature import Signature
 
-__all__ = ["REPORTS", "Report"]
+__all__ = ["REPORTS", "Report", "signature_of"]
 
 Report = Callable[..., Awaitable[Result]]
 
@@ -46,3 +48,9 @@ REPORTS: Mapping[str, Report] = {
     "usage": usage,
 }
 """Each takes an `Inquiry` and its arguments. Their signatures are what Python, HTTP, RPC, CLI and MCP offer."""
+
+
+@functools.cache
+def signature_of(name: str) -> Signature:
+    """What a report takes, but for the inquiry. Raises KeyError: there is none of that name."""
+    return Signature.of(name, REPORTS[name], without={"inquiry"})
