@@ -15,7 +15,7 @@ from lakebed.query.calendar import Calendar
 from lakebed.query.inquiry import Inquiry
 from lakebed.query.limit import check_limit
 from lakebed.query.result import Result
-from lakebed.query.scope import Time
+from lakebed.query.scope import FIRST_US, Time
 from lakebed.query.selection import EventLike, Selection
 from lakebed.query.series import HOURLY
 
@@ -80,7 +80,7 @@ async def anomalies(
     chosen = Selection.of(event)
     scope = await inquiry.scope(start=start, end=end, where=where, cohort=cohort, as_of=as_of, selections=(chosen,))
     known_us = inquiry.last_us(scope) + 1
-    first_us = known_us - 7 * _STEP_US["day"] if scope.start_us is None else scope.start_us
+    first_us = max(FIRST_US, known_us - 7 * _STEP_US["day"]) if scope.start_us is None else scope.start_us
     if (known_us - first_us) // _STEP_US[grain] > _MOST_ROWS:
         raise QueryRefused(f"more than {_MOST_ROWS:,} rows", hint="Judge a shorter range, or days instead of hours")
     # Only periods that are over are judged, so what comes after the last whole hour does not matter.
@@ -100,7 +100,7 @@ async def anomalies(
     sql = f"""
         WITH series AS (
             SELECT {calendar.number(grain, column)} AS n, CAST({count} AS BIGINT) AS value FROM {source}
-            WHERE {condition} GROUP BY n
+            WHERE {condition} GROUP BY ALL
         ), targets AS (SELECT unnest(generate_series({low}, {high} - 1)) AS n),
         seasons AS (SELECT unnest(generate_series(1, {bind(history)})) AS k),
         points AS (SELECT t.n, {calendar.number(grain, before)} AS past FROM targets t CROSS JOIN seasons),
@@ -113,7 +113,7 @@ async def anomalies(
         SELECT {calendar.start(grain, "t.n")} AS time, coalesce(value, 0) AS value, expected, spread,
             coalesce(known, 0) AS known
         FROM targets t LEFT JOIN series USING (n) LEFT JOIN judged USING (n)
-        WHERE (SELECT count(*) FROM series) > 0 ORDER BY time
+        WHERE (SELECT count(*) FROM series WHERE n < {high}) > 0 ORDER BY time
     """
     result = await inquiry.rows(sql, bind, scope, report="anomalies", tables=hours)
     return result.named("anomalies", _judged(result, sensitivity, history, tz, seasonality))

@@ -15,7 +15,7 @@ from lakebed.query.binder import Binder
 from lakebed.query.cohort import Cohort
 from lakebed.query.metrics import Metrics
 from lakebed.query.result import Result
-from lakebed.query.scope import Scope, Time, instant
+from lakebed.query.scope import FIRST_US, Scope, Time, instant
 from lakebed.query.selection import Selection
 from lakebed.query.series import HOURLY
 from lakebed.query.sql import Queries
@@ -93,6 +93,8 @@ class Inquiry:
         start_us, end_us = instant("start", start), instant("end", end)
         if start_us is not None and end_us is not None and start_us > end_us:
             raise QueryRefused(f"start {start} lies after end {end}", hint="start is included, end is not")
+        if end_us == FIRST_US:
+            raise QueryRefused(f"end is {end}, before which there is no time", hint="end is excluded: give a later one")
         for condition in (where, *(one.where for one in selections)):
             if condition is not None:
                 await self.check(condition)

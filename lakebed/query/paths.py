@@ -61,6 +61,8 @@ async def paths(
         check_limit(name, value, most)
     if after is not None and before is not None:
         raise QueryRefused("after and before were both given", hint="Paths begin with an event or end with one")
+    if not isinstance(by, str) or not by:
+        raise QueryRefused(f"by is {str(by)[:40]!r}", hint="Name a column or a property")
     anchor = Selection.of(after, "after") if before is None else Selection.of(before, "before")
     longest = duration_us("timeout", timeout)
     scope = await inquiry.scope(start=start, end=end, where=where, cohort=cohort, as_of=as_of, selections=(anchor,))

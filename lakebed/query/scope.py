@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 
 import msgspec
 
-from lakebed.clock import from_us
+from lakebed.clock import from_us, to_us
 from lakebed.errors import QueryRefused
 from lakebed.query.asof import instant_us
 from lakebed.query.binder import Binder
 
-__all__ = ["Scope", "Time", "instant"]
+__all__ = ["FIRST_US", "Scope", "Time", "instant"]
 
 Time = datetime | date | str
+FIRST_US = to_us(datetime(1, 1, 1, tzinfo=UTC))
+"""No event is earlier, and Python has no time before it."""
 
 
 class Scope(msgspec.Struct, frozen=True):
@@ -42,7 +44,7 @@ class Scope(msgspec.Struct, frozen=True):
             bind: takes the values.
             since_us: instead of `start_us`, for reports that look further back.
         """
-        low = self.start_us if since_us is None else since_us
+        low = self.start_us if since_us is None else max(since_us, FIRST_US)
         parts = [] if low is None else [f"timestamp >= {bind(from_us(low))}"]
         if self.end_us is not None:
             parts.append(f"timestamp < {bind(from_us(self.end_us))}")

@@ -107,18 +107,24 @@ async def segmentation(
     shown = "".join(f", {key} AS {quoted(name)}" for key, name in zip(keys, names, strict=True))
     time = "" if grain is None else f"{calendar.start(grain, 'n')} AS time, "
     if combined is not None:
-        series = [f"SELECT {time}{bind(formula)} AS series{shown}, {combined} AS value, n, 0 AS nth FROM filled"]
+        series = [f"SELECT {time}{bind(formula)} AS series{shown}, {combined} AS value, {_place(0)} FROM filled"]
     else:
         series = [
-            f"SELECT {time}{bind(one.label)} AS series{shown}, {value} AS value, n, {at} AS nth FROM filled"
+            f"SELECT {time}{bind(one.label)} AS series{shown}, {value} AS value, {_place(at)} FROM filled"
             for at, (one, value) in enumerate(zip(chosen, values, strict=True))
         ]
     order = "".join(f", {quoted(name)} NULLS LAST" for name in names)
     sql = f"""
         WITH {", ".join(parts)}
-        SELECT * EXCLUDE (n, nth) FROM ({" UNION ALL ".join(series)}) ORDER BY n, nth{order}
+        SELECT * EXCLUDE (_lakebed_n, _lakebed_nth) FROM ({" UNION ALL ".join(series)})
+        ORDER BY _lakebed_n, _lakebed_nth{order}
     """
     return await inquiry.rows(sql, bind, scope, report="segmentation", tables=None if counts is None else counts.tables)
+
+
+def _place(number: int) -> str:
+    # Beside what `by` names, which may be called as anything else is.
+    return f"n AS _lakebed_n, {number} AS _lakebed_nth"
 
 
 def _best(split: Sequence[str], keys: Sequence[str], base: str, weight: str, limit: str) -> list[str]:

@@ -69,8 +69,8 @@ async def stickiness(
     time = "" if interval is None else f"{calendar.start(interval, 'i')} AS time, "
     sql = f"""
         WITH each AS (
-            SELECT {within} AS i, count(DISTINCT {number}) AS periods FROM events
-            WHERE person_id IS NOT NULL AND {chosen.condition(bind)} AND {scope.condition(bind)} GROUP BY person_id, i
+            SELECT person_id, {within} AS i, count(DISTINCT {number}) AS periods FROM events
+            WHERE person_id IS NOT NULL AND {chosen.condition(bind)} AND {scope.condition(bind)} GROUP BY ALL
         ), counted AS (SELECT i, periods, count(*) AS people FROM each GROUP BY i, periods),
         every AS (SELECT i, unnest(generate_series(1, {most})) AS periods FROM each GROUP BY i)
         SELECT {time}periods, coalesce(people, 0) AS people,

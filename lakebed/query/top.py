@@ -64,7 +64,7 @@ async def top(
         SELECT * FROM (
             SELECT value, count, {"people, " if people else ""}count / sum(count) OVER () AS share FROM (
                 SELECT {column} AS value, {persons}{count} AS count FROM {source}
-                WHERE {condition} AND {column} IS NOT NULL GROUP BY value
+                WHERE {condition} AND {column} IS NOT NULL GROUP BY ALL
             )
         ) ORDER BY count DESC, value LIMIT {bind(n)}
     """

@@ -9,20 +9,20 @@ __all__ = ["PEOPLE", "VIEWS"]
 PEOPLE = "_lakebed_people"  # identity, person_id of those who are somebody else's
 
 # A trait is the value of the latest identify that has it, by event time, then message id. A map cannot be made of JSON
-# that has a key twice, so that is taken apart key by key.
+# that has a key twice, so that is taken apart key by key. A promoted column would be taken for a parameter of its name.
 _TRAITS = """
 coalesce(CAST(to_json(list_reduce(
     list_transform(
         list_sort(list({'at': timestamp, 'id': message_id, 'traits': properties}) FILTER (type = 'identify')),
-        lambda one: coalesce(
-            json_transform(one.traits, '"MAP(VARCHAR, JSON)"'),
-            map_from_entries(list_transform(list_distinct(json_keys(one.traits)), lambda key: {
-                'key': key,
-                'value': json_extract(one.traits, '/' || replace(replace(key, '~', '~0'), '/', '~1'))
+        lambda _lakebed_one: coalesce(
+            json_transform(_lakebed_one.traits, '"MAP(VARCHAR, JSON)"'),
+            map_from_entries(list_transform(list_distinct(json_keys(_lakebed_one.traits)), lambda _lakebed_key: {
+                'key': _lakebed_key,
+                'value': json_extract(_lakebed_one.traits, '/' || replace(replace(_lakebed_key, '~', '~0'), '/', '~1'))
             }))
         )
     ),
-    lambda one, other: map_concat(one, other)
+    lambda _lakebed_one, _lakebed_other: map_concat(_lakebed_one, _lakebed_other)
 )) AS VARCHAR), '{}')
 """
 

@@ -114,6 +114,15 @@ async def test_a_spike_and_a_drop_are_told_in_words(tmp_path):
         assert await shop.check() == []
 
 
+async def test_an_hour_that_is_not_over_makes_no_rows(tmp_path):
+    """Where all events lie in the part of an hour before `end`, raw events and the rollup both judge nothing."""
+    events = [happened("buy", "ann", at) for at in (7 * DAY, 7 * DAY + 60)]
+    async for stage in stages(tmp_path, events, only=("both tiers",)):
+        for where in (None, "true"):
+            assert len(await stage.ask("anomalies", end="2026-01-12T00:20Z", where=where)) == 0
+            assert len(await stage.ask("anomalies", end="2026-01-12T01:00Z", where=where)) == 168
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

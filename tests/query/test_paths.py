@@ -146,6 +146,7 @@ async def test_a_shop_of_600_people(tmp_path):
         ({"top": 101}, "1 to 100"),
         ({"after": "a", "before": "b"}, "begin with"),
         ({"after": 7}, "says no events"),
+        ({"by": ""}, "a column or a property"),
     ],
 )
 async def test_what_cannot_be_says_what_can(tmp_path, arguments, said):
