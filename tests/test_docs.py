@@ -110,6 +110,13 @@ def test_reports_are_those_of_the_source() -> None:
     assert page == reports.written(page), "run `python docs/reports.py`"
 
 
+def test_oracles_are_those_of_the_tests() -> None:
+    """oracles.md says of each report by how many questions, and by which functions of ClickHouse, it is compared."""
+    oracles = module(DOCS / "oracles.py")
+    page = (DOCS / "oracles.md").read_text("utf-8")
+    assert page == oracles.written(page), "run `python docs/oracles.py`"
+
+
 def test_every_promise_is_on_its_page() -> None:
     """guarantees.md numbers eleven promises, and says of each what is not promised."""
     text = (DOCS / "guarantees.md").read_text("utf-8")

@@ -40,6 +40,8 @@ class Seen(NamedTuple):
     properties: Mapping[str, Any]
     session: str | None
     type: str
+    user: str | None
+    anonymous: str | None
 
 
 class Stage(NamedTuple):
@@ -100,6 +102,7 @@ async def stages(
     merges: Sequence[tuple[str, str]] = (),
     only: Collection[str] = NAMES,
     untrusted: Collection[str] = ("both tiers",),
+    each: int = 10,
     **options: Any,
 ) -> AsyncIterator[Stage]:
     """The object with `events` in the states of `NAMES`, one after the other. It passes `check()` at the end.
@@ -112,25 +115,30 @@ async def stages(
         merges: pairs for `merge`, in order; the last is taken back afterwards. Nobody may be merged into two.
         only: names of stages that are wanted.
         untrusted: those in which `Stage.ask` asks through the sandbox as well.
+        each: so many events of the first half are a batch.
         options: for Analytics.
     """
     items = [event | {"messageId": f"m{number:06}"} for number, event in enumerate(events)]
     clock = ManualClock(_NOW)
     settings = {"headroom_bytes": 0, "segment_events": 16} | options
     async with Analytics("shop", root=root, clock=clock, **settings) as shop:
-        async for name, count, merged, as_of in _states(shop, clock, items, merges):
+        async for name, count, merged, as_of in _states(shop, clock, items, merges, each):
             if name in only:
                 yield Stage(name, shop, as_of, seen(items[:count], merged), name in untrusted)
         assert await shop.check() == []
 
 
 async def _states(
-    shop: Analytics, clock: ManualClock, items: Sequence[dict[str, Any]], merges: Sequence[tuple[str, str]]
+    shop: Analytics,
+    clock: ManualClock,
+    items: Sequence[dict[str, Any]],
+    merges: Sequence[tuple[str, str]],
+    each: int,
 ) -> AsyncIterator[tuple[str, int, Sequence[tuple[str, str]], datetime | None]]:
     """The name of each state, how many items and which merges count in it, and as of when."""
     half = len(items) // 2
-    for first in range(0, half, 10):
-        await shop.batch(items[first : min(first + 10, half)])
+    for first in range(0, half, each):
+        await shop.batch(items[first : min(first + each, half)])
     yield "log", half, (), None
     await shop.archive()
     yield "archived", half, (), None
@@ -170,5 +178,6 @@ def seen(items: Sequence[Mapping[str, Any]], merges: Sequence[tuple[str, str]] =
         own = item["userId"] or item["anonymousId"]
         us = to_us(datetime.fromisoformat(item["timestamp"]))
         person = owner.get(own, own)
-        found.append(Seen(seq, us, item["event"], person, item["properties"], item["sessionId"], item["type"]))
+        what = (item["event"], person, item["properties"], item["sessionId"], item["type"])
+        found.append(Seen(seq, us, *what, item["userId"], item["anonymousId"]))
     return found
