@@ -24,6 +24,7 @@ from lakebed.query.reports import REPORTS, signature_of
 from lakebed.query.result import Result
 from lakebed.query.retention import retention
 from lakebed.query.segmentation import segmentation
+from lakebed.query.session_list import session_list
 from lakebed.query.sessions import sessions
 from lakebed.query.stickiness import stickiness
 from lakebed.query.timeline import timeline
@@ -66,6 +67,7 @@ class Reporting(Assembled):
     lifecycle = _verb(lifecycle)
     stickiness = _verb(stickiness)
     sessions = _verb(sessions)
+    session_list = _verb(session_list)
     segmentation = _verb(segmentation)
     top = _verb(top)
     paths = _verb(paths)

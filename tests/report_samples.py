@@ -11,6 +11,7 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "retention": {"start_event": "Seen", "return_event": "Bought", "grain": "day", "periods": 5},
     "lifecycle": {"event": "Bought", "grain": "day", "end": "2026-01-08"},
     "sessions": {"timeout": "2h", "by": "exit", "conversion": "Bought"},
+    "session_list": {"timeout": "2h", "by": "exit", "value": "Bought", "limit": 3},
     "segmentation": {"events": ["Seen", "Bought"], "by": "plan", "formula": "B / A * 100", "measure": "people"},
     "top": {"what": "plan", "n": 1},
     "timeline": {"person": "a", "limit": 3},

@@ -110,6 +110,9 @@ _REPORTS: dict[str, Callable[[Frame], Picture]] = {
     "lifecycle": stacked,
     "stickiness": lambda one: bars(one.labels((*one.times, "periods")), one["people"]),
     "sessions": lambda one: _over_time(one, ("sessions",), one.others(("time", *_SESSIONS))),
+    "session_list": lambda one: bars(
+        one.labels(("start", "person_id")), one["seconds"], [figures.span(s) for s in one["seconds"]]
+    ),
     "segmentation": _segmentation,
     "top": lambda one: bars(one.labels(("value",)), one["count"]),
     "paths": sankey,

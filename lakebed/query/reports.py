@@ -17,6 +17,7 @@ from lakebed.query.performance import performance
 from lakebed.query.result import Result
 from lakebed.query.retention import retention
 from lakebed.query.segmentation import segmentation
+from lakebed.query.session_list import session_list
 from lakebed.query.sessions import sessions
 from lakebed.query.stickiness import stickiness
 from lakebed.query.timeline import timeline
@@ -36,6 +37,7 @@ REPORTS: Mapping[str, Report] = {
     "lifecycle": lifecycle,
     "stickiness": stickiness,
     "sessions": sessions,
+    "session_list": session_list,
     "segmentation": segmentation,
     "top": top,
     "paths": paths,

@@ -16,7 +16,7 @@ from lakebed.query.result import Result
 from lakebed.query.scope import Scope, Time
 from lakebed.query.selection import EventLike, Selection
 
-__all__ = ["sessions", "sessions_sql"]
+__all__ = ["Use", "engaged_sql", "grouped", "sessions", "sessions_sql"]
 
 Use = Literal["timeout", "session_id"]
 _MOST_TOP = 1_000
@@ -82,11 +82,9 @@ async def sessions(
         selections=() if converted is None else (converted,),
     )
     bind = Binder()
-    names = {"entry": "entry", "exit": "exit"}
-    group = None if by is None else names.get(by, "value")
-    value = "NULL" if group != "value" else f"CAST({column_sql(str(by), inquiry.promotions)} AS VARCHAR)"
+    group, value = grouped(inquiry, by)
     every = sessions_sql(scope, bind, timeout, use, converted, value)
-    engaged = f"(us_long >= {bind(duration_us('engaged_after', engaged_after))} OR views >= 2 OR conversions > 0)"
+    engaged = engaged_sql(bind, engaged_after)
     number = "0" if grain is None else calendar.number(grain, "make_timestamptz(start_us)")
     figures = """count(*) AS sessions, count(DISTINCT person_id) AS people,
         sum(events) / count(*) AS events_per_session,
@@ -122,6 +120,18 @@ async def sessions(
     return await inquiry.rows(sql, bind, scope, report="sessions")
 
 
+def grouped(inquiry: Inquiry, by: str | None) -> tuple[str | None, str]:
+    """The column of `sessions_sql` that has what `by` names, and the SQL of `value` that it needs."""
+    if by is None or by in ("entry", "exit"):
+        return by, "NULL"
+    return "value", f"CAST({column_sql(by, inquiry.promotions)} AS VARCHAR)"
+
+
+def engaged_sql(bind: Binder, engaged_after: Duration) -> str:
+    """SQL over `sessions_sql` that is true for a session that is engaged. Raises QueryRefused: it is no duration."""
+    return f"(us_long >= {bind(duration_us('engaged_after', engaged_after))} OR views >= 2 OR conversions > 0)"
+
+
 def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
@@ -136,7 +146,9 @@ def _span(scope: Scope, calendar: Calendar, grain: Grain, bind: Binder) -> str:
 def sessions_sql(
     scope: Scope, bind: Binder, timeout: Duration, use: str, conversion: Selection | None, value: str = "NULL"
 ) -> str:
-    """A SELECT of the sessions: `person_id, start_us, us_long, events, views, conversions, entry, exit, value`.
+    """A SELECT of the sessions: `person_id, seq, start_us, us_long, events, views, conversions, entry, exit, value`.
+
+    `seq`, `entry` and `value` are those of the first event.
 
     Raises:
         QueryRefused: `timeout` or `use` is none.
@@ -150,8 +162,8 @@ def sessions_sql(
         read = scope.between(None, scope.end_us)
         begun = "" if scope.start_us is None else f"HAVING start_us >= {bind(scope.start_us)}"
         return f"""
-            SELECT arg_min(person_id, moment) AS person_id, min(us) AS start_us, max(us) - min(us) AS us_long,
-                count(*) AS events, sum(is_view) AS views, sum(converts) AS conversions,
+            SELECT arg_min(person_id, moment) AS person_id, arg_min(seq, moment) AS seq, min(us) AS start_us,
+                max(us) - min(us) AS us_long, count(*) AS events, sum(is_view) AS views, sum(converts) AS conversions,
                 arg_min(name, moment) AS entry, arg_max(name, moment) AS exit, arg_min_null(value, moment) AS value
             FROM (
                 SELECT {columns}, session_id, row(us, seq) AS moment FROM events
@@ -185,7 +197,7 @@ def sessions_sql(
                 lead(end_conversions, 1, conversions) OVER own AS last_conversions
             FROM ends WINDOW own AS (PARTITION BY person_id ORDER BY nth)
         )
-        SELECT person_id, us AS start_us, last_us - us AS us_long, last_nth - nth + 1 AS events,
+        SELECT person_id, seq, us AS start_us, last_us - us AS us_long, last_nth - nth + 1 AS events,
             last_views - views + is_view AS views, last_conversions - conversions + converts AS conversions,
             name AS entry, last_name AS exit, value
         FROM paired WHERE begins AND {within}

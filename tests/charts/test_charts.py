@@ -32,6 +32,7 @@ SAID = {
     "lifecycle": ("new", figures.figure),
     "stickiness": ("people", figures.figure),
     "sessions": ("sessions", figures.figure),
+    "session_list": ("seconds", figures.span),
     "segmentation": ("value", figures.figure),
     "top": ("count", figures.figure),
     "paths": ("count", figures.figure),

@@ -49,6 +49,20 @@ ORDERS: dict[str, Peer] = {
         ) GROUP BY periods ORDER BY periods WITH FILL
         """,
     ),
+    "session_list": Peer(
+        {"timeout": "1h", "limit": 500},
+        "lagInFrame",
+        ("seq", "person_id", "events", "seconds"),
+        """
+        WITH cut AS (
+            SELECT *, us - lagInFrame(us, 1, -3600000001) OVER (
+                PARTITION BY person ORDER BY us, seq ROWS UNBOUNDED PRECEDING) > 3600000000 AS begins
+            FROM events WHERE person IS NOT NULL
+        ), numbered AS (SELECT *, sum(begins) OVER (PARTITION BY person ORDER BY us, seq) AS session FROM cut)
+        SELECT argMin(seq, (us, seq)) AS first, person, count(), (max(us) - min(us)) / 1000000 FROM numbered
+        GROUP BY person, session ORDER BY min(us) DESC, first DESC LIMIT 500
+        """,
+    ),
     "segmentation": Peer(
         {"events": "Ordered", "measure": "quantile(revenue, 0.9)", "by": "country", "grain": None, "top": 50},
         "quantileExactInclusive",

@@ -112,6 +112,10 @@ class MadeUp:
             | {"timeout": rng.choice(["30m", "1d", 1]), "use": rng.choice(["timeout", "session_id"])}
             | self._by(("entry", "exit", "event", *_SPLIT))
             | conversion,
+            "session_list": self._common()
+            | {"timeout": rng.choice(["30m", "1d", 1]), "use": rng.choice(["timeout", "session_id"])}
+            | rng.choice([{}, {"by": "plan", "value": "1"}, {"by": "exit", "value": self._names[0]}, {"by": "path"}])
+            | conversion,
             "segmentation": self._segmentation(),
             "top": self._top(),
             "paths": self._common()

@@ -345,13 +345,32 @@ def _figures(asked: Asked, ones: Sequence[Sequence[Seen]]) -> tuple[Any, ...]:
     )
 
 
+def _named(by: str | None) -> Callable[[Sequence[Seen]], str | None]:
+    """What `by` says of a session."""
+    names = {"entry": lambda one: one[0].event or one[0].type, "exit": lambda one: one[-1].event or one[-1].type}
+    return names.get(by, lambda one: by and valued(one[0], by))
+
+
+def session_list(asked: Asked) -> Rows:
+    """One by one, newest first."""
+    converts = means(asked.get("conversion")) if asked.get("conversion") else lambda _: False
+    name, rows = _named(asked.get("by")), []
+    for one in sorted(_visits(asked), key=lambda one: (-one[0].us, -one[0].seq)):
+        if name(one) == asked.get("value"):
+            begun, over = one[0].us, one[-1].us
+            when = (from_us(begun), from_us(over), (over - begun) / 1e6)
+            names = (_named("entry")(one), _named("exit")(one))
+            did = (_engaged(asked, one), any(map(converts, one)))
+            rows.append((one[0].seq, one[0].person, one[0].session, *when, len(one), *names, *did))
+    return rows[: asked.get("limit", 100)]
+
+
 def sessions(asked: Asked) -> Rows:
     """Visits by the period of their first event."""
     grain, by = asked.get("grain", "day"), asked.get("by")
     calendar = asked.calendar("day")
     ones = _visits(asked)
-    names = {"entry": lambda one: one[0].event or one[0].type, "exit": lambda one: one[-1].event or one[-1].type}
-    name = names.get(by, lambda one: by and valued(one[0], by))
+    name = _named(by)
     best = ranked(Counter(name(one) for one in ones if name(one) is not None), asked.get("top", 10))
     groups = defaultdict(list)
     for one in ones:
@@ -707,6 +726,7 @@ ORACLES: Mapping[str, Callable[[Asked], Rows]] = {
     "lifecycle": lifecycle,
     "stickiness": stickiness,
     "sessions": sessions,
+    "session_list": session_list,
     "segmentation": segmentation,
     "top": top,
     "paths": paths,

@@ -32,6 +32,10 @@ ORDERS: dict[str, list[dict[str, Any]]] = {
         {"conversion": "Cancelled", "by": "country", "top": 3, "grain": "week", "tz": "Europe/London"} | DECEMBER,
         {"use": "session_id", "by": "exit", "grain": None, "cohort": RETURNED},
     ],
+    "session_list": [
+        {"timeout": "3d", "conversion": "Cancelled", "by": "country", "value": "Germany"} | DECEMBER,
+        {"use": "session_id", "limit": 20},
+    ],
     "segmentation": [
         {"events": ["Ordered", "Cancelled"]},
         {"events": ["Ordered", "Cancelled"], "measure": "sum(revenue)", "formula": "B - A * 2", "grain": "week"},

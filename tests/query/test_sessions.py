@@ -231,6 +231,49 @@ async def test_clickhouse_agrees(tmp_path):
     assert ours == theirs
 
 
+@settings(max_examples=6, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(events=streams(), use=st.sampled_from(["timeout", "session_id"]), size=st.integers(3, 8))
+async def test_the_list_adds_up(tmp_path_factory, events, use, size):
+    """Page by page, the list has each session once, newest first; their figures are those of `sessions`."""
+    asked = {"use": use, "conversion": "pay"}
+    async for stage in stages(tmp_path_factory.mktemp("list"), events, only=("both tiers",), untrusted=()):
+        found, last = [], None
+        while page := (await stage.ask("session_list", **asked, limit=size, before=last)).rows:
+            assert len(page) <= size
+            found += page
+            last = page[-1].seq
+        assert [(row.start, row.seq) for row in found] == sorted({(row.start, row.seq) for row in found}, reverse=True)
+        seconds = [row.seconds for row in found]
+        count = len(found)
+        added = (
+            count,
+            len({row.person_id for row in found}),
+            sum(row.events for row in found) / count,
+            sum(seconds) / count,
+            statistics.median(seconds),
+            sum(row.events == 1 for row in found) / count,
+            sum(row.engaged for row in found) / count,
+        ) if found else None  # fmt: skip
+        same(list(await stage.ask("sessions", **asked, grain=None)), [added] if found else [])
+        (row,) = found[:1] or [None]
+        if row is not None:
+            rows = await stage.ask("session_list", **asked, by="exit", value=row.exit, limit=1)
+            assert rows.rows == [row]
+            counts = {one.exit: one.sessions for one in await stage.ask("sessions", **asked, by="exit", grain=None)}
+            assert counts[row.exit] == sum(one.exit == row.exit for one in found)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [({"limit": 0}, "1 to"), ({"before": -1}, "last row"), ({"by": ""}, "entry or exit"), ({"value": "x"}, "by which")],
+)
+async def test_what_a_list_cannot_be_says_what_can(tmp_path, arguments, said):
+    """The same of the list."""
+    async with Analytics("shop", root=tmp_path, headroom_bytes=0) as shop:
+        with pytest.raises(QueryRefused, match=said):
+            await shop.session_list(**arguments)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
