@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta, tzinfo
+from datetime import date, timedelta, tzinfo
 from typing import Literal, Self, get_args
 from zoneinfo import ZoneInfo
 
@@ -18,6 +18,7 @@ Grain = Literal["minute", "hour", "day", "week", "month"]
 WeekStart = Literal["monday", "sunday", "saturday"]
 
 _US = 1_000_000
+_EPOCH = date(1970, 1, 1).toordinal()
 _HOUR = timedelta(hours=1)
 _DAY_US = 86_400 * _US
 _EARLIEST_US = -50 * 366 * _DAY_US  # before that zones had odd minutes
@@ -96,6 +97,19 @@ class Calendar(msgspec.Struct, frozen=True):
         if grain == "week":
             return f"(DATE '1970-01-01' + CAST({number} * 7 - {_SHIFT_DAYS[self.week_start]} AS INTEGER))"
         return f"(DATE '1970-01-01' + CAST({number} AS INTEGER))"
+
+    def number_of(self, grain: Grain, day: int) -> int:
+        """What `number` gives for a day since 1970; `grain` is day, week or month."""
+        if grain == "month":
+            date_ = date.fromordinal(day + _EPOCH)
+            return date_.year * 12 + date_.month - 1
+        return (day + _SHIFT_DAYS[self.week_start]) // 7 if grain == "week" else day
+
+    def day_of(self, grain: Grain, number: int) -> int:
+        """The day since 1970 that `start` gives."""
+        if grain == "month":
+            return date(number // 12, number % 12 + 1, 1).toordinal() - _EPOCH
+        return number * 7 - _SHIFT_DAYS[self.week_start] if grain == "week" else number
 
     def instant(self, grain: Grain, number: str) -> str:
         """SQL for the TIMESTAMPTZ at which the period `number` starts: the first moment that shows its date."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import msgspec
 import pyarrow as pa
@@ -24,6 +25,7 @@ from lakebed.query.untrusted import Untrusted
 __all__ = ["Counts", "Inquiry"]
 
 _HOUR_US = 3_600_000_000
+_DAY_US = 24 * _HOUR_US
 
 
 class Counts(msgspec.Struct, frozen=True):
@@ -114,8 +116,7 @@ class Inquiry:
         None where it has not: for parts of an hour, a condition, a cohort or another moment, or because it lacks names.
         """
         edges = [us for us in (scope.start_us, scope.end_us) if us is not None]
-        chosen = scope.where is not None or scope.people is not None or scope.as_of_us is not None
-        if chosen or any(us % _HOUR_US for us in edges):
+        if _chosen(scope) or any(us % _HOUR_US for us in edges):
             return None
         table = await self._metrics.hours(scope.start_us, scope.end_us)
         return None if table is None else {HOURLY: table}
@@ -141,6 +142,20 @@ class Inquiry:
                 sources.append(f"SELECT timestamp, event, 1 AS weight FROM events WHERE {condition}")
         times = hours[HOURLY]["hour"].cast(pa.int64()).to_pylist()
         return Counts(f"({' UNION ALL '.join(sources)})", hours, (min(times, default=0), max(times, default=0)))
+
+    async def days(
+        self, scope: Scope, compute: Callable[[Iterator[tuple[int, Any]]], pa.Table | None], *, report: str
+    ) -> Result | None:
+        """What `compute` makes of the people of each UTC day in `scope`, by the rollup of days: see `Metrics.days`.
+
+        None where that has not exactly the events of `scope`: for parts of a day, a condition, a cohort or another
+        moment.
+        """
+        edges = [us for us in (scope.start_us, scope.end_us) if us is not None]
+        if _chosen(scope) or any(us % _DAY_US for us in edges):
+            return None
+        result = await self._metrics.days(scope.start_us, scope.end_us, compute)
+        return None if result is None else result.named(report)
 
     async def check(self, condition: str) -> None:
         """Make sure that this is one expression that only reads. Raises QueryRefused, QueryError."""
@@ -183,3 +198,8 @@ class Inquiry:
         else:
             result = await self._queries.ask(sql, bind.params, as_of_us=scope.as_of_us, tables=tables, started=started)
         return result.named(report)
+
+
+def _chosen(scope: Scope) -> bool:
+    """Whether it is about other events than all of a range, as they are known now."""
+    return scope.where is not None or scope.people is not None or scope.as_of_us is not None

@@ -6,6 +6,7 @@ from lakebed.clock import from_us
 from lakebed.query.binder import Binder
 from lakebed.query.calendar import Calendar, Grain, WeekStart
 from lakebed.query.inquiry import Inquiry
+from lakebed.query.presence import lives
 from lakebed.query.result import Result
 from lakebed.query.scope import Time
 from lakebed.query.selection import EventLike, Selection
@@ -50,6 +51,8 @@ async def lifecycle(
     calendar = Calendar.of(tz, week_start, grain, _GRAINS)
     chosen = Selection.of(event)
     scope = await inquiry.scope(start=start, end=end, where=where, cohort=cohort, as_of=as_of, selections=(chosen,))
+    if chosen == Selection() and (found := await lives(inquiry, scope, calendar, grain)) is not None:
+        return found
     bind = Binder()
     last = calendar.number(grain, bind(from_us(inquiry.last_us(scope))))
     first = "min(n)" if scope.start_us is None else calendar.number(grain, bind(from_us(scope.start_us)))

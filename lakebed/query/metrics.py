@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import date, datetime, timedelta
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
 
@@ -21,10 +21,12 @@ from lakebed.query.sql import Queries
 
 __all__ = ["Metrics", "RollupTables"]
 
+T = TypeVar("T")
 Time = datetime | date | str
 _DAY_US = 86_400_000_000
 _OVERFLOW = "(other)"  # stands for the event names beyond rollup_max_groups
 _DAILY = "daily_metrics"
+_MOST_DAYS = 1_100  # whose bitmaps are read at once
 _ON_THE_LOOP = 100_000  # rows of hours that are added up at once: a millisecond; more of them go through a query
 
 _ACTIVE = """
@@ -46,6 +48,19 @@ class RollupTables(Protocol):
 
     async def distinct(self, name: str, measure: str, windows: Sequence[tuple[int, int]]) -> list[int]:
         """How many distinct values there were in each window."""
+        ...
+
+    async def bitmaps(
+        self,
+        name: str,
+        measure: str,
+        start_us: int | None,
+        end_us: int | None,
+        compute: Callable[[Iterator[tuple[int, Any]]], T],
+        *,
+        most: int | None = None,
+    ) -> T | None:
+        """What `compute`, in a thread, makes of the start and the values of each bucket; None if they are too many."""
         ...
 
 
@@ -267,6 +282,24 @@ class Metrics:
         import pyarrow.compute as pc  # noqa: PLC0415 - a quarter of what pyarrow costs to import
 
         return None if pc.any(pc.equal(table["event"], _OVERFLOW)).as_py() else table
+
+    async def days(
+        self, start_us: int | None, end_us: int | None, compute: Callable[[Iterator[tuple[int, Any]]], pa.Table | None]
+    ) -> Result | None:
+        """What `compute`, in a thread, makes of the UTC days that start in `[start_us, end_us)` and have people.
+
+        It gets each day's number since 1970 and a bitmap of its people, and may give None. So does this, where there
+        are more days than memory should hold.
+        """
+        started = self._clock.monotonic()
+        end_seq = await self._catch_up(_DAILY, None)
+
+        def of_days(buckets: Iterator[tuple[int, Any]]) -> pa.Table | None:
+            return compute((start // _DAY_US, people) for start, people in buckets)
+
+        table = await self._rollups.bitmaps(_DAILY, "dau", start_us, end_us, of_days, most=_MOST_DAYS)
+        elapsed_ms = (self._clock.monotonic() - started) * 1000
+        return None if table is None else Result(table, tiers=(ROLLED,), seq=(0, end_seq), elapsed_ms=elapsed_ms)
 
     async def _hours(self, series: Series) -> tuple[int, pa.Table | None]:
         """The whole hours of `hourly_events` within the series, and the seq that they go up to.

@@ -9,6 +9,7 @@ from lakebed.errors import QueryRefused
 from lakebed.query.binder import Binder
 from lakebed.query.calendar import Calendar, Grain, WeekStart
 from lakebed.query.inquiry import Inquiry
+from lakebed.query.presence import visits
 from lakebed.query.result import Result
 from lakebed.query.scope import Time
 from lakebed.query.selection import EventLike, Selection
@@ -58,6 +59,8 @@ async def stickiness(
         raise QueryRefused(f"interval is {str(interval)[:40]!r}, with {grain} as grain", hint=hint)
     chosen = Selection.of(event)
     scope = await inquiry.scope(start=start, end=end, where=where, cohort=cohort, as_of=as_of, selections=(chosen,))
+    if chosen == Selection() and (found := await visits(inquiry, scope, calendar, grain, interval)) is not None:
+        return found
     bind = Binder()
     number = calendar.number(grain, "timestamp")
     most = "max(periods)"

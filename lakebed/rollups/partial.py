@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
@@ -18,7 +19,7 @@ from lakebed.tiers.transaction import Group
 if TYPE_CHECKING:
     import duckdb
 
-__all__ = ["PIECE", "Grouping", "Partial", "Texts", "bucket_name", "partials"]
+__all__ = ["PIECE", "Grouping", "Partial", "Texts", "bucket_name", "looked_up", "partials"]
 
 PIECE = 4096  # texts that are handled in one go: one or two milliseconds of the interpreter
 
@@ -142,3 +143,17 @@ def _keys(dimensions: Sequence[tuple[str | None, ...]]) -> list[str]:
 def _whole(chunks: pa.ChunkedArray) -> pa.Array:
     combined = chunks.combine_chunks()
     return combined if isinstance(combined, pa.Array) else pa.concat_arrays(combined.chunks)
+
+
+def looked_up(ids: Mapping[str, int], found: Iterable[Partial]) -> tuple[dict[str, int], list[str]]:
+    """The ids that are at hand, and the texts that have none there: those of each measure sorted."""
+    known: dict[str, int] = {}
+    missing: dict[str, None] = {}
+    for column in itertools.chain.from_iterable(partial.columns for partial in found):
+        for text in column.distinct if isinstance(column, Texts) else ():
+            number = ids.get(text)
+            if number is None:
+                missing[text] = None
+            else:
+                known[text] = number
+    return known, [text for text in missing]  # noqa: C416 - list() would hold the interpreter for all of them

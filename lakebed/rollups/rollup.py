@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 from lakebed.errors import InvalidRollup
 from lakebed.rollups.expression import Expression
 
-__all__ = ["OTHER", "BuiltInRollup", "Grain", "Rollup"]
+__all__ = ["OTHER", "BuiltInRollup", "Grain", "Rollup", "distinct_names"]
 
 Grain = Literal["hour", "day", "month"]
 
@@ -132,3 +132,12 @@ class BuiltInRollup(Rollup):
     """A rollup that every object has."""
 
     reserved: ClassVar[frozenset[str]] = frozenset()
+
+
+def distinct_names(rollups: Sequence[Rollup]) -> Sequence[Rollup]:
+    """The same rollups. Raises InvalidRollup where two have one name."""
+    seen: dict[str, Rollup] = {}
+    for rollup in rollups:
+        if seen.setdefault(rollup.name.lower(), rollup) is not rollup:
+            raise InvalidRollup(f"two rollups are named {rollup.name}", hint="Case makes no difference")
+    return rollups

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import itertools
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import Any, TypeVar, cast
@@ -19,9 +18,9 @@ from lakebed.promotions import Promotion
 from lakebed.rollups.daily import DAILY_METRICS
 from lakebed.rollups.fold import OTHER_KEY, Fold, consumer_of
 from lakebed.rollups.hourly import HOURLY_EVENTS
-from lakebed.rollups.partial import PIECE, Partial, Texts, partials
-from lakebed.rollups.rollup import BuiltInRollup, Rollup
-from lakebed.rollups.seen import People, people_table, unions
+from lakebed.rollups.partial import PIECE, Partial, looked_up, partials
+from lakebed.rollups.rollup import BuiltInRollup, Rollup, distinct_names
+from lakebed.rollups.seen import People, bitmaps_of, people_table, unions
 from lakebed.rollups.shelf import DAY_US, Chunk, Shelf, chunked, days_of, joined
 from lakebed.settings import Settings
 from lakebed.tiers.storage import Storage
@@ -69,7 +68,7 @@ class Rollups:
         self.rollups = (HOURLY_EVENTS, DAILY_METRICS, *rollups)
         by_name = {promotion.name: promotion for promotion in promotions}
         self._folds = {
-            rollup.name: Fold(rollup, by_name, settings.rollup_max_groups) for rollup in _distinct_names(self.rollups)
+            rollup.name: Fold(rollup, by_name, settings.rollup_max_groups) for rollup in distinct_names(self.rollups)
         }
         self._storage = storage
         self._promotions = tuple(promotions)
@@ -226,7 +225,7 @@ class Rollups:
 
     async def _identify(self, tx: Transaction, found: Iterable[Partial]) -> tuple[dict[str, int], list[str]]:
         """The ids of all texts of this batch, and which of them had to be asked for."""
-        known, missing = await self._in_thread(_looked_up, self._ids, found)
+        known, missing = await self._in_thread(looked_up, self._ids, found)
         for at in range(0, len(missing), PIECE):
             piece = missing[at : at + PIECE]
             known.update(zip(piece, await tx.identify(piece), strict=True))
@@ -300,15 +299,37 @@ class Rollups:
         Raises:
             InvalidRollup: `measure` is no `distinct` of this rollup.
         """
+        start, end = min((start for start, _ in windows), default=0), max((end for _, end in windows), default=0)
+        return await self.bitmaps(name, measure, start, end, functools.partial(unions, windows=windows)) or []
+
+    async def bitmaps(
+        self,
+        name: str,
+        measure: str,
+        start_us: int | None,
+        end_us: int | None,
+        compute: Callable[[Iterator[tuple[int, Any]]], T],
+        *,
+        most: int | None = None,
+    ) -> T | None:
+        """What `compute`, in a thread, makes of the start and the distinct values of each group, by bucket.
+
+        Args:
+            most: None is the answer if there are more groups.
+
+        Raises:
+            InvalidRollup: as `distinct`.
+        """
         fold = self._fold(name)
         if not getattr(fold.measures.get(measure), "identified", False):
             raise InvalidRollup(f"{measure!r} of rollup {name} counts nothing distinct", name=name)
-        if not windows:
-            return []
-        start, end = min(start for start, _ in windows), max(end for _, end in windows)
-        rows = await self._storage.sketches(self._number(name), start, end)
+        rows = await self._storage.sketches(
+            self._number(name), *_range(start_us, end_us), -1 if most is None else most + 1
+        )
+        if most is not None and len(rows) > most:
+            return None
         people = await self._who(fold) if measure in fold.people else None
-        return await self._in_thread(unions, fold, measure, rows, windows, people)
+        return await self._in_thread(lambda: compute(bitmaps_of(fold, measure, rows, people)))
 
     async def checkpoint(self) -> int:
         """Durable: events before it are in every rollup."""
@@ -373,27 +394,5 @@ class Rollups:
         return await loop.run_in_executor(self._executor, functools.partial(function, *args))
 
 
-def _distinct_names(rollups: Sequence[Rollup]) -> Sequence[Rollup]:
-    seen: dict[str, Rollup] = {}
-    for rollup in rollups:
-        if seen.setdefault(rollup.name.lower(), rollup) is not rollup:
-            raise InvalidRollup(f"two rollups are named {rollup.name}", hint="Case makes no difference")
-    return rollups
-
-
 def _range(start_us: int | None, end_us: int | None) -> tuple[int, int]:
     return _ALWAYS[0] if start_us is None else start_us, _ALWAYS[1] if end_us is None else end_us
-
-
-def _looked_up(ids: Mapping[str, int], found: Iterable[Partial]) -> tuple[dict[str, int], list[str]]:
-    """The ids that are at hand, and the texts that have none there: those of each measure sorted."""
-    known: dict[str, int] = {}
-    missing: dict[str, None] = {}
-    for column in itertools.chain.from_iterable(partial.columns for partial in found):
-        for text in column.distinct if isinstance(column, Texts) else ():
-            number = ids.get(text)
-            if number is None:
-                missing[text] = None
-            else:
-                known[text] = number
-    return known, [text for text in missing]  # noqa: C416 - list() would hold the interpreter for all of them

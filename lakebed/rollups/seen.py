@@ -5,7 +5,7 @@ What is stored are identities, for ever, so that a merge or its undoing rescans 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -13,7 +13,7 @@ import pyarrow as pa
 from lakebed.rollups.fold import Fold
 from lakebed.tiers.transaction import GroupRow
 
-__all__ = ["People", "people_table", "unions"]
+__all__ = ["People", "bitmaps_of", "people_table", "unions"]
 
 
 class People(Protocol):
@@ -45,18 +45,19 @@ def people_table(fold: Fold, groups: Sequence[GroupRow], people: People) -> pa.T
     return table
 
 
-def unions(
-    fold: Fold,
-    measure: str,
-    rows: Sequence[tuple[int, bytes]],
-    windows: Sequence[tuple[int, int]],
-    people: People | None,
-) -> list[int]:
+def bitmaps_of(
+    fold: Fold, measure: str, rows: Iterable[tuple[int, bytes]], people: People | None
+) -> Iterator[tuple[int, Any]]:
+    """The bucket of each row, and the bitmap of its values, or people. Blocks."""
+    for bucket, sketches in rows:
+        bitmap = fold.sketch(measure, sketches)
+        yield bucket, bitmap if people is None else people.people_of(bitmap)
+
+
+def unions(bitmaps: Iterable[tuple[int, Any]], windows: Sequence[tuple[int, int]]) -> list[int]:
     """How many there are in all buckets that start in each window. Blocks."""
     from pyroaring import BitMap  # noqa: PLC0415 - only objects that answer questions pay for it
 
-    bitmaps = [(bucket, fold.sketch(measure, sketches)) for bucket, sketches in rows]
-    if people is not None:
-        bitmaps = [(bucket, people.people_of(bitmap)) for bucket, bitmap in bitmaps]
-    found = [[bitmap for bucket, bitmap in bitmaps if start <= bucket < end] for start, end in windows]
+    held = list(bitmaps)
+    found = [[bitmap for bucket, bitmap in held if start <= bucket < end] for start, end in windows]
     return [len(BitMap.union(*chosen)) if chosen else 0 for chosen in found]

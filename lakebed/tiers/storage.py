@@ -151,12 +151,12 @@ class Storage:
             (rollup, start_us, end_us),
         )
 
-    async def sketches(self, rollup: int, start_us: int, end_us: int) -> list[tuple[int, bytes]]:
-        """`(bucket, sketches)` of the groups with `start_us <= bucket < end_us` that have any, by bucket."""
+    async def sketches(self, rollup: int, start_us: int, end_us: int, limit: int = -1) -> list[tuple[int, bytes]]:
+        """`(bucket, sketches)` of the first groups with `start_us <= bucket < end_us` that have any, by bucket."""
         return await self._fetch(
             """SELECT bucket, sketches FROM rollup_groups
-            WHERE rollup = ? AND bucket >= ? AND bucket < ? AND sketches IS NOT NULL ORDER BY bucket, key""",
-            (rollup, start_us, end_us),
+            WHERE rollup = ? AND bucket >= ? AND bucket < ? AND sketches IS NOT NULL ORDER BY bucket, key LIMIT ?""",
+            (rollup, start_us, end_us, limit),
         )
 
     # Schedule runs
