@@ -57,10 +57,10 @@ async def errors(
     if not columns:
         raise QueryRefused("by names nothing", hint="Name columns or properties: status_code, path, method, error")
     bind = Binder()
+    # Names of ours, as one of `by` may be called as anything in this SQL.
     keys = [f"key_{at}" for at in range(len(columns))]
     picked = ", ".join(f"{sql} AS {key}" for key, sql in zip(keys, columns.values(), strict=True))
     shown = ", ".join(f"{key} AS {quoted(name)}" for key, name in zip(keys, columns, strict=True))
-    order = ["errors DESC", *(f"{quoted(name)} NULLS FIRST" for name in columns)]
     sql = f"""
         WITH requests AS (
             SELECT {picked}, person_id AS person, timestamp AS moment, {failed(bind, errors_from)} AS failed
@@ -73,6 +73,7 @@ async def errors(
         )
         SELECT {shown}, errors, requests, errors / requests AS error_rate,
             errors / sum(errors) OVER () AS share, people, first, last
-        FROM groups WHERE errors > 0 ORDER BY {", ".join(order)} LIMIT {bind(limit)}
+        FROM groups WHERE errors > 0 ORDER BY errors DESC, {", ".join(f"groups.{key} NULLS FIRST" for key in keys)}
+        LIMIT {bind(limit)}
     """
     return await inquiry.rows(sql, bind, scope, report="errors")

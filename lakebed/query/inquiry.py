@@ -143,10 +143,10 @@ class Inquiry:
         times = hours[HOURLY]["hour"].cast(pa.int64()).to_pylist()
         return Counts(f"({' UNION ALL '.join(sources)})", hours, (min(times, default=0), max(times, default=0)))
 
-    async def days(
+    async def daily_people(
         self, scope: Scope, compute: Callable[[Iterator[tuple[int, Any]]], pa.Table | None], *, report: str
     ) -> Result | None:
-        """What `compute` makes of the people of each UTC day in `scope`, by the rollup of days: see `Metrics.days`.
+        """What `compute` makes of the people of each UTC day in `scope`: see `Metrics.daily_people`.
 
         None where that has not exactly the events of `scope`: for parts of a day, a condition, a cohort or another
         moment.
@@ -154,7 +154,7 @@ class Inquiry:
         edges = [us for us in (scope.start_us, scope.end_us) if us is not None]
         if _chosen(scope) or any(us % _DAY_US for us in edges):
             return None
-        result = await self._metrics.days(scope.start_us, scope.end_us, compute)
+        result = await self._metrics.daily_people(scope.start_us, scope.end_us, compute)
         return None if result is None else result.named(report)
 
     async def check(self, condition: str) -> None:

@@ -283,7 +283,7 @@ class Metrics:
 
         return None if pc.any(pc.equal(table["event"], _OVERFLOW)).as_py() else table
 
-    async def days(
+    async def daily_people(
         self, start_us: int | None, end_us: int | None, compute: Callable[[Iterator[tuple[int, Any]]], pa.Table | None]
     ) -> Result | None:
         """What `compute`, in a thread, makes of the UTC days that start in `[start_us, end_us)` and have people.

@@ -39,7 +39,7 @@ async def lives(inquiry: Inquiry, scope: Scope, calendar: Calendar, grain: Grain
     first = None if scope.start_us is None else calendar.number_of(grain, scope.start_us // _DAY_US)
     last = calendar.number_of(grain, inquiry.last_us(scope) // _DAY_US)
     compute = partial(_lives, calendar=calendar, grain=grain, first=first, last=last)
-    return await inquiry.days(scope.between(None, scope.end_us), compute, report="lifecycle")
+    return await inquiry.daily_people(scope.between(None, scope.end_us), compute, report="lifecycle")
 
 
 async def visits(
@@ -53,7 +53,7 @@ async def visits(
         first, last = (calendar.number_of(grain, us // _DAY_US) for us in (start_us, end_us - 1))
         most = last - first + 1
     compute = partial(_visits, calendar=calendar, grain=grain, interval=interval, most=most)
-    return await inquiry.days(scope, compute, report="stickiness")
+    return await inquiry.daily_people(scope, compute, report="stickiness")
 
 
 def _of_days(calendar: Calendar, grain: Grain) -> bool:
