@@ -92,12 +92,12 @@ class Attempts(msgspec.Struct, frozen=True):
 
         Args:
             went: a table of what `sql` gives.
-            value: SQL over the columns of `events`; it is computed for these events alone.
+            value: SQL over the columns of `events` for a text; it is computed for these events alone.
         """
         begins = self.steps if self.order == "any" else self.steps[:1]
         condition = " OR ".join(f"({step.condition(bind)})" for step in begins)
         return (
-            f"SELECT _lakebed_who AS person_id, arg_min({{'value': CAST({value} AS VARCHAR)}}, seq).value AS value "
+            f"SELECT _lakebed_who AS person_id, arg_min({{'value': {value}}}, seq).value AS value "
             f"FROM events JOIN (SELECT person_id AS _lakebed_who, t1 AS _lakebed_began FROM {went}) "
             "ON person_id = _lakebed_who AND epoch_us(timestamp) = _lakebed_began "
             f"WHERE {scope.condition(bind)} AND ({condition}) GROUP BY _lakebed_who"

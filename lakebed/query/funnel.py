@@ -4,23 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from lakebed.errors import QueryRefused
-from lakebed.promotions import quoted
 from lakebed.query.attempts import Attempts, Order
 from lakebed.query.binder import Binder
 from lakebed.query.duration import Duration
 from lakebed.query.inquiry import Inquiry
-from lakebed.query.measure import column_sql
 from lakebed.query.result import Result
 from lakebed.query.scope import Scope, Time
 from lakebed.query.selection import EventLike
+from lakebed.query.split import OTHER, Split
 
 __all__ = ["funnel"]
 
 _OWN = ("step", "event", "people", "conversion", "from_previous", "median_seconds", "period")
-_OTHER = "(other)"
-_MOST_VALUES = 100
-_FIRST_US = -62_135_596_800_000_000  # of the year 1
 
 
 async def funnel(
@@ -71,19 +66,16 @@ async def funnel(
         QueryError: with DuckDB's message, for a bad condition.
     """
     attempts = Attempts.of(steps, within, order, allow_equal=allow_equal, exclude=exclude)
-    if not isinstance(top, int) or not 1 <= top <= _MOST_VALUES:
-        raise QueryRefused(f"top is {str(top)[:40]!r}", hint=f"Give a number from 1 to {_MOST_VALUES}")
-    if by is not None and (not isinstance(by, str) or not by or by.lower() in _OWN):
-        raise QueryRefused(f"by is {str(by)[:40]!r}", hint=f"Name a column or a property, none of {', '.join(_OWN)}")
+    split = Split.of(by, top, inquiry.promotions, _OWN)
     scope = await inquiry.scope(
         start=start, end=end, where=where, cohort=cohort, as_of=as_of, selections=attempts.selections
     )
     bind, periods = Binder(), {"current": scope}
     if compare:
-        periods["previous"] = _previous(scope)
-    value = None if by is None else column_sql(by, inquiry.promotions)
+        periods["previous"] = scope.previous()
+    value = None if split is None else split.value
     further = ["period"] if compare else []
-    further += [] if by is None else [f"value AS {quoted(by)}"]
+    further += [] if split is None else [split.column]
     sql = f"""
         WITH {_tried(attempts, periods, value, bind)},
         ranked AS ({_ranked(value)}),
@@ -93,20 +85,11 @@ async def funnel(
             FROM (SELECT unnest([{", ".join(map(bind, periods))}]) AS period)
             CROSS JOIN (
                 SELECT least(nth, {bind(top + 1)}) AS nth,
-                min(CASE WHEN nth > {bind(top)} THEN {bind(_OTHER)} ELSE value END) AS value FROM ranked GROUP BY 1
+                min(CASE WHEN nth > {bind(top)} THEN {bind(OTHER)} ELSE value END) AS value FROM ranked GROUP BY 1
             ) LEFT JOIN counted USING (period, nth)
         ) ORDER BY period, _nth, _row.step
     """
     return await inquiry.rows(sql, bind, scope, report="funnel")
-
-
-def _previous(scope: Scope) -> Scope:
-    if scope.start_us is None or scope.end_us is None:
-        raise QueryRefused("compare without a period", hint="Give start and end")
-    start_us = 2 * scope.start_us - scope.end_us
-    if start_us < _FIRST_US:
-        raise QueryRefused("the period before begins before the year 1", hint="Give a later start")
-    return scope.between(start_us, scope.start_us)
 
 
 def _tried(attempts: Attempts, periods: Mapping[str, Scope], value: str | None, bind: Binder) -> str:

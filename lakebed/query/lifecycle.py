@@ -63,15 +63,14 @@ async def lifecycle(
     bind = Binder()
     last = calendar.number(grain, bind(from_us(inquiry.last_us(scope))))
     first = "min(n)" if scope.start_us is None else calendar.number(grain, bind(from_us(scope.start_us)))
-    key, value, column = "", "", ""
-    source, rows = "changes", "every"
-    named = ""
+    key, value, column, named = "", "", "", ""
+    source, rows, at, order = "changes", "every", "n", "shown.n"
     if split is not None:
         key, value, column = "value, ", f", {split.first(chosen.condition(bind))} AS value", f", {split.column}"
         named = f""", {split.ranked("(FROM changes SEMI JOIN every USING (n))", "sum(fresh + kept + back)", bind)}"""
         source = "(FROM changes JOIN ranked ON changes.value IS NOT DISTINCT FROM ranked.value)"
-        rows = "(FROM named CROSS JOIN every)"
-    at = "n" if split is None else "nth, n"
+        rows, at = "(FROM named CROSS JOIN every)", "nth, n"
+        order = "shown.nth, shown.n"  # qualified, as the column may be called like it
     sql = f"""
         WITH seen AS (
             SELECT person_id, {calendar.number(grain, "timestamp")} AS n{value} FROM events
@@ -93,6 +92,6 @@ async def lifecycle(
         SELECT {calendar.start(grain, "n")} AS time, CAST(coalesce(fresh, 0) AS BIGINT) AS "new",
             CAST(coalesce(kept, 0) AS BIGINT) AS "returning", CAST(coalesce(back, 0) AS BIGINT) AS resurrecting,
             CAST(coalesce(away, 0) AS BIGINT) AS dormant{column}
-        FROM {rows} LEFT JOIN states USING ({at}) ORDER BY {at}
+        FROM {rows} AS shown LEFT JOIN states USING ({at}) ORDER BY {order}
     """
     return await inquiry.rows(sql, bind, scope, report="lifecycle")

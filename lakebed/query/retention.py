@@ -88,7 +88,7 @@ async def retention(
     first = "true" if scope.start_us is None else f"c >= {calendar.number(grain, bind(from_us(scope.start_us)))}"
     value = "" if split is None else f", {split.first(begins)} AS value"
     counted = _COUNTED[mode].format(periods=bind(periods), first=first, **(_WHOLE if split is None else _BY_VALUE))
-    source, key, column, named = "counted", "", "", ""
+    source, key, column, named, order = "counted", "", "", "", ""
     if split is not None:
         # Nobody is twice in a cohort, so the people of several values are their sum.
         counted += f""", {split.ranked("(FROM counted WHERE period = 0)", "sum(people)", bind)}, shown AS (
@@ -96,6 +96,7 @@ async def retention(
             FROM counted JOIN ranked ON counted.value IS NOT DISTINCT FROM ranked.value GROUP BY nth, c, period
         )"""
         source, key, column, named = "shown", "nth, ", f", {split.column}", "JOIN named USING (nth)"
+        order = "cells.nth, "  # qualified, as the column may be called like it
     sql = f"""
         WITH seen AS (
             SELECT person_id, {calendar.number(grain, "timestamp")} AS n,
@@ -109,7 +110,7 @@ async def retention(
         )
         SELECT {calendar.start(grain, "c")} AS cohort, CAST(period AS BIGINT) AS period,
             CAST(coalesce(people, 0) AS BIGINT) AS people, coalesce(people, 0) / size AS rate{column}
-        FROM cells LEFT JOIN {source} USING ({key}c, period) {named} ORDER BY {key}cohort, period
+        FROM cells LEFT JOIN {source} USING ({key}c, period) {named} ORDER BY {order}cohort, period
     """
     return await inquiry.rows(sql, bind, scope, report="retention")
 
