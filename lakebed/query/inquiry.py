@@ -17,13 +17,14 @@ from lakebed.query.metrics import Metrics
 from lakebed.query.result import Result
 from lakebed.query.scope import Scope, Time, instant
 from lakebed.query.selection import Selection
-from lakebed.query.series import HOURLY
+from lakebed.query.series import DAILY, HOURLY
 from lakebed.query.sql import Queries
 from lakebed.query.untrusted import Untrusted
 
 __all__ = ["Counts", "Inquiry"]
 
 _HOUR_US = 3_600_000_000
+_DAY_US = 24 * _HOUR_US
 
 
 class Counts(msgspec.Struct, frozen=True):
@@ -111,12 +112,19 @@ class Inquiry:
 
         None where it has not: for parts of an hour, a condition, a cohort or another moment, or because it lacks names.
         """
-        edges = [us for us in (scope.start_us, scope.end_us) if us is not None]
-        chosen = scope.where is not None or scope.people is not None or scope.as_of_us is not None
-        if chosen or any(us % _HOUR_US for us in edges):
+        if not _is_whole(scope, _HOUR_US):
             return None
         table = await self._metrics.hours(scope.start_us, scope.end_us)
         return None if table is None else {HOURLY: table}
+
+    async def days(self, scope: Scope) -> Mapping[str, pa.Table] | None:
+        """`daily_metrics` (`date, events, dau`), where it has exactly the people of `scope`: for `rows`.
+
+        None where it has not: for parts of a day of UTC, a condition, a cohort or another moment.
+        """
+        if not _is_whole(scope, _DAY_US):
+            return None
+        return {DAILY: await self._metrics.days(scope.start_us, scope.end_us)}
 
     async def counts(self, scope: Scope, bind: Binder) -> Counts | None:
         """How many events of each name there were by time, as a table to count in: whole hours come from the rollup.
@@ -181,3 +189,9 @@ class Inquiry:
         else:
             result = await self._queries.ask(sql, bind.params, as_of_us=scope.as_of_us, tables=tables, started=started)
         return result.named(report)
+
+
+def _is_whole(scope: Scope, length_us: int) -> bool:
+    """Whether rollups of that length have it: whole ones of them, and all of their events as of now."""
+    chosen = scope.where is not None or scope.people is not None or scope.as_of_us is not None
+    return not chosen and not any(us % length_us for us in (scope.start_us, scope.end_us) if us is not None)
