@@ -68,8 +68,8 @@ async def anomalies(
         event: what is measured; by default every event.
         measure: as of `segmentation`: count, people, sum(x), avg(x), min(x), max(x), distinct(x) or quantile(x, 0.95).
         grain: hour or day.
-        seasonality: "week": the same hour of the same weekday. "day": the same hour of other days. "none": the hours, or
-            days, right before.
+        seasonality: "week": the same hour of the same weekday. "day": the same hour of other days. "none": the hours or
+            days right before.
         history: how many seasons, or hours or days, 3 to 100.
         sensitivity: the width of the band, in spreads; lower finds more.
         start: judged from here on; by default the last seven days.
@@ -160,9 +160,10 @@ async def _source(
     elif measured.summed is not None:
         number = f"CAST({measured.summed} AS DOUBLE)"
         squares, events = f"fsum({number} * {number})", f"count({number})"
+    number = calendar.number(grain, "timestamp")
     condition = f"{chosen.condition(bind)} AND {scope.between(None, scope.end_us).condition(bind)}"
     return (
-        f"SELECT {calendar.number(grain, 'timestamp')} AS n, {value} AS value, {squares} AS squares, {events} AS events "
+        f"SELECT {number} AS n, {value} AS value, {squares} AS squares, {events} AS events "
         f"FROM events WHERE {condition} GROUP BY n"
     ), None
 

@@ -30,6 +30,7 @@ Order = Literal["ordered", "strict", "any"]
 
 _FIRST, _MOST_STEPS = 1, 20
 _CODES = 64  # the last six bits of an element say what it is: _step, _excluded
+_AFTER = _CODES - 1  # the code of what is excluded and comes after all else of its key
 _BEYOND = 1 << 58  # more than any time has microseconds; twenty times that is a BIGINT
 _LAST_US = 253_402_300_799_999_999  # of the year 9999
 
@@ -71,9 +72,9 @@ class Attempts(msgspec.Struct, frozen=True):
             raise QueryRefused(f"order is {str(order)[:40]!r}", hint=f"Use one of {', '.join(get_args(Order))}")
         chosen = tuple(Selection.of(step, f"step {at}") for at, step in enumerate(steps, 1))
         exclusions = tuple(Exclusion.of(one, len(steps)) for one in exclude or ())
-        if exclusions and order != "ordered":
-            hint = "In strict order everything is excluded already" if order == "strict" else "Give the steps an order"
-            raise QueryRefused(f"exclude does not go with order={order!r}", hint=hint)
+        if order == "any" and any((one.first, one.last) != (1, len(steps)) for one in exclusions):
+            hint = "Exclude it between all of the steps, or give them an order"
+            raise QueryRefused('exclude: between does not go with order="any"', hint=hint)
         return cls(chosen, duration_us("within", within), order, allow_equal, exclusions)  # type: ignore[arg-type]  # it was looked up
 
     @property
@@ -138,22 +139,46 @@ class Attempts(msgspec.Struct, frozen=True):
         source = self.marked(scope, bind, *(["event"] if self._ranked else []))
         columns, key = [], "us"
         if self._ranked:
-            others = ["event IS NOT NULL"] if self.order == "strict" else []
-            matter = " OR ".join([*others, *(f"is_{at}" for at in self._numbers), *outs])
-            rank = "row_number() OVER (PARTITION BY person_id ORDER BY us, seq)"
-            rank = rank if self.allow_equal else "dense_rank() OVER (PARTITION BY person_id ORDER BY us)"
-            source = f"SELECT *, {rank} AS place FROM ({source}) WHERE {matter}"
-            columns, key = [f"list_sort(list({'' if self.allow_equal else 'DISTINCT '}us)) AS times"], "place"
+            source, key = self._placed(source, outs), "place"
+            others = "FILTER (disturbs)" if self._is_between else ""
+            columns = [f"list_sort(list({'' if self.allow_equal else 'DISTINCT '}us) {others}) AS times"]
         for at in self._numbers:
             begins = f"is_{at} AND us < {bind(scope.end_us)}" if at == 1 and scope.end_us is not None else f"is_{at}"
             columns.append(f"list({key} * {_CODES} + {self._step(at)}) FILTER ({begins}) AS s{at}")
         for at in self._numbers[:-1]:
             if out := [name for name, one in zip(outs, self.exclusions, strict=True) if one.first <= at < one.last]:
-                columns.append(f"list({key} * {_CODES} + {self._excluded(at)}) FILTER ({' OR '.join(out)}) AS x{at}")
+                code = _AFTER if self._is_between else self._excluded(at)
+                between = f"({' OR '.join(out)})" + (" AND is_between" if self._is_between else "")
+                columns.append(f"list({key} * {_CODES} + {code}) FILTER ({between}) AS x{at}")
             else:
                 columns.append(f"NULL::BIGINT[] AS x{at}")
         lists = f"SELECT person_id, {', '.join(columns)} FROM ({source}) GROUP BY person_id"
         return f"SELECT *, s1 AS v1 FROM ({lists}) WHERE s1 IS NOT NULL"
+
+    @property
+    def _is_between(self) -> bool:
+        """Whether what is excluded has a place between those that are numbered, and is not one of them."""
+        return self.order == "strict" and bool(self.exclusions)
+
+    def _placed(self, source: str, outs: Sequence[str]) -> str:
+        """`source` with `place`: the number of each event, or of its moment, among those that matter.
+
+        In strict order these are the named ones and the steps. What is excluded and is none of them has the place of
+        the one before, and `is_between` where no such one is of the same moment.
+        """
+        others = ["event IS NOT NULL"] if self.order == "strict" else []
+        matter = " OR ".join([*others, *(f"is_{at}" for at in self._numbers)])
+        rank, order = ("row_number()", "us, seq") if self.allow_equal else ("dense_rank()", "us")
+        if not self._is_between:
+            place = f"{rank} OVER (PARTITION BY person_id ORDER BY {order}) AS place"
+            return f"SELECT *, {place} FROM ({source}) WHERE {' OR '.join([matter, *outs])}"
+        marked = f"SELECT *, coalesce({matter}, false) AS disturbs FROM ({source})"
+        marked = f"SELECT * FROM ({marked}) WHERE {' OR '.join(['disturbs', *outs])}"
+        ranked = f"SELECT *, {rank} OVER (PARTITION BY person_id, disturbs ORDER BY {order}) AS nth FROM ({marked})"
+        last = f"OVER (PARTITION BY person_id ORDER BY {order})"
+        place = f"max(CASE WHEN disturbs THEN nth END) {last}"
+        alone = f"{place} > 0" if self.allow_equal else f"us > max(CASE WHEN disturbs THEN us END) {last}"
+        return f"SELECT *, {place} AS place, NOT disturbs AND {alone} AS is_between FROM ({ranked})"
 
     def _time(self, element: str) -> str:
         """SQL for the microseconds of an element."""
@@ -215,14 +240,20 @@ class Attempts(msgspec.Struct, frozen=True):
             last += [f"max(CASE WHEN is_{step} THEN before_{at} END) OVER until AS last_{at}" for at in more]
         entry = "us" if scope.end_us is None else f"CASE WHEN us < {bind(scope.end_us)} THEN us END"
         fits = " OR ".join(f"is_{at}" for at in self._numbers)
-        source = f"SELECT {', '.join(['*', *own])} FROM ({self.marked(scope, bind)}) WHERE {fits}"
+        outs = " OR ".join(f"out_{at}" for at in range(1, len(self.exclusions) + 1)) or "false"
+        since = f"us - {bind(self.within_us)}"
+        if self.exclusions:  # who began before one of these has ended by what comes after it
+            earlier = "PARTITION BY person_id ORDER BY us RANGE BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING"
+            since = f"greatest({since}, max(CASE WHEN {outs} THEN us END) OVER ({earlier}))"
+        source = f"SELECT {', '.join(['*', *own])} FROM ({self.marked(scope, bind)}) WHERE {fits} OR {outs}"
         source = (
-            f"SELECT *, us - {bind(self.within_us)} AS since, max({entry}) OVER until AS entry, {', '.join(last)} "
+            f"SELECT *, {since} AS since, max({entry}) OVER until AS entry, {', '.join(last)} "
             f"FROM ({source}) WINDOW until AS (PARTITION BY person_id ORDER BY us)"
         )
         done = " + ".join(f"CASE WHEN last_{at} >= since THEN 1 ELSE 0 END" for at in self._numbers)
         begun = ", ".join(f"CASE WHEN last_{at} >= since THEN last_{at} END" for at in self._numbers)
-        source = f"SELECT *, {done} AS done, least(entry, {begun}) AS begun FROM ({source}) WHERE entry >= since"
+        source = f"SELECT *, {done} AS done, least(entry, {begun}) AS begun FROM ({source})"
+        source += f" WHERE entry >= since AND ({fits})"
         lists = ", ".join(f"list(us) FILTER (is_{step}) AS s{step}" for step, *_ in groups.values())
         best = f"done * {_BEYOND} - us"  # the most steps, and then the earliest
         own = [

@@ -54,7 +54,7 @@ async def funnel(
         by: a column or a property to split by, with its value at the first event of the attempt.
         top: how many values of `by` have rows of their own, by people at the first step; the rest is "(other)".
         exclude: events that end an attempt: a name, or `{"event": "X", "where": "…", "between": [1, 3]}`; without
-            `between`, anywhere between the first and the last step. For "ordered" only.
+            `between`, anywhere between the first and the last step, as always with "any".
         allow_equal: events of one timestamp come one after the other, in the order in which they were received.
         compare: give the rows of the period of the same length before `start`, too. Needs `start` and `end`.
         where: SQL over the columns of `events`; other events are not looked at.

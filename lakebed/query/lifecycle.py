@@ -44,8 +44,8 @@ async def lifecycle(
     Args:
         event: what makes a person be there; by default any event.
         grain: hour, day, week or month.
-        by: a column or a property to split by, with its value at the person's first event of the period; of the dormant,
-            of the period before.
+        by: a column or a property to split by, with its value at the person's first event of the period; for the
+            dormant, of the period before.
         top: how many values of `by` have rows of their own, by people in the periods shown; the rest is "(other)".
         start: periods from its own on, which counts whole; what lies before still decides who is new. None is no bound,
             like `end`.

@@ -124,7 +124,8 @@ _COUNTED = {
     "first_time": _ONE_COHORT.format(taken="list(n) FILTER (came) AS ns")
     + """, pairs AS (SELECT {key}c, unnest(ns) - c AS period FROM people), counted AS (
         SELECT {key}c, 0 AS period, count(*) AS people FROM people GROUP BY {key}c UNION ALL
-        SELECT {key}c, period, count(*) AS people FROM pairs WHERE period BETWEEN 1 AND {periods} GROUP BY {key}c, period
+        SELECT {key}c, period, count(*) AS people FROM pairs
+        WHERE period BETWEEN 1 AND {periods} GROUP BY {key}c, period
     )""",
     "unbounded": _ONE_COHORT.format(taken="max(n) FILTER (came) AS latest")
     + """, counted AS (

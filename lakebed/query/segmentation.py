@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from lakebed.clock import from_us
 from lakebed.errors import QueryRefused
@@ -55,8 +55,8 @@ async def segmentation(
         measure: count, people, sum(x), avg(x), min(x), max(x), distinct(x) or quantile(x, 0.95) of each series. x is a
             column, a promoted one, or a property that is a number.
         by: columns or properties to split by, as text.
-        top: so many combinations of `by`, those with the most events; the others are one, "(other)". With `compare` those
-            of the current period decide, and both have the same.
+        top: so many combinations of `by`, those with the most events; the others are one, "(other)". With `compare`
+            those of the current period decide, and both have the same.
         formula: numbers, letters, + - * / and parentheses. What is divided by 0 is NULL.
         grain: of the rows; None gives one value for all, without `time`.
         compare: give the rows of the period of the same length before `start`, too. Needs `start` and `end`.
@@ -69,21 +69,16 @@ async def segmentation(
         as_of: only what was received up to then.
     """
     calendar = Calendar.of(tz, week_start, grain or "day")
-    given = list(events) if isinstance(events, Sequence) and not isinstance(events, str) else [events]
-    chosen = [Selection.of(one, "events") for one in given]
-    if not 1 <= len(chosen) <= len(LETTERS):
-        raise QueryRefused(f"{len(chosen)} events", hint=f"Give 1 to {len(LETTERS)}")
+    chosen = _chosen(events)
     check_limit("top", top, _MOST_TOP)
     names = _names(by, (*_TAKEN, "period") if compare else _TAKEN)
     measured = Measure.parse(measure, inquiry.promotions)
     values = [f"value_{at}" for at in range(len(chosen))]
     combined = None if formula is None else formula_sql(formula, values)
     scope = await inquiry.scope(start=start, end=end, where=where, cohort=cohort, as_of=as_of, selections=chosen)
-    periods, read, whole = {"current": scope}, scope, True
-    if compare:
-        periods["previous"] = scope.previous()
-        read = scope.between(periods["previous"].start_us, scope.end_us)
-        whole = scope.start_us is not None and scope.start_us % _HOUR_US == 0  # no hour lies in both
+    periods = {"current": scope, "previous": scope.previous()} if compare else {"current": scope}
+    read = scope.between(periods["previous"].start_us, scope.end_us) if compare else scope
+    whole = not compare or (scope.start_us or 0) % _HOUR_US == 0  # no hour lies in both
     bind = Binder()
     plain = measured.sql == "count(*)" and names in ((), ("event",)) and grain != "minute" and whole
     counts = await inquiry.counts(read, bind) if plain and not any(one.where for one in chosen) else None
@@ -120,14 +115,12 @@ async def segmentation(
         f"FROM every CROSS JOIN groups LEFT JOIN found ON {' AND '.join(joined)})"
     )
     time = "" if grain is None else f"{calendar.start(grain, 'n')} AS time, "
-    whose = "".join(f"{key}, " for key in keys)
-    if combined is not None:
-        series = [f"SELECT {time}{bind(formula)} AS series, {whose}{combined} AS value, period, n, 0 AS nth FROM filled"]
-    else:
-        series = [
-            f"SELECT {time}{bind(one.label)} AS series, {whose}{value} AS value, period, n, {at} AS nth FROM filled"
-            for at, (one, value) in enumerate(zip(chosen, values, strict=True))
-        ]
+    labelled: Iterable[tuple[str | None, str]] = zip((one.label for one in chosen), values, strict=True)
+    series = [
+        f"SELECT {time}{bind(label)} AS series, {''.join(f'{key}, ' for key in keys)}{value} AS value, "
+        f"period, n, {at} AS nth FROM filled"
+        for at, (label, value) in enumerate(labelled if combined is None else [(formula, combined)])
+    ]
     shown = ["series", *(f"{key} AS {quoted(name)}" for key, name in zip(keys, names, strict=True)), "value"]
     shown = [*([] if grain is None else ["time"]), *shown, *(["period"] if compare else [])]
     # Qualified, as one of `by` may be called like them.
@@ -137,6 +130,13 @@ async def segmentation(
         SELECT {", ".join(shown)} FROM ({" UNION ALL ".join(series)}) AS found ORDER BY {", ".join(order)}
     """
     return await inquiry.rows(sql, bind, scope, report="segmentation", tables=None if counts is None else counts.tables)
+
+
+def _chosen(events: EventLike | Sequence[EventLike] | None) -> list[Selection]:
+    given = list(events) if isinstance(events, Sequence) and not isinstance(events, str) else [events]
+    if not 1 <= len(given) <= len(LETTERS):
+        raise QueryRefused(f"{len(given)} events", hint=f"Give 1 to {len(LETTERS)}")
+    return [Selection.of(one, "events") for one in given]
 
 
 def _best(split: Sequence[str], keys: Sequence[str], base: str, most: Sequence[str], limit: str) -> list[str]:

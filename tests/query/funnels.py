@@ -76,9 +76,11 @@ def _any(funnel, own):
         if not _is_step(funnel, entry) or not funnel.start_us <= entry.us < funnel.end_us:
             continue
         times = []
+        outs = [one.us for one in own if one.us > entry.us and any(what(one) for what, *_ in funnel.excluded)]
+        last = min([entry.us + funnel.within_us, *outs])
         for step in {id(step): step for step in funnel.steps}.values():
             needed = sum(one is step for one in funnel.steps)
-            fitting = sorted(one.us for one in own if step(one) and 0 <= one.us - entry.us <= funnel.within_us)
+            fitting = sorted(one.us for one in own if step(one) and entry.us <= one.us <= last)
             times += fitting[:needed]
         times.sort()
         yield times, times[-1], (entry.us,), Attempt(times, _first_at(funnel, own, entry.us))

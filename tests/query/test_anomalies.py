@@ -49,6 +49,17 @@ def least_spread(measure, past, everything):
     return max(usual, statistics.median(typical) if typical else measure != "sum(amount)") ** 0.5
 
 
+def season_before(at, k, grain, days, tz):
+    """The period k seasons of so many days before, at the same wall-clock time; without seasons the k-th before."""
+    if grain == "day":
+        return at - timedelta((days or 1) * k)
+    if days is None:
+        return at - timedelta(hours=k)
+    local = at.astimezone(ZoneInfo(tz)).replace(tzinfo=None) - timedelta(days * k)
+    then = local.replace(tzinfo=ZoneInfo(tz)).astimezone(UTC)
+    return period(round((then - EPOCH) / timedelta(microseconds=1)), "hour")
+
+
 def plain_anomalies(events, name, *, measure, grain, season, history, sensitivity, start, end, tz="UTC"):
     """Each hour or day beside the same wall-clock time of the seasons before it, or beside those right before."""
     found = defaultdict(list)
@@ -63,18 +74,8 @@ def plain_anomalies(events, name, *, measure, grain, season, history, sensitivit
     for at in periods(period(to_us(start), grain, tz), last, grain):
         if at == last:
             break
-        past = []
-        for k in range(1, history + 1):
-            if grain == "day":
-                then = at - timedelta((days or 1) * k)
-            elif days is None:
-                then = at - timedelta(hours=k)
-            else:
-                local = at.astimezone(ZoneInfo(tz)).replace(tzinfo=None) - timedelta(days * k)
-                then = local.replace(tzinfo=ZoneInfo(tz)).astimezone(UTC)
-                then = period(round((then - EPOCH) / timedelta(microseconds=1)), "hour")
-            if then >= first:
-                past.append(found.get(then, []))
+        before = [season_before(at, k, grain, days, tz) for k in range(1, history + 1)]
+        past = [found.get(then, []) for then in before if then >= first]
         value = MEASURES[measure](found.get(at, []))
         past = [one for one in past if MEASURES[measure](one) is not None]
         if len(past) < 3:

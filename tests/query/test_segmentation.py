@@ -51,9 +51,7 @@ def measured(events, measure):
     }[measure]
 
 
-def plain_segmentation(
-    events, names, measure, calendar, by=None, top=10, start_us=None, end_us=None, before_us=None
-):
+def plain_segmentation(events, names, measure, calendar, by=None, top=10, start_us=None, end_us=None, before_us=None):
     """(time, series, by, value): every period of every group of every series; from `before_us` on those before, too."""
     kept = [e for e in events if e.event in names]
     earliest = start_us if before_us is None else before_us
