@@ -19,7 +19,8 @@ def panels(frame: Frame, own: tuple[str, ...], picture: Callable[[Frame], tuple[
     by = frame.others(own)
     if not by:
         return picture(frame)
-    canvas, y, said, parts = Canvas(), 4.0, [], frame.parts(by)
+    canvas, y, parts = Canvas(), 4.0, frame.parts(by)
+    said: list[str] = []
     for label, part in parts.items():
         panel, told = picture(part)
         if said and y + _HEADING + panel.height > _TALL:

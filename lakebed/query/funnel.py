@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from lakebed.errors import QueryRefused
 from lakebed.query.attempts import Attempts, Order
 from lakebed.query.binder import Binder
 from lakebed.query.duration import Duration
@@ -29,7 +30,9 @@ async def funnel(
     by: str | None = None,
     top: int = 10,
     exclude: Sequence[EventLike] | None = None,
+    holding: str | None = None,
     allow_equal: bool = False,
+    totals: bool = False,
     compare: bool = False,
     where: str | None = None,
     cohort: str | None = None,
@@ -42,7 +45,8 @@ async def funnel(
     further step is the first later event that can be it, and later means a later timestamp.
 
     `conversion` is the share of those at the first step, `from_previous` of those at the step before, `median_seconds`
-    the median time since the step before. Further columns come behind: `period` with `compare`, and the one of `by`.
+    the median time since the step before. Further columns come behind: `total` and `total_conversion` with `totals`,
+    `period` with `compare`, and the one of `by`.
 
     Args:
         steps: 1 to 20, each a name, or `{"event": "B", "where": "plan = 'pro'"}`. The same twice needs two events.
@@ -55,7 +59,11 @@ async def funnel(
         top: how many values of `by` have rows of their own, by people at the first step; the rest is "(other)".
         exclude: events that end an attempt: a name, or `{"event": "X", "where": "…", "between": [1, 3]}`; without
             `between`, anywhere between the first and the last step, as always with "any".
+        holding: a column or property that has one value in all steps of an attempt, such as an order's number. Each of
+            a person's values is tried by itself, and the one that got furthest counts. Events without one are no steps.
         allow_equal: events of one timestamp come one after the other, in the order in which they were received.
+        totals: count all attempts beside the people: `total`, those that reached the step, and `total_conversion`,
+            their share of all entries. Not with `by`, nor with "any".
         compare: give the rows of the period of the same length before `start`, too. Needs `start` and `end`.
         where: SQL over the columns of `events`; other events are not looked at.
         cohort: only people of this saved cohort.
@@ -65,8 +73,20 @@ async def funnel(
         QueryRefused: an argument cannot be read, or does not go with another.
         QueryError: with DuckDB's message, for a bad condition.
     """
-    attempts = Attempts.of(steps, within, order, allow_equal=allow_equal, exclude=exclude)
+    attempts = Attempts.of(
+        steps,
+        within,
+        order,
+        allow_equal=allow_equal,
+        exclude=exclude,
+        holding=holding,
+        promotions=inquiry.promotions,
+        totals=totals,
+    )
     split = Split.of(by, top, inquiry.promotions, _OWN)
+    if split is not None and totals:
+        hint = "Give the first step a where for each value: its entries alone are counted then"
+        raise QueryRefused("totals do not go with by", hint=hint)
     scope = await inquiry.scope(
         start=start, end=end, where=where, cohort=cohort, as_of=as_of, selections=attempts.selections
     )
@@ -116,6 +136,8 @@ def _ranked(value: str | None) -> str:
 def _counted(attempts: Attempts, top: str) -> str:
     counts = [f"count(*) FILTER (depth >= {at}) AS people_{at}" for at in range(1, len(attempts.steps) + 1)]
     counts += [f"median(t{at} - t{at - 1}) / 1e6 AS median_{at}" for at in range(2, len(attempts.steps) + 1)]
+    if attempts.totals:
+        counts += [f"CAST(sum(n{at}) AS BIGINT) AS total_{at}" for at in range(1, len(attempts.steps) + 1)]
     return (
         f"SELECT period, least(nth, {top} + 1) AS nth, {', '.join(counts)} "
         "FROM tried JOIN ranked ON tried.value IS NOT DISTINCT FROM ranked.value GROUP BY 1, 2"
@@ -124,6 +146,8 @@ def _counted(attempts: Attempts, top: str) -> str:
 
 def _rows(attempts: Attempts, bind: Binder) -> str:
     """The rows of one period and value, as structs."""
+    totals = ", 'total': coalesce(total_{at}, 0), 'total_conversion': total_{at} / nullif(total_1, 0)"
+    totals = totals if attempts.totals else ""
     rows = []
     for at, step in enumerate(attempts.steps, 1):
         label = f"any {at} of {len(attempts.steps)}" if attempts.order == "any" else step.label
@@ -131,6 +155,6 @@ def _rows(attempts: Attempts, bind: Binder) -> str:
             f"{{'step': {at}, 'event': {bind(label)}, 'people': coalesce(people_{at}, 0), "
             f"'conversion': people_{at} / nullif(people_1, 0), "
             f"'from_previous': people_{at} / nullif(people_{max(at - 1, 1)}, 0), "
-            f"'median_seconds': {'NULL::DOUBLE' if at == 1 else f'median_{at}'}}}"
+            f"'median_seconds': {'NULL::DOUBLE' if at == 1 else f'median_{at}'}{totals.format(at=at)}}}"
         )
     return ", ".join(rows)

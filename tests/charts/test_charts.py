@@ -188,6 +188,7 @@ def test_plain_results_by_their_types() -> None:
             {"steps": ["Seen", "Bought"], "compare": True, "start": "2026-01-04", "end": "2026-01-07"},
             ("current", "previous"),
         ),
+        ("funnel", {"steps": ["Seen", "Bought"], "totals": True}, ("1 Seen", "5 people", "; 70 times")),
         ("segmentation", {"events": ["Seen", "Bought"], "grain": None}, ("Seen", "70")),
         ("segmentation", {"events": "Seen", "measure": "avg(revenue)", "grain": "hour"}, ("Seen", "1 Jan 2026 08:00")),
         ("sessions", {"grain": None, "by": "entry"}, ("Seen",)),

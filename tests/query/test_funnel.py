@@ -52,6 +52,10 @@ def questions(draw):
         "allow_equal": draw(st.booleans()),
     }
     plain = Plain([meant for _, meant in chosen], arguments["within"] * 1_000_000, order, arguments["allow_equal"])
+    if draw(st.sampled_from([False, False, True])):
+        arguments["holding"], plain = "order", plain._replace(holding="order")
+    if order != "any" and draw(st.booleans()):
+        arguments["totals"] = True
     if bounded:
         low, high = START_US + start * 1_000_000, START_US + end * 1_000_000
         arguments |= {"start": from_us(low), "end": from_us(high)}
@@ -73,7 +77,7 @@ EVENTS = st.lists(
             st.sampled_from("aabbcx"),
             st.sampled_from(PEOPLE),
             st.integers(0, 30),
-            st.sampled_from([{}, {"paid": "yes"}]),
+            st.sampled_from([{}, {"paid": "yes"}, {"order": "1"}, {"order": "1", "paid": "yes"}, {"order": "2"}]),
         ),
         st.builds(identified, st.sampled_from(PEOPLE[:3]), st.sampled_from(PEOPLE[3:5]), st.integers(0, 30)),
     ),
@@ -88,7 +92,12 @@ async def compare(stage, asked):
         if arguments["order"] == "any":
             labels = [f"any {at} of {len(labels)}" for at in range(1, len(labels) + 1)]
         found = await stage.ask("funnel", **arguments)
-        assert compared(found) == compared(funnels.rows(plain, stage.events, labels)), (stage.name, arguments)
+        expected = funnels.rows(plain, stage.events, labels)
+        if "totals" in arguments:
+            counts = funnels.totals(plain, stage.events)
+            shares = [count / counts[0] if counts[0] else None for count in counts]
+            expected = [(*row, *total) for row, *total in zip(expected, counts, shares, strict=True)]
+        assert compared(found) == compared(expected), (stage.name, arguments)
 
 
 async def follow(events, asked, **options):
@@ -320,6 +329,61 @@ async def test_what_is_excluded_ends_an_attempt_in_every_order(tmp_path):
         assert people(await stage.shop.funnel(["a", "c"], order="any", exclude=["b"])) == [6, 0]
 
 
+async def test_totals_count_every_entry(tmp_path):
+    """Each entry is an attempt, and an event takes one of them on: the one that began last."""
+    tracks = {"ann": "aab", "bob": "abab", "cy": "aaxb", "dan": "abb", "eve": "b"}
+    events = [happened(name, who, at) for who, names in tracks.items() for at, name in enumerate(names)]
+    async for stage in stages(tmp_path, events, only=("both tiers",)):
+        found = await stage.ask("funnel", steps=["a", "b"], totals=True)
+        assert found.columns[-2:] == ("total", "total_conversion")
+        assert [(row.people, row.total, row.total_conversion) for row in found] == [(4, 7, 1.0), (4, 5, 5 / 7)]
+        found = await stage.shop.funnel(["a", "b"], totals=True, exclude=["x"])
+        assert [(row.people, row.total) for row in found] == [(4, 7), (3, 4)]
+        bounds = {"start": from_us(START_US + 1_000_000), "end": from_us(START_US + 2_000_000)}
+        found = await stage.shop.funnel(["a", "b"], totals=True, compare=True, **bounds)
+        assert [(row.period, row.people, row.total) for row in found] == [
+            ("current", 2, 2),
+            ("current", 2, 2),
+            ("previous", 4, 4),
+            ("previous", 4, 4),
+        ]
+        assert [row.total for row in await stage.shop.funnel(["x", "a", "b"], totals=True)] == [1, 0, 0]
+        none = await stage.shop.funnel(["never"], totals=True)
+        assert [(row.total, row.total_conversion) for row in none] == [(0, None)]
+
+
+async def test_a_property_is_held_through_all_steps(tmp_path):
+    """Only events of one value follow each other; a person counts once, with the value that got furthest."""
+    orders = {
+        "ann": ["1a", "2a", "2b"],
+        "bob": ["1a", "2b"],
+        "cy": ["1a", "b"],
+        "dan": ["a"],
+        "eve": ["1a", "2x", "1b"],
+    }
+    events = [
+        happened(one[-1], who, at, {"order": int(one[:-1])} if one[:-1] else {})
+        for who, each in orders.items()
+        for at, one in enumerate(each)
+    ]
+    async for stage in stages(tmp_path, events, only=("both tiers",)):
+        asked = {"steps": ["a", "b"], "holding": "order"}
+        assert people(await stage.shop.funnel(["a", "b"])) == [5, 4]
+        assert people(await stage.ask("funnel", **asked)) == [4, 2]
+        split = await stage.ask("funnel", **asked, by="order")
+        assert [(row.order, row.people) for row in split] == [("1", 3), ("1", 1), ("2", 1), ("2", 1)]
+        assert [row.total for row in await stage.shop.funnel(**asked, totals=True)] == [5, 2]
+        # What has another value is somebody else's: it excludes nothing, and disturbs no order.
+        assert people(await stage.shop.funnel(**asked, exclude=["x"])) == [4, 2]
+        assert people(await stage.shop.funnel(**asked, order="strict")) == [4, 2]
+        assert people(await stage.shop.funnel(**asked, order="any")) == [4, 2]
+        found = await stage.shop.funnel_people(**asked, outcome="converted")
+        assert [(row.person_id, row.seconds) for row in found] == [("ann", 1.0), ("eve", 2.0)]
+        times = await stage.shop.funnel_times(**asked)
+        assert [row.people for row in times if row.people] == [1, 1]
+        assert people(await stage.shop.funnel(["a", "b"], holding="person_id")) == [5, 4]
+
+
 async def test_a_funnel_of_nobody_has_its_rows(tmp_path):
     """Without people the counts are 0 and the shares NULL; split by something there is no row."""
     async for stage in stages(tmp_path, [happened("a", None, 1), happened("b", "ann", 1)], only=("both tiers",)):
@@ -356,6 +420,9 @@ async def test_a_page_of_people_follows_another(tmp_path):
         {"steps": ["a", "b"], "within": "soon"},
         {"steps": ["a", "b", "c"], "exclude": [{"event": "x", "between": [1, 2]}], "order": "any"},
         {"steps": ["a"], "exclude": ["x"], "order": "any"},
+        {"steps": ["a", "b"], "totals": True, "order": "any"},
+        {"steps": ["a", "b"], "totals": True, "by": "plan"},
+        {"steps": ["a", "b"], "holding": ""},
         {"steps": ["a", "b"], "exclude": [{"event": "x", "between": [1, 3]}]},
         {"steps": ["a", "b"], "exclude": [{"event": "x", "between": [2, 1]}]},
         {"steps": ["a", "b"], "exclude": [{"event": "x", "between": "1-2"}]},
