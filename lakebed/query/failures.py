@@ -57,8 +57,10 @@ async def errors(
     if not columns:
         raise QueryRefused("by names nothing", hint="Name columns or properties: status_code, path, method, error")
     bind = Binder()
-    keys = [quoted(name) for name in columns]
-    picked = ", ".join(f"{sql} AS {quoted(name)}" for name, sql in columns.items())
+    # Names of ours, as one of `by` may be called as anything in this SQL.
+    keys = [f"key_{at}" for at in range(len(columns))]
+    picked = ", ".join(f"{sql} AS {key}" for key, sql in zip(keys, columns.values(), strict=True))
+    shown = ", ".join(f"{key} AS {quoted(name)}" for key, name in zip(keys, columns, strict=True))
     sql = f"""
         WITH requests AS (
             SELECT {picked}, person_id AS person, timestamp AS moment, {failed(bind, errors_from)} AS failed
@@ -69,9 +71,9 @@ async def errors(
                 max(moment) FILTER (failed) AS last
             FROM requests GROUP BY {", ".join(keys)}
         )
-        SELECT {", ".join(keys)}, errors, requests, errors / requests AS error_rate,
+        SELECT {shown}, errors, requests, errors / requests AS error_rate,
             errors / sum(errors) OVER () AS share, people, first, last
-        FROM groups WHERE errors > 0 ORDER BY errors DESC, {", ".join(f"{key} NULLS FIRST" for key in keys)}
+        FROM groups WHERE errors > 0 ORDER BY errors DESC, {", ".join(f"groups.{key} NULLS FIRST" for key in keys)}
         LIMIT {bind(limit)}
     """
     return await inquiry.rows(sql, bind, scope, report="errors")

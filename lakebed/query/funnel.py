@@ -107,7 +107,7 @@ async def funnel(
                 SELECT least(nth, {bind(top + 1)}) AS nth,
                 min(CASE WHEN nth > {bind(top)} THEN {bind(OTHER)} ELSE value END) AS value FROM ranked GROUP BY 1
             ) LEFT JOIN counted USING (period, nth)
-        ) ORDER BY period, _nth, _row.step
+        ) AS found ORDER BY found.period, found._nth, found._row.step
     """
     return await inquiry.rows(sql, bind, scope, report="funnel")
 

@@ -74,17 +74,22 @@ async def performance(
     scope = await inquiry.scope(start=start, end=end, where=where, cohort=cohort, as_of=as_of, selections=(chosen,))
     columns = columns_of(inquiry, by, taken=(*_COUNTED, "period") if compare else _COUNTED)
     bind = Binder()
-    time, keys = "", [quoted(name) for name in columns]
+    # Names of ours, as one of `by` may be called as anything in this SQL.
+    time, keys = "", [f"key_{at}" for at in range(len(columns))]
     if grain:
         time = f"{calendar.start(grain, calendar.number(grain, 'timestamp'))} AS time, "
-    picked = "".join(f"{sql} AS {quoted(name)}, " for name, sql in columns.items())
+    picked = "".join(f"{sql} AS {key}, " for key, sql in zip(keys, columns.values(), strict=True))
+    shown = [
+        *(["time"] if grain else []),
+        *(f"{key} AS {quoted(name)}" for key, name in zip(keys, columns, strict=True)),
+    ]
     of_path = "" if path is None else f" AND path = {bind(path)}"
     limit, lost = bind(threshold_ms), failed(bind, errors_from)
     grouped, periods = ["time"] * bool(grain) + keys, ["period"] * compare
     read = scope.between(scope.previous().start_us, scope.end_us) if compare else scope
     period = f"{scope.period(bind)} AS period, " if compare else ""
     group = f"GROUP BY {', '.join(grouped + periods)}" if grouped + periods else "HAVING count(*) > 0"
-    order = [*periods, *(["time"] if grain else []), "count DESC", *(f"{key} NULLS FIRST" for key in keys)]
+    order = [*periods, *(["time"] if grain else []), "count DESC", *(f"requests.{key} NULLS FIRST" for key in keys)]
     sql = f"""
         WITH requests AS (
             SELECT {time}{picked}{period}duration_ms AS ms, {lost} AS failed,
@@ -92,7 +97,7 @@ async def performance(
                 NOT {lost} AND duration_ms > {limit} AND duration_ms <= 4 * {limit} AS tolerating
             FROM events WHERE {REQUEST} AND {chosen.condition(bind)} AND {read.condition(bind)}{of_path}
         )
-        SELECT {"".join(f"{one}, " for one in grouped)}count(*) AS count, favg(ms) AS avg_ms,
+        SELECT {"".join(f"{one}, " for one in shown)}count(*) AS count, favg(ms) AS avg_ms,
             quantile_cont(ms, 0.5) AS p50_ms, quantile_cont(ms, 0.95) AS p95_ms, quantile_cont(ms, 0.99) AS p99_ms,
             max(ms) AS max_ms, count(*) FILTER (failed) AS errors, count(*) FILTER (failed) / count(*) AS error_rate,
             (count(*) FILTER (satisfied) + count(*) FILTER (tolerating) / 2)
