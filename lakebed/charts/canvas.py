@@ -48,6 +48,11 @@ class Canvas:
         """Say under the picture what it does not show."""
         self.notes.append(text)
 
+    def place(self, other: Canvas, y: float) -> None:
+        """Another canvas as it is, so many pixels below the top of this one, with its notes."""
+        self._parts.append(f'<g transform="translate(0 {_n(y)})">\n{other.body()}\n</g>')
+        self.notes += [note for note in other.notes if note not in self.notes]
+
     def text(
         self,
         x: float,

@@ -16,6 +16,7 @@ from lakebed.charts.frame import Frame
 from lakebed.charts.funnel import funnel
 from lakebed.charts.heatmap import grid
 from lakebed.charts.line import lines
+from lakebed.charts.panels import panels
 from lakebed.charts.sankey import sankey
 from lakebed.charts.stacked import stacked
 from lakebed.charts.strip import strip
@@ -23,6 +24,8 @@ from lakebed.charts.strip import strip
 __all__ = ["draw"]
 
 _SESSIONS = ("sessions", "people", "events_per_session", "avg_seconds", "median_seconds", "bounce_rate", "engaged_rate")
+_COHORTS = ("cohort", "period", "people", "rate")
+_LIFECYCLE = ("time", "new", "returning", "resurrecting", "dormant")
 _TIMES = ("avg_ms", "p50_ms", "p95_ms", "p99_ms", "max_ms")
 _PERFORMANCE = ("count", *_TIMES, "errors", "error_rate", "apdex")
 
@@ -106,8 +109,8 @@ _REPORTS: dict[str, Callable[[Frame], Picture]] = {
     "funnel": funnel,
     "funnel_people": lambda one: bars(one["person_id"], one["seconds"], [figures.span(s) for s in one["seconds"]]),
     "funnel_times": _times,
-    "retention": grid,
-    "lifecycle": stacked,
+    "retention": lambda one: panels(one, _COHORTS, grid),
+    "lifecycle": lambda one: panels(one, _LIFECYCLE, stacked),
     "stickiness": lambda one: bars(one.labels((*one.times, "periods")), one["people"]),
     "sessions": lambda one: _over_time(one, ("sessions",), one.others(("time", *_SESSIONS))),
     "session_list": lambda one: bars(

@@ -48,3 +48,10 @@ class Frame:
         """For each row the values of these columns as one label."""
         found = [[figures.name(value) for value in self[column]] for column in columns]
         return [" · ".join(parts) for parts in zip(*found, strict=True)] if found else [""] * self.rows
+
+    def parts(self, columns: Iterable[str]) -> dict[str, Frame]:
+        """The rows of each label of these columns, in order of their first rows."""
+        places: dict[str, list[int]] = {}
+        for place, label in enumerate(self.labels(columns)):
+            places.setdefault(label, []).append(place)
+        return {label: Frame(self._table.take(chosen)) for label, chosen in places.items()}

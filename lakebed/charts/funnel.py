@@ -12,6 +12,7 @@ from lakebed.charts.frame import Frame
 __all__ = ["funnel"]
 
 _OWN = ("step", "event", "people", "conversion", "from_previous", "median_seconds")
+_TOTALS = ("total", "total_conversion")
 _MOST = 60
 _ROW = 34
 _NAMES = 190
@@ -20,8 +21,10 @@ _BOLD = 13.5  # a strong text is as wide as one of this size
 
 def funnel(frame: Frame) -> tuple[Canvas, str]:
     """The steps, under a heading for each value of `by` and each period."""
-    canvas, groups = Canvas(), frame.labels(frame.others(_OWN))
-    rows = sorted(zip(groups, *(frame[column] for column in _OWN), strict=True), key=_first_seen(groups))
+    totals = _TOTALS if set(_TOTALS) <= set(frame.columns) else ()
+    canvas, groups = Canvas(), frame.labels(frame.others((*_OWN, *totals)))
+    times = [f"; {figures.figure(total)} times" for total in frame["total"]] if totals else [""] * frame.rows
+    rows = sorted(zip(groups, *(frame[column] for column in _OWN), times, strict=True), key=_first_seen(groups))
     if len(rows) > _MOST:
         canvas.note(f"The first {_MOST} of {figures.figure(len(rows))} steps are drawn.")
         rows = rows[:_MOST]
@@ -29,7 +32,7 @@ def funnel(frame: Frame) -> tuple[Canvas, str]:
     left, right = 24 + names + 14, canvas.width - 260
     widest = max(row[3] or 0 for row in rows) or 1
     y, group, first, said = 4.0, None, 0, []
-    for label, step, event, people, conversion, previous, median in rows:
+    for label, step, event, people, conversion, previous, median, total in rows:
         if label != group:
             group, first = label, people
             if label:
@@ -38,6 +41,7 @@ def funnel(frame: Frame) -> tuple[Canvas, str]:
         told = f"{figures.figure(people)} people"
         share = figures.percent(conversion)
         tip = f"{step}. {event}: {told}, {share} of the first step, {figures.percent(previous)} of the step before"
+        tip += total
         canvas.text(24, y + 19, f"{step} {event}", room=names)
         reach = (right - left) / widest
         canvas.rect(left, y + 3, first * reach, _ROW - 9, COLOURS[0], opacity=0.14)

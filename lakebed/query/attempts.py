@@ -18,9 +18,11 @@ from typing import Literal, Self, get_args
 import msgspec
 
 from lakebed.errors import QueryRefused
+from lakebed.promotions import Promotion
 from lakebed.query.binder import Binder
 from lakebed.query.duration import Duration, duration_us
 from lakebed.query.exclusion import Exclusion
+from lakebed.query.measure import column_sql
 from lakebed.query.scope import Scope
 from lakebed.query.selection import EventLike, Selection
 
@@ -30,6 +32,7 @@ Order = Literal["ordered", "strict", "any"]
 
 _FIRST, _MOST_STEPS = 1, 20
 _CODES = 64  # the last six bits of an element say what it is: _step, _excluded
+_AFTER = _CODES - 1  # the code of what is excluded and comes after all else of its key
 _BEYOND = 1 << 58  # more than any time has microseconds; twenty times that is a BIGINT
 _LAST_US = 253_402_300_799_999_999  # of the year 9999
 
@@ -41,6 +44,8 @@ class Attempts(msgspec.Struct, frozen=True):
         steps: in order.
         within_us: from the first step to the last.
         allow_equal: events of one timestamp come after each other as they were received; else none does.
+        totals: whether to count all attempts, too.
+        held: SQL over `events` for a text that all steps of an attempt share, or None.
     """
 
     steps: tuple[Selection, ...]
@@ -48,6 +53,8 @@ class Attempts(msgspec.Struct, frozen=True):
     order: Order = "ordered"
     allow_equal: bool = False
     exclusions: tuple[Exclusion, ...] = ()
+    totals: bool = False
+    held: str | None = None
 
     @classmethod
     def of(
@@ -58,6 +65,9 @@ class Attempts(msgspec.Struct, frozen=True):
         *,
         allow_equal: bool,
         exclude: Sequence[EventLike] | None,
+        holding: str | None,
+        promotions: Sequence[Promotion],
+        totals: bool = False,
     ) -> Self:
         """What the arguments of a report mean.
 
@@ -71,10 +81,15 @@ class Attempts(msgspec.Struct, frozen=True):
             raise QueryRefused(f"order is {str(order)[:40]!r}", hint=f"Use one of {', '.join(get_args(Order))}")
         chosen = tuple(Selection.of(step, f"step {at}") for at, step in enumerate(steps, 1))
         exclusions = tuple(Exclusion.of(one, len(steps)) for one in exclude or ())
-        if exclusions and order != "ordered":
-            hint = "In strict order everything is excluded already" if order == "strict" else "Give the steps an order"
-            raise QueryRefused(f"exclude does not go with order={order!r}", hint=hint)
-        return cls(chosen, duration_us("within", within), order, allow_equal, exclusions)  # type: ignore[arg-type]  # it was looked up
+        if order == "any" and any((one.first, one.last) != (1, len(steps)) for one in exclusions):
+            hint = "Exclude it between all of the steps, or give them an order"
+            raise QueryRefused('exclude: between does not go with order="any"', hint=hint)
+        if totals and order == "any":
+            raise QueryRefused('totals do not go with order="any"', hint="Give the steps an order")
+        if holding is not None and (not isinstance(holding, str) or not holding):
+            raise QueryRefused(f"holding is {str(holding)[:40]!r}", hint="Name a column or a property")
+        held = None if holding is None else f"CAST({column_sql(holding, promotions)} AS VARCHAR)"
+        return cls(chosen, duration_us("within", within), order, allow_equal, exclusions, totals, held)  # type: ignore[arg-type]  # it was looked up
 
     @property
     def selections(self) -> tuple[Selection, ...]:
@@ -82,24 +97,36 @@ class Attempts(msgspec.Struct, frozen=True):
         return (*self.steps, *(one.events for one in self.exclusions))
 
     def sql(self, scope: Scope, bind: Binder) -> str:
-        """SQL for one row a person who began: `person_id, depth, t1 … tn`, microseconds, NULL from `depth` on."""
-        if self.order == "any":
-            return self._any_order(scope, bind)
-        return self._in_order(scope, bind)
+        """SQL for one row a person who began: `person_id, depth, t1 … tn`, microseconds, NULL from `depth` on.
+
+        With `totals` there are `n1 … nn`, how many attempts of theirs reached each step; with `held` there is `held`.
+        """
+        found = self._any_order(scope, bind) if self.order == "any" else self._in_order(scope, bind)
+        if self.held is None:
+            return found
+        # Each value of a person is a row: the furthest counts, of several the first there, of those the last to begin.
+        columns = ["held", "depth", *(f"t{at}" for at in self._numbers)]
+        reached = f"coalesce({', '.join(f't{at}' for at in reversed(self._numbers))})"
+        attempt = ", ".join(f"'{one}': {one}" for one in columns)
+        best = f"arg_max({{{attempt}}}, row(depth, -{reached}, t1, held))"
+        sums = "".join(f", sum(n{at}) AS n{at}" for at in self._numbers) if self.totals else ""
+        best = f"SELECT person_id, {best} AS best{sums} FROM ({found}) GROUP BY person_id"
+        return f"SELECT * EXCLUDE (best), {', '.join(f'best.{one} AS {one}' for one in columns)} FROM ({best})"
 
     def beginnings(self, went: str, value: str, scope: Scope, bind: Binder) -> str:
         """SQL for `person_id, value` of the event with which each attempt began, of several the first received.
 
         Args:
             went: a table of what `sql` gives.
-            value: SQL over the columns of `events`; it is computed for these events alone.
+            value: SQL over the columns of `events` for a text; it is computed for these events alone.
         """
         begins = self.steps if self.order == "any" else self.steps[:1]
         condition = " OR ".join(f"({step.condition(bind)})" for step in begins)
+        held, same = ("", "") if self.held is None else (", held AS _lakebed_held", f" AND {self.held} = _lakebed_held")
         return (
-            f"SELECT _lakebed_who AS person_id, arg_min({{'value': CAST({value} AS VARCHAR)}}, seq).value AS value "
-            f"FROM events JOIN (SELECT person_id AS _lakebed_who, t1 AS _lakebed_began FROM {went}) "
-            "ON person_id = _lakebed_who AND epoch_us(timestamp) = _lakebed_began "
+            f"SELECT _lakebed_who AS person_id, arg_min({{'value': {value}}}, seq).value AS value "
+            f"FROM events JOIN (SELECT person_id AS _lakebed_who, t1 AS _lakebed_began{held} FROM {went}) "
+            f"ON person_id = _lakebed_who AND epoch_us(timestamp) = _lakebed_began{same} "
             f"WHERE {scope.condition(bind)} AND ({condition}) GROUP BY _lakebed_who"
         )
 
@@ -107,13 +134,20 @@ class Attempts(msgspec.Struct, frozen=True):
         """SQL for the events that matter: `person_id, us, seq, is_1 … is_n, out_1 …`, and `columns`."""
         flags = [f"({step.condition(bind)}) AS is_{at}" for at, step in enumerate(self.steps, 1)]
         flags += [f"({one.events.condition(bind)}) AS out_{at}" for at, one in enumerate(self.exclusions, 1)]
-        names = ["person_id", "epoch_us(timestamp) AS us", "seq", *flags, *columns]
+        held = [] if self.held is None else [f"{self.held} AS held"]
+        names = ["person_id", *held, "epoch_us(timestamp) AS us", "seq", *flags, *columns]
         until = None if scope.end_us is None else min(scope.end_us + self.within_us, _LAST_US)
         conditions = ["person_id IS NOT NULL", scope.between(scope.start_us, until).condition(bind)]
         events = [event for one in self.selections for event in one.events]
         if self.order != "strict" and all(one.events for one in self.selections):
             conditions.append(f"event IN ({', '.join(map(bind, dict.fromkeys(events)))})")
+        conditions += [] if self.held is None else [f"{self.held} IS NOT NULL"]
         return f"SELECT {', '.join(names)} FROM events WHERE {' AND '.join(conditions)}"
+
+    @property
+    def _who(self) -> str:
+        """The columns of those who make attempts: people, or with `held` each of their values by itself."""
+        return "person_id" if self.held is None else "person_id, held"
 
     @property
     def _numbers(self) -> range:
@@ -138,22 +172,46 @@ class Attempts(msgspec.Struct, frozen=True):
         source = self.marked(scope, bind, *(["event"] if self._ranked else []))
         columns, key = [], "us"
         if self._ranked:
-            others = ["event IS NOT NULL"] if self.order == "strict" else []
-            matter = " OR ".join([*others, *(f"is_{at}" for at in self._numbers), *outs])
-            rank = "row_number() OVER (PARTITION BY person_id ORDER BY us, seq)"
-            rank = rank if self.allow_equal else "dense_rank() OVER (PARTITION BY person_id ORDER BY us)"
-            source = f"SELECT *, {rank} AS place FROM ({source}) WHERE {matter}"
-            columns, key = [f"list_sort(list({'' if self.allow_equal else 'DISTINCT '}us)) AS times"], "place"
+            source, key = self._placed(source, outs), "place"
+            others = "FILTER (disturbs)" if self._is_between else ""
+            columns = [f"list_sort(list({'' if self.allow_equal else 'DISTINCT '}us) {others}) AS times"]
         for at in self._numbers:
             begins = f"is_{at} AND us < {bind(scope.end_us)}" if at == 1 and scope.end_us is not None else f"is_{at}"
             columns.append(f"list({key} * {_CODES} + {self._step(at)}) FILTER ({begins}) AS s{at}")
         for at in self._numbers[:-1]:
             if out := [name for name, one in zip(outs, self.exclusions, strict=True) if one.first <= at < one.last]:
-                columns.append(f"list({key} * {_CODES} + {self._excluded(at)}) FILTER ({' OR '.join(out)}) AS x{at}")
+                code = _AFTER if self._is_between else self._excluded(at)
+                between = f"({' OR '.join(out)})" + (" AND is_between" if self._is_between else "")
+                columns.append(f"list({key} * {_CODES} + {code}) FILTER ({between}) AS x{at}")
             else:
                 columns.append(f"NULL::BIGINT[] AS x{at}")
-        lists = f"SELECT person_id, {', '.join(columns)} FROM ({source}) GROUP BY person_id"
+        lists = f"SELECT {self._who}, {', '.join(columns)} FROM ({source}) GROUP BY {self._who}"
         return f"SELECT *, s1 AS v1 FROM ({lists}) WHERE s1 IS NOT NULL"
+
+    @property
+    def _is_between(self) -> bool:
+        """Whether what is excluded has a place between those that are numbered, and is not one of them."""
+        return self.order == "strict" and bool(self.exclusions)
+
+    def _placed(self, source: str, outs: Sequence[str]) -> str:
+        """`source` with `place`: the number of each event, or of its moment, among those that matter.
+
+        In strict order these are the named ones and the steps. What is excluded and is none of them has the place of
+        the one before, and `is_between` where no such one is of the same moment.
+        """
+        others = ["event IS NOT NULL"] if self.order == "strict" else []
+        matter = " OR ".join([*others, *(f"is_{at}" for at in self._numbers)])
+        rank, order = ("row_number()", "us, seq") if self.allow_equal else ("dense_rank()", "us")
+        if not self._is_between:
+            place = f"{rank} OVER (PARTITION BY {self._who} ORDER BY {order}) AS place"
+            return f"SELECT *, {place} FROM ({source}) WHERE {' OR '.join([matter, *outs])}"
+        marked = f"SELECT *, coalesce({matter}, false) AS disturbs FROM ({source})"
+        marked = f"SELECT * FROM ({marked}) WHERE {' OR '.join(['disturbs', *outs])}"
+        ranked = f"SELECT *, {rank} OVER (PARTITION BY {self._who}, disturbs ORDER BY {order}) AS nth FROM ({marked})"
+        last = f"OVER (PARTITION BY {self._who} ORDER BY {order})"
+        place = f"max(CASE WHEN disturbs THEN nth END) {last}"
+        alone = f"{place} > 0" if self.allow_equal else f"us > max(CASE WHEN disturbs THEN us END) {last}"
+        return f"SELECT *, {place} AS place, NOT disturbs AND {alone} AS is_between FROM ({ranked})"
 
     def _time(self, element: str) -> str:
         """SQL for the microseconds of an element."""
@@ -171,7 +229,9 @@ class Attempts(msgspec.Struct, frozen=True):
             times.append(f"coalesce({', '.join([*further, own])}) AS t{at}")
         firsts = ", ".join(["*", *(f"list_extract(v{at}, 1) AS a{at}" for at in self._numbers[1:])])
         depth = f"CASE {depth} ELSE 1 END" if depth else "1"
-        return f"SELECT person_id, {depth} AS depth, {', '.join(times)} FROM (SELECT {firsts} FROM ({found}))"
+        if self.totals:
+            times += [f"coalesce(len(v{at}), 0) AS n{at}" for at in self._numbers]
+        return f"SELECT {self._who}, {depth} AS depth, {', '.join(times)} FROM (SELECT {firsts} FROM ({found}))"
 
     def _reaching(self, at: int, before: str, bind: Binder) -> str:
         """Adds `v{at}`: each event with which somebody who waited reached the step, first to last.
@@ -209,20 +269,26 @@ class Attempts(msgspec.Struct, frozen=True):
             groups.setdefault((frozenset(selection.events), selection.where), []).append(at)
         own, last = [], []
         for step, *more in groups.values():  # of equal steps the first needs the last event, the next the one before
-            own += [f"lag(us, {n}) OVER (PARTITION BY person_id, is_{step} ORDER BY us) AS before_{at}"
+            own += [f"lag(us, {n}) OVER (PARTITION BY {self._who}, is_{step} ORDER BY us) AS before_{at}"
                     for n, at in enumerate(more, 1)]  # fmt: skip
             last += [f"max(CASE WHEN is_{step} THEN us END) OVER until AS last_{step}"]
             last += [f"max(CASE WHEN is_{step} THEN before_{at} END) OVER until AS last_{at}" for at in more]
         entry = "us" if scope.end_us is None else f"CASE WHEN us < {bind(scope.end_us)} THEN us END"
         fits = " OR ".join(f"is_{at}" for at in self._numbers)
-        source = f"SELECT {', '.join(['*', *own])} FROM ({self.marked(scope, bind)}) WHERE {fits}"
+        outs = " OR ".join(f"out_{at}" for at in range(1, len(self.exclusions) + 1)) or "false"
+        since = f"us - {bind(self.within_us)}"
+        if self.exclusions:  # who began before one of these has ended by what comes after it
+            earlier = f"PARTITION BY {self._who} ORDER BY us RANGE BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING"
+            since = f"greatest({since}, max(CASE WHEN {outs} THEN us END) OVER ({earlier}))"
+        source = f"SELECT {', '.join(['*', *own])} FROM ({self.marked(scope, bind)}) WHERE {fits} OR {outs}"
         source = (
-            f"SELECT *, us - {bind(self.within_us)} AS since, max({entry}) OVER until AS entry, {', '.join(last)} "
-            f"FROM ({source}) WINDOW until AS (PARTITION BY person_id ORDER BY us)"
+            f"SELECT *, {since} AS since, max({entry}) OVER until AS entry, {', '.join(last)} "
+            f"FROM ({source}) WINDOW until AS (PARTITION BY {self._who} ORDER BY us)"
         )
         done = " + ".join(f"CASE WHEN last_{at} >= since THEN 1 ELSE 0 END" for at in self._numbers)
         begun = ", ".join(f"CASE WHEN last_{at} >= since THEN last_{at} END" for at in self._numbers)
-        source = f"SELECT *, {done} AS done, least(entry, {begun}) AS begun FROM ({source}) WHERE entry >= since"
+        source = f"SELECT *, {done} AS done, least(entry, {begun}) AS begun FROM ({source})"
+        source += f" WHERE entry >= since AND ({fits})"
         lists = ", ".join(f"list(us) FILTER (is_{step}) AS s{step}" for step, *_ in groups.values())
         best = f"done * {_BEYOND} - us"  # the most steps, and then the earliest
         own = [
@@ -230,7 +296,7 @@ class Attempts(msgspec.Struct, frozen=True):
             f"arg_max(begun, {best}) AS begun",
             f"max(done) * {_BEYOND} - max({best}) AS reached",
         ]
-        people = f"SELECT person_id, {', '.join([*own, lists])} FROM ({source}) GROUP BY person_id"
+        people = f"SELECT {self._who}, {', '.join([*own, lists])} FROM ({source}) GROUP BY {self._who}"
         within = "lambda x: x BETWEEN begun AND reached"
         times = ", ".join(
             f"list_slice(list_sort(list_filter(s{step}, {within})), 1, {1 + len(more)})"
@@ -238,4 +304,4 @@ class Attempts(msgspec.Struct, frozen=True):
         )
         columns = ", ".join(f"list_extract(times, {at}) AS t{at}" for at in self._numbers)
         people = f"SELECT *, list_sort(flatten([{times}])) AS times FROM ({people})"
-        return f"SELECT person_id, depth, {columns} FROM ({people})"
+        return f"SELECT {self._who}, depth, {columns} FROM ({people})"

@@ -5,22 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from lakebed.errors import QueryRefused
-from lakebed.promotions import quoted
 from lakebed.query.attempts import Attempts, Order
 from lakebed.query.binder import Binder
 from lakebed.query.duration import Duration
 from lakebed.query.inquiry import Inquiry
-from lakebed.query.measure import column_sql
 from lakebed.query.result import Result
 from lakebed.query.scope import Scope, Time
 from lakebed.query.selection import EventLike
+from lakebed.query.split import OTHER, Split
 
 __all__ = ["funnel"]
 
 _OWN = ("step", "event", "people", "conversion", "from_previous", "median_seconds", "period")
-_OTHER = "(other)"
-_MOST_VALUES = 100
-_FIRST_US = -62_135_596_800_000_000  # of the year 1
 
 
 async def funnel(
@@ -34,7 +30,9 @@ async def funnel(
     by: str | None = None,
     top: int = 10,
     exclude: Sequence[EventLike] | None = None,
+    holding: str | None = None,
     allow_equal: bool = False,
+    totals: bool = False,
     compare: bool = False,
     where: str | None = None,
     cohort: str | None = None,
@@ -47,7 +45,8 @@ async def funnel(
     further step is the first later event that can be it, and later means a later timestamp.
 
     `conversion` is the share of those at the first step, `from_previous` of those at the step before, `median_seconds`
-    the median time since the step before. Further columns come behind: `period` with `compare`, and the one of `by`.
+    the median time since the step before. Further columns come behind: `total` and `total_conversion` with `totals`,
+    `period` with `compare`, and the one of `by`.
 
     Args:
         steps: 1 to 20, each a name, or `{"event": "B", "where": "plan = 'pro'"}`. The same twice needs two events.
@@ -59,8 +58,12 @@ async def funnel(
         by: a column or a property to split by, with its value at the first event of the attempt.
         top: how many values of `by` have rows of their own, by people at the first step; the rest is "(other)".
         exclude: events that end an attempt: a name, or `{"event": "X", "where": "…", "between": [1, 3]}`; without
-            `between`, anywhere between the first and the last step. For "ordered" only.
+            `between`, anywhere between the first and the last step, as always with "any".
+        holding: a column or property that has one value in all steps of an attempt, such as an order's number. Each of
+            a person's values is tried by itself, and the one that got furthest counts. Events without one are no steps.
         allow_equal: events of one timestamp come one after the other, in the order in which they were received.
+        totals: count all attempts beside the people: `total`, those that reached the step, and `total_conversion`,
+            their share of all entries. Not with `by`, nor with "any".
         compare: give the rows of the period of the same length before `start`, too. Needs `start` and `end`.
         where: SQL over the columns of `events`; other events are not looked at.
         cohort: only people of this saved cohort.
@@ -70,20 +73,29 @@ async def funnel(
         QueryRefused: an argument cannot be read, or does not go with another.
         QueryError: with DuckDB's message, for a bad condition.
     """
-    attempts = Attempts.of(steps, within, order, allow_equal=allow_equal, exclude=exclude)
-    if not isinstance(top, int) or not 1 <= top <= _MOST_VALUES:
-        raise QueryRefused(f"top is {str(top)[:40]!r}", hint=f"Give a number from 1 to {_MOST_VALUES}")
-    if by is not None and (not isinstance(by, str) or not by or by.lower() in _OWN):
-        raise QueryRefused(f"by is {str(by)[:40]!r}", hint=f"Name a column or a property, none of {', '.join(_OWN)}")
+    attempts = Attempts.of(
+        steps,
+        within,
+        order,
+        allow_equal=allow_equal,
+        exclude=exclude,
+        holding=holding,
+        promotions=inquiry.promotions,
+        totals=totals,
+    )
+    split = Split.of(by, top, inquiry.promotions, _OWN)
+    if split is not None and totals:
+        hint = "Give the first step a where for each value: its entries alone are counted then"
+        raise QueryRefused("totals do not go with by", hint=hint)
     scope = await inquiry.scope(
         start=start, end=end, where=where, cohort=cohort, as_of=as_of, selections=attempts.selections
     )
     bind, periods = Binder(), {"current": scope}
     if compare:
-        periods["previous"] = _previous(scope)
-    value = None if by is None else column_sql(by, inquiry.promotions)
+        periods["previous"] = scope.previous()
+    value = None if split is None else split.value
     further = ["period"] if compare else []
-    further += [] if by is None else [f"value AS {quoted(by)}"]
+    further += [] if split is None else [split.column]
     sql = f"""
         WITH {_tried(attempts, periods, value, bind)},
         ranked AS ({_ranked(value)}),
@@ -93,20 +105,11 @@ async def funnel(
             FROM (SELECT unnest([{", ".join(map(bind, periods))}]) AS period)
             CROSS JOIN (
                 SELECT least(nth, {bind(top + 1)}) AS nth,
-                min(CASE WHEN nth > {bind(top)} THEN {bind(_OTHER)} ELSE value END) AS value FROM ranked GROUP BY 1
+                min(CASE WHEN nth > {bind(top)} THEN {bind(OTHER)} ELSE value END) AS value FROM ranked GROUP BY 1
             ) LEFT JOIN counted USING (period, nth)
-        ) ORDER BY period, _nth, _row.step
+        ) AS found ORDER BY found.period, found._nth, found._row.step
     """
     return await inquiry.rows(sql, bind, scope, report="funnel")
-
-
-def _previous(scope: Scope) -> Scope:
-    if scope.start_us is None or scope.end_us is None:
-        raise QueryRefused("compare without a period", hint="Give start and end")
-    start_us = 2 * scope.start_us - scope.end_us
-    if start_us < _FIRST_US:
-        raise QueryRefused("the period before begins before the year 1", hint="Give a later start")
-    return scope.between(start_us, scope.start_us)
 
 
 def _tried(attempts: Attempts, periods: Mapping[str, Scope], value: str | None, bind: Binder) -> str:
@@ -133,6 +136,8 @@ def _ranked(value: str | None) -> str:
 def _counted(attempts: Attempts, top: str) -> str:
     counts = [f"count(*) FILTER (depth >= {at}) AS people_{at}" for at in range(1, len(attempts.steps) + 1)]
     counts += [f"median(t{at} - t{at - 1}) / 1e6 AS median_{at}" for at in range(2, len(attempts.steps) + 1)]
+    if attempts.totals:
+        counts += [f"CAST(sum(n{at}) AS BIGINT) AS total_{at}" for at in range(1, len(attempts.steps) + 1)]
     return (
         f"SELECT period, least(nth, {top} + 1) AS nth, {', '.join(counts)} "
         "FROM tried JOIN ranked ON tried.value IS NOT DISTINCT FROM ranked.value GROUP BY 1, 2"
@@ -141,6 +146,8 @@ def _counted(attempts: Attempts, top: str) -> str:
 
 def _rows(attempts: Attempts, bind: Binder) -> str:
     """The rows of one period and value, as structs."""
+    totals = ", 'total': coalesce(total_{at}, 0), 'total_conversion': total_{at} / nullif(total_1, 0)"
+    totals = totals if attempts.totals else ""
     rows = []
     for at, step in enumerate(attempts.steps, 1):
         label = f"any {at} of {len(attempts.steps)}" if attempts.order == "any" else step.label
@@ -148,6 +155,6 @@ def _rows(attempts: Attempts, bind: Binder) -> str:
             f"{{'step': {at}, 'event': {bind(label)}, 'people': coalesce(people_{at}, 0), "
             f"'conversion': people_{at} / nullif(people_1, 0), "
             f"'from_previous': people_{at} / nullif(people_{max(at - 1, 1)}, 0), "
-            f"'median_seconds': {'NULL::DOUBLE' if at == 1 else f'median_{at}'}}}"
+            f"'median_seconds': {'NULL::DOUBLE' if at == 1 else f'median_{at}'}{totals.format(at=at)}}}"
         )
     return ", ".join(rows)

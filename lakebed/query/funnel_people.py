@@ -34,6 +34,7 @@ async def funnel_people(
     end: Time | None = None,
     order: Order = "ordered",
     exclude: Sequence[EventLike] | None = None,
+    holding: str | None = None,
     allow_equal: bool = False,
     where: str | None = None,
     cohort: str | None = None,
@@ -56,6 +57,7 @@ async def funnel_people(
         end: excluded.
         order: "ordered", "strict" or "any".
         exclude: events that end an attempt.
+        holding: a column or property that has one value in all steps.
         allow_equal: events of one timestamp come one after the other, in the order in which they were received.
         where: SQL over the columns of `events`; other events are not looked at.
         cohort: only people of this saved cohort.
@@ -65,7 +67,15 @@ async def funnel_people(
         QueryRefused: an argument cannot be read, or does not go with another.
         QueryError: with DuckDB's message, for a bad condition.
     """
-    attempts = Attempts.of(steps, within, order, allow_equal=allow_equal, exclude=exclude)
+    attempts = Attempts.of(
+        steps,
+        within,
+        order,
+        allow_equal=allow_equal,
+        exclude=exclude,
+        holding=holding,
+        promotions=inquiry.promotions,
+    )
     last = len(attempts.steps)
     step = last if step is None else step
     if not isinstance(step, int) or not 1 <= step <= last:

@@ -37,6 +37,7 @@ async def funnel_times(
     end: Time | None = None,
     order: Order = "ordered",
     exclude: Sequence[EventLike] | None = None,
+    holding: str | None = None,
     allow_equal: bool = False,
     where: str | None = None,
     cohort: str | None = None,
@@ -57,6 +58,7 @@ async def funnel_times(
         end: excluded.
         order: "ordered", "strict" or "any".
         exclude: events that end an attempt.
+        holding: a column or property that has one value in all steps.
         allow_equal: events of one timestamp come one after the other, in the order in which they were received.
         where: SQL over the columns of `events`; other events are not looked at.
         cohort: only people of this saved cohort.
@@ -66,7 +68,15 @@ async def funnel_times(
         QueryRefused: an argument cannot be read, or does not go with another.
         QueryError: with DuckDB's message, for a bad condition.
     """
-    attempts = Attempts.of(steps, within, order, allow_equal=allow_equal, exclude=exclude)
+    attempts = Attempts.of(
+        steps,
+        within,
+        order,
+        allow_equal=allow_equal,
+        exclude=exclude,
+        holding=holding,
+        promotions=inquiry.promotions,
+    )
     last = len(attempts.steps)
     to_step = last if to_step is None else to_step
     if not isinstance(from_step, int) or not isinstance(to_step, int) or not 1 <= from_step < to_step <= last:

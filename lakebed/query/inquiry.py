@@ -18,7 +18,7 @@ from lakebed.query.metrics import Metrics
 from lakebed.query.result import Result
 from lakebed.query.scope import FIRST_US, Scope, Time, instant
 from lakebed.query.selection import Selection
-from lakebed.query.series import HOURLY
+from lakebed.query.series import DAILY, HOURLY
 from lakebed.query.sql import Queries
 from lakebed.query.untrusted import Untrusted
 
@@ -115,11 +115,31 @@ class Inquiry:
 
         None where it has not: for parts of an hour, a condition, a cohort or another moment, or because it lacks names.
         """
-        edges = [us for us in (scope.start_us, scope.end_us) if us is not None]
-        if _chosen(scope) or any(us % _HOUR_US for us in edges):
+        if not _is_whole(scope, _HOUR_US):
             return None
         table = await self._metrics.hours(scope.start_us, scope.end_us)
         return None if table is None else {HOURLY: table}
+
+    async def days(self, scope: Scope) -> Mapping[str, pa.Table] | None:
+        """`daily_metrics` (`date, events, dau`), where it has exactly the people of `scope`: for `rows`.
+
+        None where it has not: for parts of a day of UTC, a condition, a cohort or another moment.
+        """
+        if not _is_whole(scope, _DAY_US):
+            return None
+        return {DAILY: await self._metrics.days(scope.start_us, scope.end_us)}
+
+    async def daily_people(
+        self, scope: Scope, compute: Callable[[Iterator[tuple[int, Any]]], pa.Table | None], *, report: str
+    ) -> Result | None:
+        """What `compute` makes of the people of each UTC day in `scope`: see `Metrics.daily_people`.
+
+        None where `days` has them not.
+        """
+        if not _is_whole(scope, _DAY_US):
+            return None
+        result = await self._metrics.daily_people(scope.start_us, scope.end_us, compute)
+        return None if result is None else result.named(report)
 
     async def counts(self, scope: Scope, bind: Binder) -> Counts | None:
         """How many events of each name there were by time, as a table to count in: whole hours come from the rollup.
@@ -142,20 +162,6 @@ class Inquiry:
                 sources.append(f"SELECT timestamp, event, 1 AS weight FROM events WHERE {condition}")
         times = hours[HOURLY]["hour"].cast(pa.int64()).to_pylist()
         return Counts(f"({' UNION ALL '.join(sources)})", hours, (min(times, default=0), max(times, default=0)))
-
-    async def daily_people(
-        self, scope: Scope, compute: Callable[[Iterator[tuple[int, Any]]], pa.Table | None], *, report: str
-    ) -> Result | None:
-        """What `compute` makes of the people of each UTC day in `scope`: see `Metrics.daily_people`.
-
-        None where that has not exactly the events of `scope`: for parts of a day, a condition, a cohort or another
-        moment.
-        """
-        edges = [us for us in (scope.start_us, scope.end_us) if us is not None]
-        if _chosen(scope) or any(us % _DAY_US for us in edges):
-            return None
-        result = await self._metrics.daily_people(scope.start_us, scope.end_us, compute)
-        return None if result is None else result.named(report)
 
     async def check(self, condition: str) -> None:
         """Make sure that this is one expression that only reads. Raises QueryRefused, QueryError."""
@@ -200,6 +206,7 @@ class Inquiry:
         return result.named(report)
 
 
-def _chosen(scope: Scope) -> bool:
-    """Whether it is about other events than all of a range, as they are known now."""
-    return scope.where is not None or scope.people is not None or scope.as_of_us is not None
+def _is_whole(scope: Scope, length_us: int) -> bool:
+    """Whether rollups of that length have it: whole ones of them, and all of their events as of now."""
+    chosen = scope.where is not None or scope.people is not None or scope.as_of_us is not None
+    return not chosen and not any(us % length_us for us in (scope.start_us, scope.end_us) if us is not None)

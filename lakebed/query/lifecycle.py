@@ -10,10 +10,12 @@ from lakebed.query.presence import lives
 from lakebed.query.result import Result
 from lakebed.query.scope import Time
 from lakebed.query.selection import EventLike, Selection
+from lakebed.query.split import Split
 
 __all__ = ["lifecycle"]
 
 _GRAINS = ("hour", "day", "week", "month")
+_OWN = ("time", "new", "returning", "resurrecting", "dormant")
 
 
 async def lifecycle(
@@ -21,6 +23,8 @@ async def lifecycle(
     event: EventLike | None = None,
     *,
     grain: Grain = "week",
+    by: str | None = None,
+    top: int = 10,
     start: Time | None = None,
     end: Time | None = None,
     where: str | None = None,
@@ -35,10 +39,15 @@ async def lifecycle(
     were there once, but not in the period before. dormant: they were there in the period before, and are not in this
     one; a positive number. `new + returning + resurrecting` are the people of the period. There is a row for every
     period from that of `start`, or the first event, to that of the last event counted or of now (or `as_of`, or `end`).
+    With `by` each value has a row for every period, and its column comes behind: the values with most people first. A
+    person is there with one value in each period, so the values add up to the whole.
 
     Args:
         event: what makes a person be there; by default any event.
         grain: hour, day, week or month.
+        by: a column or a property to split by, with its value at the person's first event of the period; for the
+            dormant, of the period before.
+        top: how many values of `by` have rows of their own, by people in the periods shown; the rest is "(other)".
         start: periods from its own on, which counts whole; what lies before still decides who is new. None is no bound,
             like `end`.
         end: events before it.
@@ -51,29 +60,41 @@ async def lifecycle(
     calendar = Calendar.of(tz, week_start, grain, _GRAINS)
     chosen = Selection.of(event)
     scope = await inquiry.scope(start=start, end=end, where=where, cohort=cohort, as_of=as_of, selections=(chosen,))
-    if chosen == Selection() and (found := await lives(inquiry, scope, calendar, grain)) is not None:
+    split = Split.of(by, top, inquiry.promotions, _OWN)
+    if split is None and chosen == Selection() and (found := await lives(inquiry, scope, calendar, grain)) is not None:
         return found
     bind = Binder()
     last = calendar.number(grain, bind(from_us(inquiry.last_us(scope))))
     first = "min(n)" if scope.start_us is None else calendar.number(grain, bind(from_us(scope.start_us)))
+    key, value, column, named = "", "", "", ""
+    source, rows, at, order = "changes", "every", "n", "shown.n"
+    if split is not None:
+        key, value, column = "value, ", f", {split.first(chosen.condition(bind))} AS value", f", {split.column}"
+        named = f""", {split.ranked("(FROM changes SEMI JOIN every USING (n))", "sum(fresh + kept + back)", bind)}"""
+        source = "(FROM changes JOIN ranked ON changes.value IS NOT DISTINCT FROM ranked.value)"
+        rows, at = "(FROM named CROSS JOIN every)", "nth, n"
+        order = "shown.nth, shown.n"  # qualified, as the column may be called like it
     sql = f"""
         WITH seen AS (
-            SELECT DISTINCT person_id, {calendar.number(grain, "timestamp")} AS n FROM events
+            SELECT person_id, {calendar.number(grain, "timestamp")} AS n{value} FROM events
             WHERE person_id IS NOT NULL AND {chosen.condition(bind)}
-            AND {scope.between(None, scope.end_us).condition(bind)}
+            AND {scope.between(None, scope.end_us).condition(bind)} GROUP BY ALL
         ), neighbours AS (
-            SELECT n, lag(n) OVER (PARTITION BY person_id ORDER BY n) AS before,
-                lead(n) OVER (PARTITION BY person_id ORDER BY n) AS after FROM seen
-        ), states AS (
-            SELECT n, count(*) FILTER (before IS NULL) AS fresh, count(*) FILTER (before = n - 1) AS kept,
-                count(*) FILTER (before < n - 1) AS back FROM neighbours GROUP BY n
-        ), left_out AS (
-            SELECT n + 1 AS n, count(*) AS away FROM neighbours WHERE after IS NULL OR after > n + 1 GROUP BY ALL
+            SELECT {key}n, lag(n) OVER own AS before, lead(n) OVER own AS after FROM seen
+            WINDOW own AS (PARTITION BY person_id ORDER BY n)
+        ), changes AS (
+            SELECT {key}n, count(*) FILTER (before IS NULL) AS fresh, count(*) FILTER (before = n - 1) AS kept,
+                count(*) FILTER (before < n - 1) AS back, 0 AS away FROM neighbours GROUP BY {key}n UNION ALL
+            SELECT {key}n + 1, 0, 0, 0, count(*) FROM neighbours WHERE after IS NULL OR after > n + 1 GROUP BY {key}n
         ), every AS (
             SELECT unnest(generate_series({first}, greatest(max(n), {last}))) AS n FROM seen HAVING count(*) > 0
+        ){named}, states AS (
+            SELECT {at}, sum(fresh) AS fresh, sum(kept) AS kept, sum(back) AS back, sum(away) AS away
+            FROM {source} GROUP BY {at}
         )
-        SELECT {calendar.start(grain, "n")} AS time, coalesce(fresh, 0) AS "new", coalesce(kept, 0) AS "returning",
-            coalesce(back, 0) AS resurrecting, coalesce(away, 0) AS dormant
-        FROM every LEFT JOIN states USING (n) LEFT JOIN left_out USING (n) ORDER BY time
+        SELECT {calendar.start(grain, "n")} AS time, CAST(coalesce(fresh, 0) AS BIGINT) AS "new",
+            CAST(coalesce(kept, 0) AS BIGINT) AS "returning", CAST(coalesce(back, 0) AS BIGINT) AS resurrecting,
+            CAST(coalesce(away, 0) AS BIGINT) AS dormant{column}
+        FROM {rows} AS shown LEFT JOIN states USING ({at}) ORDER BY {order}
     """
     return await inquiry.rows(sql, bind, scope, report="lifecycle")

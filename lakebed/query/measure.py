@@ -19,10 +19,11 @@ _HINT = "Use count, people, sum(x), avg(x), min(x), max(x), distinct(x) or quant
 
 
 class Measure(msgspec.Struct, frozen=True):
-    """A measure: its aggregate as SQL, and whether it is 0 where there are no events."""
+    """A measure: its aggregate as SQL, whether it is 0 where there are no events, and what a sum is the sum of."""
 
     sql: str
     counts: bool = False
+    summed: str | None = None
 
     @classmethod
     def parse(cls, text: str, promotions: Iterable[Promotion]) -> Measure:
@@ -48,7 +49,8 @@ class Measure(msgspec.Struct, frozen=True):
             return cls(f"count(DISTINCT {column_sql(name, promotions)})", counts=True)
         number, is_float = _number_sql(name, promotions, ordered=function in ("min", "max"))
         # fsum compensates rounding, so that the order in which threads add does not show.
-        return cls(f"{'fsum' if function == 'sum' and is_float else function}({number})")
+        adding = "fsum" if function == "sum" and is_float else function
+        return cls(f"{adding}({number})", summed=number if function == "sum" else None)
 
 
 def _quantile(text: str, argument: str, promotions: Iterable[Promotion]) -> Measure:

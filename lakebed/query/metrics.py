@@ -16,7 +16,7 @@ from lakebed.query.bounds import Bounds
 from lakebed.query.hours import from_hours
 from lakebed.query.measure import Measure
 from lakebed.query.result import Result
-from lakebed.query.series import HOURLY, RAW, ROLLED, Series
+from lakebed.query.series import DAILY, HOURLY, RAW, ROLLED, Series
 from lakebed.query.sql import Queries
 
 __all__ = ["Metrics", "RollupTables"]
@@ -25,7 +25,6 @@ T = TypeVar("T")
 Time = datetime | date | str
 _DAY_US = 86_400_000_000
 _OVERFLOW = "(other)"  # stands for the event names beyond rollup_max_groups
-_DAILY = "daily_metrics"
 _MOST_DAYS = 1_100  # whose bitmaps are read at once
 _ON_THE_LOOP = 100_000  # rows of hours that are added up at once: a millisecond; more of them go through a query
 
@@ -167,16 +166,16 @@ class Metrics:
         self, measure: str, width: int, first: date, last: date, max_staleness: float | None
     ) -> Result:
         started = self._clock.monotonic()
-        end_seq = await self._catch_up(_DAILY, max_staleness)
+        end_seq = await self._catch_up(DAILY, max_staleness)
         dates = [first + timedelta(days=at) for at in range((last - first).days + 1)]
         windows = [(instant_us(day) - (width - 1) * _DAY_US, instant_us(day) + _DAY_US) for day in dates]
-        found = await self._rollups.table(_DAILY, windows[0][0], windows[-1][1])
+        found = await self._rollups.table(DAILY, windows[0][0], windows[-1][1])
         days = dict(zip(found["date"].to_pylist(), zip(found["events"].to_pylist(), found["dau"].to_pylist())))  # noqa: B905
         events = [sum(days.get(day - timedelta(days=back), (0, 0))[0] for back in range(width)) for day in dates]
         if width == 1:
             people = [days.get(day, (0, 0))[1] for day in dates]
         else:
-            people = await self._rollups.distinct(_DAILY, "dau", windows)
+            people = await self._rollups.distinct(DAILY, "dau", windows)
         return Result(
             pa.table(
                 [pa.array(dates, pa.date32()), pa.array(people, pa.int64()), pa.array(events, pa.int64())],
@@ -283,6 +282,11 @@ class Metrics:
 
         return None if pc.any(pc.equal(table["event"], _OVERFLOW)).as_py() else table
 
+    async def days(self, start_us: int | None, end_us: int | None) -> pa.Table:
+        """`daily_metrics` of `[start_us, end_us)`, with every event acknowledged before the call."""
+        await self._catch_up(DAILY, None)
+        return await self._rollups.table(DAILY, start_us, end_us)
+
     async def daily_people(
         self, start_us: int | None, end_us: int | None, compute: Callable[[Iterator[tuple[int, Any]]], pa.Table | None]
     ) -> Result | None:
@@ -292,12 +296,12 @@ class Metrics:
         are more days than memory should hold.
         """
         started = self._clock.monotonic()
-        end_seq = await self._catch_up(_DAILY, None)
+        end_seq = await self._catch_up(DAILY, None)
 
         def of_days(buckets: Iterator[tuple[int, Any]]) -> pa.Table | None:
             return compute((start // _DAY_US, people) for start, people in buckets)
 
-        table = await self._rollups.bitmaps(_DAILY, "dau", start_us, end_us, of_days, most=_MOST_DAYS)
+        table = await self._rollups.bitmaps(DAILY, "dau", start_us, end_us, of_days, most=_MOST_DAYS)
         elapsed_ms = (self._clock.monotonic() - started) * 1000
         return None if table is None else Result(table, tiers=(ROLLED,), seq=(0, end_seq), elapsed_ms=elapsed_ms)
 

@@ -31,6 +31,7 @@ async def performance(
     path: str | None = None,
     threshold_ms: float = 500,
     errors_from: int = 400,
+    compare: bool = False,
     start: Time | None = None,
     end: Time | None = None,
     where: str | None = None,
@@ -45,7 +46,8 @@ async def performance(
     n of them in order, percentile q lies at position q(n - 1), between two of them on the line that joins them.
     `error_rate` is a fraction of `count` from 0 to 1. `apdex` is (satisfied + tolerating / 2) / all, over requests that
     have a duration or failed: satisfied are those of at most `threshold_ms`, tolerating those of at most four times as
-    much, and one that failed is neither, however fast it was. Periods without requests have no row.
+    much, and one that failed is neither, however fast it was. Periods without requests have no row. With `compare` a
+    column `period` comes behind: "current", and then "previous".
 
     Args:
         grain: minute, hour, day, week or month; "" or None: no `time`, one row for all of it.
@@ -54,6 +56,7 @@ async def performance(
         path: only requests of this path, as it was declared: `/orders/{id}`.
         threshold_ms: what satisfies, milliseconds.
         errors_from: the lowest `status_code` that is an error; 500 leaves out what clients did wrong.
+        compare: give the rows of the period of the same length before `start`, too. Needs `start` and `end`.
         start: included; None is no bound, like `end`.
         end: excluded.
         where: SQL over the columns of `events`.
@@ -69,31 +72,36 @@ async def performance(
     calendar = Calendar.of(tz, week_start, grain or "day")
     chosen = Selection.of(event)
     scope = await inquiry.scope(start=start, end=end, where=where, cohort=cohort, as_of=as_of, selections=(chosen,))
-    columns = columns_of(inquiry, by, taken=_COUNTED)
+    columns = columns_of(inquiry, by, taken=(*_COUNTED, "period") if compare else _COUNTED)
     bind = Binder()
-    # A property may be called as anything here is, so its values have names of ours until the end.
+    # Names of ours, as one of `by` may be called as anything in this SQL.
     time, keys = "", [f"key_{at}" for at in range(len(columns))]
     if grain:
         time = f"{calendar.start(grain, calendar.number(grain, 'timestamp'))} AS time, "
     picked = "".join(f"{sql} AS {key}, " for key, sql in zip(keys, columns.values(), strict=True))
+    shown = [
+        *(["time"] if grain else []),
+        *(f"{key} AS {quoted(name)}" for key, name in zip(keys, columns, strict=True)),
+    ]
     of_path = "" if path is None else f" AND path = {bind(path)}"
     limit, lost = bind(threshold_ms), failed(bind, errors_from)
-    grouped = ["time"] * bool(grain) + keys
-    shown = ["time"] * bool(grain) + [f"{key} AS {quoted(name)}" for key, name in zip(keys, columns, strict=True)]
-    group = f"GROUP BY {', '.join(grouped)}" if grouped else "HAVING count(*) > 0"
-    order = [*(["time"] if grain else []), "count DESC", *(f"{quoted(name)} NULLS FIRST" for name in columns)]
+    grouped, periods = ["time"] * bool(grain) + keys, ["period"] * compare
+    read = scope.between(scope.previous().start_us, scope.end_us) if compare else scope
+    period = f"{scope.period(bind)} AS period, " if compare else ""
+    group = f"GROUP BY {', '.join(grouped + periods)}" if grouped + periods else "HAVING count(*) > 0"
+    order = [*periods, *(["time"] if grain else []), "count DESC", *(f"requests.{key} NULLS FIRST" for key in keys)]
     sql = f"""
         WITH requests AS (
-            SELECT {time}{picked}duration_ms AS ms, {lost} AS failed,
+            SELECT {time}{picked}{period}duration_ms AS ms, {lost} AS failed,
                 NOT {lost} AND duration_ms <= {limit} AS satisfied,
                 NOT {lost} AND duration_ms > {limit} AND duration_ms <= 4 * {limit} AS tolerating
-            FROM events WHERE {REQUEST} AND {chosen.condition(bind)} AND {scope.condition(bind)}{of_path}
+            FROM events WHERE {REQUEST} AND {chosen.condition(bind)} AND {read.condition(bind)}{of_path}
         )
         SELECT {"".join(f"{one}, " for one in shown)}count(*) AS count, favg(ms) AS avg_ms,
             quantile_cont(ms, 0.5) AS p50_ms, quantile_cont(ms, 0.95) AS p95_ms, quantile_cont(ms, 0.99) AS p99_ms,
             max(ms) AS max_ms, count(*) FILTER (failed) AS errors, count(*) FILTER (failed) / count(*) AS error_rate,
             (count(*) FILTER (satisfied) + count(*) FILTER (tolerating) / 2)
-                / nullif(count(*) FILTER (failed OR ms IS NOT NULL), 0) AS apdex
+                / nullif(count(*) FILTER (failed OR ms IS NOT NULL), 0) AS apdex{"".join(f", {one}" for one in periods)}
         FROM requests {group} ORDER BY {", ".join(order)}
     """
     return await inquiry.rows(sql, bind, scope, report="performance")

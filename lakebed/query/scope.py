@@ -58,6 +58,25 @@ class Scope(msgspec.Struct, frozen=True):
         """The same of another range."""
         return msgspec.structs.replace(self, start_us=start_us, end_us=end_us)
 
+    def previous(self) -> Scope:
+        """The same of the period of the same length that ends where this one starts.
+
+        Raises:
+            QueryRefused: this one has no bounds, or the calendar begins later.
+        """
+        if self.start_us is None or self.end_us is None:
+            raise QueryRefused("compare without a period", hint="Give start and end")
+        start_us = 2 * self.start_us - self.end_us
+        if start_us < FIRST_US:
+            raise QueryRefused("the period before begins before the year 1", hint="Give a later start")
+        return self.between(start_us, self.start_us)
+
+    def period(self, bind: Binder) -> str:
+        """SQL over `events` of this period and `previous`: which of them, "current" or "previous"."""
+        if self.start_us is None:
+            return "'current'"
+        return f"CASE WHEN timestamp < {bind(from_us(self.start_us))} THEN 'previous' ELSE 'current' END"
+
 
 def instant(name: str, value: Time | None) -> int | None:
     """Microseconds of an argument; None stays None. Raises QueryRefused for what cannot be read."""

@@ -15,9 +15,9 @@ from lakebed.query.asof import instant_us
 from lakebed.query.measure import Measure, column_sql
 from lakebed.query.router import Coverage, Slice, plan
 
-__all__ = ["HOURLY", "RAW", "ROLLED", "Series"]
+__all__ = ["DAILY", "HOURLY", "RAW", "ROLLED", "Series"]
 
-HOURLY = "hourly_events"
+DAILY, HOURLY = "daily_metrics", "hourly_events"
 RAW, ROLLED = "L1+L3", "L2"
 _HOUR_US = 3_600_000_000
 _GRAINS_US = {  # the longest that each may be

@@ -11,6 +11,7 @@ from lakebed.query.result import Result
 from lakebed.query.scope import Time
 from lakebed.query.selection import EventLike, Selection
 from lakebed.query.series import HOURLY
+from lakebed.query.split import OTHER
 
 __all__ = ["top"]
 
@@ -23,6 +24,7 @@ async def top(
     *,
     n: int = 10,
     people: bool = True,
+    other: bool = False,
     event: EventLike | None = None,
     start: Time | None = None,
     end: Time | None = None,
@@ -32,12 +34,14 @@ async def top(
 ) -> Result:
     """Rows `value, count, people, share`: the values that most events have, and the share of all that have one.
 
-    Of equal counts, those that sort first come first. Events without the value do not count.
+    Of equal counts, those that sort first come first. Events without the value do not count. `share` is of all events
+    that have a value, also one that has no row; with `other` the shares add up to 1.
 
     Args:
         what: a column, a promoted column or a property, as text.
         n: rows at the most.
         people: whether to count them; without, names of events come from the rollup of hours, whatever the history.
+        other: add a last row "(other)" for all values that have no row of their own, if there are any.
         event: only these events.
         start: included; None is no bound, like `end`.
         end: excluded.
@@ -59,13 +63,23 @@ async def top(
         source, count = "events", "count(*)"
         condition = f"{chosen.condition(bind)} AND {scope.condition(bind)}"
     column = f"CAST({column_sql(what, inquiry.promotions)} AS VARCHAR)"
-    persons = "count(DISTINCT person_id) AS people, " if people else ""
+    counted = f"FROM {source} WHERE {condition} AND {column} IS NOT NULL"
+    rest = ""
+    if other:
+        # Somebody may have several of these values, so people are counted anew.
+        anew = f"(SELECT count(DISTINCT person_id) {counted} AND {column} NOT IN (SELECT value FROM best)), "
+        rest = f"""UNION ALL
+            SELECT {bind(OTHER)}, CAST(sum(count) AS BIGINT), {anew if people else ""}
+                sum(count) / (SELECT sum(count) FROM found), true
+            FROM found ANTI JOIN best USING (value) HAVING count(*) > 0"""
     sql = f"""
-        SELECT * FROM (
-            SELECT value, count, {"people, " if people else ""}count / sum(count) OVER () AS share FROM (
-                SELECT {column} AS value, {persons}{count} AS count FROM {source}
-                WHERE {condition} AND {column} IS NOT NULL GROUP BY ALL
-            )
-        ) ORDER BY count DESC, value LIMIT {bind(n)}
+        WITH found AS (
+            SELECT {column} AS value, {count} AS count{", count(DISTINCT person_id) AS people" if people else ""}
+            {counted} GROUP BY ALL
+        ), best AS (
+            SELECT *, count / sum(count) OVER () AS share, false AS is_rest FROM found
+            ORDER BY count DESC, value LIMIT {bind(n)}
+        )
+        SELECT * EXCLUDE (is_rest) FROM (FROM best {rest}) ORDER BY is_rest, count DESC, value
     """
     return await inquiry.rows(sql, bind, scope, report="top", tables=hours)

@@ -189,6 +189,7 @@ def test_plain_results_by_their_types() -> None:
             {"steps": ["Seen", "Bought"], "compare": True, "start": "2026-01-04", "end": "2026-01-07"},
             ("current", "previous"),
         ),
+        ("funnel", {"steps": ["Seen", "Bought"], "totals": True}, ("1 Seen", "5 people", "; 70 times")),
         ("segmentation", {"events": ["Seen", "Bought"], "grain": None}, ("Seen", "70")),
         ("segmentation", {"events": "Seen", "measure": "avg(revenue)", "grain": "hour"}, ("Seen", "1 Jan 2026 08:00")),
         ("sessions", {"grain": None, "by": "entry"}, ("Seen",)),
@@ -199,6 +200,16 @@ def test_plain_results_by_their_types() -> None:
         ("paths", {"before": "Bought", "steps": 3}, ("Bought", "(start)")),
         ("top", {"what": "event", "start": "2030-01-01"}, ("no rows",)),
         ("lifecycle", {"start": "2030-01-01", "end": "2030-01-03"}, ("Lifecycle",)),
+        ("retention", {"grain": "day", "periods": 2, "by": "plan"}, ("pro", "free", "1 Jan 2026, period 0: 3 people")),
+        ("lifecycle", {"grain": "day", "by": "plan", "end": "2026-01-08"}, ("pro", "free", "1 Jan 2026, new: 3")),
+        (
+            "segmentation",
+            {"events": "Seen", "by": "plan", "compare": True, "start": "2026-01-03", "end": "2026-01-05"},
+            ("Seen · free · current", "Seen · pro · previous"),
+        ),
+        ("performance", {"compare": True, "start": "2026-01-03", "end": "2026-01-05"}, ("current", "previous")),
+        ("top", {"what": "event", "n": 1, "other": True}, ("Seen", "(other)")),
+        ("anomalies", {"measure": "avg(revenue)", "seasonality": "none", "end": "2026-01-03"}, ("Anomalies",)),
     ],
 )
 def test_other_shapes_of_reports(
@@ -215,6 +226,20 @@ async def _one(root: Path, name: str, arguments: dict[str, object]) -> Result:
         result: Result = await getattr(analytics, name)(**arguments)
         assert await analytics.check() == []
         return result
+
+
+def test_values_are_drawn_one_below_the_other_until_it_is_tall() -> None:
+    """Of a hundred values the first are drawn, each with its own grid; a note says how many were left out."""
+    names = ["cohort", "period", "people", "rate", "plan"]
+    rows = [(DAY + timedelta(week * 7), 0, 5, 1.0, f"plan {n}") for n in range(100) for week in range(8)]
+    columns = [list(column) for column in zip(*rows, strict=True)]
+    chart = Result(pa.table(columns, names=names), report="retention").plot()
+    said = texts(chart.svg())
+    assert ("plan 0" in said, "plan 5" in said, "plan 6" in said) == (True, True, False)
+    assert "The first 6 of 100 values are drawn." in said
+    assert chart.description.startswith("plan 0: 8 cohorts over 1 periods")
+    groups = parsed(chart.svg()).iter(f"{SVG}g")
+    assert len({group.get("transform") for group in groups}) == 1 + 6
 
 
 def test_a_plain_result_stays_a_table() -> None:

@@ -16,6 +16,7 @@ class Plain(NamedTuple):
     excluded: tuple[tuple[Any, int, int], ...] = ()
     start_us: float = float("-inf")
     end_us: float = float("inf")
+    holding: str | None = None
 
 
 class Attempt(NamedTuple):
@@ -28,15 +29,36 @@ class Attempt(NamedTuple):
 def attempts(funnel, events):
     """The attempt of each person that counts."""
     people: dict[str, list[Any]] = {}
-    for event in events:
-        if event.person is not None:
-            people.setdefault(event.person, []).append(event)
-    found = {}
-    for person, own in people.items():
+    for (person, value), own in _parts(funnel, events).items():
         tried = list(_any(funnel, own) if funnel.order == "any" else _ordered(funnel, own))
         if tried:
             # The furthest; of those the first to get there; of those the last to begin, of equal times by arrival.
-            found[person] = min(tried, key=lambda one: (-len(one[0]), one[1], *(-n for n in one[2])))[3]
+            best = min(tried, key=lambda one: (-len(one[0]), one[1], *(-n for n in one[2])))[3]
+            people.setdefault(person, []).append((best, value))
+    return {
+        person: max(each, key=lambda one: (len(one[0].times), -one[0].times[-1], one[0].times[0], one[1]))[0]
+        for person, each in people.items()
+    }
+
+
+def totals(funnel, events):
+    """How many attempts reached each step: all entries, then one for each event with which some reached it."""
+    found = [0] * len(funnel.steps)
+    for own in _parts(funnel, events).values():
+        chains = [one[4] for one in _ordered(funnel, own)]
+        found[0] += len(chains)
+        for at in range(1, len(found)):
+            found[at] += len({chain[at] for chain in chains if len(chain) > at})
+    return found
+
+
+def _parts(funnel, events):
+    """The events of each person, or of each value that is held by itself."""
+    found: dict[tuple[str, str], list[Any]] = {}
+    for event in events:
+        value = "" if funnel.holding is None else event.properties.get(funnel.holding)
+        if event.person is not None and value is not None:
+            found.setdefault((event.person, value), []).append(event)
     return found
 
 
@@ -64,7 +86,8 @@ def _ordered(funnel, own):
             chain.append(then)
         times = [one.us for one in chain]
         begun = _place(funnel, entry)
-        yield times, _place(funnel, chain[-1]), begun, Attempt(times, _first_at(funnel, own, entry.us))
+        places = [_place(funnel, one) for one in chain]
+        yield times, places[-1], begun, Attempt(times, _first_at(funnel, own, entry.us)), places
 
 
 def _is_step(funnel, event):
@@ -76,9 +99,11 @@ def _any(funnel, own):
         if not _is_step(funnel, entry) or not funnel.start_us <= entry.us < funnel.end_us:
             continue
         times = []
+        outs = [one.us for one in own if one.us > entry.us and any(what(one) for what, *_ in funnel.excluded)]
+        last = min([entry.us + funnel.within_us, *outs])
         for step in {id(step): step for step in funnel.steps}.values():
             needed = sum(one is step for one in funnel.steps)
-            fitting = sorted(one.us for one in own if step(one) and 0 <= one.us - entry.us <= funnel.within_us)
+            fitting = sorted(one.us for one in own if step(one) and entry.us <= one.us <= last)
             times += fitting[:needed]
         times.sort()
         yield times, times[-1], (entry.us,), Attempt(times, _first_at(funnel, own, entry.us))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import statistics
-from collections import Counter
+from collections import defaultdict
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -20,35 +21,73 @@ HOUR, DAY = 3600, 86_400
 MONDAY = datetime(2026, 1, 5, tzinfo=UTC)
 
 
-def plain_anomalies(events, name, *, grain, days, history, sensitivity, start, end, tz="UTC"):
-    """Each hour or day beside the same wall-clock time of the seasons before it."""
-    counts = Counter(period(e.us, grain, tz) for e in events if (name is None or e.event == name) and e.us < to_us(end))
-    if not counts:
+def numbers(events):
+    return [float(one.properties["amount"]) for one in events if one.properties.get("amount") is not None]
+
+
+MEASURES = {
+    "count": len,
+    "people": lambda found: len({one.person for one in found} - {None}),
+    "distinct(amount)": lambda found: len(set(numbers(found))),
+    "sum(amount)": lambda found: math.fsum(numbers(found)),
+    "avg(amount)": lambda found: statistics.fmean(ns) if (ns := numbers(found)) else None,
+}
+
+
+def least_spread(measure, past, everything):
+    """What the spread is at least: that of a sum of so many independent numbers, each 1 in a count."""
+    if measure == "avg(amount)":
+        return 0.0
+
+    def squares(found):
+        if measure != "sum(amount)":
+            return [1] * MEASURES[measure](found)
+        return [n * n for n in numbers(found)]
+
+    typical = [statistics.fmean(one) for one in map(squares, everything) if one]
+    usual = statistics.median(sum(squares(one)) for one in past)
+    return max(usual, statistics.median(typical) if typical else measure != "sum(amount)") ** 0.5
+
+
+def season_before(at, k, grain, days, tz):
+    """The period k seasons of so many days before, at the same wall-clock time; without seasons the k-th before."""
+    if grain == "day":
+        return at - timedelta((days or 1) * k)
+    if days is None:
+        return at - timedelta(hours=k)
+    local = at.astimezone(ZoneInfo(tz)).replace(tzinfo=None) - timedelta(days * k)
+    then = local.replace(tzinfo=ZoneInfo(tz)).astimezone(UTC)
+    return period(round((then - EPOCH) / timedelta(microseconds=1)), "hour")
+
+
+def plain_anomalies(events, name, *, measure, grain, season, history, sensitivity, start, end, tz="UTC"):
+    """Each hour or day beside the same wall-clock time of the seasons before it, or beside those right before."""
+    found = defaultdict(list)
+    for e in events:
+        if (name is None or e.event == name) and e.us < to_us(end):
+            found[period(e.us, grain, tz)].append(e)
+    if not found:
         return []
-    first, rows = min(counts), []
+    first, rows = min(found), []
+    days = {"week": 7, "day": 1}.get(season)
     last = period(to_us(end), grain, tz)
     for at in periods(period(to_us(start), grain, tz), last, grain):
         if at == last:
             break
-        past = []
-        for k in range(1, history + 1):
-            if grain == "day":
-                then = at - timedelta(days * k)
-            else:
-                local = at.astimezone(ZoneInfo(tz)).replace(tzinfo=None) - timedelta(days * k)
-                then = local.replace(tzinfo=ZoneInfo(tz)).astimezone(UTC)
-                then = period(round((then - EPOCH) / timedelta(microseconds=1)), "hour")
-            if then >= first:
-                past.append(counts[then])
-        value = counts[at]
+        before = [season_before(at, k, grain, days, tz) for k in range(1, history + 1)]
+        past = [found.get(then, []) for then in before if then >= first]
+        value = MEASURES[measure](found.get(at, []))
+        past = [one for one in past if MEASURES[measure](one) is not None]
         if len(past) < 3:
             rows.append((at, value, None, None, None, False))
             continue
-        expected = statistics.median(past)
-        spread = 1.4826 * statistics.median(abs(one - expected) for one in past)
-        width = sensitivity * max(spread, expected**0.5, 1)
-        low, high = max(0, expected - width), expected + width
-        rows.append((at, value, expected, low, high, not low <= value <= high))
+        values = [MEASURES[measure](one) for one in past]
+        expected = statistics.median(values)
+        spread = 1.4826 * statistics.median(abs(one - expected) for one in values)
+        width = sensitivity * max(spread, least_spread(measure, past, found.values()))
+        low, high = expected - width, expected + width
+        low = max(0, low) if measure not in ("sum(amount)", "avg(amount)") else low
+        rows.append((at, value, expected, low, high, value is not None and not low <= value <= high))
     return rows
 
 
@@ -56,33 +95,34 @@ def plain_anomalies(events, name, *, grain, days, history, sensitivity, start, e
 @given(
     hours=st.lists(st.integers(0, 30 * 24), min_size=1, max_size=60),
     grain=st.sampled_from(["hour", "day"]),
-    seasonality=st.sampled_from(["day", "week"]),
+    season=st.sampled_from(["day", "week", "none"]),
     name=st.sampled_from([None, "buy"]),
     tz=st.sampled_from(["UTC", "Europe/Berlin", "Asia/Kathmandu"]),
     end=st.sampled_from(["2026-02-01T00:00Z", "2026-01-20T10:20Z"]),
+    measure=st.sampled_from([one for one in MEASURES if one != "count"]),
 )
-async def test_in_every_state_it_is_what_plain_python_says(tmp_path_factory, hours, grain, seasonality, name, tz, end):
-    """By the rollup of hours and from raw events alike, in every state of an object."""
-    events = [happened("buy" if at % 3 else "visit", "ann", at * HOUR + at % 7) for at in hours]
-    asked = {"grain": grain, "seasonality": seasonality, "history": 4, "sensitivity": 1.5, "tz": tz}
+async def test_in_every_state_it_is_what_plain_python_says(
+    tmp_path_factory, hours, grain, season, name, tz, end, measure
+):
+    """By the rollups and from raw events alike, in every state of an object, of counts and of another measure."""
+    people, amounts = ("ann", "bob", "?p1", None), (None, 1, 2.5, -4, 0.1)
+    events = [
+        happened("buy" if at % 3 else "visit", people[at % 4], at * HOUR + at % 7, {"amount": amounts[n % 5]})
+        for n, at in enumerate(hours)
+    ]
+    asked = {"grain": grain, "history": 4, "sensitivity": 1.5, "tz": tz}
     start = datetime(2026, 1, 12, tzinfo=UTC)
-    async for stage in stages(tmp_path_factory.mktemp("odd"), events, untrusted=()):
-        expected = plain_anomalies(
-            stage.events,
-            name,
-            grain=grain,
-            days=7 if seasonality == "week" else 1,
-            history=4,
-            sensitivity=1.5,
-            start=start,
-            end=datetime.fromisoformat(end),
-            tz=tz,
-        )
-        for where in (None, "true"):
-            found = await stage.ask("anomalies", event=name, start=start, end=end, where=where, **asked)
-            assert [(row.time, row.value, row.is_anomaly) for row in found] == [(*row[:2], row[5]) for row in expected]
-            bands = [(row.expected, row.low, row.high) for row in found]
-            assert bands == [pytest.approx(row[2:5], abs=1e-9) for row in expected], stage.name
+    merges = (("ann", "bob"),) if {"ann", "bob"} <= {event["userId"] for event in events} else ()
+    async for stage in stages(tmp_path_factory.mktemp("odd"), events, merges=merges, untrusted=()):
+        for what, where in (("count", None), ("count", "true"), (measure, None), (measure, "true")):
+            expected = plain_anomalies(
+                stage.events, name, measure=what, season=season, start=start, end=datetime.fromisoformat(end), **asked
+            )
+            given = {"event": name, "measure": what, "seasonality": season, "start": start, "end": end}
+            found = await stage.ask("anomalies", **given, where=where, **asked)
+            assert [(row.time, row.is_anomaly) for row in found] == [(row[0], row[5]) for row in expected]
+            bands = [(row.value, row.expected, row.low, row.high) for row in found]
+            assert bands == [pytest.approx(row[1:5], abs=1e-9) for row in expected], (stage.name, what)
 
 
 async def test_a_spike_and_a_drop_are_told_in_words(tmp_path):
@@ -123,11 +163,51 @@ async def test_an_hour_that_is_not_over_makes_no_rows(tmp_path):
             assert len(await stage.ask("anomalies", end="2026-01-12T01:00Z", where=where)) == 168
 
 
+async def test_sums_means_and_people_beside_the_days_before(tmp_path):
+    """Twenty sales of ten a day; then they are of a hundred, then there are none. People by day come from a rollup."""
+    amounts = [10] * 8 + [100]
+    events = [
+        {
+            "event": "Sold",
+            "userId": f"u{n}",
+            "timestamp": (MONDAY + timedelta(days=day, hours=n)).isoformat(),
+            "properties": {"amount": amount},
+        }
+        for day, amount in enumerate(amounts)
+        for n in range(20)
+    ]
+    asked = {"grain": "day", "seasonality": "none", "history": 5, "start": MONDAY + timedelta(days=8)}
+    async with Analytics("shop", root=tmp_path, clock=ManualClock(MONDAY + timedelta(10)), headroom_bytes=0) as shop:
+        await shop.batch(events)
+        found = await shop.anomalies(measure="people", **asked)
+        assert (found.tiers, [row.value for row in found]) == (("L2",), [20, 0])
+        gone = "0 is 0.0 x the usual 20 in the days before; the band is 6.584 to 33.42"
+        assert [row.reason for row in found] == ["", gone]
+        assert (await shop.anomalies("Sold", measure="people", **asked)).tiers == ("L1",)
+        found = await shop.anomalies("Sold", measure="sum(amount)", **asked)
+        assert [row.reason for row in found] == [
+            "2,000 is 10.0 x the usual 200 in the days before; the band is 65.84 to 334.2",
+            "0 is 0.0 x the usual 200 in the days before; the band is 65.84 to 334.2",
+        ]
+        other = await shop.report_untrusted("anomalies", {"event": "Sold", "measure": "sum(amount)", **asked})
+        assert other.rows == found.rows
+        found = await shop.anomalies("Sold", measure="avg(amount)", **asked)
+        assert [row.reason for row in found] == [
+            "100 is 10.0 x the usual 10 in the days before; the band is 10 to 10",
+            "no value",
+        ]
+        assert "anomaly" in found.plot().svg()
+        hours = await shop.anomalies("Sold", measure="sum(amount)", **asked | {"grain": "hour", "history": 3})
+        assert hours[0].reason == "100, where 0 is usual in the hours before; the band is -30 to 30"
+        assert await shop.check() == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         ({"grain": "week"}, "hour, day"),
-        ({"seasonality": "year"}, "week or day"),
+        ({"seasonality": "year"}, "week, day or none"),
+        ({"measure": "mode(x)"}, "Use count"),
         ({"history": 2}, "3 to 100"),
         ({"sensitivity": 0}, "usual is 3"),
         ({"start": "2000-01-01"}, "shorter range"),

@@ -25,6 +25,8 @@ CHOICES = [
      lambda one: one.event in ("a", "b") and one.properties.get("paid") == "yes"),
     ({"where": "type = 'identify'", "label": "signed up"}, lambda one: one.type == "identify"),
 ]  # fmt: skip
+SIGNED_UP = ({"where": "type = 'identify'"}, lambda one: one.type == "identify")  # has no name, and disturbs no order
+EXCLUDED = [*(({"event": name}, NAMED[name]) for name in "xxab"), SIGNED_UP, SIGNED_UP]
 
 
 def compared(rows):
@@ -50,16 +52,20 @@ def questions(draw):
         "allow_equal": draw(st.booleans()),
     }
     plain = Plain([meant for _, meant in chosen], arguments["within"] * 1_000_000, order, arguments["allow_equal"])
+    if draw(st.sampled_from([False, False, True])):
+        arguments["holding"], plain = "order", plain._replace(holding="order")
+    if order != "any" and draw(st.booleans()):
+        arguments["totals"] = True
     if bounded:
         low, high = START_US + start * 1_000_000, START_US + end * 1_000_000
         arguments |= {"start": from_us(low), "end": from_us(high)}
         plain = plain._replace(start_us=low, end_us=high)
-    if order == "ordered" and len(chosen) > 1 and draw(st.booleans()):
-        first = draw(st.integers(1, len(chosen) - 1))
-        last = draw(st.integers(first + 1, len(chosen)))
-        name = draw(st.sampled_from("xxab"))
-        arguments["exclude"] = [{"event": name, "between": [first, last]}]
-        plain = plain._replace(excluded=((NAMED[name], first, last),))
+    if len(chosen) > 1 and draw(st.booleans()):
+        first = 1 if order == "any" else draw(st.integers(1, len(chosen) - 1))
+        last = len(chosen) if order == "any" else draw(st.integers(first + 1, len(chosen)))
+        what, meant = draw(st.sampled_from(EXCLUDED))
+        arguments["exclude"] = [what | {"between": [first, last]}]
+        plain = excluding(plain, meant, first, last)
     return arguments, plain
 
 
@@ -71,7 +77,7 @@ EVENTS = st.lists(
             st.sampled_from("aabbcx"),
             st.sampled_from(PEOPLE),
             st.integers(0, 30),
-            st.sampled_from([{}, {"paid": "yes"}]),
+            st.sampled_from([{}, {"paid": "yes"}, {"order": "1"}, {"order": "1", "paid": "yes"}, {"order": "2"}]),
         ),
         st.builds(identified, st.sampled_from(PEOPLE[:3]), st.sampled_from(PEOPLE[3:5]), st.integers(0, 30)),
     ),
@@ -86,7 +92,12 @@ async def compare(stage, asked):
         if arguments["order"] == "any":
             labels = [f"any {at} of {len(labels)}" for at in range(1, len(labels) + 1)]
         found = await stage.ask("funnel", **arguments)
-        assert compared(found) == compared(funnels.rows(plain, stage.events, labels)), (stage.name, arguments)
+        expected = funnels.rows(plain, stage.events, labels)
+        if "totals" in arguments:
+            counts = funnels.totals(plain, stage.events)
+            shares = [count / counts[0] if counts[0] else None for count in counts]
+            expected = [(*row, *total) for row, *total in zip(expected, counts, shares, strict=True)]
+        assert compared(found) == compared(expected), (stage.name, arguments)
 
 
 async def follow(events, asked, **options):
@@ -116,7 +127,8 @@ async def test_a_funnel_is_what_its_definition_says_in_every_state(events, asked
 def crowd():
     """Events of 300 people with few moments, so that much happens at once."""
     rng = random.Random(4)
-    return [
+    said = [identified(f"u{rng.randrange(300)}", f"?{n}", rng.randrange(25)) for n in range(0, 300, 3)]
+    return said + [
         happened(
             rng.choice("aabbccx"),
             f"{rng.choice('?u')}{rng.randrange(300)}",
@@ -138,17 +150,34 @@ async def test_each_person_comes_as_far_as_the_definition_says(tmp_path, crowd):
             for number, chosen in enumerate(([*CHOICES[:3]], [CHOICES[0], CHOICES[0], paid, CHOICES[1]])):
                 arguments = {"steps": [step for step, _ in chosen], "within": 6, **kind}
                 plain = Plain([meant for _, meant in chosen], 6_000_000, **kind)
+                questions = [(arguments, plain)]
                 if kind["order"] == "ordered":
                     arguments["exclude"] = ["x"] if number else [{"event": "x", "between": [2, 3]}]
-                    plain = plain._replace(excluded=((NAMED["x"], 1, 4) if number else (NAMED["x"], 2, 3),))
                     arguments |= {"start": from_us(START_US + 3_000_000), "end": from_us(START_US + 15_000_000)}
                     plain = plain._replace(start_us=START_US + 3_000_000, end_us=START_US + 15_000_000)
-                found = await stage.shop.funnel_people(**arguments, step=1, outcome="converted", limit=10_000)
-                times = {person: one.times for person, one in funnels.attempts(plain, stage.events).items()}
-                assert {row.person_id: (row.step, to_us(row.began), to_us(row.reached)) for row in found} == {
-                    person: (len(one), one[0], one[-1]) for person, one in times.items()
-                }, arguments
-                assert len(times) > 100, arguments
+                    questions = [(arguments, excluding(plain, NAMED["x"], *((1, 4) if number else (2, 3))))]
+                elif number and kind["order"] == "strict":
+                    what, meant = SIGNED_UP
+                    excluded = arguments | {"exclude": [what | {"between": [1, 3]}]}
+                    questions.append((excluded, excluding(plain, meant, 1, 3)))
+                elif number and not kind["allow_equal"]:
+                    questions.append((arguments | {"exclude": ["x"]}, excluding(plain, NAMED["x"], 1, 4)))
+                found = [await furthest(stage.shop, asked) for asked, _ in questions]
+                for (asked, funnel), people in zip(questions, found, strict=True):
+                    times = {person: one.times for person, one in funnels.attempts(funnel, stage.events).items()}
+                    assert people == {person: (len(one), one[0], one[-1]) for person, one in times.items()}, asked
+                    assert len(times) > 100, asked
+                assert len(found) == 1 or found[0] != found[1]
+
+
+def excluding(plain, meant, first, last):
+    return plain._replace(excluded=((meant, first, last),))
+
+
+async def furthest(shop, arguments):
+    """How far everybody came, when they began, and when they got there."""
+    found = await shop.funnel_people(**arguments, step=1, outcome="converted", limit=10_000)
+    return {row.person_id: (row.step, to_us(row.began), to_us(row.reached)) for row in found}
 
 
 async def rows_of(shop, steps, within="1h", **options):
@@ -267,6 +296,94 @@ async def test_compared_with_the_period_before(tmp_path):
         ]
 
 
+async def test_what_is_excluded_ends_an_attempt_in_every_order(tmp_path):
+    """In strict order only what has no name says more; in any order what comes after it counts no more."""
+    events = [
+        *(happened("a", who, 1) for who in ("ann", "bob", "cy", "dan")),
+        happened("x", "bob", 2),
+        identified("cy", "?1", 2),
+        identified("dan", "?2", 3),
+        *(happened("b", who, 3) for who in ("ann", "bob", "cy", "dan")),
+        happened("c", "ann", 4),
+        happened("a", "bob", 5),
+        happened("x", "dan", 4),
+        happened("c", "dan", 4),
+        happened("x", "?3", 0),
+        happened("b", "?3", 0),
+        happened("a", "?3", 0.5),
+        *(happened(name, "eve", at) for at, name in enumerate("axb")),
+    ]
+    no_name = {"where": "event IS NULL"}
+    async for stage in stages(tmp_path, events, only=("both tiers",)):
+        asked = {"steps": ["a", "b"], "order": "strict"}
+        assert people(await stage.shop.funnel(**asked)) == [6, 3]
+        assert people(await stage.ask("funnel", **asked, exclude=[no_name])) == [6, 2]  # dan's lies in the same moment
+        assert people(await stage.shop.funnel(**asked, exclude=["x"])) == [6, 3]
+        assert people(await stage.shop.funnel(**asked, exclude=[no_name], allow_equal=True)) == [6, 1]
+        three = {"steps": ["a", "b", "c"], "order": "strict", "exclude": [no_name | {"between": [2, 3]}]}
+        assert people(await stage.shop.funnel(**three)) == [6, 3, 2]
+        asked = {"steps": ["a", "b", "c"], "order": "any"}
+        assert people(await stage.shop.funnel(**asked)) == [6, 6, 2]
+        # Bob begins anew with b; what dan did in the moment of his x still counts, and ?3 began in that of theirs.
+        assert people(await stage.ask("funnel", **asked, exclude=["x"])) == [6, 5, 2]
+        assert people(await stage.shop.funnel(["a", "c"], order="any", exclude=["b"])) == [6, 0]
+
+
+async def test_totals_count_every_entry(tmp_path):
+    """Each entry is an attempt, and an event takes one of them on: the one that began last."""
+    tracks = {"ann": "aab", "bob": "abab", "cy": "aaxb", "dan": "abb", "eve": "b"}
+    events = [happened(name, who, at) for who, names in tracks.items() for at, name in enumerate(names)]
+    async for stage in stages(tmp_path, events, only=("both tiers",)):
+        found = await stage.ask("funnel", steps=["a", "b"], totals=True)
+        assert found.columns[-2:] == ("total", "total_conversion")
+        assert [(row.people, row.total, row.total_conversion) for row in found] == [(4, 7, 1.0), (4, 5, 5 / 7)]
+        found = await stage.shop.funnel(["a", "b"], totals=True, exclude=["x"])
+        assert [(row.people, row.total) for row in found] == [(4, 7), (3, 4)]
+        bounds = {"start": from_us(START_US + 1_000_000), "end": from_us(START_US + 2_000_000)}
+        found = await stage.shop.funnel(["a", "b"], totals=True, compare=True, **bounds)
+        assert [(row.period, row.people, row.total) for row in found] == [
+            ("current", 2, 2),
+            ("current", 2, 2),
+            ("previous", 4, 4),
+            ("previous", 4, 4),
+        ]
+        assert [row.total for row in await stage.shop.funnel(["x", "a", "b"], totals=True)] == [1, 0, 0]
+        none = await stage.shop.funnel(["never"], totals=True)
+        assert [(row.total, row.total_conversion) for row in none] == [(0, None)]
+
+
+async def test_a_property_is_held_through_all_steps(tmp_path):
+    """Only events of one value follow each other; a person counts once, with the value that got furthest."""
+    orders = {
+        "ann": ["1a", "2a", "2b"],
+        "bob": ["1a", "2b"],
+        "cy": ["1a", "b"],
+        "dan": ["a"],
+        "eve": ["1a", "2x", "1b"],
+    }
+    events = [
+        happened(one[-1], who, at, {"order": int(one[:-1])} if one[:-1] else {})
+        for who, each in orders.items()
+        for at, one in enumerate(each)
+    ]
+    async for stage in stages(tmp_path, events, only=("both tiers",)):
+        asked = {"steps": ["a", "b"], "holding": "order"}
+        assert people(await stage.shop.funnel(["a", "b"])) == [5, 4]
+        assert people(await stage.ask("funnel", **asked)) == [4, 2]
+        split = await stage.ask("funnel", **asked, by="order")
+        assert [(row.order, row.people) for row in split] == [("1", 3), ("1", 1), ("2", 1), ("2", 1)]
+        assert [row.total for row in await stage.shop.funnel(**asked, totals=True)] == [5, 2]
+        # What has another value is somebody else's: it excludes nothing, and disturbs no order.
+        assert people(await stage.shop.funnel(**asked, exclude=["x"])) == [4, 2]
+        assert people(await stage.shop.funnel(**asked, order="strict")) == [4, 2]
+        assert people(await stage.shop.funnel(**asked, order="any")) == [4, 2]
+        found = await stage.shop.funnel_people(**asked, outcome="converted")
+        assert [(row.person_id, row.seconds) for row in found] == [("ann", 1.0), ("eve", 2.0)]
+        times = await stage.shop.funnel_times(**asked)
+        assert [row.people for row in times if row.people] == [1, 1]
+        assert people(await stage.shop.funnel(["a", "b"], holding="person_id")) == [5, 4]
+
+
 async def test_a_funnel_of_nobody_has_its_rows(tmp_path):
     """Without people the counts are 0 and the shares NULL; split by something there is no row."""
     async for stage in stages(tmp_path, [happened("a", None, 1), happened("b", "ann", 1)], only=("both tiers",)):
@@ -301,8 +418,11 @@ async def test_a_page_of_people_follows_another(tmp_path):
         {"steps": [{"name": "a"}]},
         {"steps": ["a", "b"], "order": "sideways"},
         {"steps": ["a", "b"], "within": "soon"},
-        {"steps": ["a", "b"], "exclude": ["x"], "order": "strict"},
-        {"steps": ["a", "b"], "exclude": ["x"], "order": "any"},
+        {"steps": ["a", "b", "c"], "exclude": [{"event": "x", "between": [1, 2]}], "order": "any"},
+        {"steps": ["a"], "exclude": ["x"], "order": "any"},
+        {"steps": ["a", "b"], "totals": True, "order": "any"},
+        {"steps": ["a", "b"], "totals": True, "by": "plan"},
+        {"steps": ["a", "b"], "holding": ""},
         {"steps": ["a", "b"], "exclude": [{"event": "x", "between": [1, 3]}]},
         {"steps": ["a", "b"], "exclude": [{"event": "x", "between": [2, 1]}]},
         {"steps": ["a", "b"], "exclude": [{"event": "x", "between": "1-2"}]},

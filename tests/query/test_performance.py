@@ -98,7 +98,7 @@ async def filled(root, requests):
 @given(requests=REQUESTS, threshold=st.sampled_from([100, 0.5]), errors_from=st.sampled_from([400, 500]))
 @settings(max_examples=6, derandomize=True)
 def test_performance_equals_plain_python(tmp_path_factory, requests, threshold, errors_from):
-    """By day, by path, by neither; before and after archiving, and as of a moment before more came."""
+    """By day, by path, by neither, compared; before and after archiving, and as of a moment before more came."""
 
     async def run():
         analytics, clock = await filled(tmp_path_factory.mktemp("performance"), requests)
@@ -119,8 +119,21 @@ def test_performance_equals_plain_python(tmp_path_factory, requests, threshold, 
             assert dict(zip([None], map(tuple, rows), strict=False)) == approx(everything)
             assert len(rows) == len(everything)
 
+        async def compared():
+            days = [START + timedelta(days=day) for day in range(3)]
+            for grain, by in (("hour", "path"), (None, None)):
+                asked = {"grain": grain, "by": by, **how}
+                found = await analytics.performance(**asked, start=days[1], end=days[2], compare=True)
+                alone = [
+                    (*row, period)
+                    for at, period in ((1, "current"), (0, "previous"))
+                    for row in await analytics.performance(**asked, start=days[at], end=days[at + 1])
+                ]
+                assert (found.columns[-1], [tuple(row) for row in found]) == ("period", alone)
+
         async with analytics:
             await same()
+            await compared()
             clock.advance(60)  # events of one moment are received a microsecond apart
             then = clock.now_us()
             clock.advance(3600)
@@ -182,6 +195,8 @@ def test_errors_equal_plain_python(tmp_path_factory, requests, errors_from):
         {"by": "count"},
         {"by": [""]},
         {"grain": "year"},
+        {"compare": True},
+        {"compare": True, "start": "2026-01-01", "end": "2026-01-02", "by": "period"},
     ],
 )
 async def test_what_performance_does_not_take(tmp_path, wrong):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 import pytest
 from ecom import items
@@ -28,7 +28,7 @@ def streams(draw):
         st.sampled_from(["visit", "buy"]),
         st.sampled_from(PEOPLE),
         times,
-        st.sampled_from(["pro", "free"]),
+        st.sampled_from(["pro", "pro", "free", "team", None]),
     )
     said = st.builds(identified, st.sampled_from(["ann", "bob"]), st.sampled_from(["?p1", "?p2"]), times)
     return draw(st.lists(st.one_of(one, one, one, said), min_size=1, max_size=40))
@@ -43,51 +43,90 @@ def days_of(events, matches, calendar):
     return found
 
 
+def values_of(events, matches, calendar, by):
+    """The value of each person's first event of each period that matches; None without `by`."""
+    found = defaultdict(dict)
+    for event in sorted(events, key=lambda one: (one.us, one.seq)):
+        if event.person is not None and matches(event):
+            value = event.properties.get(by) if by else None
+            found[event.person].setdefault(period(event.us, **calendar), value)
+    return found
+
+
+def shown(people, top):
+    """What each value is called in the rows, those with most people first."""
+    ranked = sorted(people, key=lambda value: (-people[value], value is None, value or ""))
+    return {value: value if at < top else "(other)" for at, value in enumerate(ranked)}
+
+
 def named(name):
     return lambda event: name is None or event.event == name
 
 
-def plain_retention(events, start_event, return_event, calendar, periods_, mode, now_us, start_us=None):
+def plain_retention(
+    events, start_event, return_event, calendar, periods_, mode, now_us, start_us=None, by=None, top=10
+):
     """Each person's cohorts, then everybody's returns, one by one."""
     grain = calendar["grain"]
-    starts, returns = days_of(events, named(start_event), calendar), days_of(events, named(return_event), calendar)
+    starts, returns = (
+        values_of(events, named(start_event), calendar, by),
+        days_of(events, named(return_event), calendar),
+    )
     now = period(now_us, **calendar)
     members = defaultdict(set)
     for person, begun in starts.items():
         for cohort in begun if mode == "recurring" else [min(begun)]:
             if start_us is None or cohort >= period(start_us, **calendar):
-                members[cohort].add(person)
+                members[begun[cohort], cohort].add(person)
+    names = shown(Counter(value for (value, _), people in members.items() for _ in people), top)
     rows = []
-    for cohort in sorted(members):
-        for number in range(periods_ + 1):
-            if number > distance(cohort, now, grain):
-                break
-            later = {p: {distance(cohort, at, grain) for at in returns[p]} for p in members[cohort]}
-            if mode == "unbounded":
-                came = sum(number == 0 or any(one >= number for one in ones) for ones in later.values())
-            else:
-                came = sum(number == 0 or number in ones for ones in later.values())
-            rows.append((cohort, number, came, came / len(members[cohort])))
+    for name in dict.fromkeys(names.values()):
+        for cohort in sorted({cohort for value, cohort in members if names[value] == name}):
+            cohort_people = set().union(*(people for key, people in members.items() if same(key, name, cohort, names)))
+            for number in range(periods_ + 1):
+                if number > distance(cohort, now, grain):
+                    break
+                later = [{distance(cohort, at, grain) for at in returns[p]} for p in cohort_people]
+                if mode == "unbounded":
+                    came = sum(number == 0 or any(one >= number for one in ones) for ones in later)
+                else:
+                    came = sum(number == 0 or number in ones for ones in later)
+                rows.append((cohort, number, came, came / len(cohort_people), *([name] if by else [])))
     return rows
 
 
-def plain_lifecycle(events, name, calendar, last_us):
-    present = days_of(events, named(name), calendar)
+def same(key, name, cohort, names):
+    return names[key[0]] == name and key[1] == cohort
+
+
+def plain_lifecycle(events, name, calendar, last_us, start_us=None, by=None, top=10):
+    """Everybody's state in each period, one by one; those who stay away with the value that they left with."""
+    grain = calendar["grain"]
+    present = values_of(events, named(name), calendar, by)
     if not present:
         return []
-    every = periods(
-        min(map(min, present.values())),
-        max(period(last_us, **calendar), *map(max, present.values())),
-        calendar["grain"],
-    )
-    rows, before = [], None
-    for at in every:
-        new = sum(min(ones) == at for ones in present.values())
-        returning = sum(at in ones and before in ones for ones in present.values())
-        back = sum(at in ones and before not in ones and min(ones) < at for ones in present.values())
-        dormant = sum(before in ones and at not in ones for ones in present.values())
-        rows.append((at, new, returning, back, dormant))
-        before = at
+    first = min(map(min, present.values())) if start_us is None else period(start_us, **calendar)
+    every = periods(first, max(period(last_us, **calendar), *map(max, present.values())), grain)
+    found = defaultdict(Counter)
+    for ones in present.values():
+        for at in every:
+            before = next((one for one in ones if distance(one, at, grain) == 1), None)
+            if at not in ones:
+                state = None if before is None else "dormant"
+            elif min(ones) == at:
+                state = "new"
+            else:
+                state = "resurrecting" if before is None else "returning"
+            if state is not None:
+                found[ones[before if state == "dormant" else at]][at, state] += 1
+    people = {value: sum(n for (_, state), n in one.items() if state != "dormant") for value, one in found.items()}
+    names = shown(people, top)
+    rows = []
+    for label in dict.fromkeys(names.values()) if by else [None]:
+        mine = sum((one for value, one in found.items() if names[value] == label), Counter())
+        for at in every:
+            states = [mine[at, state] for state in ("new", "returning", "resurrecting", "dormant")]
+            rows.append((at, *states, *([label] if by else [])))
     return rows
 
 
@@ -116,22 +155,23 @@ CALENDARS = st.fixed_dictionaries(
     names=st.sampled_from([("visit", "buy"), (None, None), ("buy", None), ("buy", "buy")]),
     number=st.integers(1, 8),
     merges=st.sampled_from([(), (("ann", "bob"),), (("ann", "bob"), ("ann", "eve"))]),
+    top=st.integers(1, 4),
 )
 async def test_in_every_state_it_is_what_plain_python_says(
-    tmp_path_factory, events, calendar, mode, names, number, merges
+    tmp_path_factory, events, calendar, mode, names, number, merges, top
 ):
-    """In the log, in the archive, compacted, merged, taken apart, and as of then."""
+    """In the log, in the archive, compacted, merged, taken apart, and as of then; whole, and split by a property."""
     root = tmp_path_factory.mktemp("retention")
+    asked = {"start_event": names[0], "return_event": names[1], "periods": number, "mode": mode}
     async for stage in stages(root, events, merges=merges, untrusted=()):
-        found = await stage.ask(
-            "retention", start_event=names[0], return_event=names[1], periods=number, mode=mode, **calendar
-        )
-        now = NOW_US if stage.as_of is None else to_us(stage.as_of)
-        expected = plain_retention(stage.events, *names, calendar, number, mode, now)
-        assert [tuple(row) for row in found] == expected, stage.name
-        found = await stage.ask("lifecycle", event=names[0], end="2026-03-01", **calendar)
-        last = _us("2026-03-01") - 1
-        assert [tuple(row) for row in found] == plain_lifecycle(stage.events, names[0], calendar, last), stage.name
+        now, last = NOW_US if stage.as_of is None else to_us(stage.as_of), _us("2026-03-01") - 1
+        for split in ({}, {"by": "plan", "top": top}):
+            found = await stage.ask("retention", **asked, **split, **calendar)
+            expected = plain_retention(stage.events, *names, calendar, number, mode, now, **split)
+            assert [tuple(row) for row in found] == expected, stage.name
+            found = await stage.ask("lifecycle", event=names[0], end="2026-03-01", **split, **calendar)
+            expected = plain_lifecycle(stage.events, names[0], calendar, last, **split)
+            assert [tuple(row) for row in found] == expected, stage.name
         found = await stage.ask("stickiness", event=names[1], **calendar)
         assert [tuple(row) for row in found] == plain_stickiness(stage.events, names[1], calendar), stage.name
 
@@ -185,6 +225,18 @@ async def test_start_chooses_whole_cohorts(tmp_path_factory, events, calendar, m
         expected = plain_retention(stage.events, None, None, calendar, 3, mode, NOW_US, start_us)
         assert [tuple(row) for row in found] == expected
         assert found.rows == [row for row in whole if row.cohort >= period(start_us, **calendar)]
+        for top in (1, 2):
+            asked = {"start": from_us(start_us), "by": "plan", "top": top, **calendar}
+            found = await stage.ask("retention", mode=mode, periods=3, **asked)
+            expected = plain_retention(
+                stage.events, None, None, calendar, 3, mode, NOW_US, start_us, by="plan", top=top
+            )
+            assert [tuple(row) for row in found] == expected
+            found = await stage.ask("lifecycle", end="2026-03-01", **asked)
+            last = _us("2026-03-01") - 1
+            assert [tuple(row) for row in found] == plain_lifecycle(
+                stage.events, None, calendar, last, start_us, by="plan", top=top
+            )
         lives = await stage.ask("lifecycle", end="2026-03-01", **calendar)
         later = await stage.ask("lifecycle", start=from_us(start_us), end="2026-03-01", **calendar)
         shown = {row.time: tuple(row) for row in lives}
@@ -210,6 +262,52 @@ async def test_stickiness_of_each_week_or_month_by_itself(tmp_path_factory, even
                 parts[period(event.us, **calendar)].append(event)
         expected = [(at, *row) for at in sorted(parts) for row in plain_stickiness(parts[at], name, fine)]
         assert [tuple(row) for row in found] == expected
+
+
+async def test_a_person_counts_with_the_value_that_put_them_there(tmp_path):
+    """The first start event decides in retention, the first event of each period in lifecycle; values add up."""
+    events = [
+        happened("visit", "ann", 0, {"plan": "free"}),
+        happened("visit", "ann", 0, {"plan": "pro"}),  # of one moment the first that was received
+        happened("visit", "ann", 7 * DAY, {"plan": "pro"}),
+        happened("visit", "bob", 5, {"plan": "pro"}),
+        happened("visit", "bob", 4, {}),
+        happened("visit", "?p1", 7 * DAY, {"plan": "pro"}),
+        happened("buy", "?p1", 8 * DAY, {"plan": "free"}),
+    ]
+    end = {"end": "2026-01-26"}
+    async for stage in stages(tmp_path, events, only=("both tiers",)):
+        found = await stage.ask("retention", start_event="visit", by="plan", periods=1, **end)
+        assert found.columns == ("cohort", "period", "people", "rate", "plan")
+        weeks = ["2026-01-05", "2026-01-12"]
+        assert [(str(row.cohort), *tuple(row)[1:]) for row in found] == [
+            (weeks[0], 0, 1, 1.0, "free"),
+            (weeks[0], 1, 1, 1.0, "free"),
+            (weeks[1], 0, 1, 1.0, "pro"),
+            (weeks[1], 1, 0, 0.0, "pro"),
+            (weeks[0], 0, 1, 1.0, None),
+            (weeks[0], 1, 0, 0.0, None),
+        ]
+        again = await stage.ask("retention", start_event="visit", by="plan", periods=1, mode="recurring", top=1, **end)
+        assert [(str(row.cohort), row.period, row.people, row.plan) for row in again] == [
+            (weeks[1], 0, 2, "pro"),
+            (weeks[1], 1, 0, "pro"),
+            (weeks[0], 0, 2, "(other)"),
+            (weeks[0], 1, 1, "(other)"),
+        ]
+        lives = await stage.ask("lifecycle", by="plan", **end)
+        assert lives.columns == ("time", "new", "returning", "resurrecting", "dormant", "plan")
+        assert [tuple(row)[1:] for row in lives] == [
+            (0, 0, 0, 0, "pro"),
+            (1, 1, 0, 0, "pro"),
+            (0, 0, 0, 2, "pro"),
+            (1, 0, 0, 0, "free"),
+            (0, 0, 0, 0, "free"),
+            (0, 0, 0, 0, "free"),
+            (1, 0, 0, 0, None),
+            (0, 0, 0, 1, None),
+            (0, 0, 0, 0, None),
+        ]
 
 
 async def test_one_visitor_by_the_hour_and_before_1970(tmp_path):
@@ -274,6 +372,9 @@ async def test_chdb_retention_agrees(tmp_path, shop_events):
         ({"tz": "Mars"}, "Europe/Berlin"),
         ({"week_start": "friday"}, "monday"),
         ({"start_event": 7}, "says no events"),
+        ({"by": "People"}, "none of cohort"),
+        ({"by": ""}, "none of cohort"),
+        ({"by": "plan", "top": 0}, "1 to 100"),
         ({"start_event": {"event": "a", "if": "x"}}, "says no events"),
     ],
 )

@@ -51,29 +51,32 @@ def measured(events, measure):
     }[measure]
 
 
-def plain_segmentation(events, names, measure, calendar, by=None, top=10, start_us=None, end_us=None):
-    """(time, series, by, value): every period of every group of every series."""
+def plain_segmentation(events, names, measure, calendar, by=None, top=10, start_us=None, end_us=None, before_us=None):
+    """(time, series, by, value): every period of every group of every series; from `before_us` on those before, too."""
     kept = [e for e in events if e.event in names]
-    kept = [e for e in kept if (start_us is None or e.us >= start_us) and (end_us is None or e.us < end_us)]
+    earliest = start_us if before_us is None else before_us
+    kept = [e for e in kept if (earliest is None or e.us >= earliest) and (end_us is None or e.us < end_us)]
     if not kept and (by or start_us is None or end_us is None):
         return []
-    counts = Counter(e.properties.get(by) for e in kept) if by else {}
-    best = sorted(counts, key=lambda one: (-counts[one], one is None, one or ""))[:top]
+    own = [e for e in kept if before_us is None or e.us >= start_us]
+    current, counts = (Counter(e.properties.get(by) for e in some) for some in (own, kept))
+    best = sorted(counts, key=lambda one: (-current[one], -counts[one], one is None, one or ""))[:top]
 
     def group(event):
         value = event.properties.get(by) if by else None
         return value if not by or value in best else "(other)"
 
-    first = period(min(e.us for e in kept) if start_us is None else start_us, **calendar)
-    last = period(max(e.us for e in kept) if end_us is None else end_us - 1, **calendar)
+    first = min(e.us for e in kept) if start_us is None else start_us
+    last = max(e.us for e in kept) if end_us is None else end_us - 1
     rows = []
     groups = sorted({group(e) for e in kept} if by else {None}, key=lambda one: (one is None, one or ""))
-    for at in periods(first, last, calendar["grain"]):
-        for name in names:
-            for one in groups:
-                mine = [e for e in kept if e.event == name and group(e) == one and period(e.us, **calendar) == at]
-                value = measured(mine, measure)
-                rows.append((at, name, one, value))
+    for low, high in [(first, last)] if before_us is None else [(first, last), (before_us, start_us - 1)]:
+        for at in periods(period(low, **calendar), period(high, **calendar), calendar["grain"]):
+            for name in names:
+                for one in groups:
+                    mine = [e for e in kept if low <= e.us <= high and period(e.us, **calendar) == at]
+                    value = measured([e for e in mine if e.event == name and group(e) == one], measure)
+                    rows.append((at, name, one, value))
     return rows
 
 
@@ -94,7 +97,7 @@ def plain_segmentation(events, names, measure, calendar, by=None, top=10, start_
 async def test_in_every_state_it_is_what_plain_python_says(
     tmp_path_factory, events, names, measure, calendar, top, bounded
 ):
-    """All measures, split and whole, in every state of an object; `top` counts the same events."""
+    """All measures, split, compared and whole, in every state of an object; `top` counts the same events."""
     limits = {"start": "2026-01-06T00:10Z", "end": "2026-01-15T00:20Z"} if bounded else {}
     us = {"start_us": START_US + (DAY + 600) * 1_000_000, "end_us": START_US + (10 * DAY + 1200) * 1_000_000}
     us = us if bounded else {}
@@ -105,16 +108,30 @@ async def test_in_every_state_it_is_what_plain_python_says(
         found = await stage.ask("segmentation", events=names, measure=measure, by="plan", top=top, **calendar, **limits)
         expected = plain_segmentation(stage.events, names, measure, calendar, "plan", top, **us)
         assert [(row[0], row[1], row[2], row[3]) for row in found] == expected, stage.name
-        for people in (True, False):
-            rows = await stage.ask("top", people=people, n=2)
+        if bounded:
+            asked = {"events": names, "measure": measure, **calendar, **limits, "compare": True}
+            before = us | {"before_us": 2 * us["start_us"] - us["end_us"]}
+            found = await stage.ask("segmentation", **asked, by="plan", top=top)
+            expected = plain_segmentation(stage.events, names, measure, calendar, "plan", top, **before)
+            assert [tuple(row)[:4] for row in found] == expected, stage.name
+            found = await stage.ask("segmentation", **asked)
+            expected = plain_segmentation(stage.events, names, measure, calendar, **before)
+            assert [tuple(row)[:3] for row in found] == [(at, name, value) for at, name, _, value in expected]
+        for people, other in ((True, True), (True, False), (False, True)):
+            rows = await stage.ask("top", people=people, n=2, other=other)
             counts = Counter(e.event for e in stage.events if e.event is not None)
             who = defaultdict(set)
             for event in stage.events:
                 who[event.event] |= {event.person} - {None}
+            total = counts.total()
             best = sorted(counts, key=lambda name: (-counts[name], name))[:2]
+            if other and (rest := counts.keys() - set(best)):
+                counts["(other)"] = sum(counts[name] for name in rest)
+                who["(other)"] = set().union(*(who[name] for name in rest))
+                best.append("(other)")
             assert [row.value for row in rows] == best
             assert [row.count for row in rows] == [counts[name] for name in best]
-            assert [row.share for row in rows] == pytest.approx([counts[name] / counts.total() for name in best])
+            assert [row.share for row in rows] == pytest.approx([counts[name] / total for name in best])
             if people:
                 assert [row.people for row in rows] == [len(who[name]) for name in best]
 
@@ -143,6 +160,20 @@ async def test_a_shop_of_600_people(tmp_path):
         raw = await shop.segmentation("cart", **odd, tz="America/New_York", where="true")
         assert (edges.tiers, raw.tiers, edges.rows) == (("L2", "L3"), ("L3",), raw.rows)
         assert sum(row.value for row in edges) == 5  # the first and the last lie in parts of an hour
+        moments = ["2024-01-10T05:00Z", "2024-01-17T12:00Z", "2024-01-24T19:00Z"]
+        week = {"start": moments[1], "end": moments[2], "by": "event"}
+        found = await shop.segmentation(["catalog", "cart"], **week, compare=True)
+        raw = await shop.segmentation(["catalog", "cart"], **week, compare=True, where="true")
+        assert (found.tiers, raw.tiers, found.rows) == (("L2",), ("L3",), raw.rows)
+        assert found.columns == ("time", "series", "event", "value", "period")
+        for at, name in enumerate(("previous", "current")):
+            alone = await shop.segmentation(["catalog", "cart"], start=moments[at], end=moments[at + 1], by="event")
+            assert [tuple(row)[:-1] for row in found if row.period == name] == [tuple(row) for row in alone]
+        assert [row.period for row in found] == sorted(row.period for row in found)
+        late = {"start": "2024-01-17T12:30Z", "end": "2024-01-24T19:00Z"}
+        found = await shop.segmentation("cart", **late, compare=True, grain=None)
+        assert (found.tiers, [row.period for row in found]) == (("L3",), ["current", "previous"])
+        assert found[0].value == (await shop.segmentation("cart", **late, grain=None))[0].value
         halves = await shop.segmentation("cart", tz="Asia/Kolkata")
         assert (halves.tiers, halves.rows) == (
             ("L3",),
@@ -201,6 +232,9 @@ def test_a_formula_is_arithmetic(wrong):
         ({"measure": "mode(x)"}, "Use count"),
         ({"top": 0}, "1 to"),
         ({"formula": "A + B"}, "numbers, A for"),
+        ({"compare": True, "start": "2026-01-01"}, "Give start and end"),
+        ({"compare": True, "start": "0001-01-02", "end": "2026-01-01"}, "later start"),
+        ({"compare": True, "start": "2026-01-01", "end": "2026-01-02", "by": "period"}, "period are taken"),
     ],
 )
 async def test_what_cannot_be_says_what_can(tmp_path, arguments, said):
