@@ -103,10 +103,20 @@ class MadeUp:
             | {"mode": rng.choice(["first_time", "recurring", "unbounded"]), "periods": rng.choice([1, 3, 12])}
             | self._selected("start_event")
             | self._selected("return_event"),
-            "lifecycle": self._common() | self._calendar("week", "month") | self._selected("event"),
-            "stickiness": self._common()
-            | self._selected("event")
-            | rng.choice([self._calendar("day", "week", "month"), self._calendar("hour") | {"interval": "day"}]),
+            "lifecycle": rng.choice(
+                [
+                    self._whole("week", "month"),
+                    self._common() | self._calendar("week", "month") | self._selected("event"),
+                ]
+            ),
+            "stickiness": rng.choice(
+                [
+                    self._whole("day", "week", "month"),
+                    self._whole("day") | {"interval": rng.choice(["week", "month"])},
+                    self._common() | self._selected("event") | self._calendar("day", "week", "month"),
+                    self._common() | self._selected("event") | self._calendar("hour") | {"interval": "day"},
+                ]
+            ),
             "sessions": self._common()
             | self._calendar("week", "month", None)
             | {"timeout": rng.choice(["30m", "1d", 1]), "use": rng.choice(["timeout", "session_id"])}
@@ -137,6 +147,12 @@ class MadeUp:
             | rng.choice([{}, {"sku": "calls"}, {"organization_id": "acme"}]),
         }
 
+    def whole_range(self) -> dict[str, Any]:
+        """Of both bounds, one, or none: midnights of UTC."""
+        return {
+            name: moment.replace(hour=0, minute=0, second=0, microsecond=0) for name, moment in self._range().items()
+        }
+
     def _moment(self) -> datetime:
         rng = self._rng
         seconds = rng.choice([rng.randint(-self._span_s, self._span_s), 0, 3600, 1800, -_DAY_S])
@@ -155,6 +171,10 @@ class MadeUp:
         rng = self._rng
         week_start = rng.choice(["monday", "sunday", "saturday"])
         return {"grain": rng.choice(grains), "tz": rng.choice(ZONES), "week_start": week_start}
+
+    def _whole(self, *grains: str) -> dict[str, Any]:
+        """All events of whole days of UTC, which bitmaps of days know."""
+        return self.whole_range() | self._calendar(*grains) | {"tz": "UTC"}
 
     def _selection(self) -> Any:
         rng = self._rng

@@ -7,7 +7,8 @@ async for stage in stages(tmp_path, events, merges=[("ann", "bob")]):
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
+from contextlib import aclosing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -107,7 +108,8 @@ async def stages(
 ) -> AsyncIterator[Stage]:
     """The object with `events` in the states of `NAMES`, one after the other. It passes `check()` at the end.
 
-    The first half is tracked and archived, then the second; then comes what operators say.
+    The first half is tracked and archived, then the second; then comes what operators say. It stops at the last state
+    that is wanted.
 
     Args:
         root: an empty directory.
@@ -122,9 +124,13 @@ async def stages(
     clock = ManualClock(_NOW)
     settings = {"headroom_bytes": 0, "segment_events": 16} | options
     async with Analytics("shop", root=root, clock=clock, **settings) as shop:
-        async for name, count, merged, as_of in _states(shop, clock, items, merges, each):
-            if name in only:
-                yield Stage(name, shop, as_of, seen(items[:count], merged), name in untrusted)
+        last = max(map(NAMES.index, only))
+        async with aclosing(_states(shop, clock, items, merges, each)) as states:
+            async for name, count, merged, as_of in states:
+                if name in only:
+                    yield Stage(name, shop, as_of, seen(items[:count], merged), name in untrusted)
+                if name == NAMES[last]:
+                    break
         assert await shop.check() == []
 
 
@@ -134,7 +140,7 @@ async def _states(
     items: Sequence[dict[str, Any]],
     merges: Sequence[tuple[str, str]],
     each: int,
-) -> AsyncIterator[tuple[str, int, Sequence[tuple[str, str]], datetime | None]]:
+) -> AsyncGenerator[tuple[str, int, Sequence[tuple[str, str]], datetime | None], None]:
     """The name of each state, how many items and which merges count in it, and as of when."""
     half = len(items) // 2
     for first in range(0, half, each):

@@ -104,7 +104,7 @@ async def test_made_up_events(tmp_path_factory, rng, state):
 
 
 @pytest.mark.slow
-@settings(max_examples=60, **SETTINGS)
+@settings(max_examples=25, **SETTINGS)
 @given(seed=st.integers(0, 2**32), people=st.sampled_from([2, 4, 40]))
 async def test_made_up_events_in_every_state(tmp_path_factory, seed, people):
     """The same at length: few people and many, in one state after the other."""
