@@ -25,7 +25,7 @@ T = TypeVar("T")
 Time = datetime | date | str
 _DAY_US = 86_400_000_000
 _OVERFLOW = "(other)"  # stands for the event names beyond rollup_max_groups
-_MOST_DAYS = 1_100  # whose bitmaps are read at once
+_MOST_BYTES = 64 << 20  # of bitmaps that are read at once
 _ON_THE_LOOP = 100_000  # rows of hours that are added up at once: a millisecond; more of them go through a query
 
 _ACTIVE = """
@@ -57,9 +57,9 @@ class RollupTables(Protocol):
         end_us: int | None,
         compute: Callable[[Iterator[tuple[int, Any]]], T],
         *,
-        most: int | None = None,
+        most_bytes: int | None = None,
     ) -> T | None:
-        """What `compute`, in a thread, makes of the start and the values of each bucket; None if they are too many."""
+        """What `compute`, in a thread, makes of the start and the values of each bucket; None if they are too large."""
         ...
 
 
@@ -292,8 +292,8 @@ class Metrics:
     ) -> Result | None:
         """What `compute`, in a thread, makes of the UTC days that start in `[start_us, end_us)` and have people.
 
-        It gets each day's number since 1970 and a bitmap of its people, and may give None. So does this, where there
-        are more days than memory should hold.
+        It gets each day's number since 1970 and a bitmap of its people, and may give None. So does this, where the
+        bitmaps take more memory than they should.
         """
         started = self._clock.monotonic()
         end_seq = await self._catch_up(DAILY, None)
@@ -301,7 +301,7 @@ class Metrics:
         def of_days(buckets: Iterator[tuple[int, Any]]) -> pa.Table | None:
             return compute((start // _DAY_US, people) for start, people in buckets)
 
-        table = await self._rollups.bitmaps(DAILY, "dau", start_us, end_us, of_days, most=_MOST_DAYS)
+        table = await self._rollups.bitmaps(DAILY, "dau", start_us, end_us, of_days, most_bytes=_MOST_BYTES)
         elapsed_ms = (self._clock.monotonic() - started) * 1000
         return None if table is None else Result(table, tiers=(ROLLED,), seq=(0, end_seq), elapsed_ms=elapsed_ms)
 

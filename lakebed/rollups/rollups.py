@@ -310,12 +310,12 @@ class Rollups:
         end_us: int | None,
         compute: Callable[[Iterator[tuple[int, Any]]], T],
         *,
-        most: int | None = None,
+        most_bytes: int | None = None,
     ) -> T | None:
         """What `compute`, in a thread, makes of the start and the distinct values of each group, by bucket.
 
         Args:
-            most: None is the answer if there are more groups.
+            most_bytes: None is the answer if more would have to be in memory.
 
         Raises:
             InvalidRollup: as `distinct`.
@@ -323,11 +323,10 @@ class Rollups:
         fold = self._fold(name)
         if not getattr(fold.measures.get(measure), "identified", False):
             raise InvalidRollup(f"{measure!r} of rollup {name} counts nothing distinct", name=name)
-        rows = await self._storage.sketches(
-            self._number(name), *_range(start_us, end_us), -1 if most is None else most + 1
-        )
-        if most is not None and len(rows) > most:
+        number, within = self._number(name), _range(start_us, end_us)
+        if most_bytes is not None and await self._storage.sketch_bytes(number, *within) > most_bytes:
             return None
+        rows = await self._storage.sketches(number, *within)
         people = await self._who(fold) if measure in fold.people else None
         return await self._in_thread(lambda: compute(bitmaps_of(fold, measure, rows, people)))
 

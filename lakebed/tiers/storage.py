@@ -151,13 +151,22 @@ class Storage:
             (rollup, start_us, end_us),
         )
 
-    async def sketches(self, rollup: int, start_us: int, end_us: int, limit: int = -1) -> list[tuple[int, bytes]]:
-        """`(bucket, sketches)` of the first groups with `start_us <= bucket < end_us` that have any, by bucket."""
+    async def sketches(self, rollup: int, start_us: int, end_us: int) -> list[tuple[int, bytes]]:
+        """`(bucket, sketches)` of the groups with `start_us <= bucket < end_us` that have any, by bucket."""
         return await self._fetch(
             """SELECT bucket, sketches FROM rollup_groups
-            WHERE rollup = ? AND bucket >= ? AND bucket < ? AND sketches IS NOT NULL ORDER BY bucket, key LIMIT ?""",
-            (rollup, start_us, end_us, limit),
+            WHERE rollup = ? AND bucket >= ? AND bucket < ? AND sketches IS NOT NULL ORDER BY bucket, key""",
+            (rollup, start_us, end_us),
         )
+
+    async def sketch_bytes(self, rollup: int, start_us: int, end_us: int) -> int:
+        """How much `sketches` would give. It reads none of it."""
+        found = await self._fetch(
+            """SELECT coalesce(sum(length(sketches)), 0) FROM rollup_groups
+            WHERE rollup = ? AND bucket >= ? AND bucket < ?""",
+            (rollup, start_us, end_us),
+        )
+        return int(found[0][0])
 
     # Schedule runs
 
