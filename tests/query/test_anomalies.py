@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 import statistics
 from collections import defaultdict
 from datetime import UTC, datetime, timedelta
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from plain_periods import EPOCH, period, periods
-from report_cases import happened, stages
+from report_cases import happened, identified, stages
 
 from lakebed import Analytics, ManualClock, QueryRefused
 from lakebed.clock import to_us
@@ -34,19 +35,14 @@ MEASURES = {
 }
 
 
-def least_spread(measure, past, everything):
-    """What the spread is at least: that of a sum of so many independent numbers, each 1 in a count."""
+COUNTS = ("count", "people", "distinct(amount)")
+
+
+def squares(measure, events):
+    """Of what a value is the sum of, each 1 in a count; of nothing where it is no sum."""
     if measure == "avg(amount)":
-        return 0.0
-
-    def squares(found):
-        if measure != "sum(amount)":
-            return [1] * MEASURES[measure](found)
-        return [n * n for n in numbers(found)]
-
-    typical = [statistics.fmean(one) for one in map(squares, everything) if one]
-    usual = statistics.median(sum(squares(one)) for one in past)
-    return max(usual, statistics.median(typical) if typical else measure != "sum(amount)") ** 0.5
+        return []
+    return [n * n for n in numbers(events)] if measure == "sum(amount)" else [1] * MEASURES[measure](events)
 
 
 def season_before(at, k, grain, days, tz):
@@ -70,6 +66,8 @@ def plain_anomalies(events, name, *, measure, grain, season, history, sensitivit
         return []
     first, rows = min(found), []
     days = {"week": 7, "day": 1}.get(season)
+    means = [statistics.fmean(one) for events in found.values() if (one := squares(measure, events))]
+    typical = statistics.median(means) if means else measure in COUNTS
     last = period(to_us(end), grain, tz)
     for at in periods(period(to_us(start), grain, tz), last, grain):
         if at == last:
@@ -84,9 +82,10 @@ def plain_anomalies(events, name, *, measure, grain, season, history, sensitivit
         values = [MEASURES[measure](one) for one in past]
         expected = statistics.median(values)
         spread = 1.4826 * statistics.median(abs(one - expected) for one in values)
-        width = sensitivity * max(spread, least_spread(measure, past, found.values()))
+        usual = statistics.median(sum(squares(measure, one)) for one in past)
+        width = sensitivity * max(spread, max(usual, typical) ** 0.5)
         low, high = expected - width, expected + width
-        low = max(0, low) if measure not in ("sum(amount)", "avg(amount)") else low
+        low = max(0, low) if measure in COUNTS else low
         rows.append((at, value, expected, low, high, value is not None and not low <= value <= high))
     return rows
 
@@ -99,30 +98,52 @@ def plain_anomalies(events, name, *, measure, grain, season, history, sensitivit
     name=st.sampled_from([None, "buy"]),
     tz=st.sampled_from(["UTC", "Europe/Berlin", "Asia/Kathmandu"]),
     end=st.sampled_from(["2026-02-01T00:00Z", "2026-01-20T10:20Z"]),
-    measure=st.sampled_from([one for one in MEASURES if one != "count"]),
 )
-async def test_in_every_state_it_is_what_plain_python_says(
-    tmp_path_factory, hours, grain, season, name, tz, end, measure
-):
-    """By the rollups and from raw events alike, in every state of an object, of counts and of another measure."""
-    people, amounts = ("ann", "bob", "?p1", None), (None, 1, 2.5, -4, 0.1)
-    events = [
-        happened("buy" if at % 3 else "visit", people[at % 4], at * HOUR + at % 7, {"amount": amounts[n % 5]})
-        for n, at in enumerate(hours)
-    ]
+async def test_in_every_state_it_is_what_plain_python_says(tmp_path_factory, hours, grain, season, name, tz, end):
+    """By the rollup of hours and from raw events alike, in every state of an object."""
+    events = [happened("buy" if at % 3 else "visit", "ann", at * HOUR + at % 7) for at in hours]
     asked = {"grain": grain, "history": 4, "sensitivity": 1.5, "tz": tz}
+    async for stage in stages(tmp_path_factory.mktemp("odd"), events, untrusted=()):
+        for where in (None, "true"):
+            await compare(stage, name, season=season, end=datetime.fromisoformat(end), where=where, **asked)
+
+
+async def compare(stage, name, *, measure="count", season, end, where=None, **asked):
+    """The report and what plain Python says: the same rows, and the same bands but for rounding."""
     start = datetime(2026, 1, 12, tzinfo=UTC)
-    merges = (("ann", "bob"),) if {"ann", "bob"} <= {event["userId"] for event in events} else ()
-    async for stage in stages(tmp_path_factory.mktemp("odd"), events, merges=merges, untrusted=()):
-        for what, where in (("count", None), ("count", "true"), (measure, None), (measure, "true")):
-            expected = plain_anomalies(
-                stage.events, name, measure=what, season=season, start=start, end=datetime.fromisoformat(end), **asked
-            )
-            given = {"event": name, "measure": what, "seasonality": season, "start": start, "end": end}
-            found = await stage.ask("anomalies", **given, where=where, **asked)
-            assert [(row.time, row.is_anomaly) for row in found] == [(row[0], row[5]) for row in expected]
-            bands = [(row.value, row.expected, row.low, row.high) for row in found]
-            assert bands == [pytest.approx(row[1:5], abs=1e-9) for row in expected], (stage.name, what)
+    expected = plain_anomalies(stage.events, name, measure=measure, season=season, start=start, end=end, **asked)
+    given = {"measure": measure, "seasonality": season, "start": start, "end": end, "where": where, **asked}
+    found = await stage.shop.anomalies(name, **given, as_of=stage.as_of)
+    assert [(row.time, row.is_anomaly) for row in found] == [(row[0], row[5]) for row in expected]
+    bands = [(row.value, row.expected, row.low, row.high) for row in found]
+    assert bands == [pytest.approx(row[1:5], abs=1e-9) for row in expected], (stage.name, measure)
+    return found
+
+
+async def test_any_measure_in_every_state(tmp_path):
+    """Sums, means, people and different values, with seasons and without: by rollups where they have them."""
+    rng = random.Random(3)
+    people, amounts = ("ann", "bob", "?p1", None), (None, 1, 2.5, -4, 0.1)
+    hours = sorted(rng.randrange(20 * 24) for _ in range(120))
+    events = [
+        happened(rng.choice(["buy", "visit"]), rng.choice(people), at * HOUR, {"amount": rng.choice(amounts)})
+        for at in hours
+    ]
+    events[60:60] = [identified("bob", "?p1", 0)]
+    asked = {"history": 4, "sensitivity": 1.5, "end": datetime(2026, 1, 24, 10, 20, tzinfo=UTC)}
+    questions = [
+        (None, {"measure": "people", "grain": "day", "season": "none"}),
+        ("buy", {"measure": "people", "grain": "day", "season": "day"}),
+        ("buy", {"measure": "sum(amount)", "grain": "hour", "season": "none", "tz": "Asia/Kathmandu"}),
+        (None, {"measure": "avg(amount)", "grain": "day", "season": "day", "tz": "Europe/Berlin"}),
+        ("buy", {"measure": "distinct(amount)", "grain": "day", "season": "none"}),
+    ]
+    async for stage in stages(tmp_path, events, merges=[("ann", "bob")]):
+        for at, (name, question) in enumerate(questions):
+            found = await compare(stage, name, **question, **asked)
+            assert ("L2" in found.tiers) == (at == 0 and stage.as_of is None)
+            if stage.name == "merged":
+                assert any(row.expected for row in found), question
 
 
 async def test_a_spike_and_a_drop_are_told_in_words(tmp_path):

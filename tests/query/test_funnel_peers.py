@@ -36,15 +36,21 @@ async def test_a_shop_in_every_state(tmp_path):
         ({"order": "any"}, plain._replace(order="any")),
         ({"order": "strict"}, plain._replace(order="strict")),
         ({"allow_equal": True}, plain._replace(allow_equal=True)),
+        (
+            {"exclude": ["search"], "order": "any", "holding": "platform"},
+            plain._replace(excluded=((named("search"), 1, 4),), order="any", holding="platform"),
+        ),
+        ({"totals": True, "holding": "platform"}, plain._replace(holding="platform")),
     ]
     merges = [("user_0001", "user_0002"), ("user_0003", "user_0004")]
     async for stage in stages(tmp_path, events, merges=merges, segment_events=1_000):
         for arguments, funnel in asked:
             labels = [f"any {at} of 4" for at in (1, 2, 3, 4)] if funnel.order == "any" else STEPS
-            found = [
-                tuple(round(one, 6) if isinstance(one, float) else one for one in row)
-                for row in await stage.ask("funnel", steps=list(STEPS), within="1h", **arguments)
-            ]
+            rows = await stage.ask("funnel", steps=list(STEPS), within="1h", **arguments)
+            found = [tuple(round(one, 6) if isinstance(one, float) else one for one in row)[:6] for row in rows]
+            if "totals" in arguments:
+                assert [row.total for row in rows] == funnels.totals(funnel, stage.events), stage.name
+                assert rows[1].total > rows[1].people
             expected = [
                 tuple(round(one, 6) if isinstance(one, float) else one for one in row)
                 for row in funnels.rows(funnel, stage.events, labels)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter, defaultdict
 
 import pytest
@@ -12,6 +13,7 @@ from plain_periods import period, periods
 from report_cases import START_US, happened, identified, seen, stages
 
 from lakebed import Analytics, QueryRefused
+from lakebed.clock import from_us
 from lakebed.query.formula import formula_sql
 
 PEOPLE = ["ann", "bob", "?p1", None]
@@ -68,15 +70,20 @@ def plain_segmentation(events, names, measure, calendar, by=None, top=10, start_
 
     first = min(e.us for e in kept) if start_us is None else start_us
     last = max(e.us for e in kept) if end_us is None else end_us - 1
+    found = defaultdict(list)
+    for e in kept:
+        found[before_us is not None and e.us < start_us, period(e.us, **calendar), e.event, group(e)].append(e)
     rows = []
     groups = sorted({group(e) for e in kept} if by else {None}, key=lambda one: (one is None, one or ""))
-    for low, high in [(first, last)] if before_us is None else [(first, last), (before_us, start_us - 1)]:
-        for at in periods(period(low, **calendar), period(high, **calendar), calendar["grain"]):
-            for name in names:
-                for one in groups:
-                    mine = [e for e in kept if low <= e.us <= high and period(e.us, **calendar) == at]
-                    value = measured([e for e in mine if e.event == name and group(e) == one], measure)
-                    rows.append((at, name, one, value))
+    for is_before, low, high in [(False, first, last), (True, before_us, start_us and start_us - 1)]:
+        if low is None:
+            continue
+        rows += [
+            (at, name, one, measured(found[is_before, at, name, one], measure))
+            for at in periods(period(low, **calendar), period(high, **calendar), calendar["grain"])
+            for name in names
+            for one in groups
+        ]
     return rows
 
 
@@ -97,7 +104,7 @@ def plain_segmentation(events, names, measure, calendar, by=None, top=10, start_
 async def test_in_every_state_it_is_what_plain_python_says(
     tmp_path_factory, events, names, measure, calendar, top, bounded
 ):
-    """All measures, split, compared and whole, in every state of an object; `top` counts the same events."""
+    """All measures, split and whole, in every state of an object; `top` counts the same events."""
     limits = {"start": "2026-01-06T00:10Z", "end": "2026-01-15T00:20Z"} if bounded else {}
     us = {"start_us": START_US + (DAY + 600) * 1_000_000, "end_us": START_US + (10 * DAY + 1200) * 1_000_000}
     us = us if bounded else {}
@@ -108,32 +115,59 @@ async def test_in_every_state_it_is_what_plain_python_says(
         found = await stage.ask("segmentation", events=names, measure=measure, by="plan", top=top, **calendar, **limits)
         expected = plain_segmentation(stage.events, names, measure, calendar, "plan", top, **us)
         assert [(row[0], row[1], row[2], row[3]) for row in found] == expected, stage.name
-        if bounded:
-            asked = {"events": names, "measure": measure, **calendar, **limits, "compare": True}
-            before = us | {"before_us": 2 * us["start_us"] - us["end_us"]}
-            found = await stage.ask("segmentation", **asked, by="plan", top=top)
-            expected = plain_segmentation(stage.events, names, measure, calendar, "plan", top, **before)
-            assert [tuple(row)[:4] for row in found] == expected, stage.name
+        for people in (True, False):
+            rows = await stage.ask("top", people=people, n=2)
+            assert compared(rows, people=people) == plain_top(stage.events, 2, people=people)
+
+
+def compared(rows, *, people):
+    return [(row.value, row.count, pytest.approx(row.share), *([row.people] if people else [])) for row in rows]
+
+
+def plain_top(events, n, *, people, other=False):
+    """The n most frequent names, and all the others as one."""
+    found = defaultdict(list)
+    for event in events:
+        if event.event is not None:
+            found[event.event].append(event)
+    total = sum(map(len, found.values()))
+    ranked = sorted(found, key=lambda name: (-len(found[name]), name))
+    best = {name: found[name] for name in ranked[:n]}
+    if other and ranked[n:]:
+        best["(other)"] = [event for name in ranked[n:] for event in found[name]]
+    return [
+        (name, len(some), len(some) / total, *([measured(some, "people")] if people else []))
+        for name, some in best.items()
+    ]
+
+
+async def test_compared_and_with_others_in_every_state(tmp_path):
+    """The period before has its own rows, for the same values; the names that are not shown are one row."""
+    rng = random.Random(5)
+    events = [
+        happened(
+            rng.choice(["visit", "buy", "leave"]),
+            rng.choice(PEOPLE),
+            rng.randrange(12 * DAY),
+            {"plan": rng.choice(["pro", "free", "team", None]), "amount": rng.choice(AMOUNTS)},
+        )
+        for _ in range(60)
+    ]
+    events[20:20] = [identified("ann", "?p1", DAY)]
+    names, calendar = ["visit", "buy"], {"grain": "day", "tz": "Asia/Kathmandu"}
+    us = {"start_us": START_US + 6 * DAY * 1_000_000 + 600_000_000, "end_us": START_US + 11 * DAY * 1_000_000}
+    before = us | {"before_us": 2 * us["start_us"] - us["end_us"]}
+    limits = {"start": from_us(us["start_us"]), "end": from_us(us["end_us"]), "compare": True}
+    async for stage in stages(tmp_path, events, merges=[("ann", "bob")], untrusted=()):
+        for measure, by in (("count", {}), ("people", {"by": "plan", "top": 2}), ("sum(amount)", {"by": "plan"})):
+            asked = {"events": names, "measure": measure, **by, **calendar, **limits}
             found = await stage.ask("segmentation", **asked)
-            expected = plain_segmentation(stage.events, names, measure, calendar, **before)
-            assert [tuple(row)[:3] for row in found] == [(at, name, value) for at, name, _, value in expected]
-        for people, other in ((True, True), (True, False), (False, True)):
-            rows = await stage.ask("top", people=people, n=2, other=other)
-            counts = Counter(e.event for e in stage.events if e.event is not None)
-            who = defaultdict(set)
-            for event in stage.events:
-                who[event.event] |= {event.person} - {None}
-            total = counts.total()
-            best = sorted(counts, key=lambda name: (-counts[name], name))[:2]
-            if other and (rest := counts.keys() - set(best)):
-                counts["(other)"] = sum(counts[name] for name in rest)
-                who["(other)"] = set().union(*(who[name] for name in rest))
-                best.append("(other)")
-            assert [row.value for row in rows] == best
-            assert [row.count for row in rows] == [counts[name] for name in best]
-            assert [row.share for row in rows] == pytest.approx([counts[name] / total for name in best])
-            if people:
-                assert [row.people for row in rows] == [len(who[name]) for name in best]
+            expected = plain_segmentation(stage.events, names, measure, calendar, **by, **before)
+            rows = [(row.time, row.series, row.plan if by else None, row.value) for row in found]
+            assert rows == expected, (stage.name, measure)
+        for people in (True, False):
+            rows = await stage.ask("top", people=people, n=2, other=True)
+            assert compared(rows, people=people) == plain_top(stage.events, 2, people=people, other=True), stage.name
 
 
 async def test_a_shop_of_600_people(tmp_path):
