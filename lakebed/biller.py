@@ -25,6 +25,7 @@ from lakebed.tiers.counters import Counters
 __all__ = ["Biller"]
 
 _ZERO = Decimal(0)
+_WIDE = 10**18  # what one increment of a counter can hold, in millionths
 
 
 class Biller:
@@ -200,7 +201,7 @@ class Biller:
             if key not in self._counted_to:
                 await self._set(quota)
             elif seq >= self._counted_to[key] and inside:
-                self._counters.incr(key, round(EXACT.multiply(quantity, SCALE)))
+                self._add(key, quantity)
             state = self._state(quota)
             told, self._told[key] = self._told.get(key, ()), state.reached
         if set(state.reached) - set(told):
@@ -223,11 +224,24 @@ class Biller:
         for row in result:
             used = EXACT.add(used, row.quantity)
         key = self._key(quota)
-        self._counters.delete(key)
-        self._counters.incr(key, round(EXACT.multiply(used, SCALE)))
+        for place in _places(key):
+            self._counters.delete(place)
+        self._add(key, used)
         self._counted_to = {one: seq for one, seq in self._counted_to.items() if one in self._counters}
         self._counted_to[key] = result.seq[1]
         self._told = {one: told for one, told in self._told.items() if one in self._counted_to}
+
+    def _add(self, key: str, quantity: Decimal) -> None:
+        millionths = round(EXACT.multiply(quantity, SCALE))
+        sign, left = (-1, -millionths) if millionths < 0 else (1, millionths)
+        for place in _places(key):
+            left, part = divmod(left, _WIDE)
+            if part or place == key:
+                self._counters.incr(place, sign * part)
+
+    def _used_up(self, key: str) -> Decimal:
+        millionths = sum(int(self._counters.get(place)) * _WIDE**at for at, place in enumerate(_places(key)))
+        return EXACT.divide(Decimal(millionths), SCALE)
 
     def _key(self, quota: Quota) -> str:
         start, _ = window_of(quota, from_us(self._clock.now_us()))
@@ -235,9 +249,14 @@ class Biller:
 
     def _state(self, quota: Quota) -> QuotaState:
         start, end = window_of(quota, from_us(self._clock.now_us()))
-        used = Decimal(int(self._counters.get(self._key(quota)))) / SCALE
-        reached = tuple(one for one in quota.thresholds if used >= quota.limit * Decimal(str(one)))
+        used = self._used_up(self._key(quota))
+        reached = tuple(one for one in quota.thresholds if used >= EXACT.multiply(quota.limit, Decimal(str(one))))
         return QuotaState(quota, start.isoformat(), end.isoformat(), used, float(used / quota.limit), reached)
+
+
+def _places(key: str) -> tuple[str, str, str]:
+    """The counters of a quota: nearly always the first alone, the others where a quantity has more digits."""
+    return key, f"{key}:e18", f"{key}:e36"
 
 
 def _check_goes_with(issued: list[Invoice], tz: str, currency: str) -> None:

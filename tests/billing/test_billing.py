@@ -7,6 +7,7 @@ import math
 from collections import defaultdict
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from fractions import Fraction
 
 import msgspec
 import pytest
@@ -158,6 +159,29 @@ async def test_sums_are_exact(shop):
         await shop.track_usage("acme", "calls", 0.1, "call")
 
 
+most = 10**38 - 1  # billionths: 29 digits before the point and 9 behind it
+extremes = (st.integers(-most, most) | st.sampled_from([most, -most, 1, -1, 10**19, -(10**19), 10**37, 0])).map(
+    lambda n: f"{n}e-9"
+)
+
+
+@settings(max_examples=6, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(sent=st.lists(st.tuples(st.sampled_from("ab"), extremes), min_size=1, max_size=60))
+async def test_sums_have_as_many_digits_as_they_need(shop, sent):
+    """Quantities of 38 digits add up beyond what a decimal of DuckDB holds, and cancel each other to the last digit."""
+    organization = f"o{shop.stats().next_seq}"
+    properties = [{"organization_id": organization, "sku": sku, "quantity": format(D(one), "f")} for sku, one in sent]
+    await shop.batch([{"event": "x", "properties": one} for one in properties])
+    wanted = defaultdict(Fraction)
+    for sku, quantity in sent:
+        wanted[sku] += Fraction(quantity)
+    rows = await shop.usage(organization_id=organization, grain=None)
+    assert {row.sku: Fraction(row.quantity) for row in rows} == wanted
+    await shop.save_quota(organization, "a", "0.000000001", thresholds=[0.5])
+    (state,) = await shop.quotas(organization)
+    assert abs(Fraction(state.used) - wanted["a"]) <= Fraction(1, 2_000_000)
+
+
 async def test_a_retry_is_billed_once(shop):
     """By the message id, as every event."""
     for _ in range(2):
@@ -278,10 +302,13 @@ async def test_what_has_many_digits_is_billed_once_too(shop):
     many = "12345678901234567890.123456789"
     await shop.track_usage("acme", "storage", many, "GB")
     await shop.track_usage("acme", "mails", "1" + "0" * 28, "mail")
+    for _ in range(3):
+        await shop.track_usage("acme", "minutes", "99999999999999999999999999999.999999999", "min")
     shop.clock.advance(32 * 86_400)
     january = await shop.invoice("acme", "2026-01", issue=True)
     assert {one.sku: one.amount for one in january.lines} == {
         "mails": D("15000000000000000000000000.00"),
+        "minutes": D("1200000000000000000000000000.00"),
         "storage": D("285185182618518518.26"),
     }
     await shop.track_usage("acme", "storage", "0.000000001", "GB", timestamp="2026-01-05")
@@ -350,6 +377,17 @@ async def test_quotas_tell_when_a_threshold_is_reached(shop):
     shop.clock.advance(timedelta(days=31).total_seconds())
     await shop.track_usage("acme", "calls", 1, "call")
     assert shop.quota("acme", "calls").used == 1
+
+
+async def test_a_quota_of_bytes_is_counted(shop):
+    """More than the 2**63 that a counter counts at once, also in millionths; corrections take away as exactly."""
+    await shop.save_quota("acme", "traffic", 10**28, thresholds=[0.5])
+    sent = [10**13, -(10**18) - 1, 9 * 10**27, "0.000001", -(10**27), 10**13]
+    for position, quantity in enumerate(sent, 1):
+        await shop.track_usage("acme", "traffic", quantity, "byte")
+        assert Fraction(shop.quota("acme", "traffic").used) == sum(map(Fraction, sent[:position]))
+    assert [(sku, reached) for sku, _, reached in shop.told] == [("traffic", (0.5,))]
+    assert (await shop.quotas())[0] == shop.quota("acme", "traffic")
 
 
 async def test_no_threshold_is_missed(shop):
