@@ -25,6 +25,8 @@ from lakebed.tiers.counters import Counters
 __all__ = ["Biller"]
 
 _ZERO = Decimal(0)
+_Sold = tuple[str, str]  # sku and unit
+_Version = tuple[str, int]  # of a price book: its name and number
 _WIDE = 10**18  # what one increment of a counter can hold, in millionths
 
 
@@ -104,8 +106,8 @@ class Biller:
             as_of_us = now_us if as_of_us is None else as_of_us
             book, book_version = await self._price_book(price_book, version, as_of_us if version is None else None)
             _check_goes_with(issued, tz, book.currency)
-            lines = lines_of(book, await self._used(organization_id, start, end, as_of_us))
-            adjustments = await self._adjustments(issued, as_of_us)
+            lines = lines_of(book, await self._used(organization_id, start, end, as_of_us), period)
+            adjustments = await self._adjustments(issued, (price_book, book_version), as_of_us)
             found = Invoice(
                 organization_id=organization_id,
                 period=period,
@@ -134,20 +136,43 @@ class Biller:
         found = [_invoice(one) for one in sorted(saved, key=lambda one: one.seq)]
         return [one for one in found if organization_id in (None, one.organization_id)]
 
-    async def _adjustments(self, issued: list[Invoice], as_of_us: int) -> list[Adjustment]:
+    async def _adjustments(self, issued: list[Invoice], current: _Version, as_of_us: int) -> list[Adjustment]:
+        """What came late for the months of `issued`, of which `current` is what the next invoice is made by."""
         found: list[Adjustment] = []
         for earlier in issued:
-            billed: dict[tuple[str, str], tuple[Decimal, Decimal]] = {}
-            later = [one for other in issued for one in other.adjustments if one.invoice == earlier.name]
-            billed_for: list[Line | Adjustment] = [*earlier.lines, *later]
+            billed: dict[_Sold, tuple[Decimal, Decimal]] = {}
+            later: dict[_Sold, _Version] = {}
+            since = [one for other in issued for one in other.adjustments if one.invoice == earlier.name]
+            billed_for: list[Line | Adjustment] = [*earlier.lines, *since]
             for line in billed_for:
                 quantity, amount = billed.get((line.sku, line.unit), (_ZERO, _ZERO))
                 billed[line.sku, line.unit] = (EXACT.add(quantity, line.quantity), EXACT.add(amount, line.amount))
-            book, _ = await self._price_book(earlier.price_book, earlier.price_book_version, None)
-            start, end = month_of(earlier.period, earlier.tz)
-            now = lines_of(book, await self._used(earlier.organization_id, start, end, as_of_us))
-            found += adjusted(earlier, billed, now)
+            for one in since:
+                if one.price_book is not None and one.price_book_version is not None:
+                    later[one.sku, one.unit] = (one.price_book, one.price_book_version)
+            now = await self._rated(earlier, later, current, as_of_us)
+            found += adjusted(earlier, billed, now, later)
         return found
+
+    async def _rated(
+        self, earlier: Invoice, later: dict[_Sold, _Version], current: _Version, as_of_us: int
+    ) -> list[Line]:
+        """The lines that `earlier` would have. What its price book lacks is rated by `later`, where it is put.
+
+        Once it was billed by some version it stays with that one: tiers and packages are over the whole month.
+        """
+        own = (earlier.price_book, earlier.price_book_version)
+        book, _ = await self._price_book(*own, None)
+        start, end = month_of(earlier.period, earlier.tz)
+        used: dict[_Version, list[Used]] = {}
+        for one in await self._used(earlier.organization_id, start, end, as_of_us):
+            version = own if book.has(one.sku, one.unit) else later.setdefault((one.sku, one.unit), current)
+            used.setdefault(version, []).append(one)
+        lines: list[Line] = []
+        for version, those in used.items():
+            book, _ = await self._price_book(*version, None)
+            lines += lines_of(book, those, earlier.period)
+        return lines
 
     async def _used(self, organization_id: str, start: datetime, end: datetime, as_of_us: int) -> list[Used]:
         result = await usage(
