@@ -53,6 +53,16 @@ async def test_from_usage_to_an_invoice(client):
     assert (await client.get("/billing/quotas")).json()[0]["quota"]["limit"] == "10"
 
 
+async def test_what_was_taken_back_is_plainly_nothing(client):
+    """A sum of nothing has digits and no exponent, in JSON and in CSV."""
+    usage = {"organization_id": "acme", "sku": "calls", "unit": "call"}
+    events = [{"event": "Used", "properties": usage | {"quantity": quantity}} for quantity in ("7", "-7")]
+    await client.post("/track/batch", json=events)
+    assert (await client.post("/reports/usage", json={})).json()["rows"][0][4] == "0.000000000"
+    csv = await client.post("/reports/usage", json={}, headers={"Accept": "text/csv"})
+    assert csv.text.splitlines()[1].endswith(",acme,calls,call,0.000000000,2")
+
+
 async def test_over_rpc_every_amount_is_text(client):
     """As Cap'n Web's own client gets it: no float, no exponent; numbers with a fraction are refused as arguments."""
 
