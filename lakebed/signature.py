@@ -16,7 +16,9 @@ from lakebed.capnweb.target import camel, snake
 __all__ = ["Signature", "each"]
 
 # Parameters that take objects.
-_OBJECTS = frozenset({"properties", "traits", "context", "params", "items", "edit", "definition", "mapping"})
+_OBJECTS = frozenset(
+    {"properties", "traits", "context", "params", "items", "edit", "definition", "document", "mapping"}
+)
 _MOST = {"days": 36_600, "limit": 10_000, "n": 10_000}
 _ARGUMENT = re.compile(r"^ {4}(\w+): ")
 
