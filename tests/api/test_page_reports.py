@@ -1,0 +1,341 @@
+"""The page's reports in a real Chromium: each draws what the same report says in Python, and stands in the address."""
+
+from __future__ import annotations
+
+import random
+import re
+from datetime import UTC, date, datetime, timedelta
+from decimal import ROUND_HALF_UP, Decimal
+
+import pytest
+
+from lakebed import connect
+from tests.api.browsing import CONTRAST, WIDE, Site, visiting
+from tests.installed import chromium
+
+sync_api = pytest.importorskip("playwright.sync_api")
+expect = sync_api.expect
+expect.set_options(timeout=15_000)  # a shared machine may be slow without being wrong
+
+MONDAY = datetime(2025, 1, 6, tzinfo=UTC)
+RANGE = {"start": "2025-01-06", "end": "2025-01-30"}
+ADDRESS = "preset=custom&from=2025-01-06&to=2025-01-29"
+STEPS = ["Seen", "Signed Up", "Paid"]
+HOSTILE = "<img src=x onerror=\"document.title='owned'\">"
+THICKNESS = "(one) => Number(/v([\\d.]+)/.exec(one.getAttribute('d'))[1])"
+ASKED = {
+    "funnel": ("funnel", {"steps": STEPS, "within": "3d"}),
+    "by plan": ("funnel", {"steps": STEPS, "within": "3d", "by": "plan"}),
+    "turned": ("funnel", {"steps": ["Signed Up", "Seen", "Paid"], "within": "3d"}),
+    "dropped": ("funnel_people", {"steps": STEPS, "within": "3d", "step": 2}),
+    "weeks": ("retention", {"start_event": "Seen", "grain": "week", "periods": 4, "mode": "recurring"}),
+    "days": ("retention", {"mode": "first_time", "grain": "day", "periods": 2}),
+    "paths": ("paths", {"after": "Seen", "steps": 3, "top": 4}),
+    "whole": ("performance", {"grain": None, "threshold_ms": 50}),
+    "by day": ("performance", {"grain": "day", "threshold_ms": 50}),
+    "routes": ("performance", {"grain": None, "by": ["method", "path"], "threshold_ms": 50}),
+    "errors": ("errors", {"by": ["status_code", "method", "path", "error"], "limit": 50}),
+}
+
+
+def happened():
+    """Some people who came, signed up, paid or not, and came again; and the requests of an app."""
+    rng = random.Random(5)
+    events = []
+    for number in range(60):
+        at = MONDAY + timedelta(days=rng.uniform(0, 20))
+        for name, share in (("Seen", 1), ("Signed Up", 0.7), (HOSTILE, 0.2), ("Paid", 0.6)):
+            if rng.random() < share:
+                events.append((name, number, at, {"plan": "pro" if number % 3 else "free"}))
+                at += timedelta(minutes=rng.expovariate(1 / 9))
+        events += [("Seen", number, at + timedelta(days=day), {}) for day in range(1, 15) if rng.random() < 0.1]
+    for number in range(90):
+        status = rng.choice([200, 200, 200, 201, 404, 500])
+        failed = {"error": rng.choice(["ValueError", HOSTILE])} if status == 500 else {}
+        said = {"method": "GET", "path": rng.choice(["/orders/{id}", "/login", None]), "status_code": status}
+        spent = {"duration_ms": rng.randrange(1, 400)}
+        at = MONDAY + timedelta(hours=rng.choice([1, 2, 3, 50, 51, 200]))
+        events.append(("api.request", number % 7, at, said | spent | failed))
+    return [
+        {"event": event, "userId": f"person {number}", "timestamp": at.isoformat(), "properties": properties}
+        for event, number, at, properties in events
+        if at.date() < date(2025, 1, 30)
+    ]
+
+
+def answers(root):
+    """What Python's reports say, before there is a server."""
+    with connect(root, "default") as own:
+        own.batch(happened())
+        found = {name: getattr(own, report)(**RANGE, **arguments) for name, (report, arguments) in ASKED.items()}
+        return {name: [dict(zip(result.columns, row, strict=True)) for row in result] for name, result in found.items()}
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_api.sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
+        yield found
+        found.close()
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    """A server of events of January 2025, and in `told` what Python's reports say of them. No test changes it."""
+    root = tmp_path_factory.mktemp("shop")
+    told = answers(root)
+    site = Site(root)
+    site.told = told
+    yield site
+    site.stop()
+
+
+def percent(share):
+    text = str(Decimal(share * 100).quantize(Decimal("0.1"), ROUND_HALF_UP)).removesuffix(".0")
+    return f"{text}%"
+
+
+def span(seconds):
+    size, unit = next(one for one in ((86_400, "d"), (3_600, "h"), (60, "min")) if seconds >= one[0])
+    return f"{Decimal(seconds / size).quantize(Decimal('0.1'), ROUND_HALF_UP).normalize():f} {unit}"
+
+
+def one_line(text):
+    return re.sub(r"\s+", " ", text).strip()
+
+
+def texts(locator):
+    return [one_line(text) for text in locator.all_inner_texts()]
+
+
+def field(page, name):
+    return page.locator(f"#reports [name={name}]:visible")
+
+
+def control(page, label):
+    return page.locator("#reports").get_by_label(label, exact=True)
+
+
+def answered(page):
+    expect(page.locator("#report")).to_have_attribute("aria-busy", "false")
+
+
+def steps_of(rows):
+    """What a funnel's steps read as."""
+    found = []
+    for at, row in enumerate(rows):
+        line = f"{row['event']} {row['people']} people · {percent(row['conversion'])}"
+        if at:
+            lost = rows[at - 1]["people"] - row["people"]
+            line += f" {percent(row['from_previous'])} of the step before"
+            if row["median_seconds"] is not None:
+                line += f" median {span(row['median_seconds'])}"
+            line += f" {lost} dropped out ({percent(lost / rows[at - 1]['people'])})"
+        found.append(line)
+    return found
+
+
+def test_funnel(browser, shop):
+    """Steps with people, shares and times; who dropped out; split; turned round by hand; and back after a reload."""
+    steps = "".join(f"&step={name.replace(' ', '+')}" for name in STEPS)
+    with visiting(browser, shop, f"?report=funnel&{ADDRESS}{steps}&within=3d") as visit:
+        page = visit.page
+        told = shop.told["funnel"]
+        shown = page.locator("#report .funnel > li")
+        expect(shown).to_have_count(3)
+        assert texts(shown) == steps_of(told)
+        widths = page.evaluate("[...document.querySelectorAll('.left')].map((one) => one.offsetWidth)")
+        assert [width / widths[0] for width in widths] == pytest.approx([row["conversion"] for row in told], abs=0.003)
+        shown.nth(1).locator("summary").click()
+        people = shown.nth(1).locator("tbody tr")
+        expect(people).to_have_count(told[0]["people"] - told[1]["people"])
+        assert texts(people.locator("td:first-child")) == [row["person_id"] for row in shop.told["dropped"]]
+        control(page, "Step 2 up").click()
+        expect(control(page, "Step 1")).to_have_value("Signed Up")
+        expect(control(page, "Step 1")).to_be_focused()
+        answered(page)
+        assert texts(shown) == steps_of(shop.told["turned"])
+        page.reload()
+        expect(shown).to_have_count(3)
+        assert texts(shown) == steps_of(shop.told["turned"])
+        control(page, "Step 1 down").press("Enter")
+        field(page, "by").fill("plan")
+        field(page, "by").press("Tab")
+        expect(page.locator("#report .funnel")).to_have_count(2)
+        assert texts(page.locator("#report h3 .name")) == ["pro", "free"]
+        assert texts(shown) == steps_of(shop.told["by plan"][:3]) + steps_of(shop.told["by plan"][3:])
+        assert "&step=Seen&step=Signed+Up&step=Paid&within=3d&order=ordered&by=plan" in page.url
+        visit.check()
+
+
+def test_retention(browser, shop):
+    """Each cell is the report's; a week that is not over is marked, one that has not begun is empty and not 0."""
+    question = "&start_event=Seen&grain=week&periods=4&mode=recurring"
+    with visiting(browser, shop, f"?report=retention&{ADDRESS}{question}") as visit:
+        page = visit.page
+        expect(page.locator("#report tbody tr")).to_have_count(5)
+        told = {(row["cohort"], row["period"]): row for row in shop.told["weeks"]}
+        cohorts = sorted({cohort for cohort, _ in told})
+        assert len(cohorts) == 4
+        last = max(cohorts)
+        for line, cohort in zip(page.locator("#report tbody tr").all()[1:], cohorts, strict=True):
+            assert line.locator("th").inner_text() == f"{cohort.day} Jan 2025"
+            assert line.locator("td.number").inner_text() == str(told[cohort, 0]["people"])
+            cells = line.locator("td:not(.number)")
+            assert texts(cells) == [
+                f"{percent(row['rate'])} {row['people']}" if (row := told.get((cohort, period))) else ""
+                for period in range(4)
+            ]
+            weeks = (last - cohort).days // 7
+            expect(line.locator(".open")).to_have_text(cells.nth(weeks).inner_text().replace("\n", ""))
+        over = [cohort for cohort in cohorts if cohort + timedelta(days=14) <= last]
+        mean = sum(told[one, 1]["people"] for one in over) / sum(told[one, 0]["people"] for one in over)
+        first = page.locator("#report tbody tr").first.locator("td").nth(2)
+        assert one_line(first.inner_text()).startswith(f"{percent(mean)} ")
+        field(page, "start_event").fill("")
+        field(page, "mode").select_option("first_time")
+        answered(page)
+        field(page, "grain").select_option("day")
+        answered(page)
+        field(page, "periods").fill("2")
+        field(page, "periods").press("Enter")
+        answered(page)
+        days = {row["cohort"] for row in shop.told["days"]}
+        expect(page.locator("#report tbody tr")).to_have_count(len(days) + 1)
+        shown = texts(page.locator("#report tbody tr:not(:first-child) td:not(.number):not(:empty)"))
+        assert shown == [f"{percent(row['rate'])} {row['people']}" for row in shop.told["days"]]
+        field(page, "periods").fill("99")
+        field(page, "periods").press("Tab")
+        expect(page.locator("#report")).to_contain_text("Periods: ")
+        visit.check()
+
+
+def test_paths(browser, shop):
+    """Every link is drawn as thick as it is many, told by the arrow keys, and a row of the table; names are text."""
+    with visiting(browser, shop, f"?report=paths&{ADDRESS}&way=after&event=Seen&steps=3&top=4") as visit:
+        page = visit.page
+        told = shop.told["paths"]
+        expect(page.locator(".ribbon")).to_have_count(len(told))
+        page.locator("#report summary").click()
+        rows = [line.locator("td").all_inner_texts() for line in page.locator("#report tbody tr").all()]
+        assert [
+            (int(step), source, target, int(visits), int(people)) for step, source, target, visits, _, people in rows
+        ] == [(row["step"], row["source"], row["target"], row["count"], row["people"]) for row in told]
+        assert sum(float(row[4].rstrip("%")) for row in rows if row[0] == "1" and row[1] == "Seen") == pytest.approx(
+            100
+        )
+        tall = page.evaluate(f"[...document.querySelectorAll('.ribbon')].map({THICKNESS})")
+        assert [one / tall[0] for one in tall] == pytest.approx(
+            [row["count"] / told[0]["count"] for row in told], rel=0.01
+        )
+        page.locator(".sankey").press("ArrowRight")
+        first = told[0]
+        expect(page.locator("#report .readout")).to_contain_text(
+            f"{first['source']} → {first['target']}: {first['count']} visits"
+        )
+        expect(page.locator(".ribbon.on")).to_have_count(1)
+        page.locator(".ribbon").nth(1).hover()
+        expect(page.locator("#report .readout")).to_contain_text(f"→ {told[1]['target']}: {told[1]['count']} visit")
+        assert HOSTILE in page.locator(".node .name").all_inner_texts()
+        assert page.locator("#report img").count() == 0
+        visit.check()
+
+
+def test_performance(browser, shop):
+    """Numbers, charts by day with the days without requests, routes and failures; and how to record requests."""
+    with visiting(browser, shop, f"?report=performance&{ADDRESS}&grain=day&threshold_ms=50") as visit:
+        page = visit.page
+        expect(page.locator("#report canvas")).to_have_count(4)
+        [whole] = shop.told["whole"]
+        tiles = texts(page.locator("#report .tile"))
+        assert tiles[0] == f"Requests {whole['count']} {whole['errors']} failed"
+        assert tiles[1].startswith(f"Error rate {percent(whole['error_rate'])} ")
+        assert float(tiles[2].split()[1]) == pytest.approx(whole["apdex"], abs=0.0051)
+        assert float(tiles[3].split()[1]) == pytest.approx(whole["p50_ms"], abs=0.0051)
+        days = {row["time"].day: row for row in shop.told["by day"]}
+        for at, columns in enumerate((["count", "errors"], ["p50_ms", "p95_ms", "p99_ms"], ["error_rate"], ["apdex"])):
+            figure = page.locator("#report figure").nth(at)
+            figure.locator("summary").click()
+            expect(figure.locator("tbody tr")).to_have_count(24)
+            lines = [line.locator("td").all_inner_texts() for line in figure.locator("tbody tr").all()]
+            assert [line[0] for line in lines] == [f"{day} Jan 2025" for day in range(29, 5, -1)]
+            for line, day in zip(lines, range(29, 5, -1), strict=True):
+                for text, column in zip(line[1:], columns, strict=True):
+                    if day in days:
+                        value = days[day][column] * (100 if column == "error_rate" else 1)
+                        assert float(text) == pytest.approx(value, abs=0.0051)
+                    else:
+                        assert text == ("0" if at == 0 else "\N{EN DASH}")
+        routes, failures = (page.locator("#report .scroll > table:not([aria-label*=' by '])").nth(at) for at in (0, 1))
+        assert [text.split()[0:3] for text in texts(routes.locator("tbody tr"))] == [
+            f"{row['method']} {row['path'] or '(no route)'} {row['count']}".split()[0:3] for row in shop.told["routes"]
+        ]
+        assert [line.locator("td").all_inner_texts()[:4] for line in failures.locator("tbody tr").all()] == [
+            [
+                str(row["status_code"]),
+                f"{row['method']} {row['path'] or '(no route)'}",
+                row["error"] or "",
+                str(row["errors"]),
+            ]
+            for row in shop.told["errors"]
+        ]
+        field(page, "from").fill("2024-01-01")
+        field(page, "to").fill("2024-01-31")
+        field(page, "to").press("Enter")
+        expect(page.locator("#report")).to_contain_text("app = TrackRequests(app, analytics)")
+        visit.check()
+
+
+def test_first_look_errors_and_nothing(browser, shop):
+    """Nothing is asked before it is seen; then known names make a question; errors are the server's own words."""
+    with visiting(browser, shop) as visit:
+        page = visit.page
+        asked = []
+        page.on("request", lambda request: asked.append(request.url))
+        expect(page.locator("#events-chart canvas")).to_be_visible()
+        page.reload()
+        expect(page.locator("#events-chart canvas")).to_be_visible()
+        expect(page.locator("#flow li")).to_have_count(5)
+        assert [url for url in asked if re.search(r"reports/|(funnel|retention|paths|performance)\.js", url)] == []
+        assert page.url == shop.url
+        page.get_by_role("link", name="Reports").click()
+        expect(page.locator("#report .funnel > li")).to_have_count(2)
+        expect(control(page, "Step 1")).to_have_value("Seen")
+        expect(page.locator("#report h3")).to_contain_text("of 60 people")
+        field(page, "within").fill("soon")
+        field(page, "within").press("Tab")
+        expect(page.locator("#report [role=alert]")).to_contain_text("within is 'soon'. Write \"30s\"")
+        field(page, "within").fill("1d")
+        control(page, "Step 1").fill("Nothing Like It")
+        control(page, "Step 1").press("Tab")
+        expect(page.locator("#report")).to_contain_text("Nobody did “Nothing Like It”")
+        field(page, "where").fill("plan = ")
+        field(page, "where").press("Enter")
+        expect(page.locator("#report [role=alert]")).to_be_visible()
+        field(page, "where").fill("")
+        page.click("#as-retention")
+        expect(page.locator("#report .grid tbody th").nth(1)).to_have_text("6 Jan 2025")
+        assert page.url.startswith(f"{shop.url}?report=retention&mode=recurring&grain=day&periods=12&preset=all")
+        visit.check(refusals=[400])
+
+
+def test_everybody_can_use_them(browser, shop):
+    """Text is legible in both themes, nothing reaches beyond a phone's edge, every control has a name."""
+    with visiting(browser, shop, f"?report=funnel&{ADDRESS}&within=3d") as visit:
+        page = visit.page
+        session = page.context.new_cdp_session(page)
+        for name in ("funnel", "retention", "paths", "performance"):
+            page.click(f"#as-{name}")
+            answered(page)
+            for width in (1280, 390):
+                page.set_viewport_size({"width": width, "height": 800})
+                assert page.evaluate(WIDE) == []
+                assert page.evaluate("document.documentElement.scrollWidth") == width
+            for _ in range(2):
+                page.click("#theme")
+                assert page.evaluate(CONTRAST) == []
+            tree = [node for node in session.send("Accessibility.getFullAXTree")["nodes"] if not node.get("ignored")]
+            told = [(node["role"]["value"], node.get("name", {}).get("value", "")) for node in tree]
+            unnamed = {"button", "textbox", "combobox", "spinbutton", "checkbox", "Date", "DateTime", "image"}
+            assert [one for one in told if one[0] in unnamed and not one[1]] == []
+        visit.check()
