@@ -98,7 +98,7 @@ function drawnStep(row, before, first, drop) {
   bar.style.setProperty("--left", first ? row.people / first : 0);
   bar.style.setProperty("--before", first && before ? before.people / first : 0);
   const about = before ? make("div", { class: "hint about" }, make("span", {}, `${percent(row.from_previous)} of the step before`),
-    make("span", {}, row.median_seconds === null ? "" : `median ${span(row.median_seconds)}`), dropped(row, before, drop)) : "";
+    row.median_seconds === null ? null : make("span", {}, `median ${span(row.median_seconds)}`), dropped(row, before, drop)) : "";
   return make("li", {}, make("div", { class: "head" }, name(row.event),
     make("p", {}, make("b", {}, number(row.people)), ` people · ${percent(row.conversion)}`)), bar, about);
 }

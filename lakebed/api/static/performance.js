@@ -5,6 +5,7 @@ import { field, input, make, name, select, table } from "./dom.js";
 import { later, moment, number, percent, STEP } from "./format.js";
 
 const MOST_ROWS = 50;
+const MOST_FAILURES = 10_000; // of the report; more kinds than that would be a wonder
 const MOST_POINTS = 5000;
 const CHARTS = [
   ["Requests", { count: "requests", errors: "failed" }],
@@ -41,7 +42,7 @@ export async function answer(values, post, { start, end, now, where }) {
   const rows = await post("performance", { ...asked, grain });
   const byRoute = await post("performance", { ...asked, grain: null, by: ["method", "path"] });
   const conditions = [...(where ? [`(\n${where}\n)`] : []), ...(path ? [`path = '${path.replaceAll("'", "''")}'`] : [])];
-  const failed = await post("errors", { errors_from, by: ["status_code", "method", "path", "error"], limit: MOST_ROWS, where: conditions.join(" AND ") || null });
+  const failed = await post("errors", { errors_from, by: ["status_code", "method", "path", "error"], limit: MOST_FAILURES, where: conditions.join(" AND ") || null });
   tiles.replaceChildren(
     tile("Requests", number(whole.count), `${number(whole.errors)} failed`),
     tile("Error rate", percent(whole.error_rate), `status ${errors_from} and above`),
