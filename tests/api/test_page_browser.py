@@ -351,6 +351,9 @@ def test_signing_in(browser, site):
         page.goto(f"{site.url}#key={read}")
         is_live(page)
         assert page.url == site.url
+        page.goto(f"{site.url}?report=paths#key={read}")
+        expect(page.locator("#report .ribbon")).to_have_count(1)
+        assert page.url == f"{site.url}?report=paths"
         visit.check(refusals=[401, 403])
 
 

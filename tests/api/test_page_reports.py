@@ -31,6 +31,7 @@ ASKED = {
     "weeks": ("retention", {"start_event": "Seen", "grain": "week", "periods": 4, "mode": "recurring"}),
     "days": ("retention", {"mode": "first_time", "grain": "day", "periods": 2}),
     "paths": ("paths", {"after": "Seen", "steps": 3, "top": 4}),
+    "before": ("paths", {"before": "Paid", "steps": 2, "top": 4}),
     "whole": ("performance", {"grain": None, "threshold_ms": 50}),
     "by day": ("performance", {"grain": "day", "threshold_ms": 50}),
     "routes": ("performance", {"grain": None, "by": ["method", "path"], "threshold_ms": 50}),
@@ -120,6 +121,22 @@ def answered(page):
     expect(page.locator("#report")).to_have_attribute("aria-busy", "false")
 
 
+def for_everybody(page):
+    """Text is legible in both themes, nothing reaches beyond a phone's edge, every control and picture has a name."""
+    for width in (1280, 390):
+        page.set_viewport_size({"width": width, "height": 800})
+        assert page.evaluate(WIDE) == []
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+    for _ in range(2):
+        page.click("#theme")
+        assert page.evaluate(CONTRAST) == []
+    tree = page.context.new_cdp_session(page).send("Accessibility.getFullAXTree")["nodes"]
+    told = [(one["role"]["value"], one.get("name", {}).get("value", "")) for one in tree if not one.get("ignored")]
+    named = {"button", "textbox", "combobox", "spinbutton", "checkbox", "Date", "DateTime", "image", "region", "table"}
+    assert [one for one in told if one[0] in named and not one[1]] == []
+    assert {"spinbutton", "combobox", "table"} <= {role for role, _ in told}
+
+
 def steps_of(rows):
     """What a funnel's steps read as."""
     found = []
@@ -165,6 +182,7 @@ def test_funnel(browser, shop):
         assert texts(page.locator("#report h3 .name")) == ["pro", "free"]
         assert texts(shown) == steps_of(shop.told["by plan"][:3]) + steps_of(shop.told["by plan"][3:])
         assert "&step=Seen&step=Signed+Up&step=Paid&within=3d&order=ordered&by=plan" in page.url
+        for_everybody(page)
         visit.check()
 
 
@@ -204,6 +222,7 @@ def test_retention(browser, shop):
         expect(page.locator("#report tbody tr")).to_have_count(len(days) + 1)
         shown = texts(page.locator("#report tbody tr:not(:first-child) td:not(.number):not(:empty)"))
         assert shown == [f"{percent(row['rate'])} {row['people']}" for row in shop.told["days"]]
+        for_everybody(page)
         field(page, "periods").fill("99")
         field(page, "periods").press("Tab")
         expect(page.locator("#report")).to_contain_text("Periods: ")
@@ -238,6 +257,15 @@ def test_paths(browser, shop):
         expect(page.locator("#report .readout")).to_contain_text(f"→ {told[1]['target']}: {told[1]['count']} visit")
         assert HOSTILE in page.locator(".node .name").all_inner_texts()
         assert page.locator("#report img").count() == 0
+        field(page, "way").select_option("before")
+        answered(page)
+        field(page, "event").fill("Paid")
+        field(page, "steps").fill("2")
+        answered(page)
+        field(page, "steps").press("Enter")
+        expect(page.locator(".ribbon")).to_have_count(len(shop.told["before"]))
+        assert "(start)" in page.locator(".node .name").all_inner_texts()
+        for_everybody(page)
         visit.check()
 
 
@@ -279,6 +307,7 @@ def test_performance(browser, shop):
             ]
             for row in shop.told["errors"]
         ]
+        for_everybody(page)
         field(page, "from").fill("2024-01-01")
         field(page, "to").fill("2024-01-31")
         field(page, "to").press("Enter")
@@ -317,25 +346,3 @@ def test_first_look_errors_and_nothing(browser, shop):
         expect(page.locator("#report .grid tbody th").nth(1)).to_have_text("6 Jan 2025")
         assert page.url.startswith(f"{shop.url}?report=retention&mode=recurring&grain=day&periods=12&preset=all")
         visit.check(refusals=[400])
-
-
-def test_everybody_can_use_them(browser, shop):
-    """Text is legible in both themes, nothing reaches beyond a phone's edge, every control has a name."""
-    with visiting(browser, shop, f"?report=funnel&{ADDRESS}&within=3d") as visit:
-        page = visit.page
-        session = page.context.new_cdp_session(page)
-        for name in ("funnel", "retention", "paths", "performance"):
-            page.click(f"#as-{name}")
-            answered(page)
-            for width in (1280, 390):
-                page.set_viewport_size({"width": width, "height": 800})
-                assert page.evaluate(WIDE) == []
-                assert page.evaluate("document.documentElement.scrollWidth") == width
-            for _ in range(2):
-                page.click("#theme")
-                assert page.evaluate(CONTRAST) == []
-            tree = [node for node in session.send("Accessibility.getFullAXTree")["nodes"] if not node.get("ignored")]
-            told = [(node["role"]["value"], node.get("name", {}).get("value", "")) for node in tree]
-            unnamed = {"button", "textbox", "combobox", "spinbutton", "checkbox", "Date", "DateTime", "image"}
-            assert [one for one in told if one[0] in unnamed and not one[1]] == []
-        visit.check()

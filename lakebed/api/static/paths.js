@@ -6,13 +6,21 @@ import { counted, number, percent } from "./format.js";
 const MOST_LINKS = 80;
 const TALL = 300;
 const NODE = 12;
-const GAP = 18;
+const LINE = 20; // of text
+const GAP = 4;
 const NARROWEST = 170; // of a step
 const HUES = 7;
 
-let drawn = null; // what is drawn again where the width changes
 const place = make("div", { class: "scroll" });
-new ResizeObserver(() => drawn?.()).observe(place);
+let draw = null; // for a width
+let drawnWidth = 0;
+
+new ResizeObserver(() => {
+  const width = place.clientWidth;
+  if (!draw || !width || width === drawnWidth) return;
+  drawnWidth = width;
+  place.replaceChildren(draw(width));
+}).observe(place);
 
 export const controls = () => [
   field("Paths", select("way", { after: "that begin with", before: "that end with" })),
@@ -35,7 +43,9 @@ export async function answer(values, post) {
   const shown = rows.filter((row) => links.includes(row));
   const sums = counts(rows);
   const readout = make("p", { class: "readout", role: "status" });
-  drawn = () => place.replaceChildren(picture(shown, sums, Math.max(place.clientWidth, NARROWEST * (1 + Math.max(...rows.map(({ step }) => step)))), readout));
+  draw = (width) => picture(shown, sums, Math.max(width, NARROWEST * (1 + rows.at(-1).step)), readout);
+  drawnWidth = 0;
+  place.replaceChildren(); // which the observer sees, once it is in the page again
   const columns = [{ name: "Step", number: true }, { name: "From" }, { name: "To" }, { name: "Visits", number: true }, { name: "Of those", number: true }, { name: "People", number: true }];
   const cells = rows.map((row) => [row.step, name(row.source), name(row.target), number(row.count), percent(row.count / sums.get(key(row.step, row.source))), number(row.people)]);
   const cut = rows.length > shown.length ? make("p", { class: "hint" }, `The ${MOST_LINKS} largest of ${number(rows.length)} links are drawn; the table has all.`) : "";
@@ -44,85 +54,99 @@ export async function answer(values, post) {
 }
 
 const key = (step, event) => `${step} ${event}`;
+const isOther = (event) => /^\((other|end|start)\)$/.test(event);
 
 /** Visits at each node. What enters a node leaves it, but for the last step. */
 function counts(links) {
   const [out, into] = [new Map(), new Map()];
+  const add = (sums, node, count) => sums.set(node, (sums.get(node) ?? 0) + count);
   for (const { step, source, target, count } of links) {
-    out.set(key(step, source), (out.get(key(step, source)) ?? 0) + count);
-    into.set(key(step + 1, target), (into.get(key(step + 1, target)) ?? 0) + count);
+    add(out, key(step, source), count);
+    add(into, key(step + 1, target), count);
   }
   return new Map([...into, ...out]);
 }
 
-function nodesOf(links, sums) {
-  const nodes = new Map();
+/** The nodes in columns, the largest above; an event has one colour in all of them. */
+function columnsOf(links, sums) {
+  const columns = new Map();
   for (const { step, source, target } of links) {
-    for (const [at, event] of [[step, source], [step + 1, target]]) nodes.set(key(at, event), { step: at, event, size: sums.get(key(at, event)), out: 0, into: 0 });
+    for (const [at, event] of [[step, source], [step + 1, target]]) {
+      if (!columns.has(at)) columns.set(at, new Map());
+      columns.get(at).set(event, { event, size: sums.get(key(at, event)), out: 0, into: 0 });
+    }
   }
-  const isOther = ({ event }) => /^\((other|end|start)\)$/.test(event);
-  const ordered = [...nodes.values()].sort((one, other) => one.step - other.step || isOther(one) - isOther(other) || other.size - one.size);
-  const hues = [...new Set(ordered.filter((node) => !isOther(node)).map(({ event }) => event))];
-  for (const node of ordered) node.hue = isOther(node) ? "none" : hues.indexOf(node.event) % HUES;
-  return [nodes, ordered];
+  const sorted = [...columns].sort(([one], [other]) => one - other).map(([, nodes]) =>
+    [...nodes.values()].sort((one, other) => isOther(one.event) - isOther(other.event) || other.size - one.size));
+  const hues = [...new Set(sorted.flat().map(({ event }) => event))].filter((event) => !isOther(event));
+  for (const node of sorted.flat()) node.hue = isOther(node.event) ? "none" : hues.indexOf(node.event) % HUES;
+  return [sorted, ({ step, source, target }) => [columns.get(step).get(source), columns.get(step + 1).get(target)]];
 }
 
 function picture(links, sums, width, readout) {
-  const [nodes, ordered] = nodesOf(links, sums);
-  const levels = Map.groupBy(ordered, ({ step }) => step);
-  const scale = TALL / Math.max(...[...levels.values()].map((level) => level.reduce((sum, { size }) => sum + size, 0)));
-  const apart = (width - NARROWEST) / (levels.size - 1);
-  let height = 0;
-  [...levels.values()].forEach((level, at) => {
-    let y = 4;
-    for (const node of level) {
-      Object.assign(node, { x: at * apart, y, tall: Math.max(node.size * scale, 1), room: (at === levels.size - 1 ? NARROWEST : apart) - NODE - 8 });
-      y += Math.max(node.tall, GAP) + 4;
-    }
-    height = Math.max(height, y);
-  });
-  const ends = ({ step, source, target }) => [nodes.get(key(step, source)), nodes.get(key(step + 1, target))];
-  const ribbons = links.map((link) => ({ link, ends: ends(link), told: `${link.source} → ${link.target}: ${counted(link.count, "visit")} (${percent(link.count / sums.get(key(link.step, link.source)))}), ${counted(link.people, "person", "people")}` }));
-  // Links lie above each other in the order of what they come from, and of what they lead to.
-  for (const one of [...ribbons].sort((a, b) => a.ends[0].y - b.ends[0].y)) one.into = taken(one.ends[1], "into", one.link.count * scale);
-  for (const one of [...ribbons].sort((a, b) => a.ends[1].y - b.ends[1].y)) one.out = taken(one.ends[0], "out", one.link.count * scale);
-  for (const one of ribbons) one.path = ribbon(one, Math.max(one.link.count * scale, 0.5));
+  const [columns, endsOf] = columnsOf(links, sums);
+  const scale = TALL / Math.max(...columns.map((nodes) => nodes.reduce((sum, { size }) => sum + size, 0)));
+  const height = arrange(columns, scale, width);
+  const ribbons = ribbonsOf(links, endsOf, sums, scale);
   const point = (chosen, told) => {
     for (const one of ribbons) one.path.classList.toggle("on", chosen.includes(one));
     say(readout, told);
   };
   for (const one of ribbons) one.path.addEventListener("pointerenter", () => point([one], one.told));
-  const marks = ordered.map((node) => {
-    const told = `${node.event}: ${counted(node.size, "visit")}`;
-    const mark = shape("g", {}, shape("rect", { x: node.x, y: node.y, width: NODE, height: node.tall, rx: 2, class: `hue-${node.hue}` }),
-      shape("foreignObject", { x: node.x + NODE + 4, y: node.y + Math.max(node.tall, GAP) / 2 - 10, width: node.room, height: 20 },
-        make("p", { class: "node" }, name(node.event), make("span", {}, number(node.size)))));
-    mark.addEventListener("pointerenter", () => point(ribbons.filter((one) => one.ends.includes(node)), told));
-    return mark;
-  });
-  const words = ribbons.slice(0, 10).map(({ told }) => told).join(". ");
-  const svg = shape("svg", { width, height, viewBox: `0 0 ${width} ${height}`, class: "sankey", role: "img", tabindex: 0, "aria-label": `Paths. The arrow keys tell each link. ${words}` }, ...ribbons.map(({ path }) => path), ...marks);
+  const marks = columns.flat().map((node) => mark(node, () => point(ribbons.filter(({ ends }) => ends.includes(node)), `${node.event}: ${counted(node.size, "visit")}`)));
+  const words = `Paths. The arrow keys tell each link. ${ribbons.slice(0, 10).map(({ told }) => told).join(". ")}`;
+  const svg = shape("svg", { width, height, class: "sankey", role: "img", tabindex: 0, "aria-label": words }, ...ribbons.map(({ path }) => path), ...marks);
   let at = -1;
   svg.addEventListener("keydown", (event) => {
     const by = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
     if (!by) return;
     event.preventDefault();
-    at = (at + by + ribbons.length) % ribbons.length;
+    at = Math.max(0, at + by) % ribbons.length;
     point([ribbons[at]], ribbons[at].told);
   });
   for (const gone of ["pointerleave", "blur"]) svg.addEventListener(gone, () => point([], ""));
   return svg;
 }
 
-/** Where on a side of a node the next link begins. */
-function taken(node, side, thick) {
-  const y = node.y + node[side];
-  node[side] += thick;
-  return y;
+/** Says of each node where it is; gives the height of all. */
+function arrange(columns, scale, width) {
+  const apart = (width - NARROWEST) / (columns.length - 1);
+  return Math.max(...columns.map((nodes, at) => nodes.reduce((y, node) => {
+    const tall = Math.max(node.size * scale, 1);
+    Object.assign(node, { x: at * apart, y, tall, room: (at === columns.length - 1 ? NARROWEST : apart) - NODE - 8 });
+    return y + Math.max(tall, LINE) + GAP;
+  }, GAP)));
 }
 
-function ribbon({ ends: [from, to], out, into }, thick) {
+/** Links lie above each other in the order of what they come from, and of what they lead to. */
+function ribbonsOf(links, endsOf, sums, scale) {
+  const ribbons = links.map((link) => {
+    const share = percent(link.count / sums.get(key(link.step, link.source)));
+    const told = `${link.source} → ${link.target}: ${counted(link.count, "visit")} (${share}), ${counted(link.people, "person", "people")}`;
+    return { ends: endsOf(link), thick: link.count * scale, told };
+  });
+  for (const [own, other] of [["into", 0], ["out", 1]]) {
+    for (const one of [...ribbons].sort((a, b) => a.ends[other].y - b.ends[other].y)) {
+      const node = one.ends[1 - other];
+      one[own] = node.y + node[own];
+      node[own] += one.thick;
+    }
+  }
+  for (const one of ribbons) one.path = ribbon(one);
+  return ribbons;
+}
+
+function ribbon({ ends: [from, to], out, into, thick }) {
   const [left, right] = [from.x + NODE, to.x];
   const middle = (left + right) / 2;
-  return shape("path", { class: "ribbon", d: `M${left} ${out}C${middle} ${out} ${middle} ${into} ${right} ${into}v${thick}C${middle} ${into + thick} ${middle} ${out + thick} ${left} ${out + thick}Z` });
+  const seen = Math.max(thick, 0.5);
+  return shape("path", { class: "ribbon", d: `M${left} ${out}C${middle} ${out} ${middle} ${into} ${right} ${into}v${seen}C${middle} ${into + seen} ${middle} ${out + seen} ${left} ${out + seen}Z` });
+}
+
+function mark({ event, size, hue, x, y, tall, room }, entered) {
+  const words = make("p", { class: "node" }, name(event), make("span", {}, number(size)));
+  const made = shape("g", {}, shape("rect", { x, y, width: NODE, height: tall, rx: 2, class: `hue-${hue}` }),
+    shape("foreignObject", { x: x + NODE + 4, y: y + Math.max(tall, LINE) / 2 - LINE / 2, width: room, height: LINE }, words));
+  made.addEventListener("pointerenter", entered);
+  return made;
 }
