@@ -236,6 +236,8 @@ def test_paths(browser, shop):
     with visiting(browser, shop, f"?report=paths&{ADDRESS}&way=after&event=Seen&steps=3&top=4") as visit:
         page = visit.page
         page.wait_for_selector(".ribbon")
+        note = page.locator("#report-note").inner_text()
+        assert re.fullmatch(r"6 Jan 2025 to 29 Jan 2025, as of \d\d:\d\d:\d\d UTC · L1 · \d+ ms", note)
         told = shop.told["paths"]
         assert page.locator(".ribbon").count() == len(told)
         page.locator("#report summary").click()

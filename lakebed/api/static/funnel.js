@@ -78,7 +78,7 @@ export async function answer(values, post, { end, now }) {
     if (row.step === 1) groups.push([]);
     groups.at(-1).push(row);
   }
-  if (!groups.some(([first]) => first.people)) return `Nobody did “${asked.steps[0]}” in this range. Names are case sensitive.`;
+  if (!groups.some(([first]) => first.people)) return `Nobody did “${asked.order === "any" ? asked.steps.join("” or “") : asked.steps[0]}” in this range. Names are case sensitive.`;
   const drop = by ? null : (at) => post("funnel_people", { ...asked, step: at, limit: MOST_PEOPLE });
   const [, count, unit] = /([\d.]+)\s*(\w+)/.exec(asked.within);
   const open = Date.parse(end) + count * UNITS[unit] > now ? make("p", { class: "hint" }, `Who began less than ${asked.within} ago may still go on.`) : "";
@@ -119,7 +119,7 @@ function dropped(row, before, drop) {
       place.replaceChildren(table([{ name: "Person" }, { name: "Began (UTC)" }, { name: "Last step" }], rows, { label: words }),
         lost > people.length ? `The first ${people.length} of ${number(lost)}` : "");
     } catch (error) {
-      place.replaceChildren(`${error.message}.`);
+      place.replaceChildren(error.message);
     }
   });
   return list;

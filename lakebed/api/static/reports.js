@@ -1,7 +1,7 @@
 // Reports: one question at a time, its form, the address that it stands in, and its answer.
 
 import { byId, make, oneOf, say, show } from "./dom.js";
-import { date, number } from "./format.js";
+import { date, moment, number, time } from "./format.js";
 import { Range } from "./range.js";
 import { pause, send } from "./server.js";
 
@@ -14,7 +14,7 @@ const shown = byId("report");
 const note = byId("report-note");
 const buttons = [...section.querySelectorAll(".switch button")];
 const { preset, from, to, as_of: asOf, where } = form.elements;
-const given = new URLSearchParams(location.search);
+const given = new URLSearchParams(location.search); // the question that the page was opened with
 const views = {}; // those that were opened, by name: their fields, and what asks
 
 let view = "funnel";
@@ -24,7 +24,7 @@ let running = 0;
 let leftAt = 0;
 let under = new AbortController();
 
-const range = new Range({ preset, from, to }, fit);
+const range = new Range({ preset, from, to }, (step) => fit(views[view]?.fields, step));
 
 export function start() {
   oneOf(buttons, (id) => {
@@ -85,24 +85,29 @@ async function open() {
   if (!known) return;
   const wanted = view;
   wait();
+  let found;
   try {
-    const { controls, answer } = await import(`./${wanted}.js`);
-    if (!views[wanted]) {
-      const fields = make("fieldset", { "aria-label": byId(`as-${wanted}`).textContent }, ...controls(known, given.getAll("step")));
-      form.prepend(fields);
-      views[wanted] = { answer, fields };
-      fit(range.step);
-      if (given.get("report") === wanted) fill(fields.elements);
-    }
+    found = await import(`./${wanted}.js`);
   } catch {
-    return wanted === view && tell(failure("The server does not answer. Reload the page."));
+    if (wanted === view) tell(failure("The server does not answer. Reload the page."));
+    return;
   }
   if (wanted !== view) return;
+  views[view] ??= shaped(found);
   for (const [name, { fields }] of Object.entries(views)) {
     show(fields, name === view);
     fields.disabled = name !== view; // what is disabled is no part of the question
   }
   await ask();
+}
+
+/** A report's part of the form, with what the address has of it. */
+function shaped({ controls, answer }) {
+  const fields = make("fieldset", { "aria-label": byId(`as-${view}`).textContent }, ...controls(known, given.getAll("step")));
+  form.prepend(fields);
+  fit(fields, range.step);
+  if (given.get("report") === view) fill(fields.elements);
+  return { answer, fields };
 }
 
 /** What is under way is given up for what comes next. The server takes a moment to do so too. */
@@ -137,11 +142,12 @@ async function ask() {
     const answer = await views[view].answer(new FormData(form), post, { ...all, now });
     if (signal.aborted) return;
     tell(answer);
-    say(note, `${date(found.start)} to ${date(Date.parse(found.end) - 1)}, UTC · ${[...tiers].sort().join(", ")} · ${number(Math.round(ms))} ms`);
+    const asked = all.as_of ? moment(all.as_of) : time(now);
+    say(note, `${date(found.start)} to ${date(Date.parse(found.end) - 1)}, as of ${asked} UTC · ${[...tiers].sort().join(", ")} · ${number(Math.round(ms))} ms`);
   } catch (error) {
     if (under.signal !== signal) return;
     if (signal.aborted) tell("Stopped");
-    else tell(failure(`${error.message}.`));
+    else tell(failure(error.message));
   } finally {
     running--;
   }
@@ -178,8 +184,8 @@ function tell(found) {
   shown.replaceChildren(typeof found === "string" ? make("p", { class: "card none" }, found) : found);
 }
 
-function fit(step) {
-  const grain = views[view]?.fields.elements.grain;
+function fit(fields, step) {
+  const grain = fields?.elements.grain;
   if (grain) grain.value = step;
 }
 
