@@ -25,6 +25,9 @@ from lakebed.tiers.counters import Counters
 __all__ = ["Biller"]
 
 _ZERO = Decimal(0)
+_Sold = tuple[str, str]  # sku and unit
+_Version = tuple[str, int]  # of a price book: its name and number
+_WIDE = 10**18  # what one increment of a counter can hold, in millionths
 
 
 class Biller:
@@ -103,8 +106,8 @@ class Biller:
             as_of_us = now_us if as_of_us is None else as_of_us
             book, book_version = await self._price_book(price_book, version, as_of_us if version is None else None)
             _check_goes_with(issued, tz, book.currency)
-            lines = lines_of(book, await self._used(organization_id, start, end, as_of_us))
-            adjustments = await self._adjustments(issued, as_of_us)
+            lines = lines_of(book, await self._used(organization_id, start, end, as_of_us), period)
+            adjustments = await self._adjustments(issued, (price_book, book_version), as_of_us)
             found = Invoice(
                 organization_id=organization_id,
                 period=period,
@@ -133,20 +136,43 @@ class Biller:
         found = [_invoice(one) for one in sorted(saved, key=lambda one: one.seq)]
         return [one for one in found if organization_id in (None, one.organization_id)]
 
-    async def _adjustments(self, issued: list[Invoice], as_of_us: int) -> list[Adjustment]:
+    async def _adjustments(self, issued: list[Invoice], current: _Version, as_of_us: int) -> list[Adjustment]:
+        """What came late for the months of `issued`, of which `current` is what the next invoice is made by."""
         found: list[Adjustment] = []
         for earlier in issued:
-            billed: dict[tuple[str, str], tuple[Decimal, Decimal]] = {}
-            later = [one for other in issued for one in other.adjustments if one.invoice == earlier.name]
-            billed_for: list[Line | Adjustment] = [*earlier.lines, *later]
+            billed: dict[_Sold, tuple[Decimal, Decimal]] = {}
+            later: dict[_Sold, _Version] = {}
+            since = [one for other in issued for one in other.adjustments if one.invoice == earlier.name]
+            billed_for: list[Line | Adjustment] = [*earlier.lines, *since]
             for line in billed_for:
                 quantity, amount = billed.get((line.sku, line.unit), (_ZERO, _ZERO))
                 billed[line.sku, line.unit] = (EXACT.add(quantity, line.quantity), EXACT.add(amount, line.amount))
-            book, _ = await self._price_book(earlier.price_book, earlier.price_book_version, None)
-            start, end = month_of(earlier.period, earlier.tz)
-            now = lines_of(book, await self._used(earlier.organization_id, start, end, as_of_us))
-            found += adjusted(earlier, billed, now)
+            for one in since:
+                if one.price_book is not None and one.price_book_version is not None:
+                    later[one.sku, one.unit] = (one.price_book, one.price_book_version)
+            now = await self._rated(earlier, later, current, as_of_us)
+            found += adjusted(earlier, billed, now, later)
         return found
+
+    async def _rated(
+        self, earlier: Invoice, later: dict[_Sold, _Version], current: _Version, as_of_us: int
+    ) -> list[Line]:
+        """The lines that `earlier` would have. What its price book lacks is rated by `later`, where it is put.
+
+        Once it was billed by some version it stays with that one: tiers and packages are over the whole month.
+        """
+        own = (earlier.price_book, earlier.price_book_version)
+        book, _ = await self._price_book(*own, None)
+        start, end = month_of(earlier.period, earlier.tz)
+        used: dict[_Version, list[Used]] = {}
+        for one in await self._used(earlier.organization_id, start, end, as_of_us):
+            version = own if book.has(one.sku, one.unit) else later.setdefault((one.sku, one.unit), current)
+            used.setdefault(version, []).append(one)
+        lines: list[Line] = []
+        for version, those in used.items():
+            book, _ = await self._price_book(*version, None)
+            lines += lines_of(book, those, earlier.period)
+        return lines
 
     async def _used(self, organization_id: str, start: datetime, end: datetime, as_of_us: int) -> list[Used]:
         result = await usage(
@@ -200,7 +226,7 @@ class Biller:
             if key not in self._counted_to:
                 await self._set(quota)
             elif seq >= self._counted_to[key] and inside:
-                self._counters.incr(key, round(EXACT.multiply(quantity, SCALE)))
+                self._add(key, quantity)
             state = self._state(quota)
             told, self._told[key] = self._told.get(key, ()), state.reached
         if set(state.reached) - set(told):
@@ -223,11 +249,24 @@ class Biller:
         for row in result:
             used = EXACT.add(used, row.quantity)
         key = self._key(quota)
-        self._counters.delete(key)
-        self._counters.incr(key, round(EXACT.multiply(used, SCALE)))
+        for place in _places(key):
+            self._counters.delete(place)
+        self._add(key, used)
         self._counted_to = {one: seq for one, seq in self._counted_to.items() if one in self._counters}
         self._counted_to[key] = result.seq[1]
         self._told = {one: told for one, told in self._told.items() if one in self._counted_to}
+
+    def _add(self, key: str, quantity: Decimal) -> None:
+        millionths = round(EXACT.multiply(quantity, SCALE))
+        sign, left = (-1, -millionths) if millionths < 0 else (1, millionths)
+        for place in _places(key):
+            left, part = divmod(left, _WIDE)
+            if part or place == key:
+                self._counters.incr(place, sign * part)
+
+    def _used_up(self, key: str) -> Decimal:
+        millionths = sum(int(self._counters.get(place)) * _WIDE**at for at, place in enumerate(_places(key)))
+        return EXACT.divide(Decimal(millionths), SCALE)
 
     def _key(self, quota: Quota) -> str:
         start, _ = window_of(quota, from_us(self._clock.now_us()))
@@ -235,9 +274,14 @@ class Biller:
 
     def _state(self, quota: Quota) -> QuotaState:
         start, end = window_of(quota, from_us(self._clock.now_us()))
-        used = Decimal(int(self._counters.get(self._key(quota)))) / SCALE
-        reached = tuple(one for one in quota.thresholds if used >= quota.limit * Decimal(str(one)))
+        used = self._used_up(self._key(quota))
+        reached = tuple(one for one in quota.thresholds if used >= EXACT.multiply(quota.limit, Decimal(str(one))))
         return QuotaState(quota, start.isoformat(), end.isoformat(), used, float(used / quota.limit), reached)
+
+
+def _places(key: str) -> tuple[str, str, str]:
+    """The counters of a quota: nearly always the first alone, the others where a quantity has more digits."""
+    return key, f"{key}:e18", f"{key}:e36"
 
 
 def _check_goes_with(issued: list[Invoice], tz: str, currency: str) -> None:

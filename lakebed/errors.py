@@ -14,6 +14,7 @@ __all__ = [
     "ArchiveUnavailable",
     "Backpressure",
     "DiskFull",
+    "FontMissing",
     "FormatTooNew",
     "InvalidAsOf",
     "InvalidBilling",
@@ -176,6 +177,10 @@ class Unreachable(LakebedError, ConnectionError):
 
 class ObjectUnavailable(LakebedError, OSError):
     """When an object's directory cannot be made, locked or read: a read-only file system, no rights, no descriptors."""
+
+
+class FontMissing(LakebedError, LookupError):
+    """When a picture is to be a PNG image and no font is found to write its text with. Nothing was drawn."""
 
 
 class DiskFull(LakebedError, OSError):

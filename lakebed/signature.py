@@ -16,7 +16,9 @@ from lakebed.capnweb.target import camel, snake
 __all__ = ["Signature", "each"]
 
 # Parameters that take objects.
-_OBJECTS = frozenset({"properties", "traits", "context", "params", "items", "edit", "definition", "mapping"})
+_OBJECTS = frozenset(
+    {"properties", "traits", "context", "params", "items", "edit", "definition", "document", "mapping"}
+)
 _MOST = {"days": 36_600, "limit": 10_000, "n": 10_000}
 _ARGUMENT = re.compile(r"^ {4}(\w+): ")
 
@@ -62,6 +64,8 @@ class Signature(msgspec.Struct, frozen=True):
     def bind(self, arguments: list[Any], named: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments by name. One object after, or instead of, the positional ones names the others.
 
+        None is as if it had not been given, but for a parameter that can be None and is not by default.
+
         Raises:
             TypeError: there are too many or too few, one has no such name or not its type.
             ValueError: one is out of range.
@@ -76,12 +80,17 @@ class Signature(msgspec.Struct, frozen=True):
             if snake(name) not in self.types or snake(name) in found:
                 raise TypeError(f"{self!r} does not take {name[:80]!r} like this")
             found[snake(name)] = value
-        found = {name: value for name, value in found.items() if value is not None}
+        found = {name: value for name, value in found.items() if value is not None or self._differs_from_none(name)}
         if missing := self.required - found.keys():
             raise TypeError(f"{self!r} needs {', '.join(sorted(missing))}")
         for name, value in found.items():
-            self._check(name, value)
+            if value is not None:
+                self._check(name, value)
         return found
+
+    def _differs_from_none(self, name: str) -> bool:
+        """Whether None says something: the rows of `performance` are by the hour, with None there is one for all."""
+        return self.defaults.get(name) is not None and type(None) in typing.get_args(self.types[name])
 
     def _names_others(self, position: int) -> bool:
         return position >= len(self.positional) or self.positional[position] not in _OBJECTS

@@ -93,7 +93,8 @@ class Usage(Assembled):
         """The invoice of a month. The one that was issued, if it was; else a draft, unless `issue`.
 
         Usage that came after an earlier month had been billed is an adjustment: that month rated anew, at its own
-        prices, less what was billed for it. So every unit is billed once, whenever it comes.
+        prices, less what was billed for it. So every unit is billed once, whenever it comes. What its prices lack is
+        rated by those of the invoice that it first comes onto, and the adjustment names them.
 
         Args:
             organization_id: who pays.

@@ -1,4 +1,4 @@
-"""What tests drive and do not import: real clients, Node, Chromium. An absent one skips the test with how to get it."""
+"""What tests need beside packages: clients, Node, Chromium, a font. An absent one skips the test with how to get it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+
+from lakebed.charts.pixels import pixels
+from lakebed.errors import FontMissing
 
 CLIENTS = Path(os.environ.get("LAKEBED_CLIENTS", Path(__file__).parent.parent / ".clients"))
 
@@ -29,6 +32,14 @@ def node() -> str:
 def chromium() -> str:
     """The program `chromium`."""
     return _program("chromium", "apt-get install chromium")
+
+
+def font() -> None:
+    """A font that images can be written with."""
+    try:
+        pixels('<svg xmlns="http://www.w3.org/2000/svg" width="10" height="10"/>', 1)
+    except FontMissing as error:
+        pytest.skip(str(error))
 
 
 def _found(path: Path) -> str:

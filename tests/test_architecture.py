@@ -93,8 +93,8 @@ CLOCKS = {
     "date": {"today"},
 }
 
-LATE = ("apscheduler", "datasketches", "duckdb", "httpx", "mcp", "pandas", "polars", "pyiceberg", "rich", "sqlglot")
-LATE += ("starlette", "typer", "uvicorn", "websockets")
+LATE = ("apscheduler", "datasketches", "duckdb", "httpx", "mcp", "pandas", "polars", "pyiceberg", "resvg_py")
+LATE += ("rich", "sqlglot", "starlette", "typer", "uvicorn", "websockets")
 
 
 def imports_of(name: str) -> set[str]:

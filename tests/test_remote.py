@@ -16,6 +16,7 @@ from lakebed import (
     AccessDenied,
     Analytics,
     InvalidAsOf,
+    InvalidBilling,
     InvalidEvent,
     InvalidName,
     InvalidSettings,
@@ -144,6 +145,28 @@ async def test_structs_are_made_again(remote, objects):
         assert await getattr(far, verb)(*verbs.get(verb, [])) == wanted, verb
     shelves = await far.tiers()
     assert (type(shelves).__name__, shelves.archive.watermark) == ("Inventory", 2)
+
+
+async def test_billing_is_exact_from_afar(remote, objects):
+    """Price books, invoices and quotas: the same verbs and structs as here, and every decimal to its last digit."""
+    near, far = objects.get("shop"), remote.get("shop")
+    await near.track_usage("acme", "calls", "12345678901234567890.000000001", "call", timestamp="2025-01-05")
+    book = {"currency": "EUR", "prices": {"calls": {"model": "per_unit", "amount": "0.000000000001"}}}
+    saved = await far.save_price_book("default", book)
+    assert (saved.version, saved.body) == (1, book)
+    assert await far.price_books() == await near.price_books()
+    issued = await far.invoice("acme", "2025-01", issue=True)
+    assert issued.lines[0].quantity == Decimal("12345678901234567890.000000001")
+    await near.track_usage("acme", "calls", Decimal("1e12"), "call", timestamp="2025-01-06")
+    assert (await far.invoice("acme", "2025-02")).adjustments[0].amount == 1
+    assert await far.invoice("acme", "2025-01") == issued == (await near.invoices())[0]
+    assert await far.invoices("acme") == [issued]
+    quota = await far.save_quota("acme", "calls", Decimal("0.000000001"), thresholds=[0.5])
+    assert (type(quota).__name__, quota.limit) == ("Quota", Decimal("1e-9"))
+    assert await far.quotas("acme") == await near.quotas()
+    assert await far.quota("acme", "calls") == (await near.quotas())[0]
+    with pytest.raises(InvalidBilling, match="limit is 0"):
+        await far.save_quota("acme", "calls", 0)
 
 
 async def test_arguments_keep_their_types(remote, objects):

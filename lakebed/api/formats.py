@@ -164,6 +164,7 @@ def _text(value: Any) -> str:
 
 _TEXTS: tuple[tuple[Any, Callable[[Any], str]], ...] = (
     (float, lambda value: "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"),
+    (Decimal, "{:f}".format),  # 0.000000000, not 0E-9
     (datetime, lambda value: value.isoformat().replace("+00:00", "Z")),
     ((date, time), lambda value: value.isoformat()),
     (timedelta, lambda value: f"{value.total_seconds():.6f} seconds"),
@@ -179,7 +180,7 @@ def _cell(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, _NUMBERS):
-        return str(value)
+        return f"{value:f}" if isinstance(value, Decimal) else str(value)
     if isinstance(value, (Mapping, list, tuple)) and not isinstance(value, pa.MonthDayNano):
         text = msgspec.json.encode(_plain(value)).decode()
     else:

@@ -35,7 +35,7 @@ class Line(msgspec.Struct, frozen=True):
     amount: Decimal
 
 
-class Adjustment(msgspec.Struct, frozen=True):
+class Adjustment(msgspec.Struct, frozen=True, omit_defaults=True):
     """Usage that came after its period had been billed: the period rated anew, less what was billed for it.
 
     Attributes:
@@ -43,6 +43,7 @@ class Adjustment(msgspec.Struct, frozen=True):
         invoice: the name of the invoice that was issued for it.
         quantity: how much more, or with a minus less, than was billed.
         amount: the same in money.
+        price_book: with `price_book_version`, whose price it is, where that of the earlier invoice had none.
     """
 
     period: str
@@ -51,6 +52,8 @@ class Adjustment(msgspec.Struct, frozen=True):
     unit: str
     quantity: Decimal
     amount: Decimal
+    price_book: str | None = None
+    price_book_version: int | None = None
 
 
 class Invoice(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,10 +93,11 @@ class Invoice(msgspec.Struct, frozen=True, kw_only=True):
     def __str__(self) -> str:
         title = f"{'Invoice' if self.issued else 'Draft'} {self.period} for {self.organization_id}"
         rows = [(f"{one.sku}, {plain(one.quantity)} {one.unit}", plain(one.amount)) for one in self.lines]
-        rows += [
-            (f"{one.sku}, {plain(one.quantity)} {one.unit}, late for {one.period}", plain(one.amount))
-            for one in self.adjustments
-        ]
+        for one in self.adjustments:
+            priced = "" if one.price_book is None else f", by {one.price_book}, version {one.price_book_version}"
+            rows.append(
+                (f"{one.sku}, {plain(one.quantity)} {one.unit}, late for {one.period}{priced}", plain(one.amount))
+            )
         rows.append(("total", f"{plain(self.total)} {self.currency}"))
         left, right = (max(len(row[at]) for row in rows) for at in (0, 1))
         body = "\n".join(f"  {text:<{left}}  {amount:>{right}}" for text, amount in rows)
@@ -103,25 +107,30 @@ class Invoice(msgspec.Struct, frozen=True, kw_only=True):
         return f"<pre>{escape(str(self))}</pre>"
 
 
-def lines_of(book: PriceBook, used: Sequence[Used]) -> tuple[Line, ...]:
+def lines_of(book: PriceBook, used: Sequence[Used], period: str = "") -> tuple[Line, ...]:
     """Usage at the prices of `book`, each line rounded. What has no price and was all taken back has no line.
+
+    Args:
+        book: all prices.
+        used: by sku and unit.
+        period: named by the error.
 
     Raises:
         InvalidBilling: something is used that has no price, or not in that unit. Nothing is given away unseen.
     """
-    missing = [one for one in used if one.quantity and not _priced(book, one)]
+    missing = [one for one in used if one.quantity and not book.has(one.sku, one.unit)]
     if missing:
         names = ", ".join(f"{one.sku} ({one.unit})" for one in missing)
-        raise InvalidBilling(f"the price book has no price for {names}", hint="Add them, or say what is free: amount 0")
+        when = f", used in {period}" if period else ""
+        raise InvalidBilling(
+            f"the price book has no price for {names}{when}",
+            hint="Save a version that has them, or says what is free: amount 0; or take them back",
+        )
     return tuple(
         Line(one.sku, one.unit, one.quantity, rounded(book.prices[one.sku].cost(one.quantity), book.currency))
         for one in sorted(used)
-        if _priced(book, one)
+        if book.has(one.sku, one.unit)
     )
-
-
-def _priced(book: PriceBook, one: Used) -> bool:
-    return one.sku in book.prices and book.prices[one.sku].unit in (None, one.unit)
 
 
 def total_of(lines: Sequence[Line | Adjustment], currency: str) -> Decimal:
@@ -133,9 +142,19 @@ def total_of(lines: Sequence[Line | Adjustment], currency: str) -> Decimal:
 
 
 def adjusted(
-    earlier: Invoice, billed: Mapping[tuple[str, str], tuple[Decimal, Decimal]], now: Sequence[Line]
+    earlier: Invoice,
+    billed: Mapping[tuple[str, str], tuple[Decimal, Decimal]],
+    now: Sequence[Line],
+    later: Mapping[tuple[str, str], tuple[str, int]],
 ) -> list[Adjustment]:
-    """What lies between `billed`, quantity and amount by sku and unit, and the period rated `now`."""
+    """What lies between `billed`, quantity and amount by sku and unit, and the period rated `now`.
+
+    Args:
+        earlier: the invoice of the period.
+        billed: on it and since.
+        now: the lines that it would have.
+        later: the price book, and its version, of what is not priced by that of `earlier`.
+    """
     found = []
     lines = {(one.sku, one.unit): one for one in now}
     for sku, unit in sorted(lines.keys() | billed.keys()):
@@ -150,6 +169,7 @@ def adjusted(
                     unit,
                     tidy(EXACT.subtract(line.quantity, quantity)),
                     EXACT.subtract(line.amount, amount),
+                    *later.get((sku, unit), (None, None)),
                 )
             )
     return found

@@ -10,20 +10,22 @@ from lakebed.errors import InvalidBilling
 
 __all__ = ["EXACT", "digits_of", "exact", "plain", "rounded", "tidy"]
 
-EXACT = Context(prec=80, traps=[Inexact, InvalidOperation, DivisionByZero, Overflow])
-"""Arithmetic that raises rather than rounds. Usage has 38 digits and prices 20, so no product needs more."""
-_ROUNDING = Context(prec=80, rounding=ROUND_HALF_UP, traps=[InvalidOperation])
+_DIGITS = 100
+EXACT = Context(prec=_DIGITS, traps=[Inexact, InvalidOperation, DivisionByZero, Overflow])
+"""Arithmetic that raises rather than rounds. All usage that there can be has 57 digits, prices have 32, and packages of
+the smallest size 3 more: no product needs as many."""
+_ROUNDING = Context(prec=_DIGITS, rounding=ROUND_HALF_UP, traps=[InvalidOperation])
 # ISO 4217, where it is not 2.
 _NONE = "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF"
 _THREE = "BHD IQD JOD KWD LYD OMR TND"
-_DIGITS = dict.fromkeys(_NONE.split(), 0) | dict.fromkeys(_THREE.split(), 3)
+_MINOR = dict.fromkeys(_NONE.split(), 0) | dict.fromkeys(_THREE.split(), 3)
 
 
 def digits_of(currency: str) -> int:
     """How many decimals a currency has, by ISO 4217. Raises InvalidBilling for what is no code."""
     if not isinstance(currency, str) or not re.fullmatch("[A-Z]{3}", currency):
         raise InvalidBilling(f"currency is {str(currency)[:40]!r}", hint="Use a code of ISO 4217, such as EUR")
-    return _DIGITS.get(currency, 2)
+    return _MINOR.get(currency, 2)
 
 
 def rounded(amount: Decimal, currency: str) -> Decimal:

@@ -108,6 +108,10 @@ class PriceBook(msgspec.Struct, frozen=True):
             raise InvalidBilling("prices is no object of skus", hint='"prices": {"calls": {"model": "flat", …}}')
         return cls(document["currency"], {sku: _price(f"prices.{sku}", one) for sku, one in prices.items()})
 
+    def has(self, sku: str, unit: str) -> bool:
+        """Whether usage of `sku` in `unit` has a price."""
+        return sku in self.prices and self.prices[sku].unit in (None, unit)
+
 
 def _price(at: str, given: Any) -> Price:
     if not isinstance(given, Mapping):

@@ -116,7 +116,7 @@ class Encoder:
             fields = {name: self.write(getattr(value, name), depth + 1) for name in value.__struct_fields__}
             return ["struct", type(value).__name__, fields] if self._faithful else fields
         if isinstance(value, decimal.Decimal):
-            return ["decimal", str(value)] if self._faithful else str(value)
+            return ["decimal", str(value)] if self._faithful else f"{value:f}"
         if isinstance(value, Target):
             return ["export", self._export(value)]
         if isinstance(value, BaseException):

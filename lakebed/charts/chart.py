@@ -1,31 +1,41 @@
-"""A picture: as SVG, as a page, as a file, and in a notebook."""
+"""A picture: as SVG, as PNG, as a page, as a file, and in a notebook."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Literal
 
 from lakebed.charts import figures
 from lakebed.charts.canvas import Canvas, clean
+from lakebed.charts.pixels import pixels
 
 __all__ = ["Chart", "blank", "counted"]
 
 _FACE = "system-ui,-apple-system,'Segoe UI',Roboto,'Helvetica Neue',Arial,sans-serif"
-_STYLE = (
-    f".lb{{font:12px {_FACE};font-variant-numeric:tabular-nums}}.lb text{{fill:currentColor}}"
-    ".lb .lb-title{font-size:16px;font-weight:600}.lb .lb-soft{fill-opacity:.68}.lb .lb-strong{font-weight:600}"
-    ".lb .lb-on{fill:#fff}.lb .lb-grid{stroke:currentColor;stroke-opacity:.13}"
-    ".lb .lb-axis{stroke:currentColor;stroke-opacity:.5}"
-)
+_INK, _PAPER = {"light": "#1f2328", "dark": "#e6edf3"}, {"light": "#fff", "dark": "#14171c"}
+
+
+def _style(face: str) -> str:
+    return (
+        f".lb{{font:12px {face};font-variant-numeric:tabular-nums}}.lb text{{fill:currentColor}}"
+        ".lb .lb-title{font-size:16px;font-weight:600}.lb .lb-soft{fill-opacity:.68}.lb .lb-strong{font-weight:600}"
+        ".lb .lb-on{fill:#fff}.lb .lb-grid{stroke:currentColor;stroke-opacity:.13}"
+        ".lb .lb-axis{stroke:currentColor;stroke-opacity:.5}"
+    )
+
+
+_STYLE = _style(_FACE)
 _ALONE = (
-    ".lb{color:#1f2328;color-scheme:light dark}.lb-paper{fill:#fff}"
-    "@media(prefers-color-scheme:dark){.lb{color:#e6edf3}.lb-paper{fill:#14171c}}"
+    f".lb{{color:{_INK['light']};color-scheme:light dark}}.lb-paper{{fill:{_PAPER['light']}}}"
+    f"@media(prefers-color-scheme:dark){{.lb{{color:{_INK['dark']}}}.lb-paper{{fill:{_PAPER['dark']}}}}}"
 )
 _PAGE = (
-    ":root{color-scheme:light dark}body{margin:0;padding:24px;background:#fff;color:#1f2328}"
+    f":root{{color-scheme:light dark}}body{{margin:0;padding:24px;background:{_PAPER['light']};color:{_INK['light']}}}"
     "svg{max-width:100%;height:auto}"
-    "@media(prefers-color-scheme:dark){body{background:#14171c;color:#e6edf3}}"
+    f"@media(prefers-color-scheme:dark){{body{{background:{_PAPER['dark']};color:{_INK['dark']}}}}}"
 )
+_SHEET = '<rect class="lb-paper" width="100%" height="100%"/>'
 _TOP = 44  # the title's room above what is drawn
 
 
@@ -46,7 +56,27 @@ class Chart:
 
     def svg(self) -> str:
         """A whole SVG document with its own background, light or dark as the reader prefers."""
-        return self._drawn(_STYLE + _ALONE, '<rect class="lb-paper" width="100%" height="100%"/>')
+        return self._drawn(_STYLE + _ALONE, _SHEET)
+
+    def png(self, scale: float = 2, *, theme: Literal["light", "dark"] = "light", font: str | None = None) -> bytes:
+        """A PNG image: pixels know of no reader, so its colours are those of `theme`. This blocks.
+
+        The same picture gives the same bytes with the same font and version of resvg.
+
+        Args:
+            scale: pixels for each of the SVG's, from 0.1 to 4.
+            theme: "light" or "dark".
+            font: the family of an installed font; by default the first that is found of a few that are common.
+
+        Raises:
+            ValueError: another scale or theme.
+            FontMissing: there is no such font, or none of those that are common. No text is ever left out.
+            ImportError: resvg-py is not installed.
+        """
+        if theme not in _INK:
+            raise ValueError(f"theme is {theme!r}: light or dark")
+        colours = f".lb{{color:{_INK[theme]}}}.lb-paper{{fill:{_PAPER[theme]}}}"
+        return pixels(self._drawn(_style("sans-serif") + colours, _SHEET), scale, font)
 
     def html(self) -> str:
         """A whole HTML page, which asks nothing of the network."""
@@ -54,16 +84,22 @@ class Chart:
         return f'<!doctype html>\n<html lang="en"><head>{head}</head><body>\n{self._repr_html_()}\n</body></html>\n'
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write it to a file that ends in `.svg` or `.html`. This blocks.
+        """Write it to a file that ends in `.svg`, `.html` or `.png`. This blocks.
 
         Raises:
             ValueError: for another ending.
+            FontMissing, ImportError: as for `png`.
         """
         to = Path(path)
-        made = {".svg": self.svg, ".html": self.html}.get(to.suffix.lower())
-        if made is None:
-            raise ValueError(f"a chart is saved as .svg or .html, not {to.suffix or 'without an ending'!r}: {to.name}")
-        to.write_text(made(), "utf-8")
+        ending = to.suffix.lower()
+        if ending == ".png":
+            to.write_bytes(self.png())
+        elif ending in (".svg", ".html"):
+            to.write_text(self.svg() if ending == ".svg" else self.html(), "utf-8")
+        else:
+            raise ValueError(
+                f"a chart is saved as .svg, .html or .png, not {to.suffix or 'without an ending'!r}: {to.name}"
+            )
 
     def _repr_svg_(self) -> str:
         return self.svg()

@@ -7,6 +7,7 @@ from decimal import Decimal
 
 import pyarrow as pa
 
+from lakebed.billing.money import EXACT
 from lakebed.charts import figures
 from lakebed.charts.band import band
 from lakebed.charts.bars import bars
@@ -87,7 +88,7 @@ def _usage(frame: Frame) -> Picture:
     """Sums over all periods; of each unit their own, because calls and bytes have no sum."""
     sums: dict[str, Decimal] = {}
     for label, quantity in zip(frame.labels(("organization_id", "sku", "unit")), frame["quantity"], strict=True):
-        sums[label] = sums.get(label, Decimal(0)) + (quantity or 0)
+        sums[label] = EXACT.add(sums.get(label, Decimal(0)), quantity or 0)
     canvas, said = bars(list(sums), list(sums.values()))
     if len(set(frame["unit"])) > 1:
         canvas.note("Units differ: bars of different units do not compare.")

@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from lakebed.cli import (
     ask,
+    billing,
     cohorts,
     deadletters,
     exporting,
@@ -79,6 +80,7 @@ for _room in (
     ask,
     reports,
     cohorts,
+    billing,
     people,
     upkeep,
     keys,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -101,6 +102,8 @@ def text(value: Any) -> str:
 def _plain(value: Any) -> str:
     if isinstance(value, (date, float)):
         return str(value)
+    if isinstance(value, Decimal):
+        return f"{value:f}"  # 0.000000001, not 1E-9
     if isinstance(value, (tuple, list)) and all(isinstance(one, str) for one in value):
         return ", ".join(value)
     return to_json(value) if isinstance(value, (dict, list, tuple, msgspec.Struct)) else str(value)
@@ -126,7 +129,7 @@ def _draw(table: Table) -> None:
     import rich.table
 
     numeric = [
-        all(isinstance(row[at], (int, float)) or row[at] is None for row in table.rows)
+        all(isinstance(row[at], (int, float, Decimal)) or row[at] is None for row in table.rows)
         for at in range(len(table.columns))
     ]
     drawn = rich.table.Table(box=rich.box.SIMPLE_HEAD, caption=table.origin or None, caption_justify="left")

@@ -11,6 +11,7 @@ from urllib.request import Request, urlopen
 
 import msgspec
 
+from lakebed.capnweb.target import camel
 from lakebed.cli.failure import Exit, Failure
 from lakebed.cli.output import Table
 
@@ -137,6 +138,36 @@ class Remote:
         """Let one go."""
         self.ask("DELETE", f"/cohorts/{quote(name, safe='')}")
 
+    def invoice(self, organization_id: str, period: str, options: Mapping[str, Any]) -> dict[str, Any]:
+        """The invoice of a month."""
+        asked = {"organizationId": organization_id, "period": period}
+        found: dict[str, Any] = self.ask("POST", "/billing/invoices", asked | _camel(options))
+        return found
+
+    def invoices(self, organization_id: str | None) -> list[dict[str, Any]]:
+        """Those that were issued."""
+        found: list[dict[str, Any]] = self.ask("GET", "/billing/invoices", organizationId=organization_id)
+        return found
+
+    def save_price_book(self, name: str, document: Any) -> dict[str, Any]:
+        """Save a price book."""
+        found: dict[str, Any] = self.ask("PUT", f"/billing/price-books/{quote(name, safe='')}", document)
+        return found
+
+    def price_books(self) -> list[dict[str, Any]]:
+        """The newest version of each."""
+        found: list[dict[str, Any]] = self.ask("GET", "/billing/price-books")
+        return found
+
+    def save_quota(self, organization_id: str, sku: str, options: Mapping[str, Any]) -> None:
+        """Save a quota."""
+        self.ask("PUT", "/billing/quotas", {"organizationId": organization_id, "sku": sku} | _camel(options))
+
+    def quotas(self, organization_id: str | None) -> list[dict[str, Any]]:
+        """How far each is used."""
+        found: list[dict[str, Any]] = self.ask("GET", "/billing/quotas", organizationId=organization_id)
+        return found
+
     def ask(self, method: str, path: str, body: Any = None, **parameters: str | int | None) -> Any:
         """The JSON that the server answers.
 
@@ -165,6 +196,10 @@ class Remote:
                 hint="Is `lakebed serve` running there?",
                 code=Exit.UNAVAILABLE,
             ) from None
+
+
+def _camel(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {camel(name): value for name, value in options.items()}
 
 
 def _table(found: Mapping[str, Any]) -> Table:

@@ -100,6 +100,30 @@ class Target(Protocol):
         """Let one go."""
         ...
 
+    def invoice(self, organization_id: str, period: str, options: Mapping[str, Any]) -> dict[str, Any]:
+        """The invoice of a month, its decimals as text; `options` as `Analytics.invoice` takes them."""
+        ...
+
+    def invoices(self, organization_id: str | None) -> list[dict[str, Any]]:
+        """Those that were issued."""
+        ...
+
+    def save_price_book(self, name: str, document: Any) -> dict[str, Any]:
+        """Save a price book: `name`, `version`, `savedAt`, `document`."""
+        ...
+
+    def price_books(self) -> list[dict[str, Any]]:
+        """The newest version of each."""
+        ...
+
+    def save_quota(self, organization_id: str, sku: str, options: Mapping[str, Any]) -> None:
+        """Save a quota; `options` as `Analytics.save_quota` takes them, with the limit."""
+        ...
+
+    def quotas(self, organization_id: str | None) -> list[dict[str, Any]]:
+        """How far each is used, its decimals as text."""
+        ...
+
 
 class Place(msgspec.Struct, frozen=True):
     """Where an object is, as options said it."""
@@ -272,11 +296,40 @@ class Local:
         """Let one go."""
         self._object.delete_cohort(name)
 
+    def invoice(self, organization_id: str, period: str, options: Mapping[str, Any]) -> dict[str, Any]:
+        """The invoice of a month."""
+        return _plain(self._object.invoice(organization_id, period, **options)) or {}
+
+    def invoices(self, organization_id: str | None) -> list[dict[str, Any]]:
+        """Those that were issued."""
+        return [_plain(one) or {} for one in self._object.invoices(organization_id)]
+
+    def save_price_book(self, name: str, document: Any) -> dict[str, Any]:
+        """Save a price book."""
+        return _price_book(self._object.save_price_book(name, document))
+
+    def price_books(self) -> list[dict[str, Any]]:
+        """The newest version of each."""
+        return [_price_book(one) for one in self._object.price_books()]
+
+    def save_quota(self, organization_id: str, sku: str, options: Mapping[str, Any]) -> None:
+        """Save a quota."""
+        self._object.save_quota(organization_id, sku, **options)
+
+    def quotas(self, organization_id: str | None) -> list[dict[str, Any]]:
+        """How far each is used."""
+        return [_plain(one) or {} for one in self._object.quotas(organization_id)]
+
 
 def _cohort(one: Any) -> dict[str, Any]:
     """A saved cohort, under the names that HTTP has."""
     found = {"name": one.name, "version": one.version, "savedAt": one.at.isoformat()}
     return found | {"definition": one.body["definition"]}
+
+
+def _price_book(one: Any) -> dict[str, Any]:
+    """A saved price book, likewise."""
+    return {"name": one.name, "version": one.version, "savedAt": msgspec.to_builtins(one.at), "document": one.body}
 
 
 _LINE = ("id", "received_at", "reason", "source", "key", "message_id", "tries", "tried_at", "size")

@@ -17,6 +17,37 @@ window.violations = [];
 addEventListener('securitypolicyviolation', (one) => violations.push(`${one.violatedDirective} ${one.blockedURI}`));
 """
 
+# Texts with less contrast than 4.5 : 1, elements beyond the right edge, and what can be reached with Tab.
+CONTRAST = """(element) => {
+  const parse = (text) => (text.match(/[\\d.]+/g) ?? []).map(Number);
+  const over = ([r, g, b, a = 1], below) => [r, g, b].map((one, at) => one * a + below[at] * (1 - a));
+  const linear = (one) => (one <= 0.03928 ? one / 12.92 : ((one + 0.055) / 1.055) ** 2.4);
+  const light = (rgb) => rgb.map((one) => linear(one / 255))
+    .reduce((sum, one, at) => sum + one * [0.2126, 0.7152, 0.0722][at], 0);
+  const ground = (one) => {
+    const own = parse(getComputedStyle(one).backgroundColor);
+    if (own.length === 3 || own[3] === 1) return own.slice(0, 3);
+    return over([...own.slice(0, 3), own[3] ?? 0], one.parentElement ? ground(one.parentElement) : [255, 255, 255]);
+  };
+  const poor = [];
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const one = walker.currentNode.parentElement;
+    if (!walker.currentNode.data.trim() || !one.checkVisibility()) continue;
+    if (one.closest('.unseen, option, script, datalist')) continue;
+    const below = ground(one), text = over(parse(getComputedStyle(one).color), below);
+    const [high, low] = [light(text), light(below)].sort((a, b) => b - a);
+    const ratio = (high + 0.05) / (low + 0.05);
+    if (ratio < 4.5) poor.push(`${walker.currentNode.data.trim().slice(0, 40)}: ${ratio.toFixed(2)}`);
+  }
+  return poor;
+}"""
+WIDE = """[...document.querySelectorAll('main *, header *')]
+  .filter((one) => one.checkVisibility() && !one.closest('.scroll, nav, .unseen, svg, .name, .u-wrap'))
+  .filter((one) => one.getBoundingClientRect().right > innerWidth + 1).map((one) => one.outerHTML.slice(0, 80))"""
+CONTROLS = """[...document.querySelectorAll('a, button, input, select, textarea, summary')]
+  .filter((one) => one.checkVisibility() && !one.disabled)"""
+
 
 class Site:
     """A running server. It may be stopped, and started again on the same port."""

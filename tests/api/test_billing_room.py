@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import httpx
 import pytest
 
@@ -49,6 +51,35 @@ async def test_from_usage_to_an_invoice(client):
     quota = {"organizationId": "acme", "sku": "calls", "limit": "10"}
     assert (await client.put("/billing/quotas", json=quota)).status_code == 204
     assert (await client.get("/billing/quotas")).json()[0]["quota"]["limit"] == "10"
+
+
+async def test_what_was_taken_back_is_plainly_nothing(client):
+    """A sum of nothing has digits and no exponent, in JSON and in CSV."""
+    usage = {"organization_id": "acme", "sku": "calls", "unit": "call"}
+    events = [{"event": "Used", "properties": usage | {"quantity": quantity}} for quantity in ("7", "-7")]
+    await client.post("/track/batch", json=events)
+    assert (await client.post("/reports/usage", json={})).json()["rows"][0][4] == "0.000000000"
+    csv = await client.post("/reports/usage", json={}, headers={"Accept": "text/csv"})
+    assert csv.text.splitlines()[1].endswith(",acme,calls,call,0.000000000,2")
+
+
+async def test_over_rpc_every_amount_is_text(client):
+    """As Cap'n Web's own client gets it: no float, no exponent; numbers with a fraction are refused as arguments."""
+
+    async def ask(verb, *arguments):
+        calls = [["push", ["pipeline", 0, [verb], list(arguments)]], ["pull", 1]]
+        answer = await client.post("/rpc", content="\n".join(json.dumps(call) for call in calls))
+        return json.loads(answer.text.split("\n")[0])[2]
+
+    usage = {"organization_id": "acme", "sku": "calls", "quantity": "0.000000001", "unit": "call"}
+    await client.post("/track", json={"event": "Used", "timestamp": "2025-01-15T00:00:00Z", "properties": usage})
+    assert (await ask("savePriceBook", "default", BOOK))["version"] == 1
+    (line,) = (await ask("invoice", "acme", "2025-01", {"issue": True}))["lines"][0]
+    assert line == {"sku": "calls", "unit": "call", "quantity": "0.000000001", "amount": "0.00"}
+    assert (await ask("invoices"))[0][0]["total"] == "0.00"
+    assert (await ask("saveQuota", "acme", "calls", "0.0000001"))["limit"] == "0.0000001"
+    assert (await ask("quotas"))[0][0]["used"] == "0"
+    assert "not float" in (await ask("saveQuota", "acme", "calls", 0.5))[2]
 
 
 @pytest.mark.parametrize(

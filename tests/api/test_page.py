@@ -76,6 +76,21 @@ async def test_compression(http):
     assert total < 60_000
 
 
+async def test_what_is_loaded_later(http):
+    """Each report's script comes when it is first opened; with all four of them the page is less than 70 KB."""
+    at_once = await addresses(http)
+    known = {path.rpartition("/")[2] for path in at_once}
+    later = sorted(file.name for file in STATIC.iterdir() if file.name.endswith(".js") and file.name not in known)
+    assert later == ["funnel.js", "paths.js", "performance.js", "retention.js"]
+    version = at_once[0].split("/")[1]
+    total = 0
+    for path in ("/", *at_once, *(f"/static/{version}/{name}" for name in later)):
+        async with http.stream("GET", path, headers={"Accept-Encoding": "gzip"}) as response:
+            assert response.status_code == 200
+            total += len(b"".join([piece async for piece in response.aiter_raw()]))
+    assert total < 70_000
+
+
 @pytest.mark.parametrize(
     "name", ["../page.py", "%2e%2e/page.py", "..%2fpage.py", "/etc/passwd", "uplot/LICENSE", "", "index.html"]
 )

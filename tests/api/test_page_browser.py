@@ -15,7 +15,7 @@ import pytest
 
 from lakebed.clock import SystemClock
 from lakebed.keys import Keys
-from tests.api.browsing import Site, visiting
+from tests.api.browsing import CONTRAST, CONTROLS, WIDE, Site, visiting
 from tests.installed import chromium
 
 sync_api = pytest.importorskip("playwright.sync_api")
@@ -31,37 +31,6 @@ HOSTILE = [
     "\U0001f469\u200d\U0001f469\u200d\U0001f467 \U0001f6d2 \U0001f1e9\U0001f1ea",
     "{{7*7}} ${7*7} javascript:alert(1)",
 ]
-CONTRAST = """(element) => {
-  const parse = (text) => (text.match(/[\\d.]+/g) ?? []).map(Number);
-  const over = ([r, g, b, a = 1], below) => [r, g, b].map((one, at) => one * a + below[at] * (1 - a));
-  const linear = (one) => (one <= 0.03928 ? one / 12.92 : ((one + 0.055) / 1.055) ** 2.4);
-  const light = (rgb) => rgb.map((one) => linear(one / 255))
-    .reduce((sum, one, at) => sum + one * [0.2126, 0.7152, 0.0722][at], 0);
-  const ground = (one) => {
-    const own = parse(getComputedStyle(one).backgroundColor);
-    if (own.length === 3 || own[3] === 1) return own.slice(0, 3);
-    return over([...own.slice(0, 3), own[3] ?? 0], one.parentElement ? ground(one.parentElement) : [255, 255, 255]);
-  };
-  const poor = [];
-  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  while (walker.nextNode()) {
-    const one = walker.currentNode.parentElement;
-    if (!walker.currentNode.data.trim() || !one.checkVisibility()) continue;
-    if (one.closest('.unseen, option, script, datalist')) continue;
-    const below = ground(one), text = over(parse(getComputedStyle(one).color), below);
-    const [high, low] = [light(text), light(below)].sort((a, b) => b - a);
-    const ratio = (high + 0.05) / (low + 0.05);
-    if (ratio < 4.5) poor.push(`${walker.currentNode.data.trim().slice(0, 40)}: ${ratio.toFixed(2)}`);
-  }
-  return poor;
-}"""
-
-
-WIDE = """[...document.querySelectorAll('main *, header *')]
-  .filter((one) => one.checkVisibility() && !one.closest('.scroll, nav, .unseen, svg, .name, .u-wrap'))
-  .filter((one) => one.getBoundingClientRect().right > innerWidth + 1).map((one) => one.outerHTML.slice(0, 80))"""
-CONTROLS = """[...document.querySelectorAll('a, button, input, select, textarea, summary')]
-  .filter((one) => one.checkVisibility() && !one.disabled)"""
 
 
 def retail(count):
@@ -382,6 +351,9 @@ def test_signing_in(browser, site):
         page.goto(f"{site.url}#key={read}")
         is_live(page)
         assert page.url == site.url
+        page.goto(f"{site.url}?report=paths#key={read}")
+        expect(page.locator("#report .ribbon")).to_have_count(1)
+        assert page.url == f"{site.url}?report=paths"
         visit.check(refusals=[401, 403])
 
 
@@ -426,6 +398,8 @@ def test_keyboard_and_screen_reader(browser, shop):
     with visiting(browser, shop) as visit:
         page = visit.page
         charted(page)
+        page.locator("#reports").scroll_into_view_if_needed()
+        expect(page.locator("#report .funnel li")).to_have_count(2)
         session = page.context.new_cdp_session(page)
         tree = session.send("Accessibility.getFullAXTree")["nodes"]
         told = [
@@ -435,7 +409,7 @@ def test_keyboard_and_screen_reader(browser, shop):
         assert [one for one in told if one[0] in controls and not one[1]] == []
         roles = {role for role, _ in told}
         assert {"banner", "main", "navigation", "contentinfo", "region", "heading", "figure"} <= roles
-        for name in ("Now", "Trends", "SQL", "Dead letters", "Tiers"):
+        for name in ("Now", "Trends", "Reports", "SQL", "Dead letters", "Tiers"):
             assert ("region", name) in told
         assert [text for role, text in told if role == "image" and not text] == []
         expected = page.evaluate(f"{CONTROLS}.length")

@@ -96,6 +96,13 @@ async def test_over_a_network(tmp_path):
                     assert found["rows"] == plain(own)
                     called = await getattr(remote.get("default"), name)(**arguments)
                     assert (called.rows, called.tiers) == (own.rows, own.tiers)
+                for name in ("performance", "segmentation", "sessions"):  # None is not their default
+                    own = await getattr(stub, name)(grain=None)
+                    answer = await client.post(f"/reports/{name}", json={"grain": None})
+                    called = await getattr(remote.get("default"), name)(grain=None)
+                    assert "time" not in own.columns
+                    assert answer.json()["rows"] == plain(own)
+                    assert called.rows == own.rows
             schema = (await client.get("/openapi.json")).json()
             assert {f"/reports/{name}" for name in REPORTS} <= schema["paths"].keys()
             refused = await client.post("/reports/funnel", json={"steps": ["Seen"], "within": "soon"})

@@ -32,6 +32,8 @@ snapshots stats tag template templates tiers timeseries track unmerge untag wau
 REACHABLE += sorted({*REPORTS, *map(camel, REPORTS)})
 REACHABLE += ["datasets", "saveDataset", "save_dataset"]
 REACHABLE += ["cohort", "cohorts", "deleteCohort", "delete_cohort", "saveCohort", "save_cohort"]
+REACHABLE += ["invoice", "invoices", "priceBooks", "price_books", "quota", "quotas"]
+REACHABLE += ["savePriceBook", "saveQuota", "save_price_book", "save_quota"]
 TRICKS = [
     "__class__",
     "__init__",
@@ -173,6 +175,7 @@ WRONG = [
     ("dau", [1, {"days": 2}], "does not take 'days'"),
     ("dau", [{"self": 1}], "does not take 'self'"),
     ("track", [], "needs event"),
+    ("saveQuota", ["acme", "calls", 0.5], "limit is Decimal or int or str, not float"),
     ("track", ["x", {}, {"source": "me"}], "does not take 'source'"),
     ("track", [5], "event is str, not int"),
     ("batch", [[{}], {"source": "me"}], "does not take 'source'"),
@@ -237,6 +240,10 @@ ARGUMENTS = {
     "save_dataset": ["x", {"event": "Seen"}],
     "delete_cohort": ["x"],
     "cohort": ["buyers"],
+    "save_price_book": ["x", {"currency": "EUR", "prices": {"a": {"model": "flat", "amount": "1"}}}],
+    "invoice": ["acme", "2026-01", {"priceBook": "x"}],
+    "save_quota": ["acme", "calls", "10"],
+    "quota": ["acme", "calls"],
     **{name: [arguments] for name, arguments in SAMPLES.items()},
     **{verb: ["x"] for verb in ("track", "page", "screen", "tag", "untag")},
     **{verb: ["x"] for verb in ("counters.incr", "counters.get", "counters.ttl", "counters.delete")},

@@ -443,6 +443,10 @@ _ARGUMENTS = {
     "save_cohort": '["buyers",{"did":"tom-secret-event"}]',
     "delete_cohort": '["x"]',
     "cohort": '["buyers"]',
+    "save_price_book": '["default",{"currency":"EUR","prices":{"tom-secret":{"model":"flat","amount":"2"}}}]',
+    "invoice": '["tom-secret","2025-01",{"issue":true}]',
+    "save_quota": '["tom-secret","tom-secret","20"]',
+    "quota": '["tom-secret","tom-secret"]',
     **{name: json.dumps([_wrapped(arguments)]) for name, arguments in SAMPLES.items()},
 }
 

@@ -7,6 +7,7 @@ import math
 from collections import defaultdict
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from fractions import Fraction
 
 import msgspec
 import pytest
@@ -158,6 +159,29 @@ async def test_sums_are_exact(shop):
         await shop.track_usage("acme", "calls", 0.1, "call")
 
 
+most = 10**38 - 1  # billionths: 29 digits before the point and 9 behind it
+extremes = (st.integers(-most, most) | st.sampled_from([most, -most, 1, -1, 10**19, -(10**19), 10**37, 0])).map(
+    lambda n: f"{n}e-9"
+)
+
+
+@settings(max_examples=6, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(sent=st.lists(st.tuples(st.sampled_from("ab"), extremes), min_size=1, max_size=60))
+async def test_sums_have_as_many_digits_as_they_need(shop, sent):
+    """Quantities of 38 digits add up beyond what a decimal of DuckDB holds, and cancel each other to the last digit."""
+    organization = f"o{shop.stats().next_seq}"
+    properties = [{"organization_id": organization, "sku": sku, "quantity": format(D(one), "f")} for sku, one in sent]
+    await shop.batch([{"event": "x", "properties": one} for one in properties])
+    wanted = defaultdict(Fraction)
+    for sku, quantity in sent:
+        wanted[sku] += Fraction(quantity)
+    rows = await shop.usage(organization_id=organization, grain=None)
+    assert {row.sku: Fraction(row.quantity) for row in rows} == wanted
+    await shop.save_quota(organization, "a", "0.000000001", thresholds=[0.5])
+    (state,) = await shop.quotas(organization)
+    assert abs(Fraction(state.used) - wanted["a"]) <= Fraction(1, 2_000_000)
+
+
 async def test_a_retry_is_billed_once(shop):
     """By the message id, as every event."""
     for _ in range(2):
@@ -273,15 +297,65 @@ async def test_a_mistake_in_a_closed_month_can_be_taken_back(shop):
     assert (draft.lines, draft.adjustments, draft.total) == ((), (), 0)
 
 
+GPU = {
+    2: {"model": "tiered", "tiers": [{"up_to": 100, "amount": "1"}, {"amount": "0.5"}]},
+    3: {"model": "per_unit", "amount": "2"},
+}
+
+
+def plain_gpu(version, q):
+    """The same by hand: a hundred at 1, what is beyond at a half; later each at 2."""
+    return max(D(0), min(q, D(100)) + max(D(0), q - 100) / 2 if version == 2 else q * 2)
+
+
+async def test_what_a_closed_month_had_no_price_for_is_billed_by_a_later_version(shop):
+    """By that of the invoice that it first comes onto, which the line names; and so for ever, however prices change."""
+
+    async def month(number, *late):
+        """The invoice of a month, issued when it is over; `late` is usage of January that comes before that."""
+        for quantity in late:
+            await shop.track_usage("acme", "gpu", quantity, "h", timestamp="2026-01-05")
+        shop.clock.advance(max(0, (datetime(2026, 1 + number, 2, tzinfo=UTC) - now_of(shop.clock)).total_seconds()))
+        return await shop.invoice("acme", f"2026-0{number}", issue=True)
+
+    assert (await month(1)).total == 0
+    with pytest.raises(InvalidBilling, match=r"no price for gpu \(h\), used in 2026-01\. Save a version"):
+        await month(2, 120)
+    with pytest.raises(InvalidBilling, match="no price for gpu"):
+        await shop.invoice("acme", "2026-02", version=1, issue=True)
+    await shop.save_price_book("default", BOOK | {"prices": BOOK["prices"] | {"gpu": GPU[2]}})
+    shop.clock.advance(1)
+    draft = await shop.invoice("acme", "2026-02")
+    february = await month(2)
+    (late,) = february.adjustments
+    assert (late.period, late.quantity, late.amount) == ("2026-01", 120, D("110.00"))
+    assert (late.price_book, late.price_book_version) == ("default", 2)
+    assert "gpu, 120 h, late for 2026-01, by default, version 2 " in str(february)
+    await shop.save_price_book("default", BOOK | {"prices": BOOK["prices"] | {"gpu": GPU[3]}})
+    march = await month(3, 30, 50)
+    assert [(one.quantity, one.amount, one.price_book_version) for one in march.adjustments] == [(80, D(40), 2)]
+    april = await month(4, -200)
+    assert [(one.quantity, one.amount, one.price_book_version) for one in april.adjustments] == [(-200, D(-150), 2)]
+    may = await month(5, 1)
+    assert [(one.quantity, one.amount, one.price_book_version) for one in may.adjustments] == [(1, D(1), 2)]
+    june = await month(6)
+    assert june.adjustments == ()
+    again = await shop.invoice("acme", "2026-02", version=draft.price_book_version, as_of=draft.as_of)
+    assert msgspec.json.encode(again) == msgspec.json.encode(draft)
+
+
 async def test_what_has_many_digits_is_billed_once_too(shop):
     """More than the 28 digits that decimals have where nobody asks for more."""
     many = "12345678901234567890.123456789"
     await shop.track_usage("acme", "storage", many, "GB")
     await shop.track_usage("acme", "mails", "1" + "0" * 28, "mail")
+    for _ in range(3):
+        await shop.track_usage("acme", "minutes", "99999999999999999999999999999.999999999", "min")
     shop.clock.advance(32 * 86_400)
     january = await shop.invoice("acme", "2026-01", issue=True)
     assert {one.sku: one.amount for one in january.lines} == {
         "mails": D("15000000000000000000000000.00"),
+        "minutes": D("1200000000000000000000000000.00"),
         "storage": D("285185182618518518.26"),
     }
     await shop.track_usage("acme", "storage", "0.000000001", "GB", timestamp="2026-01-05")
@@ -294,7 +368,7 @@ sent = st.lists(
     st.tuples(
         st.integers(0, 3),
         st.integers(0, 3),
-        st.sampled_from(["calls", "storage", "mails"]),
+        st.sampled_from(["calls", "storage", "mails", "gpu"]),
         st.decimals(min_value=-200, max_value=3000, places=2),
     ),
     max_size=12,
@@ -304,15 +378,21 @@ sent = st.lists(
 @settings(max_examples=8, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(sent=sent)
 async def test_all_invoices_together_are_all_usage(tmp_path_factory, sent):
-    """Whenever usage comes, for whatever month: nothing is billed twice, and nothing is lost."""
+    """Whenever usage comes, for whatever month: nothing is billed twice, and nothing is lost.
+
+    `gpu` has no price in January's book, and another in the books of February and of April: what comes of it for
+    January is billed by the one of the first invoice that has some.
+    """
     clock = ManualClock(datetime(2026, 1, 1, tzinfo=UTC))
     root = tmp_path_factory.mktemp("bills")
+    versions = {0: 1, 1: 2, 2: 2, 3: 3, 4: 3}  # of the books that the invoices of the months are made by
     async with Analytics("shop", root=root, clock=clock, headroom_bytes=0) as shop:
-        await shop.save_price_book("default", BOOK)
-        billed, used = D(0), defaultdict(D)
-        for now in range(5):
+        billed, used, late = D(0), defaultdict(D), None
+        for now, version in versions.items():
+            extra = {"gpu": GPU[version]} if version in GPU else {}
+            await shop.save_price_book("default", BOOK | {"prices": BOOK["prices"] | extra})
             for came, month, sku, quantity in sent:
-                if came == now and month <= now:
+                if came == now and month <= now and (sku != "gpu" or now > 0):
                     when = datetime(2026, 1 + month, 1, 12, tzinfo=UTC) if month < now else now_of(clock)
                     unit = "GB" if sku == "storage" else "u"
                     await shop.track_usage("acme", sku, quantity, unit, timestamp=when)
@@ -321,7 +401,16 @@ async def test_all_invoices_together_are_all_usage(tmp_path_factory, sent):
             invoice = await shop.invoice("acme", f"2026-0{1 + now}", issue=True)
             assert invoice.total == sum((one.amount for one in (*invoice.lines, *invoice.adjustments)), D(0))
             billed += invoice.total
-        assert billed == sum((rounded(plain_cost(sku, q), "EUR") for (_, sku), q in used.items()), D(0))
+            late = late or (version if used[0, "gpu"] else None)
+            named = {
+                one.price_book_version for one in invoice.adjustments if (one.period, one.sku) == ("2026-01", "gpu")
+            }
+            assert named <= {late}
+        wanted = [
+            plain_gpu(late if month == 0 else versions[month], q) if sku == "gpu" else plain_cost(sku, q)
+            for (month, sku), q in used.items()
+        ]
+        assert billed == sum((rounded(cost, "EUR") for cost in wanted), D(0))
         assert await shop.check() == []
 
 
@@ -350,6 +439,17 @@ async def test_quotas_tell_when_a_threshold_is_reached(shop):
     shop.clock.advance(timedelta(days=31).total_seconds())
     await shop.track_usage("acme", "calls", 1, "call")
     assert shop.quota("acme", "calls").used == 1
+
+
+async def test_a_quota_of_bytes_is_counted(shop):
+    """More than the 2**63 that a counter counts at once, also in millionths; corrections take away as exactly."""
+    await shop.save_quota("acme", "traffic", 10**28, thresholds=[0.5])
+    sent = [10**13, -(10**18) - 1, 9 * 10**27, "0.000001", -(10**27), 10**13]
+    for position, quantity in enumerate(sent, 1):
+        await shop.track_usage("acme", "traffic", quantity, "byte")
+        assert Fraction(shop.quota("acme", "traffic").used) == sum(map(Fraction, sent[:position]))
+    assert [(sku, reached) for sku, _, reached in shop.told] == [("traffic", (0.5,))]
+    assert (await shop.quotas())[0] == shop.quota("acme", "traffic")
 
 
 async def test_no_threshold_is_missed(shop):

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import struct
+import sys
 import xml.etree.ElementTree as ET
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from itertools import cycle
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,11 +16,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lakebed import Analytics
-from lakebed.charts import figures
+from lakebed import Analytics, FontMissing
+from lakebed.charts import figures, pixels
 from lakebed.charts.axes import ticks
 from lakebed.query.reports import REPORTS
 from lakebed.query.result import Result
+from tests.installed import font
 from tests.report_samples import COHORTS, EVENTS, SAMPLES
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -163,8 +167,98 @@ def test_a_page_and_files(results: dict[str, Result], tmp_path: Path) -> None:
     assert "http" not in chart.html().replace("http://www.w3.org/2000/svg", "")
     assert "prefers-color-scheme:dark" in chart.html()
     assert "prefers-color-scheme:dark" in chart.svg()
-    with pytest.raises(ValueError, match=r"\.svg or \.html, not '\.png'"):
+    with pytest.raises(ValueError, match=r"\.svg, \.html or \.png, not '\.pdf'"):
+        chart.save(tmp_path / "funnel.pdf")
+
+
+# What the classes of a picture mean, as attributes.
+MEANT = {
+    "lb-title": {"font-weight": "600"},
+    "lb-strong": {"font-weight": "600"},
+    "lb-soft": {"fill-opacity": ".68"},
+    "lb-on": {"fill": "#fff"},
+    "lb-grid": {"stroke": "{ink}", "stroke-opacity": ".13"},
+    "lb-axis": {"stroke": "{ink}", "stroke-opacity": ".5"},
+    "lb-paper": {"fill": "{paper}"},
+}
+THEMES = {"light": ("#1f2328", "#fff"), "dark": ("#e6edf3", "#14171c")}
+
+
+def by_hand(svg: str, theme: str) -> str:
+    """The same picture without a style sheet: what a class or the current colour means stands at each element."""
+    root, (ink, paper) = parsed(svg), THEMES[theme]
+    root.remove(root.find(f"{SVG}style"))
+    for element in root.iter():
+        meant = {"fill": ink, "font-family": "sans-serif", "font-size": "12"} if element.tag == f"{SVG}text" else {}
+        meant |= {
+            name: value.format(ink=ink, paper=paper) for name, value in MEANT.get(element.get("class"), {}).items()
+        }
+        given = {name: ink if value == "currentColor" else value for name, value in element.attrib.items()}
+        element.attrib.clear()
+        element.attrib.update({name: value for name, value in (meant | given).items() if name != "class"})
+    return ET.tostring(root, "unicode")
+
+
+@pytest.mark.parametrize(("name", "theme"), list(zip(sorted(REPORTS), cycle(THEMES), strict=False)))
+def test_a_png_is_the_picture(results: dict[str, Result], name: str, theme: str) -> None:
+    """Of each report, in light or dark colours: what the SVG says, with no part of its style sheet lost."""
+    font()
+    chart = results[name].plot()
+    image = chart.png(0.5, theme=theme)
+    root = parsed(chart.svg())
+    size = tuple(round(float(root.get(side)) * 0.5) for side in ("width", "height"))
+    assert (image[:8], struct.unpack(">II", image[16:24])) == (b"\x89PNG\r\n\x1a\n", size)
+    assert image == pixels.pixels(by_hand(chart.svg(), theme), 0.5)
+
+
+@pytest.mark.parametrize("name", ["funnel", "retention", "paths"])
+def test_every_text_is_in_the_png(results: dict[str, Result], name: str) -> None:
+    """Without any one of its labels the image is another: none was left out for want of a font."""
+    font()
+    root = ET.fromstring(by_hand(results[name].plot().svg(), "light"))  # noqa: S314 - our own
+    whole = pixels.pixels(ET.tostring(root, "unicode"), 0.5)
+    labels = [(parent, child) for parent in root.iter() for child in parent if child.tag == f"{SVG}text"]
+    assert len(labels) > 3
+    for parent, label in labels:
+        position = list(parent).index(label)
+        parent.remove(label)
+        assert pixels.pixels(ET.tostring(root, "unicode"), 0.5) != whole, "".join(label.itertext())
+        parent.insert(position, label)
+
+
+def test_a_png_file(results: dict[str, Result], tmp_path: Path) -> None:
+    """`save` writes the image at twice its size; scales and themes that there are not are refused."""
+    font()
+    chart = results["cohort_size"].plot()
+    chart.save(tmp_path / "size.PNG")
+    assert (tmp_path / "size.PNG").read_bytes() == chart.png() == chart.png(2, theme="light")
+    for scale in (0, 0.01, 4.1, float("nan")):
+        with pytest.raises(ValueError, match=r"from 0\.1 to 4"):
+            chart.png(scale)
+    with pytest.raises(ValueError, match="light or dark"):
+        chart.png(theme="blue")
+
+
+def test_no_font_is_an_error(results: dict[str, Result], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """resvg draws no text where it has no font, and says nothing: here it is an error with a next step, and no file."""
+    chart = results["funnel"].plot()
+    with pytest.raises(FontMissing, match=r"no font 'No Such Face'\. `fc-list"):
+        chart.png(font="No Such Face")
+    monkeypatch.setattr(pixels, "_COMMON", ("No Such Face", "Nor This"))
+    with pytest.raises(FontMissing, match=r"No Such Face, Nor This is found\. Install one"):
         chart.save(tmp_path / "funnel.png")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_resvg_it_says_what_to_install(
+    results: dict[str, Result], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """SVG and HTML need nothing; PNG names the extra."""
+    monkeypatch.setitem(sys.modules, "resvg_py", None)
+    chart = results["funnel"].plot()
+    chart.save(tmp_path / "funnel.svg")
+    with pytest.raises(ImportError, match=r"pip install 'lakebed\[notebook\]'"):
+        chart.png()
 
 
 def test_plain_results_by_their_types() -> None:

@@ -92,6 +92,29 @@ def test_template(run):
         assert (found.code, wrong[1].partition("=")[0] in found.err) == (2, True)
 
 
+def test_an_invoice_to_read(run):
+    """A row for each line, for what came late with the prices that it was rated by, and for the sum of them."""
+    book = {"currency": "EUR", "prices": {"calls": {"model": "per_unit", "amount": "0.002"}}}
+    with connect("data", "default") as shop:
+        shop.track_usage("acme", "calls", 1000, "call", timestamp="2025-01-05")
+        shop.save_price_book("default", book)
+        shop.invoice("acme", "2025-01", issue=True)
+        shop.track_usage("acme", "gpu", "0.000000001", "h", timestamp="2025-01-06")
+        shop.track_usage("acme", "calls", 500, "call", timestamp="2025-02-05")
+        shop.save_price_book("default", book | {"prices": book["prices"] | {"gpu": {"model": "flat", "amount": "7"}}})
+    found = run("invoice", "acme", "2025-02")
+    names = ("period", "sku", "unit", "quantity", "amount", "currency", "price_book")
+    lines = [
+        ("2025-02", "calls", "call", "500", "1.00", "EUR", ""),
+        ("2025-01", "gpu", "h", "0.000000001", "7.00", "EUR", "default, version 2"),
+        ("total", "", "", "", "8.00", "EUR", ""),
+    ]
+    assert rows(found) == [dict(zip(names, line, strict=True)) for line in lines]
+    assert found.err.startswith("Draft 2025-02 for acme by default, version 2, as of ")
+    (listed,) = rows(run("invoices"))
+    assert (listed["period"], listed["organization_id"], listed["total"]) == ("2025-01", "acme", "2.00")
+
+
 def test_upkeep(run, monkeypatch):
     """Rollup, archive, compact, snapshots and expire do their work, say what they did, and find nothing wrong."""
     monkeypatch.setenv("LAKEBED_SNAPSHOTS_AGE_S", "0")

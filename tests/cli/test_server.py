@@ -148,6 +148,30 @@ def test_cohorts(server, ask, tmp_path, remote):
     assert "no JSON" in ask("cohorts", "save", "bad", "{did: Seen}", code=2, **admin)
 
 
+@pytest.mark.parametrize("remote", [True, False])
+def test_billing(server, ask, tmp_path, remote):
+    """Price books, invoices and quotas, every number text: the same through a server and without one."""
+    admin = server["admin"] if remote else {"LAKEBED_ROOT": str(tmp_path)}
+    used = {"organization_id": "acme", "sku": "calls", "quantity": "1200.000000001", "unit": "call"}
+    ask("track", "Used", json.dumps(used), "--timestamp", "2025-01-05T00:00:00Z", **admin)
+    book = {"currency": "EUR", "prices": {"calls": {"model": "per_unit", "amount": "0.002"}}}
+    file = tmp_path / "book.json"
+    file.write_text(json.dumps(book))
+    saved = ask("price-books", "save", "a/b", f"@{file}", **admin)
+    assert (saved["name"], saved["version"], saved["document"]) == ("a/b", 1, book)
+    assert ask("price-books", "list", **admin) == [saved]
+    issued = ask("invoice", "acme", "2025-01", "--price-book", "a/b", "--version", 1, "--issue", **admin)
+    assert (issued["issued"], issued["total"], issued["price_book_version"]) == (True, "2.40", 1)
+    assert issued["lines"] == [{"sku": "calls", "unit": "call", "quantity": "1200.000000001", "amount": "2.40"}]
+    assert ask("invoices", "acme", **admin) == [issued]
+    assert ask("invoices", "other", **admin) == []
+    quota = ask("quotas", "save", "acme", "calls", "10.5", "--period", "day", "--threshold", 0.5, **admin)
+    assert (quota["limit"], quota["period"], quota["thresholds"], quota["used"]) == ("10.5", "day", [0.5], "0")
+    assert ask("quotas", "list", **admin) == [quota]
+    assert "no price book 'c'" in ask("invoice", "acme", "2025-02", "--price-book", "c", code=2, **admin)
+    assert "limit is" in ask("quotas", "save", "acme", "calls", "many", code=2, **admin)
+
+
 def test_a_server_that_does_not_answer_in_json(ask):
     """Code 3, and the address; no traceback."""
     from http.server import BaseHTTPRequestHandler, HTTPServer

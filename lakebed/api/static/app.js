@@ -2,6 +2,7 @@
 
 import * as letters from "./letters.js";
 import * as now from "./now.js";
+import * as reports from "./reports.js";
 import * as sql from "./sql.js";
 import * as tiers from "./tiers.js";
 import * as trends from "./trends.js";
@@ -28,7 +29,9 @@ function pulse(found) {
   show(byId("empty"), isEmpty);
   if (isEmpty !== wasEmpty) loadAll();
   if (isEmpty) return;
-  trends.names(found.top_ever.map(([name]) => name));
+  const names = found.top_ever.map(([name]) => name);
+  trends.names(names);
+  reports.names(names);
   trends.mayHaveChanged(found.next_seq);
   if (rejected !== -1 && found.rejected !== rejected) letters.load();
   rejected = found.rejected;
@@ -39,7 +42,9 @@ async function loadTiers(seq) {
   loadedAt = Date.now();
   loadedSeq = seq;
   const days = await tiers.load();
-  if (days) trends.days(...days);
+  if (!days) return;
+  trends.days(...days);
+  reports.days(...days);
 }
 
 function changed(next, failure, waitMs) {
@@ -62,7 +67,7 @@ function banner(text) {
 
 async function loadAll() {
   loadedAt = Date.now();
-  for (const part of [trends, letters, tiers]) part.empty(isEmpty);
+  for (const part of [trends, reports, letters, tiers]) part.empty(isEmpty);
   if (isEmpty) return;
   letters.load();
   await trends.refresh(); // it brings the rollups up to date, which know the days that have events
@@ -173,6 +178,7 @@ addEventListener("hashchange", () => takeKeyFromAddress() && location.reload());
 theme(remembered());
 now.start();
 trends.start();
+reports.start();
 sql.start();
 letters.start();
 if (needsKey()) signedOut();

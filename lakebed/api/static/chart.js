@@ -33,7 +33,7 @@ export class Chart {
    * @param series `{ name, values, bars }`, at most three
    */
   show({ times, labels, series, grain = "day", title }) {
-    const form = JSON.stringify([Boolean(labels), series.map(({ name, bars }) => [name, bars])]);
+    const form = JSON.stringify([Boolean(labels), series.map(({ name, bars, values }) => [name, bars, hasDots(values)])]);
     const fits = this.plot && this.form === form && !labels;
     this.form = form;
     this.data = { times, labels, series, grain, title };
@@ -113,7 +113,7 @@ export class Chart {
       scales: { x: { time: !labels, range: padded }, y: { range: (_, low, high) => [Math.min(0, low ?? 0), high > 0 ? high * 1.08 : 1] } },
       axes: [
         { ...axis, size: 42, grid: { show: false }, ...(labels ? { values: named } : { values: dates }) },
-        { ...axis, size: 52, values: (_, ticks) => ticks.map(compact), ...(whole ? { incrs: WHOLE } : {}) },
+        { ...axis, size: 52, values: (_, ticks) => ticks.map(ticks.every(Number.isInteger) ? compact : number), ...(whole ? { incrs: WHOLE } : {}) },
       ],
       series: [{}, ...series.map(({ bars }, at) => this.#stroke(bars, at))],
       hooks: { setCursor: [(plot) => { readout.textContent = plot.cursor.idx === null || plot.cursor.idx === undefined ? "" : this.#read(plot.cursor.idx); }] },
@@ -122,7 +122,7 @@ export class Chart {
 
   #stroke(bars, at) {
     const stroke = colour(`--series-${at + 1}`);
-    if (!bars) return { stroke, width: 2, dash: DASHES[at], points: { show: this.data.series[at].values.length < 3, size: 6, fill: stroke } };
+    if (!bars) return { stroke, width: 2, dash: DASHES[at], points: { show: hasDots(this.data.series[at].values), size: 6, fill: stroke } };
     return { stroke, width: 0, fill: stroke, paths: uPlot.paths.bars({ size: [0.72, 48], radius: 0.12 }), points: { show: false } };
   }
 
@@ -158,6 +158,9 @@ export class Chart {
     return make("div", { class: "scroll low", tabindex: "0", role: "region", "aria-label": title }, table(columns, rows, { label: title }), note);
   }
 }
+
+/** Whether a value has none beside it, so that no line would show it. */
+const hasDots = (values) => values.length < 3 || values.some((value, at) => value !== null && (values[at - 1] ?? values[at + 1] ?? null) === null);
 
 /** Half a bucket of room at both ends, so that the outermost bars are whole. */
 function padded(plot, low, high) {

@@ -49,3 +49,11 @@ export function table(columns, rows, { label } = {}) {
     make("tr", {}, ...row.map((value, at) => make("td", { class: columns[at].number ? "number" : null }, value instanceof Node ? value : String(value)))));
   return make("table", { "aria-label": label }, make("thead", {}, head), make("tbody", {}, ...body));
 }
+
+/** A control of a form beneath its label. */
+export const field = (label, control, className) => make("label", { class: className }, label, control);
+
+export const input = (name, options) => make("input", { name, autocomplete: "off", spellcheck: "false", ...options });
+
+/** `options`: the words for each value; the first is chosen. */
+export const select = (name, options) => make("select", { name }, ...Object.entries(options).map(([value, words]) => make("option", { value }, words)));

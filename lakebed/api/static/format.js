@@ -9,6 +9,21 @@ export const compact = (value) => short.format(value);
 
 export const counted = (count, one, many = `${one}s`) => `${number(count)} ${count === 1 ? one : many}`;
 
+/** A share of 1. What is not quite nothing, or not quite all, does not read as if it were. */
+export function percent(share) {
+  if (share === null || share === undefined) return "–";
+  const text = (100 * share).toFixed(1).replace(".0", "");
+  return text === "0" && share > 0 ? "<0.1%" : text === "100" && share < 1 ? ">99.9%" : `${text}%`;
+}
+
+const SPANS = [[86_400, "d"], [3_600, "h"], [60, "min"], [1, "s"]];
+
+/** A length of time in its largest unit. */
+export function span(seconds) {
+  const [size, unit] = SPANS.find(([one]) => seconds >= one) ?? [0.001, "ms"];
+  return `${number(Math.round((10 * seconds) / size) / 10)} ${unit}`;
+}
+
 export function bytes(count) {
   if (count === null || count === undefined) return "–";
   const units = ["B", "KB", "MB", "GB", "TB", "PB"];
@@ -29,6 +44,16 @@ export const date = (value) => day.format(new Date(value));
 
 /** A bucket of a series, in words. */
 export const bucket = (value, grain) => (grain === "minute" || grain === "hour" ? minute : grain === "month" ? month : day).format(new Date(value));
+
+/** Milliseconds of a period, of a month about. */
+export const STEP = { minute: 60_000, hour: 3_600_000, day: 86_400_000, week: 604_800_000, month: 2_592_000_000 };
+
+/** The start of the period that comes `count` after the one that starts at `time`, in milliseconds. */
+export function later(time, grain, count) {
+  if (grain !== "month") return time + count * STEP[grain];
+  const from = new Date(time);
+  return Date.UTC(from.getUTCFullYear(), from.getUTCMonth() + count);
+}
 
 /** The day of a time, as a date field has it. */
 export const isoDay = (value) => new Date(value).toISOString().slice(0, 10);

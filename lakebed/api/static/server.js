@@ -116,7 +116,7 @@ export async function send(method, path, body, signal) {
   return text ? JSON.parse(text, exact) : null;
 }
 
-const pause = (ms, signal) =>
+export const pause = (ms, signal) =>
   new Promise((resolve) => {
     const timer = setTimeout(resolve, ms);
     signal.addEventListener("abort", () => { clearTimeout(timer); resolve(); }, { once: true });

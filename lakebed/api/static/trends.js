@@ -2,53 +2,39 @@
 
 import { byId, say } from "./dom.js";
 import { Chart } from "./chart.js";
-import { bucket, date, isoDay } from "./format.js";
+import { bucket, date, isoDay, STEP } from "./format.js";
+import { Range } from "./range.js";
 import { get } from "./server.js";
 
-const DAY = 86_400_000;
-const STEP = { minute: 60_000, hour: 3_600_000, day: DAY, week: 7 * DAY, month: 30 * DAY };
-const FITTING = { 1: "hour", 7: "day", 30: "day", 90: "day", 365: "week" };
 const MOST_BUCKETS = 5000;
 const REFRESH_MS = 15_000;
 
-const range = byId("range");
+const form = byId("range");
 const preset = byId("preset");
 const from = byId("from");
 const to = byId("to");
 const grain = byId("grain");
 const eventName = byId("event");
 const asOf = byId("as-of-input");
+const range = new Range({ preset, from, to }, (step) => { grain.value = step; });
 const events = new Chart(byId("events-chart"));
 const people = new Chart(byId("people-chart"));
 
 let under = new AbortController();
-let known = { first: null, last: null };
 let seen = -1;
 let drawnAt = 0;
 
 export function start() {
-  const changed = (event) => {
-    if (event.target === preset) choose(preset.value);
-    else if (event.target === from || event.target === to) preset.value = "custom";
+  form.addEventListener("change", ({ target }) => {
+    range.changed(target);
     refresh();
-  };
-  range.addEventListener("change", changed);
-  range.addEventListener("submit", (event) => event.preventDefault());
-  choose(preset.value);
+  });
+  form.addEventListener("submit", (event) => event.preventDefault());
 }
 
-/** Days that have events, once they are known. Where the last thirty are empty, the page opens on all of them. */
+/** Days that have events, once they are known. */
 export function days(first, last) {
-  const before = known.last;
-  known = { first, last };
-  if (before === null && last !== null && preset.value === "30" && last < from.value) {
-    preset.value = "all";
-    choose("all");
-    refresh();
-  } else if (preset.value === "all" && (first !== null && first < from.value)) {
-    choose("all");
-    refresh();
-  }
+  if (range.days(first, last)) refresh();
 }
 
 /** Nothing was ever stored. */
@@ -74,40 +60,18 @@ export function names(found) {
 /** There may be something new: draw it, not too often. */
 export function mayHaveChanged(nextSeq) {
   const today = isoDay(Date.now()) <= to.value && !asOf.value;
-  if (nextSeq !== seen && today && Date.now() - drawnAt > REFRESH_MS && !document.hidden && !range.contains(document.activeElement)) {
+  if (nextSeq !== seen && today && Date.now() - drawnAt > REFRESH_MS && !document.hidden && !form.contains(document.activeElement)) {
     seen = nextSeq;
-    if (preset.value !== "custom") choose(preset.value, { keepGrain: true });
+    range.renew();
     refresh({ quiet: true });
   }
 }
 
-function choose(value, { keepGrain = false } = {}) {
-  if (value === "custom") return;
-  const today = Date.now();
-  if (value === "all") {
-    from.value = known.first ?? isoDay(today - 29 * DAY);
-    to.value = known.last ?? isoDay(today);
-    const span = (Date.parse(to.value) - Date.parse(from.value)) / DAY;
-    if (!keepGrain) grain.value = span > 1100 ? "month" : span > 180 ? "week" : span > 2 ? "day" : "hour";
-    return;
-  }
-  from.value = isoDay(today - (Number(value) - 1) * DAY);
-  to.value = isoDay(today);
-  if (!keepGrain) grain.value = FITTING[value];
-}
-
 /** What the form asks for, or words that say what is wrong with it. */
 function asked() {
-  if (!from.value || !to.value) return "Choose both days";
-  if (from.value > to.value) return "The first day lies after the last";
-  let start = Date.parse(from.value);
-  let end = Date.parse(to.value) + DAY;
-  if (preset.value === "1") {
-    end = Math.ceil(Date.now() / STEP.hour) * STEP.hour;
-    start = end - DAY;
-  }
-  if ((end - start) / STEP[grain.value] > MOST_BUCKETS) return `That would be more than ${MOST_BUCKETS} points: choose a longer step or fewer days`;
-  return { start: new Date(start).toISOString(), end: new Date(end).toISOString() };
+  const found = range.asked;
+  if (typeof found === "string" || (Date.parse(found.end) - Date.parse(found.start)) / STEP[grain.value] <= MOST_BUCKETS) return found;
+  return `That would be more than ${MOST_BUCKETS} points: choose a longer step or fewer days`;
 }
 
 export async function refresh({ quiet = false } = {}) {
