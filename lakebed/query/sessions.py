@@ -50,7 +50,8 @@ async def sessions(
     `start` is not counted, and not cut in two. What comes at or after `end` is not looked at.
 
     A bounce is a session of a single event. A session is engaged if it lasted `engaged_after` or longer, has two page
-    or screen views, or a `conversion` (as in GA4). Without `by`, a period without sessions is a row of zeros.
+    or screen views, or a `conversion` (as in GA4). Without `by`, a period without sessions is a row of zeros; of no
+    sessions at all there are no rows.
 
     Args:
         timeout: the longest gap within a session; a gap of exactly that long does not end it.
