@@ -92,7 +92,7 @@ async def anomalies(
     if (known_us - first_us) // _STEP_US[grain] > _MOST_ROWS:
         raise QueryRefused(f"more than {_MOST_ROWS:,} rows", hint="Judge a shorter range, or days instead of hours")
     bind = Binder()
-    measured = Measure.parse(measure, inquiry.promotions)
+    measured = Measure.parse(measure, inquiry.promotions, number=True)
     nothing = "0" if measured.counts or measured.summed is not None else "NULL"
     source, tables = await _source(inquiry, scope, chosen, measured, calendar, grain, bind)
     past = "t.n - k"

@@ -26,11 +26,16 @@ class Measure(msgspec.Struct, frozen=True):
     summed: str | None = None
 
     @classmethod
-    def parse(cls, text: str, promotions: Iterable[Promotion]) -> Measure:
+    def parse(cls, text: str, promotions: Iterable[Promotion], *, number: bool = False) -> Measure:
         """Read `count`, `people`, `sum(x)`, `avg(x)`, `min(x)`, `max(x)`, `distinct(x)` or `quantile(x, q)`.
 
         x is a column, a promoted one, or else a top-level property, which counts where it is a finite number (in
         `distinct` it is text). Written as `"x y"` it may be any name.
+
+        Args:
+            text: the measure.
+            promotions: the promoted columns.
+            number: whether it has to be one: without, the least and the greatest of a text or a time are measures too.
 
         Raises:
             QueryRefused: for anything else.
@@ -47,10 +52,10 @@ class Measure(msgspec.Struct, frozen=True):
         name = _name(text, argument)
         if function == "distinct":
             return cls(f"count(DISTINCT {column_sql(name, promotions)})", counts=True)
-        number, is_float = _number_sql(name, promotions, ordered=function in ("min", "max"))
+        value, is_float = _number_sql(name, promotions, ordered=function in ("min", "max") and not number)
         # fsum compensates rounding, so that the order in which threads add does not show.
         adding = "fsum" if function == "sum" and is_float else function
-        return cls(f"{adding}({number})", summed=number if function == "sum" else None)
+        return cls(f"{adding}({value})", summed=value if function == "sum" else None)
 
 
 def _quantile(text: str, argument: str, promotions: Iterable[Promotion]) -> Measure:
@@ -77,7 +82,7 @@ def _number_sql(name: str, promotions: Iterable[Promotion], *, ordered: bool) ->
         return Promotion(name, "float").sql, True
     if ordered or kinds.get(name) in ("int", "float", "Decimal") or name == "seq":
         return quoted(name), kinds.get(name) == "float"
-    raise QueryRefused(f"{name} is no number", hint="Use it with min, max or distinct")
+    raise QueryRefused(f"{name} is no number", hint="Name a number, or use distinct")
 
 
 def column_sql(name: str, promotions: Iterable[Promotion]) -> str:

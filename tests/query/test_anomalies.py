@@ -229,6 +229,7 @@ async def test_sums_means_and_people_beside_the_days_before(tmp_path):
         ({"grain": "week"}, "hour, day"),
         ({"seasonality": "year"}, "week, day or none"),
         ({"measure": "mode(x)"}, "Use count"),
+        ({"measure": "max(timestamp)"}, "is no number"),
         ({"history": 2}, "3 to 100"),
         ({"sensitivity": 0}, "usual is 3"),
         ({"start": "2000-01-01"}, "shorter range"),

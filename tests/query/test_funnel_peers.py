@@ -37,10 +37,9 @@ async def test_a_shop_in_every_state(tmp_path):
         ({"order": "strict"}, plain._replace(order="strict")),
         ({"allow_equal": True}, plain._replace(allow_equal=True)),
         (
-            {"exclude": ["search"], "order": "any", "holding": "platform"},
-            plain._replace(excluded=((named("search"), 1, 4),), order="any", holding="platform"),
+            {"exclude": ["search"], "totals": True, "holding": "platform"},
+            plain._replace(excluded=((named("search"), 1, 4),), holding="platform"),
         ),
-        ({"totals": True, "holding": "platform"}, plain._replace(holding="platform")),
     ]
     merges = [("user_0001", "user_0002"), ("user_0003", "user_0004")]
     async for stage in stages(tmp_path, events, merges=merges, segment_events=1_000):
