@@ -53,7 +53,7 @@ from lakebed.errors import (
     WrongObject,
 )
 from lakebed.events import Event, Receipt
-from lakebed.identity.identity import Merge
+from lakebed.identity.merge import Merge
 from lakebed.identity.person import Person
 from lakebed.inventory import Inventory
 from lakebed.objects import DurableObject, Namespace

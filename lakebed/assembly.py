@@ -24,6 +24,7 @@ from lakebed.maintenance import ARCHIVED, TOTALS, Maintenance, Totals
 from lakebed.objects import DurableObject
 from lakebed.promotions import BUILT_IN, Promotion, as_promotions
 from lakebed.pulse import PulseMeter
+from lakebed.query.excerpts import Excerpts
 from lakebed.query.history import History
 from lakebed.query.inquiry import Inquiry
 from lakebed.query.metrics import Metrics
@@ -153,7 +154,8 @@ async def assemble(tiers: Tiers, owner: DurableObject, promote: Mapping[str, typ
     watermark = await _watermark(tiers, settings)
     await _check_not_behind(tiers, directory, watermark)
     tiers.history = History(tiers.pipeline, tiers.archive, promotions, tiers.engine)
-    tiers.identity = Identity(tiers.storage, tiers.history.read, Rules.of(settings))
+    excerpts = Excerpts(tiers.history, tiers.pipeline, tiers.archive, tiers.engine)
+    tiers.identity = Identity(tiers.storage, tiers.history.read, excerpts.ask, Rules.of(settings))
     await tiers.identity.open()
     tiers.rollups = Rollups(
         tiers.storage,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lakebed.assembled import Assembled, Moment
-from lakebed.identity.identity import Merge
+from lakebed.identity.merge import Merge
 from lakebed.identity.person import Person
 
 __all__ = ["People"]

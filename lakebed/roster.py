@@ -16,7 +16,8 @@ from lakebed.clock import Clock
 from lakebed.errors import InvalidMerge
 from lakebed.events import MAX_ID, OPERATOR, Event
 from lakebed.identity.evidence import Word
-from lakebed.identity.identity import Identity, Merge
+from lakebed.identity.identity import Identity
+from lakebed.identity.merge import Merge
 from lakebed.identity.person import Person, traits_of
 from lakebed.identity.resolve import MERGE, UNMERGE
 from lakebed.intake import Intake

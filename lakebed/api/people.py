@@ -14,7 +14,7 @@ from lakebed.api.body import Body, decoded
 from lakebed.api.errors import Refusal
 from lakebed.api.gate import Gate, Scope
 from lakebed.api.operation import Parameter, operation
-from lakebed.identity.identity import Merge
+from lakebed.identity.merge import Merge
 from lakebed.identity.person import Person
 
 __all__ = ["People"]

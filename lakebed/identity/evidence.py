@@ -1,7 +1,11 @@
-"""What a table of events says about identities: the users in it, and the edges."""
+"""What events say about identities: the users in them, and the edges.
+
+Most events say nothing new, so of many DuckDB is asked for those that may: `USERS` and `links`, SQL over `events`.
+"""
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -12,8 +16,16 @@ from lakebed.events import OPERATOR
 from lakebed.identity.resolve import ALIAS, DEVICE, EMAIL, IDENTIFY, MERGE, PHONE, UNMERGE
 from lakebed.identity.rules import Rules, device_signal, is_blocked, normal_email, normal_phone
 
-__all__ = ["Evidence", "Found", "Word", "evidence"]
+__all__ = ["USERS", "Evidence", "Found", "Word", "cuts", "evidence", "excerpts", "links"]
 
+USERS = "SELECT user_id, min(seq) AS seq FROM events WHERE user_id IS NOT NULL GROUP BY user_id"
+_LINKS = """
+SELECT seq, message_id, type, user_id, anonymous_id, source, properties, context, epoch_us(timestamp) AS time_us
+FROM events WHERE {} ORDER BY seq
+"""
+_CUTS = """
+SELECT seq FROM (SELECT seq, row_number() OVER (ORDER BY seq) AS place FROM events WHERE {}) WHERE place % {} = 0
+"""
 _CONFIDENCE = {EMAIL: 1.0, PHONE: 1.0}
 
 
@@ -58,6 +70,11 @@ class Found(msgspec.Struct, frozen=True):
         return self.kind, self.a, self.b
 
     @property
+    def is_word(self) -> bool:
+        """Whether it is an operator's, of which each counts."""
+        return self.kind in (MERGE, UNMERGE)
+
+    @property
     def at(self) -> tuple[int, str]:
         """By which conflicts are settled."""
         return self.time_us, self.message_id
@@ -74,28 +91,67 @@ class Evidence(msgspec.Struct, frozen=True):
     users: dict[str, int]
     edges: list[Found]
 
+    def __len__(self) -> int:
+        return len(self.users) + len(self.edges)
 
-def evidence(table: pa.Table, rules: Rules) -> Evidence:
-    """What `table` (base columns, in order of seq) says. Vectorised but for the events that link something. Blocks."""
+    def pieces(self, end: int, most: int) -> Iterator[tuple[Evidence, int]]:
+        """The same in pieces of about `most`, each with the seq before which it says all. The last one's is `end`."""
+        users = sorted(self.users.items(), key=lambda item: item[1])
+        first_of = [seq for _, seq in users], [one.seq for one in self.edges]
+        seqs = sorted([*first_of[0], *first_of[1]])
+        low = (0, 0)
+        for cut in [*sorted(set(seqs[most::most])), end]:
+            high = bisect_left(first_of[0], cut), bisect_left(first_of[1], cut)
+            yield Evidence(dict(users[low[0] : high[0]]), self.edges[low[1] : high[1]]), cut
+            low = high
+
+
+def links(rules: Rules) -> str:
+    """SQL: the events that may link identities by `rules`, in order of seq, with what `evidence` needs of them."""
+    return _LINKS.format(_may_link(rules))
+
+
+def cuts(rules: Rules, most: int) -> str:
+    """SQL: where to cut, so that `links` gives at most `most` between two cuts. Each event of a cut is after it."""
+    return _CUTS.format(_may_link(rules), most)
+
+
+def _may_link(rules: Rules) -> str:
+    conditions = ["type IN ('identify', 'alias')"]
+    conditions += [f"contains(context, '\"{name}\"')" for name in _normal(rules)]
+    # Of contexts as clients wrote them only the empty one is sure to have no signal.
+    conditions += ["context <> '{}'"] if rules.devices else []
+    return " OR ".join(conditions)
+
+
+def excerpts(table: pa.Table) -> tuple[pa.Table, pa.Table]:
+    """What `USERS` and `links` give of a table of events in order of seq, and beside it events that say nothing."""
     import numpy as np  # noqa: PLC0415 - only objects with events pay for it
-    import pyarrow.compute as pc  # noqa: PLC0415 - a quarter of what pyarrow costs to import
 
     users = table["user_id"].combine_chunks().dictionary_encode()
     given = np.flatnonzero(users.is_valid().to_numpy(zero_copy_only=False))
     codes, first = np.unique(users.indices.take(pa.array(given)).to_numpy(), return_index=True)
-    seqs = table["seq"].take(pa.array(given[first])).to_pylist()
-    own = pc.fill_null(pc.equal(table["source"], OPERATOR), fill_value=False)
-    alias = pc.equal(table["type"], "alias")
+    columns = [users.dictionary.take(pa.array(codes)), table["seq"].take(pa.array(given[first]))]
+    times = table["timestamp"].cast(pa.int64())
+    return pa.table(columns, names=["user_id", "seq"]), table.append_column("time_us", times)
+
+
+def evidence(users: pa.Table, linking: pa.Table, rules: Rules) -> Evidence:
+    """What events say of which `USERS` and `links` gave these. Blocks."""
+    import pyarrow.compute as pc  # noqa: PLC0415 - a quarter of what pyarrow costs to import
+
+    own = pc.fill_null(pc.equal(linking["source"], OPERATOR), fill_value=False)
+    alias = pc.equal(linking["type"], "alias")
     found = [
-        *_claims(table.filter(pc.equal(table["type"], "identify"))),
-        *_aliases(table.filter(pc.and_(alias, pc.invert(own)))),
-        *_words(table.filter(pc.and_(alias, own))),  # what else Lakebed writes links nobody
+        *_claims(linking.filter(pc.equal(linking["type"], "identify"))),
+        *_aliases(linking.filter(pc.and_(alias, pc.invert(own)))),
+        *_words(linking.filter(pc.and_(alias, own))),  # what else Lakebed writes links nobody
     ]
     if rules.email or rules.phone:
-        found += _traits(table, rules)
+        found += _traits(linking, rules)
     if rules.devices:
-        found += _devices(table)
-    return Evidence(dict(zip(users.dictionary.take(pa.array(codes)).to_pylist(), seqs, strict=True)), _earliest(found))
+        found += _devices(linking)
+    return Evidence(dict(zip(*(column.to_pylist() for column in users.columns), strict=True)), _earliest(found))
 
 
 def _earliest(found: Iterable[Found]) -> list[Found]:
@@ -103,9 +159,9 @@ def _earliest(found: Iterable[Found]) -> list[Found]:
     best: dict[tuple[str, str, str], tuple[int, str]] = {}
     kept = []
     for one in sorted(found, key=lambda one: one.seq):
-        word = one.kind in (MERGE, UNMERGE)
-        if word or one.pair not in best or one.at < best[one.pair]:
-            best[one.pair] = one.at
+        pair, at = one.pair, one.at
+        if one.is_word or pair not in best or at < best[pair]:
+            best[pair] = at
             kept.append(one)
     return kept
 
@@ -115,14 +171,14 @@ def _claims(table: pa.Table) -> Iterator[Found]:
     import numpy as np  # noqa: PLC0415 - see evidence
     import pyarrow.compute as pc  # noqa: PLC0415 - see evidence
 
-    table = table.select(["seq", "message_id", "user_id", "anonymous_id", "timestamp"])
+    table = table.select(["seq", "message_id", "user_id", "anonymous_id", "time_us"])
     table = table.filter(pc.fill_null(pc.not_equal(table["user_id"], table["anonymous_id"]), fill_value=False))
     if not table.num_rows:
         return
     users, others = (table[name].combine_chunks().dictionary_encode() for name in ("user_id", "anonymous_id"))
     codes = users.indices.to_numpy().astype(np.int64) * len(others.dictionary) + others.indices.to_numpy()
     _, first, pair = np.unique(codes, return_index=True, return_inverse=True)
-    times = table["timestamp"].cast(pa.int64()).to_numpy()
+    times = table["time_us"].to_numpy()
     for seq, message_id, user, other, time_us in _rows(table.filter(pa.array(times <= times[first][pair]))):
         if not (is_blocked(user) or is_blocked(other)):
             yield Found(seq, IDENTIFY, user, other, time_us, message_id)
@@ -130,7 +186,7 @@ def _claims(table: pa.Table) -> Iterator[Found]:
 
 def _aliases(table: pa.Table) -> Iterator[Found]:
     for seq, message_id, user, properties, time_us in _rows(
-        table.select(["seq", "message_id", "user_id", "properties", "timestamp"])
+        table.select(["seq", "message_id", "user_id", "properties", "time_us"])
     ):
         previous = msgspec.json.decode(properties).get("previousId")
         if user is None or not isinstance(previous, str) or previous == user:
@@ -140,7 +196,7 @@ def _aliases(table: pa.Table) -> Iterator[Found]:
 
 
 def _words(table: pa.Table) -> Iterator[Found]:
-    for seq, message_id, properties, time_us in _rows(table.select(["seq", "message_id", "properties", "timestamp"])):
+    for seq, message_id, properties, time_us in _rows(table.select(["seq", "message_id", "properties", "time_us"])):
         word = msgspec.json.decode(properties, type=Word)
         kind, text = word.value or (None, word.other)
         if text is not None:
@@ -151,9 +207,7 @@ def _traits(table: pa.Table, rules: Rules) -> Iterator[Found]:
     """Emails and phone numbers: traits of identify, or of the context of any event."""
     import pyarrow.compute as pc  # noqa: PLC0415 - see evidence
 
-    wanted: dict[str, Callable[[Any], str | None]] = {}
-    wanted |= {EMAIL: normal_email} if rules.email else {}
-    wanted |= {PHONE: normal_phone} if rules.phone else {}
+    wanted = _normal(rules)
     named = pc.match_substring_regex(table["context"], f'"({"|".join(wanted)})"')
     table = table.filter(pc.or_(named, pc.equal(table["type"], "identify")))
     for seq, message_id, identity, kind, properties, context, time_us in _rows(_identified(table)):
@@ -164,6 +218,14 @@ def _traits(table: pa.Table, rules: Rules) -> Iterator[Found]:
             value = normal(both.get(name))
             if value is not None and not is_blocked(value):
                 yield Found(seq, name, identity, value, time_us, message_id, name, _CONFIDENCE[name])
+
+
+def _normal(rules: Rules) -> dict[str, Callable[[Any], str | None]]:
+    """The traits that link, and how each is brought to one form."""
+    wanted: dict[str, Callable[[Any], str | None]] = {}
+    wanted |= {EMAIL: normal_email} if rules.email else {}
+    wanted |= {PHONE: normal_phone} if rules.phone else {}
+    return wanted
 
 
 def _devices(table: pa.Table) -> Iterator[Found]:
@@ -177,18 +239,15 @@ def _devices(table: pa.Table) -> Iterator[Found]:
 
 
 def _identified(table: pa.Table) -> pa.Table:
-    """Events of somebody: seq, message_id, identity, type, properties, context, timestamp."""
+    """Events of somebody: seq, message_id, identity, type, properties, context, time_us."""
     import pyarrow.compute as pc  # noqa: PLC0415 - see evidence
 
     identity = pc.coalesce(table["user_id"], table["anonymous_id"])
     columns = [table["seq"], table["message_id"], identity]
-    columns += [table[name] for name in ("type", "properties", "context", "timestamp")]
-    named = pa.table(columns, names=["seq", "message_id", "identity", "type", "properties", "context", "timestamp"])
+    columns += [table[name] for name in ("type", "properties", "context", "time_us")]
+    named = pa.table(columns, names=["seq", "message_id", "identity", "type", "properties", "context", "time_us"])
     return named.filter(pc.is_valid(identity))
 
 
 def _rows(table: pa.Table) -> Iterator[tuple[Any, ...]]:
-    """Rows, whose `timestamp`, the last column, is microseconds."""
-    at = table.schema.get_field_index("timestamp")
-    table = table.set_column(at, "timestamp", table["timestamp"].cast(pa.int64()))
     return zip(*(column.to_pylist() for column in table.columns), strict=True)

@@ -3,63 +3,45 @@
 from __future__ import annotations
 
 import asyncio
-import functools
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
-from typing import Any, Literal, TypeVar, cast
+from functools import partial
+from typing import Any, TypeVar, cast
 
 import msgspec
 import pyarrow as pa
 
-from lakebed.clock import from_us
 from lakebed.errors import ObjectClosed
-from lakebed.identity.evidence import Evidence, Found, evidence
+from lakebed.identity.evidence import USERS, Evidence, Found, cuts, evidence, excerpts, links
 from lakebed.identity.mapping import Mapping
-from lakebed.identity.resolve import EFFECTS, MERGE, UNMERGE, Edges, resolve
+from lakebed.identity.merge import Merge, merges
+from lakebed.identity.past import Past
+from lakebed.identity.resolve import UNMERGE, Edges, resolve
 from lakebed.identity.rules import Rules
 from lakebed.tiers.graph import EdgeRow, Graph
 from lakebed.tiers.storage import Storage
 from lakebed.tiers.transaction import Transaction
 
-__all__ = ["CONSUMER", "Identity", "Merge"]
+__all__ = ["CONSUMER", "Identity"]
 
 T = TypeVar("T")
-Reader = Callable[[int, int, frozenset[str]], AsyncIterator[pa.Table]]
+Read = Callable[[int, int, frozenset[str]], AsyncIterator[pa.Table]]
+Ask = Callable[[int, int, Sequence[str]], Awaitable[list[pa.Table]]]
 
 CONSUMER = "identity"
 _FINGERPRINT = "identity"  # key of Storage's meta
-_PIECE = 10_000  # events of one commit, so that neither the loop nor storage is held for long by many links
+_FEW = 10_000  # events that are read: DuckDB takes milliseconds to begin
+_MANY = 2_000_000  # events whose users are asked for at a time: most of them come again and again …
+_WINDOW = 500_000  # … events that are looked at together …
+_LINKING = 100_000  # … and those of them that may link somebody, about a kilobyte each
+# Users and edges of one commit, so that storage is not held for long by many. New ids lie anywhere in the index of all:
+# in pieces of half the size each of its pages is written twice as often.
+_PIECE = 25_000
+_UNSAVED = 1_000_000  # events that a crash may make it look at again, at most
 _REMEMBERED = 4  # mappings of other moments than now
+_NEVER = (1 << 63, "")  # later than every event
 _IN_MEMORY = 250_000  # user ids and pairs that are known without asking, about 150 bytes each
-
-
-class Merge(msgspec.Struct, frozen=True, kw_only=True):
-    """One edge of the graph: what was said to link two identities, and what came of it.
-
-    Attributes:
-        id: of this merge, for `unmerge`.
-        kind: "identify", "alias", "merge", "unmerge", "email", "phone" or "device".
-        into: the identity that was to take the other in; of a match, who showed the value.
-        other: the other identity, or the value.
-        effect: "merged"; "refused", by a rule; or "undone", by an operator.
-        person_id: the person of `into` now.
-        timestamp: when it happened, ISO 8601.
-        seq: of the event that said it.
-        confidence: of 1; below 1 only for devices.
-        why: what an operator gave as the reason.
-    """
-
-    id: str
-    kind: str
-    into: str
-    other: str
-    effect: Literal["merged", "refused", "undone"]
-    person_id: str
-    timestamp: str
-    seq: int
-    confidence: float
-    why: str | None
 
 
 class _Change(msgspec.Struct, frozen=True):
@@ -78,15 +60,17 @@ class Identity:
     Args:
         storage: open for as long as this is.
         read: gives the events of [start, end) in order of seq, all of them.
+        ask: answers SELECTs over `events`, which are the same.
         rules: of matching. With other rules than before, the graph is computed again from the whole history.
 
     Memory: a `Mapping` of the present, up to four of other moments while these are asked about, and 80 MB at most of
     texts that are known.
     """
 
-    def __init__(self, storage: Storage, read: Reader, rules: Rules) -> None:
+    def __init__(self, storage: Storage, read: Read, ask: Ask, rules: Rules) -> None:
         self._storage = storage
         self._read = read
+        self._ask = ask
         self._rules = rules
         self._open = False
         self._marked = False  # the fingerprint is stored
@@ -97,7 +81,9 @@ class Identity:
         self._mapping: Mapping | None = None
         self._version = 0
         self._past: dict[int, Mapping] = {}
-        self._seen: set[Any] = set()  # users and pairs that are committed
+        # Committed: users, and the earliest that each pair was said.
+        self._users: set[str] = set()
+        self._pairs: dict[tuple[str, str, str], tuple[int, str]] = {}
         self._lock = asyncio.Lock()  # one catch-up at a time
         self._tasks: set[asyncio.Task[Any]] = set()
         self._executor: ThreadPoolExecutor | None = None
@@ -122,13 +108,22 @@ class Identity:
         self._open = True
 
     async def close(self) -> None:
-        """Stop after the table under way; its transaction ends. No thread is left. May be called twice."""
+        """Stop after the piece under way; its transaction ends. No thread is left. May be called twice.
+
+        What was looked at and changed nothing is noted, so that it is not read again after the next opening.
+
+        Raises:
+            StorageUnavailable: it could not be; closed it is.
+        """
         self._open = False
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._mapping, self._past = None, {}
-        if self._executor is not None:
-            self._executor.shutdown()
-            self._executor = None
+        try:
+            await self._save()
+        finally:
+            self._mapping, self._past = None, {}
+            if self._executor is not None:
+                self._executor.shutdown()
+                self._executor = None
 
     # Keeping up
 
@@ -167,28 +162,56 @@ class Identity:
                 await self._find_position()
             if end <= self._at:
                 return
-            async with aclosing(cast("AsyncGenerator[pa.Table, None]", self._read(self._at, end, frozenset()))) as all_:
-                async for table in all_:
-                    for first in range(0, table.num_rows, _PIECE):
-                        await self._take_in(table.slice(first, _PIECE))
-            self._at = end  # the last ones may have been erased
+            while self._at < end:
+                await self._take_in(self._at, min(self._at + _MANY, end))
 
     async def _find_position(self) -> None:
         """Ask the file: after a commit whose answer was lost, only it knows."""
         self._at = self._durable = self._changed = await self.checkpoint()
         self._mapping = None
-        self._seen.clear()
+        self._users.clear()
+        self._pairs.clear()
         self._known = True
 
-    async def _take_in(self, table: pa.Table) -> None:
-        self._assert_open()
-        end = table["seq"][-1].as_py() + 1
-        found = await self._in_thread(evidence, table, self._rules)
-        users = {text: seq for text, seq in found.users.items() if text not in self._seen}
-        edges = [one for one in found.edges if (one.pair, one.at) not in self._seen]
-        if users or edges:
-            await self._commit(Evidence(users, edges), end)
-        self._at = end
+    async def _take_in(self, start: int, end: int) -> None:
+        async with aclosing(self._windows(start, end)) as windows:
+            async for users, linking, last in windows:
+                for piece, cut in await self._in_thread(self._pieces, users, linking, self._at, last):
+                    self._assert_open()
+                    await self._commit(piece, cut)
+                    self._at = cut
+                self._assert_open()
+                self._at = last
+                if self._at - self._durable >= _UNSAVED:
+                    await self._advance()
+        self._at = end  # the last ones may have been erased
+
+    async def _windows(self, start: int, end: int) -> AsyncGenerator[tuple[pa.Table, pa.Table, int], None]:
+        """Users, the events that may link in one window of these, and its end."""
+        if end - start <= _FEW:
+            async with aclosing(cast("AsyncGenerator[pa.Table, None]", self._read(start, end, frozenset()))) as tables:
+                async for table in tables:
+                    if table.num_rows:
+                        yield *await self._in_thread(excerpts, table), table["seq"][-1].as_py() + 1
+            return
+        users, found = await self._ask(start, end, (USERS, cuts(self._rules, _LINKING)))
+        first = start
+        for last in sorted({*range(start + _WINDOW, end, _WINDOW), *found["seq"].to_pylist(), end}):
+            (linking,) = await self._ask(first, last, (links(self._rules),))
+            yield users, linking, last
+            first = last
+
+    def _pieces(self, users: pa.Table, linking: pa.Table, start: int, end: int) -> list[tuple[Evidence, int]]:
+        """What of `[start, end)` is not known to be committed, and up to where each piece is all."""
+        import pyarrow.compute as pc  # noqa: PLC0415 - a quarter of what pyarrow costs to import
+
+        users = users.filter(pc.and_(pc.greater_equal(users["seq"], start), pc.less(users["seq"], end)))
+        found = evidence(users, linking, self._rules)
+        new = Evidence(
+            {text: seq for text, seq in found.users.items() if text not in self._users},
+            [one for one in found.edges if one.is_word or one.at < self._pairs.get(one.pair, _NEVER)],
+        )
+        return list(new.pieces(end, _PIECE)) if len(new) else []
 
     async def _commit(self, found: Evidence, end: int) -> None:
         self._known = False
@@ -202,61 +225,69 @@ class Identity:
             if self._mapping is not None:
                 identities = [node for node in change.nodes if node > 0]
                 self._mapping = await self._in_thread(self._mapping.replaced, identities, change.rows, self._version)
-        if len(self._seen) + len(found.users) + len(found.edges) > _IN_MEMORY:
-            self._seen.clear()
-        if len(found.users) + len(found.edges) <= _IN_MEMORY:
-            self._seen.update(found.users)
-            self._seen.update((one.pair, one.at) for one in found.edges)
+        if len(self._users) + len(self._pairs) + len(found) > _IN_MEMORY:
+            self._users.clear()
+            self._pairs.clear()
+        self._users.update(found.users)
+        self._pairs.update((one.pair, one.at) for one in found.edges)
 
     async def _merge(self, tx: Transaction, found: Evidence, end: int) -> tuple[bool, _Change | None]:
         """Whether anything was stored, and what it changed."""
         graph = Graph(tx)
-        users = await graph.unknown_users(list(found.users))
-        rows = await self._numbered(tx, graph, found.edges)
+        last = await graph.last_number()
+        texts = {*found.users, *(one.a for one in found.edges), *(one.b for one in found.edges if one.value is None)}
+        numbers = dict(zip(texts, await tx.identify(list(texts)), strict=True))
+        known = set(await graph.users_among(_old([numbers[text] for text in found.users], last)))
+        users = {numbers[text]: seq for text, seq in found.users.items() if numbers[text] not in known}
+        rows = await self._numbered(graph, found.edges, numbers, last)
         if not users and not rows:
             return False, None
-        numbers = await tx.identify(users)
-        await graph.add_users([(number, found.users[text]) for number, text in zip(numbers, users, strict=True)])
+        await graph.add_users(sorted(users.items()))
         await graph.add_edges(rows)
         await tx.advance(CONSUMER, self._durable, end)
         if not self._marked:
             await tx.put(_FINGERPRINT, self._rules.fingerprint)
-        touched = {node for row in rows for node in (row[2], row[3])} | set(await graph.linked(numbers))
-        return True, await self._settled(graph, sorted(touched)) if touched else None
-
-    async def _settled(self, graph: Graph, touched: Sequence[int]) -> _Change:
-        """Resolve again what hangs together with these nodes, and store it."""
-        nodes = await graph.reached(touched)
-        rows, users = await graph.edges_of(nodes), await graph.users_among(nodes)
-        resolution = await self._in_thread(lambda: resolve(Edges.of(rows), users, self._rules))
+        touched = {node for row in rows for node in (row[2], row[3])} | set(await graph.linked(_old(users, last)))
+        if not touched:
+            return True, None
+        # Nobody said anything of a new identity but in these rows, so the stored graph is not asked about it.
+        old = await graph.reached(_old(touched, last))
+        nodes = sorted(touched | set(old))
+        rows = [*await graph.edges_of(old), *(row for row in rows if row[2] > last)]
+        every = {*users, *await graph.users_among(old)}
+        resolution = await self._in_thread(lambda: resolve(Edges.of(rows), every, self._rules))
         moved = list(zip(resolution.numbers.tolist(), resolution.people.tolist(), strict=True))
-        await graph.put_people(nodes, moved)
-        texts = await graph.texts([number for pair in moved for number in pair])
-        return _Change(nodes, [(one, person, texts[one], texts[person]) for one, person in moved])
+        await graph.put_people(old, moved)
+        named = {number: text for text, number in numbers.items()}
+        named |= await graph.texts(list({number for pair in moved for number in pair} - named.keys()))
+        return True, _Change(nodes, [(one, person, named[one], named[person]) for one, person in moved])
 
-    async def _numbered(self, tx: Transaction, graph: Graph, edges: Sequence[Found]) -> list[EdgeRow]:
+    async def _numbered(
+        self, graph: Graph, edges: Sequence[Found], numbers: dict[str, int], last: int
+    ) -> list[EdgeRow]:
         """The edges that say something new, as rows."""
-        texts = list({text for one in edges for text in (one.a, *(() if one.value else (one.b,)))})
-        numbers = dict(zip(texts, await tx.identify(texts), strict=True)) if texts else {}
         values = {
             (one.value, one.b): await graph.value_number(one.value, one.b) for one in edges if one.value is not None
         }
         ends = [(numbers[one.a], values[one.value, one.b] if one.value else numbers[one.b]) for one in edges]
-        earliest = await graph.earliest([(one.kind, a, b) for one, (a, b) in zip(edges, ends, strict=True)])
+        pairs = [(one.kind, a, b) for one, (a, b) in zip(edges, ends, strict=True) if a <= last and b <= last]
+        earliest = await graph.earliest(pairs)
         rows = []
         for one, (a, b) in zip(edges, ends, strict=True):
-            word = one.kind in (MERGE, UNMERGE)
-            if word or one.at < earliest.get((one.kind, a, b), (one.time_us + 1, "")):
+            if one.is_word or one.at < earliest.get((one.kind, a, b), _NEVER):
                 rows.append((one.seq, one.kind, a, b, one.time_us, one.message_id, one.confidence, one.why))
         return rows
 
     async def _save(self) -> None:
         async with self._lock:
             if self._known and self._at > self._durable:
-                at, durable = self._at, self._durable
-                self._known = False
-                await self._storage.transact(lambda tx: tx.advance(CONSUMER, durable, at))
-                self._durable, self._known = at, True
+                await self._advance()
+
+    async def _advance(self) -> None:
+        at, durable = self._at, self._durable
+        self._known = False
+        await self._storage.transact(lambda tx: tx.advance(CONSUMER, durable, at))
+        self._durable, self._known = at, True
 
     # Answers
 
@@ -274,29 +305,20 @@ class Identity:
     async def mapping_at(self, end: int) -> Mapping:
         """Who was who by what events with `seq < end` say, all of which are taken in first."""
         await self.catch_up(end)
-        if end >= self._changed:
-            return await self.mapping()
         known = self._past.get(end)
         if known is None:
-            known = await self._storage.transact(lambda tx: self._mapping_before(tx, end))
+            present = await self.mapping()
+            if end >= self._changed:
+                return present
+            self._version += 1
+            known = await self._storage.transact(partial(self._before, end=end, version=self._version, present=present))
             if len(self._past) >= _REMEMBERED:
                 self._past.pop(next(iter(self._past)))
             self._past[end] = known
         return known
 
-    async def _mapping_before(self, tx: Transaction, end: int) -> Mapping:
-        graph = Graph(tx)
-        pieces = [await self._in_thread(Edges.columns, rows) async for rows in graph.edges_before(end)]
-        users = await graph.users_before(end) if pieces else []
-        resolution = await self._in_thread(lambda: resolve(Edges.joined(pieces), users, self._rules))
-        self._version += 1
-        tables = []
-        for at in range(0, len(resolution.numbers), _PIECE):
-            both = resolution.numbers[at : at + _PIECE].tolist(), resolution.people[at : at + _PIECE].tolist()
-            texts = await graph.texts(list({*both[0], *both[1]}))
-            rows = [(one, person, texts[one], texts[person]) for one, person in zip(*both, strict=True)]
-            tables.append(await self._in_thread(Mapping.columns, rows))
-        return Mapping.of(tables, self._version)
+    async def _before(self, tx: Transaction, end: int, version: int, present: Mapping) -> Mapping:
+        return await Past(self._rules, self._in_thread).mapping(Graph(tx), end, version, present)
 
     async def _stored(self, tx: Transaction, version: int) -> Mapping:
         """Who is who, as it is stored."""
@@ -306,41 +328,8 @@ class Identity:
     async def merges(self, identity: str | None, limit: int) -> list[Merge]:
         """What was said of who is who, newest first: of one person, or of all."""
         mapping = await self.mapping()
-        return await self._storage.transact(lambda tx: self._merges(tx, mapping, identity, limit))
-
-    async def _merges(self, tx: Transaction, mapping: Mapping, identity: str | None, limit: int) -> list[Merge]:
-        graph = Graph(tx)
-        if identity is None:
-            newest = await graph.newest_edges(limit)
-            seeds = [row[2] for row in newest]
-        else:
-            number = await graph.number(identity)
-            seeds = [] if number is None else [number]
-        nodes = await graph.reached(seeds)
-        rows, users = await graph.edges_of(nodes), await graph.users_among(nodes)
-        resolution = await self._in_thread(lambda: resolve(Edges.of(rows), users, self._rules))
-        effects = {(row[0], row[1]): effect for row, effect in zip(rows, resolution.effects.tolist(), strict=True)}
-        texts = await graph.texts(nodes)
-        people = dict(zip(resolution.numbers.tolist(), resolution.people.tolist(), strict=True))
-        if identity is not None:
-            person = mapping.person_of(identity)
-            rows = [row for row in rows if person in {mapping.person_of(texts[end]) for end in row[2:4] if end > 0}]
-        chosen = sorted(rows if identity is not None else newest, reverse=True)[:limit]
-        return [
-            Merge(
-                id=f"{kind}:{message_id}",
-                kind=kind,
-                into=texts[a],
-                other=texts[b],
-                effect=EFFECTS[effects[seq, kind]],  # type: ignore[arg-type]  # a literal of that tuple
-                person_id=texts[people.get(a, a)],
-                timestamp=from_us(time_us).isoformat(),
-                seq=seq,
-                confidence=confidence,
-                why=why,
-            )
-            for seq, kind, a, b, time_us, message_id, confidence, why in chosen
-        ]
+        told = partial(merges, rules=self._rules, in_thread=self._in_thread)
+        return await self._storage.transact(lambda tx: told(Graph(tx), mapping, identity, limit))
 
     async def ends_of(self, merge_id: str) -> tuple[str, str, str | None] | None:
         """The two sides of a merge, and the kind of value that the second is; None where there is no such merge."""
@@ -367,7 +356,8 @@ class Identity:
             problems.append(f"identity has taken in {self._at} events, the log ends at {end}")
 
         async def both(tx: Transaction) -> tuple[Mapping, Mapping]:
-            return await self._stored(tx, 0), await self._mapping_before(tx, end)
+            computed = await Past(self._rules, self._in_thread).computed(Graph(tx), end, 0)
+            return await self._stored(tx, 0), computed
 
         stored, computed = await self._storage.transact(both)
         if not stored.table.equals(computed.table):
@@ -385,4 +375,9 @@ class Identity:
             self._assert_open()  # no thread begins after close
             name = self._storage.path.parent.name
             self._executor = ThreadPoolExecutor(1, thread_name_prefix=f"lakebed-identity-{name}")
-        return await asyncio.get_running_loop().run_in_executor(self._executor, functools.partial(function, *args))
+        return await asyncio.get_running_loop().run_in_executor(self._executor, partial(function, *args))
+
+
+def _old(nodes: Iterable[int], last: int) -> list[int]:
+    """Those of these nodes that are not newer than the identity `last`."""
+    return [node for node in nodes if node <= last]

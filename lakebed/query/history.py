@@ -13,7 +13,7 @@ import bisect
 import itertools
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -34,7 +34,7 @@ from lakebed.tiers.pipeline import Pipeline
 from lakebed.tiers.sealing import LogFile, read_sealed
 from lakebed.tiers.view import LogView
 
-__all__ = ["Cut", "History"]
+__all__ = ["Cut", "History", "check_gap", "log_parts", "readable"]
 
 _COMPARED = 50_000  # events whose ids are compared at a time
 _REMEMBERED = 1024  # instants whose position is kept; each takes two integers
@@ -99,7 +99,7 @@ class History:
                 raise ValueError(f"the log ends at {log.end_seq}, events up to {end} were asked for")
             if start < min(log.start_seq, end):
                 async with self._archive.pin() as archived:
-                    _check_gap(log, archived, min(log.start_seq, end) - 1)
+                    check_gap(log, archived, min(log.start_seq, end) - 1)
                     async for table in self._read_archive(archived, start, min(log.start_seq, end), rows, chosen):
                         yield table
             for file in log.files:
@@ -172,7 +172,7 @@ class History:
         known = self._positions.get(as_of_us)
         if known is None:
             known = await self._find_position(as_of_us, log, archived)
-            _check_gap(log, archived, known)
+            check_gap(log, archived, known)
             if len(self._positions) >= _REMEMBERED:
                 self._positions.pop(next(iter(self._positions)))
             self._positions[as_of_us] = known
@@ -201,15 +201,8 @@ class History:
         return int(table.column("seq")[0].as_py())
 
     def _read(self, sql: str, parameters: list[Any] | None = None) -> pa.Table:
-        import duckdb  # noqa: PLC0415 - see engine.py
-
-        try:
+        with readable():
             return self._engine.arrow(sql, parameters)
-        except duckdb.Error as error:
-            raise ArchiveUnavailable(
-                f"archived events cannot be read: {str(error).partition(chr(10))[0]}",
-                hint="Run check(); restore missing or damaged files from a backup",
-            ) from error
 
     async def in_thread(self, work: Callable[[], _T]) -> _T:
         """Run blocking `work` beside the loop."""
@@ -280,10 +273,10 @@ class Cut:
         self.end_seq = max(log.end_seq, archived.watermark)
         if self.as_of_us is not None:
             self.end_seq = await self._history.position(self.as_of_us, log, archived)
-        _check_gap(log, archived, self.end_seq)
+        check_gap(log, archived, self.end_seq)
         self._parts = (
             *self._history.archive_parts(archived.files, min(self.end_seq, self.watermark)),
-            *_log_parts(log.files, self.watermark, self.end_seq),
+            *log_parts(log.files, self.watermark, self.end_seq),
         )
         tail_start = log.end_seq - log.tail.num_rows
         low, high = max(self.watermark, tail_start), min(self.end_seq, log.end_seq)
@@ -306,11 +299,25 @@ class Cut:
         return Relation(parts, tail, self._history.promotions)
 
 
+@contextmanager
+def readable() -> Iterator[None]:
+    """Errors of DuckDB about our own SQL over our own files, as ArchiveUnavailable."""
+    import duckdb  # noqa: PLC0415 - see engine.py
+
+    try:
+        yield
+    except duckdb.Error as error:
+        raise ArchiveUnavailable(
+            f"archived events cannot be read: {str(error).partition(chr(10))[0]}",
+            hint="Run check(); restore missing or damaged files from a backup",
+        ) from error
+
+
 def _overlap(bounds: Sequence[Bounds], low_us: int, high_us: int) -> bool:
     return any(one.overlaps(low_us, high_us) for one in bounds)
 
 
-def _check_gap(log: LogView, archived: ArchiveView, end: int) -> None:
+def check_gap(log: LogView, archived: ArchiveView, end: int) -> None:
     """Refuse an answer up to `end` where events are missing between archive and log.
 
     They can be when the archive was lost, or restored from an older backup than the log. Where it ends itself nobody
@@ -342,7 +349,8 @@ def _archive_parts(files: Iterable[DataFile], end: int) -> Iterator[Part]:
             )
 
 
-def _log_parts(files: Iterable[LogFile], start: int, end: int) -> Iterator[Part]:
+def log_parts(files: Iterable[LogFile], start: int, end: int) -> Iterator[Part]:
+    """The parts of the log's `files` with `start <= seq < end`."""
     for file in files:
         if max(start, file.first_seq) < min(end, file.end_seq):
             yield Part(

@@ -41,30 +41,37 @@ class Graph:
 
     # Nodes
 
-    async def unknown_users(self, texts: Sequence[str]) -> list[str]:
-        """Those of these texts that are not known as user ids."""
-        stored = {stored_text(text): text for text in texts}
-        known = await self._tx.fetch(
-            """SELECT w.value FROM json_each(?) w CROSS JOIN identifiers i ON i.value = w.value
-            CROSS JOIN identity_users u ON u.id = i.id""",
-            (_json(sorted(stored)),),
-        )
-        return [stored[one] for one in stored.keys() - {value for (value,) in known}]
+    async def last_number(self) -> int:
+        """The number of the newest identity, 0 where there is none. Values are below it, as they are negative."""
+        ((number,),) = await self._tx.fetch("SELECT coalesce(max(id), 0) FROM identifiers")
+        return int(number)
 
     async def add_users(self, rows: Iterable[tuple[int, int]]) -> None:
         """Numbers of user ids that were not known, each with the seq of the first event that has it."""
         await self._tx.many("INSERT INTO identity_users (id, seq) VALUES (?, ?)", rows)
 
-    async def users_among(self, nodes: Sequence[int]) -> list[int]:
-        """Those of these nodes that are known user ids."""
-        sql = "SELECT u.id FROM json_each(?) w CROSS JOIN identity_users u ON u.id = w.value"
-        return [number for (number,) in await self._tx.fetch(sql, (_json(nodes),))]
+    async def users_among(self, nodes: Sequence[int], before: int | None = None) -> list[int]:
+        """Those of these nodes that are known user ids, of events with `seq < before`."""
+        sql = """SELECT u.id FROM json_each(:nodes) w CROSS JOIN identity_users u ON u.id = w.value
+            WHERE :before IS NULL OR u.seq < :before"""
+        return [number for (number,) in await self._tx.fetch(sql, {"nodes": _json(nodes), "before": before})]
 
     async def users_before(self, seq: int) -> list[int]:
         """The nodes of edges that an event before `seq` had as its user id."""
         sql = """SELECT id FROM identity_users WHERE seq < :seq
             AND (id IN (SELECT a FROM identity_edges) OR id IN (SELECT b FROM identity_edges))"""
         return [number for (number,) in await self._tx.fetch(sql, {"seq": seq})]
+
+    async def told_since(self, seq: int, limit: int) -> list[int]:
+        """Nodes of which events from `seq` on say anything: the ends of their edges, and users that have edges.
+
+        At most `limit`. One may be there several times.
+        """
+        sql = """SELECT a FROM identity_edges WHERE seq >= :seq UNION ALL SELECT b FROM identity_edges WHERE seq >= :seq
+            UNION ALL SELECT id FROM identity_users WHERE seq >= :seq AND (
+                EXISTS (SELECT 1 FROM identity_edges WHERE a = id) OR EXISTS (SELECT 1 FROM identity_edges WHERE b = id)
+            ) LIMIT :limit"""
+        return [number for (number,) in await self._tx.fetch(sql, {"seq": seq, "limit": limit})]
 
     async def linked(self, numbers: Sequence[int]) -> list[int]:
         """Those of these nodes that have an edge."""

@@ -13,7 +13,10 @@ SETTINGS = {"headroom_bytes": 0, "segment_events": 20}
 CHILD = """
 import asyncio, os, signal, sys
 import aiosqlite
+import lakebed.identity.identity
 from lakebed import Analytics
+
+lakebed.identity.identity._PIECE = 20  # several commits
 
 root, pattern, at, settings = sys.argv[1], sys.argv[2], int(sys.argv[3]), {"headroom_bytes": 0, "segment_events": 20}
 
@@ -46,6 +49,7 @@ STEPS += [
     ("INSERT INTO identity_people", 1),
     ("COMMIT", 1),
     ("COMMIT", 2),
+    ("COMMIT", 4),
     ("-", 1),
 ]
 

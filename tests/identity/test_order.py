@@ -10,13 +10,14 @@ from pathlib import Path
 import msgspec
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec import Raw
 from plain import Call, people
 
 from lakebed.admission import admit
 from lakebed.block import Block
+from lakebed.engine import Engine
 from lakebed.events import Event
 from lakebed.identity.identity import Identity
 from lakebed.identity.rules import Rules
@@ -74,15 +75,25 @@ def table(calls):
     return pa.Table.from_batches([block.to_record_batch(block.message_ids, 0, int(START.timestamp() * 1e6))])
 
 
-async def told(log, cuts, rules, path):
+@pytest.fixture(scope="module")
+def engine():
+    engine = Engine(threads=1, memory_bytes=100 << 20)
+    yield engine
+    engine.close()
+
+
+async def told(engine, log, cuts, rules, path):
     """The people of a log that is taken in up to each of `cuts`, and then to its end."""
 
     async def read(start, end, _promoted):
         yield log.slice(start, end - start)
 
+    async def ask(start, end, statements):
+        return [engine.arrow(sql, events=log.slice(start, end - start)) for sql in statements]
+
     storage = Storage(path)
     await storage.open()
-    identity = Identity(storage, read, rules)
+    identity = Identity(storage, read, ask, rules)
     await identity.open()
     for cut in [*sorted(cuts), log.num_rows]:
         await identity.catch_up(cut)
@@ -103,7 +114,7 @@ def as_dict(mapping):
     return dict(zip(mapping.table["identity"].to_pylist(), mapping.table["person_id"].to_pylist(), strict=True))
 
 
-@pytest.mark.parametrize(
+RULES = pytest.mark.parametrize(
     "rules",
     [
         Rules(),
@@ -114,23 +125,61 @@ def as_dict(mapping):
     ],
     ids=["plain", "limited", "emails", "everything", "devices"],
 )
-@settings(max_examples=40)
-@given(calls=CALLS, data=st.data())
-def test_any_order_gives_the_same_people(rules, calls, data):
-    """Permuted, and cut into batches anywhere, the people are those of the plain model; at each cut, of its calls."""
-    calls = [call._replace(message_id=f"m{number:02}") for number, call in enumerate(calls)]
-    wanted = {
+
+
+def wanted(rules):
+    """The rules, as the plain model has them."""
+    return {
         "emails": rules.email,
         "devices": rules.devices,
         "user_limit": rules.user_limit,
         "anonymous_limit": rules.anonymous_limit,
     }
+
+
+@RULES
+@settings(max_examples=40)
+@given(calls=CALLS, data=st.data())
+def test_any_order_gives_the_same_people(engine, rules, calls, data):
+    """Permuted, and cut into batches anywhere, the people are those of the plain model; at each cut, of its calls."""
+    calls = [call._replace(message_id=f"m{number:02}") for number, call in enumerate(calls)]
     arrived = data.draw(st.permutations(calls))
     cuts = data.draw(st.lists(st.integers(0, len(calls)), max_size=3))
     if not calls:
         return
     with tempfile.TemporaryDirectory() as directory:
-        mapping, past = asyncio.run(told(table(arrived), cuts, rules, Path(directory) / "s.db"))
-    assert as_dict(mapping) == changed(people(calls, **wanted))
+        mapping, past = asyncio.run(told(engine, table(arrived), cuts, rules, Path(directory) / "s.db"))
+    assert as_dict(mapping) == changed(people(calls, **wanted(rules)))
     for cut, then in past:
-        assert as_dict(then) == changed(people(arrived[:cut], **wanted))
+        assert as_dict(then) == changed(people(arrived[:cut], **wanted(rules)))
+
+
+@RULES
+@pytest.mark.parametrize("near", [0, 1_000], ids=["from all edges", "back from now"])
+@settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(calls=CALLS, data=st.data())
+def test_pieces_and_both_ways_back(monkeypatch, engine, rules, near, calls, data):
+    """Taken in by windows and commits of a few, and however the past is computed, the people are the same."""
+    for name, value in {"FEW": 1, "MANY": 6, "WINDOW": 4, "LINKING": 2, "PIECE": 2}.items():
+        monkeypatch.setattr(f"lakebed.identity.identity._{name}", value)
+    for name, value in {"NEAR": near, "PIECE": 1}.items():
+        monkeypatch.setattr(f"lakebed.identity.past._{name}", value)
+    calls = [call._replace(message_id=f"m{number:02}") for number, call in enumerate(data.draw(st.permutations(calls)))]
+    if not calls:
+        return
+    cuts = data.draw(st.lists(st.integers(0, len(calls)), min_size=1, max_size=3))
+    with tempfile.TemporaryDirectory() as directory:
+        mapping, past = asyncio.run(told(engine, table(calls), cuts, rules, Path(directory) / "s.db"))
+    assert as_dict(mapping) == changed(people(calls, **wanted(rules)))
+    for cut, then in past:
+        assert as_dict(then) == changed(people(calls[:cut], **wanted(rules)))
+
+
+@pytest.mark.parametrize("near", [0, 1_000], ids=["from all edges", "back from now"])
+def test_before_an_id_was_known_as_a_user(monkeypatch, engine, tmp_path, near):
+    """A claim that a later event refuses, by making a user of the other id, still counted before that event."""
+    monkeypatch.setattr("lakebed.identity.past._NEAR", near)
+    calls = [Call(0, "m0", "identify", "u1", "both"), Call(1, "m1", "track", "both", "a1")]
+    mapping, past = asyncio.run(told(engine, table(calls), [1], Rules(), tmp_path / "s.db"))
+    assert as_dict(mapping) == {}
+    assert [as_dict(then) for _, then in past] == [{"both": "u1"}]

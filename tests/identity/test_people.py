@@ -260,6 +260,20 @@ async def test_a_restart_and_a_lost_storage(make, tmp_path, clock):
             assert await shop.check() == []
 
 
+@pytest.mark.parametrize("unsaved", [10, 1_000_000])
+async def test_events_that_say_nothing_new_are_looked_at_once(make, monkeypatch, unsaved):
+    """What was read is not read again: after closing none of it, after a crash at most so many events."""
+    monkeypatch.setattr("lakebed.identity.identity._UNSAVED", unsaved)
+    async with make() as shop:
+        for _ in range(3):
+            await shop.batch([{"event": "e", "userId": "u"} for _ in range(7)])
+            assert await counted(shop) == {"u": shop.stats().stored}
+        assert await shop._tiers.identity.checkpoint() == (21 if unsaved == 10 else 7)
+    async with make() as shop:
+        assert shop._tiers.identity.position == 21
+        assert await shop.check() == []
+
+
 async def test_the_log_waits_for_identity(make, clock):
     """A segment goes only when the graph's durable checkpoint has passed it."""
     async with make(retention_s=0.0, dedupe_window_s=1.0) as shop:
