@@ -24,7 +24,10 @@ __all__ = ["Datasets"]
 
 _ENGINE = "/client/v4/accounts/{id}/analytics_engine"
 _TYPES = {"JSON": JSON, "JSONEachRow": "application/x-ndjson", "TabSeparated": "text/tab-separated-values"}
-_STATEMENT = Parameter("query", str, "The statement, where it is not in the body")
+_STATEMENT = (
+    Parameter("query", str, "The statement, where it is not in the body"),
+    Parameter("as_of", str, "The answer as it was at this ISO 8601 time, which `now()` is then; it never changes"),
+)
 _MOST_POINTS = 250
 
 
@@ -90,7 +93,7 @@ class Datasets:
             Route("/datasets/{name:path}", self.save, methods=["PUT"]),
         ]
 
-    @operation(scope="read", parameters=[_STATEMENT], answer=_ANSWER, refusals=_REFUSALS, others=_INVALID)
+    @operation(scope="read", parameters=_STATEMENT, answer=_ANSWER, refusals=_REFUSALS, others=_INVALID)
     async def asked(self, request: Request) -> Response:
         """The answer to a statement of Analytics Engine in the URL, for clients that only read.
 
@@ -101,7 +104,7 @@ class Datasets:
 
     @operation(
         scope="read",
-        parameters=[_STATEMENT],
+        parameters=_STATEMENT,
         body={"text/plain": str},
         body_required=False,
         answer=_ANSWER,
@@ -124,7 +127,8 @@ class Datasets:
         except UnicodeDecodeError:
             return _invalid("the statement is no UTF-8")
         try:
-            answer = await while_there(request, target.analytics_engine(sql))
+            work = target.analytics_engine(sql, as_of=request.query_params.get("as_of"))
+            answer = await while_there(request, work)
         except (QueryRefused, QueryTooLarge, QueryCrashed) as error:
             return _invalid(error.message)
         except QueryError as error:

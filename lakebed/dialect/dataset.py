@@ -20,12 +20,12 @@ _MOST = 20
 COLUMNS = {
     "dataset": "S",
     "timestamp": "T",
-    "_sample_interval": "N",
+    "_sample_interval": "U",
     "index1": "S",
     **{f"blob{number}": "S" for number in range(1, _MOST + 1)},
     **{f"double{number}": "N" for number in range(1, _MOST + 1)},
 }
-"""Each column of a dataset and its kind: S text, T a time in UTC, N a number."""
+"""Each column of a dataset and its kind: S text, T a time in UTC, N a number, U a whole one of at least 0."""
 
 _FORM = '{"event": "api.request", "index1": "organization_id", "blobs": ["method"], "doubles": ["duration_ms"]}'
 
@@ -98,7 +98,8 @@ def _as_text(sql: str | None) -> str:
 
 
 def _as_number(sql: str | None) -> str:
-    return "CAST(0 AS DOUBLE)" if sql is None else f"coalesce(TRY_CAST(CAST({sql} AS VARCHAR) AS DOUBLE), 0)"
+    number = f"TRY_CAST(CAST({sql} AS VARCHAR) AS DOUBLE)"
+    return "CAST(0 AS DOUBLE)" if sql is None else f"CASE WHEN isfinite({number}) THEN {number} ELSE 0 END"
 
 
 def _text(value: str) -> str:

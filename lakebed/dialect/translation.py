@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import NamedTuple
 
 import sqlglot
@@ -42,8 +43,12 @@ class Translated(NamedTuple):
     format: str
 
 
-def translate(sql: str) -> Show | Translated:
+def translate(sql: str, now: datetime) -> Show | Translated:
     """Read a statement.
+
+    Args:
+        sql: the statement.
+        now: what `now()` in it is.
 
     Raises:
         QueryRefused: it is none, or uses what the dialect has not.
@@ -57,7 +62,7 @@ def translate(sql: str) -> Show | Translated:
         trees = [tree for tree in sqlglot.parse(sql, read=EngineDialect) if tree is not None]
         if len(trees) != 1:
             raise QueryRefused(f"there are {len(trees)} statements", hint="Send one")
-        return _Reader().statement(trees[0])
+        return _Reader(now).statement(trees[0])
     except SqlglotError as error:
         raise QueryRefused(f"it cannot be parsed: {str(error).splitlines()[0]}", hint="Send one SELECT") from None
     except RecursionError:
@@ -81,7 +86,8 @@ def _format(name: str) -> str:
 class _Reader:
     """One statement on its way."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: datetime) -> None:
+        self._now = now
         self._dataset: str | None = None
 
     def statement(self, tree: exp.Expr) -> Translated:
@@ -100,7 +106,7 @@ class _Reader:
                 raise QueryRefused(f"unsupported clause: {clause.strip('_').upper()}", hint="See the dialect's page")
         columns = self._source(tree)
         aliased: dict[str, str] = {}
-        scope = Expressions(columns, aliased)
+        scope = Expressions(columns, aliased, self._now)
         projections: list[exp.Expr] = []
         kinds: dict[str, str] = {}
         for one in tree.expressions:
