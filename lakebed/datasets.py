@@ -15,6 +15,7 @@ from lakebed.clock import from_us
 from lakebed.definitions import Definition
 from lakebed.dialect.answer import EngineAnswer
 from lakebed.dialect.dataset import DATASET, POINTS, Dataset, unmapped
+from lakebed.dialect.system import system_sql
 from lakebed.errors import InvalidEvent
 from lakebed.events import Receipt
 from lakebed.query.asof import parse_as_of
@@ -93,7 +94,9 @@ class Datasets(Assembled):
         if hasattr(translated, "what"):
             return EngineAnswer(translated.format, await self._shown(translated.what, as_of_us))
         asked = translated.sql
-        if translated.dataset is not None:
+        if translated.system is not None:
+            asked = f"WITH _dataset AS ({system_sql(translated.system, await self._names(as_of_us))}) {asked}"
+        elif translated.dataset is not None:
             asked = f"WITH _dataset AS ({await self._table(translated.dataset, as_of_us)}) {asked}"
         result = await self._up.untrusted.run(asked, as_of=as_of)
         return EngineAnswer(translated.format, result.arrow())

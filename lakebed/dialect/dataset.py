@@ -11,7 +11,7 @@ from lakebed.errors import InvalidDefinition
 from lakebed.promotions import Promotion
 from lakebed.query.measure import column_sql
 
-__all__ = ["COLUMNS", "DATASET", "POINTS", "Dataset", "unmapped"]
+__all__ = ["COLUMNS", "DATASET", "POINTS", "Dataset", "text", "unmapped"]
 
 DATASET = "dataset"
 """The kind under which mappings are saved."""
@@ -63,7 +63,7 @@ class Dataset(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         index = None if self.index1 is None else column_sql(self.index1, known)
         blobs = [column_sql(one, known) for one in self.blobs]
         doubles = [column_sql(one, known) for one in self.doubles]
-        return _table(name, f"event = {_text(self.event)}", index, blobs, doubles)
+        return _table(name, f"event = {text(self.event)}", index, blobs, doubles)
 
 
 def unmapped(name: str) -> str:
@@ -71,7 +71,7 @@ def unmapped(name: str) -> str:
     blobs = [f"json_extract_string(properties, '$.blobs[{number}]')" for number in range(_MOST)]
     doubles = [f"json_extract_string(properties, '$.doubles[{number}]')" for number in range(_MOST)]
     index = "json_extract_string(properties, '$.indexes[0]')"
-    return _table(name, f"event = {_text(name)} AND {POINTS}", index, blobs, doubles)
+    return _table(name, f"event = {text(name)} AND {POINTS}", index, blobs, doubles)
 
 
 POINTS = " AND ".join(
@@ -82,7 +82,7 @@ POINTS = " AND ".join(
 
 def _table(name: str, which: str, index: str | None, blobs: list[str], doubles: list[str]) -> str:
     columns = [
-        f"{_text(name)} AS dataset",
+        f"{text(name)} AS dataset",
         "date_trunc('second', timezone('UTC', timestamp)) AS timestamp",
         "CAST(1 AS UINTEGER) AS _sample_interval",
         f"{_as_text(index)} AS index1",
@@ -102,5 +102,6 @@ def _as_number(sql: str | None) -> str:
     return "CAST(0 AS DOUBLE)" if sql is None else f"CASE WHEN isfinite({number}) THEN {number} ELSE 0 END"
 
 
-def _text(value: str) -> str:
+def text(value: str) -> str:
+    """A text as SQL writes it."""
     return "'" + value.replace("'", "''") + "'"

@@ -106,6 +106,7 @@ toDateTime(tS) T = CAST(a AS TIMESTAMP)
 toDateTime(NS) T = timezone('UTC', to_timestamp(trunc(a)))
 toUnixTimestamp(t) U = CAST(epoch(a) AS UINTEGER)
 toUnixTimestamp(S) U = CAST(epoch(CAST(a AS TIMESTAMP)) AS UINTEGER)
+timezone() S = 'Etc/UTC'
 toYear(t) U = CAST(year(a) AS USMALLINT)
 toQuarter(t) U = CAST(quarter(a) AS UTINYINT)
 toMonth(t) U = CAST(month(a) AS UTINYINT)

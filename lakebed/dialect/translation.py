@@ -11,6 +11,7 @@ from sqlglot.errors import SqlglotError
 
 from lakebed.dialect.dataset import COLUMNS
 from lakebed.dialect.expressions import EngineDialect, Expressions, is_whole, quoted, unsupported
+from lakebed.dialect.system import DATABASE, SYSTEM
 from lakebed.errors import QueryRefused
 
 __all__ = ["Show", "Translated", "translate"]
@@ -34,11 +35,13 @@ class Translated(NamedTuple):
 
     Attributes:
         dataset: the table that it reads; None where it reads none.
+        system: the table of SYSTEM that it reads; None where it reads none.
         sql: DuckDB's, which reads the table TABLE instead.
         format: of the answer.
     """
 
     dataset: str | None
+    system: str | None
     sql: str
     format: str
 
@@ -89,6 +92,7 @@ class _Reader:
     def __init__(self, now: datetime) -> None:
         self._now = now
         self._dataset: str | None = None
+        self._system: str | None = None
 
     def statement(self, tree: exp.Expr) -> Translated:
         """All of it."""
@@ -98,7 +102,7 @@ class _Reader:
         tree.set("format", None)
         form = "JSON" if named is None else _format(named.name)
         select, _ = self._select(tree)
-        return Translated(self._dataset, select.sql(dialect="duckdb"), form)
+        return Translated(self._dataset, self._system, select.sql(dialect="duckdb"), form)
 
     def _select(self, tree: exp.Select) -> tuple[exp.Select, dict[str, str]]:
         for clause, value in tree.args.items():
@@ -184,16 +188,27 @@ class _Reader:
             made = exp.Subquery(this=inner, alias=alias)
             source.set("this", made)
             return kinds
-        known = {"this", "alias"}
+        known = {"this", "alias", "db"}
         if not isinstance(table, exp.Table) or any(value for name, value in table.args.items() if name not in known):
             raise unsupported(table)
         if not isinstance(table.this, exp.Identifier):
             raise unsupported(table.this)
-        self._dataset = table.name
+        columns = self._named(table)
         # The name stays usable before its columns, as `dataset.blob1`.
         source.set(
             "this", exp.Table(this=exp.to_identifier(TABLE), alias=exp.TableAlias(this=quoted(table.alias_or_name)))
         )
+        return columns
+
+    def _named(self, table: exp.Table) -> dict[str, str]:
+        """The columns of a table, with their kinds."""
+        if table.db.lower() == "system" and table.name in SYSTEM:
+            self._system = table.name
+            return SYSTEM[table.name]
+        if table.db and table.db != DATABASE:
+            message = f"unknown table: {table.db[:40]}.{table.name[:40]}"
+            raise QueryRefused(message, hint=f"Datasets are in {DATABASE}; system has {', '.join(SYSTEM)}")
+        self._dataset = table.name
         return COLUMNS
 
 
