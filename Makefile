@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 
 CLIENTS := .clients
 
-.PHONY: demo example test lint type clients bench bench-server test-slow torture test-duckdb15 notebooks clean
+.PHONY: demo example test lint type clients bench bench-server bench-reports test-slow torture test-duckdb15 notebooks clean
 
 # The page over a real shop's events, and live ones until Ctrl-C; ARGS="--port 9000 --for 60".
 demo: $(VENV)/.ready
@@ -66,6 +66,10 @@ bench-server: $(VENV)/.ready
 	@command -v wrk >/dev/null || { test "$$(id -u)" = 0 && apt-get update -qq && apt-get install -qq -y --no-install-recommends wrk; } \
 	  || echo "No wrk here: its cells will say absent. On Debian, as root: apt-get install wrk"
 	$(BIN)/python -m bench http page --page docs/performance-server.md --json bench/results/server.json $(ARGS)
+
+# Funnel, retention and sessions over ten million events, beside DuckDB and chDB: six minutes and 3 GB of disk.
+bench-reports: $(VENV)/.bench
+	$(BIN)/python -m bench reports --size 10 --runs 3 --page docs/performance-reports.md --json bench/results/reports.json $(ARGS)
 
 notebooks: $(VENV)/.ready
 	$(BIN)/python docs/notebooks/execute.py

@@ -19,7 +19,7 @@ from bench.measure import Failed
 from bench.report import Report
 from bench.row import Row
 from bench.run import STORED_EVENTS, Run
-from bench.subjects import NAMES, SERVER, subject
+from bench.subjects import APART, NAMES, subject
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "latest.json"
@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     run = Run(directory, asked.runs, asked.size, say)
     rows: list[Row] = []
     try:
-        for name in asked.names or [name for name in NAMES if name not in SERVER]:
+        for name in asked.names or [name for name in NAMES if name not in APART]:
             rows += measured(run, name)
     finally:
         shutil.rmtree(directory, ignore_errors=True)

@@ -72,7 +72,8 @@ SELECT countIf(level >= 1) AS a, countIf(level >= 2) AS b, countIf(level >= 3) A
 )
 """
 
-# An event after a gap begins a session; how many began so far numbers them.
+# An event after a gap begins a session; how many began so far numbers them. Without ROWS, events of one timestamp get
+# the same number: with it, the two windows may order them differently, and one may fall into the session before.
 _SESSIONS = """
 WITH gaps AS (
     SELECT coalesce(user_id, anonymous_id) AS person, timestamp AS ts, type,
@@ -80,7 +81,7 @@ WITH gaps AS (
     FROM {events} WHERE coalesce(user_id, anonymous_id) IS NOT NULL
     WINDOW own AS (PARTITION BY coalesce(user_id, anonymous_id) ORDER BY timestamp)
 ), numbered AS (
-    SELECT *, sum(begins) OVER (PARTITION BY person ORDER BY ts ROWS UNBOUNDED PRECEDING) AS session FROM gaps
+    SELECT *, sum(begins) OVER (PARTITION BY person ORDER BY ts) AS session FROM gaps
 ), visits AS (
     SELECT person, min(ts) AS first, epoch_us(max(ts)) - epoch_us(min(ts)) AS us, count(*) AS events,
     count(*) FILTER (type IN ('page', 'screen')) AS views
@@ -104,7 +105,7 @@ FROM (
         countIf(type IN ('page', 'screen')) AS views
     FROM (
         SELECT person, ms_of, type,
-            sum(begins) OVER (PARTITION BY person ORDER BY ms_of ROWS UNBOUNDED PRECEDING) AS session
+            sum(begins) OVER (PARTITION BY person ORDER BY ms_of) AS session
         FROM (
             SELECT coalesce(user_id, anonymous_id) AS person, type,
                 toUnixTimestamp64Milli(timestamp) AS ms_of,

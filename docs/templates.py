@@ -17,9 +17,9 @@ Named questions with parameters. This page is written by `python docs/templates.
 `lakebed/templates/`. In Python, `await analytics.template("error-rates", start="2026-01-01")`, and
 `analytics.templates()` lists them; over HTTP, `GET /templates`, `GET /templates/error-rates?start=2026-01-01` and
 `POST` with an object; in a shell, `lakebed template error-rates --param start=2026-01-01`. Values are bound, never
-written into SQL, and the SQL runs in the sandbox of [untrusted queries](sql-over-http.md). Times are UTC, weeks start
-on Monday, `error_rate` is a fraction from 0 to 1, percentiles are interpolated
-on the line between the two values around position q(n - 1).
+written into SQL, and the SQL runs in the sandbox of [untrusted queries](sql-over-http.md). Each also takes `as_of`:
+only what was received up to that time counts. Times are UTC, weeks start on Monday, `error_rate` is a fraction from 0
+to 1, percentiles are interpolated on the line between the two values around position q(n - 1).
 """
 
 

@@ -155,7 +155,8 @@ class Answers(Assembled):
         """The answer to a named question. It is asked as `query_untrusted` asks.
 
         Args:
-            params: values by parameter, like `named`; those that are left out are the defaults.
+            params: values by parameter, like `named`; those that are left out are the defaults. Each template also
+                takes `as_of`: only what was received up to then.
 
         Raises:
             QueryRefused: there is no such template, or a parameter is missing, unknown or not of its type; the message
@@ -165,4 +166,6 @@ class Answers(Assembled):
         if found is None:
             hint = f"There are {', '.join(library())}"
             raise QueryRefused(f"there is no template {str(name)[:40]!r}", hint=hint)
-        return await self.query_untrusted(found.sql, found.bind({**(params or {}), **named}))
+        given = {**(params or {}), **named}
+        as_of = given.pop("as_of", None)
+        return await self.query_untrusted(found.sql, found.bind(given), as_of=as_of)

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from lakebed import Analytics, ManualClock, QueryRefused
+from lakebed import Analytics, InvalidAsOf, ManualClock, QueryRefused
+from lakebed.clock import from_us
 from lakebed.template import Template, library
 
 ROOT = Path(__file__).parent.parent
@@ -444,3 +445,12 @@ def test_a_header_that_cannot_be_read(text):
     """A file without its header is no template."""
     with pytest.raises(ValueError, match=r"x\.sql"):
         Template.parse("x", text)
+
+
+async def test_the_past(shop, lines):
+    """Each takes `as_of`, and then answers as it did: before anything came there is nothing, afterwards all of it."""
+    found = await shop.template("events-by-name", as_of=from_us(shop.clock.now_us()))
+    assert sum(row.count for row in found) == len(lines)
+    assert (await shop.template("events-by-name", {"as_of": "2001-01-01"})).rows == []
+    with pytest.raises(InvalidAsOf):
+        await shop.template("events-by-name", as_of="soon")

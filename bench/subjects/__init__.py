@@ -26,7 +26,7 @@ NAMES = (
     "http",
     "page",
 )
-SERVER = ("http", "page")  # with a command and a page of their own: all together take more than ten minutes
+APART = ("reports", "http", "page")  # with commands and pages of their own: all together take more than ten minutes
 
 
 def subject(name: str) -> ModuleType:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import functools
-from collections.abc import Iterator
-from contextlib import contextmanager
 from decimal import Decimal
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 from starlette.requests import Request
@@ -15,19 +13,18 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from lakebed.api.answer import json_response
-from lakebed.api.body import Body
-from lakebed.api.errors import Refusal
+from lakebed.api.body import Body, decoded
+from lakebed.api.errors import explained
 from lakebed.api.gate import Gate
 from lakebed.api.operation import Parameter, operation
 from lakebed.billing.invoice import Invoice, Used, lines_of, total_of
 from lakebed.billing.money import EXACT, plain, tidy
 from lakebed.billing.price_book import PriceBook
 from lakebed.billing.quota import QuotaState
-from lakebed.errors import InvalidAsOf, InvalidBilling, InvalidDefinition, QueryRefused
+from lakebed.errors import InvalidBilling
 
 __all__ = ["Billing"]
 
-_T = TypeVar("_T")
 _ORGANIZATION = Parameter("organizationId", str, "Only this one")
 
 
@@ -130,8 +127,8 @@ class Billing:
     async def usage(self, request: Request) -> Response:
         """What an organisation used, by sku and unit, summed exactly; with a price book also what it costs."""
         target = self._gate.existing(self._gate.admit(request, "read"))
-        asked = _read(await self._body.read(request), UsageBody)
-        with _explained():
+        asked = decoded(await self._body.read(request), UsageBody, "question")
+        with explained():
             result = await target.usage(
                 organization_id=asked.organization_id,
                 sku=asked.sku,
@@ -164,8 +161,8 @@ class Billing:
     async def save_price_book(self, request: Request) -> Response:
         """Keep a price book, or a new version of it. docs/billing.md has its form."""
         caller = self._gate.admit(request, "admin")
-        document = _read(await self._body.read(request), dict[str, Any])
-        with _explained():
+        document = decoded(await self._body.read(request), dict[str, Any], "price book")
+        with explained():
             one = await self._gate.object(caller).save_price_book(request.path_params["name"], document)
         return json_response(SavedPriceBook(one.name, one.version, one.at, one.body))
 
@@ -179,9 +176,9 @@ class Billing:
     async def invoice(self, request: Request) -> Response:
         """The invoice of an organisation for a month: the one that was issued, else a draft, or issued by `issue`."""
         target = self._gate.existing(self._gate.admit(request, "admin"))
-        asked = _read(await self._body.read(request), InvoiceBody)
+        asked = decoded(await self._body.read(request), InvoiceBody, "question")
         given = msgspec.structs.asdict(asked)
-        with _explained():
+        with explained():
             return json_response(await target.invoice(given.pop("organization_id"), given.pop("period"), **given))
 
     @operation(scope="read", parameters=[_ORGANIZATION], answer=list[QuotaState], refusals=[404])
@@ -194,8 +191,8 @@ class Billing:
     async def save_quota(self, request: Request) -> Response:
         """Keep a quota, in place of the one for the same organisation and sku."""
         caller = self._gate.admit(request, "admin")
-        given = msgspec.structs.asdict(_read(await self._body.read(request), QuotaBody))
-        with _explained():
+        given = msgspec.structs.asdict(decoded(await self._body.read(request), QuotaBody, "quota"))
+        with explained():
             await self._gate.object(caller).save_quota(**given)
         return Response(status_code=204)
 
@@ -209,25 +206,3 @@ async def _book(target: Any, name: str) -> PriceBook:
 
 def _plain(number: Decimal | None) -> Any:
     return None if number is None else plain(tidy(number))
-
-
-@contextmanager
-def _explained() -> Iterator[None]:
-    """Tells the hint of an error that a parameter made."""
-    try:
-        yield
-    except InvalidBilling as error:
-        raise Refusal(400, "INVALID_BILLING", str(error)) from error
-    except InvalidDefinition as error:
-        raise Refusal(400, "INVALID_DEFINITION", str(error)) from error
-    except InvalidAsOf as error:
-        raise Refusal(400, "INVALID_AS_OF", str(error)) from error
-    except QueryRefused as error:
-        raise Refusal(400, "QUERY_REFUSED", str(error)) from error
-
-
-def _read(body: bytes, kind: type[_T]) -> _T:
-    try:
-        return msgspec.json.decode(body, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Refusal(400, "INVALID_BODY", f"The body cannot be read: {error}") from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from starlette.requests import Request
@@ -13,7 +13,12 @@ from lakebed.api.exchange import Exchange, header
 from lakebed.api.inflating import ENCODINGS, Corrupt, TooLong, inflate
 from lakebed.uninterrupted import in_thread
 
-__all__ = ["Body", "check_count", "json_object"]
+__all__ = ["UNREADABLE", "Body", "check_count", "decoded", "json_object"]
+
+_T = TypeVar("_T")
+
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What reading a stranger's JSON raises."""
 
 _INLINE_BYTES = 8 << 10  # more than this is inflated in a thread: what it becomes may hold the loop for long
 # Where one item of a batch is broken, the others are told apart bracket by bracket, a microsecond each, on the loop.
@@ -108,11 +113,31 @@ def check_count(body: bytes, most: int) -> None:
     text = body.strip()
     try:
         found = len(_array.decode(text)) if text[:1] == b"[" else len(_envelope.decode(text).batch)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # lines, or an array that says more elsewhere
+    except UNREADABLE:  # lines, or an array that says more elsewhere
         found = max(text.count(b"\n") + 1, text.count(b",") // _FIELDS)
     if found > most:
         message = f"The batch has {found} events, the limit is {most}: send it in parts"
         raise Refusal(413, "BATCH_TOO_LARGE", message, limit=most)
+
+
+def decoded(body: bytes, kind: type[_T], what: str, **details: Any) -> _T:
+    """The body as `kind`.
+
+    Args:
+        what: the body should be, to say that it is not: "question".
+        details: of the refusal, such as an example.
+
+    Raises:
+        Refusal: 400: INVALID_JSON, it is none, or INVALID_BODY, which names what does not fit.
+    """
+    try:
+        body.decode()  # msgspec leaves what it skips unread
+        return msgspec.json.decode(body, type=kind)
+    except UNREADABLE as error:
+        # Of a body of any shape only a number can be invalid, one that no double holds: to the sender that is bad JSON.
+        if isinstance(error, msgspec.ValidationError) and kind is not object:
+            raise Refusal(400, "INVALID_BODY", f"The body is no {what}: {error}", **details) from None
+        raise Refusal(400, "INVALID_JSON", f"The body is not JSON: {error}", **details) from None
 
 
 def json_object(body: bytes) -> dict[str, Any]:
@@ -121,11 +146,7 @@ def json_object(body: bytes) -> dict[str, Any]:
     Raises:
         Refusal: 400, it is none.
     """
-    try:
-        body.decode()
-        found = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Refusal(400, "INVALID_JSON", f"The body is not JSON: {error}") from None
+    found = decoded(body, object, "event")
     if not isinstance(found, dict):
         raise Refusal(400, "INVALID_JSON", "The body is not a JSON object; several events go to /track/batch")
     return found

@@ -12,15 +12,14 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from lakebed.api.answer import json_response
-from lakebed.api.body import Body
-from lakebed.api.errors import Refusal
+from lakebed.api.body import Body, decoded
+from lakebed.api.errors import Refusal, explained
 from lakebed.api.formats import chosen
 from lakebed.api.gate import Gate
 from lakebed.api.operation import Parameter, operation
-from lakebed.api.reports import explained
 from lakebed.api.table import ACCEPT, TABLE, table_response
 from lakebed.definitions import Definition
-from lakebed.errors import InvalidDefinition, QueryRefused
+from lakebed.errors import InvalidDefinition
 
 __all__ = ["Cohorts"]
 
@@ -76,7 +75,8 @@ class Cohorts:
         target, name = self._gate.existing(self._gate.admit(request, "read")), request.path_params["name"]
         with _known():
             found = _saved(await target.cohort(name))
-        size = await explained(target.report_untrusted("cohort_size", {"cohort": name}))
+        with explained():
+            size = await target.report_untrusted("cohort_size", {"cohort": name})
         return json_response(SizedCohort(**msgspec.structs.asdict(found), people=size.scalar()))
 
     @operation(scope="read", parameters=[ACCEPT, *_PAGE], answer=TABLE, refusals=[400, 404, 406, 422, 429, 503, 504])
@@ -91,20 +91,16 @@ class Cohorts:
             given["limit"] = _limit(given["limit"])
         asked = {"cohort": request.path_params["name"], **given}
         work = self._gate.existing(caller).report_untrusted("cohort_people", asked)
-        return await table_response(request, kind, explained(work))
+        with explained():
+            return await table_response(request, kind, work)
 
     @operation(scope="admin", body=dict[str, Any], answer=SavedCohort, refusals=[422, 429, 503, 504])
     async def save(self, request: Request) -> Response:
         """Save a cohort under a name. Its body is the definition; a name that is there gets a new version."""
         caller = self._gate.admit(request, "admin")
-        try:
-            definition = msgspec.json.decode(await self._body.read(request), type=dict[str, Any])
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise Refusal(400, "INVALID_BODY", f"The body is no definition: {error}") from None
-        try:
+        definition = decoded(await self._body.read(request), dict[str, Any], "definition")
+        with explained():
             saved = await self._gate.object(caller).save_cohort(request.path_params["name"], definition, strange=True)
-        except QueryRefused as error:
-            raise Refusal(400, "QUERY_REFUSED", str(error)) from error
         return json_response(_saved(saved))
 
     @operation(scope="admin", status=204, refusals=[404, 409])

@@ -10,14 +10,14 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from lakebed.api.answer import json_response
-from lakebed.api.body import Body
-from lakebed.api.errors import Refusal
+from lakebed.api.body import Body, decoded
+from lakebed.api.errors import Refusal, explained
 from lakebed.api.gate import Gate
 from lakebed.api.operation import JSON, Parameter, operation
 from lakebed.api.table import while_there
 from lakebed.definitions import Definition
 from lakebed.dialect.answer import encoded
-from lakebed.errors import InvalidDefinition, InvalidEvent, QueryCrashed, QueryError, QueryRefused, QueryTooLarge
+from lakebed.errors import InvalidEvent, QueryCrashed, QueryError, QueryRefused, QueryTooLarge
 from lakebed.uninterrupted import in_thread
 
 __all__ = ["Datasets"]
@@ -168,14 +168,9 @@ class Datasets:
     async def save(self, request: Request) -> Response:
         """Say which events are the rows of a table, and which of their values its columns."""
         caller = self._gate.admit(request, "admin")
-        try:
-            mapping = msgspec.json.decode(await self._body.read(request), type=dict[str, Any])
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise Refusal(400, "INVALID_BODY", f"The body is no mapping: {error}") from None
-        try:
+        mapping = decoded(await self._body.read(request), dict[str, Any], "mapping")
+        with explained():
             saved = await self._gate.object(caller).save_dataset(request.path_params["name"], mapping)
-        except InvalidDefinition as error:
-            raise Refusal(400, "INVALID_DEFINITION", str(error)) from error
         return json_response(_saved(saved))
 
 
@@ -184,14 +179,10 @@ def _invalid(message: str) -> Response:
 
 
 def _points(body: bytes) -> list[DataPoint]:
-    points: list[DataPoint]
-    try:
-        if body.lstrip()[:1] == b"[":
-            points = msgspec.json.decode(body, type=list[DataPoint])
-        else:
-            points = [msgspec.json.decode(body, type=DataPoint)]
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Refusal(400, "INVALID_BODY", f"The body is no data point: {error}") from None
+    if body.lstrip()[:1] == b"[":
+        points = decoded(body, list[DataPoint], "list of data points")
+    else:
+        points = [decoded(body, DataPoint, "data point")]
     if len(points) > _MOST_POINTS:
         raise Refusal(413, "BATCH_TOO_LARGE", f"At most {_MOST_POINTS} data points at once", limit=_MOST_POINTS)
     return points

@@ -13,6 +13,7 @@ from msgspec import Raw, UnsetType
 from starlette.requests import HTTPConnection
 
 from lakebed.api.agents import parse_agent
+from lakebed.api.body import UNREADABLE
 from lakebed.api.exchange import header
 from lakebed.api.origin import Address, Proxies, address_of, kept
 from lakebed.api.places import Places
@@ -47,7 +48,6 @@ _MAX_URL = 4_096
 _MAX_VALUE = 256
 _MAX_PARAMETERS = 100
 _UTM = "utm_"
-_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class _Body(msgspec.Struct, rename="camel"):
@@ -133,7 +133,7 @@ class Visit:
         """`event`, a JSON object, with more in its context; as it is where it cannot be read or would be too large."""
         try:
             raw = bytes(_item.decode(event).context)
-        except _UNREADABLE:
+        except UNREADABLE:
             return event
         context = self._contexts.get(raw)
         if context is None:
@@ -150,7 +150,7 @@ class Visit:
             text = body.strip()
             envelope = _Body(_items.decode(text)) if text[:1] == b"[" else _body.decode(text)
             shared = _any.decode(envelope.context)
-        except _UNREADABLE:
+        except UNREADABLE:
             return body
         shared = shared if isinstance(shared, dict) else {}
         envelope.batch = [Raw(self.event(bytes(event), shared)) for event in envelope.batch]
@@ -160,7 +160,7 @@ class Visit:
         """The context `raw` and what can be added to it; empty if nothing can."""
         try:
             said = _any.decode(raw) if raw != b"null" else {}
-        except _UNREADABLE:
+        except UNREADABLE:
             return b""
         if not isinstance(said, dict):
             return b""

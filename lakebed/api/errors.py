@@ -7,7 +7,8 @@ Under `/v1/`, `code` and `message` also stand where Segment says them, beside `e
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
@@ -17,7 +18,7 @@ from starlette.responses import Response
 
 from lakebed import errors
 
-__all__ = ["Refusal", "Said", "error_handlers", "error_response", "said"]
+__all__ = ["Refusal", "Said", "error_handlers", "error_response", "explained", "said"]
 
 _log = logging.getLogger("lakebed.api")
 _INTERNAL = 500
@@ -151,6 +152,16 @@ def said(error: BaseException) -> Said:
     # LakebedError: the message with its facts; the hint is for Python.
     facts = {name: fact for name, fact in getattr(error, "facts", {}).items() if isinstance(fact, (str, int, float))}
     return Said(answer.status, answer.code, getattr(error, "message", str(error)), facts, answer.retry_after)
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Tells the hint of an error that an argument made: it says what to write instead, over HTTP as in Python."""
+    try:
+        yield
+    except (errors.InvalidAsOf, errors.InvalidBilling, errors.InvalidDefinition, errors.QueryRefused) as error:
+        told = said(error)
+        raise Refusal(told.status, told.code, str(error)) from error
 
 
 def _on_error(request: Request, error: Exception) -> Response:

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from lakebed.api.answer import json_response
-from lakebed.api.body import Body, check_count, json_object
+from lakebed.api.body import Body, check_count, decoded, json_object
 from lakebed.api.errors import Refusal
 from lakebed.api.gate import Gate
 from lakebed.api.gathering import Gathering
@@ -172,11 +172,7 @@ def _from_cloud(event: dict[str, Any]) -> dict[str, Any]:
 
 
 def _listed(body: bytes) -> list[Any]:
-    try:
-        body.decode()
-        found = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Refusal(400, "INVALID_JSON", f"The body is not JSON: {error}") from None
+    found = decoded(body, object, "batch")
     events = found.get("events") if isinstance(found, dict) else found
     if not isinstance(events, list):
         raise Refusal(400, "INVALID_BATCH", 'The body has no list of events: send {"events": […]}')

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from lakebed.api.answer import json_response
-from lakebed.api.body import Body
+from lakebed.api.body import Body, decoded
 from lakebed.api.errors import Refusal
 from lakebed.api.gate import Gate
 from lakebed.api.operation import Parameter, operation
@@ -151,7 +151,7 @@ class Letters:
     async def replay(self, request: Request) -> Response:
         """Store dead letters as they are, or mended. Each is stored exactly once, however often this is sent."""
         target = self._gate.existing(self._gate.admit(request, "admin"))
-        asked = _asked(await self._body.read(request))
+        asked = decoded((await self._body.read(request)).strip() or b"{}", ReplayBody, "choice of letters")
         edit = asked.patch if asked.text is None else asked.text
         if asked.text is not None and (asked.patch is not None or asked.ids is None or len(set(asked.ids)) != 1):
             raise Refusal(400, "INVALID_PARAMETER", "text mends one letter: name it in ids, and leave patch out")
@@ -202,11 +202,3 @@ def _moment(text: str) -> datetime:
     except ValueError:
         message = "before must be a time, as 2026-01-15T12:00:00Z"
         raise Refusal(400, "INVALID_PARAMETER", message, before=text[:40]) from None
-
-
-def _asked(body: bytes) -> ReplayBody:
-    try:
-        body.decode()
-        return msgspec.json.decode(body, type=ReplayBody) if body.strip() else ReplayBody()
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Refusal(400, "INVALID_JSON", f"The body is not what is asked for here: {error}") from None

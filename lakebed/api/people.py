@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from lakebed.api.answer import json_response
-from lakebed.api.body import Body
+from lakebed.api.body import Body, decoded
 from lakebed.api.errors import Refusal
 from lakebed.api.gate import Gate, Scope
 from lakebed.api.operation import Parameter, operation
@@ -80,24 +80,18 @@ class People:
     async def merge(self, request: Request) -> Response:
         """Make one person of two."""
         target = self._object(request, "admin")
-        asked = await self._read(request, MergeBody)
+        asked = decoded(await self._body.read(request), MergeBody, "merge")
         return json_response(await target.merge(asked.a, asked.b, why=asked.why))
 
     @operation(scope="admin", body=UnmergeBody, answer=Merge, refusals=[404, 409, 503, 507])
     async def unmerge(self, request: Request) -> Response:
         """Take a merge back."""
         target = self._object(request, "admin")
-        asked = await self._read(request, UnmergeBody)
+        asked = decoded(await self._body.read(request), UnmergeBody, "unmerge")
         return json_response(await target.unmerge(asked.merge_id, why=asked.why))
 
     def _object(self, request: Request, scope: Scope) -> Any:
         return self._gate.existing(self._gate.admit(request, scope))
-
-    async def _read(self, request: Request, kind: Any) -> Any:
-        try:
-            return msgspec.json.decode(await self._body.read(request), type=kind)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise Refusal(400, "INVALID_JSON", f"The body cannot be read: {error}") from None
 
 
 def _check_known(request: Request, known: set[str]) -> None:

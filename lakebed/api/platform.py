@@ -11,19 +11,17 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from lakebed.api.answer import json_response
-from lakebed.api.body import Body
-from lakebed.api.errors import Refusal
+from lakebed.api.body import Body, decoded
+from lakebed.api.errors import Refusal, explained
 from lakebed.api.gate import Gate
 from lakebed.api.operation import operation
-from lakebed.api.reports import explained
 from lakebed.api.table import while_there
-from lakebed.errors import QueryRefused
 from lakebed.query.binder import Binder
 from lakebed.query.calendar import Calendar
 from lakebed.query.result import Result
 from lakebed.query.scope import Scope, instant
 
-__all__ = ["Platform", "PlatformAnswer", "PlatformQuery", "platform_answer"]
+__all__ = ["EXAMPLE", "Platform", "PlatformAnswer", "PlatformQuery", "platform_answer"]
 
 GroupBy = Literal["minute", "hour", "day", "week", "month"]
 _METRICS = {
@@ -37,8 +35,10 @@ _METRICS = {
     "error_rate": "count(*) FILTER (status_code >= 400) / count(*)",
 }
 _FILTERS = {"event": "event", "user_id": "user_id", "organization_id": "organization_id", "session_id": "session_id"}
-_BAD = 400
 _MIDNIGHT = time()
+
+EXAMPLE = {"start": "2026-01-01", "end": "2026-02-01", "groupBy": "day"}
+"""Of what the platform asks."""
 
 
 class PlatformQuery(msgspec.Struct, forbid_unknown_fields=True, rename="camel", kw_only=True):
@@ -120,7 +120,7 @@ class Platform:
         It is the report `performance` in the names of the platform; durations are milliseconds.
         """
         caller = self._gate.admit(request, "read")
-        asked = decoded(await self._body.read(request), PerformanceBody)
+        asked = decoded(await self._body.read(request), PerformanceBody, "question", example=EXAMPLE)
         arguments = {
             "start": asked.start,
             "end": asked.end,
@@ -131,7 +131,8 @@ class Platform:
             "errors_from": asked.errors_from,
         }
         work = self._gate.existing(caller).report_untrusted("performance", arguments)
-        data = _dicts(await while_there(request, explained(work)))
+        with explained():
+            data = _dicts(await while_there(request, work))
         for row in data:
             began = row.pop("time")
             row["timestamp"] = began if isinstance(began, datetime) else datetime.combine(began, _MIDNIGHT, UTC)
@@ -149,11 +150,9 @@ async def platform_answer(request: Request, target: Any, asked: PlatformQuery) -
     unknown = [name for name in asked.metrics if name not in _METRICS]
     if unknown:
         message = f"There is no metric {unknown[0][:40]!r}. There are {', '.join(_METRICS)}"
-        raise Refusal(_BAD, "QUERY_REFUSED", message, metric=unknown[0][:40])
-    try:
+        raise Refusal(400, "QUERY_REFUSED", message, metric=unknown[0][:40])
+    with explained():
         scope = Scope(instant("start", asked.start), instant("end", asked.end))
-    except QueryRefused as error:
-        raise Refusal(_BAD, "QUERY_REFUSED", str(error)) from error
     bind = Binder()
     calendar = Calendar()
     conditions = [scope.condition(bind)]
@@ -172,16 +171,6 @@ async def platform_answer(request: Request, target: Any, asked: PlatformQuery) -
     more = len(data) > asked.limit
     data = data[: asked.limit]
     return json_response(PlatformAnswer(data, Meta(asked.start, asked.end, len(data), more)))
-
-
-def decoded(body: bytes, kind: Any) -> Any:
-    """The body as `kind`. Raises Refusal, 400, which names what does not fit."""
-    try:
-        body.decode()
-        return msgspec.json.decode(body, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        example = {"start": "2026-01-01", "end": "2026-02-01", "groupBy": "day"}
-        raise Refusal(_BAD, "INVALID_BODY", f"The body is no question: {error}", example=example) from None
 
 
 def _dicts(result: Result) -> list[dict[str, Any]]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import inspect
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -14,10 +13,9 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from lakebed.api.answer import json_response
-from lakebed.api.errors import Refusal
+from lakebed.api.errors import Refusal, explained
 from lakebed.api.gate import Gate
 from lakebed.api.operation import Parameter, operation
-from lakebed.errors import InvalidAsOf, QueryRefused
 from lakebed.inventory import Inventory
 from lakebed.query.result import Result
 from lakebed.query.stats import Stats
@@ -123,7 +121,7 @@ class Reads:
         if len(by) > _MAX_BY:
             raise Refusal(400, "INVALID_PARAMETER", f"by takes at most {_MAX_BY} columns", by=len(by))
         options = {one.name: given[one.name] for one in _SERIES if one.name in given and one.name != "by"}
-        with _explained():
+        with explained():
             return _rows(await target.timeseries(by=by or None, **options))
 
     async def _active(self, request: Request, measure: Literal["dau", "wau", "mau"]) -> Response:
@@ -134,7 +132,7 @@ class Reads:
             raise Refusal(400, "INVALID_PARAMETER", "Give days or start, not both")
         if "max_staleness" in given:
             options["max_staleness"] = _seconds(given["max_staleness"])
-        with _explained():
+        with explained():
             return _rows(await getattr(target, measure)(_days(given.get("days", "7")), **options))
 
     def _object(self, request: Request, taken: Collection[Parameter]) -> Any:
@@ -154,17 +152,6 @@ class Reads:
         if twice:
             raise Refusal(400, "INVALID_PARAMETER", f"{twice[0]} was given twice", parameter=twice[0])
         return target
-
-
-@contextmanager
-def _explained() -> Iterator[None]:
-    """Tells the hint of an error that a parameter made: it says what to write instead, over HTTP as in Python."""
-    try:
-        yield
-    except InvalidAsOf as error:
-        raise Refusal(400, "INVALID_AS_OF", str(error)) from error
-    except QueryRefused as error:
-        raise Refusal(400, "QUERY_REFUSED", str(error)) from error
 
 
 def _rows(result: Result) -> Response:

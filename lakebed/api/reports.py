@@ -6,23 +6,20 @@ import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from lakebed.api.body import Body
-from lakebed.api.errors import Refusal
+from lakebed.api.body import Body, decoded
+from lakebed.api.errors import explained
 from lakebed.api.formats import chosen
 from lakebed.api.gate import Gate
 from lakebed.api.operation import operation
 from lakebed.api.table import ACCEPT, TABLE, table_response
-from lakebed.errors import InvalidAsOf, QueryRefused
 from lakebed.query.reports import REPORTS, signature_of
-from lakebed.query.result import Result
 from lakebed.schema import body_of
 
-__all__ = ["Reports", "explained"]
+__all__ = ["Reports"]
 
 
 class Reports:
@@ -40,9 +37,11 @@ class Reports:
         async def answer(request: Request) -> Response:
             caller = self._gate.admit(request, "read")
             kind = chosen(request.headers.get("accept", ""))
-            arguments = _arguments(await self._body.read(request))
+            body = await self._body.read(request)
+            arguments = decoded(body or b"{}", dict[str, Any], "object with the report's arguments")
             work = self._gate.existing(caller).report_untrusted(name, arguments)
-            return await table_response(request, kind, explained(work))
+            with explained():
+                return await table_response(request, kind, work)
 
         answer.__doc__ = _said(name)
         described = operation(
@@ -53,24 +52,6 @@ class Reports:
             refusals=[404, 406, 422, 429, 503, 504],
         )
         return described(answer)
-
-
-async def explained(work: Awaitable[Result]) -> Result:
-    """Tells the hint of an error that an argument made: it says what to write instead, over HTTP as in Python."""
-    try:
-        return await work
-    except InvalidAsOf as error:
-        raise Refusal(400, "INVALID_AS_OF", str(error)) from error
-    except QueryRefused as error:
-        raise Refusal(400, "QUERY_REFUSED", str(error)) from error
-
-
-def _arguments(body: bytes) -> dict[str, Any]:
-    try:
-        return msgspec.json.decode(body or b"{}", type=dict[str, Any])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        message = f"The body is no object with the report's arguments: {error}"
-        raise Refusal(400, "INVALID_BODY", message) from None
 
 
 def _said(name: str) -> str:

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from lakebed.api.answer import json_response
-from lakebed.api.body import Body, json_object
+from lakebed.api.body import UNREADABLE, Body, json_object
 from lakebed.api.enrichment import Enrichment
 from lakebed.api.errors import Refusal
 from lakebed.api.exchange import header
@@ -89,7 +89,6 @@ _keyed = msgspec.json.Decoder(_Keyed)
 _counted = msgspec.json.Decoder(_Counted)
 _items = msgspec.json.Decoder(list[Raw])
 _KEY = re.compile(rb'"writeKey"\s{0,8}:\s{0,8}"([!#-\[\]-~]{1,200})"')
-_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class Segment:
@@ -224,7 +223,7 @@ def _key_in(body: bytes) -> str | None:
     """The write key in a body, also in one of which not all can be read."""
     try:
         key = _keyed.decode(body).write_key
-    except _UNREADABLE:
+    except UNREADABLE:
         found = _KEY.search(body)
         return None if found is None else found[1].decode("ascii")
     return key if isinstance(key, str) else None
@@ -236,7 +235,7 @@ def _check_object(body: bytes) -> None:
         if not body.isascii():
             body.decode()
         _keyed.decode(body)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise _invalid(error) from None
 
 
@@ -246,7 +245,7 @@ def _count(body: bytes) -> None:
         return
     try:
         found = len(_items.decode(body) if body[:1] == b"[" else _counted.decode(body).batch)
-    except _UNREADABLE:  # said better by those who take it apart; what cannot be read there is one event
+    except UNREADABLE:  # said better by those who take it apart; what cannot be read there is one event
         found = body.count(b'"type"')
     if found > MAX_BATCH_EVENTS:
         message = f"The batch has {found} events, the limit is {MAX_BATCH_EVENTS}"
@@ -258,7 +257,7 @@ def _check(body: bytes) -> None:
     try:
         body.decode()
         msgspec.json.decode(body)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise _invalid(error) from None
 
 

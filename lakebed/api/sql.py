@@ -9,12 +9,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from lakebed.api.body import Body
-from lakebed.api.errors import Refusal
+from lakebed.api.body import UNREADABLE, Body, decoded
 from lakebed.api.formats import chosen
 from lakebed.api.gate import Gate
 from lakebed.api.operation import operation
-from lakebed.api.platform import PlatformQuery, decoded, platform_answer
+from lakebed.api.platform import EXAMPLE, PlatformQuery, platform_answer
 from lakebed.api.table import ACCEPT, TABLE, table_response
 
 __all__ = ["Sql"]
@@ -70,9 +69,9 @@ class Sql:
         kind = chosen(request.headers.get("accept", ""))
         body = await self._body.read(request)
         if _is_platforms(body):
-            found: PlatformQuery = decoded(body, PlatformQuery)
+            found = decoded(body, PlatformQuery, "question", example=EXAMPLE)
             return await platform_answer(request, self._gate.existing(caller), found)
-        asked = _asked(body)
+        asked = decoded(body, QueryBody, "question", example={"sql": "SELECT 1"})
         target = self._gate.existing(caller)
 
         work = target.query_untrusted(
@@ -91,14 +90,6 @@ def _is_platforms(body: bytes) -> bool:
     """Whether a body has no SQL but a range; what cannot be read is told as SQL's."""
     try:
         kind = msgspec.json.decode(body, type=_Kind)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         return False
     return kind.sql is None and (kind.start is not None or kind.end is not None)
-
-
-def _asked(body: bytes) -> QueryBody:
-    try:
-        body.decode()  # msgspec leaves what it skips unread
-        return msgspec.json.decode(body, type=QueryBody)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Refusal(400, "INVALID_BODY", f"The body is no question: {error}", example={"sql": "SELECT 1"}) from None

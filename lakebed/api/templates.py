@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from lakebed.api.answer import json_response
-from lakebed.api.body import Body
-from lakebed.api.errors import Refusal
+from lakebed.api.body import Body, decoded
+from lakebed.api.errors import Refusal, explained
 from lakebed.api.formats import chosen
 from lakebed.api.gate import Gate
 from lakebed.api.operation import operation
-from lakebed.api.reports import explained
 from lakebed.api.table import ACCEPT, TABLE, table_response
 from lakebed.template import Template, library
 
@@ -48,26 +46,22 @@ class Templates:
     @operation(scope="read", parameters=[ACCEPT], answer=TABLE, refusals=_REFUSALS)
     async def asked(self, request: Request) -> Response:
         """The answer to a template; parameters of the URL are its parameters."""
-        return await self._answered(request, lambda _body: dict(request.query_params))
+        return await self._answered(request, None)
 
     @operation(scope="read", parameters=[ACCEPT], body=dict[str, Any], answer=TABLE, refusals=_REFUSALS)
     async def posted(self, request: Request) -> Response:
         """The answer to a template; the body is an object with its parameters."""
-        return await self._answered(request, _object)
+        return await self._answered(request, self._body)
 
-    async def _answered(self, request: Request, given: Any) -> Response:
+    async def _answered(self, request: Request, body: Body | None) -> Response:
         caller = self._gate.admit(request, "read")
         kind = chosen(request.headers.get("accept", ""))
-        params = given(await self._body.read(request) if request.method == "POST" else b"")
+        params: dict[str, Any] = dict(request.query_params)
+        if body is not None:
+            params = decoded(await body.read(request) or b"{}", dict[str, Any], "object with parameters")
         name = request.path_params["name"]
         if name not in library():
             raise Refusal(404, "NOT_FOUND", f"There is no template {name[:40]!r}: GET /templates lists them")
         work = self._gate.existing(caller).template(name, params)
-        return await table_response(request, kind, explained(work))
-
-
-def _object(body: bytes) -> dict[str, Any]:
-    try:
-        return msgspec.json.decode(body or b"{}", type=dict[str, Any])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Refusal(400, "INVALID_BODY", f"The body is no object with parameters: {error}") from None
+        with explained():
+            return await table_response(request, kind, work)

@@ -13,6 +13,7 @@ from lakebed.errors import QueryRefused
 from lakebed.query.binder import Binder
 from lakebed.query.calendar import Calendar
 from lakebed.query.inquiry import Inquiry
+from lakebed.query.limit import check_limit
 from lakebed.query.result import Result
 from lakebed.query.scope import Time
 from lakebed.query.selection import EventLike, Selection
@@ -73,8 +74,7 @@ async def anomalies(
     calendar = Calendar.of(tz, "monday", grain, ("hour", "day"))
     if seasonality not in _SEASON_DAYS:
         raise QueryRefused(f"seasonality is {str(seasonality)[:40]!r}", hint="Use week or day")
-    if isinstance(history, bool) or not isinstance(history, int) or not _LEAST <= history <= _MOST_HISTORY:
-        raise QueryRefused(f"history is {str(history)[:40]!r}", hint=f"Give {_LEAST} to {_MOST_HISTORY}")
+    check_limit("history", history, _MOST_HISTORY, least=_LEAST)
     if isinstance(sensitivity, bool) or not isinstance(sensitivity, int | float) or not 0 < sensitivity <= _WIDEST:
         raise QueryRefused(f"sensitivity is {str(sensitivity)[:40]!r}", hint="Give more than 0, up to 100; usual is 3")
     chosen = Selection.of(event)

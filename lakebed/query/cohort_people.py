@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from lakebed.errors import QueryRefused
 from lakebed.query.binder import Binder
 from lakebed.query.inquiry import Inquiry
+from lakebed.query.limit import check_limit
 from lakebed.query.result import Result
 from lakebed.query.scope import Time
 
@@ -24,8 +24,7 @@ async def cohort_people(
         after: only ids that sort after this one: the last of a page gives the next page.
         as_of: the cohort as it was defined, and the people as they were, then.
     """
-    if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= _MOST:
-        raise QueryRefused(f"limit is {str(limit)[:40]!r}", hint=f"Give 1 to {_MOST}")
+    check_limit("limit", limit, _MOST)
     scope = await inquiry.scope(cohort=cohort, as_of=as_of)
     bind = Binder()
     later = "" if after is None else f" AND person_id > {bind(after)}"

@@ -8,6 +8,7 @@ from lakebed.errors import QueryRefused
 from lakebed.promotions import quoted
 from lakebed.query.binder import Binder
 from lakebed.query.inquiry import Inquiry
+from lakebed.query.limit import check_limit
 from lakebed.query.performance import REQUEST, columns_of, failed
 from lakebed.query.result import Result
 from lakebed.query.scope import Time
@@ -49,8 +50,7 @@ async def errors(
         cohort: only people of this saved cohort.
         as_of: only what was received up to then.
     """
-    if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= _MOST:
-        raise QueryRefused(f"limit is {str(limit)[:40]!r}", hint=f"Give 1 to {_MOST}")
+    check_limit("limit", limit, _MOST)
     chosen = Selection.of(event)
     scope = await inquiry.scope(start=start, end=end, where=where, cohort=cohort, as_of=as_of, selections=(chosen,))
     columns = columns_of(inquiry, by, taken=_COUNTED)

@@ -6,6 +6,7 @@ from lakebed.errors import QueryRefused
 from lakebed.query.binder import Binder
 from lakebed.query.duration import Duration, duration_us
 from lakebed.query.inquiry import Inquiry
+from lakebed.query.limit import check_limit
 from lakebed.query.measure import column_sql
 from lakebed.query.result import Result
 from lakebed.query.scope import Time
@@ -57,8 +58,7 @@ async def paths(
         as_of: only what was received up to then.
     """
     for name, value, most in (("steps", steps, _MOST_STEPS), ("top", top, _MOST_TOP)):
-        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
-            raise QueryRefused(f"{name} is {str(value)[:40]!r}", hint=f"Give 1 to {most}")
+        check_limit(name, value, most)
     if after is not None and before is not None:
         raise QueryRefused("after and before were both given", hint="Paths begin with an event or end with one")
     anchor = Selection.of(after, "after") if before is None else Selection.of(before, "before")

@@ -10,6 +10,7 @@ from lakebed.errors import QueryRefused
 from lakebed.query.binder import Binder
 from lakebed.query.calendar import Calendar, Grain, WeekStart
 from lakebed.query.inquiry import Inquiry
+from lakebed.query.limit import check_limit
 from lakebed.query.result import Result
 from lakebed.query.scope import Time
 from lakebed.query.selection import EventLike, Selection
@@ -63,8 +64,7 @@ async def retention(
     """
     if mode not in _MODES:
         raise QueryRefused(f"mode is {str(mode)[:40]!r}", hint=f"Use one of {', '.join(_MODES)}")
-    if isinstance(periods, bool) or not isinstance(periods, int) or not 1 <= periods <= _MOST_PERIODS:
-        raise QueryRefused(f"periods is {str(periods)[:40]!r}", hint=f"Give 1 to {_MOST_PERIODS}")
+    check_limit("periods", periods, _MOST_PERIODS)
     calendar = Calendar.of(tz, week_start, grain, _GRAINS)
     began, returned = Selection.of(start_event, "start_event"), Selection.of(return_event, "return_event")
     scope = await inquiry.scope(

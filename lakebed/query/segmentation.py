@@ -11,6 +11,7 @@ from lakebed.query.binder import Binder
 from lakebed.query.calendar import Calendar, Grain, WeekStart
 from lakebed.query.formula import LETTERS, formula_sql
 from lakebed.query.inquiry import Inquiry
+from lakebed.query.limit import check_limit
 from lakebed.query.measure import Measure, column_sql
 from lakebed.query.result import Result
 from lakebed.query.scope import Scope, Time
@@ -67,8 +68,7 @@ async def segmentation(
     chosen = [Selection.of(one, "events") for one in given]
     if not 1 <= len(chosen) <= len(LETTERS):
         raise QueryRefused(f"{len(chosen)} events", hint=f"Give 1 to {len(LETTERS)}")
-    if isinstance(top, bool) or not isinstance(top, int) or not 1 <= top <= _MOST_TOP:
-        raise QueryRefused(f"top is {str(top)[:40]!r}", hint=f"Give 1 to {_MOST_TOP}")
+    check_limit("top", top, _MOST_TOP)
     names = _names(by)
     measured = Measure.parse(measure, inquiry.promotions)
     values = [f"value_{at}" for at in range(len(chosen))]

@@ -10,6 +10,7 @@ from lakebed.query.binder import Binder
 from lakebed.query.calendar import Calendar, Grain, WeekStart
 from lakebed.query.duration import Duration, duration_us
 from lakebed.query.inquiry import Inquiry
+from lakebed.query.limit import check_limit
 from lakebed.query.measure import column_sql
 from lakebed.query.result import Result
 from lakebed.query.scope import Scope, Time
@@ -68,8 +69,7 @@ async def sessions(
         as_of: only what was received up to then.
     """
     calendar = Calendar.of(tz, week_start, grain or "day")
-    if isinstance(top, bool) or not isinstance(top, int) or not 1 <= top <= _MOST_TOP:
-        raise QueryRefused(f"top is {str(top)[:40]!r}", hint=f"Give 1 to {_MOST_TOP}")
+    check_limit("top", top, _MOST_TOP)
     if by is not None and (not by or by.lower() in _COLUMNS):
         raise QueryRefused(f"by is {by[:40]!r}", hint=f"Name a column or property other than {', '.join(_COLUMNS)}")
     converted = None if conversion is None else Selection.of(conversion, "conversion")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from lakebed.errors import QueryRefused
 from lakebed.query.binder import Binder
 from lakebed.query.inquiry import Inquiry
+from lakebed.query.limit import check_limit
 from lakebed.query.measure import column_sql
 from lakebed.query.result import Result
 from lakebed.query.scope import Time
@@ -44,8 +45,7 @@ async def top(
         cohort: only people of this saved cohort.
         as_of: only what was received up to then.
     """
-    if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= _MOST:
-        raise QueryRefused(f"n is {str(n)[:40]!r}", hint=f"Give 1 to {_MOST}")
+    check_limit("n", n, _MOST)
     if not isinstance(what, str) or not what:
         raise QueryRefused(f"what is {str(what)[:40]!r}", hint="Name a column or a property")
     chosen = Selection.of(event)

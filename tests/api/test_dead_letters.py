@@ -200,11 +200,11 @@ async def test_purge(http):
         ("DELETE", "/deadletters?id=1&before=2026-01-01", None, (400, "INVALID_PARAMETER")),
         ("DELETE", "/deadletters?before=soon", None, (400, "INVALID_PARAMETER")),
         ("POST", "/deadletters/replay", b"{", (400, "INVALID_JSON")),
-        ("POST", "/deadletters/replay", b'{"id":1}', (400, "INVALID_JSON")),
+        ("POST", "/deadletters/replay", b'{"id":1}', (400, "INVALID_BODY")),
         ("POST", "/deadletters/replay", b'{"text":"{}"}', (400, "INVALID_PARAMETER")),
         ("POST", "/deadletters/replay", b'{"text":"{}","ids":[1,2]}', (400, "INVALID_PARAMETER")),
-        ("POST", "/deadletters/replay", b'{"ids":[9223372036854775808]}', (400, "INVALID_JSON")),
-        ("POST", "/deadletters/replay", b'{"ids":[-1]}', (400, "INVALID_JSON")),
+        ("POST", "/deadletters/replay", b'{"ids":[9223372036854775808]}', (400, "INVALID_BODY")),
+        ("POST", "/deadletters/replay", b'{"ids":[-1]}', (400, "INVALID_BODY")),
     ],
 )
 async def test_what_makes_no_sense(http, method, path, body, expected):
