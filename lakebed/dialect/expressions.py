@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -10,12 +11,22 @@ from sqlglot import exp
 from sqlglot.dialects.clickhouse import ClickHouse
 
 from lakebed.dialect.functions import AGGREGATES, FUNCTIONS, Function, expression
+from lakebed.dialect.running import RUNNING, running
 from lakebed.dialect.times import TIMES, interval, moment, moved
 from lakebed.errors import QueryRefused
 
 __all__ = ["EngineDialect", "Expressions", "is_whole", "quoted", "unsupported"]
 
-_KINDS = {"S": "String", "N": "Number", "U": "Number", "T": "DateTime", "D": "Date", "t": "DateTime", "A": "Array"}
+_KINDS = {
+    "S": "String",
+    "N": "Number",
+    "U": "Number",
+    "T": "DateTime",
+    "D": "Date",
+    "t": "DateTime",
+    "A": "Array",
+    "P": "Tuple",
+}
 _PLAIN = (
     *(
         exp.Paren,
@@ -35,6 +46,7 @@ _PLAIN = (
     *(exp.GTE, exp.LT, exp.LTE, exp.Like, exp.ILike, exp.Between, exp.In, exp.Is, exp.Null, exp.Boolean),
 )
 _NUMERIC = (exp.Neg, exp.Mul, exp.Div, exp.Mod)
+_BARE = ("this", "over")  # of a window: those that say nothing
 _WIDENED = (exp.Add, exp.Sub, exp.Mul, exp.Neg)
 
 
@@ -50,10 +62,13 @@ class EngineDialect(ClickHouse):
 class Expressions:
     """What stands in a SELECT, over columns whose kinds are known; "?" where one is not."""
 
-    def __init__(self, columns: dict[str, str], aliased: dict[str, str], now: datetime) -> None:
+    def __init__(
+        self, columns: dict[str, str], aliased: dict[str, str], now: datetime, order: Sequence[exp.Expr]
+    ) -> None:
         self._columns = columns
         self._aliased = aliased
         self._now = now
+        self._order = order
 
     def read(self, node: exp.Expr) -> tuple[exp.Expr, str]:  # noqa: PLR0911 - a line a kind of node
         """`node` in DuckDB's words, and its kind. Raises QueryRefused."""
@@ -70,6 +85,9 @@ class Expressions:
         called = _call(node)
         if called is not None:
             return self._function(*called)
+        return self._plain(node) if isinstance(node, _PLAIN) else self._rare(node)
+
+    def _rare(self, node: exp.Expr) -> tuple[exp.Expr, str]:
         if isinstance(node, exp.Extract):
             made, _ = self.read(node.expression)
             unit = node.this.name.lower()
@@ -78,14 +96,20 @@ class Expressions:
                     f"extract() knows no {unit[:20]}", hint="Use YEAR, MONTH, DAY, HOUR, MINUTE or SECOND"
                 )
             return expression(f"CAST({unit}(a) AS USMALLINT)", made), "U"
-        if isinstance(node, _PLAIN):
-            return self._plain(node)
+        if isinstance(node, exp.Tuple) and len(node.expressions) == len("kv"):
+            return expression("struct_pack(k := a, v := b)", *(self.read(one)[0] for one in node.expressions)), "P"
+        if isinstance(node, exp.Window) and not any(value for name, value in node.args.items() if name not in _BARE):
+            called = _call(node.this)
+            if called is not None and called[0].lower() == "laginframe":
+                return self._function(*called)
         raise unsupported(node)
 
     def _column(self, node: exp.Column) -> tuple[exp.Expr, str]:
         if isinstance(node.this, exp.Star) or node.args.get("db"):
             raise unsupported(node)
         kind = self._columns.get(node.name) or self._aliased.get(node.name)
+        if kind is None and node.name.lower() == "nan":
+            return expression("CAST(a AS DOUBLE)", exp.Literal.string("nan")), "N"
         if kind is None:
             raise QueryRefused(f"unknown column: {node.name[:80]}", hint="A dataset has index1, blob1 and so on")
         return exp.column(quoted(node.name), table=quoted(node.table) if node.table else None), kind
@@ -147,17 +171,25 @@ class Expressions:
         return expression("quantile_disc(a, b)", value, number), kind
 
     def _function(self, name: str, arguments: list[exp.Expr]) -> tuple[exp.Expr, str]:
-        if name.lower() in ("now", "today"):
-            return moment(name.lower(), self._now, arguments)
-        if name.lower() in TIMES:
+        special = self._special(name, arguments)
+        return self._listed(name, arguments) if special is None else special
+
+    def _special(self, name: str, arguments: list[exp.Expr]) -> tuple[exp.Expr, str] | None:
+        called = name.lower()
+        if called in ("now", "today"):
+            return moment(called, self._now, arguments)
+        if called in TIMES:
             made = [self.read(one) for one in arguments]
-            return TIMES[name.lower()]([one for one, _ in made], [kind for _, kind in made])
-        if name.lower() in ("topk", "topkweighted"):
+            return TIMES[called]([one for one, _ in made], [kind for _, kind in made])
+        if called in RUNNING:
+            return running(name, arguments, self.read, self._order)
+        if called in ("topk", "topkweighted"):
             return self._with_parameter(name, [exp.Literal.number(10)], arguments)
-        if name.lower() == "quantileweighted":
+        if called == "quantileweighted":
             return self._with_parameter(name, arguments[:1], arguments[1:])
-        if name.lower() == "format":
-            return self._format(arguments)
+        return self._format(arguments) if called == "format" else None
+
+    def _listed(self, name: str, arguments: list[exp.Expr]) -> tuple[exp.Expr, str]:
         if len(arguments) == 1 and isinstance(arguments[0], exp.Distinct):
             name, arguments = f"{name} DISTINCT", arguments[0].expressions
         if name.lower() == "count" and len(arguments) == 1 and isinstance(arguments[0], exp.Star):

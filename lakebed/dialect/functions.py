@@ -154,6 +154,7 @@ argMin(??) ? = arg_min(a, b)
 argMax(??) ? = arg_max(a, b)
 first_value(?) ? = first(a)
 last_value(?) ? = last(a)
+groupArray(?) A = coalesce(list_sort(array_agg(a)), [])
 """
 
 

@@ -108,9 +108,9 @@ class _Reader:
         for clause, value in tree.args.items():
             if value and clause not in _CLAUSES:
                 raise QueryRefused(f"unsupported clause: {clause.strip('_').upper()}", hint="See the dialect's page")
-        columns = self._source(tree)
+        columns, order = self._source(tree)
         aliased: dict[str, str] = {}
-        scope = Expressions(columns, aliased, self._now)
+        scope = Expressions(columns, aliased, self._now, order)
         projections: list[exp.Expr] = []
         kinds: dict[str, str] = {}
         for one in tree.expressions:
@@ -171,23 +171,27 @@ class _Reader:
             elif not isinstance(found, (exp.Limit, exp.Offset)) or not is_whole(found.expression):
                 raise QueryRefused(f"{clause.upper()} takes a whole number", hint="Or LIMIT ALL")
 
-    def _source(self, tree: exp.Select) -> dict[str, str]:
+    def _source(self, tree: exp.Select) -> tuple[dict[str, str], list[exp.Expr]]:
+        """The columns that it has, with their kinds, and the order of its rows."""
         source = tree.args.get("from_")
         if source is None:
-            return {}
+            return {}, []
         table = source.this
         if isinstance(table, exp.Subquery):
             if not isinstance(table.this, exp.Select) or any(
                 table.args.get(one) for one in ("joins", "pivots", "with_")
             ):
                 raise unsupported(table)
+            ordered = (
+                [one.copy() for one in table.this.args["order"].expressions] if table.this.args.get("order") else []
+            )
             inner, kinds = self._select(table.this)
             alias = table.args.get("alias")
             if alias is not None and alias.args.get("columns"):
                 raise unsupported(alias)
             made = exp.Subquery(this=inner, alias=alias)
             source.set("this", made)
-            return kinds
+            return kinds, _outside(ordered, list(kinds))
         known = {"this", "alias", "db"}
         if not isinstance(table, exp.Table) or any(value for name, value in table.args.items() if name not in known):
             raise unsupported(table)
@@ -198,7 +202,7 @@ class _Reader:
         source.set(
             "this", exp.Table(this=exp.to_identifier(TABLE), alias=exp.TableAlias(this=quoted(table.alias_or_name)))
         )
-        return columns
+        return columns, []
 
     def _named(self, table: exp.Table) -> dict[str, str]:
         """The columns of a table, with their kinds."""
@@ -210,6 +214,20 @@ class _Reader:
             raise QueryRefused(message, hint=f"Datasets are in {DATABASE}; system has {', '.join(SYSTEM)}")
         self._dataset = table.name
         return COLUMNS
+
+
+def _outside(order: list[exp.Expr], names: list[str]) -> list[exp.Expr]:
+    """The order of a subquery's rows, by the names that its columns have; none where it is by something else."""
+    found: list[exp.Expr] = []
+    for one in order:
+        if is_whole(one.this) and 0 < int(one.this.name) <= len(names):
+            name = names[int(one.this.name) - 1]
+        elif isinstance(one.this, exp.Column) and one.this.name in names:
+            name = one.this.name
+        else:
+            return []
+        found.append(exp.Ordered(this=exp.column(quoted(name)), desc=one.args.get("desc")))
+    return found
 
 
 def _position(node: exp.Expr) -> exp.Expr | None:
