@@ -16,7 +16,7 @@ from lakebed.definitions import Definition
 from lakebed.dialect.answer import EngineAnswer
 from lakebed.dialect.dataset import DATASET, POINTS, Dataset, unmapped
 from lakebed.dialect.system import system_sql
-from lakebed.errors import InvalidEvent
+from lakebed.errors import InvalidDefinition, InvalidEvent
 from lakebed.events import Receipt
 from lakebed.query.asof import parse_as_of
 from lakebed.uninterrupted import in_thread
@@ -49,6 +49,27 @@ class Datasets(Assembled):
     async def datasets(self) -> list[Definition]:
         """The newest version of each mapping, by name."""
         return await self._up.definitions.newest(DATASET)
+
+    async def dataset(self, name: str) -> Definition:
+        """The newest version of a mapping.
+
+        Raises:
+            InvalidDefinition: there is none of that name.
+        """
+        found = await self._up.definitions.get(DATASET, name)
+        if found is None:
+            named = ", ".join(one.name for one in await self.datasets()) or "none"
+            raise InvalidDefinition(f"there is no mapping {name[:80]!r}", hint=f"There are {named}")
+        return found
+
+    async def delete_dataset(self, name: str) -> Definition:
+        """Let a mapping go; its table is then of data points. Answers as of an earlier time still know it.
+
+        Raises:
+            InvalidDefinition: there is none of that name.
+        """
+        await self.dataset(name)
+        return await self._up.definitions.remove(DATASET, name)
 
     async def write_data_point(
         self,

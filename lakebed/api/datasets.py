@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import msgspec
@@ -17,7 +19,7 @@ from lakebed.api.operation import JSON, Parameter, operation
 from lakebed.api.table import while_there
 from lakebed.definitions import Definition
 from lakebed.dialect.answer import encoded
-from lakebed.errors import InvalidEvent, QueryCrashed, QueryError, QueryRefused, QueryTooLarge
+from lakebed.errors import InvalidDefinition, InvalidEvent, QueryCrashed, QueryError, QueryRefused, QueryTooLarge
 from lakebed.uninterrupted import in_thread
 
 __all__ = ["Datasets"]
@@ -77,7 +79,7 @@ _Points = Annotated[Any, msgspec.Meta(extra_json_schema={"type": ["object", "arr
 
 
 class Datasets:
-    """`…/analytics_engine/sql`, `POST …/analytics_engine/{dataset}`, `GET /datasets`, `PUT /datasets/{name}`."""
+    """`…/analytics_engine/sql`, `POST …/analytics_engine/{dataset}`; `GET /datasets`; `/datasets/{name}`."""
 
     def __init__(self, gate: Gate, body: Body) -> None:
         self._gate = gate
@@ -93,7 +95,9 @@ class Datasets:
             Route(f"{_ENGINE}/sql/", self.posted, methods=["POST"], include_in_schema=False),
             Route(f"{_ENGINE}/{{dataset}}", self.write, methods=["POST"]),
             Route("/datasets", self.datasets, methods=["GET"]),
+            Route("/datasets/{name:path}", self.dataset, methods=["GET"]),
             Route("/datasets/{name:path}", self.save, methods=["PUT"]),
+            Route("/datasets/{name:path}", self.delete, methods=["DELETE"]),
         ]
 
     @operation(scope="read", parameters=_STATEMENT, answer=_ANSWER, refusals=_REFUSALS, others=_INVALID)
@@ -166,6 +170,21 @@ class Datasets:
         found = await self._gate.existing(self._gate.admit(request, "read")).datasets()
         return json_response([_saved(one) for one in found])
 
+    @operation(scope="read", answer=SavedDataset, refusals=[404])
+    async def dataset(self, request: Request) -> Response:
+        """The newest version of a mapping."""
+        target = self._gate.existing(self._gate.admit(request, "read"))
+        with _known():
+            return json_response(_saved(await target.dataset(request.path_params["name"])))
+
+    @operation(scope="admin", status=204, refusals=[404])
+    async def delete(self, request: Request) -> Response:
+        """Let a mapping go; its table is then of data points. Answers as of an earlier time still know it."""
+        target = self._gate.existing(self._gate.admit(request, "admin"))
+        with _known():
+            await target.delete_dataset(request.path_params["name"])
+        return Response(status_code=204)
+
     @operation(scope="admin", body=dict[str, Any], answer=SavedDataset)
     async def save(self, request: Request) -> Response:
         """Say which events are the rows of a table, and which of their values its columns."""
@@ -174,6 +193,15 @@ class Datasets:
         with explained():
             saved = await self._gate.object(caller).save_dataset(request.path_params["name"], mapping)
         return json_response(_saved(saved))
+
+
+@contextmanager
+def _known() -> Iterator[None]:
+    """A mapping that is not there is 404."""
+    try:
+        yield
+    except InvalidDefinition as error:
+        raise Refusal(404, "NOT_FOUND", str(error)) from error
 
 
 def _invalid(message: str) -> Response:

@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 from lakebed.cli import (
     ask,
     cohorts,
+    datasets,
     deadletters,
     exporting,
     importing,
@@ -79,6 +80,7 @@ for _room in (
     ask,
     reports,
     cohorts,
+    datasets,
     people,
     upkeep,
     keys,

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import msgspec
 import typer
 
-from lakebed.cli.failure import Failure
+from lakebed.cli.document import read_document
 from lakebed.cli.options import AsJson, Class, Key, Name, Root, Url
 from lakebed.cli.output import Table, print_facts, print_table
 
@@ -43,7 +41,7 @@ def save(
     """Save a cohort; a name that is there gets a new version. docs/cohorts.md has the form of a definition."""
     from lakebed.cli.target import Place
 
-    body = _read(definition)
+    body = read_document(definition, "definition")
     with Place(root, name, class_name, url, key).target() as target:
         print_facts(target.save_cohort(cohort, body), as_json=as_json)
 
@@ -94,16 +92,3 @@ def delete(
     with Place(root, name, class_name, url, key).target() as target:
         target.delete_cohort(cohort)
     print_facts({"deleted": cohort}, as_json=as_json)
-
-
-def _read(given: str) -> Any:
-    try:
-        if given == "-":
-            given = sys.stdin.read()
-        elif given.startswith("@"):
-            given = Path(given[1:]).read_text("utf-8")
-        return msgspec.json.decode(given)
-    except OSError as error:
-        raise Failure(f"{given} cannot be read: {error}") from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise Failure(f"the definition is no JSON: {error}") from None

@@ -100,6 +100,22 @@ class Target(Protocol):
         """Let one go."""
         ...
 
+    def save_dataset(self, name: str, mapping: Any) -> dict[str, Any]:
+        """Save a mapping: `name`, `version`, `savedAt`, `mapping`."""
+        ...
+
+    def datasets(self) -> list[dict[str, Any]]:
+        """The saved mappings, by name."""
+        ...
+
+    def dataset(self, name: str) -> dict[str, Any]:
+        """One of them."""
+        ...
+
+    def delete_dataset(self, name: str) -> None:
+        """Let one go."""
+        ...
+
 
 class Place(msgspec.Struct, frozen=True):
     """Where an object is, as options said it."""
@@ -272,11 +288,31 @@ class Local:
         """Let one go."""
         self._object.delete_cohort(name)
 
+    def save_dataset(self, name: str, mapping: Any) -> dict[str, Any]:
+        """Save a mapping."""
+        return _dataset(self._object.save_dataset(name, mapping))
+
+    def datasets(self) -> list[dict[str, Any]]:
+        """The saved mappings."""
+        return [_dataset(one) for one in self._object.datasets()]
+
+    def dataset(self, name: str) -> dict[str, Any]:
+        """One of them."""
+        return _dataset(self._object.dataset(name))
+
+    def delete_dataset(self, name: str) -> None:
+        """Let one go."""
+        self._object.delete_dataset(name)
+
 
 def _cohort(one: Any) -> dict[str, Any]:
     """A saved cohort, under the names that HTTP has."""
     found = {"name": one.name, "version": one.version, "savedAt": one.at.isoformat()}
     return found | {"definition": one.body["definition"]}
+
+
+def _dataset(one: Any) -> dict[str, Any]:
+    return {"name": one.name, "version": one.version, "savedAt": one.at.isoformat(), "mapping": one.body}
 
 
 _LINE = ("id", "received_at", "reason", "source", "key", "message_id", "tries", "tried_at", "size")

@@ -96,6 +96,16 @@ async def test_data_points_are_a_table_without_a_mapping(http):
     assert {"timezone": "Europe/Berlin"} in (await http.post(SQL, content="SHOW TIMEZONES")).json()["data"]
 
 
+async def test_a_mapping_is_shown_and_let_go(http):
+    """Its table is then of data points; what there is none of is 404."""
+    shown = (await http.get("/datasets/requests")).json()
+    assert (shown["name"], shown["version"], shown["mapping"]["event"]) == ("requests", 1, "api.request")
+    assert (await http.delete("/datasets/requests")).status_code == 204
+    for method in ("GET", "DELETE"):
+        assert (await http.request(method, "/datasets/requests")).status_code == 404
+    assert (await http.post(SQL, content="SHOW TABLES")).json()["data"] == []
+
+
 @pytest.mark.parametrize(
     ("point", "reason"),
     [

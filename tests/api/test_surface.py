@@ -30,7 +30,7 @@ dead_letters expire flush group identify live mau merge merges object page perso
 snapshots stats tag template templates tiers timeseries track unmerge untag wau
 """.split()  # noqa: SIM905 - a table of names
 REACHABLE += sorted({*REPORTS, *map(camel, REPORTS)})
-REACHABLE += ["datasets", "saveDataset", "save_dataset"]
+REACHABLE += ["dataset", "datasets", "deleteDataset", "delete_dataset", "saveDataset", "save_dataset"]
 REACHABLE += ["cohort", "cohorts", "deleteCohort", "delete_cohort", "saveCohort", "save_cohort"]
 TRICKS = [
     "__class__",
@@ -235,6 +235,8 @@ ARGUMENTS = {
     "counters.top": ["*", 3],
     "save_cohort": ["x", {"did": "Seen"}],
     "save_dataset": ["x", {"event": "Seen"}],
+    "delete_dataset": ["x"],
+    "dataset": ["x"],
     "delete_cohort": ["x"],
     "cohort": ["buyers"],
     **{name: [arguments] for name, arguments in SAMPLES.items()},

@@ -208,6 +208,8 @@ CASES = {
         scope="write", path=("tom", "sam"), bodies=(b'{"indexes":["tom"],"blobs":["x"],"doubles":[1]}',)
     ),
     ("GET", "/datasets"): Case(scope="read", shows=True),
+    ("GET", "/datasets/{name:path}"): Case(scope="read", path=("points", "../../sam/datasets/points"), shows=True),
+    ("DELETE", "/datasets/{name:path}"): Case(scope="admin", path=("points", "../../sam/datasets/points")),
     ("PUT", "/datasets/{name:path}"): Case(
         scope="admin", path=("points", "../../sam"), bodies=(b'{"event":"tom-secret-event","blobs":["x"]}',)
     ),
