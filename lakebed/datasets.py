@@ -116,9 +116,9 @@ class Datasets(Assembled):
             return EngineAnswer(translated.format, await self._shown(translated.what, as_of_us))
         asked = translated.sql
         if translated.system is not None:
-            asked = f"WITH _dataset AS ({system_sql(translated.system, await self._names(as_of_us))}) {asked}"
+            asked = translated.over(system_sql(translated.system, await self._names(as_of_us)))
         elif translated.dataset is not None:
-            asked = f"WITH _dataset AS ({await self._table(translated.dataset, as_of_us)}) {asked}"
+            asked = translated.over(await self._table(translated.dataset, as_of_us))
         result = await self._up.untrusted.run(asked, as_of=as_of)
         return EngineAnswer(translated.format, result.arrow())
 

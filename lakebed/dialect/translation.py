@@ -11,6 +11,7 @@ from sqlglot.errors import SqlglotError
 
 from lakebed.dialect.dataset import COLUMNS
 from lakebed.dialect.expressions import EngineDialect, Expressions, is_whole, quoted, unsupported
+from lakebed.dialect.span import EVERYTHING, Span, span_of
 from lakebed.dialect.system import DATABASE, SYSTEM
 from lakebed.errors import QueryRefused
 
@@ -38,12 +39,18 @@ class Translated(NamedTuple):
         system: the table of SYSTEM that it reads; None where it reads none.
         sql: DuckDB's, which reads the table TABLE instead.
         format: of the answer.
+        span: between which times the rows lie that it can see.
     """
 
     dataset: str | None
     system: str | None
     sql: str
     format: str
+    span: Span = EVERYTHING
+
+    def over(self, table: str) -> str:
+        """DuckDB's SQL of all of it, over the SQL of its table, which ends with a condition."""
+        return f"WITH {TABLE} AS ({table}{self.span.sql()}) {self.sql}"
 
 
 def translate(sql: str, now: datetime) -> Show | Translated:
@@ -93,6 +100,7 @@ class _Reader:
         self._now = now
         self._dataset: str | None = None
         self._system: str | None = None
+        self._span = EVERYTHING
 
     def statement(self, tree: exp.Expr) -> Translated:
         """All of it."""
@@ -102,7 +110,7 @@ class _Reader:
         tree.set("format", None)
         form = "JSON" if named is None else _format(named.name)
         select, _ = self._select(tree)
-        return Translated(self._dataset, self._system, select.sql(dialect="duckdb"), form)
+        return Translated(self._dataset, self._system, select.sql(dialect="duckdb"), form, self._span)
 
     def _select(self, tree: exp.Select) -> tuple[exp.Select, dict[str, str]]:
         for clause, value in tree.args.items():
@@ -197,14 +205,14 @@ class _Reader:
             raise unsupported(table)
         if not isinstance(table.this, exp.Identifier):
             raise unsupported(table.this)
-        columns = self._named(table)
+        columns = self._named(table, tree)
         # The name stays usable before its columns, as `dataset.blob1`.
         source.set(
             "this", exp.Table(this=exp.to_identifier(TABLE), alias=exp.TableAlias(this=quoted(table.alias_or_name)))
         )
         return columns, []
 
-    def _named(self, table: exp.Table) -> dict[str, str]:
+    def _named(self, table: exp.Table, tree: exp.Select) -> dict[str, str]:
         """The columns of a table, with their kinds."""
         if table.db.lower() == "system" and table.name in SYSTEM:
             self._system = table.name
@@ -213,6 +221,8 @@ class _Reader:
             message = f"unknown table: {table.db[:40]}.{table.name[:40]}"
             raise QueryRefused(message, hint=f"Datasets are in {DATABASE}; system has {', '.join(SYSTEM)}")
         self._dataset = table.name
+        where = tree.args.get("where")
+        self._span = span_of(where and where.this, self._now)
         return COLUMNS
 
 

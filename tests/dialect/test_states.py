@@ -95,8 +95,8 @@ async def test_in_every_state_it_is_what_plain_python_says(tmp_path_factory, eve
     tables = {"mapped": Dataset.of(MAPPING).sql("mapped", ()), "points": unmapped("points")}
     async for stage in stages(tmp_path_factory.mktemp("dialect"), events, merges=MERGES, untrusted=()):
         for dataset, statement in asked:
-            sql = translate(statement.sql, from_us(0)).sql
-            result = await stage.shop.query(f"WITH _dataset AS ({tables[dataset]}) {sql}", as_of=stage.as_of)
+            sql = translate(statement.sql, from_us(0)).over(tables[dataset])
+            result = await stage.shop.query(sql, as_of=stage.as_of)
             found = json.loads(encoded(EngineAnswer("JSON", result.arrow())))["data"]
             found = [list(row.values()) for row in found]
             expected = statement.answer(rows(stage.events, dataset))
