@@ -118,13 +118,16 @@ class Datasets(Assembled):
         if translated.system is not None:
             asked = translated.over(system_sql(translated.system, await self._names(as_of_us)))
         elif translated.dataset is not None:
-            asked = translated.over(await self._table(translated.dataset, as_of_us))
+            table = await self._table(translated.dataset, translated.columns, as_of_us)
+            asked = translated.over(table)
         result = await self._up.untrusted.run(asked, as_of=as_of)
         return EngineAnswer(translated.format, result.arrow())
 
-    async def _table(self, name: str, as_of_us: int | None) -> str:
+    async def _table(self, name: str, columns: Sequence[str], as_of_us: int | None) -> str:
         saved = await self._up.definitions.get(DATASET, name, as_of_us=as_of_us)
-        return unmapped(name) if saved is None else Dataset.of(saved.body).sql(name, self._up.promotions)
+        if saved is None:
+            return unmapped(name, columns)
+        return Dataset.of(saved.body).sql(name, self._up.promotions, columns)
 
     async def _shown(self, what: str, as_of_us: int | None) -> pa.Table:
         if what == "TIMEZONE":

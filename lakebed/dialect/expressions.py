@@ -63,12 +63,18 @@ class Expressions:
     """What stands in a SELECT, over columns whose kinds are known; "?" where one is not."""
 
     def __init__(
-        self, columns: dict[str, str], aliased: dict[str, str], now: datetime, order: Sequence[exp.Expr]
+        self,
+        columns: dict[str, str],
+        aliased: dict[str, str],
+        now: datetime,
+        order: Sequence[exp.Expr],
+        named: set[str],
     ) -> None:
         self._columns = columns
         self._aliased = aliased
         self._now = now
         self._order = order
+        self._named = named
 
     def read(self, node: exp.Expr) -> tuple[exp.Expr, str]:  # noqa: PLR0911 - a line a kind of node
         """`node` in DuckDB's words, and its kind. Raises QueryRefused."""
@@ -112,6 +118,7 @@ class Expressions:
             return expression("CAST(a AS DOUBLE)", exp.Literal.string("nan")), "N"
         if kind is None:
             raise QueryRefused(f"unknown column: {node.name[:80]}", hint="A dataset has index1, blob1 and so on")
+        self._named.add(node.name)
         return exp.column(quoted(node.name), table=quoted(node.table) if node.table else None), kind
 
     def _plain(self, node: exp.Expr) -> tuple[exp.Expr, str]:

@@ -40,7 +40,8 @@ def running(
         raise QueryRefused(f"{name}() needs rows in order", hint="Select FROM (SELECT … ORDER BY t)")
     if not least <= len(arguments) <= most:
         raise QueryRefused(f"{name}() takes {least} to {most} arguments", hint=f"There are {len(arguments)}")
-    offset, *missing = [_whole(arguments[1]), *map(read, arguments[2:])] if len(arguments) > 1 else [1]
+    offset = _whole(arguments[1]) if len(arguments) > 1 else 1
+    missing = [read(one)[0] for one in arguments[2:]] or [exp.Null()]
     value, kind = read(arguments[0])
     if kind == "U":
         value, kind = expression("CAST(a AS BIGINT)", value), "N"
@@ -50,7 +51,7 @@ def running(
         return exp.Paren(this=exp.Sub(this=value.copy(), expression=_lag(value, 1, value, order))), kind
     # What lagInFrame counts backwards, neighbor counts forwards.
     back = -offset if name.lower() == "neighbor" else offset
-    return _lag(value, back, missing[0][0] if missing else exp.Null(), order), kind
+    return _lag(value, back, missing[0], order), kind
 
 
 def _lag(value: exp.Expr, back: int, missing: exp.Expr, order: Sequence[exp.Expr]) -> exp.Expr:

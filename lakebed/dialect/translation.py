@@ -40,6 +40,7 @@ class Translated(NamedTuple):
         sql: DuckDB's, which reads the table TABLE instead.
         format: of the answer.
         span: between which times the rows lie that it can see.
+        columns: those of the table that it names; all of them where it names none, as `*`.
     """
 
     dataset: str | None
@@ -47,6 +48,7 @@ class Translated(NamedTuple):
     sql: str
     format: str
     span: Span = EVERYTHING
+    columns: tuple[str, ...] = tuple(COLUMNS)
 
     def over(self, table: str) -> str:
         """DuckDB's SQL of all of it, over the SQL of its table, which ends with a condition."""
@@ -101,6 +103,8 @@ class _Reader:
         self._dataset: str | None = None
         self._system: str | None = None
         self._span = EVERYTHING
+        self._named_columns: set[str] = set()
+        self._star = False
 
     def statement(self, tree: exp.Expr) -> Translated:
         """All of it."""
@@ -110,7 +114,8 @@ class _Reader:
         tree.set("format", None)
         form = "JSON" if named is None else _format(named.name)
         select, _ = self._select(tree)
-        return Translated(self._dataset, self._system, select.sql(dialect="duckdb"), form, self._span)
+        columns = tuple(COLUMNS if self._star else sorted(self._named_columns & COLUMNS.keys()))
+        return Translated(self._dataset, self._system, select.sql(dialect="duckdb"), form, self._span, columns)
 
     def _select(self, tree: exp.Select) -> tuple[exp.Select, dict[str, str]]:
         for clause, value in tree.args.items():
@@ -118,13 +123,14 @@ class _Reader:
                 raise QueryRefused(f"unsupported clause: {clause.strip('_').upper()}", hint="See the dialect's page")
         columns, order = self._source(tree)
         aliased: dict[str, str] = {}
-        scope = Expressions(columns, aliased, self._now, order)
+        scope = Expressions(columns, aliased, self._now, order, self._named_columns)
         projections: list[exp.Expr] = []
         kinds: dict[str, str] = {}
         for one in tree.expressions:
             if isinstance(one, exp.Star):
                 if any(one.args.values()):
                     raise unsupported(one)
+                self._star = True
                 projections.append(one)
                 kinds.update(columns)
                 continue

@@ -92,11 +92,14 @@ def number(value):
 )
 async def test_in_every_state_it_is_what_plain_python_says(tmp_path_factory, events, asked):
     """Statements over mapped events and over data points; people are those of the moment."""
-    tables = {"mapped": Dataset.of(MAPPING).sql("mapped", ()), "points": unmapped("points")}
     async for stage in stages(tmp_path_factory.mktemp("dialect"), events, merges=MERGES, untrusted=()):
         for dataset, statement in asked:
-            sql = translate(statement.sql, from_us(0)).over(tables[dataset])
-            result = await stage.shop.query(sql, as_of=stage.as_of)
+            translated = translate(statement.sql, from_us(0))
+            if dataset == "mapped":
+                table = Dataset.of(MAPPING).sql(dataset, (), translated.columns)
+            else:
+                table = unmapped(dataset, translated.columns)
+            result = await stage.shop.query(translated.over(table), as_of=stage.as_of)
             found = json.loads(encoded(EngineAnswer("JSON", result.arrow())))["data"]
             found = [list(row.values()) for row in found]
             expected = statement.answer(rows(stage.events, dataset))
