@@ -5,6 +5,7 @@ Numbers are multiples of 1/8 and stay small, so that sums are exact in whatever 
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections import Counter
@@ -15,7 +16,13 @@ from typing import Any, NamedTuple
 from hypothesis import strategies as st
 
 Row = Mapping[str, Any]
-COLUMNS = {"S": ("index1", "blob1", "blob2"), "N": ("double1", "double2"), "T": ("timestamp",), "D": ()}
+Columns = tuple[tuple[str, tuple[str, ...]], ...]  # the names of each kind
+COLUMNS: Columns = (
+    ("S", ("index1", "blob1", "blob2")),
+    ("N", ("double1", "double2")),
+    ("T", ("timestamp",)),
+    ("D", ()),
+)
 UNIQUE = "double3"  # no two rows have the same: argMax has one answer
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - the dialect's times have no zone: UTC
 _TEXTS = ("", "a", "GET", "get", "it's", "Über", "a_b%", "back\\slash")
@@ -67,8 +74,8 @@ def _near(row: list[Any]) -> list[str]:
     return [f"{round(one, 9) + 0:.9g}" if isinstance(one, (int, float)) else repr(one) for one in row]
 
 
-def _leaf(kind: str, columns: Mapping[str, Sequence[str]]) -> st.SearchStrategy[Made]:
-    named = [Made(name, kind, lambda row, name=name: row[name]) for name in columns[kind]]
+def _leaf(kind: str, columns: Columns) -> st.SearchStrategy[Made]:
+    named = [Made(name, kind, lambda row, name=name: row[name]) for name in dict(columns)[kind]]
     if kind == "S":
         written = [Made(literal(text), kind, lambda _, text=text: text) for text in _TEXTS]
     elif kind == "N":
@@ -90,7 +97,8 @@ def _call(form: str, kind: str, value: Callable[..., Any], *parts: st.SearchStra
     )
 
 
-def expressions(kind: str, columns: Mapping[str, Sequence[str]], depth: int = 2) -> st.SearchStrategy[Made]:
+@functools.cache
+def expressions(kind: str, columns: Columns, depth: int = 2) -> st.SearchStrategy[Made]:
     """Expressions of a kind over the columns of each kind."""
     if not depth:
         return _leaf("N" if kind == "B" else kind, columns) if kind != "B" else conditions(columns, 0)
@@ -161,7 +169,8 @@ def expressions(kind: str, columns: Mapping[str, Sequence[str]], depth: int = 2)
     return st.one_of(_leaf(kind, columns), *made)
 
 
-def conditions(columns: Mapping[str, Sequence[str]], depth: int = 2) -> st.SearchStrategy[Made]:
+@functools.cache
+def conditions(columns: Columns, depth: int = 2) -> st.SearchStrategy[Made]:
     """Expressions that are true or false."""
     s, n, t = (expressions(kind, columns, max(depth - 1, 0)) for kind in ("S", "N", "T"))
     compared = [
@@ -211,7 +220,8 @@ def _like(texts: st.SearchStrategy[Made], sign: str) -> st.SearchStrategy[Made]:
     )
 
 
-def aggregates(columns: Mapping[str, Sequence[str]], *, is_table: bool) -> st.SearchStrategy[Made]:
+@functools.cache
+def aggregates(columns: Columns, *, is_table: bool) -> st.SearchStrategy[Made]:
     """Aggregates over the columns; those of a table's own columns only where it is one."""
     s, n, t = (expressions(kind, columns, 1) for kind in ("S", "N", "T"))
     made = [
@@ -244,7 +254,7 @@ def _over(
 
 
 @st.composite
-def statements(draw: st.DrawFn, columns: Mapping[str, Sequence[str]] = COLUMNS, source: str = "t") -> Statement:
+def statements(draw: st.DrawFn, columns: Columns = COLUMNS, source: str = "t") -> Statement:
     """SELECTs of rows, of groups, and of groups of what another gives."""
     shape = draw(st.sampled_from(("rows", "groups", "groups", "nested") if source == "t" else ("groups",)))
     if shape == "nested":
@@ -313,7 +323,8 @@ def _assembled(
 @st.composite
 def _nested(draw: st.DrawFn) -> Statement:
     inner = draw(statements().filter(lambda one: "GROUP BY" in one.sql and "FROM (" not in one.sql))
-    columns = {kind: tuple(n for n, k in zip(inner.names, inner.kinds, strict=True) if k == kind) for kind in "SNTD"}
+    named = list(zip(inner.names, inner.kinds, strict=True))
+    columns = tuple((kind, tuple(name for name, one in named if one == kind)) for kind in "SNTD")
     # A number of the inner one is as exact as its sums, but for averages.
     outer = draw(statements(columns=columns, source=f"({inner.sql})"))
 
