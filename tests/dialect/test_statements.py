@@ -38,7 +38,7 @@ def streams():
     return st.lists(one, max_size=20).map(lambda found: [row | {UNIQUE: n} for n, row in enumerate(found)])
 
 
-@settings(max_examples=16, derandomize=True)
+@settings(max_examples=24, derandomize=True)
 @given(rows=streams(), statement=statements())
 def test_as_plain_python(rows, statement):
     """Whatever is selected, filtered, grouped, ordered and cut: the rows are those of the definition."""
