@@ -126,11 +126,12 @@ async def test_the_verb_itself_in_every_state(tmp_path):
         groups = defaultdict(list)
         for row in rows(stage.events, "mapped"):
             groups[(row["blob1"], "") if stage.name == "unmerged" else (row["index1"], row["blob1"])].append(row)
-        expected = [
-            [*key, len(some), *(sum(row[one] for row in some) for one in ("double1", "double2"))]
-            + [max(row["timestamp"] for row in some), now]
-            for key, some in sorted(groups.items())
-        ]
+        expected = []
+        for key, some in sorted(groups.items()):
+            first, second, times = zip(
+                *((row["double1"], row["double2"], row["timestamp"]) for row in some), strict=True
+            )
+            expected.append([*key, len(some), sum(first), sum(second), max(times), now])
         answer = json.loads(encoded(await stage.shop.analytics_engine(sql, as_of=stage.as_of)))["data"]
         assert same([list(row.values()) for row in answer], expected, is_ordered=True), stage.name
         seen.append(stage.name)
