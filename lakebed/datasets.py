@@ -26,6 +26,7 @@ __all__ = ["Datasets"]
 _MOST = 20
 _INDEX_BYTES = 96
 _BLOB_BYTES = 16 << 10
+_PATIENCE_S = 10.0  # Grafana asks for all panels of a dashboard at once, and once only
 _TABLES = f"SELECT DISTINCT event AS dataset FROM events WHERE type = 'track' AND event IS NOT NULL AND {POINTS}"
 
 
@@ -101,6 +102,8 @@ class Datasets(Assembled):
     async def analytics_engine(self, sql: str, *, as_of: Moment | None = None) -> EngineAnswer:
         """The answer to a statement in Analytics Engine's dialect, asked as `query_untrusted` asks.
 
+        Where as many run as may it waits, at most ten seconds, and is not refused at once.
+
         Args:
             sql: the statement. `now()` in it is this object's clock.
             as_of: aware datetime or ISO 8601 text: the answer as it was then, by the mappings of then, and `now()` is
@@ -120,7 +123,7 @@ class Datasets(Assembled):
         elif translated.dataset is not None:
             table = await self._table(translated.dataset, translated.columns, as_of_us)
             asked = translated.over(table)
-        result = await self._up.untrusted.run(asked, as_of=as_of)
+        result = await self._up.untrusted.run(asked, as_of=as_of, patience=_PATIENCE_S)
         return EngineAnswer(translated.format, result.arrow())
 
     async def _table(self, name: str, columns: Sequence[str], as_of_us: int | None) -> str:

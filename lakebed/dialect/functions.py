@@ -189,9 +189,10 @@ AGGREGATES = _read(_AGGREGATES)
 def expression(sql: str, *arguments: exp.Expr) -> exp.Expr:
     """The expression that `sql` is, with `arguments` in the place of `a`, `b` and `c`, or all of them of `*`."""
     tree = exp.Paren(this=sqlglot.parse_one(sql, read=_Plain))
-    for column in list(tree.find_all(exp.Column)):
+    columns, stars = list(tree.find_all(exp.Column)), list(tree.find_all(exp.Star))  # before those of the arguments
+    for column in columns:
         column.replace(exp.Paren(this=arguments["abc".index(column.name)].copy()))
-    for star in list(tree.find_all(exp.Star)):
+    for star in stars:
         if arguments and isinstance(star.parent, exp.Anonymous):
             star.parent.set("expressions", [one.copy() for one in arguments])
     return tree

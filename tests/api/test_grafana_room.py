@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from urllib.parse import quote
 
@@ -106,6 +107,13 @@ async def test_panels(http):
         }
         for name in METHODS
     ]
+
+
+async def test_all_panels_of_a_dashboard_at_once(http):
+    """More than may run at a time wait for their turn: Grafana does not ask again."""
+    panels = [{"target": "sql", "payload": {"sql": f"SELECT count() + {n} AS n FROM requests"}} for n in range(5)]
+    answers = await asyncio.gather(*(shown(http, panel) for panel in panels))
+    assert [frame["rows"] for (frame,) in answers] == [[[len(HITS) + n]] for n in range(5)]
 
 
 async def test_the_range_of_the_dashboard(http):

@@ -188,6 +188,9 @@ WHOLE = {
     "SELECT count() FROM t": one(60),
     "SELECT COUNT(*), count(DISTINCT blob1) FROM t": one(60, 4),
     "SELECT sum(_sample_interval) FROM t": one(60),
+    "SELECT count() - 70, intDiv(count(), 7), toString(count()), if(count() > 3, 'many', 'few') FROM t": one(
+        -10, 8, "60", "many"
+    ),
     "SELECT sum(double1 * _sample_interval) / sum(_sample_interval) FROM t": one(statistics.fmean(column("double1"))),
     "SELECT avg(double1), min(double1), max(double1) FROM t": one(
         statistics.fmean(column("double1")), min(column("double1")), max(column("double1"))

@@ -244,6 +244,12 @@ def aggregates(columns: Columns, *, is_table: bool) -> st.SearchStrategy[Made]:
                 )
             ),
         ]
+    few = st.integers(1, 4).map(lambda k: Made(str(k), "N", lambda _: k))
+    total = st.one_of(made[0], made[2])
+    made += [
+        _call("({} - {} * {})", "N", lambda x, y, k: x - y * k, total, total, few),
+        _call("if({} > {}, 'many', 'few')", "S", lambda x, k: "many" if x > k else "few", total, few),
+    ]
     return st.one_of(*made)
 
 
