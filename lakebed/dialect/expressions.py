@@ -58,6 +58,21 @@ class EngineDialect(ClickHouse):
 
         FUNCTIONS: dict[str, Any] = {}  # noqa: RUF012 - sqlglot's way
 
+    class Generator(ClickHouse.Generator):  # type: ignore[misc, valid-type]  # the same
+        """What a column without an alias is called: as it was written, and not as sqlglot would."""
+
+        TRANSFORMS: dict[Any, Any] = {  # noqa: RUF012 - the same
+            **ClickHouse.Generator.TRANSFORMS,
+            exp.If: lambda self, node: self.func("if", node.this, node.args.get("true"), node.args.get("false")),
+            exp.Floor: lambda self, node: self.func("floor", node.this, node.args.get("decimals")),
+            exp.Ceil: lambda self, node: self.func("ceil", node.this, node.args.get("decimals")),
+            exp.StrPosition: lambda self, node: self.func("position", node.this, node.args.get("substr")),
+            exp.Substring: lambda self, node: self.func(
+                "substring", node.this, node.args.get("start"), node.args.get("length")
+            ),
+            exp.Boolean: lambda _, node: "true" if node.this else "false",
+        }
+
 
 class Expressions:
     """What stands in a SELECT, over columns whose kinds are known; "?" where one is not."""

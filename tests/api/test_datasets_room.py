@@ -73,6 +73,20 @@ async def test_formats(http):
     assert (before.status_code, before.text) == (200, "")
 
 
+async def test_columns_without_an_alias(http):
+    """They are called as they were written."""
+    written = [
+        "count()",
+        "if(count() > 1, 'a', 'b')",
+        "floor(max(double1), 1)",
+        "SUM(double1)",
+        "true",
+        "substring('ab', 2)",
+    ]
+    answer = await http.post(SQL, content=f"SELECT {', '.join(written)} FROM requests")
+    assert [one["name"] for one in answer.json()["meta"]] == written
+
+
 async def test_as_of(http):
     """What was not known then is not shown; a time that cannot be is refused like everywhere else."""
     for as_of, names in (("2024-01-13", []), (datetime.now(UTC).isoformat(), ["requests"])):
