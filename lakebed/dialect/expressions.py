@@ -290,7 +290,7 @@ def _literal(node: exp.Literal) -> tuple[exp.Expr, str]:
 
 def _widened(node: exp.Expr, kinds: list[str]) -> tuple[exp.Expr, str]:
     """Arithmetic on 64 bits, as ClickHouse has it; DuckDB stays within the type of what it is given."""
-    if "I" in kinds:
+    if "I" in kinds or kinds[0] in ("T", "D"):
         return moved(node, kinds)
     unsigned = isinstance(node, (exp.Add, exp.Mul)) and kinds == ["U", "U"]
     for name, kind in zip(("this", "expression"), kinds, strict=False):

@@ -113,7 +113,7 @@ def _moment(node: exp.Expr, now: datetime) -> datetime | None:
     if isinstance(node, exp.Literal) and node.is_string:
         moment = datetime.fromisoformat(node.name) if _ISO.fullmatch(node.name) else None
         return moment if moment is not None and moment.tzinfo is None else None
-    if isinstance(node, (exp.Add, exp.Sub)) and isinstance(node.expression, exp.Interval):
+    if isinstance(node, (exp.Add, exp.Sub)):
         before, by = _moment(node.this, now), _length(node.expression)
         if before is None or by is None:
             return None
@@ -143,7 +143,11 @@ def _number(node: exp.Expr) -> float | None:
     return None
 
 
-def _length(node: exp.Interval) -> timedelta | None:
+def _length(node: exp.Expr) -> timedelta | None:
+    """An interval, or a whole number of seconds."""
+    if not isinstance(node, exp.Interval):
+        number = _number(node)
+        return timedelta(seconds=number) if number is not None and number.is_integer() else None
     unit = node.args.get("unit")
     seconds = _UNITS.get(unit.name.upper().removesuffix("S")) if unit is not None else None
     return None if seconds is None else timedelta(seconds=seconds * int(node.this.name))

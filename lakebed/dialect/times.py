@@ -59,7 +59,18 @@ def moment(name: str, now: datetime, arguments: list[exp.Expr]) -> tuple[exp.Exp
 
 
 def moved(node: exp.Expr, kinds: list[str]) -> tuple[exp.Expr, str]:
-    """A time or date, later or earlier by an interval; a date by whole days stays one. Raises QueryRefused."""
+    """A time or date, later or earlier by an interval; a date by whole days stays one. Raises QueryRefused.
+
+    A number is seconds of a time, and days of a date; so is what lies between two of them.
+    """
+    if isinstance(node, exp.Sub) and kinds in (["T", "T"], ["D", "D"]):
+        between = "a - b" if kinds[0] == "D" else "epoch(a) - epoch(b)"
+        return expression(f"CAST({between} AS BIGINT)", node.this, node.expression), "N"
+    if kinds[-1] in ("N", "U") and isinstance(node, (exp.Add, exp.Sub)):
+        sign = "+" if isinstance(node, exp.Add) else "-"
+        if kinds[0] == "D":
+            return expression(f"CAST(a {sign} CAST(b AS INTEGER) AS DATE)", node.this, node.expression), "D"
+        return expression(f"a {sign} to_seconds(CAST(b AS BIGINT))", node.this, node.expression), "T"
     before, by = (kinds[0], node.expression) if kinds[-1] == "I" else (kinds[-1], node.this)
     if before not in ("T", "D", "?") or not isinstance(node, (exp.Add, exp.Sub)) or not isinstance(by, exp.Interval):
         raise QueryRefused("an interval is added to a time or taken from one", hint="timestamp - INTERVAL '1' DAY")

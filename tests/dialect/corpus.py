@@ -7,7 +7,7 @@ import math
 import re
 import statistics
 from collections import Counter, defaultdict
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 EPOCH = datetime(2024, 1, 13, 4, 58, 30, tzinfo=UTC)
 METHODS = ("GET", "POST", "put", "")
@@ -155,6 +155,11 @@ EACH = {
     "toDateTime('2024-07-01 00:00:00', 'Europe/Berlin') = toDateTime('2024-06-30 22:00:00')": lambda _: 1,
     "toDate(timestamp)": lambda r: T(r).date().isoformat(),
     "timestamp + INTERVAL '1' DAY": lambda r: T(r) + DAY,
+    "timestamp - toDateTime(1705121910)": lambda r: int((T(r) - EPOCH).total_seconds()),
+    "toDate(timestamp) - toDate('2024-01-10')": lambda r: (T(r).date() - date(2024, 1, 10)).days,
+    "timestamp - 90": lambda r: T(r) - timedelta(seconds=90),
+    "toDate(timestamp) + 1": day_of(lambda _: -1),
+    "timestamp > now() - 3600": lambda _: False,
     "timestamp - INTERVAL 90 MINUTE": lambda r: T(r) - timedelta(minutes=90),
     "timestamp >= '2024-01-14 00:00:00'": lambda r: T(r).day >= 14,
     "toYear(timestamp)": lambda r: T(r).year,

@@ -25,6 +25,8 @@ def at(day, second=0):
         ("timestamp >= toDateTime(1767571200) AND timestamp <= toDateTime(1767657600)", at(5), at(6, 1)),
         ("timestamp >= toDateTime(1767571200500/1000) AND timestamp < '2026-01-06'", at(5), at(6)),
         ("timestamp > now() - INTERVAL '1' DAY", at(8, 43_200), None),
+        ("timestamp > now() - 86400", at(8, 43_200), None),
+        ("timestamp > now() - 1.5", None, None),
         ("'2026-01-06 00:00:00' > timestamp", None, at(6)),
         ("timestamp BETWEEN '2026-01-05' AND toDateTime('2026-01-06 00:00:00') + INTERVAL 1 HOUR", at(5), at(6, 3601)),
         ("(blob1 = 'a' AND (timestamp = '2026-01-05 00:00:10'))", at(5, 10), at(5, 11)),
