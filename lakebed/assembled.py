@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import date, datetime
 
 from lakebed.assembly import Tiers
+from lakebed.clock import Clock
 from lakebed.errors import ObjectClosed
 from lakebed.vitals import Tally
 
@@ -18,6 +19,7 @@ class Assembled:
     """The base of each group of verbs: its tiers while it is open."""
 
     name: str
+    clock: Clock
     _tiers: Tiers | None
     _tally: Tally
 

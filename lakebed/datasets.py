@@ -5,16 +5,20 @@ from __future__ import annotations
 import math
 import zoneinfo
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
 
-from lakebed.assembled import Assembled
+from lakebed.assembled import Assembled, Moment
+from lakebed.clock import from_us
 from lakebed.definitions import Definition
 from lakebed.dialect.answer import EngineAnswer
 from lakebed.dialect.dataset import DATASET, POINTS, Dataset, unmapped
-from lakebed.errors import InvalidEvent
+from lakebed.dialect.system import system_sql
+from lakebed.errors import InvalidDefinition, InvalidEvent
 from lakebed.events import Receipt
+from lakebed.query.asof import parse_as_of
 from lakebed.uninterrupted import in_thread
 
 __all__ = ["Datasets"]
@@ -22,6 +26,7 @@ __all__ = ["Datasets"]
 _MOST = 20
 _INDEX_BYTES = 96
 _BLOB_BYTES = 16 << 10
+_PATIENCE_S = 10.0  # Grafana asks for all panels of a dashboard at once, and once only
 _TABLES = f"SELECT DISTINCT event AS dataset FROM events WHERE type = 'track' AND event IS NOT NULL AND {POINTS}"
 
 
@@ -45,6 +50,27 @@ class Datasets(Assembled):
     async def datasets(self) -> list[Definition]:
         """The newest version of each mapping, by name."""
         return await self._up.definitions.newest(DATASET)
+
+    async def dataset(self, name: str) -> Definition:
+        """The newest version of a mapping.
+
+        Raises:
+            InvalidDefinition: there is none of that name.
+        """
+        found = await self._up.definitions.get(DATASET, name)
+        if found is None:
+            named = ", ".join(one.name for one in await self.datasets()) or "none"
+            raise InvalidDefinition(f"there is no mapping {name[:80]!r}", hint=f"There are {named}")
+        return found
+
+    async def delete_dataset(self, name: str) -> Definition:
+        """Let a mapping go; its table is then of data points. Answers as of an earlier time still know it.
+
+        Raises:
+            InvalidDefinition: there is none of that name.
+        """
+        await self.dataset(name)
+        return await self._up.definitions.remove(DATASET, name)
 
     async def write_data_point(
         self,
@@ -73,40 +99,56 @@ class Datasets(Assembled):
             raise InvalidEvent(str(receipt.reason))
         return receipt
 
-    async def analytics_engine(self, sql: str) -> EngineAnswer:
+    async def analytics_engine(self, sql: str, *, as_of: Moment | None = None) -> EngineAnswer:
         """The answer to a statement in Analytics Engine's dialect, asked as `query_untrusted` asks.
+
+        Where as many run as may it waits, at most ten seconds, and is not refused at once.
+
+        Args:
+            sql: the statement. `now()` in it is this object's clock.
+            as_of: aware datetime or ISO 8601 text: the answer as it was then, by the mappings of then, and `now()` is
+                then. It never changes again.
 
         Raises:
             QueryRefused: it is none, or uses what the dialect has not. And what `query_untrusted` raises.
         """
-        translated = await in_thread("dialect", lambda: _translate(sql))
+        as_of_us = parse_as_of(as_of, self.clock.now_us())
+        now = from_us(self.clock.now_us() if as_of_us is None else as_of_us)
+        translated = await in_thread("dialect", lambda: _translate(sql, now))
         if hasattr(translated, "what"):
-            return EngineAnswer(translated.format, await self._shown(translated.what))
-        if translated.dataset is None:
-            result = await self._up.untrusted.run(translated.sql)
-        else:
-            table = await self._table(translated.dataset)
-            result = await self._up.untrusted.run(f"WITH _dataset AS ({table}) {translated.sql}")
+            return EngineAnswer(translated.format, await self._shown(translated.what, as_of_us))
+        asked = translated.sql
+        if translated.system is not None:
+            asked = translated.over(system_sql(translated.system, await self._names(as_of_us)))
+        elif translated.dataset is not None:
+            table = await self._table(translated.dataset, translated.columns, as_of_us)
+            asked = translated.over(table)
+        result = await self._up.untrusted.run(asked, as_of=as_of, patience=_PATIENCE_S)
         return EngineAnswer(translated.format, result.arrow())
 
-    async def _table(self, name: str) -> str:
-        saved = await self._up.definitions.get(DATASET, name)
-        return unmapped(name) if saved is None else Dataset.of(saved.body).sql(name, self._up.promotions)
+    async def _table(self, name: str, columns: Sequence[str], as_of_us: int | None) -> str:
+        saved = await self._up.definitions.get(DATASET, name, as_of_us=as_of_us)
+        if saved is None:
+            return unmapped(name, columns)
+        return Dataset.of(saved.body).sql(name, self._up.promotions, columns)
 
-    async def _shown(self, what: str) -> pa.Table:
+    async def _shown(self, what: str, as_of_us: int | None) -> pa.Table:
         if what == "TIMEZONE":
-            return pa.table({"timezone": ["UTC"]})
+            return pa.table({"timezone": ["Etc/UTC"]})
         if what == "TIMEZONES":
             return pa.table({"timezone": sorted(zoneinfo.available_timezones())})
-        names = {row.dataset for row in await self._up.queries.ask(_TABLES, {})}
-        names |= {one.name for one in await self.datasets()}
-        return pa.table({"dataset": pa.array(sorted(names), pa.string())})
+        return pa.table({"dataset": pa.array(await self._names(as_of_us), pa.string())})
+
+    async def _names(self, as_of_us: int | None) -> list[str]:
+        names = {row.dataset for row in await self._up.queries.ask(_TABLES, {}, as_of_us=as_of_us)}
+        names |= {one.name for one in await self._up.definitions.newest(DATASET, as_of_us=as_of_us)}
+        return sorted(names)
 
 
-def _translate(sql: str) -> Any:
+def _translate(sql: str, now: datetime) -> Any:
     from lakebed.dialect.translation import translate  # noqa: PLC0415 - sqlglot takes 0.1 s; only these questions pay
 
-    return translate(sql)
+    return translate(sql, now)
 
 
 def _point(indexes: Any, blobs: Any, doubles: Any) -> dict[str, list[Any]]:

@@ -20,6 +20,7 @@ from lakebed.api.events import Events
 from lakebed.api.exchanges import Exchanges
 from lakebed.api.gate import Gate
 from lakebed.api.gathering import Gathering
+from lakebed.api.grafana import Grafana
 from lakebed.api.health import Health
 from lakebed.api.ingest import Ingest
 from lakebed.api.letters import Letters
@@ -98,6 +99,7 @@ def create_app(
         Cohorts(gate, body),
         Billing(gate, body),
         Datasets(gate, body),
+        Grafana(gate, body),
         People(gate, body),
         Letters(gate, body),
         live,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import msgspec
@@ -17,14 +19,17 @@ from lakebed.api.operation import JSON, Parameter, operation
 from lakebed.api.table import while_there
 from lakebed.definitions import Definition
 from lakebed.dialect.answer import encoded
-from lakebed.errors import InvalidEvent, QueryCrashed, QueryError, QueryRefused, QueryTooLarge
+from lakebed.errors import InvalidDefinition, InvalidEvent, QueryCrashed, QueryError, QueryRefused, QueryTooLarge
 from lakebed.uninterrupted import in_thread
 
 __all__ = ["Datasets"]
 
 _ENGINE = "/client/v4/accounts/{id}/analytics_engine"
 _TYPES = {"JSON": JSON, "JSONEachRow": "application/x-ndjson", "TabSeparated": "text/tab-separated-values"}
-_STATEMENT = Parameter("query", str, "The statement, where it is not in the body")
+_STATEMENT = (
+    Parameter("query", str, "The statement, where it is not in the body"),
+    Parameter("as_of", str, "The answer as it was at this ISO 8601 time, which `now()` is then; it never changes"),
+)
 _MOST_POINTS = 250
 
 
@@ -74,7 +79,7 @@ _Points = Annotated[Any, msgspec.Meta(extra_json_schema={"type": ["object", "arr
 
 
 class Datasets:
-    """`…/analytics_engine/sql`, `POST …/analytics_engine/{dataset}`, `GET /datasets`, `PUT /datasets/{name}`."""
+    """`…/analytics_engine/sql`, `POST …/analytics_engine/{dataset}`; `GET /datasets`; `/datasets/{name}`."""
 
     def __init__(self, gate: Gate, body: Body) -> None:
         self._gate = gate
@@ -85,12 +90,17 @@ class Datasets:
         return [
             Route(f"{_ENGINE}/sql", self.asked, methods=["GET"]),
             Route(f"{_ENGINE}/sql", self.posted, methods=["POST"]),
+            # Grafana's plug-in for ClickHouse puts a slash before its parameters, and follows no redirect.
+            Route(f"{_ENGINE}/sql/", self.asked, methods=["GET"], include_in_schema=False),
+            Route(f"{_ENGINE}/sql/", self.posted, methods=["POST"], include_in_schema=False),
             Route(f"{_ENGINE}/{{dataset}}", self.write, methods=["POST"]),
             Route("/datasets", self.datasets, methods=["GET"]),
+            Route("/datasets/{name:path}", self.dataset, methods=["GET"]),
             Route("/datasets/{name:path}", self.save, methods=["PUT"]),
+            Route("/datasets/{name:path}", self.delete, methods=["DELETE"]),
         ]
 
-    @operation(scope="read", parameters=[_STATEMENT], answer=_ANSWER, refusals=_REFUSALS, others=_INVALID)
+    @operation(scope="read", parameters=_STATEMENT, answer=_ANSWER, refusals=_REFUSALS, others=_INVALID)
     async def asked(self, request: Request) -> Response:
         """The answer to a statement of Analytics Engine in the URL, for clients that only read.
 
@@ -101,7 +111,7 @@ class Datasets:
 
     @operation(
         scope="read",
-        parameters=[_STATEMENT],
+        parameters=_STATEMENT,
         body={"text/plain": str},
         body_required=False,
         answer=_ANSWER,
@@ -124,13 +134,14 @@ class Datasets:
         except UnicodeDecodeError:
             return _invalid("the statement is no UTF-8")
         try:
-            answer = await while_there(request, target.analytics_engine(sql))
+            work = target.analytics_engine(sql, as_of=request.query_params.get("as_of"))
+            answer = await while_there(request, work)
         except (QueryRefused, QueryTooLarge, QueryCrashed) as error:
             return _invalid(error.message)
         except QueryError as error:
             if type(error) is not QueryError:  # busy, too slow: not the statement's fault
                 raise
-            return _invalid(error.message)
+            return _invalid(error.message.partition("\n")[0])  # the rest shows DuckDB's SQL
         return Response(await in_thread("answer", lambda: encoded(answer)), media_type=_TYPES[answer.format])
 
     @operation(scope="write", body=_Points, answer=Written, refusals=[429, 503, 507])
@@ -159,6 +170,21 @@ class Datasets:
         found = await self._gate.existing(self._gate.admit(request, "read")).datasets()
         return json_response([_saved(one) for one in found])
 
+    @operation(scope="read", answer=SavedDataset, refusals=[404])
+    async def dataset(self, request: Request) -> Response:
+        """The newest version of a mapping."""
+        target = self._gate.existing(self._gate.admit(request, "read"))
+        with _known():
+            return json_response(_saved(await target.dataset(request.path_params["name"])))
+
+    @operation(scope="admin", status=204, refusals=[404])
+    async def delete(self, request: Request) -> Response:
+        """Let a mapping go; its table is then of data points. Answers as of an earlier time still know it."""
+        target = self._gate.existing(self._gate.admit(request, "admin"))
+        with _known():
+            await target.delete_dataset(request.path_params["name"])
+        return Response(status_code=204)
+
     @operation(scope="admin", body=dict[str, Any], answer=SavedDataset)
     async def save(self, request: Request) -> Response:
         """Say which events are the rows of a table, and which of their values its columns."""
@@ -167,6 +193,15 @@ class Datasets:
         with explained():
             saved = await self._gate.object(caller).save_dataset(request.path_params["name"], mapping)
         return json_response(_saved(saved))
+
+
+@contextmanager
+def _known() -> Iterator[None]:
+    """A mapping that is not there is 404."""
+    try:
+        yield
+    except InvalidDefinition as error:
+        raise Refusal(404, "NOT_FOUND", str(error)) from error
 
 
 def _invalid(message: str) -> Response:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lakebed.cli.document import read
+from lakebed.cli.document import read_document
 from lakebed.cli.options import AsJson, AsOf, Class, Key, Name, Root, Url
 from lakebed.cli.output import Table, note, print_facts, print_table
 
@@ -104,7 +104,7 @@ def save_price_book(
     """Save a price book; a name that is there gets a new version. docs/billing.md has the form of it."""
     from lakebed.cli.target import Place
 
-    body = read(document, "price book")
+    body = read_document(document, "price book")
     with Place(root, name, class_name, url, key).target() as target:
         print_facts(target.save_price_book(book, body), as_json=as_json)
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lakebed.cli.document import read
+from lakebed.cli.document import read_document
 from lakebed.cli.options import AsJson, Class, Key, Name, Root, Url
 from lakebed.cli.output import Table, print_facts, print_table
 
@@ -41,7 +41,7 @@ def save(
     """Save a cohort; a name that is there gets a new version. docs/cohorts.md has the form of a definition."""
     from lakebed.cli.target import Place
 
-    body = read(definition, "definition")
+    body = read_document(definition, "definition")
     with Place(root, name, class_name, url, key).target() as target:
         print_facts(target.save_cohort(cohort, body), as_json=as_json)
 

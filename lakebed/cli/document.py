@@ -1,4 +1,4 @@
-"""Documents as arguments: JSON itself, @FILE, or - for stdin."""
+"""Document: JSON that a command is given, as text, in a file or from another program."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import msgspec
 
 from lakebed.cli.failure import Failure
 
-__all__ = ["read"]
+__all__ = ["read_document"]
 
 
-def read(given: str, what: str) -> Any:
-    """What `given` says; `what` it is called in errors.
+def read_document(given: str, what: str) -> Any:
+    """The JSON of `given`: itself, of a file for `@FILE`, or of stdin for `-`.
 
     Raises:
-        Failure: the file cannot be read, or it is no JSON.
+        Failure: it cannot be read; `what` is what it should be.
     """
     try:
         if given == "-":

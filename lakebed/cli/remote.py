@@ -168,6 +168,25 @@ class Remote:
         found: list[dict[str, Any]] = self.ask("GET", "/billing/quotas", organizationId=organization_id)
         return found
 
+    def save_dataset(self, name: str, mapping: Any) -> dict[str, Any]:
+        """Save a mapping."""
+        found: dict[str, Any] = self.ask("PUT", f"/datasets/{quote(name, safe='')}", mapping)
+        return found
+
+    def datasets(self) -> list[dict[str, Any]]:
+        """The saved mappings."""
+        found: list[dict[str, Any]] = self.ask("GET", "/datasets")
+        return found
+
+    def dataset(self, name: str) -> dict[str, Any]:
+        """One of them."""
+        found: dict[str, Any] = self.ask("GET", f"/datasets/{quote(name, safe='')}")
+        return found
+
+    def delete_dataset(self, name: str) -> None:
+        """Let one go."""
+        self.ask("DELETE", f"/datasets/{quote(name, safe='')}")
+
     def ask(self, method: str, path: str, body: Any = None, **parameters: str | int | None) -> Any:
         """The JSON that the server answers.
 

@@ -124,6 +124,22 @@ class Target(Protocol):
         """How far each is used, its decimals as text."""
         ...
 
+    def save_dataset(self, name: str, mapping: Any) -> dict[str, Any]:
+        """Save a mapping: `name`, `version`, `savedAt`, `mapping`."""
+        ...
+
+    def datasets(self) -> list[dict[str, Any]]:
+        """The saved mappings, by name."""
+        ...
+
+    def dataset(self, name: str) -> dict[str, Any]:
+        """One of them."""
+        ...
+
+    def delete_dataset(self, name: str) -> None:
+        """Let one go."""
+        ...
+
 
 class Place(msgspec.Struct, frozen=True):
     """Where an object is, as options said it."""
@@ -320,6 +336,22 @@ class Local:
         """How far each is used."""
         return [_plain(one) or {} for one in self._object.quotas(organization_id)]
 
+    def save_dataset(self, name: str, mapping: Any) -> dict[str, Any]:
+        """Save a mapping."""
+        return _dataset(self._object.save_dataset(name, mapping))
+
+    def datasets(self) -> list[dict[str, Any]]:
+        """The saved mappings."""
+        return [_dataset(one) for one in self._object.datasets()]
+
+    def dataset(self, name: str) -> dict[str, Any]:
+        """One of them."""
+        return _dataset(self._object.dataset(name))
+
+    def delete_dataset(self, name: str) -> None:
+        """Let one go."""
+        self._object.delete_dataset(name)
+
 
 def _cohort(one: Any) -> dict[str, Any]:
     """A saved cohort, under the names that HTTP has."""
@@ -330,6 +362,10 @@ def _cohort(one: Any) -> dict[str, Any]:
 def _price_book(one: Any) -> dict[str, Any]:
     """A saved price book, likewise."""
     return {"name": one.name, "version": one.version, "savedAt": msgspec.to_builtins(one.at), "document": one.body}
+
+
+def _dataset(one: Any) -> dict[str, Any]:
+    return {"name": one.name, "version": one.version, "savedAt": one.at.isoformat(), "mapping": one.body}
 
 
 _LINE = ("id", "received_at", "reason", "source", "key", "message_id", "tries", "tried_at", "size")

@@ -51,6 +51,8 @@ def type_name(kind: pa.DataType) -> str:
         return "Int64" if kind.scale == 0 else "Float64"
     if pa.types.is_list(kind):
         return f"Array({type_name(kind.value_type)})"
+    if pa.types.is_struct(kind):
+        return f"Tuple({', '.join(type_name(one.type) for one in kind)})"
     return "String"
 
 
@@ -80,6 +82,8 @@ def _plain(value: Any) -> Any:  # noqa: PLR0911 - a line a type
         return int(value) if value == value.to_integral_value() else float(value)
     if isinstance(value, list):
         return [_plain(one) for one in value]
+    if isinstance(value, dict):
+        return [_plain(one) for one in value.values()]
     return value if value is None or isinstance(value, (int, str)) else str(value)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import msgspec
@@ -11,7 +11,7 @@ from lakebed.errors import InvalidDefinition
 from lakebed.promotions import Promotion
 from lakebed.query.measure import column_sql
 
-__all__ = ["COLUMNS", "DATASET", "POINTS", "Dataset", "unmapped"]
+__all__ = ["COLUMNS", "DATASET", "POINTS", "Dataset", "text", "unmapped"]
 
 DATASET = "dataset"
 """The kind under which mappings are saved."""
@@ -20,12 +20,12 @@ _MOST = 20
 COLUMNS = {
     "dataset": "S",
     "timestamp": "T",
-    "_sample_interval": "N",
+    "_sample_interval": "U",
     "index1": "S",
     **{f"blob{number}": "S" for number in range(1, _MOST + 1)},
     **{f"double{number}": "N" for number in range(1, _MOST + 1)},
 }
-"""Each column of a dataset and its kind: S text, T a time in UTC, N a number."""
+"""Each column of a dataset and its kind: S text, T a time in UTC, N a number, U a whole one of at least 0."""
 
 _FORM = '{"event": "api.request", "index1": "organization_id", "blobs": ["method"], "doubles": ["duration_ms"]}'
 
@@ -57,21 +57,21 @@ class Dataset(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise InvalidDefinition(f"a mapping has at most {_MOST} blobs and doubles, and no empty name", hint=_FORM)
         return found
 
-    def sql(self, name: str, promotions: Iterable[Promotion]) -> str:
-        """SQL of the table `name`: DuckDB's, with all of COLUMNS."""
+    def sql(self, name: str, promotions: Iterable[Promotion], columns: Collection[str] = tuple(COLUMNS)) -> str:
+        """SQL of the table `name`: DuckDB's, with those of COLUMNS that are wanted."""
         known = tuple(promotions)
         index = None if self.index1 is None else column_sql(self.index1, known)
         blobs = [column_sql(one, known) for one in self.blobs]
         doubles = [column_sql(one, known) for one in self.doubles]
-        return _table(name, f"event = {_text(self.event)}", index, blobs, doubles)
+        return _table(name, f"event = {text(self.event)}", index, blobs, doubles, columns)
 
 
-def unmapped(name: str) -> str:
+def unmapped(name: str, columns: Collection[str] = tuple(COLUMNS)) -> str:
     """SQL of a table without a mapping: the data points that were written to it."""
     blobs = [f"json_extract_string(properties, '$.blobs[{number}]')" for number in range(_MOST)]
     doubles = [f"json_extract_string(properties, '$.doubles[{number}]')" for number in range(_MOST)]
     index = "json_extract_string(properties, '$.indexes[0]')"
-    return _table(name, f"event = {_text(name)} AND {POINTS}", index, blobs, doubles)
+    return _table(name, f"event = {text(name)} AND {POINTS}", index, blobs, doubles, columns)
 
 
 POINTS = " AND ".join(
@@ -80,17 +80,22 @@ POINTS = " AND ".join(
 """Which events are data points."""
 
 
-def _table(name: str, which: str, index: str | None, blobs: list[str], doubles: list[str]) -> str:
-    columns = [
-        f"{_text(name)} AS dataset",
-        "date_trunc('second', timezone('UTC', timestamp)) AS timestamp",
-        "CAST(1 AS UINTEGER) AS _sample_interval",
-        f"{_as_text(index)} AS index1",
-    ]
-    numbers = range(1, _MOST + 1)
-    columns += [f"{_as_text(dict(enumerate(blobs, 1)).get(number))} AS blob{number}" for number in numbers]
-    columns += [f"{_as_number(dict(enumerate(doubles, 1)).get(number))} AS double{number}" for number in numbers]
-    return f"SELECT {', '.join(columns)} FROM events WHERE type = 'track' AND {which}"
+def _table(
+    name: str, which: str, index: str | None, blobs: list[str], doubles: list[str], columns: Collection[str]
+) -> str:
+    made = {
+        "dataset": text(name),
+        "timestamp": "date_trunc('second', timezone('UTC', timestamp))",
+        "_sample_interval": "CAST(1 AS UINTEGER)",
+        "index1": _as_text(index),
+    }
+    for at in range(_MOST):
+        made[f"blob{at + 1}"] = _as_text(blobs[at] if at < len(blobs) else None)
+        made[f"double{at + 1}"] = _as_number(doubles[at] if at < len(doubles) else None)
+    # A short text is read sooner; one column there must be.
+    wanted = [one for one in COLUMNS if one in columns] or ["dataset"]
+    listed = ", ".join(f"{made[one]} AS {one}" for one in wanted)
+    return f"SELECT {listed} FROM events WHERE type = 'track' AND {which}"
 
 
 def _as_text(sql: str | None) -> str:
@@ -98,8 +103,10 @@ def _as_text(sql: str | None) -> str:
 
 
 def _as_number(sql: str | None) -> str:
-    return "CAST(0 AS DOUBLE)" if sql is None else f"coalesce(TRY_CAST(CAST({sql} AS VARCHAR) AS DOUBLE), 0)"
+    number = f"TRY_CAST(CAST({sql} AS VARCHAR) AS DOUBLE)"
+    return "CAST(0 AS DOUBLE)" if sql is None else f"CASE WHEN isfinite({number}) THEN {number} ELSE 0 END"
 
 
-def _text(value: str) -> str:
+def text(value: str) -> str:
+    """A text as SQL writes it."""
     return "'" + value.replace("'", "''") + "'"

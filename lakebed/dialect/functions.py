@@ -1,7 +1,8 @@
 """The functions of the dialect, each as an expression of DuckDB over its arguments `a`, `b`, `c`.
 
-A line is `name(kinds of the arguments) kind = expression`. Kinds: S text, N number, T time, D date, t time or date, A
-array, ? any. With `*` the arguments may be any number. What has no line is refused: `unknown function call`.
+A line is `name(kinds of the arguments) kind = expression`; an indented one goes on with it. Kinds: S text, N number, U
+whole number of at least 0, T time, D date, t time or date, A array, ? any. With `*` the arguments may be any number. Of
+the lines that fit the first counts. What has no line is refused: `unknown function call`.
 """
 
 from __future__ import annotations
@@ -23,14 +24,16 @@ class _Plain(DuckDB):
 
 
 _FUNCTIONS = """
-lower(S) S = lower(a)
-lcase(S) S = lower(a)
+lower(S) S = translate(a, 'ABCDEFGHIJKLMNOPQRSTUVWXYZ', 'abcdefghijklmnopqrstuvwxyz')
+lcase(S) S = translate(a, 'ABCDEFGHIJKLMNOPQRSTUVWXYZ', 'abcdefghijklmnopqrstuvwxyz')
 lowerUTF8(S) S = lower(a)
-upper(S) S = upper(a)
-ucase(S) S = upper(a)
+toLower(S) S = lower(a)
+upper(S) S = translate(a, 'abcdefghijklmnopqrstuvwxyz', 'ABCDEFGHIJKLMNOPQRSTUVWXYZ')
+ucase(S) S = translate(a, 'abcdefghijklmnopqrstuvwxyz', 'ABCDEFGHIJKLMNOPQRSTUVWXYZ')
 upperUTF8(S) S = upper(a)
-length(S) N = CAST(strlen(a) AS UBIGINT)
-lengthUTF8(S) N = CAST(length(a) AS UBIGINT)
+toUpper(S) S = upper(a)
+length(S) U = CAST(length(a) AS UBIGINT)
+lengthUTF8(S) U = CAST(length(a) AS UBIGINT)
 empty(S) N = a = ''
 notEmpty(S) N = a <> ''
 startsWith(SS) N = starts_with(a, b)
@@ -39,7 +42,7 @@ substring(SN) S = substring(a, b)
 substring(SNN) S = substring(a, b, c)
 substringUTF8(SN) S = substring(a, b)
 substringUTF8(SNN) S = substring(a, b, c)
-position(SS) N = CAST(strpos(a, b) AS UBIGINT)
+position(SS) U = CAST(strpos(a, b) AS UBIGINT)
 concat(SS*) S = concat(*)
 trim(S) S = trim(a)
 trimLeft(S) S = ltrim(a)
@@ -47,18 +50,25 @@ trimRight(S) S = rtrim(a)
 reverse(S) S = reverse(a)
 replaceAll(SSS) S = replace(a, b, c)
 hex(S) S = hex(a)
+hex(U) S = right(concat('0', hex(CAST(a AS UBIGINT))), CAST(2 * ceil(length(hex(CAST(a AS UBIGINT))) / 2) AS BIGINT))
+bin(S) S = bin(a)
+bin(U) S = right(concat('0000000', bin(CAST(a AS UBIGINT))),
+    CAST(8 * ceil(length(bin(CAST(a AS UBIGINT))) / 8) AS BIGINT))
 unhex(S) S = decode(unhex(a))
 base64Encode(S) S = to_base64(encode(a))
 base64Decode(S) S = decode(from_base64(a))
-toString(t) S = strftime(a, '%Y-%m-%d %H:%M:%S')
+toString(T) S = strftime(a, '%Y-%m-%d %H:%M:%S')
+toString(D) S = strftime(a, '%Y-%m-%d')
+toString(N) S = regexp_replace(CAST(a AS VARCHAR), '[.]0$', '')
 toString(?) S = CAST(a AS VARCHAR)
-toUInt8(t) N = CAST(CAST(epoch(a) AS BIGINT) & 255 AS UTINYINT)
-toUInt8(S) N = CAST(a AS UTINYINT)
-toUInt8(N) N = CAST(trunc(a) AS UTINYINT)
-toUInt32(t) N = CAST(epoch(a) AS UINTEGER)
-toUInt32(S) N = CAST(a AS UINTEGER)
-toUInt32(N) N = CAST(trunc(a) AS UINTEGER)
-intDiv(NN) N = CAST(trunc(a / b) AS BIGINT)
+toUInt8(t) U = CAST(CAST(epoch(a) AS BIGINT) & 255 AS UTINYINT)
+toUInt8(S) U = CAST(a AS UTINYINT)
+toUInt8(N) U = CAST(sign(a) * floor(abs(a)) AS UTINYINT)
+toUInt32(t) U = CAST(epoch(a) AS UINTEGER)
+toUInt32(S) U = CAST(a AS UINTEGER)
+toUInt32(N) U = CAST(sign(a) * floor(abs(a)) AS UINTEGER)
+intDiv(UU) U = CAST(a // b AS UBIGINT)
+intDiv(NN) N = CAST(sign(a / b) * floor(abs(a / b)) AS BIGINT)
 abs(N) N = abs(a)
 log(N) N = ln(a)
 ln(N) N = ln(a)
@@ -71,64 +81,80 @@ power(NN) N = pow(a, b)
 round(N) N = round_even(a, 0)
 round(NN) N = round_even(a, b)
 floor(N) N = floor(a)
+floor(NN) N = floor(a * pow(10, b)) / pow(10, b)
 ceil(N) N = ceil(a)
+ceil(NN) N = ceil(a * pow(10, b)) / pow(10, b)
 ceiling(N) N = ceil(a)
+ceiling(NN) N = ceil(a * pow(10, b)) / pow(10, b)
 bitAnd(NN) N = CAST(a AS BIGINT) & CAST(b AS BIGINT)
 bitOr(NN) N = CAST(a AS BIGINT) | CAST(b AS BIGINT)
 bitXor(NN) N = xor(CAST(a AS BIGINT), CAST(b AS BIGINT))
 bitNot(N) N = -1 - CAST(a AS BIGINT)
-bitCount(N) N = bit_count(CAST(a AS BIGINT))
+bitCount(N) U = CAST(bit_count(CAST(a AS BIGINT)) AS UTINYINT)
+bitHammingDistance(NN) U = CAST(bit_count(xor(CAST(a AS BIGINT), CAST(b AS BIGINT))) AS UTINYINT)
+bitTest(NN) U = CAST((CAST(a AS BIGINT) >> CAST(b AS INTEGER)) & 1 AS UTINYINT)
 bitShiftLeft(NN) N = CAST(a AS BIGINT) << CAST(b AS INTEGER)
 bitShiftRight(NN) N = CAST(a AS BIGINT) >> CAST(b AS INTEGER)
-now() T = date_trunc('second', timezone('UTC', now()))
-today() D = CAST(timezone('UTC', now()) AS DATE)
 toDate(t) D = CAST(a AS DATE)
 toDate(S) D = CAST(a AS DATE)
 toDateTime(t) T = CAST(a AS TIMESTAMP)
-toDateTime(N) T = timezone('UTC', to_timestamp(trunc(a)))
-toDateTime(S) T = date_trunc('second', CAST(a AS TIMESTAMP))
+toDateTime(N) T = timezone('UTC', to_timestamp(floor(a)))
+toDateTime(S) T = coalesce(timezone('UTC', to_timestamp(TRY_CAST(a AS BIGINT))),
+    date_trunc('second', CAST(CASE WHEN TRY_CAST(a AS BIGINT) IS NULL THEN a END AS TIMESTAMP)))
 toDateTime(SS) T = date_trunc('second', timezone('UTC', timezone(b, CAST(a AS TIMESTAMP))))
 toDateTime(tS) T = CAST(a AS TIMESTAMP)
-toDateTime(NS) T = timezone('UTC', to_timestamp(trunc(a)))
-toUnixTimestamp(t) N = CAST(epoch(a) AS UINTEGER)
-toUnixTimestamp(S) N = CAST(epoch(CAST(a AS TIMESTAMP)) AS UINTEGER)
-toYear(t) N = CAST(year(a) AS USMALLINT)
-toQuarter(t) N = CAST(quarter(a) AS UTINYINT)
-toMonth(t) N = CAST(month(a) AS UTINYINT)
-toDayOfYear(t) N = CAST(dayofyear(a) AS USMALLINT)
-toDayOfMonth(t) N = CAST(day(a) AS UTINYINT)
-toDayOfWeek(t) N = CAST(isodow(a) AS UTINYINT)
-toHour(t) N = CAST(hour(a) AS UTINYINT)
-toMinute(t) N = CAST(minute(a) AS UTINYINT)
-toSecond(t) N = CAST(second(a) AS UTINYINT)
-toYYYYMM(t) N = CAST(year(a) * 100 + month(a) AS UINTEGER)
-toYYYYMMDD(t) N = CAST(year(a) * 10000 + month(a) * 100 + day(a) AS UINTEGER)
+toDateTime(NS) T = timezone('UTC', to_timestamp(floor(a)))
+toUnixTimestamp(t) U = CAST(epoch(a) AS UINTEGER)
+toUnixTimestamp(S) U = CAST(epoch(CAST(a AS TIMESTAMP)) AS UINTEGER)
+timezone() S = 'Etc/UTC'
+toYear(t) U = CAST(year(a) AS USMALLINT)
+toQuarter(t) U = CAST(quarter(a) AS UTINYINT)
+toMonth(t) U = CAST(month(a) AS UTINYINT)
+toDayOfYear(t) U = CAST(dayofyear(a) AS USMALLINT)
+toDayOfMonth(t) U = CAST(day(a) AS UTINYINT)
+toDayOfWeek(t) U = CAST(isodow(a) AS UTINYINT)
+toHour(t) U = CAST(hour(a) AS UTINYINT)
+toMinute(t) U = CAST(minute(a) AS UTINYINT)
+toSecond(t) U = CAST(second(a) AS UTINYINT)
+toYYYYMM(t) U = CAST(year(a) * 100 + month(a) AS UINTEGER)
+toYYYYMMDD(t) U = CAST(year(a) * 10000 + month(a) * 100 + day(a) AS UINTEGER)
 toStartOfYear(t) D = CAST(date_trunc('year', a) AS DATE)
 toStartOfQuarter(t) D = CAST(date_trunc('quarter', a) AS DATE)
 toStartOfMonth(t) D = CAST(date_trunc('month', a) AS DATE)
-toStartOfWeek(t) D = CAST(date_trunc('week', a + INTERVAL 1 DAY) - INTERVAL 1 DAY AS DATE)
+toStartOfWeek(t) D = CAST(date_trunc('week', a) AS DATE)
 toMonday(t) D = CAST(date_trunc('week', a) AS DATE)
 toStartOfDay(t) T = CAST(date_trunc('day', a) AS TIMESTAMP)
 toStartOfHour(T) T = date_trunc('hour', a)
 toStartOfFifteenMinutes(T) T = time_bucket(INTERVAL 15 MINUTE, a)
 toStartOfTenMinutes(T) T = time_bucket(INTERVAL 10 MINUTE, a)
 toStartOfFiveMinutes(T) T = time_bucket(INTERVAL 5 MINUTE, a)
+toStartOfFiveMinute(T) T = time_bucket(INTERVAL 5 MINUTE, a)
 toStartOfMinute(T) T = date_trunc('minute', a)
 """
 
 _AGGREGATES = """
-count() N = CAST(count(*) AS UBIGINT)
-count(?) N = CAST(count(a) AS UBIGINT)
+count() U = CAST(count(*) AS UBIGINT)
+count(?) U = CAST(count(a) AS UBIGINT)
+count DISTINCT(?) U = CAST(count(DISTINCT a) AS UBIGINT)
+sum(U) U = CAST(coalesce(sum(a), 0) AS UBIGINT)
 sum(N) N = coalesce(sum(a), 0)
+sum DISTINCT(U) U = CAST(coalesce(sum(DISTINCT a), 0) AS UBIGINT)
+sum DISTINCT(N) N = coalesce(sum(DISTINCT a), 0)
 avg(N) N = avg(a)
+avg DISTINCT(N) N = avg(DISTINCT a)
+min(U) U = min(a)
 min(N) N = min(a)
-min(t) T = min(a)
+min(T) T = min(a)
+min(D) D = min(a)
+max(U) U = max(a)
 max(N) N = max(a)
-max(t) T = max(a)
+max(T) T = max(a)
+max(D) D = max(a)
 argMin(??) ? = arg_min(a, b)
 argMax(??) ? = arg_max(a, b)
 first_value(?) ? = first(a)
 last_value(?) ? = last(a)
+groupArray(?) A = coalesce(list_sort(array_agg(a)), [])
 """
 
 
@@ -148,7 +174,7 @@ class Function(NamedTuple):
 
 def _read(table: str) -> dict[str, list[Function]]:
     found: dict[str, list[Function]] = {}
-    for line in table.strip().splitlines():
+    for line in table.strip().replace("\n    ", " ").splitlines():
         head, _, sql = line.partition(" = ")
         name, _, rest = head.partition("(")
         arguments, _, kind = rest.partition(") ")
@@ -163,9 +189,10 @@ AGGREGATES = _read(_AGGREGATES)
 def expression(sql: str, *arguments: exp.Expr) -> exp.Expr:
     """The expression that `sql` is, with `arguments` in the place of `a`, `b` and `c`, or all of them of `*`."""
     tree = exp.Paren(this=sqlglot.parse_one(sql, read=_Plain))
-    for column in list(tree.find_all(exp.Column)):
+    columns, stars = list(tree.find_all(exp.Column)), list(tree.find_all(exp.Star))  # before those of the arguments
+    for column in columns:
         column.replace(exp.Paren(this=arguments["abc".index(column.name)].copy()))
-    for star in list(tree.find_all(exp.Star)):
+    for star in stars:
         if arguments and isinstance(star.parent, exp.Anonymous):
             star.parent.set("expressions", [one.copy() for one in arguments])
     return tree

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from datetime import datetime
 
 from sqlglot import exp
 
 from lakebed.dialect.functions import expression
 from lakebed.errors import QueryRefused
 
-__all__ = ["TIMES", "interval"]
+__all__ = ["TIMES", "interval", "moment", "moved"]
 
 _UNITS = ("SECOND", "MINUTE", "HOUR", "DAY", "WEEK", "MONTH", "QUARTER", "YEAR")
 # DuckDB's own origins are the Monday of 2000-01-03, and for months 2000-01-01.
 _ORIGINS = {"WEEK": "1970-01-05", "MONTH": "2000-01-01", "QUARTER": "2000-01-01", "YEAR": "2000-01-01"}
+_OF_A_DAY = ("SECOND", "MINUTE", "HOUR")
 _EPOCH = "1970-01-01"
 _CODES = {
     **{code: f"%{code}" for code in "YmdHSyjuwIp"},
@@ -45,6 +47,36 @@ def interval(node: exp.Interval) -> exp.Interval:
             "an interval is INTERVAL '1' DAY, with a whole number", hint=f"Units are {', '.join(_UNITS)}"
         )
     return exp.Interval(this=exp.Literal.string(node.this.name), unit=exp.Var(this=name))
+
+
+def moment(name: str, now: datetime, arguments: list[exp.Expr]) -> tuple[exp.Expr, str]:
+    """`now()` or `today()`: one instant for the whole statement. Raises QueryRefused."""
+    if arguments:
+        raise QueryRefused(f"{name}() takes no arguments", hint=f"It is in UTC: write {name}()")
+    if name == "today":
+        return expression("CAST(a AS DATE)", exp.Literal.string(f"{now:%Y-%m-%d}")), "D"
+    return expression("CAST(a AS TIMESTAMP)", exp.Literal.string(f"{now:%Y-%m-%d %H:%M:%S}")), "T"
+
+
+def moved(node: exp.Expr, kinds: list[str]) -> tuple[exp.Expr, str]:
+    """A time or date, later or earlier by an interval; a date by whole days stays one. Raises QueryRefused.
+
+    A number is seconds of a time, and days of a date; so is what lies between two of them.
+    """
+    if isinstance(node, exp.Sub) and kinds in (["T", "T"], ["D", "D"]):
+        between = "a - b" if kinds[0] == "D" else "epoch(a) - epoch(b)"
+        return expression(f"CAST({between} AS BIGINT)", node.this, node.expression), "N"
+    if kinds[-1] in ("N", "U") and isinstance(node, (exp.Add, exp.Sub)):
+        sign = "+" if isinstance(node, exp.Add) else "-"
+        if kinds[0] == "D":
+            return expression(f"CAST(a {sign} CAST(b AS INTEGER) AS DATE)", node.this, node.expression), "D"
+        return expression(f"a {sign} to_seconds(CAST(b AS BIGINT))", node.this, node.expression), "T"
+    before, by = (kinds[0], node.expression) if kinds[-1] == "I" else (kinds[-1], node.this)
+    if before not in ("T", "D", "?") or not isinstance(node, (exp.Add, exp.Sub)) or not isinstance(by, exp.Interval):
+        raise QueryRefused("an interval is added to a time or taken from one", hint="timestamp - INTERVAL '1' DAY")
+    if before == "D" and by.args["unit"].name not in _OF_A_DAY:
+        return expression("CAST(a AS DATE)", node), "D"
+    return node, "T"
 
 
 def _start_of_interval(arguments: list[exp.Expr], kinds: list[str]) -> tuple[exp.Expr, str]:

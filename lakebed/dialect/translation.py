@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import NamedTuple
 
 import sqlglot
@@ -10,6 +11,8 @@ from sqlglot.errors import SqlglotError
 
 from lakebed.dialect.dataset import COLUMNS
 from lakebed.dialect.expressions import EngineDialect, Expressions, is_whole, quoted, unsupported
+from lakebed.dialect.span import EVERYTHING, Span, span_of
+from lakebed.dialect.system import DATABASE, SYSTEM
 from lakebed.errors import QueryRefused
 
 __all__ = ["Show", "Translated", "translate"]
@@ -33,17 +36,31 @@ class Translated(NamedTuple):
 
     Attributes:
         dataset: the table that it reads; None where it reads none.
+        system: the table of SYSTEM that it reads; None where it reads none.
         sql: DuckDB's, which reads the table TABLE instead.
         format: of the answer.
+        span: between which times the rows lie that it can see.
+        columns: those of the table that it names; all of them where it names none, as `*`.
     """
 
     dataset: str | None
+    system: str | None
     sql: str
     format: str
+    span: Span = EVERYTHING
+    columns: tuple[str, ...] = tuple(COLUMNS)
+
+    def over(self, table: str) -> str:
+        """DuckDB's SQL of all of it, over the SQL of its table, which ends with a condition."""
+        return f"WITH {TABLE} AS ({table}{self.span.sql()}) {self.sql}"
 
 
-def translate(sql: str) -> Show | Translated:
+def translate(sql: str, now: datetime) -> Show | Translated:
     """Read a statement.
+
+    Args:
+        sql: the statement.
+        now: what `now()` in it is.
 
     Raises:
         QueryRefused: it is none, or uses what the dialect has not.
@@ -57,7 +74,7 @@ def translate(sql: str) -> Show | Translated:
         trees = [tree for tree in sqlglot.parse(sql, read=EngineDialect) if tree is not None]
         if len(trees) != 1:
             raise QueryRefused(f"there are {len(trees)} statements", hint="Send one")
-        return _Reader().statement(trees[0])
+        return _Reader(now).statement(trees[0])
     except SqlglotError as error:
         raise QueryRefused(f"it cannot be parsed: {str(error).splitlines()[0]}", hint="Send one SELECT") from None
     except RecursionError:
@@ -81,8 +98,13 @@ def _format(name: str) -> str:
 class _Reader:
     """One statement on its way."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: datetime) -> None:
+        self._now = now
         self._dataset: str | None = None
+        self._system: str | None = None
+        self._span = EVERYTHING
+        self._named_columns: set[str] = set()
+        self._star = False
 
     def statement(self, tree: exp.Expr) -> Translated:
         """All of it."""
@@ -92,21 +114,23 @@ class _Reader:
         tree.set("format", None)
         form = "JSON" if named is None else _format(named.name)
         select, _ = self._select(tree)
-        return Translated(self._dataset, select.sql(dialect="duckdb"), form)
+        columns = tuple(COLUMNS if self._star else sorted(self._named_columns & COLUMNS.keys()))
+        return Translated(self._dataset, self._system, select.sql(dialect="duckdb"), form, self._span, columns)
 
     def _select(self, tree: exp.Select) -> tuple[exp.Select, dict[str, str]]:
         for clause, value in tree.args.items():
             if value and clause not in _CLAUSES:
                 raise QueryRefused(f"unsupported clause: {clause.strip('_').upper()}", hint="See the dialect's page")
-        columns = self._source(tree)
+        columns, order = self._source(tree)
         aliased: dict[str, str] = {}
-        scope = Expressions(columns, aliased)
+        scope = Expressions(columns, aliased, self._now, order, self._named_columns)
         projections: list[exp.Expr] = []
         kinds: dict[str, str] = {}
         for one in tree.expressions:
             if isinstance(one, exp.Star):
                 if any(one.args.values()):
                     raise unsupported(one)
+                self._star = True
                 projections.append(one)
                 kinds.update(columns)
                 continue
@@ -161,34 +185,65 @@ class _Reader:
             elif not isinstance(found, (exp.Limit, exp.Offset)) or not is_whole(found.expression):
                 raise QueryRefused(f"{clause.upper()} takes a whole number", hint="Or LIMIT ALL")
 
-    def _source(self, tree: exp.Select) -> dict[str, str]:
+    def _source(self, tree: exp.Select) -> tuple[dict[str, str], list[exp.Expr]]:
+        """The columns that it has, with their kinds, and the order of its rows."""
         source = tree.args.get("from_")
         if source is None:
-            return {}
+            return {}, []
         table = source.this
         if isinstance(table, exp.Subquery):
             if not isinstance(table.this, exp.Select) or any(
                 table.args.get(one) for one in ("joins", "pivots", "with_")
             ):
                 raise unsupported(table)
+            ordered = (
+                [one.copy() for one in table.this.args["order"].expressions] if table.this.args.get("order") else []
+            )
             inner, kinds = self._select(table.this)
             alias = table.args.get("alias")
             if alias is not None and alias.args.get("columns"):
                 raise unsupported(alias)
             made = exp.Subquery(this=inner, alias=alias)
             source.set("this", made)
-            return kinds
-        known = {"this", "alias"}
+            return kinds, _outside(ordered, list(kinds))
+        known = {"this", "alias", "db"}
         if not isinstance(table, exp.Table) or any(value for name, value in table.args.items() if name not in known):
             raise unsupported(table)
         if not isinstance(table.this, exp.Identifier):
             raise unsupported(table.this)
-        self._dataset = table.name
+        columns = self._named(table, tree)
         # The name stays usable before its columns, as `dataset.blob1`.
         source.set(
             "this", exp.Table(this=exp.to_identifier(TABLE), alias=exp.TableAlias(this=quoted(table.alias_or_name)))
         )
+        return columns, []
+
+    def _named(self, table: exp.Table, tree: exp.Select) -> dict[str, str]:
+        """The columns of a table, with their kinds."""
+        if table.db.lower() == "system" and table.name in SYSTEM:
+            self._system = table.name
+            return SYSTEM[table.name]
+        if table.db and table.db != DATABASE:
+            message = f"unknown table: {table.db[:40]}.{table.name[:40]}"
+            raise QueryRefused(message, hint=f"Datasets are in {DATABASE}; system has {', '.join(SYSTEM)}")
+        self._dataset = table.name
+        where = tree.args.get("where")
+        self._span = span_of(where and where.this, self._now)
         return COLUMNS
+
+
+def _outside(order: list[exp.Expr], names: list[str]) -> list[exp.Expr]:
+    """The order of a subquery's rows, by the names that its columns have; none where it is by something else."""
+    found: list[exp.Expr] = []
+    for one in order:
+        if is_whole(one.this) and 0 < int(one.this.name) <= len(names):
+            name = names[int(one.this.name) - 1]
+        elif isinstance(one.this, exp.Column) and one.this.name in names:
+            name = one.this.name
+        else:
+            return []
+        found.append(exp.Ordered(this=exp.column(quoted(name)), desc=one.args.get("desc")))
+    return found
 
 
 def _position(node: exp.Expr) -> exp.Expr | None:

@@ -7,6 +7,7 @@ import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import date, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -67,6 +68,7 @@ class Untrusted:
         as_of: datetime | date | str | None = None,
         limit: int | None = None,
         timeout: float | None = None,  # noqa: ASYNC109 - it is a process that must be killed, not the await
+        patience: float = 0.0,
     ) -> Result:
         """The answer to one SELECT of a stranger: as `Queries.run` gives it, or an error.
 
@@ -76,6 +78,7 @@ class Untrusted:
             as_of: as for `Queries.run`.
             limit: rows at most.
             timeout: seconds; at most `untrusted_timeout_s`.
+            patience: seconds to wait while as many run as may.
 
         Raises:
             QueryRefused: it is not one SELECT of what is allowed; says where and what.
@@ -91,14 +94,25 @@ class Untrusted:
             raise QueryRefused(f"the SQL is no text of at most {_MAX_SQL} characters", hint="Shorten it")
         names, encoded = _encoded(asked.params)
         seconds = self._seconds(timeout)
-        if len(self._running) >= self._settings.untrusted_queries:
+        await self._turn(patience)
+        if self._closed:
+            raise ObjectClosed(f"{self._name} was closed before the answer", hint="Open the object and ask again")
+        return await self._supervise(asked, names, encoded, seconds)
+
+    async def _turn(self, patience: float) -> None:
+        """Wait until one more may run. Raises QueryBusy."""
+        most = self._settings.untrusted_queries
+        with suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                while patience and len(self._running) >= most:
+                    await asyncio.wait(set(self._running), return_when=asyncio.FIRST_COMPLETED)
+        if len(self._running) >= most:
             raise QueryBusy(
                 f"{len(self._running)} queries of this object run already (untrusted_queries)",
                 hint="Ask again in a second",
-                limit=self._settings.untrusted_queries,
+                limit=most,
                 scope="object",
             )
-        return await self._supervise(asked, names, encoded, seconds)
 
     def _seconds(self, timeout: float | None) -> float:
         if timeout is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 
 import httpx
 import pytest
@@ -68,6 +69,32 @@ async def test_formats(http):
     lines = (await http.post(SQL, content=sql + "JSONEachRow")).text.splitlines()
     assert [json.loads(line) for line in lines] == [{"m": "GET", "n": 2}, {"m": "POST", "n": 1}]
     assert (await http.post(SQL, content=sql + "TabSeparated")).text == "GET\t2\nPOST\t1\n"
+    before = await http.get(SQL, params={"query": sql + "TabSeparated", "as_of": "2024-01-13T06:00:00Z"})
+    assert (before.status_code, before.text) == (200, "")
+
+
+async def test_columns_without_an_alias(http):
+    """They are called as they were written."""
+    written = [
+        "count()",
+        "if(count() > 1, 'a', 'b')",
+        "floor(max(double1), 1)",
+        "SUM(double1)",
+        "true",
+        "substring('ab', 2)",
+    ]
+    answer = await http.post(SQL, content=f"SELECT {', '.join(written)} FROM requests")
+    assert [one["name"] for one in answer.json()["meta"]] == written
+
+
+async def test_as_of(http):
+    """What was not known then is not shown; a time that cannot be is refused like everywhere else."""
+    for as_of, names in (("2024-01-13", []), (datetime.now(UTC).isoformat(), ["requests"])):
+        shown = await http.post(SQL, params={"as_of": as_of}, content="SHOW TABLES")
+        assert [row["dataset"] for row in shown.json()["data"]] == names
+    for as_of in ("yesterday", "2999-01-01"):
+        refused = await http.post(SQL, params={"as_of": as_of}, content="SHOW TABLES")
+        assert (refused.status_code, refused.json()["error"]["code"]) == (400, "INVALID_AS_OF")
 
 
 async def test_data_points_are_a_table_without_a_mapping(http):
@@ -79,8 +106,18 @@ async def test_data_points_are_a_table_without_a_mapping(http):
     assert (await http.post(SQL, content=f"{sql} FORMAT TabSeparated")).text == "a\tParis\t\t1.5\t0\n\tRome\t\t3\t0\n"
     tables = (await http.post(SQL, content="SHOW TABLES")).json()["data"]
     assert [row["dataset"] for row in tables] == ["requests", "weather"]
-    assert (await http.post(SQL, content="SHOW TIMEZONE FORMAT TabSeparated")).text == "UTC\n"
+    assert (await http.post(SQL, content="SHOW TIMEZONE FORMAT TabSeparated")).text == "Etc/UTC\n"
     assert {"timezone": "Europe/Berlin"} in (await http.post(SQL, content="SHOW TIMEZONES")).json()["data"]
+
+
+async def test_a_mapping_is_shown_and_let_go(http):
+    """Its table is then of data points; what there is none of is 404."""
+    shown = (await http.get("/datasets/requests")).json()
+    assert (shown["name"], shown["version"], shown["mapping"]["event"]) == ("requests", 1, "api.request")
+    assert (await http.delete("/datasets/requests")).status_code == 204
+    for method in ("GET", "DELETE"):
+        assert (await http.request(method, "/datasets/requests")).status_code == 404
+    assert (await http.post(SQL, content="SHOW TABLES")).json()["data"] == []
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ dead_letters expire flush group identify live mau merge merges object page perso
 snapshots stats tag template templates tiers timeseries track unmerge untag wau
 """.split()  # noqa: SIM905 - a table of names
 REACHABLE += sorted({*REPORTS, *map(camel, REPORTS)})
-REACHABLE += ["datasets", "saveDataset", "save_dataset"]
+REACHABLE += ["dataset", "datasets", "deleteDataset", "delete_dataset", "saveDataset", "save_dataset"]
 REACHABLE += ["cohort", "cohorts", "deleteCohort", "delete_cohort", "saveCohort", "save_cohort"]
 REACHABLE += ["invoice", "invoices", "priceBooks", "price_books", "quota", "quotas"]
 REACHABLE += ["savePriceBook", "saveQuota", "save_price_book", "save_quota"]
@@ -238,6 +238,8 @@ ARGUMENTS = {
     "counters.top": ["*", 3],
     "save_cohort": ["x", {"did": "Seen"}],
     "save_dataset": ["x", {"event": "Seen"}],
+    "delete_dataset": ["x"],
+    "dataset": ["x"],
     "delete_cohort": ["x"],
     "cohort": ["buyers"],
     "save_price_book": ["x", {"currency": "EUR", "prices": {"a": {"model": "flat", "amount": "1"}}}],

@@ -182,10 +182,34 @@ CASES = {
     ("POST", "/client/v4/accounts/{id}/analytics_engine/sql"): Case(
         scope="read", path=("tom", "sam"), bodies=tuple(sql.encode() for sql in _ENGINE), shows=True
     ),
+    ("GET", "/client/v4/accounts/{id}/analytics_engine/sql/"): Case(
+        scope="read", path=("tom", "sam"), queries=tuple(f"query={quote(sql)}" for sql in _ENGINE[:1]), shows=True
+    ),
+    ("POST", "/client/v4/accounts/{id}/analytics_engine/sql/"): Case(
+        scope="read", path=("tom", "sam"), bodies=tuple(sql.encode() for sql in _ENGINE[:1]), shows=True
+    ),
+    ("GET", "/grafana"): Case(scope="read"),
+    ("GET", "/grafana/"): Case(scope="read"),
+    ("POST", "/grafana/metrics"): Case(scope="read", bodies=(b"{}",)),
+    ("POST", "/grafana/metric-payload-options"): Case(scope="read", bodies=(b'{"metric":"sql","name":"format"}',)),
+    ("POST", "/grafana/query"): Case(
+        scope="read",
+        bodies=tuple(
+            json.dumps({"targets": [{"target": "sql", "payload": {"sql": sql}}]}).encode() for sql in _ENGINE[:1]
+        ),
+        shows=True,
+    ),
+    ("POST", "/grafana/variable"): Case(
+        scope="read",
+        bodies=tuple(json.dumps({"payload": {"target": sql}}).encode() for sql in _ENGINE[:1]),
+        shows=True,
+    ),
     ("POST", "/client/v4/accounts/{id}/analytics_engine/{dataset}"): Case(
         scope="write", path=("tom", "sam"), bodies=(b'{"indexes":["tom"],"blobs":["x"],"doubles":[1]}',)
     ),
     ("GET", "/datasets"): Case(scope="read", shows=True),
+    ("GET", "/datasets/{name:path}"): Case(scope="read", path=("points", "../../sam/datasets/points"), shows=True),
+    ("DELETE", "/datasets/{name:path}"): Case(scope="admin", path=("points", "../../sam/datasets/points")),
     ("PUT", "/datasets/{name:path}"): Case(
         scope="admin", path=("points", "../../sam"), bodies=(b'{"event":"tom-secret-event","blobs":["x"]}',)
     ),

@@ -48,7 +48,7 @@ def test_every_command_that_was_promised_is_there(page):
     """The verbs of the program."""
     promised = (
         "init serve track import export query stats dau people rollup archive compact expire snapshots keys"
-        " deadletters objects check mcp cohorts template invoice invoices price-books quotas"
+        " deadletters objects check mcp cohorts datasets template invoice invoices price-books quotas"
     )
     reports = {name.replace("_", "-") for name in REPORTS}
     assert {name.split()[0] for name, _ in page.commands()} == {*promised.split(), *reports}

@@ -172,6 +172,22 @@ def test_billing(server, ask, tmp_path, remote):
     assert "limit is" in ask("quotas", "save", "acme", "calls", "many", code=2, **admin)
 
 
+@pytest.mark.parametrize("remote", [True, False])
+def test_datasets(server, ask, tmp_path, remote):
+    """Saved, listed, shown, deleted: the same through a server and without one."""
+    admin = server["admin"] if remote else {"LAKEBED_ROOT": str(tmp_path)}
+    ask("track", "Hit", **admin)
+    saved = ask("datasets", "save", "a/b", '{"event": "Hit", "blobs": ["plan"]}', **admin)
+    assert (saved["name"], saved["version"], saved["mapping"]) == ("a/b", 1, {"event": "Hit", "blobs": ["plan"]})
+    assert ask("datasets", "list", **admin) == [saved]
+    assert ask("datasets", "show", "a/b", **admin) == saved
+    assert "no mapping" in ask("datasets", "show", "b", code=2, **admin)
+    assert "cannot be read" in ask("datasets", "save", "b", "{}", code=2, **admin)
+    assert ask("datasets", "delete", "a/b", **admin) == {"deleted": "a/b"}
+    assert "no mapping" in ask("datasets", "delete", "a/b", code=2, **admin)
+    assert ask("datasets", "list", **admin) == []
+
+
 def test_a_server_that_does_not_answer_in_json(ask):
     """Code 3, and the address; no traceback."""
     from http.server import BaseHTTPRequestHandler, HTTPServer

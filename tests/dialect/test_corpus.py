@@ -23,7 +23,7 @@ def answers(tmp_path_factory):
 async def answered(root):
     """Ask all statements of an object with the rows, and one event that is none of them."""
     names = {"index1": "i", "blob1": "b1", "blob2": "b2", "double1": "d1", "double2": "d2"}
-    found = {}
+    found, each = {}, list(EACH)
     async with Analytics("shop", root=root) as shop:
         mapping = {"event": "Hit", "index1": "i", "blobs": ["b1", "b2"], "doubles": ["d1", "d2"]}
         await shop.save_dataset("t", mapping)
@@ -31,15 +31,31 @@ async def answered(root):
         for row in ROWS:
             said = {names[name]: value for name, value in row.items() if value != "" and name in names}
             await shop.track("Hit", said, timestamp=row["timestamp"])
+        # A question takes a process of its own: some expressions are asked together.
+        for first in range(0, len(each), 10):
+            some = each[first : first + 10]
+            listed = ", ".join(f"{text} AS x{number}" for number, text in enumerate(some))
+            columns = zip(*await asked(shop, f"SELECT {listed} FROM t"), strict=True)
+            found |= dict(zip((f"SELECT {text} AS x FROM t" for text in some), map(single, columns), strict=False))
         for sql in STATEMENTS:
-            try:
-                answer = json.loads(encoded(await shop.analytics_engine(sql)))
-            except QueryError as error:  # fails the test of its own statement
-                found[sql] = [[str(error)]]
-                continue
-            found[sql] = [list(row.values()) for row in answer["data"]]
+            if sql not in found or len(found[sql]) != len(STATEMENTS[sql]):
+                found[sql] = await asked(shop, sql)
         assert await shop.check() == []
     return found
+
+
+async def asked(shop, sql):
+    """The rows of a statement; one that fails fails the test of its own."""
+    try:
+        answer = json.loads(encoded(await shop.analytics_engine(sql)))
+    except QueryError as error:
+        return [[str(error)]]
+    return [list(row.values()) for row in answer["data"]]
+
+
+def single(values):
+    """A column as rows."""
+    return [[value] for value in values]
 
 
 def test_there_are_enough() -> None:

@@ -349,6 +349,26 @@ async def test_cancelling_kills(tmp_path):
         assert (await shop.query_untrusted("SELECT 1")).scalar() == 1
 
 
+async def test_patience(tmp_path):
+    """Who waits is answered when there is room, refused when there is none in time, let go when the object closes."""
+    async with Analytics("shop", root=tmp_path, headroom_bytes=0, untrusted_queries=1) as shop:
+        untrusted = shop._up.untrusted
+        running = asyncio.create_task(untrusted.run(ENDLESS))
+        await until(lambda: untrusted._running)
+        waiting = [asyncio.create_task(untrusted.run(f"SELECT {n}", patience=60)) for n in range(2)]
+        with pytest.raises(QueryBusy):
+            await untrusted.run("SELECT 1", patience=0.01)
+        running.cancel()
+        assert [(await one).scalar() for one in waiting] == [0, 1]
+        running = asyncio.create_task(untrusted.run(ENDLESS))
+        await until(lambda: untrusted._running)
+        late = asyncio.create_task(untrusted.run("SELECT 1", patience=60))
+        await asyncio.sleep(0)
+    for one in (running, late):
+        with pytest.raises(ObjectClosed):
+            await one
+
+
 async def test_all_objects_share_one_bound(tmp_path):
     """Beyond the server's own number of children a question is refused, whichever object it is for."""
     most = shared().most
