@@ -250,6 +250,12 @@ HEADERS = (
     {"X-Original-URL": f"/{OTHER}/stats"},
     {"Cookie": f"object={OTHER}"},
 )
+# Each answer is a process of its own, so they are asked with all of the headers and queries together. `/query`, which
+# is answered in the same way, and `/reports/top` get them one by one.
+SANDBOXED = (
+    *(f"/reports/{name}" for name in SAMPLES if name != "top"),
+    *("/templates/", "/cohorts/", "/client/", "/grafana/", "/metrics/performance"),
+)
 QUERIES = ("", f"object={OTHER}", f"name={OTHER}", f"namespace={OTHER}&tenant={OTHER}&root=..")
 ASIDE = (
     *("/sam/stats", "/objects/sam/stats", "/../sam/stats", "//sam/stats", "/stats/sam", "/sam", "/sam/object.json"),
@@ -415,15 +421,17 @@ async def test_the_honest_answer_shows_what_a_leak_would(house):
 async def test_no_key_reaches_another_object(house):
     """With any of one object's keys, named in whatever way, nothing of the other comes back or changes."""
     before = await house.state(OTHER)
+    at_once = ([{name: value for header in HEADERS for name, value in header.items()}], ["&".join(QUERIES[1:])])
     for route, case in cases(house).items():
+        named = at_once if route[1].startswith(SANDBOXED) else (HEADERS, QUERIES)
         for scope in SCOPES:
             token = house.tokens[OWN, scope]
             asked = [
                 *((case.bodies[0], case.queries[0], part, {}) for part in case.path),
                 *((body, case.queries[0], case.path[0], {}) for body in case.bodies),
                 *((case.bodies[0], query, case.path[0], {}) for query in case.queries),
-                *((case.bodies[0], case.queries[0], case.path[0], header) for header in HEADERS),
-                *((case.bodies[0], f"{case.queries[0]}&{more}", case.path[0], {}) for more in QUERIES),
+                *((case.bodies[0], case.queries[0], case.path[0], header) for header in named[0]),
+                *((case.bodies[0], f"{case.queries[0]}&{more}", case.path[0], {}) for more in named[1]),
             ]
             for body, query, part, headers in dict.fromkeys((b, q, p, tuple(h.items())) for b, q, p, h in asked):
                 status, told = await house.ask(route, token, body=body, query=query, part=part, **dict(headers))
@@ -467,6 +475,8 @@ _ARGUMENTS = {
     "save_cohort": '["buyers",{"did":"tom-secret-event"}]',
     "delete_cohort": '["x"]',
     "cohort": '["buyers"]',
+    "dataset": '["points"]',
+    "delete_dataset": '["x"]',
     "save_price_book": '["default",{"currency":"EUR","prices":{"tom-secret":{"model":"flat","amount":"2"}}}]',
     "invoice": '["tom-secret","2025-01",{"issue":true}]',
     "save_quota": '["tom-secret","tom-secret","20"]',
