@@ -17,7 +17,7 @@ example: $(VENV)/.ready
 
 test: lint type $(VENV)/.ready
 	$(BIN)/pip check
-	$(BIN)/pytest --numprocesses 2 --dist loadfile
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check
