@@ -116,14 +116,14 @@ async def retention(
 
 
 # People by cohort and period. Each person's periods are a list, which costs a third of joining `seen` to itself.
-_ONE_COHORT = """people AS (
+_ONE_COHORT = """members AS (
     SELECT min(n) FILTER (started) AS c, {{earliest}}{taken} FROM seen GROUP BY person_id
     HAVING c IS NOT NULL AND {{first}}
 )"""
 _COUNTED = {
     "first_time": _ONE_COHORT.format(taken="list(n) FILTER (came) AS ns")
-    + """, pairs AS (SELECT {key}c, unnest(ns) - c AS period FROM people), counted AS (
-        SELECT {key}c, 0 AS period, count(*) AS people FROM people GROUP BY {key}c UNION ALL
+    + """, pairs AS (SELECT {key}c, unnest(ns) - c AS period FROM members), counted AS (
+        SELECT {key}c, 0 AS period, count(*) AS people FROM members GROUP BY {key}c UNION ALL
         SELECT {key}c, period, count(*) AS people FROM pairs
         WHERE period BETWEEN 1 AND {periods} GROUP BY {key}c, period
     )""",
@@ -131,7 +131,7 @@ _COUNTED = {
     + """, counted AS (
         SELECT {key}c, period, count(*) AS people FROM (
             SELECT {key}c, unnest(generate_series(0, greatest(0, least(coalesce(latest, c) - c, {periods})))) AS period
-            FROM people
+            FROM members
         ) GROUP BY {key}c, period
     )""",
     "recurring": """lists AS (
