@@ -1,4 +1,4 @@
-"""Limit: a whole number that a report is given, within bounds."""
+"""Limits: whole numbers that a report is given, within bounds."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from lakebed.errors import QueryRefused
 
-__all__ = ["check_limit"]
+__all__ = ["check_cursor", "check_limit"]
 
 
 def check_limit(name: str, value: Any, most: int, *, least: int = 1) -> None:
@@ -17,3 +17,13 @@ def check_limit(name: str, value: Any, most: int, *, least: int = 1) -> None:
     """
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
         raise QueryRefused(f"{name} is {str(value)[:40]!r}", hint=f"Give {least} to {most}")
+
+
+def check_cursor(before: Any) -> None:
+    """Make sure that `before` is None or the seq of a row, where a page begins.
+
+    Raises:
+        QueryRefused: it is neither.
+    """
+    if before is not None and (isinstance(before, bool) or not isinstance(before, int) or before < 0):
+        raise QueryRefused(f"before is {str(before)[:40]!r}", hint="Give the seq of the last row that you have")

@@ -6,7 +6,7 @@ from lakebed.errors import QueryRefused
 from lakebed.query.binder import Binder
 from lakebed.query.duration import Duration
 from lakebed.query.inquiry import Inquiry
-from lakebed.query.limit import check_limit
+from lakebed.query.limit import check_cursor, check_limit
 from lakebed.query.result import Result
 from lakebed.query.scope import Time
 from lakebed.query.selection import EventLike, Selection
@@ -58,8 +58,7 @@ async def session_list(
         as_of: only what was received up to then.
     """
     check_limit("limit", limit, _MOST)
-    if before is not None and (isinstance(before, bool) or not isinstance(before, int) or before < 0):
-        raise QueryRefused(f"before is {str(before)[:40]!r}", hint="Give the seq of the last row that you have")
+    check_cursor(before)
     if by is not None and (not isinstance(by, str) or not by):
         raise QueryRefused(f"by is {str(by)[:40]!r}", hint="Name a column or a property, entry or exit")
     if by is None and value is not None:

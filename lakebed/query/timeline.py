@@ -5,7 +5,7 @@ from __future__ import annotations
 from lakebed.errors import QueryRefused
 from lakebed.query.binder import Binder
 from lakebed.query.inquiry import Inquiry
-from lakebed.query.limit import check_limit
+from lakebed.query.limit import check_cursor, check_limit
 from lakebed.query.result import Result
 from lakebed.query.scope import Time
 
@@ -42,8 +42,7 @@ async def timeline(
     if not isinstance(person, str) or not person:
         raise QueryRefused(f"person is {str(person)[:40]!r}", hint="Give a user id or an anonymous id")
     check_limit("limit", limit, _MOST)
-    if before is not None and (isinstance(before, bool) or not isinstance(before, int) or before < 0):
-        raise QueryRefused(f"before is {str(before)[:40]!r}", hint="Give the seq of the last row that you have")
+    check_cursor(before)
     scope = await inquiry.scope(start=start, end=end, where=where, as_of=as_of)
     bind = Binder()
     earlier = ""
