@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from parts import opened, us
 
-from lakebed.errors import ArchiveConflict, ArchiveUnavailable
+from lakebed.errors import ArchiveConflict, ArchiveUnavailable, LogCorrupted
 from lakebed.query.excerpts import Excerpts
 
 MARCH_1 = us("2026-03-01")
@@ -73,3 +73,19 @@ async def test_a_file_that_lost_events_is_no_answer(tmp_path):
         path.unlink()
         with pytest.raises(ArchiveUnavailable):
             await excerpts.ask(5, 25, [SEQS])
+
+
+@pytest.mark.parametrize("name", ["user_id", "properties"])
+async def test_a_changed_byte_of_the_log_is_no_answer(tmp_path, name):
+    """Whether or not DuckDB could read on: the file is named, and nobody is somebody else for it."""
+    async with opened(tmp_path, retention_s=0, dedupe_window_s=1) as parts:
+        excerpts = await fill(parts)
+        with parts.pipeline.view() as log:
+            path = log.files[0].path
+        group = pq.ParquetFile(path).metadata.row_group(0)
+        column = next(one for one in map(group.column, range(group.num_columns)) if one.path_in_schema == name)
+        content = bytearray(path.read_bytes())
+        content[column.data_page_offset + column.total_compressed_size - 1] ^= 1
+        path.write_bytes(content)
+        with pytest.raises(LogCorrupted, match="does not read back"):
+            await excerpts.ask(25, 60, [NAMES])
