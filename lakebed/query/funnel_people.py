@@ -10,6 +10,7 @@ from lakebed.query.attempts import Attempts, Order
 from lakebed.query.binder import Binder
 from lakebed.query.duration import Duration
 from lakebed.query.inquiry import Inquiry
+from lakebed.query.limit import check_limit
 from lakebed.query.result import Result
 from lakebed.query.scope import Time
 from lakebed.query.selection import EventLike
@@ -78,12 +79,10 @@ async def funnel_people(
     )
     last = len(attempts.steps)
     step = last if step is None else step
-    if not isinstance(step, int) or not 1 <= step <= last:
-        raise QueryRefused(f"step is {str(step)[:40]!r} of {last}", hint=f"Give a number from 1 to {last}")
+    check_limit("step", step, last)
     if outcome not in get_args(Outcome):
         raise QueryRefused(f"outcome is {str(outcome)[:40]!r}", hint=f"Use one of {', '.join(get_args(Outcome))}")
-    if not isinstance(limit, int) or not 0 <= limit <= _MOST:
-        raise QueryRefused(f"limit is {str(limit)[:40]!r}", hint=f"Give a number up to {_MOST}")
+    check_limit("limit", limit, _MOST, least=0)
     scope = await inquiry.scope(
         start=start, end=end, where=where, cohort=cohort, as_of=as_of, selections=attempts.selections
     )

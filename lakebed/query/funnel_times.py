@@ -9,6 +9,7 @@ from lakebed.query.attempts import Attempts, Order
 from lakebed.query.binder import Binder
 from lakebed.query.duration import Duration
 from lakebed.query.inquiry import Inquiry
+from lakebed.query.limit import check_limit
 from lakebed.query.result import Result
 from lakebed.query.scope import Time
 from lakebed.query.selection import EventLike
@@ -79,10 +80,11 @@ async def funnel_times(
     )
     last = len(attempts.steps)
     to_step = last if to_step is None else to_step
-    if not isinstance(from_step, int) or not isinstance(to_step, int) or not 1 <= from_step < to_step <= last:
+    check_limit("from_step", from_step, last)
+    check_limit("to_step", to_step, last)
+    if from_step >= to_step:
         raise QueryRefused(f"from step {from_step} to step {to_step} of {last}", hint="Give two steps, in order")
-    if not isinstance(bins, int) or not 1 <= bins <= _MOST_BINS:
-        raise QueryRefused(f"bins is {str(bins)[:40]!r}", hint=f"Give a number from 1 to {_MOST_BINS}")
+    check_limit("bins", bins, _MOST_BINS)
     scope = await inquiry.scope(
         start=start, end=end, where=where, cohort=cohort, as_of=as_of, selections=attempts.selections
     )

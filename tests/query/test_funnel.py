@@ -473,7 +473,18 @@ async def test_times_between_steps_fill_bins(tmp_path):
         assert len(await stage.shop.funnel_times(["a", "c"])) == 0
 
 
-@pytest.mark.parametrize("arguments", [{"from_step": 2}, {"to_step": 3}, {"from_step": 0}, {"bins": 0}, {"bins": 1000}])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"from_step": 2},
+        {"to_step": 3},
+        {"from_step": 0},
+        {"from_step": True},
+        {"bins": 0},
+        {"bins": 1000},
+        {"bins": True},
+    ],
+)
 async def test_what_cannot_be_read_of_times_is_refused(crowded, arguments):
     """The same of the histogram."""
     with pytest.raises(QueryRefused):
