@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
-from functools import partial
 from typing import Any, Literal
 
 import msgspec
@@ -155,7 +155,7 @@ class Grafana:
                 payload = _object(one.payload)
                 form = payload.pop("format", "table")
                 found = await while_there(request, _answer(target, one.target, payload, asked.range))
-                shown += await in_thread("answer", partial(_shown, found, form))
+                shown += await in_thread("answer", functools.partial(_shown, found, form))
         return json_response(shown)
 
     @operation(scope="read", body=VariableQuery, answer=list[Choice], refusals=_REFUSALS)
@@ -210,6 +210,7 @@ def _shown(table: Any, form: Any) -> list[Table] | list[Series]:
         return series_of(table) if form == "time_series" else [table_of(table)]
 
 
+@functools.cache
 def _metrics() -> list[Metric]:
     statement = Field(
         "sql", "SQL", "textarea", "SELECT toStartOfHour(timestamp) AS t, count() AS n FROM requests GROUP BY t"
