@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "query"))
 import clickhouse
 import questions
 
-from lakebed.query.reports import REPORTS
+from lakebed.reports.catalog import REPORTS
 
 PAGE = Path(__file__).with_name("oracles.md")
 START, END = "<!-- oracles -->\n", "<!-- end of oracles -->"

@@ -8,13 +8,13 @@ from typing import Any
 
 from lakebed.assembled import Assembled, Instant, Moment
 from lakebed.errors import QueryRefused
-from lakebed.inventory import Inventory, take_inventory
-from lakebed.pulse import Pulse
+from lakebed.monitoring.live_snapshot import Pulse
+from lakebed.monitoring.stats import Stats
+from lakebed.monitoring.tier_status import Inventory, take_inventory
 from lakebed.query.result import Result
-from lakebed.query.stats import Stats
+from lakebed.query.templates.template import Template, library
 from lakebed.settings import Settings
-from lakebed.template import Template, library
-from lakebed.tiers.counters import Counters
+from lakebed.tiers.counters.counters import Counters
 
 __all__ = ["Answers"]
 

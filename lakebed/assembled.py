@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from datetime import date, datetime
 
-from lakebed.assembly import Tiers
 from lakebed.clock import Clock
+from lakebed.components import Tiers
 from lakebed.errors import ObjectClosed
-from lakebed.vitals import Tally
+from lakebed.monitoring.health import Tally
 
 __all__ = ["Assembled", "Instant", "Moment"]
 

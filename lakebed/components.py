@@ -9,41 +9,41 @@ from typing import Any
 
 import pyarrow as pa
 
-from lakebed.biller import Biller
+from lakebed.billing.billing import Biller
 from lakebed.billing.quota import QuotaState
-from lakebed.block import Block
-from lakebed.cohorts import Cohorts
-from lakebed.definitions import Definitions
-from lakebed.engine import Engine
+from lakebed.concurrency import in_thread
+from lakebed.definitions.cohorts import Cohorts
+from lakebed.definitions.definitions import Definitions
 from lakebed.errors import LogBehind
+from lakebed.events.batch import Block
+from lakebed.events.promotions import BUILT_IN, Promotion, as_promotions
 from lakebed.identity.identity import Identity
+from lakebed.identity.people import Roster
 from lakebed.identity.rules import Rules
-from lakebed.intake import Intake
-from lakebed.live import RECENT_S, Live, replay
-from lakebed.maintenance import ARCHIVED, TOTALS, Maintenance, Totals
-from lakebed.objects import DurableObject
-from lakebed.promotions import BUILT_IN, Promotion, as_promotions
-from lakebed.pulse import PulseMeter
-from lakebed.query.excerpts import Excerpts
-from lakebed.query.history import History
-from lakebed.query.inquiry import Inquiry
-from lakebed.query.metrics import Metrics
-from lakebed.query.sql import Queries
-from lakebed.query.stats import Stats, stats
-from lakebed.query.untrusted import Untrusted
-from lakebed.replays import Replays
+from lakebed.ingest.ingest import Intake
+from lakebed.ingest.live_counters import RECENT_S, Live, replay
+from lakebed.ingest.replay import Replays
+from lakebed.maintenance.maintenance import ARCHIVED, TOTALS, Maintenance, Totals
+from lakebed.monitoring.live_snapshot import PulseMeter
+from lakebed.monitoring.stats import Stats, stats
+from lakebed.objects.durable_object import DurableObject
+from lakebed.query.event_history import History
+from lakebed.query.queries import Queries
+from lakebed.query.range_queries import Excerpts
+from lakebed.query.sandbox.untrusted_queries import Untrusted
+from lakebed.reports.active_users import Metrics
+from lakebed.reports.context import Inquiry
 from lakebed.rollups.rollup import Rollup
 from lakebed.rollups.rollups import Rollups
-from lakebed.roster import Roster
-from lakebed.schedule import schedules_of
-from lakebed.scheduler import Job, JobRun, Scheduler
+from lakebed.scheduling.schedule import schedules_of
+from lakebed.scheduling.scheduler import Job, JobRun, Scheduler
 from lakebed.settings import Settings
-from lakebed.tiers.archive import Archive
-from lakebed.tiers.counters import Counters
-from lakebed.tiers.deadletters import DeadLetters
-from lakebed.tiers.pipeline import Pipeline
-from lakebed.tiers.storage import Storage
-from lakebed.uninterrupted import in_thread
+from lakebed.sql_engine import Engine
+from lakebed.tiers.archive.archive import Archive
+from lakebed.tiers.counters.counters import Counters
+from lakebed.tiers.pipeline.pipeline import Pipeline
+from lakebed.tiers.storage.dead_letters import DeadLetters
+from lakebed.tiers.storage.storage import Storage
 
 __all__ = ["Tiers", "assemble", "disassemble", "rollups_of"]
 

@@ -59,7 +59,7 @@ class Engine:
     def _connect(self) -> duckdb.DuckDBPyConnection:
         if self._spill is not None:  # a crash leaves files here
             shutil.rmtree(self._spill, ignore_errors=True)
-        import duckdb  # noqa: PLC0415 - costs as much as pyarrow; only objects that answer questions pay it
+        import duckdb  # costs as much as pyarrow; only objects that answer questions pay it
 
         connection = duckdb.connect(":memory:", config=self._config)
         connection.execute("SET GLOBAL TimeZone = 'UTC'")

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from lakebed.clock import to_us
-from lakebed.objects import DurableObject
-from lakebed.schedule import every, schedules_of
+from lakebed.objects.durable_object import DurableObject
+from lakebed.scheduling.schedule import every, schedules_of
 
 
 class Box(DurableObject):

@@ -5,16 +5,16 @@ import contextlib
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lakebed.admission import admit
-from lakebed.block import Block
 from lakebed.clock import ManualClock
 from lakebed.disk import Disk
-from lakebed.engine import Engine
-from lakebed.events import BASE_COLUMNS, Event
-from lakebed.promotions import BUILT_IN
+from lakebed.events.batch import Block
+from lakebed.events.event import BASE_COLUMNS, Event
+from lakebed.events.promotions import BUILT_IN
+from lakebed.events.validation import admit
 from lakebed.settings import Settings
-from lakebed.tiers.pipeline import Pipeline
-from lakebed.tiers.segment import Segment
+from lakebed.sql_engine import Engine
+from lakebed.tiers.pipeline.pipeline import Pipeline
+from lakebed.tiers.pipeline.segment import Segment
 
 ENGINE = Engine(threads=1, memory_bytes=256 << 20)  # opened by the first test that seals
 NOW = ManualClock().now_us()

@@ -7,7 +7,7 @@ from datetime import date
 
 import msgspec
 
-from lakebed.objects import DurableObject
+from lakebed.objects.durable_object import DurableObject
 
 
 class Day(msgspec.Struct):

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from logs import NOW
 from test_events import ACCEPTED, REFUSED
 
-from lakebed.admission import admit_all
-from lakebed.block import Block
-from lakebed.decoding import Batch, Rejected, decode_batch, decode_items
 from lakebed.errors import InvalidEvent
-from lakebed.events import Event
+from lakebed.events.batch import Block
+from lakebed.events.decoding import Batch, Rejected, decode_batch, decode_items
+from lakebed.events.event import Event
+from lakebed.events.validation import admit_all
 
 SECOND = timedelta(seconds=1, microseconds=1)
 COMPANY = [{"event": f"e{i}", "messageId": f"m{i}", "userId": "u"} for i in range(30)]

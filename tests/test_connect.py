@@ -13,9 +13,9 @@ import threading
 
 import pytest
 
-from lakebed.blocking import connect
 from lakebed.errors import NotReachable, ObjectClosed, ObjectLocked
-from lakebed.objects import DurableObject
+from lakebed.objects.durable_object import DurableObject
+from lakebed.objects.sync import connect
 
 
 class Tally:
@@ -219,8 +219,8 @@ def test_close_ends_calls_of_other_threads(tmp_path):
 _FORGETS = """
 import asyncio, sys, threading
 from concurrent.futures import ThreadPoolExecutor
-from lakebed.blocking import connect
-from lakebed.objects import DurableObject
+from lakebed.objects.sync import connect
+from lakebed.objects.durable_object import DurableObject
 
 class Desk(DurableObject):
     async def _open(self):

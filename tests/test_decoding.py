@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from logs import NOW
 
-from lakebed.admission import admit
-from lakebed.decoding import Rejected, decode_items, decode_mappings, from_call
 from lakebed.errors import InvalidEvent
-from lakebed.events import Event
+from lakebed.events.decoding import Rejected, decode_items, decode_mappings, from_call
+from lakebed.events.event import Event
+from lakebed.events.validation import admit
 
 GOOD = b'{"event":"good","messageId":"g"}'
 # A capture of what Segment's own libraries sent to a local server.

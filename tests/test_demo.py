@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from lakebed import connect
-from lakebed.keys import Keys
+from lakebed.auth.keys import Keys
 
 ROOT = Path(__file__).parent.parent
 DEMO = [sys.executable, "-W", "error", str(ROOT / "examples" / "demo.py")]

@@ -6,12 +6,12 @@ import pyarrow as pa
 import pytest
 from logs import NOW
 
-from lakebed.admission import admit
-from lakebed.block import Block
 from lakebed.clock import to_us
-from lakebed.decoding import Rejected, decode_items, decode_mappings
 from lakebed.errors import InvalidEvent
-from lakebed.events import SCHEMA, Event, encode_object
+from lakebed.events.batch import Block
+from lakebed.events.decoding import Rejected, decode_items, decode_mappings
+from lakebed.events.event import SCHEMA, Event, encode_object
+from lakebed.events.validation import admit
 
 DAY = 86_400_000_000
 

@@ -55,7 +55,7 @@ async def test_an_archive_at_work_hides_no_other_tier(shop, monkeypatch):
     """What it would take long to tell is absent; the watermark as the object knows it, and the other tiers, are not."""
     await shop.batch([{"event": "A"}] * 25)
     await shop.archive()
-    monkeypatch.setattr("lakebed.inventory._PATIENCE_S", 0.01)
+    monkeypatch.setattr("lakebed.monitoring.tier_status._PATIENCE_S", 0.01)
     done = threading.Event()
     at_work = asyncio.ensure_future(shop._tiers.archive._run(lambda _: done.wait(20)))
     found = await shop.tiers()
@@ -64,7 +64,7 @@ async def test_an_archive_at_work_hides_no_other_tier(shop, monkeypatch):
     assert found.log.next_seq == 25
     done.set()
     assert await at_work
-    monkeypatch.setattr("lakebed.inventory._PATIENCE_S", 20)
+    monkeypatch.setattr("lakebed.monitoring.tier_status._PATIENCE_S", 20)
     assert (await shop.tiers()).archive.rows == 25
 
 

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lakebed import FormatTooNew, InvalidName, KeysUnavailable, ManualClock, UnknownKey
-from lakebed.keyring import KeyRing
-from lakebed.keys import FILE_NAME, Keys, Limits, digest, id_in
+from lakebed.auth.key_cache import KeyRing
+from lakebed.auth.keys import FILE_NAME, Keys, Limits, digest, id_in
 
 
 @pytest.fixture
@@ -169,7 +169,7 @@ def test_changes_of_another_process(keys, ring, clock, tmp_path):
     """The CLI is another process: what it does is seen too."""
     key, token = keys.create("shop", "write")
     assert ring.find(token) is not None
-    code = f"from lakebed.keys import Keys; Keys({str(tmp_path)!r}).revoke({key.id!r})"
+    code = f"from lakebed.auth.keys import Keys; Keys({str(tmp_path)!r}).revoke({key.id!r})"
     subprocess.run([sys.executable, "-c", code], check=True)
     clock.advance(1)
     assert ring.find(token) is None

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lakebed import Analytics, InvalidEvent, LogUnavailable, ManualClock, StorageUnavailable, UnknownLetter
-from lakebed.decoding import Rejected, decode_items, decode_letter, items_as_sent
-from lakebed.tiers.deadletters import MAX_LETTER_BYTES, MOST_AT_ONCE
+from lakebed.events.decoding import Rejected, decode_items, decode_letter, items_as_sent
+from lakebed.tiers.storage.dead_letters import MAX_LETTER_BYTES, MOST_AT_ONCE
 
 START = datetime(2026, 1, 15, 12, tzinfo=UTC)
 NAMELESS = b'{"event":"","userId":"ann","properties":{"x": 1.50}}'

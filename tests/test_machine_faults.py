@@ -22,7 +22,7 @@ from lakebed import (
     StorageUnavailable,
 )
 from lakebed.errors import LakebedError, LogCorrupted
-from lakebed.tiers.sealing import LogFile, read_sealed
+from lakebed.tiers.pipeline.sealing import LogFile, read_sealed
 
 DAY = {"start": START, "end": START}
 COUNT = "SELECT count(*) FROM events"

@@ -14,8 +14,8 @@ from lakebed.errors import (
     LogCorrupted,
     WrongObject,
 )
-from lakebed.nameplate import FORMAT, Nameplate
-from lakebed.objects import DurableObject
+from lakebed.objects.durable_object import DurableObject
+from lakebed.objects.manifest import FORMAT, Nameplate
 
 
 @pytest.fixture(autouse=True)

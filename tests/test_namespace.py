@@ -17,8 +17,8 @@ from lakebed.errors import (
     ObjectLocked,
     WrongObject,
 )
-from lakebed.namespace import Namespace
-from lakebed.stub import trips
+from lakebed.objects.namespace import Namespace
+from lakebed.rpc.stub import trips
 
 
 @pytest.fixture(autouse=True)

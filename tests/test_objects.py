@@ -14,7 +14,7 @@ from lakebed.errors import (
     InvalidSettings,
     ObjectClosed,
 )
-from lakebed.namespace import Namespace
+from lakebed.objects.namespace import Namespace
 
 
 @pytest.fixture(autouse=True)

@@ -38,7 +38,7 @@ async def test_one_owner_in_this_process(tmp_path):
 
 _HOLDS = """
 import asyncio, sys
-from lakebed.objects import DurableObject
+from lakebed.objects.durable_object import DurableObject
 class Box(DurableObject): pass
 async def main():
     async with Box("tom", root=sys.argv[1]):

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lakebed.engine import Engine
-from lakebed.events import SCHEMA
-from lakebed.parquet import layout, with_filters
+from lakebed.events.event import SCHEMA
+from lakebed.events.parquet import layout, with_filters
+from lakebed.sql_engine import Engine
 
 ROWS = 40_000  # more than the 20,000 that end a page by default
 

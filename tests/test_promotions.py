@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from logs import ENGINE
 
-from lakebed.decoding import decode_items
 from lakebed.errors import PromotionConflict
-from lakebed.events import BASE_COLUMNS, Event
-from lakebed.promotions import BUILT_IN, Promotion, as_promotions, property_sql, quoted, with_promoted
+from lakebed.events.decoding import decode_items
+from lakebed.events.event import BASE_COLUMNS, Event
+from lakebed.events.promotions import BUILT_IN, Promotion, as_promotions, property_sql, quoted, with_promoted
 
 
 def promoted(documents, **kinds):

@@ -9,7 +9,7 @@ import pytest
 
 from lakebed import Analytics
 from lakebed.clock import ManualClock
-from lakebed.tiers.counters import Counters
+from lakebed.tiers.counters.counters import Counters
 
 
 @pytest.fixture

@@ -31,13 +31,13 @@ from lakebed import (
     Stats,
     Unreachable,
 )
+from lakebed.api.auth import Gate
 from lakebed.api.body import Body
 from lakebed.api.errors import error_handlers
-from lakebed.api.gate import Gate
-from lakebed.api.rpc import Rpc
-from lakebed.api.serving import make_server
-from lakebed.keys import Keys
-from lakebed.stub import trips
+from lakebed.api.rpc.endpoint import Rpc
+from lakebed.api.server import make_server
+from lakebed.auth.keys import Keys
+from lakebed.rpc.stub import trips
 from tests.served import serving
 
 

@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 
 from lakebed.clock import EPOCH, from_us, to_us
 from lakebed.errors import InvalidSchedule
-from lakebed.schedule import Schedule, ScheduledMethod, every, schedules_of, zone
+from lakebed.scheduling.schedule import Schedule, ScheduledMethod, every, schedules_of, zone
 
 MINUTE = timedelta(minutes=1)
 ZONES = st.sampled_from(["Europe/Berlin", "America/New_York", "UTC", "Australia/Lord_Howe", "Asia/Kathmandu"])

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 
 from lakebed.clock import ManualClock, SystemClock, from_us, to_us
 from lakebed.errors import InvalidSchedule, ObjectClosed
-from lakebed.schedule import every
-from lakebed.scheduler import Job, JobRun, Scheduler
+from lakebed.scheduling.schedule import every
+from lakebed.scheduling.scheduler import Job, JobRun, Scheduler
 
 HOUR = 3600
 START = datetime(2026, 1, 1, tzinfo=UTC)  # a Thursday

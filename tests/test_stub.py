@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from shop import Shop
 
 from lakebed.errors import NotReachable
-from lakebed.namespace import Namespace
-from lakebed.stub import Promise, Stub, trips
+from lakebed.objects.namespace import Namespace
+from lakebed.rpc.stub import Promise, Stub, trips
 
 
 @pytest.fixture

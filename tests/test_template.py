@@ -14,7 +14,7 @@ import pytest
 
 from lakebed import Analytics, InvalidAsOf, ManualClock, QueryRefused
 from lakebed.clock import from_us
-from lakebed.template import Template, library
+from lakebed.query.templates.template import Template, library
 
 ROOT = Path(__file__).parent.parent
 RETAIL = ROOT / "examples" / "data" / "online_retail_2010-12.csv.gz"

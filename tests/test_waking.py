@@ -8,8 +8,8 @@ import pytest
 from boxes import Box, Scheduled, happened, reset
 
 from lakebed.clock import ManualClock
-from lakebed.namespace import Namespace
-from lakebed.schedule import every
+from lakebed.objects.namespace import Namespace
+from lakebed.scheduling.schedule import every
 
 
 @pytest.fixture(autouse=True)

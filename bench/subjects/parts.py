@@ -13,10 +13,10 @@ from bench.lake import PROMOTE
 from bench.measure import Contender, Figures
 from bench.row import Row
 from bench.run import Run
-from lakebed.decoding import decode_batch
-from lakebed.engine import Engine
-from lakebed.events import SCHEMA
-from lakebed.promotions import as_promotions, with_promoted
+from lakebed.events.decoding import decode_batch
+from lakebed.events.event import SCHEMA
+from lakebed.events.promotions import as_promotions, with_promoted
+from lakebed.sql_engine import Engine
 
 GOALS: Sequence[Goal] = ()
 EVENTS = 20_000

@@ -10,11 +10,11 @@ import msgspec
 from starlette.requests import HTTPConnection
 
 from lakebed.api.errors import Refusal
-from lakebed.api.rates import DEFAULT_LIMITS, Rates
+from lakebed.api.rate_limits import DEFAULT_LIMITS, Rates
+from lakebed.auth.key_cache import KeyRing
+from lakebed.auth.keys import Key, Keys, Limits, Scope
 from lakebed.clock import Clock, SystemClock
-from lakebed.keyring import KeyRing
-from lakebed.keys import Key, Keys, Limits, Scope
-from lakebed.namespace import Namespace
+from lakebed.objects.namespace import Namespace
 
 __all__ = ["Caller", "Gate", "Scope"]
 

@@ -8,10 +8,10 @@ from typing import Any, TypeVar
 import msgspec
 from starlette.requests import Request
 
+from lakebed.api.compression import ENCODINGS, Corrupt, TooLong, inflate
 from lakebed.api.errors import Refusal
 from lakebed.api.exchange import Exchange, header
-from lakebed.api.inflating import ENCODINGS, Corrupt, TooLong, inflate
-from lakebed.uninterrupted import in_thread
+from lakebed.concurrency import in_thread
 
 __all__ = ["UNREADABLE", "Body", "check_count", "decoded", "json_object"]
 

@@ -9,8 +9,8 @@ from typing import Literal
 import msgspec
 
 from lakebed.api.errors import Refusal
+from lakebed.auth.keys import Key, Limits
 from lakebed.clock import Clock
-from lakebed.keys import Key, Limits
 
 __all__ = ["DEFAULT_LIMITS", "Rates"]
 

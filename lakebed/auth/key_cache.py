@@ -7,9 +7,9 @@ import sqlite3
 import weakref
 from collections.abc import Collection
 
+from lakebed.auth.keys import Key, Keys, LiveKey, digest, id_in
 from lakebed.clock import Clock
 from lakebed.errors import FormatTooNew, KeysUnavailable
-from lakebed.keys import Key, Keys, LiveKey, digest, id_in
 
 __all__ = ["KeyRing"]
 

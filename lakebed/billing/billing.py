@@ -15,12 +15,12 @@ from lakebed.billing.money import EXACT, tidy
 from lakebed.billing.price_book import PRICE_BOOK, PriceBook
 from lakebed.billing.quota import QUOTA, SCALE, Quota, QuotaState, month_of, window_of
 from lakebed.clock import Clock, from_us, to_us
-from lakebed.definitions import Definition, Definitions
+from lakebed.definitions.definitions import Definition, Definitions
 from lakebed.errors import InvalidBilling
-from lakebed.query.asof import parse_as_of
-from lakebed.query.inquiry import Inquiry
-from lakebed.query.usage import usage
-from lakebed.tiers.counters import Counters
+from lakebed.query.as_of import parse_as_of
+from lakebed.reports.context import Inquiry
+from lakebed.reports.usage import usage
+from lakebed.tiers.counters.counters import Counters
 
 __all__ = ["Biller"]
 

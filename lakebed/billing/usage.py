@@ -10,10 +10,10 @@ from lakebed.assembled import Assembled, Instant, Moment
 from lakebed.billing.invoice import Invoice
 from lakebed.billing.money import exact, plain
 from lakebed.billing.quota import Quota, QuotaState
-from lakebed.decoding import from_call
-from lakebed.definitions import Definition
+from lakebed.definitions.definitions import Definition
 from lakebed.errors import InvalidBilling
-from lakebed.events import Receipt
+from lakebed.events.decoding import from_call
+from lakebed.events.event import Receipt
 
 __all__ = ["USAGE", "Usage"]
 

@@ -8,19 +8,19 @@ from decimal import Decimal
 import pyarrow as pa
 
 from lakebed.billing.money import EXACT
-from lakebed.charts import figures
-from lakebed.charts.band import band
+from lakebed.charts import formatting
+from lakebed.charts.anomaly_band import band
 from lakebed.charts.bars import bars
 from lakebed.charts.canvas import Canvas
 from lakebed.charts.chart import Chart, blank
-from lakebed.charts.frame import Frame
+from lakebed.charts.columns import Frame
+from lakebed.charts.event_strip import strip
 from lakebed.charts.funnel import funnel
 from lakebed.charts.heatmap import grid
+from lakebed.charts.lifecycle_bars import stacked
 from lakebed.charts.line import lines
 from lakebed.charts.panels import panels
 from lakebed.charts.sankey import sankey
-from lakebed.charts.stacked import stacked
-from lakebed.charts.strip import strip
 
 __all__ = ["draw"]
 
@@ -97,7 +97,7 @@ def _usage(frame: Frame) -> Picture:
 
 def _times(frame: Frame) -> Picture:
     bounds = zip(frame["from_seconds"], frame["to_seconds"], strict=True)
-    return bars([f"{figures.span(low)} to {figures.span(high)}" for low, high in bounds], frame["people"])
+    return bars([f"{formatting.span(low)} to {formatting.span(high)}" for low, high in bounds], frame["people"])
 
 
 def _errors(frame: Frame) -> Picture:
@@ -108,14 +108,14 @@ def _errors(frame: Frame) -> Picture:
 
 _REPORTS: dict[str, Callable[[Frame], Picture]] = {
     "funnel": funnel,
-    "funnel_people": lambda one: bars(one["person_id"], one["seconds"], [figures.span(s) for s in one["seconds"]]),
+    "funnel_people": lambda one: bars(one["person_id"], one["seconds"], [formatting.span(s) for s in one["seconds"]]),
     "funnel_times": _times,
     "retention": lambda one: panels(one, _COHORTS, grid),
     "lifecycle": lambda one: panels(one, _LIFECYCLE, stacked),
     "stickiness": lambda one: bars(one.labels((*one.times, "periods")), one["people"]),
     "sessions": lambda one: _over_time(one, ("sessions",), one.others(("time", *_SESSIONS))),
     "session_list": lambda one: bars(
-        one.labels(("start", "person_id")), one["seconds"], [figures.span(s) for s in one["seconds"]]
+        one.labels(("start", "person_id")), one["seconds"], [formatting.span(s) for s in one["seconds"]]
     ),
     "segmentation": _segmentation,
     "top": lambda one: bars(one.labels(("value",)), one["count"]),

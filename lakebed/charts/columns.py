@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from lakebed.charts import figures
+from lakebed.charts import formatting
 
 __all__ = ["Frame"]
 
@@ -46,7 +46,7 @@ class Frame:
 
     def labels(self, columns: Iterable[str]) -> list[str]:
         """For each row the values of these columns as one label."""
-        found = [[figures.name(value) for value in self[column]] for column in columns]
+        found = [[formatting.name(value) for value in self[column]] for column in columns]
         return [" · ".join(parts) for parts in zip(*found, strict=True)] if found else [""] * self.rows
 
     def parts(self, columns: Iterable[str]) -> dict[str, Frame]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from lakebed.charts import figures
+from lakebed.charts import formatting
 from lakebed.charts.axes import instant
 from lakebed.charts.canvas import COLOURS, Canvas
-from lakebed.charts.frame import Frame
+from lakebed.charts.columns import Frame
 
 __all__ = ["strip"]
 
@@ -18,14 +18,14 @@ def strip(frame: Frame) -> tuple[Canvas, str]:
     """The events of `timeline` along time."""
     canvas = Canvas()
     rows = [
-        (when, figures.name(event or kind))
+        (when, formatting.name(event or kind))
         for when, event, kind in zip(frame["timestamp"], frame["event"], frame["type"], strict=True)
     ]
     kinds = list(dict.fromkeys(kind for _, kind in rows))
     if len(kinds) > _MOST_KINDS or len(rows) > _MOST_POINTS:
         canvas.note(f"The newest {_MOST_POINTS:,} events of up to {_MOST_KINDS} kinds are drawn, of {len(rows):,}.")
     rows, kinds = rows[:_MOST_POINTS], kinds[:_MOST_KINDS]
-    names = min(200, max(figures.width(kind) for kind in kinds))
+    names = min(200, max(formatting.width(kind) for kind in kinds))
     left, right = 24 + names + 20, canvas.width - 40
     begin, end = min(row[0] for row in rows), max(row[0] for row in rows)
     for position, kind in enumerate(kinds):
@@ -37,10 +37,10 @@ def strip(frame: Frame) -> tuple[Canvas, str]:
             share = (instant(when) - instant(begin)) / (instant(end) - instant(begin) or 1)
             colour = COLOURS[kinds.index(kind) % len(COLOURS)]
             x = left + (right - left) * share
-            canvas.dot(x, 20 + kinds.index(kind) * _ROW, 5, colour, f"{kind}, {figures.moment(when)}")
+            canvas.dot(x, 20 + kinds.index(kind) * _ROW, 5, colour, f"{kind}, {formatting.moment(when)}")
     below = 20 + len(kinds) * _ROW
-    canvas.text(left, below + 4, figures.moment(begin), kind="lb-soft")
+    canvas.text(left, below + 4, formatting.moment(begin), kind="lb-soft")
     if end > begin:
-        canvas.text(right, below + 4, figures.moment(end), anchor="end", kind="lb-soft")
+        canvas.text(right, below + 4, formatting.moment(end), anchor="end", kind="lb-soft")
     canvas.height = below + 20
-    return canvas, f"{len(rows)} events from {figures.moment(begin)} to {figures.moment(end)}."
+    return canvas, f"{len(rows)} events from {formatting.moment(begin)} to {formatting.moment(end)}."

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from lakebed.charts import figures
+from lakebed.charts import formatting
 from lakebed.charts.axes import Axes
 from lakebed.charts.canvas import COLOURS, Canvas
-from lakebed.charts.frame import Frame
+from lakebed.charts.columns import Frame
 
 __all__ = ["stacked"]
 
@@ -18,7 +18,7 @@ def stacked(frame: Frame) -> tuple[Canvas, str]:
     canvas = Canvas()
     rows = sorted(zip(frame["time"], *(frame[part] for part in _PARTS), strict=True), key=lambda row: row[0])
     if len(rows) > _MOST:
-        canvas.note(f"The newest {_MOST} of {figures.figure(len(rows))} periods are drawn.")
+        canvas.note(f"The newest {_MOST} of {formatting.figure(len(rows))} periods are drawn.")
         rows = rows[-_MOST:]
     top = canvas.legend(((part, colour, "") for part, colour in _PARTS.items()), 24, 12)
     thick = min(48.0, 700 / len(rows) * 0.72)
@@ -28,9 +28,9 @@ def stacked(frame: Frame) -> tuple[Canvas, str]:
         x, above = axes.x(time) - thick / 2, 0.0
         for (part, colour), count in zip(_PARTS.items(), counts, strict=True):
             low, high = (-count, 0.0) if part == "dormant" else (above, above + count)
-            tip = f"{figures.moment(time)}, {part}: {figures.figure(count)}"
+            tip = f"{formatting.moment(time)}, {part}: {formatting.figure(count)}"
             if count:
                 canvas.rect(x, axes.y(high), thick, axes.y(low) - axes.y(high), colour, tip)
             above += 0 if part == "dormant" else count
-    last = ", ".join(f"{part} {figures.figure(count)}" for part, count in zip(_PARTS, rows[-1][1:], strict=True))
-    return canvas, f"{len(rows)} periods; the last, {figures.moment(rows[-1][0])}: {last}."
+    last = ", ".join(f"{part} {formatting.figure(count)}" for part, count in zip(_PARTS, rows[-1][1:], strict=True))
+    return canvas, f"{len(rows)} periods; the last, {formatting.moment(rows[-1][0])}: {last}."

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from lakebed.charts import figures
+from lakebed.charts import formatting
 from lakebed.charts.canvas import Canvas
-from lakebed.charts.frame import Frame
+from lakebed.charts.columns import Frame
 
 __all__ = ["panels"]
 
@@ -24,7 +24,7 @@ def panels(frame: Frame, own: tuple[str, ...], picture: Callable[[Frame], tuple[
     for label, part in parts.items():
         panel, told = picture(part)
         if said and y + _HEADING + panel.height > _TALL:
-            canvas.note(f"The first {len(said)} of {figures.figure(len(parts))} values are drawn.")
+            canvas.note(f"The first {len(said)} of {formatting.figure(len(parts))} values are drawn.")
             break
         canvas.text(24, y + 14, label, kind="lb-strong", room=canvas.width - 48)
         canvas.place(panel, y + _HEADING)

@@ -42,7 +42,7 @@ def _found(font: str | None) -> str:
 
 def _drawn(svg: str, scale: float, family: str) -> bytes:
     try:
-        import resvg_py  # noqa: PLC0415 - optional
+        import resvg_py  # optional
     except ImportError as error:
         raise ImportError("png() needs resvg-py: pip install 'lakebed[notebook]' or pip install resvg-py") from error
     # What has no font is written with serifs where there are some: then the font that was asked for is not missed.

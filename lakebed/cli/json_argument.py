@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from lakebed.cli.failure import Failure
+from lakebed.cli.exit_codes import Failure
 
 __all__ = ["read_document"]
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from lakebed.cli.failure import Exit
+from lakebed.cli.exit_codes import Exit
 from lakebed.cli.options import AsJson, Class, DryRun, Name, Root, Yes
 from lakebed.cli.output import Table, approve, note, print_facts, print_table
 from lakebed.clock import from_us
@@ -105,6 +105,6 @@ def check(
 
 
 def _opened(root: Path, name: str, class_name: str) -> Any:
-    from lakebed.cli.target import Place
+    from lakebed.clients.target import Place
 
     return Place(root, name, class_name).local()

@@ -8,8 +8,8 @@ import typer
 
 from lakebed.cli.options import AsJson, Root
 from lakebed.cli.output import Table, print_table
-from lakebed.nameplate import Nameplate, is_name
-from lakebed.ownership import LOCK_NAME
+from lakebed.objects.lock import LOCK_NAME
+from lakebed.objects.manifest import Nameplate, is_name
 
 __all__ = ["object_names", "register"]
 

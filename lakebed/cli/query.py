@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from lakebed.cli.failure import Failure
+from lakebed.cli.exit_codes import Failure
 from lakebed.cli.options import AsJson, AsOf, Class, Key, Name, Root, Url
 from lakebed.cli.output import print_facts, print_table
 
@@ -41,7 +41,7 @@ def query(
     as_json: AsJson = False,
 ) -> None:
     """Ask one SELECT over `events`, `people`, `hourly_events`, `daily_metrics` and the object's rollups."""
-    from lakebed.cli.target import Place
+    from lakebed.clients.target import Place
 
     if snapshot and url:
         raise Failure("--snapshot is for an object that is opened here", hint="--as-of is exact at any instant")
@@ -75,7 +75,7 @@ def stats(
     as_json: AsJson = False,
 ) -> None:
     """Live counters: events in the last minute and hour, people active now, totals."""
-    from lakebed.cli.target import Place
+    from lakebed.clients.target import Place
 
     with Place(root, name, class_name, url, key).target() as target:
         print_facts(target.stats(), as_json=as_json)
@@ -91,7 +91,7 @@ def dau(
     as_json: AsJson = False,
 ) -> None:
     """Daily actives: a row for each day."""
-    from lakebed.cli.target import Place
+    from lakebed.clients.target import Place
 
     with Place(root, name, class_name, url, key).target() as target:
         print_table(target.dau(days), as_json=as_json)
@@ -110,7 +110,7 @@ def template(
     as_json: AsJson = False,
 ) -> None:
     """Ask a named question with parameters: `lakebed template error-rates --param start=2026-01-01`."""
-    from lakebed.cli.target import Place
+    from lakebed.clients.target import Place
 
     params = {}
     for one in param:

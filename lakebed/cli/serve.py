@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lakebed.cli.failure import Failure
+from lakebed.cli.exit_codes import Failure
 from lakebed.cli.options import AsJson, Class, Name, Root
 from lakebed.cli.output import note, print_facts
 
@@ -34,8 +34,8 @@ def init(
 
     What is there already stays as it is.
     """
-    from lakebed.cli.target import Place
-    from lakebed.keys import Keys
+    from lakebed.auth.keys import Keys
+    from lakebed.clients.target import Place
     from lakebed.settings import FILE_NAME
 
     settings = root / FILE_NAME
@@ -128,7 +128,7 @@ def serve(
     _one_of("--log-level", log_level.upper(), ("DEBUG", "INFO", "WARNING", "ERROR"))
     from lakebed.api import create_app
     from lakebed.api import serve as serve_app
-    from lakebed.api.enrichment import Enrichment
+    from lakebed.api.enrichment.enrichment import Enrichment
 
     ip: Any = client_ip  # a Literal, checked above
     app = create_app(
@@ -144,8 +144,8 @@ def serve(
 def _served(root: Path, name: str, class_name: str) -> Any:
     """The namespace, or the one object that was asked for."""
     from lakebed.analytics import Analytics
-    from lakebed.cli.target import imported
-    from lakebed.namespace import Namespace
+    from lakebed.clients.target import imported
+    from lakebed.objects.namespace import Namespace
 
     object_class: type[Any] | None = imported(class_name) if class_name else None
     return (object_class or Analytics)(name, root=root) if name else Namespace(root, object_class)

@@ -11,9 +11,9 @@ from urllib.request import Request, urlopen
 
 import msgspec
 
-from lakebed.capnweb.target import camel
-from lakebed.cli.failure import Exit, Failure
+from lakebed.cli.exit_codes import Exit, Failure
 from lakebed.cli.output import Table
+from lakebed.rpc.capnweb.exported_object import camel
 
 __all__ = ["Remote"]
 

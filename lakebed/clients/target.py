@@ -14,13 +14,13 @@ from typing import Any, Protocol
 import msgspec
 
 from lakebed.analytics import Analytics
-from lakebed.blocking import connect
-from lakebed.cli.failure import Exit, Failure
+from lakebed.cli.exit_codes import Exit, Failure
 from lakebed.cli.output import Table
-from lakebed.cli.remote import Remote
+from lakebed.clients.http import Remote
 from lakebed.errors import ObjectLocked
-from lakebed.kinds import KINDS
-from lakebed.nameplate import Nameplate, directory_of
+from lakebed.objects.manifest import Nameplate, directory_of
+from lakebed.objects.registry import KINDS
+from lakebed.objects.sync import connect
 
 __all__ = ["Place", "Target"]
 

@@ -1,4 +1,4 @@
-"""Cohorts: people by what they did and who they are, saved under names. `query/cohort.py` reads what is saved."""
+"""Cohorts: people by what they did and who they are, saved under names. `reports/cohort.py` reads what is saved."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lakebed.clock import Clock
-from lakebed.definitions import Definition, Definitions
+from lakebed.definitions.definitions import Definition, Definitions
 from lakebed.errors import InvalidDefinition
-from lakebed.promotions import Promotion
-from lakebed.query.cohort import COHORT, Cohort, CohortReader, Lookup, conditions_of, names_of
-from lakebed.query.inquiry import Inquiry
+from lakebed.events.promotions import Promotion
+from lakebed.reports.cohort import COHORT, Cohort, CohortReader, Lookup, conditions_of, names_of
+from lakebed.reports.context import Inquiry
 
 __all__ = ["Cohorts"]
 

@@ -12,14 +12,14 @@ import pyarrow as pa
 
 from lakebed.assembled import Assembled, Moment
 from lakebed.clock import from_us
-from lakebed.definitions import Definition
-from lakebed.dialect.answer import EngineAnswer
-from lakebed.dialect.dataset import DATASET, POINTS, Dataset, unmapped
-from lakebed.dialect.system import system_sql
+from lakebed.concurrency import in_thread
+from lakebed.definitions.definitions import Definition
 from lakebed.errors import InvalidDefinition, InvalidEvent
-from lakebed.events import Receipt
-from lakebed.query.asof import parse_as_of
-from lakebed.uninterrupted import in_thread
+from lakebed.events.event import Receipt
+from lakebed.query.as_of import parse_as_of
+from lakebed.query.dialects.analytics_engine.answer import EngineAnswer
+from lakebed.query.dialects.analytics_engine.dataset import DATASET, POINTS, Dataset, unmapped
+from lakebed.query.dialects.analytics_engine.system import system_sql
 
 __all__ = ["Datasets"]
 
@@ -146,7 +146,9 @@ class Datasets(Assembled):
 
 
 def _translate(sql: str, now: datetime) -> Any:
-    from lakebed.dialect.translation import translate  # noqa: PLC0415 - sqlglot takes 0.1 s; only these questions pay
+    from lakebed.query.dialects.analytics_engine.translation import (
+        translate,  # sqlglot takes 0.1 s; only these questions pay
+    )
 
     return translate(sql, now)
 

@@ -15,10 +15,10 @@ import msgspec
 from msgspec import Raw
 
 from lakebed.errors import InvalidDefinition
-from lakebed.events import OPERATOR, Event
-from lakebed.intake import Intake
-from lakebed.query.history import History
-from lakebed.query.sql import Queries
+from lakebed.events.event import OPERATOR, Event
+from lakebed.ingest.ingest import Intake
+from lakebed.query.event_history import History
+from lakebed.query.queries import Queries
 
 __all__ = ["Definition", "Definitions"]
 

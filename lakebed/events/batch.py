@@ -10,7 +10,7 @@ import msgspec
 import pyarrow as pa
 from msgspec import Raw
 
-from lakebed.events import SCHEMA, TIME, Event
+from lakebed.events.event import SCHEMA, TIME, Event
 
 __all__ = ["Block", "people_of", "raw_column"]
 

@@ -14,11 +14,11 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from lakebed.admission import admit, admit_all
-from lakebed.block import Block
 from lakebed.errors import InvalidEvent
-from lakebed.events import EMPTY, MAX_EVENT_BYTES, Event, encode_object
-from lakebed.splitting import split
+from lakebed.events.batch import Block
+from lakebed.events.event import EMPTY, MAX_EVENT_BYTES, Event, encode_object
+from lakebed.events.json_split import split
+from lakebed.events.validation import admit, admit_all
 
 __all__ = [
     "Batch",

@@ -39,7 +39,7 @@ def with_filters(options: dict[str, Any], rows: pa.Table) -> dict[str, Any]:
 
     A question about one user then skips the row groups in which it has no event, at the price of a bit or two an event.
     """
-    import pyarrow.compute as pc  # noqa: PLC0415 - a quarter of what pyarrow costs to import
+    import pyarrow.compute as pc  # a quarter of what pyarrow costs to import
 
     if "bloom_filter_options" not in _known():
         return options
@@ -51,6 +51,6 @@ def with_filters(options: dict[str, Any], rows: pa.Table) -> dict[str, Any]:
 @cache
 def _known() -> frozenset[str]:
     """The options of the PyArrow that is installed: older ones lack two of ours."""
-    import pyarrow.parquet as pq  # noqa: PLC0415 - dear to import; an object that only tracks never needs it
+    import pyarrow.parquet as pq  # dear to import; an object that only tracks never needs it
 
     return frozenset(inspect.signature(pq.ParquetWriter.__init__).parameters)

@@ -14,9 +14,9 @@ from decimal import Decimal
 import msgspec
 import pyarrow as pa
 
-from lakebed.engine import Engine
 from lakebed.errors import PromotionConflict
-from lakebed.events import BASE_COLUMNS
+from lakebed.events.event import BASE_COLUMNS
+from lakebed.sql_engine import Engine
 
 __all__ = ["BUILT_IN", "Promotion", "as_promotions", "property_sql", "quoted", "with_promoted"]
 

@@ -15,10 +15,10 @@ import msgspec
 import pyarrow as pa
 from msgspec import Raw
 
-from lakebed.block import Block, people_of, raw_column
 from lakebed.clock import to_us
 from lakebed.errors import InvalidEvent
-from lakebed.events import (
+from lakebed.events.batch import Block, people_of, raw_column
+from lakebed.events.event import (
     EMPTY,
     MAX_AHEAD_US,
     MAX_DEPTH,
@@ -277,7 +277,7 @@ def _within(column: pa.Array, longest: int) -> bool:
     """Whether each text has 1 to `longest` bytes: those that have more may still have as few characters."""
     if column.null_count == len(column):
         return True
-    import pyarrow.compute as pc  # noqa: PLC0415 - a quarter of what pyarrow costs to import
+    import pyarrow.compute as pc  # a quarter of what pyarrow costs to import
 
     bounds = pc.min_max(pc.binary_length(column))
     shortest: int = bounds["min"].as_py()
@@ -286,7 +286,7 @@ def _within(column: pa.Array, longest: int) -> bool:
 
 def _has_blank(column: pa.Array) -> bool:
     """Whether a text is nothing but white space."""
-    import pyarrow.compute as pc  # noqa: PLC0415 - a quarter of what pyarrow costs to import
+    import pyarrow.compute as pc  # a quarter of what pyarrow costs to import
 
     return pc.any(pc.utf8_is_space(column)).as_py() is True
 
@@ -297,7 +297,7 @@ def _timestamps(events: Sequence[Event], now_us: int, sent_at: Any) -> pa.Array:
     at = pa.array(own, _TEXT).cast(TIME).view(pa.int64())
     if at.null_count == len(at):
         return at
-    import pyarrow.compute as pc  # noqa: PLC0415 - a quarter of what pyarrow costs to import
+    import pyarrow.compute as pc  # a quarter of what pyarrow costs to import
 
     sents = [None if _is_final(event) else sent_at if event.sent_at is None else event.sent_at for event in events]
     if sents.count(None) != len(sents):
@@ -321,7 +321,7 @@ _LONG = b"0" * 200  # with fewer digits, and an exponent of two, a number is fin
 
 def _objects_within(objects: Sequence[Sequence[Raw]], columns: Sequence[pa.Array]) -> bool:
     """Whether all are objects, within the limits of size and depth, with numbers that exist."""
-    import pyarrow.compute as pc  # noqa: PLC0415 - a quarter of what pyarrow costs to import
+    import pyarrow.compute as pc  # a quarter of what pyarrow costs to import
 
     sizes = pc.add(*map(pc.binary_length, columns))
     if pc.max(sizes).as_py() > MAX_EVENT_BYTES - MAX_NAME:

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
-from lakebed.events import OPERATOR
+from lakebed.events.event import OPERATOR
 from lakebed.identity.resolve import ALIAS, DEVICE, EMAIL, IDENTIFY, MERGE, PHONE, UNMERGE
 from lakebed.identity.rules import Rules, device_signal, is_blocked, normal_email, normal_phone
 
@@ -126,7 +126,7 @@ def _may_link(rules: Rules) -> str:
 
 def excerpts(table: pa.Table) -> tuple[pa.Table, pa.Table]:
     """What `USERS` and `links` give of a table of events in order of seq, and beside it events that say nothing."""
-    import numpy as np  # noqa: PLC0415 - only objects with events pay for it
+    import numpy as np  # only objects with events pay for it
 
     users = table["user_id"].combine_chunks().dictionary_encode()
     given = np.flatnonzero(users.is_valid().to_numpy(zero_copy_only=False))
@@ -138,7 +138,7 @@ def excerpts(table: pa.Table) -> tuple[pa.Table, pa.Table]:
 
 def evidence(users: pa.Table, linking: pa.Table, rules: Rules) -> Evidence:
     """What events say of which `USERS` and `links` gave these. Blocks."""
-    import pyarrow.compute as pc  # noqa: PLC0415 - a quarter of what pyarrow costs to import
+    import pyarrow.compute as pc  # a quarter of what pyarrow costs to import
 
     own = pc.fill_null(pc.equal(linking["source"], OPERATOR), fill_value=False)
     alias = pc.equal(linking["type"], "alias")
@@ -168,8 +168,8 @@ def _earliest(found: Iterable[Found]) -> list[Found]:
 
 def _claims(table: pa.Table) -> Iterator[Found]:
     """Identify calls with a user and another anonymous id. SDKs repeat them, so each pair's later ones are left out."""
-    import numpy as np  # noqa: PLC0415 - see evidence
-    import pyarrow.compute as pc  # noqa: PLC0415 - see evidence
+    import numpy as np  # see evidence
+    import pyarrow.compute as pc  # see evidence
 
     table = table.select(["seq", "message_id", "user_id", "anonymous_id", "time_us"])
     table = table.filter(pc.fill_null(pc.not_equal(table["user_id"], table["anonymous_id"]), fill_value=False))
@@ -205,7 +205,7 @@ def _words(table: pa.Table) -> Iterator[Found]:
 
 def _traits(table: pa.Table, rules: Rules) -> Iterator[Found]:
     """Emails and phone numbers: traits of identify, or of the context of any event."""
-    import pyarrow.compute as pc  # noqa: PLC0415 - see evidence
+    import pyarrow.compute as pc  # see evidence
 
     wanted = _normal(rules)
     named = pc.match_substring_regex(table["context"], f'"({"|".join(wanted)})"')
@@ -240,7 +240,7 @@ def _devices(table: pa.Table) -> Iterator[Found]:
 
 def _identified(table: pa.Table) -> pa.Table:
     """Events of somebody: seq, message_id, identity, type, properties, context, time_us."""
-    import pyarrow.compute as pc  # noqa: PLC0415 - see evidence
+    import pyarrow.compute as pc  # see evidence
 
     identity = pc.coalesce(table["user_id"], table["anonymous_id"])
     columns = [table["seq"], table["message_id"], identity]

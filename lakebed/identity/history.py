@@ -10,7 +10,7 @@ import pyarrow as pa
 from lakebed.identity.mapping import Mapping
 from lakebed.identity.resolve import Edges, resolve
 from lakebed.identity.rules import Rules
-from lakebed.tiers.graph import Graph
+from lakebed.tiers.storage.identity_graph import Graph
 
 if TYPE_CHECKING:
     import numpy as np
@@ -85,7 +85,7 @@ def _texts_of(present: Mapping | None) -> list[pa.Table]:
 
 def _missing(known: list[pa.Table], numbers: Numbers, people: Numbers) -> list[int]:
     """Those of these numbers that have no text yet."""
-    import numpy as np  # noqa: PLC0415 - only objects that answer questions pay for it
+    import numpy as np  # only objects that answer questions pay for it
 
     wanted = np.sort(np.concatenate([numbers, people]))
     wanted = wanted[np.diff(wanted, prepend=-1) > 0]
@@ -96,7 +96,7 @@ def _missing(known: list[pa.Table], numbers: Numbers, people: Numbers) -> list[i
 
 def _named(known: list[pa.Table], numbers: Numbers, people: Numbers, version: int) -> Mapping:
     """The mapping of numbers to people, with the texts of both."""
-    import numpy as np  # noqa: PLC0415 - see _missing
+    import numpy as np  # see _missing
 
     texts = pa.concat_tables(known)
     ready, first = np.unique(texts["number"].to_numpy(), return_index=True)

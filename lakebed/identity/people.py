@@ -14,17 +14,17 @@ from msgspec import Raw
 
 from lakebed.clock import Clock
 from lakebed.errors import InvalidMerge
-from lakebed.events import MAX_ID, OPERATOR, Event
-from lakebed.identity.evidence import Word
+from lakebed.events.event import MAX_ID, OPERATOR, Event
+from lakebed.identity.extraction import Word
 from lakebed.identity.identity import Identity
 from lakebed.identity.merge import Merge
 from lakebed.identity.person import Person, traits_of
 from lakebed.identity.resolve import MERGE, UNMERGE
-from lakebed.intake import Intake
-from lakebed.maintenance import Maintenance
-from lakebed.query.asof import parse_as_of
-from lakebed.query.history import History
-from lakebed.query.sql import Queries
+from lakebed.ingest.ingest import Intake
+from lakebed.maintenance.maintenance import Maintenance
+from lakebed.query.as_of import parse_as_of
+from lakebed.query.event_history import History
+from lakebed.query.queries import Queries
 
 __all__ = ["Roster"]
 

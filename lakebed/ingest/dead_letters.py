@@ -8,10 +8,10 @@ from datetime import UTC, datetime, time
 from lakebed.assembled import Assembled, Moment
 from lakebed.clock import to_us
 from lakebed.errors import UnknownLetter
-from lakebed.events import Receipt
-from lakebed.intake import Ack
-from lakebed.replays import Edit, Replayed
-from lakebed.tiers.deadletters import DeadLetter
+from lakebed.events.event import Receipt
+from lakebed.ingest.ingest import Ack
+from lakebed.ingest.replay import Edit, Replayed
+from lakebed.tiers.storage.dead_letters import DeadLetter
 
 __all__ = ["Letters"]
 

@@ -10,13 +10,13 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from lakebed.admission import admit
 from lakebed.clock import Clock
-from lakebed.decoding import Batch, decode_batch, decode_mappings, items_as_sent
 from lakebed.errors import InvalidEvent
-from lakebed.events import MAX_EVENT_BYTES, Event, Receipt
-from lakebed.tiers.deadletters import DeadLetters, Refused
-from lakebed.tiers.pipeline import Pipeline
+from lakebed.events.decoding import Batch, decode_batch, decode_mappings, items_as_sent
+from lakebed.events.event import MAX_EVENT_BYTES, Event, Receipt
+from lakebed.events.validation import admit
+from lakebed.tiers.pipeline.pipeline import Pipeline
+from lakebed.tiers.storage.dead_letters import DeadLetters, Refused
 
 __all__ = ["Ack", "Intake"]
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import msgspec
 import pyarrow as pa
 
-from lakebed.block import Block
-from lakebed.tiers.counters import Counters
-from lakebed.tiers.sealing import read_sealed
-from lakebed.tiers.view import LogView
+from lakebed.events.batch import Block
+from lakebed.tiers.counters.counters import Counters
+from lakebed.tiers.pipeline.log_view import LogView
+from lakebed.tiers.pipeline.sealing import read_sealed
 
 __all__ = ["ALL_1H", "ALL_1M", "RECENT_S", "Live", "Replay", "replay"]
 
@@ -93,7 +93,7 @@ def replay(view: LogView, totals_seq: int, since_us: int, active_since_us: int) 
     """
     if view.start_seq == view.end_seq:
         return Replay({}, {}, {})
-    import pyarrow.compute as pc  # noqa: PLC0415 - a quarter of what pyarrow costs; most imports never need it
+    import pyarrow.compute as pc  # a quarter of what pyarrow costs; most imports never need it
 
     names_read = ["seq", "event", "user_id", "anonymous_id", "received_at"]
     oldest_us = min(since_us, active_since_us)
@@ -120,7 +120,7 @@ def _by_second(received: pa.ChunkedArray, texts: pa.ChunkedArray) -> dict[int, d
     Texts become numbers first: one pass over them, and a count of integers. Arrow's group_by on second and text took
     four times as long.
     """
-    import pyarrow.compute as pc  # noqa: PLC0415 - a quarter of what pyarrow costs; most imports never need it
+    import pyarrow.compute as pc  # a quarter of what pyarrow costs; most imports never need it
 
     encoded = texts.dictionary_encode().combine_chunks()
     values = [*encoded.dictionary.to_pylist(), None]

@@ -9,14 +9,14 @@ from typing import Any, Literal
 import msgspec
 
 from lakebed.clock import Clock, to_us
-from lakebed.decoding import Rejected, decode_letter
+from lakebed.concurrency import to_the_end
 from lakebed.errors import InvalidEvent
-from lakebed.events import Event, Receipt
-from lakebed.intake import Intake
-from lakebed.query.history import History
-from lakebed.tiers.deadletters import DeadLetter, DeadLetters, Replaying
-from lakebed.tiers.pipeline import Pipeline
-from lakebed.uninterrupted import to_the_end
+from lakebed.events.decoding import Rejected, decode_letter
+from lakebed.events.event import Event, Receipt
+from lakebed.ingest.ingest import Intake
+from lakebed.query.event_history import History
+from lakebed.tiers.pipeline.pipeline import Pipeline
+from lakebed.tiers.storage.dead_letters import DeadLetter, DeadLetters, Replaying
 
 __all__ = ["Edit", "Replayed", "Replays"]
 

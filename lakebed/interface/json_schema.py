@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from lakebed.signature import Signature, each
+from lakebed.interface.signature import Signature, each
 
 __all__ = ["body_of"]
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, Self
 
 import msgspec
 
-from lakebed.capnweb.target import camel, snake
+from lakebed.rpc.capnweb.exported_object import camel, snake
 
 __all__ = ["Signature", "each"]
 

@@ -14,13 +14,13 @@ import pyarrow as pa
 from lakebed.clock import Clock, to_us
 from lakebed.errors import ArchiveConflict, LakebedError
 from lakebed.identity.identity import Identity
-from lakebed.live import RECENT_S, Live
-from lakebed.query.history import History
+from lakebed.ingest.live_counters import RECENT_S, Live
+from lakebed.query.event_history import History
 from lakebed.rollups.rollups import Rollups
 from lakebed.settings import Settings
-from lakebed.tiers.archive import Archive
-from lakebed.tiers.pipeline import Pipeline
-from lakebed.tiers.storage import Storage
+from lakebed.tiers.archive.archive import Archive
+from lakebed.tiers.pipeline.pipeline import Pipeline
+from lakebed.tiers.storage.storage import Storage
 
 __all__ = ["ARCHIVED", "TOTALS", "Archived", "Maintenance", "RolledUp", "Totals"]
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from lakebed.assembled import Assembled
-from lakebed.checkup import Problem, check_up
-from lakebed.maintenance import Archived, RolledUp
-from lakebed.schedule import every
-from lakebed.scheduler import JobRun
+from lakebed.maintenance.maintenance import Archived, RolledUp
+from lakebed.monitoring.check import Problem, check_up
+from lakebed.monitoring.health import Tally, Vitals, tallied, vitals_of
+from lakebed.scheduling.schedule import every
+from lakebed.scheduling.scheduler import JobRun
 from lakebed.settings import Settings
-from lakebed.tiers.archived import Compaction, Expiry, Garbage, Snapshot
-from lakebed.vitals import Tally, Vitals, tallied, vitals_of
+from lakebed.tiers.archive.models import Compaction, Expiry, Garbage, Snapshot
 
 __all__ = ["Upkeep"]
 

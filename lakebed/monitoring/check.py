@@ -10,7 +10,7 @@ import msgspec
 from lakebed.errors import LakebedError
 
 if TYPE_CHECKING:
-    from lakebed.assembly import Tiers
+    from lakebed.components import Tiers
 
 __all__ = ["Problem", "check_up"]
 

@@ -10,7 +10,7 @@ import msgspec
 from lakebed.histogram import COUNTS, SECONDS, Histogram
 
 if TYPE_CHECKING:
-    from lakebed.assembly import Tiers
+    from lakebed.components import Tiers
 
 __all__ = ["Tally", "Vitals", "tallied", "vitals_of"]
 

@@ -10,11 +10,11 @@ from datetime import datetime
 import msgspec
 
 from lakebed.clock import Clock, from_us
-from lakebed.live import ALL_1H, ALL_1M
-from lakebed.query.history import History
-from lakebed.query.stats import Stats
-from lakebed.tiers.counters import Counters
-from lakebed.tiers.pipeline import Pipeline
+from lakebed.ingest.live_counters import ALL_1H, ALL_1M
+from lakebed.monitoring.stats import Stats
+from lakebed.query.event_history import History
+from lakebed.tiers.counters.counters import Counters
+from lakebed.tiers.pipeline.pipeline import Pipeline
 
 __all__ = ["Newest", "Pulse", "PulseMeter"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from lakebed.tiers.counters import Counters
+from lakebed.tiers.counters.counters import Counters
 
 __all__ = ["Stats", "stats"]
 

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from lakebed.clock import from_us
+from lakebed.concurrency import in_thread
 from lakebed.errors import LakebedError
 from lakebed.identity.identity import CONSUMER
 from lakebed.rollups.fold import consumer_of
 from lakebed.settings import Settings
-from lakebed.tiers.archived import DataFile, Snapshot
-from lakebed.uninterrupted import in_thread
+from lakebed.tiers.archive.models import DataFile, Snapshot
 
 if TYPE_CHECKING:
-    from lakebed.assembly import Tiers
+    from lakebed.components import Tiers
 
 __all__ = ["ArchiveShelf", "Consumer", "CounterShelf", "DiskShelf", "Inventory", "LogShelf", "Snap", "take_inventory"]
 

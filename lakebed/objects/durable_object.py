@@ -17,15 +17,15 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from lakebed.clock import Clock, SystemClock
+from lakebed.concurrency import in_thread, to_the_end
 from lakebed.disk import Disk
 from lakebed.errors import LakebedError, ObjectClosed, ObjectUnavailable
-from lakebed.kinds import KINDS
-from lakebed.nameplate import Nameplate, directory_of
-from lakebed.namespace import Namespace
-from lakebed.ownership import Ownership
+from lakebed.objects.lock import Ownership
+from lakebed.objects.manifest import Nameplate, directory_of
+from lakebed.objects.namespace import Namespace
+from lakebed.objects.registry import KINDS
+from lakebed.rpc.stub import Stub
 from lakebed.settings import Settings
-from lakebed.stub import Stub
-from lakebed.uninterrupted import in_thread, to_the_end
 
 __all__ = ["DurableObject", "Namespace"]
 

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from lakebed.calls import Call, Outcome, Unsent
-from lakebed.delivery import Begun, begin, finish
-from lakebed.residents import Residents
+from lakebed.objects.pool import Residents
+from lakebed.rpc.calls import Call, Outcome, Unsent
+from lakebed.rpc.dispatch import Begun, begin, finish
 
 __all__ = ["InProcess"]
 

@@ -12,20 +12,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from lakebed.clock import Clock, SystemClock
-from lakebed.delivery import members
+from lakebed.concurrency import in_thread
 from lakebed.errors import ObjectClosed, ObjectLocked
-from lakebed.inprocess import InProcess
-from lakebed.kinds import KINDS, kind
-from lakebed.nameplate import Nameplate, directory_of
-from lakebed.residents import Residents
-from lakebed.session import Session
+from lakebed.objects.local_transport import InProcess
+from lakebed.objects.manifest import Nameplate, directory_of
+from lakebed.objects.pool import Residents
+from lakebed.objects.registry import KINDS, kind
+from lakebed.objects.wakeups import Sleeper, is_due, names_in, next_due, sleepers
+from lakebed.rpc.dispatch import members
+from lakebed.rpc.session import Session
+from lakebed.rpc.stub import Stub
 from lakebed.settings import Settings
-from lakebed.stub import Stub
-from lakebed.uninterrupted import in_thread
-from lakebed.waking import Sleeper, is_due, names_in, next_due, sleepers
 
 if TYPE_CHECKING:
-    from lakebed.remote import RemoteNamespace
+    from lakebed.objects.remote_namespace import RemoteNamespace
 
 __all__ = ["Namespace"]
 
@@ -114,7 +114,7 @@ class Namespace:
             InvalidSettings: the URL is none.
             ImportError: the extra is not installed.
         """
-        from lakebed.remote import RemoteNamespace  # noqa: PLC0415 - who embeds Lakebed talks to no server
+        from lakebed.objects.remote_namespace import RemoteNamespace  # who embeds Lakebed talks to no server
 
         return RemoteNamespace(url, key=key, **options)
 

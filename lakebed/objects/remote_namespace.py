@@ -16,18 +16,18 @@ from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 
-from lakebed.calls import Call, Outcome, Ref, copied
-from lakebed.capnweb.limits import Limits
-from lakebed.capnweb.peer import Peer
-from lakebed.capnweb.slot import Slot
-from lakebed.capnweb.values import Named, Pointer
-from lakebed.carriers import FAITHFUL, HttpCarrier, SocketCarrier
-from lakebed.delivery import members
 from lakebed.errors import InvalidName, InvalidSettings, ObjectClosed, Unreachable
-from lakebed.kinds import kind
-from lakebed.nameplate import is_name
-from lakebed.session import Session
-from lakebed.stub import Stub
+from lakebed.objects.manifest import is_name
+from lakebed.objects.registry import kind
+from lakebed.objects.remote_transports import FAITHFUL, HttpCarrier, SocketCarrier
+from lakebed.rpc.calls import Call, Outcome, Ref, copied
+from lakebed.rpc.capnweb.future import Slot
+from lakebed.rpc.capnweb.limits import Limits
+from lakebed.rpc.capnweb.session import Peer
+from lakebed.rpc.capnweb.values import Named, Pointer
+from lakebed.rpc.dispatch import members
+from lakebed.rpc.session import Session
+from lakebed.rpc.stub import Stub
 
 __all__ = ["RemoteNamespace"]
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 
-from lakebed.capnweb.peer import Peer
 from lakebed.errors import AccessDenied, Backpressure, LakebedError, Unreachable
+from lakebed.rpc.capnweb.session import Peer
 
 __all__ = ["FAITHFUL", "HttpCarrier", "SocketCarrier"]
 
@@ -35,7 +35,7 @@ class HttpCarrier:
 
     def __init__(self, url: str, headers: Mapping[str, str], timeout_s: float) -> None:
         try:
-            import httpx  # noqa: PLC0415 - optional
+            import httpx  # optional
         except ImportError as error:
             raise ImportError(_EXTRA) from error
         self._url = url
@@ -85,8 +85,8 @@ class SocketCarrier:
         make: Callable[[Callable[[str], bool], Callable[[], None]], Peer],
     ) -> None:
         try:
-            from websockets.asyncio.client import connect  # noqa: PLC0415 - optional
-            from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException  # noqa: PLC0415 - the same
+            from websockets.asyncio.client import connect  # optional
+            from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
         except ImportError as error:
             raise ImportError(_EXTRA) from error
         self._url = url

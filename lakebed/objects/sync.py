@@ -17,9 +17,9 @@ from typing import Any, Self, TypeVar
 
 import msgspec
 
-from lakebed.delivery import members
 from lakebed.errors import NotReachable, ObjectClosed
-from lakebed.kinds import kind
+from lakebed.objects.registry import kind
+from lakebed.rpc.dispatch import members
 
 __all__ = ["Connection", "connect"]
 

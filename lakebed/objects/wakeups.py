@@ -10,9 +10,9 @@ from typing import Any
 import msgspec
 
 from lakebed.errors import LakebedError, ObjectUnavailable
-from lakebed.nameplate import FILE_NAME, Nameplate, is_name
-from lakebed.ownership import LOCK_NAME
-from lakebed.schedule import schedules_of
+from lakebed.objects.lock import LOCK_NAME
+from lakebed.objects.manifest import FILE_NAME, Nameplate, is_name
+from lakebed.scheduling.schedule import schedules_of
 
 __all__ = ["Sleeper", "is_due", "names_in", "next_due", "sleepers"]
 

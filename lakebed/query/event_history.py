@@ -21,18 +21,18 @@ from typing import Any, Self, TypeVar
 
 import pyarrow as pa
 
-from lakebed.engine import Engine
 from lakebed.errors import ArchiveConflict, ArchiveUnavailable
-from lakebed.events import BASE_COLUMNS, SCHEMA
-from lakebed.promotions import Promotion, quoted, with_promoted
+from lakebed.events.event import BASE_COLUMNS, SCHEMA
+from lakebed.events.promotions import Promotion, quoted, with_promoted
 from lakebed.query.bounds import UNBOUNDED, Bounds
 from lakebed.query.relation import Part, Relation, columns_of, read_parquet, schema_of
-from lakebed.tiers.archive import Archive
-from lakebed.tiers.archived import DataFile
-from lakebed.tiers.pins import ArchiveView
-from lakebed.tiers.pipeline import Pipeline
-from lakebed.tiers.sealing import LogFile, read_sealed
-from lakebed.tiers.view import LogView
+from lakebed.sql_engine import Engine
+from lakebed.tiers.archive.archive import Archive
+from lakebed.tiers.archive.models import DataFile
+from lakebed.tiers.archive.views import ArchiveView
+from lakebed.tiers.pipeline.log_view import LogView
+from lakebed.tiers.pipeline.pipeline import Pipeline
+from lakebed.tiers.pipeline.sealing import LogFile, read_sealed
 
 __all__ = ["Cut", "History", "check_gap", "log_parts", "readable"]
 
@@ -292,7 +292,7 @@ class Cut:
         parts = tuple(part for part in self._parts if _overlap(bounds, part.min_timestamp, part.max_timestamp))
         tail = self._tail
         if tail.num_rows:
-            import pyarrow.compute as pc  # noqa: PLC0415 - a quarter of what pyarrow costs to import
+            import pyarrow.compute as pc  # a quarter of what pyarrow costs to import
 
             extremes = pc.min_max(tail.column("timestamp").cast(pa.int64())).as_py()
             tail = tail if _overlap(bounds, extremes["min"], extremes["max"]) else tail.slice(0, 0)
@@ -302,7 +302,7 @@ class Cut:
 @contextmanager
 def readable() -> Iterator[None]:
     """Errors of DuckDB about our own SQL over our own files, as ArchiveUnavailable."""
-    import duckdb  # noqa: PLC0415 - see engine.py
+    import duckdb  # see engine.py
 
     try:
         yield

@@ -13,20 +13,20 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pyarrow as pa
 
 from lakebed.clock import Clock
-from lakebed.engine import Engine
 from lakebed.errors import ObjectClosed, QueryError, QueryRefused, QueryTimeout, QueryTooLarge
 from lakebed.histogram import SECONDS, Histogram
-from lakebed.query.asof import parse_as_of
+from lakebed.query.as_of import parse_as_of
 from lakebed.query.bounds import UNBOUNDED, Bounds, find_bounds
-from lakebed.query.count import counted, with_count
-from lakebed.query.history import History
-from lakebed.query.job import Job
-from lakebed.query.question import Parameters, Question, Sources
+from lakebed.query.count_star import counted, with_count
+from lakebed.query.event_history import History
 from lakebed.query.relation import Relation
+from lakebed.query.request import Parameters, Question, Sources
 from lakebed.query.result import Result
+from lakebed.query.running_query import Job
 from lakebed.query.statement import Statement
 from lakebed.query.views import VIEWS
 from lakebed.settings import Settings
+from lakebed.sql_engine import Engine
 
 if TYPE_CHECKING:
     import duckdb
@@ -281,7 +281,7 @@ class Queries:
     @contextmanager
     def _translated(self) -> Iterator[None]:
         """Every error of DuckDB as one of ours."""
-        import duckdb  # noqa: PLC0415 - see engine.py
+        import duckdb  # see engine.py
 
         try:
             yield

@@ -10,15 +10,15 @@ from pathlib import Path
 import msgspec
 import pyarrow as pa
 
-from lakebed.engine import Engine
 from lakebed.errors import ArchiveConflict
-from lakebed.query.history import History, check_gap, log_parts, readable
+from lakebed.query.event_history import History, check_gap, log_parts, readable
 from lakebed.query.relation import Part, Relation
-from lakebed.tiers.archive import Archive
-from lakebed.tiers.pins import ArchiveView
-from lakebed.tiers.pipeline import Pipeline
-from lakebed.tiers.sealing import read_sealed
-from lakebed.tiers.view import LogView
+from lakebed.sql_engine import Engine
+from lakebed.tiers.archive.archive import Archive
+from lakebed.tiers.archive.views import ArchiveView
+from lakebed.tiers.pipeline.log_view import LogView
+from lakebed.tiers.pipeline.pipeline import Pipeline
+from lakebed.tiers.pipeline.sealing import read_sealed
 
 __all__ = ["Excerpts"]
 

@@ -9,7 +9,7 @@ import msgspec
 import pyarrow as pa
 
 from lakebed.query.bounds import Bounds
-from lakebed.query.history import Cut
+from lakebed.query.event_history import Cut
 from lakebed.query.relation import Registry, Relation
 from lakebed.query.result import Result
 from lakebed.query.views import VIEWS

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from lakebed.engine import Engine
 from lakebed.errors import QueryTimeout
+from lakebed.sql_engine import Engine
 
 if TYPE_CHECKING:
     import duckdb

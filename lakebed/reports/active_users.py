@@ -10,14 +10,14 @@ import pyarrow as pa
 
 from lakebed.clock import Clock, from_us
 from lakebed.errors import QueryRefused, QueryTooLarge
-from lakebed.promotions import Promotion
-from lakebed.query.asof import instant_us, parse_as_of
+from lakebed.events.promotions import Promotion
+from lakebed.query.as_of import instant_us, parse_as_of
 from lakebed.query.bounds import Bounds
-from lakebed.query.hours import from_hours
-from lakebed.query.measure import Measure
+from lakebed.query.queries import Queries
 from lakebed.query.result import Result
-from lakebed.query.series import DAILY, HOURLY, RAW, ROLLED, Series
-from lakebed.query.sql import Queries
+from lakebed.reports.hourly_series import from_hours
+from lakebed.reports.measure import Measure
+from lakebed.reports.series import DAILY, HOURLY, RAW, ROLLED, Series
 
 __all__ = ["Metrics", "RollupTables"]
 
@@ -278,7 +278,7 @@ class Metrics:
         """
         await self._catch_up(HOURLY, None)
         table = await self._rollups.table(HOURLY, start_us, end_us)
-        import pyarrow.compute as pc  # noqa: PLC0415 - a quarter of what pyarrow costs to import
+        import pyarrow.compute as pc  # a quarter of what pyarrow costs to import
 
         return None if pc.any(pc.equal(table["event"], _OVERFLOW)).as_py() else table
 
@@ -317,7 +317,7 @@ class Metrics:
         table = await self._rollups.table(HOURLY, hours[0].start_us, hours[-1].end_us)
         if series.event is None and not series.by:
             return end_seq, table
-        import pyarrow.compute as pc  # noqa: PLC0415 - a quarter of what pyarrow costs to import
+        import pyarrow.compute as pc  # a quarter of what pyarrow costs to import
 
         return end_seq, None if pc.any(pc.equal(table["event"], _OVERFLOW)).as_py() else table
 

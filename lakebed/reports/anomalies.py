@@ -12,15 +12,15 @@ import pyarrow as pa
 
 from lakebed.clock import from_us
 from lakebed.errors import QueryRefused
-from lakebed.query.binder import Binder
-from lakebed.query.calendar import Calendar
-from lakebed.query.inquiry import Inquiry
-from lakebed.query.limit import check_limit
-from lakebed.query.measure import Measure
 from lakebed.query.result import Result
-from lakebed.query.scope import FIRST_US, Scope, Time
-from lakebed.query.selection import EventLike, Selection
-from lakebed.query.series import DAILY, HOURLY
+from lakebed.reports.calendar import Calendar
+from lakebed.reports.context import Inquiry
+from lakebed.reports.event_filter import EventLike, Selection
+from lakebed.reports.limits import check_limit
+from lakebed.reports.measure import Measure
+from lakebed.reports.parameters import Binder
+from lakebed.reports.scope import FIRST_US, Scope, Time
+from lakebed.reports.series import DAILY, HOURLY
 
 __all__ = ["anomalies"]
 

@@ -8,10 +8,10 @@ from typing import Self
 import msgspec
 
 from lakebed.errors import QueryRefused
-from lakebed.promotions import Promotion, quoted
-from lakebed.query.binder import Binder
-from lakebed.query.limit import check_limit
-from lakebed.query.measure import column_sql
+from lakebed.events.promotions import Promotion, quoted
+from lakebed.reports.limits import check_limit
+from lakebed.reports.measure import column_sql
+from lakebed.reports.parameters import Binder
 
 __all__ = ["OTHER", "Split"]
 

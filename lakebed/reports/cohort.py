@@ -9,12 +9,12 @@ import msgspec
 
 from lakebed.clock import from_us
 from lakebed.errors import QueryRefused
-from lakebed.promotions import Promotion
-from lakebed.query.binder import Binder
-from lakebed.query.duration import duration_us
-from lakebed.query.measure import Measure
-from lakebed.query.scope import instant
-from lakebed.query.selection import Selection
+from lakebed.events.promotions import Promotion
+from lakebed.reports.duration import duration_us
+from lakebed.reports.event_filter import Selection
+from lakebed.reports.measure import Measure
+from lakebed.reports.parameters import Binder
+from lakebed.reports.scope import instant
 
 __all__ = ["COHORT", "Cohort", "CohortReader", "Lookup", "conditions_of", "names_of"]
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from lakebed.query.binder import Binder
-from lakebed.query.inquiry import Inquiry
-from lakebed.query.limit import check_limit
 from lakebed.query.result import Result
-from lakebed.query.scope import Time
+from lakebed.reports.context import Inquiry
+from lakebed.reports.limits import check_limit
+from lakebed.reports.parameters import Binder
+from lakebed.reports.scope import Time
 
 __all__ = ["cohort_people", "cohort_size"]
 

@@ -10,17 +10,17 @@ import pyarrow as pa
 
 from lakebed.clock import Clock, from_us
 from lakebed.errors import QueryRefused
-from lakebed.promotions import Promotion
-from lakebed.query.asof import parse_as_of
-from lakebed.query.binder import Binder
-from lakebed.query.cohort import Cohort
-from lakebed.query.metrics import Metrics
+from lakebed.events.promotions import Promotion
+from lakebed.query.as_of import parse_as_of
+from lakebed.query.queries import Queries
 from lakebed.query.result import Result
-from lakebed.query.scope import FIRST_US, Scope, Time, instant
-from lakebed.query.selection import Selection
-from lakebed.query.series import DAILY, HOURLY
-from lakebed.query.sql import Queries
-from lakebed.query.untrusted import Untrusted
+from lakebed.query.sandbox.untrusted_queries import Untrusted
+from lakebed.reports.active_users import Metrics
+from lakebed.reports.cohort import Cohort
+from lakebed.reports.event_filter import Selection
+from lakebed.reports.parameters import Binder
+from lakebed.reports.scope import FIRST_US, Scope, Time, instant
+from lakebed.reports.series import DAILY, HOURLY
 
 __all__ = ["Counts", "Inquiry"]
 

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from lakebed.query.calendar import Calendar, Grain
-from lakebed.query.inquiry import Inquiry
 from lakebed.query.result import Result
-from lakebed.query.scope import Scope
+from lakebed.reports.calendar import Calendar, Grain
+from lakebed.reports.context import Inquiry
+from lakebed.reports.scope import Scope
 
 if TYPE_CHECKING:
     import numpy as np
@@ -63,7 +63,7 @@ def _of_days(calendar: Calendar, grain: Grain) -> bool:
 
 def _lives(days: Days, calendar: Calendar, grain: Grain, first: int | None, last: int) -> pa.Table:
     """From the period `first` (None: the first that has people) to `last`, or the last that has any. Blocks."""
-    from pyroaring import BitMap  # noqa: PLC0415 - only objects that answer questions pay for it
+    from pyroaring import BitMap  # only objects that answer questions pay for it
 
     rows: dict[int, list[int]] = defaultdict(lambda: [0, 0, 0, 0])
     ever, before, latest = BitMap(), BitMap(), None
@@ -101,7 +101,7 @@ def _visits(days: Days, calendar: Calendar, grain: Grain, interval: Grain | None
 
 def _periods(days: Days, calendar: Calendar, grain: Grain) -> Iterator[tuple[int, Any]]:
     """The number and the people of each period that has any."""
-    from pyroaring import BitMap  # noqa: PLC0415 - only objects that answer questions pay for it
+    from pyroaring import BitMap  # only objects that answer questions pay for it
 
     for number, some in groupby(days, lambda day: calendar.number_of(grain, day[0])):
         people = BitMap.union(*(one for _, one in some))
@@ -111,7 +111,7 @@ def _periods(days: Days, calendar: Calendar, grain: Grain) -> Iterator[tuple[int
 
 def _counts(periods: Iterable[Any]) -> list[int] | None:
     """How many people are in none, in one, in two … of the bitmaps. None: their numbers are too high."""
-    import numpy as np  # noqa: PLC0415 - only objects that answer questions pay for it
+    import numpy as np  # only objects that answer questions pay for it
 
     times: NDArray[np.uint16] = np.zeros(0, np.uint16)
     for people in periods:

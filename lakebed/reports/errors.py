@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lakebed.errors import QueryRefused
-from lakebed.promotions import quoted
-from lakebed.query.binder import Binder
-from lakebed.query.inquiry import Inquiry
-from lakebed.query.limit import check_limit
-from lakebed.query.performance import REQUEST, columns_of, failed
+from lakebed.events.promotions import quoted
 from lakebed.query.result import Result
-from lakebed.query.scope import Time
-from lakebed.query.selection import EventLike, Selection
+from lakebed.reports.context import Inquiry
+from lakebed.reports.event_filter import EventLike, Selection
+from lakebed.reports.limits import check_limit
+from lakebed.reports.parameters import Binder
+from lakebed.reports.performance import REQUEST, columns_of, failed
+from lakebed.reports.scope import Time
 
 __all__ = ["errors"]
 

@@ -8,7 +8,7 @@ from typing import Any, Self
 import msgspec
 
 from lakebed.errors import QueryRefused
-from lakebed.query.binder import Binder
+from lakebed.reports.parameters import Binder
 
 __all__ = ["EventLike", "Selection"]
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from lakebed.errors import QueryRefused
-from lakebed.query.attempts import Attempts, Order
-from lakebed.query.binder import Binder
-from lakebed.query.duration import Duration
-from lakebed.query.inquiry import Inquiry
 from lakebed.query.result import Result
-from lakebed.query.scope import Scope, Time
-from lakebed.query.selection import EventLike
-from lakebed.query.split import OTHER, Split
+from lakebed.reports.breakdown import OTHER, Split
+from lakebed.reports.context import Inquiry
+from lakebed.reports.duration import Duration
+from lakebed.reports.event_filter import EventLike
+from lakebed.reports.funnel_attempts import Attempts, Order
+from lakebed.reports.parameters import Binder
+from lakebed.reports.scope import Scope, Time
 
 __all__ = ["funnel"]
 

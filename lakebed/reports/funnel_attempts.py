@@ -18,13 +18,13 @@ from typing import Literal, Self, get_args
 import msgspec
 
 from lakebed.errors import QueryRefused
-from lakebed.promotions import Promotion
-from lakebed.query.binder import Binder
-from lakebed.query.duration import Duration, duration_us
-from lakebed.query.exclusion import Exclusion
-from lakebed.query.measure import column_sql
-from lakebed.query.scope import Scope
-from lakebed.query.selection import EventLike, Selection
+from lakebed.events.promotions import Promotion
+from lakebed.reports.duration import Duration, duration_us
+from lakebed.reports.event_filter import EventLike, Selection
+from lakebed.reports.funnel_exclusion import Exclusion
+from lakebed.reports.measure import column_sql
+from lakebed.reports.parameters import Binder
+from lakebed.reports.scope import Scope
 
 __all__ = ["Attempts", "Order"]
 

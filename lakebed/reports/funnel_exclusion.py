@@ -8,7 +8,7 @@ from typing import Any, Self
 import msgspec
 
 from lakebed.errors import QueryRefused
-from lakebed.query.selection import EventLike, Selection
+from lakebed.reports.event_filter import EventLike, Selection
 
 __all__ = ["Exclusion"]
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from lakebed.query.series import Series
+from lakebed.reports.series import Series
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,8 +23,8 @@ _OFFSETS = {"week": 4 * _DAY_US}  # 1970-01-05 was a Monday
 
 def from_hours(series: Series, hours: pa.Table) -> pa.Table:
     """Rows `time, value` for every bucket of `series`, which is filled, from the rows of its hours."""
-    import numpy as np  # noqa: PLC0415 - only objects that answer questions pay for it
-    import pyarrow.compute as pc  # noqa: PLC0415 - a quarter of what pyarrow costs to import
+    import numpy as np  # only objects that answer questions pay for it
+    import pyarrow.compute as pc  # a quarter of what pyarrow costs to import
 
     if series.event is not None:
         hours = hours.filter(pc.equal(hours["event"], series.event))
@@ -38,7 +38,7 @@ def from_hours(series: Series, hours: pa.Table) -> pa.Table:
 
 def _starts(series: Series) -> Times:
     """Where the buckets of a series begin, the first of which may begin before the series does."""
-    import numpy as np  # noqa: PLC0415 - only objects that answer questions pay for it
+    import numpy as np  # only objects that answer questions pay for it
 
     if series.grain == "month":
         ends: Any = np.array([series.start_us, series.end_us - 1], "M8[us]").astype("M8[M]")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from lakebed.clock import from_us
-from lakebed.query.binder import Binder
-from lakebed.query.calendar import Calendar, Grain, WeekStart
-from lakebed.query.inquiry import Inquiry
-from lakebed.query.presence import lives
 from lakebed.query.result import Result
-from lakebed.query.scope import Time
-from lakebed.query.selection import EventLike, Selection
-from lakebed.query.split import Split
+from lakebed.reports.breakdown import Split
+from lakebed.reports.calendar import Calendar, Grain, WeekStart
+from lakebed.reports.context import Inquiry
+from lakebed.reports.daily_people import lives
+from lakebed.reports.event_filter import EventLike, Selection
+from lakebed.reports.parameters import Binder
+from lakebed.reports.scope import Time
 
 __all__ = ["lifecycle"]
 

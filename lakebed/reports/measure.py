@@ -8,8 +8,8 @@ from collections.abc import Iterable
 import msgspec
 
 from lakebed.errors import QueryRefused
-from lakebed.events import BASE_COLUMNS
-from lakebed.promotions import Promotion, property_sql, quoted
+from lakebed.events.event import BASE_COLUMNS
+from lakebed.events.promotions import Promotion, property_sql, quoted
 
 __all__ = ["Measure", "column_sql"]
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lakebed.errors import QueryRefused
-from lakebed.promotions import quoted
-from lakebed.query.binder import Binder
-from lakebed.query.calendar import Calendar, Grain, WeekStart
-from lakebed.query.inquiry import Inquiry
-from lakebed.query.measure import column_sql
+from lakebed.events.promotions import quoted
 from lakebed.query.result import Result
-from lakebed.query.scope import Time
-from lakebed.query.selection import EventLike, Selection
+from lakebed.reports.calendar import Calendar, Grain, WeekStart
+from lakebed.reports.context import Inquiry
+from lakebed.reports.event_filter import EventLike, Selection
+from lakebed.reports.measure import column_sql
+from lakebed.reports.parameters import Binder
+from lakebed.reports.scope import Time
 
 __all__ = ["REQUEST", "columns_of", "failed", "performance"]
 

@@ -8,28 +8,28 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from lakebed.assembled import Assembled
-from lakebed.definitions import Definition, Definitions
+from lakebed.definitions.definitions import Definition, Definitions
 from lakebed.errors import QueryRefused
-from lakebed.query.anomalies import anomalies
-from lakebed.query.cohort_people import cohort_people, cohort_size
-from lakebed.query.failures import errors
-from lakebed.query.funnel import funnel
-from lakebed.query.funnel_people import funnel_people
-from lakebed.query.funnel_times import funnel_times
-from lakebed.query.inquiry import Inquiry
-from lakebed.query.lifecycle import lifecycle
-from lakebed.query.paths import paths
-from lakebed.query.performance import performance
-from lakebed.query.reports import REPORTS, signature_of
 from lakebed.query.result import Result
-from lakebed.query.retention import retention
-from lakebed.query.segmentation import segmentation
-from lakebed.query.session_list import session_list
-from lakebed.query.sessions import sessions
-from lakebed.query.stickiness import stickiness
-from lakebed.query.timeline import timeline
-from lakebed.query.top import top
-from lakebed.query.usage import usage
+from lakebed.reports.anomalies import anomalies
+from lakebed.reports.catalog import REPORTS, signature_of
+from lakebed.reports.cohort_people import cohort_people, cohort_size
+from lakebed.reports.context import Inquiry
+from lakebed.reports.errors import errors
+from lakebed.reports.funnel import funnel
+from lakebed.reports.funnel_people import funnel_people
+from lakebed.reports.funnel_times import funnel_times
+from lakebed.reports.lifecycle import lifecycle
+from lakebed.reports.paths import paths
+from lakebed.reports.performance import performance
+from lakebed.reports.retention import retention
+from lakebed.reports.segmentation import segmentation
+from lakebed.reports.session_list import session_list
+from lakebed.reports.sessions import sessions
+from lakebed.reports.stickiness import stickiness
+from lakebed.reports.timeline import timeline
+from lakebed.reports.top import top
+from lakebed.reports.usage import usage
 
 __all__ = ["Reporting"]
 

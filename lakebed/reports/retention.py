@@ -7,14 +7,14 @@ from typing import Literal
 
 from lakebed.clock import from_us, to_us
 from lakebed.errors import QueryRefused
-from lakebed.query.binder import Binder
-from lakebed.query.calendar import Calendar, Grain, WeekStart
-from lakebed.query.inquiry import Inquiry
-from lakebed.query.limit import check_limit
 from lakebed.query.result import Result
-from lakebed.query.scope import Time
-from lakebed.query.selection import EventLike, Selection
-from lakebed.query.split import Split
+from lakebed.reports.breakdown import Split
+from lakebed.reports.calendar import Calendar, Grain, WeekStart
+from lakebed.reports.context import Inquiry
+from lakebed.reports.event_filter import EventLike, Selection
+from lakebed.reports.limits import check_limit
+from lakebed.reports.parameters import Binder
+from lakebed.reports.scope import Time
 
 __all__ = ["retention"]
 

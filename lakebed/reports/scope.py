@@ -9,8 +9,8 @@ import msgspec
 
 from lakebed.clock import from_us, to_us
 from lakebed.errors import QueryRefused
-from lakebed.query.asof import instant_us
-from lakebed.query.binder import Binder
+from lakebed.query.as_of import instant_us
+from lakebed.reports.parameters import Binder
 
 __all__ = ["FIRST_US", "Scope", "Time", "instant"]
 

@@ -6,17 +6,17 @@ from collections.abc import Iterable, Sequence
 
 from lakebed.clock import from_us
 from lakebed.errors import QueryRefused
-from lakebed.promotions import quoted
-from lakebed.query.binder import Binder
-from lakebed.query.calendar import Calendar, Grain, WeekStart
-from lakebed.query.formula import LETTERS, formula_sql
-from lakebed.query.inquiry import Inquiry
-from lakebed.query.limit import check_limit
-from lakebed.query.measure import Measure, column_sql
+from lakebed.events.promotions import quoted
 from lakebed.query.result import Result
-from lakebed.query.scope import Scope, Time
-from lakebed.query.selection import EventLike, Selection
-from lakebed.query.split import OTHER
+from lakebed.reports.breakdown import OTHER
+from lakebed.reports.calendar import Calendar, Grain, WeekStart
+from lakebed.reports.context import Inquiry
+from lakebed.reports.event_filter import EventLike, Selection
+from lakebed.reports.formula import LETTERS, formula_sql
+from lakebed.reports.limits import check_limit
+from lakebed.reports.measure import Measure, column_sql
+from lakebed.reports.parameters import Binder
+from lakebed.reports.scope import Scope, Time
 
 __all__ = ["segmentation"]
 

@@ -10,10 +10,10 @@ import msgspec
 
 from lakebed.clock import from_us
 from lakebed.errors import QueryRefused
-from lakebed.promotions import Promotion, quoted
-from lakebed.query.asof import instant_us
-from lakebed.query.measure import Measure, column_sql
+from lakebed.events.promotions import Promotion, quoted
+from lakebed.query.as_of import instant_us
 from lakebed.query.router import Coverage, Slice, plan
+from lakebed.reports.measure import Measure, column_sql
 
 __all__ = ["DAILY", "HOURLY", "RAW", "ROLLED", "Series"]
 

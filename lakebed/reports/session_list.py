@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from lakebed.errors import QueryRefused
-from lakebed.query.binder import Binder
-from lakebed.query.duration import Duration
-from lakebed.query.inquiry import Inquiry
-from lakebed.query.limit import check_cursor, check_limit
 from lakebed.query.result import Result
-from lakebed.query.scope import Time
-from lakebed.query.selection import EventLike, Selection
-from lakebed.query.sessions import Use, engaged_sql, grouped, sessions_sql
+from lakebed.reports.context import Inquiry
+from lakebed.reports.duration import Duration
+from lakebed.reports.event_filter import EventLike, Selection
+from lakebed.reports.limits import check_cursor, check_limit
+from lakebed.reports.parameters import Binder
+from lakebed.reports.scope import Time
+from lakebed.reports.sessions import Use, engaged_sql, grouped, sessions_sql
 
 __all__ = ["session_list"]
 

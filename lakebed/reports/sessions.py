@@ -6,15 +6,15 @@ from typing import Literal
 
 from lakebed.clock import from_us
 from lakebed.errors import QueryRefused
-from lakebed.query.binder import Binder
-from lakebed.query.calendar import Calendar, Grain, WeekStart
-from lakebed.query.duration import Duration, duration_us
-from lakebed.query.inquiry import Inquiry
-from lakebed.query.limit import check_limit
-from lakebed.query.measure import column_sql
 from lakebed.query.result import Result
-from lakebed.query.scope import Scope, Time
-from lakebed.query.selection import EventLike, Selection
+from lakebed.reports.calendar import Calendar, Grain, WeekStart
+from lakebed.reports.context import Inquiry
+from lakebed.reports.duration import Duration, duration_us
+from lakebed.reports.event_filter import EventLike, Selection
+from lakebed.reports.limits import check_limit
+from lakebed.reports.measure import column_sql
+from lakebed.reports.parameters import Binder
+from lakebed.reports.scope import Scope, Time
 
 __all__ = ["Use", "engaged_sql", "grouped", "sessions", "sessions_sql"]
 

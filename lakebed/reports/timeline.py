@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from lakebed.errors import QueryRefused
-from lakebed.query.binder import Binder
-from lakebed.query.inquiry import Inquiry
-from lakebed.query.limit import check_cursor, check_limit
 from lakebed.query.result import Result
-from lakebed.query.scope import Time
+from lakebed.reports.context import Inquiry
+from lakebed.reports.limits import check_cursor, check_limit
+from lakebed.reports.parameters import Binder
+from lakebed.reports.scope import Time
 
 __all__ = ["timeline"]
 

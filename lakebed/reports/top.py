@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from lakebed.errors import QueryRefused
-from lakebed.query.binder import Binder
-from lakebed.query.inquiry import Inquiry
-from lakebed.query.limit import check_limit
-from lakebed.query.measure import column_sql
 from lakebed.query.result import Result
-from lakebed.query.scope import Time
-from lakebed.query.selection import EventLike, Selection
-from lakebed.query.series import HOURLY
-from lakebed.query.split import OTHER
+from lakebed.reports.breakdown import OTHER
+from lakebed.reports.context import Inquiry
+from lakebed.reports.event_filter import EventLike, Selection
+from lakebed.reports.limits import check_limit
+from lakebed.reports.measure import column_sql
+from lakebed.reports.parameters import Binder
+from lakebed.reports.scope import Time
+from lakebed.reports.series import HOURLY
 
 __all__ = ["top"]
 

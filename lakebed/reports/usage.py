@@ -7,11 +7,11 @@ from decimal import Decimal
 
 import pyarrow as pa
 
-from lakebed.query.binder import Binder
-from lakebed.query.calendar import Calendar, Grain, WeekStart
-from lakebed.query.inquiry import Inquiry
 from lakebed.query.result import Result
-from lakebed.query.scope import Time
+from lakebed.reports.calendar import Calendar, Grain, WeekStart
+from lakebed.reports.context import Inquiry
+from lakebed.reports.parameters import Binder
+from lakebed.reports.scope import Time
 
 __all__ = ["usage"]
 
@@ -75,7 +75,7 @@ async def usage(
 
 def _joined(table: pa.Table) -> pa.Table:
     """`table` with `quantity` for its parts. It is a DECIMAL(38, 9), as of one event, unless a sum has more digits."""
-    import pyarrow.compute as pc  # noqa: PLC0415 - a quarter of what pyarrow costs to import
+    import pyarrow.compute as pc  # a quarter of what pyarrow costs to import
 
     high, quantity = table["high"], table["low"]
     if not pc.all(pc.equal(high, 0)).as_py():

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 import pyarrow as pa
 
-from lakebed.engine import Engine
 from lakebed.errors import InvalidRollup, LakebedError, StorageUnavailable
 from lakebed.rollups.buckets import bucket_starts
 from lakebed.rollups.measure import Measure
 from lakebed.rollups.rollup import Rollup
-from lakebed.tiers.transaction import Group
+from lakebed.sql_engine import Engine
+from lakebed.tiers.storage.transaction import Group
 
 if TYPE_CHECKING:
     import duckdb
@@ -42,8 +42,8 @@ class Texts:
     """
 
     def __init__(self, lists: pa.Array) -> None:
-        import numpy as np  # noqa: PLC0415 - only objects that fold pay for it
-        import pyarrow.compute as pc  # noqa: PLC0415 - a quarter of what pyarrow costs to import
+        import numpy as np  # only objects that fold pay for it
+        import pyarrow.compute as pc  # a quarter of what pyarrow costs to import
 
         encoded = lists.flatten().dictionary_encode()
         order = pc.sort_indices(encoded.dictionary)
@@ -58,7 +58,7 @@ class Texts:
 
     def identified(self, ids: Mapping[str, int]) -> pa.Array:
         """The same lists, of uint32 ids."""
-        import numpy as np  # noqa: PLC0415 - only objects that fold pay for it
+        import numpy as np  # only objects that fold pay for it
 
         table = np.empty(len(self.distinct), np.uint32)
         for at in range(0, len(table), PIECE):
@@ -88,7 +88,7 @@ def partials(
     engine: Engine, groupings: Sequence[Grouping], table: pa.Table
 ) -> tuple[dict[str, Partial], dict[str, LakebedError]]:
     """What `table` (base and promoted columns) adds to each rollup, or why DuckDB could not say. Blocks."""
-    import duckdb  # noqa: PLC0415 - for its error types; the engine imports it anyway
+    import duckdb  # for its error types; the engine imports it anyway
 
     found: dict[str, Partial] = {}
     failed: dict[str, LakebedError] = {}

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from lakebed.rollups.fold import Fold
-from lakebed.tiers.transaction import GroupRow
+from lakebed.tiers.storage.transaction import GroupRow
 
 __all__ = ["People", "bitmaps_of", "people_table", "unions"]
 
@@ -56,7 +56,7 @@ def bitmaps_of(
 
 def unions(bitmaps: Iterable[tuple[int, Any]], windows: Sequence[tuple[int, int]]) -> list[int]:
     """How many there are in all buckets that start in each window. Blocks."""
-    from pyroaring import BitMap  # noqa: PLC0415 - only objects that answer questions pay for it
+    from pyroaring import BitMap  # only objects that answer questions pay for it
 
     held = list(bitmaps)
     found = [[bitmap for bucket, bitmap in held if start <= bucket < end] for start, end in windows]

@@ -11,20 +11,20 @@ from typing import Any, TypeVar, cast
 
 import pyarrow as pa
 
-from lakebed.engine import Engine
 from lakebed.errors import InvalidRollup, LakebedError, LogBehind, ObjectClosed
-from lakebed.events import SCHEMA
-from lakebed.promotions import Promotion
+from lakebed.events.event import SCHEMA
+from lakebed.events.promotions import Promotion
 from lakebed.rollups.daily import DAILY_METRICS
 from lakebed.rollups.fold import OTHER_KEY, Fold, consumer_of
 from lakebed.rollups.hourly import HOURLY_EVENTS
-from lakebed.rollups.partial import PIECE, Partial, looked_up, partials
+from lakebed.rollups.partial_state import PIECE, Partial, looked_up, partials
+from lakebed.rollups.people_index import People, bitmaps_of, people_table, unions
 from lakebed.rollups.rollup import BuiltInRollup, Rollup, distinct_names
-from lakebed.rollups.seen import People, bitmaps_of, people_table, unions
-from lakebed.rollups.shelf import DAY_US, Chunk, Shelf, chunked, days_of, joined
+from lakebed.rollups.row_cache import DAY_US, Chunk, Shelf, chunked, days_of, joined
 from lakebed.settings import Settings
-from lakebed.tiers.storage import Storage
-from lakebed.tiers.transaction import Transaction
+from lakebed.sql_engine import Engine
+from lakebed.tiers.storage.storage import Storage
+from lakebed.tiers.storage.transaction import Transaction
 
 __all__ = ["Reader", "Rollups"]
 

@@ -84,7 +84,7 @@ def days_of(start_us: int, end_us: int) -> range | None:
 
 def chunked(buckets: Sequence[int], table: pa.Table, days: Iterable[int]) -> dict[int, Chunk]:
     """The rows of each of these days, from rows that ascend by bucket."""
-    import numpy as np  # noqa: PLC0415 - only objects that answer questions pay for it
+    import numpy as np  # only objects that answer questions pay for it
 
     starts = np.array(buckets, np.int64)
     found = {}
@@ -96,7 +96,7 @@ def chunked(buckets: Sequence[int], table: pa.Table, days: Iterable[int]) -> dic
 
 def joined(chunks: Iterable[Chunk], start_us: int, end_us: int) -> pa.Table:
     """The rows of chunks, in order, whose bucket starts in the range. Raises ArrowInvalid where their types differ."""
-    import numpy as np  # noqa: PLC0415 - only objects that answer questions pay for it
+    import numpy as np  # only objects that answer questions pay for it
 
     parts = []
     for starts, table in chunks:

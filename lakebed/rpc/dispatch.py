@@ -16,8 +16,8 @@ from datetime import date, time, timedelta, tzinfo
 from types import ModuleType
 from typing import Any
 
-from lakebed.calls import Call, Outcome, Ref, Step, copied
 from lakebed.errors import NotReachable
+from lakebed.rpc.calls import Call, Outcome, Ref, Step, copied
 
 __all__ = ["Begun", "begin", "finish", "members", "reach"]
 

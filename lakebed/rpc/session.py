@@ -7,8 +7,8 @@ import operator
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from lakebed.calls import Call, Outcome, Step, Transport, Unsent
-from lakebed.delivery import begin, finish
+from lakebed.rpc.calls import Call, Outcome, Step, Transport, Unsent
+from lakebed.rpc.dispatch import begin, finish
 
 __all__ = ["Answer", "Session"]
 

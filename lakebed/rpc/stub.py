@@ -13,10 +13,10 @@ import asyncio
 from collections.abc import Generator
 from typing import Any, NoReturn
 
-from lakebed.calls import Call, Outcome, Ref, Step, copied
-from lakebed.delivery import reach
 from lakebed.errors import NotReachable
-from lakebed.session import Answer, Session, call_value
+from lakebed.rpc.calls import Call, Outcome, Ref, Step, copied
+from lakebed.rpc.dispatch import reach
+from lakebed.rpc.session import Answer, Session, call_value
 
 __all__ = ["Promise", "Stub", "trips"]
 

@@ -15,7 +15,7 @@ import msgspec
 
 from lakebed.clock import Clock, SystemClock, from_us
 from lakebed.errors import InvalidSchedule, ObjectClosed
-from lakebed.schedule import Schedule, zone
+from lakebed.scheduling.schedule import Schedule, zone
 
 if TYPE_CHECKING:
     from apscheduler.schedulers.asyncio import AsyncIOScheduler
@@ -252,8 +252,8 @@ class Scheduler:
         return job.schedule.next_after(self._last.get(job.name, self._clock.now_us()), self._timezone)
 
     def _start_alarm(self) -> AsyncIOScheduler:
-        from apscheduler.events import EVENT_JOB_ERROR  # noqa: PLC0415 - costs as much as pyarrow
-        from apscheduler.schedulers.asyncio import AsyncIOScheduler  # noqa: PLC0415 - the same
+        from apscheduler.events import EVENT_JOB_ERROR  # costs as much as pyarrow
+        from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
         alarm = AsyncIOScheduler(timezone="UTC")
         alarm.add_listener(self._alarm_failed, EVENT_JOB_ERROR)

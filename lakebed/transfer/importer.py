@@ -10,14 +10,14 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from lakebed.cli.chunk import ROWS, Chain, Chunk
-from lakebed.cli.mapping import RowMapping
-from lakebed.cli.parcel import Packer, Parcel
-from lakebed.cli.positions import Position, Positions
-from lakebed.cli.rejects import Rejects
-from lakebed.cli.source import Source
 from lakebed.errors import Backpressure
-from lakebed.events import Receipt
+from lakebed.events.event import Receipt
+from lakebed.transfer.chunk import ROWS, Chain, Chunk
+from lakebed.transfer.mapping import RowMapping
+from lakebed.transfer.packing import Packer, Parcel
+from lakebed.transfer.positions import Position, Positions
+from lakebed.transfer.rejects import Rejects
+from lakebed.transfer.source import Source
 
 __all__ = ["Loading", "Tally"]
 

@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 
-from lakebed.cli.failure import Failure
+from lakebed.cli.exit_codes import Failure
 
 __all__ = ["FIELDS", "RowMapping"]
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import msgspec
 
-from lakebed.cli import apache
-from lakebed.cli.chunk import Chain, Chunk
-from lakebed.cli.mapping import RowMapping
-from lakebed.cli.source import Source
-from lakebed.events import Event
+from lakebed.events.event import Event
+from lakebed.transfer import access_logs
+from lakebed.transfer.chunk import Chain, Chunk
+from lakebed.transfer.mapping import RowMapping
+from lakebed.transfer.source import Source
 
 __all__ = ["Packer", "Parcel"]
 
@@ -157,7 +157,7 @@ class Packer:
         if not raw.strip():
             return ""
         try:
-            event = apache.parse(raw.decode("utf-8", "backslashreplace"))
+            event = access_logs.parse(raw.decode("utf-8", "backslashreplace"))
         except ValueError as error:
             return str(error)
         event["event"], event["type"] = self._mapping.event_name or "Request", self._mapping.kind or "track"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import msgspec
 
-from lakebed.cli.failure import Exit, Failure
-from lakebed.cli.source import Source
+from lakebed.cli.exit_codes import Exit, Failure
+from lakebed.transfer.source import Source
 
 __all__ = ["FILE_NAME", "Position", "Positions"]
 

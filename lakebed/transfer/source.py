@@ -18,8 +18,8 @@ from typing import Any
 
 import msgspec
 
-from lakebed.cli.chunk import ROWS, Chain, Chunk
-from lakebed.cli.failure import Failure
+from lakebed.cli.exit_codes import Failure
+from lakebed.transfer.chunk import ROWS, Chain, Chunk
 
 __all__ = ["FORMATS", "STDIN", "Source", "inputs"]
 

@@ -7,7 +7,7 @@ import pytest
 
 from lakebed import Analytics, Namespace, SystemClock
 from lakebed.api import create_app
-from lakebed.keys import Keys
+from lakebed.auth.keys import Keys
 
 
 @pytest.fixture

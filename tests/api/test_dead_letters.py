@@ -11,7 +11,7 @@ from faults import FaultyDisk
 
 from lakebed import Analytics, Namespace
 from lakebed.api import create_app
-from lakebed.keys import Keys
+from lakebed.auth.keys import Keys
 
 
 def client(app, token=None):

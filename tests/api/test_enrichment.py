@@ -14,9 +14,9 @@ from starlette.requests import HTTPConnection
 
 from lakebed import Analytics
 from lakebed.api import create_app
-from lakebed.api.agents import parse_agent
-from lakebed.api.enrichment import Enrichment
-from lakebed.api.origin import Proxies
+from lakebed.api.enrichment.client_ip import Proxies
+from lakebed.api.enrichment.enrichment import Enrichment
+from lakebed.api.enrichment.user_agent import parse_agent
 from lakebed.errors import InvalidSettings
 
 IPHONE = (

@@ -17,7 +17,7 @@ from lakebed.api import create_app
 from lakebed.api.cors import Cors
 from lakebed.api.errors import error_handlers
 from lakebed.api.exchange import Exchange
-from lakebed.api.exchanges import Exchanges
+from lakebed.api.middleware import Exchanges
 from lakebed.clock import ManualClock
 
 

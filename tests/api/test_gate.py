@@ -10,7 +10,7 @@ import pytest
 
 from lakebed import Analytics, ManualClock, Namespace
 from lakebed.api import create_app
-from lakebed.keys import Keys, Limits
+from lakebed.auth.keys import Keys, Limits
 
 EVENT = {"event": "Seen"}
 
@@ -69,8 +69,8 @@ async def test_three_headers_show_a_key(http, keys):
 
 async def test_a_body_may_show_the_key(app, keys):
     """For clients that send no header; a header goes before it, also a bad one."""
+    from lakebed.api.auth import Caller, HTTPConnection
     from lakebed.api.errors import Refusal
-    from lakebed.api.gate import Caller, HTTPConnection
 
     key, token = keys.create("shop", "write")
     gate = app.state.gate
@@ -222,8 +222,8 @@ async def test_requests_per_second(http, keys, clock):
 
 async def test_events_per_second(app, keys, clock):
     """What a batch takes too much is waited for; no batch is too large for ever; the average holds."""
+    from lakebed.api.auth import HTTPConnection
     from lakebed.api.errors import Refusal
-    from lakebed.api.gate import HTTPConnection
 
     gate = app.state.gate
     _, token = keys.create("shop", "admin")

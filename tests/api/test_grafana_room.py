@@ -11,7 +11,7 @@ import pytest
 
 from lakebed import Analytics, Namespace, SystemClock
 from lakebed.api import create_app
-from lakebed.keys import Keys
+from lakebed.auth.keys import Keys
 
 START = datetime(2024, 1, 13, 5, tzinfo=UTC)
 START_MS = int(START.timestamp() * 1000)

@@ -12,8 +12,8 @@ from starlette.applications import Starlette
 
 from lakebed import Analytics, Namespace
 from lakebed.api import create_app
-from lakebed.api.gate import Gate
-from lakebed.api.health import Health
+from lakebed.api.auth import Gate
+from lakebed.api.routes.health import Health
 from lakebed.clock import ManualClock
 from lakebed.disk import Disk
 

@@ -13,7 +13,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lakebed.api.inflating import Corrupt, TooLong, inflate
+from lakebed.api.compression import Corrupt, TooLong, inflate
 
 
 def bare(data):
@@ -62,7 +62,7 @@ def test_what_is_broken_is_refused(way, at, change):
 _BOMB = """
 import resource, sys, time
 from tests.api.test_inflating import WAYS
-from lakebed.api.inflating import Corrupt, TooLong, inflate
+from lakebed.api.compression import Corrupt, TooLong, inflate
 encoding, deflate = WAYS[sys.argv[1]]
 bomb = deflate(bytes(100 << 20))
 # The peak so far is from making the bomb: free memory is not given back, so a limit says what inflating may take.

@@ -17,7 +17,7 @@ from starlette.routing import Route
 
 from lakebed import Analytics
 from lakebed.api import create_app
-from lakebed.api.connection import connection_class
+from lakebed.api.http_protocol import connection_class
 
 EVENT = b'{"event":"a"}'
 HEAD = b"POST /track HTTP/1.1\r\nHost: 127.0.0.1\r\n"

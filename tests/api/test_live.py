@@ -15,13 +15,13 @@ from starlette.applications import Starlette
 
 from lakebed import Analytics, Namespace
 from lakebed.api import create_app
-from lakebed.api.broadcast import HEARTBEAT, Broadcast
+from lakebed.api.auth import Gate
 from lakebed.api.errors import Refusal, error_handlers
-from lakebed.api.gate import Gate
-from lakebed.api.live import Live
-from lakebed.api.serving import make_server
+from lakebed.api.server import make_server
+from lakebed.api.streams.broadcast import HEARTBEAT, Broadcast
+from lakebed.api.streams.live import Live
 from lakebed.errors import ObjectClosed
-from lakebed.pulse import Pulse
+from lakebed.monitoring.live_snapshot import Pulse
 
 FIELDS = ["at", "name", "received", "stored", "duplicate", "rejected", "last_minute", "last_hour", "active"]
 FIELDS += ["active_s", "next_seq", "watermark", "seconds", "minutes", "names", "top_hour", "top_ever", "newest"]
@@ -325,7 +325,7 @@ class Listened:
 
 async def test_a_revoked_key_ends_its_stream(tmp_path, monkeypatch):
     """Who may no longer read gets no further message: the gate is asked again while the stream runs."""
-    monkeypatch.setattr("lakebed.api.live._ASK_AGAIN_S", 0)
+    monkeypatch.setattr("lakebed.api.streams.live._ASK_AGAIN_S", 0)
     async with Analytics("tom", root=tmp_path) as tom:
         gate = ShutGate(tom)
         live = Live(gate, interval_s=0.01)
@@ -342,7 +342,7 @@ async def test_a_revoked_key_ends_its_stream(tmp_path, monkeypatch):
 
 async def test_who_takes_nothing_is_dropped(tmp_path, monkeypatch):
     """A client whose socket stays full is let go; one that reads is not disturbed, and nothing is left behind."""
-    monkeypatch.setattr("lakebed.api.live._STALLED_S", 0.05)
+    monkeypatch.setattr("lakebed.api.streams.live._STALLED_S", 0.05)
     async with Analytics("tom", root=tmp_path) as tom:
         live = Live(Gate(tom), interval_s=0.01)
         stalled, reading = Listened(Starlette(routes=live.routes())), Listened(Starlette(routes=live.routes()))

@@ -9,8 +9,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from lakebed import Analytics, Namespace
 from lakebed.api import create_app
+from lakebed.auth.keys import Keys
 from lakebed.clock import SystemClock
-from lakebed.keys import Keys
 
 
 def client(app):

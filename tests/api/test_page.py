@@ -13,7 +13,7 @@ from starlette.routing import Mount
 
 from lakebed import Analytics
 from lakebed.api import create_app
-from lakebed.keys import Keys
+from lakebed.auth.keys import Keys
 
 STATIC = resources.files("lakebed.api") / "static"
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from lakebed.auth.keys import Keys
 from lakebed.clock import SystemClock
-from lakebed.keys import Keys
 from tests.api.browsing import CONTRAST, CONTROLS, WIDE, Site, visiting
 from tests.installed import chromium
 

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from lakebed import ManualClock
 from lakebed.api.errors import Refusal
-from lakebed.api.rates import Rates
-from lakebed.keys import Key, Limits
+from lakebed.api.rate_limits import Rates
+from lakebed.auth.keys import Key, Limits
 
 KEY = Key(id="k", object="shop", scope="write", note="", created_us=0)
 RATE, BURST_S = 10.0, 3.0

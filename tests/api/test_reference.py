@@ -15,9 +15,9 @@ from starlette.routing import Mount, Route
 
 from lakebed import Analytics, Namespace
 from lakebed.api import create_app
-from lakebed.api.openapi import OpenApi
-from lakebed.api.operation import Parameter, operation
-from lakebed.api.reference import Reference
+from lakebed.api.openapi.document import OpenApi
+from lakebed.api.openapi.operation import Parameter, operation
+from lakebed.api.openapi.page import Reference
 
 
 class Outline(HTMLParser):

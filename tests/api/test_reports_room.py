@@ -11,9 +11,9 @@ import pytest
 
 from lakebed import Analytics, Namespace, QueryError, QueryRefused, connect
 from lakebed.api import create_app
-from lakebed.api.serving import make_server
+from lakebed.api.server import make_server
 from lakebed.cli import main
-from lakebed.query.reports import REPORTS
+from lakebed.reports.catalog import REPORTS
 from tests.report_samples import COHORTS, EVENTS, SAMPLES
 from tests.served import serving
 
@@ -147,7 +147,7 @@ def typed(name, arguments):
 
 def test_durations():
     """Lengths of time are read exactly, or refused."""
-    from lakebed.query.duration import duration_us
+    from lakebed.reports.duration import duration_us
 
     assert duration_us("x", "7d") == duration_us("x", timedelta(days=7)) == duration_us("x", 7 * 86400)
     assert duration_us("x", "1.5h") == 5_400_000_000

@@ -18,12 +18,12 @@ from websockets.asyncio.client import connect
 
 from lakebed import Analytics
 from lakebed.api.app import create_app
+from lakebed.api.auth import Gate
 from lakebed.api.body import Body
 from lakebed.api.errors import error_handlers
-from lakebed.api.gate import Gate
-from lakebed.api.rpc import Rpc
-from lakebed.api.serving import make_server
-from lakebed.keys import Keys
+from lakebed.api.rpc.endpoint import Rpc
+from lakebed.api.server import make_server
+from lakebed.auth.keys import Keys
 from tests.installed import chromium, node, node_modules
 from tests.served import serving
 

@@ -12,13 +12,13 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from lakebed import Analytics, ManualClock, Namespace
+from lakebed.api.auth import Gate
 from lakebed.api.body import Body
 from lakebed.api.errors import error_handlers
-from lakebed.api.gate import Gate
-from lakebed.api.rpc import Rpc
-from lakebed.api.serving import make_server
-from lakebed.capnweb.limits import Limits
-from lakebed.keys import Keys
+from lakebed.api.rpc.endpoint import Rpc
+from lakebed.api.server import make_server
+from lakebed.auth.keys import Keys
+from lakebed.rpc.capnweb.limits import Limits
 from tests.served import serving
 
 

@@ -13,8 +13,8 @@ import pytest
 
 from lakebed import Analytics
 from lakebed.api import create_app
+from lakebed.auth.keys import Keys
 from lakebed.clock import SystemClock
-from lakebed.keys import Keys
 
 _RECORDED = Path(__file__).parent.parent / "data" / "segment_requests.jsonl"
 CAPTURED = [json.loads(line) for line in _RECORDED.read_text().splitlines()]

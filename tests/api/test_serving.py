@@ -17,9 +17,9 @@ from socket_server import call, served
 
 from lakebed import Analytics, Namespace, connect
 from lakebed.api import create_app, serve
+from lakebed.auth.keys import Keys
 from lakebed.clock import SystemClock
 from lakebed.errors import InvalidSettings
-from lakebed.keys import Keys
 
 
 @pytest.fixture

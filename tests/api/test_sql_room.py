@@ -13,9 +13,9 @@ import pytest
 
 from lakebed import Analytics, Namespace
 from lakebed.api import create_app
+from lakebed.auth.keys import Keys
 from lakebed.clock import SystemClock
-from lakebed.keys import Keys
-from lakebed.sandbox.forkserver import shared
+from lakebed.query.sandbox.forkserver import shared
 
 ARROW = "application/vnd.apache.arrow.stream"
 ENDLESS = "SELECT count(*) FROM range(100000000000) r WHERE hash(r.range) % 7 = 3"

@@ -11,16 +11,16 @@ from hypothesis import strategies as st
 from starlette.requests import HTTPConnection
 
 from lakebed import Analytics, ManualClock, Namespace
+from lakebed.api.auth import Gate
 from lakebed.api.errors import Refusal
-from lakebed.api.gate import Gate
-from lakebed.api.surface import VERBS, Surface
-from lakebed.api.watches import Watches
-from lakebed.capnweb.peer import Peer
-from lakebed.capnweb.target import Target, camel
+from lakebed.api.rpc.methods import VERBS, Surface
+from lakebed.api.rpc.watches import Watches
+from lakebed.auth.keys import Keys
 from lakebed.errors import AccessDenied, LakebedError, Unreachable
-from lakebed.keys import Keys
-from lakebed.query.reports import REPORTS
-from lakebed.tiers.counters import Counters
+from lakebed.reports.catalog import REPORTS
+from lakebed.rpc.capnweb.exported_object import Target, camel
+from lakebed.rpc.capnweb.session import Peer
+from lakebed.tiers.counters.counters import Counters
 from tests.report_samples import SAMPLES
 
 REACHABLE = """

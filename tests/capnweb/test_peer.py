@@ -12,12 +12,12 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from lakebed.capnweb.limits import Limits
-from lakebed.capnweb.peer import Peer
-from lakebed.capnweb.remote import Remote
-from lakebed.capnweb.target import Target
 from lakebed.errors import Backpressure, NotReachable, QueryTimeout, Unreachable
 from lakebed.query.result import Row
+from lakebed.rpc.capnweb.exported_object import Target
+from lakebed.rpc.capnweb.limits import Limits
+from lakebed.rpc.capnweb.remote_reference import Remote
+from lakebed.rpc.capnweb.session import Peer
 
 PATIENT = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 

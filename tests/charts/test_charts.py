@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from lakebed import Analytics, FontMissing
 from lakebed.charts import figures, pixels
 from lakebed.charts.axes import ticks
-from lakebed.query.reports import REPORTS
 from lakebed.query.result import Result
+from lakebed.reports.catalog import REPORTS
 from tests.installed import font
 from tests.report_samples import COHORTS, EVENTS, SAMPLES
 

@@ -19,7 +19,7 @@ import pytest
 from program import answer, lakebed, started
 
 from lakebed import connect
-from lakebed.cli.positions import FILE_NAME
+from lakebed.transfer.positions import FILE_NAME
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "data"
 RETAIL = EXAMPLES / "online_retail_2010-12.csv.gz"

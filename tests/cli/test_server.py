@@ -12,7 +12,7 @@ import pytest
 from program import started
 
 from lakebed import connect
-from lakebed.keys import Keys
+from lakebed.auth.keys import Keys
 
 
 @contextmanager

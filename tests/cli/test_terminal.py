@@ -12,7 +12,7 @@ import pytest
 from program import COMMAND, environment
 
 from lakebed import connect
-from lakebed.keys import Keys
+from lakebed.auth.keys import Keys
 
 _SETTINGS = {"TERM": "xterm-256color", "COLUMNS": "100", "LINES": "40"}
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")

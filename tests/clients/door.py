@@ -16,8 +16,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from lakebed.auth.keys import Keys
 from lakebed.clock import SystemClock
-from lakebed.keys import Keys
 
 ROOT = Path(__file__).parent.parent.parent
 FAULTS, EVENTS = "/test/faults", "/test/events"

@@ -13,7 +13,7 @@ from door import EVENTS, FAULTS
 
 from lakebed import Analytics, Namespace
 from lakebed.api import create_app
-from lakebed.api.serving import make_server
+from lakebed.api.server import make_server
 
 
 class Doorway:

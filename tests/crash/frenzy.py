@@ -9,7 +9,7 @@ from work import TRACKERS, Work, tell
 
 from lakebed import InvalidAsOf
 from lakebed.clock import from_us
-from lakebed.tiers.fileio import local_path
+from lakebed.tiers.archive.file_io import local_path
 
 STRIDE = 3  # turns of trackers for each thing that the others finish, so that none is over before the rest began
 ATTEMPTS = 4  # of a call that a fault may have met

@@ -113,8 +113,8 @@ def serve():
     import pyiceberg.catalog.sql  # noqa: F401
     import sqlglot  # noqa: F401
 
-    import lakebed.tiers.iceberg
-    import lakebed.tiers.warehouse  # noqa: F401
+    import lakebed.tiers.archive.table
+    import lakebed.tiers.archive.worker  # noqa: F401
 
     logging.getLogger("lakebed").addHandler(logging.NullHandler())  # what injected faults leave there is told by check
     faulthandler.register(signal.SIGUSR1)  # a session that hangs is asked where

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from lakebed import Analytics, QueryError
-from lakebed.dialect.answer import encoded
+from lakebed.query.dialects.analytics_engine.answer import encoded
 from tests.dialect.corpus import EACH, ONLY_HERE, ROWS, WHOLE, rows
 
 STATEMENTS = {f"SELECT {text} AS x FROM t": rows(value) for text, value in EACH.items()} | WHOLE

@@ -10,9 +10,9 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from lakebed.dialect.answer import EngineAnswer, encoded
-from lakebed.dialect.translation import translate
 from lakebed.errors import QueryRefused
+from lakebed.query.dialects.analytics_engine.answer import EngineAnswer, encoded
+from lakebed.query.dialects.analytics_engine.translation import translate
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 START = datetime(2026, 1, 5)  # noqa: DTZ001 - as the dialect has it

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lakebed import Analytics
-from lakebed.dialect.dataset import Dataset
-from lakebed.dialect.translation import translate
+from lakebed.query.dialects.analytics_engine.dataset import Dataset
+from lakebed.query.dialects.analytics_engine.translation import translate
 
 NOW = datetime(2026, 1, 9, 12, 0, 0, 700_000, UTC)
 

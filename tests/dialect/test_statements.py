@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lakebed.dialect.answer import EngineAnswer, encoded
-from lakebed.dialect.dataset import COLUMNS
-from lakebed.dialect.translation import translate
+from lakebed.query.dialects.analytics_engine.answer import EngineAnswer, encoded
+from lakebed.query.dialects.analytics_engine.dataset import COLUMNS
+from lakebed.query.dialects.analytics_engine.translation import translate
 from tests.dialect.grammar import UNIQUE, literal, same, statements
 
 TEXTS = ["", "a", "GET", "get", "Über", "a_b%", "it's", "back\\slash"]

@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lakebed.clock import from_us
-from lakebed.dialect.answer import EngineAnswer, encoded
-from lakebed.dialect.dataset import Dataset, unmapped
-from lakebed.dialect.translation import translate
+from lakebed.query.dialects.analytics_engine.answer import EngineAnswer, encoded
+from lakebed.query.dialects.analytics_engine.dataset import Dataset, unmapped
+from lakebed.query.dialects.analytics_engine.translation import translate
 from tests.dialect.grammar import UNIQUE, same, statements
 from tests.query.report_cases import NAMES, happened, identified, stages
 

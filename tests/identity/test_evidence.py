@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lakebed.identity.evidence import Evidence, Found
+from lakebed.identity.extraction import Evidence, Found
 
 
 @given(

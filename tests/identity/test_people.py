@@ -9,7 +9,7 @@ import pytest
 
 from lakebed import Analytics, InvalidMerge, ManualClock, Rollup
 from lakebed.clock import from_us
-from lakebed.query.job import Job
+from lakebed.query.running_query import Job
 
 START = datetime(2026, 1, 15, 12, tzinfo=UTC)
 BY_PERSON = "SELECT person_id, count(*) AS n FROM events WHERE person_id IS NOT NULL GROUP BY 1 ORDER BY 1"

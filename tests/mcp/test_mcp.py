@@ -151,7 +151,7 @@ async def test_another_host_is_refused(root):
     """A web page that has a name lead to this machine (DNS rebinding) reaches no tool."""
     import httpx
 
-    from lakebed.cli.target import Place
+    from lakebed.clients.target import Place
     from lakebed.mcp.server import make_app
 
     with Place(root, "default").target(trusting=False) as target:

@@ -10,21 +10,21 @@ from typing import Any
 
 import pyarrow as pa
 
-from lakebed.admission import admit
 from lakebed.clock import ManualClock, from_us, to_us
 from lakebed.disk import Disk
-from lakebed.engine import Engine
-from lakebed.events import Event, encode_object
-from lakebed.promotions import as_promotions
-from lakebed.query.history import History
-from lakebed.query.metrics import Metrics
-from lakebed.query.sql import Queries
+from lakebed.events.event import Event, encode_object
+from lakebed.events.promotions import as_promotions
+from lakebed.events.validation import admit
+from lakebed.query.event_history import History
+from lakebed.query.queries import Queries
+from lakebed.reports.active_users import Metrics
 from lakebed.rollups.rollup import Rollup
 from lakebed.rollups.rollups import Rollups
 from lakebed.settings import Settings
-from lakebed.tiers.archive import Archive
-from lakebed.tiers.pipeline import Pipeline
-from lakebed.tiers.storage import Storage
+from lakebed.sql_engine import Engine
+from lakebed.tiers.archive.archive import Archive
+from lakebed.tiers.pipeline.pipeline import Pipeline
+from lakebed.tiers.storage.storage import Storage
 
 START = datetime(2026, 3, 20, 12, tzinfo=UTC)
 REVENUE = Rollup("revenue", by=["plan"], measures={"total": "sum(amount)", "orders": "count()"}, grain="day")

@@ -6,7 +6,7 @@ import pytest
 
 from lakebed.clock import to_us
 from lakebed.errors import InvalidAsOf
-from lakebed.query.asof import instant_us, parse_as_of
+from lakebed.query.as_of import instant_us, parse_as_of
 
 NOON = datetime(2026, 1, 15, 12, tzinfo=UTC)
 NOW = to_us(NOON)

@@ -10,9 +10,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from lakebed.clock import from_us, to_us
-from lakebed.engine import Engine
 from lakebed.query.bounds import UNBOUNDED, Bounds, find_bounds
 from lakebed.query.statement import Statement
+from lakebed.sql_engine import Engine
 
 DAY = 86_400_000_000
 D15 = to_us(datetime(2026, 1, 15, tzinfo=UTC))

@@ -14,7 +14,7 @@ from plain_periods import EPOCH, FIRST_WEEKDAY, distance, following, period
 
 from lakebed.clock import to_us
 from lakebed.errors import QueryRefused
-from lakebed.query.calendar import Calendar
+from lakebed.reports.calendar import Calendar
 
 GRAINS = ("minute", "hour", "day", "week", "month")
 # Clocks are put forward over midnight in São Paulo, Beirut and Cairo, and back to or over it in Havana, Amman, on the

@@ -15,7 +15,7 @@ import real
 from report_cases import seen
 
 from lakebed import Analytics, ManualClock
-from lakebed.query.reports import REPORTS
+from lakebed.reports.catalog import REPORTS
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 

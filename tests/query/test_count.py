@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 from parts import opened, us
 
-from lakebed.engine import Engine
 from lakebed.query.statement import Statement
+from lakebed.sql_engine import Engine
 
 DAY = 86_400_000_000
 ENGINE = Engine(threads=1, memory_bytes=1 << 28)

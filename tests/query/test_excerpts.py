@@ -9,7 +9,7 @@ import pytest
 from parts import opened, us
 
 from lakebed.errors import ArchiveConflict, ArchiveUnavailable, LogCorrupted
-from lakebed.query.excerpts import Excerpts
+from lakebed.query.range_queries import Excerpts
 
 MARCH_1 = us("2026-03-01")
 DAY = 86_400_000_000

@@ -12,11 +12,11 @@ from parts import START, Parts, opened, us
 
 from lakebed.clock import to_us
 from lakebed.errors import SnapshotExpired
-from lakebed.events import SCHEMA
+from lakebed.events.event import SCHEMA
 from lakebed.query.bounds import Bounds
-from lakebed.query.history import History
+from lakebed.query.event_history import History
 from lakebed.query.relation import columns_of, schema_of
-from lakebed.tiers.archive import Archive
+from lakebed.tiers.archive.archive import Archive
 
 DAY = 86_400_000_000
 MARCH_1 = us("2026-03-01")

@@ -16,7 +16,7 @@ from questions import ORDERS, REQUESTS, STATES
 from report_cases import NAMES, Seen, stages
 
 from lakebed.clock import to_us
-from lakebed.query.reports import REPORTS
+from lakebed.reports.catalog import REPORTS
 
 MERGES = [("14911.0", "17850.0"), ("13081.0", "12431.0"), ("12583.0", "13047.0")]
 OPERATORS = "SELECT seq, epoch_us(timestamp) AS us, type, properties FROM events WHERE source = 'lakebed:operator'"

@@ -10,8 +10,8 @@ from made_up import MadeUp
 from pyroaring import BitMap
 
 from lakebed import Analytics, ManualClock
-from lakebed.query.calendar import Calendar
-from lakebed.query.presence import _visits
+from lakebed.reports.calendar import Calendar
+from lakebed.reports.daily_people import _visits
 
 CALENDARS = [("day", None), ("day", "week"), ("day", "month"), ("week", None), ("month", None)]
 

@@ -14,7 +14,7 @@ from report_cases import START_US, happened, identified, seen, stages
 
 from lakebed import Analytics, QueryRefused
 from lakebed.clock import from_us
-from lakebed.query.formula import formula_sql
+from lakebed.reports.formula import formula_sql
 
 PEOPLE = ["ann", "bob", "?p1", None]
 DAY = 86_400

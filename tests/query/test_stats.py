@@ -1,11 +1,11 @@
 from __future__ import annotations
 
-from lakebed.block import Block
 from lakebed.clock import ManualClock
-from lakebed.events import Event
-from lakebed.live import Live
-from lakebed.query.stats import Stats, stats
-from lakebed.tiers.counters import Counters
+from lakebed.events.batch import Block
+from lakebed.events.event import Event
+from lakebed.ingest.live_counters import Live
+from lakebed.monitoring.stats import Stats, stats
+from lakebed.tiers.counters.counters import Counters
 
 
 def test_stats_are_what_tracking_counted():

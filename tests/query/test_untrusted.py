@@ -28,7 +28,7 @@ from lakebed import (
     Rollup,
     connect,
 )
-from lakebed.sandbox.forkserver import shared
+from lakebed.query.sandbox.forkserver import shared
 
 ENDLESS = "SELECT count(*) FROM range(100000000000) r WHERE hash(r.range) % 7 = 3"
 

@@ -12,12 +12,12 @@ from zoneinfo import ZoneInfo
 import pyarrow as pa
 
 from lakebed.clock import from_us, to_us
-from lakebed.engine import Engine
-from lakebed.events import SCHEMA
-from lakebed.promotions import as_promotions, with_promoted
+from lakebed.events.event import SCHEMA
+from lakebed.events.promotions import as_promotions, with_promoted
 from lakebed.rollups.rollups import Rollups
 from lakebed.settings import Settings
-from lakebed.tiers.storage import Storage
+from lakebed.sql_engine import Engine
+from lakebed.tiers.storage.storage import Storage
 
 START = to_us(datetime(2026, 3, 28, 12, tzinfo=UTC))
 HOUR = 3_600_000_000

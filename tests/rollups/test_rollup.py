@@ -6,13 +6,13 @@ import sys
 import pytest
 from rollup_fixtures import PROMOTIONS
 
-from lakebed.engine import Engine
 from lakebed.errors import InvalidRollup
 from lakebed.rollups.expression import Expression
 from lakebed.rollups.rollup import Rollup
 from lakebed.rollups.rollups import Rollups
 from lakebed.settings import Settings
-from lakebed.tiers.storage import Storage
+from lakebed.sql_engine import Engine
+from lakebed.tiers.storage.storage import Storage
 
 
 @pytest.mark.parametrize(

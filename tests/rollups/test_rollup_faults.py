@@ -7,7 +7,7 @@ from rollup_fixtures import HOUR, START, Log, event
 
 from lakebed.errors import StorageUnavailable
 from lakebed.rollups.rollup import Rollup
-from lakebed.tiers.transaction import Transaction
+from lakebed.tiers.storage.transaction import Transaction
 
 WIDE = Rollup("wide", by=["plan"], measures={"n": "count()", "people": "distinct(person_id)"}, grain="day")
 

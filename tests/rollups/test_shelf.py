@@ -8,8 +8,8 @@ from rollup_fixtures import HOUR, START, Log, event
 
 from lakebed.errors import StorageUnavailable
 from lakebed.rollups.rollup import Rollup
-from lakebed.rollups.shelf import _MAX_ROWS
-from lakebed.tiers.transaction import Transaction
+from lakebed.rollups.row_cache import _MAX_ROWS
+from lakebed.tiers.storage.transaction import Transaction
 
 LOCAL = Rollup("local", by=["event"], measures={"n": "count()", "s": "sum(score)"}, grain="day", timezone="Asia/Tokyo")
 
@@ -82,7 +82,7 @@ async def test_what_is_held_is_bounded(tmp_path):
     async with Log(tmp_path / "s.db", events, []) as log:
         await log.rollups.catch_up(log.end)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("lakebed.rollups.shelf._MAX_ROWS", 25)
+            patch.setattr("lakebed.rollups.row_cache._MAX_ROWS", 25)
             for day in range(50):
                 await log.rows("hourly_events", START + day * 24 * HOUR, START + (day + 1) * 24 * HOUR)
                 assert log.rollups._shelf._rows <= 25

@@ -6,8 +6,8 @@ import duckdb
 import pytest
 
 from lakebed.errors import QueryRefused
+from lakebed.query.sandbox.allowlist import FUNCTIONS, TABLE_FUNCTIONS, check
 from lakebed.query.statement import Statement
-from lakebed.sandbox.allowed import FUNCTIONS, TABLE_FUNCTIONS, check
 
 TABLES = ("events", "people")
 NEVER = (

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lakebed import QueryCrashed, QueryError, QueryRefused, QueryTimeout, QueryTooLarge, connect
-from lakebed.sandbox.forkserver import shared
+from lakebed.query.sandbox.forkserver import shared
 
 MARK = "xyzzy-17"
 
@@ -277,7 +277,7 @@ def test_nothing_but_what_is_allowed(shop, place, sql):
 )
 def test_what_is_below_the_allowlist(tmp_path, sql):
     """Where the allowlist had a hole, DuckDB's own locks hold: the same child, told to run the statement itself."""
-    from lakebed.sandbox.messages import Question
+    from lakebed.query.sandbox.messages import Question
 
     (tmp_path / "file.csv").write_text(f"a,b\n1,{MARK}\n")
     (tmp_path / "given").write_text("0")

@@ -11,9 +11,8 @@ import pyarrow as pa
 import pytest
 
 from lakebed.errors import QueryCrashed, QueryError, QueryRefused, QueryTooLarge
-from lakebed.sandbox import frames
-from lakebed.sandbox.cell import Cell
-from lakebed.sandbox.messages import Question
+from lakebed.query.sandbox.messages import Question
+from lakebed.query.sandbox.worker_process import Cell
 
 QUESTION = Question("SELECT 1", None, [], 1, 1 << 20, 1)
 
@@ -101,7 +100,7 @@ WRONG = WHOLE.replace(struct.pack("<4i", 0, 1, 3, 6), struct.pack("<4i", 0, 1, 3
         frame(b"D", WHOLE[:-100]) + frame(b"Z"),
         frame(b"D", WRONG) + frame(b"Z"),
         frame(b"P", WHOLE) + frame(b"Z"),
-        struct.pack("<cI", b"D", frames.MAX_BYTES + 1),
+        struct.pack("<cI", b"D", framing.MAX_BYTES + 1),
     ],
 )
 def test_no_answer(told, said):

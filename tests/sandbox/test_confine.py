@@ -13,12 +13,12 @@ import pytest
 
 import lakebed
 from lakebed.errors import QueryCrashed
-from lakebed.sandbox.forkserver import shared
-from lakebed.sandbox.messages import Question
+from lakebed.query.sandbox.forkserver import shared
+from lakebed.query.sandbox.messages import Question
 
 TRIES = """
 import json, os, socket, sys
-from lakebed.sandbox import confine
+from lakebed.query.sandbox import confine
 
 parent = os.getppid()
 if sys.argv[2] == "nobody":

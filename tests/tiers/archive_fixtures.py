@@ -7,10 +7,10 @@ import pyarrow as pa
 
 from lakebed.clock import ManualClock
 from lakebed.disk import Disk
-from lakebed.events import SCHEMA
-from lakebed.promotions import BUILT_IN, as_promotions
+from lakebed.events.event import SCHEMA
+from lakebed.events.promotions import BUILT_IN, as_promotions
 from lakebed.settings import Settings
-from lakebed.tiers.archive import Archive
+from lakebed.tiers.archive.archive import Archive
 
 TIME = pa.timestamp("us", tz="UTC")
 DAY = 86_400_000_000

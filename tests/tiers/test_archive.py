@@ -13,8 +13,8 @@ from lakebed.errors import (
     PromotionConflict,
     SnapshotExpired,
 )
-from lakebed.events import BASE_COLUMNS, SCHEMA
-from lakebed.promotions import BUILT_IN, Promotion, as_promotions
+from lakebed.events.event import BASE_COLUMNS, SCHEMA
+from lakebed.events.promotions import BUILT_IN, Promotion, as_promotions
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from archive_fixtures import (
 
 from lakebed.clock import SystemClock
 from lakebed.errors import ArchiveConflict, PromotionConflict, SnapshotExpired
-from lakebed.promotions import Promotion
+from lakebed.events.promotions import Promotion
 
 
 @pytest.fixture

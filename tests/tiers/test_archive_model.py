@@ -8,7 +8,7 @@ from archive_fixtures import DAY, PROMOTIONS, START, events, open_archive, read,
 from hypothesis import settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 
-from lakebed.promotions import BUILT_IN
+from lakebed.events.promotions import BUILT_IN
 
 
 class ArchiveMachine(RuleBasedStateMachine):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from archive_fixtures import events, open_archive
 from pyiceberg.table import Transaction
 
-from lakebed.tiers.changes import Changes
+from lakebed.tiers.archive.transaction import Changes
 
 
 async def test_metadata_under_way_are_those_of_pyiceberg(tmp_path):

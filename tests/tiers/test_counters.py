@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from lakebed.clock import ManualClock
 from lakebed.tiers import counters as module
-from lakebed.tiers.counters import Counters
+from lakebed.tiers.counters.counters import Counters
 
 KEYS = st.sampled_from(["active:a", "active:b", "active", "a*", "[x]", "\U0010ffffz"])
 GLOBS = st.one_of(

@@ -14,9 +14,9 @@ from lakebed.clock import ManualClock
 from lakebed.disk import Disk
 from lakebed.errors import LogCorrupted
 from lakebed.tiers import dedupe as module
-from lakebed.tiers.dedupe import Dedupe, SealedIds
-from lakebed.tiers.sealing import seal
-from lakebed.tiers.segment import scan
+from lakebed.tiers.pipeline.dedupe import Dedupe, SealedIds
+from lakebed.tiers.pipeline.sealing import seal
+from lakebed.tiers.pipeline.segment import scan
 
 
 async def statuses(log, *message_ids):

@@ -13,7 +13,7 @@ from logs import NOW, event, events, held, ids, make, marker, opened
 
 from lakebed.clock import ManualClock
 from lakebed.errors import DiskFull, LogCorrupted, LogUnavailable, ObjectClosed
-from lakebed.tiers.segment import log_path, scan
+from lakebed.tiers.pipeline.segment import log_path, scan
 
 
 async def test_a_receipt_never_comes_before_the_write_and_the_sync_of_its_frame(tmp_path):

@@ -6,9 +6,9 @@ from faults import FaultyDisk, GatedDisk, SlowSealing, reach
 from logs import event, events, held, ids, opened
 from msgspec import Raw
 
-from lakebed.block import Block
 from lakebed.clock import ManualClock
 from lakebed.errors import Backpressure, LogUnavailable
+from lakebed.events.batch import Block
 
 
 async def test_more_pending_events_than_the_bound_are_refused(tmp_path):

@@ -25,9 +25,9 @@ from lakebed.clock import ManualClock
 from lakebed.disk import Disk
 from lakebed.errors import DiskFull, FormatTooNew, LakebedError, LogCorrupted, LogUnavailable
 from lakebed.tiers import segment as segment_module
-from lakebed.tiers.recovery import recover
-from lakebed.tiers.sealing import seal
-from lakebed.tiers.segment import HEADER_BYTES, Segment, check_tail, scan
+from lakebed.tiers.pipeline.recovery import recover
+from lakebed.tiers.pipeline.sealing import seal
+from lakebed.tiers.pipeline.segment import HEADER_BYTES, Segment, check_tail, scan
 
 GROUPS = [["a", "b"], ["c"], ["d", "e", "f"]]
 ALL = ["a", "b", "c", "d", "e", "f"]

@@ -10,12 +10,12 @@ from logs import ENGINE, NOW, batch_of, event, events, held, ids, opened, table,
 
 from lakebed.clock import from_us
 from lakebed.disk import Disk
-from lakebed.engine import Engine
 from lakebed.errors import LogCorrupted, LogUnavailable
-from lakebed.events import BASE_COLUMNS, SCHEMA, encode_object
-from lakebed.promotions import BUILT_IN, as_promotions, with_promoted
-from lakebed.tiers.sealing import LogFile, seal, sealed_path
-from lakebed.tiers.segment import log_path, scan
+from lakebed.events.event import BASE_COLUMNS, SCHEMA, encode_object
+from lakebed.events.promotions import BUILT_IN, as_promotions, with_promoted
+from lakebed.sql_engine import Engine
+from lakebed.tiers.pipeline.sealing import LogFile, seal, sealed_path
+from lakebed.tiers.pipeline.segment import log_path, scan
 
 PROMOTIONS = as_promotions({"revenue": float, "at": datetime, "vip": bool, "price": Decimal, "n": int, "text": str})
 PROPERTIES = [

@@ -7,7 +7,7 @@ from logs import MARKER, NOW, batch_of, column, events, marker, with_marker, wri
 from lakebed.disk import Disk
 from lakebed.errors import FormatTooNew, LogCorrupted
 from lakebed.tiers import segment as module
-from lakebed.tiers.segment import HEADER_BYTES, Segment, check_tail, log_path, scan
+from lakebed.tiers.pipeline.segment import HEADER_BYTES, Segment, check_tail, log_path, scan
 
 GROUPS = [["a", "b"], ["c"], ["d", "e", "f"]]
 

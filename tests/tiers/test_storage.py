@@ -11,8 +11,8 @@ import aiosqlite
 import pytest
 
 from lakebed.errors import FormatTooNew, ObjectClosed, StorageUnavailable
-from lakebed.tiers.migrations import MIGRATIONS, migrate
-from lakebed.tiers.storage import Storage
+from lakebed.tiers.storage.migrations import MIGRATIONS, migrate
+from lakebed.tiers.storage.storage import Storage
 
 
 @pytest.fixture
@@ -324,7 +324,7 @@ def test_a_storage_that_nobody_closed_does_not_hang_the_interpreter(tmp_path):
         """
         import asyncio, os, sys
         from pathlib import Path
-        from lakebed.tiers.storage import Storage
+        from lakebed.tiers.storage.storage import Storage
 
         async def main():
             global storage
@@ -347,7 +347,7 @@ def test_a_process_that_dies_leaves_both_or_neither(tmp_path, step):
         f"""
         import asyncio, os, sys
         from pathlib import Path
-        from lakebed.tiers.storage import Storage
+        from lakebed.tiers.storage.storage import Storage
 
         async def work(tx):
             definition = await tx.define("a", "print")

@@ -3,8 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from logs import NOW, batch_of, events
 
-from lakebed.events import SCHEMA
-from lakebed.tiers.tail import Part, Tail
+from lakebed.events.event import SCHEMA
+from lakebed.tiers.pipeline.tail import Part, Tail
 
 
 def batch(first, count):

@@ -12,12 +12,12 @@ import msgspec
 from msgspec import Raw, UnsetType
 from starlette.requests import HTTPConnection
 
-from lakebed.api.agents import parse_agent
 from lakebed.api.body import UNREADABLE
+from lakebed.api.enrichment.client_ip import Address, Proxies, address_of, kept
+from lakebed.api.enrichment.geoip import Places
+from lakebed.api.enrichment.user_agent import parse_agent
 from lakebed.api.exchange import header
-from lakebed.api.origin import Address, Proxies, address_of, kept
-from lakebed.api.places import Places
-from lakebed.events import EMPTY, MAX_EVENT_BYTES
+from lakebed.events.event import EMPTY, MAX_EVENT_BYTES
 
 __all__ = ["Enrichment", "Visit"]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import maxminddb
 
-from lakebed.api.origin import Address
+from lakebed.api.enrichment.client_ip import Address
 from lakebed.errors import InvalidSettings
 
 __all__ = ["Places"]

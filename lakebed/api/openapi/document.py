@@ -13,8 +13,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route
 
-from lakebed.api.answer import json_response
-from lakebed.api.operation import JSON, Operation, operation, operation_of
+from lakebed.api.openapi.operation import JSON, Operation, operation, operation_of
+from lakebed.api.responses import json_response
 
 __all__ = ["OpenApi", "described"]
 

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from lakebed.api.openapi import OpenApi
+from lakebed.api.openapi.document import OpenApi
 
 __all__ = ["Reference"]
 

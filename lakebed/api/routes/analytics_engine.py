@@ -11,16 +11,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from lakebed.api.answer import json_response
+from lakebed.api.auth import Gate
 from lakebed.api.body import Body, decoded
 from lakebed.api.errors import Refusal, explained
-from lakebed.api.gate import Gate
-from lakebed.api.operation import JSON, Parameter, operation
+from lakebed.api.openapi.operation import JSON, Parameter, operation
+from lakebed.api.responses import json_response
 from lakebed.api.table import while_there
-from lakebed.definitions import Definition
-from lakebed.dialect.answer import encoded
+from lakebed.concurrency import in_thread
+from lakebed.definitions.definitions import Definition
 from lakebed.errors import InvalidDefinition, InvalidEvent, QueryCrashed, QueryError, QueryRefused, QueryTooLarge
-from lakebed.uninterrupted import in_thread
+from lakebed.query.dialects.analytics_engine.answer import encoded
 
 __all__ = ["Datasets"]
 

@@ -12,11 +12,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from lakebed.api.answer import json_response
+from lakebed.api.auth import Gate
 from lakebed.api.body import Body, decoded
 from lakebed.api.errors import explained
-from lakebed.api.gate import Gate
-from lakebed.api.operation import Parameter, operation
+from lakebed.api.openapi.operation import Parameter, operation
+from lakebed.api.responses import json_response
 from lakebed.billing.invoice import Invoice, Used, lines_of, total_of
 from lakebed.billing.money import EXACT, plain, tidy
 from lakebed.billing.price_book import PriceBook

@@ -11,14 +11,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from lakebed.api.answer import json_response
+from lakebed.api.auth import Gate
 from lakebed.api.body import Body, decoded
 from lakebed.api.errors import Refusal, explained
 from lakebed.api.formats import chosen
-from lakebed.api.gate import Gate
-from lakebed.api.operation import Parameter, operation
+from lakebed.api.openapi.operation import Parameter, operation
+from lakebed.api.responses import json_response
 from lakebed.api.table import ACCEPT, TABLE, table_response
-from lakebed.definitions import Definition
+from lakebed.definitions.definitions import Definition
 from lakebed.errors import InvalidDefinition
 
 __all__ = ["Cohorts"]

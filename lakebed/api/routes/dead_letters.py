@@ -12,14 +12,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from lakebed.api.answer import json_response
+from lakebed.api.auth import Gate
 from lakebed.api.body import Body, decoded
 from lakebed.api.errors import Refusal
-from lakebed.api.gate import Gate
-from lakebed.api.operation import Parameter, operation
-from lakebed.letters import MOST_LISTED
-from lakebed.replays import Replayed
-from lakebed.tiers.deadletters import DeadLetter
+from lakebed.api.openapi.operation import Parameter, operation
+from lakebed.api.responses import json_response
+from lakebed.ingest.dead_letters import MOST_LISTED
+from lakebed.ingest.replay import Replayed
+from lakebed.tiers.storage.dead_letters import DeadLetter
 
 __all__ = ["Letters"]
 

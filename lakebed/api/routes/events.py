@@ -9,15 +9,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from lakebed.api.answer import json_response
+from lakebed.api.auth import Gate
 from lakebed.api.body import Body, check_count, decoded, json_object
 from lakebed.api.errors import Refusal
-from lakebed.api.gate import Gate
-from lakebed.api.gathering import Gathering
-from lakebed.api.ingest import MAX_BATCH_EVENTS
-from lakebed.api.operation import operation
+from lakebed.api.openapi.operation import operation
 from lakebed.api.receipts import ReceiptAnswer
-from lakebed.events import Receipt
+from lakebed.api.responses import json_response
+from lakebed.api.routes.micro_batching import Gathering
+from lakebed.api.routes.track import MAX_BATCH_EVENTS
+from lakebed.events.event import Receipt
 
 __all__ = ["Events"]
 

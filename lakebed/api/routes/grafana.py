@@ -11,16 +11,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from lakebed.api.answer import json_response
+from lakebed.api.auth import Gate
 from lakebed.api.body import Body, decoded
 from lakebed.api.errors import Refusal, explained
-from lakebed.api.frames import Series, Table, choices, series_of, table_of
-from lakebed.api.gate import Gate
-from lakebed.api.operation import operation
+from lakebed.api.openapi.operation import operation
+from lakebed.api.responses import json_response
+from lakebed.api.routes.grafana_frames import Series, Table, choices, series_of, table_of
 from lakebed.api.table import while_there
-from lakebed.query.reports import REPORTS, signature_of
-from lakebed.template import library
-from lakebed.uninterrupted import in_thread
+from lakebed.concurrency import in_thread
+from lakebed.query.templates.template import library
+from lakebed.reports.catalog import REPORTS, signature_of
 
 __all__ = ["Grafana"]
 

@@ -13,15 +13,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from lakebed.api.answer import json_response
-from lakebed.api.gate import Gate
-from lakebed.api.operation import operation
+from lakebed.api.auth import Gate
+from lakebed.api.openapi.operation import operation
+from lakebed.api.responses import json_response
 from lakebed.clock import Clock
+from lakebed.concurrency import in_thread
 from lakebed.disk import Disk
 from lakebed.errors import LakebedError
-from lakebed.namespace import Namespace
+from lakebed.objects.namespace import Namespace
 from lakebed.settings import Settings
-from lakebed.uninterrupted import in_thread
 
 __all__ = ["Health"]
 

@@ -12,13 +12,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from lakebed.api.answer import json_response
+from lakebed.api.auth import Gate
 from lakebed.api.errors import Refusal, explained
-from lakebed.api.gate import Gate
-from lakebed.api.operation import Parameter, operation
-from lakebed.inventory import Inventory
+from lakebed.api.openapi.operation import Parameter, operation
+from lakebed.api.responses import json_response
+from lakebed.monitoring.stats import Stats
+from lakebed.monitoring.tier_status import Inventory
 from lakebed.query.result import Result
-from lakebed.query.stats import Stats
 
 __all__ = ["Reads"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from lakebed.api.gate import Caller, Gate
-from lakebed.events import Receipt
+from lakebed.api.auth import Caller, Gate
+from lakebed.events.event import Receipt
 
 __all__ = ["Gathering"]
 

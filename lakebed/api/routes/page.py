@@ -12,9 +12,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from lakebed.api.auth import Gate
 from lakebed.api.errors import Refusal
-from lakebed.api.gate import Gate
-from lakebed.uninterrupted import in_thread
+from lakebed.concurrency import in_thread
 
 __all__ = ["Page"]
 

@@ -9,11 +9,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from lakebed.api.answer import json_response
+from lakebed.api.auth import Gate, Scope
 from lakebed.api.body import Body, decoded
 from lakebed.api.errors import Refusal
-from lakebed.api.gate import Gate, Scope
-from lakebed.api.operation import Parameter, operation
+from lakebed.api.openapi.operation import Parameter, operation
+from lakebed.api.responses import json_response
 from lakebed.identity.merge import Merge
 from lakebed.identity.person import Person
 

@@ -10,16 +10,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from lakebed.api.answer import json_response
+from lakebed.api.auth import Gate
 from lakebed.api.body import Body, decoded
 from lakebed.api.errors import Refusal, explained
-from lakebed.api.gate import Gate
-from lakebed.api.operation import operation
+from lakebed.api.openapi.operation import operation
+from lakebed.api.responses import json_response
 from lakebed.api.table import while_there
-from lakebed.query.binder import Binder
-from lakebed.query.calendar import Calendar
 from lakebed.query.result import Result
-from lakebed.query.scope import Scope, instant
+from lakebed.reports.calendar import Calendar
+from lakebed.reports.parameters import Binder
+from lakebed.reports.scope import Scope, instant
 
 __all__ = ["EXAMPLE", "Platform", "PlatformAnswer", "PlatformQuery", "platform_answer"]
 

@@ -15,15 +15,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from lakebed.api.gate import Gate
-from lakebed.api.operation import operation
-from lakebed.api.traffic import Traffic
+from lakebed.api.auth import Gate
+from lakebed.api.openapi.operation import operation
+from lakebed.api.request_metrics import Traffic
+from lakebed.concurrency import in_thread
 from lakebed.disk import Disk
 from lakebed.errors import LakebedError
 from lakebed.histogram import Histogram
-from lakebed.namespace import Namespace
-from lakebed.uninterrupted import in_thread
-from lakebed.vitals import Tally, Vitals
+from lakebed.monitoring.health import Tally, Vitals
+from lakebed.objects.namespace import Namespace
 
 __all__ = ["Metrics"]
 

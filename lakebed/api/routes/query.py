@@ -9,11 +9,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from lakebed.api.auth import Gate
 from lakebed.api.body import UNREADABLE, Body, decoded
 from lakebed.api.formats import chosen
-from lakebed.api.gate import Gate
-from lakebed.api.operation import operation
-from lakebed.api.platform import EXAMPLE, PlatformQuery, platform_answer
+from lakebed.api.openapi.operation import operation
+from lakebed.api.routes.platform import EXAMPLE, PlatformQuery, platform_answer
 from lakebed.api.table import ACCEPT, TABLE, table_response
 
 __all__ = ["Sql"]

@@ -10,14 +10,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from lakebed.api.auth import Gate
 from lakebed.api.body import Body, decoded
 from lakebed.api.errors import explained
 from lakebed.api.formats import chosen
-from lakebed.api.gate import Gate
-from lakebed.api.operation import operation
+from lakebed.api.openapi.operation import operation
 from lakebed.api.table import ACCEPT, TABLE, table_response
-from lakebed.query.reports import REPORTS, signature_of
-from lakebed.schema import body_of
+from lakebed.interface.json_schema import body_of
+from lakebed.reports.catalog import REPORTS, signature_of
 
 __all__ = ["Reports"]
 

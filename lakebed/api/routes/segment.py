@@ -11,19 +11,19 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from lakebed.api.answer import json_response
+from lakebed.api.auth import Caller, Gate
 from lakebed.api.body import UNREADABLE, Body, json_object
-from lakebed.api.enrichment import Enrichment
+from lakebed.api.compression import Corrupt, TooLong, inflate
+from lakebed.api.enrichment.enrichment import Enrichment
 from lakebed.api.errors import Refusal
 from lakebed.api.exchange import header
-from lakebed.api.gate import Caller, Gate
-from lakebed.api.gathering import Gathering
-from lakebed.api.inflating import Corrupt, TooLong, inflate
-from lakebed.api.ingest import Batch, EventBody
-from lakebed.api.operation import JSON, operation
+from lakebed.api.openapi.operation import JSON, operation
 from lakebed.api.receipts import BatchAnswer, receipts_response
+from lakebed.api.responses import json_response
+from lakebed.api.routes.micro_batching import Gathering
+from lakebed.api.routes.track import Batch, EventBody
 from lakebed.errors import InvalidEvent
-from lakebed.events import Receipt
+from lakebed.events.event import Receipt
 
 __all__ = ["MAX_BATCH_BYTES", "Segment"]
 

@@ -8,14 +8,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from lakebed.api.answer import json_response
+from lakebed.api.auth import Gate
 from lakebed.api.body import Body, decoded
 from lakebed.api.errors import Refusal, explained
 from lakebed.api.formats import chosen
-from lakebed.api.gate import Gate
-from lakebed.api.operation import operation
+from lakebed.api.openapi.operation import operation
+from lakebed.api.responses import json_response
 from lakebed.api.table import ACCEPT, TABLE, table_response
-from lakebed.template import Template, library
+from lakebed.query.templates.template import Template, library
 
 __all__ = ["Templates"]
 

@@ -9,14 +9,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from lakebed.api.answer import json_response
+from lakebed.api.auth import Caller, Gate
 from lakebed.api.body import Body, check_count, json_object
 from lakebed.api.errors import Refusal
-from lakebed.api.gate import Caller, Gate
-from lakebed.api.gathering import Gathering
-from lakebed.api.operation import JSON, operation
+from lakebed.api.openapi.operation import JSON, operation
 from lakebed.api.receipts import BatchAnswer, ReceiptAnswer, receipts_response
-from lakebed.events import Receipt
+from lakebed.api.responses import json_response
+from lakebed.api.routes.micro_batching import Gathering
+from lakebed.events.event import Receipt
 
 __all__ = ["Batch", "EventBody", "Ingest"]
 

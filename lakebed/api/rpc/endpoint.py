@@ -19,21 +19,21 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from lakebed.api.auth import Gate
 from lakebed.api.body import Body
 from lakebed.api.errors import Refusal, error_response, said
-from lakebed.api.gate import Gate
-from lakebed.api.operation import operation
-from lakebed.api.surface import Surface
-from lakebed.api.watches import Watches
-from lakebed.calls import Call, Outcome
-from lakebed.capnweb.faults import Fault, ProtocolError, tell
-from lakebed.capnweb.limits import Limits
-from lakebed.capnweb.peer import Peer
-from lakebed.carriers import FAITHFUL
-from lakebed.delivery import begin, finish
+from lakebed.api.openapi.operation import operation
+from lakebed.api.rpc.methods import Surface
+from lakebed.api.rpc.watches import Watches
 from lakebed.errors import AccessDenied, LakebedError, Unreachable
-from lakebed.session import Session
-from lakebed.stub import Stub
+from lakebed.objects.remote_transports import FAITHFUL
+from lakebed.rpc.calls import Call, Outcome
+from lakebed.rpc.capnweb.errors import Fault, ProtocolError, tell
+from lakebed.rpc.capnweb.limits import Limits
+from lakebed.rpc.capnweb.session import Peer
+from lakebed.rpc.dispatch import begin, finish
+from lakebed.rpc.session import Session
+from lakebed.rpc.stub import Stub
 
 __all__ = ["Rpc"]
 

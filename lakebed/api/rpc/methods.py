@@ -12,16 +12,16 @@ import msgspec
 from starlette.requests import HTTPConnection
 
 from lakebed.analytics import Analytics
+from lakebed.api.auth import Caller, Gate, Scope
 from lakebed.api.errors import Refusal
-from lakebed.api.gate import Caller, Gate, Scope
-from lakebed.api.watches import Watches
-from lakebed.capnweb.remote import Remote
-from lakebed.capnweb.target import Target, camel
+from lakebed.api.rpc.watches import Watches
 from lakebed.errors import AccessDenied, InvalidEvent, Unreachable
-from lakebed.events import Receipt
-from lakebed.namespace import Namespace
-from lakebed.query.reports import REPORTS, signature_of
-from lakebed.signature import Signature
+from lakebed.events.event import Receipt
+from lakebed.interface.signature import Signature
+from lakebed.objects.namespace import Namespace
+from lakebed.reports.catalog import REPORTS, signature_of
+from lakebed.rpc.capnweb.exported_object import Target, camel
+from lakebed.rpc.capnweb.remote_reference import Remote
 
 __all__ = ["VERBS", "Surface"]
 

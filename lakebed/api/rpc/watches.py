@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 
-from lakebed.capnweb.remote import Remote
-from lakebed.capnweb.target import Target
+from lakebed.rpc.capnweb.exported_object import Target
+from lakebed.rpc.capnweb.remote_reference import Remote
 
 __all__ = ["Watches"]
 

@@ -11,12 +11,12 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
-from lakebed.api.broadcast import Broadcast, Listener
+from lakebed.api.auth import Caller, Gate
 from lakebed.api.errors import Refusal
-from lakebed.api.gate import Caller, Gate
-from lakebed.api.operation import operation
+from lakebed.api.openapi.operation import operation
+from lakebed.api.streams.broadcast import Broadcast, Listener
 from lakebed.clock import Clock, SystemClock, from_us
-from lakebed.pulse import Pulse
+from lakebed.monitoring.live_snapshot import Pulse
 
 __all__ = ["Live"]
 

@@ -17,11 +17,11 @@ import threading
 from typing import Final
 
 from lakebed.errors import QueryBusy, QueryCrashed
-from lakebed.sandbox.cell import Cell
+from lakebed.query.sandbox.worker_process import Cell
 
 __all__ = ["ForkServer", "shared"]
 
-_CODE = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); import lakebed.sandbox.guest as guest; "
+_CODE = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); import lakebed.query.sandbox.worker_main as guest; "
 _CODE += "guest.serve(int(sys.argv[2]), int(sys.argv[3]))"
 # What a library loads from where is the only thing of the environment that is passed on: no secret is.
 _KEPT = ("LD_LIBRARY_PATH", "TMPDIR")

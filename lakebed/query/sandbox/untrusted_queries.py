@@ -15,20 +15,20 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import pyarrow as pa
 
 from lakebed.clock import Clock
+from lakebed.concurrency import to_the_end
 from lakebed.errors import ObjectClosed, QueryBusy, QueryCrashed, QueryRefused, QueryTimeout, QueryTooLarge
 from lakebed.query.bounds import UNBOUNDED
-from lakebed.query.count import counted, with_count
-from lakebed.query.question import Parameters, Sources
-from lakebed.query.question import Question as Asked
+from lakebed.query.count_star import counted, with_count
+from lakebed.query.queries import Queries
 from lakebed.query.relation import Relation
+from lakebed.query.request import Parameters, Sources
+from lakebed.query.request import Question as Asked
 from lakebed.query.result import Result
-from lakebed.query.sql import Queries
 from lakebed.settings import Settings
-from lakebed.uninterrupted import to_the_end
 
 if TYPE_CHECKING:
-    from lakebed.sandbox.cell import Cell
-    from lakebed.sandbox.messages import Plan
+    from lakebed.query.sandbox.messages import Plan
+    from lakebed.query.sandbox.worker_process import Cell
 
 __all__ = ["Untrusted"]
 
@@ -73,7 +73,7 @@ class Untrusted:
         """The answer to one SELECT of a stranger: as `Queries.run` gives it, or an error.
 
         Args:
-            sql: over the tables of `Queries`, with the functions in sandbox/allowed.py.
+            sql: over the tables of `Queries`, with the functions in query/sandbox/allowlist.py.
             params: numbers, texts, bytes, dates, times, decimals, and lists of them.
             as_of: as for `Queries.run`.
             limit: rows at most.
@@ -175,7 +175,7 @@ class Untrusted:
         params: bytes,
         seconds: float,
     ) -> Result:
-        from lakebed.sandbox.messages import Question  # noqa: PLC0415 - only objects that are asked need it
+        from lakebed.query.sandbox.messages import Question  # only objects that are asked need it
 
         started = self._clock.monotonic()
         question = Question(
@@ -200,7 +200,7 @@ class Untrusted:
             await self._in_thread(visit.close)
 
     def _start(self, visit: _Visit) -> None:
-        from lakebed.sandbox.forkserver import shared  # noqa: PLC0415 - the same
+        from lakebed.query.sandbox.forkserver import shared
 
         with self._joining:
             if not self._joined:
@@ -250,7 +250,7 @@ class Untrusted:
             executor.shutdown(wait=False)
 
     def _let_go(self) -> None:
-        from lakebed.sandbox.forkserver import shared  # noqa: PLC0415 - the same
+        from lakebed.query.sandbox.forkserver import shared
 
         with self._joining:
             # Between `_leave` and now a question may have come, which needs the process.

@@ -23,12 +23,12 @@ import pyarrow.ipc
 
 from lakebed.errors import QueryError, QueryRefused, QueryTooLarge
 from lakebed.query.bounds import UNBOUNDED, Bounds, find_bounds
+from lakebed.query.sandbox import framing
+from lakebed.query.sandbox.allowlist import check
+from lakebed.query.sandbox.confine import Confined, bound_files, bound_memory, bound_time, confine, die_with_parent
+from lakebed.query.sandbox.messages import Failure, Inputs, Plan, Question
+from lakebed.query.sandbox.passed_files import PREFIX, Given
 from lakebed.query.statement import Statement
-from lakebed.sandbox import frames
-from lakebed.sandbox.allowed import check
-from lakebed.sandbox.confine import Confined, bound_files, bound_memory, bound_time, confine, die_with_parent
-from lakebed.sandbox.given import PREFIX, Given
-from lakebed.sandbox.messages import Failure, Inputs, Plan, Question
 
 __all__ = ["serve"]
 
@@ -73,7 +73,7 @@ def _live(connection: socket.socket, confined: Confined, parent: int) -> NoRetur
             _answer(connection, confined)
     except BaseException as error:  # noqa: BLE001 - whatever it is, the server is told and the process ends
         with contextlib.suppress(OSError):
-            frames.send(connection, frames.ERROR, msgspec.json.encode(_failure(error)))
+            framing.send(connection, framing.ERROR, msgspec.json.encode(_failure(error)))
     finally:
         os._exit(0)
 
@@ -85,8 +85,8 @@ def _answer(connection: socket.socket, confined: Confined) -> None:
     catalog = {str(name).lower() for (name,) in cursor.execute(_CATALOG).fetchall()}
     Statement.parse("SELECT 1", cursor)
     cursor.sql("SELECT 1").to_arrow_reader(1).read_all()
-    question = msgspec.json.decode(_expect(connection, frames.QUESTION), type=Question)
-    params = _params(_expect(connection, frames.DATA), question.names)
+    question = msgspec.json.decode(_expect(connection, framing.QUESTION), type=Question)
+    params = _params(_expect(connection, framing.DATA), question.names)
     bound_time(question.seconds, question.threads)
     bound_memory(confined, question.memory_bytes)
     cursor.execute(f"SET memory_limit = '{question.memory_bytes * 3 // 4}B'")
@@ -103,8 +103,8 @@ def _answer(connection: socket.socket, confined: Confined) -> None:
         _bounds(statement, params, cursor),
         confined.layers,
     )
-    frames.send(connection, frames.PLAN, msgspec.json.encode(plan))
-    inputs = msgspec.json.decode(_expect(connection, frames.INPUTS), type=Inputs)
+    framing.send(connection, framing.PLAN, msgspec.json.encode(plan))
+    inputs = msgspec.json.decode(_expect(connection, framing.INPUTS), type=Inputs)
     bound_files(len(inputs.tables) + inputs.files + _OWN_FILES)
     descriptors = _receive_descriptors(connection, inputs.files + len(inputs.tables))
     files.files = descriptors[: inputs.files]
@@ -113,7 +113,7 @@ def _answer(connection: socket.socket, confined: Confined) -> None:
     for sql, values in inputs.statements:
         cursor.execute(sql, values)
     _send_answer(connection, cursor, f"SELECT * FROM (\n{statement.text}\n) LIMIT {inputs.rows}", params)
-    frames.send(connection, frames.END)
+    framing.send(connection, framing.END)
 
 
 def _connect(files: Given) -> duckdb.DuckDBPyConnection:
@@ -135,7 +135,7 @@ def _connect(files: Given) -> duckdb.DuckDBPyConnection:
 
 
 def _expect(connection: socket.socket, tag: bytes) -> bytes:
-    found, payload = frames.receive(connection, _ANYTHING)
+    found, payload = framing.receive(connection, _ANYTHING)
     if found != tag:
         raise ValueError(f"the server sent {found!r}, not {tag!r}")
     return payload
@@ -182,8 +182,8 @@ class _Sink:
 
     def write(self, data: Any) -> int:
         whole = memoryview(data).cast("B")
-        for at in range(0, len(whole), frames.MAX_BYTES):
-            frames.send(self._connection, frames.DATA, whole[at : at + frames.MAX_BYTES])
+        for at in range(0, len(whole), framing.MAX_BYTES):
+            framing.send(self._connection, framing.DATA, whole[at : at + framing.MAX_BYTES])
         return len(whole)
 
     def flush(self) -> None:

@@ -15,8 +15,8 @@ import msgspec
 import pyarrow as pa
 
 from lakebed.errors import ArchiveUnavailable, QueryCrashed, QueryError, QueryRefused, QueryTooLarge
-from lakebed.sandbox import frames
-from lakebed.sandbox.messages import Failure, Inputs, Plan, Question
+from lakebed.query.sandbox import framing
+from lakebed.query.sandbox.messages import Failure, Inputs, Plan, Question
 
 __all__ = ["Cell"]
 
@@ -67,9 +67,9 @@ class Cell:
         self._memory_bytes = question.memory_bytes
         with self._speaking, self._translated():
             with _answered_already():
-                frames.send(self._connection, frames.QUESTION, msgspec.json.encode(question))
-                frames.send(self._connection, frames.DATA, params)
-            _, payload = self._expect(frames.PLAN)
+                framing.send(self._connection, framing.QUESTION, msgspec.json.encode(question))
+                framing.send(self._connection, framing.DATA, params)
+            _, payload = self._expect(framing.PLAN)
             return msgspec.json.decode(payload, type=Plan)
 
     def answer(
@@ -90,7 +90,7 @@ class Cell:
         inputs = Inputs(len(files), list(tables), list(statements), rows)
         with self._speaking, self._translated():
             with _answered_already():
-                frames.send(self._connection, frames.INPUTS, msgspec.json.encode(inputs))
+                framing.send(self._connection, framing.INPUTS, msgspec.json.encode(inputs))
                 self._give(files, tables)
             return _table(self._collect(max_bytes))
 
@@ -101,7 +101,7 @@ class Cell:
             descriptors: list[int] = []
             try:
                 descriptors += [source() for source in sources[first : first + _AT_ONCE]]
-                socket.send_fds(self._connection, [frames.DESCRIPTORS], descriptors)
+                socket.send_fds(self._connection, [framing.DESCRIPTORS], descriptors)
             finally:
                 for descriptor in descriptors:
                     os.close(descriptor)
@@ -110,8 +110,8 @@ class Cell:
         pieces: list[bytes] = []
         size = 0
         while True:
-            tag, payload = self._expect(frames.DATA, frames.END)
-            if tag == frames.END:
+            tag, payload = self._expect(framing.DATA, framing.END)
+            if tag == framing.END:
                 return b"".join(pieces)
             pieces.append(payload)
             size += len(payload)
@@ -123,8 +123,8 @@ class Cell:
                 )
 
     def _expect(self, *tags: bytes) -> tuple[bytes, bytes]:
-        tag, payload = frames.receive(self._connection, frames.MAX_BYTES)
-        if tag == frames.ERROR:
+        tag, payload = framing.receive(self._connection, framing.MAX_BYTES)
+        if tag == framing.ERROR:
             raise self._error(msgspec.json.decode(payload, type=Failure))
         if tag not in tags:
             raise ValueError(f"a frame {tag!r} where {tags!r} was due")

@@ -123,7 +123,7 @@ class Template(msgspec.Struct, frozen=True):
 def library() -> Mapping[str, Template]:
     """All templates by name, in order of it. Read once."""
     found = {}
-    for path in sorted((files("lakebed") / "templates").iterdir(), key=lambda one: one.name):
+    for path in sorted(files("lakebed.query.templates").iterdir(), key=lambda one: one.name):
         if path.name.endswith(".sql"):
             name = path.name.removesuffix(".sql")
             found[name] = Template.parse(name, path.read_text("utf-8"))

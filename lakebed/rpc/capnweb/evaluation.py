@@ -7,15 +7,15 @@ from typing import Any, Protocol
 
 import msgspec
 
-from lakebed.calls import Outcome, Step
-from lakebed.capnweb.faults import ProtocolError, TooLarge, Unsupported
-from lakebed.capnweb.limits import Limits
-from lakebed.capnweb.remote import Remote
-from lakebed.capnweb.slot import Slot, when_all
-from lakebed.capnweb.target import Target, follow
-from lakebed.capnweb.values import Named, Reader
 from lakebed.errors import NotReachable
 from lakebed.query.result import Result
+from lakebed.rpc.calls import Outcome, Step
+from lakebed.rpc.capnweb.errors import ProtocolError, TooLarge, Unsupported
+from lakebed.rpc.capnweb.exported_object import Target, follow
+from lakebed.rpc.capnweb.future import Slot, when_all
+from lakebed.rpc.capnweb.limits import Limits
+from lakebed.rpc.capnweb.remote_reference import Remote
+from lakebed.rpc.capnweb.values import Named, Reader
 
 __all__ = ["Evaluator", "Scope", "Work"]
 

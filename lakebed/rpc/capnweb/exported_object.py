@@ -7,9 +7,9 @@ from typing import Any
 
 import msgspec
 
-from lakebed.calls import Step
 from lakebed.errors import NotReachable
 from lakebed.query.result import Result, Row
+from lakebed.rpc.calls import Step
 
 __all__ = ["Target", "camel", "follow", "snake"]
 

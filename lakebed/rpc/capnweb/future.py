@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from lakebed.calls import Outcome
+from lakebed.rpc.calls import Outcome
 
 __all__ = ["Slot", "when_all"]
 

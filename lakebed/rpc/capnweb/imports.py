@@ -7,12 +7,12 @@ from typing import Any
 
 import msgspec
 
-from lakebed.calls import Outcome, Step
-from lakebed.capnweb.faults import ProtocolError
-from lakebed.capnweb.remote import Remote
-from lakebed.capnweb.slot import Slot
-from lakebed.capnweb.values import Encoder, Named
 from lakebed.errors import Unreachable
+from lakebed.rpc.calls import Outcome, Step
+from lakebed.rpc.capnweb.errors import ProtocolError
+from lakebed.rpc.capnweb.future import Slot
+from lakebed.rpc.capnweb.remote_reference import Remote
+from lakebed.rpc.capnweb.values import Encoder, Named
 
 __all__ = ["Imports"]
 

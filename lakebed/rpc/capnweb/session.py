@@ -14,17 +14,17 @@ from typing import Any
 
 import msgspec
 
-from lakebed.calls import Outcome
-from lakebed.capnweb.evaluation import Evaluator
-from lakebed.capnweb.faults import ProtocolError, Tell, TooLarge, Unsupported, tell
-from lakebed.capnweb.imports import Imports
-from lakebed.capnweb.limits import Limits
-from lakebed.capnweb.remote import Remote
-from lakebed.capnweb.slot import Slot
-from lakebed.capnweb.target import Target
-from lakebed.capnweb.values import Encoder, Reader
-from lakebed.capnweb.weight import weigh
 from lakebed.errors import Backpressure, Unreachable
+from lakebed.rpc.calls import Outcome
+from lakebed.rpc.capnweb.errors import ProtocolError, Tell, TooLarge, Unsupported, tell
+from lakebed.rpc.capnweb.evaluation import Evaluator
+from lakebed.rpc.capnweb.exported_object import Target
+from lakebed.rpc.capnweb.future import Slot
+from lakebed.rpc.capnweb.imports import Imports
+from lakebed.rpc.capnweb.limits import Limits
+from lakebed.rpc.capnweb.remote_reference import Remote
+from lakebed.rpc.capnweb.size import weigh
+from lakebed.rpc.capnweb.values import Encoder, Reader
 
 __all__ = ["Peer"]
 

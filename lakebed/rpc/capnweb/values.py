@@ -19,12 +19,12 @@ from uuid import UUID
 
 import msgspec
 
-from lakebed.calls import Step
-from lakebed.capnweb.faults import Fault, ProtocolError, Tell, TooLarge, Unsupported, raised
-from lakebed.capnweb.limits import Limits
-from lakebed.capnweb.target import Target
 from lakebed.clock import from_us, to_us
 from lakebed.query.result import Result, Row
+from lakebed.rpc.calls import Step
+from lakebed.rpc.capnweb.errors import Fault, ProtocolError, Tell, TooLarge, Unsupported, raised
+from lakebed.rpc.capnweb.exported_object import Target
+from lakebed.rpc.capnweb.limits import Limits
 
 __all__ = ["Encoder", "Named", "Pointer", "Reader"]
 
@@ -175,7 +175,7 @@ def _number(value: float) -> Any:
 
 
 def _arrow_bytes(table: Any) -> bytes:
-    import pyarrow as pa  # noqa: PLC0415 - beside its use
+    import pyarrow as pa  # beside its use
 
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:
@@ -184,7 +184,7 @@ def _arrow_bytes(table: Any) -> bytes:
 
 
 def _arrow_table(data: bytes) -> Any:
-    import pyarrow as pa  # noqa: PLC0415 - beside its use
+    import pyarrow as pa  # beside its use
 
     with pa.ipc.open_stream(data) as reader:
         return reader.read_all()

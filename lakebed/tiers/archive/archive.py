@@ -16,15 +16,15 @@ import pyarrow as pa
 
 from lakebed.clock import Clock
 from lakebed.disk import Disk
-from lakebed.engine import Engine
 from lakebed.errors import ObjectClosed
-from lakebed.promotions import Promotion
+from lakebed.events.promotions import Promotion
 from lakebed.settings import Settings
-from lakebed.tiers.archived import Compaction, DataFile, Erasure, Expiry, Garbage, Snapshot
-from lakebed.tiers.pins import ArchiveView, Pins, State
+from lakebed.sql_engine import Engine
+from lakebed.tiers.archive.models import Compaction, DataFile, Erasure, Expiry, Garbage, Snapshot
+from lakebed.tiers.archive.views import ArchiveView, Pins, State
 
 if TYPE_CHECKING:
-    from lakebed.tiers.warehouse import Warehouse
+    from lakebed.tiers.archive.worker import Warehouse
 
 __all__ = ["Archive", "ArchiveView", "Compaction", "DataFile", "Erasure", "Expiry", "Garbage", "Snapshot"]
 
@@ -262,8 +262,8 @@ class Archive:
 
     def _open(self) -> Warehouse:
         if self._warehouse is None:
-            from lakebed.tiers.iceberg import EventsTable  # noqa: PLC0415 - pyiceberg costs more than all the rest
-            from lakebed.tiers.warehouse import Warehouse  # noqa: PLC0415 - the same
+            from lakebed.tiers.archive.table import EventsTable  # pyiceberg costs more than all the rest
+            from lakebed.tiers.archive.worker import Warehouse
 
             events = EventsTable(
                 directory=self._directory,

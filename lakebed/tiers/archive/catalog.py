@@ -17,7 +17,7 @@ from sqlalchemy import URL, event
 
 from lakebed.disk import Disk
 from lakebed.settings import Settings
-from lakebed.tiers.fileio import make_directory, properties_for
+from lakebed.tiers.archive.file_io import make_directory, properties_for
 
 __all__ = ["CATALOG_NAME", "open_catalog", "open_external", "work_inline"]
 
@@ -73,7 +73,7 @@ class _Inline(Executor):
 
 def _limit_requests() -> None:
     """Let requests of pyiceberg's REST client, on threads that work inline, fail instead of waiting for ever."""
-    from pyiceberg.catalog.rest import RestCatalog  # noqa: PLC0415 - few need an HTTP client
+    from pyiceberg.catalog.rest import RestCatalog  # few need an HTTP client
 
     make = RestCatalog._create_session  # noqa: SLF001 - the client offers no timeout, and asks its server at once
     if getattr(make, "limits", False):

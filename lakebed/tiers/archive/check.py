@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from pyiceberg.table import Table
 
 from lakebed.errors import LakebedError
-from lakebed.tiers.archived import DataFile
-from lakebed.tiers.datafiles import DAY_US
-from lakebed.tiers.iceberg import EventsTable
-from lakebed.tiers.manifests import Manifests
-from lakebed.tiers.progress import Progress
+from lakebed.tiers.archive.data_files import DAY_US
+from lakebed.tiers.archive.manifests import Manifests
+from lakebed.tiers.archive.models import DataFile
+from lakebed.tiers.archive.table import EventsTable
+from lakebed.tiers.archive.watermark import Progress
 
 __all__ = ["check"]
 

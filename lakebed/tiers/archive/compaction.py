@@ -8,13 +8,13 @@ from pyiceberg.manifest import DataFile as IcebergFile
 from pyiceberg.schema import Schema
 from pyiceberg.table import Table
 
-from lakebed.engine import Engine
 from lakebed.settings import Settings
-from lakebed.tiers.archived import Compaction
-from lakebed.tiers.datafiles import describe
-from lakebed.tiers.iceberg import EventsTable
-from lakebed.tiers.manifests import live_files
-from lakebed.tiers.rewrite import rewrite
+from lakebed.sql_engine import Engine
+from lakebed.tiers.archive.data_files import describe
+from lakebed.tiers.archive.manifests import live_files
+from lakebed.tiers.archive.models import Compaction
+from lakebed.tiers.archive.rewrite import rewrite
+from lakebed.tiers.archive.table import EventsTable
 
 __all__ = ["compact"]
 

@@ -26,11 +26,11 @@ from pyiceberg.table.locations import load_location_provider
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.typedef import Record
 
-from lakebed.events import BASE_COLUMNS, SCHEMA
-from lakebed.parquet import layout, with_filters
-from lakebed.promotions import Promotion
-from lakebed.tiers.archived import DataFile
-from lakebed.tiers.fileio import local_path, unavailable
+from lakebed.events.event import BASE_COLUMNS, SCHEMA
+from lakebed.events.parquet import layout, with_filters
+from lakebed.events.promotions import Promotion
+from lakebed.tiers.archive.file_io import local_path, unavailable
+from lakebed.tiers.archive.models import DataFile
 
 __all__ = ["DAY_US", "FileWriter", "arrow_schema", "describe", "promoted_columns", "read_rows"]
 

@@ -9,14 +9,14 @@ import pyarrow.compute as pc
 from pyiceberg.manifest import DataFile as IcebergFile
 from pyiceberg.table import Table
 
-from lakebed.engine import Engine
 from lakebed.errors import QueryRefused
-from lakebed.events import SCHEMA
-from lakebed.tiers.archived import Erasure
-from lakebed.tiers.datafiles import read_rows
-from lakebed.tiers.iceberg import EventsTable
-from lakebed.tiers.manifests import live_files
-from lakebed.tiers.rewrite import rewrite
+from lakebed.events.event import SCHEMA
+from lakebed.sql_engine import Engine
+from lakebed.tiers.archive.data_files import read_rows
+from lakebed.tiers.archive.manifests import live_files
+from lakebed.tiers.archive.models import Erasure
+from lakebed.tiers.archive.rewrite import rewrite
+from lakebed.tiers.archive.table import EventsTable
 
 __all__ = ["erase"]
 

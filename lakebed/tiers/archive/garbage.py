@@ -12,9 +12,9 @@ from pyiceberg.manifest import ManifestFile
 from pyiceberg.table import Table
 
 from lakebed.errors import ArchiveUnavailable
-from lakebed.tiers.archived import Garbage
-from lakebed.tiers.fileio import local_path
-from lakebed.tiers.iceberg import EventsTable
+from lakebed.tiers.archive.file_io import local_path
+from lakebed.tiers.archive.models import Garbage
+from lakebed.tiers.archive.table import EventsTable
 
 __all__ = ["collect"]
 

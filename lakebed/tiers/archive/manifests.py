@@ -11,9 +11,9 @@ from pyiceberg.table import Table
 from pyiceberg.table.snapshots import Snapshot
 
 from lakebed.errors import ArchiveConflict
-from lakebed.tiers.archived import DataFile
-from lakebed.tiers.datafiles import describe
-from lakebed.tiers.fileio import unavailable
+from lakebed.tiers.archive.data_files import describe
+from lakebed.tiers.archive.file_io import unavailable
+from lakebed.tiers.archive.models import DataFile
 
 __all__ = ["Manifests", "live_files"]
 

@@ -10,13 +10,13 @@ import pyarrow as pa
 from pyiceberg.manifest import DataFile as IcebergFile
 from pyiceberg.table import Table, Transaction
 
-from lakebed.engine import Engine
 from lakebed.errors import ArchiveUnavailable
-from lakebed.promotions import Promotion, with_promoted
-from lakebed.tiers.changes import Changes
-from lakebed.tiers.datafiles import FileWriter, promoted_columns, read_rows
-from lakebed.tiers.iceberg import EventsTable
-from lakebed.tiers.progress import Progress
+from lakebed.events.promotions import Promotion, with_promoted
+from lakebed.sql_engine import Engine
+from lakebed.tiers.archive.data_files import FileWriter, promoted_columns, read_rows
+from lakebed.tiers.archive.table import EventsTable
+from lakebed.tiers.archive.transaction import Changes
+from lakebed.tiers.archive.watermark import Progress
 
 __all__ = ["Replacement", "rewrite"]
 

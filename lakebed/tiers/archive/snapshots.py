@@ -10,10 +10,10 @@ from pyiceberg.table.snapshots import Snapshot as IcebergSnapshot
 from pyiceberg.table.update.snapshot import ExpireSnapshots, ManageSnapshots
 
 from lakebed.errors import InvalidName, SnapshotExpired
-from lakebed.tiers.archived import Expiry, Snapshot
-from lakebed.tiers.changes import Changes
-from lakebed.tiers.iceberg import EventsTable
-from lakebed.tiers.progress import COMMITTED, OPERATION, WATERMARK
+from lakebed.tiers.archive.models import Expiry, Snapshot
+from lakebed.tiers.archive.table import EventsTable
+from lakebed.tiers.archive.transaction import Changes
+from lakebed.tiers.archive.watermark import COMMITTED, OPERATION, WATERMARK
 
 __all__ = ["expire", "find", "snapshots", "tag", "untag"]
 

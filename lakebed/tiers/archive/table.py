@@ -32,12 +32,12 @@ from lakebed.errors import (
     LakebedError,
     PromotionConflict,
 )
-from lakebed.events import SCHEMA
-from lakebed.promotions import Promotion
+from lakebed.events.event import SCHEMA
+from lakebed.events.promotions import Promotion
 from lakebed.settings import Settings
-from lakebed.tiers.catalog import open_catalog, open_external
-from lakebed.tiers.fileio import local_path, unavailable
-from lakebed.tiers.progress import BATCH, Progress
+from lakebed.tiers.archive.catalog import open_catalog, open_external
+from lakebed.tiers.archive.file_io import local_path, unavailable
+from lakebed.tiers.archive.watermark import BATCH, Progress
 
 __all__ = ["FORMAT_VERSION", "EventsTable", "holds"]
 

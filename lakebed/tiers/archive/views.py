@@ -10,7 +10,7 @@ from typing import Self
 
 import msgspec
 
-from lakebed.tiers.archived import DataFile
+from lakebed.tiers.archive.models import DataFile
 
 __all__ = ["ArchiveView", "Pins", "State"]
 

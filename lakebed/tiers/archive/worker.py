@@ -7,15 +7,15 @@ from collections.abc import Sequence
 import pyarrow as pa
 from pyiceberg.table.snapshots import Snapshot as IcebergSnapshot
 
-from lakebed.engine import Engine
 from lakebed.errors import LakebedError
-from lakebed.tiers import append, audit, compaction, erasure, garbage, snapshots
-from lakebed.tiers.archived import Compaction, Erasure, Expiry, Garbage, Snapshot
-from lakebed.tiers.catalog import work_inline
-from lakebed.tiers.iceberg import EventsTable
-from lakebed.tiers.manifests import Manifests
-from lakebed.tiers.pins import State
-from lakebed.tiers.progress import Progress
+from lakebed.sql_engine import Engine
+from lakebed.tiers.archive import append, check, compaction, erasure, garbage, snapshots
+from lakebed.tiers.archive.catalog import work_inline
+from lakebed.tiers.archive.manifests import Manifests
+from lakebed.tiers.archive.models import Compaction, Erasure, Expiry, Garbage, Snapshot
+from lakebed.tiers.archive.table import EventsTable
+from lakebed.tiers.archive.views import State
+from lakebed.tiers.archive.watermark import Progress
 
 __all__ = ["Warehouse"]
 
@@ -87,4 +87,4 @@ class Warehouse:
 
     def check(self) -> list[str]:
         """See `Archive.check`."""
-        return audit.check(self._events, self._manifests)
+        return check.check(self._events, self._manifests)

@@ -13,7 +13,7 @@ import msgspec
 from sortedcontainers import SortedList
 
 from lakebed.clock import Clock
-from lakebed.tiers.counter import FEW, NEVER, Counter, Number
+from lakebed.tiers.counters.counter import FEW, NEVER, Counter, Number
 
 __all__ = ["CounterStatistics", "Counters"]
 

@@ -13,17 +13,17 @@ from typing import Literal
 import msgspec
 import pyarrow as pa
 
-from lakebed.block import Block
 from lakebed.clock import Clock
 from lakebed.disk import Disk
 from lakebed.errors import DiskFull, LakebedError, LogUnavailable
-from lakebed.events import Event, Receipt
+from lakebed.events.batch import Block
+from lakebed.events.event import Event, Receipt
 from lakebed.histogram import COUNTS, SECONDS, Histogram
 from lakebed.settings import Settings
-from lakebed.tiers.dedupe import Dedupe, SealedIds
-from lakebed.tiers.recovery import Recovered, recover
-from lakebed.tiers.sealing import LogFile
-from lakebed.tiers.segment import Segment
+from lakebed.tiers.pipeline.dedupe import Dedupe, SealedIds
+from lakebed.tiers.pipeline.recovery import Recovered, recover
+from lakebed.tiers.pipeline.sealing import LogFile
+from lakebed.tiers.pipeline.segment import Segment
 
 __all__ = ["Committer", "Outcome"]
 

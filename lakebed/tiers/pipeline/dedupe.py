@@ -20,7 +20,7 @@ import msgspec
 import pyarrow as pa
 from pyroaring import BitMap
 
-from lakebed.tiers.sealing import read_sealed
+from lakebed.tiers.pipeline.sealing import read_sealed
 
 __all__ = ["SLICE", "Dedupe", "SealedIds"]
 
@@ -193,7 +193,7 @@ class Dedupe:
         return self._received[bisect_right(self._starts, seq) - 1]
 
     def _find_unread(self, message_ids: list[str], since: int, found: dict[str, int]) -> None:
-        import pyarrow.compute as pc  # noqa: PLC0415 - a quarter of what pyarrow costs to import
+        import pyarrow.compute as pc  # a quarter of what pyarrow costs to import
 
         ids = pa.chunked_array([group.ids for group in self._unread])
         for row in pc.indices_nonzero(pc.is_in(ids, value_set=pa.array(message_ids, pa.string()))).to_pylist():

@@ -9,7 +9,7 @@ from typing import Self
 
 import pyarrow as pa
 
-from lakebed.tiers.sealing import LogFile
+from lakebed.tiers.pipeline.sealing import LogFile
 
 __all__ = ["LogView"]
 

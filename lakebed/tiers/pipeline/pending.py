@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 import msgspec
 
-from lakebed.block import Block
 from lakebed.errors import Backpressure
-from lakebed.events import Event, Receipt
+from lakebed.events.batch import Block
+from lakebed.events.event import Event, Receipt
 
 __all__ = ["Entry", "Pending"]
 

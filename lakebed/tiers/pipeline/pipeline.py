@@ -14,22 +14,22 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lakebed.block import Block
 from lakebed.clock import Clock
 from lakebed.disk import Disk
-from lakebed.engine import Engine
 from lakebed.errors import Backpressure, LogUnavailable, ObjectClosed
-from lakebed.events import Event, Receipt
+from lakebed.events.batch import Block
+from lakebed.events.event import Event, Receipt
+from lakebed.events.promotions import Promotion
 from lakebed.histogram import Histogram
-from lakebed.promotions import Promotion
 from lakebed.settings import Settings
-from lakebed.tiers.committer import Committer, Outcome
-from lakebed.tiers.dedupe import SLICE, SealedIds
-from lakebed.tiers.pending import Entry, Pending
-from lakebed.tiers.sealing import LogFile, seal
-from lakebed.tiers.segment import log_path
-from lakebed.tiers.tail import Part, Tail
-from lakebed.tiers.view import LogView
+from lakebed.sql_engine import Engine
+from lakebed.tiers.pipeline.committer import Committer, Outcome
+from lakebed.tiers.pipeline.dedupe import SLICE, SealedIds
+from lakebed.tiers.pipeline.log_view import LogView
+from lakebed.tiers.pipeline.pending import Entry, Pending
+from lakebed.tiers.pipeline.sealing import LogFile, seal
+from lakebed.tiers.pipeline.segment import log_path
+from lakebed.tiers.pipeline.tail import Part, Tail
 
 __all__ = ["Pipeline"]
 

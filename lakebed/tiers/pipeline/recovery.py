@@ -9,8 +9,8 @@ import pyarrow as pa
 
 from lakebed.disk import Disk
 from lakebed.errors import LogCorrupted
-from lakebed.tiers.sealing import LogFile, sealed_path
-from lakebed.tiers.segment import Frame, Scan, Segment, check_tail, scan
+from lakebed.tiers.pipeline.sealing import LogFile, sealed_path
+from lakebed.tiers.pipeline.segment import Frame, Scan, Segment, check_tail, scan
 
 __all__ = ["Recovered", "Unsealed", "recover"]
 

@@ -11,10 +11,10 @@ import msgspec
 import pyarrow as pa
 
 from lakebed.disk import Disk
-from lakebed.engine import Engine
 from lakebed.errors import FormatTooNew, LogCorrupted, LogUnavailable
-from lakebed.parquet import layout, with_filters
-from lakebed.promotions import Promotion, with_promoted
+from lakebed.events.parquet import layout, with_filters
+from lakebed.events.promotions import Promotion, with_promoted
+from lakebed.sql_engine import Engine
 
 __all__ = ["FORMAT", "LogFile", "read_sealed", "seal", "sealed_path"]
 
@@ -44,7 +44,7 @@ class LogFile(msgspec.Struct, frozen=True):
             LogUnavailable: when the system did not let it be read.
             FormatTooNew: when a newer Lakebed wrote it.
         """
-        import pyarrow.parquet as pq  # noqa: PLC0415 - dear to import; an object that only tracks never needs it
+        import pyarrow.parquet as pq  # dear to import; an object that only tracks never needs it
 
         try:
             metadata = pq.read_metadata(path)
@@ -93,7 +93,7 @@ def read_sealed(path: Path, columns: list[str] | None = None, message_ids: list[
         LogCorrupted: when it does not read back. DuckDB, which answers queries, does not look at checksums.
         LogUnavailable: when the system did not let it be read.
     """
-    import pyarrow.parquet as pq  # noqa: PLC0415 - dear to import; an object that only tracks never needs it
+    import pyarrow.parquet as pq  # dear to import; an object that only tracks never needs it
 
     wanted = None if message_ids is None else [("message_id", "in", message_ids)]
     try:
@@ -117,7 +117,7 @@ def seal(
 
     A crash leaves the log file, both, or the Parquet file; never neither.
     """
-    import pyarrow.parquet as pq  # noqa: PLC0415 - dear to import; an object that only tracks never needs it
+    import pyarrow.parquet as pq  # dear to import; an object that only tracks never needs it
 
     table = with_promoted(pa.Table.from_batches(batches), promotions, engine)
     table = table.replace_schema_metadata({_FORMAT_KEY: str(FORMAT)})

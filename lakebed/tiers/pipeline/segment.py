@@ -23,7 +23,7 @@ import pyarrow as pa
 
 from lakebed.disk import Disk
 from lakebed.errors import FormatTooNew, LogCorrupted
-from lakebed.events import SCHEMA
+from lakebed.events.event import SCHEMA
 
 __all__ = ["FORMAT", "HEADER_BYTES", "Frame", "Scan", "Segment", "log_path", "scan"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pyarrow as pa
 
-from lakebed.events import SCHEMA
+from lakebed.events.event import SCHEMA
 
 __all__ = ["Part", "Tail"]
 

@@ -11,9 +11,9 @@ from typing import Any
 import msgspec
 
 from lakebed.clock import from_us
-from lakebed.events import MAX_EVENT_BYTES, MAX_MESSAGE_ID
-from lakebed.tiers.storage import Storage
-from lakebed.tiers.transaction import Transaction
+from lakebed.events.event import MAX_EVENT_BYTES, MAX_MESSAGE_ID
+from lakebed.tiers.storage.storage import Storage
+from lakebed.tiers.storage.transaction import Transaction
 
 __all__ = ["MAX_LETTER_BYTES", "MOST_AT_ONCE", "DeadLetter", "DeadLetters", "Refused"]
 

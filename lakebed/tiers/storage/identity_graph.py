@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from lakebed.tiers.transaction import Transaction, read_text, stored_text
+from lakebed.tiers.storage.transaction import Transaction, read_text, stored_text
 
 __all__ = ["EdgeRow", "Graph", "PersonRow"]
 

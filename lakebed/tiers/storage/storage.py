@@ -16,8 +16,8 @@ import aiosqlite
 import msgspec
 
 from lakebed.errors import ObjectClosed, StorageUnavailable
-from lakebed.tiers.migrations import MIGRATIONS, migrate
-from lakebed.tiers.transaction import Definition, GroupRow, Transaction
+from lakebed.tiers.storage.migrations import MIGRATIONS, migrate
+from lakebed.tiers.storage.transaction import Definition, GroupRow, Transaction
 
 __all__ = ["Storage", "damaged"]
 

@@ -10,10 +10,10 @@ from typing import Any
 from sqlglot import exp
 from sqlglot.dialects.clickhouse import ClickHouse
 
-from lakebed.dialect.functions import AGGREGATES, FUNCTIONS, Function, expression
-from lakebed.dialect.running import RUNNING, running
-from lakebed.dialect.times import TIMES, interval, moment, moved
 from lakebed.errors import QueryRefused
+from lakebed.query.dialects.analytics_engine.functions import AGGREGATES, FUNCTIONS, Function, expression
+from lakebed.query.dialects.analytics_engine.running_totals import RUNNING, running
+from lakebed.query.dialects.analytics_engine.times import TIMES, interval, moment, moved
 
 __all__ = ["EngineDialect", "Expressions", "is_whole", "quoted", "unsupported"]
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 
 from sqlglot import exp
 
-from lakebed.dialect.functions import expression
 from lakebed.errors import QueryRefused
+from lakebed.query.dialects.analytics_engine.functions import expression
 
 __all__ = ["RUNNING", "running"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from lakebed.dialect.dataset import COLUMNS, text
+from lakebed.query.dialects.analytics_engine.dataset import COLUMNS, text
 
 __all__ = ["DATABASE", "SYSTEM", "system_sql"]
 

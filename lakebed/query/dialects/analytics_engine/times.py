@@ -8,8 +8,8 @@ from datetime import datetime
 
 from sqlglot import exp
 
-from lakebed.dialect.functions import expression
 from lakebed.errors import QueryRefused
+from lakebed.query.dialects.analytics_engine.functions import expression
 
 __all__ = ["TIMES", "interval", "moment", "moved"]
 

@@ -9,11 +9,17 @@ import sqlglot
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
-from lakebed.dialect.dataset import COLUMNS
-from lakebed.dialect.expressions import EngineDialect, Expressions, is_whole, quoted, unsupported
-from lakebed.dialect.span import EVERYTHING, Span, span_of
-from lakebed.dialect.system import DATABASE, SYSTEM
 from lakebed.errors import QueryRefused
+from lakebed.query.dialects.analytics_engine.dataset import COLUMNS
+from lakebed.query.dialects.analytics_engine.expressions import (
+    EngineDialect,
+    Expressions,
+    is_whole,
+    quoted,
+    unsupported,
+)
+from lakebed.query.dialects.analytics_engine.span import EVERYTHING, Span, span_of
+from lakebed.query.dialects.analytics_engine.system import DATABASE, SYSTEM
 
 __all__ = ["Show", "Translated", "translate"]
 
