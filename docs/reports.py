@@ -17,7 +17,7 @@ from lakebed.reports.catalog import REPORTS, signature_of
 from lakebed.reports.duration import Duration
 from lakebed.reports.event_filter import EventLike
 from lakebed.reports.scope import Time
-from tests.report_samples import SAMPLES
+from tests.reports.report_samples import SAMPLES
 
 PAGE = Path(__file__).with_name("reports.md")
 WORDS = {"str": "text", "int": "whole number", "float": "number", "bool": "yes or no"}

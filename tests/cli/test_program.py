@@ -13,11 +13,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from program import COMMAND, ROOT, environment, lakebed, started
 
 from lakebed import Settings, connect
 from lakebed.cli import main
 from lakebed.reports.catalog import REPORTS
+from tests.cli.program import COMMAND, ROOT, environment, lakebed, started
 
 EXTRA = """
 import importlib.util, sys

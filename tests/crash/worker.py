@@ -14,16 +14,15 @@ import signal
 import sys
 import traceback
 
-from frenzy import Frenzy
-from gauge import held
-from killer import KillDisk, Killer, trace_sqlite
-from naps import naps
-from rough_disk import RoughDisk
-from subject import SETTINGS, Shop, excused
-from work import Work, tell
-
 from lakebed import Disk, LakebedError, ManualClock
 from lakebed.clock import from_us
+from tests.crash.concurrent_load import Frenzy
+from tests.crash.killer import KillDisk, Killer, trace_sqlite
+from tests.crash.random_disk_faults import RoughDisk
+from tests.crash.resource_limits import held
+from tests.crash.session_work import Work, tell
+from tests.crash.sleeping_objects import naps
+from tests.crash.subject import SETTINGS, Shop, excused
 
 
 async def session(request):

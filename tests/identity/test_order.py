@@ -13,7 +13,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec import Raw
-from plain import Call, people
 
 from lakebed.events.batch import Block
 from lakebed.events.event import Event
@@ -22,6 +21,7 @@ from lakebed.identity.identity import Identity
 from lakebed.identity.rules import Rules
 from lakebed.sql_engine import Engine
 from lakebed.tiers.storage.storage import Storage
+from tests.identity.plain_model import Call, people
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 USERS = st.sampled_from(["u1", "u2", "u3", "both"])

@@ -4,7 +4,6 @@ import subprocess
 import sys
 
 import pytest
-from rollup_fixtures import PROMOTIONS
 
 from lakebed.errors import InvalidRollup
 from lakebed.rollups.expression import Expression
@@ -13,6 +12,7 @@ from lakebed.rollups.rollups import Rollups
 from lakebed.settings import Settings
 from lakebed.sql_engine import Engine
 from lakebed.tiers.storage.storage import Storage
+from tests.rollups.rollup_fixtures import PROMOTIONS
 
 
 @pytest.mark.parametrize(
