@@ -46,8 +46,8 @@ from lakebed.errors import (
     QueryTooLarge,
     SnapshotExpired,
     StorageUnavailable,
+    UnknownDeadLetter,
     UnknownKey,
-    UnknownLetter,
     Unreachable,
     WrongObject,
 )
@@ -56,15 +56,20 @@ from lakebed.identity.merge import Merge
 from lakebed.identity.person import Person
 from lakebed.ingest.replay import Replayed
 from lakebed.monitoring.check import Problem
-from lakebed.monitoring.live_snapshot import Pulse
+from lakebed.monitoring.live_snapshot import LiveSnapshot
 from lakebed.monitoring.stats import Stats
-from lakebed.monitoring.tier_status import Inventory
+from lakebed.monitoring.tier_status import TierStatus
 from lakebed.objects.durable_object import DurableObject, Namespace
 from lakebed.query.result import Result, Row
 from lakebed.rollups.rollup import Rollup
 from lakebed.scheduling.schedule import every
 from lakebed.settings import Settings
 from lakebed.tiers.storage.dead_letters import DeadLetter
+
+# Names of earlier versions.
+Inventory = TierStatus
+Pulse = LiveSnapshot
+UnknownLetter = UnknownDeadLetter
 
 if TYPE_CHECKING:
     from lakebed.integrations.asgi import TrackRequests
@@ -96,6 +101,7 @@ __all__ = [
     "Inventory",
     "KeysUnavailable",
     "LakebedError",
+    "LiveSnapshot",
     "LogBehind",
     "LogCorrupted",
     "LogUnavailable",
@@ -126,7 +132,9 @@ __all__ = [
     "Stats",
     "StorageUnavailable",
     "SystemClock",
+    "TierStatus",
     "TrackRequests",
+    "UnknownDeadLetter",
     "UnknownKey",
     "UnknownLetter",
     "Unreachable",

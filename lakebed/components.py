@@ -9,43 +9,43 @@ from typing import Any
 
 import pyarrow as pa
 
-from lakebed.billing.billing import Biller
+from lakebed.billing.billing import Billing
 from lakebed.billing.quota import QuotaState
-from lakebed.concurrency import in_thread
+from lakebed.concurrency import run_in_thread
 from lakebed.definitions.cohorts import Cohorts
 from lakebed.definitions.definitions import Definitions
 from lakebed.errors import LogBehind
-from lakebed.events.batch import Block
+from lakebed.events.batch import EventBatch
 from lakebed.events.promotions import BUILT_IN, Promotion, as_promotions
 from lakebed.identity.identity import Identity
-from lakebed.identity.people import Roster
+from lakebed.identity.people import People
 from lakebed.identity.rules import Rules
-from lakebed.ingest.ingest import Intake
-from lakebed.ingest.live_counters import RECENT_S, Live, replay
-from lakebed.ingest.replay import Replays
+from lakebed.ingest.ingest import Ingest
+from lakebed.ingest.live_counters import RECENT_S, LiveCounters, replay
+from lakebed.ingest.replay import Replayer
 from lakebed.maintenance.maintenance import ARCHIVED, TOTALS, Maintenance, Totals
-from lakebed.monitoring.live_snapshot import PulseMeter
+from lakebed.monitoring.live_snapshot import LiveSnapshots
 from lakebed.monitoring.stats import Stats, stats
 from lakebed.objects.durable_object import DurableObject
-from lakebed.query.event_history import History
+from lakebed.query.event_history import EventHistory
 from lakebed.query.queries import Queries
-from lakebed.query.range_queries import Excerpts
-from lakebed.query.sandbox.untrusted_queries import Untrusted
-from lakebed.reports.active_users import Metrics
-from lakebed.reports.context import Inquiry
+from lakebed.query.range_queries import RangeQueries
+from lakebed.query.sandbox.untrusted_queries import UntrustedQueries
+from lakebed.reports.context import ReportContext
+from lakebed.reports.metrics import Metrics
 from lakebed.rollups.rollup import Rollup
 from lakebed.rollups.rollups import Rollups
 from lakebed.scheduling.schedule import schedules_of
 from lakebed.scheduling.scheduler import Job, JobRun, Scheduler
 from lakebed.settings import Settings
-from lakebed.sql_engine import Engine
+from lakebed.sql_engine import SqlEngine
 from lakebed.tiers.archive.archive import Archive
 from lakebed.tiers.counters.counters import Counters
 from lakebed.tiers.pipeline.pipeline import Pipeline
 from lakebed.tiers.storage.dead_letters import DeadLetters
 from lakebed.tiers.storage.storage import Storage
 
-__all__ = ["Tiers", "assemble", "disassemble", "rollups_of"]
+__all__ = ["Components", "assemble", "disassemble", "rollups_of"]
 
 _PROMOTIONS = "promotions"  # keys of Storage's meta: columns that there will always be …
 _SETTLED = "settled"  # … and the newest `as_of` that was answered before an event came after it
@@ -53,33 +53,33 @@ _US = 1_000_000
 _log = logging.getLogger("lakebed")
 
 
-class Tiers:
+class Components:
     """The parts of one open object. What is not built yet is not there: taking apart copes with that."""
 
     storage: Storage
-    engine: Engine
+    engine: SqlEngine
     counters: Counters
-    live: Live
+    live: LiveCounters
     pipeline: Pipeline
     archive: Archive
-    history: History
+    history: EventHistory
     rollups: Rollups
     identity: Identity
     maintenance: Maintenance
     queries: Queries
-    untrusted: Untrusted
+    untrusted: UntrustedQueries
     metrics: Metrics
     letters: DeadLetters
-    intake: Intake
-    roster: Roster
+    intake: Ingest
+    roster: People
     definitions: Definitions
     cohorts: Cohorts
     promotions: tuple[Promotion, ...]
-    inquiry: Inquiry
-    stranger: Inquiry
-    biller: Biller
-    replays: Replays
-    pulse: PulseMeter
+    inquiry: ReportContext
+    stranger: ReportContext
+    biller: Billing
+    replays: Replayer
+    pulse: LiveSnapshots
     scheduler: Scheduler
     opened_at_seq: int = 0
     ready: bool = False
@@ -110,7 +110,9 @@ def rollups_of(kind: type) -> list[Rollup]:
     return list(found.values())
 
 
-async def assemble(tiers: Tiers, owner: DurableObject, promote: Mapping[str, type], rollups: Sequence[Rollup]) -> None:
+async def assemble(
+    tiers: Components, owner: DurableObject, promote: Mapping[str, type], rollups: Sequence[Rollup]
+) -> None:
     """Open every part. If it raises, `disassemble` closes those that were opened.
 
     Raises:
@@ -120,16 +122,16 @@ async def assemble(tiers: Tiers, owner: DurableObject, promote: Mapping[str, typ
     tiers.storage = Storage(directory / "storage.db")
     await tiers.storage.open()
     promotions = await _promotions(tiers.storage, promote)
-    tiers.engine = Engine(
+    tiers.engine = SqlEngine(
         threads=settings.query_threads,
         memory_bytes=settings.query_memory_bytes,
         spill=directory / "spill",
         spill_bytes=settings.query_spill_bytes,
     )
     tiers.counters = Counters(owner.clock, settings.counters_max_keys)
-    tiers.live = Live(tiers.counters, settings.active_ttl_s)
+    tiers.live = LiveCounters(tiers.counters, settings.active_ttl_s)
 
-    def on_commit(block: Block, received_at: int) -> None:
+    def on_commit(block: EventBatch, received_at: int) -> None:
         tiers.live.feed(block, received_at)
         tiers.maintenance.relieve()
 
@@ -153,8 +155,8 @@ async def assemble(tiers: Tiers, owner: DurableObject, promote: Mapping[str, typ
     tiers.archive = Archive(directory / "archive", owner.name, settings, owner.clock, owner.disk, promotions)
     watermark = await _watermark(tiers, settings)
     await _check_not_behind(tiers, directory, watermark)
-    tiers.history = History(tiers.pipeline, tiers.archive, promotions, tiers.engine)
-    excerpts = Excerpts(tiers.history, tiers.pipeline, tiers.archive, tiers.engine)
+    tiers.history = EventHistory(tiers.pipeline, tiers.archive, promotions, tiers.engine)
+    excerpts = RangeQueries(tiers.history, tiers.pipeline, tiers.archive, tiers.engine)
     tiers.identity = Identity(tiers.storage, tiers.history.read, excerpts.ask, Rules.of(settings))
     await tiers.identity.open()
     tiers.rollups = Rollups(
@@ -200,7 +202,7 @@ async def assemble(tiers: Tiers, owner: DurableObject, promote: Mapping[str, typ
         rollups=[rollup.name for rollup in rollups],
         people=people,
     )
-    tiers.untrusted = Untrusted(tiers.queries, settings, owner.clock, name=owner.name)
+    tiers.untrusted = UntrustedQueries(tiers.queries, settings, owner.clock, name=owner.name)
     tiers.metrics = Metrics(
         tiers.queries,
         tiers.rollups,
@@ -211,12 +213,12 @@ async def assemble(tiers: Tiers, owner: DurableObject, promote: Mapping[str, typ
     )
     tiers.letters = DeadLetters(tiers.storage, settings.dead_letters_max, settings.dead_letters_max_bytes)
     await tiers.letters.open()
-    tiers.intake = Intake(tiers.pipeline, tiers.letters, owner.clock, owner.on_error)
-    tiers.replays = Replays(tiers.letters, tiers.intake, tiers.pipeline, tiers.history, owner.clock)
+    tiers.intake = Ingest(tiers.pipeline, tiers.letters, owner.clock, owner.on_error)
+    tiers.replays = Replayer(tiers.letters, tiers.intake, tiers.pipeline, tiers.history, owner.clock)
     await tiers.replays.recover()
-    tiers.roster = Roster(tiers.identity, tiers.intake, tiers.maintenance, tiers.history, tiers.queries, owner.clock)
+    tiers.roster = People(tiers.identity, tiers.intake, tiers.maintenance, tiers.history, tiers.queries, owner.clock)
     _prepare_reports(tiers, owner, promotions)
-    tiers.pulse = PulseMeter(
+    tiers.pulse = LiveSnapshots(
         owner.name, tiers.counters, tiers.pipeline, tiers.history, settings.active_ttl_s, owner.clock
     )
     tiers.maintenance.watermark = watermark
@@ -226,13 +228,13 @@ async def assemble(tiers: Tiers, owner: DurableObject, promote: Mapping[str, typ
     await tiers.scheduler.start()
 
 
-def _prepare_reports(tiers: Tiers, owner: DurableObject, promotions: Sequence[Promotion]) -> None:
+def _prepare_reports(tiers: Components, owner: DurableObject, promotions: Sequence[Promotion]) -> None:
     tiers.promotions = tuple(promotions)
     tiers.definitions = Definitions(tiers.intake, tiers.history, tiers.queries)
     tiers.cohorts = Cohorts(tiers.definitions, promotions, owner.clock)
     asked = tiers.queries, tiers.metrics, tiers.cohorts.at, promotions, owner.clock, tiers.untrusted
-    tiers.inquiry = Inquiry(*asked, trusting=True)
-    tiers.stranger = Inquiry(*asked, trusting=False)
+    tiers.inquiry = ReportContext(*asked, trusting=True)
+    tiers.stranger = ReportContext(*asked, trusting=False)
 
     def on_quota(state: QuotaState) -> None:
         hook = getattr(owner, "on_quota", None)  # of Analytics; other objects have no quotas
@@ -244,7 +246,7 @@ def _prepare_reports(tiers: Tiers, owner: DurableObject, promotions: Sequence[Pr
             if owner.on_error is not None:
                 owner.on_error(error)
 
-    tiers.biller = Biller(tiers.definitions, tiers.inquiry, tiers.counters, owner.clock, on_quota)
+    tiers.biller = Billing(tiers.definitions, tiers.inquiry, tiers.counters, owner.clock, on_quota)
 
 
 async def _promotions(storage: Storage, promote: Mapping[str, type]) -> tuple[Promotion, ...]:
@@ -256,7 +258,7 @@ async def _promotions(storage: Storage, promote: Mapping[str, type]) -> tuple[Pr
     return promotions
 
 
-async def _watermark(tiers: Tiers, settings: Settings) -> int:
+async def _watermark(tiers: Components, settings: Settings) -> int:
     """What the archive is known to have. It is asked only where there is one of which storage does not know.
 
     An external catalog may always have one: it is asked by an object whose log is empty, since that may have been lost.
@@ -267,7 +269,7 @@ async def _watermark(tiers: Tiers, settings: Settings) -> int:
     return await tiers.archive.watermark() if tiers.archive.exists() else 0
 
 
-async def _check_not_behind(tiers: Tiers, directory: Any, watermark: int) -> None:
+async def _check_not_behind(tiers: Components, directory: Any, watermark: int) -> None:
     end = tiers.pipeline.next_seq
     marks = await tiers.storage.checkpoints()
     marks["the archive"] = watermark
@@ -282,7 +284,7 @@ async def _check_not_behind(tiers: Tiers, directory: Any, watermark: int) -> Non
             )
 
 
-async def _restore_counters(tiers: Tiers, owner: DurableObject) -> None:
+async def _restore_counters(tiers: Components, owner: DurableObject) -> None:
     kept = await tiers.storage.get(TOTALS, Totals(), Totals)
     now = owner.clock.now_us()
     recent, active_since = now - int(RECENT_S * _US), now - int(owner.settings.active_ttl_s * _US)
@@ -295,7 +297,7 @@ async def _restore_counters(tiers: Tiers, owner: DurableObject) -> None:
     tiers.live.restore(names, found, now)
 
 
-async def _scheduler(tiers: Tiers, owner: DurableObject) -> Scheduler:
+async def _scheduler(tiers: Components, owner: DurableObject) -> Scheduler:
     async def record(run: JobRun) -> None:
         await tiers.storage.record_run(run.job, run.planned_us, run.finished_us, run.error)
 
@@ -304,7 +306,7 @@ async def _scheduler(tiers: Tiers, owner: DurableObject) -> Scheduler:
     return Scheduler(owner.clock, owner.settings.schedule_timezone, jobs, last_runs, record)
 
 
-async def disassemble(tiers: Tiers) -> None:
+async def disassemble(tiers: Components) -> None:
     """Close every part that was opened, newest first; each is closed whatever happens to the others."""
     failures: list[BaseException] = []
     for close in _closings(tiers):
@@ -316,7 +318,7 @@ async def disassemble(tiers: Tiers) -> None:
         raise failures[0]
 
 
-def _closings(tiers: Tiers) -> list[Callable[[], Any]]:
+def _closings(tiers: Components) -> list[Callable[[], Any]]:
     ready, built = tiers.ready, vars(tiers)
 
     async def refuse() -> None:
@@ -331,9 +333,9 @@ def _closings(tiers: Tiers) -> list[Callable[[], Any]]:
 
     async def close_blocking() -> None:
         if "history" in built:
-            await in_thread("close", tiers.history.close)
+            await run_in_thread("close", tiers.history.close)
         if "engine" in built:
-            await in_thread("close", tiers.engine.close)
+            await run_in_thread("close", tiers.engine.close)
 
     steps: list[Callable[[], Any]] = []
     if "scheduler" in built:

@@ -16,10 +16,10 @@ import pyarrow as pa
 if TYPE_CHECKING:
     import duckdb
 
-__all__ = ["Engine"]
+__all__ = ["SqlEngine"]
 
 
-class Engine:
+class SqlEngine:
     """An in-memory DuckDB that reads Arrow tables and Parquet files, and keeps nothing. It is opened by the first use.
 
     Args:

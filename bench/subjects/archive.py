@@ -23,7 +23,7 @@ from lakebed.disk import Disk
 from lakebed.events.event import SCHEMA
 from lakebed.events.promotions import BUILT_IN, with_promoted
 from lakebed.settings import Settings
-from lakebed.sql_engine import Engine
+from lakebed.sql_engine import SqlEngine
 from lakebed.tiers.archive.archive import Archive
 
 RATE = Goal("≥ 400,000 rows/s", "archive, with the sort", least=400_000)
@@ -55,7 +55,7 @@ def lakebed(directory: Path, events: int) -> Iterator[Figures]:
 
 def floor(directory: Path, events: int) -> Iterator[Figures]:
     """One Parquet file of the same rows and columns, as they come, zstd."""
-    table = with_promoted(week(0, events), BUILT_IN, Engine(threads=1, memory_bytes=1 << 31))
+    table = with_promoted(week(0, events), BUILT_IN, SqlEngine(threads=1, memory_bytes=1 << 31))
     while True:
         start = time.perf_counter()
         pq.write_table(table, directory / "floor.parquet", compression="zstd")

@@ -10,7 +10,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
 from lakebed.api.access_log import log_exchange
-from lakebed.api.auth import Gate
+from lakebed.api.auth import Auth
 from lakebed.api.body import Body
 from lakebed.api.cors import Cors
 from lakebed.api.enrichment.enrichment import Enrichment
@@ -19,7 +19,7 @@ from lakebed.api.middleware import Exchanges
 from lakebed.api.openapi.document import OpenApi
 from lakebed.api.openapi.page import Reference
 from lakebed.api.rate_limits import DEFAULT_LIMITS
-from lakebed.api.request_metrics import Traffic
+from lakebed.api.request_metrics import RequestMetrics
 from lakebed.api.routes.analytics_engine import Datasets
 from lakebed.api.routes.billing import Billing
 from lakebed.api.routes.cohorts import Cohorts
@@ -38,7 +38,7 @@ from lakebed.api.routes.reports import Reports
 from lakebed.api.routes.segment import MAX_BATCH_BYTES, Segment
 from lakebed.api.routes.templates import Templates
 from lakebed.api.routes.track import Ingest
-from lakebed.api.rpc.endpoint import Rpc
+from lakebed.api.rpc.endpoint import RpcEndpoint
 from lakebed.api.streams.live import Live
 from lakebed.auth.keys import Limits
 from lakebed.clock import Clock, SystemClock
@@ -78,15 +78,15 @@ def create_app(
     everything with one object: `target`, or "default" of a namespace. Writing makes an object that does not exist;
     reading it is 404.
 
-    Mounted in another app its lifespan does not run: open `target` in that app's own. `app.state.gate` is its `Gate`.
+    Mounted in another app its lifespan does not run: open `target` in that app's own. `app.state.gate` is its `Auth`.
     """
     clock = clock if clock is not None else SystemClock()
-    gate = Gate(target, clock, limits)
+    gate = Auth(target, clock, limits)
     body = Body(max_body_bytes, body_timeout_s)
     gathering = Gathering(gate)
-    traffic = Traffic()
+    traffic = RequestMetrics()
     live = Live(gate, clock)
-    rpc = Rpc(gate, body)
+    rpc = RpcEndpoint(gate, body)
     rooms = (
         Segment(gate, body, gathering, enrichment or Enrichment(), max_batch_bytes=max_batch_bytes),
         Ingest(gate, body, gathering),

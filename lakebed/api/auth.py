@@ -10,13 +10,13 @@ import msgspec
 from starlette.requests import HTTPConnection
 
 from lakebed.api.errors import Refusal
-from lakebed.api.rate_limits import DEFAULT_LIMITS, Rates
-from lakebed.auth.key_cache import KeyRing
+from lakebed.api.rate_limits import DEFAULT_LIMITS, RateLimits
+from lakebed.auth.key_cache import KeyCache
 from lakebed.auth.keys import Key, Keys, Limits, Scope
 from lakebed.clock import Clock, SystemClock
 from lakebed.objects.namespace import Namespace
 
-__all__ = ["Caller", "Gate", "Scope"]
+__all__ = ["Auth", "Caller", "Scope"]
 
 DEFAULT_OBJECT = "default"
 # Not Basic: with that a browser asks its user for a password, on whatever page a tracking snippet is in.
@@ -38,7 +38,7 @@ class Caller(msgspec.Struct, frozen=True):
     scope: Scope = "admin"
 
 
-class Gate:
+class Auth:
     """Stands before every route that touches an object.
 
     The object comes from the key alone. Where no key was ever made there is one object, "default" or the one that is
@@ -53,8 +53,8 @@ class Gate:
     def __init__(self, target: Any, clock: Clock | None = None, limits: Limits = DEFAULT_LIMITS) -> None:
         self.target = target
         clock = clock if clock is not None else SystemClock()
-        self._ring = KeyRing(Keys(target.root, clock), clock)
-        self._rates = Rates(clock, limits)
+        self._ring = KeyCache(Keys(target.root, clock), clock)
+        self._rates = RateLimits(clock, limits)
 
     @property
     def keyless(self) -> bool:

@@ -11,13 +11,13 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from lakebed.api.errors import error_response
 from lakebed.api.exchange import Exchange, Held
 
-__all__ = ["Connection", "connection_class"]
+__all__ = ["HttpProtocol", "connection_class"]
 
 _CLOSING = b"HTTP/1.1 %s\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 _SPARE = 64  # connections beyond the limit that are still told why; further ones are cut off
 
 
-class Connection(HttpToolsProtocol):
+class HttpProtocol(HttpToolsProtocol):
     """One client's connection.
 
     Attributes:
@@ -107,14 +107,14 @@ class Connection(HttpToolsProtocol):
         self.transport.close()
 
 
-def connection_class(**limits: Any) -> type[Connection]:
-    """`Connection` with other limits: uvicorn makes its protocols itself, from a class."""
-    return type("Connection", (Connection,), limits)
+def connection_class(**limits: Any) -> type[HttpProtocol]:
+    """`HttpProtocol` with other limits: uvicorn makes its protocols itself, from a class."""
+    return type("HttpProtocol", (HttpProtocol,), limits)
 
 
 async def _full(scope: Scope, receive: Receive, send: Send) -> None:
     """What a connection beyond the limit is told."""
     message = "Too many connections are open"
-    refusal = error_response(503, "OVERLOADED", message, None, {"Retry-After": "1", "Connection": "close"})
+    refusal = error_response(503, "OVERLOADED", message, None, {"Retry-After": "1", "HttpProtocol": "close"})
     exchange = Exchange(scope, receive, send, Held(0), [])
     await refusal(scope, exchange.receive, exchange.send)

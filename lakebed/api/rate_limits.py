@@ -12,7 +12,7 @@ from lakebed.api.errors import Refusal
 from lakebed.auth.keys import Key, Limits
 from lakebed.clock import Clock
 
-__all__ = ["DEFAULT_LIMITS", "Rates"]
+__all__ = ["DEFAULT_LIMITS", "RateLimits"]
 
 # Far above what a busy site sends, and far below what one core stores: one key that runs wild leaves room for others.
 DEFAULT_LIMITS = Limits(requests_per_s=1_000, events_per_s=20_000, burst_s=5)
@@ -26,7 +26,7 @@ class _Bucket(msgspec.Struct):
     filled_at: float
 
 
-class Rates:
+class RateLimits:
     """What each key has left.
 
     A bucket fills by its rate up to `burst_s` seconds' worth. A request is let in while there is anything in both

@@ -8,12 +8,12 @@ from lakebed.api.access_log import route_of
 from lakebed.api.exchange import Exchange
 from lakebed.histogram import SECONDS, Histogram
 
-__all__ = ["Traffic"]
+__all__ = ["RequestMetrics"]
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
-class Traffic:
+class RequestMetrics:
     """Counts exchanges. There are as many numbers as routes, methods and statuses, whatever clients send.
 
     Attributes:

@@ -11,7 +11,7 @@ from lakebed.auth.keys import Key, Keys, LiveKey, digest, id_in
 from lakebed.clock import Clock
 from lakebed.errors import FormatTooNew, KeysUnavailable
 
-__all__ = ["KeyRing"]
+__all__ = ["KeyCache"]
 
 _LOOK_S = 1.0
 _LOOK_AGAIN_S = 0.1
@@ -21,7 +21,7 @@ _NOBODY = b"\0" * 32
 _State = tuple[int, int, int] | None  # device, inode, SQLite's data_version
 
 
-class KeyRing:
+class KeyCache:
     """Which keys count now. It follows other processes: who asks it sees every change that was made 1 s before.
 
     It holds the keys that are not revoked, about 1 KB each, and nothing of those that it does not know. When it is
@@ -40,7 +40,7 @@ class KeyRing:
         self._required = False
         self._state: _State = None
         self._look_at = float("-inf")
-        self._closing: weakref.finalize[..., KeyRing] | None = None
+        self._closing: weakref.finalize[..., KeyCache] | None = None
         self._watch: sqlite3.Connection | None = None  # for data_version, which counts what others commit
         self._error: KeysUnavailable | FormatTooNew | None = None
 

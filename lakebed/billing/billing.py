@@ -18,11 +18,11 @@ from lakebed.clock import Clock, from_us, to_us
 from lakebed.definitions.definitions import Definition, Definitions
 from lakebed.errors import InvalidBilling
 from lakebed.query.as_of import parse_as_of
-from lakebed.reports.context import Inquiry
+from lakebed.reports.context import ReportContext
 from lakebed.reports.usage import usage
 from lakebed.tiers.counters.counters import Counters
 
-__all__ = ["Biller"]
+__all__ = ["Billing"]
 
 _ZERO = Decimal(0)
 _Sold = tuple[str, str]  # sku and unit
@@ -30,7 +30,7 @@ _Version = tuple[str, int]  # of a price book: its name and number
 _WIDE = 10**18  # what one increment of a counter can hold, in millionths
 
 
-class Biller:
+class Billing:
     """Prices, bills and limits what organisations use.
 
     Args:
@@ -40,7 +40,7 @@ class Biller:
     def __init__(
         self,
         definitions: Definitions,
-        inquiry: Inquiry,
+        inquiry: ReportContext,
         counters: Counters,
         clock: Clock,
         on_quota: Callable[[QuotaState], None],

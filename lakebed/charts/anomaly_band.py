@@ -5,7 +5,7 @@ from __future__ import annotations
 from lakebed.charts import formatting
 from lakebed.charts.axes import Axes
 from lakebed.charts.canvas import COLOURS, Canvas
-from lakebed.charts.columns import Frame
+from lakebed.charts.columns import Columns
 
 __all__ = ["band"]
 
@@ -13,7 +13,7 @@ _COLUMNS = ("time", "value", "expected", "low", "high", "is_anomaly", "reason")
 _MOST = 2000
 
 
-def band(frame: Frame) -> tuple[Canvas, str]:
+def band(frame: Columns) -> tuple[Canvas, str]:
     """The line of `value`, `low` to `high` behind it, a marked point for each anomaly."""
     canvas = Canvas()
     rows = sorted(zip(*(frame[column] for column in _COLUMNS), strict=True), key=lambda row: row[0])

@@ -13,7 +13,7 @@ from lakebed.charts.anomaly_band import band
 from lakebed.charts.bars import bars
 from lakebed.charts.canvas import Canvas
 from lakebed.charts.chart import Chart, blank
-from lakebed.charts.columns import Frame
+from lakebed.charts.columns import Columns
 from lakebed.charts.event_strip import strip
 from lakebed.charts.funnel import funnel
 from lakebed.charts.heatmap import grid
@@ -39,7 +39,7 @@ def draw(report: str, table: pa.Table) -> Chart:
     Raises:
         ValueError: where the columns say nothing that can be drawn.
     """
-    frame, title = Frame(table), report.replace("_", " ").capitalize() or "Result"
+    frame, title = Columns(table), report.replace("_", " ").capitalize() or "Result"
     known = _REPORTS.get(report)
     if known is None:
         heading, by_types = _typed(frame)
@@ -52,7 +52,7 @@ def _said(picture: Picture, title: str) -> tuple[Canvas, str, str]:
     return picture[0], title, picture[1]
 
 
-def _typed(frame: Frame) -> tuple[str, Callable[[Frame], Picture]]:
+def _typed(frame: Columns) -> tuple[str, Callable[[Columns], Picture]]:
     numbers = [column for column in frame.numbers if column not in frame.times]
     if frame.times and numbers:
         time, value = frame.times[0], numbers[0]
@@ -66,7 +66,7 @@ def _typed(frame: Frame) -> tuple[str, Callable[[Frame], Picture]]:
     )
 
 
-def _over_time(frame: Frame, values: tuple[str, ...], by: tuple[str, ...]) -> Picture:
+def _over_time(frame: Columns, values: tuple[str, ...], by: tuple[str, ...]) -> Picture:
     """Lines where there is a time, bars where a grain of None left one row for each of `by`."""
     if "time" in frame.columns:
         return lines(frame, "time", values, by)
@@ -74,17 +74,17 @@ def _over_time(frame: Frame, values: tuple[str, ...], by: tuple[str, ...]) -> Pi
     return bars(labels, frame[values[0]])
 
 
-def _segmentation(frame: Frame) -> Picture:
+def _segmentation(frame: Columns) -> Picture:
     by = frame.others(("time", "value"))
     return _over_time(frame, ("value",), by)
 
 
-def _performance(frame: Frame) -> Picture:
+def _performance(frame: Columns) -> Picture:
     by = frame.others(("time", *_PERFORMANCE))
     return _over_time(frame, ("p95_ms",) if by or "time" not in frame.columns else ("p50_ms", "p95_ms", "p99_ms"), by)
 
 
-def _usage(frame: Frame) -> Picture:
+def _usage(frame: Columns) -> Picture:
     """Sums over all periods; of each unit their own, because calls and bytes have no sum."""
     sums: dict[str, Decimal] = {}
     for label, quantity in zip(frame.labels(("organization_id", "sku", "unit")), frame["quantity"], strict=True):
@@ -95,18 +95,18 @@ def _usage(frame: Frame) -> Picture:
     return canvas, said
 
 
-def _times(frame: Frame) -> Picture:
+def _times(frame: Columns) -> Picture:
     bounds = zip(frame["from_seconds"], frame["to_seconds"], strict=True)
     return bars([f"{formatting.span(low)} to {formatting.span(high)}" for low, high in bounds], frame["people"])
 
 
-def _errors(frame: Frame) -> Picture:
+def _errors(frame: Columns) -> Picture:
     by = frame.others(("errors", "requests", "error_rate", "share", "people", "first", "last"))
     labels = frame.labels(by) if by else ["errors"] * frame.rows
     return bars(labels, frame["errors"])
 
 
-_REPORTS: dict[str, Callable[[Frame], Picture]] = {
+_REPORTS: dict[str, Callable[[Columns], Picture]] = {
     "funnel": funnel,
     "funnel_people": lambda one: bars(one["person_id"], one["seconds"], [formatting.span(s) for s in one["seconds"]]),
     "funnel_times": _times,

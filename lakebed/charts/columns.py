@@ -9,10 +9,10 @@ import pyarrow as pa
 
 from lakebed.charts import formatting
 
-__all__ = ["Frame"]
+__all__ = ["Columns"]
 
 
-class Frame:
+class Columns:
     """A table by columns, and which of them are times, numbers and names.
 
     Attributes:
@@ -49,9 +49,9 @@ class Frame:
         found = [[formatting.name(value) for value in self[column]] for column in columns]
         return [" · ".join(parts) for parts in zip(*found, strict=True)] if found else [""] * self.rows
 
-    def parts(self, columns: Iterable[str]) -> dict[str, Frame]:
+    def parts(self, columns: Iterable[str]) -> dict[str, Columns]:
         """The rows of each label of these columns, in order of their first rows."""
         places: dict[str, list[int]] = {}
         for place, label in enumerate(self.labels(columns)):
             places.setdefault(label, []).append(place)
-        return {label: Frame(self._table.take(chosen)) for label, chosen in places.items()}
+        return {label: Columns(self._table.take(chosen)) for label, chosen in places.items()}

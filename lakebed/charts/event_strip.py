@@ -5,7 +5,7 @@ from __future__ import annotations
 from lakebed.charts import formatting
 from lakebed.charts.axes import instant
 from lakebed.charts.canvas import COLOURS, Canvas
-from lakebed.charts.columns import Frame
+from lakebed.charts.columns import Columns
 
 __all__ = ["strip"]
 
@@ -14,7 +14,7 @@ _MOST_POINTS = 2000
 _ROW = 30
 
 
-def strip(frame: Frame) -> tuple[Canvas, str]:
+def strip(frame: Columns) -> tuple[Canvas, str]:
     """The events of `timeline` along time."""
     canvas = Canvas()
     rows = [

@@ -7,7 +7,7 @@ from typing import Any
 
 from lakebed.charts import formatting
 from lakebed.charts.canvas import COLOURS, Canvas
-from lakebed.charts.columns import Frame
+from lakebed.charts.columns import Columns
 
 __all__ = ["funnel"]
 
@@ -19,7 +19,7 @@ _NAMES = 190
 _BOLD = 13.5  # a strong text is as wide as one of this size
 
 
-def funnel(frame: Frame) -> tuple[Canvas, str]:
+def funnel(frame: Columns) -> tuple[Canvas, str]:
     """The steps, under a heading for each value of `by` and each period."""
     totals = _TOTALS if set(_TOTALS) <= set(frame.columns) else ()
     canvas, groups = Canvas(), frame.labels(frame.others((*_OWN, *totals)))

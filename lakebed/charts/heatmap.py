@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lakebed.charts import formatting
 from lakebed.charts.canvas import COLOURS, Canvas
-from lakebed.charts.columns import Frame
+from lakebed.charts.columns import Columns
 
 __all__ = ["grid"]
 
@@ -14,7 +14,7 @@ _ROW = 28
 _DARK = 0.72  # from this share on white is read more easily
 
 
-def grid(frame: Frame) -> tuple[Canvas, str]:
+def grid(frame: Columns) -> tuple[Canvas, str]:
     """A row for each cohort, a column for each period after it."""
     canvas = Canvas()
     cells = list(zip(*(frame[column] for column in ("cohort", "period", "people", "rate")), strict=True))

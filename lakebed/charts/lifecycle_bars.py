@@ -5,7 +5,7 @@ from __future__ import annotations
 from lakebed.charts import formatting
 from lakebed.charts.axes import Axes
 from lakebed.charts.canvas import COLOURS, Canvas
-from lakebed.charts.columns import Frame
+from lakebed.charts.columns import Columns
 
 __all__ = ["stacked"]
 
@@ -13,7 +13,7 @@ _PARTS = {"returning": COLOURS[0], "resurrecting": COLOURS[5], "new": COLOURS[2]
 _MOST = 120
 
 
-def stacked(frame: Frame) -> tuple[Canvas, str]:
+def stacked(frame: Columns) -> tuple[Canvas, str]:
     """A bar for each period: returning, resurrecting and new people up, dormant ones down."""
     canvas = Canvas()
     rows = sorted(zip(frame["time"], *(frame[part] for part in _PARTS), strict=True), key=lambda row: row[0])

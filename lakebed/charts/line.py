@@ -8,7 +8,7 @@ from datetime import date
 from lakebed.charts import formatting
 from lakebed.charts.axes import Axes
 from lakebed.charts.canvas import COLOURS, Canvas
-from lakebed.charts.columns import Frame
+from lakebed.charts.columns import Columns
 
 __all__ = ["lines"]
 
@@ -20,7 +20,7 @@ _DASHES = ("", "6 4", "2 3")
 Point = tuple[date, float | None, str]
 
 
-def lines(frame: Frame, time: str, values: Sequence[str], by: Sequence[str]) -> tuple[Canvas, str]:
+def lines(frame: Columns, time: str, values: Sequence[str], by: Sequence[str]) -> tuple[Canvas, str]:
     """The numbers of `values` over `time`, a line for each of them and each label of `by`."""
     series: dict[str, list[Point]] = {}
     labels = frame.labels(by)

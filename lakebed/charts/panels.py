@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from lakebed.charts import formatting
 from lakebed.charts.canvas import Canvas
-from lakebed.charts.columns import Frame
+from lakebed.charts.columns import Columns
 
 __all__ = ["panels"]
 
@@ -14,7 +14,9 @@ _TALL = 2_000  # pixels; the first panel is drawn however tall it is
 _HEADING = 26
 
 
-def panels(frame: Frame, own: tuple[str, ...], picture: Callable[[Frame], tuple[Canvas, str]]) -> tuple[Canvas, str]:
+def panels(
+    frame: Columns, own: tuple[str, ...], picture: Callable[[Columns], tuple[Canvas, str]]
+) -> tuple[Canvas, str]:
     """The picture of a frame that has the columns `own` alone, or of the rows of each value of its others."""
     by = frame.others(own)
     if not by:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lakebed.charts import formatting
 from lakebed.charts.canvas import COLOURS, Canvas
-from lakebed.charts.columns import Frame
+from lakebed.charts.columns import Columns
 
 __all__ = ["sankey"]
 
@@ -16,7 +16,7 @@ _TALL = 300.0
 Node = tuple[int, str]
 
 
-def sankey(frame: Frame) -> tuple[Canvas, str]:
+def sankey(frame: Columns) -> tuple[Canvas, str]:
     """A column of events for each step, and the links between them."""
     canvas = Canvas()
     links = sorted(

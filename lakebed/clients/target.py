@@ -18,7 +18,7 @@ from lakebed.cli.exit_codes import Exit, Failure
 from lakebed.cli.output import Table
 from lakebed.clients.http import Remote
 from lakebed.errors import ObjectLocked
-from lakebed.objects.manifest import Nameplate, directory_of
+from lakebed.objects.manifest import Manifest, directory_of
 from lakebed.objects.registry import KINDS
 from lakebed.objects.sync import connect
 
@@ -185,7 +185,7 @@ class Place(msgspec.Struct, frozen=True):
         Raises:
             Failure: there is no such object, and `make` was not said; or the class cannot be imported.
         """
-        plate = Nameplate.read(directory_of(self.root, self.name))
+        plate = Manifest.read(directory_of(self.root, self.name))
         if plate is None and not make:
             raise Failure(
                 f"there is no object {self.name!r} under {self.root}",

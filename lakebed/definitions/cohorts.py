@@ -10,7 +10,7 @@ from lakebed.definitions.definitions import Definition, Definitions
 from lakebed.errors import InvalidDefinition
 from lakebed.events.promotions import Promotion
 from lakebed.reports.cohort import COHORT, Cohort, CohortReader, Lookup, conditions_of, names_of
-from lakebed.reports.context import Inquiry
+from lakebed.reports.context import ReportContext
 
 __all__ = ["Cohorts"]
 
@@ -28,7 +28,7 @@ class Cohorts:
         now_us = self._clock.now_us() if as_of_us is None else as_of_us
         return await CohortReader(self._lookup(as_of_us), self._promotions, now_us).named(name)
 
-    async def save(self, inquiry: Inquiry, name: str, definition: Any, *, strange: bool) -> Definition:
+    async def save(self, inquiry: ReportContext, name: str, definition: Any, *, strange: bool) -> Definition:
         """Keep a definition that `inquiry` can answer: it is tried, without reading an event.
 
         Raises:

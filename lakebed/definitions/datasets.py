@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from lakebed.assembled import Assembled, Moment
 from lakebed.clock import from_us
-from lakebed.concurrency import in_thread
+from lakebed.concurrency import run_in_thread
 from lakebed.definitions.definitions import Definition
 from lakebed.errors import InvalidDefinition, InvalidEvent
 from lakebed.events.event import Receipt
@@ -114,7 +114,7 @@ class Datasets(Assembled):
         """
         as_of_us = parse_as_of(as_of, self.clock.now_us())
         now = from_us(self.clock.now_us() if as_of_us is None else as_of_us)
-        translated = await in_thread("dialect", lambda: _translate(sql, now))
+        translated = await run_in_thread("dialect", lambda: _translate(sql, now))
         if hasattr(translated, "what"):
             return EngineAnswer(translated.format, await self._shown(translated.what, as_of_us))
         asked = translated.sql

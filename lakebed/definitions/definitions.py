@@ -16,8 +16,8 @@ from msgspec import Raw
 
 from lakebed.errors import InvalidDefinition
 from lakebed.events.event import OPERATOR, Event
-from lakebed.ingest.ingest import Intake
-from lakebed.query.event_history import History
+from lakebed.ingest.ingest import Ingest
+from lakebed.query.event_history import EventHistory
 from lakebed.query.queries import Queries
 
 __all__ = ["Definition", "Definitions"]
@@ -65,7 +65,7 @@ class Definitions:
     what was added.
     """
 
-    def __init__(self, intake: Intake, history: History, queries: Queries) -> None:
+    def __init__(self, intake: Ingest, history: EventHistory, queries: Queries) -> None:
         self._intake = intake
         self._history = history
         self._queries = queries

@@ -12,12 +12,12 @@ from msgspec import Raw
 
 from lakebed.events.event import SCHEMA, TIME, Event
 
-__all__ = ["Block", "people_of", "raw_column"]
+__all__ = ["EventBatch", "people_of", "raw_column"]
 
 _TEXT = pa.string()
 
 
-class Block(msgspec.Struct, frozen=True):
+class EventBatch(msgspec.Struct, frozen=True):
     """Events that were admitted, in order.
 
     Attributes:
@@ -37,7 +37,7 @@ class Block(msgspec.Struct, frozen=True):
         return len(self.message_ids)
 
     @classmethod
-    def of(cls, events: Sequence[Event]) -> Block:
+    def of(cls, events: Sequence[Event]) -> EventBatch:
         """The block of events that `admit` has let in. At least one."""
         # A list for each field: a third of the price of transposing tuples.
         message_ids = [event.message_id for event in events]
@@ -58,12 +58,12 @@ class Block(msgspec.Struct, frozen=True):
         return cls(message_ids, names, people_of(users, anonymous), columns)
 
     @classmethod
-    def joined(cls, parts: Iterable[Sequence[Event] | Block]) -> Block:
+    def joined(cls, parts: Iterable[Sequence[Event] | EventBatch]) -> EventBatch:
         """All of `parts`, in order, as one. At least one event."""
-        blocks: list[Block] = []
+        blocks: list[EventBatch] = []
         singles: list[Event] = []
         for part in parts:
-            if isinstance(part, Block):
+            if isinstance(part, EventBatch):
                 if singles:
                     blocks.append(cls.of(singles))
                     singles = []
@@ -75,7 +75,7 @@ class Block(msgspec.Struct, frozen=True):
         return blocks[0] if len(blocks) == 1 else cls._concatenated(blocks)
 
     @classmethod
-    def _concatenated(cls, blocks: Sequence[Block]) -> Block:
+    def _concatenated(cls, blocks: Sequence[EventBatch]) -> EventBatch:
         chained = itertools.chain.from_iterable
         return cls(
             list(chained(block.message_ids for block in blocks)),
@@ -84,10 +84,10 @@ class Block(msgspec.Struct, frozen=True):
             [pa.concat_arrays(parts) for parts in zip(*(block.columns for block in blocks), strict=True)],
         )
 
-    def take(self, rows: Sequence[int]) -> Block:
+    def take(self, rows: Sequence[int]) -> EventBatch:
         """The block of the events at the positions `rows`."""
         at = pa.array(rows, pa.int64())
-        return Block(
+        return EventBatch(
             [self.message_ids[row] for row in rows],
             [self.names[row] for row in rows],
             [self.people[row] for row in rows],

@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Raw
 
 from lakebed.errors import InvalidEvent
-from lakebed.events.batch import Block
+from lakebed.events.batch import EventBatch
 from lakebed.events.event import EMPTY, MAX_EVENT_BYTES, Event, encode_object
 from lakebed.events.json_split import split
 from lakebed.events.validation import admit, admit_all
@@ -42,7 +42,7 @@ class Rejected(msgspec.Struct, frozen=True):
 class Batch(msgspec.Struct, frozen=True):
     """What was sent: the events that are taken, in order and at most `CHUNK` a part, and the others by position."""
 
-    parts: list[Block | Sequence[Event]]  # a few events become columns with others that are committed together
+    parts: list[EventBatch | Sequence[Event]]  # a few events become columns with others that are committed together
     rejected: dict[int, Rejected]
 
     def __len__(self) -> int:
@@ -55,7 +55,7 @@ class Batch(msgspec.Struct, frozen=True):
         rejected = {at: item for at, item in enumerate(items) if isinstance(item, Rejected)}
         if 0 < len(good) < _FEW:
             return cls([good], rejected)
-        return cls([Block.of(chunk) for chunk in _chunks(good)], rejected)
+        return cls([EventBatch.of(chunk) for chunk in _chunks(good)], rejected)
 
 
 CHUNK = 5_000  # events that a batch hands to the log at once: bounds a frame, and lets other calls in between
@@ -152,7 +152,7 @@ def decode_batch(body: bytes, now_us: int, *, source: str | None = None) -> Batc
     sent = _decode_whole(body)
     if sent is not None and len(sent.batch) >= _FEW:
         blocks = [admit_all(chunk, now_us, sent_at=sent.sent_at, source=source) for chunk in _chunks(sent.batch)]
-        taken: list[Block | Sequence[Event]] = [block for block in blocks if block is not None]
+        taken: list[EventBatch | Sequence[Event]] = [block for block in blocks if block is not None]
         if len(taken) == len(blocks):
             return Batch(taken, {})
     return Batch.of(decode_items(body, now_us, source=source))

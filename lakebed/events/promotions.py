@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from lakebed.errors import PromotionConflict
 from lakebed.events.event import BASE_COLUMNS
-from lakebed.sql_engine import Engine
+from lakebed.sql_engine import SqlEngine
 
 __all__ = ["BUILT_IN", "Promotion", "as_promotions", "property_sql", "quoted", "with_promoted"]
 
@@ -113,7 +113,7 @@ def property_sql(name: str) -> str:
     return "json_extract_string(properties, '" + path.replace("'", "''") + "')"
 
 
-def with_promoted(table: pa.Table, promotions: Iterable[Promotion], engine: Engine) -> pa.Table:
+def with_promoted(table: pa.Table, promotions: Iterable[Promotion], engine: SqlEngine) -> pa.Table:
     """`table` (base columns) with a column for each promotion that it lacks. Blocks; order of rows is kept."""
     missing = [promotion for promotion in promotions if promotion.name not in table.column_names]
     if not missing:

@@ -17,7 +17,7 @@ from msgspec import Raw
 
 from lakebed.clock import to_us
 from lakebed.errors import InvalidEvent
-from lakebed.events.batch import Block, people_of, raw_column
+from lakebed.events.batch import EventBatch, people_of, raw_column
 from lakebed.events.event import (
     EMPTY,
     MAX_AHEAD_US,
@@ -222,7 +222,9 @@ _TEXT = pa.string()
 _any = msgspec.json.Decoder()
 
 
-def admit_all(events: Sequence[Event], now_us: int, *, sent_at: Any = None, source: str | None = None) -> Block | None:
+def admit_all(
+    events: Sequence[Event], now_us: int, *, sent_at: Any = None, source: str | None = None
+) -> EventBatch | None:
     """All of `events` as a block, as if each had been through `admit`; None where one of them needs a closer look.
 
     Args:
@@ -244,7 +246,7 @@ def admit_all(events: Sequence[Event], now_us: int, *, sent_at: Any = None, sour
         return None
 
 
-def _as_block(events: Sequence[Event], kinds: list[str], now_us: int, sent_at: Any, source: Any) -> Block | None:
+def _as_block(events: Sequence[Event], kinds: list[str], now_us: int, sent_at: Any, source: Any) -> EventBatch | None:
     """The block, when nothing is wrong. Raises ArrowException for texts and times that are none."""
     message_ids, names = [event.message_id for event in events], [event.event for event in events]
     users: list[Any] = [event.user_id for event in events]  # those that are no texts raise
@@ -266,7 +268,7 @@ def _as_block(events: Sequence[Event], kinds: list[str], now_us: int, sent_at: A
         return None
     kind = pa.array(kinds, _TEXT)
     columns = [given, kind, name, *ids[:-1], timestamp, ids[-1], *raws]
-    return Block(message_ids, names, people_of(users, anonymous), columns)
+    return EventBatch(message_ids, names, people_of(users, anonymous), columns)
 
 
 def _all_within(columns: Sequence[pa.Array], longest: int) -> bool:

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
     Numbers = NDArray[np.int64]
 
-__all__ = ["Past"]
+__all__ = ["IdentityHistory"]
 
 _NEAR = 200_000  # ends of what was said since, up to which the present is changed back: about 40 MB
 _PIECE = 10_000  # texts that are read at a time
 
 
-class Past:
+class IdentityHistory:
     """Computes mappings of other moments than now.
 
     Args:

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from lakebed.errors import ObjectClosed
 from lakebed.identity.extraction import USERS, Evidence, Found, cuts, evidence, excerpts, links
-from lakebed.identity.history import Past
+from lakebed.identity.history import IdentityHistory
 from lakebed.identity.mapping import Mapping
 from lakebed.identity.merge import Merge, merges
 from lakebed.identity.resolve import UNMERGE, Edges, resolve
@@ -318,7 +318,7 @@ class Identity:
         return known
 
     async def _before(self, tx: Transaction, end: int, version: int, present: Mapping) -> Mapping:
-        return await Past(self._rules, self._in_thread).mapping(Graph(tx), end, version, present)
+        return await IdentityHistory(self._rules, self._in_thread).mapping(Graph(tx), end, version, present)
 
     async def _stored(self, tx: Transaction, version: int) -> Mapping:
         """Who is who, as it is stored."""
@@ -356,7 +356,7 @@ class Identity:
             problems.append(f"identity has taken in {self._at} events, the log ends at {end}")
 
         async def both(tx: Transaction) -> tuple[Mapping, Mapping]:
-            computed = await Past(self._rules, self._in_thread).computed(Graph(tx), end, 0)
+            computed = await IdentityHistory(self._rules, self._in_thread).computed(Graph(tx), end, 0)
             return await self._stored(tx, 0), computed
 
         stored, computed = await self._storage.transact(both)

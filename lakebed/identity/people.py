@@ -20,13 +20,13 @@ from lakebed.identity.identity import Identity
 from lakebed.identity.merge import Merge
 from lakebed.identity.person import Person, traits_of
 from lakebed.identity.resolve import MERGE, UNMERGE
-from lakebed.ingest.ingest import Intake
+from lakebed.ingest.ingest import Ingest
 from lakebed.maintenance.maintenance import Maintenance
 from lakebed.query.as_of import parse_as_of
-from lakebed.query.event_history import History
+from lakebed.query.event_history import EventHistory
 from lakebed.query.queries import Queries
 
-__all__ = ["Roster"]
+__all__ = ["People"]
 
 _MAX_WHY = 1000
 # Identities, not `person_id`: who is who is known here, and a join would be made for nothing.
@@ -40,15 +40,15 @@ FROM events WHERE {_THEIRS}
 _CALLS = f"SELECT timestamp, message_id, properties FROM events WHERE type = 'identify' AND {_THEIRS}"
 
 
-class Roster:
+class People:
     """The people of one object."""
 
     def __init__(
         self,
         identity: Identity,
-        intake: Intake,
+        intake: Ingest,
         maintenance: Maintenance,
-        history: History,
+        history: EventHistory,
         queries: Queries,
         clock: Clock,
     ) -> None:

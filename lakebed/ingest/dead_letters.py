@@ -7,7 +7,7 @@ from datetime import UTC, datetime, time
 
 from lakebed.assembled import Assembled, Moment
 from lakebed.clock import to_us
-from lakebed.errors import UnknownLetter
+from lakebed.errors import UnknownDeadLetter
 from lakebed.events.event import Receipt
 from lakebed.ingest.ingest import Ack
 from lakebed.ingest.replay import Edit, Replayed
@@ -39,10 +39,10 @@ class Letters(Assembled):
         return await self._up.letters.newest(limit, before, reason)
 
     async def dead_letter(self, id: int) -> DeadLetter:  # noqa: A002 - what it is called in a letter
-        """One dead letter. Raises UnknownLetter when it was never there, replayed, purged or dropped."""
+        """One dead letter. Raises UnknownDeadLetter when it was never there, replayed, purged or dropped."""
         found = await self._up.letters.get([id])
         if not found:
-            raise UnknownLetter(f"There is no dead letter {id}", hint="dead_letters() gives those that wait", id=id)
+            raise UnknownDeadLetter(f"There is no dead letter {id}", hint="dead_letters() gives those that wait", id=id)
         return found[0]
 
     async def replay(self, ids: Sequence[int] | None = None, edit: Edit = None) -> list[Replayed]:

@@ -18,7 +18,7 @@ from lakebed.events.validation import admit
 from lakebed.tiers.pipeline.pipeline import Pipeline
 from lakebed.tiers.storage.dead_letters import DeadLetters, Refused
 
-__all__ = ["Ack", "Intake"]
+__all__ = ["Ack", "Ingest"]
 
 _T = TypeVar("_T")
 Keyed = str | Sequence[str | None] | None  # the id of the key with which a batch was sent, or one for each item
@@ -68,7 +68,7 @@ def _report(done: asyncio.Future[Any], failed: Callable[[BaseException], None]) 
         failed(error)
 
 
-class Intake:
+class Ingest:
     """Takes events for one object. Its methods are plain functions, and need a running loop.
 
     Attributes:

@@ -9,12 +9,12 @@ from pathlib import Path
 import msgspec
 import pyarrow as pa
 
-from lakebed.events.batch import Block
+from lakebed.events.batch import EventBatch
 from lakebed.tiers.counters.counters import Counters
 from lakebed.tiers.pipeline.log_view import LogView
 from lakebed.tiers.pipeline.sealing import read_sealed
 
-__all__ = ["ALL_1H", "ALL_1M", "RECENT_S", "Live", "Replay", "replay"]
+__all__ = ["ALL_1H", "ALL_1M", "RECENT_S", "LiveCounters", "Replay", "replay"]
 
 ALL_1M = "all_events_1m"
 ALL_1H = "all_events_1h"
@@ -23,7 +23,7 @@ RECENT_S = _HOUR  # what the longest of these windows needs of the log after a r
 _US = 1_000_000
 
 
-class Live:
+class LiveCounters:
     """Feeds an object's `Counters` from its log. Lives on the loop's thread.
 
     `events:{name}` counts every event of that name ever stored; `events_1m:` and `events_1h:` those received in the
@@ -36,7 +36,7 @@ class Live:
         self._active_ttl_s = active_ttl_s
         self._totals: Counter[str] = Counter()
 
-    def feed(self, block: Block, _received_at: int) -> None:
+    def feed(self, block: EventBatch, _received_at: int) -> None:
         """Count a commit."""
         names, people = _counted(block.names), _counted(block.people)
         self._totals.update(names)
@@ -87,7 +87,7 @@ class Replay(msgspec.Struct, frozen=True):
 
 
 def replay(view: LogView, totals_seq: int, since_us: int, active_since_us: int) -> Replay:
-    """Read a log for `Live.restore`: names from `totals_seq` on, the rest from the two moments on. Blocks.
+    """Read a log for `LiveCounters.restore`: names from `totals_seq` on, the rest from the two moments on. Blocks.
 
     Names of events that the log has let go are missing; windows are whole, since `Maintenance.prune` keeps them.
     """

@@ -9,16 +9,16 @@ from typing import Any, Literal
 import msgspec
 
 from lakebed.clock import Clock, to_us
-from lakebed.concurrency import to_the_end
+from lakebed.concurrency import finish_despite_cancel
 from lakebed.errors import InvalidEvent
 from lakebed.events.decoding import Rejected, decode_letter
 from lakebed.events.event import Event, Receipt
-from lakebed.ingest.ingest import Intake
-from lakebed.query.event_history import History
+from lakebed.ingest.ingest import Ingest
+from lakebed.query.event_history import EventHistory
 from lakebed.tiers.pipeline.pipeline import Pipeline
 from lakebed.tiers.storage.dead_letters import DeadLetter, DeadLetters, Replaying
 
-__all__ = ["Edit", "Replayed", "Replays"]
+__all__ = ["Edit", "Replayed", "Replayer"]
 
 Edit = Mapping[str, Any] | bytes | str | None
 _AT_ONCE = 100  # letters; bounds the memory that they take
@@ -42,7 +42,7 @@ class Replayed(msgspec.Struct, frozen=True):
     reason: str | None = None
 
 
-class Replays:
+class Replayer:
     """Replays letters of one object, one run at a time.
 
     Before events go to the log, their message ids and the log's end are noted durably. A letter goes when its event is
@@ -51,7 +51,7 @@ class Replays:
     """
 
     def __init__(
-        self, letters: DeadLetters, intake: Intake, pipeline: Pipeline, history: History, clock: Clock
+        self, letters: DeadLetters, intake: Ingest, pipeline: Pipeline, history: EventHistory, clock: Clock
     ) -> None:
         self._letters = letters
         self._intake = intake
@@ -96,7 +96,7 @@ class Replays:
             outcomes: list[Replayed] = []
             for start in range(0, len(chosen), _AT_ONCE):
                 # Not to be left halfway: letters whose events are stored would wait for another replay.
-                outcomes += await to_the_end(self._some(chosen[start : start + _AT_ONCE], edit))
+                outcomes += await finish_despite_cancel(self._some(chosen[start : start + _AT_ONCE], edit))
             return outcomes
 
     async def purge(self, ids: Sequence[int] | None, before_us: int | None) -> int:

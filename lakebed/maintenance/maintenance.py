@@ -14,8 +14,8 @@ import pyarrow as pa
 from lakebed.clock import Clock, to_us
 from lakebed.errors import ArchiveConflict, LakebedError
 from lakebed.identity.identity import Identity
-from lakebed.ingest.live_counters import RECENT_S, Live
-from lakebed.query.event_history import History
+from lakebed.ingest.live_counters import RECENT_S, LiveCounters
+from lakebed.query.event_history import EventHistory
 from lakebed.rollups.rollups import Rollups
 from lakebed.settings import Settings
 from lakebed.tiers.archive.archive import Archive
@@ -67,8 +67,8 @@ class Maintenance:
         archive: Archive,
         rollups: Rollups,
         identity: Identity,
-        history: History,
-        live: Live,
+        history: EventHistory,
+        live: LiveCounters,
     ) -> None:
         self._settings = settings
         self._clock = clock

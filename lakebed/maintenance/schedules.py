@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from lakebed.assembled import Assembled
 from lakebed.maintenance.maintenance import Archived, RolledUp
 from lakebed.monitoring.check import Problem, check_up
-from lakebed.monitoring.health import Tally, Vitals, tallied, vitals_of
+from lakebed.monitoring.health import Health, LifetimeCounts, tallied, vitals_of
 from lakebed.scheduling.schedule import every
 from lakebed.scheduling.scheduler import JobRun
 from lakebed.settings import Settings
@@ -78,15 +78,15 @@ class Upkeep(Assembled):
         """What failed in the log ("append", "seal") and has not succeeded since; empty when it is closed."""
         return {} if self._tiers is None or not self._tiers.ready else dict(self._tiers.pipeline.problems)
 
-    def tally(self) -> Tally:
+    def tally(self) -> LifetimeCounts:
         """What was done since this Python object was made: events, groups, syncs, questions. Also when it is closed."""
-        tally = Tally()
+        tally = LifetimeCounts()
         tally.add(self._tally)
         if self._tiers is not None:
             tally.add(tallied(self._tiers))
         return tally
 
-    async def vitals(self) -> Vitals:
+    async def vitals(self) -> Health:
         """How it is doing now, for monitoring. Reads no event."""
         return await vitals_of(self._up)
 

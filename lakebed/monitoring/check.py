@@ -10,7 +10,7 @@ import msgspec
 from lakebed.errors import LakebedError
 
 if TYPE_CHECKING:
-    from lakebed.components import Tiers
+    from lakebed.components import Components
 
 __all__ = ["Problem", "check_up"]
 
@@ -27,7 +27,7 @@ class Problem(msgspec.Struct, frozen=True):
     message: str
 
 
-async def check_up(tiers: Tiers) -> list[Problem]:
+async def check_up(tiers: Components) -> list[Problem]:
     """Look at every tier. Cheap enough for after each test; reads no event twice. What cannot be read is a problem."""
     await tiers.pipeline.flush()
     problems = [Problem("tracking", f"an event that nobody awaited was not stored: {m}") for m in tiers.intake.failures]
@@ -44,17 +44,17 @@ async def check_up(tiers: Tiers) -> list[Problem]:
     return list(dict.fromkeys(problems))  # a damaged storage.db says the same to each who asks
 
 
-async def _caught_up(tiers: Tiers) -> list[str]:
+async def _caught_up(tiers: Components) -> list[str]:
     await tiers.maintenance.catch_up()
     return []
 
 
-async def _schedule(tiers: Tiers) -> list[str]:
+async def _schedule(tiers: Components) -> list[str]:
     failing = await tiers.storage.failing_jobs() | tiers.scheduler.failures
     return [f"{job} failed: {error}" for job, error in failing.items()]
 
 
-async def _archive(tiers: Tiers) -> list[str]:
+async def _archive(tiers: Components) -> list[str]:
     found = await tiers.archive.check() if tiers.archive.exists() else []
     start, end = tiers.pipeline.start_seq, tiers.pipeline.next_seq
     try:
@@ -79,7 +79,7 @@ def _at(where: str, messages: Iterable[str]) -> list[Problem]:
     return [Problem(where, message) for message in messages]
 
 
-def _books(tiers: Tiers) -> list[Problem]:
+def _books(tiers: Components) -> list[Problem]:
     """Received = stored + duplicate + rejected, for what this opening took."""
     intake, pipeline = tiers.intake, tiers.pipeline
     stored = pipeline.next_seq - tiers.opened_at_seq

@@ -10,12 +10,12 @@ import msgspec
 from lakebed.histogram import COUNTS, SECONDS, Histogram
 
 if TYPE_CHECKING:
-    from lakebed.components import Tiers
+    from lakebed.components import Components
 
-__all__ = ["Tally", "Vitals", "tallied", "vitals_of"]
+__all__ = ["Health", "LifetimeCounts", "tallied", "vitals_of"]
 
 
-class Tally:
+class LifetimeCounts:
     """What was done since this Python object was made, through every opening. Only grows.
 
     Attributes:
@@ -34,7 +34,7 @@ class Tally:
         self.syncs = Histogram(SECONDS)
         self.queries = Histogram(SECONDS)
 
-    def add(self, other: Tally) -> None:
+    def add(self, other: LifetimeCounts) -> None:
         """Add all that `other` says."""
         self.stored += other.stored
         self.duplicate += other.duplicate
@@ -45,7 +45,7 @@ class Tally:
         self.queries.add(other.queries)
 
 
-class Vitals(msgspec.Struct, frozen=True):
+class Health(msgspec.Struct, frozen=True):
     """How an open object is doing.
 
     Attributes:
@@ -65,9 +65,9 @@ class Vitals(msgspec.Struct, frozen=True):
     problems: int
 
 
-def tallied(tiers: Tiers) -> Tally:
+def tallied(tiers: Components) -> LifetimeCounts:
     """What one opening did so far. Also of tiers that are closed, or that were never ready."""
-    tally = Tally()
+    tally = LifetimeCounts()
     parts = vars(tiers)
     if "pipeline" in parts:
         pipeline = tiers.pipeline
@@ -83,13 +83,13 @@ def tallied(tiers: Tiers) -> Tally:
     return tally
 
 
-async def vitals_of(tiers: Tiers) -> Vitals:
+async def vitals_of(tiers: Components) -> Health:
     """The vitals of open tiers. Raises StorageUnavailable."""
     checkpoints = await tiers.storage.checkpoints()
     end = tiers.pipeline.next_seq
     lag = {consumer: max(0, end - seq) for consumer, seq in checkpoints.items()}
     lag["archive"] = end - tiers.maintenance.watermark
-    return Vitals(
+    return Health(
         pending=tiers.pipeline.pending_events,
         lag=lag,
         log_bytes=tiers.pipeline.sealed_bytes,

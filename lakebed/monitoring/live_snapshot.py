@@ -12,11 +12,11 @@ import msgspec
 from lakebed.clock import Clock, from_us
 from lakebed.ingest.live_counters import ALL_1H, ALL_1M
 from lakebed.monitoring.stats import Stats
-from lakebed.query.event_history import History
+from lakebed.query.event_history import EventHistory
 from lakebed.tiers.counters.counters import Counters
 from lakebed.tiers.pipeline.pipeline import Pipeline
 
-__all__ = ["Newest", "Pulse", "PulseMeter"]
+__all__ = ["LiveSnapshot", "LiveSnapshots", "Newest"]
 
 _NEWEST = 12
 _TOP = 10
@@ -39,7 +39,7 @@ class Newest(msgspec.Struct, frozen=True):
     received_at: datetime
 
 
-class Pulse(msgspec.Struct, frozen=True, kw_only=True):
+class LiveSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """What an object is doing at this moment. The last minute and hour go by when events were received, and slide.
 
     With a moment and a name alone it is that of an object that does not exist yet.
@@ -77,7 +77,7 @@ class Pulse(msgspec.Struct, frozen=True, kw_only=True):
     newest: Sequence[Newest] = ()
 
 
-class PulseMeter:
+class LiveSnapshots:
     """Takes the pulse of one object. Between two readings it keeps the newest events, and reads only those after them.
 
     Args:
@@ -90,7 +90,7 @@ class PulseMeter:
     """
 
     def __init__(
-        self, name: str, counters: Counters, pipeline: Pipeline, history: History, active_s: float, clock: Clock
+        self, name: str, counters: Counters, pipeline: Pipeline, history: EventHistory, active_s: float, clock: Clock
     ) -> None:
         self._name = name
         self._counters = counters
@@ -102,11 +102,11 @@ class PulseMeter:
         self._seen = 0  # the seq after the last event that was looked at
         self._reading = asyncio.Lock()  # protects these two
 
-    async def read(self, stats: Stats) -> Pulse:
+    async def read(self, stats: Stats) -> LiveSnapshot:
         """The pulse now. `stats` says what was taken so far, and where log and archive stand."""
         newest = await self._read_newest()
         counters = self._counters
-        return Pulse(
+        return LiveSnapshot(
             at=from_us(self._clock.now_us()),
             name=self._name,
             received=stats.received,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from lakebed.clock import from_us
-from lakebed.concurrency import in_thread
+from lakebed.concurrency import run_in_thread
 from lakebed.errors import LakebedError
 from lakebed.identity.identity import CONSUMER
 from lakebed.rollups.fold import consumer_of
@@ -19,16 +19,25 @@ from lakebed.settings import Settings
 from lakebed.tiers.archive.models import DataFile, Snapshot
 
 if TYPE_CHECKING:
-    from lakebed.components import Tiers
+    from lakebed.components import Components
 
-__all__ = ["ArchiveShelf", "Consumer", "CounterShelf", "DiskShelf", "Inventory", "LogShelf", "Snap", "take_inventory"]
+__all__ = [
+    "ArchiveStatus",
+    "Consumer",
+    "CounterStatus",
+    "DiskStatus",
+    "LogStatus",
+    "SnapshotInfo",
+    "TierStatus",
+    "take_inventory",
+]
 
 _SNAPSHOTS = 20
 _PATIENCE_S = 2.0
 _DAILY = "daily_metrics"
 
 
-class CounterShelf(msgspec.Struct, frozen=True):
+class CounterStatus(msgspec.Struct, frozen=True):
     """L0. Attributes: keys alive, how many may be, how many had to go before their time."""
 
     keys: int
@@ -36,7 +45,7 @@ class CounterShelf(msgspec.Struct, frozen=True):
     evicted: int
 
 
-class LogShelf(msgspec.Struct, frozen=True):
+class LogStatus(msgspec.Struct, frozen=True):
     """L1.
 
     Attributes:
@@ -69,7 +78,7 @@ class Consumer(msgspec.Struct, frozen=True):
     lag: int
 
 
-class Snap(msgspec.Struct, frozen=True):
+class SnapshotInfo(msgspec.Struct, frozen=True):
     """A snapshot of the archive, as `Snapshot`. `id` is text: JavaScript's numbers cannot hold it."""
 
     id: str
@@ -80,7 +89,7 @@ class Snap(msgspec.Struct, frozen=True):
     tags: tuple[str, ...]
 
 
-class ArchiveShelf(msgspec.Struct, frozen=True):
+class ArchiveStatus(msgspec.Struct, frozen=True):
     """L3.
 
     Attributes:
@@ -95,12 +104,12 @@ class ArchiveShelf(msgspec.Struct, frozen=True):
     files: int | None = None
     rows: int | None = None
     bytes: int | None = None
-    snapshots: list[Snap] | None = None
+    snapshots: list[SnapshotInfo] | None = None
     snapshots_kept: int | None = None
     trouble: str = ""
 
 
-class DiskShelf(msgspec.Struct, frozen=True):
+class DiskStatus(msgspec.Struct, frozen=True):
     """The file system of the object's directory, in bytes. Under `headroom` free, events are refused."""
 
     free: int
@@ -108,7 +117,7 @@ class DiskShelf(msgspec.Struct, frozen=True):
     headroom: int
 
 
-class Inventory(msgspec.Struct, frozen=True, kw_only=True):
+class TierStatus(msgspec.Struct, frozen=True, kw_only=True):
     """What lies in each tier. Of one moment but for the archive, which is asked last.
 
     Attributes:
@@ -122,12 +131,12 @@ class Inventory(msgspec.Struct, frozen=True, kw_only=True):
         first_day, last_day: of events' timestamps (UTC), as far as `daily_metrics` is folded; None while it is empty.
     """
 
-    counters: CounterShelf
-    log: LogShelf
+    counters: CounterStatus
+    log: LogStatus
     storage_bytes: int
     consumers: list[Consumer]
-    archive: ArchiveShelf
-    disk: DiskShelf
+    archive: ArchiveStatus
+    disk: DiskStatus
     first_day: date | None
     last_day: date | None
 
@@ -138,7 +147,7 @@ class _OnDisk(NamedTuple):
     storage: int
 
 
-async def take_inventory(tiers: Tiers, directory: Path, settings: Settings) -> Inventory:
+async def take_inventory(tiers: Components, directory: Path, settings: Settings) -> TierStatus:
     """Look at every tier, without changing any and without waiting long for one.
 
     Raises:
@@ -148,27 +157,27 @@ async def take_inventory(tiers: Tiers, directory: Path, settings: Settings) -> I
     statistics = tiers.counters.statistics()
     marks = {consumer_of(one.name): 0 for one in tiers.rollups.rollups} | await tiers.storage.checkpoints()
     days = (await tiers.rollups.table(_DAILY))["date"].to_pylist()
-    disk = await in_thread("inventory", lambda: _on_disk(directory))
+    disk = await run_in_thread("inventory", lambda: _on_disk(directory))
     log = _log(tiers)
     # What identity has looked at since its last checkpoint changed nothing, so its state is that of all of it.
     marks |= {"archive": tiers.maintenance.watermark, CONSUMER: tiers.identity.position}
     consumers = [Consumer(name, seq, max(0, log.next_seq - seq)) for name, seq in marks.items()]
-    return Inventory(
-        counters=CounterShelf(statistics.keys, statistics.max_keys, statistics.evicted),
+    return TierStatus(
+        counters=CounterStatus(statistics.keys, statistics.max_keys, statistics.evicted),
         log=log,
         storage_bytes=disk.storage,
         consumers=sorted(consumers, key=lambda one: (-one.lag, one.name)),
         archive=await _archive(tiers),
-        disk=DiskShelf(disk.free, disk.total, settings.headroom_bytes),
+        disk=DiskStatus(disk.free, disk.total, settings.headroom_bytes),
         first_day=min(days, default=None),
         last_day=max(days, default=None),
     )
 
 
-def _log(tiers: Tiers) -> LogShelf:
+def _log(tiers: Components) -> LogStatus:
     pipeline = tiers.pipeline
     with pipeline.view() as view:
-        return LogShelf(
+        return LogStatus(
             first_seq=view.start_seq,
             next_seq=view.end_seq,
             segments=len(view.files),
@@ -185,7 +194,7 @@ def _on_disk(directory: Path) -> _OnDisk:
     return _OnDisk(usage.free, usage.total, storage)
 
 
-async def _archive(tiers: Tiers) -> ArchiveShelf:
+async def _archive(tiers: Components) -> ArchiveStatus:
     watermark = tiers.maintenance.watermark
     try:
         async with asyncio.timeout(_PATIENCE_S):
@@ -193,10 +202,10 @@ async def _archive(tiers: Tiers) -> ArchiveShelf:
                 files: tuple[DataFile, ...] = view.files
             snapshots = await tiers.archive.snapshots()
     except TimeoutError:  # its one thread is compacting, or a catalog is slow; the other tiers need not wait for it
-        return ArchiveShelf(watermark, trouble="busy")
+        return ArchiveStatus(watermark, trouble="busy")
     except LakebedError:  # check() says what it is; here the other tiers matter too
-        return ArchiveShelf(watermark, trouble="unavailable")
-    return ArchiveShelf(
+        return ArchiveStatus(watermark, trouble="unavailable")
+    return ArchiveStatus(
         watermark=watermark,
         files=len(files),
         rows=sum(file.rows for file in files),
@@ -206,5 +215,5 @@ async def _archive(tiers: Tiers) -> ArchiveShelf:
     )
 
 
-def _snap(one: Snapshot) -> Snap:
-    return Snap(str(one.id), from_us(one.committed_us), one.watermark, one.operation, one.rows, one.tags)
+def _snap(one: Snapshot) -> SnapshotInfo:
+    return SnapshotInfo(str(one.id), from_us(one.committed_us), one.watermark, one.operation, one.rows, one.tags)

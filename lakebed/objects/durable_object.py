@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from lakebed.clock import Clock, SystemClock
-from lakebed.concurrency import in_thread, to_the_end
+from lakebed.concurrency import finish_despite_cancel, run_in_thread
 from lakebed.disk import Disk
 from lakebed.errors import LakebedError, ObjectClosed, ObjectUnavailable
-from lakebed.objects.lock import Ownership
-from lakebed.objects.manifest import Nameplate, directory_of
+from lakebed.objects.lock import DirectoryLock
+from lakebed.objects.manifest import Manifest, directory_of
 from lakebed.objects.namespace import Namespace
 from lakebed.objects.registry import KINDS
 from lakebed.rpc.stub import Stub
@@ -77,7 +77,7 @@ class DurableObject:
         self.clock: Clock = clock if clock is not None else SystemClock()
         self.disk = disk if disk is not None else Disk()
         self.on_error = on_error
-        self._ownership = Ownership(self.directory)
+        self._ownership = DirectoryLock(self.directory)
         self._opened = False
         self._turn = asyncio.Lock()  # one open or close at a time
 
@@ -113,7 +113,7 @@ class DurableObject:
         async with self._turn:
             if self._opened:
                 self._opened = False
-                await to_the_end(self._finish())
+                await finish_despite_cancel(self._finish())
 
     async def __aenter__(self) -> Self:
         return await self.open()
@@ -163,15 +163,15 @@ class DurableObject:
 
     async def _begin(self) -> None:
         with self._unavailable():
-            Nameplate.read(self.directory)  # a newer format is refused before anything is touched
+            Manifest.read(self.directory)  # a newer format is refused before anything is touched
             self.directory.mkdir(parents=True, exist_ok=True)
             self._ownership.take(self.clock.now_us())
         try:
             with self._unavailable():
-                await self._hang_nameplate(Nameplate.read(self.directory))
+                await self._hang_nameplate(Manifest.read(self.directory))
             await self._open()
         except BaseException as error:
-            await to_the_end(self._abandon(error))
+            await finish_despite_cancel(self._abandon(error))
             raise
         self._opened = True
 
@@ -200,13 +200,13 @@ class DurableObject:
         finally:
             self._ownership.release(since_us)
 
-    async def _hang_nameplate(self, old: Nameplate | None) -> None:
+    async def _hang_nameplate(self, old: Manifest | None) -> None:
         lineage = [kind.__name__ for kind in type(self).__mro__ if issubclass(kind, DurableObject)]
-        new = Nameplate(kind=lineage[0], bases=tuple(lineage[1:-1]))
+        new = Manifest(kind=lineage[0], bases=tuple(lineage[1:-1]))
         if old is not None:
             new = old.agree(new, self.directory)
         if new != old:
-            await to_the_end(in_thread(f"open-{self.name}", lambda: new.hang(self.directory, self.disk)))
+            await finish_despite_cancel(run_in_thread(f"open-{self.name}", lambda: new.hang(self.directory, self.disk)))
 
 
 DurableObject.hidden = frozenset(name for name in dir(DurableObject) if not name.startswith("_")) | {

@@ -6,14 +6,14 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from lakebed.objects.pool import Residents
+from lakebed.objects.pool import ObjectPool
 from lakebed.rpc.calls import Call, Outcome, Unsent
 from lakebed.rpc.dispatch import Begun, begin, finish
 
-__all__ = ["InProcess"]
+__all__ = ["LocalTransport"]
 
 
-class InProcess:
+class LocalTransport:
     """The transport to an object of a namespace in this process: wakes it for each batch, and lets it sleep after.
 
     Args:
@@ -23,7 +23,7 @@ class InProcess:
         object_class: what it is woken as.
     """
 
-    def __init__(self, start: Callable[[], None], residents: Residents, name: str, object_class: type[Any]) -> None:
+    def __init__(self, start: Callable[[], None], residents: ObjectPool, name: str, object_class: type[Any]) -> None:
         self._start = start
         self._residents = residents
         self._name = name

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from lakebed.errors import ObjectLocked
 
-__all__ = ["LOCK_NAME", "Ownership"]
+__all__ = ["LOCK_NAME", "DirectoryLock"]
 
 LOCK_NAME = "lock"
 
 
-class Ownership:
+class DirectoryLock:
     """The exclusive right to a directory, between processes and within one. Not held until `take`.
 
     The kernel drops it when the process ends, however it ends: a lock file that a dead process left is no obstacle, and
@@ -105,7 +105,7 @@ def _close(descriptors: list[int]) -> None:
         os.close(descriptor)
 
 
-_all: weakref.WeakSet[Ownership] = weakref.WeakSet()
+_all: weakref.WeakSet[DirectoryLock] = weakref.WeakSet()
 
 
 def _after_fork_in_child() -> None:

@@ -11,7 +11,7 @@ import msgspec
 from lakebed.disk import Disk
 from lakebed.errors import FormatTooNew, InvalidName, LogCorrupted, WrongObject
 
-__all__ = ["FILE_NAME", "FORMAT", "Nameplate", "directory_of", "is_name"]
+__all__ = ["FILE_NAME", "FORMAT", "Manifest", "directory_of", "is_name"]
 
 FILE_NAME = "object.json"
 FORMAT = 1
@@ -22,7 +22,7 @@ class _Format(msgspec.Struct):
     format: int
 
 
-class Nameplate(msgspec.Struct, frozen=True, kw_only=True, rename={"kind": "class"}):
+class Manifest(msgspec.Struct, frozen=True, kw_only=True, rename={"kind": "class"}):
     """The content of `object.json`.
 
     Attributes:
@@ -36,7 +36,7 @@ class Nameplate(msgspec.Struct, frozen=True, kw_only=True, rename={"kind": "clas
     bases: tuple[str, ...] = ()
 
     @classmethod
-    def read(cls, directory: Path) -> Nameplate | None:
+    def read(cls, directory: Path) -> Manifest | None:
         """The nameplate of `directory`; None if there is none, which means that no object was ever opened there.
 
         Raises:
@@ -61,7 +61,7 @@ class Nameplate(msgspec.Struct, frozen=True, kw_only=True, rename={"kind": "clas
         except msgspec.DecodeError as error:
             raise LogCorrupted(f"the nameplate does not read back: {error}", path=path, offset=0) from error
 
-    def agree(self, new: Nameplate, directory: Path) -> Nameplate:
+    def agree(self, new: Manifest, directory: Path) -> Manifest:
         """The nameplate that `directory` should carry when an object of `new`'s class is opened in it.
 
         An object may be opened as the class it was made with, as one of that class's bases (a notebook opens a `Shop`

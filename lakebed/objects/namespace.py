@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from lakebed.clock import Clock, SystemClock
-from lakebed.concurrency import in_thread
+from lakebed.concurrency import run_in_thread
 from lakebed.errors import ObjectClosed, ObjectLocked
-from lakebed.objects.local_transport import InProcess
-from lakebed.objects.manifest import Nameplate, directory_of
-from lakebed.objects.pool import Residents
+from lakebed.objects.local_transport import LocalTransport
+from lakebed.objects.manifest import Manifest, directory_of
+from lakebed.objects.pool import ObjectPool
 from lakebed.objects.registry import KINDS, kind
-from lakebed.objects.wakeups import Sleeper, is_due, names_in, next_due, sleepers
+from lakebed.objects.wakeups import SleepingObject, is_due, names_in, next_due, sleepers
 from lakebed.rpc.dispatch import members
 from lakebed.rpc.session import Session
 from lakebed.rpc.stub import Stub
@@ -69,7 +69,7 @@ class Namespace:
         self._class = object_class
         self._on_error = on_error
         self._clock: Clock = clock if clock is not None else SystemClock()
-        self._residents = Residents(self._make, self._clock, self._failed)
+        self._residents = ObjectPool(self._make, self._clock, self._failed)
         self._sessions: weakref.WeakValueDictionary[tuple[str, type[Any]], Session] = weakref.WeakValueDictionary()
         self._busy: set[Session] = set()
         self._failures: deque[BaseException] = deque(maxlen=_FAILURES_KEPT)
@@ -139,7 +139,7 @@ class Namespace:
         """
         if self._class is not None:
             return self.stub(self._class, name)
-        plate = Nameplate.read(directory_of(self.root, name))
+        plate = Manifest.read(directory_of(self.root, name))
         return self.stub(kind(plate.kind if plate is not None else "Analytics"), name)
 
     def __getattr__(self, name: str) -> Callable[[str], Stub]:
@@ -157,7 +157,7 @@ class Namespace:
         session = self._sessions.get((name, object_class))
         if session is None:
             directory_of(self.root, name)
-            transport = InProcess(self._start, self.residents, name, object_class)
+            transport = LocalTransport(self._start, self.residents, name, object_class)
             label = f"{object_class.__name__}({name!r})"
             session = Session(transport, self._failed, self._busy, label, members(object_class))
             self._sessions[name, object_class] = session
@@ -169,7 +169,7 @@ class Namespace:
 
     def exists(self, name: str) -> bool:
         """Whether object `name` was ever opened. Raises InvalidName."""
-        return Nameplate.read(directory_of(self.root, name)) is not None
+        return Manifest.read(directory_of(self.root, name)) is not None
 
     @property
     def is_open(self) -> bool:
@@ -181,7 +181,7 @@ class Namespace:
         return sorted(resident.name for resident in self._residents)
 
     @property
-    def residents(self) -> Residents:
+    def residents(self) -> ObjectPool:
         """The objects that are awake here. Looking at one does not keep it awake, and it may close at any await."""
         return self._residents
 
@@ -237,7 +237,7 @@ class Namespace:
         The timer does the same. A failure of one object is told to `check()` and stops no other.
         """
         now_us = self._clock.now_us()
-        found, unreadable = await in_thread("scan", lambda: sleepers(self.root, self._residents.names()))
+        found, unreadable = await run_in_thread("scan", lambda: sleepers(self.root, self._residents.names()))
         for error in unreadable:
             self._failed(error)
         self._unknown = {}
@@ -311,7 +311,7 @@ class Namespace:
             delays.append((due - now_us) / 1_000_000)
         return max(min(delays), 0.05)
 
-    def _due_kind(self, sleeper: Sleeper, now_us: int) -> type[Any] | None:
+    def _due_kind(self, sleeper: SleepingObject, now_us: int) -> type[Any] | None:
         """The class to wake `sleeper` as, if a schedule of it was due since it sleeps."""
         found = KINDS.get(sleeper.kind, self._class)
         if found is None:

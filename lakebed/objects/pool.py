@@ -11,10 +11,10 @@ from lakebed.clock import Clock
 from lakebed.errors import WrongObject
 from lakebed.settings import Settings
 
-__all__ = ["Resident", "Residents"]
+__all__ = ["ObjectPool", "PooledObject"]
 
 
-class Resident(Protocol):
+class PooledObject(Protocol):
     """What an object must be to live here: a DurableObject."""
 
     name: str
@@ -33,7 +33,7 @@ class Resident(Protocol):
         ...
 
 
-class _Room:
+class _Slot:
     """One object that is opening, awake or closing."""
 
     __slots__ = ("calls", "closing", "opening", "resident", "used_at")
@@ -50,7 +50,7 @@ class _Room:
         return not self.calls and self.opening.done() and self.closing is None
 
 
-class Residents:
+class ObjectPool:
     """Wakes an object once for all who want it, and lets nobody in while it goes to sleep.
 
     Args:
@@ -72,7 +72,7 @@ class Residents:
         self._make = make
         self._clock = clock
         self._failed = failed
-        self._rooms: dict[str, _Room] = {}
+        self._rooms: dict[str, _Slot] = {}
         self._left = asyncio.Event()  # set when the last call in a room is over
 
     def __iter__(self) -> Any:
@@ -143,14 +143,14 @@ class Residents:
         """The monotonic second at which the first of them will have been idle for long enough."""
         return min((self._rests_at(room) for room in self._rooms.values() if room.idle), default=None)
 
-    def _rests_at(self, room: _Room) -> float:
+    def _rests_at(self, room: _Slot) -> float:
         return room.used_at + float(room.resident.settings.idle_s)
 
-    async def _enter(self, name: str, kind: type[Any]) -> _Room:
+    async def _enter(self, name: str, kind: type[Any]) -> _Slot:
         while (room := self._rooms.get(name)) is not None and room.closing is not None:
             await asyncio.wait([room.closing])
         if room is None:
-            room = self._rooms[name] = _Room(self._make(name, kind), self._clock.monotonic())
+            room = self._rooms[name] = _Slot(self._make(name, kind), self._clock.monotonic())
             room.opening = asyncio.ensure_future(self._open(name, room))
         elif not isinstance(room.resident, kind):
             raise WrongObject(
@@ -167,18 +167,18 @@ class Residents:
             raise
         return room
 
-    async def _open(self, name: str, room: _Room) -> None:
+    async def _open(self, name: str, room: _Slot) -> None:
         try:
             await room.resident.open()
         except BaseException:
             del self._rooms[name]
             raise
 
-    def _let_go(self, room: _Room) -> asyncio.Task[Exception | None]:
+    def _let_go(self, room: _Slot) -> asyncio.Task[Exception | None]:
         room.closing = asyncio.ensure_future(self._close(room))
         return room.closing
 
-    async def _close(self, room: _Room) -> Exception | None:
+    async def _close(self, room: _Slot) -> Exception | None:
         try:
             await room.resident.close()
         except Exception as error:  # noqa: BLE001 - given to whoever sent it to sleep, who may be a timer

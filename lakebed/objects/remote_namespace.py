@@ -19,7 +19,7 @@ import msgspec
 from lakebed.errors import InvalidName, InvalidSettings, ObjectClosed, Unreachable
 from lakebed.objects.manifest import is_name
 from lakebed.objects.registry import kind
-from lakebed.objects.remote_transports import FAITHFUL, HttpCarrier, SocketCarrier
+from lakebed.objects.remote_transports import FAITHFUL, HttpTransport, WebSocketTransport
 from lakebed.rpc.calls import Call, Outcome, Ref, copied
 from lakebed.rpc.capnweb.future import Slot
 from lakebed.rpc.capnweb.limits import Limits
@@ -70,12 +70,12 @@ class RemoteNamespace:
         self.url = _rpc_url(url)
         headers = {FAITHFUL: "1"} | ({"Authorization": f"Bearer {key}"} if key is not None else {})
         self._structs: dict[str, type[Any]] = {}
-        self._http: HttpCarrier | None = None
-        self._socket: SocketCarrier | None = None
+        self._http: HttpTransport | None = None
+        self._socket: WebSocketTransport | None = None
         if urlsplit(self.url).scheme in ("http", "https"):
-            self._http = HttpCarrier(self.url, headers, timeout_s)
+            self._http = HttpTransport(self.url, headers, timeout_s)
         else:
-            self._socket = SocketCarrier(self.url, headers, timeout_s, self._peer)
+            self._socket = WebSocketTransport(self.url, headers, timeout_s, self._peer)
         self._timeout_s = timeout_s
         self._on_error = on_error
         self._sessions: weakref.WeakValueDictionary[tuple[str, str], Session] = weakref.WeakValueDictionary()

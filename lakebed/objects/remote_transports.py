@@ -11,7 +11,7 @@ import msgspec
 from lakebed.errors import AccessDenied, Backpressure, LakebedError, Unreachable
 from lakebed.rpc.capnweb.session import Peer
 
-__all__ = ["FAITHFUL", "HttpCarrier", "SocketCarrier"]
+__all__ = ["FAITHFUL", "HttpTransport", "WebSocketTransport"]
 
 FAITHFUL = "X-Lakebed-Faithful"
 """The header by which a Lakebed asks for values in full: microseconds, decimals, whole results."""
@@ -21,7 +21,7 @@ _EXTRA = "connecting to a server needs httpx and websockets: pip install 'lakebe
 _LONGEST_CLOSE_S = 5.0
 
 
-class HttpCarrier:
+class HttpTransport:
     """A batch of messages a request.
 
     Args:
@@ -64,7 +64,7 @@ class HttpCarrier:
         await self._client.aclose()
 
 
-class SocketCarrier:
+class WebSocketTransport:
     """One session over a WebSocket, opened by its first use, and again when it broke.
 
     Args:

@@ -11,13 +11,13 @@ import msgspec
 
 from lakebed.errors import LakebedError, ObjectUnavailable
 from lakebed.objects.lock import LOCK_NAME
-from lakebed.objects.manifest import FILE_NAME, Nameplate, is_name
+from lakebed.objects.manifest import FILE_NAME, Manifest, is_name
 from lakebed.scheduling.schedule import schedules_of
 
-__all__ = ["Sleeper", "is_due", "names_in", "next_due", "sleepers"]
+__all__ = ["SleepingObject", "is_due", "names_in", "next_due", "sleepers"]
 
 
-class Sleeper(msgspec.Struct, frozen=True):
+class SleepingObject(msgspec.Struct, frozen=True):
     """An object that is not awake here: its name, the class it was opened as, and since when it has slept."""
 
     name: str
@@ -36,15 +36,15 @@ def names_in(root: Path) -> list[str]:
         return []
 
 
-def sleepers(root: Path, awake: Container[str]) -> tuple[list[Sleeper], list[LakebedError]]:
+def sleepers(root: Path, awake: Container[str]) -> tuple[list[SleepingObject], list[LakebedError]]:
     """The objects under `root` that are not `awake`, and what keeps others from being read. Blocks."""
-    found: list[Sleeper] = []
+    found: list[SleepingObject] = []
     unreadable: list[LakebedError] = []
     for name in names_in(root):
         if name in awake:
             continue
         try:
-            plate = Nameplate.read(root / name)
+            plate = Manifest.read(root / name)
             since_ns = (root / name / LOCK_NAME).stat().st_mtime_ns
         except FileNotFoundError:  # deleted meanwhile, or copied without its lock: its first call makes one
             continue
@@ -57,7 +57,7 @@ def sleepers(root: Path, awake: Container[str]) -> tuple[list[Sleeper], list[Lak
             unreadable.append(ObjectUnavailable(message, hint=hint, path=root / name))
             continue
         if plate is not None:
-            found.append(Sleeper(name, plate.kind, since_ns // 1000))
+            found.append(SleepingObject(name, plate.kind, since_ns // 1000))
     return found, unreadable
 
 

@@ -26,7 +26,7 @@ from lakebed.events.event import BASE_COLUMNS, SCHEMA
 from lakebed.events.promotions import Promotion, quoted, with_promoted
 from lakebed.query.bounds import UNBOUNDED, Bounds
 from lakebed.query.relation import Part, Relation, columns_of, read_parquet, schema_of
-from lakebed.sql_engine import Engine
+from lakebed.sql_engine import SqlEngine
 from lakebed.tiers.archive.archive import Archive
 from lakebed.tiers.archive.models import DataFile
 from lakebed.tiers.archive.views import ArchiveView
@@ -34,14 +34,14 @@ from lakebed.tiers.pipeline.log_view import LogView
 from lakebed.tiers.pipeline.pipeline import Pipeline
 from lakebed.tiers.pipeline.sealing import LogFile, read_sealed
 
-__all__ = ["Cut", "History", "check_gap", "log_parts", "readable"]
+__all__ = ["Cut", "EventHistory", "check_gap", "log_parts", "readable"]
 
 _COMPARED = 50_000  # events whose ids are compared at a time
 _REMEMBERED = 1024  # instants whose position is kept; each takes two integers
 _T = TypeVar("_T")
 
 
-class History:
+class EventHistory:
     """What an object has ever stored, wherever it lies now.
 
     Args:
@@ -51,7 +51,9 @@ class History:
         engine: reads Parquet and computes promoted columns.
     """
 
-    def __init__(self, pipeline: Pipeline, archive: Archive, promotions: tuple[Promotion, ...], engine: Engine) -> None:
+    def __init__(
+        self, pipeline: Pipeline, archive: Archive, promotions: tuple[Promotion, ...], engine: SqlEngine
+    ) -> None:
         self.promotions = promotions
         self._pipeline = pipeline
         self._archive = archive
@@ -231,7 +233,7 @@ class Cut:
 
     def __init__(
         self,
-        history: History,
+        history: EventHistory,
         pipeline: Pipeline,
         archive: Archive,
         *,

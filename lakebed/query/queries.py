@@ -18,15 +18,15 @@ from lakebed.histogram import SECONDS, Histogram
 from lakebed.query.as_of import parse_as_of
 from lakebed.query.bounds import UNBOUNDED, Bounds, find_bounds
 from lakebed.query.count_star import counted, with_count
-from lakebed.query.event_history import History
+from lakebed.query.event_history import EventHistory
 from lakebed.query.relation import Relation
-from lakebed.query.request import Parameters, Question, Sources
+from lakebed.query.request import Parameters, QueryRequest, Sources
 from lakebed.query.result import Result
-from lakebed.query.running_query import Job
+from lakebed.query.running_query import RunningQuery
 from lakebed.query.statement import Statement
 from lakebed.query.views import VIEWS
 from lakebed.settings import Settings
-from lakebed.sql_engine import Engine
+from lakebed.sql_engine import SqlEngine
 
 if TYPE_CHECKING:
     import duckdb
@@ -54,8 +54,8 @@ class Queries:
 
     def __init__(
         self,
-        history: History,
-        engine: Engine,
+        history: EventHistory,
+        engine: SqlEngine,
         settings: Settings,
         clock: Clock,
         *,
@@ -73,7 +73,7 @@ class Queries:
         self._people = people
         self._rollups = {rollup.lower(): rollup for rollup in (*_BUILT_IN_ROLLUPS, *rollups)}
         self._executor: ThreadPoolExecutor | None = None
-        self._running: dict[asyncio.Task[Result], Job] = {}
+        self._running: dict[asyncio.Task[Result], RunningQuery] = {}
         self._statements: dict[str, Statement] = {}  # by their text
         self._closed = False
         self.seconds = Histogram(SECONDS)  # of each question that was answered or stopped
@@ -122,14 +122,14 @@ class Queries:
         as_of: datetime | date | str | None,
         snapshot: int | str | None,
         limit: int | None,
-    ) -> Question:
+    ) -> QueryRequest:
         """What was asked, checked as far as it can be without reading the SQL. Raises as `run` does."""
         as_of_us = parse_as_of(as_of, self._clock.now_us())
         if as_of_us is not None and snapshot is not None:
             raise QueryRefused("as_of and snapshot were both given", hint="A snapshot is a moment already: give one")
         if limit is not None and (not isinstance(limit, int) or limit < 0):
             raise QueryRefused(f"limit is {limit!r}", hint="Give a number of rows, 0 or more")
-        return Question(sql, _settled(params), as_of_us, snapshot, limit)
+        return QueryRequest(sql, _settled(params), as_of_us, snapshot, limit)
 
     async def ask(
         self,
@@ -151,7 +151,7 @@ class Queries:
             bounds: timestamps that matter, known better than they can be found in the SQL.
             started: by the monotonic clock, for `elapsed_ms`, where the question began before this call.
         """
-        question = Question(sql, params, as_of_us, tables=tables, bounds=bounds, started=started)
+        question = QueryRequest(sql, params, as_of_us, tables=tables, bounds=bounds, started=started)
         return await self._supervise(question, None)
 
     async def check_expression(self, sql: str) -> Statement:
@@ -160,13 +160,13 @@ class Queries:
         Raises:
             QueryRefused, QueryError: when it is not.
         """
-        return await self._in_thread(partial(self._parse, Job(), f"SELECT\n{sql}"))
+        return await self._in_thread(partial(self._parse, RunningQuery(), f"SELECT\n{sql}"))
 
-    async def _supervise(self, question: Question, timeout: float | None) -> Result:  # noqa: ASYNC109 - see run
+    async def _supervise(self, question: QueryRequest, timeout: float | None) -> Result:  # noqa: ASYNC109 - see run
         if self._closed:
             raise ObjectClosed(f"{self._name} is closed", hint="Open the object first")
         seconds = self._settings.query_timeout_s if timeout is None else timeout
-        job = Job()
+        job = RunningQuery()
         began = self._clock.monotonic()
         task = asyncio.get_running_loop().create_task(self._answer(job, question))
         self._running[task] = job
@@ -186,7 +186,7 @@ class Queries:
             )
         return task.result()
 
-    def _stop(self, task: asyncio.Task[Result], job: Job) -> None:
+    def _stop(self, task: asyncio.Task[Result], job: RunningQuery) -> None:
         if not task.done():
             job.stop()
             asyncio.get_running_loop().call_later(_INTERRUPT_EVERY_S, self._stop, task, job)
@@ -196,7 +196,7 @@ class Queries:
         if not task.cancelled():
             task.exception()  # of a question that nobody waits for any more, no one else asks
 
-    async def _answer(self, job: Job, question: Question) -> Result:
+    async def _answer(self, job: RunningQuery, question: QueryRequest) -> Result:
         started = self._clock.monotonic() if question.started is None else question.started
         statement = await self._statement(job, question.sql)
         async with self.sources(statement.tables, question, mentions_person=statement.mentions_person) as sources:
@@ -206,7 +206,7 @@ class Queries:
 
     @asynccontextmanager
     async def sources(
-        self, named: Collection[str], question: Question, *, mentions_person: bool
+        self, named: Collection[str], question: QueryRequest, *, mentions_person: bool
     ) -> AsyncIterator[Sources]:
         """What a question reads that names the tables `named`, held still."""
         views = {name for name in set(named) & set(VIEWS) if name == "people" or question.is_past}
@@ -221,7 +221,7 @@ class Queries:
                     people = await self._people(cut.end_seq)
             yield Sources(cut, rollups, people, frozenset(views), end_seq, question.as_of_us)
 
-    async def _rollup_tables(self, named: set[str], question: Question) -> Mapping[str, pa.Table]:
+    async def _rollup_tables(self, named: set[str], question: QueryRequest) -> Mapping[str, pa.Table]:
         if question.tables is not None:
             return question.tables
         names = {self._rollups[name] for name in named if name in self._rollups}
@@ -232,7 +232,7 @@ class Queries:
             )
         return await self._tables(names) if names else {}
 
-    async def _statement(self, job: Job, sql: str) -> Statement:
+    async def _statement(self, job: RunningQuery, sql: str) -> Statement:
         """The same text reads the same, so what was asked lately is not parsed again: it is a third of a small one."""
         known = self._statements.get(sql) if isinstance(sql, str) else None
         if known is None:
@@ -243,12 +243,12 @@ class Queries:
                 self._statements[sql] = known
         return known
 
-    def _parse(self, job: Job, sql: str) -> Statement:
+    def _parse(self, job: RunningQuery, sql: str) -> Statement:
         with self._translated(), job.cursor(self._engine) as cursor:
             return Statement.parse(sql, cursor)
 
     def _execute(
-        self, job: Job, question: Question, statement: Statement, sources: Sources
+        self, job: RunningQuery, question: QueryRequest, statement: Statement, sources: Sources
     ) -> tuple[pa.Table, Relation | None]:
         with self._translated(), job.cursor(self._engine) as cursor:
             cursor.execute("BEGIN TRANSACTION READ ONLY")  # now() stands still in it
@@ -264,7 +264,7 @@ class Queries:
             answer = self._fetch(cursor, statement, question)
             return with_count(answer, rows) if rows else answer, relation
 
-    def _fetch(self, cursor: duckdb.DuckDBPyConnection, statement: Statement, question: Question) -> pa.Table:
+    def _fetch(self, cursor: duckdb.DuckDBPyConnection, statement: Statement, question: QueryRequest) -> pa.Table:
         most = self._settings.query_max_rows
         limit = most + 1 if question.limit is None else min(question.limit, most + 1)
         # As a subquery no CTE can change data, whatever the check of the tree has missed.
@@ -320,7 +320,7 @@ class Queries:
 
 
 def _bounds(
-    question: Question, statement: Statement, views: Collection[str], cursor: duckdb.DuckDBPyConnection
+    question: QueryRequest, statement: Statement, views: Collection[str], cursor: duckdb.DuckDBPyConnection
 ) -> Sequence[Bounds]:
     if question.bounds is not None:
         return question.bounds

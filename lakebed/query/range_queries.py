@@ -11,21 +11,21 @@ import msgspec
 import pyarrow as pa
 
 from lakebed.errors import ArchiveConflict
-from lakebed.query.event_history import History, check_gap, log_parts, readable
+from lakebed.query.event_history import EventHistory, check_gap, log_parts, readable
 from lakebed.query.relation import Part, Relation
-from lakebed.sql_engine import Engine
+from lakebed.sql_engine import SqlEngine
 from lakebed.tiers.archive.archive import Archive
 from lakebed.tiers.archive.views import ArchiveView
 from lakebed.tiers.pipeline.log_view import LogView
 from lakebed.tiers.pipeline.pipeline import Pipeline
 from lakebed.tiers.pipeline.sealing import read_sealed
 
-__all__ = ["Excerpts"]
+__all__ = ["RangeQueries"]
 
 _ROWS = "SELECT count(*) AS rows FROM events"
 
 
-class Excerpts:
+class RangeQueries:
     """Answers about the events of a range, wherever they lie now, without reading the columns that do not matter.
 
     Args:
@@ -35,7 +35,7 @@ class Excerpts:
         engine: reads Parquet.
     """
 
-    def __init__(self, history: History, pipeline: Pipeline, archive: Archive, engine: Engine) -> None:
+    def __init__(self, history: EventHistory, pipeline: Pipeline, archive: Archive, engine: SqlEngine) -> None:
         self._history = history
         self._pipeline = pipeline
         self._archive = archive

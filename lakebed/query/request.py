@@ -14,12 +14,12 @@ from lakebed.query.relation import Registry, Relation
 from lakebed.query.result import Result
 from lakebed.query.views import VIEWS
 
-__all__ = ["Parameters", "Question", "Sources"]
+__all__ = ["Parameters", "QueryRequest", "Sources"]
 
 Parameters = Sequence[Any] | Mapping[str, Any]
 
 
-class Question(msgspec.Struct, frozen=True):
+class QueryRequest(msgspec.Struct, frozen=True):
     """What is asked; `tables` and `bounds` are given by our own metrics only."""
 
     sql: str

@@ -8,15 +8,15 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from lakebed.errors import QueryTimeout
-from lakebed.sql_engine import Engine
+from lakebed.sql_engine import SqlEngine
 
 if TYPE_CHECKING:
     import duckdb
 
-__all__ = ["Job"]
+__all__ = ["RunningQuery"]
 
 
-class Job:
+class RunningQuery:
     """One question's cursor, and how the loop stops it."""
 
     def __init__(self) -> None:
@@ -25,7 +25,7 @@ class Job:
         self._stopped = False
 
     @contextmanager
-    def cursor(self, engine: Engine) -> Iterator[duckdb.DuckDBPyConnection]:
+    def cursor(self, engine: SqlEngine) -> Iterator[duckdb.DuckDBPyConnection]:
         """A cursor that `stop` reaches."""
         cursor = engine.cursor()
         try:

@@ -14,11 +14,11 @@ from lakebed.clock import from_us
 from lakebed.errors import QueryRefused
 from lakebed.query.result import Result
 from lakebed.reports.calendar import Calendar
-from lakebed.reports.context import Inquiry
-from lakebed.reports.event_filter import EventLike, Selection
+from lakebed.reports.context import ReportContext
+from lakebed.reports.event_filter import EventFilter, EventLike
 from lakebed.reports.limits import check_limit
 from lakebed.reports.measure import Measure
-from lakebed.reports.parameters import Binder
+from lakebed.reports.parameters import Parameters
 from lakebed.reports.scope import FIRST_US, Scope, Time
 from lakebed.reports.series import DAILY, HOURLY
 
@@ -38,7 +38,7 @@ _SPREAD = 1.4826  # of a normal distribution, its standard deviation is so many 
 
 
 async def anomalies(
-    inquiry: Inquiry,
+    inquiry: ReportContext,
     event: EventLike | None = None,
     *,
     measure: str = "count",
@@ -85,13 +85,13 @@ async def anomalies(
     check_limit("history", history, _MOST_HISTORY, least=_LEAST)
     if isinstance(sensitivity, bool) or not isinstance(sensitivity, int | float) or not 0 < sensitivity <= _WIDEST:
         raise QueryRefused(f"sensitivity is {str(sensitivity)[:40]!r}", hint="Give more than 0, up to 100; usual is 3")
-    chosen = Selection.of(event)
+    chosen = EventFilter.of(event)
     scope = await inquiry.scope(start=start, end=end, where=where, cohort=cohort, as_of=as_of, selections=(chosen,))
     known_us = inquiry.last_us(scope) + 1
     first_us = max(FIRST_US, known_us - 7 * _STEP_US["day"]) if scope.start_us is None else scope.start_us
     if (known_us - first_us) // _STEP_US[grain] > _MOST_ROWS:
         raise QueryRefused(f"more than {_MOST_ROWS:,} rows", hint="Judge a shorter range, or days instead of hours")
-    bind = Binder()
+    bind = Parameters()
     measured = Measure.parse(measure, inquiry.promotions, number=True)
     nothing = "0" if measured.counts or measured.summed is not None else "NULL"
     source, tables = await _source(inquiry, scope, chosen, measured, calendar, grain, bind)
@@ -126,13 +126,13 @@ async def anomalies(
 
 
 async def _source(
-    inquiry: Inquiry,
+    inquiry: ReportContext,
     scope: Scope,
-    chosen: Selection,
+    chosen: EventFilter,
     measured: Measure,
     calendar: Calendar,
     grain: Step,
-    bind: Binder,
+    bind: Parameters,
 ) -> tuple[str, Mapping[str, pa.Table] | None]:
     """SQL for `n, value, squares, events` of each period that has events, and the rollups that it reads.
 
@@ -149,7 +149,11 @@ async def _source(
             counted = f"SELECT {number} AS n, CAST(sum(count) AS BIGINT) AS value FROM {HOURLY}"
             counted += f" WHERE {chosen.condition(bind)} GROUP BY n"
             return f"SELECT n, value, value AS squares, value AS events FROM ({counted})", hours
-    if measured.sql == "count(DISTINCT person_id)" and chosen == Selection() and (grain, calendar.tz) == ("day", "UTC"):
+    if (
+        measured.sql == "count(DISTINCT person_id)"
+        and chosen == EventFilter()
+        and (grain, calendar.tz) == ("day", "UTC")
+    ):
         days = await inquiry.days(read)
         if days is not None:
             number = "date - DATE '1970-01-01'"

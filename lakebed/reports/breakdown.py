@@ -11,15 +11,15 @@ from lakebed.errors import QueryRefused
 from lakebed.events.promotions import Promotion, quoted
 from lakebed.reports.limits import check_limit
 from lakebed.reports.measure import column_sql
-from lakebed.reports.parameters import Binder
+from lakebed.reports.parameters import Parameters
 
-__all__ = ["OTHER", "Split"]
+__all__ = ["OTHER", "Breakdown"]
 
 OTHER = "(other)"
 _MOST_VALUES = 100
 
 
-class Split(msgspec.Struct, frozen=True):
+class Breakdown(msgspec.Struct, frozen=True):
     """What `by` and `top` of a report mean, where every person has one value.
 
     Attributes:
@@ -62,7 +62,7 @@ class Split(msgspec.Struct, frozen=True):
         """An aggregate over `events`: the value of the earliest that meets the condition; of several, by arrival."""
         return f"arg_min_null({self.value}, row(epoch_us(timestamp), seq)) FILTER ({condition})"
 
-    def ranked(self, source: str, people: str, bind: Binder) -> str:
+    def ranked(self, source: str, people: str, bind: Parameters) -> str:
         """CTEs. `ranked`: `value, nth` of each value of `source`; `named`: `nth, value` of those that have rows.
 
         Args:

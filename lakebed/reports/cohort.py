@@ -11,9 +11,9 @@ from lakebed.clock import from_us
 from lakebed.errors import QueryRefused
 from lakebed.events.promotions import Promotion
 from lakebed.reports.duration import duration_us
-from lakebed.reports.event_filter import Selection
+from lakebed.reports.event_filter import EventFilter
 from lakebed.reports.measure import Measure
-from lakebed.reports.parameters import Binder
+from lakebed.reports.parameters import Parameters
 from lakebed.reports.scope import instant
 
 __all__ = ["COHORT", "Cohort", "CohortReader", "Lookup", "conditions_of", "names_of"]
@@ -36,11 +36,11 @@ class Cohort(msgspec.Struct, frozen=True):
         strange: whether it has SQL of a stranger in it.
     """
 
-    sql: Callable[[Binder], str]
+    sql: Callable[[Parameters], str]
     strange: bool = False
 
 
-Sql = Callable[[Binder], str]
+Sql = Callable[[Parameters], str]
 Lookup = Callable[[str], Awaitable[tuple[Any, bool] | None]]
 
 
@@ -133,7 +133,7 @@ class CohortReader:
 
     def _did(self, given: Mapping[str, Any], at: str) -> Sql:
         _only(given, _DID, at)
-        chosen = Selection.of(given["did"], f"{at}.did")
+        chosen = EventFilter.of(given["did"], f"{at}.did")
         low, high = self._range(given, at)
         least, most = _count(given, "at_least", at), _count(given, "at_most", at)
         tests = [f"count(*) >= {max(1, least or 1)}"] + ([] if most is None else [f"count(*) <= {most}"])
@@ -146,7 +146,7 @@ class CohortReader:
             tests += [f"{sql} {sign} {number!r}" for sign, number in bounds]
         having = " AND ".join(tests)
 
-        def sql_of(bind: Binder) -> str:
+        def sql_of(bind: Parameters) -> str:
             where = f"person_id IS NOT NULL AND {chosen.condition(bind)}{_within(low, high, bind)}"
             return f"(SELECT person_id FROM events WHERE {where} GROUP BY person_id HAVING {having})"
 
@@ -154,10 +154,10 @@ class CohortReader:
 
     def _first(self, given: Mapping[str, Any], at: str) -> Sql:
         _only(given, {"first", "within", "start", "end"}, at)
-        chosen = Selection.of(given["first"], f"{at}.first")
+        chosen = EventFilter.of(given["first"], f"{at}.first")
         low, high = self._range(given, at)
 
-        def sql_of(bind: Binder) -> str:
+        def sql_of(bind: Parameters) -> str:
             where = f"person_id IS NOT NULL AND {chosen.condition(bind)}"
             firsts = f"SELECT person_id, min(timestamp) AS first FROM events WHERE {where} GROUP BY person_id"
             return f"(SELECT person_id FROM ({firsts}) WHERE true{_within(low, high, bind, 'first')})"
@@ -169,10 +169,10 @@ class CohortReader:
         steps = given["sequence"]
         if not isinstance(steps, Sequence) or isinstance(steps, str) or not 1 < len(steps) <= _MOST_STEPS:
             raise _refused(f"{at}.sequence", steps, f"a list of 2 to {_MOST_STEPS} events")
-        chosen = [Selection.of(step, f"{at}.sequence[{n}]") for n, step in enumerate(steps)]
+        chosen = [EventFilter.of(step, f"{at}.sequence[{n}]") for n, step in enumerate(steps)]
         low, high = self._range(given, at)
 
-        def sql_of(bind: Binder) -> str:
+        def sql_of(bind: Parameters) -> str:
             found = ""
             for step in chosen:
                 where = f"person_id IS NOT NULL AND {step.condition(bind)}{_within(low, high, bind)}"
@@ -217,7 +217,7 @@ def _people(given: Mapping[str, Any], at: str) -> Sql:
     if not isinstance(ids, Sequence) or isinstance(ids, str) or not all(isinstance(one, str) for one in ids):
         raise _refused(f"{at}.people", ids, "a list of ids")
 
-    def sql_of(bind: Binder) -> str:
+    def sql_of(bind: Parameters) -> str:
         # Not by the ids of events: an anonymous id on somebody's event may be another's, and one may be on none.
         return f"(SELECT person_id FROM people WHERE list_has_any(ids, CAST({bind(list(ids))} AS VARCHAR[])))"
 
@@ -235,7 +235,7 @@ def _trait(given: Mapping[str, Any], at: str) -> Sql:
         raise QueryRefused(f"{at}: a trait has one test", hint=f"Give one of {', '.join(sorted(_TRAIT - {'trait'}))}")
     path = "/" + name.replace("~", "~0").replace("/", "~1")
 
-    def sql_of(bind: Binder) -> str:
+    def sql_of(bind: Parameters) -> str:
         value = f"json_extract_string(traits, {bind(path)})"
         if numbers:
             test = " AND ".join(f"try_cast({value} AS DOUBLE) {sign} {number!r}" for sign, number in numbers)
@@ -276,7 +276,7 @@ def _count(given: Mapping[str, Any], key: str, at: str) -> int | None:
     return value
 
 
-def _within(low: int | None, high: int | None, bind: Binder, column: str = "timestamp") -> str:
+def _within(low: int | None, high: int | None, bind: Parameters, column: str = "timestamp") -> str:
     after = "" if low is None else f" AND {column} >= {bind(from_us(low))}"
     return after + ("" if high is None else f" AND {column} < {bind(from_us(high))}")
 

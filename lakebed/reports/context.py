@@ -14,15 +14,15 @@ from lakebed.events.promotions import Promotion
 from lakebed.query.as_of import parse_as_of
 from lakebed.query.queries import Queries
 from lakebed.query.result import Result
-from lakebed.query.sandbox.untrusted_queries import Untrusted
-from lakebed.reports.active_users import Metrics
+from lakebed.query.sandbox.untrusted_queries import UntrustedQueries
 from lakebed.reports.cohort import Cohort
-from lakebed.reports.event_filter import Selection
-from lakebed.reports.parameters import Binder
+from lakebed.reports.event_filter import EventFilter
+from lakebed.reports.metrics import Metrics
+from lakebed.reports.parameters import Parameters
 from lakebed.reports.scope import FIRST_US, Scope, Time, instant
 from lakebed.reports.series import DAILY, HOURLY
 
-__all__ = ["Counts", "Inquiry"]
+__all__ = ["Counts", "ReportContext"]
 
 _HOUR_US = 3_600_000_000
 _DAY_US = 24 * _HOUR_US
@@ -33,7 +33,7 @@ class Counts(msgspec.Struct, frozen=True):
 
     Attributes:
         source: SQL of a table `timestamp, event, weight`.
-        tables: what it reads of rollups; for `Inquiry.rows`.
+        tables: what it reads of rollups; for `ReportContext.rows`.
         span: the first and the last hour in `tables`.
     """
 
@@ -42,7 +42,7 @@ class Counts(msgspec.Struct, frozen=True):
     span: tuple[int, int]
 
 
-class Inquiry:
+class ReportContext:
     """Asks for reports, over all events of one object.
 
     Args:
@@ -62,7 +62,7 @@ class Inquiry:
         cohort: Callable[[str, int | None], Awaitable[Cohort]],
         promotions: Sequence[Promotion],
         clock: Clock,
-        untrusted: Untrusted,
+        untrusted: UntrustedQueries,
         *,
         trusting: bool,
     ) -> None:
@@ -82,7 +82,7 @@ class Inquiry:
         where: str | None = None,
         cohort: str | None = None,
         as_of: Time | None = None,
-        selections: Sequence[Selection] = (),
+        selections: Sequence[EventFilter] = (),
     ) -> Scope:
         """What the common arguments of a report mean. The conditions in `selections` are looked at as `where` is.
 
@@ -141,7 +141,7 @@ class Inquiry:
         result = await self._metrics.daily_people(scope.start_us, scope.end_us, compute)
         return None if result is None else result.named(report)
 
-    async def counts(self, scope: Scope, bind: Binder) -> Counts | None:
+    async def counts(self, scope: Scope, bind: Parameters) -> Counts | None:
         """How many events of each name there were by time, as a table to count in: whole hours come from the rollup.
 
         What a range has beside whole hours comes from raw events. None where a condition, a cohort or another moment
@@ -171,14 +171,14 @@ class Inquiry:
 
     async def attempt(self, cohort: Cohort) -> None:
         """Make sure that reports can ask for this cohort: its names, types and functions. Raises QueryError."""
-        bind = Binder()
+        bind = Parameters()
         sql = f"SELECT person_id FROM events WHERE person_id IN ({cohort.sql(bind)}) LIMIT 0"
         await self.rows(sql, bind, Scope(strange=cohort.strange), report="")
 
     async def rows(
         self,
         sql: str,
-        bind: Binder,
+        bind: Parameters,
         scope: Scope,
         *,
         report: str,

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from lakebed.query.result import Result
 from lakebed.reports.calendar import Calendar, Grain
-from lakebed.reports.context import Inquiry
+from lakebed.reports.context import ReportContext
 from lakebed.reports.scope import Scope
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ _MOST_NUMBER = 20_000_000  # of a person; counting takes two bytes for each
 _LIVES = ("new", "returning", "resurrecting", "dormant")
 
 
-async def lives(inquiry: Inquiry, scope: Scope, calendar: Calendar, grain: Grain) -> Result | None:
+async def lives(inquiry: ReportContext, scope: Scope, calendar: Calendar, grain: Grain) -> Result | None:
     """The answer of `lifecycle` about all events of `scope`; None where bitmaps do not know it."""
     if not _of_days(calendar, grain):
         return None
@@ -43,7 +43,7 @@ async def lives(inquiry: Inquiry, scope: Scope, calendar: Calendar, grain: Grain
 
 
 async def visits(
-    inquiry: Inquiry, scope: Scope, calendar: Calendar, grain: Grain, interval: Grain | None
+    inquiry: ReportContext, scope: Scope, calendar: Calendar, grain: Grain, interval: Grain | None
 ) -> Result | None:
     """The answer of `stickiness` about all events of `scope`; None where bitmaps do not know it."""
     if not _of_days(calendar, grain):

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from lakebed.errors import QueryRefused
 from lakebed.events.promotions import quoted
 from lakebed.query.result import Result
-from lakebed.reports.context import Inquiry
-from lakebed.reports.event_filter import EventLike, Selection
+from lakebed.reports.context import ReportContext
+from lakebed.reports.event_filter import EventFilter, EventLike
 from lakebed.reports.limits import check_limit
-from lakebed.reports.parameters import Binder
+from lakebed.reports.parameters import Parameters
 from lakebed.reports.performance import REQUEST, columns_of, failed
 from lakebed.reports.scope import Time
 
@@ -21,7 +21,7 @@ _MOST = 10_000
 
 
 async def errors(
-    inquiry: Inquiry,
+    inquiry: ReportContext,
     by: str | Sequence[str] = ("status_code", "method", "path"),
     *,
     limit: int = 100,
@@ -51,12 +51,12 @@ async def errors(
         as_of: only what was received up to then.
     """
     check_limit("limit", limit, _MOST)
-    chosen = Selection.of(event)
+    chosen = EventFilter.of(event)
     scope = await inquiry.scope(start=start, end=end, where=where, cohort=cohort, as_of=as_of, selections=(chosen,))
     columns = columns_of(inquiry, by, taken=_COUNTED)
     if not columns:
         raise QueryRefused("by names nothing", hint="Name columns or properties: status_code, path, method, error")
-    bind = Binder()
+    bind = Parameters()
     # Names of ours, as one of `by` may be called as anything in this SQL.
     keys = [f"key_{at}" for at in range(len(columns))]
     picked = ", ".join(f"{sql} AS {key}" for key, sql in zip(keys, columns.values(), strict=True))

@@ -8,14 +8,14 @@ from typing import Any, Self
 import msgspec
 
 from lakebed.errors import QueryRefused
-from lakebed.reports.parameters import Binder
+from lakebed.reports.parameters import Parameters
 
-__all__ = ["EventLike", "Selection"]
+__all__ = ["EventFilter", "EventLike"]
 
 EventLike = str | Mapping[str, Any]
 
 
-class Selection(msgspec.Struct, frozen=True):
+class EventFilter(msgspec.Struct, frozen=True):
     """Events by name and condition.
 
     Attributes:
@@ -52,7 +52,7 @@ class Selection(msgspec.Struct, frozen=True):
             raise _refused(what, value)
         return cls(events, where, label)
 
-    def condition(self, bind: Binder) -> str:
+    def condition(self, bind: Parameters) -> str:
         """SQL that is true for its events."""
         parts = []
         if len(self.events) == 1:

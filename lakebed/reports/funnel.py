@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 
 from lakebed.errors import QueryRefused
 from lakebed.query.result import Result
-from lakebed.reports.breakdown import OTHER, Split
-from lakebed.reports.context import Inquiry
+from lakebed.reports.breakdown import OTHER, Breakdown
+from lakebed.reports.context import ReportContext
 from lakebed.reports.duration import Duration
 from lakebed.reports.event_filter import EventLike
-from lakebed.reports.funnel_attempts import Attempts, Order
-from lakebed.reports.parameters import Binder
+from lakebed.reports.funnel_attempts import FunnelAttempts, Order
+from lakebed.reports.parameters import Parameters
 from lakebed.reports.scope import Scope, Time
 
 __all__ = ["funnel"]
@@ -20,7 +20,7 @@ _OWN = ("step", "event", "people", "conversion", "from_previous", "median_second
 
 
 async def funnel(
-    inquiry: Inquiry,
+    inquiry: ReportContext,
     steps: Sequence[EventLike],
     within: Duration = "7d",
     *,
@@ -73,7 +73,7 @@ async def funnel(
         QueryRefused: an argument cannot be read, or does not go with another.
         QueryError: with DuckDB's message, for a bad condition.
     """
-    attempts = Attempts.of(
+    attempts = FunnelAttempts.of(
         steps,
         within,
         order,
@@ -83,14 +83,14 @@ async def funnel(
         promotions=inquiry.promotions,
         totals=totals,
     )
-    split = Split.of(by, top, inquiry.promotions, _OWN)
+    split = Breakdown.of(by, top, inquiry.promotions, _OWN)
     if split is not None and totals:
         hint = "Give the first step a where for each value: its entries alone are counted then"
         raise QueryRefused("totals do not go with by", hint=hint)
     scope = await inquiry.scope(
         start=start, end=end, where=where, cohort=cohort, as_of=as_of, selections=attempts.selections
     )
-    bind, periods = Binder(), {"current": scope}
+    bind, periods = Parameters(), {"current": scope}
     if compare:
         periods["previous"] = scope.previous()
     value = None if split is None else split.value
@@ -112,7 +112,7 @@ async def funnel(
     return await inquiry.rows(sql, bind, scope, report="funnel")
 
 
-def _tried(attempts: Attempts, periods: Mapping[str, Scope], value: str | None, bind: Binder) -> str:
+def _tried(attempts: FunnelAttempts, periods: Mapping[str, Scope], value: str | None, bind: Parameters) -> str:
     """CTEs, of which the last is `tried`: a row a person and period, with the value that it is split by."""
     tables, selects = [], []
     for at, (period, scope) in enumerate(periods.items()):
@@ -133,7 +133,7 @@ def _ranked(value: str | None) -> str:
     return f"SELECT value, row_number() OVER (ORDER BY {order}) AS nth FROM tried GROUP BY value"
 
 
-def _counted(attempts: Attempts, top: str) -> str:
+def _counted(attempts: FunnelAttempts, top: str) -> str:
     counts = [f"count(*) FILTER (depth >= {at}) AS people_{at}" for at in range(1, len(attempts.steps) + 1)]
     counts += [f"median(t{at} - t{at - 1}) / 1e6 AS median_{at}" for at in range(2, len(attempts.steps) + 1)]
     if attempts.totals:
@@ -144,7 +144,7 @@ def _counted(attempts: Attempts, top: str) -> str:
     )
 
 
-def _rows(attempts: Attempts, bind: Binder) -> str:
+def _rows(attempts: FunnelAttempts, bind: Parameters) -> str:
     """The rows of one period and value, as structs."""
     totals = ", 'total': coalesce(total_{at}, 0), 'total_conversion': total_{at} / nullif(total_1, 0)"
     totals = totals if attempts.totals else ""

@@ -20,13 +20,13 @@ import msgspec
 from lakebed.errors import QueryRefused
 from lakebed.events.promotions import Promotion
 from lakebed.reports.duration import Duration, duration_us
-from lakebed.reports.event_filter import EventLike, Selection
-from lakebed.reports.funnel_exclusion import Exclusion
+from lakebed.reports.event_filter import EventFilter, EventLike
+from lakebed.reports.funnel_exclusion import FunnelExclusion
 from lakebed.reports.measure import column_sql
-from lakebed.reports.parameters import Binder
+from lakebed.reports.parameters import Parameters
 from lakebed.reports.scope import Scope
 
-__all__ = ["Attempts", "Order"]
+__all__ = ["FunnelAttempts", "Order"]
 
 Order = Literal["ordered", "strict", "any"]
 
@@ -37,7 +37,7 @@ _BEYOND = 1 << 58  # more than any time has microseconds; twenty times that is a
 _LAST_US = 253_402_300_799_999_999  # of the year 9999
 
 
-class Attempts(msgspec.Struct, frozen=True):
+class FunnelAttempts(msgspec.Struct, frozen=True):
     """The steps, and what else decides who reached which. docs/definitions.md, "Funnel", says it in words.
 
     Attributes:
@@ -48,11 +48,11 @@ class Attempts(msgspec.Struct, frozen=True):
         held: SQL over `events` for a text that all steps of an attempt share, or None.
     """
 
-    steps: tuple[Selection, ...]
+    steps: tuple[EventFilter, ...]
     within_us: int
     order: Order = "ordered"
     allow_equal: bool = False
-    exclusions: tuple[Exclusion, ...] = ()
+    exclusions: tuple[FunnelExclusion, ...] = ()
     totals: bool = False
     held: str | None = None
 
@@ -79,8 +79,8 @@ class Attempts(msgspec.Struct, frozen=True):
             raise QueryRefused(f"a funnel of {count} steps", hint=f"Give a list of 1 to {_MOST_STEPS}")
         if order not in get_args(Order):
             raise QueryRefused(f"order is {str(order)[:40]!r}", hint=f"Use one of {', '.join(get_args(Order))}")
-        chosen = tuple(Selection.of(step, f"step {at}") for at, step in enumerate(steps, 1))
-        exclusions = tuple(Exclusion.of(one, len(steps)) for one in exclude or ())
+        chosen = tuple(EventFilter.of(step, f"step {at}") for at, step in enumerate(steps, 1))
+        exclusions = tuple(FunnelExclusion.of(one, len(steps)) for one in exclude or ())
         if order == "any" and any((one.first, one.last) != (1, len(steps)) for one in exclusions):
             hint = "Exclude it between all of the steps, or give them an order"
             raise QueryRefused('exclude: between does not go with order="any"', hint=hint)
@@ -92,11 +92,11 @@ class Attempts(msgspec.Struct, frozen=True):
         return cls(chosen, duration_us("within", within), order, allow_equal, exclusions, totals, held)  # type: ignore[arg-type]  # it was looked up
 
     @property
-    def selections(self) -> tuple[Selection, ...]:
+    def selections(self) -> tuple[EventFilter, ...]:
         """All of which a condition may be a stranger's."""
         return (*self.steps, *(one.events for one in self.exclusions))
 
-    def sql(self, scope: Scope, bind: Binder) -> str:
+    def sql(self, scope: Scope, bind: Parameters) -> str:
         """SQL for one row a person who began: `person_id, depth, t1 … tn`, microseconds, NULL from `depth` on.
 
         With `totals` there are `n1 … nn`, how many attempts of theirs reached each step; with `held` there is `held`.
@@ -113,7 +113,7 @@ class Attempts(msgspec.Struct, frozen=True):
         best = f"SELECT person_id, {best} AS best{sums} FROM ({found}) GROUP BY person_id"
         return f"SELECT * EXCLUDE (best), {', '.join(f'best.{one} AS {one}' for one in columns)} FROM ({best})"
 
-    def beginnings(self, went: str, value: str, scope: Scope, bind: Binder) -> str:
+    def beginnings(self, went: str, value: str, scope: Scope, bind: Parameters) -> str:
         """SQL for `person_id, value` of the event with which each attempt began, of several the first received.
 
         Args:
@@ -130,7 +130,7 @@ class Attempts(msgspec.Struct, frozen=True):
             f"WHERE {scope.condition(bind)} AND ({condition}) GROUP BY _lakebed_who"
         )
 
-    def marked(self, scope: Scope, bind: Binder, *columns: str) -> str:
+    def marked(self, scope: Scope, bind: Parameters, *columns: str) -> str:
         """SQL for the events that matter: `person_id, us, seq, is_1 … is_n, out_1 …`, and `columns`."""
         flags = [f"({step.condition(bind)}) AS is_{at}" for at, step in enumerate(self.steps, 1)]
         flags += [f"({one.events.condition(bind)}) AS out_{at}" for at, one in enumerate(self.exclusions, 1)]
@@ -166,7 +166,7 @@ class Attempts(msgspec.Struct, frozen=True):
         """The code of what is excluded after a step: at one moment it neither precedes the next nor follows this."""
         return self._step(number) - 1
 
-    def _lists(self, scope: Scope, bind: Binder) -> str:
+    def _lists(self, scope: Scope, bind: Parameters) -> str:
         """A row a person who began: `s1 … sn`, `x1 …`: lists of key * _CODES + code; `times` by key, if ranked."""
         outs = [f"out_{at}" for at in range(1, len(self.exclusions) + 1)]
         source = self.marked(scope, bind, *(["event"] if self._ranked else []))
@@ -217,7 +217,7 @@ class Attempts(msgspec.Struct, frozen=True):
         """SQL for the microseconds of an element."""
         return f"list_extract(times, {element} >> 6)" if self._ranked else f"({element} >> 6)"
 
-    def _in_order(self, scope: Scope, bind: Binder) -> str:
+    def _in_order(self, scope: Scope, bind: Parameters) -> str:
         found, last = self._lists(scope, bind), len(self.steps)
         for at in self._numbers[1:]:
             found = self._reaching(at, found, bind)
@@ -233,7 +233,7 @@ class Attempts(msgspec.Struct, frozen=True):
             times += [f"coalesce(len(v{at}), 0) AS n{at}" for at in self._numbers]
         return f"SELECT {self._who}, {depth} AS depth, {', '.join(times)} FROM (SELECT {firsts} FROM ({found}))"
 
-    def _reaching(self, at: int, before: str, bind: Binder) -> str:
+    def _reaching(self, at: int, before: str, bind: Parameters) -> str:
         """Adds `v{at}`: each event with which somebody who waited reached the step, first to last.
 
         An element of it has the code `c` of that event, and the times `t1 …` of the steps before. `v1` has codes alone.
@@ -258,7 +258,7 @@ class Attempts(msgspec.Struct, frozen=True):
             f"FROM (SELECT *, {merged} AS m{at} FROM ({before}))"
         )
 
-    def _any_order(self, scope: Scope, bind: Binder) -> str:
+    def _any_order(self, scope: Scope, bind: Parameters) -> str:
         """Of each event, which steps have one in the window that ends with it, and since when; the best of a person.
 
         Here rows are sorted, once: what came last of each step is no neighbour in any list, and `list_reduce`, which

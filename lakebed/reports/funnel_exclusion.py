@@ -8,15 +8,15 @@ from typing import Any, Self
 import msgspec
 
 from lakebed.errors import QueryRefused
-from lakebed.reports.event_filter import EventLike, Selection
+from lakebed.reports.event_filter import EventFilter, EventLike
 
-__all__ = ["Exclusion"]
+__all__ = ["FunnelExclusion"]
 
 
-class Exclusion(msgspec.Struct, frozen=True):
+class FunnelExclusion(msgspec.Struct, frozen=True):
     """Events that must not lie between two steps, which count from 1."""
 
-    events: Selection
+    events: EventFilter
     first: int
     last: int
 
@@ -31,7 +31,7 @@ class Exclusion(msgspec.Struct, frozen=True):
         if isinstance(value, Mapping) and "between" in value:
             between = value["between"]
             value = {key: one for key, one in value.items() if key != "between"}
-        found = Selection.of(value, "exclude")
+        found = EventFilter.of(value, "exclude")
         first, last = (1, steps) if between is None else _pair(between)
         if not 1 <= first < last <= steps:
             hint = f"Give the numbers of two steps, such as [1, {max(steps, 2)}]"

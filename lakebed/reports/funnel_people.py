@@ -7,12 +7,12 @@ from typing import Literal, get_args
 
 from lakebed.errors import QueryRefused
 from lakebed.query.result import Result
-from lakebed.reports.context import Inquiry
+from lakebed.reports.context import ReportContext
 from lakebed.reports.duration import Duration
 from lakebed.reports.event_filter import EventLike
-from lakebed.reports.funnel_attempts import Attempts, Order
+from lakebed.reports.funnel_attempts import FunnelAttempts, Order
 from lakebed.reports.limits import check_limit
-from lakebed.reports.parameters import Binder
+from lakebed.reports.parameters import Parameters
 from lakebed.reports.scope import Time
 
 __all__ = ["funnel_people"]
@@ -23,7 +23,7 @@ _MOST = 10_000
 
 
 async def funnel_people(
-    inquiry: Inquiry,
+    inquiry: ReportContext,
     steps: Sequence[EventLike],
     within: Duration = "7d",
     *,
@@ -68,7 +68,7 @@ async def funnel_people(
         QueryRefused: an argument cannot be read, or does not go with another.
         QueryError: with DuckDB's message, for a bad condition.
     """
-    attempts = Attempts.of(
+    attempts = FunnelAttempts.of(
         steps,
         within,
         order,
@@ -86,7 +86,7 @@ async def funnel_people(
     scope = await inquiry.scope(
         start=start, end=end, where=where, cohort=cohort, as_of=as_of, selections=attempts.selections
     )
-    bind = Binder()
+    bind = Parameters()
     wanted = f"depth >= {step}" if outcome == "converted" else f"depth = {step - 1}"
     wanted += "" if after is None else f" AND person_id > {bind(after)}"
     reached = f"coalesce({', '.join(f't{at}' for at in range(last, 0, -1))})"

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 from lakebed.errors import QueryRefused
 from lakebed.query.result import Result
-from lakebed.reports.context import Inquiry
+from lakebed.reports.context import ReportContext
 from lakebed.reports.duration import Duration
 from lakebed.reports.event_filter import EventLike
-from lakebed.reports.funnel_attempts import Attempts, Order
+from lakebed.reports.funnel_attempts import FunnelAttempts, Order
 from lakebed.reports.limits import check_limit
-from lakebed.reports.parameters import Binder
+from lakebed.reports.parameters import Parameters
 from lakebed.reports.scope import Time
 
 __all__ = ["funnel_times"]
@@ -27,7 +27,7 @@ _WIDTHS_S = (
 
 
 async def funnel_times(
-    inquiry: Inquiry,
+    inquiry: ReportContext,
     steps: Sequence[EventLike],
     within: Duration = "7d",
     *,
@@ -69,7 +69,7 @@ async def funnel_times(
         QueryRefused: an argument cannot be read, or does not go with another.
         QueryError: with DuckDB's message, for a bad condition.
     """
-    attempts = Attempts.of(
+    attempts = FunnelAttempts.of(
         steps,
         within,
         order,
@@ -88,7 +88,7 @@ async def funnel_times(
     scope = await inquiry.scope(
         start=start, end=end, where=where, cohort=cohort, as_of=as_of, selections=attempts.selections
     )
-    bind = Binder()
+    bind = Parameters()
     widths = ", ".join(str(round(width * 1e6)) for width in _WIDTHS_S)
     sql = f"""
         WITH took AS (

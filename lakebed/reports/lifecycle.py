@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from lakebed.clock import from_us
 from lakebed.query.result import Result
-from lakebed.reports.breakdown import Split
+from lakebed.reports.breakdown import Breakdown
 from lakebed.reports.calendar import Calendar, Grain, WeekStart
-from lakebed.reports.context import Inquiry
+from lakebed.reports.context import ReportContext
 from lakebed.reports.daily_people import lives
-from lakebed.reports.event_filter import EventLike, Selection
-from lakebed.reports.parameters import Binder
+from lakebed.reports.event_filter import EventFilter, EventLike
+from lakebed.reports.parameters import Parameters
 from lakebed.reports.scope import Time
 
 __all__ = ["lifecycle"]
@@ -19,7 +19,7 @@ _OWN = ("time", "new", "returning", "resurrecting", "dormant")
 
 
 async def lifecycle(
-    inquiry: Inquiry,
+    inquiry: ReportContext,
     event: EventLike | None = None,
     *,
     grain: Grain = "week",
@@ -58,12 +58,16 @@ async def lifecycle(
         as_of: only what was received up to then.
     """
     calendar = Calendar.of(tz, week_start, grain, _GRAINS)
-    chosen = Selection.of(event)
+    chosen = EventFilter.of(event)
     scope = await inquiry.scope(start=start, end=end, where=where, cohort=cohort, as_of=as_of, selections=(chosen,))
-    split = Split.of(by, top, inquiry.promotions, _OWN)
-    if split is None and chosen == Selection() and (found := await lives(inquiry, scope, calendar, grain)) is not None:
+    split = Breakdown.of(by, top, inquiry.promotions, _OWN)
+    if (
+        split is None
+        and chosen == EventFilter()
+        and (found := await lives(inquiry, scope, calendar, grain)) is not None
+    ):
         return found
-    bind = Binder()
+    bind = Parameters()
     last = calendar.number(grain, bind(from_us(inquiry.last_us(scope))))
     first = "min(n)" if scope.start_us is None else calendar.number(grain, bind(from_us(scope.start_us)))
     key, value, column, named = "", "", "", ""

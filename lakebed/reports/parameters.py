@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["Binder"]
+__all__ = ["Parameters"]
 
 
-class Binder:
+class Parameters:
     """Collects the parameters of one statement. `binder("Signup")` gives `$p0`, which stands for that value."""
 
     def __init__(self) -> None:

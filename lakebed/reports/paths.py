@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from lakebed.errors import QueryRefused
 from lakebed.query.result import Result
-from lakebed.reports.context import Inquiry
+from lakebed.reports.context import ReportContext
 from lakebed.reports.duration import Duration, duration_us
-from lakebed.reports.event_filter import EventLike, Selection
+from lakebed.reports.event_filter import EventFilter, EventLike
 from lakebed.reports.limits import check_limit
 from lakebed.reports.measure import column_sql
-from lakebed.reports.parameters import Binder
+from lakebed.reports.parameters import Parameters
 from lakebed.reports.scope import Time
 
 __all__ = ["paths"]
@@ -20,7 +20,7 @@ OTHER, END, START = "(other)", "(end)", "(start)"
 
 
 async def paths(
-    inquiry: Inquiry,
+    inquiry: ReportContext,
     *,
     after: EventLike | None = None,
     before: EventLike | None = None,
@@ -63,10 +63,10 @@ async def paths(
         raise QueryRefused("after and before were both given", hint="Paths begin with an event or end with one")
     if not isinstance(by, str) or not by:
         raise QueryRefused(f"by is {str(by)[:40]!r}", hint="Name a column or a property")
-    anchor = Selection.of(after, "after") if before is None else Selection.of(before, "before")
+    anchor = EventFilter.of(after, "after") if before is None else EventFilter.of(before, "before")
     longest = duration_us("timeout", timeout)
     scope = await inquiry.scope(start=start, end=end, where=where, cohort=cohort, as_of=as_of, selections=(anchor,))
-    bind = Binder()
+    bind = Parameters()
     node = "coalesce(event, type)" if by == "event" else f"CAST({column_sql(by, inquiry.promotions)} AS VARCHAR)"
     if before is None:
         order, neighbour, source, target, beyond = "us, seq", "lag", "a", "b", END

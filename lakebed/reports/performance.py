@@ -8,10 +8,10 @@ from lakebed.errors import QueryRefused
 from lakebed.events.promotions import quoted
 from lakebed.query.result import Result
 from lakebed.reports.calendar import Calendar, Grain, WeekStart
-from lakebed.reports.context import Inquiry
-from lakebed.reports.event_filter import EventLike, Selection
+from lakebed.reports.context import ReportContext
+from lakebed.reports.event_filter import EventFilter, EventLike
 from lakebed.reports.measure import column_sql
-from lakebed.reports.parameters import Binder
+from lakebed.reports.parameters import Parameters
 from lakebed.reports.scope import Time
 
 __all__ = ["REQUEST", "columns_of", "failed", "performance"]
@@ -23,7 +23,7 @@ _STATUSES = range(100, 1000)
 
 
 async def performance(
-    inquiry: Inquiry,
+    inquiry: ReportContext,
     *,
     grain: Grain | None = "hour",
     by: str | Sequence[str] | None = None,
@@ -70,10 +70,10 @@ async def performance(
     if path is not None and not isinstance(path, str):
         raise QueryRefused(f"path is {str(path)[:40]!r}", hint="Give a path as text")
     calendar = Calendar.of(tz, week_start, grain or "day")
-    chosen = Selection.of(event)
+    chosen = EventFilter.of(event)
     scope = await inquiry.scope(start=start, end=end, where=where, cohort=cohort, as_of=as_of, selections=(chosen,))
     columns = columns_of(inquiry, by, taken=(*_COUNTED, "period") if compare else _COUNTED)
-    bind = Binder()
+    bind = Parameters()
     # Names of ours, as one of `by` may be called as anything in this SQL.
     time, keys = "", [f"key_{at}" for at in range(len(columns))]
     if grain:
@@ -107,14 +107,14 @@ async def performance(
     return await inquiry.rows(sql, bind, scope, report="performance")
 
 
-def failed(bind: Binder, errors_from: int) -> str:
+def failed(bind: Parameters, errors_from: int) -> str:
     """SQL that is true for a request that failed, and never NULL. Raises QueryRefused for what is no status."""
     if isinstance(errors_from, bool) or not isinstance(errors_from, int) or errors_from not in _STATUSES:
         raise QueryRefused(f"errors_from is {str(errors_from)[:40]!r}", hint="Give a status, such as 400 or 500")
     return f"coalesce(status_code >= {bind(errors_from)}, false)"
 
 
-def columns_of(inquiry: Inquiry, by: str | Sequence[str] | None, *, taken: Sequence[str]) -> dict[str, str]:
+def columns_of(inquiry: ReportContext, by: str | Sequence[str] | None, *, taken: Sequence[str]) -> dict[str, str]:
     """The SQL of what is grouped by, by name.
 
     Raises:

@@ -14,7 +14,7 @@ from lakebed.query.result import Result
 from lakebed.reports.anomalies import anomalies
 from lakebed.reports.catalog import REPORTS, signature_of
 from lakebed.reports.cohort_people import cohort_people, cohort_size
-from lakebed.reports.context import Inquiry
+from lakebed.reports.context import ReportContext
 from lakebed.reports.errors import errors
 from lakebed.reports.funnel import funnel
 from lakebed.reports.funnel_people import funnel_people
@@ -38,7 +38,7 @@ _S = TypeVar("_S", bound=Assembled)
 
 
 def _verb(
-    report: Callable[Concatenate[Inquiry, _P], Awaitable[Result]],
+    report: Callable[Concatenate[ReportContext, _P], Awaitable[Result]],
 ) -> Callable[Concatenate[_S, _P], Awaitable[Result]]:
     """The report as a method: the same arguments, without the inquiry."""
 

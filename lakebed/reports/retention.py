@@ -8,12 +8,12 @@ from typing import Literal
 from lakebed.clock import from_us, to_us
 from lakebed.errors import QueryRefused
 from lakebed.query.result import Result
-from lakebed.reports.breakdown import Split
+from lakebed.reports.breakdown import Breakdown
 from lakebed.reports.calendar import Calendar, Grain, WeekStart
-from lakebed.reports.context import Inquiry
-from lakebed.reports.event_filter import EventLike, Selection
+from lakebed.reports.context import ReportContext
+from lakebed.reports.event_filter import EventFilter, EventLike
 from lakebed.reports.limits import check_limit
-from lakebed.reports.parameters import Binder
+from lakebed.reports.parameters import Parameters
 from lakebed.reports.scope import Time
 
 __all__ = ["retention"]
@@ -28,7 +28,7 @@ _YEAR_1_US = to_us(datetime(1, 1, 1, tzinfo=UTC))
 
 
 async def retention(
-    inquiry: Inquiry,
+    inquiry: ReportContext,
     start_event: EventLike | None = None,
     return_event: EventLike | None = None,
     *,
@@ -74,12 +74,12 @@ async def retention(
         raise QueryRefused(f"mode is {str(mode)[:40]!r}", hint=f"Use one of {', '.join(_MODES)}")
     check_limit("periods", periods, _MOST_PERIODS)
     calendar = Calendar.of(tz, week_start, grain, _GRAINS)
-    began, returned = Selection.of(start_event, "start_event"), Selection.of(return_event, "return_event")
+    began, returned = EventFilter.of(start_event, "start_event"), EventFilter.of(return_event, "return_event")
     scope = await inquiry.scope(
         start=start, end=end, where=where, cohort=cohort, as_of=as_of, selections=(began, returned)
     )
-    split = Split.of(by, top, inquiry.promotions, _OWN)
-    bind = Binder()
+    split = Breakdown.of(by, top, inquiry.promotions, _OWN)
+    bind = Parameters()
     # The first time may lie before `start`: who came then is in no later cohort. The period of `start` counts whole.
     since = None if mode != "recurring" or scope.start_us is None else scope.start_us - _LONGEST_US[grain]
     read = scope.between(None if since is None else max(since, _YEAR_1_US), scope.end_us)

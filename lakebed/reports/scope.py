@@ -10,7 +10,7 @@ import msgspec
 from lakebed.clock import from_us, to_us
 from lakebed.errors import QueryRefused
 from lakebed.query.as_of import instant_us
-from lakebed.reports.parameters import Binder
+from lakebed.reports.parameters import Parameters
 
 __all__ = ["FIRST_US", "Scope", "Time", "instant"]
 
@@ -33,11 +33,11 @@ class Scope(msgspec.Struct, frozen=True):
     start_us: int | None = None
     end_us: int | None = None
     where: str | None = None
-    people: Callable[[Binder], str] | None = None
+    people: Callable[[Parameters], str] | None = None
     strange: bool = False
     as_of_us: int | None = None
 
-    def condition(self, bind: Binder, *, since_us: int | None = None) -> str:
+    def condition(self, bind: Parameters, *, since_us: int | None = None) -> str:
         """SQL over `events` that is true for its events.
 
         Args:
@@ -71,7 +71,7 @@ class Scope(msgspec.Struct, frozen=True):
             raise QueryRefused("the period before begins before the year 1", hint="Give a later start")
         return self.between(start_us, self.start_us)
 
-    def period(self, bind: Binder) -> str:
+    def period(self, bind: Parameters) -> str:
         """SQL over `events` of this period and `previous`: which of them, "current" or "previous"."""
         if self.start_us is None:
             return "'current'"

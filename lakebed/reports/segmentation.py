@@ -10,12 +10,12 @@ from lakebed.events.promotions import quoted
 from lakebed.query.result import Result
 from lakebed.reports.breakdown import OTHER
 from lakebed.reports.calendar import Calendar, Grain, WeekStart
-from lakebed.reports.context import Inquiry
-from lakebed.reports.event_filter import EventLike, Selection
+from lakebed.reports.context import ReportContext
+from lakebed.reports.event_filter import EventFilter, EventLike
 from lakebed.reports.formula import LETTERS, formula_sql
 from lakebed.reports.limits import check_limit
 from lakebed.reports.measure import Measure, column_sql
-from lakebed.reports.parameters import Binder
+from lakebed.reports.parameters import Parameters
 from lakebed.reports.scope import Scope, Time
 
 __all__ = ["segmentation"]
@@ -26,7 +26,7 @@ _HOUR_US = 3_600_000_000
 
 
 async def segmentation(
-    inquiry: Inquiry,
+    inquiry: ReportContext,
     events: EventLike | Sequence[EventLike] | None = None,
     *,
     measure: str = "count",
@@ -79,11 +79,11 @@ async def segmentation(
     periods = {"current": scope, "previous": scope.previous()} if compare else {"current": scope}
     read = scope.between(periods["previous"].start_us, scope.end_us) if compare else scope
     whole = not compare or (scope.start_us or 0) % _HOUR_US == 0  # no hour lies in both
-    bind = Binder()
+    bind = Parameters()
     plain = measured.sql == "count(*)" and names in ((), ("event",)) and grain != "minute" and whole
     counts = await inquiry.counts(read, bind) if plain and not any(one.where for one in chosen) else None
     if counts is not None and grain not in (None, "hour") and not calendar.has_whole_hours(*counts.span):
-        counts, bind = None, Binder()
+        counts, bind = None, Parameters()
     if counts is not None:
         source, counted, weight, condition = counts.source, "sum(weight)", "sum(weight)", "true"
     else:
@@ -132,11 +132,11 @@ async def segmentation(
     return await inquiry.rows(sql, bind, scope, report="segmentation", tables=None if counts is None else counts.tables)
 
 
-def _chosen(events: EventLike | Sequence[EventLike] | None) -> list[Selection]:
+def _chosen(events: EventLike | Sequence[EventLike] | None) -> list[EventFilter]:
     given = list(events) if isinstance(events, Sequence) and not isinstance(events, str) else [events]
     if not 1 <= len(given) <= len(LETTERS):
         raise QueryRefused(f"{len(given)} events", hint=f"Give 1 to {len(LETTERS)}")
-    return [Selection.of(one, "events") for one in given]
+    return [EventFilter.of(one, "events") for one in given]
 
 
 def _best(split: Sequence[str], keys: Sequence[str], base: str, most: Sequence[str], limit: str) -> list[str]:
@@ -162,7 +162,7 @@ def _names(by: str | Sequence[str] | None, taken: Sequence[str]) -> tuple[str, .
     return names
 
 
-def _span(scope: Scope, calendar: Calendar, grain: Grain | None, bind: Binder) -> str:
+def _span(scope: Scope, calendar: Calendar, grain: Grain | None, bind: Parameters) -> str:
     """SQL for `n` of all periods that are rows; of none, where neither events nor a range say which."""
     if grain is None:
         return "0 AS n"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from lakebed.errors import QueryRefused
 from lakebed.query.result import Result
-from lakebed.reports.context import Inquiry
+from lakebed.reports.context import ReportContext
 from lakebed.reports.duration import Duration
-from lakebed.reports.event_filter import EventLike, Selection
+from lakebed.reports.event_filter import EventFilter, EventLike
 from lakebed.reports.limits import check_cursor, check_limit
-from lakebed.reports.parameters import Binder
+from lakebed.reports.parameters import Parameters
 from lakebed.reports.scope import Time
 from lakebed.reports.sessions import Use, engaged_sql, grouped, sessions_sql
 
@@ -18,7 +18,7 @@ _MOST = 10_000
 
 
 async def session_list(
-    inquiry: Inquiry,
+    inquiry: ReportContext,
     *,
     timeout: Duration = "30m",  # noqa: ASYNC109 - of a visit, not of this call
     use: Use = "timeout",
@@ -63,7 +63,7 @@ async def session_list(
         raise QueryRefused(f"by is {str(by)[:40]!r}", hint="Name a column or a property, entry or exit")
     if by is None and value is not None:
         raise QueryRefused(f"value is {str(value)[:40]!r}, of nothing", hint="Say by which column or property")
-    converted = None if conversion is None else Selection.of(conversion, "conversion")
+    converted = None if conversion is None else EventFilter.of(conversion, "conversion")
     scope = await inquiry.scope(
         start=start,
         end=end,
@@ -72,7 +72,7 @@ async def session_list(
         as_of=as_of,
         selections=() if converted is None else (converted,),
     )
-    bind = Binder()
+    bind = Parameters()
     group, of_first = grouped(inquiry, by)
     # One value of a session is all that its SELECT has room for, and of_first is a text or NULL.
     both = f"{{'id': session_id, 'of_first': CAST({of_first} AS VARCHAR)}}"

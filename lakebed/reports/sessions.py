@@ -8,12 +8,12 @@ from lakebed.clock import from_us
 from lakebed.errors import QueryRefused
 from lakebed.query.result import Result
 from lakebed.reports.calendar import Calendar, Grain, WeekStart
-from lakebed.reports.context import Inquiry
+from lakebed.reports.context import ReportContext
 from lakebed.reports.duration import Duration, duration_us
-from lakebed.reports.event_filter import EventLike, Selection
+from lakebed.reports.event_filter import EventFilter, EventLike
 from lakebed.reports.limits import check_limit
 from lakebed.reports.measure import column_sql
-from lakebed.reports.parameters import Binder
+from lakebed.reports.parameters import Parameters
 from lakebed.reports.scope import Scope, Time
 
 __all__ = ["Use", "engaged_sql", "grouped", "sessions", "sessions_sql"]
@@ -26,7 +26,7 @@ _COLUMNS = ("time", *_FIGURES)
 
 
 async def sessions(
-    inquiry: Inquiry,
+    inquiry: ReportContext,
     *,
     timeout: Duration = "30m",  # noqa: ASYNC109 - of a visit, not of this call
     use: Use = "timeout",
@@ -73,7 +73,7 @@ async def sessions(
     check_limit("top", top, _MOST_TOP)
     if by is not None and (not by or by.lower() in _COLUMNS):
         raise QueryRefused(f"by is {by[:40]!r}", hint=f"Name a column or property other than {', '.join(_COLUMNS)}")
-    converted = None if conversion is None else Selection.of(conversion, "conversion")
+    converted = None if conversion is None else EventFilter.of(conversion, "conversion")
     scope = await inquiry.scope(
         start=start,
         end=end,
@@ -82,7 +82,7 @@ async def sessions(
         as_of=as_of,
         selections=() if converted is None else (converted,),
     )
-    bind = Binder()
+    bind = Parameters()
     group, value = grouped(inquiry, by)
     every = sessions_sql(scope, bind, timeout, use, converted, value)
     engaged = engaged_sql(bind, engaged_after)
@@ -121,14 +121,14 @@ async def sessions(
     return await inquiry.rows(sql, bind, scope, report="sessions")
 
 
-def grouped(inquiry: Inquiry, by: str | None) -> tuple[str | None, str]:
+def grouped(inquiry: ReportContext, by: str | None) -> tuple[str | None, str]:
     """The column of `sessions_sql` that has what `by` names, and the SQL of `value` that it needs."""
     if by is None or by in ("entry", "exit"):
         return by, "NULL"
     return "value", f"CAST({column_sql(by, inquiry.promotions)} AS VARCHAR)"
 
 
-def engaged_sql(bind: Binder, engaged_after: Duration) -> str:
+def engaged_sql(bind: Parameters, engaged_after: Duration) -> str:
     """SQL over `sessions_sql` that is true for a session that is engaged. Raises QueryRefused: it is no duration."""
     return f"(us_long >= {bind(duration_us('engaged_after', engaged_after))} OR views >= 2 OR conversions > 0)"
 
@@ -137,7 +137,7 @@ def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _span(scope: Scope, calendar: Calendar, grain: Grain, bind: Binder) -> str:
+def _span(scope: Scope, calendar: Calendar, grain: Grain, bind: Parameters) -> str:
     """The first and the last period: of the range where it has bounds, else those with sessions."""
     first = "min(n)" if scope.start_us is None else calendar.number(grain, bind(from_us(scope.start_us)))
     last = "max(n)" if scope.end_us is None else calendar.number(grain, bind(from_us(scope.end_us - 1)))
@@ -145,7 +145,7 @@ def _span(scope: Scope, calendar: Calendar, grain: Grain, bind: Binder) -> str:
 
 
 def sessions_sql(
-    scope: Scope, bind: Binder, timeout: Duration, use: str, conversion: Selection | None, value: str = "NULL"
+    scope: Scope, bind: Parameters, timeout: Duration, use: str, conversion: EventFilter | None, value: str = "NULL"
 ) -> str:
     """A SELECT of the sessions: `person_id, seq, start_us, us_long, events, views, conversions, entry, exit, value`.
 

@@ -8,10 +8,10 @@ from lakebed.clock import from_us
 from lakebed.errors import QueryRefused
 from lakebed.query.result import Result
 from lakebed.reports.calendar import Calendar, Grain, WeekStart
-from lakebed.reports.context import Inquiry
+from lakebed.reports.context import ReportContext
 from lakebed.reports.daily_people import visits
-from lakebed.reports.event_filter import EventLike, Selection
-from lakebed.reports.parameters import Binder
+from lakebed.reports.event_filter import EventFilter, EventLike
+from lakebed.reports.parameters import Parameters
 from lakebed.reports.scope import Time
 
 __all__ = ["stickiness"]
@@ -21,7 +21,7 @@ _GRAINS = ("hour", "day", "week", "month")
 
 
 async def stickiness(
-    inquiry: Inquiry,
+    inquiry: ReportContext,
     event: EventLike | None = None,
     *,
     grain: Grain = "day",
@@ -57,11 +57,11 @@ async def stickiness(
         longer = ", ".join(_GRAINS[_GRAINS.index(grain) + 1 :])
         hint = f"Use one of {longer}" if longer else "Count hours, days or weeks"
         raise QueryRefused(f"interval is {str(interval)[:40]!r}, with {grain} as grain", hint=hint)
-    chosen = Selection.of(event)
+    chosen = EventFilter.of(event)
     scope = await inquiry.scope(start=start, end=end, where=where, cohort=cohort, as_of=as_of, selections=(chosen,))
-    if chosen == Selection() and (found := await visits(inquiry, scope, calendar, grain, interval)) is not None:
+    if chosen == EventFilter() and (found := await visits(inquiry, scope, calendar, grain, interval)) is not None:
         return found
-    bind = Binder()
+    bind = Parameters()
     number = calendar.number(grain, "timestamp")
     most = "max(periods)"
     if interval is None and scope.start_us is not None and scope.end_us is not None and scope.start_us < scope.end_us:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from lakebed.errors import QueryRefused
 from lakebed.query.result import Result
-from lakebed.reports.context import Inquiry
+from lakebed.reports.context import ReportContext
 from lakebed.reports.limits import check_cursor, check_limit
-from lakebed.reports.parameters import Binder
+from lakebed.reports.parameters import Parameters
 from lakebed.reports.scope import Time
 
 __all__ = ["timeline"]
@@ -15,7 +15,7 @@ _MOST = 10_000
 
 
 async def timeline(
-    inquiry: Inquiry,
+    inquiry: ReportContext,
     person: str,
     *,
     limit: int = 100,
@@ -44,7 +44,7 @@ async def timeline(
     check_limit("limit", limit, _MOST)
     check_cursor(before)
     scope = await inquiry.scope(start=start, end=end, where=where, as_of=as_of)
-    bind = Binder()
+    bind = Parameters()
     earlier = ""
     if before is not None:
         # A page must not change when an event comes in between, so it is found by its last event and not by a number.

@@ -5,11 +5,11 @@ from __future__ import annotations
 from lakebed.errors import QueryRefused
 from lakebed.query.result import Result
 from lakebed.reports.breakdown import OTHER
-from lakebed.reports.context import Inquiry
-from lakebed.reports.event_filter import EventLike, Selection
+from lakebed.reports.context import ReportContext
+from lakebed.reports.event_filter import EventFilter, EventLike
 from lakebed.reports.limits import check_limit
 from lakebed.reports.measure import column_sql
-from lakebed.reports.parameters import Binder
+from lakebed.reports.parameters import Parameters
 from lakebed.reports.scope import Time
 from lakebed.reports.series import HOURLY
 
@@ -19,7 +19,7 @@ _MOST = 10_000
 
 
 async def top(
-    inquiry: Inquiry,
+    inquiry: ReportContext,
     what: str = "event",
     *,
     n: int = 10,
@@ -52,9 +52,9 @@ async def top(
     check_limit("n", n, _MOST)
     if not isinstance(what, str) or not what:
         raise QueryRefused(f"what is {str(what)[:40]!r}", hint="Name a column or a property")
-    chosen = Selection.of(event)
+    chosen = EventFilter.of(event)
     scope = await inquiry.scope(start=start, end=end, where=where, cohort=cohort, as_of=as_of, selections=(chosen,))
-    bind = Binder()
+    bind = Parameters()
     named = what == "event" and not people and chosen.where is None
     hours = await inquiry.hours(scope) if named else None
     if hours is not None:

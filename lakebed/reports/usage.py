@@ -9,8 +9,8 @@ import pyarrow as pa
 
 from lakebed.query.result import Result
 from lakebed.reports.calendar import Calendar, Grain, WeekStart
-from lakebed.reports.context import Inquiry
-from lakebed.reports.parameters import Binder
+from lakebed.reports.context import ReportContext
+from lakebed.reports.parameters import Parameters
 from lakebed.reports.scope import Time
 
 __all__ = ["usage"]
@@ -26,7 +26,7 @@ _LOW = f"CASE WHEN abs(quantity) < {_PLACE} THEN quantity ELSE quantity % {_PLAC
 
 
 async def usage(
-    inquiry: Inquiry,
+    inquiry: ReportContext,
     *,
     organization_id: str | None = None,
     sku: str | None = None,
@@ -56,7 +56,7 @@ async def usage(
     """
     calendar = Calendar.of(tz, week_start, grain or "month", _GRAINS)
     scope = await inquiry.scope(start=start, end=end, where=where, as_of=as_of)
-    bind = Binder()
+    bind = Parameters()
     wanted = "quantity IS NOT NULL AND sku IS NOT NULL"
     wanted += "" if organization_id is None else f" AND organization_id = {bind(organization_id)}"
     wanted += "" if sku is None else f" AND sku = {bind(sku)}"

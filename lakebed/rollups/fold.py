@@ -16,7 +16,7 @@ from lakebed.rollups.buckets import bucket_dates
 from lakebed.rollups.column import PERSON, Column, column
 from lakebed.rollups.expression import Expression
 from lakebed.rollups.measure import Measure, as_measure
-from lakebed.rollups.partial_state import Partial, Texts, bucket_name
+from lakebed.rollups.partial_state import PartialState, Texts, bucket_name
 from lakebed.rollups.rollup import OTHER, Rollup
 from lakebed.tiers.storage.storage import damaged
 from lakebed.tiers.storage.transaction import Group, GroupRow
@@ -84,7 +84,7 @@ class Fold:
             f"{where} GROUP BY {keys} ORDER BY min(seq)"
         )
 
-    def taken(self, partial: Partial, ids: Mapping[str, int]) -> tuple[dict[Group, States], list[Group]]:
+    def taken(self, partial: PartialState, ids: Mapping[str, int]) -> tuple[dict[Group, States], list[Group]]:
         """The states of a partial's groups, in their order; and all groups whose stored states they may need."""
         columns = [
             measure.taken(values.identified(ids) if isinstance(values, Texts) else values)

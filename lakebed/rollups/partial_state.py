@@ -13,13 +13,13 @@ from lakebed.errors import InvalidRollup, LakebedError, StorageUnavailable
 from lakebed.rollups.buckets import bucket_starts
 from lakebed.rollups.measure import Measure
 from lakebed.rollups.rollup import Rollup
-from lakebed.sql_engine import Engine
+from lakebed.sql_engine import SqlEngine
 from lakebed.tiers.storage.transaction import Group
 
 if TYPE_CHECKING:
     import duckdb
 
-__all__ = ["PIECE", "Grouping", "Partial", "Texts", "bucket_name", "looked_up", "partials"]
+__all__ = ["PIECE", "Grouping", "PartialState", "Texts", "bucket_name", "looked_up", "partials"]
 
 PIECE = 4096  # texts that are handled in one go: one or two milliseconds of the interpreter
 
@@ -67,7 +67,7 @@ class Texts:
         return pa.ListArray.from_arrays(pa.array(offsets), pa.array(table[self._indices]))
 
 
-class Partial(msgspec.Struct):
+class PartialState(msgspec.Struct):
     """What one batch adds to one rollup.
 
     Attributes:
@@ -85,12 +85,12 @@ def bucket_name(rollup: Rollup) -> str:
 
 
 def partials(
-    engine: Engine, groupings: Sequence[Grouping], table: pa.Table
-) -> tuple[dict[str, Partial], dict[str, LakebedError]]:
+    engine: SqlEngine, groupings: Sequence[Grouping], table: pa.Table
+) -> tuple[dict[str, PartialState], dict[str, LakebedError]]:
     """What `table` (base and promoted columns) adds to each rollup, or why DuckDB could not say. Blocks."""
     import duckdb  # for its error types; the engine imports it anyway
 
-    found: dict[str, Partial] = {}
+    found: dict[str, PartialState] = {}
     failed: dict[str, LakebedError] = {}
     cursor = engine.cursor()
     try:
@@ -121,14 +121,14 @@ def _bucketed(table: pa.Table, rollups: Iterable[Rollup]) -> pa.Table:
     return table
 
 
-def _partial(cursor: duckdb.DuckDBPyConnection, grouping: Grouping) -> Partial:
+def _partial(cursor: duckdb.DuckDBPyConnection, grouping: Grouping) -> PartialState:
     found = cursor.sql(grouping.sql).to_arrow_table()
     buckets, *columns = [_whole(chunks) for chunks in found.columns]
     count = len(grouping.rollup.by)
     dimensions = [values.to_pylist() for values in columns[:count]]
     keys = _keys(list(zip(*dimensions, strict=True))) if count else ["[]"] * len(buckets)
     measured = zip(columns[count:], grouping.measures.values(), strict=True)
-    return Partial(
+    return PartialState(
         list(zip(buckets.to_pylist(), keys, strict=True)),
         [Texts(values) if measure.identified else values for values, measure in measured],
     )
@@ -145,7 +145,7 @@ def _whole(chunks: pa.ChunkedArray) -> pa.Array:
     return combined if isinstance(combined, pa.Array) else pa.concat_arrays(combined.chunks)
 
 
-def looked_up(ids: Mapping[str, int], found: Iterable[Partial]) -> tuple[dict[str, int], list[str]]:
+def looked_up(ids: Mapping[str, int], found: Iterable[PartialState]) -> tuple[dict[str, int], list[str]]:
     """The ids that are at hand, and the texts that have none there: those of each measure sorted."""
     known: dict[str, int] = {}
     missing: dict[str, None] = {}

@@ -13,10 +13,10 @@ import pyarrow as pa
 from lakebed.rollups.fold import Fold
 from lakebed.tiers.storage.transaction import GroupRow
 
-__all__ = ["People", "bitmaps_of", "people_table", "unions"]
+__all__ = ["PeopleIndex", "bitmaps_of", "people_table", "unions"]
 
 
-class People(Protocol):
+class PeopleIndex(Protocol):
     """Who is who.
 
     Attributes:
@@ -34,7 +34,7 @@ class People(Protocol):
         ...
 
 
-def people_table(fold: Fold, groups: Sequence[GroupRow], people: People) -> pa.Table:
+def people_table(fold: Fold, groups: Sequence[GroupRow], people: PeopleIndex) -> pa.Table:
     """The public table of stored groups, with people counted where `fold` counts identities. Blocks."""
     table = fold.table([(bucket, key, state) for bucket, key, state, _ in groups])
     for name in fold.people:
@@ -46,7 +46,7 @@ def people_table(fold: Fold, groups: Sequence[GroupRow], people: People) -> pa.T
 
 
 def bitmaps_of(
-    fold: Fold, measure: str, rows: Iterable[tuple[int, bytes]], people: People | None
+    fold: Fold, measure: str, rows: Iterable[tuple[int, bytes]], people: PeopleIndex | None
 ) -> Iterator[tuple[int, Any]]:
     """The bucket of each row, and the bitmap of its values, or people. Blocks."""
     for bucket, sketches in rows:

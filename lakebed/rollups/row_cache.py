@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-__all__ = ["DAY_US", "Chunk", "Shelf", "chunked", "days_of", "joined"]
+__all__ = ["DAY_US", "Chunk", "RowCache", "chunked", "days_of", "joined"]
 
 DAY_US = 86_400_000_000
 _MAX_DAYS = 400  # longer ranges are read from storage
@@ -16,7 +16,7 @@ _MAX_ROWS = 200_000
 Chunk = tuple[Any, pa.Table]  # bucket starts (numpy, ascending), and their rows
 
 
-class Shelf:
+class RowCache:
     """Chunks of the tables of all rollups. Those of a rollup are of one state: the one at its `version`.
 
     A version is odd while rows are being changed. What was read then may be of either state.

@@ -10,10 +10,10 @@ from typing import Any
 from lakebed.rpc.calls import Call, Outcome, Step, Transport, Unsent
 from lakebed.rpc.dispatch import begin, finish
 
-__all__ = ["Answer", "Session"]
+__all__ = ["PendingResult", "Session"]
 
 
-class Answer:
+class PendingResult:
     """What one call will give. The session fills it; promises read it.
 
     A failure that no promise delivered is unheard: it is told to the session when the last promise is gone, or at once
@@ -91,15 +91,17 @@ class Session:
         self.names = names
         self.trips = 0
         self._calls: list[Call] = []
-        self._answers: list[Answer] = []
-        self._unsent: list[tuple[int, list[Call], list[Answer]]] = []  # numbered batches, also those that came back
-        self._tasks: dict[asyncio.Task[None], Answer | None] = {}  # with the answer that a task owes
+        self._answers: list[PendingResult] = []
+        self._unsent: list[
+            tuple[int, list[Call], list[PendingResult]]
+        ] = []  # numbered batches, also those that came back
+        self._tasks: dict[asyncio.Task[None], PendingResult | None] = {}  # with the answer that a task owes
 
-    def gathers(self, answer: Answer) -> bool:
+    def gathers(self, answer: PendingResult) -> bool:
         """Whether `answer` belongs to the batch that is being gathered, so that calls may build on it in one trip."""
         return answer.batch is self._answers
 
-    def push(self, call: Call, answer: Answer) -> None:
+    def push(self, call: Call, answer: PendingResult) -> None:
         """Add a call to the batch of this turn.
 
         Raises:
@@ -112,7 +114,7 @@ class Session:
         self._answers.append(answer)
         answer.batch, answer.number = self._answers, len(self._answers)
 
-    def run(self, work: Coroutine[Any, Any, None], owes: Answer | None = None) -> None:
+    def run(self, work: Coroutine[Any, Any, None], owes: PendingResult | None = None) -> None:
         """Run `work`, kept until it is done. If it is cancelled, so is the answer that it `owes`."""
         try:
             task = _running_loop().create_task(work)

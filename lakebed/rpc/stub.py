@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 from lakebed.errors import NotReachable
 from lakebed.rpc.calls import Call, Outcome, Ref, Step, copied
 from lakebed.rpc.dispatch import reach
-from lakebed.rpc.session import Answer, Session, call_value
+from lakebed.rpc.session import PendingResult, Session, call_value
 
 __all__ = ["Promise", "Stub", "trips"]
 
@@ -70,11 +70,11 @@ class Promise:
 
     __slots__ = ("__weakref__", "_answer", "_path", "_session", "_source")
 
-    def __init__(self, session: Session, source: Answer | None, path: tuple[Step, ...]) -> None:
+    def __init__(self, session: Session, source: PendingResult | None, path: tuple[Step, ...]) -> None:
         self._session = session
         self._source = source  # where the path starts: a call's answer, or None: the object itself
         self._path = path
-        self._answer: Answer | None = None  # of the value at the path, once it was asked for
+        self._answer: PendingResult | None = None  # of the value at the path, once it was asked for
         if source is not None:
             source.handles += 1
 
@@ -89,7 +89,7 @@ class Promise:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Promise:
         """Call it, when it is there, with values or promises."""
-        answer = Answer(self._session)
+        answer = PendingResult(self._session)
         promise = Promise(self._session, answer, ())
         found: list[Promise] = []
         sent = copied((args, kwargs), lambda value: _collected(value, found))
@@ -119,8 +119,8 @@ class Promise:
             raise NotReachable(f"{self._session.label} itself is not a value", hint="Call one of its methods")
         return reach(await self._source.value(), self._path)
 
-    def _read(self) -> Answer:
-        answer, target = Answer(self._session), 0
+    def _read(self) -> PendingResult:
+        answer, target = PendingResult(self._session), 0
         if self._source is not None:
             target, self._source.heard = self._source.number, True
         self._session.push(Call(target, self._path), answer)
@@ -142,7 +142,9 @@ class Promise:
             return Ref(self._answer.number)
         return Ref(self._source.number if self._source is not None else 0, self._path)
 
-    async def _later(self, answer: Answer, found: list[Promise], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    async def _later(
+        self, answer: PendingResult, found: list[Promise], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
         """Make a call that builds on promises of earlier trips, or of other objects, when they have their values."""
         try:
             values = {id(promise): await promise for promise in found}

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from lakebed import ManualClock
 from lakebed.api.errors import Refusal
-from lakebed.api.rate_limits import Rates
+from lakebed.api.rate_limits import RateLimits
 from lakebed.auth.keys import Key, Limits
 
 KEY = Key(id="k", object="shop", scope="write", note="", created_us=0)
@@ -18,7 +18,7 @@ RATE, BURST_S = 10.0, 3.0
 def test_the_average_holds(sent):
     """No more events are let in than were saved up and came since, and one batch; to wait as it is told helps."""
     clock = ManualClock()
-    rates = Rates(clock, Limits(requests_per_s=1e9, events_per_s=RATE, burst_s=BURST_S))
+    rates = RateLimits(clock, Limits(requests_per_s=1e9, events_per_s=RATE, burst_s=BURST_S))
     taken, most = 0, 0
     for pause, events in sent:
         clock.advance(pause)
@@ -34,7 +34,7 @@ def test_the_average_holds(sent):
 
 def test_buckets_of_keys_that_are_gone_are_dropped():
     """However many keys come and go, what is kept of them is bounded."""
-    rates = Rates(ManualClock())
+    rates = RateLimits(ManualClock())
     for number in range(25_000):
         key = Key(id=str(number), object="shop", scope="write", note="", created_us=0)
         rates.admit(key, {key.id}, writes=True)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lakebed import FormatTooNew, InvalidName, KeysUnavailable, ManualClock, UnknownKey
-from lakebed.auth.key_cache import KeyRing
+from lakebed.auth.key_cache import KeyCache
 from lakebed.auth.keys import FILE_NAME, Keys, Limits, digest, id_in
 
 
@@ -28,7 +28,7 @@ def keys(tmp_path, clock):
 
 @pytest.fixture
 def ring(keys, clock):
-    return KeyRing(keys, clock)
+    return KeyCache(keys, clock)
 
 
 def test_a_key_is_shown_once(keys, tmp_path):
@@ -148,7 +148,7 @@ def test_keys_are_required_for_ever(keys, ring, clock):
     clock.advance(1)
     assert ring.required
     assert ring.find(token) is None
-    assert KeyRing(keys, clock).required
+    assert KeyCache(keys, clock).required
 
 
 def test_changes_are_seen_within_a_second(keys, ring, clock):
@@ -218,7 +218,7 @@ def test_a_file_that_cannot_be_read_lets_nobody_in(keys, clock, tmp_path):
     _, token = keys.create("shop", "write")
     path = tmp_path / FILE_NAME
     sound = path.read_bytes()
-    ring = KeyRing(keys, clock)
+    ring = KeyCache(keys, clock)
     path.write_bytes(b"x" * 8192)
     for _ in range(3):
         with pytest.raises(KeysUnavailable):
@@ -300,7 +300,7 @@ def test_keys_are_what_a_dict_says(tmp_path_factory, acts):
     """Whatever is made, rotated and revoked, a token counts exactly as long as a dict of tokens says."""
     clock = ManualClock()
     keys = Keys(tmp_path_factory.mktemp("keys"), clock)
-    ring = KeyRing(keys, clock)
+    ring = KeyCache(keys, clock)
     made, tokens, gone = [], {}, set()  # keys; token -> (key id, until when); ids of revoked ones
     for act in [*acts, ("wait", 1.0)]:
         match act:

@@ -7,7 +7,7 @@ import pytest
 
 from lakebed.clock import to_us
 from lakebed.errors import InvalidEvent
-from lakebed.events.batch import Block
+from lakebed.events.batch import EventBatch
 from lakebed.events.decoding import Rejected, decode_items, decode_mappings
 from lakebed.events.event import SCHEMA, Event, encode_object
 from lakebed.events.validation import admit
@@ -287,7 +287,7 @@ def test_the_arrow_form_has_every_field():
         "messageId": "m",
     }
     made = [by_json(full), by_json({"type": "page", "messageId": "n"})]
-    rows = Block.of(made).to_record_batch([one.message_id for one in made], 41, NOW).to_pylist()
+    rows = EventBatch.of(made).to_record_batch([one.message_id for one in made], 41, NOW).to_pylist()
     now = datetime(2026, 1, 1, tzinfo=UTC)
     assert rows == [
         {

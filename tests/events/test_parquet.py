@@ -12,7 +12,7 @@ import pytest
 
 from lakebed.events.event import SCHEMA
 from lakebed.events.parquet import layout, with_filters
-from lakebed.sql_engine import Engine
+from lakebed.sql_engine import SqlEngine
 
 ROWS = 40_000  # more than the 20,000 that end a page by default
 
@@ -43,7 +43,7 @@ def written(tmp_path: Path) -> Path:
 
 
 def _ask(sql: str) -> pa.Table:
-    engine = Engine(threads=1, memory_bytes=1 << 29)
+    engine = SqlEngine(threads=1, memory_bytes=1 << 29)
     try:
         return engine.arrow(sql)
     finally:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lakebed.errors import InvalidEvent
-from lakebed.events.batch import Block
+from lakebed.events.batch import EventBatch
 from lakebed.events.decoding import Batch, Rejected, decode_batch, decode_items
 from lakebed.events.event import Event
 from lakebed.events.validation import admit_all
@@ -23,7 +23,7 @@ COMPANY = [{"event": f"e{i}", "messageId": f"m{i}", "userId": "u"} for i in rang
 
 def rows(batch):
     """A batch as plain rows with what was refused at its place."""
-    taken = iter([row for part in batch.parts for row in block_rows(Block.joined([part]))])
+    taken = iter([row for part in batch.parts for row in block_rows(EventBatch.joined([part]))])
     return [batch.rejected.get(at) or next(taken) for at in range(len(batch))]
 
 
@@ -182,12 +182,12 @@ def test_parts_join_in_order(sizes, data):
         number += size
         made = [Event(event=one, message_id=one, timestamp=None) for one in ids]
         if size and data.draw(st.booleans()):
-            parts.append(Block.of(made))
+            parts.append(EventBatch.of(made))
         else:
             parts.append(made)
         expected += ids
     if expected:
-        joined = Block.joined(parts)
+        joined = EventBatch.joined(parts)
         assert list(joined.message_ids) == expected
         assert [row["event"] for row in block_rows(joined)] == expected == list(joined.names)
         chosen = list(range(0, len(expected), 2))

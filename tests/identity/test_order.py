@@ -14,12 +14,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from lakebed.events.batch import Block
+from lakebed.events.batch import EventBatch
 from lakebed.events.event import Event
 from lakebed.events.validation import admit
 from lakebed.identity.identity import Identity
 from lakebed.identity.rules import Rules
-from lakebed.sql_engine import Engine
+from lakebed.sql_engine import SqlEngine
 from lakebed.tiers.storage.storage import Storage
 from tests.identity.plain_model import Call, people
 
@@ -71,13 +71,13 @@ def event(call):
 
 def table(calls):
     """The log that takes these calls in this order."""
-    block = Block.of([event(call) for call in calls])
+    block = EventBatch.of([event(call) for call in calls])
     return pa.Table.from_batches([block.to_record_batch(block.message_ids, 0, int(START.timestamp() * 1e6))])
 
 
 @pytest.fixture(scope="module")
 def engine():
-    engine = Engine(threads=1, memory_bytes=100 << 20)
+    engine = SqlEngine(threads=1, memory_bytes=100 << 20)
     yield engine
     engine.close()
 

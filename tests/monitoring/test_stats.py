@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 from lakebed.clock import ManualClock
-from lakebed.events.batch import Block
+from lakebed.events.batch import EventBatch
 from lakebed.events.event import Event
-from lakebed.ingest.live_counters import Live
+from lakebed.ingest.live_counters import LiveCounters
 from lakebed.monitoring.stats import Stats, stats
 from lakebed.tiers.counters.counters import Counters
 
@@ -12,9 +12,9 @@ def test_stats_are_what_tracking_counted():
     """The last minute and hour slide, people fall silent, totals stay; the most frequent name comes first."""
     clock = ManualClock()
     counters = Counters(clock, 1000)
-    live = Live(counters, active_ttl_s=300)
-    live.feed(Block.of([Event(event="View", user_id="a"), Event(event="View", anonymous_id="b")]), 0)
-    live.feed(Block.of([Event(event="Order", user_id="a"), Event(type="identify", user_id="a")]), 0)
+    live = LiveCounters(counters, active_ttl_s=300)
+    live.feed(EventBatch.of([Event(event="View", user_id="a"), Event(event="View", anonymous_id="b")]), 0)
+    live.feed(EventBatch.of([Event(event="Order", user_id="a"), Event(type="identify", user_id="a")]), 0)
 
     def now() -> Stats:
         return stats(counters, received=6, stored=4, duplicate=1, rejected=1, next_seq=4, watermark=2)
@@ -26,7 +26,7 @@ def test_stats_are_what_tracking_counted():
     assert (first.received, first.stored, first.duplicate, first.rejected) == (6, 4, 1, 1)
     assert (first.next_seq, first.watermark) == (4, 2)
     clock.advance(200)
-    live.feed(Block.of([Event(event="View", user_id="c")]), 0)
+    live.feed(EventBatch.of([Event(event="View", user_id="c")]), 0)
     later = now()
     assert (later.last_minute, later.last_hour, later.active) == (1, 5, 3)
     assert later.events_last_minute == {"View": 1}

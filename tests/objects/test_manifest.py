@@ -14,7 +14,7 @@ from lakebed.errors import (
     WrongObject,
 )
 from lakebed.objects.durable_object import DurableObject
-from lakebed.objects.manifest import FORMAT, Nameplate
+from lakebed.objects.manifest import FORMAT, Manifest
 from tests.objects.small_objects import Box, Quiet, Scheduled, reset
 
 
@@ -105,6 +105,6 @@ async def test_the_nameplate_is_written_durably(tmp_path):
     for step in ("create", "write", "sync", "close", "replace", "sync_directory"):
         (tmp_path / step).mkdir()
         with pytest.raises(KeyboardInterrupt):
-            Nameplate(kind="Box").hang(tmp_path / step, Dying(step))
+            Manifest(kind="Box").hang(tmp_path / step, Dying(step))
         async with Box(step, root=tmp_path):
             assert json.loads((tmp_path / step / "object.json").read_bytes())["class"] == "Box"

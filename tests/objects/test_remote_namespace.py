@@ -31,10 +31,10 @@ from lakebed import (
     Stats,
     Unreachable,
 )
-from lakebed.api.auth import Gate
+from lakebed.api.auth import Auth
 from lakebed.api.body import Body
 from lakebed.api.errors import error_handlers
-from lakebed.api.rpc.endpoint import Rpc
+from lakebed.api.rpc.endpoint import RpcEndpoint
 from lakebed.api.server import make_server
 from lakebed.auth.keys import Keys
 from lakebed.rpc.stub import trips
@@ -60,7 +60,7 @@ def keys(objects, clock):
 
 @pytest.fixture
 async def rpc(objects, clock):
-    return Rpc(Gate(objects, clock), Body(1 << 20, 10), interval_s=0.02)
+    return RpcEndpoint(Auth(objects, clock), Body(1 << 20, 10), interval_s=0.02)
 
 
 @pytest.fixture

@@ -3,11 +3,11 @@ from __future__ import annotations
 import pytest
 
 from lakebed.query.statement import Statement
-from lakebed.sql_engine import Engine
+from lakebed.sql_engine import SqlEngine
 from tests.query.parts import opened, us
 
 DAY = 86_400_000_000
-ENGINE = Engine(threads=1, memory_bytes=1 << 28)
+ENGINE = SqlEngine(threads=1, memory_bytes=1 << 28)
 
 
 def parsed(sql: str) -> Statement:

@@ -13,7 +13,7 @@ from lakebed.clock import to_us
 from lakebed.errors import SnapshotExpired
 from lakebed.events.event import SCHEMA
 from lakebed.query.bounds import Bounds
-from lakebed.query.event_history import History
+from lakebed.query.event_history import EventHistory
 from lakebed.query.relation import columns_of, schema_of
 from lakebed.tiers.archive.archive import Archive
 from tests.query.parts import START, Parts, opened, us
@@ -118,7 +118,7 @@ async def test_no_gap_when_the_archive_moves_on(tmp_path):
             tmp_path / "archive", "shop", parts.settings, parts.clock, parts.pipeline._disk, parts.promotions
         )
         archive.parts = parts
-        history = History(parts.pipeline, archive, parts.promotions, parts.engine)
+        history = EventHistory(parts.pipeline, archive, parts.promotions, parts.engine)
         async with history.cut() as cut:
             relation = cut.relation()
             assert cut.watermark == 20
@@ -274,7 +274,7 @@ async def _apply(parts: Parts, operation: str, value) -> None:
 async def _check_past(parts: Parts, answers: dict[int, int]) -> None:
     received = [e["received_at"] for e in parts.model]
     moments = {m for r in received for m in (r - 1, r, r + 1) if m <= parts.clock.now_us()} | {parts.clock.now_us()}
-    fresh = History(parts.pipeline, parts.archive, parts.promotions, parts.engine)  # it remembers nothing
+    fresh = EventHistory(parts.pipeline, parts.archive, parts.promotions, parts.engine)  # it remembers nothing
     for moment in moments | answers.keys():
         expected = sum(r <= moment for r in received)
         assert await fresh.resolve(moment) == await parts.history.resolve(moment) == expected
@@ -317,6 +317,6 @@ async def test_as_of_now_does_not_change(tmp_path):
         assert await parts.history.resolve(now) == 3
         await parts.track(orders(4))
         assert await parts.history.resolve(now) == 3
-        fresh = History(parts.pipeline, parts.archive, parts.promotions, parts.engine)
+        fresh = EventHistory(parts.pipeline, parts.archive, parts.promotions, parts.engine)
         assert await fresh.resolve(now) == 3
         fresh.close()

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from lakebed.errors import ArchiveConflict, ArchiveUnavailable, LogCorrupted
-from lakebed.query.range_queries import Excerpts
+from lakebed.query.range_queries import RangeQueries
 from tests.query.parts import opened, us
 
 MARCH_1 = us("2026-03-01")
@@ -32,7 +32,7 @@ async def fill(parts):
     await parts.to_archive(35)
     await parts.pipeline.prune(35)
     assert parts.pipeline.start_seq == 30
-    return Excerpts(parts.history, parts.pipeline, parts.archive, parts.engine)
+    return RangeQueries(parts.history, parts.pipeline, parts.archive, parts.engine)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from lakebed.events.event import SCHEMA
 from lakebed.events.promotions import as_promotions, with_promoted
 from lakebed.rollups.rollups import Rollups
 from lakebed.settings import Settings
-from lakebed.sql_engine import Engine
+from lakebed.sql_engine import SqlEngine
 from lakebed.tiers.storage.storage import Storage
 
 START = to_us(datetime(2026, 3, 28, 12, tzinfo=UTC))
@@ -58,7 +58,7 @@ class Log:
     """A log of events, and the rollups over it. `sizes` says how many rows each table of a read has, over and over."""
 
     def __init__(self, path, events=(), rollups=(), sizes=(1000,), **settings):
-        self.engine = Engine(threads=2, memory_bytes=1 << 29)
+        self.engine = SqlEngine(threads=2, memory_bytes=1 << 29)
         self.storage = Storage(path)
         self.sizes = list(sizes)
         self.table = with_promoted(as_table([]), PROMOTIONS, self.engine)

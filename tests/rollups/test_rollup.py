@@ -10,7 +10,7 @@ from lakebed.rollups.expression import Expression
 from lakebed.rollups.rollup import Rollup
 from lakebed.rollups.rollups import Rollups
 from lakebed.settings import Settings
-from lakebed.sql_engine import Engine
+from lakebed.sql_engine import SqlEngine
 from lakebed.tiers.storage.storage import Storage
 from tests.rollups.rollup_fixtures import PROMOTIONS
 
@@ -107,7 +107,7 @@ def test_what_is_no_measure_is_refused(text):
 
 
 def _rollups(tmp_path, *rollups):
-    engine = Engine(threads=1, memory_bytes=1 << 28)
+    engine = SqlEngine(threads=1, memory_bytes=1 << 28)
     return Rollups(Storage(tmp_path / "s.db"), rollups, PROMOTIONS, engine, lambda *_: None, Settings())
 
 

@@ -11,13 +11,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from lakebed.api.auth import Gate
+from lakebed.api.auth import Auth
 from lakebed.api.body import Body, decoded
 from lakebed.api.errors import Refusal, explained
 from lakebed.api.openapi.operation import JSON, Parameter, operation
 from lakebed.api.responses import json_response
 from lakebed.api.table import while_there
-from lakebed.concurrency import in_thread
+from lakebed.concurrency import run_in_thread
 from lakebed.definitions.definitions import Definition
 from lakebed.errors import InvalidDefinition, InvalidEvent, QueryCrashed, QueryError, QueryRefused, QueryTooLarge
 from lakebed.query.dialects.analytics_engine.answer import encoded
@@ -81,7 +81,7 @@ _Points = Annotated[Any, msgspec.Meta(extra_json_schema={"type": ["object", "arr
 class Datasets:
     """`…/analytics_engine/sql`, `POST …/analytics_engine/{dataset}`; `GET /datasets`; `/datasets/{name}`."""
 
-    def __init__(self, gate: Gate, body: Body) -> None:
+    def __init__(self, gate: Auth, body: Body) -> None:
         self._gate = gate
         self._body = body
 
@@ -142,7 +142,7 @@ class Datasets:
             if type(error) is not QueryError:  # busy, too slow: not the statement's fault
                 raise
             return _invalid(error.message.partition("\n")[0])  # the rest shows DuckDB's SQL
-        return Response(await in_thread("answer", lambda: encoded(answer)), media_type=_TYPES[answer.format])
+        return Response(await run_in_thread("answer", lambda: encoded(answer)), media_type=_TYPES[answer.format])
 
     @operation(scope="write", body=_Points, answer=Written, refusals=[429, 503, 507])
     async def write(self, request: Request) -> Response:

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from lakebed.api.auth import Gate
+from lakebed.api.auth import Auth
 from lakebed.api.body import Body, decoded
 from lakebed.api.errors import explained
 from lakebed.api.openapi.operation import Parameter, operation
@@ -107,7 +107,7 @@ class SavedPriceBook(msgspec.Struct, rename="camel"):
 class Billing:
     """`POST /billing/usage`, `/billing/price-books`, `/billing/invoices`, `/billing/quotas`."""
 
-    def __init__(self, gate: Gate, body: Body) -> None:
+    def __init__(self, gate: Auth, body: Body) -> None:
         self._gate = gate
         self._body = body
 

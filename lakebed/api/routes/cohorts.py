@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from lakebed.api.auth import Gate
+from lakebed.api.auth import Auth
 from lakebed.api.body import Body, decoded
 from lakebed.api.errors import Refusal, explained
 from lakebed.api.formats import chosen
@@ -49,7 +49,7 @@ class SizedCohort(SavedCohort, rename="camel"):
 class Cohorts:
     """`GET /cohorts`; `GET`, `PUT` and `DELETE /cohorts/{name}`; `GET /cohorts/{name}/people`."""
 
-    def __init__(self, gate: Gate, body: Body) -> None:
+    def __init__(self, gate: Auth, body: Body) -> None:
         self._gate = gate
         self._body = body
 

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from lakebed.api.auth import Gate
+from lakebed.api.auth import Auth
 from lakebed.api.body import Body, check_count, decoded, json_object
 from lakebed.api.errors import Refusal
 from lakebed.api.openapi.operation import operation
@@ -76,7 +76,7 @@ class BatchAccepted(msgspec.Struct):
 class Events:
     """`POST /events`, `POST /events/batch`."""
 
-    def __init__(self, gate: Gate, body: Body, gathering: Gathering) -> None:
+    def __init__(self, gate: Auth, body: Body, gathering: Gathering) -> None:
         self._gate = gate
         self._body = body
         self._gathering = gathering

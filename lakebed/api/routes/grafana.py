@@ -11,14 +11,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from lakebed.api.auth import Gate
+from lakebed.api.auth import Auth
 from lakebed.api.body import Body, decoded
 from lakebed.api.errors import Refusal, explained
 from lakebed.api.openapi.operation import operation
 from lakebed.api.responses import json_response
 from lakebed.api.routes.grafana_frames import Series, Table, choices, series_of, table_of
 from lakebed.api.table import while_there
-from lakebed.concurrency import in_thread
+from lakebed.concurrency import run_in_thread
 from lakebed.query.templates.template import library
 from lakebed.reports.catalog import REPORTS, signature_of
 
@@ -104,7 +104,7 @@ _FORMAT = Field("format", "Format", "select", options=[Option("Table", "table"),
 class Grafana:
     """`GET /grafana`, `POST /grafana/metrics`, `/metric-payload-options`, `/query`, `/variable`."""
 
-    def __init__(self, gate: Gate, body: Body) -> None:
+    def __init__(self, gate: Auth, body: Body) -> None:
         self._gate = gate
         self._body = body
 
@@ -155,7 +155,7 @@ class Grafana:
                 payload = _object(one.payload)
                 form = payload.pop("format", "table")
                 found = await while_there(request, _answer(target, one.target, payload, asked.range))
-                shown += await in_thread("answer", functools.partial(_shown, found, form))
+                shown += await run_in_thread("answer", functools.partial(_shown, found, form))
         return json_response(shown)
 
     @operation(scope="read", body=VariableQuery, answer=list[Choice], refusals=_REFUSALS)

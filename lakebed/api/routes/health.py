@@ -13,11 +13,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from lakebed.api.auth import Gate
+from lakebed.api.auth import Auth
 from lakebed.api.openapi.operation import operation
 from lakebed.api.responses import json_response
 from lakebed.clock import Clock
-from lakebed.concurrency import in_thread
+from lakebed.concurrency import run_in_thread
 from lakebed.disk import Disk
 from lakebed.errors import LakebedError
 from lakebed.objects.namespace import Namespace
@@ -53,7 +53,7 @@ class Health:
         disk: what the probe is written through.
     """
 
-    def __init__(self, gate: Gate, clock: Clock, disk: Disk) -> None:
+    def __init__(self, gate: Auth, clock: Clock, disk: Disk) -> None:
         self._gate = gate
         self._clock = clock
         self._disk = disk
@@ -104,7 +104,7 @@ class Health:
         target = self._gate.target
         checks = {"open": "ok" if target.is_open else "the app's lifespan has not opened its target"}
         checks["keys"] = self._keys()
-        checks["disk"] = await in_thread("ready", lambda: _probe(self._disk, target))
+        checks["disk"] = await run_in_thread("ready", lambda: _probe(self._disk, target))
         if not isinstance(target, Namespace):
             checks["log"] = "it cannot be written or sealed" if getattr(target, "log_problems", None) else "ok"
         healthy = all(check == "ok" for check in checks.values())

@@ -12,12 +12,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from lakebed.api.auth import Gate
+from lakebed.api.auth import Auth
 from lakebed.api.errors import Refusal, explained
 from lakebed.api.openapi.operation import Parameter, operation
 from lakebed.api.responses import json_response
 from lakebed.monitoring.stats import Stats
-from lakebed.monitoring.tier_status import Inventory
+from lakebed.monitoring.tier_status import TierStatus
 from lakebed.query.result import Result
 
 __all__ = ["Reads"]
@@ -75,7 +75,7 @@ class Reads:
     from, which events they cover, and how long it took.
     """
 
-    def __init__(self, gate: Gate) -> None:
+    def __init__(self, gate: Auth) -> None:
         self._gate = gate
 
     def routes(self) -> list[BaseRoute]:
@@ -89,7 +89,7 @@ class Reads:
         found = self._object(request, ()).stats()
         return json_response(await found if inspect.isawaitable(found) else found)
 
-    @operation(scope="read", answer=Inventory, refusals=[404])
+    @operation(scope="read", answer=TierStatus, refusals=[404])
     async def tiers(self, request: Request) -> Response:
         """What lies in each tier, how far each consumer of the log has come, and the disk."""
         return json_response(await self._object(request, ()).tiers())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from lakebed.api.auth import Caller, Gate
+from lakebed.api.auth import Auth, Caller
 from lakebed.events.event import Receipt
 
 __all__ = ["Gathering"]
@@ -22,7 +22,7 @@ class Gathering:
     are as good as a batch of 64. A lonely event goes at once.
     """
 
-    def __init__(self, gate: Gate) -> None:
+    def __init__(self, gate: Auth) -> None:
         self._gate = gate
         self._waiting: dict[str, list[_Waiting]] = {}
         self._sending: dict[str, asyncio.Task[None]] = {}

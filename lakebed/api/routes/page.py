@@ -12,9 +12,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from lakebed.api.auth import Gate
+from lakebed.api.auth import Auth
 from lakebed.api.errors import Refusal
-from lakebed.concurrency import in_thread
+from lakebed.concurrency import run_in_thread
 
 __all__ = ["Page"]
 
@@ -93,7 +93,7 @@ class Page:
     stands in the page, so that it asks nothing before it has one.
     """
 
-    def __init__(self, gate: Gate) -> None:
+    def __init__(self, gate: Auth) -> None:
         self._gate = gate
         self._known: _Site | None = None
 
@@ -118,7 +118,7 @@ class Page:
 
     async def _site(self) -> _Site:
         if self._known is None:
-            self._known = await in_thread("page", _Site.read)
+            self._known = await run_in_thread("page", _Site.read)
         return self._known
 
 

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from lakebed.api.auth import Gate, Scope
+from lakebed.api.auth import Auth, Scope
 from lakebed.api.body import Body, decoded
 from lakebed.api.errors import Refusal
 from lakebed.api.openapi.operation import Parameter, operation
@@ -45,7 +45,7 @@ class UnmergeBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class People:
     """`GET /people/{id}`, `GET /people/merges`, `POST /people/merge`, `POST /people/unmerge`."""
 
-    def __init__(self, gate: Gate, body: Body) -> None:
+    def __init__(self, gate: Auth, body: Body) -> None:
         self._gate = gate
         self._body = body
 

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from lakebed.api.auth import Gate
+from lakebed.api.auth import Auth
 from lakebed.api.body import Body, decoded
 from lakebed.api.errors import Refusal, explained
 from lakebed.api.openapi.operation import operation
@@ -18,7 +18,7 @@ from lakebed.api.responses import json_response
 from lakebed.api.table import while_there
 from lakebed.query.result import Result
 from lakebed.reports.calendar import Calendar
-from lakebed.reports.parameters import Binder
+from lakebed.reports.parameters import Parameters
 from lakebed.reports.scope import Scope, instant
 
 __all__ = ["EXAMPLE", "Platform", "PlatformAnswer", "PlatformQuery", "platform_answer"]
@@ -105,7 +105,7 @@ class PlatformAnswer(msgspec.Struct):
 class Platform:
     """`POST /metrics/performance`. Its `POST /query` shares the path with SQL: sql.py gives what has no `sql` here."""
 
-    def __init__(self, gate: Gate, body: Body) -> None:
+    def __init__(self, gate: Auth, body: Body) -> None:
         self._gate = gate
         self._body = body
 
@@ -153,7 +153,7 @@ async def platform_answer(request: Request, target: Any, asked: PlatformQuery) -
         raise Refusal(400, "QUERY_REFUSED", message, metric=unknown[0][:40])
     with explained():
         scope = Scope(instant("start", asked.start), instant("end", asked.end))
-    bind = Binder()
+    bind = Parameters()
     calendar = Calendar()
     conditions = [scope.condition(bind)]
     for field, column in _FILTERS.items():

@@ -15,14 +15,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from lakebed.api.auth import Gate
+from lakebed.api.auth import Auth
 from lakebed.api.openapi.operation import operation
-from lakebed.api.request_metrics import Traffic
-from lakebed.concurrency import in_thread
+from lakebed.api.request_metrics import RequestMetrics
+from lakebed.concurrency import run_in_thread
 from lakebed.disk import Disk
 from lakebed.errors import LakebedError
 from lakebed.histogram import Histogram
-from lakebed.monitoring.health import Tally, Vitals
+from lakebed.monitoring.health import Health, LifetimeCounts
 from lakebed.objects.namespace import Namespace
 
 __all__ = ["Metrics"]
@@ -43,11 +43,11 @@ class Metrics:
         token: the metrics token; None, there is none.
     """
 
-    def __init__(self, gate: Gate, traffic: Traffic, token: str | None = None) -> None:
+    def __init__(self, gate: Auth, traffic: RequestMetrics, token: str | None = None) -> None:
         self._gate = gate
         self._traffic = traffic
         self._token = token or None  # an empty one would let everybody in
-        self._asleep = Tally()  # of objects that are no longer awake
+        self._asleep = LifetimeCounts()  # of objects that are no longer awake
         if isinstance(gate.target, Namespace):
             gate.target.residents.watchers.append(self._keep)
 
@@ -67,10 +67,10 @@ class Metrics:
             objects = list(target.residents) if isinstance(target, Namespace) else [target]
             families = [*await self._of(objects, self._asleep), *self._of_process()]
             families.append(_gauge("lakebed_objects_awake", "Objects that are open in this process", len(objects)))
-            free = await in_thread("metrics", lambda: Disk().free_bytes(target.root))
+            free = await run_in_thread("metrics", lambda: Disk().free_bytes(target.root))
             families.append(_gauge("lakebed_disk_free_bytes", "What may still be written", free))
         else:
-            families = await self._of([self._gate.existing(self._gate.admit(request, "read"))], Tally())
+            families = await self._of([self._gate.existing(self._gate.admit(request, "read"))], LifetimeCounts())
         registry.register(_Ready(families))
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
         return Response(encode(registry), media_type=content_type)
@@ -83,10 +83,10 @@ class Metrics:
         if hasattr(slept, "tally"):
             self._asleep.add(slept.tally())
 
-    async def _of(self, objects: Iterable[Any], before: Tally) -> list[Metric]:
-        tally = Tally()
+    async def _of(self, objects: Iterable[Any], before: LifetimeCounts) -> list[Metric]:
+        tally = LifetimeCounts()
         tally.add(before)
-        found: list[Vitals] = []
+        found: list[Health] = []
         for one in objects:
             if not hasattr(one, "tally"):
                 continue
@@ -125,7 +125,7 @@ class _Ready:
         return self._families
 
 
-def _events(tally: Tally) -> Iterator[Metric]:
+def _events(tally: LifetimeCounts) -> Iterator[Metric]:
     received = tally.stored + tally.duplicate + tally.rejected
     yield CounterMetricFamily("lakebed_events_received", "Events that were answered", received)
     by_status = CounterMetricFamily("lakebed_events", "The same by what became of them", labels=["status"])
@@ -138,7 +138,7 @@ def _events(tally: Tally) -> Iterator[Metric]:
     yield _histogram("lakebed_query_seconds", "Questions in SQL, and those of metrics", tally.queries)
 
 
-def _gauges(found: list[Vitals]) -> Iterator[Metric]:
+def _gauges(found: list[Health]) -> Iterator[Metric]:
     yield _gauge("lakebed_events_pending", "Events that wait for their commit", sum(one.pending for one in found))
     lag = GaugeMetricFamily(
         "lakebed_consumer_lag_events", "Events that a consumer has yet to read", labels=["consumer"]

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from lakebed.api.auth import Gate
+from lakebed.api.auth import Auth
 from lakebed.api.body import UNREADABLE, Body, decoded
 from lakebed.api.formats import chosen
 from lakebed.api.openapi.operation import operation
@@ -43,7 +43,7 @@ _Asked = Annotated[Any, msgspec.Meta(extra_json_schema={"anyOf": list(_shapes.va
 class Sql:
     """`POST /query`."""
 
-    def __init__(self, gate: Gate, body: Body) -> None:
+    def __init__(self, gate: Auth, body: Body) -> None:
         self._gate = gate
         self._body = body
 

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from lakebed.api.auth import Gate
+from lakebed.api.auth import Auth
 from lakebed.api.body import Body, decoded
 from lakebed.api.errors import explained
 from lakebed.api.formats import chosen
@@ -25,7 +25,7 @@ __all__ = ["Reports"]
 class Reports:
     """`POST /reports/{name}`: the body is an object with the arguments of the report, the answer a table."""
 
-    def __init__(self, gate: Gate, body: Body) -> None:
+    def __init__(self, gate: Auth, body: Body) -> None:
         self._gate = gate
         self._body = body
 

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from lakebed.api.auth import Caller, Gate
+from lakebed.api.auth import Auth, Caller
 from lakebed.api.body import UNREADABLE, Body, json_object
 from lakebed.api.compression import Corrupt, TooLong, inflate
 from lakebed.api.enrichment.enrichment import Enrichment
@@ -106,7 +106,7 @@ class Segment:
 
     def __init__(
         self,
-        gate: Gate,
+        gate: Auth,
         body: Body,
         gathering: Gathering,
         enrichment: Enrichment,

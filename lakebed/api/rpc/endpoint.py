@@ -19,11 +19,11 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from lakebed.api.auth import Gate
+from lakebed.api.auth import Auth
 from lakebed.api.body import Body
 from lakebed.api.errors import Refusal, error_response, said
 from lakebed.api.openapi.operation import operation
-from lakebed.api.rpc.methods import Surface
+from lakebed.api.rpc.methods import RpcMethods
 from lakebed.api.rpc.watches import Watches
 from lakebed.errors import AccessDenied, LakebedError, Unreachable
 from lakebed.objects.remote_transports import FAITHFUL
@@ -35,7 +35,7 @@ from lakebed.rpc.dispatch import begin, finish
 from lakebed.rpc.session import Session
 from lakebed.rpc.stub import Stub
 
-__all__ = ["Rpc"]
+__all__ = ["RpcEndpoint"]
 
 _log = logging.getLogger("lakebed.api")
 _TEXT = "text/plain"
@@ -48,7 +48,7 @@ _REASON_BYTES = 120
 _TYPES = {401: "AccessDenied", 403: "AccessDenied", 404: "NotReachable", 429: "Backpressure"}
 
 
-class Rpc:
+class RpcEndpoint:
     """`POST /rpc` and the WebSocket at `/rpc`.
 
     Args:
@@ -65,7 +65,7 @@ class Rpc:
 
     def __init__(
         self,
-        gate: Gate,
+        gate: Auth,
         body: Body,
         *,
         limits: Limits | None = None,
@@ -85,7 +85,7 @@ class Rpc:
         self._send_s = send_s
         self._most = most
         self.watches = Watches(interval_s)
-        self.peers: dict[Peer, Surface] = {}  # sessions that are open
+        self.peers: dict[Peer, RpcMethods] = {}  # sessions that are open
         self._sockets: set[asyncio.Task[Any]] = set()  # those that carry a WebSocket
         self._direct: Stub | None = None
         self._busy: set[Session] = set()
@@ -200,7 +200,7 @@ class Rpc:
             if wrong >= self._limits.mistakes:
                 peer.abort(AccessDenied("too many wrong keys"))
 
-        surface = Surface(self._gate, connection, self.watches, self._stub_of, mistaken)
+        surface = RpcMethods(self._gate, connection, self.watches, self._stub_of, mistaken)
         peer = Peer(
             send,
             surface.main,

@@ -12,7 +12,7 @@ import msgspec
 from starlette.requests import HTTPConnection
 
 from lakebed.analytics import Analytics
-from lakebed.api.auth import Caller, Gate, Scope
+from lakebed.api.auth import Auth, Caller, Scope
 from lakebed.api.errors import Refusal
 from lakebed.api.rpc.watches import Watches
 from lakebed.errors import AccessDenied, InvalidEvent, Unreachable
@@ -23,7 +23,7 @@ from lakebed.reports.catalog import REPORTS, signature_of
 from lakebed.rpc.capnweb.exported_object import Target, camel
 from lakebed.rpc.capnweb.remote_reference import Remote
 
-__all__ = ["VERBS", "Surface"]
+__all__ = ["VERBS", "RpcMethods"]
 
 VERBS: Mapping[str, Scope] = {
     "track": "write",
@@ -97,7 +97,7 @@ _HIDDEN = frozenset(
 _MOST_COUNTERS = 10_000
 
 
-class Surface:
+class RpcMethods:
     """What one connection reaches.
 
     Args:
@@ -110,7 +110,7 @@ class Surface:
 
     def __init__(
         self,
-        gate: Gate,
+        gate: Auth,
         connection: HTTPConnection,
         watches: Watches,
         stub_of: Callable[[Any], Any],
@@ -202,7 +202,7 @@ class Surface:
 class _View:
     """The functions that a key opens."""
 
-    def __init__(self, surface: Surface, key: str | None) -> None:
+    def __init__(self, surface: RpcMethods, key: str | None) -> None:
         self._surface = surface
         self._key = key
 

@@ -11,12 +11,12 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
-from lakebed.api.auth import Caller, Gate
+from lakebed.api.auth import Auth, Caller
 from lakebed.api.errors import Refusal
 from lakebed.api.openapi.operation import operation
 from lakebed.api.streams.broadcast import Broadcast, Listener
 from lakebed.clock import Clock, SystemClock, from_us
-from lakebed.monitoring.live_snapshot import Pulse
+from lakebed.monitoring.live_snapshot import LiveSnapshot
 
 __all__ = ["Live"]
 
@@ -40,7 +40,7 @@ class Live:
         most: listeners at once; a further one is 503.
     """
 
-    def __init__(self, gate: Gate, clock: Clock | None = None, *, interval_s: float = 1.0, most: int = 10_000) -> None:
+    def __init__(self, gate: Auth, clock: Clock | None = None, *, interval_s: float = 1.0, most: int = 10_000) -> None:
         self._gate = gate
         self._clock = clock if clock is not None else SystemClock()
         self._interval_s = interval_s
@@ -54,7 +54,7 @@ class Live:
 
     @operation(scope="read", answer={"text/event-stream": str}, refusals=[503])
     async def live(self, request: Request) -> Response:
-        """Server-sent events, each with a whole `Pulse` as JSON: nothing is missed by missing one."""
+        """Server-sent events, each with a whole `LiveSnapshot` as JSON: nothing is missed by missing one."""
         caller = self._gate.admit(request, "read")
         if self._closed or sum(map(len, self._broadcasts.values())) >= self._most:
             message = "The server stops" if self._closed else f"{self._most} listen already"
@@ -65,12 +65,12 @@ class Live:
             self._broadcasts[caller.object] = broadcast
         return _Stream(broadcast, lambda: self._admits(request))
 
-    async def _pulse(self, caller: Caller) -> Pulse:
+    async def _pulse(self, caller: Caller) -> LiveSnapshot:
         try:
             target = self._gate.existing(caller)
         except Refusal:
-            return Pulse(at=from_us(self._clock.now_us()), name=caller.object)
-        found: Pulse = await target.pulse()
+            return LiveSnapshot(at=from_us(self._clock.now_us()), name=caller.object)
+        found: LiveSnapshot = await target.pulse()
         return found
 
     def _admits(self, request: Request) -> bool:

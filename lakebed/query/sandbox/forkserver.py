@@ -17,7 +17,7 @@ import threading
 from typing import Final
 
 from lakebed.errors import QueryBusy, QueryCrashed
-from lakebed.query.sandbox.worker_process import Cell
+from lakebed.query.sandbox.worker_process import WorkerProcess
 
 __all__ = ["ForkServer", "shared"]
 
@@ -40,8 +40,8 @@ class ForkServer:
         self._most: Final = cells
         self._lock = threading.Lock()  # protects all below
         self._users = 0
-        self._cells: set[Cell] = set()
-        self._spare: Cell | None = None  # connected already, waiting for its question
+        self._cells: set[WorkerProcess] = set()
+        self._spare: WorkerProcess | None = None  # connected already, waiting for its question
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
 
@@ -80,7 +80,7 @@ class ForkServer:
             if self._users == 0:
                 self._stop()
 
-    def take(self) -> Cell:
+    def take(self) -> WorkerProcess:
         """A child for one question; the caller closes it.
 
         Raises:
@@ -105,7 +105,7 @@ class ForkServer:
     def _is_running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
-    def _fork(self) -> Cell:
+    def _fork(self) -> WorkerProcess:
         ours, theirs = socket.socketpair()
         with theirs:
             if not self._is_running() or not self._send(theirs):
@@ -114,7 +114,7 @@ class ForkServer:
                 if not self._send(theirs):
                     ours.close()
                     raise QueryCrashed("the process that runs queries does not start", hint="Ask again")
-        return Cell(ours, self._closed)
+        return WorkerProcess(ours, self._closed)
 
     def _send(self, theirs: socket.socket) -> bool:
         assert self._control is not None  # noqa: S101 - _start made it
@@ -124,7 +124,7 @@ class ForkServer:
             return False
         return True
 
-    def _closed(self, cell: Cell) -> None:
+    def _closed(self, cell: WorkerProcess) -> None:
         with self._lock:
             self._cells.discard(cell)
             if self._users and self._spare is None and self._is_running():

@@ -9,10 +9,10 @@ import msgspec
 
 from lakebed.query.bounds import Bounds
 
-__all__ = ["Failure", "Inputs", "Plan", "Question"]
+__all__ = ["Failure", "Inputs", "Plan", "SandboxRequest"]
 
 
-class Question(msgspec.Struct, frozen=True):
+class SandboxRequest(msgspec.Struct, frozen=True):
     """What is asked. Its parameters follow as an Arrow stream of one row.
 
     Attributes:

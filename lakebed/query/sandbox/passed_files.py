@@ -9,13 +9,13 @@ from typing import Any
 
 from fsspec import AbstractFileSystem
 
-__all__ = ["PREFIX", "Given"]
+__all__ = ["PREFIX", "PassedFiles"]
 
 PREFIX = "given://"
 _LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)  # files that are given do not change
 
 
-class Given(AbstractFileSystem):  # type: ignore[misc, unused-ignore]  # fsspec has no types everywhere
+class PassedFiles(AbstractFileSystem):  # type: ignore[misc, unused-ignore]  # fsspec has no types everywhere
     """Reads the descriptors in `files`, by their number. Nothing can be written."""
 
     protocol = "given"

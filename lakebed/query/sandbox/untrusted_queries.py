@@ -15,22 +15,22 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import pyarrow as pa
 
 from lakebed.clock import Clock
-from lakebed.concurrency import to_the_end
+from lakebed.concurrency import finish_despite_cancel
 from lakebed.errors import ObjectClosed, QueryBusy, QueryCrashed, QueryRefused, QueryTimeout, QueryTooLarge
 from lakebed.query.bounds import UNBOUNDED
 from lakebed.query.count_star import counted, with_count
 from lakebed.query.queries import Queries
 from lakebed.query.relation import Relation
 from lakebed.query.request import Parameters, Sources
-from lakebed.query.request import Question as Asked
+from lakebed.query.request import QueryRequest as Asked
 from lakebed.query.result import Result
 from lakebed.settings import Settings
 
 if TYPE_CHECKING:
     from lakebed.query.sandbox.messages import Plan
-    from lakebed.query.sandbox.worker_process import Cell
+    from lakebed.query.sandbox.worker_process import WorkerProcess
 
-__all__ = ["Untrusted"]
+__all__ = ["UntrustedQueries"]
 
 _MAX_SQL = 1 << 16  # characters: what people write is far below, and reading it takes time
 _MAX_PARAMS = 1 << 20  # bytes
@@ -41,7 +41,7 @@ _T = TypeVar("_T")
 _log = logging.getLogger("lakebed.sandbox")
 
 
-class Untrusted:
+class UntrustedQueries:
     """Answers SQL that came over a network, for one object.
 
     Args:
@@ -53,7 +53,7 @@ class Untrusted:
         self._settings = settings
         self._clock = clock
         self._name = name
-        self._running: dict[asyncio.Task[Result], _Visit] = {}
+        self._running: dict[asyncio.Task[Result], _Run] = {}
         self._executor: ThreadPoolExecutor | None = None
         self._leaving: asyncio.TimerHandle | None = None
         self._joining = threading.Lock()  # protects the next
@@ -123,7 +123,7 @@ class Untrusted:
 
     async def _supervise(self, asked: Asked, names: list[str] | None, params: bytes, seconds: float) -> Result:
         loop = asyncio.get_running_loop()
-        visit = _Visit()
+        visit = _Run()
         met: asyncio.Future[None] = loop.create_future()  # the time of the question does not start before its child
         task = loop.create_task(self._answer(visit, met, asked, names, params, seconds))
         self._running[task] = visit
@@ -168,17 +168,17 @@ class Untrusted:
 
     async def _answer(
         self,
-        visit: _Visit,
+        visit: _Run,
         met: asyncio.Future[None],
         asked: Asked,
         names: list[str] | None,
         params: bytes,
         seconds: float,
     ) -> Result:
-        from lakebed.query.sandbox.messages import Question  # only objects that are asked need it
+        from lakebed.query.sandbox.messages import SandboxRequest  # only objects that are asked need it
 
         started = self._clock.monotonic()
-        question = Question(
+        question = SandboxRequest(
             sql=asked.sql,
             names=names,
             tables=[table.lower() for table in self._queries.known_tables],
@@ -199,7 +199,7 @@ class Untrusted:
             visit.stop()
             await self._in_thread(visit.close)
 
-    def _start(self, visit: _Visit) -> None:
+    def _start(self, visit: _Run) -> None:
         from lakebed.query.sandbox.forkserver import shared
 
         with self._joining:
@@ -213,7 +213,9 @@ class Untrusted:
             visit.close()
         raise QueryCrashed("no process for the query starts", hint="Ask again; the system may be out of memory")
 
-    def _execute(self, cell: Cell, plan: Plan, asked: Asked, sources: Sources) -> tuple[pa.Table, Relation | None]:
+    def _execute(
+        self, cell: WorkerProcess, plan: Plan, asked: Asked, sources: Sources
+    ) -> tuple[pa.Table, Relation | None]:
         most = self._settings.untrusted_max_rows
         inputs, relation, rows = _Inputs(), None, 0
         if sources.cut is not None:
@@ -240,7 +242,7 @@ class Untrusted:
             workers = self._settings.untrusted_queries
             self._executor = ThreadPoolExecutor(workers, thread_name_prefix=f"lakebed-untrusted-{self._name}")
         # A cancelled question is killed, so that its thread comes back; then there is nothing left to clean up.
-        return await to_the_end(asyncio.get_running_loop().run_in_executor(self._executor, work))
+        return await finish_despite_cancel(asyncio.get_running_loop().run_in_executor(self._executor, work))
 
     def _leave(self) -> None:
         """Nobody asked for a while: the process that forks may end."""
@@ -273,20 +275,20 @@ class Untrusted:
             self._executor = None
 
 
-class _Visit:
+class _Run:
     """One question under way: its child, also when that comes after it was stopped."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()  # protects both below
-        self._cell: Cell | None = None
+        self._cell: WorkerProcess | None = None
         self._stopped = False
 
     @property
-    def cell(self) -> Cell:
+    def cell(self) -> WorkerProcess:
         assert self._cell is not None  # noqa: S101 - it was entered before
         return self._cell
 
-    def enter(self, cell: Cell) -> None:
+    def enter(self, cell: WorkerProcess) -> None:
         with self._lock:
             self._cell = cell
             if self._stopped:

@@ -26,8 +26,8 @@ from lakebed.query.bounds import UNBOUNDED, Bounds, find_bounds
 from lakebed.query.sandbox import framing
 from lakebed.query.sandbox.allowlist import check
 from lakebed.query.sandbox.confine import Confined, bound_files, bound_memory, bound_time, confine, die_with_parent
-from lakebed.query.sandbox.messages import Failure, Inputs, Plan, Question
-from lakebed.query.sandbox.passed_files import PREFIX, Given
+from lakebed.query.sandbox.messages import Failure, Inputs, Plan, SandboxRequest
+from lakebed.query.sandbox.passed_files import PREFIX, PassedFiles
 from lakebed.query.statement import Statement
 
 __all__ = ["serve"]
@@ -79,13 +79,13 @@ def _live(connection: socket.socket, confined: Confined, parent: int) -> NoRetur
 
 
 def _answer(connection: socket.socket, confined: Confined) -> None:
-    files = Given()
+    files = PassedFiles()
     cursor = _connect(files)
     # Before the question is there: what is first asked of a connection takes longest.
     catalog = {str(name).lower() for (name,) in cursor.execute(_CATALOG).fetchall()}
     Statement.parse("SELECT 1", cursor)
     cursor.sql("SELECT 1").to_arrow_reader(1).read_all()
-    question = msgspec.json.decode(_expect(connection, framing.QUESTION), type=Question)
+    question = msgspec.json.decode(_expect(connection, framing.QUESTION), type=SandboxRequest)
     params = _params(_expect(connection, framing.DATA), question.names)
     bound_time(question.seconds, question.threads)
     bound_memory(confined, question.memory_bytes)
@@ -116,7 +116,7 @@ def _answer(connection: socket.socket, confined: Confined) -> None:
     framing.send(connection, framing.END)
 
 
-def _connect(files: Given) -> duckdb.DuckDBPyConnection:
+def _connect(files: PassedFiles) -> duckdb.DuckDBPyConnection:
     config: dict[str, str | bool | int | float | list[str]] = {
         "threads": 1,
         "autoinstall_known_extensions": False,

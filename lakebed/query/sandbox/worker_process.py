@@ -16,16 +16,16 @@ import pyarrow as pa
 
 from lakebed.errors import ArchiveUnavailable, QueryCrashed, QueryError, QueryRefused, QueryTooLarge
 from lakebed.query.sandbox import framing
-from lakebed.query.sandbox.messages import Failure, Inputs, Plan, Question
+from lakebed.query.sandbox.messages import Failure, Inputs, Plan, SandboxRequest
 
-__all__ = ["Cell"]
+__all__ = ["WorkerProcess"]
 
 _AT_ONCE = 32  # descriptors in one message
 _DIES_WITHIN_MS = 5000
 _MESSAGE = 4000  # characters of an error
 
 
-class Cell:
+class WorkerProcess:
     """A child that answers one question. Its methods block, except for `kill`, which any thread may call.
 
     Args:
@@ -33,7 +33,7 @@ class Cell:
         on_close: told when the child is gone.
     """
 
-    def __init__(self, connection: socket.socket, on_close: Callable[[Cell], None]) -> None:
+    def __init__(self, connection: socket.socket, on_close: Callable[[WorkerProcess], None]) -> None:
         self._connection = connection
         self._on_close = on_close
         self._speaking = threading.Lock()  # who reads and writes the socket
@@ -57,7 +57,7 @@ class Cell:
                     self._signal()
             return not self.is_gone
 
-    def plan(self, question: Question, params: bytes) -> Plan:
+    def plan(self, question: SandboxRequest, params: bytes) -> Plan:
         """What the child makes of `question`.
 
         Raises:

@@ -11,7 +11,7 @@ from pyiceberg.table import Table, Transaction
 
 from lakebed.errors import ArchiveConflict
 from lakebed.events.promotions import with_promoted
-from lakebed.sql_engine import Engine
+from lakebed.sql_engine import SqlEngine
 from lakebed.tiers.archive.data_files import FileWriter, promoted_columns
 from lakebed.tiers.archive.table import EventsTable
 from lakebed.tiers.archive.transaction import Changes
@@ -20,7 +20,7 @@ from lakebed.tiers.archive.watermark import Progress
 __all__ = ["append"]
 
 
-def append(events: EventsTable, engine: Engine, rows: pa.Table, start: int, end: int) -> bool:
+def append(events: EventsTable, engine: SqlEngine, rows: pa.Table, start: int, end: int) -> bool:
     """Commit `rows`, which hold exactly the events `[start, end)`, with the watermark `end`. Blocks.
 
     Returns:

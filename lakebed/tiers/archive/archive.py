@@ -19,12 +19,12 @@ from lakebed.disk import Disk
 from lakebed.errors import ObjectClosed
 from lakebed.events.promotions import Promotion
 from lakebed.settings import Settings
-from lakebed.sql_engine import Engine
+from lakebed.sql_engine import SqlEngine
 from lakebed.tiers.archive.models import Compaction, DataFile, Erasure, Expiry, Garbage, Snapshot
 from lakebed.tiers.archive.views import ArchiveView, Pins, State
 
 if TYPE_CHECKING:
-    from lakebed.tiers.archive.worker import Warehouse
+    from lakebed.tiers.archive.worker import ArchiveWorker
 
 __all__ = ["Archive", "ArchiveView", "Compaction", "DataFile", "Erasure", "Expiry", "Garbage", "Snapshot"]
 
@@ -76,7 +76,7 @@ class Archive:
         self._promotions = tuple(promotions)
         self._pins = Pins()
         self._thread: ThreadPoolExecutor | None = None
-        self._warehouse: Warehouse | None = None  # belongs to the thread
+        self._warehouse: ArchiveWorker | None = None  # belongs to the thread
         self._looks: dict[int | str | None, _Look] = {}
         self._closed = False
 
@@ -130,7 +130,7 @@ class Archive:
                     del self._looks[snapshot]
                 look.held.add_done_callback(self._let_go)
 
-    def _look(self, look: _Look, snapshot: int | str | None, warehouse: Warehouse) -> tuple[int, State]:
+    def _look(self, look: _Look, snapshot: int | str | None, warehouse: ArchiveWorker) -> tuple[int, State]:
         look.begun = True
         held = self._pins.hold(warehouse.state(snapshot))
         if snapshot is None and not self._settings.catalog:
@@ -234,10 +234,10 @@ class Archive:
             self._warehouse.close()
             self._warehouse = None
 
-    async def _change(self, job: Callable[[Warehouse], _T]) -> _T:
+    async def _change(self, job: Callable[[ArchiveWorker], _T]) -> _T:
         """Run a job that may commit, and know the newest state anew when it is over, however it ended."""
 
-        def change(warehouse: Warehouse) -> _T:
+        def change(warehouse: ArchiveWorker) -> _T:
             try:
                 return job(warehouse)
             finally:
@@ -247,10 +247,10 @@ class Archive:
 
         return await self._run(change)
 
-    async def _run(self, job: Callable[[Warehouse], _T]) -> _T:
+    async def _run(self, job: Callable[[ArchiveWorker], _T]) -> _T:
         return await asyncio.shield(self._submit(job))
 
-    def _submit(self, job: Callable[[Warehouse], _T]) -> asyncio.Future[_T]:
+    def _submit(self, job: Callable[[ArchiveWorker], _T]) -> asyncio.Future[_T]:
         self._check_open()
         if self._thread is None:
             self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"lakebed-archive-{self._name}")
@@ -260,10 +260,10 @@ class Archive:
         if self._closed:
             raise ObjectClosed(f"the archive of {self._name} is closed", hint="Open the object again")
 
-    def _open(self) -> Warehouse:
+    def _open(self) -> ArchiveWorker:
         if self._warehouse is None:
             from lakebed.tiers.archive.table import EventsTable  # pyiceberg costs more than all the rest
-            from lakebed.tiers.archive.worker import Warehouse
+            from lakebed.tiers.archive.worker import ArchiveWorker
 
             events = EventsTable(
                 directory=self._directory,
@@ -273,6 +273,6 @@ class Archive:
                 disk=self._disk,
                 promotions=self._promotions,
             )
-            engine = Engine(threads=self._settings.query_threads, memory_bytes=self._settings.query_memory_bytes)
-            self._warehouse = Warehouse(events, engine)
+            engine = SqlEngine(threads=self._settings.query_threads, memory_bytes=self._settings.query_memory_bytes)
+            self._warehouse = ArchiveWorker(events, engine)
         return self._warehouse

@@ -9,7 +9,7 @@ from pyiceberg.schema import Schema
 from pyiceberg.table import Table
 
 from lakebed.settings import Settings
-from lakebed.sql_engine import Engine
+from lakebed.sql_engine import SqlEngine
 from lakebed.tiers.archive.data_files import describe
 from lakebed.tiers.archive.manifests import live_files
 from lakebed.tiers.archive.models import Compaction
@@ -21,7 +21,7 @@ __all__ = ["compact"]
 _GROUPS = 200  # of one commit: half a minute at the most between two turns of other work
 
 
-def compact(events: EventsTable, engine: Engine) -> Compaction:
+def compact(events: EventsTable, engine: SqlEngine) -> Compaction:
     """Merge what one commit may hold: about `compact_target_bytes`. Zero commits when nothing is left to do. Blocks."""
 
     def choose(table: Table) -> Sequence[Sequence[IcebergFile]]:

@@ -11,7 +11,7 @@ from pyiceberg.table import Table
 
 from lakebed.errors import QueryRefused
 from lakebed.events.event import SCHEMA
-from lakebed.sql_engine import Engine
+from lakebed.sql_engine import SqlEngine
 from lakebed.tiers.archive.data_files import read_rows
 from lakebed.tiers.archive.manifests import live_files
 from lakebed.tiers.archive.models import Erasure
@@ -21,7 +21,7 @@ from lakebed.tiers.archive.table import EventsTable
 __all__ = ["erase"]
 
 
-def erase(events: EventsTable, engine: Engine, column: str, values: Sequence[str]) -> Erasure:
+def erase(events: EventsTable, engine: SqlEngine, column: str, values: Sequence[str]) -> Erasure:
     """Remove the rows whose base column `column`, a text, has one of `values`. Blocks; one file in memory at a time."""
     if column not in SCHEMA.names or SCHEMA.field(column).type != pa.string():
         raise QueryRefused(f"{column!r} is no text column of events", hint="Erase by user_id or anonymous_id")

@@ -12,7 +12,7 @@ from pyiceberg.table import Table, Transaction
 
 from lakebed.errors import ArchiveUnavailable
 from lakebed.events.promotions import Promotion, with_promoted
-from lakebed.sql_engine import Engine
+from lakebed.sql_engine import SqlEngine
 from lakebed.tiers.archive.data_files import FileWriter, promoted_columns, read_rows
 from lakebed.tiers.archive.table import EventsTable
 from lakebed.tiers.archive.transaction import Changes
@@ -33,7 +33,7 @@ class Replacement(msgspec.Struct):
 
 def rewrite(
     events: EventsTable,
-    engine: Engine,
+    engine: SqlEngine,
     operation: str,
     choose: Callable[[Table], Sequence[Group]],
     keep: Callable[[pa.Table], pa.Table] = lambda rows: rows,
@@ -101,7 +101,7 @@ def _replace(
     return Replacement(group, new, found.num_rows - kept.num_rows)
 
 
-def _complete(engine: Engine, promoted: Sequence[Promotion], rows: pa.Table) -> pa.Table:
+def _complete(engine: SqlEngine, promoted: Sequence[Promotion], rows: pa.Table) -> pa.Table:
     return with_promoted(rows, promoted, engine)
 
 

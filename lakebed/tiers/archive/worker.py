@@ -8,7 +8,7 @@ import pyarrow as pa
 from pyiceberg.table.snapshots import Snapshot as IcebergSnapshot
 
 from lakebed.errors import LakebedError
-from lakebed.sql_engine import Engine
+from lakebed.sql_engine import SqlEngine
 from lakebed.tiers.archive import append, check, compaction, erasure, garbage, snapshots
 from lakebed.tiers.archive.catalog import work_inline
 from lakebed.tiers.archive.manifests import Manifests
@@ -17,13 +17,13 @@ from lakebed.tiers.archive.table import EventsTable
 from lakebed.tiers.archive.views import State
 from lakebed.tiers.archive.watermark import Progress
 
-__all__ = ["Warehouse"]
+__all__ = ["ArchiveWorker"]
 
 
-class Warehouse:
+class ArchiveWorker:
     """The archive without asyncio. Every method blocks, and belongs on the one thread that made this object."""
 
-    def __init__(self, events: EventsTable, engine: Engine) -> None:
+    def __init__(self, events: EventsTable, engine: SqlEngine) -> None:
         work_inline()
         self._events = events
         self._engine = engine

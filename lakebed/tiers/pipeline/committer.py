@@ -16,7 +16,7 @@ import pyarrow as pa
 from lakebed.clock import Clock
 from lakebed.disk import Disk
 from lakebed.errors import DiskFull, LakebedError, LogUnavailable
-from lakebed.events.batch import Block
+from lakebed.events.batch import EventBatch
 from lakebed.events.event import Event, Receipt
 from lakebed.histogram import COUNTS, SECONDS, Histogram
 from lakebed.settings import Settings
@@ -35,7 +35,7 @@ class Outcome(msgspec.Struct):
     """What a commit did. `fresh` are the events that the log did not have yet, `batch` is what it stored of them."""
 
     receipts: list[Receipt]
-    fresh: Block | None
+    fresh: EventBatch | None
     batch: pa.RecordBatch | None
     segment: int  # first seq of the log file that took the batch
 
@@ -95,7 +95,7 @@ class Committer:
                 self._dedupe.restore(unsealed.first_seq, ids, frame.first_seq, frame.received_at)
         return found
 
-    def commit(self, group: Sequence[Sequence[Event] | Block], received: int, full: bool) -> Outcome:
+    def commit(self, group: Sequence[Sequence[Event] | EventBatch], received: int, full: bool) -> Outcome:
         """Make a group durable, leaving out what the log already has. `full` asks for a new segment.
 
         Raises:
@@ -103,7 +103,7 @@ class Committer:
         """
         if not group:
             return Outcome([], None, None, 0)
-        block = Block.joined(group)
+        block = EventBatch.joined(group)
         receipts, rows, ids = self._deduplicated(block.message_ids, received)
         if not ids:
             return Outcome(receipts, None, None, 0)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import msgspec
 
 from lakebed.errors import Backpressure
-from lakebed.events.batch import Block
+from lakebed.events.batch import EventBatch
 from lakebed.events.event import Event, Receipt
 
 __all__ = ["Entry", "Pending"]
@@ -21,7 +21,7 @@ _OBJECT_BYTES = 600  # of an Event that is not a row of a block yet, without its
 class Entry(msgspec.Struct):
     """One `append` that waits for its commit."""
 
-    events: Sequence[Event] | Block
+    events: Sequence[Event] | EventBatch
     done: asyncio.Future[list[Receipt]]
     bytes: int = 0
 
@@ -74,9 +74,9 @@ class Pending:
         return group
 
 
-def _bytes_of(events: Sequence[Event] | Block) -> int:
+def _bytes_of(events: Sequence[Event] | EventBatch) -> int:
     """About what they take in memory."""
-    if isinstance(events, Block):
+    if isinstance(events, EventBatch):
         return sum(column.nbytes for column in events.columns)
     total = len(events) * _OBJECT_BYTES
     for event in events:  # most often one: a generator costs more than all else here

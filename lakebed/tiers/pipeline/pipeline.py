@@ -17,12 +17,12 @@ from typing import Any, TypeVar
 from lakebed.clock import Clock
 from lakebed.disk import Disk
 from lakebed.errors import Backpressure, LogUnavailable, ObjectClosed
-from lakebed.events.batch import Block
+from lakebed.events.batch import EventBatch
 from lakebed.events.event import Event, Receipt
 from lakebed.events.promotions import Promotion
 from lakebed.histogram import Histogram
 from lakebed.settings import Settings
-from lakebed.sql_engine import Engine
+from lakebed.sql_engine import SqlEngine
 from lakebed.tiers.pipeline.committer import Committer, Outcome
 from lakebed.tiers.pipeline.dedupe import SLICE, SealedIds
 from lakebed.tiers.pipeline.log_view import LogView
@@ -61,8 +61,8 @@ class Pipeline:
         clock: Clock,
         disk: Disk,
         promotions: Sequence[Promotion],
-        engine: Engine,
-        on_commit: Callable[[Block, int], None],
+        engine: SqlEngine,
+        on_commit: Callable[[EventBatch, int], None],
         settled_us: int = 0,
         keep_settled: Callable[[int], Awaitable[None]] | None = None,
     ) -> None:
@@ -151,7 +151,7 @@ class Pipeline:
         """Events that wait for their answer."""
         return self._pending.events + self._pending.in_flight
 
-    def append(self, events: Sequence[Event] | Block) -> asyncio.Future[list[Receipt]]:
+    def append(self, events: Sequence[Event] | EventBatch) -> asyncio.Future[list[Receipt]]:
         """Store admitted events as one group or part of one; the future resolves when they are durable.
 
         The future fails with DiskFull, LogUnavailable or Backpressure: then nothing was acknowledged, and a retry is

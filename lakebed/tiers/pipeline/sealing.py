@@ -14,7 +14,7 @@ from lakebed.disk import Disk
 from lakebed.errors import FormatTooNew, LogCorrupted, LogUnavailable
 from lakebed.events.parquet import layout, with_filters
 from lakebed.events.promotions import Promotion, with_promoted
-from lakebed.sql_engine import Engine
+from lakebed.sql_engine import SqlEngine
 
 __all__ = ["FORMAT", "LogFile", "read_sealed", "seal", "sealed_path"]
 
@@ -111,7 +111,7 @@ def _unreadable(error: Exception, path: Path) -> LogCorrupted | LogUnavailable:
 
 
 def seal(
-    disk: Disk, log: Path, batches: Sequence[pa.RecordBatch], promotions: Sequence[Promotion], engine: Engine
+    disk: Disk, log: Path, batches: Sequence[pa.RecordBatch], promotions: Sequence[Promotion], engine: SqlEngine
 ) -> LogFile:
     """Write the events of the log file `log` as Parquet, atomically, then remove the log file. Blocks.
 

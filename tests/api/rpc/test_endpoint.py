@@ -18,10 +18,10 @@ from websockets.asyncio.client import connect
 
 from lakebed import Analytics
 from lakebed.api.app import create_app
-from lakebed.api.auth import Gate
+from lakebed.api.auth import Auth
 from lakebed.api.body import Body
 from lakebed.api.errors import error_handlers
-from lakebed.api.rpc.endpoint import Rpc
+from lakebed.api.rpc.endpoint import RpcEndpoint
 from lakebed.api.server import make_server
 from lakebed.auth.keys import Keys
 from tests.installed import chromium, node, node_modules
@@ -63,7 +63,7 @@ async def run(scenario, url, **environment):
 
 @pytest.fixture
 def rpc(tom):
-    return Rpc(Gate(tom), Body(1 << 20, 10), interval_s=0.02)
+    return RpcEndpoint(Auth(tom), Body(1 << 20, 10), interval_s=0.02)
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from starlette.requests import HTTPConnection
 
 from lakebed import Analytics, ManualClock, Namespace
-from lakebed.api.auth import Gate
+from lakebed.api.auth import Auth
 from lakebed.api.errors import Refusal
-from lakebed.api.rpc.methods import VERBS, Surface
+from lakebed.api.rpc.methods import VERBS, RpcMethods
 from lakebed.api.rpc.watches import Watches
 from lakebed.auth.keys import Keys
 from lakebed.errors import AccessDenied, LakebedError, Unreachable
@@ -87,7 +87,7 @@ def connection(**headers):
 
 
 def surface(objects, clock=None, wrong=list, **headers):
-    return Surface(Gate(objects, clock or ManualClock()), connection(**headers), Watches(), lambda stub: stub, wrong)
+    return RpcMethods(Auth(objects, clock or ManualClock()), connection(**headers), Watches(), lambda stub: stub, wrong)
 
 
 def reachable(target, prefix=""):

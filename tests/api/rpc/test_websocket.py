@@ -12,10 +12,10 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from lakebed import Analytics, ManualClock, Namespace
-from lakebed.api.auth import Gate
+from lakebed.api.auth import Auth
 from lakebed.api.body import Body
 from lakebed.api.errors import error_handlers
-from lakebed.api.rpc.endpoint import Rpc
+from lakebed.api.rpc.endpoint import RpcEndpoint
 from lakebed.api.server import make_server
 from lakebed.auth.keys import Keys
 from lakebed.rpc.capnweb.limits import Limits
@@ -34,7 +34,7 @@ def serve(objects):
     """Serves `/rpc` of a room with these limits; gives its host and the room."""
 
     def found(**limits):
-        rpc = Rpc(Gate(objects, ManualClock()), Body(1 << 20, 10), **limits)
+        rpc = RpcEndpoint(Auth(objects, ManualClock()), Body(1 << 20, 10), **limits)
         return rpc, serving(
             make_server(Starlette(routes=rpc.routes(), exception_handlers=error_handlers), port=0, log_level="warning")
         )

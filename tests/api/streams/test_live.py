@@ -15,13 +15,13 @@ from starlette.applications import Starlette
 
 from lakebed import Analytics, Namespace
 from lakebed.api import create_app
-from lakebed.api.auth import Gate
+from lakebed.api.auth import Auth
 from lakebed.api.errors import Refusal, error_handlers
 from lakebed.api.server import make_server
 from lakebed.api.streams.broadcast import HEARTBEAT, Broadcast
 from lakebed.api.streams.live import Live
 from lakebed.errors import ObjectClosed
-from lakebed.monitoring.live_snapshot import Pulse
+from lakebed.monitoring.live_snapshot import LiveSnapshot
 
 FIELDS = ["at", "name", "received", "stored", "duplicate", "rejected", "last_minute", "last_hour", "active"]
 FIELDS += ["active_s", "next_seq", "watermark", "seconds", "minutes", "names", "top_hour", "top_ever", "newest"]
@@ -258,7 +258,7 @@ def test_three_hundred_sockets(server):
 async def test_too_many(tmp_path):
     """Beyond the most there may be, and while stopping, it is 503 with a time to come back."""
     async with Analytics("tom", root=tmp_path) as tom:
-        live = Live(Gate(tom), most=0)
+        live = Live(Auth(tom), most=0)
         app = Starlette(routes=live.routes(), exception_handlers=error_handlers)
         transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
@@ -283,7 +283,7 @@ async def test_an_app_that_starts_again_streams_again(tmp_path):
 def test_who_comes_before_the_first_event(server, tmp_path):
     """An object that does not exist is waited for, and not made by that; its first event arrives on the same stream."""
     listening = Listening(server)
-    nothing = json.loads(msgspec.json.encode(Pulse(at="", name="default")))
+    nothing = json.loads(msgspec.json.encode(LiveSnapshot(at="", name="default")))
     assert listening.pulse() | {"at": ""} == nothing
     assert not (tmp_path / "default").exists()
     track(server, event="A")
@@ -291,7 +291,7 @@ def test_who_comes_before_the_first_event(server, tmp_path):
     listening.connection.close()
 
 
-class ShutGate(Gate):
+class ShutGate(Auth):
     """A gate that closes behind those who were let in, as when a key is revoked."""
 
     shut = False
@@ -344,7 +344,7 @@ async def test_who_takes_nothing_is_dropped(tmp_path, monkeypatch):
     """A client whose socket stays full is let go; one that reads is not disturbed, and nothing is left behind."""
     monkeypatch.setattr("lakebed.api.streams.live._STALLED_S", 0.05)
     async with Analytics("tom", root=tmp_path) as tom:
-        live = Live(Gate(tom), interval_s=0.01)
+        live = Live(Auth(tom), interval_s=0.01)
         stalled, reading = Listened(Starlette(routes=live.routes())), Listened(Starlette(routes=live.routes()))
         stalled.stalls = True
         await stalled.task

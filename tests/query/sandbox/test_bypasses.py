@@ -277,14 +277,14 @@ def test_nothing_but_what_is_allowed(shop, place, sql):
 )
 def test_what_is_below_the_allowlist(tmp_path, sql):
     """Where the allowlist had a hole, DuckDB's own locks hold: the same child, told to run the statement itself."""
-    from lakebed.query.sandbox.messages import Question
+    from lakebed.query.sandbox.messages import SandboxRequest
 
     (tmp_path / "file.csv").write_text(f"a,b\n1,{MARK}\n")
     (tmp_path / "given").write_text("0")
     cell = shared().take()
     try:
         assert cell.meet()
-        cell.plan(Question("SELECT 1", None, [], 10, 256 << 20, 1), b"")
+        cell.plan(SandboxRequest("SELECT 1", None, [], 10, 256 << 20, 1), b"")
         with pytest.raises(QueryError):
             cell.answer(
                 [str(tmp_path / "given")], {}, [(sql.replace("{dir}", str(tmp_path)), None)], rows=1, max_bytes=1000

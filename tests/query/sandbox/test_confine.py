@@ -14,7 +14,7 @@ import pytest
 import lakebed
 from lakebed.errors import QueryCrashed
 from lakebed.query.sandbox.forkserver import shared
-from lakebed.query.sandbox.messages import Question
+from lakebed.query.sandbox.messages import SandboxRequest
 
 TRIES = """
 import json, os, socket, sys
@@ -109,7 +109,7 @@ def test_a_child_has_nothing_to_look_at():
     cell = shared().take()
     try:
         assert cell.meet()
-        assert cell.plan(Question("SELECT 1", None, [], 10, 256 << 20, 1), b"").layers
+        assert cell.plan(SandboxRequest("SELECT 1", None, [], 10, 256 << 20, 1), b"").layers
         server = shared().pid
         pids = [server, *map(int, Path(f"/proc/{server}/task/{server}/children").read_text().split())]
         for pid in pids:
@@ -135,7 +135,7 @@ def test_a_child_ends_by_itself():
     cell = shared().take()
     try:
         assert cell.meet()
-        cell.plan(Question(endless, None, [], 0.5, 256 << 20, 1), b"")
+        cell.plan(SandboxRequest(endless, None, [], 0.5, 256 << 20, 1), b"")
         with pytest.raises(QueryCrashed):
             cell.answer([], {}, [], rows=1, max_bytes=1000)
     finally:

@@ -12,10 +12,10 @@ import pytest
 
 from lakebed.errors import QueryCrashed, QueryError, QueryRefused, QueryTooLarge
 from lakebed.query.sandbox import framing
-from lakebed.query.sandbox.messages import Question
-from lakebed.query.sandbox.worker_process import Cell
+from lakebed.query.sandbox.messages import SandboxRequest
+from lakebed.query.sandbox.worker_process import WorkerProcess
 
-QUESTION = Question("SELECT 1", None, [], 1, 1 << 20, 1)
+QUESTION = SandboxRequest("SELECT 1", None, [], 1, 1 << 20, 1)
 
 
 def frame(tag, payload=b""):
@@ -35,7 +35,7 @@ def told():
     process = subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE)
     ours, theirs = socket.socketpair()
     closed = []
-    cell = Cell(ours, closed.append)
+    cell = WorkerProcess(ours, closed.append)
 
     def say(said):
         descriptor = os.pidfd_open(process.pid)

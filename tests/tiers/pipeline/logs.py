@@ -7,16 +7,16 @@ import pyarrow.parquet as pq
 
 from lakebed.clock import ManualClock
 from lakebed.disk import Disk
-from lakebed.events.batch import Block
+from lakebed.events.batch import EventBatch
 from lakebed.events.event import BASE_COLUMNS, Event
 from lakebed.events.promotions import BUILT_IN
 from lakebed.events.validation import admit
 from lakebed.settings import Settings
-from lakebed.sql_engine import Engine
+from lakebed.sql_engine import SqlEngine
 from lakebed.tiers.pipeline.pipeline import Pipeline
 from lakebed.tiers.pipeline.segment import Segment
 
-ENGINE = Engine(threads=1, memory_bytes=256 << 20)  # opened by the first test that seals
+ENGINE = SqlEngine(threads=1, memory_bytes=256 << 20)  # opened by the first test that seals
 NOW = ManualClock().now_us()
 MARKER = slice(64, 76)  # where a log file notes what is durable
 
@@ -33,7 +33,7 @@ def events(*message_ids, **fields):
 
 def batch_of(made, seq, received):
     """The rows of admitted events, as a commit makes them."""
-    return Block.of(made).to_record_batch([one.message_id for one in made], seq, received)
+    return EventBatch.of(made).to_record_batch([one.message_id for one in made], seq, received)
 
 
 def make(directory, *, clock=None, disk=None, promotions=BUILT_IN, on_commit=None, engine=ENGINE, **settings):

@@ -6,7 +6,7 @@ from msgspec import Raw
 
 from lakebed.clock import ManualClock
 from lakebed.errors import Backpressure, LogUnavailable
-from lakebed.events.batch import Block
+from lakebed.events.batch import EventBatch
 from tests.disks import FaultyDisk, GatedDisk, SlowSealing, reach
 from tests.tiers.pipeline.logs import event, events, held, ids, opened
 
@@ -41,7 +41,7 @@ async def test_more_pending_bytes_than_the_bound_are_refused(tmp_path):
     large = Raw(b'{"text":"%s"}' % (b"x" * 20_000))
     async with opened(tmp_path, disk=disk, pending_bytes=100_000) as log:
         await log.append(events("a"))
-        for round_, shape in enumerate((list, Block.of)):
+        for round_, shape in enumerate((list, EventBatch.of)):
             disk.gate.clear()
             disk.reached.clear()
             calls = [log.append(events(None))]

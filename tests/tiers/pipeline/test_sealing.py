@@ -11,7 +11,7 @@ from lakebed.disk import Disk
 from lakebed.errors import LogCorrupted, LogUnavailable
 from lakebed.events.event import BASE_COLUMNS, SCHEMA, encode_object
 from lakebed.events.promotions import BUILT_IN, as_promotions, with_promoted
-from lakebed.sql_engine import Engine
+from lakebed.sql_engine import SqlEngine
 from lakebed.tiers.pipeline.sealing import LogFile, seal, sealed_path
 from lakebed.tiers.pipeline.segment import log_path, scan
 from tests.disks import FaultyDisk
@@ -146,7 +146,7 @@ async def test_a_sidecar_that_cannot_be_written_is_only_a_delay(tmp_path):
 async def test_a_failure_of_the_engine_is_visible_too(tmp_path):
     """Sealing computes columns with DuckDB: its failure is a problem like the disk's, also in the background."""
 
-    class Broken(Engine):
+    class Broken(SqlEngine):
         def arrow(self, *_args, **_tables):
             raise MemoryError("out of memory")
 
