@@ -58,12 +58,12 @@ async def test_53_an_old_object_works_on(maker, place, name):
         await maker.some(shop, clock, 100, 110)
         await shop.archive()
         clock.advance(5000)
-        assert (await shop.rollup()).pruned + shop._tiers.pipeline.start_seq > 0
+        assert (await shop.rollup()).pruned + shop._components.pipeline.start_seq > 0
         assert (await shop.compact()).commits > 0
         await shop.untag("audit")
         await shop.expire()
         assert (await shop.collect_garbage()).paths
-        assert shop._tiers.pipeline.start_seq == count + 10
+        assert shop._components.pipeline.start_seq == count + 10
         found = await maker.asked_events(shop)
         assert found[:count] == said["answers"]["events"]
         assert len(found) == count + 10

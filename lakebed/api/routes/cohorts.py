@@ -100,7 +100,7 @@ class Cohorts:
         caller = self._gate.admit(request, "admin")
         definition = decoded(await self._body.read(request), dict[str, Any], "definition")
         with explained():
-            saved = await self._gate.object(caller).save_cohort(request.path_params["name"], definition, strange=True)
+            saved = await self._gate.object(caller).save_cohort(request.path_params["name"], definition, untrusted=True)
         return json_response(_saved(saved))
 
     @operation(scope="admin", status=204, refusals=[404, 409])
