@@ -16,7 +16,7 @@ from lakebed.api.body import UNREADABLE
 from lakebed.api.enrichment.client_ip import Address, Proxies, address_of, kept
 from lakebed.api.enrichment.geoip import Places
 from lakebed.api.enrichment.user_agent import parse_agent
-from lakebed.api.exchange import header
+from lakebed.api.middleware import header
 from lakebed.events.event import EMPTY, MAX_EVENT_BYTES
 
 __all__ = ["Enrichment", "Visit"]
