@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lakebed.cli.app import program
-from lakebed.cli.failure import Exit
+from lakebed.cli.exit_codes import Exit
 
 PAGE = Path(__file__).with_name("cli.md")
 

@@ -7,12 +7,9 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "query"))
 
-import clickhouse
-import questions
-
-from lakebed.query.reports import REPORTS
+from lakebed.reports.catalog import REPORTS
+from tests.reports import clickhouse, questions
 
 PAGE = Path(__file__).with_name("oracles.md")
 START, END = "<!-- oracles -->\n", "<!-- end of oracles -->"
@@ -32,7 +29,7 @@ def _peer(name: str) -> str:
         return f"- ({clickhouse.NONE[name]})"
     if name in clickhouse.ELSEWHERE:
         function, file = clickhouse.ELSEWHERE[name]
-        return f"`{function}` (tests/query/{file})"
+        return f"`{function}` ({file})"
     return f"`{(clickhouse.ORDERS | clickhouse.REQUESTS)[name].by}`"
 
 

@@ -12,12 +12,12 @@ from typing import Any, Literal, get_args, get_origin
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from lakebed.query.duration import Duration
-from lakebed.query.reports import REPORTS, signature_of
-from lakebed.query.scope import Time
-from lakebed.query.selection import EventLike
-from lakebed.signature import each
-from tests.report_samples import SAMPLES
+from lakebed.interface.signature import each
+from lakebed.reports.catalog import REPORTS, signature_of
+from lakebed.reports.duration import Duration
+from lakebed.reports.event_filter import EventLike
+from lakebed.reports.scope import Time
+from tests.reports.report_samples import SAMPLES
 
 PAGE = Path(__file__).with_name("reports.md")
 WORDS = {"str": "text", "int": "whole number", "float": "number", "bool": "yes or no"}

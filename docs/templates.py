@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from lakebed.template import Template, library
+from lakebed.query.templates.template import Template, library
 
 PAGE = Path(__file__).with_name("templates.md")
 _HEAD = """# Templates

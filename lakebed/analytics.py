@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from lakebed.answers import Answers
-from lakebed.assembly import Tiers, assemble, disassemble, rollups_of
-from lakebed.datasets import Datasets
-from lakebed.letters import Letters
-from lakebed.objects import DurableObject
+from lakebed.billing.usage import Usage
+from lakebed.components import Components, assemble, disassemble, rollups_of
+from lakebed.definitions.datasets import Datasets
+from lakebed.ingest.dead_letters import Letters
+from lakebed.maintenance.schedules import Upkeep
+from lakebed.monitoring.health import LifetimeCounts, tallied
+from lakebed.objects.durable_object import DurableObject
 from lakebed.people import People
-from lakebed.reporting import Reporting
+from lakebed.reports.reports import Reporting
 from lakebed.tracking import Tracking
-from lakebed.upkeep import Upkeep
-from lakebed.usage import Usage
-from lakebed.vitals import Tally, tallied
 
 __all__ = ["Analytics"]
 
@@ -37,11 +37,11 @@ class Analytics(Tracking, Answers, Reporting, Usage, Datasets, People, Letters, 
         super().__init__(name, **options)
         self._promote = dict(promote or {})
         self._rollups = rollups_of(type(self))
-        self._tiers: Tiers | None = None
-        self._tally = Tally()  # of the openings that are over
+        self._tiers: Components | None = None
+        self._tally = LifetimeCounts()  # of the openings that are over
 
     async def _open(self) -> None:
-        self._tiers = Tiers()
+        self._tiers = Components()
         with self._unavailable():
             await assemble(self._tiers, self, self._promote, self._rollups)
 

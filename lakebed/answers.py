@@ -8,13 +8,13 @@ from typing import Any
 
 from lakebed.assembled import Assembled, Instant, Moment
 from lakebed.errors import QueryRefused
-from lakebed.inventory import Inventory, take_inventory
-from lakebed.pulse import Pulse
+from lakebed.monitoring.live_snapshot import LiveSnapshot
+from lakebed.monitoring.stats import Stats
+from lakebed.monitoring.tier_status import TierStatus, take_inventory
 from lakebed.query.result import Result
-from lakebed.query.stats import Stats
+from lakebed.query.templates.template import Template, library
 from lakebed.settings import Settings
-from lakebed.template import Template, library
-from lakebed.tiers.counters import Counters
+from lakebed.tiers.counters.counters import Counters
 
 __all__ = ["Answers"]
 
@@ -34,11 +34,11 @@ class Answers(Assembled):
         """Events in the last minute and hour, who is active now, totals. Answered from memory."""
         return self._up.stats()
 
-    async def pulse(self) -> Pulse:
+    async def pulse(self) -> LiveSnapshot:
         """What is going on, small enough to be sent every second: counts by second and minute, the newest events."""
         return await self._up.pulse.read(self._up.stats())
 
-    async def tiers(self) -> Inventory:
+    async def tiers(self) -> TierStatus:
         """What lies in each tier, how far each consumer of the log has come, and the disk. Changes nothing.
 
         Raises:

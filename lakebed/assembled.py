@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from datetime import date, datetime
 
-from lakebed.assembly import Tiers
 from lakebed.clock import Clock
+from lakebed.components import Components
 from lakebed.errors import ObjectClosed
-from lakebed.vitals import Tally
+from lakebed.monitoring.health import LifetimeCounts
 
 __all__ = ["Assembled", "Instant", "Moment"]
 
@@ -20,11 +20,11 @@ class Assembled:
 
     name: str
     clock: Clock
-    _tiers: Tiers | None
-    _tally: Tally
+    _tiers: Components | None
+    _tally: LifetimeCounts
 
     @property
-    def _up(self) -> Tiers:
+    def _up(self) -> Components:
         if self._tiers is None or not self._tiers.ready:
             hint = "Use `async with`, or call open()"
             raise ObjectClosed(f"{type(self).__name__} {self.name!r} is not open", hint=hint, name=self.name)

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lakebed.assembled import Assembled, Moment
-from lakebed.decoding import from_call
-from lakebed.events import Event, Receipt
-from lakebed.intake import Ack, Keyed
+from lakebed.events.decoding import from_call
+from lakebed.events.event import Event, Receipt
+from lakebed.ingest.ingest import Ack, Keyed
 
 __all__ = ["Tracking"]
 

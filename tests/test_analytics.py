@@ -6,10 +6,10 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
-from analytics_fixtures import START, Shop, fill, maker
 
 from lakebed import Disk, InvalidEvent, LogUnavailable, ManualClock, ObjectClosed, PromotionConflict, every
 from lakebed.clock import from_us
+from tests.analytics_fixtures import START, Shop, fill, maker
 
 ALL = "SELECT type, event, user_id, anonymous_id, group_id, session_id, properties, context FROM events ORDER BY seq"
 

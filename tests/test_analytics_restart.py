@@ -4,10 +4,10 @@ import shutil
 from datetime import timedelta
 
 import pytest
-from analytics_fixtures import START, fill, maker
 
 from lakebed import LogBehind, ManualClock
 from lakebed.clock import from_us
+from tests.analytics_fixtures import START, fill, maker
 
 
 @pytest.fixture

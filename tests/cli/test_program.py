@@ -13,18 +13,18 @@ import sys
 from pathlib import Path
 
 import pytest
-from program import COMMAND, ROOT, environment, lakebed, started
 
 from lakebed import Settings, connect
 from lakebed.cli import main
-from lakebed.query.reports import REPORTS
+from lakebed.reports.catalog import REPORTS
+from tests.cli.program import COMMAND, ROOT, environment, lakebed, started
 
 EXTRA = """
 import importlib.util, sys
 find = importlib.util.find_spec
 importlib.util.find_spec = lambda name, *rest: None if name == sys.argv[1] else find(name, *rest)
 from lakebed.cli import main
-from lakebed.query.reports import REPORTS
+from lakebed.reports.catalog import REPORTS
 sys.exit(main(sys.argv[2:]))
 """
 

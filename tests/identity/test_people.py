@@ -9,7 +9,7 @@ import pytest
 
 from lakebed import Analytics, InvalidMerge, ManualClock, Rollup
 from lakebed.clock import from_us
-from lakebed.query.job import Job
+from lakebed.query.running_query import RunningQuery
 
 START = datetime(2026, 1, 15, 12, tzinfo=UTC)
 BY_PERSON = "SELECT person_id, count(*) AS n FROM events WHERE person_id IS NOT NULL GROUP BY 1 ORDER BY 1"
@@ -325,5 +325,5 @@ async def test_check_sees_people_that_do_not_follow_from_the_edges(make):
 async def test_only_who_can_see_person_id_pays_for_it(shop, sql, sees):
     """What may see the column is told who is who; nothing else is joined."""
     await shop.identify("ann", anonymous_id="a")
-    statement = await shop._tiers.queries._statement(Job(), sql)
+    statement = await shop._tiers.queries._statement(RunningQuery(), sql)
     assert statement.mentions_person is sees

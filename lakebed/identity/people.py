@@ -1,0 +1,145 @@
+"""The people of an object: looked up, merged and taken apart again.
+
+What an operator says is an event of the log like any other (`docs/decisions/0011`), so it is as durable, it has a place
+in the order of all events, and `as_of` knows it.
+"""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from lakebed.clock import Clock
+from lakebed.errors import InvalidMerge
+from lakebed.events.event import MAX_ID, OPERATOR, Event
+from lakebed.identity.extraction import Word
+from lakebed.identity.identity import Identity
+from lakebed.identity.merge import Merge
+from lakebed.identity.person import Person, traits_of
+from lakebed.identity.resolve import MERGE, UNMERGE
+from lakebed.ingest.ingest import Ingest
+from lakebed.maintenance.maintenance import Maintenance
+from lakebed.query.as_of import parse_as_of
+from lakebed.query.event_history import EventHistory
+from lakebed.query.queries import Queries
+
+__all__ = ["People"]
+
+_MAX_WHY = 1000
+# Identities, not `person_id`: who is who is known here, and a join would be made for nothing.
+_THEIRS = "coalesce(user_id, anonymous_id) IN (SELECT unnest($ids::VARCHAR[])) AND seq < $end"
+_SUMMARY = f"""
+SELECT min(timestamp) AS first_seen, max(timestamp) AS last_seen, count(*) AS events,
+    list_sort(list(DISTINCT user_id) FILTER (user_id IS NOT NULL)) AS users,
+    list_sort(list(DISTINCT group_id) FILTER (group_id IS NOT NULL)) AS groups
+FROM events WHERE {_THEIRS}
+"""
+_CALLS = f"SELECT timestamp, message_id, properties FROM events WHERE type = 'identify' AND {_THEIRS}"
+
+
+class People:
+    """The people of one object."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        intake: Ingest,
+        maintenance: Maintenance,
+        history: EventHistory,
+        queries: Queries,
+        clock: Clock,
+    ) -> None:
+        self._identity = identity
+        self._intake = intake
+        self._maintenance = maintenance
+        self._history = history
+        self._queries = queries
+        self._clock = clock
+
+    async def person(self, identity: str, as_of: datetime | date | str | None) -> Person | None:
+        """The person that has this id; None where no event and no merge names it.
+
+        Raises:
+            InvalidAsOf, QueryTooLarge, QueryTimeout.
+        """
+        as_of_us = parse_as_of(as_of, self._clock.now_us())
+        end = self._history.next_seq if as_of_us is None else await self._history.resolve(as_of_us)
+        await self._maintenance.catch_up_identity(end)
+        mapping = await self._identity.mapping_at(end)
+        person_id = mapping.person_of(identity)
+        ids = mapping.identities_of(person_id)
+        asked: dict[str, Any] = {"ids": ids, "end": end}
+        found = (await self._queries.ask(_SUMMARY, asked, as_of_us=as_of_us))[0]
+        if not found.events and len(ids) == 1:
+            return None
+        calls = await self._queries.ask(_CALLS, asked, as_of_us=as_of_us)
+        history = traits_of((row.timestamp, row.message_id, row.properties) for row in calls)
+        users = found.users or []
+        return Person(
+            person_id=person_id,
+            ids=ids,
+            user_ids=users,
+            anonymous_ids=[one for one in ids if one not in set(users)],
+            first_seen=found.first_seen,
+            last_seen=found.last_seen,
+            events=found.events,
+            traits={name: values[-1].value for name, values in history.items()},
+            history=history,
+            groups=found.groups or [],
+        )
+
+    async def merge(self, a: str, b: str, why: str | None) -> Merge:
+        """Say that the people of two ids are one. Their id is that of `a`'s, if a user of it is known, or none of b's.
+
+        Raises:
+            InvalidMerge: they are one already, or an id or the reason is none.
+            LogUnavailable, DiskFull, Backpressure: nothing was stored, as for `track`.
+        """
+        for one in (a, b):
+            if not isinstance(one, str) or not 0 < len(one) <= MAX_ID:
+                raise InvalidMerge(f"{str(one)[:40]!r} is no id", hint=f"Ids are texts of 1 to {MAX_ID} characters")
+        await self._maintenance.catch_up_identity(self._history.next_seq)
+        mapping = await self._identity.mapping()
+        into, other = mapping.person_of(a), mapping.person_of(b)
+        if into == other:
+            raise InvalidMerge(f"{a} and {b} are one person already", hint="merges() says why", person_id=into)
+        return await self._say(Word(MERGE, into, other, why=_reason(why)))
+
+    async def unmerge(self, merge_id: str, why: str | None) -> Merge:
+        """Take a merge back: whatever clients said or will say to link its two sides counts no more.
+
+        Raises:
+            InvalidMerge: there is no such merge, or the reason is none.
+            LogUnavailable, DiskFull, Backpressure: nothing was stored, as for `track`.
+        """
+        await self._maintenance.catch_up_identity(self._history.next_seq)
+        ends = await self._identity.ends_of(merge_id)
+        if ends is None:
+            raise InvalidMerge(f"there is no merge {str(merge_id)[:200]!r}", hint="merges() lists them with their ids")
+        into, other, kind = ends
+        why = _reason(why)
+        if kind is None:
+            return await self._say(Word(UNMERGE, into, other, why=why))
+        return await self._say(Word(UNMERGE, into, value=(kind, other), why=why))
+
+    async def merges(self, identity: str | None, limit: int) -> list[Merge]:
+        """What was said of who is who, newest first: of the person that has this id, or of all."""
+        await self._maintenance.catch_up_identity(self._history.next_seq)
+        return await self._identity.merges(identity, limit)
+
+    async def _say(self, word: Word) -> Merge:
+        event = Event(type="alias", source=OPERATOR, properties=Raw(msgspec.json.encode(word)))
+        receipt = await self._intake.own(event)
+        seq = receipt.seq or 0
+        await self._maintenance.catch_up_identity(seq + 1)
+        merges = await self._identity.merges(word.into, self._history.next_seq)
+        return next(one for one in merges if one.seq == seq)
+
+
+def _reason(why: str | None) -> str | None:
+    if why is None or (isinstance(why, str) and len(why) <= _MAX_WHY):
+        return why
+    raise InvalidMerge("the reason is no text, or too long", hint=f"Give at most {_MAX_WHY} characters", limit=_MAX_WHY)
