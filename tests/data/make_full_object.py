@@ -2,7 +2,7 @@
 
 `PYTHONPATH=<checkout> python tests/data/make_full_object.py` lets that checkout write it. The program uses public names
 only, so that it runs on any version. `object-4` was written by commit 7497014, and is never written again: the test in
-`tests/drills/test_upgrade.py` opens it with today's code.
+`tests/faults/test_upgrade.py` opens it with today's code.
 
 Each question of the JSON file is a verb, its arguments and the recorded answer. At that commit the documents of the
 operator (cohorts, price books, invoices, quotas, dataset mappings) counted as events in `events`, in rollups and in
