@@ -11,12 +11,13 @@ from typing import Any
 import msgspec
 
 from lakebed.billing.invoice import INVOICE, Adjustment, Invoice, Line, Used, adjusted, lines_of, total_of
-from lakebed.billing.money import EXACT, tidy
+from lakebed.billing.money import tidy
 from lakebed.billing.price_book import PRICE_BOOK, PriceBook
 from lakebed.billing.quota import QUOTA, SCALE, Quota, QuotaState, month_of, window_of
 from lakebed.clock import Clock, from_us, to_us
 from lakebed.definitions.definitions import Definition, Definitions
 from lakebed.errors import InvalidBilling
+from lakebed.events.decimals import EXACT
 from lakebed.query.as_of import parse_as_of
 from lakebed.reports.context import ReportContext
 from lakebed.reports.usage import usage
