@@ -10,11 +10,12 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from lakebed.clock import Clock, Moment
+from lakebed.clock import Clock
 from lakebed.errors import InvalidEvent
 from lakebed.events.decoding import Batch, decode_batch, decode_mappings, from_call, items_as_sent
 from lakebed.events.event import MAX_EVENT_BYTES, Event, Receipt
 from lakebed.events.validation import admit
+from lakebed.moments import Moment
 from lakebed.tiers.pipeline.pipeline import Pipeline
 from lakebed.tiers.storage.dead_letters import DeadLetters, Refused
 
