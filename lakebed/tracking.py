@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lakebed.assembled import Assembled, Moment
-from lakebed.events.decoding import from_call
 from lakebed.events.event import Event, Receipt
+from lakebed.events.validation import from_call
 from lakebed.ingest.ingest import Ack, Keyed
 
 __all__ = ["Tracking"]

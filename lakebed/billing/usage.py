@@ -12,8 +12,8 @@ from lakebed.billing.money import exact, plain
 from lakebed.billing.quota import Quota, QuotaState
 from lakebed.definitions.definitions import Definition
 from lakebed.errors import InvalidBilling
-from lakebed.events.decoding import from_call
 from lakebed.events.event import Receipt
+from lakebed.events.validation import from_call
 
 __all__ = ["USAGE", "Usage"]
 

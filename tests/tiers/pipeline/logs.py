@@ -10,7 +10,7 @@ from lakebed.disk import Disk
 from lakebed.events.batch import EventBatch
 from lakebed.events.event import BASE_COLUMNS, Event
 from lakebed.events.promotions import BUILT_IN
-from lakebed.events.validation import admit
+from lakebed.events.validation import validate
 from lakebed.settings import Settings
 from lakebed.sql_engine import SqlEngine
 from lakebed.tiers.pipeline.pipeline import Pipeline
@@ -23,7 +23,7 @@ MARKER = slice(64, 76)  # where a log file notes what is durable
 
 def event(message_id=None, *, now=NOW, **fields):
     made = Event(event="e", message_id=message_id, **fields)
-    admit(made, now)
+    validate(made, now)
     return made
 
 

@@ -9,8 +9,9 @@ import pytest
 from lakebed.clock import from_us
 from lakebed.disk import Disk
 from lakebed.errors import LogCorrupted, LogUnavailable
-from lakebed.events.event import BASE_COLUMNS, SCHEMA, encode_object
+from lakebed.events.event import BASE_COLUMNS, SCHEMA
 from lakebed.events.promotions import BUILT_IN, as_promotions, with_promoted
+from lakebed.events.validation import encode_object
 from lakebed.sql_engine import SqlEngine
 from lakebed.tiers.pipeline.sealing import LogFile, seal, sealed_path
 from lakebed.tiers.pipeline.segment import log_path, scan
