@@ -15,7 +15,6 @@ from lakebed.concurrency import run_in_thread
 from lakebed.definitions.cohorts import Cohorts
 from lakebed.definitions.definitions import Definitions
 from lakebed.errors import LogBehind
-from lakebed.events.batch import EventBatch
 from lakebed.events.promotions import BUILT_IN, Promotion, as_promotions
 from lakebed.identity.identity import Identity
 from lakebed.identity.people import People
@@ -131,8 +130,7 @@ async def assemble(
     tiers.counters = Counters(owner.clock, settings.counters_max_keys)
     tiers.live = LiveCounters(tiers.counters, settings.active_ttl_s)
 
-    def on_commit(block: EventBatch, received_at: int) -> None:
-        tiers.live.feed(block, received_at)
+    def on_full() -> None:
         tiers.maintenance.relieve()
 
     async def keep_settled(as_of_us: int) -> None:
@@ -146,7 +144,8 @@ async def assemble(
         disk=owner.disk,
         promotions=promotions,
         engine=tiers.engine,
-        on_commit=on_commit,
+        on_commit=tiers.live.feed,
+        on_full=on_full,
         settled_us=await tiers.storage.get(_SETTLED, 0, int),
         keep_settled=keep_settled,
     )

@@ -12,9 +12,10 @@ from msgspec import Raw
 
 from lakebed.events.event import SCHEMA, TIME, Event
 
-__all__ = ["EventBatch", "people_of", "raw_column"]
+__all__ = ["EventBatch", "memory_bytes", "people_of", "raw_column"]
 
 _TEXT = pa.string()
+_EVENT_BYTES = 600  # of an Event, without its JSON
 
 
 class EventBatch(msgspec.Struct, frozen=True):
@@ -137,3 +138,13 @@ def raw_column(raws: Sequence[Raw]) -> pa.StringArray:
     """JSON texts, valid UTF-8, as a column. Half the price of an array of `bytes`, which would copy each by itself."""
     offsets = pa.array(itertools.accumulate(map(len, raws), initial=0), pa.int32())
     return pa.StringArray.from_buffers(len(raws), offsets.buffers()[1], pa.py_buffer(b"".join(raws)))
+
+
+def memory_bytes(events: Sequence[Event] | EventBatch) -> int:
+    """Bytes that they take in memory, roughly."""
+    if isinstance(events, EventBatch):
+        return sum(column.nbytes for column in events.columns)
+    total = len(events) * _EVENT_BYTES
+    for event in events:  # most often one: a generator costs more than all else here
+        total += len(event.properties) + len(event.context)
+    return total

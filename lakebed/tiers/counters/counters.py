@@ -78,7 +78,7 @@ class Counters:
     def clear(self) -> None:
         """Remove all keys. `evicted` stays."""
         self._counters: dict[str, _Counter] = {}
-        # One entry for each live key: (not later than its expiry, creation number, key), corrected at the front, so that
+        # One entry for each live key: (not after its expiry, creation number, key), corrected at the front, so that
         # an increment on a live key does not touch it. The sentinel spares increments a test for emptiness.
         self._queue: list[tuple[float, float, str]] = [(_NEVER, _NEVER, "")]
         # The index is as of the last glob, or the last _UNINDEXED changes; these two sets are the difference.

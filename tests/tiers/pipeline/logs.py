@@ -84,11 +84,11 @@ def received(log):
 
 async def abandon(log, disk=None):
     """What the death of the process leaves: threads gone, nothing flushed, descriptors closed by the kernel."""
-    log._committer.shutdown(wait=True)
-    log._sealer.shutdown(wait=True)
-    if log._commits._segment is not None:
-        (disk or log._disk).close(log._commits._segment._descriptor)
-        log._commits._segment = None
+    log._commit_thread.shutdown(wait=True)
+    log._sealer.close()
+    if log._committer._segment is not None:
+        (disk or log._committer._disk).close(log._committer._segment._descriptor)
+        log._committer._segment = None
 
 
 def write_segment(directory, groups, *, first_seq=0, disk=None):
