@@ -1,5 +1,4 @@
-"""Writes the tables of cli.md from the commands themselves, so that they cannot drift: `python docs/cli.py`."""
-# ruff: noqa: INP001 - a script, not a package
+"""Writes the tables of cli.md from the commands, so that they cannot drift."""
 
 from __future__ import annotations
 
@@ -9,10 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from docs.generate.marked import DOCS, replaced
 from lakebed.cli.app import program
 from lakebed.cli.failure import Exit
 
-PAGE = Path(__file__).with_name("cli.md")
+PAGE = DOCS / "cli.md"
 
 
 def commands(group: Any = program, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -25,61 +25,57 @@ def commands(group: Any = program, prefix: str = "") -> Iterator[tuple[str, Any]
 
 
 def tables() -> str:
-    """All tables, as they must stand between the markers of the page."""
+    """The tables of commands, exit codes and options, as Markdown."""
     lines = ["## Commands", "", "| command | |", "|---|---|"]
     lines += [f"| `{usage(name, command)}` | {summary(command)} |" for name, command in commands()]
     lines += ["", "## Exit codes", "", "| code | |", "|---|---|"]
     lines += [f"| {code.value} | {meaning} |" for code, meaning in meanings().items()]
-    lines += ["", "## Options and variables", "", "| option | variable | of | |", "|---|---|---|---|"]
+    lines += ["", "## Options and variables", "", "| option | variable | command | |", "|---|---|---|---|"]
     return "\n".join(lines + [f"| {' | '.join(row)} |" for row in options()])
 
 
 def usage(name: str, command: Any) -> str:
     """How a command is typed, without its options."""
-    arguments = [one for one in command.params if one.param_type_name == "argument"]
-    return " ".join([name, *(spoken(one) for one in arguments)])
+    arguments = [parameter for parameter in command.params if parameter.param_type_name == "argument"]
+    return " ".join([name, *map(placeholder, arguments)])
 
 
-def spoken(argument: Any) -> str:
-    """An argument as usage lines have it."""
+def placeholder(argument: Any) -> str:
+    """An argument as a usage line shows it."""
     name = (argument.metavar or argument.name).strip("[].").upper()
     name = f"{name}…" if argument.nargs == -1 else name
     return name if argument.required else f"[{name}]"
 
 
 def summary(command: Any) -> str:
-    """The first paragraph of what a command says of itself."""
+    """The first paragraph of a command's help."""
     return " ".join(command.help.split("\n\n")[0].split())
 
 
 def meanings() -> dict[Exit, str]:
-    """What the source says behind each exit code."""
-    found = re.findall(r'^    (\w+) = \d+\n    """(.*)"""$', inspect.getsource(Exit), re.MULTILINE)
-    return {Exit[name]: meaning for name, meaning in found}
+    """The docstring of each exit code."""
+    members = re.findall(r'^    (\w+) = \d+\n    """(.*)"""$', inspect.getsource(Exit), re.MULTILINE)
+    return {Exit[name]: meaning for name, meaning in members}
 
 
 def options() -> list[tuple[str, str, str, str]]:
-    """Each option once: how it is typed, its variable, which commands have it, and what it says."""
-    found: dict[tuple[str, str], tuple[str, list[str]]] = {}
+    """Each option once: its spellings, its variable, the commands that have it, and its help."""
+    rows: dict[tuple[str, str], tuple[str, list[str]]] = {}
     for name, command in commands():
-        for one in command.params:
-            if one.param_type_name == "option" and one.name != "help":
-                typed = ", ".join(f"`{opt}`" for opt in one.opts)
-                found.setdefault((typed, one.envvar), (one.help or "", []))[1].append(name)
-    return [(typed, f"`{envvar}`", _of(names), said) for (typed, envvar), (said, names) in found.items()]
+        for parameter in command.params:
+            if parameter.param_type_name == "option" and parameter.name != "help":
+                spellings = ", ".join(f"`{spelling}`" for spelling in parameter.opts)
+                rows.setdefault((spellings, parameter.envvar), (parameter.help or "", []))[1].append(name)
+    return [
+        (spellings, f"`{envvar}`", _short(names), help_text) for (spellings, envvar), (help_text, names) in rows.items()
+    ]
 
 
-def _of(names: list[str]) -> str:
+def _short(names: list[str]) -> str:
     many = 4
     return ", ".join(names) if len(names) <= many else f"{len(names)} commands"
 
 
-def written(page: str) -> str:
-    """`page` with its tables as they must be."""
-    head, _, rest = page.partition("<!-- tables -->\n")
-    _, _, tail = rest.partition("<!-- end of tables -->")
-    return f"{head}<!-- tables -->\n\n{tables()}\n\n<!-- end of tables -->{tail}"
-
-
-if __name__ == "__main__":
-    PAGE.write_text(written(PAGE.read_text("utf-8")), "utf-8")
+def pages() -> dict[Path, str]:
+    """cli.md as it must be."""
+    return {PAGE: replaced(PAGE, "tables", tables())}

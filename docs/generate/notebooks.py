@@ -1,8 +1,7 @@
-"""Executes the notebooks of this folder and stores their outputs: `make notebooks`.
+"""Executes the notebooks and stores their outputs: `make notebooks`.
 
-What differs from run to run is left out: times of execution and what the kernel says of itself.
+Leaves out what differs from run to run: times of execution and the kernel's description of itself.
 """
-# ruff: noqa: INP001 - a script, not a package
 
 from __future__ import annotations
 
@@ -14,7 +13,9 @@ from typing import Any
 import nbformat
 from nbclient import NotebookClient
 
-FOLDER = Path(__file__).parent
+from docs.generate.marked import DOCS
+
+FOLDER = DOCS / "notebooks"
 
 
 def read(path: Path) -> Any:

@@ -1,29 +1,28 @@
-"""Writes the table of oracles.md from what the tests ask, so that it cannot drift: `python docs/oracles.py`."""
-# ruff: noqa: INP001 - a script, not a package
+"""Writes the table of oracles in testing.md from the tests, so that it cannot drift."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "query"))
+from docs.generate.marked import DOCS, replaced
+
+sys.path.insert(0, str(DOCS.parent / "tests" / "query"))
 
 import clickhouse
 import questions
 
 from lakebed.query.reports import REPORTS
 
-PAGE = Path(__file__).with_name("oracles.md")
-START, END = "<!-- oracles -->\n", "<!-- end of oracles -->"
+PAGE = DOCS / "testing.md"
 
 
 def table() -> str:
-    """A row for each report: of how many questions about real events, and by what in ClickHouse."""
-    lines = ["| report | orders | requests | made-up | ClickHouse |", "|---|---|---|---|---|"]
+    """A row for each report: the number of questions about real events, and the function of ClickHouse."""
+    lines = ["| report | orders | requests | random events | ClickHouse |", "|---|---|---|---|---|"]
     for name in REPORTS:
-        asked = [len(known.get(name, ())) or "-" for known in (questions.ORDERS, questions.REQUESTS)]
-        lines.append(f"| {name} | {asked[0]} | {asked[1]} | ✓ | {_peer(name)} |")
+        counts = [len(known.get(name, ())) or "-" for known in (questions.ORDERS, questions.REQUESTS)]
+        lines.append(f"| {name} | {counts[0]} | {counts[1]} | ✓ | {_peer(name)} |")
     return "\n".join(lines)
 
 
@@ -36,12 +35,6 @@ def _peer(name: str) -> str:
     return f"`{(clickhouse.ORDERS | clickhouse.REQUESTS)[name].by}`"
 
 
-def written(page: str) -> str:
-    """`page` with its table as it must be."""
-    head, _, rest = page.partition(START)
-    _, _, tail = rest.partition(END)
-    return f"{head}{START}\n{table()}\n\n{END}{tail}"
-
-
-if __name__ == "__main__":
-    PAGE.write_text(written(PAGE.read_text("utf-8")), "utf-8")
+def pages() -> dict[Path, str]:
+    """testing.md as it must be."""
+    return {PAGE: replaced(PAGE, "oracles", table())}

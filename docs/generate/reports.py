@@ -1,17 +1,14 @@
-"""Writes reports.md from what the reports say of themselves, so that they cannot drift: `python docs/reports.py`."""
-# ruff: noqa: INP001 - a script, not a package
+"""Writes the summary, arguments and example of each page in reports/ from the reports, so that they cannot drift."""
 
 from __future__ import annotations
 
 import inspect
 import json
 import re
-import sys
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
+from docs.generate.marked import DOCS, replaced
 from lakebed.query.duration import Duration
 from lakebed.query.reports import REPORTS, signature_of
 from lakebed.query.scope import Time
@@ -19,36 +16,51 @@ from lakebed.query.selection import EventLike
 from lakebed.signature import each
 from tests.report_samples import SAMPLES
 
-PAGE = Path(__file__).with_name("reports.md")
+FOLDER = DOCS / "reports"
+INDEX = FOLDER / "index.md"
 WORDS = {"str": "text", "int": "whole number", "float": "number", "bool": "yes or no"}
-SAID = {Time: "time", EventLike: "event", Duration: "length of time"}
+NAMED = {Time: "time", EventLike: "event", Duration: "length of time"}
 
 
-def sections() -> str:
-    """A section for each report, as they must stand between the markers of the page."""
-    return "\n\n".join(section(name) for name in REPORTS)
+def page_of(name: str) -> Path:
+    """The page of a report."""
+    return FOLDER / f"{name.replace('_', '-')}.md"
 
 
-def section(name: str) -> str:
-    """What a report answers, what it takes, and how it is asked in four ways."""
+def description(name: str) -> str:
+    """The docstring of a report without its arguments."""
+    text, _, _ = (inspect.getdoc(REPORTS[name]) or "").partition("\nArgs:\n")
+    return text.strip()
+
+
+def index() -> str:
+    """A row for each report, with the first sentence of its description."""
+    lines = ["| report | |", "|---|---|"]
+    for name in REPORTS:
+        sentence = " ".join(description(name).split("\n\n")[0].split())
+        lines.append(f"| [{name}]({page_of(name).name}) | {sentence} |")
+    return "\n".join(lines)
+
+
+def arguments(name: str) -> str:
+    """The arguments of a report, and one question in Python, over HTTP and from the command line."""
     signature = signature_of(name)
-    said, _, _ = (inspect.getdoc(REPORTS[name]) or "").partition("\nArgs:\n")
-    lines = [f"## {name}", "", said.strip(), "", "| argument | | default | |", "|---|---|---|---|"]
+    lines = ["## Arguments", "", "| argument | | default | |", "|---|---|---|---|"]
     for argument, annotation in signature.types.items():
-        default = f"`{signature.defaults[argument]!r}`" if argument in signature.defaults else "needed"
+        default = f"`{signature.defaults[argument]!r}`" if argument in signature.defaults else "required"
         about = signature.about.get(argument, "").replace("|", "\\|")
         lines.append(f"| `{argument}` | {kind(annotation)} | {default} | {about} |")
-    return "\n".join([*lines, "", *examples(name)])
+    return "\n".join([*lines, "", "## Example", "", *examples(name)])
 
 
 def kind(annotation: Any) -> str:
-    """A type as the page says it."""
-    plain = list(each(annotation))
-    for known, word in SAID.items():
-        theirs = each(known)
-        if all(one in plain for one in theirs):
-            plain = [one for one in plain if one not in theirs] + [word]
-    return " or ".join(map(_word, plain))
+    """A type in words."""
+    types = list(each(annotation))
+    for union, word in NAMED.items():
+        members = each(union)
+        if all(member in types for member in members):
+            types = [member for member in types if member not in members] + [word]
+    return " or ".join(map(_word, types))
 
 
 def python(value: Any) -> str:
@@ -58,52 +70,50 @@ def python(value: Any) -> str:
     if isinstance(value, list):
         return f"[{', '.join(map(python, value))}]"
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{python(key)}: {python(one)}" for key, one in value.items()) + "}"
+        return "{" + ", ".join(f"{python(key)}: {python(item)}" for key, item in value.items()) + "}"
     return repr(value)
 
 
-def _word(one: Any) -> str:
-    if isinstance(one, str):
-        return one
-    if get_origin(one) is Literal:
-        return ", ".join(f"`{choice}`" for choice in get_args(one))
-    if get_origin(one) is not None and get_args(one):
-        inner = kind(get_args(one)[0])
-        return f"list of {inner}" if "Sequence" in str(one) else "object"
-    return {"str": "text", "int": "whole number", "float": "number", "bool": "yes or no"}.get(
-        one.__name__, one.__name__
-    )
+def _word(part: Any) -> str:
+    if isinstance(part, str):
+        return part
+    if get_origin(part) is Literal:
+        return ", ".join(f"`{choice}`" for choice in get_args(part))
+    if get_origin(part) is not None and get_args(part):
+        inner = kind(get_args(part)[0])
+        return f"list of {inner}" if "Sequence" in str(part) else "object"
+    return WORDS.get(part.__name__, part.__name__)
 
 
 def examples(name: str) -> list[str]:
-    """One question asked in Python, over HTTP and from the command line."""
-    given = SAMPLES[name]
-    arguments = ", ".join(f"{key}={python(value)}" for key, value in given.items())
-    body = json.dumps(given)
+    """One question in Python, over HTTP and from the command line."""
+    sample = SAMPLES[name]
+    written = ", ".join(f"{key}={python(value)}" for key, value in sample.items())
+    body = json.dumps(sample)
     return [
         "```python",
-        f"result = await shop.{name}({arguments})",
+        f"result = await shop.{name}({written})",
         "result.report, len(result) > 0  # → " + repr((name, True)),
         "```",
         "",
         "```sh",
         f"curl http://127.0.0.1:8080/reports/{name} -d {quoted(body)}",
-        " ".join(["lakebed", *map(quoted, typed(name, given))]),
+        " ".join(["lakebed", *map(quoted, typed(name, sample))]),
         "```",
     ]
 
 
-def typed(name: str, arguments: dict[str, Any]) -> list[str]:
+def typed(name: str, values: dict[str, Any]) -> list[str]:
     """The words of the command that asks the same."""
     signature = signature_of(name)
     words = [name.replace("_", "-")]
-    for argument, value in arguments.items():
+    for argument, value in values.items():
         option = [] if argument in signature.required else [f"--{argument.replace('_', '-')}"]
         if value is True:
             words += option
             continue
-        for one in value if isinstance(value, list) else [value]:
-            words += [*option, json.dumps(one) if isinstance(one, dict) else str(one)]
+        for item in value if isinstance(value, list) else [value]:
+            words += [*option, json.dumps(item) if isinstance(item, dict) else str(item)]
     return words
 
 
@@ -112,12 +122,15 @@ def quoted(word: str) -> str:
     return word if re.fullmatch(r"[\w.:/=-]+", word) else "'" + word.replace("'", "'\\''") + "'"
 
 
-def written(page: str) -> str:
-    """`page` with its sections as they must be."""
-    head, _, rest = page.partition("<!-- reports -->\n")
-    _, _, tail = rest.partition("<!-- end of reports -->")
-    return f"{head}<!-- reports -->\n\n{sections()}\n\n<!-- end of reports -->{tail}"
+def pages() -> dict[Path, str]:
+    """The index and the page of each report as they must be.
 
-
-if __name__ == "__main__":
-    PAGE.write_text(written(PAGE.read_text("utf-8")), "utf-8")
+    Raises:
+        FileNotFoundError: A report has no page yet: write one, with the markers of the other pages.
+    """
+    texts = {INDEX: replaced(INDEX, "reports", index())}
+    for name in REPORTS:
+        page = page_of(name)
+        text = replaced(page, "description", description(name))
+        texts[page] = replaced(page, "arguments", arguments(name), text)
+    return texts

@@ -1,5 +1,4 @@
-"""Writes the tables of limits.md from the source, so that they cannot drift: `python docs/limits.py`."""
-# ruff: noqa: INP001 - a script, not a package
+"""Writes the tables of settings.md from the source, so that they cannot drift."""
 
 from __future__ import annotations
 
@@ -7,9 +6,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+from docs.generate.marked import DOCS, replaced
 from lakebed import Settings, events
 
-PAGE = Path(__file__).with_name("limits.md")
+PAGE = DOCS / "settings.md"
 
 EVENT = (
     ("name of an event, page or screen", events.MAX_NAME, "characters"),
@@ -17,46 +17,41 @@ EVENT = (
     ("`message_id`", events.MAX_MESSAGE_ID, "characters"),
     ("`properties`, `context` and name together", events.MAX_EVENT_BYTES, "bytes of JSON"),
     ("nesting of `properties` or `context`", events.MAX_DEPTH, "levels"),
-    ("`timestamp` ahead of `received_at`", events.MAX_AHEAD_US // 3_600_000_000, "hours; any past is welcome"),
+    (
+        "`timestamp` ahead of `received_at`",
+        events.MAX_AHEAD_US // 3_600_000_000,
+        "hours; any past is accepted",
+    ),
 )
 
 
 LESS_PLAIN = (("day", 1), ("minute", 1))  # 24 hours and 60 s are plainer
 
 
-def tables() -> str:
-    """Both tables, as they must stand between the markers of the page."""
-    fixed = [f"| {what} | {most:,} {unit} |" for what, most, unit in EVENT]
+def settings_table() -> str:
+    """A row for each setting: name, default, meaning."""
     defaults = Settings()
-    said = [
-        f"| `{name}` | {spoken(name, getattr(defaults, name))} | {meaning} |" for name, meaning in meanings().items()
+    rows = [
+        f"| `{name}` | {in_words(name, getattr(defaults, name))} | {meaning} |" for name, meaning in meanings().items()
     ]
-    return "\n".join(
-        [
-            "## Events",
-            "",
-            "| of one event | at most |",
-            "|---|---|",
-            *fixed,
-            "",
-            "## Settings",
-            "",
-            "| setting | default | |",
-            "|---|---|---|",
-            *said,
-        ]
-    )
+    return "\n".join(["| setting | default | |", "|---|---|---|", *rows])
+
+
+def event_table() -> str:
+    """A row for each limit of one event."""
+    rows = [f"| {part} | {maximum:,} {unit} |" for part, maximum, unit in EVENT]
+    return "\n".join(["| part of an event | at most |", "|---|---|", *rows])
 
 
 def meanings() -> dict[str, str]:
-    """What the docstring of Settings says of each field, on one line."""
+    """The meaning of each field, on one line, from the docstring of Settings."""
     _, _, attributes = (Settings.__doc__ or "").partition("Attributes:\n")
-    found = re.findall(r"^ {8}(\w+): (.*?)(?=^ {8}\w+: |\Z)", attributes, re.MULTILINE | re.DOTALL)
-    return {name: " ".join(text.split()) for name, text in found}
+    fields = re.findall(r"^ {8}(\w+): (.*?)(?=^ {8}\w+: |\Z)", attributes, re.MULTILINE | re.DOTALL)
+    return {name: " ".join(text.split()) for name, text in fields}
 
 
-def spoken(name: str, value: Any) -> str:
-    """A default as people say it."""
+def in_words(name: str, value: Any) -> str:
+    """A default in its usual unit: bytes as MiB, seconds as minutes, hours or days."""
     if name.endswith("_bytes"):
         return f"{value >> 30} GiB" if value % (1 << 30) == 0 else f"{value >> 20} MiB"
     if name.endswith("_s"):
@@ -67,12 +62,6 @@ def spoken(name: str, value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else f'"{value}"' if isinstance(value, str) else str(value)
 
 
-def written(page: str) -> str:
-    """`page` with its tables as they must be."""
-    head, _, rest = page.partition("<!-- tables -->\n")
-    _, _, tail = rest.partition("<!-- end of tables -->")
-    return f"{head}<!-- tables -->\n\n{tables()}\n\n<!-- end of tables -->{tail}"
-
-
-if __name__ == "__main__":
-    PAGE.write_text(written(PAGE.read_text("utf-8")), "utf-8")
+def pages() -> dict[Path, str]:
+    """settings.md as it must be."""
+    return {PAGE: replaced(PAGE, "events", event_table(), replaced(PAGE, "settings", settings_table()))}
