@@ -45,7 +45,7 @@ $(CLIENTS)/.ready: $(wildcard tests/clients/requirements*.txt) tests/clients/pac
 
 # Thirty minutes of deaths, disk faults and everything at once (docs/testing.md); ARGS="--minutes 5 --seed 7".
 torture: $(VENV)/.ready
-	$(BIN)/python tests/crash/torture.py $(ARGS)
+	$(BIN)/python -m tests.crash.torture $(ARGS)
 
 # The oldest DuckDB that we support, in an environment of its own (docs/decisions/0001).
 test-duckdb15:

@@ -26,7 +26,7 @@ from bench.lake import NAME, PROMOTE
 from bench.measure import Absent, Figures
 from lakebed import Analytics, Namespace
 from lakebed.api import create_app
-from lakebed.api.serving import serve
+from lakebed.api.server import serve
 
 _UNITS = {"us": 1e-3, "ms": 1.0, "s": 1e3, "m": 6e4}
 # Every event needs a message id of its own: a body that is sent again would be all duplicates.

@@ -39,8 +39,8 @@ _WORK = {  # path, body, events a request
 
 def app() -> Starlette:
     """The app over one object in the directory that the environment names, beside a route that does nothing."""
-    from lakebed import Analytics  # noqa: PLC0415 - only the server's process needs it
-    from lakebed.api import create_app  # noqa: PLC0415
+    from lakebed import Analytics  # only the server's process needs it
+    from lakebed.api import create_app
 
     analytics = Analytics("bench", root=os.environ["BENCH_ROOT"])
 
@@ -60,11 +60,11 @@ def app() -> Starlette:
 def serve(server: str, port: int) -> None:
     """Run `server` in this process."""
     if server == "uvicorn":
-        from lakebed.api import serve as serve_it  # noqa: PLC0415
+        from lakebed.api import serve as serve_it
 
         serve_it(app(), port=port, log_level="WARNING")
     else:
-        import granian  # noqa: PLC0415 - measured, not used
+        import granian  # measured, not used
 
         options = {"interface": "asgi", "workers": 1, "loop": "uvloop", "factory": True, "log_enabled": False}
         granian.Granian("bench.servers:app", address="127.0.0.1", port=port, **options).serve()

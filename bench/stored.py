@@ -84,7 +84,7 @@ async def _fill(root: Path, events: int) -> Figures:
 
 def archived_files(place: Path) -> list[str]:
     """The Parquet files of the archive as it is now. Those that compaction replaced still lie beside them."""
-    from pyiceberg.table import StaticTable  # noqa: PLC0415 - half a second, and most contenders have no archive
+    from pyiceberg.table import StaticTable  # half a second, and most contenders have no archive
 
     newest = max((place / "lakebed" / NAME / "archive").rglob("*.metadata.json"))
     files = StaticTable.from_metadata(str(newest)).scan().plan_files()
@@ -93,7 +93,7 @@ def archived_files(place: Path) -> list[str]:
 
 def parquet(_: Path, place: str, events: int) -> Iterator[Figures]:
     """The floor of all questions: one well-sorted file of the same rows and columns."""
-    import duckdb as engine  # noqa: PLC0415 - this module's contender has its name
+    import duckdb as engine  # this module's contender has its name
 
     path = Path(place) / SORTED
     connection = engine.connect()
@@ -105,7 +105,7 @@ def parquet(_: Path, place: str, events: int) -> Iterator[Figures]:
 
 def duckdb(_: Path, place: str, **_options: int) -> Iterator[Figures]:
     """DuckDB's own table of the same rows."""
-    import duckdb as engine  # noqa: PLC0415 - this module's contender has its name
+    import duckdb as engine  # this module's contender has its name
 
     path = Path(place) / "events.duckdb"
     with engine.connect(str(path)) as connection:
@@ -126,7 +126,7 @@ def chdb(_: Path, place: str, **_options: int) -> Iterator[Figures]:
 
 def raw_events(_: Path, place: str, **_options: int) -> Iterator[Figures]:
     """SQLite's raw_events of the same rows."""
-    import duckdb as engine  # noqa: PLC0415 - this module's contender has its name
+    import duckdb as engine  # this module's contender has its name
 
     path = Path(place) / "raw.db"
     table = sqlite.RawEvents(path, "OFF")

@@ -28,7 +28,7 @@ def reply(turns: Iterator[dict[str, float]]) -> dict[str, Any]:
     except Absent as error:
         return {"failed": {"reason": str(error), "absent": True}}
     except Exception as error:  # noqa: BLE001 - whatever went wrong is what the table has to say
-        import traceback  # noqa: PLC0415 - only then
+        import traceback  # only then
 
         traceback.print_exc()
         text = " ".join(str(error).split())

@@ -38,7 +38,7 @@ from typing import Any
 from online_retail import read_events
 
 from lakebed import Analytics, LakebedError
-from lakebed.keys import Keys
+from lakebed.auth.keys import Keys
 
 NAME = "shop"
 NOTE = "made by the demo"

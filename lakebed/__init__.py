@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lakebed.analytics import Analytics
-from lakebed.checkup import Problem
 from lakebed.clock import Clock, ManualClock, SystemClock
 from lakebed.disk import Disk
 from lakebed.errors import (
@@ -47,28 +46,34 @@ from lakebed.errors import (
     QueryTooLarge,
     SnapshotExpired,
     StorageUnavailable,
+    UnknownDeadLetter,
     UnknownKey,
-    UnknownLetter,
     Unreachable,
     WrongObject,
 )
-from lakebed.events import Event, Receipt
+from lakebed.events.event import Event, Receipt
 from lakebed.identity.merge import Merge
 from lakebed.identity.person import Person
-from lakebed.inventory import Inventory
-from lakebed.objects import DurableObject, Namespace
-from lakebed.pulse import Pulse
+from lakebed.ingest.replay import Replayed
+from lakebed.monitoring.check import Problem
+from lakebed.monitoring.live_snapshot import LiveSnapshot
+from lakebed.monitoring.stats import Stats
+from lakebed.monitoring.tier_status import TierStatus
+from lakebed.objects.durable_object import DurableObject, Namespace
 from lakebed.query.result import Result, Row
-from lakebed.query.stats import Stats
-from lakebed.replays import Replayed
 from lakebed.rollups.rollup import Rollup
-from lakebed.schedule import every
+from lakebed.scheduling.schedule import every
 from lakebed.settings import Settings
-from lakebed.tiers.deadletters import DeadLetter
+from lakebed.tiers.storage.dead_letters import DeadLetter
+
+# Names of earlier versions.
+Inventory = TierStatus
+Pulse = LiveSnapshot
+UnknownLetter = UnknownDeadLetter
 
 if TYPE_CHECKING:
-    from lakebed.blocking import connect
-    from lakebed.requests import TrackRequests
+    from lakebed.integrations.asgi import TrackRequests
+    from lakebed.objects.sync import connect
 
 __all__ = [
     "AccessDenied",
@@ -96,6 +101,7 @@ __all__ = [
     "Inventory",
     "KeysUnavailable",
     "LakebedError",
+    "LiveSnapshot",
     "LogBehind",
     "LogCorrupted",
     "LogUnavailable",
@@ -126,7 +132,9 @@ __all__ = [
     "Stats",
     "StorageUnavailable",
     "SystemClock",
+    "TierStatus",
     "TrackRequests",
+    "UnknownDeadLetter",
     "UnknownKey",
     "UnknownLetter",
     "Unreachable",
@@ -140,15 +148,15 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """What an app that embeds Lakebed rarely needs is imported when it is asked for (PEP 562)."""
     if name == "connect":
-        from lakebed.blocking import connect  # noqa: PLC0415
+        from lakebed.objects.sync import connect
 
         return connect
     if name == "TrackRequests":
-        from lakebed.requests import TrackRequests  # noqa: PLC0415
+        from lakebed.integrations.asgi import TrackRequests
 
         return TrackRequests
     if name == "__version__":
-        from importlib.metadata import version  # noqa: PLC0415
+        from importlib.metadata import version
 
         return version("lakebed")
     raise AttributeError(f"module 'lakebed' has no attribute {name!r}")

@@ -43,8 +43,8 @@ __all__ = [
     "QueryTooLarge",
     "SnapshotExpired",
     "StorageUnavailable",
+    "UnknownDeadLetter",
     "UnknownKey",
-    "UnknownLetter",
     "Unreachable",
     "WrongObject",
 ]
@@ -128,7 +128,7 @@ class UnknownKey(LakebedError, LookupError):
     """When there is no key with that id, or it is revoked for ever."""
 
 
-class UnknownLetter(LakebedError, LookupError):
+class UnknownDeadLetter(LakebedError, LookupError):
     """When there is no dead letter with that id: it was replayed, purged or dropped, or never there."""
 
 

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from lakebed import Analytics, ManualClock, Namespace
-from lakebed.stub import trips
+from lakebed.rpc.stub import trips
 
 
 def test_it_is_the_command_line():

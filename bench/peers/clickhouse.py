@@ -33,7 +33,7 @@ class MergeTree:
 
     def __init__(self, directory: Path, *, sync: bool) -> None:
         try:
-            from chdb import session  # noqa: PLC0415 - an optional extra, and 300 MB
+            from chdb import session  # an optional extra, and 300 MB
         except ImportError as error:
             raise Absent("chdb is not installed: pip install 'lakebed[bench]'") from error
         self._directory = directory

@@ -21,7 +21,7 @@ class Server:
         if binary is None:
             raise Absent("no redis-server: apt-get install redis-server")
         try:
-            import redis  # noqa: PLC0415 - an optional extra
+            import redis  # an optional extra
         except ImportError as error:
             raise Absent("redis is not installed: pip install 'lakebed[bench]'") from error
         directory.mkdir(parents=True, exist_ok=True)

@@ -20,11 +20,11 @@ from bench.row import Row
 from bench.run import Run
 from lakebed import SystemClock
 from lakebed.disk import Disk
-from lakebed.engine import Engine
-from lakebed.events import SCHEMA
-from lakebed.promotions import BUILT_IN, with_promoted
+from lakebed.events.event import SCHEMA
+from lakebed.events.promotions import BUILT_IN, with_promoted
 from lakebed.settings import Settings
-from lakebed.tiers.archive import Archive
+from lakebed.sql_engine import SqlEngine
+from lakebed.tiers.archive.archive import Archive
 
 RATE = Goal("≥ 400,000 rows/s", "archive, with the sort", least=400_000)
 MERGE = Goal("≥ 1 GB/min", "compaction", least=1)
@@ -55,7 +55,7 @@ def lakebed(directory: Path, events: int) -> Iterator[Figures]:
 
 def floor(directory: Path, events: int) -> Iterator[Figures]:
     """One Parquet file of the same rows and columns, as they come, zstd."""
-    table = with_promoted(week(0, events), BUILT_IN, Engine(threads=1, memory_bytes=1 << 31))
+    table = with_promoted(week(0, events), BUILT_IN, SqlEngine(threads=1, memory_bytes=1 << 31))
     while True:
         start = time.perf_counter()
         pq.write_table(table, directory / "floor.parquet", compression="zstd")
@@ -64,8 +64,8 @@ def floor(directory: Path, events: int) -> Iterator[Figures]:
 
 def pyiceberg(directory: Path, events: int) -> Iterator[Figures]:
     """pyiceberg's own append into a table partitioned by day: not sorted, not synced, nothing promoted."""
-    from pyiceberg.catalog import load_catalog  # noqa: PLC0415 - dear to import, and for this contender only
-    from pyiceberg.transforms import DayTransform  # noqa: PLC0415
+    from pyiceberg.catalog import load_catalog  # dear to import, and for this contender only
+    from pyiceberg.transforms import DayTransform
 
     places = {"uri": f"sqlite:///{directory}/catalog.db", "warehouse": f"file://{directory}/warehouse"}
     catalog = load_catalog("bench", type="sql", **places)

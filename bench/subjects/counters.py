@@ -13,7 +13,7 @@ from bench.peers import redis
 from bench.row import Row
 from bench.run import Run
 from lakebed import SystemClock
-from lakebed.tiers.counters import Counters
+from lakebed.tiers.counters.counters import Counters
 
 _CLIENT = "Redis, one by one, appendonly no"
 RATE = Goal("≥ 400,000 calls/s", "counters.incr with ttl", least=400_000)

@@ -18,8 +18,8 @@ from bench.lake import opened
 from bench.measure import Contender, Figures
 from bench.row import Row
 from bench.run import Run
+from lakebed.auth.keys import Keys
 from lakebed.clock import SystemClock
-from lakebed.keys import Keys
 
 _BATCHES = "/v1/batch of 100 events"
 _SINGLE = "/v1/track, 64 connections"
@@ -45,7 +45,7 @@ def batches() -> list[bytes]:
 
 def singles() -> list[bytes]:
     """One event a body, as they are in the sample's batches."""
-    import msgspec  # noqa: PLC0415 - only the process that sends them needs it
+    import msgspec  # only the process that sends them needs it
 
     events = msgspec.json.decode(sample.batch(0, EACH), type=list[msgspec.Raw])
     found = [_ID.sub(b'"messageId":"@@@@@@@@@@@@', bytes(event)) for event in events]

@@ -142,7 +142,7 @@ def _browser() -> Iterator[Any]:
         raise Absent("Chromium is not installed")
     if find_spec("playwright") is None:
         raise Absent("playwright is not installed")
-    from playwright.sync_api import sync_playwright  # noqa: PLC0415 - may be absent
+    from playwright.sync_api import sync_playwright  # may be absent
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])

@@ -13,10 +13,10 @@ from bench.lake import PROMOTE
 from bench.measure import Contender, Figures
 from bench.row import Row
 from bench.run import Run
-from lakebed.decoding import decode_batch
-from lakebed.engine import Engine
-from lakebed.events import SCHEMA
-from lakebed.promotions import as_promotions, with_promoted
+from lakebed.events.decoding import decode_batch
+from lakebed.events.event import SCHEMA
+from lakebed.events.promotions import as_promotions, with_promoted
+from lakebed.sql_engine import SqlEngine
 
 GOALS: Sequence[Goal] = ()
 EVENTS = 20_000
@@ -32,7 +32,7 @@ def lakebed(_: Path, events: int) -> Iterator[Figures]:
     """From JSON to admitted columns; the promoted columns of a segment that is sealed."""
     bodies = sample.batches(events)
     rows = plain.table(bodies).cast(SCHEMA)
-    engine, promotions = Engine(threads=1, memory_bytes=1 << 31), as_promotions(PROMOTE)
+    engine, promotions = SqlEngine(threads=1, memory_bytes=1 << 31), as_promotions(PROMOTE)
     while True:
         yield {
             "columns": _us(lambda: [decode_batch(body, sample.NOW_US) for body in bodies], events),

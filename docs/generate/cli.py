@@ -10,7 +10,7 @@ from typing import Any
 
 from docs.generate.marked import DOCS, replaced
 from lakebed.cli.app import program
-from lakebed.cli.failure import Exit
+from lakebed.cli.exit_codes import Exit
 
 PAGE = DOCS / "cli.md"
 

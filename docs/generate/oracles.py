@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from docs.generate.marked import DOCS, replaced
-
-sys.path.insert(0, str(DOCS.parent / "tests" / "query"))
-
-import clickhouse
-import questions
-
-from lakebed.query.reports import REPORTS
+from lakebed.reports.catalog import REPORTS
+from tests.reports import clickhouse, questions
 
 PAGE = DOCS / "testing.md"
 
@@ -31,7 +25,7 @@ def _peer(name: str) -> str:
         return f"- ({clickhouse.NONE[name]})"
     if name in clickhouse.ELSEWHERE:
         function, file = clickhouse.ELSEWHERE[name]
-        return f"`{function}` (tests/query/{file})"
+        return f"`{function}` ({file})"
     return f"`{(clickhouse.ORDERS | clickhouse.REQUESTS)[name].by}`"
 
 

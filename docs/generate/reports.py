@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from docs.generate.marked import DOCS, replaced
-from lakebed.query.duration import Duration
-from lakebed.query.reports import REPORTS, signature_of
-from lakebed.query.scope import Time
-from lakebed.query.selection import EventLike
-from lakebed.signature import each
-from tests.report_samples import SAMPLES
+from lakebed.interface.signature import each
+from lakebed.reports.catalog import REPORTS, signature_of
+from lakebed.reports.duration import Duration
+from lakebed.reports.event_filter import EventLike
+from lakebed.reports.scope import Time
+from tests.reports.report_samples import SAMPLES
 
 FOLDER = DOCS / "reports"
 INDEX = FOLDER / "index.md"

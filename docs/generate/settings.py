@@ -7,19 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from docs.generate.marked import DOCS, replaced
-from lakebed import Settings, events
+from lakebed import Settings
+from lakebed.events import event
 
 PAGE = DOCS / "settings.md"
 
 EVENT = (
-    ("name of an event, page or screen", events.MAX_NAME, "characters"),
-    ("`user_id`, `anonymous_id`, `group_id`, `session_id`", events.MAX_ID, "characters each"),
-    ("`message_id`", events.MAX_MESSAGE_ID, "characters"),
-    ("`properties`, `context` and name together", events.MAX_EVENT_BYTES, "bytes of JSON"),
-    ("nesting of `properties` or `context`", events.MAX_DEPTH, "levels"),
+    ("name of an event, page or screen", event.MAX_NAME, "characters"),
+    ("`user_id`, `anonymous_id`, `group_id`, `session_id`", event.MAX_ID, "characters each"),
+    ("`message_id`", event.MAX_MESSAGE_ID, "characters"),
+    ("`properties`, `context` and name together", event.MAX_EVENT_BYTES, "bytes of JSON"),
+    ("nesting of `properties` or `context`", event.MAX_DEPTH, "levels"),
     (
         "`timestamp` ahead of `received_at`",
-        events.MAX_AHEAD_US // 3_600_000_000,
+        event.MAX_AHEAD_US // 3_600_000_000,
         "hours; any past is accepted",
     ),
 )

@@ -8,6 +8,6 @@ browser sends for another site. Such an app mounted elsewhere is as open as what
 from __future__ import annotations
 
 from lakebed.api.app import create_app
-from lakebed.api.serving import serve
+from lakebed.api.server import serve
 
 __all__ = ["create_app", "serve"]

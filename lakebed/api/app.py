@@ -9,40 +9,40 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
-from lakebed.api.billing import Billing
+from lakebed.api.access_log import log_exchange
+from lakebed.api.auth import Auth
 from lakebed.api.body import Body
-from lakebed.api.cohorts import Cohorts
 from lakebed.api.cors import Cors
-from lakebed.api.datasets import Datasets
-from lakebed.api.enrichment import Enrichment
+from lakebed.api.enrichment.enrichment import Enrichment
 from lakebed.api.errors import error_handlers
-from lakebed.api.events import Events
-from lakebed.api.exchanges import Exchanges
-from lakebed.api.gate import Gate
-from lakebed.api.gathering import Gathering
-from lakebed.api.grafana import Grafana
-from lakebed.api.health import Health
-from lakebed.api.ingest import Ingest
-from lakebed.api.letters import Letters
-from lakebed.api.live import Live
-from lakebed.api.logs import log_exchange
-from lakebed.api.metrics import Metrics
-from lakebed.api.openapi import OpenApi
-from lakebed.api.page import Page
-from lakebed.api.people import People
-from lakebed.api.platform import Platform
-from lakebed.api.rates import DEFAULT_LIMITS
-from lakebed.api.reads import Reads
-from lakebed.api.reference import Reference
-from lakebed.api.reports import Reports
-from lakebed.api.rpc import Rpc
-from lakebed.api.segment import MAX_BATCH_BYTES, Segment
-from lakebed.api.sql import Sql
-from lakebed.api.templates import Templates
-from lakebed.api.traffic import Traffic
+from lakebed.api.middleware import Exchanges
+from lakebed.api.openapi.document import OpenApi
+from lakebed.api.openapi.page import Reference
+from lakebed.api.rate_limits import DEFAULT_LIMITS
+from lakebed.api.request_metrics import RequestMetrics
+from lakebed.api.routes.analytics_engine import Datasets
+from lakebed.api.routes.billing import Billing
+from lakebed.api.routes.cohorts import Cohorts
+from lakebed.api.routes.dead_letters import Letters
+from lakebed.api.routes.events import Events
+from lakebed.api.routes.grafana import Grafana
+from lakebed.api.routes.health import Health
+from lakebed.api.routes.metrics import Reads
+from lakebed.api.routes.micro_batching import Gathering
+from lakebed.api.routes.page import Page
+from lakebed.api.routes.people import People
+from lakebed.api.routes.platform import Platform
+from lakebed.api.routes.prometheus import Metrics
+from lakebed.api.routes.query import Sql
+from lakebed.api.routes.reports import Reports
+from lakebed.api.routes.segment import MAX_BATCH_BYTES, Segment
+from lakebed.api.routes.templates import Templates
+from lakebed.api.routes.track import Ingest
+from lakebed.api.rpc.endpoint import RpcEndpoint
+from lakebed.api.streams.live import Live
+from lakebed.auth.keys import Limits
 from lakebed.clock import Clock, SystemClock
 from lakebed.disk import Disk
-from lakebed.keys import Limits
 
 __all__ = ["create_app"]
 
@@ -78,15 +78,15 @@ def create_app(
     everything with one object: `target`, or "default" of a namespace. Writing makes an object that does not exist;
     reading it is 404.
 
-    Mounted in another app its lifespan does not run: open `target` in that app's own. `app.state.gate` is its `Gate`.
+    Mounted in another app its lifespan does not run: open `target` in that app's own. `app.state.gate` is its `Auth`.
     """
     clock = clock if clock is not None else SystemClock()
-    gate = Gate(target, clock, limits)
+    gate = Auth(target, clock, limits)
     body = Body(max_body_bytes, body_timeout_s)
     gathering = Gathering(gate)
-    traffic = Traffic()
+    traffic = RequestMetrics()
     live = Live(gate, clock)
-    rpc = Rpc(gate, body)
+    rpc = RpcEndpoint(gate, body)
     rooms = (
         Segment(gate, body, gathering, enrichment or Enrichment(), max_batch_bytes=max_batch_bytes),
         Ingest(gate, body, gathering),

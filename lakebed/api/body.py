@@ -8,10 +8,10 @@ from typing import Any, TypeVar
 import msgspec
 from starlette.requests import Request
 
+from lakebed.api.compression import ENCODINGS, Corrupt, TooLong, inflate
 from lakebed.api.errors import Refusal
 from lakebed.api.exchange import Exchange, header
-from lakebed.api.inflating import ENCODINGS, Corrupt, TooLong, inflate
-from lakebed.uninterrupted import in_thread
+from lakebed.concurrency import run_in_thread
 
 __all__ = ["UNREADABLE", "Body", "check_count", "decoded", "json_object"]
 
@@ -82,7 +82,7 @@ class Body(msgspec.Struct, frozen=True):
         try:
             if len(sent) <= _INLINE_BYTES:
                 return inflate(sent, encoding, self.max_bytes)
-            return await in_thread("inflate", lambda: inflate(sent, encoding, self.max_bytes))
+            return await run_in_thread("inflate", lambda: inflate(sent, encoding, self.max_bytes))
         except TooLong:
             raise self._too_large() from None
         except Corrupt as error:

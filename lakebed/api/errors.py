@@ -43,7 +43,7 @@ _ANSWERS: dict[type[Exception], _Answer] = {
     errors.InvalidName: _Answer(400, "INVALID_NAME"),
     errors.InvalidAsOf: _Answer(400, "INVALID_AS_OF"),
     errors.NotReachable: _Answer(404, "NOT_FOUND"),
-    errors.UnknownLetter: _Answer(404, "NOT_FOUND"),
+    errors.UnknownDeadLetter: _Answer(404, "NOT_FOUND"),
     errors.AccessDenied: _Answer(403, "FORBIDDEN"),
     errors.Unreachable: _Answer(400, "UNREACHABLE"),  # the client itself, which has gone or takes no calls
     errors.WrongObject: _Answer(409, "WRONG_OBJECT", "The object is of another class"),

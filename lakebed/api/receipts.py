@@ -8,8 +8,8 @@ from typing import Literal
 import msgspec
 from starlette.responses import Response
 
-from lakebed.api.answer import json_response
-from lakebed.events import Receipt
+from lakebed.api.responses import json_response
+from lakebed.events.event import Receipt
 
 __all__ = ["BatchAnswer", "ReceiptAnswer", "receipts_response"]
 

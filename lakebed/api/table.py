@@ -12,7 +12,7 @@ from starlette.responses import StreamingResponse
 
 from lakebed.api.errors import Refusal
 from lakebed.api.formats import ARROW, CSV, FORMATS, JSON, NDJSON
-from lakebed.api.operation import Parameter
+from lakebed.api.openapi.operation import Parameter
 from lakebed.errors import QueryBusy
 from lakebed.query.result import Result
 

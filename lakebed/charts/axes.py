@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from typing import Any
 
-from lakebed.charts import figures
+from lakebed.charts import formatting
 from lakebed.charts.canvas import Canvas
 
 __all__ = ["Axes", "instant", "ticks"]
@@ -50,8 +50,8 @@ class Axes:
         self, canvas: Canvas, times: Sequence[date], values: Sequence[float], top: float, inset: float = 0
     ) -> None:
         self._scale = ticks(min(0.0, *values, 0.0), max(0.0, *values, 0.0))
-        marks = [figures.figure(float(one)) for one in self._scale]
-        self.left = 24 + max(figures.width(mark) for mark in marks) + 8
+        marks = [formatting.figure(float(one)) for one in self._scale]
+        self.left = 24 + max(formatting.width(mark) for mark in marks) + 8
         self.right, self.top, self.bottom = canvas.width - 28.0, top, canvas.height - 34.0
         self._start, self._end = instant(times[0]), instant(times[-1])
         self._inset = inset
@@ -77,8 +77,8 @@ class Axes:
         free, step = 0.0, max(1, -(-len(times) // _LABELS))
         shown_year: int | None = None
         for time in times[::step]:
-            label = figures.moment(time, year=time.year != shown_year)
-            half = figures.width(label) / 2
+            label = formatting.moment(time, year=time.year != shown_year)
+            half = formatting.width(label) / 2
             x = min(max(self.x(time), half + 4), canvas.width - half - 4)
             if x - half < free:
                 continue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lakebed.charts import figures
+from lakebed.charts import formatting
 from lakebed.charts.canvas import COLOURS, Canvas
 
 __all__ = ["bars"]
@@ -16,14 +16,14 @@ _NAMES = 260  # pixels that names have at most
 
 def bars(labels: Sequence[str], values: Sequence[object], told: Sequence[str] | None = None) -> tuple[Canvas, str]:
     """A bar for each label; `told` is what is written behind it, by default the number."""
-    told = [figures.figure(value) for value in values] if told is None else told
+    told = [formatting.figure(value) for value in values] if told is None else told
     canvas = Canvas()
     if len(labels) > _MOST:
-        canvas.note(f"The first {_MOST} of {figures.figure(len(labels))} rows are drawn.")
-    rows = list(zip(labels, (figures.number(value) for value in values), told, strict=True))[:_MOST]
+        canvas.note(f"The first {_MOST} of {formatting.figure(len(labels))} rows are drawn.")
+    rows = list(zip(labels, (formatting.number(value) for value in values), told, strict=True))[:_MOST]
     canvas.height = len(rows) * _ROW + 24
-    names = min(_NAMES, max(figures.width(label) for label, _, _ in rows)) + 1
-    behind = max(figures.width(text) for _, _, text in rows) + 12
+    names = min(_NAMES, max(formatting.width(label) for label, _, _ in rows)) + 1
+    behind = max(formatting.width(text) for _, _, text in rows) + 12
     low = min(0.0, *(value or 0.0 for _, value, _ in rows), 0.0)
     high = max(0.0, *(value or 0.0 for _, value, _ in rows), 0.0)
     left, right = 24 + names + 12, canvas.width - 24 - behind

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from html import escape
 
-from lakebed.charts import figures
+from lakebed.charts import formatting
 
 __all__ = ["COLOURS", "Canvas", "clean"]
 
@@ -66,7 +66,7 @@ class Canvas:
         whole: str | None = None,
     ) -> None:
         """A text at its baseline. What does not fit into `room` is cut; the whole is its tooltip."""
-        shown = text if room is None else figures.cut(text, room, size)
+        shown = text if room is None else formatting.cut(text, room, size)
         tip = whole if whole is not None else text if shown != text else None
         title = "" if tip is None else f"<title>{clean(tip)}</title>"
         style = f' class="{kind}"' if kind else ""
@@ -119,7 +119,7 @@ class Canvas:
         """Names beside their colours and dashes, in lines of the picture's width; the y below them."""
         left = x
         for text, colour, dash in entries:
-            wide = min(figures.width(text), room) + 36
+            wide = min(formatting.width(text), room) + 36
             if left > x and left + wide > self.width - 16:
                 left, y = x, y + 20
             if dash:

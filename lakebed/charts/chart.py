@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from lakebed.charts import figures
+from lakebed.charts import formatting
 from lakebed.charts.canvas import Canvas, clean
-from lakebed.charts.pixels import pixels
+from lakebed.charts.png import pixels
 
 __all__ = ["Chart", "blank", "counted"]
 
@@ -134,4 +134,4 @@ def blank(title: str) -> Chart:
 
 def counted(count: int, noun: str) -> str:
     """A number with its noun."""
-    return f"{figures.figure(count)} {noun}{'' if count == 1 else 's'}"
+    return f"{formatting.figure(count)} {noun}{'' if count == 1 else 's'}"

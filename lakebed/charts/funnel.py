@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from lakebed.charts import figures
+from lakebed.charts import formatting
 from lakebed.charts.canvas import COLOURS, Canvas
-from lakebed.charts.frame import Frame
+from lakebed.charts.columns import Columns
 
 __all__ = ["funnel"]
 
@@ -19,16 +19,16 @@ _NAMES = 190
 _BOLD = 13.5  # a strong text is as wide as one of this size
 
 
-def funnel(frame: Frame) -> tuple[Canvas, str]:
+def funnel(frame: Columns) -> tuple[Canvas, str]:
     """The steps, under a heading for each value of `by` and each period."""
     totals = _TOTALS if set(_TOTALS) <= set(frame.columns) else ()
     canvas, groups = Canvas(), frame.labels(frame.others((*_OWN, *totals)))
-    times = [f"; {figures.figure(total)} times" for total in frame["total"]] if totals else [""] * frame.rows
+    times = [f"; {formatting.figure(total)} times" for total in frame["total"]] if totals else [""] * frame.rows
     rows = sorted(zip(groups, *(frame[column] for column in _OWN), times, strict=True), key=_first_seen(groups))
     if len(rows) > _MOST:
-        canvas.note(f"The first {_MOST} of {figures.figure(len(rows))} steps are drawn.")
+        canvas.note(f"The first {_MOST} of {formatting.figure(len(rows))} steps are drawn.")
         rows = rows[:_MOST]
-    names = min(_NAMES, max(figures.width(f"{row[1]} {row[2]}") for row in rows))
+    names = min(_NAMES, max(formatting.width(f"{row[1]} {row[2]}") for row in rows))
     left, right = 24 + names + 14, canvas.width - 260
     widest = max(row[3] or 0 for row in rows) or 1
     y, group, first, said = 4.0, None, 0, []
@@ -38,17 +38,17 @@ def funnel(frame: Frame) -> tuple[Canvas, str]:
             if label:
                 canvas.text(24, y + 18, label, kind="lb-strong", room=canvas.width - 48)
                 y += 28
-        told = f"{figures.figure(people)} people"
-        share = figures.percent(conversion)
-        tip = f"{step}. {event}: {told}, {share} of the first step, {figures.percent(previous)} of the step before"
+        told = f"{formatting.figure(people)} people"
+        share = formatting.percent(conversion)
+        tip = f"{step}. {event}: {told}, {share} of the first step, {formatting.percent(previous)} of the step before"
         tip += total
         canvas.text(24, y + 19, f"{step} {event}", room=names)
         reach = (right - left) / widest
         canvas.rect(left, y + 3, first * reach, _ROW - 9, COLOURS[0], opacity=0.14)
         canvas.rect(left, y + 3, max(people * reach, 1), _ROW - 9, COLOURS[0], tip)
-        canvas.text(left + first * reach + 10, y + 19, figures.figure(people), kind="lb-strong")
-        behind = left + first * reach + 22 + figures.width(figures.figure(people), _BOLD)
-        soft = share if median is None else f"{share} · median {figures.span(median)}"
+        canvas.text(left + first * reach + 10, y + 19, formatting.figure(people), kind="lb-strong")
+        behind = left + first * reach + 22 + formatting.width(formatting.figure(people), _BOLD)
+        soft = share if median is None else f"{share} · median {formatting.span(median)}"
         canvas.text(behind, y + 19, soft, kind="lb-soft", whole=tip)
         said.append(f"{label + ': ' if label else ''}{event} {told} ({share})")
         y += _ROW

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import date
 
-from lakebed.charts import figures
+from lakebed.charts import formatting
 from lakebed.charts.axes import Axes
 from lakebed.charts.canvas import COLOURS, Canvas
-from lakebed.charts.frame import Frame
+from lakebed.charts.columns import Columns
 
 __all__ = ["lines"]
 
@@ -20,7 +20,7 @@ _DASHES = ("", "6 4", "2 3")
 Point = tuple[date, float | None, str]
 
 
-def lines(frame: Frame, time: str, values: Sequence[str], by: Sequence[str]) -> tuple[Canvas, str]:
+def lines(frame: Columns, time: str, values: Sequence[str], by: Sequence[str]) -> tuple[Canvas, str]:
     """The numbers of `values` over `time`, a line for each of them and each label of `by`."""
     series: dict[str, list[Point]] = {}
     labels = frame.labels(by)
@@ -29,17 +29,17 @@ def lines(frame: Frame, time: str, values: Sequence[str], by: Sequence[str]) -> 
         for when, label, found in zip(times, labels, frame[value], strict=True):
             if when is not None:
                 name = " · ".join(part for part in (label, value if len(values) > 1 else "") if part) or value
-                series.setdefault(name, []).append((when, figures.number(found), figures.figure(found)))
+                series.setdefault(name, []).append((when, formatting.number(found), formatting.figure(found)))
     canvas = Canvas()
     if len(series) > _MOST_LINES:
-        canvas.note(f"The first {_MOST_LINES} of {figures.figure(len(series))} series are drawn.")
+        canvas.note(f"The first {_MOST_LINES} of {formatting.figure(len(series))} series are drawn.")
     drawn = {name: sorted(points, key=lambda one: one[0]) for name, points in list(series.items())[:_MOST_LINES]}
     whole = sum(map(len, drawn.values()))
     drawn = {name: _thinned(points) for name, points in drawn.items()}
     kept = sum(map(len, drawn.values()))
     if kept < whole:
         canvas.note(
-            f"{figures.figure(kept)} of {figures.figure(whole)} points are drawn: "
+            f"{formatting.figure(kept)} of {formatting.figure(whole)} points are drawn: "
             "the lowest and the highest of each stretch."
         )
     styles = {name: (COLOURS[n % len(COLOURS)], _DASHES[n // len(COLOURS) % 3]) for n, name in enumerate(drawn)}
@@ -53,8 +53,8 @@ def lines(frame: Frame, time: str, values: Sequence[str], by: Sequence[str]) -> 
     axes = Axes(canvas, every, numbers, top)
     for name, points in drawn.items():
         _draw(canvas, axes, name, points, *styles[name])
-    lowest, highest = (figures.figure(f(numbers)) if numbers else figures.NOTHING for f in (min, max))
-    said = f"{', '.join(drawn)} from {figures.moment(every[0])} to {figures.moment(every[-1])}"
+    lowest, highest = (formatting.figure(f(numbers)) if numbers else formatting.NOTHING for f in (min, max))
+    said = f"{', '.join(drawn)} from {formatting.moment(every[0])} to {formatting.moment(every[-1])}"
     return canvas, f"{said}; lowest {lowest}, highest {highest}."
 
 
@@ -65,7 +65,7 @@ def _draw(canvas: Canvas, axes: Axes, name: str, points: list[Point], colour: st
             stretch.append((axes.x(when), axes.y(value)))
             alone = len(stretch) == 1 and (position + 1 == len(points) or points[position + 1][1] is None)
             if len(points) <= _DOTTED or alone:
-                canvas.dot(*stretch[-1], 3, colour, f"{name}, {figures.moment(when)}: {told}")
+                canvas.dot(*stretch[-1], 3, colour, f"{name}, {formatting.moment(when)}: {told}")
         else:
             if len(stretch) > 1:
                 canvas.line(stretch, colour, dash, name)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from lakebed.charts import figures
+from lakebed.charts import formatting
 from lakebed.charts.canvas import COLOURS, Canvas
-from lakebed.charts.frame import Frame
+from lakebed.charts.columns import Columns
 
 __all__ = ["sankey"]
 
@@ -16,7 +16,7 @@ _TALL = 300.0
 Node = tuple[int, str]
 
 
-def sankey(frame: Frame) -> tuple[Canvas, str]:
+def sankey(frame: Columns) -> tuple[Canvas, str]:
     """A column of events for each step, and the links between them."""
     canvas = Canvas()
     links = sorted(
@@ -24,9 +24,9 @@ def sankey(frame: Frame) -> tuple[Canvas, str]:
         key=lambda link: (-link[4], link[0], str(link[1]), str(link[2])),
     )
     if len(links) > _MOST:
-        canvas.note(f"The {_MOST} largest of {figures.figure(len(links))} links are drawn.")
+        canvas.note(f"The {_MOST} largest of {formatting.figure(len(links))} links are drawn.")
         links = links[:_MOST]
-    links = [(step, figures.name(source), figures.name(target), *rest) for step, source, target, *rest in links]
+    links = [(step, formatting.name(source), formatting.name(target), *rest) for step, source, target, *rest in links]
     out: dict[Node, int] = {}
     into: dict[Node, int] = {}
     for step, source, target, _, count in links:
@@ -51,14 +51,14 @@ def sankey(frame: Frame) -> tuple[Canvas, str]:
     colours = {name: COLOURS[n % len(COLOURS)] for n, name in enumerate(dict.fromkeys(node[1] for node in size))}
     for node, (x, y) in place.items():
         high = max(size[node] * scale, 1)
-        told = f"{node[1]}: {figures.figure(size[node])}"
+        told = f"{node[1]}: {formatting.figure(size[node])}"
         canvas.rect(x, y, _NODE, high, colours[node[1]], told)
         room = (150 if node[0] == last else apart) - _NODE - 14
-        number = figures.figure(size[node])
-        short = figures.cut(node[1], room - figures.width(f"  {number}"))
+        number = formatting.figure(size[node])
+        short = formatting.cut(node[1], room - formatting.width(f"  {number}"))
         canvas.text(x + _NODE + 6, y + max(high / 2, 2) + 4, f"{short}  {number}", whole=told)
     canvas.height = lowest + 12
-    said = (f"{source} → {target} {figures.figure(count)}" for _, source, target, _, count in links[:10])
+    said = (f"{source} → {target} {formatting.figure(count)}" for _, source, target, _, count in links[:10])
     return canvas, "; ".join(said) + "."
 
 
@@ -75,7 +75,7 @@ def _flow(
     for link in sorted(links, key=lambda one: place[one[0] + 1, one[2]][1]):
         step, source, target, people, count = link
         (x1, y1), (x2, y2) = place[step, source], place[step + 1, target]
-        tip = f"{source} → {target}: {figures.figure(count)} times, {figures.figure(people)} people"
+        tip = f"{source} → {target}: {formatting.figure(count)} times, {formatting.figure(people)} people"
         start = (x1 + _NODE, y1 + right[step, source])
         canvas.ribbon(start, (x2, y2 + ends[link]), max(count * scale, 0.5), "currentColor", tip)
         right[step, source] += count * scale

@@ -12,7 +12,6 @@ import typer
 from typer.core import TyperGroup
 
 from lakebed.cli import (
-    ask,
     billing,
     cohorts,
     datasets,
@@ -20,15 +19,16 @@ from lakebed.cli import (
     exporting,
     importing,
     keys,
+    maintenance,
     mcp,
     objects,
     people,
+    query,
     reports,
-    start,
+    serve,
     track,
-    upkeep,
 )
-from lakebed.cli.failure import SAID, Exit, code_of
+from lakebed.cli.exit_codes import SAID, Exit, code_of
 
 __all__ = ["app", "program", "run"]
 
@@ -74,17 +74,17 @@ def _lakebed(
 
 
 for _room in (
-    start,
+    serve,
     track,
     importing,
     exporting,
-    ask,
+    query,
     reports,
     cohorts,
     billing,
     datasets,
     people,
-    upkeep,
+    maintenance,
     keys,
     deadletters,
     objects,

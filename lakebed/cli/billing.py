@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lakebed.cli.document import read_document
+from lakebed.cli.json_argument import read_document
 from lakebed.cli.options import AsJson, AsOf, Class, Key, Name, Root, Url
 from lakebed.cli.output import Table, note, print_facts, print_table
 
@@ -54,7 +54,7 @@ def invoice(
     as_json: AsJson = False,
 ) -> None:
     """The invoice of a month: the one that was issued, else a draft, unless --issue. docs/billing.md explains it."""
-    from lakebed.cli.target import Place
+    from lakebed.clients.target import Place
 
     given = {"price_book": price_book, "version": version, "tz": tz, "as_of": as_of or None, "issue": issue}
     with Place(root, name, class_name, url, key).target() as target:
@@ -78,7 +78,7 @@ def invoices(
     as_json: AsJson = False,
 ) -> None:
     """The invoices that were issued, in that order; with --json all that is on them."""
-    from lakebed.cli.target import Place
+    from lakebed.clients.target import Place
 
     with Place(root, name, class_name, url, key).target() as target:
         found = [one | {"total": Decimal(one["total"])} for one in target.invoices(organization or None)]
@@ -102,7 +102,7 @@ def save_price_book(
     as_json: AsJson = False,
 ) -> None:
     """Save a price book; a name that is there gets a new version. docs/billing.md has the form of it."""
-    from lakebed.cli.target import Place
+    from lakebed.clients.target import Place
 
     body = read_document(document, "price book")
     with Place(root, name, class_name, url, key).target() as target:
@@ -118,7 +118,7 @@ def price_books(
     as_json: AsJson = False,
 ) -> None:
     """The newest version of each price book, by name."""
-    from lakebed.cli.target import Place
+    from lakebed.clients.target import Place
 
     with Place(root, name, class_name, url, key).target() as target:
         print_table(Table.of(target.price_books(), _BOOK), as_json=as_json)
@@ -141,7 +141,7 @@ def save_quota(
     as_json: AsJson = False,
 ) -> None:
     """Save a quota, in place of the one for the same organisation and sku. Nothing is refused because of it."""
-    from lakebed.cli.target import Place
+    from lakebed.clients.target import Place
 
     given = {"limit": limit, "period": period, "tz": tz, "thresholds": threshold}
     with Place(root, name, class_name, url, key).target() as target:
@@ -160,7 +160,7 @@ def quotas(
     as_json: AsJson = False,
 ) -> None:
     """How far each quota is used in its present period, counted exactly; with --json also when that ends."""
-    from lakebed.cli.target import Place
+    from lakebed.clients.target import Place
 
     with Place(root, name, class_name, url, key).target() as target:
         found = [_flat(one) for one in target.quotas(organization or None)]

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lakebed.cli.document import read_document
+from lakebed.cli.json_argument import read_document
 from lakebed.cli.options import AsJson, Class, Key, Name, Root, Url
 from lakebed.cli.output import Table, print_facts, print_table
 
@@ -39,7 +39,7 @@ def save(
     as_json: AsJson = False,
 ) -> None:
     """Save a cohort; a name that is there gets a new version. docs/cohorts.md has the form of a definition."""
-    from lakebed.cli.target import Place
+    from lakebed.clients.target import Place
 
     body = read_document(definition, "definition")
     with Place(root, name, class_name, url, key).target() as target:
@@ -55,7 +55,7 @@ def listed(
     as_json: AsJson = False,
 ) -> None:
     """The saved cohorts, by name."""
-    from lakebed.cli.target import Place
+    from lakebed.clients.target import Place
 
     with Place(root, name, class_name, url, key).target() as target:
         print_table(Table.of(target.cohorts(), _COLUMNS), as_json=as_json)
@@ -71,7 +71,7 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """One cohort, and how many people are in it now. `cohort-people` lists them."""
-    from lakebed.cli.target import Place
+    from lakebed.clients.target import Place
 
     with Place(root, name, class_name, url, key).target() as target:
         print_facts(target.cohort(cohort), as_json=as_json)
@@ -87,7 +87,7 @@ def delete(
     as_json: AsJson = False,
 ) -> None:
     """Let a cohort go. Reports as of an earlier time still know it."""
-    from lakebed.cli.target import Place
+    from lakebed.clients.target import Place
 
     with Place(root, name, class_name, url, key).target() as target:
         target.delete_cohort(cohort)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lakebed.cli.document import read_document
+from lakebed.cli.json_argument import read_document
 from lakebed.cli.options import AsJson, Class, Key, Name, Root, Url
 from lakebed.cli.output import Table, print_facts, print_table
 
@@ -42,7 +42,7 @@ def save(
     as_json: AsJson = False,
 ) -> None:
     """Save a mapping; a name that is there gets a new version. docs/analytics-engine.md has its form."""
-    from lakebed.cli.target import Place
+    from lakebed.clients.target import Place
 
     body = read_document(mapping, "mapping")
     with Place(root, name, class_name, url, key).target() as target:
@@ -58,7 +58,7 @@ def listed(
     as_json: AsJson = False,
 ) -> None:
     """The saved mappings, by name."""
-    from lakebed.cli.target import Place
+    from lakebed.clients.target import Place
 
     with Place(root, name, class_name, url, key).target() as target:
         print_table(Table.of(target.datasets(), _COLUMNS), as_json=as_json)
@@ -74,7 +74,7 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """One mapping."""
-    from lakebed.cli.target import Place
+    from lakebed.clients.target import Place
 
     with Place(root, name, class_name, url, key).target() as target:
         print_facts(target.dataset(dataset), as_json=as_json)
@@ -90,7 +90,7 @@ def delete(
     as_json: AsJson = False,
 ) -> None:
     """Let a mapping go. Answers as of an earlier time still know it."""
-    from lakebed.cli.target import Place
+    from lakebed.clients.target import Place
 
     with Place(root, name, class_name, url, key).target() as target:
         target.delete_dataset(dataset)

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from lakebed.cli.failure import Exit, Failure
+from lakebed.cli.exit_codes import Exit, Failure
 from lakebed.cli.options import AsJson, Class, DryRun, Key, Name, Root, Url, Yes
 from lakebed.cli.output import Table, approve, print_facts, print_table
 
@@ -41,7 +41,7 @@ def list_(
     as_json: AsJson = False,
 ) -> None:
     """Dead letters, newest first."""
-    from lakebed.cli.target import Place
+    from lakebed.clients.target import Place
 
     with Place(root, name, class_name, url, key).target() as target:
         letters = target.letters(limit=limit, before=before, reason=reason or None)
@@ -58,7 +58,7 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """One dead letter, with all that was sent."""
-    from lakebed.cli.target import Place
+    from lakebed.clients.target import Place
 
     with Place(root, name, class_name, url, key).target() as target:
         letter = target.letter(letter_id)
@@ -80,7 +80,7 @@ def replay(
     as_json: AsJson = False,
 ) -> None:
     """Store dead letters, as they are or mended; by default all. Each is stored once; those refused again stay."""
-    from lakebed.cli.target import Place
+    from lakebed.clients.target import Place
 
     if text and (patch or len(ids or ()) != 1):
         raise Failure("--text takes the place of one letter", hint="Name its id, and leave --patch out")
@@ -109,7 +109,7 @@ def purge(
 ) -> None:
     """Delete dead letters for ever: those with these ids, or all before a moment."""
     from lakebed.cli.exporting import moment
-    from lakebed.cli.target import Place
+    from lakebed.clients.target import Place
 
     if bool(ids) == bool(before):
         raise Failure("which letters?", hint="Say their ids, or --before a moment")

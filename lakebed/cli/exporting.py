@@ -13,7 +13,7 @@ from typing import IO, Annotated, Any
 
 import typer
 
-from lakebed.cli.failure import Failure
+from lakebed.cli.exit_codes import Failure
 from lakebed.cli.options import AsJson, AsOf, Class, Name, Root
 from lakebed.cli.output import print_facts
 from lakebed.cli.progress import Progress
@@ -48,8 +48,8 @@ def export(
     NDJSON of events is in Segment's form: `lakebed import` and every tool that takes Segment's archives read it. Events
     are read 50,000 at a time, however many there are; a query's rows are limited by `query_max_rows`.
     """
-    from lakebed.cli.target import Place
-    from lakebed.cli.writing import FORMATS, writer
+    from lakebed.clients.target import Place
+    from lakebed.transfer.writers import FORMATS, writer
 
     chosen = format_name or {".csv": "csv", ".parquet": "parquet"}.get(file.suffix, "ndjson")
     if chosen not in FORMATS:
@@ -71,7 +71,7 @@ def export(
 
 def _events(found: Any, start: str, end: str, as_of: str) -> Iterator[Any]:
     """All events that are there now, a piece at a time. What comes while this runs is left out."""
-    from lakebed.events import BASE_COLUMNS
+    from lakebed.events.event import BASE_COLUMNS
 
     conditions = ["seq >= $first", "seq < $stop"]
     params: dict[str, Any] = {}

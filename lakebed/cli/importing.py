@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from lakebed.cli.failure import Exit, Failure
+from lakebed.cli.exit_codes import Exit, Failure
 from lakebed.cli.options import AsJson, Class, DryRun, Name, Root
 from lakebed.cli.output import note, print_facts
 from lakebed.cli.progress import Progress
@@ -62,9 +62,9 @@ def import_(
     Each row is stored once, also when an import is stopped, killed or run again: it goes on where it was. Times are
     taken as the rows say them. received = stored + duplicate + rejected.
     """
-    from lakebed.cli.mapping import RowMapping
-    from lakebed.cli.source import FORMATS, inputs
-    from lakebed.cli.target import Place
+    from lakebed.clients.target import Place
+    from lakebed.transfer.mapping import RowMapping
+    from lakebed.transfer.source import FORMATS, inputs
 
     if format_name and format_name not in FORMATS:
         raise Failure(f"--format {format_name!r} is none of {', '.join(FORMATS)}")
@@ -90,9 +90,9 @@ def import_(
 
 def _show(files: list[Path], format_name: str, encoding: str, mapping: Any) -> None:
     """The first events of each file, as they would be stored; nothing is."""
-    from lakebed.cli.chunk import Chain
-    from lakebed.cli.parcel import Packer
-    from lakebed.cli.source import Source
+    from lakebed.transfer.chunk import Chain
+    from lakebed.transfer.packing import Packer
+    from lakebed.transfer.source import Source
 
     for path in files:
         with closing(Source(path, format_name, encoding)) as source:
@@ -119,7 +119,7 @@ class _Import:
         mapping_id: str,
         rejects: Path | None,
     ) -> None:
-        from lakebed.cli.loading import Tally
+        from lakebed.transfer.importer import Tally
 
         self._files = files
         self._open = (format_name, encoding)
@@ -130,7 +130,7 @@ class _Import:
 
     async def into(self, place: Any) -> None:
         """Import all of them, one after another."""
-        from lakebed.cli.target import locked
+        from lakebed.clients.target import locked
         from lakebed.errors import ObjectLocked
 
         object_class = place.object_class(make=True)
@@ -142,8 +142,8 @@ class _Import:
             await self._each(analytics)
 
     async def _each(self, analytics: Any) -> None:
-        from lakebed.cli.positions import Positions
-        from lakebed.cli.rejects import Rejects
+        from lakebed.transfer.positions import Positions
+        from lakebed.transfer.rejects import Rejects
 
         loop = asyncio.get_running_loop()
         total = sum(path.stat().st_size for path in self._files if path.exists())
@@ -164,8 +164,8 @@ class _Import:
     async def _one(
         self, path: Path, analytics: Any, positions: Any, worker: Any, rejects: Any, progress: Progress, before: int
     ) -> None:
-        from lakebed.cli.loading import Loading
-        from lakebed.cli.source import Source
+        from lakebed.transfer.importer import Loading
+        from lakebed.transfer.source import Source
 
         loop = asyncio.get_running_loop()
         source = await loop.run_in_executor(worker, Source, path, *self._open)

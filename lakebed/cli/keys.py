@@ -8,11 +8,11 @@ from typing import Annotated, Any, cast
 import msgspec
 import typer
 
-from lakebed.cli.failure import Failure
+from lakebed.auth.keys import Key, Keys, Limits, Scope
+from lakebed.cli.exit_codes import Failure
 from lakebed.cli.options import AsJson, DryRun, Name, Root, Yes
 from lakebed.cli.output import Table, approve, note, print_facts, print_table
 from lakebed.clock import from_us
-from lakebed.keys import Key, Keys, Limits, Scope
 
 __all__ = ["register"]
 

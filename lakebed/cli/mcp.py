@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from lakebed.cli.failure import Failure
+from lakebed.cli.exit_codes import Failure
 from lakebed.cli.options import Class, Key, Name, Root, Url
 from lakebed.cli.output import note
 
@@ -37,7 +37,7 @@ def mcp(
     missing = [module for module in ("mcp", "starlette", "uvicorn") if importlib.util.find_spec(module) is None]
     if missing:
         raise Failure(f"mcp needs {' and '.join(missing)}", hint="pip install 'lakebed[mcp]'")
-    from lakebed.cli.target import Place
+    from lakebed.clients.target import Place
     from lakebed.mcp.server import make_app, run_stdio
 
     host, port = _address(http) if http else ("", 0)

@@ -8,8 +8,8 @@ import typer
 
 from lakebed.cli.options import AsJson, Root
 from lakebed.cli.output import Table, print_table
-from lakebed.nameplate import Nameplate, is_name
-from lakebed.ownership import LOCK_NAME
+from lakebed.objects.lock import LOCK_NAME
+from lakebed.objects.manifest import Manifest, is_name
 
 __all__ = ["object_names", "register"]
 
@@ -28,7 +28,7 @@ def objects(root: Root = Path("data"), as_json: AsJson = False) -> None:
     rows = []
     for name in object_names(root):
         directory = root / name
-        plate = Nameplate.read(directory)
+        plate = Manifest.read(directory)
         log, archive, all_of_it = (_size(directory / part) for part in ("log", "archive", "."))
         rows.append((name, plate.kind if plate else None, log, archive, all_of_it, _owner(directory, owners)))
     print_table(Table(_COLUMNS, rows), as_json=as_json)
@@ -38,7 +38,7 @@ def object_names(root: Path) -> list[str]:
     """The names of the objects under `root`, sorted."""
     if not root.is_dir():
         return []
-    return sorted(one.name for one in root.iterdir() if is_name(one.name) and Nameplate.read(one) is not None)
+    return sorted(one.name for one in root.iterdir() if is_name(one.name) and Manifest.read(one) is not None)
 
 
 def _size(directory: Path) -> int:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lakebed.cli.failure import Failure
+from lakebed.cli.exit_codes import Failure
 from lakebed.cli.options import AsJson, AsOf, Class, Key, Name, Root, Url
 from lakebed.cli.output import Table, print_facts, print_table
 
@@ -36,7 +36,7 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """One person: all ids, traits with their history, groups, first and last seen."""
-    from lakebed.cli.target import Place
+    from lakebed.clients.target import Place
 
     with Place(root, name, class_name, url, key).target() as target:
         found = target.person(person, as_of or None)
@@ -59,7 +59,7 @@ def merge(
     as_json: AsJson = False,
 ) -> None:
     """Make one person of two. `unmerge` takes it back."""
-    from lakebed.cli.target import Place
+    from lakebed.clients.target import Place
 
     with Place(root, name, class_name, url, key).target() as target:
         print_facts(target.merge(a, b, why or None), as_json=as_json)
@@ -76,7 +76,7 @@ def unmerge(
     as_json: AsJson = False,
 ) -> None:
     """Take a merge back, whoever said it. Events do not change."""
-    from lakebed.cli.target import Place
+    from lakebed.clients.target import Place
 
     with Place(root, name, class_name, url, key).target() as target:
         print_facts(target.unmerge(merge_id, why or None), as_json=as_json)
@@ -93,7 +93,7 @@ def merges(
     as_json: AsJson = False,
 ) -> None:
     """The audit: who was merged when, by what, and why, or why not; newest first."""
-    from lakebed.cli.target import Place
+    from lakebed.clients.target import Place
 
     with Place(root, name, class_name, url, key).target() as target:
         print_table(Table.of(target.merges(person or None, limit), _MERGE), as_json=as_json)

@@ -10,11 +10,11 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import msgspec
 import typer
 
-from lakebed.cli.failure import Failure
+from lakebed.cli.exit_codes import Failure
 from lakebed.cli.options import AsJson, Class, Key, Name, Root, Url
 from lakebed.cli.output import print_table
-from lakebed.query.reports import REPORTS, signature_of
-from lakebed.signature import Signature, each
+from lakebed.interface.signature import Signature, each
+from lakebed.reports.catalog import REPORTS, signature_of
 
 __all__ = ["register"]
 
@@ -39,7 +39,7 @@ def _command(name: str) -> Callable[..., None]:
     signature = signature_of(name)
 
     def command(**given: Any) -> None:
-        from lakebed.cli.target import Place
+        from lakebed.clients.target import Place
 
         place = Place(*(given.pop(one) for one in ("root", "object_name", "class_name", "url", "key")))
         as_json = given.pop("as_json")

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from lakebed.cli.failure import Exit, Failure
+from lakebed.cli.exit_codes import Exit, Failure
 from lakebed.cli.options import AsJson, Class, Key, Name, Root, Url
 from lakebed.cli.output import print_facts
 
@@ -37,7 +37,7 @@ def track(
     as_json: AsJson = False,
 ) -> None:
     """Store that something happened; returns when it is on disk. The object is made if it does not exist."""
-    from lakebed.cli.target import Place
+    from lakebed.clients.target import Place
 
     given = {
         "userId": user_id,

@@ -13,15 +13,15 @@ import msgspec
 import pyarrow as pa
 
 from lakebed.errors import ObjectClosed
-from lakebed.identity.evidence import USERS, Evidence, Found, cuts, evidence, excerpts, links
+from lakebed.identity.extraction import USERS, Evidence, Found, cuts, evidence, excerpts, links
+from lakebed.identity.history import IdentityHistory
 from lakebed.identity.mapping import Mapping
 from lakebed.identity.merge import Merge, merges
-from lakebed.identity.past import Past
 from lakebed.identity.resolve import UNMERGE, Edges, resolve
 from lakebed.identity.rules import Rules
-from lakebed.tiers.graph import EdgeRow, Graph
-from lakebed.tiers.storage import Storage
-from lakebed.tiers.transaction import Transaction
+from lakebed.tiers.storage.identity_graph import EdgeRow, Graph
+from lakebed.tiers.storage.storage import Storage
+from lakebed.tiers.storage.transaction import Transaction
 
 __all__ = ["CONSUMER", "Identity"]
 
@@ -203,7 +203,7 @@ class Identity:
 
     def _pieces(self, users: pa.Table, linking: pa.Table, start: int, end: int) -> list[tuple[Evidence, int]]:
         """What of `[start, end)` is not known to be committed, and up to where each piece is all."""
-        import pyarrow.compute as pc  # noqa: PLC0415 - a quarter of what pyarrow costs to import
+        import pyarrow.compute as pc  # a quarter of what pyarrow costs to import
 
         users = users.filter(pc.and_(pc.greater_equal(users["seq"], start), pc.less(users["seq"], end)))
         found = evidence(users, linking, self._rules)
@@ -318,7 +318,7 @@ class Identity:
         return known
 
     async def _before(self, tx: Transaction, end: int, version: int, present: Mapping) -> Mapping:
-        return await Past(self._rules, self._in_thread).mapping(Graph(tx), end, version, present)
+        return await IdentityHistory(self._rules, self._in_thread).mapping(Graph(tx), end, version, present)
 
     async def _stored(self, tx: Transaction, version: int) -> Mapping:
         """Who is who, as it is stored."""
@@ -356,7 +356,7 @@ class Identity:
             problems.append(f"identity has taken in {self._at} events, the log ends at {end}")
 
         async def both(tx: Transaction) -> tuple[Mapping, Mapping]:
-            computed = await Past(self._rules, self._in_thread).computed(Graph(tx), end, 0)
+            computed = await IdentityHistory(self._rules, self._in_thread).computed(Graph(tx), end, 0)
             return await self._stored(tx, 0), computed
 
         stored, computed = await self._storage.transact(both)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from lakebed.tiers.graph import PersonRow
+from lakebed.tiers.storage.identity_graph import PersonRow
 
 __all__ = ["Mapping"]
 
@@ -55,8 +55,8 @@ class Mapping:
 
     def replaced(self, numbers: Iterable[int], rows: Sequence[PersonRow], version: int) -> Mapping:
         """The mapping in which of these identities exactly `rows` are mapped."""
-        import numpy as np  # noqa: PLC0415 - only objects that answer questions pay for it
-        import pyarrow.compute as pc  # noqa: PLC0415 - a quarter of what pyarrow costs to import
+        import numpy as np  # only objects that answer questions pay for it
+        import pyarrow.compute as pc  # a quarter of what pyarrow costs to import
 
         gone, new, old = np.fromiter(numbers, np.uint32), self.columns(rows), self.table["number"].to_numpy()
         if len(gone) > _MANY:
@@ -80,7 +80,7 @@ class Mapping:
 
     @cached_property
     def _numbers(self) -> tuple[Any, Any, Any]:
-        from pyroaring import BitMap  # noqa: PLC0415 - only objects that answer questions pay for it
+        from pyroaring import BitMap  # only objects that answer questions pay for it
 
         numbers: Any
         people: Any
@@ -91,8 +91,8 @@ class Mapping:
         """The people of a bitmap of identities, as a bitmap of their numbers. May be `bitmap` itself."""
         if not len(self):
             return bitmap
-        import numpy as np  # noqa: PLC0415 - only objects that answer questions pay for it
-        from pyroaring import BitMap  # noqa: PLC0415 - the same
+        import numpy as np  # only objects that answer questions pay for it
+        from pyroaring import BitMap
 
         mapped, numbers, people = self._numbers
         some: Any = bitmap & mapped
@@ -104,14 +104,14 @@ class Mapping:
 
     def person_of(self, identity: str) -> str:
         """The id of the person of an identity."""
-        import pyarrow.compute as pc  # noqa: PLC0415 - a quarter of what pyarrow costs to import
+        import pyarrow.compute as pc  # a quarter of what pyarrow costs to import
 
         at = pc.index(self.table["identity"], identity).as_py()
         return identity if at < 0 else str(self.table["person_id"][at])
 
     def identities_of(self, person_id: str) -> list[str]:
         """All identities of a person, its id included, sorted."""
-        import pyarrow.compute as pc  # noqa: PLC0415 - a quarter of what pyarrow costs to import
+        import pyarrow.compute as pc  # a quarter of what pyarrow costs to import
 
         others = self.table.filter(pc.equal(self.table["person_id"], person_id))["identity"].to_pylist()
         return sorted({person_id, *others})

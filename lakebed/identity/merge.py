@@ -11,7 +11,7 @@ from lakebed.clock import from_us
 from lakebed.identity.mapping import Mapping
 from lakebed.identity.resolve import EFFECTS, Edges, resolve
 from lakebed.identity.rules import Rules
-from lakebed.tiers.graph import Graph
+from lakebed.tiers.storage.identity_graph import Graph
 
 __all__ = ["Merge", "merges"]
 

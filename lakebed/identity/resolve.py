@@ -19,7 +19,7 @@ import msgspec
 import pyarrow as pa
 
 from lakebed.identity.rules import Rules
-from lakebed.tiers.graph import EdgeRow
+from lakebed.tiers.storage.identity_graph import EdgeRow
 
 if TYPE_CHECKING:
     import numpy as np
@@ -88,7 +88,7 @@ class Edges(msgspec.Struct, frozen=True):
     @classmethod
     def joined(cls, tables: Sequence[pa.Table]) -> Edges:
         """The edges of several `columns`."""
-        import pyarrow.compute as pc  # noqa: PLC0415 - a quarter of what pyarrow costs to import
+        import pyarrow.compute as pc  # a quarter of what pyarrow costs to import
 
         table = pa.concat_tables([cls.columns([]), *tables])
         keys = [(name, "ascending") for name in ("time_us", "message_id", "seq")]
@@ -118,7 +118,7 @@ def resolve(edges: Edges, users: Iterable[int], rules: Rules) -> Resolution:
     Args:
         users: those of these identities that are known user ids.
     """
-    import numpy as np  # noqa: PLC0415 - only objects with edges pay for it
+    import numpy as np  # only objects with edges pay for it
 
     nodes, places = np.unique(np.concatenate([edges.a, edges.b]), return_inverse=True)
     forest = _Forest(nodes, np.isin(nodes, np.fromiter(users, np.int64)))
@@ -148,7 +148,7 @@ class _Forest:
     """Disjoint sets of nodes. Each set has a name, one of its identities, and counts its known users."""
 
     def __init__(self, nodes: Numbers, known: Any) -> None:
-        import numpy as np  # noqa: PLC0415 - see resolve
+        import numpy as np  # see resolve
 
         self.known = known
         self.parent = np.arange(len(nodes))
@@ -175,7 +175,7 @@ class _Forest:
 
     def names(self) -> Numbers:
         """The name of every node's set; its own place where nobody is in it."""
-        import numpy as np  # noqa: PLC0415 - see resolve
+        import numpy as np  # see resolve
 
         names = self.name[self.roots()]
         return np.where(names < 0, np.arange(len(names)), names)
@@ -194,7 +194,7 @@ class _Forest:
 
 def _undo(kinds: Any, left: Numbers, right: Numbers, effects: Any) -> None:
     """Mark what operators took back: for each pair their latest word counts."""
-    import numpy as np  # noqa: PLC0415 - see resolve
+    import numpy as np  # see resolve
 
     words = np.flatnonzero(kinds[MERGE] | kinds[UNMERGE])
     latest: dict[tuple[int, int], int] = {}
@@ -218,7 +218,7 @@ def _pair(one: int, other: int) -> tuple[int, int]:
 
 def _claim(forest: _Forest, left: Numbers, right: Numbers, rows: Numbers, effects: Any, rules: Rules) -> None:
     """Give everybody without a known user to the earliest claimer."""
-    import numpy as np  # noqa: PLC0415 - see resolve
+    import numpy as np  # see resolve
 
     roots = forest.roots()
     claimers, claimed = roots[left[rows]], roots[right[rows]]
@@ -233,7 +233,7 @@ def _claim(forest: _Forest, left: Numbers, right: Numbers, rows: Numbers, effect
 
 def _rank(values: Numbers) -> Numbers:
     """How many equal values stand before each."""
-    import numpy as np  # noqa: PLC0415 - see resolve
+    import numpy as np  # see resolve
 
     order = np.argsort(values, kind="stable")
     ordered = values[order]
@@ -256,7 +256,7 @@ def _match(forest: _Forest, left: Numbers, right: Numbers, rows: Numbers, effect
 
 def _unambiguous(forest: _Forest, left: Numbers, right: Numbers, rows: Numbers) -> Numbers:
     """The rows of values that at most one known person has shown."""
-    import numpy as np  # noqa: PLC0415 - see resolve
+    import numpy as np  # see resolve
 
     roots = forest.roots()
     known = rows[forest.users[roots[left[rows]]] > 0]

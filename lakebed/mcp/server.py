@@ -18,9 +18,9 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from lakebed.cli.failure import SAID
+from lakebed.cli.exit_codes import SAID
 from lakebed.cli.output import Table, to_json
-from lakebed.cli.target import Target
+from lakebed.clients.target import Target
 from lakebed.mcp.tools import TOOLS
 
 __all__ = ["MAX_CHARACTERS", "MAX_ROWS", "make_app", "make_server", "run_stdio"]

@@ -9,9 +9,9 @@ from typing import Any
 import msgspec
 
 from lakebed.cli.output import Table
-from lakebed.cli.target import Target
-from lakebed.query.reports import REPORTS, signature_of
-from lakebed.schema import body_of
+from lakebed.clients.target import Target
+from lakebed.interface.json_schema import body_of
+from lakebed.reports.catalog import REPORTS, signature_of
 
 __all__ = ["TOOLS", "Tool"]
 

@@ -1,1 +1,1 @@
-"""How questions are answered."""
+"""SQL over all events at any instant, and the result that it gives."""

@@ -71,8 +71,8 @@ def find_bounds(
         now_us: what `now()` gives in the transaction that will run it; None leaves `now()` without bounds.
         table: whose rows.
     """
-    from sqlglot import exp  # noqa: PLC0415 - 0.1 s; only questions about time pay it
-    from sqlglot.errors import SqlglotError  # noqa: PLC0415 - the same
+    from sqlglot import exp  # 0.1 s; only questions about time pay it
+    from sqlglot.errors import SqlglotError
 
     try:
         tree = _parse(sql, len(params or ()))
@@ -87,7 +87,7 @@ def find_bounds(
 
 
 def _parse(sql: str, count: int) -> Any:
-    import sqlglot  # noqa: PLC0415 - see find_bounds
+    import sqlglot  # see find_bounds
 
     tokens = sqlglot.tokenize(sql, read="duckdb")
     kinds = [token.token_type for token in tokens]
@@ -112,7 +112,7 @@ def _by_name(params: Sequence[Any] | Mapping[str, Any] | None) -> Mapping[str, A
 
 
 def _of_use(use: exp.Table, constants: Constants) -> Bounds:
-    from sqlglot import exp  # noqa: PLC0415 - see find_bounds
+    from sqlglot import exp  # see find_bounds
 
     if any(value for key, value in use.args.items() if key not in ("this", "alias")):
         return UNBOUNDED  # a sample, a pivot, a schema, a join inside parentheses …
@@ -145,7 +145,7 @@ def _keeps_where(join: exp.Join) -> bool:
 
 
 def _conjuncts(condition: exp.Expression) -> Iterator[exp.Expression]:
-    from sqlglot import exp  # noqa: PLC0415 - see find_bounds
+    from sqlglot import exp  # see find_bounds
 
     waiting = [condition]
     while waiting:
@@ -167,7 +167,7 @@ class _Conditions:
 
     def bounds(self, condition: exp.Expression) -> Bounds:
         """The bounds that a true `condition` puts on the column."""
-        from sqlglot import exp  # noqa: PLC0415 - see find_bounds
+        from sqlglot import exp  # see find_bounds
 
         operators: dict[type, str] = {exp.EQ: "=", exp.GT: ">", exp.GTE: ">=", exp.LT: "<", exp.LTE: "<="}
         mirrored = {"=": "=", ">": "<", ">=": "<=", "<": ">", "<=": ">="}
@@ -191,7 +191,7 @@ class _Conditions:
         return self._constants.value(node, zoned=side.zoned, is_date=side.is_date)
 
     def _side(self, node: exp.Expression) -> _Floored:
-        from sqlglot import exp  # noqa: PLC0415 - see find_bounds
+        from sqlglot import exp  # see find_bounds
 
         if isinstance(node, exp.Paren):
             return self._side(node.this)

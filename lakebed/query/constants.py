@@ -73,7 +73,7 @@ class Constants:
         return us
 
     def _text(self, node: exp.Expression) -> str | None:
-        from sqlglot import exp  # noqa: PLC0415 - see find_bounds
+        from sqlglot import exp  # see find_bounds
 
         if isinstance(node, exp.Literal):
             if not node.is_string:
@@ -83,12 +83,12 @@ class Constants:
         return value if isinstance(value, str) else None
 
     def _parameter(self, node: exp.Expression) -> Any:
-        from sqlglot import exp  # noqa: PLC0415 - see find_bounds
+        from sqlglot import exp  # see find_bounds
 
         return self._params.get(node.name) if isinstance(node, (exp.Placeholder, exp.Parameter)) else None
 
     def _moment(self, node: exp.Expression) -> int:
-        from sqlglot import exp  # noqa: PLC0415 - see find_bounds
+        from sqlglot import exp  # see find_bounds
 
         if isinstance(node, exp.Paren):
             return self._moment(node.this)
@@ -102,7 +102,7 @@ class Constants:
         return self._now(node)
 
     def _now(self, node: exp.Expression) -> int:
-        from sqlglot import exp  # noqa: PLC0415 - see find_bounds
+        from sqlglot import exp  # see find_bounds
 
         if self._now_us is not None and not node.args.get("this"):
             if isinstance(node, exp.CurrentTimestamp):
@@ -155,7 +155,7 @@ def _python_us(value: Any) -> int:
 
 
 def _interval_us(node: exp.Expression) -> int:
-    from sqlglot import exp  # noqa: PLC0415 - see find_bounds
+    from sqlglot import exp  # see find_bounds
 
     if not isinstance(node, exp.Interval) or node.this is None:
         raise NotUnderstood

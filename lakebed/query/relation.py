@@ -10,8 +10,8 @@ from typing import Any, Protocol
 import msgspec
 import pyarrow as pa
 
-from lakebed.events import BASE_COLUMNS, SCHEMA
-from lakebed.promotions import Promotion, quoted
+from lakebed.events.event import BASE_COLUMNS, SCHEMA
+from lakebed.events.promotions import Promotion, quoted
 from lakebed.query.views import PEOPLE
 
 __all__ = ["PERSON", "Part", "Registry", "Relation", "columns_of", "read_parquet", "schema_of"]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, overload
 import pyarrow as pa
 
 from lakebed.charts.chart import Chart
-from lakebed.charts.choice import draw
+from lakebed.charts.chart_types import draw
 from lakebed.clock import from_us
 
 if TYPE_CHECKING:
@@ -229,7 +229,7 @@ class Result:
             ImportError: when pandas is not installed.
         """
         try:
-            import pandas as pd  # noqa: PLC0415, F401 - optional; pyarrow's own error does not say what to install
+            import pandas as pd  # noqa: F401 - optional; pyarrow's own error does not say what to install
         except ImportError as error:
             raise ImportError("df() needs pandas: pip install 'lakebed[notebook]' or pip install pandas") from error
         return self._table.to_pandas()
@@ -241,7 +241,7 @@ class Result:
             ImportError: when polars is not installed.
         """
         try:
-            import polars as pl  # noqa: PLC0415 - optional
+            import polars as pl  # optional
         except ImportError as error:
             raise ImportError("pl() needs polars: pip install polars") from error
         frame = pl.from_arrow(self._table)

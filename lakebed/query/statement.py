@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from lakebed.errors import QueryRefused
-from lakebed.query.count import is_count
-from lakebed.query.mention import mentions_person
+from lakebed.query.count_star import is_count
+from lakebed.query.person_columns import mentions_person
 
 if TYPE_CHECKING:
     import duckdb
@@ -111,7 +111,7 @@ def _is_text(sql: str) -> bool:
 
 
 def _without_semicolon(text: str) -> str:
-    import duckdb  # noqa: PLC0415 - see engine.py
+    import duckdb  # see engine.py
 
     encoded = bytearray(text.encode())  # tokens are counted in bytes
     starts = [at for at, _ in duckdb.tokenize(text) if not encoded.startswith((b"--", b"/*"), at)]

@@ -107,7 +107,7 @@ def _change(low: int, high: int, offset: int, zone: ZoneInfo) -> int:
 
 def _mapped(values: Times, function: Any) -> Times:
     """`function` of each value, called once for each distinct one."""
-    import numpy as np  # noqa: PLC0415 - only objects that fold pay for it
+    import numpy as np  # only objects that fold pay for it
 
     distinct, where = np.unique(values, return_inverse=True)
     return np.array([function(value) for value in distinct.tolist()], np.int64)[where]

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import msgspec
 
-from lakebed.events import BASE_COLUMNS
-from lakebed.promotions import Promotion, property_sql, quoted
+from lakebed.events.event import BASE_COLUMNS
+from lakebed.events.promotions import Promotion, property_sql, quoted
 
 __all__ = ["PERSON", "Column", "column"]
 

@@ -11,15 +11,15 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
-from lakebed.promotions import Promotion, quoted
+from lakebed.events.promotions import Promotion, quoted
 from lakebed.rollups.buckets import bucket_dates
 from lakebed.rollups.column import PERSON, Column, column
 from lakebed.rollups.expression import Expression
 from lakebed.rollups.measure import Measure, as_measure
-from lakebed.rollups.partial import Partial, Texts, bucket_name
+from lakebed.rollups.partial_state import PartialState, Texts, bucket_name
 from lakebed.rollups.rollup import OTHER, Rollup
-from lakebed.tiers.storage import damaged
-from lakebed.tiers.transaction import Group, GroupRow
+from lakebed.tiers.storage.storage import damaged
+from lakebed.tiers.storage.transaction import Group, GroupRow
 
 __all__ = ["OTHER_KEY", "Fold", "consumer_of"]
 
@@ -84,7 +84,7 @@ class Fold:
             f"{where} GROUP BY {keys} ORDER BY min(seq)"
         )
 
-    def taken(self, partial: Partial, ids: Mapping[str, int]) -> tuple[dict[Group, States], list[Group]]:
+    def taken(self, partial: PartialState, ids: Mapping[str, int]) -> tuple[dict[Group, States], list[Group]]:
         """The states of a partial's groups, in their order; and all groups whose stored states they may need."""
         columns = [
             measure.taken(values.identified(ids) if isinstance(values, Texts) else values)
@@ -175,7 +175,7 @@ class Fold:
             return self._table(rows)
 
     def _table(self, rows: Sequence[tuple[int, str, str]]) -> pa.Table:
-        import numpy as np  # noqa: PLC0415 - only objects that answer questions pay for it
+        import numpy as np  # only objects that answer questions pay for it
 
         starts = np.array([bucket for bucket, _, _ in rows], np.int64)
         rollup = self.rollup

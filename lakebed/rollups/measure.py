@@ -183,7 +183,7 @@ class _Distinct:
         self.sql = f"list(DISTINCT {column.text}) FILTER ({column.text} IS NOT NULL)"
 
     def taken(self, column: pa.Array) -> Sequence[Any]:
-        from pyroaring import BitMap  # noqa: PLC0415 - only objects that fold pay for it
+        from pyroaring import BitMap  # only objects that fold pay for it
 
         return [BitMap(memoryview(ids)) if len(ids) else BitMap() for ids in _lists(column)]
 
@@ -196,7 +196,7 @@ class _Distinct:
         return len(state), state.serialize()
 
     def read(self, kept: int, sketch: bytes | None) -> Any:  # noqa: ARG002 - the protocol's
-        from pyroaring import BitMap  # noqa: PLC0415 - only objects that fold pay for it
+        from pyroaring import BitMap  # only objects that fold pay for it
 
         return BitMap.deserialize(sketch or b"")
 
@@ -216,7 +216,7 @@ class _Quantile:
         self.sql = f"list(({column.sql}){x}) FILTER (({column.sql}) IS NOT NULL)"
 
     def taken(self, column: pa.Array) -> Sequence[Any]:
-        from datasketches import kll_doubles_sketch  # noqa: PLC0415 - only rollups with quantiles pay for it
+        from datasketches import kll_doubles_sketch  # only rollups with quantiles pay for it
 
         sketches = []
         for values in _lists(column):
@@ -241,7 +241,7 @@ class _Quantile:
         return estimate
 
     def read(self, kept: float | None, sketch: bytes | None) -> Any:  # noqa: ARG002 - the protocol's
-        from datasketches import kll_doubles_sketch  # noqa: PLC0415 - only rollups with quantiles pay for it
+        from datasketches import kll_doubles_sketch  # only rollups with quantiles pay for it
 
         return kll_doubles_sketch.deserialize(sketch)
 

@@ -11,20 +11,20 @@ from typing import Any, TypeVar, cast
 
 import pyarrow as pa
 
-from lakebed.engine import Engine
 from lakebed.errors import InvalidRollup, LakebedError, LogBehind, ObjectClosed
-from lakebed.events import SCHEMA
-from lakebed.promotions import Promotion
+from lakebed.events.event import SCHEMA
+from lakebed.events.promotions import Promotion
 from lakebed.rollups.daily import DAILY_METRICS
 from lakebed.rollups.fold import OTHER_KEY, Fold, consumer_of
 from lakebed.rollups.hourly import HOURLY_EVENTS
-from lakebed.rollups.partial import PIECE, Partial, looked_up, partials
+from lakebed.rollups.partial_state import PIECE, PartialState, looked_up, partials
+from lakebed.rollups.people_index import PeopleIndex, bitmaps_of, people_table, unions
 from lakebed.rollups.rollup import BuiltInRollup, Rollup, distinct_names
-from lakebed.rollups.seen import People, bitmaps_of, people_table, unions
-from lakebed.rollups.shelf import DAY_US, Chunk, Shelf, chunked, days_of, joined
+from lakebed.rollups.row_cache import DAY_US, Chunk, RowCache, chunked, days_of, joined
 from lakebed.settings import Settings
-from lakebed.tiers.storage import Storage
-from lakebed.tiers.transaction import Transaction
+from lakebed.sql_engine import SqlEngine
+from lakebed.tiers.storage.storage import Storage
+from lakebed.tiers.storage.transaction import Transaction
 
 __all__ = ["Reader", "Rollups"]
 
@@ -60,10 +60,10 @@ class Rollups:
         storage: Storage,
         rollups: Sequence[Rollup],
         promotions: Sequence[Promotion],
-        engine: Engine,
+        engine: SqlEngine,
         read: Reader,
         settings: Settings,
-        people: Callable[[], Awaitable[People]] | None = None,
+        people: Callable[[], Awaitable[PeopleIndex]] | None = None,
     ) -> None:
         self.rollups = (HOURLY_EVENTS, DAILY_METRICS, *rollups)
         by_name = {promotion.name: promotion for promotion in promotions}
@@ -78,7 +78,7 @@ class Rollups:
         self._numbers: dict[str, int] = {}  # ids in storage
         self._open = False
         self._ids: dict[str, int] = {}  # identifiers that are committed
-        self._shelf = Shelf()
+        self._shelf = RowCache()
         self._locks = {name: asyncio.Lock() for name in self._folds}  # one fold of a rollup at a time
         self._tasks: set[asyncio.Task[Any]] = set()
         self._executor: ThreadPoolExecutor | None = None
@@ -116,7 +116,7 @@ class Rollups:
     async def close(self) -> None:
         """Stop after the table under way; its transaction ends. No thread is left. May be called twice."""
         self._open = False
-        self._shelf = Shelf()
+        self._shelf = RowCache()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._executor is not None:
             self._executor.shutdown()
@@ -197,7 +197,7 @@ class Rollups:
             await self._commit(found, start, end)
         return end
 
-    async def _commit(self, found: Mapping[str, Partial], start: int, end: int) -> None:
+    async def _commit(self, found: Mapping[str, PartialState], start: int, end: int) -> None:
         self._shelf.changing(found)
         try:
             ids, new, buckets = await self._storage.transact(lambda tx: self._merge(tx, found, start, end))
@@ -209,7 +209,7 @@ class Rollups:
             self._shelf.changed(name, buckets[name])
 
     async def _merge(
-        self, tx: Transaction, found: Mapping[str, Partial], start: int, end: int
+        self, tx: Transaction, found: Mapping[str, PartialState], start: int, end: int
     ) -> tuple[dict[str, int], list[str], dict[str, set[int]]]:
         """The ids of the batch's texts, those not known before, and the buckets that it changed in each rollup."""
         ids, new = await self._identify(tx, found.values())
@@ -223,7 +223,7 @@ class Rollups:
             await tx.advance(fold.consumer, start, end)
         return ids, new, {name: {bucket for bucket, _ in partial.groups} for name, partial in found.items()}
 
-    async def _identify(self, tx: Transaction, found: Iterable[Partial]) -> tuple[dict[str, int], list[str]]:
+    async def _identify(self, tx: Transaction, found: Iterable[PartialState]) -> tuple[dict[str, int], list[str]]:
         """The ids of all texts of this batch, and which of them had to be asked for."""
         known, missing = await self._in_thread(looked_up, self._ids, found)
         for at in range(0, len(missing), PIECE):
@@ -259,7 +259,9 @@ class Rollups:
                 pass
         return (await self._rows(fold, number, start, end, people))[1]
 
-    async def _chunks(self, fold: Fold, number: int, days: range, people: People | None) -> dict[int, Chunk] | None:
+    async def _chunks(
+        self, fold: Fold, number: int, days: range, people: PeopleIndex | None
+    ) -> dict[int, Chunk] | None:
         """The rows of these days, all of one state; None when they changed meanwhile."""
         variant = 0 if people is None else people.version
         version, chunks = self._shelf.version(fold.name), self._shelf.held(fold.name, days, variant)
@@ -275,7 +277,7 @@ class Rollups:
         return chunks
 
     async def _rows(
-        self, fold: Fold, number: int, start: int, end: int, people: People | None
+        self, fold: Fold, number: int, start: int, end: int, people: PeopleIndex | None
     ) -> tuple[list[int], pa.Table]:
         """The buckets of the groups in [start, end), and their public rows."""
         if people is None:
@@ -284,7 +286,7 @@ class Rollups:
         groups = await self._storage.groups(number, start, end)
         return [group[0] for group in groups], await self._in_thread(people_table, fold, groups, people)
 
-    async def _who(self, fold: Fold) -> People | None:
+    async def _who(self, fold: Fold) -> PeopleIndex | None:
         """Who is who, where that makes a difference."""
         people = await self._people() if self._people is not None and fold.people else None
         return people or None

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from lakebed import Analytics, Namespace
 from lakebed.api import create_app
-from lakebed.api.serving import make_server
+from lakebed.api.server import make_server
 
 # Told to the page before anything else runs: what the policy forbids is reported here.
 WATCH = """

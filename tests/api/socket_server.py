@@ -8,7 +8,7 @@ import urllib.error
 import urllib.request
 from contextlib import contextmanager
 
-from lakebed.api.serving import make_server
+from lakebed.api.server import make_server
 
 
 @contextmanager

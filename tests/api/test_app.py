@@ -14,6 +14,7 @@ from starlette.routing import Mount, Route
 from lakebed import Analytics, Namespace
 from lakebed.api import create_app
 from lakebed.api.errors import error_handlers
+from lakebed.auth.keys import Keys
 from lakebed.errors import (
     ArchiveUnavailable,
     Backpressure,
@@ -23,7 +24,6 @@ from lakebed.errors import (
     ObjectLocked,
     ObjectUnavailable,
 )
-from lakebed.keys import Keys
 
 
 def client(app):

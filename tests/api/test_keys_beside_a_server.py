@@ -14,7 +14,7 @@ import pytest
 
 from lakebed import Analytics, Namespace
 from lakebed.api import create_app
-from lakebed.api.serving import make_server
+from lakebed.api.server import make_server
 
 pytest.importorskip("typer")
 

@@ -16,9 +16,9 @@ from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 
 from lakebed import Analytics, ManualClock, Namespace
 from lakebed.api import create_app
-from lakebed.api.surface import VERBS
-from lakebed.keys import Keys, Limits
-from tests.report_samples import SAMPLES
+from lakebed.api.rpc.methods import VERBS
+from lakebed.auth.keys import Keys, Limits
+from tests.reports.report_samples import SAMPLES
 
 OWN, OTHER = "tom", "sam"
 SECRET = {OWN: b"tom-secret", OTHER: b"sam-secret"}

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bench import sample
-from lakebed.decoding import Rejected, decode_items
+from lakebed.events.decoding import Rejected, decode_items
 
 ROOT = Path(__file__).parent.parent.parent
 

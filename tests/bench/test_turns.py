@@ -1,16 +1,9 @@
 """Contenders take turns, each in a process of its own."""
 
-from pathlib import Path
-
-import contenders
 import pytest
 
 from bench.measure import Contender, Failed, Samples, take_turns
-
-
-@pytest.fixture(autouse=True)
-def importable(monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+from tests.bench import contenders
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,8 +11,6 @@ from typing import Any, NamedTuple
 import pytest
 
 from lakebed.cli import main
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 
 class Said(NamedTuple):

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from lakebed import Settings, connect
-from lakebed.cli.start import settings_text
-from lakebed.keys import Keys
+from lakebed.auth.keys import Keys
+from lakebed.cli.serve import settings_text
 
 
 def rows(said):

@@ -12,19 +12,19 @@ import sys
 from pathlib import Path
 
 import pytest
-from program import COMMAND, ROOT, environment, lakebed, started
 
 from docs.generate.cli import commands, options
 from lakebed import Settings, connect
 from lakebed.cli import main
-from lakebed.query.reports import REPORTS
+from lakebed.reports.catalog import REPORTS
+from tests.cli.program import COMMAND, ROOT, environment, lakebed, started
 
 EXTRA = """
 import importlib.util, sys
 find = importlib.util.find_spec
 importlib.util.find_spec = lambda name, *rest: None if name == sys.argv[1] else find(name, *rest)
 from lakebed.cli import main
-from lakebed.query.reports import REPORTS
+from lakebed.reports.catalog import REPORTS
 sys.exit(main(sys.argv[2:]))
 """
 
@@ -58,9 +58,7 @@ def test_what_deletes_has_a_dry_run_and_asks():
 
 def test_every_command_that_answers_has_json():
     """All but `serve` and `mcp`, which do not answer but to their clients."""
-    without = [
-        name for name, command in commands() if not any("--json" in one.opts for one in command.params)
-    ]
+    without = [name for name, command in commands() if not any("--json" in one.opts for one in command.params)]
     assert sorted(without) == ["mcp", "serve"]
 
 

@@ -9,10 +9,10 @@ import threading
 from contextlib import contextmanager
 
 import pytest
-from program import started
 
 from lakebed import connect
-from lakebed.keys import Keys
+from lakebed.auth.keys import Keys
+from tests.cli.program import started
 
 
 @contextmanager

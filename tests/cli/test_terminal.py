@@ -9,10 +9,10 @@ import select
 import subprocess
 
 import pytest
-from program import COMMAND, environment
 
 from lakebed import connect
-from lakebed.keys import Keys
+from lakebed.auth.keys import Keys
+from tests.cli.program import COMMAND, environment
 
 _SETTINGS = {"TERM": "xterm-256color", "COLUMNS": "100", "LINES": "40"}
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")

@@ -11,12 +11,12 @@ import time
 from pathlib import Path
 
 import pytest
-from calls import CALLS, check, many, numbers
-from door import STORED_AND_KILLED, STORED_BUT_503, UNAVAILABLE, Door
-from installed import chromium, node_modules
 from playwright.sync_api import sync_playwright
 
 from lakebed import connect
+from tests.clients.calls import CALLS, check, many, numbers
+from tests.clients.faulty_server import STORED_AND_KILLED, STORED_BUT_503, UNAVAILABLE, Door
+from tests.installed import chromium, node_modules
 
 TESTS = ("single", "batching", "faults", "killed")
 WHERE = "/page.html?utm_source=news&utm_campaign=spring&utm_id=7"

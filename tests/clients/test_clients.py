@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from calls import CALLS, check, many, numbers
-from door import (
+
+from lakebed import connect
+from tests.clients.calls import CALLS, check, many, numbers
+from tests.clients.faulty_server import (
     RATE_LIMITED,
     STORED_AND_CUT_OFF,
     STORED_AND_KILLED,
@@ -18,9 +20,7 @@ from door import (
     UNAVAILABLE,
     Door,
 )
-from installed import client_python, node, node_modules
-
-from lakebed import connect
+from tests.installed import client_python, node, node_modules
 
 
 class Client(NamedTuple):

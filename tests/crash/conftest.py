@@ -1,7 +1,7 @@
 """How many real processes these tests killed, at the end of the run; and what they reach the kernel with."""
 
-from nursery import Nursery
-from strace import namespace, strace
+from tests.crash.sessions import Nursery
+from tests.faults.strace import namespace, strace
 
 __all__ = ["namespace", "pytest_terminal_summary", "strace"]
 

@@ -9,16 +9,15 @@ import json
 import random
 import subprocess
 import sys
-from pathlib import Path
 
-from books import Books
-from gauge import Peak, check_disk, check_growth, held
-from subject import START
+from tests.crash.promises import Books
+from tests.crash.resource_limits import Peak, check_disk, check_growth, held
+from tests.crash.subject import START
 
 CYCLES = 25  # deaths of one object
 LIVES = 12  # of a long life: what happens between two quiet moments
 _PATIENCE_S = 240.0  # an audit that takes longer hangs
-_MODEL = Path(__file__).parents[1] / "model" / "soak.py"
+_MODEL = "tests.model.soak"
 _MATCHES = ("", "", "log/", "archive/", "sql", "sql catalog", "sql storage COMMIT", "sync", "replace", "remove")
 _ORDER = ("kill", "kill", "model", "kill", "kill", "kill", "life", "kill", "kill", "kill", "kill")
 
@@ -118,7 +117,7 @@ class Round:
 
     def _model(self):
         """The state machine, with this round's seed, in a process of its own."""
-        program = [sys.executable, str(_MODEL), "--seed", self.seed, "--keep", str(self.root)]
+        program = [sys.executable, "-m", _MODEL, "--seed", self.seed, "--keep", str(self.root)]
         done = subprocess.run(program, capture_output=True, text=True, timeout=1200, check=False)
         assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-6000:]
         self.tell("model", **json.loads(done.stdout.splitlines()[-1]))

@@ -4,8 +4,8 @@ import zlib
 from datetime import UTC, datetime
 
 from lakebed import Analytics, ArchiveUnavailable, Backpressure, DiskFull, LogUnavailable, ObjectUnavailable, Rollup
-from lakebed.checkup import Problem
 from lakebed.clock import from_us
+from lakebed.monitoring.check import Problem
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 SETTINGS = {

@@ -3,7 +3,8 @@
 import random
 
 import pytest
-from faulted import TODAY, Shop
+
+from tests.faults.engine_under_strace import TODAY, Shop
 
 LOG = "shop/log/00000000000000000000.log"
 WAL = "shop/storage.db-wal"

@@ -8,9 +8,10 @@ import random
 from datetime import UTC, datetime
 
 import pytest
-from books import Books
-from nursery import Nursery
-from rounds import drawn
+
+from tests.crash.promises import Books
+from tests.crash.rounds import drawn
+from tests.crash.sessions import Nursery
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 SEED = int(os.environ.get("LAKEBED_CRASH_SEED", "20260301"))

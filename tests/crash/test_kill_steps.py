@@ -9,8 +9,9 @@ from collections import Counter
 from datetime import UTC, datetime
 
 import pytest
-from books import Books
-from nursery import Nursery
+
+from tests.crash.promises import Books
+from tests.crash.sessions import Nursery
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 _SMALL_FILES = ["some", "archive", "some", "archive"]

@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from gauge import check_growth
-from rounds import LIVES
+
+from tests.crash.resource_limits import check_growth
+from tests.crash.rounds import LIVES
 
 ROOT = Path(__file__).parents[2]
 

@@ -1,7 +1,7 @@
 """Torture: objects are killed, starved of disk, and asked about everything, until the time is up or a promise breaks.
 
-    python tests/crash/torture.py --minutes 30                    # what `make torture` runs
-    python tests/crash/torture.py --seed 7 --round 12             # one round again, as a failure says it
+    python -m tests.crash.torture --minutes 30                    # what `make torture` runs
+    python -m tests.crash.torture --seed 7 --round 12             # one round again, as a failure says it
 
 Exit code 0 when every promise held, 1 when one did not. docs/torture.md describes it.
 """
@@ -20,13 +20,13 @@ import threading
 import time
 from pathlib import Path
 
-from gauge import DISK, MOST, Peak
-from lane import Lane
-from sabotage import KINDS
+from tests.crash.broken_promises import KINDS
+from tests.crash.resource_limits import DISK, MOST, Peak
+from tests.crash.torture_process import Lane
 
 _REPORT_S = 10.0
 _SILENCE_S = 1500.0  # a lane that says nothing for so long hangs
-_HERE = Path(__file__)
+_PROGRAM = "tests.crash.torture"
 
 
 def main(arguments=None):
@@ -59,7 +59,7 @@ def _lane(asked, say):
     extra = "".join(f" --{name} {getattr(asked, name)}" for name in ("sabotage", "only") if getattr(asked, name))
 
     def replay(number):
-        return f"python {_HERE.relative_to(_HERE.parents[2])} --seed {asked.seed} --round {number}{extra}"
+        return f"python -m {_PROGRAM} --seed {asked.seed} --round {number}{extra}"
 
     more = {"until": asked.until, "sabotage": asked.sabotage, "only": asked.only, "replay": replay}
     return Lane(asked.seed, asked.directory, say, **more)
@@ -107,7 +107,7 @@ class Conductor:
 
     def _start(self, number):
         asked = self.asked
-        program = [sys.executable, str(_HERE), "--lane", str(number), "--cores", str(asked.cores)]
+        program = [sys.executable, "-m", _PROGRAM, "--lane", str(number), "--cores", str(asked.cores)]
         program += ["--seed", str(asked.seed), "--directory", str(asked.directory)]
         program += ["--until", str(self.began + asked.minutes * 60)]  # CLOCK_MONOTONIC is one for all processes
         program += [f"--{name}={getattr(asked, name)}" for name in ("sabotage", "only") if getattr(asked, name)]
@@ -162,7 +162,7 @@ class Conductor:
         self._print(f"FAILED: {what}\n{trace}\n  kept in {kept}\n  replay: {replay or self._whole()}")
 
     def _whole(self):
-        return f"python tests/crash/torture.py --seed {self.asked.seed} --minutes {self.asked.minutes:g}"
+        return f"python -m tests.crash.torture --seed {self.asked.seed} --minutes {self.asked.minutes:g}"
 
     def _progress(self):
         elapsed, kills = self._minutes(), self.counts["kills"]

@@ -14,16 +14,15 @@ import signal
 import sys
 import traceback
 
-from frenzy import Frenzy
-from gauge import held
-from killer import KillDisk, Killer, trace_sqlite
-from naps import naps
-from rough_disk import RoughDisk
-from subject import SETTINGS, Shop, excused
-from work import Work, tell
-
 from lakebed import Disk, LakebedError, ManualClock
 from lakebed.clock import from_us
+from tests.crash.concurrent_load import Frenzy
+from tests.crash.killer import KillDisk, Killer, trace_sqlite
+from tests.crash.random_disk_faults import RoughDisk
+from tests.crash.resource_limits import held
+from tests.crash.session_work import Work, tell
+from tests.crash.sleeping_objects import naps
+from tests.crash.subject import SETTINGS, Shop, excused
 
 
 async def session(request):
@@ -113,8 +112,8 @@ def serve():
     import pyiceberg.catalog.sql  # noqa: F401
     import sqlglot  # noqa: F401
 
-    import lakebed.tiers.iceberg
-    import lakebed.tiers.warehouse  # noqa: F401
+    import lakebed.tiers.archive.table
+    import lakebed.tiers.archive.worker  # noqa: F401
 
     logging.getLogger("lakebed").addHandler(logging.NullHandler())  # what injected faults leave there is told by check
     faulthandler.register(signal.SIGUSR1)  # a session that hangs is asked where

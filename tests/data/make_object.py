@@ -14,11 +14,11 @@ from pathlib import Path
 
 from lakebed import Analytics, ManualClock, Rollup
 from lakebed.clock import from_us
-from lakebed.nameplate import FORMAT as OBJECT
-from lakebed.tiers.iceberg import FORMAT_VERSION as ARCHIVE
-from lakebed.tiers.migrations import MIGRATIONS
-from lakebed.tiers.sealing import FORMAT as SEALED
-from lakebed.tiers.segment import FORMAT as SEGMENT
+from lakebed.objects.manifest import FORMAT as OBJECT
+from lakebed.tiers.archive.table import FORMAT_VERSION as ARCHIVE
+from lakebed.tiers.pipeline.sealing import FORMAT as SEALED
+from lakebed.tiers.pipeline.segment import FORMAT as SEGMENT
+from lakebed.tiers.storage.migrations import MIGRATIONS
 
 HERE = Path(__file__).parent
 FORMATS = {"object": OBJECT, "segment": SEGMENT, "sealed": SEALED, "storage": len(MIGRATIONS), "archive": ARCHIVE}
@@ -86,7 +86,7 @@ async def fill(shop, clock):
     await shop.rollup()
     await some(shop, clock, 21, 30)
     await shop.rollup()
-    await shop._tiers.pipeline.seal()
+    await shop._components.pipeline.seal()
     await some(shop, clock, 30, 36)
 
 

@@ -13,15 +13,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec import Raw
-from plain import Call, people
 
-from lakebed.admission import admit
-from lakebed.block import Block
-from lakebed.engine import Engine
-from lakebed.events import Event
+from lakebed.events.batch import EventBatch
+from lakebed.events.event import Event
+from lakebed.events.validation import admit
 from lakebed.identity.identity import Identity
 from lakebed.identity.rules import Rules
-from lakebed.tiers.storage import Storage
+from lakebed.sql_engine import SqlEngine
+from lakebed.tiers.storage.storage import Storage
+from tests.identity.plain_model import Call, people
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 USERS = st.sampled_from(["u1", "u2", "u3", "both"])
@@ -71,13 +71,13 @@ def event(call):
 
 def table(calls):
     """The log that takes these calls in this order."""
-    block = Block.of([event(call) for call in calls])
+    block = EventBatch.of([event(call) for call in calls])
     return pa.Table.from_batches([block.to_record_batch(block.message_ids, 0, int(START.timestamp() * 1e6))])
 
 
 @pytest.fixture(scope="module")
 def engine():
-    engine = Engine(threads=1, memory_bytes=100 << 20)
+    engine = SqlEngine(threads=1, memory_bytes=100 << 20)
     yield engine
     engine.close()
 
@@ -163,7 +163,7 @@ def test_pieces_and_both_ways_back(monkeypatch, engine, rules, near, calls, data
     for name, value in {"FEW": 1, "MANY": 6, "WINDOW": 4, "LINKING": 2, "PIECE": 2}.items():
         monkeypatch.setattr(f"lakebed.identity.identity._{name}", value)
     for name, value in {"NEAR": near, "PIECE": 1}.items():
-        monkeypatch.setattr(f"lakebed.identity.past._{name}", value)
+        monkeypatch.setattr(f"lakebed.identity.history._{name}", value)
     calls = [call._replace(message_id=f"m{number:02}") for number, call in enumerate(data.draw(st.permutations(calls)))]
     if not calls:
         return
@@ -178,7 +178,7 @@ def test_pieces_and_both_ways_back(monkeypatch, engine, rules, near, calls, data
 @pytest.mark.parametrize("near", [0, 1_000], ids=["from all edges", "back from now"])
 def test_before_an_id_was_known_as_a_user(monkeypatch, engine, tmp_path, near):
     """A claim that a later event refuses, by making a user of the other id, still counted before that event."""
-    monkeypatch.setattr("lakebed.identity.past._NEAR", near)
+    monkeypatch.setattr("lakebed.identity.history._NEAR", near)
     calls = [Call(0, "m0", "identify", "u1", "both"), Call(1, "m1", "track", "both", "a1")]
     mapping, past = asyncio.run(told(engine, table(calls), [1], Rules(), tmp_path / "s.db"))
     assert as_dict(mapping) == {}

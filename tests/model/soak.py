@@ -1,6 +1,6 @@
 """The state machine with a seed, as a program of its own: the same seed takes the same steps.
 
-    python tests/model/soak.py --seed 7/2
+    python -m tests.model.soak --seed 7/2
 
 Its last line on stdout is JSON: the examples it ran, and what it held before the last of them and after it.
 """
@@ -14,10 +14,9 @@ from pathlib import Path
 
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
-from machine import Sides
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "crash"))
-from gauge import Peak, held
+from tests.crash.resource_limits import Peak, held
+from tests.model.state_machine import Sides
 
 
 def main():

@@ -10,21 +10,21 @@ from typing import Any
 
 import pyarrow as pa
 
-from lakebed.admission import admit
 from lakebed.clock import ManualClock, from_us, to_us
 from lakebed.disk import Disk
-from lakebed.engine import Engine
-from lakebed.events import Event, encode_object
-from lakebed.promotions import as_promotions
-from lakebed.query.history import History
-from lakebed.query.metrics import Metrics
-from lakebed.query.sql import Queries
+from lakebed.events.event import Event, encode_object
+from lakebed.events.promotions import as_promotions
+from lakebed.events.validation import admit
+from lakebed.query.event_history import EventHistory
+from lakebed.query.queries import Queries
+from lakebed.reports.metrics import Metrics
 from lakebed.rollups.rollup import Rollup
 from lakebed.rollups.rollups import Rollups
 from lakebed.settings import Settings
-from lakebed.tiers.archive import Archive
-from lakebed.tiers.pipeline import Pipeline
-from lakebed.tiers.storage import Storage
+from lakebed.sql_engine import SqlEngine
+from lakebed.tiers.archive.archive import Archive
+from lakebed.tiers.pipeline.pipeline import Pipeline
+from lakebed.tiers.storage.storage import Storage
 
 START = datetime(2026, 3, 20, 12, tzinfo=UTC)
 REVENUE = Rollup("revenue", by=["plan"], measures={"total": "sum(amount)", "orders": "count()"}, grain="day")
@@ -41,7 +41,7 @@ class Parts:
         self.clock = ManualClock(START)
         self.settings = Settings.load(environ={}, headroom_bytes=0, **settings)
         self.promotions = as_promotions({"amount": float, "paid": bool} if promote is None else promote)
-        self.engine = Engine(threads=2, memory_bytes=self.settings.query_memory_bytes)
+        self.engine = SqlEngine(threads=2, memory_bytes=self.settings.query_memory_bytes)
         self.storage = Storage(directory / "storage.db")
         self.pipeline = Pipeline(
             directory / "log",
@@ -54,7 +54,7 @@ class Parts:
             on_commit=lambda _events, _received: None,
         )
         self.archive = Archive(directory / "archive", "shop", self.settings, self.clock, Disk(), self.promotions)
-        self.history = History(self.pipeline, self.archive, self.promotions, self.engine)
+        self.history = EventHistory(self.pipeline, self.archive, self.promotions, self.engine)
         self.rollups = Rollups(self.storage, [REVENUE], self.promotions, self.engine, self.history.read, self.settings)
         self.queries = Queries(
             self.history,

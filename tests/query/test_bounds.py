@@ -10,14 +10,14 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from lakebed.clock import from_us, to_us
-from lakebed.engine import Engine
 from lakebed.query.bounds import UNBOUNDED, Bounds, find_bounds
 from lakebed.query.statement import Statement
+from lakebed.sql_engine import SqlEngine
 
 DAY = 86_400_000_000
 D15 = to_us(datetime(2026, 1, 15, tzinfo=UTC))
 NOON = D15 + DAY // 2
-ENGINE = Engine(threads=1, memory_bytes=1 << 28)
+ENGINE = SqlEngine(threads=1, memory_bytes=1 << 28)
 
 
 def found(where: str, params=None, *, tables="events", now_us=None):

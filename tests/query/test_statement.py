@@ -3,11 +3,11 @@ from __future__ import annotations
 import duckdb
 import pytest
 
-from lakebed.engine import Engine
 from lakebed.errors import QueryRefused
 from lakebed.query.statement import Statement
+from lakebed.sql_engine import SqlEngine
 
-ENGINE = Engine(threads=1, memory_bytes=1 << 28)
+ENGINE = SqlEngine(threads=1, memory_bytes=1 << 28)
 
 
 def parse(sql: str) -> Statement:

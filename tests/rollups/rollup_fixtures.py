@@ -12,12 +12,12 @@ from zoneinfo import ZoneInfo
 import pyarrow as pa
 
 from lakebed.clock import from_us, to_us
-from lakebed.engine import Engine
-from lakebed.events import SCHEMA
-from lakebed.promotions import as_promotions, with_promoted
+from lakebed.events.event import SCHEMA
+from lakebed.events.promotions import as_promotions, with_promoted
 from lakebed.rollups.rollups import Rollups
 from lakebed.settings import Settings
-from lakebed.tiers.storage import Storage
+from lakebed.sql_engine import SqlEngine
+from lakebed.tiers.storage.storage import Storage
 
 START = to_us(datetime(2026, 3, 28, 12, tzinfo=UTC))
 HOUR = 3_600_000_000
@@ -58,7 +58,7 @@ class Log:
     """A log of events, and the rollups over it. `sizes` says how many rows each table of a read has, over and over."""
 
     def __init__(self, path, events=(), rollups=(), sizes=(1000,), **settings):
-        self.engine = Engine(threads=2, memory_bytes=1 << 29)
+        self.engine = SqlEngine(threads=2, memory_bytes=1 << 29)
         self.storage = Storage(path)
         self.sizes = list(sizes)
         self.table = with_promoted(as_table([]), PROMOTIONS, self.engine)

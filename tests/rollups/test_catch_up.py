@@ -5,10 +5,10 @@ import threading
 
 import pyarrow as pa
 import pytest
-from rollup_fixtures import HOUR, START, Log, event
 
 from lakebed.errors import InvalidRollup, LogBehind, ObjectClosed
 from lakebed.rollups.rollup import Rollup
+from tests.rollups.rollup_fixtures import HOUR, START, Log, event
 
 
 def _threads():

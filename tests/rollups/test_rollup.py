@@ -4,15 +4,15 @@ import subprocess
 import sys
 
 import pytest
-from rollup_fixtures import PROMOTIONS
 
-from lakebed.engine import Engine
 from lakebed.errors import InvalidRollup
 from lakebed.rollups.expression import Expression
 from lakebed.rollups.rollup import Rollup
 from lakebed.rollups.rollups import Rollups
 from lakebed.settings import Settings
-from lakebed.tiers.storage import Storage
+from lakebed.sql_engine import SqlEngine
+from lakebed.tiers.storage.storage import Storage
+from tests.rollups.rollup_fixtures import PROMOTIONS
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_what_is_no_measure_is_refused(text):
 
 
 def _rollups(tmp_path, *rollups):
-    engine = Engine(threads=1, memory_bytes=1 << 28)
+    engine = SqlEngine(threads=1, memory_bytes=1 << 28)
     return Rollups(Storage(tmp_path / "s.db"), rollups, PROMOTIONS, engine, lambda *_: None, Settings())
 
 

@@ -3,11 +3,11 @@ from __future__ import annotations
 import sqlite3
 
 import pytest
-from rollup_fixtures import HOUR, START, Log, event
 
 from lakebed.errors import StorageUnavailable
 from lakebed.rollups.rollup import Rollup
-from lakebed.tiers.transaction import Transaction
+from lakebed.tiers.storage.transaction import Transaction
+from tests.rollups.rollup_fixtures import HOUR, START, Log, event
 
 WIDE = Rollup("wide", by=["plan"], measures={"n": "count()", "people": "distinct(person_id)"}, grain="day")
 

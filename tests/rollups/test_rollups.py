@@ -12,13 +12,24 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from rollup_fixtures import HOUR, START, Log, as_dict, bucket, decimal_sum, event, expected, number, person
 
 from lakebed.clock import from_us, to_us
 from lakebed.errors import InvalidRollup
 from lakebed.rollups.daily import DAILY_METRICS
 from lakebed.rollups.hourly import HOURLY_EVENTS
 from lakebed.rollups.rollup import Rollup
+from tests.rollups.rollup_fixtures import (
+    HOUR,
+    START,
+    Log,
+    as_dict,
+    bucket,
+    decimal_sum,
+    event,
+    expected,
+    number,
+    person,
+)
 
 
 def _threads():

@@ -17,7 +17,7 @@ from lakebed import (
     connect,
     every,
 )
-from lakebed.tiers.archived import Snapshot
+from lakebed.tiers.archive.models import Snapshot
 
 
 class Shop(Analytics):

@@ -1,0 +1,1 @@
+"""What the server adds to an event: client IP, user agent, place."""

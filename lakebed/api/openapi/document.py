@@ -1,0 +1,174 @@
+"""OpenApi: the document that describes every route, made from what the routes say of themselves."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Mount, Route
+
+from lakebed.api.openapi.operation import JSON, Operation, operation, operation_of
+from lakebed.api.responses import json_response
+
+__all__ = ["OpenApi", "described"]
+
+_PLACEHOLDER = re.compile(r"\{(\w+)(:\w+)?\}")
+_SECURITY_SCHEMES = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "`Authorization: Bearer KEY`"},
+    "basic": {"type": "http", "scheme": "basic", "description": "The key is the user name, the password is empty"},
+    "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+}
+_ABOUT = """Product analytics: events in, exact answers out.
+
+Events have Segment's names. A 200 means durable. A key is for one object and one scope; a server without keys answers
+its own machine only and asks for none."""
+
+
+class Fault(msgspec.Struct, frozen=True):
+    """What went wrong."""
+
+    code: str
+    message: str
+    details: dict[str, Any]
+
+
+class ErrorAnswer(msgspec.Struct, frozen=True):
+    """The one form of all errors."""
+
+    error: Fault
+
+
+class OpenApi:
+    """`GET /openapi.json`.
+
+    Args:
+        routes: those that are described. They may still grow until the document is first asked for.
+    """
+
+    def __init__(self, routes: Sequence[BaseRoute]) -> None:
+        self._routes = routes
+        self._document: dict[str, Any] | None = None
+
+    def routes(self) -> list[BaseRoute]:
+        """What this room answers."""
+        return [Route("/openapi.json", self.openapi, methods=["GET"])]
+
+    @operation(answer=dict[str, Any])
+    async def openapi(self, request: Request) -> Response:
+        """This document: every route, its parameters, bodies and answers."""
+        return json_response(self.document(request.scope.get("root_path", "")))
+
+    def document(self, root_path: str = "") -> dict[str, Any]:
+        """The document of OpenAPI 3.1, where the app is mounted at `root_path`."""
+        if self._document is None:
+            self._document = _document(list(described(self._routes)))
+        return self._document | {"servers": [{"url": root_path or "/"}]}
+
+
+def described(routes: Sequence[BaseRoute], prefix: str = "") -> Iterator[tuple[str, str, Operation | None]]:
+    """Path, method and description of each route, in order; None where nothing was said of one.
+
+    Routes with `include_in_schema=False`, web sockets and foreign ASGI apps are left out.
+    """
+    for route in routes:
+        if isinstance(route, Mount):
+            yield from described(route.routes, prefix + route.path)
+        elif isinstance(route, Route) and route.include_in_schema:
+            for method in sorted(set(route.methods or ()) - {"HEAD"}):
+                handler = getattr(route.endpoint, method.lower(), route.endpoint)
+                yield prefix + route.path, method, operation_of(handler)
+
+
+def _document(found: Sequence[tuple[str, str, Operation | None]]) -> dict[str, Any]:
+    told = [(path, method, said) for path, method, said in found if said is not None]
+    schemas = _Schemas([said for _, _, said in told])
+    paths: dict[str, dict[str, Any]] = {}
+    for path, method, said in told:
+        paths.setdefault(_PLACEHOLDER.sub(r"{\1}", path), {})[method.lower()] = _operation(path, method, said, schemas)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Lakebed", "version": importlib.metadata.version("lakebed"), "description": _ABOUT},
+        "paths": paths,
+        "components": {"schemas": schemas.components, "securitySchemes": _SECURITY_SCHEMES},
+    }
+
+
+def _operation(path: str, method: str, said: Operation, schemas: _Schemas) -> dict[str, Any]:
+    described_operation: dict[str, Any] = {
+        "operationId": "-".join([method.lower(), *re.findall(r"\w+", _PLACEHOLDER.sub(r"\1", path))]),
+        "summary": said.summary,
+        "description": said.description,
+        "parameters": [*_path_parameters(path, said), *_parameters(said, schemas)],
+        "responses": _responses(said, schemas),
+    }
+    if said.body is not None:
+        described_operation["requestBody"] = {"required": said.body_required, "content": schemas.content(said.body)}
+    if said.scope is not None:
+        described_operation["security"] = [{scheme: [said.scope]} for scheme in _SECURITY_SCHEMES]
+    return described_operation
+
+
+def _path_parameters(path: str, said: Operation) -> list[dict[str, Any]]:
+    """The names in the path of which `said` says nothing."""
+    told = {parameter.name for parameter in said.parameters if parameter.place == "path"}
+    names = [name for name, _ in _PLACEHOLDER.findall(path) if name not in told]
+    return [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names]
+
+
+def _parameters(said: Operation, schemas: _Schemas) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": parameter.name,
+            "in": parameter.place,
+            "required": parameter.required or parameter.place == "path",
+            "description": parameter.about,
+            "schema": schemas.of(parameter.type),
+        }
+        for parameter in said.parameters
+    ]
+
+
+def _responses(said: Operation, schemas: _Schemas) -> dict[str, Any]:
+    responses: dict[str, Any] = {
+        str(status): {"description": about} | ({"content": schemas.content(content)} if content else {})
+        for status, (about, content) in said.answers.items()
+    }
+    refusals = set(said.refusals) | {500, 503}
+    if said.parameters or said.body is not None:
+        refusals.add(400)
+    if said.body is not None:
+        refusals |= {408, 413, 415}
+    if said.scope is not None:
+        refusals |= {401, 403, 404, 429}
+    error = {JSON: {"schema": schemas.of(ErrorAnswer)}}
+    for status in sorted(refusals):
+        responses.setdefault(str(status), {"description": HTTPStatus(status).phrase, "content": error})
+    return responses
+
+
+class _Schemas:
+    """The JSON schemas of all types that operations name; structs are shared as components."""
+
+    def __init__(self, operations: Sequence[Operation]) -> None:
+        contents = [content for said in operations for content in _contents(said)]
+        self._types: list[Any] = [ErrorAnswer]
+        self._types += [kind for content in contents for kind in content.values()]
+        self._types += [parameter.type for said in operations for parameter in said.parameters]
+        template = "#/components/schemas/{name}"
+        self._schemas, self.components = msgspec.json.schema_components(self._types, ref_template=template)
+
+    def of(self, kind: Any) -> Any:
+        return self._schemas[self._types.index(kind)]
+
+    def content(self, content: Mapping[str, Any]) -> dict[str, Any]:
+        return {media: {"schema": {} if kind is bytes else self.of(kind)} for media, kind in content.items()}
+
+
+def _contents(said: Operation) -> list[Mapping[str, Any]]:
+    return [said.body or {}, *(content for _, content in said.answers.values())]

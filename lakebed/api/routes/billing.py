@@ -1,0 +1,208 @@
+"""Billing: usage, price books, invoices, quotas. Quantities and money are text: many take JSON's numbers for floats."""
+
+from __future__ import annotations
+
+import datetime as dt
+import functools
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from lakebed.api.auth import Auth
+from lakebed.api.body import Body, decoded
+from lakebed.api.errors import explained
+from lakebed.api.openapi.operation import Parameter, operation
+from lakebed.api.responses import json_response
+from lakebed.billing.invoice import Invoice, Used, lines_of, total_of
+from lakebed.billing.money import EXACT, plain, tidy
+from lakebed.billing.price_book import PriceBook
+from lakebed.billing.quota import QuotaState
+from lakebed.errors import InvalidBilling
+
+__all__ = ["Billing"]
+
+_ORGANIZATION = Parameter("organizationId", str, "Only this one")
+
+
+class UsageBody(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
+    """What was used from `start` to `end` (ISO 8601; the end excluded), and at `priceBook`'s prices, if it is given."""
+
+    organization_id: str
+    start: str
+    end: str
+    sku: str | None = None
+    price_book: str | None = None
+    as_of: str | None = None
+
+
+class UsageItem(msgspec.Struct, rename="camel", omit_defaults=True):
+    """A sku in one unit. `cost` is there where prices were asked for."""
+
+    sku: str
+    quantity: str
+    unit: str
+    cost: str | None = None
+
+
+class UsagePeriod(msgspec.Struct):
+    """The period, as it was asked for."""
+
+    start: str
+    end: str
+
+
+class UsageTotal(msgspec.Struct, omit_defaults=True):
+    """Of all items. Quantities of several units have no sum: then there is none."""
+
+    quantity: str | None = None
+    cost: str | None = None
+    currency: str | None = None
+
+
+class UsageAnswer(msgspec.Struct, rename="camel"):
+    """What an organisation used."""
+
+    organization_id: str
+    period: UsagePeriod
+    items: list[UsageItem]
+    total: UsageTotal
+
+
+class InvoiceBody(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
+    """An invoice of a month; with `issue` it is recorded."""
+
+    organization_id: str
+    period: str
+    price_book: str = "default"
+    version: int | None = None
+    tz: str = "UTC"
+    as_of: str | None = None
+    issue: bool = False
+
+
+class QuotaBody(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
+    """A quota: `limit` is text or a whole number."""
+
+    organization_id: str
+    sku: str
+    limit: str | int
+    period: str = "month"
+    tz: str = "UTC"
+    thresholds: tuple[float, ...] = (0.8, 1.0)
+
+
+class SavedPriceBook(msgspec.Struct, rename="camel"):
+    """A price book: its document, version, and when that was saved."""
+
+    name: str
+    version: int
+    saved_at: dt.datetime
+    document: Any
+
+
+class Billing:
+    """`POST /billing/usage`, `/billing/price-books`, `/billing/invoices`, `/billing/quotas`."""
+
+    def __init__(self, gate: Auth, body: Body) -> None:
+        self._gate = gate
+        self._body = body
+
+    def routes(self) -> list[BaseRoute]:
+        """What this room answers."""
+        return [
+            Route("/billing/usage", self.usage, methods=["POST"]),
+            Route("/billing/price-books", self.price_books, methods=["GET"]),
+            Route("/billing/price-books/{name:path}", self.save_price_book, methods=["PUT"]),
+            Route("/billing/invoices", self.invoices, methods=["GET"]),
+            Route("/billing/invoices", self.invoice, methods=["POST"]),
+            Route("/billing/quotas", self.quotas, methods=["GET"]),
+            Route("/billing/quotas", self.save_quota, methods=["PUT"]),
+        ]
+
+    @operation(scope="read", body=UsageBody, answer=UsageAnswer, refusals=[404, 422, 504])
+    async def usage(self, request: Request) -> Response:
+        """What an organisation used, by sku and unit, summed exactly; with a price book also what it costs."""
+        target = self._gate.existing(self._gate.admit(request, "read"))
+        asked = decoded(await self._body.read(request), UsageBody, "question")
+        with explained():
+            result = await target.usage(
+                organization_id=asked.organization_id,
+                sku=asked.sku,
+                grain=None,
+                start=asked.start,
+                end=asked.end,
+                as_of=asked.as_of,
+            )
+            used = [Used(row.sku, row.unit, row.quantity) for row in result]
+            book = None if asked.price_book is None else await _book(target, asked.price_book)
+            costs = {} if book is None else {(one.sku, one.unit): one.amount for one in lines_of(book, used)}
+        items = [
+            UsageItem(one.sku, _plain(one.quantity), one.unit, _plain(costs.get((one.sku, one.unit)))) for one in used
+        ]
+        total = UsageTotal()
+        if len({one.unit for one in used}) == 1:
+            total.quantity = _plain(functools.reduce(EXACT.add, (one.quantity for one in used)))
+        if book is not None:
+            total.cost, total.currency = _plain(total_of(lines_of(book, used), book.currency)), book.currency
+        period = UsagePeriod(asked.start, asked.end)
+        return json_response(UsageAnswer(asked.organization_id, period, items, total))
+
+    @operation(scope="read", answer=list[SavedPriceBook], refusals=[404])
+    async def price_books(self, request: Request) -> Response:
+        """The newest version of each price book."""
+        found = await self._gate.existing(self._gate.admit(request, "read")).price_books()
+        return json_response([SavedPriceBook(one.name, one.version, one.at, one.body) for one in found])
+
+    @operation(scope="admin", body=dict[str, Any], answer=SavedPriceBook)
+    async def save_price_book(self, request: Request) -> Response:
+        """Keep a price book, or a new version of it. docs/billing.md has its form."""
+        caller = self._gate.admit(request, "admin")
+        document = decoded(await self._body.read(request), dict[str, Any], "price book")
+        with explained():
+            one = await self._gate.object(caller).save_price_book(request.path_params["name"], document)
+        return json_response(SavedPriceBook(one.name, one.version, one.at, one.body))
+
+    @operation(scope="read", parameters=[_ORGANIZATION], answer=list[Invoice], refusals=[404])
+    async def invoices(self, request: Request) -> Response:
+        """The invoices that were issued, in that order."""
+        target = self._gate.existing(self._gate.admit(request, "read"))
+        return json_response(await target.invoices(request.query_params.get("organizationId")))
+
+    @operation(scope="admin", body=InvoiceBody, answer=Invoice, refusals=[404, 422, 504])
+    async def invoice(self, request: Request) -> Response:
+        """The invoice of an organisation for a month: the one that was issued, else a draft, or issued by `issue`."""
+        target = self._gate.existing(self._gate.admit(request, "admin"))
+        asked = decoded(await self._body.read(request), InvoiceBody, "question")
+        given = msgspec.structs.asdict(asked)
+        with explained():
+            return json_response(await target.invoice(given.pop("organization_id"), given.pop("period"), **given))
+
+    @operation(scope="read", parameters=[_ORGANIZATION], answer=list[QuotaState], refusals=[404])
+    async def quotas(self, request: Request) -> Response:
+        """How far each quota is used, counted exactly."""
+        target = self._gate.existing(self._gate.admit(request, "read"))
+        return json_response(await target.quotas(request.query_params.get("organizationId")))
+
+    @operation(scope="admin", body=QuotaBody, status=204)
+    async def save_quota(self, request: Request) -> Response:
+        """Keep a quota, in place of the one for the same organisation and sku."""
+        caller = self._gate.admit(request, "admin")
+        given = msgspec.structs.asdict(decoded(await self._body.read(request), QuotaBody, "quota"))
+        with explained():
+            await self._gate.object(caller).save_quota(**given)
+        return Response(status_code=204)
+
+
+async def _book(target: Any, name: str) -> PriceBook:
+    for one in await target.price_books():
+        if one.name == name:
+            return PriceBook.of(one.body)
+    raise InvalidBilling(f"there is no price book {name[:80]!r}", hint="GET /billing/price-books lists them")
+
+
+def _plain(number: Decimal | None) -> Any:
+    return None if number is None else plain(tidy(number))

@@ -1,0 +1,146 @@
+"""Health: is the process alive, and can it store events."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from lakebed.api.auth import Auth
+from lakebed.api.openapi.operation import operation
+from lakebed.api.responses import json_response
+from lakebed.clock import Clock
+from lakebed.concurrency import run_in_thread
+from lakebed.disk import Disk
+from lakebed.errors import LakebedError
+from lakebed.objects.namespace import Namespace
+from lakebed.settings import Settings
+
+__all__ = ["Health"]
+
+_KEPT_S = 1.0
+_TIMEOUT_S = 5.0
+_VERSION = importlib.metadata.version("lakebed")
+
+
+class Alive(msgspec.Struct, frozen=True):
+    """This process answers."""
+
+    status: Literal["ok"] = "ok"
+
+
+class Readiness(msgspec.Struct, frozen=True):
+    """What was looked at. Each check is "ok" or says what is wrong."""
+
+    status: Literal["ok", "unavailable"]
+    version: str
+    checks: dict[str, str]
+
+
+class Health:
+    """`GET /health/live`, `GET /health/ready`, and `GET /health`, which is the same as ready. None needs a key.
+
+    Args:
+        gate: knows the target and its keys.
+        clock: one look serves all who ask within a second: asking often does not wear the disk.
+        disk: what the probe is written through.
+    """
+
+    def __init__(self, gate: Auth, clock: Clock, disk: Disk) -> None:
+        self._gate = gate
+        self._clock = clock
+        self._disk = disk
+        self._look: asyncio.Task[Readiness] | None = None
+        self._looked_at = float("-inf")
+
+    def routes(self) -> list[BaseRoute]:
+        """What this room answers."""
+        return [
+            Route("/health", self.health, methods=["GET"]),
+            Route("/health/live", self.live, methods=["GET"]),
+            Route("/health/ready", self.ready, methods=["GET"]),
+        ]
+
+    @operation(answer=Alive)
+    async def live(self, _request: Request) -> Response:
+        """Whether this process answers. Restart it if it does not."""
+        return json_response(Alive())
+
+    @operation(answer=Readiness)
+    async def ready(self, _request: Request) -> Response:
+        """Whether events can be stored: a file is written, made durable and read back; 503 if not.
+
+        Also looked at: free disk space, the keys, and, where one object is served, whether its log failed and has not
+        succeeded since. One of many objects that fails does not make the others unreachable.
+        """
+        found = await self._readiness()
+        return json_response(found, 200 if found.status == "ok" else 503)
+
+    @operation(answer=Readiness)
+    async def health(self, _request: Request) -> Response:
+        """The same as /health/ready."""
+        found = await self._readiness()
+        return json_response(found, 200 if found.status == "ok" else 503)
+
+    async def _readiness(self) -> Readiness:
+        now = self._clock.monotonic()
+        if self._look is None or (self._look.done() and now - self._looked_at >= _KEPT_S):
+            self._looked_at = now
+            self._look = asyncio.create_task(self._looked())
+        try:
+            async with asyncio.timeout(_TIMEOUT_S):
+                return await asyncio.shield(self._look)  # a disk that hangs is asked once, however often this is
+        except TimeoutError:
+            return Readiness("unavailable", _VERSION, {"disk": f"it has not answered for {_TIMEOUT_S:g} s"})
+
+    async def _looked(self) -> Readiness:
+        target = self._gate.target
+        checks = {"open": "ok" if target.is_open else "the app's lifespan has not opened its target"}
+        checks["keys"] = self._keys()
+        checks["disk"] = await run_in_thread("ready", lambda: _probe(self._disk, target))
+        if not isinstance(target, Namespace):
+            checks["log"] = "it cannot be written or sealed" if getattr(target, "log_problems", None) else "ok"
+        healthy = all(check == "ok" for check in checks.values())
+        return Readiness("ok" if healthy else "unavailable", _VERSION, checks)
+
+    def _keys(self) -> str:
+        try:
+            _ = self._gate.keyless
+        except LakebedError:
+            return "they cannot be read"
+        return "ok"
+
+
+def _probe(disk: Disk, target: Any) -> str:
+    """Write, sync, read back and delete a file, as the log does with its own. It tells no path: anybody may ask."""
+    root: Path = target.root
+    token = os.urandom(16)
+    probe = root / f".ready-{token.hex()}"
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        descriptor = disk.create(probe)
+        try:
+            disk.write(descriptor, [token], 0)
+            disk.sync(descriptor)
+            found = os.pread(descriptor, len(token), 0)
+        finally:
+            disk.close(descriptor)
+            disk.remove(probe)
+        free, headroom = disk.free_bytes(root), _headroom(target)
+    except OSError as error:
+        return f"it cannot be written: {os.strerror(error.errno or 0)}"
+    if found != token:
+        return "it does not give back what was written"
+    return "ok" if free >= headroom else "less is free than the headroom, so events are refused"
+
+
+def _headroom(target: Any) -> int:
+    settings: Settings = Settings.load(target.root) if isinstance(target, Namespace) else target.settings
+    return settings.headroom_bytes

@@ -1,0 +1,177 @@
+"""Platform: the questions of the real-time platform's API, in its shape: `{data, meta}`."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, time
+from typing import Annotated, Any, Literal
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from lakebed.api.auth import Auth
+from lakebed.api.body import Body, decoded
+from lakebed.api.errors import Refusal, explained
+from lakebed.api.openapi.operation import operation
+from lakebed.api.responses import json_response
+from lakebed.api.table import while_there
+from lakebed.query.result import Result
+from lakebed.reports.calendar import Calendar
+from lakebed.reports.parameters import Parameters
+from lakebed.reports.scope import Scope, instant
+
+__all__ = ["EXAMPLE", "Platform", "PlatformAnswer", "PlatformQuery", "platform_answer"]
+
+GroupBy = Literal["minute", "hour", "day", "week", "month"]
+_METRICS = {
+    "users": "count(DISTINCT person_id)",
+    "sessions": "count(DISTINCT session_id)",
+    "organizations": "count(DISTINCT organization_id)",
+    "avg_duration": "favg(duration_ms)",
+    "p50_duration": "quantile_cont(duration_ms, 0.5)",
+    "p95_duration": "quantile_cont(duration_ms, 0.95)",
+    "p99_duration": "quantile_cont(duration_ms, 0.99)",
+    "error_rate": "count(*) FILTER (status_code >= 400) / count(*)",
+}
+_FILTERS = {"event": "event", "user_id": "user_id", "organization_id": "organization_id", "session_id": "session_id"}
+_MIDNIGHT = time()
+
+EXAMPLE = {"start": "2026-01-01", "end": "2026-02-01", "groupBy": "day"}
+"""Of what the platform asks."""
+
+
+class PlatformQuery(msgspec.Struct, forbid_unknown_fields=True, rename="camel", kw_only=True):
+    """Events by time.
+
+    Attributes:
+        start: ISO 8601, included.
+        end: ISO 8601, excluded.
+        group_by: minute, hour, day, week (from Monday) or month (of the calendar), in UTC.
+        metrics: users, sessions, organizations, avg_duration, p50_duration, p95_duration, p99_duration, error_rate.
+        limit: periods at most.
+    """
+
+    start: str
+    end: str
+    event: str | None = None
+    user_id: str | None = None
+    organization_id: str | None = None
+    session_id: str | None = None
+    group_by: GroupBy = "hour"
+    metrics: list[str] = []
+    limit: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 100
+    offset: Annotated[int, msgspec.Meta(ge=0)] = 0
+
+
+class PerformanceBody(msgspec.Struct, forbid_unknown_fields=True, rename="camel", kw_only=True):
+    """Requests by time.
+
+    Attributes:
+        start: ISO 8601, included.
+        end: ISO 8601, excluded.
+        path: only this one, as it was declared: `/orders/{id}`.
+        group_by: minute, hour, day, week (from Monday) or month (of the calendar), in UTC.
+        by: columns or properties that rows are split by too, such as "path".
+        threshold_ms: what satisfies, for apdex.
+        errors_from: the lowest status that is an error.
+    """
+
+    start: str
+    end: str
+    path: str | None = None
+    group_by: GroupBy = "hour"
+    by: list[str] = []
+    threshold_ms: float = 500
+    errors_from: int = 400
+
+
+class Meta(msgspec.Struct, rename="camel"):
+    """What was asked, and how many rows there are; `hasMore`: there are more after them."""
+
+    start: str
+    end: str
+    count: int
+    has_more: bool
+
+
+class PlatformAnswer(msgspec.Struct):
+    """A row for each period that has events, with its `timestamp`, `count` and what else was asked for."""
+
+    data: list[dict[str, Any]]
+    meta: Meta
+
+
+class Platform:
+    """`POST /metrics/performance`. Its `POST /query` shares the path with SQL: sql.py gives what has no `sql` here."""
+
+    def __init__(self, gate: Auth, body: Body) -> None:
+        self._gate = gate
+        self._body = body
+
+    def routes(self) -> list[BaseRoute]:
+        """What this room answers."""
+        return [Route("/metrics/performance", self.performance, methods=["POST"])]
+
+    @operation(scope="read", body=PerformanceBody, answer=PlatformAnswer, refusals=[404, 422, 429, 503, 504])
+    async def performance(self, request: Request) -> Response:
+        """How long requests took and how many failed, by time: p50, p95, p99, average, error rate from 0 to 1, apdex.
+
+        It is the report `performance` in the names of the platform; durations are milliseconds.
+        """
+        caller = self._gate.admit(request, "read")
+        asked = decoded(await self._body.read(request), PerformanceBody, "question", example=EXAMPLE)
+        arguments = {
+            "start": asked.start,
+            "end": asked.end,
+            "grain": asked.group_by,
+            "path": asked.path,
+            "by": [*asked.by, *(["path"] if asked.path is not None and "path" not in asked.by else [])],
+            "threshold_ms": asked.threshold_ms,
+            "errors_from": asked.errors_from,
+        }
+        work = self._gate.existing(caller).report_untrusted("performance", arguments)
+        with explained():
+            data = _dicts(await while_there(request, work))
+        for row in data:
+            began = row.pop("time")
+            row["timestamp"] = began if isinstance(began, datetime) else datetime.combine(began, _MIDNIGHT, UTC)
+            for name in ("avg", "p50", "p95", "p99", "max"):
+                row[f"{name}_duration"] = row.pop(f"{name}_ms")
+        return json_response(PlatformAnswer(data, Meta(asked.start, asked.end, len(data), has_more=False)))
+
+
+async def platform_answer(request: Request, target: Any, asked: PlatformQuery) -> Response:
+    """The answer of `target` to the platform's query. Every value is a parameter of its SQL.
+
+    Raises:
+        Refusal: 400, a time cannot be read or there is no such metric; and what `query_untrusted` raises.
+    """
+    unknown = [name for name in asked.metrics if name not in _METRICS]
+    if unknown:
+        message = f"There is no metric {unknown[0][:40]!r}. There are {', '.join(_METRICS)}"
+        raise Refusal(400, "QUERY_REFUSED", message, metric=unknown[0][:40])
+    with explained():
+        scope = Scope(instant("start", asked.start), instant("end", asked.end))
+    bind = Parameters()
+    calendar = Calendar()
+    conditions = [scope.condition(bind)]
+    for field, column in _FILTERS.items():
+        value = getattr(asked, field)
+        if value is not None:
+            conditions.append(f"{column} = {bind(value)}")
+    metrics = "".join(f", {_METRICS[name]} AS {name}" for name in dict.fromkeys(asked.metrics))
+    sql = f"""
+        SELECT {calendar.instant(asked.group_by, "n")} AS timestamp, * EXCLUDE (n) FROM (
+            SELECT {calendar.number(asked.group_by, "timestamp")} AS n, count(*) AS count{metrics}
+            FROM events WHERE {" AND ".join(conditions)} GROUP BY n
+        ) ORDER BY n LIMIT {bind(asked.limit + 1)} OFFSET {bind(asked.offset)}
+    """
+    data = _dicts(await while_there(request, target.query_untrusted(sql, bind.params)))
+    more = len(data) > asked.limit
+    data = data[: asked.limit]
+    return json_response(PlatformAnswer(data, Meta(asked.start, asked.end, len(data), more)))
+
+
+def _dicts(result: Result) -> list[dict[str, Any]]:
+    return [dict(zip(result.columns, row, strict=True)) for row in result.rows]

@@ -1,0 +1,59 @@
+"""Reports: the questions of product analytics, each at a path of its own."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from lakebed.api.auth import Auth
+from lakebed.api.body import Body, decoded
+from lakebed.api.errors import explained
+from lakebed.api.formats import chosen
+from lakebed.api.openapi.operation import operation
+from lakebed.api.table import ACCEPT, TABLE, table_response
+from lakebed.interface.json_schema import body_of
+from lakebed.reports.catalog import REPORTS, signature_of
+
+__all__ = ["Reports"]
+
+
+class Reports:
+    """`POST /reports/{name}`: the body is an object with the arguments of the report, the answer a table."""
+
+    def __init__(self, gate: Auth, body: Body) -> None:
+        self._gate = gate
+        self._body = body
+
+    def routes(self) -> list[BaseRoute]:
+        """What this room answers."""
+        return [Route(f"/reports/{name}", self._report(name), methods=["POST"]) for name in REPORTS]
+
+    def _report(self, name: str) -> Callable[[Request], Awaitable[Response]]:
+        async def answer(request: Request) -> Response:
+            caller = self._gate.admit(request, "read")
+            kind = chosen(request.headers.get("accept", ""))
+            body = await self._body.read(request)
+            arguments = decoded(body or b"{}", dict[str, Any], "object with the report's arguments")
+            work = self._gate.existing(caller).report_untrusted(name, arguments)
+            with explained():
+                return await table_response(request, kind, work)
+
+        answer.__doc__ = _said(name)
+        described = operation(
+            scope="read",
+            parameters=[ACCEPT],
+            body=body_of(signature_of(name)),
+            answer=TABLE,
+            refusals=[404, 406, 422, 429, 503, 504],
+        )
+        return described(answer)
+
+
+def _said(name: str) -> str:
+    """The docstring of a report, up to its arguments: these are described in the body."""
+    return (inspect.getdoc(REPORTS[name]) or "").partition("\nArgs:\n")[0].rstrip()

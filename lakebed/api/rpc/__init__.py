@@ -1,0 +1,1 @@
+"""The RPC endpoint: which methods it offers, over HTTP and WebSocket."""

@@ -1,0 +1,256 @@
+"""Billing: usage, price books and invoices. Usage is summed exactly."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+from lakebed.billing.invoice import INVOICE, Adjustment, Invoice, Line, Used, adjusted, lines_of, total_of
+from lakebed.billing.money import EXACT, exact, plain, tidy
+from lakebed.billing.price_book import PRICE_BOOK, PriceBook
+from lakebed.billing.quota import month_of
+from lakebed.billing.quotas import Quotas
+from lakebed.clock import Clock, Instant, Moment, from_us, to_us
+from lakebed.definitions.definitions import Definition, Definitions
+from lakebed.errors import InvalidBilling
+from lakebed.events.decoding import from_call
+from lakebed.events.event import Receipt
+from lakebed.ingest.ingest import Ingest
+from lakebed.interface.delegate import delegate
+from lakebed.query.as_of import parse_as_of
+from lakebed.reports.context import ReportContext
+from lakebed.reports.usage import usage
+
+__all__ = ["USAGE", "Billing"]
+
+USAGE = "Usage Tracked"
+
+_ZERO = Decimal(0)
+_Sold = tuple[str, str]  # sku and unit
+_Version = tuple[str, int]  # of a price book: its name and number
+
+
+class Billing:
+    """Usage, price books, invoices and quotas of one object. docs/billing.md explains them."""
+
+    def __init__(
+        self, definitions: Definitions, context: ReportContext, ingest: Ingest, quotas: Quotas, clock: Clock
+    ) -> None:
+        self._definitions = definitions
+        self._context = context
+        self._ingest = ingest
+        self._quotas = quotas
+        self._clock = clock
+        self._issuing = asyncio.Lock()
+
+    async def track_usage(
+        self,
+        organization_id: str,
+        sku: str,
+        quantity: Decimal | int | str,
+        unit: str,
+        *,
+        user_id: str | None = None,
+        timestamp: Moment | float | None = None,
+        message_id: str | None = None,
+        properties: Mapping[str, Any] | None = None,
+    ) -> Receipt:
+        """Store that something was used, durably: an event "Usage Tracked", counted once however often it is sent.
+
+        Args:
+            organization_id: who used it, and pays.
+            sku: what.
+            quantity: how much: a Decimal, an int or text, at most 29 digits and 9 decimals; with a minus it is a
+                correction. A float is refused, as it is not what it prints.
+            unit: of `quantity`; never converted.
+            user_id: who did it.
+            timestamp: when, if not now; late usage belongs to the period in which it happened.
+            message_id: a retry with the same one stores nothing.
+            properties: further ones.
+
+        Raises:
+            InvalidBilling: a text is missing, or the quantity is not valid.
+            InvalidEvent, DiskFull, LogUnavailable, Backpressure: as for `track`.
+        """
+        for name, value in (("organization_id", organization_id), ("sku", sku), ("unit", unit)):
+            if not isinstance(value, str) or not value:
+                raise InvalidBilling(f"{name} is {value!r}", hint="Give a non-empty text")
+        number = exact("quantity", quantity)
+        own = {"organization_id": organization_id, "sku": sku, "quantity": plain(number), "unit": unit}
+        fields = {"event": USAGE, "user_id": user_id, "timestamp": timestamp, "message_id": message_id}
+        event = from_call("track", dict(properties or {}) | own, **fields)
+        receipt = await self._ingest.event(event)
+        if receipt.status == "stored" and receipt.seq is not None:
+            happened_us = event.timestamp if isinstance(event.timestamp, int) else None  # as validation leaves it
+            await self._quotas.count(organization_id, sku, number, receipt.seq, happened_us)
+        return receipt
+
+    async def save_price_book(self, name: str, document: Mapping[str, Any]) -> Definition:
+        """Keep a price book, or a new version of it; versions never change.
+
+        Raises:
+            InvalidBilling: names the field that cannot be read.
+            InvalidDefinition: the name is not valid.
+        """
+        PriceBook.of(document)
+        return await self._definitions.save(PRICE_BOOK, name, msgspec.json.decode(msgspec.json.encode(document)))
+
+    async def price_books(self) -> list[Definition]:
+        """The newest version of each price book, by name."""
+        return await self._definitions.newest(PRICE_BOOK)
+
+    async def _price_book(self, name: str, version: int | None, as_of_us: int | None) -> tuple[PriceBook, int]:
+        found = await self._definitions.get(PRICE_BOOK, name, version=version, as_of_us=as_of_us)
+        if found is None:
+            which = f"{name[:80]!r}" + ("" if version is None else f", version {version}")
+            raise InvalidBilling(f"there is no price book {which}", hint="price_books() lists them")
+        return PriceBook.of(found.body), found.version
+
+    async def invoice(
+        self,
+        organization_id: str,
+        period: str,
+        *,
+        price_book: str = "default",
+        version: int | None = None,
+        tz: str = "UTC",
+        as_of: Instant | None = None,
+        issue: bool = False,
+    ) -> Invoice:
+        """The invoice of a month. The issued one if there is one; else a draft, unless `issue`.
+
+        Usage that came after an earlier month had been billed is an adjustment: that month rated anew, at its own
+        prices, less what was billed for it. So every unit is billed once, whenever it comes. What its prices lack is
+        rated by those of the invoice that it first comes onto, and the adjustment names them.
+
+        Args:
+            organization_id: who pays.
+            period: `2026-01`.
+            price_book: its name; the newest version, unless `version` says another.
+            tz: whose month, an IANA name.
+            as_of: what had been received by then: the same bytes whenever it is asked.
+            issue: record it, once the month is over. Issuing again gives the recorded one.
+
+        Raises:
+            InvalidBilling: the month is not over or none; there is no such book; something used has no price in it; or
+                this organisation was billed in another currency or time zone before.
+        """
+        start, end = month_of(period, tz)
+        if not isinstance(organization_id, str) or not organization_id:
+            raise InvalidBilling(f"organization_id is {organization_id!r}", hint="Give a text")
+        if issue and as_of is not None:
+            raise InvalidBilling("an invoice is issued as of now", hint="Leave as_of away, or issue=True")
+        async with self._issuing:
+            now_us = self._clock.now_us()
+            as_of_us = parse_as_of(as_of, now_us)
+            issued = await self._issued(organization_id, as_of_us)  # without `as_of` all: the clock may step back
+            recorded = next((one for one in issued if one.period == period), None)
+            if recorded is not None:
+                return recorded
+            if issue and to_us(end) > now_us:
+                hint = "Issue it afterwards; without issue=True it is a draft"
+                raise InvalidBilling(f"{period} is not over before {end.isoformat()}", hint=hint)
+            as_of_us = now_us if as_of_us is None else as_of_us
+            book, book_version = await self._price_book(price_book, version, as_of_us if version is None else None)
+            _check_goes_with(issued, tz, book.currency)
+            lines = lines_of(book, await self._used(organization_id, start, end, as_of_us), period)
+            adjustments = await self._adjustments(issued, (price_book, book_version), as_of_us)
+            found = Invoice(
+                organization_id=organization_id,
+                period=period,
+                start=start.isoformat(),
+                end=end.isoformat(),
+                tz=tz,
+                as_of=from_us(as_of_us).isoformat(),
+                price_book=price_book,
+                price_book_version=book_version,
+                currency=book.currency,
+                lines=lines,
+                adjustments=tuple(adjustments),
+                total=total_of((*lines, *adjustments), book.currency),
+                issued=issue,
+            )
+            if issue:
+                await self._definitions.save(INVOICE, found.name, msgspec.json.decode(msgspec.json.encode(found)))
+            return found
+
+    async def invoices(self, organization_id: str | None = None) -> list[Invoice]:
+        """The issued invoices, of one organisation or all, in the order in which they were issued."""
+        return await self._issued(organization_id, None)
+
+    save_quota = delegate(Quotas.save_quota, "_quotas")
+    quotas = delegate(Quotas.quotas, "_quotas")
+    quota = delegate(Quotas.quota, "_quotas")
+
+    async def _issued(self, organization_id: str | None, as_of_us: int | None) -> list[Invoice]:
+        saved = await self._definitions.newest(INVOICE, as_of_us=as_of_us)
+        found = [_invoice(one) for one in sorted(saved, key=lambda one: one.seq)]
+        return [one for one in found if organization_id is None or one.organization_id == organization_id]
+
+    async def _adjustments(self, issued: list[Invoice], current: _Version, as_of_us: int) -> list[Adjustment]:
+        """What came late for the months of `issued`, of which `current` is what the next invoice is made by."""
+        found: list[Adjustment] = []
+        for earlier in issued:
+            billed: dict[_Sold, tuple[Decimal, Decimal]] = {}
+            later: dict[_Sold, _Version] = {}
+            since = [one for other in issued for one in other.adjustments if one.invoice == earlier.name]
+            billed_for: list[Line | Adjustment] = [*earlier.lines, *since]
+            for line in billed_for:
+                quantity, amount = billed.get((line.sku, line.unit), (_ZERO, _ZERO))
+                billed[line.sku, line.unit] = (EXACT.add(quantity, line.quantity), EXACT.add(amount, line.amount))
+            for one in since:
+                if one.price_book is not None and one.price_book_version is not None:
+                    later[one.sku, one.unit] = (one.price_book, one.price_book_version)
+            now = await self._rated(earlier, later, current, as_of_us)
+            found += adjusted(earlier, billed, now, later)
+        return found
+
+    async def _rated(
+        self, earlier: Invoice, later: dict[_Sold, _Version], current: _Version, as_of_us: int
+    ) -> list[Line]:
+        """The lines that `earlier` would have. What its price book lacks is rated by `later`, where it is put.
+
+        Once it was billed by some version it stays with that one: tiers and packages are over the whole month.
+        """
+        own = (earlier.price_book, earlier.price_book_version)
+        book, _ = await self._price_book(*own, None)
+        start, end = month_of(earlier.period, earlier.tz)
+        used: dict[_Version, list[Used]] = {}
+        for one in await self._used(earlier.organization_id, start, end, as_of_us):
+            version = own if book.has(one.sku, one.unit) else later.setdefault((one.sku, one.unit), current)
+            used.setdefault(version, []).append(one)
+        lines: list[Line] = []
+        for version, those in used.items():
+            book, _ = await self._price_book(*version, None)
+            lines += lines_of(book, those, earlier.period)
+        return lines
+
+    async def _used(self, organization_id: str, start: datetime, end: datetime, as_of_us: int) -> list[Used]:
+        result = await usage(
+            self._context,
+            organization_id=organization_id,
+            grain=None,
+            start=start,
+            end=end,
+            as_of=from_us(as_of_us),
+        )
+        return [Used(row.sku, row.unit, tidy(row.quantity)) for row in result]
+
+
+def _check_goes_with(issued: list[Invoice], tz: str, currency: str) -> None:
+    """Months of two zones overlap: usage would be billed twice. Amounts of two currencies have no sum."""
+    for one in issued:
+        if one.tz != tz or one.currency != currency:
+            raise InvalidBilling(
+                f"{one.organization_id} was billed in {one.currency} by months of {one.tz}, not in {currency} of {tz}",
+                hint="Use the same; or bill another organization_id from now on",
+            )
+
+
+def _invoice(saved: Definition) -> Invoice:
+    return msgspec.convert(saved.body, Invoice)

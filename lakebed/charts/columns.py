@@ -1,0 +1,57 @@
+"""The columns that a picture is drawn from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pyarrow as pa
+
+from lakebed.charts import formatting
+
+__all__ = ["Columns"]
+
+
+class Columns:
+    """A table by columns, and which of them are times, numbers and names.
+
+    Attributes:
+        times: names of the columns of dates and timestamps.
+        numbers: of integers, floats and decimals.
+        names: of texts.
+    """
+
+    def __init__(self, table: pa.Table) -> None:
+        self.columns = tuple(table.column_names)
+        self.rows = int(table.num_rows)
+        self._table = table
+        self.times = self._of(pa.types.is_temporal)
+        self.names = self._of(lambda kind: pa.types.is_string(kind) or pa.types.is_large_string(kind))
+        self.numbers = self._of(
+            lambda kind: pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+        )
+
+    def _of(self, test: Any) -> tuple[str, ...]:
+        return tuple(field.name for field in self._table.schema if test(field.type))
+
+    def __getitem__(self, column: str) -> list[Any]:
+        found = self._table.column(self.columns.index(column))
+        values: list[Any] = found.to_pylist()
+        return values
+
+    def others(self, known: Iterable[str]) -> tuple[str, ...]:
+        """The columns that are none of these: those of `by`."""
+        without = set(known)
+        return tuple(column for column in self.columns if column not in without)
+
+    def labels(self, columns: Iterable[str]) -> list[str]:
+        """For each row the values of these columns as one label."""
+        found = [[formatting.name(value) for value in self[column]] for column in columns]
+        return [" · ".join(parts) for parts in zip(*found, strict=True)] if found else [""] * self.rows
+
+    def parts(self, columns: Iterable[str]) -> dict[str, Columns]:
+        """The rows of each label of these columns, in order of their first rows."""
+        places: dict[str, list[int]] = {}
+        for place, label in enumerate(self.labels(columns)):
+            places.setdefault(label, []).append(place)
+        return {label: Columns(self._table.take(chosen)) for label, chosen in places.items()}

@@ -1,0 +1,342 @@
+"""Components: the parts of one open object, each opened once, in the order in which it can be trusted."""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from lakebed.billing.billing import Billing
+from lakebed.billing.quota import QuotaState
+from lakebed.billing.quotas import Quotas
+from lakebed.clock import Clock
+from lakebed.concurrency import run_in_thread
+from lakebed.definitions.cohorts import CohortLookup, Cohorts
+from lakebed.definitions.datasets import Datasets
+from lakebed.definitions.definitions import Definitions
+from lakebed.disk import Disk
+from lakebed.errors import LogBehind
+from lakebed.events.batch import EventBatch
+from lakebed.events.promotions import BUILT_IN, Promotion, as_promotions
+from lakebed.identity.identity import Identity
+from lakebed.identity.people import People
+from lakebed.identity.rules import Rules
+from lakebed.ingest.dead_letters import DeadLetterQueue
+from lakebed.ingest.ingest import Ingest
+from lakebed.ingest.live_counters import RECENT_S, LiveCounters, replay
+from lakebed.ingest.replay import Replayer
+from lakebed.maintenance.catch_up import CatchUp
+from lakebed.maintenance.maintenance import ARCHIVED, TOTALS, Maintenance, Totals
+from lakebed.monitoring.live_snapshot import LiveSnapshots
+from lakebed.monitoring.monitor import Monitor
+from lakebed.monitoring.parts import MonitoredParts
+from lakebed.query.event_history import EventHistory
+from lakebed.query.queries import Queries
+from lakebed.query.range_queries import RangeQueries
+from lakebed.query.sandbox.untrusted_queries import UntrustedQueries
+from lakebed.query.templates.templates import Templates
+from lakebed.reports.context import ReportContext
+from lakebed.reports.metrics import Metrics
+from lakebed.reports.reports import Reports
+from lakebed.rollups.rollup import Rollup
+from lakebed.rollups.rollups import Rollups
+from lakebed.scheduling.scheduler import Job, JobRun, Scheduler
+from lakebed.settings import Settings
+from lakebed.sql_engine import SqlEngine
+from lakebed.tiers.archive.archive import Archive
+from lakebed.tiers.counters.counters import Counters
+from lakebed.tiers.pipeline.pipeline import Pipeline
+from lakebed.tiers.storage.dead_letters import DeadLetters
+from lakebed.tiers.storage.storage import Storage
+
+__all__ = ["Components", "ObjectOptions", "open_components"]
+
+_PROMOTIONS = "promotions"  # keys of Storage's meta: columns that there will always be …
+_SETTLED = "settled"  # … and the newest `as_of` that was answered before an event came after it
+_US = 1_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectOptions:
+    """What the components of one object are opened with.
+
+    Attributes:
+        promote: properties that become typed columns, by name.
+        rollups: those that its class declares.
+        jobs: its scheduled methods.
+        on_error: called with each failure that no caller awaited.
+        on_quota: called with each threshold of a quota that was reached.
+    """
+
+    name: str
+    directory: Path
+    settings: Settings
+    clock: Clock
+    disk: Disk
+    promote: Mapping[str, type]
+    rollups: Sequence[Rollup]
+    jobs: Sequence[Job]
+    on_error: Callable[[BaseException], None] | None
+    on_quota: Callable[[QuotaState], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Components:
+    """The parts of one open object, complete when they exist. `AsyncExitStack` closes them, newest first."""
+
+    storage: Storage
+    engine: SqlEngine
+    counters: Counters
+    pipeline: Pipeline
+    archive: Archive
+    history: EventHistory
+    identity: Identity
+    rollups: Rollups
+    catch_up: CatchUp
+    maintenance: Maintenance
+    queries: Queries
+    untrusted: UntrustedQueries
+    templates: Templates
+    metrics: Metrics
+    ingest: Ingest
+    dead_letters: DeadLetterQueue
+    people: People
+    definitions: Definitions
+    cohorts: Cohorts
+    datasets: Datasets
+    reports: Reports
+    billing: Billing
+    scheduler: Scheduler
+    monitor: Monitor
+
+
+async def open_components(stack: AsyncExitStack, options: ObjectOptions) -> Components:
+    """Open every part, and register on `stack` how each is closed. The caller closes the stack, also after an error.
+
+    Raises:
+        LogCorrupted, LogBehind, FormatTooNew, PromotionConflict, InvalidRollup, StorageUnavailable.
+    """
+    settings, clock, directory = options.settings, options.clock, options.directory
+    storage = Storage(directory / "storage.db")
+    stack.push_async_callback(storage.close)
+    await storage.open()
+    promotions = await _promotions(storage, options.promote)
+    engine = SqlEngine(
+        threads=settings.query_threads,
+        memory_bytes=settings.query_memory_bytes,
+        spill=directory / "spill",
+        spill_bytes=settings.query_spill_bytes,
+    )
+    stack.push_async_callback(run_in_thread, "close", engine.close)
+    counters = Counters(clock, settings.counters_max_keys)
+    live_counters = LiveCounters(counters, settings.active_ttl_s)
+    after_commit = _AfterCommit(live_counters)
+    pipeline = Pipeline(
+        directory / "log",
+        options.name,
+        settings,
+        clock=clock,
+        disk=options.disk,
+        promotions=promotions,
+        engine=engine,
+        on_commit=after_commit,
+        settled_us=await storage.get(_SETTLED, 0, int),
+        keep_settled=functools.partial(storage.put, _SETTLED),
+    )
+    stack.push_async_callback(pipeline.close)
+    await pipeline.open()
+    opened_at_seq = pipeline.next_seq
+    archive = Archive(directory / "archive", options.name, settings, clock, options.disk, promotions)
+    stack.push_async_callback(archive.close)
+    watermark = await _watermark(storage, pipeline, archive, settings)
+    await _check_not_behind(storage, pipeline, directory, watermark)
+    history = EventHistory(pipeline, archive, promotions, engine)
+    stack.push_async_callback(run_in_thread, "close", history.close)
+    range_queries = RangeQueries(history, pipeline, archive, engine)
+    identity = Identity(storage, history.read, range_queries.ask, Rules.of(settings))
+    stack.push_async_callback(identity.close)
+    await identity.open()
+    rollups = Rollups(storage, options.rollups, promotions, engine, history.read, settings, people=identity.mapping)
+    stack.push_async_callback(rollups.close)
+    await rollups.open()
+    catch_up = CatchUp(pipeline, rollups, identity, settings, clock)
+    maintenance = Maintenance(
+        settings,
+        clock,
+        pipeline=pipeline,
+        storage=storage,
+        archive=archive,
+        rollups=rollups,
+        identity=identity,
+        history=history,
+        live=live_counters,
+        catch_up=catch_up,
+    )
+    maintenance.watermark = watermark
+    after_commit.maintenance = maintenance
+    queries = Queries(
+        history,
+        engine,
+        settings,
+        clock,
+        name=options.name,
+        tables=catch_up.rollup_tables,
+        rollups=[rollup.name for rollup in options.rollups],
+        people=catch_up.people,
+    )
+    stack.push_async_callback(queries.close)
+    untrusted = UntrustedQueries(queries, settings, clock, name=options.name)
+    stack.push_async_callback(untrusted.close)
+    metrics = Metrics(
+        queries, rollups, catch_up.rollup, promotions=promotions, clock=clock, max_rows=settings.query_max_rows
+    )
+    dead_letters = DeadLetters(storage, settings.dead_letters_max, settings.dead_letters_max_bytes)
+    await dead_letters.open()
+    ingest = Ingest(pipeline, dead_letters, clock, options.on_error)
+    replayer = Replayer(dead_letters, ingest, pipeline, history, clock)
+    await replayer.recover()
+    definitions = Definitions(ingest, history, queries)
+    cohort_lookup = CohortLookup(definitions, promotions, clock)
+    report_parts = queries, metrics, cohort_lookup.named, promotions, clock, untrusted
+    context = ReportContext(*report_parts, trusting=True)
+    await _restore_live_counters(live_counters, storage, pipeline, history, settings, clock)
+    scheduler = Scheduler(
+        clock, settings.schedule_timezone, options.jobs, await storage.last_runs(), _RunRecorder(storage)
+    )
+    stack.push_async_callback(_drain, pipeline, ingest, maintenance)
+    monitored = MonitoredParts(
+        directory=directory,
+        settings=settings,
+        counters=counters,
+        pipeline=pipeline,
+        storage=storage,
+        archive=archive,
+        dead_letters=dead_letters,
+        ingest=ingest,
+        rollups=rollups,
+        identity=identity,
+        queries=queries,
+        catch_up=catch_up,
+        maintenance=maintenance,
+        scheduler=scheduler,
+        opened_at_seq=opened_at_seq,
+    )
+    return Components(
+        storage=storage,
+        engine=engine,
+        counters=counters,
+        pipeline=pipeline,
+        archive=archive,
+        history=history,
+        identity=identity,
+        rollups=rollups,
+        catch_up=catch_up,
+        maintenance=maintenance,
+        queries=queries,
+        untrusted=untrusted,
+        templates=Templates(untrusted),
+        metrics=metrics,
+        ingest=ingest,
+        dead_letters=DeadLetterQueue(dead_letters, replayer),
+        people=People(identity, ingest, catch_up.identity, history, queries, clock),
+        definitions=definitions,
+        cohorts=Cohorts(definitions, cohort_lookup, context),
+        datasets=Datasets(definitions, ingest, queries, untrusted, promotions, clock),
+        reports=Reports(context, ReportContext(*report_parts, trusting=False)),
+        billing=Billing(
+            definitions, context, ingest, Quotas(definitions, context, counters, clock, options.on_quota), clock
+        ),
+        scheduler=scheduler,
+        monitor=Monitor(
+            monitored, LiveSnapshots(options.name, counters, pipeline, history, settings.active_ttl_s, clock)
+        ),
+    )
+
+
+class _AfterCommit:
+    """What happens after each commit of the log: the live counters count it, and a log over its limit is archived."""
+
+    def __init__(self, live_counters: LiveCounters) -> None:
+        self._live_counters = live_counters
+        self.maintenance: Maintenance | None = None  # which stands on the log, so it comes after it
+
+    def __call__(self, batch: EventBatch, received_at: int) -> None:
+        self._live_counters.feed(batch, received_at)
+        if self.maintenance is not None:
+            self.maintenance.relieve()
+
+
+class _RunRecorder:
+    """Records each run of a scheduled job in storage."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+
+    async def __call__(self, run: JobRun) -> None:
+        await self._storage.record_run(run.job, run.planned_us, run.finished_us, run.error)
+
+
+async def _drain(pipeline: Pipeline, ingest: Ingest, maintenance: Maintenance) -> None:
+    """Commit all events that were handed over, before anything below them is closed."""
+    await pipeline.flush()
+    await ingest.settle()
+    await maintenance.close()
+    await maintenance.save_totals()
+
+
+async def _promotions(storage: Storage, promote: Mapping[str, type]) -> tuple[Promotion, ...]:
+    """All properties that were ever promoted in this object, and the new ones. A column stays a column."""
+    known: list[Promotion] = await storage.get(_PROMOTIONS, [], list[Promotion])
+    promotions = as_promotions(promote, known or BUILT_IN)
+    if list(promotions) != known:
+        await storage.put(_PROMOTIONS, promotions)
+    return promotions
+
+
+async def _watermark(storage: Storage, pipeline: Pipeline, archive: Archive, settings: Settings) -> int:
+    """The archive's watermark. The archive itself is asked only if there is one that storage does not know.
+
+    An external catalog may always have one: it is asked by an object whose log is empty, since that may have been lost.
+    """
+    known: int = await storage.get(ARCHIVED, 0, int)
+    if known or (settings.catalog and pipeline.next_seq):
+        return known
+    return await archive.watermark() if archive.exists() else 0
+
+
+async def _check_not_behind(storage: Storage, pipeline: Pipeline, directory: Path, watermark: int) -> None:
+    end = pipeline.next_seq
+    checkpoints = await storage.checkpoints()
+    checkpoints["the archive"] = watermark
+    checkpoints["totals"] = (await storage.get(TOTALS, Totals(), Totals)).seq
+    for consumer, seq in checkpoints.items():
+        if seq > end:
+            raise LogBehind(
+                f"{consumer} has processed {seq} events, the log ends at {end}",
+                path=directory / "log",
+                offset=end,
+                hint="Files of the log are missing, or storage.db belongs to another log: restore both from one backup",
+            )
+
+
+async def _restore_live_counters(
+    live_counters: LiveCounters,
+    storage: Storage,
+    pipeline: Pipeline,
+    history: EventHistory,
+    settings: Settings,
+    clock: Clock,
+) -> None:
+    saved = await storage.get(TOTALS, Totals(), Totals)
+    now = clock.now_us()
+    recent, active_since = now - int(RECENT_S * _US), now - int(settings.active_ttl_s * _US)
+    names = Counter(saved.names)
+    with pipeline.view() as view:
+        if saved.seq < view.start_seq:  # storage.db was lost: the archive has the events that the log has deleted
+            async for table in history.read(saved.seq, view.start_seq, frozenset()):
+                names.update(name for name in table["event"].to_pylist() if name is not None)
+        replayed = await history.in_thread(lambda: replay(view, saved.seq, recent, active_since))
+    live_counters.restore(names, replayed, now)

@@ -1,0 +1,1 @@
+"""Named, versioned documents in the log: cohorts and datasets."""

@@ -1,0 +1,127 @@
+"""Promoted properties: JSON members that have a typed column of their own.
+
+One expression computes such a column wherever it is needed (sealing, archiving, the tail in memory, files written
+before the promotion), so a query cannot tell where a row lies.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from decimal import Decimal
+
+import msgspec
+import pyarrow as pa
+
+from lakebed.errors import PromotionConflict
+from lakebed.events.event import BASE_COLUMNS
+from lakebed.sql_engine import SqlEngine
+
+__all__ = ["BUILT_IN", "Promotion", "as_promotions", "property_sql", "quoted", "with_promoted"]
+
+_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_ .$-]{0,99}$")
+# `person_id` is computed by the `events` view.
+_RESERVED = frozenset(BASE_COLUMNS) | {"person_id"}
+
+
+class _Kind(msgspec.Struct, frozen=True):
+    arrow: pa.DataType
+    sql: str  # {text} is the member as text, NULL when absent
+
+
+# What does not convert is NULL; the JSON keeps what was sent. Text such as "nan" would win every max(), so only finite
+# numbers count; BIGINT casts round in DuckDB, so only whole numbers count.
+_KINDS: dict[type, _Kind] = {
+    str: _Kind(pa.string(), "{text}"),
+    float: _Kind(pa.float64(), "CASE WHEN isfinite(try_cast({text} AS DOUBLE)) THEN try_cast({text} AS DOUBLE) END"),
+    int: _Kind(pa.int64(), r"CASE WHEN regexp_full_match({text}, '-?\d+(\.0*)?') THEN try_cast({text} AS BIGINT) END"),
+    bool: _Kind(pa.bool_(), "CASE {text} WHEN 'true' THEN true WHEN 'false' THEN false END"),
+    Decimal: _Kind(pa.decimal128(38, 9), "try_cast({text} AS DECIMAL(38, 9))"),
+    datetime: _Kind(pa.timestamp("us", tz="UTC"), "try_cast({text} AS TIMESTAMPTZ)"),
+}
+_TYPES = {kind.__name__: kind for kind in _KINDS}
+
+
+class Promotion(msgspec.Struct, frozen=True, order=True):
+    """A property and the type of its column. `type` is one of str, float, int, bool, Decimal, datetime."""
+
+    name: str
+    type: str
+
+    @property
+    def arrow_type(self) -> pa.DataType:
+        """The column's Arrow type."""
+        return _KINDS[_TYPES[self.type]].arrow
+
+    @property
+    def sql(self) -> str:
+        """DuckDB SQL that computes the column from `properties`."""
+        return _KINDS[_TYPES[self.type]].sql.format(text=property_sql(self.name))
+
+
+# Usage and performance, promoted out of the box. Order matters: Iceberg field ids 14 to 21 follow it.
+BUILT_IN = (
+    Promotion("quantity", "Decimal"),
+    Promotion("unit", "str"),
+    Promotion("sku", "str"),
+    Promotion("organization_id", "str"),
+    Promotion("duration_ms", "float"),
+    Promotion("status_code", "int"),
+    Promotion("path", "str"),
+    Promotion("method", "str"),
+)
+
+
+def as_promotions(promote: Mapping[str, type], known: Iterable[Promotion] = BUILT_IN) -> tuple[Promotion, ...]:
+    """`known` followed by what `promote` adds, in order.
+
+    Raises:
+        PromotionConflict: for a reserved or unusable name, an unknown type, or another type than `known` has.
+    """
+    found = {promotion.name: promotion for promotion in known}
+    lowered = {name.lower(): name for name in found}
+    for name, kind in promote.items():
+        if not isinstance(name, str) or not _NAME.fullmatch(name) or name.lower() in _RESERVED:
+            raise PromotionConflict(
+                f"property {name!r} cannot be promoted", hint="Columns of that name exist, or it is no name"
+            )
+        if kind not in _KINDS:
+            raise PromotionConflict(f"{name} cannot be promoted as {kind!r}", hint=f"Use one of {', '.join(_TYPES)}")
+        if lowered.setdefault(name.lower(), name) != name:
+            raise PromotionConflict(
+                f"{name} and {lowered[name.lower()]} differ only in case", hint="SQL cannot tell them apart"
+            )
+        new = Promotion(name, kind.__name__)
+        if found.setdefault(name, new) != new:
+            raise PromotionConflict(
+                f"{name} is promoted as {found[name].type} in this object, not as {kind.__name__}",
+                hint="A column keeps its type for ever: promote the property under the old type",
+                name=name,
+            )
+    return tuple(found.values())
+
+
+def quoted(identifier: str) -> str:
+    """`identifier` as a quoted SQL identifier."""
+    return '"' + identifier.replace('"', '""') + '"'
+
+
+def property_sql(name: str) -> str:
+    """DuckDB SQL for a top-level member of `properties` as text, NULL when absent."""
+    path = '$."' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return "json_extract_string(properties, '" + path.replace("'", "''") + "')"
+
+
+def with_promoted(table: pa.Table, promotions: Iterable[Promotion], engine: SqlEngine) -> pa.Table:
+    """`table` (base columns) with a column for each promotion that it lacks. Blocks; order of rows is kept."""
+    missing = [promotion for promotion in promotions if promotion.name not in table.column_names]
+    if not missing:
+        return table
+    columns = ", ".join(f"{promotion.sql} AS {quoted(promotion.name)}" for promotion in missing)
+    computed = engine.arrow(f"SELECT {columns} FROM input", input=table.select(["properties"]))
+    for promotion in missing:
+        table = table.append_column(
+            pa.field(promotion.name, promotion.arrow_type), computed.column(promotion.name).cast(promotion.arrow_type)
+        )
+    return table

@@ -1,0 +1,150 @@
+"""The people of an object: looked up, merged and taken apart again.
+
+What an operator says is an event of the log like any other (`docs/decisions/0011`), so it is as durable, it has a place
+in the order of all events, and `as_of` knows it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from lakebed.clock import Clock, Moment
+from lakebed.errors import InvalidMerge
+from lakebed.events.event import MAX_ID, OPERATOR, Event
+from lakebed.identity.extraction import Word
+from lakebed.identity.identity import Identity
+from lakebed.identity.merge import Merge
+from lakebed.identity.person import Person, traits_of
+from lakebed.identity.resolve import MERGE, UNMERGE
+from lakebed.ingest.ingest import Ingest
+from lakebed.query.as_of import parse_as_of
+from lakebed.query.event_history import EventHistory
+from lakebed.query.queries import Queries
+
+__all__ = ["People"]
+
+_MAX_WHY = 1000
+# Identities, not `person_id`: who is who is known here, and a join would be made for nothing.
+_THEIRS = "coalesce(user_id, anonymous_id) IN (SELECT unnest($ids::VARCHAR[])) AND seq < $end"
+_SUMMARY = f"""
+SELECT min(timestamp) AS first_seen, max(timestamp) AS last_seen, count(*) AS events,
+    list_sort(list(DISTINCT user_id) FILTER (user_id IS NOT NULL)) AS users,
+    list_sort(list(DISTINCT group_id) FILTER (group_id IS NOT NULL)) AS groups
+FROM events WHERE {_THEIRS}
+"""
+_CALLS = f"SELECT timestamp, message_id, properties FROM events WHERE type = 'identify' AND {_THEIRS}"
+
+
+class People:
+    """The people of one object."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        ingest: Ingest,
+        catch_up: Callable[[int], Awaitable[None]],
+        history: EventHistory,
+        queries: Queries,
+        clock: Clock,
+    ) -> None:
+        self._identity = identity
+        self._ingest = ingest
+        self._catch_up = catch_up
+        self._history = history
+        self._queries = queries
+        self._clock = clock
+
+    async def person(self, id: str, *, as_of: Moment | None = None) -> Person | None:  # noqa: A002 - users write id=
+        """The person who has this user id or anonymous id; None if no event and no merge names it.
+
+        `as_of` is exact at any instant, merges included.
+
+        Raises:
+            InvalidAsOf, QueryTooLarge, QueryTimeout.
+        """
+        as_of_us = parse_as_of(as_of, self._clock.now_us())
+        end = self._history.next_seq if as_of_us is None else await self._history.resolve(as_of_us)
+        await self._catch_up(end)
+        mapping = await self._identity.mapping_at(end)
+        person_id = mapping.person_of(id)
+        ids = mapping.identities_of(person_id)
+        asked: dict[str, Any] = {"ids": ids, "end": end}
+        found = (await self._queries.ask(_SUMMARY, asked, as_of_us=as_of_us))[0]
+        if not found.events and len(ids) == 1:
+            return None
+        calls = await self._queries.ask(_CALLS, asked, as_of_us=as_of_us)
+        history = traits_of((row.timestamp, row.message_id, row.properties) for row in calls)
+        users = found.users or []
+        return Person(
+            person_id=person_id,
+            ids=ids,
+            user_ids=users,
+            anonymous_ids=[one for one in ids if one not in set(users)],
+            first_seen=found.first_seen,
+            last_seen=found.last_seen,
+            events=found.events,
+            traits={name: values[-1].value for name, values in history.items()},
+            history=history,
+            groups=found.groups or [],
+        )
+
+    async def merge(self, a: str, b: str, *, why: str | None = None) -> Merge:
+        """Merge the people of two ids into one person, durably, as an event of the log.
+
+        The person keeps the id of `a`'s person, if that has a known user id, or `b`'s has none.
+
+        Raises:
+            InvalidMerge: they are one person already, or an id or the reason is not valid.
+            LogUnavailable, DiskFull, Backpressure: nothing was stored, as for `track`.
+        """
+        for one in (a, b):
+            if not isinstance(one, str) or not 0 < len(one) <= MAX_ID:
+                raise InvalidMerge(f"{str(one)[:40]!r} is no id", hint=f"Ids are texts of 1 to {MAX_ID} characters")
+        await self._catch_up(self._history.next_seq)
+        mapping = await self._identity.mapping()
+        into, other = mapping.person_of(a), mapping.person_of(b)
+        if into == other:
+            raise InvalidMerge(f"{a} and {b} are one person already", hint="merges() says why", person_id=into)
+        return await self._say(Word(MERGE, into, other, why=_reason(why)))
+
+    async def unmerge(self, merge_id: str, *, why: str | None = None) -> Merge:
+        """Undo one merge of `merges`, whether an operator or a client made it. Nothing is scanned again.
+
+        Links between its two sides that clients sent, or will send, no longer count. `merge` may join them again.
+
+        Raises:
+            InvalidMerge: there is no such merge, or the reason is not valid.
+            LogUnavailable, DiskFull, Backpressure: nothing was stored, as for `track`.
+        """
+        await self._catch_up(self._history.next_seq)
+        ends = await self._identity.ends_of(merge_id)
+        if ends is None:
+            raise InvalidMerge(f"there is no merge {str(merge_id)[:200]!r}", hint="merges() lists them with their ids")
+        into, other, kind = ends
+        why = _reason(why)
+        if kind is None:
+            return await self._say(Word(UNMERGE, into, other, why=why))
+        return await self._say(Word(UNMERGE, into, value=(kind, other), why=why))
+
+    async def merges(self, id: str | None = None, *, limit: int = 100) -> list[Merge]:  # noqa: A002 - users write id=
+        """The audit of merges and unmerges with their reasons, newest first: of the person with this id, or of all."""
+        await self._catch_up(self._history.next_seq)
+        return await self._identity.merges(id, limit)
+
+    async def _say(self, word: Word) -> Merge:
+        event = Event(type="alias", source=OPERATOR, properties=Raw(msgspec.json.encode(word)))
+        receipt = await self._ingest.own(event)
+        seq = receipt.seq or 0
+        await self._catch_up(seq + 1)
+        merges = await self._identity.merges(word.into, self._history.next_seq)
+        return next(one for one in merges if one.seq == seq)
+
+
+def _reason(why: str | None) -> str | None:
+    if why is None or (isinstance(why, str) and len(why) <= _MAX_WHY):
+        return why
+    raise InvalidMerge("the reason is no text, or too long", hint=f"Give at most {_MAX_WHY} characters", limit=_MAX_WHY)

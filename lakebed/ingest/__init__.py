@@ -1,0 +1,1 @@
+"""From a call to a receipt: validation, acknowledgement, live counters, dead letters and their replay."""

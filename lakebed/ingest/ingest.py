@@ -1,0 +1,340 @@
+"""From a call of `track` to a receipt: what is admitted, what is refused, and who hears of a failure."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Mapping, Sequence
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from lakebed.clock import Clock, Moment
+from lakebed.errors import InvalidEvent
+from lakebed.events.decoding import Batch, decode_batch, decode_mappings, from_call, items_as_sent
+from lakebed.events.event import MAX_EVENT_BYTES, Event, Receipt
+from lakebed.events.validation import admit
+from lakebed.tiers.pipeline.pipeline import Pipeline
+from lakebed.tiers.storage.dead_letters import DeadLetters, Refused
+
+__all__ = ["Ack", "Ingest"]
+
+_T = TypeVar("_T")
+Properties = Mapping[str, Any] | None
+Keyed = str | Sequence[str | None] | None  # the id of the key with which a batch was sent, or one for each item
+_log = logging.getLogger("lakebed")
+_KEPT_FAILURES = 100
+_MAX_SHARED = MAX_EVENT_BYTES + 1_024  # more than a context may have, and a time
+
+
+class Ack(Awaitable[_T], Generic[_T]):
+    """What `track` and `batch` return. Awaiting it means durable; it may be awaited more than once.
+
+    One that is thrown away is fire-and-forget: the event is stored all the same, and a failure goes to `on_error`.
+    Cancelling an await cancels nothing that was handed over.
+    """
+
+    __slots__ = ("_failed", "_future", "_heard", "_shape")
+
+    def __init__(
+        self, future: asyncio.Future[Any], shape: Callable[[Any], _T], failed: Callable[[BaseException], None]
+    ) -> None:
+        self._future = future
+        self._shape = shape
+        self._failed = failed
+        self._heard = False
+
+    def __await__(self) -> Generator[Any, None, _T]:
+        self._heard = True
+        try:
+            done = yield from asyncio.shield(self._future).__await__()
+        except asyncio.CancelledError:
+            self._heard = False  # nobody waited to the end, so nobody would hear of a failure
+            raise
+        return self._shape(done)
+
+    def __del__(self) -> None:
+        if self._heard:
+            return
+        failed = self._failed
+        if self._future.done():  # its loop may be closed by now, so no callback
+            _report(self._future, failed)
+        else:
+            self._future.add_done_callback(lambda done: _report(done, failed))
+
+
+def _report(done: asyncio.Future[Any], failed: Callable[[BaseException], None]) -> None:
+    if not done.cancelled() and (error := done.exception()) is not None:
+        failed(error)
+
+
+class Ingest:
+    """Takes events for one object. Its methods are plain functions, and need a running loop.
+
+    Attributes:
+        submitted: items that callers have handed over since this opening.
+        rejected: those refused for what they are.
+        failures: the newest failures that nobody awaited.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        letters: DeadLetters,
+        clock: Clock,
+        on_error: Callable[[BaseException], None] | None,
+    ) -> None:
+        self.submitted = 0
+        self.rejected = 0
+        self.failures: list[str] = []
+        self._pipeline = pipeline
+        self._letters = letters
+        self._keeping: set[asyncio.Task[Any]] = set()
+        self._clock = clock
+        self._on_error = on_error
+
+    @property
+    def received(self) -> int:
+        """Items that were answered: stored, duplicate or rejected. What the log could not take was never received."""
+        return self.submitted - self._pipeline.failed - self._pipeline.pending_events
+
+    def track(
+        self,
+        event: str,
+        properties: Properties = None,
+        *,
+        user_id: str | None = None,
+        anonymous_id: str | None = None,
+        group_id: str | None = None,
+        session_id: str | None = None,
+        timestamp: Moment | float | None = None,
+        message_id: str | None = None,
+        context: Properties = None,
+    ) -> Ack[Receipt]:
+        """Store that `event` happened. Awaiting the result raises InvalidEvent, DiskFull, LogUnavailable, Backpressure.
+
+        Tracking calls are plain functions that return an awaitable. Awaiting it means that the event is durable; not
+        awaiting it is fire-and-forget, whose failure goes to `on_error` and `check()`.
+
+        Args:
+            event: its name, at most 200 characters.
+            properties: JSON values; the event has at most 32 KB.
+            timestamp: when it happened, if not now; any past, at most 24 hours ahead. Naive means UTC.
+            message_id: a retry with the same one within 24 hours stores nothing and gets status "duplicate".
+        """
+        return self._call(
+            "track",
+            properties,
+            event=event,
+            user_id=user_id,
+            anonymous_id=anonymous_id,
+            group_id=group_id,
+            session_id=session_id,
+            timestamp=timestamp,
+            message_id=message_id,
+            context=context,
+        )
+
+    def page(
+        self, /, category: str | None = None, name: str | None = None, properties: Properties = None, **ids: Any
+    ) -> Ack[Receipt]:
+        """Store a page view. `ids` are `track`'s keywords; with one positional argument it is the name."""
+        name, category = (category, None) if name is None else (name, category)
+        return self._call("page", properties, name=name, category=category, **ids)
+
+    def screen(
+        self, /, category: str | None = None, name: str | None = None, properties: Properties = None, **ids: Any
+    ) -> Ack[Receipt]:
+        """Store a screen view; arguments as for `page`."""
+        name, category = (category, None) if name is None else (name, category)
+        return self._call("screen", properties, name=name, category=category, **ids)
+
+    def identify(self, /, user_id: str | None = None, traits: Properties = None, **ids: Any) -> Ack[Receipt]:
+        """Store what is known of a person. Needs a `user_id` or an `anonymous_id`."""
+        return self._call("identify", traits, user_id=user_id, **ids)
+
+    def group(self, /, group_id: str, traits: Properties = None, **ids: Any) -> Ack[Receipt]:
+        """Store that a person belongs to a group, and the traits of that group."""
+        return self._call("group", traits, group_id=group_id, **ids)
+
+    def alias(self, /, user_id: str, previous_id: str, **ids: Any) -> Ack[Receipt]:
+        """Store that `previous_id` and `user_id` are one person."""
+        return self._call("alias", None, user_id=user_id, previous_id=previous_id, **ids)
+
+    def _call(self, kind: str, properties: Properties, **fields: Any) -> Ack[Receipt]:
+        try:
+            event = from_call(kind, properties, **fields)
+        except InvalidEvent as error:
+            return self._reject(error)
+        return self.event(event)
+
+    def event(self, event: Event) -> Ack[Receipt]:
+        """Validate an event and store it. The Ack fails with InvalidEvent if it is invalid."""
+        try:
+            admit(event, self._clock.now_us())
+        except InvalidEvent as error:
+            return self._reject(error)
+        self.submitted += 1
+        return Ack(self._pipeline.append([event]), _first, self._unheard)
+
+    def _reject(self, error: InvalidEvent) -> Ack[Receipt]:
+        self.submitted += 1
+        self.rejected += 1
+        rejected: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        rejected.set_exception(error)
+        return Ack(rejected, _first, self._unheard)
+
+    def own(self, event: Event) -> Ack[Receipt]:
+        """Store an event that Lakebed itself writes, in the form that `admit` leaves."""
+        self.submitted += 1
+        return Ack(self._pipeline.append([event]), _first, self._unheard)
+
+    def batch(
+        self,
+        items: Iterable[Mapping[str, Any] | Event] | bytes | str,
+        *,
+        source: str | None = "python",
+        keep_refused: bool = False,
+        key: Keyed = None,
+    ) -> Ack[list[Receipt]]:
+        """Store many events: mappings (Segment's names or ours), or JSON or NDJSON bytes.
+
+        Awaiting gives one Receipt per item, in order. An invalid item is "rejected" with a reason; the others are
+        stored. With `keep_refused` rejected items are dead letters before the Ack resolves, or it fails because of
+        them. If the log cannot store the valid items, nothing is kept either: the caller will send all of them again.
+
+        Args:
+            source: the `source` of events that do not name one.
+            keep_refused: keep rejected items as dead letters, durably, before the result is there.
+            key: the id of the key with which they were sent, for dead letters; or one for each item.
+
+        Raises:
+            InvalidEvent: the bytes as a whole are not JSON: at once, or when awaited if `keep_refused`.
+        """
+        now = self._clock.now_us()
+        sent = _as_sent(items)
+        try:
+            batch = self._decoded(sent, now, source)
+        except InvalidEvent as error:
+            if not keep_refused or not isinstance(sent, bytes):
+                raise
+            return self._refuse(sent, error.reason, source, _of(key, 0), error)
+        self.submitted += len(batch)
+        self.rejected += len(batch.rejected)
+        stored = [self._pipeline.append(part) for part in batch.parts]
+        if len(stored) == 1 and not batch.rejected:
+            return Ack(stored[0], list, self._unheard)
+        done: asyncio.Future[Any] = asyncio.gather(*stored)
+        if keep_refused and batch.rejected:
+            done = self._run(self._kept(done, _refused(sent, batch, source, key), now))
+        return Ack(done, lambda receipts: _in_order(receipts, batch), self._unheard)
+
+    def _decoded(self, sent: bytes | list[Any], now: int, source: str | None) -> Batch:
+        if isinstance(sent, bytes):
+            return decode_batch(sent, now, source=source)
+        return Batch.of(decode_mappings(sent, now, source=source))
+
+    def again(self, events: Sequence[Event]) -> asyncio.Future[list[Receipt]]:
+        """Store events of a dead letter that were admitted. They are received once more."""
+        self.submitted += len(events)
+        return self._pipeline.append(events)
+
+    def count_rejected(self) -> None:
+        """A dead letter was handed in once more, and refused once more."""
+        self.submitted += 1
+        self.rejected += 1
+
+    def refuse(
+        self, raw: bytes, reason: str, *, source: str | None = "python", key: str | None = None
+    ) -> Ack[list[Receipt]]:
+        """Keep a body that could not be decoded at all as a dead letter: one item received, and rejected."""
+        return self._refuse(raw, reason, source, key, None)
+
+    def _refuse(
+        self, raw: bytes, reason: str, source: str | None, key: str | None, error: InvalidEvent | None
+    ) -> Ack[list[Receipt]]:
+        self.submitted += 1
+        self.rejected += 1
+        done: asyncio.Future[list[Receipt]] = asyncio.get_running_loop().create_future()
+        if error is None:
+            done.set_result([Receipt(None, None, "rejected", reason)])
+        else:
+            done.set_exception(error)
+        refused = [Refused(reason=reason, raw=raw, source=source, key=key)]
+        return Ack(self._run(self._kept(done, refused, self._clock.now_us())), list, self._unheard)
+
+    async def _kept(self, done: asyncio.Future[_T], refused: list[Refused], now_us: int) -> _T:
+        """What `done` gives, after `refused` was kept. It is not where `done` says that what is good was not stored."""
+        try:
+            receipts = await done
+        except InvalidEvent:
+            await self._letters.keep(refused, now_us)
+            raise
+        await self._letters.keep(refused, now_us)
+        return receipts
+
+    def _run(self, work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._keeping.add(task)
+        task.add_done_callback(self._keeping.discard)
+        return task
+
+    async def settle(self) -> None:
+        """Return when all that is to be kept is kept, or has failed."""
+        while self._keeping:
+            await asyncio.wait(set(self._keeping))
+
+    def _unheard(self, error: BaseException) -> None:
+        """Somebody's fire-and-forget failed: the app hears of it, and `check` shows it."""
+        self.failures = [*self.failures[1 - _KEPT_FAILURES :], f"{type(error).__name__}: {error}"]
+        _log.error("an event that nobody awaited was not stored: %s", error)
+        if self._on_error is not None:
+            self._on_error(error)
+
+
+def _of(key: Keyed, at: int) -> str | None:
+    return key if key is None or isinstance(key, str) else key[at]
+
+
+def _as_sent(items: Iterable[Any] | bytes | str) -> bytes | list[Any]:
+    if isinstance(items, str):
+        return items.encode("utf-8", "surrogatepass")
+    return bytes(items) if isinstance(items, (bytes, bytearray, memoryview)) else list(items)
+
+
+def _refused(sent: bytes | list[Any], batch: Batch, source: str | None, key: Keyed) -> list[Refused]:
+    raws, shared = items_as_sent(sent) if isinstance(sent, bytes) else (list(map(_as_json, sent)), b"{}")
+    if len(shared) > _MAX_SHARED and isinstance(sent, bytes):  # not once for each of its events
+        if len(batch.rejected) == len(batch):
+            return [Refused(reason=batch.rejected[0].reason, raw=sent, source=source, key=_of(key, 0))]
+        shared = b"{}"
+    return [
+        Refused(
+            reason=one.reason,
+            raw=raws[at],
+            shared=shared,
+            message_id=one.message_id,
+            source=source,
+            key=_of(key, at),
+        )
+        for at, one in batch.rejected.items()
+    ]
+
+
+def _as_json(item: Any) -> bytes:
+    """What there is to keep of a Python value that was no event."""
+    try:
+        return msgspec.json.encode(item, enc_hook=str)
+    except (TypeError, ValueError, RecursionError):  # keys that are no texts, lone surrogates, a circle
+        return repr(item).encode("utf-8", "backslashreplace")
+
+
+def _first(receipts: list[Receipt]) -> Receipt:
+    return receipts[0]
+
+
+def _in_order(done: list[list[Receipt]], batch: Batch) -> list[Receipt]:
+    stored = itertools.chain.from_iterable(done)
+    refused = {at: Receipt(None, one.message_id, "rejected", one.reason) for at, one in batch.rejected.items()}
+    return [refused.get(at) or next(stored) for at in range(len(batch))]

@@ -1,0 +1,1 @@
+"""Middleware for other frameworks, a file each."""

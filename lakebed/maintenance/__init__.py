@@ -1,0 +1,1 @@
+"""The jobs that keep an object in order: rollup, archive, prune, compact."""

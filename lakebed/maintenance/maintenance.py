@@ -1,0 +1,203 @@
+"""What moves events down the tiers and lets the log go: the scheduled work, callable at any time.
+
+Every job asks the stores what is undone, so running one twice, or after a crash, does nothing twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime, timedelta
+
+import msgspec
+import pyarrow as pa
+
+from lakebed.clock import Clock, to_us
+from lakebed.errors import ArchiveConflict, LakebedError
+from lakebed.identity.identity import Identity
+from lakebed.ingest.live_counters import RECENT_S, LiveCounters
+from lakebed.maintenance.catch_up import CatchUp
+from lakebed.query.event_history import EventHistory
+from lakebed.rollups.rollups import Rollups
+from lakebed.settings import Settings
+from lakebed.tiers.archive.archive import Archive
+from lakebed.tiers.pipeline.pipeline import Pipeline
+from lakebed.tiers.storage.storage import Storage
+
+__all__ = ["ARCHIVED", "TOTALS", "Archived", "Maintenance", "RolledUp", "Totals"]
+
+TOTALS = "totals"  # keys of Storage's meta: lifetime totals with the seq they go up to …
+ARCHIVED = "archived"  # … and a watermark that the archive is known to have reached
+_US = 1_000_000
+_RELIEF_PAUSE_S = 60.0
+
+
+class Totals(msgspec.Struct, frozen=True):
+    """Events ever stored by name, of those before `seq`."""
+
+    seq: int = 0
+    names: dict[str, int] = {}
+
+
+class RolledUp(msgspec.Struct, frozen=True):
+    """What a rollup did: events folded into state that was behind, the seq it now stands at, log files let go."""
+
+    events: int
+    seq: int
+    pruned: int
+
+
+class Archived(msgspec.Struct, frozen=True):
+    """What an archive run did: rows moved by this run, its commits, the watermark after it, log files let go."""
+
+    rows: int
+    commits: int
+    watermark: int
+    pruned: int
+
+
+class Maintenance:
+    """The jobs of one object. One archive run at a time; a second caller waits and then finds less to do."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        clock: Clock,
+        *,
+        pipeline: Pipeline,
+        storage: Storage,
+        archive: Archive,
+        rollups: Rollups,
+        identity: Identity,
+        history: EventHistory,
+        live: LiveCounters,
+        catch_up: CatchUp,
+    ) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._pipeline = pipeline
+        self._storage = storage
+        self._archive = archive
+        self._rollups = rollups
+        self._identity = identity
+        self._history = history
+        self._live = live
+        self._catch_up = catch_up
+        self.problems: dict[str, str] = {}  # what failed in the background and has not succeeded since
+        self.watermark = 0  # of the archive, as far as this object has seen it
+        self._archiving = asyncio.Lock()
+        self._relief: asyncio.Task[None] | None = None
+        self._relieve_at = self._clock.monotonic()  # not before; an archive that is down is not asked at each commit
+
+    async def rollup(self) -> RolledUp:
+        """Bring all rollups up to date and delete log files that every consumer has processed. Idempotent."""
+        end = await self._catch_up.durable_end()
+        try:
+            events = await self._rollups.catch_up(end)
+        finally:  # one rollup that cannot be computed must not keep the totals behind
+            await self._identity.catch_up(end)
+            await self._identity.save()
+            await self.save_totals()
+            await self._pipeline.seal_old()
+        return RolledUp(events=events, seq=end, pruned=await self.prune())
+
+    async def save_totals(self) -> None:
+        """Keep the lifetime totals, so that a later opening need not read the log from its beginning."""
+        kept = Totals(self._pipeline.next_seq, self._live.totals())
+        await self._catch_up.durable_end()
+        if kept != await self._storage.get(TOTALS, Totals(), Totals):
+            await self._storage.put(TOTALS, kept)
+
+    async def archive(self, older_than: timedelta | datetime | float | None = None) -> Archived:
+        """Move events into Iceberg: all acknowledged so far, or those received before a time or an age in seconds.
+
+        Raises:
+            ArchiveConflict: the archive holds events of another log. This one keeps its own.
+        """
+        async with self._archiving:
+            await self._pipeline.seal()
+            at = await self._archive.watermark()
+            await self._advance(at, ours=False)
+            end = await self._boundary(older_than)
+            rows = commits = 0
+            while at < end:
+                stop = min(at + self._settings.archive_rows, end)
+                tables = [table async for table in self._history.read(at, stop)]
+                ours = await self._archive.append(pa.concat_tables(tables), at, stop)
+                if ours:
+                    rows, commits = rows + stop - at, commits + 1
+                at = stop if ours else await self._archive.watermark()
+                await self._advance(at, ours=ours)
+        return Archived(rows=rows, commits=commits, watermark=at, pruned=await self.prune())
+
+    async def _advance(self, watermark: int, *, ours: bool) -> None:
+        """Note how far the archive is.
+
+        What this run has not archived itself was archived by this object before a crash, or by another one that shares
+        the table: believing that would let the log go of events that are archived nowhere.
+        """
+        if watermark <= self.watermark:
+            return
+        if not ours and (watermark > self._pipeline.next_seq or not await self._history.is_archived(self.watermark)):
+            raise ArchiveConflict(
+                f"the archive's events from {self.watermark} to {watermark} are not those of this log",
+                hint="Do two objects share one table? Give each a name, or a namespace, of its own. The log keeps its "
+                "events",
+                watermark=watermark,
+            )
+        await self._storage.put(ARCHIVED, watermark)
+        self.watermark = watermark
+
+    async def _boundary(self, older_than: timedelta | datetime | float | None) -> int:
+        """The first seq that stays in the log alone. With an age, whole sealed files go."""
+        if older_than is None:
+            return await self._catch_up.durable_end()
+        if isinstance(older_than, datetime):
+            before = to_us(older_than)
+        else:
+            age = older_than if isinstance(older_than, timedelta) else timedelta(seconds=older_than)
+            before = self._clock.now_us() - round(age.total_seconds() * _US)
+        with self._pipeline.view() as view:
+            return max((file.end_seq for file in view.files if file.last_received < before), default=view.start_seq)
+
+    async def prune(self) -> int:
+        """Delete log files that every consumer's durable checkpoint has passed and whose retention is over."""
+        totals = await self._storage.get(TOTALS, Totals(), Totals)
+        # `watermark` is set after the archive verified its commit, so nothing goes that is not in it.
+        passed = min(
+            totals.seq,
+            self.watermark,
+            await self._rollups.checkpoint(),
+            await self._identity.checkpoint(),
+            self._passed_by_counters(),
+        )
+        return await self._pipeline.prune(passed)
+
+    def _passed_by_counters(self) -> int:
+        """Sliding windows have no checkpoint: a restart reads them from the log, however short its retention is."""
+        since = self._clock.now_us() - round(max(RECENT_S, self._settings.active_ttl_s) * _US)
+        with self._pipeline.view() as view:
+            return max((file.end_seq for file in view.files if file.last_received < since), default=view.start_seq)
+
+    def relieve(self) -> None:
+        """Start archiving when what is sealed and not archived has passed `log_bytes`, at most once a minute.
+
+        Called after each commit, so it must be cheap. Archived files that retention keeps do not count: archiving again
+        would not make them fewer.
+        """
+        if self._pipeline.sealed_bytes <= self._settings.log_bytes or self._clock.monotonic() < self._relieve_at:
+            return
+        if self._pipeline.sealed_bytes_from(self.watermark) > self._settings.log_bytes and not self._archiving.locked():
+            self._relieve_at = self._clock.monotonic() + _RELIEF_PAUSE_S
+            self._relief = asyncio.get_running_loop().create_task(self._archive_over_limit())
+
+    async def _archive_over_limit(self) -> None:
+        try:
+            await self.archive(None)
+            self.problems.pop("archive", None)
+        except LakebedError as error:
+            self.problems["archive"] = f"the log has passed log_bytes, and archiving it failed: {error}"
+
+    async def close(self) -> None:
+        """Wait for what runs in the background."""
+        if self._relief is not None:
+            await self._relief

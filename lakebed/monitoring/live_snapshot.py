@@ -1,0 +1,147 @@
+"""Pulse: what an object is doing at this moment, small enough to be sent every second."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from datetime import datetime
+
+import msgspec
+
+from lakebed.clock import Clock, from_us
+from lakebed.ingest.live_counters import ALL_1H, ALL_1M
+from lakebed.monitoring.stats import Stats
+from lakebed.query.event_history import EventHistory
+from lakebed.tiers.counters.counters import Counters
+from lakebed.tiers.pipeline.pipeline import Pipeline
+
+__all__ = ["LiveSnapshot", "LiveSnapshots", "Newest"]
+
+_NEWEST = 12
+_TOP = 10
+_LONGEST_ID = 100
+_COLUMNS = ("seq", "type", "event", "user_id", "anonymous_id", "timestamp", "received_at")
+
+
+class Newest(msgspec.Struct, frozen=True):
+    """One of the newest events, without its properties.
+
+    Attributes:
+        person: `user_id`, else `anonymous_id`; cut to 100 characters.
+    """
+
+    seq: int
+    type: str
+    event: str | None
+    person: str | None
+    timestamp: datetime
+    received_at: datetime
+
+
+class LiveSnapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """What an object is doing at this moment. The last minute and hour go by when events were received, and slide.
+
+    With a moment and a name alone it is that of an object that does not exist yet.
+
+    Attributes:
+        at: the moment.
+        name: the object's.
+        received, stored, duplicate, rejected, last_minute, last_hour, active, next_seq, watermark: as in `Stats`.
+        active_s: how long after an event its person is active (the setting `active_ttl_s`).
+        seconds: `last_minute` by second, oldest first, 60 numbers.
+        minutes: `last_hour` by minute, oldest first, 60 numbers.
+        names: how many names events have had in the last hour.
+        top_hour: the most frequent of them, at most 10, as (name, events), most first.
+        top_ever: the same of all events ever stored.
+        newest: the newest events that are still in the log, at most 12, newest first.
+    """
+
+    at: datetime
+    name: str
+    received: int = 0
+    stored: int = 0
+    duplicate: int = 0
+    rejected: int = 0
+    last_minute: int = 0
+    last_hour: int = 0
+    active: int = 0
+    active_s: float = 0
+    next_seq: int = 0
+    watermark: int = 0
+    seconds: Sequence[int] = (0,) * 60
+    minutes: Sequence[int] = (0,) * 60
+    names: int = 0
+    top_hour: Sequence[tuple[str, int]] = ()
+    top_ever: Sequence[tuple[str, int]] = ()
+    newest: Sequence[Newest] = ()
+
+
+class LiveSnapshots:
+    """Takes the pulse of one object. Between two readings it keeps the newest events, and reads only those after them.
+
+    Args:
+        name: the object's.
+        counters: L0, as `Live` feeds it.
+        pipeline: L1, which says where the log begins.
+        history: where the newest events are read.
+        active_s: the setting `active_ttl_s`.
+        clock: says when it is.
+    """
+
+    def __init__(
+        self, name: str, counters: Counters, pipeline: Pipeline, history: EventHistory, active_s: float, clock: Clock
+    ) -> None:
+        self._name = name
+        self._counters = counters
+        self._pipeline = pipeline
+        self._history = history
+        self._active_s = active_s
+        self._clock = clock
+        self._newest: deque[Newest] = deque(maxlen=_NEWEST)
+        self._seen = 0  # the seq after the last event that was looked at
+        self._reading = asyncio.Lock()  # protects these two
+
+    async def read(self, stats: Stats) -> LiveSnapshot:
+        """The pulse now. `stats` says what was taken so far, and where log and archive stand."""
+        newest = await self._read_newest()
+        counters = self._counters
+        return LiveSnapshot(
+            at=from_us(self._clock.now_us()),
+            name=self._name,
+            received=stats.received,
+            stored=stats.stored,
+            duplicate=stats.duplicate,
+            rejected=stats.rejected,
+            last_minute=stats.last_minute,
+            last_hour=stats.last_hour,
+            active=stats.active,
+            active_s=self._active_s,
+            next_seq=stats.next_seq,
+            watermark=stats.watermark,
+            seconds=[int(count) for count in counters.spread(ALL_1M, 60.0, 60)],
+            minutes=[int(count) for count in counters.spread(ALL_1H, 3600.0, 60)],
+            names=len(stats.events_last_hour),
+            top_hour=list(stats.events_last_hour.items())[:_TOP],
+            top_ever=list(stats.totals.items())[:_TOP],
+            newest=newest,
+        )
+
+    async def _read_newest(self) -> list[Newest]:
+        async with self._reading:
+            end = self._pipeline.next_seq
+            # Never from the archive: it may be far away, or down, and what is going on now is not there. The tail in
+            # memory has them, but for the moment after a segment was sealed.
+            start = max(self._seen, end - _NEWEST, self._pipeline.start_seq)
+            if start < end:
+                async for table in self._history.read(start, end, frozenset()):
+                    self._newest.extendleft(map(_newest, table.select(_COLUMNS).to_pylist()))
+                self._seen = end
+            return list(self._newest)
+
+
+def _newest(row: dict[str, object]) -> Newest:
+    person = row.pop("user_id") or row["anonymous_id"]
+    del row["anonymous_id"]
+    row["person"] = str(person)[:_LONGEST_ID] if person else None
+    return msgspec.convert(row, Newest)

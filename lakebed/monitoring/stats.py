@@ -1,0 +1,79 @@
+"""What an object is doing right now, from L0."""
+
+from __future__ import annotations
+
+import msgspec
+
+from lakebed.tiers.counters.counters import Counters
+
+__all__ = ["Stats", "stats"]
+
+
+class Stats(msgspec.Struct, frozen=True, kw_only=True):
+    """Real-time counters. The last minute and hour go by when events were received, and slide.
+
+    Attributes:
+        received: events that arrived since the object opened: `stored + duplicate + rejected`, and those that wait for
+            their commit.
+        last_minute: events stored in the last 60 seconds, with or without a name.
+        last_hour: the same for 3,600 seconds.
+        events_last_minute: the named ones, by name, most first.
+        events_last_hour: the same for the last hour.
+        active: people with an event in the last `active_ttl_s` seconds.
+        totals: events ever stored, by name, most first.
+        next_seq: how many events were ever stored.
+        watermark: how many of them are in the archive.
+        dead_letters: refused events that wait to be mended and replayed, or purged.
+        dead_letters_dropped: those that ever had to make room for newer ones.
+    """
+
+    received: int
+    stored: int
+    duplicate: int
+    rejected: int
+    last_minute: int
+    last_hour: int
+    events_last_minute: dict[str, int]
+    events_last_hour: dict[str, int]
+    active: int
+    totals: dict[str, int]
+    next_seq: int
+    watermark: int
+    dead_letters: int = 0
+    dead_letters_dropped: int = 0
+
+
+def stats(
+    counters: Counters,
+    *,
+    received: int,
+    stored: int,
+    duplicate: int,
+    rejected: int,
+    next_seq: int,
+    watermark: int,
+    dead_letters: int = 0,
+    dead_letters_dropped: int = 0,
+) -> Stats:
+    """The stats of this moment, from the counters that tracking feeds; the other numbers are taken as given."""
+    return Stats(
+        received=received,
+        stored=stored,
+        duplicate=duplicate,
+        rejected=rejected,
+        last_minute=int(counters.get("all_events_1m")),
+        last_hour=int(counters.get("all_events_1h")),
+        events_last_minute=_by_name(counters, "events_1m:"),
+        events_last_hour=_by_name(counters, "events_1h:"),
+        active=counters.count("active:*"),
+        totals=_by_name(counters, "events:"),
+        next_seq=next_seq,
+        watermark=watermark,
+        dead_letters=dead_letters,
+        dead_letters_dropped=dead_letters_dropped,
+    )
+
+
+def _by_name(counters: Counters, prefix: str) -> dict[str, int]:
+    found = counters.top(f"{prefix}*", len(counters))
+    return {key.removeprefix(prefix): int(count) for key, count in found if count}

@@ -1,0 +1,1 @@
+"""Durable objects: lock, manifest, pool, wake-ups, the namespace, and the clients of a namespace elsewhere."""

@@ -1,0 +1,219 @@
+"""DurableObject: one name, one directory, one owner. What a class needs to live in a namespace.
+
+class Shop(DurableObject):
+async def _open(self): ...
+async def _close(self): ...
+
+async with Shop("tom", root="data") as shop: ...
+"""
+
+from __future__ import annotations
+
+import asyncio
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from lakebed.clock import Clock, SystemClock
+from lakebed.concurrency import finish_despite_cancel, run_in_thread
+from lakebed.disk import Disk
+from lakebed.errors import LakebedError, ObjectClosed, ObjectUnavailable
+from lakebed.objects.lock import DirectoryLock
+from lakebed.objects.manifest import Manifest, directory_of
+from lakebed.objects.namespace import Namespace
+from lakebed.objects.registry import KINDS
+from lakebed.rpc.stub import Stub
+from lakebed.settings import Settings
+
+__all__ = ["DurableObject", "Namespace"]
+
+
+class DurableObject:
+    """A named object that owns a directory and nothing else, in one process at a time.
+
+    A subclass does its work in `_open` and `_close`; both are coroutines. `_close` always runs after `_open` was begun,
+    also when it failed or was cancelled: it must cope with what is half open. Neither runs twice at once.
+
+    Args:
+        name: `^[a-z0-9][a-z0-9_-]{0,62}$`; becomes the directory `<root>/<name>`.
+        root: the namespace's directory; it is made by `open` if missing.
+        settings: if None, `Settings.load(root, **overrides)`.
+        clock: where time comes from.
+        disk: file operations that must be durable.
+        on_error: called with each failure that nobody awaited.
+        overrides: settings, by name.
+
+    Raises:
+        InvalidName: the name is not allowed, or leads out of the root.
+        InvalidSettings: a setting is unknown or out of range.
+
+    An object belongs to the event loop that opened it, and after `os.fork` to the parent: a child must not use it.
+    """
+
+    hidden: ClassVar[frozenset[str]] = frozenset()
+    """Public names of a subclass that stubs must not reach, beside those that DurableObject itself has."""
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        KINDS[cls.__name__] = cls
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        root: str | Path = "data",
+        settings: Settings | None = None,
+        clock: Clock | None = None,
+        disk: Disk | None = None,
+        on_error: Callable[[BaseException], None] | None = None,
+        **overrides: Any,
+    ) -> None:
+        self.directory = directory_of(Path(root), name)
+        self.name = name
+        self.root = self.directory.parent
+        self.settings = settings if settings is not None else Settings.load(self.root, **overrides)
+        self.clock: Clock = clock if clock is not None else SystemClock()
+        self.disk = disk if disk is not None else Disk()
+        self.on_error = on_error
+        self._ownership = DirectoryLock(self.directory)
+        self._opened = False
+        self._turn = asyncio.Lock()  # one open or close at a time
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r} in {self.root}, {'open' if self._opened else 'closed'}>"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether calls are taken: after `open`, and until `close` begins."""
+        return self._opened and self._ownership.held
+
+    async def open(self) -> Self:
+        """Take the directory and make the object ready. Does nothing when it is open; concurrent calls open once.
+
+        If it fails or is cancelled, what was half open is closed and the directory given up before the error is raised.
+
+        Raises:
+            ObjectLocked: the directory is open elsewhere; `pid` is its owner.
+            ObjectUnavailable: the system refused something; its OSError is the cause.
+            FormatTooNew: a newer Lakebed wrote the directory. It was not touched.
+            WrongObject: the directory holds an object of an unrelated class.
+        """
+        async with self._turn:
+            if not self._opened:
+                await self._begin()
+        return self
+
+    async def close(self) -> None:
+        """Finish what is under way and give the directory up. Does nothing when it is closed.
+
+        A cancelled `close` still finishes before the cancellation is raised. It may be opened again.
+        """
+        async with self._turn:
+            if self._opened:
+                self._opened = False
+                await finish_despite_cancel(self._finish())
+
+    async def __aenter__(self) -> Self:
+        return await self.open()
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_opened", False) and self._ownership.held:
+            warnings.warn(f"{self!r} was not closed", ResourceWarning, source=self, stacklevel=2)
+
+    @classmethod
+    def for_(cls, name: str, root: str | Path | None = None) -> Stub:
+        """A stub of object `name` in the default namespace of `root`, which is made by its first use.
+
+        Args:
+            name: the object's.
+            root: by default `LAKEBED_ROOT`, else "data".
+
+        Raises:
+            InvalidName: the name is not allowed.
+            RuntimeError: no event loop is running.
+
+        There is one default namespace for each root and running loop. It closes itself when `asyncio.run` ends, and
+        nothing that was called is lost then. `await Namespace.default(root).close()` closes it sooner, and is needed
+        where a loop is closed without `loop.shutdown_asyncgens()`.
+        """
+        return Namespace.default(root).stub(cls, name)
+
+    def check_open(self) -> None:
+        """Raise ObjectClosed unless calls are taken. For subclasses, at the start of what needs their tiers."""
+        if not self.is_open:
+            raise ObjectClosed(
+                f"{type(self).__name__} {self.name!r} is not open",
+                hint="Use it inside `async with`, or call open() first",
+                name=self.name,
+            )
+
+    async def run_due(self) -> object:
+        """Run what the schedules of this object owe by now, and return when it is done. For subclasses."""
+
+    async def _open(self) -> None:
+        """Open what the subclass keeps. The directory exists and is owned."""
+
+    async def _close(self) -> None:
+        """Close whatever is open, also after an `_open` that failed anywhere."""
+
+    async def _begin(self) -> None:
+        with self._unavailable():
+            Manifest.read(self.directory)  # a newer format is refused before anything is touched
+            self.directory.mkdir(parents=True, exist_ok=True)
+            self._ownership.take(self.clock.now_us())
+        try:
+            with self._unavailable():
+                await self._hang_nameplate(Manifest.read(self.directory))
+            await self._open()
+        except BaseException as error:
+            await finish_despite_cancel(self._abandon(error))
+            raise
+        self._opened = True
+
+    @contextmanager
+    def _unavailable(self) -> Iterator[None]:
+        """Gives what the system refuses while opening its type. For our own files, not for all that a subclass does."""
+        try:
+            yield
+        except LakebedError:
+            raise
+        except OSError as error:
+            hint = "Mend what the system complains of, then open it again: no event was lost by this"
+            message = f"{self.directory} cannot be opened: {error}"
+            raise ObjectUnavailable(message, hint=hint, path=self.directory) from error
+
+    async def _abandon(self, cause: BaseException) -> None:
+        try:
+            await self._finish()
+        except Exception as error:  # noqa: BLE001 - the first error is raised; this one is told with it
+            cause.add_note(f"closing what was half open failed too: {error!r}")
+
+    async def _finish(self) -> None:
+        since_us = self.clock.now_us()  # before closing: a schedule that falls due meanwhile was missed
+        try:
+            await self._close()
+        finally:
+            self._ownership.release(since_us)
+
+    async def _hang_nameplate(self, old: Manifest | None) -> None:
+        lineage = [kind.__name__ for kind in type(self).__mro__ if issubclass(kind, DurableObject)]
+        new = Manifest(kind=lineage[0], bases=tuple(lineage[1:-1]))
+        if old is not None:
+            new = old.agree(new, self.directory)
+        if new != old:
+            await finish_despite_cancel(run_in_thread(f"open-{self.name}", lambda: new.hang(self.directory, self.disk)))
+
+
+DurableObject.hidden = frozenset(name for name in dir(DurableObject) if not name.startswith("_")) | {
+    "clock",
+    "directory",
+    "disk",
+    "on_error",
+    "root",
+    "settings",
+}

@@ -1,0 +1,347 @@
+"""Namespace: the directory that holds the objects. Hands out stubs, wakes objects for calls and schedules."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import warnings
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from lakebed.clock import Clock, SystemClock
+from lakebed.concurrency import run_in_thread
+from lakebed.errors import ObjectClosed, ObjectLocked
+from lakebed.objects.local_transport import LocalTransport
+from lakebed.objects.manifest import Manifest, directory_of
+from lakebed.objects.pool import ObjectPool
+from lakebed.objects.registry import KINDS, kind
+from lakebed.objects.wakeups import SleepingObject, is_due, names_in, next_due, sleepers
+from lakebed.rpc.dispatch import members
+from lakebed.rpc.session import Session
+from lakebed.rpc.stub import Stub
+from lakebed.settings import Settings
+
+if TYPE_CHECKING:
+    from lakebed.objects.remote_namespace import RemoteNamespace
+
+__all__ = ["Namespace"]
+
+_WAKING_AT_ONCE = 4
+_LONGEST_NAP_S = 60.0  # the wall clock may be set, and another process may add objects
+_LOOK_AGAIN_US = 3600 * 1_000_000  # objects of classes not seen yet may have come from another process
+_FAILURES_KEPT = 100
+
+
+class Namespace:
+    """The objects under one root directory. An async context manager; may also be used at once, and closed later.
+
+    An object wakes when it is first called and sleeps when it was idle for its `idle_s`. Asleep it costs no memory.
+    When a schedule of a sleeping object is due it is woken, at most four at a time, makes up for its missed runs, and
+    sleeps again. That needs its class to be known: its module imported, or given as `object_class`.
+
+    Args:
+        root: the directory; made by the first object.
+        object_class: the class of `get`, and of objects whose own class is not known. By default the class that an
+            object was last opened as, or `Analytics`.
+        clock: where its time and its objects' comes from.
+        on_error: called, on the loop, with each failure that reached nobody; its objects get it too.
+        overrides: settings for its objects, by name.
+
+    It belongs to the event loop that first used it.
+    """
+
+    _defaults: ClassVar[dict[tuple[asyncio.AbstractEventLoop, str], Namespace]] = {}
+
+    def __init__(
+        self,
+        root: str | Path = "data",
+        object_class: type[Any] | None = None,
+        *,
+        clock: Clock | None = None,
+        on_error: Callable[[BaseException], None] | None = None,
+        **overrides: Any,
+    ) -> None:
+        self.root = Path(os.path.realpath(root))
+        self._settings = Settings.load(self.root, **overrides)
+        self._class = object_class
+        self._on_error = on_error
+        self._clock: Clock = clock if clock is not None else SystemClock()
+        self._residents = ObjectPool(self._make, self._clock, self._failed)
+        self._sessions: weakref.WeakValueDictionary[tuple[str, type[Any]], Session] = weakref.WeakValueDictionary()
+        self._busy: set[Session] = set()
+        self._failures: deque[BaseException] = deque(maxlen=_FAILURES_KEPT)
+        self._timer: asyncio.TimerHandle | None = None
+        self._round: asyncio.Task[None] | None = None
+        self._seen_us: int | None = None  # until when it looked for schedules of sleeping objects
+        self._kinds: set[type[Any]] = set()  # classes of the objects that were awake or found asleep
+        self._unknown: dict[str, str] = {}  # classes that are not known here, each with an object of it
+        self._loop: asyncio.AbstractEventLoop | None = None  # while open
+        self._watcher: asyncio.Task[None] | None = None  # closes a default namespace with its loop
+        self._closed = False
+
+    @classmethod
+    def default(cls, root: str | Path | None = None) -> Namespace:
+        """The process-wide namespace of `root` (by default `LAKEBED_ROOT`, else "data") for the running loop.
+
+        It is made by its first use, and closed when `asyncio.run` ends; nothing that was called is lost then.
+
+        Raises:
+            RuntimeError: no event loop is running.
+        """
+        loop = asyncio.get_running_loop()
+        path = os.path.realpath(root if root is not None else os.environ.get("LAKEBED_ROOT") or "data")
+        for key in [key for key in cls._defaults if key[0].is_closed()]:
+            del cls._defaults[key]
+        found = cls._defaults.get((loop, path))
+        if found is None:
+            found = cls._defaults[loop, path] = cls(path)
+            found._close_with_loop()
+        return found
+
+    @staticmethod
+    def connect(url: str, *, key: str | None = None, **options: Any) -> RemoteNamespace:
+        """The namespace of a server: the same stubs, over a network. Needs the extra `client`.
+
+        Args:
+            url: `https://` makes a request a trip, `wss://` keeps one connection.
+            key: decides the object that can be reached.
+            options: of `RemoteNamespace`.
+
+        Raises:
+            InvalidSettings: the URL is none.
+            ImportError: the extra is not installed.
+        """
+        from lakebed.objects.remote_namespace import RemoteNamespace  # who embeds Lakebed talks to no server
+
+        return RemoteNamespace(url, key=key, **options)
+
+    async def __aenter__(self) -> Self:
+        return await self.open()
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def open(self) -> Self:
+        """Start to look after schedules: those missed while nothing ran are made up for. Idempotent."""
+        self._closed = False
+        self._start()
+        return self
+
+    def get(self, name: str) -> Stub:
+        """A stub of object `name`, which need not exist yet.
+
+        Raises:
+            InvalidName: the name is not allowed.
+            NotReachable: the class that the object was last opened as is not known here.
+        """
+        if self._class is not None:
+            return self.stub(self._class, name)
+        plate = Manifest.read(directory_of(self.root, name))
+        return self.stub(kind(plate.kind if plate is not None else "Analytics"), name)
+
+    def __getattr__(self, name: str) -> Callable[[str], Stub]:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        found = kind(name)
+        return lambda object_name: self.stub(found, object_name)
+
+    def stub(self, object_class: type[Any], name: str) -> Stub:
+        """A stub of object `name` as `object_class`. `ns.stub(Shop, "tom")` is `ns.Shop("tom")`.
+
+        Raises:
+            InvalidName: the name is not allowed.
+        """
+        session = self._sessions.get((name, object_class))
+        if session is None:
+            directory_of(self.root, name)
+            transport = LocalTransport(self._start, self.residents, name, object_class)
+            label = f"{object_class.__name__}({name!r})"
+            session = Session(transport, self._failed, self._busy, label, members(object_class))
+            self._sessions[name, object_class] = session
+        return Stub(session)
+
+    def names(self) -> list[str]:
+        """The names of all objects under the root, awake or not, sorted."""
+        return names_in(self.root)
+
+    def exists(self, name: str) -> bool:
+        """Whether object `name` was ever opened. Raises InvalidName."""
+        return Manifest.read(directory_of(self.root, name)) is not None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it looks after schedules: after `open` or the first call, until `close`."""
+        return self._loop is not None
+
+    def awake(self) -> list[str]:
+        """The names of the objects that are awake here, sorted."""
+        return sorted(resident.name for resident in self._residents)
+
+    @property
+    def residents(self) -> ObjectPool:
+        """The objects that are awake here. Looking at one does not keep it awake, and it may close at any await."""
+        return self._residents
+
+    async def flush(self) -> None:
+        """Wait until all calls made so far are answered, and until the objects that have `flush` have flushed."""
+        await self._settle()
+        for resident in self._residents:
+            if callable(getattr(resident, "flush", None)):
+                awake, leave = await self._residents.enter(resident.name, type(resident))
+                try:
+                    await awake.flush()
+                finally:
+                    leave()
+
+    async def close(self) -> None:
+        """Finish all calls, flush and close every object. Idempotent; a later call raises ObjectClosed.
+
+        No task, thread or descriptor of the namespace or its objects is left.
+
+        Raises:
+            Exception: what flushing or closing an object raised. All others are closed all the same.
+        """
+        if self._round is not None:
+            await asyncio.wait([self._round])
+        if self._timer is not None:
+            self._timer.cancel()
+        try:
+            await self.flush()
+        finally:
+            self._closed = True
+            await self._settle()
+            try:
+                await self._residents.close()
+            finally:
+                await self._forget()
+
+    async def _forget(self) -> None:
+        self._loop = self._timer = self._round = self._seen_us = None
+        for key in [key for key, namespace in self._defaults.items() if namespace is self]:
+            del self._defaults[key]
+        watcher, self._watcher = self._watcher, None
+        if watcher is not None and watcher is not asyncio.current_task():
+            watcher.cancel()
+            await asyncio.wait([watcher])
+
+    async def sleep_idle(self) -> list[str]:
+        """Put to sleep what has been idle for long enough, now, and give the names. The timer does the same."""
+        return await self._residents.sleep_idle(self._clock.monotonic())
+
+    async def wake_due(self) -> list[str]:
+        """Wake each sleeping object that missed a schedule, let it run, put it to sleep. Gives the names.
+
+        The timer does the same. A failure of one object is told to `check()` and stops no other.
+        """
+        now_us = self._clock.now_us()
+        found, unreadable = await run_in_thread("scan", lambda: sleepers(self.root, self._residents.names()))
+        for error in unreadable:
+            self._failed(error)
+        self._unknown = {}
+        due = [(sleeper.name, kind) for sleeper in found if (kind := self._due_kind(sleeper, now_us)) is not None]
+        self._seen_us = now_us
+        waiting = iter(due)
+        await asyncio.gather(*(self._run_due(waiting) for _ in range(_WAKING_AT_ONCE)))
+        return [name for name, _ in due]
+
+    def check(self) -> list[str]:
+        """What went wrong and reached nobody: failed calls that were not awaited, objects that could not be woken."""
+        told = [f"{type(failure).__name__}: {failure}" for failure in self._failures]
+        return told + [
+            f"schedules of {name!r} do not run: its class {unknown} is not known here; import its module"
+            for unknown, name in self._unknown.items()
+        ]
+
+    def __del__(self) -> None:
+        if getattr(self, "_loop", None) is not None and list(self._residents):
+            warnings.warn(f"Namespace {str(self.root)!r} was not closed", ResourceWarning, source=self, stacklevel=2)
+
+    def _make(self, name: str, object_class: type[Any]) -> Any:
+        self._kinds.add(object_class)
+        return object_class(name, root=self.root, settings=self._settings, clock=self._clock, on_error=self._on_error)
+
+    def _failed(self, error: BaseException) -> None:
+        self._failures.append(error)
+        # A promise may be collected in any thread; and what on_error raises must reach the loop's handler, not a call.
+        if self._on_error is not None and self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._on_error, error)
+
+    async def _settle(self) -> None:
+        while self._busy:
+            await asyncio.gather(*(session.settle() for session in list(self._busy)))
+
+    def _start(self) -> None:
+        if self._closed:
+            raise ObjectClosed(f"namespace {str(self.root)!r} is closed", hint="Open a new one", path=self.root)
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+            self._arm(0.0)
+
+    def _arm(self, delay: float) -> None:
+        if self._loop is not None:
+            self._timer = self._loop.call_later(delay, self._tick)
+
+    def _tick(self) -> None:
+        self._round = asyncio.ensure_future(self._look_round())
+
+    async def _look_round(self) -> None:
+        try:
+            await self.sleep_idle()
+            if self._schedules_due():
+                await self.wake_due()
+        except Exception as error:  # noqa: BLE001 - a timer has no caller; check() tells it
+            self._failed(error)
+        self._arm(self._nap())
+
+    def _schedules_due(self) -> bool:
+        if self._seen_us is None or self._clock.now_us() - self._seen_us >= _LOOK_AGAIN_US:
+            return True
+        due = next_due(self._kinds, self._seen_us, self._settings.schedule_timezone)
+        return due is not None and due <= self._clock.now_us()
+
+    def _nap(self) -> float:
+        delays = [_LONGEST_NAP_S, self._settings.idle_s]
+        if (rest := self._residents.next_rest()) is not None:
+            delays.append(rest - self._clock.monotonic())
+        now_us = self._clock.now_us()
+        if (due := next_due(self._kinds, now_us, self._settings.schedule_timezone)) is not None:
+            delays.append((due - now_us) / 1_000_000)
+        return max(min(delays), 0.05)
+
+    def _due_kind(self, sleeper: SleepingObject, now_us: int) -> type[Any] | None:
+        """The class to wake `sleeper` as, if a schedule of it was due since it sleeps."""
+        found = KINDS.get(sleeper.kind, self._class)
+        if found is None:
+            self._unknown[sleeper.kind] = sleeper.name
+            return None
+        self._kinds.add(found)
+        return found if is_due(found, sleeper.since_us, now_us, self._settings.schedule_timezone) else None
+
+    async def _run_due(self, waiting: Iterator[tuple[str, type[Any]]]) -> None:
+        for name, object_class in waiting:
+            try:
+                async with self._residents.use(name, object_class) as resident:
+                    await resident.run_due()
+            except ObjectLocked:
+                continue  # its owner runs its schedules
+            except Exception as error:  # noqa: BLE001 - one object must not stop the others; check() tells it
+                self._failed(error)
+            await self._residents.sleep(name)
+
+    def _close_with_loop(self) -> None:
+        # When the loop cancels its tasks, as `asyncio.run` does at its end. When it ends its asynchronous generators is
+        # too late: closing may need some.
+        watch = self._watch()
+        watch.send(None)  # to its first pause: were it cancelled before, it would never have begun
+        self._watcher = asyncio.get_running_loop().create_task(watch)
+
+    async def _watch(self) -> None:
+        try:
+            await asyncio.sleep(0)
+            await asyncio.get_running_loop().create_future()
+        except asyncio.CancelledError:
+            if not self._closed:
+                await self.close()

@@ -1,0 +1,1 @@
+"""SQL dialects of other products, translated to DuckDB's."""

@@ -1,0 +1,256 @@
+"""Translation: a statement of Analytics Engine becomes one of DuckDB, node by node; what is not known is refused."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import NamedTuple
+
+import sqlglot
+from sqlglot import exp
+from sqlglot.errors import SqlglotError
+
+from lakebed.errors import QueryRefused
+from lakebed.query.dialects.analytics_engine.dataset import COLUMNS
+from lakebed.query.dialects.analytics_engine.expressions import (
+    EngineDialect,
+    Expressions,
+    is_whole,
+    quoted,
+    unsupported,
+)
+from lakebed.query.dialects.analytics_engine.span import EVERYTHING, Span, span_of
+from lakebed.query.dialects.analytics_engine.system import DATABASE, SYSTEM
+
+__all__ = ["Show", "Translated", "translate"]
+
+TABLE = "_dataset"
+_FORMATS = {"json": "JSON", "jsoneachrow": "JSONEachRow", "tabseparated": "TabSeparated"}
+_SHOWN = ("TABLES", "TIMEZONES", "TIMEZONE")
+_CLAUSES = {"kind", "expressions", "distinct", "from_", "where", "group", "having", "order", "limit", "offset"}
+_MOST_BYTES = 64 << 10
+
+
+class Show(NamedTuple):
+    """`SHOW TABLES`, `TIMEZONES` or `TIMEZONE`."""
+
+    what: str
+    format: str
+
+
+class Translated(NamedTuple):
+    """A SELECT.
+
+    Attributes:
+        dataset: the table that it reads; None where it reads none.
+        system: the table of SYSTEM that it reads; None where it reads none.
+        sql: DuckDB's, which reads the table TABLE instead.
+        format: of the answer.
+        span: between which times the rows lie that it can see.
+        columns: those of the table that it names; all of them where it names none, as `*`.
+    """
+
+    dataset: str | None
+    system: str | None
+    sql: str
+    format: str
+    span: Span = EVERYTHING
+    columns: tuple[str, ...] = tuple(COLUMNS)
+
+    def over(self, table: str) -> str:
+        """DuckDB's SQL of all of it, over the SQL of its table, which ends with a condition."""
+        return f"WITH {TABLE} AS ({table}{self.span.sql()}) {self.sql}"
+
+
+def translate(sql: str, now: datetime) -> Show | Translated:
+    """Read a statement.
+
+    Args:
+        sql: the statement.
+        now: what `now()` in it is.
+
+    Raises:
+        QueryRefused: it is none, or uses what the dialect has not.
+    """
+    if len(sql) > _MOST_BYTES:
+        raise QueryRefused(f"the statement has more than {_MOST_BYTES} characters", hint="Ask for less at once")
+    try:
+        words = [token.text for token in sqlglot.tokenize(sql, read=EngineDialect) if token.text != ";"]
+        if words and words[0].upper() == "SHOW":
+            return _show(" ".join(words).split())
+        trees = [tree for tree in sqlglot.parse(sql, read=EngineDialect) if tree is not None]
+        if len(trees) != 1:
+            raise QueryRefused(f"there are {len(trees)} statements", hint="Send one")
+        return _Reader(now).statement(trees[0])
+    except SqlglotError as error:
+        raise QueryRefused(f"it cannot be parsed: {str(error).splitlines()[0]}", hint="Send one SELECT") from None
+    except RecursionError:
+        raise QueryRefused("it is nested too deeply", hint="Send a simpler statement") from None
+
+
+def _show(words: list[str]) -> Show:
+    said = [word.upper() for word in words[1:]]
+    form = _format(words[-1]) if len(said) == len(("TABLES", "FORMAT", "JSON")) and said[1] == "FORMAT" else "JSON"
+    if said[:1] not in [[one] for one in _SHOWN] or (len(said) > 1 and said[1:2] != ["FORMAT"]):
+        raise QueryRefused("SHOW knows " + ", ".join(_SHOWN), hint="Write SHOW TABLES")
+    return Show(said[0], form)
+
+
+def _format(name: str) -> str:
+    if name.lower() not in _FORMATS:
+        raise QueryRefused(f"unknown format: {name[:40]}", hint=f"There are {', '.join(_FORMATS.values())}")
+    return _FORMATS[name.lower()]
+
+
+class _Reader:
+    """One statement on its way."""
+
+    def __init__(self, now: datetime) -> None:
+        self._now = now
+        self._dataset: str | None = None
+        self._system: str | None = None
+        self._span = EVERYTHING
+        self._named_columns: set[str] = set()
+        self._star = False
+
+    def statement(self, tree: exp.Expr) -> Translated:
+        """All of it."""
+        if not isinstance(tree, exp.Select):
+            raise unsupported(tree)
+        named = tree.args.get("format")
+        tree.set("format", None)
+        form = "JSON" if named is None else _format(named.name)
+        select, _ = self._select(tree)
+        columns = tuple(COLUMNS if self._star else sorted(self._named_columns & COLUMNS.keys()))
+        return Translated(self._dataset, self._system, select.sql(dialect="duckdb"), form, self._span, columns)
+
+    def _select(self, tree: exp.Select) -> tuple[exp.Select, dict[str, str]]:
+        for clause, value in tree.args.items():
+            if value and clause not in _CLAUSES:
+                raise QueryRefused(f"unsupported clause: {clause.strip('_').upper()}", hint="See the dialect's page")
+        columns, order = self._source(tree)
+        aliased: dict[str, str] = {}
+        scope = Expressions(columns, aliased, self._now, order, self._named_columns)
+        projections: list[exp.Expr] = []
+        kinds: dict[str, str] = {}
+        for one in tree.expressions:
+            if isinstance(one, exp.Star):
+                if any(one.args.values()):
+                    raise unsupported(one)
+                self._star = True
+                projections.append(one)
+                kinds.update(columns)
+                continue
+            inner = one.this if isinstance(one, exp.Alias) else one
+            name = one.alias or inner.sql(dialect=EngineDialect)
+            made, kind = scope.read(inner)
+            kinds[name] = kind
+            if isinstance(one, exp.Alias):
+                aliased[name] = kind
+            projections.append(exp.alias_(made, exp.to_identifier(name, quoted=True)))
+        tree.set("expressions", projections)
+        self._clauses(tree, scope, {one.alias: one.this for one in projections if isinstance(one, exp.Alias)})
+        return tree, kinds
+
+    def _clauses(self, tree: exp.Select, scope: Expressions, made: dict[str, exp.Expr]) -> None:
+        for clause in ("where", "having"):
+            if tree.args.get(clause):
+                tree.args[clause].set("this", scope.read(tree.args[clause].this)[0])
+        self._group(tree.args.get("group"), scope, made)
+        order = tree.args.get("order")
+        for ordered in order.expressions if order else ():
+            if not isinstance(ordered, exp.Ordered) or ordered.args.get("with_fill"):
+                raise unsupported(ordered)
+            ordered.set("this", _position(ordered.this) or scope.read(ordered.this)[0])
+        distinct = tree.args.get("distinct")
+        if distinct and distinct.args.get("on"):
+            raise unsupported(distinct)
+        self._ends(tree)
+
+    def _group(self, group: exp.Expr | None, scope: Expressions, made: dict[str, exp.Expr]) -> None:
+        if group:
+            if any(value for name, value in group.args.items() if name != "expressions"):
+                raise QueryRefused("unsupported clause: GROUP BY with modifiers", hint="Group by columns")
+            # An alias goes before a column of the same name, as in ClickHouse; DuckDB would take the column.
+            group.set(
+                "expressions",
+                [
+                    made[one.name].copy()
+                    if isinstance(one, exp.Column) and not one.table and one.name in made
+                    else _position(one) or scope.read(one)[0]
+                    for one in group.expressions
+                ],
+            )
+
+    def _ends(self, tree: exp.Select) -> None:
+        for clause in ("limit", "offset"):
+            found = tree.args.get(clause)
+            if found is None:
+                continue
+            if clause == "limit" and found.expression.name.upper() == "ALL":
+                tree.set("limit", None)
+            elif not isinstance(found, (exp.Limit, exp.Offset)) or not is_whole(found.expression):
+                raise QueryRefused(f"{clause.upper()} takes a whole number", hint="Or LIMIT ALL")
+
+    def _source(self, tree: exp.Select) -> tuple[dict[str, str], list[exp.Expr]]:
+        """The columns that it has, with their kinds, and the order of its rows."""
+        source = tree.args.get("from_")
+        if source is None:
+            return {}, []
+        table = source.this
+        if isinstance(table, exp.Subquery):
+            if not isinstance(table.this, exp.Select) or any(
+                table.args.get(one) for one in ("joins", "pivots", "with_")
+            ):
+                raise unsupported(table)
+            ordered = (
+                [one.copy() for one in table.this.args["order"].expressions] if table.this.args.get("order") else []
+            )
+            inner, kinds = self._select(table.this)
+            alias = table.args.get("alias")
+            if alias is not None and alias.args.get("columns"):
+                raise unsupported(alias)
+            made = exp.Subquery(this=inner, alias=alias)
+            source.set("this", made)
+            return kinds, _outside(ordered, list(kinds))
+        known = {"this", "alias", "db"}
+        if not isinstance(table, exp.Table) or any(value for name, value in table.args.items() if name not in known):
+            raise unsupported(table)
+        if not isinstance(table.this, exp.Identifier):
+            raise unsupported(table.this)
+        columns = self._named(table, tree)
+        # The name stays usable before its columns, as `dataset.blob1`.
+        source.set(
+            "this", exp.Table(this=exp.to_identifier(TABLE), alias=exp.TableAlias(this=quoted(table.alias_or_name)))
+        )
+        return columns, []
+
+    def _named(self, table: exp.Table, tree: exp.Select) -> dict[str, str]:
+        """The columns of a table, with their kinds."""
+        if table.db.lower() == "system" and table.name in SYSTEM:
+            self._system = table.name
+            return SYSTEM[table.name]
+        if table.db and table.db != DATABASE:
+            message = f"unknown table: {table.db[:40]}.{table.name[:40]}"
+            raise QueryRefused(message, hint=f"Datasets are in {DATABASE}; system has {', '.join(SYSTEM)}")
+        self._dataset = table.name
+        where = tree.args.get("where")
+        self._span = span_of(where and where.this, self._now)
+        return COLUMNS
+
+
+def _outside(order: list[exp.Expr], names: list[str]) -> list[exp.Expr]:
+    """The order of a subquery's rows, by the names that its columns have; none where it is by something else."""
+    found: list[exp.Expr] = []
+    for one in order:
+        if is_whole(one.this) and 0 < int(one.this.name) <= len(names):
+            name = names[int(one.this.name) - 1]
+        elif isinstance(one.this, exp.Column) and one.this.name in names:
+            name = one.this.name
+        else:
+            return []
+        found.append(exp.Ordered(this=exp.column(quoted(name)), desc=one.args.get("desc")))
+    return found
+
+
+def _position(node: exp.Expr) -> exp.Expr | None:
+    return node if is_whole(node) else None

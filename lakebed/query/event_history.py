@@ -1,0 +1,395 @@
+"""All events as one sequence: archive(seq < W) and log(seq >= W), split by seq and never by time.
+
+W is the watermark of the pinned archive snapshot. The log is pinned first: it lets go only below a durable watermark,
+and watermarks only grow, so a log pinned before the archive starts at or below any W that is pinned after it. The other
+way round an archive commit and a prune could fall in between, and the events from the old W to the new one would be in
+neither.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import bisect
+import itertools
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import pyarrow as pa
+
+from lakebed.errors import ArchiveConflict, ArchiveUnavailable
+from lakebed.events.event import BASE_COLUMNS, SCHEMA
+from lakebed.events.promotions import Promotion, quoted, with_promoted
+from lakebed.query.bounds import UNBOUNDED, Bounds
+from lakebed.query.relation import Part, Relation, columns_of, read_parquet, schema_of
+from lakebed.sql_engine import SqlEngine
+from lakebed.tiers.archive.archive import Archive
+from lakebed.tiers.archive.models import DataFile
+from lakebed.tiers.archive.views import ArchiveView
+from lakebed.tiers.pipeline.log_view import LogView
+from lakebed.tiers.pipeline.pipeline import Pipeline
+from lakebed.tiers.pipeline.sealing import LogFile, read_sealed
+
+__all__ = ["Cut", "EventHistory", "check_gap", "log_parts", "readable"]
+
+_COMPARED = 50_000  # events whose ids are compared at a time
+_REMEMBERED = 1024  # instants whose position is kept; each takes two integers
+_T = TypeVar("_T")
+
+
+class EventHistory:
+    """What an object has ever stored, wherever it lies now.
+
+    Args:
+        pipeline: L1, open.
+        archive: L3.
+        promotions: the promoted columns that every table gets.
+        engine: reads Parquet and computes promoted columns.
+    """
+
+    def __init__(
+        self, pipeline: Pipeline, archive: Archive, promotions: tuple[Promotion, ...], engine: SqlEngine
+    ) -> None:
+        self.promotions = promotions
+        self._pipeline = pipeline
+        self._archive = archive
+        self._engine = engine
+        self._executor: ThreadPoolExecutor | None = None
+        self._parts: tuple[tuple[DataFile, ...], int, tuple[Part, ...]] = ((), 0, ())  # the newest of archive_parts
+        self._positions: dict[int, int] = {}  # as_of_us -> N: settled instants never change
+
+    def cut(self, *, as_of_us: int | None = None, snapshot: int | str | None = None) -> Cut:
+        """What one question reads: all events, those received up to `as_of_us`, or those of an archive snapshot.
+
+        Use it with `async with`; files stay where they are until it is left.
+
+        Raises:
+            SnapshotExpired: on entering, when the snapshot or tag is gone.
+        """
+        return Cut(self, self._pipeline, self._archive, as_of_us=as_of_us, snapshot=snapshot)
+
+    @property
+    def next_seq(self) -> int:
+        """The seq after the last acknowledged event."""
+        return self._pipeline.next_seq
+
+    async def resolve(self, as_of_us: int) -> int:
+        """N such that exactly the events with `seq < N` were received up to `as_of_us`. It never changes again."""
+        async with self.cut(as_of_us=as_of_us) as cut:
+            return cut.end_seq
+
+    async def read(
+        self, start: int, end: int, promoted: frozenset[str] | None = None, *, rows: int = 250_000
+    ) -> AsyncIterator[pa.Table]:
+        """Exactly the events `[start, end)`, in order, in tables of at most `rows`: base, then promoted columns.
+
+        Only events that were erased from the archive are missing. The log is read where it still has them, the
+        archive before that. Files are held until the iteration ends: leave it early only with `contextlib.aclosing`.
+        Of the promoted columns only those named in `promoted`, by default all.
+
+        Raises:
+            ValueError: when `end` lies past the log.
+            ArchiveConflict: when an event that was not erased is in neither tier.
+        """
+        chosen = tuple(one for one in self.promotions if promoted is None or one.name in promoted)
+        with self._pipeline.view() as log:
+            if end > log.end_seq:
+                raise ValueError(f"the log ends at {log.end_seq}, events up to {end} were asked for")
+            if start < min(log.start_seq, end):
+                async with self._archive.pin() as archived:
+                    check_gap(log, archived, min(log.start_seq, end) - 1)
+                    async for table in self._read_archive(archived, start, min(log.start_seq, end), rows, chosen):
+                        yield table
+            for file in log.files:
+                low, high = max(start, file.first_seq), min(end, file.end_seq)
+                if low < high:
+                    whole = await self.in_thread(partial(self._read_file, file, chosen))
+                    for first in range(low, high, rows):
+                        last = min(first + rows, high)
+                        yield _checked(whole.slice(first - file.first_seq, last - first), first, last)
+            tail_start = log.end_seq - log.tail.num_rows
+            for first in range(max(start, tail_start), end, rows):
+                last = min(first + rows, end)
+                piece = log.tail.slice(first - tail_start, last - first)
+                yield _checked(await self.in_thread(partial(self._promoted, piece, chosen)), first, last)
+
+    async def is_archived(self, start: int) -> bool:
+        """Whether the archive's events from `start` on are the log's, where both have them. Erased ones may lack."""
+        with self._pipeline.view() as log:
+            async with self._archive.pin() as archived:
+                high = min(archived.watermark, log.end_seq)
+                for first in range(max(start, log.start_seq), high, _COMPARED):
+                    last = min(first + _COMPARED, high)
+                    ids = [table["message_id"].to_pylist() async for table in self.read(first, last, frozenset())]
+                    own = list(itertools.chain.from_iterable(ids))
+                    async for table in self._read_archive(archived, first, last, _COMPARED, ()):
+                        found = zip(table["seq"].to_pylist(), table["message_id"].to_pylist(), strict=True)
+                        if any(own[seq - first] != message_id for seq, message_id in found):
+                            return False
+        return True
+
+    async def _read_archive(
+        self, view: ArchiveView, start: int, end: int, rows: int, promoted: tuple[Promotion, ...]
+    ) -> AsyncIterator[pa.Table]:
+        """Archive files are sorted by time: windows of seq keep the sort within bounded memory."""
+        parts = self.archive_parts(view.files, view.watermark)
+        whole = sum(file.rows for file in view.files) == view.watermark  # else some were erased, nobody knows which
+        for first in range(start, end, rows):
+            last = min(first + rows, end)
+            window = tuple(part for part in parts if part.first_seq < last and first < part.end_seq)
+            table = await self.in_thread(partial(self._window, window, first, last, promoted))
+            yield _checked(table, first, last) if whole else table
+
+    def _window(self, parts: tuple[Part, ...], first: int, last: int, promoted: tuple[Promotion, ...]) -> pa.Table:
+        schema = schema_of(promoted)
+        if not parts:
+            return schema.empty_table()
+        relation = Relation(parts, schema.empty_table(), promoted)
+        names = ", ".join(map(quoted, columns_of(promoted)))
+        sql = f"SELECT {names} FROM ({relation.sql()}) WHERE seq >= {first} AND seq < {last} ORDER BY seq"
+        return self._read(sql).cast(schema)
+
+    def _read_file(self, file: LogFile, promoted: tuple[Promotion, ...]) -> pa.Table:
+        names = [*BASE_COLUMNS, *(one.name for one in promoted if one.name in file.columns)]
+        return self._promoted(read_sealed(file.path, names), promoted)
+
+    def _promoted(self, table: pa.Table, promoted: tuple[Promotion, ...]) -> pa.Table:
+        schema = schema_of(promoted)
+        return with_promoted(table, promoted, self._engine).select(schema.names).cast(schema)
+
+    def archive_parts(self, files: tuple[DataFile, ...], end: int) -> tuple[Part, ...]:
+        """The parts of the archive's `files` with `seq < end`. Questions between two archive runs share them."""
+        known_files, known_end, parts = self._parts
+        if known_files is not files or known_end != end:
+            parts = tuple(_archive_parts(files, end))
+            self._parts = files, end, parts
+        return parts
+
+    async def position(self, as_of_us: int, log: LogView, archived: ArchiveView) -> int:
+        """N of `as_of_us` within what is pinned: bounds that are known first, then one column of the files in doubt."""
+        known = self._positions.get(as_of_us)
+        if known is None:
+            known = await self._find_position(as_of_us, log, archived)
+            check_gap(log, archived, known)
+            if len(self._positions) >= _REMEMBERED:
+                self._positions.pop(next(iter(self._positions)))
+            self._positions[as_of_us] = known
+        return known
+
+    async def _find_position(self, as_of_us: int, log: LogView, archived: ArchiveView) -> int:
+        received = log.tail.column("received_at")
+        if len(received) and _us(received, 0) <= as_of_us:
+            return log.end_seq - len(received) + _count_until(received, as_of_us)
+        for file in reversed(log.files):
+            if file.first_received <= as_of_us:
+                if file.last_received <= as_of_us:
+                    return file.end_seq
+                received = await self.in_thread(partial(_received, file.path))
+                return file.first_seq + _count_until(received, as_of_us)
+        files = [file for file in archived.files if file.min_received <= as_of_us]
+        sure = max((file.last_seq + 1 for file in files if file.max_received <= as_of_us), default=0)
+        doubtful = [file.path for file in files if file.max_received > as_of_us and file.last_seq >= sure]
+        return max(sure, await self._last_seq(doubtful, as_of_us) + 1) if doubtful else sure
+
+    async def _last_seq(self, paths: list[str], as_of_us: int) -> int:
+        sql = (
+            f"SELECT coalesce(max(seq), -1) AS seq FROM {read_parquet(paths)} WHERE received_at <= make_timestamptz(?)"
+        )
+        table = await self.in_thread(lambda: self._read(sql, [as_of_us]))
+        return int(table.column("seq")[0].as_py())
+
+    def _read(self, sql: str, parameters: list[Any] | None = None) -> pa.Table:
+        with readable():
+            return self._engine.arrow(sql, parameters)
+
+    async def in_thread(self, work: Callable[[], _T]) -> _T:
+        """Run blocking `work` beside the loop."""
+        if self._executor is None:
+            self._executor = ThreadPoolExecutor(2, thread_name_prefix="lakebed-history")
+        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+
+    def close(self) -> None:
+        """Stop its threads. No read may be under way."""
+        if self._executor is not None:
+            self._executor.shutdown()
+            self._executor = None
+
+
+class Cut:
+    """What one question reads, held still. Use it with `async with`; the fields are set while it is open.
+
+    Attributes:
+        end_seq: exactly the events with `seq < end_seq` count.
+        watermark: those with a lower seq are read from the archive.
+        as_of_us: the instant asked about, or None.
+    """
+
+    end_seq: int
+    watermark: int
+
+    def __init__(
+        self,
+        history: EventHistory,
+        pipeline: Pipeline,
+        archive: Archive,
+        *,
+        as_of_us: int | None,
+        snapshot: int | str | None,
+    ) -> None:
+        self.as_of_us = as_of_us
+        self._history = history
+        self._pipeline = pipeline
+        self._archive = archive
+        self._snapshot = snapshot
+        self._parts: tuple[Part, ...] = ()
+        self._tail = SCHEMA.empty_table()
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        """Raises SnapshotExpired."""
+        async with AsyncExitStack() as stack:
+            await (self._pin_now(stack) if self._snapshot is None else self._pin_snapshot(stack, self._snapshot))
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+
+    async def _pin_snapshot(self, stack: AsyncExitStack, snapshot: int | str) -> None:
+        archived = await stack.enter_async_context(self._archive.pin(snapshot))
+        self.watermark = self.end_seq = archived.watermark
+        self._parts = self._history.archive_parts(archived.files, self.end_seq)
+
+    async def _pin_now(self, stack: AsyncExitStack) -> None:
+        if self.as_of_us is not None:
+            await self._pipeline.settle(self.as_of_us)
+        log = stack.enter_context(self._pipeline.view())  # before the archive: see the top of this file
+        archived = await stack.enter_async_context(self._archive.pin())
+        self.watermark = archived.watermark
+        self.end_seq = max(log.end_seq, archived.watermark)
+        if self.as_of_us is not None:
+            self.end_seq = await self._history.position(self.as_of_us, log, archived)
+        check_gap(log, archived, self.end_seq)
+        self._parts = (
+            *self._history.archive_parts(archived.files, min(self.end_seq, self.watermark)),
+            *log_parts(log.files, self.watermark, self.end_seq),
+        )
+        tail_start = log.end_seq - log.tail.num_rows
+        low, high = max(self.watermark, tail_start), min(self.end_seq, log.end_seq)
+        self._tail = log.tail.slice(low - tail_start, max(high - low, 0)) if low < high else log.tail.slice(0, 0)
+
+    def relation(self, bounds: Sequence[Bounds] = (UNBOUNDED,)) -> Relation:
+        """The rows to read for a question that sees no timestamp outside all of `bounds`; only files are left out.
+
+        It may be used while the cut is open.
+        """
+        if UNBOUNDED in bounds:
+            return Relation(self._parts, self._tail, self._history.promotions)
+        parts = tuple(part for part in self._parts if _overlap(bounds, part.min_timestamp, part.max_timestamp))
+        tail = self._tail
+        if tail.num_rows:
+            import pyarrow.compute as pc  # a quarter of what pyarrow costs to import
+
+            extremes = pc.min_max(tail.column("timestamp").cast(pa.int64())).as_py()
+            tail = tail if _overlap(bounds, extremes["min"], extremes["max"]) else tail.slice(0, 0)
+        return Relation(parts, tail, self._history.promotions)
+
+
+@contextmanager
+def readable() -> Iterator[None]:
+    """Errors of DuckDB about our own SQL over our own files, as ArchiveUnavailable."""
+    import duckdb  # see engine.py
+
+    try:
+        yield
+    except duckdb.Error as error:
+        raise ArchiveUnavailable(
+            f"archived events cannot be read: {str(error).partition(chr(10))[0]}",
+            hint="Run check(); restore missing or damaged files from a backup",
+        ) from error
+
+
+def _overlap(bounds: Sequence[Bounds], low_us: int, high_us: int) -> bool:
+    return any(one.overlaps(low_us, high_us) for one in bounds)
+
+
+def check_gap(log: LogView, archived: ArchiveView, end: int) -> None:
+    """Refuse an answer up to `end` where events are missing between archive and log.
+
+    They can be when the archive was lost, or restored from an older backup than the log. Where it ends itself nobody
+    knows what came next.
+    """
+    if archived.watermark < log.start_seq and end >= archived.watermark:
+        raise ArchiveConflict(
+            f"events {archived.watermark} to {log.start_seq} are in neither log nor archive",
+            hint="The archive is older than the log: restore it from the backup that belongs to this log",
+            start=archived.watermark,
+            end=log.start_seq,
+        )
+
+
+def _archive_parts(files: Iterable[DataFile], end: int) -> Iterator[Part]:
+    for file in files:
+        if file.first_seq < end:
+            yield Part(
+                tier="L3",
+                path=file.path,
+                first_seq=file.first_seq,
+                end_seq=file.last_seq + 1,
+                rows=file.rows,
+                low_seq=0,
+                high_seq=end,
+                min_timestamp=file.min_timestamp,
+                max_timestamp=file.max_timestamp,
+                columns=file.columns,
+            )
+
+
+def log_parts(files: Iterable[LogFile], start: int, end: int) -> Iterator[Part]:
+    """The parts of the log's `files` with `start <= seq < end`."""
+    for file in files:
+        if max(start, file.first_seq) < min(end, file.end_seq):
+            yield Part(
+                tier="L1",
+                path=str(file.path),
+                first_seq=file.first_seq,
+                end_seq=file.end_seq,
+                rows=file.end_seq - file.first_seq,
+                low_seq=start,
+                high_seq=end,
+                min_timestamp=file.min_timestamp,
+                max_timestamp=file.max_timestamp,
+                columns=file.columns,
+            )
+
+
+def _received(path: Path) -> pa.ChunkedArray:
+    return read_sealed(path, ["received_at"]).column("received_at")
+
+
+def _us(received: pa.ChunkedArray, at: int) -> int:
+    return int(received[at].value)
+
+
+def _count_until(received: pa.ChunkedArray, as_of_us: int) -> int:
+    """How many of the ascending `received` are at or before `as_of_us`."""
+    return bisect.bisect_right(range(len(received)), as_of_us, key=lambda at: _us(received, at))
+
+
+def _checked(table: pa.Table, first: int, last: int) -> pa.Table:
+    """`table`, when it holds exactly the events `[first, last)` in order."""
+    seqs = table.column("seq")
+    if table.num_rows != last - first or (seqs[0].as_py(), seqs[-1].as_py()) != (first, last - 1):
+        raise ArchiveConflict(
+            f"{table.num_rows} of the {last - first} events from {first} to {last - 1} are in log and archive",
+            hint="Run check(); restore the missing files from a backup",
+            start=first,
+            end=last,
+        )
+    return table

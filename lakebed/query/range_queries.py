@@ -1,0 +1,114 @@
+"""Questions in our own SQL about a range of all events, for consumers that need little of what is in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from functools import partial
+from pathlib import Path
+
+import msgspec
+import pyarrow as pa
+
+from lakebed.errors import ArchiveConflict
+from lakebed.query.event_history import EventHistory, check_gap, log_parts, readable
+from lakebed.query.relation import Part, Relation
+from lakebed.sql_engine import SqlEngine
+from lakebed.tiers.archive.archive import Archive
+from lakebed.tiers.archive.views import ArchiveView
+from lakebed.tiers.pipeline.log_view import LogView
+from lakebed.tiers.pipeline.pipeline import Pipeline
+from lakebed.tiers.pipeline.sealing import read_sealed
+
+__all__ = ["RangeQueries"]
+
+_ROWS = "SELECT count(*) AS rows FROM events"
+
+
+class RangeQueries:
+    """Answers about the events of a range, wherever they lie now, without reading the columns that do not matter.
+
+    Args:
+        history: knows the archive's files, and has the threads.
+        pipeline: L1, open.
+        archive: L3.
+        engine: reads Parquet.
+    """
+
+    def __init__(self, history: EventHistory, pipeline: Pipeline, archive: Archive, engine: SqlEngine) -> None:
+        self._history = history
+        self._pipeline = pipeline
+        self._archive = archive
+        self._engine = engine
+        self._sound: set[Path] = set()  # files of the log that were read back
+
+    async def ask(self, start: int, end: int, statements: Sequence[str]) -> list[pa.Table]:
+        """The answers to SELECTs over `events`: exactly the events `[start, end)`, with their base columns.
+
+        Only events that were erased from the archive are missing. The log is read where it still has them, the
+        archive before that.
+
+        Raises:
+            ValueError: when `end` lies past the log.
+            ArchiveConflict: when an event that was not erased is in neither tier.
+            ArchiveUnavailable: when a file of the archive cannot be read.
+            LogCorrupted: when one of the log does not read back.
+            LogUnavailable: when the system does not let it be read.
+        """
+        with self._pipeline.view() as log:
+            if end > log.end_seq:
+                raise ValueError(f"the log ends at {log.end_seq}, events up to {end} were asked for")
+            middle = min(max(start, log.start_seq), end)
+            async with AsyncExitStack() as stack:
+                parts: list[Part] = []
+                whole = False
+                if start < middle:
+                    archived = await stack.enter_async_context(self._archive.pin())
+                    check_gap(log, archived, middle - 1)
+                    parts += self._archived(archived, start, middle)
+                    # Else some were erased, nobody knows which.
+                    whole = sum(file.rows for file in archived.files) == archived.watermark
+                await self._check_log(log, middle, end)
+                parts += log_parts(log.files, middle, end)
+                first = log.end_seq - log.tail.num_rows
+                tail = log.tail.slice(max(middle - first, 0), max(end - max(middle, first), 0))
+                relation = Relation(tuple(parts), tail, ())
+                work = partial(self._answers, relation, [_ROWS, *statements] if whole else statements)
+                answers = await self._history.in_thread(work)
+        if whole:
+            _check_rows(answers.pop(0)["rows"][0].as_py(), start, end)
+        return answers
+
+    async def _check_log(self, log: LogView, start: int, end: int) -> None:
+        """Make sure, once, that each file of the log reads back: DuckDB does not look at its checksums."""
+        self._sound &= {file.path for file in log.files}
+        for file in log.files:
+            if max(start, file.first_seq) < min(end, file.end_seq) and file.path not in self._sound:
+                await self._history.in_thread(partial(read_sealed, file.path))
+                self._sound.add(file.path)
+
+    def _archived(self, archived: ArchiveView, start: int, end: int) -> list[Part]:
+        return [
+            msgspec.structs.replace(part, low_seq=start, high_seq=end)
+            for part in self._history.archive_parts(archived.files, archived.watermark)
+            if part.first_seq < end and start < part.end_seq
+        ]
+
+    def _answers(self, relation: Relation, statements: Sequence[str]) -> list[pa.Table]:
+        with readable():
+            cursor = self._engine.cursor()
+            try:
+                relation.register(cursor)
+                return [cursor.sql(sql).to_arrow_table() for sql in statements]
+            finally:
+                cursor.close()
+
+
+def _check_rows(rows: int, start: int, end: int) -> None:
+    if rows != end - start:
+        raise ArchiveConflict(
+            f"{rows} of the {end - start} events from {start} to {end - 1} are in log and archive",
+            hint="Run check(); restore the missing files from a backup",
+            start=start,
+            end=end,
+        )

@@ -1,0 +1,1 @@
+"""Named SQL statements with parameters, a file each."""

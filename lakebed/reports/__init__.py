@@ -1,0 +1,1 @@
+"""Product analytics: active users, funnels, retention, cohorts, breakdowns and the other reports."""

@@ -1,0 +1,58 @@
+"""The reports, by name."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Awaitable, Callable, Mapping
+
+from lakebed.interface.signature import Signature
+from lakebed.query.result import Result
+from lakebed.reports.anomalies import anomalies
+from lakebed.reports.cohort_people import cohort_people, cohort_size
+from lakebed.reports.errors import errors
+from lakebed.reports.funnel import funnel
+from lakebed.reports.funnel_people import funnel_people
+from lakebed.reports.funnel_times import funnel_times
+from lakebed.reports.lifecycle import lifecycle
+from lakebed.reports.paths import paths
+from lakebed.reports.performance import performance
+from lakebed.reports.retention import retention
+from lakebed.reports.segmentation import segmentation
+from lakebed.reports.session_list import session_list
+from lakebed.reports.sessions import sessions
+from lakebed.reports.stickiness import stickiness
+from lakebed.reports.timeline import timeline
+from lakebed.reports.top import top
+from lakebed.reports.usage import usage
+
+__all__ = ["REPORTS", "Report", "signature_of"]
+
+Report = Callable[..., Awaitable[Result]]
+
+REPORTS: Mapping[str, Report] = {
+    "funnel": funnel,
+    "funnel_people": funnel_people,
+    "funnel_times": funnel_times,
+    "retention": retention,
+    "lifecycle": lifecycle,
+    "stickiness": stickiness,
+    "sessions": sessions,
+    "session_list": session_list,
+    "segmentation": segmentation,
+    "top": top,
+    "paths": paths,
+    "timeline": timeline,
+    "anomalies": anomalies,
+    "performance": performance,
+    "errors": errors,
+    "cohort_people": cohort_people,
+    "cohort_size": cohort_size,
+    "usage": usage,
+}
+"""Each takes an `Inquiry` and its arguments. Their signatures are what Python, HTTP, RPC, CLI and MCP offer."""
+
+
+@functools.cache
+def signature_of(name: str) -> Signature:
+    """What a report takes, but for the inquiry. Raises KeyError: there is none of that name."""
+    return Signature.of(name, REPORTS[name], without={"inquiry"})

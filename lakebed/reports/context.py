@@ -1,0 +1,212 @@
+"""Inquiry: what a report asks with. One trusts the SQL that it is given, the other gives it to the sandbox."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+
+from lakebed.clock import Clock, from_us
+from lakebed.errors import QueryRefused
+from lakebed.events.promotions import Promotion
+from lakebed.query.as_of import parse_as_of
+from lakebed.query.queries import Queries
+from lakebed.query.result import Result
+from lakebed.query.sandbox.untrusted_queries import UntrustedQueries
+from lakebed.reports.cohort import Cohort
+from lakebed.reports.event_filter import EventFilter
+from lakebed.reports.metrics import Metrics
+from lakebed.reports.parameters import Parameters
+from lakebed.reports.scope import FIRST_US, Scope, Time, instant
+from lakebed.reports.series import DAILY, HOURLY
+
+__all__ = ["Counts", "ReportContext"]
+
+_HOUR_US = 3_600_000_000
+_DAY_US = 24 * _HOUR_US
+
+
+class Counts(msgspec.Struct, frozen=True):
+    """Events counted.
+
+    Attributes:
+        source: SQL of a table `timestamp, event, weight`.
+        tables: what it reads of rollups; for `ReportContext.rows`.
+        span: the first and the last hour in `tables`.
+    """
+
+    source: str
+    tables: Mapping[str, pa.Table]
+    span: tuple[int, int]
+
+
+class ReportContext:
+    """Asks for reports, over all events of one object.
+
+    Args:
+        queries: answers SQL of ours and of the app.
+        metrics: knows the hourly rollup.
+        cohort: gives a saved cohort by name, as it was defined before a moment (None: now). Raises QueryRefused.
+        promotions: the promoted columns.
+        clock: says what now is.
+        untrusted: answers what a stranger's SQL is a part of.
+        trusting: whether the arguments are the app's own; else `untrusted` answers whatever reads raw events.
+    """
+
+    def __init__(
+        self,
+        queries: Queries,
+        metrics: Metrics,
+        cohort: Callable[[str, int | None], Awaitable[Cohort]],
+        promotions: Sequence[Promotion],
+        clock: Clock,
+        untrusted: UntrustedQueries,
+        *,
+        trusting: bool,
+    ) -> None:
+        self.promotions = tuple(promotions)
+        self._metrics = metrics
+        self.clock = clock
+        self._queries = queries
+        self._untrusted = untrusted
+        self._trusting = trusting
+        self._cohort = cohort
+
+    async def scope(
+        self,
+        *,
+        start: Time | None = None,
+        end: Time | None = None,
+        where: str | None = None,
+        cohort: str | None = None,
+        as_of: Time | None = None,
+        selections: Sequence[EventFilter] = (),
+    ) -> Scope:
+        """What the common arguments of a report mean. The conditions in `selections` are looked at as `where` is.
+
+        Raises:
+            QueryRefused: an argument cannot be read, or there is no such cohort.
+            QueryError: with DuckDB's message, for a bad condition.
+            InvalidAsOf: as for `query`.
+        """
+        as_of_us = parse_as_of(as_of, self.clock.now_us())
+        start_us, end_us = instant("start", start), instant("end", end)
+        if start_us is not None and end_us is not None and start_us > end_us:
+            raise QueryRefused(f"start {start} lies after end {end}", hint="start is included, end is not")
+        if end_us == FIRST_US:
+            raise QueryRefused(f"end is {end}, before which there is no time", hint="end is excluded: give a later one")
+        for condition in (where, *(one.where for one in selections)):
+            if condition is not None:
+                await self.check(condition)
+        people = None if cohort is None else await self._cohort(cohort, as_of_us)
+        if people is None:
+            return Scope(start_us, end_us, where, as_of_us=as_of_us)
+        return Scope(start_us, end_us, where, people.sql, people.strange, as_of_us)
+
+    def last_us(self, scope: Scope) -> int:
+        """The last microsecond that a report can know of: now, or `as_of`, or the one before `end`."""
+        known = self.clock.now_us() if scope.as_of_us is None else scope.as_of_us
+        return known if scope.end_us is None else min(known, scope.end_us - 1)
+
+    async def hours(self, scope: Scope) -> Mapping[str, pa.Table] | None:
+        """`hourly_events` (`hour, event, count`), where it has exactly the events of `scope`: for `rows`.
+
+        None where it has not: for parts of an hour, a condition, a cohort or another moment, or because it lacks names.
+        """
+        if not _is_whole(scope, _HOUR_US):
+            return None
+        table = await self._metrics.hours(scope.start_us, scope.end_us)
+        return None if table is None else {HOURLY: table}
+
+    async def days(self, scope: Scope) -> Mapping[str, pa.Table] | None:
+        """`daily_metrics` (`date, events, dau`), where it has exactly the people of `scope`: for `rows`.
+
+        None where it has not: for parts of a day of UTC, a condition, a cohort or another moment.
+        """
+        if not _is_whole(scope, _DAY_US):
+            return None
+        return {DAILY: await self._metrics.days(scope.start_us, scope.end_us)}
+
+    async def daily_people(
+        self, scope: Scope, compute: Callable[[Iterator[tuple[int, Any]]], pa.Table | None], *, report: str
+    ) -> Result | None:
+        """What `compute` makes of the people of each UTC day in `scope`: see `Metrics.daily_people`.
+
+        None where `days` has them not.
+        """
+        if not _is_whole(scope, _DAY_US):
+            return None
+        result = await self._metrics.daily_people(scope.start_us, scope.end_us, compute)
+        return None if result is None else result.named(report)
+
+    async def counts(self, scope: Scope, bind: Parameters) -> Counts | None:
+        """How many events of each name there were by time, as a table to count in: whole hours come from the rollup.
+
+        What a range has beside whole hours comes from raw events. None where a condition, a cohort or another moment
+        chooses events, where the range has no whole hour, or where the rollup lacks names.
+        """
+        start_us, end_us = scope.start_us, scope.end_us
+        low_us = None if start_us is None else -(-start_us // _HOUR_US) * _HOUR_US
+        high_us = None if end_us is None else end_us // _HOUR_US * _HOUR_US
+        if low_us is not None and high_us is not None and low_us >= high_us:
+            return None
+        hours = await self.hours(scope.between(low_us, high_us))
+        if hours is None:
+            return None
+        sources = [f'SELECT hour AS timestamp, event, "count" AS weight FROM {HOURLY}']
+        for edge in ((start_us, low_us), (high_us, end_us)):
+            if edge[0] != edge[1]:
+                condition = scope.between(*edge).condition(bind)
+                sources.append(f"SELECT timestamp, event, 1 AS weight FROM events WHERE {condition}")
+        times = hours[HOURLY]["hour"].cast(pa.int64()).to_pylist()
+        return Counts(f"({' UNION ALL '.join(sources)})", hours, (min(times, default=0), max(times, default=0)))
+
+    async def check(self, condition: str) -> None:
+        """Make sure that this is one expression that only reads. Raises QueryRefused, QueryError."""
+        if not isinstance(condition, str):
+            raise QueryRefused(f"where is {str(condition)[:40]!r}", hint="Give a condition in SQL: \"plan = 'pro'\"")
+        await self._queries.check_expression(condition)
+
+    async def attempt(self, cohort: Cohort) -> None:
+        """Make sure that reports can ask for this cohort: its names, types and functions. Raises QueryError."""
+        bind = Parameters()
+        sql = f"SELECT person_id FROM events WHERE person_id IN ({cohort.sql(bind)}) LIMIT 0"
+        await self.rows(sql, bind, Scope(strange=cohort.strange), report="")
+
+    async def rows(
+        self,
+        sql: str,
+        bind: Parameters,
+        scope: Scope,
+        *,
+        report: str,
+        tables: Mapping[str, pa.Table] | None = None,
+        started: float | None = None,
+    ) -> Result:
+        """The answer to the SQL of a report.
+
+        Args:
+            sql: over `events`, `people`, or the `tables`. Which files are read follows from its conditions.
+            bind: has its values.
+            scope: says as of when.
+            report: its name.
+            tables: rollups that are there already; then there is nobody's SQL in it but ours.
+            started: by the monotonic clock, if the question began before this call.
+
+        Raises:
+            QueryError, QueryTimeout, QueryTooLarge, QueryBusy, QueryCrashed.
+        """
+        if scope.strange or (tables is None and not self._trusting):
+            as_of = None if scope.as_of_us is None else from_us(scope.as_of_us)
+            result = await self._untrusted.run(sql, bind.params, as_of=as_of)
+        else:
+            result = await self._queries.ask(sql, bind.params, as_of_us=scope.as_of_us, tables=tables, started=started)
+        return result.named(report)
+
+
+def _is_whole(scope: Scope, length_us: int) -> bool:
+    """Whether rollups of that length have it: whole ones of them, and all of their events as of now."""
+    chosen = scope.where is not None or scope.people is not None or scope.as_of_us is not None
+    return not chosen and not any(us % length_us for us in (scope.start_us, scope.end_us) if us is not None)

@@ -1,0 +1,48 @@
+"""A time series that whole hours of `hourly_events` answer alone: the usual chart, without a query in DuckDB."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from lakebed.reports.series import Series
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Times = NDArray[np.int64]
+
+__all__ = ["from_hours"]
+
+_DAY_US = 86_400_000_000
+_LENGTHS = {"hour": _DAY_US // 24, "day": _DAY_US, "week": 7 * _DAY_US}
+_OFFSETS = {"week": 4 * _DAY_US}  # 1970-01-05 was a Monday
+
+
+def from_hours(series: Series, hours: pa.Table) -> pa.Table:
+    """Rows `time, value` for every bucket of `series`, which is filled, from the rows of its hours."""
+    import numpy as np  # only objects that answer questions pay for it
+    import pyarrow.compute as pc  # a quarter of what pyarrow costs to import
+
+    if series.event is not None:
+        hours = hours.filter(pc.equal(hours["event"], series.event))
+    starts = _starts(series)
+    values = np.zeros(len(starts), np.int64)
+    places = np.searchsorted(starts, hours["hour"].cast(pa.int64()).to_numpy(), side="right") - 1
+    np.add.at(values, places, hours["count"].to_numpy())
+    times = pa.array(starts).cast(pa.timestamp("us", tz="UTC"))
+    return pa.table([times, pa.array(values)], names=["time", "value"])
+
+
+def _starts(series: Series) -> Times:
+    """Where the buckets of a series begin, the first of which may begin before the series does."""
+    import numpy as np  # only objects that answer questions pay for it
+
+    if series.grain == "month":
+        ends: Any = np.array([series.start_us, series.end_us - 1], "M8[us]").astype("M8[M]")
+        months: Times = np.arange(ends[0], ends[1] + 1).astype("M8[us]").astype(np.int64)
+        return months
+    length, offset = _LENGTHS[series.grain], _OFFSETS.get(series.grain, 0)
+    return np.arange((series.start_us - offset) // length * length + offset, series.end_us, length, dtype=np.int64)

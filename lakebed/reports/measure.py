@@ -1,0 +1,91 @@
+"""What a time series measures: from `"sum(revenue)"` to SQL."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+import msgspec
+
+from lakebed.errors import QueryRefused
+from lakebed.events.event import BASE_COLUMNS
+from lakebed.events.promotions import Promotion, property_sql, quoted
+
+__all__ = ["Measure", "column_sql"]
+
+_FORM = re.compile(r"\s*(sum|avg|min|max|distinct|quantile)\s*\((.*)\)\s*", re.DOTALL)
+_QUANTILE = re.compile(r"(.*),\s*(\d*\.?\d+)\s*", re.DOTALL)
+_HINT = "Use count, people, sum(x), avg(x), min(x), max(x), distinct(x) or quantile(x, 0.95)"
+
+
+class Measure(msgspec.Struct, frozen=True):
+    """A measure: its aggregate as SQL, whether it is 0 where there are no events, and what a sum is the sum of."""
+
+    sql: str
+    counts: bool = False
+    summed: str | None = None
+
+    @classmethod
+    def parse(cls, text: str, promotions: Iterable[Promotion], *, number: bool = False) -> Measure:
+        """Read `count`, `people`, `sum(x)`, `avg(x)`, `min(x)`, `max(x)`, `distinct(x)` or `quantile(x, q)`.
+
+        x is a column, a promoted one, or else a top-level property, which counts where it is a finite number (in
+        `distinct` it is text). Written as `"x y"` it may be any name.
+
+        Args:
+            text: the measure.
+            promotions: the promoted columns.
+            number: whether it has to be one: without, the least and the greatest of a text or a time are measures too.
+
+        Raises:
+            QueryRefused: for anything else.
+        """
+        plain = text.strip().removesuffix("()") if isinstance(text, str) else ""
+        if plain in ("count", "people"):
+            return cls("count(*)" if plain == "count" else "count(DISTINCT person_id)", counts=True)
+        match = _FORM.fullmatch(plain)
+        if match is None:
+            raise QueryRefused(f"measure {text!r} is not known", hint=_HINT)
+        function, argument = match.groups()
+        if function == "quantile":
+            return _quantile(text, argument, promotions)
+        name = _name(text, argument)
+        if function == "distinct":
+            return cls(f"count(DISTINCT {column_sql(name, promotions)})", counts=True)
+        value, is_float = _number_sql(name, promotions, ordered=function in ("min", "max") and not number)
+        # fsum compensates rounding, so that the order in which threads add does not show.
+        adding = "fsum" if function == "sum" and is_float else function
+        return cls(f"{adding}({value})", summed=value if function == "sum" else None)
+
+
+def _quantile(text: str, argument: str, promotions: Iterable[Promotion]) -> Measure:
+    match = _QUANTILE.fullmatch(argument)
+    if match is None or not 0 <= float(match.group(2)) <= 1:
+        raise QueryRefused(f"measure {text!r} has no quantile from 0 to 1", hint=_HINT)
+    number, _ = _number_sql(_name(text, match.group(1)), promotions, ordered=False)
+    return Measure(f"quantile_cont(CAST({number} AS DOUBLE), {match.group(2)})")
+
+
+def _name(text: str, argument: str) -> str:
+    name = argument.strip()
+    if len(name) > 1 and name[0] == name[-1] == '"':
+        name = name[1:-1].replace('""', '"')
+    if not name:
+        raise QueryRefused(f"measure {text!r} names no column", hint=_HINT)
+    return name
+
+
+def _number_sql(name: str, promotions: Iterable[Promotion], *, ordered: bool) -> tuple[str, bool]:
+    """SQL of what is measured, and whether it is floating point."""
+    kinds = {promotion.name: promotion.type for promotion in promotions}
+    if name not in kinds and name not in BASE_COLUMNS and name != "person_id":
+        return Promotion(name, "float").sql, True
+    if ordered or kinds.get(name) in ("int", "float", "Decimal") or name == "seq":
+        return quoted(name), kinds.get(name) == "float"
+    raise QueryRefused(f"{name} is no number", hint="Name a number, or use distinct")
+
+
+def column_sql(name: str, promotions: Iterable[Promotion]) -> str:
+    """SQL for a column of `events`, or else for a top-level property as text."""
+    columns = {*BASE_COLUMNS, "person_id", *(promotion.name for promotion in promotions)}
+    return quoted(name) if name in columns else property_sql(name)

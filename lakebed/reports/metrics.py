@@ -1,0 +1,331 @@
+"""Active people and time series: from rollups where they can answer, from raw events where they cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from datetime import date, datetime, timedelta
+from typing import Any, Protocol, TypeVar
+
+import pyarrow as pa
+
+from lakebed.clock import Clock, from_us
+from lakebed.errors import QueryRefused, QueryTooLarge
+from lakebed.events.promotions import Promotion
+from lakebed.query.as_of import instant_us, parse_as_of
+from lakebed.query.bounds import Bounds
+from lakebed.query.queries import Queries
+from lakebed.query.result import Result
+from lakebed.reports.hourly_series import from_hours
+from lakebed.reports.measure import Measure
+from lakebed.reports.series import DAILY, HOURLY, RAW, ROLLED, Series
+
+__all__ = ["Metrics", "RollupTables"]
+
+T = TypeVar("T")
+Time = datetime | date | str
+_DAY_US = 86_400_000_000
+_OVERFLOW = "(other)"  # stands for the event names beyond rollup_max_groups
+_MOST_BYTES = 64 << 20  # of bitmaps that are read at once
+_ON_THE_LOOP = 100_000  # rows of hours that are added up at once: a millisecond; more of them go through a query
+
+_ACTIVE = """
+WITH daily AS (
+    SELECT CAST(timestamp AS DATE) AS day, person_id, count(*) AS events FROM events
+    WHERE timestamp >= $low AND timestamp < $high GROUP BY ALL
+), days AS (SELECT CAST(unnest(generate_series($first::DATE, $last::DATE, INTERVAL 1 DAY)) AS DATE) AS date)
+SELECT date, count(DISTINCT person_id) AS {measure}, CAST(coalesce(sum(events), 0) AS BIGINT) AS events
+FROM days LEFT JOIN daily ON day <= date AND day > date - {width} GROUP BY date ORDER BY date
+"""
+
+
+class RollupTables(Protocol):
+    """What metrics need of the rollups."""
+
+    async def table(self, name: str, start_us: int | None = None, end_us: int | None = None) -> pa.Table:
+        """The rows of a rollup whose bucket starts in `[start_us, end_us)`."""
+        ...
+
+    async def distinct(self, name: str, measure: str, windows: Sequence[tuple[int, int]]) -> list[int]:
+        """How many distinct values there were in each window."""
+        ...
+
+    async def bitmaps(
+        self,
+        name: str,
+        measure: str,
+        start_us: int | None,
+        end_us: int | None,
+        compute: Callable[[Iterator[tuple[int, Any]]], T],
+        *,
+        most_bytes: int | None = None,
+    ) -> T | None:
+        """What `compute`, in a thread, makes of the start and the values of each bucket; None if they are too large."""
+        ...
+
+
+class Metrics:
+    """Answers about people and time. All of them are exact, and see every event acknowledged before the call.
+
+    Args:
+        queries: for raw events.
+        rollups: for `hourly_events` and `daily_metrics`.
+        catch_up: brings one of them, by name, up to date, but for so many seconds; returns the seq up to which it is.
+        promotions: the promoted columns.
+        clock: says what today is.
+        max_rows: of a result (`query_max_rows`).
+    """
+
+    def __init__(
+        self,
+        queries: Queries,
+        rollups: RollupTables,
+        catch_up: Callable[[str, float | None], Awaitable[int]],
+        *,
+        promotions: Sequence[Promotion],
+        clock: Clock,
+        max_rows: int,
+    ) -> None:
+        self._queries = queries
+        self._rollups = rollups
+        self._catch_up = catch_up
+        self._promotions = tuple(promotions)
+        self._clock = clock
+        self._max_rows = max_rows
+
+    async def dau(
+        self,
+        days: int = 7,
+        *,
+        start: Time | None = None,
+        end: Time | None = None,
+        as_of: Time | None = None,
+        max_staleness: float | None = None,
+    ) -> Result:
+        """Rows `date, dau, events`: people and events of each day (UTC), `start` and `end` both included.
+
+        Args:
+            days: how many, where `start` is not given.
+            start: the first day.
+            end: the last day; default today, or the day of `as_of`.
+            as_of: only what was received up to then; the answer then comes from raw events.
+            max_staleness: seconds. The answer may lack the newest events if it had all some seconds ago.
+
+        Raises:
+            QueryRefused: when the days cannot be read, or `start` lies after `end`.
+            InvalidAsOf: when `as_of` cannot be read or lies in the future.
+        """
+        return await self._active("dau", 1, days, start, end, as_of, max_staleness)
+
+    async def wau(
+        self,
+        days: int = 7,
+        *,
+        start: Time | None = None,
+        end: Time | None = None,
+        as_of: Time | None = None,
+        max_staleness: float | None = None,
+    ) -> Result:
+        """Rows `date, wau, events`: people and events of the 7 days that end with `date`. Otherwise like `dau`."""
+        return await self._active("wau", 7, days, start, end, as_of, max_staleness)
+
+    async def mau(
+        self,
+        days: int = 7,
+        *,
+        start: Time | None = None,
+        end: Time | None = None,
+        as_of: Time | None = None,
+        max_staleness: float | None = None,
+    ) -> Result:
+        """Rows `date, mau, events`: people and events of the 30 days that end with `date`. Otherwise like `dau`."""
+        return await self._active("mau", 30, days, start, end, as_of, max_staleness)
+
+    async def _active(
+        self,
+        measure: str,
+        width: int,
+        days: int,
+        start: Time | None,
+        end: Time | None,
+        as_of: Time | None,
+        max_staleness: float | None,
+    ) -> Result:
+        now_us = self._clock.now_us()
+        as_of_us = parse_as_of(as_of, now_us)
+        first, last = self._days(days, start, end, now_us if as_of_us is None else as_of_us)
+        low_us = instant_us(first - timedelta(days=width - 1))
+        if as_of_us is None:
+            return await self._active_now(measure, width, first, last, max_staleness)
+        high_us = instant_us(last) + _DAY_US
+        params = {"low": from_us(low_us), "high": from_us(high_us), "first": first, "last": last}
+        bounds = (Bounds(low_us, high_us - 1),)
+        sql = _ACTIVE.format(measure=measure, width=width)
+        return await self._queries.ask(sql, params, as_of_us=as_of_us, bounds=bounds)
+
+    async def _active_now(
+        self, measure: str, width: int, first: date, last: date, max_staleness: float | None
+    ) -> Result:
+        started = self._clock.monotonic()
+        end_seq = await self._catch_up(DAILY, max_staleness)
+        dates = [first + timedelta(days=at) for at in range((last - first).days + 1)]
+        windows = [(instant_us(day) - (width - 1) * _DAY_US, instant_us(day) + _DAY_US) for day in dates]
+        found = await self._rollups.table(DAILY, windows[0][0], windows[-1][1])
+        days = dict(zip(found["date"].to_pylist(), zip(found["events"].to_pylist(), found["dau"].to_pylist())))  # noqa: B905
+        events = [sum(days.get(day - timedelta(days=back), (0, 0))[0] for back in range(width)) for day in dates]
+        if width == 1:
+            people = [days.get(day, (0, 0))[1] for day in dates]
+        else:
+            people = await self._rollups.distinct(DAILY, "dau", windows)
+        return Result(
+            pa.table(
+                [pa.array(dates, pa.date32()), pa.array(people, pa.int64()), pa.array(events, pa.int64())],
+                names=["date", measure, "events"],
+            ),
+            tiers=("L2",),
+            seq=(0, end_seq),
+            elapsed_ms=(self._clock.monotonic() - started) * 1000,
+        )
+
+    def _days(self, days: int, start: Time | None, end: Time | None, today_us: int) -> tuple[date, date]:
+        last = from_us(today_us).date() if end is None else _day(end)
+        if start is None and (not isinstance(days, int) or days < 1):
+            raise QueryRefused(f"days is {days!r}", hint="Give a number of days, 1 or more")
+        try:
+            first = last - timedelta(days=days - 1) if start is None else _day(start)
+        except OverflowError:
+            raise QueryRefused(f"{days} days before {last} the calendar ends", hint="Ask for fewer days") from None
+        if first > last:
+            raise QueryRefused(f"start {first} lies after end {last}", hint="Both days are included")
+        self._check_size((last - first).days + 1)
+        return first, last
+
+    def _check_size(self, rows: int) -> None:
+        if rows > self._max_rows:
+            raise QueryTooLarge(
+                f"the result would have {rows} rows, the limit is {self._max_rows} (query_max_rows)",
+                hint="Choose a shorter range or a coarser grain",
+                limit=self._max_rows,
+            )
+
+    async def timeseries(
+        self,
+        event: str | None = None,
+        *,
+        start: Time,
+        end: Time,
+        grain: str = "hour",
+        by: str | Sequence[str] | None = None,
+        measure: str = "count",
+        where: str | None = None,
+        as_of: Time | None = None,
+    ) -> Result:
+        """Rows `time, value` and the columns of `by`, ordered by them, for the events in `[start, end)`.
+
+        Where `by` is None and the measure counts, a bucket without events is a row with 0; otherwise it is no row. The
+        first and the last bucket hold only what lies within the range.
+
+        Args:
+            event: only events of this name; None takes all.
+            start: aware datetime, date or ISO 8601 text (UTC unless it says otherwise); included.
+            end: the same; excluded.
+            grain: "minute", "hour", "day", "week" (from Monday) or "month", in UTC.
+            by: columns, promoted columns or top-level properties (as text) to split by.
+            measure: see `Measure.parse`.
+            where: SQL over the columns of `events`, to choose events. It is trusted, like that of `query`.
+            as_of: only what was received up to then.
+
+        Raises:
+            QueryRefused: when an argument cannot be read, or names what does not exist.
+            QueryError: with DuckDB's message, for a bad `where`.
+            QueryTooLarge: when there would be more than `query_max_rows` rows.
+            InvalidAsOf: when `as_of` cannot be read or lies in the future.
+        """
+        started = self._clock.monotonic()
+        series = Series.of(
+            event=event,
+            start=start,
+            end=end,
+            grain=grain,
+            by=by,
+            measure=Measure.parse(measure, self._promotions),
+            where=where,
+            as_of_us=parse_as_of(as_of, self._clock.now_us()),
+            promotions=self._promotions,
+        )
+        self._check_size(series.least_rows)
+        # A table in `where` may need other times than the series.
+        open_ended = where is not None and bool((await self._queries.check_expression(where)).tables)
+        end_seq, rolled = await self._hours(series) if series.has_rollup else (0, None)
+        slices = series.slices(rolled=rolled is not None)
+        whole = rolled is not None and series.is_filled and all(piece.tier == ROLLED for piece in slices)
+        if rolled is not None and whole and rolled.num_rows <= _ON_THE_LOOP:
+            elapsed_ms = (self._clock.monotonic() - started) * 1000
+            return Result(from_hours(series, rolled), tiers=(ROLLED,), seq=(0, end_seq), elapsed_ms=elapsed_ms)
+        raw = [Bounds(piece.start_us, piece.end_us - 1) for piece in slices if piece.tier == RAW]
+        return await self._queries.ask(
+            series.sql(slices),
+            series.params(slices),
+            as_of_us=series.as_of_us,
+            tables=None if rolled is None else {HOURLY: rolled},
+            bounds=None if open_ended else raw,
+            started=started,
+        )
+
+    async def hours(self, start_us: int | None, end_us: int | None) -> pa.Table | None:
+        """`hourly_events` of `[start_us, end_us)`, with every event acknowledged before the call.
+
+        None where names are missing in it, because an hour had more than `rollup_max_groups`.
+        """
+        await self._catch_up(HOURLY, None)
+        table = await self._rollups.table(HOURLY, start_us, end_us)
+        import pyarrow.compute as pc  # a quarter of what pyarrow costs to import
+
+        return None if pc.any(pc.equal(table["event"], _OVERFLOW)).as_py() else table
+
+    async def days(self, start_us: int | None, end_us: int | None) -> pa.Table:
+        """`daily_metrics` of `[start_us, end_us)`, with every event acknowledged before the call."""
+        await self._catch_up(DAILY, None)
+        return await self._rollups.table(DAILY, start_us, end_us)
+
+    async def daily_people(
+        self, start_us: int | None, end_us: int | None, compute: Callable[[Iterator[tuple[int, Any]]], pa.Table | None]
+    ) -> Result | None:
+        """What `compute`, in a thread, makes of the UTC days that start in `[start_us, end_us)` and have people.
+
+        It gets each day's number since 1970 and a bitmap of its people, and may give None. So does this, where the
+        bitmaps take more memory than they should.
+        """
+        started = self._clock.monotonic()
+        end_seq = await self._catch_up(DAILY, None)
+
+        def of_days(buckets: Iterator[tuple[int, Any]]) -> pa.Table | None:
+            return compute((start // _DAY_US, people) for start, people in buckets)
+
+        table = await self._rollups.bitmaps(DAILY, "dau", start_us, end_us, of_days, most_bytes=_MOST_BYTES)
+        elapsed_ms = (self._clock.monotonic() - started) * 1000
+        return None if table is None else Result(table, tiers=(ROLLED,), seq=(0, end_seq), elapsed_ms=elapsed_ms)
+
+    async def _hours(self, series: Series) -> tuple[int, pa.Table | None]:
+        """The whole hours of `hourly_events` within the series, and the seq that they go up to.
+
+        There is no table where there are no whole hours, or names are missing in them.
+        """
+        hours = [piece for piece in series.slices(rolled=True) if piece.tier == ROLLED]
+        if not hours:
+            return 0, None
+        end_seq = await self._catch_up(HOURLY, None)
+        table = await self._rollups.table(HOURLY, hours[0].start_us, hours[-1].end_us)
+        if series.event is None and not series.by:
+            return end_seq, table
+        import pyarrow.compute as pc  # a quarter of what pyarrow costs to import
+
+        return end_seq, None if pc.any(pc.equal(table["event"], _OVERFLOW)).as_py() else table
+
+
+def _day(value: Time) -> date:
+    if isinstance(value, date) and not isinstance(value, datetime):
+        return value
+    try:
+        return from_us(instant_us(value)).date()
+    except (ValueError, OverflowError) as error:
+        raise QueryRefused(f"day: {error}", hint="Give a date, an aware datetime or ISO 8601 text") from error

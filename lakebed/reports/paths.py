@@ -1,0 +1,120 @@
+"""Paths: what people did after, or before, an event, step by step: the data of a Sankey diagram."""
+
+from __future__ import annotations
+
+from lakebed.errors import QueryRefused
+from lakebed.query.result import Result
+from lakebed.reports.context import ReportContext
+from lakebed.reports.duration import Duration, duration_us
+from lakebed.reports.event_filter import EventFilter, EventLike
+from lakebed.reports.limits import check_limit
+from lakebed.reports.measure import column_sql
+from lakebed.reports.parameters import Parameters
+from lakebed.reports.scope import Time
+
+__all__ = ["paths"]
+
+_MOST_STEPS = 20
+_MOST_TOP = 100
+OTHER, END, START = "(other)", "(end)", "(start)"
+
+
+async def paths(
+    inquiry: ReportContext,
+    *,
+    after: EventLike | None = None,
+    before: EventLike | None = None,
+    by: str = "event",
+    steps: int = 4,
+    top: int = 8,
+    collapse: bool = False,
+    timeout: Duration = "30m",  # noqa: ASYNC109 - of a visit, not of this call
+    start: Time | None = None,
+    end: Time | None = None,
+    where: str | None = None,
+    cohort: str | None = None,
+    as_of: Time | None = None,
+) -> Result:
+    """Rows `step, source, target, people, count`: how many sessions went from one event to the next.
+
+    Each session (as in `sessions`: one that began before `start` is left out whole) gives one path: from its first
+    event, or from the first that `after` means, the next `steps` events; or the `steps` events that lead to the last
+    that `before` means. A session without that event gives none. Where a session ends, its path goes on to "(end)";
+    before its beginning it comes from "(start)". What enters an event at one step leaves it at the next.
+
+    Args:
+        after: the event that paths begin with.
+        before: the event that paths end with; not both.
+        by: what the nodes are: "event" (its name, or the type of one without), or a column or property, such as the
+            path of a page; events without it are then as if they had never been.
+        steps: links of a path.
+        top: so many events are shown of each step, those with the most sessions; the others are one, "(other)".
+        collapse: the same event several times in a row is one.
+        timeout: the longest gap within a session.
+        start: sessions that begin from here on; None is no bound, like `end`.
+        end: events before it.
+        where: SQL over the columns of `events`; the others are as if they had never been.
+        cohort: only people of this saved cohort.
+        as_of: only what was received up to then.
+    """
+    for name, value, most in (("steps", steps, _MOST_STEPS), ("top", top, _MOST_TOP)):
+        check_limit(name, value, most)
+    if after is not None and before is not None:
+        raise QueryRefused("after and before were both given", hint="Paths begin with an event or end with one")
+    if not isinstance(by, str) or not by:
+        raise QueryRefused(f"by is {str(by)[:40]!r}", hint="Name a column or a property")
+    anchor = EventFilter.of(after, "after") if before is None else EventFilter.of(before, "before")
+    longest = duration_us("timeout", timeout)
+    scope = await inquiry.scope(start=start, end=end, where=where, cohort=cohort, as_of=as_of, selections=(anchor,))
+    bind = Parameters()
+    node = "coalesce(event, type)" if by == "event" else f"CAST({column_sql(by, inquiry.promotions)} AS VARCHAR)"
+    if before is None:
+        order, neighbour, source, target, beyond = "us, seq", "lag", "a", "b", END
+        shown = "k"
+    else:
+        order, neighbour, source, target, beyond = "us DESC, seq DESC", "lead", "b", "a", START
+        shown = f"{bind(steps)} - k + 1"
+    # A session that began before `start` is known by its last events before it.
+    since = None if scope.start_us is None else scope.start_us - longest
+    within = "true" if scope.start_us is None else f"visit >= {bind(scope.start_us)}"
+    repeated = "AND (NOT coalesce(went_on, false) OR name <> neighbour)" if collapse else ""
+    sql = f"""
+        WITH stepped AS (
+            SELECT *, coalesce(us - lag(us) OVER own > {bind(longest)}, true) AS begins,
+                {neighbour}(name) OVER own AS neighbour
+            FROM (
+                SELECT person_id, seq, epoch_us(timestamp) AS us, {node} AS name,
+                    coalesce({anchor.condition(bind)}, false) AS is_anchor FROM events
+                WHERE person_id IS NOT NULL AND {node} IS NOT NULL AND {scope.condition(bind, since_us=since)}
+            ) WINDOW own AS (PARTITION BY person_id ORDER BY us, seq)
+        ), visits AS (
+            SELECT *, max(CASE WHEN begins THEN us END) OVER (
+                PARTITION BY person_id ORDER BY us, seq ROWS UNBOUNDED PRECEDING) AS visit FROM stepped
+        ), reached AS (
+            SELECT *, max(is_anchor) OVER (way ROWS UNBOUNDED PRECEDING) AS is_on,
+                max(is_anchor) OVER (way ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS went_on
+            FROM visits WHERE {within} WINDOW way AS (PARTITION BY person_id, visit ORDER BY {order})
+        ), placed AS (
+            SELECT person_id, visit, name, row_number() OVER (PARTITION BY person_id, visit ORDER BY {order}) AS nth
+            FROM reached WHERE is_on {repeated}
+        ), ways AS (
+            SELECT person_id, list(name ORDER BY nth) AS way FROM placed WHERE nth <= {bind(steps + 1)}
+            GROUP BY person_id, visit
+        ), nodes AS (
+            SELECT person_id, way, unnest(generate_series(1, len(way))) AS k FROM ways
+        ), best AS (
+            SELECT k, name FROM (SELECT k, way[k] AS name, count(*) AS n FROM nodes GROUP BY ALL)
+            QUALIFY row_number() OVER (PARTITION BY k ORDER BY n DESC, name) <= {bind(top)}
+        ), links AS (
+            SELECT person_id, nodes.k, if(one.name IS NULL, {bind(OTHER)}, way[nodes.k]) AS a,
+                CASE WHEN nodes.k = len(way) THEN {bind(beyond)} WHEN two.name IS NULL THEN {bind(OTHER)}
+                    ELSE way[nodes.k + 1] END AS b
+            FROM nodes LEFT JOIN best one ON one.k = nodes.k AND one.name = way[nodes.k]
+            LEFT JOIN best two ON two.k = nodes.k + 1 AND two.name = way[nodes.k + 1]
+            WHERE nodes.k <= {bind(steps)}
+        )
+        SELECT {shown} AS step, {source} AS source, {target} AS target,
+            count(DISTINCT person_id) AS people, count(*) AS count
+        FROM links GROUP BY ALL ORDER BY step, count DESC, source, target
+    """
+    return await inquiry.rows(sql, bind, scope, report="paths")

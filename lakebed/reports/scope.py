@@ -1,0 +1,88 @@
+"""Scope: which events a report is about, and as of when."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, date, datetime
+
+import msgspec
+
+from lakebed.clock import from_us, to_us
+from lakebed.errors import QueryRefused
+from lakebed.query.as_of import instant_us
+from lakebed.reports.parameters import Parameters
+
+__all__ = ["FIRST_US", "Scope", "Time", "instant"]
+
+Time = datetime | date | str
+FIRST_US = to_us(datetime(1, 1, 1, tzinfo=UTC))
+"""No event is earlier, and Python has no time before it."""
+
+
+class Scope(msgspec.Struct, frozen=True):
+    """Events with `start_us <= timestamp < end_us` that meet `where`, of the people of a cohort, as of a moment.
+
+    Attributes:
+        start_us: None means no bound, like `end_us`.
+        where: SQL over the columns of `events`.
+        people: gives the SELECT of the person_ids that count, one column; None means everybody.
+        strange: whether a stranger's SQL is in `people`.
+        as_of_us: only what was received up to then.
+    """
+
+    start_us: int | None = None
+    end_us: int | None = None
+    where: str | None = None
+    people: Callable[[Parameters], str] | None = None
+    strange: bool = False
+    as_of_us: int | None = None
+
+    def condition(self, bind: Parameters, *, since_us: int | None = None) -> str:
+        """SQL over `events` that is true for its events.
+
+        Args:
+            bind: takes the values.
+            since_us: instead of `start_us`, for reports that look further back.
+        """
+        low = self.start_us if since_us is None else max(since_us, FIRST_US)
+        parts = [] if low is None else [f"timestamp >= {bind(from_us(low))}"]
+        if self.end_us is not None:
+            parts.append(f"timestamp < {bind(from_us(self.end_us))}")
+        if self.where is not None:
+            parts.append(f"(\n{self.where}\n)")
+        if self.people is not None:
+            parts.append(f"person_id IN ({self.people(bind)})")
+        return " AND ".join(parts) or "true"
+
+    def between(self, start_us: int | None, end_us: int | None) -> Scope:
+        """The same of another range."""
+        return msgspec.structs.replace(self, start_us=start_us, end_us=end_us)
+
+    def previous(self) -> Scope:
+        """The same of the period of the same length that ends where this one starts.
+
+        Raises:
+            QueryRefused: this one has no bounds, or the calendar begins later.
+        """
+        if self.start_us is None or self.end_us is None:
+            raise QueryRefused("compare without a period", hint="Give start and end")
+        start_us = 2 * self.start_us - self.end_us
+        if start_us < FIRST_US:
+            raise QueryRefused("the period before begins before the year 1", hint="Give a later start")
+        return self.between(start_us, self.start_us)
+
+    def period(self, bind: Parameters) -> str:
+        """SQL over `events` of this period and `previous`: which of them, "current" or "previous"."""
+        if self.start_us is None:
+            return "'current'"
+        return f"CASE WHEN timestamp < {bind(from_us(self.start_us))} THEN 'previous' ELSE 'current' END"
+
+
+def instant(name: str, value: Time | None) -> int | None:
+    """Microseconds of an argument; None stays None. Raises QueryRefused for what cannot be read."""
+    if value is None:
+        return None
+    try:
+        return instant_us(value)
+    except (ValueError, OverflowError) as error:
+        raise QueryRefused(f"{name}: {error}", hint="Give an aware datetime, a date or ISO 8601 text") from error

@@ -1,0 +1,205 @@
+"""Sessions: visits, cut where a person did nothing for a while, or as the client numbered them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from lakebed.clock import from_us
+from lakebed.errors import QueryRefused
+from lakebed.query.result import Result
+from lakebed.reports.calendar import Calendar, Grain, WeekStart
+from lakebed.reports.context import ReportContext
+from lakebed.reports.duration import Duration, duration_us
+from lakebed.reports.event_filter import EventFilter, EventLike
+from lakebed.reports.limits import check_limit
+from lakebed.reports.measure import column_sql
+from lakebed.reports.parameters import Parameters
+from lakebed.reports.scope import Scope, Time
+
+__all__ = ["Use", "engaged_sql", "grouped", "sessions", "sessions_sql"]
+
+Use = Literal["timeout", "session_id"]
+_MOST_TOP = 1_000
+OTHER = "(other)"
+_FIGURES = ("sessions", "people", "events_per_session", "avg_seconds", "median_seconds", "bounce_rate", "engaged_rate")
+_COLUMNS = ("time", *_FIGURES)
+
+
+async def sessions(
+    inquiry: ReportContext,
+    *,
+    timeout: Duration = "30m",  # noqa: ASYNC109 - of a visit, not of this call
+    use: Use = "timeout",
+    grain: Grain | None = "day",
+    by: str | None = None,
+    top: int = 10,
+    engaged_after: Duration = "10s",
+    conversion: EventLike | None = None,
+    start: Time | None = None,
+    end: Time | None = None,
+    where: str | None = None,
+    cohort: str | None = None,
+    tz: str = "UTC",
+    week_start: WeekStart = "monday",
+    as_of: Time | None = None,
+) -> Result:
+    """Rows `time, sessions, people, events_per_session, avg_seconds, median_seconds, bounce_rate, engaged_rate`.
+
+    A session is a person's events with no gap longer than `timeout` between one and the next. It belongs to the period
+    of its first event, however long it lasts, and counts where that lies in `[start, end)`; one that began before
+    `start` is not counted, and not cut in two. What comes at or after `end` is not looked at.
+
+    A bounce is a session of a single event. A session is engaged if it lasted `engaged_after` or longer, has two page
+    or screen views, or a `conversion` (as in GA4). Without `by`, a period without sessions is a row of zeros; of no
+    sessions at all there are no rows.
+
+    Args:
+        timeout: the longest gap within a session; a gap of exactly that long does not end it.
+        use: "timeout", or "session_id": the sessions are those that the client says; events without one are in none.
+        grain: of the rows; None gives one row for all, without `time`.
+        by: "entry" or "exit", the name of the first or last event; or a column or property, as in the first event.
+        top: so many values of `by`, those with the most sessions; the others are one, "(other)".
+        engaged_after: how long a session lasts that is engaged for that alone.
+        conversion: an event that makes a session engaged.
+        start: included; None is no bound, like `end`.
+        end: excluded.
+        where: SQL over the columns of `events`; the others are as if they had never been.
+        cohort: only people of this saved cohort.
+        tz: whose days, weeks and months, an IANA name.
+        week_start: monday, sunday or saturday.
+        as_of: only what was received up to then.
+    """
+    calendar = Calendar.of(tz, week_start, grain or "day")
+    check_limit("top", top, _MOST_TOP)
+    if by is not None and (not by or by.lower() in _COLUMNS):
+        raise QueryRefused(f"by is {by[:40]!r}", hint=f"Name a column or property other than {', '.join(_COLUMNS)}")
+    converted = None if conversion is None else EventFilter.of(conversion, "conversion")
+    scope = await inquiry.scope(
+        start=start,
+        end=end,
+        where=where,
+        cohort=cohort,
+        as_of=as_of,
+        selections=() if converted is None else (converted,),
+    )
+    bind = Parameters()
+    group, value = grouped(inquiry, by)
+    every = sessions_sql(scope, bind, timeout, use, converted, value)
+    engaged = engaged_sql(bind, engaged_after)
+    number = "0" if grain is None else calendar.number(grain, "make_timestamptz(start_us)")
+    figures = """count(*) AS sessions, count(DISTINCT person_id) AS people,
+        sum(events) / count(*) AS events_per_session,
+        avg(us_long) / 1e6 AS avg_seconds, median(us_long) / 1e6 AS median_seconds,
+        count(*) FILTER (events = 1) / count(*) AS bounce_rate, count(*) FILTER (engaged) / count(*) AS engaged_rate"""
+    shown = ", ".join(_FIGURES)
+    time = "" if grain is None else f"{calendar.start(grain, 'n')} AS time, "
+    each = f"SELECT *, {number} AS n, {engaged} AS engaged FROM ({every})"
+    if group is not None:
+        sql = f"""
+            WITH each AS MATERIALIZED ({each}), best AS (
+                SELECT {group} AS one FROM each WHERE {group} IS NOT NULL GROUP BY one
+                ORDER BY count(*) DESC, one LIMIT {bind(top)}
+            ), named AS (
+                SELECT each.*, CASE WHEN {group} IS NULL OR best.one IS NOT NULL THEN {group}
+                    ELSE {bind(OTHER)} END AS named FROM each LEFT JOIN best ON {group} = best.one
+            )
+            SELECT {time}named AS {_quoted(str(by))}, {shown} FROM (
+                SELECT n, named, {figures} FROM named GROUP BY n, named
+            ) ORDER BY ALL
+        """
+    elif grain is None:
+        sql = f"SELECT {shown} FROM (SELECT {figures} FROM ({each})) WHERE sessions > 0"
+    else:
+        sql = f"""
+            WITH found AS (SELECT n, {figures} FROM ({each}) GROUP BY n),
+            every AS (SELECT unnest(generate_series({_span(scope, calendar, grain, bind)})) AS n FROM found
+                HAVING count(*) > 0)
+            SELECT {time}coalesce(sessions, 0) AS sessions, coalesce(people, 0) AS people,
+                events_per_session, avg_seconds, median_seconds, bounce_rate, engaged_rate
+            FROM every LEFT JOIN found USING (n) ORDER BY n
+        """
+    return await inquiry.rows(sql, bind, scope, report="sessions")
+
+
+def grouped(inquiry: ReportContext, by: str | None) -> tuple[str | None, str]:
+    """The column of `sessions_sql` that has what `by` names, and the SQL of `value` that it needs."""
+    if by is None or by in ("entry", "exit"):
+        return by, "NULL"
+    return "value", f"CAST({column_sql(by, inquiry.promotions)} AS VARCHAR)"
+
+
+def engaged_sql(bind: Parameters, engaged_after: Duration) -> str:
+    """SQL over `sessions_sql` that is true for a session that is engaged. Raises QueryRefused: it is no duration."""
+    return f"(us_long >= {bind(duration_us('engaged_after', engaged_after))} OR views >= 2 OR conversions > 0)"
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _span(scope: Scope, calendar: Calendar, grain: Grain, bind: Parameters) -> str:
+    """The first and the last period: of the range where it has bounds, else those with sessions."""
+    first = "min(n)" if scope.start_us is None else calendar.number(grain, bind(from_us(scope.start_us)))
+    last = "max(n)" if scope.end_us is None else calendar.number(grain, bind(from_us(scope.end_us - 1)))
+    return f"{first}, {last}"
+
+
+def sessions_sql(
+    scope: Scope, bind: Parameters, timeout: Duration, use: str, conversion: EventFilter | None, value: str = "NULL"
+) -> str:
+    """A SELECT of the sessions: `person_id, seq, start_us, us_long, events, views, conversions, entry, exit, value`.
+
+    `seq`, `entry` and `value` are those of the first event.
+
+    Raises:
+        QueryRefused: `timeout` or `use` is none.
+    """
+    longest = duration_us("timeout", timeout)
+    converts = "false" if conversion is None else conversion.condition(bind)
+    columns = f"""person_id, seq, epoch_us(timestamp) AS us, coalesce(event, type) AS name, {value} AS value,
+        CAST(type IN ('page', 'screen') AS BIGINT) AS is_view,
+        CAST(coalesce({converts}, false) AS BIGINT) AS converts"""
+    if use == "session_id":
+        read = scope.between(None, scope.end_us)
+        begun = "" if scope.start_us is None else f"HAVING start_us >= {bind(scope.start_us)}"
+        return f"""
+            SELECT arg_min(person_id, moment) AS person_id, arg_min(seq, moment) AS seq, min(us) AS start_us,
+                max(us) - min(us) AS us_long, count(*) AS events, sum(is_view) AS views, sum(converts) AS conversions,
+                arg_min(name, moment) AS entry, arg_max(name, moment) AS exit, arg_min_null(value, moment) AS value
+            FROM (
+                SELECT {columns}, session_id, row(us, seq) AS moment FROM events
+                WHERE person_id IS NOT NULL AND session_id IS NOT NULL AND {read.condition(bind)}
+            ) GROUP BY session_id {begun}
+        """
+    if use != "timeout":
+        raise QueryRefused(f"use is {str(use)[:40]!r}", hint="Use timeout or session_id")
+    since = None if scope.start_us is None else scope.start_us - longest
+    within = "true" if scope.start_us is None else f"us >= {bind(scope.start_us)}"
+    # Who comes after a gap begins a session, and ends the one before. Only these rows, and each person's last, are
+    # looked at a second time; numbering the sessions of all rows to group by them would sort all of them twice.
+    return f"""
+        WITH stepped AS (
+            SELECT *, row_number() OVER own AS nth, sum(is_view) OVER own AS views,
+                sum(converts) OVER own AS conversions, lag(us) OVER own AS before_us,
+                lag(name) OVER own AS before_name, lead(us) OVER own IS NULL AS is_last
+            FROM (
+                SELECT {columns} FROM events WHERE person_id IS NOT NULL AND {scope.condition(bind, since_us=since)}
+            ) WINDOW own AS (PARTITION BY person_id ORDER BY us, seq ROWS UNBOUNDED PRECEDING)
+        ), edges AS (
+            SELECT *, before_us IS NULL OR us - before_us > {bind(longest)} AS begins FROM stepped
+        ), ends AS (
+            SELECT *, if(begins, before_us, us) AS end_us, if(begins, before_name, name) AS end_name,
+                if(begins, nth - 1, nth) AS end_nth, if(begins, views - is_view, views) AS end_views,
+                if(begins, conversions - converts, conversions) AS end_conversions
+            FROM edges WHERE begins OR is_last
+        ), paired AS (
+            SELECT *, lead(end_us, 1, us) OVER own AS last_us, lead(end_name, 1, name) OVER own AS last_name,
+                lead(end_nth, 1, nth) OVER own AS last_nth, lead(end_views, 1, views) OVER own AS last_views,
+                lead(end_conversions, 1, conversions) OVER own AS last_conversions
+            FROM ends WINDOW own AS (PARTITION BY person_id ORDER BY nth)
+        )
+        SELECT person_id, seq, us AS start_us, last_us - us AS us_long, last_nth - nth + 1 AS events,
+            last_views - views + is_view AS views, last_conversions - conversions + converts AS conversions,
+            name AS entry, last_name AS exit, value
+        FROM paired WHERE begins AND {within}
+    """

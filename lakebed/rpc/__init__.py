@@ -1,0 +1,1 @@
+"""Calls, dispatch, stubs and pipelining; capnweb/ is their wire protocol."""

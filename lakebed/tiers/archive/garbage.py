@@ -1,0 +1,105 @@
+"""Deleting files that nothing refers to. Iceberg's expiry deletes no file: without this nothing is ever erased."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from pyiceberg.manifest import ManifestFile
+from pyiceberg.table import Table
+
+from lakebed.errors import ArchiveUnavailable
+from lakebed.tiers.archive.file_io import local_path
+from lakebed.tiers.archive.models import Garbage
+from lakebed.tiers.archive.table import EventsTable
+
+__all__ = ["collect"]
+
+
+def collect(events: EventsTable, pinned: set[str], *, dry_run: bool) -> Garbage:
+    """Delete what lies under the table's location, is older than the grace, and is not needed by table or `pinned`.
+
+    Files are listed before the table is read: what a commit of another process adds in between is young.
+    """
+    table = events.load()
+    if table is None:
+        return Garbage((), 0, dry_run)
+    directory = events.directory(table)
+    if directory is None:
+        raise ArchiveUnavailable(
+            f"garbage collection of {table.location()} is not supported: the warehouse is not a local directory",
+            hint="Let your catalog's maintenance remove orphan files",
+            location=table.location(),
+        )
+    present = list(_files(directory))
+    table = events.load()
+    if table is None:
+        raise ArchiveUnavailable("the archive's table was dropped meanwhile", hint="Nothing was deleted")
+    needed = _needed(table) | {Path(path).resolve() for path in pinned}
+    before_us = events.clock.now_us() - round(events.settings.garbage_grace_s * 1_000_000)
+    garbage = [
+        (path, status.st_size)
+        for path, status in present
+        if path not in needed and _is_old(status.st_mtime_ns // 1000, before_us, events)
+    ]
+    if not dry_run:
+        _delete(events, [path for path, _ in garbage])
+    return Garbage(tuple(str(path) for path, _ in garbage), sum(size for _, size in garbage), dry_run)
+
+
+def _is_old(modified_us: int, before_us: int, events: EventsTable) -> bool:
+    # Without any grace a file's age does not matter, even where the clock says that it is from the future.
+    return modified_us <= before_us or events.settings.garbage_grace_s == 0
+
+
+def _files(directory: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """Plain files under `directory`, links not followed, in order. Another program may delete some meanwhile."""
+    for parent, directories, names in os.walk(directory.resolve()):
+        directories.sort()
+        for name in sorted(names):
+            path = Path(parent, name)
+            with suppress(FileNotFoundError):
+                status = path.lstat()
+                if stat.S_ISREG(status.st_mode):
+                    yield path, status
+
+
+def _needed(table: Table) -> set[Path]:
+    """Every local file that a retained snapshot, or the metadata itself, names.
+
+    Raises:
+        ArchiveUnavailable: when one of them cannot be read; then it is not known what is garbage.
+    """
+    metadata = table.metadata
+    found = {table.metadata_location, *(entry.metadata_file for entry in metadata.metadata_log)}
+    found |= {file.statistics_path for file in [*metadata.statistics, *metadata.partition_statistics]}
+    manifests: dict[str, ManifestFile] = {}
+    try:
+        for snapshot in metadata.snapshots:
+            found.add(snapshot.manifest_list)
+            manifests |= {manifest.manifest_path: manifest for manifest in snapshot.manifests(table.io)}
+        for manifest in manifests.values():
+            found |= {entry.data_file.file_path for entry in manifest.fetch_manifest_entry(table.io)}
+    except Exception as error:
+        raise ArchiveUnavailable(
+            f"what the archive needs cannot be read: {type(error).__name__}: {error}",
+            hint="No file was deleted. Run check(), and restore what is missing from a backup",
+        ) from error
+    paths = (local_path(location) for location in found | set(manifests))
+    return {path.resolve() for path in paths if path is not None}
+
+
+def _delete(events: EventsTable, paths: list[Path]) -> None:
+    try:
+        for path in paths:
+            with suppress(FileNotFoundError):  # another collector was faster
+                events.disk.remove(path)
+        for parent in sorted({path.parent for path in paths}):
+            events.disk.sync_directory(parent)
+    except OSError as error:
+        raise ArchiveUnavailable(
+            f"garbage could not be deleted: {error}", hint="Files deleted so far were garbage; run it again"
+        ) from error

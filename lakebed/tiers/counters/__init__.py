@@ -1,0 +1,1 @@
+"""L0: live counters in memory."""

@@ -1,0 +1,50 @@
+"""What a reader holds of the log."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import pyarrow as pa
+
+from lakebed.tiers.pipeline.sealing import LogFile
+
+__all__ = ["LogView"]
+
+
+class LogView:
+    """The log at one moment: sealed files, then the tail in memory. No file of it is deleted before it is closed.
+
+    Attributes:
+        start_seq: the first seq that the log holds.
+        end_seq: the seq after the last; `files` and `tail` hold `[start_seq, end_seq)` without gap.
+        files: sealed segments, oldest first.
+        tail: events not yet sealed, base columns only.
+    """
+
+    def __init__(
+        self, files: tuple[LogFile, ...], tail: pa.Table, start_seq: int, end_seq: int, pins: Counter[Path]
+    ) -> None:
+        self.files = files
+        self.tail = tail
+        self.start_seq = start_seq
+        self.end_seq = end_seq
+        self._pins = pins
+        self._closed = False
+        self._pins.update(file.path for file in files)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let the files go. Idempotent."""
+        if not self._closed:
+            self._closed = True
+            self._pins.subtract(file.path for file in self.files)

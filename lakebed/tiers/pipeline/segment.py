@@ -1,0 +1,245 @@
+"""One log file: a header, a durable marker and CRC-framed Arrow batches.
+
+Layout, little endian. Header (128 bytes): magic 8, format u32, epoch u64, first seq u64, received floor i64, crc32c
+u32; at byte 64 the marker: durable offset u64, crc32c u32 over epoch and offset. Frames: magic 4, payload length u32,
+crc32c u32, first seq u64, count u32, received_at i64, then one Arrow IPC record batch. The CRC covers the epoch (so
+bytes recycled from another file never pass), the frame's header and its payload.
+
+The marker is written after each sync, without one of its own: after a crash of the process it is exact, after a power
+loss it may be a frame behind. It tells rot (a bad frame below it was acknowledged) from a torn tail (above it).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import google_crc32c
+import msgspec
+import pyarrow as pa
+
+from lakebed.disk import Disk
+from lakebed.errors import FormatTooNew, LogCorrupted
+from lakebed.events.event import SCHEMA
+
+__all__ = ["FORMAT", "HEADER_BYTES", "Frame", "Scan", "Segment", "log_path", "scan"]
+
+FORMAT = 1
+HEADER_BYTES = 128
+MAX_PAYLOAD_BYTES = 1 << 30
+_MAGIC = b"LAKEBED\n"
+_FRAME_MAGIC = b"LBF1"
+_MARKER_AT = 64
+_HEADER = struct.Struct("<8sIQQq")
+_MARKER = struct.Struct("<Q")
+_EPOCH = struct.Struct("<Q")
+_CRC = struct.Struct("<I")
+_FRAME = struct.Struct("<4sIIQIq")
+_FRAME_REST = struct.Struct("<IQIq")  # what the CRC covers of a frame's header
+
+
+class Frame(msgspec.Struct, frozen=True):
+    """One group commit as read back: `batch` has `count` rows from `first_seq` on, `end` is the offset after it."""
+
+    first_seq: int
+    count: int
+    received_at: int
+    batch: pa.RecordBatch
+    end: int
+
+
+class Scan(msgspec.Struct, frozen=True):
+    """What a log file holds. `bad` is the offset of the first byte that is no frame, or None."""
+
+    path: Path
+    epoch: int
+    first_seq: int
+    received_floor: int
+    durable: int | None
+    frames: list[Frame]
+    size: int
+    bad: int | None
+
+    @property
+    def end_seq(self) -> int:
+        """The seq after the last whole frame."""
+        return self.frames[-1].first_seq + self.frames[-1].count if self.frames else self.first_seq
+
+    @property
+    def end(self) -> int:
+        """The offset after the last whole frame."""
+        return self.frames[-1].end if self.frames else HEADER_BYTES
+
+
+def log_path(directory: Path, first_seq: int) -> Path:
+    """Where the segment that starts at `first_seq` lies."""
+    return directory / f"{first_seq:020d}.log"
+
+
+def _frame_crc(epoch: int, rest: bytes, payload: bytes | memoryview | pa.Buffer) -> int:
+    crc = google_crc32c.value(_EPOCH.pack(epoch) + rest)
+    return int(google_crc32c.extend(crc, payload if isinstance(payload, bytes) else memoryview(payload).tobytes()))
+
+
+class Segment:
+    """The open end of a log. Used by one thread; every method blocks and raises OSError.
+
+    After an OSError the segment must be abandoned: what its last bytes hold is unknown.
+    """
+
+    def __init__(self, disk: Disk, path: Path, descriptor: int, epoch: int, first_seq: int, offset: int) -> None:
+        self.path = path
+        self.first_seq = first_seq
+        self.offset = offset
+        self._disk = disk
+        self._descriptor = descriptor
+        self._epoch = epoch
+
+    @classmethod
+    def create(cls, disk: Disk, directory: Path, first_seq: int, received_floor: int) -> Segment:
+        """A new, durable, empty segment. One of the same first seq holds nothing acknowledged, and gives way."""
+        path = log_path(directory, first_seq)
+        temporary = path.with_suffix(".log.tmp")
+        temporary.unlink(missing_ok=True)
+        epoch = int.from_bytes(os.urandom(8))
+        packed = _HEADER.pack(_MAGIC, FORMAT, epoch, first_seq, received_floor)
+        header = bytearray(HEADER_BYTES)
+        header[: len(packed)] = packed
+        _CRC.pack_into(header, len(packed), google_crc32c.value(packed))
+        header[_MARKER_AT : _MARKER_AT + 12] = _marker(epoch, HEADER_BYTES)
+        descriptor = disk.create(temporary)
+        try:
+            disk.write(descriptor, [bytes(header)], 0)
+            disk.sync(descriptor)
+            disk.replace(temporary, path)
+            disk.sync_directory(directory)
+        except BaseException:
+            disk.close(descriptor)
+            raise
+        return cls(disk, path, descriptor, epoch, first_seq, HEADER_BYTES)
+
+    @classmethod
+    def reopen(cls, disk: Disk, found: Scan) -> Segment:
+        """The segment of a scan, cut after its last whole frame, ready for the next one."""
+        descriptor = disk.open(found.path)
+        segment = cls(disk, found.path, descriptor, found.epoch, found.first_seq, found.end)
+        try:
+            if found.size > found.end:
+                disk.truncate(descriptor, found.end)
+            # Frames that a crash left unsynced are kept from now on, so they must be durable before anyone reads them.
+            # Written again: after a sync that failed the system holds such bytes for clean, and syncs nothing.
+            if (start := found.durable or HEADER_BYTES) < found.end:
+                disk.write(descriptor, [found.path.read_bytes()[start : found.end]], start)
+            disk.sync(descriptor)
+            segment.mark_durable()
+        except BaseException:
+            disk.close(descriptor)
+            raise
+        return segment
+
+    def append(self, batch: pa.RecordBatch, first_seq: int, received_at: int) -> None:
+        """Write one frame. It is durable after `sync`."""
+        payload = batch.serialize()
+        if payload.size > MAX_PAYLOAD_BYTES:  # it would be durable, and unreadable
+            raise OSError(errno.EFBIG, f"a group of {payload.size} bytes is larger than {MAX_PAYLOAD_BYTES}")
+        rest = _FRAME_REST.pack(payload.size, first_seq, batch.num_rows, received_at)
+        crc = _frame_crc(self._epoch, rest, payload)
+        header = _FRAME.pack(_FRAME_MAGIC, payload.size, crc, first_seq, batch.num_rows, received_at)
+        self._disk.write(self._descriptor, [header, memoryview(payload)], self.offset)
+        self.offset += len(header) + payload.size
+
+    def sync(self) -> None:
+        """Make all frames durable, then note it in the marker."""
+        self._disk.sync(self._descriptor)
+        self.mark_durable()
+
+    def mark_durable(self) -> None:
+        """Note that all bytes so far are durable; the note itself becomes so with the next sync."""
+        self._disk.write(self._descriptor, [_marker(self._epoch, self.offset)], _MARKER_AT)
+
+    def close(self) -> None:
+        """Close the descriptor. Does not sync."""
+        self._disk.close(self._descriptor)
+
+
+def _marker(epoch: int, offset: int) -> bytes:
+    packed = _MARKER.pack(offset)
+    return packed + _CRC.pack(google_crc32c.value(_EPOCH.pack(epoch) + packed))
+
+
+def scan(path: Path) -> Scan:
+    """Read a log file up to its first bad byte. Blocks.
+
+    Raises:
+        LogCorrupted: when its header does not read back.
+        FormatTooNew: when a newer Lakebed wrote it.
+    """
+    data = path.read_bytes()
+    if len(data) < HEADER_BYTES:
+        raise LogCorrupted("a segment is shorter than its header", path=path, offset=len(data))
+    magic, version, epoch, first_seq, floor = _HEADER.unpack_from(data)
+    (crc,) = _CRC.unpack_from(data, _HEADER.size)
+    if magic != _MAGIC or crc != google_crc32c.value(data[: _HEADER.size]):
+        raise LogCorrupted("a segment's header does not read back", path=path, offset=0)
+    if version > FORMAT:
+        raise FormatTooNew(
+            f"{path} has format {version}, this Lakebed reads up to {FORMAT}", hint="Upgrade Lakebed", path=path
+        )
+    (durable,) = _MARKER.unpack_from(data, _MARKER_AT)
+    marked = data[_MARKER_AT : _MARKER_AT + 12] == _marker(epoch, durable)
+    buffer = pa.py_buffer(data)
+    frames = list(_frames(buffer, data, epoch, first_seq))
+    end = frames[-1].end if frames else HEADER_BYTES
+    return Scan(
+        path=path,
+        epoch=epoch,
+        first_seq=first_seq,
+        received_floor=floor,
+        durable=durable if marked else None,
+        frames=frames,
+        size=len(data),
+        bad=end if end < len(data) or (marked and end < durable) else None,
+    )
+
+
+def _frames(buffer: pa.Buffer, data: bytes, epoch: int, first_seq: int) -> Iterator[Frame]:
+    offset, seq = HEADER_BYTES, first_seq
+    while (frame := _frame_at(buffer, data, offset, epoch)) is not None and frame.first_seq == seq:
+        yield frame
+        offset, seq = frame.end, seq + frame.count
+
+
+def _frame_at(buffer: pa.Buffer, data: bytes, offset: int, epoch: int) -> Frame | None:
+    if offset + _FRAME.size > len(data):
+        return None
+    magic, length, crc, first_seq, count, received_at = _FRAME.unpack_from(data, offset)
+    start = offset + _FRAME.size
+    if magic != _FRAME_MAGIC or length > MAX_PAYLOAD_BYTES or start + length > len(data):
+        return None
+    payload = buffer.slice(start, length)
+    if crc != _frame_crc(epoch, _FRAME_REST.pack(length, first_seq, count, received_at), payload):
+        return None
+    return Frame(first_seq, count, received_at, pa.ipc.read_record_batch(payload, SCHEMA), start + length)
+
+
+def check_tail(found: Scan) -> None:
+    """Tell a torn tail, which may be cut, from corruption, which may not.
+
+    Raises:
+        LogCorrupted: when the bad bytes had been acknowledged: they lie below the marker, or a whole frame follows them
+            (with one frame in flight at a time, a later frame proves that the earlier one was synced).
+    """
+    if found.bad is None:
+        return
+    if found.durable is not None and found.bad < found.durable:
+        raise LogCorrupted("an acknowledged frame does not read back", path=found.path, offset=found.bad)
+    data = found.path.read_bytes()
+    buffer = pa.py_buffer(data)
+    at = data.find(_FRAME_MAGIC, found.bad + 1)
+    while at != -1:
+        if _frame_at(buffer, data, at, found.epoch) is not None:
+            raise LogCorrupted("a frame before the last one does not read back", path=found.path, offset=found.bad)
+        at = data.find(_FRAME_MAGIC, at + 1)

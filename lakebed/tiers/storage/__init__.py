@@ -1,0 +1,1 @@
+"""L2: SQLite, with all of its SQL."""

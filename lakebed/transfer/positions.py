@@ -1,0 +1,93 @@
+"""How far each input was imported: `imports.db` in the object's directory."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import msgspec
+
+from lakebed.cli.exit_codes import Exit, Failure
+from lakebed.transfer.source import Source
+
+__all__ = ["FILE_NAME", "Position", "Positions"]
+
+FILE_NAME = "imports.db"
+_VERSION = 1
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS positions (
+    head TEXT NOT NULL,       -- hash of the input's beginning
+    mapping TEXT NOT NULL,    -- hash of the options that say what a row is
+    path TEXT NOT NULL,
+    size INTEGER NOT NULL,
+    modified INTEGER NOT NULL,
+    offset INTEGER NOT NULL,  -- up to where its rows are durable, in bytes as inflated, or in rows of Parquet …
+    rows INTEGER NOT NULL,    -- … and how many rows that is, …
+    received INTEGER NOT NULL,-- … without blank lines, …
+    rejected INTEGER NOT NULL,-- … and how many of those were refused
+    digest TEXT NOT NULL,     -- hash of everything up to there
+    next_seq INTEGER NOT NULL,-- of the log, before the first row behind `offset` was handed over
+    ahead INTEGER NOT NULL,   -- rows behind `offset` that may be in the log all the same
+    complete INTEGER NOT NULL,
+    PRIMARY KEY (path, head, mapping)
+) STRICT, WITHOUT ROWID;
+"""
+
+
+class Position(msgspec.Struct, frozen=True, kw_only=True):
+    """How far one input was imported. The columns of the table say what each field is."""
+
+    head: str
+    mapping: str
+    path: str
+    size: int
+    modified: int
+    offset: int = 0
+    rows: int = 0
+    received: int = 0
+    rejected: int = 0
+    digest: str = ""
+    next_seq: int = 0
+    ahead: int = 0
+    complete: bool = False
+
+
+_COLUMNS = Position.__struct_fields__
+
+
+class Positions:
+    """The positions of one object's imports. Belongs to one thread; its calls block.
+
+    It lies beside the log that it speaks of, so that a copy of the directory takes both.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._connection = sqlite3.connect(directory / FILE_NAME, isolation_level=None)
+        version = self._connection.execute("PRAGMA user_version").fetchone()[0]
+        if version > _VERSION:
+            self._connection.close()
+            raise Failure(f"{directory / FILE_NAME} was written by a newer Lakebed", code=Exit.DAMAGED)
+        self._connection.executescript(
+            f"PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; {_SCHEMA} PRAGMA user_version = {_VERSION};"
+        )
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
+
+    def find(self, source: Source, mapping: str) -> list[Position]:
+        """Where imports of what may be `source` stopped: inputs that begin alike, and that path before it grew."""
+        rows = self._connection.execute(
+            f"SELECT {', '.join(_COLUMNS)} FROM positions WHERE mapping = ? AND (head = ? OR path = ? AND size <= ?)"
+            " ORDER BY path = ? DESC, offset DESC",
+            (mapping, source.head, path := str(source.path.absolute()), source.size, path),
+        )
+        return [msgspec.convert(dict(zip(_COLUMNS, row, strict=True)), Position, strict=False) for row in rows]
+
+    def put(self, position: Position) -> None:
+        """Keep `position`: durable when this returns."""
+        marks = ", ".join("?" * len(_COLUMNS))
+        self._connection.execute(
+            f"INSERT OR REPLACE INTO positions ({', '.join(_COLUMNS)}) VALUES ({marks})",
+            msgspec.structs.astuple(position),
+        )

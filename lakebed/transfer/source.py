@@ -1,0 +1,255 @@
+"""What is imported: a file in one of the formats, compressed or not, read from any row on."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import gzip
+import hashlib
+import io
+import itertools
+import os
+import select
+import sys
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from lakebed.cli.exit_codes import Failure
+from lakebed.transfer.chunk import ROWS, Chain, Chunk
+
+__all__ = ["FORMATS", "STDIN", "Source", "inputs"]
+
+FORMATS = ("ndjson", "csv", "tsv", "parquet", "apache")
+STDIN = Path("-")
+_HEAD_BYTES = 64 << 10
+_BLOCK_BYTES = 4 << 20
+_MAX_LINE_BYTES = 32 << 20
+_LOOK_UP_S = 0.2
+_GZIP, _ZSTD, _PARQUET = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PAR1"
+_UNREADABLE = (EOFError, gzip.BadGzipFile, zlib.error, ValueError, csv.Error)
+_SUFFIXES = {
+    ".ndjson": "ndjson",
+    ".jsonl": "ndjson",
+    ".json": "ndjson",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".parquet": "parquet",
+    ".log": "apache",
+}
+
+
+def inputs(paths: Sequence[Path]) -> list[Path]:
+    """The files that `paths` name: of a directory all in it, in the order of their names, without hidden ones.
+
+    Raises:
+        Failure: one does not exist.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            below = (one for one in sorted(path.rglob("*")) if one.is_file())
+            found += [one for one in below if not any(p.startswith(".") for p in one.relative_to(path).parts)]
+        elif path == STDIN or path.exists():
+            found.append(path)
+        else:
+            raise Failure(f"{path} does not exist")
+    return found
+
+
+class Source:
+    """One input.
+
+    Args:
+        path: its file, or `STDIN`.
+        format_name: one of `FORMATS`; found out where it is empty.
+        encoding: of CSV text.
+
+    Attributes:
+        size: bytes of the file; 0 of stdin.
+        head: a hash of its beginning.
+        modified: nanoseconds since 1970 when it was last written.
+        columns: of CSV, from its first line.
+    """
+
+    def __init__(self, path: Path, format_name: str = "", encoding: str = "utf-8-sig") -> None:
+        self.path = path
+        self.is_stdin = path == STDIN
+        self._stdin = _Stdin()
+        self._raw: io.BufferedReader[Any] = io.BufferedReader(self._stdin) if self.is_stdin else path.open("rb")
+        self._encoding = encoding
+        self.columns: list[str] = []
+        self.size = self.modified = 0
+        if not self.is_stdin:
+            facts = path.stat()
+            self.size, self.modified = facts.st_size, facts.st_mtime_ns
+        try:
+            start = b"" if self.is_stdin else self._raw.read(_HEAD_BYTES)
+            self.head = hashlib.sha256(start).hexdigest()[:32]
+            self._stream = self._inflated(start)
+            self.format = format_name or self._guess(start)
+        except BaseException as error:
+            self.close()
+            if isinstance(error, _UNREADABLE):
+                raise Failure(f"{path} cannot be read: {error}") from error
+            raise
+
+    def stop(self) -> None:
+        """Have a read that waits for stdin end soon. Any thread may call it."""
+        self._stdin.stopped = True
+
+    def close(self) -> None:
+        """Close the file. Standard input itself stays open."""
+        self._raw.close()
+
+    @property
+    def done(self) -> int:
+        """Bytes of the file read so far."""
+        return 0 if self.is_stdin else self._raw.tell()
+
+    def rewind(self) -> None:
+        """Begin again."""
+        self._raw.seek(0)
+        self._stream = self._inflated(self._raw.read(_HEAD_BYTES))
+
+    def skip(self, offset: int, chain: Chain) -> bool:
+        """Read up to `offset`, as `chunks` would count it, into `chain`. Whether there was as much."""
+        if self.format == "parquet":
+            rows = itertools.chain.from_iterable(chunk.raws for chunk in self._parquet())
+            taken = 0
+            for raw in itertools.islice(rows, offset):
+                chain.skip(raw)
+                taken += 1
+            return taken == offset
+        while offset:
+            block = self._stream.read(min(offset, _BLOCK_BYTES))
+            if not block:
+                return False
+            chain.skip(block)
+            offset -= len(block)
+        return True
+
+    def offset_of(self, chunk: Chunk) -> int:
+        """How far a chunk goes: in bytes, in rows of Parquet."""
+        return len(chunk.raws) if self.format == "parquet" else sum(map(len, chunk.raws))
+
+    def chunks(self, number: int = 0, offset: int = 0) -> Iterator[Chunk]:
+        """All rows from where `skip` stopped, `number` being that row's.
+
+        Raises:
+            Failure: the file cannot be read as what it is said to be.
+        """
+        if self.format == "parquet":
+            found = self._parquet(offset)
+        else:
+            found = self._csv(offset) if self.format in ("csv", "tsv") else self._lines()
+        try:
+            for chunk in found:
+                yield Chunk(chunk.raws, chunk.values, number)
+                number += len(chunk)
+        except _UNREADABLE as error:
+            raise Failure(f"{self.path} cannot be read on, after row {number:,}: {error}") from error
+
+    def _lines(self) -> Iterator[Chunk]:
+        rest = b""
+        while block := self._stream.read(_BLOCK_BYTES):
+            if len(rest) > _MAX_LINE_BYTES:
+                raise ValueError(f"a line has more than {_MAX_LINE_BYTES:,} bytes; events are lines, not one array")
+            lines = (rest + block).split(b"\n")
+            rest = lines.pop()
+            for start in range(0, len(lines), ROWS):
+                yield Chunk([line + b"\n" for line in lines[start : start + ROWS]], None, 0)
+        if rest:
+            yield Chunk([rest], None, 0)
+
+    def _csv(self, offset: int) -> Iterator[Chunk]:
+        """Rows as lists of texts. The first line names the columns; it belongs to the first row's bytes."""
+        seen: list[bytes] = []
+        reader = csv.reader(self._texts(seen), delimiter="\t" if self.format == "tsv" else ",")
+        if offset:
+            self._read_columns()
+        else:
+            self.columns = next(reader, [])
+        raws, values, header = [], [], b"".join(seen)
+        seen.clear()
+        for row in reader:
+            raws.append(header + b"".join(seen))
+            values.append(row)
+            header = b""
+            seen.clear()
+            if len(raws) == ROWS:
+                yield Chunk(raws, values, 0)
+                raws, values = [], []
+        if raws:
+            yield Chunk(raws, values, 0)
+
+    def _read_columns(self) -> None:
+        """Find out what the columns of CSV are, of a file that will be read from somewhere in the middle."""
+        with contextlib.closing(Source(self.path, self.format, self._encoding)) as again:
+            texts = again._texts([])  # noqa: SLF001 - this class's own
+            self.columns = next(csv.reader(texts, delimiter="\t" if self.format == "tsv" else ","), [])
+
+    def _texts(self, seen: list[bytes]) -> Iterator[str]:
+        for line in self._stream:
+            seen.append(line)
+            yield line.decode(self._encoding, "surrogateescape")
+
+    def _parquet(self, start: int = 0) -> Iterator[Chunk]:
+        import pyarrow.parquet as pq
+
+        file = pq.ParquetFile(self._raw)
+        self.columns = file.schema_arrow.names
+        for batch in file.iter_batches(ROWS):
+            if start >= batch.num_rows:
+                start -= batch.num_rows
+                continue
+            values = batch.slice(start).to_pylist()
+            start = 0
+            yield Chunk([msgspec.json.encode(value, enc_hook=str) for value in values], values, 0)
+
+    def _inflated(self, start: bytes) -> io.BufferedReader[Any]:
+        if self.is_stdin:
+            start = self._raw.peek(len(_ZSTD))
+        else:
+            self._raw.seek(0)
+        if start.startswith(_GZIP):
+            return io.BufferedReader(gzip.GzipFile(fileobj=self._raw, mode="rb"), _BLOCK_BYTES)
+        if start.startswith(_ZSTD):
+            import pyarrow as pa
+
+            zstd: Any = pa.CompressedInputStream  # pyarrow says nothing about types
+            return io.BufferedReader(zstd(self._raw, "zstd"), _BLOCK_BYTES)
+        return self._raw
+
+    def _guess(self, start: bytes) -> str:
+        names = [suffix for suffix in self.path.suffixes if suffix in _SUFFIXES]
+        if names:
+            return _SUFFIXES[names[-1]]
+        if start.startswith(_PARQUET):
+            return "parquet"
+        first = self._stream.peek(1)[:1]
+        if first in (b"{", b""):  # Segment's archives are named for a time, and nothing is nothing in any format
+            return "ndjson"
+        raise Failure(f"what {self.path} holds is not clear from its name", hint=f"Say --format: {', '.join(FORMATS)}")
+
+
+class _Stdin(io.RawIOBase):
+    """Standard input, read by a thread that another one may want to stop: a read that waits cannot be interrupted."""
+
+    def __init__(self) -> None:
+        self.stopped = False
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        descriptor = sys.stdin.fileno()
+        while not self.stopped:
+            if select.select([descriptor], [], [], _LOOK_UP_S)[0]:
+                data = os.read(descriptor, len(buffer))
+                buffer[: len(data)] = data
+                return len(data)
+        return 0

@@ -1,0 +1,319 @@
+"""What is added to the context of events from browsers and phones; all others stay as they were sent."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import httpx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from starlette.requests import HTTPConnection
+
+from lakebed import Analytics
+from lakebed.api import create_app
+from lakebed.api.enrichment.client_ip import Proxies
+from lakebed.api.enrichment.enrichment import Enrichment
+from lakebed.api.enrichment.user_agent import parse_agent
+from lakebed.errors import InvalidSettings
+from tests.api.enrichment import mmdb
+
+IPHONE = (
+    "Mozilla/5.0 (iPhone; CPU iPhone OS 17_1 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) "
+    "Version/17.1 Mobile/15E148 Safari/604.1"
+)
+VIENNA = {
+    "city": {"names": {"en": "Vienna", "de": "Wien"}},
+    "subdivisions": [{"names": {"en": "Vienna Province"}}],
+    "country": {"iso_code": "AT"},
+    "location": {"latitude": 48.2, "longitude": 16.37},
+}
+PLACE = {"city": "Vienna", "region": "Vienna Province", "country": "AT", "latitude": 48.2, "longitude": 16.37}
+BROWSER = {"library": {"name": "analytics.js", "version": "next-1.84.3"}}
+SERVER = {"library": {"name": "analytics-python", "version": "2.4.0"}}
+
+
+class Shop:
+    """An app over one object; what was sent to it can be looked at."""
+
+    def __init__(self, tom, client="203.0.113.77", **options) -> None:
+        self.tom = tom
+        app = create_app(tom, enrichment=Enrichment(**options))
+        transport = httpx.ASGITransport(app=app, client=(client, 1) if client else None)
+        self.http = httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1")
+
+    async def contexts(self, path, body, **headers):
+        """The contexts that were stored of a body, as texts."""
+        sent = body if isinstance(body, bytes) else json.dumps(body).encode()
+        response = await self.http.post(path, content=sent, headers=headers)
+        assert response.status_code == 200, response.text
+        found = response.json()
+        assert found["rejected"] == 0, found
+        seqs = [event["seq"] for event in found["events"]]
+        rows = (await self.tom.query("SELECT context FROM events WHERE seq >= ? ORDER BY seq", [min(seqs)])).rows
+        return [row.context for row in rows]
+
+    async def context(self, path, body, **headers):
+        """The context of one event."""
+        return json.loads((await self.contexts(path, body, **headers))[0])
+
+
+@pytest.fixture
+async def tom(tmp_path):
+    async with Analytics("tom", root=tmp_path) as analytics:
+        yield analytics
+        assert await analytics.check() == []
+
+
+@pytest.fixture
+def shop(tom):
+    return Shop(tom)
+
+
+async def test_what_the_connection_and_the_page_tell(shop):
+    """Address, agent with browser, system and device, language, campaign and referrer."""
+    page = {
+        "url": "https://shop.example/a?utm_source=news&utm_medium=mail&utm_campaign=Spr%C3%BCng&utm_id=7&x=1#utm_term=no",
+        "referrer": "https://www.search.example/q?q=shop",
+    }
+    body = {"event": "a", "context": {"page": page}}
+    found = await shop.context("/v1/t", body, **{"User-Agent": IPHONE, "Accept-Language": "de-AT,de;q=0.9"})
+    assert found == {
+        "page": page,
+        "ip": "203.0.113.77",
+        "userAgent": IPHONE,
+        "locale": "de-AT",
+        "browser": {"name": "Mobile Safari", "version": "17.1"},
+        "os": {"name": "iOS", "version": "17.1"},
+        "device": {"manufacturer": "Apple", "model": "iPhone", "name": "iPhone"},
+        "campaign": {"source": "news", "medium": "mail", "name": "Sprüng", "id": "7"},
+        "referrer": {"name": "search.example", "url": "https://www.search.example/q?q=shop"},
+    }
+
+
+async def test_what_the_client_said_stays(shop):
+    """No field is overwritten, not even where it says less; its bytes are the first of what is stored."""
+    said = (
+        '{"ip": "0.0.0.0", "userAgent":"mine", "locale":null,"os":{"name":"Mine"}, "device":{},"browser":7,'
+        '"campaign":{"name":"own"},"referrer":{"type":"ad"},"n":1.50,"page":{"url":"http://a.test/?utm_source=x"}}'
+    )
+    body = b'{"event":"a","context":%s}' % said.encode()
+    assert await shop.contexts("/v1/t", body, **{"User-Agent": IPHONE, "Accept-Language": "de"}) == [said]
+    some = await shop.contexts("/v1/t", b'{"event":"a","context":{"ip":"1.2.3.4","n":1.50}}', **{"User-Agent": IPHONE})
+    assert some[0].startswith('{"ip":"1.2.3.4","n":1.50,"userAgent":')
+
+
+@pytest.mark.parametrize(
+    ("path", "context", "headers", "added"),
+    [
+        ("/v1/track", SERVER, {}, False),
+        ("/v1/track", {}, {}, False),
+        ("/v1/track", BROWSER, {}, True),
+        ("/v1/track", {"library": {"version": "1.0", "name": "analytics-ios"}}, {}, True),
+        ("/v1/track", {"library": {"name": "com.rudderstack.android.sdk.core", "version": "1"}}, {}, True),
+        ("/v1/track", {"library": "analytics.js"}, {}, False),
+        ("/v1/track", SERVER, {"Origin": "http://localhost:3000"}, True),
+        ("/v1/t", SERVER, {}, True),
+    ],
+)
+async def test_who_is_client_side(shop, path, context, headers, added):
+    """The browser's short paths, an Origin, or the library's name; a server's own address is not the person's."""
+    single = await shop.context(path, {"event": "a", "context": context}, **headers)
+    batches = "/v1/b" if path == "/v1/t" else "/v1/batch"
+    many = await shop.contexts(batches, {"batch": [{"event": "a", "context": context}] * 3}, **headers)
+    for found in (single, *map(json.loads, many)):
+        assert ("ip" in found) is added
+        assert added or found == context
+
+
+async def test_events_of_servers_are_stored_byte_for_byte(shop):
+    """Spaces, order, doubled keys and all."""
+    said = '{ "library" : {"name":"analytics-python"} ,"a":1.0, "a":2e0 }'
+    assert await shop.contexts("/v1/batch", b'{"batch":[{"event":"a","context":%s}]}' % said.encode()) == [said]
+
+
+async def test_a_batch_of_browsers(shop):
+    """Every event of a batch, with or without a context; what the batch says for all counts as said."""
+    batch = [
+        {"event": "a"},
+        {"event": "b", "context": None},
+        {"event": "c", "context": {"locale": "fr"}},
+        {"event": "d"},
+    ]
+    body = {"batch": batch, "context": {"ip": "9.9.9.9", "app": {"name": "x"}}, "sentAt": "2026-01-01T00:00:00Z"}
+    found = [json.loads(one) for one in await shop.contexts("/v1/b", body, **{"User-Agent": IPHONE})]
+    assert [one["ip"] for one in found] == ["9.9.9.9"] * 4
+    assert [one["os"]["name"] for one in found] == ["iOS"] * 4
+    assert [one["app"] for one in found] == [{"name": "x"}] * 4
+    assert [one.get("locale") for one in found] == [None, None, "fr", None]
+
+
+# Addresses
+
+
+@pytest.mark.parametrize(
+    ("ip", "client", "stored"),
+    [
+        ("whole", "203.0.113.77", "203.0.113.77"),
+        ("truncated", "203.0.113.77", "203.0.113.0"),
+        ("truncated", "2001:db8:1:2:3::4", "2001:db8:1::"),
+        ("whole", "::ffff:203.0.113.77", "203.0.113.77"),
+        ("none", "203.0.113.77", None),
+        ("whole", "", None),
+    ],
+)
+async def test_how_much_of_an_address_is_stored(tom, ip, client, stored):
+    """All of it, its network, or nothing; on a Unix socket there is none."""
+    assert (await Shop(tom, client, ip=ip).context("/v1/t", {"event": "a"})).get("ip") == stored
+
+
+@pytest.mark.parametrize(
+    ("trusted", "client", "forwarded", "origin"),
+    [
+        ([], "10.0.0.1", "1.1.1.1", "10.0.0.1"),
+        (["10.0.0.0/8"], "10.0.0.1", "1.1.1.1", "1.1.1.1"),
+        (["10.0.0.0/8"], "10.0.0.1", "6.6.6.6, 1.1.1.1", "1.1.1.1"),
+        (["10.0.0.0/8"], "10.0.0.1", "6.6.6.6, 1.1.1.1, 10.0.0.2", "1.1.1.1"),
+        (["10.0.0.0/8"], "10.0.0.1", "10.0.0.3, 10.0.0.2", "10.0.0.3"),
+        (["10.0.0.0/8"], "10.0.0.1", "6.6.6.6, <script>", "10.0.0.1"),
+        (["10.0.0.0/8"], "10.0.0.1", "", "10.0.0.1"),
+        (["10.0.0.0/8"], "8.8.8.8", "1.1.1.1", "8.8.8.8"),
+        (["::1", "10.0.0.0/8"], "::1", "2001:db8::1", "2001:db8::1"),
+        (["10.0.0.0/8"], "10.0.0.1", ",".join(["6.6.6.6"] * 9_000), "6.6.6.6"),
+    ],
+)
+def test_only_trusted_proxies_are_believed(trusted, client, forwarded, origin):
+    """The nearest address that is no trusted proxy's; what stands before it anybody may have written."""
+    headers = [(b"x-forwarded-for", forwarded.encode())] if forwarded else []
+    request = HTTPConnection({"type": "http", "client": (client, 1), "headers": headers})
+    assert str(Proxies(trusted).origin(request)) == origin
+
+
+@pytest.mark.parametrize("options", [{"trusted_proxies": ["10.0.0.1/8"]}, {"trusted_proxies": ["proxy.example"]}])
+def test_a_proxy_that_is_no_address_is_refused(options):
+    """At start, not when the first request comes."""
+    with pytest.raises(InvalidSettings, match="address or a network"):
+        Enrichment(**options)
+
+
+# Places
+
+
+async def test_a_maxmind_file_tells_the_place(tom, tmp_path):
+    """By the whole address, whatever is stored of it; by the client's own where it says one; nothing where unknown."""
+    file = mmdb.write(tmp_path / "city.mmdb", "203.0.113.0/24", VIENNA)
+    for ip in ("whole", "truncated", "none"):
+        shop = Shop(tom, places=file, ip=ip)
+        assert (await shop.context("/v1/t", {"event": "a"}))["location"] == PLACE
+    for client in ("198.51.100.1", "2001:db8::1"):
+        shop = Shop(tom, client, places=file)
+        assert "location" not in await shop.context("/v1/t", {"event": "a"})
+        said = {"event": "a", "context": {"ip": "203.0.113.9"}}
+        assert (await shop.context("/v1/t", said))["location"] == PLACE
+    assert "location" not in await shop.context("/v1/t", {"event": "a", "context": {"ip": "nowhere"}})
+    own = {"event": "a", "context": {"location": {"city": "Graz"}, "ip": "203.0.113.9"}}
+    assert (await shop.context("/v1/t", own))["location"] == {"city": "Graz"}
+
+
+@pytest.mark.parametrize("record", ["text", {}, {"city": "Vienna", "subdivisions": [], "location": []}, [1.5]])
+async def test_records_of_another_shape_tell_nothing(tom, tmp_path, record):
+    """Files of networks or of companies are read, and say nothing of a place."""
+    file = mmdb.write(tmp_path / "other.mmdb", "203.0.113.0/24", record)
+    assert "location" not in await Shop(tom, places=file).context("/v1/t", {"event": "a"})
+
+
+def test_a_file_that_is_none_is_refused(tmp_path):
+    """At start, with its path."""
+    (tmp_path / "bad.mmdb").write_bytes(b"no")
+    for name in ("bad.mmdb", "absent.mmdb"):
+        with pytest.raises(InvalidSettings, match=name):
+            Enrichment(places=tmp_path / name)
+
+
+# What is hostile
+
+
+@pytest.mark.parametrize(
+    "context",
+    [
+        {"page": {"url": "http://[::1", "referrer": "http://[x"}},
+        {"page": {"url": 7, "referrer": [], "search": {}}},
+        {"page": {"url": "http://a.test/?" + "utm_a=b&" * 5_00}},
+        {"page": {"url": "http://a.test/?utm_x=%ff%00&utm_=y&utm_z"}},
+        {"page": {"url": "http://a.test/?utm_x=" + "é" * 3_000}},
+        {"page": [1]},
+        {"userAgent": "Mozilla/5.0 (Linux; Android " + "a " * 8_000},
+        {"userAgent": ["x"]},
+        {"userAgent": "\u0000"},
+    ],
+)
+async def test_nothing_fails(shop, context):
+    """Odd addresses, types, lengths and agents: the event is stored with what its client said."""
+    found = await shop.context("/v1/t", {"event": "a", "context": context}, **{"Accept-Language": "*;q=," * 50})
+    assert {name: found[name] for name in context} == context
+    assert "locale" not in found
+
+
+async def test_an_event_at_its_limit_stays_as_it_is(shop):
+    """What is added never makes an event too large to be stored."""
+    filler = "x" * (32_768 - 70)
+    found = await shop.context("/v1/b", {"batch": [{"event": "a", "context": {"filler": filler}}]})
+    assert found == {"filler": filler}
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.floats(allow_nan=False, allow_infinity=False) | st.text(), st.lists, max_leaves=5
+    ),
+    st.data(),
+)
+def test_any_context_is_kept_and_only_added_to(value, data):
+    """Against a plain model: parse, put in what is missing."""
+    names = ("ip", "userAgent", "locale", "page", "os", "x")
+    said = data.draw(st.dictionaries(st.sampled_from(names), st.just(value) | st.text()))
+    scope = {"type": "http", "client": ("1.2.3.4", 1), "headers": [(b"user-agent", IPHONE.encode())]}
+    visit = Enrichment().visit(HTTPConnection(scope), b"", short=True)
+    event = {"event": "é", "context": said}
+    found = json.loads(visit.event(json.dumps(event).encode()))
+    assert found["event"] == "é"
+    assert {name: found["context"][name] for name in said} == said
+    assert found["context"]["ip"] == said.get("ip", "1.2.3.4")
+    batch = json.loads(visit.batch(json.dumps({"batch": [event, event]}).encode()))
+    assert batch["batch"] == [found, found]
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[", b"7", b'{"batch":7}', b'{"batch":[{"a":NaN}]}', b"\xff", b'{"batch":[7,[]]}']
+)
+def test_what_cannot_be_read_is_left_to_those_who_say_why(body):
+    """No byte of it changes its meaning."""
+    scope = {"type": "http", "client": None, "headers": [(b"user-agent", b"x")]}
+    visit = Enrichment().visit(HTTPConnection(scope), body, short=True)
+    assert visit.batch(body) in (body, b'{"batch":[7,[]],"context":{}}')
+    assert body.startswith(b'{"batch":') or visit.event(body) == body
+
+
+def test_agents_are_remembered_in_bounded_memory():
+    """However long and however many they are."""
+    from lakebed.api.enrichment import user_agent as agents
+
+    for number in range(3_000):
+        parse_agent(f"{number} " + "x" * 10_000)
+    kept = agents._parsed.cache_info()
+    assert kept.currsize == kept.maxsize == 2_048
+
+
+def test_the_slowest_agents_do_not_hold_the_loop():
+    """The longest ones that are looked at, built to please many expressions, take no longer than an fsync or two."""
+    parts = ("Mozilla/5.0 (", "Android ", "a;", "; ", "like Gecko) ", "1.", "Version/", "iPhone OS ", "_", " Build/")
+    parse_agent("warm")
+    slowest = 0.0
+    for part in parts:
+        for other in parts:
+            text = "Mozilla/5.0 (" + (part + other) * 512
+            start = time.thread_time()
+            parse_agent(text)
+            slowest = max(slowest, time.thread_time() - start)
+    assert slowest < 0.05

@@ -1,0 +1,210 @@
+"""Grafana: the JSON data source over HTTP, and what the plug-in for ClickHouse sends to Analytics Engine's SQL API."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from urllib.parse import quote
+
+import httpx
+import pytest
+
+from lakebed import Analytics, Namespace, SystemClock
+from lakebed.api import create_app
+from lakebed.auth.keys import Keys
+
+START = datetime(2024, 1, 13, 5, tzinfo=UTC)
+START_MS = int(START.timestamp() * 1000)
+METHODS = ("GET", "POST", "PUT")
+HITS = [(START + timedelta(seconds=97 * n), METHODS[n % 3], float(n * 7 % 50)) for n in range(60)]
+RANGE = {
+    "from": START.isoformat(),
+    "to": (START + timedelta(hours=1)).isoformat(),
+    "raw": {"from": "now-1h", "to": "now"},
+}
+ENGINE = "/client/v4/accounts/acc/analytics_engine/sql"
+
+
+@pytest.fixture
+async def http(tmp_path):
+    async with Namespace(tmp_path, Analytics) as namespace:
+        shop = namespace.get("shop")
+        await shop.save_dataset("requests", {"event": "Hit", "blobs": ["method"], "doubles": ["ms"]})
+        await shop.batch(
+            {
+                "type": "track",
+                "event": "Hit",
+                "userId": "u",
+                "timestamp": at.isoformat(),
+                "properties": {"method": m, "ms": ms},
+            }
+            for at, m, ms in HITS
+        )
+        _, token = Keys(tmp_path, SystemClock()).create("shop", "read")
+        transport = httpx.ASGITransport(app=create_app(namespace), raise_app_exceptions=False)
+        headers = {"Authorization": f"Bearer {token}"}
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1", headers=headers) as client:
+            yield client
+        assert await shop.check() == []
+
+
+async def shown(http, *targets, **more):
+    """The frames of a panel, sent with what Grafana sends beside its targets."""
+    body = {"panelId": 1, "range": RANGE, "interval": "30s", "intervalMs": 30000, "maxDataPoints": 550, "filters": []}
+    named = [{"refId": "ABC"[number], **one} for number, one in enumerate(targets)]
+    answer = await http.post("/grafana/query", json=body | {"targets": named} | more)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+async def test_save_and_test(http):
+    """A key that may read is told that all is well, with the slash and without; a wrong one is not."""
+    for path in ("/grafana", "/grafana/"):
+        assert (await http.get(path)).status_code == 200
+        assert (await http.get(path, headers={"Authorization": "Bearer no"})).status_code == 401
+
+
+async def test_metrics_and_their_fields(http):
+    """Templates, reports and SQL are offered, each with what it takes; a field says what can be chosen."""
+    found = {one["value"]: one for one in (await http.post("/grafana/metrics", json={})).json()}
+    assert {"sql", "template:busiest-hours", "report:segmentation"} <= found.keys()
+    assert [field["name"] for field in found["sql"]["payloads"]] == ["sql", "format"]
+    asked = {"metric": "sql", "payload": {}, "name": "format"}
+    options = (await http.post("/grafana/metric-payload-options", json=asked)).json()
+    assert [one["value"] for one in options] == ["table", "time_series"]
+
+
+async def test_panels(http):
+    """A statement as a table, and as a series for each text; hidden targets are not asked."""
+    sql = """
+        SELECT toStartOfHour(timestamp) AS t, blob1 AS method, count() AS n FROM requests
+        GROUP BY t, method ORDER BY t, method
+    """
+    table, *series = await shown(
+        http,
+        {"target": "sql", "payload": {"sql": sql}},
+        {"target": "sql", "payload": {"sql": sql, "format": "time_series"}},
+        {"target": "sql", "payload": {"sql": "nonsense"}, "hide": True},
+    )
+    counts = {}
+    for at, method, _ in HITS:
+        hour = int(at.replace(minute=0, second=0).timestamp() * 1000)
+        counts[hour, method] = counts.get((hour, method), 0) + 1
+    assert table == {
+        "columns": [
+            {"text": "t", "type": "time"},
+            {"text": "method", "type": "string"},
+            {"text": "n", "type": "number"},
+        ],
+        "rows": [[*key, n] for key, n in sorted(counts.items())],
+        "type": "table",
+    }
+    assert series == [
+        {
+            "type": "timeseries",
+            "target": name,
+            "datapoints": [[n, hour] for (hour, method), n in sorted(counts.items()) if method == name],
+        }
+        for name in METHODS
+    ]
+
+
+async def test_all_panels_of_a_dashboard_at_once(http):
+    """More than may run at a time wait for their turn: Grafana does not ask again."""
+    panels = [{"target": "sql", "payload": {"sql": f"SELECT count() + {n} AS n FROM requests"}} for n in range(5)]
+    answers = await asyncio.gather(*(shown(http, panel) for panel in panels))
+    assert [frame["rows"] for (frame,) in answers] == [[[len(HITS) + n]] for n in range(5)]
+
+
+async def test_the_range_of_the_dashboard(http):
+    """A template and a report count what lies in it, unless their payload says another."""
+    within = sum(START <= at < START + timedelta(hours=1) for at, _, _ in HITS)
+    report = {"target": "report:segmentation", "payload": {"arguments": '{"events": ["Hit"]}'}}
+    other = {
+        "target": "report:segmentation",
+        "payload": {"arguments": {"events": ["Hit"], "start": "2024-01-01", "end": "2024-02-01"}},
+    }
+    template = {"target": "template:events-by-name", "payload": {"limit": "5"}}
+    first, second, third = await shown(http, report, other, template)
+    assert [sum(row[-1] for row in one["rows"]) for one in (first, second)] == [within, len(HITS)]
+    assert [row[:3] for row in third["rows"]] == [["Hit", within, 1]]
+
+
+async def test_variables(http):
+    """The first column of a statement, or text and value of two."""
+    sql = "SELECT DISTINCT blob1 FROM requests ORDER BY blob1"
+    found = await http.post("/grafana/variable", json={"payload": {"target": sql}, "range": RANGE})
+    assert found.json() == [{"__text": one, "__value": one} for one in METHODS]
+    two = {"target": "sql", "sql": "SELECT lower(blob1) AS x, blob1 FROM requests GROUP BY blob1 ORDER BY blob1"}
+    found = await http.post("/grafana/variable", json={"payload": two})
+    assert found.json()[0] == {"__text": "get", "__value": "GET"}
+
+
+async def test_what_cannot_be_asked(http):
+    """400, which says why: Grafana shows it on the panel."""
+    for targets, said in (
+        (None, "targets"),
+        ([{"target": "template:none"}], "There is no metric"),
+        ([{"target": "sql", "payload": 5}], "A payload is an object"),
+        ([{"target": "sql", "payload": "{"}], "not JSON"),
+        ([{"target": "sql", "payload": {"sql": "SELECT blob21 FROM requests"}}], "blob21"),
+        ([{"target": "sql", "payload": {"sql": "SHOW TABLES", "format": "time_series"}}], "a column of times"),
+        ([{"target": "report:segmentation", "payload": {"arguments": {"colour": 1}}}], "colour"),
+        ([{"target": "sql"}] * 21, "at most 20"),
+    ):
+        refused = await http.post("/grafana/query", json={} if targets is None else {"targets": targets})
+        assert refused.status_code == 400, refused.text
+        assert said in refused.json()["error"]["message"]
+
+
+BUCKET = "(intDiv(toUInt32(timestamp), 600) * 600) * 1000"
+FILTER = "timestamp >= toDateTime(1705122000) AND timestamp <= toDateTime(1705125600)"
+
+
+async def test_the_plug_in_for_clickhouse(http):
+    """What it sends is answered as it reads it: its test, its time zone, its menus, its macros written out."""
+
+    async def asked(sql, *, post=False):
+        # As the plug-in has it: a slash before the parameters, and FORMAT JSON after whatever was written.
+        if post:
+            answer = await http.post(ENGINE, content=f"{sql} FORMAT JSON")
+        else:
+            answer = await http.get(
+                f"{ENGINE}/?query={quote(f'{sql} FORMAT JSON')}&database=default&add_http_cors_header=1"
+            )
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    assert (await asked("SELECT 1"))["data"] == [{"1": 1}]
+    zone = await http.post(ENGINE, content="SELECT timezone() FORMAT JSON;")
+    assert zone.json()["data"] == [{"timezone()": "Etc/UTC"}]
+    assert (await asked("SELECT name FROM system.databases ORDER BY name"))["data"] == [{"name": "default"}]
+    tables = await asked("SELECT name FROM system.tables WHERE database = 'default' ORDER BY name")
+    assert tables["data"] == [{"name": "requests"}]
+    times = await asked(
+        "SELECT name FROM system.columns WHERE database = 'default' AND table = 'requests' AND "
+        "(substring(type,1,8) = 'DateTime' OR substring(type,10,8) = 'DateTime')ORDER BY name"
+    )
+    assert times["data"] == [{"name": "timestamp"}]
+    for post in (False, True):
+        found = await asked(
+            f"SELECT {BUCKET} as t, blob1 AS label, SUM(_sample_interval * double1) / SUM(_sample_interval) AS average"
+            f" FROM default.requests WHERE {FILTER} AND 1 GROUP BY label, t ORDER BY t, label",
+            post=post,
+        )
+        groups = {}
+        for at, method, ms in HITS:
+            if at <= START + timedelta(hours=1):
+                groups.setdefault((int(at.timestamp()) // 600 * 600_000, method), []).append(ms)
+        assert [tuple(row.values()) for row in found["data"]] == [
+            (*key, pytest.approx(sum(some) / len(some))) for key, some in sorted(groups.items())
+        ]
+        # It takes a column t for the time where its type is UInt64, and no other.
+        assert [one["type"] for one in found["meta"]] == ["UInt64", "String", "Float64"]
+    ms = await asked(
+        "SELECT (intDiv(toUInt32(timestamp) * 1000, 60000) * 60000) as t, count() FROM requests"
+        f" WHERE {FILTER} GROUP BY t ORDER BY t"
+    )
+    assert ms["data"][0] == {"t": START_MS, "count()": 1}
+    unknown = await http.get(f"{ENGINE}/?query={quote('SELECT name FROM system.users FORMAT JSON')}")
+    assert (unknown.status_code, unknown.text) == (422, "Input was invalid: unknown table: system.users")

@@ -1,0 +1,79 @@
+"""People over HTTP: who is who, merged and taken apart by those who may."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+
+from lakebed import Analytics, Namespace, SystemClock
+from lakebed.api import create_app
+from lakebed.auth.keys import Keys
+
+
+@pytest.fixture
+async def shop(tmp_path):
+    async with Namespace(tmp_path, Analytics) as namespace:
+        await namespace.get("shop").identify("ann", {"plan": "pro"}, anonymous_id="a/1?x")
+        await namespace.get("shop").track("seen", user_id="eve")
+        yield namespace
+        assert await namespace.get("shop").check() == []
+
+
+@pytest.fixture
+async def http(shop):
+    keys = Keys(shop.root, SystemClock())
+    tokens = {scope: keys.create("shop", scope)[1] for scope in ("write", "read", "admin")}
+    transport = httpx.ASGITransport(app=create_app(shop), raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+        client.as_ = {scope: {"Authorization": f"Bearer {token}"} for scope, token in tokens.items()}
+        yield client
+
+
+async def test_a_person(http):
+    """Any id finds the person; ids may hold what URLs must escape; nobody is 404."""
+    for path in ("/people/ann", "/people/a%2F1%3Fx"):
+        found = await http.get(path, headers=http.as_["read"])
+        assert found.status_code == 200, found.text
+        assert (found.json()["person_id"], found.json()["traits"]) == ("ann", {"plan": "pro"})
+        assert found.json()["history"]["plan"][0]["value"] == "pro"
+    assert (await http.get("/people/nobody", headers=http.as_["read"])).status_code == 404
+    past = await http.get("/people/ann?as_of=2001-01-01", headers=http.as_["read"])
+    assert past.status_code == 404
+    assert (await http.get("/people/ann?as_off=2001-01-01", headers=http.as_["read"])).status_code == 400
+
+
+async def test_merge_and_unmerge(http):
+    """An admin merges two people and takes it back; both are in the audit."""
+    done = await http.post("/people/merge", json={"a": "ann", "b": "eve", "why": "one card"}, headers=http.as_["admin"])
+    assert done.status_code == 200, done.text
+    assert (await http.get("/people/eve", headers=http.as_["read"])).json()["person_id"] == "ann"
+    again = await http.post("/people/merge", json={"a": "eve", "b": "ann"}, headers=http.as_["admin"])
+    assert (again.status_code, again.json()["error"]["code"]) == (409, "INVALID_MERGE")
+    undone = await http.post("/people/unmerge", json={"merge_id": done.json()["id"]}, headers=http.as_["admin"])
+    assert undone.status_code == 200, undone.text
+    assert (await http.get("/people/eve", headers=http.as_["read"])).json()["person_id"] == "eve"
+    audit = (await http.get("/people/merges", headers=http.as_["read"])).json()
+    assert [(one["kind"], one["effect"], one["why"]) for one in audit] == [
+        ("unmerge", "undone", None),
+        ("merge", "undone", "one card"),
+        ("identify", "merged", None),
+    ]
+    assert len((await http.get("/people/merges?limit=1&id=ann", headers=http.as_["read"])).json()) == 1
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b'{"a":"x"}', b'{"a":1,"b":"y"}', b'{"a":"x","b":"y","c":1}', b"\xff"])
+async def test_bad_bodies(http, body):
+    """What cannot be read is 400 and changes nothing."""
+    refused = await http.post("/people/merge", content=body, headers=http.as_["admin"])
+    assert refused.status_code == 400, refused.text
+    assert (await http.get("/people/merges?limit=x", headers=http.as_["read"])).status_code == 400
+
+
+async def test_scopes(http):
+    """Reading needs a read key, merging an admin key, and neither answers without one."""
+    for scope in ("write", "read"):
+        for path, body in (("/people/merge", {"a": "ann", "b": "eve"}), ("/people/unmerge", {"merge_id": "x"})):
+            assert (await http.post(path, json=body, headers=http.as_[scope])).status_code == 403
+    for path in ("/people/ann", "/people/merges"):
+        assert (await http.get(path, headers=http.as_["write"])).status_code == 403
+        assert (await http.get(path)).status_code == 401

@@ -1,0 +1,156 @@
+"""Every report by every way: Python, the sandbox, HTTP, RPC and commands give the same answer."""
+
+from __future__ import annotations
+
+import inspect
+from datetime import timedelta
+
+import httpx
+import msgspec
+import pytest
+
+from lakebed import Analytics, Namespace, QueryError, QueryRefused, connect
+from lakebed.api import create_app
+from lakebed.api.server import make_server
+from lakebed.cli import main
+from lakebed.reports.catalog import REPORTS
+from tests.reports.report_samples import COHORTS, EVENTS, SAMPLES
+from tests.served import serving
+
+DANGEROUS = "(SELECT count(*) FROM read_text('/etc/passwd')) > 0"
+
+
+def plain(rows):
+    """Rows as JSON has them, by value: 1 and 1.0 are one."""
+    return msgspec.json.decode(msgspec.json.encode([list(row) for row in rows], enc_hook=str))
+
+
+async def prepare(analytics):
+    await analytics.batch(EVENTS)
+    for name, definition in COHORTS.items():
+        await analytics.save_cohort(name, definition)
+
+
+@pytest.fixture
+async def analytics(tmp_path):
+    async with Analytics("default", root=tmp_path, headroom_bytes=0) as analytics:
+        await prepare(analytics)
+        yield analytics
+        assert await analytics.check() == []
+
+
+def test_every_report_has_a_sample():
+    """Else the tests below would leave it out."""
+    assert SAMPLES.keys() == REPORTS.keys()
+
+
+@pytest.mark.parametrize("name", REPORTS)
+async def test_the_sandbox_gives_the_same_rows(analytics, name):
+    """What a stranger asks is answered like what the app asks, and says which report it is."""
+    own = await getattr(analytics, name)(**SAMPLES[name])
+    theirs = await analytics.report_untrusted(name, SAMPLES[name])
+    assert own.rows, "the sample says something"
+    assert (own.columns, own.rows, own.report) == (theirs.columns, theirs.rows, name)
+
+
+@pytest.mark.parametrize("name", REPORTS)
+async def test_what_cannot_be_is_refused(analytics, name):
+    """An argument that there is not, one of another type, and SQL that reads files: each is an error that says so."""
+    with pytest.raises(QueryRefused, match="does not take 'nonsense'"):
+        await analytics.report_untrusted(name, SAMPLES[name] | {"nonsense": 1})
+    signature = inspect.signature(REPORTS[name])
+    for taken in set(signature.parameters) - {"inquiry"}:
+        with pytest.raises(QueryRefused):
+            await analytics.report_untrusted(name, SAMPLES[name] | {taken: object()})
+    if "where" in signature.parameters:
+        with pytest.raises(QueryError):
+            await analytics.report_untrusted(name, SAMPLES[name] | {"where": DANGEROUS})
+        with pytest.raises(QueryError):
+            await analytics.report_untrusted(name, SAMPLES[name] | {"where": "true) OR (true"})
+
+
+@pytest.mark.parametrize("name", REPORTS)
+async def test_nothing_at_all_is_no_error(tmp_path, name):
+    """An object without events answers every report: with no rows, or with zeros, and never with NaN."""
+    async with Analytics("empty", root=tmp_path, headroom_bytes=0) as empty:
+        for cohort, definition in COHORTS.items():
+            await empty.save_cohort(cohort, definition)
+        found = await getattr(empty, name)(**SAMPLES[name])
+        assert "nan" not in repr(plain(found)).lower()
+
+
+async def test_over_a_network(tmp_path):
+    """HTTP and RPC, of a server on a port."""
+    async with Namespace(tmp_path, Analytics, headroom_bytes=0) as namespace:
+        stub = namespace.get("default")
+        await prepare(stub)
+        server = make_server(create_app(namespace), "127.0.0.1", 0)
+        async with serving(server) as port, httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+            async with Namespace.connect(f"http://127.0.0.1:{port}") as remote:
+                for name, arguments in SAMPLES.items():
+                    own = await getattr(stub, name)(**arguments)
+                    answer = await client.post(f"/reports/{name}", json=arguments)
+                    assert answer.status_code == 200, answer.text
+                    found = answer.json()
+                    assert [one["name"] for one in found["columns"]] == list(own.columns)
+                    assert found["rows"] == plain(own)
+                    called = await getattr(remote.get("default"), name)(**arguments)
+                    assert (called.rows, called.tiers) == (own.rows, own.tiers)
+                for name in ("performance", "segmentation", "sessions"):  # None is not their default
+                    own = await getattr(stub, name)(grain=None)
+                    answer = await client.post(f"/reports/{name}", json={"grain": None})
+                    called = await getattr(remote.get("default"), name)(grain=None)
+                    assert "time" not in own.columns
+                    assert answer.json()["rows"] == plain(own)
+                    assert called.rows == own.rows
+            schema = (await client.get("/openapi.json")).json()
+            assert {f"/reports/{name}" for name in REPORTS} <= schema["paths"].keys()
+            refused = await client.post("/reports/funnel", json={"steps": ["Seen"], "within": "soon"})
+            assert (refused.status_code, refused.json()["error"]["code"]) == (400, "QUERY_REFUSED")
+            assert "7d" in refused.json()["error"]["message"]
+
+
+def test_the_sample_over_commands(tmp_path, monkeypatch, capsys):
+    """`lakebed funnel Seen … --within 1d`: each report is a command, of the object in a directory."""
+    monkeypatch.chdir(tmp_path)
+    events = tmp_path / "events.ndjson"
+    events.write_bytes(b"\n".join(map(msgspec.json.encode, EVENTS)))
+    assert main(["import", str(events)]) == 0
+    with connect("data", "default") as analytics:
+        for name, definition in COHORTS.items():
+            analytics.save_cohort(name, definition)
+    for name, arguments in SAMPLES.items():
+        capsys.readouterr()
+        assert main([*typed(name, arguments), "--json"]) == 0, capsys.readouterr().err
+        assert msgspec.json.decode(capsys.readouterr().out)
+    assert main(["funnel", "Seen", "--within", "soon"]) == 2
+    assert "7d" in capsys.readouterr().err
+
+
+def typed(name, arguments):
+    """The command that asks for a report with these arguments."""
+    required = [
+        one.name
+        for one in inspect.signature(REPORTS[name]).parameters.values()
+        if one.default is one.empty and one.name != "inquiry"
+    ]
+    words = [name.replace("_", "-")]
+    for argument, value in arguments.items():
+        if value is True:
+            words.append(f"--{argument.replace('_', '-')}")
+            continue
+        for one in value if isinstance(value, list) else [value]:
+            text = msgspec.json.encode(one).decode() if isinstance(one, dict) else str(one)
+            words += [text] if argument in required else [f"--{argument.replace('_', '-')}", text]
+    return words
+
+
+def test_durations():
+    """Lengths of time are read exactly, or refused."""
+    from lakebed.reports.duration import duration_us
+
+    assert duration_us("x", "7d") == duration_us("x", timedelta(days=7)) == duration_us("x", 7 * 86400)
+    assert duration_us("x", "1.5h") == 5_400_000_000
+    for wrong in ("", "7", "-1d", "7 years", 0, -1, True, None, float("nan"), "9999999w"):
+        with pytest.raises(QueryRefused, match="x is"):
+            duration_us("x", wrong)

@@ -1,0 +1,96 @@
+"""Bodies with a Content-Encoding: inflated, refused, and never more of them than the limit."""
+
+from __future__ import annotations
+
+import gzip
+import subprocess
+import sys
+import zlib
+
+import brotli
+import pytest
+import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lakebed.api.compression import Corrupt, TooLong, inflate
+
+
+def bare(data):
+    made = zlib.compressobj(wbits=-15)
+    return made.compress(data) + made.flush()
+
+
+def unsized(data):
+    made = zstandard.ZstdCompressor().compressobj()
+    return made.compress(data) + made.flush()
+
+
+WAYS = {
+    "gzip": ("gzip", gzip.compress),
+    "x-gzip": ("x-gzip", gzip.compress),
+    "zlib": ("deflate", zlib.compress),
+    "bare deflate": ("deflate", bare),
+    "br": ("br", lambda data: brotli.compress(data, quality=4)),
+    "zstd": ("zstd", zstandard.compress),
+    "zstd without a size": ("zstd", unsized),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@given(data=st.binary(max_size=2000))
+def test_what_comes_out_is_what_went_in(way, data):
+    """Every encoding gives back its data where that is within the limit, and no byte of it where it is beyond."""
+    encoding, deflate = WAYS[way]
+    assert inflate(deflate(data), encoding, max(1, len(data))) == data
+    if len(data) > 1:
+        with pytest.raises((TooLong, Corrupt)):
+            inflate(deflate(data), encoding, len(data) - 1)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@given(at=st.integers(0, 10_000), change=st.sampled_from(["cut", "more", "noise"]))
+def test_what_is_broken_is_refused(way, at, change):
+    """Cut anywhere, with something after its end, or not encoded at all: Corrupt, never an answer."""
+    encoding, deflate = WAYS[way]
+    data = deflate(b'{"event":"Seen"}' * 20)
+    broken = {"cut": data[: at % len(data)], "more": data + b"\x00" * (1 + at % 50), "noise": b"\xff" * (at % 50)}
+    with pytest.raises((Corrupt, TooLong)):
+        inflate(broken[change], encoding, 1 << 16)
+
+
+_BOMB = """
+import resource, sys, time
+from tests.api.test_compression import WAYS
+from lakebed.api.compression import Corrupt, TooLong, inflate
+encoding, deflate = WAYS[sys.argv[1]]
+bomb = deflate(bytes(100 << 20))
+# The peak so far is from making the bomb: free memory is not given back, so a limit says what inflating may take.
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (40 << 20), used + (40 << 20)))
+began = time.process_time()
+try:
+    inflate(bomb, encoding, 5 << 20)
+except (Corrupt, TooLong) as error:
+    print(type(error).__name__, len(bomb), time.process_time() - began)
+"""
+
+
+@pytest.mark.parametrize("way", ["gzip", "zlib", "br", "zstd", "zstd without a size"])
+def test_a_bomb(way):
+    """100 MB of zeros in little: refused within 40 MB of memory and half a second of processor."""
+    arguments = [sys.executable, "-c", _BOMB, way]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=True)
+    name, size, seconds = done.stdout.split()
+    assert name in ("TooLong", "Corrupt")
+    assert int(size) < 120_000
+    assert float(seconds) < 0.5
+
+
+def test_a_frame_that_asks_for_a_huge_window():
+    """A zstd frame whose window would take 128 MB is refused for that, whatever it holds."""
+    parameters = zstandard.ZstdCompressionParameters(window_log=27, write_content_size=False)
+    made = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+    data = made.compress(b"x" * 1000) + made.flush()
+    with pytest.raises(Corrupt):
+        inflate(data, "zstd", 5 << 20)

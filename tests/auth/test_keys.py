@@ -1,0 +1,330 @@
+"""Keys: what is kept of them, and that a running server follows what is done to them."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+import threading
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lakebed import FormatTooNew, InvalidName, KeysUnavailable, ManualClock, UnknownKey
+from lakebed.auth.key_cache import KeyCache
+from lakebed.auth.keys import FILE_NAME, Keys, Limits, digest, id_in
+
+
+@pytest.fixture
+def clock():
+    return ManualClock()
+
+
+@pytest.fixture
+def keys(tmp_path, clock):
+    return Keys(tmp_path, clock)
+
+
+@pytest.fixture
+def ring(keys, clock):
+    return KeyCache(keys, clock)
+
+
+def test_a_key_is_shown_once(keys, tmp_path):
+    """The token says its scope and id; what is stored of it, in the file's bytes too, is its SHA-256."""
+    seen = set()
+    for scope, prefix in (("write", "lbw"), ("read", "lbr"), ("admin", "lba")):
+        key, token = keys.create("shop", scope, "for the site")
+        assert (key.object, key.scope, key.note, key.revoked_us) == ("shop", scope, "for the site", None)
+        assert token.startswith(f"{prefix}_{key.id}_")
+        assert ":" not in token
+        secret = token.rpartition("_")[2]
+        assert len(bytes.fromhex(secret)) >= 16
+        assert id_in(token) == key.id
+        stored = (tmp_path / FILE_NAME).read_bytes()
+        assert secret.encode() not in stored
+        assert bytes.fromhex(secret) not in stored
+        assert digest(token) in stored
+        assert secret not in repr(keys.list())
+        seen.add(secret)
+    assert len(seen) == 3
+
+
+def test_only_the_owner_may_read_the_file(keys, tmp_path):
+    """Hashes and names of objects are nobody else's business on a shared machine."""
+    keys.create("shop", "write")
+    assert (tmp_path / FILE_NAME).stat().st_mode & 0o777 == 0o600
+
+
+def test_list_has_times_and_revoked_keys(keys, clock):
+    """Oldest first, of one object or of all; when each was made, rotated and revoked."""
+    first, _ = keys.create("shop", "write")
+    clock.advance(1)
+    second, _ = keys.create("other", "read")
+    clock.advance(1)
+    rotated, _ = keys.rotate(first.id)
+    clock.advance(1)
+    revoked = keys.revoke(second.id)
+    assert rotated.rotated_us == first.created_us + 2_000_000
+    assert revoked.revoked_us == first.created_us + 3_000_000
+    assert keys.list() == [rotated, revoked]
+    assert keys.list("shop") == [rotated]
+    clock.advance(1)
+    assert keys.revoke(second.id) == revoked, "it ended when it ended first"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (("../etc", "write"), InvalidName),
+        (("shop", "owner"), ValueError),
+        (("shop", "write", "x" * 201), InvalidName),
+        (("shop", "write", "", Limits(events_per_s=0)), ValueError),
+        (("shop", "write", "", Limits(burst_s=float("inf"))), ValueError),
+    ],
+)
+def test_what_cannot_be_a_key(keys, tmp_path, arguments, error):
+    """It is refused before anything is written: a server that needs no keys still needs none."""
+    with pytest.raises(error):
+        keys.create(*arguments)
+    assert not (tmp_path / FILE_NAME).exists()
+
+
+def test_unknown_keys(keys):
+    """What is not there, or revoked for ever, cannot be rotated; and there is no grace in the past."""
+    for act in (keys.rotate, keys.revoke):
+        with pytest.raises(UnknownKey):
+            act("0" * 12)
+    key, _ = keys.create("shop", "write")
+    with pytest.raises(ValueError, match="0 or more"):
+        keys.rotate(key.id, -1)
+    keys.revoke(key.id)
+    for act in (lambda: keys.rotate(key.id), lambda: keys.limit(key.id, Limits()), lambda: keys.revoke("0" * 12)):
+        with pytest.raises(UnknownKey):
+            act()
+
+
+def test_limits_are_kept_with_the_key(keys, ring, clock):
+    """A key's own limits can be given and taken back; a server sees them."""
+    key, token = keys.create("shop", "write", limits=Limits(events_per_s=5))
+    assert ring.find(token).limits == Limits(events_per_s=5)
+    keys.limit(key.id, Limits(requests_per_s=2.5, max_body_bytes=10))
+    clock.advance(1)
+    assert ring.find(token).limits == Limits(requests_per_s=2.5, max_body_bytes=10)
+    with pytest.raises(ValueError, match="above 0"):
+        keys.limit(key.id, Limits(max_body_bytes=-1))
+
+
+# The ring
+
+
+def test_a_ring_knows_what_is_known(keys, ring):
+    """It finds a key by its token, and by nothing that is almost it."""
+    key, token = keys.create("shop", "write")
+    assert ring.find(token) == key
+    other = ("0" if token[-1] != "0" else "1", token[:-1])
+    for wrong in (
+        other[1] + other[0],
+        token[:-1],
+        token + "0",
+        token.upper(),
+        "lba" + token[3:],
+        key.id,
+        "",
+        "\ud800",
+        "é",
+    ):
+        assert ring.find(wrong) is None
+
+
+def test_keys_are_required_for_ever(keys, ring, clock):
+    """Without a key ever made none is needed; after the first always, revoked or not, also for a new process."""
+    assert not ring.required
+    key, token = keys.create("shop", "write")
+    clock.advance(1)
+    assert ring.required
+    keys.revoke(key.id)
+    clock.advance(1)
+    assert ring.required
+    assert ring.find(token) is None
+    assert KeyCache(keys, clock).required
+
+
+def test_changes_are_seen_within_a_second(keys, ring, clock):
+    """A running server follows create, rotate and revoke; between looks it answers from memory."""
+    key, token = keys.create("shop", "write")
+    assert ring.find(token) == key
+    keys.revoke(key.id)
+    clock.advance(0.99)
+    assert ring.find(token) == key
+    clock.advance(0.01)
+    assert ring.find(token) is None
+    clock.advance(3600)
+    new, token = keys.create("shop", "read")
+    assert ring.find(token) == new, "after an idle hour the first question looks"
+
+
+def test_changes_of_another_process(keys, ring, clock, tmp_path):
+    """The CLI is another process: what it does is seen too."""
+    key, token = keys.create("shop", "write")
+    assert ring.find(token) is not None
+    code = f"from lakebed.auth.keys import Keys; Keys({str(tmp_path)!r}).revoke({key.id!r})"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    clock.advance(1)
+    assert ring.find(token) is None
+
+
+def test_rotation(keys, ring, clock):
+    """The new secret counts at once, the old one for its grace; a second rotation never lengthens that."""
+    key, first = keys.create("shop", "write")
+    _, second = keys.rotate(key.id, grace_s=60)
+    assert ring.find(first).id == ring.find(second).id == key.id
+    clock.advance(59)
+    assert ring.find(first) is not None
+    _, third = keys.rotate(key.id, grace_s=3600)
+    clock.advance(1)
+    assert [ring.find(token) is not None for token in (first, second, third)] == [False, True, True]
+    _, fourth = keys.rotate(key.id)
+    clock.advance(1)
+    assert [ring.find(token) is not None for token in (second, third, fourth)] == [False, False, True]
+
+
+def test_unknown_tokens_leave_nothing_behind(keys, ring):
+    """However many are tried, the ring holds the keys that there are."""
+    keys.create("shop", "write")
+    for number in range(1000):
+        assert ring.find(f"lbw_{number:012x}_{number:040x}") is None
+    assert len(ring.ids) == 1
+
+
+def test_a_ring_while_another_process_commits(keys, ring, clock, tmp_path):
+    """A writer in the middle of its commit stops nobody: what was true before is true until it has committed."""
+    key, token = keys.create("shop", "write")
+    assert ring.find(token) == key
+    writer = sqlite3.connect(tmp_path / FILE_NAME, isolation_level=None)
+    writer.execute("BEGIN EXCLUSIVE")
+    writer.execute("UPDATE keys SET note = 'x'")
+    clock.advance(1)
+    assert ring.find(token) == key
+    writer.execute("COMMIT")
+    writer.close()
+    clock.advance(1)
+    assert ring.find(token).note == "x"
+
+
+def test_a_file_that_cannot_be_read_lets_nobody_in(keys, clock, tmp_path):
+    """Damage, and a file from the future, are errors each time that one asks, until they are mended."""
+    _, token = keys.create("shop", "write")
+    path = tmp_path / FILE_NAME
+    sound = path.read_bytes()
+    ring = KeyCache(keys, clock)
+    path.write_bytes(b"x" * 8192)
+    for _ in range(3):
+        with pytest.raises(KeysUnavailable):
+            _ = ring.required
+        with pytest.raises(KeysUnavailable):
+            ring.find(token)
+        clock.advance(0.3)
+    path.write_bytes(sound)
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    clock.advance(1)
+    for _ in range(3):
+        with pytest.raises(FormatTooNew):
+            _ = ring.required
+        clock.advance(0.01)
+    with pytest.raises(FormatTooNew):
+        keys.create("shop", "write")
+    path.write_bytes(sound)
+    clock.advance(1)
+    assert ring.find(token) is not None
+
+
+def test_a_file_that_vanishes_opens_nothing(keys, ring, clock, tmp_path):
+    """A running server lets nobody in when its keys are gone, and follows a file that is put back."""
+    _, token = keys.create("shop", "write")
+    sound = (tmp_path / FILE_NAME).read_bytes()
+    assert ring.required
+    (tmp_path / FILE_NAME).unlink()
+    clock.advance(1)
+    assert ring.required
+    assert ring.find(token) is None
+    (tmp_path / FILE_NAME).write_bytes(sound)
+    clock.advance(1)
+    assert ring.find(token) is not None
+
+
+def test_an_empty_file_is_no_key(keys, ring, clock, tmp_path):
+    """A crash between making the file and writing it leaves a root without keys, in which one can be made."""
+    (tmp_path / FILE_NAME).touch()
+    assert not ring.required
+    assert keys.list() == []
+    _, token = keys.create("shop", "write")
+    clock.advance(1)
+    assert ring.find(token) is not None
+
+
+def test_many_make_keys_at_once(keys):
+    """Each of twenty threads gets a key that counts."""
+    made = []
+    threads = [threading.Thread(target=lambda: made.append(keys.create("shop", "write"))) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    ever, live = keys.live()
+    assert ever
+    assert live.keys() == {key.id for key, _ in made}
+    assert len(live) == 20
+
+
+# A plain model
+
+
+_ACTS = st.lists(
+    st.one_of(
+        st.tuples(st.just("create"), st.sampled_from(["tom", "sam"]), st.sampled_from(["write", "read", "admin"])),
+        st.tuples(st.just("rotate"), st.integers(0, 5), st.sampled_from([0.0, 5.0, 60.0])),
+        st.tuples(st.just("revoke"), st.integers(0, 5)),
+        st.tuples(st.just("wait"), st.sampled_from([1.0, 4.0, 30.0])),
+    ),
+    max_size=15,
+)
+
+
+@settings(max_examples=40)
+@given(_ACTS)
+def test_keys_are_what_a_dict_says(tmp_path_factory, acts):
+    """Whatever is made, rotated and revoked, a token counts exactly as long as a dict of tokens says."""
+    clock = ManualClock()
+    keys = Keys(tmp_path_factory.mktemp("keys"), clock)
+    ring = KeyCache(keys, clock)
+    made, tokens, gone = [], {}, set()  # keys; token -> (key id, until when); ids of revoked ones
+    for act in [*acts, ("wait", 1.0)]:
+        match act:
+            case ("create", name, scope):
+                key, token = keys.create(name, scope)
+                made.append(key.id)
+                tokens[token] = (key.id, float("inf"))
+            case ("wait", seconds):
+                clock.advance(seconds)
+            case (what, number, *rest) if number < len(made):
+                chosen, now = made[number], clock.monotonic()
+                if what == "revoke":
+                    keys.revoke(chosen)
+                    gone.add(chosen)
+                elif chosen in gone:
+                    with pytest.raises(UnknownKey):
+                        keys.rotate(chosen, *rest)
+                else:
+                    until = {token: min(end, now + rest[0]) for token, (of, end) in tokens.items() if of == chosen}
+                    tokens |= {token: (chosen, end) for token, end in until.items()}
+                    tokens[keys.rotate(chosen, *rest)[1]] = (chosen, float("inf"))
+        if act[0] == "wait":
+            for token, (of, end) in tokens.items():
+                found = ring.find(token)
+                assert (found.id if found else None) == (of if of not in gone and clock.monotonic() < end else None)
+            assert ring.required == bool(made)
+    assert {key.id for key in keys.list() if key.revoked_us is None} == set(made) - gone

@@ -1,0 +1,126 @@
+"""A process is killed at each step of refusing and of replaying: what was answered is there, and nothing is twice."""
+
+import json
+import subprocess
+import sys
+from collections import Counter
+
+import pytest
+
+from lakebed import Analytics, ManualClock
+from tests.crash.dead_letter_worker import MEND, body
+from tests.crash.subject import SETTINGS, START
+
+JOBS = ["refuse", "refuse", "replay"]
+
+
+class Worker:
+    """Forks a process for each session, and hears what it was promised."""
+
+    def __init__(self):
+        command = [sys.executable, "-m", "tests.crash.dead_letter_worker"]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    def session(self, root, arm, **kill):
+        request = {"root": str(root), "jobs": JOBS, "arm": arm, "kill": kill}
+        self._process.stdin.write(json.dumps(request).encode() + b"\n")
+        self._process.stdin.flush()
+        said = []
+        for line in self._process.stdout:
+            said.append(json.loads(line))
+            if said[-1]["what"] == "ended":
+                return said
+        raise AssertionError(f"the worker is gone: {said}")
+
+    def close(self):
+        self._process.stdin.close()
+        self._process.stdout.close()
+        assert self._process.wait(20) == 0
+
+
+@pytest.fixture(scope="module")
+def worker():
+    worker = Worker()
+    yield worker
+    worker.close()
+
+
+def steps_of(labels):
+    """Each step at its first and last time: before and after; a statement is seen before it runs."""
+    for label, times in sorted(Counter(labels).items()):
+        for at in sorted({1, times}):
+            yield label, at, "before"
+            if not label.startswith("sql"):
+                yield label, at, "after"
+            if label.startswith("write"):
+                yield label, at, "half"
+
+
+async def audit(root, said):
+    """A day later, when no message id is remembered: every answered refusal waits or is stored, and is stored once."""
+    clock = ManualClock(START)
+    clock.advance(86_400)
+    answered = sum(one["rejected"] for one in said if one["what"] == "answered")
+    count = "SELECT count(*), count(DISTINCT user_id) FROM events WHERE event = 'mended'"
+    async with Analytics("shop", root=root, clock=clock, **SETTINGS) as shop:
+        waiting = {json.loads(letter.raw)["userId"] for letter in await shop.dead_letters()}
+        stored = {row[0] for row in await shop.query("SELECT user_id FROM events WHERE event = 'mended'")}
+        assert not waiting & stored, "a letter whose event is in the log is gone"
+        assert len(waiting | stored) >= answered
+        if any(one["what"] == "replayed" for one in said):
+            assert not waiting
+        for _ in range(2):
+            await shop.replay(edit=MEND)
+        rows, people = (await shop.query(count)).rows[0]
+        assert rows == people == len(waiting | stored)
+        assert await shop.dead_letters() == []
+        assert await shop.check() == []
+
+
+async def kill_at(worker, root, arm, label, at, when):
+    said = worker.session(root, arm, match=label, at=at, when=when)
+    try:
+        await audit(root, said)
+    except BaseException as error:
+        error.add_note(f"killed {when} {label!r}, time {at}")
+        raise
+    return said[-1]["signal"] == 9
+
+
+@pytest.mark.parametrize(
+    ("arm", "label", "at", "when"),
+    [
+        ("refuse", "sync log/.log", 1, "after"),
+        ("refuse", "sql storage COMMIT", 2, "before"),
+        ("replay", "write log/.log", 1, "half"),
+        ("replay", "sync log/.log", 1, "after"),
+        ("replay", "sql storage DELETE FROM", 1, "before"),
+        ("replay", "sql storage COMMIT", 2, "before"),
+    ],
+)
+async def test_killed_at_a_step_that_counts(worker, tmp_path, arm, label, at, when):
+    """Between the log and the letters, either way, nothing is lost and nothing is stored twice."""
+    assert await kill_at(worker, tmp_path, arm, label, at, when), "there is such a step"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arm", ["refuse", "replay"])
+async def test_killed_at_each_step(worker, tmp_path, arm):
+    """Before it, halfway and after it, and then nothing is lost and nothing is stored twice."""
+    said = worker.session(tmp_path / "whole", arm)
+    assert said[-1]["signal"] == 0
+    labels = next(one["labels"] for one in said if one["what"] == "done")
+    assert {"sql storage BEGIN IMMEDIATE", "sql storage COMMIT", "sync log/.log"} <= set(labels)
+    steps = enumerate(steps_of(labels))
+    killed = [await kill_at(worker, tmp_path / str(number), arm, *step) for number, step in steps]
+    assert sum(killed) >= 10
+
+
+def test_the_bodies_have_all_kinds():
+    """What is killed has good and bad events, with and without a message id."""
+    items = json.loads(body(0, 9))
+    assert Counter((item["event"], "messageId" in item) for item in items) == {
+        ("good", True): 3,
+        ("", True): 3,
+        ("", False): 3,
+    }

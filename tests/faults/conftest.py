@@ -1,0 +1,46 @@
+"""What the drills open: a shop with small limits, on the archive of its own directory or on a moody catalog."""
+
+import pytest
+
+from lakebed import ManualClock
+from tests.faults.orders import START, Shop
+
+
+@pytest.fixture
+def clock():
+    return ManualClock(START)
+
+
+@pytest.fixture
+def make(tmp_path, clock):
+    """Shops whose log lets go at once: `make()`, or `make(some_setting=…)`."""
+
+    def make(root=tmp_path, kind=Shop, **options):
+        defaults = {
+            "headroom_bytes": 0,
+            "segment_events": 10,
+            "retention_s": 0.0,
+            "dedupe_window_s": 60.0,
+            "snapshots_keep": 1,
+            "snapshots_age_s": 0.0,
+            "garbage_grace_s": 0.0,
+            "promote": {"revenue": float},
+            "clock": clock,
+        }
+        return kind("shop", root=root, **defaults | options)
+
+    return make
+
+
+@pytest.fixture
+def moody(tmp_path, make):
+    """The catalog, and what opens shops that archive through it."""
+    from tests.faults.failing_catalog import MoodyCatalog
+
+    catalog = {
+        "py-catalog-impl": "moody_catalog.MoodyCatalog",
+        "uri": f"sqlite:///{tmp_path}/elsewhere.db",
+        "warehouse": str(tmp_path / "warehouse"),
+    }
+    yield MoodyCatalog, lambda **options: make(catalog=catalog, **options)
+    MoodyCatalog.calm()

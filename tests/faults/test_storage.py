@@ -1,0 +1,213 @@
+"""storage.db lost, damaged, or put back from another day: rollups come back the same, or it is loud."""
+
+import random
+import shutil
+from datetime import timedelta
+
+import pytest
+
+from lakebed import Analytics, ArchiveConflict, LogBehind, ManualClock, StorageUnavailable
+from lakebed.errors import LakebedError
+from tests.analytics_fixtures import START, fill, maker
+
+OPTIONS = {"retention_s": 0.0, "dedupe_window_s": 60.0}
+SEEN = "SELECT coalesce(sum(revenue), 0), count(revenue), count(*) FROM events"
+
+
+@pytest.fixture
+def clock():
+    return ManualClock(START)
+
+
+@pytest.fixture
+def make(tmp_path, clock):
+    return maker(tmp_path, clock)
+
+
+async def lived(make, clock):
+    """A directory of which the log holds only the newest part, the archive the rest; and what it answers."""
+    async with make(**OPTIONS) as shop:
+        for first in range(0, 120, 15):
+            await fill(shop, 15, first=first, at=START - timedelta(days=first // 4))
+            clock.advance(40)
+        await shop.archive()
+        clock.advance(4000)
+        await shop.rollup()
+        await fill(shop, 13, first=200)
+        await shop.rollup()
+        assert shop._components.pipeline.start_seq > 0
+        return shop.directory, await answers(shop)
+
+
+async def answers(shop):
+    """All that rests on storage.db: rollups with their sketches, totals."""
+    names = ("hourly_events", "daily_metrics", "revenue")
+    found = [(await shop.query(f"SELECT * FROM {name} ORDER BY ALL")).rows for name in names]
+    found += [(await shop.dau(60)).rows, (await shop.wau(60)).rows, (await shop.mau(60)).rows]
+    return found, shop.stats().totals, shop.stats().next_seq
+
+
+def remove(directory):
+    """What the error's hint says."""
+    for path in directory.glob("storage.db*"):
+        path.unlink()
+
+
+def header(path):
+    path.write_bytes(b"no SQLite file.." + path.read_bytes()[16:])
+
+
+def half(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 8192 * 4096])
+
+
+def pages(path):
+    data = path.read_bytes()
+    path.write_bytes(data[:4096] + b"\xa5" * (len(data) - 4096))
+
+
+@pytest.mark.parametrize("damage", [header, half, pages])
+async def test_l2_20_a_damaged_database_is_loud_and_rebuilt_the_same(make, clock, damage):
+    """The error names the files to remove; without them all is computed again from log and archive, and is the same."""
+    directory, before = await lived(make, clock)
+    damage(directory / "storage.db")
+    with pytest.raises(StorageUnavailable) as caught:
+        async with make(**OPTIONS) as shop:
+            await answers(shop)
+    assert "remove storage.db, storage.db-wal and storage.db-shm" in str(caught.value)
+    remove(directory)
+    async with make(**OPTIONS) as shop:
+        assert await answers(shop) == before
+        assert await shop.check() == []
+        assert (await shop.archive()).rows == 13
+        assert await answers(shop) == before
+
+
+@pytest.mark.parametrize("left", ["storage.db", "storage.db-wal", ""])
+async def test_l2_20_a_part_of_the_database_is_gone(make, clock, left):
+    """After a crash, only the file or only its WAL is left, or an empty file: the same answers, whatever was lost."""
+    directory, before = await lived(make, clock)
+    async with make(**OPTIONS) as shop:
+        await fill(shop, 1, first=300)
+        await shop.rollup()
+        expected = await answers(shop)
+        assert expected != before
+        crashed = {path.name: path.read_bytes() for path in directory.glob("storage.db*")}
+    assert len(crashed["storage.db-wal"]) > 4096
+    remove(directory)
+    (directory / (left or "storage.db")).write_bytes(crashed[left] if left else b"")
+    async with make(**OPTIONS) as shop:
+        assert await answers(shop) == expected
+        assert await shop.check() == []
+
+
+async def test_l2_20_damage_anywhere_is_typed(make, clock, tmp_path):
+    """Whatever bytes storage.db holds, opening and asking gives answers or a LakebedError; without it all is the same.
+
+    A changed digit within a number is a number: SQLite has no checksums, so not every answer can be known as wrong.
+    """
+    directory, before = await lived(make, clock)
+    sound = (directory / "storage.db").read_bytes()
+    whole = shutil.copytree(directory, tmp_path / "whole")
+    failed = 0
+    for seed in range(24):
+        rng = random.Random(seed)
+        data = bytearray(sound)
+        at, count = rng.randrange(len(data)), rng.choice([1, 1, 8, 200, 4096])
+        data[at : at + count] = rng.randbytes(len(data[at : at + count]))
+        shutil.rmtree(directory)
+        shutil.copytree(whole, directory)
+        (directory / "storage.db").write_bytes(data)
+        try:
+            async with make(**OPTIONS) as shop:
+                await answers(shop)
+                await shop.check()
+        except LakebedError:
+            failed += 1
+    assert failed > 3
+    remove(directory)
+    async with make(**OPTIONS) as shop:
+        assert await answers(shop) == before
+
+
+@pytest.mark.parametrize("column", ["state", "sketches"])
+async def test_l2_20_a_state_that_does_not_read_back_is_loud(make, clock, column):
+    """Bytes that SQLite takes for sound and no rollup wrote: StorageUnavailable where they are read, in every verb."""
+    directory, before = await lived(make, clock)
+    async with make(**OPTIONS) as shop:
+        broken = "'['" if column == "state" else "x'c4021234'"
+        await shop._components.storage.transact(lambda tx: tx.fetch(f"UPDATE rollup_groups SET {column} = {broken}"))
+    async with make(**OPTIONS) as shop:
+        loud = pytest.raises(StorageUnavailable, match=r"storage\.db is damaged.*remove storage\.db")
+        with loud:
+            await (shop.query("SELECT * FROM revenue") if column == "state" else shop.wau(60))
+        await fill(shop, 3, first=400)
+        with loud:
+            await shop.rollup()
+        assert (await shop.query(SEEN)).rows[0][2] == 136
+    remove(directory)
+    async with make(**OPTIONS) as shop:
+        assert (await answers(shop))[2] == before[2] + 3
+        assert await shop.check() == []
+
+
+@pytest.mark.parametrize("damage", [half, pages])
+async def test_l2_20_check_tells_of_damage_instead_of_failing(make, clock, damage):
+    """Whoever calls check() because something is wrong gets a list, with what to remove in it, and the other tiers."""
+    directory, _ = await lived(make, clock)
+    sound = (directory / "storage.db").read_bytes()
+    async with make(**OPTIONS) as shop:
+        damage(directory / "storage.db")
+        await shop._components.storage._disconnect()  # what SQLite holds of the file in memory is still sound
+        problems = await shop.check()
+        assert "storage" in {problem.where for problem in problems}
+        assert not any("DatabaseError" in problem.message for problem in problems), "its code is SQLITE_CORRUPT"
+        assert any("remove storage.db, storage.db-wal and storage.db-shm" in problem.message for problem in problems)
+        remove(directory)
+        (directory / "storage.db").write_bytes(sound)
+        assert {problem.where for problem in await shop.check()} <= {"schedule"}, "a job may have met the damage"
+
+
+async def test_l2_20_what_was_promoted_comes_back_with_its_declaration(make, clock):
+    """Without storage.db a column is known again when a class declares it; until then events keep it as JSON."""
+    directory, _ = await lived(make, clock)
+    async with make(**OPTIONS) as shop:
+        before = (await shop.query(SEEN)).rows
+    remove(directory)
+    async with make(Analytics, promote={}, **OPTIONS) as plain:
+        assert (await plain.query("SELECT count(*) FROM events")).scalar() == 133
+        assert await plain.check() == []
+    async with make(**OPTIONS) as shop:
+        assert (await shop.query(SEEN)).rows == before
+        assert await shop.check() == []
+
+
+async def test_l2_21_an_old_backup_is_caught_up_from_the_archive(make, clock):
+    """A storage.db whose checkpoints are older than what the log kept: the archive has the rest, all is as it was."""
+    async with make(**OPTIONS) as shop:
+        await fill(shop, 20)
+        await shop.rollup()
+    backup = shop.directory.joinpath("storage.db").read_bytes()
+    directory, before = await lived(make, clock)
+    remove(directory)
+    (directory / "storage.db").write_bytes(backup)
+    async with make(**OPTIONS) as shop:
+        assert await answers(shop) == before
+        assert await shop.check() == []
+        await shop.archive()
+        assert await answers(shop) == before
+
+
+async def test_l2_21_an_old_backup_without_its_archive_is_loud(make, clock):
+    """Where neither log nor archive has what lies between checkpoint and log, the object does not open: no guess."""
+    async with make(**OPTIONS) as shop:
+        await fill(shop, 20)
+        await shop.rollup()
+    backup = shop.directory.joinpath("storage.db").read_bytes()
+    directory, _ = await lived(make, clock)
+    remove(directory)
+    (directory / "storage.db").write_bytes(backup)
+    shutil.rmtree(directory / "archive")
+    with pytest.raises((ArchiveConflict, LogBehind)) as caught:
+        await make(**OPTIONS).open()
+    assert "backup" in str(caught.value)

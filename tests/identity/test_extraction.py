@@ -1,0 +1,27 @@
+"""What events say, cut into pieces."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lakebed.identity.extraction import Evidence, Found
+
+
+@given(
+    users=st.lists(st.integers(0, 30), max_size=20),
+    edges=st.lists(st.integers(0, 30), max_size=20),
+    most=st.integers(1, 8),
+)
+def test_pieces_are_all_of_it_in_order(users, edges, most):
+    """Each piece has exactly what is said from the one before it on and before its own end."""
+    found = Evidence(
+        {f"u{number}": seq for number, seq in enumerate(users)},
+        [Found(seq, "identify", "u", "a", 0, f"m{number}") for number, seq in enumerate(sorted(edges))],
+    )
+    low = 0
+    for piece, cut in found.pieces(31, most):
+        assert piece.users == {text: seq for text, seq in found.users.items() if low <= seq < cut}
+        assert piece.edges == [one for one in found.edges if low <= one.seq < cut]
+        low = cut
+    assert low == 31

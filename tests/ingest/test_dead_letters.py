@@ -1,0 +1,606 @@
+"""Dead letters: what is kept of what was refused, how it is mended and replayed, and that the books are right."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lakebed import Analytics, InvalidEvent, LogUnavailable, ManualClock, StorageUnavailable, UnknownLetter
+from lakebed.events.decoding import Rejected, decode_items, decode_letter, items_as_sent
+from lakebed.tiers.storage.dead_letters import MAX_LETTER_BYTES, MOST_AT_ONCE
+from tests.disks import FaultyDisk, GatedDisk, reach
+
+START = datetime(2026, 1, 15, 12, tzinfo=UTC)
+NAMELESS = b'{"event":"","userId":"ann","properties":{"x": 1.50}}'
+
+
+@pytest.fixture
+def clock():
+    return ManualClock(START)
+
+
+@pytest.fixture
+def make(tmp_path, clock):
+    def made(**options):
+        return Analytics("shop", root=tmp_path, clock=clock, headroom_bytes=0, **options)
+
+    return made
+
+
+@pytest.fixture
+async def shop(make):
+    async with make() as opened:
+        yield opened
+        assert await opened.check() == []
+
+
+async def events(shop):
+    rows = await shop.query("SELECT message_id, event, timestamp, properties, context FROM events ORDER BY seq")
+    return [tuple(row) for row in rows]
+
+
+def books(shop):
+    stats = shop.stats()
+    assert stats.received == stats.stored + stats.duplicate + stats.rejected
+    return stats.stored, stats.duplicate, stats.rejected, stats.dead_letters
+
+
+# Keeping
+
+
+async def test_what_is_refused_is_kept(shop):
+    """Its bytes as they were sent, with reason, source, key and time; what is good is stored all the same."""
+    body = b'[{"event":"a"},  ' + NAMELESS + b', {"event":7,"messageId":"m1"}]'
+    receipts = await shop.batch(body, source="http", keep_refused=True, key="k1")
+    assert [one.status for one in receipts] == ["stored", "rejected", "rejected"]
+    wrong_type, nameless = await shop.dead_letters()
+    assert (nameless.raw, nameless.reason) == (NAMELESS, "event name is empty")
+    assert (nameless.source, nameless.key, nameless.message_id) == ("http", "k1", None)
+    assert (nameless.received_at, nameless.tries, nameless.tried_at) == (START, 0, None)
+    assert (wrong_type.raw, wrong_type.message_id) == (b'{"event":7,"messageId":"m1"}', "m1")
+    assert wrong_type.reason == receipts[2].reason
+    assert await shop.dead_letter(nameless.id) == nameless
+    assert books(shop) == (1, 0, 2, 2)
+
+
+async def test_nothing_is_kept_unless_asked(shop):
+    """A Python caller has the receipts; a body that is no JSON raises at once."""
+    await shop.batch([{"event": ""}])
+    with pytest.raises(InvalidEvent):
+        shop.batch(b"[{")
+    assert await shop.dead_letters() == []
+    assert books(shop) == (0, 0, 1, 0)
+
+
+async def test_a_body_that_is_no_json_is_kept_whole(shop):
+    """One item received and rejected; the caller is still told, when it is kept."""
+    with pytest.raises(InvalidEvent, match="cut short"):
+        await shop.batch(b'[{"event":"a"}, {"ev', keep_refused=True)
+    (letter,) = await shop.dead_letters()
+    assert (letter.raw, letter.shared, letter.is_cut) == (b'[{"event":"a"}, {"ev', b"", False)
+    assert books(shop) == (0, 0, 1, 1)
+
+
+async def test_refuse(shop):
+    """What could not even be handed in can be kept by whoever met it."""
+    receipts = await shop.refuse(b"\xff\x00", "no gzip", source="http", key="k")
+    assert [(one.status, one.reason) for one in receipts] == [("rejected", "no gzip")]
+    (letter,) = await shop.dead_letters()
+    assert (letter.raw, letter.reason, letter.source, letter.key) == (b"\xff\x00", "no gzip", "http", "k")
+    assert books(shop) == (0, 0, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("item", "raw"),
+    [
+        ({"event": ""}, b'{"event":""}'),
+        (7, b"7"),
+        ({"event": "a", "properties": {1: {2, 3}}}, None),
+        ({"event": "\ud800"}, None),
+    ],
+)
+async def test_python_values_are_kept_as_json(shop, item, raw):
+    """As near to what was handed in as JSON or Python's own text of it can come."""
+    await shop.batch([{"event": "ok"}, item], keep_refused=True, key=["k0", "k1"])
+    letters = await shop.dead_letters()
+    assert [letter.key for letter in letters] == ["k1"] * len(letters)
+    assert [letter.raw for letter in letters] == ([raw] if raw is not None else [letter.raw for letter in letters])
+    assert books(shop)[3] == len(letters)
+
+
+async def test_a_client_that_sends_it_again(shop):
+    """The same text with the same message id is one letter; without a message id each is another event."""
+    for _ in range(3):
+        await shop.batch(b'[{"event":"","messageId":"m1"},{"event":""}]', keep_refused=True)
+    assert [letter.message_id for letter in await shop.dead_letters()] == [None, None, None, "m1"]
+    await shop.batch(b'[{"event":"","messageId":"m1","x":1}]', keep_refused=True)
+    assert len(await shop.dead_letters()) == 5
+    assert books(shop) == (0, 0, 7, 5)
+
+
+async def test_a_long_text_is_cut(shop):
+    """At a stated size, which is more than any event that can be mended has; its size is known still."""
+    raw = b"x" * (MAX_LETTER_BYTES + 1)
+    await shop.refuse(raw, "no JSON")
+    (letter,) = await shop.dead_letters()
+    assert (letter.raw, letter.size, letter.is_cut) == (raw[:-1], len(raw), True)
+    (outcome,) = await shop.replay()
+    assert (outcome.status, outcome.reason) == (
+        "rejected",
+        f"only the first {MAX_LETTER_BYTES} of {len(raw)} bytes were kept: replay it with all of its text",
+    )
+    assert [one.status for one in await shop.replay([letter.id], '{"event":"whole"}')] == ["stored"]
+
+
+async def test_pages(shop):
+    """Newest first, so many at a time, by what the reason says."""
+    for number in range(5):
+        await shop.batch([{"event": ""}, {"event": "x" * (201 + number)}], keep_refused=True)
+    first = await shop.dead_letters(limit=3)
+    rest = await shop.dead_letters(before=first[-1].id)
+    assert [letter.id for letter in first + rest] == list(range(10, 0, -1))
+    assert [letter.id for letter in await shop.dead_letters(reason="203 characters")] == [6]
+    for limit in (0, 1001):
+        with pytest.raises(ValueError, match="from 1 to 1000"):
+            await shop.dead_letters(limit=limit)
+    with pytest.raises(UnknownLetter):
+        await shop.dead_letter(11)
+
+
+# Bounds
+
+
+async def test_the_oldest_make_room(make):
+    """There are never more than the settings say; what was dropped is counted, and check() tells of it."""
+    async with make(dead_letters_max=3) as shop:
+        for number in range(5):
+            await shop.refuse(b"%d" % number, "bad")
+        assert [letter.raw for letter in await shop.dead_letters()] == [b"4", b"3", b"2"]
+        assert (shop.stats().dead_letters, shop.stats().dead_letters_dropped) == (3, 2)
+        (problem,) = await shop.check()
+        assert (problem.where, problem.message.partition(":")[0][:16]) == ("dead letters", "2 were dropped f")
+    async with make(dead_letters_max=3, dead_letters_max_bytes=5) as shop:
+        assert await shop.check() == []
+        assert shop.stats().dead_letters_dropped == 2
+        await shop.refuse(b"1234", "bad")
+        assert [letter.raw for letter in await shop.dead_letters()] == [b"1234", b"4"]
+
+
+async def test_refusals_at_once_are_counted_once(make):
+    """Many that are kept at the same time: what each of them drops is counted once."""
+    async with make(dead_letters_max=3) as shop:
+        await asyncio.gather(*(shop.refuse(b"%d" % number, "bad") for number in range(20)))
+        assert (shop.stats().dead_letters, shop.stats().dead_letters_dropped) == (3, 17)
+        (problem,) = await shop.check()
+        assert problem.message.startswith("17 were dropped")
+
+
+async def test_one_request_does_not_fill_it(shop):
+    """Of one request so many are kept; the rest is counted as dropped, and all are rejected."""
+    body = b'{"event":1}\n' * (MOST_AT_ONCE + 7)
+    receipts = await shop.batch(body, keep_refused=True)
+    assert len(receipts) == MOST_AT_ONCE + 7
+    assert (shop.stats().dead_letters, shop.stats().dead_letters_dropped) == (MOST_AT_ONCE, 7)
+    assert len(await shop.check()) == 1
+    shop._components.dead_letters._store.dropped = 0
+
+
+async def test_one_request_is_bounded_in_bytes(make):
+    """So that a client with bad events does not push out those of all others at once."""
+    async with make(dead_letters_max_bytes=4_000) as shop:
+        await shop.batch([{"event": "", "userId": "x" * 200}] * 10, keep_refused=True)
+        assert (shop.stats().dead_letters, shop.stats().dead_letters_dropped) == (4, 6)
+        assert books(shop) == (0, 0, 10, 4)
+
+
+@pytest.mark.parametrize("context", ['{"a":"%s"}' % ("x" * 40_000), '{"a":"\xff"}', "[]"])
+async def test_a_context_that_spoils_all(shop, context):
+    """What a batch says once for all of its events is not kept with each of them where it is too large to be taken."""
+    body = b'{"batch":[{"event":"a"},{"event":"b"}],"context":' + context.encode("latin-1") + b"}"
+    receipts = await shop.batch(body, keep_refused=True)
+    assert [one.status for one in receipts] == ["rejected", "rejected"]
+    letters = await shop.dead_letters()
+    assert sum(len(letter.raw) + len(letter.shared) for letter in letters) < len(body) + 100
+    assert books(shop) == (0, 0, 2, 1 if len(context) > 32_768 else 2)
+    if len(letters) == 1:
+        assert [one.status for one in await shop.replay(edit={"context": None})] == ["stored"]
+        assert len(await events(shop)) == 2
+
+
+# Replaying
+
+
+async def test_fix_and_replay(shop, clock):
+    """A change is merged into the event; the letter goes, the event happened when it was received first."""
+    await shop.batch(b"[" + NAMELESS + b"]", keep_refused=True)
+    clock.advance(3600)
+    (outcome,) = await shop.replay(edit={"event": "Signed Up", "userId": None, "properties": {"y": 2}})
+    (letter_id,) = {outcome.id}
+    assert (outcome.status, outcome.seq, outcome.reason) == ("stored", 0, None)
+    assert await events(shop) == [(outcome.message_id, "Signed Up", START, '{"x":1.5,"y":2}', "{}")]
+    with pytest.raises(UnknownLetter):
+        await shop.dead_letter(letter_id)
+    assert books(shop) == (1, 0, 1, 0)
+
+
+async def test_a_text_takes_the_place_of_one(shop):
+    """The one that is named, whatever it was: also a whole body of several events."""
+    await shop.refuse(b"[{", "no JSON")
+    await shop.batch([{"event": ""}], keep_refused=True)
+    second, first = await shop.dead_letters()
+    for ids in (None, [first.id, second.id], []):
+        with pytest.raises(ValueError, match="one text cannot mend"):
+            await shop.replay(ids, '{"event":"a"}')
+    (outcome,) = await shop.replay([first.id], b'{"batch":[{"event":"a","messageId":"m"},{"event":"b"}]}')
+    assert (outcome.status, outcome.message_id, outcome.seq) == ("stored", "m", 0)
+    assert [one.status for one in await shop.replay([second.id], '{"event":"c"}')] == ["stored"]
+    assert [event[:2] for event in await events(shop)] == [
+        ("m", "a"),
+        (f"{first.replay_id}-1", "b"),
+        (second.replay_id, "c"),
+    ]
+
+
+async def test_what_is_refused_again_stays(shop, clock):
+    """As it was, with its new reason, how often and when; of a body of several none is stored then."""
+    await shop.batch([{"event": ""}], keep_refused=True)
+    await shop.refuse(b"[{", "no JSON")
+    (before,) = await shop.dead_letters(reason="empty")
+    clock.advance(5)
+    outcomes = await shop.replay(edit={"event": "x" * 300})
+    assert [one.status for one in outcomes] == ["rejected", "rejected"]
+    assert [one.status for one in await shop.replay([2], '[{"event":"a"},{"event":""}]')] == ["rejected"]
+    after = await shop.dead_letter(before.id)
+    assert (after.raw, after.tries, after.tried_at) == (before.raw, 1, START + timedelta(seconds=5))
+    assert after.reason == "event name has 300 characters, the limit is 200"
+    assert (await shop.dead_letter(2)).tries == 2
+    assert await events(shop) == []
+    assert books(shop) == (0, 0, 5, 2)
+
+
+async def test_a_replay_keeps_the_message_id(shop):
+    """So a client that mends its event itself, before or after, stores it no second time."""
+    await shop.batch([{"event": "", "messageId": "m1"}, {"event": "", "messageId": "m2"}], keep_refused=True)
+    await shop.track("fixed", message_id="m1")
+    outcomes = await shop.replay(edit={"event": "fixed"})
+    assert [(one.status, one.message_id, one.seq) for one in outcomes] == [("duplicate", "m1", 0), ("stored", "m2", 1)]
+    assert (await shop.track("fixed", message_id="m2")).status == "duplicate"
+    assert books(shop) == (2, 2, 2, 0)
+
+
+async def test_times_and_context_of_the_batch(shop, clock):
+    """`sentAt` corrects times by when the batch was received, not by when it is replayed; its context is merged."""
+    sent = (START - timedelta(seconds=30)).isoformat()
+    item = {"event": "", "timestamp": "2026-01-15T10:00:00Z", "context": {"own": 1}}
+    body = json.dumps({"batch": [item, {"event": "ok"}], "sentAt": sent, "context": {"shared": 1}}).encode()
+    await shop.batch(body, keep_refused=True)
+    clock.advance(86400)
+    await shop.replay(edit={"event": "fixed"})
+    stored = await events(shop)
+    assert stored[1][1:] == (
+        "fixed",
+        datetime(2026, 1, 15, 10, 0, 30, tzinfo=UTC),
+        "{}",
+        '{"shared":1,"own":1}',
+    )
+
+
+async def test_ids_that_are_not_there(shop):
+    """Named ones that are missing are said to be; one that is named twice is replayed once."""
+    await shop.batch([{"event": ""}], keep_refused=True)
+    outcomes = await shop.replay([9, 1, 1], {"event": "a"})
+    assert [(one.id, one.status) for one in outcomes] == [(9, "missing"), (1, "stored")]
+    assert len(await events(shop)) == 1
+
+
+@pytest.mark.parametrize("edit", [{"event": {1, 2}}, {"event": "\ud800"}, {"properties": float("nan")}])
+async def test_a_change_that_is_no_json(shop, edit):
+    """It is refused as an event would be, and the letter stays."""
+    await shop.batch([{"event": ""}], keep_refused=True)
+    assert [one.status for one in await shop.replay(edit=edit)] == ["rejected"]
+    assert len(await shop.dead_letters()) == 1
+
+
+async def test_many_at_once(shop):
+    """Two replays of the same letters, and a purge, take turns: each event is stored once."""
+    await shop.batch([{"event": "", "userId": str(number)} for number in range(250)], keep_refused=True)
+    first, second, _ = await asyncio.gather(
+        shop.replay(edit={"event": "a"}), shop.replay(edit={"event": "b"}), shop.purge(before="2030-01-01")
+    )
+    assert [one.status for one in first] == ["stored"] * 250
+    assert second == []
+    assert {event[1] for event in await events(shop)} == {"a"}
+    assert len(await events(shop)) == 250
+
+
+async def test_purge(shop, clock):
+    """By number or by time, for ever; numbers are not given again."""
+    for number in range(4):
+        await shop.refuse(b"%d" % number, "bad")
+        clock.advance(10)
+    assert await shop.purge([4, 77]) == 1
+    assert await shop.purge(before=START + timedelta(seconds=10)) == 1
+    assert [letter.id for letter in await shop.dead_letters()] == [3, 2]
+    for wrong in ({}, {"ids": [1], "before": START}):
+        with pytest.raises(ValueError, match="say which"):
+            await shop.purge(**wrong)
+    assert await shop.purge(before="2026-01-16") == 2
+    await shop.refuse(b"", "bad")
+    assert [letter.id for letter in await shop.dead_letters()] == [5]
+    assert books(shop)[3] == 1
+
+
+# Faults
+
+
+async def test_nothing_is_kept_of_what_was_not_taken(make):
+    """Where the log fails the caller sends all of it again: then the bad ones are kept, once."""
+    disk = FaultyDisk()
+    async with make(disk=disk) as shop:
+        disk.fail("sync", times=99)
+        body = b'[{"event":"a","messageId":"m1"},{"event":""}]'
+        with pytest.raises(LogUnavailable):
+            await shop.batch(body, keep_refused=True)
+        assert await shop.dead_letters() == []
+        disk.heal()
+        await shop.batch(body, keep_refused=True)
+        assert len(await shop.dead_letters()) == 1
+        assert books(shop)[3] == 1
+        assert await shop.check() == []
+
+
+async def test_a_refusal_that_cannot_be_kept_is_an_error(make):
+    """Nobody is told that something was refused of which nothing is kept; a retry keeps it."""
+    async with make() as shop:
+        await shop._components.storage.transact(
+            lambda tx: tx.fetch("CREATE TRIGGER t BEFORE INSERT ON dead_letters BEGIN SELECT raise(ABORT, 'full'); END")
+        )
+        body = b'[{"event":"a","messageId":"m1"},{"event":""}]'
+        with pytest.raises(StorageUnavailable):
+            await shop.batch(body, keep_refused=True)
+        await shop._components.storage.transact(lambda tx: tx.fetch("DROP TRIGGER t"))
+        assert [one.status for one in await shop.batch(body, keep_refused=True)] == ["duplicate", "rejected"]
+        assert len(await shop.dead_letters()) == 1
+        assert await shop.check() == []
+
+
+async def test_a_replay_while_the_log_fails(make):
+    """It raises, nothing is lost, and the next one stores each once."""
+    disk = FaultyDisk()
+    async with make(disk=disk) as shop:
+        await shop.batch([{"event": ""}, {"event": ""}], keep_refused=True)
+        disk.fail("sync", times=99)
+        with pytest.raises(LogUnavailable):
+            await shop.replay(edit={"event": "a"})
+        assert len(await shop.dead_letters()) == 2
+        disk.heal()
+        assert [one.status for one in await shop.replay(edit={"event": "a"})] == ["stored"] * 2
+        assert len(await events(shop)) == 2
+        books(shop)
+        assert await shop.check() == []
+
+
+async def test_a_replay_whose_end_could_not_be_written(make, clock):
+    """Its events are in the log and its letters still there: the next one lets them go, also a day later."""
+    async with make(dedupe_window_s=60.0, segment_events=5) as shop:
+        await shop.batch([{"event": ""}, {"event": ""}], keep_refused=True)
+        trigger = "CREATE TRIGGER t BEFORE DELETE ON dead_letters BEGIN SELECT raise(ABORT, 'full'); END"
+        await shop._components.storage.transact(lambda tx: tx.fetch(trigger))
+        with pytest.raises(StorageUnavailable):
+            await shop.replay(edit={"event": "a"})
+        assert (len(await events(shop)), len(await shop.dead_letters())) == (2, 2)
+        await shop._components.storage.transact(lambda tx: tx.fetch("DROP TRIGGER t"))
+        await shop.batch([{"event": "other"}] * 20)
+        clock.advance(86_400)
+        assert await shop.replay(edit={"event": "a"}) == []
+        assert len(await events(shop)) == 22
+        assert await shop.dead_letters() == []
+        assert await shop.check() == []
+
+
+async def test_a_replay_that_is_cancelled_is_finished(make):
+    """Whoever gives up waiting gets the cancellation when the letters under way are settled."""
+    disk = GatedDisk()
+    async with make(disk=disk, dedupe_window_s=60.0) as shop:
+        await shop.batch([{"event": ""}], keep_refused=True)
+        disk.gate.clear()
+        disk.reached.clear()
+        replaying = asyncio.ensure_future(shop.replay(edit={"event": "a"}))
+        await reach(disk)
+        replaying.cancel()
+        await asyncio.sleep(0)
+        disk.gate.set()
+        with pytest.raises(asyncio.CancelledError):
+            await replaying
+        assert await shop.dead_letters() == []
+        assert len(await events(shop)) == 1
+        assert await shop.check() == []
+
+
+async def test_closing_keeps_what_is_under_way(make):
+    """A refusal that nobody awaited is kept before the object is closed."""
+    async with make() as shop:
+        ack = shop.batch([{"event": ""}], keep_refused=True)
+    assert [one.status for one in await ack] == ["rejected"]
+    async with make() as shop:
+        assert len(await shop.dead_letters()) == 1
+
+
+async def test_books_that_are_wrong_are_told(make):
+    """check() counts the letters itself."""
+    async with make() as shop:
+        await shop.refuse(b"x", "bad")
+        await shop._components.storage.transact(lambda tx: tx.fetch("DELETE FROM dead_letters"))
+        assert [problem.where for problem in await shop.check()] == ["dead letters"]
+
+
+# What was sent
+
+
+_ITEM = st.sampled_from(
+    [
+        b'{"event":"a"}',
+        b'{"event":""}',
+        b'{"event":"a","properties":{"batch":[1,{}],"s":"]},{"}}',
+        b"7",
+        b'"x"',
+        b"null",
+        b'{"event":NaN}',
+        b'{"event":"\xff"}',
+        b'{"event":"a" "b"}',
+        b'{"event":"a","properties":[1e999]}',
+        b'{"event":"a","properties":{"n":1e999}}',
+    ]
+)
+
+
+@given(
+    items=st.lists(_ITEM, min_size=1, max_size=6),
+    form=st.sampled_from(["array", "envelope", "said", "lines"]),
+    space=st.sampled_from([b"", b" ", b"\n "]),
+)
+def test_items_as_sent_are_those_that_were_decoded(items, form, space):
+    """Whatever is wrong with them, the texts are those of the items that `decode_items` gives, one for one."""
+    listed = b"[" + (space + b"," + space).join(items) + space + b"]"
+    if form == "lines":
+        items = [item for item in items if item[:1] == b"{"] * 2
+        body = b"\n".join(items)
+    elif form == "array":
+        body = listed
+    else:
+        said = b',"sentAt":"2026-01-01T00:00:00Z","context":{"a":[1]}' if form == "said" else b""
+        body = b'{"batch":' + listed + said + b"}"
+    try:
+        decoded = decode_items(body, 0)
+    except InvalidEvent:
+        return
+    sent, shared = items_as_sent(body)
+    assert sent == items
+    assert len(decoded) == len(sent)
+    assert json.loads(shared) == ({"sentAt": "2026-01-01T00:00:00Z", "context": {"a": [1]}} if form == "said" else {})
+    for one, raw in zip(decoded, sent, strict=True):
+        assert isinstance(one, Rejected) == isinstance(decode_letter(raw, b"{}", 0)[0], Rejected)
+
+
+# A plain model
+
+
+class Model:
+    """Letters in a dict, events in a list, nothing else."""
+
+    MOST = 5
+
+    def __init__(self):
+        self.letters = {}  # id -> [raw, message_id, tries]
+        self.events = []  # message ids, None where Lakebed gave one
+        self.given = self.dropped = self.rejected = self.duplicate = 0
+
+    def store(self, message_id):
+        if message_id is not None and message_id in self.events:
+            self.duplicate += 1
+        else:
+            self.events.append(message_id)
+
+    def keep(self, refused):
+        self.rejected += len(refused)
+        for raw, message_id in refused:
+            if message_id is None or [raw, message_id] not in [letter[:2] for letter in self.letters.values()]:
+                self.given += 1
+                self.letters[self.given] = [raw, message_id, 0]
+        while len(self.letters) > self.MOST:
+            del self.letters[min(self.letters)]
+            self.dropped += 1
+
+    def replay(self, ids, mends):
+        for one in sorted(self.letters) if ids is None else ids:
+            if one not in self.letters:
+                continue
+            raw, message_id, _ = self.letters[one]
+            if mends and raw[:1] == b"{":
+                del self.letters[one]
+                self.store(message_id)
+            else:
+                self.letters[one][2] += 1
+                self.rejected += 1
+
+
+_IDS = st.sampled_from([None, "m1", "m2"])
+_DO = st.one_of(
+    st.tuples(st.just("batch"), st.lists(st.tuples(st.booleans(), _IDS), min_size=1, max_size=4)),
+    st.tuples(st.just("junk"), st.sampled_from([b"[{", b"\xff"])),
+    st.tuples(st.just("replay"), st.none() | st.lists(st.integers(1, 12), max_size=3, unique=True), st.booleans()),
+    st.tuples(st.just("purge"), st.lists(st.integers(1, 12), max_size=2, unique=True)),
+    st.tuples(st.just("reopen")),
+)
+
+
+def _item(good, message_id):
+    return {"event": "ok" if good else "", **({"messageId": message_id} if message_id else {})}
+
+
+async def _do(shop, model, action):
+    match action:
+        case ("batch", items):
+            texts = [json.dumps(_item(*item), separators=(",", ":")).encode() for item in items]
+            await shop.batch(b"[" + b",".join(texts) + b"]", keep_refused=True)
+            for good, message_id in items:
+                if good:
+                    model.store(message_id)
+            model.keep([(raw, item[1]) for raw, item in zip(texts, items, strict=True) if not item[0]])
+        case ("junk", body):
+            with pytest.raises(InvalidEvent):
+                await shop.batch(body, keep_refused=True)
+            model.keep([(body, None)])
+        case ("replay", ids, mends):
+            await shop.replay(ids, {"event": "ok"} if mends else None)
+            model.replay(ids, mends)
+        case ("purge", ids):
+            assert await shop.purge(ids) == len(model.letters.keys() & set(ids))
+            for one in ids:
+                model.letters.pop(one, None)
+
+
+async def _compare(shop, model, since):
+    found = {letter.id: [letter.raw, letter.message_id, letter.tries] for letter in await shop.dead_letters()}
+    assert found == model.letters
+    stored = [event[0] for event in await events(shop)]
+    assert [one if one in ("m1", "m2") else None for one in stored] == model.events
+    stats = shop.stats()
+    counts = (len(model.events), model.duplicate, model.rejected)
+    assert (stats.stored, stats.duplicate, stats.rejected) == tuple(
+        now - then for now, then in zip(counts, since, strict=True)
+    )
+    books(shop)
+    assert (stats.dead_letters, stats.dead_letters_dropped) == (len(model.letters), model.dropped)
+    assert [one for one in await shop.check() if "were dropped" not in one.message] == []
+
+
+@settings(max_examples=25)
+@given(st.lists(_DO, max_size=8))
+def test_letters_are_what_a_dict_says(tmp_path_factory, actions):
+    """Whatever is refused, replayed and purged, in whatever order, over reopenings: letters, events and books agree."""
+
+    async def run(root):
+        model, since, clock = Model(), (0, 0, 0), ManualClock(START)
+        options = {"root": root, "clock": clock, "headroom_bytes": 0, "dead_letters_max": Model.MOST}
+        shop = await Analytics("shop", **options).open()
+        for action in actions:
+            if action[0] == "reopen":
+                await shop.close()
+                shop = await Analytics("shop", **options).open()
+                since = (len(model.events), model.duplicate, model.rejected)
+            await _do(shop, model, action)
+        try:
+            await _compare(shop, model, since)
+        finally:
+            await shop.close()
+
+    root = tmp_path_factory.mktemp("letters")
+    asyncio.run(run(root))
+    shutil.rmtree(root)

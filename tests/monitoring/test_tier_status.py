@@ -1,0 +1,79 @@
+"""The inventory: what lies in each tier, also while one of them does not answer."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+from lakebed import Analytics, Rollup
+
+
+class Shop(Analytics):
+    plans = Rollup("plans", by=["plan"], measures={"n": "count()"}, grain="day")
+
+
+@pytest.fixture
+async def shop(tmp_path):
+    async with Shop("shop", root=tmp_path, headroom_bytes=0, segment_events=10) as shop:
+        yield shop
+        assert await shop.check() == []
+
+
+async def test_each_consumer_has_its_lag(shop):
+    """Every rollup and the archive, furthest behind first, before any of them has run, between, and after."""
+    await shop.batch([{"event": "A", "properties": {"plan": "pro"}}] * 25)
+    found = await shop.tiers()
+    behind = ["archive", "identity", "rollup:daily_metrics", "rollup:hourly_events", "rollup:plans"]
+    assert [(one.name, one.next_seq, one.lag) for one in found.consumers] == [(name, 0, 25) for name in behind]
+    await shop.dau()
+    found = await shop.tiers()
+    assert {one.name: one.lag for one in found.consumers}["rollup:daily_metrics"] == 0
+    assert (found.consumers[0].name, found.consumers[0].lag) == ("archive", 25)
+    await shop.rollup()
+    await shop.archive()
+    found = await shop.tiers()
+    assert {one.lag for one in found.consumers} == {0}
+    assert (found.archive.rows, found.archive.files, found.archive.watermark) == (25, 1, 25)
+
+
+async def test_the_log(shop):
+    """Sealed segments and the tail together are what the log holds."""
+    await shop.batch([{"event": "A"}] * 25)
+    await shop.rollup()
+    await shop._components.pipeline.seal()
+    await shop.track("B")
+    log = (await shop.tiers()).log
+    assert (log.first_seq, log.next_seq, log.tail_events, log.pending) == (0, 26, 1, 0)
+    files = list((shop.directory / "log").glob("*.parquet"))
+    assert log.segments == len(files) > 0
+    assert log.sealed_bytes == sum(path.stat().st_size for path in files)
+
+
+async def test_an_archive_at_work_hides_no_other_tier(shop, monkeypatch):
+    """What it would take long to tell is absent; the watermark as the object knows it, and the other tiers, are not."""
+    await shop.batch([{"event": "A"}] * 25)
+    await shop.archive()
+    monkeypatch.setattr("lakebed.monitoring.tier_status._PATIENCE_S", 0.01)
+    done = threading.Event()
+    at_work = asyncio.ensure_future(shop._components.archive._run(lambda _: done.wait(20)))
+    found = await shop.tiers()
+    assert (found.archive.trouble, found.archive.watermark) == ("busy", 25)
+    assert found.archive.snapshots is found.archive.rows is None
+    assert found.log.next_seq == 25
+    done.set()
+    assert await at_work
+    monkeypatch.setattr("lakebed.monitoring.tier_status._PATIENCE_S", 20)
+    assert (await shop.tiers()).archive.rows == 25
+
+
+async def test_an_archive_that_is_down_hides_no_other_tier(tmp_path):
+    """A catalog that does not answer is told as such, without its address."""
+    async with Analytics("shop", root=tmp_path) as shop:
+        await shop.track("A")
+    nobody = {"type": "rest", "uri": "http://127.0.0.1:9/secret"}
+    async with Analytics("shop", root=tmp_path, catalog=nobody) as shop:
+        found = await shop.tiers()
+        assert (found.archive.trouble, found.archive.files, found.log.next_seq) == ("unavailable", None, 1)
+        assert "secret" not in repr(found)

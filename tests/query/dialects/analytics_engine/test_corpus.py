@@ -1,0 +1,115 @@
+"""The corpus of statements, against plain Python and against chDB on the same rows."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+from lakebed import Analytics, QueryError
+from lakebed.query.dialects.analytics_engine.answer import encoded
+from tests.query.dialects.analytics_engine.corpus import EACH, ONLY_HERE, ROWS, WHOLE, rows
+
+STATEMENTS = {f"SELECT {text} AS x FROM t": rows(value) for text, value in EACH.items()} | WHOLE
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory):
+    """The rows that answer each statement."""
+    return asyncio.run(answered(tmp_path_factory.mktemp("shop")))
+
+
+async def answered(root):
+    """Ask all statements of an object with the rows, and one event that is none of them."""
+    names = {"index1": "i", "blob1": "b1", "blob2": "b2", "double1": "d1", "double2": "d2"}
+    found, each = {}, list(EACH)
+    async with Analytics("shop", root=root) as shop:
+        mapping = {"event": "Hit", "index1": "i", "blobs": ["b1", "b2"], "doubles": ["d1", "d2"]}
+        await shop.save_dataset("t", mapping)
+        await shop.track("Other")
+        for row in ROWS:
+            said = {names[name]: value for name, value in row.items() if value != "" and name in names}
+            await shop.track("Hit", said, timestamp=row["timestamp"])
+        # A question takes a process of its own: some expressions are asked together.
+        for first in range(0, len(each), 10):
+            some = each[first : first + 10]
+            listed = ", ".join(f"{text} AS x{number}" for number, text in enumerate(some))
+            columns = zip(*await asked(shop, f"SELECT {listed} FROM t"), strict=True)
+            found |= dict(zip((f"SELECT {text} AS x FROM t" for text in some), map(single, columns), strict=False))
+        for sql in STATEMENTS:
+            if sql not in found or len(found[sql]) != len(STATEMENTS[sql]):
+                found[sql] = await asked(shop, sql)
+        assert await shop.check() == []
+    return found
+
+
+async def asked(shop, sql):
+    """The rows of a statement; one that fails fails the test of its own."""
+    try:
+        answer = json.loads(encoded(await shop.analytics_engine(sql)))
+    except QueryError as error:
+        return [[str(error)]]
+    return [list(row.values()) for row in answer["data"]]
+
+
+def single(values):
+    """A column as rows."""
+    return [[value] for value in values]
+
+
+def test_there_are_enough() -> None:
+    """At least eighty statements, none of them twice."""
+    assert len(STATEMENTS) >= 80
+
+
+@pytest.mark.parametrize("sql", STATEMENTS)
+def test_as_plain_python(answers, sql):
+    """The rows are those of the definition."""
+    assert close(sorted(answers[sql], key=repr), sorted(STATEMENTS[sql], key=repr))
+
+
+@pytest.fixture(scope="module")
+def clickhouse():
+    """chDB over a table of the same rows."""
+    chdb = pytest.importorskip("chdb", reason="chDB is the second oracle: pip install 'lakebed[bench]'")
+    blobs = ", ".join(f"'' AS blob{n}" for n in range(3, 21))
+    doubles = ", ".join(f"0.0 AS double{n}" for n in range(3, 21))
+    lines = []
+    for row in ROWS:
+        texts = ", ".join("'" + row[name].replace("'", "\\'") + "' AS " + name for name in ("index1", "blob1", "blob2"))
+        numbers = ", ".join(f"toFloat64({row[name]}) AS {name}" for name in ("double1", "double2"))
+        at = f"toDateTime({int(row['timestamp'].timestamp())}, 'UTC') AS timestamp"
+        lines.append(f"SELECT 't' AS dataset, {at}, 1 AS _sample_interval, {texts}, {numbers}, {blobs}, {doubles}")
+    made = " UNION ALL ".join(lines)
+
+    def ask(sql):
+        asked = sql.replace("FROM t", f"FROM ({made}) AS t") + " SETTINGS session_timezone = 'UTC' FORMAT JSONCompact"
+        return json.loads(str(chdb.query(asked, "Raw")))["data"]
+
+    return ask
+
+
+@pytest.mark.parametrize("sql", [one for one in STATEMENTS if not any(part in one for part in ONLY_HERE)])
+def test_as_clickhouse(answers, clickhouse, sql):
+    """The rows are ClickHouse's; its 64-bit integers may be text."""
+    theirs = [[number(one) for one in row] for row in clickhouse(sql)]
+    ours = [[number(one) for one in row] for row in answers[sql]]
+    assert close(sorted(ours, key=repr), sorted(theirs, key=repr))
+
+
+def number(one):
+    """A number as a float, also one in a text."""
+    try:
+        return float(one) if isinstance(one, (str, int, float)) else one
+    except ValueError:
+        return one
+
+
+def close(ours, theirs):
+    """Equal; floats to twelve digits."""
+    return len(ours) == len(theirs) and all(
+        mine == pytest.approx(yours, rel=1e-12) if isinstance(yours, (int, float)) else mine == yours
+        for left, right in zip(ours, theirs, strict=True)
+        for mine, yours in zip(left, right, strict=True)
+    )

@@ -1,0 +1,132 @@
+"""The server's side, told lies by a child: nothing but an error comes of it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import subprocess
+
+import pyarrow as pa
+import pytest
+
+from lakebed.errors import QueryCrashed, QueryError, QueryRefused, QueryTooLarge
+from lakebed.query.sandbox import framing
+from lakebed.query.sandbox.messages import SandboxRequest
+from lakebed.query.sandbox.worker_process import WorkerProcess
+
+QUESTION = SandboxRequest("SELECT 1", None, [], 1, 1 << 20, 1)
+
+
+def frame(tag, payload=b""):
+    return struct.pack("<cI", tag, len(payload)) + payload
+
+
+def stream(table):
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return sink.getvalue().to_pybytes()
+
+
+@pytest.fixture
+def told():
+    """A cell whose child is a plain process; `told(bytes)` is what it says after it started."""
+    process = subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE)
+    ours, theirs = socket.socketpair()
+    closed = []
+    cell = WorkerProcess(ours, closed.append)
+
+    def say(said):
+        descriptor = os.pidfd_open(process.pid)
+        socket.send_fds(theirs, [b"H"], [descriptor])
+        os.close(descriptor)
+        assert cell.meet()
+        theirs.sendall(said)
+        theirs.shutdown(socket.SHUT_WR)
+        return cell
+
+    say.theirs = theirs
+    yield say
+    cell.close()
+    assert closed == [cell]
+    process.stdin.close()
+    assert process.wait() == -9, "close kills the child"
+    theirs.close()
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"",
+        b"P",
+        frame(b"P"),
+        frame(b"P", b"{}"),
+        frame(b"P", b'{"tables": [], "is_count": 1}'),
+        frame(b"P", b"\xff"),
+        frame(b"P", b"[" * 100_000),
+        frame(b"D", b"x"),
+        frame(b"?", b"x"),
+        struct.pack("<cI", b"P", 0xFFFFFFFF),
+        frame(b"E", b"{}"),
+        frame(b"E", b'{"kind": "none", "message": ""}'),
+    ],
+)
+def test_no_plan(told, said):
+    """What is no plan is an error of the question, and no length is believed."""
+    with pytest.raises(QueryCrashed):
+        told(said).plan(QUESTION, b"")
+
+
+def test_facts_are_places_only(told):
+    """An error brings its place and nothing that could stand for something else."""
+    lie = b'{"kind": "refused", "message": "no", "facts": {"line": 2, "message": "x", "hint": "y", "self": 1}}'
+    with pytest.raises(QueryError) as refused:
+        told(frame(b"E", lie)).plan(QUESTION, b"")
+    assert (refused.value.message, refused.value.facts) == ("no", {"line": 2})
+
+
+TABLE = pa.table({"text": ["a", "bb", "ccc"], "n": [1, 2, 3]})
+WHOLE = stream(TABLE)
+WRONG = WHOLE.replace(struct.pack("<4i", 0, 1, 3, 6), struct.pack("<4i", 0, 1, 3, 1 << 30))
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"",
+        frame(b"Z"),
+        frame(b"D", b"junk") + frame(b"Z"),
+        frame(b"D", WHOLE),
+        frame(b"D", WHOLE[:-100]) + frame(b"Z"),
+        frame(b"D", WRONG) + frame(b"Z"),
+        frame(b"P", WHOLE) + frame(b"Z"),
+        struct.pack("<cI", b"D", framing.MAX_BYTES + 1),
+    ],
+)
+def test_no_answer(told, said):
+    """What is no Arrow stream, ends early, or points outside itself is an error."""
+    assert WRONG != WHOLE
+    with pytest.raises(QueryCrashed):
+        told(said).answer([], {}, [], rows=10, max_bytes=1 << 20)
+
+
+def test_an_answer(told):
+    """What is one is the answer, in however many pieces it comes."""
+    said = b"".join(frame(b"D", WHOLE[at : at + 7]) for at in range(0, len(WHOLE), 7)) + frame(b"Z")
+    assert told(said).answer([], {}, [], rows=10, max_bytes=1 << 20).equals(TABLE)
+
+
+def test_too_much(told):
+    """Reading stops at the limit, however much comes."""
+    with pytest.raises(QueryTooLarge):
+        told(frame(b"D", b"x" * 1000) * 50).answer([], {}, [], rows=10, max_bytes=10_000)
+
+
+def test_a_child_that_has_refused_and_gone_is_heard(told):
+    """Its answer counts, also when it came and the child went before the question was written to its end."""
+    refusal = frame(b"E", b'{"kind": "refused", "message": "no such table", "facts": {}}')
+    ours = told(refusal)
+    told.theirs.close()
+    with pytest.raises(QueryRefused, match="no such table"):
+        ours.plan(QUESTION, b"")

@@ -1,0 +1,740 @@
+"""Every report told in plain Python, from the arguments that the report takes: docs/definitions.md, word by word.
+
+`plain("retention", events, now_us, grain="week", periods=3)` gives the rows that the report must give of these events.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo
+
+import msgspec
+
+from lakebed.clock import from_us, to_us
+from tests.reports import funnel_model
+from tests.reports.plain_periods import distance, following, period, periods
+from tests.reports.report_cases import Seen
+
+Rows = list[tuple[Any, ...]]
+Test = Callable[[Seen], bool]
+UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+CONDITIONS: Mapping[str, Test] = {
+    "type = 'track'": lambda one: one.type == "track",
+    "event <> 'Cancelled'": lambda one: one.event is not None and one.event != "Cancelled",
+    "properties->>'$.plan' = 'pro'": lambda one: one.properties.get("plan") == "pro",
+    "session_id IS NOT NULL": lambda one: one.session is not None,
+}
+"""What the conditions in `where` mean. Python reads no SQL."""
+
+
+def plain(report: str, events: Sequence[Seen], now_us: int, /, **given: Any) -> Rows:
+    """The rows of a report. `cohort` is a definition here, not a name."""
+    return ORACLES[report](Asked(events, now_us, given))
+
+
+class Asked(NamedTuple):
+    """The events, and a report's arguments."""
+
+    events: Sequence[Seen]
+    now_us: int
+    given: Mapping[str, Any]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return self.given.get(name, default)
+
+    @property
+    def start_us(self) -> int | None:
+        return instant(self.get("start"))
+
+    @property
+    def end_us(self) -> int | None:
+        return instant(self.get("end"))
+
+    @property
+    def last_us(self) -> int:
+        return self.now_us if self.end_us is None else min(self.now_us, self.end_us - 1)
+
+    def calendar(self, grain: str) -> dict[str, str]:
+        return {
+            "grain": self.get("grain", grain),
+            "tz": self.get("tz", "UTC"),
+            "week_start": self.get("week_start", "monday"),
+        }
+
+    def events_of(self, *names: str, since_us: int | None = None, whole: bool = False) -> list[Seen]:
+        """Those in range (`whole`: before `start` as well) that meet `where` and the selections of these arguments."""
+        low = None if whole else self.start_us if since_us is None else since_us
+        people = None if self.get("cohort") is None else members(self.events, self.get("cohort"), self.now_us)
+        where = CONDITIONS[self.get("where")] if self.get("where") else lambda _: True
+        tests = [means(self.get(name)) for name in names]
+        return [
+            one
+            for one in self.events
+            if (low is None or one.us >= low)
+            and (self.end_us is None or one.us < self.end_us)
+            and (people is None or one.person in people)
+            and where(one)
+            and all(test(one) for test in tests)
+        ]
+
+
+def instant(value: Any) -> int | None:
+    if value is None:
+        return None
+    moment = datetime.fromisoformat(value) if isinstance(value, str) else value
+    return to_us(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
+
+
+def length_us(value: Any) -> int:
+    return round((float(value[:-1]) * UNITS_S[value[-1]] if isinstance(value, str) else value) * 1e6)
+
+
+_meant: dict[bytes, Test] = {}
+
+
+def means(selection: Any) -> Test:
+    """A test of events. Equal selections give one and the same test, whatever their labels."""
+    if selection is None:
+        return lambda _: True
+    given = {"event": selection} if isinstance(selection, str) else selection
+    names = given.get("event")
+    names = (names,) if isinstance(names, str) else tuple(names or ())
+    where = CONDITIONS[given["where"]] if "where" in given else lambda _: True
+    key = msgspec.json.encode([sorted(names), given.get("where")])
+    return _meant.setdefault(key, lambda one: (not names or one.event in names) and where(one))
+
+
+def text(value: Any) -> str | None:
+    """A value of a property as text."""
+    return value if value is None or isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
+def number(value: Any) -> float | None:
+    """A value of a property as a finite number."""
+    if value is None or isinstance(value, bool):
+        return None
+    try:
+        found = float(value)
+    except (TypeError, ValueError):
+        return None
+    return found if abs(found) < float("inf") else None
+
+
+def valued(event: Seen, name: str) -> str | None:
+    """What `by` and `what` name, as text."""
+    columns = {"event": event.event, "type": event.type, "session_id": event.session, "person_id": event.person}
+    return columns[name] if name in columns else text(event.properties.get(name))
+
+
+def people_in(events: Sequence[Seen]) -> int:
+    return len({one.person for one in events} - {None})
+
+
+def present(events: Sequence[Seen], calendar: dict[str, str]) -> dict[str, set[Any]]:
+    """The periods in which each person has an event."""
+    found: dict[str, set[Any]] = defaultdict(set)
+    for one in events:
+        if one.person is not None:
+            found[one.person].add(period(one.us, **calendar))
+    return found
+
+
+def ranked(counts: Mapping[Any, int], top: int) -> list[Any]:
+    """The most frequent, ties in order of their text, NULL last."""
+    return sorted(counts, key=lambda one: (-counts[one], one is None, one or ""))[:top]
+
+
+# Funnels
+
+
+def _attempts(asked: Asked) -> dict[str, funnel_model.Attempt]:
+    steps = asked.given["steps"]
+    excluded = tuple(
+        (means(one), 1, len(steps))
+        if isinstance(one, str)
+        else (means({key: one[key] for key in ("event", "where") if key in one}), *one.get("between", (1, len(steps))))
+        for one in asked.get("exclude") or ()
+    )
+    low, high = asked.start_us, asked.end_us
+    return funnel_model.attempts(
+        funnel_model.Plain(
+            [means(step) for step in steps],
+            length_us(asked.get("within", "7d")),
+            asked.get("order", "ordered"),
+            asked.get("allow_equal", False),
+            excluded,
+            float("-inf") if low is None else low,
+            float("inf") if high is None else high,
+        ),
+        asked._replace(given=asked.given | {"end": None}).events_of(whole=True),
+    )
+
+
+def funnel(asked: Asked) -> Rows:
+    """Who went how far."""
+    steps, by = asked.given["steps"], asked.get("by")
+    labels = [step if isinstance(step, str) else step["label"] for step in steps]
+    if asked.get("order") == "any":
+        labels = [f"any {at} of {len(steps)}" for at in range(1, len(steps) + 1)]
+    tried = list(_attempts(asked).values())
+    if by is None:
+        return funnel_model.summary(len(steps), tried, labels)
+    counts = Counter(valued(one.first, by) for one in tried)
+    best = ranked(counts, asked.get("top", 10))
+    rows = []
+    for value in [*best, *(["(other)"] if len(counts) > len(best) else [])]:
+        own = [one for one in tried if _shown(valued(one.first, by), best) == value]
+        rows += [(*row, value) for row in funnel_model.summary(len(steps), own, labels)]
+    return rows
+
+
+def _shown(value: Any, best: Sequence[Any]) -> Any:
+    return value if value in best else "(other)"
+
+
+def funnel_people(asked: Asked) -> Rows:
+    """The people behind a number of the funnel."""
+    steps = len(asked.given["steps"])
+    step = asked.get("step", steps)
+    converted = asked.get("outcome", "dropped") == "converted"
+    rows = [
+        (person, len(one.times), from_us(one.times[0]), from_us(one.times[-1]), (one.times[-1] - one.times[0]) / 1e6)
+        for person, one in _attempts(asked).items()
+        if (len(one.times) >= step if converted else len(one.times) == step - 1)
+    ]
+    return [row for row in sorted(rows) if row[0] > asked.get("after", "")][: asked.get("limit", 100)]
+
+
+_WIDTHS_US = [round(one * 1e6) for one in (
+    *(0.001, 0.01, 0.1, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200),
+    *(days * 86_400 for days in (1, 2, 7, 14, 28, 91, 364, 3640, 36_400)),
+)]  # fmt: skip
+
+
+def funnel_times(asked: Asked) -> Rows:
+    """How long people took from one step to another, in bins of the first round width of which there are few enough."""
+    first, last = asked.get("from_step", 1), asked.get("to_step", len(asked.given["steps"]))
+    took = [one.times[last - 1] - one.times[first - 1] for one in _attempts(asked).values() if len(one.times) >= last]
+    if not took:
+        return []
+    width = next(w for w in _WIDTHS_US if max(took) // w - min(took) // w < asked.get("bins", 24))
+    counts = Counter(one // width for one in took)
+    every = range(min(counts), max(counts) + 1)
+    return [(at * width / 1e6, (at + 1) * width / 1e6, counts[at]) for at in every]
+
+
+# People over time
+
+
+def retention(asked: Asked) -> Rows:
+    """Each cohort, and who of it was there in the periods after."""
+    calendar, mode = asked.calendar("week"), asked.get("mode", "first_time")
+    grain = calendar["grain"]
+    starts = present(asked.events_of("start_event", whole=True), calendar)
+    returns = present(asked.events_of("return_event", whole=True), calendar)
+    first = None if asked.start_us is None else period(asked.start_us, **calendar)
+    cohorts = defaultdict(set)
+    for person, begun in starts.items():
+        for at in begun if mode == "recurring" else {min(begun)}:
+            if first is None or at >= first:
+                cohorts[at].add(person)
+    rows = []
+    for cohort, members_ in sorted(cohorts.items()):
+        left = distance(cohort, period(asked.last_us, **calendar), grain)
+        later = {p: {distance(cohort, at, grain) for at in returns.get(p, ())} for p in members_}
+        for n in range(min(asked.get("periods", 12), left) + 1):
+            came = sum(n in ns or (mode == "unbounded" and max(ns, default=-1) >= n) for ns in later.values())
+            came = came if n else len(members_)
+            rows.append((cohort, n, came, came / len(members_)))
+    return rows
+
+
+def lifecycle(asked: Asked) -> Rows:
+    """In each period: new, returning, resurrecting, dormant."""
+    calendar = asked.calendar("week")
+    who = present(asked.events_of("event", whole=True), calendar)
+    if not who:
+        return []
+    first = min(map(min, who.values())) if asked.start_us is None else period(asked.start_us, **calendar)
+    last = max(period(asked.last_us, **calendar), *map(max, who.values()))
+    counts: dict[Any, list[int]] = defaultdict(lambda: [0, 0, 0, 0])
+    for ones in who.values():
+        for at in ones:
+            earlier = [one for one in ones if one < at]
+            kind = 0 if not earlier else 1 if following(max(earlier), calendar["grain"]) == at else 2
+            counts[at][kind] += 1
+            after = following(at, calendar["grain"])
+            counts[after][3] += after not in ones
+    return [(at, *counts[at]) for at in periods(first, last, calendar["grain"])]
+
+
+def stickiness(asked: Asked) -> Rows:
+    """How many people came in exactly, and in at least, so many periods."""
+    calendar, interval = asked.calendar("day"), asked.get("interval")
+    parts = defaultdict(list)
+    for one in asked.events_of("event"):
+        if one.person is not None:
+            parts[interval and period(one.us, **calendar | {"grain": interval})].append(one)
+    rows = []
+    for at in sorted(parts) if interval else parts:
+        counts = Counter(len(ones) for ones in present(parts[at], calendar).values())
+        most = max(counts)
+        if not interval and asked.start_us is not None and asked.end_us is not None:
+            first, last = (period(us, **calendar) for us in (asked.start_us, asked.end_us - 1))
+            most = distance(first, last, calendar["grain"]) + 1
+        for n in range(1, most + 1):
+            least = sum(count for m, count in counts.items() if m >= n)
+            rows.append((*([at] if interval else []), n, counts[n], counts[n] / counts.total(), least))
+    return rows
+
+
+# Visits
+
+
+def visits(events: Sequence[Seen], longest_us: int) -> list[list[Seen]]:
+    """Each session as its events in order."""
+    found: list[list[Seen]] = []
+    latest: dict[str, list[Seen]] = {}
+    for one in sorted((one for one in events if one.person is not None), key=lambda one: (one.us, one.seq)):
+        current = latest.get(one.person)
+        if current is None or one.us - current[-1].us > longest_us:
+            current = latest[one.person] = []
+            found.append(current)
+        current.append(one)
+    return found
+
+
+def _visits(asked: Asked) -> list[list[Seen]]:
+    events = asked.events_of(whole=True)
+    if asked.get("use") == "session_id":
+        named = defaultdict(list)
+        for one in sorted(events, key=lambda one: (one.us, one.seq)):
+            if one.session is not None and one.person is not None:
+                named[one.session].append(one)
+        found = list(named.values())
+    else:
+        found = visits(events, length_us(asked.get("timeout", "30m")))
+    return [one for one in found if asked.start_us is None or one[0].us >= asked.start_us]
+
+
+def _engaged(asked: Asked, one: Sequence[Seen]) -> bool:
+    converts = means(asked.get("conversion")) if asked.get("conversion") else lambda _: False
+    lasted = one[-1].us - one[0].us >= length_us(asked.get("engaged_after", "10s"))
+    return lasted or sum(event.type in ("page", "screen") for event in one) > 1 or any(map(converts, one))
+
+
+def _figures(asked: Asked, ones: Sequence[Sequence[Seen]]) -> tuple[Any, ...]:
+    if not ones:
+        return (0, 0, None, None, None, None, None)
+    lengths = [(one[-1].us - one[0].us) / 1e6 for one in ones]
+    return (
+        len(ones),
+        len({one[0].person for one in ones}),
+        sum(map(len, ones)) / len(ones),
+        sum(lengths) / len(ones),
+        statistics.median(lengths),
+        sum(len(one) == 1 for one in ones) / len(ones),
+        sum(_engaged(asked, one) for one in ones) / len(ones),
+    )
+
+
+def _named(by: str | None) -> Callable[[Sequence[Seen]], str | None]:
+    """What `by` says of a session."""
+    names = {"entry": lambda one: one[0].event or one[0].type, "exit": lambda one: one[-1].event or one[-1].type}
+    return names.get(by, lambda one: by and valued(one[0], by))
+
+
+def session_list(asked: Asked) -> Rows:
+    """One by one, newest first."""
+    converts = means(asked.get("conversion")) if asked.get("conversion") else lambda _: False
+    name, rows = _named(asked.get("by")), []
+    for one in sorted(_visits(asked), key=lambda one: (-one[0].us, -one[0].seq)):
+        if name(one) == asked.get("value"):
+            begun, over = one[0].us, one[-1].us
+            when = (from_us(begun), from_us(over), (over - begun) / 1e6)
+            names = (_named("entry")(one), _named("exit")(one))
+            did = (_engaged(asked, one), any(map(converts, one)))
+            rows.append((one[0].seq, one[0].person, one[0].session, *when, len(one), *names, *did))
+    return rows[: asked.get("limit", 100)]
+
+
+def sessions(asked: Asked) -> Rows:
+    """Visits by the period of their first event."""
+    grain, by = asked.get("grain", "day"), asked.get("by")
+    calendar = asked.calendar("day")
+    ones = _visits(asked)
+    name = _named(by)
+    best = ranked(Counter(name(one) for one in ones if name(one) is not None), asked.get("top", 10))
+    groups = defaultdict(list)
+    for one in ones:
+        at = grain and period(one[0].us, **calendar)
+        groups[at, None if name(one) is None else _shown(name(one), best)].append(one)
+    keys = sorted(groups, key=lambda key: (*([key[0]] if grain else []), key[1] is None, key[1] or ""))
+    if by is None and grain and groups:
+        first = min(at for at, _ in groups) if asked.start_us is None else period(asked.start_us, **calendar)
+        last = max(at for at, _ in groups) if asked.end_us is None else period(asked.end_us - 1, **calendar)
+        keys = [(at, None) for at in periods(first, last, grain)]
+    shown = [[*([key[0]] if grain else []), *([key[1]] if by else [])] for key in keys]
+    return [(*said, *_figures(asked, groups[key])) for said, key in zip(shown, keys, strict=True)]
+
+
+def paths(asked: Asked) -> Rows:
+    """Each session's events from the first (or back from the last) that matters; then links are counted."""
+    by, backward, steps = asked.get("by", "event"), asked.get("before") is not None, asked.get("steps", 4)
+    matters = means(asked.get("before") if backward else asked.get("after"))
+
+    def node(event: Seen) -> str | None:
+        return event.event or event.type if by == "event" else valued(event, by)
+
+    ways = []
+    events = [one for one in asked.events_of(whole=True) if node(one) is not None]
+    for one in visits(events, length_us(asked.get("timeout", "30m"))):
+        if asked.start_us is not None and one[0].us < asked.start_us:
+            continue
+        ordered = one[::-1] if backward else one
+        first = next((at for at, event in enumerate(ordered) if matters(event)), None)
+        if first is None:
+            continue
+        names = [node(event) for event in ordered[first:]]
+        if asked.get("collapse"):
+            names = [name for at, name in enumerate(names) if not at or names[at - 1] != name]
+        ways.append((one[0].person, names[: steps + 1]))
+    best = [
+        ranked(Counter(way[at] for _, way in ways if at < len(way)), asked.get("top", 8)) for at in range(steps + 1)
+    ]
+    people, count = defaultdict(set), Counter()
+    for person, way in ways:
+        shown = [_shown(name, best[at]) for at, name in enumerate(way)]
+        shown += ["(start)" if backward else "(end)"] if len(way) <= steps else []
+        for at in range(min(steps, len(shown) - 1)):
+            link = (steps - at, shown[at + 1], shown[at]) if backward else (at + 1, shown[at], shown[at + 1])
+            people[link].add(person)
+            count[link] += 1
+    rows = [(*link, len(people[link]), count[link]) for link in count]
+    return sorted(rows, key=lambda row: (row[0], -row[4], row[1], row[2]))
+
+
+def timeline(asked: Asked) -> Rows:
+    """What one person did, newest first. `person` is a person's own name here."""
+    own = [one for one in asked.events_of() if one.person == asked.given["person"]]
+    own.sort(key=lambda one: (-one.us, -one.seq))
+    before = asked.get("before")
+    if before is not None:
+        at = next(one for one in asked.events if one.seq == before)
+        own = [one for one in own if (one.us, one.seq) < (at.us, at.seq)]
+    return [
+        (one.seq, from_us(one.us), one.type, one.event, one.user, one.anonymous, one.session, text(one.properties))
+        for one in own[: asked.get("limit", 100)]
+    ]
+
+
+# Counts
+
+
+def _measured(events: Sequence[Seen], measure: str) -> Any:
+    function, _, name = measure.rstrip(")").partition("(")
+    if function in ("count", "people"):
+        return len(events) if function == "count" else people_in(events)
+    if function == "distinct":
+        return len({valued(one, name) for one in events} - {None})
+    name, _, rank = name.partition(", ")
+    numbers = [found for one in events if (found := number(one.properties.get(name))) is not None]
+    if not numbers:
+        return None
+    if function == "quantile":
+        return quantile(numbers, rank)
+    total = math.fsum(numbers)
+    return {"sum": total, "avg": total / len(numbers), "min": min(numbers), "max": max(numbers)}[function]
+
+
+def quantile(values: Sequence[float], rank: str) -> float | None:
+    """On the line that joins the two values around position q(n - 1)."""
+    if not values:
+        return None
+    ordered = sorted(values)
+    position = Fraction(rank) * (len(ordered) - 1)
+    below, above = (Fraction(ordered[at]) for at in (math.floor(position), math.ceil(position)))
+    return float(below + (above - below) * (position - math.floor(position)))
+
+
+_SIGNS = {
+    "A": lambda a: a,
+    "A / B": lambda a, b: None if a is None or not b else a / b,
+    "B - A * 2": lambda a, b: None if a is None or b is None else b - a * 2,
+}
+
+
+def segmentation(asked: Asked) -> Rows:
+    """A measure of each kind of events, period by period, group by group."""
+    given, by, measure = asked.get("events"), asked.get("by"), asked.get("measure", "count")
+    series = list(given) if isinstance(given, list) else [given]
+    tests, names = [means(one) for one in series], [by] if isinstance(by, str) else list(by or ())
+    labels = ["any event" if one is None else one if isinstance(one, str) else one["label"] for one in series]
+    grain, calendar = asked.get("grain", "day"), asked.calendar("day")
+    kept = [one for one in asked.events_of() if any(test(one) for test in tests)]
+    counts = Counter(tuple(valued(one, name) for name in names) for one in kept)
+    order = {key: tuple((one is None, one or "") for one in key) for key in counts}
+    best = set(sorted(counts, key=lambda key: (-counts[key], order[key]))[: asked.get("top", 10)])
+    cells = defaultdict(list)
+    for one in kept:
+        key = tuple(valued(one, name) for name in names)
+        key = key if key in best else ("(other)",) * len(names)
+        cells[grain and period(one.us, **calendar), key].append(one)
+    if not kept and (names or (grain and (asked.start_us is None or asked.end_us is None))):
+        return []
+    times = [None]
+    if grain:
+        first = min(at for at, _ in cells) if asked.start_us is None else period(asked.start_us, **calendar)
+        last = max(at for at, _ in cells) if asked.end_us is None else period(asked.end_us - 1, **calendar)
+        times = [] if asked.start_us is not None and asked.start_us == asked.end_us else periods(first, last, grain)
+    groups = sorted({key for _, key in cells}, key=lambda key: tuple((one is None, one or "") for one in key))
+    rows = []
+    for at in times:
+        values = {
+            key: [_measured([one for one in cells.get((at, key), ()) if test(one)], measure) for test in tests]
+            for key in (groups if names else [()])
+        }
+        when = (at,) if grain else ()
+        if asked.get("formula"):
+            sign = _SIGNS[asked.get("formula")]
+            rows += [(*when, asked.get("formula"), *key, sign(*found)) for key, found in values.items()]
+            continue
+        for number_, label in enumerate(labels):
+            rows += [(*when, label, *key, found[number_]) for key, found in values.items()]
+    return rows
+
+
+def top(asked: Asked) -> Rows:
+    """The most frequent values."""
+    what, groups = asked.get("what", "event"), defaultdict(list)
+    for one in asked.events_of("event"):
+        if valued(one, what) is not None:
+            groups[valued(one, what)].append(one)
+    counts = {value: len(ones) for value, ones in groups.items()}
+    total = sum(counts.values())
+    with_people = asked.get("people", True)
+    return [
+        (value, counts[value], *([people_in(groups[value])] if with_people else []), counts[value] / total)
+        for value in ranked(counts, asked.get("n", 10))
+    ]
+
+
+def anomalies(asked: Asked) -> Rows:
+    """Each count beside those at the same wall-clock time of the seasons before. Without `reason`."""
+    grain, zone = asked.get("grain", "hour"), ZoneInfo(asked.get("tz", "UTC"))
+    days = {"week": 7, "day": 1}[asked.get("seasonality", "week")]
+    counts = Counter(period(one.us, grain, str(zone)) for one in asked.events_of("event", whole=True))
+    known_us, rows = asked.last_us + 1, []
+    if not any(at < period(known_us, grain, str(zone)) for at in counts):
+        return []
+    first_us = known_us - 7 * 86_400_000_000 if asked.start_us is None else asked.start_us
+    for at in periods(period(first_us, grain, str(zone)), period(known_us, grain, str(zone)), grain)[:-1]:
+        past = []
+        for k in range(1, asked.get("history", 8) + 1):
+            then = at - timedelta(days * k)
+            if grain == "hour":
+                local = at.astimezone(zone).replace(tzinfo=None) - timedelta(days * k)
+                # The second of two hours that read the same; instead of one that the clock leaves out the one after it.
+                then = period(max(to_us(local.replace(tzinfo=zone, fold=fold)) for fold in (0, 1)), grain)
+            if then >= min(counts):
+                past.append(counts[then])
+        rows.append((at, counts[at], *_band(past, counts[at], asked.get("sensitivity", 3.0))))
+    return rows
+
+
+def _band(past: Sequence[int], value: int, sensitivity: float) -> tuple[Any, ...]:
+    if len(past) < 3:
+        return (None, None, None, False)
+    expected = statistics.median(past)
+    spread = 1.4826 * statistics.median(abs(one - expected) for one in past)
+    width = sensitivity * max(spread, expected**0.5, 1)
+    low, high = max(0, expected - width), expected + width
+    return (expected, low, high, not low <= value <= high)
+
+
+# Requests
+
+
+def _requests(asked: Asked) -> list[tuple[Seen, float | None, bool]]:
+    """Each request, how long it took, and whether it failed."""
+    found = []
+    for one in asked.events_of("event"):
+        took, status = number(one.properties.get("duration_ms")), one.properties.get("status_code")
+        if took is not None or status is not None:
+            found.append((one, took, status is not None and status >= asked.get("errors_from", 400)))
+    return [one for one in found if asked.get("path") in (None, one[0].properties.get("path"))]
+
+
+def _keys(asked: Asked, default: Any = ()) -> list[str]:
+    by = asked.get("by", default)
+    return [by] if isinstance(by, str) else list(by or ())
+
+
+def _key(event: Seen, names: Sequence[str]) -> tuple[Any, ...]:
+    return tuple(event.properties.get(n) if n == "status_code" else valued(event, n) for n in names)
+
+
+def _first_nulls(key: Sequence[Any]) -> tuple[Any, ...]:
+    return tuple((one is not None, one or 0 if isinstance(one, int) else one or "") for one in key)
+
+
+def performance(asked: Asked) -> Rows:
+    """How long requests took and how many failed."""
+    grain, names, limit = asked.get("grain", "hour"), _keys(asked), asked.get("threshold_ms", 500)
+    groups = defaultdict(list)
+    for one in _requests(asked):
+        when = (period(one[0].us, **asked.calendar("hour")),) if grain else ()
+        groups[when, _key(one[0], names)].append(one)
+    rows = []
+    for (when, key), ones in groups.items():
+        took = [ms for _, ms, _ in ones if ms is not None]
+        fine = [ms for _, ms, lost in ones if ms is not None and not lost]
+        failed = sum(lost for _, _, lost in ones)
+        points = sum(1 if ms <= limit else 0.5 if ms <= 4 * limit else 0 for ms in fine)
+        figures = (
+            math.fsum(took) / len(took) if took else None,
+            *(quantile(took, rank) for rank in ("0.5", "0.95", "0.99")),
+            max(took, default=None),
+            failed,
+            failed / len(ones),
+            points / (len(fine) + failed) if fine or failed else None,
+        )
+        rows.append(((when, -len(ones), _first_nulls(key)), (*when, *key, len(ones), *figures)))
+    return [row for _, row in sorted(rows, key=lambda one: one[0])]
+
+
+def errors(asked: Asked) -> Rows:
+    """Which requests fail."""
+    names, groups = _keys(asked, ("status_code", "method", "path")), defaultdict(list)
+    for one in _requests(asked):
+        groups[_key(one[0], names)].append(one)
+    lost = {key: [one for one, _, failed in ones if failed] for key, ones in groups.items()}
+    total = sum(map(len, lost.values()))
+    rows = [
+        (
+            *key,
+            len(ones),
+            len(groups[key]),
+            len(ones) / len(groups[key]),
+            len(ones) / total,
+            people_in(ones),
+            from_us(min(one.us for one in ones)),
+            from_us(max(one.us for one in ones)),
+        )
+        for key, ones in lost.items()
+        if ones
+    ]
+    width = len(names)
+    return sorted(rows, key=lambda row: (-row[width], _first_nulls(row[:width])))[: asked.get("limit", 100)]
+
+
+# Cohorts and usage
+
+
+def members(events: Sequence[Seen], definition: Mapping[str, Any], now_us: int) -> set[str]:
+    """Who is in a cohort."""
+    everybody = {one.person for one in events if one.person is not None}
+    for kind, combine in (("all", set.intersection), ("any", set.union)):
+        if kind in definition:
+            return combine(*(members(events, one, now_us) for one in definition[kind]))
+    if "not" in definition:
+        return everybody - members(events, definition["not"], now_us)
+    low, high = instant(definition.get("start")), instant(definition.get("end"))
+    low = now_us - length_us(definition["within"]) if "within" in definition else low
+
+    def inside(us: int) -> bool:
+        return (low is None or us >= low) and (high is None or us < high)
+
+    own: dict[str, list[Seen]] = defaultdict(list)
+    for one in events:
+        if one.person is not None:
+            own[one.person].append(one)
+    if "first" in definition:
+        test = means(definition["first"])
+        firsts = {who: min((one.us for one in ones if test(one)), default=None) for who, ones in own.items()}
+        return {who for who, us in firsts.items() if us is not None and inside(us)}
+    if "sequence" in definition:
+        steps = [means(step) for step in definition["sequence"]]
+        return {who for who, ones in own.items() if _went([one for one in ones if inside(one.us)], steps)}
+    test = means(definition["did"])
+    did = {who: [one for one in ones if test(one) and inside(one.us)] for who, ones in own.items()}
+    return {who for who, ones in did.items() if _enough(ones, definition)}
+
+
+def _enough(did: Sequence[Seen], definition: Mapping[str, Any]) -> bool:
+    if not definition.get("at_least", 1) <= len(did) <= definition.get("at_most", len(did)):
+        return False
+    if "measure" not in definition:
+        return True
+    measured = _measured(did, definition["measure"])
+    low, high = definition.get("above", float("-inf")), definition.get("below", float("inf"))
+    return measured is not None and low < measured < high
+
+
+def _went(own: Sequence[Seen], steps: Sequence[Test]) -> bool:
+    """Whether there are events at later and later times, one for each step."""
+    since = float("-inf")
+    for step in steps:
+        later = [one.us for one in own if step(one) and one.us > since]
+        if not later:
+            return False
+        since = min(later)
+    return True
+
+
+def cohort_people(asked: Asked) -> Rows:
+    """Who is in a cohort, when they were seen, how often."""
+    own = defaultdict(list)
+    for one in asked.events_of():
+        own[one.person].append(one.us)
+    rows = [(who, from_us(min(times)), from_us(max(times)), len(times)) for who, times in own.items()]
+    return [row for row in sorted(rows) if row[0] > asked.get("after", "")][: asked.get("limit", 100)]
+
+
+def cohort_size(asked: Asked) -> Rows:
+    """How many they are."""
+    return [(people_in(asked.events_of()),)]
+
+
+def usage(asked: Asked) -> Rows:
+    """What was used, in decimals."""
+    grain, sums, counts = asked.get("grain", "month"), defaultdict(Decimal), Counter()
+    for one in asked.events_of():
+        said = {name: text(one.properties.get(name)) for name in ("organization_id", "sku", "unit", "quantity")}
+        wanted = all(asked.get(name) in (None, said[name]) for name in ("organization_id", "sku"))
+        if wanted and said["sku"] is not None and said["quantity"] is not None:
+            when = (period(one.us, **asked.calendar("month")),) if grain else ()
+            key = (when, said["organization_id"], said["sku"], said["unit"] or "")
+            sums[key] += Decimal(said["quantity"])
+            counts[key] += 1
+    keys = sorted(sums, key=lambda key: (key[0], key[1] is None, key[1] or "", *key[2:]))
+    return [(*key[0], *key[1:], sums[key], counts[key]) for key in keys]
+
+
+ORACLES: Mapping[str, Callable[[Asked], Rows]] = {
+    "funnel": funnel,
+    "funnel_people": funnel_people,
+    "funnel_times": funnel_times,
+    "retention": retention,
+    "lifecycle": lifecycle,
+    "stickiness": stickiness,
+    "sessions": sessions,
+    "session_list": session_list,
+    "segmentation": segmentation,
+    "top": top,
+    "paths": paths,
+    "timeline": timeline,
+    "anomalies": anomalies,
+    "performance": performance,
+    "errors": errors,
+    "cohort_people": cohort_people,
+    "cohort_size": cohort_size,
+    "usage": usage,
+}

@@ -1,0 +1,171 @@
+"""Periods in SQL against Python's own calendar and time zones."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from functools import cache
+from zoneinfo import ZoneInfo
+
+import duckdb
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lakebed.clock import to_us
+from lakebed.errors import QueryRefused
+from lakebed.reports.calendar import Calendar
+from tests.reports.plain_periods import EPOCH, FIRST_WEEKDAY, distance, following, period
+
+GRAINS = ("minute", "hour", "day", "week", "month")
+# Clocks are put forward over midnight in São Paulo, Beirut and Cairo, and back to or over it in Havana, Amman, on the
+# Azores and in St John's; Apia leaves out a day; offsets of 30 and 45 minutes; half an hour of summer time.
+ZONES = (
+    *("UTC", "Europe/Berlin", "America/New_York", "America/Sao_Paulo", "Asia/Beirut", "Africa/Cairo"),
+    *("America/Havana", "Asia/Amman", "Atlantic/Azores", "America/St_Johns", "Pacific/Apia", "Asia/Kolkata"),
+    *("Asia/Kathmandu", "Pacific/Chatham", "Australia/Lord_Howe"),
+)
+LAST_YEAR = 2022  # of later rules, no two copies of the time zone database need to be of one age
+HOUR = 3_600_000_000
+
+
+@cache
+def changes(zone: str) -> tuple[int, ...]:
+    """Midnights (UTC) before the clocks of a zone were changed, since 1970; microseconds."""
+    found, moment, tz = [], datetime(1970, 1, 1, tzinfo=UTC), ZoneInfo(zone)
+    while moment.year < LAST_YEAR:
+        if moment.astimezone(tz).utcoffset() != (moment + timedelta(1)).astimezone(tz).utcoffset():
+            found.append(to_us(moment))
+        moment += timedelta(1)
+    return tuple(found)
+
+
+@st.composite
+def instants(draw, zone):
+    """Any since 1900, and many about when the clocks were changed; to the microsecond or to the quarter of an hour."""
+    anywhere = st.integers(to_us(datetime(1900, 1, 1, tzinfo=UTC)), to_us(datetime(LAST_YEAR, 1, 1, tzinfo=UTC)))
+    if not changes(zone) or draw(st.booleans()):
+        return draw(anywhere)
+    quarters, more = draw(st.integers(-8, 104)), draw(st.integers(-1, 1))
+    return draw(st.sampled_from(changes(zone))) + quarters * HOUR // 4 + more
+
+
+@pytest.fixture(scope="module")
+def cursor():
+    with duckdb.connect(config={"threads": 1}) as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        yield connection
+
+
+def asked(cursor, sql, us):
+    """The values of `sql` over `ts`, for each instant."""
+    rows = cursor.sql(f"SELECT {sql} AS x FROM (SELECT make_timestamptz(unnest($1::BIGINT[])) AS ts)", params=[us])
+    return rows.to_arrow_table()["x"].to_pylist()
+
+
+ANY = st.sampled_from(ZONES).flatmap(
+    lambda zone: st.tuples(
+        st.just(zone),
+        st.sampled_from(GRAINS),
+        st.sampled_from(list(FIRST_WEEKDAY)),
+        st.lists(instants(zone), min_size=1, max_size=60),
+    )
+)
+
+
+@settings(max_examples=250, deadline=None)
+@given(ANY)
+def test_a_period_starts_where_pythons_calendar_says(cursor, what):
+    """`start` of `number` is the wall clock's minute, hour, date, week or month, also before 1970."""
+    zone, grain, week_start, us = what
+    calendar = Calendar(zone, week_start)
+    found = asked(cursor, calendar.start(grain, calendar.number(grain, "ts")), us)
+    assert found == [period(one, grain, zone, week_start) for one in us]
+
+
+@settings(max_examples=100, deadline=None)
+@given(ANY)
+def test_the_next_period_has_one_more(cursor, what):
+    """Differences of `number` are how many periods lie between, without a hole where years or clocks change."""
+    zone, grain, week_start, us = what
+    numbers = asked(cursor, Calendar(zone, week_start).number(grain, "ts"), us)
+    starts = [period(one, grain, zone, week_start) for one in us]
+    assert [n - numbers[0] for n in numbers] == [distance(starts[0], start, grain) for start in starts]
+
+
+@settings(max_examples=150, deadline=None)
+@given(ANY)
+def test_the_instant_is_the_first_that_shows_the_date(cursor, what):
+    """No moment of a period lies before its `instant`, which is in it, and nothing just before it is."""
+    zone, grain, week_start, us = what
+    us = [max(one, 0) for one in us]  # before, the copies of the database may differ in what they know
+    calendar = Calendar(zone, week_start)
+    for moment, one in zip(asked(cursor, calendar.instant(grain, calendar.number(grain, "ts")), us), us, strict=True):
+        start = period(one, grain, zone, week_start)
+        assert to_us(moment) <= one
+        assert period(to_us(moment), grain, zone, week_start) == start
+        assert period(to_us(moment) - 1, grain, zone, week_start) < start
+
+
+@pytest.mark.parametrize(
+    ("zone", "day", "hours", "starts"),
+    [
+        ("Europe/Berlin", "2026-03-29", 23, "2026-03-28T23:00:00Z"),
+        ("Europe/Berlin", "2026-10-25", 25, "2026-10-24T22:00:00Z"),
+        ("America/Sao_Paulo", "2018-11-04", 23, "2018-11-04T03:00:00Z"),  # there is no 00:00
+        ("America/Sao_Paulo", "2018-02-17", 25, "2018-02-17T02:00:00Z"),  # ends with 23:00 to 24:00 a second time
+        ("Asia/Beirut", "2021-03-28", 23, "2021-03-27T22:00:00Z"),
+        ("America/Havana", "2021-11-07", 25, "2021-11-07T04:00:00Z"),  # 00:00 comes twice
+        ("Australia/Lord_Howe", "2021-04-04", 24.5, "2021-04-03T13:00:00Z"),
+        ("Pacific/Apia", "2011-12-31", 24, "2011-12-30T10:00:00Z"),  # the day before was left out
+        ("Asia/Kathmandu", "2026-01-01", 24, "2025-12-31T18:15:00Z"),
+        ("UTC", "1969-12-31", 24, "1969-12-31T00:00:00Z"),
+    ],
+)
+def test_days_of_other_lengths(cursor, zone, day, hours, starts):
+    """A day begins with the first moment that shows its date, and is as long as the clock shows it."""
+    calendar = Calendar(zone)
+    moment = datetime.fromisoformat(starts)
+    number = calendar.number("day", "ts")
+    (first,) = asked(cursor, calendar.instant("day", number), [to_us(moment) + HOUR])
+    (after,) = asked(cursor, calendar.instant("day", f"{number} + 1"), [to_us(moment) + HOUR])
+    assert first == moment
+    assert (after - first) / timedelta(hours=1) == hours
+    assert asked(cursor, calendar.start("day", number), [to_us(moment)]) == [date.fromisoformat(day)]
+
+
+def test_the_years_that_an_event_may_have(cursor):
+    """From the year 1 on, by every grain: what is floored is below zero there."""
+    us = [to_us(datetime(year, 1, 1, 12, tzinfo=UTC)) for year in (1, 1582, 1899, 1970, 9998)]
+    for grain in GRAINS:
+        calendar = Calendar()
+        found = asked(cursor, calendar.start(grain, calendar.number(grain, "ts")), us[1:])
+        assert found == [period(one, grain) for one in us[1:]]
+    (n,) = asked(cursor, Calendar().number("day", "ts"), us[:1])
+    assert n == (date(1, 1, 1) - EPOCH.date()).days
+
+
+def test_two_hours_that_read_the_same_are_two(cursor):
+    """Where the clock of Berlin is put back, 02:00 to 03:00 comes twice; hours are those of UTC."""
+    us = to_us(datetime(2026, 10, 25, 0, 30, tzinfo=UTC))
+    first, second = asked(cursor, Calendar("Europe/Berlin").number("hour", "ts"), [us, us + HOUR])
+    assert second == first + 1
+    assert following(period(us, "hour"), "hour") == period(us + HOUR, "hour")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("Mars/Olympus", "monday"), "Europe/Berlin"),
+        (("", "monday"), "Europe/Berlin"),
+        (("../etc/passwd", "monday"), "Europe/Berlin"),
+        ((7, "monday"), "Europe/Berlin"),
+        (("UTC", "friday"), "monday, sunday, saturday"),
+        (("UTC", None), "monday, sunday, saturday"),
+        (("UTC", "monday", "year"), "minute, hour, day"),
+        (("UTC", "monday", "minute", ("hour", "day")), "hour, day"),
+    ],
+)
+def test_what_is_no_calendar_says_what_is(arguments, said):
+    """A zone, a day or a grain that there is not is refused, with one that there is."""
+    with pytest.raises(QueryRefused, match=said):
+        Calendar.of(*arguments)

@@ -1,0 +1,83 @@
+"""The reports as ClickHouse gives them: another engine's functions, over the same real events."""
+
+from __future__ import annotations
+
+import csv
+from datetime import UTC, date, datetime
+from itertools import starmap
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from lakebed import Analytics, ManualClock
+from lakebed.reports.catalog import REPORTS
+from tests.reports import clickhouse, real_data
+from tests.reports.report_cases import seen
+
+NOW = datetime(2026, 6, 1, tzinfo=UTC)
+
+
+def written(path, events):
+    """The events as a table that ClickHouse reads."""
+    columns = {
+        "person": [one.person for one in events],
+        "us": [one.us for one in events],
+        "seq": [one.seq for one in events],
+        "event": [one.event for one in events],
+    }
+    names = {"country": "country", "revenue": "revenue", "sku": "sku", "quantity": "quantity", "section": "section"}
+    for column, name in (names | {"ms": "duration_ms", "status": "status_code"}).items():
+        columns[column] = [one.properties.get(name) for one in events]
+    pq.write_table(pa.table(columns), path)
+
+
+def comparable(value):
+    """What ClickHouse writes for it: days and hours by their number."""
+    if isinstance(value, datetime):
+        return str(int(value.timestamp()) // 3600)
+    return str((value - date(1970, 1, 1)).days if isinstance(value, date) else value)
+
+
+def alike(ours, theirs):
+    if ours == theirs:
+        return True
+    try:
+        return float(ours) == pytest.approx(float(theirs), rel=1e-12)
+    except ValueError:
+        return False
+
+
+@pytest.mark.parametrize("name", ["orders", "requests"])
+async def test_clickhouse_agrees(tmp_path, name):
+    """Row by row, for every report that it can give."""
+    chdb = pytest.importorskip("chdb", reason="chDB comes with the extra `bench`: make bench installs it")
+    items = [one | {"messageId": f"m{at:06}"} for at, one in enumerate(getattr(real_data, name)())]
+    written(tmp_path / "events.parquet", seen(items))
+    table = f"WITH events AS (SELECT * FROM file('{tmp_path / 'events.parquet'}', Parquet)) "
+    async with Analytics("shop", root=tmp_path / "root", clock=ManualClock(NOW), headroom_bytes=0) as shop:
+        await shop.batch(items)
+        for report, peer in getattr(clickhouse, name.upper()).items():
+            asked = dict(peer.asked)
+            if "cohort" in asked:
+                await shop.save_cohort(report, asked["cohort"])
+                asked["cohort"] = report
+            found = await getattr(shop, report)(**asked)
+            ours = [[comparable(row[column]) for column in peer.ours] for row in found]
+            sql = peer.sql.strip()
+            sql = table.strip() + ", " + sql[5:] if sql.startswith("WITH ") else table + sql
+            theirs = list(csv.reader(str(chdb.query(sql, "CSV")).splitlines()))
+            assert len(ours) == len(theirs), report
+            assert all(all(starmap(alike, zip(*rows, strict=True))) for rows in zip(ours, theirs, strict=True)), report
+            assert ours, report
+
+
+def test_no_report_is_left_out():
+    """Each report is compared here or in the file that is named, or it says why not."""
+    here = clickhouse.ORDERS.keys() | clickhouse.REQUESTS.keys()
+    assert REPORTS.keys() == here | clickhouse.ELSEWHERE.keys() | clickhouse.NONE.keys()
+    for function, file in clickhouse.ELSEWHERE.values():
+        text = (Path(__file__).parents[2] / file).read_text("utf-8")
+        assert function in text
+        assert 'importorskip("chdb"' in text

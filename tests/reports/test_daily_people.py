@@ -1,0 +1,75 @@
+"""Bitmaps of days against the events that they are made of."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from random import Random
+
+import pytest
+from pyroaring import BitMap
+
+from lakebed import Analytics, ManualClock
+from lakebed.reports.calendar import Calendar
+from lakebed.reports.daily_people import _visits
+from tests.reports.made_up import MadeUp
+
+CALENDARS = [("day", None), ("day", "week"), ("day", "month"), ("week", None), ("month", None)]
+
+
+async def compare(shop, rng, made):
+    """Each answer of the rollup with that of the events."""
+    for grain, interval in CALENDARS:
+        week_start = rng.choice(["monday", "sunday", "saturday"])
+        asked = {"grain": grain, "week_start": week_start} | made.whole_range()
+        for report, further in (("lifecycle", {}), ("stickiness", {"interval": interval})):
+            found = await getattr(shop, report)(**asked, **further)
+            raw = await getattr(shop, report)(**asked, **further, where="true")
+            assert (found.tiers, raw.tiers) == (("L2",), ("L1",))
+            assert found.arrow().equals(raw.arrow()), (report, asked, further)
+
+
+@pytest.mark.parametrize("seed", [2, 3])
+async def test_they_say_what_the_events_say(tmp_path, seed):
+    """All of a range by whole days: the rollup answers, and raw events say the same, to the type; after merges, too."""
+    rng = Random(seed)
+    made = MadeUp(rng, people=30, most=300)
+    clock = ManualClock(datetime(2026, 6, 1, tzinfo=UTC))
+    async with Analytics("shop", root=tmp_path, clock=clock, headroom_bytes=0) as shop:
+        await shop.batch([event | {"messageId": str(at)} for at, event in enumerate(made.events)])
+        await compare(shop, rng, made)
+        assert made.merges
+        for pair in made.merges:
+            await shop.merge(*pair)
+        await compare(shop, rng, made)
+        assert await shop.check() == []
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"event": "visit"},
+        {"where": "true"},
+        {"cohort": "all"},
+        {"tz": "Europe/Berlin"},
+        {"grain": "hour"},
+        {"end": "2026-01-03T12:00Z"},
+        {"as_of": "2026-01-03T12:00Z"},
+    ],
+)
+async def test_what_they_do_not_know_raw_events_answer(tmp_path, asked):
+    """Names, conditions, people, other zones, parts of a day, and other moments are not in them."""
+    clock = ManualClock(datetime(2026, 1, 3, 12, tzinfo=UTC))
+    async with Analytics("shop", root=tmp_path, clock=clock, headroom_bytes=0) as shop:
+        await shop.save_cohort("all", {"did": "visit"})
+        await shop.track("visit", user_id="ann", timestamp="2026-01-01")
+        clock.advance(1)
+        assert (await shop.stickiness(**asked)).tiers == ("L1",)
+        assert (await shop.lifecycle(**{"grain": "day"} | asked)).tiers == ("L1",)
+        assert await shop.check() == []
+
+
+def test_people_with_high_numbers_are_not_counted_in_memory():
+    """Counting takes memory by the highest number, not by how many there are."""
+    high, low = BitMap([5, 30_000_000]), BitMap([5])
+    assert _visits([(1, high)], Calendar(), "day", None, None) is None
+    assert _visits([(1, low), (3, low)], Calendar(), "day", None, None).to_pylist()[1]["people"] == 1

@@ -1,0 +1,522 @@
+"""Funnels against a plain model of their definition, and against chDB."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lakebed import Analytics, QueryError, QueryRefused
+from lakebed.clock import from_us, to_us
+from tests.reports import funnel_model
+from tests.reports.funnel_model import Plain
+from tests.reports.report_cases import START_US, happened, identified, stages
+
+# A step as the report takes it, and as the model does. The model knows equal steps by their identity.
+NAMED = {name: lambda one, name=name: one.event == name for name in "abcx"}
+PAID = ({"event": ["a", "b"], "where": "json_extract_string(properties, '$.paid') = 'yes'"},)
+CHOICES = [
+    *((name, NAMED[name]) for name in "abc"),
+    ({"event": ["a", "b"], "where": "properties->>'$.paid' = 'yes'", "label": "paid"},
+     lambda one: one.event in ("a", "b") and one.properties.get("paid") == "yes"),
+    ({"where": "type = 'identify'", "label": "signed up"}, lambda one: one.type == "identify"),
+]  # fmt: skip
+SIGNED_UP = ({"where": "type = 'identify'"}, lambda one: one.type == "identify")  # has no name, and disturbs no order
+EXCLUDED = [*(({"event": name}, NAMED[name]) for name in "xxab"), SIGNED_UP, SIGNED_UP]
+
+
+def compared(rows):
+    """Rows whose floats can be compared: a median of two is exact to a microsecond."""
+    return [tuple(round(one, 6) if isinstance(one, float) else one for one in row) for row in rows]
+
+
+def label(step):
+    return step if isinstance(step, str) else step["label"]
+
+
+@st.composite
+def questions(draw):
+    """Arguments of a funnel, and the same for the model."""
+    chosen = draw(st.lists(st.sampled_from(CHOICES), min_size=1, max_size=4))
+    order = draw(st.sampled_from(["ordered", "ordered", "strict", "any"]))
+    start, end = sorted(draw(st.lists(st.integers(0, 30), min_size=2, max_size=2)))
+    bounded = draw(st.booleans())
+    arguments = {
+        "steps": [step for step, _ in chosen],
+        "within": draw(st.sampled_from([1, 3, 7, 100])),
+        "order": order,
+        "allow_equal": draw(st.booleans()),
+    }
+    plain = Plain([meant for _, meant in chosen], arguments["within"] * 1_000_000, order, arguments["allow_equal"])
+    if draw(st.sampled_from([False, False, True])):
+        arguments["holding"], plain = "order", plain._replace(holding="order")
+    if order != "any" and draw(st.booleans()):
+        arguments["totals"] = True
+    if bounded:
+        low, high = START_US + start * 1_000_000, START_US + end * 1_000_000
+        arguments |= {"start": from_us(low), "end": from_us(high)}
+        plain = plain._replace(start_us=low, end_us=high)
+    if len(chosen) > 1 and draw(st.booleans()):
+        first = 1 if order == "any" else draw(st.integers(1, len(chosen) - 1))
+        last = len(chosen) if order == "any" else draw(st.integers(first + 1, len(chosen)))
+        what, meant = draw(st.sampled_from(EXCLUDED))
+        arguments["exclude"] = [what | {"between": [first, last]}]
+        plain = excluding(plain, meant, first, last)
+    return arguments, plain
+
+
+PEOPLE = ["ann", "bob", "cy", "?1", "?2", None]
+EVENTS = st.lists(
+    st.one_of(
+        st.builds(
+            happened,
+            st.sampled_from("aabbcx"),
+            st.sampled_from(PEOPLE),
+            st.integers(0, 30),
+            st.sampled_from([{}, {"paid": "yes"}, {"order": "1"}, {"order": "1", "paid": "yes"}, {"order": "2"}]),
+        ),
+        st.builds(identified, st.sampled_from(PEOPLE[:3]), st.sampled_from(PEOPLE[3:5]), st.integers(0, 30)),
+    ),
+    min_size=6,
+    max_size=60,
+)
+
+
+async def compare(stage, asked):
+    for arguments, plain in asked:
+        labels = [label(step) for step in arguments["steps"]]
+        if arguments["order"] == "any":
+            labels = [f"any {at} of {len(labels)}" for at in range(1, len(labels) + 1)]
+        found = await stage.ask("funnel", **arguments)
+        expected = funnel_model.rows(plain, stage.events, labels)
+        if "totals" in arguments:
+            counts = funnel_model.totals(plain, stage.events)
+            shares = [count / counts[0] if counts[0] else None for count in counts]
+            expected = [(*row, *total) for row, *total in zip(expected, counts, shares, strict=True)]
+        assert compared(found) == compared(expected), (stage.name, arguments)
+
+
+async def follow(events, asked, **options):
+    used = {event["userId"] for event in events}
+    merges = [("ann", "bob")] if {"ann", "bob"} <= used else []
+    with TemporaryDirectory() as root:
+        async for stage in stages(Path(root), events, merges=merges, untrusted=(), **options):
+            await compare(stage, asked)
+
+
+@settings(max_examples=8, derandomize=True)
+@given(events=EVENTS, asked=st.lists(questions(), min_size=4, max_size=4))
+async def test_a_funnel_is_what_its_definition_says(events, asked):
+    """Any funnel over any events is what the plain model says, before and after merges, and as of before them."""
+    await follow(events, asked, only=("merged", "as of the first half"))
+
+
+@pytest.mark.slow
+@settings(max_examples=25, derandomize=True)
+@given(events=EVENTS, asked=st.lists(questions(), min_size=6, max_size=6))
+async def test_a_funnel_is_what_its_definition_says_in_every_state(events, asked):
+    """The same in every state of an object, at length."""
+    await follow(events, asked)
+
+
+@pytest.fixture(scope="module")
+def crowd():
+    """Events of 300 people with few moments, so that much happens at once."""
+    rng = random.Random(4)
+    said = [identified(f"u{rng.randrange(300)}", f"?{n}", rng.randrange(25)) for n in range(0, 300, 3)]
+    return said + [
+        happened(
+            rng.choice("aabbccx"),
+            f"{rng.choice('?u')}{rng.randrange(300)}",
+            rng.randrange(25),
+            {"paid": rng.choice(["yes", "no"])},
+        )
+        for _ in range(4_000)
+    ]
+
+
+async def test_each_person_comes_as_far_as_the_definition_says(tmp_path, crowd):
+    """Of 300 people, each one's furthest step and times are the plain model's, for funnels of every kind."""
+    paid = CHOICES[3]
+    kinds = [
+        {"order": order, "allow_equal": equal} for order in ("ordered", "strict", "any") for equal in (False, True)
+    ]
+    async for stage in stages(tmp_path, crowd, only=("both tiers",)):
+        for kind in kinds:
+            for number, chosen in enumerate(([*CHOICES[:3]], [CHOICES[0], CHOICES[0], paid, CHOICES[1]])):
+                arguments = {"steps": [step for step, _ in chosen], "within": 6, **kind}
+                plain = Plain([meant for _, meant in chosen], 6_000_000, **kind)
+                questions = [(arguments, plain)]
+                if kind["order"] == "ordered":
+                    arguments["exclude"] = ["x"] if number else [{"event": "x", "between": [2, 3]}]
+                    arguments |= {"start": from_us(START_US + 3_000_000), "end": from_us(START_US + 15_000_000)}
+                    plain = plain._replace(start_us=START_US + 3_000_000, end_us=START_US + 15_000_000)
+                    questions = [(arguments, excluding(plain, NAMED["x"], *((1, 4) if number else (2, 3))))]
+                elif number and kind == {"order": "strict", "allow_equal": False}:
+                    what, meant = SIGNED_UP
+                    excluded = arguments | {"exclude": [what | {"between": [1, 3]}]}
+                    questions.append((excluded, excluding(plain, meant, 1, 3)))
+                elif number and kind == {"order": "any", "allow_equal": False}:
+                    questions.append((arguments | {"exclude": ["x"]}, excluding(plain, NAMED["x"], 1, 4)))
+                found = [await furthest(stage.shop, asked) for asked, _ in questions]
+                for (asked, funnel), people in zip(questions, found, strict=True):
+                    times = {person: one.times for person, one in funnel_model.attempts(funnel, stage.events).items()}
+                    assert people == {person: (len(one), one[0], one[-1]) for person, one in times.items()}, asked
+                    assert len(times) > 100, asked
+                assert len(found) == 1 or found[0] != found[1]
+
+
+def excluding(plain, meant, first, last):
+    return plain._replace(excluded=((meant, first, last),))
+
+
+async def furthest(shop, arguments):
+    """How far everybody came, when they began, and when they got there."""
+    found = await shop.funnel_people(**arguments, step=1, outcome="converted", limit=10_000)
+    return {row.person_id: (row.step, to_us(row.began), to_us(row.reached)) for row in found}
+
+
+async def rows_of(shop, steps, within="1h", **options):
+    return [tuple(row)[:3] for row in await shop.funnel(steps, within, **options)]
+
+
+def people(found):
+    return [row[2] for row in found]
+
+
+async def test_a_step_needs_a_later_timestamp_unless_equal_ones_are_allowed(tmp_path):
+    """Events of one microsecond are no steps of one funnel; with `allow_equal` they are, as they were received."""
+    events = [happened("a", "ann", 5), happened("b", "ann", 5), happened("b", "bob", 5), happened("a", "bob", 5)]
+    async for stage in stages(tmp_path, events, only=("both tiers",)):
+        assert people(await rows_of(stage.shop, ["a", "b"])) == [2, 0]
+        assert people(await rows_of(stage.shop, ["a", "b"], allow_equal=True)) == [2, 1]
+        assert people(await rows_of(stage.shop, ["a", "b"], order="any")) == [2, 2]
+
+
+async def test_the_same_step_twice_needs_two_events(tmp_path):
+    """One event is never two steps, in any order; between equal timestamps it is not either."""
+    events = [happened("a", "ann", 5), happened("a", "bob", 5), happened("a", "bob", 6), happened("a", "cy", 5)]
+    async for stage in stages(tmp_path, [*events, happened("a", "cy", 5)], only=("both tiers",)):
+        assert people(await rows_of(stage.shop, ["a", "a"])) == [3, 1]
+        assert people(await rows_of(stage.shop, ["a", "a"], order="strict")) == [3, 1]
+        assert people(await rows_of(stage.shop, ["a", "a"], allow_equal=True)) == [3, 2]
+        assert people(await rows_of(stage.shop, ["a", "a"], order="any")) == [3, 2]
+        labelled = ["a", {"event": "a", "label": "again"}]
+        assert people(await rows_of(stage.shop, labelled, order="any")) == [3, 2]
+
+
+async def test_an_attempt_begins_in_the_range_and_may_end_after_it(tmp_path):
+    """The window includes its end; an entry at `end` is none, a conversion after `end` is one. 1969 is a time, too."""
+    events = [
+        happened("a", "early", -1),
+        happened("b", "early", 1),
+        happened("a", "ann", 0),
+        happened("b", "ann", 60),
+        happened("a", "bob", 9),
+        happened("b", "bob", 69.000001),
+        happened("a", "late", 10),
+        happened("b", "late", 11),
+        happened("a", "old", -2_000_000_000),
+        happened("b", "old", -1_999_999_990),
+    ]
+    bounds = {"start": from_us(START_US), "end": from_us(START_US + 10_000_000)}
+    async for stage in stages(tmp_path, events, only=("both tiers",)):
+        for options in ({}, {"order": "strict"}, {"allow_equal": True}, {"order": "any"}):
+            found = await stage.shop.funnel_people(["a", "b"], "60s", **bounds, **options)
+            converted = await stage.shop.funnel_people(["a", "b"], "60s", outcome="converted", **bounds, **options)
+            assert [(row.person_id, row.step) for row in found if row.person_id != "early"] == [("bob", 1)], options
+            assert {row.person_id: row.seconds for row in converted} == {"ann": 60.0}, options
+        old = await stage.shop.funnel_people(["a", "b"], "60s", end="1970-01-01", outcome="converted")
+        assert [(row.person_id, row.seconds) for row in old] == [("old", 10.0)]
+
+
+async def test_which_attempt_counts(tmp_path):
+    """The one that gets furthest; of several the first to get there; of those the last to begin."""
+    events = [
+        *(happened("a", "ann", at) for at in (0, 10, 20)),
+        *(happened("b", "ann", at) for at in (30, 40)),
+        *(happened(name, "ann", at) for name, at in (("a", 100), ("b", 110), ("c", 130), ("a", 200), ("b", 201))),
+        happened("c", "ann", 202),
+    ]
+    async for stage in stages(tmp_path, events, only=("both tiers",)):
+        assert [row.median_seconds for row in await stage.shop.funnel(["a", "b"], "1h")] == [None, 10.0]
+        found = await stage.shop.funnel(["a", "b", "c"], "60s")
+        assert [row.median_seconds for row in found] == [None, 10.0, 20.0]
+
+
+async def test_split_by_a_value_at_the_beginning(tmp_path):
+    """`by` takes the value of the event with which the attempt began; `top` names the largest, the rest is one."""
+    plans = {"ann": "pro", "bob": "pro", "cy": "free", "dan": "free", "eve": "free", "flo": None, "gil": "trial"}
+    events = [happened("a", person, at, {"plan": plan}) for at, (person, plan) in enumerate(plans.items())]
+    events += [happened("b", person, 30, {"plan": "changed"}) for person in ("ann", "cy", "gil")]
+    async for stage in stages(tmp_path, events, only=("both tiers",)):
+        found = await stage.ask("funnel", steps=["a", "b"], by="plan", top=2)
+        assert found.columns[-1] == "plan"
+        assert [(row.plan, row.step, row.people) for row in found] == [
+            ("free", 1, 3),
+            ("free", 2, 1),
+            ("pro", 1, 2),
+            ("pro", 2, 1),
+            ("(other)", 1, 2),
+            ("(other)", 2, 1),
+        ]
+        assert {row.plan for row in await stage.ask("funnel", steps=["a"], by="plan")} == {"free", "pro", "trial", None}
+        for taken in ("nth", "value", "row", "tried", "depth", "t1"):  # properties may be called as anything in our SQL
+            assert [row[-1] for row in await stage.shop.funnel(["a", "b"], by=taken)] == [None, None]
+        by_column = await stage.ask("funnel", steps=["a", "b"], by="person_id", order="any", top=1)
+        assert [(row.person_id, row.people) for row in by_column] == [
+            ("ann", 1),
+            ("ann", 1),
+            ("(other)", 6),
+            ("(other)", 2),
+        ]
+
+
+async def test_compared_with_the_period_before(tmp_path):
+    """`compare` gives the rows of the period of the same length before, each as if it had been asked alone."""
+    events = [happened("a", f"u{n}", n, {"plan": ("pro", "free")[n % 2]}) for n in range(20)]
+    events += [happened("b", f"u{n}", n + 0.5) for n in range(0, 20, 3)]
+    moments = [from_us(START_US + second * 1_000_000) for second in (4, 10, 16)]
+    async for stage in stages(tmp_path, events, only=("both tiers",)):
+        found = await stage.ask("funnel", steps=["a", "b"], start=moments[1], end=moments[2], compare=True)
+        assert found.columns[-1] == "period"
+        for at, period in enumerate(("previous", "current")):
+            alone = await stage.shop.funnel(["a", "b"], start=moments[at], end=moments[at + 1])
+            assert [tuple(row)[:-1] for row in found if row.period == period] == [tuple(row) for row in alone]
+        split = await stage.ask("funnel", steps=["a"], start=moments[1], end=moments[2], compare=True, by="plan")
+        assert [(row.period, row.plan, row.people) for row in split] == [
+            ("current", "free", 3),
+            ("current", "pro", 3),
+            ("previous", "free", 3),
+            ("previous", "pro", 3),
+        ]
+
+
+async def test_what_is_excluded_ends_an_attempt_in_every_order(tmp_path):
+    """In strict order only what has no name says more; in any order what comes after it counts no more."""
+    events = [
+        *(happened("a", who, 1) for who in ("ann", "bob", "cy", "dan")),
+        happened("x", "bob", 2),
+        identified("cy", "?1", 2),
+        identified("dan", "?2", 3),
+        *(happened("b", who, 3) for who in ("ann", "bob", "cy", "dan")),
+        happened("c", "ann", 4),
+        happened("a", "bob", 5),
+        happened("x", "dan", 4),
+        happened("c", "dan", 4),
+        happened("x", "?3", 0),
+        happened("b", "?3", 0),
+        happened("a", "?3", 0.5),
+        *(happened(name, "eve", at) for at, name in enumerate("axb")),
+    ]
+    no_name = {"where": "event IS NULL"}
+    async for stage in stages(tmp_path, events, only=("both tiers",)):
+        asked = {"steps": ["a", "b"], "order": "strict"}
+        assert people(await stage.shop.funnel(**asked)) == [6, 3]
+        assert people(await stage.shop.funnel(**asked, exclude=[no_name])) == [6, 2]  # dan's lies in the same moment
+        assert people(await stage.shop.funnel(**asked, exclude=["x"])) == [6, 3]
+        assert people(await stage.shop.funnel(**asked, exclude=[no_name], allow_equal=True)) == [6, 1]
+        three = {"steps": ["a", "b", "c"], "order": "strict", "exclude": [no_name | {"between": [2, 3]}]}
+        assert people(await stage.shop.funnel(**three)) == [6, 3, 2]
+        asked = {"steps": ["a", "b", "c"], "order": "any"}
+        assert people(await stage.shop.funnel(**asked)) == [6, 6, 2]
+        # Bob begins anew with b; what dan did in the moment of his x still counts, and ?3 began in that of theirs.
+        assert people(await stage.shop.funnel(**asked, exclude=["x"])) == [6, 5, 2]
+        assert people(await stage.shop.funnel(["a", "c"], order="any", exclude=["b"])) == [6, 0]
+
+
+async def test_totals_count_every_entry(tmp_path):
+    """Each entry is an attempt, and an event takes one of them on: the one that began last."""
+    tracks = {"ann": "aab", "bob": "abab", "cy": "aaxb", "dan": "abb", "eve": "b"}
+    events = [happened(name, who, at) for who, names in tracks.items() for at, name in enumerate(names)]
+    async for stage in stages(tmp_path, events, only=("both tiers",)):
+        found = await stage.shop.funnel(["a", "b"], totals=True)
+        assert found.columns[-2:] == ("total", "total_conversion")
+        assert [(row.people, row.total, row.total_conversion) for row in found] == [(4, 7, 1.0), (4, 5, 5 / 7)]
+        found = await stage.shop.funnel(["a", "b"], totals=True, exclude=["x"])
+        assert [(row.people, row.total) for row in found] == [(4, 7), (3, 4)]
+        bounds = {"start": from_us(START_US + 1_000_000), "end": from_us(START_US + 2_000_000)}
+        found = await stage.shop.funnel(["a", "b"], totals=True, compare=True, **bounds)
+        assert [(row.period, row.people, row.total) for row in found] == [
+            ("current", 2, 2),
+            ("current", 2, 2),
+            ("previous", 4, 4),
+            ("previous", 4, 4),
+        ]
+        assert [row.total for row in await stage.shop.funnel(["x", "a", "b"], totals=True)] == [1, 0, 0]
+        none = await stage.shop.funnel(["never"], totals=True)
+        assert [(row.total, row.total_conversion) for row in none] == [(0, None)]
+
+
+async def test_a_property_is_held_through_all_steps(tmp_path):
+    """Only events of one value follow each other; a person counts once, with the value that got furthest."""
+    orders = {
+        "ann": ["1a", "2a", "2b"],
+        "bob": ["1a", "2b"],
+        "cy": ["1a", "b"],
+        "dan": ["a"],
+        "eve": ["1a", "2x", "1b"],
+    }
+    events = [
+        happened(one[-1], who, at, {"order": int(one[:-1])} if one[:-1] else {})
+        for who, each in orders.items()
+        for at, one in enumerate(each)
+    ]
+    async for stage in stages(tmp_path, events, only=("both tiers",)):
+        asked = {"steps": ["a", "b"], "holding": "order"}
+        assert people(await stage.shop.funnel(["a", "b"])) == [5, 4]
+        assert people(await stage.shop.funnel(**asked)) == [4, 2]
+        split = await stage.shop.funnel(**asked, by="order")
+        assert [(row.order, row.people) for row in split] == [("1", 3), ("1", 1), ("2", 1), ("2", 1)]
+        assert [row.total for row in await stage.shop.funnel(**asked, totals=True)] == [5, 2]
+        # What has another value is somebody else's: it excludes nothing, and disturbs no order.
+        assert people(await stage.shop.funnel(**asked, exclude=["x"])) == [4, 2]
+        assert people(await stage.shop.funnel(**asked, order="strict")) == [4, 2]
+        assert people(await stage.shop.funnel(**asked, order="any")) == [4, 2]
+        found = await stage.shop.funnel_people(**asked, outcome="converted")
+        assert [(row.person_id, row.seconds) for row in found] == [("ann", 1.0), ("eve", 2.0)]
+        times = await stage.shop.funnel_times(**asked)
+        assert [row.people for row in times if row.people] == [1, 1]
+        assert people(await stage.shop.funnel(["a", "b"], holding="person_id")) == [5, 4]
+        asked |= {"exclude": [{"where": "event = 'x'"}]}
+        assert people(await stage.ask("funnel", **asked, order="strict", totals=True)) == [4, 2]
+        assert people(await stage.shop.funnel(**asked, order="any", by="order"))[:2] == [3, 1]
+
+
+async def test_a_funnel_of_nobody_has_its_rows(tmp_path):
+    """Without people the counts are 0 and the shares NULL; split by something there is no row."""
+    async for stage in stages(tmp_path, [happened("a", None, 1), happened("b", "ann", 1)], only=("both tiers",)):
+        for order in ("ordered", "strict"):
+            found = await stage.ask("funnel", steps=["a", "b"], order=order)
+            assert [tuple(row) for row in found] == [(1, "a", 0, None, None, None), (2, "b", 0, None, None, None)]
+        assert len(await stage.shop.funnel(["a", "b"], by="plan")) == 0
+        assert len(await stage.shop.funnel_people(["a", "b"])) == 0
+
+
+async def test_a_page_of_people_follows_another(tmp_path):
+    """`after` and `limit` page through all that the funnel counts, by their id; the sandbox gives the same."""
+    events = [happened("a", f"u{n:02}", n) for n in range(25)] + [
+        happened("b", f"u{n:02}", 30) for n in range(0, 25, 2)
+    ]
+    async for stage in stages(tmp_path, events, only=("both tiers",)):
+        asked = {"steps": ["a", "b"], "step": 2, "outcome": "dropped"}
+        found, after = [], None
+        while page := await stage.ask("funnel_people", **asked, limit=5, **({"after": after} if after else {})):
+            found += [row.person_id for row in page]
+            after = found[-1]
+        assert found == [f"u{n:02}" for n in range(1, 25, 2)]
+        assert len(await stage.ask("funnel_people", steps=["a", "b"], step=1)) == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"steps": []},
+        {"steps": "abc"},
+        {"steps": ["a"] * 21},
+        {"steps": [{"name": "a"}]},
+        {"steps": ["a", "b"], "order": "sideways"},
+        {"steps": ["a", "b"], "within": "soon"},
+        {"steps": ["a", "b", "c"], "exclude": [{"event": "x", "between": [1, 2]}], "order": "any"},
+        {"steps": ["a"], "exclude": ["x"], "order": "any"},
+        {"steps": ["a", "b"], "totals": True, "order": "any"},
+        {"steps": ["a", "b"], "totals": True, "by": "plan"},
+        {"steps": ["a", "b"], "holding": ""},
+        {"steps": ["a", "b"], "exclude": [{"event": "x", "between": [1, 3]}]},
+        {"steps": ["a", "b"], "exclude": [{"event": "x", "between": [2, 1]}]},
+        {"steps": ["a", "b"], "exclude": [{"event": "x", "between": "1-2"}]},
+        {"steps": ["a", "b"], "compare": True},
+        {"steps": ["a", "b"], "compare": True, "start": "0001-01-02", "end": "2026-01-01"},
+        {"steps": ["a", "b"], "by": "people"},
+        {"steps": ["a", "b"], "top": 0},
+        {"steps": ["a", {"event": "b", "where": "1); DROP TABLE events; --"}]},
+    ],
+)
+async def test_what_cannot_be_read_is_refused(crowded, arguments):
+    """An argument that means nothing is an error with a hint, never a number."""
+    with pytest.raises((QueryRefused, QueryError)):
+        await crowded.funnel(**arguments)
+
+
+@pytest.mark.parametrize("arguments", [{"step": 0}, {"step": 3}, {"outcome": "gone"}, {"limit": -1}, {"limit": 10_001}])
+async def test_what_cannot_be_read_of_people_is_refused(crowded, arguments):
+    """The same of the list of people."""
+    with pytest.raises(QueryRefused):
+        await crowded.funnel_people(["a", "b"], **arguments)
+
+
+@pytest.fixture
+async def crowded(tmp_path):
+    async with Analytics("shop", root=tmp_path, headroom_bytes=0) as shop:
+        yield shop
+
+
+async def test_times_between_steps_fill_bins(tmp_path):
+    """Everybody who reached the step is in one bin, by the attempt that counts; bins are of one round width."""
+    seconds = [1, 1.5, 2, 9, 61.25, 61.75]
+    events = [happened("a", f"u{n}", n) for n in range(7)]
+    events += [happened("b", f"u{n}", n + took) for n, took in enumerate(seconds)]
+    async for stage in stages(tmp_path, events, only=("both tiers",)):
+        found = await stage.ask("funnel_times", steps=["a", "b"], bins=100)
+        assert [(row.from_seconds, row.to_seconds) for row in found] == [(n, n + 1) for n in range(1, 62)]
+        assert {row.from_seconds: row.people for row in found if row.people} == {1: 2, 2: 1, 9: 1, 61: 2}
+        assert [tuple(row) for row in await stage.ask("funnel_times", steps=["a", "b"], bins=3)] == [
+            (0, 30, 4),
+            (30, 60, 0),
+            (60, 90, 2),
+        ]
+        assert [tuple(row) for row in await stage.shop.funnel_times(["a", "b"], bins=1)] == [(0, 120, 6)]
+        assert len(await stage.shop.funnel_times(["a", "c"])) == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"from_step": 2},
+        {"to_step": 3},
+        {"from_step": 0},
+        {"from_step": True},
+        {"bins": 0},
+        {"bins": 1000},
+        {"bins": True},
+    ],
+)
+async def test_what_cannot_be_read_of_times_is_refused(crowded, arguments):
+    """The same of the histogram."""
+    with pytest.raises(QueryRefused):
+        await crowded.funnel_times(["a", "b"], **arguments)
+
+
+@pytest.mark.parametrize(("count", "asked"), [(20, {}), (10, {"compare": True, "by": "plan"})])
+async def test_long_funnels_fit_into_the_sandbox(tmp_path, count, asked):
+    """Twenty steps, or ten that are compared and split: neither text nor memory is too much for the sandbox."""
+    events = [happened(f"step {at}", "ann", at, {"plan": "pro"}) for at in range(count)]
+    bounds = {"start": from_us(START_US), "end": from_us(START_US + 60_000_000)}
+    async for stage in stages(tmp_path, events, only=("both tiers",)):
+        steps = [f"step {at}" for at in range(count)]
+        found = await stage.ask("funnel", steps=steps, order="strict", **bounds, **asked)
+        assert [row.people for row in found[:count]] == [1] * count
+        assert [row.median_seconds for row in found[:count]] == [None] + [1.0] * (count - 1)
+        assert not any(row.people for row in found[count:])
+
+
+async def test_where_chooses_events_and_a_cohort_people(tmp_path):
+    """What `where` does not choose disturbs no strict order and excludes nothing; a cohort leaves its people alone."""
+    quiet = {"device": "phone"}
+    events = [happened("a", who, 1, quiet) for who in ("ann", "bob", "cy")]
+    events += [happened("x", "ann", 2), happened("x", "bob", 2, quiet)]
+    events += [happened("b", who, 3, quiet) for who in ("ann", "bob", "cy")] + [happened("vip", "ann", 9)]
+    phone = "json_extract_string(properties, '$.device') = 'phone'"
+    async for stage in stages(tmp_path, events, only=("both tiers",)):
+        for options in ({"order": "strict"}, {"exclude": ["x"]}):
+            assert people(await rows_of(stage.shop, ["a", "b"], **options)) == [3, 1]
+            assert people(await rows_of(stage.shop, ["a", "b"], where=phone, **options)) == [3, 2]
+        await stage.shop.save_cohort("vips", {"did": "vip"})
+        found = await stage.ask("funnel", steps=["a", "b"], cohort="vips", by="device")
+        assert [(row.device, row.people) for row in found] == [("phone", 1), ("phone", 1)]
+        assert people(await rows_of(stage.shop, ["a", "b"], cohort="vips", order="strict", where=phone)) == [1, 1]
+        assert people(await rows_of(stage.shop, ["a", "b"], cohort="vips", order="strict")) == [1, 0]

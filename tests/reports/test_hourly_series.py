@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from tests.query.parts import opened, us
+
+HOUR = 3_600_000_000
+RANGES = [
+    ("2026-02-27T05:00", "2026-03-03T07:00"),
+    ("2026-03-01", "2026-03-02"),
+    ("1969-12-28T23:00", "1970-01-06T01:00"),
+]
+
+
+@pytest.mark.parametrize("grain", ["hour", "day", "week", "month"])
+@pytest.mark.parametrize("event", [None, "Visit", "Nothing"])
+async def test_hours_give_what_the_events_give(tmp_path, grain, event):
+    """A chart from whole hours has the buckets, the values and the types that raw events give, also before 1970."""
+    async with opened(tmp_path) as parts:
+        for start, _ in RANGES:
+            first = us(start)
+            times = [first - 1, first, first + HOUR - 1, first + 9 * HOUR, first + 23 * HOUR, first + 24 * HOUR]
+            names = ["Visit", "Buy", "Visit", "Visit", "Buy", "Visit"]
+            await parts.track([{"event": name, "timestamp": at} for name, at in zip(names, times, strict=True)])
+        for start, end in RANGES:
+            asked = {"start": start, "end": end, "grain": grain}
+            found = await parts.metrics.timeseries(event, **asked)
+            truth = await parts.metrics.timeseries(event, **asked, where="true")
+            assert found.arrow().equals(truth.arrow().cast(found.arrow().schema))
+            assert found.arrow().schema.equals(truth.arrow().schema)
+            assert (found.tiers, found.seq) == (("L2",), (0, 18))
+
+
+async def test_a_bucket_begins_before_the_range_does(tmp_path):
+    """The first bucket of a range that begins on a Wednesday is the week of that Wednesday."""
+    async with opened(tmp_path) as parts:
+        await parts.track([{"event": "Visit", "timestamp": us("2026-03-04T10:30")}])
+        found = await parts.metrics.timeseries(start="2026-03-04", end="2026-03-10", grain="week")
+        assert [(row.time, row.value) for row in found] == [
+            (datetime(2026, 3, 2, tzinfo=UTC), 1),
+            (datetime(2026, 3, 9, tzinfo=UTC), 0),
+        ]

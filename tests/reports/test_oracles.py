@@ -1,0 +1,119 @@
+"""Every report against plain Python, over real events and made-up ones, in every state of an object."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lakebed.clock import to_us
+from lakebed.reports.catalog import REPORTS
+from tests.reports import real_data
+from tests.reports.made_up import MadeUp
+from tests.reports.oracles import ORACLES, plain
+from tests.reports.questions import ORDERS, REQUESTS, STATES
+from tests.reports.report_cases import NAMES, Seen, stages
+
+MERGES = [("14911.0", "17850.0"), ("13081.0", "12431.0"), ("12583.0", "13047.0")]
+OPERATORS = "SELECT seq, epoch_us(timestamp) AS us, type, properties FROM events WHERE source = 'lakebed:operator'"
+SETTINGS = {
+    "derandomize": True,
+    "deadline": None,
+    "suppress_health_check": [HealthCheck.function_scoped_fixture],
+}
+
+
+def same(found, expected):
+    """Equal rows, but for the last digits of a float: sums are added up in another order."""
+    assert len(found) == len(expected)
+    for row, other in zip(found, expected, strict=True):
+        assert row == tuple(
+            pytest.approx(value, rel=1e-9, abs=2e-6) if isinstance(value, float) else value for value in other
+        )
+
+
+def named(definition: Any) -> str:
+    """The name under which a cohort is saved."""
+    return msgspec.json.encode(definition).decode()
+
+
+async def agree(stage, questions):
+    """Each report answers as plain Python does. Returns the reports that had rows."""
+    # Saving is an event, which must not come among the others; and as of an earlier moment nothing was saved.
+    knows = stage.as_of is None and stage.name not in ("log", "archived")
+    definitions = [one["cohort"] for _, one in questions if "cohort" in one] if knows else []
+    for name, definition in {named(one): one for one in definitions}.items():
+        await stage.shop.save_cohort(name, definition)
+    said = [
+        Seen(row.seq, row.us, None, None, msgspec.json.decode(row.properties), None, row.type, None, None)
+        for row in await stage.shop.query(OPERATORS, as_of=stage.as_of)
+    ]
+    now_us, filled = stage.shop.clock.now_us() if stage.as_of is None else to_us(stage.as_of), set()
+    for report, given_ in questions:
+        arguments = dict(given_)
+        if report == "timeline":
+            known = [one.person for one in stage.events if one.person and one.person == (one.user or one.anonymous)]
+            arguments.setdefault("person", max(known, default="nobody"))
+        asked = dict(arguments)
+        if "cohort" in asked:
+            if not knows:
+                continue
+            asked["cohort"] = named(asked["cohort"])
+        found = [tuple(row) for row in await stage.ask(report, **asked)]
+        found = [row[:6] for row in found] if report == "anomalies" else found  # the seventh says it in words
+        expected = plain(report, [*stage.events, *said], now_us, **arguments)
+        try:
+            same(found, expected)
+        except AssertionError as error:
+            raise AssertionError(f"{stage.name}: {report} {arguments}") from error
+        filled |= {report} if expected else set()
+    return filled
+
+
+def flat(questions):
+    return [(report, asked) for report, several in questions.items() for asked in several]
+
+
+async def test_a_shop_s_orders(tmp_path):
+    """2,025 real orders: wherever the events lie, and whoever is one person, and as of then."""
+    options = {"only": STATES, "untrusted": (), "each": 500, "segment_events": 400}
+    async for stage in stages(tmp_path, real_data.orders(), merges=MERGES, **options):
+        filled = await agree(stage, flat(ORDERS))
+        assert filled == ORDERS.keys() or stage.as_of is not None
+
+
+async def test_a_web_server_s_requests(tmp_path):
+    """5,000 real requests: how large, how many failed, and what their visitors did."""
+    options = {"only": STATES, "untrusted": (), "each": 1_000, "segment_events": 900}
+    async for stage in stages(tmp_path, real_data.requests(), **options):
+        assert await agree(stage, flat(REQUESTS)) == REQUESTS.keys()
+
+
+@settings(max_examples=6, **SETTINGS)
+@given(rng=st.randoms(use_true_random=False), state=st.sampled_from(NAMES))
+async def test_made_up_events(tmp_path_factory, rng, state):
+    """Any question about any events, in any state."""
+    made = MadeUp(rng)
+    root = tmp_path_factory.mktemp("made_up")
+    async for stage in stages(root, made.events, merges=made.merges, only=(state,), untrusted=()):
+        await agree(stage, made.questions().items())
+
+
+@pytest.mark.slow
+@settings(max_examples=25, **SETTINGS)
+@given(seed=st.integers(0, 2**32), people=st.sampled_from([2, 4, 40]))
+async def test_made_up_events_in_every_state(tmp_path_factory, seed, people):
+    """The same at length: few people and many, in one state after the other."""
+    made = MadeUp(Random(seed), people=people, most=10 * people)
+    async for stage in stages(tmp_path_factory.mktemp("made_up"), made.events, merges=made.merges, untrusted=()):
+        await agree(stage, made.questions().items())
+
+
+def test_no_report_is_left_out():
+    """Each report has a function in plain Python, is asked of real events, and of made-up ones."""
+    made = MadeUp(Random(1)).questions()
+    assert REPORTS.keys() == ORACLES.keys() == made.keys() == (ORDERS | REQUESTS).keys()

@@ -1,0 +1,156 @@
+"""paths against plain Python that reads like its definition, and the flow through each step."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lakebed import Analytics, QueryRefused
+from tests.reports.ecom import items
+from tests.reports.report_cases import START_US, happened, seen, stages
+from tests.reports.test_sessions import plain_sessions, streams
+
+
+def named(name):
+    return lambda event: event.event == name
+
+
+def by_event(event):
+    return event.event
+
+
+def plain_paths(
+    events,
+    *,
+    after=None,
+    before=None,
+    node=by_event,
+    steps=4,
+    top=8,
+    collapse=False,
+    timeout_us=1_800_000_000,
+    start_us=None,
+    end_us=None,
+):
+    """Each session's events from the first (or back from the last) that matches; then links are counted."""
+    ways = []
+    for one in plain_sessions(
+        [event for event in events if node(event) is not None], timeout_us, "timeout", start_us, end_us
+    ):
+        ordered = one if before is None else one[::-1]
+        matches = before or after or (lambda _: True)
+        first = next((at for at, event in enumerate(ordered) if matches(event)), None)
+        if first is None:
+            continue
+        names = [node(event) for event in ordered[first:]]
+        if collapse:
+            names = [name for at, name in enumerate(names) if not at or names[at - 1] != name]
+        ways.append((one[0].person, names[: steps + 1]))
+    best = defaultdict(set)
+    for at in range(steps + 1):
+        counts = Counter(way[at] for _, way in ways if at < len(way))
+        best[at] = set(sorted(counts, key=lambda name: (-counts[name], name))[:top])
+    people, count = defaultdict(set), Counter()
+    for person, way in ways:
+        for at in range(min(len(way), steps)):
+            one = way[at] if way[at] in best[at] else "(other)"
+            if at + 1 == len(way):
+                two = "(end)" if before is None else "(start)"
+            else:
+                two = way[at + 1] if way[at + 1] in best[at + 1] else "(other)"
+            link = (at + 1, one, two) if before is None else (steps - at, two, one)
+            people[link].add(person)
+            count[link] += 1
+    rows = [(*link, len(people[link]), count[link]) for link in count]
+    return sorted(rows, key=lambda row: (row[0], -row[4], row[1], row[2]))
+
+
+ANCHORS = (
+    ({}, {}),
+    ({"after": "home"}, {"after": named("home")}),
+    ({"before": "pay"}, {"before": named("pay")}),
+    ({"after": "never"}, {"after": named("never")}),
+    (
+        {"after": {"where": "json_extract_string(properties, '$.plan') = 'pro'"}},
+        {"after": lambda event: event.properties["plan"] == "pro"},
+    ),
+    ({"before": {"event": ["pay", "cart"]}}, {"before": lambda event: event.event in ("pay", "cart")}),
+    ({"by": "plan", "after": "cart"}, {"node": lambda event: event.properties["plan"], "after": named("cart")}),
+)
+RANGES = (
+    ({}, {}),
+    (
+        {"start": "2026-01-05T22:00Z", "end": "2026-01-06T16:00Z"},
+        {"start_us": START_US + 22 * 3600 * 1_000_000, "end_us": START_US + 40 * 3600 * 1_000_000},
+    ),
+    ({"start": "2026-01-05T20:10Z"}, {"start_us": START_US + 1_210 * 60 * 1_000_000}),
+)
+
+
+@settings(max_examples=6, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    events=streams(),
+    anchor=st.sampled_from(ANCHORS),
+    within=st.sampled_from(RANGES),
+    steps=st.integers(1, 5),
+    top=st.integers(1, 3),
+    collapse=st.booleans(),
+)
+async def test_in_every_state_it_is_what_plain_python_says(
+    tmp_path_factory, events, anchor, within, steps, top, collapse
+):
+    """From the first event, after one, before one, within a range; collapsed or not; in every state of an object."""
+    same = {"steps": steps, "top": top, "collapse": collapse}
+    asked, plain = (same | anchor[one] | within[one] for one in (0, 1))
+    async for stage in stages(tmp_path_factory.mktemp("paths"), events, merges=(("ann", "bob"),), untrusted=()):
+        found = await stage.ask("paths", **asked)
+        assert [tuple(row) for row in found] == plain_paths(stage.events, **plain), stage.name
+
+
+async def test_a_session_that_began_before_the_range_is_not_cut(tmp_path):
+    """It gives no path, however near to `start` its last event before it lies."""
+    events = [happened("home", "ann", 0), happened("cart", "ann", 1800), happened("pay", "ann", 3600)]
+    events += [happened("home", "bob", 1800), happened("cart", "bob", 3600.000001)]
+    async for stage in stages(tmp_path, events, only=("both tiers",)):
+        found = await stage.ask("paths", start="2026-01-05T00:30Z", steps=1)
+        assert [tuple(row) for row in found] == [(1, "cart", "(end)", 1, 1), (1, "home", "(end)", 1, 1)]
+
+
+async def test_a_shop_of_600_people(tmp_path):
+    """31,106 visits: as plain Python has it, and what enters an event at one step leaves it at the next."""
+    sent = [item | {"type": "track", "anonymousId": None} for item in items()]
+    events = seen(sent)
+    async with Analytics("shop", root=tmp_path, headroom_bytes=0) as shop:
+        await shop.batch(sent)
+        for asked in ({"after": "catalog", "collapse": True}, {"before": "cart"}, {"steps": 6, "top": 3}):
+            found = await shop.paths(**asked)
+            plain = {name: named(value) if name in ("after", "before") else value for name, value in asked.items()}
+            assert [tuple(row) for row in found] == plain_paths(events, **plain)
+            entered, left = Counter(), Counter()
+            for row in found:
+                entered[row.step, row.target] += row.count
+                left[row.step - 1, row.source] += row.count
+            last = max(row.step for row in found)
+            inside = [key for key in entered.keys() | left.keys() if 0 < key[0] < last]
+            assert all(entered[key] == left[key] for key in inside if key[1] not in ("(start)", "(end)"))
+        assert await shop.check() == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"steps": 0}, "1 to 20"),
+        ({"top": 101}, "1 to 100"),
+        ({"after": "a", "before": "b"}, "begin with"),
+        ({"after": 7}, "says no events"),
+        ({"by": ""}, "a column or a property"),
+    ],
+)
+async def test_what_cannot_be_says_what_can(tmp_path, arguments, said):
+    """Each wrong argument is refused with the right ones."""
+    async with Analytics("shop", root=tmp_path, headroom_bytes=0) as shop:
+        with pytest.raises(QueryRefused, match=said):
+            await shop.paths(**arguments)

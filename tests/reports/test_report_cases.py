@@ -1,0 +1,25 @@
+from tests.reports.report_cases import NAMES, happened, identified, stages
+
+EVENTS = [
+    happened("a", "ann", 1),
+    happened("a", "?x", 2, {"n": 1}),
+    happened("a", "?y", 2),
+    happened("b", None, 3),
+    identified("ann", "?y", 9),
+    happened("b", "bob", 3, session="s"),
+    identified("bob", "?x", 5),
+    identified("ann", "?x", 6),
+    happened("c", "?x", 4),
+]
+SQL = "SELECT seq, event, person_id FROM events WHERE source IS DISTINCT FROM 'lakebed:operator' ORDER BY seq"
+
+
+async def test_stages_are_what_they_say(tmp_path):
+    """In each stage the object has the events and people that the plain list says, and tiers differ."""
+    tiers = {}
+    async for stage in stages(tmp_path, EVENTS, merges=[("bob", "ann")], segment_events=3):
+        result = await stage.shop.query(SQL, as_of=stage.as_of)
+        assert [tuple(row) for row in result] == [(one.seq, one.event, one.person) for one in stage.events], stage.name
+        tiers[stage.name] = result.tiers
+    assert tuple(tiers) == NAMES
+    assert (tiers["log"], tiers["archived"], tiers["both tiers"]) == (("L1",), ("L3",), ("L1", "L3"))

@@ -1,0 +1,38 @@
+"""The range of a report at the ends of time."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from lakebed import Analytics, ManualClock, QueryRefused
+from tests.reports.report_samples import COHORTS, EVENTS, SAMPLES
+
+
+@pytest.fixture
+async def shop(tmp_path):
+    clock = ManualClock(datetime(2026, 2, 1, tzinfo=UTC))
+    async with Analytics("shop", root=tmp_path, clock=clock, headroom_bytes=0) as shop:
+        await shop.batch(EVENTS)
+        for name, definition in COHORTS.items():
+            await shop.save_cohort(name, definition)
+        yield shop
+        assert await shop.check() == []
+
+
+@pytest.mark.parametrize("report", ["sessions", "paths"])
+async def test_a_start_in_the_year_1_bounds_nothing(shop, report):
+    """Reports that look further back than `start` look no further than time goes."""
+    asked = SAMPLES[report] | {"by": "plan"}
+    since = await getattr(shop, report)(**asked, start="0001-01-01")
+    assert since.rows == (await getattr(shop, report)(**asked)).rows
+
+
+async def test_nothing_ends_before_the_year_1(shop):
+    """An end before which there is no time is refused, by every report that takes one."""
+    for report, asked in SAMPLES.items():
+        if not report.startswith("cohort_"):
+            with pytest.raises(QueryRefused, match="before which there is no time"):
+                await getattr(shop, report)(**asked | {"start": None, "end": "0001-01-01"})
+    assert len(await shop.anomalies(end="0001-01-02")) == 0

@@ -1,0 +1,69 @@
+"""timeline against a plain list."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lakebed import Analytics, QueryRefused
+from lakebed.clock import to_us
+from tests.reports.report_cases import START_US, happened, identified, stages
+
+
+@st.composite
+def streams(draw):
+    """Events of few ids at few times, some equal, and visitors who say later who they are."""
+    times = st.integers(0, 5)
+    one = st.builds(
+        happened, st.sampled_from(["home", "pay"]), st.sampled_from(["ann", "bob", "?p1", "?p2", None]), times
+    )
+    said = st.builds(identified, st.sampled_from(["ann", "bob"]), st.sampled_from(["?p1", "?p2"]), times)
+    return draw(st.lists(st.one_of(one, one, said), min_size=1, max_size=30))
+
+
+@settings(max_examples=6, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(events=streams(), who=st.sampled_from(["ann", "bob", "?p1"]), size=st.integers(1, 4))
+async def test_page_by_page_it_is_the_list(tmp_path_factory, events, who, size):
+    """All events of all ids of the person, newest first, none twice and none left out, in every state of an object."""
+    async for stage in stages(tmp_path_factory.mktemp("timeline"), events, merges=(("ann", "bob"),), untrusted=()):
+        own = {item["messageId"]: item["userId"] or item["anonymousId"] for item in _sent(events)}
+        persons = {one.person for one in stage.events if own[f"m{one.seq:06}"] == who}
+        expected = sorted(((one.us, one.seq) for one in stage.events if one.person in persons), reverse=True)
+        found, last = [], None
+        while page := (await stage.ask("timeline", person=who, limit=size, before=last)).rows:
+            found += [(to_us(row.timestamp), row.seq) for row in page]
+            last = page[-1].seq
+            assert len(found) <= len(expected)
+        assert found == expected, stage.name
+
+
+def _sent(events):
+    return [event | {"messageId": f"m{number:06}"} for number, event in enumerate(events)]
+
+
+async def test_what_a_row_says(tmp_path):
+    """The event as it was sent, within a range and a condition, the same through the sandbox."""
+    events = [
+        happened("home", "ann", 0, {"page": "/"}, session="s"),
+        happened("pay", "ann", 1),
+        happened("pay", "bob", 1),
+    ]
+    async for stage in stages(tmp_path, events, only=("both tiers",)):
+        (row,) = await stage.ask("timeline", person="ann", end="2026-01-05T00:00:01Z", where="event <> 'x'")
+        assert (row.seq, to_us(row.timestamp), row.type, row.event) == (0, START_US, "track", "home")
+        assert (row.user_id, row.anonymous_id, row.session_id) == ("ann", None, "s")
+        assert msgspec.json.decode(row.properties) == {"page": "/"}
+        assert not await stage.ask("timeline", person="nobody")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [({"person": ""}, "user id"), ({"person": "a", "limit": 0}, "1 to"), ({"person": "a", "before": -1}, "last row")],
+)
+async def test_what_cannot_be_says_what_can(tmp_path, arguments, said):
+    """Each wrong argument is refused with the right ones."""
+    async with Analytics("shop", root=tmp_path, headroom_bytes=0) as shop:
+        with pytest.raises(QueryRefused, match=said):
+            await shop.timeline(**arguments)

@@ -1,0 +1,96 @@
+"""The archive on an Iceberg REST catalog, over real HTTP, whose answers get lost."""
+
+import pytest
+
+from lakebed.errors import ArchiveConflict, ArchiveUnavailable
+from tests.tiers.archive.archive_fixtures import START, events, open_archive, seqs
+from tests.tiers.archive.rest_server import RestServer
+
+
+@pytest.fixture
+def server(tmp_path):
+    with RestServer(tmp_path) as server:
+        yield server
+
+
+@pytest.fixture
+async def archive(server, tmp_path):
+    archive = open_archive(tmp_path, catalog=server.properties)
+    await same_day(archive, 0, 4)
+    yield archive
+    await archive.close()
+
+
+async def same_day(archive, start, end):
+    return await archive.append(events(start, end, at=lambda seq: START + seq), start, end)
+
+
+async def test_a_rest_catalog_keeps_an_archive(server, archive, tmp_path):
+    """Over HTTP everything is as with a catalog in a file."""
+    await same_day(archive, 4, 8)
+    assert (await archive.compact()).files_after == 1
+    assert (await archive.erase("user_id", ["u3"])).rows == 1
+    await archive.expire()
+    assert (await archive.collect_garbage()).paths
+    other = open_archive(tmp_path, catalog=server.properties)
+    for one in (archive, other):
+        assert await seqs(one) == [0, 1, 2, 4, 5, 6, 7]
+        assert await one.check() == []
+    await other.close()
+
+
+@pytest.mark.parametrize("fault", ["500", "502", "504", "503", "429", "drop"])
+async def test_l3_26_lost_answers_over_http(server, archive, fault):
+    """Whether a commit was applied before the answer was lost or not, its events are there once in the end."""
+    server.script = [f"applied {fault}"]
+    assert await same_day(archive, 4, 8) is True
+    server.script = [fault]
+    with pytest.raises(ArchiveUnavailable, match="did not take a commit"):
+        await same_day(archive, 8, 12)
+    assert await archive.watermark() == 8
+    assert await same_day(archive, 8, 12) is True
+    server.script = [f"applied {fault}"]
+    assert (await archive.compact()).files_before == 3
+    assert await seqs(archive) == list(range(12))
+    assert await archive.check() == []
+
+
+async def test_l3_27_conflict_storm_over_http(server, archive):
+    """A 409 for each try ends by itself after a bounded number of requests; one for an applied commit is found out."""
+    before = server.asked
+    server.script = ["409"] * 100
+    with pytest.raises(ArchiveConflict, match="20 times in a row"):
+        await same_day(archive, 4, 8)
+    assert server.asked - before < 50
+    server.script = ["applied 409"]
+    assert await same_day(archive, 4, 8) is True
+    assert await seqs(archive) == list(range(8))
+
+
+@pytest.mark.parametrize("status", [401, 403, 419, 429, 500, 503])
+async def test_l3_28_a_server_that_refuses_everything(server, archive, status):
+    """While a server refuses or fails every request, every call says so; afterwards the same archive works on."""
+    server.status = status
+    for call in (archive.watermark, archive.compact, archive.snapshots, lambda: same_day(archive, 4, 8)):
+        with pytest.raises(ArchiveUnavailable):
+            await call()
+    (problem,) = await archive.check()
+    assert "cannot be read" in problem
+    server.status = None
+    assert await same_day(archive, 4, 8) is True
+    assert await seqs(archive) == list(range(8))
+
+
+async def test_l3_28_an_expired_token(server, tmp_path):
+    """A token that the server no longer takes is ArchiveUnavailable; opened with the new one, nothing is missing."""
+    server.token = "old"  # noqa: S105 - the test's own
+    archive = open_archive(tmp_path, catalog=server.properties | {"token": "old"})
+    await same_day(archive, 0, 4)
+    server.token = "new"  # noqa: S105 - the same
+    with pytest.raises(ArchiveUnavailable, match="the token has expired"):
+        await same_day(archive, 4, 8)
+    await archive.close()
+    archive = open_archive(tmp_path, catalog=server.properties | {"token": "new"})
+    assert await same_day(archive, 4, 8) is True
+    assert await seqs(archive) == list(range(8))
+    await archive.close()

@@ -1,0 +1,435 @@
+import errno
+import os
+import random
+import shutil
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lakebed.clock import ManualClock
+from lakebed.disk import Disk
+from lakebed.errors import DiskFull, FormatTooNew, LakebedError, LogCorrupted, LogUnavailable
+from lakebed.tiers.pipeline import segment as segment_module
+from lakebed.tiers.pipeline.recovery import recover
+from lakebed.tiers.pipeline.sealing import seal
+from lakebed.tiers.pipeline.segment import HEADER_BYTES, Segment, check_tail, scan
+from tests.disks import CrashDisk, FaultyDisk, put_back
+from tests.tiers.pipeline.logs import (
+    ENGINE,
+    abandon,
+    event,
+    events,
+    held,
+    ids,
+    make,
+    opened,
+    recovered_ids,
+    with_marker,
+    write_segment,
+)
+
+GROUPS = [["a", "b"], ["c"], ["d", "e", "f"]]
+ALL = ["a", "b", "c", "d", "e", "f"]
+
+
+def opened_ids(directory):
+    """What recovery makes of a directory: its message ids. Closes what it opened."""
+    found = recover(Disk(), directory)
+    if found.active is not None:
+        found.active.close()
+    return recovered_ids(found)
+
+
+def read_ids(path):
+    found = scan(path)
+    check_tail(found)
+    return [one for frame in found.frames for one in frame.batch.column("message_id").to_pylist()]
+
+
+def sealed_log(directory, groups, first_seq):
+    path, _, _ = write_segment(directory, groups, first_seq=first_seq)
+    return seal(Disk(), path, [frame.batch for frame in scan(path).frames], (), ENGINE)
+
+
+def test_an_empty_directory_is_an_empty_log(tmp_path):
+    """A directory without files starts at seq 0."""
+    found = recover(Disk(), tmp_path)
+    assert (found.next_seq, found.files, found.unsealed, found.active) == (0, [], [], None)
+
+
+def test_the_last_frame_cut_at_every_byte_below_the_marker_is_corruption(tmp_path):
+    """After a crash of the process the marker is exact: whatever is missing below it was acknowledged."""
+    path, ends, _ = write_segment(tmp_path, GROUPS)
+    good = path.read_bytes()
+    for cut in range(ends[-2], ends[-1]):
+        path.write_bytes(good[:cut])
+        with pytest.raises(LogCorrupted) as caught:
+            recover(Disk(), tmp_path)
+        assert (caught.value.path, caught.value.offset) == (path, ends[-2])
+        assert path.stat().st_size == cut, "nothing was changed"
+
+
+def test_the_last_frame_cut_at_every_byte_above_the_marker_is_a_torn_tail(tmp_path):
+    """After a power loss the marker may be a frame behind: a frame cut anywhere above it goes, the others stay."""
+    path, ends, markers = write_segment(tmp_path, GROUPS)
+    good = with_marker(path.read_bytes(), markers[-2])
+    for cut in range(ends[-2], ends[-1]):
+        path.write_bytes(good[:cut])
+        found = recover(Disk(), tmp_path)
+        found.active.close()
+        assert recovered_ids(found) == ALL[:3]
+        assert (found.next_seq, found.cut_bytes) == (3, cut - ends[-2])
+        assert path.stat().st_size == ends[-2]
+
+
+def test_a_cut_below_an_earlier_marker_is_corruption(tmp_path):
+    """A marker that is a frame behind still guards the frames before: cutting into them is LogCorrupted."""
+    path, ends, markers = write_segment(tmp_path, GROUPS)
+    good = with_marker(path.read_bytes(), markers[-2])
+    for cut in range(HEADER_BYTES, ends[-2], 7):
+        path.write_bytes(good[:cut])
+        with pytest.raises(LogCorrupted):
+            recover(Disk(), tmp_path)
+
+
+def with_each_bit_flipped(path, start, end, step=1):
+    """What reading the file gives with each bit between two offsets flipped: ids, or the offset of LogCorrupted."""
+    good = path.read_bytes()
+    with path.open("r+b", buffering=0) as file:
+        for bit in range(start * 8, end * 8, step):
+            at = bit // 8
+            os.pwrite(file.fileno(), bytes([good[at] ^ 1 << bit % 8]), at)
+            try:
+                found = read_ids(path)
+            except LogCorrupted as error:
+                found = error.offset
+            yield found
+            os.pwrite(file.fileno(), good[at : at + 1], at)
+
+
+@pytest.mark.parametrize(("which", "step"), [(0, 7), (1, 7), (2, 1)], ids=["first", "middle", "last"])
+def test_every_bit_of_a_frame_flipped_below_the_marker_is_corruption(tmp_path, which, step):
+    """One flipped bit in any acknowledged frame is LogCorrupted at that frame: never a wrong event."""
+    path, ends, _ = write_segment(tmp_path, [["a"], ["b"], ["c"]])
+    for found in with_each_bit_flipped(path, ends[which], ends[which + 1], step):
+        assert found == ends[which]
+
+
+def test_every_bit_of_the_last_frame_flipped_above_the_marker_cuts_it(tmp_path):
+    """Above the marker a bad last frame is a torn tail: it goes, nothing else does, and no wrong event is read."""
+    path, ends, markers = write_segment(tmp_path, [["a"], ["b"]])
+    path.write_bytes(with_marker(path.read_bytes(), markers[-2]))
+    for found in with_each_bit_flipped(path, ends[1], ends[2]):
+        assert found == ["a"]
+
+
+def test_a_bad_frame_before_a_good_one_is_corruption_without_any_marker(tmp_path):
+    """One frame is in flight at a time: a whole later frame proves that the bad one had been acknowledged."""
+    path, ends, markers = write_segment(tmp_path, [["a"], ["b"], ["c"]])
+    path.write_bytes(with_marker(path.read_bytes(), markers[0]))
+    for found in with_each_bit_flipped(path, ends[1], ends[2], 3):
+        assert found == ends[1]
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [
+        b"\0",
+        b"\0" * 5000,
+        b"\xff" * 700,
+        b"LBF1",
+        b"LBF1" + b"\xff" * 40,
+        b"LBF1" * 1000,
+        random.Random(1).randbytes(3000),
+    ],
+    ids=["zero", "zeros", "ones", "magic", "huge length", "magics", "garbage"],
+)
+def test_garbage_behind_the_last_frame_is_cut(tmp_path, tail):
+    """Preallocated zeros, garbage, or a frame's beginning behind the acknowledged bytes cost nothing."""
+    path, ends, _ = write_segment(tmp_path, GROUPS)
+    path.write_bytes(path.read_bytes() + tail)
+    found = recover(Disk(), tmp_path)
+    found.active.close()
+    assert (recovered_ids(found), found.cut_bytes) == (ALL, len(tail))
+    assert path.stat().st_size == ends[-1]
+
+
+def test_frames_recycled_from_another_file_are_not_read(tmp_path):
+    """Blocks of a deleted log file that carry on exactly where this one ends belong to another epoch: they are cut."""
+    old, ends, _ = write_segment(tmp_path / "old", GROUPS)
+    recycled = old.read_bytes()[ends[1] :]  # its frames start at seq 2, as the next frame here would
+    path, _, _ = write_segment(tmp_path / "new", GROUPS[:1])
+    path.write_bytes(path.read_bytes() + recycled)
+    assert opened_ids(tmp_path / "new") == ["a", "b"]
+
+
+class WrittenDisk(FaultyDisk):
+    """Keeps what was written."""
+
+    def __init__(self):
+        super().__init__()
+        self.written = []
+
+    def write(self, descriptor, buffers, offset):
+        super().write(descriptor, buffers, offset)
+        self.written.append((offset, b"".join(map(bytes, buffers))))
+
+
+def test_what_a_crash_left_unsynced_is_synced_before_it_is_read(tmp_path):
+    """A whole frame above the marker is kept: a write may be durable though it was never acknowledged.
+
+    It is written again first: after a sync that failed the kernel takes its pages for clean, and syncs nothing of them.
+    """
+    path, ends, markers = write_segment(tmp_path, GROUPS)
+    sound = path.read_bytes()
+    path.write_bytes(with_marker(sound, markers[-2]))
+    disk = WrittenDisk()
+    Segment.reopen(disk, scan(path)).close()
+    assert [call for call, _ in disk.calls] == ["open", "write", "sync", "write", "close"]
+    assert disk.written[0] == (ends[-2], sound[ends[-2] :])
+    assert path.read_bytes() == sound
+    assert opened_ids(tmp_path) == ALL
+    assert scan(path).durable == ends[-1]
+
+
+def test_a_missing_middle_segment_is_corruption(tmp_path):
+    """A gap between two files is named with the seqs that are missing; it is never skipped."""
+    write_segment(tmp_path, [["a"]])
+    middle, _, _ = write_segment(tmp_path, [["b"]], first_seq=1)
+    write_segment(tmp_path, [["c"]], first_seq=2)
+    assert opened_ids(tmp_path) == ["a", "b", "c"]
+    middle.unlink()
+    with pytest.raises(LogCorrupted, match="ends at seq 1, the next one starts at 2"):
+        recover(Disk(), tmp_path)
+
+
+@pytest.mark.parametrize("missing", ["sealed", "log"])
+def test_a_missing_segment_between_sealed_ones_is_corruption(tmp_path, missing):
+    """The same between sealed files, and between the sealed ones and the log."""
+    sealed_log(tmp_path, [["a"]], 0)
+    if missing == "sealed":
+        sealed_log(tmp_path, [["c"]], 2)
+    else:
+        write_segment(tmp_path, [["c"]], first_seq=2)
+    with pytest.raises(LogCorrupted, match="no segment from seq 1 to 2"):
+        recover(Disk(), tmp_path)
+
+
+def test_a_closed_segment_that_lost_its_end_is_corruption(tmp_path):
+    """Of a log file that another one follows every event was acknowledged, wherever its marker stands."""
+    path, ends, markers = write_segment(tmp_path, GROUPS)
+    write_segment(tmp_path, [["g"]], first_seq=6)
+    path.write_bytes(with_marker(path.read_bytes(), markers[0])[: ends[-1] - 1])
+    with pytest.raises(LogCorrupted, match="ends at seq 3, the next one starts at 6"):
+        recover(Disk(), tmp_path)
+
+
+def test_what_failed_at_the_end_of_an_abandoned_segment_is_not_read(tmp_path):
+    """A failed segment counts up to where the next one begins: its last frame, whole or torn, was not acknowledged."""
+    path, ends, markers = write_segment(tmp_path, [["a"], ["b"], ["failed"]])
+    path.write_bytes(with_marker(path.read_bytes(), markers[2]))
+    write_segment(tmp_path, [["c"]], first_seq=2)
+    assert opened_ids(tmp_path) == ["a", "b", "c"]
+    path.write_bytes(path.read_bytes()[: ends[2] + 50])  # the same, torn
+    assert opened_ids(tmp_path) == ["a", "b", "c"]
+
+
+def test_a_file_under_a_wrong_name_is_corruption(tmp_path):
+    """A segment that says another seq than its name was moved by hand: it is refused."""
+    path, _, _ = write_segment(tmp_path, GROUPS)
+    path.rename(tmp_path / f"{7:020d}.log")
+    with pytest.raises(LogCorrupted, match="says it starts at seq 0"):
+        recover(Disk(), tmp_path)
+
+
+def test_a_log_file_whose_sealing_was_interrupted_counts_once(tmp_path):
+    """With both the log file and its Parquet file there, events are read once, from Parquet, and the log file goes."""
+    path, _, _ = write_segment(tmp_path, GROUPS)
+    shutil.copy(path, tmp_path / "copy")
+    seal(Disk(), path, [frame.batch for frame in scan(path).frames], (), ENGINE)
+    shutil.move(tmp_path / "copy", path)
+    found = recover(Disk(), tmp_path)
+    assert ([(file.first_seq, file.end_seq) for file in found.files], found.unsealed) == ([(0, 6)], [])
+    assert found.next_seq == 6
+    assert not path.exists()
+
+
+def test_a_log_file_stays_when_its_parquet_file_is_bad(tmp_path):
+    """A Parquet file that does not read back is LogCorrupted before the log file that could replace it goes."""
+    path, _, _ = write_segment(tmp_path, GROUPS)
+    path.with_suffix(".parquet").write_bytes(b"PAR1 no")
+    with pytest.raises(LogCorrupted, match="does not read back"):
+        recover(Disk(), tmp_path)
+    assert path.exists()
+
+
+def test_leftover_temporary_files_go(tmp_path):
+    """What an interrupted creation or sealing left is removed, and does not count."""
+    write_segment(tmp_path, GROUPS)
+    for name in (f"{6:020d}.log.tmp", f"{0:020d}.parquet.tmp"):
+        (tmp_path / name).write_bytes(b"half")
+    assert opened_ids(tmp_path) == ALL
+    assert [path.suffix for path in tmp_path.iterdir()] == [".log"]
+
+
+def test_a_newer_format_is_refused_and_untouched(tmp_path, monkeypatch):
+    """A directory with one file of a newer Lakebed does not open, and nothing in it changes."""
+    write_segment(tmp_path, GROUPS)
+    monkeypatch.setattr(segment_module, "FORMAT", 2)
+    write_segment(tmp_path, [["g"]], first_seq=6)
+    monkeypatch.setattr(segment_module, "FORMAT", 1)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(FormatTooNew):
+        recover(Disk(), tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.fixture(scope="module")
+def whole_file(tmp_path_factory):
+    path, _, _ = write_segment(tmp_path_factory.mktemp("fuzz"), [[f"m{i}", f"n{i}"] for i in range(12)])
+    return path.read_bytes(), [f"{letter}{i}" for i in range(12) for letter in "mn"]
+
+
+SLICES = st.tuples(st.integers(HEADER_BYTES, 20_000), st.integers(0, 3_000), st.binary(max_size=60))
+
+
+@settings(max_examples=150)
+@given(changes=st.lists(SLICES, min_size=1, max_size=3))
+def test_damage_behind_the_header_is_never_silent(whole_file, tmp_path_factory, changes):
+    """Parts cut out, overwritten or inserted, the marker intact: all acknowledged events are read, or it is loud."""
+    data, expected = whole_file
+    for start, length, new in changes:
+        data = data[:start] + new + data[start + length :]
+    directory = tmp_path_factory.mktemp("damaged")
+    (directory / f"{0:020d}.log").write_bytes(data)
+    try:
+        found = opened_ids(directory)
+    except LogCorrupted:
+        return
+    assert found == expected
+
+
+@settings(max_examples=100)
+@given(
+    files=st.dictionaries(
+        st.sampled_from([f"{n:020d}.{end}" for n in (0, 2, 24) for end in ("log", "parquet", "ids", "log.tmp")]),
+        st.one_of(st.binary(max_size=300), st.just(None)),
+        max_size=4,
+    )
+)
+def test_any_files_open_or_are_refused_with_a_typed_error(whole_file, tmp_path_factory, files):
+    """Whatever bytes lie in the directory, opening gives events that were written, or a LakebedError: nothing else."""
+    directory = tmp_path_factory.mktemp("any")
+    put_back({name: whole_file[0] if data is None else data for name, data in files.items()}, directory)
+    try:
+        found = opened_ids(directory)
+    except LakebedError:
+        return
+    assert found in ([], whole_file[1])
+
+
+async def workload(directory, disk, acknowledged, handed_over):
+    """Groups, duplicates, rolls, sealing, pruning and a close, each acknowledged event noted with its seq."""
+    clock = ManualClock()
+    log = make(directory, disk=disk, clock=clock, promotions=(), segment_events=5, retention_s=0, dedupe_window_s=50)
+    await log.open()
+    count = 0
+    for size in (1, 3, 2, 1, 4, 1, 2, 3, 1):
+        clock.advance(10)
+        group = events(*(f"m{count + i}" for i in range(size)))
+        handed_over.extend(one.message_id for one in group)
+        count += size
+        receipts = await log.append(group)
+        acknowledged.extend((receipt.seq, receipt.message_id) for receipt in receipts)
+        if size == 4:
+            await log.seal()
+    await log.seal()
+    clock.advance(60)
+    await log.append([event("late")])
+    acknowledged.append((log.next_seq - 1, "late"))
+    handed_over.append("late")
+    await log.prune(9)  # consumers have passed seq 9: what is before it may go
+    await log.close()
+
+
+async def check_image(directory, acknowledged, handed_over):
+    """Every acknowledged event from the log's start on is there once, at its seq; the others were handed over."""
+    async with opened(directory, promotions=(), segment_events=5) as log:
+        found = held(log)
+        start = log.start_seq
+        assert start <= 9, "only what the consumers passed may go"
+        assert [seq for seq, _ in found] == list(range(start, log.next_seq))
+        assert found[: len(acknowledged) - start] == acknowledged[start:]
+        names = [name for _, name in found]
+        assert names == handed_over[start : start + len(names)]
+        (receipt,) = await log.append([event("next")])
+        assert receipt.seq == start + len(found)
+        assert ids(log) == [*names, "next"]
+
+
+@pytest.mark.parametrize("seed", range(2))
+async def test_a_crash_at_every_file_operation_loses_nothing(tmp_path, seed):
+    """Killed, or without power, before any file operation of appending, rolling, sealing, pruning or closing:
+
+    acknowledged events are all there, once, in order, and the log goes on.
+    """
+    directory = tmp_path / "log"
+    directory.mkdir()
+    acknowledged, handed_over = [], []
+    disk = CrashDisk(directory, acknowledged, random.Random(seed))
+    await workload(directory, disk, acknowledged, handed_over)
+    images = disk.distinct(*(["process", "power"] if seed == 0 else ["power"]))
+    assert len(images) > 40
+    for number, (known, image) in enumerate(images):
+        target = tmp_path / str(number)
+        put_back(image, target)
+        await check_image(target, known, handed_over)
+
+
+async def test_a_crash_during_recovery_repeated_loses_nothing(tmp_path):
+    """Recovery of a torn tail, of half-done sealing and of leftovers may itself die at every operation, and again."""
+    directory = tmp_path / "log"
+    acknowledged = [(i, name) for i, name in enumerate("abcdefg")]
+    path, _, _ = write_segment(directory, GROUPS)
+    shutil.copy(path, directory / "copy")
+    seal(Disk(), path, [frame.batch for frame in scan(path).frames], (), ENGINE)
+    (directory / "copy").rename(path)
+    last, _, _ = write_segment(directory, [["g"]], first_seq=6)
+    last.write_bytes(last.read_bytes() + b"torn")
+    (directory / "left.log.tmp").write_bytes(b"half")
+    rng = random.Random(3)
+    generation = [{one.name: one.read_bytes() for one in directory.iterdir()}]
+    checked = 0
+    for depth in range(3):
+        following = []
+        for number, image in enumerate(generation):
+            target = tmp_path / f"{depth}-{number}"
+            put_back(image, target)
+            disk = CrashDisk(target, acknowledged, rng)
+            log = make(target, disk=disk, promotions=())
+            await log.open()
+            assert held(log) == acknowledged
+            await abandon(log)
+            following += [found for _, found in disk.distinct("process", "power")]
+            checked += 1
+        generation = following
+    assert checked > 5
+
+
+@pytest.mark.parametrize("operation", ["open", "truncate", "sync", "write", "sync_directory", "remove"])
+@pytest.mark.parametrize(("code", "error"), [(errno.EIO, LogUnavailable), (errno.ENOSPC, DiskFull)])
+async def test_a_disk_that_fails_while_a_log_opens_is_a_typed_error(tmp_path, operation, code, error):
+    """LogUnavailable or DiskFull, not the bare OSError; no descriptor is left, and the next opening finds all."""
+    path, _, _ = write_segment(tmp_path, GROUPS)
+    path.write_bytes(with_marker(path.read_bytes(), b"\0" * 12) + b"torn")
+    (tmp_path / "left.tmp").touch()
+    disk = FaultyDisk()
+    disk.fail(operation, code)
+    log = make(tmp_path, disk=disk)
+    with pytest.raises(error):
+        await log.open()
+    await log.close()
+    assert not disk.open_descriptors
+    async with opened(tmp_path) as log:
+        assert ids(log) == ALL
