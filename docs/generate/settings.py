@@ -60,6 +60,8 @@ def in_words(name: str, value: Any) -> str:
             if value % seconds == 0 and (count := value // seconds) and (unit, count) not in LESS_PLAIN:
                 return f"{count:g} {unit}{'' if count == 1 else 's'}"
         return f"{value:g} s"
+    if isinstance(value, bool):
+        return "on" if value else "off"
     return f"{value:,}" if isinstance(value, int) else f'"{value}"' if isinstance(value, str) else str(value)
 
 

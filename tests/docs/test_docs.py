@@ -107,6 +107,17 @@ def test_reading_the_source_names_files_that_exist() -> None:
     assert not [name for name in named if not any(path == name or path.endswith(f"/{name}") for path in known)]
 
 
+def test_a_path_on_a_page_is_that_of_a_file() -> None:
+    """Paths such as `tests/model/test_model.py` in the text of a page exist, so that a move of files reaches the pages."""
+    paths = [
+        (page.name, path)
+        for page in EVERY_PAGE
+        for path in re.findall(r"`((?:lakebed|tests|docs|bench|examples)/[\w./-]*)`", page.read_text("utf-8"))
+    ]
+    assert len(paths) > 10
+    assert [(page, path) for page, path in paths if not (ROOT / path).exists()] == []
+
+
 @pytest.mark.parametrize("generator", GENERATORS, ids=lambda generator: generator.__name__)
 def test_generated_parts_are_current(generator: Any) -> None:
     """Settings, commands, reports, templates, oracles and decisions are on their pages as the source has them."""
