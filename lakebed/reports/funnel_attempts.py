@@ -37,7 +37,7 @@ _LAST_US = 253_402_300_799_999_999  # of the year 9999
 
 
 class FunnelAttempts(msgspec.Struct, frozen=True):
-    """The steps, and what else decides who reached which. docs/definitions.md, "Funnel", says it in words.
+    """The steps, and what else decides who reached which. docs/reports/funnel.md says it in words.
 
     Attributes:
         steps: in order.

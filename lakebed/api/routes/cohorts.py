@@ -31,7 +31,7 @@ _PAGE = (
 
 
 class SavedCohort(msgspec.Struct, rename="camel"):
-    """A cohort: its definition, as docs/cohorts.md has it, its version, and when that was saved."""
+    """A cohort: its definition, as docs/reports/cohorts.md has it, its version, and when that was saved."""
 
     name: str
     version: int
@@ -85,7 +85,8 @@ class Cohorts:
         given: dict[str, Any] = {name: value for name, value in request.query_params.items() if name != "object"}
         unknown = sorted(given.keys() - {one.name for one in _PAGE})
         if unknown:
-            raise Refusal(400, "INVALID_PARAMETER", f"There is no parameter {unknown[0][:40]!r}; docs/cohorts.md")
+            message = f"There is no parameter {unknown[0][:40]!r}; docs/reports/cohorts.md"
+            raise Refusal(400, "INVALID_PARAMETER", message)
         if "limit" in given:
             given["limit"] = _limit(given["limit"])
         asked = {"cohort": request.path_params["name"], **given}
