@@ -13,10 +13,9 @@ from typing import Any, Literal, get_args, get_origin
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from lakebed.interface.signature import each
+from lakebed.reports.arguments import Duration
 from lakebed.reports.catalog import REPORTS, signature_of
-from lakebed.reports.duration import Duration
-from lakebed.reports.event_filter import EventLike
-from lakebed.reports.scope import Time
+from lakebed.reports.scope import EventLike, Time
 from tests.reports.report_samples import SAMPLES
 
 PAGE = Path(__file__).with_name("reports.md")

@@ -13,13 +13,11 @@ import pyarrow as pa
 from lakebed.clock import from_us
 from lakebed.errors import QueryRefused
 from lakebed.query.result import Result
+from lakebed.reports.arguments import check_whole_number
 from lakebed.reports.calendar import Calendar
 from lakebed.reports.context import ReportContext
-from lakebed.reports.event_filter import EventFilter, EventLike
-from lakebed.reports.limits import check_limit
 from lakebed.reports.measure import Measure
-from lakebed.reports.parameters import Parameters
-from lakebed.reports.scope import FIRST_US, Scope, Time
+from lakebed.reports.scope import FIRST_US, EventFilter, EventLike, Parameters, Scope, Time
 from lakebed.reports.series import DAILY, HOURLY
 
 __all__ = ["anomalies"]
@@ -38,7 +36,7 @@ _SPREAD = 1.4826  # of a normal distribution, its standard deviation is so many 
 
 
 async def anomalies(
-    inquiry: ReportContext,
+    context: ReportContext,
     event: EventLike | None = None,
     *,
     measure: str = "count",
@@ -75,26 +73,26 @@ async def anomalies(
         start: judged from here on; by default the last seven days.
         end: judged before it; by default now.
         where: SQL over the columns of `events`; without it rollups answer where they can: counts, and people by day.
-        cohort: only people of this saved cohort.
+        cohort: name of a saved cohort; only its people count.
         tz: whose hours and weekdays, an IANA name.
-        as_of: only what was received up to then.
+        as_of: moment of the answer: only events received up to then count.
     """
     calendar = Calendar.of(tz, "monday", grain, ("hour", "day"))
     if seasonality not in _SEASON_DAYS:
         raise QueryRefused(f"seasonality is {str(seasonality)[:40]!r}", hint="Use week, day or none")
-    check_limit("history", history, _MOST_HISTORY, least=_LEAST)
+    check_whole_number("history", history, _MOST_HISTORY, minimum=_LEAST)
     if isinstance(sensitivity, bool) or not isinstance(sensitivity, int | float) or not 0 < sensitivity <= _WIDEST:
         raise QueryRefused(f"sensitivity is {str(sensitivity)[:40]!r}", hint="Give more than 0, up to 100; usual is 3")
     chosen = EventFilter.of(event)
-    scope = await inquiry.scope(start=start, end=end, where=where, cohort=cohort, as_of=as_of, selections=(chosen,))
-    known_us = inquiry.last_us(scope) + 1
+    scope = await context.scope(start=start, end=end, where=where, cohort=cohort, as_of=as_of, filters=(chosen,))
+    known_us = context.last_us(scope) + 1
     first_us = max(FIRST_US, known_us - 7 * _STEP_US["day"]) if scope.start_us is None else scope.start_us
     if (known_us - first_us) // _STEP_US[grain] > _MOST_ROWS:
         raise QueryRefused(f"more than {_MOST_ROWS:,} rows", hint="Judge a shorter range, or days instead of hours")
     bind = Parameters()
-    measured = Measure.parse(measure, inquiry.promotions, number=True)
+    measured = Measure.parse(measure, context.promotions, number=True)
     nothing = "0" if measured.counts or measured.summed is not None else "NULL"
-    source, tables = await _source(inquiry, scope, chosen, measured, calendar, grain, bind)
+    source, tables = await _source(context, scope, chosen, measured, calendar, grain, bind)
     past = "t.n - k"
     if seasonality != "none":
         zone, moment = bind(tz), calendar.instant(grain, "t.n")
@@ -120,13 +118,13 @@ async def anomalies(
         FROM targets t LEFT JOIN series USING (n) LEFT JOIN judged USING (n)
         WHERE (SELECT count(*) FROM series WHERE n < {high}) > 0 ORDER BY time
     """
-    result = await inquiry.rows(sql, bind, scope, report="anomalies", tables=tables)
+    result = await context.rows(sql, bind, scope, report="anomalies", tables=tables)
     judge = _Judge(sensitivity, history, tz, seasonality, grain, counts=measured.counts)
     return result.named("anomalies", judge.table(result))
 
 
 async def _source(
-    inquiry: ReportContext,
+    context: ReportContext,
     scope: Scope,
     chosen: EventFilter,
     measured: Measure,
@@ -143,7 +141,7 @@ async def _source(
     last_us = scope.end_us if scope.end_us is None else scope.end_us // _STEP_US[grain] * _STEP_US[grain]
     read = scope.between(None, last_us)
     if measured.sql == "count(*)" and chosen.where is None and (grain == "hour" or calendar.tz == "UTC"):
-        hours = await inquiry.hours(read)
+        hours = await context.hours(read)
         if hours is not None:
             number = calendar.number(grain, "hour")
             counted = f"SELECT {number} AS n, CAST(sum(count) AS BIGINT) AS value FROM {HOURLY}"
@@ -154,7 +152,7 @@ async def _source(
         and chosen == EventFilter()
         and (grain, calendar.tz) == ("day", "UTC")
     ):
-        days = await inquiry.days(read)
+        days = await context.days(read)
         if days is not None:
             number = "date - DATE '1970-01-01'"
             return f"SELECT {number} AS n, dau AS value, dau AS squares, dau AS events FROM {DAILY}", days

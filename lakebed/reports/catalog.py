@@ -49,10 +49,10 @@ REPORTS: Mapping[str, Report] = {
     "cohort_size": cohort_size,
     "usage": usage,
 }
-"""Each takes an `Inquiry` and its arguments. Their signatures are what Python, HTTP, RPC, CLI and MCP offer."""
+"""Each takes a `ReportContext` and its arguments. Their signatures are what Python, HTTP, RPC, CLI and MCP offer."""
 
 
 @functools.cache
 def signature_of(name: str) -> Signature:
-    """What a report takes, but for the inquiry. Raises KeyError: there is none of that name."""
-    return Signature.of(name, REPORTS[name], without={"inquiry"})
+    """What a report takes, without the context. Raises KeyError: there is none of that name."""
+    return Signature.of(name, REPORTS[name], without={"context"})

@@ -8,15 +8,13 @@ from lakebed.clock import from_us
 from lakebed.errors import QueryRefused
 from lakebed.events.promotions import column_sql, quoted
 from lakebed.query.result import Result
+from lakebed.reports.arguments import check_whole_number
 from lakebed.reports.breakdown import OTHER
 from lakebed.reports.calendar import Calendar, Grain, WeekStart
 from lakebed.reports.context import ReportContext
-from lakebed.reports.event_filter import EventFilter, EventLike
 from lakebed.reports.formula import LETTERS, formula_sql
-from lakebed.reports.limits import check_limit
 from lakebed.reports.measure import Measure
-from lakebed.reports.parameters import Parameters
-from lakebed.reports.scope import Scope, Time
+from lakebed.reports.scope import EventFilter, EventLike, Parameters, Scope, Time
 
 __all__ = ["segmentation"]
 
@@ -26,7 +24,7 @@ _HOUR_US = 3_600_000_000
 
 
 async def segmentation(
-    inquiry: ReportContext,
+    context: ReportContext,
     events: EventLike | Sequence[EventLike] | None = None,
     *,
     measure: str = "count",
@@ -60,28 +58,28 @@ async def segmentation(
         formula: numbers, letters, + - * / and parentheses. What is divided by 0 is NULL.
         grain: of the rows; None gives one value for all, without `time`.
         compare: give the rows of the period of the same length before `start`, too. Needs `start` and `end`.
-        start: included; None is no bound, like `end`.
-        end: excluded.
+        start: first moment of the range, included; None is no bound.
+        end: end of the range, excluded; None is no bound.
         where: SQL over the columns of `events`, for all series.
-        cohort: only people of this saved cohort.
-        tz: whose days, weeks and months, an IANA name.
-        week_start: monday, sunday or saturday.
-        as_of: only what was received up to then.
+        cohort: name of a saved cohort; only its people count.
+        tz: IANA name of the time zone of days, weeks and months.
+        week_start: first day of a week: monday, sunday or saturday.
+        as_of: moment of the answer: only events received up to then count.
     """
     calendar = Calendar.of(tz, week_start, grain or "day")
     chosen = _chosen(events)
-    check_limit("top", top, _MOST_TOP)
+    check_whole_number("top", top, _MOST_TOP)
     names = _names(by, (*_TAKEN, "period") if compare else _TAKEN)
-    measured = Measure.parse(measure, inquiry.promotions)
+    measured = Measure.parse(measure, context.promotions)
     values = [f"value_{at}" for at in range(len(chosen))]
     combined = None if formula is None else formula_sql(formula, values)
-    scope = await inquiry.scope(start=start, end=end, where=where, cohort=cohort, as_of=as_of, selections=chosen)
+    scope = await context.scope(start=start, end=end, where=where, cohort=cohort, as_of=as_of, filters=chosen)
     periods = {"current": scope, "previous": scope.previous()} if compare else {"current": scope}
     read = scope.between(periods["previous"].start_us, scope.end_us) if compare else scope
     whole = not compare or (scope.start_us or 0) % _HOUR_US == 0  # no hour lies in both
     bind = Parameters()
     plain = measured.sql == "count(*)" and names in ((), ("event",)) and grain != "minute" and whole
-    counts = await inquiry.counts(read, bind) if plain and not any(one.where for one in chosen) else None
+    counts = await context.counts(read, bind) if plain and not any(one.where for one in chosen) else None
     if counts is not None and grain not in (None, "hour") and not calendar.has_whole_hours(*counts.span):
         counts, bind = None, Parameters()
     if counts is not None:
@@ -90,7 +88,7 @@ async def segmentation(
         source, counted, weight, condition = "events", measured.sql, "count(*)", read.condition(bind)
     number = "0" if grain is None else calendar.number(grain, "timestamp")
     flags = [one.condition(bind) for one in chosen]
-    split = [f"CAST({column_sql(name, inquiry.promotions)} AS VARCHAR)" for name in names]
+    split = [f"CAST({column_sql(name, context.promotions)} AS VARCHAR)" for name in names]
     base = f"FROM {source} WHERE {condition} AND ({' OR '.join(f'({flag})' for flag in flags)})"
     keys = [f"key_{at}" for at in range(len(names))]
     period = f"{scope.period(bind)} AS period, " if compare else ""
@@ -129,7 +127,7 @@ async def segmentation(
         WITH {", ".join(parts)}
         SELECT {", ".join(shown)} FROM ({" UNION ALL ".join(series)}) AS found ORDER BY {", ".join(order)}
     """
-    return await inquiry.rows(sql, bind, scope, report="segmentation", tables=None if counts is None else counts.tables)
+    return await context.rows(sql, bind, scope, report="segmentation", tables=None if counts is None else counts.tables)
 
 
 def _chosen(events: EventLike | Sequence[EventLike] | None) -> list[EventFilter]:

@@ -18,8 +18,7 @@ from lakebed.api.responses import json_response
 from lakebed.api.table import while_there
 from lakebed.query.result import Result
 from lakebed.reports.calendar import Calendar
-from lakebed.reports.parameters import Parameters
-from lakebed.reports.scope import Scope, instant
+from lakebed.reports.scope import Parameters, Scope, instant
 
 __all__ = ["EXAMPLE", "Platform", "PlatformAnswer", "PlatformQuery", "platform_answer"]
 
