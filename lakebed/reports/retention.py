@@ -113,9 +113,9 @@ async def retention(
     return await context.rows(with_tables(tables, select), bind, scope, report="retention")
 
 
-# The modes: tables over `seen` (`person_id, n, started, came`, and `value` where the report is split). The last table is
-# `counted`: `c, period, people`, and `value`. Each person's periods are a list: it costs a third of joining `seen` to
-# itself.
+# The modes: tables over `seen` (`person_id, n, started, came`, and `value` where the report is split). The last table
+# is `counted`: `c, period, people`, and `value`. Each person's periods are a list, which costs a third of joining
+# `seen` to itself.
 
 
 def _first_time(is_shown: str, periods: str, *, is_split: bool) -> dict[str, str]:
