@@ -59,7 +59,7 @@ class RollupTables(Protocol):
         *,
         most_bytes: int | None = None,
     ) -> T | None:
-        """The result of `compute`, in a thread, for the start and the values of each bucket; None: they are too large."""
+        """The result of `compute`, in a thread, over the start and values of each bucket; None: they are too large."""
         ...
 
 
