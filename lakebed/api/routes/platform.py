@@ -17,8 +17,7 @@ from lakebed.api.openapi.operation import operation
 from lakebed.api.responses import json_response, while_connected
 from lakebed.query.result import Result
 from lakebed.reports.calendar import Calendar
-from lakebed.reports.parameters import Parameters
-from lakebed.reports.scope import Scope, instant
+from lakebed.reports.scope import Parameters, Scope, instant
 
 __all__ = ["EXAMPLE", "PlatformAnswer", "PlatformQuery", "PlatformRoutes", "platform_answer"]
 
