@@ -7,17 +7,13 @@ clock once and passes that value on, so nothing expires halfway.
 from __future__ import annotations
 
 import time
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
-__all__ = ["EPOCH", "Clock", "Instant", "ManualClock", "Moment", "SystemClock", "from_us", "to_us"]
+__all__ = ["EPOCH", "Clock", "ManualClock", "SystemClock", "from_us", "to_us"]
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-
-# What a verb takes as a point in time: an aware datetime or ISO 8601 text; a moment may be a whole day, too.
-Instant = datetime | str
-Moment = datetime | date | str
 
 
 class Clock(Protocol):

@@ -28,6 +28,7 @@ PACKAGES = {name for name, path in FILES.items() if path.name == "__init__.py"} 
 FLOORS = (
     {"errors"},
     {"clock", "concurrency", "disk", "histogram", "interface", "sql_engine"},
+    {"moments"},
     {"charts", "events", "integrations", "scheduling", "settings"},
     {"tiers", "transfer"},
     {"query", "rollups"},

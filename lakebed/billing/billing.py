@@ -11,17 +11,19 @@ from typing import Any
 import msgspec
 
 from lakebed.billing.invoice import INVOICE, Adjustment, Invoice, Line, Used, adjusted, lines_of, total_of
-from lakebed.billing.money import EXACT, exact, plain, tidy
+from lakebed.billing.money import exact, plain, tidy
 from lakebed.billing.price_book import PRICE_BOOK, PriceBook
 from lakebed.billing.quota import month_of
 from lakebed.billing.quotas import Quotas
-from lakebed.clock import Clock, Instant, Moment, from_us, to_us
+from lakebed.clock import Clock, from_us, to_us
 from lakebed.definitions.definitions import Definition, Definitions
 from lakebed.errors import InvalidBilling
-from lakebed.events.decoding import from_call
+from lakebed.events.decimals import EXACT
 from lakebed.events.event import Receipt
+from lakebed.events.validation import from_call
 from lakebed.ingest.ingest import Ingest
 from lakebed.interface.delegate import delegate
+from lakebed.moments import Instant, Moment
 from lakebed.query.as_of import parse_as_of
 from lakebed.reports.context import ReportContext
 from lakebed.reports.usage import usage

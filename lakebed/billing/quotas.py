@@ -9,10 +9,10 @@ from decimal import Decimal
 
 import msgspec
 
-from lakebed.billing.money import EXACT
 from lakebed.billing.quota import QUOTA, SCALE, Quota, QuotaState, window_of
 from lakebed.clock import Clock, from_us, to_us
 from lakebed.definitions.definitions import Definitions
+from lakebed.events.decimals import EXACT
 from lakebed.reports.context import ReportContext
 from lakebed.reports.usage import usage
 from lakebed.tiers.counters.counters import Counters

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime, time
 
-from lakebed.clock import Moment, to_us
+from lakebed.clock import to_us
 from lakebed.errors import UnknownDeadLetter
 from lakebed.ingest.replay import Edit, Replayed, Replayer
+from lakebed.moments import Moment
 from lakebed.tiers.storage.dead_letters import DeadLetter, DeadLetters
 
 __all__ = ["DeadLetterQueue"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections import Counter
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -19,6 +19,7 @@ from lakebed.api.openapi.operation import Parameter, operation
 from lakebed.api.responses import json_response
 from lakebed.ingest.dead_letters import MAX_LISTED
 from lakebed.ingest.replay import Replayed
+from lakebed.moments import parse_iso
 from lakebed.tiers.storage.dead_letters import DeadLetter
 
 __all__ = ["Letters"]
@@ -197,8 +198,7 @@ def _number(name: str, text: str, most: int) -> int:
 
 def _moment(text: str) -> datetime:
     try:
-        found = datetime.fromisoformat(text)
-        return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
+        return parse_iso(text)
     except ValueError:
         message = "before must be a time, as 2026-01-15T12:00:00Z"
         raise Refusal(400, "INVALID_PARAMETER", message, before=text[:40]) from None

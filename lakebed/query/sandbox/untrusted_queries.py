@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import pyarrow as pa
 
-from lakebed.clock import Clock, Moment
+from lakebed.clock import Clock
 from lakebed.concurrency import finish_despite_cancel
 from lakebed.errors import ObjectClosed, QueryBusy, QueryCrashed, QueryRefused, QueryTimeout, QueryTooLarge
+from lakebed.moments import Moment
 from lakebed.query.bounds import UNBOUNDED
 from lakebed.query.count_star import counted, with_count
 from lakebed.query.queries import Queries
