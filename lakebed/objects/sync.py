@@ -18,8 +18,8 @@ from typing import Any, Self, TypeVar
 import msgspec
 
 from lakebed.errors import NotReachable, ObjectClosed
-from lakebed.objects.registry import kind
-from lakebed.rpc.dispatch import members
+from lakebed.objects.registry import class_named
+from lakebed.rpc.members import members
 
 __all__ = ["Connection", "connect"]
 
@@ -42,7 +42,7 @@ def connect(root: str | Path, name: str, cls: type[Any] | None = None, **setting
 
     It runs on an event loop of its own in a thread of its own, also beside a running loop, as in a notebook.
     """
-    object_class = cls if cls is not None else kind("Analytics")
+    object_class = cls if cls is not None else class_named("Analytics")
     return Connection(name, lambda: object_class(name, root=root, **settings), object_class)
 
 

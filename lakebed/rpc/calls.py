@@ -1,80 +1,100 @@
-"""What travels between a stub and its object: calls, their outcomes, and the transport that carries them."""
+"""Calls that a stub makes, and the transport that carries them to the object."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import inspect
+from collections.abc import Coroutine, Iterator, Mapping
 from typing import Any, Protocol
 
 import msgspec
 
-__all__ = ["Call", "Outcome", "Ref", "Step", "Transport", "Unsent", "copied"]
+from lakebed.errors import NotReachable
+from lakebed.rpc.capnweb.codec import Step, follow
+from lakebed.rpc.capnweb.pending import Outcome, PendingResult, Reference, gather, replaced
+from lakebed.rpc.members import member
 
-Step = str | int
-_PLAIN = frozenset({str, int, float, bool, type(None), bytes})
-
-
-class Ref(msgspec.Struct, frozen=True):
-    """In a call's arguments: the outcome of an earlier call of the same batch, and a path into it."""
-
-    call: int
-    path: tuple[Step, ...] = ()
+__all__ = ["Batch", "Call", "Transport"]
 
 
-class Call(msgspec.Struct, frozen=True):
-    """One step of a batch, as in Cap'n Web's `["pipeline", target, path, args]`.
+class Call(msgspec.Struct, eq=False):
+    """One call, as in Cap'n Web's `["pipeline", target, path, args]`.
 
     Attributes:
-        target: 0 is the object; n > 0 is the outcome of the batch's n-th call, which comes before this one.
+        source: the result that the path starts from; None for the object itself.
         path: attributes, keys and indexes to follow from there.
-        args: positional arguments; None reads the value at the path and calls nothing.
-        kwargs: named arguments.
-        needs: the calls that `Ref`s in the arguments name, so that a batch without any is not searched for them.
+        args: positional arguments, with a `Reference` for each result of another call; None reads the value at the
+            path and calls nothing.
+        kwargs: named arguments, likewise.
+        references: the references in the arguments.
+        begun: whether it was begun. A call that was cancelled before may be sent again.
     """
 
-    target: int
+    source: PendingResult | None
     path: tuple[Step, ...]
     args: tuple[Any, ...] | None = None
     kwargs: dict[str, Any] = {}
-    needs: frozenset[int] = frozenset()
+    references: list[Reference] = []
+    begun: bool = False
+
+    @property
+    def needs(self) -> list[PendingResult]:
+        """The results that must be resolved before it begins."""
+        needs = [reference.result for reference in self.references]
+        return needs if self.source is None else [self.source, *needs]
+
+    async def ready(self) -> None:
+        """Return when its needs are resolved. Raises the first failure among them, which is then its own."""
+        if needs := self.needs:
+            outcome = await gather(needs).wait()
+            self.begun = True
+            outcome.unwrap()
+
+    async def perform(self, target: Any) -> Any:
+        """Make the call on `target`, or on what its source gave, when its needs are resolved.
+
+        Raises:
+            NotReachable: the path leads to nothing, or to what cannot be called.
+            Exception: what the call, or one that it needs, raised.
+        """
+        await self.ready()
+        self.begun = True
+        if self.source is not None and self.source.outcome is not None:
+            target = self.source.outcome.value
+        value = follow(target, self.path, member)
+        if self.args is None:
+            return value
+        if not callable(value):
+            dotted = ".".join(map(str, self.path)) or "this value"
+            raise NotReachable(f"{dotted} is not a method", hint="Read it without calling it")
+        value = value(*self.filled(self.args), **self.filled(self.kwargs))
+        return await value if inspect.isawaitable(value) else value
+
+    def filled(self, arguments: Any) -> Any:
+        """`arguments` with the values of their references, which are resolved."""
+        return replaced(arguments, _dereferenced) if self.references else arguments
 
 
-class Outcome(msgspec.Struct, frozen=True):
-    """What became of one call: `error` if it failed, else `value`."""
+def _dereferenced(value: Any) -> Any:
+    if isinstance(value, Reference) and value.result.outcome is not None:
+        return follow(value.result.outcome.unwrap(), value.path, member)
+    return value
 
-    value: Any = None
-    error: BaseException | None = None
 
-
-class Unsent(Exception):
-    """When a transport was cancelled before any call of the batch began, so that it may be sent again."""
+Batch = Mapping[PendingResult, Call]
+"""Calls in order, by their results."""
 
 
 class Transport(Protocol):
-    """How batches reach an object."""
+    """Carries batches to an object."""
 
-    async def send(self, batch: Sequence[Call], settle: Callable[[int, Outcome], None]) -> None:
-        """Make the calls of `batch`; `settle(n, outcome)` once for each, n from 0, when its outcome is there.
+    def send(self, batch: Batch) -> Iterator[tuple[Batch, Coroutine[Any, Any, list[Outcome]]]]:
+        """The work of carrying `batch`, in parts: coroutines that make the calls of their part.
 
         Calls on the object begin in the order of the batch, and batches in the order in which they were sent. A call
-        on or with an earlier call's outcome begins when that is there; if that failed, this has the same error. A slow
-        call need not hold up the outcomes of others; over a transport that answers once for a batch, it does.
+        with an earlier call's result begins when that is resolved; if that failed, it fails with the same error. A
+        slow call need not hold up others; over a transport that answers once for a batch, it does.
 
-        Raises:
-            Unsent: nothing of the batch began.
-            Exception: any other; it is the outcome of every call that has none yet.
+        A coroutine returns the outcomes of its part in order; it may also resolve results itself, earlier. What it
+        raises is the outcome of every call that is not resolved then.
         """
         ...
-
-
-def copied(value: Any, swap: Callable[[Any], Any]) -> Any:
-    """`value` with its dicts, lists and tuples copied, and each other value in them replaced by `swap` of it."""
-    kind = type(value)
-    if kind in _PLAIN:
-        return value
-    if kind is dict:
-        return {key: copied(item, swap) for key, item in value.items()}
-    if kind is list:
-        return [copied(item, swap) for item in value]
-    if kind is tuple:
-        return tuple([copied(item, swap) for item in value])
-    return swap(value)

@@ -49,7 +49,7 @@ class Metrics:
         self._token = token or None  # an empty one would let everybody in
         self._asleep = LifetimeCounts()  # of objects that are no longer awake
         if isinstance(gate.target, Namespace):
-            gate.target.residents.watchers.append(self._keep)
+            gate.target.pool.watchers.append(self._keep)
 
     def routes(self) -> list[BaseRoute]:
         """What this room answers."""
@@ -64,7 +64,7 @@ class Metrics:
         registry = CollectorRegistry(auto_describe=False)
         if self._gate.keyless or self._is_token(request):
             target = self._gate.target
-            objects = list(target.residents) if isinstance(target, Namespace) else [target]
+            objects = list(target.pool) if isinstance(target, Namespace) else [target]
             families = [*await self._of(objects, self._asleep), *self._of_process()]
             families.append(_gauge("lakebed_objects_awake", "Objects that are open in this process", len(objects)))
             free = await run_in_thread("metrics", lambda: Disk().free_bytes(target.root))

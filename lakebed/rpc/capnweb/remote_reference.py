@@ -1,4 +1,4 @@
-"""Remote: a function or an object that lies at the peer."""
+"""Remote: a function or an object of the peer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["Remote"]
 
 
 class _Link(Protocol):
-    """What a remote stands on: its session."""
+    """The session of a remote, as it needs it."""
 
     answers: bool
 
@@ -18,18 +18,18 @@ class _Link(Protocol):
         ...
 
     def retain(self, number: int) -> None:
-        """One more of us holds it."""
+        """Count one more reference."""
         ...
 
-    def let_go(self, number: int) -> None:
-        """One less; after the last the peer is told."""
+    def release(self, number: int) -> None:
+        """Count one less; after the last the peer is told."""
         ...
 
 
 class Remote:
-    """What the peer passed by reference. Calling it gives an awaitable of what the peer answers.
+    """A value that the peer passed by reference. Calling it returns an awaitable of the peer's answer.
 
-    One that came as an argument is gone when the call is over: who keeps it keeps a `dup()`, and closes that.
+    One that came as an argument is released when the call is over: to keep it, keep a `dup()`, and close that.
     """
 
     __slots__ = ("_closed", "link", "number")
@@ -40,7 +40,7 @@ class Remote:
         self._closed = False
 
     def __call__(self, *arguments: Any) -> Awaitable[Any]:
-        """Call it. Awaiting raises what the peer raised, or that the session is over."""
+        """Call it. Awaiting raises the peer's error, or that the session is over."""
         return self.link.call(self.number, arguments)
 
     @property
@@ -49,15 +49,15 @@ class Remote:
         return self.link.answers
 
     def dup(self) -> Remote:
-        """One more, to be closed by itself."""
+        """A second reference, to be closed by itself."""
         self.link.retain(self.number)
         return Remote(self.link, self.number)
 
     def close(self) -> None:
-        """Let go: the peer may forget it. Idempotent."""
+        """Release the reference: the peer may forget it. Idempotent."""
         if not self._closed:
             self._closed = True
-            self.link.let_go(self.number)
+            self.link.release(self.number)
 
     def __repr__(self) -> str:
         return f"<Remote {self.number}>"
