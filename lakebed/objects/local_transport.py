@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Coroutine, Iterator
 from typing import Any
 
-from lakebed.objects.handle import Enter
-from lakebed.rpc.calls import Batch, Call
+from lakebed.objects.pool import Enter
 from lakebed.rpc.capnweb.pending import Outcome
+from lakebed.rpc.session import Batch, Call
 
 __all__ = ["LocalTransport"]
 

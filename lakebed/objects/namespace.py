@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from lakebed.clock import Clock, SystemClock
 from lakebed.concurrency import run_in_thread
 from lakebed.errors import ObjectClosed, ObjectLocked
-from lakebed.objects.handle import Enter, ObjectHandle
 from lakebed.objects.local_transport import LocalTransport
 from lakebed.objects.manifest import Manifest
 from lakebed.objects.names import directory_of
-from lakebed.objects.pool import ObjectPool
+from lakebed.objects.pool import Enter, ObjectHandle, ObjectPool
 from lakebed.objects.registry import class_named, classes
 from lakebed.objects.wakeups import SleepingObject, is_due, names_in, next_due, sleepers
 from lakebed.rpc.members import members
@@ -144,8 +143,10 @@ class Namespace:
 
     def handle(self, name: str) -> ObjectHandle:
         """A handle of object `name`, to call its methods: shorter than a stub, and no promises. Raises as `get`."""
-        object_class = self._class or self._pool.class_of(name) or self._recorded_class(name)
-        directory_of(self.root, name)
+        awake = self._pool.class_of(name)
+        if awake is None:
+            directory_of(self.root, name)
+        object_class = self._class or awake or self._recorded_class(name)
         return ObjectHandle(self._entering(name, object_class), self._tasks, self._failed)
 
     def _recorded_class(self, name: str) -> type[Any]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import typing
-import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Self
@@ -18,16 +17,15 @@ import msgspec
 
 from lakebed.errors import InvalidName, InvalidSettings, ObjectClosed
 from lakebed.objects.names import is_name
-from lakebed.objects.registry import class_named
+from lakebed.objects.registry import class_named, classes
 from lakebed.objects.remote_transports import FAITHFUL, HttpTransport, WebSocketTransport
-from lakebed.rpc.calls import Batch, Call
 from lakebed.rpc.capnweb.limits import Limits
 from lakebed.rpc.capnweb.pending import Outcome, PendingResult, Reference, replaced
 from lakebed.rpc.capnweb.session import Peer
 from lakebed.rpc.capnweb.values import Named, Pointer
 from lakebed.rpc.codec import LakebedCodec
 from lakebed.rpc.members import members
-from lakebed.rpc.session import Session
+from lakebed.rpc.session import Batch, Call, Session
 from lakebed.rpc.stub import Stub
 
 __all__ = ["RemoteNamespace"]
@@ -74,7 +72,7 @@ class RemoteNamespace:
         kind = HttpTransport if urlsplit(self.url).scheme in ("http", "https") else WebSocketTransport
         self.connection: HttpTransport | WebSocketTransport = kind(self.url, headers, timeout_s, self._peer)
         self._on_error = on_error
-        self._sessions: weakref.WeakValueDictionary[tuple[str, str], Session] = weakref.WeakValueDictionary()
+        self._sessions: dict[tuple[type[Any], str], Session] = {}  # few: a key opens one object
         self._busy: set[Session] = set()
         self._failures: deque[BaseException] = deque(maxlen=_MAX_FAILURES)
         self._closed = False
@@ -99,7 +97,7 @@ class RemoteNamespace:
     def __getattr__(self, name: str) -> Callable[[str], Stub]:
         if name.startswith("_"):
             raise AttributeError(name)
-        object_class = class_named(name)
+        object_class = classes[name] if name in classes else class_named(name)
         return lambda object_name: self.stub(object_class, object_name)
 
     def stub(self, object_class: type[Any], name: str) -> Stub:
@@ -108,14 +106,14 @@ class RemoteNamespace:
         Raises:
             InvalidName: the name is not allowed.
         """
-        if not is_name(name):
-            raise InvalidName(f"{name!r} cannot be an object's name", name=name)
-        self._structs |= _structs_of(object_class)
-        session = self._sessions.get((object_class.__name__, name))
+        session = self._sessions.get((object_class, name))
         if session is None:
+            if not is_name(name):
+                raise InvalidName(f"{name!r} cannot be an object's name", name=name)
+            self._structs |= _structs_of(object_class)
             label = f"{object_class.__name__}({name!r})"
             session = Session(_RemoteTransport(self, name), self._failed, self._busy, label, members(object_class))
-            self._sessions[object_class.__name__, name] = session
+            self._sessions[object_class, name] = session
         return Stub(session)
 
     async def flush(self) -> None:

@@ -3,13 +3,98 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+import inspect
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
-from lakebed.rpc.calls import Batch, Call, Transport
-from lakebed.rpc.capnweb.pending import Outcome, PendingResult
+import msgspec
 
-__all__ = ["Session"]
+from lakebed.errors import NotReachable
+from lakebed.rpc.capnweb.codec import Step, follow
+from lakebed.rpc.capnweb.pending import Outcome, PendingResult, Reference, gather, replaced
+from lakebed.rpc.members import member
+
+__all__ = ["Batch", "Call", "Session", "Transport"]
+
+
+class Call(msgspec.Struct, eq=False):
+    """One call, as in Cap'n Web's `["pipeline", target, path, args]`.
+
+    Attributes:
+        source: the result that the path starts from; None for the object itself.
+        path: attributes, keys and indexes to follow from there.
+        args: positional arguments, with a `Reference` for each result of another call; None reads the value at the
+            path and calls nothing.
+        kwargs: named arguments, likewise.
+        references: the references in the arguments.
+        number: its place among the calls to the object.
+        begun: whether it was begun. A call that was cancelled before is sent again.
+    """
+
+    source: PendingResult | None
+    path: tuple[Step, ...]
+    args: tuple[Any, ...] | None = None
+    kwargs: dict[str, Any] = {}
+    references: list[Reference] = []
+    number: int = 0
+    begun: bool = False
+
+    @property
+    def needs(self) -> list[PendingResult]:
+        """The results that must be resolved before it begins."""
+        needs = [reference.result for reference in self.references]
+        return needs if self.source is None else [self.source, *needs]
+
+    async def ready(self) -> None:
+        """Return when its needs are resolved. Raises the first failure among them, which is then its own."""
+        if needs := self.needs:
+            outcome = await gather(needs).wait()
+            self.begun = True
+            outcome.unwrap()
+
+    async def perform(self, target: Any) -> Any:
+        """Make the call on `target`, or on what its source gave, when its needs are resolved.
+
+        Raises:
+            NotReachable: the path leads to nothing, or to what cannot be called.
+            Exception: what the call, or one that it needs, raised.
+        """
+        await self.ready()
+        self.begun = True
+        if self.source is not None and self.source.outcome is not None:
+            target = self.source.outcome.value
+        value = follow(target, self.path, member)
+        if self.args is None:
+            return value
+        if not callable(value):
+            dotted = ".".join(map(str, self.path)) or "this value"
+            raise NotReachable(f"{dotted} is not a method", hint="Read it without calling it")
+        value = value(*self.filled(self.args), **self.filled(self.kwargs))
+        return await value if inspect.isawaitable(value) else value
+
+    def filled(self, arguments: Any) -> Any:
+        """`arguments` with the values of their references, which are resolved."""
+        return replaced(arguments, _dereferenced) if self.references else arguments
+
+
+Batch = Mapping[PendingResult, Call]
+"""Calls in order, by their results."""
+
+
+class Transport(Protocol):
+    """Carries batches to an object."""
+
+    def send(self, batch: Batch) -> Iterator[tuple[Batch, Coroutine[Any, Any, list[Outcome]]]]:
+        """The work of carrying `batch`, in parts: coroutines that make the calls of their part.
+
+        Calls on the object begin in the order of the batch, and batches in the order in which they were sent. A call
+        with an earlier call's result begins when that is resolved; if that failed, it fails with the same error. A
+        slow call need not hold up others; over a transport that answers once for a batch, it does.
+
+        A coroutine returns the outcomes of its part in order; it may also resolve results itself, earlier. What it
+        raises is the outcome of every call that is not resolved then.
+        """
+        ...
 
 
 class Session:
@@ -41,6 +126,7 @@ class Session:
         self._transport = transport
         self._all_busy = busy
         self._queue: dict[PendingResult, Call] = {}
+        self._pushed = 0
         self._scheduled = False  # whether a flush comes in this turn of the loop
         self._tasks: dict[asyncio.Task[list[Outcome]], Batch] = {}
 
@@ -58,6 +144,8 @@ class Session:
                 raise RuntimeError(message) from None
             self._scheduled = True
             self._all_busy.add(self)
+        self._pushed += 1
+        call.number = self._pushed
         result = PendingResult()
         self._queue[result] = call
         return result
@@ -88,7 +176,7 @@ class Session:
     def _end(self, task: asyncio.Task[list[Outcome]]) -> None:
         batch = self._tasks.pop(task)
         if task.cancelled() and (unsent := {result: call for result, call in batch.items() if not call.begun}):
-            self._queue = unsent | self._queue
+            self._queue = dict(sorted((unsent | self._queue).items(), key=lambda item: item[1].number))
             batch = {result: call for result, call in batch.items() if call.begun}
         for result, outcome in zip(batch, self._outcomes(task, len(batch)), strict=True):
             result.resolve(outcome)
@@ -100,3 +188,9 @@ class Session:
         outcomes = [] if error is not None else task.result()
         missing = Outcome(error=error or RuntimeError(f"a call to {self.label} got no outcome"))
         return [*outcomes, *[missing] * (count - len(outcomes))]
+
+
+def _dereferenced(value: Any) -> Any:
+    if isinstance(value, Reference) and value.result.outcome is not None:
+        return follow(value.result.outcome.unwrap(), value.path, member)
+    return value

@@ -13,11 +13,10 @@ from collections.abc import Generator
 from typing import Any, NoReturn
 
 from lakebed.errors import NotReachable
-from lakebed.rpc.calls import Call
 from lakebed.rpc.capnweb.codec import Step, follow
 from lakebed.rpc.capnweb.pending import PendingResult, Reference, replaced
 from lakebed.rpc.members import member
-from lakebed.rpc.session import Session
+from lakebed.rpc.session import Call, Session
 
 __all__ = ["Promise", "Stub", "trips"]
 

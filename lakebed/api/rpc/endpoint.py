@@ -26,7 +26,7 @@ from lakebed.api.openapi.operation import operation
 from lakebed.api.rpc.methods import RpcMethods
 from lakebed.api.rpc.watches import Watches
 from lakebed.errors import AccessDenied, LakebedError, Unreachable
-from lakebed.objects.handle import ObjectHandle
+from lakebed.objects.pool import ObjectHandle
 from lakebed.objects.remote_transports import FAITHFUL
 from lakebed.rpc.capnweb.errors import CALLER_ERRORS, Fault, ProtocolError
 from lakebed.rpc.capnweb.limits import Limits

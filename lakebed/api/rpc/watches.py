@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from lakebed.rpc.capnweb.exported_object import Target
-from lakebed.rpc.capnweb.remote_reference import Remote
+from lakebed.rpc.capnweb.imports import Remote
 
 __all__ = ["Watches"]
 

@@ -8,12 +8,12 @@ from typing import Any, Protocol
 from lakebed.rpc.capnweb.codec import Codec, Step, follow
 from lakebed.rpc.capnweb.errors import ProtocolError, TooLarge, Unsupported
 from lakebed.rpc.capnweb.exported_object import Target
+from lakebed.rpc.capnweb.imports import Remote
 from lakebed.rpc.capnweb.limits import Limits
 from lakebed.rpc.capnweb.pending import Outcome, PendingResult, Reference, gather, replaced
-from lakebed.rpc.capnweb.remote_reference import Remote
 from lakebed.rpc.capnweb.values import Named, Reader
 
-__all__ = ["Evaluator", "Scope", "Work"]
+__all__ = ["Begin", "Evaluator", "Scope"]
 
 _MAX_ID = 2**53
 
@@ -34,12 +34,8 @@ class Scope(Protocol):
         ...
 
 
-class Work(Protocol):
-    """Makes calls."""
-
-    def begin(self, call: Callable[[], Any], result: PendingResult) -> None:
-        """Call `call`, await its value if that can be awaited, and resolve `result`."""
-        ...
+Begin = Callable[[Callable[[], Any], PendingResult], None]
+"""Makes a call, awaits its value if that can be awaited, and resolves the result."""
 
 
 class Evaluator:
@@ -47,14 +43,14 @@ class Evaluator:
 
     Args:
         codec: reads tagged values and decides what paths may enter.
-        work: makes the calls.
+        begin: makes the calls.
         limits: the session's.
     """
 
-    def __init__(self, codec: Codec, work: Work, limits: Limits) -> None:
+    def __init__(self, codec: Codec, begin: Begin, limits: Limits) -> None:
         self.codec = codec
         self.reader = Reader(codec, limits)
-        self.work = work
+        self.begin = begin
         self.limits = limits
 
     def evaluate(self, expression: Any, scope: Scope) -> PendingResult:
@@ -141,7 +137,7 @@ class _Evaluation:
             result.resolve(Outcome(error=error))
             return
         result.then(lambda _outcome: self._release_stubs())  # a callee that keeps a stub has made its own
-        self._evaluator.work.begin(lambda: self._called(value, path, arguments), result)
+        self._evaluator.begin(lambda: self._called(value, path, arguments), result)
 
     def _called(self, value: Any, path: tuple[Step, ...], arguments: list[Any]) -> Any:
         callee = self._follow(value, path)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
@@ -10,10 +10,9 @@ import msgspec
 from lakebed.rpc.capnweb.codec import Codec, Step
 from lakebed.rpc.capnweb.errors import ProtocolError
 from lakebed.rpc.capnweb.pending import Outcome, PendingResult
-from lakebed.rpc.capnweb.remote_reference import Remote
 from lakebed.rpc.capnweb.values import Encoder
 
-__all__ = ["Imports"]
+__all__ = ["Imports", "Remote"]
 
 
 class _Import(msgspec.Struct):
@@ -122,17 +121,17 @@ class Imports:
         self._write(["pull", number])
         return result
 
-    def call(self, number: int, arguments: tuple[Any, ...]) -> Awaitable[Any]:
+    def call(self, number: int, arguments: tuple[Any, ...]) -> PendingResult:
         """Call what the peer exports under `number`."""
         if self._closed is not None:
-            return _Answer(PendingResult.failed(self._closed))
+            return PendingResult.failed(self._closed)
         if not self.answers:
             error = self._codec.unreachable("an HTTP batch cannot call its client", hint="Use a WebSocket")
-            return _Answer(PendingResult.failed(error))
+            return PendingResult.failed(error)
         result = self.pull(self.push(number, (), list(arguments)))
         self.unanswered += 1
         result.then(self._answered)
-        return _Answer(result)
+        return result
 
     def _answered(self, _outcome: Outcome) -> None:
         self.unanswered -= 1
@@ -168,11 +167,38 @@ class Imports:
             entry.result.resolve(Outcome(error=error))
 
 
-class _Answer:
-    """Awaitable of a peer's answer. It need not be awaited."""
+class Remote:
+    """A value that the peer passed by reference. Calling it returns an awaitable of the peer's answer.
 
-    def __init__(self, result: PendingResult) -> None:
-        self._result = result
+    One that came as an argument is released when the call is over: to keep it, keep a `dup()`, and close that.
+    """
 
-    def __await__(self) -> Generator[Any, None, Any]:
-        return self._result.value().__await__()
+    __slots__ = ("_closed", "link", "number")
+
+    def __init__(self, link: Imports, number: int) -> None:
+        self.link = link
+        self.number = number
+        self._closed = False
+
+    def __call__(self, *arguments: Any) -> Awaitable[Any]:
+        """Call it. Awaiting raises the peer's error, or that the session is over."""
+        return self.link.call(self.number, arguments)
+
+    @property
+    def answers(self) -> bool:
+        """Whether it can be called at all: the client of an HTTP batch cannot."""
+        return self.link.answers
+
+    def dup(self) -> Remote:
+        """A second reference, to be closed by itself."""
+        self.link.retain(self.number)
+        return Remote(self.link, self.number)
+
+    def close(self) -> None:
+        """Release the reference: the peer may forget it. Idempotent."""
+        if not self._closed:
+            self._closed = True
+            self.link.release(self.number)
+
+    def __repr__(self) -> str:
+        return f"<Remote {self.number}>"

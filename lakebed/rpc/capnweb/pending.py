@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -113,6 +113,9 @@ class PendingResult:
             self.then(lambda outcome: None if future.done() else future.set_result(outcome))
             return await future
         return self.outcome
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        return self.value().__await__()
 
     async def value(self) -> Any:
         """The value, when it is there. Raises what the call raised, which is then handled."""

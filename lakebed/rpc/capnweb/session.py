@@ -18,10 +18,9 @@ from lakebed.rpc.capnweb.codec import Codec
 from lakebed.rpc.capnweb.errors import ProtocolError, TooLarge, Unsupported
 from lakebed.rpc.capnweb.evaluation import Evaluator
 from lakebed.rpc.capnweb.exported_object import Target
-from lakebed.rpc.capnweb.imports import Imports
+from lakebed.rpc.capnweb.imports import Imports, Remote
 from lakebed.rpc.capnweb.limits import Limits
 from lakebed.rpc.capnweb.pending import Outcome, PendingResult
-from lakebed.rpc.capnweb.remote_reference import Remote
 from lakebed.rpc.capnweb.values import Encoder
 
 __all__ = ["Peer"]
@@ -72,7 +71,7 @@ class Peer:
         self._faithful = faithful
         self._answers = answers
         self._when_ended = ended
-        self._evaluator = Evaluator(self._codec, self, self._limits)
+        self._evaluator = Evaluator(self._codec, self._begin, self._limits)
         self.imports = Imports(self._write, self._encoder, self._add_entry, self._codec, answers=answers)
         self._exports: dict[int, _Export] = {0: _Export(PendingResult.of(main or Target("this connection")))}
         self._exported: dict[Target, int] = {}
@@ -257,8 +256,8 @@ class Peer:
 
     # Work for the evaluator.
 
-    def begin(self, call: Callable[[], Any], result: PendingResult) -> None:
-        """As `Work.begin`."""
+    def _begin(self, call: Callable[[], Any], result: PendingResult) -> None:
+        """As `Begin`."""
         if len(self._tasks) >= _REJECT_AT * self._limits.pending:
             message = f"{len(self._tasks)} calls are under way"
             hint = "Await some before you make more"
