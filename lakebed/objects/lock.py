@@ -18,7 +18,7 @@ LOCK_NAME = "lock"
 class DirectoryLock:
     """An exclusive lock on a directory, between processes and within one. Not held until `acquire`.
 
-    The kernel releases it when the process ends, however it ends: a lock file that a dead process left is no obstacle.
+    The kernel releases it when the process ends, in any way: a lock file that a dead process left is no obstacle.
     The file is never deleted: a process that had it open would then lock a file that no other process sees. Operators
     do delete it, so the directory itself is locked too, where the file system can do that. Programs that the process
     starts do not inherit the descriptors, and a forked child closes its copies at once: it owns nothing.

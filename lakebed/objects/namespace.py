@@ -78,7 +78,7 @@ class Namespace:
         self._timer: asyncio.TimerHandle | None = None
         self._round: asyncio.Task[None] | None = None
         self._scanned_us: int | None = None  # the time up to which schedules of sleeping objects were run
-        self._classes: set[type[Any]] = set()  # of the objects that were awake or found asleep
+        self._classes: set[type[Any]] = set()  # of the objects that are or were awake, or sleep with a known class
         self._unknown: dict[str, str] = {}  # names of classes that are not known here, each with an object of it
         self._loop: asyncio.AbstractEventLoop | None = None  # while open
         self._watcher: asyncio.Task[None] | None = None  # closes a default namespace with its loop
@@ -218,7 +218,7 @@ class Namespace:
         No task, thread or descriptor of the namespace or its objects is left.
 
         Raises:
-            Exception: what flushing or closing an object raised. All other objects are closed as well.
+            Exception: flushing or closing an object failed. All other objects are closed as well.
         """
         if self._round is not None:
             await asyncio.wait([self._round])
@@ -281,7 +281,7 @@ class Namespace:
 
     def _failed(self, error: BaseException) -> None:
         self._failures.append(error)
-        # A promise may be collected in any thread; and what on_error raises must reach the loop's handler, not a call.
+        # A promise may be collected in any thread; and an error of on_error must reach the loop's handler, not a call.
         if self._on_error is not None and self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._on_error, error)
 

@@ -31,7 +31,7 @@ class _Entry:
         self.calls = 0  # under way; while there is one it stays awake
         self.used_at = used_at
         self.opening: asyncio.Task[None]
-        self.closing: asyncio.Task[Exception | None] | None = None  # returns what closing raised
+        self.closing: asyncio.Task[Exception | None] | None = None  # returns the error of closing, if any
 
     @property
     def awake(self) -> bool:
@@ -52,7 +52,7 @@ class ObjectPool:
     Args:
         make: returns a closed object of a name and class.
         clock: measures idleness.
-        failed: called with what closing an object raised, when no caller waits for it.
+        failed: called with an error of closing an object that no caller waits for.
 
     Attributes:
         watchers: called with each object that was closed.
@@ -91,7 +91,7 @@ class ObjectPool:
 
         Raises:
             WrongObject: it is awake as another class that is not an `object_class`.
-            Exception: what opening it raised; every caller that waited for it gets it.
+            Exception: opening it failed; every caller that waited for it gets the error.
         """
         pooled, leave = await self.enter(name, object_class)
         try:
@@ -100,15 +100,12 @@ class ObjectPool:
             leave()
 
     async def enter(self, name: str, object_class: type[Any]) -> tuple[Any, Callable[[], None]]:
-        """The object, awake until the function beside it is called, once. Raises what `use` raises."""
-        queue, place = self._queues.setdefault(name, deque()), object()
-        queue.append(place)
-        try:
-            entry = await self._enter(name, object_class, lambda: queue[0] is place)
-        finally:
-            queue.remove(place)
-            if not queue:
-                del self._queues[name]
+        """The object, awake until the function beside it is called, once. Raises as `use`."""
+        entry = self._entries.get(name)
+        if entry is None or not entry.awake or name in self._queues or not isinstance(entry.object, object_class):
+            entry = await self._queue_and_enter(name, object_class)
+        else:
+            entry.calls += 1
 
         def leave() -> None:
             entry.calls -= 1
@@ -154,6 +151,16 @@ class ObjectPool:
     def next_sleep(self) -> float | None:
         """The monotonic second at which the first of them will have been idle for long enough."""
         return min((entry.sleeps_at for entry in self._entries.values() if entry.idle), default=None)
+
+    async def _queue_and_enter(self, name: str, object_class: type[Any]) -> _Entry:
+        queue, place = self._queues.setdefault(name, deque()), object()
+        queue.append(place)
+        try:
+            return await self._enter(name, object_class, lambda: queue[0] is place)
+        finally:
+            queue.remove(place)
+            if not queue:
+                del self._queues[name]
 
     async def _enter(self, name: str, object_class: type[Any], is_first: Callable[[], bool]) -> _Entry:
         while (entry := self._entries.get(name)) is not None and entry.closing is not None:
@@ -204,9 +211,8 @@ class ObjectPool:
 class ObjectHandle:
     """Calls methods of an object that may be asleep: `await handle.counters.top("*")`.
 
-    A call begins at once, after all that were made before it; cancelling the `await` does not stop it. It is the method
-    itself that is called: unlike a `Stub` a handle copies no arguments, hides no members and builds nothing on a call
-    that is not resolved, so names that come from the network must not be given to it.
+    A call begins at once, after all that were made before it; cancelling the `await` does not stop it. Unlike a `Stub`
+    a handle copies no arguments, hides no members and makes no promises. Names from the network must not be used on it.
 
     Args:
         enter: opens the object for one call.

@@ -173,7 +173,7 @@ class _RemoteTransport:
     async def _wait_and_send(self, result: PendingResult, call: Call) -> list[Outcome]:
         """Make a call that builds on results of earlier trips, or of other objects, when these are resolved."""
         if call.source is not None:
-            return [Outcome(await call.perform(None))]  # what it is made on has come to this side
+            return [Outcome(await call.perform(None))]  # its source is a value on this side
         await call.ready()
         filled = Call(None, call.path, call.filled(call.args), call.filled(call.kwargs))
         return await self._send({result: filled})

@@ -54,7 +54,7 @@ class HttpTransport:
         """Make the calls that `push` pushes. Returns their outcomes.
 
         Raises:
-            Unreachable: there is no answer, or it is not one of RPC. The calls may have been carried out.
+            Unreachable: there is no answer, or it is not an RPC answer. The calls may have been carried out.
             AccessDenied, Backpressure: the server answered so.
         """
         messages: list[str] = []

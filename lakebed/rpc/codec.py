@@ -40,7 +40,7 @@ class LakebedCodec(Codec):
     """Adds Lakebed's values and errors to a session.
 
     Args:
-        trusting: whether the peer is a server that was chosen: its results, rows, structs and facts are read.
+        trusting: whether the peer is a server that this side chose: its results, rows, structs and facts are read.
         structs: the structs that are read as their classes, by name; others become rows.
     """
 
@@ -61,7 +61,7 @@ class LakebedCodec(Codec):
             properties = facts | hint | {"type": type(error).__name__}
             return Fault(javascript_class(error), error.message[:MAX_MESSAGE], properties)
         fault = Fault.of(error)
-        if "code" in fault.properties:  # an inner error: only that there was one is told
+        if "code" in fault.properties:  # an inner error: its message stays here
             return Fault(fault.name, fault.message, fault.properties | {"type": "LakebedError"})
         return fault
 

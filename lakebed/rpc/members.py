@@ -1,4 +1,4 @@
-"""Members: what a path may reach from an object of this process.
+"""Members: the attributes and elements of an object of this process that a path may reach.
 
 Public attributes of objects, keys of mappings, indexes of sequences. Attributes of Python's own values (str, list,
 dict …) cannot be reached, nor classes and modules: `"{0.__class__}".format(…)` would open the process.
@@ -30,7 +30,7 @@ def members(kind: type) -> tuple[str, ...]:
 
 
 def member(value: Any, step: Step) -> Any:
-    """What one step of a path leads to from `value`.
+    """The member of `value` that one step of a path names.
 
     Raises:
         NotReachable: the name does not exist or is private; the message lists those that exist.

@@ -53,11 +53,11 @@ class Call(msgspec.Struct, eq=False):
             outcome.unwrap()
 
     async def perform(self, target: Any) -> Any:
-        """Make the call on `target`, or on what its source gave, when its needs are resolved.
+        """Make the call on `target`, or on the value of its source, when its needs are resolved.
 
         Raises:
-            NotReachable: the path leads to nothing, or to what cannot be called.
-            Exception: what the call, or one that it needs, raised.
+            NotReachable: the path leads to nothing, or to a value that cannot be called.
+            Exception: the call, or one that it needs, raised it.
         """
         await self.ready()
         self.begun = True
@@ -91,8 +91,8 @@ class Transport(Protocol):
         with an earlier call's result begins when that is resolved; if that failed, it fails with the same error. A
         slow call need not hold up others; over a transport that answers once for a batch, it does.
 
-        A coroutine returns the outcomes of its part in order; it may also resolve results itself, earlier. What it
-        raises is the outcome of every call that is not resolved then.
+        A coroutine returns the outcomes of its part in order; it may also resolve results itself, earlier. If it
+        raises, every call that is not resolved then fails with that error.
         """
         ...
 
@@ -155,7 +155,7 @@ class Session:
         return result in self._queue
 
     async def settle(self) -> None:
-        """Return when every call that was made is resolved. Sends again what was cancelled before it began."""
+        """Return when every call that was made is resolved. Those cancelled before they began are sent again."""
         while self._queue or self._tasks:
             self._flush()
             await asyncio.wait(set(self._tasks))

@@ -64,7 +64,7 @@ class Promise:
     the `await` does not stop the call. A call that builds on a promise of this turn of the loop goes in the same trip;
     a promise that was sent earlier is waited for first.
 
-    A call whose promise is never awaited is still made. Its failure then goes to `on_error` and is kept for `check()`.
+    A call whose promise is never awaited is still made. Its failure then goes to `on_error` and `check()`.
     """
 
     __slots__ = ("__weakref__", "_path", "_result", "_root", "_session")
@@ -132,7 +132,7 @@ class Promise:
         return self._result
 
     def _reference(self) -> Reference:
-        """What stands for this promise in the arguments of a call."""
+        """The reference that replaces this promise in the arguments of a call."""
         if self._result is not None:
             return Reference(self._result)
         source, path = self._start()

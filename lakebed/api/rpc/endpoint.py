@@ -50,7 +50,7 @@ class RpcEndpoint:
     """`POST /rpc` and the WebSocket at `/rpc`.
 
     Args:
-        gate: checks the key before every call.
+        auth: checks the key before every call.
         body: reads batches.
         limits: bounds of one session.
         interval_s: seconds between two calls of one callback.
@@ -63,7 +63,7 @@ class RpcEndpoint:
 
     def __init__(
         self,
-        gate: Auth,
+        auth: Auth,
         body: Body,
         *,
         limits: Limits | None = None,
@@ -74,7 +74,7 @@ class RpcEndpoint:
         send_s: float = 30.0,
         most: int = 1000,
     ) -> None:
-        self._gate = gate
+        self._auth = auth
         self._body = body
         self._limits = limits or Limits()
         self._batch_s = batch_s
@@ -166,7 +166,7 @@ class RpcEndpoint:
     def _refusal(self, socket: WebSocket) -> Response | None:
         """The response that refuses the connection, if it is refused."""
         try:
-            if self._gate.keyless and not _may_connect(socket):
+            if self._auth.keyless and not _may_connect(socket):
                 return error_response(403, "FOREIGN_ORIGIN", "A server without keys accepts pages of its own host only")
         except LakebedError as error:
             answer = said(error)
@@ -197,7 +197,7 @@ class RpcEndpoint:
             if wrong >= self._limits.mistakes:
                 peer.abort(AccessDenied("too many wrong keys"))
 
-        methods = RpcMethods(self._gate, connection, self.watches, self._handle_of, mistaken)
+        methods = RpcMethods(self._auth, connection, self.watches, self._handle_of, mistaken)
         peer = Peer(
             send,
             methods.main,
@@ -241,7 +241,7 @@ class _Link:
         return self._unsent < _MAX_UNSENT
 
     def end(self) -> None:
-        """End: what is queued is sent, then the connection is closed."""
+        """Send the queued messages, then close the connection."""
         self._changed.set()
 
     async def run(self, idle_s: float) -> None:

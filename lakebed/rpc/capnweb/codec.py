@@ -1,4 +1,4 @@
-"""Codec: what a program adds to the protocol. Also the path code, which in-process stubs share."""
+"""Codec: the values and errors that a program adds to the protocol. Also the path code, which stubs share."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def follow(value: Any, path: Iterable[Step], member: Callable[[Any, Step], Any])
     """The value at the end of `path` from `value`.
 
     Args:
-        member: decides what a step from anything but a list, a tuple or a dict leads to.
+        member: takes a value that is no list, tuple or dict, and a step; returns the member, or raises.
 
     Raises:
         IndexError, KeyError: an element does not exist.
-        Exception: what `member` raises.
+        Exception: `member` raised it.
     """
     for step in path:
         if isinstance(value, (list, tuple)) and (index := position(step)) is not None:
@@ -58,7 +58,7 @@ class Codec:
     """The values and errors that a program adds to the protocol. This one adds none; a subclass overrides.
 
     Attributes:
-        trusting: whether the peer is a server that was chosen: facts of its errors are read.
+        trusting: whether the peer is a server that this side chose: facts of its errors are read.
         sequences: the types that `.map()` goes over, element by element.
         not_reachable, unreachable, overloaded: the classes of the errors that a session makes itself. Each takes a
             message, a `hint` and facts.
@@ -71,11 +71,11 @@ class Codec:
     overloaded: ErrorClass = Overloaded
 
     def fault(self, error: BaseException) -> Fault:
-        """What the peer is told of an error."""
+        """The fault that the peer gets for an error."""
         return Fault.of(error)
 
     def exception(self, fault: Fault) -> Exception:
-        """What is raised here for an error of the peer."""
+        """The exception that is raised here for a fault of the peer."""
         return fault.exception()
 
     def write(self, value: Any, encoder: Encoder, depth: int) -> Any:  # noqa: ARG002 - for subclasses
@@ -87,7 +87,7 @@ class Codec:
         return NotImplemented
 
     def member(self, value: Any, step: Step) -> Any:
-        """What a step of a path leads to from a value that is no list, tuple or dict. All types are listed here.
+        """One step of a path from a value that is no list, tuple or dict. Only the types listed here can be entered.
 
         Raises:
             NotReachable: the value has no such member, or does not offer it.
@@ -122,5 +122,5 @@ class Codec:
         return size
 
     def own_size(self, value: Any, values: list[Any]) -> int:  # noqa: ARG002 - for subclasses
-        """The size of a value of another type, beside that of what it adds to `values`."""
+        """The size of a value of another type. Values inside of it are not counted: they are added to `values`."""
         return 0

@@ -85,7 +85,7 @@ class Fault(msgspec.Struct, frozen=True):
         return cls("Error", "The call could not be carried out", {"type": "Exception", "code": "INTERNAL"})
 
     def exception(self) -> Exception:
-        """What a caller raises for it: the class of bad arguments that it names, or Exception."""
+        """The exception for this fault: of the class of bad arguments that it names, or Exception."""
         return CALLER_ERRORS.get(str(self.properties.get("type", "")), Exception)(self.message)
 
 

@@ -19,18 +19,18 @@ _MAX_ID = 2**53
 
 
 class Scope(Protocol):
-    """What the ids in an expression refer to."""
+    """The ids that an expression may use."""
 
     def find(self, number: int) -> PendingResult:
-        """What is held under `number`. Raises ProtocolError if nothing is."""
+        """The result that is held under `number`. Raises ProtocolError if there is none."""
         ...
 
     def stub(self, number: int) -> Remote:
-        """What the peer exports under `number`."""
+        """A reference to the peer's export `number`."""
         ...
 
     def promise(self, number: int) -> PendingResult:
-        """What the peer will send for its promise `number`."""
+        """The result that the peer will send for its promise `number`."""
         ...
 
 
@@ -54,10 +54,10 @@ class Evaluator:
         self.limits = limits
 
     def evaluate(self, expression: Any, scope: Scope) -> PendingResult:
-        """The result of `expression`. Calls in it have begun, or begin when what they need is resolved.
+        """The result of `expression`. Calls in it have begun, or begin when the results that they need are resolved.
 
         Raises:
-            ProtocolError: the expression is invalid, names what does not exist, or passes a limit.
+            ProtocolError: the expression is invalid, has an id that does not exist, or passes a limit.
         """
         return _Evaluation(self, scope, [self.limits.steps]).result(expression)
 

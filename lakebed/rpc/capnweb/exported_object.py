@@ -14,7 +14,7 @@ class Target:
     Args:
         name: its name in messages.
         members: values, functions and further targets by name.
-        function: what calling the target itself calls.
+        function: the function that a call of the target itself calls.
         released: called once, when no peer holds it any more.
     """
 

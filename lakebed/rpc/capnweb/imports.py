@@ -1,4 +1,4 @@
-"""Imports: what the peer holds for this side. Pushed calls have positive ids, what it exports negative ones."""
+"""Imports: results and references that the peer holds for this side. Ids of pushed calls are positive."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Imports:
     # From the peer.
 
     def stub(self, number: int) -> Remote:
-        """A reference to what the peer exports under `number`. Raises ProtocolError if it cannot."""
+        """A reference to the peer's export `number`. Raises ProtocolError if the peer cannot export under that id."""
         entry = self._entries.get(number)
         if number >= 0 or (entry is not None and entry.result.outcome is None):
             raise ProtocolError(f"{number} cannot be an export")
@@ -72,7 +72,7 @@ class Imports:
         return Remote(self, number)
 
     def promise(self, number: int) -> PendingResult:
-        """What the peer will send for its promise `number`."""
+        """The result that the peer will send for its promise `number`."""
         if number >= 0 or number in self._entries:
             raise ProtocolError(f"{number} cannot be a new promise")
         self._check()
@@ -116,13 +116,13 @@ class Imports:
         return pushed
 
     def pull(self, number: int) -> PendingResult:
-        """Ask for the result of what was pushed. It is resolved when the peer answers, or the session ends."""
+        """Ask for the result of a pushed call. It is resolved when the peer answers, or the session ends."""
         result = self._entries[number].result
         self._write(["pull", number])
         return result
 
     def call(self, number: int, arguments: tuple[Any, ...]) -> PendingResult:
-        """Call what the peer exports under `number`."""
+        """Call the peer's export `number`."""
         if self._closed is not None:
             return PendingResult.failed(self._closed)
         if not self.answers:
@@ -155,12 +155,12 @@ class Imports:
         self._write(["release", number, self._entries.pop(number).introduced])
 
     def fail(self, error: BaseException) -> None:
-        """Fail what is pending: the peer answers nothing more."""
+        """Fail all pending results: the peer sends no more answers."""
         for entry in list(self._entries.values()):
             entry.result.resolve(Outcome(error=error))
 
     def close(self, error: BaseException) -> None:
-        """End: what is pending fails with `error`, and so does every later call."""
+        """Fail all pending results and every later call with `error`."""
         self._closed = error
         entries, self._entries = self._entries, {}
         for entry in entries.values():
@@ -168,7 +168,7 @@ class Imports:
 
 
 class Remote:
-    """A value that the peer passed by reference. Calling it returns an awaitable of the peer's answer.
+    """A reference to a function or an object of the peer. Calling it returns an awaitable of the peer's answer.
 
     One that came as an argument is released when the call is over: to keep it, keep a `dup()`, and close that.
     """

@@ -14,14 +14,14 @@ class Limits(msgspec.Struct, frozen=True):
         message_bytes: characters of one incoming message.
         depth: levels of nesting in a value.
         digits: digits of a bigint.
-        entries: entries of the import and export tables together: what was pushed or passed and not yet released.
+        entries: entries of the import and export tables together: results and references that are not yet released.
         pending: calls under way. No further message is read meanwhile, unless a call waits for the peer itself; at
             four times as many a call is rejected.
         steps: instructions that one `.map()` may carry out, over all elements.
         argument_size: size of the arguments of one call: values and characters, each counted wherever it appears.
         result_size: size of one answer, counted likewise, tables by their bytes.
         held_size: size of all results that are not released. Passing it aborts the session.
-        batch_size: characters of all answers to an HTTP batch; passing it rejects what is not answered yet.
+        batch_size: characters of all answers to an HTTP batch; passing it rejects the calls that are not answered yet.
         batch_messages: messages of one HTTP batch.
         mistakes: wrong keys that a session may show.
     """

@@ -36,7 +36,7 @@ class _Callbacks(threading.local):
         self._running = False
 
     def run(self, callbacks: Iterable[Callable[[Outcome], None]], outcome: Outcome) -> None:
-        """Run `callbacks`, and what follows from them; inside of another `run`, that one runs them."""
+        """Run `callbacks`, and those that follow from them. Inside of another `run` they are left to that one."""
         self._queue.extend((callback, outcome) for callback in callbacks)
         if self._running:
             return
@@ -124,7 +124,7 @@ class PendingResult:
         return outcome.unwrap()
 
     def abandon(self, report: Callable[[BaseException], None]) -> None:
-        """Say that nothing will wait for it any more: `report` gets its failure, unless that was handled."""
+        """Declare that no caller will await it: its failure goes to `report`, unless that was handled."""
         self._report = report
         self._report_unhandled()
 
@@ -143,7 +143,7 @@ class Reference(msgspec.Struct, frozen=True):
 
 
 def replaced(value: Any, replace: Callable[[Any], Any]) -> Any:
-    """`value` with its dicts, lists and tuples copied, and `replace` of each value in them that is no plain one."""
+    """A copy of `value`: dicts, lists and tuples are copied, other values but plain ones are passed to `replace`."""
     kind = type(value)
     if kind in _PLAIN:
         return value

@@ -30,7 +30,7 @@ _REJECT_AT = 4  # times the limit of pending calls, at which a call is rejected
 
 
 class _Export(msgspec.Struct):
-    """An entry of the export table: the result of what the peer pushed, or a target that was sent by reference."""
+    """An entry of the export table: the result of a call that the peer pushed, or a target that was sent to it."""
 
     result: PendingResult
     count: int = 1
@@ -46,7 +46,7 @@ class Peer:
         send: takes one message. False says that no more should come before `drained` is called.
         main: the target that the peer finds under 0.
         codec: types of values and errors that the program adds.
-        limits: bounds of what the peer may ask.
+        limits: bounds of the peer's requests.
         faithful: whether the peer is a program like this one, with the same codec.
         answers: whether the peer can be called. In an HTTP batch it cannot.
         ended: called once, when the session is over.
@@ -81,7 +81,7 @@ class Peer:
         self._next_export = -1
         self._tasks: set[asyncio.Task[None]] = set()
         self._full = False
-        self._unsent: deque[int] = deque()  # answers that wait until the peer has read what was sent
+        self._unsent: deque[int] = deque()  # answers that wait until the peer has read the ones before
         self._changed = asyncio.Event()
 
     # Incoming messages.
@@ -174,7 +174,7 @@ class Peer:
     def _pull(self, number: int) -> None:
         export = self._exports.get(number)
         if export is None:
-            raise ProtocolError(f"there is no {number} to pull")
+            raise ProtocolError(f"{number} cannot be pulled: it does not exist")
         if not export.pulled:
             export.pulled = export.result.handled = True
             export.result.then(lambda _outcome: self._answer(number))
@@ -248,7 +248,7 @@ class Peer:
             self._full = True
 
     def drained(self) -> None:
-        """Send the answers that waited: the peer has read what was sent."""
+        """Send the answers that waited: the peer has read the ones before."""
         self._full = False
         while self._unsent and not self._full:
             self._answer(self._unsent.popleft())
@@ -309,13 +309,15 @@ class Peer:
         """Return when a further message may be taken: not while this side or the peer is behind."""
         while self.closed is None and (self._full or len(self._tasks) >= self._limits.pending):
             if self.imports.unanswered and not self._full:
-                return  # what is under way may wait for the very message that comes next
+                return  # a call under way may wait for the next message
             self._changed.clear()
             await self._changed.wait()
 
     async def finish(self) -> None:
         """Return when every call is over, after the last message. Calls of the peer's functions fail."""
-        error = self._codec.unreachable("the peer answers nothing more", hint="Use a WebSocket for what goes both ways")
+        error = self._codec.unreachable(
+            "the peer sends no more answers", hint="Use a WebSocket for calls in both directions"
+        )
         self.imports.fail(error)
         while self._tasks:
             await asyncio.wait(self._tasks)
@@ -326,8 +328,8 @@ class Peer:
         """As `Scope.find`."""
         export = self._exports.get(number)
         if export is None:
-            raise ProtocolError(f"there is no {number}: it was released, or never pushed")
-        export.result.handled = True  # a failure becomes that of what is built on it
+            raise ProtocolError(f"{number} does not exist: it was released, or never pushed")
+        export.result.handled = True  # a failure becomes that of the calls built on it
         return export.result
 
     def stub(self, number: int) -> Remote:

@@ -38,7 +38,7 @@ class Named(dict[str, Any]):
 
 
 class Pointer(msgspec.Struct, frozen=True):
-    """In what is sent: a value that the peer has or will have, and a path into it."""
+    """In an outgoing value: a reference to a value that the peer has or will have, and a path into it."""
 
     number: int
     path: tuple[Step, ...] = ()
@@ -49,8 +49,8 @@ class Encoder:
 
     Args:
         codec: types of values and errors that the program adds.
-        export: gives the id under which a target is sent by reference.
-        own: gives the expression of what belongs to the peer, or None.
+        export: returns the id under which a target is sent by reference.
+        own: returns the expression of a reference to the peer's own, or None.
         faithful: whether the peer is a program like this one.
         limits: `result_size` and `depth` of the value.
     """
@@ -132,7 +132,7 @@ class Encoder:
         return self.write(value)
 
     def fault(self, error: BaseException, depth: int = 0) -> list[Any]:
-        """What the peer is told of an error, as an expression."""
+        """The fault that the peer gets for an error, as an expression."""
         fault = self._codec.fault(error)
         properties = {name: self.write(fact, depth + 1) for name, fact in fault.properties.items()}
         return ["error", fault.name, fault.message, None, properties]
