@@ -21,7 +21,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from lakebed.api.auth import Auth
 from lakebed.api.body import Body
-from lakebed.api.errors import Refusal, error_response, said
+from lakebed.api.errors import Refusal, error_response, error_summary
 from lakebed.api.openapi.operation import operation
 from lakebed.api.rpc.methods import RpcMethods
 from lakebed.api.rpc.watches import Watches
@@ -169,7 +169,7 @@ class RpcEndpoint:
             if self._auth.keyless and not _may_connect(socket):
                 return error_response(403, "FOREIGN_ORIGIN", "A server without keys accepts pages of its own host only")
         except LakebedError as error:
-            answer = said(error)
+            answer = error_summary(error)
             return error_response(answer.status, answer.code, answer.message)
         if len(self.peers) >= self._most:
             return error_response(503, "NO_ROOM", f"{self._most} sessions are open", None, {"Retry-After": "5"})
@@ -316,7 +316,7 @@ class _ServerCodec(LakebedCodec):
         properties = fault.properties
         if isinstance(error, ProtocolError) or properties["type"] in CALLER_ERRORS:
             return Fault(fault.name, fault.message, properties | {"code": "INVALID_CALL", "status": 400})
-        answer = said(error)
+        answer = error_summary(error)
         if answer.status >= _INTERNAL:
             _log.error("a call failed: %s", error, exc_info=error)
         facts = {"type": properties["type"], "code": answer.code, "status": answer.status}
