@@ -49,7 +49,7 @@ class PrometheusRoutes:
         self._token = token or None  # an empty one would admit any client
         self._asleep = LifetimeCounts()  # of objects that are closed again
         if isinstance(auth.target, Namespace):
-            auth.target.residents.watchers.append(self._keep)
+            auth.target.pool.watchers.append(self._keep)
 
     def routes(self) -> list[BaseRoute]:
         """The routes of this group."""
@@ -64,7 +64,7 @@ class PrometheusRoutes:
         registry = CollectorRegistry(auto_describe=False)
         if self._auth.keyless or self._is_token(request):
             target = self._auth.target
-            objects = list(target.residents) if isinstance(target, Namespace) else [target]
+            objects = list(target.pool) if isinstance(target, Namespace) else [target]
             families = [*await self._of(objects, self._asleep), *self._of_process()]
             families.append(_gauge("lakebed_objects_awake", "Objects that are open in this process", len(objects)))
             free = await run_in_thread("metrics", lambda: Disk().free_bytes(target.root))
