@@ -23,12 +23,11 @@ from lakebed.events.event import (
     TYPES,
     Event,
 )
+from lakebed.moments import parse_epoch, parse_moment
 
 __all__ = ["FIRST_US", "encode_object", "from_call", "has_final_timestamp", "normalize_type", "validate"]
 
 FIRST_US = to_us(datetime(1, 1, 1, tzinfo=UTC))  # of timestamps: datetimes and DuckDB's output begin here
-_MAX_NUMBER = 1e15
-_SECONDS_BELOW = 1e12  # a number below this is epoch seconds, else milliseconds (Segment's collectors agree on this)
 
 
 def from_call(kind: str, properties: Any, context: Any = None, timestamp: Any = None, **fields: Any) -> Event:
@@ -244,15 +243,10 @@ def has_final_timestamp(event: Event) -> bool:
 
 
 def _time_us(field: str, value: str | float) -> int:
-    if isinstance(value, str):
-        try:
-            moment = datetime.fromisoformat(value)
-            return to_us(moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC))
-        except (ValueError, OverflowError):
-            raise InvalidEvent(f"{field} {value[:40]!r} is not an ISO 8601 time") from None
-    if not -_MAX_NUMBER < value < _MAX_NUMBER:
-        raise InvalidEvent(f"{field} {str(value)[:40]} is not a number of seconds or milliseconds since 1970")
-    return round(value * 1_000_000) if abs(value) < _SECONDS_BELOW else round(value * 1_000)
+    try:
+        return parse_moment(value) if isinstance(value, str) else parse_epoch(value)
+    except ValueError as error:
+        raise InvalidEvent(f"{field} {error}") from None
 
 
 def _check_objects(event: Event) -> None:

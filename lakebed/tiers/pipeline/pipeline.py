@@ -45,9 +45,11 @@ class Pipeline:
         directory: where its files are; created if missing.
         on_commit: called on the loop with the events of each commit and their `received_at`, before they are
             acknowledged.
-        on_full: called on the loop after each commit while the sealed files exceed `log_bytes`.
         settled_us: the newest instant ever passed to `keep_settled`, 0 if none.
         keep_settled: makes an instant durable; without it `settle` does not hold beyond a restart.
+
+    Attributes:
+        on_full: called on the loop after each commit while the sealed files exceed `log_bytes`.
 
     Promised: an `append` that returned receipts is on disk (with durability "disk"), once, at the seqs it says, in the
     order of the calls. Not promised: that an `append` which failed stored nothing: a crash may surface it, and a retry
@@ -65,10 +67,10 @@ class Pipeline:
         promotions: Sequence[Promotion],
         engine: SqlEngine,
         on_commit: Callable[[EventBatch, int], None],
-        on_full: Callable[[], None] | None = None,
         settled_us: int = 0,
         keep_settled: Callable[[int], Awaitable[None]] | None = None,
     ) -> None:
+        self.on_full: Callable[[], None] | None = None
         self.next_seq = 0
         self.duplicates = 0  # since this opening
         self.failed = 0  # events that could not be stored, since this opening; their callers know
@@ -78,7 +80,6 @@ class Pipeline:
         self._settings = settings
         self._clock = clock
         self._on_commit = on_commit
-        self._on_full = on_full
         self._keep_settled = keep_settled
         self._commit_thread = ThreadPoolExecutor(1, thread_name_prefix=f"lakebed-log-{name}")
         self._committer = Committer(directory, settings, disk, clock)  # belongs to the commit thread
@@ -238,8 +239,8 @@ class Pipeline:
                 if self._tail.closed_part() is not None:
                     self._sealer.start()
                 self._on_commit(commit.stored, received)
-                if self._on_full is not None and self._files.bytes > self._settings.log_bytes:
-                    self._on_full()
+                if self.on_full is not None and self._files.bytes > self._settings.log_bytes:
+                    self.on_full()
         finally:
             receipts = iter(commit.receipts)
             for entry in group:
