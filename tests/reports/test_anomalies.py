@@ -99,8 +99,8 @@ def plain_anomalies(events, name, *, measure, grain, season, history, sensitivit
     tz=st.sampled_from(["UTC", "Europe/Berlin", "Asia/Kathmandu"]),
     end=st.sampled_from(["2026-02-01T00:00Z", "2026-01-20T10:20Z"]),
 )
-async def test_in_every_state_it_is_what_plain_python_says(tmp_path_factory, hours, grain, season, name, tz, end):
-    """By the rollup of hours and from raw events alike, in every state of an object."""
+async def test_anomalies_equal_plain_python_in_every_state(tmp_path_factory, hours, grain, season, name, tz, end):
+    """The rollup of hours and raw events give the same rows, in every state of an object."""
     events = [happened("buy" if at % 3 else "visit", "ann", at * HOUR + at % 7) for at in hours]
     asked = {"grain": grain, "history": 4, "sensitivity": 1.5, "tz": tz}
     async for stage in stages(tmp_path_factory.mktemp("odd"), events, untrusted=()):
@@ -120,8 +120,8 @@ async def compare(stage, name, *, measure="count", season, end, where=None, **as
     return found
 
 
-async def test_any_measure_in_every_state(tmp_path):
-    """Sums, means, people and different values, with seasons and without: by rollups where they have them."""
+async def test_each_measure_equals_plain_python_in_every_state(tmp_path):
+    """Sums, means, people and distinct values, with seasons and without; from rollups where they have them."""
     rng = random.Random(3)
     people, amounts = ("ann", "bob", "?p1", None), (None, 1, 2.5, -4, 0.1)
     hours = sorted(rng.randrange(20 * 24) for _ in range(120))
@@ -146,7 +146,7 @@ async def test_any_measure_in_every_state(tmp_path):
                 assert any(row.expected for row in found), question
 
 
-async def test_a_spike_and_a_drop_are_told_in_words(tmp_path):
+async def test_a_spike_and_a_drop_have_reasons_in_words(tmp_path):
     """Six quiet weeks, then a Tuesday at 14:00 with five times the visits, and a Wednesday with none."""
     start = MONDAY
     now = start + timedelta(weeks=7)
@@ -175,7 +175,7 @@ async def test_a_spike_and_a_drop_are_told_in_words(tmp_path):
         assert await shop.check() == []
 
 
-async def test_an_hour_that_is_not_over_makes_no_rows(tmp_path):
+async def test_an_hour_that_is_not_over_has_no_row(tmp_path):
     """Where all events lie in the part of an hour before `end`, raw events and the rollup both judge nothing."""
     events = [happened("buy", "ann", at) for at in (7 * DAY, 7 * DAY + 60)]
     async for stage in stages(tmp_path, events, only=("both tiers",)):
@@ -184,7 +184,7 @@ async def test_an_hour_that_is_not_over_makes_no_rows(tmp_path):
             assert len(await stage.ask("anomalies", end="2026-01-12T01:00Z", where=where)) == 168
 
 
-async def test_sums_means_and_people_beside_the_days_before(tmp_path):
+async def test_sums_means_and_people_are_compared_with_the_days_before(tmp_path):
     """Twenty sales of ten a day; then they are of a hundred, then there are none. People by day come from a rollup."""
     amounts = [10] * 8 + [100]
     events = [
@@ -235,8 +235,8 @@ async def test_sums_means_and_people_beside_the_days_before(tmp_path):
         ({"start": "2000-01-01"}, "shorter range"),
     ],
 )
-async def test_what_cannot_be_says_what_can(tmp_path, arguments, said):
-    """Each wrong argument is refused with the right ones."""
+async def test_invalid_arguments_name_the_valid_ones(tmp_path, arguments, said):
+    """Each invalid argument is refused, and the hint has the valid ones."""
     async with Analytics("shop", root=tmp_path, headroom_bytes=0) as shop:
         with pytest.raises(QueryRefused, match=said):
             await shop.anomalies(**arguments)

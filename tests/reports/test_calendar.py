@@ -74,7 +74,7 @@ ANY = st.sampled_from(ZONES).flatmap(
 
 @settings(max_examples=250, deadline=None)
 @given(ANY)
-def test_a_period_starts_where_pythons_calendar_says(cursor, what):
+def test_a_period_starts_where_pythons_calendar_has_its_start(cursor, what):
     """`start` of `number` is the wall clock's minute, hour, date, week or month, also before 1970."""
     zone, grain, week_start, us = what
     calendar = Calendar(zone, week_start)
@@ -84,8 +84,8 @@ def test_a_period_starts_where_pythons_calendar_says(cursor, what):
 
 @settings(max_examples=100, deadline=None)
 @given(ANY)
-def test_the_next_period_has_one_more(cursor, what):
-    """Differences of `number` are how many periods lie between, without a hole where years or clocks change."""
+def test_numbers_of_neighbouring_periods_differ_by_one(cursor, what):
+    """The difference of two numbers is the count of periods between them, also where years or clocks change."""
     zone, grain, week_start, us = what
     numbers = asked(cursor, Calendar(zone, week_start).number(grain, "ts"), us)
     starts = [period(one, grain, zone, week_start) for one in us]
@@ -94,8 +94,8 @@ def test_the_next_period_has_one_more(cursor, what):
 
 @settings(max_examples=150, deadline=None)
 @given(ANY)
-def test_the_instant_is_the_first_that_shows_the_date(cursor, what):
-    """No moment of a period lies before its `instant`, which is in it, and nothing just before it is."""
+def test_instant_is_the_first_moment_of_a_period(cursor, what):
+    """`instant` lies in its period, and the microsecond before it does not."""
     zone, grain, week_start, us = what
     us = [max(one, 0) for one in us]  # before, the copies of the database may differ in what they know
     calendar = Calendar(zone, week_start)
@@ -121,8 +121,8 @@ def test_the_instant_is_the_first_that_shows_the_date(cursor, what):
         ("UTC", "1969-12-31", 24, "1969-12-31T00:00:00Z"),
     ],
 )
-def test_days_of_other_lengths(cursor, zone, day, hours, starts):
-    """A day begins with the first moment that shows its date, and is as long as the clock shows it."""
+def test_days_on_which_clocks_change_have_other_lengths(cursor, zone, day, hours, starts):
+    """A day begins at the first moment with its date, and lasts as long as clocks show that date."""
     calendar = Calendar(zone)
     moment = datetime.fromisoformat(starts)
     number = calendar.number("day", "ts")
@@ -133,8 +133,8 @@ def test_days_of_other_lengths(cursor, zone, day, hours, starts):
     assert asked(cursor, calendar.start("day", number), [to_us(moment)]) == [date.fromisoformat(day)]
 
 
-def test_the_years_that_an_event_may_have(cursor):
-    """From the year 1 on, by every grain: what is floored is below zero there."""
+def test_every_grain_works_from_the_year_1_on(cursor):
+    """Numbers are negative there, and still rounded down."""
     us = [to_us(datetime(year, 1, 1, 12, tzinfo=UTC)) for year in (1, 1582, 1899, 1970, 9998)]
     for grain in GRAINS:
         calendar = Calendar()
@@ -144,7 +144,7 @@ def test_the_years_that_an_event_may_have(cursor):
     assert n == (date(1, 1, 1) - EPOCH.date()).days
 
 
-def test_two_hours_that_read_the_same_are_two(cursor):
+def test_an_hour_that_clocks_repeat_is_two_hours(cursor):
     """Where the clock of Berlin is put back, 02:00 to 03:00 comes twice; hours are those of UTC."""
     us = to_us(datetime(2026, 10, 25, 0, 30, tzinfo=UTC))
     first, second = asked(cursor, Calendar("Europe/Berlin").number("hour", "ts"), [us, us + HOUR])
@@ -165,7 +165,7 @@ def test_two_hours_that_read_the_same_are_two(cursor):
         (("UTC", "monday", "minute", ("hour", "day")), "hour, day"),
     ],
 )
-def test_what_is_no_calendar_says_what_is(arguments, said):
-    """A zone, a day or a grain that there is not is refused, with one that there is."""
+def test_invalid_arguments_name_the_valid_ones(arguments, said):
+    """An unknown zone, week start or grain is refused, and the hint has valid ones."""
     with pytest.raises(QueryRefused, match=said):
         Calendar.of(*arguments)

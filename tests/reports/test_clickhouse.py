@@ -50,8 +50,8 @@ def alike(ours, theirs):
 
 
 @pytest.mark.parametrize("name", ["orders", "requests"])
-async def test_clickhouse_agrees(tmp_path, name):
-    """Row by row, for every report that it can give."""
+async def test_clickhouse_has_the_same_rows(tmp_path, name):
+    """Row by row, for every report that ClickHouse can compute."""
     chdb = pytest.importorskip("chdb", reason="chDB comes with the extra `bench`: make bench installs it")
     items = [one | {"messageId": f"m{at:06}"} for at, one in enumerate(getattr(real_data, name)())]
     written(tmp_path / "events.parquet", seen(items))
@@ -73,8 +73,8 @@ async def test_clickhouse_agrees(tmp_path, name):
             assert ours, report
 
 
-def test_no_report_is_left_out():
-    """Each report is compared here or in the file that is named, or it says why not."""
+def test_every_report_is_compared_or_says_why_not():
+    """Each report is compared here or in a named file, or has a reason why not."""
     here = clickhouse.ORDERS.keys() | clickhouse.REQUESTS.keys()
     assert REPORTS.keys() == here | clickhouse.ELSEWHERE.keys() | clickhouse.NONE.keys()
     for function, file in clickhouse.ELSEWHERE.values():

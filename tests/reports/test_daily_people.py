@@ -29,8 +29,8 @@ async def compare(shop, rng, made):
 
 
 @pytest.mark.parametrize("seed", [2, 3])
-async def test_they_say_what_the_events_say(tmp_path, seed):
-    """All of a range by whole days: the rollup answers, and raw events say the same, to the type; after merges, too."""
+async def test_bitmaps_and_raw_events_give_the_same_rows(tmp_path, seed):
+    """For all events of whole days the rollup is read; raw events give the same rows and types, after merges, too."""
     rng = Random(seed)
     made = MadeUp(rng, people=30, most=300)
     clock = ManualClock(datetime(2026, 6, 1, tzinfo=UTC))
@@ -56,8 +56,8 @@ async def test_they_say_what_the_events_say(tmp_path, seed):
         {"as_of": "2026-01-03T12:00Z"},
     ],
 )
-async def test_what_they_do_not_know_raw_events_answer(tmp_path, asked):
-    """Names, conditions, people, other zones, parts of a day, and other moments are not in them."""
+async def test_raw_events_are_read_where_bitmaps_cannot_tell(tmp_path, asked):
+    """Names, conditions, cohorts, other zones, parts of a day, and other moments are not in the bitmaps."""
     clock = ManualClock(datetime(2026, 1, 3, 12, tzinfo=UTC))
     async with Analytics("shop", root=tmp_path, clock=clock, headroom_bytes=0) as shop:
         await shop.save_cohort("all", {"did": "visit"})

@@ -110,16 +110,16 @@ async def follow(events, asked, **options):
 
 @settings(max_examples=8, derandomize=True)
 @given(events=EVENTS, asked=st.lists(questions(), min_size=4, max_size=4))
-async def test_a_funnel_is_what_its_definition_says(events, asked):
-    """Any funnel over any events is what the plain model says, before and after merges, and as of before them."""
+async def test_funnels_equal_the_plain_model(events, asked):
+    """Any funnel over any events, before and after merges, and as of a moment before them."""
     await follow(events, asked, only=("merged", "as of the first half"))
 
 
 @pytest.mark.slow
 @settings(max_examples=25, derandomize=True)
 @given(events=EVENTS, asked=st.lists(questions(), min_size=6, max_size=6))
-async def test_a_funnel_is_what_its_definition_says_in_every_state(events, asked):
-    """The same in every state of an object, at length."""
+async def test_funnels_equal_the_plain_model_in_every_state(events, asked):
+    """The same in every state of an object, with more examples."""
     await follow(events, asked)
 
 
@@ -139,8 +139,8 @@ def crowd():
     ]
 
 
-async def test_each_person_comes_as_far_as_the_definition_says(tmp_path, crowd):
-    """Of 300 people, each one's furthest step and times are the plain model's, for funnels of every kind."""
+async def test_each_person_reaches_the_step_of_the_plain_model(tmp_path, crowd):
+    """For each of 300 people the furthest step and its times equal the plain model's, in funnels of every kind."""
     paid = CHOICES[3]
     kinds = [
         {"order": order, "allow_equal": equal} for order in ("ordered", "strict", "any") for equal in (False, True)
@@ -234,8 +234,8 @@ async def test_an_attempt_begins_in_the_range_and_may_end_after_it(tmp_path):
         assert [(row.person_id, row.seconds) for row in old] == [("old", 10.0)]
 
 
-async def test_which_attempt_counts(tmp_path):
-    """The one that gets furthest; of several the first to get there; of those the last to begin."""
+async def test_the_attempt_that_got_furthest_counts(tmp_path):
+    """Of several, the first to get there; of those, the last to begin."""
     events = [
         *(happened("a", "ann", at) for at in (0, 10, 20)),
         *(happened("b", "ann", at) for at in (30, 40)),
@@ -248,7 +248,7 @@ async def test_which_attempt_counts(tmp_path):
         assert [row.median_seconds for row in found] == [None, 10.0, 20.0]
 
 
-async def test_split_by_a_value_at_the_beginning(tmp_path):
+async def test_by_has_the_value_at_the_beginning_of_the_attempt(tmp_path):
     """`by` takes the value of the event with which the attempt began; `top` names the largest, the rest is one."""
     plans = {"ann": "pro", "bob": "pro", "cy": "free", "dan": "free", "eve": "free", "flo": None, "gil": "trial"}
     events = [happened("a", person, at, {"plan": plan}) for at, (person, plan) in enumerate(plans.items())]
@@ -276,8 +276,8 @@ async def test_split_by_a_value_at_the_beginning(tmp_path):
         ]
 
 
-async def test_compared_with_the_period_before(tmp_path):
-    """`compare` gives the rows of the period of the same length before, each as if it had been asked alone."""
+async def test_compare_adds_the_rows_of_the_period_before(tmp_path):
+    """Each of the two periods has the rows that it has alone."""
     events = [happened("a", f"u{n}", n, {"plan": ("pro", "free")[n % 2]}) for n in range(20)]
     events += [happened("b", f"u{n}", n + 0.5) for n in range(0, 20, 3)]
     moments = [from_us(START_US + second * 1_000_000) for second in (4, 10, 16)]
@@ -296,7 +296,7 @@ async def test_compared_with_the_period_before(tmp_path):
         ]
 
 
-async def test_what_is_excluded_ends_an_attempt_in_every_order(tmp_path):
+async def test_excluded_events_end_an_attempt_in_every_order(tmp_path):
     """In strict order only what has no name says more; in any order what comes after it counts no more."""
     events = [
         *(happened("a", who, 1) for who in ("ann", "bob", "cy", "dan")),
@@ -352,7 +352,7 @@ async def test_totals_count_every_entry(tmp_path):
         assert [(row.total, row.total_conversion) for row in none] == [(0, None)]
 
 
-async def test_a_property_is_held_through_all_steps(tmp_path):
+async def test_holding_requires_one_value_in_all_steps(tmp_path):
     """Only events of one value follow each other; a person counts once, with the value that got furthest."""
     orders = {
         "ann": ["1a", "2a", "2b"],
@@ -387,8 +387,8 @@ async def test_a_property_is_held_through_all_steps(tmp_path):
         assert people(await stage.shop.funnel(**asked, order="any", by="order"))[:2] == [3, 1]
 
 
-async def test_a_funnel_of_nobody_has_its_rows(tmp_path):
-    """Without people the counts are 0 and the shares NULL; split by something there is no row."""
+async def test_a_funnel_without_people_has_rows(tmp_path):
+    """The counts are 0 and the shares NULL; with `by` there is no row."""
     async for stage in stages(tmp_path, [happened("a", None, 1), happened("b", "ann", 1)], only=("both tiers",)):
         for order in ("ordered", "strict"):
             found = await stage.ask("funnel", steps=["a", "b"], order=order)
@@ -397,8 +397,8 @@ async def test_a_funnel_of_nobody_has_its_rows(tmp_path):
         assert len(await stage.shop.funnel_people(["a", "b"])) == 0
 
 
-async def test_a_page_of_people_follows_another(tmp_path):
-    """`after` and `limit` page through all that the funnel counts, by their id; the sandbox gives the same."""
+async def test_funnel_people_come_in_pages(tmp_path):
+    """`after` and `limit` page through all people that the funnel counts, by id; the sandbox gives the same."""
     events = [happened("a", f"u{n:02}", n) for n in range(25)] + [
         happened("b", f"u{n:02}", 30) for n in range(0, 25, 2)
     ]
@@ -436,15 +436,15 @@ async def test_a_page_of_people_follows_another(tmp_path):
         {"steps": ["a", {"event": "b", "where": "1); DROP TABLE events; --"}]},
     ],
 )
-async def test_what_cannot_be_read_is_refused(crowded, arguments):
-    """An argument that means nothing is an error with a hint, never a number."""
+async def test_invalid_arguments_of_funnel_are_refused(crowded, arguments):
+    """An invalid argument is an error with a hint, never a number."""
     with pytest.raises((QueryRefused, QueryError)):
         await crowded.funnel(**arguments)
 
 
 @pytest.mark.parametrize("arguments", [{"step": 0}, {"step": 3}, {"outcome": "gone"}, {"limit": -1}, {"limit": 10_001}])
-async def test_what_cannot_be_read_of_people_is_refused(crowded, arguments):
-    """The same of the list of people."""
+async def test_invalid_arguments_of_funnel_people_are_refused(crowded, arguments):
+    """The same for the list of people."""
     with pytest.raises(QueryRefused):
         await crowded.funnel_people(["a", "b"], **arguments)
 
@@ -455,8 +455,8 @@ async def crowded(tmp_path):
         yield shop
 
 
-async def test_times_between_steps_fill_bins(tmp_path):
-    """Everybody who reached the step is in one bin, by the attempt that counts; bins are of one round width."""
+async def test_funnel_times_count_each_person_in_one_bin(tmp_path):
+    """Each person who reached the step is in one bin, by the attempt that counts; all bins have one round width."""
     seconds = [1, 1.5, 2, 9, 61.25, 61.75]
     events = [happened("a", f"u{n}", n) for n in range(7)]
     events += [happened("b", f"u{n}", n + took) for n, took in enumerate(seconds)]
@@ -485,8 +485,8 @@ async def test_times_between_steps_fill_bins(tmp_path):
         {"bins": True},
     ],
 )
-async def test_what_cannot_be_read_of_times_is_refused(crowded, arguments):
-    """The same of the histogram."""
+async def test_invalid_arguments_of_funnel_times_are_refused(crowded, arguments):
+    """The same for the histogram."""
     with pytest.raises(QueryRefused):
         await crowded.funnel_times(["a", "b"], **arguments)
 
@@ -504,8 +504,8 @@ async def test_long_funnels_fit_into_the_sandbox(tmp_path, count, asked):
         assert not any(row.people for row in found[count:])
 
 
-async def test_where_chooses_events_and_a_cohort_people(tmp_path):
-    """What `where` does not choose disturbs no strict order and excludes nothing; a cohort leaves its people alone."""
+async def test_where_filters_events_and_cohort_filters_people(tmp_path):
+    """Events outside `where` neither disturb a strict order nor exclude; a cohort changes nothing for its people."""
     quiet = {"device": "phone"}
     events = [happened("a", who, 1, quiet) for who in ("ann", "bob", "cy")]
     events += [happened("x", "ann", 2), happened("x", "bob", 2, quiet)]

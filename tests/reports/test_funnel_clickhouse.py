@@ -24,8 +24,8 @@ def named(name):
     return lambda one: one.event == name
 
 
-async def test_a_shop_in_every_state(tmp_path):
-    """Visits of 120 people: each kind of funnel is the plain model's, wherever the events lie, and of whom."""
+async def test_funnels_of_a_shop_equal_the_plain_model_in_every_state(tmp_path):
+    """Visits of 120 people: each kind of funnel equals the plain model's, wherever the events and people are stored."""
     visits = [item for item in ecom.items() if item["userId"] < "user_0120"]
     events = [item | {"type": "track", "anonymousId": None} for item in visits]
     plain = Plain([named(name) for name in STEPS], HOUR_US)
@@ -75,7 +75,7 @@ def window_funnel(path, table, mode, window, steps):
     return {person: int(level) for person, level in csv.reader(str(chdb.query(sql, "CSV")).splitlines())}
 
 
-async def test_a_shop_as_clickhouse_counts(tmp_path):
+async def test_funnels_of_a_shop_equal_windowfunnel(tmp_path):
     """windowFunnel with `strict_increase` is our rule; without it, and with times made unique, `allow_equal` is."""
     rows = ecom.rows()
     async with Analytics("shop", root=tmp_path / "shop", headroom_bytes=0) as shop:
@@ -98,8 +98,8 @@ async def test_a_shop_as_clickhouse_counts(tmp_path):
             assert len(set(theirs.values())) == len(STEPS)
 
 
-async def test_orders_and_cancellations_as_clickhouse_counts(tmp_path):
-    """The same of 42,000 lines of real orders: order, cancellation, order, in whole minutes of which many are equal."""
+async def test_funnels_of_real_orders_equal_windowfunnel(tmp_path):
+    """For 42,000 lines of real orders: order, cancellation, order, in whole minutes of which many are equal."""
     with gzip.open(RETAIL, "rt", encoding="utf-8", newline="") as lines:
         rows = [row for row in csv.DictReader(lines) if row["CustomerID"]]
     names = ["Cancelled" if row["InvoiceNo"].startswith("C") else "Ordered" for row in rows]

@@ -16,8 +16,8 @@ RANGES = [
 
 @pytest.mark.parametrize("grain", ["hour", "day", "week", "month"])
 @pytest.mark.parametrize("event", [None, "Visit", "Nothing"])
-async def test_hours_give_what_the_events_give(tmp_path, grain, event):
-    """A chart from whole hours has the buckets, the values and the types that raw events give, also before 1970."""
+async def test_whole_hours_and_raw_events_give_the_same_series(tmp_path, grain, event):
+    """A series from whole hours has the buckets, values and types of one from raw events, also before 1970."""
     async with opened(tmp_path) as parts:
         for start, _ in RANGES:
             first = us(start)
@@ -33,7 +33,7 @@ async def test_hours_give_what_the_events_give(tmp_path, grain, event):
             assert (found.tiers, found.seq) == (("L2",), (0, 18))
 
 
-async def test_a_bucket_begins_before_the_range_does(tmp_path):
+async def test_the_first_bucket_may_begin_before_the_range(tmp_path):
     """The first bucket of a range that begins on a Wednesday is the week of that Wednesday."""
     async with opened(tmp_path) as parts:
         await parts.track([{"event": "Visit", "timestamp": us("2026-03-04T10:30")}])

@@ -143,7 +143,7 @@ async def check_series(parts: Parts, model: list[dict], question, as_of: datetim
     st.lists(questions, min_size=6, max_size=10),
     st.data(),
 )
-def test_answers_equal_a_plain_model(batches, asked, data):
+def test_metrics_equal_a_plain_model(batches, asked, data):
     """Actives and series equal those of a plain list, now and as of any instant, wherever the events lie."""
 
     async def run() -> None:
@@ -183,8 +183,8 @@ async def parts(tmp_path):
         yield made
 
 
-async def test_dau_ends_today(parts):
-    """`dau` gives the last seven days up to today, a row each, with zeros for quiet ones."""
+async def test_dau_has_the_last_seven_days(parts):
+    """The last is today; a day without events has zeros."""
     found = await parts.metrics.dau()
     assert found.columns == ("date", "dau", "events")
     assert [(row.date.day, row.dau, row.events) for row in found] == [
@@ -199,8 +199,8 @@ async def test_dau_ends_today(parts):
     ]
 
 
-async def test_dau_as_of_ends_on_that_day(parts):
-    """With `as_of` today is the day of that instant, and only what was known then counts."""
+async def test_dau_as_of_a_moment_ends_on_its_day(parts):
+    """The last day is that of `as_of`, and only events received by then count."""
     parts.clock.advance(3 * 86400)
     await parts.track([buy(to_us(START), "late")])
     assert [row.dau for row in await parts.metrics.dau(2, as_of=START + timedelta(days=1))] == [1, 0]
@@ -209,8 +209,8 @@ async def test_dau_as_of_ends_on_that_day(parts):
         await parts.metrics.dau(as_of="2027-01-01")
 
 
-async def test_days_that_cannot_be(parts):
-    """Days that cannot be read, are out of order or too many are refused, with what to do."""
+async def test_invalid_days_are_refused(parts):
+    """Days that cannot be read, are out of order or too many are refused, with a hint."""
     for days, asked in [(0, {}), ("7", {}), (10**9, {}), (7, {"start": "x"}), (7, {"end": datetime(2026, 1, 1)})]:  # noqa: DTZ001
         with pytest.raises(QueryRefused):
             await parts.metrics.dau(days, **asked)
@@ -218,8 +218,8 @@ async def test_days_that_cannot_be(parts):
         await parts.metrics.dau(start="2026-03-02", end="2026-03-01")
 
 
-async def test_series_that_cannot_be(parts):
-    """Arguments of `timeseries` that cannot be read are refused; a bad `where` is an error of DuckDB."""
+async def test_invalid_arguments_of_timeseries_are_refused(parts):
+    """A `where` that is not SQL is an error with DuckDB's message."""
     whole = {"start": "2026-03-01", "end": "2026-03-02"}
     for asked in (
         {"grain": "year"},
@@ -261,8 +261,8 @@ async def test_series_uses_the_rollup_for_whole_hours(parts):
     assert (await parts.metrics.timeseries(start="2026-03-01", end="2026-03-01")).rows == []
 
 
-async def test_minutes(parts):
-    """Minutes are counted from raw events, quiet ones included."""
+async def test_minutes_come_from_raw_events(parts):
+    """Minutes without events are rows, too."""
     found = await parts.metrics.timeseries(
         start=START - timedelta(hours=1, minutes=1), end=START - timedelta(minutes=58), grain="minute"
     )
@@ -271,8 +271,8 @@ async def test_minutes(parts):
     assert found.tiers == ("L1",)
 
 
-async def test_where_may_name_tables(parts):
-    """A `where` with a subquery sees all of the table, not only the range of the series."""
+async def test_where_may_have_a_subquery(parts):
+    """The subquery reads all events, not only those in the range of the series."""
     await parts.track([buy(us("2025-01-01"), "old"), buy(us("2026-03-10"), "old"), buy(us("2026-03-10"), "new")])
     await parts.to_archive()
     where = "person_id IN (SELECT person_id FROM events WHERE timestamp < '2025-06-01') -- old ones"
@@ -283,8 +283,8 @@ async def test_where_may_name_tables(parts):
     assert [row.value for row in found] == [1]
 
 
-async def test_too_many_names_for_the_rollup(tmp_path):
-    """Names that the rollup holds together are still counted each by itself: from raw events."""
+async def test_names_beyond_the_limit_of_the_rollup_are_counted(tmp_path):
+    """Names that the rollup holds together are counted one by one, from raw events."""
     async with opened(tmp_path, rollup_max_groups=2) as parts:
         await parts.track([buy(us("2026-03-10"), event=f"e{n % 4}") for n in range(10)])
         range_ = {"start": "2026-03-10", "end": "2026-03-11", "grain": "day"}
@@ -295,8 +295,8 @@ async def test_too_many_names_for_the_rollup(tmp_path):
         assert ([row.value for row in total], total.tiers) == ([10], ("L2",))
 
 
-async def test_several_dimensions(parts):
-    """`by` takes columns, promoted columns and properties together, in the order given."""
+async def test_by_takes_several_columns_and_properties(parts):
+    """Columns, promoted columns and properties together, in the order of `by`."""
     await parts.track([buy(us("2026-03-10"), p, 2.0, plan=plan) for p, plan in [("a", "x"), ("a", "y"), ("b", "x")]])
     found = await parts.metrics.timeseries(
         start="2026-03-10", end="2026-03-11", grain="day", by=["person_id", "plan"], measure="sum(amount)"
@@ -315,8 +315,8 @@ async def test_midnight_belongs_to_the_new_day(parts):
 
 
 @pytest.mark.parametrize("grain", ["minute", "hour", "day", "week", "month"])
-async def test_buckets_before_1970(tmp_path, grain):
-    """An event from before 1970 lies in the bucket in which a calendar puts it, like any other."""
+async def test_events_before_1970_lie_in_the_right_bucket(tmp_path, grain):
+    """An event from before 1970 is in the bucket of its date, like any other."""
     async with opened(tmp_path) as parts:
         times = [
             us(text)

@@ -78,16 +78,16 @@ def flat(questions):
     return [(report, asked) for report, several in questions.items() for asked in several]
 
 
-async def test_a_shop_s_orders(tmp_path):
-    """2,025 real orders: wherever the events lie, and whoever is one person, and as of then."""
+async def test_orders_of_a_shop_equal_the_oracles(tmp_path):
+    """2,025 real orders: in every tier, before and after merges, and as of a moment."""
     options = {"only": STATES, "untrusted": (), "each": 500, "segment_events": 400}
     async for stage in stages(tmp_path, real_data.orders(), merges=MERGES, **options):
         filled = await agree(stage, flat(ORDERS))
         assert filled == ORDERS.keys() or stage.as_of is not None
 
 
-async def test_a_web_server_s_requests(tmp_path):
-    """5,000 real requests: how large, how many failed, and what their visitors did."""
+async def test_requests_of_a_web_server_equal_the_oracles(tmp_path):
+    """5,000 real requests: their sizes, failures and visitors."""
     options = {"only": STATES, "untrusted": (), "each": 1_000, "segment_events": 900}
     async for stage in stages(tmp_path, real_data.requests(), **options):
         assert await agree(stage, flat(REQUESTS)) == REQUESTS.keys()
@@ -95,8 +95,8 @@ async def test_a_web_server_s_requests(tmp_path):
 
 @settings(max_examples=6, **SETTINGS)
 @given(rng=st.randoms(use_true_random=False), state=st.sampled_from(NAMES))
-async def test_made_up_events(tmp_path_factory, rng, state):
-    """Any question about any events, in any state."""
+async def test_made_up_events_equal_the_oracles(tmp_path_factory, rng, state):
+    """Any report over any events, in any state."""
     made = MadeUp(rng)
     root = tmp_path_factory.mktemp("made_up")
     async for stage in stages(root, made.events, merges=made.merges, only=(state,), untrusted=()):
@@ -106,14 +106,14 @@ async def test_made_up_events(tmp_path_factory, rng, state):
 @pytest.mark.slow
 @settings(max_examples=25, **SETTINGS)
 @given(seed=st.integers(0, 2**32), people=st.sampled_from([2, 4, 40]))
-async def test_made_up_events_in_every_state(tmp_path_factory, seed, people):
-    """The same at length: few people and many, in one state after the other."""
+async def test_made_up_events_in_every_state_equal_the_oracles(tmp_path_factory, seed, people):
+    """The same with more examples: few people and many, in one state after the other."""
     made = MadeUp(Random(seed), people=people, most=10 * people)
     async for stage in stages(tmp_path_factory.mktemp("made_up"), made.events, merges=made.merges, untrusted=()):
         await agree(stage, made.questions().items())
 
 
-def test_no_report_is_left_out():
-    """Each report has a function in plain Python, is asked of real events, and of made-up ones."""
+def test_every_report_has_an_oracle_and_questions():
+    """Each report has a function in plain Python, and is run over real events and made-up ones."""
     made = MadeUp(Random(1)).questions()
     assert REPORTS.keys() == ORACLES.keys() == made.keys() == (ORDERS | REQUESTS).keys()

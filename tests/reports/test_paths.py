@@ -99,7 +99,7 @@ RANGES = (
     top=st.integers(1, 3),
     collapse=st.booleans(),
 )
-async def test_in_every_state_it_is_what_plain_python_says(
+async def test_paths_equal_plain_python_in_every_state(
     tmp_path_factory, events, anchor, within, steps, top, collapse
 ):
     """From the first event, after one, before one, within a range; collapsed or not; in every state of an object."""
@@ -110,8 +110,8 @@ async def test_in_every_state_it_is_what_plain_python_says(
         assert [tuple(row) for row in found] == plain_paths(stage.events, **plain), stage.name
 
 
-async def test_a_session_that_began_before_the_range_is_not_cut(tmp_path):
-    """It gives no path, however near to `start` its last event before it lies."""
+async def test_a_session_that_began_before_the_range_gives_no_path(tmp_path):
+    """However close to `start` its last event before it lies."""
     events = [happened("home", "ann", 0), happened("cart", "ann", 1800), happened("pay", "ann", 3600)]
     events += [happened("home", "bob", 1800), happened("cart", "bob", 3600.000001)]
     async for stage in stages(tmp_path, events, only=("both tiers",)):
@@ -119,8 +119,8 @@ async def test_a_session_that_began_before_the_range_is_not_cut(tmp_path):
         assert [tuple(row) for row in found] == [(1, "cart", "(end)", 1, 1), (1, "home", "(end)", 1, 1)]
 
 
-async def test_a_shop_of_600_people(tmp_path):
-    """31,106 visits: as plain Python has it, and what enters an event at one step leaves it at the next."""
+async def test_paths_of_a_shop_equal_plain_python(tmp_path):
+    """31,106 visits; the people who enter an event at one step leave it at the next."""
     sent = [item | {"type": "track", "anonymousId": None} for item in items()]
     events = seen(sent)
     async with Analytics("shop", root=tmp_path, headroom_bytes=0) as shop:
@@ -149,8 +149,8 @@ async def test_a_shop_of_600_people(tmp_path):
         ({"by": ""}, "a column or a property"),
     ],
 )
-async def test_what_cannot_be_says_what_can(tmp_path, arguments, said):
-    """Each wrong argument is refused with the right ones."""
+async def test_invalid_arguments_name_the_valid_ones(tmp_path, arguments, said):
+    """Each invalid argument is refused, and the hint has the valid ones."""
     async with Analytics("shop", root=tmp_path, headroom_bytes=0) as shop:
         with pytest.raises(QueryRefused, match=said):
             await shop.paths(**arguments)

@@ -199,15 +199,15 @@ def test_errors_equal_plain_python(tmp_path_factory, requests, errors_from):
         {"compare": True, "start": "2026-01-01", "end": "2026-01-02", "by": "period"},
     ],
 )
-async def test_what_performance_does_not_take(tmp_path, wrong):
+async def test_invalid_arguments_of_performance_are_refused(tmp_path, wrong):
     """Each is refused with a hint, before anything is read."""
     async with Analytics("shop", root=tmp_path) as analytics:
         with pytest.raises(QueryRefused):
             await analytics.performance(**wrong)
 
 
-async def test_what_errors_does_not_take(tmp_path):
-    """Likewise."""
+async def test_invalid_arguments_of_errors_are_refused(tmp_path):
+    """Each is refused with a hint, before anything is read."""
     async with Analytics("shop", root=tmp_path) as analytics:
         for wrong in ({"limit": 0}, {"by": []}, {"errors_from": True}, {"by": "share"}):
             with pytest.raises(QueryRefused):

@@ -157,7 +157,7 @@ CALENDARS = st.fixed_dictionaries(
     number=st.integers(1, 8),
     merges=st.sampled_from([(), (("ann", "bob"),), (("ann", "bob"), ("ann", "eve"))]),
 )
-async def test_in_every_state_it_is_what_plain_python_says(
+async def test_reports_of_periods_equal_plain_python_in_every_state(
     tmp_path_factory, events, calendar, mode, names, number, merges
 ):
     """In the log, in the archive, compacted, merged, taken apart, and as of then."""
@@ -176,8 +176,8 @@ async def test_in_every_state_it_is_what_plain_python_says(
         assert [tuple(row) for row in found] == plain_stickiness(stage.events, names[1], calendar), stage.name
 
 
-async def test_split_in_every_state_it_is_what_plain_python_says(tmp_path):
-    """The same of retention in each mode and of lifecycle, split by a property that people have several values of."""
+async def test_split_reports_equal_plain_python_in_every_state(tmp_path):
+    """Retention in each mode and lifecycle, split by a property of which people have several values."""
     rng = random.Random(7)
     events = [
         happened(
@@ -219,7 +219,7 @@ def shop_events():
     return sent, seen(sent)
 
 
-async def test_a_shop_of_600_people(tmp_path, shop_events):
+async def test_reports_of_a_shop_equal_plain_python(tmp_path, shop_events):
     """The same on 31,106 visits, by day and week, beside SQL of another engine where it has the function."""
     sent, events = shop_events
     async with Analytics("shop", root=tmp_path, headroom_bytes=0) as shop:
@@ -247,8 +247,8 @@ async def test_a_shop_of_600_people(tmp_path, shop_events):
     mode=st.sampled_from(["first_time", "recurring", "unbounded"]),
     at=st.integers(-5 * DAY, 45 * DAY),
 )
-async def test_start_chooses_whole_cohorts(tmp_path_factory, events, calendar, mode, at):
-    """The cohort that `start` lies in is shown whole, whatever the mode, and nobody's first time moves."""
+async def test_the_cohort_of_start_is_shown_whole(tmp_path_factory, events, calendar, mode, at):
+    """In every mode; and no person's first time moves."""
     start_us = START_US + at * 1_000_000
     async for stage in stages(tmp_path_factory.mktemp("start"), events, only=("both tiers",), untrusted=()):
         whole = await stage.ask("retention", mode=mode, periods=3, **calendar)
@@ -273,8 +273,8 @@ async def test_start_chooses_whole_cohorts(tmp_path_factory, events, calendar, m
 @given(
     events=streams(), calendar=CALENDARS, grain=st.sampled_from(["hour", "day"]), name=st.sampled_from([None, "buy"])
 )
-async def test_stickiness_of_each_week_or_month_by_itself(tmp_path_factory, events, calendar, grain, name):
-    """With an interval, the rows of each are those of its own events alone."""
+async def test_stickiness_with_an_interval_has_rows_for_each(tmp_path_factory, events, calendar, grain, name):
+    """The rows of an interval are those of its own events alone."""
     fine, interval = calendar | {"grain": grain}, calendar["grain"]
     async for stage in stages(tmp_path_factory.mktemp("sticky"), events, only=("both tiers",)):
         if interval == grain:
@@ -290,7 +290,7 @@ async def test_stickiness_of_each_week_or_month_by_itself(tmp_path_factory, even
         assert [tuple(row) for row in found] == expected
 
 
-async def test_a_person_counts_with_the_value_that_put_them_there(tmp_path):
+async def test_a_person_counts_with_one_value_of_by(tmp_path):
     """The first start event decides in retention, the first event of each period in lifecycle; values add up."""
     events = [
         happened("visit", "ann", 0, {"plan": "free"}),
@@ -336,7 +336,7 @@ async def test_a_person_counts_with_the_value_that_put_them_there(tmp_path):
         ]
 
 
-async def test_one_visitor_by_the_hour_and_before_1970(tmp_path):
+async def test_hours_of_one_visitor_also_before_1970(tmp_path):
     """Hours that the clock repeats are two; equal times are one; a start in the year 1 bounds nothing."""
     times = ["1969-12-31T23:59:59.999999Z", "1970-01-01T00:00:00Z", "1970-01-01T00:00:00Z", "1970-01-01T02:00:00Z"]
     async with Analytics("shop", root=tmp_path, headroom_bytes=0) as shop:
@@ -358,7 +358,7 @@ async def test_one_visitor_by_the_hour_and_before_1970(tmp_path):
         assert await shop.check() == []
 
 
-async def test_chdb_retention_agrees(tmp_path, shop_events):
+async def test_retention_equals_that_of_clickhouse(tmp_path, shop_events):
     """ClickHouse's `retention` over the same people, for the cohort of one day."""
     chdb = pytest.importorskip("chdb", reason="chDB comes with the extra `bench`: make bench installs it")
     import pyarrow as pa
@@ -404,8 +404,8 @@ async def test_chdb_retention_agrees(tmp_path, shop_events):
         ({"start_event": {"event": "a", "if": "x"}}, "does not select any events"),
     ],
 )
-async def test_what_cannot_be_says_what_can(tmp_path, arguments, said):
-    """Each wrong argument is refused with the right ones."""
+async def test_invalid_arguments_name_the_valid_ones(tmp_path, arguments, said):
+    """Each invalid argument is refused, and the hint has the valid ones."""
     async with Analytics("shop", root=tmp_path, headroom_bytes=0) as shop:
         with pytest.raises(QueryRefused, match=said):
             await shop.retention(**arguments)

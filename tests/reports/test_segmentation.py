@@ -101,7 +101,7 @@ def plain_segmentation(events, names, measure, calendar, by=None, top=10, start_
     top=st.integers(1, 4),
     bounded=st.booleans(),
 )
-async def test_in_every_state_it_is_what_plain_python_says(
+async def test_segmentation_equals_plain_python_in_every_state(
     tmp_path_factory, events, names, measure, calendar, top, bounded
 ):
     """All measures, split and whole, in every state of an object; `top` counts the same events."""
@@ -141,8 +141,8 @@ def plain_top(events, n, *, people, other=False):
     ]
 
 
-async def test_compared_and_with_others_in_every_state(tmp_path):
-    """The period before has its own rows, for the same values; the names that are not shown are one row."""
+async def test_compare_and_other_rows_in_every_state(tmp_path):
+    """The period before has rows of its own, for the same values; the other values are one row."""
     rng = random.Random(5)
     events = [
         happened(
@@ -170,7 +170,7 @@ async def test_compared_and_with_others_in_every_state(tmp_path):
             assert compared(rows, people=people) == plain_top(stage.events, 2, people=people, other=True), stage.name
 
 
-async def test_a_shop_of_600_people(tmp_path):
+async def test_segmentation_of_a_shop_equals_plain_python(tmp_path):
     """From the rollup of hours and from raw events alike; a formula over two series; whole hours only."""
     sent = [item | {"type": "track", "anonymousId": None} for item in items()]
     events = seen(sent)
@@ -251,8 +251,8 @@ async def test_a_shop_of_600_people(tmp_path):
         "A * 1e999",
     ],
 )
-def test_a_formula_is_arithmetic(wrong):
-    """Anything but numbers, letters and four signs is refused, with what there is."""
+def test_a_formula_takes_nothing_but_arithmetic(wrong):
+    """Anything but numbers, letters and four signs is refused, with a hint."""
     with pytest.raises(QueryRefused, match="A to B"):
         formula_sql(wrong, ["x", "y"])
 
@@ -271,8 +271,8 @@ def test_a_formula_is_arithmetic(wrong):
         ({"compare": True, "start": "2026-01-01", "end": "2026-01-02", "by": "period"}, "period are taken"),
     ],
 )
-async def test_what_cannot_be_says_what_can(tmp_path, arguments, said):
-    """Each wrong argument is refused with the right ones."""
+async def test_invalid_arguments_name_the_valid_ones(tmp_path, arguments, said):
+    """Each invalid argument is refused, and the hint has the valid ones."""
     async with Analytics("shop", root=tmp_path, headroom_bytes=0) as shop:
         with pytest.raises(QueryRefused, match=said):
             await shop.segmentation(**arguments)

@@ -107,7 +107,7 @@ def same(found, expected):
         }
     ),
 )
-async def test_in_every_state_it_is_what_plain_python_says(tmp_path_factory, events, use, merged, calendar):
+async def test_sessions_equal_plain_python_in_every_state(tmp_path_factory, events, use, merged, calendar):
     """Whole history, a part of it that cuts sessions, by entry, exit and a property; in every state of an object."""
     merges = (("ann", "bob"),) if merged else ()
     start, end = START_US + 22 * 3600 * 1_000_000, START_US + 40 * 3600 * 1_000_000
@@ -143,7 +143,7 @@ async def test_in_every_state_it_is_what_plain_python_says(tmp_path_factory, eve
                 same([rows], [figures(groups[name])])
 
 
-async def test_a_shop_of_600_people(tmp_path):
+async def test_sessions_of_a_shop_equal_plain_python(tmp_path):
     """31,106 visits of a shop, with another timeout, by week in a zone, and the same through the sandbox."""
     sent = [item | {"type": "track", "anonymousId": None} for item in items()]
     events = seen(sent)
@@ -173,8 +173,8 @@ async def test_a_shop_of_600_people(tmp_path):
         assert await shop.check() == []
 
 
-async def test_where_clocks_change(tmp_path):
-    """In Berlin 29 March 2026 has 23 hours and 25 October has 25. A session that passes midnight is of the first."""
+async def test_sessions_on_days_when_clocks_change(tmp_path):
+    """In Berlin 29 March 2026 has 23 hours and 25 October has 25. A session over midnight is of the first day."""
     events = []
     for season, day in (("spring", "2026-03-28"), ("autumn", "2026-10-24")):
         midnight = to_us(
@@ -193,7 +193,7 @@ async def test_where_clocks_change(tmp_path):
         assert await shop.check() == []
 
 
-async def test_clickhouse_agrees(tmp_path):
+async def test_sessions_equal_those_of_clickhouse(tmp_path):
     """Window functions of another engine find the same sessions of the shop's 600 people, each day."""
     chdb = pytest.importorskip("chdb", reason="chDB comes with the extra `bench`: make bench installs it")
     sent = [item | {"type": "track", "anonymousId": None} for item in items()]
@@ -233,7 +233,7 @@ async def test_clickhouse_agrees(tmp_path):
 
 @settings(max_examples=6, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(events=streams(), use=st.sampled_from(["timeout", "session_id"]), size=st.integers(6, 20))
-async def test_the_list_adds_up(tmp_path_factory, events, use, size):
+async def test_session_list_adds_up_to_sessions(tmp_path_factory, events, use, size):
     """Page by page, the list has each session once, newest first; their figures are those of `sessions`."""
     asked = {"use": use, "conversion": "pay"}
     async for stage in stages(tmp_path_factory.mktemp("list"), [*events, *events], only=("log",), untrusted=()):
@@ -272,8 +272,8 @@ async def test_the_list_adds_up(tmp_path_factory, events, use, size):
         ({"value": "x"}, "without by"),
     ],
 )
-async def test_what_a_list_cannot_be_says_what_can(tmp_path, arguments, said):
-    """The same of the list."""
+async def test_invalid_arguments_of_session_list_name_the_valid_ones(tmp_path, arguments, said):
+    """The same for the list."""
     async with Analytics("shop", root=tmp_path, headroom_bytes=0) as shop:
         with pytest.raises(QueryRefused, match=said):
             await shop.session_list(**arguments)
@@ -289,8 +289,8 @@ async def test_what_a_list_cannot_be_says_what_can(tmp_path, arguments, said):
         ({"grain": "year"}, "month"),
     ],
 )
-async def test_what_cannot_be_says_what_can(tmp_path, arguments, said):
-    """Each wrong argument is refused with the right ones."""
+async def test_invalid_arguments_name_the_valid_ones(tmp_path, arguments, said):
+    """Each invalid argument is refused, and the hint has the valid ones."""
     async with Analytics("shop", root=tmp_path, headroom_bytes=0) as shop:
         with pytest.raises(QueryRefused, match=said):
             await shop.sessions(**arguments)

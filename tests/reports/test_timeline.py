@@ -25,7 +25,7 @@ def streams(draw):
 
 @settings(max_examples=6, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(events=streams(), who=st.sampled_from(["ann", "bob", "?p1"]), size=st.integers(1, 4))
-async def test_page_by_page_it_is_the_list(tmp_path_factory, events, who, size):
+async def test_pages_of_a_timeline_have_every_event_once(tmp_path_factory, events, who, size):
     """All events of all ids of the person, newest first, none twice and none left out, in every state of an object."""
     async for stage in stages(tmp_path_factory.mktemp("timeline"), events, merges=(("ann", "bob"),), untrusted=()):
         own = {item["messageId"]: item["userId"] or item["anonymousId"] for item in _sent(events)}
@@ -43,8 +43,8 @@ def _sent(events):
     return [event | {"messageId": f"m{number:06}"} for number, event in enumerate(events)]
 
 
-async def test_what_a_row_says(tmp_path):
-    """The event as it was sent, within a range and a condition, the same through the sandbox."""
+async def test_a_row_has_the_event_as_it_was_sent(tmp_path):
+    """Within a range and a condition, and the same through the sandbox."""
     events = [
         happened("home", "ann", 0, {"page": "/"}, session="s"),
         happened("pay", "ann", 1),
@@ -62,8 +62,8 @@ async def test_what_a_row_says(tmp_path):
     ("arguments", "said"),
     [({"person": ""}, "user id"), ({"person": "a", "limit": 0}, "1 to"), ({"person": "a", "before": -1}, "last row")],
 )
-async def test_what_cannot_be_says_what_can(tmp_path, arguments, said):
-    """Each wrong argument is refused with the right ones."""
+async def test_invalid_arguments_name_the_valid_ones(tmp_path, arguments, said):
+    """Each invalid argument is refused, and the hint has the valid ones."""
     async with Analytics("shop", root=tmp_path, headroom_bytes=0) as shop:
         with pytest.raises(QueryRefused, match=said):
             await shop.timeline(**arguments)
