@@ -37,5 +37,5 @@ async def test_a_property_of_any_name_splits_a_report(shop):
         split = await getattr(shop, report)(by="plan", **arguments)
         assert {"free", "pro"} <= {value for row in split for value in row}, report
         for name in names:
-            found = await getattr(shop, report)(by=name, **arguments)
-            assert [tuple(row) for row in found] == [tuple(row) for row in split], (report, name)
+            result = await getattr(shop, report)(by=name, **arguments)
+            assert [tuple(row) for row in result] == [tuple(row) for row in split], (report, name)

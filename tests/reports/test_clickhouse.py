@@ -59,12 +59,12 @@ async def test_clickhouse_has_the_same_rows(tmp_path, name):
     async with Analytics("shop", root=tmp_path / "root", clock=ManualClock(NOW), headroom_bytes=0) as shop:
         await shop.batch(items)
         for report, peer in getattr(clickhouse, name.upper()).items():
-            asked = dict(peer.asked)
-            if "cohort" in asked:
-                await shop.save_cohort(report, asked["cohort"])
-                asked["cohort"] = report
-            found = await getattr(shop, report)(**asked)
-            ours = [[comparable(row[column]) for column in peer.ours] for row in found]
+            arguments = dict(peer.arguments)
+            if "cohort" in arguments:
+                await shop.save_cohort(report, arguments["cohort"])
+                arguments["cohort"] = report
+            result = await getattr(shop, report)(**arguments)
+            ours = [[comparable(row[column]) for column in peer.ours] for row in result]
             sql = peer.sql.strip()
             sql = table.strip() + ", " + sql[5:] if sql.startswith("WITH ") else table + sql
             theirs = list(csv.reader(str(chdb.query(sql, "CSV")).splitlines()))

@@ -27,7 +27,7 @@ def streams(draw):
         st.integers(0, 6 * DAY),
         st.sampled_from([1, 5, 20]),
     )
-    said = st.builds(
+    identifies = st.builds(
         lambda who, anonymous, at, plan: identified(who, anonymous, at) | {"traits": {"plan": plan, "age": 30}},
         st.sampled_from(["ann", "bob"]),
         st.sampled_from(["?p1", "?p2"]),
@@ -35,7 +35,7 @@ def streams(draw):
         st.sampled_from(["pro", "free"]),
     )
     # The merged person is called ann only where she is known.
-    return [happened("seen", "ann", 0), *draw(st.lists(st.one_of(one, one, said), min_size=1, max_size=30))]
+    return [happened("seen", "ann", 0), *draw(st.lists(st.one_of(one, one, identifies), min_size=1, max_size=30))]
 
 
 leaves = st.sampled_from(
@@ -77,7 +77,7 @@ def members(events, d):
         return {e.person for e in events if e.event == d["first"]} - {None} - before(events, d["first"])
     if "sequence" in d:
         return {person for person in everybody if went([e for e in events if e.person == person], d)}
-    found = set()
+    people = set()
     for person in everybody:
         mine = [e for e in events if e.person == person]
         did = d["did"]
@@ -87,8 +87,8 @@ def members(events, d):
         if "measure" in d and not sum(e.properties["amount"] for e in mine) > d["above"]:
             continue
         if mine and d.get("at_least", 1) <= len(mine) <= d.get("at_most", 10**9):
-            found.add(person)
-    return found
+            people.add(person)
+    return people
 
 
 def before(events, name):
@@ -137,8 +137,8 @@ async def test_cohorts_equal_plain_python_in_every_state(tmp_path_factory, event
             if person is not None:
                 owner[one] = person.person_id
         expected = members(stage.events, with_people(definition, owner))
-        found = await stage.ask("cohort_people", cohort="some")
-        assert [row.person_id for row in found] == sorted(expected), (stage.name, definition)
+        people = await stage.ask("cohort_people", cohort="some")
+        assert [row.person_id for row in people] == sorted(expected), (stage.name, definition)
         assert (await stage.ask("cohort_size", cohort="some")).scalar() == len(expected)
 
 
@@ -268,7 +268,7 @@ async def test_a_cohort_that_others_use_cannot_be_deleted(shop):
 
 
 @pytest.mark.parametrize(
-    ("definition", "said"),
+    ("definition", "message"),
     [
         ({}, "cohort x is '{}'"),
         ({"all": []}, r"cohort x\.all is"),
@@ -277,7 +277,7 @@ async def test_a_cohort_that_others_use_cannot_be_deleted(shop):
         ({"did": "a", "measure": "sum(x)"}, "belong together"),
         ({"did": "a", "measure": "nonsense", "above": 1}, "Use count"),
         ({"did": "a", "within": "soon"}, "7d"),
-        ({"did": "a", "within": "7d", "start": "2026-01-01"}, "within is beside"),
+        ({"did": "a", "within": "7d", "start": "2026-01-01"}, "within does not go with"),
         ({"trait": "x"}, "one test"),
         ({"trait": "x", "is": 1, "exists": True}, "one test"),
         ({"trait": "x", "above": float("nan")}, "a number"),
@@ -292,8 +292,8 @@ async def test_a_cohort_that_others_use_cannot_be_deleted(shop):
         ({"all": [{"did": "a"}] * 300}, "more than 200"),
     ],
 )
-async def test_invalid_definitions_are_refused_with_place_and_reason(shop, definition, said):
+async def test_invalid_definitions_are_refused_with_place_and_reason(shop, definition, message):
     """A definition that reports could not read is not saved."""
-    with pytest.raises(QueryError, match=said):
+    with pytest.raises(QueryError, match=message):
         await shop.save_cohort("x", definition)
     assert await shop.cohorts() == []

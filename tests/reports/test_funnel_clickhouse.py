@@ -29,7 +29,7 @@ async def test_funnels_of_a_shop_equal_the_plain_model_in_every_state(tmp_path):
     visits = [item for item in ecom.items() if item["userId"] < "user_0120"]
     events = [item | {"type": "track", "anonymousId": None} for item in visits]
     plain = Plain([named(name) for name in STEPS], HOUR_US)
-    asked = [
+    questions = [
         ({}, plain),
         ({"exclude": ["search"]}, plain._replace(excluded=((named("search"), 1, 4),))),
         ({"order": "any"}, plain._replace(order="any")),
@@ -42,10 +42,10 @@ async def test_funnels_of_a_shop_equal_the_plain_model_in_every_state(tmp_path):
     ]
     merges = [("user_0001", "user_0002"), ("user_0003", "user_0004")]
     async for stage in stages(tmp_path, events, merges=merges, segment_events=1_000):
-        for arguments, funnel in asked:
+        for arguments, funnel in questions:
             labels = [f"any {at} of 4" for at in (1, 2, 3, 4)] if funnel.order == "any" else STEPS
             rows = await stage.ask("funnel", steps=list(STEPS), within="1h", **arguments)
-            found = [tuple(round(one, 6) if isinstance(one, float) else one for one in row)[:6] for row in rows]
+            result = [tuple(round(one, 6) if isinstance(one, float) else one for one in row)[:6] for row in rows]
             if "totals" in arguments:
                 assert [row.total for row in rows] == funnel_model.totals(funnel, stage.events), stage.name
                 assert rows[1].total > rows[1].people
@@ -53,14 +53,14 @@ async def test_funnels_of_a_shop_equal_the_plain_model_in_every_state(tmp_path):
                 tuple(round(one, 6) if isinstance(one, float) else one for one in row)
                 for row in funnel_model.rows(funnel, stage.events, labels)
             ]
-            assert found == expected, (stage.name, arguments)
-            assert found[2][2] > 0, (stage.name, arguments)
+            assert result == expected, (stage.name, arguments)
+            assert result[2][2] > 0, (stage.name, arguments)
 
 
 async def levels(shop, steps, within, **options):
     """How far everybody came."""
-    found = await shop.funnel_people(steps, within, step=1, outcome="converted", limit=10_000, **options)
-    return {row.person_id: row.step for row in found}
+    result = await shop.funnel_people(steps, within, step=1, outcome="converted", limit=10_000, **options)
+    return {row.person_id: row.step for row in result}
 
 
 def window_funnel(path, table, mode, window, steps):

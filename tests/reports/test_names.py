@@ -35,7 +35,7 @@ async def _answers(shop):
     await shop.identify("a", {"one": 1, "key": 2})
     for name, definition in (COHORTS | {"named": {"trait": "key", "is": 2}}).items():
         await shop.save_cohort(name, definition)
-    answers = {name: (await getattr(shop, name)(**asked)).rows for name, asked in SAMPLES.items()}
+    answers = {name: (await getattr(shop, name)(**question)).rows for name, question in SAMPLES.items()}
     answers["stickiness by week"] = (await shop.stickiness(interval="week")).rows
     answers["anomalies of raw events"] = (await shop.anomalies(**SAMPLES["anomalies"], where="true")).rows
     answers["traits"] = (await shop.query("SELECT person_id, traits FROM people ORDER BY 1")).rows
@@ -64,5 +64,5 @@ async def test_by_may_have_the_name_of_a_column_of_reports(plain, report, names)
     await plain.batch([event | {"properties": one} for event, one in zip(EVENTS, named, strict=True)])
     expected = (await getattr(plain, report)(by=["plan"])).rows
     for name in names:
-        found = await getattr(plain, report)(by=[name])
-        assert (name in found.columns, [tuple(row) for row in found]) == (True, [tuple(row) for row in expected])
+        result = await getattr(plain, report)(by=[name])
+        assert (name in result.columns, [tuple(row) for row in result]) == (True, [tuple(row) for row in expected])

@@ -27,10 +27,10 @@ SETTINGS = {
 }
 
 
-def same(found, expected):
+def same(rows, expected):
     """Equal rows, but for the last digits of a float: sums are added up in another order."""
-    assert len(found) == len(expected)
-    for row, other in zip(found, expected, strict=True):
+    assert len(rows) == len(expected)
+    for row, other in zip(rows, expected, strict=True):
         assert row == tuple(
             pytest.approx(value, rel=1e-9, abs=2e-6) if isinstance(value, float) else value for value in other
         )
@@ -48,26 +48,26 @@ async def agree(stage, questions):
     definitions = [one["cohort"] for _, one in questions if "cohort" in one] if knows else []
     for name, definition in {named(one): one for one in definitions}.items():
         await stage.shop.save_cohort(name, definition)
-    said = [
+    saved = [
         Seen(row.seq, row.us, None, None, msgspec.json.decode(row.properties), None, row.type, None, None)
         for row in await stage.shop.query(OPERATORS, as_of=stage.as_of)
     ]
     now_us, filled = stage.shop.clock.now_us() if stage.as_of is None else to_us(stage.as_of), set()
-    for report, given_ in questions:
-        arguments = dict(given_)
+    for report, question in questions:
+        arguments = dict(question)
         if report == "timeline":
             known = [one.person for one in stage.events if one.person and one.person == (one.user or one.anonymous)]
             arguments.setdefault("person", max(known, default="nobody"))
-        asked = dict(arguments)
-        if "cohort" in asked:
+        own = dict(arguments)
+        if "cohort" in own:
             if not knows:
                 continue
-            asked["cohort"] = named(asked["cohort"])
-        found = [tuple(row) for row in await stage.ask(report, **asked)]
-        found = [row[:6] for row in found] if report == "anomalies" else found  # the seventh says it in words
-        expected = plain(report, [*stage.events, *said], now_us, **arguments)
+            own["cohort"] = named(own["cohort"])
+        rows = [tuple(row) for row in await stage.ask(report, **own)]
+        rows = [row[:6] for row in rows] if report == "anomalies" else rows  # the seventh says it in words
+        expected = plain(report, [*stage.events, *saved], now_us, **arguments)
         try:
-            same(found, expected)
+            same(rows, expected)
         except AssertionError as error:
             raise AssertionError(f"{stage.name}: {report} {arguments}") from error
         filled |= {report} if expected else set()
@@ -75,7 +75,7 @@ async def agree(stage, questions):
 
 
 def flat(questions):
-    return [(report, asked) for report, several in questions.items() for asked in several]
+    return [(report, own) for report, several in questions.items() for own in several]
 
 
 async def test_orders_of_a_shop_equal_the_oracles(tmp_path):
@@ -108,7 +108,7 @@ async def test_made_up_events_equal_the_oracles(tmp_path_factory, rng, state):
 @given(seed=st.integers(0, 2**32), people=st.sampled_from([2, 4, 40]))
 async def test_made_up_events_in_every_state_equal_the_oracles(tmp_path_factory, seed, people):
     """The same with more examples: few people and many, in one state after the other."""
-    made = MadeUp(Random(seed), people=people, most=10 * people)
+    made = MadeUp(Random(seed), people=people, maximum=10 * people)
     async for stage in stages(tmp_path_factory.mktemp("made_up"), made.events, merges=made.merges, untrusted=()):
         await agree(stage, made.questions().items())
 
