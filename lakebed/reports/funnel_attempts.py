@@ -100,7 +100,7 @@ class FunnelExclusion(msgspec.Struct, frozen=True):
 
 
 class FunnelAttempts(msgspec.Struct, frozen=True):
-    """The steps of a funnel and its rules: who reached which step. docs/definitions.md, "Funnel", has them in words.
+    """The steps of a funnel and its rules: who reached which step. docs/reports/funnel.md has them in words.
 
     Attributes:
         steps: filters of the steps, in order.

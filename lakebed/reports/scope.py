@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import UTC, date, datetime
-from typing import Any, Self
+from datetime import UTC, datetime
+from typing import Any, Self, overload
 
 import msgspec
 
 from lakebed.clock import from_us, to_us
 from lakebed.errors import QueryRefused
-from lakebed.query.as_of import instant_us
+from lakebed.moments import MOMENT_HINT, Moment, parse_moment
 
 __all__ = ["FIRST_US", "EventFilter", "EventLike", "Parameters", "Scope", "Time", "instant", "with_tables"]
 
-Time = datetime | date | str
+Time = Moment
 FIRST_US = to_us(datetime(1, 1, 1, tzinfo=UTC))
 """No event is earlier, and Python has no time before it."""
 
@@ -159,11 +159,19 @@ class Scope(msgspec.Struct, frozen=True):
         return f"CASE WHEN timestamp < {bind(from_us(self.start_us))} THEN 'previous' ELSE 'current' END"
 
 
-def instant(name: str, value: Time | None) -> int | None:
+@overload
+def instant(name: str, value: Moment) -> int: ...
+
+
+@overload
+def instant(name: str, value: Moment | None) -> int | None: ...
+
+
+def instant(name: str, value: Moment | None) -> int | None:
     """Microseconds of the argument `name`; None stays None. Raises QueryRefused where it is not a moment."""
     if value is None:
         return None
     try:
-        return instant_us(value)
-    except (ValueError, OverflowError) as error:
-        raise QueryRefused(f"{name}: {error}", hint="Give an aware datetime, a date or ISO 8601 text") from error
+        return parse_moment(value)
+    except ValueError as error:
+        raise QueryRefused(f"{name}: {error}", hint=MOMENT_HINT) from error
