@@ -80,7 +80,7 @@ async def test_nothing_is_kept_unless_asked(shop):
 
 async def test_a_body_that_is_no_json_is_kept_whole(shop):
     """One item received and rejected; the caller is still told, when it is kept."""
-    with pytest.raises(InvalidEvent, match="cut short"):
+    with pytest.raises(InvalidEvent, match="truncated"):
         await shop.batch(b'[{"event":"a"}, {"ev', keep_refused=True)
     (letter,) = await shop.dead_letters()
     assert (letter.raw, letter.shared, letter.is_cut) == (b'[{"event":"a"}, {"ev', b"", False)
@@ -328,7 +328,7 @@ async def test_purge(shop, clock):
     assert await shop.purge(before=START + timedelta(seconds=10)) == 1
     assert [letter.id for letter in await shop.dead_letters()] == [3, 2]
     for wrong in ({}, {"ids": [1], "before": START}):
-        with pytest.raises(ValueError, match="say which"):
+        with pytest.raises(ValueError, match="either ids or before"):
             await shop.purge(**wrong)
     assert await shop.purge(before="2026-01-16") == 2
     await shop.refuse(b"", "bad")
