@@ -204,6 +204,8 @@ class Namespace:
         """The objects that are awake here. Holding one does not keep it awake: it may close at any await."""
         return self._pool
 
+    residents = pool  # its former name
+
     async def flush(self) -> None:
         """Return when all calls made so far are resolved, and the objects that have a `flush` have flushed."""
         await self._settle()
