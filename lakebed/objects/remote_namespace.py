@@ -78,7 +78,7 @@ class RemoteNamespace:
             self._socket = WebSocketTransport(self.url, headers, timeout_s, self._peer)
         self._timeout_s = timeout_s
         self._on_error = on_error
-        self._sessions: weakref.WeakValueDictionary[tuple[str, str], Session] = weakref.WeakValueDictionary()
+        self._sessions: weakref.WeakValueDictionary[tuple[str, str | None], Session] = weakref.WeakValueDictionary()
         self._busy: set[Session] = set()
         self._failures: deque[BaseException] = deque(maxlen=_FAILURES_KEPT)
         self._closed = False
@@ -92,8 +92,10 @@ class RemoteNamespace:
     def __repr__(self) -> str:
         return f"<RemoteNamespace {self.url}>"
 
-    def get(self, name: str) -> Stub:
-        """A stub of object `name`, as `Analytics`. Another name than the key's is `AccessDenied` when it is called.
+    def get(self, name: str | None = None) -> Stub:
+        """A stub of object `name`, as `Analytics`; by default of the key's object, whatever its name.
+
+        Another name than that of the key's object is `AccessDenied` when it is called.
 
         Raises:
             InvalidName: the name is not allowed.
@@ -106,18 +108,18 @@ class RemoteNamespace:
         found = kind(name)
         return lambda object_name: self.stub(found, object_name)
 
-    def stub(self, object_class: type[Any], name: str) -> Stub:
-        """A stub of object `name`; the class says what `dir()` shows and which structs answers become.
+    def stub(self, object_class: type[Any], name: str | None) -> Stub:
+        """A stub of object `name`, None for the key's; the class says what `dir()` shows and what answers become.
 
         Raises:
             InvalidName: the name is not allowed.
         """
-        if not is_name(name):
+        if name is not None and not is_name(name):
             raise InvalidName(f"{name!r} is no name of an object", name=name)
         self._structs |= _structs_of(object_class)
         session = self._sessions.get((object_class.__name__, name))
         if session is None:
-            label = f"{object_class.__name__}({name!r})"
+            label = f"{object_class.__name__}({'' if name is None else repr(name)})"
             transport = _Trips(self, name) if self._http is not None else _Connection(self, name)
             session = Session(transport, self._failed, self._busy, label, members(object_class))
             self._sessions[object_class.__name__, name] = session
@@ -158,7 +160,7 @@ class RemoteNamespace:
 class _Trips:
     """The transport by HTTP: a session a batch."""
 
-    def __init__(self, namespace: RemoteNamespace, name: str) -> None:
+    def __init__(self, namespace: RemoteNamespace, name: str | None) -> None:
         self._namespace = namespace
         self._name = name
 
@@ -182,7 +184,7 @@ class _Trips:
 class _Connection:
     """The transport by WebSocket: a session as long as the connection."""
 
-    def __init__(self, namespace: RemoteNamespace, name: str) -> None:
+    def __init__(self, namespace: RemoteNamespace, name: str | None) -> None:
         self._namespace = namespace
         self._name = name
         self._root: tuple[Peer, int] | None = None  # the object, in the session that it was asked for in
