@@ -1,236 +1,142 @@
-"""A running server, asked over HTTP with the standard library: the CLI needs no HTTP client of its own."""
+"""RemoteClient: the verbs of an object on a server. Needs the extra: `pip install 'lakebed[client]'`."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
-from datetime import datetime
-from typing import Any
-from urllib.error import HTTPError, URLError
-from urllib.parse import quote, urlencode, urlsplit
-from urllib.request import Request, urlopen
+from contextlib import closing
+from typing import Any, Self
+from urllib.parse import quote, urlsplit
 
 import msgspec
 
-from lakebed.cli.exit_codes import Exit, Failure
-from lakebed.cli.output import Table
-from lakebed.rpc.capnweb.exported_object import camel
+from lakebed.clients.table import Table
+from lakebed.errors import AccessDenied, Backpressure, InvalidSettings, LakebedError, Unreachable
+from lakebed.interface.verbs import VERBS
+from lakebed.objects.remote_namespace import RemoteNamespace
 
-__all__ = ["Remote"]
+__all__ = ["RemoteClient"]
 
 _TIMEOUT_S = 90.0  # longer than a query may take by default
-_TOO_MANY = 429
-_SERVER = 500
+_BAD_REQUEST, _UNAUTHORIZED, _FORBIDDEN, _TOO_MANY, _SERVER_ERROR = 400, 401, 403, 429, 500
+# Errors of RPC for arguments that the server does not take.
+_ARGUMENT_ERRORS = (TypeError, ValueError, LookupError, OverflowError)
 
 
-class _Answered(Failure):
-    """What the server says is wrong: `said` for programs, `reason` for people."""
+class RemoteClient:
+    """The verbs of the object that `key` is for, by RPC. A context manager.
 
-    def __init__(self, status: int, said: str, reason: str) -> None:
-        unavailable = status >= _SERVER or status == _TOO_MANY
-        super().__init__(f"the server answers {status}: {reason}", code=Exit.UNAVAILABLE if unavailable else Exit.USAGE)
-        self.said = said
-        self.reason = reason
+    Two kinds of answer come by HTTP: tables, which have up to 64 MiB there and 8 MiB by RPC, and lists of dead letters,
+    which RPC sends whole and HTTP as previews.
 
+    Args:
+        url: the server's address, `http://` or `https://`.
+        key: the API key; empty for a server without keys.
 
-class Remote:
-    """The object that `key` belongs to, through the server at `url`."""
+    Raises:
+        InvalidSettings: the address has another form.
+        ImportError: httpx is not installed.
+
+    Its methods raise LakebedError with the server's words: AccessDenied for 401 and 403, Backpressure for 429,
+    Unreachable for other failures of the server and for no answer.
+    """
 
     def __init__(self, url: str, key: str = "") -> None:
         if urlsplit(url).scheme not in ("http", "https"):
-            raise Failure(f"{url!r} is not a server's address", hint="It begins with http:// or https://")
+            raise InvalidSettings(f"{url!r} is not a server's address", hint="It begins with http:// or https://")
         self._url = url.rstrip("/")
-        self._key = key
+        self._namespace = RemoteNamespace(url, key=key or None, timeout_s=_TIMEOUT_S)
+        import httpx
 
-    def track(self, event: Mapping[str, Any]) -> dict[str, Any]:
-        """Store one event."""
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._http = httpx.Client(headers=headers | {"Accept": "application/json"}, timeout=_TIMEOUT_S)
+        self._http_error = httpx.HTTPError
+        self._runner = asyncio.Runner()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with closing(self._http), self._runner:
+            self._runner.run(self._namespace.close())
+
+    def call(self, verb: str, *positional: Any, **named: Any) -> Any:
+        """As `Client.call`."""
+        return self._runner.run(self._called(VERBS[verb].name, positional, named))
+
+    async def _called(self, verb: str, positional: tuple[Any, ...], named: dict[str, Any]) -> Any:
         try:
-            found: dict[str, Any] = self.ask("POST", "/track", event)
-        except _Answered as error:
-            if error.said != "INVALID_EVENT":
-                raise
-            return {"messageId": event.get("messageId"), "status": "rejected", "seq": None, "reason": error.reason}
-        return found
+            return await getattr(self._namespace.get(), verb)(*positional, **named)
+        except LakebedError as error:
+            if "status" in error.facts:
+                raise _error(error.facts["status"], error.facts.get("code", ""), str(error)) from error
+            if isinstance(error, Unreachable):
+                raise self._unreachable(error.message) from error
+            raise
+        except _ARGUMENT_ERRORS as error:
+            raise _error(_BAD_REQUEST, "INVALID_CALL", str(error)) from error
 
-    def query(self, sql: str, params: Any = None, **options: Any) -> Table:
-        """The rows of one SELECT. The server holds it to its own limits too."""
-        asked = {"sql": sql, "params": params, **options}
-        return _table(self.ask("POST", "/query", {name: value for name, value in asked.items() if value is not None}))
+    def table(self, verb: str, *positional: Any, **named: Any) -> Table:
+        """As `Client.table`."""
+        if verb == "template":
+            name, params = positional
+            answer = self._asked("POST", f"/templates/{quote(name, safe='')}", params)
+        elif VERBS[verb].is_report:
+            answer = self._asked("POST", f"/reports/{verb}", named)
+        else:
+            arguments = dict(zip(("sql", "params"), positional, strict=False)) | named
+            answer = self._asked("POST", f"/{verb}", _without_none(arguments))
+        columns = [column["name"] for column in answer["columns"]]
+        return Table.answered(columns, answer["rows"], answer["tiers"], answer["ms"])
 
-    def report(self, name: str, arguments: Mapping[str, Any]) -> Table:
-        """The rows of a report."""
-        return _table(self.ask("POST", f"/reports/{name}", arguments))
+    def track(self, event: Mapping[str, Any]) -> Any:
+        """As `Client.track`."""
+        return self.call("batch", [event])[0]
 
-    def template(self, name: str, params: Mapping[str, Any]) -> Table:
-        """The rows of a template."""
-        return _table(self.ask("POST", f"/templates/{quote(name, safe='')}", params))
-
-    def stats(self) -> dict[str, Any]:
-        """The live counters."""
-        found: dict[str, Any] = self.ask("GET", "/stats")
-        return found
-
-    def dau(self, days: int) -> Table:
-        """Rows `date, dau, events`."""
-        return Table.of(self.ask("GET", f"/dau?days={days}"), ("date", "dau", "events"))
-
-    def letters(self, *, limit: int, before: int | None, reason: str | None) -> list[dict[str, Any]]:
-        """Dead letters, newest first."""
-        found = self.ask("GET", "/deadletters", limit=limit, before=before, reason=reason)
-        letters: list[dict[str, Any]] = found["letters"]
+    def dead_letters(self, *, limit: int, before: int | None, reason: str | None) -> list[dict[str, Any]]:
+        """As `Client.dead_letters`."""
+        page = self._asked("GET", "/deadletters", **_without_none({"limit": limit, "before": before, "reason": reason}))
+        letters: list[dict[str, Any]] = page["letters"]
         return letters
 
-    def letter(self, letter_id: int) -> dict[str, Any]:
-        """One dead letter."""
-        found: dict[str, Any] = self.ask("GET", f"/deadletters/{letter_id}")
-        return found
-
-    def replay(self, ids: list[int] | None, edit: Any) -> list[dict[str, Any]]:
-        """Store letters."""
-        how = {} if edit is None else {"text" if isinstance(edit, str) else "patch": edit}
-        letters: list[dict[str, Any]] = self.ask("POST", "/deadletters/replay", how | ({"ids": ids} if ids else {}))[
-            "letters"
-        ]
-        return letters
-
-    def purge(self, ids: list[int] | None, *, before: datetime | None) -> int:
-        """Delete letters."""
-        query = urlencode(
-            [("id", one) for one in ids or ()] or {"before": "" if before is None else before.isoformat()}
-        )
-        return int(self.ask("DELETE", f"/deadletters?{query}")["purged"])
-
-    def person(self, person_id: str, as_of: str | None) -> dict[str, Any] | None:
-        """Who has that id."""
-        found: dict[str, Any] | None = self.ask("GET", f"/people/{quote(person_id, safe='')}", as_of=as_of)
-        return found
-
-    def merge(self, a: str, b: str, why: str | None) -> dict[str, Any]:
-        """Make one person of two."""
-        found: dict[str, Any] = self.ask("POST", "/people/merge", {"a": a, "b": b, "why": why})
-        return found
-
-    def unmerge(self, merge_id: str, why: str | None) -> dict[str, Any]:
-        """Take a merge back."""
-        found: dict[str, Any] = self.ask("POST", "/people/unmerge", {"merge_id": merge_id, "why": why})
-        return found
-
-    def merges(self, person_id: str | None, limit: int) -> list[dict[str, Any]]:
-        """The audit."""
-        found: list[dict[str, Any]] = self.ask("GET", "/people/merges", id=person_id, limit=limit)
-        return found
-
-    def save_cohort(self, name: str, definition: Any) -> dict[str, Any]:
-        """Save a cohort."""
-        found: dict[str, Any] = self.ask("PUT", f"/cohorts/{quote(name, safe='')}", definition)
-        return found
-
-    def cohorts(self) -> list[dict[str, Any]]:
-        """The saved cohorts."""
-        found: list[dict[str, Any]] = self.ask("GET", "/cohorts")
-        return found
-
-    def cohort(self, name: str) -> dict[str, Any]:
-        """One of them, with its size."""
-        found: dict[str, Any] = self.ask("GET", f"/cohorts/{quote(name, safe='')}")
-        return found
-
-    def delete_cohort(self, name: str) -> None:
-        """Let one go."""
-        self.ask("DELETE", f"/cohorts/{quote(name, safe='')}")
-
-    def invoice(self, organization_id: str, period: str, options: Mapping[str, Any]) -> dict[str, Any]:
-        """The invoice of a month."""
-        asked = {"organizationId": organization_id, "period": period}
-        found: dict[str, Any] = self.ask("POST", "/billing/invoices", asked | _camel(options))
-        return found
-
-    def invoices(self, organization_id: str | None) -> list[dict[str, Any]]:
-        """Those that were issued."""
-        found: list[dict[str, Any]] = self.ask("GET", "/billing/invoices", organizationId=organization_id)
-        return found
-
-    def save_price_book(self, name: str, document: Any) -> dict[str, Any]:
-        """Save a price book."""
-        found: dict[str, Any] = self.ask("PUT", f"/billing/price-books/{quote(name, safe='')}", document)
-        return found
-
-    def price_books(self) -> list[dict[str, Any]]:
-        """The newest version of each."""
-        found: list[dict[str, Any]] = self.ask("GET", "/billing/price-books")
-        return found
-
-    def save_quota(self, organization_id: str, sku: str, options: Mapping[str, Any]) -> None:
-        """Save a quota."""
-        self.ask("PUT", "/billing/quotas", {"organizationId": organization_id, "sku": sku} | _camel(options))
-
-    def quotas(self, organization_id: str | None) -> list[dict[str, Any]]:
-        """How far each is used."""
-        found: list[dict[str, Any]] = self.ask("GET", "/billing/quotas", organizationId=organization_id)
-        return found
-
-    def save_dataset(self, name: str, mapping: Any) -> dict[str, Any]:
-        """Save a mapping."""
-        found: dict[str, Any] = self.ask("PUT", f"/datasets/{quote(name, safe='')}", mapping)
-        return found
-
-    def datasets(self) -> list[dict[str, Any]]:
-        """The saved mappings."""
-        found: list[dict[str, Any]] = self.ask("GET", "/datasets")
-        return found
-
-    def dataset(self, name: str) -> dict[str, Any]:
-        """One of them."""
-        found: dict[str, Any] = self.ask("GET", f"/datasets/{quote(name, safe='')}")
-        return found
-
-    def delete_dataset(self, name: str) -> None:
-        """Let one go."""
-        self.ask("DELETE", f"/datasets/{quote(name, safe='')}")
-
-    def ask(self, method: str, path: str, body: Any = None, **parameters: str | int | None) -> Any:
-        """The JSON that the server answers.
-
-        Raises:
-            Failure: the server's own words, or that it cannot be reached.
-        """
-        query = urlencode({name: value for name, value in parameters.items() if value is not None})
-        headers = {"Accept": "application/json", "Content-Type": "application/json"}
-        if self._key:
-            headers["Authorization"] = f"Bearer {self._key}"
-        data = None if body is None else msgspec.json.encode(body)
-        request = Request(  # noqa: S310 - http and https only, checked above
-            self._url + path + (f"?{query}" if query else ""), data, headers, method=method
-        )
+    def _asked(self, method: str, path: str, body: Any = None, **parameters: Any) -> Any:
+        """The JSON that the server answers."""
         try:
-            with urlopen(request, timeout=_TIMEOUT_S) as answer:  # noqa: S310 - the same
-                return msgspec.json.decode(answer.read() or b"null")
-        except HTTPError as error:
-            raise _refused(error) from None
+            content = None if body is None else msgspec.json.encode(body)
+            headers = {} if body is None else {"Content-Type": "application/json"}
+            response = self._http.request(method, self._url + path, content=content, headers=headers, params=parameters)
+        except self._http_error as error:
+            raise self._unreachable(f"{error or type(error).__name__}") from error
+        if not response.is_success:
+            raise _refused(response)
+        try:
+            return msgspec.json.decode(response.content)
         except msgspec.DecodeError as error:
-            raise Failure(f"{self._url} does not answer in JSON: {error}", code=Exit.UNAVAILABLE) from None
-        except (URLError, OSError) as error:
-            why = getattr(error, "reason", error)
-            raise Failure(
-                f"{self._url} cannot be reached: {why}",
-                hint="Is `lakebed serve` running there?",
-                code=Exit.UNAVAILABLE,
-            ) from None
+            raise Unreachable(f"{self._url} does not answer in JSON: {error}") from error
+
+    def _unreachable(self, reason: str) -> Unreachable:
+        return Unreachable(f"{self._url} cannot be reached: {reason}", hint="Is `lakebed serve` running there?")
 
 
-def _camel(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {camel(name): value for name, value in options.items()}
+def _without_none(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in arguments.items() if value is not None}
 
 
-def _table(found: Mapping[str, Any]) -> Table:
-    rows = found["rows"]
-    many = "row" if len(rows) == 1 else "rows"
-    origin = f"{len(rows):,} {many} from {' + '.join(found['tiers']) or 'no tier'} in {found['ms']:.0f} ms"
-    return Table([column["name"] for column in found["columns"]], rows, origin)
-
-
-def _refused(error: HTTPError) -> Failure:
+def _refused(response: Any) -> LakebedError:
     try:
-        told = msgspec.json.decode(error.read())["error"]
-        return _Answered(error.code, told["code"], told["message"])
+        fault = msgspec.json.decode(response.content)["error"]
+        return _error(response.status_code, fault["code"], fault["message"])
     except (msgspec.DecodeError, KeyError, TypeError):
-        return _Answered(error.code, "", error.reason)
+        return _error(response.status_code, "", response.reason_phrase)
+
+
+def _error(status: int, code: str, reason: str) -> LakebedError:
+    """The error for a status of HTTP, or for an error of RPC that has one."""
+    kind: type[LakebedError] = LakebedError
+    if status in (_UNAUTHORIZED, _FORBIDDEN):
+        kind = AccessDenied
+    elif status == _TOO_MANY:
+        kind = Backpressure
+    elif status >= _SERVER_ERROR:
+        kind = Unreachable
+    return kind(f"the server answers {status}: {reason}", status=status, code=code)

@@ -19,7 +19,7 @@ from lakebed.transfer.positions import Position, Positions
 from lakebed.transfer.rejects import Rejects
 from lakebed.transfer.source import Source
 
-__all__ = ["Loading", "Tally"]
+__all__ = ["Importer", "Tally"]
 
 _T = TypeVar("_T")
 _IN_FLIGHT = 3
@@ -74,7 +74,7 @@ class _Sent(msgspec.Struct):
     seq: int
 
 
-class Loading:
+class Importer:
     """The import of one source.
 
     At most three chunks are on their way to the log at once. After each, how far the import came is made durable, so

@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 
-from lakebed.cli.exit_codes import Failure
+from lakebed.errors import InvalidImport
 
 __all__ = ["FIELDS", "RowMapping"]
 
@@ -114,7 +114,7 @@ class RowMapping:
         zone: of times that do not say theirs.
 
     Raises:
-        Failure: one of them cannot be read.
+        InvalidImport: one of them cannot be read.
     """
 
     def __init__(
@@ -135,16 +135,16 @@ class RowMapping:
         try:
             self._zone: tzinfo = UTC if zone == "UTC" else ZoneInfo(zone)
         except (ZoneInfoNotFoundError, ValueError):
-            raise Failure(f"{zone!r} is not a time zone", hint="Say it as Europe/Berlin") from None
+            raise InvalidImport(f"{zone!r} is not a time zone", hint="Say it as Europe/Berlin") from None
         self.has_columns = bool(fields or properties)
         self.is_given = self.has_columns or bool(event or kind) or (time_format, zone) != ("iso", "UTC")
 
     def require(self, columns: Sequence[str]) -> None:
-        """Raise Failure where a column that was asked for is none of `columns`."""
+        """Raise InvalidImport where a column that was asked for is none of `columns`."""
         asked = [*self._fields.values(), *self._properties.values()]
         for one in asked:
             if one.name not in columns and one.name.split(".")[0] not in columns:
-                raise Failure(f"there is no column {one.name!r}", hint=f"There are {', '.join(columns)}")
+                raise InvalidImport(f"there is no column {one.name!r}", hint=f"There are {', '.join(columns)}")
 
     def event(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """The event that `row` is, in Segment's names.
@@ -213,7 +213,7 @@ def _previous(alias: dict[str, Any]) -> dict[str, Any]:
 def _field(text: str) -> tuple[str, Column]:
     name, equals, column = text.partition("=")
     if not equals or not column or name not in FIELDS:
-        raise Failure(f"--map {text!r} is not FIELD=COLUMN", hint=f"Fields are {', '.join(FIELDS)}")
+        raise InvalidImport(f"--map {text!r} is not FIELD=COLUMN", hint=f"Fields are {', '.join(FIELDS)}")
     return FIELDS[name], Column.read(column)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from lakebed.cli.exit_codes import Exit, Failure
+from lakebed.errors import FormatTooNew
 from lakebed.transfer.source import Source
 
 __all__ = ["FILE_NAME", "Position", "Positions"]
@@ -66,7 +66,10 @@ class Positions:
         version = self._connection.execute("PRAGMA user_version").fetchone()[0]
         if version > _VERSION:
             self._connection.close()
-            raise Failure(f"{directory / FILE_NAME} was written by a newer Lakebed", code=Exit.DAMAGED)
+            raise FormatTooNew(
+                f"{directory / FILE_NAME} was written by a newer Lakebed",
+                hint="Install the Lakebed that wrote it, or a newer one",
+            )
         self._connection.executescript(
             f"PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; {_SCHEMA} PRAGMA user_version = {_VERSION};"
         )

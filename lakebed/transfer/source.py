@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from lakebed.cli.exit_codes import Failure
+from lakebed.errors import InvalidImport
 from lakebed.transfer.chunk import ROWS, Chain, Chunk
 
 __all__ = ["FORMATS", "STDIN", "Source", "inputs"]
@@ -46,7 +46,7 @@ def inputs(paths: Sequence[Path]) -> list[Path]:
     """The files that `paths` name: of a directory all in it, in the order of their names, without hidden ones.
 
     Raises:
-        Failure: one does not exist.
+        InvalidImport: one does not exist.
     """
     found: list[Path] = []
     for path in paths:
@@ -56,7 +56,7 @@ def inputs(paths: Sequence[Path]) -> list[Path]:
         elif path == STDIN or path.exists():
             found.append(path)
         else:
-            raise Failure(f"{path} does not exist")
+            raise InvalidImport(f"{path} does not exist")
     return found
 
 
@@ -94,7 +94,7 @@ class Source:
         except BaseException as error:
             self.close()
             if isinstance(error, _UNREADABLE):
-                raise Failure(f"{path} cannot be read: {error}") from error
+                raise InvalidImport(f"{path} cannot be read: {error}") from error
             raise
 
     def stop(self) -> None:
@@ -140,7 +140,7 @@ class Source:
         """All rows from where `skip` stopped, `number` being that row's.
 
         Raises:
-            Failure: the file cannot be read as what it is said to be.
+            InvalidImport: the file cannot be read as what it is said to be.
         """
         if self.format == "parquet":
             found = self._parquet(offset)
@@ -151,7 +151,7 @@ class Source:
                 yield Chunk(chunk.raws, chunk.values, number)
                 number += len(chunk)
         except _UNREADABLE as error:
-            raise Failure(f"{self.path} cannot be read on, after row {number:,}: {error}") from error
+            raise InvalidImport(f"{self.path} cannot be read on, after row {number:,}: {error}") from error
 
     def _lines(self) -> Iterator[Chunk]:
         rest = b""
@@ -233,7 +233,9 @@ class Source:
         first = self._stream.peek(1)[:1]
         if first in (b"{", b""):  # Segment's archives are named for a time, and nothing is nothing in any format
             return "ndjson"
-        raise Failure(f"what {self.path} holds is not clear from its name", hint=f"Say --format: {', '.join(FORMATS)}")
+        raise InvalidImport(
+            f"what {self.path} holds is not clear from its name", hint=f"Say --format: {', '.join(FORMATS)}"
+        )
 
 
 class _Stdin(io.RawIOBase):

@@ -145,7 +145,7 @@ def test_cohorts(server, ask, tmp_path, remote):
     for name in ("same", "but/bob"):
         assert ask("cohorts", "delete", name, **admin) == {"deleted": name}
     assert ask("cohorts", "list", **admin) == []
-    assert "no JSON" in ask("cohorts", "save", "bad", "{did: Seen}", code=2, **admin)
+    assert "not JSON" in ask("cohorts", "save", "bad", "{did: Seen}", code=2, **admin)
 
 
 @pytest.mark.parametrize("remote", [True, False])
@@ -188,15 +188,19 @@ def test_datasets(server, ask, tmp_path, remote):
     assert ask("datasets", "list", **admin) == []
 
 
-def test_a_server_that_does_not_answer_in_json(ask):
+@pytest.mark.parametrize("command", [["stats"], ["query", "SELECT 1"], ["deadletters", "list"]])
+def test_a_server_that_is_not_lakebed(ask, command):
     """Code 3, and the address; no traceback."""
     from http.server import BaseHTTPRequestHandler, HTTPServer
 
     class Hello(BaseHTTPRequestHandler):
-        def do_GET(self):
+        def do_POST(self):
             self.send_response(200)
             self.end_headers()
             self.wfile.write(b"<html>hello")
+
+        def do_GET(self):
+            self.do_POST()
 
         def log_message(self, *_):
             pass
@@ -204,6 +208,7 @@ def test_a_server_that_does_not_answer_in_json(ask):
     with HTTPServer(("127.0.0.1", 0), Hello) as other:
         thread = threading.Thread(target=other.handle_request, name="hello")
         thread.start()
-        said = ask("stats", "--url", f"http://127.0.0.1:{other.server_port}", code=3)
+        said = ask(*command, "--url", f"http://127.0.0.1:{other.server_port}", code=3)
         thread.join()
-    assert "does not answer in JSON" in said
+    assert f"http://127.0.0.1:{other.server_port}" in said
+    assert "JSON" in said

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -17,7 +16,8 @@ from lakebed.api.formats import chosen
 from lakebed.api.openapi.operation import operation
 from lakebed.api.table import ACCEPT, TABLE, table_response
 from lakebed.interface.json_schema import body_of
-from lakebed.reports.catalog import REPORTS, signature_of
+from lakebed.interface.verbs import REPORT_VERBS
+from lakebed.reports.catalog import signature_of
 
 __all__ = ["Reports"]
 
@@ -31,11 +31,13 @@ class Reports:
 
     def routes(self) -> list[BaseRoute]:
         """What this room answers."""
-        return [Route(f"/reports/{name}", self._report(name), methods=["POST"]) for name in REPORTS]
+        return [Route(f"/reports/{name}", self._report(name), methods=["POST"]) for name in REPORT_VERBS]
 
     def _report(self, name: str) -> Callable[[Request], Awaitable[Response]]:
+        scope = REPORT_VERBS[name].scope
+
         async def answer(request: Request) -> Response:
-            caller = self._gate.admit(request, "read")
+            caller = self._gate.admit(request, scope)
             kind = chosen(request.headers.get("accept", ""))
             body = await self._body.read(request)
             arguments = decoded(body or b"{}", dict[str, Any], "object with the report's arguments")
@@ -43,17 +45,13 @@ class Reports:
             with explained():
                 return await table_response(request, kind, work)
 
-        answer.__doc__ = _said(name)
+        signature = signature_of(name)
+        answer.__doc__ = signature.doc
         described = operation(
-            scope="read",
+            scope=scope,
             parameters=[ACCEPT],
-            body=body_of(signature_of(name)),
+            body=body_of(signature),
             answer=TABLE,
             refusals=[404, 406, 422, 429, 503, 504],
         )
         return described(answer)
-
-
-def _said(name: str) -> str:
-    """The docstring of a report, up to its arguments: these are described in the body."""
-    return (inspect.getdoc(REPORTS[name]) or "").partition("\nArgs:\n")[0].rstrip()

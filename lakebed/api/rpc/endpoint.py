@@ -1,4 +1,4 @@
-"""RPC: Cap'n Web over an HTTP batch or a WebSocket. What can be called is listed in `surface.py`.
+"""RPC: Cap'n Web over an HTTP batch or a WebSocket. `methods.py` lists what can be called.
 
 Who calls is said by the headers of the request, as for every route; or, since a browser's WebSocket has none, by
 `authenticate(key)` as a call, which costs no round trip of its own. A key never stands in a URL.

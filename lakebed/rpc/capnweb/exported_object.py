@@ -8,10 +8,11 @@ from typing import Any
 import msgspec
 
 from lakebed.errors import NotReachable
+from lakebed.interface.casing import snake
 from lakebed.query.result import Result, Row
 from lakebed.rpc.calls import Step
 
-__all__ = ["Target", "camel", "follow", "snake"]
+__all__ = ["Target", "follow"]
 
 _OF_RESULT = frozenset({"as_of", "columns", "elapsed_ms", "rows", "scalar", "seq", "tiers", "watermark"})
 
@@ -110,14 +111,3 @@ def _index(step: Step) -> int | None:
         return step
     digits = step.removeprefix("-")
     return int(step) if len(digits) < 10 and digits.isascii() and digits.isdecimal() else None  # noqa: PLR2004 - fits 32 bits
-
-
-def snake(name: str) -> str:
-    """`elapsedMs` as `elapsed_ms`; a name in snake case stays as it is."""
-    return "".join(f"_{letter.lower()}" if letter.isascii() and letter.isupper() else letter for letter in name)
-
-
-def camel(name: str) -> str:
-    """`elapsed_ms` as `elapsedMs`."""
-    first, *rest = name.split("_")
-    return first + "".join(part.capitalize() for part in rest)
