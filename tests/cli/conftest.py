@@ -25,7 +25,7 @@ class Said(NamedTuple):
 
 
 @pytest.fixture(autouse=True)
-def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("LAKEBED_")]:
         monkeypatch.delenv(name)
 
