@@ -22,7 +22,8 @@ _COHORTS = Documents(
     about="Save people by what they did, list, show and delete such cohorts.",
     help={
         "list": "The saved cohorts, by name.",
-        "save": "Save a cohort; a name that is there gets a new version. docs/cohorts.md has the form of a definition.",
+        "save": "Save a cohort; a name that is there gets a new version. "
+        "docs/reports/cohorts.md has the form of a definition.",
         "show": "One cohort, and how many people are in it now. `cohort-people` lists them.",
         "delete": "Delete a cohort. Reports as of an earlier time still know it.",
     },

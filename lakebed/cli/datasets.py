@@ -14,7 +14,8 @@ _DATASETS = Documents(
     about="Map events to the tables of Analytics Engine's SQL; list, show and delete such mappings.",
     help={
         "list": "The saved mappings, by name.",
-        "save": "Save a mapping; a name that is there gets a new version. docs/analytics-engine.md has its form.",
+        "save": "Save a mapping; a name that is there gets a new version. "
+        "docs/compatibility/analytics-engine.md has its form.",
         "show": "One mapping.",
         "delete": "Delete a mapping. Answers as of an earlier time still know it.",
     },

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import IO, Annotated, Any
 
@@ -18,6 +18,7 @@ from lakebed.cli.options import AsJson, AsOf
 from lakebed.cli.output import print_facts
 from lakebed.cli.place import Place, for_local_object
 from lakebed.cli.progress import Progress
+from lakebed.moments import parse_iso
 
 __all__ = ["moment", "register"]
 
@@ -91,10 +92,9 @@ def _events(connection: Any, start: str, end: str, as_of: str) -> Iterator[Any]:
 def moment(text: str) -> datetime:
     """The instant that `text` names; UTC if it has no time zone. Raises Failure if it is not a time."""
     try:
-        instant = datetime.fromisoformat(text)
+        return parse_iso(text)
     except ValueError:
         raise Failure(f"{text!r} is not a time", hint="Say it as 2026-01-31 or 2026-01-31T12:00:00Z") from None
-    return instant if instant.tzinfo is not None else instant.replace(tzinfo=UTC)
 
 
 @contextmanager

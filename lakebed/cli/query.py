@@ -77,7 +77,7 @@ def dau(
 
 def template(
     place: Place,
-    template_name: Annotated[str, typer.Argument(metavar="TEMPLATE", help="docs/templates.md lists them.")],
+    template_name: Annotated[str, typer.Argument(metavar="TEMPLATE", help="docs/sql.md lists them.")],
     param: Annotated[
         list[str], typer.Option(help="A parameter's value; may be repeated.", metavar="NAME=VALUE", show_default=False)
     ] = [],  # noqa: B006 - typer reads it; no code changes it

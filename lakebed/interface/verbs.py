@@ -135,7 +135,7 @@ VERBS = _by_name(
         _verb("read", "lookup", "dead_letters", "limit before reason"),
         _verb("read", "lookup", "dead_letter", "id"),
         # The same: writing
-        _verb("admin", "store", "save_cohort", "name definition", forced={"strange": True}),
+        _verb("admin", "store", "save_cohort", "name definition", forced={"untrusted": True}),
         _verb("admin", "store", "delete_cohort", "name"),
         _verb("admin", "store", "save_dataset", "name mapping"),
         _verb("admin", "store", "save_price_book", "name document"),

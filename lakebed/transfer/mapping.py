@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import msgspec
 
 from lakebed.errors import InvalidImport
+from lakebed.moments import parse_iso
 
 __all__ = ["FIELDS", "RowMapping"]
 
@@ -205,7 +206,7 @@ class RowMapping:
         elif not isinstance(value, str):
             return float(value) if isinstance(value, Decimal) else value
         elif self._format == "iso":
-            moment = datetime.fromisoformat(value)
+            return parse_iso(value, self._zone).isoformat()
         else:
             moment = datetime.strptime(value, self._format)  # noqa: DTZ007 - the zone is added below
         return (moment if moment.tzinfo is not None else moment.replace(tzinfo=self._zone)).isoformat()

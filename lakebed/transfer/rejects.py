@@ -22,7 +22,7 @@ _decode = msgspec.json.Decoder(_Refused)
 
 
 class Rejects:
-    """A file with one JSON object a line: `file`, `row` (from 1), `reason`, `raw`. A row that it has is not added again.
+    """A file with one JSON object a line: `file`, `row` (from 1), `reason`, `raw`. A row is added once.
 
     Args:
         path: the file; None stores nothing.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections import Counter
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -17,11 +17,12 @@ from lakebed.api.body import Body, decoded
 from lakebed.api.errors import Refusal
 from lakebed.api.openapi.operation import Parameter, operation
 from lakebed.api.responses import json_response
-from lakebed.ingest.dead_letters import MOST_LISTED
+from lakebed.ingest.dead_letters import MAX_LISTED
 from lakebed.ingest.replay import Replayed
+from lakebed.moments import parse_iso
 from lakebed.tiers.storage.dead_letters import DeadLetter
 
-__all__ = ["Letters"]
+__all__ = ["DeadLetterRoutes"]
 
 _PREVIEW = 200
 _MOST_ID = (1 << 63) - 1
@@ -94,14 +95,14 @@ class PurgeAnswer(msgspec.Struct):
     purged: int
 
 
-class Letters:
+class DeadLetterRoutes:
     """`GET /deadletters`, `GET` and `POST` below it, `DELETE /deadletters`.
 
     Reading them needs no more than reading events does: they hold what events hold. Changing them needs "admin".
     """
 
-    def __init__(self, gate: Auth, body: Body) -> None:
-        self._gate = gate
+    def __init__(self, auth: Auth, body: Body) -> None:
+        self._auth = auth
         self._body = body
 
     def routes(self) -> list[BaseRoute]:
@@ -117,7 +118,7 @@ class Letters:
         scope="read",
         parameters=[
             Parameter(
-                "limit", Annotated[int, msgspec.Meta(ge=1, le=MOST_LISTED)], "at the most so many; 100 unless said"
+                "limit", Annotated[int, msgspec.Meta(ge=1, le=MAX_LISTED)], "at the most so many; 100 unless said"
             ),
             Parameter("before", _ID, "only those with a smaller id"),
             Parameter("reason", str, "only those whose reason has this text in it"),
@@ -127,9 +128,9 @@ class Letters:
     )
     async def newest(self, request: Request) -> Response:
         """Dead letters, newest first."""
-        target = self._gate.existing(self._gate.admit(request, "read"))
+        target = self._auth.existing(self._auth.admit(request, "read"))
         query = request.query_params
-        limit = _number("limit", query.get("limit", "100"), MOST_LISTED)
+        limit = _number("limit", query.get("limit", "100"), MAX_LISTED)
         before = _number("before", query["before"], _MOST_ID) if "before" in query else None
         found: list[DeadLetter] = await target.dead_letters(limit=limit, before=before, reason=query.get("reason"))
         lines = [LetterLine(**_line(letter)) for letter in found]
@@ -138,7 +139,7 @@ class Letters:
     @operation(scope="read", answer=LetterAnswer, refusals=[400, 404])
     async def one(self, request: Request) -> Response:
         """One dead letter, with all that was sent."""
-        target = self._gate.existing(self._gate.admit(request, "read"))
+        target = self._auth.existing(self._auth.admit(request, "read"))
         letter: DeadLetter = await target.dead_letter(_number("id", request.path_params["id"], _MOST_ID))
         try:
             told: dict[str, Any] = {"raw": letter.raw.decode(), "encoding": "utf-8"}
@@ -150,7 +151,7 @@ class Letters:
     @operation(scope="admin", body=ReplayBody, body_required=False, answer=ReplayAnswer, refusals=[404, 507, 503])
     async def replay(self, request: Request) -> Response:
         """Store dead letters as they are, or mended. Each is stored exactly once, however often this is sent."""
-        target = self._gate.existing(self._gate.admit(request, "admin"))
+        target = self._auth.existing(self._auth.admit(request, "admin"))
         asked = decoded((await self._body.read(request)).strip() or b"{}", ReplayBody, "choice of letters")
         edit = asked.patch if asked.text is None else asked.text
         if asked.text is not None and (asked.patch is not None or asked.ids is None or len(set(asked.ids)) != 1):
@@ -172,7 +173,7 @@ class Letters:
     )
     async def purge(self, request: Request) -> Response:
         """Delete dead letters for ever."""
-        target = self._gate.existing(self._gate.admit(request, "admin"))
+        target = self._auth.existing(self._auth.admit(request, "admin"))
         ids = [_number("id", text, _MOST_ID) for text in request.query_params.getlist("id")]
         before = request.query_params.get("before")
         if bool(ids) == (before is not None):
@@ -197,8 +198,7 @@ def _number(name: str, text: str, most: int) -> int:
 
 def _moment(text: str) -> datetime:
     try:
-        found = datetime.fromisoformat(text)
-        return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
+        return parse_iso(text)
     except ValueError:
         message = "before must be a time, as 2026-01-15T12:00:00Z"
         raise Refusal(400, "INVALID_PARAMETER", message, before=text[:40]) from None

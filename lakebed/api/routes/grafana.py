@@ -13,16 +13,15 @@ from starlette.routing import BaseRoute, Route
 
 from lakebed.api.auth import Auth
 from lakebed.api.body import Body, decoded
-from lakebed.api.errors import Refusal, explained
+from lakebed.api.errors import Refusal, hints_included
 from lakebed.api.openapi.operation import operation
-from lakebed.api.responses import json_response
+from lakebed.api.responses import json_response, while_connected
 from lakebed.api.routes.grafana_frames import Series, Table, choices, series_of, table_of
-from lakebed.api.table import while_there
 from lakebed.concurrency import run_in_thread
 from lakebed.query.templates.template import library
 from lakebed.reports.catalog import REPORTS, signature_of
 
-__all__ = ["Grafana"]
+__all__ = ["GrafanaRoutes"]
 
 _SQL = "sql"
 _MOST_TARGETS = 20
@@ -46,7 +45,7 @@ class PanelTarget(msgspec.Struct):
 
 
 class PanelQuery(msgspec.Struct):
-    """What a panel shows; of what Grafana sends beside it nothing is needed."""
+    """What a panel shows; of what GrafanaRoutes sends beside it nothing is needed."""
 
     targets: list[PanelTarget]
     range: Span | None = None
@@ -101,11 +100,11 @@ class Choice(msgspec.Struct, rename={"text": "__text", "value": "__value"}):
 _FORMAT = Field("format", "Format", "select", options=[Option("Table", "table"), Option("Time series", "time_series")])
 
 
-class Grafana:
+class GrafanaRoutes:
     """`GET /grafana`, `POST /grafana/metrics`, `/metric-payload-options`, `/query`, `/variable`."""
 
-    def __init__(self, gate: Auth, body: Body) -> None:
-        self._gate = gate
+    def __init__(self, auth: Auth, body: Body) -> None:
+        self._auth = auth
         self._body = body
 
     def routes(self) -> list[BaseRoute]:
@@ -122,19 +121,19 @@ class Grafana:
     @operation(scope="read")
     async def connected(self, request: Request) -> Response:
         """Whether the key may ask: for "Save & test" of Grafana's JSON data source."""
-        self._gate.admit(request, "read")
+        self._auth.admit(request, "read")
         return Response()
 
     @operation(scope="read", body=dict[str, Any], body_required=False, answer=list[Metric])
     async def metrics(self, request: Request) -> Response:
         """What a panel can ask for: every template, every report, and SQL of Analytics Engine; and what each takes."""
-        self._gate.admit(request, "read")
+        self._auth.admit(request, "read")
         return json_response(_metrics())
 
     @operation(scope="read", body=PayloadName, answer=list[Option])
     async def options(self, request: Request) -> Response:
         """What can be chosen for a field of a metric."""
-        self._gate.admit(request, "read")
+        self._auth.admit(request, "read")
         asked = decoded(await self._body.read(request), PayloadName, "field of a metric")
         fields = [field for one in _metrics() if one.value == asked.metric for field in one.payloads]
         return json_response([one for field in fields if field.name == asked.name for one in field.options])
@@ -145,7 +144,7 @@ class Grafana:
 
         A template or report that takes `start` and `end` has those of the dashboard unless its payload says others.
         """
-        target = self._gate.existing(self._gate.admit(request, "read"))
+        target = self._auth.existing(self._auth.admit(request, "read"))
         asked = decoded(await self._body.read(request), PanelQuery, "query of a panel")
         if len(asked.targets) > _MOST_TARGETS:
             raise Refusal(400, "INVALID_BODY", f"A panel has at most {_MOST_TARGETS} targets", limit=_MOST_TARGETS)
@@ -154,27 +153,27 @@ class Grafana:
             if one.target and not one.hide:
                 payload = _object(one.payload)
                 form = payload.pop("format", "table")
-                found = await while_there(request, _answer(target, one.target, payload, asked.range))
+                found = await while_connected(request, _answer(target, one.target, payload, asked.range))
                 shown += await run_in_thread("answer", functools.partial(_shown, found, form))
         return json_response(shown)
 
     @operation(scope="read", body=VariableQuery, answer=list[Choice], refusals=_REFUSALS)
     async def variable(self, request: Request) -> Response:
         """The values of a variable: the first column of an answer, or of two the text and the value."""
-        target = self._gate.existing(self._gate.admit(request, "read"))
+        target = self._auth.existing(self._auth.admit(request, "read"))
         asked = decoded(await self._body.read(request), VariableQuery, "query of a variable")
         payload = dict(asked.payload)
         name = str(payload.pop("target", ""))
         if name not in {one.value for one in _metrics()}:
             name, payload = _SQL, {"sql": name}
-        found = await while_there(request, _answer(target, name, payload, asked.range))
+        found = await while_connected(request, _answer(target, name, payload, asked.range))
         return json_response([Choice(text, value) for text, value in choices(found)])
 
 
 async def _answer(target: Any, name: str, payload: dict[str, Any], span: Span | None) -> Any:
     """The answer as Arrow. Raises Refusal, and what the question raises."""
     kind, _, which = name.partition(":")
-    with explained():
+    with hints_included():
         if kind == _SQL:
             return (await target.analytics_engine(str(payload.get("sql", "")))).table
         if kind == "template" and which in library():
@@ -206,7 +205,7 @@ def _object(payload: Any) -> dict[str, Any]:
 
 
 def _shown(table: Any, form: Any) -> list[Table] | list[Series]:
-    with explained():
+    with hints_included():
         return series_of(table) if form == "time_series" else [table_of(table)]
 
 

@@ -13,10 +13,10 @@ from lakebed.api.auth import Auth
 from lakebed.api.body import UNREADABLE, Body, decoded
 from lakebed.api.formats import chosen
 from lakebed.api.openapi.operation import operation
+from lakebed.api.responses import ACCEPT, TABLE, table_response
 from lakebed.api.routes.platform import EXAMPLE, PlatformQuery, platform_answer
-from lakebed.api.table import ACCEPT, TABLE, table_response
 
-__all__ = ["Sql"]
+__all__ = ["QueryRoutes"]
 
 
 class QueryBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -40,11 +40,11 @@ _shapes = msgspec.json.schema_components([QueryBody, PlatformQuery])[1]
 _Asked = Annotated[Any, msgspec.Meta(extra_json_schema={"anyOf": list(_shapes.values())})]
 
 
-class Sql:
+class QueryRoutes:
     """`POST /query`."""
 
-    def __init__(self, gate: Auth, body: Body) -> None:
-        self._gate = gate
+    def __init__(self, auth: Auth, body: Body) -> None:
+        self._auth = auth
         self._body = body
 
     def routes(self) -> list[BaseRoute]:
@@ -61,18 +61,18 @@ class Sql:
     async def query(self, request: Request) -> Response:
         """One read-only SELECT over the object's events and rollups.
 
-        It may name the tables and functions that docs/sql-over-http.md lists. It runs in a process of its own, which is
+        It may name the tables and functions that docs/sql.md lists. It runs in a process of its own, which is
         killed when it takes too long. A body with `start` and `end` instead of `sql` is the platform's query: events by
         time, answered as JSON, `{data: [{timestamp, count, …}], meta: {start, end, count, hasMore}}`.
         """
-        caller = self._gate.admit(request, "read")
+        caller = self._auth.admit(request, "read")
         kind = chosen(request.headers.get("accept", ""))
         body = await self._body.read(request)
         if _is_platforms(body):
             found = decoded(body, PlatformQuery, "question", example=EXAMPLE)
-            return await platform_answer(request, self._gate.existing(caller), found)
+            return await platform_answer(request, self._auth.existing(caller), found)
         asked = decoded(body, QueryBody, "question", example={"sql": "SELECT 1"})
-        target = self._gate.existing(caller)
+        target = self._auth.existing(caller)
 
         work = target.query_untrusted(
             asked.sql, asked.params, as_of=asked.as_of, limit=asked.limit, timeout=asked.timeout

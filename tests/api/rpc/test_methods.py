@@ -57,7 +57,7 @@ TRICKS += [
     "root",
     "settings",
     "clock",
-    "_tiers",
+    "_components",
     "_up",
     "name",
     "tidy",
