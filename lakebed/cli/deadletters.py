@@ -15,7 +15,7 @@ from lakebed.cli.json_argument import json_object
 from lakebed.cli.options import AsJson, DryRun, Yes
 from lakebed.cli.output import approve, print_facts, print_table
 from lakebed.cli.place import Place, for_object
-from lakebed.clients.client import Client, letter_line
+from lakebed.clients.client import Client, dead_letter_line
 from lakebed.clients.table import Table
 from lakebed.interface.casing import camel_keys
 
@@ -43,19 +43,19 @@ def list_(
 ) -> None:
     """Dead letters, newest first."""
     with place.client() as client:
-        letters = client.dead_letters(limit=limit, before=before, reason=reason or None)
-    print_table(Table.of(letters, _COLUMNS), as_json=as_json)
+        dead_letters = client.dead_letters(limit=limit, before=before, reason=reason or None)
+    print_table(Table.of(dead_letters, _COLUMNS), as_json=as_json)
 
 
 def show(place: Place, letter_id: Annotated[int, typer.Argument(metavar="ID")], as_json: AsJson = False) -> None:
     """One dead letter, with all that was sent."""
     with place.client() as client:
-        letter = client.call("dead_letter", letter_id)
-    facts = letter_line(letter) | {
-        "raw": letter.raw.decode("utf-8", "backslashreplace"),
-        "cut": letter.is_cut,
-        "replayId": letter.replay_id,
-        "shared": letter.shared.decode(),
+        dead_letter = client.call("dead_letter", letter_id)
+    facts = dead_letter_line(dead_letter) | {
+        "raw": dead_letter.raw.decode("utf-8", "backslashreplace"),
+        "cut": dead_letter.is_cut,
+        "replayId": dead_letter.replay_id,
+        "shared": dead_letter.shared.decode(),
     }
     print_facts({name: value for name, value in facts.items() if name != "preview"}, as_json=as_json)
 
@@ -111,10 +111,12 @@ def purge(
 def _selected(client: Client, ids: list[int] | None, until: datetime | None = None) -> list[dict[str, Any]]:
     """The dead letters with these ids; without ids all, or all that were refused before `until`."""
     if ids:
-        return [letter_line(client.call("dead_letter", letter_id)) for letter_id in ids]
-    letters: list[dict[str, Any]] = []
+        return [dead_letter_line(client.call("dead_letter", letter_id)) for letter_id in ids]
+    dead_letters: list[dict[str, Any]] = []
     before = None
     while page := client.dead_letters(limit=_MAX_PAGE, before=before, reason=None):
-        letters += page
+        dead_letters += page
         before = page[-1]["id"]
-    return [letter for letter in letters if until is None or moment(str(letter["receivedAt"])) < until]
+    return [
+        dead_letter for dead_letter in dead_letters if until is None or moment(str(dead_letter["receivedAt"])) < until
+    ]

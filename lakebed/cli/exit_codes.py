@@ -14,11 +14,11 @@ class Exit(IntEnum):
     """The meaning of the exit code of every command."""
 
     OK = 0
-    """done, and nothing to complain about"""
+    """done, without problems"""
     PROBLEMS = 1
-    """done, and there is something to look at: problems found, events rejected"""
+    """done, with problems: `check` found some, or events were rejected"""
     USAGE = 2
-    """the command cannot be carried out as it was given: an option, a name, SQL, a key"""
+    """the command is not valid: an option, a name, SQL, a key"""
     UNAVAILABLE = 3
     """not now or not from here: the object is open elsewhere, the server does not answer, the disk is full"""
     DAMAGED = 4

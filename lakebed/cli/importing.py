@@ -97,10 +97,10 @@ def _show(files: list[Path], format_name: str, encoding: str, mapping: Any) -> N
             chunk = next(source.chunks(), None)
             if chunk is None:
                 continue
-            parcel = packer.pack(chunk)
-            for item in islice(msgspec.json.decode(parcel.sent(frozenset())[0]), _SHOWN):
+            packed_rows = packer.pack(chunk)
+            for item in islice(msgspec.json.decode(packed_rows.sent(frozenset())[0]), _SHOWN):
                 print(msgspec.json.encode(item).decode())
-            for row, reason in islice(parcel.refused.items(), _SHOWN):
+            for row, reason in islice(packed_rows.refused.items(), _SHOWN):
                 note(f"{path}, row {row + 1}: {reason}")
 
 

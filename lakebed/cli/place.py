@@ -151,4 +151,4 @@ def _with_options(command: Callable[..., None], options: Mapping[str, tuple[Any,
 
 
 def _is_argument(parameter: inspect.Parameter) -> bool:
-    return any(isinstance(one, typer.models.ArgumentInfo) for one in get_args(parameter.annotation))
+    return any(isinstance(declared, typer.models.ArgumentInfo) for declared in get_args(parameter.annotation))

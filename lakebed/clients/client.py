@@ -10,7 +10,7 @@ from lakebed.clients.table import Table
 from lakebed.interface.casing import camel_keys
 from lakebed.interface.verbs import VERBS
 
-__all__ = ["Client", "LocalClient", "letter_line", "table_of"]
+__all__ = ["Client", "LocalClient", "dead_letter_line", "table_of"]
 
 _LINE = ("id", "received_at", "reason", "source", "key", "message_id", "tries", "tried_at", "size")
 _PREVIEW = 200
@@ -65,7 +65,7 @@ class LocalClient:
 
     def dead_letters(self, *, limit: int, before: int | None, reason: str | None) -> list[dict[str, Any]]:
         """As `Client.dead_letters`."""
-        return [letter_line(letter) for letter in self.call("dead_letters", limit=limit, before=before, reason=reason)]
+        return list(map(dead_letter_line, self.call("dead_letters", limit=limit, before=before, reason=reason)))
 
 
 def table_of(result: Any) -> Table:
@@ -73,7 +73,7 @@ def table_of(result: Any) -> Table:
     return Table.answered(result.columns, [tuple(row) for row in result], result.tiers, result.elapsed_ms)
 
 
-def letter_line(letter: Any) -> dict[str, Any]:
+def dead_letter_line(dead_letter: Any) -> dict[str, Any]:
     """A dead letter as HTTP lists it: its facts, and the first 200 characters that were sent."""
-    preview = letter.raw[: 4 * _PREVIEW].decode("utf-8", "replace")[:_PREVIEW]
-    return camel_keys({name: getattr(letter, name) for name in _LINE}) | {"preview": preview}
+    preview = dead_letter.raw[: 4 * _PREVIEW].decode("utf-8", "replace")[:_PREVIEW]
+    return camel_keys({name: getattr(dead_letter, name) for name in _LINE}) | {"preview": preview}

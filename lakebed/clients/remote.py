@@ -96,8 +96,8 @@ class RemoteClient:
     def dead_letters(self, *, limit: int, before: int | None, reason: str | None) -> list[dict[str, Any]]:
         """As `Client.dead_letters`."""
         page = self._asked("GET", "/deadletters", **_without_none({"limit": limit, "before": before, "reason": reason}))
-        letters: list[dict[str, Any]] = page["letters"]
-        return letters
+        dead_letters: list[dict[str, Any]] = page["letters"]
+        return dead_letters
 
     def _asked(self, method: str, path: str, body: Any = None, **parameters: Any) -> Any:
         """The JSON that the server answers."""

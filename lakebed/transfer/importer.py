@@ -14,7 +14,7 @@ from lakebed.errors import Backpressure
 from lakebed.events.event import Receipt
 from lakebed.transfer.chunk import ROWS, Chain, Chunk
 from lakebed.transfer.mapping import RowMapping
-from lakebed.transfer.packing import Packer, Parcel
+from lakebed.transfer.packing import PackedRows, Packer
 from lakebed.transfer.positions import Position, Positions
 from lakebed.transfer.rejects import Rejects
 from lakebed.transfer.source import Source
@@ -74,7 +74,7 @@ class _Sent(msgspec.Struct):
     body: bytes
     positions: Any
     chunk: Chunk
-    parcel: Parcel
+    packed_rows: PackedRows
     seq: int
 
 
@@ -212,27 +212,27 @@ class Importer:
         self.tally = Tally(position.received, 0, taken, position.rejected, position.received)
         self._moved(self._source, self.tally)
 
-    def _pack(self, chunks: Iterator[Chunk], packer: Packer) -> tuple[Chunk, Parcel] | None:
+    def _pack(self, chunks: Iterator[Chunk], packer: Packer) -> tuple[Chunk, PackedRows] | None:
         chunk = next(chunks, None)
         if chunk is None:
             return None
-        parcel = packer.pack(chunk)
+        packed_rows = packer.pack(chunk)
         self._digests.append(self._chain.digest())
-        return chunk, parcel
+        return chunk, packed_rows
 
-    async def _send(self, chunk: Chunk, parcel: Parcel) -> None:
-        known = await self._known(parcel) if self._sent_rows < self._unsure_until else frozenset[str]()
-        self._sent_rows += parcel.rows
-        body, positions = parcel.sent(known)
+    async def _send(self, chunk: Chunk, packed_rows: PackedRows) -> None:
+        known = await self._known(packed_rows) if self._sent_rows < self._unsure_until else frozenset[str]()
+        self._sent_rows += packed_rows.rows
+        body, positions = packed_rows.sent(known)
         seq = self._analytics.stats().next_seq
         ack = self._batch(body) if len(positions) else None
-        self._sent.append(_Sent(ack, body, positions, chunk, parcel, seq))
+        self._sent.append(_Sent(ack, body, positions, chunk, packed_rows, seq))
 
-    async def _known(self, parcel: Parcel) -> frozenset[str]:
-        """The ids of events in `parcel` that an interrupted run had stored."""
-        if not parcel.ids or self._since >= self._analytics.stats().next_seq:
+    async def _known(self, packed_rows: PackedRows) -> frozenset[str]:
+        """The ids of events in `packed_rows` that an interrupted run had stored."""
+        if not packed_rows.ids or self._since >= self._analytics.stats().next_seq:
             return frozenset()
-        rows = await self._analytics.query(_KNOWN, {"since": self._since, "ids": list(parcel.ids)})
+        rows = await self._analytics.query(_KNOWN, {"since": self._since, "ids": list(packed_rows.ids)})
         return frozenset(row.message_id for row in rows)
 
     async def _settle(self) -> None:
@@ -258,9 +258,9 @@ class Importer:
 
     def _count(self, sent: _Sent, receipts: Sequence[Receipt]) -> None:
         """Count the rows of a chunk by outcome, and store those that are not events as dead letters."""
-        self.tally.received += sent.parcel.rows
-        self.tally.duplicate += len(sent.parcel.ids) - len(sent.positions)
-        for n, reason in sent.parcel.refused.items():
+        self.tally.received += sent.packed_rows.rows
+        self.tally.duplicate += len(sent.packed_rows.ids) - len(sent.positions)
+        for n, reason in sent.packed_rows.refused.items():
             self._refuse(sent, n, reason)
             if not self._rejects.is_open and self._dead_lettered < _MAX_DEAD_LETTERS:
                 self._dead_lettered += 1

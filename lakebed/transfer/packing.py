@@ -13,7 +13,7 @@ from lakebed.transfer.chunk import Chain, Chunk
 from lakebed.transfer.mapping import RowMapping
 from lakebed.transfer.source import Source
 
-__all__ = ["Packer", "Parcel"]
+__all__ = ["PackedRows", "Packer"]
 
 _encode = msgspec.json.Encoder().encode
 _any = msgspec.json.Decoder()
@@ -26,7 +26,7 @@ class _Row(Event, omit_defaults=True):
 _row = msgspec.json.Decoder(_Row)
 
 
-class Parcel(msgspec.Struct, frozen=True):
+class PackedRows(msgspec.Struct, frozen=True):
     """A chunk, ready for the log.
 
     Attributes:
@@ -55,7 +55,7 @@ class Parcel(msgspec.Struct, frozen=True):
 
 
 class Packer:
-    """Makes parcels of the chunks of one source, in their order."""
+    """Makes packed rows of the chunks of one source, in their order."""
 
     def __init__(self, source: Source, mapping: RowMapping, chain: Chain) -> None:
         self._source = source
@@ -68,8 +68,8 @@ class Packer:
         elif source.format != "ndjson" or mapping.is_given:
             self._events = lambda chunk: [self._of_row(row) for row in self._rows(chunk)]
 
-    def pack(self, chunk: Chunk) -> Parcel:
-        """The parcel of `chunk`."""
+    def pack(self, chunk: Chunk) -> PackedRows:
+        """The packed rows of `chunk`."""
         if self._events is not None:
             return self._mapped(chunk, self._events(chunk))
         try:
@@ -77,8 +77,8 @@ class Packer:
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
             return self._mapped(chunk, [self._of_sent(raw) for raw in chunk.raws])
 
-    def _as_sent(self, chunk: Chunk, events: list[_Row]) -> Parcel:
-        """The parcel of events in Segment's form that can all be read."""
+    def _as_sent(self, chunk: Chunk, events: list[_Row]) -> PackedRows:
+        """The packed rows of events in Segment's form that can all be read."""
         for event in events:
             _settle(event)
         positions: Sequence[int] = range(len(chunk))
@@ -91,10 +91,10 @@ class Packer:
         else:
             self._chain.skip(b"".join(chunk.raws))
         message_ids = [event.message_id or "" for event in events]
-        return Parcel(message_ids, positions, {}, len(positions), body=_encode(events))
+        return PackedRows(message_ids, positions, {}, len(positions), body=_encode(events))
 
-    def _mapped(self, chunk: Chunk, events: Sequence[dict[str, Any] | str]) -> Parcel:
-        """The parcel of events made one by one; a text is the reason why a row is no event, empty for a blank row."""
+    def _mapped(self, chunk: Chunk, events: Sequence[dict[str, Any] | str]) -> PackedRows:
+        """The packed rows of events made one by one. A text is the reason why a row is no event; empty, a blank row."""
         row_ids = self._chain.ids(chunk.raws)
         ids: list[str] = []
         positions: list[int] = []
@@ -112,7 +112,7 @@ class Packer:
                 continue
             ids.append(event["messageId"])
             positions.append(n)
-        return Parcel(ids, positions, refused, len(positions) + len(refused), items)
+        return PackedRows(ids, positions, refused, len(positions) + len(refused), items)
 
     def _of_sent(self, raw: bytes) -> dict[str, Any] | str:
         """The event of one line in Segment's form, or the reason why it is none."""

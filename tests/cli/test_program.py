@@ -105,6 +105,7 @@ def test_help_is_quick():
     [
         ("typer", ["check"], "lakebed: the commands need typer: pip install 'lakebed[cli]'"),
         ("uvicorn", ["serve"], "lakebed: serve needs uvicorn. pip install 'lakebed[server]'"),
+        ("httpx", ["stats", "--url", "http://x"], "lakebed: --url needs httpx. pip install 'lakebed[cli]'"),
     ],
 )
 def test_without_an_extra_it_says_what_to_install(module, arguments, said):

@@ -41,10 +41,10 @@ class RpcMethods:
     which give the object of the key.
 
     Args:
-        gate: authentication. It is asked at every call, so that a key stops working as soon as it is revoked.
+        auth: authentication. It is asked at every call, so that a key stops working as soon as it is revoked.
         connection: the request, or the WebSocket's.
         watches: calls functions of the client.
-        stub_of: makes a stub of the object that `gate` gives.
+        stub_of: makes a stub of the object that `auth` gives.
         mistaken: called when a wrong key was shown.
 
     Attributes:
@@ -54,13 +54,13 @@ class RpcMethods:
 
     def __init__(
         self,
-        gate: Auth,
+        auth: Auth,
         connection: HTTPConnection,
         watches: Watches,
         stub_of: Callable[[Any], Any],
         mistaken: Callable[[], None],
     ) -> None:
-        self._gate = gate
+        self._auth = auth
         self._connection = connection
         self._watches = watches
         self._stub_of = stub_of
@@ -112,7 +112,7 @@ class RpcMethods:
 
     def admit(self, scope: Scope, key: str | None) -> Caller:
         """The caller, if its key allows `scope`. Raises Refusal."""
-        caller = self._gate.admit(self._connection, scope, write_key=key)
+        caller = self._auth.admit(self._connection, scope, write_key=key)
         self.known = True
         return caller
 
@@ -122,17 +122,17 @@ class RpcMethods:
         if scope == "write":
             self._written.add(caller.object)
         written = caller.object in self._written
-        return self._stub_of(self._gate.object(caller) if written else self._gate.existing(caller)), caller
+        return self._stub_of(self._auth.object(caller) if written else self._auth.existing(caller)), caller
 
     async def stored(self, caller: Caller, receipts: Awaitable[list[Receipt]]) -> list[Receipt]:
         """The receipts of `caller`'s events, counted against its rate."""
         done = await receipts
-        self._gate.charge(caller, len(done))
+        self._auth.charge(caller, len(done))
         return done
 
     def names(self, caller: Caller) -> list[str]:
         """The names by which `caller` may call its object."""
-        served = self._gate.target
+        served = self._auth.target
         return [caller.object] if isinstance(served, Namespace) else [caller.object, served.name]
 
     @property
@@ -222,7 +222,9 @@ def verb_signature(name: str) -> Signature:
     counters: Any = Analytics.counters  # a property of the class; mypy takes it for the object's
     function = getattr(typing.get_type_hints(counters.fget)["return"] if owner else Analytics, method)
     signature = Signature.of(name, function, only=verb.arguments)
-    if name in _EVENTS and any(one.kind is one.VAR_KEYWORD for one in inspect.signature(function).parameters.values()):
+    if name in _EVENTS and any(
+        each.kind is each.VAR_KEYWORD for each in inspect.signature(function).parameters.values()
+    ):
         # `**ids` of the other events are the fields that `track` names.
         track = verb_signature("track").types
         shared = {field: kind for field, kind in track.items() if field not in ("event", "properties")}
