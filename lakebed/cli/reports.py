@@ -13,6 +13,7 @@ from lakebed.cli.exit_codes import Failure
 from lakebed.cli.options import AsJson
 from lakebed.cli.output import print_table
 from lakebed.cli.place import Place, for_object
+from lakebed.interface.casing import kebab
 from lakebed.interface.signature import Signature, each
 from lakebed.interface.verbs import REPORT_VERBS
 from lakebed.reports.catalog import signature_of
@@ -25,7 +26,7 @@ _PANEL = "Reports"
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     for name in REPORT_VERBS:
-        app.command(name.replace("_", "-"), rich_help_panel=_PANEL)(for_object(_command(name)))
+        app.command(kebab(name), rich_help_panel=_PANEL)(for_object(_command(name)))
 
 
 def _command(name: str) -> Callable[..., None]:
@@ -63,8 +64,7 @@ def _parameter(name: str, signature: Signature) -> inspect.Parameter:
     if required:
         declared: Any = typer.Argument(help=about)
     else:
-        option = f"--{name.replace('_', '-')}"
-        declared = typer.Option(option, help=about, show_default=default not in (None, []))
+        declared = typer.Option(f"--{kebab(name)}", help=about, show_default=default not in (None, []))
     if kind is not list[str] and default is None:
         kind = kind | None
     return inspect.Parameter(
@@ -92,7 +92,7 @@ def _typed(name: str, value: str, kinds: list[Any]) -> Any:
         return None
     choices = [choice for kind in kinds if get_origin(kind) is Literal for choice in get_args(kind)]
     if choices and value not in choices and len(kinds) == 1:
-        raise Failure(f"--{name.replace('_', '-')} is {value!r}", hint=f"Use one of {', '.join(map(str, choices))}")
+        raise Failure(f"--{kebab(name)} is {value!r}", hint=f"Use one of {', '.join(map(str, choices))}")
     return _plain(name, value)
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from lakebed.interface.casing import pascal
 from lakebed.interface.signature import Signature, each
 
 __all__ = ["body_of"]
@@ -24,8 +25,7 @@ def body_of(signature: Signature) -> type[msgspec.Struct]:
         default = (signature.defaults[parameter],) if parameter in signature.defaults else ()
         fields.append((parameter, kind, *default))
     fields.sort(key=len)  # fields without a default come first
-    title = "".join(word.capitalize() for word in signature.name.split("_"))
-    return msgspec.defstruct(f"{title}Body", fields)
+    return msgspec.defstruct(f"{pascal(signature.name)}Body", fields)
 
 
 def _json_type(annotation: Any) -> Any:

@@ -50,9 +50,9 @@ def server(tmp_path_factory):
 def ask(run, monkeypatch):
     """Runs a command with --json and variables: what it says; its exit code must be `code`."""
 
-    def ask_it(*arguments, code=0, **said):
+    def ask_it(*arguments, code=0, **variables):
         with monkeypatch.context() as patch:
-            for name, value in said.items():
+            for name, value in variables.items():
                 patch.setenv(name, str(value))
             found = run(*arguments, "--json")
         assert found.code == code, found.err
@@ -64,8 +64,8 @@ def ask(run, monkeypatch):
 def test_track_stats_and_dau(server, ask):
     """A write key writes, a read key reads; the answers have the form that they have without a server."""
     root, write, read = server["root"], server["write"], server["read"]
-    said = ask("track", "Seen", '{"n": 1}', "--user-id", "ann", "--message-id", "m1", **write)
-    assert (said["status"], said["messageId"]) == ("stored", "m1")
+    answer = ask("track", "Seen", '{"n": 1}', "--user-id", "ann", "--message-id", "m1", **write)
+    assert (answer["status"], answer["messageId"]) == ("stored", "m1")
     assert ask("track", "Seen", "--message-id", "m1", **write)["status"] == "duplicate"
     assert ask("stats", **read)["totals"]["Seen"] == 1
     assert [day["dau"] for day in ask("dau", "--days", "2", **read)] == [0, 1]
@@ -90,8 +90,8 @@ def test_dead_letters(server, ask, tmp_path, remote):
     else:
         admin = {"LAKEBED_ROOT": str(tmp_path)}
         (tmp_path / "bad.ndjson").write_text('{"event":""}\n{"event":"fine"}\n{nope\n')
-        said = ask("import", tmp_path / "bad.ndjson", code=1, **admin)
-        assert (said["stored"], said["rejected"]) == (1, 2)
+        answer = ask("import", tmp_path / "bad.ndjson", code=1, **admin)
+        assert (answer["stored"], answer["rejected"]) == (1, 2)
         lines = ask("deadletters", "list", "--reason", "is not an event", **admin)
         assert [line["preview"] for line in lines] == ["{nope\n"]
         assert ask("deadletters", "purge", lines[0]["id"], **admin) == {"purged": 1}
@@ -208,7 +208,7 @@ def test_a_server_that_is_not_lakebed(ask, command):
     with HTTPServer(("127.0.0.1", 0), Hello) as other:
         thread = threading.Thread(target=other.handle_request, name="hello")
         thread.start()
-        said = ask(*command, "--url", f"http://127.0.0.1:{other.server_port}", code=3)
+        answer = ask(*command, "--url", f"http://127.0.0.1:{other.server_port}", code=3)
         thread.join()
-    assert f"http://127.0.0.1:{other.server_port}" in said
-    assert "JSON" in said
+    assert f"http://127.0.0.1:{other.server_port}" in answer
+    assert "JSON" in answer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lakebed.interface.casing import camel, camel_keys, snake
+from lakebed.interface.casing import camel, camel_keys, kebab, pascal, snake
 from lakebed.interface.verbs import VERBS
 
 PAIRS = [("elapsed_ms", "elapsedMs"), ("dau", "dau"), ("received_at", "receivedAt"), ("a_b_c", "aBC")]
@@ -30,6 +30,11 @@ def test_every_name_of_the_catalogue_can_be_changed_and_changed_back():
         assert len({camel(argument) for argument in verb.arguments}) == len(verb.arguments)
         assert [snake(camel(argument)) for argument in verb.arguments] == list(verb.arguments)
     assert len({camel(name) for name in VERBS}) == len(VERBS)
+
+
+def test_names_of_commands_and_types():
+    """A command is in kebab-case, a type in PascalCase."""
+    assert (kebab("session_list"), pascal("session_list")) == ("session-list", "SessionList")
 
 
 def test_keys_of_a_record_and_not_those_inside():

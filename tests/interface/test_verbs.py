@@ -196,7 +196,7 @@ def test_arguments_of_the_process_alone_are_closed():
         ("batch", "source"),
         ("batch", "keep_refused"),
         ("batch", "key"),
-        ("save_cohort", "strange"),
+        ("save_cohort", "untrusted"),
     }
 
 
@@ -274,7 +274,7 @@ def test_a_closed_argument_is_refused_by_name():
     """An argument that exists and is not open is refused in the same words as one that does not exist."""
     with pytest.raises(TypeError, match="does not take 'keep_refused'"):
         verb_signature("batch").bind([[]], {"keep_refused": True})
-    with pytest.raises(TypeError, match="does not take 'strange'"):
-        verb_signature("save_cohort").bind(["x", {}, {"strange": False}], {})
+    with pytest.raises(TypeError, match="does not take 'untrusted'"):
+        verb_signature("save_cohort").bind(["x", {}, {"untrusted": False}], {})
     assert "inquiry" not in signature_of("funnel").types
     assert msgspec.structs.fields(type(VERBS["dau"]))

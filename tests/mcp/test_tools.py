@@ -84,7 +84,7 @@ async def _listening(address):
 
 
 @pytest.mark.parametrize("way", [over_stdio, over_http], ids=["stdio", "http"])
-async def test_an_assistant_asks(root, way):
+async def test_each_tool_answers(root, way):
     """Each tool is listed as one that reads, and answers; what is refused is an error that says what to do."""
     async with way(root) as session:
         listed = (await session.list_tools()).tools
