@@ -77,8 +77,9 @@ class Place(msgspec.Struct, frozen=True):
             Failure: there is no such object, and `make` is False; or the class cannot be imported.
         """
         from lakebed.analytics import Analytics
-        from lakebed.objects.manifest import Manifest, directory_of
-        from lakebed.objects.registry import KINDS
+        from lakebed.objects.manifest import Manifest
+        from lakebed.objects.names import directory_of
+        from lakebed.objects.registry import classes
 
         manifest = Manifest.read(directory_of(self.root, self.name))
         if manifest is None and not make:
@@ -88,7 +89,7 @@ class Place(msgspec.Struct, frozen=True):
             )
         if self.class_name:
             return imported(self.class_name)
-        return Analytics if manifest is None else KINDS.get(manifest.kind, Analytics)
+        return Analytics if manifest is None else classes.get(manifest.kind, Analytics)
 
 
 def imported(name: str) -> type[Any]:

@@ -30,7 +30,7 @@ class ReportRoutes:
         self._body = body
 
     def routes(self) -> list[BaseRoute]:
-        """One route for each report."""
+        """The routes of this group."""
         return [Route(f"/reports/{name}", self._report(name), methods=["POST"]) for name in REPORT_VERBS]
 
     def _report(self, name: str) -> Callable[[Request], Awaitable[Response]]:

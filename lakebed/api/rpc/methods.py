@@ -24,7 +24,7 @@ from lakebed.interface.verbs import VERBS
 from lakebed.objects.namespace import Namespace
 from lakebed.reports.catalog import signature_of
 from lakebed.rpc.capnweb.exported_object import Target
-from lakebed.rpc.capnweb.remote_reference import Remote
+from lakebed.rpc.capnweb.imports import Remote
 
 __all__ = ["RpcMethods", "verb_signature"]
 
