@@ -81,6 +81,14 @@ def test_query(server, ask):
     assert "400" in ask("query", "SELECT * FROM read_csv('/etc/passwd')", code=2, **server["read"])
 
 
+def test_a_table_larger_than_an_answer_of_rpc(server, ask):
+    """RPC answers have at most 8 MiB; a table of a command comes through all the same."""
+    ask("track", "Asked", **server["write"])
+    sql, params = "SELECT range AS n, $text AS text FROM range(10000)", json.dumps({"text": "x" * 1000})
+    rows = ask("query", sql, "--params", params, **server["read"])
+    assert [row["n"] for row in rows] == list(range(10_000))
+
+
 @pytest.mark.parametrize("remote", [True, False])
 def test_dead_letters(server, ask, tmp_path, remote):
     """Listed, shown, mended and replayed, purged: the same through a server and without one."""
