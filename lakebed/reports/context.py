@@ -97,7 +97,7 @@ class ReportContext:
         if start_us is not None and end_us is not None and start_us > end_us:
             raise QueryRefused(f"start {start} lies after end {end}", hint="start is included, end is not")
         if end_us == FIRST_US:
-            raise QueryRefused(f"end is {end}, before which there is no time", hint="end is excluded: give a later one")
+            raise QueryRefused(f"end is {end}, the earliest time there is", hint="end is excluded: give a later one")
         for condition in (where, *(selection.where for selection in filters)):
             if condition is not None:
                 await self.check(condition)
