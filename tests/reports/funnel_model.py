@@ -1,4 +1,4 @@
-"""Funnels, told slowly and plainly from a list of events: docs/reports/funnel.md, word by word."""
+"""A model of funnels: slow and plain, over a list of events, after the definition in docs/reports/funnel.md."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 
 class Plain(NamedTuple):
-    """What is asked. `steps` and `excluded` are predicates over an event; the latter with the two steps, from 1."""
+    """The arguments. `steps` and `excluded` are predicates over an event; the latter with two steps, from 1."""
 
     steps: list[Any]
     within_us: int
@@ -20,7 +20,7 @@ class Plain(NamedTuple):
 
 
 class Attempt(NamedTuple):
-    """How far a person came: times and event of the beginning."""
+    """An attempt: the times of the steps that it reached, and the event with which it began."""
 
     times: list[int]
     first: Any
@@ -32,7 +32,7 @@ def attempts(funnel, events):
     for (person, value), own in _parts(funnel, events).items():
         tried = list(_any(funnel, own) if funnel.order == "any" else _ordered(funnel, own))
         if tried:
-            # The furthest; of those the first to get there; of those the last to begin, of equal times by arrival.
+            # The furthest attempt; of several the first there; of those the last to begin, equal times by arrival.
             best = min(tried, key=lambda one: (-len(one[0]), one[1], *(-n for n in one[2])))[3]
             people.setdefault(person, []).append((best, value))
     return {
@@ -53,7 +53,7 @@ def totals(funnel, events):
 
 
 def _parts(funnel, events):
-    """The events of each person, or of each value that is held by itself."""
+    """The events of each person, or of each value of a held property."""
     counts: dict[tuple[str, str], list[Any]] = {}
     for event in events:
         value = "" if funnel.holding is None else event.properties.get(funnel.holding)
@@ -110,7 +110,7 @@ def _any(funnel, own):
 
 
 def _first_at(funnel, own, us):
-    """Of the events of that moment with which an attempt may begin, the one that came first."""
+    """The first received of the events of that moment with which an attempt may begin."""
     steps = funnel.steps if funnel.order == "any" else funnel.steps[:1]
     return min((one for one in own if one.us == us and any(step(one) for step in steps)), key=lambda one: one.seq)
 
@@ -121,7 +121,7 @@ def rows(funnel, events, labels):
 
 
 def summary(count, tried, labels):
-    """The rows that come of attempts."""
+    """The rows of the report, from the attempts."""
     reached = [[one.times for one in tried if len(one.times) >= step] for step in range(1, count + 1)]
     counts = []
     for at, times in enumerate(reached):

@@ -1,4 +1,4 @@
-"""Every report told in plain Python, from the arguments that the report takes: docs/reports, word by word.
+"""Oracles: every report in plain Python, from the same arguments, after its definition in docs/reports.
 
 `plain("retention", events, now_us, grain="week", periods=3)` gives the rows that the report must give of these events.
 """
@@ -31,16 +31,16 @@ CONDITIONS: Mapping[str, Test] = {
     "properties->>'$.plan' = 'pro'": lambda one: one.properties.get("plan") == "pro",
     "session_id IS NOT NULL": lambda one: one.session is not None,
 }
-"""What the conditions in `where` mean. Python reads no SQL."""
+"""Each SQL condition of a `where`, in Python."""
 
 
 def plain(report: str, events: Sequence[Seen], now_us: int, /, **arguments: Any) -> Rows:
-    """The rows of a report. `cohort` is a definition here, not a name."""
+    """The rows of a report. `cohort` is the definition of a cohort, not its name."""
     return ORACLES[report](Question(events, now_us, arguments))
 
 
 class Question(NamedTuple):
-    """The events, and a report's arguments."""
+    """The events, the present, and the arguments of a report."""
 
     events: Sequence[Seen]
     now_us: int
@@ -69,7 +69,7 @@ class Question(NamedTuple):
         }
 
     def events_of(self, *names: str, since_us: int | None = None, whole: bool = False) -> list[Seen]:
-        """Those in range (`whole`: before `start` as well) that meet `where` and the selections of these arguments."""
+        """The events in range (`whole`: also before `start`) that meet `where` and the filters of these arguments."""
         low = None if whole else self.start_us if since_us is None else since_us
         people = None if self.get("cohort") is None else members(self.events, self.get("cohort"), self.now_us)
         where = CONDITIONS[self.get("where")] if self.get("where") else lambda _: True
@@ -100,7 +100,7 @@ _meant: dict[bytes, Test] = {}
 
 
 def means(selection: Any) -> Test:
-    """A test of events. Equal selections give one and the same test, whatever their labels."""
+    """A test of events. Equal filters give the same test, whatever their labels are."""
     if selection is None:
         return lambda _: True
     arguments = {"event": selection} if isinstance(selection, str) else selection
@@ -128,7 +128,7 @@ def number(value: Any) -> float | None:
 
 
 def valued(event: Seen, name: str) -> str | None:
-    """What `by` and `what` name, as text."""
+    """The value of the column or property `by` or `what`, as text."""
     columns = {"event": event.event, "type": event.type, "session_id": event.session, "person_id": event.person}
     return columns[name] if name in columns else text(event.properties.get(name))
 
@@ -147,7 +147,7 @@ def present(events: Sequence[Seen], calendar: dict[str, str]) -> dict[str, set[A
 
 
 def ranked(counts: Mapping[Any, int], top: int) -> list[Any]:
-    """The most frequent, ties in order of their text, NULL last."""
+    """The most frequent values, ties in order of their text, NULL last."""
     return sorted(counts, key=lambda one: (-counts[one], one is None, one or ""))[:top]
 
 
@@ -178,7 +178,7 @@ def _attempts(question: Question) -> dict[str, funnel_model.Attempt]:
 
 
 def funnel(question: Question) -> Rows:
-    """Who went how far."""
+    """How many people reached each step."""
     steps, by = question.arguments["steps"], question.get("by")
     labels = [step if isinstance(step, str) else step["label"] for step in steps]
     if question.get("order") == "any":
@@ -219,7 +219,7 @@ _WIDTHS_US = [round(one * 1e6) for one in (
 
 
 def funnel_times(question: Question) -> Rows:
-    """How long people took from one step to another, in bins of the first round width of which there are few enough."""
+    """How long people took from one step to another, in bins of the smallest round width that gives few enough."""
     first, last = question.get("from_step", 1), question.get("to_step", len(question.arguments["steps"]))
     took = [
         one.times[last - 1] - one.times[first - 1] for one in _attempts(question).values() if len(one.times) >= last
@@ -236,7 +236,7 @@ def funnel_times(question: Question) -> Rows:
 
 
 def retention(question: Question) -> Rows:
-    """Each cohort, and who of it was there in the periods after."""
+    """Each cohort, and how many of its people were there in the periods after."""
     calendar, mode = question.calendar("week"), question.get("mode", "first_time")
     grain = calendar["grain"]
     starts = present(question.events_of("start_event", whole=True), calendar)
@@ -348,13 +348,13 @@ def _figures(question: Question, ones: Sequence[Sequence[Seen]]) -> tuple[Any, .
 
 
 def _named(by: str | None) -> Callable[[Sequence[Seen]], str | None]:
-    """What `by` says of a session."""
+    """The value of `by` for a session."""
     names = {"entry": lambda one: one[0].event or one[0].type, "exit": lambda one: one[-1].event or one[-1].type}
     return names.get(by, lambda one: by and valued(one[0], by))
 
 
 def session_list(question: Question) -> Rows:
-    """One by one, newest first."""
+    """The sessions one by one, newest first."""
     converts = means(question.get("conversion")) if question.get("conversion") else lambda _: False
     name, rows = _named(question.get("by")), []
     for one in sorted(_visits(question), key=lambda one: (-one[0].us, -one[0].seq)):
@@ -388,7 +388,7 @@ def sessions(question: Question) -> Rows:
 
 
 def paths(question: Question) -> Rows:
-    """Each session's events from the first (or back from the last) that matters; then links are counted."""
+    """The events of each session from its first anchor on, or back from its last; then the links are counted."""
     by, backward, steps = question.get("by", "event"), question.get("before") is not None, question.get("steps", 4)
     matters = means(question.get("before") if backward else question.get("after"))
 
@@ -424,7 +424,7 @@ def paths(question: Question) -> Rows:
 
 
 def timeline(question: Question) -> Rows:
-    """What one person did, newest first. `person` is a person's own name here."""
+    """The events of one person, newest first. `person` is the `person` of the events."""
     own = [one for one in question.events_of() if one.person == question.arguments["person"]]
     own.sort(key=lambda one: (-one.us, -one.seq))
     before = question.get("before")
@@ -457,7 +457,7 @@ def _measured(events: Sequence[Seen], measure: str) -> Any:
 
 
 def quantile(values: Sequence[float], rank: str) -> float | None:
-    """On the line that joins the two values around position q(n - 1)."""
+    """The value at position q(n - 1), on the line that joins the two values around it."""
     if not values:
         return None
     ordered = sorted(values)
@@ -533,7 +533,7 @@ def top(question: Question) -> Rows:
 
 
 def anomalies(question: Question) -> Rows:
-    """Each count beside those at the same wall-clock time of the seasons before. Without `reason`."""
+    """Each count, and the band of the counts at the same wall-clock time of the seasons before. Without `reason`."""
     grain, zone = question.get("grain", "hour"), ZoneInfo(question.get("tz", "UTC"))
     days = {"week": 7, "day": 1}[question.get("seasonality", "week")]
     counts = Counter(period(one.us, grain, str(zone)) for one in question.events_of("event", whole=True))
@@ -547,7 +547,7 @@ def anomalies(question: Question) -> Rows:
             then = at - timedelta(days * k)
             if grain == "hour":
                 local = at.astimezone(zone).replace(tzinfo=None) - timedelta(days * k)
-                # The second of two hours that read the same; instead of one that the clock leaves out the one after it.
+                # The second of two hours that read the same; for an hour that the clock leaves out, the one after it.
                 then = period(max(to_us(local.replace(tzinfo=zone, fold=fold)) for fold in (0, 1)), grain)
             if then >= min(counts):
                 past.append(counts[then])
@@ -617,7 +617,7 @@ def performance(question: Question) -> Rows:
 
 
 def errors(question: Question) -> Rows:
-    """Which requests fail."""
+    """How many requests failed, by the columns of `by`."""
     names, groups = _keys(question, ("status_code", "method", "path")), defaultdict(list)
     for one in _requests(question):
         groups[_key(one[0], names)].append(one)
@@ -645,7 +645,7 @@ def errors(question: Question) -> Rows:
 
 
 def members(events: Sequence[Seen], definition: Mapping[str, Any], now_us: int) -> set[str]:
-    """Who is in a cohort."""
+    """The people of a cohort, by its definition."""
     everybody = {one.person for one in events if one.person is not None}
     for kind, combine in (("all", set.intersection), ("any", set.union)):
         if kind in definition:
@@ -685,7 +685,7 @@ def _enough(did: Sequence[Seen], definition: Mapping[str, Any]) -> bool:
 
 
 def _went(own: Sequence[Seen], steps: Sequence[Test]) -> bool:
-    """Whether there are events at later and later times, one for each step."""
+    """Whether there is an event for each step, each later than the one before."""
     since = float("-inf")
     for step in steps:
         later = [one.us for one in own if step(one) and one.us > since]
@@ -696,7 +696,7 @@ def _went(own: Sequence[Seen], steps: Sequence[Test]) -> bool:
 
 
 def cohort_people(question: Question) -> Rows:
-    """Who is in a cohort, when they were seen, how often."""
+    """The people of a cohort: first and last event, and number of events."""
     own = defaultdict(list)
     for one in question.events_of():
         own[one.person].append(one.us)
@@ -705,12 +705,12 @@ def cohort_people(question: Question) -> Rows:
 
 
 def cohort_size(question: Question) -> Rows:
-    """How many they are."""
+    """The number of people of a cohort."""
     return [(people_in(question.events_of()),)]
 
 
 def usage(question: Question) -> Rows:
-    """What was used, in decimals."""
+    """The sums of usage, in decimals."""
     grain, sums, counts = question.get("grain", "month"), defaultdict(Decimal), Counter()
     for one in question.events_of():
         said = {name: text(one.properties.get(name)) for name in ("organization_id", "sku", "unit", "quantity")}
