@@ -33,10 +33,12 @@ def attempts(funnel, events):
         tried = list(_any(funnel, own) if funnel.order == "any" else _ordered(funnel, own))
         if tried:
             # The furthest attempt; of several the first there; of those the last to begin, equal times by arrival.
-            best = min(tried, key=lambda one: (-len(one[0]), one[1], *(-n for n in one[2])))[3]
+            best = min(tried, key=lambda attempt: (-len(attempt[0]), attempt[1], *(-n for n in attempt[2])))[3]
             people.setdefault(person, []).append((best, value))
     return {
-        person: max(each, key=lambda one: (len(one[0].times), -one[0].times[-1], one[0].times[0], one[1]))[0]
+        person: max(
+            each, key=lambda attempt: (len(attempt[0].times), -attempt[0].times[-1], attempt[0].times[0], attempt[1])
+        )[0]
         for person, each in people.items()
     }
 
@@ -45,7 +47,7 @@ def totals(funnel, events):
     """How many attempts reached each step: all entries, then one for each event with which some reached it."""
     counts = [0] * len(funnel.steps)
     for own in _parts(funnel, events).values():
-        chains = [one[4] for one in _ordered(funnel, own)]
+        chains = [attempt[4] for attempt in _ordered(funnel, own)]
         counts[0] += len(chains)
         for at in range(1, len(counts)):
             counts[at] += len({chain[at] for chain in chains if len(chain) > at})
@@ -73,20 +75,22 @@ def _ordered(funnel, own):
         chain = [entry]
         for number, step in enumerate(funnel.steps[1:], 1):
             low = _place(funnel, chain[-1])
-            later = [one for one in own if step(one) and _place(funnel, one) > low]
+            later = [event for event in own if step(event) and _place(funnel, event) > low]
             if not later:
                 break
-            then = min(later, key=lambda one: _place(funnel, one))
-            between = [one for one in own if low < _place(funnel, one) < _place(funnel, then)]
-            if funnel.order == "strict" and any(one.event is not None or _is_step(funnel, one) for one in between):
+            then = min(later, key=lambda event: _place(funnel, event))
+            between = [event for event in own if low < _place(funnel, event) < _place(funnel, then)]
+            if funnel.order == "strict" and any(
+                event.event is not None or _is_step(funnel, event) for event in between
+            ):
                 break
             zones = [what for what, first, last in funnel.excluded if first <= number < last]
-            if any(what(one) for what in zones for one in between) or then.us - entry.us > funnel.within_us:
+            if any(what(event) for what in zones for event in between) or then.us - entry.us > funnel.within_us:
                 break
             chain.append(then)
-        times = [one.us for one in chain]
+        times = [event.us for event in chain]
         begun = _place(funnel, entry)
-        places = [_place(funnel, one) for one in chain]
+        places = [_place(funnel, event) for event in chain]
         yield times, places[-1], begun, Attempt(times, _first_at(funnel, own, entry.us)), places
 
 
@@ -99,11 +103,11 @@ def _any(funnel, own):
         if not _is_step(funnel, entry) or not funnel.start_us <= entry.us < funnel.end_us:
             continue
         times = []
-        outs = [one.us for one in own if one.us > entry.us and any(what(one) for what, *_ in funnel.excluded)]
+        outs = [event.us for event in own if event.us > entry.us and any(what(event) for what, *_ in funnel.excluded)]
         last = min([entry.us + funnel.within_us, *outs])
         for step in {id(step): step for step in funnel.steps}.values():
-            needed = sum(one is step for one in funnel.steps)
-            fitting = sorted(one.us for one in own if step(one) and entry.us <= one.us <= last)
+            needed = sum(other is step for other in funnel.steps)
+            fitting = sorted(event.us for event in own if step(event) and entry.us <= event.us <= last)
             times += fitting[:needed]
         times.sort()
         yield times, times[-1], (entry.us,), Attempt(times, _first_at(funnel, own, entry.us))
@@ -112,7 +116,9 @@ def _any(funnel, own):
 def _first_at(funnel, own, us):
     """The first received of the events of that moment with which an attempt may begin."""
     steps = funnel.steps if funnel.order == "any" else funnel.steps[:1]
-    return min((one for one in own if one.us == us and any(step(one) for step in steps)), key=lambda one: one.seq)
+    return min(
+        (event for event in own if event.us == us and any(step(event) for step in steps)), key=lambda event: event.seq
+    )
 
 
 def rows(funnel, events, labels):
@@ -122,11 +128,11 @@ def rows(funnel, events, labels):
 
 def summary(count, tried, labels):
     """The rows of the report, from the attempts."""
-    reached = [[one.times for one in tried if len(one.times) >= step] for step in range(1, count + 1)]
+    reached = [[attempt.times for attempt in tried if len(attempt.times) >= step] for step in range(1, count + 1)]
     counts = []
     for at, times in enumerate(reached):
         before = len(reached[max(at - 1, 0)])
-        seconds = [(one[at] - one[at - 1]) / 1e6 for one in times] if at else []
+        seconds = [(attempt_times[at] - attempt_times[at - 1]) / 1e6 for attempt_times in times] if at else []
         counts.append(
             (
                 at + 1,
