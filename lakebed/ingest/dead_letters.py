@@ -1,4 +1,4 @@
-"""DeadLetterQueue: rejected events that were kept. They can be listed, mended, replayed and purged."""
+"""DeadLetterQueue: rejected events that were kept. They can be listed, corrected, replayed and purged."""
 
 from __future__ import annotations
 
@@ -29,50 +29,52 @@ class DeadLetterQueue:
         """Dead letters, newest first.
 
         Args:
-            limit: at the most, up to 1,000.
-            before: only those with a smaller id: the last one of a page gives the next page.
-            reason: only those whose reason has this text in it.
+            limit: the maximum number, from 1 to 1,000.
+            before: only those with a smaller id; the last id of a page gives the next page.
+            reason: only those whose reason contains this text.
 
         Raises:
-            ValueError: a limit that is not from 1 to 1,000.
+            ValueError: `limit` is not from 1 to 1,000.
         """
         if not 1 <= limit <= MAX_LISTED:
             raise ValueError(f"limit must be from 1 to {MAX_LISTED}, not {limit}")
         return await self._store.newest(limit, before, reason)
 
-    async def dead_letter(self, id: int) -> DeadLetter:  # noqa: A002 - what it is called in a letter
-        """One dead letter. Raises UnknownDeadLetter when it was never there, replayed, purged or dropped."""
-        found = await self._store.get([id])
-        if not found:
-            raise UnknownDeadLetter(f"There is no dead letter {id}", hint="dead_letters() gives those that wait", id=id)
-        return found[0]
+    async def dead_letter(self, id: int) -> DeadLetter:  # noqa: A002 - the name of the field
+        """One dead letter. Raises UnknownDeadLetter: it never existed, or was replayed, purged or dropped."""
+        letters = await self._store.get([id])
+        if not letters:
+            raise UnknownDeadLetter(
+                f"There is no dead letter {id}", hint="dead_letters() lists the existing ones", id=id
+            )
+        return letters[0]
 
     async def replay(self, ids: Sequence[int] | None = None, edit: Edit = None) -> list[Replayed]:
-        """Store dead letters as they are, or mended; by default all that wait. Gives what became of each.
+        """Store dead letters as they are, or corrected; by default all. Returns the outcome of each.
 
-        Each is stored exactly once, however often this is called, and wherever the process is killed. An event
-        without a `message_id` or `timestamp` gets the letter's `replay_id` and `received_at`. A letter goes when its
-        event is durable; one that is refused again stays as it was, with its new reason.
+        Each is stored exactly once, however often this is called, also when the process is killed. An event without a
+        `message_id` or `timestamp` gets the `replay_id` and `received_at` of its dead letter. A dead letter is deleted
+        when its event is durable; if it is rejected again it stays, with its new reason.
 
         Args:
-            ids: which ones.
+            ids: the ids of the dead letters; None means all.
             edit: a mapping is merged into each event (RFC 7396: None removes a field; names are Segment's); text or
-                bytes take the place of the one letter that `ids` names.
+                bytes replace the one dead letter that `ids` names.
 
         Raises:
-            ValueError: text for several letters.
-            DiskFull, LogUnavailable, Backpressure, StorageUnavailable: what was not stored still waits. Call it again.
+            ValueError: `edit` is a text, but there are several dead letters.
+            DiskFull, LogUnavailable, Backpressure, StorageUnavailable: the rest is still stored. Call it again.
         """
         return await self._replayer.replay(ids, edit)
 
     async def purge(self, ids: Sequence[int] | None = None, *, before: Moment | None = None) -> int:
-        """Delete dead letters for ever: those with these ids, or all that were refused before a moment. Gives how many.
+        """Delete dead letters for ever: those with these ids, or all rejected before a moment; returns how many.
 
         Raises:
-            ValueError: neither was said, or both.
+            ValueError: neither `ids` nor `before` is given, or both are.
         """
         if (ids is None) == (before is None):
-            raise ValueError("say which letters: ids, or before a moment")
+            raise ValueError("give either ids or before, and not both")
         return await self._replayer.purge(ids, None if before is None else _us(before))
 
 
