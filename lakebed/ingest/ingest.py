@@ -289,7 +289,7 @@ class Ingest:
     def _on_unawaited(self, error: BaseException) -> None:
         """Report the failure of a call that was not awaited to `on_error`, the log and `check`."""
         self.failures = [*self.failures[1 - _MAX_FAILURES :], f"{type(error).__name__}: {error}"]
-        _log.error("an event that nobody awaited was not stored: %s", error)
+        _log.error("an event was not stored, and its call was not awaited: %s", error)
         if self._on_error is not None:
             self._on_error(error)
 
