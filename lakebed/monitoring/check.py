@@ -27,7 +27,10 @@ class Problem(msgspec.Struct, frozen=True):
 async def check(parts: MonitoredParts) -> list[Problem]:
     """Look at every tier. Cheap enough for after each test; reads no event twice. What cannot be read is a problem."""
     await parts.pipeline.flush()
-    problems = [Problem("tracking", f"an event that nobody awaited was not stored: {m}") for m in parts.ingest.failures]
+    problems = [
+        Problem("tracking", f"an event was not stored, and its call was not awaited: {m}")
+        for m in parts.ingest.failures
+    ]
     problems += [Problem("log", f"{what}: {message}") for what, message in parts.pipeline.problems.items()]
     problems += _books(parts)
     problems += await _asked("storage", parts.storage.check())
