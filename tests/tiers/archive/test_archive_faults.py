@@ -132,7 +132,7 @@ async def test_l3_30_two_collectors_at_once(pair, tmp_path):
 
 
 async def test_l3_29_what_was_forgotten_between_plan_and_commit(pair):
-    """When another archiver removes snapshots and tags meanwhile, the plan is made anew: no change, or SnapshotExpired."""
+    """When another archiver removes snapshots and tags meanwhile, the plan is made anew, or it is SnapshotExpired."""
     catalog, make = pair
     first, second = make(), make()
     for start in (0, 4, 8):

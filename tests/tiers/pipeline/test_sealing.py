@@ -90,7 +90,7 @@ def test_bounds_before_1970_and_over_several_row_groups(tmp_path):
 
 
 def test_the_log_file_goes_last(tmp_path):
-    """Parquet is synced, renamed and its directory synced before the log file is deleted: a crash leaves one of them."""
+    """Parquet is synced, renamed and its directory synced before the log file is deleted: a crash leaves one."""
     disk = FaultyDisk()
     path, _, _ = write_segment(tmp_path, [["a"]])
     seal(disk, path, frames(path), (), ENGINE)

@@ -107,7 +107,7 @@ def test_a_group_too_large_to_be_read_back_is_not_written(tmp_path, monkeypatch)
 
 
 def test_every_bit_of_the_header_is_checked(tmp_path):
-    """One flipped bit in the header is LogCorrupted. In the marker it invalidates only the marker, elsewhere nothing."""
+    """One flipped bit in the header is LogCorrupted. In the marker it invalidates that alone, elsewhere nothing."""
     path, _, _ = write_segment(tmp_path, GROUPS)
     good = path.read_bytes()
     for bit in range(HEADER_BYTES * 8):
