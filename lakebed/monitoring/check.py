@@ -28,7 +28,8 @@ async def check(parts: MonitoredParts) -> list[Problem]:
     """Check every tier. Cheap enough after each test; reads no event twice. A tier that cannot be read is a problem."""
     await parts.pipeline.flush()
     problems = [
-        Problem("tracking", f"an event that no caller awaited was not stored: {m}") for m in parts.ingest.failures
+        Problem("tracking", f"an event was not stored, and its call was not awaited: {m}")
+        for m in parts.ingest.failures
     ]
     problems += [Problem("log", f"{what}: {message}") for what, message in parts.pipeline.problems.items()]
     problems += _tracking_counts(parts)

@@ -86,6 +86,6 @@ async def health(parts: MonitoredParts) -> Health:
         lag=lag,
         log_bytes=parts.pipeline.sealed_bytes,
         tail_bytes=parts.pipeline.tail_bytes,
-        dead_letters=parts.dead_letters.books.waiting,
+        dead_letters=parts.dead_letters.counts.waiting,
         problems=len(parts.pipeline.problems) + len(parts.maintenance.problems) + len(parts.ingest.failures),
     )
