@@ -16,6 +16,7 @@ from lakebed.definitions.cohorts import Cohorts
 from lakebed.definitions.definitions import Definitions
 from lakebed.errors import LogBehind
 from lakebed.events.batch import EventBatch
+from lakebed.events.operator_rows import OperatorRows
 from lakebed.events.promotions import BUILT_IN, Promotion, as_promotions
 from lakebed.identity.identity import Identity
 from lakebed.identity.people import People
@@ -59,6 +60,7 @@ class Components:
     storage: Storage
     engine: SqlEngine
     counters: Counters
+    operator_rows: OperatorRows
     live: LiveCounters
     pipeline: Pipeline
     archive: Archive
@@ -86,16 +88,18 @@ class Components:
 
     def stats(self) -> Stats:
         """What was taken since this opening, and where log and archive stand."""
+        own = self.operator_rows.committed  # since this opening: they were neither received nor stored for a client
         return stats(
             self.counters,
-            received=self.intake.received,
-            stored=self.pipeline.next_seq - self.opened_at_seq,
+            received=self.intake.received - own,
+            stored=self.pipeline.next_seq - self.opened_at_seq - own,
             duplicate=self.pipeline.duplicates,
             rejected=self.intake.rejected,
             next_seq=self.pipeline.next_seq,
             watermark=self.maintenance.watermark,
             dead_letters=self.letters.books.waiting,
             dead_letters_dropped=self.letters.books.dropped,
+            events=self.pipeline.next_seq - len(self.operator_rows.seqs),
         )
 
 
@@ -129,7 +133,8 @@ async def assemble(
         spill_bytes=settings.query_spill_bytes,
     )
     tiers.counters = Counters(owner.clock, settings.counters_max_keys)
-    tiers.live = LiveCounters(tiers.counters, settings.active_ttl_s)
+    tiers.operator_rows = OperatorRows()
+    tiers.live = LiveCounters(tiers.counters, settings.active_ttl_s, tiers.operator_rows)
 
     def on_commit(block: EventBatch, received_at: int) -> None:
         tiers.live.feed(block, received_at)
@@ -155,7 +160,7 @@ async def assemble(
     tiers.archive = Archive(directory / "archive", owner.name, settings, owner.clock, owner.disk, promotions)
     watermark = await _watermark(tiers, settings)
     await _check_not_behind(tiers, directory, watermark)
-    tiers.history = EventHistory(tiers.pipeline, tiers.archive, promotions, tiers.engine)
+    tiers.history = EventHistory(tiers.pipeline, tiers.archive, promotions, tiers.engine, tiers.operator_rows)
     excerpts = RangeQueries(tiers.history, tiers.pipeline, tiers.archive, tiers.engine)
     tiers.identity = Identity(tiers.storage, tiers.history.read, excerpts.ask, Rules.of(settings))
     await tiers.identity.open()
@@ -167,6 +172,7 @@ async def assemble(
         tiers.history.read,
         settings,
         people=tiers.identity.mapping,
+        operator_rows=tiers.history.operator_rows,
     )
     await tiers.rollups.open()
     tiers.maintenance = Maintenance(
@@ -219,7 +225,13 @@ async def assemble(
     tiers.roster = People(tiers.identity, tiers.intake, tiers.maintenance, tiers.history, tiers.queries, owner.clock)
     _prepare_reports(tiers, owner, promotions)
     tiers.pulse = LiveSnapshots(
-        owner.name, tiers.counters, tiers.pipeline, tiers.history, settings.active_ttl_s, owner.clock
+        owner.name,
+        tiers.counters,
+        tiers.pipeline,
+        tiers.history,
+        settings.active_ttl_s,
+        owner.clock,
+        tiers.operator_rows,
     )
     tiers.maintenance.watermark = watermark
     await _restore_counters(tiers, owner)
@@ -294,6 +306,8 @@ async def _restore_counters(tiers: Components, owner: DurableObject) -> None:
             async for table in tiers.history.read(kept.seq, view.start_seq, frozenset()):
                 names.update(name for name in table["event"].to_pylist() if name is not None)
         found = await tiers.history.in_thread(lambda: replay(view, kept.seq, recent, active_since))
+        unknown = view.start_seq if kept.seq < view.start_seq else 0 if kept.operator is not None else kept.seq
+        tiers.operator_rows.restore([*(kept.operator or ()), *found.operator], unknown, view.end_seq)
     tiers.live.restore(names, found, now)
 
 

@@ -31,10 +31,16 @@ _RELIEF_PAUSE_S = 60.0
 
 
 class Totals(msgspec.Struct, frozen=True):
-    """Events ever stored by name, of those before `seq`."""
+    """What is known of the rows before `seq` without reading them.
+
+    Attributes:
+        names: events by name.
+        operator: positions of the operator's rows; None in what an older Lakebed wrote, which did not keep them.
+    """
 
     seq: int = 0
     names: dict[str, int] = {}
+    operator: list[int] | None = None
 
 
 class RolledUp(msgspec.Struct, frozen=True):
@@ -132,7 +138,9 @@ class Maintenance:
 
     async def save_totals(self) -> None:
         """Keep the lifetime totals, so that a later opening need not read the log from its beginning."""
-        kept = Totals(self._pipeline.next_seq, self._live.totals())
+        operator = self._live.operator_rows
+        known = list(operator.seqs) if operator.start == 0 else None
+        kept = Totals(self._pipeline.next_seq, self._live.totals(), known)
         await self._durable_end()
         if kept != await self._storage.get(TOTALS, Totals(), Totals):
             await self._storage.put(TOTALS, kept)

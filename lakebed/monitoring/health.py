@@ -19,7 +19,7 @@ class LifetimeCounts:
     """What was done since this Python object was made, through every opening. Only grows.
 
     Attributes:
-        stored, duplicate, rejected: events, by what became of them; together they were received.
+        stored, duplicate, rejected: clients' events, by what became of them; together they were received.
         failed: events that the log could not take; their senders know.
         groups: events of each group that was committed.
         syncs: seconds that making a group durable took.
@@ -71,7 +71,8 @@ def tallied(tiers: Components) -> LifetimeCounts:
     parts = vars(tiers)
     if "pipeline" in parts:
         pipeline = tiers.pipeline
-        tally.stored = pipeline.next_seq - tiers.opened_at_seq if "archive" in parts else 0
+        own = tiers.operator_rows.committed
+        tally.stored = pipeline.next_seq - tiers.opened_at_seq - own if "archive" in parts else 0
         tally.duplicate = pipeline.duplicates
         tally.failed = pipeline.failed
         tally.groups.add(pipeline.groups)

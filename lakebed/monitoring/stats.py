@@ -12,6 +12,9 @@ __all__ = ["Stats", "stats"]
 class Stats(msgspec.Struct, frozen=True, kw_only=True):
     """Real-time counters. The last minute and hour go by when events were received, and slide.
 
+    All numbers are of clients' events: cohorts, merges, invoices and other documents that the operator saves are in the
+    log, too, but none of them was received, stored or rejected here. Only positions count them.
+
     Attributes:
         received: events that arrived since the object opened: `stored + duplicate + rejected`, and those that wait for
             their commit.
@@ -21,10 +24,11 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
         events_last_hour: the same for the last hour.
         active: people with an event in the last `active_ttl_s` seconds.
         totals: events ever stored, by name, most first.
-        next_seq: how many events were ever stored.
-        watermark: how many of them are in the archive.
+        next_seq: the position that the next event or document takes in the log. Positions begin at 0.
+        watermark: the position before which all is in the archive.
         dead_letters: refused events that wait to be mended and replayed, or purged.
         dead_letters_dropped: those that ever had to make room for newer ones.
+        events: how many events were ever stored: `next_seq` without the operator's documents.
     """
 
     received: int
@@ -41,6 +45,7 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
     watermark: int
     dead_letters: int = 0
     dead_letters_dropped: int = 0
+    events: int = 0
 
 
 def stats(
@@ -54,6 +59,7 @@ def stats(
     watermark: int,
     dead_letters: int = 0,
     dead_letters_dropped: int = 0,
+    events: int = 0,
 ) -> Stats:
     """The stats of this moment, from the counters that tracking feeds; the other numbers are taken as given."""
     return Stats(
@@ -71,6 +77,7 @@ def stats(
         watermark=watermark,
         dead_letters=dead_letters,
         dead_letters_dropped=dead_letters_dropped,
+        events=events,
     )
 
 

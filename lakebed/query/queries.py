@@ -140,6 +140,7 @@ class Queries:
         tables: Mapping[str, pa.Table] | None = None,
         bounds: Sequence[Bounds] | None = None,
         started: float | None = None,
+        operator: bool = False,
     ) -> Result:
         """The answer to our own SQL, as `run` gives it: for metrics.
 
@@ -150,8 +151,9 @@ class Queries:
             tables: given instead of asked for; they may be parts of rollups.
             bounds: timestamps that matter, known better than they can be found in the SQL.
             started: by the monotonic clock, for `elapsed_ms`, where the question began before this call.
+            operator: whether the table `events` has the rows of the operator, with others beside them.
         """
-        question = QueryRequest(sql, params, as_of_us, tables=tables, bounds=bounds, started=started)
+        question = QueryRequest(sql, params, as_of_us, tables=tables, bounds=bounds, started=started, operator=operator)
         return await self._supervise(question, None)
 
     async def check_expression(self, sql: str) -> Statement:
@@ -255,7 +257,7 @@ class Queries:
             relation, rows = None, 0
             if sources.cut is not None:
                 bounds = _bounds(question, statement, sources.views, cursor)
-                relation = scanned = sources.cut.relation(bounds)
+                relation = scanned = sources.cut.relation(bounds, operator=question.operator)
                 if statement.is_count:
                     rows, scanned = counted(relation)
                 sources.register_events(cursor, scanned)

@@ -11,6 +11,7 @@ import msgspec
 import pyarrow as pa
 
 from lakebed.events.event import BASE_COLUMNS, SCHEMA
+from lakebed.events.operator_rows import IS_EVENT, OperatorRows
 from lakebed.events.promotions import Promotion, quoted
 from lakebed.query.views import PEOPLE
 
@@ -66,11 +67,17 @@ class Part(msgspec.Struct, frozen=True, gc=False):
 
 
 class Relation(msgspec.Struct, frozen=True):
-    """All rows that one question reads: `parts` and `tail`, which share no event."""
+    """All rows that one question reads: `parts` and `tail`, which share no event.
+
+    Attributes:
+        tail: rows in memory, all of which count.
+        operator: where rows lie that do not count, although `parts` have them; None where all count.
+    """
 
     parts: tuple[Part, ...]
     tail: pa.Table
     promotions: tuple[Promotion, ...]
+    operator: OperatorRows | None = None
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -82,6 +89,12 @@ class Relation(msgspec.Struct, frozen=True):
         """The tiers that hold these rows."""
         tiers = {part.tier for part in self.parts}
         return frozenset(tiers | {"L1"} if self.tail.num_rows else tiers)
+
+    def operator_rows(self, part: Part) -> int:
+        """How many rows that do not count a part may have. An archive's file may have fewer."""
+        if self.operator is None:
+            return 0
+        return self.operator.within(max(part.first_seq, part.low_seq), min(part.end_seq, part.high_seq))
 
     def register(
         self,
@@ -132,7 +145,9 @@ class Relation(msgspec.Struct, frozen=True):
         source = source or read_parquet
         groups: dict[tuple[frozenset[str], str], list[str]] = {}
         for part in self.parts:
-            groups.setdefault((part.columns, part.condition), []).append(part.path)
+            # Only where there are such rows: a condition that is always true would still read its column.
+            condition = _both(part.condition, IS_EVENT) if self.operator_rows(part) else part.condition
+            groups.setdefault((part.columns, condition), []).append(part.path)
         selects = [self._select(source(paths), columns, condition) for (columns, condition), paths in groups.items()]
         if self.tail.num_rows:
             selects.append(self._select(_TAIL, frozenset(self.tail.column_names)))
@@ -145,6 +160,10 @@ class Relation(msgspec.Struct, frozen=True):
         where = f" WHERE {condition}" if condition else ""
         names = ", ".join([*map(quoted, BASE_COLUMNS), f"{PERSON} AS person_id", *promoted])
         return f"SELECT {names} FROM {source}{where}"
+
+
+def _both(one: str, other: str) -> str:
+    return f"{one} AND {other}" if one else other
 
 
 def read_parquet(paths: Sequence[str]) -> str:
