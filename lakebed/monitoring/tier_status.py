@@ -49,7 +49,8 @@ class LogStatus(msgspec.Struct, frozen=True):
     """L1.
 
     Attributes:
-        first_seq: the first event that the log still holds; `next_seq` is the one after its last.
+        first_seq: the first position that the log still holds; `next_seq` is the one after its last. Events and the
+            operator's documents have positions.
         segments: sealed files, and `sealed_bytes` their size on disk.
         tail_events: events in memory that are not sealed yet (they are on disk too, in a log file).
         tail_bytes: what these take in memory.
@@ -94,7 +95,7 @@ class ArchiveStatus(msgspec.Struct, frozen=True):
 
     Attributes:
         watermark: every event with a lower `seq` is in it, as far as this object has seen.
-        files, rows, bytes: of the newest snapshot; None where `trouble` says why.
+        files, rows, bytes: of the newest snapshot, the operator's documents included; None where `trouble` says why.
         snapshots: the newest, at most 20, newest first; None likewise.
         snapshots_kept: how many there are.
         trouble: "" or "busy" (a run that takes long) or "unavailable" (catalog or warehouse do not answer).
