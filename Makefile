@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 
 CLIENTS := .clients
 
-.PHONY: demo example test lint type clients bench bench-server bench-reports test-slow torture test-duckdb15 notebooks clean
+.PHONY: demo example quick test wheel lint type clients bench bench-server bench-reports test-slow torture test-duckdb15 notebooks clean
 
 # The page over a real shop's events, and live ones until Ctrl-C; ARGS="--port 9000 --for 60".
 demo: $(VENV)/.ready
@@ -15,9 +15,17 @@ demo: $(VENV)/.ready
 example: $(VENV)/.ready
 	$(BIN)/python examples/online_retail.py $(ARGS)
 
+# The unit tier: what one file promises, without other processes. Under a minute on two cores.
+quick: $(VENV)/.ready
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m "not slow and not integration"
+
 test: lint type $(VENV)/.ready
 	$(BIN)/pip check
 	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+# The built wheel in a clean environment, without extras and with all of them.
+wheel: $(VENV)/.ready
+	scripts/test-wheel
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import IO, Annotated, Any
 
@@ -17,6 +17,7 @@ from lakebed.cli.exit_codes import Failure
 from lakebed.cli.options import AsJson, AsOf, Class, Name, Root
 from lakebed.cli.output import print_facts
 from lakebed.cli.progress import Progress
+from lakebed.moments import parse_iso
 
 __all__ = ["moment", "register"]
 
@@ -89,10 +90,9 @@ def _events(found: Any, start: str, end: str, as_of: str) -> Iterator[Any]:
 def moment(text: str) -> datetime:
     """The instant that `text` is; UTC where it does not say a zone. Raises Failure where it is none."""
     try:
-        found = datetime.fromisoformat(text)
+        return parse_iso(text)
     except ValueError:
         raise Failure(f"{text!r} is not a time", hint="Say it as 2026-01-31 or 2026-01-31T12:00:00Z") from None
-    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
 
 
 @contextmanager

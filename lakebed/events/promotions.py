@@ -18,7 +18,7 @@ from lakebed.errors import PromotionConflict
 from lakebed.events.event import BASE_COLUMNS
 from lakebed.sql_engine import SqlEngine
 
-__all__ = ["BUILT_IN", "Promotion", "as_promotions", "property_sql", "quoted", "with_promoted"]
+__all__ = ["BUILT_IN", "Promotion", "as_promotions", "column_sql", "property_sql", "quoted", "with_promoted"]
 
 _NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_ .$-]{0,99}$")
 # `person_id` is computed by the `events` view.
@@ -111,6 +111,12 @@ def property_sql(name: str) -> str:
     """DuckDB SQL for a top-level member of `properties` as text, NULL when absent."""
     path = '$."' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'
     return "json_extract_string(properties, '" + path.replace("'", "''") + "')"
+
+
+def column_sql(name: str, promotions: Iterable[Promotion]) -> str:
+    """DuckDB SQL for the column `name` of `events`; for any other name, the top-level property as text."""
+    columns = {*BASE_COLUMNS, "person_id", *(promotion.name for promotion in promotions)}
+    return quoted(name) if name in columns else property_sql(name)
 
 
 def with_promoted(table: pa.Table, promotions: Iterable[Promotion], engine: SqlEngine) -> pa.Table:

@@ -31,11 +31,9 @@ from lakebed.events.event import (
     TYPES,
     Event,
 )
+from lakebed.moments import parse_epoch, parse_moment
 
 __all__ = ["admit", "admit_all"]
-
-_MAX_NUMBER = 1e15
-_SECONDS_BELOW = 1e12  # a number below this is epoch seconds, else milliseconds (Segment's collectors agree on this)
 
 
 def admit(event: Event, now_us: int) -> None:
@@ -173,15 +171,10 @@ _FIRST_US = to_us(datetime(1, 1, 1, tzinfo=UTC))
 
 
 def _read_time(field: str, value: str | float) -> int:
-    if isinstance(value, str):
-        try:
-            moment = datetime.fromisoformat(value)
-            return to_us(moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC))
-        except (ValueError, OverflowError):
-            raise InvalidEvent(f"{field} {value[:40]!r} is not an ISO 8601 time") from None
-    if not -_MAX_NUMBER < value < _MAX_NUMBER:
-        raise InvalidEvent(f"{field} {str(value)[:40]} is not a number of seconds or milliseconds since 1970")
-    return round(value * 1_000_000) if abs(value) < _SECONDS_BELOW else round(value * 1_000)
+    try:
+        return parse_moment(value) if isinstance(value, str) else parse_epoch(value)
+    except ValueError as error:
+        raise InvalidEvent(f"{field} {error}") from None
 
 
 def _settle_objects(event: Event) -> None:

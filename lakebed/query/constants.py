@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
 from lakebed.clock import EPOCH, to_us
+from lakebed.moments import parse_moment
 
 if TYPE_CHECKING:
     from sqlglot import exp
@@ -136,10 +137,9 @@ def _read(text: str) -> tuple[int, bool]:
     if match is None:
         raise NotUnderstood
     try:
-        moment = datetime.fromisoformat(match.group(0))
+        return _after_1600(parse_moment(match[0])), match[3] is not None
     except ValueError:
         raise NotUnderstood from None
-    return _python_us(moment), moment.tzinfo is not None
 
 
 def _python_us(value: Any) -> int:
@@ -149,6 +149,10 @@ def _python_us(value: Any) -> int:
         us = (value - EPOCH.date()).days * DAY_US
     else:
         raise NotUnderstood
+    return _after_1600(us)
+
+
+def _after_1600(us: int) -> int:
     if us < _FIRST_US:
         raise NotUnderstood
     return us

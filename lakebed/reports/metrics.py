@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
@@ -11,7 +11,8 @@ import pyarrow as pa
 from lakebed.clock import Clock, from_us
 from lakebed.errors import QueryRefused, QueryTooLarge
 from lakebed.events.promotions import Promotion
-from lakebed.query.as_of import instant_us, parse_as_of
+from lakebed.moments import MOMENT_HINT, Moment, parse_day, parse_moment
+from lakebed.query.as_of import parse_as_of
 from lakebed.query.bounds import Bounds
 from lakebed.query.queries import Queries
 from lakebed.query.result import Result
@@ -22,7 +23,7 @@ from lakebed.reports.series import DAILY, HOURLY, RAW, ROLLED, Series
 __all__ = ["Metrics", "RollupTables"]
 
 T = TypeVar("T")
-Time = datetime | date | str
+Time = Moment
 _DAY_US = 86_400_000_000
 _OVERFLOW = "(other)"  # stands for the event names beyond rollup_max_groups
 _MOST_BYTES = 64 << 20  # of bitmaps that are read at once
@@ -153,10 +154,10 @@ class Metrics:
         now_us = self._clock.now_us()
         as_of_us = parse_as_of(as_of, now_us)
         first, last = self._days(days, start, end, now_us if as_of_us is None else as_of_us)
-        low_us = instant_us(first - timedelta(days=width - 1))
+        low_us = parse_moment(first - timedelta(days=width - 1))
         if as_of_us is None:
             return await self._active_now(measure, width, first, last, max_staleness)
-        high_us = instant_us(last) + _DAY_US
+        high_us = parse_moment(last) + _DAY_US
         params = {"low": from_us(low_us), "high": from_us(high_us), "first": first, "last": last}
         bounds = (Bounds(low_us, high_us - 1),)
         sql = _ACTIVE.format(measure=measure, width=width)
@@ -168,7 +169,7 @@ class Metrics:
         started = self._clock.monotonic()
         end_seq = await self._catch_up(DAILY, max_staleness)
         dates = [first + timedelta(days=at) for at in range((last - first).days + 1)]
-        windows = [(instant_us(day) - (width - 1) * _DAY_US, instant_us(day) + _DAY_US) for day in dates]
+        windows = [(parse_moment(day) - (width - 1) * _DAY_US, parse_moment(day) + _DAY_US) for day in dates]
         found = await self._rollups.table(DAILY, windows[0][0], windows[-1][1])
         days = dict(zip(found["date"].to_pylist(), zip(found["events"].to_pylist(), found["dau"].to_pylist())))  # noqa: B905
         events = [sum(days.get(day - timedelta(days=back), (0, 0))[0] for back in range(width)) for day in dates]
@@ -322,10 +323,8 @@ class Metrics:
         return end_seq, None if pc.any(pc.equal(table["event"], _OVERFLOW)).as_py() else table
 
 
-def _day(value: Time) -> date:
-    if isinstance(value, date) and not isinstance(value, datetime):
-        return value
+def _day(value: Moment) -> date:
     try:
-        return from_us(instant_us(value)).date()
-    except (ValueError, OverflowError) as error:
-        raise QueryRefused(f"day: {error}", hint="Give a date, an aware datetime or ISO 8601 text") from error
+        return parse_day(value)
+    except ValueError as error:
+        raise QueryRefused(f"day: {error}", hint=MOMENT_HINT) from error

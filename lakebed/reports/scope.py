@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
+from typing import overload
 
 import msgspec
 
 from lakebed.clock import from_us, to_us
 from lakebed.errors import QueryRefused
-from lakebed.query.as_of import instant_us
+from lakebed.moments import MOMENT_HINT, Moment, parse_moment
 from lakebed.reports.parameters import Parameters
 
 __all__ = ["FIRST_US", "Scope", "Time", "instant"]
 
-Time = datetime | date | str
+Time = Moment
 FIRST_US = to_us(datetime(1, 1, 1, tzinfo=UTC))
 """No event is earlier, and Python has no time before it."""
 
@@ -78,11 +79,19 @@ class Scope(msgspec.Struct, frozen=True):
         return f"CASE WHEN timestamp < {bind(from_us(self.start_us))} THEN 'previous' ELSE 'current' END"
 
 
-def instant(name: str, value: Time | None) -> int | None:
-    """Microseconds of an argument; None stays None. Raises QueryRefused for what cannot be read."""
+@overload
+def instant(name: str, value: Moment) -> int: ...
+
+
+@overload
+def instant(name: str, value: Moment | None) -> int | None: ...
+
+
+def instant(name: str, value: Moment | None) -> int | None:
+    """Microseconds of the argument `name`; None stays None. Raises QueryRefused where it is not a moment."""
     if value is None:
         return None
     try:
-        return instant_us(value)
-    except (ValueError, OverflowError) as error:
-        raise QueryRefused(f"{name}: {error}", hint="Give an aware datetime, a date or ISO 8601 text") from error
+        return parse_moment(value)
+    except ValueError as error:
+        raise QueryRefused(f"{name}: {error}", hint=MOMENT_HINT) from error

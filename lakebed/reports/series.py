@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import date, datetime
 from typing import Any, Self
 
 import msgspec
 
 from lakebed.clock import from_us
 from lakebed.errors import QueryRefused
-from lakebed.events.promotions import Promotion, quoted
-from lakebed.query.as_of import instant_us
+from lakebed.events.promotions import Promotion, column_sql, quoted
+from lakebed.moments import Moment
 from lakebed.query.router import Coverage, Slice, plan
-from lakebed.reports.measure import Measure, column_sql
+from lakebed.reports.measure import Measure
+from lakebed.reports.scope import instant
 
 __all__ = ["DAILY", "HOURLY", "RAW", "ROLLED", "Series"]
 
@@ -46,14 +46,14 @@ class Series(msgspec.Struct, frozen=True):
     def of(
         cls,
         *,
-        start: datetime | date | str,
-        end: datetime | date | str,
+        start: Moment,
+        end: Moment,
         grain: str,
         by: str | Sequence[str] | None,
         **given: Any,
     ) -> Self:
         """The series of `timeseries`' arguments. Raises QueryRefused for those that cannot be read."""
-        start_us, end_us = _instant("start", start), _instant("end", end)
+        start_us, end_us = instant("start", start), instant("end", end)
         if start_us > end_us:
             raise QueryRefused(f"start {start} lies after end {end}", hint="start is included, end is not")
         if grain not in _GRAINS_US:
@@ -147,10 +147,3 @@ def _bucket(grain: str, column: str) -> str:
     # In UTC these are all of one length. DuckDB's date_trunc asks a calendar for each row: 0.2 us instead of 0.01.
     us = _GRAINS_US[grain]
     return f"make_timestamptz(epoch_us({column}) - (epoch_us({column}) % {us} + {us}) % {us})"
-
-
-def _instant(name: str, value: datetime | date | str) -> int:
-    try:
-        return instant_us(value)
-    except (ValueError, OverflowError) as error:
-        raise QueryRefused(f"{name}: {error}", hint="Give an aware datetime, a date or ISO 8601 text") from error

@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import msgspec
 
 from lakebed.cli.exit_codes import Failure
+from lakebed.moments import parse_iso
 
 __all__ = ["FIELDS", "RowMapping"]
 
@@ -198,7 +199,7 @@ class RowMapping:
         elif not isinstance(value, str):
             return float(value) if isinstance(value, Decimal) else value
         elif self._format == "iso":
-            at = datetime.fromisoformat(value)
+            return parse_iso(value, self._zone).isoformat()
         else:
             at = datetime.strptime(value, self._format)  # noqa: DTZ007 - the zone is added below
         return (at if at.tzinfo is not None else at.replace(tzinfo=self._zone)).isoformat()

@@ -79,9 +79,9 @@ async def test_counts_are_exact_after_an_erasure(place):
     clock = ManualClock(START)
     async with opened(clock) as shop:
         await grow(shop, clock, documents=True, to="archived")
-        await shop._tiers.archive.erase("event", ["order"])
+        await shop._components.archive.erase("event", ["order"])
         assert (await shop.query(COUNT)).scalar() == len(await shop.query("SELECT seq FROM events")) == 36 - 15
-        await shop._tiers.archive.erase("source", [OPERATOR])
+        await shop._components.archive.erase("source", [OPERATOR])
         assert (await shop.query(COUNT)).scalar() == len(await shop.query("SELECT seq FROM events")) == 36 - 15
 
 
@@ -201,7 +201,7 @@ async def test_an_object_that_counted_documents_counts_them_no_more(place, lost)
         assert await shop.check() == []
     async with opened(clock) as shop:
         found.append(await answers(shop))
-        assert shop._tiers.operator_rows.start == 0
+        assert (await shop._components.history.operator_rows()).start == 0
         assert await shop.check() == []
         assert [one.version for one in await shop.datasets()] == [8]
         assert len(await shop.invoices()) == 1
@@ -229,11 +229,11 @@ async def test_state_of_an_older_lakebed_is_kept_where_it_is_right(place):
     async with opened(clock) as shop:
         await grow(shop, clock, documents=False, to="archived")
         await shop.rollup()
-        older = {fold.name: fold.older_fingerprint for fold in shop._tiers.rollups._folds.values()}
+        older = {fold.name: fold.older_fingerprint for fold in shop._components.rollups._folds.values()}
     with sqlite3.connect("shop/storage.db") as storage:
         storage.executemany("UPDATE rollups SET fingerprint = ? WHERE name = ?", [(f, n) for n, f in older.items()])
     async with opened(clock) as shop:
         assert (await shop.rollup()).events == 0
         assert (await shop.query("SELECT sum(events) FROM daily_metrics")).scalar() == 36
-        stored = await shop._tiers.storage.definitions()
+        stored = await shop._components.storage.definitions()
         assert {one.fingerprint for one in stored.values()}.isdisjoint(older.values())

@@ -93,7 +93,7 @@ async def grow(shop: Shop, clock: ManualClock, *, documents: bool, to: str = STA
         clock.advance(600)
         if stage in ("sealed", "pruned"):
             await shop.rollup()
-            await shop._tiers.pipeline.seal()
+            await shop._components.pipeline.seal()
         if stage in ("archived", "archived in two runs"):
             await shop.archive()
         if stage == "compacted":

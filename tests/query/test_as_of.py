@@ -1,12 +1,12 @@
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
 from lakebed.clock import to_us
 from lakebed.errors import InvalidAsOf
-from lakebed.query.as_of import instant_us, parse_as_of
+from lakebed.query.as_of import parse_as_of
 
 NOON = datetime(2026, 1, 15, 12, tzinfo=UTC)
 NOW = to_us(NOON)
@@ -25,11 +25,6 @@ NOW = to_us(NOON)
 def test_forms_of_one_instant(value):
     """Aware datetimes and ISO text are one instant; text without a zone is UTC."""
     assert parse_as_of(value, NOW) == NOW
-
-
-def test_dates_are_midnight():
-    """A date is its midnight UTC."""
-    assert instant_us(date(2026, 1, 15)) == instant_us("2026-01-15") == NOW - 12 * 3600 * 1_000_000
 
 
 def test_none_is_now():

@@ -16,8 +16,7 @@ from lakebed.api.body import Body, decoded
 from lakebed.api.errors import Refusal, explained
 from lakebed.api.formats import chosen
 from lakebed.api.openapi.operation import Parameter, operation
-from lakebed.api.responses import json_response
-from lakebed.api.table import ACCEPT, TABLE, table_response
+from lakebed.api.responses import ACCEPT, TABLE, json_response, table_response
 from lakebed.definitions.definitions import Definition
 from lakebed.errors import InvalidDefinition
 
@@ -100,7 +99,7 @@ class Cohorts:
         caller = self._gate.admit(request, "admin")
         definition = decoded(await self._body.read(request), dict[str, Any], "definition")
         with explained():
-            saved = await self._gate.object(caller).save_cohort(request.path_params["name"], definition, strange=True)
+            saved = await self._gate.object(caller).save_cohort(request.path_params["name"], definition, untrusted=True)
         return json_response(_saved(saved))
 
     @operation(scope="admin", status=204, refusals=[404, 409])

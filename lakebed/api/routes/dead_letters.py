@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections import Counter
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -17,8 +17,9 @@ from lakebed.api.body import Body, decoded
 from lakebed.api.errors import Refusal
 from lakebed.api.openapi.operation import Parameter, operation
 from lakebed.api.responses import json_response
-from lakebed.ingest.dead_letters import MOST_LISTED
+from lakebed.ingest.dead_letters import MAX_LISTED
 from lakebed.ingest.replay import Replayed
+from lakebed.moments import parse_iso
 from lakebed.tiers.storage.dead_letters import DeadLetter
 
 __all__ = ["Letters"]
@@ -117,7 +118,7 @@ class Letters:
         scope="read",
         parameters=[
             Parameter(
-                "limit", Annotated[int, msgspec.Meta(ge=1, le=MOST_LISTED)], "at the most so many; 100 unless said"
+                "limit", Annotated[int, msgspec.Meta(ge=1, le=MAX_LISTED)], "at the most so many; 100 unless said"
             ),
             Parameter("before", _ID, "only those with a smaller id"),
             Parameter("reason", str, "only those whose reason has this text in it"),
@@ -129,7 +130,7 @@ class Letters:
         """Dead letters, newest first."""
         target = self._gate.existing(self._gate.admit(request, "read"))
         query = request.query_params
-        limit = _number("limit", query.get("limit", "100"), MOST_LISTED)
+        limit = _number("limit", query.get("limit", "100"), MAX_LISTED)
         before = _number("before", query["before"], _MOST_ID) if "before" in query else None
         found: list[DeadLetter] = await target.dead_letters(limit=limit, before=before, reason=query.get("reason"))
         lines = [LetterLine(**_line(letter)) for letter in found]
@@ -197,8 +198,7 @@ def _number(name: str, text: str, most: int) -> int:
 
 def _moment(text: str) -> datetime:
     try:
-        found = datetime.fromisoformat(text)
-        return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
+        return parse_iso(text)
     except ValueError:
         message = "before must be a time, as 2026-01-15T12:00:00Z"
         raise Refusal(400, "INVALID_PARAMETER", message, before=text[:40]) from None

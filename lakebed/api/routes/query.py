@@ -13,8 +13,8 @@ from lakebed.api.auth import Auth
 from lakebed.api.body import UNREADABLE, Body, decoded
 from lakebed.api.formats import chosen
 from lakebed.api.openapi.operation import operation
+from lakebed.api.responses import ACCEPT, TABLE, table_response
 from lakebed.api.routes.platform import EXAMPLE, PlatformQuery, platform_answer
-from lakebed.api.table import ACCEPT, TABLE, table_response
 
 __all__ = ["Sql"]
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from importlib.resources import files
 from typing import Any, Literal
 
 import msgspec
 
+from lakebed.clock import from_us
 from lakebed.errors import QueryRefused
+from lakebed.moments import MOMENT_HINT, parse_moment
 
 __all__ = ["Parameter", "Template", "library"]
 
@@ -34,23 +35,28 @@ class Parameter(msgspec.Struct, frozen=True):
     default: str | int | float | None = None
 
     def read(self, value: Any) -> Any:
-        """`value` as it is bound; text is read, as a command line gives it. Raises QueryRefused, which names it."""
+        """`value` as it is bound; text is parsed, as a command line gives it. Raises QueryRefused, which names it."""
+        if self.type == "timestamp":
+            return from_us(self._moment(value))
         try:
             if self.type == "text":
                 if isinstance(value, str):
                     return value
-            elif self.type == "timestamp":
-                moment = datetime.fromisoformat(value if isinstance(value, str) else value.isoformat())
-                return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
             elif not isinstance(value, bool) and isinstance(value, (int, float, str)):
                 if self.type == "number":
                     return float(value)
                 if not isinstance(value, float):
                     return int(value)
-        except (ValueError, AttributeError, OverflowError):
+        except (ValueError, OverflowError):
             pass
         message = f"parameter {self.name} is {str(value)[:40]!r}, which is no {self.type}"
         raise QueryRefused(message, hint=self.about, parameter=self.name)
+
+    def _moment(self, value: Any) -> int:
+        try:
+            return parse_moment(value)
+        except ValueError as error:
+            raise QueryRefused(f"parameter {self.name}: {error}", hint=MOMENT_HINT, parameter=self.name) from error
 
 
 class Template(msgspec.Struct, frozen=True):
