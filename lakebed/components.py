@@ -20,7 +20,7 @@ from lakebed.definitions.definitions import Definitions
 from lakebed.disk import Disk
 from lakebed.errors import LogBehind
 from lakebed.events.batch import EventBatch
-from lakebed.events.operator_rows import OperatorRows
+from lakebed.events.documents import DocumentPositions
 from lakebed.events.promotions import BUILT_IN, Promotion, as_promotions
 from lakebed.identity.identity import Identity
 from lakebed.identity.people import People
@@ -133,8 +133,8 @@ async def open_components(stack: AsyncExitStack, options: ObjectOptions) -> Comp
     )
     stack.push_async_callback(run_in_thread, "close", engine.close)
     counters = Counters(clock, settings.counters_max_keys)
-    operator_rows = OperatorRows()
-    live_counters = LiveCounters(counters, settings.active_ttl_s, operator_rows)
+    documents = DocumentPositions()
+    live_counters = LiveCounters(counters, settings.active_ttl_s, documents)
     after_commit = _AfterCommit(live_counters)
     pipeline = Pipeline(
         directory / "log",
@@ -155,7 +155,7 @@ async def open_components(stack: AsyncExitStack, options: ObjectOptions) -> Comp
     stack.push_async_callback(archive.close)
     watermark = await _watermark(storage, pipeline, archive, settings)
     await _check_not_behind(storage, pipeline, directory, watermark)
-    history = EventHistory(pipeline, archive, promotions, engine, operator_rows)
+    history = EventHistory(pipeline, archive, promotions, engine, documents)
     stack.push_async_callback(run_in_thread, "close", history.close)
     identity = Identity(storage, history.read, RangeQueries(history, pipeline, archive, engine).ask, Rules.of(settings))
     stack.push_async_callback(identity.close)
@@ -168,7 +168,7 @@ async def open_components(stack: AsyncExitStack, options: ObjectOptions) -> Comp
         history.read,
         settings,
         people=identity.mapping,
-        operator_rows=history.operator_rows,
+        documents=history.documents,
     )
     stack.push_async_callback(rollups.close)
     await rollups.open()
@@ -221,7 +221,7 @@ async def open_components(stack: AsyncExitStack, options: ObjectOptions) -> Comp
         directory=directory,
         settings=settings,
         counters=counters,
-        operator_rows=operator_rows,
+        documents=documents,
         pipeline=pipeline,
         storage=storage,
         archive=archive,
@@ -263,7 +263,7 @@ async def open_components(stack: AsyncExitStack, options: ObjectOptions) -> Comp
         scheduler=scheduler,
         monitor=Monitor(
             monitored,
-            LiveSnapshots(options.name, counters, pipeline, history, settings.active_ttl_s, clock, operator_rows),
+            LiveSnapshots(options.name, counters, pipeline, history, settings.active_ttl_s, clock, documents),
         ),
     )
 
@@ -352,6 +352,6 @@ async def _restore_live_counters(
                 names.update(name for name in table["event"].to_pylist() if name is not None)
         replayed = await history.in_thread(lambda: replay(view, saved.seq, recent, active_since))
         # An older Lakebed did not save them: `EventHistory` searches those before `unknown`, when they are needed.
-        unknown = 0 if saved.operator is not None else max(saved.seq, view.start_seq)
-        live_counters.operator_rows.restore([*(saved.operator or ()), *replayed.operator], unknown, view.end_seq)
+        unknown = 0 if saved.documents is not None else max(saved.seq, view.start_seq)
+        live_counters.documents.restore([*(saved.documents or ()), *replayed.documents], unknown, view.end_seq)
     live_counters.restore(names, replayed, now)

@@ -15,8 +15,8 @@ import msgspec
 from msgspec import Raw
 
 from lakebed.errors import InvalidDefinition
+from lakebed.events.documents import IS_DOCUMENT
 from lakebed.events.event import OPERATOR, Event
-from lakebed.events.operator_rows import IS_OPERATOR
 from lakebed.ingest.ingest import Ingest
 from lakebed.query.event_history import EventHistory
 from lakebed.query.queries import Queries
@@ -28,7 +28,7 @@ _MAX_BYTES = 256 << 10
 _SAID = "definition"  # the member of `properties` that says what an event of Lakebed's own is
 _SAVED = f"""
 SELECT seq, received_at, properties FROM events
-WHERE {IS_OPERATOR} AND type = 'track' AND event IS NULL AND seq >= $first AND seq < $end
+WHERE {IS_DOCUMENT} AND type = 'track' AND event IS NULL AND seq >= $first AND seq < $end
 AND json_exists(properties, '$.{_SAID}') ORDER BY seq
 """
 
@@ -136,7 +136,7 @@ class Definitions:
         async with self._lock:
             end = self._history.next_seq
             if end > self._read_to:
-                rows = await self._queries.ask(_SAVED, {"first": self._read_to, "end": end}, operator=True)
+                rows = await self._queries.ask(_SAVED, {"first": self._read_to, "end": end}, documents=True)
                 for row in rows:
                     self._take(row.seq, row.received_at, row.properties)
                 self._read_to = end

@@ -10,6 +10,7 @@ import msgspec
 import pyarrow as pa
 from msgspec import Raw
 
+from lakebed.events.documents import is_document
 from lakebed.events.event import OPERATOR, SCHEMA, TIME, Event
 
 __all__ = ["EventBatch", "people_of", "raw_column"]
@@ -26,14 +27,14 @@ class EventBatch(msgspec.Struct, frozen=True):
             than carrying it along. A person is `user_id`, else `anonymous_id`.
         columns: those of the schema, in its order, without `seq` and `received_at`. `timestamp` has microseconds, null
             for `received_at`.
-        operator: positions of the operator's rows, ascending. A client's batch has none.
+        documents: places of documents in it, ascending. A client's batch has none.
     """
 
     message_ids: Sequence[str | None]
     names: Sequence[str | None]
     people: Sequence[str | None]
     columns: list[pa.Array]
-    operator: Sequence[int] = ()
+    documents: Sequence[int] = ()
 
     def __len__(self) -> int:
         return len(self.message_ids)
@@ -47,7 +48,7 @@ class EventBatch(msgspec.Struct, frozen=True):
         users: list[Any] = [event.user_id for event in events]  # `admit` has made texts of ids and integers of times
         anonymous: list[Any] = [event.anonymous_id for event in events]
         sources = [event.source for event in events]
-        operator = [row for row, source in enumerate(sources) if source == OPERATOR] if OPERATOR in sources else ()
+        documents = [row for row, event in enumerate(events) if is_document(event)] if OPERATOR in sources else ()
         texts = [
             *(message_ids, [event.type for event in events], names, users, anonymous),
             *([event.group_id for event in events], [event.session_id for event in events]),
@@ -59,7 +60,7 @@ class EventBatch(msgspec.Struct, frozen=True):
             raw_column([event.properties for event in events]),
             raw_column([event.context for event in events]),
         ]
-        return cls(message_ids, names, people_of(users, anonymous), columns, operator)
+        return cls(message_ids, names, people_of(users, anonymous), columns, documents)
 
     @classmethod
     def joined(cls, parts: Iterable[Sequence[Event] | EventBatch]) -> EventBatch:
@@ -87,7 +88,7 @@ class EventBatch(msgspec.Struct, frozen=True):
             list(chained(block.names for block in blocks)),
             list(chained(block.people for block in blocks)),
             [pa.concat_arrays(parts) for parts in zip(*(block.columns for block in blocks), strict=True)],
-            [start + row for start, block in zip(starts, blocks, strict=False) for row in block.operator],
+            [start + row for start, block in zip(starts, blocks, strict=False) for row in block.documents],
         )
 
     def take(self, rows: Sequence[int]) -> EventBatch:
@@ -98,7 +99,7 @@ class EventBatch(msgspec.Struct, frozen=True):
             [self.names[row] for row in rows],
             [self.people[row] for row in rows],
             [column.take(at) for column in self.columns],
-            [place for place, row in enumerate(rows) if row in self.operator] if self.operator else (),
+            [place for place, row in enumerate(rows) if row in self.documents] if self.documents else (),
         )
 
     def to_record_batch(self, message_ids: Sequence[str], first_seq: int, received_at: int) -> pa.RecordBatch:

@@ -10,7 +10,7 @@ import msgspec
 import pyarrow as pa
 
 from lakebed.events.batch import EventBatch
-from lakebed.events.operator_rows import OperatorRows, operator_seqs, without_operator_rows
+from lakebed.events.documents import DocumentPositions, document_seqs, without_documents
 from lakebed.tiers.counters.counters import Counters
 from lakebed.tiers.pipeline.log_view import LogView
 from lakebed.tiers.pipeline.sealing import read_sealed
@@ -29,14 +29,14 @@ class LiveCounters:
 
     `events:{name}` counts every event of that name ever stored; `events_1m:` and `events_1h:` those received in the
     last minute and hour; `active:{person}` those of a person in the last `active_ttl_s`. A person is `user_id`, else
-    `anonymous_id`. Events without a name count in the totals alone. The operator's rows count nowhere.
+    `anonymous_id`. Events without a name count in the totals alone. Documents count nowhere.
 
     Args:
-        operator_rows: is told of each commit, too.
+        documents: is told of each commit, too.
     """
 
-    def __init__(self, counters: Counters, active_ttl_s: float, operator_rows: OperatorRows | None = None) -> None:
-        self.operator_rows = OperatorRows() if operator_rows is None else operator_rows
+    def __init__(self, counters: Counters, active_ttl_s: float, documents: DocumentPositions | None = None) -> None:
+        self.documents = DocumentPositions() if documents is None else documents
         self._counters = counters
         self._active_ttl_s = active_ttl_s
         self._totals: Counter[str] = Counter()
@@ -45,8 +45,8 @@ class LiveCounters:
         """Count a commit."""
         names, people = _counted(block.names), _counted(block.people)
         self._totals.update(names)
-        self.operator_rows.feed(len(block), block.operator)
-        self._count_recent(names, len(block) - len(block.operator), 0.0)
+        self.documents.feed(len(block), block.documents)
+        self._count_recent(names, len(block) - len(block.documents), 0.0)
         self._counters.incr_each("events:", names, None)
         self._counters.incr_each("active:", people, self._active_ttl_s)
 
@@ -85,32 +85,32 @@ class Replay(msgspec.Struct, frozen=True):
         names: events by name, those without one left out.
         recent: events by the second in which they were received (microseconds), then by name, None for those without.
         people: the same by person, those of nobody left out.
-        operator: positions of the operator's rows from `totals_seq` on. They are counted nowhere else.
+        documents: positions of documents from `totals_seq` on. They are counted nowhere else.
     """
 
     names: Mapping[str, int]
     recent: Mapping[int, Mapping[str | None, int]]
     people: Mapping[int, Mapping[str, int]]
-    operator: Sequence[int] = ()
+    documents: Sequence[int] = ()
 
 
 def replay(view: LogView, totals_seq: int, since_us: int, active_since_us: int) -> Replay:
     """Read a log for `LiveCounters.restore`. Blocks.
 
-    Names and the operator's rows are read from `totals_seq` on, the rest from the two moments on.
+    Names and documents are read from `totals_seq` on, the rest from the two moments on.
     Names of events that the log has let go are missing; windows are whole, since `Maintenance.prune` keeps them.
     """
     if view.start_seq == view.end_seq:
         return Replay({}, {}, {})
     import pyarrow.compute as pc  # a quarter of what pyarrow costs; most imports never need it
 
-    names_read = ["seq", "event", "user_id", "anonymous_id", "received_at", "source"]
+    names_read = ["seq", "event", "user_id", "anonymous_id", "received_at", "source", "type"]
     oldest_us = min(since_us, active_since_us)
     files: list[Path] = [f.path for f in view.files if f.end_seq > totals_seq or f.last_received >= oldest_us]
     sealed = [read_sealed(path, names_read) for path in files]
     table = pa.concat_tables([*sealed, view.tail.select(names_read)])
-    operator = operator_seqs(table)
-    table = without_operator_rows(table)
+    documents = document_seqs(table)
+    table = without_documents(table)
     received = table["received_at"].cast(pa.int64())
 
     def since(us: int) -> int:
@@ -119,7 +119,7 @@ def replay(view: LogView, totals_seq: int, since_us: int, active_since_us: int) 
 
     counted = table["event"].slice(pc.sum(pc.less(table["seq"], totals_seq)).as_py() or 0)
     recent, active = since(since_us), since(active_since_us)
-    newest = [seq for seq in operator if seq >= totals_seq]
+    newest = [seq for seq in documents if seq >= totals_seq]
     names = {row["values"]: row["counts"] for row in pc.value_counts(counted).to_pylist() if row["values"] is not None}
     events = _by_second(received.slice(recent), table["event"].slice(recent))
     people = pc.coalesce(table["user_id"].slice(active), table["anonymous_id"].slice(active))

@@ -36,12 +36,12 @@ class Totals(msgspec.Struct, frozen=True):
 
     Attributes:
         names: events by name.
-        operator: positions of the operator's rows; None in the totals of an older Lakebed, which did not keep them.
+        documents: positions of documents; None in the totals of an older Lakebed, which did not keep them.
     """
 
     seq: int = 0
     names: dict[str, int] = {}
-    operator: list[int] | None = None
+    documents: list[int] | None = None
 
 
 class RolledUp(msgspec.Struct, frozen=True):
@@ -108,7 +108,7 @@ class Maintenance:
 
     async def save_totals(self) -> None:
         """Keep the lifetime totals, so that a later opening need not read the log from its beginning."""
-        rows = self._live.operator_rows
+        rows = self._live.documents
         kept = Totals(self._pipeline.next_seq, self._live.totals(), list(rows.seqs) if rows.start == 0 else None)
         await self._catch_up.durable_end()
         if kept != await self._storage.get(TOTALS, Totals(), Totals):

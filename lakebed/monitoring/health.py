@@ -65,7 +65,7 @@ class Health(msgspec.Struct, frozen=True):
 def lifetime_counts(parts: MonitoredParts) -> LifetimeCounts:
     """The counts of one opening so far. Also of parts that are closed."""
     counts = LifetimeCounts()
-    counts.stored = parts.pipeline.next_seq - parts.opened_at_seq - parts.operator_rows.committed
+    counts.stored = parts.pipeline.next_seq - parts.opened_at_seq - parts.documents.committed
     counts.duplicate = parts.pipeline.duplicates
     counts.rejected = parts.ingest.rejected
     counts.failed = parts.pipeline.failed

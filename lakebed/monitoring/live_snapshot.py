@@ -10,7 +10,7 @@ from datetime import datetime
 import msgspec
 
 from lakebed.clock import Clock, from_us
-from lakebed.events.operator_rows import OperatorRows, without_operator_rows
+from lakebed.events.documents import DocumentPositions, without_documents
 from lakebed.ingest.live_counters import ALL_1H, ALL_1M
 from lakebed.monitoring.stats import Stats
 from lakebed.query.event_history import EventHistory
@@ -90,7 +90,7 @@ class LiveSnapshots:
         history: where the newest events are read.
         active_s: the setting `active_ttl_s`.
         clock: says when it is.
-        operator_rows: positions that hold no event.
+        documents: positions that hold no event.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class LiveSnapshots:
         history: EventHistory,
         active_s: float,
         clock: Clock,
-        operator_rows: OperatorRows,
+        documents: DocumentPositions,
     ) -> None:
         self._name = name
         self._counters = counters
@@ -109,7 +109,7 @@ class LiveSnapshots:
         self._history = history
         self._active_s = active_s
         self._clock = clock
-        self._operator_rows = operator_rows
+        self._documents = documents
         self._newest: deque[Newest] = deque(maxlen=_NEWEST)
         self._seen = 0  # the seq after the last event that was looked at
         self._reading = asyncio.Lock()  # protects these two
@@ -145,11 +145,11 @@ class LiveSnapshots:
             end = self._pipeline.next_seq
             # Never from the archive: it may be far away, or down, and what is going on now is not there. The tail in
             # memory has them, but for the moment after a segment was sealed.
-            first = self._operator_rows.before_last_events(_NEWEST, end)
+            first = self._documents.before_last_events(_NEWEST, end)
             start = max(self._seen, first, self._pipeline.start_seq)
             if start < end:
                 async for table in self._history.read(start, end, frozenset()):
-                    events = without_operator_rows(table)
+                    events = without_documents(table)
                     self._newest.extendleft(map(_newest, events.select(_COLUMNS).to_pylist()))
                 self._seen = end
             return list(self._newest)

@@ -22,7 +22,7 @@ class Monitor:
     def stats(self) -> Stats:
         """Events in the last minute and hour, active people, totals. Answered from memory."""
         parts = self._parts
-        documents = parts.operator_rows.committed
+        documents = parts.documents.committed
         return stats(
             parts.counters,
             received=parts.ingest.received - documents,
@@ -33,7 +33,7 @@ class Monitor:
             watermark=parts.maintenance.watermark,
             dead_letters=parts.dead_letters.books.waiting,
             dead_letters_dropped=parts.dead_letters.books.dropped,
-            events=parts.pipeline.next_seq - len(parts.operator_rows.seqs),
+            events=parts.pipeline.next_seq - len(parts.documents.seqs),
         )
 
     async def pulse(self) -> LiveSnapshot:

@@ -12,8 +12,8 @@ __all__ = ["Stats", "stats"]
 class Stats(msgspec.Struct, frozen=True, kw_only=True):
     """Real-time counters. The last minute and hour go by when events were received, and slide.
 
-    All numbers are of clients' events: cohorts, merges, invoices and other documents that the operator saves are in the
-    log, too, but none of them was received, stored or rejected here. Only positions count them.
+    All numbers are of events. Documents of the operator, such as cohorts and invoices, are in the log too, but none of
+    them was received, stored or rejected. Only positions count them.
 
     Attributes:
         received: events that arrived since the object opened: `stored + duplicate + rejected`, and those that wait for

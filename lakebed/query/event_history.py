@@ -22,11 +22,11 @@ from typing import Any, Self, TypeVar
 import pyarrow as pa
 
 from lakebed.errors import ArchiveConflict
+from lakebed.events.documents import DocumentPositions, without_documents
 from lakebed.events.event import BASE_COLUMNS, SCHEMA
-from lakebed.events.operator_rows import OperatorRows, without_operator_rows
 from lakebed.events.promotions import Promotion, quoted, with_promoted
 from lakebed.query.bounds import UNBOUNDED, Bounds
-from lakebed.query.operator_search import OperatorSearch
+from lakebed.query.document_search import DocumentSearch
 from lakebed.query.parts import archive_parts, log_parts, readable
 from lakebed.query.relation import Part, Relation, columns_of, read_parquet, schema_of
 from lakebed.sql_engine import SqlEngine
@@ -52,7 +52,7 @@ class EventHistory:
         archive: L3.
         promotions: the promoted columns that every table gets.
         engine: reads Parquet and computes promoted columns.
-        operator_rows: the positions that the log is known to have of them; without it there are none.
+        documents: known positions of documents; without it there are none.
     """
 
     def __init__(
@@ -61,14 +61,14 @@ class EventHistory:
         archive: Archive,
         promotions: tuple[Promotion, ...],
         engine: SqlEngine,
-        operator_rows: OperatorRows | None = None,
+        documents: DocumentPositions | None = None,
     ) -> None:
         self.promotions = promotions
         self._pipeline = pipeline
         self._archive = archive
         self._engine = engine
-        self._operator_rows = OperatorRows() if operator_rows is None else operator_rows
-        self._search = OperatorSearch(pipeline, archive, engine)
+        self._documents = DocumentPositions() if documents is None else documents
+        self._search = DocumentSearch(pipeline, archive, engine)
         self._executor: ThreadPoolExecutor | None = None
         self._parts: tuple[tuple[DataFile, ...], int, tuple[Part, ...]] = ((), 0, ())  # the newest of archive_parts
         self._positions: dict[int, int] = {}  # as_of_us -> N: settled instants never change
@@ -93,14 +93,14 @@ class EventHistory:
         async with self.cut(as_of_us=as_of_us) as cut:
             return cut.end_seq
 
-    async def operator_rows(self) -> OperatorRows:
-        """Where the operator's rows are, all of them.
+    async def documents(self) -> DocumentPositions:
+        """The positions of all documents of the log.
 
         Raises:
-            ArchiveUnavailable: that has to be read in the archive, once, and the archive does not answer.
+            ArchiveUnavailable: the archive of an older Lakebed must be searched, once, and does not answer.
         """
-        rows = self._operator_rows
-        return rows if rows.start == 0 else await self._search.completed(rows, self.in_thread)
+        known = self._documents
+        return known if known.start == 0 else await self._search.completed(known, self.in_thread)
 
     async def read(
         self, start: int, end: int, promoted: frozenset[str] | None = None, *, rows: int = 250_000
@@ -267,14 +267,14 @@ class Cut:
         self._snapshot = snapshot
         self._parts: tuple[Part, ...] = ()
         self._tail = SCHEMA.empty_table()
-        self._operator_rows = OperatorRows()
+        self._documents = DocumentPositions()
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         """Raises SnapshotExpired."""
         async with AsyncExitStack() as stack:
             await (self._pin_now(stack) if self._snapshot is None else self._pin_snapshot(stack, self._snapshot))
-            self._operator_rows = await self._history.operator_rows()
+            self._documents = await self._history.documents()
             self._stack = stack.pop_all()
         return self
 
@@ -306,30 +306,30 @@ class Cut:
         low, high = max(self.watermark, tail_start), min(self.end_seq, log.end_seq)
         self._tail = log.tail.slice(low - tail_start, max(high - low, 0)) if low < high else log.tail.slice(0, 0)
 
-    def relation(self, bounds: Sequence[Bounds] = (UNBOUNDED,), *, operator: bool = False) -> Relation:
+    def relation(self, bounds: Sequence[Bounds] = (UNBOUNDED,), *, documents: bool = False) -> Relation:
         """The events to read for a question that sees no timestamp outside all of `bounds`; only files are left out.
 
         It may be used while the cut is open.
 
         Args:
-            operator: gives all rows instead, of those files that have rows of the operator.
+            documents: whether to give all rows of the files that have documents instead.
         """
-        tail, rows = self._tail, self._operator_rows
-        if operator:
-            everything = Relation(self._parts, tail, self._history.promotions, rows)
-            parts = tuple(part for part in self._parts if everything.operator_rows(part))
+        tail, known = self._tail, self._documents
+        if documents:
+            everything = Relation(self._parts, tail, self._history.promotions, known)
+            parts = tuple(part for part in self._parts if everything.documents_in(part))
             return Relation(parts, tail, self._history.promotions)
-        if tail.num_rows and rows.within(tail["seq"][0].as_py(), self.end_seq):
-            tail = without_operator_rows(tail)
+        if tail.num_rows and known.within(tail["seq"][0].as_py(), self.end_seq):
+            tail = without_documents(tail)
         if UNBOUNDED in bounds:
-            return Relation(self._parts, tail, self._history.promotions, rows)
+            return Relation(self._parts, tail, self._history.promotions, known)
         parts = tuple(part for part in self._parts if _overlap(bounds, part.min_timestamp, part.max_timestamp))
         if tail.num_rows:
             import pyarrow.compute as pc  # a quarter of what pyarrow costs to import
 
             extremes = pc.min_max(tail.column("timestamp").cast(pa.int64())).as_py()
             tail = tail if _overlap(bounds, extremes["min"], extremes["max"]) else tail.slice(0, 0)
-        return Relation(parts, tail, self._history.promotions, rows)
+        return Relation(parts, tail, self._history.promotions, known)
 
 
 def _overlap(bounds: Sequence[Bounds], low_us: int, high_us: int) -> bool:

@@ -10,8 +10,8 @@ from typing import Any, Protocol
 import msgspec
 import pyarrow as pa
 
+from lakebed.events.documents import IS_EVENT, DocumentPositions
 from lakebed.events.event import BASE_COLUMNS, SCHEMA
-from lakebed.events.operator_rows import IS_EVENT, OperatorRows
 from lakebed.events.promotions import Promotion, quoted
 from lakebed.query.views import PEOPLE
 
@@ -71,13 +71,13 @@ class Relation(msgspec.Struct, frozen=True):
 
     Attributes:
         tail: rows in memory, all of which count.
-        operator: where rows lie that do not count, although `parts` have them; None where all count.
+        documents: positions of documents, which `parts` have and which are left out; None leaves out nothing.
     """
 
     parts: tuple[Part, ...]
     tail: pa.Table
     promotions: tuple[Promotion, ...]
-    operator: OperatorRows | None = None
+    documents: DocumentPositions | None = None
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -90,11 +90,11 @@ class Relation(msgspec.Struct, frozen=True):
         tiers = {part.tier for part in self.parts}
         return frozenset(tiers | {"L1"} if self.tail.num_rows else tiers)
 
-    def operator_rows(self, part: Part) -> int:
-        """How many rows that do not count a part may have. An archive's file may have fewer."""
-        if self.operator is None:
+    def documents_in(self, part: Part) -> int:
+        """How many documents lie in the range of a part: an archive's file may have fewer, the log's have all."""
+        if self.documents is None:
             return 0
-        return self.operator.within(max(part.first_seq, part.low_seq), min(part.end_seq, part.high_seq))
+        return self.documents.within(max(part.first_seq, part.low_seq), min(part.end_seq, part.high_seq))
 
     def register(
         self,
@@ -146,7 +146,7 @@ class Relation(msgspec.Struct, frozen=True):
         groups: dict[tuple[frozenset[str], str], list[str]] = {}
         for part in self.parts:
             # Only where there are such rows: a condition that is always true would still read its column.
-            condition = _both(part.condition, IS_EVENT) if self.operator_rows(part) else part.condition
+            condition = _both(part.condition, IS_EVENT) if self.documents_in(part) else part.condition
             groups.setdefault((part.columns, condition), []).append(part.path)
         selects = [self._select(source(paths), columns, condition) for (columns, condition), paths in groups.items()]
         if self.tail.num_rows:

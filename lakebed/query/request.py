@@ -20,10 +20,10 @@ Parameters = Sequence[Any] | Mapping[str, Any]
 
 
 class QueryRequest(msgspec.Struct, frozen=True):
-    """What is asked; `tables` and `bounds` are given by our own metrics only, `operator` by the readers of documents.
+    """What is asked; `tables` and `bounds` are given by our own metrics only, `documents` by the readers of documents.
 
     Attributes:
-        operator: whether the table `events` has the rows of the operator, and others beside them.
+        documents: whether the table `events` has documents, beside events.
     """
 
     sql: str
@@ -34,7 +34,7 @@ class QueryRequest(msgspec.Struct, frozen=True):
     tables: Mapping[str, pa.Table] | None = None
     bounds: Sequence[Bounds] | None = None
     started: float | None = None
-    operator: bool = False
+    documents: bool = False
 
     @property
     def is_past(self) -> bool:

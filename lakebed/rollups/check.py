@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pyarrow as pa
 
-from lakebed.events.operator_rows import OperatorRows
+from lakebed.events.documents import DocumentPositions
 from lakebed.rollups.daily import DAILY_METRICS
 from lakebed.rollups.hourly import HOURLY_EVENTS
 
@@ -16,7 +16,7 @@ EVENT_COUNTS = {HOURLY_EVENTS.name: "count", DAILY_METRICS.name: "events"}  # co
 
 
 def count_problems(
-    positions: Mapping[str, int], end: int, counts: Mapping[str, pa.ChunkedArray], rows: OperatorRows
+    positions: Mapping[str, int], end: int, counts: Mapping[str, pa.ChunkedArray], documents: DocumentPositions
 ) -> list[str]:
     """Problems, as sentences.
 
@@ -24,7 +24,7 @@ def count_problems(
         positions: the checkpoint of each rollup.
         end: the log's `next_seq`.
         counts: the columns of `EVENT_COUNTS`.
-        rows: positions that hold no event.
+        documents: positions that hold no event.
     """
     problems = [
         f"rollup {name} has taken in {position} events, but the log ends at {end}"
@@ -33,7 +33,7 @@ def count_problems(
     ]
     for name, column in counts.items():
         count, position = sum(column.to_pylist()), positions[name]
-        events = position - rows.within(0, position)
+        events = position - documents.within(0, position)
         if count != events:
             problems.append(f"rollup {name} holds {count} events, but {events} lie before its checkpoint {position}")
     return problems

@@ -1,10 +1,10 @@
-"""State that an older Lakebed wrote, in which the operator's rows were counted like events."""
+"""State that an older Lakebed wrote, in which documents were counted like events."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from lakebed.events.operator_rows import OperatorRows
+from lakebed.events.documents import DocumentPositions
 from lakebed.rollups.fold import Fold
 from lakebed.tiers.storage.storage import Storage
 from lakebed.tiers.storage.transaction import Transaction
@@ -12,12 +12,14 @@ from lakebed.tiers.storage.transaction import Transaction
 __all__ = ["renew"]
 
 
-async def renew(storage: Storage, folds: Sequence[Fold], positions: Mapping[str, int], rows: OperatorRows) -> None:
-    """Reset those of `folds` whose state counts rows of the operator; accept the state of the others as it is.
+async def renew(
+    storage: Storage, folds: Sequence[Fold], positions: Mapping[str, int], documents: DocumentPositions
+) -> None:
+    """Reset those of `folds` whose state counts documents; accept the state of the others as it is.
 
-    One transaction, so a crash leaves all of it to be done again, or nothing. Most objects have no such rows and keep
-    their state. Rejected: to subtract the rows from the state. Only counts and sums allow it, and folding again takes
-    about a second for a million events, once.
+    One transaction, so a crash leaves all of it to be done again, or nothing. Most objects have no documents and keep
+    their state. Rejected: to subtract the documents from the state. Only counts and sums allow it, and folding again
+    takes about a second for a million events, once.
 
     Args:
         folds: rollups whose stored fingerprint is `older_fingerprint`.
@@ -26,7 +28,7 @@ async def renew(storage: Storage, folds: Sequence[Fold], positions: Mapping[str,
 
     async def transaction(tx: Transaction) -> None:
         for fold in folds:
-            if rows.within(0, positions[fold.name]):
+            if documents.within(0, positions[fold.name]):
                 await tx.define(fold.name, fold.fingerprint)
                 await tx.drop_checkpoint(fold.consumer)
             else:

@@ -12,8 +12,8 @@ from typing import Any, TypeVar, cast
 import pyarrow as pa
 
 from lakebed.errors import InvalidRollup, LakebedError, LogBehind, ObjectClosed
+from lakebed.events.documents import DocumentPositions, no_documents, without_documents
 from lakebed.events.event import SCHEMA
-from lakebed.events.operator_rows import OperatorRows, no_operator_rows, without_operator_rows
 from lakebed.events.promotions import Promotion
 from lakebed.rollups.check import EVENT_COUNTS, count_problems
 from lakebed.rollups.daily import DAILY_METRICS
@@ -39,7 +39,7 @@ _ALWAYS = (-(1 << 63), (1 << 63) - 1)
 
 
 class Rollups:
-    """The rollups of one object, and the consumers of its log that keep them. Rows of the operator count in none.
+    """The rollups of one object, and the consumers of its log that keep them. Documents count in none.
 
     State and checkpoint of a rollup are in one transaction, one for each table that `read` gives: whatever happens,
     the rows equal those of the events before the checkpoint, each counted once.
@@ -52,7 +52,7 @@ class Rollups:
         read: gives the events of [start, end) in order of seq, all of them, with those promoted columns at least.
         settings: for `rollup_max_groups`.
         people: says who is who now; without it every identity is a person.
-        operator_rows: says where the rows of the operator are; without it there are none.
+        documents: gives the positions of documents; without it there are none.
 
     Raises:
         InvalidRollup: from here and from `open`.
@@ -67,7 +67,7 @@ class Rollups:
         read: Reader,
         settings: Settings,
         people: Callable[[], Awaitable[PeopleIndex]] | None = None,
-        operator_rows: Callable[[], Awaitable[OperatorRows]] | None = None,
+        documents: Callable[[], Awaitable[DocumentPositions]] | None = None,
     ) -> None:
         self.rollups = (HOURLY_EVENTS, DAILY_METRICS, *rollups)
         by_name = {promotion.name: promotion for promotion in promotions}
@@ -79,7 +79,7 @@ class Rollups:
         self._engine = engine
         self._read = read
         self._people = people
-        self._operator_rows = operator_rows or no_operator_rows
+        self._documents = documents or no_documents
         self._older: list[str] = []  # rollups whose state is an older Lakebed's: see older_state.py
         self._numbers: dict[str, int] = {}  # ids in storage
         self._open = False
@@ -176,12 +176,12 @@ class Rollups:
         return end - first
 
     async def _renew_older_state(self) -> None:
-        rows = await self._operator_rows()
+        documents = await self._documents()
         async with self._alone(self._older):
             names = self._older
             self._shelf.changing(names)
             try:
-                await renew(self._storage, [self._folds[name] for name in names], await self._positions(), rows)
+                await renew(self._storage, [self._folds[name] for name in names], await self._positions(), documents)
                 self._numbers = {name: one.id for name, one in (await self._storage.definitions()).items()}
                 self._older = []
             finally:
@@ -213,7 +213,7 @@ class Rollups:
         first, last = table.column("seq")[0].as_py(), table.column("seq")[-1].as_py()
         if (first, last) != (start, end - 1):
             raise self._gap(start, end)
-        events = without_operator_rows(table)
+        events = without_documents(table)
         found, errors = await self._in_thread(partials, self._engine, [self._folds[name] for name in cohort], events)
         failed |= errors
         if found:
@@ -349,11 +349,11 @@ class Rollups:
         Args:
             end: the log's `next_seq`.
         """
-        rows = await self._operator_rows()
+        documents = await self._documents()
         async with self._alone(EVENT_COUNTS):
             at = await self._positions()
             counts = {name: (await self.table(name))[column] for name, column in EVENT_COUNTS.items()}
-        return count_problems(at, end, counts, rows)
+        return count_problems(at, end, counts, documents)
 
     # The parts
 

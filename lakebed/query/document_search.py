@@ -1,4 +1,4 @@
-"""Finds the operator's rows in what an older Lakebed wrote: it did not note where they are."""
+"""Finds documents in an object of an older Lakebed, which did not keep their positions."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
-from lakebed.events.operator_rows import IS_OPERATOR, OperatorRows
+from lakebed.events.documents import IS_DOCUMENT, DocumentPositions
 from lakebed.query.parts import archive_parts, log_parts, readable
 from lakebed.query.relation import Relation
 from lakebed.sql_engine import SqlEngine
 from lakebed.tiers.archive.archive import Archive
 from lakebed.tiers.pipeline.pipeline import Pipeline
 
-__all__ = ["OperatorSearch"]
+__all__ = ["DocumentSearch"]
 
 InThread = Callable[[Callable[[], Any]], Awaitable[Any]]
-_SQL = f"SELECT seq FROM events WHERE {IS_OPERATOR} ORDER BY seq"
+_SQL = f"SELECT seq FROM events WHERE {IS_DOCUMENT} ORDER BY seq"
 
 
-class OperatorSearch:
+class DocumentSearch:
     """Reads the column `source` of all files, once in the life of an object: what it finds is kept with the totals.
 
     Args:
@@ -35,21 +35,19 @@ class OperatorSearch:
         self._engine = engine
         self._lock = asyncio.Lock()  # one search at a time; the others then find it done
 
-    async def completed(
-        self, rows: OperatorRows, in_thread: Callable[[Callable[[], Any]], Awaitable[Any]]
-    ) -> OperatorRows:
-        """`rows`, with those that lie before its `start`.
+    async def completed(self, known: DocumentPositions, in_thread: InThread) -> DocumentPositions:
+        """`known`, with the positions before its `start`.
 
         Where the archive does not reach up to the log, because it was lost or restored from an older backup, the result
-        has what there is, and `rows` stays as it is: the archive may come back.
+        has what there is, and `known` stays as it is: the archive may come back.
 
         Raises:
             ArchiveUnavailable: a file of the archive cannot be read.
         """
         async with self._lock:
-            if rows.start == 0:
-                return rows
-            start = rows.start
+            if known.start == 0:
+                return known
+            start = known.start
             with self._pipeline.view() as log:
                 async with self._archive.pin() as archived:
                     low, first = archived.watermark, log.end_seq - log.tail.num_rows
@@ -58,9 +56,9 @@ class OperatorSearch:
                     seqs: list[int] = await in_thread(partial(self._seqs, Relation(parts, tail, ())))
                     is_whole = low >= min(log.start_seq, start)
             if not is_whole:
-                return OperatorRows([*seqs, *rows.seqs])
-            rows.complete(seqs)
-        return rows
+                return DocumentPositions([*seqs, *known.seqs])
+            known.complete(seqs)
+        return known
 
     def _seqs(self, relation: Relation) -> list[int]:
         with readable():
