@@ -19,7 +19,7 @@ async def renew(
 
     One transaction, so a crash leaves all of it to be done again, or nothing. Most objects have no documents and keep
     their state. Rejected: to subtract the documents from the state. Only counts and sums allow it, and folding again
-    takes about a second for a million events, once.
+    takes 3 s for a million events, once.
 
     Args:
         folds: rollups whose stored fingerprint is `older_fingerprint`.
