@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lakebed.identity.extraction import Evidence, Found
+from lakebed.identity.extraction import Evidence, FoundEdge
 
 
 @given(
@@ -17,7 +17,7 @@ def test_pieces_are_all_of_it_in_order(users, edges, most):
     """Each piece has exactly what is said from the one before it on and before its own end."""
     found = Evidence(
         {f"u{number}": seq for number, seq in enumerate(users)},
-        [Found(seq, "identify", "u", "a", 0, f"m{number}") for number, seq in enumerate(sorted(edges))],
+        [FoundEdge(seq, "identify", "u", "a", 0, f"m{number}") for number, seq in enumerate(sorted(edges))],
     )
     low = 0
     for piece, cut in found.pieces(31, most):
