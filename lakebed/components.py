@@ -19,7 +19,6 @@ from lakebed.definitions.datasets import Datasets
 from lakebed.definitions.definitions import Definitions
 from lakebed.disk import Disk
 from lakebed.errors import LogBehind
-from lakebed.events.batch import EventBatch
 from lakebed.events.documents import DocumentPositions
 from lakebed.events.promotions import BUILT_IN, Promotion, as_promotions
 from lakebed.identity.identity import Identity
@@ -135,7 +134,6 @@ async def open_components(stack: AsyncExitStack, options: ObjectOptions) -> Comp
     counters = Counters(clock, settings.counters_max_keys)
     documents = DocumentPositions()
     live_counters = LiveCounters(counters, settings.active_ttl_s, documents)
-    after_commit = _AfterCommit(live_counters)
     pipeline = Pipeline(
         directory / "log",
         options.name,
@@ -144,7 +142,7 @@ async def open_components(stack: AsyncExitStack, options: ObjectOptions) -> Comp
         disk=options.disk,
         promotions=promotions,
         engine=engine,
-        on_commit=after_commit,
+        on_commit=live_counters.feed,
         settled_us=await storage.get(_SETTLED, 0, int),
         keep_settled=functools.partial(storage.put, _SETTLED),
     )
@@ -186,7 +184,7 @@ async def open_components(stack: AsyncExitStack, options: ObjectOptions) -> Comp
         catch_up=catch_up,
     )
     maintenance.watermark = watermark
-    after_commit.maintenance = maintenance
+    pipeline.on_full = maintenance.relieve
     queries = Queries(
         history,
         engine,
@@ -266,19 +264,6 @@ async def open_components(stack: AsyncExitStack, options: ObjectOptions) -> Comp
             LiveSnapshots(options.name, counters, pipeline, history, settings.active_ttl_s, clock, documents),
         ),
     )
-
-
-class _AfterCommit:
-    """What happens after each commit of the log: the live counters count it, and a log over its limit is archived."""
-
-    def __init__(self, live_counters: LiveCounters) -> None:
-        self._live_counters = live_counters
-        self.maintenance: Maintenance | None = None  # which stands on the log, so it comes after it
-
-    def __call__(self, batch: EventBatch, received_at: int) -> None:
-        self._live_counters.feed(batch, received_at)
-        if self.maintenance is not None:
-            self.maintenance.relieve()
 
 
 class _RunRecorder:

@@ -19,8 +19,8 @@ from lakebed.clock import Clock, from_us, to_us
 from lakebed.definitions.definitions import Definition, Definitions
 from lakebed.errors import InvalidBilling
 from lakebed.events.decimals import EXACT
-from lakebed.events.decoding import from_call
 from lakebed.events.event import Receipt
+from lakebed.events.validation import from_call
 from lakebed.ingest.ingest import Ingest
 from lakebed.interface.delegate import delegate
 from lakebed.moments import Instant, Moment

@@ -58,8 +58,8 @@ class Cohorts:
     async def save_cohort(self, name: str, definition: Mapping[str, Any], *, untrusted: bool = False) -> Definition:
         """Save people by what they did and who they are under a name: the `cohort=` of every report.
 
-        `CohortReader` has the form of a definition, docs/cohorts.md explains it. Every report reads it anew, so people
-        come and go; its versions stay, for `as_of`. Saving tries the definition without reading an event.
+        docs/reports/cohorts.md has the form of a definition; `CohortReader` parses it. Every report reads it anew, so
+        people come and go; its versions stay, for `as_of`. Saving tries the definition without reading an event.
 
         Args:
             name: of the cohort; saving it again makes a new version.

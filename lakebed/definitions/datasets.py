@@ -35,7 +35,7 @@ _TABLES = f"SELECT DISTINCT event AS dataset FROM events WHERE type = 'track' AN
 
 
 class Datasets:
-    """Analytics Engine's tables over the events of one object. docs/analytics-engine.md has the dialect."""
+    """Analytics Engine's tables over an object's events. docs/compatibility/analytics-engine.md has the dialect."""
 
     def __init__(
         self,

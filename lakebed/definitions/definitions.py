@@ -2,7 +2,7 @@
 
 Each version is a row of the log that Lakebed itself writes (docs/decisions/0013): durable before `save` returns, in one
 order with all events, known to `as_of`, archived, and read again when storage.db is lost. It is no event: no table of
-events has it (docs/decisions/0015).
+events has it (docs/decisions/0016).
 """
 
 from __future__ import annotations

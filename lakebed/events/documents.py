@@ -1,6 +1,6 @@
 """Documents of the operator: cohorts, price books, invoices … as rows of the log, beside the events of clients.
 
-They share durability, order and `as_of` with events, but no table of events has them (docs/decisions/0015). A row is a
+They share durability, order and `as_of` with events, but no table of events has them (docs/decisions/0016). A row is a
 document exactly if its source is `OPERATOR` and its type "track". Validation refuses this source from every client, and
 every version of Lakebed has written documents so. A merge has this source too, and the type "alias": it is an event.
 """

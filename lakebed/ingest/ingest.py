@@ -12,9 +12,9 @@ import msgspec
 
 from lakebed.clock import Clock
 from lakebed.errors import InvalidEvent
-from lakebed.events.decoding import Batch, decode_batch, decode_mappings, from_call, items_as_sent
+from lakebed.events.decoding import DecodedBatch, decode_batch, decode_mappings, items_as_sent
 from lakebed.events.event import MAX_EVENT_BYTES, Event, Receipt
-from lakebed.events.validation import admit
+from lakebed.events.validation import from_call, validate
 from lakebed.moments import Moment
 from lakebed.tiers.pipeline.pipeline import Pipeline
 from lakebed.tiers.storage.dead_letters import DeadLetters, Refused
@@ -173,7 +173,7 @@ class Ingest:
     def event(self, event: Event) -> Ack[Receipt]:
         """Validate an event and store it. The Ack fails with InvalidEvent if it is invalid."""
         try:
-            admit(event, self._clock.now_us())
+            validate(event, self._clock.now_us())
         except InvalidEvent as error:
             return self._reject(error)
         self.submitted += 1
@@ -231,10 +231,10 @@ class Ingest:
             done = self._run(self._kept(done, _refused(sent, batch, source, key), now))
         return Ack(done, lambda receipts: _in_order(receipts, batch), self._unheard)
 
-    def _decoded(self, sent: bytes | list[Any], now: int, source: str | None) -> Batch:
+    def _decoded(self, sent: bytes | list[Any], now: int, source: str | None) -> DecodedBatch:
         if isinstance(sent, bytes):
             return decode_batch(sent, now, source=source)
-        return Batch.of(decode_mappings(sent, now, source=source))
+        return DecodedBatch.of(decode_mappings(sent, now, source=source))
 
     def again(self, events: Sequence[Event]) -> asyncio.Future[list[Receipt]]:
         """Store events of a dead letter that were admitted. They are received once more."""
@@ -304,7 +304,7 @@ def _as_sent(items: Iterable[Any] | bytes | str) -> bytes | list[Any]:
     return bytes(items) if isinstance(items, (bytes, bytearray, memoryview)) else list(items)
 
 
-def _refused(sent: bytes | list[Any], batch: Batch, source: str | None, key: Keyed) -> list[Refused]:
+def _refused(sent: bytes | list[Any], batch: DecodedBatch, source: str | None, key: Keyed) -> list[Refused]:
     raws, shared = items_as_sent(sent) if isinstance(sent, bytes) else (list(map(_as_json, sent)), b"{}")
     if len(shared) > _MAX_SHARED and isinstance(sent, bytes):  # not once for each of its events
         if len(batch.rejected) == len(batch):
@@ -335,7 +335,7 @@ def _first(receipts: list[Receipt]) -> Receipt:
     return receipts[0]
 
 
-def _in_order(done: list[list[Receipt]], batch: Batch) -> list[Receipt]:
+def _in_order(done: list[list[Receipt]], batch: DecodedBatch) -> list[Receipt]:
     stored = itertools.chain.from_iterable(done)
     refused = {at: Receipt(None, one.message_id, "rejected", one.reason) for at, one in batch.rejected.items()}
     return [refused.get(at) or next(stored) for at in range(len(batch))]

@@ -43,10 +43,11 @@ class LiveCounters:
 
     def feed(self, block: EventBatch, _received_at: int) -> None:
         """Count a commit."""
+        self.documents.feed(len(block), block.documents)
         names, people = _counted(block.names), _counted(block.people)
         self._totals.update(names)
-        self.documents.feed(len(block), block.documents)
-        self._count_recent(names, len(block) - len(block.documents), 0.0)
+        if total := len(block) - len(block.documents):
+            self._count_recent(names, total, 0.0)
         self._counters.incr_each("events:", names, None)
         self._counters.incr_each("active:", people, self._active_ttl_s)
 

@@ -35,7 +35,7 @@ from lakebed.tiers.archive.models import DataFile
 from lakebed.tiers.archive.views import ArchiveView
 from lakebed.tiers.pipeline.log_view import LogView
 from lakebed.tiers.pipeline.pipeline import Pipeline
-from lakebed.tiers.pipeline.sealing import LogFile, read_sealed
+from lakebed.tiers.pipeline.sealing import SealedFile, read_sealed
 
 __all__ = ["Cut", "EventHistory", "check_gap"]
 
@@ -173,7 +173,7 @@ class EventHistory:
         sql = f"SELECT {names} FROM ({relation.sql()}) WHERE seq >= {first} AND seq < {last} ORDER BY seq"
         return self._read(sql).cast(schema)
 
-    def _read_file(self, file: LogFile, promoted: tuple[Promotion, ...]) -> pa.Table:
+    def _read_file(self, file: SealedFile, promoted: tuple[Promotion, ...]) -> pa.Table:
         names = [*BASE_COLUMNS, *(one.name for one in promoted if one.name in file.columns)]
         return self._promoted(read_sealed(file.path, names), promoted)
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from lakebed.errors import ArchiveUnavailable
 from lakebed.query.relation import Part
 from lakebed.tiers.archive.models import DataFile
-from lakebed.tiers.pipeline.sealing import LogFile
+from lakebed.tiers.pipeline.sealing import SealedFile
 
 __all__ = ["archive_parts", "log_parts", "readable"]
 
@@ -31,7 +31,7 @@ def archive_parts(files: Iterable[DataFile], end: int) -> Iterator[Part]:
             )
 
 
-def log_parts(files: Iterable[LogFile], start: int, end: int) -> Iterator[Part]:
+def log_parts(files: Iterable[SealedFile], start: int, end: int) -> Iterator[Part]:
     """The parts of the log's `files` with `start <= seq < end`."""
     for file in files:
         if max(start, file.first_seq) < min(end, file.end_seq):

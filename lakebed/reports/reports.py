@@ -55,7 +55,7 @@ def _signature_of_method(report: Callable[..., Any]) -> inspect.Signature:
 
 
 class Reports:
-    """The reports of one object. docs/definitions.md says what each counts.
+    """The reports of one object. docs/reports says what each counts.
 
     Args:
         context: for arguments of the app, whose SQL is trusted.
@@ -97,5 +97,6 @@ class Reports:
         try:
             bound = signature_of(name).bind([], arguments)
         except (TypeError, ValueError) as error:
-            raise QueryRefused(str(error), hint=f"docs/definitions.md says what {name} takes") from error
+            hint = f"docs/reports/{name.replace('_', '-')}.md lists the arguments of {name}"
+            raise QueryRefused(str(error), hint=hint) from error
         return await report(self._untrusted, **bound)

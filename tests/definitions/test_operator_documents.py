@@ -1,4 +1,4 @@
-"""Documents of the operator are in the log, and in no answer about events (docs/decisions/0015)."""
+"""Documents of the operator are in the log, and in no answer about events (docs/decisions/0016)."""
 
 from __future__ import annotations
 

@@ -38,5 +38,5 @@ async def test_query_46_cancelled_jobs_leave_nothing(make, clock, seed):
         assert await shop.check() == []
         tiers = shop._components
         assert tiers.archive._pins._held == {}
-        assert sum(tiers.pipeline._pins.values()) == 0
+        assert sum(tiers.pipeline._files._pins.values()) == 0
         assert not tiers.queries._running

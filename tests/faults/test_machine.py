@@ -20,7 +20,7 @@ from lakebed import (
     StorageUnavailable,
 )
 from lakebed.errors import LakebedError, LogCorrupted
-from lakebed.tiers.pipeline.sealing import LogFile, read_sealed
+from lakebed.tiers.pipeline.sealing import SealedFile, read_sealed
 from tests.analytics_fixtures import START, fill, maker
 from tests.disks import FaultyDisk, GatedDisk, reach
 
@@ -178,7 +178,7 @@ async def test_l1_15_a_sealed_file_that_cannot_be_opened_is_not_corrupted(make):
         await shop._components.pipeline.seal()
         (path,) = (shop.directory / "log").glob("*.parquet")
     with no_descriptors():
-        for read in (LogFile.read, read_sealed):
+        for read in (SealedFile.read, read_sealed):
             with pytest.raises(LogUnavailable, match="Too many open files"):
                 read(path)
     path.unlink()

@@ -30,7 +30,7 @@ def left(shop):
         "tasks": len(asyncio.all_tasks()),
         "questions": len(tiers.queries._running),
         "archive pins": len(tiers.archive._pins._held),
-        "log pins": sum(tiers.pipeline._pins.values()),
+        "log pins": sum(tiers.pipeline._files._pins.values()),
         "spilled": sum(path.stat().st_size for path in (shop.directory / "spill").rglob("*") if path.is_file()),
     }
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lakebed import Analytics, InvalidEvent, LogUnavailable, ManualClock, StorageUnavailable, UnknownLetter
-from lakebed.events.decoding import Rejected, decode_items, decode_letter, items_as_sent
+from lakebed.events.decoding import Rejected, decode_dead_letter, decode_items, items_as_sent
 from lakebed.tiers.storage.dead_letters import MAX_LETTER_BYTES, MOST_AT_ONCE
 from tests.disks import FaultyDisk, GatedDisk, reach
 
@@ -485,7 +485,7 @@ def test_items_as_sent_are_those_that_were_decoded(items, form, space):
     assert len(decoded) == len(sent)
     assert json.loads(shared) == ({"sentAt": "2026-01-01T00:00:00Z", "context": {"a": [1]}} if form == "said" else {})
     for one, raw in zip(decoded, sent, strict=True):
-        assert isinstance(one, Rejected) == isinstance(decode_letter(raw, b"{}", 0)[0], Rejected)
+        assert isinstance(one, Rejected) == isinstance(decode_dead_letter(raw, b"{}", 0)[0], Rejected)
 
 
 # A plain model

@@ -10,50 +10,50 @@ from starlette.routing import BaseRoute, Route
 
 from lakebed.api.auth import Auth
 from lakebed.api.body import Body, decoded
-from lakebed.api.errors import Refusal, explained
+from lakebed.api.errors import Refusal, hints_included
 from lakebed.api.formats import chosen
 from lakebed.api.openapi.operation import operation
 from lakebed.api.responses import ACCEPT, TABLE, json_response, table_response
 from lakebed.query.templates.template import Template, library
 
-__all__ = ["Templates"]
+__all__ = ["TemplateRoutes"]
 
 _REFUSALS = [400, 404, 406, 422, 429, 503, 504]
 
 
-class Templates:
+class TemplateRoutes:
     """`GET /templates`, `GET` and `POST /templates/{name}`."""
 
-    def __init__(self, gate: Auth, body: Body) -> None:
-        self._gate = gate
+    def __init__(self, auth: Auth, body: Body) -> None:
+        self._auth = auth
         self._body = body
 
     def routes(self) -> list[BaseRoute]:
-        """What this room answers."""
+        """The routes of this group."""
         return [
-            Route("/templates", self.listed, methods=["GET"]),
-            Route("/templates/{name}", self.asked, methods=["GET"]),
-            Route("/templates/{name}", self.posted, methods=["POST"]),
+            Route("/templates", self.all, methods=["GET"]),
+            Route("/templates/{name}", self.run, methods=["GET"]),
+            Route("/templates/{name}", self.run_with_body, methods=["POST"]),
         ]
 
     @operation(scope="read", answer=list[Template])
-    async def listed(self, request: Request) -> Response:
-        """Every template: its name, what it answers, its parameters and its SQL."""
-        self._gate.admit(request, "read")
+    async def all(self, request: Request) -> Response:
+        """Every template: its name, description, parameters and SQL."""
+        self._auth.admit(request, "read")
         return json_response(list(library().values()))
 
     @operation(scope="read", parameters=[ACCEPT], answer=TABLE, refusals=_REFUSALS)
-    async def asked(self, request: Request) -> Response:
-        """The answer to a template; parameters of the URL are its parameters."""
-        return await self._answered(request, None)
+    async def run(self, request: Request) -> Response:
+        """The answer to a template. The parameters of the URL are its parameters."""
+        return await self._answer(request, None)
 
     @operation(scope="read", parameters=[ACCEPT], body=dict[str, Any], answer=TABLE, refusals=_REFUSALS)
-    async def posted(self, request: Request) -> Response:
-        """The answer to a template; the body is an object with its parameters."""
-        return await self._answered(request, self._body)
+    async def run_with_body(self, request: Request) -> Response:
+        """The answer to a template. The body is an object with its parameters."""
+        return await self._answer(request, self._body)
 
-    async def _answered(self, request: Request, body: Body | None) -> Response:
-        caller = self._gate.admit(request, "read")
+    async def _answer(self, request: Request, body: Body | None) -> Response:
+        caller = self._auth.admit(request, "read")
         kind = chosen(request.headers.get("accept", ""))
         params: dict[str, Any] = dict(request.query_params)
         if body is not None:
@@ -61,6 +61,6 @@ class Templates:
         name = request.path_params["name"]
         if name not in library():
             raise Refusal(404, "NOT_FOUND", f"There is no template {name[:40]!r}: GET /templates lists them")
-        work = self._gate.existing(caller).template(name, params)
-        with explained():
+        work = self._auth.existing(caller).template(name, params)
+        with hints_included():
             return await table_response(request, kind, work)

@@ -14,7 +14,7 @@ __all__ = ["Templates"]
 
 
 class Templates:
-    """The named questions of one object. docs/templates.md lists them."""
+    """The named questions of one object. docs/sql.md lists them."""
 
     def __init__(self, untrusted: UntrustedQueries) -> None:
         self._untrusted = untrusted
