@@ -246,3 +246,25 @@ async def test_a_merge_is_an_event_and_a_document_is_none(place):
         await shop.save_cohort("buyers", {"did": "order"})
         assert [(row.seq, row.type) for row in await shop.query("SELECT seq, type FROM events")] == [(0, "alias")]
         assert (shop.stats().events, shop.stats().stored, shop.stats().received) == (1, 1, 1)
+
+
+async def test_an_opening_that_ends_early_leaves_older_state_to_the_next(place):
+    """Opening changes no state of an older Lakebed. The first answer does, in one transaction."""
+    place("early")
+    clock = put(".")
+
+    async def fingerprints(shop):
+        return {name: one.fingerprint for name, one in (await shop._components.storage.definitions()).items()}
+
+    for _ in range(2):
+        async with opened(clock) as shop:
+            older = {fold.name: fold.older_fingerprint for fold in shop._components.rollups._folds.values()}
+            assert await fingerprints(shop) == older
+    async with opened(clock) as shop:
+        counted = (await shop.query("SELECT sum(count) FROM hourly_events")).scalar()
+        assert counted == (await shop.query(COUNT)).scalar() == shop.stats().events < shop.stats().next_seq
+        assert set((await fingerprints(shop)).values()).isdisjoint(older.values())
+        await shop.rollup()
+        assert await shop.check() == []
+    async with opened(clock) as shop:  # the positions were saved: nothing is searched again
+        assert shop.stats().events == counted == (await shop.query(COUNT)).scalar()
