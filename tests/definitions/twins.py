@@ -11,7 +11,7 @@ import json
 import os
 import tarfile
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -85,8 +85,15 @@ def opened(clock: ManualClock, **settings: Any) -> Shop:
     return Shop("shop", root=".", clock=clock, promote={"revenue": float}, **SETTINGS | settings)
 
 
-async def grow(shop: Shop, clock: ManualClock, *, documents: bool, to: str = STAGES[-1]) -> Shop:
-    """Take an empty object through the stages up to `to`; the shop as it is then."""
+async def grow(
+    shop: Shop,
+    clock: ManualClock,
+    *,
+    documents: bool,
+    to: str = STAGES[-1],
+    at_stage: Callable[[str], Awaitable[None]] | None = None,
+) -> None:
+    """Take an empty object through the stages up to `to`. `at_stage` is called when each is reached."""
     for number, stage in enumerate(STAGES):
         clock.advance(600)
         await events(shop, clock, number, documents=documents)
@@ -106,9 +113,10 @@ async def grow(shop: Shop, clock: ManualClock, *, documents: bool, to: str = STA
         if stage == "reopened":
             await shop.close()
             await shop.open()
+        if at_stage is not None:
+            await at_stage(stage)
         if stage == to:
             break
-    return shop
 
 
 async def events(shop: Shop, clock: ManualClock, number: int, *, documents: bool) -> None:
