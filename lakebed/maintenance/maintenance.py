@@ -32,10 +32,16 @@ _RELIEF_PAUSE_S = 60.0
 
 
 class Totals(msgspec.Struct, frozen=True):
-    """Number of events by name, of all events before `seq`."""
+    """Facts about the rows before `seq`, saved so that these rows need not be read for them.
+
+    Attributes:
+        names: events by name.
+        documents: positions of documents; None in the totals of an older Lakebed, which did not save them.
+    """
 
     seq: int = 0
     names: dict[str, int] = {}
+    documents: list[int] | None = None
 
 
 class RolledUp(msgspec.Struct, frozen=True):
@@ -104,7 +110,8 @@ class Maintenance:
 
     async def save_totals(self) -> None:
         """Save the lifetime totals, so that a later opening does not read the log from its beginning."""
-        totals = Totals(self._pipeline.next_seq, self._live.totals())
+        rows = self._live.documents
+        totals = Totals(self._pipeline.next_seq, self._live.totals(), list(rows.seqs) if rows.start == 0 else None)
         await self._catch_up.durable_end()
         if totals != await self._storage.get(TOTALS, Totals(), Totals):
             await self._storage.put(TOTALS, totals)
