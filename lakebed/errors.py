@@ -20,6 +20,7 @@ __all__ = [
     "InvalidBilling",
     "InvalidDefinition",
     "InvalidEvent",
+    "InvalidImport",
     "InvalidMerge",
     "InvalidName",
     "InvalidRollup",
@@ -82,6 +83,10 @@ class InvalidBilling(LakebedError, ValueError):
 
 class InvalidDefinition(LakebedError, ValueError):
     """When a document cannot be saved under a name: it is no JSON, too large, or its name is none."""
+
+
+class InvalidImport(LakebedError, ValueError):
+    """When a file cannot be imported as asked: it is missing or unreadable, or an option does not fit it."""
 
 
 class InvalidMerge(LakebedError, ValueError):

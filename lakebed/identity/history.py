@@ -42,7 +42,7 @@ class IdentityHistory:
         Args:
             present: one by what is stored, or what was a moment ago.
         """
-        since = await graph.told_since(end, _NEAR + 1)
+        since = await graph.touched_since(end, _NEAR + 1)
         if len(since) > _NEAR:
             return await self.computed(graph, end, version, present)
         # Who hangs together with nobody of whom anything was said since was then who they are now.

@@ -72,7 +72,7 @@ class RemoteNamespace:
         kind = HttpTransport if urlsplit(self.url).scheme in ("http", "https") else WebSocketTransport
         self.connection: HttpTransport | WebSocketTransport = kind(self.url, headers, timeout_s, self._peer)
         self._on_error = on_error
-        self._sessions: dict[tuple[type[Any], str], Session] = {}  # few: a key opens one object
+        self._sessions: dict[tuple[type[Any], str | None], Session] = {}  # few: a key opens one object
         self._busy: set[Session] = set()
         self._failures: deque[BaseException] = deque(maxlen=_MAX_FAILURES)
         self._closed = False
@@ -86,8 +86,10 @@ class RemoteNamespace:
     def __repr__(self) -> str:
         return f"<RemoteNamespace {self.url}>"
 
-    def get(self, name: str) -> Stub:
-        """A stub of object `name`, as `Analytics`. Another name than the key's is `AccessDenied` when it is called.
+    def get(self, name: str | None = None) -> Stub:
+        """A stub of object `name`, as `Analytics`; by default of the key's object, whatever its name.
+
+        Another name than that of the key's object is `AccessDenied` when it is called.
 
         Raises:
             InvalidName: the name is not allowed.
@@ -100,18 +102,22 @@ class RemoteNamespace:
         object_class = classes[name] if name in classes else class_named(name)
         return lambda object_name: self.stub(object_class, object_name)
 
-    def stub(self, object_class: type[Any], name: str) -> Stub:
+    def stub(self, object_class: type[Any], name: str | None) -> Stub:
         """A stub of object `name`; the class decides what `dir()` shows and which structs answers become.
+
+        Args:
+            object_class: the class of the object.
+            name: the object's name; None for the object of the key.
 
         Raises:
             InvalidName: the name is not allowed.
         """
         session = self._sessions.get((object_class, name))
         if session is None:
-            if not is_name(name):
+            if name is not None and not is_name(name):
                 raise InvalidName(f"{name!r} cannot be an object's name", name=name)
             self._structs |= _structs_of(object_class)
-            label = f"{object_class.__name__}({name!r})"
+            label = f"{object_class.__name__}({'' if name is None else repr(name)})"
             session = Session(_RemoteTransport(self, name), self._failed, self._busy, label, members(object_class))
             self._sessions[object_class, name] = session
         return Stub(session)
@@ -151,10 +157,10 @@ class _RemoteTransport:
 
     Args:
         namespace: the namespace with the connection.
-        name: name of the object.
+        name: name of the object; None for the object of the key.
     """
 
-    def __init__(self, namespace: RemoteNamespace, name: str) -> None:
+    def __init__(self, namespace: RemoteNamespace, name: str | None) -> None:
         self._namespace = namespace
         self._name = name
         self._root: tuple[Peer, int] | None = None  # the id of the object in the newest session

@@ -90,7 +90,7 @@ class Rollups:
             InvalidRollup: DuckDB cannot compute one. Nothing was changed.
             StorageUnavailable: nothing was changed.
         """
-        stored = await self._storage.definitions()
+        stored = await self._storage.stored_rollups()
         fresh = [f for f in self._folds.values() if f.name not in stored or stored[f.name].fingerprint != f.fingerprint]
         # The built-in ones need no proof, and waking an object must be fast.
         if doubtful := [fold for fold in fresh if not isinstance(fold.rollup, BuiltInRollup)]:
@@ -109,7 +109,7 @@ class Rollups:
 
         if fresh or stored.keys() - self._folds.keys():
             await self._storage.transact(redefine)
-            stored = await self._storage.definitions()
+            stored = await self._storage.stored_rollups()
         self._numbers = {name: stored[name].id for name in self._folds}
         self._open = True
 

@@ -218,6 +218,7 @@ async def test_a_key_opens_one_object(host, keys, clock, remote):
     """Another name is AccessDenied and says so; so are a wrong key, none, and one without the scope."""
     scheme = remote.url.partition(":")[0]
     await remote.get("shop").track("Seen")
+    assert (await remote.get().stats()).totals == {"Seen": 1}, "without a name it is the key's object"
     with pytest.raises(AccessDenied, match="not for an object 'other'"):
         await remote.get("other").stats()
     with pytest.raises(InvalidName):
