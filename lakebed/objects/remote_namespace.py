@@ -188,14 +188,15 @@ class _RemoteTransport:
         for call in batch.values():
             call.begun = True
         self._namespace.check_open()
-        return await self._namespace.connection.carry(lambda peer: self._push(peer, batch))
+        return await self._namespace.connection.carry(lambda peer: self._push(peer, batch), list(batch))
 
     def _push(self, peer: Peer, batch: Batch) -> list[PendingResult]:
-        """Push the calls of `batch` and pull their results, each of which is resolved as soon as it comes."""
+        """Push the calls of `batch`. Returns what the peer will answer to each."""
         if self._root is None or self._root[0] is not peer:
             self._root = peer, peer.imports.push(0, ("object",), [self._name])
         root = self._root[1]
         numbers: dict[PendingResult, int] = {}
+        answers: dict[PendingResult, PendingResult] = {}
 
         def pointer(value: Any) -> Any:
             return Pointer(numbers[value.result], value.path) if isinstance(value, Reference) else value
@@ -203,8 +204,8 @@ class _RemoteTransport:
         for result, call in batch.items():
             try:
                 for need in call.needs:
-                    if need.outcome is not None:  # it could not be pushed
-                        need.outcome.unwrap()
+                    if (outcome := answers[need].outcome) is not None:  # it could not be pushed
+                        outcome.unwrap()
                 arguments = None
                 if call.args is not None:
                     arguments = list(replaced(call.args, pointer))
@@ -213,10 +214,10 @@ class _RemoteTransport:
                 source = root if call.source is None else numbers[call.source]
                 numbers[result] = peer.imports.push(source, call.path, arguments)
             except Exception as error:  # noqa: BLE001 - it is the outcome of this call, and of those that build on it
-                result.resolve(Outcome(error=error))
+                answers[result] = PendingResult.failed(error)
             else:
-                peer.imports.pull(numbers[result]).then(result.resolve)
-        return list(batch)
+                answers[result] = peer.imports.pull(numbers[result])
+        return list(answers.values())
 
 
 def _rpc_url(url: str) -> str:
