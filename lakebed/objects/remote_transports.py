@@ -69,8 +69,8 @@ class HttpTransport:
             for text in await self._exchange(messages):
                 peer.receive(text)
         except LakebedError as error:
-            for result in results:
-                result.resolve(Outcome(error=error))  # before the end of the session, whose error says less
+            for answer in answers:
+                answer.resolve(Outcome(error=error))  # before the end of the session, whose error says less
             raise
         finally:
             peer.close(peer.closed or Unreachable("the server did not answer this call"))
