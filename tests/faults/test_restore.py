@@ -102,7 +102,7 @@ async def test_52_a_moved_directory_says_so(make, clock, tmp_path):
         await move_all(shop, clock)
     shutil.move(tmp_path / "shop", elsewhere / "shop")
     async with make(root=elsewhere) as shop:
-        with pytest.raises(ArchiveUnavailable, match="Was the directory moved") as lost:
+        with pytest.raises(ArchiveUnavailable, match="If the directory was moved") as lost:
             await shop.query("SELECT count(*) FROM events")
         assert str(tmp_path / "shop/archive") in str(lost.value)
         (tmp_path / "shop").symlink_to(elsewhere / "shop")
