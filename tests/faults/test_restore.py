@@ -80,7 +80,7 @@ async def test_52_a_copy_elsewhere_leaves_the_original_alone(make, clock, tmp_pa
         await move_all(shop, clock)
         async with make(root=elsewhere) as copy:
             for job in (copy.archive, copy.compact, copy.expire, copy.collect_garbage, copy.tidy, copy.snapshots):
-                with pytest.raises(ArchiveConflict, match="files of another object") as refused:
+                with pytest.raises(ArchiveConflict, match="its files belong to another object") as refused:
                     await job()
                 assert refused.value.path == tmp_path / "shop/archive/warehouse/lakebed/events"
             with pytest.raises(ArchiveConflict):
