@@ -1,14 +1,12 @@
-"""DeadLetterQueue: rejected events that were kept. They can be listed, corrected, replayed and purged."""
+"""DeadLetterQueue: rejected events that were kept. They can be listed, mended, replayed and purged."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, time
 
-from lakebed.clock import to_us
 from lakebed.errors import UnknownDeadLetter
 from lakebed.ingest.replay import Edit, Replayed, Replayer
-from lakebed.moments import Moment
+from lakebed.moments import Moment, parse_moment
 from lakebed.tiers.storage.dead_letters import DeadLetter, DeadLetters
 
 __all__ = ["DeadLetterQueue"]
@@ -29,9 +27,9 @@ class DeadLetterQueue:
         """Dead letters, newest first.
 
         Args:
-            limit: the maximum number, from 1 to 1,000.
-            before: only those with a smaller id; the last id of a page gives the next page.
-            reason: only those whose reason contains this text.
+            limit: maximum number, from 1 to 1,000.
+            before: only dead letters with a smaller id: the last id of a page gives the next page.
+            reason: only dead letters whose reason contains this text.
 
         Raises:
             ValueError: `limit` is not from 1 to 1,000.
@@ -41,46 +39,37 @@ class DeadLetterQueue:
         return await self._store.newest(limit, before, reason)
 
     async def dead_letter(self, id: int) -> DeadLetter:  # noqa: A002 - the name of the field
-        """One dead letter. Raises UnknownDeadLetter: it never existed, or was replayed, purged or dropped."""
-        letters = await self._store.get([id])
-        if not letters:
-            raise UnknownDeadLetter(
-                f"There is no dead letter {id}", hint="dead_letters() lists the existing ones", id=id
-            )
-        return letters[0]
+        """One dead letter. Raises UnknownDeadLetter if it never existed, or was replayed, purged or dropped."""
+        rows = await self._store.get([id])
+        if not rows:
+            raise UnknownDeadLetter(f"There is no dead letter {id}", hint="dead_letters() lists them", id=id)
+        return rows[0]
 
     async def replay(self, ids: Sequence[int] | None = None, edit: Edit = None) -> list[Replayed]:
-        """Store dead letters as they are, or corrected; by default all. Returns the outcome of each.
+        """Store dead letters unchanged or mended; by default all of them. Returns the outcome of each.
 
-        Each is stored exactly once, however often this is called, also when the process is killed. An event without a
-        `message_id` or `timestamp` gets the `replay_id` and `received_at` of its dead letter. A dead letter is deleted
-        when its event is durable; if it is rejected again it stays, with its new reason.
+        Each is stored exactly once, however often this is called, and wherever the process is killed. An event without
+        a `message_id` or `timestamp` gets the dead letter's `replay_id` and `received_at`. A dead letter is deleted
+        when its event is durable; one that is rejected again stays, with the new reason.
 
         Args:
-            ids: the ids of the dead letters; None means all.
+            ids: of the dead letters to replay.
             edit: a mapping is merged into each event (RFC 7396: None removes a field; names are Segment's); text or
-                bytes replace the one dead letter that `ids` names.
+                bytes replace the event of the one dead letter in `ids`.
 
         Raises:
-            ValueError: `edit` is a text, but there are several dead letters.
-            DiskFull, LogUnavailable, Backpressure, StorageUnavailable: the rest is still stored. Call it again.
+            ValueError: `edit` is text and there are several dead letters.
+            DiskFull, LogUnavailable, Backpressure, StorageUnavailable: events that were not stored are still dead
+                letters. Call it again.
         """
         return await self._replayer.replay(ids, edit)
 
     async def purge(self, ids: Sequence[int] | None = None, *, before: Moment | None = None) -> int:
-        """Delete dead letters for ever: those with these ids, or all rejected before a moment; returns how many.
+        """Delete dead letters: those with these ids, or all that were rejected before a moment. Returns their number.
 
         Raises:
-            ValueError: neither `ids` nor `before` is given, or both are.
+            ValueError: neither `ids` nor `before` is given, or both, or `before` is a naive datetime.
         """
         if (ids is None) == (before is None):
-            raise ValueError("give either ids or before, and not both")
-        return await self._replayer.purge(ids, None if before is None else _us(before))
-
-
-def _us(moment: Moment) -> int:
-    if isinstance(moment, str):
-        moment = datetime.fromisoformat(moment)
-    if not isinstance(moment, datetime):
-        moment = datetime.combine(moment, time(), UTC)
-    return to_us(moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC))
+            raise ValueError("purge takes either ids or before")
+        return await self._replayer.purge(ids, None if before is None else parse_moment(before))
