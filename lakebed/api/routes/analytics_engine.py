@@ -15,7 +15,8 @@ from lakebed.api.auth import Auth
 from lakebed.api.body import Body, decoded
 from lakebed.api.errors import Refusal, hints_included
 from lakebed.api.openapi.operation import JSON, Parameter, operation
-from lakebed.api.responses import json_response, while_connected
+from lakebed.api.responses import json_response
+from lakebed.api.tables import while_connected
 from lakebed.concurrency import run_in_thread
 from lakebed.definitions.definitions import Definition
 from lakebed.errors import InvalidDefinition, InvalidEvent, QueryCrashed, QueryError, QueryRefused, QueryTooLarge

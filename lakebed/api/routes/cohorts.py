@@ -14,10 +14,10 @@ from starlette.routing import BaseRoute, Route
 from lakebed.api.auth import Auth
 from lakebed.api.body import Body, decoded
 from lakebed.api.errors import Refusal, hints_included
-from lakebed.api.formats import chosen
 from lakebed.api.openapi.operation import Parameter, operation
 from lakebed.api.parameters import whole_number
-from lakebed.api.responses import ACCEPT, TABLE, json_response, table_response
+from lakebed.api.responses import json_response
+from lakebed.api.tables import ACCEPT, TABLE, accepted_format, table_response
 from lakebed.definitions.definitions import Definition
 from lakebed.errors import InvalidDefinition
 
@@ -82,7 +82,7 @@ class CohortRoutes:
     @operation(scope="read", parameters=[ACCEPT, *_PAGE], answer=TABLE, refusals=[400, 404, 406, 422, 429, 503, 504])
     async def people(self, request: Request) -> Response:
         """The people of a cohort, in order of their ids: `person_id, first_seen, last_seen, events`."""
-        caller, kind = self._auth.admit(request, "read"), chosen(request.headers.get("accept", ""))
+        caller, kind = self._auth.admit(request, "read"), accepted_format(request)
         arguments: dict[str, Any] = {name: value for name, value in request.query_params.items() if name != "object"}
         unknown = sorted(arguments.keys() - {parameter.name for parameter in _PAGE})
         if unknown:
@@ -92,8 +92,7 @@ class CohortRoutes:
             arguments["limit"] = whole_number("limit", arguments["limit"], _MAX_PEOPLE)
         arguments["cohort"] = request.path_params["name"]
         work = self._auth.existing(caller).report_untrusted("cohort_people", arguments)
-        with hints_included():
-            return await table_response(request, kind, work)
+        return await table_response(request, kind, work)
 
     @operation(scope="admin", body=dict[str, Any], answer=SavedCohort, refusals=[422, 429, 503, 504])
     async def save(self, request: Request) -> Response:

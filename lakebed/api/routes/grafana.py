@@ -15,8 +15,9 @@ from lakebed.api.auth import Auth
 from lakebed.api.body import Body, decoded
 from lakebed.api.errors import Refusal, hints_included
 from lakebed.api.openapi.operation import operation
-from lakebed.api.responses import json_response, while_connected
+from lakebed.api.responses import json_response
 from lakebed.api.routes.grafana_frames import Series, Table, choices, series_of, table_of
+from lakebed.api.tables import while_connected
 from lakebed.concurrency import run_in_thread
 from lakebed.query.templates.template import library
 from lakebed.reports.catalog import REPORTS, signature_of
