@@ -22,6 +22,7 @@ from lakebed.api.routes.analytics_engine import AnalyticsEngineRoutes
 from lakebed.api.routes.billing import BillingRoutes
 from lakebed.api.routes.cohorts import CohortRoutes
 from lakebed.api.routes.dead_letters import DeadLetterRoutes
+from lakebed.api.routes.event_requests import EventRequests
 from lakebed.api.routes.events import EventRoutes
 from lakebed.api.routes.grafana import GrafanaRoutes
 from lakebed.api.routes.health import HealthRoutes
@@ -85,13 +86,14 @@ def create_app(
     auth = Auth(target, clock, limits)
     body = Body(max_body_bytes, body_timeout_s)
     micro_batching = MicroBatching(auth)
+    event_requests = EventRequests(auth, body, micro_batching)
     request_metrics = RequestMetrics()
     live = LiveStream(auth, clock)
     rpc = RpcEndpoint(auth, body)
     route_groups = (
         SegmentRoutes(auth, body, micro_batching, enrichment or Enrichment(), max_batch_bytes=max_batch_bytes),
-        TrackRoutes(auth, body, micro_batching),
-        EventRoutes(auth, body, micro_batching),
+        TrackRoutes(event_requests),
+        EventRoutes(event_requests),
         MetricRoutes(auth),
         QueryRoutes(auth, body),
         ReportRoutes(auth, body),

@@ -22,6 +22,7 @@ __all__ = [
     "ARGUMENT_ERRORS",
     "ErrorSummary",
     "Refusal",
+    "definition_errors",
     "error_handlers",
     "error_response",
     "error_summary",
@@ -182,6 +183,17 @@ def hints_included() -> Iterator[None]:
         yield
     except ARGUMENT_ERRORS as error:
         raise refusal_with_hint(error) from error
+
+
+@contextmanager
+def definition_errors() -> Iterator[None]:
+    """404 for a cohort or mapping that does not exist, 409 for a cohort that others refer to."""
+    try:
+        yield
+    except errors.InvalidDefinition as error:
+        if "used_by" in error.facts:
+            raise Refusal(409, "COHORT_IN_USE", str(error), used_by=error.facts["used_by"]) from error
+        raise Refusal(404, "NOT_FOUND", str(error)) from error
 
 
 def _on_error(request: Request, error: Exception) -> Response:
