@@ -26,7 +26,7 @@ from lakebed.identity.people import People
 from lakebed.identity.rules import Rules
 from lakebed.ingest.dead_letters import DeadLetterQueue
 from lakebed.ingest.ingest import Ingest
-from lakebed.ingest.live_counters import RECENT_S, LiveCounters, replay
+from lakebed.ingest.live_counters import RECENT_S, LiveCounters, count_log
 from lakebed.ingest.replay import Replayer
 from lakebed.maintenance.catch_up import CatchUp
 from lakebed.maintenance.maintenance import ARCHIVED, TOTALS, Maintenance, Totals
@@ -335,8 +335,8 @@ async def _restore_live_counters(
         if saved.seq < view.start_seq:  # storage.db was lost: the archive has the events that the log has deleted
             async for table in history.read(saved.seq, view.start_seq, frozenset()):
                 names.update(name for name in table["event"].to_pylist() if name is not None)
-        replayed = await history.in_thread(lambda: replay(view, saved.seq, recent, active_since))
+        counted = await history.in_thread(lambda: count_log(view, saved.seq, recent, active_since))
         # An older Lakebed did not save them: `EventHistory` searches those before `unknown`, when they are needed.
         unknown = 0 if saved.documents is not None else max(saved.seq, view.start_seq)
-        live_counters.documents.restore([*(saved.documents or ()), *replayed.documents], unknown, view.end_seq)
-    live_counters.restore(names, replayed, now)
+        live_counters.documents.restore([*(saved.documents or ()), *counted.documents], unknown, view.end_seq)
+    live_counters.restore(names, counted, now)

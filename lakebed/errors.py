@@ -20,6 +20,7 @@ __all__ = [
     "InvalidBilling",
     "InvalidDefinition",
     "InvalidEvent",
+    "InvalidImport",
     "InvalidMerge",
     "InvalidName",
     "InvalidRollup",
@@ -82,6 +83,10 @@ class InvalidBilling(LakebedError, ValueError):
 
 class InvalidDefinition(LakebedError, ValueError):
     """When a document is not JSON or too large, when its name is not valid, or when no document has the name."""
+
+
+class InvalidImport(LakebedError, ValueError):
+    """When a file cannot be imported as asked: it is missing or unreadable, or an option does not fit it."""
 
 
 class InvalidMerge(LakebedError, ValueError):

@@ -42,7 +42,7 @@ class IdentityHistory:
         Args:
             present: a mapping by all stored edges, or by those of a moment ago.
         """
-        since = await graph.told_since(end, _NEAR + 1)
+        since = await graph.touched_since(end, _NEAR + 1)
         if len(since) > _NEAR:
             return await self.computed(graph, end, version, present)
         # An identity that no newer edge reaches had the same person then as now.

@@ -31,8 +31,8 @@ class Monitor:
             rejected=parts.ingest.rejected,
             next_seq=parts.pipeline.next_seq,
             watermark=parts.maintenance.watermark,
-            dead_letters=parts.dead_letters.books.waiting,
-            dead_letters_dropped=parts.dead_letters.books.dropped,
+            dead_letters=parts.dead_letters.counts.waiting,
+            dead_letters_dropped=parts.dead_letters.counts.dropped,
             events=parts.pipeline.next_seq - len(parts.documents.seqs),
         )
 

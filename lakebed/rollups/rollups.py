@@ -96,8 +96,8 @@ class Rollups:
             InvalidRollup: DuckDB cannot compute one. Nothing was changed.
             StorageUnavailable: nothing was changed.
         """
-        stored = await self._storage.definitions()
-        known = {name: one.fingerprint for name, one in stored.items()}
+        stored = await self._storage.stored_rollups()
+        known = {name: rollup.fingerprint for name, rollup in stored.items()}
         self._older = [f.name for f in self._folds.values() if known.get(f.name) == f.older_fingerprint]
         fresh = [f for f in self._folds.values() if known.get(f.name) not in (f.fingerprint, f.older_fingerprint)]
         # The built-in ones need no proof, and waking an object must be fast.
@@ -117,7 +117,7 @@ class Rollups:
 
         if fresh or stored.keys() - self._folds.keys():
             await self._storage.transact(redefine)
-            stored = await self._storage.definitions()
+            stored = await self._storage.stored_rollups()
         self._numbers = {name: stored[name].id for name in self._folds}
         self._open = True
 
@@ -182,7 +182,7 @@ class Rollups:
             self._shelf.changing(names)
             try:
                 await renew(self._storage, [self._folds[name] for name in names], await self._positions(), documents)
-                self._numbers = {name: one.id for name, one in (await self._storage.definitions()).items()}
+                self._numbers = {name: one.id for name, one in (await self._storage.stored_rollups()).items()}
                 self._older = []
             finally:
                 self._shelf.doubtful(names)
