@@ -26,17 +26,6 @@ from lakebed.monitoring.live_snapshot import LiveSnapshot
 FIELDS = ["at", "name", "received", "stored", "duplicate", "rejected", "last_minute", "last_hour", "active"]
 FIELDS += ["active_s", "next_seq", "watermark", "seconds", "minutes", "names", "top_hour", "top_ever", "newest"]
 FIELDS += ["events"]
-    "active_s",
-    "next_seq",
-    "watermark",
-    "seconds",
-    "minutes",
-    "names",
-    "top_hour",
-    "top_ever",
-    "newest",
-    "events",
-]
 
 
 class Reading(msgspec.Struct):
