@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import Any
@@ -21,6 +19,7 @@ from starlette.types import Receive, Scope, Send
 from lakebed.cli.exit_codes import SAID
 from lakebed.cli.output import Table, to_json
 from lakebed.clients.target import Target
+from lakebed.concurrency import Worker
 from lakebed.mcp.tools import TOOLS
 
 __all__ = ["MAX_CHARACTERS", "MAX_ROWS", "make_app", "make_server", "run_stdio"]
@@ -35,8 +34,8 @@ _ABOUT = (
 )
 
 
-def make_server(target: Target, thread: ThreadPoolExecutor) -> Server[Any, Any]:
-    """The tools of `target`. Calls run one at a time, in `thread`, which must have one worker."""
+def make_server(target: Target, worker: Worker) -> Server[Any, Any]:
+    """The tools of `target`. Calls run one at a time, in `worker`'s one thread."""
     server: Server[Any, Any] = Server("lakebed", version("lakebed"), _ABOUT)
 
     @server.list_tools()  # type: ignore[no-untyped-call, untyped-decorator]  # the SDK's decorators have no types
@@ -54,7 +53,7 @@ def make_server(target: Target, thread: ThreadPoolExecutor) -> Server[Any, Any]:
             raise ValueError(f"there is no tool {name!r}; there are {', '.join(TOOLS)}")
         given = {key: value for key, value in arguments.items() if value is not None}
         try:
-            found = await asyncio.get_running_loop().run_in_executor(thread, tool.ask, target, given)
+            found = await worker.run(tool.ask, target, given)
         except SAID as error:
             raise ValueError(str(error)) from error  # the SDK makes an answer of it that is marked as an error
         return [types.TextContent(type="text", text=told(found))]
@@ -88,8 +87,8 @@ def told(tables: Mapping[str, Table]) -> str:
 
 async def run_stdio(target: Target) -> None:
     """Serve whoever speaks on stdin, until it ends."""
-    with ThreadPoolExecutor(1, thread_name_prefix="lakebed-mcp") as thread:
-        server = make_server(target, thread)
+    with Worker("mcp") as worker:
+        server = make_server(target, worker)
         async with stdio_server() as (read, write):
             await server.run(read, write, server.create_initialization_options())
 
@@ -99,9 +98,9 @@ def make_app(target: Target, hosts: list[str]) -> Starlette:
 
     By another name that leads here (DNS rebinding) a web page in a browser could ask them.
     """
-    thread = ThreadPoolExecutor(1, thread_name_prefix="lakebed-mcp")
+    worker = Worker("mcp")
     manager = StreamableHTTPSessionManager(
-        make_server(target, thread),
+        make_server(target, worker),
         json_response=True,
         stateless=True,
         security_settings=TransportSecuritySettings(enable_dns_rebinding_protection=True, allowed_hosts=hosts),
@@ -109,7 +108,7 @@ def make_app(target: Target, hosts: list[str]) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-        with thread:
+        with worker:
             async with manager.run():
                 yield
 

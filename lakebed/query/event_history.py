@@ -12,7 +12,6 @@ import asyncio
 import bisect
 import itertools
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import Any, Self, TypeVar
 
 import pyarrow as pa
 
+from lakebed.concurrency import Worker
 from lakebed.errors import ArchiveConflict, ArchiveUnavailable
 from lakebed.events.event import BASE_COLUMNS, SCHEMA
 from lakebed.events.promotions import Promotion, quoted, with_promoted
@@ -58,7 +58,8 @@ class EventHistory:
         self._pipeline = pipeline
         self._archive = archive
         self._engine = engine
-        self._executor: ThreadPoolExecutor | None = None
+        # Two threads: `read` sorts windows of the archive for seconds, and a query must not wait for that.
+        self._worker = Worker("history", threads=2)
         self._parts: tuple[tuple[DataFile, ...], int, tuple[Part, ...]] = ((), 0, ())  # the newest of archive_parts
         self._positions: dict[int, int] = {}  # as_of_us -> N: settled instants never change
 
@@ -206,17 +207,13 @@ class EventHistory:
         with readable():
             return self._engine.arrow(sql, parameters)
 
-    async def in_thread(self, work: Callable[[], _T]) -> _T:
+    def in_thread(self, work: Callable[[], _T]) -> asyncio.Future[_T]:
         """Run blocking `work` beside the loop."""
-        if self._executor is None:
-            self._executor = ThreadPoolExecutor(2, thread_name_prefix="lakebed-history")
-        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+        return self._worker.run(work)
 
     def close(self) -> None:
         """Stop its threads. No read may be under way."""
-        if self._executor is not None:
-            self._executor.shutdown()
-            self._executor = None
+        self._worker.close()
 
 
 class Cut:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from datetime import UTC, date, datetime
-from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from lakebed.clock import Clock
+from lakebed.concurrency import Worker
 from lakebed.errors import ObjectClosed, QueryError, QueryRefused, QueryTimeout, QueryTooLarge
 from lakebed.histogram import SECONDS, Histogram
 from lakebed.query.as_of import parse_as_of
@@ -38,7 +37,6 @@ _INTERRUPT_EVERY_S = 0.02  # DuckDB forgets an interrupt that comes between two 
 _GRACE_S = 1.0  # a single call of a scalar function does not stop before it is over
 _REMEMBERED = 256  # statements; their text and their tables' names are kept
 _REMEMBERED_CHARACTERS = 4096
-_T = TypeVar("_T")
 
 
 class Queries:
@@ -72,7 +70,8 @@ class Queries:
         self._tables = tables
         self._people = people
         self._rollups = {rollup.lower(): rollup for rollup in (*_BUILT_IN_ROLLUPS, *rollups)}
-        self._executor: ThreadPoolExecutor | None = None
+        # Two threads: a short query does not wait behind one long one. DuckDB itself uses the cores within each.
+        self._worker = Worker(f"query-{name}", threads=2)
         self._running: dict[asyncio.Task[Result], RunningQuery] = {}
         self._statements: dict[str, Statement] = {}  # by their text
         self._closed = False
@@ -160,7 +159,7 @@ class Queries:
         Raises:
             QueryRefused, QueryError: when it is not.
         """
-        return await self._in_thread(partial(self._parse, RunningQuery(), f"SELECT\n{sql}"))
+        return await self._worker.run(self._parse, RunningQuery(), f"SELECT\n{sql}")
 
     async def _supervise(self, question: QueryRequest, timeout: float | None) -> Result:  # noqa: ASYNC109 - see run
         if self._closed:
@@ -200,8 +199,7 @@ class Queries:
         started = self._clock.monotonic() if question.started is None else question.started
         statement = await self._statement(job, question.sql)
         async with self.sources(statement.tables, question, mentions_person=statement.mentions_person) as sources:
-            work = partial(self._execute, job, question, statement, sources)
-            table, relation = await self._in_thread(work)
+            table, relation = await self._worker.run(self._execute, job, question, statement, sources)
         return sources.result(table, relation, (self._clock.monotonic() - started) * 1000)
 
     @asynccontextmanager
@@ -236,7 +234,7 @@ class Queries:
         """The same text reads the same, so what was asked lately is not parsed again: it is a third of a small one."""
         known = self._statements.get(sql) if isinstance(sql, str) else None
         if known is None:
-            known = await self._in_thread(partial(self._parse, job, sql))
+            known = await self._worker.run(self._parse, job, sql)
             if len(self._statements) >= _REMEMBERED:
                 self._statements.pop(next(iter(self._statements)))
             if len(sql) <= _REMEMBERED_CHARACTERS:
@@ -302,11 +300,6 @@ class Queries:
         except duckdb.Error as error:
             raise QueryError(str(error)) from error
 
-    async def _in_thread(self, work: Callable[[], _T]) -> _T:
-        if self._executor is None:
-            self._executor = ThreadPoolExecutor(2, thread_name_prefix=f"lakebed-query-{self._name}")
-        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
-
     async def close(self) -> None:
         """Stop the questions under way and let the threads go. Idempotent."""
         self._closed = True
@@ -314,9 +307,7 @@ class Queries:
             self._stop(task, job)
         if self._running:
             await asyncio.wait(set(self._running))
-        if self._executor is not None:
-            self._executor.shutdown()
-            self._executor = None
+        self._worker.close()
 
 
 def _bounds(

@@ -5,19 +5,18 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import Any, TypeVar, cast
 
 import pyarrow as pa
 
+from lakebed.concurrency import Worker
 from lakebed.errors import InvalidRollup, LakebedError, LogBehind, ObjectClosed
 from lakebed.events.event import SCHEMA
 from lakebed.events.promotions import Promotion
 from lakebed.rollups.daily import DAILY_METRICS
-from lakebed.rollups.fold import OTHER_KEY, Fold, consumer_of
+from lakebed.rollups.fold import OTHER_KEY, PIECE, Fold, PartialState, consumer_of, looked_up, partials
 from lakebed.rollups.hourly import HOURLY_EVENTS
-from lakebed.rollups.partial_state import PIECE, PartialState, looked_up, partials
 from lakebed.rollups.people_index import PeopleIndex, bitmaps_of, people_table, unions
 from lakebed.rollups.rollup import BuiltInRollup, Rollup, distinct_names
 from lakebed.rollups.row_cache import DAY_US, Chunk, RowCache, chunked, days_of, joined
@@ -81,7 +80,7 @@ class Rollups:
         self._shelf = RowCache()
         self._locks = {name: asyncio.Lock() for name in self._folds}  # one fold of a rollup at a time
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._executor: ThreadPoolExecutor | None = None
+        self._worker = Worker(f"rollup-{storage.path.parent.name}")
 
     async def open(self) -> None:
         """Compare the declarations with what is stored: new and changed ones start at 0, removed ones are dropped.
@@ -90,13 +89,14 @@ class Rollups:
             InvalidRollup: DuckDB cannot compute one. Nothing was changed.
             StorageUnavailable: nothing was changed.
         """
+        self._worker = Worker(f"rollup-{self._storage.path.parent.name}")
         stored = await self._storage.definitions()
         fresh = [f for f in self._folds.values() if f.name not in stored or stored[f.name].fingerprint != f.fingerprint]
         # The built-in ones need no proof, and waking an object must be fast.
         if doubtful := [fold for fold in fresh if not isinstance(fold.rollup, BuiltInRollup)]:
             fields = [pa.field(promotion.name, promotion.arrow_type) for promotion in self._promotions]
             nothing = pa.schema([*SCHEMA, *fields]).empty_table()
-            _, errors = await self._in_thread(partials, self._engine, doubtful, nothing)
+            _, errors = await self._worker.run(functools.partial(partials, self._engine, doubtful, nothing))
             for error in errors.values():
                 raise error
 
@@ -118,9 +118,7 @@ class Rollups:
         self._open = False
         self._shelf = RowCache()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._executor is not None:
-            self._executor.shutdown()
-            self._executor = None
+        self._worker.close()
 
     # Keeping up
 
@@ -191,7 +189,8 @@ class Rollups:
         first, last = table.column("seq")[0].as_py(), table.column("seq")[-1].as_py()
         if (first, last) != (start, end - 1):
             raise self._gap(start, end)
-        found, errors = await self._in_thread(partials, self._engine, [self._folds[name] for name in cohort], table)
+        folds = [self._folds[name] for name in cohort]
+        found, errors = await self._worker.run(functools.partial(partials, self._engine, folds, table))
         failed |= errors
         if found:
             await self._commit(found, start, end)
@@ -204,7 +203,7 @@ class Rollups:
         except BaseException:
             self._shelf.doubtful(found)
             raise
-        await self._in_thread(self._remember, ids, new)
+        await self._worker.run(self._remember, ids, new)
         for name in found:
             self._shelf.changed(name, buckets[name])
 
@@ -215,17 +214,17 @@ class Rollups:
         ids, new = await self._identify(tx, found.values())
         for name, partial in found.items():
             fold, number = self._folds[name], self._numbers[name]
-            added, touched = await self._in_thread(fold.taken, partial, ids)
+            added, touched = await self._worker.run(fold.taken, partial, ids)
             stored = await tx.groups(number, touched)
-            growing = await self._in_thread(fold.growing, added, stored)
+            growing = await self._worker.run(fold.growing, added, stored)
             counts = await tx.group_counts(number, growing, without=OTHER_KEY) if growing else {}
-            await tx.put_groups(number, await self._in_thread(fold.folded, added, stored, counts))
+            await tx.put_groups(number, await self._worker.run(fold.folded, added, stored, counts))
             await tx.advance(fold.consumer, start, end)
         return ids, new, {name: {bucket for bucket, _ in partial.groups} for name, partial in found.items()}
 
     async def _identify(self, tx: Transaction, found: Iterable[PartialState]) -> tuple[dict[str, int], list[str]]:
         """The ids of all texts of this batch, and which of them had to be asked for."""
-        known, missing = await self._in_thread(looked_up, self._ids, found)
+        known, missing = await self._worker.run(looked_up, self._ids, found)
         for at in range(0, len(missing), PIECE):
             piece = missing[at : at + PIECE]
             known.update(zip(piece, await tx.identify(piece), strict=True))
@@ -282,9 +281,9 @@ class Rollups:
         """The buckets of the groups in [start, end), and their public rows."""
         if people is None:
             states = await self._storage.states(number, start, end)
-            return [bucket for bucket, _, _ in states], await self._in_thread(fold.table, states)
+            return [bucket for bucket, _, _ in states], await self._worker.run(fold.table, states)
         groups = await self._storage.groups(number, start, end)
-        return [group[0] for group in groups], await self._in_thread(people_table, fold, groups, people)
+        return [group[0] for group in groups], await self._worker.run(people_table, fold, groups, people)
 
     async def _who(self, fold: Fold) -> PeopleIndex | None:
         """Who is who, where that makes a difference."""
@@ -330,7 +329,7 @@ class Rollups:
             return None
         rows = await self._storage.sketches(number, *within)
         people = await self._who(fold) if measure in fold.people else None
-        return await self._in_thread(lambda: compute(bitmaps_of(fold, measure, rows, people)))
+        return await self._worker.run(lambda: compute(bitmaps_of(fold, measure, rows, people)))
 
     async def checkpoint(self) -> int:
         """Durable: events before it are in every rollup."""
@@ -386,13 +385,6 @@ class Rollups:
 
     def _gap(self, start: int, end: int) -> LogBehind:
         return LogBehind(f"events {start} to {end} did not all come", path=self._storage.path, offset=start)
-
-    async def _in_thread(self, function: Callable[..., T], *args: Any) -> T:
-        if self._executor is None:
-            name = self._storage.path.parent.name
-            self._executor = ThreadPoolExecutor(1, thread_name_prefix=f"lakebed-rollup-{name}")
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._executor, functools.partial(function, *args))
 
 
 def _range(start_us: int | None, end_us: int | None) -> tuple[int, int]:

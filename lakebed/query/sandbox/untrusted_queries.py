@@ -6,7 +6,6 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import date, datetime
 from functools import partial
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import pyarrow as pa
 
 from lakebed.clock import Clock
-from lakebed.concurrency import finish_despite_cancel
+from lakebed.concurrency import Worker, finish_despite_cancel
 from lakebed.errors import ObjectClosed, QueryBusy, QueryCrashed, QueryRefused, QueryTimeout, QueryTooLarge
 from lakebed.query.bounds import UNBOUNDED
 from lakebed.query.count_star import counted, with_count
@@ -54,7 +53,8 @@ class UntrustedQueries:
         self._clock = clock
         self._name = name
         self._running: dict[asyncio.Task[Result], _Run] = {}
-        self._executor: ThreadPoolExecutor | None = None
+        self._worker = self._new_worker()
+        self._idle_worker: Worker | None = None  # the one before, which ends when its queue is empty
         self._leaving: asyncio.TimerHandle | None = None
         self._joining = threading.Lock()  # protects the next
         self._joined = False  # to the process that forks
@@ -237,19 +237,20 @@ class UntrustedQueries:
             )
         return with_count(table, rows) if rows else table, relation
 
+    def _new_worker(self) -> Worker:
+        # A thread for each query that may run: it blocks until the child process has answered.
+        return Worker(f"untrusted-{self._name}", threads=self._settings.untrusted_queries)
+
     async def _in_thread(self, work: Callable[[], _T]) -> _T:
-        if self._executor is None:
-            workers = self._settings.untrusted_queries
-            self._executor = ThreadPoolExecutor(workers, thread_name_prefix=f"lakebed-untrusted-{self._name}")
-        # A cancelled question is killed, so that its thread comes back; then there is nothing left to clean up.
-        return await finish_despite_cancel(asyncio.get_running_loop().run_in_executor(self._executor, work))
+        # The process of a cancelled query is killed, so its thread returns; after that nothing is left to clean up.
+        return await finish_despite_cancel(self._worker.run(work))
 
     def _leave(self) -> None:
-        """Nobody asked for a while: the process that forks may end."""
-        if self._executor is not None and not self._running:
-            executor, self._executor = self._executor, None
-            executor.submit(self._let_go)
-            executor.shutdown(wait=False)
+        """Without a query for a while, the threads and the process that forks end."""
+        if self._worker.has_thread and not self._running:
+            self._idle_worker, self._worker = self._worker, self._new_worker()
+            self._idle_worker.run(self._let_go)
+            self._idle_worker.close(wait=False)
 
     def _let_go(self) -> None:
         from lakebed.query.sandbox.forkserver import shared
@@ -269,10 +270,11 @@ class UntrustedQueries:
             self._stop(task)
         if self._running:
             await asyncio.wait(set(self._running))
-        if self._executor is not None:
+        if self._worker.has_thread:
             await self._in_thread(self._let_go)
-            self._executor.shutdown()
-            self._executor = None
+        self._worker.close()
+        if self._idle_worker is not None:
+            self._idle_worker.close()
 
 
 class _Run:

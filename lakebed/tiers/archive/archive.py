@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 import pyarrow as pa
 
 from lakebed.clock import Clock
+from lakebed.concurrency import Worker
 from lakebed.disk import Disk
 from lakebed.errors import ObjectClosed
 from lakebed.events.promotions import Promotion
@@ -75,7 +75,7 @@ class Archive:
         self._disk = disk
         self._promotions = tuple(promotions)
         self._pins = Pins()
-        self._thread: ThreadPoolExecutor | None = None
+        self._worker = Worker(f"archive-{name}")
         self._warehouse: ArchiveWorker | None = None  # belongs to the thread
         self._looks: dict[int | str | None, _Look] = {}
         self._closed = False
@@ -224,10 +224,9 @@ class Archive:
     async def close(self) -> None:
         """Finish the work under way and let go of thread, catalog and memory. May be called twice."""
         self._closed = True
-        thread, self._thread = self._thread, None
-        if thread is not None:
-            await asyncio.shield(asyncio.get_running_loop().run_in_executor(thread, self._close))
-            thread.shutdown()
+        if self._worker.has_thread:
+            await asyncio.shield(self._worker.run(self._close))
+        self._worker.close()
 
     def _close(self) -> None:
         if self._warehouse is not None:
@@ -252,9 +251,7 @@ class Archive:
 
     def _submit(self, job: Callable[[ArchiveWorker], _T]) -> asyncio.Future[_T]:
         self._check_open()
-        if self._thread is None:
-            self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"lakebed-archive-{self._name}")
-        return asyncio.get_running_loop().run_in_executor(self._thread, lambda: job(self._open()))
+        return self._worker.run(lambda: job(self._open()))
 
     def _check_open(self) -> None:
         if self._closed:

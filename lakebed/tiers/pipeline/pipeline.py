@@ -10,11 +10,10 @@ import asyncio
 import itertools
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
 
 from lakebed.clock import Clock
+from lakebed.concurrency import Worker
 from lakebed.disk import Disk
 from lakebed.errors import Backpressure, LogUnavailable, ObjectClosed
 from lakebed.events.batch import EventBatch
@@ -34,7 +33,6 @@ from lakebed.tiers.pipeline.tail import Part, Tail
 __all__ = ["Pipeline"]
 
 _US = 1_000_000
-_T = TypeVar("_T")
 
 
 class Pipeline:
@@ -80,8 +78,8 @@ class Pipeline:
         self._engine = engine
         self._on_commit = on_commit
         self._keep_settled = keep_settled
-        self._committer = ThreadPoolExecutor(1, thread_name_prefix=f"lakebed-log-{name}")
-        self._sealer = ThreadPoolExecutor(1, thread_name_prefix=f"lakebed-seal-{name}")
+        self._committer = Worker(f"log-{name}")
+        self._sealer = Worker(f"seal-{name}")
         # The loop's.
         self._closed = True
         self._released = False
@@ -107,7 +105,7 @@ class Pipeline:
         Raises:
             LogCorrupted: see `recover`.
         """
-        found = await self._run(self._committer, self._commits.recover, self._clock.now_us())
+        found = await self._committer.run(self._commits.recover, self._clock.now_us())
         self._files = found.files
         self.sealed_bytes = sum(file.bytes for file in found.files)
         self.next_seq = found.next_seq
@@ -193,7 +191,7 @@ class Pipeline:
             received = max(self._clock.now_us(), self._last_received + 1, self._settled + 1)
             self._received = received
             events = [entry.events for entry in group if entry.events]
-            self._commit_done = self._run(self._committer, self._commits.commit, events, received, full)
+            self._commit_done = self._committer.run(self._commits.commit, events, received, full)
             self._commit_done.add_done_callback(lambda done: self._committed(group, received, done))
 
     def _refuse_full(self, group: list[Entry]) -> None:
@@ -269,7 +267,7 @@ class Pipeline:
 
     async def sync(self) -> None:
         """With durability "os": make all that was acknowledged so far durable. Raises LogUnavailable."""
-        if not await self._run(self._committer, self._commits.sync):
+        if not await self._committer.run(self._commits.sync):
             await self.seal()  # what is in doubt is in memory too, and becomes durable from there
 
     async def seal(self) -> int:
@@ -279,7 +277,7 @@ class Pipeline:
             LogUnavailable: when a Parquet file could not be written; the log file still holds the events.
         """
         await self.flush()
-        self._tail.close(await self._run(self._committer, self._commits.end_segment))
+        self._tail.close(await self._committer.run(self._commits.end_segment))
         self._start_sealing()
         if self._sealing is not None:
             await asyncio.shield(self._sealing)
@@ -291,7 +289,7 @@ class Pipeline:
 
     async def seal_old(self) -> None:
         """Begin to seal what `segment_age_s` says is old, for a log to which no event comes that would do it."""
-        self._tail.close(await self._run(self._committer, self._commits.end_segment, self._clock.now_us()))
+        self._tail.close(await self._committer.run(self._commits.end_segment, self._clock.now_us()))
         self._start_sealing()
 
     def _start_sealing(self) -> None:
@@ -302,8 +300,8 @@ class Pipeline:
         """Seal the closed parts, oldest first. A failure is kept for `check` and tried again with the next part."""
         try:
             while (part := self._tail.closed_part()) is not None:
-                file, ids = await self._run(self._sealer, self._seal, part)
-                await self._run(self._committer, self._commits.sealed, part.first_seq, ids)
+                file, ids = await self._sealer.run(self._seal, part)
+                await self._committer.run(self._commits.sealed, part.first_seq, ids)
                 self._files.append(file)
                 self.sealed_bytes += file.bytes
                 self._tail.drop(part)
@@ -348,8 +346,8 @@ class Pipeline:
             self.sealed_bytes -= sum(file.bytes for file in victims)
             # Without a segment that says where the log goes on, an emptied directory would start again at seq 0.
             try:
-                await self._run(self._committer, self._commits.forget, victims, self._last_received)
-                await self._run(self._sealer, self._remove, victims)
+                await self._committer.run(self._commits.forget, victims, self._last_received)
+                await self._sealer.run(self._remove, victims)
             except OSError as error:
                 left = [file for file in victims if file.path.exists()]
                 self._files[:0] = left
@@ -375,10 +373,7 @@ class Pipeline:
             return
         self._released = True
         try:
-            await self._run(self._committer, self._commits.close)
+            await self._committer.run(self._commits.close)
         finally:
-            self._committer.shutdown()
-            self._sealer.shutdown()
-
-    def _run(self, executor: ThreadPoolExecutor, function: Callable[..., _T], *args: Any) -> asyncio.Future[_T]:
-        return asyncio.get_running_loop().run_in_executor(executor, function, *args)
+            self._committer.close()
+            self._sealer.close()

@@ -84,8 +84,8 @@ def received(log):
 
 async def abandon(log, disk=None):
     """What the death of the process leaves: threads gone, nothing flushed, descriptors closed by the kernel."""
-    log._committer.shutdown(wait=True)
-    log._sealer.shutdown(wait=True)
+    log._committer.close()
+    log._sealer.close()
     if log._commits._segment is not None:
         (disk or log._disk).close(log._commits._segment._descriptor)
         log._commits._segment = None
