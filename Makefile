@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 
 CLIENTS := .clients
 
-.PHONY: demo example test lint type clients bench bench-server bench-reports test-slow torture test-duckdb15 notebooks clean
+.PHONY: demo example quick test wheel lint type clients bench bench-server bench-reports test-slow torture test-duckdb15 docs generate notebooks clean
 
 # The page over a real shop's events, and live ones until Ctrl-C; ARGS="--port 9000 --for 60".
 demo: $(VENV)/.ready
@@ -15,9 +15,17 @@ demo: $(VENV)/.ready
 example: $(VENV)/.ready
 	$(BIN)/python examples/online_retail.py $(ARGS)
 
+# The unit tier: what one file promises, without other processes. Under a minute on two cores.
+quick: $(VENV)/.ready
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m "not slow and not integration"
+
 test: lint type $(VENV)/.ready
 	$(BIN)/pip check
 	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+# The built wheel in a clean environment, without extras and with all of them.
+wheel: $(VENV)/.ready
+	scripts/test-wheel
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check
@@ -43,7 +51,7 @@ $(CLIENTS)/.ready: $(wildcard tests/clients/requirements*.txt) tests/clients/pac
 	cd $(CLIENTS) && npm install --no-audit --no-fund --no-package-lock --loglevel=error
 	touch $@
 
-# Thirty minutes of deaths, disk faults and everything at once (docs/torture.md); ARGS="--minutes 5 --seed 7".
+# Thirty minutes of deaths, disk faults and everything at once (docs/testing.md); ARGS="--minutes 5 --seed 7".
 torture: $(VENV)/.ready
 	$(BIN)/python -m tests.crash.torture $(ARGS)
 
@@ -65,14 +73,31 @@ bench: $(VENV)/.bench
 bench-server: $(VENV)/.ready
 	@command -v wrk >/dev/null || { test "$$(id -u)" = 0 && apt-get update -qq && apt-get install -qq -y --no-install-recommends wrk; } \
 	  || echo "No wrk here: its cells will say absent. On Debian, as root: apt-get install wrk"
-	$(BIN)/python -m bench http page --page docs/performance-server.md --json bench/results/server.json $(ARGS)
+	$(BIN)/python -m bench http page --section server --json bench/results/server.json $(ARGS)
 
 # Funnel, retention and sessions over ten million events, beside DuckDB and chDB: six minutes and 3 GB of disk.
 bench-reports: $(VENV)/.bench
-	$(BIN)/python -m bench reports --size 10 --runs 3 --page docs/performance-reports.md --json bench/results/reports.json $(ARGS)
+	$(BIN)/python -m bench reports --size 10 --runs 3 --section reports --json bench/results/reports.json $(ARGS)
+
+# The documentation as a site with search, in build/site; to read it: python3 -m http.server -d build/site
+docs: $(VENV)-docs/.ready
+	NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/mkdocs build --strict --quiet
+	$(VENV)-docs/bin/python -m docs.generate.offline build/site
+
+# The parts of the documentation that come from the source: settings, commands, reports, templates …
+generate: $(VENV)/.ready
+	$(BIN)/python -m docs.generate
 
 notebooks: $(VENV)/.ready
-	$(BIN)/python docs/notebooks/execute.py
+	$(BIN)/python -m docs.generate.notebooks
+
+# The extra `docs` alone, without Lakebed: the site is made of text.
+$(VENV)-docs/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)-docs
+	$(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"], sep="\n")' \
+	  > $(VENV)-docs/requirements.txt
+	$(VENV)-docs/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -r $(VENV)-docs/requirements.txt
+	touch $@
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Lakebed needs Python 3.11 or newer; say PYTHON=python3.12 make …")'
@@ -85,4 +110,4 @@ $(VENV)/.bench: $(VENV)/.ready
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-docs build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

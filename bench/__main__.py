@@ -16,6 +16,7 @@ from bench import table
 from bench.goal import Goal
 from bench.machine import Machine
 from bench.measure import Failed
+from bench.page import PAGE, SECTIONS
 from bench.report import Report
 from bench.row import Row
 from bench.run import STORED_EVENTS, Run
@@ -23,7 +24,6 @@ from bench.subjects import APART, NAMES, subject
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "latest.json"
-PAGE = HERE.parent / "docs" / "performance.md"
 FULL = 10_000_000 / STORED_EVENTS
 
 
@@ -36,7 +36,8 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--runs", type=int, default=5, help="turns of each contender (default 5)")
     parser.add_argument("--directory", type=Path, default=Path(), help="where to work; on the disk to be measured")
     parser.add_argument("--json", type=Path, default=RESULTS, help=f"where the figures go (default {RESULTS.name})")
-    parser.add_argument("--page", type=Path, help=f"the page that gets the table (without a name {PAGE.name})")
+    parser.add_argument("--page", type=Path, default=PAGE, help=f"the page that gets the table (default {PAGE.name})")
+    parser.add_argument("--section", choices=SECTIONS, help="the section of the page; without names engine, else none")
     found = parser.parse_args(argv)
     if unknown := sorted(set(found.names) - set(NAMES)):
         parser.error(f"unknown: {', '.join(unknown)}; there are {', '.join(NAMES)}")
@@ -83,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         report = Report(machine, rows, asked.runs, asked.size, round(seconds), f"{started:%Y-%m-%d %H:%M} UTC")
         say("")
         show(report)
-        report.save(asked.json, asked.page or (None if asked.names else PAGE))
+        report.save(asked.json, asked.section or (None if asked.names else "engine"), asked.page)
     return 1 if report.failures else 0
 
 

@@ -1,4 +1,4 @@
-"""What a run leaves behind: a JSON file, and the table in docs/performance.md."""
+"""The results of a run: a JSON file, and a section of docs/performance.md."""
 
 from __future__ import annotations
 
@@ -8,12 +8,10 @@ from typing import Any
 
 import msgspec
 
-from bench import table
+from bench import page, table
 from bench.machine import Machine
 from bench.measure import Failed, Found
 from bench.row import Row
-
-BEGIN, END = "<!-- table: begin, written by `python -m bench` -->", "<!-- table: end -->"
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -55,24 +53,20 @@ class Report(msgspec.Struct, frozen=True):
         }
         return msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n"
 
-    def into(self, page: str) -> str:
-        """`page` with its table replaced by this one; the text around it stays.
+    def into(self, text: str, section: str) -> str:
+        """The text of the page with this run's table in its section and in the summary; everything else stays.
 
         Raises:
-            ValueError: when it has no place for a table.
+            ValueError: The page has no place for the table or for the summary.
         """
-        before, begin, rest = page.partition(BEGIN)
-        _, end, after = rest.partition(END)
-        if not begin or not end:
-            raise ValueError(f"the page has no {BEGIN} … {END}: put these two lines where the table shall be")
-        return f"{before}{BEGIN}\n\n{self.heading()}\n\n{table.markdown(self.rows)}\n\n{END}{after}"
+        return page.replaced(text, section, f"{self.heading()}\n\n{table.markdown(self.rows)}")
 
-    def save(self, path: Path, page: Path | None) -> None:
-        """Write the JSON and, for a run of everything, the page."""
+    def save(self, path: Path, section: str | None, target: Path = page.PAGE) -> None:
+        """Write the JSON and, if the run belongs to a section, the page."""
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(self.json())
-        if page is not None:
-            page.write_text(self.into(page.read_text("utf-8")), "utf-8")
+        if section is not None:
+            target.write_text(self.into(target.read_text("utf-8"), section), "utf-8")
 
 
 def _row(row: Row) -> dict[str, Any]:

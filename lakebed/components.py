@@ -1,41 +1,47 @@
-"""How an Analytics object is put together and taken apart: each part once, in the order in which it can be trusted."""
+"""Components: the parts of one open object, each opened once, in the order in which it can be trusted."""
 
 from __future__ import annotations
 
-import logging
+import functools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
-
-import pyarrow as pa
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
 
 from lakebed.billing.billing import Billing
 from lakebed.billing.quota import QuotaState
+from lakebed.billing.quotas import Quotas
+from lakebed.clock import Clock
 from lakebed.concurrency import run_in_thread
-from lakebed.definitions.cohorts import Cohorts
+from lakebed.definitions.cohorts import CohortLookup, Cohorts
+from lakebed.definitions.datasets import Datasets
 from lakebed.definitions.definitions import Definitions
+from lakebed.disk import Disk
 from lakebed.errors import LogBehind
-from lakebed.events.batch import EventBatch
 from lakebed.events.promotions import BUILT_IN, Promotion, as_promotions
 from lakebed.identity.identity import Identity
 from lakebed.identity.people import People
 from lakebed.identity.rules import Rules
+from lakebed.ingest.dead_letters import DeadLetterQueue
 from lakebed.ingest.ingest import Ingest
 from lakebed.ingest.live_counters import RECENT_S, LiveCounters, replay
 from lakebed.ingest.replay import Replayer
+from lakebed.maintenance.catch_up import CatchUp
 from lakebed.maintenance.maintenance import ARCHIVED, TOTALS, Maintenance, Totals
 from lakebed.monitoring.live_snapshot import LiveSnapshots
-from lakebed.monitoring.stats import Stats, stats
-from lakebed.objects.durable_object import DurableObject
+from lakebed.monitoring.monitor import Monitor
+from lakebed.monitoring.parts import MonitoredParts
 from lakebed.query.event_history import EventHistory
 from lakebed.query.queries import Queries
 from lakebed.query.range_queries import RangeQueries
 from lakebed.query.sandbox.untrusted_queries import UntrustedQueries
+from lakebed.query.templates.templates import Templates
 from lakebed.reports.context import ReportContext
 from lakebed.reports.metrics import Metrics
+from lakebed.reports.reports import Reports
 from lakebed.rollups.rollup import Rollup
 from lakebed.rollups.rollups import Rollups
-from lakebed.scheduling.schedule import schedules_of
 from lakebed.scheduling.scheduler import Job, JobRun, Scheduler
 from lakebed.settings import Settings
 from lakebed.sql_engine import SqlEngine
@@ -45,212 +51,229 @@ from lakebed.tiers.pipeline.pipeline import Pipeline
 from lakebed.tiers.storage.dead_letters import DeadLetters
 from lakebed.tiers.storage.storage import Storage
 
-__all__ = ["Components", "assemble", "disassemble", "rollups_of"]
+__all__ = ["Components", "ObjectOptions", "open_components"]
 
 _PROMOTIONS = "promotions"  # keys of Storage's meta: columns that there will always be …
 _SETTLED = "settled"  # … and the newest `as_of` that was answered before an event came after it
 _US = 1_000_000
-_log = logging.getLogger("lakebed")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectOptions:
+    """What the components of one object are opened with.
+
+    Attributes:
+        promote: properties that become typed columns, by name.
+        rollups: those that its class declares.
+        jobs: its scheduled methods.
+        on_error: called with each failure that no caller awaited.
+        on_quota: called with each threshold of a quota that was reached.
+    """
+
+    name: str
+    directory: Path
+    settings: Settings
+    clock: Clock
+    disk: Disk
+    promote: Mapping[str, type]
+    rollups: Sequence[Rollup]
+    jobs: Sequence[Job]
+    on_error: Callable[[BaseException], None] | None
+    on_quota: Callable[[QuotaState], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Components:
-    """The parts of one open object. What is not built yet is not there: taking apart copes with that."""
+    """The parts of one open object, complete when they exist. `AsyncExitStack` closes them, newest first."""
 
     storage: Storage
     engine: SqlEngine
     counters: Counters
-    live: LiveCounters
     pipeline: Pipeline
     archive: Archive
     history: EventHistory
-    rollups: Rollups
     identity: Identity
+    rollups: Rollups
+    catch_up: CatchUp
     maintenance: Maintenance
     queries: Queries
     untrusted: UntrustedQueries
+    templates: Templates
     metrics: Metrics
-    letters: DeadLetters
-    intake: Ingest
-    roster: People
+    ingest: Ingest
+    dead_letters: DeadLetterQueue
+    people: People
     definitions: Definitions
     cohorts: Cohorts
-    promotions: tuple[Promotion, ...]
-    inquiry: ReportContext
-    stranger: ReportContext
-    biller: Billing
-    replays: Replayer
-    pulse: LiveSnapshots
+    datasets: Datasets
+    reports: Reports
+    billing: Billing
     scheduler: Scheduler
-    opened_at_seq: int = 0
-    ready: bool = False
-
-    def stats(self) -> Stats:
-        """What was taken since this opening, and where log and archive stand."""
-        return stats(
-            self.counters,
-            received=self.intake.received,
-            stored=self.pipeline.next_seq - self.opened_at_seq,
-            duplicate=self.pipeline.duplicates,
-            rejected=self.intake.rejected,
-            next_seq=self.pipeline.next_seq,
-            watermark=self.maintenance.watermark,
-            dead_letters=self.letters.books.waiting,
-            dead_letters_dropped=self.letters.books.dropped,
-        )
+    monitor: Monitor
 
 
-def rollups_of(kind: type) -> list[Rollup]:
-    """The rollups that a class declares as attributes, inherited ones included."""
-    found: dict[str, Rollup] = {}
-    for base in reversed(kind.__mro__):
-        for attribute, value in vars(base).items():
-            found.pop(attribute, None)
-            if isinstance(value, Rollup):
-                found[attribute] = value
-    return list(found.values())
-
-
-async def assemble(
-    tiers: Components, owner: DurableObject, promote: Mapping[str, type], rollups: Sequence[Rollup]
-) -> None:
-    """Open every part. If it raises, `disassemble` closes those that were opened.
+async def open_components(stack: AsyncExitStack, options: ObjectOptions) -> Components:
+    """Open every part, and register on `stack` how each is closed. The caller closes the stack, also after an error.
 
     Raises:
         LogCorrupted, LogBehind, FormatTooNew, PromotionConflict, InvalidRollup, StorageUnavailable.
     """
-    settings, directory = owner.settings, owner.directory
-    tiers.storage = Storage(directory / "storage.db")
-    await tiers.storage.open()
-    promotions = await _promotions(tiers.storage, promote)
-    tiers.engine = SqlEngine(
+    settings, clock, directory = options.settings, options.clock, options.directory
+    storage = Storage(directory / "storage.db")
+    stack.push_async_callback(storage.close)
+    await storage.open()
+    promotions = await _promotions(storage, options.promote)
+    engine = SqlEngine(
         threads=settings.query_threads,
         memory_bytes=settings.query_memory_bytes,
         spill=directory / "spill",
         spill_bytes=settings.query_spill_bytes,
     )
-    tiers.counters = Counters(owner.clock, settings.counters_max_keys)
-    tiers.live = LiveCounters(tiers.counters, settings.active_ttl_s)
-
-    def on_commit(block: EventBatch, received_at: int) -> None:
-        tiers.live.feed(block, received_at)
-        tiers.maintenance.relieve()
-
-    async def keep_settled(as_of_us: int) -> None:
-        await tiers.storage.put(_SETTLED, as_of_us)
-
-    tiers.pipeline = Pipeline(
+    stack.push_async_callback(run_in_thread, "close", engine.close)
+    counters = Counters(clock, settings.counters_max_keys)
+    live_counters = LiveCounters(counters, settings.active_ttl_s)
+    pipeline = Pipeline(
         directory / "log",
-        owner.name,
+        options.name,
         settings,
-        clock=owner.clock,
-        disk=owner.disk,
+        clock=clock,
+        disk=options.disk,
         promotions=promotions,
-        engine=tiers.engine,
-        on_commit=on_commit,
-        settled_us=await tiers.storage.get(_SETTLED, 0, int),
-        keep_settled=keep_settled,
+        engine=engine,
+        on_commit=live_counters.feed,
+        settled_us=await storage.get(_SETTLED, 0, int),
+        keep_settled=functools.partial(storage.put, _SETTLED),
     )
-    await tiers.pipeline.open()
-    tiers.opened_at_seq = tiers.pipeline.next_seq
-    tiers.archive = Archive(directory / "archive", owner.name, settings, owner.clock, owner.disk, promotions)
-    watermark = await _watermark(tiers, settings)
-    await _check_not_behind(tiers, directory, watermark)
-    tiers.history = EventHistory(tiers.pipeline, tiers.archive, promotions, tiers.engine)
-    excerpts = RangeQueries(tiers.history, tiers.pipeline, tiers.archive, tiers.engine)
-    tiers.identity = Identity(tiers.storage, tiers.history.read, excerpts.ask, Rules.of(settings))
-    await tiers.identity.open()
-    tiers.rollups = Rollups(
-        tiers.storage,
-        rollups,
-        promotions,
-        tiers.engine,
-        tiers.history.read,
+    stack.push_async_callback(pipeline.close)
+    await pipeline.open()
+    opened_at_seq = pipeline.next_seq
+    archive = Archive(directory / "archive", options.name, settings, clock, options.disk, promotions)
+    stack.push_async_callback(archive.close)
+    watermark = await _watermark(storage, pipeline, archive, settings)
+    await _check_not_behind(storage, pipeline, directory, watermark)
+    history = EventHistory(pipeline, archive, promotions, engine)
+    stack.push_async_callback(run_in_thread, "close", history.close)
+    range_queries = RangeQueries(history, pipeline, archive, engine)
+    identity = Identity(storage, history.read, range_queries.ask, Rules.of(settings))
+    stack.push_async_callback(identity.close)
+    await identity.open()
+    rollups = Rollups(storage, options.rollups, promotions, engine, history.read, settings, people=identity.mapping)
+    stack.push_async_callback(rollups.close)
+    await rollups.open()
+    catch_up = CatchUp(pipeline, rollups, identity, settings, clock)
+    maintenance = Maintenance(
         settings,
-        people=tiers.identity.mapping,
+        clock,
+        pipeline=pipeline,
+        storage=storage,
+        archive=archive,
+        rollups=rollups,
+        identity=identity,
+        history=history,
+        live=live_counters,
+        catch_up=catch_up,
     )
-    await tiers.rollups.open()
-    tiers.maintenance = Maintenance(
+    maintenance.watermark = watermark
+    pipeline.on_full = maintenance.relieve
+    queries = Queries(
+        history,
+        engine,
         settings,
-        owner.clock,
-        pipeline=tiers.pipeline,
-        storage=tiers.storage,
-        archive=tiers.archive,
-        rollups=tiers.rollups,
-        identity=tiers.identity,
-        history=tiers.history,
-        live=tiers.live,
+        clock,
+        name=options.name,
+        tables=catch_up.rollup_tables,
+        rollups=[rollup.name for rollup in options.rollups],
+        people=catch_up.people,
+    )
+    stack.push_async_callback(queries.close)
+    untrusted = UntrustedQueries(queries, settings, clock, name=options.name)
+    stack.push_async_callback(untrusted.close)
+    metrics = Metrics(
+        queries, rollups, catch_up.rollup, promotions=promotions, clock=clock, max_rows=settings.query_max_rows
+    )
+    dead_letters = DeadLetters(storage, settings.dead_letters_max, settings.dead_letters_max_bytes)
+    await dead_letters.open()
+    ingest = Ingest(pipeline, dead_letters, clock, options.on_error)
+    replayer = Replayer(dead_letters, ingest, pipeline, history, clock)
+    await replayer.recover()
+    definitions = Definitions(ingest, history, queries)
+    cohort_lookup = CohortLookup(definitions, promotions, clock)
+    report_parts = queries, metrics, cohort_lookup.named, promotions, clock, untrusted
+    context = ReportContext(*report_parts, trusting=True)
+    await _restore_live_counters(live_counters, storage, pipeline, history, settings, clock)
+    scheduler = Scheduler(
+        clock, settings.schedule_timezone, options.jobs, await storage.last_runs(), _RunRecorder(storage)
+    )
+    stack.push_async_callback(_drain, pipeline, ingest, maintenance)
+    monitored = MonitoredParts(
+        directory=directory,
+        settings=settings,
+        counters=counters,
+        pipeline=pipeline,
+        storage=storage,
+        archive=archive,
+        dead_letters=dead_letters,
+        ingest=ingest,
+        rollups=rollups,
+        identity=identity,
+        queries=queries,
+        catch_up=catch_up,
+        maintenance=maintenance,
+        scheduler=scheduler,
+        opened_at_seq=opened_at_seq,
+    )
+    return Components(
+        storage=storage,
+        engine=engine,
+        counters=counters,
+        pipeline=pipeline,
+        archive=archive,
+        history=history,
+        identity=identity,
+        rollups=rollups,
+        catch_up=catch_up,
+        maintenance=maintenance,
+        queries=queries,
+        untrusted=untrusted,
+        templates=Templates(untrusted),
+        metrics=metrics,
+        ingest=ingest,
+        dead_letters=DeadLetterQueue(dead_letters, replayer),
+        people=People(identity, ingest, catch_up.identity, history, queries, clock),
+        definitions=definitions,
+        cohorts=Cohorts(definitions, cohort_lookup, context),
+        datasets=Datasets(definitions, ingest, queries, untrusted, promotions, clock),
+        reports=Reports(context, ReportContext(*report_parts, trusting=False)),
+        billing=Billing(
+            definitions, context, ingest, Quotas(definitions, context, counters, clock, options.on_quota), clock
+        ),
+        scheduler=scheduler,
+        monitor=Monitor(
+            monitored, LiveSnapshots(options.name, counters, pipeline, history, settings.active_ttl_s, clock)
+        ),
     )
 
-    async def rollup_tables(names: set[str]) -> dict[str, pa.Table]:
-        tables = {}
-        for rollup in sorted(names):
-            await tiers.maintenance.catch_up(rollup)
-            tables[rollup] = await tiers.rollups.table(rollup)
-        return tables
 
-    async def people(end_seq: int) -> pa.Table:
-        await tiers.maintenance.catch_up_identity(end_seq)
-        return (await tiers.identity.mapping_at(end_seq)).pairs
+class _RunRecorder:
+    """Records each run of a scheduled job in storage."""
 
-    tiers.queries = Queries(
-        tiers.history,
-        tiers.engine,
-        settings,
-        owner.clock,
-        name=owner.name,
-        tables=rollup_tables,
-        rollups=[rollup.name for rollup in rollups],
-        people=people,
-    )
-    tiers.untrusted = UntrustedQueries(tiers.queries, settings, owner.clock, name=owner.name)
-    tiers.metrics = Metrics(
-        tiers.queries,
-        tiers.rollups,
-        tiers.maintenance.catch_up,
-        promotions=promotions,
-        clock=owner.clock,
-        max_rows=settings.query_max_rows,
-    )
-    tiers.letters = DeadLetters(tiers.storage, settings.dead_letters_max, settings.dead_letters_max_bytes)
-    await tiers.letters.open()
-    tiers.intake = Ingest(tiers.pipeline, tiers.letters, owner.clock, owner.on_error)
-    tiers.replays = Replayer(tiers.letters, tiers.intake, tiers.pipeline, tiers.history, owner.clock)
-    await tiers.replays.recover()
-    tiers.roster = People(tiers.identity, tiers.intake, tiers.maintenance, tiers.history, tiers.queries, owner.clock)
-    _prepare_reports(tiers, owner, promotions)
-    tiers.pulse = LiveSnapshots(
-        owner.name, tiers.counters, tiers.pipeline, tiers.history, settings.active_ttl_s, owner.clock
-    )
-    tiers.maintenance.watermark = watermark
-    await _restore_counters(tiers, owner)
-    tiers.scheduler = await _scheduler(tiers, owner)
-    tiers.ready = True
-    await tiers.scheduler.start()
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+
+    async def __call__(self, run: JobRun) -> None:
+        await self._storage.record_run(run.job, run.planned_us, run.finished_us, run.error)
 
 
-def _prepare_reports(tiers: Components, owner: DurableObject, promotions: Sequence[Promotion]) -> None:
-    tiers.promotions = tuple(promotions)
-    tiers.definitions = Definitions(tiers.intake, tiers.history, tiers.queries)
-    tiers.cohorts = Cohorts(tiers.definitions, promotions, owner.clock)
-    asked = tiers.queries, tiers.metrics, tiers.cohorts.at, promotions, owner.clock, tiers.untrusted
-    tiers.inquiry = ReportContext(*asked, trusting=True)
-    tiers.stranger = ReportContext(*asked, trusting=False)
-
-    def on_quota(state: QuotaState) -> None:
-        hook = getattr(owner, "on_quota", None)  # of Analytics; other objects have no quotas
-        try:
-            if hook is not None:
-                hook(state)
-        except Exception as error:  # noqa: BLE001 - the app's own; the usage was stored before it
-            _log.exception("on_quota of %s failed", owner.name)
-            if owner.on_error is not None:
-                owner.on_error(error)
-
-    tiers.biller = Billing(tiers.definitions, tiers.inquiry, tiers.counters, owner.clock, on_quota)
+async def _drain(pipeline: Pipeline, ingest: Ingest, maintenance: Maintenance) -> None:
+    """Commit all events that were handed over, before anything below them is closed."""
+    await pipeline.flush()
+    await ingest.settle()
+    await maintenance.close()
+    await maintenance.save_totals()
 
 
 async def _promotions(storage: Storage, promote: Mapping[str, type]) -> tuple[Promotion, ...]:
-    """What was ever promoted in this object, and what is new. A column stays a column."""
+    """All properties that were ever promoted in this object, and the new ones. A column stays a column."""
     known: list[Promotion] = await storage.get(_PROMOTIONS, [], list[Promotion])
     promotions = as_promotions(promote, known or BUILT_IN)
     if list(promotions) != known:
@@ -258,97 +281,47 @@ async def _promotions(storage: Storage, promote: Mapping[str, type]) -> tuple[Pr
     return promotions
 
 
-async def _watermark(tiers: Components, settings: Settings) -> int:
-    """What the archive is known to have. It is asked only where there is one of which storage does not know.
+async def _watermark(storage: Storage, pipeline: Pipeline, archive: Archive, settings: Settings) -> int:
+    """The archive's watermark. The archive itself is asked only if there is one that storage does not know.
 
     An external catalog may always have one: it is asked by an object whose log is empty, since that may have been lost.
     """
-    known: int = await tiers.storage.get(ARCHIVED, 0, int)
-    if known or (settings.catalog and tiers.pipeline.next_seq):
+    known: int = await storage.get(ARCHIVED, 0, int)
+    if known or (settings.catalog and pipeline.next_seq):
         return known
-    return await tiers.archive.watermark() if tiers.archive.exists() else 0
+    return await archive.watermark() if archive.exists() else 0
 
 
-async def _check_not_behind(tiers: Components, directory: Any, watermark: int) -> None:
-    end = tiers.pipeline.next_seq
-    marks = await tiers.storage.checkpoints()
-    marks["the archive"] = watermark
-    marks["totals"] = (await tiers.storage.get(TOTALS, Totals(), Totals)).seq
-    for consumer, seq in marks.items():
+async def _check_not_behind(storage: Storage, pipeline: Pipeline, directory: Path, watermark: int) -> None:
+    end = pipeline.next_seq
+    checkpoints = await storage.checkpoints()
+    checkpoints["the archive"] = watermark
+    checkpoints["totals"] = (await storage.get(TOTALS, Totals(), Totals)).seq
+    for consumer, seq in checkpoints.items():
         if seq > end:
             raise LogBehind(
-                f"{consumer} has seen {seq} events, the log ends at {end}",
+                f"{consumer} has processed {seq} events, the log ends at {end}",
                 path=directory / "log",
                 offset=end,
                 hint="Files of the log are missing, or storage.db belongs to another log: restore both from one backup",
             )
 
 
-async def _restore_counters(tiers: Components, owner: DurableObject) -> None:
-    kept = await tiers.storage.get(TOTALS, Totals(), Totals)
-    now = owner.clock.now_us()
-    recent, active_since = now - int(RECENT_S * _US), now - int(owner.settings.active_ttl_s * _US)
-    names = Counter(kept.names)
-    with tiers.pipeline.view() as view:
-        if kept.seq < view.start_seq:  # storage.db was lost: the archive has what the log let go of
-            async for table in tiers.history.read(kept.seq, view.start_seq, frozenset()):
+async def _restore_live_counters(
+    live_counters: LiveCounters,
+    storage: Storage,
+    pipeline: Pipeline,
+    history: EventHistory,
+    settings: Settings,
+    clock: Clock,
+) -> None:
+    saved = await storage.get(TOTALS, Totals(), Totals)
+    now = clock.now_us()
+    recent, active_since = now - int(RECENT_S * _US), now - int(settings.active_ttl_s * _US)
+    names = Counter(saved.names)
+    with pipeline.view() as view:
+        if saved.seq < view.start_seq:  # storage.db was lost: the archive has the events that the log has deleted
+            async for table in history.read(saved.seq, view.start_seq, frozenset()):
                 names.update(name for name in table["event"].to_pylist() if name is not None)
-        found = await tiers.history.in_thread(lambda: replay(view, kept.seq, recent, active_since))
-    tiers.live.restore(names, found, now)
-
-
-async def _scheduler(tiers: Components, owner: DurableObject) -> Scheduler:
-    async def record(run: JobRun) -> None:
-        await tiers.storage.record_run(run.job, run.planned_us, run.finished_us, run.error)
-
-    jobs = [Job(one.name, one.schedule, getattr(owner, one.method_name)) for one in schedules_of(type(owner))]
-    last_runs = await tiers.storage.last_runs()
-    return Scheduler(owner.clock, owner.settings.schedule_timezone, jobs, last_runs, record)
-
-
-async def disassemble(tiers: Components) -> None:
-    """Close every part that was opened, newest first; each is closed whatever happens to the others."""
-    failures: list[BaseException] = []
-    for close in _closings(tiers):
-        try:
-            await close()
-        except Exception as error:  # noqa: BLE001 - raised below, when the others are closed too
-            failures.append(error)
-    if failures:
-        raise failures[0]
-
-
-def _closings(tiers: Components) -> list[Callable[[], Any]]:
-    ready, built = tiers.ready, vars(tiers)
-
-    async def refuse() -> None:
-        tiers.ready = False
-
-    async def drain() -> None:
-        """Nothing is lost: what was handed over is committed before anything below it goes."""
-        await tiers.pipeline.flush()
-        await tiers.intake.settle()
-        await tiers.maintenance.close()
-        await tiers.maintenance.save_totals()
-
-    async def close_blocking() -> None:
-        if "history" in built:
-            await run_in_thread("close", tiers.history.close)
-        if "engine" in built:
-            await run_in_thread("close", tiers.engine.close)
-
-    steps: list[Callable[[], Any]] = []
-    if "scheduler" in built:
-        steps.append(tiers.scheduler.close)  # before calls are refused: the jobs that it waits for make calls
-    steps.append(refuse)
-    if ready:
-        steps.append(drain)
-    steps += [
-        getattr(tiers, part).close
-        for part in ("untrusted", "queries", "pipeline", "rollups", "identity", "archive")
-        if part in built
-    ]
-    steps.append(close_blocking)
-    if "storage" in built:
-        steps.append(tiers.storage.close)
-    return steps
+        replayed = await history.in_thread(lambda: replay(view, saved.seq, recent, active_since))
+    live_counters.restore(names, replayed, now)

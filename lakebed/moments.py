@@ -10,8 +10,10 @@ from datetime import UTC, date, datetime, time, tzinfo
 
 from lakebed.clock import from_us, to_us
 
-__all__ = ["MOMENT_HINT", "Moment", "parse_day", "parse_epoch", "parse_iso", "parse_moment"]
+__all__ = ["MOMENT_HINT", "Instant", "Moment", "parse_day", "parse_epoch", "parse_iso", "parse_moment"]
 
+Instant = datetime | str
+"""What `as_of` may be: an aware datetime or ISO 8601 text."""
 Moment = datetime | date | str
 """What an argument that is a moment may be: an aware datetime, a date (its midnight UTC) or ISO 8601 text."""
 

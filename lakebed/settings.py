@@ -27,63 +27,65 @@ _GIB = 1 << 30
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What may differ between two deployments. Every field says what goes wrong when it is set badly.
+    """The values that may differ between two deployments. Each description says what a bad value causes.
 
     Attributes:
         durability: "disk" acknowledges after fdatasync. "os" acknowledges after write: A POWER LOSS THEN LOSES
             ACKNOWLEDGED EVENTS (a crash of the process alone does not).
-        dedupe_window_s: how long a `message_id` is remembered. A retry that comes later is stored a second time.
-        dedupe_max_ids: how many ids are remembered at the most, about 5 bytes each. Beyond it the oldest segment's ids
-            are forgotten before their window is over.
-        segment_bytes: a log segment is sealed to Parquet at this size. Larger means slower reopening after a crash.
+        dedupe_window_s: seconds for which a `message_id` is remembered. A retry after that is stored a second time.
+        dedupe_max_ids: maximum number of remembered ids, about 5 bytes each. Beyond it the oldest segment's ids are
+            forgotten before their window is over.
+        segment_bytes: size at which a log segment is sealed to Parquet. Larger means slower reopening after a crash.
         segment_events: the same, in events.
         segment_age_s: the same, in seconds since its first event. Checked when events arrive and by the hourly rollup.
-        tail_bytes: events not yet sealed that may be held in memory; beyond it `track` waits for sealing.
-        pending_events: events that may wait for their commit; beyond it `track` fails with `Backpressure`.
+        tail_bytes: maximum size in memory of events that are not sealed yet; beyond it `track` waits for sealing.
+        pending_events: maximum number of events that wait for their commit; beyond it `track` fails with
+            `Backpressure`.
         pending_bytes: the same, in bytes that they take in memory, about. A disk that hangs fills it.
-        retention_s: how long sealed segments stay after they were archived; an hour at least, from which the live
-            counters are read when an object opens. Queries do not need them.
-        archive_window_s: what the Sunday archive leaves in the log.
-        log_bytes: when sealed events that are not archived pass this, archiving starts, at most once a minute. The log
-            still grows while the archive is down.
+        retention_s: seconds for which sealed segments stay after they were archived; an hour at least, from which the
+            live counters are read when an object opens. Queries do not need them.
+        archive_window_s: age in seconds up to which the Sunday archive leaves events in the log.
+        log_bytes: size of sealed events that are not archived, beyond which archiving starts, at most once a minute.
+            The log still grows while the archive is down.
         headroom_bytes: free disk space below which tracking is refused. TOO SMALL AND RECOVERY ITSELF FAILS.
-        counters_max_keys: live counters at the most; beyond it the key that expires soonest is evicted.
-        active_ttl_s: how long after an event its person counts as active now.
-        query_memory_bytes: DuckDB's memory for one object's queries. Scalar functions may pass it for a moment.
-        query_spill_bytes: disk that a query larger than its memory may use for a while, in the object's directory.
+        counters_max_keys: maximum number of live counters; beyond it the key that expires soonest is evicted.
+        active_ttl_s: seconds for which a person counts as active after an event.
+        query_memory_bytes: DuckDB's memory for one object's queries. Scalar functions may exceed it for a moment.
+        query_spill_bytes: disk space, in the object's directory, for queries that are larger than their memory.
         query_threads: DuckDB's threads for one object's queries; 0 means one less than the cores, at least one. ON
             ALL CORES, A HEAVY QUERY DELAYS `track`.
-        query_timeout_s: seconds a query may run.
-        query_max_rows: rows a result may have.
-        untrusted_queries: SQL of strangers (`query_untrusted`, POST /query) that one object runs at a time; each is a
-            process. What comes beside them is refused.
+        query_timeout_s: maximum duration of a query.
+        query_max_rows: maximum number of rows of a result.
+        untrusted_queries: untrusted SQL (`query_untrusted`, POST /query) that one object runs at a time, each in a
+            process of its own. Further queries are refused.
         untrusted_memory_bytes: memory of such a process.
-        untrusted_timeout_s: seconds after which it is killed.
-        untrusted_max_rows: rows its result may have.
+        untrusted_timeout_s: time after which it is killed.
+        untrusted_max_rows: maximum number of rows of its result.
         untrusted_max_bytes: the same, in bytes of Arrow.
         catalog: properties of a pyiceberg catalog; empty means SQLite in the object's directory.
-        warehouse: where the archive's files lie; empty means the object's directory. MOVING IT LOSES THE OLD FILES.
-        namespace: the Iceberg namespace of an external catalog; the table is named for the object.
-        archive_rows: rows of one Iceberg commit at the most; bounds the memory of archiving.
-        compact_below_bytes: data files smaller than this are merged by compaction.
+        warehouse: location of the archive's files; empty means the object's directory. MOVING IT LOSES THE OLD FILES.
+        namespace: Iceberg namespace of an external catalog; the table has the name of the object.
+        archive_rows: maximum number of rows of one Iceberg commit; bounds the memory of archiving.
+        compact_below_bytes: size below which compaction merges a data file.
         compact_target_bytes: size at which compaction starts a new file.
-        snapshots_keep: Iceberg snapshots that expiry keeps at least. Appending slows down as they grow.
-        snapshots_age_s: Iceberg snapshots younger than this are kept.
-        garbage_grace_s: unreferenced archive files younger than this are never deleted. MUST BE LONGER THAN THE
+        snapshots_keep: number of Iceberg snapshots that expiry keeps at least. Appending slows down as they grow.
+        snapshots_age_s: age below which expiry keeps an Iceberg snapshot.
+        garbage_grace_s: age below which an unreferenced archive file is never deleted. MUST BE LONGER THAN THE
             LONGEST QUERY AND COMMIT.
-        rollup_max_groups: groups that one bucket of a rollup may have; further ones are counted in the overflow row.
+        rollup_max_groups: maximum number of groups in one bucket of a rollup; further ones are counted in the overflow
+            row.
         identity_email: whether equal emails link identities. A FAMILY'S SHARED MAILBOX THEN JOINS ITS ANONYMOUS VISITS.
             Changing this or another `identity_` setting computes the graph again from the whole history.
         identity_phone: the same for phone numbers.
         identity_devices: whether device signals link anonymous ids. THIS IS GUESSING: two known users are never joined.
-        identity_device_confidence: the least confidence, of 1, with which a device links.
-        identity_user_limit: known users that emails and phone numbers may join in one person. MORE THAN 1 JOINS
-            ACCOUNTS THAT SHARE A MAILBOX.
-        identity_anonymous_limit: anonymous ids that a person may own; the earliest count.
-        dead_letters_max: refused events that are kept; beyond it the oldest are dropped.
-        dead_letters_max_bytes: the same, in bytes of what was sent.
-        schedule_timezone: IANA zone in which `every.day.at("3am")` is read.
-        idle_s: seconds after which a namespace puts an unused object to sleep.
+        identity_device_confidence: least confidence, of 1, with which a device links.
+        identity_user_limit: number of known users that emails and phone numbers may join in one person. MORE THAN 1
+            JOINS ACCOUNTS THAT SHARE A MAILBOX.
+        identity_anonymous_limit: maximum number of anonymous ids of a person; the earliest count.
+        dead_letters_max: maximum number of rejected events that are kept; beyond it the oldest are dropped.
+        dead_letters_max_bytes: the same, in bytes as they were sent.
+        schedule_timezone: IANA zone of `every.day.at("3am")`.
+        idle_s: seconds without a call after which a namespace puts an object to sleep.
     """
 
     durability: Literal["disk", "os"] = "disk"

@@ -237,7 +237,7 @@ async def test_built_in_schedules(make, clock):
         assert await shop.run_due() == []
         clock.advance(3600)
         assert [run.job for run in await shop.run_due()] == ["rollup every hour"]
-        assert await shop._tiers.rollups.checkpoint() == 20
+        assert await shop._components.rollups.checkpoint() == 20
         clock.advance(16 * 3600)
         assert {run.job for run in await shop.run_due()} == {"rollup every hour", "tidy every day at 03:00"}
         clock.advance(48 * 3600)  # Sunday, 05:00
@@ -265,7 +265,7 @@ async def test_own_schedules(make, clock):
         assert [(one.where, "no ink" in one.message) for one in problems] == [("schedule", True)]
     clock.advance(48 * 3600)
     async with make(Busy) as shop:
-        await asyncio.wait(list(shop._tiers.scheduler._running.values()))
+        await asyncio.wait(list(shop._components.scheduler._running.values()))
         assert shop.ran == (3,), "what was missed is made up for once, when the object opens"
 
 

@@ -49,7 +49,7 @@ async def test_live_counters_survive_a_restart(make, clock, archived):
         if archived:
             await shop.archive()
             await shop.rollup()
-            assert shop._tiers.pipeline.start_seq >= 20
+            assert shop._components.pipeline.start_seq >= 20
         before = live(shop)
         assert before[:2] == (7, 22)
         assert before[4:] == (7, {"order": 21, "view": 19, "login": 1}, 42)
@@ -116,7 +116,7 @@ async def test_deleting_storage_rebuilds_the_same(make, clock):
         await shop.rollup()
         await fill(shop, 13, first=60)
         await shop.rollup()
-        assert shop._tiers.pipeline.start_seq > 0
+        assert shop._components.pipeline.start_seq > 0
         before = await derived(shop)
         directory = shop.directory
     for path in directory.glob("storage.db*"):

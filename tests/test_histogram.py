@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lakebed.histogram import COUNTS, SECONDS, Histogram
+from lakebed.histogram import SECONDS, Histogram
 
 values = st.lists(st.floats(0, 20) | st.sampled_from(SECONDS))
 
@@ -23,9 +23,3 @@ def test_a_histogram_is_what_a_list_says(one, other):
     expected = [(repr(bound), sum(value <= bound for value in both)) for bound in SECONDS]
     assert found.cumulated() == [*expected, ("+Inf", len(both))]
     assert abs(found.total - sum(both)) < 1e-6
-
-
-def test_bounds_ascend():
-    """The bounds that are used are ascending."""
-    for bounds in (SECONDS, COUNTS):
-        assert list(bounds) == sorted(set(bounds))

@@ -164,13 +164,13 @@ async def test_promise_04_state_and_checkpoint_move_together(make):
     async with make() as shop:
         await shop.batch([order(number) for number in range(20)])
         await shop.rollup()
-        pages = await shop._tiers.storage._fetch("PRAGMA page_count")
-        await shop._tiers.storage._fetch(f"PRAGMA max_page_count = {pages[0][0]}")
+        pages = await shop._components.storage._fetch("PRAGMA page_count")
+        await shop._components.storage._fetch(f"PRAGMA max_page_count = {pages[0][0]}")
         await shop.batch([order(number, userId=f"person {number} " + "x" * 200) for number in range(20, 400)])
         with pytest.raises(StorageUnavailable):
             await shop.rollup()
-        assert await shop._tiers.rollups.checkpoint() == 20
-        await shop._tiers.storage._fetch("PRAGMA max_page_count = 1000000")
+        assert await shop._components.rollups.checkpoint() == 20
+        await shop._components.storage._fetch("PRAGMA max_page_count = 1000000")
         assert (await shop.rollup()).events == 380
         rolled, raw = await rolled_and_raw(shop)
         assert rolled == raw
@@ -184,12 +184,12 @@ async def test_promise_05_the_log_lets_go_last(make, clock):
     async with make(retention_s=3600.0, dedupe_window_s=60.0) as shop:
 
         async def kept():
-            await shop._tiers.maintenance.prune()
+            await shop._components.maintenance.prune()
             return len(list(shop.directory.glob("log/*.parquet")))
 
         await shop.batch([order(number) for number in range(10)])
         await shop.batch([order(number) for number in range(10, 20)])
-        await shop._tiers.pipeline.seal()
+        await shop._components.pipeline.seal()
         clock.advance(7200)
         assert await kept() == 2, "retention is over, but nothing has read them"
         await shop.rollup()
@@ -211,7 +211,7 @@ async def test_promise_06_no_gap_no_overlap(make, clock):
     async with make() as shop:
         for first in (0, 10, 20):
             await shop.batch([order(n, timestamp=START - timedelta(days=n % 7)) for n in range(first, first + 10)])
-            await shop._tiers.pipeline.seal()
+            await shop._components.pipeline.seal()
             clock.advance(600)
         for older_than, watermark in ((1500.0, 10), (900.0, 20), (None, 30)):
             await shop.archive(older_than)

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from lakebed.api.exchange import Exchange
+from lakebed.api.middleware import Exchange
 
 __all__ = ["configure_logs", "log_exchange", "route_of"]
 

@@ -10,7 +10,7 @@ from starlette.requests import Request
 
 from lakebed.api.compression import ENCODINGS, Corrupt, TooLong, inflate
 from lakebed.api.errors import Refusal
-from lakebed.api.exchange import Exchange, header
+from lakebed.api.middleware import Exchange, header
 from lakebed.concurrency import run_in_thread
 
 __all__ = ["UNREADABLE", "Body", "check_count", "decoded", "json_object"]

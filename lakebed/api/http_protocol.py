@@ -9,7 +9,7 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from lakebed.api.errors import error_response
-from lakebed.api.exchange import Exchange, Held
+from lakebed.api.middleware import Exchange, Held
 
 __all__ = ["HttpProtocol", "connection_class"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lakebed.api.access_log import route_of
-from lakebed.api.exchange import Exchange
+from lakebed.api.middleware import Exchange
 from lakebed.histogram import SECONDS, Histogram
 
 __all__ = ["RequestMetrics"]

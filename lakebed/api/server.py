@@ -17,8 +17,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lakebed.api.access_log import configure_logs
 from lakebed.api.errors import error_response
-from lakebed.api.exchange import Exchange, Held, header
 from lakebed.api.http_protocol import connection_class
+from lakebed.api.middleware import Exchange, Held, header
 from lakebed.errors import InvalidSettings
 
 __all__ = ["make_server", "serve"]

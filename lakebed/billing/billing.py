@@ -1,70 +1,109 @@
-"""The biller of an object: price books, invoices and quotas, on usage that is summed exactly."""
+"""Billing: usage, price books and invoices. Usage is summed exactly."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from collections.abc import Mapping
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
 import msgspec
 
 from lakebed.billing.invoice import INVOICE, Adjustment, Invoice, Line, Used, adjusted, lines_of, total_of
-from lakebed.billing.money import EXACT, tidy
+from lakebed.billing.money import exact, plain, tidy
 from lakebed.billing.price_book import PRICE_BOOK, PriceBook
-from lakebed.billing.quota import QUOTA, SCALE, Quota, QuotaState, month_of, window_of
+from lakebed.billing.quota import month_of
+from lakebed.billing.quotas import Quotas
 from lakebed.clock import Clock, from_us, to_us
 from lakebed.definitions.definitions import Definition, Definitions
 from lakebed.errors import InvalidBilling
+from lakebed.events.decimals import EXACT
+from lakebed.events.event import Receipt
+from lakebed.events.validation import from_call
+from lakebed.ingest.ingest import Ingest
+from lakebed.interface.delegate import delegate
+from lakebed.moments import Instant, Moment
 from lakebed.query.as_of import parse_as_of
 from lakebed.reports.context import ReportContext
 from lakebed.reports.usage import usage
-from lakebed.tiers.counters.counters import Counters
 
-__all__ = ["Billing"]
+__all__ = ["USAGE", "Billing"]
+
+USAGE = "Usage Tracked"
 
 _ZERO = Decimal(0)
 _Sold = tuple[str, str]  # sku and unit
 _Version = tuple[str, int]  # of a price book: its name and number
-_WIDE = 10**18  # what one increment of a counter can hold, in millionths
 
 
 class Billing:
-    """Prices, bills and limits what organisations use.
-
-    Args:
-        on_quota: called, on the loop, with each threshold of a quota that was reached.
-    """
+    """Usage, price books, invoices and quotas of one object. docs/billing.md explains them."""
 
     def __init__(
-        self,
-        definitions: Definitions,
-        inquiry: ReportContext,
-        counters: Counters,
-        clock: Clock,
-        on_quota: Callable[[QuotaState], None],
+        self, definitions: Definitions, context: ReportContext, ingest: Ingest, quotas: Quotas, clock: Clock
     ) -> None:
         self._definitions = definitions
-        self._inquiry = inquiry
-        self._counters = counters
+        self._context = context
+        self._ingest = ingest
+        self._quotas = quotas
         self._clock = clock
-        self._on_quota = on_quota
         self._issuing = asyncio.Lock()
-        self._counting = asyncio.Lock()
-        self._quotas: dict[tuple[str, str], Quota] | None = None
-        self._counted_to: dict[str, int] = {}  # by counter: what was in it when it was last set, as the end of its seqs
-        self._told: dict[str, tuple[float, ...]] = {}  # by counter: the thresholds that were reached when last told
 
-    # Price books
+    async def track_usage(
+        self,
+        organization_id: str,
+        sku: str,
+        quantity: Decimal | int | str,
+        unit: str,
+        *,
+        user_id: str | None = None,
+        timestamp: Moment | float | None = None,
+        message_id: str | None = None,
+        properties: Mapping[str, Any] | None = None,
+    ) -> Receipt:
+        """Store that something was used, durably: an event "Usage Tracked", counted once however often it is sent.
 
-    async def save_price_book(self, name: str, document: Any) -> Definition:
-        """Keep a price book, or a new version of it."""
+        Args:
+            organization_id: who used it, and pays.
+            sku: what.
+            quantity: how much: a Decimal, an int or text, at most 29 digits and 9 decimals; with a minus it is a
+                correction. A float is refused, as it is not what it prints.
+            unit: of `quantity`; never converted.
+            user_id: who did it.
+            timestamp: when, if not now; late usage belongs to the period in which it happened.
+            message_id: a retry with the same one stores nothing.
+            properties: further ones.
+
+        Raises:
+            InvalidBilling: a text is missing, or the quantity is not valid.
+            InvalidEvent, DiskFull, LogUnavailable, Backpressure: as for `track`.
+        """
+        for name, value in (("organization_id", organization_id), ("sku", sku), ("unit", unit)):
+            if not isinstance(value, str) or not value:
+                raise InvalidBilling(f"{name} is {value!r}", hint="Give a non-empty text")
+        number = exact("quantity", quantity)
+        own = {"organization_id": organization_id, "sku": sku, "quantity": plain(number), "unit": unit}
+        fields = {"event": USAGE, "user_id": user_id, "timestamp": timestamp, "message_id": message_id}
+        event = from_call("track", dict(properties or {}) | own, **fields)
+        receipt = await self._ingest.event(event)
+        if receipt.status == "stored" and receipt.seq is not None:
+            happened_us = event.timestamp if isinstance(event.timestamp, int) else None  # as validation leaves it
+            await self._quotas.count(organization_id, sku, number, receipt.seq, happened_us)
+        return receipt
+
+    async def save_price_book(self, name: str, document: Mapping[str, Any]) -> Definition:
+        """Keep a price book, or a new version of it; versions never change.
+
+        Raises:
+            InvalidBilling: names the field that cannot be read.
+            InvalidDefinition: the name is not valid.
+        """
         PriceBook.of(document)
         return await self._definitions.save(PRICE_BOOK, name, msgspec.json.decode(msgspec.json.encode(document)))
 
     async def price_books(self) -> list[Definition]:
-        """The newest version of each."""
+        """The newest version of each price book, by name."""
         return await self._definitions.newest(PRICE_BOOK)
 
     async def _price_book(self, name: str, version: int | None, as_of_us: int | None) -> tuple[PriceBook, int]:
@@ -74,20 +113,35 @@ class Billing:
             raise InvalidBilling(f"there is no price book {which}", hint="price_books() lists them")
         return PriceBook.of(found.body), found.version
 
-    # Invoices
-
     async def invoice(
         self,
         organization_id: str,
         period: str,
         *,
-        price_book: str,
-        version: int | None,
-        tz: str,
-        as_of: datetime | str | None,
-        issue: bool,
+        price_book: str = "default",
+        version: int | None = None,
+        tz: str = "UTC",
+        as_of: Instant | None = None,
+        issue: bool = False,
     ) -> Invoice:
-        """What `Usage.invoice` says."""
+        """The invoice of a month. The issued one if there is one; else a draft, unless `issue`.
+
+        Usage that came after an earlier month had been billed is an adjustment: that month rated anew, at its own
+        prices, less what was billed for it. So every unit is billed once, whenever it comes. What its prices lack is
+        rated by those of the invoice that it first comes onto, and the adjustment names them.
+
+        Args:
+            organization_id: who pays.
+            period: `2026-01`.
+            price_book: its name; the newest version, unless `version` says another.
+            tz: whose month, an IANA name.
+            as_of: what had been received by then: the same bytes whenever it is asked.
+            issue: record it, once the month is over. Issuing again gives the recorded one.
+
+        Raises:
+            InvalidBilling: the month is not over or none; there is no such book; something used has no price in it; or
+                this organisation was billed in another currency or time zone before.
+        """
         start, end = month_of(period, tz)
         if not isinstance(organization_id, str) or not organization_id:
             raise InvalidBilling(f"organization_id is {organization_id!r}", hint="Give a text")
@@ -128,13 +182,17 @@ class Billing:
             return found
 
     async def invoices(self, organization_id: str | None = None) -> list[Invoice]:
-        """Those that were issued, in the order in which they were."""
+        """The issued invoices, of one organisation or all, in the order in which they were issued."""
         return await self._issued(organization_id, None)
+
+    save_quota = delegate(Quotas.save_quota, "_quotas")
+    quotas = delegate(Quotas.quotas, "_quotas")
+    quota = delegate(Quotas.quota, "_quotas")
 
     async def _issued(self, organization_id: str | None, as_of_us: int | None) -> list[Invoice]:
         saved = await self._definitions.newest(INVOICE, as_of_us=as_of_us)
         found = [_invoice(one) for one in sorted(saved, key=lambda one: one.seq)]
-        return [one for one in found if organization_id in (None, one.organization_id)]
+        return [one for one in found if organization_id is None or one.organization_id == organization_id]
 
     async def _adjustments(self, issued: list[Invoice], current: _Version, as_of_us: int) -> list[Adjustment]:
         """What came late for the months of `issued`, of which `current` is what the next invoice is made by."""
@@ -176,7 +234,7 @@ class Billing:
 
     async def _used(self, organization_id: str, start: datetime, end: datetime, as_of_us: int) -> list[Used]:
         result = await usage(
-            self._inquiry,
+            self._context,
             organization_id=organization_id,
             grain=None,
             start=start,
@@ -184,104 +242,6 @@ class Billing:
             as_of=from_us(as_of_us),
         )
         return [Used(row.sku, row.unit, tidy(row.quantity)) for row in result]
-
-    # Quotas
-
-    async def save_quota(self, given: Mapping[str, Any]) -> Quota:
-        """Keep a quota, in place of the one for the same organisation and sku."""
-        quota = Quota.of(given)
-        await self._definitions.save(QUOTA, quota.name, msgspec.json.decode(msgspec.json.encode(quota)))
-        self._quotas = None
-        return quota
-
-    async def quotas(self, organization_id: str | None = None) -> list[QuotaState]:
-        """How far each quota is used, counted exactly."""
-        found = []
-        for quota in (await self._known()).values():
-            if organization_id in (None, quota.organization_id):
-                async with self._counting:
-                    await self._set(quota)
-                found.append(self._state(quota))
-        return found
-
-    def quota(self, organization_id: str, sku: str) -> QuotaState | None:
-        """The same from memory, in microseconds; None where there is no quota, or it was not counted yet."""
-        quota = (self._quotas or {}).get((organization_id, sku))
-        if quota is None or self._key(quota) not in self._counted_to:
-            return None
-        return self._state(quota)
-
-    async def count(self, organization_id: str, sku: str, quantity: Decimal, seq: int, happened_us: int | None) -> None:
-        """Count usage that was stored as event `seq`, and tell of thresholds that are reached and were not told.
-
-        Usage of another period than the one that is now changes nothing here. `happened_us` None means now.
-        """
-        quota = (await self._known()).get((organization_id, sku))
-        if quota is None:
-            return
-        async with self._counting:
-            key = self._key(quota)
-            start, end = window_of(quota, from_us(self._clock.now_us()))
-            inside = happened_us is None or to_us(start) <= happened_us < to_us(end)
-            if key not in self._counted_to:
-                await self._set(quota)
-            elif seq >= self._counted_to[key] and inside:
-                self._add(key, quantity)
-            state = self._state(quota)
-            told, self._told[key] = self._told.get(key, ()), state.reached
-        if set(state.reached) - set(told):
-            self._on_quota(state)
-
-    async def _known(self) -> dict[tuple[str, str], Quota]:
-        if self._quotas is None:
-            saved = await self._definitions.newest(QUOTA)
-            quotas = [Quota.of(one.body) for one in saved]
-            self._quotas = {(one.organization_id, one.sku): one for one in quotas}
-        return self._quotas
-
-    async def _set(self, quota: Quota) -> None:
-        """Make the counter what was used by all events that are stored."""
-        start, end = window_of(quota, from_us(self._clock.now_us()))
-        result = await usage(
-            self._inquiry, organization_id=quota.organization_id, sku=quota.sku, grain=None, start=start, end=end
-        )
-        used = _ZERO
-        for row in result:
-            used = EXACT.add(used, row.quantity)
-        key = self._key(quota)
-        for place in _places(key):
-            self._counters.delete(place)
-        self._add(key, used)
-        self._counted_to = {one: seq for one, seq in self._counted_to.items() if one in self._counters}
-        self._counted_to[key] = result.seq[1]
-        self._told = {one: told for one, told in self._told.items() if one in self._counted_to}
-
-    def _add(self, key: str, quantity: Decimal) -> None:
-        millionths = round(EXACT.multiply(quantity, SCALE))
-        sign, left = (-1, -millionths) if millionths < 0 else (1, millionths)
-        for place in _places(key):
-            left, part = divmod(left, _WIDE)
-            if part or place == key:
-                self._counters.incr(place, sign * part)
-
-    def _used_up(self, key: str) -> Decimal:
-        millionths = sum(int(self._counters.get(place)) * _WIDE**at for at, place in enumerate(_places(key)))
-        return EXACT.divide(Decimal(millionths), SCALE)
-
-    def _key(self, quota: Quota) -> str:
-        start, _ = window_of(quota, from_us(self._clock.now_us()))
-        return f"usage:{quota.organization_id}:{quota.sku}:{start.astimezone(UTC):%Y-%m-%dT%H:%MZ}"
-
-    def _state(self, quota: Quota) -> QuotaState:
-        start, end = window_of(quota, from_us(self._clock.now_us()))
-        used = self._used_up(self._key(quota))
-        reached = tuple(one for one in quota.thresholds if used >= EXACT.multiply(quota.limit, Decimal(str(one))))
-        return QuotaState(quota, start.isoformat(), end.isoformat(), used, float(used / quota.limit), reached)
-
-
-def _places(key: str) -> tuple[str, str, str]:
-    """The counters of a quota: nearly always the first alone, the others where a quantity has more digits."""
-    return key, f"{key}:e18", f"{key}:e36"
 
 
 def _check_goes_with(issued: list[Invoice], tz: str, currency: str) -> None:

@@ -8,9 +8,10 @@ from html import escape
 
 import msgspec
 
-from lakebed.billing.money import EXACT, plain, rounded, tidy
+from lakebed.billing.money import plain, rounded, tidy
 from lakebed.billing.price_book import PriceBook
 from lakebed.errors import InvalidBilling
+from lakebed.events.decimals import EXACT
 
 __all__ = ["INVOICE", "Adjustment", "Invoice", "Line", "Used", "adjusted", "lines_of", "total_of"]
 

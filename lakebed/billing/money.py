@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import re
-from decimal import ROUND_HALF_UP, Context, Decimal, DivisionByZero, Inexact, InvalidOperation, Overflow
+from decimal import ROUND_HALF_UP, Context, Decimal, InvalidOperation
 from typing import Any
 
 from lakebed.errors import InvalidBilling
+from lakebed.events.decimals import EXACT, MAX_DIGITS
 
-__all__ = ["EXACT", "digits_of", "exact", "plain", "rounded", "tidy"]
+__all__ = ["digits_of", "exact", "plain", "rounded", "tidy"]
 
-_DIGITS = 100
-EXACT = Context(prec=_DIGITS, traps=[Inexact, InvalidOperation, DivisionByZero, Overflow])
-"""Arithmetic that raises rather than rounds. All usage that there can be has 57 digits, prices have 32, and packages of
-the smallest size 3 more: no product needs as many."""
-_ROUNDING = Context(prec=_DIGITS, rounding=ROUND_HALF_UP, traps=[InvalidOperation])
+_ROUNDING = Context(prec=MAX_DIGITS, rounding=ROUND_HALF_UP, traps=[InvalidOperation])
 # ISO 4217, where it is not 2.
 _NONE = "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF"
 _THREE = "BHD IQD JOD KWD LYD OMR TND"

@@ -8,8 +8,9 @@ from typing import Any, Literal
 
 import msgspec
 
-from lakebed.billing.money import EXACT, digits_of, exact, plain
+from lakebed.billing.money import digits_of, exact, plain
 from lakebed.errors import InvalidBilling
+from lakebed.events.decimals import EXACT
 
 __all__ = ["PRICE_BOOK", "Price", "PriceBook", "Tier"]
 

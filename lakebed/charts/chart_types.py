@@ -7,7 +7,6 @@ from decimal import Decimal
 
 import pyarrow as pa
 
-from lakebed.billing.money import EXACT
 from lakebed.charts import formatting
 from lakebed.charts.anomaly_band import band
 from lakebed.charts.bars import bars
@@ -21,6 +20,7 @@ from lakebed.charts.lifecycle_bars import stacked
 from lakebed.charts.line import lines
 from lakebed.charts.panels import panels
 from lakebed.charts.sankey import sankey
+from lakebed.events.decimals import EXACT
 
 __all__ = ["draw"]
 

@@ -38,7 +38,7 @@ def save(
     key: Key = "",
     as_json: AsJson = False,
 ) -> None:
-    """Save a cohort; a name that is there gets a new version. docs/cohorts.md has the form of a definition."""
+    """Save a cohort; a name that is there gets a new version. docs/reports/cohorts.md has the form of a definition."""
     from lakebed.clients.target import Place
 
     body = read_document(definition, "definition")

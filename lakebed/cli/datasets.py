@@ -41,7 +41,7 @@ def save(
     key: Key = "",
     as_json: AsJson = False,
 ) -> None:
-    """Save a mapping; a name that is there gets a new version. docs/analytics-engine.md has its form."""
+    """Save a mapping; a name that is there gets a new version. docs/compatibility/analytics-engine.md has its form."""
     from lakebed.clients.target import Place
 
     body = read_document(mapping, "mapping")

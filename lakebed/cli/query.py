@@ -98,7 +98,7 @@ def dau(
 
 
 def template(
-    template_name: Annotated[str, typer.Argument(metavar="TEMPLATE", help="docs/templates.md lists them.")],
+    template_name: Annotated[str, typer.Argument(metavar="TEMPLATE", help="docs/sql.md lists them.")],
     root: Root = Path("data"),
     name: Name = "default",
     class_name: Class = "",

@@ -1,4 +1,4 @@
-"""Datasets: the verbs for who comes from Workers Analytics Engine: data points, and SQL in its dialect."""
+"""Datasets: data points and SQL in the dialect of Cloudflare's Workers Analytics Engine."""
 
 from __future__ import annotations
 
@@ -10,16 +10,20 @@ from typing import Any
 
 import pyarrow as pa
 
-from lakebed.assembled import Assembled, Moment
-from lakebed.clock import from_us
+from lakebed.clock import Clock, from_us
 from lakebed.concurrency import run_in_thread
-from lakebed.definitions.definitions import Definition
+from lakebed.definitions.definitions import Definition, Definitions
 from lakebed.errors import InvalidDefinition, InvalidEvent
 from lakebed.events.event import Receipt
+from lakebed.events.promotions import Promotion
+from lakebed.ingest.ingest import Ingest
+from lakebed.moments import Moment
 from lakebed.query.as_of import parse_as_of
 from lakebed.query.dialects.analytics_engine.answer import EngineAnswer
 from lakebed.query.dialects.analytics_engine.dataset import DATASET, POINTS, Dataset, unmapped
 from lakebed.query.dialects.analytics_engine.system import system_sql
+from lakebed.query.queries import Queries
+from lakebed.query.sandbox.untrusted_queries import UntrustedQueries
 
 __all__ = ["Datasets"]
 
@@ -30,8 +34,24 @@ _PATIENCE_S = 10.0  # Grafana asks for all panels of a dashboard at once, and on
 _TABLES = f"SELECT DISTINCT event AS dataset FROM events WHERE type = 'track' AND event IS NOT NULL AND {POINTS}"
 
 
-class Datasets(Assembled):
-    """Analytics Engine's tables over this object's events. docs/analytics-engine.md has the dialect."""
+class Datasets:
+    """Analytics Engine's tables over an object's events. docs/compatibility/analytics-engine.md has the dialect."""
+
+    def __init__(
+        self,
+        definitions: Definitions,
+        ingest: Ingest,
+        queries: Queries,
+        untrusted: UntrustedQueries,
+        promotions: Sequence[Promotion],
+        clock: Clock,
+    ) -> None:
+        self._definitions = definitions
+        self._ingest = ingest
+        self._queries = queries
+        self._untrusted = untrusted
+        self._promotions = promotions
+        self._clock = clock
 
     async def save_dataset(self, name: str, mapping: Mapping[str, Any]) -> Definition:
         """Say which events are the rows of the table `name`, and which of their values its columns.
@@ -45,11 +65,11 @@ class Datasets(Assembled):
             InvalidDefinition: the mapping or the name cannot be read.
         """
         Dataset.of(mapping)
-        return await self._up.definitions.save(DATASET, name, dict(mapping))
+        return await self._definitions.save(DATASET, name, dict(mapping))
 
     async def datasets(self) -> list[Definition]:
         """The newest version of each mapping, by name."""
-        return await self._up.definitions.newest(DATASET)
+        return await self._definitions.newest(DATASET)
 
     async def dataset(self, name: str) -> Definition:
         """The newest version of a mapping.
@@ -57,7 +77,7 @@ class Datasets(Assembled):
         Raises:
             InvalidDefinition: there is none of that name.
         """
-        found = await self._up.definitions.get(DATASET, name)
+        found = await self._definitions.get(DATASET, name)
         if found is None:
             named = ", ".join(one.name for one in await self.datasets()) or "none"
             raise InvalidDefinition(f"there is no mapping {name[:80]!r}", hint=f"There are {named}")
@@ -70,7 +90,7 @@ class Datasets(Assembled):
             InvalidDefinition: there is none of that name.
         """
         await self.dataset(name)
-        return await self._up.definitions.remove(DATASET, name)
+        return await self._definitions.remove(DATASET, name)
 
     async def write_data_point(
         self,
@@ -94,7 +114,7 @@ class Datasets(Assembled):
         """
         properties = _point(indexes, blobs, doubles)
         item = {"type": "track", "event": dataset, "properties": properties}
-        (receipt,) = await self._up.intake.batch([item], "analytics_engine")
+        (receipt,) = await self._ingest.batch([item], source="analytics_engine")
         if receipt.status == "rejected":
             raise InvalidEvent(str(receipt.reason))
         return receipt
@@ -112,8 +132,8 @@ class Datasets(Assembled):
         Raises:
             QueryRefused: it is none, or uses what the dialect has not. And what `query_untrusted` raises.
         """
-        as_of_us = parse_as_of(as_of, self.clock.now_us())
-        now = from_us(self.clock.now_us() if as_of_us is None else as_of_us)
+        as_of_us = parse_as_of(as_of, self._clock.now_us())
+        now = from_us(self._clock.now_us() if as_of_us is None else as_of_us)
         translated = await run_in_thread("dialect", lambda: _translate(sql, now))
         if hasattr(translated, "what"):
             return EngineAnswer(translated.format, await self._shown(translated.what, as_of_us))
@@ -123,14 +143,14 @@ class Datasets(Assembled):
         elif translated.dataset is not None:
             table = await self._table(translated.dataset, translated.columns, as_of_us)
             asked = translated.over(table)
-        result = await self._up.untrusted.run(asked, as_of=as_of, patience=_PATIENCE_S)
+        result = await self._untrusted.run_patiently(asked, as_of=as_of, patience=_PATIENCE_S)
         return EngineAnswer(translated.format, result.arrow())
 
     async def _table(self, name: str, columns: Sequence[str], as_of_us: int | None) -> str:
-        saved = await self._up.definitions.get(DATASET, name, as_of_us=as_of_us)
+        saved = await self._definitions.get(DATASET, name, as_of_us=as_of_us)
         if saved is None:
             return unmapped(name, columns)
-        return Dataset.of(saved.body).sql(name, self._up.promotions, columns)
+        return Dataset.of(saved.body).sql(name, self._promotions, columns)
 
     async def _shown(self, what: str, as_of_us: int | None) -> pa.Table:
         if what == "TIMEZONE":
@@ -140,8 +160,8 @@ class Datasets(Assembled):
         return pa.table({"dataset": pa.array(await self._names(as_of_us), pa.string())})
 
     async def _names(self, as_of_us: int | None) -> list[str]:
-        names = {row.dataset for row in await self._up.queries.ask(_TABLES, {}, as_of_us=as_of_us)}
-        names |= {one.name for one in await self._up.definitions.newest(DATASET, as_of_us=as_of_us)}
+        names = {row.dataset for row in await self._queries.ask(_TABLES, {}, as_of_us=as_of_us)}
+        names |= {one.name for one in await self._definitions.newest(DATASET, as_of_us=as_of_us)}
         return sorted(names)
 
 

@@ -1,14 +1,13 @@
-"""From what a client sent to `Event`s, with one reason for each that cannot be taken.
+"""Request bodies and Python mappings, decoded to validated events, with a reason for each item that is rejected.
 
-JSON bytes are decoded in C into `Event`s, which leaves their objects as raw text, and admitted column by column. Only
-where that does not take all of a batch is it taken apart, item by item, to say what is wrong with each.
+JSON bytes are decoded in C into `Event`s, which leaves their objects as raw text, and validated column by column. Only
+when that does not accept a whole batch is it decoded again, item by item, to say what is wrong with each.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import date
 from typing import Any
 
 import msgspec
@@ -16,50 +15,50 @@ from msgspec import Raw
 
 from lakebed.errors import InvalidEvent
 from lakebed.events.batch import EventBatch
-from lakebed.events.event import EMPTY, MAX_EVENT_BYTES, Event, encode_object
+from lakebed.events.batch_validation import validate_batch
+from lakebed.events.event import EMPTY, MAX_EVENT_BYTES, Event
 from lakebed.events.json_split import split
-from lakebed.events.validation import admit, admit_all
+from lakebed.events.validation import encode_object, validate
 
 __all__ = [
-    "Batch",
+    "DecodedBatch",
     "Rejected",
     "decode_batch",
+    "decode_dead_letter",
     "decode_items",
-    "decode_letter",
     "decode_mappings",
-    "from_call",
     "items_as_sent",
 ]
 
 
 class Rejected(msgspec.Struct, frozen=True):
-    """An item that was refused, and why. `message_id` if it could be read."""
+    """An item that is not stored, and why. `message_id` if it could be read."""
 
     reason: str
     message_id: str | None = None
 
 
-class Batch(msgspec.Struct, frozen=True):
-    """What was sent: the events that are taken, in order and at most `CHUNK` a part, and the others by position."""
+class DecodedBatch(msgspec.Struct, frozen=True):
+    """The items of one request: valid events in order, at most `CHUNK` a part, and rejected items by position."""
 
-    parts: list[EventBatch | Sequence[Event]]  # a few events become columns with others that are committed together
+    parts: list[EventBatch | Sequence[Event]]  # a few events become columns later, with others of the same commit
     rejected: dict[int, Rejected]
 
     def __len__(self) -> int:
         return sum(map(len, self.parts)) + len(self.rejected)
 
     @classmethod
-    def of(cls, items: Sequence[Event | Rejected]) -> Batch:
-        """The batch of items that were admitted one by one."""
-        good = [item for item in items if isinstance(item, Event)]
-        rejected = {at: item for at, item in enumerate(items) if isinstance(item, Rejected)}
-        if 0 < len(good) < _FEW:
-            return cls([good], rejected)
-        return cls([EventBatch.of(chunk) for chunk in _chunks(good)], rejected)
+    def of(cls, items: Sequence[Event | Rejected]) -> DecodedBatch:
+        """The batch of items that were validated one by one."""
+        events = [item for item in items if isinstance(item, Event)]
+        rejected = {index: item for index, item in enumerate(items) if isinstance(item, Rejected)}
+        if 0 < len(events) < _FEW:
+            return cls([events], rejected)
+        return cls([EventBatch.of(chunk) for chunk in _chunks(events)], rejected)
 
 
-CHUNK = 5_000  # events that a batch hands to the log at once: bounds a frame, and lets other calls in between
-_FEW = 24  # with fewer events, columns cost more than they spare
+CHUNK = 5_000  # events of a batch that go to the log at once: bounds a frame, and other calls get their turn in between
+_FEW = 24  # with fewer events, columns cost more than they save
 
 
 def _chunks(events: Sequence[Event]) -> Iterator[Sequence[Event]]:
@@ -67,7 +66,7 @@ def _chunks(events: Sequence[Event]) -> Iterator[Sequence[Event]]:
 
 
 class _Envelope(msgspec.Struct, rename="camel"):
-    """Segment's batch body: what it says once holds for each item that does not say it."""
+    """Segment's batch body. `sent_at` and `context` are defaults for each item without its own."""
 
     batch: Raw
     sent_at: str | int | float | None = None
@@ -75,14 +74,14 @@ class _Envelope(msgspec.Struct, rename="camel"):
 
 
 class _Shared(msgspec.Struct, rename="camel", omit_defaults=True):
-    """What an envelope says besides its events."""
+    """The fields of an envelope besides its events."""
 
     sent_at: str | int | float | None = None
     context: Raw = EMPTY
 
 
-class _Sent(msgspec.Struct, rename="camel"):
-    """The same, when all of it reads as it should."""
+class _DecodedEnvelope(msgspec.Struct, rename="camel"):
+    """An envelope in which every event could be decoded."""
 
     batch: list[Event]
     sent_at: str | int | float | None = None
@@ -95,81 +94,48 @@ class _Identified(msgspec.Struct, rename="camel"):
 
 _events = msgspec.json.Decoder(list[Event])
 _event = msgspec.json.Decoder(Event)
-_sent = msgspec.json.Decoder(_Sent)
-_any = msgspec.json.Decoder()
+_decoded_envelope = msgspec.json.Decoder(_DecodedEnvelope)
+_json = msgspec.json.Decoder()
 _NO_ENVELOPE = _Envelope(batch=Raw(b"[]"))
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _HAS_BATCH = re.compile(rb'^\s*\{.*?"batch"\s*:', re.DOTALL)
-# An event may have texts beside its objects, each with a limit of its own; what is longer than this breaks one of them.
+# An event may have texts beside its objects, each with a limit of its own; a longer item breaks one of them.
 _MAX_ITEM_BYTES = 4 * MAX_EVENT_BYTES
 
 
-def from_call(kind: str, properties: Any, context: Any = None, timestamp: Any = None, **fields: Any) -> Event:
-    """The event of a Python call, to be admitted.
+def decode_batch(body: bytes, now_us: int, *, source: str | None = None) -> DecodedBatch:
+    """Decode and validate a JSON array, a Segment envelope `{"batch": […]}`, one JSON object, or NDJSON lines.
 
     Args:
-        kind: one of `events.TYPES`.
-        properties: a mapping or None; the traits of identify and group.
-        fields: names of `Event`; unknown ones are a TypeError.
-
-    Raises:
-        InvalidEvent: where a value has the wrong type, or is no Unicode text.
-    """
-    for name, value in fields.items():
-        _check_text(name, value)
-    if isinstance(timestamp, date):  # datetimes are dates too
-        timestamp = timestamp.isoformat()
-    elif timestamp is not None and (isinstance(timestamp, bool) or not isinstance(timestamp, (str, int, float))):
-        raise InvalidEvent(f"timestamp must be a time, text or a number, not {type(timestamp).__name__}")
-    objects = "traits" if kind in ("identify", "group") else "properties"
-    fields[objects] = encode_object(objects, properties)
-    return Event(type=kind, source="python", timestamp=timestamp, context=encode_object("context", context), **fields)
-
-
-def _check_text(name: str, value: Any) -> None:
-    if value is None or (isinstance(value, int) and name.endswith("_id") and name != "message_id"):
-        return
-    if not isinstance(value, str):
-        raise InvalidEvent(f"{name} must be text, not {type(value).__name__}")
-    if not value.isascii():
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            raise InvalidEvent(f"{name} holds a lone surrogate") from None
-
-
-def decode_batch(body: bytes, now_us: int, *, source: str | None = None) -> Batch:
-    """Decode and admit a JSON array, a Segment envelope `{"batch": […]}`, one JSON object, or NDJSON lines.
-
-    Args:
-        body: the bytes, inflated.
+        body: the bytes, decompressed.
         now_us: when they were received.
-        source: what the `source` column says of events that do not say it themselves.
+        source: the `source` of events without their own.
 
     Raises:
-        InvalidEvent: when the whole body is unreadable; nothing of it was taken.
+        InvalidEvent: the body as a whole is unreadable; no event of it is stored.
     """
-    sent = _decode_whole(body)
-    if sent is not None and len(sent.batch) >= _FEW:
-        blocks = [admit_all(chunk, now_us, sent_at=sent.sent_at, source=source) for chunk in _chunks(sent.batch)]
-        taken: list[EventBatch | Sequence[Event]] = [block for block in blocks if block is not None]
-        if len(taken) == len(blocks):
-            return Batch(taken, {})
-    return Batch.of(decode_items(body, now_us, source=source))
+    envelope = _decode_whole(body)
+    if envelope is not None and len(envelope.batch) >= _FEW:
+        chunks = list(_chunks(envelope.batch))
+        batches = [validate_batch(chunk, now_us, sent_at=envelope.sent_at, source=source) for chunk in chunks]
+        valid: list[EventBatch | Sequence[Event]] = [batch for batch in batches if batch is not None]
+        if len(valid) == len(batches):
+            return DecodedBatch(valid, {})
+    return DecodedBatch.of(decode_items(body, now_us, source=source))
 
 
-def _decode_whole(body: bytes) -> _Sent | None:
-    """The events of a body in which nothing is wrong; their objects may still hold numbers that do not exist."""
+def _decode_whole(body: bytes) -> _DecodedEnvelope | None:
+    """The events of a body that decodes without error. Their objects may still hold numbers that fit no float."""
     text = body.strip()
     try:
         if not text.isascii():
             text.decode()
         if text[:1] == b"[":
-            return _Sent(_events.decode(text))
+            return _DecodedEnvelope(_events.decode(text))
         if _HAS_BATCH.match(text):
-            sent = _sent.decode(text)
-            return sent if bytes(sent.context) in _NO_CONTEXT else None
-        return _Sent(_event.decode_lines(text))
+            envelope = _decoded_envelope.decode(text)
+            return envelope if bytes(envelope.context) in _NO_CONTEXT else None
+        return _DecodedEnvelope(_event.decode_lines(text))
     except _UNREADABLE:
         return None
 
@@ -178,7 +144,7 @@ _NO_CONTEXT = (b"{}", b"null")
 
 
 def decode_items(body: bytes, now_us: int, *, source: str | None = None) -> list[Event | Rejected]:
-    """`decode_batch` item by item: slower, and says of each that is refused why."""
+    """`decode_batch` item by item: slower, and gives a reason for each rejected item."""
     text = body.strip()
     envelope = _read_envelope(text) if _HAS_BATCH.match(text) else None
     if envelope is not None:
@@ -187,13 +153,13 @@ def decode_items(body: bytes, now_us: int, *, source: str | None = None) -> list
         items = [_decode_item(line) for line in lines if line.strip()]
     else:
         items = _decode_array(b"[" + text + b"]" if text[:1] == b"{" else text)
-    return _admit_each(items, envelope or _NO_ENVELOPE, now_us, source)
+    return _validate_each(items, envelope or _NO_ENVELOPE, now_us, source)
 
 
 def items_as_sent(body: bytes) -> tuple[list[bytes], bytes]:
-    """The items of a body that `decode_items` took apart, as they were sent, and what its envelope says of all of them.
+    """The items of a body as they were sent, in the order of `decode_items`, and the shared fields of its envelope.
 
-    The latter is a JSON object. Bytes are the sender's, but for white space around an item.
+    The latter is a JSON object. The bytes are the sender's, without white space around an item.
     """
     text = body.strip()
     envelope = _read_envelope(text) if _HAS_BATCH.match(text) else None
@@ -205,40 +171,38 @@ def items_as_sent(body: bytes) -> tuple[list[bytes], bytes]:
     return split(b"[" + text + b"]" if text[:1] == b"{" else text) or [], b"{}"
 
 
-def decode_letter(raw: bytes, shared: bytes, now_us: int, *, source: str | None = None) -> list[Event | Rejected]:
-    """One item of `items_as_sent`, or a whole body if `shared` is empty, decoded and admitted.
+def decode_dead_letter(raw: bytes, shared: bytes, now_us: int, *, source: str | None = None) -> list[Event | Rejected]:
+    """One item of `items_as_sent`, or a whole body if `shared` is empty, decoded and validated.
 
     Args:
-        now_us: when it was received first: by that its times are corrected.
+        now_us: when it was first received; its times are corrected by that.
 
     Raises:
         InvalidEvent: as `decode_batch`.
     """
     if not shared:
         return decode_items(raw, now_us, source=source)
-    said = msgspec.json.decode(shared, type=_Shared)
-    envelope = _Envelope(Raw(b"[]"), said.sent_at, said.context)
-    return _admit_each([_decode_item(raw)], envelope, now_us, source)
+    fields = msgspec.json.decode(shared, type=_Shared)
+    envelope = _Envelope(Raw(b"[]"), fields.sent_at, fields.context)
+    return _validate_each([_decode_item(raw)], envelope, now_us, source)
 
 
 def decode_mappings(items: Iterable[Any], now_us: int, *, source: str | None = None) -> list[Event | Rejected]:
-    """Admit Python mappings (Segment's names, or ours in snake_case) and `Event`s, one by one."""
-    return _admit_each(map(_from_mapping, items), _NO_ENVELOPE, now_us, source)
+    """Validate Python mappings (Segment's names, or ours in snake_case) and `Event`s, one by one."""
+    return _validate_each(map(_from_mapping, items), _NO_ENVELOPE, now_us, source)
 
 
 def _from_mapping(item: Any) -> Event | Rejected:
-    if isinstance(item, Event):  # a copy, checked as any other: the caller may hand the same one in again
+    if isinstance(item, Event):  # a copy, because validation changes it and the caller may pass the same event again
         item = msgspec.structs.asdict(item)
-    if not isinstance(item, Mapping):  # what untyped callers may give
+    if not isinstance(item, Mapping):  # callers without a type checker
         return Rejected(f"an event must be a mapping, not {type(item).__name__}")
     try:
-        return _decode_item(bytes(encode_object("event", {_wire_name(key): value for key, value in item.items()})))
+        return _decode_item(
+            bytes(encode_object("event", {_WIRE_NAMES.get(key, key): value for key, value in item.items()}))
+        )
     except InvalidEvent as error:
         return Rejected(error.reason)
-
-
-def _wire_name(key: str) -> str:
-    return _WIRE_NAMES.get(key, key)
 
 
 _WIRE_NAMES = dict(zip(Event.__struct_fields__, Event.__struct_encode_fields__, strict=True))
@@ -246,28 +210,28 @@ _WIRE_NAMES = dict(zip(Event.__struct_fields__, Event.__struct_encode_fields__, 
 
 def _is_lines(lines: list[bytes]) -> bool:
     """Whether a body is NDJSON rather than one object over several lines, however bad single lines are."""
-    filled = [line for line in map(bytes.lstrip, lines) if line]
-    if len(filled) < 2:  # noqa: PLR2004 - one line is one object
+    nonempty = [line for line in map(bytes.lstrip, lines) if line]
+    if len(nonempty) < 2:  # noqa: PLR2004 - one line is one object
         return False
-    if filled[0][:1] != b"{":
-        return any(line[:1] == b"{" for line in filled)
-    return split(filled[0]) is not None or all(line[:1] == b"{" for line in filled)
+    if nonempty[0][:1] != b"{":
+        return any(line[:1] == b"{" for line in nonempty)
+    return split(nonempty[0]) is not None or all(line[:1] == b"{" for line in nonempty)
 
 
 def _read_envelope(text: bytes) -> _Envelope | None:
     try:
         return msgspec.json.decode(text, type=_Envelope)
     except _UNREADABLE:
-        pass  # one bad item must not spoil the others: the envelope is taken apart
-    found = (_MEMBER.match(member) for member in split(text) or [])
-    members = {member[1]: member[2] for member in found if member is not None}
+        pass  # one bad item must not spoil the others: the envelope is split into its members
+    matches = (_MEMBER.match(member) for member in split(text) or [])
+    members = {match[1]: match[2] for match in matches if match is not None}
     if b"batch" not in members:
         return None
     rest = b",".join(b'"%s":%s' % (name, members[name]) for name in (b"sentAt", b"context") if name in members)
     try:
         envelope = msgspec.json.decode(b'{"batch":[]%s}' % (rest and b"," + rest), type=_Envelope)
     except _UNREADABLE as error:
-        raise InvalidEvent(f"what the batch says of all its events cannot be read: {error}") from None
+        raise InvalidEvent(f"sentAt or context of the batch cannot be read: {error}") from None
     envelope.batch = Raw(members[b"batch"])
     return envelope
 
@@ -278,11 +242,11 @@ _MEMBER = re.compile(rb'\s*"([^"\\]*)"\s*:\s*(.*)', re.DOTALL)
 def _decode_array(text: bytes) -> list[Event | Rejected]:
     try:
         text.decode()
-        return [_with_numbers(event) for event in _events.decode(text)]
+        return [_with_finite_numbers(event) for event in _events.decode(text)]
     except _UNREADABLE:
         items = split(text) if text[:1] == b"[" else None
         if items is None:
-            reason = "the body is not a JSON array of events: it is cut short or not balanced"
+            reason = "the body is not a JSON array of events: it is truncated or its brackets do not balance"
             raise InvalidEvent(reason) from None
         return [_decode_item(item) for item in items]
 
@@ -292,7 +256,7 @@ def _decode_item(text: bytes) -> Event | Rejected:
         return Rejected(f"event has {len(text)} bytes, the limit is {MAX_EVENT_BYTES}")
     try:
         text.decode()
-        return _with_numbers(_event.decode(text))
+        return _with_finite_numbers(_event.decode(text))
     except UnicodeDecodeError as error:
         return Rejected(f"event is not valid UTF-8: {error.reason} at byte {error.start}")
     except RecursionError:
@@ -304,11 +268,11 @@ def _decode_item(text: bytes) -> Event | Rejected:
         return Rejected(f"event is not valid JSON: {reason}", _message_id(text))
 
 
-def _with_numbers(event: Event) -> Event | Rejected:
-    """The event, if each number that is stored of it can be read. All else was checked when it was decoded."""
+def _with_finite_numbers(event: Event) -> Event | Rejected:
+    """The event, if each number in its stored objects fits a float. Decoding has checked the rest."""
     try:
-        _any.decode(event.traits if event.type in ("identify", "group") else event.properties)
-        _any.decode(event.context)
+        _json.decode(event.traits if event.type in ("identify", "group") else event.properties)
+        _json.decode(event.context)
     except _UNREADABLE as error:
         return Rejected(f"event is not valid JSON: {error}", event.message_id)
     return event
@@ -326,7 +290,7 @@ def _message_id(text: bytes) -> str | None:
         return None
 
 
-def _admit_each(
+def _validate_each(
     items: Iterable[Event | Rejected], envelope: _Envelope, now_us: int, source: str | None
 ) -> list[Event | Rejected]:
     context = bytes(envelope.context)
@@ -335,12 +299,12 @@ def _admit_each(
     except InvalidEvent as error:
         return [item if isinstance(item, Rejected) else Rejected(error.reason, item.message_id) for item in items]
     return [
-        item if isinstance(item, Rejected) else _admitted(item, envelope.sent_at, shared, now_us, source)
+        item if isinstance(item, Rejected) else _validated(item, envelope.sent_at, shared, now_us, source)
         for item in items
     ]
 
 
-def _admitted(
+def _validated(
     item: Event, sent_at: str | float | None, context: dict[str, Any], now_us: int, source: str | None
 ) -> Event | Rejected:
     if item.sent_at is None:
@@ -350,7 +314,7 @@ def _admitted(
     try:
         if context:
             item.context = Raw(msgspec.json.encode(context | _read_context(bytes(item.context))))
-        admit(item, now_us)
+        validate(item, now_us)
     except InvalidEvent as error:
         return Rejected(error.reason, item.message_id)
     return item
@@ -361,11 +325,11 @@ def _read_context(raw: bytes) -> dict[str, Any]:
         raise InvalidEvent(f"context has {len(raw)} bytes, the limit of an event is {MAX_EVENT_BYTES}")
     try:
         raw.decode()
-        found = _any.decode(raw or b"null")
+        context = _json.decode(raw or b"null")
     except _UNREADABLE as error:
         raise InvalidEvent(f"context cannot be read: {error}") from None
-    if found is None:
+    if context is None:
         return {}
-    if not isinstance(found, dict):
+    if not isinstance(context, dict):
         raise InvalidEvent("context must be a JSON object")
-    return found
+    return context

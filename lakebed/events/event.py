@@ -1,18 +1,15 @@
-"""What an event is: the struct, its receipt, its limits and its Arrow schema.
+"""An event: its struct, its receipt, its limits and its Arrow schema. Data only; `validation.py` has the rules.
 
 The wire names are Segment's (`userId`, `messageId` …); a batch of JSON bytes is decoded straight into `Event` structs.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 import pyarrow as pa
 from msgspec import Raw
-
-from lakebed.errors import InvalidEvent
 
 __all__ = [
     "BASE_COLUMNS",
@@ -29,7 +26,6 @@ __all__ = [
     "TYPES",
     "Event",
     "Receipt",
-    "encode_object",
 ]
 
 TYPES = ("track", "page", "screen", "identify", "group", "alias")
@@ -40,7 +36,7 @@ MAX_DEPTH = 32
 MAX_EVENT_BYTES = 32 * 1024
 MAX_AHEAD_US = 24 * 3600 * 1_000_000
 TIME = pa.timestamp("us", tz="UTC")
-OPERATOR = "lakebed:operator"  # the source of events that Lakebed itself writes; nobody else may use it
+OPERATOR = "lakebed:operator"  # the source of events that Lakebed itself writes; clients cannot use it
 
 
 def _field(number: int, name: str, kind: pa.DataType, *, nullable: bool = True) -> pa.Field:
@@ -71,15 +67,15 @@ EMPTY = Raw(b"{}")
 
 
 class Event(msgspec.Struct, rename="camel", gc=False, kw_only=True):
-    """One Segment-style message. `admit` brings it from what a client sent to what the log stores.
+    """One Segment-style message. `validate` changes it in place to the form that the log stores.
 
     Attributes:
         type: one of `TYPES`.
-        event: the track name; `admit` puts the page or screen name here too.
+        event: the track name; `validate` puts the page or screen name here too.
         user_id: known id, at most 256 characters; numbers become text. The other ids likewise.
-        timestamp: when it happened: ISO 8601 text, epoch seconds or milliseconds; after `admit`, microseconds or None
-            (None becomes `received_at`).
-        sent_at: the client's clock when it sent; with it, `timestamp` is corrected for the client's clock skew.
+        timestamp: when it happened: ISO 8601 text, epoch seconds or milliseconds; after `validate`, microseconds or
+            None (None becomes `received_at`).
+        sent_at: the client's clock at sending; with it, `timestamp` is corrected for the client's clock skew.
         properties: a JSON object as bytes. Traits of identify and group end up here.
     """
 
@@ -103,11 +99,11 @@ class Event(msgspec.Struct, rename="camel", gc=False, kw_only=True):
 
 
 class Receipt(msgspec.Struct, frozen=True, gc=False):
-    """What became of one event.
+    """The outcome of one event.
 
     Attributes:
-        seq: its position in the log; of a duplicate, the position of the event it repeats; None if rejected.
-        message_id: the client's, or the one that Lakebed gave it.
+        seq: its position in the log; for a duplicate, the position of the event that it repeats; None if rejected.
+        message_id: the client's, or the one that Lakebed generated.
         status: "stored" and "duplicate" are durable; "rejected" stored nothing.
         reason: why it was rejected, else None.
     """
@@ -116,40 +112,3 @@ class Receipt(msgspec.Struct, frozen=True, gc=False):
     message_id: str | None
     status: Literal["stored", "duplicate", "rejected"]
     reason: str | None = None
-
-
-def encode_object(field: str, value: Any) -> Raw:
-    """JSON of a Python mapping, as an event's raw field.
-
-    Raises:
-        InvalidEvent: where it holds what JSON cannot: non-finite numbers, lone surrogates, unknown types, too deep.
-    """
-    if value is None:
-        return EMPTY
-    try:
-        encoded = msgspec.json.encode(value)
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise InvalidEvent(f"{field} cannot be written as JSON: {error}") from None
-    # msgspec writes NaN and infinity as null; only an encoding with a null in it can hide one.
-    if b"null" in encoded and _has_non_finite(value):
-        raise InvalidEvent(f"{field} hold a non-finite number")
-    return Raw(encoded)
-
-
-def _has_non_finite(value: Any) -> bool:
-    waiting = [value]
-    while waiting:
-        node = waiting.pop()
-        if isinstance(node, float):
-            if node - node != 0:  # NaN or infinite
-                return True
-        elif isinstance(node, dict):
-            waiting.extend(node.values())
-            waiting.extend(key for key in node if isinstance(key, float))
-        elif isinstance(node, (list, tuple, set, frozenset)):
-            waiting.extend(node)
-        elif isinstance(node, msgspec.Struct):
-            waiting.extend(msgspec.structs.astuple(node))
-        elif dataclasses.is_dataclass(node):
-            waiting.extend(getattr(node, field.name) for field in dataclasses.fields(node))
-    return False

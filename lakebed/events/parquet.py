@@ -1,4 +1,4 @@
-"""How events are laid out in Parquet, in the log and in the archive: the one place for encodings and pages."""
+"""The Parquet layout of events, in the log and in the archive: encodings, page sizes, Bloom filters."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pyarrow as pa
 __all__ = ["layout", "with_filters"]
 
 _DELTA = ("seq", "timestamp", "received_at")  # sorted or nearly so: a fifth of the size, and twice as fast to write
-_IDS = ("message_id",)  # all differ. With lengths apart a UUID takes 18.5 bytes instead of 19.7, and is read faster
+_IDS = ("message_id",)  # all differ. With separate lengths a UUID takes 18.5 bytes instead of 19.7, and is read faster
 _PLAIN = ("properties",)  # nearly all differ: a dictionary would be built and thrown away
 _LOOKED_UP = ("user_id",)
 _PAGE_BYTES = 1 << 20
@@ -19,10 +19,10 @@ _FALSE_POSITIVES = 0.01
 
 
 def layout(names: list[str]) -> dict[str, Any]:
-    """Options of `ParquetWriter` for a file with the columns `names`, of which DuckDB and PyArrow read every page."""
+    """Options of `ParquetWriter` for a file with the columns `names`. DuckDB and PyArrow read every encoding used."""
     delta = {name: "DELTA_BINARY_PACKED" for name in _DELTA if name in names}
     lengths = {name: "DELTA_LENGTH_BYTE_ARRAY" for name in _IDS if name in names}
-    # By default a page ends after 20,000 rows: of an event name that is 60 bytes, and DuckDB pays for each page.
+    # By default a page ends after 20,000 rows: 60 bytes of an event name, and each page costs DuckDB time.
     pages = {"max_rows_per_page": 1 << 20} if "max_rows_per_page" in _known() else {}
     return pages | {
         "compression": "zstd",
@@ -35,9 +35,9 @@ def layout(names: list[str]) -> dict[str, Any]:
 
 
 def with_filters(options: dict[str, Any], rows: pa.Table) -> dict[str, Any]:
-    """`options` with a Bloom filter for each column that is looked up by value, as large as `rows` suggest.
+    """`options` with a Bloom filter for each column that queries look up by value, sized for `rows`.
 
-    A question about one user then skips the row groups in which it has no event, at the price of a bit or two an event.
+    A query about one user then skips the row groups without events of that user. It costs a bit or two an event.
     """
     import pyarrow.compute as pc  # a quarter of what pyarrow costs to import
 
@@ -50,7 +50,7 @@ def with_filters(options: dict[str, Any], rows: pa.Table) -> dict[str, Any]:
 
 @cache
 def _known() -> frozenset[str]:
-    """The options of the PyArrow that is installed: older ones lack two of ours."""
-    import pyarrow.parquet as pq  # dear to import; an object that only tracks never needs it
+    """The options that the installed PyArrow has: older ones lack two of ours."""
+    import pyarrow.parquet as pq  # slow to import; an object that only tracks never needs it
 
     return frozenset(inspect.signature(pq.ParquetWriter.__init__).parameters)

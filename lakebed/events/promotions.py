@@ -1,7 +1,7 @@
-"""Promoted properties: JSON members that have a typed column of their own.
+"""Promoted properties: JSON members with a typed column of their own.
 
 One expression computes such a column wherever it is needed (sealing, archiving, the tail in memory, files written
-before the promotion), so a query cannot tell where a row lies.
+before the promotion), so a query gives the same answer wherever a row is stored.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from lakebed.errors import PromotionConflict
 from lakebed.events.event import BASE_COLUMNS
 from lakebed.sql_engine import SqlEngine
 
-__all__ = ["BUILT_IN", "Promotion", "as_promotions", "property_sql", "quoted", "with_promoted"]
+__all__ = ["BUILT_IN", "Promotion", "as_promotions", "column_sql", "property_sql", "quoted", "with_promoted"]
 
 _NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_ .$-]{0,99}$")
 # `person_id` is computed by the `events` view.
@@ -30,8 +30,8 @@ class _Kind(msgspec.Struct, frozen=True):
     sql: str  # {text} is the member as text, NULL when absent
 
 
-# What does not convert is NULL; the JSON keeps what was sent. Text such as "nan" would win every max(), so only finite
-# numbers count; BIGINT casts round in DuckDB, so only whole numbers count.
+# A value that does not convert is NULL; the JSON keeps the original. Text such as "nan" would be the result of every
+# max(), so only finite numbers convert to float; BIGINT casts round in DuckDB, so only whole numbers convert to int.
 _KINDS: dict[type, _Kind] = {
     str: _Kind(pa.string(), "{text}"),
     float: _Kind(pa.float64(), "CASE WHEN isfinite(try_cast({text} AS DOUBLE)) THEN try_cast({text} AS DOUBLE) END"),
@@ -74,32 +74,33 @@ BUILT_IN = (
 
 
 def as_promotions(promote: Mapping[str, type], known: Iterable[Promotion] = BUILT_IN) -> tuple[Promotion, ...]:
-    """`known` followed by what `promote` adds, in order.
+    """`known`, followed by the new promotions of `promote`, in order.
 
     Raises:
-        PromotionConflict: for a reserved or unusable name, an unknown type, or another type than `known` has.
+        PromotionConflict: a name is reserved or invalid, a type is unknown, or it differs from the type in `known`.
     """
-    found = {promotion.name: promotion for promotion in known}
-    lowered = {name.lower(): name for name in found}
+    promotions = {promotion.name: promotion for promotion in known}
+    by_lower_name = {name.lower(): name for name in promotions}
     for name, kind in promote.items():
         if not isinstance(name, str) or not _NAME.fullmatch(name) or name.lower() in _RESERVED:
             raise PromotionConflict(
-                f"property {name!r} cannot be promoted", hint="Columns of that name exist, or it is no name"
+                f"property {name!r} cannot be promoted",
+                hint="The name is taken by a column of events, or is not a valid column name",
             )
         if kind not in _KINDS:
             raise PromotionConflict(f"{name} cannot be promoted as {kind!r}", hint=f"Use one of {', '.join(_TYPES)}")
-        if lowered.setdefault(name.lower(), name) != name:
+        if by_lower_name.setdefault(name.lower(), name) != name:
             raise PromotionConflict(
-                f"{name} and {lowered[name.lower()]} differ only in case", hint="SQL cannot tell them apart"
+                f"{name} and {by_lower_name[name.lower()]} differ only in case", hint="SQL cannot tell them apart"
             )
         new = Promotion(name, kind.__name__)
-        if found.setdefault(name, new) != new:
+        if promotions.setdefault(name, new) != new:
             raise PromotionConflict(
-                f"{name} is promoted as {found[name].type} in this object, not as {kind.__name__}",
-                hint="A column keeps its type for ever: promote the property under the old type",
+                f"{name} is promoted as {promotions[name].type} in this object, not as {kind.__name__}",
+                hint="The type of a column cannot change: promote the property with its old type",
                 name=name,
             )
-    return tuple(found.values())
+    return tuple(promotions.values())
 
 
 def quoted(identifier: str) -> str:
@@ -113,8 +114,14 @@ def property_sql(name: str) -> str:
     return "json_extract_string(properties, '" + path.replace("'", "''") + "')"
 
 
+def column_sql(name: str, promotions: Iterable[Promotion]) -> str:
+    """DuckDB SQL for the column `name` of `events`; for any other name, the top-level property as text."""
+    columns = {*BASE_COLUMNS, "person_id", *(promotion.name for promotion in promotions)}
+    return quoted(name) if name in columns else property_sql(name)
+
+
 def with_promoted(table: pa.Table, promotions: Iterable[Promotion], engine: SqlEngine) -> pa.Table:
-    """`table` (base columns) with a column for each promotion that it lacks. Blocks; order of rows is kept."""
+    """`table` (base columns) with a column for each missing promotion. Blocks; keeps the order of rows."""
     missing = [promotion for promotion in promotions if promotion.name not in table.column_names]
     if not missing:
         return table

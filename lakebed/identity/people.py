@@ -6,7 +6,7 @@ in the order of all events, and `as_of` knows it.
 
 from __future__ import annotations
 
-from datetime import date, datetime
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
@@ -21,7 +21,7 @@ from lakebed.identity.merge import Merge
 from lakebed.identity.person import Person, traits_of
 from lakebed.identity.resolve import MERGE, UNMERGE
 from lakebed.ingest.ingest import Ingest
-from lakebed.maintenance.maintenance import Maintenance
+from lakebed.moments import Moment
 from lakebed.query.as_of import parse_as_of
 from lakebed.query.event_history import EventHistory
 from lakebed.query.queries import Queries
@@ -46,30 +46,32 @@ class People:
     def __init__(
         self,
         identity: Identity,
-        intake: Ingest,
-        maintenance: Maintenance,
+        ingest: Ingest,
+        catch_up: Callable[[int], Awaitable[None]],
         history: EventHistory,
         queries: Queries,
         clock: Clock,
     ) -> None:
         self._identity = identity
-        self._intake = intake
-        self._maintenance = maintenance
+        self._ingest = ingest
+        self._catch_up = catch_up
         self._history = history
         self._queries = queries
         self._clock = clock
 
-    async def person(self, identity: str, as_of: datetime | date | str | None) -> Person | None:
-        """The person that has this id; None where no event and no merge names it.
+    async def person(self, id: str, *, as_of: Moment | None = None) -> Person | None:  # noqa: A002 - users write id=
+        """The person who has this user id or anonymous id; None if no event and no merge names it.
+
+        `as_of` is exact at any instant, merges included.
 
         Raises:
             InvalidAsOf, QueryTooLarge, QueryTimeout.
         """
         as_of_us = parse_as_of(as_of, self._clock.now_us())
         end = self._history.next_seq if as_of_us is None else await self._history.resolve(as_of_us)
-        await self._maintenance.catch_up_identity(end)
+        await self._catch_up(end)
         mapping = await self._identity.mapping_at(end)
-        person_id = mapping.person_of(identity)
+        person_id = mapping.person_of(id)
         ids = mapping.identities_of(person_id)
         asked: dict[str, Any] = {"ids": ids, "end": end}
         found = (await self._queries.ask(_SUMMARY, asked, as_of_us=as_of_us))[0]
@@ -91,31 +93,35 @@ class People:
             groups=found.groups or [],
         )
 
-    async def merge(self, a: str, b: str, why: str | None) -> Merge:
-        """Say that the people of two ids are one. Their id is that of `a`'s, if a user of it is known, or none of b's.
+    async def merge(self, a: str, b: str, *, why: str | None = None) -> Merge:
+        """Merge the people of two ids into one person, durably, as an event of the log.
+
+        The person keeps the id of `a`'s person, if that has a known user id, or `b`'s has none.
 
         Raises:
-            InvalidMerge: they are one already, or an id or the reason is none.
+            InvalidMerge: they are one person already, or an id or the reason is not valid.
             LogUnavailable, DiskFull, Backpressure: nothing was stored, as for `track`.
         """
         for one in (a, b):
             if not isinstance(one, str) or not 0 < len(one) <= MAX_ID:
                 raise InvalidMerge(f"{str(one)[:40]!r} is no id", hint=f"Ids are texts of 1 to {MAX_ID} characters")
-        await self._maintenance.catch_up_identity(self._history.next_seq)
+        await self._catch_up(self._history.next_seq)
         mapping = await self._identity.mapping()
         into, other = mapping.person_of(a), mapping.person_of(b)
         if into == other:
             raise InvalidMerge(f"{a} and {b} are one person already", hint="merges() says why", person_id=into)
         return await self._say(Word(MERGE, into, other, why=_reason(why)))
 
-    async def unmerge(self, merge_id: str, why: str | None) -> Merge:
-        """Take a merge back: whatever clients said or will say to link its two sides counts no more.
+    async def unmerge(self, merge_id: str, *, why: str | None = None) -> Merge:
+        """Undo one merge of `merges`, whether an operator or a client made it. Nothing is scanned again.
+
+        Links between its two sides that clients sent, or will send, no longer count. `merge` may join them again.
 
         Raises:
-            InvalidMerge: there is no such merge, or the reason is none.
+            InvalidMerge: there is no such merge, or the reason is not valid.
             LogUnavailable, DiskFull, Backpressure: nothing was stored, as for `track`.
         """
-        await self._maintenance.catch_up_identity(self._history.next_seq)
+        await self._catch_up(self._history.next_seq)
         ends = await self._identity.ends_of(merge_id)
         if ends is None:
             raise InvalidMerge(f"there is no merge {str(merge_id)[:200]!r}", hint="merges() lists them with their ids")
@@ -125,16 +131,16 @@ class People:
             return await self._say(Word(UNMERGE, into, other, why=why))
         return await self._say(Word(UNMERGE, into, value=(kind, other), why=why))
 
-    async def merges(self, identity: str | None, limit: int) -> list[Merge]:
-        """What was said of who is who, newest first: of the person that has this id, or of all."""
-        await self._maintenance.catch_up_identity(self._history.next_seq)
-        return await self._identity.merges(identity, limit)
+    async def merges(self, id: str | None = None, *, limit: int = 100) -> list[Merge]:  # noqa: A002 - users write id=
+        """The audit of merges and unmerges with their reasons, newest first: of the person with this id, or of all."""
+        await self._catch_up(self._history.next_seq)
+        return await self._identity.merges(id, limit)
 
     async def _say(self, word: Word) -> Merge:
         event = Event(type="alias", source=OPERATOR, properties=Raw(msgspec.json.encode(word)))
-        receipt = await self._intake.own(event)
+        receipt = await self._ingest.own(event)
         seq = receipt.seq or 0
-        await self._maintenance.catch_up_identity(seq + 1)
+        await self._catch_up(seq + 1)
         merges = await self._identity.merges(word.into, self._history.next_seq)
         return next(one for one in merges if one.seq == seq)
 

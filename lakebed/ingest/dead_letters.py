@@ -1,25 +1,27 @@
-"""Letters: the verbs for what was refused."""
+"""DeadLetterQueue: rejected events that were kept. They can be listed, mended, replayed and purged."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, time
 
-from lakebed.assembled import Assembled, Moment
 from lakebed.clock import to_us
 from lakebed.errors import UnknownDeadLetter
-from lakebed.events.event import Receipt
-from lakebed.ingest.ingest import Ack
-from lakebed.ingest.replay import Edit, Replayed
-from lakebed.tiers.storage.dead_letters import DeadLetter
+from lakebed.ingest.replay import Edit, Replayed, Replayer
+from lakebed.moments import Moment
+from lakebed.tiers.storage.dead_letters import DeadLetter, DeadLetters
 
-__all__ = ["Letters"]
+__all__ = ["DeadLetterQueue"]
 
-MOST_LISTED = 1_000
+MAX_LISTED = 1_000
 
 
-class Letters(Assembled):
-    """What an Analytics object keeps of what it refused: over HTTP all, of `batch` what was asked for."""
+class DeadLetterQueue:
+    """The dead letters of one object. Over HTTP every rejected event is kept; of `batch`, those with `keep_refused`."""
+
+    def __init__(self, store: DeadLetters, replayer: Replayer) -> None:
+        self._store = store
+        self._replayer = replayer
 
     async def dead_letters(
         self, *, limit: int = 100, before: int | None = None, reason: str | None = None
@@ -34,13 +36,13 @@ class Letters(Assembled):
         Raises:
             ValueError: a limit that is not from 1 to 1,000.
         """
-        if not 1 <= limit <= MOST_LISTED:
-            raise ValueError(f"limit must be from 1 to {MOST_LISTED}, not {limit}")
-        return await self._up.letters.newest(limit, before, reason)
+        if not 1 <= limit <= MAX_LISTED:
+            raise ValueError(f"limit must be from 1 to {MAX_LISTED}, not {limit}")
+        return await self._store.newest(limit, before, reason)
 
     async def dead_letter(self, id: int) -> DeadLetter:  # noqa: A002 - what it is called in a letter
         """One dead letter. Raises UnknownDeadLetter when it was never there, replayed, purged or dropped."""
-        found = await self._up.letters.get([id])
+        found = await self._store.get([id])
         if not found:
             raise UnknownDeadLetter(f"There is no dead letter {id}", hint="dead_letters() gives those that wait", id=id)
         return found[0]
@@ -61,7 +63,7 @@ class Letters(Assembled):
             ValueError: text for several letters.
             DiskFull, LogUnavailable, Backpressure, StorageUnavailable: what was not stored still waits. Call it again.
         """
-        return await self._up.replays.replay(ids, edit)
+        return await self._replayer.replay(ids, edit)
 
     async def purge(self, ids: Sequence[int] | None = None, *, before: Moment | None = None) -> int:
         """Delete dead letters for ever: those with these ids, or all that were refused before a moment. Gives how many.
@@ -71,13 +73,7 @@ class Letters(Assembled):
         """
         if (ids is None) == (before is None):
             raise ValueError("say which letters: ids, or before a moment")
-        return await self._up.replays.purge(ids, None if before is None else _us(before))
-
-    def refuse(
-        self, raw: bytes, reason: str, *, source: str | None = "python", key: str | None = None
-    ) -> Ack[list[Receipt]]:
-        """Keep something that could not even be handed in as a dead letter: one item received, and rejected."""
-        return self._up.intake.refuse(raw, reason, source, key)
+        return await self._replayer.purge(ids, None if before is None else _us(before))
 
 
 def _us(moment: Moment) -> int:

@@ -5,22 +5,24 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 import msgspec
 
 from lakebed.clock import Clock
 from lakebed.errors import InvalidEvent
-from lakebed.events.decoding import Batch, decode_batch, decode_mappings, items_as_sent
+from lakebed.events.decoding import DecodedBatch, decode_batch, decode_mappings, items_as_sent
 from lakebed.events.event import MAX_EVENT_BYTES, Event, Receipt
-from lakebed.events.validation import admit
+from lakebed.events.validation import from_call, validate
+from lakebed.moments import Moment
 from lakebed.tiers.pipeline.pipeline import Pipeline
 from lakebed.tiers.storage.dead_letters import DeadLetters, Refused
 
 __all__ = ["Ack", "Ingest"]
 
 _T = TypeVar("_T")
+Properties = Mapping[str, Any] | None
 Keyed = str | Sequence[str | None] | None  # the id of the key with which a batch was sent, or one for each item
 _log = logging.getLogger("lakebed")
 _KEPT_FAILURES = 100
@@ -98,19 +100,91 @@ class Ingest:
         """Items that were answered: stored, duplicate or rejected. What the log could not take was never received."""
         return self.submitted - self._pipeline.failed - self._pipeline.pending_events
 
-    def one(self, build: Callable[[], Event]) -> Ack[Receipt]:
-        """Admit the event that `build` makes, and store it. The Ack fails with InvalidEvent if it is refused."""
+    def track(
+        self,
+        event: str,
+        properties: Properties = None,
+        *,
+        user_id: str | None = None,
+        anonymous_id: str | None = None,
+        group_id: str | None = None,
+        session_id: str | None = None,
+        timestamp: Moment | float | None = None,
+        message_id: str | None = None,
+        context: Properties = None,
+    ) -> Ack[Receipt]:
+        """Store that `event` happened. Awaiting the result raises InvalidEvent, DiskFull, LogUnavailable, Backpressure.
+
+        Tracking calls are plain functions that return an awaitable. Awaiting it means that the event is durable; not
+        awaiting it is fire-and-forget, whose failure goes to `on_error` and `check()`.
+
+        Args:
+            event: its name, at most 200 characters.
+            properties: JSON values; the event has at most 32 KB.
+            timestamp: when it happened, if not now; any past, at most 24 hours ahead. Naive means UTC.
+            message_id: a retry with the same one within 24 hours stores nothing and gets status "duplicate".
+        """
+        return self._call(
+            "track",
+            properties,
+            event=event,
+            user_id=user_id,
+            anonymous_id=anonymous_id,
+            group_id=group_id,
+            session_id=session_id,
+            timestamp=timestamp,
+            message_id=message_id,
+            context=context,
+        )
+
+    def page(
+        self, /, category: str | None = None, name: str | None = None, properties: Properties = None, **ids: Any
+    ) -> Ack[Receipt]:
+        """Store a page view. `ids` are `track`'s keywords; with one positional argument it is the name."""
+        name, category = (category, None) if name is None else (name, category)
+        return self._call("page", properties, name=name, category=category, **ids)
+
+    def screen(
+        self, /, category: str | None = None, name: str | None = None, properties: Properties = None, **ids: Any
+    ) -> Ack[Receipt]:
+        """Store a screen view; arguments as for `page`."""
+        name, category = (category, None) if name is None else (name, category)
+        return self._call("screen", properties, name=name, category=category, **ids)
+
+    def identify(self, /, user_id: str | None = None, traits: Properties = None, **ids: Any) -> Ack[Receipt]:
+        """Store what is known of a person. Needs a `user_id` or an `anonymous_id`."""
+        return self._call("identify", traits, user_id=user_id, **ids)
+
+    def group(self, /, group_id: str, traits: Properties = None, **ids: Any) -> Ack[Receipt]:
+        """Store that a person belongs to a group, and the traits of that group."""
+        return self._call("group", traits, group_id=group_id, **ids)
+
+    def alias(self, /, user_id: str, previous_id: str, **ids: Any) -> Ack[Receipt]:
+        """Store that `previous_id` and `user_id` are one person."""
+        return self._call("alias", None, user_id=user_id, previous_id=previous_id, **ids)
+
+    def _call(self, kind: str, properties: Properties, **fields: Any) -> Ack[Receipt]:
         try:
-            event = build()
-            admit(event, self._clock.now_us())
+            event = from_call(kind, properties, **fields)
         except InvalidEvent as error:
-            self.submitted += 1
-            self.rejected += 1
-            refused: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-            refused.set_exception(error)
-            return Ack(refused, _first, self._unheard)
+            return self._reject(error)
+        return self.event(event)
+
+    def event(self, event: Event) -> Ack[Receipt]:
+        """Validate an event and store it. The Ack fails with InvalidEvent if it is invalid."""
+        try:
+            validate(event, self._clock.now_us())
+        except InvalidEvent as error:
+            return self._reject(error)
         self.submitted += 1
         return Ack(self._pipeline.append([event]), _first, self._unheard)
+
+    def _reject(self, error: InvalidEvent) -> Ack[Receipt]:
+        self.submitted += 1
+        self.rejected += 1
+        rejected: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        rejected.set_exception(error)
+        return Ack(rejected, _first, self._unheard)
 
     def own(self, event: Event) -> Ack[Receipt]:
         """Store an event that Lakebed itself writes, in the form that `admit` leaves."""
@@ -118,12 +192,26 @@ class Ingest:
         return Ack(self._pipeline.append([event]), _first, self._unheard)
 
     def batch(
-        self, items: Iterable[Any] | bytes | str, source: str | None, *, keep_refused: bool = False, key: Keyed = None
+        self,
+        items: Iterable[Mapping[str, Any] | Event] | bytes | str,
+        *,
+        source: str | None = "python",
+        keep_refused: bool = False,
+        key: Keyed = None,
     ) -> Ack[list[Receipt]]:
-        """Store what is good of `items`; one receipt an item, in order.
+        """Store many events: mappings (Segment's names or ours), or JSON or NDJSON bytes.
 
-        With `keep_refused` what is refused is a dead letter before the Ack resolves, or fails because of it. Where the
-        log could not take what is good, nothing is kept either: all of it will be sent again.
+        Awaiting gives one Receipt per item, in order. An invalid item is "rejected" with a reason; the others are
+        stored. With `keep_refused` rejected items are dead letters before the Ack resolves, or it fails because of
+        them. If the log cannot store the valid items, nothing is kept either: the caller will send all of them again.
+
+        Args:
+            source: the `source` of events that do not name one.
+            keep_refused: keep rejected items as dead letters, durably, before the result is there.
+            key: the id of the key with which they were sent, for dead letters; or one for each item.
+
+        Raises:
+            InvalidEvent: the bytes as a whole are not JSON: at once, or when awaited if `keep_refused`.
         """
         now = self._clock.now_us()
         sent = _as_sent(items)
@@ -132,7 +220,7 @@ class Ingest:
         except InvalidEvent as error:
             if not keep_refused or not isinstance(sent, bytes):
                 raise
-            return self.refuse(sent, error.reason, source, _of(key, 0), error)
+            return self._refuse(sent, error.reason, source, _of(key, 0), error)
         self.submitted += len(batch)
         self.rejected += len(batch.rejected)
         stored = [self._pipeline.append(part) for part in batch.parts]
@@ -143,10 +231,10 @@ class Ingest:
             done = self._run(self._kept(done, _refused(sent, batch, source, key), now))
         return Ack(done, lambda receipts: _in_order(receipts, batch), self._unheard)
 
-    def _decoded(self, sent: bytes | list[Any], now: int, source: str | None) -> Batch:
+    def _decoded(self, sent: bytes | list[Any], now: int, source: str | None) -> DecodedBatch:
         if isinstance(sent, bytes):
             return decode_batch(sent, now, source=source)
-        return Batch.of(decode_mappings(sent, now, source=source))
+        return DecodedBatch.of(decode_mappings(sent, now, source=source))
 
     def again(self, events: Sequence[Event]) -> asyncio.Future[list[Receipt]]:
         """Store events of a dead letter that were admitted. They are received once more."""
@@ -159,14 +247,14 @@ class Ingest:
         self.rejected += 1
 
     def refuse(
-        self,
-        raw: bytes,
-        reason: str,
-        source: str | None,
-        key: str | None,
-        error: InvalidEvent | None = None,
+        self, raw: bytes, reason: str, *, source: str | None = "python", key: str | None = None
     ) -> Ack[list[Receipt]]:
-        """Keep a body of which nothing can be taken: one item that was received and rejected. Then raise `error`."""
+        """Keep a body that could not be decoded at all as a dead letter: one item received, and rejected."""
+        return self._refuse(raw, reason, source, key, None)
+
+    def _refuse(
+        self, raw: bytes, reason: str, source: str | None, key: str | None, error: InvalidEvent | None
+    ) -> Ack[list[Receipt]]:
         self.submitted += 1
         self.rejected += 1
         done: asyncio.Future[list[Receipt]] = asyncio.get_running_loop().create_future()
@@ -216,7 +304,7 @@ def _as_sent(items: Iterable[Any] | bytes | str) -> bytes | list[Any]:
     return bytes(items) if isinstance(items, (bytes, bytearray, memoryview)) else list(items)
 
 
-def _refused(sent: bytes | list[Any], batch: Batch, source: str | None, key: Keyed) -> list[Refused]:
+def _refused(sent: bytes | list[Any], batch: DecodedBatch, source: str | None, key: Keyed) -> list[Refused]:
     raws, shared = items_as_sent(sent) if isinstance(sent, bytes) else (list(map(_as_json, sent)), b"{}")
     if len(shared) > _MAX_SHARED and isinstance(sent, bytes):  # not once for each of its events
         if len(batch.rejected) == len(batch):
@@ -247,7 +335,7 @@ def _first(receipts: list[Receipt]) -> Receipt:
     return receipts[0]
 
 
-def _in_order(done: list[list[Receipt]], batch: Batch) -> list[Receipt]:
+def _in_order(done: list[list[Receipt]], batch: DecodedBatch) -> list[Receipt]:
     stored = itertools.chain.from_iterable(done)
     refused = {at: Receipt(None, one.message_id, "rejected", one.reason) for at, one in batch.rejected.items()}
     return [refused.get(at) or next(stored) for at in range(len(batch))]

@@ -11,7 +11,7 @@ import msgspec
 from lakebed.clock import Clock, to_us
 from lakebed.concurrency import finish_despite_cancel
 from lakebed.errors import InvalidEvent
-from lakebed.events.decoding import Rejected, decode_letter
+from lakebed.events.decoding import Rejected, decode_dead_letter
 from lakebed.events.event import Event, Receipt
 from lakebed.ingest.ingest import Ingest
 from lakebed.query.event_history import EventHistory
@@ -156,7 +156,7 @@ def _events(letter: DeadLetter, edit: Edit) -> list[Event]:
         InvalidEvent: one of them cannot be taken: then none is.
     """
     at_us = to_us(letter.received_at)
-    items = decode_letter(_mended(letter, edit), letter.shared, at_us, source=letter.source)
+    items = decode_dead_letter(_mended(letter, edit), letter.shared, at_us, source=letter.source)
     refused = next((item for item in items if isinstance(item, Rejected)), None)
     if refused is not None or not items:
         raise InvalidEvent("there is no event in it" if refused is None else refused.reason)

@@ -15,6 +15,7 @@ from lakebed.clock import Clock, to_us
 from lakebed.errors import ArchiveConflict, LakebedError
 from lakebed.identity.identity import Identity
 from lakebed.ingest.live_counters import RECENT_S, LiveCounters
+from lakebed.maintenance.catch_up import CatchUp
 from lakebed.query.event_history import EventHistory
 from lakebed.rollups.rollups import Rollups
 from lakebed.settings import Settings
@@ -69,6 +70,7 @@ class Maintenance:
         identity: Identity,
         history: EventHistory,
         live: LiveCounters,
+        catch_up: CatchUp,
     ) -> None:
         self._settings = settings
         self._clock = clock
@@ -79,48 +81,16 @@ class Maintenance:
         self._identity = identity
         self._history = history
         self._live = live
+        self._catch_up = catch_up
         self.problems: dict[str, str] = {}  # what failed in the background and has not succeeded since
         self.watermark = 0  # of the archive, as far as this object has seen it
-        self._caught_up: dict[str | None, tuple[float, int]] = {}  # by rollup: when it was last, and up to where
         self._archiving = asyncio.Lock()
         self._relief: asyncio.Task[None] | None = None
         self._relieve_at = self._clock.monotonic()  # not before; an archive that is down is not asked at each commit
 
-    async def catch_up(self, name: str | None = None, max_staleness: float | None = None) -> int:
-        """Bring one rollup, or all, up to what is acknowledged now, and return the seq that it stands at.
-
-        With a rollup that counts people, who is who is brought up to date too.
-
-
-        Args:
-            max_staleness: do nothing if that was done less than so many seconds ago.
-        """
-        now = self._clock.monotonic()
-        at, end = self._caught_up.get(name, (now, 0))
-        if max_staleness is not None and name in self._caught_up and now - at <= max_staleness:
-            return end
-        end = await self._durable_end()
-        await self._rollups.catch_up(end, name)
-        if name is None or self._rollups.counts_people(name):
-            await self._identity.catch_up(end)
-        self._caught_up[name] = (now, end)
-        return end
-
-    async def catch_up_identity(self, end: int) -> None:
-        """Take in what the events with `seq < end` say of who is who."""
-        await self._durable_end()
-        await self._identity.catch_up(end)
-
-    async def _durable_end(self) -> int:
-        end = self._pipeline.next_seq
-        if self._settings.durability == "os":
-            # A checkpoint is durable when it is committed; what it speaks of has to be so first.
-            await self._pipeline.sync()
-        return end
-
     async def rollup(self) -> RolledUp:
-        """Catch rollups and totals up, seal what is old, then let go of what every consumer has passed."""
-        end = await self._durable_end()
+        """Bring all rollups up to date and delete log files that every consumer has processed. Idempotent."""
+        end = await self._catch_up.durable_end()
         try:
             events = await self._rollups.catch_up(end)
         finally:  # one rollup that cannot be computed must not keep the totals behind
@@ -133,12 +103,12 @@ class Maintenance:
     async def save_totals(self) -> None:
         """Keep the lifetime totals, so that a later opening need not read the log from its beginning."""
         kept = Totals(self._pipeline.next_seq, self._live.totals())
-        await self._durable_end()
+        await self._catch_up.durable_end()
         if kept != await self._storage.get(TOTALS, Totals(), Totals):
             await self._storage.put(TOTALS, kept)
 
-    async def archive(self, older_than: timedelta | datetime | float | None) -> Archived:
-        """Move events received before `older_than` (a time, or an age; None: all so far) into Iceberg.
+    async def archive(self, older_than: timedelta | datetime | float | None = None) -> Archived:
+        """Move events into Iceberg: all acknowledged so far, or those received before a time or an age in seconds.
 
         Raises:
             ArchiveConflict: the archive holds events of another log. This one keeps its own.
@@ -180,7 +150,7 @@ class Maintenance:
     async def _boundary(self, older_than: timedelta | datetime | float | None) -> int:
         """The first seq that stays in the log alone. With an age, whole sealed files go."""
         if older_than is None:
-            return await self._durable_end()
+            return await self._catch_up.durable_end()
         if isinstance(older_than, datetime):
             before = to_us(older_than)
         else:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Iterable
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from lakebed.errors import LakebedError
+from lakebed.monitoring.parts import MonitoredParts
 
-if TYPE_CHECKING:
-    from lakebed.components import Components
-
-__all__ = ["Problem", "check_up"]
+__all__ = ["Problem", "check"]
 
 
 class Problem(msgspec.Struct, frozen=True):
@@ -27,38 +24,38 @@ class Problem(msgspec.Struct, frozen=True):
     message: str
 
 
-async def check_up(tiers: Components) -> list[Problem]:
+async def check(parts: MonitoredParts) -> list[Problem]:
     """Look at every tier. Cheap enough for after each test; reads no event twice. What cannot be read is a problem."""
-    await tiers.pipeline.flush()
-    problems = [Problem("tracking", f"an event that nobody awaited was not stored: {m}") for m in tiers.intake.failures]
-    problems += [Problem("log", f"{what}: {message}") for what, message in tiers.pipeline.problems.items()]
-    problems += _books(tiers)
-    problems += await _asked("storage", tiers.storage.check())
-    problems += await _asked("dead letters", tiers.letters.check())
-    problems += _at("archive", tiers.maintenance.problems.values())
-    problems += await _asked("rollups", _caught_up(tiers))
-    problems += await _asked("rollups", tiers.rollups.check(tiers.pipeline.next_seq))
-    problems += await _asked("identity", tiers.identity.check(tiers.pipeline.next_seq))
-    problems += await _asked("archive", _archive(tiers))
-    problems += await _asked("schedule", _schedule(tiers))
+    await parts.pipeline.flush()
+    problems = [Problem("tracking", f"an event that nobody awaited was not stored: {m}") for m in parts.ingest.failures]
+    problems += [Problem("log", f"{what}: {message}") for what, message in parts.pipeline.problems.items()]
+    problems += _books(parts)
+    problems += await _asked("storage", parts.storage.check())
+    problems += await _asked("dead letters", parts.dead_letters.check())
+    problems += _at("archive", parts.maintenance.problems.values())
+    problems += await _asked("rollups", _caught_up(parts))
+    problems += await _asked("rollups", parts.rollups.check(parts.pipeline.next_seq))
+    problems += await _asked("identity", parts.identity.check(parts.pipeline.next_seq))
+    problems += await _asked("archive", _archive(parts))
+    problems += await _asked("schedule", _schedule(parts))
     return list(dict.fromkeys(problems))  # a damaged storage.db says the same to each who asks
 
 
-async def _caught_up(tiers: Components) -> list[str]:
-    await tiers.maintenance.catch_up()
+async def _caught_up(parts: MonitoredParts) -> list[str]:
+    await parts.catch_up.rollup()
     return []
 
 
-async def _schedule(tiers: Components) -> list[str]:
-    failing = await tiers.storage.failing_jobs() | tiers.scheduler.failures
+async def _schedule(parts: MonitoredParts) -> list[str]:
+    failing = await parts.storage.failing_jobs() | parts.scheduler.failures
     return [f"{job} failed: {error}" for job, error in failing.items()]
 
 
-async def _archive(tiers: Components) -> list[str]:
-    found = await tiers.archive.check() if tiers.archive.exists() else []
-    start, end = tiers.pipeline.start_seq, tiers.pipeline.next_seq
+async def _archive(parts: MonitoredParts) -> list[str]:
+    found = await parts.archive.check() if parts.archive.exists() else []
+    start, end = parts.pipeline.start_seq, parts.pipeline.next_seq
     try:
-        watermark = await tiers.archive.watermark() if tiers.archive.exists() else 0
+        watermark = await parts.archive.watermark() if parts.archive.exists() else 0
     except LakebedError as error:  # nobody can say where it ends; most of the time that was found above
         return found or [str(error)]
     if watermark < start:
@@ -79,14 +76,14 @@ def _at(where: str, messages: Iterable[str]) -> list[Problem]:
     return [Problem(where, message) for message in messages]
 
 
-def _books(tiers: Components) -> list[Problem]:
+def _books(parts: MonitoredParts) -> list[Problem]:
     """Received = stored + duplicate + rejected, for what this opening took."""
-    intake, pipeline = tiers.intake, tiers.pipeline
-    stored = pipeline.next_seq - tiers.opened_at_seq
-    if intake.received == stored + pipeline.duplicates + intake.rejected:
+    ingest, pipeline = parts.ingest, parts.pipeline
+    stored = pipeline.next_seq - parts.opened_at_seq
+    if ingest.received == stored + pipeline.duplicates + ingest.rejected:
         return []
     message = (
-        f"{intake.received} received are not {stored} stored + {pipeline.duplicates} duplicate"
-        f" + {intake.rejected} rejected"
+        f"{ingest.received} received are not {stored} stored + {pipeline.duplicates} duplicate"
+        f" + {ingest.rejected} rejected"
     )
     return [Problem("tracking", message)]

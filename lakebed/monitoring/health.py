@@ -1,22 +1,19 @@
-"""Vitals: the numbers by which an object is watched, from memory."""
+"""Health: the numbers by which an object is monitored, from memory."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from lakebed.histogram import COUNTS, SECONDS, Histogram
+from lakebed.monitoring.parts import MonitoredParts
 
-if TYPE_CHECKING:
-    from lakebed.components import Components
-
-__all__ = ["Health", "LifetimeCounts", "tallied", "vitals_of"]
+__all__ = ["Health", "LifetimeCounts", "health", "lifetime_counts"]
 
 
 class LifetimeCounts:
-    """What was done since this Python object was made, through every opening. Only grows.
+    """Counts since this Python object was made, through every opening. They only grow.
 
     Attributes:
         stored, duplicate, rejected: events, by what became of them; together they were received.
@@ -65,35 +62,30 @@ class Health(msgspec.Struct, frozen=True):
     problems: int
 
 
-def tallied(tiers: Components) -> LifetimeCounts:
-    """What one opening did so far. Also of tiers that are closed, or that were never ready."""
-    tally = LifetimeCounts()
-    parts = vars(tiers)
-    if "pipeline" in parts:
-        pipeline = tiers.pipeline
-        tally.stored = pipeline.next_seq - tiers.opened_at_seq if "archive" in parts else 0
-        tally.duplicate = pipeline.duplicates
-        tally.failed = pipeline.failed
-        tally.groups.add(pipeline.groups)
-        tally.syncs.add(pipeline.syncs)
-    if "queries" in parts:
-        tally.queries.add(tiers.queries.seconds)
-    if "intake" in parts:
-        tally.rejected = tiers.intake.rejected
-    return tally
+def lifetime_counts(parts: MonitoredParts) -> LifetimeCounts:
+    """The counts of one opening so far. Also of parts that are closed."""
+    counts = LifetimeCounts()
+    counts.stored = parts.pipeline.next_seq - parts.opened_at_seq
+    counts.duplicate = parts.pipeline.duplicates
+    counts.rejected = parts.ingest.rejected
+    counts.failed = parts.pipeline.failed
+    counts.groups.add(parts.pipeline.groups)
+    counts.syncs.add(parts.pipeline.syncs)
+    counts.queries.add(parts.queries.seconds)
+    return counts
 
 
-async def vitals_of(tiers: Components) -> Health:
-    """The vitals of open tiers. Raises StorageUnavailable."""
-    checkpoints = await tiers.storage.checkpoints()
-    end = tiers.pipeline.next_seq
+async def health(parts: MonitoredParts) -> Health:
+    """The vitals of open parts. Raises StorageUnavailable."""
+    checkpoints = await parts.storage.checkpoints()
+    end = parts.pipeline.next_seq
     lag = {consumer: max(0, end - seq) for consumer, seq in checkpoints.items()}
-    lag["archive"] = end - tiers.maintenance.watermark
+    lag["archive"] = end - parts.maintenance.watermark
     return Health(
-        pending=tiers.pipeline.pending_events,
+        pending=parts.pipeline.pending_events,
         lag=lag,
-        log_bytes=tiers.pipeline.sealed_bytes,
-        tail_bytes=tiers.pipeline.tail_bytes,
-        dead_letters=tiers.letters.books.waiting,
-        problems=len(tiers.pipeline.problems) + len(tiers.maintenance.problems) + len(tiers.intake.failures),
+        log_bytes=parts.pipeline.sealed_bytes,
+        tail_bytes=parts.pipeline.tail_bytes,
+        dead_letters=parts.dead_letters.books.waiting,
+        problems=len(parts.pipeline.problems) + len(parts.maintenance.problems) + len(parts.ingest.failures),
     )

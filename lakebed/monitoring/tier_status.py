@@ -1,4 +1,4 @@
-"""Inventory: what lies in each tier, and how far each consumer of the log has come."""
+"""TierStatus: the contents of each tier, and the position of each consumer of the log."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import shutil
 from datetime import date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
@@ -14,12 +14,9 @@ from lakebed.clock import from_us
 from lakebed.concurrency import run_in_thread
 from lakebed.errors import LakebedError
 from lakebed.identity.identity import CONSUMER
+from lakebed.monitoring.parts import MonitoredParts
 from lakebed.rollups.fold import consumer_of
-from lakebed.settings import Settings
 from lakebed.tiers.archive.models import DataFile, Snapshot
-
-if TYPE_CHECKING:
-    from lakebed.components import Components
 
 __all__ = [
     "ArchiveStatus",
@@ -29,7 +26,7 @@ __all__ = [
     "LogStatus",
     "SnapshotInfo",
     "TierStatus",
-    "take_inventory",
+    "tier_status",
 ]
 
 _SNAPSHOTS = 20
@@ -147,35 +144,35 @@ class _OnDisk(NamedTuple):
     storage: int
 
 
-async def take_inventory(tiers: Components, directory: Path, settings: Settings) -> TierStatus:
+async def tier_status(parts: MonitoredParts) -> TierStatus:
     """Look at every tier, without changing any and without waiting long for one.
 
     Raises:
         StorageUnavailable: SQLite cannot be read.
         ObjectUnavailable: the directory cannot be read.
     """
-    statistics = tiers.counters.statistics()
-    marks = {consumer_of(one.name): 0 for one in tiers.rollups.rollups} | await tiers.storage.checkpoints()
-    days = (await tiers.rollups.table(_DAILY))["date"].to_pylist()
-    disk = await run_in_thread("inventory", lambda: _on_disk(directory))
-    log = _log(tiers)
+    statistics = parts.counters.statistics()
+    marks = {consumer_of(one.name): 0 for one in parts.rollups.rollups} | await parts.storage.checkpoints()
+    days = (await parts.rollups.table(_DAILY))["date"].to_pylist()
+    disk = await run_in_thread("tier-status", lambda: _on_disk(parts.directory))
+    log = _log(parts)
     # What identity has looked at since its last checkpoint changed nothing, so its state is that of all of it.
-    marks |= {"archive": tiers.maintenance.watermark, CONSUMER: tiers.identity.position}
+    marks |= {"archive": parts.maintenance.watermark, CONSUMER: parts.identity.position}
     consumers = [Consumer(name, seq, max(0, log.next_seq - seq)) for name, seq in marks.items()]
     return TierStatus(
         counters=CounterStatus(statistics.keys, statistics.max_keys, statistics.evicted),
         log=log,
         storage_bytes=disk.storage,
         consumers=sorted(consumers, key=lambda one: (-one.lag, one.name)),
-        archive=await _archive(tiers),
-        disk=DiskStatus(disk.free, disk.total, settings.headroom_bytes),
+        archive=await _archive(parts),
+        disk=DiskStatus(disk.free, disk.total, parts.settings.headroom_bytes),
         first_day=min(days, default=None),
         last_day=max(days, default=None),
     )
 
 
-def _log(tiers: Components) -> LogStatus:
-    pipeline = tiers.pipeline
+def _log(parts: MonitoredParts) -> LogStatus:
+    pipeline = parts.pipeline
     with pipeline.view() as view:
         return LogStatus(
             first_seq=view.start_seq,
@@ -194,13 +191,13 @@ def _on_disk(directory: Path) -> _OnDisk:
     return _OnDisk(usage.free, usage.total, storage)
 
 
-async def _archive(tiers: Components) -> ArchiveStatus:
-    watermark = tiers.maintenance.watermark
+async def _archive(parts: MonitoredParts) -> ArchiveStatus:
+    watermark = parts.maintenance.watermark
     try:
         async with asyncio.timeout(_PATIENCE_S):
-            async with tiers.archive.pin() as view:
+            async with parts.archive.pin() as view:
                 files: tuple[DataFile, ...] = view.files
-            snapshots = await tiers.archive.snapshots()
+            snapshots = await parts.archive.snapshots()
     except TimeoutError:  # its one thread is compacting, or a catalog is slow; the other tiers need not wait for it
         return ArchiveStatus(watermark, trouble="busy")
     except LakebedError:  # check() says what it is; here the other tiers matter too
@@ -210,10 +207,10 @@ async def _archive(tiers: Components) -> ArchiveStatus:
         files=len(files),
         rows=sum(file.rows for file in files),
         bytes=sum(file.bytes for file in files),
-        snapshots=[_snap(one) for one in reversed(snapshots[-_SNAPSHOTS:])],
+        snapshots=[_snapshot_info(one) for one in reversed(snapshots[-_SNAPSHOTS:])],
         snapshots_kept=len(snapshots),
     )
 
 
-def _snap(one: Snapshot) -> SnapshotInfo:
+def _snapshot_info(one: Snapshot) -> SnapshotInfo:
     return SnapshotInfo(str(one.id), from_us(one.committed_us), one.watermark, one.operation, one.rows, one.tags)

@@ -32,7 +32,7 @@ from lakebed.tiers.archive.models import DataFile
 from lakebed.tiers.archive.views import ArchiveView
 from lakebed.tiers.pipeline.log_view import LogView
 from lakebed.tiers.pipeline.pipeline import Pipeline
-from lakebed.tiers.pipeline.sealing import LogFile, read_sealed
+from lakebed.tiers.pipeline.sealing import SealedFile, read_sealed
 
 __all__ = ["Cut", "EventHistory", "check_gap", "log_parts", "readable"]
 
@@ -154,7 +154,7 @@ class EventHistory:
         sql = f"SELECT {names} FROM ({relation.sql()}) WHERE seq >= {first} AND seq < {last} ORDER BY seq"
         return self._read(sql).cast(schema)
 
-    def _read_file(self, file: LogFile, promoted: tuple[Promotion, ...]) -> pa.Table:
+    def _read_file(self, file: SealedFile, promoted: tuple[Promotion, ...]) -> pa.Table:
         names = [*BASE_COLUMNS, *(one.name for one in promoted if one.name in file.columns)]
         return self._promoted(read_sealed(file.path, names), promoted)
 
@@ -348,7 +348,7 @@ def _archive_parts(files: Iterable[DataFile], end: int) -> Iterator[Part]:
             )
 
 
-def log_parts(files: Iterable[LogFile], start: int, end: int) -> Iterator[Part]:
+def log_parts(files: Iterable[SealedFile], start: int, end: int) -> Iterator[Part]:
     """The parts of the log's `files` with `start <= seq < end`."""
     for file in files:
         if max(start, file.first_seq) < min(end, file.end_seq):

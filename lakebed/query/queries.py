@@ -92,15 +92,16 @@ class Queries:
         limit: int | None = None,
         timeout: float | None = None,  # noqa: ASYNC109 - it is DuckDB that must be stopped, not the await
     ) -> Result:
-        """The answer to one SELECT of your own code; SQL of strangers needs a sandbox, which this is not.
+        """One read-only SELECT over `events`, `people`, `hourly_events`, `daily_metrics` and this object's rollups.
 
-        It sees every event acknowledged before the call. It writes nothing, but may read other files by DuckDB's own
-        functions. `now()` in it is the machine's. Cancelling the await stops it.
+        It sees every event acknowledged before the call. The SQL is trusted: it writes nothing, but may read other
+        files by DuckDB's own functions; `query_untrusted` is for SQL of others. `now()` in it is the machine's.
+        Cancelling the await stops it.
 
         Args:
-            sql: over `known_tables`. Order is kept where it has an ORDER BY.
+            sql: order is kept where it has an ORDER BY.
             params: a sequence for `?`, or a mapping for `$name`; aware datetimes are TIMESTAMPTZ.
-            as_of: aware datetime or ISO 8601 text (UTC unless it says otherwise): only what was received up to then.
+            as_of: aware datetime or ISO 8601 text (UTC unless it says otherwise): the answer as it was at that instant.
             snapshot: an Iceberg snapshot id or tag: only what that snapshot holds.
             limit: rows to return at most.
             timeout: seconds; default `query_timeout_s`.

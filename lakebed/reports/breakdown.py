@@ -8,9 +8,8 @@ from typing import Self
 import msgspec
 
 from lakebed.errors import QueryRefused
-from lakebed.events.promotions import Promotion, quoted
+from lakebed.events.promotions import Promotion, column_sql, quoted
 from lakebed.reports.limits import check_limit
-from lakebed.reports.measure import column_sql
 from lakebed.reports.parameters import Parameters
 
 __all__ = ["OTHER", "Breakdown"]

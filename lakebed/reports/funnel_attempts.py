@@ -18,11 +18,10 @@ from typing import Literal, Self, get_args
 import msgspec
 
 from lakebed.errors import QueryRefused
-from lakebed.events.promotions import Promotion
+from lakebed.events.promotions import Promotion, column_sql
 from lakebed.reports.duration import Duration, duration_us
 from lakebed.reports.event_filter import EventFilter, EventLike
 from lakebed.reports.funnel_exclusion import FunnelExclusion
-from lakebed.reports.measure import column_sql
 from lakebed.reports.parameters import Parameters
 from lakebed.reports.scope import Scope
 
@@ -38,7 +37,7 @@ _LAST_US = 253_402_300_799_999_999  # of the year 9999
 
 
 class FunnelAttempts(msgspec.Struct, frozen=True):
-    """The steps, and what else decides who reached which. docs/definitions.md, "Funnel", says it in words.
+    """The steps, and what else decides who reached which. docs/reports/funnel.md says it in words.
 
     Attributes:
         steps: in order.

@@ -9,9 +9,9 @@ import msgspec
 
 from lakebed.errors import QueryRefused
 from lakebed.events.event import BASE_COLUMNS
-from lakebed.events.promotions import Promotion, property_sql, quoted
+from lakebed.events.promotions import Promotion, column_sql, quoted
 
-__all__ = ["Measure", "column_sql"]
+__all__ = ["Measure"]
 
 _FORM = re.compile(r"\s*(sum|avg|min|max|distinct|quantile)\s*\((.*)\)\s*", re.DOTALL)
 _QUANTILE = re.compile(r"(.*),\s*(\d*\.?\d+)\s*", re.DOTALL)
@@ -83,9 +83,3 @@ def _number_sql(name: str, promotions: Iterable[Promotion], *, ordered: bool) ->
     if ordered or kinds.get(name) in ("int", "float", "Decimal") or name == "seq":
         return quoted(name), kinds.get(name) == "float"
     raise QueryRefused(f"{name} is no number", hint="Name a number, or use distinct")
-
-
-def column_sql(name: str, promotions: Iterable[Promotion]) -> str:
-    """SQL for a column of `events`, or else for a top-level property as text."""
-    columns = {*BASE_COLUMNS, "person_id", *(promotion.name for promotion in promotions)}
-    return quoted(name) if name in columns else property_sql(name)

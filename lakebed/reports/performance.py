@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lakebed.errors import QueryRefused
-from lakebed.events.promotions import quoted
+from lakebed.events.promotions import column_sql, quoted
 from lakebed.query.result import Result
 from lakebed.reports.calendar import Calendar, Grain, WeekStart
 from lakebed.reports.context import ReportContext
 from lakebed.reports.event_filter import EventFilter, EventLike
-from lakebed.reports.measure import column_sql
 from lakebed.reports.parameters import Parameters
 from lakebed.reports.scope import Time
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from lakebed.clock import from_us
 from lakebed.errors import QueryRefused
-from lakebed.events.promotions import quoted
+from lakebed.events.promotions import column_sql, quoted
 from lakebed.query.result import Result
 from lakebed.reports.breakdown import OTHER
 from lakebed.reports.calendar import Calendar, Grain, WeekStart
@@ -14,7 +14,7 @@ from lakebed.reports.context import ReportContext
 from lakebed.reports.event_filter import EventFilter, EventLike
 from lakebed.reports.formula import LETTERS, formula_sql
 from lakebed.reports.limits import check_limit
-from lakebed.reports.measure import Measure, column_sql
+from lakebed.reports.measure import Measure
 from lakebed.reports.parameters import Parameters
 from lakebed.reports.scope import Scope, Time
 

@@ -9,10 +9,10 @@ import msgspec
 
 from lakebed.clock import from_us
 from lakebed.errors import QueryRefused
-from lakebed.events.promotions import Promotion, quoted
+from lakebed.events.promotions import Promotion, column_sql, quoted
 from lakebed.moments import Moment
 from lakebed.query.router import Coverage, Slice, plan
-from lakebed.reports.measure import Measure, column_sql
+from lakebed.reports.measure import Measure
 from lakebed.reports.scope import instant
 
 __all__ = ["DAILY", "HOURLY", "RAW", "ROLLED", "Series"]

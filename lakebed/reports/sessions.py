@@ -6,13 +6,13 @@ from typing import Literal
 
 from lakebed.clock import from_us
 from lakebed.errors import QueryRefused
+from lakebed.events.promotions import column_sql
 from lakebed.query.result import Result
 from lakebed.reports.calendar import Calendar, Grain, WeekStart
 from lakebed.reports.context import ReportContext
 from lakebed.reports.duration import Duration, duration_us
 from lakebed.reports.event_filter import EventFilter, EventLike
 from lakebed.reports.limits import check_limit
-from lakebed.reports.measure import column_sql
 from lakebed.reports.parameters import Parameters
 from lakebed.reports.scope import Scope, Time
 

@@ -16,8 +16,7 @@ from lakebed import Analytics, Namespace
 from lakebed.api import create_app
 from lakebed.api.cors import Cors
 from lakebed.api.errors import error_handlers
-from lakebed.api.exchange import Exchange
-from lakebed.api.middleware import Exchanges
+from lakebed.api.middleware import Exchange, Exchanges
 from lakebed.clock import ManualClock
 
 

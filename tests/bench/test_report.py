@@ -8,7 +8,8 @@ from bench import table
 from bench.goal import FLOOR, Goal
 from bench.machine import Machine
 from bench.measure import Failed, Samples
-from bench.report import BEGIN, END, Report
+from bench.page import PAGE, SECTIONS, SUMMARY, content, markers, summarised
+from bench.report import Report
 from bench.row import Row
 
 
@@ -92,18 +93,39 @@ def test_json_keeps_every_turn(report):
     assert found["machine"]["cores"] >= 1
 
 
-def test_the_page_keeps_what_was_written_by_hand(report):
-    """Only what is between the two marks is replaced, again and again."""
-    page = f"# Title\n\nbefore\n\n{BEGIN}\nold\n{END}\n\nafter\n"
-    once = report.into(page)
-    assert once.startswith("# Title\n\nbefore\n\n")
-    assert once.endswith("\n\nafter\n")
-    assert "old" not in once
-    assert "| batch |" in once
-    assert report.into(once) == once
+def blank():
+    """A page with text by hand around every section."""
+    parts = [
+        f"by hand {name}\n\n{begin}\nold\n{end}\n" for name in (SUMMARY, *SECTIONS) for begin, end in [markers(name)]
+    ]
+    return "# Title\n\n" + "\n".join(parts) + "\nafter\n"
+
+
+def test_a_run_writes_its_own_section_only(report):
+    """Text by hand and the sections of other commands stay, however often a run is repeated."""
+    once = report.into(blank(), "server")
+    assert "| batch |" in content(once, "server")
+    assert content(once, "engine") == content(once, "reports") == "old"
+    assert once.startswith("# Title\n\nby hand summary\n")
+    assert once.endswith("\nafter\n")
+    assert report.into(once, "server") == once
+
+
+def test_the_summary_has_the_goals_of_every_section(report):
+    """A row with a goal is in the summary, once, with a link to its section; a row without one is not."""
+    page = report.into(report.into(blank(), "engine"), "reports")
+    rows = content(page, SUMMARY).splitlines()[2:]
+    assert [row.split(" | ")[0] for row in rows] == ["| [engine](#engine)", "| [reports](#reports)"]
+    assert "| batch | 1,000 events/s | ≥ 0.5 x the floor<br>≥ 2,000/s | yes<br>NO |" in rows[0]
+
+
+def test_the_summary_of_the_page_is_that_of_its_tables():
+    """docs/performance.md: nothing in the summary is written by hand."""
+    text = PAGE.read_text("utf-8")
+    assert text == summarised(text), "run `python -m bench.page`"
 
 
 def test_a_page_without_a_place_for_the_table_is_refused(report):
     """Nothing written by hand is lost to a guess."""
     with pytest.raises(ValueError, match="put these two lines"):
-        report.into("# Title\n")
+        report.into("# Title\n", "engine")

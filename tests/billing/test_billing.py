@@ -15,10 +15,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lakebed import Analytics, InvalidBilling, ManualClock
-from lakebed.billing.money import EXACT, exact, rounded
+from lakebed.billing.money import exact, rounded
 from lakebed.billing.price_book import PriceBook
 from lakebed.billing.quota import Quota, window_of
 from lakebed.clock import from_us
+from lakebed.events.decimals import EXACT
 
 D = Decimal
 TINY = {"organization_id": "acme", "sku": "tiny", "unit": "u", "quantity": "0.000000001"}

@@ -1,8 +1,7 @@
-"""The program as a whole: help, exit codes, variables, pipes, signals, its page."""
+"""The program as a whole: help, exit codes, variables, pipes, signals."""
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import resource
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from docs.generate.cli import commands, options
 from lakebed import Settings, connect
 from lakebed.cli import main
 from lakebed.reports.catalog import REPORTS
@@ -29,51 +29,36 @@ sys.exit(main(sys.argv[2:]))
 """
 
 
-@pytest.fixture(scope="module")
-def page():
-    spec = importlib.util.spec_from_file_location("cli_page", ROOT / "docs" / "cli.py")
-    found = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(found)
-    return found
-
-
-def test_the_page_says_what_the_commands_are(page):
-    """docs/cli.md has every command, exit code, option and variable."""
-    text = (ROOT / "docs" / "cli.md").read_text("utf-8")
-    assert text == page.written(text), "run `python docs/cli.py`"
-    assert {code.value for code in page.meanings()} == {code.value for code in page.Exit}
-
-
-def test_every_command_that_was_promised_is_there(page):
+def test_every_command_that_was_promised_is_there():
     """The verbs of the program."""
     promised = (
         "init serve track import export query stats dau people rollup archive compact expire snapshots keys"
         " deadletters objects check mcp cohorts datasets template invoice invoices price-books quotas"
     )
     reports = {name.replace("_", "-") for name in REPORTS}
-    assert {name.split()[0] for name, _ in page.commands()} == {*promised.split(), *reports}
+    assert {name.split()[0] for name, _ in commands()} == {*promised.split(), *reports}
 
 
-def test_every_option_has_a_variable_of_its_own(page):
+def test_every_option_has_a_variable_of_its_own():
     """No two options that mean different things share one, and none is the name of a setting."""
     settings = {f"LAKEBED_{name.upper()}" for name in Settings.__struct_fields__}
-    variables = [variable.strip("`") for _, variable, _, _ in page.options()]
+    variables = [variable.strip("`") for _, variable, _, _ in options()]
     assert len(variables) == len(set(variables))
     assert all(re.fullmatch(r"LAKEBED(_[A-Z]+)+", variable) for variable in variables)
     assert not settings & set(variables)
 
 
-def test_what_deletes_has_a_dry_run_and_asks(page):
+def test_what_deletes_has_a_dry_run_and_asks():
     """Commands that let something go can show what, and can be told not to ask."""
-    for name, command in page.commands():
+    for name, command in commands():
         if name.split()[-1] in ("expire", "revoke", "purge", "replay"):
             options = {option for one in command.params for option in one.opts}
             assert "--dry-run" in options, name
 
 
-def test_every_command_that_answers_has_json(page):
+def test_every_command_that_answers_has_json():
     """All but `serve` and `mcp`, which do not answer but to their clients."""
-    without = [name for name, command in page.commands() if not any("--json" in one.opts for one in command.params)]
+    without = [name for name, command in commands() if not any("--json" in one.opts for one in command.params)]
     assert sorted(without) == ["mcp", "serve"]
 
 

@@ -95,7 +95,7 @@ const scenarios = {
   async errors() {
     const api = socket();
     const found = {};
-    for (const name of ["nope", "hidden", "close", "open", "__class__", "_tiers", "query_untrusted"])
+    for (const name of ["nope", "hidden", "close", "open", "__class__", "_components", "query_untrusted"])
       found[name] = await refused(api[name]());
     found.arguments = await refused(api.dau("x"));
     found.event = await refused(api.track(""));

@@ -183,8 +183,8 @@ class Frenzy(Work):
 
     async def hold_views(self):
         """The files of a view are there for as long as it is, whatever is compacted, collected and let go meanwhile."""
-        with self.shop._tiers.pipeline.view() as log:
-            async with self.shop._tiers.archive.pin() as archive:
+        with self.shop._components.pipeline.view() as log:
+            async with self.shop._components.archive.pin() as archive:
                 await self.others_go_on()
                 paths = [file.path for file in log.files] + [local_path(file.path) for file in archive.files]
                 gone = [path for path in paths if not path.exists()]

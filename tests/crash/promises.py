@@ -127,7 +127,7 @@ class Books:
             assert len(found) >= self.watermark, "the archive lacks events"
             expected = [(seq, one) for seq, (one, _) in enumerate(self.seen[: len(found)])]
             assert found == expected, "the archive has each event once, up to the watermark"
-        with shop._tiers.pipeline.view() as view:  # it pins them
+        with shop._components.pipeline.view() as view:  # it pins them
             for file in view.files:
                 found = pq.read_table(file.path, columns=["message_id"], partitioning=None)["message_id"].to_pylist()
                 assert found == [one for one, _ in self.seen[file.first_seq : file.end_seq]], f"{file.path} differs"
@@ -150,7 +150,7 @@ class Books:
         # Not earlier: a clock that is set back does not bring back what was let go when its time was over. Nor before a
         # moment that a session asked about, or that a segment without events begins at: it may have died before it
         # could tell.
-        log = shop._tiers.pipeline
+        log = shop._components.pipeline
         settled = max(log._settled, log._last_received, self.seen[-1][1] if self.seen else 0)
         now_us = max(shop.clock.now_us(), settled + 1)
         shop.clock.step((now_us - shop.clock.now_us()) / US)

@@ -1,7 +1,7 @@
 """What torture is made of: rounds, each with a seed and a directory of its own, so that each can be run again alone.
 
 Two numbers, the run's seed and the round's, decide all that is drawn in it. When threads and processes get the
-processor is not decided by them: see docs/torture.md.
+processor is not decided by them: see docs/testing.md.
 """
 
 import asyncio

@@ -65,7 +65,7 @@ class Work:
         self.shop.clock.advance(4000.0)  # the log keeps an hour for the live counters
 
     async def seal(self):
-        await self.shop._tiers.pipeline.seal()
+        await self.shop._components.pipeline.seal()
 
     async def send(self, items, *, batch):
         if batch:

@@ -38,7 +38,7 @@ async def main():
                         os.kill(os.getpid(), signal.SIGKILL)
                 return whole(self, sql, *rest)
             setattr(aiosqlite.Connection, name, seen)
-        await shop._tiers.maintenance.catch_up_identity(shop._tiers.pipeline.next_seq)
+        await shop._components.catch_up.identity(shop._components.pipeline.next_seq)
         os.kill(os.getpid(), signal.SIGKILL)
 
 asyncio.run(main())
@@ -60,8 +60,8 @@ async def test_killed_while_catching_up(tmp_path, pattern, at):
     died = subprocess.run([sys.executable, "-c", CHILD, str(tmp_path), pattern, str(at)], check=False)
     assert died.returncode == -signal.SIGKILL
     async with Analytics("shop", root=tmp_path, **SETTINGS) as shop:
-        assert await shop._tiers.identity.checkpoint() > 0
-        assert await shop._tiers.identity.check(shop._tiers.identity.position) == []
+        assert await shop._components.identity.checkpoint() > 0
+        assert await shop._components.identity.check(shop._components.identity.position) == []
         resumed = (await shop.query("SELECT person_id, ids FROM people ORDER BY 1")).rows
         assert (await shop.dau(1))[0].dau == len(resumed)
         assert await shop.check() == []

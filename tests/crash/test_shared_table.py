@@ -43,7 +43,7 @@ async def test_a_shared_table_takes_the_events_of_one_log(make, first, second):
                 await b.archive()
         clock.advance(100_000)
         await b.rollup()
-        assert b._tiers.pipeline.start_seq == 0, "the log let go of events that are archived nowhere"
+        assert b._components.pipeline.start_seq == 0, "the log let go of events that are archived nowhere"
         assert await a.check() == []
         names = [row.message_id for row in await a.query("SELECT message_id FROM events ORDER BY seq")]
         assert names == [f"a-{number}" for number in range(first)]
@@ -69,7 +69,7 @@ async def test_a_race_for_a_shared_table_has_one_winner(make, turn):
         snapshots = await a.snapshots()
         assert [snapshot.rows for snapshot in snapshots] == [10]
         for shop in (a, b):
-            assert shop._tiers.pipeline.start_seq == 0
+            assert shop._components.pipeline.start_seq == 0
 
 
 async def test_an_object_whose_disk_was_lost_does_not_begin_again(make):

@@ -3,7 +3,7 @@
     python -m tests.crash.torture --minutes 30                    # what `make torture` runs
     python -m tests.crash.torture --seed 7 --round 12             # one round again, as a failure says it
 
-Exit code 0 when every promise held, 1 when one did not. docs/torture.md describes it.
+Exit code 0 when every promise held, 1 when one did not. docs/testing.md describes it.
 """
 
 import argparse

@@ -86,7 +86,7 @@ async def fill(shop, clock):
     await shop.rollup()
     await some(shop, clock, 21, 30)
     await shop.rollup()
-    await shop._tiers.pipeline.seal()
+    await shop._components.pipeline.seal()
     await some(shop, clock, 30, 36)
 
 

@@ -1,30 +1,37 @@
-"""What the documentation says is run: every Python block, every link, every table of limits, the notebook."""
+"""The documentation is run: every Python block, every link, every generated part, the notebooks."""
 
 from __future__ import annotations
 
 import ast
 import asyncio
-import importlib.util
 import inspect
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
+from docs.generate import cli, notebooks, offline, settings
+from docs.generate.__main__ import GENERATORS
+
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-PAGES = (ROOT / "README.md", *sorted(DOCS.glob("*.md")))
-FOLDERS = (ROOT, DOCS, DOCS / "decisions", ROOT / "examples" / "data")
-EVERY_PAGE = [page for folder in FOLDERS for page in sorted(folder.glob("*.md"))]
+PAGES = (ROOT / "README.md", *sorted(DOCS.rglob("*.md")))
+OTHERS = ("CONTRIBUTING.md", "CHANGELOG.md", "bench/README.md", "examples/data/README.md", "tests/data/README.md")
+EVERY_PAGE = [*PAGES, *(ROOT / name for name in OTHERS)]
+REPORTS = DOCS / "reports"
 NOTEBOOKS = sorted((DOCS / "notebooks").glob("*.ipynb"))
 
 _BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _SAYS = " # → "
+
+
+def named(page: Path) -> str:
+    """The path of a page, as the id of its test."""
+    return str(page.relative_to(ROOT))
 
 
 def blocks(page: Path) -> Iterator[str]:
@@ -50,24 +57,29 @@ def run(source: str, page: Path, names: dict[str, Any], runner: asyncio.Runner) 
             assert repr(value) == expected, f"{page.name}, line {statement.end_lineno}"
 
 
-def module(path: Path) -> ModuleType:
-    """A script of the documentation, imported."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    found = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(found)
-    return found
+async def closed(shop: Any) -> None:
+    """Close the object that a page leaves open; closing one that is closed changes nothing."""
+    ended = shop.close()
+    if inspect.isawaitable(ended):
+        await ended
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if any(blocks(page))], ids=lambda page: page.name)
+def setup(page: Path) -> list[str]:
+    """The blocks that come before those of a page: the pages of reports share the object of their index."""
+    shared = page.parent == REPORTS and page.stem not in {"index", "cohorts"}
+    return list(blocks(REPORTS / "index.md")) if shared else []
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if any(blocks(page))], ids=named)
 def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The blocks of a page, one after another, do what they say in an empty directory."""
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {"__name__": "__main__"}
     with asyncio.Runner() as runner:
-        for block in blocks(page):
+        for block in [*setup(page), *blocks(page)]:
             run(block, page, names, runner)
+        if "shop" in names:
+            runner.run(closed(names["shop"]))
 
 
 def test_the_first_example_has_ten_lines() -> None:
@@ -77,7 +89,7 @@ def test_the_first_example_has_ten_lines() -> None:
         assert len([line for line in first.splitlines() if line.strip()]) <= 10, page.name
 
 
-@pytest.mark.parametrize("page", EVERY_PAGE, ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize("page", EVERY_PAGE, ids=named)
 def test_links_lead_somewhere(page: Path) -> None:
     """A link to a file of the repository finds it."""
     targets = [target.partition("#")[0] for target in _LINK.findall(page.read_text("utf-8"))]
@@ -95,26 +107,29 @@ def test_reading_the_source_names_files_that_exist() -> None:
     assert not [name for name in named if not any(path == name or path.endswith(f"/{name}") for path in known)]
 
 
-def test_limits_are_those_of_the_source() -> None:
-    """limits.md says of each setting and each limit of an event what the source says, and leaves none out."""
-    limits = module(DOCS / "limits.py")
-    page = (DOCS / "limits.md").read_text("utf-8")
-    assert page == limits.written(page), "run `python docs/limits.py`"
-    assert list(limits.meanings()) == list(limits.Settings.__struct_fields__)
+def test_a_path_on_a_page_is_that_of_a_file() -> None:
+    """Paths such as `tests/model/test_model.py` in the text of a page exist: a move of files reaches the pages."""
+    paths = [
+        (page.name, path)
+        for page in EVERY_PAGE
+        for path in re.findall(r"`((?:lakebed|tests|docs|bench|examples)/[\w./-]*)`", page.read_text("utf-8"))
+        if not path.startswith("bench/results/")  # written by a run
+    ]
+    assert len(paths) > 10
+    assert [(page, path) for page, path in paths if not (ROOT / path).exists()] == []
 
 
-def test_reports_are_those_of_the_source() -> None:
-    """reports.md has a section for each report, with its arguments as they are."""
-    reports = module(DOCS / "reports.py")
-    page = (DOCS / "reports.md").read_text("utf-8")
-    assert page == reports.written(page), "run `python docs/reports.py`"
+@pytest.mark.parametrize("generator", GENERATORS, ids=lambda generator: generator.__name__)
+def test_generated_parts_are_current(generator: Any) -> None:
+    """Settings, commands, reports, templates, oracles and decisions are on their pages as the source has them."""
+    for page, text in generator.pages().items():
+        assert page.read_text("utf-8") == text, f"{page.name}: run `make generate`"
 
 
-def test_oracles_are_those_of_the_tests() -> None:
-    """oracles.md says of each report by how many questions, and by which functions of ClickHouse, it is compared."""
-    oracles = module(DOCS / "oracles.py")
-    page = (DOCS / "oracles.md").read_text("utf-8")
-    assert page == oracles.written(page), "run `python docs/oracles.py`"
+def test_no_setting_and_no_exit_code_is_left_out() -> None:
+    """The generators find the docstring of every setting and of every exit code."""
+    assert list(settings.meanings()) == list(settings.Settings.__struct_fields__)
+    assert {code.value for code in cli.meanings()} == {code.value for code in cli.Exit}
 
 
 def test_every_promise_is_on_its_page() -> None:
@@ -135,9 +150,8 @@ def test_the_picture_is_an_image() -> None:
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebooks_run(path: Path, tmp_path: Path) -> None:
     """Each runs from top to bottom in an empty directory, and shows the answers that it was stored with."""
-    execute = module(DOCS / "notebooks" / "execute.py")
-    stored = execute.read(path)
-    assert execute.answers(execute.executed(stored, tmp_path)) == execute.answers(stored)
+    stored = notebooks.read(path)
+    assert notebooks.answers(notebooks.executed(stored, tmp_path)) == notebooks.answers(stored)
 
 
 def test_nothing_shows_the_machine_that_wrote_it() -> None:
@@ -145,3 +159,38 @@ def test_nothing_shows_the_machine_that_wrote_it() -> None:
     shown = [*EVERY_PAGE, *NOTEBOOKS, *sorted((ROOT / "examples").glob("*.py"))]
     assert not [page.name for page in shown if re.search(r"/home/|/root/|/tmp/|/work/", page.read_text("utf-8"))]
     assert not [path.name for path in NOTEBOOKS if '"execution":' in path.read_text("utf-8")]
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    """mkdocs.yml names every page of docs/ once, and no other."""
+    named_pages = re.findall(r"^ +- ([\w/-]+\.md)$", (ROOT / "mkdocs.yml").read_text("utf-8"), re.MULTILINE)
+    assert sorted(named_pages) == sorted(str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md"))
+
+
+FOREIGN = [
+    ("index.html", '<link rel="stylesheet" href="https://fonts.example/css?family=Roboto">'),
+    ("index.html", '<script src="//cdn.example/x.js"></script>'),
+    ("index.html", '<img srcset="a.png 1x, https://images.example/a.png 2x">'),
+    ("index.html", "<style>@import 'https://fonts.example/a.css';</style>"),
+    ("index.html", '<pre class="mermaid">graph</pre>'),
+    ("index.html", '<p style="background: url(https://images.example/a.png)">'),
+    ("a.css", "@font-face { src: url('https://fonts.example/a.woff2') }"),
+    ("a.js", 'import("https://cdn.example/a.js")'),
+    ("a.svg", '<svg xmlns="http://www.w3.org/2000/svg"><image href="https://images.example/a.png"/></svg>'),
+]
+
+
+@pytest.mark.parametrize(("name", "text"), FOREIGN, ids=lambda value: value[:40])
+def test_a_load_from_another_server_is_found(tmp_path: Path, name: str, text: str) -> None:
+    """Whatever makes a browser ask another server fails the build of the site."""
+    (tmp_path / name).write_text(text, "utf-8")
+    assert [line.partition(":")[0] for line in offline.foreign(tmp_path)] == [name]
+
+
+def test_links_and_own_files_are_no_loads(tmp_path: Path) -> None:
+    """A link that a reader may click, a file of the site, a comment and the name of a format are none."""
+    page = '<a href="https://example.org">x</a><img src="a.png"><script src="assets/a.js"></script>'
+    (tmp_path / "index.html").write_text(page, "utf-8")
+    (tmp_path / "a.js").write_text('/* https://licence.example */ x("http://www.w3.org/2000/svg")', "utf-8")
+    (tmp_path / "a.css").write_text("/* url(https://licence.example) */ a { background: url(a.png) }", "utf-8")
+    assert list(offline.foreign(tmp_path)) == []

@@ -1,194 +1,339 @@
-"""Column by column is one by one: what `admit_all` lets in is what `admit` makes of each event."""
-
-import json
-import re
-from datetime import UTC, datetime, timedelta, timezone
+import dataclasses
+from datetime import UTC, datetime
 
 import msgspec
+import pyarrow as pa
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
+from lakebed.clock import to_us
 from lakebed.errors import InvalidEvent
 from lakebed.events.batch import EventBatch
-from lakebed.events.decoding import Batch, Rejected, decode_batch, decode_items
-from lakebed.events.event import Event
-from lakebed.events.validation import admit_all
-from tests.events.test_event import ACCEPTED, REFUSED
+from lakebed.events.decoding import Rejected, decode_items, decode_mappings
+from lakebed.events.event import SCHEMA, Event
+from lakebed.events.validation import encode_object, validate
 from tests.tiers.pipeline.logs import NOW
 
-SECOND = timedelta(seconds=1, microseconds=1)
-COMPANY = [{"event": f"e{i}", "messageId": f"m{i}", "userId": "u"} for i in range(30)]
+DAY = 86_400_000_000
 
 
-def rows(batch):
-    """A batch as plain rows with what was refused at its place."""
-    taken = iter([row for part in batch.parts for row in block_rows(EventBatch.joined([part]))])
-    return [batch.rejected.get(at) or next(taken) for at in range(len(batch))]
+def by_json(item):
+    return decode_items(msgspec.json.encode([item]), NOW)[0]
 
 
-def block_rows(block):
-    ids = [one if one is not None else "given" for one in block.message_ids]
-    table = block.to_record_batch(ids, 0, NOW).to_pylist()
-    return [
-        row | {"name": name, "person": person}
-        for row, name, person in zip(table, block.names, block.people, strict=True)
-    ]
+def by_mapping(item):
+    return decode_mappings([item], NOW)[0]
 
 
-def outcome(decode, body):
+def by_event(item):
+    fields = {key: value for key, value in item.items() if key not in ("properties", "context", "traits")}
+    objects = {key: encode_object(key, item[key]) for key in ("properties", "context", "traits") if key in item}
+    event = Event(**{_snake(key): value for key, value in fields.items()}, **objects)
     try:
-        return rows(decode(body))
+        validate(event, NOW)
     except InvalidEvent as error:
-        return str(error)
+        return Rejected(error.reason)
+    return event
 
 
-def both(body, source=None):
-    """The same body by columns and one by one."""
-    return (
-        outcome(lambda data: decode_batch(data, NOW, source=source), body),
-        outcome(lambda data: Batch.of(decode_items(data, NOW, source=source)), body),
+def _snake(name):
+    return dict(zip(Event.__struct_encode_fields__, Event.__struct_fields__, strict=True)).get(name, name)
+
+
+@pytest.fixture(params=[by_json, by_mapping, by_event])
+def take(request):
+    """The three ways in: JSON bytes, mappings, and the struct that `track` makes."""
+    return request.param
+
+
+def nested(depth):
+    value = {}
+    for _ in range(depth - 1):
+        value = {"a": value}
+    return value
+
+
+def sized(total):
+    """A track event named "e" whose properties and context have `total` bytes with the name."""
+    return {"event": "e", "properties": {"a": "x" * (total - len('{"a":""}') - len("{}") - len("e"))}}
+
+
+ACCEPTED = [
+    {"event": "x" * 200},
+    {"event": "ü" * 200},
+    {"event": " x "},
+    {"event": "e", "userId": "x" * 256, "anonymousId": "x" * 256, "groupId": "x" * 256, "sessionId": "x" * 256},
+    {"event": "e", "userId": 7},
+    {"event": "e", "messageId": "x" * 100},
+    {"event": "e", "source": "x" * 256},
+    {"event": "e", "properties": nested(32)},
+    {"event": "e", "context": nested(32)},
+    {"event": "e", "properties": {"a": "[" * 1000}},
+    {"event": "e", "properties": {"many": [{}] * 100}},
+    sized(32 * 1024),
+    {"event": "e", "timestamp": (NOW + DAY) // 1000},
+    {"event": "e", "timestamp": "0001-01-01T00:00:00Z"},
+    {"type": "page"},
+    {"type": "screen", "name": "Home"},
+    {"type": "identify", "userId": "u"},
+    {"type": "identify", "anonymousId": "a", "traits": {"a": 1}},
+    {"type": "group", "groupId": "g"},
+    {"type": "alias", "userId": "u", "previousId": "p"},
+    {"event": "e", "properties": None, "context": None},
+]
+
+
+@pytest.mark.parametrize("item", ACCEPTED, ids=range(len(ACCEPTED)))
+def test_what_lies_on_the_limit_is_taken(take, item):
+    """Each limit is inclusive, and every type is taken with the least that it needs."""
+    assert not isinstance(take(dict(item)), Rejected)
+
+
+REFUSED = [
+    ({}, "event name is missing"),
+    ({"event": ""}, "event name is empty"),
+    ({"event": " \t"}, "event name is empty"),
+    ({"event": "x" * 201}, "event name has 201 characters, the limit is 200"),
+    ({"type": "page", "name": ""}, "event name is empty"),
+    ({"type": "page", "name": "x" * 201}, "event name has 201 characters, the limit is 200"),
+    ({"event": "e", "userId": ""}, "user_id has 0 characters, it must have 1 to 256"),
+    ({"event": "e", "userId": "x" * 257}, "user_id has 257 characters, it must have 1 to 256"),
+    ({"event": "e", "anonymousId": "x" * 257}, "anonymous_id has 257 characters, it must have 1 to 256"),
+    ({"event": "e", "groupId": "x" * 257}, "group_id has 257 characters, it must have 1 to 256"),
+    ({"event": "e", "sessionId": "x" * 257}, "session_id has 257 characters, it must have 1 to 256"),
+    ({"event": "e", "source": "x" * 257}, "source has 257 characters, it must have 1 to 256"),
+    ({"event": "e", "messageId": ""}, "message_id has 0 characters, it must have 1 to 100"),
+    ({"event": "e", "messageId": "x" * 101}, "message_id has 101 characters, it must have 1 to 100"),
+    ({"event": "e", "properties": nested(33)}, "properties are nested 33 deep, the limit is 32"),
+    ({"event": "e", "context": nested(33)}, "context are nested 33 deep, the limit is 32"),
+    (sized(32 * 1024 + 1), "event has 32769 bytes, the limit is 32768"),
+    ({"event": "e", "timestamp": (NOW + DAY) // 1000 + 1}, "timestamp lies more than 24 hours ahead of received_at"),
+    ({"event": "e", "timestamp": "9999-12-31T23:59:59Z"}, "timestamp lies more than 24 hours ahead of received_at"),
+    ({"event": "e", "timestamp": "0001-01-01T00:00:00+01:00"}, "'0001-01-01T00:00:00+01:00' lies before the year 1"),
+    ({"event": "e", "timestamp": "yesterday"}, "timestamp 'yesterday' is not an ISO 8601 time"),
+    ({"event": "e", "timestamp": "2026-02-29"}, "timestamp '2026-02-29' is not an ISO 8601 time"),
+    ({"event": "e", "timestamp": ""}, "timestamp '' is not an ISO 8601 time"),
+    ({"event": "e", "timestamp": 1e15}, "is not a number of seconds or milliseconds since 1970"),
+    ({"event": "e", "timestamp": 10**18}, "is not a number of seconds or milliseconds since 1970"),
+    ({"event": "e", "timestamp": "2026-01-01", "sentAt": "soon"}, "sent_at 'soon' is not an ISO 8601 time"),
+    ({"type": "identify"}, "identify needs a user_id or an anonymous_id"),
+    ({"type": "group", "userId": "u"}, "group needs a group_id"),
+    ({"type": "alias", "userId": "u"}, "alias needs a user_id and a previous_id"),
+    ({"type": "alias", "previousId": "u"}, "alias needs a user_id and a previous_id"),
+    ({"type": "alias", "userId": "u", "previousId": "x" * 257}, "previous_id has 257 characters"),
+    ({"type": "click", "event": "e"}, "type 'click' is not one of track, page, screen, identify, group, alias"),
+    ({"type": "", "event": "e"}, "type '' is not one of"),
+    ({"event": "e", "properties": [1]}, "properties (or traits) must be a JSON object"),
+    ({"type": "group", "groupId": "g", "traits": "x"}, "properties (or traits) must be a JSON object"),
+    ({"event": "e", "context": 5}, "context must be a JSON object"),
+]
+
+
+@pytest.mark.parametrize(("item", "reason"), REFUSED, ids=range(len(REFUSED)))
+def test_what_lies_beyond_a_limit_is_refused_with_one_reason(take, item, reason):
+    """One over each limit is refused, and the reason names the field, what was given and the limit."""
+    found = take(dict(item))
+    assert isinstance(found, Rejected)
+    assert reason in found.reason
+
+
+@pytest.mark.parametrize("field", ["event", "userId", "anonymousId", "groupId", "sessionId", "messageId", "source"])
+def test_texts_with_a_lone_surrogate_are_refused(field):
+    """Half a character is no Unicode: refused by name in a struct and in a mapping, before it reaches the log."""
+    item = {"event": "e", field: "a\ud800"}
+    assert "not valid Unicode" in by_event(item).reason
+    assert "surrogates not allowed" in by_mapping(item).reason
+
+
+def test_a_category_or_previous_id_with_a_lone_surrogate_is_refused():
+    """The same for texts that become properties."""
+    assert "category is not valid Unicode" in by_event({"type": "page", "category": "\ud800"}).reason
+    assert (
+        "previous_id is not valid Unicode" in by_event({"type": "alias", "userId": "u", "previousId": "\ud800"}).reason
     )
-
-
-def by_columns(items, **options):
-    return admit_all(msgspec.json.decode(msgspec.json.encode(items), type=list[Event]), NOW, **options)
-
-
-@pytest.mark.parametrize("item", [*ACCEPTED, *(item for item, _ in REFUSED)])
-def test_every_limit_is_the_same_in_company(item):
-    """On a limit and beyond it: an event among others is taken or refused as it is alone, with the same reason."""
-    body = msgspec.json.encode([*COMPANY, item, *COMPANY])
-    columns, each = both(body)
-    assert columns == each
-
-
-@pytest.mark.parametrize("item", [item for item, _ in REFUSED])
-def test_columns_let_in_nothing_that_is_refused(item):
-    """A batch with one bad event is not let in by columns."""
-    assert by_columns([*COMPANY, item]) is None
 
 
 @pytest.mark.parametrize(
-    "item",
+    ("timestamp", "moment"),
     [
-        {"event": "e", "properties": {"id": "4e912f3e-0000-11e4-9e77-0e000b3c2a1f"}},
-        {"event": "e", "properties": {"big": 1e300, "long": 10**199, "long text": "0" * 5000}},
-        {"event": "e", "context": {"text": "\x1f{[" * 10, "page": {"url": "x"}}},
-        {"event": "e", "timestamp": "2026-01-01T00:00:00.123456+05:30", "sentAt": "2026-01-01T00:00:01Z"},
-        {"type": "identify", "userId": "u", "traits": {"a": 1}},
-        {"type": "page", "category": "c"},
+        ("2025-06-01T12:00:00Z", datetime(2025, 6, 1, 12, tzinfo=UTC)),
+        ("2025-06-01T12:00:00.123456Z", datetime(2025, 6, 1, 12, 0, 0, 123456, tzinfo=UTC)),
+        ("2025-06-01T12:00:00.123Z", datetime(2025, 6, 1, 12, 0, 0, 123000, tzinfo=UTC)),
+        ("2025-06-01T12:00:00.123456789Z", datetime(2025, 6, 1, 12, 0, 0, 123456, tzinfo=UTC)),
+        ("2025-06-01T14:00:00+02:00", datetime(2025, 6, 1, 12, tzinfo=UTC)),
+        ("2025-06-01 12:00:00", datetime(2025, 6, 1, 12, tzinfo=UTC)),
+        ("2025-06-01", datetime(2025, 6, 1, tzinfo=UTC)),
+        ("20250601T120000Z", datetime(2025, 6, 1, 12, tzinfo=UTC)),
+        ("0001-01-01T00:00:00Z", datetime(1, 1, 1, tzinfo=UTC)),
+        ("1969-12-31T23:59:59.5Z", datetime(1969, 12, 31, 23, 59, 59, 500_000, tzinfo=UTC)),
+        (1_700_000_000, datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC)),
+        (1_700_000_000.25, datetime(2023, 11, 14, 22, 13, 20, 250_000, tzinfo=UTC)),
+        (1_700_000_000_123, datetime(2023, 11, 14, 22, 13, 20, 123_000, tzinfo=UTC)),
+        (0, datetime(1970, 1, 1, tzinfo=UTC)),
+        (-86_400, datetime(1969, 12, 31, tzinfo=UTC)),
+        (None, None),
     ],
 )
-def test_columns_are_taken_where_nothing_is_wrong(item):
-    """The fast way is taken by real events, also by those that only look odd."""
-    block = by_columns([*COMPANY, item])
-    assert block is not None
-    assert len(block) == 31
+def test_times_are_read(take, timestamp, moment):
+    """ISO 8601 with any offset (naive is UTC), epoch seconds and milliseconds; any past back to the year 1."""
+    found = take({"event": "e", "timestamp": timestamp})
+    assert found.timestamp == (None if moment is None else to_us(moment))
 
 
-@pytest.mark.parametrize("number", ["1e309", "-1e+309", "1E400", "1" * 5000, "2" + "0" * 308 + ".5", "1" * 290 + "e99"])
-@pytest.mark.parametrize(("kind", "field"), [("page", "properties"), ("track", "context"), ("identify", "traits")])
-def test_a_number_that_no_float_holds_is_refused(number, kind, field):
-    """In any object that is stored; in a field that nobody reads it passes by."""
-    fields = '"event":"e","category":"c","userId":"u","messageId":"bad"'
-    bad = f'{{"type":"{kind}",{fields},"{field}":{{"a":[{number}]}}}}'
-    body = "[" + ",".join([*map(json.dumps, COMPANY), bad, bad.replace(field, "unknown")]) + "]"
-    columns, each = both(body.encode())
-    assert columns == each
-    assert [isinstance(one, Rejected) for one in columns[-2:]] == [True, False]
+def test_sent_at_corrects_the_clients_clock(take):
+    """Segment's rule: timestamp = received_at - (sent_at - original_timestamp), whatever the client's clock says."""
+    three_years_late = {"event": "e", "timestamp": "2023-01-01T00:00:00Z", "sentAt": "2023-01-01T00:00:05Z"}
+    assert take(three_years_late).timestamp == NOW - 5_000_000
+    years_ahead = {"event": "e", "originalTimestamp": "9999-12-31T23:59:00Z", "sentAt": "9999-12-31T23:59:59Z"}
+    assert take(years_ahead).timestamp == NOW - 59_000_000
+    offset = {"event": "e", "timestamp": "2026-01-01T01:00:00+01:00", "sentAt": 1_767_225_600}
+    assert take(offset).timestamp == NOW
 
 
-def test_depth_in_one_event_is_not_hidden_by_the_next():
-    """Brackets are counted for each event by itself, those in texts too: a bound from above, then the exact walk."""
-    deep = {"event": "deep", "properties": {"}": json.loads("[" * 32 + "]" * 32)}}
-    shallow = {"event": "shallow", "properties": {"a": "{" * 500, "b": "}" * 500}}
-    columns, each = both(msgspec.json.encode([*COMPANY, deep, shallow]))
-    assert columns == each
-    assert "nested 33 deep" in columns[-2].reason
-    assert columns[-1]["event"] == "shallow"
+def test_a_timestamp_beside_an_original_one_is_final(take):
+    """`originalTimestamp` is what the client's clock said; `timestamp` was corrected, or said by the caller himself."""
+    item = {"event": "e", "originalTimestamp": "2025-01-01T00:00:00Z", "sentAt": "2025-01-01T00:00:00Z"}
+    assert take(item).timestamp == NOW
+    assert take(item | {"timestamp": "2000-01-01"}).timestamp == to_us(datetime(2000, 1, 1, tzinfo=UTC))
 
 
-TEXT = st.text(max_size=6) | st.sampled_from(
-    ["", " ", "x" * 100, "x" * 101, "ü" * 200, "x" * 201, "x" * 256, "ü" * 257]
+def test_traits_in_the_context_of_identify(take):
+    """That is where RudderStack's client for Python puts them; those beside the ids count first."""
+    item = {"type": "identify", "userId": "u", "context": {"traits": {"plan": "pro"}}}
+    assert bytes(take(item).properties) == b'{"plan":"pro"}'
+    assert bytes(take(item | {"traits": {"plan": "free"}}).properties) == b'{"plan":"free"}'
+    assert bytes(take(item | {"traits": None}).properties) == b'{"plan":"pro"}'
+    assert "must be a JSON object" in take(item | {"context": {"traits": 7}}).reason
+    assert bytes(take(item | {"type": "track", "event": "e"}).properties) == b"{}"
+
+
+def test_a_correction_cannot_lead_out_of_the_calendar_or_into_the_future(take):
+    """After the correction the limits hold all the same."""
+    before = {"event": "e", "timestamp": "0001-01-01T00:00:00Z", "sentAt": "9999-01-01T00:00:00Z"}
+    assert "lies before the year 1" in take(before).reason
+    ahead = {"event": "e", "timestamp": "2026-01-03T00:00:01Z", "sentAt": "2026-01-02T00:00:00Z"}
+    assert "more than 24 hours ahead" in take(ahead).reason
+    assert take(ahead | {"timestamp": "2026-01-03T00:00:00Z"}).timestamp == NOW + DAY
+
+
+def test_sent_at_without_a_timestamp_changes_nothing(take):
+    """An event without a time of its own happened when it was received."""
+    assert take({"event": "e", "sentAt": "2020-01-01T00:00:00Z"}).timestamp is None
+
+
+def test_the_other_types_settle_into_the_one_schema(take):
+    """Names of pages and screens become `event`; traits become properties; category and previousId join them."""
+    page = take({"type": "page", "name": "Home", "category": "Docs", "properties": {"url": "x"}})
+    assert (page.event, msgspec.json.decode(page.properties)) == ("Home", {"url": "x", "category": "Docs"})
+    assert msgspec.json.decode(take({"type": "page", "category": "Docs"}).properties) == {"category": "Docs"}
+    identify = take({"type": "identify", "userId": "u", "traits": {"email": "a@b.c"}, "properties": {"no": 1}})
+    assert msgspec.json.decode(identify.properties) == {"email": "a@b.c"}
+    group = take({"type": "group", "groupId": 5, "traits": {"name": "Acme"}})
+    assert (group.group_id, msgspec.json.decode(group.properties)) == ("5", {"name": "Acme"})
+    alias = take({"type": "alias", "userId": "u", "previousId": 7})
+    assert msgspec.json.decode(alias.properties) == {"previousId": "7"}
+
+
+@pytest.mark.parametrize("category", [{"category": "c"}, {}])
+def test_properties_that_are_no_object_are_refused_beside_a_category(take, category):
+    """A page's properties must be an object, whether or not a category joins them."""
+    assert "must be a JSON object" in take({"type": "page", "properties": [1]} | category).reason
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"a": float("nan")},
+        {"a": [1, {"b": float("-inf")}]},
+        {"a": (float("inf"),)},
+        {"a": "\ud800"},
+        {"\udfff": 1},
+        {"a": object()},
+        {"a": 10**5000},
+        {1.5: {(1, 2): 3}},
+    ],
 )
-ID = st.none() | TEXT | st.integers(-(2**70), 2**70)
-MOMENTS = st.integers(-719_000 * 86_400, 1_770_000_000).map(lambda at: datetime(1970, 1, 1, tzinfo=UTC) + at * SECOND)
-FORMS = """2026-01-01  2026-01-01T00Z  2026-01-01T00:00:00.1234567Z  2026-01-01T00:00:00.123456789+01:00
-20260101T000000Z  2026-01-01 00:00:00Z  2026-01-01T24:00:00Z  2016-12-31T23:59:60Z  2026-02-29T00:00:00Z
-0000-01-01  now  2026-W01-1
-0001-01-01T00:00:00+01:00  9999-12-31T23:59:59Z  2026-01-01T00:00:00z  2026-01-01t00:00:00Z  +2026-01-01T00:00:00Z
-2026-01-01T00:00:00 Z  2026-01-01T00:00:00+0530  2026-01-01T00:00:00+05  2026-01-01T00:00:00-00:00  2026-01-01T00:00Z
-2026-01-01T00:00:00,5Z  2026-01-01T00:00:00.Z  2026-01-01T00:00:00+24:00"""
-TIMES = (
-    MOMENTS.map(lambda at: at.isoformat().replace("+00:00", "Z"))
-    | st.builds(
-        lambda at, minutes: at.astimezone(timezone(timedelta(minutes=minutes))).isoformat(),
-        MOMENTS,
-        st.integers(-1439, 1439),
-    )
-    | MOMENTS.map(lambda at: at.replace(tzinfo=None).isoformat(sep=" ", timespec="milliseconds"))
-    | st.sampled_from([*re.split(r"  |\n", FORMS), "", " ", " 2026-01-01T00:00:00Z"])
-    | st.integers(-(10**16), 10**16)
-    | st.floats(-1e16, 1e16)
-)
-OBJECTS = st.none() | st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=4),
-    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
-    max_leaves=4,
-)
-NAMES = ("event", "name", "category", "messageId", "source")
-ITEMS = st.fixed_dictionaries(
-    {"event": TEXT},
-    optional={
-        "type": st.sampled_from(["track", "page", "screen", "identify", "group", "alias", "other"]),
-        **dict.fromkeys(NAMES[1:], st.none() | TEXT),
-        **dict.fromkeys(("userId", "anonymousId", "groupId", "sessionId", "previousId"), ID),
-        **dict.fromkeys(("timestamp", "originalTimestamp", "sentAt"), st.none() | TIMES),
-        **dict.fromkeys(("properties", "traits", "context"), OBJECTS),
-    },
-)
+def test_what_json_cannot_say_is_refused(value):
+    """Non-finite numbers, lone surrogates, unknown types and huge integers are refused: nothing is changed silently."""
+    with pytest.raises(InvalidEvent):
+        encode_object("properties", value)
 
 
-@settings(max_examples=300)
-@given(item=ITEMS, sent_at=st.none() | TIMES, form=st.integers(0, 2), source=st.none() | st.just("http"))
-def test_by_columns_is_one_by_one(item, sent_at, form, source):
-    """Any event in company, in an array, an envelope or NDJSON: the same rows and the same refusals either way."""
-    items = [msgspec.json.encode(one) for one in [*COMPANY, item]]
-    sent = b"" if sent_at is None else b',"sentAt":' + msgspec.json.encode(sent_at)
-    body = [b"[%s]" % b",".join(items), b'{"batch":[%s]%s}' % (b",".join(items), sent), b"\n".join(items)][form]
-    columns, each = both(body, source)
-    assert columns == each
+def test_a_mapping_without_end_is_refused():
+    """Depth 100,000, or a mapping that holds itself, is refused, not a crash."""
+    endless = {}
+    endless["a"] = endless
+    deep = {}
+    for _ in range(100_000):
+        deep = {"a": deep}
+    for value in (endless, deep):
+        with pytest.raises(InvalidEvent, match="cannot be written as JSON"):
+            encode_object("properties", value)
 
 
-@settings(max_examples=100)
-@given(st.lists(st.tuples(st.integers(0, 1200), st.integers(0, 20), st.binary(max_size=6)), min_size=1, max_size=3))
-def test_a_damaged_body_is_the_same_either_way(changes):
-    """Bytes changed anywhere in a body: taken or refused the same way, column by column and one by one."""
-    body = msgspec.json.encode({"batch": COMPANY})
-    for start, length, new in changes:
-        body = body[:start] + new + body[start + length :]
-    columns, each = both(body)
-    assert columns == each
+def test_null_is_a_value_and_not_a_non_finite_number():
+    """None inside properties stays null; None instead of properties is no properties."""
+    assert bytes(encode_object("properties", {"a": None, "b": [None, 1.5]})) == b'{"a":null,"b":[null,1.5]}'
+    assert bytes(encode_object("properties", None)) == b"{}"
 
 
-@settings(max_examples=100)
-@given(st.lists(st.integers(0, 3), max_size=6), st.data())
-def test_parts_join_in_order(sizes, data):
-    """Blocks and lists of events, in any mix, become one block of the same events in the same order."""
-    number, parts, expected = 0, [], []
-    for size in sizes:
-        ids = [f"m{number + i}" for i in range(size)]
-        number += size
-        made = [Event(event=one, message_id=one, timestamp=None) for one in ids]
-        if size and data.draw(st.booleans()):
-            parts.append(EventBatch.of(made))
-        else:
-            parts.append(made)
-        expected += ids
-    if expected:
-        joined = EventBatch.joined(parts)
-        assert list(joined.message_ids) == expected
-        assert [row["event"] for row in block_rows(joined)] == expected == list(joined.names)
-        chosen = list(range(0, len(expected), 2))
-        assert [row["event"] for row in block_rows(joined.take(chosen))] == expected[::2]
+def test_the_arrow_form_has_every_field():
+    """One row an event, in order: seqs from the first, one received_at, which stands in where no time was given."""
+    full = {"type": "track", "event": "e", "userId": "u", "anonymousId": "a", "groupId": "g", "sessionId": "s"}
+    full |= {
+        "timestamp": "2020-01-01",
+        "source": "web",
+        "properties": {"a": 1},
+        "context": {"b": "ü"},
+        "messageId": "m",
+    }
+    made = [by_json(full), by_json({"type": "page", "messageId": "n"})]
+    rows = EventBatch.of(made).to_record_batch([one.message_id for one in made], 41, NOW).to_pylist()
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    assert rows == [
+        {
+            "seq": 41,
+            "message_id": "m",
+            "type": "track",
+            "event": "e",
+            "user_id": "u",
+            "anonymous_id": "a",
+            "group_id": "g",
+            "session_id": "s",
+            "timestamp": datetime(2020, 1, 1, tzinfo=UTC),
+            "received_at": now,
+            "source": "web",
+            "properties": '{"a":1}',
+            "context": '{"b":"ü"}',
+        },
+        dict.fromkeys(SCHEMA.names)
+        | {"seq": 42, "message_id": "n", "type": "page", "timestamp": now, "received_at": now}
+        | {"properties": "{}", "context": "{}"},
+    ]
+
+
+def test_the_schema_never_changes():
+    """Names, types and Iceberg field ids of the base columns are for ever."""
+    time = pa.timestamp("us", tz="UTC")
+    kinds = {"seq": pa.int64(), "timestamp": time, "received_at": time}
+    ids = "user_id anonymous_id group_id session_id"
+    assert SCHEMA.names == f"seq message_id type event {ids} timestamp received_at source properties context".split()
+    assert [field.type for field in SCHEMA] == [kinds.get(name, pa.string()) for name in SCHEMA.names]
+    assert [int(field.metadata[b"PARQUET:field_id"]) for field in SCHEMA] == list(range(1, 14))
+    required = {"seq", "message_id", "type", "timestamp", "received_at", "properties", "context"}
+    assert {field.name for field in SCHEMA if not field.nullable} == required
+
+
+def test_a_number_that_is_none_hides_nowhere():
+    """NaN inside a dataclass or a Struct is refused as in a dict: msgspec would write it as null."""
+
+    @dataclasses.dataclass
+    class Price:
+        amount: float
+
+    class Cost(msgspec.Struct):
+        amount: float
+
+    for value in (Price(float("nan")), Cost(float("inf")), {"a": [Price(float("-inf"))]}):
+        with pytest.raises(InvalidEvent, match="non-finite"):
+            encode_object("properties", value)
+    assert bytes(encode_object("properties", {"a": Price(1.5), "b": None})) == b'{"a":{"amount":1.5},"b":null}'

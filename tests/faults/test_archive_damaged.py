@@ -24,7 +24,7 @@ async def directory(make, clock, tmp_path):
     async with make(retention_s=1000.0) as shop:
         await fill(shop, 0, 20)
         await move_all(shop, clock)
-        assert shop._tiers.pipeline.start_seq == 20
+        assert shop._components.pipeline.start_seq == 20
         await fill(shop, 20, 35)
         await shop.archive()
         await shop.compact()  # one file a day
@@ -37,7 +37,7 @@ async def test_l3_33_damaged_data_file(make, clock, directory, damage):
 
     So is rebuilding rollups from it. The log keeps what it has: nothing is let go of while the archive is not whole.
     """
-    async with make(retention_s=1000.0) as shop, shop._tiers.archive.pin() as view:
+    async with make(retention_s=1000.0) as shop, shop._components.archive.pin() as view:
         (path,) = (Path(file.path) for file in view.files)
     whole = path.read_bytes()
     damage(path)
@@ -49,7 +49,7 @@ async def test_l3_33_damaged_data_file(make, clock, directory, damage):
         with pytest.raises((QueryError, ArchiveUnavailable), match=path.name):
             await shop.dau(1, as_of=START)
         with pytest.raises(ArchiveUnavailable, match=path.name):
-            [table async for table in shop._tiers.history.read(0, 35)]
+            [table async for table in shop._components.history.read(0, 35)]
         assert (await shop.query("SELECT sum(total) FROM revenue")).scalar() == sum(range(35)) / 2
         assert [path.name in problem.message for problem in await shop.check()] == [True]
     for storage in directory.glob("storage.db*"):
@@ -82,7 +82,7 @@ async def test_l3_33_damaged_metadata(make, clock, directory, pattern, damage):
         with pytest.raises(ArchiveUnavailable, match="archive"):
             await shop.query("SELECT count(*) FROM events")
         await shop.rollup()
-        assert shop._tiers.pipeline.start_seq <= 35, "the log let go of what is archived nowhere"
+        assert shop._components.pipeline.start_seq <= 35, "the log let go of what is archived nowhere"
         assert [problem.where for problem in await shop.check()] == ["archive"]
         for path, data in kept.items():
             path.write_bytes(data)
@@ -98,9 +98,9 @@ async def test_l3_33_a_commit_that_is_damaged_is_not_believed(make, clock):
         await shop.archive()
         await fill(shop, 10, 30)
         await shop.rollup()
-        (table,) = [table async for table in shop._tiers.history.read(10, 30)]
-        await shop._tiers.archive.append(table, 10, 30)  # and here it dies
-        async with shop._tiers.archive.pin() as view:
+        (table,) = [table async for table in shop._components.history.read(10, 30)]
+        await shop._components.archive.append(table, 10, 30)  # and here it dies
+        async with shop._components.archive.pin() as view:
             path = Path(view.files[-1].path)
     whole = path.read_bytes()
     cut(path)
@@ -110,10 +110,10 @@ async def test_l3_33_a_commit_that_is_damaged_is_not_believed(make, clock):
             with pytest.raises(ArchiveUnavailable, match=path.name):
                 await shop.archive()
             await shop.rollup()
-            assert shop._tiers.pipeline.start_seq == 10, "the log let go of what only a damaged file has"
+            assert shop._components.pipeline.start_seq == 10, "the log let go of what only a damaged file has"
         path.write_bytes(whole)
         assert (await shop.archive()).rows == 0
-        assert shop._tiers.pipeline.start_seq == 30
+        assert shop._components.pipeline.start_seq == 30
         assert await holds(shop, 30)
 
 
@@ -123,7 +123,7 @@ async def test_l3_33_damaged_sealed_segment(make, clock, tmp_path):
         for number in range(20):
             await fill(shop, number, number + 1)
             clock.advance(1)
-        await shop._tiers.pipeline.seal()
+        await shop._components.pipeline.seal()
         path = files(tmp_path / "shop/log", "*.parquet")[0]
         cut(path)
         with pytest.raises(LogCorrupted) as damaged:

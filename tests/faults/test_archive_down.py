@@ -15,7 +15,7 @@ async def test_query_44_archive_down_is_said(moody, clock):
     async with make() as shop:
         await fill(shop, 0, 20)
         await move_all(shop, clock)
-        assert shop._tiers.pipeline.start_seq == 20
+        assert shop._components.pipeline.start_seq == 20
         await fill(shop, 20, 25)
         catalog.mood = "down"
         for asked in ({}, {"as_of": START}, {"snapshot": 1}):
@@ -65,11 +65,11 @@ async def test_l3_27_conflict_storm(moody, clock):
                 await shop.archive()
             assert catalog.asked - asked < 50, "a storm is not answered by a storm"
             await shop.rollup()
-            assert shop._tiers.pipeline.start_seq == 10, "the log let go of what is archived nowhere"
+            assert shop._components.pipeline.start_seq == 10, "the log let go of what is archived nowhere"
             assert await holds(shop, 30)
         catalog.calm()
         assert (await shop.archive()).rows == 20
-        assert shop._tiers.pipeline.start_seq == 30
+        assert shop._components.pipeline.start_seq == 30
         assert await holds(shop, 30)
         assert await shop.check() == []
 
@@ -125,7 +125,7 @@ async def test_l3_28_hung_catalog(moody, clock):
         assert (await archiving).rows == 20
         assert await holds(shop, 40)
         assert catalog.asked - asked < 15, "thirty questions that nobody waits for were asked all the same"
-        assert shop._tiers.archive._pins.paths() == set()
+        assert shop._components.archive._pins.paths() == set()
         assert await shop.check() == []
 
 
@@ -138,7 +138,7 @@ async def test_l3_28_a_shared_look_is_as_fresh_as_ones_own(moody):
     async with make() as shop:
         await fill(shop, 0, 10)
         await shop.archive()
-        archive = shop._tiers.archive
+        archive = shop._components.archive
         catalog.hang()
         asked = catalog.asked
         begun = asyncio.ensure_future(archive.watermark())
@@ -167,16 +167,16 @@ async def test_l3_28_a_log_over_its_limit_while_the_archive_is_down(moody, clock
     async with make(log_bytes=1) as shop:
         catalog.mood = "down"
         await fill(shop, 0, 35)
-        await shop._tiers.pipeline.seal()
+        await shop._components.pipeline.seal()
         clock.advance(61)  # not more often than once a minute
         await fill(shop, 35, 36)
-        await shop._tiers.maintenance.close()  # waits for what runs in the background
+        await shop._components.maintenance.close()  # waits for what runs in the background
         assert any("archiving it failed" in problem.message for problem in await shop.check())
-        assert shop._tiers.pipeline.start_seq == 0
+        assert shop._components.pipeline.start_seq == 0
         catalog.calm()
         clock.advance(61)
         await fill(shop, 36, 37)
-        await shop._tiers.maintenance.close()
+        await shop._components.maintenance.close()
         assert shop.stats().watermark == 37
         assert await holds(shop, 37)
         assert await shop.check() == []

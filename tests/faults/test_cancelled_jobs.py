@@ -36,7 +36,7 @@ async def test_query_46_cancelled_jobs_leave_nothing(make, clock, seed):
         await shop.rollup()
         assert await holds(shop, 60)
         assert await shop.check() == []
-        tiers = shop._tiers
+        tiers = shop._components
         assert tiers.archive._pins._held == {}
-        assert sum(tiers.pipeline._pins.values()) == 0
+        assert sum(tiers.pipeline._files._pins.values()) == 0
         assert not tiers.queries._running

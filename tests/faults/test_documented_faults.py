@@ -1,4 +1,4 @@
-"""docs/faults.md: every fault of the list has tests that exist, or says why it has none."""
+"""docs/testing.md: every fault of the list has tests that exist, or says why it has none."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ ROOT = Path(__file__).parents[2]
 _ROW = re.compile(r"^\| (\d+) \| (.+?) \|(.*)\|$", re.MULTILINE)
 _TEST = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
 _REASON = re.compile(r"\w.{20,}")
-ROWS = {int(number): cell.strip() for number, _, cell in _ROW.findall((ROOT / "docs" / "faults.md").read_text("utf-8"))}
+PAGE = (ROOT / "docs" / "testing.md").read_text("utf-8")
+ROWS = {int(number): cell.strip() for number, _, cell in _ROW.findall(PAGE)}
 
 
 @functools.cache
@@ -28,7 +29,7 @@ def names_in(path: str) -> frozenset[str]:
 
 def test_every_fault_has_a_row():
     """The list is 1 to 46, and the loop of kills, 51; each once. Rows beyond it may be added."""
-    numbers = [int(number) for number, _, _ in _ROW.findall((ROOT / "docs" / "faults.md").read_text("utf-8"))]
+    numbers = [int(number) for number, _, _ in _ROW.findall(PAGE)]
     assert len(numbers) == len(set(numbers))
     assert {*range(1, 47), 51} <= set(numbers)
 

@@ -20,7 +20,7 @@ from lakebed import (
     StorageUnavailable,
 )
 from lakebed.errors import LakebedError, LogCorrupted
-from lakebed.tiers.pipeline.sealing import LogFile, read_sealed
+from lakebed.tiers.pipeline.sealing import SealedFile, read_sealed
 from tests.analytics_fixtures import START, fill, maker
 from tests.disks import FaultyDisk, GatedDisk, reach
 
@@ -55,7 +55,7 @@ async def test_l1_13_a_sync_that_hangs(make):
                 await shop.track("refused", message_id=f"r{number}")
             refused.append(caught.value.limit)
         assert set(refused) == {50}
-        assert shop._tiers.pipeline.pending_events == 51, "what is refused takes no memory"
+        assert shop._components.pipeline.pending_events == 51, "what is refused takes no memory"
         assert (await shop.query(COUNT)).scalar() == 10
         assert (await shop.dau(**DAY))[0].events == 10
         assert shop.stats().next_seq == 10
@@ -153,7 +153,7 @@ async def test_l1_15_no_descriptors_are_left(make, spare):
         await fill(shop, 30)
         await shop.archive()
         await fill(shop, 30, first=30)
-        await shop._tiers.pipeline.seal()
+        await shop._components.pipeline.seal()
         errors = []
         with no_descriptors(spare):
             tracks = [await tried(shop.track("order", message_id=f"x{number}"), errors) for number in range(12)]
@@ -175,10 +175,10 @@ async def test_l1_15_a_sealed_file_that_cannot_be_opened_is_not_corrupted(make):
     """EMFILE says nothing about the bytes of a file: nobody is told to restore it from a backup, now or at opening."""
     async with make(segment_events=4) as shop:
         await fill(shop, 4)
-        await shop._tiers.pipeline.seal()
+        await shop._components.pipeline.seal()
         (path,) = (shop.directory / "log").glob("*.parquet")
     with no_descriptors():
-        for read in (LogFile.read, read_sealed):
+        for read in (SealedFile.read, read_sealed):
             with pytest.raises(LogUnavailable, match="Too many open files"):
                 read(path)
     path.unlink()
@@ -191,7 +191,7 @@ async def test_l1_15_no_descriptors_are_left_to_open_with(make, spare):
     """An object that cannot be opened for want of descriptors is unavailable, not corrupted, and opens later."""
     async with make(segment_events=4) as shop:
         await fill(shop, 30)
-        await shop._tiers.pipeline.seal()
+        await shop._components.pipeline.seal()
     errors = []
     with no_descriptors(spare):
         shop = await tried(make().open(), errors)
@@ -213,7 +213,7 @@ async def test_l2_18_a_busy_database(make):
         await fill(shop, 20)
         await shop.rollup()
         before = (await shop.dau(**DAY)).rows
-        await shop._tiers.storage._fetch("PRAGMA busy_timeout = 50")  # it is 5 s
+        await shop._components.storage._fetch("PRAGMA busy_timeout = 50")  # it is 5 s
         other = sqlite3.connect(shop.directory / "storage.db", isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         assert (await shop.dau(**DAY)).rows == before, "a read needs no lock"

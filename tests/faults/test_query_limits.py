@@ -23,22 +23,22 @@ def resident_bytes():
 
 def left(shop):
     """What questions could leave: threads, descriptors, tasks, pins of archive and log, and files that were spilled."""
-    tiers = shop._tiers
+    tiers = shop._components
     return {
         "threads": threading.active_count(),
         "descriptors": len(list(Path("/proc/self/fd").iterdir())),
         "tasks": len(asyncio.all_tasks()),
         "questions": len(tiers.queries._running),
         "archive pins": len(tiers.archive._pins._held),
-        "log pins": sum(tiers.pipeline._pins.values()),
+        "log pins": sum(tiers.pipeline._files._pins.values()),
         "spilled": sum(path.stat().st_size for path in (shop.directory / "spill").rglob("*") if path.is_file()),
     }
 
 
 async def quiet(shop):
     """Return when no question is under way."""
-    while shop._tiers.queries._running:
-        await asyncio.wait(set(shop._tiers.queries._running))
+    while shop._components.queries._running:
+        await asyncio.wait(set(shop._components.queries._running))
     await asyncio.sleep(0)
     gc.collect()
 
@@ -156,7 +156,7 @@ async def test_query_47_nothing_gets_past_the_read_only_promise(shop, tmp_path, 
     """
     monkeypatch.chdir(tmp_path)
     secret = pa.table({"a": [1]})
-    async with shop._tiers.archive.pin() as view:
+    async with shop._components.archive.pin() as view:
         victim = view.files[0].path
     target = tmp_path / "stolen.csv"
     copies = [

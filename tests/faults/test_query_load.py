@@ -43,7 +43,7 @@ class Load:
             self.progress.set()
 
     async def seal(self):
-        await self.shop._tiers.pipeline.seal()
+        await self.shop._components.pipeline.seal()
 
     async def ask(self, asker=1):
         """A count holds all that was acknowledged before it, nothing that was not sent, and each event once.
@@ -62,7 +62,7 @@ class Load:
 
     async def ask_slowly(self):
         """What a question has begun to read stays what it was, and where it was, while every job has a turn."""
-        tiers = self.shop._tiers
+        tiers = self.shop._components
         async with tiers.history.cut() as cut:
             least = min(self.turns.values()) + 2
             while min(self.turns[jobs] for jobs in self.turns if self.ask_slowly not in jobs) < least and not self.over:
@@ -95,7 +95,7 @@ async def test_query_43_counts_under_load(make, clock):
             tasks.create_task(load.repeat(load.ask_slowly))
         assert all(len(set(counts)) > 3 for counts in load.answers.values())
         assert ("L1", "L3") in load.tiers
-        assert shop._tiers.pipeline.start_seq > 0, "the log let go of something meanwhile"
+        assert shop._components.pipeline.start_seq > 0, "the log let go of something meanwhile"
         assert await holds(shop, ROUNDS * BATCH)
         assert await shop.check() == []
 

@@ -169,12 +169,12 @@ async def test_52_an_older_archive_is_loud(make, clock, two_backups, state):
         put_back(backup, directory, "archive")
     async with make() as shop:
         if "erased" in state:
-            await shop._tiers.archive.erase("user_id", ["u3"])
+            await shop._components.archive.erase("user_id", ["u3"])
         for moment in (None, from_us(clock.now_us())):
             with pytest.raises(ArchiveConflict, match="40 are in neither log nor archive"):
                 await shop.query("SELECT count(*) FROM events", as_of=moment)
         with pytest.raises(ArchiveConflict):
-            [table async for table in shop._tiers.history.read(0, 45)]
+            [table async for table in shop._components.history.read(0, 45)]
         with pytest.raises(ArchiveConflict):
             await shop.dau(1, as_of=from_us(clock.now_us()))
         assert any("40 are in neither log nor archive" in problem.message for problem in await shop.check())

@@ -35,7 +35,7 @@ async def lived(make, clock):
         await shop.rollup()
         await fill(shop, 13, first=200)
         await shop.rollup()
-        assert shop._tiers.pipeline.start_seq > 0
+        assert shop._components.pipeline.start_seq > 0
         return shop.directory, await answers(shop)
 
 
@@ -136,7 +136,7 @@ async def test_l2_20_a_state_that_does_not_read_back_is_loud(make, clock, column
     directory, before = await lived(make, clock)
     async with make(**OPTIONS) as shop:
         broken = "'['" if column == "state" else "x'c4021234'"
-        await shop._tiers.storage.transact(lambda tx: tx.fetch(f"UPDATE rollup_groups SET {column} = {broken}"))
+        await shop._components.storage.transact(lambda tx: tx.fetch(f"UPDATE rollup_groups SET {column} = {broken}"))
     async with make(**OPTIONS) as shop:
         loud = pytest.raises(StorageUnavailable, match=r"storage\.db is damaged.*remove storage\.db")
         with loud:
@@ -158,7 +158,7 @@ async def test_l2_20_check_tells_of_damage_instead_of_failing(make, clock, damag
     sound = (directory / "storage.db").read_bytes()
     async with make(**OPTIONS) as shop:
         damage(directory / "storage.db")
-        await shop._tiers.storage._disconnect()  # what SQLite holds of the file in memory is still sound
+        await shop._components.storage._disconnect()  # what SQLite holds of the file in memory is still sound
         problems = await shop.check()
         assert "storage" in {problem.where for problem in problems}
         assert not any("DatabaseError" in problem.message for problem in problems), "its code is SQLITE_CORRUPT"

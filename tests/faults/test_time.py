@@ -150,7 +150,7 @@ async def test_time_38_odd_days(make, clock):
         clock.advance(5000)
         await shop.rollup()
         await shop.compact()
-        assert shop._tiers.pipeline.start_seq == len(moments)
+        assert shop._components.pipeline.start_seq == len(moments)
         await calendar(shop)
         assert await shop.check() == []
     async with make() as shop:
@@ -223,7 +223,7 @@ async def test_time_39_duplicated_late_out_of_order_and_future_events(make, cloc
             await shop.archive(timedelta(days=7))
             await exact(shop)
             await shop.rollup()
-        assert shop._tiers.pipeline.start_seq == len(sent)
+        assert shop._components.pipeline.start_seq == len(sent)
     async with make() as shop:
         await exact(shop)
 
@@ -248,7 +248,7 @@ async def test_time_41_the_same_id_with_another_payload(make):
             rows.append((await shop.query("SELECT * EXCLUDE (properties), properties::VARCHAR FROM events")).rows)
 
         await again()
-        await shop._tiers.pipeline.seal()
+        await shop._components.pipeline.seal()
         await again()
         await shop.archive()
         await again()

@@ -16,7 +16,7 @@ from msgspec import Raw
 
 from lakebed.events.batch import EventBatch
 from lakebed.events.event import Event
-from lakebed.events.validation import admit
+from lakebed.events.validation import validate
 from lakebed.identity.identity import Identity
 from lakebed.identity.rules import Rules
 from lakebed.sql_engine import SqlEngine
@@ -65,7 +65,7 @@ def event(call):
         one.previous_id = call.other
     else:
         one.anonymous_id = call.other
-    admit(one, int(START.timestamp() * 1e6))
+    validate(one, int(START.timestamp() * 1e6))
     return one
 
 

@@ -249,7 +249,7 @@ async def test_a_restart_and_a_lost_storage(make, tmp_path, clock):
         clock.advance(7200)
         await shop.track("late", user_id="u0")
         await shop.rollup()
-        assert shop._tiers.pipeline.start_seq > 0
+        assert shop._components.pipeline.start_seq > 0
         assert (await shop.dau(1, end=START))[0].dau == 2
     for path in (tmp_path / "shop").glob("storage.db*"):
         path.unlink()
@@ -268,9 +268,9 @@ async def test_events_that_say_nothing_new_are_looked_at_once(make, monkeypatch,
         for _ in range(3):
             await shop.batch([{"event": "e", "userId": "u"} for _ in range(7)])
             assert await counted(shop) == {"u": shop.stats().stored}
-        assert await shop._tiers.identity.checkpoint() == (21 if unsaved == 10 else 7)
+        assert await shop._components.identity.checkpoint() == (21 if unsaved == 10 else 7)
     async with make() as shop:
-        assert shop._tiers.identity.position == 21
+        assert shop._components.identity.position == 21
         assert await shop.check() == []
 
 
@@ -280,9 +280,9 @@ async def test_the_log_waits_for_identity(make, clock):
         await shop.batch([{"event": "e", "userId": "u"} for _ in range(25)])
         await shop.archive()
         clock.advance(7200)
-        await shop._tiers.rollups.catch_up(25)
-        await shop._tiers.maintenance.save_totals()
-        assert await shop._tiers.maintenance.prune() == 0
+        await shop._components.rollups.catch_up(25)
+        await shop._components.maintenance.save_totals()
+        assert await shop._components.maintenance.prune() == 0
         assert (await shop.rollup()).pruned > 0
         assert await shop.check() == []
 
@@ -297,7 +297,7 @@ async def test_check_sees_people_that_do_not_follow_from_the_edges(make):
         async def forge(tx):
             await tx.fetch("DELETE FROM identity_people")
 
-        await shop._tiers.storage.transact(forge)
+        await shop._components.storage.transact(forge)
         assert [problem.where for problem in await shop.check()] == ["identity"]
 
 
@@ -325,5 +325,5 @@ async def test_check_sees_people_that_do_not_follow_from_the_edges(make):
 async def test_only_who_can_see_person_id_pays_for_it(shop, sql, sees):
     """What may see the column is told who is who; nothing else is joined."""
     await shop.identify("ann", anonymous_id="a")
-    statement = await shop._tiers.queries._statement(RunningQuery(), sql)
+    statement = await shop._components.queries._statement(RunningQuery(), sql)
     assert statement.mentions_person is sees

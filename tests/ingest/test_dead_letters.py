@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lakebed import Analytics, InvalidEvent, LogUnavailable, ManualClock, StorageUnavailable, UnknownLetter
-from lakebed.events.decoding import Rejected, decode_items, decode_letter, items_as_sent
+from lakebed.events.decoding import Rejected, decode_dead_letter, decode_items, items_as_sent
 from lakebed.tiers.storage.dead_letters import MAX_LETTER_BYTES, MOST_AT_ONCE
 from tests.disks import FaultyDisk, GatedDisk, reach
 
@@ -188,7 +188,7 @@ async def test_one_request_does_not_fill_it(shop):
     assert len(receipts) == MOST_AT_ONCE + 7
     assert (shop.stats().dead_letters, shop.stats().dead_letters_dropped) == (MOST_AT_ONCE, 7)
     assert len(await shop.check()) == 1
-    shop._tiers.letters.dropped = 0
+    shop._components.dead_letters._store.dropped = 0
 
 
 async def test_one_request_is_bounded_in_bytes(make):
@@ -358,13 +358,13 @@ async def test_nothing_is_kept_of_what_was_not_taken(make):
 async def test_a_refusal_that_cannot_be_kept_is_an_error(make):
     """Nobody is told that something was refused of which nothing is kept; a retry keeps it."""
     async with make() as shop:
-        await shop._tiers.storage.transact(
+        await shop._components.storage.transact(
             lambda tx: tx.fetch("CREATE TRIGGER t BEFORE INSERT ON dead_letters BEGIN SELECT raise(ABORT, 'full'); END")
         )
         body = b'[{"event":"a","messageId":"m1"},{"event":""}]'
         with pytest.raises(StorageUnavailable):
             await shop.batch(body, keep_refused=True)
-        await shop._tiers.storage.transact(lambda tx: tx.fetch("DROP TRIGGER t"))
+        await shop._components.storage.transact(lambda tx: tx.fetch("DROP TRIGGER t"))
         assert [one.status for one in await shop.batch(body, keep_refused=True)] == ["duplicate", "rejected"]
         assert len(await shop.dead_letters()) == 1
         assert await shop.check() == []
@@ -391,11 +391,11 @@ async def test_a_replay_whose_end_could_not_be_written(make, clock):
     async with make(dedupe_window_s=60.0, segment_events=5) as shop:
         await shop.batch([{"event": ""}, {"event": ""}], keep_refused=True)
         trigger = "CREATE TRIGGER t BEFORE DELETE ON dead_letters BEGIN SELECT raise(ABORT, 'full'); END"
-        await shop._tiers.storage.transact(lambda tx: tx.fetch(trigger))
+        await shop._components.storage.transact(lambda tx: tx.fetch(trigger))
         with pytest.raises(StorageUnavailable):
             await shop.replay(edit={"event": "a"})
         assert (len(await events(shop)), len(await shop.dead_letters())) == (2, 2)
-        await shop._tiers.storage.transact(lambda tx: tx.fetch("DROP TRIGGER t"))
+        await shop._components.storage.transact(lambda tx: tx.fetch("DROP TRIGGER t"))
         await shop.batch([{"event": "other"}] * 20)
         clock.advance(86_400)
         assert await shop.replay(edit={"event": "a"}) == []
@@ -436,7 +436,7 @@ async def test_books_that_are_wrong_are_told(make):
     """check() counts the letters itself."""
     async with make() as shop:
         await shop.refuse(b"x", "bad")
-        await shop._tiers.storage.transact(lambda tx: tx.fetch("DELETE FROM dead_letters"))
+        await shop._components.storage.transact(lambda tx: tx.fetch("DELETE FROM dead_letters"))
         assert [problem.where for problem in await shop.check()] == ["dead letters"]
 
 
@@ -485,7 +485,7 @@ def test_items_as_sent_are_those_that_were_decoded(items, form, space):
     assert len(decoded) == len(sent)
     assert json.loads(shared) == ({"sentAt": "2026-01-01T00:00:00Z", "context": {"a": [1]}} if form == "said" else {})
     for one, raw in zip(decoded, sent, strict=True):
-        assert isinstance(one, Rejected) == isinstance(decode_letter(raw, b"{}", 0)[0], Rejected)
+        assert isinstance(one, Rejected) == isinstance(decode_dead_letter(raw, b"{}", 0)[0], Rejected)
 
 
 # A plain model

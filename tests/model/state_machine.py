@@ -102,7 +102,7 @@ class Sides(RuleBasedStateMachine):
     def _reopen(self):
         self.shop = Shop("shop", root=self.root, clock=self.clock, **self.options)
         self.run(self.shop.open())
-        while running := list(self.shop._tiers.scheduler._running.values()):
+        while running := list(self.shop._components.scheduler._running.values()):
             self.run(asyncio.wait(running))  # what the schedules owe is made up for now, and not in a later step
         self._look()
 

@@ -42,7 +42,7 @@ async def test_the_log(shop):
     """Sealed segments and the tail together are what the log holds."""
     await shop.batch([{"event": "A"}] * 25)
     await shop.rollup()
-    await shop._tiers.pipeline.seal()
+    await shop._components.pipeline.seal()
     await shop.track("B")
     log = (await shop.tiers()).log
     assert (log.first_seq, log.next_seq, log.tail_events, log.pending) == (0, 26, 1, 0)
@@ -57,7 +57,7 @@ async def test_an_archive_at_work_hides_no_other_tier(shop, monkeypatch):
     await shop.archive()
     monkeypatch.setattr("lakebed.monitoring.tier_status._PATIENCE_S", 0.01)
     done = threading.Event()
-    at_work = asyncio.ensure_future(shop._tiers.archive._run(lambda _: done.wait(20)))
+    at_work = asyncio.ensure_future(shop._components.archive._run(lambda _: done.wait(20)))
     found = await shop.tiers()
     assert (found.archive.trouble, found.archive.watermark) == ("busy", 25)
     assert found.archive.snapshots is found.archive.rows is None

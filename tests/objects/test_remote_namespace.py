@@ -144,7 +144,7 @@ async def test_structs_are_made_again(remote, objects):
         wanted = await getattr(near, verb)(*verbs.get(verb, []))
         assert await getattr(far, verb)(*verbs.get(verb, [])) == wanted, verb
     shelves = await far.tiers()
-    assert (type(shelves).__name__, shelves.archive.watermark) == ("Inventory", 2)
+    assert (type(shelves).__name__, shelves.archive.watermark) == ("TierStatus", 2)
 
 
 async def test_billing_is_exact_from_afar(remote, objects):

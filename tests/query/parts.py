@@ -12,9 +12,9 @@ import pyarrow as pa
 
 from lakebed.clock import ManualClock, from_us, to_us
 from lakebed.disk import Disk
-from lakebed.events.event import Event, encode_object
+from lakebed.events.event import Event
 from lakebed.events.promotions import as_promotions
-from lakebed.events.validation import admit
+from lakebed.events.validation import encode_object, validate
 from lakebed.query.event_history import EventHistory
 from lakebed.query.queries import Queries
 from lakebed.reports.metrics import Metrics
@@ -94,7 +94,7 @@ class Parts:
                 **(item | {"timestamp": None if at is None else from_us(at).isoformat()}),
             )
             event.properties = encode_object("properties", item.get("properties", {}))
-            admit(event, now)
+            validate(event, now)
             events.append(event)
         for item, receipt in zip(items, await self.pipeline.append(events), strict=True):
             with self.pipeline.view() as view:

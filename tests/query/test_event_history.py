@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lakebed.clock import to_us
+from lakebed.disk import Disk
 from lakebed.errors import SnapshotExpired
 from lakebed.events.event import SCHEMA
 from lakebed.query.bounds import Bounds
@@ -114,9 +115,7 @@ async def test_no_gap_when_the_archive_moves_on(tmp_path):
             parts.clock.advance(60)
             await parts.seal()
         await parts.to_archive(10)
-        archive = Moving(
-            tmp_path / "archive", "shop", parts.settings, parts.clock, parts.pipeline._disk, parts.promotions
-        )
+        archive = Moving(tmp_path / "archive", "shop", parts.settings, parts.clock, Disk(), parts.promotions)
         archive.parts = parts
         history = EventHistory(parts.pipeline, archive, parts.promotions, parts.engine)
         async with history.cut() as cut:

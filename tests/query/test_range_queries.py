@@ -87,5 +87,5 @@ async def test_a_changed_byte_of_the_log_is_no_answer(tmp_path, name):
         content = bytearray(path.read_bytes())
         content[column.data_page_offset + column.total_compressed_size - 1] ^= 1
         path.write_bytes(content)
-        with pytest.raises(LogCorrupted, match="does not read back"):
+        with pytest.raises(LogCorrupted, match="is damaged"):
             await excerpts.ask(25, 60, [NAMES])

@@ -1,4 +1,4 @@
-"""Funnels, told slowly and plainly from a list of events: docs/definitions.md, "Funnel", word by word."""
+"""Funnels, told slowly and plainly from a list of events: docs/reports/funnel.md, word by word."""
 
 from __future__ import annotations
 

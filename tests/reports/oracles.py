@@ -1,4 +1,4 @@
-"""Every report told in plain Python, from the arguments that the report takes: docs/definitions.md, word by word.
+"""Every report told in plain Python, from the arguments that the report takes: docs/reports, word by word.
 
 `plain("retention", events, now_us, grain="week", periods=3)` gives the rows that the report must give of these events.
 """

@@ -211,12 +211,12 @@ async def test_cohorts_of_cohorts(shop):
 
 async def test_what_a_stranger_saved_runs_in_the_sandbox(shop):
     """Also when the app itself asks: it cannot know what the condition reads."""
-    await shop.save_cohort("theirs", {"did": {"where": "event = 'buy'"}}, strange=True)
+    await shop.save_cohort("theirs", {"did": {"where": "event = 'buy'"}}, untrusted=True)
     await shop.save_cohort("mixed", {"not": {"cohort": "theirs"}})
     assert [row.person_id for row in await shop.cohort_people("theirs")] == ["?x", "ann", "bob"]
     reads = "length((SELECT max(content) FROM read_text('/etc/hostname'))) > 0"
     with pytest.raises(QueryError, match="read_text is not allowed"):
-        await shop.save_cohort("files", {"did": {"where": reads}}, strange=True)
+        await shop.save_cohort("files", {"did": {"where": reads}}, untrusted=True)
     await shop.save_cohort("files", {"did": {"where": reads}})
     with pytest.raises(QueryError, match="read_text is not allowed"):
         await shop.report_untrusted("cohort_size", {"cohort": "files"})

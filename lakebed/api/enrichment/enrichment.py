@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,9 +15,9 @@ from starlette.requests import HTTPConnection
 
 from lakebed.api.body import UNREADABLE
 from lakebed.api.enrichment.client_ip import Address, Proxies, address_of, kept
-from lakebed.api.enrichment.geoip import Places
-from lakebed.api.enrichment.user_agent import parse_agent
-from lakebed.api.exchange import header
+from lakebed.api.enrichment.geoip import GeoIp
+from lakebed.api.enrichment.user_agent import can_parse_user_agents, parse_user_agent
+from lakebed.api.middleware import header
 from lakebed.events.event import EMPTY, MAX_EVENT_BYTES
 
 __all__ = ["Enrichment", "Visit"]
@@ -62,6 +63,7 @@ class _Item(msgspec.Struct):
     context: Raw = EMPTY
 
 
+_log = logging.getLogger("lakebed.api")
 _body = msgspec.json.Decoder(_Body)
 _items = msgspec.json.Decoder(list[Raw])
 _item = msgspec.json.Decoder(_Item)
@@ -94,7 +96,9 @@ class Enrichment:
     ) -> None:
         self._ip = ip
         self._proxies = Proxies(trusted_proxies)
-        self._places = None if places is None else Places(places)
+        self._places = None if places is None else GeoIp(places)
+        if not can_parse_user_agents():
+            _log.warning("browser, os and device are not added to events: pip install 'lakebed[enrichment]'")
 
     def visit(self, request: HTTPConnection, body: bytes, *, short: bool) -> Visit | None:
         """Who sent `body`, if it is client-side.
@@ -123,7 +127,7 @@ class Visit:
         address: where it came from.
     """
 
-    def __init__(self, said: dict[str, Any], address: Address | None, places: Places | None) -> None:
+    def __init__(self, said: dict[str, Any], address: Address | None, places: GeoIp | None) -> None:
         self._said = said
         self._address = address
         self._places = places
@@ -173,8 +177,8 @@ class Visit:
     def _added(self, said: dict[str, Any]) -> dict[str, Any]:
         added = {name: value for name, value in self._said.items() if name not in said}
         agent = said.get("userAgent", self._said.get("userAgent"))
-        if isinstance(agent, str) and agent:
-            added |= {name: value for name, value in parse_agent(agent).items() if name not in said}
+        if isinstance(agent, str) and agent and can_parse_user_agents():
+            added |= {name: value for name, value in parse_user_agent(agent).items() if name not in said}
         page = said.get("page")
         if isinstance(page, dict):
             url, referrer = _url(page.get("url")), _url(page.get("referrer"))

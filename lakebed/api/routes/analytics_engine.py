@@ -15,8 +15,7 @@ from lakebed.api.auth import Auth
 from lakebed.api.body import Body, decoded
 from lakebed.api.errors import Refusal, explained
 from lakebed.api.openapi.operation import JSON, Parameter, operation
-from lakebed.api.responses import json_response
-from lakebed.api.table import while_there
+from lakebed.api.responses import json_response, while_connected
 from lakebed.concurrency import run_in_thread
 from lakebed.definitions.definitions import Definition
 from lakebed.errors import InvalidDefinition, InvalidEvent, QueryCrashed, QueryError, QueryRefused, QueryTooLarge
@@ -135,7 +134,7 @@ class Datasets:
             return _invalid("the statement is no UTF-8")
         try:
             work = target.analytics_engine(sql, as_of=request.query_params.get("as_of"))
-            answer = await while_there(request, work)
+            answer = await while_connected(request, work)
         except (QueryRefused, QueryTooLarge, QueryCrashed) as error:
             return _invalid(error.message)
         except QueryError as error:

@@ -18,10 +18,11 @@ from lakebed.api.errors import explained
 from lakebed.api.openapi.operation import Parameter, operation
 from lakebed.api.responses import json_response
 from lakebed.billing.invoice import Invoice, Used, lines_of, total_of
-from lakebed.billing.money import EXACT, plain, tidy
+from lakebed.billing.money import plain, tidy
 from lakebed.billing.price_book import PriceBook
 from lakebed.billing.quota import QuotaState
 from lakebed.errors import InvalidBilling
+from lakebed.events.decimals import EXACT
 
 __all__ = ["Billing"]
 

@@ -16,8 +16,7 @@ from lakebed.api.body import Body, decoded
 from lakebed.api.errors import Refusal, explained
 from lakebed.api.formats import chosen
 from lakebed.api.openapi.operation import Parameter, operation
-from lakebed.api.responses import json_response
-from lakebed.api.table import ACCEPT, TABLE, table_response
+from lakebed.api.responses import ACCEPT, TABLE, json_response, table_response
 from lakebed.definitions.definitions import Definition
 from lakebed.errors import InvalidDefinition
 
@@ -32,7 +31,7 @@ _PAGE = (
 
 
 class SavedCohort(msgspec.Struct, rename="camel"):
-    """A cohort: its definition, as docs/cohorts.md has it, its version, and when that was saved."""
+    """A cohort: its definition, as docs/reports/cohorts.md has it, its version, and when that was saved."""
 
     name: str
     version: int
@@ -86,7 +85,8 @@ class Cohorts:
         given: dict[str, Any] = {name: value for name, value in request.query_params.items() if name != "object"}
         unknown = sorted(given.keys() - {one.name for one in _PAGE})
         if unknown:
-            raise Refusal(400, "INVALID_PARAMETER", f"There is no parameter {unknown[0][:40]!r}; docs/cohorts.md")
+            message = f"There is no parameter {unknown[0][:40]!r}; docs/reports/cohorts.md"
+            raise Refusal(400, "INVALID_PARAMETER", message)
         if "limit" in given:
             given["limit"] = _limit(given["limit"])
         asked = {"cohort": request.path_params["name"], **given}
@@ -100,7 +100,7 @@ class Cohorts:
         caller = self._gate.admit(request, "admin")
         definition = decoded(await self._body.read(request), dict[str, Any], "definition")
         with explained():
-            saved = await self._gate.object(caller).save_cohort(request.path_params["name"], definition, strange=True)
+            saved = await self._gate.object(caller).save_cohort(request.path_params["name"], definition, untrusted=True)
         return json_response(_saved(saved))
 
     @operation(scope="admin", status=204, refusals=[404, 409])

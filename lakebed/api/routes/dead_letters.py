@@ -17,7 +17,7 @@ from lakebed.api.body import Body, decoded
 from lakebed.api.errors import Refusal
 from lakebed.api.openapi.operation import Parameter, operation
 from lakebed.api.responses import json_response
-from lakebed.ingest.dead_letters import MOST_LISTED
+from lakebed.ingest.dead_letters import MAX_LISTED
 from lakebed.ingest.replay import Replayed
 from lakebed.moments import parse_iso
 from lakebed.tiers.storage.dead_letters import DeadLetter
@@ -118,7 +118,7 @@ class Letters:
         scope="read",
         parameters=[
             Parameter(
-                "limit", Annotated[int, msgspec.Meta(ge=1, le=MOST_LISTED)], "at the most so many; 100 unless said"
+                "limit", Annotated[int, msgspec.Meta(ge=1, le=MAX_LISTED)], "at the most so many; 100 unless said"
             ),
             Parameter("before", _ID, "only those with a smaller id"),
             Parameter("reason", str, "only those whose reason has this text in it"),
@@ -130,7 +130,7 @@ class Letters:
         """Dead letters, newest first."""
         target = self._gate.existing(self._gate.admit(request, "read"))
         query = request.query_params
-        limit = _number("limit", query.get("limit", "100"), MOST_LISTED)
+        limit = _number("limit", query.get("limit", "100"), MAX_LISTED)
         before = _number("before", query["before"], _MOST_ID) if "before" in query else None
         found: list[DeadLetter] = await target.dead_letters(limit=limit, before=before, reason=query.get("reason"))
         lines = [LetterLine(**_line(letter)) for letter in found]

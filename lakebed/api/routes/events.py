@@ -13,8 +13,7 @@ from lakebed.api.auth import Auth
 from lakebed.api.body import Body, check_count, decoded, json_object
 from lakebed.api.errors import Refusal
 from lakebed.api.openapi.operation import operation
-from lakebed.api.receipts import ReceiptAnswer
-from lakebed.api.responses import json_response
+from lakebed.api.responses import ReceiptAnswer, json_response
 from lakebed.api.routes.micro_batching import Gathering
 from lakebed.api.routes.track import MAX_BATCH_EVENTS
 from lakebed.events.event import Receipt

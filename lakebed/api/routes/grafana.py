@@ -15,9 +15,8 @@ from lakebed.api.auth import Auth
 from lakebed.api.body import Body, decoded
 from lakebed.api.errors import Refusal, explained
 from lakebed.api.openapi.operation import operation
-from lakebed.api.responses import json_response
+from lakebed.api.responses import json_response, while_connected
 from lakebed.api.routes.grafana_frames import Series, Table, choices, series_of, table_of
-from lakebed.api.table import while_there
 from lakebed.concurrency import run_in_thread
 from lakebed.query.templates.template import library
 from lakebed.reports.catalog import REPORTS, signature_of
@@ -154,7 +153,7 @@ class Grafana:
             if one.target and not one.hide:
                 payload = _object(one.payload)
                 form = payload.pop("format", "table")
-                found = await while_there(request, _answer(target, one.target, payload, asked.range))
+                found = await while_connected(request, _answer(target, one.target, payload, asked.range))
                 shown += await run_in_thread("answer", functools.partial(_shown, found, form))
         return json_response(shown)
 
@@ -167,7 +166,7 @@ class Grafana:
         name = str(payload.pop("target", ""))
         if name not in {one.value for one in _metrics()}:
             name, payload = _SQL, {"sql": name}
-        found = await while_there(request, _answer(target, name, payload, asked.range))
+        found = await while_connected(request, _answer(target, name, payload, asked.range))
         return json_response([Choice(text, value) for text, value in choices(found)])
 
 

@@ -14,8 +14,7 @@ from lakebed.api.auth import Auth
 from lakebed.api.body import Body, decoded
 from lakebed.api.errors import Refusal, explained
 from lakebed.api.openapi.operation import operation
-from lakebed.api.responses import json_response
-from lakebed.api.table import while_there
+from lakebed.api.responses import json_response, while_connected
 from lakebed.query.result import Result
 from lakebed.reports.calendar import Calendar
 from lakebed.reports.parameters import Parameters
@@ -132,7 +131,7 @@ class Platform:
         }
         work = self._gate.existing(caller).report_untrusted("performance", arguments)
         with explained():
-            data = _dicts(await while_there(request, work))
+            data = _dicts(await while_connected(request, work))
         for row in data:
             began = row.pop("time")
             row["timestamp"] = began if isinstance(began, datetime) else datetime.combine(began, _MIDNIGHT, UTC)
@@ -167,7 +166,7 @@ async def platform_answer(request: Request, target: Any, asked: PlatformQuery) -
             FROM events WHERE {" AND ".join(conditions)} GROUP BY n
         ) ORDER BY n LIMIT {bind(asked.limit + 1)} OFFSET {bind(asked.offset)}
     """
-    data = _dicts(await while_there(request, target.query_untrusted(sql, bind.params)))
+    data = _dicts(await while_connected(request, target.query_untrusted(sql, bind.params)))
     more = len(data) > asked.limit
     data = data[: asked.limit]
     return json_response(PlatformAnswer(data, Meta(asked.start, asked.end, len(data), more)))

@@ -13,8 +13,8 @@ from lakebed.api.auth import Auth
 from lakebed.api.body import UNREADABLE, Body, decoded
 from lakebed.api.formats import chosen
 from lakebed.api.openapi.operation import operation
+from lakebed.api.responses import ACCEPT, TABLE, table_response
 from lakebed.api.routes.platform import EXAMPLE, PlatformQuery, platform_answer
-from lakebed.api.table import ACCEPT, TABLE, table_response
 
 __all__ = ["Sql"]
 
@@ -61,7 +61,7 @@ class Sql:
     async def query(self, request: Request) -> Response:
         """One read-only SELECT over the object's events and rollups.
 
-        It may name the tables and functions that docs/sql-over-http.md lists. It runs in a process of its own, which is
+        It may name the tables and functions that docs/sql.md lists. It runs in a process of its own, which is
         killed when it takes too long. A body with `start` and `end` instead of `sql` is the platform's query: events by
         time, answered as JSON, `{data: [{timestamp, count, …}], meta: {start, end, count, hasMore}}`.
         """

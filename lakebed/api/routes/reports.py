@@ -15,7 +15,7 @@ from lakebed.api.body import Body, decoded
 from lakebed.api.errors import explained
 from lakebed.api.formats import chosen
 from lakebed.api.openapi.operation import operation
-from lakebed.api.table import ACCEPT, TABLE, table_response
+from lakebed.api.responses import ACCEPT, TABLE, table_response
 from lakebed.interface.json_schema import body_of
 from lakebed.reports.catalog import REPORTS, signature_of
 

@@ -16,10 +16,9 @@ from lakebed.api.body import UNREADABLE, Body, json_object
 from lakebed.api.compression import Corrupt, TooLong, inflate
 from lakebed.api.enrichment.enrichment import Enrichment
 from lakebed.api.errors import Refusal
-from lakebed.api.exchange import header
+from lakebed.api.middleware import header
 from lakebed.api.openapi.operation import JSON, operation
-from lakebed.api.receipts import BatchAnswer, receipts_response
-from lakebed.api.responses import json_response
+from lakebed.api.responses import BatchAnswer, json_response, receipts_response
 from lakebed.api.routes.micro_batching import Gathering
 from lakebed.api.routes.track import Batch, EventBody
 from lakebed.errors import InvalidEvent

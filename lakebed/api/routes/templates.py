@@ -13,8 +13,7 @@ from lakebed.api.body import Body, decoded
 from lakebed.api.errors import Refusal, explained
 from lakebed.api.formats import chosen
 from lakebed.api.openapi.operation import operation
-from lakebed.api.responses import json_response
-from lakebed.api.table import ACCEPT, TABLE, table_response
+from lakebed.api.responses import ACCEPT, TABLE, json_response, table_response
 from lakebed.query.templates.template import Template, library
 
 __all__ = ["Templates"]

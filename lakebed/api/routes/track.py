@@ -13,8 +13,7 @@ from lakebed.api.auth import Auth, Caller
 from lakebed.api.body import Body, check_count, json_object
 from lakebed.api.errors import Refusal
 from lakebed.api.openapi.operation import JSON, operation
-from lakebed.api.receipts import BatchAnswer, ReceiptAnswer, receipts_response
-from lakebed.api.responses import json_response
+from lakebed.api.responses import BatchAnswer, ReceiptAnswer, json_response, receipts_response
 from lakebed.api.routes.micro_batching import Gathering
 from lakebed.events.event import Receipt
 

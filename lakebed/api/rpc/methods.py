@@ -92,7 +92,7 @@ _BEHIND = {"query": "query_untrusted"}  # SQL that comes over a network is a str
 _SCOPES: tuple[Scope, ...] = ("read", "write", "admin")
 _EVENTS = frozenset({"track", "page", "screen", "identify", "group", "alias"})
 _HIDDEN = frozenset(
-    {"age", "keep_refused", "key", "source", "strange"}
+    {"age", "keep_refused", "key", "source", "untrusted"}
 )  # by name: what only the process itself may say
 _MOST_COUNTERS = 10_000
 
@@ -218,7 +218,7 @@ class _View:
                     given["name"] = given.pop("category")  # as these verbs read one argument
                 given = {"items": [{"type": name} | given]}
             if name == "save_cohort":
-                given["strange"] = True
+                given["untrusted"] = True
             if "items" in given:  # begun here and now: calls go in order
                 receipts = stub.batch(given["items"], source="rpc", keep_refused=True, key=caller.key)
                 stored = self._surface.stored(caller, receipts)

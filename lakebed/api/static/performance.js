@@ -94,5 +94,5 @@ function none(path) {
   return make("div", { class: "card" }, make("h3", {}, "No requests in this range"),
     make("p", { class: "hint" }, "Wrap an ASGI app, such as one of FastAPI or Starlette, and each of its requests is recorded:"),
     make("pre", { tabindex: "0" }, make("code", {}, "from lakebed import TrackRequests\n\napp = TrackRequests(app, analytics)")),
-    make("p", { class: "hint" }, "Or send any event with the properties duration_ms or status_code. docs/requests.md says more."));
+    make("p", { class: "hint" }, "Or send any event with the properties duration_ms or status_code. docs/asgi-middleware.md says more."));
 }

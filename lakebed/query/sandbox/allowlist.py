@@ -146,7 +146,7 @@ def _check_function(text: str, node: dict[str, Any], name: str, *, is_table: boo
         raise _refused(text, node, message, f"Allowed are {', '.join(sorted(TABLE_FUNCTIONS))}")
     if not is_table and name not in FUNCTIONS and not _OPERATOR.fullmatch(name):
         near = difflib.get_close_matches(name, FUNCTIONS, 3)
-        hint = f"Allowed are {', '.join(near)} and others" if near else "docs/sql-over-http.md lists what is allowed"
+        hint = f"Allowed are {', '.join(near)} and others" if near else "docs/sql.md lists what is allowed"
         raise _refused(text, node, f"the function {name} is not allowed over the network", hint)
 
 

@@ -7,7 +7,6 @@ import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from datetime import date, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -16,6 +15,7 @@ import pyarrow as pa
 from lakebed.clock import Clock
 from lakebed.concurrency import Worker, finish_despite_cancel
 from lakebed.errors import ObjectClosed, QueryBusy, QueryCrashed, QueryRefused, QueryTimeout, QueryTooLarge
+from lakebed.moments import Moment
 from lakebed.query.bounds import UNBOUNDED
 from lakebed.query.count_star import counted, with_count
 from lakebed.query.queries import Queries
@@ -65,28 +65,43 @@ class UntrustedQueries:
         sql: str,
         params: Parameters | None = None,
         *,
-        as_of: datetime | date | str | None = None,
+        as_of: Moment | None = None,
         limit: int | None = None,
         timeout: float | None = None,  # noqa: ASYNC109 - it is a process that must be killed, not the await
-        patience: float = 0.0,
     ) -> Result:
-        """The answer to one SELECT of a stranger: as `Queries.run` gives it, or an error.
+        """The answer of `query` to untrusted SQL: an allowlist, and a process of its own that can be killed.
+
+        It sees the tables of `query` and no file, network, setting or variable besides. Its limits are the settings
+        `untrusted_*`; `limit` and `timeout` can only lower them.
 
         Args:
-            sql: over the tables of `Queries`, with the functions in query/sandbox/allowlist.py.
+            sql: one SELECT over the tables of `query`, with the functions in query/sandbox/allowlist.py.
             params: numbers, texts, bytes, dates, times, decimals, and lists of them.
-            as_of: as for `Queries.run`.
+            as_of: as for `query`.
             limit: rows at most.
             timeout: seconds; at most `untrusted_timeout_s`.
-            patience: seconds to wait while as many run as may.
 
         Raises:
             QueryRefused: it is not one SELECT of what is allowed; says where and what.
             QueryError: with DuckDB's message.
-            QueryTimeout, QueryTooLarge, QueryCrashed: it passed a limit. No partial answer is given.
-            QueryBusy: as many run as may.
-            InvalidAsOf: as for `Queries.run`.
+            QueryTimeout, QueryTooLarge: it passed a limit. No partial answer is given.
+            QueryBusy: as many run as may; ask again.
+            QueryCrashed: its process ended without an answer.
+            InvalidAsOf: as for `query`.
         """
+        return await self.run_patiently(sql, params, as_of=as_of, limit=limit, timeout=timeout, patience=0.0)
+
+    async def run_patiently(
+        self,
+        sql: str,
+        params: Parameters | None = None,
+        *,
+        as_of: Moment | None = None,
+        limit: int | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - the same
+        patience: float,
+    ) -> Result:
+        """As `run`, but waits up to `patience` seconds while as many run as may."""
         if self._closed:
             raise ObjectClosed(f"{self._name} is closed", hint="Open the object first")
         asked = self._queries.question(sql, params, as_of, None, limit)

@@ -2,36 +2,36 @@
 
 from __future__ import annotations
 
-import fnmatch
 import heapq
 import math
-import re
-from collections.abc import Iterator, Mapping
+from bisect import bisect_left
+from collections.abc import Mapping
 from numbers import Integral, Real
 
 import msgspec
-from sortedcontainers import SortedList
 
 from lakebed.clock import Clock
-from lakebed.tiers.counters.counter import FEW, NEVER, Counter, Number
+from lakebed.tiers.counters.key_index import KeyIndex
 
 __all__ = ["CounterStatistics", "Counters"]
 
-_MOST = 1 << 63
+Number = int | float
+
+_NEVER = math.inf  # when an increment without ttl expires
+_MAX_INTEGER = 1 << 63
+_EXACT = 1024  # increments at distinct moments that a key holds before close ones are merged
+_FULL = 2 * _EXACT  # the length of `slots` from which on it is not exact
 _STEPS = 2  # expired keys that one write removes: as many leave as can come, and no write is slow
-_UNINDEXED = 1024  # keys that may wait for their place in the sorted index: bounds what one call has to do
-_REBUILD = 16  # an index up to so many times as long as what comes to it is sorted anew
-_MAX_RUNE = chr(0x10FFFF)
-_WILD = re.compile(r"[*?[]")
+_UNINDEXED = 1024  # changed keys that may wait for the index: bounds the work of one call
 
 
 class CounterStatistics(msgspec.Struct, frozen=True):
-    """What `Counters.statistics` saw.
+    """Sizes of the counters.
 
     Attributes:
-        keys: keys alive.
-        max_keys: the bound on them.
-        evicted: keys that had to go before their time since the counters were made.
+        keys: live keys.
+        max_keys: the limit of live keys.
+        evicted: keys removed before they expired, to stay within the limit, since the counters were created.
         queued: entries in the expiry queue; at most twice the keys and a constant.
     """
 
@@ -50,93 +50,93 @@ class Counters:
 
     Exactness: every answer is exact while a key holds at most 1,024 live increments made at distinct clock readings.
     Further ones are exact in sum, but each may count longer than its ttl, by less than ttl / 1,024 (60 s: 59 ms); never
-    shorter. When a key dies, and what `ttl` says, is always exact. A key holds at most 1,024 slots and 2,049 more for
-    each power of two among its ttls.
+    shorter. When a key expires, and what `ttl` returns, is always exact. A key holds at most 1,024 slots and 2,049 more
+    for each power of two among its ttls.
 
     Sums of integers are exact; sums of floats round as Python's do, and nothing of an expired float remains.
 
-    Bound: a new key beyond `max_keys` removes expired keys, else evicts the key that would die first; keys that never
-    expire go last; of equals the oldest goes. `evicted` counts them.
+    Bound: a new key beyond `max_keys` removes expired keys, else evicts the key that would expire first; keys that
+    never expire go last; of equals the oldest goes. `evicted` counts them.
 
-    Not promised: safety across threads (call from the loop's thread), and survival: the object rebuilds from the log
-    what `track` feeds, what you count yourself is gone after a restart.
+    Not promised: safety across threads (call from the loop's thread), and survival: after a restart the object rebuilds
+    the counters that `track` feeds from the log; your own counters are gone.
 
     Args:
-        clock: its monotonic time; read once for each call.
-        max_keys: keys at the most.
+        clock: its monotonic time is used, and read once for each call.
+        max_keys: the limit of live keys.
     """
 
     def __init__(self, clock: Clock, max_keys: int) -> None:
         if max_keys <= 0:
-            raise ValueError(f"max_keys is {max_keys}: give room for at least one key")
+            raise ValueError(f"max_keys is {max_keys}: it must be at least 1")
         self._monotonic = clock.monotonic
         self._max_keys = max_keys
-        self._born = 0
+        self._created = 0
         self.evicted = 0
         self.clear()
 
     def clear(self) -> None:
-        """Forget all keys. `evicted` stays."""
-        self._counters: dict[str, Counter] = {}
-        # One entry a live key: (not later than its death, birth, key). It is put right when it comes to the front, so
-        # an increment on a live key does not touch it. The sentinel spares a test for emptiness in every increment.
-        self._queue: list[tuple[float, float, str]] = [(NEVER, NEVER, "")]
-        # The keys in order, as of the last glob or the last _UNINDEXED changes; these two make up for the difference.
-        self._index = SortedList()
+        """Remove all keys. `evicted` stays."""
+        self._counters: dict[str, _Counter] = {}
+        # One entry for each live key: (not after its expiry, creation number, key), corrected at the front, so that
+        # an increment on a live key does not touch it. The sentinel spares increments a test for emptiness.
+        self._queue: list[tuple[float, float, str]] = [(_NEVER, _NEVER, "")]
+        # The index is as of the last glob, or the last _UNINDEXED changes; these two sets are the difference.
+        self._index = KeyIndex()
         self._added: set[str] = set()
         self._removed: set[str] = set()
 
     def incr(self, key: str, amount: Number = 1, ttl: float | None = None, *, age: float = 0.0) -> Number:
-        """Add `amount` (any finite number, negative too) to `key`; the new value.
+        """Add `amount` (any finite number, negative too) to `key`; returns the new value.
 
         Args:
             key: any text but the empty one.
             amount: integers from -2**63 to 2**63, or floats.
             ttl: seconds that this increment counts; None means for ever.
-            age: seconds ago that it was made, to rebuild from a log. One that has already expired does nothing.
+            age: seconds since it was made, to rebuild from a log. An increment that has already expired does nothing.
 
         Raises:
-            ValueError: for an empty key, an amount that is not finite, a ttl not above 0, a negative age. Nothing is
+            ValueError: an empty key, an amount that is not finite, a ttl not above 0, a negative age. Nothing is
                 counted then.
-            TypeError: for a key that is no text, or an amount that is no number.
+            TypeError: a key that is not text, or an amount that is not a number.
         """
-        if type(amount) is not int or not -_MOST <= amount <= _MOST:
-            amount = _amount(key, amount)
+        if type(amount) is not int or not -_MAX_INTEGER <= amount <= _MAX_INTEGER:
+            amount = _checked_amount(key, amount)
         now = self._monotonic()
         if self._queue[0][0] <= now:
             self._sweep(now, _STEPS)
         if ttl is None:
-            end = NEVER
-        elif 0 < ttl < NEVER:
-            end = (now - _age(key, age) if age else now) + ttl
+            end = _NEVER
+        elif 0 < ttl < _NEVER:
+            end = (now - _checked_age(key, age) if age else now) + ttl
         else:
             raise ValueError(f"counter {key!r}: ttl is {ttl}; give finite seconds above 0, or None for ever")
         counter = self._counters.get(key)
-        if counter is not None and counter.last > now:
+        if counter is not None and counter.expires > now:
             return counter.add(amount, end, now, ttl) if end > now else counter.value(now)
         return self._create(key, amount, end, now)
 
     def incr_each(self, prefix: str, amounts: Mapping[str, int], ttl: float | None, *, age: float = 0.0) -> None:
         """`incr` each `prefix` + key by its amount, all at one moment, at a third of the price.
 
-        Not promised: any check. Keys, amounts, ttl and age must be what `incr` takes.
+        Not promised: any check. Keys, amounts, ttl and age must be valid arguments of `incr`.
         """
         now = self._monotonic()
         if self._queue[0][0] <= now:
             self._sweep(now, _STEPS * len(amounts))
-        end = NEVER if ttl is None else now - age + ttl
+        end = _NEVER if ttl is None else now - age + ttl
         if end <= now:
             return
         for name, amount in amounts.items():
             key = prefix + name
             counter = self._counters.get(key)
-            if counter is None or counter.last <= now:
-                self._bear(key, amount, end, now)
-            elif (slots := counter.slots) is not None and slots[-2] < end and slots[0] > now and len(slots) < FEW:
+            if counter is None or counter.expires <= now:
+                self._insert(key, amount, end, now)
+            elif (slots := counter.slots) is not None and slots[-2] < end and slots[0] > now and len(slots) < _FULL:
                 # What `add` does in nearly every case: one more slot at the end. A call would double the price.
                 slots += (end, amount)
                 counter.total += amount
-                counter.last = end
+                counter.expires = end
             else:
                 counter.add(amount, end, now, ttl)
 
@@ -144,76 +144,71 @@ class Counters:
         """The sum of the live increments of `key`; 0 when there are none."""
         now = self._now()
         counter = self._counters.get(key)
-        return counter.value(now) if counter is not None and counter.last > now else 0
+        return counter.value(now) if counter is not None and counter.expires > now else 0
 
     def ttl(self, key: str) -> float | None:
         """Seconds until the last increment of `key` expires; None when it never does, or when there is no such key."""
         now = self._now()
         counter = self._counters.get(key)
-        return counter.last - now if counter is not None and now < counter.last < NEVER else None
+        return counter.expires - now if counter is not None and now < counter.expires < _NEVER else None
 
     def count(self, glob: str) -> int:
-        """How many keys alive match `glob` (`*`, `?`, `[a-z]`, `[!a-z]`; case matters).
+        """How many live keys match `glob` (`*`, `?`, `[a-z]`, `[!a-z]`; case matters).
 
         A prefix and `*` costs O(log n). Other globs look at the keys that share their literal prefix.
         """
         self._refresh()
-        prefix, rest = _split(glob)
-        if not rest or rest.strip("*"):
-            return sum(1 for _ in self._matches(glob))
-        after = _successor(prefix)
-        end = self._index.bisect_left(after) if after else len(self._index)
-        return int(end - self._index.bisect_left(prefix))
+        return self._index.count(glob)
 
     def keys(self, glob: str = "*") -> list[str]:
-        """The keys alive that match `glob`, in order of code points."""
+        """The live keys that match `glob`, in order of code points."""
         self._refresh()
-        return list(self._matches(glob))
+        return list(self._index.matches(glob))
 
     def top(self, glob: str, n: int) -> list[tuple[str, Number]]:
         """The `n` largest values among the keys that match `glob`, as (key, value), descending; equals by key."""
         if n < 0:
             raise ValueError(f"top {n} of {glob!r}: n cannot be negative")
         now = self._refresh()
-        values = ((-self._counters[key].value(now), key) for key in self._matches(glob))
+        values = ((-self._counters[key].value(now), key) for key in self._index.matches(glob))
         return [(key, -value) for value, key in heapq.nsmallest(n, values)]
 
     def spread(self, key: str, ttl: float, parts: int) -> list[Number]:
-        """How the live increments of `key`, each made with this `ttl`, lie in time.
+        """The live increments of `key`, each made with this `ttl`, as a histogram over time.
 
-        Sums over `parts` equal stretches of the last `ttl` seconds, oldest first; together they are `get(key)`. Of a
-        key with more than 1,024 live increments an event may count in the stretch after its own, as `incr` tells.
+        Sums over `parts` equal stretches of the last `ttl` seconds, oldest first; together they are `get(key)`. In a
+        key with more than 1,024 live increments one may count in the stretch after its own: see the class.
         """
         now = self._now()
         counter = self._counters.get(key)
-        return counter.spread(now, ttl, parts) if counter is not None and counter.last > now else [0] * parts
+        return counter.spread(now, ttl, parts) if counter is not None and counter.expires > now else [0] * parts
 
     def delete(self, key: str) -> bool:
-        """Forget `key`; whether it was alive."""
+        """Remove `key`; returns whether it was alive."""
         now = self._now()
         counter = self._counters.get(key)
         if counter is None:
             return False
         self._remove(key)
         if len(self._queue) > 2 * len(self._counters) + _UNINDEXED:
-            self._requeue()
-        return counter.last > now
+            self._rebuild_queue()
+        return counter.expires > now
 
     def __len__(self) -> int:
-        """Keys alive."""
+        """Live keys."""
         self._expire(self._monotonic())
         return len(self._counters)
 
     def __contains__(self, key: object) -> bool:
         """Whether `key` is alive."""
         counter = self._counters.get(key) if isinstance(key, str) else None
-        return counter is not None and counter.last > self._now()
+        return counter is not None and counter.expires > self._now()
 
     def statistics(self) -> CounterStatistics:
-        """Sizes and bounds, for `check()` and dashboards."""
+        """Sizes and limits, for `check()` and dashboards."""
         return CounterStatistics(len(self), self._max_keys, self.evicted, len(self._queue) - 1)
 
-    # Keys: how they come and go.
+    # Keys: insertion and removal.
 
     def _now(self) -> float:
         """Read the clock, and remove a few expired keys as every call does."""
@@ -228,39 +223,39 @@ class Counters:
         if not key:
             raise ValueError("counter '': a key cannot be empty")
         if end > now:
-            self._bear(key, amount, end, now)
+            self._insert(key, amount, end, now)
             return amount
         return 0
 
-    def _bear(self, key: str, amount: Number, end: float, now: float) -> None:
+    def _insert(self, key: str, amount: Number, end: float, now: float) -> None:
         counters = self._counters
         if key in counters:
             self._remove(key)
         elif len(counters) >= self._max_keys:
-            self._make_room(now)
-        self._born = born = self._born + 1
-        counters[key] = Counter(amount, end, born)
-        heapq.heappush(self._queue, (end, born, key))
+            self._evict(now)
+        self._created = created = self._created + 1
+        counters[key] = _Counter(amount, end, created)
+        heapq.heappush(self._queue, (end, created, key))
         if key in self._removed:
             self._removed.remove(key)
         else:
             self._added.add(key)
             if len(self._added) >= _UNINDEXED:
-                self._reindex()
+                self._update_index()
 
     def _remove(self, key: str) -> None:
-        """Drop a key; its entry in the queue is passed over when its turn comes."""
+        """Drop a key; its entry in the queue is skipped later."""
         del self._counters[key]
         if key in self._added:
             self._added.remove(key)
         else:
             self._removed.add(key)
 
-    def _make_room(self, now: float) -> None:
+    def _evict(self, now: float) -> None:
         self._expire(now)
         while len(self._counters) >= self._max_keys:
-            # What would die at the front's own moment is what dies first.
-            self.evicted += self._step(self._queue[0][0])
+            # The key that expires first is the one that is expired at the moment of the front entry.
+            self.evicted += self._advance_queue(self._queue[0][0])
 
     # Expiry.
 
@@ -268,95 +263,138 @@ class Counters:
         queue = self._queue
         while steps and queue[0][0] <= now:
             steps -= 1
-            self._step(now)
+            self._advance_queue(now)
         if len(self._removed) >= _UNINDEXED:
-            self._reindex()
+            self._update_index()
 
-    def _step(self, now: float) -> bool:
-        """Put the front of the queue right, or remove its key when it is dead at `now`; whether a key went."""
-        _, born, key = self._queue[0]
+    def _advance_queue(self, now: float) -> bool:
+        """Correct the front entry of the queue, or remove its key if it is expired at `now`; True if removed."""
+        _, created, key = self._queue[0]
         counter = self._counters.get(key)
-        if counter is not None and counter.born == born and counter.last > now:
-            heapq.heapreplace(self._queue, (counter.last, born, key))
+        if counter is not None and counter.created == created and counter.expires > now:
+            heapq.heapreplace(self._queue, (counter.expires, created, key))
             return False
         heapq.heappop(self._queue)
-        if counter is None or counter.born != born:
+        if counter is None or counter.created != created:
             return False
         self._remove(key)
         return True
 
     def _expire(self, now: float) -> None:
-        """Remove all keys that are dead at `now`: one by one while they are few, in one pass when they are many."""
+        """Remove all keys that are expired at `now`: one by one if they are few, in one pass if they are many."""
         if self._queue[0][0] > now:
             return
         self._sweep(now, _UNINDEXED + len(self._queue) // 64)
         if self._queue[0][0] <= now:
-            self._counters = {key: counter for key, counter in self._counters.items() if counter.last > now}
+            self._counters = {key: counter for key, counter in self._counters.items() if counter.expires > now}
             self._added &= self._counters.keys()
-            self._requeue()
-            self._sift()
+            self._rebuild_queue()
+            self._index.retain(self._counters)
+            self._removed = set()
 
-    def _requeue(self) -> None:
-        self._queue = [(counter.last, counter.born, key) for key, counter in self._counters.items()]
-        self._queue.append((NEVER, NEVER, ""))
+    def _rebuild_queue(self) -> None:
+        self._queue = [(counter.expires, counter.created, key) for key, counter in self._counters.items()]
+        self._queue.append((_NEVER, _NEVER, ""))
         heapq.heapify(self._queue)
 
-    # Globs.
-
     def _refresh(self) -> float:
-        """Bring the index to this moment, and return it."""
+        """Bring the index up to this moment, and return it."""
         now = self._monotonic()
         self._expire(now)
         if self._added or self._removed:
-            self._reindex()
+            self._update_index()
         return now
 
-    def _reindex(self) -> None:
-        if len(self._removed) * 16 > len(self._index):
-            self._sift()
-        for key in self._removed:
-            self._index.remove(key)
-        if len(self._index) <= _REBUILD * len(self._added):
-            # Python's sort finds the sorted run: half the price of placing them one by one.
-            self._index = SortedList(sorted([*self._index, *sorted(self._added)]))
-        else:
-            self._index.update(self._added)
+    def _update_index(self) -> None:
+        self._index.update(self._added, self._removed)
         self._removed, self._added = set(), set()
 
-    def _sift(self) -> None:
-        """Take all that is gone out of the index, in one pass."""
-        self._index = SortedList(filter(self._counters.__contains__, self._index))
-        self._removed = set()
 
-    def _matches(self, glob: str) -> Iterator[str]:
-        prefix, rest = _split(glob)
-        if not rest:
-            return iter([prefix] if prefix in self._counters else [])
-        keys: Iterator[str] = self._index.irange(prefix, _successor(prefix) or None, inclusive=(True, False))
-        return filter(re.compile(fnmatch.translate(glob)).match, keys) if rest.strip("*") else keys
+class _Counter(msgspec.Struct, gc=False):
+    """One key: its live increments, by expiry. gc=False: a million of these must not slow the collector.
+
+    While `slots` is None there is one slot: it expires at `expires` and holds `total`. Most keys never need more.
+    """
+
+    total: Number
+    expires: float  # when the last increment expires, and so the key
+    created: int  # the number of the key's creation
+    # end, amount, end, amount …, ends ascending, _NEVER without ttl. One flat list: the collector follows lists, so a
+    # second list for each key, or a tuple for each slot, would show in the speed of incr.
+    slots: list[Number] | None = None
+
+    def add(self, amount: Number, end: float, now: float, ttl: float | None) -> Number:
+        """Count one more increment; returns the new value. The counter must be alive at `now`."""
+        if self.slots is None:
+            if end == self.expires:
+                self.total += amount
+                return self.total
+            self.slots = [self.expires, self.total]
+        elif self.slots[0] <= now:
+            self._drop_expired(self.slots, now)
+        self.total += amount
+        if ttl is not None and len(self.slots) >= _FULL:
+            _place(self.slots, amount, _on_grid(end, ttl))
+        else:
+            _place(self.slots, amount, end)
+        if end > self.expires:  # noqa: PLR1730 - max() would be a quarter of this method's time
+            self.expires = end
+        return self.total
+
+    def value(self, now: float) -> Number:
+        """The sum of the increments alive at `now`. The counter must be alive itself."""
+        if self.slots is not None and self.slots[0] <= now:
+            self._drop_expired(self.slots, now)
+        return self.total
+
+    def spread(self, now: float, ttl: float, parts: int) -> list[Number]:
+        """Sums of the increments alive at `now`, by expiry: `parts` equal stretches of `ttl`, the soonest first."""
+        sums: list[Number] = [0] * parts
+        slots = self.slots if self.slots is not None else [self.expires, self.total]
+        for end, amount in zip(slots[::2], slots[1::2], strict=True):
+            if end > now:
+                sums[min(parts, math.ceil((end - now) * parts / ttl)) - 1] += amount
+        return sums
+
+    def _drop_expired(self, slots: list[Number], now: float) -> None:
+        length = 2
+        while length < len(slots) and slots[length] <= now:
+            length += 2
+        expired = sum(slots[1:length:2])
+        del slots[:length]
+        # Subtracting floats would leave the rounding of 1e16 + 1 behind after the 1e16 has gone.
+        self.total = sum(slots[1::2]) if isinstance(self.total, float) else self.total - expired
 
 
-def _split(glob: str) -> tuple[str, str]:
-    """The literal prefix of a glob, and the rest, which starts with a wildcard or is empty."""
-    wild = _WILD.search(glob)
-    return (glob[: wild.start()], glob[wild.start() :]) if wild else (glob, "")
+def _place(slots: list[Number], amount: Number, end: float) -> None:
+    """Add an increment to the slot with its end, or insert a slot."""
+    if end > slots[-2]:
+        slots += (end, amount)
+        return
+    index = len(slots) - 2
+    if end < slots[index]:
+        index = 2 * bisect_left(range(len(slots) // 2), end, key=lambda slot: slots[2 * slot])
+    if slots[index] == end:
+        slots[index + 1] += amount
+    else:
+        slots[index:index] = (end, amount)
 
 
-def _successor(prefix: str) -> str:
-    """The least text that is greater than every text with this prefix; empty when there is none."""
-    prefix = prefix.rstrip(_MAX_RUNE)
-    return prefix[:-1] + chr(ord(prefix[-1]) + 1) if prefix else ""
+def _on_grid(end: float, ttl: float) -> float:
+    """`end`, later by less than ttl / _EXACT. The grid is a power of two, so that different ttls share slots."""
+    grid = math.ldexp(0.5, math.frexp(ttl / _EXACT)[1])
+    return math.ceil(end / grid) * grid
 
 
-def _amount(key: str, amount: object) -> Number:
+def _checked_amount(key: str, amount: object) -> Number:
     if not isinstance(amount, Real):
-        raise TypeError(f"counter {key!r}: amount {amount!r} is no number")
-    if not -_MOST <= int(amount) <= _MOST if isinstance(amount, Integral) else not math.isfinite(amount):
+        raise TypeError(f"counter {key!r}: amount {amount!r} is not a number")
+    if not -_MAX_INTEGER <= int(amount) <= _MAX_INTEGER if isinstance(amount, Integral) else not math.isfinite(amount):
         raise ValueError(f"counter {key!r}: amount is {amount}; give a finite float, or an integer within ±2**63")
     return int(amount) if isinstance(amount, Integral) else float(amount)
 
 
-def _age(key: str, age: float) -> float:
-    if 0 <= age < NEVER:
+def _checked_age(key: str, age: float) -> float:
+    if 0 <= age < _NEVER:
         return age
     raise ValueError(f"counter {key!r}: age is {age}; give finite seconds, 0 or more")

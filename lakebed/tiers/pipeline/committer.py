@@ -1,4 +1,4 @@
-"""The thread that makes events durable: one group after another, into the open segment."""
+"""The work of the commit thread: it makes events durable, one group after another, in the open segment."""
 
 from __future__ import annotations
 
@@ -21,30 +21,37 @@ from lakebed.events.event import Event, Receipt
 from lakebed.histogram import COUNTS, SECONDS, Histogram
 from lakebed.settings import Settings
 from lakebed.tiers.pipeline.dedupe import Dedupe, SealedIds
-from lakebed.tiers.pipeline.recovery import Recovered, recover
-from lakebed.tiers.pipeline.sealing import LogFile
+from lakebed.tiers.pipeline.recovery import RecoveredLog, recover
+from lakebed.tiers.pipeline.sealing import SealedFile
 from lakebed.tiers.pipeline.segment import Segment
 
-__all__ = ["Committer", "Outcome"]
+__all__ = ["Commit", "Committer"]
 
 _US = 1_000_000
-_RETRY = "These events were not acknowledged: retry them; the next attempt begins a new segment"
+_RETRY = "These events were not acknowledged: retry them; the next attempt starts a new segment"
 
 
-class Outcome(msgspec.Struct):
-    """What a commit did. `fresh` are the events that the log did not have yet, `batch` is what it stored of them."""
+class Commit(msgspec.Struct):
+    """The outcome of a commit.
+
+    Attributes:
+        receipts: one for each event of the group.
+        stored: the events without duplicates; None when all were duplicates.
+        batch: their rows as stored.
+        segment: the first seq of the log file that holds the batch.
+    """
 
     receipts: list[Receipt]
-    fresh: EventBatch | None
-    batch: pa.RecordBatch | None
-    segment: int  # first seq of the log file that took the batch
+    stored: EventBatch | None = None
+    batch: pa.RecordBatch | None = None
+    segment: int = 0
 
 
 class Committer:
     """Owns the open segment, the dedupe index and the next seq. Every method blocks, in the one commit thread.
 
     Attributes:
-        groups: events of each group that was committed.
+        groups: events of each committed group.
         syncs: seconds of each sync that made one durable.
     """
 
@@ -58,60 +65,65 @@ class Committer:
         self._segment: Segment | None = None
         self._segment_received = 0  # received_at of its first event
         self._next_seq = 0
-        self._doubtful: set[int] = set()  # first seqs of segments that hold acknowledged events and may not be durable
+        self._doubtful: set[int] = set()  # first seqs of segments whose acknowledged events may not be durable
         self._dedupe = Dedupe(int(settings.dedupe_window_s * _US), settings.dedupe_max_ids)
         token = os.urandom(8).hex()
-        self._ids = (f"{token}-{i}" for i in itertools.count())  # for events that have none; never given twice
+        self._ids = (f"{token}-{i}" for i in itertools.count())  # for events without one; never repeated
 
-    def recover(self, now_us: int) -> Recovered:
-        """Read what the directory holds and be ready for the next group.
+    def recover(self, now_us: int) -> RecoveredLog:
+        """Read the directory and prepare for the next group.
 
         Raises:
             LogCorrupted: see `recover`.
-            DiskFull, LogUnavailable: the disk failed on the way. Nothing was lost, and it may be tried again.
+            DiskFull, LogUnavailable: the disk failed meanwhile. Nothing was lost; the call may be repeated.
         """
         try:
             if not self._directory.exists():
                 self._directory.mkdir(parents=True)
                 self._disk.sync_directory(self._directory.parent)
-            found = recover(self._disk, self._directory)
+            log = recover(self._disk, self._directory)
         except LakebedError:
             raise
         except OSError as error:
-            hint = "Mend the disk, then open the object again: no event was lost by this"
+            hint = "Repair the disk, then open the object again: no event was lost by this"
             raise _unavailable(error, self._directory, hint) from error
-        self._segment, self._next_seq = found.active, found.next_seq
+        self._segment, self._next_seq = log.active, log.next_seq
         # The clock may be ahead, and be set back while the object is open.
-        since = min(now_us, found.last_received) - int(self._settings.dedupe_window_s * _US)
-        for file in found.files:
+        since = min(now_us, log.last_received) - int(self._settings.dedupe_window_s * _US)
+        for file in log.files:
             if file.last_received >= since:
                 self._dedupe.seal(file.first_seq, SealedIds.load(file.path, file.last_received))
-        for closed in found.unsealed[:-1]:
-            self._doubt(closed.first_seq)
-        for unsealed in found.unsealed:
-            self._segment_received = unsealed.frames[0].received_at if unsealed.frames else 0
-            for frame in unsealed.frames:
+        for closed in log.unsealed[:-1]:
+            self._mark_doubtful(closed.first_seq)
+        for segment in log.unsealed:
+            self._segment_received = segment.frames[0].received_at if segment.frames else 0
+            for frame in segment.frames:
                 ids = frame.batch.column("message_id")
-                self._dedupe.restore(unsealed.first_seq, ids, frame.first_seq, frame.received_at)
-        return found
+                self._dedupe.restore(segment.first_seq, ids, frame.first_seq, frame.received_at)
+        return log
 
-    def commit(self, group: Sequence[Sequence[Event] | EventBatch], received: int, full: bool) -> Outcome:
-        """Make a group durable, leaving out what the log already has. `full` asks for a new segment.
+    def commit(self, group: Sequence[Sequence[Event] | EventBatch], received: int, new_segment: bool) -> Commit:
+        """Make a group durable, without the events that the log already has.
+
+        Args:
+            group: the events of each call.
+            received: their `received_at`, microseconds.
+            new_segment: close the open segment first, even if it is not full.
 
         Raises:
-            DiskFull, LogUnavailable: nothing of the group was acknowledged; the next one begins a new segment.
+            DiskFull, LogUnavailable: nothing of the group was acknowledged; the next commit starts a new segment.
         """
         if not group:
-            return Outcome([], None, None, 0)
-        block = EventBatch.joined(group)
-        receipts, rows, ids = self._deduplicated(block.message_ids, received)
+            return Commit([])
+        events = EventBatch.joined(group)
+        receipts, rows, ids = self._deduplicated(events.message_ids, received)
         if not ids:
-            return Outcome(receipts, None, None, 0)
+            return Commit(receipts)
         self._check_headroom()
-        fresh = block if len(ids) == len(block) else block.take(rows)
-        batch = fresh.to_record_batch(ids, self._next_seq, received)
+        stored = events if len(ids) == len(events) else events.take(rows)
+        batch = stored.to_record_batch(ids, self._next_seq, received)
         try:
-            if full or self._is_full(received):
+            if new_segment or self._is_full(received):
                 self._close_segment()
             segment = self._ensure_segment(received)
             segment.append(batch, self._next_seq, received)
@@ -126,10 +138,13 @@ class Committer:
         end = self._next_seq + len(ids)
         self._dedupe.add(segment.first_seq, zip(ids, range(self._next_seq, end), strict=True), self._next_seq, received)
         self._next_seq = end
-        return Outcome(receipts, fresh, batch, segment.first_seq)
+        return Commit(receipts, stored, batch, segment.first_seq)
 
     def end_segment(self, old_at: int | None = None) -> int:
-        """Close the open segment, or only if it is full or old at `old_at` microseconds. Raises LogUnavailable.
+        """Close the open segment. Raises LogUnavailable.
+
+        Args:
+            old_at: if given, microseconds: close it only if it is full or old at that time.
 
         Returns:
             The seq before which every event is in a closed segment.
@@ -144,7 +159,7 @@ class Committer:
         return self._next_seq
 
     def sync(self) -> bool:
-        """Make the open segment durable. False when others hold events of which nobody knows. Raises LogUnavailable."""
+        """Make the open segment durable. False: events of another segment may not be. Raises LogUnavailable."""
         if self._segment is not None:
             try:
                 self._segment.sync()
@@ -153,8 +168,8 @@ class Committer:
                 raise _unavailable(error, self._directory) from error
         return not self._doubtful
 
-    def forget(self, files: Sequence[LogFile], last_received: int) -> None:
-        """Make sure that some file says where the log goes on, then let go of what `files` were needed for."""
+    def forget(self, files: Sequence[SealedFile], last_received: int) -> None:
+        """Prepare the deletion of `files`: ensure that an open segment holds the next seq, and forget their ids."""
         try:
             self._ensure_segment(last_received + 1)
         except OSError as error:
@@ -167,7 +182,7 @@ class Committer:
         self._doubtful.discard(segment)
 
     def close(self) -> None:
-        """Make the marker durable: from now on every bad byte is known to be rot, not a torn tail."""
+        """Make the marker durable: from now on every bad byte is corruption, not a torn tail."""
         segment, self._segment = self._segment, None
         if segment is not None:
             try:
@@ -181,26 +196,26 @@ class Committer:
     def _deduplicated(
         self, message_ids: Sequence[str | None], received: int
     ) -> tuple[list[Receipt], Sequence[int], Sequence[str]]:
-        """A receipt for each, the positions of those that are new, and their ids: given ones and ours."""
+        """A receipt for each event, the positions of the new ones, and their ids: the clients' and generated ones."""
         count = len(message_ids)
-        given = [message_id for message_id in message_ids if message_id is not None]
-        known = self._dedupe.find(given, received) if given else {}
-        if not known and len(set(given)) == count:
-            return self._stored(given), range(count), given
+        client_ids = [message_id for message_id in message_ids if message_id is not None]
+        known = self._dedupe.find(client_ids, received) if client_ids else {}
+        if not known and len(set(client_ids)) == count:
+            return self._receipts(client_ids), range(count), client_ids
         receipts: list[Receipt] = []
         rows: list[int] = []
         ids: list[str] = []
-        for row, message_id in enumerate(message_ids):
+        for row, client_id in enumerate(message_ids):
             seq = self._next_seq + len(ids)
-            one = next(self._ids) if message_id is None else message_id
-            first = known.setdefault(one, seq)
+            message_id = next(self._ids) if client_id is None else client_id
+            first = known.setdefault(message_id, seq)
             if first == seq:
                 rows.append(row)
-                ids.append(one)
-            receipts.append(Receipt(first, one, "stored" if first == seq else "duplicate"))
+                ids.append(message_id)
+            receipts.append(Receipt(first, message_id, "stored" if first == seq else "duplicate"))
         return receipts, rows, ids
 
-    def _stored(self, ids: Sequence[str]) -> list[Receipt]:
+    def _receipts(self, ids: Sequence[str]) -> list[Receipt]:
         seqs = range(self._next_seq, self._next_seq + len(ids))
         stored: Literal["stored"] = "stored"
         return [Receipt(seq, message_id, stored) for seq, message_id in zip(seqs, ids, strict=True)]
@@ -225,11 +240,11 @@ class Committer:
         )
 
     def _close_segment(self) -> None:
-        """Finish the open segment, if it holds events; the next event begins a new one."""
+        """Finish the open segment, if it holds events; the next event starts a new one."""
         segment = self._segment
         if segment is not None and segment.first_seq < self._next_seq:
             segment.sync()
-            self._segment = None  # before the close: one that fails must not be tried again, the number may be reused
+            self._segment = None  # before the close: a failed close must not be retried, the descriptor may be reused
             segment.close()
 
     def _ensure_segment(self, received: int) -> Segment:
@@ -240,20 +255,20 @@ class Committer:
         return self._segment
 
     def _abandon_segment(self) -> None:
-        """After a failed write or sync nobody knows what the file's last bytes hold: it is never written again.
+        """After a failed write or sync the last bytes of the file are unknown: it is never written again.
 
-        What was acknowledged of it is in the tail, and is sealed from there once a new segment took an event.
+        Its acknowledged events are in the tail, and are sealed from there once a new segment holds an event.
         """
         segment, self._segment = self._segment, None
         if segment is not None:
-            self._doubt(segment.first_seq)
-            with contextlib.suppress(OSError):  # the failure that matters is on its way to the caller
+            self._mark_doubtful(segment.first_seq)
+            with contextlib.suppress(OSError):  # the caller raises the failure that matters
                 segment.close()
 
-    def _doubt(self, segment: int) -> None:
-        """With durability "os" events were acknowledged that no sync has made durable, and none ever will in this file.
+    def _mark_doubtful(self, segment: int) -> None:
+        """With durability "os" acknowledged events of this file may not be durable, and no later sync can tell.
 
-        A sync that succeeds after one that failed says nothing.
+        A sync that succeeds after one that failed proves nothing.
         """
         if self._settings.durability == "os" and segment < self._next_seq:
             self._doubtful.add(segment)

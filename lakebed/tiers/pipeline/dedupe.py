@@ -1,8 +1,8 @@
-"""Which message ids the log has already taken: exact, in bounded memory.
+"""The message ids that the log already has: exact, in bounded memory.
 
-Ids of unsealed events are kept whole. Those of sealed segments are kept as two roaring bitmaps of independent 32-bit
-hashes, about 5 bytes an id: a miss is certain, a hit is verified in the segment itself, so no false positive ever drops
-an event. A dict of all ids was rejected: 150 bytes each, a gigabyte for a day of 80 events a second.
+Ids of unsealed events are kept as they are. Those of sealed segments are kept as two roaring bitmaps of independent
+32-bit hashes, about 5 bytes an id: a miss is certain, a hit is verified in the segment itself, so no false positive
+ever drops an event. A dict of all ids was rejected: 150 bytes each, a gigabyte for a day of 80 events a second.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from pyroaring import BitMap
 
 from lakebed.tiers.pipeline.sealing import read_sealed
 
-__all__ = ["SLICE", "Dedupe", "SealedIds"]
+__all__ = ["Dedupe", "SealedIds"]
 
 _FORMAT = 1
-SLICE = 4096  # ids that are handled in one go
-_PIECE = 32_768  # ids that one commit brings into a dict after opening: some 10 ms
+_SLICE = 4096  # ids that are processed in one call
+_STEP = 32_768  # ids that one commit moves into a dict after opening: some 10 ms
 _SUFFIX = ".ids"
 
 
@@ -41,7 +41,7 @@ class _Sidecar(msgspec.Struct, array_like=True):
 
 
 class SealedIds(msgspec.Struct, frozen=True):
-    """The ids of one sealed segment. Immutable; may be made in any thread."""
+    """The ids of one sealed segment, as a filter. Immutable; may be created in any thread."""
 
     path: Path
     last_received: int
@@ -53,23 +53,30 @@ class SealedIds(msgspec.Struct, frozen=True):
     def of(cls, path: Path, last_received: int, message_ids: Iterable[str]) -> SealedIds:
         """The filter of `message_ids`, all those of the segment at `path`."""
         rest, low, high = iter(message_ids), array("I"), array("I")
-        # In pieces: one call over 200,000 ids keeps the interpreter, and so every `track`, for 0.2 s.
-        while piece := list(itertools.islice(rest, SLICE)):
-            encoded = list(map(str.encode, piece))
+        # In slices: one call over 200,000 ids would hold the interpreter, and so every `track`, for 0.2 s.
+        while ids := list(itertools.islice(rest, _SLICE)):
+            encoded = list(map(str.encode, ids))
             low.extend(map(_low, encoded))
             high.extend(map(_high, encoded))
         return cls(path, last_received, len(low), _bitmap(low), _bitmap(high))
 
     @classmethod
+    def of_batches(cls, path: Path, last_received: int, batches: Iterable[pa.RecordBatch]) -> SealedIds:
+        """The filter of the events in `batches`, all those of the segment at `path`."""
+        columns = (batch.column("message_id") for batch in batches)
+        slices = (column.slice(start, _SLICE) for column in columns for start in range(0, len(column), _SLICE))
+        return cls.of(path, last_received, itertools.chain.from_iterable(ids.to_pylist() for ids in slices))
+
+    @classmethod
     def load(cls, path: Path, last_received: int) -> SealedIds:
-        """From the file beside the segment; from the segment itself where that is missing or does not read back."""
+        """Read from the file beside the segment; from the segment itself when that file is missing or damaged."""
         try:
             data = path.with_suffix(_SUFFIX).read_bytes()
             if google_crc32c.value(data[4:]) == int.from_bytes(data[:4], "little"):
-                found = msgspec.msgpack.decode(data[4:], type=_Sidecar)
-                if found.format == _FORMAT:
-                    low, high = BitMap.deserialize(found.low), BitMap.deserialize(found.high)
-                    return cls(path, last_received, found.count, low, high)
+                sidecar = msgspec.msgpack.decode(data[4:], type=_Sidecar)
+                if sidecar.format == _FORMAT:
+                    low, high = BitMap.deserialize(sidecar.low), BitMap.deserialize(sidecar.high)
+                    return cls(path, last_received, sidecar.count, low, high)
         except (OSError, msgspec.DecodeError):
             pass  # derived data: rebuilt below
         return cls.of(path, last_received, read_sealed(path, ["message_id"])["message_id"].to_pylist())
@@ -85,33 +92,29 @@ class SealedIds(msgspec.Struct, frozen=True):
         self.path.with_suffix(_SUFFIX).unlink(missing_ok=True)
 
     def seqs(self, message_ids: list[str], since_us: int) -> dict[str, int]:
-        """The seqs of those of `message_ids` that the segment has, if received at or after `since_us`. Reads it."""
-        names = ["message_id", "seq", "received_at"]
-        found = read_sealed(self.path, names, message_ids)
-        columns = (
-            found["message_id"].to_pylist(),
-            found["seq"].to_pylist(),
-            found["received_at"].cast("int64").to_pylist(),
-        )
-        return {name: seq for name, seq, received in zip(*columns, strict=True) if received >= since_us}
+        """The seqs of `message_ids` in the segment, of events received at or after `since_us`. Reads the segment."""
+        rows = read_sealed(self.path, ["message_id", "seq", "received_at"], message_ids)
+        ids, seqs = rows["message_id"].to_pylist(), rows["seq"].to_pylist()
+        received = rows["received_at"].cast("int64").to_pylist()
+        return {name: seq for name, seq, at_us in zip(ids, seqs, received, strict=True) if at_us >= since_us}
 
 
 def _bitmap(hashes: array[int]) -> BitMap:
-    """The set of them. Sorted first, by Arrow, which lets other threads run meanwhile.
+    """The set of `hashes`. They are sorted first, by Arrow, which lets other threads run meanwhile.
 
-    As they come, each is put between the others: 200,000 took 0.3 s, in which the loop got the interpreter back for an
-    instant every 5 ms, and clients waited for up to 0.4 s. Sorted and in pieces it takes 40 ms, 1 ms of them in one go.
+    Unsorted, 200,000 took 0.3 s, in which the loop got the interpreter back for an instant every 5 ms, and clients
+    waited for up to 0.4 s. Sorted and in slices it takes 40 ms, at most 1 ms of them in one call.
     """
     column = pa.Array.from_buffers(pa.uint32(), len(hashes), [None, pa.py_buffer(hashes)])
     ordered = array("I", column.sort().buffers()[1].to_pybytes())
-    found = BitMap()
-    for start in range(0, len(hashes), SLICE):
-        found |= BitMap(ordered[start : start + SLICE])
-    return found
+    bitmap = BitMap()
+    for start in range(0, len(hashes), _SLICE):
+        bitmap |= BitMap(ordered[start : start + _SLICE])
+    return bitmap
 
 
-class _Group(msgspec.Struct, frozen=True):
-    """A group that was read at opening and is not in a dict yet."""
+class _UnreadGroup(msgspec.Struct, frozen=True):
+    """A group of an unsealed segment that was found at opening and is not in a dict yet."""
 
     segment: int
     first_seq: int
@@ -123,29 +126,29 @@ class Dedupe:
 
     Args:
         window_us: how long an id is remembered, from its event's `received_at`.
-        max_ids: ids remembered at the most; beyond it the oldest sealed segment is forgotten early.
+        max_ids: the limit of remembered ids; beyond it the oldest sealed segment is forgotten early.
     """
 
     def __init__(self, window_us: int, max_ids: int) -> None:
         self._window_us = window_us
         self._max_ids = max_ids
         self._open: dict[int, dict[str, int]] = {}  # by first seq of an unsealed segment
-        # What opening found of unsealed segments, older than all in `_open`. A dict of a million ids takes a second: it
-        # is made piece by piece as groups are committed, and until then the ids are looked for in the columns.
-        self._read: dict[int, dict[str, int]] = {}
-        self._unread: deque[_Group] = deque()
-        self._starts: list[int] = []  # first seq of each group of the unsealed segments …
+        # The unsealed segments found at opening, older than all in `_open`. A dict of a million ids takes a second, so
+        # it is filled step by step as groups are committed; until then ids are searched in the columns.
+        self._restored: dict[int, dict[str, int]] = {}
+        self._unread: deque[_UnreadGroup] = deque()
+        self._starts: list[int] = []  # the first seq of each group of the unsealed segments …
         self._received: list[int] = []  # … and when it was received
         self._sealed: list[SealedIds] = []  # oldest first
-        self._any_low = BitMap()  # union of the sealed lows: one look-up instead of one a segment
+        self._any_low = BitMap()  # union of the sealed lows: one look-up instead of one for each segment
 
     def __len__(self) -> int:
-        whole = sum(map(len, [*self._open.values(), *self._read.values(), *(group.ids for group in self._unread)]))
+        whole = sum(map(len, [*self._open.values(), *self._restored.values(), *(group.ids for group in self._unread)]))
         return whole + sum(sealed.count for sealed in self._sealed)
 
     def restore(self, segment: int, ids: pa.StringArray, first_seq: int, received_at: int) -> None:
-        """Remember a group that opening found in the unsealed segment that starts at seq `segment`, in order."""
-        self._unread.append(_Group(segment, first_seq, ids))
+        """Remember a group found at opening, in order. Its unsealed segment starts at seq `segment`."""
+        self._unread.append(_UnreadGroup(segment, first_seq, ids))
         self._starts.append(first_seq)
         self._received.append(received_at)
 
@@ -156,13 +159,13 @@ class Dedupe:
         self._received.append(received_at)
 
     def seal(self, segment: int, sealed: SealedIds) -> None:
-        """The segment that starts at seq `segment` is sealed: its filter takes the place of its ids."""
+        """Replace the ids of the segment that starts at seq `segment` by its filter."""
         self._open.pop(segment, None)
-        self._read.pop(segment, None)
+        self._restored.pop(segment, None)
         self._unread = deque(group for group in self._unread if group.segment != segment)
-        first_open = min([*self._open, *self._read, *(group.segment for group in self._unread)], default=None)
-        kept = len(self._starts) if first_open is None else bisect_right(self._starts, first_open) - 1
-        del self._starts[:kept], self._received[:kept]
+        first_open = min([*self._open, *self._restored, *(group.segment for group in self._unread)], default=None)
+        count = len(self._starts) if first_open is None else bisect_right(self._starts, first_open) - 1
+        del self._starts[:count], self._received[:count]
         self._sealed.append(sealed)
         self._any_low |= sealed.low
 
@@ -170,47 +173,49 @@ class Dedupe:
         """The seqs of those of `message_ids` that were received within the window before `now_us`. May read a file."""
         since = now_us - self._window_us
         self._forget_before(since)
-        self._read_on()
-        found: dict[str, int] = {}
-        for ids in self._read.values():
-            self._find_whole(ids, message_ids, since, found)
+        self._restore_some()
+        seqs: dict[str, int] = {}
+        for ids in self._restored.values():
+            self._find_in_dict(ids, message_ids, since, seqs)
         if self._unread:
-            self._find_unread(message_ids, since, found)
+            self._find_unread(message_ids, since, seqs)
         for ids in self._open.values():
-            self._find_whole(ids, message_ids, since, found)
+            self._find_in_dict(ids, message_ids, since, seqs)
         if self._sealed:
-            self._find_sealed([m for m in message_ids if m not in found], since, found)
-        return found
+            self._find_sealed([message_id for message_id in message_ids if message_id not in seqs], since, seqs)
+        return seqs
 
-    def _find_whole(self, ids: dict[str, int], message_ids: list[str], since: int, found: dict[str, int]) -> None:
+    # The methods below add what they find to `seqs`.
+
+    def _find_in_dict(self, ids: dict[str, int], message_ids: list[str], since: int, seqs: dict[str, int]) -> None:
         if any(map(ids.__contains__, message_ids)):
             for message_id in message_ids:
                 seq = ids.get(message_id)
                 if seq is not None and self._received_at(seq) >= since:
-                    found[message_id] = seq
+                    seqs[message_id] = seq
 
     def _received_at(self, seq: int) -> int:
         return self._received[bisect_right(self._starts, seq) - 1]
 
-    def _find_unread(self, message_ids: list[str], since: int, found: dict[str, int]) -> None:
+    def _find_unread(self, message_ids: list[str], since: int, seqs: dict[str, int]) -> None:
         import pyarrow.compute as pc  # a quarter of what pyarrow costs to import
 
         ids = pa.chunked_array([group.ids for group in self._unread])
         for row in pc.indices_nonzero(pc.is_in(ids, value_set=pa.array(message_ids, pa.string()))).to_pylist():
-            seq = self._unread[0].first_seq + row  # groups follow each other without gap
+            seq = self._unread[0].first_seq + row  # groups are contiguous
             if self._received_at(seq) >= since:
-                found[ids[row].as_py()] = seq
+                seqs[ids[row].as_py()] = seq
 
-    def _read_on(self) -> None:
-        """Bring some more of what opening found into dicts."""
+    def _restore_some(self) -> None:
+        """Move some more groups found at opening into dicts."""
         count = 0
-        while self._unread and count < _PIECE:
+        while self._unread and count < _STEP:
             group = self._unread.popleft()
             count += len(group.ids)
             seqs = range(group.first_seq, group.first_seq + len(group.ids))
-            self._read.setdefault(group.segment, {}).update(zip(group.ids.to_pylist(), seqs, strict=True))
+            self._restored.setdefault(group.segment, {}).update(zip(group.ids.to_pylist(), seqs, strict=True))
 
-    def _find_sealed(self, message_ids: list[str], since: int, found: dict[str, int]) -> None:
+    def _find_sealed(self, message_ids: list[str], since: int, seqs: dict[str, int]) -> None:
         any_low = self._any_low
         lows = zip(message_ids, map(_low, map(str.encode, message_ids)), strict=True)
         hashes = {m: (low, _high(m.encode())) for m, low in lows if low in any_low}
@@ -218,22 +223,22 @@ class Dedupe:
             hits = [m for m, (low, high) in hashes.items() if low in sealed.low and high in sealed.high]
             if hits:
                 for message_id, seq in sealed.seqs(hits, since).items():
-                    found[message_id] = seq
+                    seqs[message_id] = seq
                     hashes.pop(message_id, None)
 
     def forget(self, paths: set[Path]) -> None:
-        """The segments at `paths` are going to be deleted."""
-        self._keep([sealed for sealed in self._sealed if sealed.path not in paths])
+        """Forget the segments at `paths`: they will be deleted."""
+        self._set_sealed([sealed for sealed in self._sealed if sealed.path not in paths])
 
     def _forget_before(self, since: int) -> None:
-        gone, count = 0, len(self)
+        forgotten, count = 0, len(self)
         for sealed in self._sealed:
             if sealed.last_received >= since and count <= self._max_ids:
                 break
-            gone, count = gone + 1, count - sealed.count
-        if gone:
-            self._keep(self._sealed[gone:])
+            forgotten, count = forgotten + 1, count - sealed.count
+        if forgotten:
+            self._set_sealed(self._sealed[forgotten:])
 
-    def _keep(self, sealed: list[SealedIds]) -> None:
-        self._sealed = sealed
-        self._any_low = BitMap.union(BitMap(), *(one.low for one in sealed))
+    def _set_sealed(self, segments: list[SealedIds]) -> None:
+        self._sealed = segments
+        self._any_low = BitMap.union(BitMap(), *(ids.low for ids in segments))

@@ -1,4 +1,4 @@
-"""What a reader holds of the log."""
+"""A view of the log, for readers."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Self
 
 import pyarrow as pa
 
-from lakebed.tiers.pipeline.sealing import LogFile
+from lakebed.tiers.pipeline.sealing import SealedFile
 
 __all__ = ["LogView"]
 
 
 class LogView:
-    """The log at one moment: sealed files, then the tail in memory. No file of it is deleted before it is closed.
+    """The log at one moment: sealed files, then the tail in memory. Its files are not deleted before it is closed.
 
     Attributes:
         start_seq: the first seq that the log holds.
@@ -25,7 +25,7 @@ class LogView:
     """
 
     def __init__(
-        self, files: tuple[LogFile, ...], tail: pa.Table, start_seq: int, end_seq: int, pins: Counter[Path]
+        self, files: tuple[SealedFile, ...], tail: pa.Table, start_seq: int, end_seq: int, pins: Counter[Path]
     ) -> None:
         self.files = files
         self.tail = tail
@@ -44,7 +44,7 @@ class LogView:
         self.close()
 
     def close(self) -> None:
-        """Let the files go. Idempotent."""
+        """Release the files. Idempotent."""
         if not self._closed:
             self._closed = True
             self._pins.subtract(file.path for file in self.files)

@@ -1,7 +1,8 @@
-"""Opening a log that may have been left in the middle of anything."""
+"""Opening a log after a crash at any moment."""
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from pathlib import Path
 
 import msgspec
@@ -9,14 +10,14 @@ import pyarrow as pa
 
 from lakebed.disk import Disk
 from lakebed.errors import LogCorrupted
-from lakebed.tiers.pipeline.sealing import LogFile, sealed_path
-from lakebed.tiers.pipeline.segment import Frame, Scan, Segment, check_tail, scan
+from lakebed.tiers.pipeline.sealing import SealedFile, sealed_path
+from lakebed.tiers.pipeline.segment import Frame, Segment, SegmentScan, check_tail, scan
 
-__all__ = ["Recovered", "Unsealed", "recover"]
+__all__ = ["RecoveredLog", "UnsealedSegment", "recover"]
 
 
-class Unsealed(msgspec.Struct):
-    """A log file that takes no more events and waits for sealing, or the active one: its groups in memory."""
+class UnsealedSegment(msgspec.Struct):
+    """A log file that waits for sealing, or the active one: its groups in memory."""
 
     path: Path
     first_seq: int
@@ -24,51 +25,53 @@ class Unsealed(msgspec.Struct):
 
     @property
     def batches(self) -> list[pa.RecordBatch]:
-        """Its events."""
+        """The events of the segment."""
         return [frame.batch for frame in self.frames]
 
 
-class Recovered(msgspec.Struct, frozen=True):
-    """What a directory holds: sealed files, then unsealed log files, the last of which is the active segment."""
+class RecoveredLog(msgspec.Struct, frozen=True):
+    """The contents of a log directory: sealed files, then unsealed ones. The last of these is the active segment."""
 
-    files: list[LogFile]
-    unsealed: list[Unsealed]
+    files: list[SealedFile]
+    unsealed: list[UnsealedSegment]
     active: Segment | None
     next_seq: int
     last_received: int
     cut_bytes: int
 
 
-def recover(disk: Disk, directory: Path) -> Recovered:
+def recover(disk: Disk, directory: Path) -> RecoveredLog:
     """Read a log directory, cut a torn tail, finish interrupted sealing. Blocks.
 
     Raises:
-        LogCorrupted: when acknowledged events are missing or do not read back; nothing was changed but leftovers.
-        FormatTooNew: when a newer Lakebed wrote a file.
+        LogCorrupted: acknowledged events are missing or damaged; only leftovers were removed.
+        FormatTooNew: a newer Lakebed wrote a file.
     """
     _remove_leftovers(disk, directory)
-    files = [LogFile.read(path) for path in sorted(directory.glob("*.parquet"))]
+    files = [SealedFile.read(path) for path in sorted(directory.glob("*.parquet"))]
     logs = sorted(directory.glob("*.log"))
     scans = [scan(path) for path in logs]
-    for found in scans:
-        if found.first_seq != int(found.path.stem):
-            raise LogCorrupted(f"a segment says it starts at seq {found.first_seq}", path=found.path, offset=0)
-    starts = [one.first_seq for one in files] + [one.first_seq for one in scans]
-    next_seq = starts[0] if starts else 0
+    for segment in scans:
+        if segment.first_seq != int(segment.path.stem):
+            message = f"the header of a segment says that it starts at seq {segment.first_seq}"
+            raise LogCorrupted(message, path=segment.path, offset=0)
+    first_seqs = [file.first_seq for file in files] + [segment.first_seq for segment in scans]
+    next_seq = first_seqs[0] if first_seqs else 0
     last_received = 0
     for file in files:
         _check_follows(file.path, file.first_seq, next_seq)
         next_seq, last_received = file.end_seq, file.last_received
     unsealed = []
-    bounds: list[int | None] = [one.first_seq for one in scans]
-    for found, bound in zip(scans, [*bounds[1:], None][: len(scans)], strict=True):
-        _check_follows(found.path, found.first_seq, next_seq)
-        frames = _acknowledged(found, bound)
-        unsealed.append(Unsealed(found.path, found.first_seq, frames))
-        last_received = max(last_received, found.received_floor, *(frame.received_at for frame in frames[-1:]))
-        next_seq = frames[-1].first_seq + frames[-1].count if frames else found.first_seq
+    for segment, following in zip_longest(scans, scans[1:]):
+        _check_follows(segment.path, segment.first_seq, next_seq)
+        frames = _acknowledged(segment, None if following is None else following.first_seq)
+        unsealed.append(UnsealedSegment(segment.path, segment.first_seq, frames))
+        last_received = max(last_received, segment.received_floor, *(frame.received_at for frame in frames[-1:]))
+        next_seq = frames[-1].first_seq + frames[-1].count if frames else segment.first_seq
     active = Segment.reopen(disk, scans[-1]) if scans else None
-    return Recovered(files, unsealed, active, next_seq, last_received, scans[-1].size - scans[-1].end if scans else 0)
+    return RecoveredLog(
+        files, unsealed, active, next_seq, last_received, scans[-1].size - scans[-1].end if scans else 0
+    )
 
 
 def _check_follows(path: Path, first_seq: int, expected: int) -> None:
@@ -76,28 +79,27 @@ def _check_follows(path: Path, first_seq: int, expected: int) -> None:
         raise LogCorrupted(f"the log has no segment from seq {expected} to {first_seq}", path=path, offset=0)
 
 
-def _acknowledged(found: Scan, bound: int | None) -> list[Frame]:
-    """The frames of a log file that count: up to the next segment's start, or all of the last one's."""
-    if bound is None:
-        check_tail(found)
-        return found.frames
-    # A segment that failed was left as it was, and a new one begun where its acknowledged events end.
-    frames = [frame for frame in found.frames if frame.first_seq < bound]
-    end = frames[-1].first_seq + frames[-1].count if frames else found.first_seq
-    if end != bound:
-        raise LogCorrupted(
-            f"a segment ends at seq {end}, the next one starts at {bound}", path=found.path, offset=found.end
-        )
+def _acknowledged(segment: SegmentScan, next_first_seq: int | None) -> list[Frame]:
+    """The frames of a log file whose events count: up to the start of the next segment; all of the last segment."""
+    if next_first_seq is None:
+        check_tail(segment)
+        return segment.frames
+    # A segment that failed was left as it was, and a new one started where its acknowledged events end.
+    frames = [frame for frame in segment.frames if frame.first_seq < next_first_seq]
+    end = frames[-1].first_seq + frames[-1].count if frames else segment.first_seq
+    if end != next_first_seq:
+        message = f"a segment ends at seq {end}, the next one starts at {next_first_seq}"
+        raise LogCorrupted(message, path=segment.path, offset=segment.end)
     return frames
 
 
 def _remove_leftovers(disk: Disk, directory: Path) -> None:
-    """Unfinished temporary files, and log files whose Parquet file is complete."""
+    """Remove unfinished temporary files, and log files whose Parquet file is complete."""
     leftovers = sorted(directory.glob("*.tmp"))
     for path in sorted(directory.glob("*.log")):
         sealed = sealed_path(directory, int(path.stem)) if path.stem.isdigit() else None
         if sealed is not None and sealed.exists():
-            LogFile.read(sealed)  # loud, before its source goes
+            SealedFile.read(sealed)  # raises if it is damaged, before its source is removed
             leftovers.append(path)
     for path in leftovers:
         disk.remove(path)

@@ -1,4 +1,4 @@
-"""From a full log file to one Parquet file of the same events, promoted columns included."""
+"""Sealed files: the events of one log file as Parquet, with promoted columns."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from lakebed.events.parquet import layout, with_filters
 from lakebed.events.promotions import Promotion, with_promoted
 from lakebed.sql_engine import SqlEngine
 
-__all__ = ["FORMAT", "LogFile", "read_sealed", "seal", "sealed_path"]
+__all__ = ["FORMAT", "SealedFile", "read_sealed", "remove_sealed", "seal", "sealed_path"]
 
 FORMAT = 1
 _FORMAT_KEY = b"lakebed.format"
 
 
-class LogFile(msgspec.Struct, frozen=True):
+class SealedFile(msgspec.Struct, frozen=True):
     """A sealed segment: Parquet, rows in seq order from `first_seq` to before `end_seq`. Times in microseconds."""
 
     path: Path
@@ -36,15 +36,15 @@ class LogFile(msgspec.Struct, frozen=True):
     columns: frozenset[str]
 
     @classmethod
-    def read(cls, path: Path) -> LogFile:
-        """What the file's footer says. Blocks.
+    def read(cls, path: Path) -> SealedFile:
+        """The description in the file's footer. Blocks.
 
         Raises:
-            LogCorrupted: when the footer does not read back, or does not belong to the file's name.
-            LogUnavailable: when the system did not let it be read.
-            FormatTooNew: when a newer Lakebed wrote it.
+            LogCorrupted: the footer is damaged, or does not belong to the file's name.
+            LogUnavailable: the system could not read it.
+            FormatTooNew: a newer Lakebed wrote it.
         """
-        import pyarrow.parquet as pq  # dear to import; an object that only tracks never needs it
+        import pyarrow.parquet as pq  # slow to import; an object that only tracks never needs it
 
         try:
             metadata = pq.read_metadata(path)
@@ -74,50 +74,50 @@ class LogFile(msgspec.Struct, frozen=True):
 
 
 def _bounds(metadata: Any, column: int) -> tuple[int, int]:
-    """Smallest and largest value of a column, as integers, by the row groups' statistics."""
+    """Smallest and largest value of a column, as integers, from the row groups' statistics."""
     statistics = [metadata.row_group(i).column(column).statistics for i in range(metadata.num_row_groups)]
-    if any(one is None or not one.has_min_max for one in statistics):
+    if any(values is None or not values.has_min_max for values in statistics):
         raise ValueError("it has no statistics")
-    return min(one.min_raw for one in statistics), max(one.max_raw for one in statistics)
+    return min(values.min_raw for values in statistics), max(values.max_raw for values in statistics)
 
 
 def sealed_path(directory: Path, first_seq: int) -> Path:
-    """Where the sealed segment that starts at `first_seq` lies."""
+    """The path of the sealed file that starts at `first_seq`."""
     return directory / f"{first_seq:020d}.parquet"
 
 
 def read_sealed(path: Path, columns: list[str] | None = None, message_ids: list[str] | None = None) -> pa.Table:
-    """A sealed segment's rows, or those of some columns or message ids. Blocks. A flipped bit is noticed.
+    """A sealed file's rows, or only some columns or message ids. Blocks. Verifies checksums.
 
     Raises:
-        LogCorrupted: when it does not read back. DuckDB, which answers queries, does not look at checksums.
-        LogUnavailable: when the system did not let it be read.
+        LogCorrupted: it is damaged. (DuckDB, which runs queries, does not verify checksums.)
+        LogUnavailable: the system could not read it.
     """
-    import pyarrow.parquet as pq  # dear to import; an object that only tracks never needs it
+    import pyarrow.parquet as pq  # slow to import; an object that only tracks never needs it
 
-    wanted = None if message_ids is None else [("message_id", "in", message_ids)]
+    filters = None if message_ids is None else [("message_id", "in", message_ids)]
     try:
-        return pq.read_table(path, columns=columns, filters=wanted, partitioning=None, page_checksum_verification=True)
+        return pq.read_table(path, columns=columns, filters=filters, partitioning=None, page_checksum_verification=True)
     except (OSError, pa.ArrowException) as error:
         raise _unreadable(error, path) from error
 
 
 def _unreadable(error: Exception, path: Path) -> LogCorrupted | LogUnavailable:
-    """A system that is out of descriptors, or refuses, says nothing about the file's bytes; Arrow's own errors do."""
+    """Errors of the system, such as too many open files, do not mean that the bytes are damaged; Arrow's errors do."""
     if isinstance(error, OSError) and error.errno not in (None, errno.ENOENT):
-        hint = "Mend what the system complains of; only if that does not help restore the file from a backup"
+        hint = "Fix the cause that the system names; only if that does not help restore the file from a backup"
         return LogUnavailable(f"a sealed segment cannot be read: {error}", hint=hint, path=path)
-    return LogCorrupted(f"a sealed segment does not read back: {error}", path=path, offset=0)
+    return LogCorrupted(f"a sealed segment is damaged: {error}", path=path, offset=0)
 
 
 def seal(
     disk: Disk, log: Path, batches: Sequence[pa.RecordBatch], promotions: Sequence[Promotion], engine: SqlEngine
-) -> LogFile:
+) -> SealedFile:
     """Write the events of the log file `log` as Parquet, atomically, then remove the log file. Blocks.
 
     A crash leaves the log file, both, or the Parquet file; never neither.
     """
-    import pyarrow.parquet as pq  # dear to import; an object that only tracks never needs it
+    import pyarrow.parquet as pq  # slow to import; an object that only tracks never needs it
 
     table = with_promoted(pa.Table.from_batches(batches), promotions, engine)
     table = table.replace_schema_metadata({_FORMAT_KEY: str(FORMAT)})
@@ -128,7 +128,15 @@ def seal(
     disk.sync_file(temporary)
     disk.replace(temporary, path)
     disk.sync_directory(path.parent)
-    if log.exists():  # not so when an earlier attempt failed after this step
+    if log.exists():  # it does not if an earlier attempt failed after this step
         disk.remove(log)
     disk.sync_directory(path.parent)
-    return LogFile.read(path)
+    return SealedFile.read(path)
+
+
+def remove_sealed(disk: Disk, directory: Path, files: Sequence[SealedFile]) -> None:
+    """Delete sealed files, oldest first: a crash in between leaves no gap. Blocks. Raises OSError."""
+    for file in files:
+        disk.remove(file.path)
+        file.path.with_suffix(".ids").unlink(missing_ok=True)
+    disk.sync_directory(directory)

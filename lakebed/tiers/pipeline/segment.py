@@ -6,7 +6,8 @@ crc32c u32, first seq u64, count u32, received_at i64, then one Arrow IPC record
 bytes recycled from another file never pass), the frame's header and its payload.
 
 The marker is written after each sync, without one of its own: after a crash of the process it is exact, after a power
-loss it may be a frame behind. It tells rot (a bad frame below it was acknowledged) from a torn tail (above it).
+loss it may be a frame behind. It tells corruption (a bad frame below it was acknowledged) from a torn tail
+(above it).
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ from lakebed.disk import Disk
 from lakebed.errors import FormatTooNew, LogCorrupted
 from lakebed.events.event import SCHEMA
 
-__all__ = ["FORMAT", "HEADER_BYTES", "Frame", "Scan", "Segment", "log_path", "scan"]
+__all__ = ["FORMAT", "HEADER_BYTES", "Frame", "Segment", "SegmentScan", "check_tail", "log_path", "scan"]
 
 FORMAT = 1
 HEADER_BYTES = 128
-MAX_PAYLOAD_BYTES = 1 << 30
+_MAX_PAYLOAD_BYTES = 1 << 30
 _MAGIC = b"LAKEBED\n"
 _FRAME_MAGIC = b"LBF1"
 _MARKER_AT = 64
@@ -38,11 +39,11 @@ _MARKER = struct.Struct("<Q")
 _EPOCH = struct.Struct("<Q")
 _CRC = struct.Struct("<I")
 _FRAME = struct.Struct("<4sIIQIq")
-_FRAME_REST = struct.Struct("<IQIq")  # what the CRC covers of a frame's header
+_FRAME_REST = struct.Struct("<IQIq")  # the part of a frame's header that the CRC covers
 
 
 class Frame(msgspec.Struct, frozen=True):
-    """One group commit as read back: `batch` has `count` rows from `first_seq` on, `end` is the offset after it."""
+    """One commit as read from disk: `batch` has `count` rows from `first_seq` on, `end` is the offset after it."""
 
     first_seq: int
     count: int
@@ -51,8 +52,8 @@ class Frame(msgspec.Struct, frozen=True):
     end: int
 
 
-class Scan(msgspec.Struct, frozen=True):
-    """What a log file holds. `bad` is the offset of the first byte that is no frame, or None."""
+class SegmentScan(msgspec.Struct, frozen=True):
+    """The contents of a log file. `bad` is the offset of the first byte after which no valid frame follows, or None."""
 
     path: Path
     epoch: int
@@ -75,7 +76,7 @@ class Scan(msgspec.Struct, frozen=True):
 
 
 def log_path(directory: Path, first_seq: int) -> Path:
-    """Where the segment that starts at `first_seq` lies."""
+    """The path of the log file that starts at `first_seq`."""
     return directory / f"{first_seq:020d}.log"
 
 
@@ -87,7 +88,7 @@ def _frame_crc(epoch: int, rest: bytes, payload: bytes | memoryview | pa.Buffer)
 class Segment:
     """The open end of a log. Used by one thread; every method blocks and raises OSError.
 
-    After an OSError the segment must be abandoned: what its last bytes hold is unknown.
+    After an OSError the segment must be abandoned: its last bytes are unknown.
     """
 
     def __init__(self, disk: Disk, path: Path, descriptor: int, epoch: int, first_seq: int, offset: int) -> None:
@@ -100,7 +101,7 @@ class Segment:
 
     @classmethod
     def create(cls, disk: Disk, directory: Path, first_seq: int, received_floor: int) -> Segment:
-        """A new, durable, empty segment. One of the same first seq holds nothing acknowledged, and gives way."""
+        """A new, durable, empty segment. It replaces one of the same first seq, which holds nothing acknowledged."""
         path = log_path(directory, first_seq)
         temporary = path.with_suffix(".log.tmp")
         temporary.unlink(missing_ok=True)
@@ -122,17 +123,18 @@ class Segment:
         return cls(disk, path, descriptor, epoch, first_seq, HEADER_BYTES)
 
     @classmethod
-    def reopen(cls, disk: Disk, found: Scan) -> Segment:
+    def reopen(cls, disk: Disk, contents: SegmentScan) -> Segment:
         """The segment of a scan, cut after its last whole frame, ready for the next one."""
-        descriptor = disk.open(found.path)
-        segment = cls(disk, found.path, descriptor, found.epoch, found.first_seq, found.end)
+        path, end = contents.path, contents.end
+        descriptor = disk.open(path)
+        segment = cls(disk, path, descriptor, contents.epoch, contents.first_seq, end)
         try:
-            if found.size > found.end:
-                disk.truncate(descriptor, found.end)
-            # Frames that a crash left unsynced are kept from now on, so they must be durable before anyone reads them.
-            # Written again: after a sync that failed the system holds such bytes for clean, and syncs nothing.
-            if (start := found.durable or HEADER_BYTES) < found.end:
-                disk.write(descriptor, [found.path.read_bytes()[start : found.end]], start)
+            if contents.size > end:
+                disk.truncate(descriptor, end)
+            # Frames that a crash left unsynced are kept from now on, so they must be durable before they are read. They
+            # are written again: after a failed sync the system regards such bytes as clean, and syncs nothing.
+            if (start := contents.durable or HEADER_BYTES) < end:
+                disk.write(descriptor, [path.read_bytes()[start:end]], start)
             disk.sync(descriptor)
             segment.mark_durable()
         except BaseException:
@@ -143,8 +145,8 @@ class Segment:
     def append(self, batch: pa.RecordBatch, first_seq: int, received_at: int) -> None:
         """Write one frame. It is durable after `sync`."""
         payload = batch.serialize()
-        if payload.size > MAX_PAYLOAD_BYTES:  # it would be durable, and unreadable
-            raise OSError(errno.EFBIG, f"a group of {payload.size} bytes is larger than {MAX_PAYLOAD_BYTES}")
+        if payload.size > _MAX_PAYLOAD_BYTES:  # it would be durable, and unreadable
+            raise OSError(errno.EFBIG, f"a group of {payload.size} bytes is larger than {_MAX_PAYLOAD_BYTES}")
         rest = _FRAME_REST.pack(payload.size, first_seq, batch.num_rows, received_at)
         crc = _frame_crc(self._epoch, rest, payload)
         header = _FRAME.pack(_FRAME_MAGIC, payload.size, crc, first_seq, batch.num_rows, received_at)
@@ -152,12 +154,12 @@ class Segment:
         self.offset += len(header) + payload.size
 
     def sync(self) -> None:
-        """Make all frames durable, then note it in the marker."""
+        """Make all frames durable, then record it in the marker."""
         self._disk.sync(self._descriptor)
         self.mark_durable()
 
     def mark_durable(self) -> None:
-        """Note that all bytes so far are durable; the note itself becomes so with the next sync."""
+        """Record that all bytes so far are durable; the record itself becomes durable with the next sync."""
         self._disk.write(self._descriptor, [_marker(self._epoch, self.offset)], _MARKER_AT)
 
     def close(self) -> None:
@@ -170,12 +172,12 @@ def _marker(epoch: int, offset: int) -> bytes:
     return packed + _CRC.pack(google_crc32c.value(_EPOCH.pack(epoch) + packed))
 
 
-def scan(path: Path) -> Scan:
+def scan(path: Path) -> SegmentScan:
     """Read a log file up to its first bad byte. Blocks.
 
     Raises:
-        LogCorrupted: when its header does not read back.
-        FormatTooNew: when a newer Lakebed wrote it.
+        LogCorrupted: its header is damaged.
+        FormatTooNew: a newer Lakebed wrote it.
     """
     data = path.read_bytes()
     if len(data) < HEADER_BYTES:
@@ -183,7 +185,7 @@ def scan(path: Path) -> Scan:
     magic, version, epoch, first_seq, floor = _HEADER.unpack_from(data)
     (crc,) = _CRC.unpack_from(data, _HEADER.size)
     if magic != _MAGIC or crc != google_crc32c.value(data[: _HEADER.size]):
-        raise LogCorrupted("a segment's header does not read back", path=path, offset=0)
+        raise LogCorrupted("a segment's header is damaged", path=path, offset=0)
     if version > FORMAT:
         raise FormatTooNew(
             f"{path} has format {version}, this Lakebed reads up to {FORMAT}", hint="Upgrade Lakebed", path=path
@@ -193,7 +195,7 @@ def scan(path: Path) -> Scan:
     buffer = pa.py_buffer(data)
     frames = list(_frames(buffer, data, epoch, first_seq))
     end = frames[-1].end if frames else HEADER_BYTES
-    return Scan(
+    return SegmentScan(
         path=path,
         epoch=epoch,
         first_seq=first_seq,
@@ -217,7 +219,7 @@ def _frame_at(buffer: pa.Buffer, data: bytes, offset: int, epoch: int) -> Frame 
         return None
     magic, length, crc, first_seq, count, received_at = _FRAME.unpack_from(data, offset)
     start = offset + _FRAME.size
-    if magic != _FRAME_MAGIC or length > MAX_PAYLOAD_BYTES or start + length > len(data):
+    if magic != _FRAME_MAGIC or length > _MAX_PAYLOAD_BYTES or start + length > len(data):
         return None
     payload = buffer.slice(start, length)
     if crc != _frame_crc(epoch, _FRAME_REST.pack(length, first_seq, count, received_at), payload):
@@ -225,21 +227,22 @@ def _frame_at(buffer: pa.Buffer, data: bytes, offset: int, epoch: int) -> Frame 
     return Frame(first_seq, count, received_at, pa.ipc.read_record_batch(payload, SCHEMA), start + length)
 
 
-def check_tail(found: Scan) -> None:
+def check_tail(contents: SegmentScan) -> None:
     """Tell a torn tail, which may be cut, from corruption, which may not.
 
     Raises:
-        LogCorrupted: when the bad bytes had been acknowledged: they lie below the marker, or a whole frame follows them
-            (with one frame in flight at a time, a later frame proves that the earlier one was synced).
+        LogCorrupted: the bad bytes were acknowledged: they are below the marker, or a whole frame follows them (with
+            one frame in flight at a time, a later frame proves that the earlier one was synced).
     """
-    if found.bad is None:
+    path, bad = contents.path, contents.bad
+    if bad is None:
         return
-    if found.durable is not None and found.bad < found.durable:
-        raise LogCorrupted("an acknowledged frame does not read back", path=found.path, offset=found.bad)
-    data = found.path.read_bytes()
+    if contents.durable is not None and bad < contents.durable:
+        raise LogCorrupted("an acknowledged frame is damaged", path=path, offset=bad)
+    data = path.read_bytes()
     buffer = pa.py_buffer(data)
-    at = data.find(_FRAME_MAGIC, found.bad + 1)
-    while at != -1:
-        if _frame_at(buffer, data, at, found.epoch) is not None:
-            raise LogCorrupted("a frame before the last one does not read back", path=found.path, offset=found.bad)
-        at = data.find(_FRAME_MAGIC, at + 1)
+    offset = data.find(_FRAME_MAGIC, bad + 1)
+    while offset != -1:
+        if _frame_at(buffer, data, offset, contents.epoch) is not None:
+            raise LogCorrupted("a frame before the last one is damaged", path=path, offset=bad)
+        offset = data.find(_FRAME_MAGIC, offset + 1)

@@ -15,7 +15,7 @@ from lakebed import Analytics
 from lakebed.api import create_app
 from lakebed.api.enrichment.client_ip import Proxies
 from lakebed.api.enrichment.enrichment import Enrichment
-from lakebed.api.enrichment.user_agent import parse_agent
+from lakebed.api.enrichment.user_agent import parse_user_agent
 from lakebed.errors import InvalidSettings
 from tests.api.enrichment import mmdb
 
@@ -300,7 +300,7 @@ def test_agents_are_remembered_in_bounded_memory():
     from lakebed.api.enrichment import user_agent as agents
 
     for number in range(3_000):
-        parse_agent(f"{number} " + "x" * 10_000)
+        parse_user_agent(f"{number} " + "x" * 10_000)
     kept = agents._parsed.cache_info()
     assert kept.currsize == kept.maxsize == 2_048
 
@@ -308,12 +308,12 @@ def test_agents_are_remembered_in_bounded_memory():
 def test_the_slowest_agents_do_not_hold_the_loop():
     """The longest ones that are looked at, built to please many expressions, take no longer than an fsync or two."""
     parts = ("Mozilla/5.0 (", "Android ", "a;", "; ", "like Gecko) ", "1.", "Version/", "iPhone OS ", "_", " Build/")
-    parse_agent("warm")
+    parse_user_agent("warm")
     slowest = 0.0
     for part in parts:
         for other in parts:
             text = "Mozilla/5.0 (" + (part + other) * 512
             start = time.thread_time()
-            parse_agent(text)
+            parse_user_agent(text)
             slowest = max(slowest, time.thread_time() - start)
     assert slowest < 0.05

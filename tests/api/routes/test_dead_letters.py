@@ -260,7 +260,7 @@ async def test_a_full_disk_is_507(tmp_path):
 async def test_a_letter_that_cannot_be_kept_is_503(http, tom):
     """Where SQLite cannot write, nobody is told that something was refused; sent again it is kept."""
     trigger = "CREATE TRIGGER t BEFORE INSERT ON dead_letters BEGIN SELECT raise(ABORT, 'disk full'); END"
-    await tom._tiers.storage.transact(lambda tx: tx.fetch(trigger))
+    await tom._components.storage.transact(lambda tx: tx.fetch(trigger))
     for path, body in (
         ("/track", b'{"event":""}'),
         ("/track", b"{"),
@@ -268,7 +268,7 @@ async def test_a_letter_that_cannot_be_kept_is_503(http, tom):
         ("/v1/batch", BODY),
     ):
         assert error(await http.post(path, content=body)) == (503, "STORAGE_UNAVAILABLE")
-    await tom._tiers.storage.transact(lambda tx: tx.fetch("DROP TRIGGER t"))
+    await tom._components.storage.transact(lambda tx: tx.fetch("DROP TRIGGER t"))
     answer = (await http.post("/v1/batch", content=BODY)).json()
     assert (answer["duplicate"], answer["rejected"]) == (1, 1)
     await balanced(http)

@@ -133,7 +133,7 @@ async def test_errors_have_types_and_end_nothing(url):
         "close": "NOT_FOUND",
         "open": "NOT_FOUND",
         "__class__": "NOT_FOUND",
-        "_tiers": "NOT_FOUND",
+        "_components": "NOT_FOUND",
         "query_untrusted": "NOT_FOUND",
         "arguments": "INVALID_CALL",
         "event": "INVALID_EVENT",

@@ -55,7 +55,7 @@ TRICKS += [
     "root",
     "settings",
     "clock",
-    "_tiers",
+    "_components",
     "_up",
     "name",
     "tidy",

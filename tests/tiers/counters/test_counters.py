@@ -8,6 +8,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from sortedcontainers import SortedList
 
 from lakebed.clock import ManualClock
 from lakebed.tiers.counters import counters as module
@@ -406,8 +407,8 @@ def test_a_prefix_glob_does_not_scan(counters, monkeypatch):
         counters.incr(f"active:{letter}", ttl=60)
     counters.incr("other")
     counters.keys()
-    monkeypatch.setattr(module.SortedList, "irange", None)
-    monkeypatch.setattr(module.SortedList, "__iter__", None)
+    monkeypatch.setattr(SortedList, "irange", None)
+    monkeypatch.setattr(SortedList, "__iter__", None)
     assert counters.count("active:*") == len(string.ascii_letters)
 
 

@@ -10,7 +10,7 @@ from lakebed.disk import Disk
 from lakebed.events.batch import EventBatch
 from lakebed.events.event import BASE_COLUMNS, Event
 from lakebed.events.promotions import BUILT_IN
-from lakebed.events.validation import admit
+from lakebed.events.validation import validate
 from lakebed.settings import Settings
 from lakebed.sql_engine import SqlEngine
 from lakebed.tiers.pipeline.pipeline import Pipeline
@@ -23,7 +23,7 @@ MARKER = slice(64, 76)  # where a log file notes what is durable
 
 def event(message_id=None, *, now=NOW, **fields):
     made = Event(event="e", message_id=message_id, **fields)
-    admit(made, now)
+    validate(made, now)
     return made
 
 
@@ -84,11 +84,11 @@ def received(log):
 
 async def abandon(log, disk=None):
     """What the death of the process leaves: threads gone, nothing flushed, descriptors closed by the kernel."""
-    log._committer.close()
+    log._commit_thread.close()
     log._sealer.close()
-    if log._commits._segment is not None:
-        (disk or log._disk).close(log._commits._segment._descriptor)
-        log._commits._segment = None
+    if log._committer._segment is not None:
+        (disk or log._committer._disk).close(log._committer._segment._descriptor)
+        log._committer._segment = None
 
 
 def write_segment(directory, groups, *, first_seq=0, disk=None):

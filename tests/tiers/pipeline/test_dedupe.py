@@ -110,7 +110,7 @@ async def test_the_newest_of_two_events_with_one_id_counts(tmp_path):
 
 async def test_ids_are_known_while_they_are_still_read(tmp_path, monkeypatch):
     """After opening each commit reads on in what was found; ids that are read, unread and new are all known."""
-    monkeypatch.setattr(module, "_PIECE", 1)
+    monkeypatch.setattr(module, "_STEP", 1)
     clock = ManualClock()
     options = {"clock": clock, "dedupe_window_s": 60}
     async with opened(tmp_path, **options) as log:
@@ -120,7 +120,7 @@ async def test_ids_are_known_while_they_are_still_read(tmp_path, monkeypatch):
         await statuses(log, "f", "a")
         await statuses(log, "g")
     async with opened(tmp_path, **options) as log:
-        dedupe = log._commits._dedupe
+        dedupe = log._committer._dedupe
         assert len(dedupe) == 8
         assert await statuses(log, "g", "new", "a", "b") == [
             ("duplicate", 7),
@@ -219,7 +219,7 @@ async def test_a_segment_that_does_not_read_back_is_loud(tmp_path):
             data[at + 9] ^= 0xFF
             at = data.find(b"\x28\xb5\x2f\xfd", at + 1)
         path.write_bytes(data)
-        with pytest.raises(LogCorrupted, match="does not read back"):
+        with pytest.raises(LogCorrupted, match="is damaged"):
             await statuses(log, "message-7")
         assert await statuses(log, "other") == [("stored", 50)]
 

@@ -9,10 +9,11 @@ import pytest
 from lakebed.clock import from_us
 from lakebed.disk import Disk
 from lakebed.errors import LogCorrupted, LogUnavailable
-from lakebed.events.event import BASE_COLUMNS, SCHEMA, encode_object
+from lakebed.events.event import BASE_COLUMNS, SCHEMA
 from lakebed.events.promotions import BUILT_IN, as_promotions, with_promoted
+from lakebed.events.validation import encode_object
 from lakebed.sql_engine import SqlEngine
-from lakebed.tiers.pipeline.sealing import LogFile, seal, sealed_path
+from lakebed.tiers.pipeline.sealing import SealedFile, seal, sealed_path
 from lakebed.tiers.pipeline.segment import log_path, scan
 from tests.disks import FaultyDisk
 from tests.tiers.pipeline.logs import ENGINE, NOW, batch_of, event, events, held, ids, opened, table, write_segment
@@ -63,10 +64,10 @@ def test_rows_order_and_promoted_columns_are_the_same(tmp_path):
 
 
 def test_a_sealed_file_says_what_it_holds(tmp_path):
-    """A LogFile has the file's seqs, times, size and columns, the same from sealing as read from the footer."""
+    """A SealedFile has the file's seqs, times, size and columns, the same from sealing as read from the footer."""
     path, _, _ = write_segment(tmp_path, [["a"]], first_seq=6)
     file = seal(Disk(), path, [mixed(6), mixed(12)], BUILT_IN, ENGINE)
-    assert file == LogFile.read(sealed_path(tmp_path, 6))
+    assert file == SealedFile.read(sealed_path(tmp_path, 6))
     assert (file.first_seq, file.end_seq, file.bytes) == (6, 18, file.path.stat().st_size)
     assert (file.first_received, file.last_received) == (NOW + 6, NOW + 12)
     assert from_us(file.min_timestamp) == datetime(2020, 2, 29, 12, 0, 0, 123456, tzinfo=UTC)
@@ -208,7 +209,7 @@ def test_a_sealed_file_that_does_not_read_back_is_corruption(tmp_path, damage):
     changed = {"cut": data[:-9], "empty": b"", "renamed": data, "magic": b"XXXX" + data[4:-4] + b"XXXX"}
     bad.write_bytes(changed[damage])
     with pytest.raises(LogCorrupted) as caught:
-        LogFile.read(bad)
+        SealedFile.read(bad)
     assert caught.value.path == bad
 
 

@@ -98,7 +98,7 @@ def test_short_writes_are_completed(tmp_path, monkeypatch):
 
 def test_a_group_too_large_to_be_read_back_is_not_written(tmp_path, monkeypatch):
     """What recovery would refuse to read is refused when it is written, before a byte of it is on disk."""
-    monkeypatch.setattr(module, "MAX_PAYLOAD_BYTES", 2_000)
+    monkeypatch.setattr(module, "_MAX_PAYLOAD_BYTES", 2_000)
     segment = Segment.create(Disk(), tmp_path, 0, 0)
     with pytest.raises(OSError, match="larger than 2000"):
         segment.append(batch(*(f"m{i}" for i in range(500))), 0, NOW)

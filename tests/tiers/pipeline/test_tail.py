@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lakebed.events.event import SCHEMA
-from lakebed.tiers.pipeline.tail import Part, Tail
+from lakebed.tiers.pipeline.tail import Tail, TailPart
 from tests.tiers.pipeline.logs import NOW, batch_of, events
 
 
@@ -29,7 +29,7 @@ def test_a_tail_is_a_list_of_rows(groups):
 
 def test_many_small_groups_become_few_batches():
     """Ten thousand single events do not stay ten thousand batches, and each is copied at most three times."""
-    part = Part(0)
+    part = TailPart(0)
     one = batch(0, 1)
     for _ in range(10_000):
         part.append(one)
@@ -40,7 +40,7 @@ def test_many_small_groups_become_few_batches():
 
 def test_large_groups_are_not_copied():
     """Merging happens on the loop, so batches that are large enough stay as they are."""
-    part = Part(0)
+    part = TailPart(0)
     large = batch(0, 1_000)
     for _ in range(40):
         part.append(large)
@@ -57,7 +57,7 @@ def test_parts_are_dropped_oldest_first():
     assert (oldest.first_seq, oldest.rows) == (0, 2)
     tail.close(3)
     with pytest.raises(ValueError, match="from seq 0 is not the oldest"):
-        tail.drop(Part(0))
+        tail.drop(TailPart(0))
     tail.drop(oldest)
     assert (tail.closed_part().first_seq, tail.first_seq) == (2, 2)
     tail.drop(tail.closed_part())

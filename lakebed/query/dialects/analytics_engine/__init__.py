@@ -1,1 +1,4 @@
-"""The SQL dialect of Workers Analytics Engine, translated to DuckDB's. docs/analytics-engine.md describes it."""
+"""The SQL dialect of Workers Analytics Engine, translated to DuckDB's.
+
+docs/compatibility/analytics-engine.md describes it.
+"""

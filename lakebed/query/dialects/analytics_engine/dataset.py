@@ -8,8 +8,7 @@ from typing import Any
 import msgspec
 
 from lakebed.errors import InvalidDefinition
-from lakebed.events.promotions import Promotion
-from lakebed.reports.measure import column_sql
+from lakebed.events.promotions import Promotion, column_sql
 
 __all__ = ["COLUMNS", "DATASET", "POINTS", "Dataset", "text", "unmapped"]
 

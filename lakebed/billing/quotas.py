@@ -1,0 +1,167 @@
+"""Quotas: how much of something an organisation may use, counted live and set right from the stored events."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC
+from decimal import Decimal
+
+import msgspec
+
+from lakebed.billing.quota import QUOTA, SCALE, Quota, QuotaState, window_of
+from lakebed.clock import Clock, from_us, to_us
+from lakebed.definitions.definitions import Definitions
+from lakebed.events.decimals import EXACT
+from lakebed.reports.context import ReportContext
+from lakebed.reports.usage import usage
+from lakebed.tiers.counters.counters import Counters
+
+__all__ = ["Quotas"]
+
+_ZERO = Decimal(0)
+_WIDE = 10**18  # what one increment of a counter can hold, in millionths
+
+
+class Quotas:
+    """The quotas of one object.
+
+    Args:
+        on_quota: called, on the loop, with each threshold of a quota that was reached.
+    """
+
+    def __init__(
+        self,
+        definitions: Definitions,
+        context: ReportContext,
+        counters: Counters,
+        clock: Clock,
+        on_quota: Callable[[QuotaState], None],
+    ) -> None:
+        self._definitions = definitions
+        self._context = context
+        self._counters = counters
+        self._clock = clock
+        self._on_quota = on_quota
+        self._counting = asyncio.Lock()
+        self._quotas: dict[tuple[str, str], Quota] | None = None
+        self._counted_to: dict[str, int] = {}  # by counter: what was in it when it was last set, as the end of its seqs
+        self._reported: dict[str, tuple[float, ...]] = {}  # by counter: the thresholds that were last reported
+
+    async def save_quota(
+        self,
+        organization_id: str,
+        sku: str,
+        limit: Decimal | int | str,
+        *,
+        period: str = "month",
+        tz: str = "UTC",
+        thresholds: tuple[float, ...] | list[float] = (0.8, 1.0),
+    ) -> Quota:
+        """Set how much of something an organisation may use; `on_quota` is called when a threshold is reached.
+
+        Lakebed refuses nothing because of a quota: the app decides what to do.
+
+        Raises:
+            InvalidBilling: names the field that cannot be read.
+        """
+        fields = {"organization_id": organization_id, "sku": sku, "limit": limit, "period": period, "tz": tz}
+        quota = Quota.of(fields | {"thresholds": thresholds})
+        await self._definitions.save(QUOTA, quota.name, msgspec.json.decode(msgspec.json.encode(quota)))
+        self._quotas = None
+        return quota
+
+    async def quotas(self, organization_id: str | None = None) -> list[QuotaState]:
+        """How far each quota is used, counted exactly from the stored events. Sets the live counters right."""
+        found = []
+        for quota in (await self._known()).values():
+            if organization_id in (None, quota.organization_id):
+                async with self._counting:
+                    await self._set(quota)
+                found.append(self._state(quota))
+        return found
+
+    def quota(self, organization_id: str, sku: str) -> QuotaState | None:
+        """How far one quota is used, from the live counters: `track_usage` since the last `quotas`.
+
+        None if there is no such quota, or nothing was counted since the object opened. Usage that came as plain events,
+        by `track` or over HTTP, is in it after the next `quotas`.
+        """
+        quota = (self._quotas or {}).get((organization_id, sku))
+        if quota is None or self._key(quota) not in self._counted_to:
+            return None
+        return self._state(quota)
+
+    async def count(self, organization_id: str, sku: str, quantity: Decimal, seq: int, happened_us: int | None) -> None:
+        """Count usage that was stored as event `seq`, and report thresholds that are newly reached.
+
+        Usage of another period than the current one changes nothing here. `happened_us` None means now.
+        """
+        quota = (await self._known()).get((organization_id, sku))
+        if quota is None:
+            return
+        async with self._counting:
+            key = self._key(quota)
+            start, end = window_of(quota, from_us(self._clock.now_us()))
+            inside = happened_us is None or to_us(start) <= happened_us < to_us(end)
+            if key not in self._counted_to:
+                await self._set(quota)
+            elif seq >= self._counted_to[key] and inside:
+                self._add(key, quantity)
+            state = self._state(quota)
+            reported, self._reported[key] = self._reported.get(key, ()), state.reached
+        if set(state.reached) - set(reported):
+            self._on_quota(state)
+
+    async def _known(self) -> dict[tuple[str, str], Quota]:
+        if self._quotas is None:
+            saved = await self._definitions.newest(QUOTA)
+            quotas = [Quota.of(one.body) for one in saved]
+            self._quotas = {(one.organization_id, one.sku): one for one in quotas}
+        return self._quotas
+
+    async def _set(self, quota: Quota) -> None:
+        """Make the counter what was used by all events that are stored."""
+        start, end = window_of(quota, from_us(self._clock.now_us()))
+        result = await usage(
+            self._context, organization_id=quota.organization_id, sku=quota.sku, grain=None, start=start, end=end
+        )
+        used = _ZERO
+        for row in result:
+            used = EXACT.add(used, row.quantity)
+        key = self._key(quota)
+        for place in _places(key):
+            self._counters.delete(place)
+        self._add(key, used)
+        self._counted_to = {one: seq for one, seq in self._counted_to.items() if one in self._counters}
+        self._counted_to[key] = result.seq[1]
+        self._reported = {
+            counter: reached for counter, reached in self._reported.items() if counter in self._counted_to
+        }
+
+    def _add(self, key: str, quantity: Decimal) -> None:
+        millionths = round(EXACT.multiply(quantity, SCALE))
+        sign, left = (-1, -millionths) if millionths < 0 else (1, millionths)
+        for place in _places(key):
+            left, part = divmod(left, _WIDE)
+            if part or place == key:
+                self._counters.incr(place, sign * part)
+
+    def _used_up(self, key: str) -> Decimal:
+        millionths = sum(int(self._counters.get(place)) * _WIDE**at for at, place in enumerate(_places(key)))
+        return EXACT.divide(Decimal(millionths), SCALE)
+
+    def _key(self, quota: Quota) -> str:
+        start, _ = window_of(quota, from_us(self._clock.now_us()))
+        return f"usage:{quota.organization_id}:{quota.sku}:{start.astimezone(UTC):%Y-%m-%dT%H:%MZ}"
+
+    def _state(self, quota: Quota) -> QuotaState:
+        start, end = window_of(quota, from_us(self._clock.now_us()))
+        used = self._used_up(self._key(quota))
+        reached = tuple(one for one in quota.thresholds if used >= EXACT.multiply(quota.limit, Decimal(str(one))))
+        return QuotaState(quota, start.isoformat(), end.isoformat(), used, float(used / quota.limit), reached)
+
+
+def _places(key: str) -> tuple[str, str, str]:
+    """The counters of a quota: nearly always the first alone, the others where a quantity has more digits."""
+    return key, f"{key}:e18", f"{key}:e36"

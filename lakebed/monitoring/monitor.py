@@ -1,0 +1,59 @@
+"""Monitor: what an object says about itself: totals, live snapshot, tiers, health, problems."""
+
+from __future__ import annotations
+
+from lakebed.monitoring.check import Problem, check
+from lakebed.monitoring.health import Health, LifetimeCounts, health, lifetime_counts
+from lakebed.monitoring.live_snapshot import LiveSnapshot, LiveSnapshots
+from lakebed.monitoring.parts import MonitoredParts
+from lakebed.monitoring.stats import Stats, stats
+from lakebed.monitoring.tier_status import TierStatus, tier_status
+
+__all__ = ["Monitor"]
+
+
+class Monitor:
+    """Reads the parts of one open object, and changes none."""
+
+    def __init__(self, parts: MonitoredParts, live_snapshots: LiveSnapshots) -> None:
+        self._parts = parts
+        self._live_snapshots = live_snapshots
+
+    def stats(self) -> Stats:
+        """Events in the last minute and hour, active people, totals. Answered from memory."""
+        parts = self._parts
+        return stats(
+            parts.counters,
+            received=parts.ingest.received,
+            stored=parts.pipeline.next_seq - parts.opened_at_seq,
+            duplicate=parts.pipeline.duplicates,
+            rejected=parts.ingest.rejected,
+            next_seq=parts.pipeline.next_seq,
+            watermark=parts.maintenance.watermark,
+            dead_letters=parts.dead_letters.books.waiting,
+            dead_letters_dropped=parts.dead_letters.books.dropped,
+        )
+
+    async def pulse(self) -> LiveSnapshot:
+        """The live snapshot, small enough to be sent every second: counts by second and minute, the newest events."""
+        return await self._live_snapshots.read(self.stats())
+
+    async def tiers(self) -> TierStatus:
+        """The contents of each tier, the position of each consumer of the log, and the disk.
+
+        Raises:
+            StorageUnavailable: the rollups cannot be read. An archive that does not answer is reported in its place.
+        """
+        return await tier_status(self._parts)
+
+    async def vitals(self) -> Health:
+        """The object's health, for monitoring. Reads no event."""
+        return await health(self._parts)
+
+    async def check(self) -> list[Problem]:
+        """All that is not as promised, in any tier; empty when healthy."""
+        return await check(self._parts)
+
+    def lifetime_counts(self) -> LifetimeCounts:
+        """The counts of this opening; also after its parts were closed."""
+        return lifetime_counts(self._parts)
