@@ -10,7 +10,27 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
-__all__ = ["EPOCH", "Clock", "ManualClock", "SystemClock", "from_us", "to_us"]
+__all__ = [
+    "DAY_US",
+    "EPOCH",
+    "HOUR_US",
+    "MINUTE_US",
+    "SECOND_US",
+    "WEEK_US",
+    "YEAR_1_US",
+    "Clock",
+    "ManualClock",
+    "SystemClock",
+    "from_us",
+    "to_us",
+]
+
+SECOND_US = 1_000_000
+MINUTE_US = 60 * SECOND_US
+HOUR_US = 60 * MINUTE_US
+DAY_US = 24 * HOUR_US
+"""A day of UTC. Days of a zone may be longer or shorter: see rollups/buckets.py and reports/calendar.py."""
+WEEK_US = 7 * DAY_US
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -63,12 +83,12 @@ class ManualClock:
         """Move both clocks on by `seconds`, as time does."""
         if seconds < 0:
             raise ValueError(f"time cannot go back by {-seconds} s: use step() to move the wall clock alone")
-        self._now_us += round(seconds * 1_000_000)
+        self._now_us += round(seconds * SECOND_US)
         self._monotonic += seconds
 
     def step(self, seconds: float) -> None:
         """Move the wall clock alone, back or forth, as an operator or NTP does."""
-        self._now_us += round(seconds * 1_000_000)
+        self._now_us += round(seconds * SECOND_US)
 
 
 def to_us(moment: datetime) -> int:
@@ -81,3 +101,7 @@ def to_us(moment: datetime) -> int:
 def from_us(us: int) -> datetime:
     """The aware UTC datetime of microseconds since 1970-01-01 UTC. Raises OverflowError outside years 1 to 9999."""
     return EPOCH + timedelta(microseconds=us)
+
+
+YEAR_1_US = to_us(datetime.min.replace(tzinfo=UTC))
+"""The first moment of a datetime, in Python and in what DuckDB gives: no event is earlier."""

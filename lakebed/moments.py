@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime, time, tzinfo
 
-from lakebed.clock import from_us, to_us
+from lakebed.clock import SECOND_US, from_us, to_us
 
 __all__ = ["MOMENT_HINT", "Instant", "Moment", "parse_day", "parse_epoch", "parse_iso", "parse_moment"]
 
@@ -71,4 +71,4 @@ def parse_epoch(number: float) -> int:
     """
     if not -_MAX_NUMBER < number < _MAX_NUMBER:
         raise ValueError(f"{str(number)[:40]} is not a number of seconds or milliseconds since 1970")
-    return round(number * 1_000_000) if abs(number) < _SECONDS_BELOW else round(number * 1_000)
+    return round(number * SECOND_US) if abs(number) < _SECONDS_BELOW else round(number * 1_000)

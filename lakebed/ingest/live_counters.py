@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import pyarrow as pa
 
+from lakebed.clock import SECOND_US
 from lakebed.events.batch import EventBatch
 from lakebed.tiers.counters.counters import Counters
 from lakebed.tiers.pipeline.log_view import LogView
@@ -20,7 +21,6 @@ ALL_1M = "all_events_1m"
 ALL_1H = "all_events_1h"
 _MINUTE, _HOUR = 60.0, 3600.0
 RECENT_S = _HOUR  # what the longest of these windows needs of the log after a restart; `active_ttl_s` may be longer
-_US = 1_000_000
 
 
 class LiveCounters:
@@ -60,9 +60,9 @@ class LiveCounters:
         self._counters.incr_each("events:", self._totals, None)
         for received, found in replayed.recent.items():
             names = {name: count for name, count in found.items() if name is not None}
-            self._count_recent(names, sum(found.values()), max(0.0, (now_us - received) / _US))
+            self._count_recent(names, sum(found.values()), max(0.0, (now_us - received) / SECOND_US))
         for received, people in replayed.people.items():
-            age = max(0.0, (now_us - received) / _US)
+            age = max(0.0, (now_us - received) / SECOND_US)
             self._counters.incr_each("active:", people, self._active_ttl_s, age=age)
 
 
@@ -124,12 +124,12 @@ def _by_second(received: pa.ChunkedArray, texts: pa.ChunkedArray) -> dict[int, d
 
     encoded = texts.dictionary_encode().combine_chunks()
     values = [*encoded.dictionary.to_pylist(), None]
-    seconds = pc.multiply(pc.divide(received.combine_chunks(), _US), len(values))
+    seconds = pc.multiply(pc.divide(received.combine_chunks(), SECOND_US), len(values))
     found: dict[int, dict[str | None, int]] = {}
     counts = pc.value_counts(pc.add(seconds, encoded.indices.cast(pa.int64()).fill_null(len(values) - 1)))
     for key, count in zip(counts.field(0).to_pylist(), counts.field(1).to_pylist(), strict=True):
         second, value = divmod(key, len(values))
-        found.setdefault(second * _US, {})[values[value]] = count
+        found.setdefault(second * SECOND_US, {})[values[value]] = count
     return dict(sorted(found.items()))
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from lakebed.clock import Clock, SystemClock
+from lakebed.clock import HOUR_US, SECOND_US, Clock, SystemClock
 from lakebed.concurrency import run_in_thread
 from lakebed.errors import ObjectClosed, ObjectLocked
 from lakebed.objects.local_transport import LocalTransport
@@ -31,7 +31,7 @@ __all__ = ["Namespace"]
 
 _WAKING_AT_ONCE = 4
 _LONGEST_NAP_S = 60.0  # the wall clock may be set, and another process may add objects
-_LOOK_AGAIN_US = 3600 * 1_000_000  # objects of classes not seen yet may have come from another process
+_LOOK_AGAIN_US = HOUR_US  # objects of classes not seen yet may have come from another process
 _FAILURES_KEPT = 100
 
 
@@ -308,7 +308,7 @@ class Namespace:
             delays.append(rest - self._clock.monotonic())
         now_us = self._clock.now_us()
         if (due := next_due(self._kinds, now_us, self._settings.schedule_timezone)) is not None:
-            delays.append((due - now_us) / 1_000_000)
+            delays.append((due - now_us) / SECOND_US)
         return max(min(delays), 0.05)
 
     def _due_kind(self, sleeper: SleepingObject, now_us: int) -> type[Any] | None:

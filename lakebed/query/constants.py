@@ -7,23 +7,22 @@ from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
-from lakebed.clock import EPOCH, to_us
+from lakebed.clock import DAY_US, EPOCH, HOUR_US, MINUTE_US, SECOND_US, WEEK_US, to_us
 from lakebed.moments import parse_moment
 
 if TYPE_CHECKING:
     from sqlglot import exp
 
-__all__ = ["DAY_US", "UNITS_US", "Constants", "NotUnderstood", "type_name"]
+__all__ = ["UNITS_US", "Constants", "NotUnderstood", "type_name"]
 
-DAY_US = 86_400_000_000
 UNITS_US = {
     "MICROSECOND": 1,
     "MILLISECOND": 1_000,
-    "SECOND": 1_000_000,
-    "MINUTE": 60_000_000,
-    "HOUR": 3_600_000_000,
+    "SECOND": SECOND_US,
+    "MINUTE": MINUTE_US,
+    "HOUR": HOUR_US,
     "DAY": DAY_US,
-    "WEEK": 7 * DAY_US,
+    "WEEK": WEEK_US,
 }
 _FIRST_US = to_us(datetime(1600, 1, 1, tzinfo=UTC))  # before 1582 calendars differ
 # Only forms that DuckDB and Python read alike. Seconds may have six digits: DuckDB rounds more of them.

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 import pyarrow as pa
 
-from lakebed.clock import from_us
+from lakebed.clock import DAY_US, HOUR_US, YEAR_1_US, from_us
 from lakebed.errors import QueryRefused
 from lakebed.query.result import Result
 from lakebed.reports.calendar import Calendar
@@ -19,15 +19,14 @@ from lakebed.reports.event_filter import EventFilter, EventLike
 from lakebed.reports.limits import check_limit
 from lakebed.reports.measure import Measure
 from lakebed.reports.parameters import Parameters
-from lakebed.reports.scope import FIRST_US, Scope, Time
+from lakebed.reports.scope import Scope, Time
 from lakebed.reports.series import DAILY, HOURLY
 
 __all__ = ["anomalies"]
 
 Step = Literal["hour", "day"]
 Season = Literal["week", "day", "none"]
-_US = 1_000_000
-_STEP_US = {"hour": 3600 * _US, "day": 86_400 * _US}
+_STEP_US = {"hour": HOUR_US, "day": DAY_US}
 _SEASON_DAYS = {"week": 7, "day": 1, "none": 0}
 _LEAST = 3
 _MOST_ROWS = 10_000
@@ -88,7 +87,7 @@ async def anomalies(
     chosen = EventFilter.of(event)
     scope = await inquiry.scope(start=start, end=end, where=where, cohort=cohort, as_of=as_of, selections=(chosen,))
     known_us = inquiry.last_us(scope) + 1
-    first_us = max(FIRST_US, known_us - 7 * _STEP_US["day"]) if scope.start_us is None else scope.start_us
+    first_us = max(YEAR_1_US, known_us - 7 * _STEP_US["day"]) if scope.start_us is None else scope.start_us
     if (known_us - first_us) // _STEP_US[grain] > _MOST_ROWS:
         raise QueryRefused(f"more than {_MOST_ROWS:,} rows", hint="Judge a shorter range, or days instead of hours")
     bind = Parameters()

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
-from lakebed.clock import Clock, from_us
+from lakebed.clock import DAY_US, HOUR_US, YEAR_1_US, Clock, from_us
 from lakebed.errors import QueryRefused
 from lakebed.events.promotions import Promotion
 from lakebed.query.as_of import parse_as_of
@@ -19,13 +19,10 @@ from lakebed.reports.cohort import Cohort
 from lakebed.reports.event_filter import EventFilter
 from lakebed.reports.metrics import Metrics
 from lakebed.reports.parameters import Parameters
-from lakebed.reports.scope import FIRST_US, Scope, Time, instant
+from lakebed.reports.scope import Scope, Time, instant
 from lakebed.reports.series import DAILY, HOURLY
 
 __all__ = ["Counts", "ReportContext"]
-
-_HOUR_US = 3_600_000_000
-_DAY_US = 24 * _HOUR_US
 
 
 class Counts(msgspec.Struct, frozen=True):
@@ -95,7 +92,7 @@ class ReportContext:
         start_us, end_us = instant("start", start), instant("end", end)
         if start_us is not None and end_us is not None and start_us > end_us:
             raise QueryRefused(f"start {start} lies after end {end}", hint="start is included, end is not")
-        if end_us == FIRST_US:
+        if end_us == YEAR_1_US:
             raise QueryRefused(f"end is {end}, before which there is no time", hint="end is excluded: give a later one")
         for condition in (where, *(one.where for one in selections)):
             if condition is not None:
@@ -115,7 +112,7 @@ class ReportContext:
 
         None where it has not: for parts of an hour, a condition, a cohort or another moment, or because it lacks names.
         """
-        if not _is_whole(scope, _HOUR_US):
+        if not _is_whole(scope, HOUR_US):
             return None
         table = await self._metrics.hours(scope.start_us, scope.end_us)
         return None if table is None else {HOURLY: table}
@@ -125,7 +122,7 @@ class ReportContext:
 
         None where it has not: for parts of a day of UTC, a condition, a cohort or another moment.
         """
-        if not _is_whole(scope, _DAY_US):
+        if not _is_whole(scope, DAY_US):
             return None
         return {DAILY: await self._metrics.days(scope.start_us, scope.end_us)}
 
@@ -136,7 +133,7 @@ class ReportContext:
 
         None where `days` has them not.
         """
-        if not _is_whole(scope, _DAY_US):
+        if not _is_whole(scope, DAY_US):
             return None
         result = await self._metrics.daily_people(scope.start_us, scope.end_us, compute)
         return None if result is None else result.named(report)
@@ -148,8 +145,8 @@ class ReportContext:
         chooses events, where the range has no whole hour, or where the rollup lacks names.
         """
         start_us, end_us = scope.start_us, scope.end_us
-        low_us = None if start_us is None else -(-start_us // _HOUR_US) * _HOUR_US
-        high_us = None if end_us is None else end_us // _HOUR_US * _HOUR_US
+        low_us = None if start_us is None else -(-start_us // HOUR_US) * HOUR_US
+        high_us = None if end_us is None else end_us // HOUR_US * HOUR_US
         if low_us is not None and high_us is not None and low_us >= high_us:
             return None
         hours = await self.hours(scope.between(low_us, high_us))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from lakebed.clock import DAY_US
 from lakebed.query.result import Result
 from lakebed.reports.calendar import Calendar, Grain
 from lakebed.reports.context import ReportContext
@@ -27,7 +28,6 @@ __all__ = ["lives", "visits"]
 
 Days = Iterable[tuple[int, Any]]
 
-_DAY_US = 86_400_000_000
 _MOST_NUMBER = 20_000_000  # of a person; counting takes two bytes for each
 _LIVES = ("new", "returning", "resurrecting", "dormant")
 
@@ -36,8 +36,8 @@ async def lives(inquiry: ReportContext, scope: Scope, calendar: Calendar, grain:
     """The answer of `lifecycle` about all events of `scope`; None where bitmaps do not know it."""
     if not _of_days(calendar, grain):
         return None
-    first = None if scope.start_us is None else calendar.number_of(grain, scope.start_us // _DAY_US)
-    last = calendar.number_of(grain, inquiry.last_us(scope) // _DAY_US)
+    first = None if scope.start_us is None else calendar.number_of(grain, scope.start_us // DAY_US)
+    last = calendar.number_of(grain, inquiry.last_us(scope) // DAY_US)
     compute = partial(_lives, calendar=calendar, grain=grain, first=first, last=last)
     return await inquiry.daily_people(scope.between(None, scope.end_us), compute, report="lifecycle")
 
@@ -50,7 +50,7 @@ async def visits(
         return None
     most, start_us, end_us = None, scope.start_us, scope.end_us
     if interval is None and start_us is not None and end_us is not None and start_us < end_us:
-        first, last = (calendar.number_of(grain, us // _DAY_US) for us in (start_us, end_us - 1))
+        first, last = (calendar.number_of(grain, us // DAY_US) for us in (start_us, end_us - 1))
         most = last - first + 1
     compute = partial(_visits, calendar=calendar, grain=grain, interval=interval, most=most)
     return await inquiry.daily_people(scope, compute, report="stickiness")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 
+from lakebed.clock import DAY_US, HOUR_US, MINUTE_US, SECOND_US, WEEK_US
 from lakebed.errors import QueryRefused
 
 __all__ = ["Duration", "duration_us"]
@@ -14,14 +15,14 @@ Duration = timedelta | str | int | float
 _FORM = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|min|h|d|w)\s*")
 _UNITS_US = {
     "ms": 1_000,
-    "s": 1_000_000,
-    "m": 60_000_000,
-    "min": 60_000_000,
-    "h": 3_600_000_000,
-    "d": 86_400_000_000,
-    "w": 604_800_000_000,
+    "s": SECOND_US,
+    "m": MINUTE_US,
+    "min": MINUTE_US,
+    "h": HOUR_US,
+    "d": DAY_US,
+    "w": WEEK_US,
 }
-_LONGEST_US = 100 * 366 * 86_400_000_000
+_LONGEST_US = 100 * 366 * DAY_US
 
 
 def duration_us(name: str, value: Duration) -> int:
@@ -36,7 +37,7 @@ def duration_us(name: str, value: Duration) -> int:
     elif isinstance(value, str) and (match := _FORM.fullmatch(value)):
         found = float(match[1]) * _UNITS_US[match[2]]
     elif isinstance(value, (int, float)) and not isinstance(value, bool):
-        found = value * 1e6
+        found = value * SECOND_US
     if not 1 <= found <= _LONGEST_US:
         hint = 'Write "30s", "15m", "12h", "7d" or "2w", a timedelta, or a number of seconds'
         raise QueryRefused(f"{name} is {str(value)[:40]!r}", hint=hint)

@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
 
-from lakebed.clock import Clock, from_us
+from lakebed.clock import DAY_US, Clock, from_us
 from lakebed.errors import QueryRefused, QueryTooLarge
 from lakebed.events.promotions import Promotion
 from lakebed.moments import MOMENT_HINT, Moment, parse_day, parse_moment
@@ -24,7 +24,6 @@ __all__ = ["Metrics", "RollupTables"]
 
 T = TypeVar("T")
 Time = Moment
-_DAY_US = 86_400_000_000
 _OVERFLOW = "(other)"  # stands for the event names beyond rollup_max_groups
 _MOST_BYTES = 64 << 20  # of bitmaps that are read at once
 _ON_THE_LOOP = 100_000  # rows of hours that are added up at once: a millisecond; more of them go through a query
@@ -157,7 +156,7 @@ class Metrics:
         low_us = parse_moment(first - timedelta(days=width - 1))
         if as_of_us is None:
             return await self._active_now(measure, width, first, last, max_staleness)
-        high_us = parse_moment(last) + _DAY_US
+        high_us = parse_moment(last) + DAY_US
         params = {"low": from_us(low_us), "high": from_us(high_us), "first": first, "last": last}
         bounds = (Bounds(low_us, high_us - 1),)
         sql = _ACTIVE.format(measure=measure, width=width)
@@ -169,7 +168,7 @@ class Metrics:
         started = self._clock.monotonic()
         end_seq = await self._catch_up(DAILY, max_staleness)
         dates = [first + timedelta(days=at) for at in range((last - first).days + 1)]
-        windows = [(parse_moment(day) - (width - 1) * _DAY_US, parse_moment(day) + _DAY_US) for day in dates]
+        windows = [(parse_moment(day) - (width - 1) * DAY_US, parse_moment(day) + DAY_US) for day in dates]
         found = await self._rollups.table(DAILY, windows[0][0], windows[-1][1])
         days = dict(zip(found["date"].to_pylist(), zip(found["events"].to_pylist(), found["dau"].to_pylist())))  # noqa: B905
         events = [sum(days.get(day - timedelta(days=back), (0, 0))[0] for back in range(width)) for day in dates]
@@ -300,7 +299,7 @@ class Metrics:
         end_seq = await self._catch_up(DAILY, None)
 
         def of_days(buckets: Iterator[tuple[int, Any]]) -> pa.Table | None:
-            return compute((start // _DAY_US, people) for start, people in buckets)
+            return compute((start // DAY_US, people) for start, people in buckets)
 
         table = await self._rollups.bitmaps(DAILY, "dau", start_us, end_us, of_days, most_bytes=_MOST_BYTES)
         elapsed_ms = (self._clock.monotonic() - started) * 1000

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import msgspec
 
-from lakebed.clock import from_us
+from lakebed.clock import DAY_US, HOUR_US, MINUTE_US, WEEK_US, from_us
 from lakebed.errors import QueryRefused
 from lakebed.events.promotions import Promotion, column_sql, quoted
 from lakebed.moments import Moment
@@ -19,13 +19,12 @@ __all__ = ["DAILY", "HOURLY", "RAW", "ROLLED", "Series"]
 
 DAILY, HOURLY = "daily_metrics", "hourly_events"
 RAW, ROLLED = "L1+L3", "L2"
-_HOUR_US = 3_600_000_000
 _GRAINS_US = {  # the longest that each may be
-    "minute": 60_000_000,
-    "hour": _HOUR_US,
-    "day": 24 * _HOUR_US,
-    "week": 7 * 24 * _HOUR_US,
-    "month": 31 * 24 * _HOUR_US,
+    "minute": MINUTE_US,
+    "hour": HOUR_US,
+    "day": DAY_US,
+    "week": WEEK_US,
+    "month": 31 * DAY_US,
 }
 
 
@@ -84,7 +83,7 @@ class Series(msgspec.Struct, frozen=True):
 
     def slices(self, *, rolled: bool) -> tuple[Slice, ...]:
         """What answers which part: with `rolled`, whole hours come from `hourly_events`."""
-        hours = [Coverage(ROLLED, grain_us=_HOUR_US)] if rolled else []
+        hours = [Coverage(ROLLED, grain_us=HOUR_US)] if rolled else []
         return plan(self.start_us, self.end_us, [*hours, Coverage(RAW)])
 
     def params(self, slices: Sequence[Slice]) -> dict[str, Any]:

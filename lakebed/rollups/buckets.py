@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
-from lakebed.clock import EPOCH, from_us, to_us
+from lakebed.clock import DAY_US, EPOCH, HOUR_US, YEAR_1_US, from_us, to_us
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,12 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["bucket_dates", "bucket_starts"]
 
-_HOUR = 3600 * 1_000_000
-_DAY = 24 * _HOUR
-_QUARTER = _HOUR // 4
+_QUARTER = HOUR_US // 4
 _MICROSECOND = EPOCH.resolution
-_YEAR_1 = to_us(datetime.min.replace(tzinfo=UTC))  # its first and the last day that Python has
-_YEAR_9999 = to_us(datetime(9999, 12, 31, tzinfo=UTC))
+_YEAR_9999 = to_us(datetime(9999, 12, 31, tzinfo=UTC))  # the last day that Python has
 # Python's dates end here; a bit inside of it, so that a local time has a date too. Beyond, the nearest offset holds.
 _FIRST = to_us(datetime(1, 1, 3, tzinfo=UTC))
 _LAST = to_us(datetime(9999, 12, 29, tzinfo=UTC))
@@ -45,22 +42,22 @@ def bucket_starts(times: Times, grain: str, timezone: str) -> Times:
     offsets = _offsets(times, zone)
     labels = _floor(times + offsets, grain)
     if grain == "hour":
-        return _clipped(labels - offsets, offsets, times, zone).clip(_YEAR_1)
-    return _mapped(labels.clip(_YEAR_1, _YEAR_9999), lambda label: _midnight(label, zone))
+        return _clipped(labels - offsets, offsets, times, zone).clip(YEAR_1_US)
+    return _mapped(labels.clip(YEAR_1_US, _YEAR_9999), lambda label: _midnight(label, zone))
 
 
 def bucket_dates(starts: Times, grain: str, timezone: str) -> NDArray[np.int32]:
     """The local dates of days and months, as days since 1970-01-01."""
     if timezone != "UTC":
         starts = starts + _offsets(starts, ZoneInfo(timezone))
-    return (_floor(starts, grain) // _DAY).astype("int32")
+    return (_floor(starts, grain) // DAY_US).astype("int32")
 
 
 def _floor(times: Times, grain: str) -> Times:
     if grain == "month":
         months: Times = times.astype("M8[us]").astype("M8[M]").astype("M8[us]").astype("int64")
         return months
-    floored: Times = times - times % (_HOUR if grain == "hour" else _DAY)
+    floored: Times = times - times % (HOUR_US if grain == "hour" else DAY_US)
     return floored
 
 

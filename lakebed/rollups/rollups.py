@@ -10,6 +10,7 @@ from typing import Any, TypeVar, cast
 
 import pyarrow as pa
 
+from lakebed.clock import DAY_US
 from lakebed.concurrency import Worker
 from lakebed.errors import InvalidRollup, LakebedError, LogBehind, ObjectClosed
 from lakebed.events.event import SCHEMA
@@ -19,7 +20,7 @@ from lakebed.rollups.fold import OTHER_KEY, PIECE, Fold, PartialState, consumer_
 from lakebed.rollups.hourly import HOURLY_EVENTS
 from lakebed.rollups.people_index import PeopleIndex, bitmaps_of, people_table, unions
 from lakebed.rollups.rollup import BuiltInRollup, Rollup, distinct_names
-from lakebed.rollups.row_cache import DAY_US, Chunk, RowCache, chunked, days_of, joined
+from lakebed.rollups.row_cache import Chunk, RowCache, chunked, days_of, joined
 from lakebed.settings import Settings
 from lakebed.sql_engine import SqlEngine
 from lakebed.tiers.storage.storage import Storage

@@ -7,9 +7,10 @@ from typing import Any
 
 import pyarrow as pa
 
-__all__ = ["DAY_US", "Chunk", "RowCache", "chunked", "days_of", "joined"]
+from lakebed.clock import DAY_US
 
-DAY_US = 86_400_000_000
+__all__ = ["Chunk", "RowCache", "chunked", "days_of", "joined"]
+
 _MAX_DAYS = 400  # longer ranges are read from storage
 _MAX_ROWS = 200_000
 

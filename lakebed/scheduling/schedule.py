@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from lakebed.clock import from_us, to_us
+from lakebed.clock import SECOND_US, from_us, to_us
 from lakebed.errors import InvalidSchedule
 
 __all__ = ["Every", "Interval", "Schedule", "ScheduledMethod", "every", "schedules_of", "zone"]
@@ -26,7 +26,6 @@ _DAYS = {(0, 1, 2, 3, 4, 5, 6): "day", (0, 1, 2, 3, 4): "weekday", (5, 6): "week
 _UNITS = {"hour": 3600, "minute": 60, "second": 1}
 _LONGEST_S = 366 * 86400
 _DAY = timedelta(days=1)
-_US = 1_000_000
 # Farther than any week and any leap over the date line.
 _SEARCH_DAYS = 10
 
@@ -122,14 +121,14 @@ class Schedule(msgspec.Struct, frozen=True):
     def next_after(self, us: int, default_timezone: str = "UTC") -> int:
         """The first planned moment strictly after `us`. `default_timezone` holds where the schedule names none."""
         if self.interval_s:
-            step = self.interval_s * _US
+            step = self.interval_s * SECOND_US
             return (us // step + 1) * step
         return next(moment for moment in self._moments(us, default_timezone, 1) if moment > us)
 
     def latest_due(self, after_us: int, now_us: int, default_timezone: str = "UTC") -> int | None:
         """The last planned moment in (`after_us`, `now_us`]; None when there is none. Costs the same after years."""
         if self.interval_s:
-            step = self.interval_s * _US
+            step = self.interval_s * SECOND_US
             moment = now_us // step * step
         else:
             moment = next(moment for moment in self._moments(now_us, default_timezone, -1) if moment <= now_us)
@@ -287,11 +286,11 @@ def _moment(day: date, wall: time, where: ZoneInfo) -> int:
 def _change(before: int, after: int, where: ZoneInfo) -> int:
     """The first second in (before, after] at which the zone has the offset that it has at `after`."""
     offset = from_us(after).astimezone(where).utcoffset()
-    low, high = before // _US, after // _US
+    low, high = before // SECOND_US, after // SECOND_US
     while high - low > 1:
         middle = (low + high) // 2
-        if from_us(middle * _US).astimezone(where).utcoffset() == offset:
+        if from_us(middle * SECOND_US).astimezone(where).utcoffset() == offset:
             high = middle
         else:
             low = middle
-    return high * _US
+    return high * SECOND_US

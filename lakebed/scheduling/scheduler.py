@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from lakebed.clock import Clock, SystemClock, from_us
+from lakebed.clock import DAY_US, SECOND_US, Clock, SystemClock, from_us
 from lakebed.errors import InvalidSchedule, ObjectClosed
 from lakebed.scheduling.schedule import Schedule, zone
 
@@ -25,11 +25,11 @@ __all__ = ["Job", "JobRun", "Scheduler"]
 _LOG = logging.getLogger("lakebed.scheduler")
 _ALARM = "alarm"
 # Timers follow the monotonic clock. Looking this often notices a wall clock that was set, or a machine that slept.
-_LOOK_US = 300 * 1_000_000
+_LOOK_US = 300 * SECOND_US
 # The least wait, so that a clock that stands still just before a moment does not keep the loop busy.
 _REST_US = 10_000
 # A recorded run this far in the future came from a wrong clock; trusting it would stop the job until then.
-_AHEAD_US = 24 * 3600 * 1_000_000
+_AHEAD_US = DAY_US
 
 
 class Job(msgspec.Struct, frozen=True):

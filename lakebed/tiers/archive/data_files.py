@@ -26,6 +26,7 @@ from pyiceberg.table.locations import load_location_provider
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.typedef import Record
 
+from lakebed.clock import DAY_US
 from lakebed.events.event import BASE_COLUMNS, SCHEMA
 from lakebed.events.parquet import layout, with_filters
 from lakebed.events.promotions import Promotion
@@ -34,7 +35,6 @@ from lakebed.tiers.archive.models import DataFile
 
 __all__ = ["DAY_US", "FileWriter", "arrow_schema", "describe", "promoted_columns", "read_rows"]
 
-DAY_US = 86_400_000_000
 _ROW_GROUP = 131_072
 _ROW_GROUP_BYTES = 256 << 20
 _LARGE = 1 << 30

@@ -10,12 +10,13 @@ import asyncio
 import itertools
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, TypeVar
 
 import msgspec
 
-from lakebed.clock import Clock
-from lakebed.concurrency import Worker
+from lakebed.clock import Clock, SECOND_US
 from lakebed.disk import Disk
 from lakebed.errors import Backpressure, LogUnavailable, ObjectClosed
 from lakebed.events.batch import EventBatch, memory_bytes
@@ -32,8 +33,8 @@ from lakebed.tiers.pipeline.tail import Tail
 
 __all__ = ["Pipeline"]
 
-_US = 1_000_000
 _GROUP_EVENTS = 10_000  # the limit of events in one frame; at 32 KB each that is 320 MB
+_T = TypeVar("_T")
 
 
 class Pipeline:
@@ -79,7 +80,8 @@ class Pipeline:
         self._clock = clock
         self._on_commit = on_commit
         self._keep_settled = keep_settled
-        self._commit_thread = Worker(f"log-{name}")
+        # Not a Worker: what every track() waits for goes to the executor directly.
+        self._commit_thread = ThreadPoolExecutor(1, thread_name_prefix=f"lakebed-log-{name}")
         self._committer = Committer(directory, settings, disk, clock)  # belongs to the commit thread
         self.groups = self._committer.groups
         self.syncs = self._committer.syncs
@@ -116,7 +118,7 @@ class Pipeline:
         Raises:
             LogCorrupted: see `recover`.
         """
-        log = await self._commit_thread.run(self._committer.recover, self._clock.now_us())
+        log = await self._run(self._committer.recover, self._clock.now_us())
         for file in log.files:
             self._files.add(file)
         self.next_seq = log.next_seq
@@ -189,7 +191,7 @@ class Pipeline:
             received = max(self._clock.now_us(), self._last_received + 1, self._settled + 1)
             self._received = received
             events = [entry.events for entry in group if entry.events]
-            self._commit_done = self._commit_thread.run(self._committer.commit, events, received, full)
+            self._commit_done = self._run(self._committer.commit, events, received, full)
             self._commit_done.add_done_callback(lambda done: self._finish_commit(group, received, done))
 
     def _resume(self) -> None:
@@ -271,7 +273,7 @@ class Pipeline:
 
     async def sync(self) -> None:
         """With durability "os": make all acknowledged events durable. Raises LogUnavailable."""
-        if not await self._commit_thread.run(self._committer.sync):
+        if not await self._run(self._committer.sync):
             await self.seal()  # events in doubtful segments are in memory too, and become durable from there
 
     async def seal(self) -> int:
@@ -281,7 +283,7 @@ class Pipeline:
             LogUnavailable: a Parquet file could not be written; the log file still holds the events.
         """
         await self.flush()
-        self._tail.close(await self._commit_thread.run(self._committer.end_segment))
+        self._tail.close(await self._run(self._committer.end_segment))
         self._sealer.start()
         await self._sealer.wait()
         if "seal" in self.problems:
@@ -293,11 +295,11 @@ class Pipeline:
 
     async def seal_old(self) -> None:
         """Start sealing a segment older than `segment_age_s`: without new events no commit would do it."""
-        self._tail.close(await self._commit_thread.run(self._committer.end_segment, self._clock.now_us()))
+        self._tail.close(await self._run(self._committer.end_segment, self._clock.now_us()))
         self._sealer.start()
 
     async def _note_sealed(self, segment: int, ids: SealedIds) -> None:
-        await self._commit_thread.run(self._committer.sealed, segment, ids)
+        await self._run(self._committer.sealed, segment, ids)
 
     async def prune(self, passed_seq: int) -> int:
         """Delete sealed files that every consumer has durably passed and whose retention is over; returns how many.
@@ -310,12 +312,12 @@ class Pipeline:
         Raises:
             LogUnavailable: a file could not be deleted; it stays readable, and the next call tries again.
         """
-        keep_us = int(max(self._settings.retention_s, self._settings.dedupe_window_s) * _US)
+        keep_us = int(max(self._settings.retention_s, self._settings.dedupe_window_s) * SECOND_US)
         files = self._files.take_oldest(passed_seq, self._clock.now_us() - keep_us)
         if files:
             try:
                 # Without a segment that holds the next seq, an emptied directory would start again at seq 0.
-                await self._commit_thread.run(self._committer.forget, files, self._last_received)
+                await self._run(self._committer.forget, files, self._last_received)
                 await self._sealer.remove(files)
             except OSError as error:
                 message = f"files of {self._directory} that are no longer needed cannot be deleted: {error}"
@@ -333,10 +335,14 @@ class Pipeline:
             return
         self._released = True
         try:
-            await self._commit_thread.run(self._committer.close)
+            await self._run(self._committer.close)
         finally:
-            self._commit_thread.close()
+            self._commit_thread.shutdown()
             self._sealer.close()
+
+    def _run(self, function: Callable[..., _T], *args: Any) -> asyncio.Future[_T]:
+        """Run a method of the committer on its thread."""
+        return asyncio.get_running_loop().run_in_executor(self._commit_thread, function, *args)
 
 
 class _Append(msgspec.Struct):

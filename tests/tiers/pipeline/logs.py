@@ -84,7 +84,7 @@ def received(log):
 
 async def abandon(log, disk=None):
     """What the death of the process leaves: threads gone, nothing flushed, descriptors closed by the kernel."""
-    log._commit_thread.close()
+    log._commit_thread.shutdown(wait=True)
     log._sealer.close()
     if log._committer._segment is not None:
         (disk or log._committer._disk).close(log._committer._segment._descriptor)
