@@ -23,9 +23,9 @@ import pyarrow as pa
 from lakebed.concurrency import Worker
 from lakebed.errors import ArchiveConflict, ArchiveUnavailable
 from lakebed.events.event import BASE_COLUMNS, SCHEMA
-from lakebed.events.promotions import Promotion, quoted, with_promoted
+from lakebed.events.promotions import Promotion, columns_of, quoted, schema_of, with_promoted
 from lakebed.query.bounds import UNBOUNDED, Bounds
-from lakebed.query.relation import Part, Relation, columns_of, read_parquet, schema_of
+from lakebed.query.relation import Part, Relation, read_parquet
 from lakebed.sql_engine import SqlEngine
 from lakebed.tiers.archive.archive import Archive
 from lakebed.tiers.archive.models import DataFile

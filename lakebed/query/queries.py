@@ -14,7 +14,7 @@ from lakebed.clock import Clock
 from lakebed.concurrency import Worker
 from lakebed.errors import ObjectClosed, QueryError, QueryRefused, QueryTimeout, QueryTooLarge
 from lakebed.histogram import SECONDS, Histogram
-from lakebed.query.as_of import parse_as_of
+from lakebed.moments import parse_as_of
 from lakebed.query.bounds import UNBOUNDED, Bounds, find_bounds
 from lakebed.query.count_star import counted, with_count
 from lakebed.query.event_history import EventHistory

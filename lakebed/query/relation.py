@@ -10,11 +10,11 @@ from typing import Any, Protocol
 import msgspec
 import pyarrow as pa
 
-from lakebed.events.event import BASE_COLUMNS, SCHEMA
-from lakebed.events.promotions import Promotion, quoted
+from lakebed.events.event import BASE_COLUMNS
+from lakebed.events.promotions import Promotion, columns_of, quoted, schema_of
 from lakebed.query.views import PEOPLE
 
-__all__ = ["PERSON", "Part", "Registry", "Relation", "columns_of", "read_parquet", "schema_of"]
+__all__ = ["PERSON", "Part", "Registry", "Relation", "read_parquet"]
 
 PERSON = "coalesce(user_id, anonymous_id)"
 _TAIL = "_lakebed_tail"
@@ -161,13 +161,3 @@ def _read(paths: str) -> str:
 def _literally(path: str) -> str:
     """`path` for DuckDB, which takes every path for a glob."""
     return path.translate(_GLOB) if _WILD.search(path) else path
-
-
-def columns_of(promotions: Sequence[Promotion]) -> tuple[str, ...]:
-    """The columns that consumers and queries get: base, then promoted."""
-    return (*BASE_COLUMNS, *(promotion.name for promotion in promotions))
-
-
-def schema_of(promotions: Sequence[Promotion]) -> pa.Schema:
-    """The Arrow schema of `columns_of`."""
-    return pa.schema([*SCHEMA, *(pa.field(promotion.name, promotion.arrow_type) for promotion in promotions)])

@@ -11,7 +11,7 @@ import pyarrow as pa
 from lakebed.clock import DAY_US, HOUR_US, YEAR_1_US, Clock, from_us
 from lakebed.errors import QueryRefused
 from lakebed.events.promotions import Promotion
-from lakebed.query.as_of import parse_as_of
+from lakebed.moments import parse_as_of
 from lakebed.query.queries import Queries
 from lakebed.query.result import Result
 from lakebed.query.sandbox.untrusted_queries import UntrustedQueries

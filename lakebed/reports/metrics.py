@@ -11,8 +11,7 @@ import pyarrow as pa
 from lakebed.clock import DAY_US, Clock, from_us
 from lakebed.errors import QueryRefused, QueryTooLarge
 from lakebed.events.promotions import Promotion
-from lakebed.moments import MOMENT_HINT, Moment, parse_day, parse_moment
-from lakebed.query.as_of import parse_as_of
+from lakebed.moments import MOMENT_HINT, Moment, parse_as_of, parse_day, parse_moment
 from lakebed.query.bounds import Bounds
 from lakebed.query.queries import Queries
 from lakebed.query.result import Result

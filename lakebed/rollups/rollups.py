@@ -13,12 +13,11 @@ import pyarrow as pa
 from lakebed.clock import DAY_US
 from lakebed.concurrency import Worker
 from lakebed.errors import InvalidRollup, LakebedError, LogBehind, ObjectClosed
-from lakebed.events.event import SCHEMA
-from lakebed.events.promotions import Promotion
+from lakebed.events.promotions import Promotion, schema_of
 from lakebed.rollups.daily import DAILY_METRICS
 from lakebed.rollups.fold import OTHER_KEY, PIECE, Fold, PartialState, consumer_of, looked_up, partials
 from lakebed.rollups.hourly import HOURLY_EVENTS
-from lakebed.rollups.people_index import PeopleIndex, bitmaps_of, people_table, unions
+from lakebed.rollups.measure import PeopleIndex, unions
 from lakebed.rollups.rollup import BuiltInRollup, Rollup, distinct_names
 from lakebed.rollups.row_cache import Chunk, RowCache, chunked, days_of, joined
 from lakebed.settings import Settings
@@ -95,8 +94,7 @@ class Rollups:
         fresh = [f for f in self._folds.values() if f.name not in stored or stored[f.name].fingerprint != f.fingerprint]
         # The built-in ones need no proof, and waking an object must be fast.
         if doubtful := [fold for fold in fresh if not isinstance(fold.rollup, BuiltInRollup)]:
-            fields = [pa.field(promotion.name, promotion.arrow_type) for promotion in self._promotions]
-            nothing = pa.schema([*SCHEMA, *fields]).empty_table()
+            nothing = schema_of(self._promotions).empty_table()
             _, errors = await self._worker.run(functools.partial(partials, self._engine, doubtful, nothing))
             for error in errors.values():
                 raise error
@@ -284,7 +282,7 @@ class Rollups:
             states = await self._storage.states(number, start, end)
             return [bucket for bucket, _, _ in states], await self._worker.run(fold.table, states)
         groups = await self._storage.groups(number, start, end)
-        return [group[0] for group in groups], await self._worker.run(people_table, fold, groups, people)
+        return [group[0] for group in groups], await self._worker.run(fold.people_table, groups, people)
 
     async def _who(self, fold: Fold) -> PeopleIndex | None:
         """Who is who, where that makes a difference."""
@@ -330,7 +328,7 @@ class Rollups:
             return None
         rows = await self._storage.sketches(number, *within)
         people = await self._who(fold) if measure in fold.people else None
-        return await self._worker.run(lambda: compute(bitmaps_of(fold, measure, rows, people)))
+        return await self._worker.run(lambda: compute(fold.bitmaps(measure, rows, people)))
 
     async def checkpoint(self) -> int:
         """Durable: events before it are in every rollup."""

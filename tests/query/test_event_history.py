@@ -13,9 +13,9 @@ from lakebed.clock import to_us
 from lakebed.disk import Disk
 from lakebed.errors import SnapshotExpired
 from lakebed.events.event import SCHEMA
+from lakebed.events.promotions import columns_of, schema_of
 from lakebed.query.bounds import Bounds
 from lakebed.query.event_history import EventHistory
-from lakebed.query.relation import columns_of, schema_of
 from lakebed.tiers.archive.archive import Archive
 from tests.query.parts import START, Parts, opened, us
 

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from lakebed.clock import Clock, SECOND_US
+from lakebed.clock import SECOND_US, Clock
 from lakebed.disk import Disk
 from lakebed.errors import Backpressure, LogUnavailable, ObjectClosed
 from lakebed.events.batch import EventBatch, memory_bytes
