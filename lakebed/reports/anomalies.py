@@ -13,6 +13,7 @@ import pyarrow as pa
 from lakebed.clock import DAY_US, HOUR_US, YEAR_1_US, from_us
 from lakebed.errors import QueryRefused
 from lakebed.query.result import Result
+from lakebed.query.router import DAILY, HOURLY
 from lakebed.reports.calendar import Calendar
 from lakebed.reports.context import ReportContext
 from lakebed.reports.event_filter import EventFilter, EventLike
@@ -20,7 +21,6 @@ from lakebed.reports.limits import check_limit
 from lakebed.reports.measure import Measure
 from lakebed.reports.parameters import Parameters
 from lakebed.reports.scope import Scope, Time
-from lakebed.reports.series import DAILY, HOURLY
 
 __all__ = ["anomalies"]
 

@@ -8,19 +8,19 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
-from lakebed.clock import DAY_US, HOUR_US, YEAR_1_US, Clock, from_us
+from lakebed.clock import YEAR_1_US, Clock, from_us
 from lakebed.errors import QueryRefused
 from lakebed.events.promotions import Promotion
 from lakebed.moments import parse_as_of
 from lakebed.query.queries import Queries
 from lakebed.query.result import Result
+from lakebed.query.router import DAILY, HOURLY, rollup_answers, whole_buckets
 from lakebed.query.sandbox.untrusted_queries import UntrustedQueries
 from lakebed.reports.cohort import Cohort
 from lakebed.reports.event_filter import EventFilter
 from lakebed.reports.metrics import Metrics
 from lakebed.reports.parameters import Parameters
 from lakebed.reports.scope import Scope, Time, instant
-from lakebed.reports.series import DAILY, HOURLY
 
 __all__ = ["Counts", "ReportContext"]
 
@@ -112,7 +112,7 @@ class ReportContext:
 
         None where it has not: for parts of an hour, a condition, a cohort or another moment, or because it lacks names.
         """
-        if not _is_whole(scope, HOUR_US):
+        if not _rollup_answers(HOURLY, scope):
             return None
         table = await self._metrics.hours(scope.start_us, scope.end_us)
         return None if table is None else {HOURLY: table}
@@ -122,7 +122,7 @@ class ReportContext:
 
         None where it has not: for parts of a day of UTC, a condition, a cohort or another moment.
         """
-        if not _is_whole(scope, DAY_US):
+        if not _rollup_answers(DAILY, scope):
             return None
         return {DAILY: await self._metrics.days(scope.start_us, scope.end_us)}
 
@@ -133,7 +133,7 @@ class ReportContext:
 
         None where `days` has them not.
         """
-        if not _is_whole(scope, DAY_US):
+        if not _rollup_answers(DAILY, scope):
             return None
         result = await self._metrics.daily_people(scope.start_us, scope.end_us, compute)
         return None if result is None else result.named(report)
@@ -145,13 +145,11 @@ class ReportContext:
         chooses events, where the range has no whole hour, or where the rollup lacks names.
         """
         start_us, end_us = scope.start_us, scope.end_us
-        low_us = None if start_us is None else -(-start_us // HOUR_US) * HOUR_US
-        high_us = None if end_us is None else end_us // HOUR_US * HOUR_US
-        if low_us is not None and high_us is not None and low_us >= high_us:
+        whole = whole_buckets(HOURLY, start_us, end_us)
+        hours = None if whole is None else await self.hours(scope.between(*whole))
+        if whole is None or hours is None:
             return None
-        hours = await self.hours(scope.between(low_us, high_us))
-        if hours is None:
-            return None
+        low_us, high_us = whole
         sources = [f'SELECT hour AS timestamp, event, "count" AS weight FROM {HOURLY}']
         for edge in ((start_us, low_us), (high_us, end_us)):
             if edge[0] != edge[1]:
@@ -203,7 +201,6 @@ class ReportContext:
         return result.named(report)
 
 
-def _is_whole(scope: Scope, length_us: int) -> bool:
-    """Whether rollups of that length have it: whole ones of them, and all of their events as of now."""
-    chosen = scope.where is not None or scope.people is not None or scope.as_of_us is not None
-    return not chosen and not any(us % length_us for us in (scope.start_us, scope.end_us) if us is not None)
+def _rollup_answers(rollup: str, scope: Scope) -> bool:
+    filtered = scope.where is not None or scope.people is not None
+    return rollup_answers(rollup, scope.start_us, scope.end_us, filtered=filtered, as_of_us=scope.as_of_us)

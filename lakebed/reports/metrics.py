@@ -15,9 +15,10 @@ from lakebed.moments import MOMENT_HINT, Moment, parse_as_of, parse_day, parse_m
 from lakebed.query.bounds import Bounds
 from lakebed.query.queries import Queries
 from lakebed.query.result import Result
+from lakebed.query.router import DAILY, HOURLY, RAW, ROLLED, rollup_answers
 from lakebed.reports.hourly_series import from_hours
 from lakebed.reports.measure import Measure
-from lakebed.reports.series import DAILY, HOURLY, RAW, ROLLED, Series
+from lakebed.reports.series import Series
 
 __all__ = ["Metrics", "RollupTables"]
 
@@ -153,7 +154,7 @@ class Metrics:
         as_of_us = parse_as_of(as_of, now_us)
         first, last = self._days(days, start, end, now_us if as_of_us is None else as_of_us)
         low_us = parse_moment(first - timedelta(days=width - 1))
-        if as_of_us is None:
+        if rollup_answers(DAILY, as_of_us=as_of_us):
             return await self._active_now(measure, width, first, last, max_staleness)
         high_us = parse_moment(last) + DAY_US
         params = {"low": from_us(low_us), "high": from_us(high_us), "first": first, "last": last}

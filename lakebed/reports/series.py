@@ -11,14 +11,12 @@ from lakebed.clock import DAY_US, HOUR_US, MINUTE_US, WEEK_US, from_us
 from lakebed.errors import QueryRefused
 from lakebed.events.promotions import Promotion, column_sql, quoted
 from lakebed.moments import Moment
-from lakebed.query.router import Coverage, Slice, plan
+from lakebed.query.router import HOURLY, RAW, ROLLED, Coverage, Slice, plan, rollup_answers
 from lakebed.reports.measure import Measure
 from lakebed.reports.scope import instant
 
-__all__ = ["DAILY", "HOURLY", "RAW", "ROLLED", "Series"]
+__all__ = ["Series"]
 
-DAILY, HOURLY = "daily_metrics", "hourly_events"
-RAW, ROLLED = "L1+L3", "L2"
 _GRAINS_US = {  # the longest that each may be
     "minute": MINUTE_US,
     "hour": HOUR_US,
@@ -68,8 +66,8 @@ class Series(msgspec.Struct, frozen=True):
     @property
     def has_rollup(self) -> bool:
         """Whether `hourly_events` answers it, but for the edges."""
-        plain = self.where is None and self.as_of_us is None and self.measure.sql == "count(*)"
-        return plain and self.grain != "minute" and self.by in ((), ("event",))
+        complete = rollup_answers(HOURLY, filtered=self.where is not None, as_of_us=self.as_of_us)
+        return complete and self.measure.sql == "count(*)" and self.grain != "minute" and self.by in ((), ("event",))
 
     @property
     def is_filled(self) -> bool:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from lakebed.errors import QueryRefused
 from lakebed.events.promotions import column_sql
 from lakebed.query.result import Result
+from lakebed.query.router import HOURLY
 from lakebed.reports.breakdown import OTHER
 from lakebed.reports.context import ReportContext
 from lakebed.reports.event_filter import EventFilter, EventLike
 from lakebed.reports.limits import check_limit
 from lakebed.reports.parameters import Parameters
 from lakebed.reports.scope import Time
-from lakebed.reports.series import HOURLY
 
 __all__ = ["top"]
 
