@@ -1,4 +1,4 @@
-"""`SELECT count(*) FROM events`: files say how many rows they have, so none of them is opened for it."""
+"""`SELECT count(*) FROM events`: the number of rows of each file is known, so none is opened."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _PLACE = frozenset({"query_location", "query_location_length", "alias", "qualifi
 
 
 def is_count(statements: Any) -> bool:
-    """Whether a tree of `json_serialize_sql` is this question and nothing more. What is not known is more."""
+    """Whether a tree of `json_serialize_sql` is exactly this query. A tree with unknown members is not."""
     try:
-        ((only,),) = (statements,)
-        node = only["node"]
+        ((statement,),) = (statements,)
+        node = statement["node"]
         (function,), table = node["select_list"], node["from_table"]
         return (
             (node["type"], function["type"], table["type"]) == ("SELECT_NODE", "FUNCTION", "BASE_TABLE")
@@ -40,13 +40,13 @@ def _is_bare(node: Mapping[str, Any], known: set[str]) -> bool:
 
 
 def counted(relation: Relation) -> tuple[int, Relation]:
-    """The rows of the files that count as a whole, and what is left of the relation without them."""
+    """The number of rows in whole files, and the rest of the relation without these files."""
     left = tuple(part for part in relation.parts if part.condition)
     rows = sum(part.rows for part in relation.parts if not part.condition)
     return rows, msgspec.structs.replace(relation, parts=left)
 
 
 def with_count(answer: pa.Table, rows: int) -> pa.Table:
-    """The answer to this question, of `rows` more. With a limit of 0 it has no row to add to."""
+    """`answer` with `rows` added to its count. With a limit of 0 it has no row, and stays as it is."""
     total = pa.array([value + rows for value in answer.column(0).to_pylist()], pa.int64())
     return answer.set_column(0, answer.schema.field(0), total)

@@ -1,4 +1,4 @@
-"""Whether a question can see `person_id`: only then it is asked who is who, which costs a join."""
+"""Whether a query can read `person_id`: only then identities are joined with people, which costs time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _SOURCES = ("BASE_TABLE", "SUBQUERY", "JOIN", "EMPTY", "TABLE_FUNCTION", "EXPRES
 
 
 def mentions_person(nodes: Iterable[Mapping[str, Any]]) -> bool:
-    """Whether any node of a tree of `json_serialize_sql` may stand for `person_id`. What is not known may."""
+    """Whether a node of a tree of `json_serialize_sql` may read `person_id`. An unknown node may."""
     last_names: set[str] = set()
     tables: set[str] = set()
     for node in nodes:
@@ -24,7 +24,7 @@ def mentions_person(nodes: Iterable[Mapping[str, Any]]) -> bool:
                 return True
             last_names.update(names[-1:])
         tables.update(_lowered([node.get("alias"), node.get("table_name")]) if node.get("type") in _SOURCES else [])
-    return bool(tables & last_names)  # `SELECT events FROM events` is a whole row
+    return bool(tables & last_names)  # `SELECT events FROM events` reads whole rows
 
 
 def _sees_any_column(node: Mapping[str, Any]) -> bool:
@@ -33,10 +33,10 @@ def _sees_any_column(node: Mapping[str, Any]) -> bool:
         node.get("class") in ("STAR", "POSITIONAL_REFERENCE")
         or node.get("ref_type") == "NATURAL"
         or _COLUMN in _lowered(node.get("using_columns"))
-        or bool(node.get("column_name_alias"))  # columns get other names by their place
+        or bool(node.get("column_name_alias"))  # columns are renamed by position
         or (isinstance(source, dict) and source.get("type") not in _SOURCES)
     )
 
 
-def _lowered(found: Any) -> list[str]:
-    return [name.lower() for name in found if isinstance(name, str) and name] if isinstance(found, list) else []
+def _lowered(names: Any) -> list[str]:
+    return [name.lower() for name in names if isinstance(name, str) and name] if isinstance(names, list) else []

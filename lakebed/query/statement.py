@@ -1,7 +1,7 @@
-"""One SELECT, as DuckDB's own parser sees it: what is refused, and which tables it names.
+"""One SELECT, as DuckDB's own parser sees it: the tables that it names, and what is refused.
 
 On DuckDB 2.0 the type of a statement says too little: a CTE may COPY, INSERT, UPDATE or DELETE, and a few functions run
-SQL that they are given as text. So the parsed tree is checked as well.
+SQL from text. So the parsed tree is checked as well.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["Statement", "nodes"]
 
 _HINT = "Give exactly one SELECT; it may have CTEs and set operations"
 _NODES = frozenset({"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"})
-# They change state, run or name what the tree does not show, or take addresses of memory.
+# These change state, run SQL or read tables that the tree does not show, or take memory addresses.
 _FUNCTIONS = frozenset(
     {
         "arrow_scan",
@@ -58,10 +58,10 @@ class Statement(msgspec.Struct, frozen=True):
     """A SELECT that only reads.
 
     Attributes:
-        text: without a final semicolon; it may end in a comment.
-        tables: how often each table is named, in lower case. Names of CTEs are among them.
-        is_count: whether it asks for the number of events and nothing else.
-        mentions_person: whether it may see `person_id` of events.
+        text: the SQL without a final semicolon; it may end in a comment.
+        tables: number of times that each table or CTE is named, in lower case.
+        is_count: whether it is `SELECT count(*) FROM events`.
+        mentions_person: whether it may read `person_id` of events.
     """
 
     text: str
@@ -73,26 +73,26 @@ class Statement(msgspec.Struct, frozen=True):
     def parse(
         cls, sql: str, cursor: duckdb.DuckDBPyConnection, check: Callable[[str, Any], None] | None = None
     ) -> Statement:
-        """Read `sql` with the parser of `cursor`. Blocks.
+        """Parse `sql` with the parser of `cursor`. Blocks.
 
         Args:
-            sql: as it was given.
-            cursor: whose parser.
-            check: raises when it dislikes the text and its tree.
+            sql: the user's text.
+            cursor: a DuckDB cursor.
+            check: called with the text and its tree; raises to refuse them.
 
         Raises:
-            QueryRefused: when it is not exactly one SELECT, or would do more than read.
-            duckdb.Error: when it cannot be parsed.
+            QueryRefused: `sql` is not exactly one SELECT, or does more than read.
+            duckdb.Error: DuckDB cannot parse it.
         """
         if not isinstance(sql, str) or not _is_text(sql):
-            raise QueryRefused("the SQL is no Unicode text", hint=_HINT)
-        found = cursor.extract_statements(sql)
-        if len(found) != 1:
-            raise QueryRefused(f"the SQL has {len(found)} statements", hint=_HINT)
-        kind = found[0].type.name
+            raise QueryRefused("the SQL is not Unicode text", hint=_HINT)
+        statements = cursor.extract_statements(sql)
+        if len(statements) != 1:
+            raise QueryRefused(f"the SQL has {len(statements)} statements", hint=_HINT)
+        kind = statements[0].type.name
         if kind != "SELECT":
             raise QueryRefused(f"the statement is {_named(kind)}, not a SELECT", hint=_HINT)
-        text = _without_semicolon(found[0].query)
+        text = _without_semicolon(statements[0].query)
         tree = _tree(text, cursor)
         if check is not None:
             check(text, tree)
@@ -111,10 +111,10 @@ def _is_text(sql: str) -> bool:
 
 
 def _without_semicolon(text: str) -> str:
-    import duckdb  # see engine.py
+    import duckdb  # see sql_engine.py
 
     encoded = bytearray(text.encode())  # tokens are counted in bytes
-    starts = [at for at, _ in duckdb.tokenize(text) if not encoded.startswith((b"--", b"/*"), at)]
+    starts = [start for start, _ in duckdb.tokenize(text) if not encoded.startswith((b"--", b"/*"), start)]
     while starts and encoded[starts[-1]] == ord(";"):
         encoded[starts.pop()] = ord(" ")
     return encoded.decode()
@@ -134,16 +134,16 @@ def _checked_tables(tree: Any) -> Counter[str]:
         kind, function = node.get("type"), node.get("function_name")
         if isinstance(kind, str) and kind.endswith("_NODE") and kind not in _NODES:
             verb = kind.removesuffix("_NODE").removesuffix("_QUERY")
-            raise QueryRefused(f"a part of the statement is {verb}, which does more than read", hint=_HINT)
+            raise QueryRefused(f"the statement contains {verb}, which does more than read", hint=_HINT)
         if isinstance(function, str) and function.lower() in _FUNCTIONS:
-            raise QueryRefused(f"the function {function.lower()} does more than read what is named", hint=_HINT)
+            raise QueryRefused(f"the function {function.lower()} does more than read the named tables", hint=_HINT)
         if kind == "BASE_TABLE":
             tables[str(node.get("table_name")).lower()] += 1
     return tables
 
 
 def nodes(tree: Any) -> Iterator[dict[str, Any]]:
-    """Every object in `tree`, what DuckDB says that a statement is. Without recursion: it may be deep."""
+    """Every object in `tree`, DuckDB's JSON of a statement. Without recursion, as it may be deep."""
     waiting = [tree]
     while waiting:
         node = waiting.pop()

@@ -57,7 +57,7 @@ class RollupTables(Protocol):
         end_us: int | None,
         compute: Callable[[Iterator[tuple[int, Any]]], T],
         *,
-        most_bytes: int | None = None,
+        max_bytes: int | None = None,
     ) -> T | None:
         """What `compute`, in a thread, makes of the start and the values of each bucket; None if they are too large."""
         ...
@@ -301,7 +301,7 @@ class Metrics:
         def of_days(buckets: Iterator[tuple[int, Any]]) -> pa.Table | None:
             return compute((start // DAY_US, people) for start, people in buckets)
 
-        table = await self._rollups.bitmaps(DAILY, "dau", start_us, end_us, of_days, most_bytes=_MOST_BYTES)
+        table = await self._rollups.bitmaps(DAILY, "dau", start_us, end_us, of_days, max_bytes=_MOST_BYTES)
         elapsed_ms = (self._clock.monotonic() - started) * 1000
         return None if table is None else Result(table, tiers=(ROLLED,), seq=(0, end_seq), elapsed_ms=elapsed_ms)
 

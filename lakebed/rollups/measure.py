@@ -21,7 +21,7 @@ from lakebed.rollups.expression import Expression
 
 __all__ = ["Measure", "PeopleIndex", "as_measure", "unions"]
 
-_SCALE = 9  # digits after the point of a promoted Decimal
+_SCALE = 9  # decimals of a promoted Decimal
 _TIME = pa.timestamp("us", tz="UTC")
 
 

@@ -35,7 +35,7 @@ from tests.rollups.rollup_fixtures import PROMOTIONS
         ({"by": ["plan"], "measures": {"PLAN": "count()"}}, "two columns"),
         ({"measures": {}}, "count"),
         ({"measures": {"a b": "count()"}}, "letters, digits"),
-        ({"measures": {"n": "count"}}, "is no measure"),
+        ({"measures": {"n": "count"}}, "is not a measure"),
         ({"measures": {"n": "median(x)"}}, "quantile"),
         ({"max_groups": 0}, "1 or more"),
         ({"max_groups": "many"}, "1 or more"),

@@ -326,7 +326,7 @@ async def test_idle_processes_end(tmp_path):
     async with Analytics("shop", root=tmp_path, headroom_bytes=0) as shop:
         await shop.query_untrusted("SELECT 1")
         users, server = shared().users, shared().pid
-        shop._up.untrusted._leave()
+        shop._components.untrusted._end_idle()
         await until(lambda: shared().users == users - 1)
         if users == 1:
             await until(lambda: not alive([server, *children(server)]))
@@ -371,14 +371,14 @@ async def test_patience(tmp_path):
 
 async def test_all_objects_share_one_bound(tmp_path):
     """Beyond the server's own number of children a question is refused, whichever object it is for."""
-    most = shared().most
+    limit = shared().limit
     async with contextlib.AsyncExitStack() as stack:
         shops = [
             await stack.enter_async_context(Analytics(f"s{n}", root=tmp_path, headroom_bytes=0, untrusted_queries=99))
             for n in range(2)
         ]
-        running = [asyncio.create_task(shops[n % 2].query_untrusted(ENDLESS, timeout=20)) for n in range(most)]
-        await until(lambda: shared().running == most, 20)
+        running = [asyncio.create_task(shops[n % 2].query_untrusted(ENDLESS, timeout=20)) for n in range(limit)]
+        await until(lambda: shared().running == limit, 20)
         with pytest.raises(QueryBusy) as busy:
             await shops[0].query_untrusted("SELECT 1")
         assert busy.value.scope == "server"

@@ -31,25 +31,25 @@ def stream(table):
 
 @pytest.fixture
 def told():
-    """A cell whose child is a plain process; `told(bytes)` is what it says after it started."""
+    """A worker whose child is a plain process; `told(bytes)` is what it says after it started."""
     process = subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE)
     ours, theirs = socket.socketpair()
     closed = []
-    cell = WorkerProcess(ours, closed.append)
+    worker = WorkerProcess(ours, closed.append)
 
     def say(said):
         descriptor = os.pidfd_open(process.pid)
         socket.send_fds(theirs, [b"H"], [descriptor])
         os.close(descriptor)
-        assert cell.meet()
+        assert worker.wait_started()
         theirs.sendall(said)
         theirs.shutdown(socket.SHUT_WR)
-        return cell
+        return worker
 
     say.theirs = theirs
     yield say
-    cell.close()
-    assert closed == [cell]
+    worker.close()
+    assert closed == [worker]
     process.stdin.close()
     assert process.wait() == -9, "close kills the child"
     theirs.close()
