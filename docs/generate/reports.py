@@ -10,10 +10,9 @@ from typing import Any, Literal, get_args, get_origin
 
 from docs.generate.marked import DOCS, replaced
 from lakebed.interface.signature import each
+from lakebed.reports.arguments import Duration
 from lakebed.reports.catalog import REPORTS, signature_of
-from lakebed.reports.duration import Duration
-from lakebed.reports.event_filter import EventLike
-from lakebed.reports.scope import Time
+from lakebed.reports.scope import EventLike, Time
 from tests.reports.report_samples import SAMPLES
 
 FOLDER = DOCS / "reports"

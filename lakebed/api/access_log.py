@@ -1,4 +1,4 @@
-"""Logs: a line for each request, and all lines of a server as JSON."""
+"""The access log: a line for each request; and the configuration of all logs of a server as JSON."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def log_exchange(exchange: Exchange, seconds: float) -> None:
     """A line on the logger `lakebed.access`: what was asked, and how it went. No key, no body, no query string.
 
     Its facts are in the record's `facts` too: `method`, `route`, `status`, `ms`, `bytes_in`, `bytes_out`, and `object`
-    and `key` (its id) where a gate admitted the request.
+    and `key` (its id) where a auth admitted the request.
     """
     if not _log.isEnabledFor(logging.INFO):
         return
@@ -41,15 +41,15 @@ def log_exchange(exchange: Exchange, seconds: float) -> None:
 
 
 def route_of(exchange: Exchange) -> str:
-    """The path of the route that answered, with placeholders: there are only so many, whatever clients send."""
+    """The path of the route, with placeholders: their number is bounded, whatever clients send."""
     return getattr(exchange.scope.get("route"), "path", None) or "none"
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time, level, logger, message, the record's `facts`, a traceback where there is one."""
+    """One JSON object per line: time, level, logger, message, the record's `facts`, a traceback if there is one."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line."""
+        """The record as one line."""
         line: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC),
             "level": record.levelname,
@@ -63,7 +63,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure_logs(*, plain: bool = False, level: str = "INFO") -> None:
-    """All of the server's lines to standard error: as JSON, or as `plain` text for people."""
+    """Send all logs of the server to standard error: as JSON, or as `plain` text."""
     formatter = {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"} if plain else {"()": JsonFormatter}
     logger = {"handlers": ["stderr"], "level": level.upper(), "propagate": False}
     logging.config.dictConfig(

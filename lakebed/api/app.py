@@ -1,4 +1,4 @@
-"""create_app(): the rooms of the front door in one ASGI app."""
+"""create_app(): all routes in one ASGI app."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ from lakebed.api.body import Body
 from lakebed.api.cors import Cors
 from lakebed.api.enrichment.enrichment import Enrichment
 from lakebed.api.errors import error_handlers
-from lakebed.api.middleware import Exchanges
+from lakebed.api.middleware import ExchangeMiddleware
 from lakebed.api.openapi.document import OpenApi
 from lakebed.api.openapi.page import Reference
 from lakebed.api.rate_limits import DEFAULT_LIMITS
 from lakebed.api.request_metrics import RequestMetrics
-from lakebed.api.routes.analytics_engine import Datasets
-from lakebed.api.routes.billing import Billing
-from lakebed.api.routes.cohorts import Cohorts
-from lakebed.api.routes.dead_letters import Letters
-from lakebed.api.routes.events import Events
-from lakebed.api.routes.grafana import Grafana
-from lakebed.api.routes.health import Health
-from lakebed.api.routes.metrics import Reads
-from lakebed.api.routes.micro_batching import Gathering
-from lakebed.api.routes.page import Page
-from lakebed.api.routes.people import People
-from lakebed.api.routes.platform import Platform
-from lakebed.api.routes.prometheus import Metrics
-from lakebed.api.routes.query import Sql
-from lakebed.api.routes.reports import Reports
-from lakebed.api.routes.segment import MAX_BATCH_BYTES, Segment
-from lakebed.api.routes.templates import Templates
-from lakebed.api.routes.track import Ingest
+from lakebed.api.routes.analytics_engine import AnalyticsEngineRoutes
+from lakebed.api.routes.billing import BillingRoutes
+from lakebed.api.routes.cohorts import CohortRoutes
+from lakebed.api.routes.dead_letters import DeadLetterRoutes
+from lakebed.api.routes.events import EventRoutes
+from lakebed.api.routes.grafana import GrafanaRoutes
+from lakebed.api.routes.health import HealthRoutes
+from lakebed.api.routes.metrics import MetricRoutes
+from lakebed.api.routes.micro_batching import MicroBatching
+from lakebed.api.routes.page import PageRoutes
+from lakebed.api.routes.people import PeopleRoutes
+from lakebed.api.routes.platform import PlatformRoutes
+from lakebed.api.routes.prometheus import PrometheusRoutes
+from lakebed.api.routes.query import QueryRoutes
+from lakebed.api.routes.reports import ReportRoutes
+from lakebed.api.routes.segment import MAX_BATCH_BYTES, SegmentRoutes
+from lakebed.api.routes.templates import TemplateRoutes
+from lakebed.api.routes.track import TrackRoutes
 from lakebed.api.rpc.endpoint import RpcEndpoint
-from lakebed.api.streams.live import Live
+from lakebed.api.streams.live import LiveStream
 from lakebed.auth.keys import Limits
 from lakebed.clock import Clock, SystemClock
 from lakebed.disk import Disk
@@ -64,61 +64,63 @@ def create_app(
 
     Args:
         target: if it is not open when the app starts, the app opens it, and closes it when it stops.
-        max_body_bytes: a larger body, as sent or as inflated, is 413.
-        max_batch_bytes: a larger one under /v1/, inflated, is 400.
+        max_body_bytes: a larger body, as sent or decompressed, is 413.
+        max_batch_bytes: a larger decompressed body under /v1/ is 400.
         body_timeout_s: a body that takes longer to arrive is 408.
-        max_waiting: requests that may wait for their answer at once; one more is 503.
-        max_held_bytes: of the bodies of those.
-        limits: what a key may send that has no limits of its own; a field that is None is the default's.
-        clock: for rates, for what a rotation replaced, and for how long a request took.
-        metrics_token: who shows it as `Authorization: Bearer` may read all of /metrics, which tells of every object.
-        enrichment: what is added to the context of events from browsers and phones; by default all but the place.
+        max_waiting: requests that may wait for their response at once; one more is 503.
+        max_held_bytes: of the bodies of those requests.
+        limits: of a key that has none of its own; None in a field means the default.
+        clock: for rates, rotated keys and request times.
+        metrics_token: sent as `Authorization: Bearer`, it gives access to all of /metrics, which covers every object.
+        enrichment: the fields that are added to the context of events from browsers and phones; by default all but the
+            location.
 
-    A request's key says which object it is for. While no key was ever made in the root of `target`, everybody may do
-    everything with one object: `target`, or "default" of a namespace. Writing makes an object that does not exist;
+    The key of a request selects the object. Until the first key is made in the root of `target`, any request may do
+    everything with one object: `target`, or "default" of a namespace. Writing creates an object that does not exist;
     reading it is 404.
 
-    Mounted in another app its lifespan does not run: open `target` in that app's own. `app.state.gate` is its `Auth`.
+    If the app is mounted in another one, its lifespan does not run: open `target` in the lifespan of that app.
+    `app.state.auth` is its `Auth`.
     """
     clock = clock if clock is not None else SystemClock()
-    gate = Auth(target, clock, limits)
+    auth = Auth(target, clock, limits)
     body = Body(max_body_bytes, body_timeout_s)
-    gathering = Gathering(gate)
-    traffic = RequestMetrics()
-    live = Live(gate, clock)
-    rpc = RpcEndpoint(gate, body)
-    rooms = (
-        Segment(gate, body, gathering, enrichment or Enrichment(), max_batch_bytes=max_batch_bytes),
-        Ingest(gate, body, gathering),
-        Events(gate, body, gathering),
-        Reads(gate),
-        Sql(gate, body),
-        Reports(gate, body),
-        Platform(gate, body),
-        Templates(gate, body),
-        Cohorts(gate, body),
-        Billing(gate, body),
-        Datasets(gate, body),
-        Grafana(gate, body),
-        People(gate, body),
-        Letters(gate, body),
+    micro_batching = MicroBatching(auth)
+    request_metrics = RequestMetrics()
+    live = LiveStream(auth, clock)
+    rpc = RpcEndpoint(auth, body)
+    route_groups = (
+        SegmentRoutes(auth, body, micro_batching, enrichment or Enrichment(), max_batch_bytes=max_batch_bytes),
+        TrackRoutes(auth, body, micro_batching),
+        EventRoutes(auth, body, micro_batching),
+        MetricRoutes(auth),
+        QueryRoutes(auth, body),
+        ReportRoutes(auth, body),
+        PlatformRoutes(auth, body),
+        TemplateRoutes(auth, body),
+        CohortRoutes(auth, body),
+        BillingRoutes(auth, body),
+        AnalyticsEngineRoutes(auth, body),
+        GrafanaRoutes(auth, body),
+        PeopleRoutes(auth, body),
+        DeadLetterRoutes(auth, body),
         live,
-        Health(gate, clock, Disk()),
-        Metrics(gate, traffic, metrics_token),
+        HealthRoutes(auth, clock, Disk()),
+        PrometheusRoutes(auth, request_metrics, metrics_token),
         rpc,
-        Page(gate),
+        PageRoutes(auth),
     )
-    routes = [route for room in rooms for route in room.routes()]
+    routes = [route for group in route_groups for route in group.routes()]
     openapi = OpenApi(routes)
     routes += [*openapi.routes(), *Reference(openapi).routes()]
-    around = Middleware(
-        Exchanges,
+    exchange_middleware = Middleware(
+        ExchangeMiddleware,
         routes=routes,
         cors=Cors(routes),
         clock=clock,
         max_waiting=max_waiting,
         max_held_bytes=max_held_bytes,
-        watchers=[traffic.watch, log_exchange],
+        watchers=[request_metrics.watch, log_exchange],
     )
 
     async def end_streams() -> None:
@@ -134,7 +136,9 @@ def create_app(
             stack.push_async_callback(end_streams)
             yield
 
-    app = Starlette(routes=routes, middleware=[around], exception_handlers=error_handlers, lifespan=lifespan)
-    app.state.gate = gate
-    app.state.end_streams = end_streams  # by whoever stops the server: the lifespan ends after the last connection
+    app = Starlette(
+        routes=routes, middleware=[exchange_middleware], exception_handlers=error_handlers, lifespan=lifespan
+    )
+    app.state.auth = auth
+    app.state.end_streams = end_streams  # the server calls it on shutdown: the lifespan ends too late
     return app

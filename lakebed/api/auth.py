@@ -1,4 +1,4 @@
-"""Gate: which object a request is for, and whether its sender may do what it asks."""
+"""Auth: the object that a request is for, and whether its key allows what it does."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from lakebed.objects.namespace import Namespace
 __all__ = ["Auth", "Caller", "Scope"]
 
 DEFAULT_OBJECT = "default"
-# Not Basic: with that a browser asks its user for a password, on whatever page a tracking snippet is in.
+# Not Basic: a browser would ask its user for a password, on any page that has a tracking snippet.
 _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="lakebed"'}
-_HOW = "Send it as `Authorization: Bearer KEY`, as the user name of Basic, or as X-API-Key"
+_HOW_TO_SEND = "Send it as `Authorization: Bearer KEY`, as the user name of Basic, or as X-API-Key"
 
 
 class Caller(msgspec.Struct, frozen=True):
-    """Who sent a request.
+    """The sender of a request, as its key describes it.
 
     Attributes:
-        object: the name of the object that it may reach. There is no other way to name one.
-        key: the id of the key that it showed; None where the server has no keys.
-        scope: what it may do.
+        object: the name of the one object that the request may reach. There is no other way to name one.
+        key: the id of the key; None while the server has no keys.
+        scope: "read", "write" or "admin".
     """
 
     object: str
@@ -39,59 +39,59 @@ class Caller(msgspec.Struct, frozen=True):
 
 
 class Auth:
-    """Stands before every route that touches an object.
+    """Authenticates every request that reaches an object.
 
-    The object comes from the key alone. Where no key was ever made there is one object, "default" or the one that is
-    served, everybody may do everything with it, and any write key is taken.
+    The object comes from the key alone. Until the first key is made there is one object, "default" or the served one;
+    any request may do everything with it, and any write key is accepted.
 
     Args:
-        target: a `Namespace`, or the one object that is served. Its keys lie in its root.
-        clock: fills the buckets of rates, and says when to look for changed keys.
-        limits: what a key may send that has no limits of its own.
+        target: a `Namespace`, or the one object that is served. Its keys are stored in its root.
+        clock: fills the buckets of rates, and times the look for changed keys.
+        limits: the limits of a key that has none of its own.
     """
 
     def __init__(self, target: Any, clock: Clock | None = None, limits: Limits = DEFAULT_LIMITS) -> None:
         self.target = target
         clock = clock if clock is not None else SystemClock()
-        self._ring = KeyCache(Keys(target.root, clock), clock)
+        self._keys = KeyCache(Keys(target.root, clock), clock)
         self._rates = RateLimits(clock, limits)
 
     @property
     def keyless(self) -> bool:
-        """Whether everybody is let in, because no key was ever made: then it must be reached from this machine only.
+        """Whether any request is let in, because no key was ever made. Such a server must listen on loopback only.
 
         Raises:
-            KeysUnavailable, FormatTooNew: nobody knows.
+            KeysUnavailable, FormatTooNew: the keys cannot be read.
         """
-        return not self._ring.required
+        return not self._keys.required
 
     def admit(self, request: HTTPConnection, scope: Scope, *, write_key: str | None = None) -> Caller:
-        """Who sent `request`, if they may do what `scope` says. Counts the request.
+        """The sender of `request`, if its key allows `scope`. Counts the request.
 
         Args:
-            write_key: what the body says, for clients that send no header. A header goes before it.
+            write_key: the key in the body, from clients that send no header. A header takes precedence.
 
         Raises:
             Refusal: 401 no key or an unknown one, 403 a key without this scope, 413 a body over the key's limit,
                 429 too many requests or events.
-            KeysUnavailable, FormatTooNew: nobody is let in.
+            KeysUnavailable, FormatTooNew: the keys cannot be read.
         """
         if self.keyless:
             name = DEFAULT_OBJECT if isinstance(self.target, Namespace) else self.target.name
-            return _known(request, Caller(name))
-        token = _shown(request) or write_key
+            return _remembered(request, Caller(name))
+        token = _sent_key(request) or write_key
         if not token:
-            raise Refusal(401, "KEY_MISSING", f"This needs a key. {_HOW}", headers=_CHALLENGE)
-        key = self._ring.find(token)
+            raise Refusal(401, "KEY_MISSING", f"This request needs a key. {_HOW_TO_SEND}", headers=_CHALLENGE)
+        key = self._keys.find(token)
         if key is None:
-            message = f"This key is unknown, revoked or replaced: `lakebed keys create` makes a new one. {_HOW}"
+            message = f"This key is unknown, revoked or replaced: `lakebed keys create` makes a new one. {_HOW_TO_SEND}"
             raise Refusal(401, "KEY_UNKNOWN", message, headers=_CHALLENGE)
         self._check(key, scope)
-        self._rates.admit(key, self._ring.ids, writes=scope == "write")
+        self._rates.admit(key, self._keys.ids, writes=scope == "write")
         caller = Caller(key.object, key.id, key.scope)
         length = request.headers.get("content-length", "")
         self.weigh(caller, int(length) if length.isascii() and length.isdecimal() else 0)
-        return _known(request, caller)
+        return _remembered(request, caller)
 
     def _check(self, key: Key, scope: Scope) -> None:
         if key.scope not in (scope, "admin"):
@@ -102,28 +102,28 @@ class Auth:
             raise Refusal(403, "WRONG_OBJECT", message)
 
     def weigh(self, caller: Caller, size: int) -> None:
-        """Check a body's size, inflated, against what its sender's key may send.
+        """Check the decompressed size of a body against the limit of its key.
 
         Raises:
             Refusal: 413.
         """
-        key = self._ring.get(caller.key)
+        key = self._keys.get(caller.key)
         limit = None if key is None else self._rates.max_body_bytes(key)
         if limit is not None and size > limit:
             message = f"The body has {size} bytes, this key may send {limit}: send fewer events at once"
             raise Refusal(413, "BODY_TOO_LARGE", message, limit=limit)
 
     def charge(self, caller: Caller, events: int) -> None:
-        """Count events that were received from `caller`: if they are more than it may send, its next requests wait."""
-        key = self._ring.get(caller.key)
+        """Count events received from `caller`. Beyond its rate, its next requests are refused for a while."""
+        key = self._keys.get(caller.key)
         if key is not None:
             self._rates.charge(key, events)
 
     async def keep(self, request: HTTPConnection, caller: Caller | None, body: bytes, reason: str) -> None:
-        """Keep a body that cannot be read as a dead letter, if it is known without it who sent it.
+        """Keep a body that cannot be decoded as a dead letter, if the headers alone identify the sender.
 
         Args:
-            caller: where that was found out already.
+            caller: the sender, if it is known already.
         """
         try:
             caller = caller if caller is not None else self.admit(request, "write")
@@ -133,28 +133,28 @@ class Auth:
         self.charge(caller, 1)
 
     def object(self, caller: Caller) -> Any:
-        """The object of `caller`, to write to: made if it does not exist. A stub, or the object itself."""
+        """The object of `caller`, for writing: created if it does not exist. A stub, or the object itself."""
         return self.target.get(caller.object) if isinstance(self.target, Namespace) else self.target
 
     def existing(self, caller: Caller) -> Any:
-        """The object of `caller`, to read from.
+        """The object of `caller`, for reading.
 
         Raises:
-            Refusal: 404, nothing was ever written to it.
+            Refusal: 404, the object does not exist.
         """
         if isinstance(self.target, Namespace) and not self.target.exists(caller.object):
             raise Refusal(404, "NOT_FOUND", f"There is no object {caller.object!r}", object=caller.object)
         return self.object(caller)
 
 
-def _known(request: HTTPConnection, caller: Caller) -> Caller:
-    """`caller`, kept with its request for the line in the log."""
+def _remembered(request: HTTPConnection, caller: Caller) -> Caller:
+    """`caller`, stored in the request's scope for the access log."""
     request.scope["lakebed.caller"] = caller
     return caller
 
 
-def _shown(request: HTTPConnection) -> str | None:
-    """The key that a request's headers show. One that they name first counts, also when it is a bad one."""
+def _sent_key(request: HTTPConnection) -> str | None:
+    """The key in a request's headers. `Authorization` takes precedence, also with an invalid key."""
     scheme, _, value = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer":
         return value.strip()

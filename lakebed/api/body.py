@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import msgspec
 from starlette.requests import Request
 
-from lakebed.api.compression import ENCODINGS, Corrupt, TooLong, inflate
+from lakebed.api.compression import ENCODINGS, Corrupt, TooLong, decompress
 from lakebed.api.errors import Refusal
 from lakebed.api.middleware import Exchange, header
 from lakebed.concurrency import run_in_thread
@@ -18,21 +18,21 @@ __all__ = ["UNREADABLE", "Body", "check_count", "decoded", "json_object"]
 _T = TypeVar("_T")
 
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What reading a stranger's JSON raises."""
+"""The errors of decoding untrusted JSON."""
 
-_INLINE_BYTES = 8 << 10  # more than this is inflated in a thread: what it becomes may hold the loop for long
-# Where one item of a batch is broken, the others are told apart bracket by bracket, a microsecond each, on the loop.
+_INLINE_BYTES = 8 << 10  # more than this is decompressed in a thread: the result may be large enough to block the loop
+# If one item of a batch is broken, the others are separated bracket by bracket, a microsecond each, on the loop.
 _BRACKETS = 250_000
-_FIELDS = 8  # commas of a small event, to judge the size of a batch that cannot be read
+_COMMAS = 8  # in a small event; estimates the size of a batch that cannot be decoded
 _MAX_DIGITS = 20  # of a Content-Length
 
 
 class Body(msgspec.Struct, frozen=True):
-    """The limits within which bodies are read.
+    """Limits of request bodies.
 
     Attributes:
-        max_bytes: of one body, as it is sent and as it is inflated.
-        timeout_s: seconds in which all of it must have arrived.
+        max_bytes: of one body, both as sent and decompressed.
+        timeout_s: seconds within which the whole body must arrive.
     """
 
     max_bytes: int = 5 << 20
@@ -42,8 +42,8 @@ class Body(msgspec.Struct, frozen=True):
         """The body of `request`, without its Content-Encoding (gzip, deflate, br or zstd, once).
 
         Raises:
-            Refusal: 413 too large, also where its length is not said beforehand; 408 too slow; 415 encoded otherwise;
-                400 not what its encoding says; 503 too much waits already.
+            Refusal: 413 too large, also without a Content-Length; 408 too slow; 415 another encoding; 400 not valid in
+                its encoding; 503 too many bytes wait already.
         """
         encoding = header(request.scope, b"content-encoding").strip().lower()
         if encoding not in ("identity", "", *ENCODINGS):
@@ -56,11 +56,11 @@ class Body(msgspec.Struct, frozen=True):
             raise self._too_large()
         try:
             async with asyncio.timeout(self.timeout_s):
-                sent = await self._all(request)
+                sent = await self._read_all(request)
         except TimeoutError:
             message = "The body did not arrive in time"
             raise Refusal(408, "BODY_TIMEOUT", message, seconds=self.timeout_s) from None
-        body = sent if encoding in ("identity", "") else await self._inflated(sent, encoding)
+        body = sent if encoding in ("identity", "") else await self._decompressed(sent, encoding)
         if len(body) > _BRACKETS and body.count(b"{") + body.count(b"[") > _BRACKETS:
             message = f"The body opens more than {_BRACKETS} brackets: send fewer values at once"
             raise Refusal(400, "BODY_TOO_COMPLEX", message, limit=_BRACKETS)
@@ -69,7 +69,7 @@ class Body(msgspec.Struct, frozen=True):
             exchange.hold(len(body))
         return body
 
-    async def _all(self, request: Request) -> bytes:
+    async def _read_all(self, request: Request) -> bytes:
         chunks, size = [], 0
         async for chunk in request.stream():
             size += len(chunk)
@@ -78,15 +78,15 @@ class Body(msgspec.Struct, frozen=True):
             chunks.append(chunk)
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
-    async def _inflated(self, sent: bytes, encoding: str) -> bytes:
+    async def _decompressed(self, sent: bytes, encoding: str) -> bytes:
         try:
             if len(sent) <= _INLINE_BYTES:
-                return inflate(sent, encoding, self.max_bytes)
-            return await run_in_thread("inflate", lambda: inflate(sent, encoding, self.max_bytes))
+                return decompress(sent, encoding, self.max_bytes)
+            return await run_in_thread("decompress", lambda: decompress(sent, encoding, self.max_bytes))
         except TooLong:
             raise self._too_large() from None
         except Corrupt as error:
-            message = f"The body is not what Content-Encoding: {encoding} says: {error}"
+            message = f"The body is not valid {encoding}: {error}"
             raise Refusal(400, "INVALID_ENCODING", message) from None
 
     def _too_large(self) -> Refusal:
@@ -102,51 +102,51 @@ _array = msgspec.json.Decoder(list[msgspec.Raw])
 _envelope = msgspec.json.Decoder(_Envelope)
 
 
-def check_count(body: bytes, most: int) -> None:
-    """Make sure that a batch has at most so many events: each that is refused costs more than its bytes.
+def check_count(body: bytes, maximum: int) -> None:
+    """Make sure that a batch has at most `maximum` events: a rejected event costs more than its bytes.
 
     Raises:
         Refusal: 413, it has more.
     """
-    if body.count(b",") < most and body.count(b"\n") < most:  # as good as always
+    if body.count(b",") < maximum and body.count(b"\n") < maximum:  # nearly always
         return
     text = body.strip()
     try:
-        found = len(_array.decode(text)) if text[:1] == b"[" else len(_envelope.decode(text).batch)
-    except UNREADABLE:  # lines, or an array that says more elsewhere
-        found = max(text.count(b"\n") + 1, text.count(b",") // _FIELDS)
-    if found > most:
-        message = f"The batch has {found} events, the limit is {most}: send it in parts"
-        raise Refusal(413, "BATCH_TOO_LARGE", message, limit=most)
+        count = len(_array.decode(text)) if text[:1] == b"[" else len(_envelope.decode(text).batch)
+    except UNREADABLE:  # lines of JSON, or an array with other fields
+        count = max(text.count(b"\n") + 1, text.count(b",") // _COMMAS)
+    if count > maximum:
+        message = f"The batch has {count} events, the limit is {maximum}: send it in parts"
+        raise Refusal(413, "BATCH_TOO_LARGE", message, limit=maximum)
 
 
-def decoded(body: bytes, kind: type[_T], what: str, **details: Any) -> _T:
+def decoded(body: bytes, kind: type[_T], noun: str, **details: Any) -> _T:
     """The body as `kind`.
 
     Args:
-        what: the body should be, to say that it is not: "question".
+        noun: names the expected body in the error: "question".
         details: of the refusal, such as an example.
 
     Raises:
-        Refusal: 400: INVALID_JSON, it is none, or INVALID_BODY, which names what does not fit.
+        Refusal: 400: INVALID_JSON, the body is not JSON, or INVALID_BODY, which names the field that does not fit.
     """
     try:
-        body.decode()  # msgspec leaves what it skips unread
+        body.decode()  # msgspec does not check the text of fields that it skips
         return msgspec.json.decode(body, type=kind)
     except UNREADABLE as error:
-        # Of a body of any shape only a number can be invalid, one that no double holds: to the sender that is bad JSON.
+        # If any shape is accepted, only a number beyond doubles can be invalid: for the sender that is bad JSON.
         if isinstance(error, msgspec.ValidationError) and kind is not object:
-            raise Refusal(400, "INVALID_BODY", f"The body is no {what}: {error}", **details) from None
+            raise Refusal(400, "INVALID_BODY", f"The body is not a valid {noun}: {error}", **details) from None
         raise Refusal(400, "INVALID_JSON", f"The body is not JSON: {error}", **details) from None
 
 
 def json_object(body: bytes) -> dict[str, Any]:
-    """The JSON object that `body` is.
+    """The body as a JSON object.
 
     Raises:
-        Refusal: 400, it is none.
+        Refusal: 400, it is not one.
     """
-    found = decoded(body, object, "event")
-    if not isinstance(found, dict):
+    value = decoded(body, object, "event")
+    if not isinstance(value, dict):
         raise Refusal(400, "INVALID_JSON", "The body is not a JSON object; several events go to /track/batch")
-    return found
+    return value

@@ -1,4 +1,4 @@
-"""inflate(): one layer of Content-Encoding taken off, never into more bytes than a limit."""
+"""decompress(): removes one Content-Encoding, never into more bytes than a limit."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 import brotli
 import zstandard
 
-__all__ = ["ENCODINGS", "Corrupt", "TooLong", "inflate"]
+__all__ = ["ENCODINGS", "Corrupt", "TooLong", "decompress"]
 
 _GZIP, _ZLIB, _BARE = 31, 15, -15  # zlib's names for its containers
 _ZLIB_HEADER = 0x78
@@ -18,19 +18,19 @@ _ZSTD_PIECE = 64  # may become 2 MiB: four bytes may stand for a block of 128 Ki
 
 
 class Corrupt(Exception):
-    """When the bytes are not what their encoding says, end too early, or go on after their end."""
+    """When the bytes are not valid in their encoding, end too early, or continue after their end."""
 
 
 class TooLong(Exception):
-    """When more than the limit would come out."""
+    """When the decompressed bytes would exceed the limit."""
 
 
-def inflate(data: bytes, encoding: str, limit: int) -> bytes:
-    """What `data` was before it was encoded as one of `ENCODINGS`. Blocks; takes about `limit` bytes of memory.
+def decompress(data: bytes, encoding: str, limit: int) -> bytes:
+    """Decompress `data`, which is in one of `ENCODINGS`. Blocks; takes about `limit` bytes of memory.
 
     Raises:
-        TooLong: it has more than `limit` bytes. No more than that was inflated.
-        Corrupt: it cannot be inflated.
+        TooLong: the result has more than `limit` bytes. No more than that was decompressed.
+        Corrupt: the data is not valid.
     """
     return ENCODINGS[encoding](data, limit)
 
@@ -38,16 +38,16 @@ def inflate(data: bytes, encoding: str, limit: int) -> bytes:
 def _zlib(data: bytes, limit: int, container: int) -> bytes:
     inflater = zlib.decompressobj(container)
     try:
-        found = inflater.decompress(data, limit + 1)
+        result = inflater.decompress(data, limit + 1)
     except zlib.error as error:
         raise Corrupt(str(error)) from None
-    if len(found) > limit:
+    if len(result) > limit:
         raise TooLong
     if not inflater.eof:
         raise Corrupt("it ends too early")
     if inflater.unused_data:  # gzip allows several members: a megabyte of empty ones would take minutes
         raise Corrupt("something follows its end")
-    return found
+    return result
 
 
 def _gzip(data: bytes, limit: int) -> bytes:
@@ -55,17 +55,17 @@ def _gzip(data: bytes, limit: int) -> bytes:
 
 
 def _deflate(data: bytes, limit: int) -> bytes:
-    """RFC 9110 means zlib's container by it; some clients send bare deflate."""
+    """RFC 9110 means zlib's container by this name; some clients send bare deflate."""
     return _zlib(data, limit, _ZLIB if data[:1] and data[0] & 0x0F == _ZLIB_HEADER & 0x0F else _BARE)
 
 
 def _brotli(data: bytes, limit: int) -> bytes:
     inflater = brotli.Decompressor()
-    found, size = [], 0
+    pieces, size = [], 0
     try:
         piece = inflater.process(data, output_buffer_limit=limit + 1)
         while piece:
-            found.append(piece)
+            pieces.append(piece)
             size += len(piece)
             if size > limit:
                 raise TooLong
@@ -74,27 +74,27 @@ def _brotli(data: bytes, limit: int) -> bytes:
         raise Corrupt("it is not brotli, or something follows its end") from None
     if not inflater.is_finished():
         raise Corrupt("it ends too early")
-    return b"".join(found)
+    return b"".join(pieces)
 
 
 def _zstd(data: bytes, limit: int) -> bytes:
-    """In small pieces: zstandard bounds what comes out at once only where a frame says its size, and frames lie."""
+    """In small pieces: zstandard bounds its output only if the frame states its size, and frames can lie."""
     inflater = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW).decompressobj()
-    found, size, at = [], 0, 0
+    pieces, size, position = [], 0, 0
     try:
-        while at < len(data) and not inflater.eof:
-            found.append(inflater.decompress(data[at : at + _ZSTD_PIECE]))
-            size += len(found[-1])
-            at += _ZSTD_PIECE
+        while position < len(data) and not inflater.eof:
+            pieces.append(inflater.decompress(data[position : position + _ZSTD_PIECE]))
+            size += len(pieces[-1])
+            position += _ZSTD_PIECE
             if size > limit:
                 raise TooLong
     except zstandard.ZstdError as error:
         raise Corrupt(str(error)) from None
     if not inflater.eof:
         raise Corrupt("it ends too early")
-    if inflater.unused_data or at < len(data):
+    if inflater.unused_data or position < len(data):
         raise Corrupt("something follows its end")
-    return b"".join(found)
+    return b"".join(pieces)
 
 
 ENCODINGS: dict[str, Callable[[bytes, int], bytes]] = {

@@ -1,4 +1,4 @@
-"""Cors: which routes the scripts of other sites may call."""
+"""Cors: the routes that scripts of other sites may call."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lakebed.api.openapi.operation import operation_of
 
 __all__ = ["Cors"]
 
-_ANYBODY = [
+_ANY_ORIGIN = [
     (b"access-control-allow-origin", b"*"),
     (b"access-control-expose-headers", b"Retry-After, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset"),
 ]
@@ -22,25 +22,28 @@ _MAX_NAMES = 1000  # characters
 
 
 class Cors:
-    """Any origin may call the routes whose operation says so; no other route says a word of origins.
+    """Any origin may call the routes whose operation allows it; other routes send no CORS headers.
 
-    There are no cookies, so a site can send only keys that it has.
+    The server sets no cookies, so a site can send only keys that it has.
     """
 
     def __init__(self, routes: Sequence[BaseRoute]) -> None:
-        found = [route for route in routes if isinstance(route, Route)]
         self._open = [
-            route for route in found if (said := operation_of(route.endpoint)) is not None and said.any_origin
+            route
+            for route in routes
+            if isinstance(route, Route)
+            and (operation := operation_of(route.endpoint)) is not None
+            and operation.any_origin
         ]
 
     def headers(self, scope: Scope) -> list[tuple[bytes, bytes]]:
-        """What an answer to `scope` says to a browser."""
+        """The CORS headers of the response to `scope`."""
         if not any(name == b"origin" for name, _ in scope["headers"]):
             return []
-        return _ANYBODY if self._methods(scope) else []
+        return _ANY_ORIGIN if self._methods(scope) else []
 
     def preflight(self, scope: Scope) -> Response | None:
-        """The answer to a browser that asks whether it may call an open route; None if it asks for something else."""
+        """The response to a preflight request for an open route; None for any other request."""
         if scope["method"] != "OPTIONS":
             return None
         headers = Headers(scope=scope)

@@ -1,7 +1,7 @@
 """Every status code, and the JSON body of every error: `{"error": {"code", "message", "details"}}`.
 
-Under `/v1/`, `code` and `message` also stand where Segment says them, beside `error`: a client that finds none there
-(analytics-python 1.4, rudder-sdk-python) takes a final answer for a broken connection, and sends it again.
+Under `/v1/`, `code` and `message` also stand beside `error`, as in Segment's API: a client that does not find them
+there (analytics-python 1.4, rudder-sdk-python) treats a final answer as a broken connection, and sends the batch again.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from starlette.responses import Response
 
 from lakebed import errors
 
-__all__ = ["Refusal", "Said", "error_handlers", "error_response", "explained", "said"]
+__all__ = ["ErrorSummary", "Refusal", "error_handlers", "error_response", "error_summary", "hints_included"]
 
 _log = logging.getLogger("lakebed.api")
 _INTERNAL = 500
@@ -33,8 +33,8 @@ class _Answer(msgspec.Struct, frozen=True):
     retry_after: int | None = None
 
 
-# The nearest class of an error's bases counts. What only the caller can mend says why; what the operator must mend does
-# not tell a client more than when to come back.
+# The nearest class of an error's bases counts. An error that the caller can mend carries its own message; one that the
+# operator must mend tells a client only when to come back.
 _ANSWERS: dict[type[Exception], _Answer] = {
     errors.InvalidEvent: _Answer(400, "INVALID_EVENT"),
     errors.InvalidBilling: _Answer(400, "INVALID_BILLING"),
@@ -63,7 +63,7 @@ _ANSWERS: dict[type[Exception], _Answer] = {
     errors.ObjectUnavailable: _Answer(503, "OBJECT_UNAVAILABLE", "The object cannot be opened now", 5),
     errors.ObjectClosed: _Answer(503, "OBJECT_CLOSED", "The object is not open", 5),
     errors.StorageUnavailable: _Answer(503, "STORAGE_UNAVAILABLE", "The rollups cannot be read or written now", 5),
-    errors.KeysUnavailable: _Answer(503, "KEYS_UNAVAILABLE", "Keys cannot be checked now, so nobody is let in", 5),
+    errors.KeysUnavailable: _Answer(503, "KEYS_UNAVAILABLE", "Keys cannot be checked now, so no request is let in", 5),
     errors.ArchiveUnavailable: _Answer(503, "ARCHIVE_UNAVAILABLE", "The archive does not answer", 30),
     errors.ArchiveConflict: _Answer(500, "ARCHIVE_CONFLICT", "The archive is not as this object left it"),
     errors.LogCorrupted: _Answer(500, "LOG_CORRUPTED", "The object's log does not read back"),
@@ -75,7 +75,7 @@ _HTTP_CODES = {400: "BAD_REQUEST", 404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED"}
 
 
 class Refusal(Exception):
-    """A request that this app itself turns down.
+    """A request that the server itself refuses.
 
     Args:
         status: of HTTP.
@@ -103,17 +103,19 @@ def error_response(
     details: Mapping[str, Any] | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """The one form of all errors."""
+    """An error as a response, in the one form that all errors have."""
     body = {"error": {"code": code, "message": message, "details": dict(details or {})}}
     return Response(msgspec.json.encode(body, enc_hook=str), status, headers, "application/json")
 
 
-def _response(request: Request, status: int, code: str, message: str, *said: Mapping[str, Any] | None) -> Response:
-    """`error_response`, in the form that the clients of the path understand."""
-    response = error_response(status, code, message, *said)
+def _response(
+    request: Request, status: int, code: str, message: str, *details_and_headers: Mapping[str, Any] | None
+) -> Response:
+    """`error_response`, with Segment's fields where the path is Segment's."""
+    response = error_response(status, code, message, *details_and_headers)
     if "/v1/" in request.url.path:
-        again = msgspec.json.encode({"code": code, "message": message})
-        response.body = again[:-1] + b"," + bytes(response.body)[1:]
+        segment_fields = msgspec.json.encode({"code": code, "message": message})
+        response.body = segment_fields[:-1] + b"," + bytes(response.body)[1:]
         response.headers["content-length"] = str(len(response.body))
     return response
 
@@ -124,18 +126,18 @@ def _on_refusal(request: Request, error: Exception) -> Response:
 
 
 def _on_http(request: Request, error: Exception) -> Response:
-    """What Starlette itself raises: no such route, wrong method."""
+    """Errors of Starlette itself: no such route, wrong method."""
     assert isinstance(error, HTTPException)  # noqa: S101 - the same
     code = _HTTP_CODES.get(error.status_code, f"HTTP_{error.status_code}")
     return _response(request, error.status_code, code, error.detail, None, error.headers)
 
 
 def _on_disconnect(_request: Request, _error: Exception) -> Response:
-    return error_response(400, "DISCONNECTED", "The body did not arrive")  # nobody reads it; there was no failure
+    return error_response(400, "DISCONNECTED", "The body did not arrive")  # no client reads it, and nothing failed
 
 
-class Said(msgspec.Struct, frozen=True):
-    """What a client is told of an error: the message and facts of what it can mend, and only that else."""
+class ErrorSummary(msgspec.Struct, frozen=True):
+    """The part of an error that a client may see: message and facts if it can mend the error, else only the message."""
 
     status: int
     code: str
@@ -144,34 +146,34 @@ class Said(msgspec.Struct, frozen=True):
     retry_after: int | None
 
 
-def said(error: BaseException) -> Said:
-    """What a client is told of `error`, over HTTP or RPC. What is not the client's to mend should be logged."""
+def error_summary(error: BaseException) -> ErrorSummary:
+    """The part of `error` that a client may see, over HTTP or RPC. Log an error that the client cannot mend."""
     answer = next(_ANSWERS[base] for base in type(error).__mro__ if base in _ANSWERS)
     if answer.message:
-        return Said(answer.status, answer.code, answer.message, {}, answer.retry_after)
+        return ErrorSummary(answer.status, answer.code, answer.message, {}, answer.retry_after)
     # LakebedError: the message with its facts; the hint is for Python.
     facts = {name: fact for name, fact in getattr(error, "facts", {}).items() if isinstance(fact, (str, int, float))}
-    return Said(answer.status, answer.code, getattr(error, "message", str(error)), facts, answer.retry_after)
+    return ErrorSummary(answer.status, answer.code, getattr(error, "message", str(error)), facts, answer.retry_after)
 
 
 @contextmanager
-def explained() -> Iterator[None]:
-    """Tells the hint of an error that an argument made: it says what to write instead, over HTTP as in Python."""
+def hints_included() -> Iterator[None]:
+    """Adds the hint to an error caused by an argument: it says what to write instead, over HTTP as in Python."""
     try:
         yield
     except (errors.InvalidAsOf, errors.InvalidBilling, errors.InvalidDefinition, errors.QueryRefused) as error:
-        told = said(error)
-        raise Refusal(told.status, told.code, str(error)) from error
+        summary = error_summary(error)
+        raise Refusal(summary.status, summary.code, str(error)) from error
 
 
 def _on_error(request: Request, error: Exception) -> Response:
-    told = said(error)
-    headers = None if told.retry_after is None else {"Retry-After": str(told.retry_after)}
-    if told.status >= _INTERNAL:
-        # The route and not the path, which may have a key in it.
+    summary = error_summary(error)
+    headers = None if summary.retry_after is None else {"Retry-After": str(summary.retry_after)}
+    if summary.status >= _INTERNAL:
+        # The route, not the path: a path may contain a key.
         route = getattr(request.scope.get("route"), "path", "a path without a route")
         _log.error("%s %s: %s", request.method, route, error, exc_info=error)
-    return _response(request, told.status, told.code, told.message, told.facts, headers)
+    return _response(request, summary.status, summary.code, summary.message, summary.facts, headers)
 
 
 error_handlers: dict[Any, Any] = {

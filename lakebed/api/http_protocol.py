@@ -1,4 +1,4 @@
-"""Connection: uvicorn's HTTP over httptools, with the limits that it lacks: of slow and huge heads, of connections."""
+"""HttpProtocol: uvicorn's HTTP over httptools, with limits that it lacks: on slow and large heads, on connections."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from lakebed.api.errors import error_response
-from lakebed.api.middleware import Exchange, Held
+from lakebed.api.middleware import Exchange, HeldBytes
 
 __all__ = ["HttpProtocol", "connection_class"]
 
 _CLOSING = b"HTTP/1.1 %s\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
-_SPARE = 64  # connections beyond the limit that are still told why; further ones are cut off
+_SPARE = 64  # connections beyond the limit that still get a 503; further ones are closed at once
 
 
 class HttpProtocol(HttpToolsProtocol):
     """One client's connection.
 
     Attributes:
-        head_timeout_s: seconds from the first byte of a request, or from connecting, to the end of its headers. After
-            them the connection is closed: uvicorn itself would wait for ever.
-        max_head_bytes: of a request line and headers; more is 431. uvicorn itself would take any number.
+        head_timeout_s: seconds from the first byte of a request, or from connecting, to the end of its headers. Then
+            the connection is closed: uvicorn itself would wait forever.
+        max_head_bytes: of a request line and headers; more is 431. uvicorn itself has no limit.
         max_connections: one more is answered 503 and closed.
-        stalled_s: seconds after which a client that takes nothing of what it asked for is cut off.
+        stalled_s: seconds after which the connection of a client that reads nothing is closed.
     """
 
     head_timeout_s = 10.0
@@ -47,7 +47,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._wait_for_head()
 
     def data_received(self, data: bytes) -> None:
-        """Parse, and look whether a head is complete that should be."""
+        """Parse, and check the limits of an incomplete head."""
         in_head = self._in_head()
         super().data_received(data)
         if not in_head or not self._in_head() or self.transport.is_closing():
@@ -65,7 +65,7 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def pause_writing(self) -> None:
-        """The client takes less than it is sent."""
+        """The client reads more slowly than the server sends."""
         super().pause_writing()
         self._stalled = self.loop.call_later(self.stalled_s, self.transport.abort)
 
@@ -108,13 +108,13 @@ class HttpProtocol(HttpToolsProtocol):
 
 
 def connection_class(**limits: Any) -> type[HttpProtocol]:
-    """`HttpProtocol` with other limits: uvicorn makes its protocols itself, from a class."""
+    """`HttpProtocol` with other limits. A class, as uvicorn makes its protocols itself."""
     return type("HttpProtocol", (HttpProtocol,), limits)
 
 
 async def _full(scope: Scope, receive: Receive, send: Send) -> None:
-    """What a connection beyond the limit is told."""
+    """The app of connections beyond the limit: 503."""
     message = "Too many connections are open"
-    refusal = error_response(503, "OVERLOADED", message, None, {"Retry-After": "1", "HttpProtocol": "close"})
-    exchange = Exchange(scope, receive, send, Held(0), [])
+    refusal = error_response(503, "OVERLOADED", message, None, {"Retry-After": "1", "Connection": "close"})
+    exchange = Exchange(scope, receive, send, HeldBytes(0), [])
     await refusal(scope, exchange.receive, exchange.send)

@@ -1,4 +1,4 @@
-"""Exchanges: the middleware around every route. It counts, refuses what is too much, and tells who watches."""
+"""ExchangeMiddleware: around every route. It counts, refuses requests beyond its limits, and calls the watchers."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from lakebed.api.cors import Cors
 from lakebed.api.errors import Refusal, error_handlers, error_response
 from lakebed.clock import Clock
 
-__all__ = ["Exchange", "Exchanges", "Held", "Watcher", "header"]
+__all__ = ["Exchange", "ExchangeMiddleware", "HeldBytes", "Watcher", "header"]
 
 _log = logging.getLogger("lakebed.api")
-_ALWAYS = "/health"  # is answered also when nothing else is
+_ALWAYS = "/health"  # is answered also when all else is refused
 _SCOPE_KEY = "lakebed.exchange"
 _SMALL_BYTES = 64 << 10
 _LINGER_BYTES = 32 << 20
 _LINGER_S = 5.0
 _TOO_SLOW = 408
 
-# For answers that nobody should run or frame. A page brings its own.
+# For responses that no browser should execute or frame. A page sends its own.
 _SAFE = [
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
@@ -36,8 +36,8 @@ _SAFE = [
 _CLOSE = (b"connection", b"close")
 
 
-class Held:
-    """Bytes of bodies that wait for their answer, over all requests of an app."""
+class HeldBytes:
+    """Bytes of bodies that wait for their response, over all requests of an app."""
 
     __slots__ = ("bytes", "limit")
 
@@ -47,24 +47,24 @@ class Held:
 
 
 class Exchange:
-    """What passes between the server and the app for one request.
+    """One request and its response, between the server and the app.
 
-    A body that nobody read is read away before the connection ends, within 32 MiB and 5 seconds: a connection that is
-    closed while bytes lie unread is reset, and a client that is still sending then never sees the answer. Beyond that
-    it is closed all the same.
+    An unread request body is drained before the connection closes, within 32 MiB and 5 seconds: closing a connection
+    with unread bytes resets it, and a client that is still sending then never sees the response. Beyond that the
+    connection is closed all the same.
 
     Args:
-        held: is added to as the body arrives, and given back when the answer begins.
-        headers: further ones of the answer.
+        held: grows as the body arrives, and shrinks when the response begins.
+        headers: additional ones of the response.
 
     Attributes:
-        status: of the answer, 0 before it begins.
-        sent_bytes: of the answer's body.
+        status: of the response, 0 before it begins.
+        sent_bytes: of the response's body.
         received_bytes: of the request's body.
     """
 
     __slots__ = (
-        "_asked",
+        "_body_requested",
         "_headers",
         "_held",
         "_holding",
@@ -78,13 +78,13 @@ class Exchange:
     )
 
     def __init__(
-        self, scope: Scope, receive: Receive, send: Send, held: Held, headers: list[tuple[bytes, bytes]]
+        self, scope: Scope, receive: Receive, send: Send, held: HeldBytes, headers: list[tuple[bytes, bytes]]
     ) -> None:
         self.scope = scope
         self.status = 0
         self.sent_bytes = 0
         self.received_bytes = 0
-        self._asked = False  # for the body
+        self._body_requested = False
         self._receive = receive
         self._send = send
         self._held = held
@@ -95,13 +95,13 @@ class Exchange:
 
     @staticmethod
     def of(scope: Scope) -> Exchange | None:
-        """The exchange that a request belongs to."""
-        found: Exchange | None = scope.get(_SCOPE_KEY)
-        return found
+        """The exchange of a request."""
+        exchange: Exchange | None = scope.get(_SCOPE_KEY)
+        return exchange
 
     async def receive(self) -> Message:
-        """The app's `receive`. Raises Refusal, 503, where all bodies together are more than may be held."""
-        self._asked = True
+        """The app's `receive`. Raises Refusal, 503, if all bodies together exceed the limit."""
+        self._body_requested = True
         message = await self._receive()
         if message["type"] == "http.request":
             self._unread = message.get("more_body", False)
@@ -113,15 +113,15 @@ class Exchange:
         return message
 
     def hold(self, size: int) -> None:
-        """Count `size` bytes that are kept in memory until the answer begins. Raises Refusal as `receive` does."""
+        """Count `size` bytes that stay in memory until the response begins. Raises Refusal as `receive` does."""
         self._holding += size
         self._held.bytes += size
         if self._held.bytes > self._held.limit:
-            message = "Too many large requests wait for their answer"
+            message = "Too many large requests wait for their response"
             raise Refusal(503, "OVERLOADED", message, headers={"Retry-After": "1"})
 
     def release(self) -> None:
-        """Nothing is held any more."""
+        """Stop counting the bytes of this request."""
         self._held.bytes -= self._holding
         self._holding = 0
 
@@ -130,10 +130,10 @@ class Exchange:
         if message["type"] == "http.response.start":
             self.release()
             self.status = message["status"]
-            given = message.get("headers", ())
-            names = {name for name, _ in given}
-            headers = [*given, *(header for header in _SAFE if header[0] not in names), *self._headers]
-            if self._unread and not await self._emptied():
+            own_headers = message.get("headers", ())
+            names = {name for name, _ in own_headers}
+            headers = [*own_headers, *(header for header in _SAFE if header[0] not in names), *self._headers]
+            if self._unread and not await self._drained():
                 headers = [*(header for header in headers if header[0] != b"connection"), _CLOSE]
             await self._send({**message, "headers": headers})
         elif message["type"] != "http.response.body":
@@ -144,33 +144,33 @@ class Exchange:
     async def _send_body(self, message: Message) -> None:
         self.sent_bytes += len(message.get("body", b""))
         if self._unread and not message.get("more_body", False):
-            # The client can read all of the answer now, but the connection does not end yet.
+            # The client can read the whole response now, but the connection stays open.
             await self._send({**message, "more_body": True})
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LINGER_S):
-                    await self._read_away(_LINGER_BYTES)
+                    await self._drain(_LINGER_BYTES)
             await self._send({"type": "http.response.body", "body": b"", "more_body": False})
         else:
             await self._send(message)
 
-    async def _emptied(self) -> bool:
-        """Whether what was left of the body is gone, so that the connection can be used again."""
+    async def _drained(self) -> bool:
+        """Whether the rest of the body was read, so that the connection can be used again."""
         if self.status == _TOO_SLOW:
-            self._unread = False  # it had its time
+            self._unread = False  # its time is over
             return False
         headers = Headers(scope=self.scope)
-        if not self._asked and headers.get("expect", "").lower() == "100-continue":
-            self._unread = False  # the client waits for a word, and this answer is another one
+        if not self._body_requested and headers.get("expect", "").lower() == "100-continue":
+            self._unread = False  # the client waits for 100, and this is another response
             return False
         length = headers.get("content-length", "")
         if not length.isdecimal() or len(length) > len(str(_SMALL_BYTES)) or int(length) > _SMALL_BYTES:
             return False
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(1.0):
-                await self._read_away(_SMALL_BYTES)
+                await self._drain(_SMALL_BYTES)
         return not self._unread
 
-    async def _read_away(self, limit: int) -> None:
+    async def _drain(self, limit: int) -> None:
         size = 0
         while self._unread and size <= limit:
             message = await self._receive()
@@ -184,12 +184,12 @@ def _has_body(scope: Scope) -> bool:
 
 
 def header(scope: Scope, name: bytes) -> str:
-    """The first header `name`, in lower case, of a request; empty if there is none.
+    """The first header called `name` (in lower case); empty if there is none.
 
-    For what each request is asked: `Headers.get` takes five times as long, and is asked half a dozen times.
+    For headers that every request is checked for: `Headers.get` takes five times as long, and half a dozen are checked.
     """
-    for found, value in scope["headers"]:
-        if found == name:
+    for other, value in scope["headers"]:
+        if other == name:
             text: str = value.decode("latin-1")
             return text
     return ""
@@ -198,19 +198,19 @@ def header(scope: Scope, name: bytes) -> str:
 Watcher = Callable[[Exchange, float], None]
 
 
-class Exchanges:
-    """An ASGI middleware, inside the app so that it also holds where the app is mounted in another.
+class ExchangeMiddleware:
+    """An ASGI middleware, inside the app so that it also works if the app is mounted in another one.
 
-    A request for a route whose path has no placeholder goes to it straight. Starlette's way there (its middleware for
-    exceptions, one route tried after the other, a wrapper for each) took 60 of the 250 µs of `POST /v1/track`; what it
-    does for errors is done here for all of them.
+    A request for a route without a placeholder in its path goes straight to the route. Starlette's own path (its
+    middleware for exceptions, one route tried after the other, a wrapper for each) took 60 of the 250 µs of
+    `POST /v1/track`; errors are handled here for all routes.
 
     Args:
-        app: what answers all else.
-        cors: what browsers are told.
+        app: answers all other requests.
+        cors: gives the CORS headers.
         clock: measures.
-        max_waiting: requests whose answer has not begun; one more is 503. A stream that has begun does not count.
-        max_held_bytes: of the bodies of those; one that goes beyond it is 503.
+        max_waiting: requests whose response has not begun; one more is 503. A stream that has begun does not count.
+        max_held_bytes: of the bodies of those; a request that exceeds it is 503.
         watchers: called after each exchange with it and its seconds. They must not raise.
         routes: the app's.
     """
@@ -227,7 +227,7 @@ class Exchanges:
         routes: Sequence[BaseRoute] = (),
     ) -> None:
         self._app = app
-        self._straight = {
+        self._direct_routes = {
             (method, route.path): route
             for route in routes
             if isinstance(route, Route) and not route.param_convertors and iscoroutinefunction(route.endpoint)
@@ -236,12 +236,12 @@ class Exchanges:
         self._cors = cors
         self._clock = clock
         self._max_waiting = max_waiting
-        self._held = Held(max_held_bytes)
+        self._held = HeldBytes(max_held_bytes)
         self._watchers = tuple(watchers)
         self._waiting = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """Handle one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -269,7 +269,7 @@ class Exchanges:
 
     async def _answer(self, scope: Scope, exchange: Exchange, send: Send) -> None:
         if self._waiting > self._max_waiting and not scope["path"].startswith(scope.get("root_path", "") + _ALWAYS):
-            message = "Too many requests wait for their answer"
+            message = "Too many requests wait for their response"
             refusal = error_response(503, "OVERLOADED", message, {"limit": self._max_waiting}, {"Retry-After": "1"})
             await refusal(scope, exchange.receive, send)
             return
@@ -277,18 +277,18 @@ class Exchanges:
         if preflight is not None:
             await preflight(scope, exchange.receive, send)
             return
-        route = None if scope.get("root_path") else self._straight.get((scope["method"], scope["path"]))
+        route = None if scope.get("root_path") else self._direct_routes.get((scope["method"], scope["path"]))
         try:
             if route is None:
                 await self._app(scope, exchange.receive, send)
             else:
-                scope["route"] = route  # as the router says it
+                scope["route"] = route  # as Starlette's router sets it
                 response = await route.endpoint(Request(scope, exchange.receive, send))
                 await response(scope, exchange.receive, send)
         except Exception as error:
-            if exchange.status:  # the answer has begun and cannot be taken back: the server closes the connection
-                path = getattr(scope.get("route"), "path", "a path without a route")  # the path may have a key in it
-                _log.exception("%s %s failed in the middle of its answer", scope["method"], path)
+            if exchange.status:  # the response has begun: the server can only close the connection
+                path = getattr(scope.get("route"), "path", "a path without a route")  # a path may contain a key
+                _log.exception("%s %s failed in the middle of its response", scope["method"], path)
                 raise
             handler = next(error_handlers[kind] for kind in type(error).__mro__ if kind in error_handlers)
             await handler(Request(scope), error)(scope, exchange.receive, send)

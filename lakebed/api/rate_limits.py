@@ -1,4 +1,4 @@
-"""Rates: how much each key may send, as token buckets."""
+"""RateLimits: how much each key may send, as token buckets."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from lakebed.clock import Clock
 
 __all__ = ["DEFAULT_LIMITS", "RateLimits"]
 
-# Far above what a busy site sends, and far below what one core stores: one key that runs wild leaves room for others.
+# Far above what a busy site sends, and far below what one core stores: one runaway key leaves capacity for the others.
 DEFAULT_LIMITS = Limits(requests_per_s=1_000, events_per_s=20_000, burst_s=5)
 
-_What = Literal["requests", "events"]
-_SLACK = 1_000  # buckets that may be of keys which are gone
+_Unit = Literal["requests", "events"]
+_SLACK = 1_000  # buckets of deleted keys that may remain
 
 
 class _Bucket(msgspec.Struct):
@@ -27,59 +27,59 @@ class _Bucket(msgspec.Struct):
 
 
 class RateLimits:
-    """What each key has left.
+    """The remaining capacity of each key.
 
-    A bucket fills by its rate up to `burst_s` seconds' worth. A request is let in while there is anything in both
-    buckets of its key. What it takes is taken when that is known, also below zero: then the key waits until there is
-    something again. So the average holds whatever is sent, no batch is too large for ever, and what goes over is at
-    most what was under way at once.
+    A bucket fills at its rate up to `burst_s` seconds' worth. A request is admitted while both buckets of its key are
+    above zero. Its cost is taken when it is known, also below zero: then the key waits until the bucket is above zero
+    again. So the average holds for any batch size, no batch is too large forever, and the excess is at most the
+    requests that were under way at once.
 
     Args:
         clock: its monotonic time fills the buckets.
-        defaults: for keys that have no limits of their own, each of its fields set.
+        defaults: for keys that have no limits of their own, with each field set.
     """
 
     def __init__(self, clock: Clock, defaults: Limits = DEFAULT_LIMITS) -> None:
-        given = {name: value for name, value in msgspec.structs.asdict(defaults).items() if value is not None}
-        self._defaults = msgspec.structs.replace(DEFAULT_LIMITS, **given)
+        set_fields = {name: value for name, value in msgspec.structs.asdict(defaults).items() if value is not None}
+        self._defaults = msgspec.structs.replace(DEFAULT_LIMITS, **set_fields)
         self._clock = clock
-        self._buckets: dict[tuple[str, _What], _Bucket] = {}
+        self._buckets: dict[tuple[str, _Unit], _Bucket] = {}
 
     def admit(self, key: Key, live: Collection[str], *, writes: bool) -> None:
         """Count one request of `key`.
 
         Args:
-            live: the keys that count now: buckets of others are dropped when there are many of them.
-            writes: whether it stores events: then it needs some left.
+            live: the ids of existing keys; buckets of other keys are dropped when there are many of them.
+            writes: whether the request stores events. Then the bucket of events must be above zero, too.
 
         Raises:
-            Refusal: 429, one of its buckets is empty.
+            Refusal: 429, a bucket of the key is empty.
         """
         if len(self._buckets) > 2 * len(live) + _SLACK:
-            self._buckets = {of: bucket for of, bucket in self._buckets.items() if of[0] in live}
+            self._buckets = {name: bucket for name, bucket in self._buckets.items() if name[0] in live}
         if writes:
             self._check(key, "events")
         self._check(key, "requests")
         self._bucket(key, "requests").level -= 1
 
     def charge(self, key: Key, events: int) -> None:
-        """Take `events` from what `key` has left."""
+        """Take `events` from the bucket of `key`."""
         self._bucket(key, "events").level -= events
 
     def max_body_bytes(self, key: Key) -> int | None:
-        """How large a body of `key` may be, where that is less than what the server takes anyhow."""
+        """The largest body of `key` in bytes; None if only the server's own limit applies."""
         return key.limits.max_body_bytes or self._defaults.max_body_bytes
 
-    def _check(self, key: Key, what: _What) -> None:
-        bucket, (rate, capacity) = self._bucket(key, what), self._rate(key, what)
+    def _check(self, key: Key, unit: _Unit) -> None:
+        bucket, (rate, capacity) = self._bucket(key, unit), self._rate(key, unit)
         if bucket.level > 0:
             return
-        # One whole unit, or all that ever fits: just above zero, the next request would be refused.
+        # Wait for one whole unit, or for a full bucket: just above zero, the next request would be refused.
         wait_s = max(1, math.ceil((min(1.0, capacity) - bucket.level) / rate))
         raise Refusal(
             429,
             "RATE_LIMITED",
-            f"This key may send {rate:g} {what} a second, {capacity:g} at once. Send it again in {wait_s} s",
+            f"This key may send {rate:g} {unit} a second, {capacity:g} at once. Send it again in {wait_s} s",
             limit=rate,
             headers={
                 "Retry-After": str(wait_s),
@@ -89,17 +89,17 @@ class RateLimits:
             },
         )
 
-    def _bucket(self, key: Key, what: _What) -> _Bucket:
-        """The bucket as it is now."""
-        now, (rate, capacity) = self._clock.monotonic(), self._rate(key, what)
-        bucket = self._buckets.get((key.id, what))
+    def _bucket(self, key: Key, unit: _Unit) -> _Bucket:
+        """The bucket, filled up to now."""
+        now, (rate, capacity) = self._clock.monotonic(), self._rate(key, unit)
+        bucket = self._buckets.get((key.id, unit))
         if bucket is None:
-            bucket = self._buckets[key.id, what] = _Bucket(capacity, now)
+            bucket = self._buckets[key.id, unit] = _Bucket(capacity, now)
         bucket.level = min(capacity, bucket.level + (now - bucket.filled_at) * rate)
         bucket.filled_at = now
         return bucket
 
-    def _rate(self, key: Key, what: _What) -> tuple[float, float]:
+    def _rate(self, key: Key, unit: _Unit) -> tuple[float, float]:
         own, general = key.limits, self._defaults
-        rate = getattr(own, f"{what}_per_s") or getattr(general, f"{what}_per_s")
+        rate = getattr(own, f"{unit}_per_s") or getattr(general, f"{unit}_per_s")
         return rate, rate * (own.burst_s or general.burst_s)

@@ -1,4 +1,4 @@
-"""Traffic: how many requests each route answered, with which status, and how long they took."""
+"""RequestMetrics: the number of requests by route and status, and their duration."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 
 
 class RequestMetrics:
-    """Counts exchanges. There are as many numbers as routes, methods and statuses, whatever clients send.
+    """Counts exchanges. The number of counters is bounded by routes, methods and statuses, whatever clients send.
 
     Attributes:
         received_bytes, sent_bytes: of bodies.
@@ -27,22 +27,22 @@ class RequestMetrics:
         self._seconds: dict[str, Histogram] = {}
 
     def watch(self, exchange: Exchange, seconds: float) -> None:
-        """Count one."""
+        """Count one exchange."""
         method, route = exchange.scope["method"], route_of(exchange)
         key = (method if method in _METHODS else "other", route, exchange.status)
         self._statuses[key] = self._statuses.get(key, 0) + 1
-        found = self._seconds.get(route)
-        if found is None:
-            found = self._seconds[route] = Histogram(SECONDS)
-        found.observe(seconds)
+        histogram = self._seconds.get(route)
+        if histogram is None:
+            histogram = self._seconds[route] = Histogram(SECONDS)
+        histogram.observe(seconds)
         self.received_bytes += exchange.received_bytes
         self.sent_bytes += exchange.sent_bytes
 
     def statuses(self) -> Iterator[tuple[str, str, int, int]]:
-        """Method, route, status, how many."""
+        """Tuples of method, route, status and count."""
         for (method, route, status), count in self._statuses.items():
             yield method, route, status, count
 
     def seconds(self) -> Iterator[tuple[str, Histogram]]:
-        """Route, and how long its answers took to their end."""
+        """Tuples of route and histogram of durations, each to the end of the response."""
         yield from self._seconds.items()

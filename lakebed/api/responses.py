@@ -30,7 +30,7 @@ __all__ = [
 
 _T = TypeVar("_T")
 
-ACCEPT = Parameter("Accept", str, f"{', '.join(FORMATS)}; JSON unless said", "header")
+ACCEPT = Parameter("Accept", str, f"{', '.join(FORMATS)}; default JSON", "header")
 
 
 class Column(msgspec.Struct):
@@ -51,7 +51,7 @@ class Answer(msgspec.Struct):
 
 
 TABLE = {JSON: Answer, NDJSON: str, CSV: str, ARROW: bytes}
-"""What `operation` is told of such an answer."""
+"""The responses that `operation` documents for a table."""
 
 
 def json_response(value: Any, status: int = 200) -> Response:
@@ -60,7 +60,7 @@ def json_response(value: Any, status: int = 200) -> Response:
 
 
 class ReceiptAnswer(msgspec.Struct, rename="camel", omit_defaults=True, gc=False):
-    """What became of one event. `reason` is there only of one that was rejected."""
+    """The outcome of one event. Only a rejected event has a `reason`."""
 
     seq: int | None
     message_id: str | None
@@ -69,7 +69,7 @@ class ReceiptAnswer(msgspec.Struct, rename="camel", omit_defaults=True, gc=False
 
 
 class BatchAnswer(msgspec.Struct, gc=False):
-    """What became of a batch: `received = stored + duplicate + rejected`, and a receipt for each, in order."""
+    """The outcome of a batch: `received = stored + duplicate + rejected`, and a receipt for each, in order."""
 
     success: bool
     received: int
@@ -80,20 +80,20 @@ class BatchAnswer(msgspec.Struct, gc=False):
 
 
 def receipts_response(receipts: Sequence[Receipt]) -> Response:
-    """200 with what became of each event."""
+    """200 with the outcome of each event."""
     statuses = [receipt.status for receipt in receipts]
     duplicate, rejected = statuses.count("duplicate"), statuses.count("rejected")
     stored = len(statuses) - duplicate - rejected
-    told = [ReceiptAnswer(one.seq, one.message_id, one.status, one.reason) for one in receipts]
-    return json_response(BatchAnswer(not rejected, len(statuses), stored, duplicate, rejected, told))
+    events = [ReceiptAnswer(receipt.seq, receipt.message_id, receipt.status, receipt.reason) for receipt in receipts]
+    return json_response(BatchAnswer(not rejected, len(statuses), stored, duplicate, rejected, events))
 
 
 async def table_response(request: Request, kind: str, work: Awaitable[Result]) -> StreamingResponse:
-    """The result of `work` in the format `kind`. It is cancelled when the client goes.
+    """The result of `work` in the format `kind`. `work` is cancelled when the client disconnects.
 
     Raises:
-        Refusal: 429 or 503, as many questions run as may.
-        ClientDisconnect: the client went.
+        Refusal: 429 or 503, the limit of running queries is reached.
+        ClientDisconnect: the client disconnected.
     """
     try:
         result = await while_connected(request, work)
@@ -110,14 +110,14 @@ async def table_response(request: Request, kind: str, work: Awaitable[Result]) -
 
 
 async def while_connected(request: Request, work: Awaitable[_T]) -> _T:
-    """The result of `work`, which is cancelled when the client goes: nobody else waits for it.
+    """The result of `work`, which is cancelled when the client disconnects: no other caller waits for it.
 
     Raises:
-        ClientDisconnect: it went.
+        ClientDisconnect: the client disconnected.
     """
     working = asyncio.ensure_future(work)
-    gone = asyncio.create_task(_gone(request))
-    either: set[asyncio.Task[Any]] = {working, gone}
+    disconnected = asyncio.create_task(_disconnected(request))
+    either: set[asyncio.Task[Any]] = {working, disconnected}
     try:
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
@@ -128,6 +128,6 @@ async def while_connected(request: Request, work: Awaitable[_T]) -> _T:
             task.cancel()
 
 
-async def _gone(request: Request) -> None:
+async def _disconnected(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass

@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from lakebed.api.access_log import configure_logs
 from lakebed.api.errors import error_response
 from lakebed.api.http_protocol import connection_class
-from lakebed.api.middleware import Exchange, Held, header
+from lakebed.api.middleware import Exchange, HeldBytes, header
 from lakebed.errors import InvalidSettings
 
 __all__ = ["make_server", "serve"]
@@ -40,33 +40,33 @@ def serve(
 ) -> None:
     """Serve `app` until SIGINT or SIGTERM. Blocks.
 
-    On the signal no further connection is taken, requests under way are answered, and what the app opened is closed.
-    Whatever was answered 200 is on disk, also if this process is killed instead.
+    On the signal the server accepts no further connection, answers requests under way, and closes what the app opened.
+    Every event that was answered 200 is on disk, also if this process is killed instead.
 
     Args:
-        app: what `create_app` makes.
+        app: the result of `create_app`.
         host: an address; without keys a loopback one.
         port: 0 takes a free one.
-        drain_s: seconds for requests under way; then they are cut off.
-        plain_logs: lines for people instead of JSON. They go to standard error.
-        log_level: of all lines; "WARNING" leaves out those of requests.
+        drain_s: seconds for requests under way; then their connections are closed.
+        plain_logs: plain text instead of JSON, on standard error.
+        log_level: of all lines; "WARNING" leaves out the access log.
 
     Raises:
         InvalidSettings: `host` is not a loopback address, and the server has no keys.
     """
     server = make_server(app, host, port, timeout_graceful_shutdown=drain_s)
     configure_logs(plain=plain_logs, level=log_level)
-    # What was imported lives as long as the process. Looking through it for garbage again and again took one in eight
-    # of single events, and held all of them up for 50 ms once a second.
+    # Imported modules live as long as the process. Collecting garbage among them again and again took an eighth of the
+    # time of single events, and blocked all of them for 50 ms once a second.
     gc.collect()
     gc.freeze()
     gc.set_threshold(*_GARBAGE)
-    with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises the signal again when all is done
+    with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises the signal again after the shutdown
         server.run()
 
 
 def make_server(app: ASGIApp, host: str = "127.0.0.1", port: int = 8080, **options: Any) -> uvicorn.Server:
-    """The server that `serve` runs; raises what it raises. `options` are uvicorn's, over ours."""
+    """The server that `serve` runs, with the same errors. `options` are uvicorn's and override ours."""
     keyless = _is_keyless(app)
     if keyless and not _is_loopback(host):
         raise InvalidSettings(
@@ -75,13 +75,13 @@ def make_server(app: ASGIApp, host: str = "127.0.0.1", port: int = 8080, **optio
             host=host,
         )
     settings: dict[str, Any] = {
-        "http": connection_class(max_connections=_room_for_connections()),
+        "http": connection_class(max_connections=_connection_limit()),
         "loop": "uvloop",
         "lifespan": "on",
         "log_config": None,
-        "access_log": False,  # `lakebed.access` says more
+        "access_log": False,  # `lakebed.access` has more fields
         "server_header": False,
-        "proxy_headers": False,  # uvicorn would believe anybody on this machine; `Enrichment` says who is believed
+        "proxy_headers": False,  # uvicorn would trust any process of this machine; `Enrichment` has the trusted proxies
         "timeout_keep_alive": 15,
         "timeout_graceful_shutdown": 10,
         "ws_max_size": _WEBSOCKET_BYTES,
@@ -91,12 +91,12 @@ def make_server(app: ASGIApp, host: str = "127.0.0.1", port: int = 8080, **optio
 
 
 def _is_keyless(app: ASGIApp) -> bool:
-    """Whether anybody who reaches `app` may do everything. Of an app that is not ours nothing better is known."""
-    gate = getattr(getattr(app, "state", None), "gate", None)
-    return gate is None or bool(gate.keyless)
+    """Whether any request that reaches `app` may do everything. Also assumed of an app that is not ours."""
+    auth = getattr(getattr(app, "state", None), "auth", None)
+    return auth is None or bool(auth.keyless)
 
 
-def _room_for_connections() -> int:
+def _connection_limit() -> int:
     """Half of the files that this process may open, up to a bound: the rest is for logs, databases and archives."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
@@ -107,7 +107,7 @@ def _room_for_connections() -> int:
 
 
 class _Server(uvicorn.Server):
-    """Ends streams that would never end when it stops, before it waits for all connections."""
+    """On shutdown, ends the streams that never end by themselves, before it waits for all connections."""
 
     def __init__(self, config: uvicorn.Config, end_streams: Callable[[], Awaitable[None]] | None) -> None:
         super().__init__(config)
@@ -120,7 +120,7 @@ class _Server(uvicorn.Server):
 
 
 class _LocalOnly:
-    """Refuses what a browser sends for another site: a name that was pointed at this machine, or a foreign page."""
+    """Refuses requests that a browser sends for another site: a foreign name of this machine, or a foreign page."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -130,8 +130,8 @@ class _LocalOnly:
             if scope["type"] == "websocket":
                 await send({"type": "websocket.close", "code": 1008})  # before it is accepted: 403
                 return
-            message = "This server has no keys and answers programs and pages of this machine only"
-            exchange = Exchange(scope, receive, send, Held(0), [])
+            message = "This server has no keys: it answers programs and pages of this machine only"
+            exchange = Exchange(scope, receive, send, HeldBytes(0), [])
             await error_response(403, "NOT_LOCAL", message)(scope, exchange.receive, exchange.send)
             return
         await self._app(scope, receive, send)
@@ -142,7 +142,7 @@ def _is_local(scope: Scope) -> bool:
     return _is_local_url("//" + header(scope, b"host")) and (not origin or _is_local_url(origin))
 
 
-@functools.lru_cache(1024)  # each request asks, and nearly all say the same host
+@functools.lru_cache(1024)  # called for each request, nearly always with the same host
 def _is_local_url(url: str) -> bool:
     try:
         return _is_loopback(urlsplit(url).hostname or "")

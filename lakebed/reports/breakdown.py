@@ -1,4 +1,4 @@
-"""Split: the column or property that a report is split by. Its largest values have rows, the rest is one value."""
+"""Breakdown: the column or property that a report is split by. Its largest values have rows, the rest is one value."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from typing import Self
 
 import msgspec
 
-from lakebed.errors import QueryRefused
 from lakebed.events.promotions import Promotion, column_sql, quoted
-from lakebed.reports.limits import check_limit
-from lakebed.reports.parameters import Parameters
+from lakebed.reports.arguments import check_whole_number, refuse
+from lakebed.reports.scope import Parameters
 
 __all__ = ["OTHER", "Breakdown"]
 
 OTHER = "(other)"
-_MOST_VALUES = 100
+"""Stands in rows for all values that have none of their own."""
+_MAX_VALUES = 100
 
 
 class Breakdown(msgspec.Struct, frozen=True):
-    """What `by` and `top` of a report mean, where every person has one value.
+    """The `by` and `top` of a report in which each person has one value.
 
     Attributes:
-        by: a column or property.
-        top: so many of its values have rows of their own.
+        by: name of a column or a property.
+        top: number of its values that have rows of their own.
         value: SQL over `events` for the value, as text.
     """
 
@@ -33,23 +33,22 @@ class Breakdown(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, by: str | None, top: int, promotions: Sequence[Promotion], taken: Collection[str]) -> Self | None:
-        """None where `by` is None.
+        """The breakdown of the arguments of a report; None where `by` is None.
 
         Args:
-            by: as the caller gave it.
-            top: the same.
+            by: name of a column or a property, or None.
+            top: number of values, 1 to 100.
             promotions: the promoted columns.
-            taken: names that the report's own columns have.
+            taken: names of the report's own columns.
 
         Raises:
-            QueryRefused: one of them cannot be.
+            QueryRefused: `by` or `top` is not valid.
         """
-        check_limit("top", top, _MOST_VALUES)
+        check_whole_number("top", top, _MAX_VALUES)
         if by is None:
             return None
         if not isinstance(by, str) or not by or by.lower() in taken:
-            hint = f"Name a column or a property, none of {', '.join(taken)}"
-            raise QueryRefused(f"by is {str(by)[:40]!r}", hint=hint)
+            refuse("by", by, f"Name a column or a property, none of {', '.join(taken)}")
         return cls(by, top, f"CAST({column_sql(by, promotions)} AS VARCHAR)")
 
     @property
@@ -58,23 +57,21 @@ class Breakdown(msgspec.Struct, frozen=True):
         return f"value AS {quoted(self.by)}"
 
     def first(self, condition: str) -> str:
-        """An aggregate over `events`: the value of the earliest that meets the condition; of several, by arrival."""
+        """An aggregate over `events`: the value of the earliest event that meets `condition`; ties go by arrival."""
         return f"arg_min_null({self.value}, row(epoch_us(timestamp), seq)) FILTER ({condition})"
 
-    def ranked(self, source: str, people: str, bind: Parameters) -> str:
-        """CTEs. `ranked`: `value, nth` of each value of `source`; `named`: `nth, value` of those that have rows.
+    def ranked(self, source: str, people: str, bind: Parameters) -> dict[str, str]:
+        """Tables: `ranked` has `value, nth` of each value of `source`; `named` has `nth, value` of those with rows.
 
         Args:
-            source: a table with a column `value`.
-            people: an aggregate over it, by which values are the largest; equal ones are in order of their text.
-            bind: takes the values.
+            source: table with a column `value`.
+            people: aggregate over it by which values are ranked; equal ones are in order of their text.
+            bind: parameters of the statement; the values are added to them.
         """
         top = bind(self.top)
         place = f"row_number() OVER (ORDER BY {people} DESC, value NULLS LAST)"
-        return f"""
-            ranked AS (SELECT value, least({place}, {top} + 1) AS nth FROM {source} GROUP BY value),
-            named AS (
-                SELECT nth, CASE WHEN nth > {top} THEN {bind(OTHER)} ELSE min(value) END AS value
-                FROM ranked GROUP BY nth
-            )
-        """
+        name = f"CASE WHEN nth > {top} THEN {bind(OTHER)} ELSE min(value) END"
+        return {
+            "ranked": f"SELECT value, least({place}, {top} + 1) AS nth FROM {source} GROUP BY value",
+            "named": f"SELECT nth, {name} AS value FROM ranked GROUP BY nth",
+        }

@@ -1,4 +1,4 @@
-"""Calendar: periods of a time zone as SQL over a timestamp: their number, and when one starts."""
+"""Calendar: the periods of a time zone, as SQL over timestamps: the number of a period, and its start."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import msgspec
 
 from lakebed.clock import DAY_US, HOUR_US, MINUTE_US, WEEK_US, from_us
 from lakebed.errors import QueryRefused
+from lakebed.reports.arguments import check_choice
 
 __all__ = ["Calendar", "Grain", "WeekStart"]
 
@@ -29,11 +30,11 @@ class Calendar(msgspec.Struct, frozen=True):
     """Days, weeks and months of a time zone.
 
     Minutes and hours are those of UTC in every zone: where a clock is put back, two hours that read the same are two.
-    A day is the time that the zone's wall clock shows one date, however long that is. Weeks and months are made of
-    days. What the wall clock shows is in DuckDB's copy of the time zone database.
+    A day is the time in which the zone's wall clock shows one date, however long that is. Weeks and months are made of
+    days. The wall clock is that of DuckDB's copy of the time zone database.
 
     Attributes:
-        tz: IANA name.
+        tz: IANA name of the time zone.
         week_start: the first day of a week.
     """
 
@@ -42,31 +43,28 @@ class Calendar(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, tz: str, week_start: str, grain: str = "day", grains: Sequence[str] = get_args(Grain)) -> Self:
-        """The calendar of a report's arguments, of whose `grain` it is made sure that it is one of `grains`.
+        """The calendar of a report's arguments. Its `grain` has to be one of `grains`.
 
         Raises:
-            QueryRefused: there is no such zone, day or grain.
+            QueryRefused: there is no such time zone, `week_start` or `grain`.
         """
-        if grain not in grains:
-            raise QueryRefused(f"grain is {str(grain)[:40]!r}", hint=f"Use one of {', '.join(grains)}")
-        if week_start not in _SHIFT_DAYS:
-            days = ", ".join(get_args(WeekStart))
-            raise QueryRefused(f"week_start is {str(week_start)[:40]!r}", hint=f"Use one of {days}")
-        calendar = cls(tz, week_start)  # type: ignore[arg-type]  # looked up a line above
+        check_choice("grain", grain, grains)
+        check_choice("week_start", week_start, get_args(WeekStart))
+        calendar = cls(tz, week_start)  # type: ignore[arg-type]  # checked a line above
         _ = calendar.zone
         return calendar
 
     @property
     def zone(self) -> tzinfo:
-        """The time zone. Raises QueryRefused where there is none of that name."""
+        """The time zone. Raises QueryRefused: there is none of that name."""
         try:
             return ZoneInfo(self.tz)
         except (KeyError, ValueError, TypeError, OSError) as error:
             hint = "Use an IANA name such as Europe/Berlin"
-            raise QueryRefused(f"tz is {str(self.tz)[:40]!r}, which is no time zone", hint=hint) from error
+            raise QueryRefused(f"tz is {str(self.tz)[:40]!r}, which is not a time zone", hint=hint) from error
 
     def has_whole_hours(self, first_us: int, last_us: int) -> bool:
-        """Whether no day, week or month begins within an hour of UTC, from one instant to another."""
+        """Whether every day, week and month begins at a full hour of UTC, from one instant to another."""
         if self.tz == "UTC":
             return True
         if not _EARLIEST_US <= first_us <= last_us <= first_us + _LONGEST_US:
@@ -76,7 +74,7 @@ class Calendar(msgspec.Struct, frozen=True):
         return all(not from_us(us).astimezone(zone).utcoffset() % _HOUR for us in days)  # type: ignore[operator]  # aware
 
     def number(self, grain: Grain, column: str) -> str:
-        """SQL for the number of the period that the TIMESTAMPTZ `column` lies in, a BIGINT. The next has 1 more."""
+        """SQL for the number, a BIGINT, of the period of the TIMESTAMPTZ `column`. The next period has 1 more."""
         if grain in ("minute", "hour"):
             return _floored(f"epoch_us({column})", _FIXED_US[grain])
         local = self._local_us(column)
@@ -87,7 +85,7 @@ class Calendar(msgspec.Struct, frozen=True):
         return _floored(local, _FIXED_US[grain])
 
     def start(self, grain: Grain, number: str) -> str:
-        """SQL for when the period `number` starts: a TIMESTAMPTZ for minutes and hours, else a DATE of the zone."""
+        """SQL for the start of the period `number`: a TIMESTAMPTZ for minutes and hours, else a DATE of the zone."""
         if grain in ("minute", "hour"):
             return f"make_timestamptz({number} * {_FIXED_US[grain]})"
         if grain == "month":
@@ -97,31 +95,31 @@ class Calendar(msgspec.Struct, frozen=True):
         return f"(DATE '1970-01-01' + CAST({number} AS INTEGER))"
 
     def number_of(self, grain: Grain, day: int) -> int:
-        """What `number` gives for a day since 1970; `grain` is day, week or month."""
+        """The number of the period of a day since 1970; `grain` is day, week or month."""
         if grain == "month":
-            date_ = date.fromordinal(day + _EPOCH)
-            return date_.year * 12 + date_.month - 1
+            first = date.fromordinal(day + _EPOCH)
+            return first.year * 12 + first.month - 1
         return (day + _SHIFT_DAYS[self.week_start]) // 7 if grain == "week" else day
 
     def day_of(self, grain: Grain, number: int) -> int:
-        """The day since 1970 that `start` gives."""
+        """The day since 1970 on which the period `number` starts; `grain` is day, week or month."""
         if grain == "month":
             return date(number // 12, number % 12 + 1, 1).toordinal() - _EPOCH
         return number * 7 - _SHIFT_DAYS[self.week_start] if grain == "week" else number
 
     def instant(self, grain: Grain, number: str) -> str:
-        """SQL for the TIMESTAMPTZ at which the period `number` starts: the first moment that shows its date."""
+        """SQL for the TIMESTAMPTZ at which the period `number` starts: the first moment at which its date is shown."""
         start = self.start(grain, number)
         if grain in ("minute", "hour"):
             return start
         midnight = f"timezone({self._zone}, CAST({start} AS TIMESTAMP))"
-        # Where a clock is put back to or over midnight that is the second time, and there was one before it.
+        # Where a clock is put back to or over midnight, `midnight` is the second time that it shows it.
         earlier = [f"{midnight} - INTERVAL {hours} HOUR" for hours in (2, 1)]
-        cases = " ".join(f"WHEN timezone({self._zone}, {one}) >= {start} THEN {one}" for one in earlier)
+        cases = " ".join(f"WHEN timezone({self._zone}, {moment}) >= {start} THEN {moment}" for moment in earlier)
         return midnight if self.tz == "UTC" else f"(CASE {cases} ELSE {midnight} END)"
 
     def _local_us(self, column: str) -> str:
-        # DuckDB asks ICU for each row: 0.2 us instead of 0.01, so UTC does without.
+        # DuckDB calls ICU for each row: 0.2 us instead of 0.01, so UTC does without.
         return f"epoch_us({column})" if self.tz == "UTC" else f"epoch_us(timezone({self._zone}, {column}))"
 
     @property
@@ -131,5 +129,5 @@ class Calendar(msgspec.Struct, frozen=True):
 
 
 def _floored(value: str, step: int) -> str:
-    """Whole division that rounds down: DuckDB's rounds to zero, and there are events from before 1970."""
+    """SQL for whole division that rounds down: DuckDB's rounds to zero, and there are events from before 1970."""
     return f"(({value} - ({value} % {step} + {step}) % {step}) // {step})"

@@ -1,4 +1,4 @@
-"""The reports, by name."""
+"""The reports, by name. `charts/chart_types.py` has the same names: how each is drawn."""
 
 from __future__ import annotations
 
@@ -29,30 +29,20 @@ __all__ = ["REPORTS", "Report", "signature_of"]
 
 Report = Callable[..., Awaitable[Result]]
 
-REPORTS: Mapping[str, Report] = {
-    "funnel": funnel,
-    "funnel_people": funnel_people,
-    "funnel_times": funnel_times,
-    "retention": retention,
-    "lifecycle": lifecycle,
-    "stickiness": stickiness,
-    "sessions": sessions,
-    "session_list": session_list,
-    "segmentation": segmentation,
-    "top": top,
-    "paths": paths,
-    "timeline": timeline,
-    "anomalies": anomalies,
-    "performance": performance,
-    "errors": errors,
-    "cohort_people": cohort_people,
-    "cohort_size": cohort_size,
-    "usage": usage,
-}
-"""Each takes an `Inquiry` and its arguments. Their signatures are what Python, HTTP, RPC, CLI and MCP offer."""
+_REPORTS: tuple[Report, ...] = (
+    *(funnel, funnel_people, funnel_times),
+    *(retention, lifecycle, stickiness),
+    *(sessions, session_list),
+    *(segmentation, top, paths, timeline, anomalies),
+    *(performance, errors),
+    *(cohort_people, cohort_size),
+    usage,
+)
+REPORTS: Mapping[str, Report] = {report.__name__: report for report in _REPORTS}
+"""Each takes a `ReportContext` and its arguments. Their signatures are the verbs of Python, HTTP, RPC, CLI and MCP."""
 
 
 @functools.cache
 def signature_of(name: str) -> Signature:
-    """What a report takes, but for the inquiry. Raises KeyError: there is none of that name."""
-    return Signature.of(name, REPORTS[name], without={"inquiry"})
+    """The arguments of a report, without the context. Raises KeyError: there is no report of that name."""
+    return Signature.of(name, REPORTS[name], without={"context"})

@@ -1,4 +1,4 @@
-"""Inquiry: what a report asks with. One trusts the SQL that it is given, the other gives it to the sandbox."""
+"""ReportContext: what a report needs to run. An object has two: one trusts caller SQL, one runs it in the sandbox."""
 
 from __future__ import annotations
 
@@ -8,30 +8,31 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
-from lakebed.clock import YEAR_1_US, Clock, from_us
+from lakebed.clock import Clock, from_us
 from lakebed.errors import QueryRefused
 from lakebed.events.promotions import Promotion
-from lakebed.moments import parse_as_of
+from lakebed.query.as_of import parse_as_of
 from lakebed.query.queries import Queries
 from lakebed.query.result import Result
-from lakebed.query.router import DAILY, HOURLY, rollup_answers, whole_buckets
 from lakebed.query.sandbox.untrusted_queries import UntrustedQueries
 from lakebed.reports.cohort import Cohort
-from lakebed.reports.event_filter import EventFilter
 from lakebed.reports.metrics import Metrics
-from lakebed.reports.parameters import Parameters
-from lakebed.reports.scope import Scope, Time, instant
+from lakebed.reports.scope import FIRST_US, EventFilter, Parameters, Scope, Time, instant
+from lakebed.reports.series import DAILY, HOURLY
 
 __all__ = ["Counts", "ReportContext"]
 
+_HOUR_US = 3_600_000_000
+_DAY_US = 24 * _HOUR_US
+
 
 class Counts(msgspec.Struct, frozen=True):
-    """Events counted.
+    """Numbers of events by time and name.
 
     Attributes:
         source: SQL of a table `timestamp, event, weight`.
-        tables: what it reads of rollups; for `ReportContext.rows`.
-        span: the first and the last hour in `tables`.
+        tables: the rollups that it reads; for `ReportContext.rows`.
+        span: the first and the last hour in `tables`, microseconds.
     """
 
     source: str
@@ -40,16 +41,17 @@ class Counts(msgspec.Struct, frozen=True):
 
 
 class ReportContext:
-    """Asks for reports, over all events of one object.
+    """Runs the SQL of reports over all events of one object.
 
     Args:
-        queries: answers SQL of ours and of the app.
-        metrics: knows the hourly rollup.
-        cohort: gives a saved cohort by name, as it was defined before a moment (None: now). Raises QueryRefused.
+        queries: runs trusted SQL.
+        metrics: reads the rollups.
+        cohort: function that returns a saved cohort by name, as it was defined before a moment (None: now). Raises
+            QueryRefused.
         promotions: the promoted columns.
-        clock: says what now is.
-        untrusted: answers what a stranger's SQL is a part of.
-        trusting: whether the arguments are the app's own; else `untrusted` answers whatever reads raw events.
+        clock: source of the present.
+        untrusted: runs SQL in which a part came over the network.
+        trusting: whether the arguments come from the app; else `untrusted` runs everything that reads raw events.
     """
 
     def __init__(
@@ -79,77 +81,81 @@ class ReportContext:
         where: str | None = None,
         cohort: str | None = None,
         as_of: Time | None = None,
-        selections: Sequence[EventFilter] = (),
+        filters: Sequence[EventFilter] = (),
     ) -> Scope:
-        """What the common arguments of a report mean. The conditions in `selections` are looked at as `where` is.
+        """The scope of the common arguments of a report.
+
+        The conditions of `where` and of `filters` are checked: each is one expression that only reads.
 
         Raises:
-            QueryRefused: an argument cannot be read, or there is no such cohort.
-            QueryError: with DuckDB's message, for a bad condition.
+            QueryRefused: an argument is not valid, or there is no such cohort.
+            QueryError: a condition is not valid SQL; with DuckDB's message.
             InvalidAsOf: as for `query`.
         """
         as_of_us = parse_as_of(as_of, self.clock.now_us())
         start_us, end_us = instant("start", start), instant("end", end)
         if start_us is not None and end_us is not None and start_us > end_us:
             raise QueryRefused(f"start {start} lies after end {end}", hint="start is included, end is not")
-        if end_us == YEAR_1_US:
+        if end_us == FIRST_US:
             raise QueryRefused(f"end is {end}, before which there is no time", hint="end is excluded: give a later one")
-        for condition in (where, *(one.where for one in selections)):
+        for condition in (where, *(selection.where for selection in filters)):
             if condition is not None:
                 await self.check(condition)
         people = None if cohort is None else await self._cohort(cohort, as_of_us)
         if people is None:
             return Scope(start_us, end_us, where, as_of_us=as_of_us)
-        return Scope(start_us, end_us, where, people.sql, people.strange, as_of_us)
+        return Scope(start_us, end_us, where, people.sql, people.untrusted, as_of_us)
 
     def last_us(self, scope: Scope) -> int:
-        """The last microsecond that a report can know of: now, or `as_of`, or the one before `end`."""
+        """The last microsecond that a report covers: now, or `as_of`, or the one before `end`."""
         known = self.clock.now_us() if scope.as_of_us is None else scope.as_of_us
         return known if scope.end_us is None else min(known, scope.end_us - 1)
 
     async def hours(self, scope: Scope) -> Mapping[str, pa.Table] | None:
-        """`hourly_events` (`hour, event, count`), where it has exactly the events of `scope`: for `rows`.
+        """`hourly_events` (`hour, event, count`) as a table for `rows`, if it holds exactly the events of `scope`.
 
-        None where it has not: for parts of an hour, a condition, a cohort or another moment, or because it lacks names.
+        Else None: for parts of an hour, a condition, a cohort or another moment, or where names are missing in it.
         """
-        if not _rollup_answers(HOURLY, scope):
+        if not _is_whole(scope, _HOUR_US):
             return None
         table = await self._metrics.hours(scope.start_us, scope.end_us)
         return None if table is None else {HOURLY: table}
 
     async def days(self, scope: Scope) -> Mapping[str, pa.Table] | None:
-        """`daily_metrics` (`date, events, dau`), where it has exactly the people of `scope`: for `rows`.
+        """`daily_metrics` (`date, events, dau`) as a table for `rows`, if it holds exactly the people of `scope`.
 
-        None where it has not: for parts of a day of UTC, a condition, a cohort or another moment.
+        Else None: for parts of a day of UTC, a condition, a cohort or another moment.
         """
-        if not _rollup_answers(DAILY, scope):
+        if not _is_whole(scope, _DAY_US):
             return None
         return {DAILY: await self._metrics.days(scope.start_us, scope.end_us)}
 
     async def daily_people(
         self, scope: Scope, compute: Callable[[Iterator[tuple[int, Any]]], pa.Table | None], *, report: str
     ) -> Result | None:
-        """What `compute` makes of the people of each UTC day in `scope`: see `Metrics.daily_people`.
+        """The table that `compute` makes of the people of each UTC day in `scope`: see `Metrics.daily_people`.
 
-        None where `days` has them not.
+        None where `days` returns None.
         """
-        if not _rollup_answers(DAILY, scope):
+        if not _is_whole(scope, _DAY_US):
             return None
         result = await self._metrics.daily_people(scope.start_us, scope.end_us, compute)
         return None if result is None else result.named(report)
 
     async def counts(self, scope: Scope, bind: Parameters) -> Counts | None:
-        """How many events of each name there were by time, as a table to count in: whole hours come from the rollup.
+        """The numbers of events by time and name: whole hours come from the rollup, the rest from raw events.
 
-        What a range has beside whole hours comes from raw events. None where a condition, a cohort or another moment
-        chooses events, where the range has no whole hour, or where the rollup lacks names.
+        None where a condition, a cohort or another moment restricts the events, where the range has no whole hour, or
+        where names are missing in the rollup.
         """
         start_us, end_us = scope.start_us, scope.end_us
-        whole = whole_buckets(HOURLY, start_us, end_us)
-        hours = None if whole is None else await self.hours(scope.between(*whole))
-        if whole is None or hours is None:
+        low_us = None if start_us is None else -(-start_us // _HOUR_US) * _HOUR_US
+        high_us = None if end_us is None else end_us // _HOUR_US * _HOUR_US
+        if low_us is not None and high_us is not None and low_us >= high_us:
             return None
-        low_us, high_us = whole
+        hours = await self.hours(scope.between(low_us, high_us))
+        if hours is None:
+            return None
         sources = [f'SELECT hour AS timestamp, event, "count" AS weight FROM {HOURLY}']
         for edge in ((start_us, low_us), (high_us, end_us)):
             if edge[0] != edge[1]:
@@ -159,16 +165,16 @@ class ReportContext:
         return Counts(f"({' UNION ALL '.join(sources)})", hours, (min(times, default=0), max(times, default=0)))
 
     async def check(self, condition: str) -> None:
-        """Make sure that this is one expression that only reads. Raises QueryRefused, QueryError."""
+        """Raise QueryRefused or QueryError unless `condition` is one SQL expression that only reads."""
         if not isinstance(condition, str):
             raise QueryRefused(f"where is {str(condition)[:40]!r}", hint="Give a condition in SQL: \"plan = 'pro'\"")
         await self._queries.check_expression(condition)
 
     async def attempt(self, cohort: Cohort) -> None:
-        """Make sure that reports can ask for this cohort: its names, types and functions. Raises QueryError."""
+        """Raise QueryError unless reports can use this cohort: its names, types and functions are checked."""
         bind = Parameters()
         sql = f"SELECT person_id FROM events WHERE person_id IN ({cohort.sql(bind)}) LIMIT 0"
-        await self.rows(sql, bind, Scope(strange=cohort.strange), report="")
+        await self.rows(sql, bind, Scope(untrusted=cohort.untrusted), report="")
 
     async def rows(
         self,
@@ -180,20 +186,20 @@ class ReportContext:
         tables: Mapping[str, pa.Table] | None = None,
         started: float | None = None,
     ) -> Result:
-        """The answer to the SQL of a report.
+        """The result of the SQL of a report.
 
         Args:
-            sql: over `events`, `people`, or the `tables`. Which files are read follows from its conditions.
-            bind: has its values.
-            scope: says as of when.
-            report: its name.
-            tables: rollups that are there already; then there is nobody's SQL in it but ours.
-            started: by the monotonic clock, if the question began before this call.
+            sql: statement over `events`, `people`, or the `tables`. Which files are read follows from its conditions.
+            bind: parameters of the statement.
+            scope: scope of the report, for its `as_of` and whether its SQL is trusted.
+            report: name of the report.
+            tables: rollups by name; a statement that reads them has no SQL of a caller in it.
+            started: time of the monotonic clock, if the report began before this call.
 
         Raises:
             QueryError, QueryTimeout, QueryTooLarge, QueryBusy, QueryCrashed.
         """
-        if scope.strange or (tables is None and not self._trusting):
+        if scope.untrusted or (tables is None and not self._trusting):
             as_of = None if scope.as_of_us is None else from_us(scope.as_of_us)
             result = await self._untrusted.run(sql, bind.params, as_of=as_of)
         else:
@@ -201,6 +207,7 @@ class ReportContext:
         return result.named(report)
 
 
-def _rollup_answers(rollup: str, scope: Scope) -> bool:
-    filtered = scope.where is not None or scope.people is not None
-    return rollup_answers(rollup, scope.start_us, scope.end_us, filtered=filtered, as_of_us=scope.as_of_us)
+def _is_whole(scope: Scope, length_us: int) -> bool:
+    """Whether buckets of that length hold exactly the events of `scope`: whole buckets, unfiltered, as of now."""
+    restricted = scope.where is not None or scope.people is not None or scope.as_of_us is not None
+    return not restricted and not any(us % length_us for us in (scope.start_us, scope.end_us) if us is not None)

@@ -1,7 +1,7 @@
-"""Presence: who was there in which period, by a bitmap of people for each day.
+"""Daily people: `lifecycle` and `stickiness` over all events, computed from a bitmap of people for each day.
 
-The bitmaps are those of the rollup of days, of people as they are now, after all merges: they know exactly what events
-know. A report of all events by days of UTC, or by the weeks and months that are made of them, reads no event.
+The bitmaps are those of the rollup of days, of people as they are now, after all merges: they hold exactly the people
+that the events have. A report of all events by days of UTC, or by the weeks and months made of them, reads no event.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from lakebed.clock import DAY_US
 from lakebed.query.result import Result
 from lakebed.reports.calendar import Calendar, Grain
 from lakebed.reports.context import ReportContext
@@ -24,112 +23,124 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["lives", "visits"]
+__all__ = ["lifecycle_by_day", "stickiness_by_day"]
 
 Days = Iterable[tuple[int, Any]]
 
-_MOST_NUMBER = 20_000_000  # of a person; counting takes two bytes for each
-_LIVES = ("new", "returning", "resurrecting", "dormant")
+_DAY_US = 86_400_000_000
+_MAX_NUMBER = 20_000_000  # of a person in a bitmap; counting takes two bytes for each
+_STATES = ("new", "returning", "resurrecting", "dormant")
 
 
-async def lives(inquiry: ReportContext, scope: Scope, calendar: Calendar, grain: Grain) -> Result | None:
-    """The answer of `lifecycle` about all events of `scope`; None where bitmaps do not know it."""
-    if not _of_days(calendar, grain):
+async def lifecycle_by_day(context: ReportContext, scope: Scope, calendar: Calendar, grain: Grain) -> Result | None:
+    """The result of `lifecycle` over all events of `scope`; None where the bitmaps cannot tell."""
+    if not _has_whole_days(calendar, grain):
         return None
-    first = None if scope.start_us is None else calendar.number_of(grain, scope.start_us // DAY_US)
-    last = calendar.number_of(grain, inquiry.last_us(scope) // DAY_US)
-    compute = partial(_lives, calendar=calendar, grain=grain, first=first, last=last)
-    return await inquiry.daily_people(scope.between(None, scope.end_us), compute, report="lifecycle")
+    first = None if scope.start_us is None else calendar.number_of(grain, scope.start_us // _DAY_US)
+    last = calendar.number_of(grain, context.last_us(scope) // _DAY_US)
+    compute = partial(_lifecycle, calendar=calendar, grain=grain, first=first, last=last)
+    return await context.daily_people(scope.between(None, scope.end_us), compute, report="lifecycle")
 
 
-async def visits(
-    inquiry: ReportContext, scope: Scope, calendar: Calendar, grain: Grain, interval: Grain | None
+async def stickiness_by_day(
+    context: ReportContext, scope: Scope, calendar: Calendar, grain: Grain, interval: Grain | None
 ) -> Result | None:
-    """The answer of `stickiness` about all events of `scope`; None where bitmaps do not know it."""
-    if not _of_days(calendar, grain):
+    """The result of `stickiness` over all events of `scope`; None where the bitmaps cannot tell."""
+    if not _has_whole_days(calendar, grain):
         return None
-    most, start_us, end_us = None, scope.start_us, scope.end_us
+    rows, start_us, end_us = None, scope.start_us, scope.end_us
     if interval is None and start_us is not None and end_us is not None and start_us < end_us:
-        first, last = (calendar.number_of(grain, us // DAY_US) for us in (start_us, end_us - 1))
-        most = last - first + 1
-    compute = partial(_visits, calendar=calendar, grain=grain, interval=interval, most=most)
-    return await inquiry.daily_people(scope, compute, report="stickiness")
+        first, last = (calendar.number_of(grain, us // _DAY_US) for us in (start_us, end_us - 1))
+        rows = last - first + 1
+    compute = partial(_stickiness, calendar=calendar, grain=grain, interval=interval, rows=rows)
+    return await context.daily_people(scope, compute, report="stickiness")
 
 
-def _of_days(calendar: Calendar, grain: Grain) -> bool:
+def _has_whole_days(calendar: Calendar, grain: Grain) -> bool:
     """Whether the periods are made of whole days of UTC."""
     return calendar.tz == "UTC" and grain in ("day", "week", "month")
 
 
-def _lives(days: Days, calendar: Calendar, grain: Grain, first: int | None, last: int) -> pa.Table:
-    """From the period `first` (None: the first that has people) to `last`, or the last that has any. Blocks."""
-    from pyroaring import BitMap  # only objects that answer questions pay for it
+def _lifecycle(days: Days, calendar: Calendar, grain: Grain, first: int | None, last: int) -> pa.Table:
+    """Rows from the period `first` (None: the first with people) to `last`, or to the last with people. Blocks."""
+    from pyroaring import BitMap  # only objects that run reports pay for the import
 
-    rows: dict[int, list[int]] = defaultdict(lambda: [0, 0, 0, 0])
+    counts: dict[int, list[int]] = defaultdict(lambda: [0, 0, 0, 0])
     ever, before, latest = BitMap(), BitMap(), None
-    for at, people in _periods(days, calendar, grain):
-        if latest is not None and at > latest + 1:
-            rows[latest + 1][3] = len(before)
+    for number, people in _periods(days, calendar, grain):
+        if latest is not None and number > latest + 1:
+            counts[latest + 1][3] = len(before)
             before = BitMap()
-        fresh, kept = people.difference_cardinality(ever), people.intersection_cardinality(before)
-        rows[at] = [fresh, kept, len(people) - fresh - kept, len(before) - kept]
-        ever, before, latest = ever | people, people, at
+        new, returning = people.difference_cardinality(ever), people.intersection_cardinality(before)
+        counts[number] = [new, returning, len(people) - new - returning, len(before) - returning]
+        ever, before, latest = ever | people, people, number
     if latest is None:
-        return _table([], _LIVES, [])
-    rows[latest + 1][3] = len(before)
-    every = range(min(rows) if first is None else first, max(latest, last) + 1)
-    return _table([calendar.day_of(grain, at) for at in every], _LIVES, [rows[at] for at in every])
+        return _table([], _STATES, [])
+    counts[latest + 1][3] = len(before)
+    shown = range(min(counts) if first is None else first, max(latest, last) + 1)
+    starts = [calendar.day_of(grain, number) for number in shown]
+    return _table(starts, _STATES, [counts[number] for number in shown])
 
 
-def _visits(days: Days, calendar: Calendar, grain: Grain, interval: Grain | None, most: int | None) -> pa.Table | None:
-    """Up to `most` periods (None: the most that anybody has). None where counting takes too much memory. Blocks."""
-    times: list[int] = []
-    rows: list[tuple[Any, ...]] = []
-    for at, some in groupby(days, lambda day: 0 if interval is None else calendar.number_of(interval, day[0])):
-        counts = _counts(people for _, people in _periods(some, calendar, grain))
+def _stickiness(
+    days: Days, calendar: Calendar, grain: Grain, interval: Grain | None, rows: int | None
+) -> pa.Table | None:
+    """`rows` rows for each interval (None: up to the most periods of a person). None: counting takes too much memory.
+
+    Blocks.
+    """
+    starts: list[int] = []
+    table: list[tuple[Any, ...]] = []
+
+    def interval_of(day: tuple[int, Any]) -> int:
+        return 0 if interval is None else calendar.number_of(interval, day[0])
+
+    for number, interval_days in groupby(days, interval_of):
+        counts = _counts(people for _, people in _periods(interval_days, calendar, grain))
         if counts is None:
             return None
-        counts += [0] * ((0 if most is None else most + 1) - len(counts))
+        if rows is not None and len(counts) <= rows:  # counts[0] is of people who came in no period
+            counts += [0] * (rows + 1 - len(counts))
         if total := sum(counts[1:]):
-            least = total
+            at_least = total
             for periods, people in enumerate(counts[1:], 1):
-                rows.append((periods, people, people / total, least))
-                least -= people
-            times += [] if interval is None else [calendar.day_of(interval, at)] * (len(counts) - 1)
-    return _table(None if interval is None else times, ("periods", "people", "share", "at_least"), rows)
+                table.append((periods, people, people / total, at_least))
+                at_least -= people
+            starts += [] if interval is None else [calendar.day_of(interval, number)] * (len(counts) - 1)
+    return _table(None if interval is None else starts, ("periods", "people", "share", "at_least"), table)
 
 
 def _periods(days: Days, calendar: Calendar, grain: Grain) -> Iterator[tuple[int, Any]]:
-    """The number and the people of each period that has any."""
-    from pyroaring import BitMap  # only objects that answer questions pay for it
+    """The number and the people of each period that has people."""
+    from pyroaring import BitMap  # only objects that run reports pay for the import
 
-    for number, some in groupby(days, lambda day: calendar.number_of(grain, day[0])):
-        people = BitMap.union(*(one for _, one in some))
+    for number, period_days in groupby(days, lambda day: calendar.number_of(grain, day[0])):
+        people = BitMap.union(*(bitmap for _, bitmap in period_days))
         if people:
             yield number, people
 
 
 def _counts(periods: Iterable[Any]) -> list[int] | None:
-    """How many people are in none, in one, in two … of the bitmaps. None: their numbers are too high."""
-    import numpy as np  # only objects that answer questions pay for it
+    """How many people are in none, in one, in two … of the bitmaps. None where a person's number is too high."""
+    import numpy as np  # only objects that run reports pay for the import
 
     times: NDArray[np.uint16] = np.zeros(0, np.uint16)
     for people in periods:
         numbers: NDArray[np.uint32] = np.frombuffer(people.to_array(), np.uint32)
         highest = int(numbers[-1])
-        if highest > _MOST_NUMBER:
+        if highest > _MAX_NUMBER:
             return None
         if highest >= len(times):
             times = np.concatenate([times, np.zeros(highest + 1 - len(times), np.uint16)])
         times[numbers] += 1
-    found: list[int] = np.bincount(times).tolist()
-    return found
+    counts: list[int] = np.bincount(times).tolist()
+    return counts
 
 
-def _table(days: Sequence[int] | None, names: Sequence[str], rows: Sequence[Sequence[Any]]) -> pa.Table:
-    """Rows, behind the day on which the period of each starts."""
+def _table(starts: Sequence[int] | None, names: Sequence[str], rows: Sequence[Sequence[Any]]) -> pa.Table:
+    """A table of `rows`, with the day on which each row's period starts as a column `time` in front, if given."""
     kinds = [pa.float64() if name == "share" else pa.int64() for name in names]
-    columns = [pa.array([row[at] for row in rows], kind) for at, kind in enumerate(kinds)]
-    if days is None:
+    columns = [pa.array([row[position] for row in rows], kind) for position, kind in enumerate(kinds)]
+    if starts is None:
         return pa.table(columns, names=names)
-    return pa.table([pa.array(days, pa.int32()).cast(pa.date32()), *columns], names=["time", *names])
+    return pa.table([pa.array(starts, pa.int32()).cast(pa.date32()), *columns], names=["time", *names])

@@ -11,18 +11,18 @@ from lakebed.errors import QueryRefused
 __all__ = ["LETTERS", "formula_sql"]
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-_MAX = 200
+_MAX_LENGTH = 200
 _SIGNS: Mapping[type[ast.operator], str] = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*"}
 
 
 def formula_sql(text: str, columns: Sequence[str]) -> str:
-    """SQL of a formula, DOUBLE. A is the first of `columns`, B the second; what is divided by 0 is NULL.
+    """SQL of a formula, a DOUBLE. A is the first of `columns`, B the second; a division by 0 is NULL.
 
     Raises:
-        QueryRefused: it is no formula of numbers, these letters, + - * / and parentheses.
+        QueryRefused: `text` has anything but numbers, these letters, + - * / and parentheses.
     """
     letters = LETTERS[: len(columns)]
-    if not isinstance(text, str) or not 0 < len(text) <= _MAX:
+    if not isinstance(text, str) or not 0 < len(text) <= _MAX_LENGTH:
         raise _refused(text, letters)
     try:
         tree = ast.parse(text.strip(), mode="eval").body
@@ -35,7 +35,7 @@ def formula_sql(text: str, columns: Sequence[str]) -> str:
 
 
 def _sql(node: ast.expr, columns: Mapping[str, str]) -> str:
-    """The SQL of a part. Raises LookupError for what no formula has."""
+    """The SQL of a part of a formula. Raises LookupError: formulas have no such part."""
     match node:
         case ast.Constant(value=int() | float() as value) if not isinstance(value, bool) and math.isfinite(value):
             return f"CAST({float(value)!r} AS DOUBLE)"
@@ -51,6 +51,6 @@ def _sql(node: ast.expr, columns: Mapping[str, str]) -> str:
 
 
 def _refused(text: object, letters: str) -> QueryRefused:
-    said = f"{letters[0]} to {letters[-1]}" if len(letters) > 1 else letters
-    hint = f"Write numbers, {said} for the series, + - * / and parentheses: A / B * 100"
+    series = f"{letters[0]} to {letters[-1]}" if len(letters) > 1 else letters
+    hint = f"Write numbers, {series} for the series, + - * / and parentheses: A / B * 100"
     return QueryRefused(f"formula {str(text)[:80]!r} cannot be read", hint=hint)

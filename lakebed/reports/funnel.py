@@ -6,21 +6,19 @@ from collections.abc import Mapping, Sequence
 
 from lakebed.errors import QueryRefused
 from lakebed.query.result import Result
+from lakebed.reports.arguments import Duration
 from lakebed.reports.breakdown import OTHER, Breakdown
 from lakebed.reports.context import ReportContext
-from lakebed.reports.duration import Duration
-from lakebed.reports.event_filter import EventLike
 from lakebed.reports.funnel_attempts import FunnelAttempts, Order
-from lakebed.reports.parameters import Parameters
-from lakebed.reports.scope import Scope, Time
+from lakebed.reports.scope import EventLike, Parameters, Scope, Time
 
 __all__ = ["funnel"]
 
-_OWN = ("step", "event", "people", "conversion", "from_previous", "median_seconds", "period")
+_COLUMNS = ("step", "event", "people", "conversion", "from_previous", "median_seconds", "period")
 
 
 async def funnel(
-    inquiry: ReportContext,
+    context: ReportContext,
     steps: Sequence[EventLike],
     within: Duration = "7d",
     *,
@@ -38,7 +36,7 @@ async def funnel(
     cohort: str | None = None,
     as_of: Time | None = None,
 ) -> Result:
-    """Rows `step, event, people, conversion, from_previous, median_seconds`: who went how far.
+    """Rows `step, event, people, conversion, from_previous, median_seconds`: how many people reached each step.
 
     A person counts once, with the attempt that went furthest; of several, with the one that got there first. An attempt
     begins with an event of the first step in `[start, end)` and may go on after `end`, for as long as `within`. Each
@@ -49,53 +47,45 @@ async def funnel(
     `period` with `compare`, and the one of `by`.
 
     Args:
-        steps: 1 to 20, each a name, or `{"event": "B", "where": "plan = 'pro'"}`. The same twice needs two events.
-        within: from the first step to the last, both included.
-        start: included; None is no bound, like `end`.
-        end: excluded.
+        steps: list of 1 to 20, each a name, or `{"event": "B", "where": "plan = 'pro'"}`. The same twice needs two
+            events.
+        within: longest time from the first step to the last, both included.
+        start: first moment of the range, included; None is no bound.
+        end: end of the range, excluded; None is no bound.
         order: "ordered" lets other events lie between; "strict" lets no other named event of the person lie between;
-            with "any" the steps may come in any order, and row k is who did k of them.
-        by: a column or a property to split by, with its value at the first event of the attempt.
-        top: how many values of `by` have rows of their own, by people at the first step; the rest is "(other)".
+            with "any" the steps may come in any order, and row k counts the people who did k of them.
+        by: column or property to split by, with its value at the first event of the attempt.
+        top: number of values of `by` that have rows of their own, by people at the first step; the rest is "(other)".
         exclude: events that end an attempt: a name, or `{"event": "X", "where": "…", "between": [1, 3]}`; without
             `between`, anywhere between the first and the last step, as always with "any".
-        holding: a column or property that has one value in all steps of an attempt, such as an order's number. Each of
+        holding: column or property that has one value in all steps of an attempt, such as an order's number. Each of
             a person's values is tried by itself, and the one that got furthest counts. Events without one are no steps.
-        allow_equal: events of one timestamp come one after the other, in the order in which they were received.
-        totals: count all attempts beside the people: `total`, those that reached the step, and `total_conversion`,
-            their share of all entries. Not with `by`, nor with "any".
-        compare: give the rows of the period of the same length before `start`, too. Needs `start` and `end`.
-        where: SQL over the columns of `events`; other events are not looked at.
-        cohort: only people of this saved cohort.
-        as_of: only what was received up to then.
+        allow_equal: whether events of one timestamp come one after the other, in the order in which they were received.
+        totals: whether to count all attempts beside the people: `total`, those that reached the step, and
+            `total_conversion`, their share of all entries. Not with `by`, nor with "any".
+        compare: whether to add the rows of the period of the same length before `start`. Needs `start` and `end`.
+        where: SQL condition over the columns of `events`; other events are ignored.
+        cohort: name of a saved cohort; only its people count.
+        as_of: moment of the answer: only events received up to then count.
 
     Raises:
-        QueryRefused: an argument cannot be read, or does not go with another.
-        QueryError: with DuckDB's message, for a bad condition.
+        QueryRefused: an argument is not valid, or does not go with another.
+        QueryError: a condition is not valid SQL; with DuckDB's message.
     """
     attempts = FunnelAttempts.of(
-        steps,
-        within,
-        order,
-        allow_equal=allow_equal,
-        exclude=exclude,
-        holding=holding,
-        promotions=inquiry.promotions,
-        totals=totals,
+        steps, within, order, exclude, holding, context.promotions, allow_equal=allow_equal, totals=totals
     )
-    split = Breakdown.of(by, top, inquiry.promotions, _OWN)
-    if split is not None and totals:
+    breakdown = Breakdown.of(by, top, context.promotions, _COLUMNS)
+    if breakdown is not None and totals:
         hint = "Give the first step a where for each value: its entries alone are counted then"
         raise QueryRefused("totals do not go with by", hint=hint)
-    scope = await inquiry.scope(
-        start=start, end=end, where=where, cohort=cohort, as_of=as_of, selections=attempts.selections
-    )
+    scope = await context.scope(start=start, end=end, where=where, cohort=cohort, as_of=as_of, filters=attempts.filters)
     bind, periods = Parameters(), {"current": scope}
     if compare:
         periods["previous"] = scope.previous()
-    value = None if split is None else split.value
+    value = None if breakdown is None else breakdown.value
     further = ["period"] if compare else []
-    further += [] if split is None else [split.column]
+    further += [] if breakdown is None else [breakdown.column]
     sql = f"""
         WITH {_tried(attempts, periods, value, bind)},
         ranked AS ({_ranked(value)}),
@@ -107,26 +97,27 @@ async def funnel(
                 SELECT least(nth, {bind(top + 1)}) AS nth,
                 min(CASE WHEN nth > {bind(top)} THEN {bind(OTHER)} ELSE value END) AS value FROM ranked GROUP BY 1
             ) LEFT JOIN counted USING (period, nth)
-        ) AS found ORDER BY found.period, found._nth, found._row.step
+        ) AS shown ORDER BY shown.period, shown._nth, shown._row.step
     """
-    return await inquiry.rows(sql, bind, scope, report="funnel")
+    return await context.rows(sql, bind, scope, report="funnel")
 
 
 def _tried(attempts: FunnelAttempts, periods: Mapping[str, Scope], value: str | None, bind: Parameters) -> str:
-    """CTEs, of which the last is `tried`: a row a person and period, with the value that it is split by."""
+    """CTEs, the last of which is `tried`: a row for each person and period, with the value of the breakdown."""
     tables, selects = [], []
-    for at, (period, scope) in enumerate(periods.items()):
-        tables.append(f"went_{at} AS ({attempts.sql(scope, bind)})")
+    for number, (period, scope) in enumerate(periods.items()):
+        went = f"went_{number}"
+        tables.append(f"{went} AS ({attempts.sql(scope, bind)})")
         if value is None:
-            selects.append(f"SELECT {bind(period)} AS period, *, NULL::VARCHAR AS value FROM went_{at}")
+            selects.append(f"SELECT {bind(period)} AS period, *, NULL::VARCHAR AS value FROM {went}")
         else:
-            tables.append(f"began_{at} AS ({attempts.beginnings(f'went_{at}', value, scope, bind)})")
-            selects.append(f"SELECT {bind(period)} AS period, * FROM went_{at} JOIN began_{at} USING (person_id)")
+            tables.append(f"began_{number} AS ({attempts.first_values(went, value, scope, bind)})")
+            selects.append(f"SELECT {bind(period)} AS period, * FROM {went} JOIN began_{number} USING (person_id)")
     return ", ".join([*tables, f"tried AS ({' UNION ALL '.join(selects)})"])
 
 
 def _ranked(value: str | None) -> str:
-    """`value, nth` of all values, by people at the first step; a single row if there is nothing to split by."""
+    """`value, nth` of all values, by people at the first step; a single row where there is no breakdown."""
     if value is None:
         return "SELECT NULL::VARCHAR AS value, 1 AS nth"
     order = "count(*) FILTER (period = 'current') DESC, count(*) DESC, value NULLS LAST"
@@ -134,10 +125,12 @@ def _ranked(value: str | None) -> str:
 
 
 def _counted(attempts: FunnelAttempts, top: str) -> str:
-    counts = [f"count(*) FILTER (depth >= {at}) AS people_{at}" for at in range(1, len(attempts.steps) + 1)]
-    counts += [f"median(t{at} - t{at - 1}) / 1e6 AS median_{at}" for at in range(2, len(attempts.steps) + 1)]
+    """`period, nth` and the figures of every step: `people_1 …`, `median_2 …`, and with totals `total_1 …`."""
+    steps = range(1, len(attempts.steps) + 1)
+    counts = [f"count(*) FILTER (depth >= {step}) AS people_{step}" for step in steps]
+    counts += [f"median(t{step} - t{step - 1}) / 1e6 AS median_{step}" for step in steps[1:]]
     if attempts.totals:
-        counts += [f"CAST(sum(n{at}) AS BIGINT) AS total_{at}" for at in range(1, len(attempts.steps) + 1)]
+        counts += [f"CAST(sum(n{step}) AS BIGINT) AS total_{step}" for step in steps]
     return (
         f"SELECT period, least(nth, {top} + 1) AS nth, {', '.join(counts)} "
         "FROM tried JOIN ranked ON tried.value IS NOT DISTINCT FROM ranked.value GROUP BY 1, 2"
@@ -146,15 +139,15 @@ def _counted(attempts: FunnelAttempts, top: str) -> str:
 
 def _rows(attempts: FunnelAttempts, bind: Parameters) -> str:
     """The rows of one period and value, as structs."""
-    totals = ", 'total': coalesce(total_{at}, 0), 'total_conversion': total_{at} / nullif(total_1, 0)"
-    totals = totals if attempts.totals else ""
     rows = []
-    for at, step in enumerate(attempts.steps, 1):
-        label = f"any {at} of {len(attempts.steps)}" if attempts.order == "any" else step.label
+    for number, step in enumerate(attempts.steps, 1):
+        label = f"any {number} of {len(attempts.steps)}" if attempts.order == "any" else step.label
+        median = "NULL::DOUBLE" if number == 1 else f"median_{number}"
+        totals = f", 'total': coalesce(total_{number}, 0), 'total_conversion': total_{number} / nullif(total_1, 0)"
         rows.append(
-            f"{{'step': {at}, 'event': {bind(label)}, 'people': coalesce(people_{at}, 0), "
-            f"'conversion': people_{at} / nullif(people_1, 0), "
-            f"'from_previous': people_{at} / nullif(people_{max(at - 1, 1)}, 0), "
-            f"'median_seconds': {'NULL::DOUBLE' if at == 1 else f'median_{at}'}{totals.format(at=at)}}}"
+            f"{{'step': {number}, 'event': {bind(label)}, 'people': coalesce(people_{number}, 0), "
+            f"'conversion': people_{number} / nullif(people_1, 0), "
+            f"'from_previous': people_{number} / nullif(people_{max(number - 1, 1)}, 0), "
+            f"'median_seconds': {median}{totals if attempts.totals else ''}}}"
         )
     return ", ".join(rows)

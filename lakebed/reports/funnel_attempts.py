@@ -1,50 +1,115 @@
 """Attempts: how far each person came through the steps of a funnel, as SQL.
 
-All times of a person are gathered in lists, one a step, and the lists are merged step by step: an event reaches a step
-if what lies right before it in one sorted list is somebody who waits. In the list are those who wait for the step, the
-events that are it, and those that are excluded. No row is sorted, only lists of integers are, and a person with a
-million events costs no more than a thousand with a thousand.
+All times of a person are gathered in lists, one for each step, and the lists are merged step by step. In the sorted,
+merged list of step 2 lie the events that reached step 1, the events of step 2, and excluded events. An event of step 2
+reaches its step if the element right before it reached step 1, recently enough. Step 3 continues from the events that
+reached step 2. No row is sorted, only lists of integers are, and a person with a million events costs no more than a
+thousand people with a thousand events.
 
-Window functions over rows, a sort by person for each step, gave the same in four times the time. `list_reduce` with all
-that a row says took as long, and goes through the longest list of each 2,048 people by itself. Joins of each step's
-events with the step before have no bound: a person's views times their orders.
+An element is the microseconds of an event times 64, plus a code in the last six bits: of step k of n it is 2(n - k), so
+that at one moment later steps come first and none follows another of that moment. These are all attempts at
+`funnel(["Signup", "Order"], within="7d")`, where `$p0` is "Signup", `$p1` is "Order" and `$p4` is seven days:
+
+    WITH marked AS (
+        SELECT person_id, epoch_us(timestamp) AS us, seq, (event = $p0) AS is_1, (event = $p1) AS is_2
+        FROM events WHERE person_id IS NOT NULL AND true AND event IN ($p2, $p3)
+    ), lists AS (
+        SELECT person_id, list(us * 64 + 2) FILTER (is_1) AS events_1, list(us * 64 + 0) FILTER (is_2) AS events_2,
+            NULL::BIGINT[] AS excluded_1
+        FROM marked GROUP BY person_id
+    ), reaching_1 AS (
+        SELECT *, events_1 AS reached_1 FROM lists WHERE events_1 IS NOT NULL
+    ), merging_2 AS (
+        SELECT *, CASE WHEN len(reached_1) > 0 AND events_2 IS NOT NULL
+            THEN list_sort(list_concat(reached_1, list_concat(events_2, excluded_1))) END AS merged_2
+        FROM reaching_1
+    ), reaching_2 AS (
+        SELECT *, list_filter(list_transform(merged_2, lambda x, i: CASE
+            WHEN x & 63 = 0 AND list_extract(merged_2, i - 1) & 63 = 2
+                AND (x >> 6) - (list_extract(merged_2, i - 1) >> 6) <= $p4
+            THEN {'code': x, 't1': (list_extract(merged_2, i - 1) >> 6)} END), lambda x: x IS NOT NULL) AS reached_2
+        FROM merging_2
+    ), first AS (
+        SELECT *, list_extract(reached_2, 1) AS first_2 FROM reaching_2
+    )
+    SELECT person_id, CASE WHEN len(reached_2) > 0 THEN 2 ELSE 1 END AS depth,
+        coalesce(first_2.t1, (list_min(events_1) >> 6)) AS t1, coalesce((first_2.code >> 6)) AS t2
+    FROM first
+
+Where events of one moment are in an order (`allow_equal`), or other events count (`order="strict"`), an element holds
+the number of its event in that order instead of microseconds, and a list `times` has the microseconds of each number.
+
+Rejected: window functions over rows, a sort by person for each step, gave the same in four times the time.
+`list_reduce` with all columns of a row took as long, and goes through the longest list of each 2,048 people by itself.
+Joins of each step's events with the step before have no bound: a person's views times their orders.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal, Self, get_args
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Self, get_args
 
 import msgspec
 
 from lakebed.errors import QueryRefused
 from lakebed.events.promotions import Promotion, column_sql
-from lakebed.reports.duration import Duration, duration_us
-from lakebed.reports.event_filter import EventFilter, EventLike
-from lakebed.reports.funnel_exclusion import FunnelExclusion
-from lakebed.reports.parameters import Parameters
-from lakebed.reports.scope import Scope
+from lakebed.reports.arguments import Duration, check_choice, check_name, duration_us
+from lakebed.reports.scope import EventFilter, EventLike, Parameters, Scope, with_tables
 
-__all__ = ["FunnelAttempts", "Order"]
+__all__ = ["FunnelAttempts", "FunnelExclusion", "Order"]
 
 Order = Literal["ordered", "strict", "any"]
 
-_FIRST, _MOST_STEPS = 1, 20
-_CODES = 64  # the last six bits of an element say what it is: _step, _excluded
-_AFTER = _CODES - 1  # the code of what is excluded and comes after all else of its key
+_MAX_STEPS = 20
+_CODES = 64  # the last six bits of an element are its code: see _step_code, _excluded_code
+_LAST_CODE = _CODES - 1  # of an excluded event that comes after everything else with its number
 _BEYOND = 1 << 58  # more than any time has microseconds; twenty times that is a BIGINT
 _LAST_US = 253_402_300_799_999_999  # of the year 9999
 
 
+class FunnelExclusion(msgspec.Struct, frozen=True):
+    """Events that end an attempt between two steps, `first` and `last`. Steps count from 1."""
+
+    events: EventFilter
+    first: int
+    last: int
+
+    @classmethod
+    def of(cls, value: EventLike, steps: int) -> Self:
+        """`"A"`, or `{"event": "A", "where": "…", "between": [1, 3]}`; without `between`, all of the `steps`.
+
+        Raises:
+            QueryRefused: `value` is neither, or `between` is not a pair of steps in order.
+        """
+        between: Any = None
+        if isinstance(value, Mapping) and "between" in value:
+            between = value["between"]
+            value = {key: part for key, part in value.items() if key != "between"}
+        events = EventFilter.of(value, "exclude")
+        match between:
+            case None:
+                first, last = 1, steps
+            case [int(first), int(last)]:
+                pass
+            case _:
+                first, last = 0, 0
+        if not 1 <= first < last <= steps:
+            hint = f"Give the numbers of two steps, such as [1, {max(steps, 2)}]"
+            raise QueryRefused(f"exclude: between is {str(between)[:40]!r} of {steps} steps", hint=hint)
+        return cls(events, first, last)
+
+
 class FunnelAttempts(msgspec.Struct, frozen=True):
-    """The steps, and what else decides who reached which. docs/reports/funnel.md says it in words.
+    """The steps of a funnel and its rules: who reached which step. docs/reports/funnel.md has them in words.
 
     Attributes:
-        steps: in order.
-        within_us: from the first step to the last.
-        allow_equal: events of one timestamp come after each other as they were received; else none does.
-        totals: whether to count all attempts, too.
-        held: SQL over `events` for a text that all steps of an attempt share, or None.
+        steps: filters of the steps, in order.
+        within_us: the longest time from the first step to the last, microseconds.
+        order: "ordered", "strict" or "any".
+        allow_equal: whether events of one timestamp follow each other as they were received; else none does.
+        exclusions: events that end an attempt.
+        totals: whether all attempts are counted, too.
+        held: SQL over `events` for a text that is the same in all steps of an attempt, or None.
     """
 
     steps: tuple[EventFilter, ...]
@@ -61,91 +126,80 @@ class FunnelAttempts(msgspec.Struct, frozen=True):
         steps: Sequence[EventLike],
         within: Duration,
         order: str,
-        *,
-        allow_equal: bool,
         exclude: Sequence[EventLike] | None,
         holding: str | None,
         promotions: Sequence[Promotion],
+        *,
+        allow_equal: bool,
         totals: bool = False,
     ) -> Self:
-        """What the arguments of a report mean.
+        """The attempts of the arguments that `funnel`, `funnel_people` and `funnel_times` share.
 
         Raises:
-            QueryRefused: one of them cannot be read, or it does not go with another.
+            QueryRefused: an argument is not valid, or does not go with another.
         """
-        if isinstance(steps, str) or not 1 <= len(steps) <= _MOST_STEPS:
+        if isinstance(steps, str) or not 1 <= len(steps) <= _MAX_STEPS:
             count = 1 if isinstance(steps, str) else len(steps)
-            raise QueryRefused(f"a funnel of {count} steps", hint=f"Give a list of 1 to {_MOST_STEPS}")
-        if order not in get_args(Order):
-            raise QueryRefused(f"order is {str(order)[:40]!r}", hint=f"Use one of {', '.join(get_args(Order))}")
-        chosen = tuple(EventFilter.of(step, f"step {at}") for at, step in enumerate(steps, 1))
-        exclusions = tuple(FunnelExclusion.of(one, len(steps)) for one in exclude or ())
-        if order == "any" and any((one.first, one.last) != (1, len(steps)) for one in exclusions):
+            raise QueryRefused(f"a funnel of {count} steps", hint=f"Give a list of 1 to {_MAX_STEPS}")
+        check_choice("order", order, get_args(Order))
+        filters = tuple(EventFilter.of(step, f"step {number}") for number, step in enumerate(steps, 1))
+        exclusions = tuple(FunnelExclusion.of(value, len(steps)) for value in exclude or ())
+        if order == "any" and any((exclusion.first, exclusion.last) != (1, len(steps)) for exclusion in exclusions):
             hint = "Exclude it between all of the steps, or give them an order"
             raise QueryRefused('exclude: between does not go with order="any"', hint=hint)
         if totals and order == "any":
             raise QueryRefused('totals do not go with order="any"', hint="Give the steps an order")
-        if holding is not None and (not isinstance(holding, str) or not holding):
-            raise QueryRefused(f"holding is {str(holding)[:40]!r}", hint="Name a column or a property")
+        if holding is not None:
+            check_name("holding", holding)
         held = None if holding is None else f"CAST({column_sql(holding, promotions)} AS VARCHAR)"
-        return cls(chosen, duration_us("within", within), order, allow_equal, exclusions, totals, held)  # type: ignore[arg-type]  # it was looked up
+        return cls(filters, duration_us("within", within), order, allow_equal, exclusions, totals, held)  # type: ignore[arg-type]  # order was checked
 
     @property
-    def selections(self) -> tuple[EventFilter, ...]:
-        """All of which a condition may be a stranger's."""
-        return (*self.steps, *(one.events for one in self.exclusions))
+    def filters(self) -> tuple[EventFilter, ...]:
+        """The filters of steps and exclusions. Their conditions may be untrusted."""
+        return (*self.steps, *(exclusion.events for exclusion in self.exclusions))
 
     def sql(self, scope: Scope, bind: Parameters) -> str:
-        """SQL for one row a person who began: `person_id, depth, t1 … tn`, microseconds, NULL from `depth` on.
+        """SQL for a row for each person who began: `person_id, depth, t1 … tn`.
 
-        With `totals` there are `n1 … nn`, how many attempts of theirs reached each step; with `held` there is `held`.
+        `depth` is the last step reached. The times are microseconds, NULL for the steps after `depth`. With `totals`
+        there are `n1 … nn`, the number of the person's attempts that reached each step; with `held` there is `held`.
         """
-        found = self._any_order(scope, bind) if self.order == "any" else self._in_order(scope, bind)
+        attempts = self._in_any_order(scope, bind) if self.order == "any" else self._in_order(scope, bind)
         if self.held is None:
-            return found
+            return attempts
         # Each value of a person is a row: the furthest counts, of several the first there, of those the last to begin.
-        columns = ["held", "depth", *(f"t{at}" for at in self._numbers)]
-        reached = f"coalesce({', '.join(f't{at}' for at in reversed(self._numbers))})"
-        attempt = ", ".join(f"'{one}': {one}" for one in columns)
-        best = f"arg_max({{{attempt}}}, row(depth, -{reached}, t1, held))"
-        sums = "".join(f", sum(n{at}) AS n{at}" for at in self._numbers) if self.totals else ""
-        best = f"SELECT person_id, {best} AS best{sums} FROM ({found}) GROUP BY person_id"
-        return f"SELECT * EXCLUDE (best), {', '.join(f'best.{one} AS {one}' for one in columns)} FROM ({best})"
+        columns = ["held", "depth", *(f"t{step}" for step in self._numbers)]
+        reached = f"coalesce({', '.join(f't{step}' for step in reversed(self._numbers))})"
+        attempt = ", ".join(f"'{column}': {column}" for column in columns)
+        best = f"arg_max({{{attempt}}}, row(depth, -{reached}, t1, held)) AS best"
+        sums = [f"sum(n{step}) AS n{step}" for step in self._numbers] if self.totals else []
+        people = f"SELECT person_id, {', '.join([best, *sums])} FROM ({attempts}) GROUP BY person_id"
+        shown = ", ".join(f"best.{column} AS {column}" for column in columns)
+        return f"SELECT * EXCLUDE (best), {shown} FROM ({people})"
 
-    def beginnings(self, went: str, value: str, scope: Scope, bind: Parameters) -> str:
-        """SQL for `person_id, value` of the event with which each attempt began, of several the first received.
+    def first_values(self, attempts: str, value: str, scope: Scope, bind: Parameters) -> str:
+        """SQL for `person_id, value` of the event with which each attempt began; of several, the first received.
 
         Args:
-            went: a table of what `sql` gives.
+            attempts: name of a table with the rows of `sql`.
             value: SQL over the columns of `events` for a text; it is computed for these events alone.
+            scope: the scope that `sql` was given.
+            bind: parameters of the statement; the values are added to them.
         """
         begins = self.steps if self.order == "any" else self.steps[:1]
         condition = " OR ".join(f"({step.condition(bind)})" for step in begins)
         held, same = ("", "") if self.held is None else (", held AS _lakebed_held", f" AND {self.held} = _lakebed_held")
         return (
             f"SELECT _lakebed_who AS person_id, arg_min({{'value': {value}}}, seq).value AS value "
-            f"FROM events JOIN (SELECT person_id AS _lakebed_who, t1 AS _lakebed_began{held} FROM {went}) "
+            f"FROM events JOIN (SELECT person_id AS _lakebed_who, t1 AS _lakebed_began{held} FROM {attempts}) "
             f"ON person_id = _lakebed_who AND epoch_us(timestamp) = _lakebed_began{same} "
             f"WHERE {scope.condition(bind)} AND ({condition}) GROUP BY _lakebed_who"
         )
 
-    def marked(self, scope: Scope, bind: Parameters, *columns: str) -> str:
-        """SQL for the events that matter: `person_id, us, seq, is_1 … is_n, out_1 …`, and `columns`."""
-        flags = [f"({step.condition(bind)}) AS is_{at}" for at, step in enumerate(self.steps, 1)]
-        flags += [f"({one.events.condition(bind)}) AS out_{at}" for at, one in enumerate(self.exclusions, 1)]
-        held = [] if self.held is None else [f"{self.held} AS held"]
-        names = ["person_id", *held, "epoch_us(timestamp) AS us", "seq", *flags, *columns]
-        until = None if scope.end_us is None else min(scope.end_us + self.within_us, _LAST_US)
-        conditions = ["person_id IS NOT NULL", scope.between(scope.start_us, until).condition(bind)]
-        events = [event for one in self.selections for event in one.events]
-        if self.order != "strict" and all(one.events for one in self.selections):
-            conditions.append(f"event IN ({', '.join(map(bind, dict.fromkeys(events)))})")
-        conditions += [] if self.held is None else [f"{self.held} IS NOT NULL"]
-        return f"SELECT {', '.join(names)} FROM events WHERE {' AND '.join(conditions)}"
-
     @property
-    def _who(self) -> str:
-        """The columns of those who make attempts: people, or with `held` each of their values by itself."""
+    def _attempter(self) -> str:
+        """The columns that identify who makes attempts: a person, or with `held` one value of a person."""
         return "person_id" if self.held is None else "person_id, held"
 
     @property
@@ -153,154 +207,179 @@ class FunnelAttempts(msgspec.Struct, frozen=True):
         return range(1, len(self.steps) + 1)
 
     @property
-    def _ranked(self) -> bool:
-        """Whether elements are numbered by their order, and not by their time."""
+    def _is_numbered(self) -> bool:
+        """Whether elements hold the number of an event in its order, and not its time."""
         return self.order == "strict" or self.allow_equal
 
-    def _step(self, number: int) -> int:
-        """The code of a step. Of one moment the later steps come first, so that none follows another of that moment."""
-        return 2 * (len(self.steps) - number)
-
-    def _excluded(self, number: int) -> int:
-        """The code of what is excluded after a step: at one moment it neither precedes the next nor follows this."""
-        return self._step(number) - 1
-
-    def _lists(self, scope: Scope, bind: Parameters) -> str:
-        """A row a person who began: `s1 … sn`, `x1 …`: lists of key * _CODES + code; `times` by key, if ranked."""
-        outs = [f"out_{at}" for at in range(1, len(self.exclusions) + 1)]
-        source = self.marked(scope, bind, *(["event"] if self._ranked else []))
-        columns, key = [], "us"
-        if self._ranked:
-            source, key = self._placed(source, outs), "place"
-            others = "FILTER (disturbs)" if self._is_between else ""
-            columns = [f"list_sort(list({'' if self.allow_equal else 'DISTINCT '}us) {others}) AS times"]
-        for at in self._numbers:
-            begins = f"is_{at} AND us < {bind(scope.end_us)}" if at == 1 and scope.end_us is not None else f"is_{at}"
-            columns.append(f"list({key} * {_CODES} + {self._step(at)}) FILTER ({begins}) AS s{at}")
-        for at in self._numbers[:-1]:
-            if out := [name for name, one in zip(outs, self.exclusions, strict=True) if one.first <= at < one.last]:
-                code = _AFTER if self._is_between else self._excluded(at)
-                between = f"({' OR '.join(out)})" + (" AND is_between" if self._is_between else "")
-                columns.append(f"list({key} * {_CODES} + {code}) FILTER ({between}) AS x{at}")
-            else:
-                columns.append(f"NULL::BIGINT[] AS x{at}")
-        lists = f"SELECT {self._who}, {', '.join(columns)} FROM ({source}) GROUP BY {self._who}"
-        return f"SELECT *, s1 AS v1 FROM ({lists}) WHERE s1 IS NOT NULL"
-
     @property
-    def _is_between(self) -> bool:
-        """Whether what is excluded has a place between those that are numbered, and is not one of them."""
+    def _has_events_between(self) -> bool:
+        """Whether excluded events lie between the numbered ones without a number of their own."""
         return self.order == "strict" and bool(self.exclusions)
 
-    def _placed(self, source: str, outs: Sequence[str]) -> str:
-        """`source` with `place`: the number of each event, or of its moment, among those that matter.
+    def _step_code(self, step: int) -> int:
+        return 2 * (len(self.steps) - step)
 
-        In strict order these are the named ones and the steps. What is excluded and is none of them has the place of
-        the one before, and `is_between` where no such one is of the same moment.
-        """
-        others = ["event IS NOT NULL"] if self.order == "strict" else []
-        matter = " OR ".join([*others, *(f"is_{at}" for at in self._numbers)])
-        rank, order = ("row_number()", "us, seq") if self.allow_equal else ("dense_rank()", "us")
-        if not self._is_between:
-            place = f"{rank} OVER (PARTITION BY {self._who} ORDER BY {order}) AS place"
-            return f"SELECT *, {place} FROM ({source}) WHERE {' OR '.join([matter, *outs])}"
-        marked = f"SELECT *, coalesce({matter}, false) AS disturbs FROM ({source})"
-        marked = f"SELECT * FROM ({marked}) WHERE {' OR '.join(['disturbs', *outs])}"
-        ranked = f"SELECT *, {rank} OVER (PARTITION BY {self._who}, disturbs ORDER BY {order}) AS nth FROM ({marked})"
-        last = f"OVER (PARTITION BY {self._who} ORDER BY {order})"
-        place = f"max(CASE WHEN disturbs THEN nth END) {last}"
-        alone = f"{place} > 0" if self.allow_equal else f"us > max(CASE WHEN disturbs THEN us END) {last}"
-        return f"SELECT *, {place} AS place, NOT disturbs AND {alone} AS is_between FROM ({ranked})"
+    def _excluded_code(self, step: int) -> int:
+        """The code of an event excluded after `step`: at one moment, it comes before `step` and after the next one."""
+        return self._step_code(step) - 1
 
     def _time(self, element: str) -> str:
         """SQL for the microseconds of an element."""
-        return f"list_extract(times, {element} >> 6)" if self._ranked else f"({element} >> 6)"
+        return f"list_extract(times, {element} >> 6)" if self._is_numbered else f"({element} >> 6)"
+
+    def _marked(self, scope: Scope, bind: Parameters, *columns: str) -> str:
+        """The events that are a step or excluded: `person_id, us, seq, is_1 … is_n, out_1 …`, and `columns`."""
+        flags = [f"({step.condition(bind)}) AS is_{number}" for number, step in enumerate(self.steps, 1)]
+        flags += [f"({one.events.condition(bind)}) AS out_{number}" for number, one in enumerate(self.exclusions, 1)]
+        held = [] if self.held is None else [f"{self.held} AS held"]
+        names = ["person_id", *held, "epoch_us(timestamp) AS us", "seq", *flags, *columns]
+        until_us = None if scope.end_us is None else min(scope.end_us + self.within_us, _LAST_US)
+        conditions = ["person_id IS NOT NULL", scope.between(scope.start_us, until_us).condition(bind)]
+        if self.order != "strict" and all(selection.events for selection in self.filters):
+            events = dict.fromkeys(event for selection in self.filters for event in selection.events)
+            conditions.append(f"event IN ({', '.join(map(bind, events))})")
+        conditions += [] if self.held is None else [f"{self.held} IS NOT NULL"]
+        return f"SELECT {', '.join(names)} FROM events WHERE {' AND '.join(conditions)}"
 
     def _in_order(self, scope: Scope, bind: Parameters) -> str:
-        found, last = self._lists(scope, bind), len(self.steps)
-        for at in self._numbers[1:]:
-            found = self._reaching(at, found, bind)
-        depth = " ".join(f"WHEN len(v{at}) > 0 THEN {at}" for at in range(last, 1, -1))
-        times = []
-        for at in self._numbers:  # of the furthest step that has them
-            further = [f"a{m}.t{at}" for m in range(last, at, -1)]
-            own = self._time("list_min(s1)" if at == 1 else f"a{at}.c")
-            times.append(f"coalesce({', '.join([*further, own])}) AS t{at}")
-        firsts = ", ".join(["*", *(f"list_extract(v{at}, 1) AS a{at}" for at in self._numbers[1:])])
-        depth = f"CASE {depth} ELSE 1 END" if depth else "1"
+        """The statement at the top of this file."""
+        last = len(self.steps)
+        tables = self._lists(scope, bind)
+        tables["reaching_1"] = "SELECT *, events_1 AS reached_1 FROM lists WHERE events_1 IS NOT NULL"
+        for step in self._numbers[1:]:
+            tables[f"merging_{step}"] = self._merging(step)
+            tables[f"reaching_{step}"] = self._reaching(step, bind)
+        firsts = [f"list_extract(reached_{step}, 1) AS first_{step}" for step in self._numbers[1:]]
+        tables["first"] = f"SELECT {', '.join(['*', *firsts])} FROM reaching_{last}"
+        depths = " ".join(f"WHEN len(reached_{step}) > 0 THEN {step}" for step in range(last, 1, -1))
+        columns = [self._attempter, f"CASE {depths} ELSE 1 END AS depth" if depths else "1 AS depth"]
+        for step in self._numbers:  # its time in the attempt that went furthest
+            own = self._time("list_min(events_1)" if step == 1 else f"first_{step}.code")
+            further = [f"first_{later}.t{step}" for later in range(last, step, -1)]
+            columns.append(f"coalesce({', '.join([*further, own])}) AS t{step}")
         if self.totals:
-            times += [f"coalesce(len(v{at}), 0) AS n{at}" for at in self._numbers]
-        return f"SELECT {self._who}, {depth} AS depth, {', '.join(times)} FROM (SELECT {firsts} FROM ({found}))"
+            columns += [f"coalesce(len(reached_{step}), 0) AS n{step}" for step in self._numbers]
+        return with_tables(tables, f"SELECT {', '.join(columns)} FROM first")
 
-    def _reaching(self, at: int, before: str, bind: Parameters) -> str:
-        """Adds `v{at}`: each event with which somebody who waited reached the step, first to last.
+    def _lists(self, scope: Scope, bind: Parameters) -> dict[str, str]:
+        """Tables, the last of which is `lists`, a row for each attempter: `events_1 …`, `excluded_1 …`, `times`."""
+        exclusions = [f"out_{number}" for number in range(1, len(self.exclusions) + 1)]
+        tables = {"marked": self._marked(scope, bind, *(["event"] if self._is_numbered else []))}
+        source, key, columns = "marked", "us", []
+        if self._is_numbered:
+            tables |= self._placed(exclusions)
+            source, key = "placed", "place"
+            others = "FILTER (disturbs)" if self._has_events_between else ""
+            columns = [f"list_sort(list({'' if self.allow_equal else 'DISTINCT '}us) {others}) AS times"]
+        for step in self._numbers:
+            is_step = f"is_{step}"
+            if step == 1 and scope.end_us is not None:  # attempts begin before the end, and may go on after it
+                is_step += f" AND us < {bind(scope.end_us)}"
+            columns.append(f"list({key} * {_CODES} + {self._step_code(step)}) FILTER ({is_step}) AS events_{step}")
+        for step in self._numbers[:-1]:
+            pairs = zip(exclusions, self.exclusions, strict=True)
+            if ends := [name for name, exclusion in pairs if exclusion.first <= step < exclusion.last]:
+                code = _LAST_CODE if self._has_events_between else self._excluded_code(step)
+                is_excluded = f"({' OR '.join(ends)})" + (" AND is_between" if self._has_events_between else "")
+                columns.append(f"list({key} * {_CODES} + {code}) FILTER ({is_excluded}) AS excluded_{step}")
+            else:
+                columns.append(f"NULL::BIGINT[] AS excluded_{step}")
+        tables["lists"] = f"SELECT {self._attempter}, {', '.join(columns)} FROM {source} GROUP BY {self._attempter}"
+        return tables
 
-        An element of it has the code `c` of that event, and the times `t1 …` of the steps before. `v1` has codes alone.
+    def _placed(self, exclusions: Sequence[str]) -> dict[str, str]:
+        """Tables, the last of which is `placed`: `marked` with `place`, the number of each event, or of its moment.
+
+        In strict order, named events and steps are numbered. An excluded event that is neither has the number of the
+        one before, and `is_between` where no numbered event is of the same moment.
         """
-        others = f"list_concat(s{at}, x{at - 1})"
-        x, p = "x", f"list_extract(m{at}, i - 1)"
-        times, t1 = [f"'t{at - 1}': {self._time(p)}"], self._time(p)
-        if at > _FIRST + 1:
-            empty = "".join(f", 't{m}': NULL" for m in range(1, at - 1))
-            others = f"list_transform({others}, lambda x: {{'c': x{empty}}})"
-            times = [*(f"'t{m}': {p}.t{m}" for m in range(1, at - 1)), f"'t{at - 1}': {self._time(f'{p}.c')}"]
-            x, p, t1 = "x.c", f"{p}.c", f"{p}.t1"
-        conditions = [f"{x} & 63 = {self._step(at)}", f"{p} & 63 = {self._step(at - 1)}"]
-        conditions.append(f"{self._time(x)} - {t1} <= {bind(self.within_us)}")
+        counting = ["event IS NOT NULL"] if self.order == "strict" else []
+        counts = " OR ".join([*counting, *(f"is_{step}" for step in self._numbers)])
+        rank, order = ("row_number()", "us, seq") if self.allow_equal else ("dense_rank()", "us")
+        if not self._has_events_between:
+            place = f"{rank} OVER (PARTITION BY {self._attempter} ORDER BY {order}) AS place"
+            return {"placed": f"SELECT *, {place} FROM marked WHERE {' OR '.join([counts, *exclusions])}"}
+        until = f"OVER (PARTITION BY {self._attempter} ORDER BY {order})"
+        place = f"max(CASE WHEN disturbs THEN nth END) {until}"
+        alone = f"{place} > 0" if self.allow_equal else f"us > max(CASE WHEN disturbs THEN us END) {until}"
+        number = f"{rank} OVER (PARTITION BY {self._attempter}, disturbs ORDER BY {order}) AS nth"
+        return {
+            "disturbing": f"SELECT *, coalesce({counts}, false) AS disturbs FROM marked",
+            "numbered": f"SELECT *, {number} FROM disturbing WHERE {' OR '.join(['disturbs', *exclusions])}",
+            "placed": f"SELECT *, {place} AS place, NOT disturbs AND {alone} AS is_between FROM numbered",
+        }
+
+    def _merging(self, step: int) -> str:
+        """Adds `merged_k`: the events that reached the step before, those of `step`, and the excluded ones, sorted."""
+        others = f"list_concat(events_{step}, excluded_{step - 1})"
+        if step > 2:  # noqa: PLR2004 - `reached_1` has integers, the later ones have structs
+            times = "".join(f", 't{earlier}': NULL" for earlier in range(1, step - 1))
+            others = f"list_transform({others}, lambda x: {{'code': x{times}}})"
+        condition = f"len(reached_{step - 1}) > 0 AND events_{step} IS NOT NULL"
+        merged = f"list_sort(list_concat(reached_{step - 1}, {others}))"
+        return f"SELECT *, CASE WHEN {condition} THEN {merged} END AS merged_{step} FROM reaching_{step - 1}"
+
+    def _reaching(self, step: int, bind: Parameters) -> str:
+        """Adds `reached_k`: the events that reached `step`, first to last, each with the times `t1 …` before it."""
+        event, previous = "x", f"list_extract(merged_{step}, i - 1)"
+        times, began = "", self._time(previous)
+        if step > 2:  # noqa: PLR2004 - as in _merging
+            times = "".join(f", 't{earlier}': {previous}.t{earlier}" for earlier in range(1, step - 1))
+            began = f"{previous}.t1"
+            event, previous = "x.code", f"{previous}.code"
+        conditions = [
+            f"{event} & 63 = {self._step_code(step)}",
+            f"{previous} & 63 = {self._step_code(step - 1)}",
+            f"{self._time(event)} - {began} <= {bind(self.within_us)}",
+        ]
         if self.order == "strict":
-            conditions.append(f"({x} >> 6) = ({p} >> 6) + 1")
-        reached = f"CASE WHEN {' AND '.join(conditions)} THEN {{'c': {x}, {', '.join(times)}}} END"
-        merged = f"list_sort(list_concat(v{at - 1}, {others}))"
-        merged = f"CASE WHEN len(v{at - 1}) > 0 AND s{at} IS NOT NULL THEN {merged} END"
-        return (
-            f"SELECT *, list_filter(list_transform(m{at}, lambda x, i: {reached}), lambda x: x IS NOT NULL) AS v{at} "
-            f"FROM (SELECT *, {merged} AS m{at} FROM ({before}))"
-        )
+            conditions.append(f"({event} >> 6) = ({previous} >> 6) + 1")
+        attempt = f"{{'code': {event}{times}, 't{step - 1}': {self._time(previous)}}}"
+        attempt = f"CASE WHEN {' AND '.join(conditions)} THEN {attempt} END"
+        reached = f"list_filter(list_transform(merged_{step}, lambda x, i: {attempt}), lambda x: x IS NOT NULL)"
+        return f"SELECT *, {reached} AS reached_{step} FROM merging_{step}"
 
-    def _any_order(self, scope: Scope, bind: Parameters) -> str:
-        """Of each event, which steps have one in the window that ends with it, and since when; the best of a person.
+    def _in_any_order(self, scope: Scope, bind: Parameters) -> str:
+        """For each event: which steps have an event in the window that ends with it, and since when; the best counts.
 
-        Here rows are sorted, once: what came last of each step is no neighbour in any list, and `list_reduce`, which
+        Here rows are sorted, once: the last event of each step is not a neighbour in any list, and `list_reduce`, which
         could carry it along, takes four times as long.
         """
-        groups: dict[tuple[frozenset[str], str | None], list[int]] = {}  # steps that are the same, whatever their label
-        for at, selection in enumerate(self.steps, 1):
-            groups.setdefault((frozenset(selection.events), selection.where), []).append(at)
-        own, last = [], []
-        for step, *more in groups.values():  # of equal steps the first needs the last event, the next the one before
-            own += [f"lag(us, {n}) OVER (PARTITION BY {self._who}, is_{step} ORDER BY us) AS before_{at}"
-                    for n, at in enumerate(more, 1)]  # fmt: skip
-            last += [f"max(CASE WHEN is_{step} THEN us END) OVER until AS last_{step}"]
-            last += [f"max(CASE WHEN is_{step} THEN before_{at} END) OVER until AS last_{at}" for at in more]
+        groups: dict[tuple[frozenset[str], str | None], list[int]] = {}  # equal steps, whatever their labels
+        for number, selection in enumerate(self.steps, 1):
+            groups.setdefault((frozenset(selection.events), selection.where), []).append(number)
+        earlier, lasts = [], []
+        for number, *equal in groups.values():  # of equal steps the first needs the last event, the next the one before
+            own = f"PARTITION BY {self._attempter}, is_{number} ORDER BY us"
+            earlier += [f"lag(us, {n}) OVER ({own}) AS before_{later}" for n, later in enumerate(equal, 1)]
+            for step, us in [(number, "us"), *((later, f"before_{later}") for later in equal)]:
+                lasts.append(f"max(CASE WHEN is_{number} THEN {us} END) OVER until AS last_{step}")
         entry = "us" if scope.end_us is None else f"CASE WHEN us < {bind(scope.end_us)} THEN us END"
-        fits = " OR ".join(f"is_{at}" for at in self._numbers)
-        outs = " OR ".join(f"out_{at}" for at in range(1, len(self.exclusions) + 1)) or "false"
+        is_step = " OR ".join(f"is_{step}" for step in self._numbers)
+        is_excluded = " OR ".join(f"out_{number}" for number in range(1, len(self.exclusions) + 1)) or "false"
         since = f"us - {bind(self.within_us)}"
-        if self.exclusions:  # who began before one of these has ended by what comes after it
-            earlier = f"PARTITION BY {self._who} ORDER BY us RANGE BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING"
-            since = f"greatest({since}, max(CASE WHEN {outs} THEN us END) OVER ({earlier}))"
-        source = f"SELECT {', '.join(['*', *own])} FROM ({self.marked(scope, bind)}) WHERE {fits} OR {outs}"
-        source = (
-            f"SELECT *, {since} AS since, max({entry}) OVER until AS entry, {', '.join(last)} "
-            f"FROM ({source}) WINDOW until AS (PARTITION BY {self._who} ORDER BY us)"
-        )
-        done = " + ".join(f"CASE WHEN last_{at} >= since THEN 1 ELSE 0 END" for at in self._numbers)
-        begun = ", ".join(f"CASE WHEN last_{at} >= since THEN last_{at} END" for at in self._numbers)
-        source = f"SELECT *, {done} AS done, least(entry, {begun}) AS begun FROM ({source})"
-        source += f" WHERE entry >= since AND ({fits})"
-        lists = ", ".join(f"list(us) FILTER (is_{step}) AS s{step}" for step, *_ in groups.values())
+        if self.exclusions:  # attempts that began before an excluded event end with it
+            before = f"PARTITION BY {self._attempter} ORDER BY us RANGE BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING"
+            since = f"greatest({since}, max(CASE WHEN {is_excluded} THEN us END) OVER ({before}))"
+        done = " + ".join(f"CASE WHEN last_{step} >= since THEN 1 ELSE 0 END" for step in self._numbers)
+        begun = ", ".join(f"CASE WHEN last_{step} >= since THEN last_{step} END" for step in self._numbers)
         best = f"done * {_BEYOND} - us"  # the most steps, and then the earliest
-        own = [
-            "max(done) AS depth",
-            f"arg_max(begun, {best}) AS begun",
-            f"max(done) * {_BEYOND} - max({best}) AS reached",
-        ]
-        people = f"SELECT {self._who}, {', '.join([*own, lists])} FROM ({source}) GROUP BY {self._who}"
-        within = "lambda x: x BETWEEN begun AND reached"
+        lists = ", ".join(f"list(us) FILTER (is_{number}) AS events_{number}" for number, *_ in groups.values())
         times = ", ".join(
-            f"list_slice(list_sort(list_filter(s{step}, {within})), 1, {1 + len(more)})"
-            for step, *more in groups.values()
+            f"list_slice(list_sort(list_filter(events_{number}, lambda x: x BETWEEN begun AND reached)), 1, "
+            f"{1 + len(equal)})"
+            for number, *equal in groups.values()
         )
-        columns = ", ".join(f"list_extract(times, {at}) AS t{at}" for at in self._numbers)
-        people = f"SELECT *, list_sort(flatten([{times}])) AS times FROM ({people})"
-        return f"SELECT {self._who}, depth, {columns} FROM ({people})"
+        columns = ", ".join(f"list_extract(times, {step}) AS t{step}" for step in self._numbers)
+        tables = {
+            "marked": self._marked(scope, bind),
+            "repeated": f"SELECT {', '.join(['*', *earlier])} FROM marked WHERE {is_step} OR {is_excluded}",
+            "windows": f"SELECT *, {since} AS since, max({entry}) OVER until AS entry, {', '.join(lasts)} "
+            f"FROM repeated WINDOW until AS (PARTITION BY {self._attempter} ORDER BY us)",
+            "attempts": f"SELECT *, {done} AS done, least(entry, {begun}) AS begun "
+            f"FROM windows WHERE entry >= since AND ({is_step})",
+            "best": f"SELECT {self._attempter}, max(done) AS depth, arg_max(begun, {best}) AS begun, "
+            f"max(done) * {_BEYOND} - max({best}) AS reached, {lists} FROM attempts GROUP BY {self._attempter}",
+            "timed": f"SELECT *, list_sort(flatten([{times}])) AS times FROM best",
+        }
+        return with_tables(tables, f"SELECT {self._attempter}, depth, {columns} FROM timed")

@@ -1,29 +1,23 @@
-"""Funnel people: who they are that went on at a step of a funnel, or did not."""
+"""Funnel people: the people who went on at a step of a funnel, or did not."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Literal, get_args
 
-from lakebed.errors import QueryRefused
 from lakebed.query.result import Result
+from lakebed.reports.arguments import MAX_ROWS, Duration, check_choice, check_whole_number
 from lakebed.reports.context import ReportContext
-from lakebed.reports.duration import Duration
-from lakebed.reports.event_filter import EventLike
 from lakebed.reports.funnel_attempts import FunnelAttempts, Order
-from lakebed.reports.limits import check_limit
-from lakebed.reports.parameters import Parameters
-from lakebed.reports.scope import Time
+from lakebed.reports.scope import EventLike, Parameters, Time
 
 __all__ = ["funnel_people"]
 
 Outcome = Literal["dropped", "converted"]
 
-_MOST = 10_000
-
 
 async def funnel_people(
-    inquiry: ReportContext,
+    context: ReportContext,
     steps: Sequence[EventLike],
     within: Duration = "7d",
     *,
@@ -48,52 +42,41 @@ async def funnel_people(
     and `reached` are the times of the first and of that step, `seconds` lie between them.
 
     Args:
-        steps: as for `funnel`, like all that is not said here.
-        within: from the first step to the last, both included.
-        step: 1 for the first, the last by default. At the first one nobody has dropped.
+        steps: steps as for `funnel`, like every argument that is not explained here.
+        within: longest time from the first step to the last, both included.
+        step: number of a step, 1 for the first; by default the last. At the first one nobody has dropped.
         outcome: "dropped" or "converted".
-        limit: rows at most, up to 10,000.
-        after: only people whose `person_id` comes after this one: the last of the page before.
-        start: included; None is no bound, like `end`.
-        end: excluded.
+        limit: largest number of rows, up to 10,000.
+        after: `person_id` of the last row of the page before: only people who come after it.
+        start: first moment of the range, included; None is no bound.
+        end: end of the range, excluded; None is no bound.
         order: "ordered", "strict" or "any".
         exclude: events that end an attempt.
-        holding: a column or property that has one value in all steps.
-        allow_equal: events of one timestamp come one after the other, in the order in which they were received.
-        where: SQL over the columns of `events`; other events are not looked at.
-        cohort: only people of this saved cohort.
-        as_of: only what was received up to then.
+        holding: column or property that has one value in all steps.
+        allow_equal: whether events of one timestamp come one after the other, in the order in which they were received.
+        where: SQL condition over the columns of `events`; other events are ignored.
+        cohort: name of a saved cohort; only its people count.
+        as_of: moment of the answer: only events received up to then count.
 
     Raises:
-        QueryRefused: an argument cannot be read, or does not go with another.
-        QueryError: with DuckDB's message, for a bad condition.
+        QueryRefused: an argument is not valid, or does not go with another.
+        QueryError: a condition is not valid SQL; with DuckDB's message.
     """
-    attempts = FunnelAttempts.of(
-        steps,
-        within,
-        order,
-        allow_equal=allow_equal,
-        exclude=exclude,
-        holding=holding,
-        promotions=inquiry.promotions,
-    )
+    attempts = FunnelAttempts.of(steps, within, order, exclude, holding, context.promotions, allow_equal=allow_equal)
     last = len(attempts.steps)
     step = last if step is None else step
-    check_limit("step", step, last)
-    if outcome not in get_args(Outcome):
-        raise QueryRefused(f"outcome is {str(outcome)[:40]!r}", hint=f"Use one of {', '.join(get_args(Outcome))}")
-    check_limit("limit", limit, _MOST, least=0)
-    scope = await inquiry.scope(
-        start=start, end=end, where=where, cohort=cohort, as_of=as_of, selections=attempts.selections
-    )
+    check_whole_number("step", step, last)
+    check_choice("outcome", outcome, get_args(Outcome))
+    check_whole_number("limit", limit, MAX_ROWS, minimum=0)
+    scope = await context.scope(start=start, end=end, where=where, cohort=cohort, as_of=as_of, filters=attempts.filters)
     bind = Parameters()
-    wanted = f"depth >= {step}" if outcome == "converted" else f"depth = {step - 1}"
-    wanted += "" if after is None else f" AND person_id > {bind(after)}"
-    reached = f"coalesce({', '.join(f't{at}' for at in range(last, 0, -1))})"
+    condition = f"depth >= {step}" if outcome == "converted" else f"depth = {step - 1}"
+    condition += "" if after is None else f" AND person_id > {bind(after)}"
+    reached = f"coalesce({', '.join(f't{number}' for number in range(last, 0, -1))})"
     sql = f"""
         SELECT person_id, depth AS step, make_timestamptz(t1) AS began, make_timestamptz(reached) AS reached,
         (reached - t1) / 1e6 AS seconds
-        FROM (SELECT *, {reached} AS reached FROM ({attempts.sql(scope, bind)})) WHERE {wanted}
+        FROM (SELECT *, {reached} AS reached FROM ({attempts.sql(scope, bind)})) WHERE {condition}
         ORDER BY person_id LIMIT {bind(limit)}
     """
-    return await inquiry.rows(sql, bind, scope, report="funnel_people")
+    return await context.rows(sql, bind, scope, report="funnel_people")

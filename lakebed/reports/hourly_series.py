@@ -1,4 +1,4 @@
-"""A time series that whole hours of `hourly_events` answer alone: the usual chart, without a query in DuckDB."""
+"""Hourly series: a time series from whole hours of `hourly_events` alone: the usual chart, without DuckDB."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _OFFSETS = {"week": 4 * DAY_US}  # 1970-01-05 was a Monday
 
 
 def from_hours(series: Series, hours: pa.Table) -> pa.Table:
-    """Rows `time, value` for every bucket of `series`, which is filled, from the rows of its hours."""
-    import numpy as np  # only objects that answer questions pay for it
-    import pyarrow.compute as pc  # a quarter of what pyarrow costs to import
+    """Rows `time, value` for every bucket of `series`, from the rows of `hours`. Only for series that are filled."""
+    import numpy as np  # only objects that run reports pay for the import
+    import pyarrow.compute as pc  # a quarter of the time that importing pyarrow takes
 
     if series.event is not None:
         hours = hours.filter(pc.equal(hours["event"], series.event))
@@ -37,8 +37,8 @@ def from_hours(series: Series, hours: pa.Table) -> pa.Table:
 
 
 def _starts(series: Series) -> Times:
-    """Where the buckets of a series begin, the first of which may begin before the series does."""
-    import numpy as np  # only objects that answer questions pay for it
+    """The starts of the buckets of a series. The first may lie before the start of the series."""
+    import numpy as np  # only objects that run reports pay for the import
 
     if series.grain == "month":
         ends: Any = np.array([series.start_us, series.end_us - 1], "M8[us]").astype("M8[M]")

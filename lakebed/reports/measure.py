@@ -1,4 +1,4 @@
-"""What a time series measures: from `"sum(revenue)"` to SQL."""
+"""Measure: `"count"`, `"sum(revenue)"` and the other measures of a series, as SQL."""
 
 from __future__ import annotations
 
@@ -19,7 +19,13 @@ _HINT = "Use count, people, sum(x), avg(x), min(x), max(x), distinct(x) or quant
 
 
 class Measure(msgspec.Struct, frozen=True):
-    """A measure: its aggregate as SQL, whether it is 0 where there are no events, and what a sum is the sum of."""
+    """The aggregate of a measure over `events`.
+
+    Attributes:
+        sql: SQL of the aggregate.
+        counts: whether it is 0 where there are no events; else it is NULL.
+        summed: SQL of the numbers that a sum adds up; None where it is not a sum.
+    """
 
     sql: str
     counts: bool = False
@@ -27,18 +33,18 @@ class Measure(msgspec.Struct, frozen=True):
 
     @classmethod
     def parse(cls, text: str, promotions: Iterable[Promotion], *, number: bool = False) -> Measure:
-        """Read `count`, `people`, `sum(x)`, `avg(x)`, `min(x)`, `max(x)`, `distinct(x)` or `quantile(x, q)`.
+        """Parse `count`, `people`, `sum(x)`, `avg(x)`, `min(x)`, `max(x)`, `distinct(x)` or `quantile(x, q)`.
 
         x is a column, a promoted one, or else a top-level property, which counts where it is a finite number (in
-        `distinct` it is text). Written as `"x y"` it may be any name.
+        `distinct` it is text). Any name may be written in quotes: `"x y"`.
 
         Args:
-            text: the measure.
+            text: name of the measure, with its column.
             promotions: the promoted columns.
-            number: whether it has to be one: without, the least and the greatest of a text or a time are measures too.
+            number: whether the measure has to be a number; else `min` and `max` take texts and times, too.
 
         Raises:
-            QueryRefused: for anything else.
+            QueryRefused: `text` is anything else.
         """
         plain = text.strip().removesuffix("()") if isinstance(text, str) else ""
         if plain in ("count", "people"):
@@ -53,9 +59,9 @@ class Measure(msgspec.Struct, frozen=True):
         if function == "distinct":
             return cls(f"count(DISTINCT {column_sql(name, promotions)})", counts=True)
         value, is_float = _number_sql(name, promotions, ordered=function in ("min", "max") and not number)
-        # fsum compensates rounding, so that the order in which threads add does not show.
-        adding = "fsum" if function == "sum" and is_float else function
-        return cls(f"{adding}({value})", summed=value if function == "sum" else None)
+        # fsum compensates rounding, so the sum does not depend on the order in which threads add.
+        aggregate = "fsum" if function == "sum" and is_float else function
+        return cls(f"{aggregate}({value})", summed=value if function == "sum" else None)
 
 
 def _quantile(text: str, argument: str, promotions: Iterable[Promotion]) -> Measure:
@@ -76,10 +82,10 @@ def _name(text: str, argument: str) -> str:
 
 
 def _number_sql(name: str, promotions: Iterable[Promotion], *, ordered: bool) -> tuple[str, bool]:
-    """SQL of what is measured, and whether it is floating point."""
+    """SQL of the column or property, and whether it is floating point."""
     kinds = {promotion.name: promotion.type for promotion in promotions}
     if name not in kinds and name not in BASE_COLUMNS and name != "person_id":
         return Promotion(name, "float").sql, True
     if ordered or kinds.get(name) in ("int", "float", "Decimal") or name == "seq":
         return quoted(name), kinds.get(name) == "float"
-    raise QueryRefused(f"{name} is no number", hint="Name a number, or use distinct")
+    raise QueryRefused(f"{name} is not a number", hint="Name a number, or use distinct")

@@ -1,4 +1,4 @@
-"""Active people and time series: from rollups where they can answer, from raw events where they cannot."""
+"""Metrics: active people and time series, from rollups where they have the answer, else from raw events."""
 
 from __future__ import annotations
 
@@ -8,25 +8,26 @@ from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
 
-from lakebed.clock import DAY_US, Clock, from_us
+from lakebed.clock import Clock, from_us
 from lakebed.errors import QueryRefused, QueryTooLarge
 from lakebed.events.promotions import Promotion
-from lakebed.moments import MOMENT_HINT, Moment, parse_as_of, parse_day, parse_moment
+from lakebed.moments import MOMENT_HINT, Moment, parse_day, parse_moment
+from lakebed.query.as_of import parse_as_of
 from lakebed.query.bounds import Bounds
 from lakebed.query.queries import Queries
 from lakebed.query.result import Result
-from lakebed.query.router import DAILY, HOURLY, RAW, ROLLED, rollup_answers
+from lakebed.reports.breakdown import OTHER
 from lakebed.reports.hourly_series import from_hours
 from lakebed.reports.measure import Measure
-from lakebed.reports.series import Series
+from lakebed.reports.series import DAILY, HOURLY, RAW, ROLLED, Series
 
 __all__ = ["Metrics", "RollupTables"]
 
 T = TypeVar("T")
 Time = Moment
-_OVERFLOW = "(other)"  # stands for the event names beyond rollup_max_groups
-_MOST_BYTES = 64 << 20  # of bitmaps that are read at once
-_ON_THE_LOOP = 100_000  # rows of hours that are added up at once: a millisecond; more of them go through a query
+_DAY_US = 86_400_000_000
+_MAX_BITMAP_BYTES = 64 << 20  # that are read at once
+_MAX_ROWS_ON_LOOP = 100_000  # rows of hours that the event loop adds up, in a millisecond; more go through a query
 
 _ACTIVE = """
 WITH daily AS (
@@ -39,14 +40,14 @@ FROM days LEFT JOIN daily ON day <= date AND day > date - {width} GROUP BY date 
 
 
 class RollupTables(Protocol):
-    """What metrics need of the rollups."""
+    """The part of the rollups that metrics use."""
 
     async def table(self, name: str, start_us: int | None = None, end_us: int | None = None) -> pa.Table:
         """The rows of a rollup whose bucket starts in `[start_us, end_us)`."""
         ...
 
     async def distinct(self, name: str, measure: str, windows: Sequence[tuple[int, int]]) -> list[int]:
-        """How many distinct values there were in each window."""
+        """The number of distinct values in each window."""
         ...
 
     async def bitmaps(
@@ -57,22 +58,23 @@ class RollupTables(Protocol):
         end_us: int | None,
         compute: Callable[[Iterator[tuple[int, Any]]], T],
         *,
-        max_bytes: int | None = None,
+        most_bytes: int | None = None,
     ) -> T | None:
-        """What `compute`, in a thread, makes of the start and the values of each bucket; None if they are too large."""
+        """The result of `compute`, in a thread, over the start and values of each bucket; None: they are too large."""
         ...
 
 
 class Metrics:
-    """Answers about people and time. All of them are exact, and see every event acknowledged before the call.
+    """Active people and time series. Every result is exact, and covers every event acknowledged before the call.
 
     Args:
-        queries: for raw events.
-        rollups: for `hourly_events` and `daily_metrics`.
-        catch_up: brings one of them, by name, up to date, but for so many seconds; returns the seq up to which it is.
+        queries: runs SQL over raw events.
+        rollups: source of `hourly_events` and `daily_metrics`.
+        catch_up: function that brings a rollup, by name, up to date, or up to some seconds ago; returns the seq up to
+            which it is.
         promotions: the promoted columns.
-        clock: says what today is.
-        max_rows: of a result (`query_max_rows`).
+        clock: source of the present.
+        max_rows: largest number of rows of a result (`query_max_rows`).
     """
 
     def __init__(
@@ -104,15 +106,15 @@ class Metrics:
         """Rows `date, dau, events`: people and events of each day (UTC), `start` and `end` both included.
 
         Args:
-            days: how many, where `start` is not given.
-            start: the first day.
-            end: the last day; default today, or the day of `as_of`.
-            as_of: only what was received up to then; the answer then comes from raw events.
-            max_staleness: seconds. The answer may lack the newest events if it had all some seconds ago.
+            days: number of days, where `start` is not given.
+            start: first day, included.
+            end: last day, included; by default today, or the day of `as_of`.
+            as_of: moment of the answer: only events received up to then count; it comes from raw events.
+            max_staleness: seconds by which the answer may lag behind the newest events; by default none.
 
         Raises:
-            QueryRefused: when the days cannot be read, or `start` lies after `end`.
-            InvalidAsOf: when `as_of` cannot be read or lies in the future.
+            QueryRefused: a day is not valid, or `start` lies after `end`.
+            InvalidAsOf: `as_of` is not a moment, or lies in the future.
         """
         return await self._active("dau", 1, days, start, end, as_of, max_staleness)
 
@@ -154,9 +156,9 @@ class Metrics:
         as_of_us = parse_as_of(as_of, now_us)
         first, last = self._days(days, start, end, now_us if as_of_us is None else as_of_us)
         low_us = parse_moment(first - timedelta(days=width - 1))
-        if rollup_answers(DAILY, as_of_us=as_of_us):
+        if as_of_us is None:
             return await self._active_now(measure, width, first, last, max_staleness)
-        high_us = parse_moment(last) + DAY_US
+        high_us = parse_moment(last) + _DAY_US
         params = {"low": from_us(low_us), "high": from_us(high_us), "first": first, "last": last}
         bounds = (Bounds(low_us, high_us - 1),)
         sql = _ACTIVE.format(measure=measure, width=width)
@@ -167,10 +169,10 @@ class Metrics:
     ) -> Result:
         started = self._clock.monotonic()
         end_seq = await self._catch_up(DAILY, max_staleness)
-        dates = [first + timedelta(days=at) for at in range((last - first).days + 1)]
-        windows = [(parse_moment(day) - (width - 1) * DAY_US, parse_moment(day) + DAY_US) for day in dates]
-        found = await self._rollups.table(DAILY, windows[0][0], windows[-1][1])
-        days = dict(zip(found["date"].to_pylist(), zip(found["events"].to_pylist(), found["dau"].to_pylist())))  # noqa: B905
+        dates = [first + timedelta(days=day) for day in range((last - first).days + 1)]
+        windows = [(parse_moment(day) - (width - 1) * _DAY_US, parse_moment(day) + _DAY_US) for day in dates]
+        table = await self._rollups.table(DAILY, windows[0][0], windows[-1][1])
+        days = dict(zip(table["date"].to_pylist(), zip(table["events"].to_pylist(), table["dau"].to_pylist())))  # noqa: B905
         events = [sum(days.get(day - timedelta(days=back), (0, 0))[0] for back in range(width)) for day in dates]
         if width == 1:
             people = [days.get(day, (0, 0))[1] for day in dates]
@@ -193,7 +195,7 @@ class Metrics:
         try:
             first = last - timedelta(days=days - 1) if start is None else _day(start)
         except OverflowError:
-            raise QueryRefused(f"{days} days before {last} the calendar ends", hint="Ask for fewer days") from None
+            raise QueryRefused(f"{days} days before {last} lies before the year 1", hint="Give fewer days") from None
         if first > last:
             raise QueryRefused(f"start {first} lies after end {last}", hint="Both days are included")
         self._check_size((last - first).days + 1)
@@ -221,24 +223,24 @@ class Metrics:
     ) -> Result:
         """Rows `time, value` and the columns of `by`, ordered by them, for the events in `[start, end)`.
 
-        Where `by` is None and the measure counts, a bucket without events is a row with 0; otherwise it is no row. The
-        first and the last bucket hold only what lies within the range.
+        Where `by` is None and the measure counts, a bucket without events is a row with 0; otherwise it has no row. The
+        first and the last bucket hold only the events within the range.
 
         Args:
-            event: only events of this name; None takes all.
-            start: aware datetime, date or ISO 8601 text (UTC unless it says otherwise); included.
-            end: the same; excluded.
-            grain: "minute", "hour", "day", "week" (from Monday) or "month", in UTC.
+            event: name of the events to measure; None takes all.
+            start: first moment of the range, included: an aware datetime, a date or ISO 8601 text (UTC by default).
+            end: end of the range, excluded; given like `start`.
+            grain: length of a bucket: "minute", "hour", "day", "week" (from Monday) or "month", in UTC.
             by: columns, promoted columns or top-level properties (as text) to split by.
-            measure: see `Measure.parse`.
-            where: SQL over the columns of `events`, to choose events. It is trusted, like that of `query`.
-            as_of: only what was received up to then.
+            measure: measure as in `Measure.parse`.
+            where: SQL condition over the columns of `events`. It is trusted, like the SQL of `query`.
+            as_of: moment of the answer: only events received up to then count.
 
         Raises:
-            QueryRefused: when an argument cannot be read, or names what does not exist.
-            QueryError: with DuckDB's message, for a bad `where`.
-            QueryTooLarge: when there would be more than `query_max_rows` rows.
-            InvalidAsOf: when `as_of` cannot be read or lies in the future.
+            QueryRefused: an argument is not valid, or names something that does not exist.
+            QueryError: `where` is not valid SQL; with DuckDB's message.
+            QueryTooLarge: there would be more than `query_max_rows` rows.
+            InvalidAsOf: `as_of` is not a moment, or lies in the future.
         """
         started = self._clock.monotonic()
         series = Series.of(
@@ -253,12 +255,12 @@ class Metrics:
             promotions=self._promotions,
         )
         self._check_size(series.least_rows)
-        # A table in `where` may need other times than the series.
+        # A subquery in `where` may read events of other times than the series.
         open_ended = where is not None and bool((await self._queries.check_expression(where)).tables)
         end_seq, rolled = await self._hours(series) if series.has_rollup else (0, None)
         slices = series.slices(rolled=rolled is not None)
         whole = rolled is not None and series.is_filled and all(piece.tier == ROLLED for piece in slices)
-        if rolled is not None and whole and rolled.num_rows <= _ON_THE_LOOP:
+        if rolled is not None and whole and rolled.num_rows <= _MAX_ROWS_ON_LOOP:
             elapsed_ms = (self._clock.monotonic() - started) * 1000
             return Result(from_hours(series, rolled), tiers=(ROLLED,), seq=(0, end_seq), elapsed_ms=elapsed_ms)
         raw = [Bounds(piece.start_us, piece.end_us - 1) for piece in slices if piece.tier == RAW]
@@ -278,9 +280,9 @@ class Metrics:
         """
         await self._catch_up(HOURLY, None)
         table = await self._rollups.table(HOURLY, start_us, end_us)
-        import pyarrow.compute as pc  # a quarter of what pyarrow costs to import
+        import pyarrow.compute as pc  # a quarter of the time that importing pyarrow takes
 
-        return None if pc.any(pc.equal(table["event"], _OVERFLOW)).as_py() else table
+        return None if pc.any(pc.equal(table["event"], OTHER)).as_py() else table
 
     async def days(self, start_us: int | None, end_us: int | None) -> pa.Table:
         """`daily_metrics` of `[start_us, end_us)`, with every event acknowledged before the call."""
@@ -290,25 +292,25 @@ class Metrics:
     async def daily_people(
         self, start_us: int | None, end_us: int | None, compute: Callable[[Iterator[tuple[int, Any]]], pa.Table | None]
     ) -> Result | None:
-        """What `compute`, in a thread, makes of the UTC days that start in `[start_us, end_us)` and have people.
+        """The result of `compute`, in a thread, over the UTC days that start in `[start_us, end_us)` and have people.
 
-        It gets each day's number since 1970 and a bitmap of its people, and may give None. So does this, where the
-        bitmaps take more memory than they should.
+        `compute` gets each day's number since 1970 and a bitmap of its people. None where it returns None, or where the
+        bitmaps take too much memory.
         """
         started = self._clock.monotonic()
         end_seq = await self._catch_up(DAILY, None)
 
         def of_days(buckets: Iterator[tuple[int, Any]]) -> pa.Table | None:
-            return compute((start // DAY_US, people) for start, people in buckets)
+            return compute((start // _DAY_US, people) for start, people in buckets)
 
-        table = await self._rollups.bitmaps(DAILY, "dau", start_us, end_us, of_days, max_bytes=_MOST_BYTES)
+        table = await self._rollups.bitmaps(DAILY, "dau", start_us, end_us, of_days, most_bytes=_MAX_BITMAP_BYTES)
         elapsed_ms = (self._clock.monotonic() - started) * 1000
         return None if table is None else Result(table, tiers=(ROLLED,), seq=(0, end_seq), elapsed_ms=elapsed_ms)
 
     async def _hours(self, series: Series) -> tuple[int, pa.Table | None]:
-        """The whole hours of `hourly_events` within the series, and the seq that they go up to.
+        """The seq up to which `hourly_events` is current, and its whole hours within the series.
 
-        There is no table where there are no whole hours, or names are missing in them.
+        The table is None where there are no whole hours, or names are missing in them.
         """
         hours = [piece for piece in series.slices(rolled=True) if piece.tier == ROLLED]
         if not hours:
@@ -317,9 +319,9 @@ class Metrics:
         table = await self._rollups.table(HOURLY, hours[0].start_us, hours[-1].end_us)
         if series.event is None and not series.by:
             return end_seq, table
-        import pyarrow.compute as pc  # a quarter of what pyarrow costs to import
+        import pyarrow.compute as pc  # a quarter of the time that importing pyarrow takes
 
-        return end_seq, None if pc.any(pc.equal(table["event"], _OVERFLOW)).as_py() else table
+        return end_seq, None if pc.any(pc.equal(table["event"], OTHER)).as_py() else table
 
 
 def _day(value: Moment) -> date:

@@ -1,26 +1,24 @@
-"""Paths: what people did after, or before, an event, step by step: the data of a Sankey diagram."""
+"""Paths: the events that follow an event, or lead to one, step by step: the data of a Sankey diagram."""
 
 from __future__ import annotations
 
 from lakebed.errors import QueryRefused
 from lakebed.events.promotions import column_sql
 from lakebed.query.result import Result
+from lakebed.reports.arguments import Duration, check_name, check_whole_number, duration_us
+from lakebed.reports.breakdown import OTHER
 from lakebed.reports.context import ReportContext
-from lakebed.reports.duration import Duration, duration_us
-from lakebed.reports.event_filter import EventFilter, EventLike
-from lakebed.reports.limits import check_limit
-from lakebed.reports.parameters import Parameters
-from lakebed.reports.scope import Time
+from lakebed.reports.scope import EventFilter, EventLike, Parameters, Time
 
 __all__ = ["paths"]
 
-_MOST_STEPS = 20
-_MOST_TOP = 100
-OTHER, END, START = "(other)", "(end)", "(start)"
+_MAX_STEPS = 20
+_MAX_TOP = 100
+_END, _START = "(end)", "(start)"
 
 
 async def paths(
-    inquiry: ReportContext,
+    context: ReportContext,
     *,
     after: EventLike | None = None,
     before: EventLike | None = None,
@@ -38,41 +36,40 @@ async def paths(
     """Rows `step, source, target, people, count`: how many sessions went from one event to the next.
 
     Each session (as in `sessions`: one that began before `start` is left out whole) gives one path: from its first
-    event, or from the first that `after` means, the next `steps` events; or the `steps` events that lead to the last
-    that `before` means. A session without that event gives none. Where a session ends, its path goes on to "(end)";
+    event, or from the first event of `after`, the next `steps` events; or the `steps` events that lead to the last
+    event of `before`. A session without that event gives none. Where a session ends, its path goes on to "(end)";
     before its beginning it comes from "(start)". What enters an event at one step leaves it at the next.
 
     Args:
-        after: the event that paths begin with.
-        before: the event that paths end with; not both.
-        by: what the nodes are: "event" (its name, or the type of one without), or a column or property, such as the
-            path of a page; events without it are then as if they had never been.
-        steps: links of a path.
-        top: so many events are shown of each step, those with the most sessions; the others are one, "(other)".
-        collapse: the same event several times in a row is one.
-        timeout: the longest gap within a session.
-        start: sessions that begin from here on; None is no bound, like `end`.
-        end: events before it.
-        where: SQL over the columns of `events`; the others are as if they had never been.
-        cohort: only people of this saved cohort.
-        as_of: only what was received up to then.
+        after: event that paths begin with.
+        before: event that paths end with; not together with `after`.
+        by: name of the nodes: "event" (the name of an event, or its type where it has none), or a column or property,
+            such as the path of a page; events without a value are ignored.
+        steps: number of links of a path, up to 20.
+        top: number of events that are shown of each step, by sessions, up to 100; the rest is "(other)".
+        collapse: whether the same event several times in a row is one.
+        timeout: longest gap within a session.
+        start: first moment at which a session may begin, included; None is no bound.
+        end: end of the events that are read, excluded; None is no bound.
+        where: SQL condition over the columns of `events`; other events are ignored.
+        cohort: name of a saved cohort; only its people count.
+        as_of: moment of the answer: only events received up to then count.
     """
-    for name, value, most in (("steps", steps, _MOST_STEPS), ("top", top, _MOST_TOP)):
-        check_limit(name, value, most)
+    check_whole_number("steps", steps, _MAX_STEPS)
+    check_whole_number("top", top, _MAX_TOP)
     if after is not None and before is not None:
-        raise QueryRefused("after and before were both given", hint="Paths begin with an event or end with one")
-    if not isinstance(by, str) or not by:
-        raise QueryRefused(f"by is {str(by)[:40]!r}", hint="Name a column or a property")
+        raise QueryRefused("after does not go with before", hint="Give one: paths begin with an event or end with one")
+    check_name("by", by)
     anchor = EventFilter.of(after, "after") if before is None else EventFilter.of(before, "before")
     longest = duration_us("timeout", timeout)
-    scope = await inquiry.scope(start=start, end=end, where=where, cohort=cohort, as_of=as_of, selections=(anchor,))
+    scope = await context.scope(start=start, end=end, where=where, cohort=cohort, as_of=as_of, filters=(anchor,))
     bind = Parameters()
-    node = "coalesce(event, type)" if by == "event" else f"CAST({column_sql(by, inquiry.promotions)} AS VARCHAR)"
+    node = "coalesce(event, type)" if by == "event" else f"CAST({column_sql(by, context.promotions)} AS VARCHAR)"
     if before is None:
-        order, neighbour, source, target, beyond = "us, seq", "lag", "a", "b", END
+        order, neighbour, source, target, beyond = "us, seq", "lag", "a", "b", _END
         shown = "k"
     else:
-        order, neighbour, source, target, beyond = "us DESC, seq DESC", "lead", "b", "a", START
+        order, neighbour, source, target, beyond = "us DESC, seq DESC", "lead", "b", "a", _START
         shown = f"{bind(steps)} - k + 1"
     # A session that began before `start` is known by its last events before it.
     since = None if scope.start_us is None else scope.start_us - longest
@@ -106,15 +103,15 @@ async def paths(
             SELECT k, name FROM (SELECT k, way[k] AS name, count(*) AS n FROM nodes GROUP BY ALL)
             QUALIFY row_number() OVER (PARTITION BY k ORDER BY n DESC, name) <= {bind(top)}
         ), links AS (
-            SELECT person_id, nodes.k, if(one.name IS NULL, {bind(OTHER)}, way[nodes.k]) AS a,
-                CASE WHEN nodes.k = len(way) THEN {bind(beyond)} WHEN two.name IS NULL THEN {bind(OTHER)}
+            SELECT person_id, nodes.k, if(source.name IS NULL, {bind(OTHER)}, way[nodes.k]) AS a,
+                CASE WHEN nodes.k = len(way) THEN {bind(beyond)} WHEN target.name IS NULL THEN {bind(OTHER)}
                     ELSE way[nodes.k + 1] END AS b
-            FROM nodes LEFT JOIN best one ON one.k = nodes.k AND one.name = way[nodes.k]
-            LEFT JOIN best two ON two.k = nodes.k + 1 AND two.name = way[nodes.k + 1]
+            FROM nodes LEFT JOIN best AS source ON source.k = nodes.k AND source.name = way[nodes.k]
+            LEFT JOIN best AS target ON target.k = nodes.k + 1 AND target.name = way[nodes.k + 1]
             WHERE nodes.k <= {bind(steps)}
         )
         SELECT {shown} AS step, {source} AS source, {target} AS target,
             count(DISTINCT person_id) AS people, count(*) AS count
         FROM links GROUP BY ALL ORDER BY step, count DESC, source, target
     """
-    return await inquiry.rows(sql, bind, scope, report="paths")
+    return await context.rows(sql, bind, scope, report="paths")

@@ -7,22 +7,21 @@ from collections.abc import Sequence
 from lakebed.errors import QueryRefused
 from lakebed.events.promotions import column_sql, quoted
 from lakebed.query.result import Result
+from lakebed.reports.arguments import check_name, check_number, check_whole_number, refuse
 from lakebed.reports.calendar import Calendar, Grain, WeekStart
 from lakebed.reports.context import ReportContext
-from lakebed.reports.event_filter import EventFilter, EventLike
-from lakebed.reports.parameters import Parameters
-from lakebed.reports.scope import Time
+from lakebed.reports.scope import EventFilter, EventLike, Parameters, Time
 
 __all__ = ["REQUEST", "columns_of", "failed", "performance"]
 
 REQUEST = "(duration_ms IS NOT NULL OR status_code IS NOT NULL)"
-"""SQL that is true for an event that says how a request went."""
-_COUNTED = ("count", "avg_ms", "p50_ms", "p95_ms", "p99_ms", "max_ms", "errors", "error_rate", "apdex", "time")
-_STATUSES = range(100, 1000)
+"""SQL that is true for an event that is a request."""
+_COLUMNS = ("count", "avg_ms", "p50_ms", "p95_ms", "p99_ms", "max_ms", "errors", "error_rate", "apdex", "time")
+_LOWEST_STATUS, _HIGHEST_STATUS = 100, 999
 
 
 async def performance(
-    inquiry: ReportContext,
+    context: ReportContext,
     *,
     grain: Grain | None = "hour",
     by: str | Sequence[str] | None = None,
@@ -49,80 +48,76 @@ async def performance(
     column `period` comes behind: "current", and then "previous".
 
     Args:
-        grain: minute, hour, day, week or month; "" or None: no `time`, one row for all of it.
-        by: columns or properties, such as "path"; rows come with the most requests first within each period.
-        event: only these events.
-        path: only requests of this path, as it was declared: `/orders/{id}`.
-        threshold_ms: what satisfies, milliseconds.
-        errors_from: the lowest `status_code` that is an error; 500 leaves out what clients did wrong.
-        compare: give the rows of the period of the same length before `start`, too. Needs `start` and `end`.
-        start: included; None is no bound, like `end`.
-        end: excluded.
-        where: SQL over the columns of `events`.
-        cohort: only people of this saved cohort.
-        tz: whose days, weeks and months, an IANA name.
-        week_start: monday, sunday or saturday.
-        as_of: only what was received up to then.
+        grain: length of a period: minute, hour, day, week or month; "" or None gives one row for all, without `time`.
+        by: columns or properties to group by, such as "path"; within each period, the most requests come first.
+        event: requests to count; by default all.
+        path: path of the requests to count, as it was declared: `/orders/{id}`; by default all.
+        threshold_ms: longest duration of a request that satisfies, milliseconds.
+        errors_from: lowest `status_code` that is an error; 500 leaves out the mistakes of clients.
+        compare: whether to add the rows of the period of the same length before `start`. Needs `start` and `end`.
+        start: first moment of the range, included; None is no bound.
+        end: end of the range, excluded; None is no bound.
+        where: SQL condition over the columns of `events`.
+        cohort: name of a saved cohort; only its people count.
+        tz: IANA name of the time zone of days, weeks and months.
+        week_start: first day of a week: monday, sunday or saturday.
+        as_of: moment of the answer: only events received up to then count.
     """
-    if isinstance(threshold_ms, bool) or not isinstance(threshold_ms, (int, float)) or not threshold_ms > 0:
-        raise QueryRefused(f"threshold_ms is {str(threshold_ms)[:40]!r}", hint="Give milliseconds above 0")
+    check_number("threshold_ms", threshold_ms, hint="Give milliseconds above 0")
     if path is not None and not isinstance(path, str):
-        raise QueryRefused(f"path is {str(path)[:40]!r}", hint="Give a path as text")
+        refuse("path", path, "Give a path as text")
     calendar = Calendar.of(tz, week_start, grain or "day")
-    chosen = EventFilter.of(event)
-    scope = await inquiry.scope(start=start, end=end, where=where, cohort=cohort, as_of=as_of, selections=(chosen,))
-    columns = columns_of(inquiry, by, taken=(*_COUNTED, "period") if compare else _COUNTED)
+    selection = EventFilter.of(event)
+    scope = await context.scope(start=start, end=end, where=where, cohort=cohort, as_of=as_of, filters=(selection,))
+    columns = columns_of(context, by, taken=(*_COLUMNS, "period") if compare else _COLUMNS)
     bind = Parameters()
-    # Names of ours, as one of `by` may be called as anything in this SQL.
-    time, keys = "", [f"key_{at}" for at in range(len(columns))]
+    # The columns get names of ours: a property may be called like anything in this SQL.
+    keys = [f"key_{number}" for number in range(len(columns))]
+    times, periods, time = [], (["period"] if compare else []), ""
     if grain:
-        time = f"{calendar.start(grain, calendar.number(grain, 'timestamp'))} AS time, "
-    picked = "".join(f"{sql} AS {key}, " for key, sql in zip(keys, columns.values(), strict=True))
-    shown = [
-        *(["time"] if grain else []),
-        *(f"{key} AS {quoted(name)}" for key, name in zip(keys, columns, strict=True)),
-    ]
+        times, time = ["time"], f"{calendar.start(grain, calendar.number(grain, 'timestamp'))} AS time, "
+    keyed = "".join(f"{sql} AS {key}, " for key, sql in zip(keys, columns.values(), strict=True))
+    shown = [*times, *(f"{key} AS {quoted(name)}" for key, name in zip(keys, columns, strict=True))]
     of_path = "" if path is None else f" AND path = {bind(path)}"
-    limit, lost = bind(threshold_ms), failed(bind, errors_from)
-    grouped, periods = ["time"] * bool(grain) + keys, ["period"] * compare
+    limit, is_failed = bind(threshold_ms), failed(bind, errors_from)
     read = scope.between(scope.previous().start_us, scope.end_us) if compare else scope
     period = f"{scope.period(bind)} AS period, " if compare else ""
-    group = f"GROUP BY {', '.join(grouped + periods)}" if grouped + periods else "HAVING count(*) > 0"
-    order = [*periods, *(["time"] if grain else []), "count DESC", *(f"requests.{key} NULLS FIRST" for key in keys)]
+    groups = [*times, *keys, *periods]
+    group = f"GROUP BY {', '.join(groups)}" if groups else "HAVING count(*) > 0"
+    order = [*periods, *times, "count DESC", *(f"requests.{key} NULLS FIRST" for key in keys)]
     sql = f"""
         WITH requests AS (
-            SELECT {time}{picked}{period}duration_ms AS ms, {lost} AS failed,
-                NOT {lost} AND duration_ms <= {limit} AS satisfied,
-                NOT {lost} AND duration_ms > {limit} AND duration_ms <= 4 * {limit} AS tolerating
-            FROM events WHERE {REQUEST} AND {chosen.condition(bind)} AND {read.condition(bind)}{of_path}
+            SELECT {time}{keyed}{period}duration_ms AS ms, {is_failed} AS failed,
+                NOT {is_failed} AND duration_ms <= {limit} AS satisfied,
+                NOT {is_failed} AND duration_ms > {limit} AND duration_ms <= 4 * {limit} AS tolerating
+            FROM events WHERE {REQUEST} AND {selection.condition(bind)} AND {read.condition(bind)}{of_path}
         )
-        SELECT {"".join(f"{one}, " for one in shown)}count(*) AS count, favg(ms) AS avg_ms,
+        SELECT {"".join(f"{column}, " for column in shown)}count(*) AS count, favg(ms) AS avg_ms,
             quantile_cont(ms, 0.5) AS p50_ms, quantile_cont(ms, 0.95) AS p95_ms, quantile_cont(ms, 0.99) AS p99_ms,
             max(ms) AS max_ms, count(*) FILTER (failed) AS errors, count(*) FILTER (failed) / count(*) AS error_rate,
             (count(*) FILTER (satisfied) + count(*) FILTER (tolerating) / 2)
-                / nullif(count(*) FILTER (failed OR ms IS NOT NULL), 0) AS apdex{"".join(f", {one}" for one in periods)}
+                / nullif(count(*) FILTER (failed OR ms IS NOT NULL), 0) AS apdex{", period" if compare else ""}
         FROM requests {group} ORDER BY {", ".join(order)}
     """
-    return await inquiry.rows(sql, bind, scope, report="performance")
+    return await context.rows(sql, bind, scope, report="performance")
 
 
 def failed(bind: Parameters, errors_from: int) -> str:
-    """SQL that is true for a request that failed, and never NULL. Raises QueryRefused for what is no status."""
-    if isinstance(errors_from, bool) or not isinstance(errors_from, int) or errors_from not in _STATUSES:
-        raise QueryRefused(f"errors_from is {str(errors_from)[:40]!r}", hint="Give a status, such as 400 or 500")
+    """SQL that is true for a request that failed, never NULL. Raises QueryRefused: `errors_from` is not a status."""
+    hint = "Give a status, such as 400 or 500"
+    check_whole_number("errors_from", errors_from, _HIGHEST_STATUS, minimum=_LOWEST_STATUS, hint=hint)
     return f"coalesce(status_code >= {bind(errors_from)}, false)"
 
 
-def columns_of(inquiry: ReportContext, by: str | Sequence[str] | None, *, taken: Sequence[str]) -> dict[str, str]:
-    """The SQL of what is grouped by, by name.
+def columns_of(context: ReportContext, by: str | Sequence[str] | None, *, taken: Sequence[str]) -> dict[str, str]:
+    """The SQL of each column of `by`, by its name.
 
     Raises:
-        QueryRefused: one is no name, comes twice, or is called as a column of the report is.
+        QueryRefused: a name is empty, comes twice, or is `taken` by a column of the report.
     """
     names = [by] if isinstance(by, str) else list(by or ())
-    for at, name in enumerate(names):
-        if not isinstance(name, str) or not name:
-            raise QueryRefused(f"by is {str(name)[:40]!r}", hint="Name columns or properties")
-        if name.lower() in [*taken, *(one.lower() for one in names[:at])]:
+    for position, name in enumerate(names):
+        check_name("by", name, "Name columns or properties")
+        if name.lower() in [*taken, *(earlier.lower() for earlier in names[:position])]:
             raise QueryRefused(f"by names {name[:40]!r}, which the report has already", hint="Name another column")
-    return {name: column_sql(name, inquiry.promotions) for name in names}
+    return {name: column_sql(name, context.promotions) for name in names}

@@ -1,32 +1,30 @@
-"""Retention: of those who came in one period, how many came again in the periods after it."""
+"""Retention: how many of the people who came in one period came again in the periods after it."""
 
 from __future__ import annotations
 
-from typing import Literal
+from datetime import UTC, datetime
+from typing import Literal, get_args
 
-from lakebed.clock import HOUR_US, YEAR_1_US, from_us
-from lakebed.errors import QueryRefused
+from lakebed.clock import from_us, to_us
 from lakebed.query.result import Result
+from lakebed.reports.arguments import check_choice, check_whole_number
 from lakebed.reports.breakdown import Breakdown
 from lakebed.reports.calendar import Calendar, Grain, WeekStart
 from lakebed.reports.context import ReportContext
-from lakebed.reports.event_filter import EventFilter, EventLike
-from lakebed.reports.limits import check_limit
-from lakebed.reports.parameters import Parameters
-from lakebed.reports.scope import Time
+from lakebed.reports.scope import EventFilter, EventLike, Parameters, Time, with_tables
 
 __all__ = ["retention"]
 
 Mode = Literal["first_time", "recurring", "unbounded"]
-_MODES = ("first_time", "recurring", "unbounded")
 _GRAINS = ("hour", "day", "week", "month")
-_OWN = ("cohort", "period", "people", "rate")
-_MOST_PERIODS = 1_000
-_LONGEST_US = {"hour": HOUR_US, "day": 25 * HOUR_US, "week": 169 * HOUR_US, "month": 745 * HOUR_US}
+_COLUMNS = ("cohort", "period", "people", "rate")
+_MAX_PERIODS = 1_000
+_LONGEST_US = {"hour": 3_600_000_000, "day": 90_000_000_000, "week": 608_400_000_000, "month": 2_682_000_000_000}
+_YEAR_1_US = to_us(datetime(1, 1, 1, tzinfo=UTC))
 
 
 async def retention(
-    inquiry: ReportContext,
+    context: ReportContext,
     start_event: EventLike | None = None,
     return_event: EventLike | None = None,
     *,
@@ -51,100 +49,125 @@ async def retention(
     people first. A person is in a cohort with one value, so the values add up to the whole.
 
     Args:
-        start_event: what makes somebody part of a cohort; by default any event.
-        return_event: what counts as coming back; by default any event.
-        grain: hour, day, week or month.
-        periods: how many after period 0.
-        mode: "first_time": a person is in one cohort, that of their first start event ever. "recurring": in that of
-            every period with a start event. "unbounded": like "first_time", and a return in a later period counts too.
-        by: a column or a property to split by, with its value at the start event that put the person into the cohort:
+        start_event: event that puts a person into a cohort; by default any event.
+        return_event: event that counts as coming back; by default any event.
+        grain: length of a period: hour, day, week or month.
+        periods: number of periods after period 0, up to 1,000.
+        mode: rule for cohorts. "first_time": a person is in one cohort, that of their first start event ever.
+            "recurring": in that of every period with a start event. "unbounded": like "first_time", and a return in a
+            later period counts too.
+        by: column or property to split by, with its value at the start event that put the person into the cohort:
             the first ever, or in "recurring" the first of the period.
-        top: how many values of `by` have rows of their own, by people in their cohorts; the rest is "(other)".
-        start: cohorts from the one of its period on, which counts whole; None is no bound, like `end`.
-        end: events before it.
-        where: SQL over the columns of `events`, for both kinds of events.
-        cohort: only people of this saved cohort.
-        tz: whose days, weeks and months, an IANA name.
-        week_start: monday, sunday or saturday.
-        as_of: only what was received up to then.
+        top: number of values of `by` that have rows of their own, by people in their cohorts; the rest is "(other)".
+        start: moment in the first cohort's period, which counts whole; None is no bound.
+        end: end of the events that are read, excluded; None is no bound.
+        where: SQL condition over the columns of `events`, for both kinds of events.
+        cohort: name of a saved cohort; only its people count.
+        tz: IANA name of the time zone of days, weeks and months.
+        week_start: first day of a week: monday, sunday or saturday.
+        as_of: moment of the answer: only events received up to then count.
     """
-    if mode not in _MODES:
-        raise QueryRefused(f"mode is {str(mode)[:40]!r}", hint=f"Use one of {', '.join(_MODES)}")
-    check_limit("periods", periods, _MOST_PERIODS)
+    check_choice("mode", mode, get_args(Mode))
+    check_whole_number("periods", periods, _MAX_PERIODS)
     calendar = Calendar.of(tz, week_start, grain, _GRAINS)
     began, returned = EventFilter.of(start_event, "start_event"), EventFilter.of(return_event, "return_event")
-    scope = await inquiry.scope(
-        start=start, end=end, where=where, cohort=cohort, as_of=as_of, selections=(began, returned)
+    scope = await context.scope(
+        start=start, end=end, where=where, cohort=cohort, as_of=as_of, filters=(began, returned)
     )
-    split = Breakdown.of(by, top, inquiry.promotions, _OWN)
+    breakdown = Breakdown.of(by, top, context.promotions, _COLUMNS)
     bind = Parameters()
     # The first time may lie before `start`: who came then is in no later cohort. The period of `start` counts whole.
     since = None if mode != "recurring" or scope.start_us is None else scope.start_us - _LONGEST_US[grain]
-    read = scope.between(None if since is None else max(since, YEAR_1_US), scope.end_us)
+    read = scope.between(None if since is None else max(since, _YEAR_1_US), scope.end_us)
     begins, returns = began.condition(bind), returned.condition(bind)
-    last = calendar.number(grain, bind(from_us(inquiry.last_us(scope))))
-    first = "true" if scope.start_us is None else f"c >= {calendar.number(grain, bind(from_us(scope.start_us)))}"
-    value = "" if split is None else f", {split.first(begins)} AS value"
-    counted = _COUNTED[mode].format(periods=bind(periods), first=first, **(_WHOLE if split is None else _BY_VALUE))
-    source, key, column, named, order = "counted", "", "", "", ""
-    if split is not None:
-        # Nobody is twice in a cohort, so the people of several values are their sum.
-        counted += f""", {split.ranked("(FROM counted WHERE period = 0)", "sum(people)", bind)}, shown AS (
-            SELECT nth, c, period, sum(people) AS people
-            FROM counted JOIN ranked ON counted.value IS NOT DISTINCT FROM ranked.value GROUP BY nth, c, period
-        )"""
-        source, key, column, named = "shown", "nth, ", f", {split.column}", "JOIN named USING (nth)"
-        order = "cells.nth, "  # qualified, as the column may be called like it
-    sql = f"""
-        WITH seen AS (
+    last = calendar.number(grain, bind(from_us(context.last_us(scope))))
+    is_shown = "true" if scope.start_us is None else f"c >= {calendar.number(grain, bind(from_us(scope.start_us)))}"
+    value = "" if breakdown is None else f", {breakdown.first(begins)} AS value"
+    tables = {
+        "seen": f"""
             SELECT person_id, {calendar.number(grain, "timestamp")} AS n,
                 bool_or({begins}) AS started, bool_or({returns}) AS came{value}
             FROM events WHERE person_id IS NOT NULL AND ({begins} OR {returns}) AND {read.condition(bind)}
-            GROUP BY ALL
-        ), {counted}, sizes AS (
-            SELECT {key}c, sum(people) AS size FROM {source} WHERE period = 0 GROUP BY {key}c
-        ), cells AS (
-            SELECT {key}c, size, unnest(generate_series(0, least({bind(periods)}, {last} - c))) AS period FROM sizes
-        )
-        SELECT {calendar.start(grain, "c")} AS cohort, CAST(period AS BIGINT) AS period,
-            CAST(coalesce(people, 0) AS BIGINT) AS people, coalesce(people, 0) / size AS rate{column}
-        FROM cells LEFT JOIN {source} USING ({key}c, period) {named} ORDER BY {order}cohort, period
-    """
-    return await inquiry.rows(sql, bind, scope, report="retention")
+            GROUP BY ALL""",
+        **_COUNTED[mode](is_shown, bind(periods), is_split=breakdown is not None),
+    }
+    counted, cohort_key = "counted", "c"
+    if breakdown is not None:
+        tables |= breakdown.ranked("(FROM counted WHERE period = 0)", "sum(people)", bind)
+        # No person is twice in a cohort, so the people of several values are their sum.
+        tables["counted_by_name"] = """
+            SELECT nth, c, period, sum(people) AS people
+            FROM counted JOIN ranked ON counted.value IS NOT DISTINCT FROM ranked.value GROUP BY nth, c, period"""
+        counted, cohort_key = "counted_by_name", "nth, c"
+    tables["sizes"] = f"SELECT {cohort_key}, sum(people) AS size FROM {counted} WHERE period = 0 GROUP BY {cohort_key}"
+    until = f"least({bind(periods)}, {last} - c)"
+    tables["cells"] = f"SELECT {cohort_key}, size, unnest(generate_series(0, {until})) AS period FROM sizes"
+    columns = f"""{calendar.start(grain, "c")} AS cohort, CAST(period AS BIGINT) AS period,
+        CAST(coalesce(people, 0) AS BIGINT) AS people, coalesce(people, 0) / size AS rate"""
+    rows = f"cells LEFT JOIN {counted} USING ({cohort_key}, period)"
+    if breakdown is None:
+        select = f"SELECT {columns} FROM {rows} ORDER BY cohort, period"
+    else:  # `cells.nth` is qualified, as the column of `by` may be called nth
+        rows += " JOIN named USING (nth)"
+        select = f"SELECT {columns}, {breakdown.column} FROM {rows} ORDER BY cells.nth, cohort, period"
+    return await context.rows(with_tables(tables, select), bind, scope, report="retention")
 
 
-# People by cohort and period. Each person's periods are a list, which costs a third of joining `seen` to itself.
-_ONE_COHORT = """members AS (
-    SELECT min(n) FILTER (started) AS c, {{earliest}}{taken} FROM seen GROUP BY person_id
-    HAVING c IS NOT NULL AND {{first}}
-)"""
-_COUNTED = {
-    "first_time": _ONE_COHORT.format(taken="list(n) FILTER (came) AS ns")
-    + """, pairs AS (SELECT {key}c, unnest(ns) - c AS period FROM members), counted AS (
-        SELECT {key}c, 0 AS period, count(*) AS people FROM members GROUP BY {key}c UNION ALL
-        SELECT {key}c, period, count(*) AS people FROM pairs
-        WHERE period BETWEEN 1 AND {periods} GROUP BY {key}c, period
-    )""",
-    "unbounded": _ONE_COHORT.format(taken="max(n) FILTER (came) AS latest")
-    + """, counted AS (
-        SELECT {key}c, period, count(*) AS people FROM (
-            SELECT {key}c, unnest(generate_series(0, greatest(0, least(coalesce(latest, c) - c, {periods})))) AS period
-            FROM members
-        ) GROUP BY {key}c, period
-    )""",
-    "recurring": """lists AS (
-        SELECT list(n) FILTER (started) AS cs, {values}list(n) FILTER (came) AS ns FROM seen GROUP BY person_id
-    ), cohorts AS (SELECT unnest(cs) AS c, {each}ns FROM lists), counted AS (
-        SELECT {key}c, 0 AS period, count(*) AS people FROM cohorts WHERE {first} GROUP BY {key}c UNION ALL
-        SELECT {key}c, period, count(*) AS people
-        FROM (SELECT {key}c, unnest(ns) - c AS period FROM cohorts WHERE {first})
-        WHERE period BETWEEN 1 AND {periods} GROUP BY {key}c, period
-    )""",
-}
-_WHOLE = {"key": "", "earliest": "", "values": "", "each": ""}
-_BY_VALUE = {
-    "key": "value, ",
-    "earliest": "arg_min_null(value, n) FILTER (started) AS value, ",
-    "values": "list(value) FILTER (started) AS vs, ",
-    "each": "unnest(vs) AS value, ",
-}
+# The modes: tables over `seen` (`person_id, n, started, came`, and `value` where the report is split). The last table
+# is `counted`: `c, period, people`, and `value`. Each person's periods are a list, which costs a third of joining
+# `seen` to itself.
+
+
+def _first_time(is_shown: str, periods: str, *, is_split: bool) -> dict[str, str]:
+    """One cohort for each person; every period with a return counts."""
+    key = "value, c" if is_split else "c"
+    return {
+        "members": _members("list(n) FILTER (came) AS ns", is_shown, is_split=is_split),
+        "returns": f"SELECT {key}, unnest(ns) - c AS period FROM members",
+        "counted": f"""
+            SELECT {key}, 0 AS period, count(*) AS people FROM members GROUP BY {key} UNION ALL
+            SELECT {key}, period, count(*) AS people FROM returns
+            WHERE period BETWEEN 1 AND {periods} GROUP BY {key}, period""",
+    }
+
+
+def _unbounded(is_shown: str, periods: str, *, is_split: bool) -> dict[str, str]:
+    """One cohort for each person; every period up to the last return counts."""
+    key = "value, c" if is_split else "c"
+    until = f"greatest(0, least(coalesce(latest, c) - c, {periods}))"
+    return {
+        "members": _members("max(n) FILTER (came) AS latest", is_shown, is_split=is_split),
+        "counted": f"""
+            SELECT {key}, period, count(*) AS people
+            FROM (SELECT {key}, unnest(generate_series(0, {until})) AS period FROM members)
+            GROUP BY {key}, period""",
+    }
+
+
+def _recurring(is_shown: str, periods: str, *, is_split: bool) -> dict[str, str]:
+    """A cohort for each period in which a person started; every period with a return counts."""
+    key = "value, c" if is_split else "c"
+    values = "list(value) FILTER (started) AS vs, " if is_split else ""
+    value = "unnest(vs) AS value, " if is_split else ""
+    return {
+        "lists": f"""
+            SELECT list(n) FILTER (started) AS cs, {values}list(n) FILTER (came) AS ns
+            FROM seen GROUP BY person_id""",
+        "members": f"SELECT unnest(cs) AS c, {value}ns FROM lists",
+        "counted": f"""
+            SELECT {key}, 0 AS period, count(*) AS people FROM members WHERE {is_shown} GROUP BY {key} UNION ALL
+            SELECT {key}, period, count(*) AS people
+            FROM (SELECT {key}, unnest(ns) - c AS period FROM members WHERE {is_shown})
+            WHERE period BETWEEN 1 AND {periods} GROUP BY {key}, period""",
+    }
+
+
+def _members(returns: str, is_shown: str, *, is_split: bool) -> str:
+    """Each person with the cohort `c` of the first start, its `value`, and the column `returns`."""
+    value = "arg_min_null(value, n) FILTER (started) AS value, " if is_split else ""
+    return f"""
+        SELECT min(n) FILTER (started) AS c, {value}{returns} FROM seen GROUP BY person_id
+        HAVING c IS NOT NULL AND {is_shown}"""
+
+
+_COUNTED = {"first_time": _first_time, "unbounded": _unbounded, "recurring": _recurring}

@@ -1,48 +1,131 @@
-"""Scope: which events a report is about, and as of when."""
+"""Scope: which events a report reads, and as of when. Event filters, and the parameters of the SQL for both."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import overload
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, Self, overload
 
 import msgspec
 
-from lakebed.clock import YEAR_1_US, from_us
+from lakebed.clock import from_us, to_us
 from lakebed.errors import QueryRefused
 from lakebed.moments import MOMENT_HINT, Moment, parse_moment
-from lakebed.reports.parameters import Parameters
 
-__all__ = ["Scope", "Time", "instant"]
+__all__ = ["FIRST_US", "EventFilter", "EventLike", "Parameters", "Scope", "Time", "instant", "with_tables"]
 
 Time = Moment
+FIRST_US = to_us(datetime(1, 1, 1, tzinfo=UTC))
+"""No event is earlier, and Python has no time before it."""
+
+EventLike = str | Mapping[str, Any]
+
+
+class Parameters:
+    """The parameters of one SQL statement. `bind("Signup")` returns `$p0`, which stands for that value in the SQL.
+
+    Values that callers give become parameters; they are never written into the SQL.
+
+    Attributes:
+        params: the values by name, without the `$`.
+    """
+
+    def __init__(self) -> None:
+        self.params: dict[str, Any] = {}
+
+    def __call__(self, value: Any) -> str:
+        """SQL for `value`: the name of a new parameter."""
+        name = f"p{len(self.params)}"
+        self.params[name] = value
+        return f"${name}"
+
+
+def with_tables(tables: Mapping[str, str], select: str) -> str:
+    """One SQL statement of named subqueries, each of which may read those before it, and a `select` over them."""
+    return f"WITH {', '.join(f'{name} AS ({sql})' for name, sql in tables.items())} {select}"
+
+
+class EventFilter(msgspec.Struct, frozen=True):
+    """Events by name and condition: a step of a funnel, a return, the events of a series.
+
+    Attributes:
+        events: names, any of which fits; an empty tuple means every event.
+        where: SQL condition over the columns of `events`, or None.
+        label: text that names the filter in a result.
+    """
+
+    events: tuple[str, ...] = ()
+    where: str | None = None
+    label: str = "any event"
+
+    @classmethod
+    def of(cls, value: EventLike | None, argument: str = "event") -> Self:
+        """`"A"`, `{"event": "B", "where": "plan = 'pro'", "label": "Paid"}`, or None for every event.
+
+        `event` may be a list of names, any of which fits; without it, `where` alone decides.
+
+        Raises:
+            QueryRefused: `value` is none of these; the message names the `argument`.
+        """
+        if value is None:
+            return cls()
+        if isinstance(value, str) and value:
+            return cls((value,), None, value)
+        if not isinstance(value, Mapping) or not value or set(value) - {"event", "where", "label"}:
+            raise _no_events(argument, value)
+        names, where = value.get("event"), value.get("where")
+        events = (names,) if isinstance(names, str) else tuple(names or ())
+        if not all(isinstance(name, str) and name for name in events) or not isinstance(where, str | None):
+            raise _no_events(argument, value)
+        label = value.get("label") or " or ".join(events) or where or "any event"
+        if not isinstance(label, str):
+            raise _no_events(argument, value)
+        return cls(events, where, label)
+
+    def condition(self, bind: Parameters) -> str:
+        """SQL that is true for its events."""
+        parts = []
+        if len(self.events) == 1:
+            parts.append(f"event = {bind(self.events[0])}")
+        elif self.events:
+            parts.append(f"event IN ({', '.join(map(bind, self.events))})")
+        if self.where is not None:
+            parts.append(f"(\n{self.where}\n)")
+        return " AND ".join(parts) or "true"
+
+
+def _no_events(argument: str, value: object) -> QueryRefused:
+    hint = """Give a name, or {"event": "Order Completed", "where": "plan = 'pro'"}"""
+    return QueryRefused(f"{argument} {str(value)[:80]!r} does not select any events", hint=hint)
 
 
 class Scope(msgspec.Struct, frozen=True):
     """Events with `start_us <= timestamp < end_us` that meet `where`, of the people of a cohort, as of a moment.
 
     Attributes:
-        start_us: None means no bound, like `end_us`.
-        where: SQL over the columns of `events`.
-        people: gives the SELECT of the person_ids that count, one column; None means everybody.
-        strange: whether a stranger's SQL is in `people`.
-        as_of_us: only what was received up to then.
+        start_us: microseconds since 1970, included; None means no bound.
+        end_us: microseconds since 1970, excluded; None means no bound.
+        where: SQL condition over the columns of `events`, or None.
+        people: function that returns the SELECT of the person_ids that count, one column; None means everybody.
+        untrusted: whether `people` contains SQL that came over the network.
+        as_of_us: moment up to which events were received; None means now.
     """
 
     start_us: int | None = None
     end_us: int | None = None
     where: str | None = None
     people: Callable[[Parameters], str] | None = None
-    strange: bool = False
+    untrusted: bool = False
     as_of_us: int | None = None
 
     def condition(self, bind: Parameters, *, since_us: int | None = None) -> str:
         """SQL over `events` that is true for its events.
 
         Args:
-            bind: takes the values.
-            since_us: instead of `start_us`, for reports that look further back.
+            bind: parameters of the statement; the values are added to them.
+            since_us: start of the range instead of `start_us`, for reports that look further back.
         """
-        low = self.start_us if since_us is None else max(since_us, YEAR_1_US)
+        low = self.start_us if since_us is None else max(since_us, FIRST_US)
         parts = [] if low is None else [f"timestamp >= {bind(from_us(low))}"]
         if self.end_us is not None:
             parts.append(f"timestamp < {bind(from_us(self.end_us))}")
@@ -53,24 +136,24 @@ class Scope(msgspec.Struct, frozen=True):
         return " AND ".join(parts) or "true"
 
     def between(self, start_us: int | None, end_us: int | None) -> Scope:
-        """The same of another range."""
+        """The same scope with another range."""
         return msgspec.structs.replace(self, start_us=start_us, end_us=end_us)
 
     def previous(self) -> Scope:
-        """The same of the period of the same length that ends where this one starts.
+        """The same scope with the range of the same length that ends where this one starts.
 
         Raises:
-            QueryRefused: this one has no bounds, or the calendar begins later.
+            QueryRefused: this range has no start or no end, or the previous one begins before the year 1.
         """
         if self.start_us is None or self.end_us is None:
-            raise QueryRefused("compare without a period", hint="Give start and end")
+            raise QueryRefused("compare needs a period", hint="Give start and end")
         start_us = 2 * self.start_us - self.end_us
-        if start_us < YEAR_1_US:
+        if start_us < FIRST_US:
             raise QueryRefused("the period before begins before the year 1", hint="Give a later start")
         return self.between(start_us, self.start_us)
 
     def period(self, bind: Parameters) -> str:
-        """SQL over `events` of this period and `previous`: which of them, "current" or "previous"."""
+        """SQL over the events of this range and `previous` that tells which: "current" or "previous"."""
         if self.start_us is None:
             return "'current'"
         return f"CASE WHEN timestamp < {bind(from_us(self.start_us))} THEN 'previous' ELSE 'current' END"

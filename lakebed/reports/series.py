@@ -1,4 +1,4 @@
-"""A time series that is asked for, and its SQL over the slices that answer it."""
+"""Series: a time series, and its SQL over raw events and the hourly rollup."""
 
 from __future__ import annotations
 
@@ -7,22 +7,25 @@ from typing import Any, Self
 
 import msgspec
 
-from lakebed.clock import DAY_US, HOUR_US, MINUTE_US, WEEK_US, from_us
+from lakebed.clock import from_us
 from lakebed.errors import QueryRefused
 from lakebed.events.promotions import Promotion, column_sql, quoted
 from lakebed.moments import Moment
-from lakebed.query.router import HOURLY, RAW, ROLLED, Coverage, Slice, plan, rollup_answers
+from lakebed.query.router import Coverage, Slice, plan
 from lakebed.reports.measure import Measure
 from lakebed.reports.scope import instant
 
-__all__ = ["Series"]
+__all__ = ["DAILY", "HOURLY", "RAW", "ROLLED", "Series"]
 
+DAILY, HOURLY = "daily_metrics", "hourly_events"
+RAW, ROLLED = "L1+L3", "L2"
+_HOUR_US = 3_600_000_000
 _GRAINS_US = {  # the longest that each may be
-    "minute": MINUTE_US,
-    "hour": HOUR_US,
-    "day": DAY_US,
-    "week": WEEK_US,
-    "month": 31 * DAY_US,
+    "minute": 60_000_000,
+    "hour": _HOUR_US,
+    "day": 24 * _HOUR_US,
+    "week": 7 * 24 * _HOUR_US,
+    "month": 31 * 24 * _HOUR_US,
 }
 
 
@@ -47,9 +50,9 @@ class Series(msgspec.Struct, frozen=True):
         end: Moment,
         grain: str,
         by: str | Sequence[str] | None,
-        **given: Any,
+        **others: Any,
     ) -> Self:
-        """The series of `timeseries`' arguments. Raises QueryRefused for those that cannot be read."""
+        """The series of the arguments of `timeseries`. Raises QueryRefused: an argument is not valid."""
         start_us, end_us = instant("start", start), instant("end", end)
         if start_us > end_us:
             raise QueryRefused(f"start {start} lies after end {end}", hint="start is included, end is not")
@@ -61,67 +64,67 @@ class Series(msgspec.Struct, frozen=True):
             raise QueryRefused(
                 f"by is {by!r}", hint="Name columns or properties, each once; `time` and `value` are taken"
             )
-        return cls(start_us=start_us, end_us=end_us, grain=grain, by=names, **given)
+        return cls(start_us=start_us, end_us=end_us, grain=grain, by=names, **others)
 
     @property
     def has_rollup(self) -> bool:
-        """Whether `hourly_events` answers it, but for the edges."""
-        complete = rollup_answers(HOURLY, filtered=self.where is not None, as_of_us=self.as_of_us)
-        return complete and self.measure.sql == "count(*)" and self.grain != "minute" and self.by in ((), ("event",))
+        """Whether `hourly_events` has its counts, except at the edges."""
+        plain = self.where is None and self.as_of_us is None and self.measure.sql == "count(*)"
+        return plain and self.grain != "minute" and self.by in ((), ("event",))
 
     @property
     def is_filled(self) -> bool:
-        """Whether buckets without events are rows."""
+        """Whether buckets without events have rows."""
         return not self.by and self.measure.counts
 
     @property
     def least_rows(self) -> int:
-        """So many rows it has at least."""
+        """The least number of rows that it has."""
         return (self.end_us - self.start_us) // _GRAINS_US[self.grain] if self.is_filled else 0
 
     def slices(self, *, rolled: bool) -> tuple[Slice, ...]:
-        """What answers which part: with `rolled`, whole hours come from `hourly_events`."""
-        hours = [Coverage(ROLLED, grain_us=HOUR_US)] if rolled else []
+        """The slices of its range, and where each is read: with `rolled`, whole hours come from `hourly_events`."""
+        hours = [Coverage(ROLLED, grain_us=_HOUR_US)] if rolled else []
         return plan(self.start_us, self.end_us, [*hours, Coverage(RAW)])
 
     def params(self, slices: Sequence[Slice]) -> dict[str, Any]:
         """The values of the parameters in `sql`."""
         values: dict[str, Any] = {} if self.event is None else {"event": self.event}
-        for at, (low, high) in enumerate(self._raw(slices)):
-            values |= {f"low{at}": from_us(low), f"high{at}": from_us(high)}
+        for number, (low, high) in enumerate(self._raw(slices)):
+            values |= {f"low{number}": from_us(low), f"high{number}": from_us(high)}
         if self.is_filled:
             values |= {"first": from_us(self.start_us), "last": from_us(max(self.start_us, self.end_us - 1))}
         return values
 
     def _raw(self, slices: Sequence[Slice]) -> list[tuple[int, int]]:
         if not slices:
-            return [(self.start_us, self.end_us)]  # nothing is in it, but it has columns
+            return [(self.start_us, self.end_us)]  # an empty range: no rows, but columns
         return [(piece.start_us, piece.end_us) for piece in slices if piece.tier == RAW]
 
     def sql(self, slices: Sequence[Slice]) -> str:
-        """The question over `events`, and over `hourly_events` reduced to the slices that it answers."""
+        """The statement over `events`, and over `hourly_events` reduced to the slices that come from it."""
         names = "".join(f", {quoted(name)}" for name in self.by)
-        selects = [self._events_sql(at) for at in range(len(self._raw(slices)))]
+        selects = [self._events_sql(number) for number in range(len(self._raw(slices)))]
         if any(piece.tier == ROLLED for piece in slices):
             selects.append(self._hours_sql(names))
-        found = selects[0]
+        values = selects[0]
         if len(selects) > 1:  # only counts have several, and these add up
-            found = f"SELECT time{names}, sum(value) AS value FROM ({' UNION ALL '.join(selects)}) GROUP BY ALL"
+            values = f"SELECT time{names}, sum(value) AS value FROM ({' UNION ALL '.join(selects)}) GROUP BY ALL"
         limit = "" if slices else " LIMIT 0"
         if not self.is_filled:
-            return f"SELECT time, value{names} FROM ({found}) ORDER BY time{names}{limit}"
+            return f"SELECT time, value{names} FROM ({values}) ORDER BY time{names}{limit}"
         buckets = (
             f"SELECT unnest(generate_series(date_trunc('{self.grain}', $first::TIMESTAMPTZ), $last::TIMESTAMPTZ, "
             f"INTERVAL 1 {self.grain})) AS time"
         )
         return (
-            f"SELECT time, CAST(coalesce(value, 0) AS BIGINT) AS value FROM ({buckets}) LEFT JOIN ({found}) "
+            f"SELECT time, CAST(coalesce(value, 0) AS BIGINT) AS value FROM ({buckets}) LEFT JOIN ({values}) "
             f"USING (time) ORDER BY time{limit}"
         )
 
-    def _events_sql(self, at: int) -> str:
+    def _events_sql(self, number: int) -> str:
         names = "".join(f", {column_sql(name, self.promotions)} AS {quoted(name)}" for name in self.by)
-        conditions = [f"timestamp >= $low{at}", f"timestamp < $high{at}"]
+        conditions = [f"timestamp >= $low{number}", f"timestamp < $high{number}"]
         conditions += ["event = $event"] if self.event is not None else []
         conditions += [f"(\n{self.where}\n)"] if self.where is not None else []
         return (
@@ -141,6 +144,6 @@ def _bucket(grain: str, column: str) -> str:
     """SQL for the start of the bucket of a TIMESTAMPTZ."""
     if grain not in ("minute", "hour", "day"):
         return f"date_trunc('{grain}', {column})"
-    # In UTC these are all of one length. DuckDB's date_trunc asks a calendar for each row: 0.2 us instead of 0.01.
+    # In UTC these are all of one length. DuckDB's date_trunc calls a calendar for each row: 0.2 us instead of 0.01.
     us = _GRAINS_US[grain]
     return f"make_timestamptz(epoch_us({column}) - (epoch_us({column}) % {us} + {us}) % {us})"

@@ -1,32 +1,29 @@
-"""Sessions: visits, cut where a person did nothing for a while, or as the client numbered them."""
+"""Sessions: the visits of people, cut where a person did nothing for a while, or as the client numbered them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from lakebed.clock import from_us
-from lakebed.errors import QueryRefused
-from lakebed.events.promotions import column_sql
+from lakebed.events.promotions import column_sql, quoted
 from lakebed.query.result import Result
+from lakebed.reports.arguments import Duration, check_whole_number, duration_us, refuse
+from lakebed.reports.breakdown import OTHER
 from lakebed.reports.calendar import Calendar, Grain, WeekStart
 from lakebed.reports.context import ReportContext
-from lakebed.reports.duration import Duration, duration_us
-from lakebed.reports.event_filter import EventFilter, EventLike
-from lakebed.reports.limits import check_limit
-from lakebed.reports.parameters import Parameters
-from lakebed.reports.scope import Scope, Time
+from lakebed.reports.scope import EventFilter, EventLike, Parameters, Scope, Time
 
 __all__ = ["Use", "engaged_sql", "grouped", "sessions", "sessions_sql"]
 
 Use = Literal["timeout", "session_id"]
-_MOST_TOP = 1_000
-OTHER = "(other)"
+_MAX_TOP = 1_000
 _FIGURES = ("sessions", "people", "events_per_session", "avg_seconds", "median_seconds", "bounce_rate", "engaged_rate")
 _COLUMNS = ("time", *_FIGURES)
 
 
 async def sessions(
-    inquiry: ReportContext,
+    context: ReportContext,
     *,
     timeout: Duration = "30m",  # noqa: ASYNC109 - of a visit, not of this call
     use: Use = "timeout",
@@ -47,44 +44,37 @@ async def sessions(
 
     A session is a person's events with no gap longer than `timeout` between one and the next. It belongs to the period
     of its first event, however long it lasts, and counts where that lies in `[start, end)`; one that began before
-    `start` is not counted, and not cut in two. What comes at or after `end` is not looked at.
+    `start` is not counted, and not cut in two. Events at or after `end` are ignored.
 
     A bounce is a session of a single event. A session is engaged if it lasted `engaged_after` or longer, has two page
-    or screen views, or a `conversion` (as in GA4). Without `by`, a period without sessions is a row of zeros; of no
-    sessions at all there are no rows.
+    or screen views, or a `conversion` (as in GA4). Without `by`, a period without sessions is a row of zeros; without
+    any sessions there are no rows.
 
     Args:
-        timeout: the longest gap within a session; a gap of exactly that long does not end it.
-        use: "timeout", or "session_id": the sessions are those that the client says; events without one are in none.
-        grain: of the rows; None gives one row for all, without `time`.
-        by: "entry" or "exit", the name of the first or last event; or a column or property, as in the first event.
-        top: so many values of `by`, those with the most sessions; the others are one, "(other)".
-        engaged_after: how long a session lasts that is engaged for that alone.
-        conversion: an event that makes a session engaged.
-        start: included; None is no bound, like `end`.
-        end: excluded.
-        where: SQL over the columns of `events`; the others are as if they had never been.
-        cohort: only people of this saved cohort.
-        tz: whose days, weeks and months, an IANA name.
-        week_start: monday, sunday or saturday.
-        as_of: only what was received up to then.
+        timeout: longest gap within a session; a gap of exactly that length does not end it.
+        use: "timeout", or "session_id" for the sessions of the client; events without a session id are ignored.
+        grain: length of a period; None gives one row for all, without `time`.
+        by: "entry" or "exit", the name of the first or last event; or a column or property of the first event.
+        top: number of values of `by` that have rows of their own, by sessions; the rest is "(other)".
+        engaged_after: length of a session from which on it is engaged.
+        conversion: event that makes a session engaged.
+        start: first moment of the range, included; None is no bound.
+        end: end of the range, excluded; None is no bound.
+        where: SQL condition over the columns of `events`; other events are ignored.
+        cohort: name of a saved cohort; only its people count.
+        tz: IANA name of the time zone of days, weeks and months.
+        week_start: first day of a week: monday, sunday or saturday.
+        as_of: moment of the answer: only events received up to then count.
     """
     calendar = Calendar.of(tz, week_start, grain or "day")
-    check_limit("top", top, _MOST_TOP)
+    check_whole_number("top", top, _MAX_TOP)
     if by is not None and (not by or by.lower() in _COLUMNS):
-        raise QueryRefused(f"by is {by[:40]!r}", hint=f"Name a column or property other than {', '.join(_COLUMNS)}")
-    converted = None if conversion is None else EventFilter.of(conversion, "conversion")
-    scope = await inquiry.scope(
-        start=start,
-        end=end,
-        where=where,
-        cohort=cohort,
-        as_of=as_of,
-        selections=() if converted is None else (converted,),
-    )
+        refuse("by", by, f"Name a column or property other than {', '.join(_COLUMNS)}")
+    conversions = () if conversion is None else (EventFilter.of(conversion, "conversion"),)
+    scope = await context.scope(start=start, end=end, where=where, cohort=cohort, as_of=as_of, filters=conversions)
     bind = Parameters()
-    group, value = grouped(inquiry, by)
-    every = sessions_sql(scope, bind, timeout, use, converted, value)
+    group, value = grouped(context, by)
+    every = sessions_sql(scope, bind, timeout, use, conversions, value)
     engaged = engaged_sql(bind, engaged_after)
     number = "0" if grain is None else calendar.number(grain, "make_timestamptz(start_us)")
     figures = """count(*) AS sessions, count(DISTINCT person_id) AS people,
@@ -97,13 +87,13 @@ async def sessions(
     if group is not None:
         sql = f"""
             WITH each AS MATERIALIZED ({each}), best AS (
-                SELECT {group} AS one FROM each WHERE {group} IS NOT NULL GROUP BY one
-                ORDER BY count(*) DESC, one LIMIT {bind(top)}
+                SELECT {group} AS best_value FROM each WHERE {group} IS NOT NULL GROUP BY best_value
+                ORDER BY count(*) DESC, best_value LIMIT {bind(top)}
             ), named AS (
-                SELECT each.*, CASE WHEN {group} IS NULL OR best.one IS NOT NULL THEN {group}
-                    ELSE {bind(OTHER)} END AS named FROM each LEFT JOIN best ON {group} = best.one
+                SELECT each.*, CASE WHEN {group} IS NULL OR best_value IS NOT NULL THEN {group}
+                    ELSE {bind(OTHER)} END AS named FROM each LEFT JOIN best ON {group} = best_value
             )
-            SELECT {time}named AS {_quoted(str(by))}, {shown} FROM (
+            SELECT {time}named AS {quoted(str(by))}, {shown} FROM (
                 SELECT n, named, {figures} FROM named GROUP BY n, named
             ) ORDER BY ALL
         """
@@ -111,51 +101,47 @@ async def sessions(
         sql = f"SELECT {shown} FROM (SELECT {figures} FROM ({each})) WHERE sessions > 0"
     else:
         sql = f"""
-            WITH found AS (SELECT n, {figures} FROM ({each}) GROUP BY n),
-            every AS (SELECT unnest(generate_series({_span(scope, calendar, grain, bind)})) AS n FROM found
+            WITH counted AS (SELECT n, {figures} FROM ({each}) GROUP BY n),
+            every AS (SELECT unnest(generate_series({_span(scope, calendar, grain, bind)})) AS n FROM counted
                 HAVING count(*) > 0)
             SELECT {time}coalesce(sessions, 0) AS sessions, coalesce(people, 0) AS people,
                 events_per_session, avg_seconds, median_seconds, bounce_rate, engaged_rate
-            FROM every LEFT JOIN found USING (n) ORDER BY n
+            FROM every LEFT JOIN counted USING (n) ORDER BY n
         """
-    return await inquiry.rows(sql, bind, scope, report="sessions")
+    return await context.rows(sql, bind, scope, report="sessions")
 
 
-def grouped(inquiry: ReportContext, by: str | None) -> tuple[str | None, str]:
-    """The column of `sessions_sql` that has what `by` names, and the SQL of `value` that it needs."""
+def grouped(context: ReportContext, by: str | None) -> tuple[str | None, str]:
+    """The column of `sessions_sql` with the values of `by`, and the SQL of the `value` that it needs."""
     if by is None or by in ("entry", "exit"):
         return by, "NULL"
-    return "value", f"CAST({column_sql(by, inquiry.promotions)} AS VARCHAR)"
+    return "value", f"CAST({column_sql(by, context.promotions)} AS VARCHAR)"
 
 
 def engaged_sql(bind: Parameters, engaged_after: Duration) -> str:
-    """SQL over `sessions_sql` that is true for a session that is engaged. Raises QueryRefused: it is no duration."""
+    """SQL over `sessions_sql` that is true for an engaged session. Raises QueryRefused: it is not a duration."""
     return f"(us_long >= {bind(duration_us('engaged_after', engaged_after))} OR views >= 2 OR conversions > 0)"
 
 
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
 def _span(scope: Scope, calendar: Calendar, grain: Grain, bind: Parameters) -> str:
-    """The first and the last period: of the range where it has bounds, else those with sessions."""
+    """SQL for the first and the last period: of the range where it has bounds, else those with sessions."""
     first = "min(n)" if scope.start_us is None else calendar.number(grain, bind(from_us(scope.start_us)))
     last = "max(n)" if scope.end_us is None else calendar.number(grain, bind(from_us(scope.end_us - 1)))
     return f"{first}, {last}"
 
 
 def sessions_sql(
-    scope: Scope, bind: Parameters, timeout: Duration, use: str, conversion: EventFilter | None, value: str = "NULL"
+    scope: Scope, bind: Parameters, timeout: Duration, use: str, conversions: Sequence[EventFilter], value: str = "NULL"
 ) -> str:
     """A SELECT of the sessions: `person_id, seq, start_us, us_long, events, views, conversions, entry, exit, value`.
 
-    `seq`, `entry` and `value` are those of the first event.
+    `seq`, `entry` and `value` are those of the first event. `conversions` counts the events of any of these filters.
 
     Raises:
-        QueryRefused: `timeout` or `use` is none.
+        QueryRefused: `timeout` or `use` is not valid.
     """
     longest = duration_us("timeout", timeout)
-    converts = "false" if conversion is None else conversion.condition(bind)
+    converts = " OR ".join(f"({selection.condition(bind)})" for selection in conversions) or "false"
     columns = f"""person_id, seq, epoch_us(timestamp) AS us, coalesce(event, type) AS name, {value} AS value,
         CAST(type IN ('page', 'screen') AS BIGINT) AS is_view,
         CAST(coalesce({converts}, false) AS BIGINT) AS converts"""
@@ -172,11 +158,11 @@ def sessions_sql(
             ) GROUP BY session_id {begun}
         """
     if use != "timeout":
-        raise QueryRefused(f"use is {str(use)[:40]!r}", hint="Use timeout or session_id")
+        refuse("use", use, "Use timeout or session_id")
     since = None if scope.start_us is None else scope.start_us - longest
     within = "true" if scope.start_us is None else f"us >= {bind(scope.start_us)}"
-    # Who comes after a gap begins a session, and ends the one before. Only these rows, and each person's last, are
-    # looked at a second time; numbering the sessions of all rows to group by them would sort all of them twice.
+    # An event after a gap begins a session, and ends the one before. Only these rows, and each person's last, are read
+    # twice; numbering the sessions of all rows, to group by the number, would sort all of them twice.
     return f"""
         WITH stepped AS (
             SELECT *, row_number() OVER own AS nth, sum(is_view) OVER own AS views,

@@ -1,21 +1,17 @@
-"""Timeline: what one person did, newest first: the list on a person's page."""
+"""Timeline: the events of one person, newest first: the list on a person's page."""
 
 from __future__ import annotations
 
-from lakebed.errors import QueryRefused
 from lakebed.query.result import Result
+from lakebed.reports.arguments import MAX_ROWS, check_cursor, check_name, check_whole_number
 from lakebed.reports.context import ReportContext
-from lakebed.reports.limits import check_cursor, check_limit
-from lakebed.reports.parameters import Parameters
-from lakebed.reports.scope import Time
+from lakebed.reports.scope import Parameters, Time
 
 __all__ = ["timeline"]
 
-_MOST = 10_000
-
 
 async def timeline(
-    inquiry: ReportContext,
+    context: ReportContext,
     person: str,
     *,
     limit: int = 100,
@@ -27,27 +23,26 @@ async def timeline(
 ) -> Result:
     """Rows `seq, timestamp, type, event, user_id, anonymous_id, session_id, properties`: one person, newest first.
 
-    The events are those of all ids that belong to the person. Of equal timestamps, what arrived later comes first. An
-    id of which no event is known gives no rows.
+    The events of all ids of the person are in it. Of equal timestamps, the event that arrived later comes first. For an
+    id without events there are no rows.
 
     Args:
-        person: an id of theirs: the user id of some event, or the anonymous id of one that has no user id.
-        limit: rows at the most, up to 10,000.
-        before: only what comes after the event of this `seq` in the list: the last of a page gives the next page.
-        start: included; None is no bound, like `end`.
-        end: excluded.
-        where: SQL over the columns of `events`.
-        as_of: only what was received up to then, and who was who then.
+        person: id of the person: the user id of an event, or the anonymous id of an event without a user id.
+        limit: largest number of rows, up to 10,000.
+        before: `seq` of the last row of the page before: only events that come after it in the list.
+        start: first moment of the range, included; None is no bound.
+        end: end of the range, excluded; None is no bound.
+        where: SQL condition over the columns of `events`.
+        as_of: moment of the answer: only events received up to then count, and people are as they were then.
     """
-    if not isinstance(person, str) or not person:
-        raise QueryRefused(f"person is {str(person)[:40]!r}", hint="Give a user id or an anonymous id")
-    check_limit("limit", limit, _MOST)
+    check_name("person", person, "Give a user id or an anonymous id")
+    check_whole_number("limit", limit, MAX_ROWS)
     check_cursor(before)
-    scope = await inquiry.scope(start=start, end=end, where=where, as_of=as_of)
+    scope = await context.scope(start=start, end=end, where=where, as_of=as_of)
     bind = Parameters()
     earlier = ""
     if before is not None:
-        # A page must not change when an event comes in between, so it is found by its last event and not by a number.
+        # A page must not change when a new event comes in between, so it starts after an event and not at a number.
         last = f"(SELECT timestamp FROM events WHERE seq = {bind(before)})"
         earlier = f"AND (timestamp < {last} OR timestamp = {last} AND seq < {bind(before)})"
     sql = f"""
@@ -57,4 +52,4 @@ async def timeline(
         ) AND {scope.condition(bind)} {earlier}
         ORDER BY timestamp DESC, seq DESC LIMIT {bind(limit)}
     """
-    return await inquiry.rows(sql, bind, scope, report="timeline")
+    return await context.rows(sql, bind, scope, report="timeline")

@@ -1,4 +1,4 @@
-"""Usage: what organisations used, summed exactly, by calendar period."""
+"""Usage: how much organisations used of each product, summed exactly, by calendar period."""
 
 from __future__ import annotations
 
@@ -10,23 +10,22 @@ import pyarrow as pa
 from lakebed.query.result import Result
 from lakebed.reports.calendar import Calendar, Grain, WeekStart
 from lakebed.reports.context import ReportContext
-from lakebed.reports.parameters import Parameters
-from lakebed.reports.scope import Time
+from lakebed.reports.scope import Parameters, Time
 
 __all__ = ["usage"]
 
 _GRAINS = ("hour", "day", "week", "month")
 _QUANTITY = pa.decimal128(38, 9)
-# DuckDB's decimals end at 38 digits, so it cannot add quantities that have as many. It adds two parts of each: their 19
-# digits before this place and 19 behind it leave room for as many events as there can be. Dividing is slow, but nearly
-# all quantities are below it.
+# DuckDB's decimals end at 38 digits, so it cannot add quantities that have as many. It adds two parts of each: the
+# digits before this place and the 19 behind it, which leaves room for as many events as there can be. Dividing is slow,
+# but nearly all quantities are below it.
 _PLACE = 10**10
 _HIGH = f"CASE WHEN abs(quantity) < {_PLACE} THEN 0 ELSE CAST(trunc(quantity) AS HUGEINT) // {_PLACE} END"
 _LOW = f"CASE WHEN abs(quantity) < {_PLACE} THEN quantity ELSE quantity % {_PLACE} END"
 
 
 async def usage(
-    inquiry: ReportContext,
+    context: ReportContext,
     *,
     organization_id: str | None = None,
     sku: str | None = None,
@@ -38,44 +37,44 @@ async def usage(
     week_start: WeekStart = "monday",
     as_of: Time | None = None,
 ) -> Result:
-    """Rows `time, organization_id, sku, unit, quantity, events`: what was used; quantities are decimals, never floats.
+    """Rows `time, organization_id, sku, unit, quantity, events`: exact sums; quantities are decimals, never floats.
 
     An event is usage if it has the properties `quantity` (a number or text of at most 29 digits and 9 decimals) and
-    `sku`. Units are never converted: each has rows of its own. What is used without an organisation has NULL there.
+    `sku`. Units are never converted: each has rows of its own. Usage without an organisation has NULL there.
 
     Args:
-        organization_id: only this one.
-        sku: only this one.
-        grain: hour, day, week or month; None gives one row for all time, without `time`.
-        start: included; None is no bound, like `end`.
-        end: excluded.
-        where: SQL over the columns of `events`.
-        tz: whose days, weeks and months, an IANA name.
-        week_start: monday, sunday or saturday.
-        as_of: only what was received up to then.
+        organization_id: id of an organisation; by default all.
+        sku: name of a product; by default all.
+        grain: length of a period: hour, day, week or month; None gives one row for all time, without `time`.
+        start: first moment of the range, included; None is no bound.
+        end: end of the range, excluded; None is no bound.
+        where: SQL condition over the columns of `events`.
+        tz: IANA name of the time zone of days, weeks and months.
+        week_start: first day of a week: monday, sunday or saturday.
+        as_of: moment of the answer: only events received up to then count.
     """
     calendar = Calendar.of(tz, week_start, grain or "month", _GRAINS)
-    scope = await inquiry.scope(start=start, end=end, where=where, as_of=as_of)
+    scope = await context.scope(start=start, end=end, where=where, as_of=as_of)
     bind = Parameters()
-    wanted = "quantity IS NOT NULL AND sku IS NOT NULL"
-    wanted += "" if organization_id is None else f" AND organization_id = {bind(organization_id)}"
-    wanted += "" if sku is None else f" AND sku = {bind(sku)}"
+    condition = "quantity IS NOT NULL AND sku IS NOT NULL"
+    condition += "" if organization_id is None else f" AND organization_id = {bind(organization_id)}"
+    condition += "" if sku is None else f" AND sku = {bind(sku)}"
     number = "0" if grain is None else calendar.number(grain, "timestamp")
     time = "" if grain is None else f"{calendar.start(grain, 'n')} AS time, "
     sql = f"""
         SELECT {time}organization_id, sku, unit, high, low, events FROM (
             SELECT {number} AS n, organization_id, sku, coalesce(unit, '') AS unit,
                 sum({_HIGH}) AS high, sum({_LOW}) AS low, count(*) AS events
-            FROM events WHERE {wanted} AND {scope.condition(bind)} GROUP BY ALL
+            FROM events WHERE {condition} AND {scope.condition(bind)} GROUP BY ALL
         ) ORDER BY n, organization_id NULLS LAST, sku, unit
     """
-    result = await inquiry.rows(sql, bind, scope, report="usage")
+    result = await context.rows(sql, bind, scope, report="usage")
     return result.named("usage", _joined(result.arrow()))
 
 
 def _joined(table: pa.Table) -> pa.Table:
-    """`table` with `quantity` for its parts. It is a DECIMAL(38, 9), as of one event, unless a sum has more digits."""
-    import pyarrow.compute as pc  # a quarter of what pyarrow costs to import
+    """`table` with `quantity` instead of its two parts. It is a DECIMAL(38, 9), unless a sum has more digits."""
+    import pyarrow.compute as pc  # a quarter of the time that importing pyarrow takes
 
     high, quantity = table["high"], table["low"]
     if not pc.all(pc.equal(high, 0)).as_py():
@@ -83,5 +82,5 @@ def _joined(table: pa.Table) -> pa.Table:
         quantity = pc.add(pc.multiply(high.cast(pa.decimal256(38, 0)), place), quantity.cast(pa.decimal256(38, 9)))
         with suppress(pa.ArrowInvalid):  # more than 29 digits before the point
             quantity = quantity.cast(_QUANTITY)
-    at = table.column_names.index("high")
-    return table.set_column(at, "quantity", quantity).remove_column(at + 1)
+    position = table.column_names.index("high")
+    return table.set_column(position, "quantity", quantity).remove_column(position + 1)

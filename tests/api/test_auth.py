@@ -73,7 +73,7 @@ async def test_a_body_may_show_the_key(app, keys):
     from lakebed.api.errors import Refusal
 
     key, token = keys.create("shop", "write")
-    gate = app.state.gate
+    gate = app.state.auth
     bare = HTTPConnection({"type": "http", "headers": []})
     assert gate.admit(bare, "write", write_key=token) == Caller("shop", key.id, "write")
     other = HTTPConnection({"type": "http", "headers": [(b"x-api-key", b"lbw_bad")]})
@@ -141,11 +141,11 @@ async def test_a_key_that_ends(http, keys, clock):
 
 async def test_the_first_key_closes_a_running_server(http, app, keys, clock, tmp_path):
     """Until it is made any write key does, and goes to "default"; from then on only itself counts."""
-    assert app.state.gate.keyless
+    assert app.state.auth.keyless
     assert (await http.post("/track", json=EVENT, headers={"authorization": basic("any")})).status_code == 200
     keys.create("shop", "write")
     clock.advance(1)
-    assert not app.state.gate.keyless
+    assert not app.state.auth.keyless
     assert (await http.post("/track", json=EVENT, headers={"authorization": basic("any")})).status_code == 401
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["default"]
 
@@ -189,7 +189,7 @@ async def test_the_key_in_a_path_is_not_logged(http, keys, tmp_path, caplog):
     assert (await http.get(path)).status_code == 200
     assert (await http.post(path)).status_code == 405
     (tmp_path / "keys.db").write_bytes(b"x" * 8192)
-    http._transport.app.state.gate._ring._look_at = 0.0
+    http._transport.app.state.auth._keys._look_at = 0.0
     assert (await http.get(path)).status_code == 503
     ours = [record.getMessage() for record in caplog.records if record.name.startswith("lakebed")]
     assert any("/v1/projects/{write_key}/settings" in line for line in ours)
@@ -225,7 +225,7 @@ async def test_events_per_second(app, keys, clock):
     from lakebed.api.auth import HTTPConnection
     from lakebed.api.errors import Refusal
 
-    gate = app.state.gate
+    gate = app.state.auth
     _, token = keys.create("shop", "admin")
     request = HTTPConnection({"type": "http", "headers": [(b"x-api-key", token.encode())]})
     caller = gate.admit(request, "write")

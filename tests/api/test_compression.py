@@ -13,7 +13,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lakebed.api.compression import Corrupt, TooLong, inflate
+from lakebed.api.compression import Corrupt, TooLong, decompress
 
 
 def bare(data):
@@ -42,10 +42,10 @@ WAYS = {
 def test_what_comes_out_is_what_went_in(way, data):
     """Every encoding gives back its data where that is within the limit, and no byte of it where it is beyond."""
     encoding, deflate = WAYS[way]
-    assert inflate(deflate(data), encoding, max(1, len(data))) == data
+    assert decompress(deflate(data), encoding, max(1, len(data))) == data
     if len(data) > 1:
         with pytest.raises((TooLong, Corrupt)):
-            inflate(deflate(data), encoding, len(data) - 1)
+            decompress(deflate(data), encoding, len(data) - 1)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -56,13 +56,13 @@ def test_what_is_broken_is_refused(way, at, change):
     data = deflate(b'{"event":"Seen"}' * 20)
     broken = {"cut": data[: at % len(data)], "more": data + b"\x00" * (1 + at % 50), "noise": b"\xff" * (at % 50)}
     with pytest.raises((Corrupt, TooLong)):
-        inflate(broken[change], encoding, 1 << 16)
+        decompress(broken[change], encoding, 1 << 16)
 
 
 _BOMB = """
 import resource, sys, time
 from tests.api.test_compression import WAYS
-from lakebed.api.compression import Corrupt, TooLong, inflate
+from lakebed.api.compression import Corrupt, TooLong, decompress
 encoding, deflate = WAYS[sys.argv[1]]
 bomb = deflate(bytes(100 << 20))
 # The peak so far is from making the bomb: free memory is not given back, so a limit says what inflating may take.
@@ -70,7 +70,7 @@ used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + (40 << 20), used + (40 << 20)))
 began = time.process_time()
 try:
-    inflate(bomb, encoding, 5 << 20)
+    decompress(bomb, encoding, 5 << 20)
 except (Corrupt, TooLong) as error:
     print(type(error).__name__, len(bomb), time.process_time() - began)
 """
@@ -93,4 +93,4 @@ def test_a_frame_that_asks_for_a_huge_window():
     made = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
     data = made.compress(b"x" * 1000) + made.flush()
     with pytest.raises(Corrupt):
-        inflate(data, "zstd", 5 << 20)
+        decompress(data, "zstd", 5 << 20)

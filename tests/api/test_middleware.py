@@ -16,7 +16,7 @@ from lakebed import Analytics, Namespace
 from lakebed.api import create_app
 from lakebed.api.cors import Cors
 from lakebed.api.errors import error_handlers
-from lakebed.api.middleware import Exchange, Exchanges
+from lakebed.api.middleware import Exchange, ExchangeMiddleware
 from lakebed.clock import ManualClock
 
 
@@ -27,7 +27,7 @@ def client(app):
 
 def app_of(*routes, max_waiting=10, max_held_bytes=1000, watchers=(), clock=None):
     around = Middleware(
-        Exchanges,
+        ExchangeMiddleware,
         cors=Cors(routes),
         clock=clock or ManualClock(),
         max_waiting=max_waiting,

@@ -89,12 +89,21 @@ def test_the_first_example_has_ten_lines() -> None:
         assert len([line for line in first.splitlines() if line.strip()]) <= 10, page.name
 
 
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as a forge and the site make them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text("utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 @pytest.mark.parametrize("page", EVERY_PAGE, ids=named)
 def test_links_lead_somewhere(page: Path) -> None:
-    """A link to a file of the repository finds it."""
-    targets = [target.partition("#")[0] for target in _LINK.findall(page.read_text("utf-8"))]
-    local = [target for target in targets if target and "://" not in target]
-    assert not [target for target in local if not (page.parent / target).exists()]
+    """A link to a file of the repository finds it, and on a page the heading that it names."""
+    links = [target for target in _LINK.findall(page.read_text("utf-8")) if "://" not in target]
+    for target in links:
+        path, _, anchor = target.partition("#")
+        linked = page.parent / path if path else page
+        assert linked.exists(), target
+        assert not anchor or anchor in anchors(linked), target
 
 
 def test_reading_the_source_names_files_that_exist() -> None:

@@ -38,7 +38,7 @@ def moody(tmp_path, make):
     from tests.faults.failing_catalog import MoodyCatalog
 
     catalog = {
-        "py-catalog-impl": "moody_catalog.MoodyCatalog",
+        "py-catalog-impl": "tests.faults.failing_catalog.MoodyCatalog",
         "uri": f"sqlite:///{tmp_path}/elsewhere.db",
         "warehouse": str(tmp_path / "warehouse"),
     }

@@ -227,9 +227,9 @@ async def test_sums_means_and_people_beside_the_days_before(tmp_path):
     ("arguments", "said"),
     [
         ({"grain": "week"}, "hour, day"),
-        ({"seasonality": "year"}, "week, day or none"),
+        ({"seasonality": "year"}, "week, day, none"),
         ({"measure": "mode(x)"}, "Use count"),
-        ({"measure": "max(timestamp)"}, "is no number"),
+        ({"measure": "max(timestamp)"}, "is not a number"),
         ({"history": 2}, "3 to 100"),
         ({"sensitivity": 0}, "usual is 3"),
         ({"start": "2000-01-01"}, "shorter range"),

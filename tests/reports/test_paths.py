@@ -145,7 +145,7 @@ async def test_a_shop_of_600_people(tmp_path):
         ({"steps": 0}, "1 to 20"),
         ({"top": 101}, "1 to 100"),
         ({"after": "a", "before": "b"}, "begin with"),
-        ({"after": 7}, "says no events"),
+        ({"after": 7}, "does not select any events"),
         ({"by": ""}, "a column or a property"),
     ],
 )

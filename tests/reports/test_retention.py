@@ -397,11 +397,11 @@ async def test_chdb_retention_agrees(tmp_path, shop_events):
         ({"periods": True}, "1 to 1000"),
         ({"tz": "Mars"}, "Europe/Berlin"),
         ({"week_start": "friday"}, "monday"),
-        ({"start_event": 7}, "says no events"),
+        ({"start_event": 7}, "does not select any events"),
         ({"by": "People"}, "none of cohort"),
         ({"by": ""}, "none of cohort"),
         ({"by": "plan", "top": 0}, "1 to 100"),
-        ({"start_event": {"event": "a", "if": "x"}}, "says no events"),
+        ({"start_event": {"event": "a", "if": "x"}}, "does not select any events"),
     ],
 )
 async def test_what_cannot_be_says_what_can(tmp_path, arguments, said):

@@ -265,7 +265,12 @@ async def test_the_list_adds_up(tmp_path_factory, events, use, size):
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
-    [({"limit": 0}, "1 to"), ({"before": -1}, "last row"), ({"by": ""}, "entry or exit"), ({"value": "x"}, "by which")],
+    [
+        ({"limit": 0}, "1 to"),
+        ({"before": -1}, "last row"),
+        ({"by": ""}, "entry or exit"),
+        ({"value": "x"}, "without by"),
+    ],
 )
 async def test_what_a_list_cannot_be_says_what_can(tmp_path, arguments, said):
     """The same of the list."""

@@ -10,14 +10,14 @@ from starlette.requests import HTTPConnection
 
 from lakebed.errors import InvalidSettings
 
-__all__ = ["Address", "Proxies", "address_of", "kept"]
+__all__ = ["Address", "TrustedProxies", "address_of", "kept"]
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _MAX_HOPS = 20
 _KEPT_BITS = {4: 24, 6: 48}
 
 
-class Proxies:
+class TrustedProxies:
     """The proxies whose word counts.
 
     Args:

@@ -14,13 +14,13 @@ from msgspec import Raw, UnsetType
 from starlette.requests import HTTPConnection
 
 from lakebed.api.body import UNREADABLE
-from lakebed.api.enrichment.client_ip import Address, Proxies, address_of, kept
+from lakebed.api.enrichment.client_ip import Address, TrustedProxies, address_of, kept
 from lakebed.api.enrichment.geoip import GeoIp
 from lakebed.api.enrichment.user_agent import can_parse_user_agents, parse_user_agent
 from lakebed.api.middleware import header
 from lakebed.events.event import EMPTY, MAX_EVENT_BYTES
 
-__all__ = ["Enrichment", "Visit"]
+__all__ = ["ClientRequest", "Enrichment"]
 
 # The libraries that run on a person's device, by how their names begin. All others run on somebody's server, whose
 # address and agent say nothing of the person.
@@ -95,12 +95,12 @@ class Enrichment:
         places: Path | None = None,
     ) -> None:
         self._ip = ip
-        self._proxies = Proxies(trusted_proxies)
+        self._proxies = TrustedProxies(trusted_proxies)
         self._places = None if places is None else GeoIp(places)
         if not can_parse_user_agents():
             _log.warning("browser, os and device are not added to events: pip install 'lakebed[enrichment]'")
 
-    def visit(self, request: HTTPConnection, body: bytes, *, short: bool) -> Visit | None:
+    def visit(self, request: HTTPConnection, body: bytes, *, short: bool) -> ClientRequest | None:
         """Who sent `body`, if it is client-side.
 
         Args:
@@ -116,10 +116,10 @@ class Enrichment:
             said["userAgent"] = agent
         if locale := _LOCALE.match(request.headers.get("accept-language", "")):
             said["locale"] = locale[0]
-        return Visit(said, address, self._places)
+        return ClientRequest(said, address, self._places)
 
 
-class Visit:
+class ClientRequest:
     """One request of a person's device.
 
     Args:

@@ -13,7 +13,7 @@ from starlette.routing import BaseRoute, Route
 
 from lakebed.api.auth import Auth
 from lakebed.api.body import Body, decoded
-from lakebed.api.errors import Refusal, explained
+from lakebed.api.errors import Refusal, hints_included
 from lakebed.api.openapi.operation import JSON, Parameter, operation
 from lakebed.api.responses import json_response, while_connected
 from lakebed.concurrency import run_in_thread
@@ -21,7 +21,7 @@ from lakebed.definitions.definitions import Definition
 from lakebed.errors import InvalidDefinition, InvalidEvent, QueryCrashed, QueryError, QueryRefused, QueryTooLarge
 from lakebed.query.dialects.analytics_engine.answer import encoded
 
-__all__ = ["Datasets"]
+__all__ = ["AnalyticsEngineRoutes"]
 
 _ENGINE = "/client/v4/accounts/{id}/analytics_engine"
 _TYPES = {"JSON": JSON, "JSONEachRow": "application/x-ndjson", "TabSeparated": "text/tab-separated-values"}
@@ -77,11 +77,11 @@ _INVALID = {422: ("Input was invalid, and why", {"text/plain": str})}
 _Points = Annotated[Any, msgspec.Meta(extra_json_schema={"type": ["object", "array"]})]
 
 
-class Datasets:
+class AnalyticsEngineRoutes:
     """`…/analytics_engine/sql`, `POST …/analytics_engine/{dataset}`; `GET /datasets`; `/datasets/{name}`."""
 
-    def __init__(self, gate: Auth, body: Body) -> None:
-        self._gate = gate
+    def __init__(self, auth: Auth, body: Body) -> None:
+        self._auth = auth
         self._body = body
 
     def routes(self) -> list[BaseRoute]:
@@ -126,7 +126,7 @@ class Datasets:
         return await self._answered(request, None)
 
     async def _answered(self, request: Request, body: bytes | None) -> Response:
-        target = self._gate.existing(self._gate.admit(request, "read"))
+        target = self._auth.existing(self._auth.admit(request, "read"))
         body = await self._body.read(request) if body is None else body
         try:
             sql = body.decode() or request.query_params.get("query", "")
@@ -149,9 +149,9 @@ class Datasets:
 
         One that breaks a limit is 400 and says which; those before it are stored.
         """
-        caller = self._gate.admit(request, "write")
+        caller = self._auth.admit(request, "write")
         points = _points(await self._body.read(request))
-        target = self._gate.object(caller)
+        target = self._auth.object(caller)
         for number, point in enumerate(points):
             try:
                 await target.write_data_point(
@@ -160,26 +160,26 @@ class Datasets:
             except InvalidEvent as error:
                 message = f"Data point {number}: {error.message}"
                 raise Refusal(400, "INVALID_DATA_POINT", message, written=number) from error
-            self._gate.charge(caller, 1)
+            self._auth.charge(caller, 1)
         return json_response(Written(success=True, written=len(points)))
 
     @operation(scope="read", answer=list[SavedDataset], refusals=[404])
     async def datasets(self, request: Request) -> Response:
         """The newest version of each mapping, by name."""
-        found = await self._gate.existing(self._gate.admit(request, "read")).datasets()
+        found = await self._auth.existing(self._auth.admit(request, "read")).datasets()
         return json_response([_saved(one) for one in found])
 
     @operation(scope="read", answer=SavedDataset, refusals=[404])
     async def dataset(self, request: Request) -> Response:
         """The newest version of a mapping."""
-        target = self._gate.existing(self._gate.admit(request, "read"))
+        target = self._auth.existing(self._auth.admit(request, "read"))
         with _known():
             return json_response(_saved(await target.dataset(request.path_params["name"])))
 
     @operation(scope="admin", status=204, refusals=[404])
     async def delete(self, request: Request) -> Response:
         """Let a mapping go; its table is then of data points. Answers as of an earlier time still know it."""
-        target = self._gate.existing(self._gate.admit(request, "admin"))
+        target = self._auth.existing(self._auth.admit(request, "admin"))
         with _known():
             await target.delete_dataset(request.path_params["name"])
         return Response(status_code=204)
@@ -187,10 +187,10 @@ class Datasets:
     @operation(scope="admin", body=dict[str, Any], answer=SavedDataset)
     async def save(self, request: Request) -> Response:
         """Say which events are the rows of a table, and which of their values its columns."""
-        caller = self._gate.admit(request, "admin")
+        caller = self._auth.admit(request, "admin")
         mapping = decoded(await self._body.read(request), dict[str, Any], "mapping")
-        with explained():
-            saved = await self._gate.object(caller).save_dataset(request.path_params["name"], mapping)
+        with hints_included():
+            saved = await self._auth.object(caller).save_dataset(request.path_params["name"], mapping)
         return json_response(_saved(saved))
 
 

@@ -14,7 +14,7 @@ from starlette.routing import BaseRoute, Route
 
 from lakebed.api.auth import Auth
 from lakebed.api.body import Body, decoded
-from lakebed.api.errors import explained
+from lakebed.api.errors import hints_included
 from lakebed.api.openapi.operation import Parameter, operation
 from lakebed.api.responses import json_response
 from lakebed.billing.invoice import Invoice, Used, lines_of, total_of
@@ -24,7 +24,7 @@ from lakebed.billing.quota import QuotaState
 from lakebed.errors import InvalidBilling
 from lakebed.events.decimals import EXACT
 
-__all__ = ["Billing"]
+__all__ = ["BillingRoutes"]
 
 _ORGANIZATION = Parameter("organizationId", str, "Only this one")
 
@@ -105,11 +105,11 @@ class SavedPriceBook(msgspec.Struct, rename="camel"):
     document: Any
 
 
-class Billing:
+class BillingRoutes:
     """`POST /billing/usage`, `/billing/price-books`, `/billing/invoices`, `/billing/quotas`."""
 
-    def __init__(self, gate: Auth, body: Body) -> None:
-        self._gate = gate
+    def __init__(self, auth: Auth, body: Body) -> None:
+        self._auth = auth
         self._body = body
 
     def routes(self) -> list[BaseRoute]:
@@ -127,9 +127,9 @@ class Billing:
     @operation(scope="read", body=UsageBody, answer=UsageAnswer, refusals=[404, 422, 504])
     async def usage(self, request: Request) -> Response:
         """What an organisation used, by sku and unit, summed exactly; with a price book also what it costs."""
-        target = self._gate.existing(self._gate.admit(request, "read"))
+        target = self._auth.existing(self._auth.admit(request, "read"))
         asked = decoded(await self._body.read(request), UsageBody, "question")
-        with explained():
+        with hints_included():
             result = await target.usage(
                 organization_id=asked.organization_id,
                 sku=asked.sku,
@@ -155,46 +155,46 @@ class Billing:
     @operation(scope="read", answer=list[SavedPriceBook], refusals=[404])
     async def price_books(self, request: Request) -> Response:
         """The newest version of each price book."""
-        found = await self._gate.existing(self._gate.admit(request, "read")).price_books()
+        found = await self._auth.existing(self._auth.admit(request, "read")).price_books()
         return json_response([SavedPriceBook(one.name, one.version, one.at, one.body) for one in found])
 
     @operation(scope="admin", body=dict[str, Any], answer=SavedPriceBook)
     async def save_price_book(self, request: Request) -> Response:
         """Keep a price book, or a new version of it. docs/billing.md has its form."""
-        caller = self._gate.admit(request, "admin")
+        caller = self._auth.admit(request, "admin")
         document = decoded(await self._body.read(request), dict[str, Any], "price book")
-        with explained():
-            one = await self._gate.object(caller).save_price_book(request.path_params["name"], document)
+        with hints_included():
+            one = await self._auth.object(caller).save_price_book(request.path_params["name"], document)
         return json_response(SavedPriceBook(one.name, one.version, one.at, one.body))
 
     @operation(scope="read", parameters=[_ORGANIZATION], answer=list[Invoice], refusals=[404])
     async def invoices(self, request: Request) -> Response:
         """The invoices that were issued, in that order."""
-        target = self._gate.existing(self._gate.admit(request, "read"))
+        target = self._auth.existing(self._auth.admit(request, "read"))
         return json_response(await target.invoices(request.query_params.get("organizationId")))
 
     @operation(scope="admin", body=InvoiceBody, answer=Invoice, refusals=[404, 422, 504])
     async def invoice(self, request: Request) -> Response:
         """The invoice of an organisation for a month: the one that was issued, else a draft, or issued by `issue`."""
-        target = self._gate.existing(self._gate.admit(request, "admin"))
+        target = self._auth.existing(self._auth.admit(request, "admin"))
         asked = decoded(await self._body.read(request), InvoiceBody, "question")
         given = msgspec.structs.asdict(asked)
-        with explained():
+        with hints_included():
             return json_response(await target.invoice(given.pop("organization_id"), given.pop("period"), **given))
 
     @operation(scope="read", parameters=[_ORGANIZATION], answer=list[QuotaState], refusals=[404])
     async def quotas(self, request: Request) -> Response:
         """How far each quota is used, counted exactly."""
-        target = self._gate.existing(self._gate.admit(request, "read"))
+        target = self._auth.existing(self._auth.admit(request, "read"))
         return json_response(await target.quotas(request.query_params.get("organizationId")))
 
     @operation(scope="admin", body=QuotaBody, status=204)
     async def save_quota(self, request: Request) -> Response:
         """Keep a quota, in place of the one for the same organisation and sku."""
-        caller = self._gate.admit(request, "admin")
+        caller = self._auth.admit(request, "admin")
         given = msgspec.structs.asdict(decoded(await self._body.read(request), QuotaBody, "quota"))
-        with explained():
-            await self._gate.object(caller).save_quota(**given)
+        with hints_included():
+            await self._auth.object(caller).save_quota(**given)
         return Response(status_code=204)
 
 

@@ -13,14 +13,14 @@ from starlette.routing import BaseRoute, Route
 
 from lakebed.api.auth import Auth
 from lakebed.api.body import Body, decoded
-from lakebed.api.errors import Refusal, explained
+from lakebed.api.errors import Refusal, hints_included
 from lakebed.api.formats import chosen
 from lakebed.api.openapi.operation import Parameter, operation
 from lakebed.api.responses import ACCEPT, TABLE, json_response, table_response
 from lakebed.definitions.definitions import Definition
 from lakebed.errors import InvalidDefinition
 
-__all__ = ["Cohorts"]
+__all__ = ["CohortRoutes"]
 
 _MOST = 10_000
 _PAGE = (
@@ -45,11 +45,11 @@ class SizedCohort(SavedCohort, rename="camel"):
     people: int
 
 
-class Cohorts:
+class CohortRoutes:
     """`GET /cohorts`; `GET`, `PUT` and `DELETE /cohorts/{name}`; `GET /cohorts/{name}/people`."""
 
-    def __init__(self, gate: Auth, body: Body) -> None:
-        self._gate = gate
+    def __init__(self, auth: Auth, body: Body) -> None:
+        self._auth = auth
         self._body = body
 
     def routes(self) -> list[BaseRoute]:
@@ -65,23 +65,23 @@ class Cohorts:
     @operation(scope="read", answer=list[SavedCohort], refusals=[404])
     async def cohorts(self, request: Request) -> Response:
         """The saved cohorts, by name."""
-        found = await self._gate.existing(self._gate.admit(request, "read")).cohorts()
+        found = await self._auth.existing(self._auth.admit(request, "read")).cohorts()
         return json_response([_saved(one) for one in found])
 
     @operation(scope="read", answer=SizedCohort, refusals=[400, 404, 422, 429, 503, 504])
     async def cohort(self, request: Request) -> Response:
         """A cohort, and how many people are in it now."""
-        target, name = self._gate.existing(self._gate.admit(request, "read")), request.path_params["name"]
+        target, name = self._auth.existing(self._auth.admit(request, "read")), request.path_params["name"]
         with _known():
             found = _saved(await target.cohort(name))
-        with explained():
+        with hints_included():
             size = await target.report_untrusted("cohort_size", {"cohort": name})
         return json_response(SizedCohort(**msgspec.structs.asdict(found), people=size.scalar()))
 
     @operation(scope="read", parameters=[ACCEPT, *_PAGE], answer=TABLE, refusals=[400, 404, 406, 422, 429, 503, 504])
     async def people(self, request: Request) -> Response:
         """Who is in a cohort, in order of their ids: `person_id, first_seen, last_seen, events`."""
-        caller, kind = self._gate.admit(request, "read"), chosen(request.headers.get("accept", ""))
+        caller, kind = self._auth.admit(request, "read"), chosen(request.headers.get("accept", ""))
         given: dict[str, Any] = {name: value for name, value in request.query_params.items() if name != "object"}
         unknown = sorted(given.keys() - {one.name for one in _PAGE})
         if unknown:
@@ -90,23 +90,23 @@ class Cohorts:
         if "limit" in given:
             given["limit"] = _limit(given["limit"])
         asked = {"cohort": request.path_params["name"], **given}
-        work = self._gate.existing(caller).report_untrusted("cohort_people", asked)
-        with explained():
+        work = self._auth.existing(caller).report_untrusted("cohort_people", asked)
+        with hints_included():
             return await table_response(request, kind, work)
 
     @operation(scope="admin", body=dict[str, Any], answer=SavedCohort, refusals=[422, 429, 503, 504])
     async def save(self, request: Request) -> Response:
         """Save a cohort under a name. Its body is the definition; a name that is there gets a new version."""
-        caller = self._gate.admit(request, "admin")
+        caller = self._auth.admit(request, "admin")
         definition = decoded(await self._body.read(request), dict[str, Any], "definition")
-        with explained():
-            saved = await self._gate.object(caller).save_cohort(request.path_params["name"], definition, untrusted=True)
+        with hints_included():
+            saved = await self._auth.object(caller).save_cohort(request.path_params["name"], definition, untrusted=True)
         return json_response(_saved(saved))
 
     @operation(scope="admin", status=204, refusals=[404, 409])
     async def delete(self, request: Request) -> Response:
         """Let a cohort go, unless others are made of it. Reports as of an earlier time still know it."""
-        target = self._gate.existing(self._gate.admit(request, "admin"))
+        target = self._auth.existing(self._auth.admit(request, "admin"))
         with _known():
             await target.delete_cohort(request.path_params["name"])
         return Response(status_code=204)

@@ -22,7 +22,7 @@ from lakebed.ingest.replay import Replayed
 from lakebed.moments import parse_iso
 from lakebed.tiers.storage.dead_letters import DeadLetter
 
-__all__ = ["Letters"]
+__all__ = ["DeadLetterRoutes"]
 
 _PREVIEW = 200
 _MOST_ID = (1 << 63) - 1
@@ -95,14 +95,14 @@ class PurgeAnswer(msgspec.Struct):
     purged: int
 
 
-class Letters:
+class DeadLetterRoutes:
     """`GET /deadletters`, `GET` and `POST` below it, `DELETE /deadletters`.
 
     Reading them needs no more than reading events does: they hold what events hold. Changing them needs "admin".
     """
 
-    def __init__(self, gate: Auth, body: Body) -> None:
-        self._gate = gate
+    def __init__(self, auth: Auth, body: Body) -> None:
+        self._auth = auth
         self._body = body
 
     def routes(self) -> list[BaseRoute]:
@@ -128,7 +128,7 @@ class Letters:
     )
     async def newest(self, request: Request) -> Response:
         """Dead letters, newest first."""
-        target = self._gate.existing(self._gate.admit(request, "read"))
+        target = self._auth.existing(self._auth.admit(request, "read"))
         query = request.query_params
         limit = _number("limit", query.get("limit", "100"), MAX_LISTED)
         before = _number("before", query["before"], _MOST_ID) if "before" in query else None
@@ -139,7 +139,7 @@ class Letters:
     @operation(scope="read", answer=LetterAnswer, refusals=[400, 404])
     async def one(self, request: Request) -> Response:
         """One dead letter, with all that was sent."""
-        target = self._gate.existing(self._gate.admit(request, "read"))
+        target = self._auth.existing(self._auth.admit(request, "read"))
         letter: DeadLetter = await target.dead_letter(_number("id", request.path_params["id"], _MOST_ID))
         try:
             told: dict[str, Any] = {"raw": letter.raw.decode(), "encoding": "utf-8"}
@@ -151,7 +151,7 @@ class Letters:
     @operation(scope="admin", body=ReplayBody, body_required=False, answer=ReplayAnswer, refusals=[404, 507, 503])
     async def replay(self, request: Request) -> Response:
         """Store dead letters as they are, or mended. Each is stored exactly once, however often this is sent."""
-        target = self._gate.existing(self._gate.admit(request, "admin"))
+        target = self._auth.existing(self._auth.admit(request, "admin"))
         asked = decoded((await self._body.read(request)).strip() or b"{}", ReplayBody, "choice of letters")
         edit = asked.patch if asked.text is None else asked.text
         if asked.text is not None and (asked.patch is not None or asked.ids is None or len(set(asked.ids)) != 1):
@@ -173,7 +173,7 @@ class Letters:
     )
     async def purge(self, request: Request) -> Response:
         """Delete dead letters for ever."""
-        target = self._gate.existing(self._gate.admit(request, "admin"))
+        target = self._auth.existing(self._auth.admit(request, "admin"))
         ids = [_number("id", text, _MOST_ID) for text in request.query_params.getlist("id")]
         before = request.query_params.get("before")
         if bool(ids) == (before is not None):

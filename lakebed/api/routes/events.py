@@ -14,11 +14,11 @@ from lakebed.api.body import Body, check_count, decoded, json_object
 from lakebed.api.errors import Refusal
 from lakebed.api.openapi.operation import operation
 from lakebed.api.responses import ReceiptAnswer, json_response
-from lakebed.api.routes.micro_batching import Gathering
+from lakebed.api.routes.micro_batching import MicroBatching
 from lakebed.api.routes.track import MAX_BATCH_EVENTS
 from lakebed.events.event import Receipt
 
-__all__ = ["Events"]
+__all__ = ["EventRoutes"]
 
 
 class PlatformEvent(msgspec.Struct, rename="camel"):
@@ -72,11 +72,11 @@ class BatchAccepted(msgspec.Struct):
     errors: list[Fault]
 
 
-class Events:
+class EventRoutes:
     """`POST /events`, `POST /events/batch`."""
 
-    def __init__(self, gate: Auth, body: Body, gathering: Gathering) -> None:
-        self._gate = gate
+    def __init__(self, auth: Auth, body: Body, gathering: MicroBatching) -> None:
+        self._auth = auth
         self._body = body
         self._gathering = gathering
 
@@ -90,16 +90,16 @@ class Events:
     @operation(scope="write", body=PlatformEvent, answer=Accepted, refusals=[507])
     async def one(self, request: Request) -> Response:
         """One event in the platform's shape, or a CloudEvent 1.0: its receipt, or 400 with the reason."""
-        caller = self._gate.admit(request, "write")
+        caller = self._auth.admit(request, "write")
         body = await self._body.read(request)
-        self._gate.weigh(caller, len(body))
+        self._auth.weigh(caller, len(body))
         try:
             event = json_object(body)
         except Refusal as refusal:
-            await self._gate.keep(request, caller, body, refusal.message)
+            await self._auth.keep(request, caller, body, refusal.message)
             raise
         receipt = await self._gathering.store(caller, msgspec.json.encode(mapped(event)))
-        self._gate.charge(caller, 1)
+        self._auth.charge(caller, 1)
         if receipt.status == "rejected":
             raise Refusal(400, "INVALID_EVENT", receipt.reason or "", messageId=receipt.message_id)
         return json_response(Accepted(success=True, accepted=1, receipt=_told(receipt)))
@@ -107,20 +107,20 @@ class Events:
     @operation(scope="write", body=EventsBody, answer=BatchAccepted, refusals=[507])
     async def batch(self, request: Request) -> Response:
         """`{"events": […]}` or an array: 200 with how many were taken, and why each other was not."""
-        caller = self._gate.admit(request, "write")
+        caller = self._auth.admit(request, "write")
         body = await self._body.read(request)
-        self._gate.weigh(caller, len(body))
+        self._auth.weigh(caller, len(body))
         check_count(body, MAX_BATCH_EVENTS)
         try:
             events = _listed(body)
         except Refusal as refusal:
-            await self._gate.keep(request, caller, body, refusal.message)
+            await self._auth.keep(request, caller, body, refusal.message)
             raise
         receipts: list[Receipt] = []
         if events:
             sent = msgspec.json.encode([mapped(event) for event in events])
-            receipts = await self._gate.object(caller).batch(sent, source="http", keep_refused=True, key=caller.key)
-        self._gate.charge(caller, len(receipts))
+            receipts = await self._auth.object(caller).batch(sent, source="http", keep_refused=True, key=caller.key)
+        self._auth.charge(caller, len(receipts))
         faults = [Fault(at, one.reason or "") for at, one in enumerate(receipts) if one.status == "rejected"]
         accepted = len(receipts) - len(faults)
         return json_response(BatchAccepted(not faults, accepted, len(faults), faults))

@@ -13,7 +13,7 @@ from starlette.routing import BaseRoute, Route
 
 from lakebed.api.auth import Auth
 from lakebed.api.body import Body, decoded
-from lakebed.api.errors import Refusal, explained
+from lakebed.api.errors import Refusal, hints_included
 from lakebed.api.openapi.operation import operation
 from lakebed.api.responses import json_response, while_connected
 from lakebed.api.routes.grafana_frames import Series, Table, choices, series_of, table_of
@@ -21,7 +21,7 @@ from lakebed.concurrency import run_in_thread
 from lakebed.query.templates.template import library
 from lakebed.reports.catalog import REPORTS, signature_of
 
-__all__ = ["Grafana"]
+__all__ = ["GrafanaRoutes"]
 
 _SQL = "sql"
 _MOST_TARGETS = 20
@@ -45,7 +45,7 @@ class PanelTarget(msgspec.Struct):
 
 
 class PanelQuery(msgspec.Struct):
-    """What a panel shows; of what Grafana sends beside it nothing is needed."""
+    """What a panel shows; of what GrafanaRoutes sends beside it nothing is needed."""
 
     targets: list[PanelTarget]
     range: Span | None = None
@@ -100,11 +100,11 @@ class Choice(msgspec.Struct, rename={"text": "__text", "value": "__value"}):
 _FORMAT = Field("format", "Format", "select", options=[Option("Table", "table"), Option("Time series", "time_series")])
 
 
-class Grafana:
+class GrafanaRoutes:
     """`GET /grafana`, `POST /grafana/metrics`, `/metric-payload-options`, `/query`, `/variable`."""
 
-    def __init__(self, gate: Auth, body: Body) -> None:
-        self._gate = gate
+    def __init__(self, auth: Auth, body: Body) -> None:
+        self._auth = auth
         self._body = body
 
     def routes(self) -> list[BaseRoute]:
@@ -121,19 +121,19 @@ class Grafana:
     @operation(scope="read")
     async def connected(self, request: Request) -> Response:
         """Whether the key may ask: for "Save & test" of Grafana's JSON data source."""
-        self._gate.admit(request, "read")
+        self._auth.admit(request, "read")
         return Response()
 
     @operation(scope="read", body=dict[str, Any], body_required=False, answer=list[Metric])
     async def metrics(self, request: Request) -> Response:
         """What a panel can ask for: every template, every report, and SQL of Analytics Engine; and what each takes."""
-        self._gate.admit(request, "read")
+        self._auth.admit(request, "read")
         return json_response(_metrics())
 
     @operation(scope="read", body=PayloadName, answer=list[Option])
     async def options(self, request: Request) -> Response:
         """What can be chosen for a field of a metric."""
-        self._gate.admit(request, "read")
+        self._auth.admit(request, "read")
         asked = decoded(await self._body.read(request), PayloadName, "field of a metric")
         fields = [field for one in _metrics() if one.value == asked.metric for field in one.payloads]
         return json_response([one for field in fields if field.name == asked.name for one in field.options])
@@ -144,7 +144,7 @@ class Grafana:
 
         A template or report that takes `start` and `end` has those of the dashboard unless its payload says others.
         """
-        target = self._gate.existing(self._gate.admit(request, "read"))
+        target = self._auth.existing(self._auth.admit(request, "read"))
         asked = decoded(await self._body.read(request), PanelQuery, "query of a panel")
         if len(asked.targets) > _MOST_TARGETS:
             raise Refusal(400, "INVALID_BODY", f"A panel has at most {_MOST_TARGETS} targets", limit=_MOST_TARGETS)
@@ -160,7 +160,7 @@ class Grafana:
     @operation(scope="read", body=VariableQuery, answer=list[Choice], refusals=_REFUSALS)
     async def variable(self, request: Request) -> Response:
         """The values of a variable: the first column of an answer, or of two the text and the value."""
-        target = self._gate.existing(self._gate.admit(request, "read"))
+        target = self._auth.existing(self._auth.admit(request, "read"))
         asked = decoded(await self._body.read(request), VariableQuery, "query of a variable")
         payload = dict(asked.payload)
         name = str(payload.pop("target", ""))
@@ -173,7 +173,7 @@ class Grafana:
 async def _answer(target: Any, name: str, payload: dict[str, Any], span: Span | None) -> Any:
     """The answer as Arrow. Raises Refusal, and what the question raises."""
     kind, _, which = name.partition(":")
-    with explained():
+    with hints_included():
         if kind == _SQL:
             return (await target.analytics_engine(str(payload.get("sql", "")))).table
         if kind == "template" and which in library():
@@ -205,7 +205,7 @@ def _object(payload: Any) -> dict[str, Any]:
 
 
 def _shown(table: Any, form: Any) -> list[Table] | list[Series]:
-    with explained():
+    with hints_included():
         return series_of(table) if form == "time_series" else [table_of(table)]
 
 

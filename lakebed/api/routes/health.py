@@ -23,7 +23,7 @@ from lakebed.errors import LakebedError
 from lakebed.objects.namespace import Namespace
 from lakebed.settings import Settings
 
-__all__ = ["Health"]
+__all__ = ["HealthRoutes"]
 
 _KEPT_S = 1.0
 _TIMEOUT_S = 5.0
@@ -44,17 +44,17 @@ class Readiness(msgspec.Struct, frozen=True):
     checks: dict[str, str]
 
 
-class Health:
+class HealthRoutes:
     """`GET /health/live`, `GET /health/ready`, and `GET /health`, which is the same as ready. None needs a key.
 
     Args:
-        gate: knows the target and its keys.
+        auth: knows the target and its keys.
         clock: one look serves all who ask within a second: asking often does not wear the disk.
         disk: what the probe is written through.
     """
 
-    def __init__(self, gate: Auth, clock: Clock, disk: Disk) -> None:
-        self._gate = gate
+    def __init__(self, auth: Auth, clock: Clock, disk: Disk) -> None:
+        self._auth = auth
         self._clock = clock
         self._disk = disk
         self._look: asyncio.Task[Readiness] | None = None
@@ -101,7 +101,7 @@ class Health:
             return Readiness("unavailable", _VERSION, {"disk": f"it has not answered for {_TIMEOUT_S:g} s"})
 
     async def _looked(self) -> Readiness:
-        target = self._gate.target
+        target = self._auth.target
         checks = {"open": "ok" if target.is_open else "the app's lifespan has not opened its target"}
         checks["keys"] = self._keys()
         checks["disk"] = await run_in_thread("ready", lambda: _probe(self._disk, target))
@@ -112,7 +112,7 @@ class Health:
 
     def _keys(self) -> str:
         try:
-            _ = self._gate.keyless
+            _ = self._auth.keyless
         except LakebedError:
             return "they cannot be read"
         return "ok"

@@ -13,14 +13,14 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from lakebed.api.auth import Auth
-from lakebed.api.errors import Refusal, explained
+from lakebed.api.errors import Refusal, hints_included
 from lakebed.api.openapi.operation import Parameter, operation
 from lakebed.api.responses import json_response
 from lakebed.monitoring.stats import Stats
 from lakebed.monitoring.tier_status import TierStatus
 from lakebed.query.result import Result
 
-__all__ = ["Reads"]
+__all__ = ["MetricRoutes"]
 
 _MAX_DAYS = 36_600
 _MAX_BY = 5
@@ -68,15 +68,15 @@ class MauRow(msgspec.Struct):
     events: int
 
 
-class Reads:
+class MetricRoutes:
     """`GET /stats`, `/dau`, `/wau`, `/mau`, `/timeseries`, `/tiers`.
 
     Rows are a JSON list of objects. The headers `Lakebed-Tiers`, `Lakebed-Seq` and `Server-Timing` say where they came
     from, which events they cover, and how long it took.
     """
 
-    def __init__(self, gate: Auth) -> None:
-        self._gate = gate
+    def __init__(self, auth: Auth) -> None:
+        self._auth = auth
 
     def routes(self) -> list[BaseRoute]:
         """What this room answers."""
@@ -121,7 +121,7 @@ class Reads:
         if len(by) > _MAX_BY:
             raise Refusal(400, "INVALID_PARAMETER", f"by takes at most {_MAX_BY} columns", by=len(by))
         options = {one.name: given[one.name] for one in _SERIES if one.name in given and one.name != "by"}
-        with explained():
+        with hints_included():
             return _rows(await target.timeseries(by=by or None, **options))
 
     async def _active(self, request: Request, measure: Literal["dau", "wau", "mau"]) -> Response:
@@ -132,16 +132,16 @@ class Reads:
             raise Refusal(400, "INVALID_PARAMETER", "Give days or start, not both")
         if "max_staleness" in given:
             options["max_staleness"] = _seconds(given["max_staleness"])
-        with explained():
+        with hints_included():
             return _rows(await getattr(target, measure)(_days(given.get("days", "7")), **options))
 
     def _object(self, request: Request, taken: Collection[Parameter]) -> Any:
         """The object that is asked. An unknown parameter is refused: without it, it would be another question.
 
         Raises:
-            Refusal: 400, and what the gate refuses.
+            Refusal: 400, and what the auth refuses.
         """
-        target = self._gate.existing(self._gate.admit(request, "read"))
+        target = self._auth.existing(self._auth.admit(request, "read"))
         known = [one.name for one in taken]
         unknown = sorted(set(request.query_params) - {*known, _IGNORED})
         if unknown:

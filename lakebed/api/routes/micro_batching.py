@@ -8,13 +8,13 @@ from typing import Any
 from lakebed.api.auth import Auth, Caller
 from lakebed.events.event import Receipt
 
-__all__ = ["Gathering"]
+__all__ = ["MicroBatching"]
 
 _Waiting = tuple[bytes, str | None, asyncio.Future[Receipt]]  # an event, its sender's key, its answer
 _MOST = 1_000  # events at once: a request waits for no more than these
 
 
-class Gathering:
+class MicroBatching:
     """Joins single events into one batch an object.
 
     Those of one turn of the loop go together, and those that come while the batch before them is stored. What a batch
@@ -22,8 +22,8 @@ class Gathering:
     are as good as a batch of 64. A lonely event goes at once.
     """
 
-    def __init__(self, gate: Auth) -> None:
-        self._gate = gate
+    def __init__(self, auth: Auth) -> None:
+        self._auth = auth
         self._waiting: dict[str, list[_Waiting]] = {}
         self._sending: dict[str, asyncio.Task[None]] = {}
 
@@ -58,7 +58,7 @@ class Gathering:
     async def _store(self, caller: Caller, waiting: list[_Waiting]) -> None:
         try:
             body = b"[%s]" % b",".join([event for event, _, _ in waiting])
-            target: Any = self._gate.object(caller)
+            target: Any = self._auth.object(caller)
             receipts: list[Receipt] = await target.batch(
                 body, source="http", keep_refused=True, key=[key for _, key, _ in waiting]
             )

@@ -16,7 +16,7 @@ from lakebed.api.auth import Auth
 from lakebed.api.errors import Refusal
 from lakebed.concurrency import run_in_thread
 
-__all__ = ["Page"]
+__all__ = ["PageRoutes"]
 
 _INDEX = "index.html"
 _TYPES = {
@@ -86,15 +86,15 @@ class _Site(msgspec.Struct, frozen=True):
         )
 
 
-class Page:
+class PageRoutes:
     """`GET /` and the files that it needs. They are read from the package when they are first asked for.
 
     Whoever may reach the server may load the page: what it shows it asks for with its user's key. Whether one is needed
     stands in the page, so that it asks nothing before it has one.
     """
 
-    def __init__(self, gate: Auth) -> None:
-        self._gate = gate
+    def __init__(self, auth: Auth) -> None:
+        self._auth = auth
         self._known: _Site | None = None
 
     def routes(self) -> list[BaseRoute]:
@@ -106,7 +106,7 @@ class Page:
 
     async def index(self, request: Request) -> Response:
         """The page itself."""
-        return _sent(request, (await self._site()).index[self._gate.keyless], _ASK_FIRST)
+        return _sent(request, (await self._site()).index[self._auth.keyless], _ASK_FIRST)
 
     async def asset(self, request: Request) -> Response:
         """A script, style or image. An address of another version is 404: mixing two would break the page."""

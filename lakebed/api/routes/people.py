@@ -17,7 +17,7 @@ from lakebed.api.responses import json_response
 from lakebed.identity.merge import Merge
 from lakebed.identity.person import Person
 
-__all__ = ["People"]
+__all__ = ["PeopleRoutes"]
 
 _LIMIT, _MAX_LIMIT = 100, 10_000
 _AS_OF = Parameter("as_of", str, "Only what was received up to this ISO 8601 time; the answer never changes again")
@@ -42,11 +42,11 @@ class UnmergeBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     why: str | None = None
 
 
-class People:
+class PeopleRoutes:
     """`GET /people/{id}`, `GET /people/merges`, `POST /people/merge`, `POST /people/unmerge`."""
 
-    def __init__(self, gate: Auth, body: Body) -> None:
-        self._gate = gate
+    def __init__(self, auth: Auth, body: Body) -> None:
+        self._auth = auth
         self._body = body
 
     def routes(self) -> list[BaseRoute]:
@@ -91,7 +91,7 @@ class People:
         return json_response(await target.unmerge(asked.merge_id, why=asked.why))
 
     def _object(self, request: Request, scope: Scope) -> Any:
-        return self._gate.existing(self._gate.admit(request, scope))
+        return self._auth.existing(self._auth.admit(request, scope))
 
 
 def _check_known(request: Request, known: set[str]) -> None:

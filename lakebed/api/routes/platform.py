@@ -12,15 +12,14 @@ from starlette.routing import BaseRoute, Route
 
 from lakebed.api.auth import Auth
 from lakebed.api.body import Body, decoded
-from lakebed.api.errors import Refusal, explained
+from lakebed.api.errors import Refusal, hints_included
 from lakebed.api.openapi.operation import operation
 from lakebed.api.responses import json_response, while_connected
 from lakebed.query.result import Result
 from lakebed.reports.calendar import Calendar
-from lakebed.reports.parameters import Parameters
-from lakebed.reports.scope import Scope, instant
+from lakebed.reports.scope import Parameters, Scope, instant
 
-__all__ = ["EXAMPLE", "Platform", "PlatformAnswer", "PlatformQuery", "platform_answer"]
+__all__ = ["EXAMPLE", "PlatformAnswer", "PlatformQuery", "PlatformRoutes", "platform_answer"]
 
 GroupBy = Literal["minute", "hour", "day", "week", "month"]
 _METRICS = {
@@ -101,11 +100,11 @@ class PlatformAnswer(msgspec.Struct):
     meta: Meta
 
 
-class Platform:
+class PlatformRoutes:
     """`POST /metrics/performance`. Its `POST /query` shares the path with SQL: sql.py gives what has no `sql` here."""
 
-    def __init__(self, gate: Auth, body: Body) -> None:
-        self._gate = gate
+    def __init__(self, auth: Auth, body: Body) -> None:
+        self._auth = auth
         self._body = body
 
     def routes(self) -> list[BaseRoute]:
@@ -118,7 +117,7 @@ class Platform:
 
         It is the report `performance` in the names of the platform; durations are milliseconds.
         """
-        caller = self._gate.admit(request, "read")
+        caller = self._auth.admit(request, "read")
         asked = decoded(await self._body.read(request), PerformanceBody, "question", example=EXAMPLE)
         arguments = {
             "start": asked.start,
@@ -129,8 +128,8 @@ class Platform:
             "threshold_ms": asked.threshold_ms,
             "errors_from": asked.errors_from,
         }
-        work = self._gate.existing(caller).report_untrusted("performance", arguments)
-        with explained():
+        work = self._auth.existing(caller).report_untrusted("performance", arguments)
+        with hints_included():
             data = _dicts(await while_connected(request, work))
         for row in data:
             began = row.pop("time")
@@ -150,7 +149,7 @@ async def platform_answer(request: Request, target: Any, asked: PlatformQuery) -
     if unknown:
         message = f"There is no metric {unknown[0][:40]!r}. There are {', '.join(_METRICS)}"
         raise Refusal(400, "QUERY_REFUSED", message, metric=unknown[0][:40])
-    with explained():
+    with hints_included():
         scope = Scope(instant("start", asked.start), instant("end", asked.end))
     bind = Parameters()
     calendar = Calendar()

@@ -25,12 +25,12 @@ from lakebed.histogram import Histogram
 from lakebed.monitoring.health import Health, LifetimeCounts
 from lakebed.objects.namespace import Namespace
 
-__all__ = ["Metrics"]
+__all__ = ["PrometheusRoutes"]
 
 _TEXT = "text/plain"
 
 
-class Metrics:
+class PrometheusRoutes:
     """`GET /metrics`.
 
     All numbers are sums over the objects that this process served since it began: there is no label for an object, so
@@ -38,18 +38,18 @@ class Metrics:
     sums are for who shows the metrics token: they tell of all objects. A read key gets those of its own object.
 
     Args:
-        gate: knows the target.
+        auth: knows the target.
         traffic: what passed through the app.
         token: the metrics token; None, there is none.
     """
 
-    def __init__(self, gate: Auth, traffic: RequestMetrics, token: str | None = None) -> None:
-        self._gate = gate
+    def __init__(self, auth: Auth, traffic: RequestMetrics, token: str | None = None) -> None:
+        self._auth = auth
         self._traffic = traffic
         self._token = token or None  # an empty one would let everybody in
         self._asleep = LifetimeCounts()  # of objects that are no longer awake
-        if isinstance(gate.target, Namespace):
-            gate.target.residents.watchers.append(self._keep)
+        if isinstance(auth.target, Namespace):
+            auth.target.residents.watchers.append(self._keep)
 
     def routes(self) -> list[BaseRoute]:
         """What this room answers."""
@@ -62,15 +62,15 @@ class Metrics:
         With keys: the metrics token as `Authorization: Bearer` gives all numbers, a read key those of its own object.
         """
         registry = CollectorRegistry(auto_describe=False)
-        if self._gate.keyless or self._is_token(request):
-            target = self._gate.target
+        if self._auth.keyless or self._is_token(request):
+            target = self._auth.target
             objects = list(target.residents) if isinstance(target, Namespace) else [target]
             families = [*await self._of(objects, self._asleep), *self._of_process()]
             families.append(_gauge("lakebed_objects_awake", "Objects that are open in this process", len(objects)))
             free = await run_in_thread("metrics", lambda: Disk().free_bytes(target.root))
             families.append(_gauge("lakebed_disk_free_bytes", "What may still be written", free))
         else:
-            families = await self._of([self._gate.existing(self._gate.admit(request, "read"))], LifetimeCounts())
+            families = await self._of([self._auth.existing(self._auth.admit(request, "read"))], LifetimeCounts())
         registry.register(_Ready(families))
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
         return Response(encode(registry), media_type=content_type)

@@ -16,7 +16,7 @@ from lakebed.api.openapi.operation import operation
 from lakebed.api.responses import ACCEPT, TABLE, table_response
 from lakebed.api.routes.platform import EXAMPLE, PlatformQuery, platform_answer
 
-__all__ = ["Sql"]
+__all__ = ["QueryRoutes"]
 
 
 class QueryBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -40,11 +40,11 @@ _shapes = msgspec.json.schema_components([QueryBody, PlatformQuery])[1]
 _Asked = Annotated[Any, msgspec.Meta(extra_json_schema={"anyOf": list(_shapes.values())})]
 
 
-class Sql:
+class QueryRoutes:
     """`POST /query`."""
 
-    def __init__(self, gate: Auth, body: Body) -> None:
-        self._gate = gate
+    def __init__(self, auth: Auth, body: Body) -> None:
+        self._auth = auth
         self._body = body
 
     def routes(self) -> list[BaseRoute]:
@@ -65,14 +65,14 @@ class Sql:
         killed when it takes too long. A body with `start` and `end` instead of `sql` is the platform's query: events by
         time, answered as JSON, `{data: [{timestamp, count, …}], meta: {start, end, count, hasMore}}`.
         """
-        caller = self._gate.admit(request, "read")
+        caller = self._auth.admit(request, "read")
         kind = chosen(request.headers.get("accept", ""))
         body = await self._body.read(request)
         if _is_platforms(body):
             found = decoded(body, PlatformQuery, "question", example=EXAMPLE)
-            return await platform_answer(request, self._gate.existing(caller), found)
+            return await platform_answer(request, self._auth.existing(caller), found)
         asked = decoded(body, QueryBody, "question", example={"sql": "SELECT 1"})
-        target = self._gate.existing(caller)
+        target = self._auth.existing(caller)
 
         work = target.query_untrusted(
             asked.sql, asked.params, as_of=asked.as_of, limit=asked.limit, timeout=asked.timeout

@@ -12,21 +12,21 @@ from starlette.routing import BaseRoute, Route
 
 from lakebed.api.auth import Auth
 from lakebed.api.body import Body, decoded
-from lakebed.api.errors import explained
+from lakebed.api.errors import hints_included
 from lakebed.api.formats import chosen
 from lakebed.api.openapi.operation import operation
 from lakebed.api.responses import ACCEPT, TABLE, table_response
 from lakebed.interface.json_schema import body_of
 from lakebed.reports.catalog import REPORTS, signature_of
 
-__all__ = ["Reports"]
+__all__ = ["ReportRoutes"]
 
 
-class Reports:
+class ReportRoutes:
     """`POST /reports/{name}`: the body is an object with the arguments of the report, the answer a table."""
 
-    def __init__(self, gate: Auth, body: Body) -> None:
-        self._gate = gate
+    def __init__(self, auth: Auth, body: Body) -> None:
+        self._auth = auth
         self._body = body
 
     def routes(self) -> list[BaseRoute]:
@@ -35,12 +35,12 @@ class Reports:
 
     def _report(self, name: str) -> Callable[[Request], Awaitable[Response]]:
         async def answer(request: Request) -> Response:
-            caller = self._gate.admit(request, "read")
+            caller = self._auth.admit(request, "read")
             kind = chosen(request.headers.get("accept", ""))
             body = await self._body.read(request)
             arguments = decoded(body or b"{}", dict[str, Any], "object with the report's arguments")
-            work = self._gate.existing(caller).report_untrusted(name, arguments)
-            with explained():
+            work = self._auth.existing(caller).report_untrusted(name, arguments)
+            with hints_included():
                 return await table_response(request, kind, work)
 
         answer.__doc__ = _said(name)

@@ -13,18 +13,18 @@ from starlette.routing import BaseRoute, Route
 
 from lakebed.api.auth import Auth, Caller
 from lakebed.api.body import UNREADABLE, Body, json_object
-from lakebed.api.compression import Corrupt, TooLong, inflate
+from lakebed.api.compression import Corrupt, TooLong, decompress
 from lakebed.api.enrichment.enrichment import Enrichment
 from lakebed.api.errors import Refusal
 from lakebed.api.middleware import header
 from lakebed.api.openapi.operation import JSON, operation
 from lakebed.api.responses import BatchAnswer, json_response, receipts_response
-from lakebed.api.routes.micro_batching import Gathering
+from lakebed.api.routes.micro_batching import MicroBatching
 from lakebed.api.routes.track import Batch, EventBody
 from lakebed.errors import InvalidEvent
 from lakebed.events.event import Receipt
 
-__all__ = ["MAX_BATCH_BYTES", "Segment"]
+__all__ = ["MAX_BATCH_BYTES", "SegmentRoutes"]
 
 # In the order of how often they are asked for: a router tries its routes one after the other. The short ones are those
 # of the browser's library.
@@ -90,10 +90,10 @@ _items = msgspec.json.Decoder(list[Raw])
 _KEY = re.compile(rb'"writeKey"\s{0,8}:\s{0,8}"([!#-\[\]-~]{1,200})"')
 
 
-class Segment:
+class SegmentRoutes:
     """`POST /v1/{track,identify,page,screen,group,alias,batch,import}` and the browser's `/v1/{t,i,p,s,g,a,b,m}`.
 
-    As Segment does, it answers 200 to all but what is unreadable or too large, which is 400, and what may be sent
+    As SegmentRoutes does, it answers 200 to all but what is unreadable or too large, which is 400, and what may be sent
     again later (408, 429, 5xx): its clients drop or repeat what is answered otherwise. What became of each event is in
     the body. `GET /v1/projects/{writeKey}/settings` is what analytics.js asks before it sends anything.
 
@@ -105,14 +105,14 @@ class Segment:
 
     def __init__(
         self,
-        gate: Auth,
+        auth: Auth,
         body: Body,
-        gathering: Gathering,
+        gathering: MicroBatching,
         enrichment: Enrichment,
         *,
         max_batch_bytes: int = MAX_BATCH_BYTES,
     ) -> None:
-        self._gate = gate
+        self._auth = auth
         self._body = body
         self._enrichment = enrichment
         self._max_batch_bytes = max_batch_bytes
@@ -135,14 +135,14 @@ class Segment:
         try:
             _check_object(body)
         except Refusal as refusal:
-            await self._gate.keep(request, caller, body, refusal.message)
+            await self._auth.keep(request, caller, body, refusal.message)
             raise
         path = _last(request)
         comma = b"," if body[1:-1].strip() else b""
         event = b"%s%s%s" % (body[:-1], comma, _TYPES[_KINDS[path]])  # of two that say its type the last counts
         visit = self._enrichment.visit(request, event, short=len(path) == 1)
         receipt = await self._gathering.store(caller, event if visit is None else visit.event(event))
-        self._gate.charge(caller, 1)
+        self._auth.charge(caller, 1)
         if receipt.status == "rejected":
             json_object(body)  # 400 where that is because of numbers that do not exist
         return receipts_response([receipt])
@@ -155,12 +155,12 @@ class Segment:
         visit = self._enrichment.visit(request, body, short=len(_last(request)) == 1)
         sent = body if visit is None else visit.batch(body)
         try:
-            receipts: list[Receipt] = await self._gate.object(caller).batch(
+            receipts: list[Receipt] = await self._auth.object(caller).batch(
                 sent, source="http", keep_refused=True, key=caller.key
             )
         except InvalidEvent as error:
             raise Refusal(400, "INVALID_JSON", error.reason) from None
-        self._gate.charge(caller, len(receipts))
+        self._auth.charge(caller, len(receipts))
         if all(receipt.status == "rejected" for receipt in receipts):
             _check(body)
         return receipts_response(receipts)
@@ -175,7 +175,7 @@ class Segment:
     async def settings(self, request: Request) -> Response:
         """What analytics.js asks for before it sends anything: to send it here."""
         key = request.path_params["write_key"]
-        self._gate.admit(request, "write", write_key=key)
+        self._auth.admit(request, "write", write_key=key)
         here = request.base_url
         us = {"apiKey": key, "apiHost": f"{here.netloc}{here.path.rstrip('/')}/v1", "protocol": here.scheme}
         everything = {"enabled": True, "integrations": {}}
@@ -190,18 +190,18 @@ class Segment:
         """Who sent it, and the body. Where a header says who, nothing of a stranger's is read.
 
         Raises:
-            Refusal: 400 also where others say 413: Segment does.
+            Refusal: 400 also where others say 413: SegmentRoutes does.
         """
         try:
-            caller = self._gate.admit(request, "write") if _shows_key(request) else None
+            caller = self._auth.admit(request, "write") if _shows_key(request) else None
             body = await self._body.read(request)
             if body[:2] == _GZIP:  # RudderStack's client for Node may not say so, and no JSON begins like this
                 body = _inflated(body, most)
             if len(body) > most:
                 raise _too_large(most)
             if caller is None:
-                caller = self._gate.admit(request, "write", write_key=None if self._gate.keyless else _key_in(body))
-            self._gate.weigh(caller, len(body))
+                caller = self._auth.admit(request, "write", write_key=None if self._auth.keyless else _key_in(body))
+            self._auth.weigh(caller, len(body))
         except Refusal as refusal:
             if refusal.status != _TOO_LARGE:
                 raise
@@ -262,7 +262,7 @@ def _check(body: bytes) -> None:
 
 def _inflated(body: bytes, most: int) -> bytes:
     try:
-        return inflate(body, "gzip", most)
+        return decompress(body, "gzip", most)
     except TooLong:
         raise _too_large(most) from None
     except Corrupt as error:

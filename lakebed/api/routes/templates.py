@@ -10,22 +10,22 @@ from starlette.routing import BaseRoute, Route
 
 from lakebed.api.auth import Auth
 from lakebed.api.body import Body, decoded
-from lakebed.api.errors import Refusal, explained
+from lakebed.api.errors import Refusal, hints_included
 from lakebed.api.formats import chosen
 from lakebed.api.openapi.operation import operation
 from lakebed.api.responses import ACCEPT, TABLE, json_response, table_response
 from lakebed.query.templates.template import Template, library
 
-__all__ = ["Templates"]
+__all__ = ["TemplateRoutes"]
 
 _REFUSALS = [400, 404, 406, 422, 429, 503, 504]
 
 
-class Templates:
+class TemplateRoutes:
     """`GET /templates`, `GET` and `POST /templates/{name}`."""
 
-    def __init__(self, gate: Auth, body: Body) -> None:
-        self._gate = gate
+    def __init__(self, auth: Auth, body: Body) -> None:
+        self._auth = auth
         self._body = body
 
     def routes(self) -> list[BaseRoute]:
@@ -39,7 +39,7 @@ class Templates:
     @operation(scope="read", answer=list[Template])
     async def listed(self, request: Request) -> Response:
         """Every template: its name, what it answers, its parameters and its SQL."""
-        self._gate.admit(request, "read")
+        self._auth.admit(request, "read")
         return json_response(list(library().values()))
 
     @operation(scope="read", parameters=[ACCEPT], answer=TABLE, refusals=_REFUSALS)
@@ -53,7 +53,7 @@ class Templates:
         return await self._answered(request, self._body)
 
     async def _answered(self, request: Request, body: Body | None) -> Response:
-        caller = self._gate.admit(request, "read")
+        caller = self._auth.admit(request, "read")
         kind = chosen(request.headers.get("accept", ""))
         params: dict[str, Any] = dict(request.query_params)
         if body is not None:
@@ -61,6 +61,6 @@ class Templates:
         name = request.path_params["name"]
         if name not in library():
             raise Refusal(404, "NOT_FOUND", f"There is no template {name[:40]!r}: GET /templates lists them")
-        work = self._gate.existing(caller).template(name, params)
-        with explained():
+        work = self._auth.existing(caller).template(name, params)
+        with hints_included():
             return await table_response(request, kind, work)

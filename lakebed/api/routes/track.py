@@ -14,10 +14,10 @@ from lakebed.api.body import Body, check_count, json_object
 from lakebed.api.errors import Refusal
 from lakebed.api.openapi.operation import JSON, operation
 from lakebed.api.responses import BatchAnswer, ReceiptAnswer, json_response, receipts_response
-from lakebed.api.routes.micro_batching import Gathering
+from lakebed.api.routes.micro_batching import MicroBatching
 from lakebed.events.event import Receipt
 
-__all__ = ["Batch", "EventBody", "Ingest"]
+__all__ = ["Batch", "EventBody", "TrackRoutes"]
 
 
 MAX_BATCH_EVENTS = 10_000
@@ -54,11 +54,11 @@ Batch = Annotated[
 ]
 
 
-class Ingest:
+class TrackRoutes:
     """`POST /track`, `POST /track/batch`."""
 
-    def __init__(self, gate: Auth, body: Body, gathering: Gathering) -> None:
-        self._gate = gate
+    def __init__(self, auth: Auth, body: Body, gathering: MicroBatching) -> None:
+        self._auth = auth
         self._body = body
         self._gathering = gathering
 
@@ -72,16 +72,16 @@ class Ingest:
     @operation(scope="write", body=EventBody, answer=ReceiptAnswer, refusals=[507])
     async def track(self, request: Request) -> Response:
         """One event, in Segment's names or ours: its receipt, or 400 with the reason."""
-        caller = self._gate.admit(request, "write")
+        caller = self._auth.admit(request, "write")
         body = await self._body.read(request)
-        self._gate.weigh(caller, len(body))
+        self._auth.weigh(caller, len(body))
         try:
             event = json_object(body)
         except Refusal as refusal:
-            await self._gate.keep(request, caller, body, refusal.message)
+            await self._auth.keep(request, caller, body, refusal.message)
             raise
         receipt = await self._stored(caller, event, body)
-        self._gate.charge(caller, 1)
+        self._auth.charge(caller, 1)
         if receipt.status == "rejected":
             raise Refusal(400, "INVALID_EVENT", receipt.reason or "", messageId=receipt.message_id)
         return json_response(ReceiptAnswer(receipt.seq, receipt.message_id, receipt.status))
@@ -89,7 +89,7 @@ class Ingest:
     async def _stored(self, caller: Caller, event: dict[str, Any], body: bytes) -> Receipt:
         if not any("_" in name for name in event):  # in Segment's names: as it is, with others that come now
             return await self._gathering.store(caller, body.strip())
-        receipts: list[Receipt] = await self._gate.object(caller).batch(
+        receipts: list[Receipt] = await self._auth.object(caller).batch(
             [event], source="http", keep_refused=True, key=caller.key
         )
         return receipts[0]
@@ -97,10 +97,10 @@ class Ingest:
     @operation(scope="write", body={JSON: Batch, "application/x-ndjson": str}, answer=BatchAnswer, refusals=[507])
     async def batch(self, request: Request) -> Response:
         """A JSON array, `{"batch": […]}` or NDJSON: 200 with what became of each. The good ones are stored."""
-        caller = self._gate.admit(request, "write")
+        caller = self._auth.admit(request, "write")
         body = await self._body.read(request)
         check_count(body, MAX_BATCH_EVENTS)
-        self._gate.weigh(caller, len(body))
-        receipts = await self._gate.object(caller).batch(body, source="http", keep_refused=True, key=caller.key)
-        self._gate.charge(caller, len(receipts))
+        self._auth.weigh(caller, len(body))
+        receipts = await self._auth.object(caller).batch(body, source="http", keep_refused=True, key=caller.key)
+        self._auth.charge(caller, len(receipts))
         return receipts_response(receipts)

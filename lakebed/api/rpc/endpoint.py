@@ -21,7 +21,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from lakebed.api.auth import Auth
 from lakebed.api.body import Body
-from lakebed.api.errors import Refusal, error_response, said
+from lakebed.api.errors import Refusal, error_response, error_summary
 from lakebed.api.openapi.operation import operation
 from lakebed.api.rpc.methods import RpcMethods
 from lakebed.api.rpc.watches import Watches
@@ -172,7 +172,7 @@ class RpcEndpoint:
             if self._gate.keyless and not _may_connect(socket):
                 return error_response(403, "FOREIGN_ORIGIN", "A server without keys takes no pages of other sites")
         except LakebedError as error:
-            told = said(error)
+            told = error_summary(error)
             return error_response(told.status, told.code, told.message)
         if len(self.peers) >= self._most:
             return error_response(503, "NO_ROOM", f"{self._most} sessions are open", None, {"Retry-After": "5"})
@@ -327,7 +327,7 @@ def _tell(error: BaseException) -> Fault:
     fault = tell(error)
     if isinstance(error, ProtocolError) or fault.properties["type"] in _PLAIN:
         return Fault(fault.name, fault.message, fault.properties | {"code": "INVALID_CALL", "status": 400})
-    told = said(error)
+    told = error_summary(error)
     if told.status >= _INTERNAL:
         _log.error("a call failed: %s", error, exc_info=error)
     later = {} if told.retry_after is None else {"retry_after": told.retry_after}

@@ -18,7 +18,7 @@ from lakebed.api.streams.broadcast import Broadcast, Listener
 from lakebed.clock import Clock, SystemClock, from_us
 from lakebed.monitoring.live_snapshot import LiveSnapshot
 
-__all__ = ["Live"]
+__all__ = ["LiveStream"]
 
 _log = logging.getLogger("lakebed.api")
 _STALLED_S = 30.0
@@ -28,7 +28,7 @@ _HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # the secon
 _NO_LONGER_ADMITTED = (401, 403)
 
 
-class Live:
+class LiveStream:
     """`GET /live`: all who listen to one object share what is computed and what is encoded for it.
 
     Who asks for an object that does not exist yet waits for it, with a pulse of nothing: the page is open before the
@@ -40,8 +40,8 @@ class Live:
         most: listeners at once; a further one is 503.
     """
 
-    def __init__(self, gate: Auth, clock: Clock | None = None, *, interval_s: float = 1.0, most: int = 10_000) -> None:
-        self._gate = gate
+    def __init__(self, auth: Auth, clock: Clock | None = None, *, interval_s: float = 1.0, most: int = 10_000) -> None:
+        self._auth = auth
         self._clock = clock if clock is not None else SystemClock()
         self._interval_s = interval_s
         self._most = most
@@ -55,7 +55,7 @@ class Live:
     @operation(scope="read", answer={"text/event-stream": str}, refusals=[503])
     async def live(self, request: Request) -> Response:
         """Server-sent events, each with a whole `LiveSnapshot` as JSON: nothing is missed by missing one."""
-        caller = self._gate.admit(request, "read")
+        caller = self._auth.admit(request, "read")
         if self._closed or sum(map(len, self._broadcasts.values())) >= self._most:
             message = "The server stops" if self._closed else f"{self._most} listen already"
             raise Refusal(503, "NO_ROOM", message, headers={"Retry-After": "5"})
@@ -67,7 +67,7 @@ class Live:
 
     async def _pulse(self, caller: Caller) -> LiveSnapshot:
         try:
-            target = self._gate.existing(caller)
+            target = self._auth.existing(caller)
         except Refusal:
             return LiveSnapshot(at=from_us(self._clock.now_us()), name=caller.object)
         found: LiveSnapshot = await target.pulse()
@@ -76,7 +76,7 @@ class Live:
     def _admits(self, request: Request) -> bool:
         """Whether who listens still may: a key may have been revoked since."""
         try:
-            self._gate.admit(request, "read")
+            self._auth.admit(request, "read")
         except Refusal as refusal:
             return refusal.status not in _NO_LONGER_ADMITTED
         return True

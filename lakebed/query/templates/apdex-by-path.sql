@@ -4,8 +4,8 @@
 -- param: start timestamp = "1970-01-01": included
 -- param: end timestamp = "2100-01-01": excluded
 -- param: threshold_ms number = 500: milliseconds that satisfy
--- param: errors_from integer = 400: the lowest status that is an error; 500 leaves out what clients did wrong
--- param: limit integer = 100: rows at the most
+-- param: errors_from integer = 400: the lowest status that is an error; 500 leaves out errors of clients
+-- param: limit integer = 100: maximum number of rows
 SELECT path, count(*) AS count,
     (count(*) FILTER (NOT failed AND duration_ms <= $threshold_ms)
         + count(*) FILTER (NOT failed AND duration_ms > $threshold_ms AND duration_ms <= 4 * $threshold_ms) / 2)

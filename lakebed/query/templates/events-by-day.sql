@@ -1,6 +1,6 @@
 -- title: Events by day
 -- category: time series
--- description: How many events and people each day has in UTC.
+-- description: The number of events and people of each day, in UTC.
 -- param: start timestamp = "1970-01-01": included
 -- param: end timestamp = "2100-01-01": excluded
 SELECT date_trunc('day', timestamp) AS time, count(*) AS count, count(DISTINCT person_id) AS people

@@ -1,6 +1,6 @@
 -- title: Events by week
 -- category: time series
--- description: How many events and people each week has in UTC; weeks start on Monday.
+-- description: The number of events and people of each week, in UTC; weeks start on Monday.
 -- param: start timestamp = "1970-01-01": included
 -- param: end timestamp = "2100-01-01": excluded
 SELECT date_trunc('week', timestamp) AS time, count(*) AS count, count(DISTINCT person_id) AS people

@@ -1,10 +1,10 @@
 -- title: Spikes
 -- category: anomalies
--- description: Hours with more events than the hour before by a fraction, and with at least so many.
+-- description: Hours that exceed the hour before by more than a fraction, and have a minimum number of events.
 -- param: start timestamp = "1970-01-01": included
 -- param: end timestamp = "2100-01-01": excluded
 -- param: more_than number = 0.5: the fraction: 0.5 is half as much again
--- param: at_least integer = 60: events that the hour must have
+-- param: at_least integer = 60: minimum number of events in the hour
 WITH hours AS (
     SELECT date_trunc('hour', timestamp) AS time, count(*) AS count FROM events WHERE timestamp >= $start AND timestamp < $end GROUP BY time
 )

@@ -1,6 +1,6 @@
 -- title: Weekly cohorts
 -- category: cohorts
--- description: People by the week of their first event in the range, and how many came so many weeks later.
+-- description: People by the week of their first event in the range, and the number of them who came in each later week.
 -- param: start timestamp = "1970-01-01": included
 -- param: end timestamp = "2100-01-01": excluded
 WITH weeks AS (

@@ -13,7 +13,7 @@ from starlette.requests import HTTPConnection
 
 from lakebed import Analytics
 from lakebed.api import create_app
-from lakebed.api.enrichment.client_ip import Proxies
+from lakebed.api.enrichment.client_ip import TrustedProxies
 from lakebed.api.enrichment.enrichment import Enrichment
 from lakebed.api.enrichment.user_agent import parse_user_agent
 from lakebed.errors import InvalidSettings
@@ -187,7 +187,7 @@ def test_only_trusted_proxies_are_believed(trusted, client, forwarded, origin):
     """The nearest address that is no trusted proxy's; what stands before it anybody may have written."""
     headers = [(b"x-forwarded-for", forwarded.encode())] if forwarded else []
     request = HTTPConnection({"type": "http", "client": (client, 1), "headers": headers})
-    assert str(Proxies(trusted).origin(request)) == origin
+    assert str(TrustedProxies(trusted).origin(request)) == origin
 
 
 @pytest.mark.parametrize("options", [{"trusted_proxies": ["10.0.0.1/8"]}, {"trusted_proxies": ["proxy.example"]}])

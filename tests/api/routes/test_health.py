@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 from lakebed import Analytics, Namespace
 from lakebed.api import create_app
 from lakebed.api.auth import Auth
-from lakebed.api.routes.health import Health
+from lakebed.api.routes.health import HealthRoutes
 from lakebed.clock import ManualClock
 from lakebed.disk import Disk
 
@@ -79,7 +79,7 @@ async def test_not_open(tmp_path):
 async def test_a_disk_that_cannot_be_written(tom):
     """A sync that fails, or too little free space, is 503 with what it is and no path; then it mends."""
     disk, clock = Refusing(), ManualClock()
-    app = Starlette(routes=Health(Auth(tom, clock), clock, disk).routes())
+    app = Starlette(routes=HealthRoutes(Auth(tom, clock), clock, disk).routes())
     async with client(app) as http:
 
         async def asked():
@@ -98,7 +98,7 @@ async def test_a_disk_that_cannot_be_written(tom):
 async def test_one_look_serves_many(tom):
     """However often it is asked, the disk is written once a second."""
     disk, clock = Refusing(), ManualClock()
-    async with client(Starlette(routes=Health(Auth(tom, clock), clock, disk).routes())) as http:
+    async with client(Starlette(routes=HealthRoutes(Auth(tom, clock), clock, disk).routes())) as http:
         for _ in range(20):
             assert (await http.get("/health/ready")).status_code == 200
         assert disk.syncs == 1

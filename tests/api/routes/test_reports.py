@@ -59,7 +59,7 @@ async def test_what_cannot_be_is_refused(analytics, name):
     with pytest.raises(QueryRefused, match="does not take 'nonsense'"):
         await analytics.report_untrusted(name, SAMPLES[name] | {"nonsense": 1})
     signature = inspect.signature(REPORTS[name])
-    for taken in set(signature.parameters) - {"inquiry"}:
+    for taken in set(signature.parameters) - {"context"}:
         with pytest.raises(QueryRefused):
             await analytics.report_untrusted(name, SAMPLES[name] | {taken: object()})
     if "where" in signature.parameters:
@@ -132,7 +132,7 @@ def typed(name, arguments):
     required = [
         one.name
         for one in inspect.signature(REPORTS[name]).parameters.values()
-        if one.default is one.empty and one.name != "inquiry"
+        if one.default is one.empty and one.name != "context"
     ]
     words = [name.replace("_", "-")]
     for argument, value in arguments.items():
@@ -147,7 +147,7 @@ def typed(name, arguments):
 
 def test_durations():
     """Lengths of time are read exactly, or refused."""
-    from lakebed.reports.duration import duration_us
+    from lakebed.reports.arguments import duration_us
 
     assert duration_us("x", "7d") == duration_us("x", timedelta(days=7)) == duration_us("x", 7 * 86400)
     assert duration_us("x", "1.5h") == 5_400_000_000

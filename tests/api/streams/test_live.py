@@ -19,7 +19,7 @@ from lakebed.api.auth import Auth
 from lakebed.api.errors import Refusal, error_handlers
 from lakebed.api.server import make_server
 from lakebed.api.streams.broadcast import HEARTBEAT, Broadcast
-from lakebed.api.streams.live import Live
+from lakebed.api.streams.live import LiveStream
 from lakebed.errors import ObjectClosed
 from lakebed.monitoring.live_snapshot import LiveSnapshot
 
@@ -258,7 +258,7 @@ def test_three_hundred_sockets(server):
 async def test_too_many(tmp_path):
     """Beyond the most there may be, and while stopping, it is 503 with a time to come back."""
     async with Analytics("tom", root=tmp_path) as tom:
-        live = Live(Auth(tom), most=0)
+        live = LiveStream(Auth(tom), most=0)
         app = Starlette(routes=live.routes(), exception_handlers=error_handlers)
         transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
@@ -328,7 +328,7 @@ async def test_a_revoked_key_ends_its_stream(tmp_path, monkeypatch):
     monkeypatch.setattr("lakebed.api.streams.live._ASK_AGAIN_S", 0)
     async with Analytics("tom", root=tmp_path) as tom:
         gate = ShutGate(tom)
-        live = Live(gate, interval_s=0.01)
+        live = LiveStream(gate, interval_s=0.01)
         listened = Listened(Starlette(routes=live.routes()))
         await listened.got.wait()
         gate.shut = True
@@ -344,7 +344,7 @@ async def test_who_takes_nothing_is_dropped(tmp_path, monkeypatch):
     """A client whose socket stays full is let go; one that reads is not disturbed, and nothing is left behind."""
     monkeypatch.setattr("lakebed.api.streams.live._STALLED_S", 0.05)
     async with Analytics("tom", root=tmp_path) as tom:
-        live = Live(Auth(tom), interval_s=0.01)
+        live = LiveStream(Auth(tom), interval_s=0.01)
         stalled, reading = Listened(Starlette(routes=live.routes())), Listened(Starlette(routes=live.routes()))
         stalled.stalls = True
         await stalled.task

@@ -26,7 +26,7 @@ async def pair(tmp_path):
 
     FlakyCatalog.script, FlakyCatalog.meanwhile = [], None
     catalog = {
-        "py-catalog-impl": "flaky_catalog.FlakyCatalog",
+        "py-catalog-impl": "tests.tiers.archive.flaky_catalog.FlakyCatalog",
         "uri": f"sqlite:///{tmp_path}/elsewhere.db",
         "warehouse": str(tmp_path / "warehouse"),
     }

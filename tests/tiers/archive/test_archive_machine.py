@@ -40,7 +40,7 @@ class Interleavings(RuleBasedStateMachine):
         self.root = Path(tempfile.mkdtemp(prefix="lakebed-machine-"))
         self.runner = asyncio.Runner()
         properties = {
-            "py-catalog-impl": "flaky_catalog.FlakyCatalog",
+            "py-catalog-impl": "tests.tiers.archive.flaky_catalog.FlakyCatalog",
             "uri": f"sqlite:///{self.root}/elsewhere.db",
             "warehouse": str(self.root / "warehouse"),
         }
