@@ -133,8 +133,8 @@ class Auth:
         self.charge(caller, 1)
 
     def object(self, caller: Caller) -> Any:
-        """The object of `caller`, for writing: created if it does not exist. A stub, or the object itself."""
-        return self.target.get(caller.object) if isinstance(self.target, Namespace) else self.target
+        """The object of `caller`, for writing: created if it does not exist. A handle, or the object itself."""
+        return self.target.handle(caller.object) if isinstance(self.target, Namespace) else self.target
 
     def existing(self, caller: Caller) -> Any:
         """The object of `caller`, for reading.

@@ -1,1 +1,1 @@
-"""Pictures of results: SVG without a dependency, a script or a request. `draw` chooses the picture."""
+"""Charts of results: SVG without a dependency, a script or a request. `draw` chooses the chart."""

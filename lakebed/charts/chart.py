@@ -1,4 +1,4 @@
-"""A picture: as SVG, as PNG, as a page, as a file, and in a notebook."""
+"""Chart: a drawn result, as SVG, PNG, a page or a file, and in a notebook."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ _PAGE = (
     f"@media(prefers-color-scheme:dark){{body{{background:{_PAPER['dark']};color:{_INK['dark']}}}}}"
 )
 _SHEET = '<rect class="lb-paper" width="100%" height="100%"/>'
-_TOP = 44  # the title's room above what is drawn
+_TOP = 44  # pixels for the title
 
 
 class Chart:
-    """A picture of a result. It does not change, and the same result gives the same bytes.
+    """A drawn result. It does not change, and the same result gives the same bytes.
 
     Attributes:
-        title: what stands above it.
-        description: what it says to who does not see it.
+        title: text above the chart.
+        description: text for readers who do not see the chart.
     """
 
     __slots__ = ("_canvas", "description", "title")
@@ -59,47 +59,46 @@ class Chart:
         return self._drawn(_STYLE + _ALONE, _SHEET)
 
     def png(self, scale: float = 2, *, theme: Literal["light", "dark"] = "light", font: str | None = None) -> bytes:
-        """A PNG image: pixels know of no reader, so its colours are those of `theme`. This blocks.
+        """A PNG image in the colours of `theme`: unlike SVG, it cannot follow its reader's. This blocks.
 
-        The same picture gives the same bytes with the same font and version of resvg.
+        The same chart gives the same bytes with the same font and version of resvg.
 
         Args:
-            scale: pixels for each of the SVG's, from 0.1 to 4.
+            scale: pixels of the image for each pixel of the SVG, from 0.1 to 4.
             theme: "light" or "dark".
-            font: the family of an installed font; by default the first that is found of a few that are common.
+            font: family of an installed font; by default the first installed one of a few common fonts.
 
         Raises:
-            ValueError: another scale or theme.
-            FontMissing: there is no such font, or none of those that are common. No text is ever left out.
+            ValueError: `scale` or `theme` is not valid.
+            FontMissing: there is no such font, or no common font. No text is ever left out.
             ImportError: resvg-py is not installed.
         """
         if theme not in _INK:
-            raise ValueError(f"theme is {theme!r}: light or dark")
+            raise ValueError(f"theme is {theme!r}; use light or dark")
         colours = f".lb{{color:{_INK[theme]}}}.lb-paper{{fill:{_PAPER[theme]}}}"
         return pixels(self._drawn(_style("sans-serif") + colours, _SHEET), scale, font)
 
     def html(self) -> str:
-        """A whole HTML page, which asks nothing of the network."""
+        """A whole HTML page, which requests nothing from the network."""
         head = f'<meta charset="utf-8"><title>{clean(self.title)}</title><style>{_PAGE}</style>'
         return f'<!doctype html>\n<html lang="en"><head>{head}</head><body>\n{self._repr_html_()}\n</body></html>\n'
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write it to a file that ends in `.svg`, `.html` or `.png`. This blocks.
+        """Write the chart to a file that ends in `.svg`, `.html` or `.png`. This blocks.
 
         Raises:
-            ValueError: for another ending.
+            ValueError: the file has another ending.
             FontMissing, ImportError: as for `png`.
         """
-        to = Path(path)
-        ending = to.suffix.lower()
+        file = Path(path)
+        ending = file.suffix.lower()
         if ending == ".png":
-            to.write_bytes(self.png())
+            file.write_bytes(self.png())
         elif ending in (".svg", ".html"):
-            to.write_text(self.svg() if ending == ".svg" else self.html(), "utf-8")
+            file.write_text(self.svg() if ending == ".svg" else self.html(), "utf-8")
         else:
-            raise ValueError(
-                f"a chart is saved as .svg, .html or .png, not {to.suffix or 'without an ending'!r}: {to.name}"
-            )
+            ending = repr(file.suffix) if file.suffix else "without an ending"
+            raise ValueError(f"a chart is saved as .svg, .html or .png, not {ending}: {file.name}")
 
     def _repr_svg_(self) -> str:
         return self.svg()
@@ -113,11 +112,13 @@ class Chart:
     def _drawn(self, style: str, paper: str) -> str:
         canvas, notes = self._canvas, Canvas()
         for line, text in enumerate(canvas.notes):
-            notes.text(24, _TOP + canvas.height + 14 + 16 * line, text, kind="lb-soft", room=canvas.width - 48, size=11)
-        high = _TOP + canvas.height + (16 * len(canvas.notes) + 8 if canvas.notes else 0)
+            notes.text(
+                24, _TOP + canvas.height + 14 + 16 * line, text, kind="lb-soft", max_width=canvas.width - 48, size=11
+            )
+        height = _TOP + canvas.height + (16 * len(canvas.notes) + 8 if canvas.notes else 0)
         title = Canvas()
-        title.text(24, 28, self.title, kind="lb-title", room=canvas.width - 48, size=16)
-        size = f'width="{canvas.width:g}" height="{high:g}" viewBox="0 0 {canvas.width:g} {high:g}"'
+        title.text(24, 28, self.title, kind="lb-title", max_width=canvas.width - 48, size=16)
+        size = f'width="{canvas.width:g}" height="{height:g}" viewBox="0 0 {canvas.width:g} {height:g}"'
         return (
             f'<svg xmlns="http://www.w3.org/2000/svg" class="lb" role="img" aria-label="{clean(self.title)}" {size}>\n'
             f"<title>{clean(self.title)}</title><desc>{clean(self.description)}</desc><style>{style}</style>{paper}\n"
@@ -126,12 +127,12 @@ class Chart:
 
 
 def blank(title: str) -> Chart:
-    """The picture of no rows."""
+    """The chart of a result without rows."""
     canvas = Canvas(height=160)
     canvas.text(canvas.width / 2, 80, "no rows", anchor="middle", kind="lb-soft", size=16)
     return Chart(canvas, title, "The result has no rows.")
 
 
 def counted(count: int, noun: str) -> str:
-    """A number with its noun."""
+    """A number with its noun, in the plural where it is not 1."""
     return f"{formatting.figure(count)} {noun}{'' if count == 1 else 's'}"

@@ -1,8 +1,12 @@
-"""Which picture a result gets."""
+"""Chart types: how each report is drawn, and any other result by the types of its columns.
+
+`CHARTS` has an entry for each report of `reports/catalog.py`, and a test compares the two. It is a table of its own: a
+result that came over the network is drawn by the name of its report, in a process that need not know reports.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 
 import pyarrow as pa
@@ -22,51 +26,56 @@ from lakebed.charts.panels import panels
 from lakebed.charts.sankey import sankey
 from lakebed.events.decimals import EXACT
 
-__all__ = ["draw"]
+__all__ = ["CHARTS", "draw"]
 
 _SESSIONS = ("sessions", "people", "events_per_session", "avg_seconds", "median_seconds", "bounce_rate", "engaged_rate")
 _COHORTS = ("cohort", "period", "people", "rate")
 _LIFECYCLE = ("time", "new", "returning", "resurrecting", "dormant")
-_TIMES = ("avg_ms", "p50_ms", "p95_ms", "p99_ms", "max_ms")
-_PERFORMANCE = ("count", *_TIMES, "errors", "error_rate", "apdex")
+_DURATIONS = ("avg_ms", "p50_ms", "p95_ms", "p99_ms", "max_ms")
+_PERFORMANCE = ("count", *_DURATIONS, "errors", "error_rate", "apdex")
+_ERRORS = ("errors", "requests", "error_rate", "share", "people", "first", "last")
 
-Picture = tuple[Canvas, str]
+Drawing = tuple[Canvas, str]  # and its description
+DrawFunction = Callable[[Columns], Drawing]
 
 
 def draw(report: str, table: pa.Table) -> Chart:
-    """The picture of a report's rows, or of any rows by the types of their columns.
+    """The chart of a report's rows, or of any rows by the types of their columns.
+
+    Args:
+        report: name of the report; "" for another result.
+        table: the rows.
 
     Raises:
-        ValueError: where the columns say nothing that can be drawn.
+        ValueError: the columns have no types that can be drawn.
     """
-    frame, title = Columns(table), report.replace("_", " ").capitalize() or "Result"
-    known = _REPORTS.get(report)
-    if known is None:
-        heading, by_types = _typed(frame)
-        title = title if report else heading
-        return Chart(*_said(by_types(frame), title)) if frame.rows else blank(title)
-    return Chart(*_said(known(frame), title)) if frame.rows else blank(title)
+    frame, title = Columns(table), report.replace("_", " ").capitalize()
+    draw_rows = CHARTS.get(report)
+    if draw_rows is None:
+        heading, draw_rows = _by_types(frame)
+        title = title or heading
+    if not frame.rows:
+        return blank(title)
+    canvas, description = draw_rows(frame)
+    return Chart(canvas, title, description)
 
 
-def _said(picture: Picture, title: str) -> tuple[Canvas, str, str]:
-    return picture[0], title, picture[1]
-
-
-def _typed(frame: Columns) -> tuple[str, Callable[[Columns], Picture]]:
+def _by_types(frame: Columns) -> tuple[str, DrawFunction]:
+    """A title and a chart for rows that are not a report's."""
     numbers = [column for column in frame.numbers if column not in frame.times]
     if frame.times and numbers:
         time, value = frame.times[0], numbers[0]
-        return f"{value} by {time}", lambda one: lines(one, time, [value], one.names)
+        return f"{value} by {time}", lambda frame: lines(frame, time, [value], frame.names)
     if frame.names and numbers:
         value = numbers[0]
-        return f"{value} by {frame.names[0]}", lambda one: bars(one.labels(one.names), one[value])
+        return f"{value} by {frame.names[0]}", lambda frame: bars(frame.labels(frame.names), frame[value])
     raise ValueError(
         f"columns {', '.join(frame.columns) or '(none)'} cannot be drawn: a line needs a column of times and one of "
         "numbers, bars need one of text and one of numbers; a report draws itself"
     )
 
 
-def _over_time(frame: Columns, values: tuple[str, ...], by: tuple[str, ...]) -> Picture:
+def _over_time(frame: Columns, values: tuple[str, ...], by: tuple[str, ...]) -> Drawing:
     """Lines where there is a time, bars where a grain of None left one row for each of `by`."""
     if "time" in frame.columns:
         return lines(frame, "time", values, by)
@@ -74,57 +83,54 @@ def _over_time(frame: Columns, values: tuple[str, ...], by: tuple[str, ...]) -> 
     return bars(labels, frame[values[0]])
 
 
-def _segmentation(frame: Columns) -> Picture:
-    by = frame.others(("time", "value"))
-    return _over_time(frame, ("value",), by)
-
-
-def _performance(frame: Columns) -> Picture:
+def _performance(frame: Columns) -> Drawing:
     by = frame.others(("time", *_PERFORMANCE))
     return _over_time(frame, ("p95_ms",) if by or "time" not in frame.columns else ("p50_ms", "p95_ms", "p99_ms"), by)
 
 
-def _usage(frame: Columns) -> Picture:
-    """Sums over all periods; of each unit their own, because calls and bytes have no sum."""
+def _usage(frame: Columns) -> Drawing:
+    """Sums over all periods, for each unit apart, because calls and bytes have no sum."""
     sums: dict[str, Decimal] = {}
     for label, quantity in zip(frame.labels(("organization_id", "sku", "unit")), frame["quantity"], strict=True):
         sums[label] = EXACT.add(sums.get(label, Decimal(0)), quantity or 0)
-    canvas, said = bars(list(sums), list(sums.values()))
+    canvas, description = bars(list(sums), list(sums.values()))
     if len(set(frame["unit"])) > 1:
         canvas.note("Units differ: bars of different units do not compare.")
-    return canvas, said
+    return canvas, description
 
 
-def _times(frame: Columns) -> Picture:
+def _funnel_times(frame: Columns) -> Drawing:
     bounds = zip(frame["from_seconds"], frame["to_seconds"], strict=True)
     return bars([f"{formatting.span(low)} to {formatting.span(high)}" for low, high in bounds], frame["people"])
 
 
-def _errors(frame: Columns) -> Picture:
-    by = frame.others(("errors", "requests", "error_rate", "share", "people", "first", "last"))
-    labels = frame.labels(by) if by else ["errors"] * frame.rows
-    return bars(labels, frame["errors"])
+def _errors(frame: Columns) -> Drawing:
+    by = frame.others(_ERRORS)
+    return bars(frame.labels(by) if by else ["errors"] * frame.rows, frame["errors"])
 
 
-_REPORTS: dict[str, Callable[[Columns], Picture]] = {
+def _seconds(frame: Columns, by: tuple[str, ...]) -> Drawing:
+    return bars(frame.labels(by), frame["seconds"], [formatting.span(seconds) for seconds in frame["seconds"]])
+
+
+CHARTS: Mapping[str, DrawFunction] = {
     "funnel": funnel,
-    "funnel_people": lambda one: bars(one["person_id"], one["seconds"], [formatting.span(s) for s in one["seconds"]]),
-    "funnel_times": _times,
-    "retention": lambda one: panels(one, _COHORTS, grid),
-    "lifecycle": lambda one: panels(one, _LIFECYCLE, stacked),
-    "stickiness": lambda one: bars(one.labels((*one.times, "periods")), one["people"]),
-    "sessions": lambda one: _over_time(one, ("sessions",), one.others(("time", *_SESSIONS))),
-    "session_list": lambda one: bars(
-        one.labels(("start", "person_id")), one["seconds"], [formatting.span(s) for s in one["seconds"]]
-    ),
-    "segmentation": _segmentation,
-    "top": lambda one: bars(one.labels(("value",)), one["count"]),
+    "funnel_people": lambda frame: _seconds(frame, ("person_id",)),
+    "funnel_times": _funnel_times,
+    "retention": lambda frame: panels(frame, _COHORTS, grid),
+    "lifecycle": lambda frame: panels(frame, _LIFECYCLE, stacked),
+    "stickiness": lambda frame: bars(frame.labels((*frame.times, "periods")), frame["people"]),
+    "sessions": lambda frame: _over_time(frame, ("sessions",), frame.others(("time", *_SESSIONS))),
+    "session_list": lambda frame: _seconds(frame, ("start", "person_id")),
+    "segmentation": lambda frame: _over_time(frame, ("value",), frame.others(("time", "value"))),
+    "top": lambda frame: bars(frame.labels(("value",)), frame["count"]),
     "paths": sankey,
     "timeline": strip,
     "anomalies": band,
     "performance": _performance,
     "errors": _errors,
-    "cohort_people": lambda one: bars(one["person_id"], one["events"]),
-    "cohort_size": lambda one: bars(["people"] * one.rows, one["people"]),
+    "cohort_people": lambda frame: bars(frame.labels(("person_id",)), frame["events"]),
+    "cohort_size": lambda frame: bars(["people"] * frame.rows, frame["people"]),
     "usage": _usage,
 }
+"""The chart of each report, by the report's name."""

@@ -1,4 +1,4 @@
-"""The columns that a picture is drawn from."""
+"""Columns: the columns that a chart is drawn from."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ __all__ = ["Columns"]
 
 
 class Columns:
-    """A table by columns, and which of them are times, numbers and names.
+    """A table by columns.
 
     Attributes:
+        columns: names of all columns.
+        rows: number of rows.
         times: names of the columns of dates and timestamps.
-        numbers: of integers, floats and decimals.
-        names: of texts.
+        numbers: names of the columns of integers, floats and decimals.
+        names: names of the columns of texts.
     """
 
     def __init__(self, table: pa.Table) -> None:
@@ -35,23 +37,22 @@ class Columns:
         return tuple(field.name for field in self._table.schema if test(field.type))
 
     def __getitem__(self, column: str) -> list[Any]:
-        found = self._table.column(self.columns.index(column))
-        values: list[Any] = found.to_pylist()
+        values: list[Any] = self._table.column(self.columns.index(column)).to_pylist()
         return values
 
     def others(self, known: Iterable[str]) -> tuple[str, ...]:
-        """The columns that are none of these: those of `by`."""
-        without = set(known)
-        return tuple(column for column in self.columns if column not in without)
+        """The columns that are not in `known`: those of `by`."""
+        names = set(known)
+        return tuple(column for column in self.columns if column not in names)
 
     def labels(self, columns: Iterable[str]) -> list[str]:
-        """For each row the values of these columns as one label."""
-        found = [[formatting.name(value) for value in self[column]] for column in columns]
-        return [" · ".join(parts) for parts in zip(*found, strict=True)] if found else [""] * self.rows
+        """A label for each row: its values of these columns."""
+        names = [[formatting.name(value) for value in self[column]] for column in columns]
+        return [" · ".join(parts) for parts in zip(*names, strict=True)] if names else [""] * self.rows
 
     def parts(self, columns: Iterable[str]) -> dict[str, Columns]:
         """The rows of each label of these columns, in order of their first rows."""
         places: dict[str, list[int]] = {}
         for place, label in enumerate(self.labels(columns)):
             places.setdefault(label, []).append(place)
-        return {label: Columns(self._table.take(chosen)) for label, chosen in places.items()}
+        return {label: Columns(self._table.take(rows)) for label, rows in places.items()}

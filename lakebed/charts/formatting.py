@@ -1,4 +1,4 @@
-"""How numbers, times and names are written in a picture."""
+"""Formatting: how numbers, times and names are written in a chart."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from decimal import Decimal
 
 __all__ = ["NOTHING", "cut", "figure", "moment", "name", "number", "percent", "span", "width"]
 
-NOTHING = "\N{EN DASH}"  # what stands for no number
+NOTHING = "\N{EN DASH}"
+"""Stands for a value that is not a number."""
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-_LARGEST = 1e300  # a scale of more is no float
+_LARGEST = 1e300  # the scale of a larger number would not be a float
 _NARROW = frozenset("iljtfrI.,:;'|!()[] ")
 _SPANS = ((86_400, "d"), (3_600, "h"), (60, "min"))
 
 
 def number(value: object) -> float | None:
-    """A value as a length: None for what is no finite number, or beyond 1e300."""
+    """A value as a float; None where it is not a finite number, or beyond 1e300."""
     if isinstance(value, (int, float, Decimal)):
-        found = float(value)
-        return found if abs(found) <= _LARGEST else None
+        length = float(value)
+        return length if abs(length) <= _LARGEST else None
     return None
 
 
@@ -28,47 +29,47 @@ def figure(value: object) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, Decimal):
-        written = f"{value:,f}"
-        return written.rstrip("0").rstrip(".") if "." in written else written
-    found = number(value)
-    if found is None:
+        text = f"{value:,f}"
+        return text.rstrip("0").rstrip(".") if "." in text else text
+    length = number(value)
+    if length is None:
         return NOTHING
-    whole = found == int(found) or abs(found) >= 10_000  # noqa: PLR2004 - beyond four digits a fraction says nothing
-    return f"{found:,.0f}" if whole else f"{found:,.4g}"
+    is_whole = length == int(length) or abs(length) >= 10_000  # noqa: PLR2004 - a fraction would be a fifth digit
+    return f"{length:,.0f}" if is_whole else f"{length:,.4g}"
 
 
 def percent(share: object) -> str:
-    """A share from 0 to 1 as a percentage, with one digit below ten."""
-    found = number(share)
-    if found is None:
+    """A share from 0 to 1 as a percentage, with one decimal unless that is 0."""
+    fraction = number(share)
+    if fraction is None:
         return NOTHING
-    written = f"{found * 100:.1f}"
-    return f"{written.removesuffix('.0')}%"
+    text = f"{fraction * 100:.1f}"
+    return f"{text.removesuffix('.0')}%"
 
 
 def span(seconds: object) -> str:
     """A length of time in its largest unit."""
-    found = number(seconds)
-    if found is None:
+    length = number(seconds)
+    if length is None:
         return NOTHING
     for size, unit in _SPANS:
-        if found >= size:
-            return f"{found / size:,.1f}".removesuffix(".0") + f" {unit}"
-    return f"{found:,.3g} s"
+        if length >= size:
+            return f"{length / size:,.1f}".removesuffix(".0") + f" {unit}"
+    return f"{length:,.3g} s"
 
 
 def moment(value: object, *, year: bool = True) -> str:
-    """A date or a time; midnight is its date."""
+    """A date, or a time; midnight is written as its date."""
     if not isinstance(value, date):
         return name(value)
-    written = f"{value.day} {_MONTHS[value.month - 1]}" + (f" {value.year}" if year else "")
+    text = f"{value.day} {_MONTHS[value.month - 1]}" + (f" {value.year}" if year else "")
     if isinstance(value, datetime) and (value.hour, value.minute, value.second) != (0, 0, 0):
-        written += f" {value:%H:%M}" + (f":{value:%S}" if value.second else "")
-    return written
+        text += f" {value:%H:%M}" + (f":{value:%S}" if value.second else "")
+    return text
 
 
 def name(value: object) -> str:
-    """A value as a label; dates as dates, nothing as "(none)"."""
+    """A value as a label; None is "(none)", an empty text "(empty)"."""
     if value is None:
         return "(none)"
     if isinstance(value, date):
@@ -77,7 +78,7 @@ def name(value: object) -> str:
 
 
 def width(text: str, size: float = 12) -> float:
-    """About how wide a text is in a sans-serif face, in pixels; rather too wide."""
+    """An upper estimate of the width of a text in a sans-serif font, pixels."""
     units = 0.0
     for char in text:
         if unicodedata.east_asian_width(char) in "WF":
@@ -87,13 +88,13 @@ def width(text: str, size: float = 12) -> float:
     return units * size
 
 
-def cut(text: str, room: float, size: float = 12) -> str:
-    """The text, or as much of it as fits into `room` pixels with an ellipsis behind."""
-    if width(text, size) <= room:
+def cut(text: str, max_width: float, size: float = 12) -> str:
+    """The text, or the part of it that fits into `max_width` pixels, with an ellipsis behind."""
+    if width(text, size) <= max_width:
         return text
     used = width("…", size)
     for position, char in enumerate(text):
         used += width(char, size)
-        if used > room:
+        if used > max_width:
             return text[:position].rstrip() + "…"
     return text

@@ -1,4 +1,4 @@
-"""Life cycle: who was there above the line, who had gone below it."""
+"""Chart of a lifecycle: the people of a period above the line, the dormant ones below it."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from lakebed.charts.columns import Columns
 __all__ = ["stacked"]
 
 _PARTS = {"returning": COLOURS[0], "resurrecting": COLOURS[5], "new": COLOURS[2], "dormant": COLOURS[3]}
-_MOST = 120
+_MAX_PERIODS = 120
 
 
 def stacked(frame: Columns) -> tuple[Canvas, str]:
     """A bar for each period: returning, resurrecting and new people up, dormant ones down."""
     canvas = Canvas()
     rows = sorted(zip(frame["time"], *(frame[part] for part in _PARTS), strict=True), key=lambda row: row[0])
-    if len(rows) > _MOST:
-        canvas.note(f"The newest {_MOST} of {formatting.figure(len(rows))} periods are drawn.")
-        rows = rows[-_MOST:]
+    if len(rows) > _MAX_PERIODS:
+        canvas.note(f"The newest {_MAX_PERIODS} of {formatting.figure(len(rows))} periods are drawn.")
+        rows = rows[-_MAX_PERIODS:]
     top = canvas.legend(((part, colour, "") for part, colour in _PARTS.items()), 24, 12)
     thick = min(48.0, 700 / len(rows) * 0.72)
     values = [float(sum(row[1:4])) for row in rows] + [-float(row[4]) for row in rows]

@@ -1,4 +1,4 @@
-"""Paths: what flows from each event to the next, as thick as it is many."""
+"""Chart of paths: a Sankey diagram. A link is as thick as the number of sessions that took it."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from lakebed.charts.columns import Columns
 
 __all__ = ["sankey"]
 
-_MOST = 80
+_MAX_LINKS = 80
 _NODE = 12
 _GAP = 16
-_TALL = 300.0
+_MAX_HEIGHT = 300.0
 
 Node = tuple[int, str]
 
@@ -23,20 +23,20 @@ def sankey(frame: Columns) -> tuple[Canvas, str]:
         zip(*(frame[column] for column in ("step", "source", "target", "people", "count")), strict=True),
         key=lambda link: (-link[4], link[0], str(link[1]), str(link[2])),
     )
-    if len(links) > _MOST:
-        canvas.note(f"The {_MOST} largest of {formatting.figure(len(links))} links are drawn.")
-        links = links[:_MOST]
+    if len(links) > _MAX_LINKS:
+        canvas.note(f"The {_MAX_LINKS} largest of {formatting.figure(len(links))} links are drawn.")
+        links = links[:_MAX_LINKS]
     links = [(step, formatting.name(source), formatting.name(target), *rest) for step, source, target, *rest in links]
-    out: dict[Node, int] = {}
-    into: dict[Node, int] = {}
+    outgoing: dict[Node, int] = {}
+    incoming: dict[Node, int] = {}
     for step, source, target, _, count in links:
-        out[step, source] = out.get((step, source), 0) + count
-        into[step + 1, target] = into.get((step + 1, target), 0) + count
-    size = {node: max(out.get(node, 0), into.get(node, 0)) for node in out | into}
+        outgoing[step, source] = outgoing.get((step, source), 0) + count
+        incoming[step + 1, target] = incoming.get((step + 1, target), 0) + count
+    size = {node: max(outgoing.get(node, 0), incoming.get(node, 0)) for node in outgoing | incoming}
     levels: dict[int, list[Node]] = {}
-    for node in sorted(size, key=lambda one: (one[0], one[1].startswith("("), -size[one], one[1])):
+    for node in sorted(size, key=lambda node: (node[0], node[1].startswith("("), -size[node], node[1])):
         levels.setdefault(node[0], []).append(node)
-    scale = _TALL / (max(sum(size[node] for node in level) for level in levels.values()) or 1)
+    scale = _MAX_HEIGHT / (max(sum(size[node] for node in level) for level in levels.values()) or 1)
     first, last = min(levels), max(levels)
     apart = (canvas.width - 48 - 150) / max(last - first, 1)
     place: dict[Node, tuple[float, float]] = {}
@@ -50,29 +50,29 @@ def sankey(frame: Columns) -> tuple[Canvas, str]:
     _flow(canvas, links, place, scale)
     colours = {name: COLOURS[n % len(COLOURS)] for n, name in enumerate(dict.fromkeys(node[1] for node in size))}
     for node, (x, y) in place.items():
-        high = max(size[node] * scale, 1)
-        told = f"{node[1]}: {formatting.figure(size[node])}"
-        canvas.rect(x, y, _NODE, high, colours[node[1]], told)
-        room = (150 if node[0] == last else apart) - _NODE - 14
+        height = max(size[node] * scale, 1)
+        tip = f"{node[1]}: {formatting.figure(size[node])}"
+        canvas.rect(x, y, _NODE, height, colours[node[1]], tip)
+        max_width = (150 if node[0] == last else apart) - _NODE - 14
         number = formatting.figure(size[node])
-        short = formatting.cut(node[1], room - formatting.width(f"  {number}"))
-        canvas.text(x + _NODE + 6, y + max(high / 2, 2) + 4, f"{short}  {number}", whole=told)
+        short = formatting.cut(node[1], max_width - formatting.width(f"  {number}"))
+        canvas.text(x + _NODE + 6, y + max(height / 2, 2) + 4, f"{short}  {number}", whole=tip)
     canvas.height = lowest + 12
-    said = (f"{source} → {target} {formatting.figure(count)}" for _, source, target, _, count in links[:10])
-    return canvas, "; ".join(said) + "."
+    flows = (f"{source} → {target} {formatting.figure(count)}" for _, source, target, _, count in links[:10])
+    return canvas, "; ".join(flows) + "."
 
 
 def _flow(
     canvas: Canvas, links: list[tuple[int, str, str, int, int]], place: dict[Node, tuple[float, float]], scale: float
 ) -> None:
-    """The links, above each other at both ends in the order of what they lead to and come from."""
+    """Draw the links, at both ends above each other in the order of the nodes at their other ends."""
     left, right = dict.fromkeys(place, 0.0), dict.fromkeys(place, 0.0)
     ends = {}
-    for link in sorted(links, key=lambda one: place[one[0], one[1]][1]):
+    for link in sorted(links, key=lambda link: place[link[0], link[1]][1]):
         node = (link[0] + 1, link[2])
         ends[link] = left[node]
         left[node] += link[4] * scale
-    for link in sorted(links, key=lambda one: place[one[0] + 1, one[2]][1]):
+    for link in sorted(links, key=lambda link: place[link[0] + 1, link[2]][1]):
         step, source, target, people, count = link
         (x1, y1), (x2, y2) = place[step, source], place[step + 1, target]
         tip = f"{source} → {target}: {formatting.figure(count)} times, {formatting.figure(people)} people"

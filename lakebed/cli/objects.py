@@ -9,7 +9,8 @@ import typer
 from lakebed.cli.options import AsJson, Root
 from lakebed.cli.output import Table, print_table
 from lakebed.objects.lock import LOCK_NAME
-from lakebed.objects.manifest import Manifest, is_name
+from lakebed.objects.manifest import Manifest
+from lakebed.objects.names import is_name
 
 __all__ = ["object_names", "register"]
 

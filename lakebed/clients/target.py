@@ -18,8 +18,9 @@ from lakebed.cli.exit_codes import Exit, Failure
 from lakebed.cli.output import Table
 from lakebed.clients.http import Remote
 from lakebed.errors import ObjectLocked
-from lakebed.objects.manifest import Manifest, directory_of
-from lakebed.objects.registry import KINDS
+from lakebed.objects.manifest import Manifest
+from lakebed.objects.names import directory_of
+from lakebed.objects.registry import classes
 from lakebed.objects.sync import connect
 
 __all__ = ["Place", "Target"]
@@ -193,7 +194,7 @@ class Place(msgspec.Struct, frozen=True):
             )
         if self.class_name:
             return imported(self.class_name)
-        return Analytics if plate is None else KINDS.get(plate.kind, Analytics)
+        return Analytics if plate is None else classes.get(plate.kind, Analytics)
 
 
 def locked(error: ObjectLocked) -> Failure:

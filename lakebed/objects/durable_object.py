@@ -1,8 +1,8 @@
-"""DurableObject: one name, one directory, one owner. What a class needs to live in a namespace.
+"""DurableObject: one name, one directory, one owner. The base of the classes whose objects a namespace holds.
 
 class Shop(DurableObject):
-async def _open(self): ...
-async def _close(self): ...
+    async def _open(self): ...
+    async def _close(self): ...
 
 async with Shop("tom", root="data") as shop: ...
 """
@@ -21,9 +21,10 @@ from lakebed.concurrency import finish_despite_cancel, run_in_thread
 from lakebed.disk import Disk
 from lakebed.errors import LakebedError, ObjectClosed, ObjectUnavailable
 from lakebed.objects.lock import DirectoryLock
-from lakebed.objects.manifest import Manifest, directory_of
+from lakebed.objects.manifest import Manifest
+from lakebed.objects.names import directory_of
 from lakebed.objects.namespace import Namespace
-from lakebed.objects.registry import KINDS
+from lakebed.objects.registry import classes
 from lakebed.rpc.stub import Stub
 from lakebed.settings import Settings
 
@@ -34,15 +35,15 @@ class DurableObject:
     """A named object that owns a directory and nothing else, in one process at a time.
 
     A subclass does its work in `_open` and `_close`; both are coroutines. `_close` always runs after `_open` was begun,
-    also when it failed or was cancelled: it must cope with what is half open. Neither runs twice at once.
+    also when that failed or was cancelled: it must cope with a half-open object. Neither runs twice at once.
 
     Args:
-        name: `^[a-z0-9][a-z0-9_-]{0,62}$`; becomes the directory `<root>/<name>`.
-        root: the namespace's directory; it is made by `open` if missing.
-        settings: if None, `Settings.load(root, **overrides)`.
-        clock: where time comes from.
+        name: name of the object, `^[a-z0-9][a-z0-9_-]{0,62}$`; its directory is `<root>/<name>`.
+        root: the namespace's directory; `open` makes it if it is missing.
+        settings: its settings; None loads them with `Settings.load(root, **overrides)`.
+        clock: the source of time.
         disk: file operations that must be durable.
-        on_error: called with each failure that nobody awaited.
+        on_error: called with each failure that no caller awaited.
         overrides: settings, by name.
 
     Raises:
@@ -57,7 +58,7 @@ class DurableObject:
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
-        KINDS[cls.__name__] = cls
+        classes[cls.__name__] = cls
 
     def __init__(
         self,
@@ -77,7 +78,7 @@ class DurableObject:
         self.clock: Clock = clock if clock is not None else SystemClock()
         self.disk = disk if disk is not None else Disk()
         self.on_error = on_error
-        self._ownership = DirectoryLock(self.directory)
+        self._lock = DirectoryLock(self.directory)
         self._opened = False
         self._turn = asyncio.Lock()  # one open or close at a time
 
@@ -86,13 +87,13 @@ class DurableObject:
 
     @property
     def is_open(self) -> bool:
-        """Whether calls are taken: after `open`, and until `close` begins."""
-        return self._opened and self._ownership.held
+        """Whether calls are accepted: after `open`, and until `close` begins."""
+        return self._opened and self._lock.held
 
     async def open(self) -> Self:
-        """Take the directory and make the object ready. Does nothing when it is open; concurrent calls open once.
+        """Lock the directory and make the object ready. Does nothing when it is open; concurrent calls open once.
 
-        If it fails or is cancelled, what was half open is closed and the directory given up before the error is raised.
+        If it fails or is cancelled, the half-open object is closed and the lock released before the error is raised.
 
         Raises:
             ObjectLocked: the directory is open elsewhere; `pid` is its owner.
@@ -106,7 +107,7 @@ class DurableObject:
         return self
 
     async def close(self) -> None:
-        """Finish what is under way and give the directory up. Does nothing when it is closed.
+        """Finish what is under way and release the directory. Does nothing when it is closed.
 
         A cancelled `close` still finishes before the cancellation is raised. It may be opened again.
         """
@@ -122,7 +123,7 @@ class DurableObject:
         await self.close()
 
     def __del__(self) -> None:
-        if getattr(self, "_opened", False) and self._ownership.held:
+        if getattr(self, "_opened", False) and self._lock.held:
             warnings.warn(f"{self!r} was not closed", ResourceWarning, source=self, stacklevel=2)
 
     @classmethod
@@ -130,21 +131,21 @@ class DurableObject:
         """A stub of object `name` in the default namespace of `root`, which is made by its first use.
 
         Args:
-            name: the object's.
-            root: by default `LAKEBED_ROOT`, else "data".
+            name: name of the object.
+            root: directory of the namespace; by default `LAKEBED_ROOT`, else "data".
 
         Raises:
             InvalidName: the name is not allowed.
             RuntimeError: no event loop is running.
 
-        There is one default namespace for each root and running loop. It closes itself when `asyncio.run` ends, and
-        nothing that was called is lost then. `await Namespace.default(root).close()` closes it sooner, and is needed
-        where a loop is closed without `loop.shutdown_asyncgens()`.
+        There is one default namespace for each root and running loop. It closes itself when `asyncio.run` ends, and no
+        call that was made is lost then. `await Namespace.default(root).close()` closes it sooner, and is needed where
+        a loop is closed without `loop.shutdown_asyncgens()`.
         """
         return Namespace.default(root).stub(cls, name)
 
     def check_open(self) -> None:
-        """Raise ObjectClosed unless calls are taken. For subclasses, at the start of what needs their tiers."""
+        """Raise ObjectClosed unless calls are accepted. Subclasses call it first in methods that need their tiers."""
         if not self.is_open:
             raise ObjectClosed(
                 f"{type(self).__name__} {self.name!r} is not open",
@@ -153,22 +154,22 @@ class DurableObject:
             )
 
     async def run_due(self) -> object:
-        """Run what the schedules of this object owe by now, and return when it is done. For subclasses."""
+        """Run all overdue scheduled jobs, and return when they are done. For subclasses."""
 
     async def _open(self) -> None:
-        """Open what the subclass keeps. The directory exists and is owned."""
+        """Open the parts of the subclass. The directory exists and is locked."""
 
     async def _close(self) -> None:
-        """Close whatever is open, also after an `_open` that failed anywhere."""
+        """Close every part that is open, also after an `_open` that failed anywhere."""
 
     async def _begin(self) -> None:
         with self._unavailable():
             Manifest.read(self.directory)  # a newer format is refused before anything is touched
             self.directory.mkdir(parents=True, exist_ok=True)
-            self._ownership.take(self.clock.now_us())
+            self._lock.acquire(self.clock.now_us())
         try:
             with self._unavailable():
-                await self._hang_nameplate(Manifest.read(self.directory))
+                await self._write_manifest(Manifest.read(self.directory))
             await self._open()
         except BaseException as error:
             await finish_despite_cancel(self._abandon(error))
@@ -177,36 +178,38 @@ class DurableObject:
 
     @contextmanager
     def _unavailable(self) -> Iterator[None]:
-        """Gives what the system refuses while opening its type. For our own files, not for all that a subclass does."""
+        """Raise ObjectUnavailable for an OSError. It is for files of this class, not for those of a subclass."""
         try:
             yield
         except LakebedError:
             raise
         except OSError as error:
-            hint = "Mend what the system complains of, then open it again: no event was lost by this"
+            hint = "Fix what the system reports, then open it again: no event was lost by this"
             message = f"{self.directory} cannot be opened: {error}"
             raise ObjectUnavailable(message, hint=hint, path=self.directory) from error
 
     async def _abandon(self, cause: BaseException) -> None:
         try:
             await self._finish()
-        except Exception as error:  # noqa: BLE001 - the first error is raised; this one is told with it
-            cause.add_note(f"closing what was half open failed too: {error!r}")
+        except Exception as error:  # noqa: BLE001 - the first error is raised; this one is its note
+            cause.add_note(f"closing the half-open object failed too: {error!r}")
 
     async def _finish(self) -> None:
         since_us = self.clock.now_us()  # before closing: a schedule that falls due meanwhile was missed
         try:
             await self._close()
         finally:
-            self._ownership.release(since_us)
+            self._lock.release(since_us)
 
-    async def _hang_nameplate(self, old: Manifest | None) -> None:
-        lineage = [kind.__name__ for kind in type(self).__mro__ if issubclass(kind, DurableObject)]
+    async def _write_manifest(self, old: Manifest | None) -> None:
+        lineage = [base.__name__ for base in type(self).__mro__ if issubclass(base, DurableObject)]
         new = Manifest(kind=lineage[0], bases=tuple(lineage[1:-1]))
         if old is not None:
             new = old.agree(new, self.directory)
         if new != old:
-            await finish_despite_cancel(run_in_thread(f"open-{self.name}", lambda: new.hang(self.directory, self.disk)))
+            await finish_despite_cancel(
+                run_in_thread(f"open-{self.name}", lambda: new.write(self.directory, self.disk))
+            )
 
 
 DurableObject.hidden = frozenset(name for name in dir(DurableObject) if not name.startswith("_")) | {

@@ -1,4 +1,4 @@
-"""One owner a directory: a `flock` on its lock file, which holds the owner's pid."""
+"""DirectoryLock: a directory has one owner, by a `flock` on its lock file, which holds the owner's pid."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ LOCK_NAME = "lock"
 
 
 class DirectoryLock:
-    """The exclusive right to a directory, between processes and within one. Not held until `take`.
+    """An exclusive lock on a directory, between processes and within one. Not held until `acquire`.
 
-    The kernel drops it when the process ends, however it ends: a lock file that a dead process left is no obstacle, and
-    the file is never deleted (whoever had it open would then lock a file that nobody else sees). Operators do delete
-    it, so the directory itself is locked too, where the file system can do that. The descriptors are not inherited by
-    programs that the process starts, and a forked child gives its copies up at once: it owns nothing.
+    The kernel releases it when the process ends, in any way: a lock file that a dead process left is no obstacle.
+    The file is never deleted: a process that had it open would then lock a file that no other process sees. Operators
+    do delete it, so the directory itself is locked too, where the file system can do that. Programs that the process
+    starts do not inherit the descriptors, and a forked child closes its copies at once: it owns nothing.
 
-    The lock file's modification time is when the directory was last taken or released, by the owner's clock.
+    The lock file's modification time is when the lock was last acquired or released, by the owner's clock.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -34,35 +34,35 @@ class DirectoryLock:
 
     @property
     def held(self) -> bool:
-        """Whether this object holds the right now."""
+        """Whether this object holds the lock now."""
         return bool(self._descriptors)
 
-    def take(self, now_us: int) -> None:
+    def acquire(self, now_us: int) -> None:
         """Become the owner. The directory must exist. Does not wait.
 
         Raises:
-            ObjectLocked: it has an owner; `pid` says which process, None if that could not be read.
+            ObjectLocked: it has an owner; `pid` is the owner's process, None if that could not be read.
         """
-        taken = [os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)]
+        descriptors = [os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)]
         try:
-            fcntl.flock(taken[0], fcntl.LOCK_EX | fcntl.LOCK_NB)
-            taken.append(os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
-            _lock_directory(taken[1])
-            os.pwrite(taken[0], b"%-20d\n" % os.getpid(), 0)  # one width: no truncation, and no space once it exists
-            os.utime(taken[0], ns=(now_us * 1000, now_us * 1000))
+            fcntl.flock(descriptors[0], fcntl.LOCK_EX | fcntl.LOCK_NB)
+            descriptors.append(os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+            _lock_directory(descriptors[1])
+            os.pwrite(descriptors[0], b"%-20d\n" % os.getpid(), 0)  # one width: never truncated
+            os.utime(descriptors[0], ns=(now_us * 1000, now_us * 1000))
         except BlockingIOError:
-            pid = _read_pid(taken[0])
-            _close(taken)
+            pid = _read_pid(descriptors[0])
+            _close(descriptors)
             raise self._locked(pid) from None
         except BaseException:
-            _close(taken)
+            _close(descriptors)
             raise
-        self._descriptors = taken
+        self._descriptors = descriptors
 
     def release(self, now_us: int) -> None:
-        """Give the right up. Does nothing when it is not held."""
-        taken, self._descriptors = self._descriptors, []
-        if not taken:
+        """Release the lock. Does nothing when it is not held."""
+        descriptors, self._descriptors = self._descriptors, []
+        if not descriptors:
             return
         try:
             with contextlib.suppress(FileNotFoundError):  # the directory may be gone …
@@ -70,10 +70,10 @@ class DirectoryLock:
                 os.utime(self._path, ns=(now_us * 1000, now_us * 1000))
         finally:
             # Unlocked explicitly: a child forked in this moment may hold copies of the descriptors.
-            for descriptor in taken:
+            for descriptor in descriptors:
                 with contextlib.suppress(OSError):  # on NFS for the directory
                     fcntl.flock(descriptor, fcntl.LOCK_UN)
-            _close(taken)
+            _close(descriptors)
 
     def _locked(self, pid: int | None) -> ObjectLocked:
         owner = "another process" if pid is None else f"process {pid}"
@@ -87,8 +87,8 @@ class DirectoryLock:
         )
 
     def _forget(self) -> None:
-        taken, self._descriptors = self._descriptors, []
-        _close(taken)  # no LOCK_UN: that would unlock the parent's
+        descriptors, self._descriptors = self._descriptors, []
+        _close(descriptors)  # no LOCK_UN: that would unlock the parent's
 
 
 def _lock_directory(descriptor: int) -> None:
@@ -97,7 +97,7 @@ def _lock_directory(descriptor: int) -> None:
     except OSError as error:
         if isinstance(error, BlockingIOError):
             raise
-        # NFS locks files only: there the lock file has to do.
+        # NFS locks files only: there the lock file must be enough.
 
 
 def _close(descriptors: list[int]) -> None:
@@ -109,8 +109,8 @@ _all: weakref.WeakSet[DirectoryLock] = weakref.WeakSet()
 
 
 def _after_fork_in_child() -> None:
-    for ownership in list(_all):
-        ownership._forget()  # noqa: SLF001 - this module's own
+    for lock in list(_all):
+        lock._forget()  # noqa: SLF001 - this module's own
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

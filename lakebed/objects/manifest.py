@@ -1,21 +1,18 @@
-"""What an object's directory says about itself: `object.json` with its format and its class."""
+"""Manifest: the file `object.json` in an object's directory, with its format and its class."""
 
 from __future__ import annotations
 
-import os
-import re
 from pathlib import Path
 
 import msgspec
 
 from lakebed.disk import Disk
-from lakebed.errors import FormatTooNew, InvalidName, LogCorrupted, WrongObject
+from lakebed.errors import FormatTooNew, LogCorrupted, WrongObject
 
-__all__ = ["FILE_NAME", "FORMAT", "Manifest", "directory_of", "is_name"]
+__all__ = ["FILE_NAME", "FORMAT", "Manifest"]
 
 FILE_NAME = "object.json"
 FORMAT = 1
-_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
 
 class _Format(msgspec.Struct):
@@ -37,11 +34,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, rename={"kind": "class
 
     @classmethod
     def read(cls, directory: Path) -> Manifest | None:
-        """The nameplate of `directory`; None if there is none, which means that no object was ever opened there.
+        """The manifest of `directory`; None if it has none, which means that no object was ever opened there.
 
         Raises:
-            FormatTooNew: it was written by a newer Lakebed.
-            LogCorrupted: it does not read back.
+            FormatTooNew: a newer Lakebed wrote it.
+            LogCorrupted: it cannot be decoded.
         """
         path = directory / FILE_NAME
         try:
@@ -49,20 +46,16 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, rename={"kind": "class
         except (FileNotFoundError, NotADirectoryError):
             return None
         try:
-            found = msgspec.json.decode(content, type=_Format).format
-            if found > FORMAT:
-                raise FormatTooNew(
-                    f"{directory} has format {found}, this Lakebed reads up to {FORMAT}",
-                    hint="Upgrade Lakebed",
-                    path=path,
-                    format=found,
-                )
+            version = msgspec.json.decode(content, type=_Format).format
+            if version > FORMAT:
+                message = f"{directory} has format {version}, this Lakebed reads up to {FORMAT}"
+                raise FormatTooNew(message, hint="Upgrade Lakebed", path=path, format=version)
             return msgspec.json.decode(content, type=cls)
         except msgspec.DecodeError as error:
-            raise LogCorrupted(f"the nameplate does not read back: {error}", path=path, offset=0) from error
+            raise LogCorrupted(f"the manifest cannot be decoded: {error}", path=path, offset=0) from error
 
     def agree(self, new: Manifest, directory: Path) -> Manifest:
-        """The nameplate that `directory` should carry when an object of `new`'s class is opened in it.
+        """The manifest that `directory` should have when an object of `new`'s class is opened in it.
 
         An object may be opened as the class it was made with, as one of that class's bases (a notebook opens a `Shop`
         as plain `Analytics`), as a subclass, or as a sibling (the class was renamed).
@@ -81,8 +74,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, rename={"kind": "class
             )
         return new
 
-    def hang(self, directory: Path, disk: Disk) -> None:
-        """Write this nameplate durably: after a crash the old one or the new one is there, whole. Blocks."""
+    def write(self, directory: Path, disk: Disk) -> None:
+        """Write this manifest durably: after a crash the old one or the new one is there, whole. Blocks."""
         path, draft = directory / FILE_NAME, directory / (FILE_NAME + ".new")
         if draft.exists():  # a crash left it; this process owns the directory
             disk.remove(draft)
@@ -95,29 +88,3 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, rename={"kind": "class
         disk.replace(draft, path)
         disk.sync_directory(directory)
         disk.sync_directory(directory.parent)
-
-
-def is_name(name: object) -> bool:
-    """Whether an object may have that name."""
-    return isinstance(name, str) and _NAME.fullmatch(name) is not None
-
-
-def directory_of(root: Path, name: str) -> Path:
-    """The directory of object `name` under `root`, which need not exist.
-
-    Raises:
-        InvalidName: the name is not allowed, or a symbolic link leads out of the root.
-    """
-    if not is_name(name):
-        raise InvalidName(
-            f"{str(name)[:80]!r} is not an object's name",
-            hint="Use 1 to 63 of a-z, 0-9, '_' and '-', starting with a letter or a digit: names become directories",
-            name=name,
-        )
-    inside = os.path.realpath(root)
-    directory = Path(inside) / name
-    if os.path.realpath(directory) != str(directory):
-        raise InvalidName(
-            f"{directory} leads elsewhere", hint="An object lies in its root, not behind a link", name=name
-        )
-    return directory

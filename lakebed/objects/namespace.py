@@ -1,4 +1,4 @@
-"""Namespace: the directory that holds the objects. Hands out stubs, wakes objects for calls and schedules."""
+"""Namespace: a directory of objects. It gives stubs of them, and wakes them for calls and schedules."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from lakebed.clock import HOUR_US, SECOND_US, Clock, SystemClock
 from lakebed.concurrency import run_in_thread
 from lakebed.errors import ObjectClosed, ObjectLocked
 from lakebed.objects.local_transport import LocalTransport
-from lakebed.objects.manifest import Manifest, directory_of
-from lakebed.objects.pool import ObjectPool
-from lakebed.objects.registry import KINDS, kind
+from lakebed.objects.manifest import Manifest
+from lakebed.objects.names import directory_of
+from lakebed.objects.pool import Enter, ObjectHandle, ObjectPool
+from lakebed.objects.registry import class_named, classes
 from lakebed.objects.wakeups import SleepingObject, is_due, names_in, next_due, sleepers
-from lakebed.rpc.dispatch import members
+from lakebed.rpc.members import members
 from lakebed.rpc.session import Session
 from lakebed.rpc.stub import Stub
 from lakebed.settings import Settings
@@ -30,9 +31,9 @@ if TYPE_CHECKING:
 __all__ = ["Namespace"]
 
 _WAKING_AT_ONCE = 4
-_LONGEST_NAP_S = 60.0  # the wall clock may be set, and another process may add objects
-_LOOK_AGAIN_US = HOUR_US  # objects of classes not seen yet may have come from another process
-_FAILURES_KEPT = 100
+_MAX_ROUND_S = 60.0  # the wall clock may be set, and another process may add objects
+_MAX_SCAN_US = HOUR_US  # another process may have added objects of classes that were not seen yet
+_MAX_FAILURES = 100
 
 
 class Namespace:
@@ -40,14 +41,14 @@ class Namespace:
 
     An object wakes when it is first called and sleeps when it was idle for its `idle_s`. Asleep it costs no memory.
     When a schedule of a sleeping object is due it is woken, at most four at a time, makes up for its missed runs, and
-    sleeps again. That needs its class to be known: its module imported, or given as `object_class`.
+    sleeps again. Its class must be known: its module imported, or passed as `object_class`.
 
     Args:
         root: the directory; made by the first object.
         object_class: the class of `get`, and of objects whose own class is not known. By default the class that an
             object was last opened as, or `Analytics`.
-        clock: where its time and its objects' comes from.
-        on_error: called, on the loop, with each failure that reached nobody; its objects get it too.
+        clock: the source of its time and its objects'.
+        on_error: called, on the loop, with each failure that no caller received; its objects get it too.
         overrides: settings for its objects, by name.
 
     It belongs to the event loop that first used it.
@@ -69,15 +70,16 @@ class Namespace:
         self._class = object_class
         self._on_error = on_error
         self._clock: Clock = clock if clock is not None else SystemClock()
-        self._residents = ObjectPool(self._make, self._clock, self._failed)
+        self._pool = ObjectPool(self._make, self._clock, self._failed)
         self._sessions: weakref.WeakValueDictionary[tuple[str, type[Any]], Session] = weakref.WeakValueDictionary()
         self._busy: set[Session] = set()
-        self._failures: deque[BaseException] = deque(maxlen=_FAILURES_KEPT)
+        self._tasks: set[asyncio.Task[Any]] = set()  # calls of handles
+        self._failures: deque[BaseException] = deque(maxlen=_MAX_FAILURES)
         self._timer: asyncio.TimerHandle | None = None
         self._round: asyncio.Task[None] | None = None
-        self._seen_us: int | None = None  # until when it looked for schedules of sleeping objects
-        self._kinds: set[type[Any]] = set()  # classes of the objects that were awake or found asleep
-        self._unknown: dict[str, str] = {}  # classes that are not known here, each with an object of it
+        self._scanned_us: int | None = None  # the time up to which schedules of sleeping objects were run
+        self._classes: set[type[Any]] = set()  # of the objects that are or were awake, or sleep with a known class
+        self._unknown: dict[str, str] = {}  # names of classes that are not known here, each with an object of it
         self._loop: asyncio.AbstractEventLoop | None = None  # while open
         self._watcher: asyncio.Task[None] | None = None  # closes a default namespace with its loop
         self._closed = False
@@ -86,7 +88,7 @@ class Namespace:
     def default(cls, root: str | Path | None = None) -> Namespace:
         """The process-wide namespace of `root` (by default `LAKEBED_ROOT`, else "data") for the running loop.
 
-        It is made by its first use, and closed when `asyncio.run` ends; nothing that was called is lost then.
+        It is made by its first use, and closed when `asyncio.run` ends; no call that was made is lost then.
 
         Raises:
             RuntimeError: no event loop is running.
@@ -95,26 +97,26 @@ class Namespace:
         path = os.path.realpath(root if root is not None else os.environ.get("LAKEBED_ROOT") or "data")
         for key in [key for key in cls._defaults if key[0].is_closed()]:
             del cls._defaults[key]
-        found = cls._defaults.get((loop, path))
-        if found is None:
-            found = cls._defaults[loop, path] = cls(path)
-            found._close_with_loop()
-        return found
+        namespace = cls._defaults.get((loop, path))
+        if namespace is None:
+            namespace = cls._defaults[loop, path] = cls(path)
+            namespace._close_with_loop()
+        return namespace
 
     @staticmethod
     def connect(url: str, *, key: str | None = None, **options: Any) -> RemoteNamespace:
         """The namespace of a server: the same stubs, over a network. Needs the extra `client`.
 
         Args:
-            url: `https://` makes a request a trip, `wss://` keeps one connection.
-            key: decides the object that can be reached.
-            options: of `RemoteNamespace`.
+            url: address of the server. `https://` makes one request a trip, `wss://` keeps one connection.
+            key: API key, which decides the object that can be reached.
+            options: further arguments of `RemoteNamespace`.
 
         Raises:
-            InvalidSettings: the URL is none.
+            InvalidSettings: the URL is not valid.
             ImportError: the extra is not installed.
         """
-        from lakebed.objects.remote_namespace import RemoteNamespace  # who embeds Lakebed talks to no server
+        from lakebed.objects.remote_namespace import RemoteNamespace  # an app that embeds Lakebed needs no network
 
         return RemoteNamespace(url, key=key, **options)
 
@@ -125,7 +127,7 @@ class Namespace:
         await self.close()
 
     async def open(self) -> Self:
-        """Start to look after schedules: those missed while nothing ran are made up for. Idempotent."""
+        """Start to run schedules: those missed while nothing ran are made up for. Idempotent."""
         self._closed = False
         self._start()
         return self
@@ -137,16 +139,33 @@ class Namespace:
             InvalidName: the name is not allowed.
             NotReachable: the class that the object was last opened as is not known here.
         """
-        if self._class is not None:
-            return self.stub(self._class, name)
-        plate = Manifest.read(directory_of(self.root, name))
-        return self.stub(kind(plate.kind if plate is not None else "Analytics"), name)
+        return self.stub(self._class or self._recorded_class(name), name)
+
+    def handle(self, name: str) -> ObjectHandle:
+        """A handle of object `name`, to call its methods: shorter than a stub, and no promises. Raises as `get`."""
+        awake = self._pool.class_of(name)
+        if awake is None:
+            directory_of(self.root, name)
+        object_class = self._class or awake or self._recorded_class(name)
+        return ObjectHandle(self._entering(name, object_class), self._tasks, self._failed)
+
+    def _recorded_class(self, name: str) -> type[Any]:
+        """The class that object `name` was last opened as; `Analytics` for a new one."""
+        manifest = Manifest.read(directory_of(self.root, name))
+        return class_named(manifest.kind if manifest is not None else "Analytics")
+
+    def _entering(self, name: str, object_class: type[Any]) -> Enter:
+        async def enter() -> tuple[Any, Callable[[], None]]:
+            self._start()
+            return await self._pool.enter(name, object_class)
+
+        return enter
 
     def __getattr__(self, name: str) -> Callable[[str], Stub]:
         if name.startswith("_"):
             raise AttributeError(name)
-        found = kind(name)
-        return lambda object_name: self.stub(found, object_name)
+        object_class = class_named(name)
+        return lambda object_name: self.stub(object_class, object_name)
 
     def stub(self, object_class: type[Any], name: str) -> Stub:
         """A stub of object `name` as `object_class`. `ns.stub(Shop, "tom")` is `ns.Shop("tom")`.
@@ -157,7 +176,7 @@ class Namespace:
         session = self._sessions.get((name, object_class))
         if session is None:
             directory_of(self.root, name)
-            transport = LocalTransport(self._start, self.residents, name, object_class)
+            transport = LocalTransport(self._entering(name, object_class))
             label = f"{object_class.__name__}({name!r})"
             session = Session(transport, self._failed, self._busy, label, members(object_class))
             self._sessions[name, object_class] = session
@@ -169,32 +188,29 @@ class Namespace:
 
     def exists(self, name: str) -> bool:
         """Whether object `name` was ever opened. Raises InvalidName."""
-        return Manifest.read(directory_of(self.root, name)) is not None
+        return self._pool.class_of(name) is not None or Manifest.read(directory_of(self.root, name)) is not None
 
     @property
     def is_open(self) -> bool:
-        """Whether it looks after schedules: after `open` or the first call, until `close`."""
+        """Whether it runs schedules: after `open` or the first call, until `close`."""
         return self._loop is not None
 
     def awake(self) -> list[str]:
         """The names of the objects that are awake here, sorted."""
-        return sorted(resident.name for resident in self._residents)
+        return sorted(pooled.name for pooled in self._pool)
 
     @property
-    def residents(self) -> ObjectPool:
-        """The objects that are awake here. Looking at one does not keep it awake, and it may close at any await."""
-        return self._residents
+    def pool(self) -> ObjectPool:
+        """The objects that are awake here. Holding one does not keep it awake: it may close at any await."""
+        return self._pool
 
     async def flush(self) -> None:
-        """Wait until all calls made so far are answered, and until the objects that have `flush` have flushed."""
+        """Return when all calls made so far are resolved, and the objects that have a `flush` have flushed."""
         await self._settle()
-        for resident in self._residents:
-            if callable(getattr(resident, "flush", None)):
-                awake, leave = await self._residents.enter(resident.name, type(resident))
-                try:
+        for pooled in self._pool:
+            if callable(getattr(pooled, "flush", None)):
+                async with self._pool.use(pooled.name, type(pooled)) as awake:
                     await awake.flush()
-                finally:
-                    leave()
 
     async def close(self) -> None:
         """Finish all calls, flush and close every object. Idempotent; a later call raises ObjectClosed.
@@ -202,7 +218,7 @@ class Namespace:
         No task, thread or descriptor of the namespace or its objects is left.
 
         Raises:
-            Exception: what flushing or closing an object raised. All others are closed all the same.
+            Exception: flushing or closing an object failed. All other objects are closed as well.
         """
         if self._round is not None:
             await asyncio.wait([self._round])
@@ -214,12 +230,12 @@ class Namespace:
             self._closed = True
             await self._settle()
             try:
-                await self._residents.close()
+                await self._pool.close()
             finally:
                 await self._forget()
 
     async def _forget(self) -> None:
-        self._loop = self._timer = self._round = self._seen_us = None
+        self._loop = self._timer = self._round = self._scanned_us = None
         for key in [key for key, namespace in self._defaults.items() if namespace is self]:
             del self._defaults[key]
         watcher, self._watcher = self._watcher, None
@@ -228,50 +244,52 @@ class Namespace:
             await asyncio.wait([watcher])
 
     async def sleep_idle(self) -> list[str]:
-        """Put to sleep what has been idle for long enough, now, and give the names. The timer does the same."""
-        return await self._residents.sleep_idle(self._clock.monotonic())
+        """Close the objects that have been idle for long enough. Returns their names. The timer does the same."""
+        return await self._pool.sleep_idle(self._clock.monotonic())
 
     async def wake_due(self) -> list[str]:
-        """Wake each sleeping object that missed a schedule, let it run, put it to sleep. Gives the names.
+        """Wake each sleeping object that missed a schedule, run its jobs, close it. Returns the names.
 
-        The timer does the same. A failure of one object is told to `check()` and stops no other.
+        The timer does the same. A failure of one object is kept for `check()` and stops no other.
         """
         now_us = self._clock.now_us()
-        found, unreadable = await run_in_thread("scan", lambda: sleepers(self.root, self._residents.names()))
+        sleeping, unreadable = await run_in_thread("scan", lambda: sleepers(self.root, self._pool.names()))
         for error in unreadable:
             self._failed(error)
         self._unknown = {}
-        due = [(sleeper.name, kind) for sleeper in found if (kind := self._due_kind(sleeper, now_us)) is not None]
-        self._seen_us = now_us
+        due = [(sleeper.name, due) for sleeper in sleeping if (due := self._due_class(sleeper, now_us)) is not None]
+        self._scanned_us = now_us
         waiting = iter(due)
         await asyncio.gather(*(self._run_due(waiting) for _ in range(_WAKING_AT_ONCE)))
         return [name for name, _ in due]
 
     def check(self) -> list[str]:
-        """What went wrong and reached nobody: failed calls that were not awaited, objects that could not be woken."""
-        told = [f"{type(failure).__name__}: {failure}" for failure in self._failures]
-        return told + [
+        """The failures that no caller received: of calls that were not awaited, of objects that could not be woken."""
+        failures = [f"{type(failure).__name__}: {failure}" for failure in self._failures]
+        return failures + [
             f"schedules of {name!r} do not run: its class {unknown} is not known here; import its module"
             for unknown, name in self._unknown.items()
         ]
 
     def __del__(self) -> None:
-        if getattr(self, "_loop", None) is not None and list(self._residents):
+        if getattr(self, "_loop", None) is not None and list(self._pool):
             warnings.warn(f"Namespace {str(self.root)!r} was not closed", ResourceWarning, source=self, stacklevel=2)
 
     def _make(self, name: str, object_class: type[Any]) -> Any:
-        self._kinds.add(object_class)
+        self._classes.add(object_class)
         return object_class(name, root=self.root, settings=self._settings, clock=self._clock, on_error=self._on_error)
 
     def _failed(self, error: BaseException) -> None:
         self._failures.append(error)
-        # A promise may be collected in any thread; and what on_error raises must reach the loop's handler, not a call.
+        # A promise may be collected in any thread; and an error of on_error must reach the loop's handler, not a call.
         if self._on_error is not None and self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._on_error, error)
 
     async def _settle(self) -> None:
-        while self._busy:
+        while self._busy or self._tasks:
             await asyncio.gather(*(session.settle() for session in list(self._busy)))
+            if self._tasks:
+                await asyncio.wait(self._tasks)
 
     def _start(self) -> None:
         if self._closed:
@@ -285,57 +303,58 @@ class Namespace:
             self._timer = self._loop.call_later(delay, self._tick)
 
     def _tick(self) -> None:
-        self._round = asyncio.ensure_future(self._look_round())
+        self._round = asyncio.ensure_future(self._run_round())
 
-    async def _look_round(self) -> None:
+    async def _run_round(self) -> None:
         try:
             await self.sleep_idle()
             if self._schedules_due():
                 await self.wake_due()
-        except Exception as error:  # noqa: BLE001 - a timer has no caller; check() tells it
+        except Exception as error:  # noqa: BLE001 - a timer has no caller; check() lists it
             self._failed(error)
-        self._arm(self._nap())
+        self._arm(self._delay())
 
     def _schedules_due(self) -> bool:
-        if self._seen_us is None or self._clock.now_us() - self._seen_us >= _LOOK_AGAIN_US:
+        if self._scanned_us is None or self._clock.now_us() - self._scanned_us >= _MAX_SCAN_US:
             return True
-        due = next_due(self._kinds, self._seen_us, self._settings.schedule_timezone)
+        due = next_due(self._classes, self._scanned_us, self._settings.schedule_timezone)
         return due is not None and due <= self._clock.now_us()
 
-    def _nap(self) -> float:
-        delays = [_LONGEST_NAP_S, self._settings.idle_s]
-        if (rest := self._residents.next_rest()) is not None:
-            delays.append(rest - self._clock.monotonic())
+    def _delay(self) -> float:
+        delays = [_MAX_ROUND_S, self._settings.idle_s]
+        if (sleeps_at := self._pool.next_sleep()) is not None:
+            delays.append(sleeps_at - self._clock.monotonic())
         now_us = self._clock.now_us()
-        if (due := next_due(self._kinds, now_us, self._settings.schedule_timezone)) is not None:
+        if (due := next_due(self._classes, now_us, self._settings.schedule_timezone)) is not None:
             delays.append((due - now_us) / SECOND_US)
         return max(min(delays), 0.05)
 
-    def _due_kind(self, sleeper: SleepingObject, now_us: int) -> type[Any] | None:
-        """The class to wake `sleeper` as, if a schedule of it was due since it sleeps."""
-        found = KINDS.get(sleeper.kind, self._class)
-        if found is None:
+    def _due_class(self, sleeper: SleepingObject, now_us: int) -> type[Any] | None:
+        """The class to wake `sleeper` as, if one of its schedules was due since it was closed."""
+        object_class = classes.get(sleeper.kind, self._class)
+        if object_class is None:
             self._unknown[sleeper.kind] = sleeper.name
             return None
-        self._kinds.add(found)
-        return found if is_due(found, sleeper.since_us, now_us, self._settings.schedule_timezone) else None
+        self._classes.add(object_class)
+        is_late = is_due(object_class, sleeper.since_us, now_us, self._settings.schedule_timezone)
+        return object_class if is_late else None
 
     async def _run_due(self, waiting: Iterator[tuple[str, type[Any]]]) -> None:
         for name, object_class in waiting:
             try:
-                async with self._residents.use(name, object_class) as resident:
-                    await resident.run_due()
+                async with self._pool.use(name, object_class) as awake:
+                    await awake.run_due()
             except ObjectLocked:
                 continue  # its owner runs its schedules
-            except Exception as error:  # noqa: BLE001 - one object must not stop the others; check() tells it
+            except Exception as error:  # noqa: BLE001 - one object must not stop the others; check() lists it
                 self._failed(error)
-            await self._residents.sleep(name)
+            await self._pool.sleep(name)
 
     def _close_with_loop(self) -> None:
-        # When the loop cancels its tasks, as `asyncio.run` does at its end. When it ends its asynchronous generators is
-        # too late: closing may need some.
+        # It closes when the loop cancels its tasks, as `asyncio.run` does at its end. When the loop ends its
+        # asynchronous generators it would be too late: closing may need some.
         watch = self._watch()
-        watch.send(None)  # to its first pause: were it cancelled before, it would never have begun
+        watch.send(None)  # to its first pause: if it were cancelled before, it would never begin
         self._watcher = asyncio.get_running_loop().create_task(watch)
 
     async def _watch(self) -> None:

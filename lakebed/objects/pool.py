@@ -1,62 +1,58 @@
-"""The objects of a namespace that are awake: opened by the first call, closed when idle."""
+"""ObjectPool: the objects of a namespace that are awake. The first call opens one; when idle it is closed.
+
+ObjectHandle: the short way to call one of them. The server uses it.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import inspect
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
-from typing import Any, Protocol
+from typing import Any
 
 from lakebed.clock import Clock
 from lakebed.errors import WrongObject
-from lakebed.settings import Settings
 
-__all__ = ["ObjectPool", "PooledObject"]
+__all__ = ["Enter", "ObjectHandle", "ObjectPool"]
 
-
-class PooledObject(Protocol):
-    """What an object must be to live here: a DurableObject."""
-
-    name: str
-    settings: Settings
-
-    async def open(self) -> Any:
-        """Make it ready."""
-        ...
-
-    async def close(self) -> None:
-        """Finish and give its directory up."""
-        ...
-
-    async def run_due(self) -> Any:
-        """Run what its schedules owe."""
-        ...
+Enter = Callable[[], Awaitable[tuple[Any, Callable[[], None]]]]
+"""Opens an object for one call: gives it, and the function that ends the call."""
 
 
-class _Slot:
+class _Entry:
     """One object that is opening, awake or closing."""
 
-    __slots__ = ("calls", "closing", "opening", "resident", "used_at")
+    __slots__ = ("calls", "closing", "object", "opening", "used_at")
 
-    def __init__(self, resident: Any, used_at: float) -> None:
-        self.resident = resident
+    def __init__(self, pooled: Any, used_at: float) -> None:
+        self.object = pooled
         self.calls = 0  # under way; while there is one it stays awake
         self.used_at = used_at
         self.opening: asyncio.Task[None]
-        self.closing: asyncio.Task[Exception | None] | None = None  # gives what closing raised
+        self.closing: asyncio.Task[Exception | None] | None = None  # returns the error of closing, if any
+
+    @property
+    def awake(self) -> bool:
+        return self.opening.done() and self.closing is None
 
     @property
     def idle(self) -> bool:
-        return not self.calls and self.opening.done() and self.closing is None
+        return not self.calls and self.awake
+
+    @property
+    def sleeps_at(self) -> float:
+        return self.used_at + float(self.object.settings.idle_s)
 
 
 class ObjectPool:
-    """Wakes an object once for all who want it, and lets nobody in while it goes to sleep.
+    """Opens each object at most once, however many callers ask, and blocks new calls while it is closing.
 
     Args:
-        make: gives a closed object of a name and class.
+        make: returns a closed object of a name and class.
         clock: measures idleness.
-        failed: called with what closing an object raised, when nobody waits for it.
+        failed: called with an error of closing an object that no caller waits for.
 
     Attributes:
         watchers: called with each object that was closed.
@@ -72,119 +68,197 @@ class ObjectPool:
         self._make = make
         self._clock = clock
         self._failed = failed
-        self._rooms: dict[str, _Slot] = {}
-        self._left = asyncio.Event()  # set when the last call in a room is over
+        self._entries: dict[str, _Entry] = {}
+        # Calls enter an object in the order in which they came, also those that waited while it opened or closed.
+        self._queues: dict[str, deque[object]] = {}
+        self._left = asyncio.Event()  # set when a call ends
 
-    def __iter__(self) -> Any:
-        return iter([room.resident for room in self._rooms.values() if room.opening.done() and room.closing is None])
+    def __iter__(self) -> Iterator[Any]:
+        return iter([entry.object for entry in self._entries.values() if entry.awake])
 
     def names(self) -> frozenset[str]:
-        """The names of all that are not asleep: opening, awake or closing."""
-        return frozenset(self._rooms)
+        """The names of all objects that are opening, awake or closing."""
+        return frozenset(self._entries)
+
+    def class_of(self, name: str) -> type[Any] | None:
+        """The class of the object of that name if it is awake."""
+        entry = self._entries.get(name)
+        return type(entry.object) if entry is not None and entry.awake else None
 
     @asynccontextmanager
-    async def use(self, name: str, kind: type[Any]) -> AsyncIterator[Any]:
+    async def use(self, name: str, object_class: type[Any]) -> AsyncIterator[Any]:
         """The object, awake for as long as the context lasts.
 
         Raises:
-            WrongObject: it is awake as another class that is not a `kind`.
-            Exception: what opening it raised; everyone who waited for it gets it.
+            WrongObject: it is awake as another class that is not an `object_class`.
+            Exception: opening it failed; every caller that waited for it gets the error.
         """
-        resident, leave = await self.enter(name, kind)
+        pooled, leave = await self.enter(name, object_class)
         try:
-            yield resident
+            yield pooled
         finally:
             leave()
 
-    async def enter(self, name: str, kind: type[Any]) -> tuple[Any, Callable[[], None]]:
-        """The object, awake until the function beside it is called, once. Raises what `use` raises."""
-        room = await self._enter(name, kind)
+    async def enter(self, name: str, object_class: type[Any]) -> tuple[Any, Callable[[], None]]:
+        """The object, awake until the function beside it is called, once. Raises as `use`."""
+        entry = self._entries.get(name)
+        if entry is None or not entry.awake or name in self._queues or not isinstance(entry.object, object_class):
+            entry = await self._queue_and_enter(name, object_class)
+        else:
+            entry.calls += 1
 
         def leave() -> None:
-            room.calls -= 1
-            room.used_at = self._clock.monotonic()
+            entry.calls -= 1
+            entry.used_at = self._clock.monotonic()
             self._left.set()
 
-        return room.resident, leave
+        return entry.object, leave
 
     async def sleep_idle(self, now: float) -> list[str]:
-        """Close what was idle for its `idle_s` at `now`, and give the names when that is done."""
-        idle = [name for name, room in self._rooms.items() if room.idle and self._rests_at(room) <= now]
+        """Close the objects that have been idle for their `idle_s` at `now`. Returns the names when that is done."""
+        idle = [name for name, entry in self._entries.items() if entry.idle and entry.sleeps_at <= now]
         await self.sleep(*idle)
         return idle
 
     async def sleep(self, *names: str) -> None:
         """Close those of `names` that are awake and not in use."""
-        closing = [self._let_go(room) for name in names if (room := self._rooms.get(name)) is not None and room.idle]
-        for error in await asyncio.gather(*closing):
+        idle = [entry for name in names if (entry := self._entries.get(name)) is not None and entry.idle]
+        for error in await asyncio.gather(*map(self._begin_closing, idle)):
             if error is not None:
                 self._failed(error)
 
     async def close(self) -> None:
-        """Close all, each when its calls are done. Nobody may enter meanwhile.
+        """Close all objects, each when its calls are done. No call may enter meanwhile.
 
         Raises:
             Exception: the first that closing an object raised, when all are closed; the others are its notes.
         """
         failures: list[Exception] = []
-        while self._rooms:
+        while self._entries:
             self._left.clear()
-            await asyncio.gather(*(room.opening for room in self._rooms.values()), return_exceptions=True)
-            closing = [room.closing or self._let_go(room) for room in self._rooms.values() if not room.calls]
+            await asyncio.gather(*(entry.opening for entry in self._entries.values()), return_exceptions=True)
+            closing = [
+                entry.closing or self._begin_closing(entry) for entry in self._entries.values() if not entry.calls
+            ]
             failures += [error for error in await asyncio.gather(*closing) if error is not None]
-            if not closing and self._rooms:
+            if not closing and self._entries:
                 await self._left.wait()
         if failures:
             for other in failures[1:]:
                 failures[0].add_note(f"also: {other!r}")
             raise failures[0]
 
-    def next_rest(self) -> float | None:
+    def next_sleep(self) -> float | None:
         """The monotonic second at which the first of them will have been idle for long enough."""
-        return min((self._rests_at(room) for room in self._rooms.values() if room.idle), default=None)
+        return min((entry.sleeps_at for entry in self._entries.values() if entry.idle), default=None)
 
-    def _rests_at(self, room: _Slot) -> float:
-        return room.used_at + float(room.resident.settings.idle_s)
+    async def _queue_and_enter(self, name: str, object_class: type[Any]) -> _Entry:
+        queue, place = self._queues.setdefault(name, deque()), object()
+        queue.append(place)
+        try:
+            return await self._enter(name, object_class, lambda: queue[0] is place)
+        finally:
+            queue.remove(place)
+            if not queue:
+                del self._queues[name]
 
-    async def _enter(self, name: str, kind: type[Any]) -> _Slot:
-        while (room := self._rooms.get(name)) is not None and room.closing is not None:
-            await asyncio.wait([room.closing])
-        if room is None:
-            room = self._rooms[name] = _Slot(self._make(name, kind), self._clock.monotonic())
-            room.opening = asyncio.ensure_future(self._open(name, room))
-        elif not isinstance(room.resident, kind):
+    async def _enter(self, name: str, object_class: type[Any], is_first: Callable[[], bool]) -> _Entry:
+        while (entry := self._entries.get(name)) is not None and entry.closing is not None:
+            await asyncio.wait([entry.closing])
+        if entry is None:
+            entry = self._entries[name] = _Entry(self._make(name, object_class), self._clock.monotonic())
+            entry.opening = asyncio.ensure_future(self._open(name, entry))
+        elif not isinstance(entry.object, object_class):
             raise WrongObject(
-                f"{name!r} is awake as {type(room.resident).__name__}, which is not a {kind.__name__}",
-                hint=f"Use one class for one object, or let it sleep before it wakes as {kind.__name__}",
+                f"{name!r} is awake as {type(entry.object).__name__}, which is not a {object_class.__name__}",
+                hint=f"Use one class for one object, or let it sleep before it wakes as {object_class.__name__}",
                 name=name,
             )
-        room.calls += 1
+        entry.calls += 1
         try:
-            await asyncio.shield(room.opening)
+            await asyncio.shield(entry.opening)
+            while not is_first():  # noqa: ASYNC110 - the calls before it have the object too: one or two turns
+                await asyncio.sleep(0)
         except BaseException:
-            room.calls -= 1
+            entry.calls -= 1
             self._left.set()
             raise
-        return room
+        return entry
 
-    async def _open(self, name: str, room: _Slot) -> None:
+    async def _open(self, name: str, entry: _Entry) -> None:
         try:
-            await room.resident.open()
+            await entry.object.open()
         except BaseException:
-            del self._rooms[name]
+            del self._entries[name]
             raise
 
-    def _let_go(self, room: _Slot) -> asyncio.Task[Exception | None]:
-        room.closing = asyncio.ensure_future(self._close(room))
-        return room.closing
+    def _begin_closing(self, entry: _Entry) -> asyncio.Task[Exception | None]:
+        entry.closing = asyncio.ensure_future(self._close(entry))
+        return entry.closing
 
-    async def _close(self, room: _Slot) -> Exception | None:
+    async def _close(self, entry: _Entry) -> Exception | None:
         try:
-            await room.resident.close()
-        except Exception as error:  # noqa: BLE001 - given to whoever sent it to sleep, who may be a timer
+            await entry.object.close()
+        except Exception as error:  # noqa: BLE001 - returned to the caller, which may be a timer
             return error
         finally:
-            del self._rooms[room.resident.name]
+            del self._entries[entry.object.name]
             for watcher in self.watchers:
-                watcher(room.resident)
+                watcher(entry.object)
         return None
+
+
+class ObjectHandle:
+    """Calls methods of an object that may be asleep: `await handle.counters.top("*")`.
+
+    A call begins at once, after all that were made before it; cancelling the `await` does not stop it. Unlike a `Stub`
+    a handle copies no arguments, hides no members and makes no promises. Names from the network must not be used on it.
+
+    Args:
+        enter: opens the object for one call.
+        tasks: the set of all calls under way.
+        unhandled: called with the failure of a call whose `await` was cancelled.
+        path: the attributes from the object to the method.
+    """
+
+    __slots__ = ("_enter", "_path", "_tasks", "_unhandled")
+
+    def __init__(
+        self,
+        enter: Enter,
+        tasks: set[asyncio.Task[Any]],
+        unhandled: Callable[[BaseException], None],
+        path: tuple[str, ...] = (),
+    ) -> None:
+        self._enter = enter
+        self._tasks = tasks
+        self._unhandled = unhandled
+        self._path = path
+
+    def __getattr__(self, name: str) -> ObjectHandle:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return ObjectHandle(self._enter, self._tasks, self._unhandled, (*self._path, name))
+
+    def __call__(self, *args: Any, **kwargs: Any) -> asyncio.Future[Any]:
+        """Call the method. The future has its result."""
+        task = asyncio.get_running_loop().create_task(self._perform(args, kwargs))
+        self._tasks.add(task)
+        future = asyncio.shield(task)
+        task.add_done_callback(lambda _: self._end(task, future))
+        return future
+
+    async def _perform(self, args: Any, kwargs: Any) -> Any:
+        target, leave = await self._enter()
+        try:
+            for name in self._path:
+                target = getattr(target, name)
+            value = target(*args, **kwargs)
+            return await value if inspect.isawaitable(value) else value
+        finally:
+            leave()
+
+    def _end(self, task: asyncio.Task[Any], future: asyncio.Future[Any]) -> None:
+        self._tasks.discard(task)
+        if future.cancelled() and not task.cancelled() and (error := task.exception()) is not None:
+            self._unhandled(error)

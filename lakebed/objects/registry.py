@@ -6,23 +6,21 @@ from typing import Any
 
 from lakebed.errors import NotReachable
 
-__all__ = ["KINDS", "kind"]
+__all__ = ["class_named", "classes"]
 
 # Filled as subclasses of DurableObject are defined. Of two classes with one name the later counts: a notebook cell that
 # is run again replaces its class.
-KINDS: dict[str, type[Any]] = {}
+classes: dict[str, type[Any]] = {}
 
 
-def kind(name: str) -> type[Any]:
+def class_named(name: str) -> type[Any]:
     """The class of that name.
 
     Raises:
         NotReachable: it is not defined, or its module was not imported.
     """
-    found = KINDS.get(name)
-    if found is None:
-        known = ", ".join(sorted(KINDS)) or "none"
-        raise NotReachable(
-            f"no class of objects is named {name!r}", hint=f"Known are: {known}. Import its module first", kind=name
-        )
-    return found
+    if name not in classes:
+        known = ", ".join(sorted(classes)) or "none"
+        message = f"no class of objects is named {name!r}"
+        raise NotReachable(message, hint=f"Known are: {known}. Import its module first", kind=name)
+    return classes[name]

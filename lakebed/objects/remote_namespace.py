@@ -1,4 +1,4 @@
-"""RemoteNamespace: an object of a server, through the same stubs as one of this process.
+"""RemoteNamespace: an object of a server, by the same stubs as one of this process.
 
 async with Namespace.connect("https://host", key="…") as ns:
     await ns.Analytics("shop").dau(7)[0].dau    # one trip
@@ -8,48 +8,47 @@ from __future__ import annotations
 
 import asyncio
 import typing
-import weakref
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Self
 from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 
-from lakebed.errors import InvalidName, InvalidSettings, ObjectClosed, Unreachable
-from lakebed.objects.manifest import is_name
-from lakebed.objects.registry import kind
+from lakebed.errors import InvalidName, InvalidSettings, ObjectClosed
+from lakebed.objects.names import is_name
+from lakebed.objects.registry import class_named, classes
 from lakebed.objects.remote_transports import FAITHFUL, HttpTransport, WebSocketTransport
-from lakebed.rpc.calls import Call, Outcome, Ref, copied
-from lakebed.rpc.capnweb.future import Slot
 from lakebed.rpc.capnweb.limits import Limits
+from lakebed.rpc.capnweb.pending import Outcome, PendingResult, Reference, replaced
 from lakebed.rpc.capnweb.session import Peer
 from lakebed.rpc.capnweb.values import Named, Pointer
-from lakebed.rpc.dispatch import members
-from lakebed.rpc.session import Session
+from lakebed.rpc.codec import LakebedCodec
+from lakebed.rpc.members import members
+from lakebed.rpc.session import Batch, Call, Session
 from lakebed.rpc.stub import Stub
 
 __all__ = ["RemoteNamespace"]
 
-_FAILURES_KEPT = 100
-# Answers come from a server that was chosen, not from anybody: what it may send is bounded by what memory is for.
+_MAX_FAILURES = 100
+# Answers come from a server that the caller chose: they are bounded only so that they fit in memory.
 _LIMITS = Limits(message_bytes=1 << 30, depth=200, digits=4000, entries=1_000_000)
 
 
 class RemoteNamespace:
-    """What a key opens on a server. An async context manager; may also be used at once, and closed later.
+    """The object of a key on a server. An async context manager; may also be used at once, and closed later.
 
-    Stubs are those of `Namespace`: calls of one turn of the loop go in one trip, promises are built on before they are
-    answered, errors come back as the classes that the server raised, with their facts. Answers are the same values: a
-    `Result` has its rows, its table and its tiers (not the paths of its files). What the server does not list for RPC
-    is `NotReachable`.
+    Stubs are those of `Namespace`: calls of one turn of the loop go in one trip, calls build on promises that are not
+    resolved, errors are raised as the classes that the server raised, with their facts. Answers are the same values: a
+    `Result` has its rows, its table and its tiers (not the paths of its files). A verb that the server does not list
+    for RPC is `NotReachable`.
 
     Args:
-        url: of the server, or of where its app is mounted. `https://` makes a request a trip; `wss://` keeps one
+        url: address of the server, or of its app's mount. `https://` makes one request a trip; `wss://` keeps one
             connection, over which the server can also call functions that were passed to it.
-        key: decides the object. It goes in a header, never in the URL.
-        on_error: called with each failure that nobody awaited.
-        timeout_s: seconds for a trip, and to open a connection.
+        key: API key, which decides the object. It is sent in a header, never in the URL.
+        on_error: called with each failure that no caller awaited.
+        timeout_s: seconds for a trip, and for opening a connection.
 
     Raises:
         InvalidSettings: the URL has another scheme, no host, or a user, a query or a fragment in it.
@@ -70,17 +69,12 @@ class RemoteNamespace:
         self.url = _rpc_url(url)
         headers = {FAITHFUL: "1"} | ({"Authorization": f"Bearer {key}"} if key is not None else {})
         self._structs: dict[str, type[Any]] = {}
-        self._http: HttpTransport | None = None
-        self._socket: WebSocketTransport | None = None
-        if urlsplit(self.url).scheme in ("http", "https"):
-            self._http = HttpTransport(self.url, headers, timeout_s)
-        else:
-            self._socket = WebSocketTransport(self.url, headers, timeout_s, self._peer)
-        self._timeout_s = timeout_s
+        kind = HttpTransport if urlsplit(self.url).scheme in ("http", "https") else WebSocketTransport
+        self.connection: HttpTransport | WebSocketTransport = kind(self.url, headers, timeout_s, self._peer)
         self._on_error = on_error
-        self._sessions: weakref.WeakValueDictionary[tuple[str, str], Session] = weakref.WeakValueDictionary()
+        self._sessions: dict[tuple[type[Any], str], Session] = {}  # few: a key opens one object
         self._busy: set[Session] = set()
-        self._failures: deque[BaseException] = deque(maxlen=_FAILURES_KEPT)
+        self._failures: deque[BaseException] = deque(maxlen=_MAX_FAILURES)
         self._closed = False
 
     async def __aenter__(self) -> Self:
@@ -98,33 +92,32 @@ class RemoteNamespace:
         Raises:
             InvalidName: the name is not allowed.
         """
-        return self.stub(kind("Analytics"), name)
+        return self.stub(class_named("Analytics"), name)
 
     def __getattr__(self, name: str) -> Callable[[str], Stub]:
         if name.startswith("_"):
             raise AttributeError(name)
-        found = kind(name)
-        return lambda object_name: self.stub(found, object_name)
+        object_class = classes[name] if name in classes else class_named(name)
+        return lambda object_name: self.stub(object_class, object_name)
 
     def stub(self, object_class: type[Any], name: str) -> Stub:
-        """A stub of object `name`; the class says what `dir()` shows and which structs answers become.
+        """A stub of object `name`; the class decides what `dir()` shows and which structs answers become.
 
         Raises:
             InvalidName: the name is not allowed.
         """
-        if not is_name(name):
-            raise InvalidName(f"{name!r} is no name of an object", name=name)
-        self._structs |= _structs_of(object_class)
-        session = self._sessions.get((object_class.__name__, name))
+        session = self._sessions.get((object_class, name))
         if session is None:
+            if not is_name(name):
+                raise InvalidName(f"{name!r} cannot be an object's name", name=name)
+            self._structs |= _structs_of(object_class)
             label = f"{object_class.__name__}({name!r})"
-            transport = _Trips(self, name) if self._http is not None else _Connection(self, name)
-            session = Session(transport, self._failed, self._busy, label, members(object_class))
-            self._sessions[object_class.__name__, name] = session
+            session = Session(_RemoteTransport(self, name), self._failed, self._busy, label, members(object_class))
+            self._sessions[object_class, name] = session
         return Stub(session)
 
     async def flush(self) -> None:
-        """Return when every call that was made is answered."""
+        """Return when every call that was made is resolved."""
         while self._busy:
             await asyncio.gather(*(session.settle() for session in list(self._busy)))
 
@@ -132,13 +125,10 @@ class RemoteNamespace:
         """Finish all calls and close the connections. Idempotent; a later call raises ObjectClosed."""
         await self.flush()
         self._closed = True
-        if self._http is not None:
-            await self._http.close()
-        if self._socket is not None:
-            await self._socket.close()
+        await self.connection.close()
 
     def check(self) -> list[str]:
-        """The failures that reached nobody."""
+        """The failures that no caller received."""
         return [f"{type(failure).__name__}: {failure}" for failure in self._failures]
 
     def _failed(self, error: BaseException) -> None:
@@ -147,7 +137,8 @@ class RemoteNamespace:
             self._on_error(error)
 
     def _peer(self, send: Callable[[str], bool], ended: Callable[[], None] | None = None) -> Peer:
-        return Peer(send, limits=_LIMITS, faithful=True, trusting=True, structs=self._structs, ended=ended)
+        codec = LakebedCodec(trusting=True, structs=self._structs)
+        return Peer(send, codec=codec, limits=_LIMITS, faithful=True, ended=ended)
 
     def check_open(self) -> None:
         """Raise ObjectClosed after `close`."""
@@ -155,114 +146,103 @@ class RemoteNamespace:
             raise ObjectClosed(f"{self!r} is closed", hint="Connect again", url=self.url)
 
 
-class _Trips:
-    """The transport by HTTP: a session a batch."""
+class _RemoteTransport:
+    """The transport to an object of a server.
+
+    Args:
+        namespace: the namespace with the connection.
+        name: name of the object.
+    """
 
     def __init__(self, namespace: RemoteNamespace, name: str) -> None:
         self._namespace = namespace
         self._name = name
+        self._root: tuple[Peer, int] | None = None  # the id of the object in the newest session
 
-    async def send(self, batch: Sequence[Call], settle: Callable[[int, Outcome], None]) -> None:
-        """As `Transport.send`."""
+    def send(self, batch: Batch) -> Iterator[tuple[Batch, Coroutine[Any, Any, list[Outcome]]]]:
+        """As `Transport.send`: the calls that need results of this batch only are one part, one trip."""
+        trip: dict[PendingResult, Call] = {}
+        for result, call in batch.items():
+            if all(need in trip for need in call.needs):
+                trip[result] = call
+            else:
+                yield {result: call}, self._wait_and_send(result, call)
+        if trip:
+            yield trip, self._send(trip)
+
+    async def _wait_and_send(self, result: PendingResult, call: Call) -> list[Outcome]:
+        """Make a call that builds on results of earlier trips, or of other objects, when these are resolved."""
+        if call.source is not None:
+            return [Outcome(await call.perform(None))]  # its source is a value on this side
+        await call.ready()
+        filled = Call(None, call.path, call.filled(call.args), call.filled(call.kwargs))
+        return await self._send({result: filled})
+
+    async def _send(self, batch: Batch) -> list[Outcome]:
+        for call in batch.values():
+            call.begun = True
         self._namespace.check_open()
-        carrier = self._namespace._http  # noqa: SLF001 - this module's own
-        assert carrier is not None  # noqa: S101 - made for http
-        messages: list[str] = []
-        peer = self._namespace._peer(lambda text: messages.append(text) is None)  # type: ignore[func-returns-value]  # noqa: SLF001
-        slots = _ask(peer, peer.imports.push(0, ("object",), [self._name]), batch)
-        try:
-            for text in await carrier.exchange(list(messages)):
-                peer.receive(text)
-        finally:
-            peer.close(peer.closed or Unreachable("the server did not answer this call"))
-        for number, slot in enumerate(slots):
-            settle(number, await slot.wait())
+        return await self._namespace.connection.carry(lambda peer: self._push(peer, batch))
 
-
-class _Connection:
-    """The transport by WebSocket: a session as long as the connection."""
-
-    def __init__(self, namespace: RemoteNamespace, name: str) -> None:
-        self._namespace = namespace
-        self._name = name
-        self._root: tuple[Peer, int] | None = None  # the object, in the session that it was asked for in
-
-    async def send(self, batch: Sequence[Call], settle: Callable[[int, Outcome], None]) -> None:
-        """As `Transport.send`."""
-        self._namespace.check_open()
-        carrier = self._namespace._socket  # noqa: SLF001 - this module's own
-        assert carrier is not None  # noqa: S101 - made for ws
-        peer = await carrier.session()
+    def _push(self, peer: Peer, batch: Batch) -> list[PendingResult]:
+        """Push the calls of `batch` and pull their results, each of which is resolved as soon as it comes."""
         if self._root is None or self._root[0] is not peer:
             self._root = peer, peer.imports.push(0, ("object",), [self._name])
-        slots = _ask(peer, self._root[1], batch)
-        for number, slot in enumerate(slots):
-            slot.then(lambda outcome, number=number: settle(number, outcome))  # type: ignore[misc]  # a default binds it
-        async with asyncio.timeout(self._namespace._timeout_s):  # noqa: SLF001 - this module's own
-            for slot in slots:
-                await slot.wait()
+        root = self._root[1]
+        numbers: dict[PendingResult, int] = {}
 
+        def pointer(value: Any) -> Any:
+            return Pointer(numbers[value.result], value.path) if isinstance(value, Reference) else value
 
-def _ask(peer: Peer, root: int, batch: Sequence[Call]) -> list[Slot]:
-    """Push the calls of `batch` on what `root` is, and pull them."""
-    numbers: list[int | Exception] = []
-    slots: list[Slot] = []
-
-    def number_of(call: int) -> int:
-        found = numbers[call - 1] if call else root
-        if isinstance(found, Exception):
-            raise found
-        return found
-
-    def pointed(value: Any) -> Any:
-        return Pointer(number_of(value.call), value.path) if isinstance(value, Ref) else value
-
-    for call in batch:
-        try:
-            arguments = None
-            if call.args is not None:
-                arguments = list(copied(call.args, pointed))
-                if call.kwargs:
-                    arguments.append(Named(copied(call.kwargs, pointed)))
-            number = peer.imports.push(number_of(call.target), call.path, arguments)
-        except Exception as error:  # noqa: BLE001 - it is the outcome of this call, and of those that build on it
-            numbers.append(error)
-            slots.append(Slot.failed(error))
-        else:
-            numbers.append(number)
-            slots.append(peer.imports.pull(number))
-    return slots
+        for result, call in batch.items():
+            try:
+                for need in call.needs:
+                    if need.outcome is not None:  # it could not be pushed
+                        need.outcome.unwrap()
+                arguments = None
+                if call.args is not None:
+                    arguments = list(replaced(call.args, pointer))
+                    if call.kwargs:
+                        arguments.append(Named(replaced(call.kwargs, pointer)))
+                source = root if call.source is None else numbers[call.source]
+                numbers[result] = peer.imports.push(source, call.path, arguments)
+            except Exception as error:  # noqa: BLE001 - it is the outcome of this call, and of those that build on it
+                result.resolve(Outcome(error=error))
+            else:
+                peer.imports.pull(numbers[result]).then(result.resolve)
+        return list(batch)
 
 
 def _rpc_url(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https", "ws", "wss") or not parts.hostname:
-        raise InvalidSettings(f"{url!r} is no address of a server", hint="Such as https://host or wss://host", url=url)
+        raise InvalidSettings(f"{url!r} cannot be a server's address", hint="Use https://host or wss://host", url=url)
     if "@" in parts.netloc or parts.query or parts.fragment:
         raise InvalidSettings(
-            "the address of a server has no user, query or fragment", hint="Give the key as key=", host=parts.hostname
+            "the address of a server can have no user, query or fragment",
+            hint="Pass the key as key=",
+            host=parts.hostname,
         )
     path = parts.path.rstrip("/")
     return urlunsplit((parts.scheme, parts.netloc, path if path.endswith("/rpc") else f"{path}/rpc", "", ""))
 
 
 def _structs_of(object_class: type[Any]) -> dict[str, type[Any]]:
-    """The structs that the methods of a class say they give, and those in them, by name."""
-    found: dict[str, type[Any]] = {}
+    """The structs that the methods of a class return, and those in them, by name."""
+    structs: dict[str, type[Any]] = {}
     for name in members(object_class):
         method = getattr(object_class, name, None)
-        hints = _hints(getattr(method, "fget", method))
-        _collect(hints.get("return"), found)
-    return found
+        _collect(_hints(getattr(method, "fget", method)).get("return"), structs)
+    return structs
 
 
-def _collect(annotation: Any, found: dict[str, type[Any]]) -> None:
+def _collect(annotation: Any, structs: dict[str, type[Any]]) -> None:
     for argument in typing.get_args(annotation):
-        _collect(argument, found)
-    if isinstance(annotation, type) and issubclass(annotation, msgspec.Struct) and annotation.__name__ not in found:
-        found[annotation.__name__] = annotation
+        _collect(argument, structs)
+    if isinstance(annotation, type) and issubclass(annotation, msgspec.Struct) and annotation.__name__ not in structs:
+        structs[annotation.__name__] = annotation
         for inner in _hints(annotation).values():
-            _collect(inner, found)
+            _collect(inner, structs)
 
 
 def _hints(value: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Carriers: how messages of Cap'n Web reach a server. Needs the extra: `pip install 'lakebed[client]'`."""
+"""Transports of Cap'n Web to a server, by HTTP and by WebSocket. They need `pip install 'lakebed[client]'`."""
 
 from __future__ import annotations
 
@@ -9,46 +9,70 @@ from typing import Any
 import msgspec
 
 from lakebed.errors import AccessDenied, Backpressure, LakebedError, Unreachable
+from lakebed.rpc.capnweb.pending import Outcome, PendingResult
 from lakebed.rpc.capnweb.session import Peer
 
 __all__ = ["FAITHFUL", "HttpTransport", "WebSocketTransport"]
 
 FAITHFUL = "X-Lakebed-Faithful"
-"""The header by which a Lakebed asks for values in full: microseconds, decimals, whole results."""
+"""The header by which a Lakebed client asks for values in full: microseconds, decimals, whole results."""
 
 _OK, _UNAUTHORIZED, _FORBIDDEN, _TOO_MANY = 200, 401, 403, 429
 _EXTRA = "connecting to a server needs httpx and websockets: pip install 'lakebed[client]'"
-_LONGEST_CLOSE_S = 5.0
+_CLOSE_TIMEOUT_S = 5.0
+
+Push = Callable[[Peer], Sequence[PendingResult]]
+"""Pushes calls in a session; returns their results."""
+MakePeer = Callable[..., Peer]
+"""Makes a session: takes the function that sends a message, and the one to call when the session is over."""
 
 
 class HttpTransport:
-    """A batch of messages a request.
+    """One session and one request for each trip.
 
     Args:
-        url: of the server's `/rpc`.
-        headers: of each request.
-        timeout_s: for a batch.
+        url: address of the server's `/rpc`.
+        headers: headers of each request.
+        timeout_s: seconds for a request.
+        make_peer: makes a session.
 
     Raises:
         ImportError: httpx is not installed.
     """
 
-    def __init__(self, url: str, headers: Mapping[str, str], timeout_s: float) -> None:
+    def __init__(self, url: str, headers: Mapping[str, str], timeout_s: float, make_peer: MakePeer) -> None:
         try:
             import httpx  # optional
         except ImportError as error:
             raise ImportError(_EXTRA) from error
         self._url = url
+        self._make_peer = make_peer
         self._error = httpx.HTTPError
         self._client = httpx.AsyncClient(headers=dict(headers), timeout=timeout_s, follow_redirects=False)
 
-    async def exchange(self, messages: Sequence[str]) -> list[str]:
-        """Send `messages`, and give what the server answers.
+    async def carry(self, push: Push) -> list[Outcome]:
+        """Make the calls that `push` pushes. Returns their outcomes.
 
         Raises:
-            Unreachable: there is no answer, or it is none of RPC. The calls may have been carried out.
-            AccessDenied, Backpressure: the server said so.
+            Unreachable: there is no answer, or it is not an RPC answer. The calls may have been carried out.
+            AccessDenied, Backpressure: the server answered so.
         """
+        messages: list[str] = []
+
+        def send(message: str) -> bool:
+            messages.append(message)
+            return True
+
+        peer = self._make_peer(send)
+        results = push(peer)
+        try:
+            for text in await self._exchange(messages):
+                peer.receive(text)
+        finally:
+            peer.close(peer.closed or Unreachable("the server did not answer this call"))
+        return [await result.wait() for result in results]
+
+    async def _exchange(self, messages: Sequence[str]) -> list[str]:
         try:
             response = await self._client.post(
                 self._url, content="\n".join(messages).encode(), headers={"Content-Type": "text/plain"}
@@ -65,25 +89,19 @@ class HttpTransport:
 
 
 class WebSocketTransport:
-    """One session over a WebSocket, opened by its first use, and again when it broke.
+    """One session over a WebSocket, opened by its first use, and again after it broke.
 
     Args:
-        url: of the server's `/rpc`.
-        headers: of the request that opens it.
-        timeout_s: to open it.
-        make: a session that sends by the function that it is given.
+        url: address of the server's `/rpc`.
+        headers: headers of the request that opens it.
+        timeout_s: seconds for a trip, and for opening the connection.
+        make_peer: makes a session.
 
     Raises:
         ImportError: websockets is not installed.
     """
 
-    def __init__(
-        self,
-        url: str,
-        headers: Mapping[str, str],
-        timeout_s: float,
-        make: Callable[[Callable[[str], bool], Callable[[], None]], Peer],
-    ) -> None:
+    def __init__(self, url: str, headers: Mapping[str, str], timeout_s: float, make_peer: MakePeer) -> None:
         try:
             from websockets.asyncio.client import connect  # optional
             from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
@@ -91,22 +109,29 @@ class WebSocketTransport:
             raise ImportError(_EXTRA) from error
         self._url = url
         self._open: Callable[[], Any] = lambda: connect(
-            url, additional_headers=dict(headers), open_timeout=timeout_s, max_size=None, close_timeout=_LONGEST_CLOSE_S
+            url, additional_headers=dict(headers), open_timeout=timeout_s, max_size=None, close_timeout=_CLOSE_TIMEOUT_S
         )
         self._invalid_status = InvalidStatus
         self._errors = (WebSocketException, OSError)
-        self._over = ConnectionClosed
-        self._make = make
+        self._connection_closed = ConnectionClosed
+        self._make_peer = make_peer
+        self._timeout_s = timeout_s
         self._peer: Peer | None = None
-        self._carrying: asyncio.Task[None] | None = None
-        self._turn = asyncio.Lock()
+        self._reading: asyncio.Task[None] | None = None
+        self._turn = asyncio.Lock()  # one open or close at a time
 
-    async def session(self) -> Peer:
-        """The session, open.
+    async def carry(self, push: Push) -> list[Outcome]:
+        """Make the calls that `push` pushes. Returns their outcomes when all are there.
 
         Raises:
-            Unreachable, AccessDenied: it cannot be opened. Nothing was sent.
+            Unreachable, AccessDenied: the connection cannot be opened. Nothing was sent.
+            TimeoutError: a call took longer than `timeout_s`. It may have been carried out.
         """
+        results = push(await self._session())
+        async with asyncio.timeout(self._timeout_s):
+            return [await result.wait() for result in results]
+
+    async def _session(self) -> Peer:
         async with self._turn:
             if self._peer is None or self._peer.closed is not None:
                 await self._stop()
@@ -120,23 +145,23 @@ class WebSocketTransport:
             raise _refused(self._url, error.response.status_code, bytes(error.response.body or b"")) from error
         except self._errors as error:
             raise Unreachable(f"{self._url} cannot be reached: {error or type(error).__name__}") from error
-        waiting: asyncio.Queue[str | None] = asyncio.Queue()
+        outgoing: asyncio.Queue[str | None] = asyncio.Queue()
 
         def send(text: str) -> bool:
-            waiting.put_nowait(text)
+            outgoing.put_nowait(text)
             return True
 
-        peer = self._make(send, lambda: waiting.put_nowait(None))
-        self._carrying = asyncio.create_task(self._carry(socket, peer, waiting))
+        peer = self._make_peer(send, lambda: outgoing.put_nowait(None))
+        self._reading = asyncio.create_task(self._read(socket, peer, outgoing))
         return peer
 
-    async def _carry(self, socket: Any, peer: Peer, waiting: asyncio.Queue[str | None]) -> None:
-        writing = asyncio.create_task(_write(socket, waiting, self._over))
+    async def _read(self, socket: Any, peer: Peer, outgoing: asyncio.Queue[str | None]) -> None:
+        writing = asyncio.create_task(_write(socket, outgoing, self._connection_closed))
         try:
             async for message in socket:
                 peer.receive(message if isinstance(message, str) else "")
-        except self._over:
-            pass  # said below, with the reason that the server gave
+        except self._connection_closed:
+            pass  # reported below, with the server's reason
         finally:
             reason = socket.close_reason or socket.close_code or "no answer"
             peer.close(Unreachable(f"{self._url} closed the connection: {reason}"))
@@ -145,9 +170,9 @@ class WebSocketTransport:
             await peer.settle()
 
     async def _stop(self) -> None:
-        if self._carrying is not None:
-            await asyncio.wait([self._carrying])
-            self._carrying = None
+        if self._reading is not None:
+            await asyncio.wait([self._reading])
+            self._reading = None
 
     async def close(self) -> None:
         """End the session and close the connection."""
@@ -157,23 +182,23 @@ class WebSocketTransport:
             await self._stop()
 
 
-async def _write(socket: Any, waiting: asyncio.Queue[str | None], over: type[Exception]) -> None:
+async def _write(socket: Any, outgoing: asyncio.Queue[str | None], connection_closed: type[Exception]) -> None:
     try:
-        while (text := await waiting.get()) is not None:
+        while (text := await outgoing.get()) is not None:
             await socket.send(text)
-    except over:
+    except connection_closed:
         return
     await socket.close()
 
 
 def _refused(url: str, status: int, body: bytes) -> LakebedError:
     try:
-        said = msgspec.json.decode(body)["error"]
-        code, message = str(said["code"]), str(said["message"])
+        error = msgspec.json.decode(body)["error"]
+        code, message = str(error["code"]), str(error["message"])
     except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError):
         code, message = f"HTTP_{status}", f"{url} answers {status}"
     if status in (_UNAUTHORIZED, _FORBIDDEN):
-        return AccessDenied(message, hint="Show a key of the object", code=code, status=status)
+        return AccessDenied(message, hint="Use a key of the object", code=code, status=status)
     if status == _TOO_MANY:
         return Backpressure(message, hint="Send less, or later", code=code, status=status)
     return Unreachable(message, hint="Is this the address of a Lakebed server?", code=code, status=status)

@@ -18,8 +18,8 @@ from typing import Any, Self, TypeVar
 import msgspec
 
 from lakebed.errors import NotReachable, ObjectClosed
-from lakebed.objects.registry import kind
-from lakebed.rpc.dispatch import members
+from lakebed.objects.registry import class_named
+from lakebed.rpc.members import members
 
 __all__ = ["Connection", "connect"]
 
@@ -31,27 +31,27 @@ def connect(root: str | Path, name: str, cls: type[Any] | None = None, **setting
     """Open object `name` under `root` for synchronous code. Blocks until it is ready.
 
     Args:
-        root: the namespace's directory.
-        name: the object's.
-        cls: its class; by default `Analytics`.
-        settings: arguments of the class: single settings, `promote`, `on_error` …
+        root: directory of the namespace.
+        name: name of the object.
+        cls: class of the object; by default `Analytics`.
+        settings: further arguments of the class: single settings, `promote`, `on_error` …
 
     Raises:
         ObjectLocked: it is open elsewhere; `pid` is its owner.
-        Exception: whatever else opening it raises.
+        Exception: opening it failed otherwise.
 
     It runs on an event loop of its own in a thread of its own, also beside a running loop, as in a notebook.
     """
-    object_class = cls if cls is not None else kind("Analytics")
+    object_class = cls if cls is not None else class_named("Analytics")
     return Connection(name, lambda: object_class(name, root=root, **settings), object_class)
 
 
 class Connection:
     """An open object whose methods block for their results. A context manager; `close` ends it.
 
-    The public methods and attributes are the object's: what a method would give when awaited, it gives; what it gives
-    at once, it gives. Attributes that have methods of their own (`counters`) are reached the same way. Several threads
-    may use one connection; their calls run side by side on the object's loop. Ctrl-C while waiting cancels the call.
+    The public methods and attributes are the object's; a coroutine method blocks and returns its result. Attributes
+    that have methods of their own (`counters`) are used the same way. Several threads may use one connection; their
+    calls run concurrently on the object's loop. Ctrl-C while waiting cancels the call.
 
     If it is not closed, it is closed when the interpreter exits.
     """
@@ -71,7 +71,7 @@ class Connection:
         _open.add(self)
 
     def close(self) -> None:
-        """Close the object and end its thread. Idempotent. Raises what closing raises."""
+        """Close the object and end its thread. Idempotent. Raises the error of closing."""
         if self._target is None or self._pid != os.getpid():
             return
         target, self._target = self._target, None
@@ -107,38 +107,38 @@ class Connection:
         return self._loop.run(begin())
 
     def _reach(self, owner: type[Any], target: Callable[[], Any], name: str) -> Any:
-        """Member `name` of what `target` gives: a method that blocks, a value, or a part with members of its own."""
+        """Member `name` of the target: a method that blocks, a value, or a part with members of its own."""
         if name.startswith("_"):
             raise AttributeError(name)
         if name not in members(owner) and hasattr(owner, name):
-            raise NotReachable(f"{owner.__name__} keeps {name!r} to itself", hint="Use the connection's own close()")
+            raise NotReachable(f"{owner.__name__}.{name} cannot be used here", hint="Use the connection's own close()")
         method = inspect.getattr_static(owner, name, None)
         if inspect.isfunction(method):
             return self._method(method, target, name)
-        found = self._wait(lambda: _read(target, name))
-        if inspect.isroutine(found):
-            return self._method(found, target, name)
-        return found if isinstance(found, _PLAIN) else _Part(self, lambda: getattr(target(), name), found, name)
+        value = self._wait(lambda: _read(target, name))
+        if inspect.isroutine(value):
+            return self._method(value, target, name)
+        return value if isinstance(value, _PLAIN) else _Part(self, lambda: getattr(target(), name), type(value), name)
 
     def _method(self, method: Any, target: Callable[[], Any], name: str) -> Callable[..., Any]:
         @functools.wraps(method)
         def blocking(*args: Any, **kwargs: Any) -> Any:
             return self._wait(lambda: _called(target, name, args, kwargs))
 
-        if inspect.isfunction(method):  # as it reads on the object: without self
+        if inspect.isfunction(method):  # the signature of the bound method
             blocking.__signature__ = _without_self(method)  # type: ignore[attr-defined]
         return blocking
 
 
 class _Part:
-    """Something of the object that has methods of its own, as `counters`."""
+    """A part of the object that has methods of its own, such as `counters`."""
 
-    def __init__(self, connection: Connection, target: Callable[[], Any], found: Any, name: str) -> None:
+    def __init__(self, connection: Connection, target: Callable[[], Any], kind: type[Any], name: str) -> None:
         self._connection = connection
         self._target = target
-        self._class = type(found)
+        self._class = kind
         self._name = name
-        self.__doc__ = type(found).__doc__
+        self.__doc__ = kind.__doc__
 
     def __getattr__(self, name: str) -> Any:
         return self._connection._reach(self._class, self._target, name)  # noqa: SLF001 - this module's own
@@ -168,9 +168,9 @@ class _LoopThread:
         self._loop: asyncio.AbstractEventLoop
         self._stop: asyncio.Event
         self._calls: set[asyncio.Task[Any]] = set()
-        self._results: set[Future[Any]] = set()  # what callers wait for
+        self._results: set[Future[Any]] = set()  # the results that callers wait for
         started = threading.Event()
-        # Daemon: the interpreter joins other threads before anything could tell this one to stop.
+        # Daemon: the interpreter joins other threads before this one could be told to stop.
         self._thread = threading.Thread(target=self._main, args=(started,), name=name, daemon=True)
         self._thread.start()
         started.wait()
@@ -180,7 +180,7 @@ class _LoopThread:
         if threading.current_thread() is self._thread:
             work.close()
             raise RuntimeError("a connection cannot wait on its own thread: use the object itself in its callbacks")
-        # Not run_coroutine_threadsafe: an interrupt inside of it would leave a call that nobody can cancel.
+        # Not run_coroutine_threadsafe: an interrupt inside of it would leave a call that cannot be cancelled.
         result: Future[T] = Future()
         self._results.add(result)
         try:
@@ -199,7 +199,7 @@ class _LoopThread:
         """End the loop and wait for the thread."""
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join()
-        for result in list(self._results):  # calls that came too late for the loop
+        for result in list(self._results):  # of calls that came too late for the loop
             result.cancel()
 
     def _main(self, started: threading.Event) -> None:
@@ -211,7 +211,7 @@ class _LoopThread:
         await self._stop.wait()
         for task in self._calls:
             task.cancel()
-        if self._calls:  # ended here and not by asyncio.run, which also cancels what finishes their work
+        if self._calls:  # awaited here: asyncio.run would also cancel the tasks that finish their work
             await asyncio.wait(self._calls)
 
     def _begin(self, work: Coroutine[Any, Any, T], result: Future[T]) -> None:
@@ -229,8 +229,8 @@ class _LoopThread:
         self._calls.discard(task)
         if task.cancelled():
             result.cancel()
-            result.set_running_or_notify_cancel()  # wakes whoever waits
-        elif (error := task.exception()) is not None:  # asked for in any case: asyncio complains of unread ones
+            result.set_running_or_notify_cancel()  # wakes the waiting thread
+        elif (error := task.exception()) is not None:  # read in any case: asyncio warns of unread ones
             if result.set_running_or_notify_cancel():
                 result.set_exception(error)
         elif result.set_running_or_notify_cancel():
@@ -246,8 +246,8 @@ async def _read(target: Callable[[], Any], name: str) -> Any:
 
 
 async def _called(target: Callable[[], Any], name: str, args: Any, kwargs: Any) -> Any:
-    found = getattr(target(), name)(*args, **kwargs)
-    return await found if inspect.isawaitable(found) else found
+    value = getattr(target(), name)(*args, **kwargs)
+    return await value if inspect.isawaitable(value) else value
 
 
 def _without_self(method: Any) -> inspect.Signature:
@@ -255,7 +255,7 @@ def _without_self(method: Any) -> inspect.Signature:
     return signature.replace(parameters=list(signature.parameters.values())[1:])
 
 
-_open: set[Connection] = set()  # strong: one that nobody holds any more must still be closed at the end
+_open: set[Connection] = set()  # strong: a connection without other references must still be closed at the end
 
 
 def _close_all() -> None:

@@ -1,4 +1,4 @@
-"""Which sleeping objects have a schedule that is due. Pure questions; the namespace acts on them."""
+"""Wake-ups: which sleeping objects have a schedule that is due. The namespace acts on the answers."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ import msgspec
 
 from lakebed.errors import LakebedError, ObjectUnavailable
 from lakebed.objects.lock import LOCK_NAME
-from lakebed.objects.manifest import FILE_NAME, Manifest, is_name
+from lakebed.objects.manifest import FILE_NAME, Manifest
+from lakebed.objects.names import is_name
 from lakebed.scheduling.schedule import schedules_of
 
 __all__ = ["SleepingObject", "is_due", "names_in", "next_due", "sleepers"]
 
 
 class SleepingObject(msgspec.Struct, frozen=True):
-    """An object that is not awake here: its name, the class it was opened as, and since when it has slept."""
+    """An object that is not awake here: its name, the class it was opened as, and the time of its last close."""
 
     name: str
     kind: str
@@ -26,7 +27,7 @@ class SleepingObject(msgspec.Struct, frozen=True):
 
 
 def names_in(root: Path) -> list[str]:
-    """The objects under `root`, sorted: the directories with a nameplate. Blocks."""
+    """The names of the objects under `root`, sorted: the directories with a manifest. Blocks."""
     try:
         with os.scandir(root) as entries:
             return sorted(
@@ -37,14 +38,14 @@ def names_in(root: Path) -> list[str]:
 
 
 def sleepers(root: Path, awake: Container[str]) -> tuple[list[SleepingObject], list[LakebedError]]:
-    """The objects under `root` that are not `awake`, and what keeps others from being read. Blocks."""
-    found: list[SleepingObject] = []
+    """The objects under `root` that are not `awake`, and an error for each that cannot be read. Blocks."""
+    sleeping: list[SleepingObject] = []
     unreadable: list[LakebedError] = []
     for name in names_in(root):
         if name in awake:
             continue
         try:
-            plate = Manifest.read(root / name)
+            manifest = Manifest.read(root / name)
             since_ns = (root / name / LOCK_NAME).stat().st_mtime_ns
         except FileNotFoundError:  # deleted meanwhile, or copied without its lock: its first call makes one
             continue
@@ -52,23 +53,25 @@ def sleepers(root: Path, awake: Container[str]) -> tuple[list[SleepingObject], l
             unreadable.append(error)
             continue
         except OSError as error:
-            hint = "Its schedules do not run until the system lets it be read"
+            hint = "Its schedules do not run until it can be read"
             message = f"{root / name} cannot be read: {error}"
             unreadable.append(ObjectUnavailable(message, hint=hint, path=root / name))
             continue
-        if plate is not None:
-            found.append(SleepingObject(name, plate.kind, since_ns // 1000))
-    return found, unreadable
+        if manifest is not None:
+            sleeping.append(SleepingObject(name, manifest.kind, since_ns // 1000))
+    return sleeping, unreadable
 
 
-def is_due(kind: type[Any], since_us: int, now_us: int, timezone: str) -> bool:
-    """Whether a schedule of `kind` was due after `since_us`, and not after `now_us`."""
-    return any(method.schedule.latest_due(since_us, now_us, timezone) is not None for method in schedules_of(kind))
+def is_due(object_class: type[Any], since_us: int, now_us: int, timezone: str) -> bool:
+    """Whether a schedule of the class was due after `since_us`, and not after `now_us`."""
+    return any(
+        method.schedule.latest_due(since_us, now_us, timezone) is not None for method in schedules_of(object_class)
+    )
 
 
-def next_due(kinds: Iterable[type[Any]], after_us: int, timezone: str) -> int | None:
-    """When a schedule of one of `kinds` is due next, after `after_us`. None if they have no schedule."""
+def next_due(classes: Iterable[type[Any]], after_us: int, timezone: str) -> int | None:
+    """The time at which a schedule of one of `classes` is due next, after `after_us`. None if they have no schedule."""
     return min(
-        (method.schedule.next_after(after_us, timezone) for kind in kinds for method in schedules_of(kind)),
+        (method.schedule.next_after(after_us, timezone) for each in classes for method in schedules_of(each)),
         default=None,
     )

@@ -1,185 +1,196 @@
-"""The stub's side of the calls: gather those of one turn of the loop, send them, keep them until they are answered."""
+"""Session: the calls to one object, in order, from when they are made until they are resolved."""
 
 from __future__ import annotations
 
 import asyncio
-import operator
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+import inspect
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
-from lakebed.rpc.calls import Call, Outcome, Step, Transport, Unsent
-from lakebed.rpc.dispatch import begin, finish
+import msgspec
 
-__all__ = ["PendingResult", "Session"]
+from lakebed.errors import NotReachable
+from lakebed.rpc.capnweb.codec import Step, follow
+from lakebed.rpc.capnweb.pending import Outcome, PendingResult, Reference, gather, replaced
+from lakebed.rpc.members import member
+
+__all__ = ["Batch", "Call", "Session", "Transport"]
 
 
-class PendingResult:
-    """What one call will give. The session fills it; promises read it.
+class Call(msgspec.Struct, eq=False):
+    """One call, as in Cap'n Web's `["pipeline", target, path, args]`.
 
-    A failure that no promise delivered is unheard: it is told to the session when the last promise is gone, or at once
-    if none is left. `heard` is set by whoever passes the failure on (an `await`, or a later call that builds on this).
+    Attributes:
+        source: the result that the path starts from; None for the object itself.
+        path: attributes, keys and indexes to follow from there.
+        args: positional arguments, with a `Reference` for each result of another call; None reads the value at the
+            path and calls nothing.
+        kwargs: named arguments, likewise.
+        references: the references in the arguments.
+        number: its place among the calls to the object.
+        begun: whether it was begun. A call that was cancelled before is sent again.
     """
 
-    __slots__ = ("_error", "_session", "_value", "_waiting", "batch", "done", "handles", "heard", "number")
+    source: PendingResult | None
+    path: tuple[Step, ...]
+    args: tuple[Any, ...] | None = None
+    kwargs: dict[str, Any] = {}
+    references: list[Reference] = []
+    number: int = 0
+    begun: bool = False
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self._value: Any = None
-        self._error: BaseException | None = None
-        self._waiting: list[asyncio.Future[None]] = []
-        self.done = False
-        self.heard = False
-        self.handles = 0  # promises that can still be awaited
-        self.batch: object = None  # the batch it travels with, and its number there from 1
-        self.number = 0
+    @property
+    def needs(self) -> list[PendingResult]:
+        """The results that must be resolved before it begins."""
+        needs = [reference.result for reference in self.references]
+        return needs if self.source is None else [self.source, *needs]
 
-    async def value(self) -> Any:
-        """The call's value, when it is there. Raises what the call raised. Cancelling this leaves the call alone."""
-        if not self.done:
-            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.append(future)
-            await future
-        self.heard = True
-        if self._error is not None:
-            raise self._error
-        return self._value
+    async def ready(self) -> None:
+        """Return when its needs are resolved. Raises the first failure among them, which is then its own."""
+        if needs := self.needs:
+            outcome = await gather(needs).wait()
+            self.begun = True
+            outcome.unwrap()
 
-    def settle(self, outcome: Outcome) -> None:
-        """Fill it, once."""
-        self._value, self._error, self.done = outcome.value, outcome.error, True
-        waiting, self._waiting = self._waiting, []
-        for future in waiting:
-            if not future.done():
-                future.set_result(None)
-                self.heard = True
-        self._tell()
+    async def perform(self, target: Any) -> Any:
+        """Make the call on `target`, or on the value of its source, when its needs are resolved.
 
-    def drop(self) -> None:
-        """One promise is gone."""
-        self.handles -= 1
-        self._tell()
+        Raises:
+            NotReachable: the path leads to nothing, or to a value that cannot be called.
+            Exception: the call, or one that it needs, raised it.
+        """
+        await self.ready()
+        self.begun = True
+        if self.source is not None and self.source.outcome is not None:
+            target = self.source.outcome.value
+        value = follow(target, self.path, member)
+        if self.args is None:
+            return value
+        if not callable(value):
+            dotted = ".".join(map(str, self.path)) or "this value"
+            raise NotReachable(f"{dotted} is not a method", hint="Read it without calling it")
+        value = value(*self.filled(self.args), **self.filled(self.kwargs))
+        return await value if inspect.isawaitable(value) else value
 
-    def _tell(self) -> None:
-        if self.done and self._error is not None and not self.handles and not self.heard:
-            self.heard = True
-            self._session.unheard(self._error)
+    def filled(self, arguments: Any) -> Any:
+        """`arguments` with the values of their references, which are resolved."""
+        return replaced(arguments, _dereferenced) if self.references else arguments
+
+
+Batch = Mapping[PendingResult, Call]
+"""Calls in order, by their results."""
+
+
+class Transport(Protocol):
+    """Carries batches to an object."""
+
+    def send(self, batch: Batch) -> Iterator[tuple[Batch, Coroutine[Any, Any, list[Outcome]]]]:
+        """The work of carrying `batch`, in parts: coroutines that make the calls of their part.
+
+        Calls on the object begin in the order of the batch, and batches in the order in which they were sent. A call
+        with an earlier call's result begins when that is resolved; if that failed, it fails with the same error. A
+        slow call need not hold up others; over a transport that answers once for a batch, it does.
+
+        A coroutine returns the outcomes of its part in order; it may also resolve results itself, earlier. If it
+        raises, every call that is not resolved then fails with that error.
+        """
+        ...
 
 
 class Session:
-    """The calls to one object, in order. Its calls of one turn of the loop go as one batch: one trip.
+    """The calls to one object, in order. The calls of one turn of the loop are one batch: one trip.
 
     Args:
-        transport: how batches reach the object.
-        unheard: called with each failure that nobody awaited.
-        keep: holds every session that has work, so that none is collected with calls under way.
-        label: names the object in messages.
-        names: what the object offers, for `dir()`.
+        transport: carries the batches to the object.
+        unhandled: called with each failure that was neither awaited nor passed on.
+        busy: the set of all sessions that have work, so that none is collected with calls under way.
+        label: the object's name in messages.
+        names: the object's members, for `dir()`.
+
+    Attributes:
+        trips: how many batches were sent.
     """
 
     def __init__(
         self,
         transport: Transport,
-        unheard: Callable[[BaseException], None],
-        keep: set[Session],
+        unhandled: Callable[[BaseException], None],
+        busy: set[Session],
         label: str,
         names: Sequence[str],
     ) -> None:
-        self._transport = transport
-        self.unheard = unheard
-        self._keep = keep
+        self.unhandled = unhandled
         self.label = label
         self.names = names
         self.trips = 0
-        self._calls: list[Call] = []
-        self._answers: list[PendingResult] = []
-        self._unsent: list[
-            tuple[int, list[Call], list[PendingResult]]
-        ] = []  # numbered batches, also those that came back
-        self._tasks: dict[asyncio.Task[None], PendingResult | None] = {}  # with the answer that a task owes
+        self._transport = transport
+        self._all_busy = busy
+        self._queue: dict[PendingResult, Call] = {}
+        self._pushed = 0
+        self._scheduled = False  # whether a flush comes in this turn of the loop
+        self._tasks: dict[asyncio.Task[list[Outcome]], Batch] = {}
 
-    def gathers(self, answer: PendingResult) -> bool:
-        """Whether `answer` belongs to the batch that is being gathered, so that calls may build on it in one trip."""
-        return answer.batch is self._answers
-
-    def push(self, call: Call, answer: PendingResult) -> None:
+    def push(self, call: Call) -> PendingResult:
         """Add a call to the batch of this turn.
 
         Raises:
             RuntimeError: no event loop is running.
         """
-        if not self._answers:
-            _running_loop().call_soon(self._depart)
-            self._keep.add(self)
-        self._calls.append(call)
-        self._answers.append(answer)
-        answer.batch, answer.number = self._answers, len(self._answers)
+        if not self._scheduled:
+            try:
+                asyncio.get_running_loop().call_soon(self._flush)
+            except RuntimeError:
+                message = "a stub needs a running event loop: in synchronous code use lakebed.connect()"
+                raise RuntimeError(message) from None
+            self._scheduled = True
+            self._all_busy.add(self)
+        self._pushed += 1
+        call.number = self._pushed
+        result = PendingResult()
+        self._queue[result] = call
+        return result
 
-    def run(self, work: Coroutine[Any, Any, None], owes: PendingResult | None = None) -> None:
-        """Run `work`, kept until it is done. If it is cancelled, so is the answer that it `owes`."""
-        try:
-            task = _running_loop().create_task(work)
-        except RuntimeError:
-            work.close()
-            raise
-        self._tasks[task] = owes
-        self._keep.add(self)
-        task.add_done_callback(self._end)
+    def queued(self, result: PendingResult) -> bool:
+        """Whether the call of `result` is in the batch of this turn, so that a read of it costs no further trip."""
+        return result in self._queue
 
     async def settle(self) -> None:
-        """Wait until every call that was made is answered. Sends again what did not begin."""
-        while self.busy:
-            self._depart()
-            if not self._tasks:
-                for _ in self._unsent:
-                    self.run(self._trip())
+        """Return when every call that was made is resolved. Those cancelled before they began are sent again."""
+        while self._queue or self._tasks:
+            self._flush()
             await asyncio.wait(set(self._tasks))
 
-    @property
-    def busy(self) -> bool:
-        """Whether a call is not answered yet."""
-        return bool(self._answers or self._tasks or self._unsent)
-
-    def _depart(self) -> None:
-        if self._answers:
+    def _flush(self) -> None:
+        self._scheduled = False
+        if self._queue:
+            batch, self._queue = self._queue, {}
             self.trips += 1
-            self._unsent.append((self.trips, self._calls, self._answers))
-            self._calls, self._answers = [], []
-            self.run(self._trip())
+            for part, work in self._transport.send(batch):
+                self._run(part, work)
 
-    async def _trip(self) -> None:
-        # Taken here and not by _depart: a task that is cancelled before its first step loses its arguments.
-        first = min(self._unsent, key=operator.itemgetter(0))
-        self._unsent.remove(first)
-        _, calls, answers = first
-        error: BaseException = RuntimeError(f"a call to {self.label} got no outcome")
-        try:
-            await self._transport.send(calls, lambda number, outcome: answers[number].settle(outcome))
-        except Unsent:
-            self._unsent.append(first)
-            return
-        except (Exception, asyncio.CancelledError) as raised:  # noqa: BLE001 - it is every other call's outcome
-            error = raised
-        for answer in answers:
-            if not answer.done:
-                answer.settle(Outcome(error=error))
+    def _run(self, batch: Batch, work: Coroutine[Any, Any, list[Outcome]]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks[task] = batch
+        task.add_done_callback(self._end)
 
-    def _end(self, task: asyncio.Task[None]) -> None:
-        owed = self._tasks.pop(task)
-        if task.cancelled() and owed is not None and not owed.done:
-            owed.settle(Outcome(error=asyncio.CancelledError()))
-        if not self.busy:
-            self._keep.discard(self)
+    def _end(self, task: asyncio.Task[list[Outcome]]) -> None:
+        batch = self._tasks.pop(task)
+        if task.cancelled() and (unsent := {result: call for result, call in batch.items() if not call.begun}):
+            self._queue = dict(sorted((unsent | self._queue).items(), key=lambda item: item[1].number))
+            batch = {result: call for result, call in batch.items() if call.begun}
+        for result, outcome in zip(batch, self._outcomes(task, len(batch)), strict=True):
+            result.resolve(outcome)
+        if not (self._queue or self._tasks):
+            self._all_busy.discard(self)
+
+    def _outcomes(self, task: asyncio.Task[list[Outcome]], count: int) -> list[Outcome]:
+        error: BaseException | None = asyncio.CancelledError() if task.cancelled() else task.exception()
+        outcomes = [] if error is not None else task.result()
+        missing = Outcome(error=error or RuntimeError(f"a call to {self.label} got no outcome"))
+        return [*outcomes, *[missing] * (count - len(outcomes))]
 
 
-async def call_value(value: Any, path: tuple[Step, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Outcome:
-    """Call what lies at `path` of a value that is already here."""
-    outcomes: list[Outcome] = []
-    await finish(await begin(value, [Call(0, path, args, kwargs)]), lambda _number, outcome: outcomes.append(outcome))
-    return outcomes[0]
-
-
-def _running_loop() -> asyncio.AbstractEventLoop:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        raise RuntimeError("a stub needs a running event loop: in synchronous code use lakebed.connect()") from None
+def _dereferenced(value: Any) -> Any:
+    if isinstance(value, Reference) and value.result.outcome is not None:
+        return follow(value.result.outcome.unwrap(), value.path, member)
+    return value

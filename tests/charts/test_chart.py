@@ -1,4 +1,4 @@
-"""Pictures of results: each report's own, well-formed, escaped, the same bytes for the same rows."""
+"""Charts of results: each report has its own; all are well-formed, escaped, and the same bytes for the same rows."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from hypothesis import strategies as st
 from lakebed import Analytics, FontMissing
 from lakebed.charts import formatting, png
 from lakebed.charts.axes import ticks
+from lakebed.charts.canvas import clean
+from lakebed.charts.chart_types import CHARTS
 from lakebed.query.result import Result
 from lakebed.reports.catalog import REPORTS
 from tests.installed import font
@@ -27,8 +29,8 @@ from tests.reports.report_samples import COHORTS, EVENTS, SAMPLES
 SVG = "{http://www.w3.org/2000/svg}"
 HOSTILE = "<script>alert('1')</script>&\"\x00" + "x" * 200
 DAY = date(2026, 1, 1)
-# What each report's picture must say: the column, and how its numbers are written.
-SAID = {
+# The column whose numbers each report's chart must show, and how they are written.
+SHOWN = {
     "funnel": ("people", formatting.figure),
     "funnel_people": ("seconds", formatting.span),
     "funnel_times": ("people", formatting.figure),
@@ -50,24 +52,24 @@ SAID = {
 }
 
 
-async def _asked(root: Path) -> dict[str, Result]:
+async def _run_samples(root: Path) -> dict[str, Result]:
     async with Analytics("shop", root=root, headroom_bytes=0) as analytics:
         await analytics.batch(EVENTS)
         for name, body in COHORTS.items():
             await analytics.save_cohort(name, body)
-        found = {name: await getattr(analytics, name)(**arguments) for name, arguments in SAMPLES.items()}
+        results = {name: await getattr(analytics, name)(**arguments) for name, arguments in SAMPLES.items()}
         assert await analytics.check() == []
-        return found
+        return results
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Result]:
     """Every report's result over the events of the samples."""
-    return asyncio.run(_asked(tmp_path_factory.mktemp("charts")))
+    return asyncio.run(_run_samples(tmp_path_factory.mktemp("charts")))
 
 
 def parsed(svg: str) -> ET.Element:
-    """The picture by an XML parser: it has a role, a label, a title and a description, and asks for nothing."""
+    """The chart by an XML parser: it has a role, a label, a title and a description, and requests nothing."""
     root = ET.fromstring(svg)  # noqa: S314 - our own
     assert (root.tag, root.get("role")) == (f"{SVG}svg", "img")
     assert root.get("aria-label") == root.findtext(f"{SVG}title")
@@ -82,13 +84,13 @@ def parsed(svg: str) -> ET.Element:
 
 
 def texts(svg: str) -> str:
-    """All that is written in a picture, tooltips too."""
+    """All text of a chart, with its tooltips."""
     return "\n".join(parsed(svg).itertext())
 
 
 @pytest.mark.parametrize("name", sorted(REPORTS))
-def test_every_report_draws_itself(results: dict[str, Result], name: str) -> None:
-    """A well-formed picture with the report's title, the same each time, and in the notebook above the table."""
+def test_every_report_has_a_chart_of_its_own(results: dict[str, Result], name: str) -> None:
+    """A well-formed chart with the report's title, the same each time, and in the notebook above the table."""
     result = results[name]
     assert len(result) > 0
     chart = result.plot()
@@ -99,9 +101,9 @@ def test_every_report_draws_itself(results: dict[str, Result], name: str) -> Non
 
 
 @pytest.mark.parametrize("name", sorted(REPORTS))
-def test_the_numbers_are_the_rows(results: dict[str, Result], name: str) -> None:
-    """Each number of the rows is written in the picture, at its mark or as its tooltip."""
-    column, written = SAID[name]
+def test_a_chart_shows_the_numbers_of_the_rows(results: dict[str, Result], name: str) -> None:
+    """Each number of the rows is written in the chart, at its mark or as its tooltip."""
+    column, written = SHOWN[name]
     result = results[name]
     said = texts(result.plot().svg())
     values = [sum((row.quantity for row in result), Decimal(0))] if column is None else [row[column] for row in result]
@@ -112,8 +114,8 @@ def test_the_numbers_are_the_rows(results: dict[str, Result], name: str) -> None
 
 @pytest.mark.parametrize("name", sorted(REPORTS))
 @pytest.mark.parametrize("rows", [0, 1, 10_000])
-def test_empty_one_and_many_rows(results: dict[str, Result], name: str, rows: int) -> None:
-    """No rows is a picture that says so; one is drawn; ten thousand are thinned, with a note, and stay small."""
+def test_charts_of_no_row_one_row_and_ten_thousand(results: dict[str, Result], name: str, rows: int) -> None:
+    """No rows: the chart says so. One is drawn. Ten thousand are thinned, with a note, and the chart stays small."""
     base = results[name].arrow().slice(0, min(rows, 1))
     table = base
     if rows > 1:
@@ -142,8 +144,8 @@ def _many(column: pa.ChunkedArray, field: pa.Field) -> pa.Array:
 
 
 @pytest.mark.parametrize("name", sorted(REPORTS))
-def test_nothing_is_markup(results: dict[str, Result], name: str) -> None:
-    """A name that is a script, holds what XML forbids, or is too long: escaped, cut, whole as a tooltip."""
+def test_names_are_never_markup(results: dict[str, Result], name: str) -> None:
+    """A name that is a script, forbidden in XML or too long: it is escaped and cut, and the tooltip has all of it."""
     table = results[name].arrow()
     for position, field in enumerate(table.schema):
         if pa.types.is_string(field.type):
@@ -156,8 +158,8 @@ def test_nothing_is_markup(results: dict[str, Result], name: str) -> None:
         assert name == "anomalies" or "…" in said  # a reason is only ever a tooltip
 
 
-def test_a_page_and_files(results: dict[str, Result], tmp_path: Path) -> None:
-    """A page is whole and asks nothing of the network; other endings are refused by name."""
+def test_save_writes_svg_and_html_and_refuses_other_endings(results: dict[str, Result], tmp_path: Path) -> None:
+    """A page is whole and requests nothing from the network; the error names the ending that is refused."""
     chart = results["funnel"].plot()
     for ending, wanted in (("svg", chart.svg()), ("html", chart.html())):
         path = tmp_path / f"funnel.{ending}"
@@ -171,8 +173,8 @@ def test_a_page_and_files(results: dict[str, Result], tmp_path: Path) -> None:
         chart.save(tmp_path / "funnel.pdf")
 
 
-# What the classes of a picture mean, as attributes.
-MEANT = {
+# The attributes that stand for the classes of a chart.
+ATTRIBUTES = {
     "lb-title": {"font-weight": "600"},
     "lb-strong": {"font-weight": "600"},
     "lb-soft": {"fill-opacity": ".68"},
@@ -184,38 +186,38 @@ MEANT = {
 THEMES = {"light": ("#1f2328", "#fff"), "dark": ("#e6edf3", "#14171c")}
 
 
-def by_hand(svg: str, theme: str) -> str:
-    """The same picture without a style sheet: what a class or the current colour means stands at each element."""
+def without_style_sheet(svg: str, theme: str) -> str:
+    """The same chart without a style sheet: each element has the attributes of its class, and plain colours."""
     root, (ink, paper) = parsed(svg), THEMES[theme]
     root.remove(root.find(f"{SVG}style"))
     for element in root.iter():
-        meant = {"fill": ink, "font-family": "sans-serif", "font-size": "12"} if element.tag == f"{SVG}text" else {}
-        meant |= {
-            name: value.format(ink=ink, paper=paper) for name, value in MEANT.get(element.get("class"), {}).items()
-        }
-        given = {name: ink if value == "currentColor" else value for name, value in element.attrib.items()}
+        is_text = element.tag == f"{SVG}text"
+        attributes = {"fill": ink, "font-family": "sans-serif", "font-size": "12"} if is_text else {}
+        for name, value in ATTRIBUTES.get(element.get("class"), {}).items():
+            attributes[name] = value.format(ink=ink, paper=paper)
+        own = {name: ink if value == "currentColor" else value for name, value in element.attrib.items()}
         element.attrib.clear()
-        element.attrib.update({name: value for name, value in (meant | given).items() if name != "class"})
+        element.attrib.update({name: value for name, value in (attributes | own).items() if name != "class"})
     return ET.tostring(root, "unicode")
 
 
 @pytest.mark.parametrize(("name", "theme"), list(zip(sorted(REPORTS), cycle(THEMES), strict=False)))
-def test_a_png_is_the_picture(results: dict[str, Result], name: str, theme: str) -> None:
-    """Of each report, in light or dark colours: what the SVG says, with no part of its style sheet lost."""
+def test_a_png_looks_like_the_svg(results: dict[str, Result], name: str, theme: str) -> None:
+    """For each report, in light or dark colours: the image has the SVG's size and all of its style sheet."""
     font()
     chart = results[name].plot()
     image = chart.png(0.5, theme=theme)
     root = parsed(chart.svg())
     size = tuple(round(float(root.get(side)) * 0.5) for side in ("width", "height"))
     assert (image[:8], struct.unpack(">II", image[16:24])) == (b"\x89PNG\r\n\x1a\n", size)
-    assert image == png.pixels(by_hand(chart.svg(), theme), 0.5)
+    assert image == png.pixels(without_style_sheet(chart.svg(), theme), 0.5)
 
 
 @pytest.mark.parametrize("name", ["funnel", "retention", "paths"])
 def test_every_text_is_in_the_png(results: dict[str, Result], name: str) -> None:
-    """Without any one of its labels the image is another: none was left out for want of a font."""
+    """Without any one of its labels the image differs: no label was left out for lack of a font."""
     font()
-    root = ET.fromstring(by_hand(results[name].plot().svg(), "light"))  # noqa: S314 - our own
+    root = ET.fromstring(without_style_sheet(results[name].plot().svg(), "light"))  # noqa: S314 - our own
     whole = png.pixels(ET.tostring(root, "unicode"), 0.5)
     labels = [(parent, child) for parent in root.iter() for child in parent if child.tag == f"{SVG}text"]
     assert len(labels) > 3
@@ -226,8 +228,8 @@ def test_every_text_is_in_the_png(results: dict[str, Result], name: str) -> None
         parent.insert(position, label)
 
 
-def test_a_png_file(results: dict[str, Result], tmp_path: Path) -> None:
-    """`save` writes the image at twice its size; scales and themes that there are not are refused."""
+def test_save_writes_png_and_refuses_bad_scales_and_themes(results: dict[str, Result], tmp_path: Path) -> None:
+    """`save` writes the image at twice its size; invalid scales and themes are refused."""
     font()
     chart = results["cohort_size"].plot()
     chart.save(tmp_path / "size.PNG")
@@ -239,18 +241,20 @@ def test_a_png_file(results: dict[str, Result], tmp_path: Path) -> None:
         chart.png(theme="blue")
 
 
-def test_no_font_is_an_error(results: dict[str, Result], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_missing_font_is_an_error(
+    results: dict[str, Result], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """resvg draws no text where it has no font, and says nothing: here it is an error with a next step, and no file."""
     chart = results["funnel"].plot()
     with pytest.raises(FontMissing, match=r"no font 'No Such Face'\. `fc-list"):
         chart.png(font="No Such Face")
     monkeypatch.setattr(png, "_COMMON", ("No Such Face", "Nor This"))
-    with pytest.raises(FontMissing, match=r"No Such Face, Nor This is found\. Install one"):
+    with pytest.raises(FontMissing, match=r"No Such Face, Nor This is installed\. Install one"):
         chart.save(tmp_path / "funnel.png")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_resvg_it_says_what_to_install(
+def test_png_without_resvg_names_the_extra_to_install(
     results: dict[str, Result], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """SVG and HTML need nothing; PNG names the extra."""
@@ -261,8 +265,8 @@ def test_without_resvg_it_says_what_to_install(
         chart.png()
 
 
-def test_plain_results_by_their_types() -> None:
-    """A time and a number are a line, text and a number bars; else the error says what can be drawn."""
+def test_plain_results_are_drawn_by_their_types() -> None:
+    """A time and a number make a line, text and a number make bars; else the error says what can be drawn."""
     line = Result(pa.table({"date": [DAY, DAY + timedelta(1)], "dau": [12_345, None]})).plot()
     assert (line.title, "12,345" in texts(line.svg())) == ("dau by date", True)
     bar = Result(pa.table({"event": ["Seen", None], "n": [1_000, 2]})).plot()
@@ -275,7 +279,7 @@ def test_plain_results_by_their_types() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "arguments", "said"),
+    ("name", "arguments", "expected"),
     [
         ("funnel", {"steps": ["Seen", "Bought"], "by": "plan"}, ("pro", "free", "2 Bought")),
         (
@@ -306,15 +310,15 @@ def test_plain_results_by_their_types() -> None:
         ("anomalies", {"measure": "avg(revenue)", "seasonality": "none", "end": "2026-01-03"}, ("Anomalies",)),
     ],
 )
-def test_other_shapes_of_reports(
-    name: str, arguments: dict[str, object], said: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory
+def test_charts_follow_the_columns_of_a_report(
+    name: str, arguments: dict[str, object], expected: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """Split by a column, compared, without a grain, backwards, nothing found: the picture follows the columns."""
-    written = texts(asyncio.run(_one(tmp_path_factory.mktemp("shapes"), name, arguments)).plot().svg())
-    assert [one for one in said if one not in written] == []
+    """Split by a column, compared, without a grain, backwards, without rows: the chart follows the columns."""
+    written = texts(asyncio.run(_run_report(tmp_path_factory.mktemp("shapes"), name, arguments)).plot().svg())
+    assert [text for text in expected if text not in written] == []
 
 
-async def _one(root: Path, name: str, arguments: dict[str, object]) -> Result:
+async def _run_report(root: Path, name: str, arguments: dict[str, object]) -> Result:
     async with Analytics("shop", root=root, headroom_bytes=0) as analytics:
         await analytics.batch(EVENTS)
         result: Result = await getattr(analytics, name)(**arguments)
@@ -322,8 +326,8 @@ async def _one(root: Path, name: str, arguments: dict[str, object]) -> Result:
         return result
 
 
-def test_values_are_drawn_one_below_the_other_until_it_is_tall() -> None:
-    """Of a hundred values the first are drawn, each with its own grid; a note says how many were left out."""
+def test_panels_of_many_values_stop_at_the_maximum_height() -> None:
+    """The first of a hundred values are drawn, each with its own grid; a note says how many are drawn."""
     names = ["cohort", "period", "people", "rate", "plan"]
     rows = [(DAY + timedelta(week * 7), 0, 5, 1.0, f"plan {n}") for n in range(100) for week in range(8)]
     columns = [list(column) for column in zip(*rows, strict=True)]
@@ -336,13 +340,13 @@ def test_values_are_drawn_one_below_the_other_until_it_is_tall() -> None:
     assert len({group.get("transform") for group in groups}) == 1 + 6
 
 
-def test_a_plain_result_stays_a_table() -> None:
-    """What is no report has no picture in a notebook unless it is asked for."""
+def test_a_plain_result_has_no_chart_in_a_notebook() -> None:
+    """A result that is not a report's is a table in a notebook; `plot` draws it."""
     assert "<svg" not in Result(pa.table({"event": ["Seen"], "n": [1]}))._repr_html_()
 
 
-def test_peaks_survive_thinning() -> None:
-    """Of many points the lowest and the highest are drawn: their numbers are in the description."""
+def test_thinning_keeps_the_lowest_and_the_highest_point() -> None:
+    """Of ten thousand points the lowest and the highest are drawn: their numbers are in the description."""
     values = [100] * 10_000
     values[5_003], values[7_777] = 98_765, 1
     times = [datetime(2026, 1, 1, tzinfo=UTC) + timedelta(minutes=n) for n in range(10_000)]
@@ -351,26 +355,65 @@ def test_peaks_survive_thinning() -> None:
     assert "of 10,000 points are drawn" in texts(chart.svg())
 
 
+def marks(root: ET.Element) -> list[ET.Element]:
+    """The elements that stand for rows: bars, dots and lines with a tooltip. The legend has none."""
+    return [
+        element
+        for tag in ("rect", "circle", "polyline")
+        for element in root.iter(f"{SVG}{tag}")
+        if element.find(f"{SVG}title") is not None
+    ]
+
+
+def coordinates(element: ET.Element) -> list[tuple[float, float]]:
+    """All corners of a bar, the centre of a dot, the points of a line; in the chart, below its title."""
+    if element.tag == f"{SVG}rect":
+        x, y, width, height = (float(element.get(name)) for name in ("x", "y", "width", "height"))
+        return [(x, y), (x + width, y + height)]
+    if element.tag == f"{SVG}circle":
+        return [(float(element.get("cx")), float(element.get("cy")))]
+    return [tuple(map(float, point.split(","))) for point in element.get("points").split()]
+
+
 @given(st.lists(st.one_of(st.none(), st.floats(), st.floats(-1e6, 1e6)), min_size=1, max_size=20), st.booleans())
-def test_any_numbers_are_drawn(values: list[float | None], over_time: bool) -> None:
-    """NULL, NaN, infinities, negative, huge and tiny numbers: still a well-formed picture."""
+def test_any_numbers_are_drawn_within_the_bounds(values: list[float | None], over_time: bool) -> None:
+    """NULL, NaN, infinities, negative, huge and tiny numbers: a mark for each row, all of them inside the chart.
+
+    A line has a dot for each finite number up to 1e300; bars have one for each row, of no length where there is none.
+    """
     column = pa.array(values, pa.float64())
     first = [DAY + timedelta(n) for n in range(len(values))] if over_time else [str(n) for n in range(len(values))]
-    parsed(Result(pa.table({"key": first, "value": column})).plot().svg())
+    root = parsed(Result(pa.table({"key": first, "value": column})).plot().svg())
+    width, height = float(root.get("width")), float(root.get("height")) - 44
+    drawn = marks(root)
+    for x, y in [point for mark in drawn for point in coordinates(mark)]:
+        assert 0 <= x <= width
+        assert 0 <= y <= height
+    finite = [value for value in values if value is not None and abs(value) <= 1e300]
+    kind = "circle" if over_time else "rect"
+    assert len([mark for mark in drawn if mark.tag == f"{SVG}{kind}"]) == len(finite if over_time else values)
 
 
 @given(st.text(max_size=300))
-def test_any_text_is_drawn(text: str) -> None:
-    """Whatever a name is, the picture is well-formed and says it."""
-    table = pa.table({"key": pa.array([text.encode("utf-8", "replace").decode()]), "value": [1]})
-    parsed(Result(table).plot().svg())
+def test_any_text_is_drawn_and_written(text: str) -> None:
+    """Any name: the chart is well-formed, and the name is written in it, without the characters that XML forbids."""
+    name = text.encode("utf-8", "replace").decode()
+    root = parsed(Result(pa.table({"key": pa.array([name]), "value": [1]})).plot().svg())
+    (bar,) = marks(root)
+    written = ET.fromstring(f"<t>{clean(name) or '(empty)'}</t>").text  # noqa: S314 - our own
+    assert bar.findtext(f"{SVG}title") == f"{written}: 1"
+
+
+def test_every_report_is_in_the_table_of_charts() -> None:
+    """`CHARTS` and `REPORTS` have the same names: a new report says how it is drawn."""
+    assert CHARTS.keys() == REPORTS.keys() == SHOWN.keys() == SAMPLES.keys()
 
 
 @given(st.floats(-1e12, 1e12), st.floats(0.001, 1e12))
-def test_ticks_hold_the_range(low: float, size: float) -> None:
+def test_ticks_enclose_the_range(low: float, size: float) -> None:
     """Ticks begin at or below the lowest number, end at or above the highest, and are few."""
-    found = ticks(low, low + size)
-    slack = (found[-1] - found[0] + abs(low)) * 1e-6
-    assert found[0] <= low + slack
-    assert found[-1] >= low + size - slack
-    assert 2 <= len(found) <= 8
+    scale = ticks(low, low + size)
+    slack = (scale[-1] - scale[0] + abs(low)) * 1e-6
+    assert scale[0] <= low + slack
+    assert scale[-1] >= low + size - slack
+    assert 2 <= len(scale) <= 8

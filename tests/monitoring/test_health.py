@@ -58,10 +58,10 @@ async def test_who_watches_a_namespace_hears_of_sleep(tmp_path):
     """Awake objects can be looked at without keeping one awake; one that went to sleep is told once, with its tally."""
     told = []
     async with Namespace(tmp_path, Analytics) as namespace:
-        namespace.residents.watchers.append(lambda slept: told.append((slept.name, slept.tally().stored)))
+        namespace.pool.watchers.append(lambda slept: told.append((slept.name, slept.tally().stored)))
         await namespace.get("tom").track("a")
-        assert [one.name for one in namespace.residents] == ["tom"]
-        await namespace.residents.sleep("tom")
+        assert [one.name for one in namespace.pool] == ["tom"]
+        await namespace.pool.sleep("tom")
         assert told == [("tom", 1)]
         await namespace.get("tom").track("b")
     assert told == [("tom", 1), ("tom", 1)]

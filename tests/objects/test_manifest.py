@@ -50,8 +50,8 @@ async def test_a_newer_format_is_refused_untouched(tmp_path):
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"format": "x"}', '{"format": 1}'])
-async def test_a_spoilt_nameplate_is_told(tmp_path, content):
-    """A nameplate that does not read back is an error, not a new object."""
+async def test_a_damaged_manifest_is_an_error(tmp_path, content):
+    """A manifest that cannot be decoded is an error, not a new object."""
     (tmp_path / "tom").mkdir()
     (tmp_path / "tom" / "object.json").write_text(content)
     with pytest.raises(LogCorrupted):
@@ -73,7 +73,7 @@ async def test_an_unrelated_class_is_refused(tmp_path):
             assert json.loads((tmp_path / "tom" / "object.json").read_bytes())["class"] == recorded
 
 
-async def test_the_nameplate_is_written_durably(tmp_path):
+async def test_the_manifest_is_written_durably(tmp_path):
     """Temporary file, sync, rename, sync of both directories; a crash at any step leaves none or a whole one."""
     steps = []
 
@@ -105,6 +105,6 @@ async def test_the_nameplate_is_written_durably(tmp_path):
     for step in ("create", "write", "sync", "close", "replace", "sync_directory"):
         (tmp_path / step).mkdir()
         with pytest.raises(KeyboardInterrupt):
-            Manifest(kind="Box").hang(tmp_path / step, Dying(step))
+            Manifest(kind="Box").write(tmp_path / step, Dying(step))
         async with Box(step, root=tmp_path):
             assert json.loads((tmp_path / step / "object.json").read_bytes())["class"] == "Box"

@@ -29,6 +29,7 @@ from lakebed import (
     Result,
     Row,
     Stats,
+    TierStatus,
     Unreachable,
 )
 from lakebed.api.auth import Auth
@@ -143,8 +144,8 @@ async def test_structs_are_made_again(remote, objects):
     for verb in ("person", "merges", "dead_letters", "dead_letter", "snapshots", "check", "stats", "rollup", "compact"):
         wanted = await getattr(near, verb)(*verbs.get(verb, []))
         assert await getattr(far, verb)(*verbs.get(verb, [])) == wanted, verb
-    shelves = await far.tiers()
-    assert (type(shelves).__name__, shelves.archive.watermark) == ("TierStatus", 2)
+    status = await far.tiers()
+    assert (type(status), status.archive.watermark) == (TierStatus, 2)
 
 
 async def test_billing_is_exact_from_afar(remote, objects):
@@ -372,4 +373,4 @@ async def test_the_same_calls_give_the_same_over_the_network(scheme, host, keys,
     async with Namespace.connect(f"{scheme}://{host}", key=token) as remote:
         for number, steps in enumerate(rounds):
             assert await _outcomes(remote.get(name), steps, number) == await _outcomes(near, steps, number), steps
-    await objects._residents.sleep(name, f"{name}-near")
+    await objects.pool.sleep(name, f"{name}-near")

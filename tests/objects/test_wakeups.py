@@ -80,7 +80,7 @@ async def test_one_failing_object_does_not_stop_the_others(tmp_path, clock):
         (tmp_path / "d" / "object.json").mkdir()  # what the system refuses to read
         await ns.wake_due()
         assert happened("hourly") == ["c"]
-        assert any("nameplate" in problem for problem in ns.check())
+        assert any("manifest" in problem for problem in ns.check())
         assert any("no number" in problem for problem in ns.check())
         assert any("ObjectUnavailable" in problem and "Is a directory" in problem for problem in ns.check())
     async with Scheduled("c", root=tmp_path, clock=clock):

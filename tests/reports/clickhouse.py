@@ -19,7 +19,7 @@ class Peer(NamedTuple):
         ours: the columns that are compared; days and hours are numbers since 1970.
     """
 
-    asked: dict[str, Any]
+    arguments: dict[str, Any]
     by: str
     ours: tuple[str, ...]
     sql: str

@@ -43,23 +43,23 @@ def attempts(funnel, events):
 
 def totals(funnel, events):
     """How many attempts reached each step: all entries, then one for each event with which some reached it."""
-    found = [0] * len(funnel.steps)
+    counts = [0] * len(funnel.steps)
     for own in _parts(funnel, events).values():
         chains = [one[4] for one in _ordered(funnel, own)]
-        found[0] += len(chains)
-        for at in range(1, len(found)):
-            found[at] += len({chain[at] for chain in chains if len(chain) > at})
-    return found
+        counts[0] += len(chains)
+        for at in range(1, len(counts)):
+            counts[at] += len({chain[at] for chain in chains if len(chain) > at})
+    return counts
 
 
 def _parts(funnel, events):
     """The events of each person, or of each value that is held by itself."""
-    found: dict[tuple[str, str], list[Any]] = {}
+    counts: dict[tuple[str, str], list[Any]] = {}
     for event in events:
         value = "" if funnel.holding is None else event.properties.get(funnel.holding)
         if event.person is not None and value is not None:
-            found.setdefault((event.person, value), []).append(event)
-    return found
+            counts.setdefault((event.person, value), []).append(event)
+    return counts
 
 
 def _place(funnel, event):
@@ -123,11 +123,11 @@ def rows(funnel, events, labels):
 def summary(count, tried, labels):
     """The rows that come of attempts."""
     reached = [[one.times for one in tried if len(one.times) >= step] for step in range(1, count + 1)]
-    found = []
+    counts = []
     for at, times in enumerate(reached):
         before = len(reached[max(at - 1, 0)])
         seconds = [(one[at] - one[at - 1]) / 1e6 for one in times] if at else []
-        found.append(
+        counts.append(
             (
                 at + 1,
                 labels[at],
@@ -137,4 +137,4 @@ def summary(count, tried, labels):
                 statistics.median(seconds) if seconds else None,
             )
         )
-    return found
+    return counts

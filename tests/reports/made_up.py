@@ -53,13 +53,13 @@ _SPLIT = ("plan", "type", "session_id", "person_id", "path", "amount")
 class MadeUp:
     """A stream of events, by chance: `events`, and `merges` of their people, none into two."""
 
-    def __init__(self, rng: Random, *, people: int = 4, most: int = 40) -> None:
+    def __init__(self, rng: Random, *, people: int = 4, maximum: int = 40) -> None:
         self._rng = rng
         self._base = rng.choice(ODD[:-2])
         self._span_s = rng.choice([3, 300, _DAY_S, 10 * _DAY_S, 60 * _DAY_S])
         self._names = rng.sample(NAMES, rng.randint(2, 5))
         self._people = [("?" if rng.random() < 0.3 else "") + f"p{number}" for number in range(people)]
-        self.events = [self._event() for _ in range(rng.randint(1, most))]
+        self.events = [self._event() for _ in range(rng.randint(1, maximum))]
         users = [one for one in self._people if one[0] != "?"]
         for visitor in self._people:
             if visitor[0] == "?" and users:
@@ -198,33 +198,35 @@ class MadeUp:
         rng = self._rng
         count = rng.randint(least, 4)
         steps = [self._selection() for _ in range(count)]
-        asked = self._common() | {"steps": steps, "within": rng.choice([1, 30, "1h", "7d"])}
-        asked |= {"order": rng.choice(["ordered", "ordered", "strict", "any"]), "allow_equal": rng.random() < 0.4}
-        if asked["order"] == "ordered" and count > 1 and rng.random() < 0.4:
+        question = self._common() | {"steps": steps, "within": rng.choice([1, 30, "1h", "7d"])}
+        question |= {"order": rng.choice(["ordered", "ordered", "strict", "any"]), "allow_equal": rng.random() < 0.4}
+        if question["order"] == "ordered" and count > 1 and rng.random() < 0.4:
             between = sorted(rng.sample(range(1, count + 1), 2))
-            asked["exclude"] = [{"event": rng.choice(self._names), "between": between}]
-        return asked
+            question["exclude"] = [{"event": rng.choice(self._names), "between": between}]
+        return question
 
     def _segmentation(self) -> dict[str, Any]:
         rng = self._rng
         measures = ("people", "sum(amount)", "avg(amount)", "min(amount)", "distinct(plan)", "quantile(amount, 0.9)")
-        asked = self._calendar("day", "week", "month", None)
-        asked["events"] = rng.choice([None, self._names[:2], [self._selection()]])
+        question = self._calendar("day", "week", "month", None)
+        question["events"] = rng.choice([None, self._names[:2], [self._selection()]])
         if rng.random() < 0.4:  # whole hours of it come from the rollup
-            return asked | self._range() | rng.choice([{}, {"by": "event", "top": 2}])
-        asked |= self._common() | {"measure": rng.choice(measures)}
+            return question | self._range() | rng.choice([{}, {"by": "event", "top": 2}])
+        question |= self._common() | {"measure": rng.choice(measures)}
         if rng.random() < 0.5:
-            asked |= {"by": rng.choice([rng.choice(_SPLIT), rng.sample(_SPLIT, 2)]), "top": rng.choice([1, 2, 10])}
-        return asked | ({"formula": "B - A * 2"} if asked["events"] == self._names[:2] and rng.random() < 0.3 else {})
+            question |= {"by": rng.choice([rng.choice(_SPLIT), rng.sample(_SPLIT, 2)]), "top": rng.choice([1, 2, 10])}
+        return question | (
+            {"formula": "B - A * 2"} if question["events"] == self._names[:2] and rng.random() < 0.3 else {}
+        )
 
     def _top(self) -> dict[str, Any]:
         rng = self._rng
-        asked = {"what": rng.choice(["event", *_SPLIT]), "n": rng.choice([1, 3, 100]), "people": rng.random() < 0.6}
-        return asked | self._common() | self._selected("event")
+        question = {"what": rng.choice(["event", *_SPLIT]), "n": rng.choice([1, 3, 100]), "people": rng.random() < 0.6}
+        return question | self._common() | self._selected("event")
 
     def _anomalies(self) -> dict[str, Any]:
         rng = self._rng
-        asked = self._common() | {"grain": rng.choice(["hour", "day"]), "seasonality": rng.choice(["day", "week"])}
-        asked |= {"history": rng.choice([3, 8]), "sensitivity": rng.choice([0.5, 3.0]), "tz": rng.choice(ZONES)}
-        asked |= self._selected("event") | {"end": self._moment()}
-        return asked | {"start": asked["end"] - timedelta(days=rng.choice([1, 9]), seconds=rng.randint(0, 5_000))}
+        question = self._common() | {"grain": rng.choice(["hour", "day"]), "seasonality": rng.choice(["day", "week"])}
+        question |= {"history": rng.choice([3, 8]), "sensitivity": rng.choice([0.5, 3.0]), "tz": rng.choice(ZONES)}
+        question |= self._selected("event") | {"end": self._moment()}
+        return question | {"start": question["end"] - timedelta(days=rng.choice([1, 9]), seconds=rng.randint(0, 5_000))}

@@ -34,20 +34,20 @@ CONDITIONS: Mapping[str, Test] = {
 """What the conditions in `where` mean. Python reads no SQL."""
 
 
-def plain(report: str, events: Sequence[Seen], now_us: int, /, **given: Any) -> Rows:
+def plain(report: str, events: Sequence[Seen], now_us: int, /, **arguments: Any) -> Rows:
     """The rows of a report. `cohort` is a definition here, not a name."""
-    return ORACLES[report](Asked(events, now_us, given))
+    return ORACLES[report](Question(events, now_us, arguments))
 
 
-class Asked(NamedTuple):
+class Question(NamedTuple):
     """The events, and a report's arguments."""
 
     events: Sequence[Seen]
     now_us: int
-    given: Mapping[str, Any]
+    arguments: Mapping[str, Any]
 
     def get(self, name: str, default: Any = None) -> Any:
-        return self.given.get(name, default)
+        return self.arguments.get(name, default)
 
     @property
     def start_us(self) -> int | None:
@@ -103,11 +103,11 @@ def means(selection: Any) -> Test:
     """A test of events. Equal selections give one and the same test, whatever their labels."""
     if selection is None:
         return lambda _: True
-    given = {"event": selection} if isinstance(selection, str) else selection
-    names = given.get("event")
+    arguments = {"event": selection} if isinstance(selection, str) else selection
+    names = arguments.get("event")
     names = (names,) if isinstance(names, str) else tuple(names or ())
-    where = CONDITIONS[given["where"]] if "where" in given else lambda _: True
-    key = msgspec.json.encode([sorted(names), given.get("where")])
+    where = CONDITIONS[arguments["where"]] if "where" in arguments else lambda _: True
+    key = msgspec.json.encode([sorted(names), arguments.get("where")])
     return _meant.setdefault(key, lambda one: (not names or one.event in names) and where(one))
 
 
@@ -154,40 +154,40 @@ def ranked(counts: Mapping[Any, int], top: int) -> list[Any]:
 # Funnels
 
 
-def _attempts(asked: Asked) -> dict[str, funnel_model.Attempt]:
-    steps = asked.given["steps"]
+def _attempts(question: Question) -> dict[str, funnel_model.Attempt]:
+    steps = question.arguments["steps"]
     excluded = tuple(
         (means(one), 1, len(steps))
         if isinstance(one, str)
         else (means({key: one[key] for key in ("event", "where") if key in one}), *one.get("between", (1, len(steps))))
-        for one in asked.get("exclude") or ()
+        for one in question.get("exclude") or ()
     )
-    low, high = asked.start_us, asked.end_us
+    low, high = question.start_us, question.end_us
     return funnel_model.attempts(
         funnel_model.Plain(
             [means(step) for step in steps],
-            length_us(asked.get("within", "7d")),
-            asked.get("order", "ordered"),
-            asked.get("allow_equal", False),
+            length_us(question.get("within", "7d")),
+            question.get("order", "ordered"),
+            question.get("allow_equal", False),
             excluded,
             float("-inf") if low is None else low,
             float("inf") if high is None else high,
         ),
-        asked._replace(given=asked.given | {"end": None}).events_of(whole=True),
+        question._replace(arguments=question.arguments | {"end": None}).events_of(whole=True),
     )
 
 
-def funnel(asked: Asked) -> Rows:
+def funnel(question: Question) -> Rows:
     """Who went how far."""
-    steps, by = asked.given["steps"], asked.get("by")
+    steps, by = question.arguments["steps"], question.get("by")
     labels = [step if isinstance(step, str) else step["label"] for step in steps]
-    if asked.get("order") == "any":
+    if question.get("order") == "any":
         labels = [f"any {at} of {len(steps)}" for at in range(1, len(steps) + 1)]
-    tried = list(_attempts(asked).values())
+    tried = list(_attempts(question).values())
     if by is None:
         return funnel_model.summary(len(steps), tried, labels)
     counts = Counter(valued(one.first, by) for one in tried)
-    best = ranked(counts, asked.get("top", 10))
+    best = ranked(counts, question.get("top", 10))
     rows = []
     for value in [*best, *(["(other)"] if len(counts) > len(best) else [])]:
         own = [one for one in tried if _shown(valued(one.first, by), best) == value]
@@ -199,17 +199,17 @@ def _shown(value: Any, best: Sequence[Any]) -> Any:
     return value if value in best else "(other)"
 
 
-def funnel_people(asked: Asked) -> Rows:
+def funnel_people(question: Question) -> Rows:
     """The people behind a number of the funnel."""
-    steps = len(asked.given["steps"])
-    step = asked.get("step", steps)
-    converted = asked.get("outcome", "dropped") == "converted"
+    steps = len(question.arguments["steps"])
+    step = question.get("step", steps)
+    converted = question.get("outcome", "dropped") == "converted"
     rows = [
         (person, len(one.times), from_us(one.times[0]), from_us(one.times[-1]), (one.times[-1] - one.times[0]) / 1e6)
-        for person, one in _attempts(asked).items()
+        for person, one in _attempts(question).items()
         if (len(one.times) >= step if converted else len(one.times) == step - 1)
     ]
-    return [row for row in sorted(rows) if row[0] > asked.get("after", "")][: asked.get("limit", 100)]
+    return [row for row in sorted(rows) if row[0] > question.get("after", "")][: question.get("limit", 100)]
 
 
 _WIDTHS_US = [round(one * 1e6) for one in (
@@ -218,13 +218,15 @@ _WIDTHS_US = [round(one * 1e6) for one in (
 )]  # fmt: skip
 
 
-def funnel_times(asked: Asked) -> Rows:
+def funnel_times(question: Question) -> Rows:
     """How long people took from one step to another, in bins of the first round width of which there are few enough."""
-    first, last = asked.get("from_step", 1), asked.get("to_step", len(asked.given["steps"]))
-    took = [one.times[last - 1] - one.times[first - 1] for one in _attempts(asked).values() if len(one.times) >= last]
+    first, last = question.get("from_step", 1), question.get("to_step", len(question.arguments["steps"]))
+    took = [
+        one.times[last - 1] - one.times[first - 1] for one in _attempts(question).values() if len(one.times) >= last
+    ]
     if not took:
         return []
-    width = next(w for w in _WIDTHS_US if max(took) // w - min(took) // w < asked.get("bins", 24))
+    width = next(w for w in _WIDTHS_US if max(took) // w - min(took) // w < question.get("bins", 24))
     counts = Counter(one // width for one in took)
     every = range(min(counts), max(counts) + 1)
     return [(at * width / 1e6, (at + 1) * width / 1e6, counts[at]) for at in every]
@@ -233,13 +235,13 @@ def funnel_times(asked: Asked) -> Rows:
 # People over time
 
 
-def retention(asked: Asked) -> Rows:
+def retention(question: Question) -> Rows:
     """Each cohort, and who of it was there in the periods after."""
-    calendar, mode = asked.calendar("week"), asked.get("mode", "first_time")
+    calendar, mode = question.calendar("week"), question.get("mode", "first_time")
     grain = calendar["grain"]
-    starts = present(asked.events_of("start_event", whole=True), calendar)
-    returns = present(asked.events_of("return_event", whole=True), calendar)
-    first = None if asked.start_us is None else period(asked.start_us, **calendar)
+    starts = present(question.events_of("start_event", whole=True), calendar)
+    returns = present(question.events_of("return_event", whole=True), calendar)
+    first = None if question.start_us is None else period(question.start_us, **calendar)
     cohorts = defaultdict(set)
     for person, begun in starts.items():
         for at in begun if mode == "recurring" else {min(begun)}:
@@ -247,23 +249,23 @@ def retention(asked: Asked) -> Rows:
                 cohorts[at].add(person)
     rows = []
     for cohort, members_ in sorted(cohorts.items()):
-        left = distance(cohort, period(asked.last_us, **calendar), grain)
+        left = distance(cohort, period(question.last_us, **calendar), grain)
         later = {p: {distance(cohort, at, grain) for at in returns.get(p, ())} for p in members_}
-        for n in range(min(asked.get("periods", 12), left) + 1):
+        for n in range(min(question.get("periods", 12), left) + 1):
             came = sum(n in ns or (mode == "unbounded" and max(ns, default=-1) >= n) for ns in later.values())
             came = came if n else len(members_)
             rows.append((cohort, n, came, came / len(members_)))
     return rows
 
 
-def lifecycle(asked: Asked) -> Rows:
+def lifecycle(question: Question) -> Rows:
     """In each period: new, returning, resurrecting, dormant."""
-    calendar = asked.calendar("week")
-    who = present(asked.events_of("event", whole=True), calendar)
+    calendar = question.calendar("week")
+    who = present(question.events_of("event", whole=True), calendar)
     if not who:
         return []
-    first = min(map(min, who.values())) if asked.start_us is None else period(asked.start_us, **calendar)
-    last = max(period(asked.last_us, **calendar), *map(max, who.values()))
+    first = min(map(min, who.values())) if question.start_us is None else period(question.start_us, **calendar)
+    last = max(period(question.last_us, **calendar), *map(max, who.values()))
     counts: dict[Any, list[int]] = defaultdict(lambda: [0, 0, 0, 0])
     for ones in who.values():
         for at in ones:
@@ -275,21 +277,21 @@ def lifecycle(asked: Asked) -> Rows:
     return [(at, *counts[at]) for at in periods(first, last, calendar["grain"])]
 
 
-def stickiness(asked: Asked) -> Rows:
+def stickiness(question: Question) -> Rows:
     """How many people came in exactly, and in at least, so many periods."""
-    calendar, interval = asked.calendar("day"), asked.get("interval")
+    calendar, interval = question.calendar("day"), question.get("interval")
     parts = defaultdict(list)
-    for one in asked.events_of("event"):
+    for one in question.events_of("event"):
         if one.person is not None:
             parts[interval and period(one.us, **calendar | {"grain": interval})].append(one)
     rows = []
     for at in sorted(parts) if interval else parts:
         counts = Counter(len(ones) for ones in present(parts[at], calendar).values())
-        most = max(counts)
-        if not interval and asked.start_us is not None and asked.end_us is not None:
-            first, last = (period(us, **calendar) for us in (asked.start_us, asked.end_us - 1))
-            most = distance(first, last, calendar["grain"]) + 1
-        for n in range(1, most + 1):
+        maximum = max(counts)
+        if not interval and question.start_us is not None and question.end_us is not None:
+            first, last = (period(us, **calendar) for us in (question.start_us, question.end_us - 1))
+            maximum = distance(first, last, calendar["grain"]) + 1
+        for n in range(1, maximum + 1):
             least = sum(count for m, count in counts.items() if m >= n)
             rows.append((*([at] if interval else []), n, counts[n], counts[n] / counts.total(), least))
     return rows
@@ -311,26 +313,26 @@ def visits(events: Sequence[Seen], longest_us: int) -> list[list[Seen]]:
     return found
 
 
-def _visits(asked: Asked) -> list[list[Seen]]:
-    events = asked.events_of(whole=True)
-    if asked.get("use") == "session_id":
+def _visits(question: Question) -> list[list[Seen]]:
+    events = question.events_of(whole=True)
+    if question.get("use") == "session_id":
         named = defaultdict(list)
         for one in sorted(events, key=lambda one: (one.us, one.seq)):
             if one.session is not None and one.person is not None:
                 named[one.session].append(one)
         found = list(named.values())
     else:
-        found = visits(events, length_us(asked.get("timeout", "30m")))
-    return [one for one in found if asked.start_us is None or one[0].us >= asked.start_us]
+        found = visits(events, length_us(question.get("timeout", "30m")))
+    return [one for one in found if question.start_us is None or one[0].us >= question.start_us]
 
 
-def _engaged(asked: Asked, one: Sequence[Seen]) -> bool:
-    converts = means(asked.get("conversion")) if asked.get("conversion") else lambda _: False
-    lasted = one[-1].us - one[0].us >= length_us(asked.get("engaged_after", "10s"))
+def _engaged(question: Question, one: Sequence[Seen]) -> bool:
+    converts = means(question.get("conversion")) if question.get("conversion") else lambda _: False
+    lasted = one[-1].us - one[0].us >= length_us(question.get("engaged_after", "10s"))
     return lasted or sum(event.type in ("page", "screen") for event in one) > 1 or any(map(converts, one))
 
 
-def _figures(asked: Asked, ones: Sequence[Sequence[Seen]]) -> tuple[Any, ...]:
+def _figures(question: Question, ones: Sequence[Sequence[Seen]]) -> tuple[Any, ...]:
     if not ones:
         return (0, 0, None, None, None, None, None)
     lengths = [(one[-1].us - one[0].us) / 1e6 for one in ones]
@@ -341,7 +343,7 @@ def _figures(asked: Asked, ones: Sequence[Sequence[Seen]]) -> tuple[Any, ...]:
         sum(lengths) / len(ones),
         statistics.median(lengths),
         sum(len(one) == 1 for one in ones) / len(ones),
-        sum(_engaged(asked, one) for one in ones) / len(ones),
+        sum(_engaged(question, one) for one in ones) / len(ones),
     )
 
 
@@ -351,63 +353,63 @@ def _named(by: str | None) -> Callable[[Sequence[Seen]], str | None]:
     return names.get(by, lambda one: by and valued(one[0], by))
 
 
-def session_list(asked: Asked) -> Rows:
+def session_list(question: Question) -> Rows:
     """One by one, newest first."""
-    converts = means(asked.get("conversion")) if asked.get("conversion") else lambda _: False
-    name, rows = _named(asked.get("by")), []
-    for one in sorted(_visits(asked), key=lambda one: (-one[0].us, -one[0].seq)):
-        if name(one) == asked.get("value"):
+    converts = means(question.get("conversion")) if question.get("conversion") else lambda _: False
+    name, rows = _named(question.get("by")), []
+    for one in sorted(_visits(question), key=lambda one: (-one[0].us, -one[0].seq)):
+        if name(one) == question.get("value"):
             begun, over = one[0].us, one[-1].us
             when = (from_us(begun), from_us(over), (over - begun) / 1e6)
             names = (_named("entry")(one), _named("exit")(one))
-            did = (_engaged(asked, one), any(map(converts, one)))
+            did = (_engaged(question, one), any(map(converts, one)))
             rows.append((one[0].seq, one[0].person, one[0].session, *when, len(one), *names, *did))
-    return rows[: asked.get("limit", 100)]
+    return rows[: question.get("limit", 100)]
 
 
-def sessions(asked: Asked) -> Rows:
+def sessions(question: Question) -> Rows:
     """Visits by the period of their first event."""
-    grain, by = asked.get("grain", "day"), asked.get("by")
-    calendar = asked.calendar("day")
-    ones = _visits(asked)
+    grain, by = question.get("grain", "day"), question.get("by")
+    calendar = question.calendar("day")
+    ones = _visits(question)
     name = _named(by)
-    best = ranked(Counter(name(one) for one in ones if name(one) is not None), asked.get("top", 10))
+    best = ranked(Counter(name(one) for one in ones if name(one) is not None), question.get("top", 10))
     groups = defaultdict(list)
     for one in ones:
         at = grain and period(one[0].us, **calendar)
         groups[at, None if name(one) is None else _shown(name(one), best)].append(one)
     keys = sorted(groups, key=lambda key: (*([key[0]] if grain else []), key[1] is None, key[1] or ""))
     if by is None and grain and groups:
-        first = min(at for at, _ in groups) if asked.start_us is None else period(asked.start_us, **calendar)
-        last = max(at for at, _ in groups) if asked.end_us is None else period(asked.end_us - 1, **calendar)
+        first = min(at for at, _ in groups) if question.start_us is None else period(question.start_us, **calendar)
+        last = max(at for at, _ in groups) if question.end_us is None else period(question.end_us - 1, **calendar)
         keys = [(at, None) for at in periods(first, last, grain)]
     shown = [[*([key[0]] if grain else []), *([key[1]] if by else [])] for key in keys]
-    return [(*said, *_figures(asked, groups[key])) for said, key in zip(shown, keys, strict=True)]
+    return [(*said, *_figures(question, groups[key])) for said, key in zip(shown, keys, strict=True)]
 
 
-def paths(asked: Asked) -> Rows:
+def paths(question: Question) -> Rows:
     """Each session's events from the first (or back from the last) that matters; then links are counted."""
-    by, backward, steps = asked.get("by", "event"), asked.get("before") is not None, asked.get("steps", 4)
-    matters = means(asked.get("before") if backward else asked.get("after"))
+    by, backward, steps = question.get("by", "event"), question.get("before") is not None, question.get("steps", 4)
+    matters = means(question.get("before") if backward else question.get("after"))
 
     def node(event: Seen) -> str | None:
         return event.event or event.type if by == "event" else valued(event, by)
 
     ways = []
-    events = [one for one in asked.events_of(whole=True) if node(one) is not None]
-    for one in visits(events, length_us(asked.get("timeout", "30m"))):
-        if asked.start_us is not None and one[0].us < asked.start_us:
+    events = [one for one in question.events_of(whole=True) if node(one) is not None]
+    for one in visits(events, length_us(question.get("timeout", "30m"))):
+        if question.start_us is not None and one[0].us < question.start_us:
             continue
         ordered = one[::-1] if backward else one
         first = next((at for at, event in enumerate(ordered) if matters(event)), None)
         if first is None:
             continue
         names = [node(event) for event in ordered[first:]]
-        if asked.get("collapse"):
+        if question.get("collapse"):
             names = [name for at, name in enumerate(names) if not at or names[at - 1] != name]
         ways.append((one[0].person, names[: steps + 1]))
     best = [
-        ranked(Counter(way[at] for _, way in ways if at < len(way)), asked.get("top", 8)) for at in range(steps + 1)
+        ranked(Counter(way[at] for _, way in ways if at < len(way)), question.get("top", 8)) for at in range(steps + 1)
     ]
     people, count = defaultdict(set), Counter()
     for person, way in ways:
@@ -421,17 +423,17 @@ def paths(asked: Asked) -> Rows:
     return sorted(rows, key=lambda row: (row[0], -row[4], row[1], row[2]))
 
 
-def timeline(asked: Asked) -> Rows:
+def timeline(question: Question) -> Rows:
     """What one person did, newest first. `person` is a person's own name here."""
-    own = [one for one in asked.events_of() if one.person == asked.given["person"]]
+    own = [one for one in question.events_of() if one.person == question.arguments["person"]]
     own.sort(key=lambda one: (-one.us, -one.seq))
-    before = asked.get("before")
+    before = question.get("before")
     if before is not None:
-        at = next(one for one in asked.events if one.seq == before)
+        at = next(one for one in question.events if one.seq == before)
         own = [one for one in own if (one.us, one.seq) < (at.us, at.seq)]
     return [
         (one.seq, from_us(one.us), one.type, one.event, one.user, one.anonymous, one.session, text(one.properties))
-        for one in own[: asked.get("limit", 100)]
+        for one in own[: question.get("limit", 100)]
     ]
 
 
@@ -471,29 +473,33 @@ _SIGNS = {
 }
 
 
-def segmentation(asked: Asked) -> Rows:
+def segmentation(question: Question) -> Rows:
     """A measure of each kind of events, period by period, group by group."""
-    given, by, measure = asked.get("events"), asked.get("by"), asked.get("measure", "count")
-    series = list(given) if isinstance(given, list) else [given]
+    arguments, by, measure = question.get("events"), question.get("by"), question.get("measure", "count")
+    series = list(arguments) if isinstance(arguments, list) else [arguments]
     tests, names = [means(one) for one in series], [by] if isinstance(by, str) else list(by or ())
     labels = ["any event" if one is None else one if isinstance(one, str) else one["label"] for one in series]
-    grain, calendar = asked.get("grain", "day"), asked.calendar("day")
-    kept = [one for one in asked.events_of() if any(test(one) for test in tests)]
-    counts = Counter(tuple(valued(one, name) for name in names) for one in kept)
+    grain, calendar = question.get("grain", "day"), question.calendar("day")
+    counted = [one for one in question.events_of() if any(test(one) for test in tests)]
+    counts = Counter(tuple(valued(one, name) for name in names) for one in counted)
     order = {key: tuple((one is None, one or "") for one in key) for key in counts}
-    best = set(sorted(counts, key=lambda key: (-counts[key], order[key]))[: asked.get("top", 10)])
+    best = set(sorted(counts, key=lambda key: (-counts[key], order[key]))[: question.get("top", 10)])
     cells = defaultdict(list)
-    for one in kept:
+    for one in counted:
         key = tuple(valued(one, name) for name in names)
         key = key if key in best else ("(other)",) * len(names)
         cells[grain and period(one.us, **calendar), key].append(one)
-    if not kept and (names or (grain and (asked.start_us is None or asked.end_us is None))):
+    if not counted and (names or (grain and (question.start_us is None or question.end_us is None))):
         return []
     times = [None]
     if grain:
-        first = min(at for at, _ in cells) if asked.start_us is None else period(asked.start_us, **calendar)
-        last = max(at for at, _ in cells) if asked.end_us is None else period(asked.end_us - 1, **calendar)
-        times = [] if asked.start_us is not None and asked.start_us == asked.end_us else periods(first, last, grain)
+        first = min(at for at, _ in cells) if question.start_us is None else period(question.start_us, **calendar)
+        last = max(at for at, _ in cells) if question.end_us is None else period(question.end_us - 1, **calendar)
+        times = (
+            []
+            if question.start_us is not None and question.start_us == question.end_us
+            else periods(first, last, grain)
+        )
     groups = sorted({key for _, key in cells}, key=lambda key: tuple((one is None, one or "") for one in key))
     rows = []
     for at in times:
@@ -502,42 +508,42 @@ def segmentation(asked: Asked) -> Rows:
             for key in (groups if names else [()])
         }
         when = (at,) if grain else ()
-        if asked.get("formula"):
-            sign = _SIGNS[asked.get("formula")]
-            rows += [(*when, asked.get("formula"), *key, sign(*found)) for key, found in values.items()]
+        if question.get("formula"):
+            sign = _SIGNS[question.get("formula")]
+            rows += [(*when, question.get("formula"), *key, sign(*found)) for key, found in values.items()]
             continue
         for number_, label in enumerate(labels):
             rows += [(*when, label, *key, found[number_]) for key, found in values.items()]
     return rows
 
 
-def top(asked: Asked) -> Rows:
+def top(question: Question) -> Rows:
     """The most frequent values."""
-    what, groups = asked.get("what", "event"), defaultdict(list)
-    for one in asked.events_of("event"):
+    what, groups = question.get("what", "event"), defaultdict(list)
+    for one in question.events_of("event"):
         if valued(one, what) is not None:
             groups[valued(one, what)].append(one)
     counts = {value: len(ones) for value, ones in groups.items()}
     total = sum(counts.values())
-    with_people = asked.get("people", True)
+    with_people = question.get("people", True)
     return [
         (value, counts[value], *([people_in(groups[value])] if with_people else []), counts[value] / total)
-        for value in ranked(counts, asked.get("n", 10))
+        for value in ranked(counts, question.get("n", 10))
     ]
 
 
-def anomalies(asked: Asked) -> Rows:
+def anomalies(question: Question) -> Rows:
     """Each count beside those at the same wall-clock time of the seasons before. Without `reason`."""
-    grain, zone = asked.get("grain", "hour"), ZoneInfo(asked.get("tz", "UTC"))
-    days = {"week": 7, "day": 1}[asked.get("seasonality", "week")]
-    counts = Counter(period(one.us, grain, str(zone)) for one in asked.events_of("event", whole=True))
-    known_us, rows = asked.last_us + 1, []
+    grain, zone = question.get("grain", "hour"), ZoneInfo(question.get("tz", "UTC"))
+    days = {"week": 7, "day": 1}[question.get("seasonality", "week")]
+    counts = Counter(period(one.us, grain, str(zone)) for one in question.events_of("event", whole=True))
+    known_us, rows = question.last_us + 1, []
     if not any(at < period(known_us, grain, str(zone)) for at in counts):
         return []
-    first_us = known_us - 7 * 86_400_000_000 if asked.start_us is None else asked.start_us
+    first_us = known_us - 7 * 86_400_000_000 if question.start_us is None else question.start_us
     for at in periods(period(first_us, grain, str(zone)), period(known_us, grain, str(zone)), grain)[:-1]:
         past = []
-        for k in range(1, asked.get("history", 8) + 1):
+        for k in range(1, question.get("history", 8) + 1):
             then = at - timedelta(days * k)
             if grain == "hour":
                 local = at.astimezone(zone).replace(tzinfo=None) - timedelta(days * k)
@@ -545,7 +551,7 @@ def anomalies(asked: Asked) -> Rows:
                 then = period(max(to_us(local.replace(tzinfo=zone, fold=fold)) for fold in (0, 1)), grain)
             if then >= min(counts):
                 past.append(counts[then])
-        rows.append((at, counts[at], *_band(past, counts[at], asked.get("sensitivity", 3.0))))
+        rows.append((at, counts[at], *_band(past, counts[at], question.get("sensitivity", 3.0))))
     return rows
 
 
@@ -562,18 +568,18 @@ def _band(past: Sequence[int], value: int, sensitivity: float) -> tuple[Any, ...
 # Requests
 
 
-def _requests(asked: Asked) -> list[tuple[Seen, float | None, bool]]:
+def _requests(question: Question) -> list[tuple[Seen, float | None, bool]]:
     """Each request, how long it took, and whether it failed."""
     found = []
-    for one in asked.events_of("event"):
+    for one in question.events_of("event"):
         took, status = number(one.properties.get("duration_ms")), one.properties.get("status_code")
         if took is not None or status is not None:
-            found.append((one, took, status is not None and status >= asked.get("errors_from", 400)))
-    return [one for one in found if asked.get("path") in (None, one[0].properties.get("path"))]
+            found.append((one, took, status is not None and status >= question.get("errors_from", 400)))
+    return [one for one in found if question.get("path") in (None, one[0].properties.get("path"))]
 
 
-def _keys(asked: Asked, default: Any = ()) -> list[str]:
-    by = asked.get("by", default)
+def _keys(question: Question, default: Any = ()) -> list[str]:
+    by = question.get("by", default)
     return [by] if isinstance(by, str) else list(by or ())
 
 
@@ -585,12 +591,12 @@ def _first_nulls(key: Sequence[Any]) -> tuple[Any, ...]:
     return tuple((one is not None, one or 0 if isinstance(one, int) else one or "") for one in key)
 
 
-def performance(asked: Asked) -> Rows:
+def performance(question: Question) -> Rows:
     """How long requests took and how many failed."""
-    grain, names, limit = asked.get("grain", "hour"), _keys(asked), asked.get("threshold_ms", 500)
+    grain, names, limit = question.get("grain", "hour"), _keys(question), question.get("threshold_ms", 500)
     groups = defaultdict(list)
-    for one in _requests(asked):
-        when = (period(one[0].us, **asked.calendar("hour")),) if grain else ()
+    for one in _requests(question):
+        when = (period(one[0].us, **question.calendar("hour")),) if grain else ()
         groups[when, _key(one[0], names)].append(one)
     rows = []
     for (when, key), ones in groups.items():
@@ -610,10 +616,10 @@ def performance(asked: Asked) -> Rows:
     return [row for _, row in sorted(rows, key=lambda one: one[0])]
 
 
-def errors(asked: Asked) -> Rows:
+def errors(question: Question) -> Rows:
     """Which requests fail."""
-    names, groups = _keys(asked, ("status_code", "method", "path")), defaultdict(list)
-    for one in _requests(asked):
+    names, groups = _keys(question, ("status_code", "method", "path")), defaultdict(list)
+    for one in _requests(question):
         groups[_key(one[0], names)].append(one)
     lost = {key: [one for one, _, failed in ones if failed] for key, ones in groups.items()}
     total = sum(map(len, lost.values()))
@@ -632,7 +638,7 @@ def errors(asked: Asked) -> Rows:
         if ones
     ]
     width = len(names)
-    return sorted(rows, key=lambda row: (-row[width], _first_nulls(row[:width])))[: asked.get("limit", 100)]
+    return sorted(rows, key=lambda row: (-row[width], _first_nulls(row[:width])))[: question.get("limit", 100)]
 
 
 # Cohorts and usage
@@ -689,28 +695,28 @@ def _went(own: Sequence[Seen], steps: Sequence[Test]) -> bool:
     return True
 
 
-def cohort_people(asked: Asked) -> Rows:
+def cohort_people(question: Question) -> Rows:
     """Who is in a cohort, when they were seen, how often."""
     own = defaultdict(list)
-    for one in asked.events_of():
+    for one in question.events_of():
         own[one.person].append(one.us)
     rows = [(who, from_us(min(times)), from_us(max(times)), len(times)) for who, times in own.items()]
-    return [row for row in sorted(rows) if row[0] > asked.get("after", "")][: asked.get("limit", 100)]
+    return [row for row in sorted(rows) if row[0] > question.get("after", "")][: question.get("limit", 100)]
 
 
-def cohort_size(asked: Asked) -> Rows:
+def cohort_size(question: Question) -> Rows:
     """How many they are."""
-    return [(people_in(asked.events_of()),)]
+    return [(people_in(question.events_of()),)]
 
 
-def usage(asked: Asked) -> Rows:
+def usage(question: Question) -> Rows:
     """What was used, in decimals."""
-    grain, sums, counts = asked.get("grain", "month"), defaultdict(Decimal), Counter()
-    for one in asked.events_of():
+    grain, sums, counts = question.get("grain", "month"), defaultdict(Decimal), Counter()
+    for one in question.events_of():
         said = {name: text(one.properties.get(name)) for name in ("organization_id", "sku", "unit", "quantity")}
-        wanted = all(asked.get(name) in (None, said[name]) for name in ("organization_id", "sku"))
+        wanted = all(question.get(name) in (None, said[name]) for name in ("organization_id", "sku"))
         if wanted and said["sku"] is not None and said["quantity"] is not None:
-            when = (period(one.us, **asked.calendar("month")),) if grain else ()
+            when = (period(one.us, **question.calendar("month")),) if grain else ()
             key = (when, said["organization_id"], said["sku"], said["unit"] or "")
             sums[key] += Decimal(said["quantity"])
             counts[key] += 1
@@ -718,7 +724,7 @@ def usage(asked: Asked) -> Rows:
     return [(*key[0], *key[1:], sums[key], counts[key]) for key in keys]
 
 
-ORACLES: Mapping[str, Callable[[Asked], Rows]] = {
+ORACLES: Mapping[str, Callable[[Question], Rows]] = {
     "funnel": funnel,
     "funnel_people": funnel_people,
     "funnel_times": funnel_times,

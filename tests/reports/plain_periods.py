@@ -43,8 +43,8 @@ def distance(first: date | datetime, later: date | datetime, grain: str) -> int:
 
 def periods(first: date | datetime, last: date | datetime, grain: str) -> list[date | datetime]:
     """All starts from one to another, both included."""
-    found = []
+    starts = []
     while first <= last:
-        found.append(first)
+        starts.append(first)
         first = following(first, grain)
-    return found
+    return starts

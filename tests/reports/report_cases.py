@@ -154,11 +154,11 @@ async def _states(
     await shop.archive()
     await shop.compact()
     yield "compacted", len(items), (), None
-    said = [await shop.merge(*pair) for pair in merges]
+    done = [await shop.merge(*pair) for pair in merges]
     yield "merged", len(items), merges, None
     after_merges = _pause(clock)
-    if said:
-        await shop.unmerge(said[-1].id)
+    if done:
+        await shop.unmerge(done[-1].id)
     yield "unmerged", len(items), merges[:-1], None
     yield "as of the first half", half, (), after_half
     yield "as of the merges", len(items), merges, after_merges
@@ -179,11 +179,11 @@ def seen(items: Sequence[Mapping[str, Any]], merges: Sequence[tuple[str, str]] =
     for pair in merges:
         into, other = (owner.get(one, one) for one in pair)
         owner |= {one: into for one, whose in owner.items() if whose == other} | {other: into}
-    found = []
+    seen = []
     for seq, item in enumerate(items):
         own = item["userId"] or item["anonymousId"]
         us = to_us(datetime.fromisoformat(item["timestamp"]))
         person = owner.get(own, own)
         what = (item["event"], person, item["properties"], item["sessionId"], item["type"])
-        found.append(Seen(seq, us, *what, item["userId"], item["anonymousId"]))
-    return found
+        seen.append(Seen(seq, us, *what, item["userId"], item["anonymousId"]))
+    return seen

@@ -28,10 +28,10 @@ def numbers(events):
 
 MEASURES = {
     "count": len,
-    "people": lambda found: len({one.person for one in found} - {None}),
-    "distinct(amount)": lambda found: len(set(numbers(found))),
-    "sum(amount)": lambda found: math.fsum(numbers(found)),
-    "avg(amount)": lambda found: statistics.fmean(ns) if (ns := numbers(found)) else None,
+    "people": lambda result: len({one.person for one in result} - {None}),
+    "distinct(amount)": lambda result: len(set(numbers(result))),
+    "sum(amount)": lambda result: math.fsum(numbers(result)),
+    "avg(amount)": lambda result: statistics.fmean(ns) if (ns := numbers(result)) else None,
 }
 
 
@@ -58,23 +58,23 @@ def season_before(at, k, grain, days, tz):
 
 def plain_anomalies(events, name, *, measure, grain, season, history, sensitivity, start, end, tz="UTC"):
     """Each hour or day beside the same wall-clock time of the seasons before it, or beside those right before."""
-    found = defaultdict(list)
+    result = defaultdict(list)
     for e in events:
         if (name is None or e.event == name) and e.us < to_us(end):
-            found[period(e.us, grain, tz)].append(e)
-    if not found:
+            result[period(e.us, grain, tz)].append(e)
+    if not result:
         return []
-    first, rows = min(found), []
+    first, rows = min(result), []
     days = {"week": 7, "day": 1}.get(season)
-    means = [statistics.fmean(one) for events in found.values() if (one := squares(measure, events))]
+    means = [statistics.fmean(one) for events in result.values() if (one := squares(measure, events))]
     typical = statistics.median(means) if means else measure in COUNTS
     last = period(to_us(end), grain, tz)
     for at in periods(period(to_us(start), grain, tz), last, grain):
         if at == last:
             break
         before = [season_before(at, k, grain, days, tz) for k in range(1, history + 1)]
-        past = [found.get(then, []) for then in before if then >= first]
-        value = MEASURES[measure](found.get(at, []))
+        past = [result.get(then, []) for then in before if then >= first]
+        value = MEASURES[measure](result.get(at, []))
         past = [one for one in past if MEASURES[measure](one) is not None]
         if len(past) < 3:
             rows.append((at, value, None, None, None, False))
@@ -99,29 +99,29 @@ def plain_anomalies(events, name, *, measure, grain, season, history, sensitivit
     tz=st.sampled_from(["UTC", "Europe/Berlin", "Asia/Kathmandu"]),
     end=st.sampled_from(["2026-02-01T00:00Z", "2026-01-20T10:20Z"]),
 )
-async def test_in_every_state_it_is_what_plain_python_says(tmp_path_factory, hours, grain, season, name, tz, end):
-    """By the rollup of hours and from raw events alike, in every state of an object."""
+async def test_anomalies_equal_plain_python_in_every_state(tmp_path_factory, hours, grain, season, name, tz, end):
+    """The rollup of hours and raw events give the same rows, in every state of an object."""
     events = [happened("buy" if at % 3 else "visit", "ann", at * HOUR + at % 7) for at in hours]
-    asked = {"grain": grain, "history": 4, "sensitivity": 1.5, "tz": tz}
+    options = {"grain": grain, "history": 4, "sensitivity": 1.5, "tz": tz}
     async for stage in stages(tmp_path_factory.mktemp("odd"), events, untrusted=()):
         for where in (None, "true"):
-            await compare(stage, name, season=season, end=datetime.fromisoformat(end), where=where, **asked)
+            await compare(stage, name, season=season, end=datetime.fromisoformat(end), where=where, **options)
 
 
-async def compare(stage, name, *, measure="count", season, end, where=None, **asked):
+async def compare(stage, name, *, measure="count", season, end, where=None, **options):
     """The report and what plain Python says: the same rows, and the same bands but for rounding."""
     start = datetime(2026, 1, 12, tzinfo=UTC)
-    expected = plain_anomalies(stage.events, name, measure=measure, season=season, start=start, end=end, **asked)
-    given = {"measure": measure, "seasonality": season, "start": start, "end": end, "where": where, **asked}
-    found = await stage.shop.anomalies(name, **given, as_of=stage.as_of)
-    assert [(row.time, row.is_anomaly) for row in found] == [(row[0], row[5]) for row in expected]
-    bands = [(row.value, row.expected, row.low, row.high) for row in found]
+    expected = plain_anomalies(stage.events, name, measure=measure, season=season, start=start, end=end, **options)
+    arguments = {"measure": measure, "seasonality": season, "start": start, "end": end, "where": where, **options}
+    result = await stage.shop.anomalies(name, **arguments, as_of=stage.as_of)
+    assert [(row.time, row.is_anomaly) for row in result] == [(row[0], row[5]) for row in expected]
+    bands = [(row.value, row.expected, row.low, row.high) for row in result]
     assert bands == [pytest.approx(row[1:5], abs=1e-9) for row in expected], (stage.name, measure)
-    return found
+    return result
 
 
-async def test_any_measure_in_every_state(tmp_path):
-    """Sums, means, people and different values, with seasons and without: by rollups where they have them."""
+async def test_each_measure_equals_plain_python_in_every_state(tmp_path):
+    """Sums, means, people and distinct values, with seasons and without; from rollups where they have them."""
     rng = random.Random(3)
     people, amounts = ("ann", "bob", "?p1", None), (None, 1, 2.5, -4, 0.1)
     hours = sorted(rng.randrange(20 * 24) for _ in range(120))
@@ -130,7 +130,7 @@ async def test_any_measure_in_every_state(tmp_path):
         for at in hours
     ]
     events[60:60] = [identified("bob", "?p1", 0)]
-    asked = {"history": 4, "sensitivity": 1.5, "end": datetime(2026, 1, 24, 10, 20, tzinfo=UTC)}
+    options = {"history": 4, "sensitivity": 1.5, "end": datetime(2026, 1, 24, 10, 20, tzinfo=UTC)}
     questions = [
         (None, {"measure": "people", "grain": "day", "season": "none"}),
         ("buy", {"measure": "people", "grain": "day", "season": "day"}),
@@ -140,13 +140,13 @@ async def test_any_measure_in_every_state(tmp_path):
     ]
     async for stage in stages(tmp_path, events, merges=[("ann", "bob")]):
         for at, (name, question) in enumerate(questions):
-            found = await compare(stage, name, **question, **asked)
-            assert ("L2" in found.tiers) == (at == 0 and stage.as_of is None)
+            result = await compare(stage, name, **question, **options)
+            assert ("L2" in result.tiers) == (at == 0 and stage.as_of is None)
             if stage.name == "merged":
-                assert any(row.expected for row in found), question
+                assert any(row.expected for row in result), question
 
 
-async def test_a_spike_and_a_drop_are_told_in_words(tmp_path):
+async def test_a_spike_and_a_drop_have_reasons_in_words(tmp_path):
     """Six quiet weeks, then a Tuesday at 14:00 with five times the visits, and a Wednesday with none."""
     start = MONDAY
     now = start + timedelta(weeks=7)
@@ -161,9 +161,9 @@ async def test_a_spike_and_a_drop_are_told_in_words(tmp_path):
         events += [{"event": "Seen", "userId": "a", "timestamp": at.isoformat()}] * many
     async with Analytics("shop", root=tmp_path, clock=ManualClock(now), headroom_bytes=0) as shop:
         await shop.batch(events)
-        found = await shop.anomalies("Seen")
-        assert (len(found), found.tiers, found.report) == (168, ("L2",), "anomalies")
-        odd = [row for row in found if row.is_anomaly]
+        result = await shop.anomalies("Seen")
+        assert (len(result), result.tiers, result.report) == (168, ("L2",), "anomalies")
+        odd = [row for row in result if row.is_anomaly]
         assert [row.reason for row in odd] == [
             "105 is 4.8 x the usual 22 for Tuesdays at 14:00; the band is 7.929 to 36.07",
             "0 is 0.0 x the usual 20 for Wednesdays at 09:00; the band is 6.584 to 33.42",
@@ -175,7 +175,7 @@ async def test_a_spike_and_a_drop_are_told_in_words(tmp_path):
         assert await shop.check() == []
 
 
-async def test_an_hour_that_is_not_over_makes_no_rows(tmp_path):
+async def test_an_hour_that_is_not_over_has_no_row(tmp_path):
     """Where all events lie in the part of an hour before `end`, raw events and the rollup both judge nothing."""
     events = [happened("buy", "ann", at) for at in (7 * DAY, 7 * DAY + 60)]
     async for stage in stages(tmp_path, events, only=("both tiers",)):
@@ -184,7 +184,7 @@ async def test_an_hour_that_is_not_over_makes_no_rows(tmp_path):
             assert len(await stage.ask("anomalies", end="2026-01-12T01:00Z", where=where)) == 168
 
 
-async def test_sums_means_and_people_beside_the_days_before(tmp_path):
+async def test_sums_means_and_people_are_compared_with_the_days_before(tmp_path):
     """Twenty sales of ten a day; then they are of a hundred, then there are none. People by day come from a rollup."""
     amounts = [10] * 8 + [100]
     events = [
@@ -197,34 +197,34 @@ async def test_sums_means_and_people_beside_the_days_before(tmp_path):
         for day, amount in enumerate(amounts)
         for n in range(20)
     ]
-    asked = {"grain": "day", "seasonality": "none", "history": 5, "start": MONDAY + timedelta(days=8)}
+    options = {"grain": "day", "seasonality": "none", "history": 5, "start": MONDAY + timedelta(days=8)}
     async with Analytics("shop", root=tmp_path, clock=ManualClock(MONDAY + timedelta(10)), headroom_bytes=0) as shop:
         await shop.batch(events)
-        found = await shop.anomalies(measure="people", **asked)
-        assert (found.tiers, [row.value for row in found]) == (("L2",), [20, 0])
+        result = await shop.anomalies(measure="people", **options)
+        assert (result.tiers, [row.value for row in result]) == (("L2",), [20, 0])
         gone = "0 is 0.0 x the usual 20 in the days before; the band is 6.584 to 33.42"
-        assert [row.reason for row in found] == ["", gone]
-        assert (await shop.anomalies("Sold", measure="people", **asked)).tiers == ("L1",)
-        found = await shop.anomalies("Sold", measure="sum(amount)", **asked)
-        assert [row.reason for row in found] == [
+        assert [row.reason for row in result] == ["", gone]
+        assert (await shop.anomalies("Sold", measure="people", **options)).tiers == ("L1",)
+        result = await shop.anomalies("Sold", measure="sum(amount)", **options)
+        assert [row.reason for row in result] == [
             "2,000 is 10.0 x the usual 200 in the days before; the band is 65.84 to 334.2",
             "0 is 0.0 x the usual 200 in the days before; the band is 65.84 to 334.2",
         ]
-        other = await shop.report_untrusted("anomalies", {"event": "Sold", "measure": "sum(amount)", **asked})
-        assert other.rows == found.rows
-        found = await shop.anomalies("Sold", measure="avg(amount)", **asked)
-        assert [row.reason for row in found] == [
+        other = await shop.report_untrusted("anomalies", {"event": "Sold", "measure": "sum(amount)", **options})
+        assert other.rows == result.rows
+        result = await shop.anomalies("Sold", measure="avg(amount)", **options)
+        assert [row.reason for row in result] == [
             "100 is 10.0 x the usual 10 in the days before; the band is 10 to 10",
             "no value",
         ]
-        assert "anomaly" in found.plot().svg()
-        hours = await shop.anomalies("Sold", measure="sum(amount)", **asked | {"grain": "hour", "history": 3})
+        assert "anomaly" in result.plot().svg()
+        hours = await shop.anomalies("Sold", measure="sum(amount)", **options | {"grain": "hour", "history": 3})
         assert hours[0].reason == "100, where 0 is usual in the hours before; the band is -30 to 30"
         assert await shop.check() == []
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "hint"),
     [
         ({"grain": "week"}, "hour, day"),
         ({"seasonality": "year"}, "week, day, none"),
@@ -235,8 +235,8 @@ async def test_sums_means_and_people_beside_the_days_before(tmp_path):
         ({"start": "2000-01-01"}, "shorter range"),
     ],
 )
-async def test_what_cannot_be_says_what_can(tmp_path, arguments, said):
-    """Each wrong argument is refused with the right ones."""
+async def test_invalid_arguments_name_the_valid_ones(tmp_path, arguments, hint):
+    """Each invalid argument is refused, and the hint has the valid ones."""
     async with Analytics("shop", root=tmp_path, headroom_bytes=0) as shop:
-        with pytest.raises(QueryRefused, match=said):
+        with pytest.raises(QueryRefused, match=hint):
             await shop.anomalies(**arguments)

@@ -31,11 +31,11 @@ async def shop(tmp_path):
         yield shop
 
 
-async def test_a_property_may_have_any_name(shop):
-    """Split by each of them, every report has the same rows, in the same order."""
+async def test_a_property_of_any_name_splits_a_report(shop):
+    """Split by a property of each name, every report has the same rows, in the same order."""
     for report, arguments, names in ASKED:
         split = await getattr(shop, report)(by="plan", **arguments)
         assert {"free", "pro"} <= {value for row in split for value in row}, report
         for name in names:
-            found = await getattr(shop, report)(by=name, **arguments)
-            assert [tuple(row) for row in found] == [tuple(row) for row in split], (report, name)
+            result = await getattr(shop, report)(by=name, **arguments)
+            assert [tuple(row) for row in result] == [tuple(row) for row in split], (report, name)

@@ -31,12 +31,12 @@ HOUR = 3_600_000_000
 @cache
 def changes(zone: str) -> tuple[int, ...]:
     """Midnights (UTC) before the clocks of a zone were changed, since 1970; microseconds."""
-    found, moment, tz = [], datetime(1970, 1, 1, tzinfo=UTC), ZoneInfo(zone)
+    values, moment, tz = [], datetime(1970, 1, 1, tzinfo=UTC), ZoneInfo(zone)
     while moment.year < LAST_YEAR:
         if moment.astimezone(tz).utcoffset() != (moment + timedelta(1)).astimezone(tz).utcoffset():
-            found.append(to_us(moment))
+            values.append(to_us(moment))
         moment += timedelta(1)
-    return tuple(found)
+    return tuple(values)
 
 
 @st.composite
@@ -56,7 +56,7 @@ def cursor():
         yield connection
 
 
-def asked(cursor, sql, us):
+def evaluate(cursor, sql, us):
     """The values of `sql` over `ts`, for each instant."""
     rows = cursor.sql(f"SELECT {sql} AS x FROM (SELECT make_timestamptz(unnest($1::BIGINT[])) AS ts)", params=[us])
     return rows.to_arrow_table()["x"].to_pylist()
@@ -74,32 +74,34 @@ ANY = st.sampled_from(ZONES).flatmap(
 
 @settings(max_examples=250, deadline=None)
 @given(ANY)
-def test_a_period_starts_where_pythons_calendar_says(cursor, what):
+def test_a_period_starts_where_pythons_calendar_has_its_start(cursor, what):
     """`start` of `number` is the wall clock's minute, hour, date, week or month, also before 1970."""
     zone, grain, week_start, us = what
     calendar = Calendar(zone, week_start)
-    found = asked(cursor, calendar.start(grain, calendar.number(grain, "ts")), us)
-    assert found == [period(one, grain, zone, week_start) for one in us]
+    values = evaluate(cursor, calendar.start(grain, calendar.number(grain, "ts")), us)
+    assert values == [period(one, grain, zone, week_start) for one in us]
 
 
 @settings(max_examples=100, deadline=None)
 @given(ANY)
-def test_the_next_period_has_one_more(cursor, what):
-    """Differences of `number` are how many periods lie between, without a hole where years or clocks change."""
+def test_numbers_of_neighbouring_periods_differ_by_one(cursor, what):
+    """The difference of two numbers is the count of periods between them, also where years or clocks change."""
     zone, grain, week_start, us = what
-    numbers = asked(cursor, Calendar(zone, week_start).number(grain, "ts"), us)
+    numbers = evaluate(cursor, Calendar(zone, week_start).number(grain, "ts"), us)
     starts = [period(one, grain, zone, week_start) for one in us]
     assert [n - numbers[0] for n in numbers] == [distance(starts[0], start, grain) for start in starts]
 
 
 @settings(max_examples=150, deadline=None)
 @given(ANY)
-def test_the_instant_is_the_first_that_shows_the_date(cursor, what):
-    """No moment of a period lies before its `instant`, which is in it, and nothing just before it is."""
+def test_instant_is_the_first_moment_of_a_period(cursor, what):
+    """`instant` lies in its period, and the microsecond before it does not."""
     zone, grain, week_start, us = what
     us = [max(one, 0) for one in us]  # before, the copies of the database may differ in what they know
     calendar = Calendar(zone, week_start)
-    for moment, one in zip(asked(cursor, calendar.instant(grain, calendar.number(grain, "ts")), us), us, strict=True):
+    for moment, one in zip(
+        evaluate(cursor, calendar.instant(grain, calendar.number(grain, "ts")), us), us, strict=True
+    ):
         start = period(one, grain, zone, week_start)
         assert to_us(moment) <= one
         assert period(to_us(moment), grain, zone, week_start) == start
@@ -121,39 +123,39 @@ def test_the_instant_is_the_first_that_shows_the_date(cursor, what):
         ("UTC", "1969-12-31", 24, "1969-12-31T00:00:00Z"),
     ],
 )
-def test_days_of_other_lengths(cursor, zone, day, hours, starts):
-    """A day begins with the first moment that shows its date, and is as long as the clock shows it."""
+def test_days_on_which_clocks_change_have_other_lengths(cursor, zone, day, hours, starts):
+    """A day begins at the first moment with its date, and lasts as long as clocks show that date."""
     calendar = Calendar(zone)
     moment = datetime.fromisoformat(starts)
     number = calendar.number("day", "ts")
-    (first,) = asked(cursor, calendar.instant("day", number), [to_us(moment) + HOUR])
-    (after,) = asked(cursor, calendar.instant("day", f"{number} + 1"), [to_us(moment) + HOUR])
+    (first,) = evaluate(cursor, calendar.instant("day", number), [to_us(moment) + HOUR])
+    (after,) = evaluate(cursor, calendar.instant("day", f"{number} + 1"), [to_us(moment) + HOUR])
     assert first == moment
     assert (after - first) / timedelta(hours=1) == hours
-    assert asked(cursor, calendar.start("day", number), [to_us(moment)]) == [date.fromisoformat(day)]
+    assert evaluate(cursor, calendar.start("day", number), [to_us(moment)]) == [date.fromisoformat(day)]
 
 
-def test_the_years_that_an_event_may_have(cursor):
-    """From the year 1 on, by every grain: what is floored is below zero there."""
+def test_every_grain_works_from_the_year_1_on(cursor):
+    """Numbers are negative there, and still rounded down."""
     us = [to_us(datetime(year, 1, 1, 12, tzinfo=UTC)) for year in (1, 1582, 1899, 1970, 9998)]
     for grain in GRAINS:
         calendar = Calendar()
-        found = asked(cursor, calendar.start(grain, calendar.number(grain, "ts")), us[1:])
-        assert found == [period(one, grain) for one in us[1:]]
-    (n,) = asked(cursor, Calendar().number("day", "ts"), us[:1])
+        values = evaluate(cursor, calendar.start(grain, calendar.number(grain, "ts")), us[1:])
+        assert values == [period(one, grain) for one in us[1:]]
+    (n,) = evaluate(cursor, Calendar().number("day", "ts"), us[:1])
     assert n == (date(1, 1, 1) - EPOCH.date()).days
 
 
-def test_two_hours_that_read_the_same_are_two(cursor):
+def test_an_hour_that_clocks_repeat_is_two_hours(cursor):
     """Where the clock of Berlin is put back, 02:00 to 03:00 comes twice; hours are those of UTC."""
     us = to_us(datetime(2026, 10, 25, 0, 30, tzinfo=UTC))
-    first, second = asked(cursor, Calendar("Europe/Berlin").number("hour", "ts"), [us, us + HOUR])
+    first, second = evaluate(cursor, Calendar("Europe/Berlin").number("hour", "ts"), [us, us + HOUR])
     assert second == first + 1
     assert following(period(us, "hour"), "hour") == period(us + HOUR, "hour")
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "hint"),
     [
         (("Mars/Olympus", "monday"), "Europe/Berlin"),
         (("", "monday"), "Europe/Berlin"),
@@ -165,7 +167,7 @@ def test_two_hours_that_read_the_same_are_two(cursor):
         (("UTC", "monday", "minute", ("hour", "day")), "hour, day"),
     ],
 )
-def test_what_is_no_calendar_says_what_is(arguments, said):
-    """A zone, a day or a grain that there is not is refused, with one that there is."""
-    with pytest.raises(QueryRefused, match=said):
+def test_invalid_arguments_name_the_valid_ones(arguments, hint):
+    """An unknown zone, week start or grain is refused, and the hint has valid ones."""
+    with pytest.raises(QueryRefused, match=hint):
         Calendar.of(*arguments)

@@ -50,8 +50,8 @@ def alike(ours, theirs):
 
 
 @pytest.mark.parametrize("name", ["orders", "requests"])
-async def test_clickhouse_agrees(tmp_path, name):
-    """Row by row, for every report that it can give."""
+async def test_clickhouse_has_the_same_rows(tmp_path, name):
+    """Row by row, for every report that ClickHouse can compute."""
     chdb = pytest.importorskip("chdb", reason="chDB comes with the extra `bench`: make bench installs it")
     items = [one | {"messageId": f"m{at:06}"} for at, one in enumerate(getattr(real_data, name)())]
     written(tmp_path / "events.parquet", seen(items))
@@ -59,12 +59,12 @@ async def test_clickhouse_agrees(tmp_path, name):
     async with Analytics("shop", root=tmp_path / "root", clock=ManualClock(NOW), headroom_bytes=0) as shop:
         await shop.batch(items)
         for report, peer in getattr(clickhouse, name.upper()).items():
-            asked = dict(peer.asked)
-            if "cohort" in asked:
-                await shop.save_cohort(report, asked["cohort"])
-                asked["cohort"] = report
-            found = await getattr(shop, report)(**asked)
-            ours = [[comparable(row[column]) for column in peer.ours] for row in found]
+            arguments = dict(peer.arguments)
+            if "cohort" in arguments:
+                await shop.save_cohort(report, arguments["cohort"])
+                arguments["cohort"] = report
+            result = await getattr(shop, report)(**arguments)
+            ours = [[comparable(row[column]) for column in peer.ours] for row in result]
             sql = peer.sql.strip()
             sql = table.strip() + ", " + sql[5:] if sql.startswith("WITH ") else table + sql
             theirs = list(csv.reader(str(chdb.query(sql, "CSV")).splitlines()))
@@ -73,8 +73,8 @@ async def test_clickhouse_agrees(tmp_path, name):
             assert ours, report
 
 
-def test_no_report_is_left_out():
-    """Each report is compared here or in the file that is named, or it says why not."""
+def test_every_report_is_compared_or_says_why_not():
+    """Each report is compared here or in a named file, or has a reason why not."""
     here = clickhouse.ORDERS.keys() | clickhouse.REQUESTS.keys()
     assert REPORTS.keys() == here | clickhouse.ELSEWHERE.keys() | clickhouse.NONE.keys()
     for function, file in clickhouse.ELSEWHERE.values():

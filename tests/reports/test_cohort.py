@@ -27,7 +27,7 @@ def streams(draw):
         st.integers(0, 6 * DAY),
         st.sampled_from([1, 5, 20]),
     )
-    said = st.builds(
+    identifies = st.builds(
         lambda who, anonymous, at, plan: identified(who, anonymous, at) | {"traits": {"plan": plan, "age": 30}},
         st.sampled_from(["ann", "bob"]),
         st.sampled_from(["?p1", "?p2"]),
@@ -35,7 +35,7 @@ def streams(draw):
         st.sampled_from(["pro", "free"]),
     )
     # The merged person is called ann only where she is known.
-    return [happened("seen", "ann", 0), *draw(st.lists(st.one_of(one, one, said), min_size=1, max_size=30))]
+    return [happened("seen", "ann", 0), *draw(st.lists(st.one_of(one, one, identifies), min_size=1, max_size=30))]
 
 
 leaves = st.sampled_from(
@@ -77,7 +77,7 @@ def members(events, d):
         return {e.person for e in events if e.event == d["first"]} - {None} - before(events, d["first"])
     if "sequence" in d:
         return {person for person in everybody if went([e for e in events if e.person == person], d)}
-    found = set()
+    people = set()
     for person in everybody:
         mine = [e for e in events if e.person == person]
         did = d["did"]
@@ -87,8 +87,8 @@ def members(events, d):
         if "measure" in d and not sum(e.properties["amount"] for e in mine) > d["above"]:
             continue
         if mine and d.get("at_least", 1) <= len(mine) <= d.get("at_most", 10**9):
-            found.add(person)
-    return found
+            people.add(person)
+    return people
 
 
 def before(events, name):
@@ -120,7 +120,7 @@ def with_people(d, owner):
 
 @settings(max_examples=6, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(events=streams(), definition=definitions)
-async def test_in_every_state_it_is_what_plain_python_says(tmp_path_factory, events, definition):
+async def test_cohorts_equal_plain_python_in_every_state(tmp_path_factory, events, definition):
     """The people of any combination of conditions, in every state of an object."""
     wanted = ("log", "compacted", "merged", "unmerged")
     async for stage in stages(
@@ -137,8 +137,8 @@ async def test_in_every_state_it_is_what_plain_python_says(tmp_path_factory, eve
             if person is not None:
                 owner[one] = person.person_id
         expected = members(stage.events, with_people(definition, owner))
-        found = await stage.ask("cohort_people", cohort="some")
-        assert [row.person_id for row in found] == sorted(expected), (stage.name, definition)
+        people = await stage.ask("cohort_people", cohort="some")
+        assert [row.person_id for row in people] == sorted(expected), (stage.name, definition)
         assert (await stage.ask("cohort_size", cohort="some")).scalar() == len(expected)
 
 
@@ -170,14 +170,14 @@ async def shop(tmp_path):
         ({"trait": "plan'\"; --", "exists": True}, []),
     ],
 )
-async def test_traits(shop, test, who):
-    """A trait is what the latest identify says, whatever its name."""
+async def test_a_trait_is_that_of_the_latest_identify(shop, test, who):
+    """A trait has the value of the latest identify event, whatever its name is."""
     await shop.save_cohort("x", test)
     assert [row.person_id for row in await shop.cohort_people("x")] == who
 
 
-async def test_a_cohort_filters_every_report_and_is_known_as_of_then(shop):
-    """Within counts back from now, or from `as_of`; an earlier version is the one that was valid then."""
+async def test_a_cohort_filters_every_report_also_as_of_a_moment(shop):
+    """`within` counts back from now, or from `as_of`, and the version of that moment is used."""
     await shop.save_cohort("recent", {"did": "buy", "within": "7d"})
     assert [row.person_id for row in await shop.cohort_people("recent")] == ["?x", "ann"]
     assert (await shop.segmentation("buy", cohort="recent", grain=None)).rows[0].value == 2
@@ -199,8 +199,8 @@ async def test_a_cohort_filters_every_report_and_is_known_as_of_then(shop):
         await shop.delete_cohort("recent")
 
 
-async def test_cohorts_of_cohorts(shop):
-    """They combine, by whatever way, but never lead back to themselves."""
+async def test_cohorts_combine_but_not_in_circles(shop):
+    """Cohorts may be made of others; a circle is refused, however long it is."""
     await shop.save_cohort("buyers", {"did": "buy"})
     await shop.save_cohort("known", {"all": [{"cohort": "buyers"}, {"not": {"people": ["?x"]}}]})
     assert [row.person_id for row in await shop.cohort_people("known", limit=1)] == ["ann"]
@@ -209,8 +209,8 @@ async def test_cohorts_of_cohorts(shop):
         await shop.save_cohort("buyers", {"not": {"cohort": "known"}})
 
 
-async def test_what_a_stranger_saved_runs_in_the_sandbox(shop):
-    """Also when the app itself asks: it cannot know what the condition reads."""
+async def test_an_untrusted_cohort_runs_in_the_sandbox(shop):
+    """Also when the app itself runs the report: it cannot know what the condition reads."""
     await shop.save_cohort("theirs", {"did": {"where": "event = 'buy'"}}, untrusted=True)
     await shop.save_cohort("mixed", {"not": {"cohort": "theirs"}})
     assert [row.person_id for row in await shop.cohort_people("theirs")] == ["?x", "ann", "bob"]
@@ -227,8 +227,8 @@ async def test_what_a_stranger_saved_runs_in_the_sandbox(shop):
         await shop.cohort_size("files")
 
 
-async def test_every_form_is_allowed_in_the_sandbox(shop):
-    """A stranger's report gets the same people of whatever cohort."""
+async def test_every_form_of_a_cohort_is_allowed_in_the_sandbox(shop):
+    """An untrusted report has the same people, for every form of a cohort."""
     forms = [
         {"did": "buy", "within": "7d", "at_most": 3},
         {"first": "buy", "end": "2026-02-02"},
@@ -246,8 +246,8 @@ async def test_every_form_is_allowed_in_the_sandbox(shop):
         assert len(ours) > 0
 
 
-async def test_ids_are_of_people_and_not_of_events(shop):
-    """An anonymous id is one person's, whoever sent it later; it may be on no event of its own, or known by a merge."""
+async def test_people_are_found_by_their_ids_and_not_by_those_of_events(shop):
+    """An anonymous id belongs to one person, whoever sent it later; it may be on no event, or come from a merge."""
     await shop.identify("cid", anonymous_id="?tab", timestamp="2026-01-01T00:00:00Z")
     await shop.identify("dora", anonymous_id="?tab", timestamp="2026-01-02T00:00:00Z")
     await shop.merge("ann", "?x")
@@ -255,8 +255,8 @@ async def test_ids_are_of_people_and_not_of_events(shop):
     assert [row.person_id for row in await shop.cohort_people("listed")] == ["ann", "cid"]
 
 
-async def test_a_cohort_that_others_are_made_of_stays(shop):
-    """Deleting it would break them: it names them instead."""
+async def test_a_cohort_that_others_use_cannot_be_deleted(shop):
+    """Deleting it would break them: the error names them."""
     await shop.save_cohort("buyers", {"did": "buy"})
     await shop.save_cohort("others", {"any": [{"not": {"cohort": "buyers"}}]})
     with pytest.raises(InvalidDefinition, match="'buyers' is a part of others"):
@@ -268,7 +268,7 @@ async def test_a_cohort_that_others_are_made_of_stays(shop):
 
 
 @pytest.mark.parametrize(
-    ("definition", "said"),
+    ("definition", "message"),
     [
         ({}, "cohort x is '{}'"),
         ({"all": []}, r"cohort x\.all is"),
@@ -277,7 +277,7 @@ async def test_a_cohort_that_others_are_made_of_stays(shop):
         ({"did": "a", "measure": "sum(x)"}, "belong together"),
         ({"did": "a", "measure": "nonsense", "above": 1}, "Use count"),
         ({"did": "a", "within": "soon"}, "7d"),
-        ({"did": "a", "within": "7d", "start": "2026-01-01"}, "within is beside"),
+        ({"did": "a", "within": "7d", "start": "2026-01-01"}, "within does not go with"),
         ({"trait": "x"}, "one test"),
         ({"trait": "x", "is": 1, "exists": True}, "one test"),
         ({"trait": "x", "above": float("nan")}, "a number"),
@@ -292,8 +292,8 @@ async def test_a_cohort_that_others_are_made_of_stays(shop):
         ({"all": [{"did": "a"}] * 300}, "more than 200"),
     ],
 )
-async def test_what_cannot_be_says_where_and_why(shop, definition, said):
-    """Nothing is saved that no report could read."""
-    with pytest.raises(QueryError, match=said):
+async def test_invalid_definitions_are_refused_with_place_and_reason(shop, definition, message):
+    """A definition that reports could not read is not saved."""
+    with pytest.raises(QueryError, match=message):
         await shop.save_cohort("x", definition)
     assert await shop.cohorts() == []

@@ -20,19 +20,19 @@ async def compare(shop, rng, made):
     """Each answer of the rollup with that of the events."""
     for grain, interval in CALENDARS:
         week_start = rng.choice(["monday", "sunday", "saturday"])
-        asked = {"grain": grain, "week_start": week_start} | made.whole_range()
+        question = {"grain": grain, "week_start": week_start} | made.whole_range()
         for report, further in (("lifecycle", {}), ("stickiness", {"interval": interval})):
-            found = await getattr(shop, report)(**asked, **further)
-            raw = await getattr(shop, report)(**asked, **further, where="true")
-            assert (found.tiers, raw.tiers) == (("L2",), ("L1",))
-            assert found.arrow().equals(raw.arrow()), (report, asked, further)
+            result = await getattr(shop, report)(**question, **further)
+            raw = await getattr(shop, report)(**question, **further, where="true")
+            assert (result.tiers, raw.tiers) == (("L2",), ("L1",))
+            assert result.arrow().equals(raw.arrow()), (report, question, further)
 
 
 @pytest.mark.parametrize("seed", [2, 3])
-async def test_they_say_what_the_events_say(tmp_path, seed):
-    """All of a range by whole days: the rollup answers, and raw events say the same, to the type; after merges, too."""
+async def test_bitmaps_and_raw_events_give_the_same_rows(tmp_path, seed):
+    """For all events of whole days the rollup is read; raw events give the same rows and types, after merges, too."""
     rng = Random(seed)
-    made = MadeUp(rng, people=30, most=300)
+    made = MadeUp(rng, people=30, maximum=300)
     clock = ManualClock(datetime(2026, 6, 1, tzinfo=UTC))
     async with Analytics("shop", root=tmp_path, clock=clock, headroom_bytes=0) as shop:
         await shop.batch([event | {"messageId": str(at)} for at, event in enumerate(made.events)])
@@ -45,7 +45,7 @@ async def test_they_say_what_the_events_say(tmp_path, seed):
 
 
 @pytest.mark.parametrize(
-    "asked",
+    "question",
     [
         {"event": "visit"},
         {"where": "true"},
@@ -56,15 +56,15 @@ async def test_they_say_what_the_events_say(tmp_path, seed):
         {"as_of": "2026-01-03T12:00Z"},
     ],
 )
-async def test_what_they_do_not_know_raw_events_answer(tmp_path, asked):
-    """Names, conditions, people, other zones, parts of a day, and other moments are not in them."""
+async def test_raw_events_are_read_where_bitmaps_cannot_tell(tmp_path, question):
+    """Names, conditions, cohorts, other zones, parts of a day, and other moments are not in the bitmaps."""
     clock = ManualClock(datetime(2026, 1, 3, 12, tzinfo=UTC))
     async with Analytics("shop", root=tmp_path, clock=clock, headroom_bytes=0) as shop:
         await shop.save_cohort("all", {"did": "visit"})
         await shop.track("visit", user_id="ann", timestamp="2026-01-01")
         clock.advance(1)
-        assert (await shop.stickiness(**asked)).tiers == ("L1",)
-        assert (await shop.lifecycle(**{"grain": "day"} | asked)).tiers == ("L1",)
+        assert (await shop.stickiness(**question)).tiers == ("L1",)
+        assert (await shop.lifecycle(**{"grain": "day"} | question)).tiers == ("L1",)
         assert await shop.check() == []
 
 

@@ -41,17 +41,17 @@ def label(step):
 @st.composite
 def questions(draw):
     """Arguments of a funnel, and the same for the model."""
-    chosen = draw(st.lists(st.sampled_from(CHOICES), min_size=1, max_size=4))
+    selected = draw(st.lists(st.sampled_from(CHOICES), min_size=1, max_size=4))
     order = draw(st.sampled_from(["ordered", "ordered", "strict", "any"]))
     start, end = sorted(draw(st.lists(st.integers(0, 30), min_size=2, max_size=2)))
     bounded = draw(st.booleans())
     arguments = {
-        "steps": [step for step, _ in chosen],
+        "steps": [step for step, _ in selected],
         "within": draw(st.sampled_from([1, 3, 7, 100])),
         "order": order,
         "allow_equal": draw(st.booleans()),
     }
-    plain = Plain([meant for _, meant in chosen], arguments["within"] * 1_000_000, order, arguments["allow_equal"])
+    plain = Plain([meant for _, meant in selected], arguments["within"] * 1_000_000, order, arguments["allow_equal"])
     if draw(st.sampled_from([False, False, True])):
         arguments["holding"], plain = "order", plain._replace(holding="order")
     if order != "any" and draw(st.booleans()):
@@ -60,9 +60,9 @@ def questions(draw):
         low, high = START_US + start * 1_000_000, START_US + end * 1_000_000
         arguments |= {"start": from_us(low), "end": from_us(high)}
         plain = plain._replace(start_us=low, end_us=high)
-    if len(chosen) > 1 and draw(st.booleans()):
-        first = 1 if order == "any" else draw(st.integers(1, len(chosen) - 1))
-        last = len(chosen) if order == "any" else draw(st.integers(first + 1, len(chosen)))
+    if len(selected) > 1 and draw(st.booleans()):
+        first = 1 if order == "any" else draw(st.integers(1, len(selected) - 1))
+        last = len(selected) if order == "any" else draw(st.integers(first + 1, len(selected)))
         what, meant = draw(st.sampled_from(EXCLUDED))
         arguments["exclude"] = [what | {"between": [first, last]}]
         plain = excluding(plain, meant, first, last)
@@ -86,49 +86,49 @@ EVENTS = st.lists(
 )
 
 
-async def compare(stage, asked):
-    for arguments, plain in asked:
+async def compare(stage, question):
+    for arguments, plain in question:
         labels = [label(step) for step in arguments["steps"]]
         if arguments["order"] == "any":
             labels = [f"any {at} of {len(labels)}" for at in range(1, len(labels) + 1)]
-        found = await stage.ask("funnel", **arguments)
+        result = await stage.ask("funnel", **arguments)
         expected = funnel_model.rows(plain, stage.events, labels)
         if "totals" in arguments:
             counts = funnel_model.totals(plain, stage.events)
             shares = [count / counts[0] if counts[0] else None for count in counts]
             expected = [(*row, *total) for row, *total in zip(expected, counts, shares, strict=True)]
-        assert compared(found) == compared(expected), (stage.name, arguments)
+        assert compared(result) == compared(expected), (stage.name, arguments)
 
 
-async def follow(events, asked, **options):
+async def follow(events, question, **options):
     used = {event["userId"] for event in events}
     merges = [("ann", "bob")] if {"ann", "bob"} <= used else []
     with TemporaryDirectory() as root:
         async for stage in stages(Path(root), events, merges=merges, untrusted=(), **options):
-            await compare(stage, asked)
+            await compare(stage, question)
 
 
 @settings(max_examples=8, derandomize=True)
-@given(events=EVENTS, asked=st.lists(questions(), min_size=4, max_size=4))
-async def test_a_funnel_is_what_its_definition_says(events, asked):
-    """Any funnel over any events is what the plain model says, before and after merges, and as of before them."""
-    await follow(events, asked, only=("merged", "as of the first half"))
+@given(events=EVENTS, question=st.lists(questions(), min_size=4, max_size=4))
+async def test_funnels_equal_the_plain_model(events, question):
+    """Any funnel over any events, before and after merges, and as of a moment before them."""
+    await follow(events, question, only=("merged", "as of the first half"))
 
 
 @pytest.mark.slow
 @settings(max_examples=25, derandomize=True)
-@given(events=EVENTS, asked=st.lists(questions(), min_size=6, max_size=6))
-async def test_a_funnel_is_what_its_definition_says_in_every_state(events, asked):
-    """The same in every state of an object, at length."""
-    await follow(events, asked)
+@given(events=EVENTS, question=st.lists(questions(), min_size=6, max_size=6))
+async def test_funnels_equal_the_plain_model_in_every_state(events, question):
+    """The same in every state of an object, with more examples."""
+    await follow(events, question)
 
 
 @pytest.fixture(scope="module")
 def crowd():
     """Events of 300 people with few moments, so that much happens at once."""
     rng = random.Random(4)
-    said = [identified(f"u{rng.randrange(300)}", f"?{n}", rng.randrange(25)) for n in range(0, 300, 3)]
-    return said + [
+    identifies = [identified(f"u{rng.randrange(300)}", f"?{n}", rng.randrange(25)) for n in range(0, 300, 3)]
+    return identifies + [
         happened(
             rng.choice("aabbccx"),
             f"{rng.choice('?u')}{rng.randrange(300)}",
@@ -139,17 +139,17 @@ def crowd():
     ]
 
 
-async def test_each_person_comes_as_far_as_the_definition_says(tmp_path, crowd):
-    """Of 300 people, each one's furthest step and times are the plain model's, for funnels of every kind."""
+async def test_each_person_reaches_the_step_of_the_plain_model(tmp_path, crowd):
+    """For each of 300 people the furthest step and its times equal the plain model's, in funnels of every kind."""
     paid = CHOICES[3]
     kinds = [
         {"order": order, "allow_equal": equal} for order in ("ordered", "strict", "any") for equal in (False, True)
     ]
     async for stage in stages(tmp_path, crowd, only=("both tiers",)):
         for kind in kinds:
-            for number, chosen in enumerate(([*CHOICES[:3]], [CHOICES[0], CHOICES[0], paid, CHOICES[1]])):
-                arguments = {"steps": [step for step, _ in chosen], "within": 6, **kind}
-                plain = Plain([meant for _, meant in chosen], 6_000_000, **kind)
+            for number, selected in enumerate(([*CHOICES[:3]], [CHOICES[0], CHOICES[0], paid, CHOICES[1]])):
+                arguments = {"steps": [step for step, _ in selected], "within": 6, **kind}
+                plain = Plain([meant for _, meant in selected], 6_000_000, **kind)
                 questions = [(arguments, plain)]
                 if kind["order"] == "ordered":
                     arguments["exclude"] = ["x"] if number else [{"event": "x", "between": [2, 3]}]
@@ -162,12 +162,12 @@ async def test_each_person_comes_as_far_as_the_definition_says(tmp_path, crowd):
                     questions.append((excluded, excluding(plain, meant, 1, 3)))
                 elif number and kind == {"order": "any", "allow_equal": False}:
                     questions.append((arguments | {"exclude": ["x"]}, excluding(plain, NAMED["x"], 1, 4)))
-                found = [await furthest(stage.shop, asked) for asked, _ in questions]
-                for (asked, funnel), people in zip(questions, found, strict=True):
+                result = [await furthest(stage.shop, question) for question, _ in questions]
+                for (question, funnel), people in zip(questions, result, strict=True):
                     times = {person: one.times for person, one in funnel_model.attempts(funnel, stage.events).items()}
-                    assert people == {person: (len(one), one[0], one[-1]) for person, one in times.items()}, asked
-                    assert len(times) > 100, asked
-                assert len(found) == 1 or found[0] != found[1]
+                    assert people == {person: (len(one), one[0], one[-1]) for person, one in times.items()}, question
+                    assert len(times) > 100, question
+                assert len(result) == 1 or result[0] != result[1]
 
 
 def excluding(plain, meant, first, last):
@@ -176,16 +176,16 @@ def excluding(plain, meant, first, last):
 
 async def furthest(shop, arguments):
     """How far everybody came, when they began, and when they got there."""
-    found = await shop.funnel_people(**arguments, step=1, outcome="converted", limit=10_000)
-    return {row.person_id: (row.step, to_us(row.began), to_us(row.reached)) for row in found}
+    result = await shop.funnel_people(**arguments, step=1, outcome="converted", limit=10_000)
+    return {row.person_id: (row.step, to_us(row.began), to_us(row.reached)) for row in result}
 
 
 async def rows_of(shop, steps, within="1h", **options):
     return [tuple(row)[:3] for row in await shop.funnel(steps, within, **options)]
 
 
-def people(found):
-    return [row[2] for row in found]
+def people(result):
+    return [row[2] for row in result]
 
 
 async def test_a_step_needs_a_later_timestamp_unless_equal_ones_are_allowed(tmp_path):
@@ -226,16 +226,16 @@ async def test_an_attempt_begins_in_the_range_and_may_end_after_it(tmp_path):
     bounds = {"start": from_us(START_US), "end": from_us(START_US + 10_000_000)}
     async for stage in stages(tmp_path, events, only=("both tiers",)):
         for options in ({}, {"order": "strict"}, {"allow_equal": True}, {"order": "any"}):
-            found = await stage.shop.funnel_people(["a", "b"], "60s", **bounds, **options)
+            result = await stage.shop.funnel_people(["a", "b"], "60s", **bounds, **options)
             converted = await stage.shop.funnel_people(["a", "b"], "60s", outcome="converted", **bounds, **options)
-            assert [(row.person_id, row.step) for row in found if row.person_id != "early"] == [("bob", 1)], options
+            assert [(row.person_id, row.step) for row in result if row.person_id != "early"] == [("bob", 1)], options
             assert {row.person_id: row.seconds for row in converted} == {"ann": 60.0}, options
         old = await stage.shop.funnel_people(["a", "b"], "60s", end="1970-01-01", outcome="converted")
         assert [(row.person_id, row.seconds) for row in old] == [("old", 10.0)]
 
 
-async def test_which_attempt_counts(tmp_path):
-    """The one that gets furthest; of several the first to get there; of those the last to begin."""
+async def test_the_attempt_that_got_furthest_counts(tmp_path):
+    """Of several, the first to get there; of those, the last to begin."""
     events = [
         *(happened("a", "ann", at) for at in (0, 10, 20)),
         *(happened("b", "ann", at) for at in (30, 40)),
@@ -244,19 +244,19 @@ async def test_which_attempt_counts(tmp_path):
     ]
     async for stage in stages(tmp_path, events, only=("both tiers",)):
         assert [row.median_seconds for row in await stage.shop.funnel(["a", "b"], "1h")] == [None, 10.0]
-        found = await stage.shop.funnel(["a", "b", "c"], "60s")
-        assert [row.median_seconds for row in found] == [None, 10.0, 20.0]
+        result = await stage.shop.funnel(["a", "b", "c"], "60s")
+        assert [row.median_seconds for row in result] == [None, 10.0, 20.0]
 
 
-async def test_split_by_a_value_at_the_beginning(tmp_path):
+async def test_by_has_the_value_at_the_beginning_of_the_attempt(tmp_path):
     """`by` takes the value of the event with which the attempt began; `top` names the largest, the rest is one."""
     plans = {"ann": "pro", "bob": "pro", "cy": "free", "dan": "free", "eve": "free", "flo": None, "gil": "trial"}
     events = [happened("a", person, at, {"plan": plan}) for at, (person, plan) in enumerate(plans.items())]
     events += [happened("b", person, 30, {"plan": "changed"}) for person in ("ann", "cy", "gil")]
     async for stage in stages(tmp_path, events, only=("both tiers",)):
-        found = await stage.ask("funnel", steps=["a", "b"], by="plan", top=2)
-        assert found.columns[-1] == "plan"
-        assert [(row.plan, row.step, row.people) for row in found] == [
+        result = await stage.ask("funnel", steps=["a", "b"], by="plan", top=2)
+        assert result.columns[-1] == "plan"
+        assert [(row.plan, row.step, row.people) for row in result] == [
             ("free", 1, 3),
             ("free", 2, 1),
             ("pro", 1, 2),
@@ -276,17 +276,17 @@ async def test_split_by_a_value_at_the_beginning(tmp_path):
         ]
 
 
-async def test_compared_with_the_period_before(tmp_path):
-    """`compare` gives the rows of the period of the same length before, each as if it had been asked alone."""
+async def test_compare_adds_the_rows_of_the_period_before(tmp_path):
+    """Each of the two periods has the rows that it has alone."""
     events = [happened("a", f"u{n}", n, {"plan": ("pro", "free")[n % 2]}) for n in range(20)]
     events += [happened("b", f"u{n}", n + 0.5) for n in range(0, 20, 3)]
     moments = [from_us(START_US + second * 1_000_000) for second in (4, 10, 16)]
     async for stage in stages(tmp_path, events, only=("both tiers",)):
-        found = await stage.ask("funnel", steps=["a", "b"], start=moments[1], end=moments[2], compare=True)
-        assert found.columns[-1] == "period"
+        result = await stage.ask("funnel", steps=["a", "b"], start=moments[1], end=moments[2], compare=True)
+        assert result.columns[-1] == "period"
         for at, period in enumerate(("previous", "current")):
             alone = await stage.shop.funnel(["a", "b"], start=moments[at], end=moments[at + 1])
-            assert [tuple(row)[:-1] for row in found if row.period == period] == [tuple(row) for row in alone]
+            assert [tuple(row)[:-1] for row in result if row.period == period] == [tuple(row) for row in alone]
         split = await stage.ask("funnel", steps=["a"], start=moments[1], end=moments[2], compare=True, by="plan")
         assert [(row.period, row.plan, row.people) for row in split] == [
             ("current", "free", 3),
@@ -296,7 +296,7 @@ async def test_compared_with_the_period_before(tmp_path):
         ]
 
 
-async def test_what_is_excluded_ends_an_attempt_in_every_order(tmp_path):
+async def test_excluded_events_end_an_attempt_in_every_order(tmp_path):
     """In strict order only what has no name says more; in any order what comes after it counts no more."""
     events = [
         *(happened("a", who, 1) for who in ("ann", "bob", "cy", "dan")),
@@ -315,17 +315,17 @@ async def test_what_is_excluded_ends_an_attempt_in_every_order(tmp_path):
     ]
     no_name = {"where": "event IS NULL"}
     async for stage in stages(tmp_path, events, only=("both tiers",)):
-        asked = {"steps": ["a", "b"], "order": "strict"}
-        assert people(await stage.shop.funnel(**asked)) == [6, 3]
-        assert people(await stage.shop.funnel(**asked, exclude=[no_name])) == [6, 2]  # dan's lies in the same moment
-        assert people(await stage.shop.funnel(**asked, exclude=["x"])) == [6, 3]
-        assert people(await stage.shop.funnel(**asked, exclude=[no_name], allow_equal=True)) == [6, 1]
+        question = {"steps": ["a", "b"], "order": "strict"}
+        assert people(await stage.shop.funnel(**question)) == [6, 3]
+        assert people(await stage.shop.funnel(**question, exclude=[no_name])) == [6, 2]  # dan's lies in the same moment
+        assert people(await stage.shop.funnel(**question, exclude=["x"])) == [6, 3]
+        assert people(await stage.shop.funnel(**question, exclude=[no_name], allow_equal=True)) == [6, 1]
         three = {"steps": ["a", "b", "c"], "order": "strict", "exclude": [no_name | {"between": [2, 3]}]}
         assert people(await stage.shop.funnel(**three)) == [6, 3, 2]
-        asked = {"steps": ["a", "b", "c"], "order": "any"}
-        assert people(await stage.shop.funnel(**asked)) == [6, 6, 2]
+        question = {"steps": ["a", "b", "c"], "order": "any"}
+        assert people(await stage.shop.funnel(**question)) == [6, 6, 2]
         # Bob begins anew with b; what dan did in the moment of his x still counts, and ?3 began in that of theirs.
-        assert people(await stage.shop.funnel(**asked, exclude=["x"])) == [6, 5, 2]
+        assert people(await stage.shop.funnel(**question, exclude=["x"])) == [6, 5, 2]
         assert people(await stage.shop.funnel(["a", "c"], order="any", exclude=["b"])) == [6, 0]
 
 
@@ -334,14 +334,14 @@ async def test_totals_count_every_entry(tmp_path):
     tracks = {"ann": "aab", "bob": "abab", "cy": "aaxb", "dan": "abb", "eve": "b"}
     events = [happened(name, who, at) for who, names in tracks.items() for at, name in enumerate(names)]
     async for stage in stages(tmp_path, events, only=("both tiers",)):
-        found = await stage.shop.funnel(["a", "b"], totals=True)
-        assert found.columns[-2:] == ("total", "total_conversion")
-        assert [(row.people, row.total, row.total_conversion) for row in found] == [(4, 7, 1.0), (4, 5, 5 / 7)]
-        found = await stage.shop.funnel(["a", "b"], totals=True, exclude=["x"])
-        assert [(row.people, row.total) for row in found] == [(4, 7), (3, 4)]
+        result = await stage.shop.funnel(["a", "b"], totals=True)
+        assert result.columns[-2:] == ("total", "total_conversion")
+        assert [(row.people, row.total, row.total_conversion) for row in result] == [(4, 7, 1.0), (4, 5, 5 / 7)]
+        result = await stage.shop.funnel(["a", "b"], totals=True, exclude=["x"])
+        assert [(row.people, row.total) for row in result] == [(4, 7), (3, 4)]
         bounds = {"start": from_us(START_US + 1_000_000), "end": from_us(START_US + 2_000_000)}
-        found = await stage.shop.funnel(["a", "b"], totals=True, compare=True, **bounds)
-        assert [(row.period, row.people, row.total) for row in found] == [
+        result = await stage.shop.funnel(["a", "b"], totals=True, compare=True, **bounds)
+        assert [(row.period, row.people, row.total) for row in result] == [
             ("current", 2, 2),
             ("current", 2, 2),
             ("previous", 4, 4),
@@ -352,7 +352,7 @@ async def test_totals_count_every_entry(tmp_path):
         assert [(row.total, row.total_conversion) for row in none] == [(0, None)]
 
 
-async def test_a_property_is_held_through_all_steps(tmp_path):
+async def test_holding_requires_one_value_in_all_steps(tmp_path):
     """Only events of one value follow each other; a person counts once, with the value that got furthest."""
     orders = {
         "ann": ["1a", "2a", "2b"],
@@ -367,48 +367,48 @@ async def test_a_property_is_held_through_all_steps(tmp_path):
         for at, one in enumerate(each)
     ]
     async for stage in stages(tmp_path, events, only=("both tiers",)):
-        asked = {"steps": ["a", "b"], "holding": "order"}
+        question = {"steps": ["a", "b"], "holding": "order"}
         assert people(await stage.shop.funnel(["a", "b"])) == [5, 4]
-        assert people(await stage.shop.funnel(**asked)) == [4, 2]
-        split = await stage.shop.funnel(**asked, by="order")
+        assert people(await stage.shop.funnel(**question)) == [4, 2]
+        split = await stage.shop.funnel(**question, by="order")
         assert [(row.order, row.people) for row in split] == [("1", 3), ("1", 1), ("2", 1), ("2", 1)]
-        assert [row.total for row in await stage.shop.funnel(**asked, totals=True)] == [5, 2]
+        assert [row.total for row in await stage.shop.funnel(**question, totals=True)] == [5, 2]
         # What has another value is somebody else's: it excludes nothing, and disturbs no order.
-        assert people(await stage.shop.funnel(**asked, exclude=["x"])) == [4, 2]
-        assert people(await stage.shop.funnel(**asked, order="strict")) == [4, 2]
-        assert people(await stage.shop.funnel(**asked, order="any")) == [4, 2]
-        found = await stage.shop.funnel_people(**asked, outcome="converted")
-        assert [(row.person_id, row.seconds) for row in found] == [("ann", 1.0), ("eve", 2.0)]
-        times = await stage.shop.funnel_times(**asked)
+        assert people(await stage.shop.funnel(**question, exclude=["x"])) == [4, 2]
+        assert people(await stage.shop.funnel(**question, order="strict")) == [4, 2]
+        assert people(await stage.shop.funnel(**question, order="any")) == [4, 2]
+        result = await stage.shop.funnel_people(**question, outcome="converted")
+        assert [(row.person_id, row.seconds) for row in result] == [("ann", 1.0), ("eve", 2.0)]
+        times = await stage.shop.funnel_times(**question)
         assert [row.people for row in times if row.people] == [1, 1]
         assert people(await stage.shop.funnel(["a", "b"], holding="person_id")) == [5, 4]
-        asked |= {"exclude": [{"where": "event = 'x'"}]}
-        assert people(await stage.ask("funnel", **asked, order="strict", totals=True)) == [4, 2]
-        assert people(await stage.shop.funnel(**asked, order="any", by="order"))[:2] == [3, 1]
+        question |= {"exclude": [{"where": "event = 'x'"}]}
+        assert people(await stage.ask("funnel", **question, order="strict", totals=True)) == [4, 2]
+        assert people(await stage.shop.funnel(**question, order="any", by="order"))[:2] == [3, 1]
 
 
-async def test_a_funnel_of_nobody_has_its_rows(tmp_path):
-    """Without people the counts are 0 and the shares NULL; split by something there is no row."""
+async def test_a_funnel_without_people_has_rows(tmp_path):
+    """The counts are 0 and the shares NULL; with `by` there is no row."""
     async for stage in stages(tmp_path, [happened("a", None, 1), happened("b", "ann", 1)], only=("both tiers",)):
         for order in ("ordered", "strict"):
-            found = await stage.ask("funnel", steps=["a", "b"], order=order)
-            assert [tuple(row) for row in found] == [(1, "a", 0, None, None, None), (2, "b", 0, None, None, None)]
+            result = await stage.ask("funnel", steps=["a", "b"], order=order)
+            assert [tuple(row) for row in result] == [(1, "a", 0, None, None, None), (2, "b", 0, None, None, None)]
         assert len(await stage.shop.funnel(["a", "b"], by="plan")) == 0
         assert len(await stage.shop.funnel_people(["a", "b"])) == 0
 
 
-async def test_a_page_of_people_follows_another(tmp_path):
-    """`after` and `limit` page through all that the funnel counts, by their id; the sandbox gives the same."""
+async def test_funnel_people_come_in_pages(tmp_path):
+    """`after` and `limit` page through all people that the funnel counts, by id; the sandbox gives the same."""
     events = [happened("a", f"u{n:02}", n) for n in range(25)] + [
         happened("b", f"u{n:02}", 30) for n in range(0, 25, 2)
     ]
     async for stage in stages(tmp_path, events, only=("both tiers",)):
-        asked = {"steps": ["a", "b"], "step": 2, "outcome": "dropped"}
-        found, after = [], None
-        while page := await stage.ask("funnel_people", **asked, limit=5, **({"after": after} if after else {})):
-            found += [row.person_id for row in page]
-            after = found[-1]
-        assert found == [f"u{n:02}" for n in range(1, 25, 2)]
+        question = {"steps": ["a", "b"], "step": 2, "outcome": "dropped"}
+        result, after = [], None
+        while page := await stage.ask("funnel_people", **question, limit=5, **({"after": after} if after else {})):
+            result += [row.person_id for row in page]
+            after = result[-1]
+        assert result == [f"u{n:02}" for n in range(1, 25, 2)]
         assert len(await stage.ask("funnel_people", steps=["a", "b"], step=1)) == 0
 
 
@@ -436,15 +436,15 @@ async def test_a_page_of_people_follows_another(tmp_path):
         {"steps": ["a", {"event": "b", "where": "1); DROP TABLE events; --"}]},
     ],
 )
-async def test_what_cannot_be_read_is_refused(crowded, arguments):
-    """An argument that means nothing is an error with a hint, never a number."""
+async def test_invalid_arguments_of_funnel_are_refused(crowded, arguments):
+    """An invalid argument is an error with a hint, never a number."""
     with pytest.raises((QueryRefused, QueryError)):
         await crowded.funnel(**arguments)
 
 
 @pytest.mark.parametrize("arguments", [{"step": 0}, {"step": 3}, {"outcome": "gone"}, {"limit": -1}, {"limit": 10_001}])
-async def test_what_cannot_be_read_of_people_is_refused(crowded, arguments):
-    """The same of the list of people."""
+async def test_invalid_arguments_of_funnel_people_are_refused(crowded, arguments):
+    """The same for the list of people."""
     with pytest.raises(QueryRefused):
         await crowded.funnel_people(["a", "b"], **arguments)
 
@@ -455,15 +455,15 @@ async def crowded(tmp_path):
         yield shop
 
 
-async def test_times_between_steps_fill_bins(tmp_path):
-    """Everybody who reached the step is in one bin, by the attempt that counts; bins are of one round width."""
+async def test_funnel_times_count_each_person_in_one_bin(tmp_path):
+    """Each person who reached the step is in one bin, by the attempt that counts; all bins have one round width."""
     seconds = [1, 1.5, 2, 9, 61.25, 61.75]
     events = [happened("a", f"u{n}", n) for n in range(7)]
     events += [happened("b", f"u{n}", n + took) for n, took in enumerate(seconds)]
     async for stage in stages(tmp_path, events, only=("both tiers",)):
-        found = await stage.ask("funnel_times", steps=["a", "b"], bins=100)
-        assert [(row.from_seconds, row.to_seconds) for row in found] == [(n, n + 1) for n in range(1, 62)]
-        assert {row.from_seconds: row.people for row in found if row.people} == {1: 2, 2: 1, 9: 1, 61: 2}
+        result = await stage.ask("funnel_times", steps=["a", "b"], bins=100)
+        assert [(row.from_seconds, row.to_seconds) for row in result] == [(n, n + 1) for n in range(1, 62)]
+        assert {row.from_seconds: row.people for row in result if row.people} == {1: 2, 2: 1, 9: 1, 61: 2}
         assert [tuple(row) for row in await stage.ask("funnel_times", steps=["a", "b"], bins=3)] == [
             (0, 30, 4),
             (30, 60, 0),
@@ -485,27 +485,27 @@ async def test_times_between_steps_fill_bins(tmp_path):
         {"bins": True},
     ],
 )
-async def test_what_cannot_be_read_of_times_is_refused(crowded, arguments):
-    """The same of the histogram."""
+async def test_invalid_arguments_of_funnel_times_are_refused(crowded, arguments):
+    """The same for the histogram."""
     with pytest.raises(QueryRefused):
         await crowded.funnel_times(["a", "b"], **arguments)
 
 
-@pytest.mark.parametrize(("count", "asked"), [(20, {}), (10, {"compare": True, "by": "plan"})])
-async def test_long_funnels_fit_into_the_sandbox(tmp_path, count, asked):
+@pytest.mark.parametrize(("count", "question"), [(20, {}), (10, {"compare": True, "by": "plan"})])
+async def test_long_funnels_fit_into_the_sandbox(tmp_path, count, question):
     """Twenty steps, or ten that are compared and split: neither text nor memory is too much for the sandbox."""
     events = [happened(f"step {at}", "ann", at, {"plan": "pro"}) for at in range(count)]
     bounds = {"start": from_us(START_US), "end": from_us(START_US + 60_000_000)}
     async for stage in stages(tmp_path, events, only=("both tiers",)):
         steps = [f"step {at}" for at in range(count)]
-        found = await stage.ask("funnel", steps=steps, order="strict", **bounds, **asked)
-        assert [row.people for row in found[:count]] == [1] * count
-        assert [row.median_seconds for row in found[:count]] == [None] + [1.0] * (count - 1)
-        assert not any(row.people for row in found[count:])
+        result = await stage.ask("funnel", steps=steps, order="strict", **bounds, **question)
+        assert [row.people for row in result[:count]] == [1] * count
+        assert [row.median_seconds for row in result[:count]] == [None] + [1.0] * (count - 1)
+        assert not any(row.people for row in result[count:])
 
 
-async def test_where_chooses_events_and_a_cohort_people(tmp_path):
-    """What `where` does not choose disturbs no strict order and excludes nothing; a cohort leaves its people alone."""
+async def test_where_filters_events_and_cohort_filters_people(tmp_path):
+    """Events outside `where` neither disturb a strict order nor exclude; a cohort changes nothing for its people."""
     quiet = {"device": "phone"}
     events = [happened("a", who, 1, quiet) for who in ("ann", "bob", "cy")]
     events += [happened("x", "ann", 2), happened("x", "bob", 2, quiet)]
@@ -516,7 +516,7 @@ async def test_where_chooses_events_and_a_cohort_people(tmp_path):
             assert people(await rows_of(stage.shop, ["a", "b"], **options)) == [3, 1]
             assert people(await rows_of(stage.shop, ["a", "b"], where=phone, **options)) == [3, 2]
         await stage.shop.save_cohort("vips", {"did": "vip"})
-        found = await stage.ask("funnel", steps=["a", "b"], cohort="vips", by="device")
-        assert [(row.device, row.people) for row in found] == [("phone", 1), ("phone", 1)]
+        result = await stage.ask("funnel", steps=["a", "b"], cohort="vips", by="device")
+        assert [(row.device, row.people) for row in result] == [("phone", 1), ("phone", 1)]
         assert people(await rows_of(stage.shop, ["a", "b"], cohort="vips", order="strict", where=phone)) == [1, 1]
         assert people(await rows_of(stage.shop, ["a", "b"], cohort="vips", order="strict")) == [1, 0]

@@ -24,12 +24,12 @@ def named(name):
     return lambda one: one.event == name
 
 
-async def test_a_shop_in_every_state(tmp_path):
-    """Visits of 120 people: each kind of funnel is the plain model's, wherever the events lie, and of whom."""
+async def test_funnels_of_a_shop_equal_the_plain_model_in_every_state(tmp_path):
+    """Visits of 120 people: each kind of funnel equals the plain model's, wherever the events and people are stored."""
     visits = [item for item in ecom.items() if item["userId"] < "user_0120"]
     events = [item | {"type": "track", "anonymousId": None} for item in visits]
     plain = Plain([named(name) for name in STEPS], HOUR_US)
-    asked = [
+    questions = [
         ({}, plain),
         ({"exclude": ["search"]}, plain._replace(excluded=((named("search"), 1, 4),))),
         ({"order": "any"}, plain._replace(order="any")),
@@ -42,10 +42,10 @@ async def test_a_shop_in_every_state(tmp_path):
     ]
     merges = [("user_0001", "user_0002"), ("user_0003", "user_0004")]
     async for stage in stages(tmp_path, events, merges=merges, segment_events=1_000):
-        for arguments, funnel in asked:
+        for arguments, funnel in questions:
             labels = [f"any {at} of 4" for at in (1, 2, 3, 4)] if funnel.order == "any" else STEPS
             rows = await stage.ask("funnel", steps=list(STEPS), within="1h", **arguments)
-            found = [tuple(round(one, 6) if isinstance(one, float) else one for one in row)[:6] for row in rows]
+            result = [tuple(round(one, 6) if isinstance(one, float) else one for one in row)[:6] for row in rows]
             if "totals" in arguments:
                 assert [row.total for row in rows] == funnel_model.totals(funnel, stage.events), stage.name
                 assert rows[1].total > rows[1].people
@@ -53,14 +53,14 @@ async def test_a_shop_in_every_state(tmp_path):
                 tuple(round(one, 6) if isinstance(one, float) else one for one in row)
                 for row in funnel_model.rows(funnel, stage.events, labels)
             ]
-            assert found == expected, (stage.name, arguments)
-            assert found[2][2] > 0, (stage.name, arguments)
+            assert result == expected, (stage.name, arguments)
+            assert result[2][2] > 0, (stage.name, arguments)
 
 
 async def levels(shop, steps, within, **options):
     """How far everybody came."""
-    found = await shop.funnel_people(steps, within, step=1, outcome="converted", limit=10_000, **options)
-    return {row.person_id: row.step for row in found}
+    result = await shop.funnel_people(steps, within, step=1, outcome="converted", limit=10_000, **options)
+    return {row.person_id: row.step for row in result}
 
 
 def window_funnel(path, table, mode, window, steps):
@@ -75,7 +75,7 @@ def window_funnel(path, table, mode, window, steps):
     return {person: int(level) for person, level in csv.reader(str(chdb.query(sql, "CSV")).splitlines())}
 
 
-async def test_a_shop_as_clickhouse_counts(tmp_path):
+async def test_funnels_of_a_shop_equal_windowfunnel(tmp_path):
     """windowFunnel with `strict_increase` is our rule; without it, and with times made unique, `allow_equal` is."""
     rows = ecom.rows()
     async with Analytics("shop", root=tmp_path / "shop", headroom_bytes=0) as shop:
@@ -98,8 +98,8 @@ async def test_a_shop_as_clickhouse_counts(tmp_path):
             assert len(set(theirs.values())) == len(STEPS)
 
 
-async def test_orders_and_cancellations_as_clickhouse_counts(tmp_path):
-    """The same of 42,000 lines of real orders: order, cancellation, order, in whole minutes of which many are equal."""
+async def test_funnels_of_real_orders_equal_windowfunnel(tmp_path):
+    """For 42,000 lines of real orders: order, cancellation, order, in whole minutes of which many are equal."""
     with gzip.open(RETAIL, "rt", encoding="utf-8", newline="") as lines:
         rows = [row for row in csv.DictReader(lines) if row["CustomerID"]]
     names = ["Cancelled" if row["InvoiceNo"].startswith("C") else "Ordered" for row in rows]

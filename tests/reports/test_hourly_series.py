@@ -16,8 +16,8 @@ RANGES = [
 
 @pytest.mark.parametrize("grain", ["hour", "day", "week", "month"])
 @pytest.mark.parametrize("event", [None, "Visit", "Nothing"])
-async def test_hours_give_what_the_events_give(tmp_path, grain, event):
-    """A chart from whole hours has the buckets, the values and the types that raw events give, also before 1970."""
+async def test_whole_hours_and_raw_events_give_the_same_series(tmp_path, grain, event):
+    """A series from whole hours has the buckets, values and types of one from raw events, also before 1970."""
     async with opened(tmp_path) as parts:
         for start, _ in RANGES:
             first = us(start)
@@ -25,20 +25,20 @@ async def test_hours_give_what_the_events_give(tmp_path, grain, event):
             names = ["Visit", "Buy", "Visit", "Visit", "Buy", "Visit"]
             await parts.track([{"event": name, "timestamp": at} for name, at in zip(names, times, strict=True)])
         for start, end in RANGES:
-            asked = {"start": start, "end": end, "grain": grain}
-            found = await parts.metrics.timeseries(event, **asked)
-            truth = await parts.metrics.timeseries(event, **asked, where="true")
-            assert found.arrow().equals(truth.arrow().cast(found.arrow().schema))
-            assert found.arrow().schema.equals(truth.arrow().schema)
-            assert (found.tiers, found.seq) == (("L2",), (0, 18))
+            question = {"start": start, "end": end, "grain": grain}
+            result = await parts.metrics.timeseries(event, **question)
+            truth = await parts.metrics.timeseries(event, **question, where="true")
+            assert result.arrow().equals(truth.arrow().cast(result.arrow().schema))
+            assert result.arrow().schema.equals(truth.arrow().schema)
+            assert (result.tiers, result.seq) == (("L2",), (0, 18))
 
 
-async def test_a_bucket_begins_before_the_range_does(tmp_path):
+async def test_the_first_bucket_may_begin_before_the_range(tmp_path):
     """The first bucket of a range that begins on a Wednesday is the week of that Wednesday."""
     async with opened(tmp_path) as parts:
         await parts.track([{"event": "Visit", "timestamp": us("2026-03-04T10:30")}])
-        found = await parts.metrics.timeseries(start="2026-03-04", end="2026-03-10", grain="week")
-        assert [(row.time, row.value) for row in found] == [
+        result = await parts.metrics.timeseries(start="2026-03-04", end="2026-03-10", grain="week")
+        assert [(row.time, row.value) for row in result] == [
             (datetime(2026, 3, 2, tzinfo=UTC), 1),
             (datetime(2026, 3, 9, tzinfo=UTC), 0),
         ]

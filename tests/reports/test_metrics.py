@@ -49,13 +49,13 @@ def floor(us_: int, grain: str) -> datetime:
 
 
 def buckets(start: int, end: int, grain: str) -> list[datetime]:
-    found, at = [], start
+    result, at = [], start
     while at < end:
         bucket = floor(at, grain)
-        found.append(bucket)
+        result.append(bucket)
         size = {"minute": HOUR // 60, "hour": HOUR, "day": DAY, "week": 7 * DAY, "month": 31 * DAY}[grain]
         at = to_us(floor(to_us(bucket) + size, grain))
-    return found
+    return result
 
 
 MEASURES: dict[str, Callable[[list[dict]], object]] = {
@@ -86,14 +86,14 @@ def model_series(model: list[dict], start: int, end: int, grain: str, by: str | 
     return [(key[0], MEASURES[measure](groups[key]), *key[1:]) for key in ordered]
 
 
-def same(found: list[tuple], expected: list[tuple]) -> bool:
-    return len(found) == len(expected) and all(
+def same(result: list[tuple], expected: list[tuple]) -> bool:
+    return len(result) == len(expected) and all(
         len(one) == len(two)
         and all(
             a == b or (isinstance(a, float) and math.isclose(a, b, rel_tol=1e-12))
             for a, b in zip(one, two, strict=True)
         )
-        for one, two in zip(found, expected, strict=True)
+        for one, two in zip(result, expected, strict=True)
     )
 
 
@@ -119,7 +119,7 @@ questions = st.tuples(
 async def check_series(parts: Parts, model: list[dict], question, as_of: datetime | None) -> None:
     one, two, grain, by, event, measure, filtered = question
     start, end = min(one, two), max(one, two)
-    found = await parts.metrics.timeseries(
+    result = await parts.metrics.timeseries(
         event,
         start=from_us(start),
         end=from_us(end),
@@ -129,12 +129,14 @@ async def check_series(parts: Parts, model: list[dict], question, as_of: datetim
         where="amount > 0" if filtered else None,
         as_of=as_of,
     )
-    chosen = [e for e in model if event in (None, e["event"]) and (not filtered or e["properties"]["amount"] > 0)]
+    selected = [e for e in model if event in (None, e["event"]) and (not filtered or e["properties"]["amount"] > 0)]
     if by == "x y":  # as text
-        chosen = [e | {"properties": {k: str(v) if k == by else v for k, v in e["properties"].items()}} for e in chosen]
-    expected = model_series(chosen, start, end, grain, by, measure)
-    assert same([tuple(row) for row in found], expected), (question, found, expected)
-    assert found.columns == (("time", "value") if by is None else ("time", "value", by))
+        selected = [
+            e | {"properties": {k: str(v) if k == by else v for k, v in e["properties"].items()}} for e in selected
+        ]
+    expected = model_series(selected, start, end, grain, by, measure)
+    assert same([tuple(row) for row in result], expected), (question, result, expected)
+    assert result.columns == (("time", "value") if by is None else ("time", "value", by))
 
 
 @settings(max_examples=12, deadline=None)
@@ -143,7 +145,7 @@ async def check_series(parts: Parts, model: list[dict], question, as_of: datetim
     st.lists(questions, min_size=6, max_size=10),
     st.data(),
 )
-def test_answers_equal_a_plain_model(batches, asked, data):
+def test_metrics_equal_a_plain_model(batches, options, data):
     """Actives and series equal those of a plain list, now and as of any instant, wherever the events lie."""
 
     async def run() -> None:
@@ -160,7 +162,7 @@ def test_answers_equal_a_plain_model(batches, asked, data):
                 past = START + timedelta(seconds=data.draw(st.integers(0, 3 * len(batches))))
                 known = [e for e in parts.model if e["received_at"] <= to_us(past)]
                 for as_of, model in ((None, parts.model), (past, known)):
-                    for question in asked:
+                    for question in options:
                         await check_series(parts, model, question, as_of)
                     await check_active(parts, model, as_of)
 
@@ -170,9 +172,9 @@ def test_answers_equal_a_plain_model(batches, asked, data):
 async def check_active(parts: Parts, model: list[dict], as_of: datetime | None) -> None:
     first, last = date(2026, 2, 25), date(2026, 3, 4)
     for width, ask in ((1, parts.metrics.dau), (7, parts.metrics.wau), (30, parts.metrics.mau)):
-        found = await ask(start=first, end=last, as_of=as_of)
-        assert [tuple(row) for row in found] == model_active(model, first, last, width)
-        assert found.tiers == ("L2",) if as_of is None else "L2" not in found.tiers
+        result = await ask(start=first, end=last, as_of=as_of)
+        assert [tuple(row) for row in result] == model_active(model, first, last, width)
+        assert result.tiers == ("L2",) if as_of is None else "L2" not in result.tiers
 
 
 @pytest.fixture
@@ -183,14 +185,14 @@ async def parts(tmp_path):
         yield made
 
 
-async def test_dau_ends_today(parts):
-    """`dau` gives the last seven days up to today, a row each, with zeros for quiet ones."""
-    found = await parts.metrics.dau()
-    assert found.columns == ("date", "dau", "events")
-    assert [(row.date.day, row.dau, row.events) for row in found] == [
+async def test_dau_has_the_last_seven_days(parts):
+    """The last is today; a day without events has zeros."""
+    result = await parts.metrics.dau()
+    assert result.columns == ("date", "dau", "events")
+    assert [(row.date.day, row.dau, row.events) for row in result] == [
         (14, 0, 1), (15, 0, 0), (16, 0, 0), (17, 0, 0), (18, 0, 0), (19, 1, 1), (20, 1, 1),
     ]  # fmt: skip
-    assert (found.tiers, found.seq) == (("L2",), (0, 4))
+    assert (result.tiers, result.seq) == (("L2",), (0, 4))
     assert (await parts.metrics.dau(days=1))[0].dau == 1
     assert len(await parts.metrics.dau(start="2026-03-01")) == 20
     assert [row.date for row in await parts.metrics.dau(2, end=date(2026, 3, 2))] == [
@@ -199,8 +201,8 @@ async def test_dau_ends_today(parts):
     ]
 
 
-async def test_dau_as_of_ends_on_that_day(parts):
-    """With `as_of` today is the day of that instant, and only what was known then counts."""
+async def test_dau_as_of_a_moment_ends_on_its_day(parts):
+    """The last day is that of `as_of`, and only events received by then count."""
     parts.clock.advance(3 * 86400)
     await parts.track([buy(to_us(START), "late")])
     assert [row.dau for row in await parts.metrics.dau(2, as_of=START + timedelta(days=1))] == [1, 0]
@@ -209,19 +211,19 @@ async def test_dau_as_of_ends_on_that_day(parts):
         await parts.metrics.dau(as_of="2027-01-01")
 
 
-async def test_days_that_cannot_be(parts):
-    """Days that cannot be read, are out of order or too many are refused, with what to do."""
-    for days, asked in [(0, {}), ("7", {}), (10**9, {}), (7, {"start": "x"}), (7, {"end": datetime(2026, 1, 1)})]:  # noqa: DTZ001
+async def test_invalid_days_are_refused(parts):
+    """Days that cannot be read, are out of order or too many are refused, with a hint."""
+    for days, options in [(0, {}), ("7", {}), (10**9, {}), (7, {"start": "x"}), (7, {"end": datetime(2026, 1, 1)})]:  # noqa: DTZ001
         with pytest.raises(QueryRefused):
-            await parts.metrics.dau(days, **asked)
+            await parts.metrics.dau(days, **options)
     with pytest.raises(QueryRefused, match="Both days are included"):
         await parts.metrics.dau(start="2026-03-02", end="2026-03-01")
 
 
-async def test_series_that_cannot_be(parts):
-    """Arguments of `timeseries` that cannot be read are refused; a bad `where` is an error of DuckDB."""
+async def test_invalid_arguments_of_timeseries_are_refused(parts):
+    """A `where` that is not SQL is an error with DuckDB's message."""
     whole = {"start": "2026-03-01", "end": "2026-03-02"}
-    for asked in (
+    for options in (
         {"grain": "year"},
         {"by": "time"},
         {"by": ["event", "Event"]},
@@ -238,7 +240,7 @@ async def test_series_that_cannot_be(parts):
         {"where": "event IN (SELECT * FROM query('SELECT 1'))"},
     ):
         with pytest.raises(QueryRefused):
-            await parts.metrics.timeseries(**(whole | asked))
+            await parts.metrics.timeseries(**(whole | options))
     for where in ("nope > 1", "true) OR (true", "event ="):
         with pytest.raises(QueryError):
             await parts.metrics.timeseries(**whole, where=where)
@@ -261,30 +263,30 @@ async def test_series_uses_the_rollup_for_whole_hours(parts):
     assert (await parts.metrics.timeseries(start="2026-03-01", end="2026-03-01")).rows == []
 
 
-async def test_minutes(parts):
-    """Minutes are counted from raw events, quiet ones included."""
-    found = await parts.metrics.timeseries(
+async def test_minutes_come_from_raw_events(parts):
+    """Minutes without events are rows, too."""
+    result = await parts.metrics.timeseries(
         start=START - timedelta(hours=1, minutes=1), end=START - timedelta(minutes=58), grain="minute"
     )
-    assert [row.value for row in found] == [0, 1, 0]
-    assert found[1].time == START - timedelta(hours=1)
-    assert found.tiers == ("L1",)
+    assert [row.value for row in result] == [0, 1, 0]
+    assert result[1].time == START - timedelta(hours=1)
+    assert result.tiers == ("L1",)
 
 
-async def test_where_may_name_tables(parts):
-    """A `where` with a subquery sees all of the table, not only the range of the series."""
+async def test_where_may_have_a_subquery(parts):
+    """The subquery reads all events, not only those in the range of the series."""
     await parts.track([buy(us("2025-01-01"), "old"), buy(us("2026-03-10"), "old"), buy(us("2026-03-10"), "new")])
     await parts.to_archive()
     where = "person_id IN (SELECT person_id FROM events WHERE timestamp < '2025-06-01') -- old ones"
-    found = await parts.metrics.timeseries(start="2026-03-10", end="2026-03-11", grain="day", where=where)
-    assert [row.value for row in found] == [1]
+    result = await parts.metrics.timeseries(start="2026-03-10", end="2026-03-11", grain="day", where=where)
+    assert [row.value for row in result] == [1]
     where = "person_id IN (SELECT person_id FROM people WHERE first_seen < '2025-06-01')"
-    found = await parts.metrics.timeseries(start="2026-03-10", end="2026-03-11", grain="day", where=where)
-    assert [row.value for row in found] == [1]
+    result = await parts.metrics.timeseries(start="2026-03-10", end="2026-03-11", grain="day", where=where)
+    assert [row.value for row in result] == [1]
 
 
-async def test_too_many_names_for_the_rollup(tmp_path):
-    """Names that the rollup holds together are still counted each by itself: from raw events."""
+async def test_names_beyond_the_limit_of_the_rollup_are_counted(tmp_path):
+    """Names that the rollup holds together are counted one by one, from raw events."""
     async with opened(tmp_path, rollup_max_groups=2) as parts:
         await parts.track([buy(us("2026-03-10"), event=f"e{n % 4}") for n in range(10)])
         range_ = {"start": "2026-03-10", "end": "2026-03-11", "grain": "day"}
@@ -295,14 +297,14 @@ async def test_too_many_names_for_the_rollup(tmp_path):
         assert ([row.value for row in total], total.tiers) == ([10], ("L2",))
 
 
-async def test_several_dimensions(parts):
-    """`by` takes columns, promoted columns and properties together, in the order given."""
+async def test_by_takes_several_columns_and_properties(parts):
+    """Columns, promoted columns and properties together, in the order of `by`."""
     await parts.track([buy(us("2026-03-10"), p, 2.0, plan=plan) for p, plan in [("a", "x"), ("a", "y"), ("b", "x")]])
-    found = await parts.metrics.timeseries(
+    result = await parts.metrics.timeseries(
         start="2026-03-10", end="2026-03-11", grain="day", by=["person_id", "plan"], measure="sum(amount)"
     )
-    assert found.columns == ("time", "value", "person_id", "plan")
-    assert [tuple(row)[1:] for row in found] == [(2.0, "a", "x"), (2.0, "a", "y"), (2.0, "b", "x")]
+    assert result.columns == ("time", "value", "person_id", "plan")
+    assert [tuple(row)[1:] for row in result] == [(2.0, "a", "x"), (2.0, "a", "y"), (2.0, "b", "x")]
 
 
 async def test_midnight_belongs_to_the_new_day(parts):
@@ -310,13 +312,13 @@ async def test_midnight_belongs_to_the_new_day(parts):
     at = us("2026-03-11")
     await parts.track([buy(at - 1, "x"), buy(at, "y")])
     assert [row.dau for row in await parts.metrics.dau(start="2026-03-10", end="2026-03-11")] == [1, 1]
-    found = await parts.metrics.timeseries(start=datetime(2026, 3, 10, tzinfo=UTC), end="2026-03-12", grain="day")
-    assert [row.value for row in found] == [1, 1]
+    result = await parts.metrics.timeseries(start=datetime(2026, 3, 10, tzinfo=UTC), end="2026-03-12", grain="day")
+    assert [row.value for row in result] == [1, 1]
 
 
 @pytest.mark.parametrize("grain", ["minute", "hour", "day", "week", "month"])
-async def test_buckets_before_1970(tmp_path, grain):
-    """An event from before 1970 lies in the bucket in which a calendar puts it, like any other."""
+async def test_events_before_1970_lie_in_the_right_bucket(tmp_path, grain):
+    """An event from before 1970 is in the bucket of its date, like any other."""
     async with opened(tmp_path) as parts:
         times = [
             us(text)
@@ -324,9 +326,9 @@ async def test_buckets_before_1970(tmp_path, grain):
         ]
         await parts.track([{"event": "Visit", "timestamp": at} for at in times])
         for where in (None, "true"):  # from the rollup, and from the events
-            asked = {"start": "1969-12-01", "end": "2026-04-01", "grain": grain, "by": "event", "where": where}
-            found = await parts.metrics.timeseries(**asked)
+            options = {"start": "1969-12-01", "end": "2026-04-01", "grain": grain, "by": "event", "where": where}
+            result = await parts.metrics.timeseries(**options)
             truth = await parts.queries.run(
                 f"SELECT date_trunc('{grain}', timestamp) AS time, count(*) AS n FROM events GROUP BY 1 ORDER BY 1"
             )
-            assert [(row.time, row.value) for row in found] == [(row.time, row.n) for row in truth]
+            assert [(row.time, row.value) for row in result] == [(row.time, row.n) for row in truth]

@@ -35,15 +35,15 @@ async def _answers(shop):
     await shop.identify("a", {"one": 1, "key": 2})
     for name, definition in (COHORTS | {"named": {"trait": "key", "is": 2}}).items():
         await shop.save_cohort(name, definition)
-    answers = {name: (await getattr(shop, name)(**asked)).rows for name, asked in SAMPLES.items()}
+    answers = {name: (await getattr(shop, name)(**question)).rows for name, question in SAMPLES.items()}
     answers["stickiness by week"] = (await shop.stickiness(interval="week")).rows
     answers["anomalies of raw events"] = (await shop.anomalies(**SAMPLES["anomalies"], where="true")).rows
     answers["traits"] = (await shop.query("SELECT person_id, traits FROM people ORDER BY 1")).rows
     return answers | {"cohort": (await shop.cohort_people("named")).rows}
 
 
-async def test_columns_of_ours_and_promoted_ones_are_told_apart(plain, tmp_path):
-    """Whatever is promoted, under whatever name: no answer changes."""
+async def test_promoted_columns_do_not_clash_with_those_of_reports(plain, tmp_path):
+    """Promoting properties with the names of our own SQL changes no result."""
     promote = dict.fromkeys(OURS, str)
     async with Analytics("odd", root=tmp_path, clock=plain.clock, headroom_bytes=0, promote=promote) as odd:
         assert await _answers(odd) == await _answers(plain)
@@ -58,11 +58,11 @@ async def test_columns_of_ours_and_promoted_ones_are_told_apart(plain, tmp_path)
         ("segmentation", ["n", "Nth", "key_0"]),
     ],
 )
-async def test_by_names_what_our_columns_are_called(plain, report, names):
-    """A property gives the same rows whatever it is called."""
+async def test_by_may_have_the_name_of_a_column_of_reports(plain, report, names):
+    """A property gives the same rows, whatever its name is."""
     named = [event["properties"] | dict.fromkeys(names, event["properties"]["plan"]) for event in EVENTS]
     await plain.batch([event | {"properties": one} for event, one in zip(EVENTS, named, strict=True)])
     expected = (await getattr(plain, report)(by=["plan"])).rows
     for name in names:
-        found = await getattr(plain, report)(by=[name])
-        assert (name in found.columns, [tuple(row) for row in found]) == (True, [tuple(row) for row in expected])
+        result = await getattr(plain, report)(by=[name])
+        assert (name in result.columns, [tuple(row) for row in result]) == (True, [tuple(row) for row in expected])

@@ -27,10 +27,10 @@ SETTINGS = {
 }
 
 
-def same(found, expected):
+def same(rows, expected):
     """Equal rows, but for the last digits of a float: sums are added up in another order."""
-    assert len(found) == len(expected)
-    for row, other in zip(found, expected, strict=True):
+    assert len(rows) == len(expected)
+    for row, other in zip(rows, expected, strict=True):
         assert row == tuple(
             pytest.approx(value, rel=1e-9, abs=2e-6) if isinstance(value, float) else value for value in other
         )
@@ -48,26 +48,26 @@ async def agree(stage, questions):
     definitions = [one["cohort"] for _, one in questions if "cohort" in one] if knows else []
     for name, definition in {named(one): one for one in definitions}.items():
         await stage.shop.save_cohort(name, definition)
-    said = [
+    saved = [
         Seen(row.seq, row.us, None, None, msgspec.json.decode(row.properties), None, row.type, None, None)
         for row in await stage.shop.query(OPERATORS, as_of=stage.as_of)
     ]
     now_us, filled = stage.shop.clock.now_us() if stage.as_of is None else to_us(stage.as_of), set()
-    for report, given_ in questions:
-        arguments = dict(given_)
+    for report, question in questions:
+        arguments = dict(question)
         if report == "timeline":
             known = [one.person for one in stage.events if one.person and one.person == (one.user or one.anonymous)]
             arguments.setdefault("person", max(known, default="nobody"))
-        asked = dict(arguments)
-        if "cohort" in asked:
+        own = dict(arguments)
+        if "cohort" in own:
             if not knows:
                 continue
-            asked["cohort"] = named(asked["cohort"])
-        found = [tuple(row) for row in await stage.ask(report, **asked)]
-        found = [row[:6] for row in found] if report == "anomalies" else found  # the seventh says it in words
-        expected = plain(report, [*stage.events, *said], now_us, **arguments)
+            own["cohort"] = named(own["cohort"])
+        rows = [tuple(row) for row in await stage.ask(report, **own)]
+        rows = [row[:6] for row in rows] if report == "anomalies" else rows  # the seventh says it in words
+        expected = plain(report, [*stage.events, *saved], now_us, **arguments)
         try:
-            same(found, expected)
+            same(rows, expected)
         except AssertionError as error:
             raise AssertionError(f"{stage.name}: {report} {arguments}") from error
         filled |= {report} if expected else set()
@@ -75,19 +75,19 @@ async def agree(stage, questions):
 
 
 def flat(questions):
-    return [(report, asked) for report, several in questions.items() for asked in several]
+    return [(report, own) for report, several in questions.items() for own in several]
 
 
-async def test_a_shop_s_orders(tmp_path):
-    """2,025 real orders: wherever the events lie, and whoever is one person, and as of then."""
+async def test_orders_of_a_shop_equal_the_oracles(tmp_path):
+    """2,025 real orders: in every tier, before and after merges, and as of a moment."""
     options = {"only": STATES, "untrusted": (), "each": 500, "segment_events": 400}
     async for stage in stages(tmp_path, real_data.orders(), merges=MERGES, **options):
         filled = await agree(stage, flat(ORDERS))
         assert filled == ORDERS.keys() or stage.as_of is not None
 
 
-async def test_a_web_server_s_requests(tmp_path):
-    """5,000 real requests: how large, how many failed, and what their visitors did."""
+async def test_requests_of_a_web_server_equal_the_oracles(tmp_path):
+    """5,000 real requests: their sizes, failures and visitors."""
     options = {"only": STATES, "untrusted": (), "each": 1_000, "segment_events": 900}
     async for stage in stages(tmp_path, real_data.requests(), **options):
         assert await agree(stage, flat(REQUESTS)) == REQUESTS.keys()
@@ -95,8 +95,8 @@ async def test_a_web_server_s_requests(tmp_path):
 
 @settings(max_examples=6, **SETTINGS)
 @given(rng=st.randoms(use_true_random=False), state=st.sampled_from(NAMES))
-async def test_made_up_events(tmp_path_factory, rng, state):
-    """Any question about any events, in any state."""
+async def test_made_up_events_equal_the_oracles(tmp_path_factory, rng, state):
+    """Any report over any events, in any state."""
     made = MadeUp(rng)
     root = tmp_path_factory.mktemp("made_up")
     async for stage in stages(root, made.events, merges=made.merges, only=(state,), untrusted=()):
@@ -106,14 +106,14 @@ async def test_made_up_events(tmp_path_factory, rng, state):
 @pytest.mark.slow
 @settings(max_examples=25, **SETTINGS)
 @given(seed=st.integers(0, 2**32), people=st.sampled_from([2, 4, 40]))
-async def test_made_up_events_in_every_state(tmp_path_factory, seed, people):
-    """The same at length: few people and many, in one state after the other."""
-    made = MadeUp(Random(seed), people=people, most=10 * people)
+async def test_made_up_events_in_every_state_equal_the_oracles(tmp_path_factory, seed, people):
+    """The same with more examples: few people and many, in one state after the other."""
+    made = MadeUp(Random(seed), people=people, maximum=10 * people)
     async for stage in stages(tmp_path_factory.mktemp("made_up"), made.events, merges=made.merges, untrusted=()):
         await agree(stage, made.questions().items())
 
 
-def test_no_report_is_left_out():
-    """Each report has a function in plain Python, is asked of real events, and of made-up ones."""
+def test_every_report_has_an_oracle_and_questions():
+    """Each report has a function in plain Python, and is run over real events and made-up ones."""
     made = MadeUp(Random(1)).questions()
     assert REPORTS.keys() == ORACLES.keys() == made.keys() == (ORDERS | REQUESTS).keys()

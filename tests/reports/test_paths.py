@@ -99,48 +99,46 @@ RANGES = (
     top=st.integers(1, 3),
     collapse=st.booleans(),
 )
-async def test_in_every_state_it_is_what_plain_python_says(
-    tmp_path_factory, events, anchor, within, steps, top, collapse
-):
+async def test_paths_equal_plain_python_in_every_state(tmp_path_factory, events, anchor, within, steps, top, collapse):
     """From the first event, after one, before one, within a range; collapsed or not; in every state of an object."""
     same = {"steps": steps, "top": top, "collapse": collapse}
-    asked, plain = (same | anchor[one] | within[one] for one in (0, 1))
+    question, plain = (same | anchor[one] | within[one] for one in (0, 1))
     async for stage in stages(tmp_path_factory.mktemp("paths"), events, merges=(("ann", "bob"),), untrusted=()):
-        found = await stage.ask("paths", **asked)
-        assert [tuple(row) for row in found] == plain_paths(stage.events, **plain), stage.name
+        result = await stage.ask("paths", **question)
+        assert [tuple(row) for row in result] == plain_paths(stage.events, **plain), stage.name
 
 
-async def test_a_session_that_began_before_the_range_is_not_cut(tmp_path):
-    """It gives no path, however near to `start` its last event before it lies."""
+async def test_a_session_that_began_before_the_range_gives_no_path(tmp_path):
+    """However close to `start` its last event before it lies."""
     events = [happened("home", "ann", 0), happened("cart", "ann", 1800), happened("pay", "ann", 3600)]
     events += [happened("home", "bob", 1800), happened("cart", "bob", 3600.000001)]
     async for stage in stages(tmp_path, events, only=("both tiers",)):
-        found = await stage.ask("paths", start="2026-01-05T00:30Z", steps=1)
-        assert [tuple(row) for row in found] == [(1, "cart", "(end)", 1, 1), (1, "home", "(end)", 1, 1)]
+        result = await stage.ask("paths", start="2026-01-05T00:30Z", steps=1)
+        assert [tuple(row) for row in result] == [(1, "cart", "(end)", 1, 1), (1, "home", "(end)", 1, 1)]
 
 
-async def test_a_shop_of_600_people(tmp_path):
-    """31,106 visits: as plain Python has it, and what enters an event at one step leaves it at the next."""
+async def test_paths_of_a_shop_equal_plain_python(tmp_path):
+    """31,106 visits; the people who enter an event at one step leave it at the next."""
     sent = [item | {"type": "track", "anonymousId": None} for item in items()]
     events = seen(sent)
     async with Analytics("shop", root=tmp_path, headroom_bytes=0) as shop:
         await shop.batch(sent)
-        for asked in ({"after": "catalog", "collapse": True}, {"before": "cart"}, {"steps": 6, "top": 3}):
-            found = await shop.paths(**asked)
-            plain = {name: named(value) if name in ("after", "before") else value for name, value in asked.items()}
-            assert [tuple(row) for row in found] == plain_paths(events, **plain)
+        for question in ({"after": "catalog", "collapse": True}, {"before": "cart"}, {"steps": 6, "top": 3}):
+            result = await shop.paths(**question)
+            plain = {name: named(value) if name in ("after", "before") else value for name, value in question.items()}
+            assert [tuple(row) for row in result] == plain_paths(events, **plain)
             entered, left = Counter(), Counter()
-            for row in found:
+            for row in result:
                 entered[row.step, row.target] += row.count
                 left[row.step - 1, row.source] += row.count
-            last = max(row.step for row in found)
+            last = max(row.step for row in result)
             inside = [key for key in entered.keys() | left.keys() if 0 < key[0] < last]
             assert all(entered[key] == left[key] for key in inside if key[1] not in ("(start)", "(end)"))
         assert await shop.check() == []
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "hint"),
     [
         ({"steps": 0}, "1 to 20"),
         ({"top": 101}, "1 to 100"),
@@ -149,8 +147,8 @@ async def test_a_shop_of_600_people(tmp_path):
         ({"by": ""}, "a column or a property"),
     ],
 )
-async def test_what_cannot_be_says_what_can(tmp_path, arguments, said):
-    """Each wrong argument is refused with the right ones."""
+async def test_invalid_arguments_name_the_valid_ones(tmp_path, arguments, hint):
+    """Each invalid argument is refused, and the hint has the valid ones."""
     async with Analytics("shop", root=tmp_path, headroom_bytes=0) as shop:
-        with pytest.raises(QueryRefused, match=said):
+        with pytest.raises(QueryRefused, match=hint):
             await shop.paths(**arguments)

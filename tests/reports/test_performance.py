@@ -56,14 +56,14 @@ def model_performance(requests, key, threshold, errors_from):
     groups = defaultdict(list)
     for one in filter(is_request, requests):
         groups[key(one)].append(one)
-    found = {}
+    result = {}
     for name, group in groups.items():
         durations = [one["duration_ms"] for one in group if one["duration_ms"] is not None]
         failed = [one for one in group if is_error(one, errors_from)]
         fine = [one["duration_ms"] for one in group if one not in failed and one["duration_ms"] is not None]
         judged = len(fine) + len(failed)
         points = sum(1 if ms <= threshold else 0.5 if ms <= 4 * threshold else 0 for ms in fine)
-        found[name] = (
+        result[name] = (
             len(group),
             sum(durations) / len(durations) if durations else None,
             *(quantile(durations, q) for q in ("0.5", "0.95", "0.99")),
@@ -72,11 +72,11 @@ def model_performance(requests, key, threshold, errors_from):
             len(failed) / len(group),
             points / judged if judged else None,
         )
-    return found
+    return result
 
 
-def approx(found):
-    return {key: tuple(None if one is None else pytest.approx(one) for one in row) for key, row in found.items()}
+def approx(result):
+    return {key: tuple(None if one is None else pytest.approx(one) for one in row) for key, row in result.items()}
 
 
 async def filled(root, requests):
@@ -111,9 +111,9 @@ def test_performance_equals_plain_python(tmp_path_factory, requests, threshold, 
         async def same(**options):
             for (grain, by), key in keys.items():
                 rows = (await analytics.performance(grain=grain, by=by, **how, **options)).rows
-                found = {row[0]: tuple(row[1:]) for row in rows}
-                assert len(found) == len(rows)
-                assert found == approx(model_performance(requests, key, threshold, errors_from))
+                result = {row[0]: tuple(row[1:]) for row in rows}
+                assert len(result) == len(rows)
+                assert result == approx(model_performance(requests, key, threshold, errors_from))
             rows = (await analytics.performance(grain=None, **how, **options)).rows
             everything = model_performance(requests, lambda _one: None, threshold, errors_from)
             assert dict(zip([None], map(tuple, rows), strict=False)) == approx(everything)
@@ -122,14 +122,14 @@ def test_performance_equals_plain_python(tmp_path_factory, requests, threshold, 
         async def compared():
             days = [START + timedelta(days=day) for day in range(3)]
             for grain, by in (("hour", "path"), (None, None)):
-                asked = {"grain": grain, "by": by, **how}
-                found = await analytics.performance(**asked, start=days[1], end=days[2], compare=True)
+                question = {"grain": grain, "by": by, **how}
+                result = await analytics.performance(**question, start=days[1], end=days[2], compare=True)
                 alone = [
                     (*row, period)
                     for at, period in ((1, "current"), (0, "previous"))
-                    for row in await analytics.performance(**asked, start=days[at], end=days[at + 1])
+                    for row in await analytics.performance(**question, start=days[at], end=days[at + 1])
                 ]
-                assert (found.columns[-1], [tuple(row) for row in found]) == ("period", alone)
+                assert (result.columns[-1], [tuple(row) for row in result]) == ("period", alone)
 
         async with analytics:
             await same()
@@ -199,15 +199,15 @@ def test_errors_equal_plain_python(tmp_path_factory, requests, errors_from):
         {"compare": True, "start": "2026-01-01", "end": "2026-01-02", "by": "period"},
     ],
 )
-async def test_what_performance_does_not_take(tmp_path, wrong):
+async def test_invalid_arguments_of_performance_are_refused(tmp_path, wrong):
     """Each is refused with a hint, before anything is read."""
     async with Analytics("shop", root=tmp_path) as analytics:
         with pytest.raises(QueryRefused):
             await analytics.performance(**wrong)
 
 
-async def test_what_errors_does_not_take(tmp_path):
-    """Likewise."""
+async def test_invalid_arguments_of_errors_are_refused(tmp_path):
+    """Each is refused with a hint, before anything is read."""
     async with Analytics("shop", root=tmp_path) as analytics:
         for wrong in ({"limit": 0}, {"by": []}, {"errors_from": True}, {"by": "share"}):
             with pytest.raises(QueryRefused):

@@ -14,8 +14,8 @@ EVENTS = [
 SQL = "SELECT seq, event, person_id FROM events WHERE source IS DISTINCT FROM 'lakebed:operator' ORDER BY seq"
 
 
-async def test_stages_are_what_they_say(tmp_path):
-    """In each stage the object has the events and people that the plain list says, and tiers differ."""
+async def test_each_stage_has_its_events_and_tiers(tmp_path):
+    """In each stage the object has the events and people of the plain list; the tiers differ."""
     tiers = {}
     async for stage in stages(tmp_path, EVENTS, merges=[("bob", "ann")], segment_events=3):
         result = await stage.shop.query(SQL, as_of=stage.as_of)

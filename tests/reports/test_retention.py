@@ -31,27 +31,27 @@ def streams(draw):
         times,
         st.sampled_from(["pro", "pro", "free", "team", None]),
     )
-    said = st.builds(identified, st.sampled_from(["ann", "bob"]), st.sampled_from(["?p1", "?p2"]), times)
-    return draw(st.lists(st.one_of(one, one, one, said), min_size=1, max_size=40))
+    identifies = st.builds(identified, st.sampled_from(["ann", "bob"]), st.sampled_from(["?p1", "?p2"]), times)
+    return draw(st.lists(st.one_of(one, one, one, identifies), min_size=1, max_size=40))
 
 
 def days_of(events, matches, calendar):
     """The periods in which each person has an event that matches."""
-    found = defaultdict(set)
+    result = defaultdict(set)
     for event in events:
         if event.person is not None and matches(event):
-            found[event.person].add(period(event.us, **calendar))
-    return found
+            result[event.person].add(period(event.us, **calendar))
+    return result
 
 
 def values_of(events, matches, calendar, by):
     """The value of each person's first event of each period that matches; None without `by`."""
-    found = defaultdict(dict)
+    result = defaultdict(dict)
     for event in sorted(events, key=lambda one: (one.us, one.seq)):
         if event.person is not None and matches(event):
             value = event.properties.get(by) if by else None
-            found[event.person].setdefault(period(event.us, **calendar), value)
-    return found
+            result[event.person].setdefault(period(event.us, **calendar), value)
+    return result
 
 
 def shown(people, top):
@@ -108,7 +108,7 @@ def plain_lifecycle(events, name, calendar, last_us, start_us=None, by=None, top
         return []
     first = min(map(min, present.values())) if start_us is None else period(start_us, **calendar)
     every = periods(first, max(period(last_us, **calendar), *map(max, present.values())), grain)
-    found = defaultdict(Counter)
+    result = defaultdict(Counter)
     for ones in present.values():
         for at in every:
             before = next((one for one in ones if distance(one, at, grain) == 1), None)
@@ -119,12 +119,12 @@ def plain_lifecycle(events, name, calendar, last_us, start_us=None, by=None, top
             else:
                 state = "resurrecting" if before is None else "returning"
             if state is not None:
-                found[ones[before if state == "dormant" else at]][at, state] += 1
-    people = {value: sum(n for (_, state), n in one.items() if state != "dormant") for value, one in found.items()}
+                result[ones[before if state == "dormant" else at]][at, state] += 1
+    people = {value: sum(n for (_, state), n in one.items() if state != "dormant") for value, one in result.items()}
     names = shown(people, top)
     rows = []
     for label in dict.fromkeys(names.values()) if by else [None]:
-        mine = sum((one for value, one in found.items() if names[value] == label), Counter())
+        mine = sum((one for value, one in result.items() if names[value] == label), Counter())
         for at in every:
             states = [mine[at, state] for state in ("new", "returning", "resurrecting", "dormant")]
             rows.append((at, *states, *([label] if by else [])))
@@ -157,27 +157,27 @@ CALENDARS = st.fixed_dictionaries(
     number=st.integers(1, 8),
     merges=st.sampled_from([(), (("ann", "bob"),), (("ann", "bob"), ("ann", "eve"))]),
 )
-async def test_in_every_state_it_is_what_plain_python_says(
+async def test_reports_of_periods_equal_plain_python_in_every_state(
     tmp_path_factory, events, calendar, mode, names, number, merges
 ):
     """In the log, in the archive, compacted, merged, taken apart, and as of then."""
     root = tmp_path_factory.mktemp("retention")
     async for stage in stages(root, events, merges=merges, untrusted=()):
-        found = await stage.ask(
+        result = await stage.ask(
             "retention", start_event=names[0], return_event=names[1], periods=number, mode=mode, **calendar
         )
         now = NOW_US if stage.as_of is None else to_us(stage.as_of)
         expected = plain_retention(stage.events, *names, calendar, number, mode, now)
-        assert [tuple(row) for row in found] == expected, stage.name
-        found = await stage.ask("lifecycle", event=names[0], end="2026-03-01", **calendar)
+        assert [tuple(row) for row in result] == expected, stage.name
+        result = await stage.ask("lifecycle", event=names[0], end="2026-03-01", **calendar)
         last = _us("2026-03-01") - 1
-        assert [tuple(row) for row in found] == plain_lifecycle(stage.events, names[0], calendar, last), stage.name
-        found = await stage.ask("stickiness", event=names[1], **calendar)
-        assert [tuple(row) for row in found] == plain_stickiness(stage.events, names[1], calendar), stage.name
+        assert [tuple(row) for row in result] == plain_lifecycle(stage.events, names[0], calendar, last), stage.name
+        result = await stage.ask("stickiness", event=names[1], **calendar)
+        assert [tuple(row) for row in result] == plain_stickiness(stage.events, names[1], calendar), stage.name
 
 
-async def test_split_in_every_state_it_is_what_plain_python_says(tmp_path):
-    """The same of retention in each mode and of lifecycle, split by a property that people have several values of."""
+async def test_split_reports_equal_plain_python_in_every_state(tmp_path):
+    """Retention in each mode and lifecycle, split by a property of which people have several values."""
     rng = random.Random(7)
     events = [
         happened(
@@ -194,17 +194,17 @@ async def test_split_in_every_state_it_is_what_plain_python_says(tmp_path):
     async for stage in stages(tmp_path, events, merges=[("ann", "bob"), ("ann", "eve")]):
         now = NOW_US if stage.as_of is None else to_us(stage.as_of)
         for mode in ("first_time", "recurring", "unbounded"):
-            asked = {"start_event": "visit", "return_event": "buy", "periods": 6, "mode": mode, **split, **calendar}
-            found = await stage.shop.retention(**asked, as_of=stage.as_of)
+            question = {"start_event": "visit", "return_event": "buy", "periods": 6, "mode": mode, **split, **calendar}
+            result = await stage.shop.retention(**question, as_of=stage.as_of)
             expected = plain_retention(stage.events, "visit", "buy", calendar, 6, mode, now, **split)
-            assert [tuple(row) for row in found] == expected, (stage.name, mode)
+            assert [tuple(row) for row in result] == expected, (stage.name, mode)
             if mode == "recurring":
-                assert len({row.plan for row in found} - {"(other)"}) == 1 < len({row.plan for row in found}), (
+                assert len({row.plan for row in result} - {"(other)"}) == 1 < len({row.plan for row in result}), (
                     stage.name
                 )
-        found = await stage.ask("lifecycle", end="2026-03-01", **split, **calendar)
+        result = await stage.ask("lifecycle", end="2026-03-01", **split, **calendar)
         expected = plain_lifecycle(stage.events, None, calendar, _us("2026-03-01") - 1, **split)
-        assert [tuple(row) for row in found] == expected, stage.name
+        assert [tuple(row) for row in result] == expected, stage.name
 
 
 def _us(day):
@@ -219,7 +219,7 @@ def shop_events():
     return sent, seen(sent)
 
 
-async def test_a_shop_of_600_people(tmp_path, shop_events):
+async def test_reports_of_a_shop_equal_plain_python(tmp_path, shop_events):
     """The same on 31,106 visits, by day and week, beside SQL of another engine where it has the function."""
     sent, events = shop_events
     async with Analytics("shop", root=tmp_path, headroom_bytes=0) as shop:
@@ -228,12 +228,12 @@ async def test_a_shop_of_600_people(tmp_path, shop_events):
         for mode in ("first_time", "recurring", "unbounded"):
             for grain in ("day", "week"):
                 calendar = {"grain": grain}
-                found = await shop.retention("catalog", "cart", grain=grain, periods=10, mode=mode)
+                result = await shop.retention("catalog", "cart", grain=grain, periods=10, mode=mode)
                 last = max(event.us for event in events)
                 expected = plain_retention(events, "catalog", "cart", calendar, 10, mode, last + 365 * DAY * 1_000_000)
-                assert [tuple(row) for row in found] == expected
-        found = await shop.stickiness("catalog")
-        assert [tuple(row) for row in found] == plain_stickiness(events, "catalog", {"grain": "day"})
+                assert [tuple(row) for row in result] == expected
+        result = await shop.stickiness("catalog")
+        assert [tuple(row) for row in result] == plain_stickiness(events, "catalog", {"grain": "day"})
         start = "2010-01-01"
         bounded = await shop.retention("catalog", start=start, periods=3)
         assert bounded.rows == (await shop.retention("catalog", periods=3)).rows
@@ -247,22 +247,22 @@ async def test_a_shop_of_600_people(tmp_path, shop_events):
     mode=st.sampled_from(["first_time", "recurring", "unbounded"]),
     at=st.integers(-5 * DAY, 45 * DAY),
 )
-async def test_start_chooses_whole_cohorts(tmp_path_factory, events, calendar, mode, at):
-    """The cohort that `start` lies in is shown whole, whatever the mode, and nobody's first time moves."""
+async def test_the_cohort_of_start_is_shown_whole(tmp_path_factory, events, calendar, mode, at):
+    """In every mode; and no person's first time moves."""
     start_us = START_US + at * 1_000_000
     async for stage in stages(tmp_path_factory.mktemp("start"), events, only=("both tiers",), untrusted=()):
         whole = await stage.ask("retention", mode=mode, periods=3, **calendar)
-        found = await stage.ask("retention", mode=mode, periods=3, start=from_us(start_us), **calendar)
+        result = await stage.ask("retention", mode=mode, periods=3, start=from_us(start_us), **calendar)
         expected = plain_retention(stage.events, None, None, calendar, 3, mode, NOW_US, start_us)
-        assert [tuple(row) for row in found] == expected
-        assert found.rows == [row for row in whole if row.cohort >= period(start_us, **calendar)]
+        assert [tuple(row) for row in result] == expected
+        assert result.rows == [row for row in whole if row.cohort >= period(start_us, **calendar)]
         split = {"by": "plan", "top": 2}
-        found = await stage.ask("retention", mode=mode, periods=3, start=from_us(start_us), **split, **calendar)
+        result = await stage.ask("retention", mode=mode, periods=3, start=from_us(start_us), **split, **calendar)
         expected = plain_retention(stage.events, None, None, calendar, 3, mode, NOW_US, start_us, **split)
-        assert [tuple(row) for row in found] == expected
-        found = await stage.ask("lifecycle", start=from_us(start_us), end="2026-03-01", **split, **calendar)
+        assert [tuple(row) for row in result] == expected
+        result = await stage.ask("lifecycle", start=from_us(start_us), end="2026-03-01", **split, **calendar)
         expected = plain_lifecycle(stage.events, None, calendar, _us("2026-03-01") - 1, start_us, **split)
-        assert [tuple(row) for row in found] == expected
+        assert [tuple(row) for row in result] == expected
         lives = await stage.ask("lifecycle", end="2026-03-01", **calendar)
         later = await stage.ask("lifecycle", start=from_us(start_us), end="2026-03-01", **calendar)
         shown = {row.time: tuple(row) for row in lives}
@@ -273,24 +273,24 @@ async def test_start_chooses_whole_cohorts(tmp_path_factory, events, calendar, m
 @given(
     events=streams(), calendar=CALENDARS, grain=st.sampled_from(["hour", "day"]), name=st.sampled_from([None, "buy"])
 )
-async def test_stickiness_of_each_week_or_month_by_itself(tmp_path_factory, events, calendar, grain, name):
-    """With an interval, the rows of each are those of its own events alone."""
+async def test_stickiness_with_an_interval_has_rows_for_each(tmp_path_factory, events, calendar, grain, name):
+    """The rows of an interval are those of its own events alone."""
     fine, interval = calendar | {"grain": grain}, calendar["grain"]
     async for stage in stages(tmp_path_factory.mktemp("sticky"), events, only=("both tiers",)):
         if interval == grain:
             with pytest.raises(QueryRefused, match="Use one of week, month"):
                 await stage.ask("stickiness", interval=interval, **fine)
             continue
-        found = await stage.ask("stickiness", event=name, interval=interval, **fine)
+        result = await stage.ask("stickiness", event=name, interval=interval, **fine)
         parts = defaultdict(list)
         for event in stage.events:
             if event.person is not None and named(name)(event):
                 parts[period(event.us, **calendar)].append(event)
         expected = [(at, *row) for at in sorted(parts) for row in plain_stickiness(parts[at], name, fine)]
-        assert [tuple(row) for row in found] == expected
+        assert [tuple(row) for row in result] == expected
 
 
-async def test_a_person_counts_with_the_value_that_put_them_there(tmp_path):
+async def test_a_person_counts_with_one_value_of_by(tmp_path):
     """The first start event decides in retention, the first event of each period in lifecycle; values add up."""
     events = [
         happened("visit", "ann", 0, {"plan": "free"}),
@@ -303,10 +303,10 @@ async def test_a_person_counts_with_the_value_that_put_them_there(tmp_path):
     ]
     end = {"end": "2026-01-26"}
     async for stage in stages(tmp_path, events, only=("both tiers",)):
-        found = await stage.ask("retention", start_event="visit", by="plan", periods=1, **end)
-        assert found.columns == ("cohort", "period", "people", "rate", "plan")
+        result = await stage.ask("retention", start_event="visit", by="plan", periods=1, **end)
+        assert result.columns == ("cohort", "period", "people", "rate", "plan")
         weeks = ["2026-01-05", "2026-01-12"]
-        assert [(str(row.cohort), *tuple(row)[1:]) for row in found] == [
+        assert [(str(row.cohort), *tuple(row)[1:]) for row in result] == [
             (weeks[0], 0, 1, 1.0, "free"),
             (weeks[0], 1, 1, 1.0, "free"),
             (weeks[1], 0, 1, 1.0, "pro"),
@@ -336,7 +336,7 @@ async def test_a_person_counts_with_the_value_that_put_them_there(tmp_path):
         ]
 
 
-async def test_one_visitor_by_the_hour_and_before_1970(tmp_path):
+async def test_hours_of_one_visitor_also_before_1970(tmp_path):
     """Hours that the clock repeats are two; equal times are one; a start in the year 1 bounds nothing."""
     times = ["1969-12-31T23:59:59.999999Z", "1970-01-01T00:00:00Z", "1970-01-01T00:00:00Z", "1970-01-01T02:00:00Z"]
     async with Analytics("shop", root=tmp_path, headroom_bytes=0) as shop:
@@ -344,8 +344,8 @@ async def test_one_visitor_by_the_hour_and_before_1970(tmp_path):
             await shop.track("visit", user_id="ann", timestamp=at)
         await shop.track("visit", timestamp="1969-12-31T00:00:00Z", anonymous_id=None, user_id="bob")
         end = "1970-01-01T03:00:00Z"
-        found = await shop.retention(grain="hour", periods=3, end=end, where="user_id = 'ann'")
-        assert [(row.cohort.hour, row.period, row.people) for row in found] == [
+        result = await shop.retention(grain="hour", periods=3, end=end, where="user_id = 'ann'")
+        assert [(row.cohort.hour, row.period, row.people) for row in result] == [
             (23, 0, 1),
             (23, 1, 1),
             (23, 2, 0),
@@ -358,7 +358,7 @@ async def test_one_visitor_by_the_hour_and_before_1970(tmp_path):
         assert await shop.check() == []
 
 
-async def test_chdb_retention_agrees(tmp_path, shop_events):
+async def test_retention_equals_that_of_clickhouse(tmp_path, shop_events):
     """ClickHouse's `retention` over the same people, for the cohort of one day."""
     chdb = pytest.importorskip("chdb", reason="chDB comes with the extra `bench`: make bench installs it")
     import pyarrow as pa
@@ -389,7 +389,7 @@ async def test_chdb_retention_agrees(tmp_path, shop_events):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "hint"),
     [
         ({"mode": "x"}, "first_time"),
         ({"grain": "minute"}, "hour, day"),
@@ -404,8 +404,8 @@ async def test_chdb_retention_agrees(tmp_path, shop_events):
         ({"start_event": {"event": "a", "if": "x"}}, "does not select any events"),
     ],
 )
-async def test_what_cannot_be_says_what_can(tmp_path, arguments, said):
-    """Each wrong argument is refused with the right ones."""
+async def test_invalid_arguments_name_the_valid_ones(tmp_path, arguments, hint):
+    """Each invalid argument is refused, and the hint has the valid ones."""
     async with Analytics("shop", root=tmp_path, headroom_bytes=0) as shop:
-        with pytest.raises(QueryRefused, match=said):
+        with pytest.raises(QueryRefused, match=hint):
             await shop.retention(**arguments)

@@ -31,8 +31,8 @@ def streams(draw):
         st.sampled_from(["pro", "free", "team", None]),
         st.sampled_from(AMOUNTS),
     )
-    said = st.builds(identified, st.just("ann"), st.just("?p1"), st.integers(0, DAY))
-    return draw(st.lists(st.one_of(one, one, one, said), min_size=1, max_size=40))
+    identifies = st.builds(identified, st.just("ann"), st.just("?p1"), st.integers(0, DAY))
+    return draw(st.lists(st.one_of(one, one, one, identifies), min_size=1, max_size=40))
 
 
 def number(value):
@@ -55,31 +55,31 @@ def measured(events, measure):
 
 def plain_segmentation(events, names, measure, calendar, by=None, top=10, start_us=None, end_us=None, before_us=None):
     """(time, series, by, value): every period of every group of every series; from `before_us` on those before, too."""
-    kept = [e for e in events if e.event in names]
+    selected = [e for e in events if e.event in names]
     earliest = start_us if before_us is None else before_us
-    kept = [e for e in kept if (earliest is None or e.us >= earliest) and (end_us is None or e.us < end_us)]
-    if not kept and (by or start_us is None or end_us is None):
+    selected = [e for e in selected if (earliest is None or e.us >= earliest) and (end_us is None or e.us < end_us)]
+    if not selected and (by or start_us is None or end_us is None):
         return []
-    own = [e for e in kept if before_us is None or e.us >= start_us]
-    current, counts = (Counter(e.properties.get(by) for e in some) for some in (own, kept))
+    own = [e for e in selected if before_us is None or e.us >= start_us]
+    current, counts = (Counter(e.properties.get(by) for e in some) for some in (own, selected))
     best = sorted(counts, key=lambda one: (-current[one], -counts[one], one is None, one or ""))[:top]
 
     def group(event):
         value = event.properties.get(by) if by else None
         return value if not by or value in best else "(other)"
 
-    first = min(e.us for e in kept) if start_us is None else start_us
-    last = max(e.us for e in kept) if end_us is None else end_us - 1
-    found = defaultdict(list)
-    for e in kept:
-        found[before_us is not None and e.us < start_us, period(e.us, **calendar), e.event, group(e)].append(e)
+    first = min(e.us for e in selected) if start_us is None else start_us
+    last = max(e.us for e in selected) if end_us is None else end_us - 1
+    result = defaultdict(list)
+    for e in selected:
+        result[before_us is not None and e.us < start_us, period(e.us, **calendar), e.event, group(e)].append(e)
     rows = []
-    groups = sorted({group(e) for e in kept} if by else {None}, key=lambda one: (one is None, one or ""))
+    groups = sorted({group(e) for e in selected} if by else {None}, key=lambda one: (one is None, one or ""))
     for is_before, low, high in [(False, first, last), (True, before_us, start_us and start_us - 1)]:
         if low is None:
             continue
         rows += [
-            (at, name, one, measured(found[is_before, at, name, one], measure))
+            (at, name, one, measured(result[is_before, at, name, one], measure))
             for at in periods(period(low, **calendar), period(high, **calendar), calendar["grain"])
             for name in names
             for one in groups
@@ -101,7 +101,7 @@ def plain_segmentation(events, names, measure, calendar, by=None, top=10, start_
     top=st.integers(1, 4),
     bounded=st.booleans(),
 )
-async def test_in_every_state_it_is_what_plain_python_says(
+async def test_segmentation_equals_plain_python_in_every_state(
     tmp_path_factory, events, names, measure, calendar, top, bounded
 ):
     """All measures, split and whole, in every state of an object; `top` counts the same events."""
@@ -109,12 +109,14 @@ async def test_in_every_state_it_is_what_plain_python_says(
     us = {"start_us": START_US + (DAY + 600) * 1_000_000, "end_us": START_US + (10 * DAY + 1200) * 1_000_000}
     us = us if bounded else {}
     async for stage in stages(tmp_path_factory.mktemp("seg"), events, merges=(("ann", "bob"),), untrusted=()):
-        found = await stage.ask("segmentation", events=names, measure=measure, **calendar, **limits)
+        result = await stage.ask("segmentation", events=names, measure=measure, **calendar, **limits)
         expected = plain_segmentation(stage.events, names, measure, calendar, **us)
-        assert [tuple(row) for row in found] == [(at, name, value) for at, name, _, value in expected], stage.name
-        found = await stage.ask("segmentation", events=names, measure=measure, by="plan", top=top, **calendar, **limits)
+        assert [tuple(row) for row in result] == [(at, name, value) for at, name, _, value in expected], stage.name
+        result = await stage.ask(
+            "segmentation", events=names, measure=measure, by="plan", top=top, **calendar, **limits
+        )
         expected = plain_segmentation(stage.events, names, measure, calendar, "plan", top, **us)
-        assert [(row[0], row[1], row[2], row[3]) for row in found] == expected, stage.name
+        assert [(row[0], row[1], row[2], row[3]) for row in result] == expected, stage.name
         for people in (True, False):
             rows = await stage.ask("top", people=people, n=2)
             assert compared(rows, people=people) == plain_top(stage.events, 2, people=people)
@@ -126,23 +128,23 @@ def compared(rows, *, people):
 
 def plain_top(events, n, *, people, other=False):
     """The n most frequent names, and all the others as one."""
-    found = defaultdict(list)
+    result = defaultdict(list)
     for event in events:
         if event.event is not None:
-            found[event.event].append(event)
-    total = sum(map(len, found.values()))
-    ranked = sorted(found, key=lambda name: (-len(found[name]), name))
-    best = {name: found[name] for name in ranked[:n]}
+            result[event.event].append(event)
+    total = sum(map(len, result.values()))
+    ranked = sorted(result, key=lambda name: (-len(result[name]), name))
+    best = {name: result[name] for name in ranked[:n]}
     if other and ranked[n:]:
-        best["(other)"] = [event for name in ranked[n:] for event in found[name]]
+        best["(other)"] = [event for name in ranked[n:] for event in result[name]]
     return [
         (name, len(some), len(some) / total, *([measured(some, "people")] if people else []))
         for name, some in best.items()
     ]
 
 
-async def test_compared_and_with_others_in_every_state(tmp_path):
-    """The period before has its own rows, for the same values; the names that are not shown are one row."""
+async def test_compare_and_other_rows_in_every_state(tmp_path):
+    """The period before has rows of its own, for the same values; the other values are one row."""
     rng = random.Random(5)
     events = [
         happened(
@@ -160,17 +162,17 @@ async def test_compared_and_with_others_in_every_state(tmp_path):
     limits = {"start": from_us(us["start_us"]), "end": from_us(us["end_us"]), "compare": True}
     async for stage in stages(tmp_path, events, merges=[("ann", "bob")], untrusted=()):
         for measure, by in (("count", {}), ("people", {"by": "plan", "top": 2}), ("sum(amount)", {"by": "plan"})):
-            asked = {"events": names, "measure": measure, **by, **calendar, **limits}
-            found = await stage.ask("segmentation", **asked)
+            question = {"events": names, "measure": measure, **by, **calendar, **limits}
+            result = await stage.ask("segmentation", **question)
             expected = plain_segmentation(stage.events, names, measure, calendar, **by, **before)
-            rows = [(row.time, row.series, row.plan if by else None, row.value) for row in found]
+            rows = [(row.time, row.series, row.plan if by else None, row.value) for row in result]
             assert rows == expected, (stage.name, measure)
         for people in (True, False):
             rows = await stage.ask("top", people=people, n=2, other=True)
             assert compared(rows, people=people) == plain_top(stage.events, 2, people=people, other=True), stage.name
 
 
-async def test_a_shop_of_600_people(tmp_path):
+async def test_segmentation_of_a_shop_equals_plain_python(tmp_path):
     """From the rollup of hours and from raw events alike; a formula over two series; whole hours only."""
     sent = [item | {"type": "track", "anonymousId": None} for item in items()]
     events = seen(sent)
@@ -196,18 +198,18 @@ async def test_a_shop_of_600_people(tmp_path):
         assert sum(row.value for row in edges) == 5  # the first and the last lie in parts of an hour
         moments = ["2024-01-10T05:00Z", "2024-01-17T12:00Z", "2024-01-24T19:00Z"]
         week = {"start": moments[1], "end": moments[2], "by": "event"}
-        found = await shop.segmentation(["catalog", "cart"], **week, compare=True)
+        result = await shop.segmentation(["catalog", "cart"], **week, compare=True)
         raw = await shop.segmentation(["catalog", "cart"], **week, compare=True, where="true")
-        assert (found.tiers, raw.tiers, found.rows) == (("L2",), ("L3",), raw.rows)
-        assert found.columns == ("time", "series", "event", "value", "period")
+        assert (result.tiers, raw.tiers, result.rows) == (("L2",), ("L3",), raw.rows)
+        assert result.columns == ("time", "series", "event", "value", "period")
         for at, name in enumerate(("previous", "current")):
             alone = await shop.segmentation(["catalog", "cart"], start=moments[at], end=moments[at + 1], by="event")
-            assert [tuple(row)[:-1] for row in found if row.period == name] == [tuple(row) for row in alone]
-        assert [row.period for row in found] == sorted(row.period for row in found)
+            assert [tuple(row)[:-1] for row in result if row.period == name] == [tuple(row) for row in alone]
+        assert [row.period for row in result] == sorted(row.period for row in result)
         late = {"start": "2024-01-17T12:30Z", "end": "2024-01-24T19:00Z"}
-        found = await shop.segmentation("cart", **late, compare=True, grain=None)
-        assert (found.tiers, [row.period for row in found]) == (("L3",), ["current", "previous"])
-        assert found[0].value == (await shop.segmentation("cart", **late, grain=None))[0].value
+        result = await shop.segmentation("cart", **late, compare=True, grain=None)
+        assert (result.tiers, [row.period for row in result]) == (("L3",), ["current", "previous"])
+        assert result[0].value == (await shop.segmentation("cart", **late, grain=None))[0].value
         halves = await shop.segmentation("cart", tz="Asia/Kolkata")
         assert (halves.tiers, halves.rows) == (
             ("L3",),
@@ -251,14 +253,14 @@ async def test_a_shop_of_600_people(tmp_path):
         "A * 1e999",
     ],
 )
-def test_a_formula_is_arithmetic(wrong):
-    """Anything but numbers, letters and four signs is refused, with what there is."""
+def test_a_formula_takes_nothing_but_arithmetic(wrong):
+    """Anything but numbers, letters and four signs is refused, with a hint."""
     with pytest.raises(QueryRefused, match="A to B"):
         formula_sql(wrong, ["x", "y"])
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "hint"),
     [
         ({"events": []}, "1 to 26"),
         ({"by": "value"}, "are taken"),
@@ -271,10 +273,10 @@ def test_a_formula_is_arithmetic(wrong):
         ({"compare": True, "start": "2026-01-01", "end": "2026-01-02", "by": "period"}, "period are taken"),
     ],
 )
-async def test_what_cannot_be_says_what_can(tmp_path, arguments, said):
-    """Each wrong argument is refused with the right ones."""
+async def test_invalid_arguments_name_the_valid_ones(tmp_path, arguments, hint):
+    """Each invalid argument is refused, and the hint has the valid ones."""
     async with Analytics("shop", root=tmp_path, headroom_bytes=0) as shop:
-        with pytest.raises(QueryRefused, match=said):
+        with pytest.raises(QueryRefused, match=hint):
             await shop.segmentation(**arguments)
         with pytest.raises(QueryRefused, match="1 to"):
             await shop.top(n=0)

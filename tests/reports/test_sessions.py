@@ -27,7 +27,7 @@ MINUTE = 60
 def streams(draw):
     """Events with gaps around half an hour, over midnight, at equal times."""
     gaps = st.sampled_from([0, 1, 9, 10, 29 * MINUTE, 30 * MINUTE, 30 * MINUTE + 0.000001, 31 * MINUTE, 8 * 3600])
-    found, at = [], 20 * 3600
+    result, at = [], 20 * 3600
     for _ in range(draw(st.integers(1, 40))):
         at += draw(gaps)
         event = happened(
@@ -38,30 +38,30 @@ def streams(draw):
             session=draw(st.sampled_from(["s1", "s2", "s3", None])),
         )
         kind = draw(st.sampled_from(["track", "page"]))
-        found.append(event | {"type": kind} | ({"name": event["event"]} if kind == "page" else {}))
-    return draw(st.permutations(found))
+        result.append(event | {"type": kind} | ({"name": event["event"]} if kind == "page" else {}))
+    return draw(st.permutations(result))
 
 
 def plain_sessions(events, timeout_us, use="timeout", start_us=None, end_us=None):
     """Each session as its events in order."""
     ordered = sorted((e for e in events if e.person is not None), key=lambda e: (e.us, e.seq))
     ordered = [e for e in ordered if end_us is None or e.us < end_us]
-    found = []
+    result = []
     if use == "session_id":
         by_id = defaultdict(list)
         for event in ordered:
             if event.session is not None:
                 by_id[event.session].append(event)
-        found = list(by_id.values())
+        result = list(by_id.values())
     else:
         open_ = {}
         for event in ordered:
             current = open_.get(event.person)
             if current is None or event.us - current[-1].us > timeout_us:
                 current = open_[event.person] = []
-                found.append(current)
+                result.append(current)
             current.append(event)
-    return [one for one in found if start_us is None or one[0].us >= start_us]
+    return [one for one in result if start_us is None or one[0].us >= start_us]
 
 
 def figures(ones, converts="pay", engaged_us=10_000_000):
@@ -86,9 +86,9 @@ def figures(ones, converts="pay", engaged_us=10_000_000):
     )
 
 
-def same(found, expected):
-    assert len(found) == len(expected), (found, expected)
-    for row, other in zip(found, expected, strict=True):
+def same(result, expected):
+    assert len(result) == len(expected), (result, expected)
+    for row, other in zip(result, expected, strict=True):
         assert tuple(row) == tuple(
             pytest.approx(value, rel=1e-12, abs=1e-9) if isinstance(value, float) else value for value in other
         )
@@ -107,7 +107,7 @@ def same(found, expected):
         }
     ),
 )
-async def test_in_every_state_it_is_what_plain_python_says(tmp_path_factory, events, use, merged, calendar):
+async def test_sessions_equal_plain_python_in_every_state(tmp_path_factory, events, use, merged, calendar):
     """Whole history, a part of it that cuts sessions, by entry, exit and a property; in every state of an object."""
     merges = (("ann", "bob"),) if merged else ()
     start, end = START_US + 22 * 3600 * 1_000_000, START_US + 40 * 3600 * 1_000_000
@@ -134,16 +134,16 @@ async def test_in_every_state_it_is_what_plain_python_says(tmp_path_factory, eve
             groups = defaultdict(list)
             for one in ones:
                 groups[value(one)].append(one)
-            found = {
+            result = {
                 row[0]: tuple(row)[1:]
                 for row in await stage.ask("sessions", use=use, by=by, grain=None, conversion="pay")
             }
-            assert found.keys() == groups.keys(), (stage.name, by)
-            for name, rows in found.items():
+            assert result.keys() == groups.keys(), (stage.name, by)
+            for name, rows in result.items():
                 same([rows], [figures(groups[name])])
 
 
-async def test_a_shop_of_600_people(tmp_path):
+async def test_sessions_of_a_shop_equal_plain_python(tmp_path):
     """31,106 visits of a shop, with another timeout, by week in a zone, and the same through the sandbox."""
     sent = [item | {"type": "track", "anonymousId": None} for item in items()]
     events = seen(sent)
@@ -154,15 +154,15 @@ async def test_a_shop_of_600_people(tmp_path):
         for one in plain_sessions(events, 120 * 1_000_000):
             weeks[period(one[0].us, "week", "Asia/Kathmandu", "sunday")].append(one)
         expected = [(week, *figures(weeks[week], "payment_done")) for week in periods(min(weeks), max(weeks), "week")]
-        asked = {
+        question = {
             "timeout": "2m",
             "grain": "week",
             "tz": "Asia/Kathmandu",
             "week_start": "sunday",
             "conversion": "payment_done",
         }
-        same(list(await shop.sessions(**asked)), expected)
-        same(list(await shop.report_untrusted("sessions", asked)), expected)
+        same(list(await shop.sessions(**question)), expected)
+        same(list(await shop.report_untrusted("sessions", question)), expected)
         few = await shop.sessions(timeout="2m", grain=None, by="exit", top=2)
         counts = defaultdict(int)
         for one in plain_sessions(events, 120 * 1_000_000):
@@ -173,8 +173,8 @@ async def test_a_shop_of_600_people(tmp_path):
         assert await shop.check() == []
 
 
-async def test_where_clocks_change(tmp_path):
-    """In Berlin 29 March 2026 has 23 hours and 25 October has 25. A session that passes midnight is of the first."""
+async def test_sessions_on_days_when_clocks_change(tmp_path):
+    """In Berlin 29 March 2026 has 23 hours and 25 October has 25. A session over midnight is of the first day."""
     events = []
     for season, day in (("spring", "2026-03-28"), ("autumn", "2026-10-24")):
         midnight = to_us(
@@ -186,14 +186,14 @@ async def test_where_clocks_change(tmp_path):
         "shop", root=tmp_path, headroom_bytes=0, clock=ManualClock(datetime(2027, 1, 1, tzinfo=UTC))
     ) as shop:
         await shop.batch([event | {"messageId": str(number)} for number, event in enumerate(events)])
-        found = await shop.sessions(tz="Europe/Berlin")
-        counts = {str(row.time): row.sessions for row in found if row.sessions}
+        result = await shop.sessions(tz="Europe/Berlin")
+        counts = {str(row.time): row.sessions for row in result if row.sessions}
         assert counts == {"2026-03-28": 1, "2026-03-29": 1, "2026-03-30": 1, "2026-10-24": 1, "2026-10-25": 2}
-        assert len(found) == (date(2026, 10, 25) - date(2026, 3, 28)).days + 1
+        assert len(result) == (date(2026, 10, 25) - date(2026, 3, 28)).days + 1
         assert await shop.check() == []
 
 
-async def test_clickhouse_agrees(tmp_path):
+async def test_sessions_equal_those_of_clickhouse(tmp_path):
     """Window functions of another engine find the same sessions of the shop's 600 people, each day."""
     chdb = pytest.importorskip("chdb", reason="chDB comes with the extra `bench`: make bench installs it")
     sent = [item | {"type": "track", "anonymousId": None} for item in items()]
@@ -233,38 +233,40 @@ async def test_clickhouse_agrees(tmp_path):
 
 @settings(max_examples=6, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(events=streams(), use=st.sampled_from(["timeout", "session_id"]), size=st.integers(6, 20))
-async def test_the_list_adds_up(tmp_path_factory, events, use, size):
+async def test_session_list_adds_up_to_sessions(tmp_path_factory, events, use, size):
     """Page by page, the list has each session once, newest first; their figures are those of `sessions`."""
-    asked = {"use": use, "conversion": "pay"}
+    question = {"use": use, "conversion": "pay"}
     async for stage in stages(tmp_path_factory.mktemp("list"), [*events, *events], only=("log",), untrusted=()):
-        found, last = [], None
-        while page := (await stage.ask("session_list", **asked, limit=size, before=last)).rows:
+        result, last = [], None
+        while page := (await stage.ask("session_list", **question, limit=size, before=last)).rows:
             assert len(page) <= size
-            found += page
+            result += page
             last = page[-1].seq
-        assert [(row.start, row.seq) for row in found] == sorted({(row.start, row.seq) for row in found}, reverse=True)
-        seconds = [row.seconds for row in found]
-        count = len(found)
+        assert [(row.start, row.seq) for row in result] == sorted(
+            {(row.start, row.seq) for row in result}, reverse=True
+        )
+        seconds = [row.seconds for row in result]
+        count = len(result)
         added = (
             count,
-            len({row.person_id for row in found}),
-            sum(row.events for row in found) / count,
+            len({row.person_id for row in result}),
+            sum(row.events for row in result) / count,
             sum(seconds) / count,
             statistics.median(seconds),
-            sum(row.events == 1 for row in found) / count,
-            sum(row.engaged for row in found) / count,
-        ) if found else None  # fmt: skip
-        same(list(await stage.ask("sessions", **asked, grain=None)), [added] if found else [])
-        (row,) = found[:1] or [None]
+            sum(row.events == 1 for row in result) / count,
+            sum(row.engaged for row in result) / count,
+        ) if result else None  # fmt: skip
+        same(list(await stage.ask("sessions", **question, grain=None)), [added] if result else [])
+        (row,) = result[:1] or [None]
         if row is not None:
-            rows = await stage.ask("session_list", **asked, by="exit", value=row.exit, limit=1)
+            rows = await stage.ask("session_list", **question, by="exit", value=row.exit, limit=1)
             assert rows.rows == [row]
-            counts = {one.exit: one.sessions for one in await stage.ask("sessions", **asked, by="exit", grain=None)}
-            assert counts[row.exit] == sum(one.exit == row.exit for one in found)
+            counts = {one.exit: one.sessions for one in await stage.ask("sessions", **question, by="exit", grain=None)}
+            assert counts[row.exit] == sum(one.exit == row.exit for one in result)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "hint"),
     [
         ({"limit": 0}, "1 to"),
         ({"before": -1}, "last row"),
@@ -272,15 +274,15 @@ async def test_the_list_adds_up(tmp_path_factory, events, use, size):
         ({"value": "x"}, "without by"),
     ],
 )
-async def test_what_a_list_cannot_be_says_what_can(tmp_path, arguments, said):
-    """The same of the list."""
+async def test_invalid_arguments_of_session_list_name_the_valid_ones(tmp_path, arguments, hint):
+    """The same for the list."""
     async with Analytics("shop", root=tmp_path, headroom_bytes=0) as shop:
-        with pytest.raises(QueryRefused, match=said):
+        with pytest.raises(QueryRefused, match=hint):
             await shop.session_list(**arguments)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "hint"),
     [
         ({"timeout": "soon"}, "30s"),
         ({"use": "x"}, "session_id"),
@@ -289,8 +291,8 @@ async def test_what_a_list_cannot_be_says_what_can(tmp_path, arguments, said):
         ({"grain": "year"}, "month"),
     ],
 )
-async def test_what_cannot_be_says_what_can(tmp_path, arguments, said):
-    """Each wrong argument is refused with the right ones."""
+async def test_invalid_arguments_name_the_valid_ones(tmp_path, arguments, hint):
+    """Each invalid argument is refused, and the hint has the valid ones."""
     async with Analytics("shop", root=tmp_path, headroom_bytes=0) as shop:
-        with pytest.raises(QueryRefused, match=said):
+        with pytest.raises(QueryRefused, match=hint):
             await shop.sessions(**arguments)

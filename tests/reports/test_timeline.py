@@ -19,32 +19,32 @@ def streams(draw):
     one = st.builds(
         happened, st.sampled_from(["home", "pay"]), st.sampled_from(["ann", "bob", "?p1", "?p2", None]), times
     )
-    said = st.builds(identified, st.sampled_from(["ann", "bob"]), st.sampled_from(["?p1", "?p2"]), times)
-    return draw(st.lists(st.one_of(one, one, said), min_size=1, max_size=30))
+    identifies = st.builds(identified, st.sampled_from(["ann", "bob"]), st.sampled_from(["?p1", "?p2"]), times)
+    return draw(st.lists(st.one_of(one, one, identifies), min_size=1, max_size=30))
 
 
 @settings(max_examples=6, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(events=streams(), who=st.sampled_from(["ann", "bob", "?p1"]), size=st.integers(1, 4))
-async def test_page_by_page_it_is_the_list(tmp_path_factory, events, who, size):
+async def test_pages_of_a_timeline_have_every_event_once(tmp_path_factory, events, who, size):
     """All events of all ids of the person, newest first, none twice and none left out, in every state of an object."""
     async for stage in stages(tmp_path_factory.mktemp("timeline"), events, merges=(("ann", "bob"),), untrusted=()):
         own = {item["messageId"]: item["userId"] or item["anonymousId"] for item in _sent(events)}
         persons = {one.person for one in stage.events if own[f"m{one.seq:06}"] == who}
         expected = sorted(((one.us, one.seq) for one in stage.events if one.person in persons), reverse=True)
-        found, last = [], None
+        result, last = [], None
         while page := (await stage.ask("timeline", person=who, limit=size, before=last)).rows:
-            found += [(to_us(row.timestamp), row.seq) for row in page]
+            result += [(to_us(row.timestamp), row.seq) for row in page]
             last = page[-1].seq
-            assert len(found) <= len(expected)
-        assert found == expected, stage.name
+            assert len(result) <= len(expected)
+        assert result == expected, stage.name
 
 
 def _sent(events):
     return [event | {"messageId": f"m{number:06}"} for number, event in enumerate(events)]
 
 
-async def test_what_a_row_says(tmp_path):
-    """The event as it was sent, within a range and a condition, the same through the sandbox."""
+async def test_a_row_has_the_event_as_it_was_sent(tmp_path):
+    """Within a range and a condition, and the same through the sandbox."""
     events = [
         happened("home", "ann", 0, {"page": "/"}, session="s"),
         happened("pay", "ann", 1),
@@ -59,11 +59,11 @@ async def test_what_a_row_says(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "hint"),
     [({"person": ""}, "user id"), ({"person": "a", "limit": 0}, "1 to"), ({"person": "a", "before": -1}, "last row")],
 )
-async def test_what_cannot_be_says_what_can(tmp_path, arguments, said):
-    """Each wrong argument is refused with the right ones."""
+async def test_invalid_arguments_name_the_valid_ones(tmp_path, arguments, hint):
+    """Each invalid argument is refused, and the hint has the valid ones."""
     async with Analytics("shop", root=tmp_path, headroom_bytes=0) as shop:
-        with pytest.raises(QueryRefused, match=said):
+        with pytest.raises(QueryRefused, match=hint):
             await shop.timeline(**arguments)

@@ -331,8 +331,11 @@ async def test_a_transport_that_answers_short_is_an_error(namespace):
     """Too few outcomes fail every call of the batch; none waits for ever."""
     shop = namespace.get("tom")
 
-    async def send(_batch, _settle):
-        return
+    async def nothing():
+        return []
+
+    def send(batch):
+        yield batch, nothing()
 
     shop._session._transport.send = send
     with pytest.raises(RuntimeError, match="got no outcome"):

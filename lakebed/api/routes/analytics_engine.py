@@ -1,4 +1,4 @@
-"""Datasets: Analytics Engine's SQL API, its data points, and the mappings of its tables."""
+"""AnalyticsEngineRoutes: the SQL API of Workers Analytics Engine, its data points, and the mappings of its tables."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ __all__ = ["AnalyticsEngineRoutes"]
 _ENGINE = "/client/v4/accounts/{id}/analytics_engine"
 _TYPES = {"JSON": JSON, "JSONEachRow": "application/x-ndjson", "TabSeparated": "text/tab-separated-values"}
 _STATEMENT = (
-    Parameter("query", str, "The statement, where it is not in the body"),
-    Parameter("as_of", str, "The answer as it was at this ISO 8601 time, which `now()` is then; it never changes"),
+    Parameter("query", str, "The statement, if it is not in the body"),
+    Parameter("as_of", str, "The answer as it was at this ISO 8601 time, which `now()` gives then; it never changes"),
 )
-_MOST_POINTS = 250
+_MAX_POINTS = 250
 
 
 class DataPoint(msgspec.Struct, forbid_unknown_fields=True):
-    """What `writeDataPoint` is given."""
+    """The argument of `writeDataPoint`."""
 
     indexes: list[str] = []
     blobs: list[str | None] = []
@@ -41,21 +41,21 @@ class DataPoint(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Written(msgspec.Struct):
-    """How many data points were stored, durably."""
+    """The number of data points that were stored, durably."""
 
     success: bool
     written: int
 
 
 class Meta(msgspec.Struct):
-    """A column: its name, and its type in ClickHouse's words."""
+    """A column: its name, and its ClickHouse type."""
 
     name: str
     type: str
 
 
 class EngineRows(msgspec.Struct):
-    """Rows as objects; with `FORMAT JSONEachRow` one a line, with `FORMAT TabSeparated` without names."""
+    """Rows as objects; with `FORMAT JSONEachRow` one per line, with `FORMAT TabSeparated` without names."""
 
     meta: list[Meta]
     data: list[dict[str, Any]]
@@ -63,7 +63,7 @@ class EngineRows(msgspec.Struct):
 
 
 class SavedDataset(msgspec.Struct, rename="camel"):
-    """A mapping, its version, and when that was saved."""
+    """A mapping, its version, and the time when that was saved."""
 
     name: str
     version: int
@@ -85,13 +85,13 @@ class AnalyticsEngineRoutes:
         self._body = body
 
     def routes(self) -> list[BaseRoute]:
-        """What this room answers."""
+        """The routes of this group."""
         return [
-            Route(f"{_ENGINE}/sql", self.asked, methods=["GET"]),
-            Route(f"{_ENGINE}/sql", self.posted, methods=["POST"]),
+            Route(f"{_ENGINE}/sql", self.run, methods=["GET"]),
+            Route(f"{_ENGINE}/sql", self.run_body, methods=["POST"]),
             # Grafana's plug-in for ClickHouse puts a slash before its parameters, and follows no redirect.
-            Route(f"{_ENGINE}/sql/", self.asked, methods=["GET"], include_in_schema=False),
-            Route(f"{_ENGINE}/sql/", self.posted, methods=["POST"], include_in_schema=False),
+            Route(f"{_ENGINE}/sql/", self.run, methods=["GET"], include_in_schema=False),
+            Route(f"{_ENGINE}/sql/", self.run_body, methods=["POST"], include_in_schema=False),
             Route(f"{_ENGINE}/{{dataset}}", self.write, methods=["POST"]),
             Route("/datasets", self.datasets, methods=["GET"]),
             Route("/datasets/{name:path}", self.dataset, methods=["GET"]),
@@ -100,13 +100,13 @@ class AnalyticsEngineRoutes:
         ]
 
     @operation(scope="read", parameters=_STATEMENT, answer=_ANSWER, refusals=_REFUSALS, others=_INVALID)
-    async def asked(self, request: Request) -> Response:
+    async def run(self, request: Request) -> Response:
         """The answer to a statement of Analytics Engine in the URL, for clients that only read.
 
-        What the dialect refuses is 422 in plain text, `Input was invalid: …`. Whatever the account's id is, the object
-        is that of the key.
+        A statement that the dialect refuses is 422 in plain text, `Input was invalid: …`. The key selects the object;
+        the account's id is ignored.
         """
-        return await self._answered(request, b"")
+        return await self._answer(request, b"")
 
     @operation(
         scope="read",
@@ -117,21 +117,21 @@ class AnalyticsEngineRoutes:
         refusals=_REFUSALS,
         others=_INVALID,
     )
-    async def posted(self, request: Request) -> Response:
+    async def run_body(self, request: Request) -> Response:
         """The answer to a statement of Analytics Engine: the body, of any content type, is the SQL.
 
-        What the dialect refuses is 422 in plain text, `Input was invalid: …`. Whatever the account's id is, the object
-        is that of the key.
+        A statement that the dialect refuses is 422 in plain text, `Input was invalid: …`. The key selects the object;
+        the account's id is ignored.
         """
-        return await self._answered(request, None)
+        return await self._answer(request, None)
 
-    async def _answered(self, request: Request, body: bytes | None) -> Response:
+    async def _answer(self, request: Request, body: bytes | None) -> Response:
         target = self._auth.existing(self._auth.admit(request, "read"))
         body = await self._body.read(request) if body is None else body
         try:
             sql = body.decode() or request.query_params.get("query", "")
         except UnicodeDecodeError:
-            return _invalid("the statement is no UTF-8")
+            return _invalid("the statement is not UTF-8")
         try:
             work = target.analytics_engine(sql, as_of=request.query_params.get("as_of"))
             answer = await while_connected(request, work)
@@ -147,7 +147,7 @@ class AnalyticsEngineRoutes:
     async def write(self, request: Request) -> Response:
         """Store one data point, or an array of at most 250, durably: `{indexes, blobs, doubles}`.
 
-        One that breaks a limit is 400 and says which; those before it are stored.
+        A point that breaks a limit is 400 and named in the error; the points before it are stored.
         """
         caller = self._auth.admit(request, "write")
         points = _points(await self._body.read(request))
@@ -166,27 +166,27 @@ class AnalyticsEngineRoutes:
     @operation(scope="read", answer=list[SavedDataset], refusals=[404])
     async def datasets(self, request: Request) -> Response:
         """The newest version of each mapping, by name."""
-        found = await self._auth.existing(self._auth.admit(request, "read")).datasets()
-        return json_response([_saved(one) for one in found])
+        datasets = await self._auth.existing(self._auth.admit(request, "read")).datasets()
+        return json_response([_saved(dataset) for dataset in datasets])
 
     @operation(scope="read", answer=SavedDataset, refusals=[404])
     async def dataset(self, request: Request) -> Response:
         """The newest version of a mapping."""
         target = self._auth.existing(self._auth.admit(request, "read"))
-        with _known():
+        with _not_found_errors():
             return json_response(_saved(await target.dataset(request.path_params["name"])))
 
     @operation(scope="admin", status=204, refusals=[404])
     async def delete(self, request: Request) -> Response:
-        """Let a mapping go; its table is then of data points. Answers as of an earlier time still know it."""
+        """Delete a mapping; its table then has data points only. Answers as of an earlier time still know it."""
         target = self._auth.existing(self._auth.admit(request, "admin"))
-        with _known():
+        with _not_found_errors():
             await target.delete_dataset(request.path_params["name"])
         return Response(status_code=204)
 
     @operation(scope="admin", body=dict[str, Any], answer=SavedDataset)
     async def save(self, request: Request) -> Response:
-        """Say which events are the rows of a table, and which of their values its columns."""
+        """Map events to the rows of a table, and their values to its columns."""
         caller = self._auth.admit(request, "admin")
         mapping = decoded(await self._body.read(request), dict[str, Any], "mapping")
         with hints_included():
@@ -195,8 +195,8 @@ class AnalyticsEngineRoutes:
 
 
 @contextmanager
-def _known() -> Iterator[None]:
-    """A mapping that is not there is 404."""
+def _not_found_errors() -> Iterator[None]:
+    """404 for a mapping that does not exist."""
     try:
         yield
     except InvalidDefinition as error:
@@ -212,10 +212,10 @@ def _points(body: bytes) -> list[DataPoint]:
         points = decoded(body, list[DataPoint], "list of data points")
     else:
         points = [decoded(body, DataPoint, "data point")]
-    if len(points) > _MOST_POINTS:
-        raise Refusal(413, "BATCH_TOO_LARGE", f"At most {_MOST_POINTS} data points at once", limit=_MOST_POINTS)
+    if len(points) > _MAX_POINTS:
+        raise Refusal(413, "BATCH_TOO_LARGE", f"At most {_MAX_POINTS} data points at once", limit=_MAX_POINTS)
     return points
 
 
-def _saved(one: Definition) -> SavedDataset:
-    return SavedDataset(one.name, one.version, one.at.isoformat(), one.body)
+def _saved(dataset: Definition) -> SavedDataset:
+    return SavedDataset(dataset.name, dataset.version, dataset.at.isoformat(), dataset.body)

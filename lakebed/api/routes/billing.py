@@ -1,4 +1,4 @@
-"""Billing: usage, price books, invoices, quotas. Quantities and money are text: many take JSON's numbers for floats."""
+"""BillingRoutes. Quantities and money are text: many clients read JSON's numbers as floats."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from lakebed.events.decimals import EXACT
 
 __all__ = ["BillingRoutes"]
 
-_ORGANIZATION = Parameter("organizationId", str, "Only this one")
+_ORGANIZATION = Parameter("organizationId", str, "Only this organisation")
 
 
 class UsageBody(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
-    """What was used from `start` to `end` (ISO 8601; the end excluded), and at `priceBook`'s prices, if it is given."""
+    """Usage from `start` to `end` (ISO 8601; the end excluded), with costs by the prices of `priceBook`, if given."""
 
     organization_id: str
     start: str
@@ -41,7 +41,7 @@ class UsageBody(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
 
 
 class UsageItem(msgspec.Struct, rename="camel", omit_defaults=True):
-    """A sku in one unit. `cost` is there where prices were asked for."""
+    """A sku in one unit. `cost` is there if the request has a price book."""
 
     sku: str
     quantity: str
@@ -50,14 +50,14 @@ class UsageItem(msgspec.Struct, rename="camel", omit_defaults=True):
 
 
 class UsagePeriod(msgspec.Struct):
-    """The period, as it was asked for."""
+    """The period of the request."""
 
     start: str
     end: str
 
 
 class UsageTotal(msgspec.Struct, omit_defaults=True):
-    """Of all items. Quantities of several units have no sum: then there is none."""
+    """The total of all items. Quantities of several units have no sum."""
 
     quantity: str | None = None
     cost: str | None = None
@@ -65,7 +65,7 @@ class UsageTotal(msgspec.Struct, omit_defaults=True):
 
 
 class UsageAnswer(msgspec.Struct, rename="camel"):
-    """What an organisation used."""
+    """The usage of an organisation."""
 
     organization_id: str
     period: UsagePeriod
@@ -97,7 +97,7 @@ class QuotaBody(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
 
 
 class SavedPriceBook(msgspec.Struct, rename="camel"):
-    """A price book: its document, version, and when that was saved."""
+    """A price book: its document, version, and the time when that was saved."""
 
     name: str
     version: int
@@ -113,7 +113,7 @@ class BillingRoutes:
         self._body = body
 
     def routes(self) -> list[BaseRoute]:
-        """What this room answers."""
+        """The routes of this group."""
         return [
             Route("/billing/usage", self.usage, methods=["POST"]),
             Route("/billing/price-books", self.price_books, methods=["GET"]),
@@ -126,61 +126,64 @@ class BillingRoutes:
 
     @operation(scope="read", body=UsageBody, answer=UsageAnswer, refusals=[404, 422, 504])
     async def usage(self, request: Request) -> Response:
-        """What an organisation used, by sku and unit, summed exactly; with a price book also what it costs."""
+        """The usage of an organisation by sku and unit, summed exactly; with a price book also its cost."""
         target = self._auth.existing(self._auth.admit(request, "read"))
-        asked = decoded(await self._body.read(request), UsageBody, "question")
+        query = decoded(await self._body.read(request), UsageBody, "query")
         with hints_included():
             result = await target.usage(
-                organization_id=asked.organization_id,
-                sku=asked.sku,
+                organization_id=query.organization_id,
+                sku=query.sku,
                 grain=None,
-                start=asked.start,
-                end=asked.end,
-                as_of=asked.as_of,
+                start=query.start,
+                end=query.end,
+                as_of=query.as_of,
             )
             used = [Used(row.sku, row.unit, row.quantity) for row in result]
-            book = None if asked.price_book is None else await _book(target, asked.price_book)
-            costs = {} if book is None else {(one.sku, one.unit): one.amount for one in lines_of(book, used)}
+            book = None if query.price_book is None else await _book(target, query.price_book)
+            costs = {} if book is None else {(line.sku, line.unit): line.amount for line in lines_of(book, used)}
         items = [
-            UsageItem(one.sku, _plain(one.quantity), one.unit, _plain(costs.get((one.sku, one.unit)))) for one in used
+            UsageItem(item.sku, _plain(item.quantity), item.unit, _plain(costs.get((item.sku, item.unit))))
+            for item in used
         ]
         total = UsageTotal()
-        if len({one.unit for one in used}) == 1:
-            total.quantity = _plain(functools.reduce(EXACT.add, (one.quantity for one in used)))
+        if len({item.unit for item in used}) == 1:
+            total.quantity = _plain(functools.reduce(EXACT.add, (item.quantity for item in used)))
         if book is not None:
             total.cost, total.currency = _plain(total_of(lines_of(book, used), book.currency)), book.currency
-        period = UsagePeriod(asked.start, asked.end)
-        return json_response(UsageAnswer(asked.organization_id, period, items, total))
+        period = UsagePeriod(query.start, query.end)
+        return json_response(UsageAnswer(query.organization_id, period, items, total))
 
     @operation(scope="read", answer=list[SavedPriceBook], refusals=[404])
     async def price_books(self, request: Request) -> Response:
         """The newest version of each price book."""
-        found = await self._auth.existing(self._auth.admit(request, "read")).price_books()
-        return json_response([SavedPriceBook(one.name, one.version, one.at, one.body) for one in found])
+        books = await self._auth.existing(self._auth.admit(request, "read")).price_books()
+        return json_response([SavedPriceBook(book.name, book.version, book.at, book.body) for book in books])
 
     @operation(scope="admin", body=dict[str, Any], answer=SavedPriceBook)
     async def save_price_book(self, request: Request) -> Response:
-        """Keep a price book, or a new version of it. docs/billing.md has its form."""
+        """Save a price book, or a new version of it. docs/billing.md has its form."""
         caller = self._auth.admit(request, "admin")
         document = decoded(await self._body.read(request), dict[str, Any], "price book")
         with hints_included():
-            one = await self._auth.object(caller).save_price_book(request.path_params["name"], document)
-        return json_response(SavedPriceBook(one.name, one.version, one.at, one.body))
+            book = await self._auth.object(caller).save_price_book(request.path_params["name"], document)
+        return json_response(SavedPriceBook(book.name, book.version, book.at, book.body))
 
     @operation(scope="read", parameters=[_ORGANIZATION], answer=list[Invoice], refusals=[404])
     async def invoices(self, request: Request) -> Response:
-        """The invoices that were issued, in that order."""
+        """The issued invoices, in the order of issue."""
         target = self._auth.existing(self._auth.admit(request, "read"))
         return json_response(await target.invoices(request.query_params.get("organizationId")))
 
     @operation(scope="admin", body=InvoiceBody, answer=Invoice, refusals=[404, 422, 504])
     async def invoice(self, request: Request) -> Response:
-        """The invoice of an organisation for a month: the one that was issued, else a draft, or issued by `issue`."""
+        """The invoice of an organisation for a month: the issued one, else a draft, or issued by `issue`."""
         target = self._auth.existing(self._auth.admit(request, "admin"))
-        asked = decoded(await self._body.read(request), InvoiceBody, "question")
-        given = msgspec.structs.asdict(asked)
+        query = decoded(await self._body.read(request), InvoiceBody, "query")
+        arguments = msgspec.structs.asdict(query)
         with hints_included():
-            return json_response(await target.invoice(given.pop("organization_id"), given.pop("period"), **given))
+            return json_response(
+                await target.invoice(arguments.pop("organization_id"), arguments.pop("period"), **arguments)
+            )
 
     @operation(scope="read", parameters=[_ORGANIZATION], answer=list[QuotaState], refusals=[404])
     async def quotas(self, request: Request) -> Response:
@@ -190,18 +193,18 @@ class BillingRoutes:
 
     @operation(scope="admin", body=QuotaBody, status=204)
     async def save_quota(self, request: Request) -> Response:
-        """Keep a quota, in place of the one for the same organisation and sku."""
+        """Save a quota, in place of the one for the same organisation and sku."""
         caller = self._auth.admit(request, "admin")
-        given = msgspec.structs.asdict(decoded(await self._body.read(request), QuotaBody, "quota"))
+        quota = msgspec.structs.asdict(decoded(await self._body.read(request), QuotaBody, "quota"))
         with hints_included():
-            await self._auth.object(caller).save_quota(**given)
+            await self._auth.object(caller).save_quota(**quota)
         return Response(status_code=204)
 
 
 async def _book(target: Any, name: str) -> PriceBook:
-    for one in await target.price_books():
-        if one.name == name:
-            return PriceBook.of(one.body)
+    for book in await target.price_books():
+        if book.name == name:
+            return PriceBook.of(book.body)
     raise InvalidBilling(f"there is no price book {name[:80]!r}", hint="GET /billing/price-books lists them")
 
 

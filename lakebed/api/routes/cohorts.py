@@ -1,4 +1,4 @@
-"""Cohorts: saved, listed, shown and let go; and who is in one."""
+"""CohortRoutes: cohorts are saved, listed, shown and deleted; and their people."""
 
 from __future__ import annotations
 
@@ -16,22 +16,23 @@ from lakebed.api.body import Body, decoded
 from lakebed.api.errors import Refusal, hints_included
 from lakebed.api.formats import chosen
 from lakebed.api.openapi.operation import Parameter, operation
+from lakebed.api.parameters import whole_number
 from lakebed.api.responses import ACCEPT, TABLE, json_response, table_response
 from lakebed.definitions.definitions import Definition
 from lakebed.errors import InvalidDefinition
 
 __all__ = ["CohortRoutes"]
 
-_MOST = 10_000
+_MAX_PEOPLE = 10_000
 _PAGE = (
-    Parameter("limit", Annotated[int, msgspec.Meta(ge=1, le=_MOST)], "At most so many people; 100 unless said"),
+    Parameter("limit", Annotated[int, msgspec.Meta(ge=1, le=_MAX_PEOPLE)], "Maximum number of people; default 100"),
     Parameter("after", str, "Only ids that sort after this one: the last of a page gives the next page"),
     Parameter("as_of", str, "The cohort as it was at this ISO 8601 time"),
 )
 
 
 class SavedCohort(msgspec.Struct, rename="camel"):
-    """A cohort: its definition, as docs/reports/cohorts.md has it, its version, and when that was saved."""
+    """A cohort: its definition (docs/reports/cohorts.md), its version, and the time when that was saved."""
 
     name: str
     version: int
@@ -40,7 +41,7 @@ class SavedCohort(msgspec.Struct, rename="camel"):
 
 
 class SizedCohort(SavedCohort, rename="camel"):
-    """A cohort, and how many people are in it now."""
+    """A cohort, and the number of its people now."""
 
     people: int
 
@@ -53,7 +54,7 @@ class CohortRoutes:
         self._body = body
 
     def routes(self) -> list[BaseRoute]:
-        """What this room answers. A name may have slashes; one that ends in `/people` is shown by `GET /cohorts`."""
+        """The routes of this group. A name may have slashes; one that ends in `/people` is shown by `GET /cohorts`."""
         return [
             Route("/cohorts", self.cohorts, methods=["GET"]),
             Route("/cohorts/{name:path}/people", self.people, methods=["GET"]),
@@ -65,38 +66,38 @@ class CohortRoutes:
     @operation(scope="read", answer=list[SavedCohort], refusals=[404])
     async def cohorts(self, request: Request) -> Response:
         """The saved cohorts, by name."""
-        found = await self._auth.existing(self._auth.admit(request, "read")).cohorts()
-        return json_response([_saved(one) for one in found])
+        cohorts = await self._auth.existing(self._auth.admit(request, "read")).cohorts()
+        return json_response([_saved(cohort) for cohort in cohorts])
 
     @operation(scope="read", answer=SizedCohort, refusals=[400, 404, 422, 429, 503, 504])
     async def cohort(self, request: Request) -> Response:
-        """A cohort, and how many people are in it now."""
+        """A cohort, and the number of its people now."""
         target, name = self._auth.existing(self._auth.admit(request, "read")), request.path_params["name"]
-        with _known():
-            found = _saved(await target.cohort(name))
+        with _not_found_errors():
+            saved = _saved(await target.cohort(name))
         with hints_included():
             size = await target.report_untrusted("cohort_size", {"cohort": name})
-        return json_response(SizedCohort(**msgspec.structs.asdict(found), people=size.scalar()))
+        return json_response(SizedCohort(**msgspec.structs.asdict(saved), people=size.scalar()))
 
     @operation(scope="read", parameters=[ACCEPT, *_PAGE], answer=TABLE, refusals=[400, 404, 406, 422, 429, 503, 504])
     async def people(self, request: Request) -> Response:
-        """Who is in a cohort, in order of their ids: `person_id, first_seen, last_seen, events`."""
+        """The people of a cohort, in order of their ids: `person_id, first_seen, last_seen, events`."""
         caller, kind = self._auth.admit(request, "read"), chosen(request.headers.get("accept", ""))
-        given: dict[str, Any] = {name: value for name, value in request.query_params.items() if name != "object"}
-        unknown = sorted(given.keys() - {one.name for one in _PAGE})
+        arguments: dict[str, Any] = {name: value for name, value in request.query_params.items() if name != "object"}
+        unknown = sorted(arguments.keys() - {parameter.name for parameter in _PAGE})
         if unknown:
             message = f"There is no parameter {unknown[0][:40]!r}; docs/reports/cohorts.md"
             raise Refusal(400, "INVALID_PARAMETER", message)
-        if "limit" in given:
-            given["limit"] = _limit(given["limit"])
-        asked = {"cohort": request.path_params["name"], **given}
-        work = self._auth.existing(caller).report_untrusted("cohort_people", asked)
+        if "limit" in arguments:
+            arguments["limit"] = whole_number("limit", arguments["limit"], _MAX_PEOPLE)
+        arguments["cohort"] = request.path_params["name"]
+        work = self._auth.existing(caller).report_untrusted("cohort_people", arguments)
         with hints_included():
             return await table_response(request, kind, work)
 
     @operation(scope="admin", body=dict[str, Any], answer=SavedCohort, refusals=[422, 429, 503, 504])
     async def save(self, request: Request) -> Response:
-        """Save a cohort under a name. Its body is the definition; a name that is there gets a new version."""
+        """Save a cohort under a name. The body is the definition; an existing name gets a new version."""
         caller = self._auth.admit(request, "admin")
         definition = decoded(await self._body.read(request), dict[str, Any], "definition")
         with hints_included():
@@ -105,16 +106,16 @@ class CohortRoutes:
 
     @operation(scope="admin", status=204, refusals=[404, 409])
     async def delete(self, request: Request) -> Response:
-        """Let a cohort go, unless others are made of it. Reports as of an earlier time still know it."""
+        """Delete a cohort, unless others refer to it. Reports as of an earlier time still know it."""
         target = self._auth.existing(self._auth.admit(request, "admin"))
-        with _known():
+        with _not_found_errors():
             await target.delete_cohort(request.path_params["name"])
         return Response(status_code=204)
 
 
 @contextmanager
-def _known() -> Iterator[None]:
-    """A cohort that is not there is 404, one that others are made of is 409."""
+def _not_found_errors() -> Iterator[None]:
+    """404 for a cohort that does not exist, 409 for one that others refer to."""
     try:
         yield
     except InvalidDefinition as error:
@@ -123,11 +124,5 @@ def _known() -> Iterator[None]:
         raise Refusal(404, "NOT_FOUND", str(error)) from error
 
 
-def _limit(text: str) -> int:
-    if not text.isascii() or not text.isdecimal() or len(text) > len(str(_MOST)) or not 0 < int(text) <= _MOST:
-        raise Refusal(400, "INVALID_PARAMETER", f"limit must be a whole number from 1 to {_MOST}", limit=text[:40])
-    return int(text)
-
-
-def _saved(one: Definition) -> SavedCohort:
-    return SavedCohort(one.name, one.version, one.at.isoformat(), one.body["definition"])
+def _saved(cohort: Definition) -> SavedCohort:
+    return SavedCohort(cohort.name, cohort.version, cohort.at.isoformat(), cohort.body["definition"])

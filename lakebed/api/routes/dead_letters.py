@@ -1,4 +1,4 @@
-"""Letters: what was refused, to be listed, looked at, mended and replayed, or purged."""
+"""DeadLetterRoutes: rejected events are listed, shown, mended and replayed, or purged."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from lakebed.api.auth import Auth
 from lakebed.api.body import Body, decoded
 from lakebed.api.errors import Refusal
 from lakebed.api.openapi.operation import Parameter, operation
+from lakebed.api.parameters import whole_number
 from lakebed.api.responses import json_response
 from lakebed.ingest.dead_letters import MAX_LISTED
 from lakebed.ingest.replay import Replayed
@@ -25,12 +26,12 @@ from lakebed.tiers.storage.dead_letters import DeadLetter
 __all__ = ["DeadLetterRoutes"]
 
 _PREVIEW = 200
-_MOST_ID = (1 << 63) - 1
-_ID = Annotated[int, msgspec.Meta(ge=1, le=_MOST_ID)]
+_MAX_ID = (1 << 63) - 1
+_ID = Annotated[int, msgspec.Meta(ge=1, le=_MAX_ID)]
 
 
 class LetterLine(msgspec.Struct, rename="camel"):
-    """A dead letter in a list. `preview` has the first 200 characters of what was sent."""
+    """A dead letter in a list. `preview` has the first 200 characters of the event as sent."""
 
     id: int
     received_at: datetime
@@ -45,7 +46,7 @@ class LetterLine(msgspec.Struct, rename="camel"):
 
 
 class LetterAnswer(LetterLine):
-    """A dead letter. `raw` is what was sent, as text or, where that is no UTF-8, in base64; `cut` if there was more."""
+    """A dead letter. `raw` is the event as sent: text or, if it is not UTF-8, base64; `cut` if there was more."""
 
     raw: str
     encoding: Literal["utf-8", "base64"]
@@ -62,7 +63,7 @@ class LetterList(msgspec.Struct, rename="camel"):
 
 
 class ReplayBody(msgspec.Struct, forbid_unknown_fields=True):
-    """Which letters, by default all; and what is changed: `patch` is merged into each event, `text` replaces one."""
+    """The dead letters, by default all; `patch` is merged into each event, `text` replaces one event."""
 
     ids: list[_ID] | None = None
     patch: dict[str, Any] | None = None
@@ -70,7 +71,7 @@ class ReplayBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class ReplayLine(msgspec.Struct, rename="camel"):
-    """What became of one letter."""
+    """The outcome of one dead letter."""
 
     id: int
     status: Literal["stored", "duplicate", "rejected", "missing"]
@@ -80,7 +81,7 @@ class ReplayLine(msgspec.Struct, rename="camel"):
 
 
 class ReplayAnswer(msgspec.Struct):
-    """What became of each letter. Those that are stored or duplicate are gone, the rejected ones stay."""
+    """The outcome of each dead letter. Stored and duplicate ones are gone, rejected ones stay."""
 
     stored: int
     duplicate: int
@@ -90,7 +91,7 @@ class ReplayAnswer(msgspec.Struct):
 
 
 class PurgeAnswer(msgspec.Struct):
-    """How many letters were deleted."""
+    """The number of deleted dead letters."""
 
     purged: int
 
@@ -98,7 +99,7 @@ class PurgeAnswer(msgspec.Struct):
 class DeadLetterRoutes:
     """`GET /deadletters`, `GET` and `POST` below it, `DELETE /deadletters`.
 
-    Reading them needs no more than reading events does: they hold what events hold. Changing them needs "admin".
+    Reading them needs the scope of reading events, as they hold the same data. Changing them needs "admin".
     """
 
     def __init__(self, auth: Auth, body: Body) -> None:
@@ -106,7 +107,7 @@ class DeadLetterRoutes:
         self._body = body
 
     def routes(self) -> list[BaseRoute]:
-        """What this room answers."""
+        """The routes of this group."""
         return [
             Route("/deadletters", self.newest, methods=["GET"]),
             Route("/deadletters", self.purge, methods=["DELETE"]),
@@ -117,9 +118,7 @@ class DeadLetterRoutes:
     @operation(
         scope="read",
         parameters=[
-            Parameter(
-                "limit", Annotated[int, msgspec.Meta(ge=1, le=MAX_LISTED)], "at the most so many; 100 unless said"
-            ),
+            Parameter("limit", Annotated[int, msgspec.Meta(ge=1, le=MAX_LISTED)], "maximum number; default 100"),
             Parameter("before", _ID, "only those with a smaller id"),
             Parameter("reason", str, "only those whose reason has this text in it"),
         ],
@@ -131,69 +130,76 @@ class DeadLetterRoutes:
         target = self._auth.existing(self._auth.admit(request, "read"))
         query = request.query_params
         limit = _number("limit", query.get("limit", "100"), MAX_LISTED)
-        before = _number("before", query["before"], _MOST_ID) if "before" in query else None
-        found: list[DeadLetter] = await target.dead_letters(limit=limit, before=before, reason=query.get("reason"))
-        lines = [LetterLine(**_line(letter)) for letter in found]
-        return json_response(LetterList(lines, found[-1].id if len(found) == limit else None))
+        before = _number("before", query["before"], _MAX_ID) if "before" in query else None
+        dead_letters: list[DeadLetter] = await target.dead_letters(
+            limit=limit, before=before, reason=query.get("reason")
+        )
+        lines = [LetterLine(**_line(dead_letter)) for dead_letter in dead_letters]
+        return json_response(LetterList(lines, dead_letters[-1].id if len(dead_letters) == limit else None))
 
     @operation(scope="read", answer=LetterAnswer, refusals=[400, 404])
     async def one(self, request: Request) -> Response:
-        """One dead letter, with all that was sent."""
+        """One dead letter, with the event as sent."""
         target = self._auth.existing(self._auth.admit(request, "read"))
-        letter: DeadLetter = await target.dead_letter(_number("id", request.path_params["id"], _MOST_ID))
+        dead_letter: DeadLetter = await target.dead_letter(_number("id", request.path_params["id"], _MAX_ID))
         try:
-            told: dict[str, Any] = {"raw": letter.raw.decode(), "encoding": "utf-8"}
+            content: dict[str, Any] = {"raw": dead_letter.raw.decode(), "encoding": "utf-8"}
         except UnicodeDecodeError:
-            told = {"raw": base64.b64encode(letter.raw).decode(), "encoding": "base64"}
-        told |= {"cut": letter.is_cut, "shared": letter.shared.decode(errors="replace"), "replay_id": letter.replay_id}
-        return json_response(LetterAnswer(**_line(letter), **told))
+            content = {"raw": base64.b64encode(dead_letter.raw).decode(), "encoding": "base64"}
+        content |= {
+            "cut": dead_letter.is_cut,
+            "shared": dead_letter.shared.decode(errors="replace"),
+            "replay_id": dead_letter.replay_id,
+        }
+        return json_response(LetterAnswer(**_line(dead_letter), **content))
 
     @operation(scope="admin", body=ReplayBody, body_required=False, answer=ReplayAnswer, refusals=[404, 507, 503])
     async def replay(self, request: Request) -> Response:
         """Store dead letters as they are, or mended. Each is stored exactly once, however often this is sent."""
         target = self._auth.existing(self._auth.admit(request, "admin"))
-        asked = decoded((await self._body.read(request)).strip() or b"{}", ReplayBody, "choice of letters")
-        edit = asked.patch if asked.text is None else asked.text
-        if asked.text is not None and (asked.patch is not None or asked.ids is None or len(set(asked.ids)) != 1):
-            raise Refusal(400, "INVALID_PARAMETER", "text mends one letter: name it in ids, and leave patch out")
-        found: list[Replayed] = await target.replay(asked.ids, edit)
-        counts = Counter(one.status for one in found)
-        lines = [ReplayLine(one.id, one.status, one.message_id, one.seq, one.reason) for one in found]
-        told = ReplayAnswer(counts["stored"], counts["duplicate"], counts["rejected"], counts["missing"], lines)
-        return json_response(told)
+        options = decoded((await self._body.read(request)).strip() or b"{}", ReplayBody, "choice of dead letters")
+        edit = options.patch if options.text is None else options.text
+        if options.text is not None and (
+            options.patch is not None or options.ids is None or len(set(options.ids)) != 1
+        ):
+            raise Refusal(400, "INVALID_PARAMETER", "text replaces one event: name its id in ids, and leave patch out")
+        replayed: list[Replayed] = await target.replay(options.ids, edit)
+        counts = Counter(outcome.status for outcome in replayed)
+        lines = [
+            ReplayLine(outcome.id, outcome.status, outcome.message_id, outcome.seq, outcome.reason)
+            for outcome in replayed
+        ]
+        answer = ReplayAnswer(counts["stored"], counts["duplicate"], counts["rejected"], counts["missing"], lines)
+        return json_response(answer)
 
     @operation(
         scope="admin",
         parameters=[
-            Parameter("id", _ID, "one letter; may be said several times"),
-            Parameter("before", str, "all that were refused before this moment, ISO 8601"),
+            Parameter("id", _ID, "id of a dead letter; may be given several times"),
+            Parameter("before", str, "all that were rejected before this moment, ISO 8601"),
         ],
         answer=PurgeAnswer,
         refusals=[400, 404],
     )
     async def purge(self, request: Request) -> Response:
-        """Delete dead letters for ever."""
+        """Delete dead letters."""
         target = self._auth.existing(self._auth.admit(request, "admin"))
-        ids = [_number("id", text, _MOST_ID) for text in request.query_params.getlist("id")]
+        ids = [_number("id", text, _MAX_ID) for text in request.query_params.getlist("id")]
         before = request.query_params.get("before")
         if bool(ids) == (before is not None):
-            raise Refusal(400, "INVALID_PARAMETER", "Say which letters: id=, once or more, or before=")
+            raise Refusal(400, "INVALID_PARAMETER", "Name the dead letters: id=, once or more, or before=")
         count: int = await target.purge(ids or None, before=None if before is None else _moment(before))
         return json_response(PurgeAnswer(count))
 
 
-def _line(letter: DeadLetter) -> dict[str, Any]:
+def _line(dead_letter: DeadLetter) -> dict[str, Any]:
     names = ("id", "received_at", "reason", "source", "key", "message_id", "tries", "tried_at", "size")
-    preview = letter.raw[: 4 * _PREVIEW].decode("utf-8", "replace")[:_PREVIEW]
-    return {name: getattr(letter, name) for name in names} | {"preview": preview}
+    preview = dead_letter.raw[: 4 * _PREVIEW].decode("utf-8", "replace")[:_PREVIEW]
+    return {name: getattr(dead_letter, name) for name in names} | {"preview": preview}
 
 
-def _number(name: str, text: str, most: int) -> int:
-    if text.isascii() and text.isdecimal() and len(text) <= len(str(most)) and 1 <= int(text) <= most:
-        return int(text)
-    raise Refusal(
-        400, "INVALID_PARAMETER", f"{name} must be a whole number from 1 to {most}", parameter=name, value=text[:40]
-    )
+def _number(name: str, text: str, maximum: int) -> int:
+    return whole_number(name, text, maximum, parameter=name, value=text[:40])
 
 
 def _moment(text: str) -> datetime:

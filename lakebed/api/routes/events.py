@@ -1,4 +1,4 @@
-"""Events: the event API of the real-time platform, in the shape that its clients send."""
+"""EventRoutes: the event API of the real-time platform (`realtime-analytics-poc`), in its clients' own form."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["EventRoutes"]
 
 
 class PlatformEvent(msgspec.Struct, rename="camel"):
-    """An event as the real-time platform has it.
+    """An event in the form of the real-time platform.
 
     Attributes:
         performance: `duration` in milliseconds and `statusCode`: the properties `duration_ms` and `status_code`.
@@ -49,7 +49,7 @@ class EventsBody(msgspec.Struct):
 
 
 class Accepted(msgspec.Struct):
-    """One event was taken; its receipt says where. One that was there already is accepted too."""
+    """One event was accepted, with its receipt. A duplicate is accepted too."""
 
     success: bool
     accepted: int
@@ -64,7 +64,7 @@ class Fault(msgspec.Struct):
 
 
 class BatchAccepted(msgspec.Struct):
-    """What became of a batch: `accepted + rejected` are all of it, and each that was rejected has its reason."""
+    """The outcome of a batch: `accepted + rejected` is all of it, and each rejected event has its reason."""
 
     success: bool
     accepted: int
@@ -75,13 +75,13 @@ class BatchAccepted(msgspec.Struct):
 class EventRoutes:
     """`POST /events`, `POST /events/batch`."""
 
-    def __init__(self, auth: Auth, body: Body, gathering: MicroBatching) -> None:
+    def __init__(self, auth: Auth, body: Body, micro_batching: MicroBatching) -> None:
         self._auth = auth
         self._body = body
-        self._gathering = gathering
+        self._micro_batching = micro_batching
 
     def routes(self) -> list[BaseRoute]:
-        """What this room answers."""
+        """The routes of this group."""
         return [
             Route("/events", self.one, methods=["POST"]),
             Route("/events/batch", self.batch, methods=["POST"]),
@@ -89,7 +89,7 @@ class EventRoutes:
 
     @operation(scope="write", body=PlatformEvent, answer=Accepted, refusals=[507])
     async def one(self, request: Request) -> Response:
-        """One event in the platform's shape, or a CloudEvent 1.0: its receipt, or 400 with the reason."""
+        """One event in the platform's form, or a CloudEvent 1.0: its receipt, or 400 with the reason."""
         caller = self._auth.admit(request, "write")
         body = await self._body.read(request)
         self._auth.weigh(caller, len(body))
@@ -98,21 +98,21 @@ class EventRoutes:
         except Refusal as refusal:
             await self._auth.keep(request, caller, body, refusal.message)
             raise
-        receipt = await self._gathering.store(caller, msgspec.json.encode(mapped(event)))
+        receipt = await self._micro_batching.store(caller, msgspec.json.encode(mapped(event)))
         self._auth.charge(caller, 1)
         if receipt.status == "rejected":
             raise Refusal(400, "INVALID_EVENT", receipt.reason or "", messageId=receipt.message_id)
-        return json_response(Accepted(success=True, accepted=1, receipt=_told(receipt)))
+        return json_response(Accepted(success=True, accepted=1, receipt=_receipt_answer(receipt)))
 
     @operation(scope="write", body=EventsBody, answer=BatchAccepted, refusals=[507])
     async def batch(self, request: Request) -> Response:
-        """`{"events": […]}` or an array: 200 with how many were taken, and why each other was not."""
+        """`{"events": […]}` or an array: 200 with the number of accepted events and the reason of each rejected one."""
         caller = self._auth.admit(request, "write")
         body = await self._body.read(request)
         self._auth.weigh(caller, len(body))
         check_count(body, MAX_BATCH_EVENTS)
         try:
-            events = _listed(body)
+            events = _list_of_events(body)
         except Refusal as refusal:
             await self._auth.keep(request, caller, body, refusal.message)
             raise
@@ -121,33 +121,35 @@ class EventRoutes:
             sent = msgspec.json.encode([mapped(event) for event in events])
             receipts = await self._auth.object(caller).batch(sent, source="http", keep_refused=True, key=caller.key)
         self._auth.charge(caller, len(receipts))
-        faults = [Fault(at, one.reason or "") for at, one in enumerate(receipts) if one.status == "rejected"]
+        faults = [
+            Fault(index, receipt.reason or "") for index, receipt in enumerate(receipts) if receipt.status == "rejected"
+        ]
         accepted = len(receipts) - len(faults)
         return json_response(BatchAccepted(not faults, accepted, len(faults), faults))
 
 
 def mapped(event: Any) -> Any:
-    """An event of the platform, or a CloudEvent, in the names that the log takes; anything else as it is.
+    """An event of the platform, or a CloudEvent, with the log's names; any other value unchanged.
 
-    What is there twice counts where the platform has it: `performance.duration` goes before a property `duration_ms`.
-    Names that neither knows stay where they are. A CloudEvent's `id` makes a repetition a duplicate, with its `source`.
+    The platform's fields take precedence: `performance.duration` over a property `duration_ms`. Unknown names stay in
+    place. A CloudEvent's `id` and `source` become the message id, so a repetition is a duplicate.
     """
     if not isinstance(event, dict):
         return event
-    found = _from_cloud(event) if "specversion" in event else dict(event)
-    given = found.get("properties")
+    fields = _from_cloud_event(event) if "specversion" in event else dict(event)
+    properties = fields.get("properties")
     extra: dict[str, Any] = {}
     for part, names in _PARTS.items():
-        values = found.get(part)
+        values = fields.get(part)
         if isinstance(values, dict):
             extra |= {name: values[key] for key, name in names.items() if values.get(key) is not None}
-            del found[part]
+            del fields[part]
     for name in ("organizationId", "organization_id"):
-        if found.get(name) is not None:
-            extra["organization_id"] = found.pop(name)
-    if extra and (given is None or isinstance(given, dict)):
-        found["properties"] = (given or {}) | extra
-    return found
+        if fields.get(name) is not None:
+            extra["organization_id"] = fields.pop(name)
+    if extra and (properties is None or isinstance(properties, dict)):
+        fields["properties"] = (properties or {}) | extra
+    return fields
 
 
 _PARTS = {
@@ -156,23 +158,23 @@ _PARTS = {
 }
 
 
-def _from_cloud(event: dict[str, Any]) -> dict[str, Any]:
+def _from_cloud_event(event: dict[str, Any]) -> dict[str, Any]:
     data = event.get("data")
-    found: dict[str, Any] = {"type": "track", "event": event.get("type")}
-    found["properties"] = data if isinstance(data, dict) else {} if data is None else {"data": data}
-    found["context"] = {"cloudevent": {name: one for name, one in event.items() if name not in ("data", "time")}}
+    fields: dict[str, Any] = {"type": "track", "event": event.get("type")}
+    fields["properties"] = data if isinstance(data, dict) else {} if data is None else {"data": data}
+    fields["context"] = {"cloudevent": {name: value for name, value in event.items() if name not in ("data", "time")}}
     if event.get("time") is not None:
-        found["timestamp"] = event["time"]
-    if event.get("id") is not None:  # unique for its source only
-        found["messageId"] = f"{event.get('source', '')}/{event['id']}"[-100:]
+        fields["timestamp"] = event["time"]
+    if event.get("id") is not None:  # unique within its source only
+        fields["messageId"] = f"{event.get('source', '')}/{event['id']}"[-100:]
     if event.get("subject") is not None:
-        found["userId"] = event["subject"]
-    return found
+        fields["userId"] = event["subject"]
+    return fields
 
 
-def _listed(body: bytes) -> list[Any]:
-    found = decoded(body, object, "batch")
-    events = found.get("events") if isinstance(found, dict) else found
+def _list_of_events(body: bytes) -> list[Any]:
+    value = decoded(body, object, "batch")
+    events = value.get("events") if isinstance(value, dict) else value
     if not isinstance(events, list):
         raise Refusal(400, "INVALID_BATCH", 'The body has no list of events: send {"events": […]}')
     if len(events) > MAX_BATCH_EVENTS:
@@ -181,5 +183,5 @@ def _listed(body: bytes) -> list[Any]:
     return events
 
 
-def _told(receipt: Receipt) -> ReceiptAnswer:
+def _receipt_answer(receipt: Receipt) -> ReceiptAnswer:
     return ReceiptAnswer(receipt.seq, receipt.message_id, receipt.status, receipt.reason)

@@ -108,7 +108,7 @@ class GrafanaRoutes:
         self._body = body
 
     def routes(self) -> list[BaseRoute]:
-        """What this room answers."""
+        """The routes of this group."""
         return [
             Route("/grafana", self.connected, methods=["GET"]),
             Route("/grafana/", self.connected, methods=["GET"], include_in_schema=False),

@@ -37,7 +37,7 @@ class Alive(msgspec.Struct, frozen=True):
 
 
 class Readiness(msgspec.Struct, frozen=True):
-    """What was looked at. Each check is "ok" or says what is wrong."""
+    """The checks. Each is "ok" or names the problem."""
 
     status: Literal["ok", "unavailable"]
     version: str
@@ -48,20 +48,20 @@ class HealthRoutes:
     """`GET /health/live`, `GET /health/ready`, and `GET /health`, which is the same as ready. None needs a key.
 
     Args:
-        auth: knows the target and its keys.
-        clock: one look serves all who ask within a second: asking often does not wear the disk.
-        disk: what the probe is written through.
+        auth: has the target and its keys.
+        clock: one check serves all requests within a second, so frequent requests do not wear the disk.
+        disk: writes the probe.
     """
 
     def __init__(self, auth: Auth, clock: Clock, disk: Disk) -> None:
         self._auth = auth
         self._clock = clock
         self._disk = disk
-        self._look: asyncio.Task[Readiness] | None = None
-        self._looked_at = float("-inf")
+        self._check: asyncio.Task[Readiness] | None = None
+        self._checked_at = float("-inf")
 
     def routes(self) -> list[BaseRoute]:
-        """What this room answers."""
+        """The routes of this group."""
         return [
             Route("/health", self.health, methods=["GET"]),
             Route("/health/live", self.live, methods=["GET"]),
@@ -77,30 +77,30 @@ class HealthRoutes:
     async def ready(self, _request: Request) -> Response:
         """Whether events can be stored: a file is written, made durable and read back; 503 if not.
 
-        Also looked at: free disk space, the keys, and, where one object is served, whether its log failed and has not
-        succeeded since. One of many objects that fails does not make the others unreachable.
+        Also checked: free disk space, the keys, and, if one object is served, whether its log failed and has not
+        succeeded since. One failing object of many does not make the others unreachable.
         """
-        found = await self._readiness()
-        return json_response(found, 200 if found.status == "ok" else 503)
+        readiness = await self._readiness()
+        return json_response(readiness, 200 if readiness.status == "ok" else 503)
 
     @operation(answer=Readiness)
     async def health(self, _request: Request) -> Response:
         """The same as /health/ready."""
-        found = await self._readiness()
-        return json_response(found, 200 if found.status == "ok" else 503)
+        readiness = await self._readiness()
+        return json_response(readiness, 200 if readiness.status == "ok" else 503)
 
     async def _readiness(self) -> Readiness:
         now = self._clock.monotonic()
-        if self._look is None or (self._look.done() and now - self._looked_at >= _KEPT_S):
-            self._looked_at = now
-            self._look = asyncio.create_task(self._looked())
+        if self._check is None or (self._check.done() and now - self._checked_at >= _KEPT_S):
+            self._checked_at = now
+            self._check = asyncio.create_task(self._checked())
         try:
             async with asyncio.timeout(_TIMEOUT_S):
-                return await asyncio.shield(self._look)  # a disk that hangs is asked once, however often this is
+                return await asyncio.shield(self._check)  # a disk that hangs is asked once, however often this is
         except TimeoutError:
             return Readiness("unavailable", _VERSION, {"disk": f"it has not answered for {_TIMEOUT_S:g} s"})
 
-    async def _looked(self) -> Readiness:
+    async def _checked(self) -> Readiness:
         target = self._auth.target
         checks = {"open": "ok" if target.is_open else "the app's lifespan has not opened its target"}
         checks["keys"] = self._keys()
@@ -119,7 +119,7 @@ class HealthRoutes:
 
 
 def _probe(disk: Disk, target: Any) -> str:
-    """Write, sync, read back and delete a file, as the log does with its own. It tells no path: anybody may ask."""
+    """Write, sync, read back and delete a file, as the log does with its own. The result has no path: it is public."""
     root: Path = target.root
     token = os.urandom(16)
     probe = root / f".ready-{token.hex()}"
@@ -129,14 +129,14 @@ def _probe(disk: Disk, target: Any) -> str:
         try:
             disk.write(descriptor, [token], 0)
             disk.sync(descriptor)
-            found = os.pread(descriptor, len(token), 0)
+            content = os.pread(descriptor, len(token), 0)
         finally:
             disk.close(descriptor)
             disk.remove(probe)
         free, headroom = disk.free_bytes(root), _headroom(target)
     except OSError as error:
         return f"it cannot be written: {os.strerror(error.errno or 0)}"
-    if found != token:
+    if content != token:
         return "it does not give back what was written"
     return "ok" if free >= headroom else "less is free than the headroom, so events are refused"
 

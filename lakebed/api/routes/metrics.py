@@ -1,4 +1,4 @@
-"""Reads: what an object's methods answer, over GET."""
+"""MetricRoutes: stats, active users, time series and tiers, over GET."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from starlette.routing import BaseRoute, Route
 from lakebed.api.auth import Auth
 from lakebed.api.errors import Refusal, hints_included
 from lakebed.api.openapi.operation import Parameter, operation
+from lakebed.api.parameters import refuse_unknown_parameters, whole_number
 from lakebed.api.responses import json_response
 from lakebed.monitoring.stats import Stats
 from lakebed.monitoring.tier_status import TierStatus
@@ -24,20 +25,19 @@ __all__ = ["MetricRoutes"]
 
 _MAX_DAYS = 36_600
 _MAX_BY = 5
-_IGNORED = "object"  # the key alone names the object; who still says it is not refused
 _AS_OF = Parameter("as_of", str, "Only what was received up to this ISO 8601 time; the answer never changes again")
 _DAYS = (
-    Parameter("days", Annotated[int, msgspec.Meta(ge=1, le=_MAX_DAYS)], "How many; 7 unless said"),
+    Parameter("days", Annotated[int, msgspec.Meta(ge=1, le=_MAX_DAYS)], "Number of days; default 7"),
     Parameter("start", str, "The first day, instead of `days`"),
-    Parameter("end", str, "The last day, included; today unless said"),
+    Parameter("end", str, "The last day, included; default today"),
     _AS_OF,
-    Parameter("max_staleness", Annotated[float, msgspec.Meta(ge=0)], "Seconds that the newest events may be missing"),
+    Parameter("max_staleness", Annotated[float, msgspec.Meta(ge=0)], "Seconds of newest events that may be missing"),
 )
 _SERIES = (
     Parameter("event", str, "Only events of this name"),
-    Parameter("start", str, "ISO 8601 time or date, UTC unless it says otherwise; included", required=True),
+    Parameter("start", str, "ISO 8601 time or date, UTC without a zone; included", required=True),
     Parameter("end", str, "The same; excluded", required=True),
-    Parameter("grain", Literal["minute", "hour", "day", "week", "month"], "Of the buckets; hour unless said"),
+    Parameter("grain", Literal["minute", "hour", "day", "week", "month"], "Of the buckets; default hour"),
     Parameter("by", str, "A column or property to split by; may be given several times"),
     Parameter("measure", str, "count, people, sum(x), avg(x), min(x), max(x), distinct(x) or quantile(x, 0.95)"),
     _AS_OF,
@@ -71,27 +71,27 @@ class MauRow(msgspec.Struct):
 class MetricRoutes:
     """`GET /stats`, `/dau`, `/wau`, `/mau`, `/timeseries`, `/tiers`.
 
-    Rows are a JSON list of objects. The headers `Lakebed-Tiers`, `Lakebed-Seq` and `Server-Timing` say where they came
-    from, which events they cover, and how long it took.
+    Rows are a JSON list of objects. The headers `Lakebed-Tiers`, `Lakebed-Seq` and `Server-Timing` name the
+    tiers, the events they cover, and the duration.
     """
 
     def __init__(self, auth: Auth) -> None:
         self._auth = auth
 
     def routes(self) -> list[BaseRoute]:
-        """What this room answers."""
-        answers = (self.stats, self.tiers, self.dau, self.wau, self.mau, self.timeseries)
-        return [Route(f"/{answer.__name__}", answer, methods=["GET"]) for answer in answers]
+        """The routes of this group."""
+        endpoints = (self.stats, self.tiers, self.dau, self.wau, self.mau, self.timeseries)
+        return [Route(f"/{endpoint.__name__}", endpoint, methods=["GET"]) for endpoint in endpoints]
 
     @operation(scope="read", answer=Stats, refusals=[404])
     async def stats(self, request: Request) -> Response:
         """The live counters."""
-        found = self._object(request, ()).stats()
-        return json_response(await found if inspect.isawaitable(found) else found)
+        stats = self._object(request, ()).stats()
+        return json_response(await stats if inspect.isawaitable(stats) else stats)
 
     @operation(scope="read", answer=TierStatus, refusals=[404])
     async def tiers(self, request: Request) -> Response:
-        """What lies in each tier, how far each consumer of the log has come, and the disk."""
+        """The contents of each tier, the position of each consumer of the log, and the disk."""
         return json_response(await self._object(request, ()).tiers())
 
     @operation(scope="read", parameters=_DAYS, answer=list[DauRow], refusals=[404, 422, 504])
@@ -113,41 +113,39 @@ class MetricRoutes:
     async def timeseries(self, request: Request) -> Response:
         """Rows `time, value` and the `by` columns of `[start, end)`. `by` may be given several times."""
         target = self._object(request, _SERIES)
-        given = request.query_params
-        if "start" not in given or "end" not in given:
-            message = "start and end are needed: ISO 8601 times or dates, UTC unless they say otherwise"
+        query = request.query_params
+        if "start" not in query or "end" not in query:
+            message = "start and end are needed: ISO 8601 times or dates, UTC without a zone"
             raise Refusal(400, "INVALID_PARAMETER", message)
-        by = given.getlist("by")
+        by = query.getlist("by")
         if len(by) > _MAX_BY:
             raise Refusal(400, "INVALID_PARAMETER", f"by takes at most {_MAX_BY} columns", by=len(by))
-        options = {one.name: given[one.name] for one in _SERIES if one.name in given and one.name != "by"}
+        names = [parameter.name for parameter in _SERIES if parameter.name != "by"]
+        options = {name: query[name] for name in names if name in query}
         with hints_included():
             return _rows(await target.timeseries(by=by or None, **options))
 
     async def _active(self, request: Request, measure: Literal["dau", "wau", "mau"]) -> Response:
         target = self._object(request, _DAYS)
-        given = request.query_params
-        options: dict[str, Any] = {name: given[name] for name in ("start", "end", "as_of") if name in given}
-        if "start" in given and "days" in given:
+        query = request.query_params
+        options: dict[str, Any] = {name: query[name] for name in ("start", "end", "as_of") if name in query}
+        if "start" in query and "days" in query:
             raise Refusal(400, "INVALID_PARAMETER", "Give days or start, not both")
-        if "max_staleness" in given:
-            options["max_staleness"] = _seconds(given["max_staleness"])
+        if "max_staleness" in query:
+            options["max_staleness"] = _seconds(query["max_staleness"])
         with hints_included():
-            return _rows(await getattr(target, measure)(_days(given.get("days", "7")), **options))
+            days = whole_number("days", query.get("days", "7"), _MAX_DAYS)
+            return _rows(await getattr(target, measure)(days, **options))
 
-    def _object(self, request: Request, taken: Collection[Parameter]) -> Any:
-        """The object that is asked. An unknown parameter is refused: without it, it would be another question.
+    def _object(self, request: Request, parameters: Collection[Parameter]) -> Any:
+        """The object of the request, whose parameters are known and given once.
 
         Raises:
-            Refusal: 400, and what the auth refuses.
+            Refusal: 400, and the refusals of `Auth`.
         """
         target = self._auth.existing(self._auth.admit(request, "read"))
-        known = [one.name for one in taken]
-        unknown = sorted(set(request.query_params) - {*known, _IGNORED})
-        if unknown:
-            there = f"it takes {', '.join(known)}" if known else "it takes none"
-            message = f"There is no parameter {unknown[0][:40]!r}; {there}"
-            raise Refusal(400, "INVALID_PARAMETER", message, parameter=unknown[0][:40])
+        known = [parameter.name for parameter in parameters]
+        refuse_unknown_parameters(request, known)
         twice = [name for name in known if name != "by" and len(request.query_params.getlist(name)) > 1]
         if twice:
             raise Refusal(400, "INVALID_PARAMETER", f"{twice[0]} was given twice", parameter=twice[0])
@@ -160,12 +158,6 @@ def _rows(result: Result) -> Response:
     response.headers["Lakebed-Seq"] = "-".join(map(str, result.seq))
     response.headers["Server-Timing"] = f"answer;dur={result.elapsed_ms:.1f}"
     return response
-
-
-def _days(text: str) -> int:
-    if not text.isascii() or not text.isdecimal() or len(text) > len(str(_MAX_DAYS)) or not 0 < int(text) <= _MAX_DAYS:
-        raise Refusal(400, "INVALID_PARAMETER", f"days must be a whole number from 1 to {_MAX_DAYS}", days=text[:40])
-    return int(text)
 
 
 def _seconds(text: str) -> float:

@@ -1,4 +1,4 @@
-"""Gathering: single events that arrive together go to their object together."""
+"""MicroBatching: single events that arrive together are stored together."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from lakebed.events.event import Receipt
 
 __all__ = ["MicroBatching"]
 
-_Waiting = tuple[bytes, str | None, asyncio.Future[Receipt]]  # an event, its sender's key, its answer
-_MOST = 1_000  # events at once: a request waits for no more than these
+_Waiting = tuple[bytes, str | None, asyncio.Future[Receipt]]  # an event, its key, its receipt
+_MAX_EVENTS = 1_000  # at once: a request waits for at most these
 
 
 class MicroBatching:
-    """Joins single events into one batch an object.
+    """Joins single events into one batch per object.
 
-    Those of one turn of the loop go together, and those that come while the batch before them is stored. What a batch
-    costs besides its events (Arrow arrays, a trip to the object, a commit) is then paid once for all: 64 connections
-    are as good as a batch of 64. A lonely event goes at once.
+    Events of one turn of the event loop go together, and so do events that arrive while the previous batch is stored.
+    The fixed cost of a batch (Arrow arrays, a call of the object, a commit) is then paid once for all: 64 connections
+    cost as little as a batch of 64. A single event goes at once.
     """
 
     def __init__(self, auth: Auth) -> None:
@@ -31,9 +31,9 @@ class MicroBatching:
         """Store one event.
 
         Args:
-            event: a JSON object, known to be one: what it holds of another event's text would spoil that.
+            event: a valid JSON object. The caller has validated it: anything else would corrupt the other events.
 
-        The future fails with what `batch` fails with.
+        The future fails with the errors of `batch`.
         """
         loop = asyncio.get_running_loop()
         done: asyncio.Future[Receipt] = loop.create_future()
@@ -46,12 +46,12 @@ class MicroBatching:
         return done
 
     async def _send(self, caller: Caller) -> None:
-        """Store what waits, until nothing does."""
+        """Store the waiting events until there are none."""
         try:
             await asyncio.sleep(0)
             while waiting := self._waiting.pop(caller.object, None):
-                for start in range(0, len(waiting), _MOST):
-                    await self._store(caller, waiting[start : start + _MOST])
+                for start in range(0, len(waiting), _MAX_EVENTS):
+                    await self._store(caller, waiting[start : start + _MAX_EVENTS])
         finally:
             del self._sending[caller.object]
 
@@ -62,12 +62,12 @@ class MicroBatching:
             receipts: list[Receipt] = await target.batch(
                 body, source="http", keep_refused=True, key=[key for _, key, _ in waiting]
             )
-            answered = list(zip(waiting, receipts, strict=True))
+            pairs = list(zip(waiting, receipts, strict=True))
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - each of those who wait raises it
             for _, _, done in waiting:
                 if not done.done():
                     done.set_exception(error)
             return
-        for (_, _, done), receipt in answered:
-            if not done.done():  # its client may have gone away
+        for (_, _, done), receipt in pairs:
+            if not done.done():  # its client may have disconnected
                 done.set_result(receipt)

@@ -1,4 +1,4 @@
-"""Page: the live page at `/`. Its files lie in static/; nothing is built, and nothing comes from elsewhere."""
+"""PageRoutes: the dashboard at `/`. Its files are in static/; there is no build step and no foreign resource."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _TYPES = {
     "js": "text/javascript; charset=utf-8",
     "svg": "image/svg+xml",
 }
-# Nothing but what this server sends may be loaded, asked or run; trusted-types forbids scripts to make HTML from text.
+# Only resources of this server may be loaded, requested or run; trusted-types forbids scripts to make HTML from text.
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; base-uri 'none'; "
     "frame-ancestors 'none'; form-action 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
@@ -38,8 +38,8 @@ _SAFE = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Vary": "Accept-Encoding",
 }
-_FOR_EVER = "public, max-age=31536000, immutable"  # the address changes with the contents
-_ASK_FIRST = "no-cache"
+_IMMUTABLE = "public, max-age=31536000, immutable"  # the address changes with the content
+_REVALIDATE = "no-cache"
 
 
 class _File(msgspec.Struct, frozen=True):
@@ -60,9 +60,9 @@ class _Site(msgspec.Struct, frozen=True):
     """All files of the page.
 
     Attributes:
-        version: names what they hold together. It is in their addresses, and scripts import their neighbours by it.
-        files: by name, all but the page itself.
-        index: the page itself, of a server without keys (True) and with keys.
+        version: a digest of all files. It is part of their addresses, also where scripts import each other.
+        files: by name, without the page itself.
+        index: the page itself, for a server without keys (True) and with keys (False).
     """
 
     version: str
@@ -87,18 +87,18 @@ class _Site(msgspec.Struct, frozen=True):
 
 
 class PageRoutes:
-    """`GET /` and the files that it needs. They are read from the package when they are first asked for.
+    """`GET /` and its files. They are read from the package at the first request.
 
-    Whoever may reach the server may load the page: what it shows it asks for with its user's key. Whether one is needed
-    stands in the page, so that it asks nothing before it has one.
+    Any client that reaches the server may load the page; its requests for data carry the key of its user. The page
+    states whether a key is needed, so that it sends no request before it has one.
     """
 
     def __init__(self, auth: Auth) -> None:
         self._auth = auth
-        self._known: _Site | None = None
+        self._cached_site: _Site | None = None
 
     def routes(self) -> list[BaseRoute]:
-        """What this room answers."""
+        """The routes of this group."""
         return [
             Route("/", self.index, methods=["GET"], include_in_schema=False),
             Route("/static/{version}/{name:path}", self.asset, methods=["GET"], include_in_schema=False),
@@ -106,7 +106,7 @@ class PageRoutes:
 
     async def index(self, request: Request) -> Response:
         """The page itself."""
-        return _sent(request, (await self._site()).index[self._auth.keyless], _ASK_FIRST)
+        return _response(request, (await self._site()).index[self._auth.keyless], _REVALIDATE)
 
     async def asset(self, request: Request) -> Response:
         """A script, style or image. An address of another version is 404: mixing two would break the page."""
@@ -114,25 +114,25 @@ class PageRoutes:
         file = site.files.get(request.path_params["name"])
         if file is None or request.path_params["version"] != site.version:
             raise Refusal(404, "NOT_FOUND", "There is no such file; reload the page")
-        return _sent(request, file, _FOR_EVER)
+        return _response(request, file, _IMMUTABLE)
 
     async def _site(self) -> _Site:
-        if self._known is None:
-            self._known = await run_in_thread("page", _Site.read)
-        return self._known
+        if self._cached_site is None:
+            self._cached_site = await run_in_thread("page", _Site.read)
+        return self._cached_site
 
 
-def _read(place: Traversable, prefix: str) -> list[tuple[str, bytes]]:
-    found: list[tuple[str, bytes]] = []
-    for one in sorted(place.iterdir(), key=lambda one: one.name):
-        if one.is_dir():
-            found += _read(one, f"{prefix}{one.name}/")
-        elif one.name.rpartition(".")[2] in _TYPES:
-            found.append((prefix + one.name, one.read_bytes()))
-    return found
+def _read(folder: Traversable, prefix: str) -> list[tuple[str, bytes]]:
+    contents: list[tuple[str, bytes]] = []
+    for path in sorted(folder.iterdir(), key=lambda path: path.name):
+        if path.is_dir():
+            contents += _read(path, f"{prefix}{path.name}/")
+        elif path.name.rpartition(".")[2] in _TYPES:
+            contents.append((prefix + path.name, path.read_bytes()))
+    return contents
 
 
-def _sent(request: Request, file: _File, cache: str) -> Response:
+def _response(request: Request, file: _File, cache: str) -> Response:
     headers = _SAFE | {"Cache-Control": cache, "ETag": file.etag}
     if file.etag in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)

@@ -1,4 +1,4 @@
-"""Platform: the questions of the real-time platform's API, in its shape: `{data, meta}`."""
+"""PlatformRoutes: the queries of the real-time platform (`realtime-analytics-poc`), answered as `{data, meta}`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _FILTERS = {"event": "event", "user_id": "user_id", "organization_id": "organiza
 _MIDNIGHT = time()
 
 EXAMPLE = {"start": "2026-01-01", "end": "2026-02-01", "groupBy": "day"}
-"""Of what the platform asks."""
+"""An example of a `PlatformQuery`."""
 
 
 class PlatformQuery(msgspec.Struct, forbid_unknown_fields=True, rename="camel", kw_only=True):
@@ -68,10 +68,10 @@ class PerformanceBody(msgspec.Struct, forbid_unknown_fields=True, rename="camel"
     Attributes:
         start: ISO 8601, included.
         end: ISO 8601, excluded.
-        path: only this one, as it was declared: `/orders/{id}`.
+        path: only this route, as the app declares it: `/orders/{id}`.
         group_by: minute, hour, day, week (from Monday) or month (of the calendar), in UTC.
-        by: columns or properties that rows are split by too, such as "path".
-        threshold_ms: what satisfies, for apdex.
+        by: columns or properties that rows are also split by, such as "path".
+        threshold_ms: longest satisfying duration, for apdex.
         errors_from: the lowest status that is an error.
     """
 
@@ -85,7 +85,7 @@ class PerformanceBody(msgspec.Struct, forbid_unknown_fields=True, rename="camel"
 
 
 class Meta(msgspec.Struct, rename="camel"):
-    """What was asked, and how many rows there are; `hasMore`: there are more after them."""
+    """The range, and the number of rows; `hasMore`: there are more after them."""
 
     start: str
     end: str
@@ -94,39 +94,39 @@ class Meta(msgspec.Struct, rename="camel"):
 
 
 class PlatformAnswer(msgspec.Struct):
-    """A row for each period that has events, with its `timestamp`, `count` and what else was asked for."""
+    """A row for each period that has events, with its `timestamp`, `count` and the requested metrics."""
 
     data: list[dict[str, Any]]
     meta: Meta
 
 
 class PlatformRoutes:
-    """`POST /metrics/performance`. Its `POST /query` shares the path with SQL: sql.py gives what has no `sql` here."""
+    """`POST /metrics/performance`. Its `POST /query` shares a path with SQL: see routes/query.py."""
 
     def __init__(self, auth: Auth, body: Body) -> None:
         self._auth = auth
         self._body = body
 
     def routes(self) -> list[BaseRoute]:
-        """What this room answers."""
+        """The routes of this group."""
         return [Route("/metrics/performance", self.performance, methods=["POST"])]
 
     @operation(scope="read", body=PerformanceBody, answer=PlatformAnswer, refusals=[404, 422, 429, 503, 504])
     async def performance(self, request: Request) -> Response:
-        """How long requests took and how many failed, by time: p50, p95, p99, average, error rate from 0 to 1, apdex.
+        """The duration of requests and their failures, by time: p50, p95, p99, average, error rate from 0 to 1, apdex.
 
         It is the report `performance` in the names of the platform; durations are milliseconds.
         """
         caller = self._auth.admit(request, "read")
-        asked = decoded(await self._body.read(request), PerformanceBody, "question", example=EXAMPLE)
+        query = decoded(await self._body.read(request), PerformanceBody, "query", example=EXAMPLE)
         arguments = {
-            "start": asked.start,
-            "end": asked.end,
-            "grain": asked.group_by,
-            "path": asked.path,
-            "by": [*asked.by, *(["path"] if asked.path is not None and "path" not in asked.by else [])],
-            "threshold_ms": asked.threshold_ms,
-            "errors_from": asked.errors_from,
+            "start": query.start,
+            "end": query.end,
+            "grain": query.group_by,
+            "path": query.path,
+            "by": [*query.by, *(["path"] if query.path is not None and "path" not in query.by else [])],
+            "threshold_ms": query.threshold_ms,
+            "errors_from": query.errors_from,
         }
         work = self._auth.existing(caller).report_untrusted("performance", arguments)
         with hints_included():
@@ -136,39 +136,39 @@ class PlatformRoutes:
             row["timestamp"] = began if isinstance(began, datetime) else datetime.combine(began, _MIDNIGHT, UTC)
             for name in ("avg", "p50", "p95", "p99", "max"):
                 row[f"{name}_duration"] = row.pop(f"{name}_ms")
-        return json_response(PlatformAnswer(data, Meta(asked.start, asked.end, len(data), has_more=False)))
+        return json_response(PlatformAnswer(data, Meta(query.start, query.end, len(data), has_more=False)))
 
 
-async def platform_answer(request: Request, target: Any, asked: PlatformQuery) -> Response:
+async def platform_answer(request: Request, target: Any, query: PlatformQuery) -> Response:
     """The answer of `target` to the platform's query. Every value is a parameter of its SQL.
 
     Raises:
-        Refusal: 400, a time cannot be read or there is no such metric; and what `query_untrusted` raises.
+        Refusal: 400, a time is not valid or there is no such metric. And the errors of `query_untrusted`.
     """
-    unknown = [name for name in asked.metrics if name not in _METRICS]
+    unknown = [name for name in query.metrics if name not in _METRICS]
     if unknown:
         message = f"There is no metric {unknown[0][:40]!r}. There are {', '.join(_METRICS)}"
         raise Refusal(400, "QUERY_REFUSED", message, metric=unknown[0][:40])
     with hints_included():
-        scope = Scope(instant("start", asked.start), instant("end", asked.end))
+        scope = Scope(instant("start", query.start), instant("end", query.end))
     bind = Parameters()
     calendar = Calendar()
     conditions = [scope.condition(bind)]
     for field, column in _FILTERS.items():
-        value = getattr(asked, field)
+        value = getattr(query, field)
         if value is not None:
             conditions.append(f"{column} = {bind(value)}")
-    metrics = "".join(f", {_METRICS[name]} AS {name}" for name in dict.fromkeys(asked.metrics))
+    metrics = "".join(f", {_METRICS[name]} AS {name}" for name in dict.fromkeys(query.metrics))
     sql = f"""
-        SELECT {calendar.instant(asked.group_by, "n")} AS timestamp, * EXCLUDE (n) FROM (
-            SELECT {calendar.number(asked.group_by, "timestamp")} AS n, count(*) AS count{metrics}
+        SELECT {calendar.instant(query.group_by, "n")} AS timestamp, * EXCLUDE (n) FROM (
+            SELECT {calendar.number(query.group_by, "timestamp")} AS n, count(*) AS count{metrics}
             FROM events WHERE {" AND ".join(conditions)} GROUP BY n
-        ) ORDER BY n LIMIT {bind(asked.limit + 1)} OFFSET {bind(asked.offset)}
+        ) ORDER BY n LIMIT {bind(query.limit + 1)} OFFSET {bind(query.offset)}
     """
     data = _dicts(await while_connected(request, target.query_untrusted(sql, bind.params)))
-    more = len(data) > asked.limit
-    data = data[: asked.limit]
-    return json_response(PlatformAnswer(data, Meta(asked.start, asked.end, len(data), more)))
+    more = len(data) > query.limit
+    data = data[: query.limit]
+    return json_response(PlatformAnswer(data, Meta(query.start, query.end, len(data), more)))
 
 
 def _dicts(result: Result) -> list[dict[str, Any]]:

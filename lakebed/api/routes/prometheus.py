@@ -1,4 +1,4 @@
-"""Metrics: what Prometheus asks for."""
+"""PrometheusRoutes: metrics in the text format of Prometheus."""
 
 from __future__ import annotations
 
@@ -33,42 +33,42 @@ _TEXT = "text/plain"
 class PrometheusRoutes:
     """`GET /metrics`.
 
-    All numbers are sums over the objects that this process served since it began: there is no label for an object, so
-    there are only so many series. While there are no keys, everybody whom the server answers may ask. With keys, the
-    sums are for who shows the metrics token: they tell of all objects. A read key gets those of its own object.
+    All numbers are sums over the objects that this process has served: no label names an object, so the number of
+    series is bounded. Without keys, any client may read them. With keys, the sums over all objects need the metrics
+    token; a read key gives those of its own object.
 
     Args:
-        auth: knows the target.
-        traffic: what passed through the app.
-        token: the metrics token; None, there is none.
+        auth: has the target.
+        request_metrics: counts of the app's requests.
+        token: the metrics token, or None.
     """
 
-    def __init__(self, auth: Auth, traffic: RequestMetrics, token: str | None = None) -> None:
+    def __init__(self, auth: Auth, request_metrics: RequestMetrics, token: str | None = None) -> None:
         self._auth = auth
-        self._traffic = traffic
-        self._token = token or None  # an empty one would let everybody in
-        self._asleep = LifetimeCounts()  # of objects that are no longer awake
+        self._request_metrics = request_metrics
+        self._token = token or None  # an empty one would admit any client
+        self._asleep = LifetimeCounts()  # of objects that are closed again
         if isinstance(auth.target, Namespace):
-            auth.target.residents.watchers.append(self._keep)
+            auth.target.pool.watchers.append(self._keep)
 
     def routes(self) -> list[BaseRoute]:
-        """What this room answers."""
+        """The routes of this group."""
         return [Route("/metrics", self.metrics, methods=["GET"])]
 
     @operation(scope="read", answer={_TEXT: str})
     async def metrics(self, request: Request) -> Response:
-        """Counters, gauges and histograms in Prometheus' text format, or OpenMetrics where that is asked for.
+        """Counters, gauges and histograms in Prometheus' text format, or OpenMetrics if the Accept header names it.
 
         With keys: the metrics token as `Authorization: Bearer` gives all numbers, a read key those of its own object.
         """
         registry = CollectorRegistry(auto_describe=False)
         if self._auth.keyless or self._is_token(request):
             target = self._auth.target
-            objects = list(target.residents) if isinstance(target, Namespace) else [target]
+            objects = list(target.pool) if isinstance(target, Namespace) else [target]
             families = [*await self._of(objects, self._asleep), *self._of_process()]
             families.append(_gauge("lakebed_objects_awake", "Objects that are open in this process", len(objects)))
             free = await run_in_thread("metrics", lambda: Disk().free_bytes(target.root))
-            families.append(_gauge("lakebed_disk_free_bytes", "What may still be written", free))
+            families.append(_gauge("lakebed_disk_free_bytes", "Free bytes of the disk", free))
         else:
             families = await self._of([self._auth.existing(self._auth.admit(request, "read"))], LifetimeCounts())
         registry.register(_Ready(families))
@@ -76,47 +76,47 @@ class PrometheusRoutes:
         return Response(encode(registry), media_type=content_type)
 
     def _is_token(self, request: Request) -> bool:
-        shown = request.headers.get("authorization", "")
-        return self._token is not None and hmac.compare_digest(shown.encode(), f"Bearer {self._token}".encode())
+        header = request.headers.get("authorization", "")
+        return self._token is not None and hmac.compare_digest(header.encode(), f"Bearer {self._token}".encode())
 
-    def _keep(self, slept: Any) -> None:
-        if hasattr(slept, "tally"):
-            self._asleep.add(slept.tally())
+    def _keep(self, closed: Any) -> None:
+        if hasattr(closed, "tally"):
+            self._asleep.add(closed.tally())
 
     async def _of(self, objects: Iterable[Any], before: LifetimeCounts) -> list[Metric]:
-        tally = LifetimeCounts()
-        tally.add(before)
-        found: list[Health] = []
-        for one in objects:
-            if not hasattr(one, "tally"):
+        counts = LifetimeCounts()
+        counts.add(before)
+        healths: list[Health] = []
+        for instance in objects:
+            if not hasattr(instance, "tally"):
                 continue
-            counted = one.tally()
-            tally.add(await counted if inspect.isawaitable(counted) else counted)
+            own_counts = instance.tally()
+            counts.add(await own_counts if inspect.isawaitable(own_counts) else own_counts)
             try:
-                found.append(await one.vitals())
-            except LakebedError:  # it goes to sleep, or its storage fails, which its own calls say
+                healths.append(await instance.vitals())
+            except LakebedError:  # it is closing, or its storage fails, which its own calls report
                 continue
-        return [*_events(tally), *_gauges(found)]
+        return [*_events(counts), *_gauges(healths)]
 
     def _of_process(self) -> Iterator[Metric]:
         requests = CounterMetricFamily(
-            "lakebed_http_requests", "Requests that were answered", labels=["method", "route", "status"]
+            "lakebed_http_requests", "Answered requests", labels=["method", "route", "status"]
         )
-        for method, route, status, count in self._traffic.statuses():
+        for method, route, status, count in self._request_metrics.statuses():
             requests.add_metric([method, route, str(status)], count)
         seconds = HistogramMetricFamily(
-            "lakebed_http_request_seconds", "From a request to the end of its answer", labels=["route"]
+            "lakebed_http_request_seconds", "From a request to the end of its response", labels=["route"]
         )
-        for route, histogram in self._traffic.seconds():
+        for route, histogram in self._request_metrics.seconds():
             seconds.add_metric([route], histogram.cumulated(), histogram.total)
         yield requests
         yield seconds
-        yield CounterMetricFamily("lakebed_http_received_bytes", "Of bodies", self._traffic.received_bytes)
-        yield CounterMetricFamily("lakebed_http_sent_bytes", "Of bodies", self._traffic.sent_bytes)
+        yield CounterMetricFamily("lakebed_http_received_bytes", "Of bodies", self._request_metrics.received_bytes)
+        yield CounterMetricFamily("lakebed_http_sent_bytes", "Of bodies", self._request_metrics.sent_bytes)
 
 
 class _Ready:
-    """A collector of what was collected already: some of it had to be awaited."""
+    """A collector of families that were collected before: some of them had to be awaited."""
 
     def __init__(self, families: list[Metric]) -> None:
         self._families = families
@@ -125,34 +125,34 @@ class _Ready:
         return self._families
 
 
-def _events(tally: LifetimeCounts) -> Iterator[Metric]:
-    received = tally.stored + tally.duplicate + tally.rejected
-    yield CounterMetricFamily("lakebed_events_received", "Events that were answered", received)
-    by_status = CounterMetricFamily("lakebed_events", "The same by what became of them", labels=["status"])
+def _events(counts: LifetimeCounts) -> Iterator[Metric]:
+    received = counts.stored + counts.duplicate + counts.rejected
+    yield CounterMetricFamily("lakebed_events_received", "Events received", received)
+    by_status = CounterMetricFamily("lakebed_events", "Events received, by outcome", labels=["status"])
     for status in ("stored", "duplicate", "rejected"):
-        by_status.add_metric([status], getattr(tally, status))
+        by_status.add_metric([status], getattr(counts, status))
     yield by_status
-    yield CounterMetricFamily("lakebed_events_failed", "Events that the log could not take", tally.failed)
-    yield _histogram("lakebed_commit_group_events", "Events of each group that was committed", tally.groups)
-    yield _histogram("lakebed_commit_sync_seconds", "Making a group durable", tally.syncs)
-    yield _histogram("lakebed_query_seconds", "Questions in SQL, and those of metrics", tally.queries)
+    yield CounterMetricFamily("lakebed_events_failed", "Events that the log could not store", counts.failed)
+    yield _histogram("lakebed_commit_group_events", "Events of each committed group", counts.groups)
+    yield _histogram("lakebed_commit_sync_seconds", "Duration of making a group durable", counts.syncs)
+    yield _histogram("lakebed_query_seconds", "Duration of queries", counts.queries)
 
 
-def _gauges(found: list[Health]) -> Iterator[Metric]:
-    yield _gauge("lakebed_events_pending", "Events that wait for their commit", sum(one.pending for one in found))
+def _gauges(healths: list[Health]) -> Iterator[Metric]:
+    yield _gauge("lakebed_events_pending", "Events that wait for a commit", sum(health.pending for health in healths))
     lag = GaugeMetricFamily(
-        "lakebed_consumer_lag_events", "Events that a consumer has yet to read", labels=["consumer"]
+        "lakebed_consumer_lag_events", "Events that a consumer has not read yet", labels=["consumer"]
     )
     behind: Counter[str] = Counter()
-    for one in found:
-        behind.update(one.lag)
+    for health in healths:
+        behind.update(health.lag)
     for consumer, events in sorted(behind.items()):
         lag.add_metric([consumer], events)
     yield lag
-    yield _gauge("lakebed_log_bytes", "Sealed log files", sum(one.log_bytes for one in found))
-    yield _gauge("lakebed_tail_bytes", "Events in memory that are not sealed", sum(one.tail_bytes for one in found))
-    yield _gauge("lakebed_dead_letters", "Refused events that wait", sum(one.dead_letters for one in found))
-    yield _gauge("lakebed_problems", "What failed and has not succeeded since", sum(one.problems for one in found))
+    yield _gauge("lakebed_log_bytes", "Sealed log files", sum(health.log_bytes for health in healths))
+    yield _gauge("lakebed_tail_bytes", "Unsealed events in memory", sum(health.tail_bytes for health in healths))
+    yield _gauge("lakebed_dead_letters", "Dead letters", sum(health.dead_letters for health in healths))
+    yield _gauge("lakebed_problems", "Failures without a success since", sum(health.problems for health in healths))
 
 
 def _gauge(name: str, about: str, value: float) -> Metric:

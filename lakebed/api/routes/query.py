@@ -1,4 +1,4 @@
-"""SQL: one SELECT in, its rows out."""
+"""QueryRoutes: one SELECT in, its rows out."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class QueryBody(msgspec.Struct, forbid_unknown_fields=True):
 
     Attributes:
         params: a list for `?`, or an object for `$name`.
-        as_of: ISO 8601: the answer as it was then.
+        as_of: ISO 8601; the answer as it was at that time.
         limit: rows at most.
         timeout: seconds at most; the server's own limit holds too.
     """
@@ -37,7 +37,7 @@ class QueryBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 _shapes = msgspec.json.schema_components([QueryBody, PlatformQuery])[1]
-_Asked = Annotated[Any, msgspec.Meta(extra_json_schema={"anyOf": list(_shapes.values())})]
+_AnyQuery = Annotated[Any, msgspec.Meta(extra_json_schema={"anyOf": list(_shapes.values())})]
 
 
 class QueryRoutes:
@@ -48,13 +48,13 @@ class QueryRoutes:
         self._body = body
 
     def routes(self) -> list[BaseRoute]:
-        """What this room answers."""
+        """The routes of this group."""
         return [Route("/query", self.query, methods=["POST"])]
 
     @operation(
         scope="read",
         parameters=[ACCEPT],
-        body=_Asked,
+        body=_AnyQuery,
         answer=TABLE,
         refusals=[404, 406, 422, 429, 503, 504],
     )
@@ -68,14 +68,14 @@ class QueryRoutes:
         caller = self._auth.admit(request, "read")
         kind = chosen(request.headers.get("accept", ""))
         body = await self._body.read(request)
-        if _is_platforms(body):
-            found = decoded(body, PlatformQuery, "question", example=EXAMPLE)
-            return await platform_answer(request, self._auth.existing(caller), found)
-        asked = decoded(body, QueryBody, "question", example={"sql": "SELECT 1"})
+        if _is_platform_query(body):
+            platform_query = decoded(body, PlatformQuery, "query", example=EXAMPLE)
+            return await platform_answer(request, self._auth.existing(caller), platform_query)
+        query = decoded(body, QueryBody, "query", example={"sql": "SELECT 1"})
         target = self._auth.existing(caller)
 
         work = target.query_untrusted(
-            asked.sql, asked.params, as_of=asked.as_of, limit=asked.limit, timeout=asked.timeout
+            query.sql, query.params, as_of=query.as_of, limit=query.limit, timeout=query.timeout
         )
         return await table_response(request, kind, work)
 
@@ -86,8 +86,8 @@ class _Kind(msgspec.Struct, rename="camel"):
     end: Any = None
 
 
-def _is_platforms(body: bytes) -> bool:
-    """Whether a body has no SQL but a range; what cannot be read is told as SQL's."""
+def _is_platform_query(body: bytes) -> bool:
+    """Whether a body has a range and no SQL. An invalid body counts as SQL, for its error."""
     try:
         kind = msgspec.json.decode(body, type=_Kind)
     except UNREADABLE:

@@ -1,4 +1,4 @@
-"""Reports: the questions of product analytics, each at a path of its own."""
+"""ReportRoutes: each report at a path of its own."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ReportRoutes:
         self._body = body
 
     def routes(self) -> list[BaseRoute]:
-        """What this room answers."""
+        """The routes of this group."""
         return [Route(f"/reports/{name}", self._report(name), methods=["POST"]) for name in REPORTS]
 
     def _report(self, name: str) -> Callable[[Request], Awaitable[Response]]:
@@ -43,7 +43,7 @@ class ReportRoutes:
             with hints_included():
                 return await table_response(request, kind, work)
 
-        answer.__doc__ = _said(name)
+        answer.__doc__ = _summary(name)
         described = operation(
             scope="read",
             parameters=[ACCEPT],
@@ -54,6 +54,6 @@ class ReportRoutes:
         return described(answer)
 
 
-def _said(name: str) -> str:
-    """The docstring of a report, up to its arguments: these are described in the body."""
+def _summary(name: str) -> str:
+    """The docstring of a report up to its arguments, which the schema of the body describes."""
     return (inspect.getdoc(REPORTS[name]) or "").partition("\nArgs:\n")[0].rstrip()

@@ -1,4 +1,4 @@
-"""Segment's HTTP API, as its own and RudderStack's unmodified clients speak it."""
+"""Segment's HTTP API, for the unmodified clients of Segment and RudderStack."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from lakebed.events.event import Receipt
 
 __all__ = ["MAX_BATCH_BYTES", "SegmentRoutes"]
 
-# In the order of how often they are asked for: a router tries its routes one after the other. The short ones are those
-# of the browser's library.
+# In the order of their frequency: a router tries its routes one after the other. The browser's library uses the short
+# ones.
 _BATCHES = ("batch", "b", "import")
 _KINDS = {
     "track": "track",
@@ -55,7 +55,7 @@ _OneBody = {JSON: EventBody, "text/plain": EventBody}
 
 
 class _Keyed(msgspec.Struct, rename="camel"):
-    """What a body says for all that is in it. Decoding it checks, without making anything of it, the whole body."""
+    """The write key of a body. Decoding it validates the whole body without building its values."""
 
     write_key: Any = None
 
@@ -65,7 +65,7 @@ class _Counted(msgspec.Struct):
 
 
 class Settings(msgspec.Struct, rename="camel", kw_only=True):
-    """What analytics.js asks for before it sends anything: where to send it, and that there is nothing else to load."""
+    """The settings that analytics.js loads before it sends anything: the address, and no other integrations."""
 
     integrations: dict[str, dict[str, Any]]
     plan: dict[str, Any]
@@ -79,7 +79,7 @@ class Settings(msgspec.Struct, rename="camel", kw_only=True):
 
 
 class Ignored(msgspec.Struct):
-    """Thank you, and nothing was stored."""
+    """Response to a request that is accepted and ignored."""
 
     success: bool = True
 
@@ -93,21 +93,21 @@ _KEY = re.compile(rb'"writeKey"\s{0,8}:\s{0,8}"([!#-\[\]-~]{1,200})"')
 class SegmentRoutes:
     """`POST /v1/{track,identify,page,screen,group,alias,batch,import}` and the browser's `/v1/{t,i,p,s,g,a,b,m}`.
 
-    As SegmentRoutes does, it answers 200 to all but what is unreadable or too large, which is 400, and what may be sent
-    again later (408, 429, 5xx): its clients drop or repeat what is answered otherwise. What became of each event is in
-    the body. `GET /v1/projects/{writeKey}/settings` is what analytics.js asks before it sends anything.
+    As Segment does, it answers 200 except to a body that is invalid or too large (400), and to a request that may be
+    sent again later (408, 429, 5xx): Segment's clients drop or repeat a request with another status. The outcome of
+    each event is in the body. analytics.js loads `GET /v1/projects/{writeKey}/settings` before it sends anything.
 
     Args:
-        gathering: stores single events.
-        enrichment: what is added to the context of events that browsers and phones send.
-        max_batch_bytes: of a batch, inflated: Segment's limit, which its clients keep.
+        micro_batching: stores single events.
+        enrichment: adds to the context of events that browsers and phones send.
+        max_batch_bytes: of a decompressed batch: Segment's limit, which its clients keep.
     """
 
     def __init__(
         self,
         auth: Auth,
         body: Body,
-        gathering: MicroBatching,
+        micro_batching: MicroBatching,
         enrichment: Enrichment,
         *,
         max_batch_bytes: int = MAX_BATCH_BYTES,
@@ -116,10 +116,10 @@ class SegmentRoutes:
         self._body = body
         self._enrichment = enrichment
         self._max_batch_bytes = max_batch_bytes
-        self._gathering = gathering
+        self._micro_batching = micro_batching
 
     def routes(self) -> list[BaseRoute]:
-        """What this room answers."""
+        """The routes of this group."""
         return [
             *(Route(f"/v1/{path}", self.batch, methods=["POST"]) for path in _BATCHES),
             *(Route(f"/v1/{path}", self.call, methods=["POST"]) for path in _KINDS),
@@ -129,8 +129,8 @@ class SegmentRoutes:
 
     @operation(scope="write", body=_OneBody, answer=BatchAnswer, refusals=[507])
     async def call(self, request: Request) -> Response:
-        """One event, whose type the path says, as Segment's clients send it."""
-        caller, body = await self._taken(request, MAX_CALL_BYTES)
+        """One event as Segment's clients send it. The path is its type."""
+        caller, body = await self._read(request, MAX_CALL_BYTES)
         body = body.strip()
         try:
             _check_object(body)
@@ -139,21 +139,21 @@ class SegmentRoutes:
             raise
         path = _last(request)
         comma = b"," if body[1:-1].strip() else b""
-        event = b"%s%s%s" % (body[:-1], comma, _TYPES[_KINDS[path]])  # of two that say its type the last counts
-        visit = self._enrichment.visit(request, event, short=len(path) == 1)
-        receipt = await self._gathering.store(caller, event if visit is None else visit.event(event))
+        event = b"%s%s%s" % (body[:-1], comma, _TYPES[_KINDS[path]])  # of two types the last one counts
+        sender = self._enrichment.visit(request, event, short=len(path) == 1)
+        receipt = await self._micro_batching.store(caller, event if sender is None else sender.event(event))
         self._auth.charge(caller, 1)
         if receipt.status == "rejected":
-            json_object(body)  # 400 where that is because of numbers that do not exist
+            json_object(body)  # 400 if the reason is a number that JSON cannot hold
         return receipts_response([receipt])
 
     @operation(scope="write", body=_AnyBody, answer=BatchAnswer, refusals=[507])
     async def batch(self, request: Request) -> Response:
-        """Many events, as Segment's clients send them. The good ones are stored."""
-        caller, body = await self._taken(request, self._max_batch_bytes)
+        """Many events as Segment's clients send them. The valid ones are stored."""
+        caller, body = await self._read(request, self._max_batch_bytes)
         _count(body)
-        visit = self._enrichment.visit(request, body, short=len(_last(request)) == 1)
-        sent = body if visit is None else visit.batch(body)
+        sender = self._enrichment.visit(request, body, short=len(_last(request)) == 1)
+        sent = body if sender is None else sender.batch(body)
         try:
             receipts: list[Receipt] = await self._auth.object(caller).batch(
                 sent, source="http", keep_refused=True, key=caller.key
@@ -167,38 +167,38 @@ class SegmentRoutes:
 
     @operation(body={JSON: dict[str, Any], "text/plain": dict[str, Any]}, answer=Ignored, any_origin=True)
     async def metrics(self, request: Request) -> Response:
-        """What analytics.js measures of itself: taken and thrown away, so that it does not send it again."""
+        """Metrics that analytics.js sends about itself: accepted and ignored, so that it does not send them again."""
         await self._body.read(request)
         return json_response(Ignored())
 
     @operation(scope="write", answer=Settings)
     async def settings(self, request: Request) -> Response:
-        """What analytics.js asks for before it sends anything: to send it here."""
+        """The settings that analytics.js loads before it sends anything: they name this server."""
         key = request.path_params["write_key"]
         self._auth.admit(request, "write", write_key=key)
-        here = request.base_url
-        us = {"apiKey": key, "apiHost": f"{here.netloc}{here.path.rstrip('/')}/v1", "protocol": here.scheme}
+        base = request.base_url
+        server = {"apiKey": key, "apiHost": f"{base.netloc}{base.path.rstrip('/')}/v1", "protocol": base.scheme}
         everything = {"enabled": True, "integrations": {}}
-        found = Settings(
-            integrations={"Segment.io": us},
+        settings = Settings(
+            integrations={"Segment.io": server},
             plan={name: {"__default": everything} for name in ("track", "identify", "group")},
             metrics={"sampleRate": 0},
         )
-        return json_response(found)
+        return json_response(settings)
 
-    async def _taken(self, request: Request, most: int) -> tuple[Caller, bytes]:
-        """Who sent it, and the body. Where a header says who, nothing of a stranger's is read.
+    async def _read(self, request: Request, maximum: int) -> tuple[Caller, bytes]:
+        """The sender and the body. With a key in a header, no body of an unknown sender is read.
 
         Raises:
-            Refusal: 400 also where others say 413: SegmentRoutes does.
+            Refusal: 400 also for 413 of other routes, as Segment answers.
         """
         try:
-            caller = self._auth.admit(request, "write") if _shows_key(request) else None
+            caller = self._auth.admit(request, "write") if _has_key_header(request) else None
             body = await self._body.read(request)
-            if body[:2] == _GZIP:  # RudderStack's client for Node may not say so, and no JSON begins like this
-                body = _inflated(body, most)
-            if len(body) > most:
-                raise _too_large(most)
+            if body[:2] == _GZIP:  # RudderStack's client for Node may omit the header, and no JSON begins like this
+                body = _decompressed(body, maximum)
+            if len(body) > maximum:
+                raise _too_large(maximum)
             if caller is None:
                 caller = self._auth.admit(request, "write", write_key=None if self._auth.keyless else _key_in(body))
             self._auth.weigh(caller, len(body))
@@ -214,22 +214,22 @@ def _last(request: Request) -> str:
     return path.rpartition("/")[2]
 
 
-def _shows_key(request: Request) -> bool:
+def _has_key_header(request: Request) -> bool:
     return bool(header(request.scope, b"authorization") or header(request.scope, b"x-api-key"))
 
 
 def _key_in(body: bytes) -> str | None:
-    """The write key in a body, also in one of which not all can be read."""
+    """The write key in a body, also in one that is not valid as a whole."""
     try:
         key = _keyed.decode(body).write_key
     except UNREADABLE:
-        found = _KEY.search(body)
-        return None if found is None else found[1].decode("ascii")
+        match = _KEY.search(body)
+        return None if match is None else match[1].decode("ascii")
     return key if isinstance(key, str) else None
 
 
 def _check_object(body: bytes) -> None:
-    """400 for a body that is not a JSON object. That its numbers exist is not checked."""
+    """400 for a body that is not a JSON object. The range of its numbers is not checked."""
     try:
         if not body.isascii():
             body.decode()
@@ -239,20 +239,20 @@ def _check_object(body: bytes) -> None:
 
 
 def _count(body: bytes) -> None:
-    """Refuse a batch of too many. Nearly always a look at the commas is enough."""
+    """Refuse a batch of too many events. Counting the commas is nearly always enough."""
     if body.count(b",") < MAX_BATCH_EVENTS:
         return
     try:
-        found = len(_items.decode(body) if body[:1] == b"[" else _counted.decode(body).batch)
-    except UNREADABLE:  # said better by those who take it apart; what cannot be read there is one event
-        found = body.count(b'"type"')
-    if found > MAX_BATCH_EVENTS:
-        message = f"The batch has {found} events, the limit is {MAX_BATCH_EVENTS}"
+        count = len(_items.decode(body) if body[:1] == b"[" else _counted.decode(body).batch)
+    except UNREADABLE:  # the item-by-item decoder gives a better error; a body that is not valid there is one event
+        count = body.count(b'"type"')
+    if count > MAX_BATCH_EVENTS:
+        message = f"The batch has {count} events, the limit is {MAX_BATCH_EVENTS}"
         raise Refusal(400, "BATCH_TOO_LARGE", message, limit=MAX_BATCH_EVENTS)
 
 
 def _check(body: bytes) -> None:
-    """400 for a body of which nothing was taken because it is no JSON."""
+    """400 for a body of which no event was stored because it is not JSON."""
     try:
         body.decode()
         msgspec.json.decode(body)
@@ -260,17 +260,17 @@ def _check(body: bytes) -> None:
         raise _invalid(error) from None
 
 
-def _inflated(body: bytes, most: int) -> bytes:
+def _decompressed(body: bytes, maximum: int) -> bytes:
     try:
-        return decompress(body, "gzip", most)
+        return decompress(body, "gzip", maximum)
     except TooLong:
-        raise _too_large(most) from None
+        raise _too_large(maximum) from None
     except Corrupt as error:
-        raise Refusal(400, "INVALID_ENCODING", f"The body is not the gzip that it begins as: {error}") from None
+        raise Refusal(400, "INVALID_ENCODING", f"The body begins as gzip but is not valid gzip: {error}") from None
 
 
-def _too_large(most: int) -> Refusal:
-    return Refusal(_TOO_LARGE, "BODY_TOO_LARGE", f"The body has more than {most} bytes", limit=most)
+def _too_large(maximum: int) -> Refusal:
+    return Refusal(_TOO_LARGE, "BODY_TOO_LARGE", f"The body has more than {maximum} bytes", limit=maximum)
 
 
 def _invalid(error: Exception) -> Refusal:

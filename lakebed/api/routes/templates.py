@@ -29,30 +29,30 @@ class TemplateRoutes:
         self._body = body
 
     def routes(self) -> list[BaseRoute]:
-        """What this room answers."""
+        """The routes of this group."""
         return [
-            Route("/templates", self.listed, methods=["GET"]),
-            Route("/templates/{name}", self.asked, methods=["GET"]),
-            Route("/templates/{name}", self.posted, methods=["POST"]),
+            Route("/templates", self.all, methods=["GET"]),
+            Route("/templates/{name}", self.run, methods=["GET"]),
+            Route("/templates/{name}", self.run_with_body, methods=["POST"]),
         ]
 
     @operation(scope="read", answer=list[Template])
-    async def listed(self, request: Request) -> Response:
-        """Every template: its name, what it answers, its parameters and its SQL."""
+    async def all(self, request: Request) -> Response:
+        """Every template: its name, description, parameters and SQL."""
         self._auth.admit(request, "read")
         return json_response(list(library().values()))
 
     @operation(scope="read", parameters=[ACCEPT], answer=TABLE, refusals=_REFUSALS)
-    async def asked(self, request: Request) -> Response:
-        """The answer to a template; parameters of the URL are its parameters."""
-        return await self._answered(request, None)
+    async def run(self, request: Request) -> Response:
+        """The answer to a template. The parameters of the URL are its parameters."""
+        return await self._answer(request, None)
 
     @operation(scope="read", parameters=[ACCEPT], body=dict[str, Any], answer=TABLE, refusals=_REFUSALS)
-    async def posted(self, request: Request) -> Response:
-        """The answer to a template; the body is an object with its parameters."""
-        return await self._answered(request, self._body)
+    async def run_with_body(self, request: Request) -> Response:
+        """The answer to a template. The body is an object with its parameters."""
+        return await self._answer(request, self._body)
 
-    async def _answered(self, request: Request, body: Body | None) -> Response:
+    async def _answer(self, request: Request, body: Body | None) -> Response:
         caller = self._auth.admit(request, "read")
         kind = chosen(request.headers.get("accept", ""))
         params: dict[str, Any] = dict(request.query_params)

@@ -1,4 +1,4 @@
-"""Ingest: events in, receipts out."""
+"""TrackRoutes: events in, receipts out."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MAX_BATCH_EVENTS = 10_000
 
 
 class EventBody(msgspec.Struct, rename="camel"):
-    """One event in Segment's names; snake_case names are taken too, others are ignored."""
+    """One event in Segment's names; snake_case names are accepted too, others are ignored."""
 
     type: Literal["track", "page", "screen", "identify", "group", "alias"] = "track"
     event: str | None = None
@@ -57,13 +57,13 @@ Batch = Annotated[
 class TrackRoutes:
     """`POST /track`, `POST /track/batch`."""
 
-    def __init__(self, auth: Auth, body: Body, gathering: MicroBatching) -> None:
+    def __init__(self, auth: Auth, body: Body, micro_batching: MicroBatching) -> None:
         self._auth = auth
         self._body = body
-        self._gathering = gathering
+        self._micro_batching = micro_batching
 
     def routes(self) -> list[BaseRoute]:
-        """What this room answers."""
+        """The routes of this group."""
         return [
             Route("/track", self.track, methods=["POST"]),
             Route("/track/batch", self.batch, methods=["POST"]),
@@ -80,15 +80,15 @@ class TrackRoutes:
         except Refusal as refusal:
             await self._auth.keep(request, caller, body, refusal.message)
             raise
-        receipt = await self._stored(caller, event, body)
+        receipt = await self._store(caller, event, body)
         self._auth.charge(caller, 1)
         if receipt.status == "rejected":
             raise Refusal(400, "INVALID_EVENT", receipt.reason or "", messageId=receipt.message_id)
         return json_response(ReceiptAnswer(receipt.seq, receipt.message_id, receipt.status))
 
-    async def _stored(self, caller: Caller, event: dict[str, Any], body: bytes) -> Receipt:
-        if not any("_" in name for name in event):  # in Segment's names: as it is, with others that come now
-            return await self._gathering.store(caller, body.strip())
+    async def _store(self, caller: Caller, event: dict[str, Any], body: bytes) -> Receipt:
+        if not any("_" in name for name in event):  # in Segment's names: stored unchanged
+            return await self._micro_batching.store(caller, body.strip())
         receipts: list[Receipt] = await self._auth.object(caller).batch(
             [event], source="http", keep_refused=True, key=caller.key
         )
@@ -96,7 +96,7 @@ class TrackRoutes:
 
     @operation(scope="write", body={JSON: Batch, "application/x-ndjson": str}, answer=BatchAnswer, refusals=[507])
     async def batch(self, request: Request) -> Response:
-        """A JSON array, `{"batch": […]}` or NDJSON: 200 with what became of each. The good ones are stored."""
+        """A JSON array, `{"batch": […]}` or NDJSON: 200 with the outcome of each. The valid ones are stored."""
         caller = self._auth.admit(request, "write")
         body = await self._body.read(request)
         check_count(body, MAX_BATCH_EVENTS)

@@ -1,7 +1,7 @@
-"""RPC: Cap'n Web over an HTTP batch or a WebSocket. What can be called is listed in `surface.py`.
+"""RPC: Cap'n Web over an HTTP batch or a WebSocket. `methods.py` lists what can be called.
 
-Who calls is said by the headers of the request, as for every route; or, since a browser's WebSocket has none, by
-`authenticate(key)` as a call, which costs no round trip of its own. A key never stands in a URL.
+The key is in a header of the request, as for every route; or, since a browser's WebSocket has none, it is the argument
+of a call, `authenticate(key)`, which costs no round trip of its own. A key is never in a URL.
 """
 
 from __future__ import annotations
@@ -26,25 +26,23 @@ from lakebed.api.openapi.operation import operation
 from lakebed.api.rpc.methods import RpcMethods
 from lakebed.api.rpc.watches import Watches
 from lakebed.errors import AccessDenied, LakebedError, Unreachable
+from lakebed.objects.pool import ObjectHandle
 from lakebed.objects.remote_transports import FAITHFUL
-from lakebed.rpc.calls import Call, Outcome
-from lakebed.rpc.capnweb.errors import Fault, ProtocolError, tell
+from lakebed.rpc.capnweb.errors import CALLER_ERRORS, Fault, ProtocolError
 from lakebed.rpc.capnweb.limits import Limits
 from lakebed.rpc.capnweb.session import Peer
-from lakebed.rpc.dispatch import begin, finish
-from lakebed.rpc.session import Session
-from lakebed.rpc.stub import Stub
+from lakebed.rpc.codec import LakebedCodec
 
 __all__ = ["RpcEndpoint"]
 
 _log = logging.getLogger("lakebed.api")
 _TEXT = "text/plain"
 _INTERNAL = 500
-_HIGH = 1 << 20  # characters that wait for a client that reads slowly, before its answers wait instead
+_MAX_UNSENT = 1 << 20  # characters that wait for a client that reads slowly, before its answers wait instead
 _ABORTED = 3000  # as Cap'n Web closes a WebSocket after an abort
 _DRAIN_S = 5.0
-_AT_ONCE = 50  # messages of one session, before others have their turn
-_REASON_BYTES = 120
+_MESSAGES_A_TURN = 50  # of one session, before other sessions have their turn
+_MAX_REASON_BYTES = 120
 _TYPES = {401: "AccessDenied", 403: "AccessDenied", 404: "NotReachable", 429: "Backpressure"}
 
 
@@ -52,10 +50,10 @@ class RpcEndpoint:
     """`POST /rpc` and the WebSocket at `/rpc`.
 
     Args:
-        gate: before every call.
+        auth: checks the key before every call.
         body: reads batches.
-        limits: of one session.
-        interval_s: between two calls of one callback.
+        limits: bounds of one session.
+        interval_s: seconds between two calls of one callback.
         batch_s: seconds for a batch, in which its calls must be over.
         idle_s: seconds without a message after which a WebSocket that waits for nothing is closed.
         login_s: seconds in which a WebSocket must show a key that is known.
@@ -65,7 +63,7 @@ class RpcEndpoint:
 
     def __init__(
         self,
-        gate: Auth,
+        auth: Auth,
         body: Body,
         *,
         limits: Limits | None = None,
@@ -76,7 +74,7 @@ class RpcEndpoint:
         send_s: float = 30.0,
         most: int = 1000,
     ) -> None:
-        self._gate = gate
+        self._auth = auth
         self._body = body
         self._limits = limits or Limits()
         self._batch_s = batch_s
@@ -85,36 +83,35 @@ class RpcEndpoint:
         self._send_s = send_s
         self._most = most
         self.watches = Watches(interval_s)
-        self.peers: dict[Peer, RpcMethods] = {}  # sessions that are open
-        self._sockets: set[asyncio.Task[Any]] = set()  # those that carry a WebSocket
-        self._direct: Stub | None = None
-        self._busy: set[Session] = set()
+        self.peers: dict[Peer, RpcMethods] = {}  # open sessions
+        self._sockets: set[asyncio.Task[Any]] = set()  # tasks that serve a WebSocket
+        self._calls: set[asyncio.Task[Any]] = set()
 
     def routes(self) -> list[BaseRoute]:
-        """What this room answers."""
+        """The routes of this group."""
         return [Route("/rpc", self.batch, methods=["POST"]), WebSocketRoute("/rpc", self.socket)]
 
     async def close(self) -> None:
-        """End the sessions, after the calls that are under way or a few seconds, and all watches."""
+        """End the sessions, when their calls are over or after a few seconds, and all watches."""
         with suppress(TimeoutError):
             async with asyncio.timeout(_DRAIN_S):
                 await asyncio.gather(*(peer.settle() for peer in self.peers))
         for peer in list(self.peers):
             peer.abort(Unreachable("the server is going away", hint="Connect again"))
-        if self._sockets:  # each says goodbye
+        if self._sockets:  # each sends its abort
             await asyncio.wait(self._sockets, timeout=_DRAIN_S)
         await self.watches.close()
 
     @operation(body={_TEXT: str}, body_required=False, answer={_TEXT: str})
     async def batch(self, request: Request) -> Response:
-        """A Cap'n Web batch: a message a line, answered likewise.
+        """A Cap'n Web batch: one message a line, and the answer likewise.
 
-        The answer is 200 also where a message breaks the protocol: it then ends with an `abort` that says why.
+        The status is 200 also if a message breaks the protocol: the answer then ends with an `abort` and the reason.
         """
         try:
             lines = (await self._body.read(request)).decode().split("\n")
         except UnicodeDecodeError:
-            lines = ["not UTF-8"]  # answered as any message that is not JSON
+            lines = ["not UTF-8"]  # refused as any message that is not JSON
         answers: list[str] = []
 
         def collect(text: str) -> bool:
@@ -137,9 +134,9 @@ class RpcEndpoint:
         if len(lines) > self._limits.batch_messages:
             peer.abort(ProtocolError(f"a batch has more than {self._limits.batch_messages} messages: send several"))
         for number, line in enumerate(lines):
-            if number % _AT_ONCE == 0:
+            if number % _MESSAGES_A_TURN == 0:
                 await asyncio.sleep(0)
-            await peer.room()
+            await peer.ready()
             peer.receive(line)
         await peer.finish()
 
@@ -153,27 +150,27 @@ class RpcEndpoint:
         link = _Link(socket, self._send_s)
         peer = self._peer(socket, link.send, ended=link.end)
         link.peer = peer
-        carrying = asyncio.current_task()
-        assert carrying is not None  # noqa: S101 - a coroutine runs in a task
-        self._sockets.add(carrying)
+        serving = asyncio.current_task()
+        assert serving is not None  # noqa: S101 - a coroutine runs in a task
+        self._sockets.add(serving)
         login = asyncio.get_running_loop().call_later(self._login_s, self._expect_key, peer)
         try:
             await link.run(self._idle_s)
         finally:
             login.cancel()
-            self._sockets.discard(carrying)
+            self._sockets.discard(serving)
             peer.close(Unreachable("the connection is closed"))
             await peer.settle()
             self.peers.pop(peer, None)
 
     def _refusal(self, socket: WebSocket) -> Response | None:
-        """Why no session is opened, if none is."""
+        """The response that refuses the connection, if it is refused."""
         try:
-            if self._gate.keyless and not _may_connect(socket):
-                return error_response(403, "FOREIGN_ORIGIN", "A server without keys takes no pages of other sites")
+            if self._auth.keyless and not _may_connect(socket):
+                return error_response(403, "FOREIGN_ORIGIN", "A server without keys accepts pages of its own host only")
         except LakebedError as error:
-            told = error_summary(error)
-            return error_response(told.status, told.code, told.message)
+            answer = error_summary(error)
+            return error_response(answer.status, answer.code, answer.message)
         if len(self.peers) >= self._most:
             return error_response(503, "NO_ROOM", f"{self._most} sessions are open", None, {"Retry-After": "5"})
         return None
@@ -200,67 +197,55 @@ class RpcEndpoint:
             if wrong >= self._limits.mistakes:
                 peer.abort(AccessDenied("too many wrong keys"))
 
-        surface = RpcMethods(self._gate, connection, self.watches, self._stub_of, mistaken)
+        methods = RpcMethods(self._auth, connection, self.watches, self._handle_of, mistaken)
         peer = Peer(
             send,
-            surface.main,
+            methods.main,
+            codec=_CODEC,
             limits=self._limits,
             faithful=FAITHFUL in connection.headers,
-            tell=_tell,
             answers=answers,
             ended=ended,
         )
-        self.peers[peer] = surface
+        self.peers[peer] = methods
         return peer
 
-    def _stub_of(self, found: Any) -> Any:
-        """A stub of the one object that is served, so that calls on it begin as on those of a namespace."""
-        if isinstance(found, Stub):
-            return found
-        if self._direct is None:
-            self._direct = Stub(Session(_Direct(found), _unheard, self._busy, repr(found), ()))
-        return self._direct
+    def _handle_of(self, served: Any) -> ObjectHandle:
+        """A handle of the one object that is served, so that calls on it begin as on those of a namespace."""
+        if isinstance(served, ObjectHandle):
+            return served
 
+        async def enter() -> tuple[Any, Callable[[], None]]:
+            return served, lambda: None
 
-class _Direct:
-    """The transport to an object that is open here."""
-
-    def __init__(self, target: Any) -> None:
-        self._target = target
-        self._turn = asyncio.Lock()
-
-    async def send(self, batch: Sequence[Call], settle: Callable[[int, Outcome], None]) -> None:
-        """As `Transport.send`."""
-        async with self._turn:
-            begun = await begin(self._target, batch)
-        await finish(begun, settle)
+        return ObjectHandle(enter, self._calls, _log_unhandled)
 
 
 class _Link:
-    """Carries a session's messages over a WebSocket: one task reads, one writes."""
+    """The WebSocket of a session: one task reads, one writes."""
 
     def __init__(self, socket: WebSocket, send_s: float) -> None:
         self.peer: Peer
         self._socket = socket
         self._send_s = send_s
         self._texts: deque[str] = deque()
-        self._waiting = 0  # characters
+        self._unsent = 0  # characters
         self._changed = asyncio.Event()
         self._connected = True
 
     def send(self, text: str) -> bool:
-        """Have `text` sent; whether there is room for more."""
+        """Queue `text`. False if no more should come before `drained` is called."""
         self._texts.append(text)
-        self._waiting += len(text)
+        self._unsent += len(text)
         self._changed.set()
-        return self._waiting < _HIGH
+        return self._unsent < _MAX_UNSENT
 
     def end(self) -> None:
-        """The session is over: what waits is sent, then the connection is closed."""
+        """Send the queued messages, then close the connection."""
         self._changed.set()
 
     async def run(self, idle_s: float) -> None:
-        """Carry messages until the session or the connection ends."""
+        """Send and receive messages until the session or the connection ends."""
         reading = asyncio.create_task(self._read(idle_s))
         try:
             await self._write()
@@ -268,17 +253,17 @@ class _Link:
             reading.cancel()
             await asyncio.wait([reading])
         if self._connected:
-            reason = str(self.peer.closed).encode()[:_REASON_BYTES].decode(errors="ignore")
+            reason = str(self.peer.closed).encode()[:_MAX_REASON_BYTES].decode(errors="ignore")
             await self._socket.close(_ABORTED, reason)
 
     async def _read(self, idle_s: float) -> None:
-        taken = 0
+        received = 0
         try:
             while self.peer.closed is None:
-                taken += 1
-                if taken % _AT_ONCE == 0:  # a message that is there already is read without a pause
+                received += 1
+                if received % _MESSAGES_A_TURN == 0:  # a message that is there already is read without a pause
                     await asyncio.sleep(0)
-                await self.peer.room()
+                await self.peer.ready()
                 try:
                     async with asyncio.timeout(idle_s):
                         message = await self._socket.receive()
@@ -291,7 +276,7 @@ class _Link:
                     self.peer.close(Unreachable("the client is gone"))
                 else:
                     self.peer.receive(message.get("text") or "")
-        except Exception as error:  # noqa: BLE001 - the connection broke, in whichever way
+        except Exception as error:  # noqa: BLE001 - the connection broke
             self._connected = False
             self.peer.close(error)
 
@@ -308,42 +293,48 @@ class _Link:
                 async with asyncio.timeout(self._send_s):
                     await self._socket.send_text(text)
             except (TimeoutError, WebSocketDisconnect, RuntimeError, OSError) as error:
-                self._connected = False  # saying goodbye would wait for the client too
+                self._connected = False  # closing politely would wait for the client too
                 self.peer.close(Unreachable(f"the client reads too slowly, or is gone: {type(error).__name__}"))
                 return
-            self._waiting -= len(text)
-            if self._waiting < _HIGH // 2:
+            self._unsent -= len(text)
+            if self._unsent < _MAX_UNSENT // 2:
                 self.peer.drained()
 
 
-def _tell(error: BaseException) -> Fault:
-    """What a client is told: the same as over HTTP, with the class beside it."""
-    if isinstance(error, Refusal):
-        facts = {name: fact for name, fact in error.details.items() if isinstance(fact, (str, int, float))}
-        kind = _TYPES.get(error.status, "LakebedError")
-        if error.headers is not None and "Retry-After" in error.headers:
-            facts["retry_after"] = error.headers["Retry-After"]
-        return Fault("Error", error.message, facts | {"type": kind, "code": error.code, "status": error.status})
-    fault = tell(error)
-    if isinstance(error, ProtocolError) or fault.properties["type"] in _PLAIN:
-        return Fault(fault.name, fault.message, fault.properties | {"code": "INVALID_CALL", "status": 400})
-    told = error_summary(error)
-    if told.status >= _INTERNAL:
-        _log.error("a call failed: %s", error, exc_info=error)
-    later = {} if told.retry_after is None else {"retry_after": told.retry_after}
-    facts = {"type": fault.properties["type"], "code": told.code, "status": told.status} | later
-    hint = {"hint": fault.properties["hint"]} if "hint" in fault.properties and told.message == fault.message else {}
-    return Fault(fault.name, told.message, told.facts | facts | hint)
+class _ServerCodec(LakebedCodec):
+    """Errors as over HTTP, with the Python class beside the code."""
+
+    def fault(self, error: BaseException) -> Fault:
+        """As `Codec.fault`."""
+        if isinstance(error, Refusal):
+            facts = {name: fact for name, fact in error.details.items() if isinstance(fact, (str, int, float))}
+            kind = _TYPES.get(error.status, "LakebedError")
+            if error.headers is not None and "Retry-After" in error.headers:
+                facts["retry_after"] = error.headers["Retry-After"]
+            return Fault("Error", error.message, facts | {"type": kind, "code": error.code, "status": error.status})
+        fault = super().fault(error)
+        properties = fault.properties
+        if isinstance(error, ProtocolError) or properties["type"] in CALLER_ERRORS:
+            return Fault(fault.name, fault.message, properties | {"code": "INVALID_CALL", "status": 400})
+        answer = error_summary(error)
+        if answer.status >= _INTERNAL:
+            _log.error("a call failed: %s", error, exc_info=error)
+        facts = {"type": properties["type"], "code": answer.code, "status": answer.status}
+        if answer.retry_after is not None:
+            facts["retry_after"] = answer.retry_after
+        if "hint" in properties and answer.message == fault.message:
+            facts["hint"] = properties["hint"]
+        return Fault(fault.name, answer.message, answer.facts | facts)
 
 
-_PLAIN = frozenset({"TypeError", "ValueError", "KeyError", "IndexError", "OverflowError"})
+_CODEC = _ServerCodec()
 
 
 def _may_connect(socket: WebSocket) -> bool:
-    """Whether the page that a browser connects from may: none, or one of this very host.
+    """Whether the Origin of the connection, if it has one, is this host.
 
-    Browsers do not hold a WebSocket to the same origin, so without keys any site's page could use a server of the
-    machine that it is shown on. With keys a page must have one. Programs send no Origin.
+    Browsers do not bind a WebSocket to the same origin, so without keys a page of any site could use a server on the
+    machine of its reader. With keys a page must have one. Programs send no Origin.
     """
     origin = socket.headers.get("origin")
     try:
@@ -352,5 +343,5 @@ def _may_connect(socket: WebSocket) -> bool:
         return False
 
 
-def _unheard(error: BaseException) -> None:
+def _log_unhandled(error: BaseException) -> None:
     _log.info("a call that was not awaited failed: %r", error)

@@ -21,7 +21,7 @@ from lakebed.interface.signature import Signature
 from lakebed.objects.namespace import Namespace
 from lakebed.reports.catalog import REPORTS, signature_of
 from lakebed.rpc.capnweb.exported_object import Target, camel
-from lakebed.rpc.capnweb.remote_reference import Remote
+from lakebed.rpc.capnweb.imports import Remote
 
 __all__ = ["VERBS", "RpcMethods"]
 

@@ -1,4 +1,4 @@
-"""Watches: calls back to clients when something changed. Any number of clients share one look at it."""
+"""Watches: callbacks to clients when something changed. All clients of one thing share one sample of it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from lakebed.rpc.capnweb.exported_object import Target
-from lakebed.rpc.capnweb.remote_reference import Remote
+from lakebed.rpc.capnweb.imports import Remote
 
 __all__ = ["Watches"]
 
@@ -22,17 +22,17 @@ State = Mapping[str, Any]
 class _Listener:
     """One client's callback."""
 
-    __slots__ = ("admitted", "busy", "callback", "seen")
+    __slots__ = ("admitted", "busy", "callback", "sent")
 
     def __init__(self, callback: Remote, admitted: Callable[[], bool]) -> None:
         self.callback = callback
         self.admitted = admitted
-        self.seen: State | None = None  # what the client knows; None: nothing yet
-        self.busy = False  # it has not answered the last call: it gets no other meanwhile
+        self.sent: State | None = None  # the state that the client has; None: none yet
+        self.busy = False  # it has not answered the last call: it is not called again meanwhile
 
 
 class _Watch:
-    """One thing that is looked at."""
+    """One thing that is sampled."""
 
     def __init__(self, key: tuple[str, str], sample: Callable[[], Awaitable[Any]]) -> None:
         self.key = key
@@ -46,7 +46,7 @@ class Watches:
     """All watches of a server.
 
     Args:
-        interval_s: between two looks at the same thing.
+        interval_s: seconds between two samples of the same thing.
     """
 
     def __init__(self, interval_s: float = 1.0) -> None:
@@ -61,12 +61,13 @@ class Watches:
         callback: Remote,
         admitted: Callable[[], bool],
     ) -> Target:
-        """Call `callback` with the state of what `key` names, then with what changed, until the target is released.
+        """Call `callback` with the whole state, then with what changed, until the returned target is released.
 
         Args:
-            key: the object's name, and what is looked at in it.
-            sample: looks.
-            admitted: whether the client may still know.
+            key: name of the object, and of the thing in it.
+            sample: reads the state.
+            callback: function of the client.
+            admitted: whether the client may still read it.
         """
         watch = self._watches.get(key)
         if watch is None:
@@ -74,7 +75,7 @@ class Watches:
         listener = _Listener(callback.dup(), admitted)
         watch.listeners[listener] = None
         if watch.task is None:
-            watch.task = asyncio.get_running_loop().create_task(self._look(watch))
+            watch.task = asyncio.get_running_loop().create_task(self._run(watch))
         elif watch.state:
             self._notify(watch, listener, watch.state)
 
@@ -84,16 +85,16 @@ class Watches:
         return Target("a watch", {"stop": stop}, released=stop)
 
     def __len__(self) -> int:
-        """Callbacks that are alive."""
+        """The number of callbacks."""
         return sum(len(watch.listeners) for watch in self._watches.values())
 
     @property
     def looks(self) -> int:
-        """Things that are looked at."""
+        """The number of things that are sampled."""
         return len(self._watches)
 
     async def close(self) -> None:
-        """Stop all. Nothing of them runs afterwards."""
+        """Stop all watches. No task of them is left."""
         watches, self._watches = self._watches, {}
         tasks = {watch.task for watch in watches.values() if watch.task is not None} | self._calls
         for task in tasks:
@@ -101,36 +102,36 @@ class Watches:
         if tasks:
             await asyncio.wait(tasks)
 
-    async def _look(self, watch: _Watch) -> None:
+    async def _run(self, watch: _Watch) -> None:
         loop = asyncio.get_running_loop()
         try:
             while watch.listeners:
                 due = loop.time() + self._interval_s
-                before, watch.state = watch.state, _state(await watch.sample())
-                self._tell_all(watch, before)
+                previous, watch.state = watch.state, _state(await watch.sample())
+                self._notify_all(watch, previous)
                 await asyncio.sleep(max(0.0, due - loop.time()))
-        except Exception:  # noqa: BLE001 - it is logged; the clients' watches end, and nothing else does
+        except Exception:  # noqa: BLE001 - it is logged, and ends these watches only
             _log.exception("%s of %r cannot be watched any more", watch.key[1], watch.key[0])
             for listener in list(watch.listeners):
                 self._drop(watch, listener)
 
-    def _tell_all(self, watch: _Watch, before: State) -> None:
-        shared = _changes(before, watch.state)
+    def _notify_all(self, watch: _Watch, previous: State) -> None:
+        shared = _changes(previous, watch.state)
         for listener in list(watch.listeners):
             if listener.busy:
-                continue  # it will get all that changed meanwhile at once
-            if listener.seen is None:
+                continue  # it gets all that changed meanwhile in one call
+            if listener.sent is None:
                 self._notify(watch, listener, watch.state)
-            elif changes := shared if listener.seen is before else _changes(listener.seen, watch.state):
+            elif changes := shared if listener.sent is previous else _changes(listener.sent, watch.state):
                 self._notify(watch, listener, changes)
             else:
-                listener.seen = watch.state
+                listener.sent = watch.state
 
     def _notify(self, watch: _Watch, listener: _Listener, changes: State) -> None:
         if not listener.admitted():
             self._drop(watch, listener)
             return
-        listener.seen, listener.busy = watch.state, True
+        listener.sent, listener.busy = watch.state, True
         call = asyncio.get_running_loop().create_task(self._call(watch, listener, changes))
         self._calls.add(call)
         call.add_done_callback(self._calls.discard)
@@ -138,7 +139,7 @@ class Watches:
     async def _call(self, watch: _Watch, listener: _Listener, changes: State) -> None:
         try:
             await listener.callback(changes)
-        except Exception as error:  # noqa: BLE001 - whatever it is, this client is not called again
+        except Exception as error:  # noqa: BLE001 - any error ends the watch of this client
             _log.info("a callback ended: %s", error)
             self._drop(watch, listener)
         else:
@@ -161,6 +162,6 @@ def _state(sample: Any) -> State:
 
 
 def _changes(old: State, new: State) -> State:
-    """What a client that knows `old` must hear: new values, and None for what is gone."""
+    """The changes from `old` to `new`: new values, and None for what is gone."""
     changed: dict[str, Any] = {name: value for name, value in new.items() if name not in old or old[name] != value}
     return changed | {name: None for name in old if name not in new}

@@ -1,4 +1,4 @@
-"""Broadcast: one message a second, made once, for any number of listeners."""
+"""Broadcast: one message per second, made once, for any number of listeners."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _REST = 20  # taking a message may use a twentieth of the time
 
 
 class Listener:
-    """One who listens. It has room for one message: who is slower than they come gets the newest and misses others.
+    """One listener. It buffers one message: a slow listener gets the newest and misses the others.
 
     Attributes:
-        skipped: messages that were replaced before they were taken.
+        skipped: messages that were replaced before they were read.
     """
 
     __slots__ = ("_ended", "_latest", "_ready", "skipped")
@@ -32,7 +32,7 @@ class Listener:
         self.skipped = 0
 
     async def next(self) -> bytes | None:
-        """The newest message that was not taken yet, as soon as there is one; None when there will be none."""
+        """The newest message that was not read yet, as soon as there is one; None after the end."""
         await self._ready.wait()
         message, self._latest = self._latest, None
         if not self._ended:
@@ -40,7 +40,7 @@ class Listener:
         return message
 
     def offer(self, message: bytes) -> None:
-        """Put a message where `next` finds it."""
+        """Make `message` the next one."""
         if message is HEARTBEAT and self._latest is not None:
             return
         self.skipped += self._latest is not None
@@ -48,7 +48,7 @@ class Listener:
         self._ready.set()
 
     def end(self) -> None:
-        """There will be no more; what is there is still given."""
+        """End after the buffered message."""
         self._ended = True
         self._ready.set()
 
@@ -56,14 +56,14 @@ class Listener:
 class Broadcast:
     """The messages of one object, as server-sent events.
 
-    They are made while somebody listens: the first at once, then one each `interval_s`, but only if it differs from the
-    last one; where nothing changes a comment says each 15 seconds that the stream lives. Whoever comes later gets the
-    last message at once. If a message takes long to make, they come at longer intervals.
+    They are made while there are listeners: the first at once, then one every `interval_s`, but only if it differs from
+    the last one; without a change a comment every 15 seconds keeps the stream alive. A later listener gets the last
+    message at once. If a message takes long to make, the intervals are longer.
 
     Args:
-        take: makes what is sent, a struct with the field `at`, which alone makes no message new.
+        take: makes a message, a struct with the field `at`. A change of `at` alone makes no new message.
         interval_s: seconds between two messages.
-        on_end: called when the last listener has gone, an interval later; it is of no use then.
+        on_end: called an interval after the last listener left; the broadcast has ended then.
 
     A failure of `take` reaches each listener as the event `trouble`, and ends them all.
     """
@@ -85,11 +85,11 @@ class Broadcast:
         self.taken = 0
 
     def __len__(self) -> int:
-        """How many listen."""
+        """The number of listeners."""
         return len(self._listeners)
 
     def join(self) -> Listener:
-        """A new listener. It must `leave`."""
+        """A new listener. The caller must call `leave`."""
         listener = Listener()
         self._listeners.add(listener)
         if self._last is not None:
@@ -99,11 +99,11 @@ class Broadcast:
         return listener
 
     def leave(self, listener: Listener) -> None:
-        """It listens no more. Idempotent."""
+        """Remove a listener. Idempotent."""
         self._listeners.discard(listener)
 
     async def close(self) -> None:
-        """End every listener, and the making of messages."""
+        """End every listener and stop making messages."""
         self._end()
         task = self._task
         if task is not None:
@@ -122,11 +122,11 @@ class Broadcast:
         try:
             while self._listeners:
                 started = loop.time()
-                found = await self._take()
+                snapshot = await self._take()
                 self.taken += 1
-                same = before is not None and found == msgspec.structs.replace(before, at=found.at)  # type: ignore[attr-defined]  # `take` promises it
+                same = before is not None and snapshot == msgspec.structs.replace(before, at=snapshot.at)  # type: ignore[attr-defined]  # `take` promises it
                 if not same:
-                    before, self._last, quiet = found, _message(found), 0
+                    before, self._last, quiet = snapshot, _message(snapshot), 0
                     self._send(self._last)
                 elif (quiet := quiet + 1) % self._beats == 0:
                     self._send(HEARTBEAT)
@@ -145,10 +145,10 @@ class Broadcast:
             listener.offer(message)
 
 
-def _message(found: msgspec.Struct) -> bytes:
-    return b"data: " + msgspec.json.encode(found) + b"\n\n"
+def _message(snapshot: msgspec.Struct) -> bytes:
+    return b"data: " + msgspec.json.encode(snapshot) + b"\n\n"
 
 
 def _trouble(error: Exception) -> bytes:
-    """The kind of error only: its message may tell of paths."""
+    """Only the class of the error: its message may contain paths."""
     return b"event: trouble\ndata: " + msgspec.json.encode({"code": type(error).__name__}) + b"\n\n"

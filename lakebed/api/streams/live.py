@@ -1,4 +1,4 @@
-"""Live: what an object is doing now, as server-sent events."""
+"""LiveStream: the live snapshot of an object, as server-sent events."""
 
 from __future__ import annotations
 
@@ -22,59 +22,63 @@ __all__ = ["LiveStream"]
 
 _log = logging.getLogger("lakebed.api")
 _STALLED_S = 30.0
-_ASK_AGAIN_S = 15.0
+_CHECK_AGAIN_S = 15.0
 _RETRY = b"retry: 2000\n\n"
-_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # the second: nginx would hold messages back
+_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # the second: nginx would buffer messages
 _NO_LONGER_ADMITTED = (401, 403)
 
 
 class LiveStream:
-    """`GET /live`: all who listen to one object share what is computed and what is encoded for it.
+    """`GET /live`: all listeners of one object share one computation and one encoded message.
 
-    Who asks for an object that does not exist yet waits for it, with a pulse of nothing: the page is open before the
-    first event is sent.
+    A listener of an object that does not exist yet gets empty snapshots: the page is open before the first event is
+    sent.
 
     Args:
-        clock: says when there was nothing.
+        clock: gives the time of an empty snapshot.
         interval_s: seconds between two messages, at least.
-        most: listeners at once; a further one is 503.
+        max_listeners: at once; a further one is 503.
     """
 
-    def __init__(self, auth: Auth, clock: Clock | None = None, *, interval_s: float = 1.0, most: int = 10_000) -> None:
+    def __init__(
+        self, auth: Auth, clock: Clock | None = None, *, interval_s: float = 1.0, max_listeners: int = 10_000
+    ) -> None:
         self._auth = auth
         self._clock = clock if clock is not None else SystemClock()
         self._interval_s = interval_s
-        self._most = most
+        self._max_listeners = max_listeners
         self._broadcasts: dict[str, Broadcast] = {}
         self._closed = False
 
     def routes(self) -> list[BaseRoute]:
-        """What this room answers."""
+        """The routes of this group."""
         return [Route("/live", self.live, methods=["GET"])]
 
     @operation(scope="read", answer={"text/event-stream": str}, refusals=[503])
     async def live(self, request: Request) -> Response:
-        """Server-sent events, each with a whole `LiveSnapshot` as JSON: nothing is missed by missing one."""
+        """Server-sent events, each with a whole `LiveSnapshot` as JSON: a missed message loses nothing."""
         caller = self._auth.admit(request, "read")
-        if self._closed or sum(map(len, self._broadcasts.values())) >= self._most:
-            message = "The server stops" if self._closed else f"{self._most} listen already"
+        if self._closed or sum(map(len, self._broadcasts.values())) >= self._max_listeners:
+            message = "The server stops" if self._closed else f"There are {self._max_listeners} listeners already"
             raise Refusal(503, "NO_ROOM", message, headers={"Retry-After": "5"})
         broadcast = self._broadcasts.get(caller.object)
         if broadcast is None:
-            broadcast = Broadcast(lambda: self._pulse(caller), self._interval_s, lambda _: self._forget(caller.object))
+            broadcast = Broadcast(
+                lambda: self._snapshot(caller), self._interval_s, lambda _: self._forget(caller.object)
+            )
             self._broadcasts[caller.object] = broadcast
-        return _Stream(broadcast, lambda: self._admits(request))
+        return _Stream(broadcast, lambda: self._is_admitted(request))
 
-    async def _pulse(self, caller: Caller) -> LiveSnapshot:
+    async def _snapshot(self, caller: Caller) -> LiveSnapshot:
         try:
             target = self._auth.existing(caller)
         except Refusal:
             return LiveSnapshot(at=from_us(self._clock.now_us()), name=caller.object)
-        found: LiveSnapshot = await target.pulse()
-        return found
+        snapshot: LiveSnapshot = await target.pulse()
+        return snapshot
 
-    def _admits(self, request: Request) -> bool:
-        """Whether who listens still may: a key may have been revoked since."""
+    def _is_admitted(self, request: Request) -> bool:
+        """Whether the listener still has access: its key may have been revoked."""
         try:
             self._auth.admit(request, "read")
         except Refusal as refusal:
@@ -85,20 +89,20 @@ class LiveStream:
         self._broadcasts.pop(name, None)
 
     def open(self) -> None:
-        """Take listeners, again after `close`."""
+        """Accept listeners, also again after `close`."""
         self._closed = False
 
     async def close(self) -> None:
-        """End every stream and take no further one, so that the server need not wait for those who listen."""
+        """End every stream and refuse further ones, so that the server does not wait for listeners."""
         self._closed = True
         for broadcast in list(self._broadcasts.values()):
             await broadcast.close()
 
 
 class _Stream(Response):
-    """The messages of a broadcast to one client, until either has gone.
+    """The messages of a broadcast to one client, until either ends.
 
-    A client that takes nothing for half a minute is dropped: its socket is full, and only closing frees it.
+    A client that reads nothing for half a minute is dropped: its socket is full, and only closing frees it.
     """
 
     media_type = "text/event-stream"
@@ -111,32 +115,32 @@ class _Stream(Response):
 
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
         listener = self._broadcast.join()
-        gone = asyncio.ensure_future(_disconnected(receive))
-        gone.add_done_callback(lambda _: listener.end())
+        disconnected = asyncio.ensure_future(_disconnected(receive))
+        disconnected.add_done_callback(lambda _: listener.end())
         try:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             await send({"type": "http.response.body", "body": _RETRY, "more_body": True})
             async for message in self._admissible(listener):
-                if gone.done():
+                if disconnected.done():
                     return
                 async with asyncio.timeout(_STALLED_S):
                     await send({"type": "http.response.body", "body": message, "more_body": True})
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         except TimeoutError:
-            _log.info("A listener to /live took nothing for %s s and was dropped", _STALLED_S)
+            _log.info("A listener of /live read nothing for %s s and was dropped", _STALLED_S)
         finally:
             self._broadcast.leave(listener)
-            gone.cancel()
+            disconnected.cancel()
 
     async def _admissible(self, listener: Listener) -> AsyncIterator[bytes]:
-        """The messages, as long as the client may have them."""
+        """The messages, as long as the client has access."""
         loop = asyncio.get_running_loop()
-        ask_at = loop.time() + _ASK_AGAIN_S
+        check_at = loop.time() + _CHECK_AGAIN_S
         while (message := await listener.next()) is not None:
-            if loop.time() >= ask_at:
+            if loop.time() >= check_at:
                 if not self._admitted():
                     return
-                ask_at = loop.time() + _ASK_AGAIN_S
+                check_at = loop.time() + _CHECK_AGAIN_S
             yield message
 
 

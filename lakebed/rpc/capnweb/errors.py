@@ -1,24 +1,32 @@
-"""Faults: how an error travels, and comes back as the same class. No stack trace and no cause goes with it."""
+"""Errors of a session, and `Fault`: how an error travels. No stack trace and no cause goes with it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 
-from lakebed import errors
-from lakebed.errors import InvalidEvent, LakebedError, LogCorrupted
+__all__ = [
+    "CALLER_ERRORS",
+    "MAX_MESSAGE",
+    "Fault",
+    "NotReachable",
+    "Overloaded",
+    "ProtocolError",
+    "TooLarge",
+    "Unreachable",
+    "Unsupported",
+    "javascript_class",
+]
 
-__all__ = ["Fault", "ProtocolError", "Tell", "TooLarge", "Unsupported", "raised", "tell"]
+MAX_MESSAGE = 2000
+"""Characters of an error's message that are sent or read."""
 
-_OWN = {name: getattr(errors, name) for name in errors.__all__}
-# What bad arguments raise: the caller must act on the message, so it goes along. Any other error's stays here.
-_CALLERS: dict[str, type[Exception]] = {
+# Raised for bad arguments: the caller must act on the message, so it is sent. The message of any other error is not.
+CALLER_ERRORS: dict[str, type[Exception]] = {
     kind.__name__: kind for kind in (TypeError, ValueError, KeyError, IndexError, OverflowError)
 }
 _JAVASCRIPT = ((TypeError, "TypeError"), (AttributeError, "TypeError"), (LookupError, "RangeError"))
-_LONGEST = 2000
 
 
 class ProtocolError(Exception):
@@ -30,7 +38,25 @@ class TooLarge(ValueError):
 
 
 class Unsupported(TypeError):
-    """When a peer sends a value that Lakebed takes no part in: streams, blobs, requests."""
+    """When a peer sends a kind of value that is not supported: a stream, a blob, a request."""
+
+
+class _SessionError(Exception):
+    def __init__(self, message: str, *, hint: str = "", **facts: Any) -> None:
+        self.facts = facts
+        super().__init__(f"{message}. {hint}" if hint else message)
+
+
+class NotReachable(_SessionError, AttributeError):
+    """When a path names a member that a value does not have or does not offer."""
+
+
+class Unreachable(_SessionError):
+    """When the session is over, or the peer cannot answer."""
+
+
+class Overloaded(_SessionError):
+    """When too many calls are pending."""
 
 
 class Fault(msgspec.Struct, frozen=True):
@@ -38,52 +64,31 @@ class Fault(msgspec.Struct, frozen=True):
 
     Attributes:
         name: the JavaScript class.
-        message: for people.
-        properties: `type` is the Python class; `code`, `hint` and facts lie beside it.
+        message: text for people.
+        properties: `type` is the Python class; `code`, `hint` and facts are beside it.
     """
 
     name: str
     message: str
     properties: dict[str, Any]
 
+    @classmethod
+    def of(cls, error: BaseException) -> Fault:
+        """The fault of an error that the protocol or bad arguments raised. That of any other error says nothing."""
+        if isinstance(error, (ProtocolError, _SessionError)):
+            return cls(javascript_class(error), str(error)[:MAX_MESSAGE], {"type": type(error).__name__})
+        # Exactly these classes: the message of a subclass may say what must not leave the process.
+        if type(error) in (TooLarge, Unsupported, *CALLER_ERRORS.values()):
+            text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+            kind = next(kind for kind in type(error).__mro__ if kind in CALLER_ERRORS.values())
+            return cls(javascript_class(error), text[:MAX_MESSAGE], {"type": kind.__name__})
+        return cls("Error", "The call could not be carried out", {"type": "Exception", "code": "INTERNAL"})
 
-Tell = Callable[[BaseException], Fault]
-"""What an error says to the peer."""
-
-
-def tell(error: BaseException) -> Fault:
-    """The fault of `error`: our own errors with their facts, what bad arguments raise with its message, no other."""
-    name = next((name for kind, name in _JAVASCRIPT if isinstance(error, kind)), "Error")
-    if isinstance(error, LakebedError):
-        facts = {key: fact for key, fact in error.facts.items() if isinstance(fact, (str, int, float, bool))}
-        told = {"hint": error.hint} if error.hint else {}
-        return Fault(name, error.message[:_LONGEST], facts | told | {"type": type(error).__name__})
-    if isinstance(error, ProtocolError):
-        return Fault(name, str(error)[:_LONGEST], {"type": "ProtocolError"})
-    if isinstance(error, (TooLarge, Unsupported)) or type(error) in _CALLERS.values():
-        text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-        kind = next(kind for kind in type(error).__mro__ if kind in _CALLERS.values())
-        return Fault(name, text[:_LONGEST], {"type": kind.__name__})
-    return Fault("Error", "The call could not be carried out", {"type": "LakebedError", "code": "INTERNAL"})
+    def exception(self) -> Exception:
+        """The exception for this fault: of the class of bad arguments that it names, or Exception."""
+        return CALLER_ERRORS.get(str(self.properties.get("type", "")), Exception)(self.message)
 
 
-def raised(fault: Fault) -> Exception:
-    """The error that a peer told of: our own class with its facts, a builtin one, or LakebedError."""
-    facts = dict(fault.properties)
-    name, hint = str(facts.pop("type", "")), str(facts.pop("hint", ""))
-    if name in _CALLERS:
-        return _CALLERS[name](fault.message)
-    kind: type[LakebedError] = _OWN.get(name, LakebedError)
-    if issubclass(kind, (InvalidEvent, LogCorrupted)):  # these make their messages themselves
-        return _refilled(kind, fault.message, hint, facts)
-    return kind(fault.message, hint=hint, **_named(facts))
-
-
-def _refilled(kind: type[LakebedError], message: str, hint: str, facts: Mapping[str, Any]) -> LakebedError:
-    error = kind.__new__(kind)
-    LakebedError.__init__(error, message, hint=hint, **_named(facts))
-    return error
-
-
-def _named(facts: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: fact for name, fact in facts.items() if name not in ("message", "self")}
+def javascript_class(error: BaseException) -> str:
+    """The name of the JavaScript class that an error becomes."""
+    return next((name for kind, name in _JAVASCRIPT if isinstance(error, kind)), "Error")

@@ -1,26 +1,24 @@
-"""Imports: what the peer holds for us. What we pushed has positive ids; what it sent by reference has negative ones."""
+"""Imports: results and references that the peer holds for this side. Ids of pushed calls are positive."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
 
-from lakebed.errors import Unreachable
-from lakebed.rpc.calls import Outcome, Step
+from lakebed.rpc.capnweb.codec import Codec, Step
 from lakebed.rpc.capnweb.errors import ProtocolError
-from lakebed.rpc.capnweb.future import Slot
-from lakebed.rpc.capnweb.remote_reference import Remote
-from lakebed.rpc.capnweb.values import Encoder, Named
+from lakebed.rpc.capnweb.pending import Outcome, PendingResult
+from lakebed.rpc.capnweb.values import Encoder
 
-__all__ = ["Imports"]
+__all__ = ["Imports", "Remote"]
 
 
 class _Import(msgspec.Struct):
-    """One of them: how often the peer introduced it, and how many of us hold it."""
+    """One entry: how often the peer introduced it, and how many references to it are held here."""
 
-    slot: Slot
+    result: PendingResult
     introduced: int = 1
     held: int = 1
 
@@ -30,8 +28,9 @@ class Imports:
 
     Args:
         write: sends a message.
-        encoder: writes values.
+        encoder: makes an encoder for one message.
         check: raises ProtocolError when the tables are full.
+        codec: makes the errors.
         answers: whether the peer can be called.
     """
 
@@ -40,109 +39,112 @@ class Imports:
         write: Callable[[list[Any]], None],
         encoder: Callable[[], Encoder],
         check: Callable[[], None],
+        codec: Codec,
         *,
         answers: bool,
     ) -> None:
         self._write = write
         self._encoder = encoder
         self._check = check
+        self._codec = codec
         self.answers = answers
         self._entries: dict[int, _Import] = {}
         self._next = 1
         self._closed: BaseException | None = None
-        self.unanswered = 0  # calls that wait for the peer
+        self.unanswered = 0  # calls of the peer's functions that are pending
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    # What the peer sends.
+    # From the peer.
 
     def stub(self, number: int) -> Remote:
-        """What it exports under `number`. Raises ProtocolError when it cannot."""
+        """A reference to the peer's export `number`. Raises ProtocolError if the peer cannot export under that id."""
         entry = self._entries.get(number)
-        if number >= 0 or (entry is not None and entry.slot.outcome is None):
-            raise ProtocolError(f"{number} is no export")
+        if number >= 0 or (entry is not None and entry.result.outcome is None):
+            raise ProtocolError(f"{number} cannot be an export")
         if entry is None:
             self._check()
-            self._entries[number] = _Import(Slot.of(None))
+            self._entries[number] = _Import(PendingResult.of(None))
         else:
             entry.introduced += 1
             entry.held += 1
         return Remote(self, number)
 
-    def promise(self, number: int) -> Slot:
-        """What it will send for its promise `number`."""
+    def promise(self, number: int) -> PendingResult:
+        """The result that the peer will send for its promise `number`."""
         if number >= 0 or number in self._entries:
-            raise ProtocolError(f"{number} is no new promise")
+            raise ProtocolError(f"{number} cannot be a new promise")
         self._check()
-        entry = self._entries[number] = _Import(Slot())
-        return entry.slot
+        entry = self._entries[number] = _Import(PendingResult())
+        return entry.result
 
-    def settle(self, number: int, slot: Slot) -> None:
-        """It resolved `number`."""
+    def resolve(self, number: int, result: PendingResult) -> None:
+        """Take the peer's result of `number`."""
         entry = self._entries.get(number)
         if entry is None:
-            return  # let go meanwhile
-        if entry.slot.outcome is not None:
-            raise ProtocolError(f"{number} was resolved before, or is no promise")
-        slot.then(entry.slot.settle)
+            return  # released meanwhile
+        if entry.result.outcome is not None:
+            raise ProtocolError(f"{number} was resolved before, or is not pending")
+        result.then(entry.result.resolve)
         self._forget(number)
 
-    def reject(self, number: int, slot: Slot) -> None:
-        """It rejected `number`."""
-        outcome = slot.outcome
+    def reject(self, number: int, result: PendingResult) -> None:
+        """Take the peer's error of `number`."""
+        outcome = result.outcome
         error = outcome.value if outcome is not None else None
         if not isinstance(error, BaseException):
             error = ProtocolError(f"the peer rejected a call with {error!r:.80}")
-        self.settle(number, Slot.failed(error))
+        self.resolve(number, PendingResult.failed(error))
 
-    # What we ask of it.
+    # To the peer.
 
     def push(self, number: int, path: tuple[Step, ...], arguments: list[Any] | None) -> int:
-        """Call what lies at `path` of its `number`, or read it where there are no arguments; the id of the result.
+        """Call the value at `path` of the peer's `number`, or read it if `arguments` is None. Gives the result's id.
 
         Raises:
-            TooLarge, TypeError: an argument cannot be sent. Nothing was.
+            TooLarge, TypeError: an argument cannot be sent. Nothing was sent.
         """
         expression: list[Any] = ["pipeline", number, list(path)]
         if arguments is not None:
             encoder = self._encoder()
-            expression.append([_argument(encoder, argument) for argument in arguments])
+            expression.append([encoder.argument(argument) for argument in arguments])
         self._write(["push", expression])
-        own = self._next
+        pushed = self._next
         self._next += 1
-        self._entries[own] = _Import(Slot() if self._closed is None else Slot.failed(self._closed))
-        return own
+        self._entries[pushed] = _Import(PendingResult() if self._closed is None else PendingResult.failed(self._closed))
+        return pushed
 
-    def pull(self, number: int) -> Slot:
-        """Ask for the value of what was pushed. Its slot is filled when the peer answers, or the session ends."""
-        slot = self._entries[number].slot
+    def pull(self, number: int) -> PendingResult:
+        """Ask for the result of a pushed call. It is resolved when the peer answers, or the session ends."""
+        result = self._entries[number].result
         self._write(["pull", number])
-        return slot
+        return result
 
-    def call(self, number: int, arguments: tuple[Any, ...]) -> Awaitable[Any]:
-        """Call what it exports under `number`."""
+    def call(self, number: int, arguments: tuple[Any, ...]) -> PendingResult:
+        """Call the peer's export `number`."""
         if self._closed is not None:
-            return _Answer(Slot.failed(self._closed))
+            return PendingResult.failed(self._closed)
         if not self.answers:
-            return _Answer(Slot.failed(Unreachable("an HTTP batch cannot call its client", hint="Use a WebSocket")))
-        slot = self.pull(self.push(number, (), list(arguments)))
+            error = self._codec.unreachable("an HTTP batch cannot call its client", hint="Use a WebSocket")
+            return PendingResult.failed(error)
+        result = self.pull(self.push(number, (), list(arguments)))
         self.unanswered += 1
-        slot.then(self._answered)
-        return _Answer(slot)
+        result.then(self._answered)
+        return result
 
     def _answered(self, _outcome: Outcome) -> None:
         self.unanswered -= 1
 
-    # Who holds what.
+    # References.
 
     def retain(self, number: int) -> None:
-        """One more of us holds a remote."""
+        """Count one more reference."""
         if (entry := self._entries.get(number)) is not None:
             entry.held += 1
 
-    def let_go(self, number: int) -> None:
-        """One less; after the last the peer is told."""
+    def release(self, number: int) -> None:
+        """Count one less; after the last the peer is told."""
         entry = self._entries.get(number)
         if entry is not None:
             entry.held -= 1
@@ -153,32 +155,50 @@ class Imports:
         self._write(["release", number, self._entries.pop(number).introduced])
 
     def fail(self, error: BaseException) -> None:
-        """The peer answers nothing more."""
+        """Fail all pending results: the peer sends no more answers."""
         for entry in list(self._entries.values()):
-            entry.slot.settle(Outcome(error=error))
+            entry.result.resolve(Outcome(error=error))
 
     def close(self, error: BaseException) -> None:
-        """The session is over: what is not answered fails, and so does what is asked from now on."""
+        """Fail all pending results and every later call with `error`."""
         self._closed = error
         entries, self._entries = self._entries, {}
         for entry in entries.values():
-            entry.slot.settle(Outcome(error=error))
+            entry.result.resolve(Outcome(error=error))
 
 
-class _Answer:
-    """What a peer will answer. Not awaiting it is fine."""
+class Remote:
+    """A reference to a function or an object of the peer. Calling it returns an awaitable of the peer's answer.
 
-    def __init__(self, slot: Slot) -> None:
-        self._slot = slot
+    One that came as an argument is released when the call is over: to keep it, keep a `dup()`, and close that.
+    """
 
-    def __await__(self) -> Generator[Any, None, Any]:
-        outcome = yield from self._slot.wait().__await__()
-        if outcome.error is not None:
-            raise outcome.error
-        return outcome.value
+    __slots__ = ("_closed", "link", "number")
 
+    def __init__(self, link: Imports, number: int) -> None:
+        self.link = link
+        self.number = number
+        self._closed = False
 
-def _argument(encoder: Encoder, argument: Any) -> Any:
-    if isinstance(argument, Named):
-        return ["named", {name: encoder.write(value, 1) for name, value in argument.items()}]
-    return encoder.write(argument)
+    def __call__(self, *arguments: Any) -> Awaitable[Any]:
+        """Call it. Awaiting raises the peer's error, or that the session is over."""
+        return self.link.call(self.number, arguments)
+
+    @property
+    def answers(self) -> bool:
+        """Whether it can be called at all: the client of an HTTP batch cannot."""
+        return self.link.answers
+
+    def dup(self) -> Remote:
+        """A second reference, to be closed by itself."""
+        self.link.retain(self.number)
+        return Remote(self.link, self.number)
+
+    def close(self) -> None:
+        """Release the reference: the peer may forget it. Idempotent."""
+        if not self._closed:
+            self._closed = True
+            self.link.release(self.number)
+
+    def __repr__(self) -> str:
+        return f"<Remote {self.number}>"

@@ -1,4 +1,4 @@
-"""Limits: what one session may cost whoever answers it."""
+"""Limits: what one session may cost the side that answers it."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ class Limits(msgspec.Struct, frozen=True):
     """Passing `message_bytes`, `depth`, `digits` or `entries` aborts the session; the others reject one call.
 
     Attributes:
-        message_bytes: of one incoming message.
+        message_bytes: characters of one incoming message.
         depth: levels of nesting in a value.
-        digits: of a bigint.
-        entries: of the import and export tables together: what was pushed or passed and not yet released.
-        pending: calls under way. Further messages are not read meanwhile, unless a call waits for the peer itself; at
+        digits: digits of a bigint.
+        entries: entries of the import and export tables together: results and references that are not yet released.
+        pending: calls under way. No further message is read meanwhile, unless a call waits for the peer itself; at
             four times as many a call is rejected.
         steps: instructions that one `.map()` may carry out, over all elements.
-        argument_size: of one call: values and characters, each counted wherever it appears.
-        result_size: of one answer, counted likewise, tables by their bytes.
-        held_size: of all results that are not released. Passing it aborts the session.
-        batch_size: of all answers to an HTTP batch, in characters; passing it rejects what is not answered yet.
-        batch_messages: of one HTTP batch.
-        mistakes: keys that a session may get wrong.
+        argument_size: size of the arguments of one call: values and characters, each counted wherever it appears.
+        result_size: size of one answer, counted likewise, tables by their bytes.
+        held_size: size of all results that are not released. Passing it aborts the session.
+        batch_size: characters of all answers to an HTTP batch; passing it rejects the calls that are not answered yet.
+        batch_messages: messages of one HTTP batch.
+        mistakes: wrong keys that a session may show.
     """
 
     message_bytes: int = 1 << 20

@@ -1,4 +1,4 @@
-"""Peer: one end of a Cap'n Web session. Messages go in by `receive` and out by `send`; others carry them.
+"""Peer: one end of a Cap'n Web session. Messages go in by `receive` and out by `send`; a transport carries them.
 
 Ids are positive where the importing side chose them (0 is the main object) and negative where the exporting side did.
 """
@@ -9,38 +9,34 @@ import asyncio
 import inspect
 import logging
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
 
-from lakebed.errors import Backpressure, Unreachable
-from lakebed.rpc.calls import Outcome
-from lakebed.rpc.capnweb.errors import ProtocolError, Tell, TooLarge, Unsupported, tell
+from lakebed.rpc.capnweb.codec import Codec
+from lakebed.rpc.capnweb.errors import ProtocolError, TooLarge, Unsupported
 from lakebed.rpc.capnweb.evaluation import Evaluator
 from lakebed.rpc.capnweb.exported_object import Target
-from lakebed.rpc.capnweb.future import Slot
-from lakebed.rpc.capnweb.imports import Imports
+from lakebed.rpc.capnweb.imports import Imports, Remote
 from lakebed.rpc.capnweb.limits import Limits
-from lakebed.rpc.capnweb.remote_reference import Remote
-from lakebed.rpc.capnweb.size import weigh
-from lakebed.rpc.capnweb.values import Encoder, Reader
+from lakebed.rpc.capnweb.pending import Outcome, PendingResult
+from lakebed.rpc.capnweb.values import Encoder
 
 __all__ = ["Peer"]
 
 _log = logging.getLogger("lakebed.capnweb")
-_HARD = 4  # times the limit of pending calls at which one is rejected
+_REJECT_AT = 4  # times the limit of pending calls, at which a call is rejected
 
 
 class _Export(msgspec.Struct):
-    """What we hold for the peer: what it pushed, or what we sent by reference."""
+    """An entry of the export table: the result of a call that the peer pushed, or a target that was sent to it."""
 
-    slot: Slot
+    result: PendingResult
     count: int = 1
     pulled: bool = False
-    weight: int = 0
-    used: bool = False  # something was built on it, which has its failure
-    fleeting: bool = False  # released by its answer, as `stream` asks
+    size: int = 0
+    released_by_answer: bool = False  # as `stream` asks
 
 
 class Peer:
@@ -48,13 +44,11 @@ class Peer:
 
     Args:
         send: takes one message. False says that no more should come before `drained` is called.
-        main: what the other side finds under 0.
-        limits: of what the other side may ask.
-        faithful: whether the other side is a Lakebed.
-        trusting: whether it is our server: results and structs that it sends are made again.
-        structs: those structs, by name.
-        tell: what errors say to the other side.
-        answers: whether the other side can be called. In an HTTP batch it cannot.
+        main: the target that the peer finds under 0.
+        codec: types of values and errors that the program adds.
+        limits: bounds of the peer's requests.
+        faithful: whether the peer is a program like this one, with the same codec.
+        answers: whether the peer can be called. In an HTTP batch it cannot.
         ended: called once, when the session is over.
     """
 
@@ -63,39 +57,37 @@ class Peer:
         send: Callable[[str], bool],
         main: Target | None = None,
         *,
+        codec: Codec | None = None,
         limits: Limits | None = None,
         faithful: bool = False,
-        trusting: bool = False,
-        structs: Mapping[str, type[Any]] | None = None,
-        tell: Tell = tell,
         answers: bool = True,
         ended: Callable[[], None] | None = None,
     ) -> None:
         self.closed: BaseException | None = None
         self.sent = 0  # characters
         self._send = send
+        self._codec = codec or Codec()
         self._limits = limits or Limits()
         self._faithful = faithful
-        self._tell = tell
         self._answers = answers
         self._when_ended = ended
-        self._evaluator = Evaluator(Reader(self._limits, trusting=trusting, structs=structs), self, self._limits)
-        self.imports = Imports(self._write, self._encoder, self._add_entry, answers=answers)
-        self._exports: dict[int, _Export] = {0: _Export(Slot.of(main or Target("this connection")))}
+        self._evaluator = Evaluator(self._codec, self._begin, self._limits)
+        self.imports = Imports(self._write, self._encoder, self._add_entry, self._codec, answers=answers)
+        self._exports: dict[int, _Export] = {0: _Export(PendingResult.of(main or Target("this connection")))}
         self._exported: dict[Target, int] = {}
         self._held: Counter[Target] = Counter()
-        self._weight = 0  # of all results that are held
+        self._size = 0  # of all results that are held
         self._next_push = 1  # the peer's next positive id
         self._next_export = -1
         self._tasks: set[asyncio.Task[None]] = set()
         self._full = False
-        self._later: deque[int] = deque()  # answers that wait until the peer has read what there is
-        self._eased = asyncio.Event()
+        self._unsent: deque[int] = deque()  # answers that wait until the peer has read the ones before
+        self._changed = asyncio.Event()
 
     # Incoming messages.
 
     def receive(self, text: str) -> None:
-        """Take one message. What breaks the protocol or a limit ends the session with an `abort`; nothing is raised."""
+        """Take one message. If it breaks the protocol or a limit, the session is aborted; nothing is raised."""
         if self.closed is not None:
             return
         try:
@@ -114,7 +106,7 @@ class Peer:
         except (msgspec.DecodeError, UnicodeError, RecursionError, ValueError) as error:
             raise ProtocolError(f"a message is not JSON: {error}") from None
         if not isinstance(message, list):
-            raise ProtocolError("a message is no array")
+            raise ProtocolError("a message must be an array")
         return message
 
     def _take(self, message: list[Any]) -> None:
@@ -126,49 +118,51 @@ class Peer:
             case ["release", int() as number, int() as count]:
                 self._release(number, count)
             case ["resolve", int() as number, expression]:
-                self.imports.settle(number, self._evaluator.evaluate(expression, self))
+                self.imports.resolve(number, self._evaluator.evaluate(expression, self))
             case ["reject", int() as number, expression]:
                 self.imports.reject(number, self._evaluator.evaluate(expression, self))
             case ["stream", expression]:
                 number = self._pushed(expression)
-                self._exports[number].fleeting = True
+                self._exports[number].released_by_answer = True
                 self._pull(number)
             case ["pipe"]:
-                self._enter(Slot.failed(Unsupported("streams are not taken here: send text, bytes or lists")))
+                self._add(PendingResult.failed(Unsupported("streams are not taken here: send text, bytes or lists")))
             case ["abort", expression]:
                 outcome = self._evaluator.evaluate(expression, self).outcome
                 error = outcome.value if outcome is not None else None
-                self.close(error if isinstance(error, Exception) else ProtocolError(f"the peer gave up: {error}"))
+                if not isinstance(error, Exception):
+                    error = ProtocolError(f"the peer aborted the session: {error}")
+                self.close(error)
             case _:
                 raise ProtocolError(f"an unknown message: {str(message)[:60]}")
 
     def _pushed(self, expression: Any) -> int:
-        return self._enter(self._evaluator.evaluate(expression, self))
+        return self._add(self._evaluator.evaluate(expression, self))
 
-    def _enter(self, slot: Slot) -> int:
+    def _add(self, result: PendingResult) -> int:
         number = self._next_push
         self._next_push += 1
         self._add_entry()
-        self._exports[number] = _Export(slot)
-        slot.then(lambda outcome: self._arrived(number, outcome))
+        self._exports[number] = _Export(result)
+        result.then(lambda outcome: self._resolved(number, outcome))
         return number
 
     def _add_entry(self) -> None:
         if len(self._exports) + len(self.imports) >= self._limits.entries:
             raise ProtocolError(
-                f"more than {self._limits.entries} calls and stubs are held: await or dispose of those that are over"
+                f"more than {self._limits.entries} results and stubs are held: await or dispose of those that are over"
             )
 
-    def _arrived(self, number: int, outcome: Outcome) -> None:
+    def _resolved(self, number: int, outcome: Outcome) -> None:
         if (export := self._exports.get(number)) is not None:
-            export.weight = weigh(outcome.value, self._limits.held_size)
-            self._weight += export.weight
-            if self._weight > self._limits.held_size:
-                self.abort(ProtocolError("the results that are held are too large: await or dispose of what is over"))
+            export.size = self._codec.size(outcome.value, self._limits.held_size)
+            self._size += export.size
+            if self._size > self._limits.held_size:
+                self.abort(ProtocolError("the results that are held are too large: await or dispose of some"))
                 return
         if isinstance(outcome.value, Target):
             self._held[outcome.value] += 1
-            if number not in self._exports:  # nobody wants it any more
+            if number not in self._exports:  # released meanwhile
                 self._drop(outcome.value)
 
     def _drop(self, target: Target) -> None:
@@ -180,10 +174,10 @@ class Peer:
     def _pull(self, number: int) -> None:
         export = self._exports.get(number)
         if export is None:
-            raise ProtocolError(f"there is no {number} to pull")
+            raise ProtocolError(f"{number} cannot be pulled: it does not exist")
         if not export.pulled:
-            export.pulled = True
-            export.slot.then(lambda _outcome: self._answer(number))
+            export.pulled = export.result.handled = True
+            export.result.then(lambda _outcome: self._answer(number))
 
     def _release(self, number: int, count: int) -> None:
         export = self._exports.get(number)
@@ -192,14 +186,14 @@ class Peer:
         export.count -= count
         if not export.count:
             del self._exports[number]
-            self._weight -= export.weight
-            _tell_unheard(export)
-            outcome = export.slot.outcome
+            self._size -= export.size
+            _log_unhandled(export)
+            outcome = export.result.outcome
             if outcome is not None and isinstance(outcome.value, Target):
                 if self._exported.get(outcome.value) == number:
                     del self._exported[outcome.value]
                 self._drop(outcome.value)
-            self._eased.set()
+            self._changed.set()
 
     # Answers.
 
@@ -208,11 +202,11 @@ class Peer:
         if export is None or self.closed is not None:
             return
         if self._full:
-            self._later.append(number)
+            self._unsent.append(number)
             return
-        assert export.slot.outcome is not None  # noqa: S101 - called when it is there
-        self._post(self._resolution(number, export.slot.outcome))
-        if export.fleeting:
+        assert export.result.outcome is not None  # noqa: S101 - called when it is resolved
+        self._post(self._resolution(number, export.result.outcome))
+        if export.released_by_answer:
             self._release(number, 1)
 
     def _resolution(self, number: int, outcome: Outcome) -> str:
@@ -222,12 +216,12 @@ class Peer:
         if error is None:
             try:
                 return _text(["resolve", number, self._encoder().write(outcome.value)])
-            except Exception as failure:  # noqa: BLE001 - whatever cannot be written is an answer too
+            except Exception as failure:  # noqa: BLE001 - that a value cannot be written is an answer too
                 error = failure
-        return _text(["reject", number, self._encoder().fault(self._tell(error))])
+        return _text(["reject", number, self._encoder().fault(error)])
 
     def _encoder(self) -> Encoder:
-        return Encoder(self._export, self._own, self._tell, faithful=self._faithful, limits=self._limits)
+        return Encoder(self._codec, self._export, self._own, faithful=self._faithful, limits=self._limits)
 
     def _export(self, target: Target) -> int:
         number = self._exported.get(target)
@@ -236,7 +230,7 @@ class Peer:
             return number
         number = self._next_export
         self._next_export -= 1
-        self._exports[number] = _Export(Slot.of(target))
+        self._exports[number] = _Export(PendingResult.of(target))
         self._exported[target] = number
         self._held[target] += 1
         return number
@@ -254,120 +248,123 @@ class Peer:
             self._full = True
 
     def drained(self) -> None:
-        """The other side has read what was sent: answers that waited go out."""
+        """Send the answers that waited: the peer has read the ones before."""
         self._full = False
-        while self._later and not self._full:
-            self._answer(self._later.popleft())
-        self._eased.set()
+        while self._unsent and not self._full:
+            self._answer(self._unsent.popleft())
+        self._changed.set()
 
-    # Work, as the evaluator asks for it.
+    # Work for the evaluator.
 
-    def begin(self, call: Callable[[], Any], slot: Slot) -> None:
-        """As `Work.begin`."""
-        if len(self._tasks) >= _HARD * self._limits.pending:
+    def _begin(self, call: Callable[[], Any], result: PendingResult) -> None:
+        """As `Begin`."""
+        if len(self._tasks) >= _REJECT_AT * self._limits.pending:
+            message = f"{len(self._tasks)} calls are under way"
             hint = "Await some before you make more"
-            slot.settle(Outcome(error=Backpressure(f"{len(self._tasks)} calls are under way", hint=hint)))
+            result.resolve(Outcome(error=self._codec.overloaded(message, hint=hint)))
             return
         try:
-            given = call()
+            value = call()
         except Exception as error:  # noqa: BLE001 - it is the call's outcome
-            slot.settle(Outcome(error=error))
+            result.resolve(Outcome(error=error))
             return
-        if not inspect.isawaitable(given):
-            slot.settle(self._bounded(Outcome(given)))
+        if not inspect.isawaitable(value):
+            result.resolve(self._bounded(value))
             return
-        task = asyncio.get_running_loop().create_task(self._finish(given, slot))
+        task = asyncio.get_running_loop().create_task(self._finish(value, result))
         self._tasks.add(task)
         task.add_done_callback(self._ended)
 
-    async def _finish(self, given: Awaitable[Any], slot: Slot) -> None:
+    async def _finish(self, value: Awaitable[Any], result: PendingResult) -> None:
         try:
-            outcome = self._bounded(Outcome(await given))
+            outcome = self._bounded(await value)
         except asyncio.CancelledError:
-            slot.settle(Outcome(error=Unreachable("the session ended")))
+            result.resolve(Outcome(error=self._codec.unreachable("the session ended")))
             raise
         except Exception as error:  # noqa: BLE001 - it is the call's outcome
             outcome = Outcome(error=error)
-        slot.settle(outcome)
+        result.resolve(outcome)
 
-    def _bounded(self, outcome: Outcome) -> Outcome:
-        most = self._limits.result_size
-        if weigh(outcome.value, most) <= most:
-            return outcome
-        return Outcome(error=TooLarge(f"the answer has more than {most} values and characters: ask for less"))
+    def _bounded(self, value: Any) -> Outcome:
+        limit = self._limits.result_size
+        if self._codec.size(value, limit) <= limit:
+            return Outcome(value)
+        return Outcome(error=TooLarge(f"the answer has more than {limit} values and characters: ask for less"))
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        self._eased.set()
+        self._changed.set()
 
     @property
     def pending(self) -> int:
-        """Calls under way."""
+        """The number of calls under way."""
         return len(self._tasks)
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is under way and nothing is kept for the peer: no call, no watch."""
-        return not (self._tasks or len(self.imports) or self._later)
+        """Whether no call is under way and nothing of the peer is held, such as a watch."""
+        return not (self._tasks or len(self.imports) or self._unsent)
 
-    async def room(self) -> None:
-        """Return when a further message may be taken: none is read while this side or the peer is behind."""
+    async def ready(self) -> None:
+        """Return when a further message may be taken: not while this side or the peer is behind."""
         while self.closed is None and (self._full or len(self._tasks) >= self._limits.pending):
             if self.imports.unanswered and not self._full:
-                return  # what is under way may wait for the very message that comes next
-            self._eased.clear()
-            await self._eased.wait()
+                return  # a call under way may wait for the next message
+            self._changed.clear()
+            await self._changed.wait()
 
     async def finish(self) -> None:
-        """No message will come any more: return when every call is over. What waits for the peer fails."""
-        error = Unreachable("the peer answers nothing more", hint="Use a WebSocket for what goes both ways")
+        """Return when every call is over, after the last message. Calls of the peer's functions fail."""
+        error = self._codec.unreachable(
+            "the peer sends no more answers", hint="Use a WebSocket for calls in both directions"
+        )
         self.imports.fail(error)
         while self._tasks:
             await asyncio.wait(self._tasks)
 
     # The importing side.
 
-    def find(self, number: int) -> Slot:
+    def find(self, number: int) -> PendingResult:
         """As `Scope.find`."""
         export = self._exports.get(number)
         if export is None:
-            raise ProtocolError(f"there is no {number}: it was released, or never pushed")
-        export.used = True
-        return export.slot
+            raise ProtocolError(f"{number} does not exist: it was released, or never pushed")
+        export.result.handled = True  # a failure becomes that of the calls built on it
+        return export.result
 
     def stub(self, number: int) -> Remote:
         """As `Scope.stub`."""
         return self.imports.stub(number)
 
-    def promise(self, number: int) -> Slot:
+    def promise(self, number: int) -> PendingResult:
         """As `Scope.promise`."""
         return self.imports.promise(number)
 
     # The end.
 
     def abort(self, error: BaseException) -> None:
-        """Tell the peer why, and end the session."""
+        """Tell the peer the reason, and end the session."""
         if self.closed is None:
-            self._post(_text(["abort", self._encoder().fault(self._tell(error))]))
+            self._post(_text(["abort", self._encoder().fault(error)]))
             self.close(error)
 
     def close(self, error: BaseException) -> None:
-        """End the session: calls under way are no longer waited for, remotes are broken, targets let go. Idempotent."""
+        """End the session: calls under way are cancelled, remotes are broken, targets released. Idempotent."""
         if self.closed is not None:
             return
         self.closed = error
         for task in self._tasks:
             task.get_loop().call_soon(task.cancel)  # after its first step: a call that was made begins
-        self.imports.close(Unreachable(f"the session ended: {error}", hint="Open a new one"))
+        self.imports.close(self._codec.unreachable(f"the session ended: {error}", hint="Open a new one"))
         for export in self._exports.values():
-            _tell_unheard(export)
+            _log_unhandled(export)
         self._exports.clear()
         self._exported.clear()
-        self._later.clear()
+        self._unsent.clear()
         held, self._held = self._held, Counter()
         for target in held:
             target.release()
-        self._eased.set()
+        self._changed.set()
         if self._when_ended is not None:
             self._when_ended()
 
@@ -381,7 +378,6 @@ def _text(message: list[Any]) -> str:
     return msgspec.json.encode(message).decode()
 
 
-def _tell_unheard(export: _Export) -> None:
-    outcome = export.slot.outcome
-    if outcome is not None and outcome.error is not None and not (export.pulled or export.used):
-        _log.warning("a call that its client did not await failed: %r", outcome.error)
+def _log_unhandled(export: _Export) -> None:
+    if export.result.outcome is not None:
+        export.result.abandon(lambda error: _log.warning("a call that its client did not await failed: %r", error))

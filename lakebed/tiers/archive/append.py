@@ -6,28 +6,27 @@ import hashlib
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyiceberg.manifest import DataFile as IcebergFile
 from pyiceberg.table import Table, Transaction
 
 from lakebed.errors import ArchiveConflict
 from lakebed.events.promotions import with_promoted
-from lakebed.sql_engine import SqlEngine
 from lakebed.tiers.archive.data_files import FileWriter, promoted_columns
+from lakebed.tiers.archive.pyiceberg_internals import CachedTransaction, stage_append
+from lakebed.tiers.archive.pyiceberg_internals import DataFile as IcebergFile
 from lakebed.tiers.archive.table import EventsTable
-from lakebed.tiers.archive.transaction import Changes
 from lakebed.tiers.archive.watermark import Progress
 
 __all__ = ["append"]
 
 
-def append(events: EventsTable, engine: SqlEngine, rows: pa.Table, start: int, end: int) -> bool:
-    """Commit `rows`, which hold exactly the events `[start, end)`, with the watermark `end`. Blocks.
+def append(events: EventsTable, rows: pa.Table, start: int, end: int) -> bool:
+    """Commit `rows`, exactly the events `[start, end)`, with the watermark `end`. Blocks.
 
     Returns:
         False when the archive had them already; nothing was written then.
 
     Raises:
-        ArchiveConflict: when the archive is not at `start`, or `rows` are not those events.
+        ArchiveConflict: the archive is not at `start`, or `rows` are not those events.
     """
     if start == end:
         return False
@@ -41,20 +40,18 @@ def append(events: EventsTable, engine: SqlEngine, rows: pa.Table, start: int, e
             return None
         if before.watermark != start:
             raise ArchiveConflict(
-                f"the archive is at {before.watermark}, not at {start}: it cannot take events {start} to {end}",
-                hint="Another archiver was here, or the catalog is not the one that belongs to this log",
+                f"the archive ends at event {before.watermark}: events {start} to {end} cannot follow",
+                hint="Another program archived events, or the catalog does not belong to this log",
                 watermark=before.watermark,
             )
-        transaction = Changes(table)
+        transaction = CachedTransaction(table)
         schema = events.evolve(transaction)
         if schema.schema_id not in written:
             writer = FileWriter(table, transaction.table_metadata, events.settings.compact_target_bytes)
-            written[schema.schema_id] = writer.write(with_promoted(rows, promoted_columns(schema), engine))
+            written[schema.schema_id] = writer.write(with_promoted(rows, promoted_columns(schema), events.engine))
         progress = before.next(watermark=end)
-        update = transaction.update_snapshot(progress.summary("append", events.clock.now_us(), start, digest))
-        with update.merge_append() as snapshot:
-            for file in written[schema.schema_id]:
-                snapshot.append_data_file(file)
+        summary = progress.summary("append", events.clock.now_us(), start, digest)
+        stage_append(transaction, summary, written[schema.schema_id])
         return transaction, progress
 
     return events.commit(stage, create=True)
@@ -81,7 +78,7 @@ def _covers(seq: pa.ChunkedArray, start: int, end: int) -> bool:
 
 
 def _digest(rows: pa.Table) -> str:
-    """SHA-256 of the message ids in order, a line feed after each: says later which events a snapshot brought."""
+    """SHA-256 of the message ids in order, a line feed after each: identifies the events that a snapshot added."""
     digest = hashlib.sha256()
     for batch in rows.select(["message_id"]).to_batches(max_chunksize=65_536):
         ids = pa.ListArray.from_arrays(pa.array([0, batch.num_rows], pa.int32()), batch.column(0))

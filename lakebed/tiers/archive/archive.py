@@ -1,6 +1,6 @@
-"""L3: the archive, one Iceberg table an object. It keeps every event for ever, and what the table once looked like.
+"""L3: the archive, one Iceberg table for each object. It keeps every event for ever, and earlier states of the table.
 
-pyiceberg is imported when the archive is first used, and all of its work is done on the archive's one thread.
+pyiceberg is imported when the archive is first used, and runs only on the archive's one thread.
 """
 
 from __future__ import annotations
@@ -20,43 +20,46 @@ from lakebed.errors import ObjectClosed
 from lakebed.events.promotions import Promotion
 from lakebed.settings import Settings
 from lakebed.sql_engine import SqlEngine
-from lakebed.tiers.archive.models import Compaction, DataFile, Erasure, Expiry, Garbage, Snapshot
-from lakebed.tiers.archive.views import ArchiveView, Pins, State
+from lakebed.tiers.archive.models import Compaction, Erasure, Expiry, Garbage, Snapshot
+from lakebed.tiers.archive.views import ArchiveState, ArchiveView, PinnedStates
 
 if TYPE_CHECKING:
     from lakebed.tiers.archive.worker import ArchiveWorker
 
-__all__ = ["Archive", "ArchiveView", "Compaction", "DataFile", "Erasure", "Expiry", "Garbage", "Snapshot"]
+__all__ = ["Archive"]
 
 _T = TypeVar("_T")
 
 
-class _Look:
-    """One look at the catalog. Its own pin is held until the last of those who share it has one."""
+class _CatalogRead:
+    """One read of the catalog, shared by callers. It pins its state until each of them has pinned it too."""
 
-    held: asyncio.Future[tuple[int, State]]
+    pinned: asyncio.Future[tuple[int, ArchiveState]]
 
     def __init__(self) -> None:
-        self.begun = False  # set on the archive's thread, before it asks: who reads False is answered by what it finds
+        self.started = (
+            False  # set on the archive's thread, before it reads: a caller that sees False may share the read
+        )
         self.waiters = 0
 
 
 class Archive:
     """An object's events below the watermark, in Iceberg.
 
-    Every call that changes it is a transaction: it happens wholly or not at all, whatever is killed when, and a
-    cancelled await does not stop it halfway (it goes on, alone, on the archive's thread).
+    Every call that changes it is a transaction: it happens completely or not at all, also when the process is killed. A
+    cancelled await does not stop it halfway: it continues on the archive's thread.
 
     Args:
-        directory: for the catalog and, unless the settings say otherwise, the files. Made by the first `append`.
-        name: of the object; of the table in an external catalog.
-        promotions: columns beside the base columns, in order; `append` and `compact` compute those that are missing.
+        directory: of the catalog and, unless the settings name another place, of the files. Created by the first
+            `append`.
+        name: the object's name; in an external catalog also the table's.
+        promotions: columns beside the base columns, in order; `append` and `compact` compute missing ones.
 
-    Raises, whatever is called:
-        ArchiveUnavailable: when the catalog or the warehouse did not answer, or its answer is not known.
-        ArchiveConflict: when another program committed, and the watermark is not to be trusted.
-        FormatTooNew: when a newer Lakebed wrote the table.
-        ObjectClosed: after `close`.
+    Raises, from every method:
+        ArchiveUnavailable: the catalog or the warehouse did not answer, or the outcome of a commit is unknown.
+        ArchiveConflict: another program committed, and the watermark cannot be trusted.
+        FormatTooNew: a newer Lakebed wrote the table.
+        ObjectClosed: `close` was called.
     """
 
     def __init__(
@@ -74,78 +77,78 @@ class Archive:
         self._clock = clock
         self._disk = disk
         self._promotions = tuple(promotions)
-        self._pins = Pins()
-        self._worker = Worker(f"archive-{name}")
-        self._warehouse: ArchiveWorker | None = None  # belongs to the thread
-        self._looks: dict[int | str | None, _Look] = {}
+        self._pins = PinnedStates()
+        self._thread = Worker(f"archive-{name}")
+        self._worker: ArchiveWorker | None = None  # belongs to the thread
+        self._reads: dict[int | str | None, _CatalogRead] = {}
         self._closed = False
 
     def exists(self) -> bool:
-        """Whether anything may ever have been archived. Cheap: looks for the catalog's file and asks nobody."""
+        """Whether anything may have been archived. Cheap: looks for the catalog's file only."""
         return bool(self._settings.catalog) or (self._directory / "catalog.db").exists()
 
     async def watermark(self) -> int:
-        """The first `seq` that is not archived; 0 when nothing was."""
+        """The first `seq` that is not archived; 0 when no event is."""
         async with self.pin() as view:
             return view.watermark
 
     def pin(self, snapshot: int | str | None = None) -> ArchiveView:
         """A view of a snapshot: None is the newest, an int its id, a text its tag. `async with archive.pin() as view`.
 
-        The newest one is known from memory after the first time, without waiting for work under way, unless the
-        catalog is an external one: that is asked each time.
+        After the first time the newest one is known from memory, without waiting for running work. An external catalog
+        is read each time.
 
-        Raises (when entered):
-            SnapshotExpired: when there is no such snapshot or tag. The newest is never given instead.
+        Raises (on entering the view):
+            SnapshotExpired: there is no such snapshot or tag. The newest is never used instead.
         """
 
-        async def acquire() -> tuple[int, State]:
+        async def acquire() -> tuple[int, ArchiveState]:
             self._check_open()
             if snapshot is None:
-                held = self._pins.hold_newest() if self.exists() else self._pins.hold(State())
+                held = self._pins.hold_newest() if self.exists() else self._pins.hold(ArchiveState())
                 if held is not None:
                     return held
             return await self._pinned(snapshot)
 
         return ArchiveView(self._pins, acquire)
 
-    async def _pinned(self, snapshot: int | str | None) -> tuple[int, State]:
-        """Find a state and pin it in one job, so that no garbage collection comes between.
+    async def _pinned(self, snapshot: int | str | None) -> tuple[int, ArchiveState]:
+        """Read a state and pin it in one job, so that no garbage collection runs in between.
 
-        All who ask before the job begins share it: a catalog that is slow to answer is not asked once for each of them.
+        All callers before the job starts share it: a slow catalog is not read once for each of them.
         """
-        look = self._looks.get(snapshot)
-        if look is None or look.begun:
-            look = _Look()
-            look.held = self._submit(partial(self._look, look, snapshot))
-            self._looks[snapshot] = look
-        look.waiters += 1
+        read = self._reads.get(snapshot)
+        if read is None or read.started:
+            read = _CatalogRead()
+            read.pinned = self._submit(partial(self._read, read, snapshot))
+            self._reads[snapshot] = read
+        read.waiters += 1
         try:
-            _, state = await asyncio.shield(look.held)
+            _, state = await asyncio.shield(read.pinned)
             return self._pins.hold(state)
         finally:
-            look.waiters -= 1
-            if not look.waiters:
-                if self._looks.get(snapshot) is look:
-                    del self._looks[snapshot]
-                look.held.add_done_callback(self._let_go)
+            read.waiters -= 1
+            if not read.waiters:
+                if self._reads.get(snapshot) is read:
+                    del self._reads[snapshot]
+                read.pinned.add_done_callback(self._release)
 
-    def _look(self, look: _Look, snapshot: int | str | None, warehouse: ArchiveWorker) -> tuple[int, State]:
-        look.begun = True
-        held = self._pins.hold(warehouse.state(snapshot))
+    def _read(self, read: _CatalogRead, snapshot: int | str | None, worker: ArchiveWorker) -> tuple[int, ArchiveState]:
+        read.started = True
+        pinned = self._pins.hold(worker.state(snapshot))
         if snapshot is None and not self._settings.catalog:
-            self._pins.newest = held[1]
-        return held
+            self._pins.newest = pinned[1]
+        return pinned
 
-    def _let_go(self, future: asyncio.Future[tuple[int, State]]) -> None:
+    def _release(self, future: asyncio.Future[tuple[int, ArchiveState]]) -> None:
         if not future.cancelled() and future.exception() is None:
             self._pins.release(future.result()[0])
 
     async def append(self, table: pa.Table, start: int, end: int) -> bool:
-        """Archive the events `[start, end)`, exactly once. When it returns they are durable and were read back.
+        """Archive the events `[start, end)`, exactly once. When it returns, the commit is durable and was verified.
 
         Args:
-            table: exactly those events, base columns and promoted ones; missing promoted ones are computed.
+            table: exactly those events, with base columns; missing promoted columns are computed.
             start: `seq` of the first; must be the watermark.
             end: `seq` after the last; becomes the watermark.
 
@@ -153,20 +156,20 @@ class Archive:
             False when the archive had them already.
 
         Raises:
-            ArchiveConflict: when the archive is neither at `start` nor past `end`.
-            PromotionConflict: when a promoted column has another type in the archive.
+            ArchiveConflict: the watermark is neither `start` nor at least `end`.
+            PromotionConflict: a promoted column has another type in the archive.
         """
-        return await self._change(lambda warehouse: warehouse.append(table, start, end))
+        return await self._change(lambda worker: worker.append(table, start, end))
 
     async def compact(self) -> Compaction:
         """Merge the small files of each day. Rows, answers and the watermark stay as they are.
 
-        It commits a bounded part at a time; other calls get their turn in between, and what is done stays done.
+        It commits bounded parts, one after another; other calls run in between, and committed parts stay.
         """
         self._check_open()
         total = Compaction()
         while not self._closed:
-            done = await self._change(lambda warehouse: warehouse.compact())
+            done = await self._change(lambda worker: worker.compact())
             if not done.commits:
                 break
             total += done
@@ -175,74 +178,74 @@ class Archive:
     async def erase(self, column: str, values: Sequence[str]) -> Erasure:
         """Remove the events whose text `column` (such as `user_id`) has one of `values`, in one commit.
 
-        The watermark stays. The bytes leave the disk when snapshots from before have expired and garbage was
-        collected. Only the archive is searched: the log is not.
+        The watermark stays. The bytes leave the disk when earlier snapshots have expired and garbage was collected. Not
+        promised: anything about the log, which is not searched.
         """
-        return await self._change(lambda warehouse: warehouse.erase(column, values))
+        return await self._change(lambda worker: worker.erase(column, values))
 
     async def expire(self, *, dry_run: bool = False) -> Expiry:
-        """Forget snapshots beyond `snapshots_keep` that are older than `snapshots_age_s`.
+        """Remove snapshots beyond `snapshots_keep` that are older than `snapshots_age_s`.
 
-        The newest one and tagged ones stay. Their files stay until garbage is collected.
+        The newest one and tagged ones stay. The files of removed ones stay until garbage is collected.
         """
-        return await self._change(lambda warehouse: warehouse.expire(dry_run=dry_run))
+        return await self._change(lambda worker: worker.expire(dry_run=dry_run))
 
     async def collect_garbage(self, *, dry_run: bool = False) -> Garbage:
-        """Delete the files that no snapshot needs, older than `garbage_grace_s`, in no open view.
+        """Delete the files that no snapshot and no open view needs and that are older than `garbage_grace_s`.
 
         Raises:
-            ArchiveUnavailable: when the warehouse is not local (nothing is deleted then), or a file that says what is
-                needed cannot be read.
+            ArchiveUnavailable: the warehouse is not local, or a manifest cannot be read: nothing is deleted. Or a file
+                cannot be deleted.
         """
-        return await self._change(lambda warehouse: warehouse.collect_garbage(self._pins.paths(), dry_run=dry_run))
+        return await self._change(lambda worker: worker.collect_garbage(self._pins.paths(), dry_run=dry_run))
 
     async def snapshots(self) -> list[Snapshot]:
-        """Every snapshot that can be read, oldest first."""
+        """Every readable snapshot, oldest first."""
         if not self.exists():
             return []
-        return await self._run(lambda warehouse: warehouse.snapshots())
+        return await self._run(lambda worker: worker.list_snapshots())
 
     async def tag(self, name: str, snapshot_id: int | None = None) -> None:
-        """Name a snapshot, the newest by default, and keep it from expiring. A tag may be moved.
+        """Tag a snapshot, the newest by default, which keeps it from expiring. An existing tag moves.
 
         Raises:
-            SnapshotExpired: when it does not exist.
-            InvalidName: when `name` is not a word of letters, digits, `.`, `_` and `-`, or is "main".
+            SnapshotExpired: the snapshot does not exist.
+            InvalidName: `name` is not a word of letters, digits, `.`, `_` and `-`, or is "main".
         """
-        await self._run(lambda warehouse: warehouse.tag(name, snapshot_id))
+        await self._run(lambda worker: worker.tag(name, snapshot_id))
 
     async def untag(self, name: str) -> None:
-        """Take a tag away. Raises SnapshotExpired when there is none."""
-        await self._run(lambda warehouse: warehouse.untag(name))
+        """Remove a tag. Raises SnapshotExpired: there is none."""
+        await self._run(lambda worker: worker.untag(name))
 
     async def check(self) -> list[str]:
-        """What is wrong, a sentence each: the watermark, row counts, bounds, and every file's existence and size."""
+        """Problems, a sentence each: of the watermark, row counts, bounds, and every file's existence and size."""
         if not self.exists():
             return []
-        return await self._run(lambda warehouse: warehouse.check())
+        return await self._run(lambda worker: worker.check())
 
     async def close(self) -> None:
-        """Finish the work under way and let go of thread, catalog and memory. May be called twice."""
+        """Finish running work, then release thread, catalog and memory. Idempotent."""
         self._closed = True
-        if self._worker.has_thread:
-            await asyncio.shield(self._worker.run(self._close))
-        self._worker.close()
+        if self._thread.has_thread:
+            await asyncio.shield(self._thread.run(self._close))
+        self._thread.close()
 
     def _close(self) -> None:
-        if self._warehouse is not None:
-            self._warehouse.close()
-            self._warehouse = None
+        if self._worker is not None:
+            self._worker.close()
+            self._worker = None
 
     async def _change(self, job: Callable[[ArchiveWorker], _T]) -> _T:
-        """Run a job that may commit, and know the newest state anew when it is over, however it ended."""
+        """Run a job that may commit, and read the newest state when it has ended, also after an error."""
 
-        def change(warehouse: ArchiveWorker) -> _T:
+        def change(worker: ArchiveWorker) -> _T:
             try:
-                return job(warehouse)
+                return job(worker)
             finally:
                 self._pins.newest = None
                 if not self._settings.catalog:
-                    self._pins.newest = warehouse.state_or_none()
+                    self._pins.newest = worker.state_or_none()
 
         return await self._run(change)
 
@@ -251,25 +254,23 @@ class Archive:
 
     def _submit(self, job: Callable[[ArchiveWorker], _T]) -> asyncio.Future[_T]:
         self._check_open()
-        return self._worker.run(lambda: job(self._open()))
+        return self._thread.run(lambda: job(self._open()))
 
     def _check_open(self) -> None:
         if self._closed:
             raise ObjectClosed(f"the archive of {self._name} is closed", hint="Open the object again")
 
     def _open(self) -> ArchiveWorker:
-        if self._warehouse is None:
-            from lakebed.tiers.archive.table import EventsTable  # pyiceberg costs more than all the rest
-            from lakebed.tiers.archive.worker import ArchiveWorker
+        if self._worker is None:
+            from lakebed.tiers.archive.worker import ArchiveWorker  # pyiceberg costs more than all other imports
 
-            events = EventsTable(
+            self._worker = ArchiveWorker(
                 directory=self._directory,
                 name=self._name,
                 settings=self._settings,
                 clock=self._clock,
                 disk=self._disk,
                 promotions=self._promotions,
+                engine=SqlEngine(threads=self._settings.query_threads, memory_bytes=self._settings.query_memory_bytes),
             )
-            engine = SqlEngine(threads=self._settings.query_threads, memory_bytes=self._settings.query_memory_bytes)
-            self._warehouse = ArchiveWorker(events, engine)
-        return self._warehouse
+        return self._worker

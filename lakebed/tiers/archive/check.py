@@ -1,4 +1,4 @@
-"""Looking for what is wrong with the archive, cheaply: manifests and file sizes, not the rows."""
+"""Problems of the archive, found cheaply: from manifests and file sizes, without reading rows."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pyiceberg.table import Table
 
 from lakebed.errors import LakebedError
 from lakebed.tiers.archive.data_files import DAY_US
-from lakebed.tiers.archive.manifests import Manifests
 from lakebed.tiers.archive.models import DataFile
 from lakebed.tiers.archive.table import EventsTable
 from lakebed.tiers.archive.watermark import Progress
@@ -16,15 +15,15 @@ from lakebed.tiers.archive.watermark import Progress
 __all__ = ["check"]
 
 
-def check(events: EventsTable, manifests: Manifests) -> list[str]:
-    """What is wrong with the newest snapshot, a sentence each. Blocks."""
+def check(events: EventsTable) -> list[str]:
+    """Problems of the newest snapshot, a sentence each. Blocks."""
     try:
         table = events.load()
         if table is None:
             return []
         snapshot = table.current_snapshot()
         progress = Progress.of(snapshot)
-        files = manifests.files(table, snapshot)
+        files = events.manifests.files(table, snapshot)
     except LakebedError as error:
         return [str(error)]
     return [

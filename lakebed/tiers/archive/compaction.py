@@ -1,35 +1,34 @@
-"""Merging the small files of each day, so that a question opens few of them."""
+"""Merging the small files of each day, so that a query opens few files."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from pyiceberg.manifest import DataFile as IcebergFile
 from pyiceberg.schema import Schema
 from pyiceberg.table import Table
 
 from lakebed.settings import Settings
-from lakebed.sql_engine import SqlEngine
 from lakebed.tiers.archive.data_files import describe
 from lakebed.tiers.archive.manifests import live_files
 from lakebed.tiers.archive.models import Compaction
+from lakebed.tiers.archive.pyiceberg_internals import DataFile as IcebergFile
 from lakebed.tiers.archive.rewrite import rewrite
 from lakebed.tiers.archive.table import EventsTable
 
 __all__ = ["compact"]
 
-_GROUPS = 200  # of one commit: half a minute at the most between two turns of other work
+_MAX_GROUPS = 200  # of one commit: other work waits half a minute at most
 
 
-def compact(events: EventsTable, engine: SqlEngine) -> Compaction:
-    """Merge what one commit may hold: about `compact_target_bytes`. Zero commits when nothing is left to do. Blocks."""
+def compact(events: EventsTable) -> Compaction:
+    """Merge files in one commit of about `compact_target_bytes`. Zero commits when nothing is left to do. Blocks."""
 
     def choose(table: Table) -> Sequence[Sequence[IcebergFile]]:
         return _one_commit(_groups(live_files(table, table.current_snapshot()), events.settings), events.settings)
 
-    done = rewrite(events, engine, "compact", choose)
-    old = [file for each in done for file in each.old]
-    new = [file for each in done for file in each.new]
+    done = rewrite(events, "compact", choose)
+    old = [file for replacement in done for file in replacement.old]
+    new = [file for replacement in done for file in replacement.new]
     return Compaction(
         commits=1 if done else 0,
         rows=sum(file.record_count for file in new),
@@ -41,7 +40,7 @@ def compact(events: EventsTable, engine: SqlEngine) -> Compaction:
 
 
 def _groups(files: Iterable[IcebergFile], settings: Settings) -> list[list[IcebergFile]]:
-    """Small files to be merged with each other: of one day, neighbours in time, and no more than memory may hold."""
+    """Groups of small files to merge: of one day, neighbours in time, and small enough for memory."""
     small = sorted(
         (file for file in files if file.file_size_in_bytes < settings.compact_below_bytes),
         key=lambda file: (file.partition[0], _first_time(file)),
@@ -69,11 +68,11 @@ def _fits(group: list[IcebergFile], settings: Settings) -> bool:
 
 
 def _one_commit(groups: list[list[IcebergFile]], settings: Settings) -> list[list[IcebergFile]]:
-    chosen: list[list[IcebergFile]] = []
+    selected: list[list[IcebergFile]] = []
     size = 0
-    for group in groups[:_GROUPS]:
-        chosen.append(group)
+    for group in groups[:_MAX_GROUPS]:
+        selected.append(group)
         size += sum(file.file_size_in_bytes for file in group)
         if size >= settings.compact_target_bytes:
             break
-    return chosen
+    return selected

@@ -1,4 +1,4 @@
-"""Parquet files of the archive: sorted, one day each, with Iceberg's field ids; and what manifests know of them."""
+"""Parquet files of the archive: sorted, one day each, with Iceberg's field ids; and their description in manifests."""
 
 from __future__ import annotations
 
@@ -7,24 +7,13 @@ import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyiceberg.io import FileIO
-from pyiceberg.io.pyarrow import (
-    compute_statistics_plan,
-    data_file_statistics_from_parquet_metadata,
-    parquet_path_to_id_mapping,
-)
-from pyiceberg.manifest import DataFile as IcebergFile
-from pyiceberg.manifest import DataFileContent, FileFormat
 from pyiceberg.schema import Schema
 from pyiceberg.table import Table
-from pyiceberg.table.locations import load_location_provider
-from pyiceberg.table.metadata import TableMetadata
-from pyiceberg.typedef import Record
 
 from lakebed.clock import DAY_US
 from lakebed.events.event import BASE_COLUMNS, SCHEMA
@@ -32,6 +21,8 @@ from lakebed.events.parquet import layout, with_filters
 from lakebed.events.promotions import Promotion
 from lakebed.tiers.archive.file_io import local_path, unavailable
 from lakebed.tiers.archive.models import DataFile
+from lakebed.tiers.archive.pyiceberg_internals import DataFile as IcebergFile
+from lakebed.tiers.archive.pyiceberg_internals import DataFileFactory, TableMetadata
 
 __all__ = ["DAY_US", "FileWriter", "arrow_schema", "describe", "promoted_columns", "read_rows"]
 
@@ -64,10 +55,10 @@ def arrow_schema(schema: Schema, names: list[str]) -> pa.Schema:
 
 
 def promoted_columns(schema: Schema) -> tuple[Promotion, ...]:
-    """The promotions that a table's columns stand for: also those that this opening of the object does not name."""
+    """The promotions of a table's columns, including those that this opening of the object does not name."""
     kinds = {Promotion("", kind).arrow_type: kind for kind in ("str", "float", "int", "bool", "Decimal", "datetime")}
-    found = {field.name: _small(field.type) for field in schema.as_arrow() if field.name not in BASE_COLUMNS}
-    return tuple(Promotion(name, kinds[kind]) for name, kind in found.items() if kind in kinds)
+    columns = {field.name: _small(field.type) for field in schema.as_arrow() if field.name not in BASE_COLUMNS}
+    return tuple(Promotion(name, kinds[kind]) for name, kind in columns.items() if kind in kinds)
 
 
 def _small(kind: pa.DataType) -> pa.DataType:
@@ -75,48 +66,45 @@ def _small(kind: pa.DataType) -> pa.DataType:
 
 
 class FileWriter:
-    """Writes rows into files of `table`, under the schema that `metadata` has come to.
+    """Writes rows into files of `table`, with the schema of `metadata`, which may include staged changes.
 
     Args:
-        target_bytes: a file is closed, and the next begun, at the row group that passes this.
+        target_bytes: after the row group that exceeds this, the next file is started.
     """
 
     def __init__(self, table: Table, metadata: TableMetadata, target_bytes: int) -> None:
         self._io: FileIO = table.io
-        self._metadata = metadata
         self._schema = metadata.schema()
         self._target_bytes = target_bytes
-        self._statistics = compute_statistics_plan(self._schema, metadata.properties)
-        self._numbers = parquet_path_to_id_mapping(self._schema)
-        self._locations = load_location_provider(metadata.location, metadata.properties)
+        self._factory = DataFileFactory(metadata)
 
     def write(self, rows: pa.Table) -> list[IcebergFile]:
-        """Sort `rows` and write them, a file or more a day. The files are durable, and in no snapshot yet.
+        """Sort `rows` and write them, one or more files for each day. The files are durable, and in no snapshot yet.
 
-        Memory: `rows`, and a sorted copy of one row group at a time; a second copy of `rows` where they come in quite
-        another order.
+        Memory: `rows`, and a sorted copy of one row group at a time; a second copy of `rows` if they are far from
+        sorted.
         """
         if rows.num_rows == 0:
             return []
-        rows = _widened(rows.select([name for name in rows.column_names if name in self._known()]))
+        rows = _widened(rows.select([name for name in rows.column_names if name in self._column_names()]))
         order = pc.sort_indices(rows, sort_keys=_ORDER)
         step = max(1, min(_ROW_GROUP, _ROW_GROUP_BYTES * rows.num_rows // max(1, rows.nbytes)))
         schema = _wide(arrow_schema(self._schema, rows.column_names), rows.schema)
         source = _Chunks(rows)
         files: list[IcebergFile] = []
         for day, start, stop in _days(rows.column("timestamp").take(order)):
-            groups = (source.take(order[at : min(at + step, stop)]).cast(schema) for at in range(start, stop, step))
+            groups = (source.take(order[row : min(row + step, stop)]).cast(schema) for row in range(start, stop, step))
             files += self._write_day(day, groups, schema)
         return files
 
-    def _known(self) -> set[str]:
+    def _column_names(self) -> set[str]:
         return {field.name for field in self._schema.fields}
 
     def _write_day(self, day: int, groups: Iterator[pa.Table], schema: pa.Schema) -> Iterator[IcebergFile]:
         group = next(groups, None)
         while group is not None:
             date = (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(days=day)).date().isoformat()
-            location = self._locations.new_data_location(f"timestamp_day={date}/{uuid.uuid4()}.parquet")
+            location = self._factory.location(f"timestamp_day={date}/{uuid.uuid4()}.parquet")
             output = self._io.new_output(location)
             with output.create() as sink:
                 options = with_filters(layout(schema.names), group)
@@ -127,36 +115,17 @@ class FileWriter:
                         if sink.tell() >= self._target_bytes:
                             break
                 size = sink.tell()
-            yield self._data_file(location, day, size, writer.writer.metadata)
-
-    def _data_file(self, location: str, day: int, size: int, footer: Any) -> IcebergFile:
-        statistics = data_file_statistics_from_parquet_metadata(
-            parquet_metadata=footer,
-            stats_columns=self._statistics,
-            parquet_column_mapping=self._numbers,
-        )
-        return IcebergFile.from_args(
-            content=DataFileContent.DATA,
-            file_path=location,
-            file_format=FileFormat.PARQUET,
-            partition=Record(day),
-            file_size_in_bytes=size,
-            sort_order_id=self._metadata.default_sort_order_id,
-            spec_id=self._metadata.default_spec_id,
-            equality_ids=None,
-            key_metadata=None,
-            **statistics.to_serialized_dict(),
-        )
+            yield self._factory.describe(location, day, size, writer.writer.metadata)
 
 
-def _wide(schema: pa.Schema, given: pa.Schema) -> pa.Schema:
-    """`schema` with the wide string columns of `given`. Only offsets in memory differ: Parquet has none."""
-    kinds = ((field, given.field(field.name).type) for field in schema)
+def _wide(schema: pa.Schema, rows_schema: pa.Schema) -> pa.Schema:
+    """`schema` with the large string columns of `rows_schema`. Only offsets in memory differ: Parquet has none."""
+    kinds = ((field, rows_schema.field(field.name).type) for field in schema)
     return pa.schema([field.with_type(kind) if pa.types.is_large_string(kind) else field for field, kind in kinds])
 
 
 def _widened(rows: pa.Table) -> pa.Table:
-    """`rows` with wider offsets in columns that would not fit into one chunk."""
+    """`rows` with 64-bit offsets in columns that would not fit into one chunk."""
     for position, name in enumerate(rows.column_names):
         column = rows.column(position)
         if pa.types.is_string(column.type) and column.nbytes > _LARGE:
@@ -165,29 +134,29 @@ def _widened(rows: pa.Table) -> pa.Table:
 
 
 class _Chunks:
-    """A table to take rows out of. Events come nearly sorted, so those of a row group are seldom far apart."""
+    """A table to take rows from. Events arrive nearly sorted, so those of a row group are seldom far apart."""
 
     def __init__(self, rows: pa.Table) -> None:
         self._rows = rows
         self._whole = False
 
-    def take(self, places: pa.Array) -> pa.Table:
-        """The rows at `places`, of which there is one at least. Looking for them in many chunks is slow.
+    def take(self, indices: pa.Array) -> pa.Table:
+        """The rows at `indices`, at least one. Taking them from many chunks is slow.
 
-        Making the whole table one chunk copies it, into fresh memory: a third of what archiving would cost.
+        Combining the whole table into one chunk copies it into fresh memory: a third of the cost of archiving.
         """
-        extremes = pc.min_max(places)
+        extremes = pc.min_max(indices)
         low, high = extremes["min"], extremes["max"]
         span = high.as_py() - low.as_py() + 1
-        if span <= 2 * len(places):
-            return self._rows.slice(low.as_py(), span).take(pc.subtract(places, low))
+        if span <= 2 * len(indices):
+            return self._rows.slice(low.as_py(), span).take(pc.subtract(indices, low))
         if not self._whole:
             self._rows, self._whole = self._rows.combine_chunks(), True
-        return self._rows.take(places)
+        return self._rows.take(indices)
 
 
 def _days(timestamps: pa.ChunkedArray) -> Iterator[tuple[int, int, int]]:
-    """Days since 1970 of sorted timestamps, with the range of rows that each has."""
+    """The days since 1970 of sorted timestamps, each with its range of rows."""
     days = pc.run_end_encode(timestamps.combine_chunks().cast(pa.date32()).cast(pa.int32()), run_end_type=pa.int64())
     start = 0
     for day, stop in zip(days.values.to_pylist(), days.run_ends.to_pylist(), strict=True):
@@ -196,7 +165,7 @@ def _days(timestamps: pa.ChunkedArray) -> Iterator[tuple[int, int, int]]:
 
 
 def describe(file: IcebergFile, schema: Schema) -> DataFile:
-    """What a manifest knows of a live file. Where it gives no bounds they are as wide as can be: nothing is pruned."""
+    """The description of a live file in a manifest. Without bounds there, they are as wide as possible: no pruning."""
     lower, upper = file.lower_bounds or {}, file.upper_bounds or {}
     path = local_path(file.file_path)
 
@@ -223,7 +192,7 @@ def describe(file: IcebergFile, schema: Schema) -> DataFile:
 
 @lru_cache(maxsize=256)
 def _shared(columns: frozenset[str]) -> frozenset[str]:
-    """The same object for equal sets: each question compares those of all its files."""
+    """The same object for equal sets: each query compares the sets of all its files."""
     return columns
 
 
@@ -231,7 +200,7 @@ def read_rows(io: FileIO, file: IcebergFile, columns: list[str] | None = None) -
     """A data file's rows, their checksums verified.
 
     Raises:
-        ArchiveUnavailable: when it is missing or damaged.
+        ArchiveUnavailable: it is missing or damaged.
     """
     try:
         with (

@@ -1,4 +1,4 @@
-"""Removing the rows of a person, by copying every file that holds some without them."""
+"""Removing the rows of a person: every file with such rows is replaced by a copy without them."""
 
 from __future__ import annotations
 
@@ -6,42 +6,41 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyiceberg.manifest import DataFile as IcebergFile
 from pyiceberg.table import Table
 
 from lakebed.errors import QueryRefused
 from lakebed.events.event import SCHEMA
-from lakebed.sql_engine import SqlEngine
 from lakebed.tiers.archive.data_files import read_rows
 from lakebed.tiers.archive.manifests import live_files
 from lakebed.tiers.archive.models import Erasure
+from lakebed.tiers.archive.pyiceberg_internals import DataFile as IcebergFile
 from lakebed.tiers.archive.rewrite import rewrite
 from lakebed.tiers.archive.table import EventsTable
 
 __all__ = ["erase"]
 
 
-def erase(events: EventsTable, engine: SqlEngine, column: str, values: Sequence[str]) -> Erasure:
-    """Remove the rows whose base column `column`, a text, has one of `values`. Blocks; one file in memory at a time."""
+def erase(events: EventsTable, column: str, values: Sequence[str]) -> Erasure:
+    """Remove the rows whose text column `column` has one of `values`. Blocks; holds one file in memory at a time."""
     if column not in SCHEMA.names or SCHEMA.field(column).type != pa.string():
-        raise QueryRefused(f"{column!r} is no text column of events", hint="Erase by user_id or anonymous_id")
-    wanted = pa.array(sorted(set(values)), pa.string())
-    without: set[str] = set()  # files that were looked through in vain
+        raise QueryRefused(f"{column!r} is not a text column of events", hint="Erase by user_id or anonymous_id")
+    erased = pa.array(sorted(set(values)), pa.string())
+    without: set[str] = set()  # files with no matching rows
 
     def choose(table: Table) -> Sequence[Sequence[IcebergFile]]:
-        chosen = []
+        selected = []
         for file in live_files(table, table.current_snapshot()):
             if file.file_path in without:
                 continue
-            found = pc.is_in(read_rows(table.io, file, [column]).column(column), value_set=wanted)
-            if pc.any(found).as_py():
-                chosen.append([file])
+            matches = pc.is_in(read_rows(table.io, file, [column]).column(column), value_set=erased)
+            if pc.any(matches).as_py():
+                selected.append([file])
             else:
                 without.add(file.file_path)
-        return chosen
+        return selected
 
     def keep(rows: pa.Table) -> pa.Table:
-        return rows.filter(pc.invert(pc.is_in(rows.column(column), value_set=wanted)))
+        return rows.filter(pc.invert(pc.is_in(rows.column(column), value_set=erased)))
 
-    done = rewrite(events, engine, "erase", choose, keep)
-    return Erasure(rows=sum(each.removed for each in done), files=len(done))
+    done = rewrite(events, "erase", choose, keep)
+    return Erasure(rows=sum(replacement.removed for replacement in done), files=len(done))

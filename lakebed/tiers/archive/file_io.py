@@ -1,7 +1,7 @@
-"""pyiceberg's file IO, made durable: a local file is on the disk, with its directory entry, when its stream is closed.
+"""File IO for pyiceberg that is durable: a local file, with its directory entry, is synced when its stream is closed.
 
-pyiceberg imports this class by its name and hands it nothing but text properties, so an archive's `Disk` is found
-through a registry whose key is one of them.
+pyiceberg imports this class by its name and passes only text properties, so an archive's `Disk` is found through a
+registry whose key is one of them.
 """
 
 from __future__ import annotations
@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from pyiceberg.io import InputFile, OutputFile
-from pyiceberg.io.pyarrow import PyArrowFile, PyArrowFileIO
-from pyiceberg.typedef import EMPTY_DICT, Properties
 
 from lakebed.disk import Disk
 from lakebed.errors import ArchiveUnavailable, LakebedError
+from lakebed.tiers.archive.pyiceberg_internals import PyArrowFile, PyArrowFileIO
 
 __all__ = ["DurableFileIO", "local_path", "make_directory", "properties_for", "unavailable"]
 
@@ -26,30 +25,30 @@ _disks: weakref.WeakValueDictionary[str, Disk] = weakref.WeakValueDictionary()
 
 
 def properties_for(disk: Disk) -> dict[str, str]:
-    """Catalog properties that make pyiceberg write through `disk`, which the caller keeps alive."""
+    """Catalog properties that make pyiceberg write through `disk`. The caller keeps `disk` alive."""
     key = str(id(disk))
     _disks[key] = disk
     return {"py-io-impl": f"{__name__}.{DurableFileIO.__name__}", _DISK: key}
 
 
 def local_path(location: str) -> Path | None:
-    """The path of a location on this machine, else None."""
+    """The path of a location on this machine; None for any other location."""
     scheme, _, path = PyArrowFileIO.parse_location(location)
     return Path(path) if scheme == "file" else None
 
 
-def unavailable(what: str, error: Exception) -> LakebedError:
-    """The error to raise for one of pyiceberg, SQLAlchemy, PyArrow or the system; of ours, that one itself."""
+def unavailable(failure: str, error: Exception) -> LakebedError:
+    """The error to raise for one of pyiceberg, SQLAlchemy, PyArrow or the system. A LakebedError stays as it is."""
     if isinstance(error, LakebedError):
         return error
     return ArchiveUnavailable(
-        f"{what}: {type(error).__name__}: {error}",
-        hint="Nothing was lost: the log keeps the events until a commit was verified. Running it again is safe",
+        f"{failure}: {type(error).__name__}: {error}",
+        hint="Nothing was lost: the log keeps the events until a commit is verified. Running it again is safe",
     )
 
 
 def make_directory(path: Path, disk: Disk) -> None:
-    """Create `path` and what it lacks of parents, each of them durable in its own parent."""
+    """Create `path` and its missing parents, each durable in its own parent."""
     if path.is_dir():
         return
     make_directory(path.parent, disk)
@@ -60,22 +59,23 @@ def make_directory(path: Path, disk: Disk) -> None:
 class DurableFileIO(PyArrowFileIO):
     """PyArrowFileIO whose local files are synced through a `Disk`. Object stores are durable by themselves."""
 
-    def __init__(self, properties: Properties = EMPTY_DICT) -> None:
+    def __init__(self, properties: dict[str, str] | None = None) -> None:
+        properties = properties or {}
         super().__init__(properties)
         self._disk = _disks.get(properties.get(_DISK, "")) or Disk()
 
     def new_output(self, location: str) -> PyArrowFile:
-        """A file to write; nothing exists at `location` yet."""
+        """A file to write. Nothing exists at `location` yet."""
         path = local_path(location)
         if path is None:
             return super().new_output(location)
         return _DurableFile(location, str(path), self.fs_by_scheme("file", ""), self._disk)
 
     def delete(self, location: str | InputFile | OutputFile) -> None:
-        """Delete a metadata.json that left the metadata log; leave everything else to our garbage collector.
+        """Delete a metadata.json that left the metadata log; our garbage collector deletes everything else.
 
         pyiceberg deletes the manifests of a commit that was refused. A server, or a proxy that repeats a request, may
-        refuse a commit that it has already applied: the table would lose the manifests that it now stands on.
+        refuse a commit that it has already applied: the table would lose the manifests that it now needs.
         """
         name = location if isinstance(location, str) else location.location
         if not name.endswith(".metadata.json"):
@@ -94,7 +94,7 @@ class _DurableFile(PyArrowFile):
         self._disk = disk
 
     def create(self, overwrite: bool = False) -> Any:  # noqa: ARG002, FBT002 - the signature is pyiceberg's
-        """A stream to write to. Iceberg's files never change: one that exists is refused, whatever `overwrite` says."""
+        """A stream to write to. Iceberg's files never change: an existing file is an error, even with `overwrite`."""
         path = Path(self._path)
         make_directory(path.parent, self._disk)
         return io.BufferedWriter(_DurableStream(path, self._disk), _BUFFER_BYTES)

@@ -1,4 +1,4 @@
-"""Deleting files that nothing refers to. Iceberg's expiry deletes no file: without this nothing is ever erased."""
+"""Deleting files that nothing refers to. Iceberg's expiry deletes no files: without this no data is ever erased."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from pyiceberg.manifest import ManifestFile
 from pyiceberg.table import Table
 
 from lakebed.clock import SECOND_US
 from lakebed.errors import ArchiveUnavailable
 from lakebed.tiers.archive.file_io import local_path
 from lakebed.tiers.archive.models import Garbage
+from lakebed.tiers.archive.pyiceberg_internals import ManifestFile, live_files_in, manifests_of
 from lakebed.tiers.archive.table import EventsTable
 
-__all__ = ["collect"]
+__all__ = ["collect_garbage"]
 
 
-def collect(events: EventsTable, pinned: set[str], *, dry_run: bool) -> Garbage:
-    """Delete what lies under the table's location, is older than the grace, and is not needed by table or `pinned`.
+def collect_garbage(events: EventsTable, pinned: set[str], *, dry_run: bool) -> Garbage:
+    """Delete the files under the table's location that are older than the grace and not needed by table or `pinned`.
 
-    Files are listed before the table is read: what a commit of another process adds in between is young.
+    Files are listed before the table is read: files that another process adds in between are young.
     """
     table = events.load()
     if table is None:
@@ -52,12 +52,12 @@ def collect(events: EventsTable, pinned: set[str], *, dry_run: bool) -> Garbage:
 
 
 def _is_old(modified_us: int, before_us: int, events: EventsTable) -> bool:
-    # Without any grace a file's age does not matter, even where the clock says that it is from the future.
+    # With a grace of 0 a file's age does not matter, even if its time is in the future.
     return modified_us <= before_us or events.settings.garbage_grace_s == 0
 
 
 def _files(directory: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    """Plain files under `directory`, links not followed, in order. Another program may delete some meanwhile."""
+    """Plain files under `directory`, in order, without following links. Another program may delete some meanwhile."""
     for parent, directories, names in os.walk(directory.resolve()):
         directories.sort()
         for name in sorted(names):
@@ -72,31 +72,31 @@ def _needed(table: Table) -> set[Path]:
     """Every local file that a retained snapshot, or the metadata itself, names.
 
     Raises:
-        ArchiveUnavailable: when one of them cannot be read; then it is not known what is garbage.
+        ArchiveUnavailable: one of them cannot be read; then it is unknown which files are garbage.
     """
     metadata = table.metadata
-    found = {table.metadata_location, *(entry.metadata_file for entry in metadata.metadata_log)}
-    found |= {file.statistics_path for file in [*metadata.statistics, *metadata.partition_statistics]}
+    locations = {table.metadata_location, *(entry.metadata_file for entry in metadata.metadata_log)}
+    locations |= {file.statistics_path for file in [*metadata.statistics, *metadata.partition_statistics]}
     manifests: dict[str, ManifestFile] = {}
     try:
         for snapshot in metadata.snapshots:
-            found.add(snapshot.manifest_list)
-            manifests |= {manifest.manifest_path: manifest for manifest in snapshot.manifests(table.io)}
+            locations.add(snapshot.manifest_list)
+            manifests |= {manifest.manifest_path: manifest for manifest in manifests_of(snapshot, table.io)[0]}
         for manifest in manifests.values():
-            found |= {entry.data_file.file_path for entry in manifest.fetch_manifest_entry(table.io)}
+            locations |= {file.file_path for file in live_files_in(manifest, table.io)}
     except Exception as error:
         raise ArchiveUnavailable(
-            f"what the archive needs cannot be read: {type(error).__name__}: {error}",
+            f"the files that the archive needs cannot be determined: {type(error).__name__}: {error}",
             hint="No file was deleted. Run check(), and restore what is missing from a backup",
         ) from error
-    paths = (local_path(location) for location in found | set(manifests))
+    paths = (local_path(location) for location in locations | set(manifests))
     return {path.resolve() for path in paths if path is not None}
 
 
 def _delete(events: EventsTable, paths: list[Path]) -> None:
     try:
         for path in paths:
-            with suppress(FileNotFoundError):  # another collector was faster
+            with suppress(FileNotFoundError):  # another collector has deleted it
                 events.disk.remove(path)
         for parent in sorted({path.parent for path in paths}):
             events.disk.sync_directory(parent)

@@ -1,4 +1,4 @@
-"""What the archive tells about itself: plain facts, without pyiceberg."""
+"""Descriptions of the archive's files, snapshots and maintenance results: plain structs, without pyiceberg."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class Snapshot(msgspec.Struct, frozen=True):
     """One state of the archive that can be read again, until it expires.
 
     Attributes:
-        committed_us: when, by the clock of the object that committed it.
+        committed_us: time of the commit, by the clock of the object that made it.
         watermark: every event with a lower `seq` was archived; None in a snapshot that Lakebed did not write.
-        operation: "append", "compact", "erase", or Iceberg's own word in a snapshot that Lakebed did not write.
-        rows: events in it.
+        operation: "append", "compact", "erase", or Iceberg's operation for a snapshot that Lakebed did not write.
+        rows: the number of its events.
         tags: names that keep it from expiring.
     """
 
@@ -47,7 +47,7 @@ class Snapshot(msgspec.Struct, frozen=True):
 
 
 class Compaction(msgspec.Struct, frozen=True):
-    """What a compaction did. The old files stay until they are garbage."""
+    """The result of a compaction. The old files stay until garbage collection."""
 
     commits: int = 0
     rows: int = 0
@@ -58,18 +58,18 @@ class Compaction(msgspec.Struct, frozen=True):
 
     def __add__(self, other: Compaction) -> Compaction:
         pairs = zip(msgspec.structs.astuple(self), msgspec.structs.astuple(other), strict=True)
-        return Compaction(*(mine + its for mine, its in pairs))
+        return Compaction(*(left + right for left, right in pairs))
 
 
 class Erasure(msgspec.Struct, frozen=True):
-    """What an erasure removed. The bytes leave the disk when older snapshots expired and garbage was collected."""
+    """The result of an erasure. The bytes leave the disk when older snapshots expired and garbage was collected."""
 
     rows: int = 0
     files: int = 0
 
 
 class Expiry(msgspec.Struct, frozen=True):
-    """Snapshots that expired, or would have: ids, oldest first."""
+    """Ids of the snapshots that expired, or would expire (`dry_run`), oldest first."""
 
     snapshots: tuple[int, ...]
     kept: int
@@ -77,7 +77,7 @@ class Expiry(msgspec.Struct, frozen=True):
 
 
 class Garbage(msgspec.Struct, frozen=True):
-    """Files that were deleted, or would have been."""
+    """Files that were deleted, or would be deleted (`dry_run`)."""
 
     paths: tuple[str, ...]
     bytes: int

@@ -1,4 +1,4 @@
-"""The Iceberg table under the archive: loading, creating, evolving, and committing exactly once."""
+"""The archive's Iceberg table: loading, creating, evolving its schema, and committing exactly once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from pyiceberg.exceptions import (
     TableAlreadyExistsError,
     ValidationException,
 )
-from pyiceberg.io.pyarrow import pyarrow_to_schema
 from pyiceberg.partitioning import PartitionField, PartitionSpec
 from pyiceberg.schema import Schema
 from pyiceberg.table import Table, Transaction
@@ -35,20 +34,23 @@ from lakebed.errors import (
 from lakebed.events.event import SCHEMA
 from lakebed.events.promotions import Promotion
 from lakebed.settings import Settings
+from lakebed.sql_engine import SqlEngine
 from lakebed.tiers.archive.catalog import open_catalog, open_external
 from lakebed.tiers.archive.file_io import local_path, unavailable
+from lakebed.tiers.archive.manifests import ManifestCache
+from lakebed.tiers.archive.pyiceberg_internals import run_inline, schema_from_arrow
 from lakebed.tiers.archive.watermark import BATCH, Progress
 
-__all__ = ["FORMAT_VERSION", "EventsTable", "holds"]
+__all__ = ["EventsTable"]
 
 _ATTEMPTS = 20
 _FORMAT = "lakebed.format-version"
-FORMAT_VERSION = 1
+_FORMAT_VERSION = 1
 _RETRIES = "commit.retry.num-retries"
 _PROPERTIES = {
     "format-version": "2",
-    _FORMAT: str(FORMAT_VERSION),
-    # A retry inside pyiceberg would commit a batch again without looking at the watermark.
+    _FORMAT: str(_FORMAT_VERSION),
+    # A retry inside pyiceberg would commit a batch again without checking the watermark.
     _RETRIES: "0",
     "commit.manifest-merge.enabled": "true",
     "commit.manifest.min-count-to-merge": "20",
@@ -56,7 +58,7 @@ _PROPERTIES = {
     "write.metadata.previous-versions-max": "20",
     "write.delete.isolation-level": "snapshot",
     "write.parquet.compression-codec": "zstd",
-    # Bounds that prune; counts for the rest say which columns a file has.
+    # Bounds, for pruning; counts of the other columns, which show whether a file has them.
     "write.metadata.metrics.default": "counts",
     "write.metadata.metrics.column.seq": "full",
     "write.metadata.metrics.column.timestamp": "full",
@@ -64,19 +66,23 @@ _PROPERTIES = {
     "write.metadata.metrics.column.event": "truncate(32)",
     "write.metadata.metrics.column.user_id": "truncate(16)",
 }
-_BACK = "Put the object's directory where it was made, and the other one away: Iceberg names files by absolute paths"
+_MOVE_BACK = "Move the directory back to the path at which it was created: Iceberg names files by absolute paths"
 _SEQ, _TIMESTAMP = (SCHEMA.get_field_index(name) + 1 for name in ("seq", "timestamp"))
 _SPEC = PartitionSpec(PartitionField(_TIMESTAMP, 1000, DayTransform(), "timestamp_day"))
 _ORDER = SortOrder(SortField(_TIMESTAMP, IdentityTransform()), SortField(_SEQ, IdentityTransform()))
 
 
 class EventsTable:
-    """One object's Iceberg table. Every method blocks, and belongs on the archive's thread.
+    """One object's Iceberg table. Every method blocks, and belongs on the thread that created it: the archive's.
 
-    Raises, whatever is called:
-        ArchiveUnavailable: when the catalog or the warehouse did not answer, or its answer is not known.
-        ArchiveConflict: when the table is not as this object left it.
-        FormatTooNew: when a newer Lakebed wrote it.
+    Attributes:
+        engine: computes promoted columns.
+        manifests: the manifests read so far.
+
+    Raises, from every method:
+        ArchiveUnavailable: the catalog or the warehouse did not answer, or the outcome of a commit is unknown.
+        ArchiveConflict: another program has changed the table.
+        FormatTooNew: a newer Lakebed wrote it.
     """
 
     def __init__(
@@ -88,28 +94,32 @@ class EventsTable:
         clock: Clock,
         disk: Disk,
         promotions: Sequence[Promotion],
+        engine: SqlEngine,
     ) -> None:
+        run_inline()
         self.settings = settings
         self.clock = clock
         self.disk = disk
         self.promotions = tuple(promotions)
+        self.engine = engine
+        self.manifests = ManifestCache()
         self._directory = directory
         self._name = name
-        self._opened: Catalog | None = None
+        self._catalog: Catalog | None = None
 
     @property
     def catalog(self) -> Catalog:
-        """The catalog, opened by the first use."""
-        if self._opened is None:
+        """The catalog, opened at the first use."""
+        if self._catalog is None:
             try:
-                self._opened = (
+                self._catalog = (
                     open_external(self.settings, self.disk)
                     if self.settings.catalog
                     else open_catalog(self._directory / "catalog.db", str(self._directory / "warehouse"), self.disk)
                 )
             except Exception as error:
                 raise unavailable("the archive's catalog cannot be opened", error) from error
-        return self._opened
+        return self._catalog
 
     @property
     def identifier(self) -> tuple[str, ...]:
@@ -118,14 +128,17 @@ class EventsTable:
         return (*self.settings.namespace.split("."), table)
 
     def close(self) -> None:
-        """Close the catalog's connections."""
-        if self._opened is not None:
-            self._opened.close()
-            self._opened = None
+        """Close the catalog's connections and the engine."""
+        try:
+            if self._catalog is not None:
+                self._catalog.close()
+                self._catalog = None
+        finally:
+            self.engine.close()
 
     def load(self) -> Table | None:
-        """The table as the catalog has it now; None where nothing was archived yet (and no catalog is made)."""
-        if self._opened is None and not self.settings.catalog and not (self._directory / "catalog.db").exists():
+        """The table as it is in the catalog now; None when nothing was archived yet (no catalog is created then)."""
+        if self._catalog is None and not self.settings.catalog and not (self._directory / "catalog.db").exists():
             return None
         catalog = self.catalog
         try:
@@ -135,45 +148,47 @@ class EventsTable:
         except FileNotFoundError as error:
             raise ArchiveUnavailable(
                 f"the archive's table cannot be read: {error}",
-                hint=f"Restore this file from a backup. Was the directory moved? {_BACK}",
+                hint=f"Restore this file from a backup. If the directory was moved: {_MOVE_BACK}",
             ) from error
         except Exception as error:
             raise unavailable("the archive's table cannot be read", error) from error
         _verify(table)
-        self._verify_place(table)
+        self._verify_location(table)
         return table
 
-    def _verify_place(self, table: Table) -> None:
-        """A copy must not work on the files of the object that it was copied from: it would collect them as garbage."""
-        location = self._location()
-        found = self.directory(table)
-        if self.settings.warehouse or location is None or found is None:
+    def _verify_location(self, table: Table) -> None:
+        """A copy must not use the files of the object that it was copied from: it would delete them as garbage."""
+        expected = self._location()
+        actual = self.directory(table)
+        if self.settings.warehouse or expected is None or actual is None:
             return
-        ours = Path(location)
+        ours = Path(expected)
         layout = ours.relative_to(self._directory.parent.resolve()).parts
-        if found.parts[-len(layout) :] == layout and found.resolve() != ours.resolve():
+        if actual.parts[-len(layout) :] == layout and actual.resolve() != ours.resolve():
             raise ArchiveConflict(
-                f"the archive was made at {found}, not at {ours}: these are the files of another object",
-                hint=f"Is this a copy? {_BACK}",
-                path=found,
+                f"the archive was created at {actual}, not at {ours}: its files belong to another object",
+                hint=f"A copy of an object cannot be opened beside it. {_MOVE_BACK}",
+                path=actual,
             )
 
     def load_or_create(self) -> Table:
-        """The table, created with this object's promotions if need be."""
+        """The table, created with this object's promotions if it does not exist."""
         table = self.load()
         if table is not None:
             return table
         try:
             self._create()
         except TableAlreadyExistsError:
-            pass  # another archiver was faster; what it made is verified like any other
+            pass  # another archiver has created it; it is verified below
         except LakebedError:
             raise
         except Exception as error:
             raise unavailable("the archive's table cannot be created", error) from error
         table = self.load()
         if table is None:
-            raise ArchiveUnavailable("the archive's table was created, and is not there", hint="Look at the catalog")
+            raise ArchiveUnavailable(
+                "the archive's table was created, but the catalog does not have it", hint="Check the catalog"
+            )
         return table
 
     def _create(self) -> None:
@@ -181,7 +196,7 @@ class EventsTable:
             pa.field(promotion.name, promotion.arrow_type, metadata={b"PARQUET:field_id": str(number).encode()})
             for number, promotion in enumerate(self.promotions, len(SCHEMA) + 1)
         )
-        schema = pyarrow_to_schema(pa.schema([*SCHEMA, *promoted]))
+        schema = schema_from_arrow(pa.schema([*SCHEMA, *promoted]))
         self.catalog.create_namespace_if_not_exists(self.identifier[:-1])
         self.catalog.create_table(
             self.identifier,
@@ -193,7 +208,7 @@ class EventsTable:
         )
 
     def _location(self) -> str | None:
-        """Where the files go. An external catalog decides for itself; a path must not lead out of the object."""
+        """The table's location; None: the catalog decides. A local path stays within the object's directory."""
         *namespace, table = self.identifier
         if self.settings.catalog:
             return None
@@ -203,15 +218,15 @@ class EventsTable:
         location = root.joinpath(*namespace, table)
         if not root.is_relative_to(self._directory.resolve()) or not location.resolve().is_relative_to(root):
             raise InvalidName(
-                f"{location} leads out of {root}", hint="Use letters, digits, - and _ in the namespace", path=location
+                f"{location} is outside {root}", hint="Use letters, digits, - and _ in the namespace", path=location
             )
         return str(location)
 
     def evolve(self, transaction: Transaction) -> Schema:
-        """Stage the columns that the table lacks of our promotions, in order, and return the schema that comes of it.
+        """Stage the columns of our promotions that the table lacks, in order; returns the resulting schema.
 
         Raises:
-            PromotionConflict: when a column has another type. Types never change.
+            PromotionConflict: a column has another type. Types never change.
         """
         schema: Schema = transaction.table_metadata.schema()
         missing = []
@@ -219,12 +234,12 @@ class EventsTable:
             kind = _iceberg_type(promotion)
             field = next((field for field in schema.fields if field.name == promotion.name), None)
             if field is None:
-                self._distinct(promotion.name, schema)
+                self._check_distinct(promotion.name, schema)
                 missing.append((promotion.name, kind))
             elif field.field_type != kind:
                 raise PromotionConflict(
                     f"{promotion.name} is a column of type {field.field_type} in the archive, not {kind}",
-                    hint="A column keeps its type for ever: promote the property under the old type",
+                    hint="The type of a column cannot change: promote the property with its old type",
                     name=promotion.name,
                 )
         if missing:
@@ -233,31 +248,31 @@ class EventsTable:
                     update.add_column((name,), kind)
         return transaction.table_metadata.schema()
 
-    def _distinct(self, name: str, schema: Schema) -> None:
-        twins = [field.name for field in schema.fields if field.name.lower() == name.lower()]
-        if twins:
+    def _check_distinct(self, name: str, schema: Schema) -> None:
+        similar = [field.name for field in schema.fields if field.name.lower() == name.lower()]
+        if similar:
             raise PromotionConflict(
-                f"{name} and the archive's column {twins[0]} differ only in case", hint="SQL cannot tell them apart"
+                f"{name} and the archive's column {similar[0]} differ only in case", hint="SQL cannot tell them apart"
             )
 
     def commit(self, stage: Callable[[Table], tuple[Transaction, Progress] | None], *, create: bool = False) -> bool:
-        """Compare and swap: load the table, let `stage` decide on it, commit; again when someone else was faster.
+        """Compare and swap: load the table, call `stage`, commit; again if another program committed meanwhile.
 
         Args:
-            stage: called with the table as it is now; gives what to commit, or None when there is nothing to do. It may
-                be called many times: each time it sees the watermark anew.
-            create: make the table if there is none.
+            stage: called with the current table; returns the transaction to commit, or None when there is nothing to
+                do. It may be called many times, and checks the watermark each time.
+            create: create the table if it does not exist.
 
         Returns:
-            Whether something was committed. It is in the catalog then: it was read back.
+            Whether there was a commit. If so, the catalog was read afterwards and has it.
         """
         tried: list[str] = []
         for _ in range(_ATTEMPTS):
             table = self.load_or_create() if create else self.load()
             if table is None:
                 return False
-            if any(holds(table, batch_id) for batch_id in tried):
-                return True  # refused, they said, but it is there
+            if any(_has_commit(table, batch_id) for batch_id in tried):
+                return True  # the catalog reported a conflict, but has the commit
             try:
                 staged = stage(table)
             except OSError as error:
@@ -275,26 +290,27 @@ class EventsTable:
             self._confirm(progress)
             return True
         raise ArchiveConflict(
-            f"others changed the archive {_ATTEMPTS} times in a row", hint="Is there a second archiver?"
+            f"other programs changed the archive {_ATTEMPTS} times in a row",
+            hint="Let only one object archive into this table",
         )
 
     def _settle(self, progress: Progress, error: Exception) -> None:
-        """After an error that may have come before or after the commit: find out which."""
+        """After an error that may have occurred before or after the commit: find out which, and raise if before."""
         table = self.load()
-        if table is None or not holds(table, progress.batch_id):
-            raise unavailable("the archive did not take a commit", error) from error
+        if table is None or not _has_commit(table, progress.batch_id):
+            raise unavailable("the archive did not accept a commit", error) from error
 
     def _confirm(self, progress: Progress) -> None:
         table = self.load()
-        if table is None or not holds(table, progress.batch_id):
+        if table is None or not _has_commit(table, progress.batch_id):
             raise ArchiveUnavailable(
-                "the archive's catalog does not show the commit that it has confirmed",
-                hint="The log keeps the events; run it again, and look at the catalog",
+                "the archive's catalog has confirmed a commit, but does not have it",
+                hint="The log keeps the events: run it again, and check the catalog",
                 batch_id=progress.batch_id,
             )
 
     def amend(self, stage: Callable[[Table], Transaction | None]) -> bool:
-        """Like `commit`, for changes without a snapshot (expiry, tags): doing them twice does no harm."""
+        """Like `commit`, for changes without a snapshot (expiry, tags). They are idempotent."""
         for _ in range(_ATTEMPTS):
             table = self.load()
             transaction = None if table is None else stage(table)
@@ -305,24 +321,25 @@ class EventsTable:
             except (CommitFailedException, ValidationException):
                 continue
             except Exception as error:
-                if isinstance(error, ValueError) and self._moved_on(table):
-                    continue  # it names a snapshot that another archiver has removed meanwhile
-                raise unavailable("the archive did not take a change, or its answer was lost", error) from error
+                if isinstance(error, ValueError) and self._has_changed(table):
+                    continue  # another program has removed a snapshot that this change names
+                raise unavailable("the archive did not accept a change, or the response was lost", error) from error
             return True
         raise ArchiveConflict(
-            f"others changed the archive {_ATTEMPTS} times in a row", hint="Is there a second archiver?"
+            f"other programs changed the archive {_ATTEMPTS} times in a row",
+            hint="Let only one object archive into this table",
         )
 
-    def _moved_on(self, table: Table | None) -> bool:
+    def _has_changed(self, table: Table | None) -> bool:
         newest = self.load()
         return newest is not None and table is not None and newest.metadata_location != table.metadata_location
 
     def directory(self, table: Table) -> Path | None:
-        """The table's directory, where its warehouse is local."""
+        """The table's directory; None when the warehouse is not local."""
         return local_path(table.location())
 
 
-def holds(table: Table, batch_id: str) -> bool:
+def _has_commit(table: Table, batch_id: str) -> bool:
     """Whether a commit is in the table's history."""
     return any(
         snapshot.summary is not None and snapshot.summary.additional_properties.get(BATCH) == batch_id
@@ -332,9 +349,9 @@ def holds(table: Table, batch_id: str) -> bool:
 
 def _verify(table: Table) -> None:
     properties = table.metadata.properties
-    if int(properties.get(_FORMAT, FORMAT_VERSION)) > FORMAT_VERSION:
+    if int(properties.get(_FORMAT, _FORMAT_VERSION)) > _FORMAT_VERSION:
         raise FormatTooNew(
-            f"the archive has format {properties[_FORMAT]}, this Lakebed reads {FORMAT_VERSION}",
+            f"the archive has format {properties[_FORMAT]}, this Lakebed reads {_FORMAT_VERSION}",
             hint="Upgrade Lakebed",
         )
     if properties.get(_RETRIES) != "0":
@@ -344,9 +361,12 @@ def _verify(table: Table) -> None:
         )
     names = {field.field_id: field.name for field in table.schema().fields}
     if any(names.get(number) != name for number, name in enumerate(SCHEMA.names, 1)):
-        raise ArchiveConflict("the archive's table does not have our columns", hint="Is this table another program's?")
+        raise ArchiveConflict(
+            "the archive's table does not have the columns of events",
+            hint="Another program created or changed this table: name another one in the settings",
+        )
 
 
 def _iceberg_type(promotion: Promotion) -> Any:
     field = pa.field(promotion.name, promotion.arrow_type, metadata={b"PARQUET:field_id": b"1"})
-    return pyarrow_to_schema(pa.schema([field])).fields[0].field_type
+    return schema_from_arrow(pa.schema([field])).fields[0].field_type

@@ -1,4 +1,4 @@
-"""Views of the archive, and the files that garbage collection leaves alone because of them."""
+"""Views of the archive, and the states that they pin: garbage collection keeps the files of those."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import msgspec
 
 from lakebed.tiers.archive.models import DataFile
 
-__all__ = ["ArchiveView", "Pins", "State"]
+__all__ = ["ArchiveState", "ArchiveView", "PinnedStates"]
 
 
-class State(msgspec.Struct, frozen=True):
+class ArchiveState(msgspec.Struct, frozen=True):
     """One state of the archive: a snapshot, its watermark and its live files."""
 
     snapshot_id: int | None = None
@@ -23,43 +23,43 @@ class State(msgspec.Struct, frozen=True):
     files: tuple[DataFile, ...] = ()
 
 
-class Pins:
-    """Which states are in use, and the newest state that is known without asking the catalog. Safe between threads."""
+class PinnedStates:
+    """The states that views use, and the newest state if it is known without the catalog. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()  # protects all below
-        self._held: dict[int, State] = {}
+        self._held: dict[int, ArchiveState] = {}
         self._numbers = itertools.count()
-        self._newest: State | None = None
+        self._newest: ArchiveState | None = None
 
     @property
-    def newest(self) -> State | None:
+    def newest(self) -> ArchiveState | None:
         """The newest state, or None when the catalog must be asked."""
         with self._lock:
             return self._newest
 
     @newest.setter
-    def newest(self, state: State | None) -> None:
+    def newest(self, state: ArchiveState | None) -> None:
         with self._lock:
             self._newest = state
 
-    def hold(self, state: State) -> tuple[int, State]:
-        """Pin `state`: it, and a number to give back to `release`."""
+    def hold(self, state: ArchiveState) -> tuple[int, ArchiveState]:
+        """Pin `state`; returns a number for `release`, and the state."""
         with self._lock:
             return self._hold(state)
 
-    def hold_newest(self) -> tuple[int, State] | None:
-        """Find out the newest state and pin it, in one step; None where it is not known."""
+    def hold_newest(self) -> tuple[int, ArchiveState] | None:
+        """Pin the newest state, in one step; None when it is not known."""
         with self._lock:
             return None if self._newest is None else self._hold(self._newest)
 
-    def _hold(self, state: State) -> tuple[int, State]:
+    def _hold(self, state: ArchiveState) -> tuple[int, ArchiveState]:
         number = next(self._numbers)
         self._held[number] = state
         return number, state
 
     def release(self, number: int) -> None:
-        """Let go of what `hold` or `hold_newest` gave."""
+        """Unpin the state of a number from `hold` or `hold_newest`."""
         with self._lock:
             del self._held[number]
 
@@ -70,13 +70,13 @@ class Pins:
 
 
 class ArchiveView:
-    """One state of the archive, held still. Use it as an async context manager.
+    """One state of the archive, pinned. Use it as an async context manager.
 
-    While it is open this process deletes none of its files. A collector in another process knows nothing of it: there
-    only `garbage_grace_s` protects.
+    While it is open this process deletes none of its files. A collector in another process does not see it: against
+    that one only `garbage_grace_s` protects.
 
     Attributes:
-        snapshot_id: None where nothing was archived yet.
+        snapshot_id: None when nothing was archived yet.
         watermark: every event with a lower `seq` is in `files`, once, unless it was erased.
         files: by first timestamp.
     """
@@ -85,13 +85,13 @@ class ArchiveView:
     watermark: int
     files: tuple[DataFile, ...]
 
-    def __init__(self, pins: Pins, acquire: Callable[[], Awaitable[tuple[int, State]]]) -> None:
+    def __init__(self, pins: PinnedStates, acquire: Callable[[], Awaitable[tuple[int, ArchiveState]]]) -> None:
         self._pins = pins
         self._acquire = acquire
         self._number: int | None = None
 
     async def __aenter__(self) -> Self:
-        """Raises what `Archive.pin` says."""
+        """Raises the errors of `Archive.pin`."""
         self._number, state = await self._acquire()
         self.snapshot_id, self.watermark, self.files = state.snapshot_id, state.watermark, state.files
         return self

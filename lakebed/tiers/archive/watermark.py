@@ -1,6 +1,6 @@
-"""How far the archive is, as it stands in the summary of every snapshot that we write.
+"""The archive's watermark, as recorded in the summary of every snapshot that we write.
 
-It is kept there, and not in table properties, because a snapshot's summary is committed with the rows that it is about.
+It is there, and not in table properties, because a snapshot's summary is committed together with its rows.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _ERASED = "lakebed.erased"
 
 
 class Progress(msgspec.Struct, frozen=True):
-    """What one snapshot knows.
+    """The progress of the archive at one snapshot.
 
     Attributes:
         watermark: every event with a lower `seq` was archived.
-        erased: how many of them were erased again.
-        batch_id: of the commit, so that its outcome can be looked up when the answer was lost.
+        erased: how many of them have been erased.
+        batch_id: the commit's id, with which its outcome is looked up if the response was lost.
     """
 
     watermark: int = 0
@@ -39,11 +39,11 @@ class Progress(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, snapshot: Any | None) -> Progress:
-        """The progress of a pyiceberg snapshot; of None, where nothing was archived yet, zero.
+        """The progress at a pyiceberg snapshot; zero for None, when nothing was archived yet.
 
         Raises:
-            ArchiveConflict: when the summary has no watermark: another program committed. Guessing would lose events
-                or double them.
+            ArchiveConflict: the summary has no watermark: another program committed. Guessing would lose or duplicate
+                events.
         """
         if snapshot is None:
             return cls()
@@ -52,20 +52,20 @@ class Progress(msgspec.Struct, frozen=True):
             return cls(int(summary[WATERMARK]), int(summary.get(_ERASED, 0)), summary.get(BATCH, ""))
         except (KeyError, ValueError):
             raise ArchiveConflict(
-                f"snapshot {snapshot.snapshot_id} of the archive does not say how far the archive is",
+                f"snapshot {snapshot.snapshot_id} of the archive has no watermark in its summary",
                 hint="Another program wrote it. Roll the table back to the newest snapshot that has "
                 f"{WATERMARK} in its summary, or repeat that commit with it",
                 snapshot=snapshot.snapshot_id,
             ) from None
 
     def next(self, *, watermark: int | None = None, erased: int = 0) -> Progress:
-        """The progress of the commit that follows, with a batch id of its own."""
+        """The progress after the next commit, with a new batch id."""
         end = self.watermark if watermark is None else watermark
         return Progress(end, self.erased + erased, uuid.uuid4().hex)
 
     def summary(self, operation: str, committed_us: int, start: int, sha256: str = "") -> dict[str, str]:
-        """The summary of a commit that moves the watermark from `start` to ours."""
-        found = {
+        """The summary of a commit that moves the watermark from `start` to `watermark`."""
+        summary = {
             WATERMARK: str(self.watermark),
             BATCH: self.batch_id,
             OPERATION: operation,
@@ -74,4 +74,4 @@ class Progress(msgspec.Struct, frozen=True):
             _END: str(self.watermark),
             _ERASED: str(self.erased),
         }
-        return found | ({"lakebed.sha256": sha256} if sha256 else {})
+        return summary | ({"lakebed.sha256": sha256} if sha256 else {})

@@ -1,90 +1,50 @@
-"""What the archive's thread works with: the table, what it has read of it, and DuckDB for promoted columns."""
+"""The archive's table with all operations on it. Imported late, on the archive's thread, because it needs pyiceberg."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import pyarrow as pa
-from pyiceberg.table.snapshots import Snapshot as IcebergSnapshot
-
 from lakebed.errors import LakebedError
-from lakebed.sql_engine import SqlEngine
-from lakebed.tiers.archive import append, check, compaction, erasure, garbage, snapshots
-from lakebed.tiers.archive.catalog import work_inline
-from lakebed.tiers.archive.manifests import Manifests
-from lakebed.tiers.archive.models import Compaction, Erasure, Expiry, Garbage, Snapshot
+from lakebed.tiers.archive.append import append
+from lakebed.tiers.archive.check import check
+from lakebed.tiers.archive.compaction import compact
+from lakebed.tiers.archive.erasure import erase
+from lakebed.tiers.archive.garbage import collect_garbage
+from lakebed.tiers.archive.snapshots import expire, find, list_snapshots, tag, untag
 from lakebed.tiers.archive.table import EventsTable
-from lakebed.tiers.archive.views import State
+from lakebed.tiers.archive.views import ArchiveState
 from lakebed.tiers.archive.watermark import Progress
 
 __all__ = ["ArchiveWorker"]
 
 
-class ArchiveWorker:
-    """The archive without asyncio. Every method blocks, and belongs on the one thread that made this object."""
+class ArchiveWorker(EventsTable):
+    """An `EventsTable` whose operations, each a function in a file of its own, are its methods.
 
-    def __init__(self, events: EventsTable, engine: SqlEngine) -> None:
-        work_inline()
-        self._events = events
-        self._engine = engine
-        self._manifests = Manifests()
+    Every method blocks, and belongs on the one thread that created the worker.
+    """
 
-    def close(self) -> None:
-        """Let go of connections and memory."""
-        self._events.close()
-        self._engine.close()
+    append = append
+    check = check
+    collect_garbage = collect_garbage
+    compact = compact
+    erase = erase
+    expire = expire
+    list_snapshots = list_snapshots
+    tag = tag
+    untag = untag
 
-    def state(self, snapshot: int | str | None = None) -> State:
-        """A snapshot's state; of None, the newest one's. Raises SnapshotExpired."""
-        table = self._events.load()
-        if snapshot is not None:
-            found: IcebergSnapshot | None = snapshots.find(table, snapshot)
-        else:
-            found = None if table is None else table.current_snapshot()
-        progress = Progress.of(found)
-        if found is None or table is None:
-            return State()
-        return State(found.snapshot_id, progress.watermark, self._manifests.files(table, found))
+    def state(self, snapshot: int | str | None = None) -> ArchiveState:
+        """The state at a snapshot; for None, at the newest one. Raises SnapshotExpired."""
+        table = self.load()
+        newest = None if table is None else table.current_snapshot()
+        current = newest if snapshot is None else find(table, snapshot)
+        if table is None or current is None:
+            return ArchiveState()
+        progress = Progress.of(current)
+        return ArchiveState(current.snapshot_id, progress.watermark, self.manifests.files(table, current))
 
-    def state_or_none(self) -> State | None:
-        """The newest state, or None where it cannot be read: whoever needs it asks again, and is told why."""
+    def state_or_none(self) -> ArchiveState | None:
+        """The newest state, or None when it cannot be read. The next caller that needs it gets the error."""
         try:
             return self.state()
         except LakebedError:
             return None
-
-    def append(self, rows: pa.Table, start: int, end: int) -> bool:
-        """See `Archive.append`."""
-        return append.append(self._events, self._engine, rows, start, end)
-
-    def compact(self) -> Compaction:
-        """Compact one bounded part; nothing is left to do when it has no commits."""
-        return compaction.compact(self._events, self._engine)
-
-    def erase(self, column: str, values: Sequence[str]) -> Erasure:
-        """See `Archive.erase`."""
-        return erasure.erase(self._events, self._engine, column, values)
-
-    def expire(self, *, dry_run: bool) -> Expiry:
-        """See `Archive.expire`."""
-        return snapshots.expire(self._events, dry_run=dry_run)
-
-    def collect_garbage(self, pinned: set[str], *, dry_run: bool) -> Garbage:
-        """See `Archive.collect_garbage`."""
-        return garbage.collect(self._events, pinned, dry_run=dry_run)
-
-    def snapshots(self) -> list[Snapshot]:
-        """See `Archive.snapshots`."""
-        return snapshots.snapshots(self._events)
-
-    def tag(self, name: str, snapshot_id: int | None) -> None:
-        """See `Archive.tag`."""
-        snapshots.tag(self._events, name, snapshot_id)
-
-    def untag(self, name: str) -> None:
-        """See `Archive.untag`."""
-        snapshots.untag(self._events, name)
-
-    def check(self) -> list[str]:
-        """See `Archive.check`."""
-        return check.check(self._events, self._manifests)

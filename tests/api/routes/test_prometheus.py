@@ -73,7 +73,7 @@ async def test_totals_never_fall(tmp_path):
             if awake:
                 await http.post("/track", json={"event": "a"})
             else:
-                await namespace.residents.sleep("default")
+                await namespace.pool.sleep("default")
             found = samples((await http.get("/metrics")).text)
             assert found["lakebed_objects_awake",] == awake
             assert namespace.awake() == ["default"] * awake

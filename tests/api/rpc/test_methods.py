@@ -20,6 +20,7 @@ from lakebed.errors import AccessDenied, LakebedError, Unreachable
 from lakebed.reports.catalog import REPORTS
 from lakebed.rpc.capnweb.exported_object import Target, camel
 from lakebed.rpc.capnweb.session import Peer
+from lakebed.rpc.codec import LakebedCodec
 from lakebed.tiers.counters.counters import Counters
 from tests.reports.report_samples import SAMPLES
 
@@ -121,7 +122,7 @@ async def test_exactly_what_is_listed_can_be_reached(objects):
 async def test_no_path_leads_elsewhere(objects, path, called, deep):
     """Names of Python and JavaScript machinery, on the object, its members and its answers, are not there."""
     sent = []
-    peer = Peer(lambda text: sent.append(json.loads(text)) is None, surface(objects).main)
+    peer = Peer(lambda text: sent.append(json.loads(text)) is None, surface(objects).main, codec=LakebedCodec())
     peer.receive(json.dumps(["push", ["pipeline", 0, path, []] if called else ["pipeline", 0, path]]))
     peer.receive(json.dumps(["push", ["pipeline", 1, deep]]))
     peer.receive('["pull",2]')

@@ -258,7 +258,7 @@ def test_three_hundred_sockets(server):
 async def test_too_many(tmp_path):
     """Beyond the most there may be, and while stopping, it is 503 with a time to come back."""
     async with Analytics("tom", root=tmp_path) as tom:
-        live = LiveStream(Auth(tom), most=0)
+        live = LiveStream(Auth(tom), max_listeners=0)
         app = Starlette(routes=live.routes(), exception_handlers=error_handlers)
         transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
@@ -325,7 +325,7 @@ class Listened:
 
 async def test_a_revoked_key_ends_its_stream(tmp_path, monkeypatch):
     """Who may no longer read gets no further message: the gate is asked again while the stream runs."""
-    monkeypatch.setattr("lakebed.api.streams.live._ASK_AGAIN_S", 0)
+    monkeypatch.setattr("lakebed.api.streams.live._CHECK_AGAIN_S", 0)
     async with Analytics("tom", root=tmp_path) as tom:
         gate = ShutGate(tom)
         live = LiveStream(gate, interval_s=0.01)

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from lakebed.errors import Backpressure, NotReachable, QueryTimeout, Unreachable
 from lakebed.query.result import Row
 from lakebed.rpc.capnweb.exported_object import Target
+from lakebed.rpc.capnweb.imports import Remote
 from lakebed.rpc.capnweb.limits import Limits
-from lakebed.rpc.capnweb.remote_reference import Remote
 from lakebed.rpc.capnweb.session import Peer
+from lakebed.rpc.codec import LakebedCodec
 
 PATIENT = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -25,7 +26,7 @@ PATIENT = settings(max_examples=100, deadline=None, suppress_health_check=[Healt
 class Side:
     """A peer, what it sent, and what it offers."""
 
-    def __init__(self, **options):
+    def __init__(self, *, trusting=False, **options):
         self.sent = []
         self.gone = []
         self.calls = []
@@ -40,7 +41,12 @@ class Side:
             "keep": lambda callback: self.calls.append(callback.dup()),
             "slow": self.slow,
         }
-        self.peer = Peer(lambda text: self.sent.append(text) is None, Target("test", members), **options)
+        self.peer = Peer(
+            lambda text: self.sent.append(text) is None,
+            Target("test", members),
+            codec=LakebedCodec(trusting=trusting),
+            **options,
+        )
 
     async def later(self, value):
         await asyncio.sleep(0)
@@ -383,13 +389,13 @@ async def test_calls_under_way_have_a_bound():
     """At the limit reading pauses; a client that is called back meanwhile is still read, up to four times as much."""
     side = Side(limits=Limits(pending=5))
     await side(*[call("slow") for _ in range(5)])
-    reading = asyncio.ensure_future(side.peer.room())
+    reading = asyncio.ensure_future(side.peer.ready())
     await side.quiet()
     assert not reading.done()
     side.waiting[0].set_result(None)
     await reading
     await side(call("slow"), *[["push", ["pipeline", 0, ["call"], [["export", -n]]]] for n in range(1, 11)])
-    await side.peer.room()  # answers to these may come next
+    await side.peer.ready()  # answers to these may come next
     sent = await side(*[call("slow") for _ in range(9)], ["pull", 25])
     assert sent[-1][0] == "reject"
     assert sent[-1][2][4]["type"] == Backpressure.__name__
@@ -403,7 +409,7 @@ async def test_a_peer_that_does_not_read_holds_answers_back():
     taking = False
     side.peer._send = lambda text: side.sent.append(text) is None and taking
     assert len(await side(*[call("echo", "x" * 1000) for _ in range(50)], *[["pull", n + 1] for n in range(50)])) == 1
-    reading = asyncio.ensure_future(side.peer.room())
+    reading = asyncio.ensure_future(side.peer.ready())
     await side.quiet()
     assert not reading.done()
     taking = True
@@ -426,7 +432,7 @@ async def test_a_batch_has_a_size():
 
 def pair(**options):
     """A Lakebed client and a server, each the other's."""
-    server, client = Side(faithful=True, **options), Side(faithful=True, trusting=True)
+    server, client = Side(faithful=True, **options), Side(trusting=True, faithful=True)
     server.peer._send = lambda text: client.peer.receive(text) is None
     client.peer._send = lambda text: server.peer.receive(text) is None
     return client, server

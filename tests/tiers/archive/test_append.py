@@ -48,7 +48,7 @@ async def test_append_that_was_not_applied(flaky, step):
     archive = make()
     await archive.append(events(0, 4), 0, 4)
     catalog.script = [step]
-    with pytest.raises(ArchiveUnavailable, match="did not take a commit"):
+    with pytest.raises(ArchiveUnavailable, match="did not accept a commit"):
         await archive.append(events(4, 8), 4, 8)
     assert await archive.watermark() == 4
     assert await archive.append(events(4, 8), 4, 8) is True
@@ -205,7 +205,7 @@ async def test_lost_catalog_fails_closed(tmp_path):
     await archive.close()
     (tmp_path / "shop/archive/catalog.db").unlink()
     archive = open_archive(tmp_path)
-    with pytest.raises(ArchiveConflict, match="the archive is at 0"):
+    with pytest.raises(ArchiveConflict, match="the archive ends at event 0"):
         await archive.append(events(4, 8), 4, 8)
     await archive.close()
     assert any(path.suffix == ".parquet" for path in stored(tmp_path))

@@ -72,7 +72,7 @@ async def test_append_elsewhere_is_a_conflict(archive):
     """A batch that starts before or after the watermark is refused: it would double events or leave a gap."""
     await archive.append(events(0, 10), 0, 10)
     for start, end in ((5, 15), (11, 20), (0, 11)):
-        with pytest.raises(ArchiveConflict, match="the archive is at 10") as error:
+        with pytest.raises(ArchiveConflict, match="the archive ends at event 10") as error:
             await archive.append(events(start, end), start, end)
         assert error.value.watermark == 10
     assert await seqs(archive) == list(range(10))

@@ -223,7 +223,7 @@ async def test_l3_35_columns_that_another_program_renames(pair, tmp_path):
     assert await values_of(archive, "revenue") == {seq: seq + 0.5 for seq in range(12)}
     change(lambda update: update.rename_column("user_id", "uid"))
     for call in (archive.watermark, archive.compact, lambda: same_day(archive, 12, 16)):
-        with pytest.raises(ArchiveConflict, match="does not have our columns"):
+        with pytest.raises(ArchiveConflict, match="does not have the columns of events"):
             await call()
     change(lambda update: update.rename_column("uid", "user_id"))
     assert await seqs(archive) == list(range(12))
@@ -253,8 +253,8 @@ async def test_l3_36_erased_bytes_leave_the_disk(pair, tmp_path):
         found = [path for path in data if "person-3" in read(path)["user_id"].to_pylist()]
         return found + [path for path in stored(tmp_path) if b"person-3" in path.read_bytes() and path not in found]
 
-    def bounds(warehouse):
-        table = warehouse._events.load()
+    def bounds(worker):
+        table = worker.load()
         entries = [
             entry
             for s in table.snapshots()

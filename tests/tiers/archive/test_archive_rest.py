@@ -45,7 +45,7 @@ async def test_l3_26_lost_answers_over_http(server, archive, fault):
     server.script = [f"applied {fault}"]
     assert await same_day(archive, 4, 8) is True
     server.script = [fault]
-    with pytest.raises(ArchiveUnavailable, match="did not take a commit"):
+    with pytest.raises(ArchiveUnavailable, match="did not accept a commit"):
         await same_day(archive, 8, 12)
     assert await archive.watermark() == 8
     assert await same_day(archive, 8, 12) is True

@@ -1,5 +1,3 @@
-import asyncio
-import socket
 import subprocess
 import sys
 
@@ -92,29 +90,15 @@ async def test_warehouse_elsewhere(tmp_path):
         await archive.close()
 
 
-async def test_silent_catalog(tmp_path, monkeypatch):
-    """A REST catalog that takes connections and never answers is ArchiveUnavailable after a timeout."""
-    from lakebed.tiers.archive import catalog
-
-    monkeypatch.setattr(catalog, "_TIMEOUT_S", 0.2)
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        uri = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        archive = open_archive(tmp_path, catalog={"type": "rest", "uri": uri})
-        async with asyncio.timeout(20):
-            with pytest.raises(ArchiveUnavailable, match="catalog cannot be opened"):
-                await archive.watermark()
-        await archive.close()
-
-
 async def test_commits_of_the_default_catalog_are_durable(tmp_path):
     """SQLite syncs the catalog and, after the rollback journal is gone, its directory."""
     archive = open_archive(tmp_path)
     await archive.append(events(0, 4), 0, 4)
 
-    def pragma(warehouse):
+    def pragma(worker):
         from sqlalchemy import text
 
-        with warehouse._events.catalog.engine.connect() as connection:
+        with worker.catalog.engine.connect() as connection:
             return connection.execute(text("PRAGMA synchronous")).scalar()
 
     assert await archive._run(pragma) == 3

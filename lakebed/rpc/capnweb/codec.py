@@ -1,0 +1,126 @@
+"""Codec: the values and errors that a program adds to the protocol. Also the path code, which stubs share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+
+from lakebed.rpc.capnweb.errors import Fault, NotReachable, Overloaded, Unreachable
+from lakebed.rpc.capnweb.exported_object import Target
+
+if TYPE_CHECKING:
+    from lakebed.rpc.capnweb.values import Encoder
+
+__all__ = ["Codec", "Step", "follow"]
+
+Step = str | int
+
+
+def follow(value: Any, path: Iterable[Step], member: Callable[[Any, Step], Any]) -> Any:
+    """The value at the end of `path` from `value`.
+
+    Args:
+        member: takes a value that is no list, tuple or dict, and a step; returns the member, or raises.
+
+    Raises:
+        IndexError, KeyError: an element does not exist.
+        Exception: `member` raised it.
+    """
+    for step in path:
+        if isinstance(value, (list, tuple)) and (index := position(step)) is not None:
+            value = value[index]
+        elif isinstance(value, dict) and isinstance(step, str):
+            value = value[step]
+        else:
+            value = member(value, step)
+    return value
+
+
+def position(step: Step) -> int | None:
+    """`step` as an index, if it is one: Cap'n Web clients send indexes as text."""
+    if isinstance(step, int):
+        return step
+    digits = step.removeprefix("-")
+    return int(step) if len(digits) < 10 and digits.isascii() and digits.isdecimal() else None  # noqa: PLR2004 - fits 32 bits
+
+
+class ErrorClass(Protocol):
+    """A class of errors with a message, a hint and facts."""
+
+    def __call__(self, message: str, *, hint: str = "", **facts: Any) -> Exception:
+        """An error."""
+        ...
+
+
+class Codec:
+    """The values and errors that a program adds to the protocol. This one adds none; a subclass overrides.
+
+    Attributes:
+        trusting: whether the peer is a server that this side chose: facts of its errors are read.
+        sequences: the types that `.map()` goes over, element by element.
+        not_reachable, unreachable, overloaded: the classes of the errors that a session makes itself. Each takes a
+            message, a `hint` and facts.
+    """
+
+    trusting: bool = False
+    sequences: tuple[type[Iterable[Any]], ...] = (list, tuple)
+    not_reachable: ErrorClass = NotReachable
+    unreachable: ErrorClass = Unreachable
+    overloaded: ErrorClass = Overloaded
+
+    def fault(self, error: BaseException) -> Fault:
+        """The fault that the peer gets for an error."""
+        return Fault.of(error)
+
+    def exception(self, fault: Fault) -> Exception:
+        """The exception that is raised here for a fault of the peer."""
+        return fault.exception()
+
+    def write(self, value: Any, encoder: Encoder, depth: int) -> Any:  # noqa: ARG002 - for subclasses
+        """`value` as an expression; NotImplemented if it is none of the program's types."""
+        return NotImplemented
+
+    def read(self, parts: list[Any], read: Callable[[Any], Any]) -> Any:  # noqa: ARG002 - for subclasses
+        """The value of `[tag, …]`; NotImplemented if the tag is none of the program's. `read` reads expressions."""
+        return NotImplemented
+
+    def member(self, value: Any, step: Step) -> Any:
+        """One step of a path from a value that is no list, tuple or dict. Only the types listed here can be entered.
+
+        Raises:
+            NotReachable: the value has no such member, or does not offer it.
+        """
+        if isinstance(value, Target):
+            if isinstance(step, str) and step in value.names:
+                return value.member(step)
+            hint = f"It has: {', '.join(value.names) or 'nothing'}"
+            raise self.not_reachable(f"{value.name} has no {repr(step)[:80]}", hint=hint, step=str(step)[:80])
+        if isinstance(value, msgspec.Struct) and step in value.__struct_fields__:
+            return getattr(value, str(step))
+        message = f"a {type(value).__name__} has no {repr(step)[:80]}"
+        raise self.not_reachable(message, hint="Await it first", step=str(step)[:80])
+
+    def size(self, value: Any, limit: int) -> int:
+        """The values and characters in `value`, each wherever it appears. Counts no further than `limit`."""
+        size, values = 0, [value]
+        while values and size <= limit:
+            size += 1
+            value = values.pop()
+            if isinstance(value, (str, bytes)):
+                size += len(value)
+            elif isinstance(value, Mapping):
+                size += sum(len(name) for name in value if isinstance(name, str))
+                values.extend(value.values())
+            elif isinstance(value, (list, tuple)):
+                values.extend(value)
+            elif isinstance(value, msgspec.Struct):
+                values.extend(getattr(value, name) for name in value.__struct_fields__)
+            else:
+                size += self.own_size(value, values)
+        return size
+
+    def own_size(self, value: Any, values: list[Any]) -> int:  # noqa: ARG002 - for subclasses
+        """The size of a value of another type. Values inside of it are not counted: they are added to `values`."""
+        return 0
