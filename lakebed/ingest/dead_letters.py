@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, time
 
-from lakebed.clock import to_us
 from lakebed.errors import UnknownDeadLetter
 from lakebed.ingest.replay import Edit, Replayed, Replayer
-from lakebed.moments import Moment
+from lakebed.moments import Moment, parse_moment
 from lakebed.tiers.storage.dead_letters import DeadLetter, DeadLetters
 
 __all__ = ["DeadLetterQueue"]
@@ -69,16 +67,8 @@ class DeadLetterQueue:
         """Delete dead letters for ever: those with these ids, or all that were refused before a moment. Gives how many.
 
         Raises:
-            ValueError: neither was said, or both.
+            ValueError: `ids` and `before` are both missing or both set, or `before` is not a moment or is naive.
         """
         if (ids is None) == (before is None):
             raise ValueError("say which letters: ids, or before a moment")
-        return await self._replayer.purge(ids, None if before is None else _us(before))
-
-
-def _us(moment: Moment) -> int:
-    if isinstance(moment, str):
-        moment = datetime.fromisoformat(moment)
-    if not isinstance(moment, datetime):
-        moment = datetime.combine(moment, time(), UTC)
-    return to_us(moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC))
+        return await self._replayer.purge(ids, None if before is None else parse_moment(before))
