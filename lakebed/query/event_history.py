@@ -165,6 +165,8 @@ class EventHistory:
         return self._promoted(read_sealed(file.path, names), promoted)
 
     def _promoted(self, table: pa.Table, promoted: tuple[Promotion, ...]) -> pa.Table:
+        if not promoted and table.schema.equals(SCHEMA):
+            return table
         schema = schema_of(promoted)
         return with_promoted(table, promoted, self._engine).select(schema.names).cast(schema)
 

@@ -16,9 +16,8 @@ from lakebed.errors import ObjectClosed, QueryError, QueryRefused, QueryTimeout,
 from lakebed.histogram import SECONDS, Histogram
 from lakebed.moments import Moment, parse_as_of
 from lakebed.query.bounds import UNBOUNDED, Bounds, find_bounds
-from lakebed.query.count_star import counted, with_count
 from lakebed.query.event_history import EventHistory
-from lakebed.query.relation import Relation
+from lakebed.query.relation import Relation, counted, with_count
 from lakebed.query.request import Parameters, QueryRequest, Sources
 from lakebed.query.result import Result
 from lakebed.query.running_query import RunningQuery

@@ -14,7 +14,7 @@ from lakebed.events.event import BASE_COLUMNS
 from lakebed.events.promotions import Promotion, columns_of, quoted, schema_of
 from lakebed.query.views import PEOPLE
 
-__all__ = ["PERSON", "Part", "Registry", "Relation", "read_parquet"]
+__all__ = ["PERSON", "Part", "Registry", "Relation", "counted", "read_parquet", "with_count"]
 
 PERSON = "coalesce(user_id, anonymous_id)"
 _TAIL = "_lakebed_tail"
@@ -164,3 +164,16 @@ def _read(paths: str) -> str:
 def _without_wildcards(path: str) -> str:
     """`path` with its wildcards escaped: DuckDB reads every path as a glob."""
     return path.translate(_GLOB) if _WILD.search(path) else path
+
+
+def counted(relation: Relation) -> tuple[int, Relation]:
+    """The number of rows in whole files, and the rest of the relation. `count(*)` opens none of these files."""
+    left = tuple(part for part in relation.parts if part.condition)
+    rows = sum(part.rows for part in relation.parts if not part.condition)
+    return rows, msgspec.structs.replace(relation, parts=left)
+
+
+def with_count(answer: pa.Table, rows: int) -> pa.Table:
+    """`answer` with `rows` added to its count. With a limit of 0 it has no row, and stays as it is."""
+    total = pa.array([value + rows for value in answer.column(0).to_pylist()], pa.int64())
+    return answer.set_column(0, answer.schema.field(0), total)

@@ -7,19 +7,17 @@ SQL from text. So the parsed tree is checked as well.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from lakebed.errors import QueryRefused
-from lakebed.query.count_star import is_count
-from lakebed.query.person_columns import mentions_person
 
 if TYPE_CHECKING:
     import duckdb
 
-__all__ = ["Statement", "nodes"]
+__all__ = ["Statement", "is_count", "mentions_person", "nodes"]
 
 _HINT = "Give exactly one SELECT; it may have CTEs and set operations"
 _NODES = frozenset({"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"})
@@ -52,6 +50,11 @@ _FUNCTIONS = frozenset(
         "write_log",
     }
 )
+
+_EMPTY: tuple[Any, ...] = (None, False, "", [], {}, {"map": []}, {"type": "ORDER_MODIFIER", "orders": []})
+_POSITIONS = frozenset({"query_location", "query_location_length", "alias", "qualified_name", "class", "type"})
+_PERSON = "person_id"
+_SOURCES = ("BASE_TABLE", "SUBQUERY", "JOIN", "EMPTY", "TABLE_FUNCTION", "EXPRESSION_LIST")
 
 
 class Statement(msgspec.Struct, frozen=True):
@@ -152,3 +155,60 @@ def nodes(tree: Any) -> Iterator[dict[str, Any]]:
             waiting.extend(node.values())
         elif isinstance(node, list):
             waiting.extend(node)
+
+
+def is_count(statements: Any) -> bool:
+    """Whether a tree of `json_serialize_sql` is exactly this query. A tree with unknown members is not."""
+    try:
+        ((statement,),) = (statements,)
+        node = statement["node"]
+        (function,), table = node["select_list"], node["from_table"]
+        return (
+            (node["type"], function["type"], table["type"]) == ("SELECT_NODE", "FUNCTION", "BASE_TABLE")
+            and function["function_name"] == "count_star"
+            and table["table_name"].lower() == "events"
+            and node.get("aggregate_handling", "STANDARD_HANDLING") == "STANDARD_HANDLING"
+            and _is_bare(node, {"select_list", "from_table", "aggregate_handling"})
+            and _is_bare(function, {"function_name"})
+            and _is_bare(table, {"table_name"})
+        )
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return False
+
+
+def _is_bare(node: Mapping[str, Any], known: set[str]) -> bool:
+    return all(value in _EMPTY for key, value in node.items() if key not in known | _POSITIONS)
+
+
+def mentions_person(nodes: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether a node of a tree of `json_serialize_sql` may read `person_id`. An unknown node may.
+
+    Only then a query joins identities with people, which costs time.
+    """
+    last_names: set[str] = set()
+    tables: set[str] = set()
+    for node in nodes:
+        if _sees_any_column(node):
+            return True
+        if node.get("class") == "COLUMN_REF":
+            names = _lowered(node.get("column_names"))
+            if _PERSON in names:
+                return True
+            last_names.update(names[-1:])
+        tables.update(_lowered([node.get("alias"), node.get("table_name")]) if node.get("type") in _SOURCES else [])
+    return bool(tables & last_names)  # `SELECT events FROM events` reads whole rows
+
+
+def _sees_any_column(node: Mapping[str, Any]) -> bool:
+    source = node.get("from_table")
+    return (
+        node.get("class") in ("STAR", "POSITIONAL_REFERENCE")
+        or node.get("ref_type") == "NATURAL"
+        or _PERSON in _lowered(node.get("using_columns"))
+        or bool(node.get("column_name_alias"))  # columns are renamed by position
+        or (isinstance(source, dict) and source.get("type") not in _SOURCES)
+    )
+
+
+def _lowered(names: Any) -> list[str]:
+    return [name.lower() for name in names if isinstance(name, str) and name] if isinstance(names, list) else []

@@ -15,7 +15,7 @@ from lakebed.moments import MOMENT_HINT, Moment, parse_as_of, parse_day, parse_m
 from lakebed.query.bounds import Bounds
 from lakebed.query.queries import Queries
 from lakebed.query.result import Result
-from lakebed.query.router import DAILY, HOURLY, RAW, ROLLED, rollup_answers
+from lakebed.query.router import DAILY, HOURLY, RAW, ROLLED
 from lakebed.reports.breakdown import OTHER
 from lakebed.reports.hourly_series import from_hours
 from lakebed.reports.measure import Measure
@@ -155,7 +155,7 @@ class Metrics:
         as_of_us = parse_as_of(as_of, now_us)
         first, last = self._days(days, start, end, now_us if as_of_us is None else as_of_us)
         low_us = parse_moment(first - timedelta(days=width - 1))
-        if rollup_answers(DAILY, as_of_us=as_of_us):
+        if as_of_us is None:
             return await self._active_now(measure, width, first, last, max_staleness)
         high_us = parse_moment(last) + DAY_US
         params = {"low": from_us(low_us), "high": from_us(high_us), "first": first, "last": last}

@@ -17,9 +17,8 @@ from lakebed.concurrency import Worker, finish_despite_cancel
 from lakebed.errors import ObjectClosed, QueryBusy, QueryCrashed, QueryRefused, QueryTimeout, QueryTooLarge
 from lakebed.moments import Moment
 from lakebed.query.bounds import UNBOUNDED
-from lakebed.query.count_star import counted, with_count
 from lakebed.query.queries import Queries
-from lakebed.query.relation import Relation
+from lakebed.query.relation import Relation, counted, with_count
 from lakebed.query.request import Parameters, QueryRequest, Sources
 from lakebed.query.result import Result
 from lakebed.settings import Settings
