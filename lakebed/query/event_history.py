@@ -102,7 +102,7 @@ class EventHistory:
             ValueError: `end` lies beyond the log.
             ArchiveConflict: an event that was not erased is in neither tier.
         """
-        columns = tuple(one for one in self.promotions if promoted is None or one.name in promoted)
+        columns = tuple(column for column in self.promotions if promoted is None or column.name in promoted)
         with self._pipeline.view() as log:
             if end > log.end_seq:
                 raise ValueError(f"the log ends at {log.end_seq}, before the end of the range, {end}")
@@ -161,7 +161,7 @@ class EventHistory:
         return self._read(sql).cast(schema)
 
     def _read_file(self, file: SealedFile, promoted: tuple[Promotion, ...]) -> pa.Table:
-        names = [*BASE_COLUMNS, *(one.name for one in promoted if one.name in file.columns)]
+        names = [*BASE_COLUMNS, *(column.name for column in promoted if column.name in file.columns)]
         return self._promoted(read_sealed(file.path, names), promoted)
 
     def _promoted(self, table: pa.Table, promoted: tuple[Promotion, ...]) -> pa.Table:
@@ -321,7 +321,7 @@ def readable() -> Iterator[None]:
 
 
 def _overlap(bounds: Sequence[Bounds], low_us: int, high_us: int) -> bool:
-    return any(one.overlaps(low_us, high_us) for one in bounds)
+    return any(span.overlaps(low_us, high_us) for span in bounds)
 
 
 def check_gap(log: LogView, archived: ArchiveView, end: int) -> None:

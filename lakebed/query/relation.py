@@ -143,7 +143,8 @@ class Relation(msgspec.Struct, frozen=True):
 
     def _select(self, source: str, columns: frozenset[str], condition: str = "") -> str:
         promoted = [
-            quoted(one.name) if one.name in columns else f"{one.sql} AS {quoted(one.name)}" for one in self.promotions
+            quoted(column.name) if column.name in columns else f"{column.sql} AS {quoted(column.name)}"
+            for column in self.promotions
         ]
         where = f" WHERE {condition}" if condition else ""
         names = ", ".join([*map(quoted, BASE_COLUMNS), f"{PERSON} AS person_id", *promoted])

@@ -252,7 +252,7 @@ class Fold:
             return self._table(rows)
 
     def _table(self, rows: Sequence[tuple[int, str, str]]) -> pa.Table:
-        import numpy as np  # only objects that answer questions pay for it
+        import numpy as np  # only objects that run queries pay for it
 
         starts = np.array([bucket for bucket, _, _ in rows], np.int64)
         rollup = self.rollup

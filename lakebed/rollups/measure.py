@@ -293,11 +293,11 @@ def as_measure(expression: Expression, column: Column) -> Measure:
 
 def unions(bitmaps: Iterable[tuple[int, Any]], windows: Sequence[tuple[int, int]]) -> list[int]:
     """The number of distinct values in all buckets that start in each window `[start_us, end_us)`. Blocks."""
-    from pyroaring import BitMap  # only objects that answer questions pay for it
+    from pyroaring import BitMap  # only objects that run queries pay for it
 
     buckets = list(bitmaps)
     inside = [[bitmap for start, bitmap in buckets if low <= start < high] for low, high in windows]
-    return [len(BitMap.union(*chosen)) if chosen else 0 for chosen in inside]
+    return [len(BitMap.union(*window)) if window else 0 for window in inside]
 
 
 def exact_sum(values: list[float]) -> Fraction:

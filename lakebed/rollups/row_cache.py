@@ -85,7 +85,7 @@ def days_of(start_us: int, end_us: int) -> range | None:
 
 def chunked(buckets: Sequence[int], table: pa.Table, days: Iterable[int]) -> dict[int, Chunk]:
     """The rows of each day, from rows in order of bucket."""
-    import numpy as np  # only objects that answer questions pay for it
+    import numpy as np  # only objects that run queries pay for it
 
     starts = np.array(buckets, np.int64)
     chunks = {}
@@ -97,7 +97,7 @@ def chunked(buckets: Sequence[int], table: pa.Table, days: Iterable[int]) -> dic
 
 def joined(chunks: Iterable[Chunk], start_us: int, end_us: int) -> pa.Table:
     """The rows of ordered chunks whose bucket starts in the range. Raises ArrowInvalid if types of columns differ."""
-    import numpy as np  # only objects that answer questions pay for it
+    import numpy as np  # only objects that run queries pay for it
 
     parts = []
     for starts, table in chunks:

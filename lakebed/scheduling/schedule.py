@@ -233,7 +233,7 @@ def zone(name: str) -> ZoneInfo:
     """The IANA zone `name`.
 
     Raises:
-        InvalidSchedule: when there is none of that name.
+        InvalidSchedule: there is no such zone.
     """
     try:
         return ZoneInfo(name)

@@ -152,10 +152,10 @@ def _check_function(text: str, node: dict[str, Any], name: str, *, is_table: boo
 
 
 def _refused(text: str, node: dict[str, Any], message: str, hint: str) -> QueryRefused:
-    at = node.get("query_location")
-    if not isinstance(at, int) or at >= _NOWHERE:
+    location = node.get("query_location")
+    if not isinstance(location, int) or location >= _NOWHERE:
         return QueryRefused(f"{message}. {hint}")
-    before = text.encode()[:at].decode(errors="ignore")
+    before = text.encode()[:location].decode(errors="ignore")
     line, column = before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1
     return QueryRefused(f"line {line}, column {column}: {message}. {hint}", line=line, column=column)
 

@@ -203,6 +203,6 @@ def _program(architecture: int, numbers: list[int]) -> bytes:
     steps = [(load, 0, 0, 4), (jump_equal, 1, 0, architecture), (give, 0, 0, kill), (load, 0, 0, 0)]
     left = len(numbers)
     steps.append((jump_above, left + 1, 0, 0x40000000))  # x32 calls of x86-64 have other numbers for the same calls
-    steps += [(jump_equal, left - at, 0, number) for at, number in enumerate(numbers)]
+    steps += [(jump_equal, left - index, 0, number) for index, number in enumerate(numbers)]
     steps += [(give, 0, 0, allow), (give, 0, 0, refuse)]
     return b"".join(struct.pack("=HBBI", *step) for step in steps)

@@ -118,7 +118,7 @@ class Expressions:
                 )
             return expression(f"CAST({unit}(a) AS USMALLINT)", made), "U"
         if isinstance(node, exp.Tuple) and len(node.expressions) == len("kv"):
-            return expression("struct_pack(k := a, v := b)", *(self.read(one)[0] for one in node.expressions)), "P"
+            return expression("struct_pack(k := a, v := b)", *(self.read(part)[0] for part in node.expressions)), "P"
         if isinstance(node, exp.Window) and not any(value for name, value in node.args.items() if name not in _IGNORED):
             call = _call(node.this)
             if call is not None and call[0].lower() == "laginframe":
@@ -150,14 +150,14 @@ class Expressions:
         """Translate the parts of `node` in place. Returns their kinds."""
         kinds = []
         for name, value in list(node.args.items()):
-            for one in value if isinstance(value, list) else [value]:
-                if isinstance(one, exp.Query):
-                    raise unsupported(one)
-                if isinstance(one, exp.Expr):
-                    made, kind = self.read(one)
+            for part in value if isinstance(value, list) else [value]:
+                if isinstance(part, exp.Query):
+                    raise unsupported(part)
+                if isinstance(part, exp.Expr):
+                    made, kind = self.read(part)
                     kinds.append(kind)
                     if isinstance(value, list):
-                        value[value.index(one)] = made
+                        value[value.index(part)] = made
                     else:
                         node.set(name, made)
         if isinstance(node, exp.In) and node.args.get("expressions"):
@@ -167,17 +167,22 @@ class Expressions:
     def _if(self, node: exp.If) -> tuple[exp.Expr, str]:
         if node.args.get("false") is None:
             raise QueryRefused("if() takes three arguments", hint="if(condition, then, else)")
-        (condition, _), (then, one), (other, two) = (self.read(node.args[part]) for part in ("this", "true", "false"))
-        if _base(one) != _base(two) and "?" not in one + two:
-            raise QueryRefused(f"the branches of if() are {_KINDS.get(one)} and {_KINDS.get(two)}", hint="Use one type")
-        return exp.Case(ifs=[exp.If(this=condition, true=then)], default=other), one if one == two else _base(one)
+        (condition, _), (then, kind), (other, other_kind) = (
+            self.read(node.args[part]) for part in ("this", "true", "false")
+        )
+        if _base(kind) != _base(other_kind) and "?" not in kind + other_kind:
+            raise QueryRefused(
+                f"the branches of if() are {_KINDS.get(kind)} and {_KINDS.get(other_kind)}", hint="Use one type"
+            )
+        made = exp.Case(ifs=[exp.If(this=condition, true=then)], default=other)
+        return made, kind if kind == other_kind else _base(kind)
 
     def _with_parameter(self, name: str, parameters: list[exp.Expr], arguments: list[exp.Expr]) -> tuple[exp.Expr, str]:
         if len(parameters) != 1 or not isinstance(parameters[0], exp.Literal) or parameters[0].is_string:
             raise QueryRefused(
                 f"{name}() takes a literal number in its first brackets", hint="quantileExactWeighted(0.5)(…)"
             )
-        made = [self.read(one) for one in arguments]
+        made = [self.read(argument) for argument in arguments]
         weighted = name.lower() in ("quantileexactweighted", "quantileweighted", "topkweighted")
         if name.lower() not in ("topk", "quantileexactweighted", "quantileweighted", "topkweighted"):
             raise QueryRefused(f"unknown function call: {name}", hint="See the dialect's page")
@@ -203,8 +208,8 @@ class Expressions:
         if called in ("now", "today"):
             return moment(called, self._now, arguments)
         if called in TIMES:
-            made = [self.read(one) for one in arguments]
-            return TIMES[called]([one for one, _ in made], [kind for _, kind in made])
+            made = [self.read(argument) for argument in arguments]
+            return TIMES[called]([sql for sql, _ in made], [kind for _, kind in made])
         if called in RUNNING:
             return running(name, arguments, self.read, self._order)
         if called in ("topk", "topkweighted"):
@@ -221,14 +226,14 @@ class Expressions:
         forms = FUNCTIONS.get(name.lower()) or AGGREGATES.get(name.lower())
         if forms is None:
             raise QueryRefused(f"unknown function call: {name[:60]}", hint="See the dialect's page")
-        written = [one.sql(dialect=EngineDialect) for one in arguments]
-        made = [self.read(one) for one in arguments]
+        written = [argument.sql(dialect=EngineDialect) for argument in arguments]
+        made = [self.read(argument) for argument in arguments]
         kinds = [kind for _, kind in made]
-        form = next((one for one in forms if _fits(one, kinds)), None)
+        form = next((form for form in forms if _fits(form, kinds)), None)
         if form is None:
             raise _misused(forms, kinds, written)
         kind = kinds[0] if form.kind == "?" else form.kind
-        return expression(form.sql, *(one for one, _ in made)), kind
+        return expression(form.sql, *(sql for sql, _ in made)), kind
 
     def _format(self, arguments: list[exp.Expr]) -> tuple[exp.Expr, str]:
         """Of ClickHouse's placeholders only `{}` is supported, as in Analytics Engine."""
@@ -315,9 +320,9 @@ def _misused(forms: list[Function], kinds: list[str], written: list[str]) -> Que
         )
     wrong = next(
         (
-            at
-            for at in range(len(kinds))
-            if not any(form.arguments[at : at + 1] in ("?", kinds[at], _base(kinds[at])) for form in forms)
+            index
+            for index in range(len(kinds))
+            if not any(form.arguments[index : index + 1] in ("?", kinds[index], _base(kinds[index])) for form in forms)
         ),
         0,
     )

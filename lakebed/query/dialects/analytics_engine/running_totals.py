@@ -36,11 +36,11 @@ def running(
     Raises:
         QueryRefused: the rows have no order, or the arguments are wrong.
     """
-    least, most = RUNNING[name.lower()]
+    minimum, maximum = RUNNING[name.lower()]
     if not order:
         raise QueryRefused(f"{name}() needs rows in order", hint="Select FROM (SELECT … ORDER BY t)")
-    if not least <= len(arguments) <= most:
-        raise QueryRefused(f"{name}() takes {least} to {most} arguments", hint=f"There are {len(arguments)}")
+    if not minimum <= len(arguments) <= maximum:
+        raise QueryRefused(f"{name}() takes {minimum} to {maximum} arguments", hint=f"There are {len(arguments)}")
     offset = _whole(arguments[1]) if len(arguments) > 1 else 1
     missing = [read(argument)[0] for argument in arguments[2:]] or [exp.Null()]
     value, kind = read(arguments[0])

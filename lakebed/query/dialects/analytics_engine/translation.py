@@ -134,23 +134,27 @@ class _Reader:
         scope = Expressions(columns, aliased, self._now, order, self._named_columns)
         projections: list[exp.Expr] = []
         kinds: dict[str, str] = {}
-        for one in tree.expressions:
-            if isinstance(one, exp.Star):
-                if any(one.args.values()):
-                    raise unsupported(one)
+        for projection in tree.expressions:
+            if isinstance(projection, exp.Star):
+                if any(projection.args.values()):
+                    raise unsupported(projection)
                 self._star = True
-                projections.append(one)
+                projections.append(projection)
                 kinds.update(columns)
                 continue
-            inner = one.this if isinstance(one, exp.Alias) else one
-            name = one.alias or inner.sql(dialect=EngineDialect)
+            inner = projection.this if isinstance(projection, exp.Alias) else projection
+            name = projection.alias or inner.sql(dialect=EngineDialect)
             made, kind = scope.read(inner)
             kinds[name] = kind
-            if isinstance(one, exp.Alias):
+            if isinstance(projection, exp.Alias):
                 aliased[name] = kind
             projections.append(exp.alias_(made, exp.to_identifier(name, quoted=True)))
         tree.set("expressions", projections)
-        self._clauses(tree, scope, {one.alias: one.this for one in projections if isinstance(one, exp.Alias)})
+        self._clauses(
+            tree,
+            scope,
+            {projection.alias: projection.this for projection in projections if isinstance(projection, exp.Alias)},
+        )
         return tree, kinds
 
     def _clauses(self, tree: exp.Select, scope: Expressions, made: dict[str, exp.Expr]) -> None:
@@ -176,21 +180,21 @@ class _Reader:
             group.set(
                 "expressions",
                 [
-                    made[one.name].copy()
-                    if isinstance(one, exp.Column) and not one.table and one.name in made
-                    else _position(one) or scope.read(one)[0]
-                    for one in group.expressions
+                    made[term.name].copy()
+                    if isinstance(term, exp.Column) and not term.table and term.name in made
+                    else _position(term) or scope.read(term)[0]
+                    for term in group.expressions
                 ],
             )
 
     def _ends(self, tree: exp.Select) -> None:
         for clause in ("limit", "offset"):
-            found = tree.args.get(clause)
-            if found is None:
+            limit = tree.args.get(clause)
+            if limit is None:
                 continue
-            if clause == "limit" and found.expression.name.upper() == "ALL":
+            if clause == "limit" and limit.expression.name.upper() == "ALL":
                 tree.set("limit", None)
-            elif not isinstance(found, (exp.Limit, exp.Offset)) or not is_whole(found.expression):
+            elif not isinstance(limit, (exp.Limit, exp.Offset)) or not is_whole(limit.expression):
                 raise QueryRefused(f"{clause.upper()} takes a whole number", hint="Or LIMIT ALL")
 
     def _source(self, tree: exp.Select) -> tuple[dict[str, str], list[exp.Expr]]:
@@ -201,12 +205,11 @@ class _Reader:
         table = source.this
         if isinstance(table, exp.Subquery):
             if not isinstance(table.this, exp.Select) or any(
-                table.args.get(one) for one in ("joins", "pivots", "with_")
+                table.args.get(part) for part in ("joins", "pivots", "with_")
             ):
                 raise unsupported(table)
-            ordered = (
-                [one.copy() for one in table.this.args["order"].expressions] if table.this.args.get("order") else []
-            )
+            order = table.this.args.get("order")
+            ordered = [term.copy() for term in order.expressions] if order else []
             inner, kinds = self._select(table.this)
             alias = table.args.get("alias")
             if alias is not None and alias.args.get("columns"):
@@ -242,16 +245,16 @@ class _Reader:
 
 def _outside(order: list[exp.Expr], names: list[str]) -> list[exp.Expr]:
     """The order of a subquery's rows by names of its columns; empty if it is ordered by anything else."""
-    found: list[exp.Expr] = []
-    for one in order:
-        if is_whole(one.this) and 0 < int(one.this.name) <= len(names):
-            name = names[int(one.this.name) - 1]
-        elif isinstance(one.this, exp.Column) and one.this.name in names:
-            name = one.this.name
+    outside: list[exp.Expr] = []
+    for ordered in order:
+        if is_whole(ordered.this) and 0 < int(ordered.this.name) <= len(names):
+            name = names[int(ordered.this.name) - 1]
+        elif isinstance(ordered.this, exp.Column) and ordered.this.name in names:
+            name = ordered.this.name
         else:
             return []
-        found.append(exp.Ordered(this=exp.column(quoted(name)), desc=one.args.get("desc")))
-    return found
+        outside.append(exp.Ordered(this=exp.column(quoted(name)), desc=ordered.args.get("desc")))
+    return outside
 
 
 def _position(node: exp.Expr) -> exp.Expr | None:
