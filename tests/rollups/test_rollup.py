@@ -18,8 +18,8 @@ from tests.rollups.rollup_fixtures import PROMOTIONS
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ({"name": "events"}, "a table that Lakebed has"),
-        ({"name": "Daily_Metrics"}, "a table that Lakebed has"),
+        ({"name": "events"}, "name of a built-in table"),
+        ({"name": "Daily_Metrics"}, "name of a built-in table"),
         ({"name": "1st"}, "letters, digits"),
         ({"name": "a b"}, "letters, digits"),
         ({"name": "a" * 64}, "letters, digits"),
@@ -29,7 +29,7 @@ from tests.rollups.rollup_fixtures import PROMOTIONS
         ({"timezone": "../../etc/passwd"}, "IANA"),
         ({"timezone": ""}, "IANA"),
         ({"by": "plan"}, r"by=\['plan'\]"),
-        ({"by": [""]}, "column's or property's name"),
+        ({"by": [""]}, "name of a column or property"),
         ({"by": ["plan", "Plan"]}, "two columns 'plan'"),
         ({"by": ["hour"]}, "two columns 'hour'"),
         ({"by": ["plan"], "measures": {"PLAN": "count()"}}, "two columns"),

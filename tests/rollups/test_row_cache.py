@@ -31,7 +31,7 @@ async def test_what_is_held_equals_what_is_stored(tmp_path, seed):
             for name in ("hourly_events", "daily_metrics", "local"):
                 held = await log.rows(name, start, end)
                 whole = await log.rows(name)
-                log.rollups._shelf = type(log.rollups._shelf)() if chance.random() < 0.2 else log.rollups._shelf
+                log.rollups._cache = type(log.rollups._cache)() if chance.random() < 0.2 else log.rollups._cache
                 number = log.rollups._numbers[name]
                 rows = await log.storage.states(number, start, end)
                 assert held == log.rollups._folds[name].table(rows).to_pylist()
@@ -85,6 +85,6 @@ async def test_what_is_held_is_bounded(tmp_path):
             patch.setattr("lakebed.rollups.row_cache._MAX_ROWS", 25)
             for day in range(50):
                 await log.rows("hourly_events", START + day * 24 * HOUR, START + (day + 1) * 24 * HOUR)
-                assert log.rollups._shelf._rows <= 25
-                assert sum(table.num_rows for _, table in log.rollups._shelf._chunks.values()) <= 25
+                assert log.rollups._cache._rows <= 25
+                assert sum(table.num_rows for _, table in log.rollups._cache._chunks.values()) <= 25
     assert _MAX_ROWS > 0
