@@ -221,11 +221,9 @@ class Rollups:
             await tx.advance(fold.consumer, start, end)
         return ids, new, {name: {bucket for bucket, _ in partial.groups} for name, partial in partial_states.items()}
 
-    async def _identify(
-        self, tx: Transaction, partial_states: Iterable[PartialState]
-    ) -> tuple[dict[str, int], list[str]]:
+    async def _identify(self, tx: Transaction, states: Iterable[PartialState]) -> tuple[dict[str, int], list[str]]:
         """The ids of all texts of this batch, and the texts that were looked up in storage."""
-        known, missing = await self._worker.run(look_up, self._ids, partial_states)
+        known, missing = await self._worker.run(look_up, self._ids, states)
         for start in range(0, len(missing), PIECE):
             piece = missing[start : start + PIECE]
             known.update(zip(piece, await tx.identify(piece), strict=True))
