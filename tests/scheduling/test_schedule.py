@@ -330,7 +330,7 @@ class Derived(Base):
     @every.hour
     @every(60).minutes
     def more(self):
-        """Have one schedule said twice."""
+        """Has the same schedule twice."""
 
 
 def test_schedules_of_a_class():

@@ -276,7 +276,7 @@ def test_nothing_but_what_is_allowed(shop, place, sql):
     ],
 )
 def test_what_is_below_the_allowlist(tmp_path, sql):
-    """Where the allowlist had a hole, DuckDB's own locks hold: the same child, told to run the statement itself."""
+    """If the allowlist missed a statement, DuckDB's own locks still refuse it in a worker process."""
     from lakebed.query.sandbox.messages import SandboxRequest
 
     (tmp_path / "file.csv").write_text(f"a,b\n1,{MARK}\n")
