@@ -345,24 +345,24 @@ async def test_cancelling_kills(tmp_path):
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running
-        await until(lambda: not shop._up.untrusted._running)
+        await until(lambda: not shop._components.untrusted._running)
         assert (await shop.query_untrusted("SELECT 1")).scalar() == 1
 
 
 async def test_patience(tmp_path):
     """Who waits is answered when there is room, refused when there is none in time, let go when the object closes."""
     async with Analytics("shop", root=tmp_path, headroom_bytes=0, untrusted_queries=1) as shop:
-        untrusted = shop._up.untrusted
+        untrusted = shop._components.untrusted
         running = asyncio.create_task(untrusted.run(ENDLESS))
         await until(lambda: untrusted._running)
-        waiting = [asyncio.create_task(untrusted.run(f"SELECT {n}", patience=60)) for n in range(2)]
+        waiting = [asyncio.create_task(untrusted.run_patiently(f"SELECT {n}", patience=60)) for n in range(2)]
         with pytest.raises(QueryBusy):
-            await untrusted.run("SELECT 1", patience=0.01)
+            await untrusted.run_patiently("SELECT 1", patience=0.01)
         running.cancel()
         assert [(await one).scalar() for one in waiting] == [0, 1]
         running = asyncio.create_task(untrusted.run(ENDLESS))
         await until(lambda: untrusted._running)
-        late = asyncio.create_task(untrusted.run("SELECT 1", patience=60))
+        late = asyncio.create_task(untrusted.run_patiently("SELECT 1", patience=60))
         await asyncio.sleep(0)
     for one in (running, late):
         with pytest.raises(ObjectClosed):
