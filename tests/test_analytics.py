@@ -144,7 +144,7 @@ async def test_fire_and_forget_failure_is_heard(make, caplog):
         problems = await shop.check()
         assert {problem.where for problem in problems} == {"tracking"}
         assert len(problems) == 2
-        assert "nobody awaited" in caplog.text
+        assert "was not awaited" in caplog.text
 
 
 async def test_cancelling_an_await_cancels_no_event(make):

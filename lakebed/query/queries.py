@@ -143,6 +143,7 @@ class Queries:
         tables: Mapping[str, pa.Table] | None = None,
         bounds: Sequence[Bounds] | None = None,
         started: float | None = None,
+        documents: bool = False,
     ) -> Result:
         """The answer to SQL of Lakebed's own, as `run` gives it.
 
@@ -153,8 +154,11 @@ class Queries:
             tables: rollup tables that the caller has read already; they may be parts of rollups.
             bounds: timestamps that the SQL reads, where they are known better than the SQL shows.
             started: monotonic seconds at which the caller's work began, for `elapsed_ms`.
+            documents: whether the table `events` has documents, beside events.
         """
-        request = QueryRequest(sql, params, as_of_us, tables=tables, bounds=bounds, started=started)
+        request = QueryRequest(
+            sql, params, as_of_us, tables=tables, bounds=bounds, started=started, documents=documents
+        )
         return await self._supervise(request, None)
 
     async def check_expression(self, sql: str) -> Statement:
@@ -257,7 +261,7 @@ class Queries:
             relation, rows = None, 0
             if sources.cut is not None:
                 bounds = _bounds(request, statement, sources.views, cursor)
-                relation = scanned = sources.cut.relation(bounds)
+                relation = scanned = sources.cut.relation(bounds, documents=request.documents)
                 if statement.is_count:
                     rows, scanned = counted(relation)
                 sources.register_events(cursor, scanned)

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import msgspec
 import pyarrow as pa
 
+from lakebed.events.documents import IS_EVENT, DocumentPositions
 from lakebed.events.event import BASE_COLUMNS
 from lakebed.events.promotions import Promotion, columns_of, quoted, schema_of
 from lakebed.query.views import PEOPLE
@@ -69,11 +70,17 @@ class Part(msgspec.Struct, frozen=True, gc=False):
 
 
 class Relation(msgspec.Struct, frozen=True):
-    """All rows that a query reads: `parts` and `tail`, which share no event."""
+    """All rows that a query reads: `parts` and `tail`, which share no event.
+
+    Attributes:
+        tail: rows in memory, without documents.
+        documents: positions of documents in `parts`, which are left out; None leaves out nothing.
+    """
 
     parts: tuple[Part, ...]
     tail: pa.Table
     promotions: tuple[Promotion, ...]
+    documents: DocumentPositions | None = None
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -85,6 +92,12 @@ class Relation(msgspec.Struct, frozen=True):
         """The tiers that hold these rows."""
         tiers = {part.tier for part in self.parts}
         return frozenset(tiers | {"L1"} if self.tail.num_rows else tiers)
+
+    def documents_in(self, part: Part) -> int:
+        """The number of documents in the range of a part. A log file has all of them, an archive file maybe fewer."""
+        if self.documents is None:
+            return 0
+        return self.documents.within(max(part.first_seq, part.low_seq), min(part.end_seq, part.high_seq))
 
     def register(
         self,
@@ -135,7 +148,9 @@ class Relation(msgspec.Struct, frozen=True):
         source = source or read_parquet
         groups: dict[tuple[frozenset[str], str], list[str]] = {}
         for part in self.parts:
-            groups.setdefault((part.columns, part.condition), []).append(part.path)
+            # Only where there are documents: a condition that is always true would still read its column.
+            condition = _both(part.condition, IS_EVENT) if self.documents_in(part) else part.condition
+            groups.setdefault((part.columns, condition), []).append(part.path)
         selects = [self._select(source(paths), columns, condition) for (columns, condition), paths in groups.items()]
         if self.tail.num_rows:
             selects.append(self._select(_TAIL, frozenset(self.tail.column_names)))
@@ -149,6 +164,10 @@ class Relation(msgspec.Struct, frozen=True):
         where = f" WHERE {condition}" if condition else ""
         names = ", ".join([*map(quoted, BASE_COLUMNS), f"{PERSON} AS person_id", *promoted])
         return f"SELECT {names} FROM {source}{where}"
+
+
+def _both(condition: str, other: str) -> str:
+    return f"{condition} AND {other}" if condition else other
 
 
 def read_parquet(paths: Sequence[str]) -> str:
@@ -168,10 +187,23 @@ def _without_wildcards(path: str) -> str:
 
 
 def counted(relation: Relation) -> tuple[int, Relation]:
-    """The number of rows in whole files, and the rest of the relation. `count(*)` opens none of these files."""
-    left = tuple(part for part in relation.parts if part.condition)
-    rows = sum(part.rows for part in relation.parts if not part.condition)
-    return rows, msgspec.structs.replace(relation, parts=left)
+    """The number of events in files that `count(*)` need not open, and the relation without these files."""
+    whole = [part for part in relation.parts if not part.condition]
+    mixed = [part for part in whole if relation.documents_in(part)]
+    # A log file has each of its positions, so its documents are known. So has the archive if no row was erased. The
+    # ranges of its files overlap, so the file of a document is unknown, but the number of documents in all is known.
+    known = sum(relation.documents_in(part) for part in mixed if part.tier == "L1")
+    mixed = [part for part in mixed if part.tier == "L3"]
+    if mixed and relation.documents is not None:
+        archived = [part for part in whole if part.tier == "L3"]
+        end = max(part.end_seq for part in archived)
+        if sum(part.rows for part in archived) == end:
+            known += relation.documents.within(0, end)
+            mixed = []
+    opened = {part.path for part in mixed}
+    left = tuple(part for part in relation.parts if part.condition or part.path in opened)
+    rows = sum(part.rows for part in whole if part.path not in opened)
+    return rows - known, msgspec.structs.replace(relation, parts=left)
 
 
 def with_count(answer: pa.Table, rows: int) -> pa.Table:

@@ -20,7 +20,11 @@ Parameters = Sequence[Any] | Mapping[str, Any]
 
 
 class QueryRequest(msgspec.Struct, frozen=True):
-    """A query with its arguments. Only reports set `tables`, `bounds` and `started`."""
+    """A query with its arguments. Only reports set `tables`, `bounds` and `started`.
+
+    Attributes:
+        documents: whether the table `events` has documents, beside events. Only readers of documents set it.
+    """
 
     sql: str
     params: Parameters | None
@@ -30,6 +34,7 @@ class QueryRequest(msgspec.Struct, frozen=True):
     tables: Mapping[str, pa.Table] | None = None
     bounds: Sequence[Bounds] | None = None
     started: float | None = None
+    documents: bool = False
 
     @property
     def is_past(self) -> bool:

@@ -29,7 +29,9 @@ __all__ = ["OTHER_KEY", "PIECE", "Fold", "PartialState", "Texts", "consumer_of",
 
 PIECE = 4096  # texts that are handled in one step: one or two milliseconds of the interpreter
 # Part of the fingerprint: a new number computes all rollups again, after a change of their meaning.
-_VERSION = 2
+_VERSION = 3
+# State of this version counted documents, and is otherwise the same.
+_WITH_DOCUMENTS = 2
 OTHER_KEY = "*"  # real keys are JSON arrays
 _TIME = pa.timestamp("us", tz="UTC")
 
@@ -128,9 +130,11 @@ class Fold:
         read = {*rollup.by, *(Expression.parse(text).column for text in rollup.measures.values())}
         # A condition may name any column. Without one, unused columns are not computed: that halves the cost.
         self.promoted = frozenset(promotions if rollup.where is not None else read & promotions.keys())
-        self.fingerprint = hashlib.sha256(
-            msgspec.json.encode([_VERSION, self.sql, self.max_groups, dict(rollup.measures)])
-        ).hexdigest()
+        self.fingerprint, self.older_fingerprint = map(self._fingerprint, (_VERSION, _WITH_DOCUMENTS))
+
+    def _fingerprint(self, version: int) -> str:
+        content = [version, self.sql, self.max_groups, dict(self.rollup.measures)]
+        return hashlib.sha256(msgspec.json.encode(content)).hexdigest()
 
     def _select(self, dimensions: Sequence[str]) -> str:
         columns = [f"{quoted(bucket_name(self.rollup))} AS b", *(f"{sql} AS d{i}" for i, sql in enumerate(dimensions))]

@@ -13,13 +13,17 @@ import pyarrow as pa
 from lakebed.clock import DAY_US
 from lakebed.concurrency import Worker
 from lakebed.errors import InvalidRollup, LakebedError, LogBehind, ObjectClosed
+from lakebed.events.documents import DocumentPositions, no_documents, without_documents
 from lakebed.events.promotions import Promotion, schema_of
+from lakebed.rollups.check import EVENT_COUNTS, count_problems
 from lakebed.rollups.daily import DAILY_METRICS
-from lakebed.rollups.fold import OTHER_KEY, PIECE, Fold, PartialState, consumer_of, look_up, partials
+from lakebed.rollups.fold import OTHER_KEY, Fold, PartialState, consumer_of, partials
 from lakebed.rollups.hourly import HOURLY_EVENTS
 from lakebed.rollups.measure import PeopleIndex, unions
+from lakebed.rollups.older_state import renew
 from lakebed.rollups.rollup import BuiltInRollup, Rollup, distinct_names
 from lakebed.rollups.row_cache import Chunk, RowCache, chunked, days_of, joined
+from lakebed.rollups.text_ids import TextIds
 from lakebed.settings import Settings
 from lakebed.sql_engine import SqlEngine
 from lakebed.tiers.storage.storage import Storage
@@ -31,12 +35,10 @@ T = TypeVar("T")
 Reader = Callable[[int, int, frozenset[str]], AsyncIterator[pa.Table]]
 
 _ALWAYS = (-(1 << 63), (1 << 63) - 1)
-# About 150 bytes each. Above this limit only the ids of the last batch stay in memory; the others are looked up again.
-_IDS_IN_MEMORY = 250_000
 
 
 class Rollups:
-    """The rollups of one object, and the consumers of its log that compute them.
+    """The rollups of one object, and the consumers of its log that compute them. Documents count in none.
 
     State and checkpoint of a rollup are written in one transaction for each table that `read` yields. After any crash
     the rows are those of the events before the checkpoint, each counted once.
@@ -49,6 +51,7 @@ class Rollups:
         read: yields all events of [start, end) in order of seq, with at least the promoted columns named.
         settings: for `rollup_max_groups`.
         people: awaited for the present mapping of identities to people. Without it every identity is a person.
+        documents: awaited for the positions of documents. Without it there are none.
 
     Raises:
         InvalidRollup: a declaration is invalid. Raised here or by `open`.
@@ -63,6 +66,7 @@ class Rollups:
         read: Reader,
         settings: Settings,
         people: Callable[[], Awaitable[PeopleIndex]] | None = None,
+        documents: Callable[[], Awaitable[DocumentPositions]] | None = None,
     ) -> None:
         self.rollups = (HOURLY_EVENTS, DAILY_METRICS, *rollups)
         by_name = {promotion.name: promotion for promotion in promotions}
@@ -74,9 +78,11 @@ class Rollups:
         self._engine = engine
         self._read = read
         self._people = people
+        self._documents = documents or no_documents
+        self._older: list[str] = []  # rollups whose state an older Lakebed wrote: see older_state.py
         self._numbers: dict[str, int] = {}  # ids in storage
         self._open = False
-        self._ids: dict[str, int] = {}  # of committed texts
+        self._ids = TextIds(self._in_thread)
         self._cache = RowCache()
         self._locks = {name: asyncio.Lock() for name in self._folds}  # one catch-up of a rollup at a time
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -90,8 +96,10 @@ class Rollups:
             StorageUnavailable: nothing was changed.
         """
         self._worker = Worker(f"rollup-{self._storage.path.parent.name}")
-        stored = await self._storage.definitions()
-        fresh = [f for f in self._folds.values() if f.name not in stored or stored[f.name].fingerprint != f.fingerprint]
+        stored = await self._storage.stored_rollups()
+        known = {name: rollup.fingerprint for name, rollup in stored.items()}
+        self._older = [f.name for f in self._folds.values() if known.get(f.name) == f.older_fingerprint]
+        fresh = [f for f in self._folds.values() if known.get(f.name) not in (f.fingerprint, f.older_fingerprint)]
         # Built-in rollups need no check, and an object must open fast.
         if unchecked := [fold for fold in fresh if not isinstance(fold.rollup, BuiltInRollup)]:
             nothing = schema_of(self._promotions).empty_table()
@@ -108,7 +116,7 @@ class Rollups:
 
         if fresh or stored.keys() - self._folds.keys():
             await self._storage.transact(redefine)
-            stored = await self._storage.definitions()
+            stored = await self._storage.stored_rollups()
         self._numbers = {name: stored[name].id for name in self._folds}
         self._open = True
 
@@ -147,6 +155,8 @@ class Rollups:
     async def _catch_up(self, end: int, wanted: Sequence[str]) -> int:
         failed: dict[str, LakebedError] = {}
         first = end
+        if self._older:
+            await self._renew_older_state()
         while True:
             positions = await self._positions()
             behind = [positions[name] for name in wanted if name not in failed and positions[name] < end]
@@ -161,6 +171,18 @@ class Rollups:
             if name in failed:
                 raise failed[name]
         return end - first
+
+    async def _renew_older_state(self) -> None:
+        documents = await self._documents()
+        async with self._alone(self._older):
+            names = self._older
+            self._cache.begin_change(names)
+            try:
+                await renew(self._storage, [self._folds[name] for name in names], await self._positions(), documents)
+                self._numbers = {name: rollup.id for name, rollup in (await self._storage.stored_rollups()).items()}
+                self._older = []
+            finally:
+                self._cache.clear(names)
 
     async def _fold_range(self, names: list[str], start: int, stop: int, failed: dict[str, LakebedError]) -> None:
         async with self._alone(names):
@@ -189,7 +211,9 @@ class Rollups:
         if (first, last) != (start, end - 1):
             raise self._gap(start, end)
         folds = [self._folds[name] for name in names]
-        partial_states, errors = await self._worker.run(functools.partial(partials, self._engine, folds, table))
+        partial_states, errors = await self._worker.run(
+            functools.partial(partials, self._engine, folds, without_documents(table))
+        )
         failed |= errors
         if partial_states:
             await self._commit(partial_states, start, end)
@@ -202,7 +226,7 @@ class Rollups:
         except BaseException:
             self._cache.clear(partial_states)
             raise
-        await self._worker.run(self._remember, ids, new)
+        await self._ids.committed(ids, new)
         for name in partial_states:
             self._cache.end_change(name, buckets[name])
 
@@ -210,7 +234,7 @@ class Rollups:
         self, tx: Transaction, partial_states: Mapping[str, PartialState], start: int, end: int
     ) -> tuple[dict[str, int], list[str], dict[str, set[int]]]:
         """The ids of the batch's texts, the texts that were new, and the buckets that changed in each rollup."""
-        ids, new = await self._identify(tx, partial_states.values())
+        ids, new = await self._ids.of(tx, partial_states.values())
         for name, partial in partial_states.items():
             fold, number = self._folds[name], self._numbers[name]
             added, touched = await self._worker.run(fold.states, partial, ids)
@@ -220,22 +244,6 @@ class Rollups:
             await tx.put_groups(number, await self._worker.run(fold.merge, added, stored, counts))
             await tx.advance(fold.consumer, start, end)
         return ids, new, {name: {bucket for bucket, _ in partial.groups} for name, partial in partial_states.items()}
-
-    async def _identify(self, tx: Transaction, states: Iterable[PartialState]) -> tuple[dict[str, int], list[str]]:
-        """The ids of all texts of this batch, and the texts that were looked up in storage."""
-        known, missing = await self._worker.run(look_up, self._ids, states)
-        for start in range(0, len(missing), PIECE):
-            piece = missing[start : start + PIECE]
-            known.update(zip(piece, await tx.identify(piece), strict=True))
-        return known, missing
-
-    def _remember(self, ids: dict[str, int], new: Sequence[str]) -> None:
-        """Keep committed ids in memory. A rolled back id may be assigned to another text."""
-        if len(self._ids) + len(new) > _IDS_IN_MEMORY:
-            self._ids = ids
-            return
-        for start in range(0, len(new), PIECE):
-            self._ids.update({text: ids[text] for text in new[start : start + PIECE]})
 
     # Answers
 
@@ -340,23 +348,12 @@ class Rollups:
         return min((await self._positions()).values())
 
     async def check(self, end: int) -> list[str]:
-        """The problems that were found, a sentence each. Reads the built-in rollups whole.
-
-        Args:
-            end: the log's `next_seq`.
-        """
-        async with self._alone([HOURLY_EVENTS.name, DAILY_METRICS.name]):
+        """The problems that were found, a sentence each. `end` is the log's `next_seq`. Reads the built-in rollups."""
+        documents = await self._documents()
+        async with self._alone(EVENT_COUNTS):
             positions = await self._positions()
-            problems = [
-                f"rollup {name} has {position} events, but the log ends at {end}"
-                for name, position in positions.items()
-                if position > end
-            ]
-            for name, measure in ((HOURLY_EVENTS.name, "count"), (DAILY_METRICS.name, "events")):
-                total = sum((await self.table(name)).column(measure).to_pylist())
-                if total != positions[name]:
-                    problems.append(f"rollup {name} has {total} events, its checkpoint is {positions[name]}")
-        return problems
+            counts = {name: (await self.table(name))[column] for name, column in EVENT_COUNTS.items()}
+        return count_problems(positions, end, counts, documents)
 
     # The parts
 
@@ -369,6 +366,9 @@ class Rollups:
     def _number(self, name: str) -> int:
         self._assert_open()
         return self._numbers[name]
+
+    def _in_thread(self, function: Callable[..., T], *args: Any) -> asyncio.Future[T]:
+        return self._worker.run(functools.partial(function, *args))  # `open` replaces the worker
 
     def _assert_open(self) -> None:
         if not self._open:
