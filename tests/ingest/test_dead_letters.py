@@ -330,6 +330,8 @@ async def test_purge(shop, clock):
     for wrong in ({}, {"ids": [1], "before": START}):
         with pytest.raises(ValueError, match="either ids or before"):
             await shop.purge(**wrong)
+    with pytest.raises(ValueError, match="no time zone"):
+        await shop.purge(before=datetime(2026, 1, 16))  # noqa: DTZ001 - naive: no zone is guessed
     assert await shop.purge(before="2026-01-16") == 2
     await shop.refuse(b"", "bad")
     assert [letter.id for letter in await shop.dead_letters()] == [5]
