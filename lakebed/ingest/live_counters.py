@@ -32,7 +32,7 @@ class LiveCounters:
     `anonymous_id`. Events without a name count in the totals alone. Documents count nowhere.
 
     Args:
-        documents: is told of each commit, too.
+        documents: gets the positions of the documents in each commit.
     """
 
     def __init__(self, counters: Counters, active_ttl_s: float, documents: DocumentPositions | None = None) -> None:
@@ -43,7 +43,9 @@ class LiveCounters:
 
     def feed(self, events: EventBatch, _received_at: int) -> None:
         """Count the events of a commit."""
-        self.documents.feed(len(events), events.documents)
+        if events.documents:
+            self.documents.feed(events.documents)
+        self.documents.end += len(events)
         names, people = _counts(events.names), _counts(events.people)
         self._totals.update(names)
         if total := len(events) - len(events.documents):
