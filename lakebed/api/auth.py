@@ -11,8 +11,7 @@ from starlette.requests import HTTPConnection
 
 from lakebed.api.errors import Refusal
 from lakebed.api.rate_limits import DEFAULT_LIMITS, RateLimits
-from lakebed.auth.key_cache import KeyCache
-from lakebed.auth.keys import Key, Keys, Limits, Scope
+from lakebed.auth.keys import Key, KeyCache, Keys, Limits, Scope
 from lakebed.clock import Clock, SystemClock
 from lakebed.objects.namespace import Namespace
 
