@@ -19,7 +19,7 @@ from lakebed.identity.mapping import Mapping
 from lakebed.identity.merge import Merge, merges
 from lakebed.identity.resolve import UNMERGE, Edges, resolve
 from lakebed.identity.rules import Rules
-from lakebed.tiers.storage.identity_graph import EdgeRow, Graph
+from lakebed.tiers.storage.identity_graph import EdgeRow, IdentityGraph
 from lakebed.tiers.storage.storage import Storage
 from lakebed.tiers.storage.transaction import Transaction
 
@@ -97,7 +97,7 @@ class Identity:
         if stored not in (None, self._rules.fingerprint):
 
             async def reset(tx: Transaction) -> None:
-                await Graph(tx).reset()
+                await IdentityGraph(tx).reset()
                 await tx.drop_checkpoint(CONSUMER)
                 await tx.put(_FINGERPRINT, self._rules.fingerprint)
 
@@ -232,7 +232,7 @@ class Identity:
 
     async def _merge(self, tx: Transaction, facts: Evidence, end: int) -> tuple[bool, _Change | None]:
         """Whether anything was stored, and the change of the mapping."""
-        graph = Graph(tx)
+        graph = IdentityGraph(tx)
         last = await graph.last_number()
         texts = {
             *facts.users,
@@ -266,7 +266,7 @@ class Identity:
         return True, _Change(nodes, [(node, person, named[node], named[person]) for node, person in moved])
 
     async def _numbered(
-        self, graph: Graph, edges: Sequence[FoundEdge], numbers: dict[str, int], last: int
+        self, graph: IdentityGraph, edges: Sequence[FoundEdge], numbers: dict[str, int], last: int
     ) -> list[EdgeRow]:
         """The edges that are new, as rows."""
         values = {
@@ -323,25 +323,25 @@ class Identity:
         return past
 
     async def _before(self, tx: Transaction, end: int, version: int, present: Mapping) -> Mapping:
-        return await IdentityHistory(self._rules, self._in_thread).mapping(Graph(tx), end, version, present)
+        return await IdentityHistory(self._rules, self._in_thread).mapping(IdentityGraph(tx), end, version, present)
 
     async def _stored(self, tx: Transaction, version: int) -> Mapping:
         """The mapping as it is stored."""
-        tables = [await self._in_thread(Mapping.columns, rows) async for rows in Graph(tx).people()]
+        tables = [await self._in_thread(Mapping.columns, rows) async for rows in IdentityGraph(tx).people()]
         return Mapping.of(tables, version)
 
     async def merges(self, identity: str | None, limit: int) -> list[Merge]:
         """The merges of one person, or of all people, newest first."""
         mapping = await self.mapping()
         read = partial(merges, rules=self._rules, in_thread=self._in_thread)
-        return await self._storage.transact(lambda tx: read(Graph(tx), mapping, identity, limit))
+        return await self._storage.transact(lambda tx: read(IdentityGraph(tx), mapping, identity, limit))
 
     async def ends_of(self, merge_id: str) -> tuple[str, str, str | None] | None:
         """The two sides of a merge, and the kind of the second if it is a value. None if there is no such merge."""
         kind, _, message_id = merge_id.partition(":")
 
         async def find(tx: Transaction) -> tuple[str, str, str | None] | None:
-            graph = Graph(tx)
+            graph = IdentityGraph(tx)
             edge = None if kind == UNMERGE else await graph.edge(kind, message_id)
             if edge is None:
                 return None
@@ -361,7 +361,7 @@ class Identity:
             problems.append(f"identity has processed {self._at} events, but the log ends at {end}")
 
         async def both(tx: Transaction) -> tuple[Mapping, Mapping]:
-            computed = await IdentityHistory(self._rules, self._in_thread).computed(Graph(tx), end, 0)
+            computed = await IdentityHistory(self._rules, self._in_thread).computed(IdentityGraph(tx), end, 0)
             return await self._stored(tx, 0), computed
 
         stored, computed = await self._storage.transact(both)
