@@ -9,7 +9,7 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
-from lakebed.api.auth import Auth
+from lakebed.api.auth import DEFAULT_LIMITS, Auth
 from lakebed.api.body import Body
 from lakebed.api.cors import Cors
 from lakebed.api.enrichment.enrichment import Enrichment
@@ -17,7 +17,6 @@ from lakebed.api.errors import error_handlers
 from lakebed.api.middleware import ExchangeMiddleware
 from lakebed.api.openapi.document import OpenApi
 from lakebed.api.openapi.page import Reference
-from lakebed.api.rate_limits import DEFAULT_LIMITS
 from lakebed.api.routes.analytics_engine import AnalyticsEngineRoutes
 from lakebed.api.routes.billing import BillingRoutes
 from lakebed.api.routes.cohorts import CohortRoutes

@@ -189,7 +189,7 @@ async def test_the_key_in_a_path_is_not_logged(http, keys, tmp_path, caplog):
     assert (await http.get(path)).status_code == 200
     assert (await http.post(path)).status_code == 405
     (tmp_path / "keys.db").write_bytes(b"x" * 8192)
-    http._transport.app.state.auth._keys._look_at = 0.0
+    http._transport.app.state.auth._keys._check_at = 0.0
     assert (await http.get(path)).status_code == 503
     ours = [record.getMessage() for record in caplog.records if record.name.startswith("lakebed")]
     assert any("/v1/projects/{write_key}/settings" in line for line in ours)

@@ -12,8 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lakebed import FormatTooNew, InvalidName, KeysUnavailable, ManualClock, UnknownKey
-from lakebed.auth.key_cache import KeyCache
-from lakebed.auth.keys import FILE_NAME, Keys, Limits, digest, id_in
+from lakebed.auth.keys import FILE_NAME, KeyCache, Keys, Limits, digest, id_in
 
 
 @pytest.fixture
