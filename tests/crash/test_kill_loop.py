@@ -47,12 +47,12 @@ async def kill_loop(nursery, root, seed, cycles, draw=lambda _: {}):
 
 async def test_nothing_acknowledged_is_lost_or_doubled(nursery, tmp_path):
     """Killed at any moment: all that was acknowledged is there once, and no promise of any life is broken."""
-    assert await kill_loop(nursery, tmp_path, SEED, 35) >= 25
+    assert await kill_loop(nursery, tmp_path, SEED, 20) >= 14
 
 
 async def test_nothing_is_lost_or_doubled_when_all_happens_at_once(nursery, tmp_path):
     """The same while every job overlaps every other, on a disk that fails, under a clock that steps, through naps."""
-    assert await kill_loop(nursery, tmp_path, SEED + 100, 25, drawn) >= 18
+    assert await kill_loop(nursery, tmp_path, SEED + 100, 15, drawn) >= 10
 
 
 @pytest.mark.slow

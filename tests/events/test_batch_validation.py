@@ -150,7 +150,7 @@ ITEMS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(item=ITEMS, sent_at=st.none() | TIMES, form=st.integers(0, 2), source=st.none() | st.just("http"))
 def test_by_columns_is_one_by_one(item, sent_at, form, source):
     """Any event in company, in an array, an envelope or NDJSON: the same rows and the same refusals either way."""

@@ -356,7 +356,10 @@ def test_a_string_without_an_end_costs_no_more_than_its_length(body):
         decode_items(body, NOW)
 
 
-ITEMS = st.lists(st.sampled_from(["good", *BAD]), max_size=12)
+# The largest ones are left to the tests that send each by itself.
+ITEMS = st.lists(
+    st.sampled_from(["good", *(name for name, (raw, _) in BAD.items() if len(raw) < 100_000)]), max_size=12
+)
 
 
 @settings(max_examples=60)

@@ -156,7 +156,7 @@ def test_any_order_gives_the_same_people(engine, rules, calls, data):
 
 @RULES
 @pytest.mark.parametrize("near", [0, 1_000], ids=["from all edges", "back from now"])
-@settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(calls=CALLS, data=st.data())
 def test_pieces_and_both_ways_back(monkeypatch, engine, rules, near, calls, data):
     """Taken in by windows and commits of a few, and however the past is computed, the people are the same."""

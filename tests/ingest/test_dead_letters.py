@@ -581,7 +581,7 @@ async def _compare(shop, model, since):
     assert [one for one in await shop.check() if "were dropped" not in one.message] == []
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(st.lists(_DO, max_size=8))
 def test_letters_are_what_a_dict_says(tmp_path_factory, actions):
     """Whatever is refused, replayed and purged, in whatever order, over reopenings: letters, events and books agree."""

@@ -108,7 +108,7 @@ async def follow(events, question, **options):
             await compare(stage, question)
 
 
-@settings(max_examples=8, derandomize=True)
+@settings(max_examples=5, derandomize=True)
 @given(events=EVENTS, question=st.lists(questions(), min_size=4, max_size=4))
 async def test_funnels_equal_the_plain_model(events, question):
     """Any funnel over any events, before and after merges, and as of a moment before them."""

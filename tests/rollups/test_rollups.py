@@ -125,7 +125,7 @@ _events = st.builds(
 )
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     events=st.lists(_events, max_size=40),
     stops=st.lists(st.integers(0, 40), max_size=4),

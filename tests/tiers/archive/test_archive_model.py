@@ -113,4 +113,4 @@ class ArchiveMachine(RuleBasedStateMachine):
 
 
 TestArchiveModel = ArchiveMachine.TestCase
-TestArchiveModel.settings = settings(max_examples=12, stateful_step_count=14, deadline=None)
+TestArchiveModel.settings = settings(max_examples=8, stateful_step_count=14, deadline=None)

@@ -139,7 +139,12 @@ class CountersAgainstModel(RuleBasedStateMachine):
 
 
 TestCountersAgainstModel = CountersAgainstModel.TestCase
-TestCountersAgainstModel.settings = settings(max_examples=400, stateful_step_count=40, deadline=None)
+TestCountersAgainstModel.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)
+
+
+@pytest.mark.slow
+class TestCountersAgainstModelAtLength(CountersAgainstModel.TestCase):
+    settings = settings(max_examples=1_000, stateful_step_count=40, deadline=None)
 
 
 @settings(max_examples=15, deadline=None)
