@@ -146,7 +146,7 @@ def test_only_clock_reads_the_clock() -> None:
     assert not calls
 
 
-def test_public_names_are_sorted_and_there() -> None:
+def test_public_names_are_sorted_and_complete() -> None:
     """`lakebed.__all__` is sorted, has no name that does not exist, and has every error."""
     assert lakebed.__all__ == sorted(lakebed.__all__)
     assert all(hasattr(lakebed, name) for name in lakebed.__all__)

@@ -84,14 +84,14 @@ def test_list_has_times_and_revoked_keys(keys, clock):
         (("shop", "write", "", Limits(burst_s=float("inf"))), ValueError),
     ],
 )
-def test_what_cannot_be_a_key(keys, tmp_path, arguments, error):
+def test_invalid_arguments_of_create_are_refused(keys, tmp_path, arguments, error):
     """It is refused before anything is written: a server that needs no keys still needs none."""
     with pytest.raises(error):
         keys.create(*arguments)
     assert not (tmp_path / FILE_NAME).exists()
 
 
-def test_unknown_keys(keys):
+def test_unknown_and_revoked_keys_cannot_be_rotated(keys):
     """What is not there, or revoked for ever, cannot be rotated; and there is no grace in the past."""
     for act in (keys.rotate, keys.revoke):
         with pytest.raises(UnknownKey):
@@ -119,7 +119,7 @@ def test_limits_are_kept_with_the_key(keys, ring, clock):
 # The ring
 
 
-def test_a_ring_knows_what_is_known(keys, ring):
+def test_a_key_ring_finds_a_key_only_by_its_exact_token(keys, ring):
     """It finds a key by its token, and by nothing that is almost it."""
     key, token = keys.create("shop", "write")
     assert ring.find(token) == key
@@ -165,7 +165,7 @@ def test_changes_are_seen_within_a_second(keys, ring, clock):
     assert ring.find(token) == new, "after an idle hour the first question looks"
 
 
-def test_changes_of_another_process(keys, ring, clock, tmp_path):
+def test_changes_of_another_process_are_seen(keys, ring, clock, tmp_path):
     """The CLI is another process: what it does is seen too."""
     key, token = keys.create("shop", "write")
     assert ring.find(token) is not None
@@ -175,7 +175,7 @@ def test_changes_of_another_process(keys, ring, clock, tmp_path):
     assert ring.find(token) is None
 
 
-def test_rotation(keys, ring, clock):
+def test_a_rotated_key_has_a_grace_period(keys, ring, clock):
     """The new secret counts at once, the old one for its grace; a second rotation never lengthens that."""
     key, first = keys.create("shop", "write")
     _, second = keys.rotate(key.id, grace_s=60)
@@ -190,7 +190,7 @@ def test_rotation(keys, ring, clock):
     assert [ring.find(token) is not None for token in (second, third, fourth)] == [False, False, True]
 
 
-def test_unknown_tokens_leave_nothing_behind(keys, ring):
+def test_unknown_tokens_are_not_cached(keys, ring):
     """However many are tried, the ring holds the keys that there are."""
     keys.create("shop", "write")
     for number in range(1000):
@@ -198,7 +198,7 @@ def test_unknown_tokens_leave_nothing_behind(keys, ring):
     assert len(ring.ids) == 1
 
 
-def test_a_ring_while_another_process_commits(keys, ring, clock, tmp_path):
+def test_a_key_ring_answers_while_another_process_commits(keys, ring, clock, tmp_path):
     """A writer in the middle of its commit stops nobody: what was true before is true until it has committed."""
     key, token = keys.create("shop", "write")
     assert ring.find(token) == key
@@ -213,7 +213,7 @@ def test_a_ring_while_another_process_commits(keys, ring, clock, tmp_path):
     assert ring.find(token).note == "x"
 
 
-def test_a_file_that_cannot_be_read_lets_nobody_in(keys, clock, tmp_path):
+def test_an_unreadable_key_file_rejects_every_token(keys, clock, tmp_path):
     """Damage, and a file from the future, are errors each time that one asks, until they are mended."""
     _, token = keys.create("shop", "write")
     path = tmp_path / FILE_NAME
@@ -242,7 +242,7 @@ def test_a_file_that_cannot_be_read_lets_nobody_in(keys, clock, tmp_path):
     assert ring.find(token) is not None
 
 
-def test_a_file_that_vanishes_opens_nothing(keys, ring, clock, tmp_path):
+def test_a_missing_key_file_rejects_every_token(keys, ring, clock, tmp_path):
     """A running server lets nobody in when its keys are gone, and follows a file that is put back."""
     _, token = keys.create("shop", "write")
     sound = (tmp_path / FILE_NAME).read_bytes()
@@ -256,7 +256,7 @@ def test_a_file_that_vanishes_opens_nothing(keys, ring, clock, tmp_path):
     assert ring.find(token) is not None
 
 
-def test_an_empty_file_is_no_key(keys, ring, clock, tmp_path):
+def test_an_empty_key_file_has_no_keys(keys, ring, clock, tmp_path):
     """A crash between making the file and writing it leaves a root without keys, in which one can be made."""
     (tmp_path / FILE_NAME).touch()
     assert not ring.required
@@ -266,7 +266,7 @@ def test_an_empty_file_is_no_key(keys, ring, clock, tmp_path):
     assert ring.find(token) is not None
 
 
-def test_many_make_keys_at_once(keys):
+def test_keys_can_be_created_concurrently(keys):
     """Each of twenty threads gets a key that counts."""
     made = []
     threads = [threading.Thread(target=lambda: made.append(keys.create("shop", "write"))) for _ in range(20)]
@@ -296,7 +296,7 @@ _ACTS = st.lists(
 
 @settings(max_examples=40)
 @given(_ACTS)
-def test_keys_are_what_a_dict_says(tmp_path_factory, acts):
+def test_keys_equal_a_plain_dict(tmp_path_factory, acts):
     """Whatever is made, rotated and revoked, a token counts exactly as long as a dict of tokens says."""
     clock = ManualClock()
     keys = Keys(tmp_path_factory.mktemp("keys"), clock)

@@ -45,18 +45,18 @@ async def kill_loop(nursery, root, seed, cycles, draw=lambda _: {}):
     return killed
 
 
-async def test_nothing_acknowledged_is_lost_or_doubled(nursery, tmp_path):
+async def test_killed_at_random_moments(nursery, tmp_path):
     """Killed at any moment: all that was acknowledged is there once, and no promise of any life is broken."""
     assert await kill_loop(nursery, tmp_path, SEED, 20) >= 14
 
 
-async def test_nothing_is_lost_or_doubled_when_all_happens_at_once(nursery, tmp_path):
+async def test_killed_at_random_moments_under_concurrent_load(nursery, tmp_path):
     """The same while every job overlaps every other, on a disk that fails, under a clock that steps, through naps."""
     assert await kill_loop(nursery, tmp_path, SEED + 100, 15, drawn) >= 10
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(20))
-async def test_a_thousand_kills(nursery, tmp_path, part):
+async def test_killed_a_thousand_times(nursery, tmp_path, part):
     """The same a thousand times, in twenty directories."""
     await kill_loop(nursery, tmp_path, SEED + 1000 * (part + 1), 50)

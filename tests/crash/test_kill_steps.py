@@ -104,12 +104,12 @@ async def kill_each(nursery, root, action, most):
 
 
 @pytest.mark.parametrize("action", ACTIONS)
-async def test_killed_at_the_steps_that_matter(nursery, tmp_path, action):
+async def test_killed_at_the_important_steps(nursery, tmp_path, action):
     """Whatever step a death falls on: old state or new, nothing acknowledged is lost, doubled or changed."""
     await kill_each(nursery, tmp_path, action, 4)
 
 
-async def test_killed_between_the_commit_and_the_mark(nursery, tmp_path):
+async def test_killed_between_the_commit_and_the_checkpoint(nursery, tmp_path):
     """Iceberg has a commit, the object died before it noted so: run again, nothing is doubled, and the log may go."""
     books = Books(tmp_path, START)
     books.take(nursery.session(books.request(0, jobs=0, first=["some", "archive"]))[0])
@@ -135,7 +135,7 @@ async def test_killed_at_every_step(nursery, tmp_path, action):
     await kill_each(nursery, tmp_path, action, None)
 
 
-async def test_killed_during_recovery_again_and_again(nursery, tmp_path):
+async def test_killed_repeatedly_during_recovery(nursery, tmp_path):
     """After a death in the middle of a write, an opening is killed at its first, second, third … step, until it lives.
 
     The last one finds all that was acknowledged, whatever the ones before it left half done.

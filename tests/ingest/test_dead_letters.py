@@ -54,7 +54,7 @@ def books(shop):
 # Keeping
 
 
-async def test_what_is_refused_is_kept(shop):
+async def test_rejected_items_become_dead_letters(shop):
     """Its bytes as they were sent, with reason, source, key and time; what is good is stored all the same."""
     body = b'[{"event":"a"},  ' + NAMELESS + b', {"event":7,"messageId":"m1"}]'
     receipts = await shop.batch(body, source="http", keep_refused=True, key="k1")
@@ -69,7 +69,7 @@ async def test_what_is_refused_is_kept(shop):
     assert books(shop) == (1, 0, 2, 2)
 
 
-async def test_nothing_is_kept_unless_asked(shop):
+async def test_rejected_items_are_not_kept_by_default(shop):
     """A Python caller has the receipts; a body that is no JSON raises at once."""
     await shop.batch([{"event": ""}])
     with pytest.raises(InvalidEvent):
@@ -78,7 +78,7 @@ async def test_nothing_is_kept_unless_asked(shop):
     assert books(shop) == (0, 0, 1, 0)
 
 
-async def test_a_body_that_is_no_json_is_kept_whole(shop):
+async def test_a_body_that_is_not_json_becomes_one_dead_letter(shop):
     """One item received and rejected; the caller is still told, when it is kept."""
     with pytest.raises(InvalidEvent, match="cut short"):
         await shop.batch(b'[{"event":"a"}, {"ev', keep_refused=True)
@@ -87,7 +87,7 @@ async def test_a_body_that_is_no_json_is_kept_whole(shop):
     assert books(shop) == (0, 0, 1, 1)
 
 
-async def test_refuse(shop):
+async def test_refuse_stores_a_dead_letter(shop):
     """What could not even be handed in can be kept by whoever met it."""
     receipts = await shop.refuse(b"\xff\x00", "no gzip", source="http", key="k")
     assert [(one.status, one.reason) for one in receipts] == [("rejected", "no gzip")]
@@ -105,7 +105,7 @@ async def test_refuse(shop):
         ({"event": "\ud800"}, None),
     ],
 )
-async def test_python_values_are_kept_as_json(shop, item, raw):
+async def test_python_values_become_json_dead_letters(shop, item, raw):
     """As near to what was handed in as JSON or Python's own text of it can come."""
     await shop.batch([{"event": "ok"}, item], keep_refused=True, key=["k0", "k1"])
     letters = await shop.dead_letters()
@@ -114,7 +114,7 @@ async def test_python_values_are_kept_as_json(shop, item, raw):
     assert books(shop)[3] == len(letters)
 
 
-async def test_a_client_that_sends_it_again(shop):
+async def test_an_item_sent_again_with_its_message_id_is_one_dead_letter(shop):
     """The same text with the same message id is one letter; without a message id each is another event."""
     for _ in range(3):
         await shop.batch(b'[{"event":"","messageId":"m1"},{"event":""}]', keep_refused=True)
@@ -124,7 +124,7 @@ async def test_a_client_that_sends_it_again(shop):
     assert books(shop) == (0, 0, 7, 5)
 
 
-async def test_a_long_text_is_cut(shop):
+async def test_a_long_dead_letter_is_cut(shop):
     """At a stated size, which is more than any event that can be mended has; its size is known still."""
     raw = b"x" * (MAX_LETTER_BYTES + 1)
     await shop.refuse(raw, "no JSON")
@@ -138,7 +138,7 @@ async def test_a_long_text_is_cut(shop):
     assert [one.status for one in await shop.replay([letter.id], '{"event":"whole"}')] == ["stored"]
 
 
-async def test_pages(shop):
+async def test_dead_letters_come_in_pages(shop):
     """Newest first, so many at a time, by what the reason says."""
     for number in range(5):
         await shop.batch([{"event": ""}, {"event": "x" * (201 + number)}], keep_refused=True)
@@ -156,7 +156,7 @@ async def test_pages(shop):
 # Bounds
 
 
-async def test_the_oldest_make_room(make):
+async def test_the_oldest_dead_letters_are_dropped_at_the_limit(make):
     """There are never more than the settings say; what was dropped is counted, and check() tells of it."""
     async with make(dead_letters_max=3) as shop:
         for number in range(5):
@@ -172,7 +172,7 @@ async def test_the_oldest_make_room(make):
         assert [letter.raw for letter in await shop.dead_letters()] == [b"1234", b"4"]
 
 
-async def test_refusals_at_once_are_counted_once(make):
+async def test_concurrent_drops_are_counted_once(make):
     """Many that are kept at the same time: what each of them drops is counted once."""
     async with make(dead_letters_max=3) as shop:
         await asyncio.gather(*(shop.refuse(b"%d" % number, "bad") for number in range(20)))
@@ -181,7 +181,7 @@ async def test_refusals_at_once_are_counted_once(make):
         assert problem.message.startswith("17 were dropped")
 
 
-async def test_one_request_does_not_fill_it(shop):
+async def test_a_request_keeps_a_limited_number_of_dead_letters(shop):
     """Of one request so many are kept; the rest is counted as dropped, and all are rejected."""
     body = b'{"event":1}\n' * (MOST_AT_ONCE + 7)
     receipts = await shop.batch(body, keep_refused=True)
@@ -191,7 +191,7 @@ async def test_one_request_does_not_fill_it(shop):
     shop._components.dead_letters._store.dropped = 0
 
 
-async def test_one_request_is_bounded_in_bytes(make):
+async def test_a_request_keeps_a_limited_number_of_bytes(make):
     """So that a client with bad events does not push out those of all others at once."""
     async with make(dead_letters_max_bytes=4_000) as shop:
         await shop.batch([{"event": "", "userId": "x" * 200}] * 10, keep_refused=True)
@@ -200,7 +200,7 @@ async def test_one_request_is_bounded_in_bytes(make):
 
 
 @pytest.mark.parametrize("context", ['{"a":"%s"}' % ("x" * 40_000), '{"a":"\xff"}', "[]"])
-async def test_a_context_that_spoils_all(shop, context):
+async def test_a_rejected_batch_context_is_not_kept_with_each_item(shop, context):
     """What a batch says once for all of its events is not kept with each of them where it is too large to be taken."""
     body = b'{"batch":[{"event":"a"},{"event":"b"}],"context":' + context.encode("latin-1") + b"}"
     receipts = await shop.batch(body, keep_refused=True)
@@ -216,7 +216,7 @@ async def test_a_context_that_spoils_all(shop, context):
 # Replaying
 
 
-async def test_fix_and_replay(shop, clock):
+async def test_a_patched_dead_letter_is_replayed(shop, clock):
     """A change is merged into the event; the letter goes, the event happened when it was received first."""
     await shop.batch(b"[" + NAMELESS + b"]", keep_refused=True)
     clock.advance(3600)
@@ -229,7 +229,7 @@ async def test_fix_and_replay(shop, clock):
     assert books(shop) == (1, 0, 1, 0)
 
 
-async def test_a_text_takes_the_place_of_one(shop):
+async def test_a_text_replaces_a_dead_letter_in_a_replay(shop):
     """The one that is named, whatever it was: also a whole body of several events."""
     await shop.refuse(b"[{", "no JSON")
     await shop.batch([{"event": ""}], keep_refused=True)
@@ -247,7 +247,7 @@ async def test_a_text_takes_the_place_of_one(shop):
     ]
 
 
-async def test_what_is_refused_again_stays(shop, clock):
+async def test_a_dead_letter_that_is_rejected_again_stays(shop, clock):
     """As it was, with its new reason, how often and when; of a body of several none is stored then."""
     await shop.batch([{"event": ""}], keep_refused=True)
     await shop.refuse(b"[{", "no JSON")
@@ -274,7 +274,7 @@ async def test_a_replay_keeps_the_message_id(shop):
     assert books(shop) == (2, 2, 2, 0)
 
 
-async def test_times_and_context_of_the_batch(shop, clock):
+async def test_a_replay_uses_times_and_context_of_the_batch(shop, clock):
     """`sentAt` corrects times by when the batch was received, not by when it is replayed; its context is merged."""
     sent = (START - timedelta(seconds=30)).isoformat()
     item = {"event": "", "timestamp": "2026-01-15T10:00:00Z", "context": {"own": 1}}
@@ -291,7 +291,7 @@ async def test_times_and_context_of_the_batch(shop, clock):
     )
 
 
-async def test_ids_that_are_not_there(shop):
+async def test_unknown_ids_of_a_replay_are_reported(shop):
     """Named ones that are missing are said to be; one that is named twice is replayed once."""
     await shop.batch([{"event": ""}], keep_refused=True)
     outcomes = await shop.replay([9, 1, 1], {"event": "a"})
@@ -300,14 +300,14 @@ async def test_ids_that_are_not_there(shop):
 
 
 @pytest.mark.parametrize("edit", [{"event": {1, 2}}, {"event": "\ud800"}, {"properties": float("nan")}])
-async def test_a_change_that_is_no_json(shop, edit):
+async def test_a_patch_that_is_not_json_is_refused(shop, edit):
     """It is refused as an event would be, and the letter stays."""
     await shop.batch([{"event": ""}], keep_refused=True)
     assert [one.status for one in await shop.replay(edit=edit)] == ["rejected"]
     assert len(await shop.dead_letters()) == 1
 
 
-async def test_many_at_once(shop):
+async def test_concurrent_replays_and_purges_store_each_event_once(shop):
     """Two replays of the same letters, and a purge, take turns: each event is stored once."""
     await shop.batch([{"event": "", "userId": str(number)} for number in range(250)], keep_refused=True)
     first, second, _ = await asyncio.gather(
@@ -319,7 +319,7 @@ async def test_many_at_once(shop):
     assert len(await events(shop)) == 250
 
 
-async def test_purge(shop, clock):
+async def test_purge_by_id_or_by_time(shop, clock):
     """By number or by time, for ever; numbers are not given again."""
     for number in range(4):
         await shop.refuse(b"%d" % number, "bad")
@@ -339,7 +339,7 @@ async def test_purge(shop, clock):
 # Faults
 
 
-async def test_nothing_is_kept_of_what_was_not_taken(make):
+async def test_no_dead_letter_is_kept_when_the_log_fails(make):
     """Where the log fails the caller sends all of it again: then the bad ones are kept, once."""
     disk = FaultyDisk()
     async with make(disk=disk) as shop:
@@ -355,7 +355,7 @@ async def test_nothing_is_kept_of_what_was_not_taken(make):
         assert await shop.check() == []
 
 
-async def test_a_refusal_that_cannot_be_kept_is_an_error(make):
+async def test_a_dead_letter_that_cannot_be_stored_is_an_error(make):
     """Nobody is told that something was refused of which nothing is kept; a retry keeps it."""
     async with make() as shop:
         await shop._components.storage.transact(
@@ -370,7 +370,7 @@ async def test_a_refusal_that_cannot_be_kept_is_an_error(make):
         assert await shop.check() == []
 
 
-async def test_a_replay_while_the_log_fails(make):
+async def test_a_replay_while_the_log_fails_loses_nothing(make):
     """It raises, nothing is lost, and the next one stores each once."""
     disk = FaultyDisk()
     async with make(disk=disk) as shop:
@@ -386,7 +386,7 @@ async def test_a_replay_while_the_log_fails(make):
         assert await shop.check() == []
 
 
-async def test_a_replay_whose_end_could_not_be_written(make, clock):
+async def test_an_unfinished_replay_is_completed_by_the_next(make, clock):
     """Its events are in the log and its letters still there: the next one lets them go, also a day later."""
     async with make(dedupe_window_s=60.0, segment_events=5) as shop:
         await shop.batch([{"event": ""}, {"event": ""}], keep_refused=True)
@@ -404,7 +404,7 @@ async def test_a_replay_whose_end_could_not_be_written(make, clock):
         assert await shop.check() == []
 
 
-async def test_a_replay_that_is_cancelled_is_finished(make):
+async def test_a_cancelled_replay_is_finished_before_the_cancellation(make):
     """Whoever gives up waiting gets the cancellation when the letters under way are settled."""
     disk = GatedDisk()
     async with make(disk=disk, dedupe_window_s=60.0) as shop:
@@ -423,7 +423,7 @@ async def test_a_replay_that_is_cancelled_is_finished(make):
         assert await shop.check() == []
 
 
-async def test_closing_keeps_what_is_under_way(make):
+async def test_close_stores_pending_dead_letters(make):
     """A refusal that nobody awaited is kept before the object is closed."""
     async with make() as shop:
         ack = shop.batch([{"event": ""}], keep_refused=True)
@@ -432,7 +432,7 @@ async def test_closing_keeps_what_is_under_way(make):
         assert len(await shop.dead_letters()) == 1
 
 
-async def test_books_that_are_wrong_are_told(make):
+async def test_check_reports_a_wrong_count_of_dead_letters(make):
     """check() counts the letters itself."""
     async with make() as shop:
         await shop.refuse(b"x", "bad")
@@ -465,7 +465,7 @@ _ITEM = st.sampled_from(
     form=st.sampled_from(["array", "envelope", "said", "lines"]),
     space=st.sampled_from([b"", b" ", b"\n "]),
 )
-def test_items_as_sent_are_those_that_were_decoded(items, form, space):
+def test_raw_items_correspond_to_decoded_items(items, form, space):
     """Whatever is wrong with them, the texts are those of the items that `decode_items` gives, one for one."""
     listed = b"[" + (space + b"," + space).join(items) + space + b"]"
     if form == "lines":
@@ -583,7 +583,7 @@ async def _compare(shop, model, since):
 
 @settings(max_examples=15)
 @given(st.lists(_DO, max_size=8))
-def test_letters_are_what_a_dict_says(tmp_path_factory, actions):
+def test_dead_letters_equal_a_plain_dict(tmp_path_factory, actions):
     """Whatever is refused, replayed and purged, in whatever order, over reopenings: letters, events and books agree."""
 
     async def run(root):

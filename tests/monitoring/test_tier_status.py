@@ -38,7 +38,7 @@ async def test_each_consumer_has_its_lag(shop):
     assert (found.archive.rows, found.archive.files, found.archive.watermark) == (25, 1, 25)
 
 
-async def test_the_log(shop):
+async def test_the_log_has_sealed_segments_and_a_tail(shop):
     """Sealed segments and the tail together are what the log holds."""
     await shop.batch([{"event": "A"}] * 25)
     await shop.rollup()
@@ -51,7 +51,7 @@ async def test_the_log(shop):
     assert log.sealed_bytes == sum(path.stat().st_size for path in files)
 
 
-async def test_an_archive_at_work_hides_no_other_tier(shop, monkeypatch):
+async def test_a_busy_archive_hides_no_other_tier(shop, monkeypatch):
     """What it would take long to tell is absent; the watermark as the object knows it, and the other tiers, are not."""
     await shop.batch([{"event": "A"}] * 25)
     await shop.archive()
@@ -68,7 +68,7 @@ async def test_an_archive_at_work_hides_no_other_tier(shop, monkeypatch):
     assert (await shop.tiers()).archive.rows == 25
 
 
-async def test_an_archive_that_is_down_hides_no_other_tier(tmp_path):
+async def test_an_unavailable_archive_hides_no_other_tier(tmp_path):
     """A catalog that does not answer is told as such, without its address."""
     async with Analytics("shop", root=tmp_path) as shop:
         await shop.track("A")
