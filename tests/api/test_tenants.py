@@ -20,6 +20,8 @@ from lakebed.api.rpc.methods import VERBS
 from lakebed.auth.keys import Keys, Limits
 from tests.reports.report_samples import SAMPLES
 
+pytestmark = pytest.mark.integration
+
 OWN, OTHER = "tom", "sam"
 SECRET = {OWN: b"tom-secret", OTHER: b"sam-secret"}
 SCOPES = ("write", "read", "admin")

@@ -362,6 +362,7 @@ ITEMS = st.lists(
 )
 
 
+@pytest.mark.integration
 @settings(max_examples=60)
 @given(names=ITEMS, form=st.integers(0, 6))
 def test_any_mix_of_items_is_decoded_in_order(names, form):

@@ -23,6 +23,8 @@ from lakebed.sql_engine import SqlEngine
 from lakebed.tiers.storage.storage import Storage
 from tests.identity.plain_model import Call, people
 
+pytestmark = pytest.mark.integration
+
 START = datetime(2026, 1, 1, tzinfo=UTC)
 USERS = st.sampled_from(["u1", "u2", "u3", "both"])
 ANONYMOUS = st.sampled_from(["a1", "a2", "a3", "both"])

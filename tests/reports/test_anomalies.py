@@ -19,6 +19,8 @@ from tests.reports.plain_periods import EPOCH, period, periods
 from tests.reports.questions import STATES
 from tests.reports.report_cases import PAIRS, happened, identified, stages
 
+pytestmark = pytest.mark.integration
+
 HOUR, DAY = 3600, 86_400
 MONDAY = datetime(2026, 1, 5, tzinfo=UTC)
 

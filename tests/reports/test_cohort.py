@@ -13,6 +13,8 @@ from lakebed import Analytics, InvalidDefinition, ManualClock, QueryError, Query
 from lakebed.clock import to_us
 from tests.reports.report_cases import happened, identified, stages
 
+pytestmark = pytest.mark.integration
+
 DAY = 86_400
 PEOPLE = ["ann", "bob", "eve", "?p1", None]
 JAN_8 = to_us(datetime(2026, 1, 8, tzinfo=UTC))

@@ -16,6 +16,8 @@ from tests.reports import funnel_model
 from tests.reports.funnel_model import Plain
 from tests.reports.report_cases import START_US, happened, identified, stages
 
+pytestmark = pytest.mark.integration
+
 # A step as the report takes it, and as the model does. The model knows equal steps by their identity.
 NAMED = {name: lambda one, name=name: one.event == name for name in "abcx"}
 PAID = ({"event": ["a", "b"], "where": "json_extract_string(properties, '$.paid') = 'yes'"},)

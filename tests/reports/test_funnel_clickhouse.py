@@ -16,6 +16,8 @@ from tests.reports.funnel_model import Plain
 from tests.reports.questions import STATES
 from tests.reports.report_cases import stages
 
+pytestmark = pytest.mark.integration
+
 RETAIL = Path(__file__).parents[2] / "examples" / "data" / "online_retail_2010-12.csv.gz"
 STEPS = ("product_view", "add_to_cart", "cart", "purchase")
 HOUR_US = 3_600_000_000

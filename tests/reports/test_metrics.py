@@ -17,6 +17,8 @@ from lakebed.clock import from_us, to_us
 from lakebed.errors import InvalidAsOf, QueryError, QueryRefused, QueryTooLarge
 from tests.query.parts import START, Parts, opened, us
 
+pytestmark = pytest.mark.integration
+
 DAY = 86_400_000_000
 HOUR = DAY // 24
 FIRST = us("2026-02-01")

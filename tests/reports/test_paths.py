@@ -13,6 +13,8 @@ from tests.reports.ecom import items
 from tests.reports.report_cases import PAIRS, START_US, happened, seen, stages
 from tests.reports.test_sessions import plain_sessions, streams
 
+pytestmark = pytest.mark.integration
+
 
 def named(name):
     return lambda event: event.event == name

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 
 from lakebed import Analytics, ManualClock, QueryRefused
 
+pytestmark = pytest.mark.integration
+
 START = datetime(2026, 1, 1, tzinfo=UTC)
 REQUESTS = st.lists(
     st.fixed_dictionaries(

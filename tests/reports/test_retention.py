@@ -16,6 +16,8 @@ from tests.reports.plain_periods import distance, period, periods
 from tests.reports.questions import STATES
 from tests.reports.report_cases import PAIRS, START_US, happened, identified, seen, stages
 
+pytestmark = pytest.mark.integration
+
 PEOPLE = ["ann", "bob", "eve", "?p1", "?p2", None]
 DAY = 86_400
 NOW_US = START_US + 147 * DAY * 1_000_000  # 2026-06-01

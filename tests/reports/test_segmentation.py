@@ -17,6 +17,8 @@ from tests.reports.plain_periods import period, periods
 from tests.reports.questions import STATES
 from tests.reports.report_cases import PAIRS, START_US, happened, identified, seen, stages
 
+pytestmark = pytest.mark.integration
+
 PEOPLE = ["ann", "bob", "?p1", None]
 DAY = 86_400
 AMOUNTS = [None, 1, 2.5, "7", "x", -3]

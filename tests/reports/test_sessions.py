@@ -19,6 +19,8 @@ from tests.reports.ecom import items
 from tests.reports.plain_periods import period, periods
 from tests.reports.report_cases import PAIRS, START_US, happened, seen, stages
 
+pytestmark = pytest.mark.integration
+
 PEOPLE = ["ann", "bob", "?p1", None]
 MINUTE = 60
 

@@ -11,6 +11,8 @@ from lakebed import Analytics, QueryRefused
 from lakebed.clock import to_us
 from tests.reports.report_cases import PAIRS, START_US, happened, identified, stages
 
+pytestmark = pytest.mark.integration
+
 
 @st.composite
 def streams(draw):

@@ -125,6 +125,7 @@ _events = st.builds(
 )
 
 
+@pytest.mark.integration
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     events=st.lists(_events, max_size=40),

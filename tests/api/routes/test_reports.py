@@ -17,6 +17,8 @@ from lakebed.reports.catalog import REPORTS
 from tests.reports.report_samples import COHORTS, EVENTS, SAMPLES
 from tests.served import serving
 
+pytestmark = pytest.mark.integration
+
 DANGEROUS = "(SELECT count(*) FROM read_text('/etc/passwd')) > 0"
 
 

@@ -9,6 +9,8 @@ from lakebed.disk import Disk
 from lakebed.errors import ArchiveUnavailable
 from tests.tiers.archive.archive_fixtures import START, Died, MortalDisk, events, open_archive, seqs, seqs_of, stored
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture(params=[3, pytest.param(1, marks=pytest.mark.slow)])
 def step(request):

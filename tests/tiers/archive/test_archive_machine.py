@@ -15,6 +15,8 @@ from lakebed.clock import SystemClock
 from lakebed.errors import ArchiveConflict, ArchiveUnavailable
 from tests.tiers.archive.archive_fixtures import DAY, START, events, open_archive, seqs, stored
 
+pytestmark = pytest.mark.integration
+
 STEPS = st.sampled_from(
     ["", "", "", "conflict", "unknown", "socket", *(f"applied {e}" for e in ("conflict", "unknown"))]
 )

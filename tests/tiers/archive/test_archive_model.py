@@ -4,11 +4,14 @@ import tempfile
 from pathlib import Path
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 
 from lakebed.events.promotions import BUILT_IN
 from tests.tiers.archive.archive_fixtures import DAY, PROMOTIONS, START, events, open_archive, read, seqs, seqs_of
+
+pytestmark = pytest.mark.integration
 
 
 class ArchiveMachine(RuleBasedStateMachine):

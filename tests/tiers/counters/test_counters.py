@@ -138,7 +138,7 @@ class CountersAgainstModel(RuleBasedStateMachine):
         assert seen.evicted == self.counters.evicted == self.model.evicted
 
 
-TestCountersAgainstModel = CountersAgainstModel.TestCase
+TestCountersAgainstModel = pytest.mark.integration(CountersAgainstModel.TestCase)
 TestCountersAgainstModel.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -14,6 +15,8 @@ from lakebed.query.dialects.analytics_engine.dataset import Dataset, unmapped
 from lakebed.query.dialects.analytics_engine.translation import translate
 from tests.query.dialects.analytics_engine.grammar import UNIQUE, same, statements
 from tests.reports.report_cases import NAMES, PAIRS, happened, identified, stages
+
+pytestmark = pytest.mark.integration
 
 MAPPING = {"event": "hit", "index1": "person_id", "blobs": ["plan", "n"], "doubles": ["amount", "size", "n"]}
 PEOPLE = ["ann", "bob", "?p1", None]
