@@ -18,7 +18,7 @@ from starlette.routing import Mount, Route
 
 from lakebed import Analytics, ManualClock, Settings, TrackRequests
 from tests.disks import FaultyDisk
-from tests.served import serving
+from tests.running_server import serving
 
 COLUMNS = "method, path, status_code, duration_ms, user_id, organization_id, properties ->> 'error' AS error"
 
