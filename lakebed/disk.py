@@ -1,7 +1,7 @@
-"""The file operations on which durability rests, in one place.
+"""The file operations on which durability depends, in one place.
 
-Everything that must survive a crash (log, sealed segments, archive) goes through a `Disk`. It is a public seam: a test
-gives an object a disk that fails, fills up or dies at a named operation.
+Log, sealed segments and archive are written through a `Disk`. It is a public extension point: a test passes an object a
+disk that fails, fills up or crashes at a chosen operation.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ __all__ = ["Disk"]
 
 
 class Disk:
-    """The local file system. Every method blocks, and raises OSError as the system does."""
+    """The local file system. Every method blocks, and raises the system's OSError."""
 
     def create(self, path: Path) -> int:
         """A descriptor of a new file, for reading and writing. Raises FileExistsError."""
@@ -29,7 +29,7 @@ class Disk:
         os.close(descriptor)
 
     def write(self, descriptor: int, buffers: Sequence[bytes | memoryview], offset: int) -> None:
-        """Write all of `buffers` at `offset`, through short writes and EINTR. They are not durable before `sync`."""
+        """Write all of `buffers` at `offset`, also after short writes and EINTR. Durable after `sync`."""
         total = sum(len(buffer) for buffer in buffers)
         written = os.pwritev(descriptor, buffers, offset)
         if written < total:
@@ -38,7 +38,7 @@ class Disk:
                 written += os.pwrite(descriptor, rest[written:], offset + written)
 
     def sync(self, descriptor: int) -> None:
-        """Make a file's bytes and size durable. After an OSError the bytes must be taken as lost: never retry."""
+        """Make a file's bytes and size durable. After an OSError the bytes must be regarded as lost: never retry."""
         os.fdatasync(descriptor)
 
     def truncate(self, descriptor: int, size: int) -> None:
@@ -46,7 +46,7 @@ class Disk:
         os.ftruncate(descriptor, size)
 
     def sync_file(self, path: Path) -> None:
-        """Make a finished file durable, whoever wrote it."""
+        """Make a finished file durable, also one that another library wrote."""
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             os.fsync(descriptor)
@@ -70,6 +70,6 @@ class Disk:
         path.unlink()
 
     def free_bytes(self, path: Path) -> int:
-        """Bytes that an ordinary user may still write on the file system of `path`."""
+        """Free bytes for ordinary users on the file system of `path`."""
         status = os.statvfs(path)
         return status.f_bavail * status.f_frsize

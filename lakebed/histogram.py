@@ -1,7 +1,8 @@
-"""Histogram: how often values of each size came. Counting one costs a fraction of a microsecond."""
+"""Histogram: counts of values by size. Counting one value costs a fraction of a microsecond."""
 
 from __future__ import annotations
 
+import itertools
 from bisect import bisect_left
 from collections.abc import Sequence
 
@@ -15,11 +16,11 @@ class Histogram:
     """Counts of values by size. One thread observes; others may read meanwhile, and may miss the newest value.
 
     Args:
-        bounds: upper bounds, ascending, each inclusive; what is above the last is counted too.
+        bounds: upper bounds, ascending, each inclusive; values above the last one are counted too.
 
     Attributes:
-        counts: how many values lie in each part, not cumulated; one more than there are bounds.
-        total: their sum.
+        counts: values in each bucket, not cumulative; one bucket more than bounds.
+        total: the sum of all values.
     """
 
     __slots__ = ("bounds", "counts", "total")
@@ -35,14 +36,11 @@ class Histogram:
         self.total += value
 
     def add(self, other: Histogram) -> None:
-        """Count all that `other`, which has the same bounds, has counted."""
-        self.counts = [mine + theirs for mine, theirs in zip(self.counts, other.counts, strict=True)]
+        """Add the counts of `other`, which has the same bounds."""
+        self.counts = [left + right for left, right in zip(self.counts, other.counts, strict=True)]
         self.total += other.total
 
-    def cumulated(self) -> list[tuple[str, int]]:
-        """The bounds as text, ending in "+Inf", each with how many values are not above it."""
-        found, running = [], 0
-        for bound, count in zip((*map(float, self.bounds), None), self.counts, strict=True):
-            running += count
-            found.append(("+Inf" if bound is None else repr(bound), running))
-        return found
+    def cumulative(self) -> list[tuple[str, int]]:
+        """The bounds as text, ending in "+Inf", each with the number of values up to it."""
+        bounds = [*(repr(float(bound)) for bound in self.bounds), "+Inf"]
+        return list(zip(bounds, itertools.accumulate(self.counts), strict=True))

@@ -144,7 +144,7 @@ async def test_the_failure_of_an_event_that_is_not_awaited_reaches_on_error(make
         problems = await shop.check()
         assert {problem.where for problem in problems} == {"tracking"}
         assert len(problems) == 2
-        assert "nobody awaited" in caplog.text
+        assert "was not awaited" in caplog.text
 
 
 async def test_an_event_whose_await_is_cancelled_is_stored(make):

@@ -21,5 +21,5 @@ def test_a_histogram_equals_a_plain_list(one, other):
     found.add(more)
     both = [*one, *other]
     expected = [(repr(bound), sum(value <= bound for value in both)) for bound in SECONDS]
-    assert found.cumulated() == [*expected, ("+Inf", len(both))]
+    assert found.cumulative() == [*expected, ("+Inf", len(both))]
     assert abs(found.total - sum(both)) < 1e-6

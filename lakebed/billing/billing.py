@@ -62,18 +62,18 @@ class Billing:
         message_id: str | None = None,
         properties: Mapping[str, Any] | None = None,
     ) -> Receipt:
-        """Store that something was used, durably: an event "Usage Tracked", counted once however often it is sent.
+        """Store usage durably, as an event "Usage Tracked" that counts once however often it is sent.
 
         Args:
-            organization_id: who used it, and pays.
-            sku: what.
-            quantity: how much: a Decimal, an int or text, at most 29 digits and 9 decimals; with a minus it is a
-                correction. A float is refused, as it is not what it prints.
+            organization_id: the user, who pays.
+            sku: the thing that was used.
+            quantity: a Decimal, an int or text, at most 29 digits and 9 decimals; a negative one is a correction. A
+                float is refused, as it is not exactly the printed number.
             unit: of `quantity`; never converted.
-            user_id: who did it.
-            timestamp: when, if not now; late usage belongs to the period in which it happened.
-            message_id: a retry with the same one stores nothing.
-            properties: further ones.
+            user_id: the person who used it.
+            timestamp: the time of use, if not now; late usage belongs to the period in which it happened.
+            message_id: a retry with the same id stores nothing.
+            properties: additional ones.
 
         Raises:
             InvalidBilling: a text is missing, or the quantity is not valid.
@@ -126,20 +126,20 @@ class Billing:
     ) -> Invoice:
         """The invoice of a month. The issued one if there is one; else a draft, unless `issue`.
 
-        Usage that came after an earlier month had been billed is an adjustment: that month rated anew, at its own
-        prices, less what was billed for it. So every unit is billed once, whenever it comes. What its prices lack is
-        rated by those of the invoice that it first comes onto, and the adjustment names them.
+        Usage that arrives after its month was billed becomes an adjustment: that month rated again at its own prices,
+        less the amount billed for it. So every unit is billed once, whenever it arrives. A sku that those prices lack
+        is rated by the prices of the invoice that it first appears on, and the adjustment names them.
 
         Args:
-            organization_id: who pays.
+            organization_id: the payer.
             period: `2026-01`.
-            price_book: its name; the newest version, unless `version` says another.
-            tz: whose month, an IANA name.
-            as_of: what had been received by then: the same bytes whenever it is asked.
-            issue: record it, once the month is over. Issuing again gives the recorded one.
+            price_book: its name; the newest version, unless `version` names another.
+            tz: the time zone of the month, an IANA name.
+            as_of: only usage received by then; the answer has the same bytes at any later time.
+            issue: whether to record it, after the end of the month. Issuing again returns the recorded one.
 
         Raises:
-            InvalidBilling: the month is not over or none; there is no such book; something used has no price in it; or
+            InvalidBilling: the month is not valid or not over; there is no such book; a used sku has no price in it; or
                 this organisation was billed in another currency or time zone before.
         """
         start, end = month_of(period, tz)

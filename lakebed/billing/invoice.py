@@ -1,4 +1,4 @@
-"""Invoices: what an organisation used in a period, at the prices of one version of a book, and what came late."""
+"""Invoices: the usage of an organisation in a period at the prices of one price book version, and late usage."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lakebed.events.decimals import EXACT
 
 __all__ = ["INVOICE", "Adjustment", "Invoice", "Line", "Used", "adjusted", "lines_of", "total_of"]
 
-INVOICE = "invoice"  # the kind of its definitions
+INVOICE = "invoice"  # the kind of its documents
 _ZERO = Decimal(0)
 
 
@@ -28,7 +28,7 @@ class Used(msgspec.Struct, frozen=True, order=True):
 
 
 class Line(msgspec.Struct, frozen=True):
-    """What one sku costs; `amount` is rounded to the currency's minor unit."""
+    """The cost of one sku; `amount` is rounded to the currency's minor unit."""
 
     sku: str
     unit: str
@@ -37,14 +37,14 @@ class Line(msgspec.Struct, frozen=True):
 
 
 class Adjustment(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Usage that came after its period had been billed: the period rated anew, less what was billed for it.
+    """Usage that arrived after its period was billed: the period rated again, less the amount billed for it.
 
     Attributes:
-        period: the earlier one.
+        period: the earlier period.
         invoice: the name of the invoice that was issued for it.
-        quantity: how much more, or with a minus less, than was billed.
-        amount: the same in money.
-        price_book: with `price_book_version`, whose price it is, where that of the earlier invoice had none.
+        quantity: difference to the billed quantity; negative if less.
+        amount: difference in money.
+        price_book: with `price_book_version`, the source of the price if the book of the earlier invoice has none.
     """
 
     period: str
@@ -58,17 +58,17 @@ class Adjustment(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Invoice(msgspec.Struct, frozen=True, kw_only=True):
-    """An invoice. Everything that it was computed from is on it, so that it can be computed again.
+    """An invoice. It names everything that it was computed from, so that it can be computed again.
 
     Attributes:
-        organization_id: who pays.
+        organization_id: the payer.
         period: `2026-01`, a month of the calendar of `tz`.
         start: the period's first instant, ISO 8601; `end` is the one after its last.
-        as_of: what had been received by then is on it. Asking again as of then gives the same bytes.
+        as_of: usage received by then is included. The same `as_of` gives the same bytes again.
         price_book: its name, with `price_book_version`.
         lines: by sku and unit.
-        adjustments: of earlier periods.
-        total: of both.
+        adjustments: for earlier periods.
+        total: of lines and adjustments.
         issued: whether it was recorded; a draft is not.
     """
 
@@ -88,19 +88,18 @@ class Invoice(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def name(self) -> str:
-        """What it is recorded as."""
+        """The name of its document."""
         return f"{self.period} {self.organization_id}"
 
     def __str__(self) -> str:
         title = f"{'Invoice' if self.issued else 'Draft'} {self.period} for {self.organization_id}"
-        rows = [(f"{one.sku}, {plain(one.quantity)} {one.unit}", plain(one.amount)) for one in self.lines]
-        for one in self.adjustments:
-            priced = "" if one.price_book is None else f", by {one.price_book}, version {one.price_book_version}"
-            rows.append(
-                (f"{one.sku}, {plain(one.quantity)} {one.unit}, late for {one.period}{priced}", plain(one.amount))
-            )
+        rows = [(f"{line.sku}, {plain(line.quantity)} {line.unit}", plain(line.amount)) for line in self.lines]
+        for late in self.adjustments:
+            book = "" if late.price_book is None else f", by {late.price_book}, version {late.price_book_version}"
+            usage = f"{late.sku}, {plain(late.quantity)} {late.unit}, late for {late.period}{book}"
+            rows.append((usage, plain(late.amount)))
         rows.append(("total", f"{plain(self.total)} {self.currency}"))
-        left, right = (max(len(row[at]) for row in rows) for at in (0, 1))
+        left, right = (max(len(row[column]) for row in rows) for column in (0, 1))
         body = "\n".join(f"  {text:<{left}}  {amount:>{right}}" for text, amount in rows)
         return f"{title}\n{body}\n  {self.price_book}, version {self.price_book_version}; as of {self.as_of}"
 
@@ -109,7 +108,7 @@ class Invoice(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def lines_of(book: PriceBook, used: Sequence[Used], period: str = "") -> tuple[Line, ...]:
-    """Usage at the prices of `book`, each line rounded. What has no price and was all taken back has no line.
+    """Usage at the prices of `book`, each line rounded. A sku without a price whose usage is zero has no line.
 
     Args:
         book: all prices.
@@ -117,20 +116,20 @@ def lines_of(book: PriceBook, used: Sequence[Used], period: str = "") -> tuple[L
         period: named by the error.
 
     Raises:
-        InvalidBilling: something is used that has no price, or not in that unit. Nothing is given away unseen.
+        InvalidBilling: a used sku has no price, or not in that unit. No usage is left out silently.
     """
-    missing = [one for one in used if one.quantity and not book.has(one.sku, one.unit)]
+    missing = [item for item in used if item.quantity and not book.has(item.sku, item.unit)]
     if missing:
-        names = ", ".join(f"{one.sku} ({one.unit})" for one in missing)
+        names = ", ".join(f"{item.sku} ({item.unit})" for item in missing)
         when = f", used in {period}" if period else ""
         raise InvalidBilling(
             f"the price book has no price for {names}{when}",
-            hint="Save a version that has them, or says what is free: amount 0; or take them back",
+            hint="Save a version that has them (amount 0 if they are free), or correct the usage",
         )
     return tuple(
-        Line(one.sku, one.unit, one.quantity, rounded(book.prices[one.sku].cost(one.quantity), book.currency))
-        for one in sorted(used)
-        if book.has(one.sku, one.unit)
+        Line(item.sku, item.unit, item.quantity, rounded(book.prices[item.sku].cost(item.quantity), book.currency))
+        for item in sorted(used)
+        if book.has(item.sku, item.unit)
     )
 
 
@@ -148,21 +147,21 @@ def adjusted(
     now: Sequence[Line],
     later: Mapping[tuple[str, str], tuple[str, int]],
 ) -> list[Adjustment]:
-    """What lies between `billed`, quantity and amount by sku and unit, and the period rated `now`.
+    """The differences between the billed and the current lines of a period.
 
     Args:
         earlier: the invoice of the period.
-        billed: on it and since.
-        now: the lines that it would have.
-        later: the price book, and its version, of what is not priced by that of `earlier`.
+        billed: quantity and amount by sku and unit, on that invoice and later ones.
+        now: the lines that it would have now.
+        later: the price book and version of each sku that the book of `earlier` has no price for.
     """
-    found = []
-    lines = {(one.sku, one.unit): one for one in now}
+    adjustments = []
+    lines = {(line.sku, line.unit): line for line in now}
     for sku, unit in sorted(lines.keys() | billed.keys()):
         quantity, amount = billed.get((sku, unit), (_ZERO, _ZERO))
         line = lines.get((sku, unit), Line(sku, unit, _ZERO, _ZERO))
         if line.quantity != quantity or line.amount != amount:
-            found.append(
+            adjustments.append(
                 Adjustment(
                     earlier.period,
                     earlier.name,
@@ -173,4 +172,4 @@ def adjusted(
                     *later.get((sku, unit), (None, None)),
                 )
             )
-    return found
+    return adjustments

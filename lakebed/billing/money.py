@@ -1,4 +1,4 @@
-"""Money: decimals, exact until the one place where a line is rounded to what its currency has."""
+"""Money: decimals, exact except in one place, where a line is rounded to the digits of its currency."""
 
 from __future__ import annotations
 
@@ -19,36 +19,36 @@ _MINOR = dict.fromkeys(_NONE.split(), 0) | dict.fromkeys(_THREE.split(), 3)
 
 
 def digits_of(currency: str) -> int:
-    """How many decimals a currency has, by ISO 4217. Raises InvalidBilling for what is no code."""
+    """The number of decimals of a currency, by ISO 4217. Raises InvalidBilling if it is not a code."""
     if not isinstance(currency, str) or not re.fullmatch("[A-Z]{3}", currency):
         raise InvalidBilling(f"currency is {str(currency)[:40]!r}", hint="Use a code of ISO 4217, such as EUR")
     return _MINOR.get(currency, 2)
 
 
 def rounded(amount: Decimal, currency: str) -> Decimal:
-    """`amount` in whole minor units; a half goes away from zero, as on invoices people do it by hand."""
+    """`amount` in whole minor units; a half is rounded away from zero, as is usual on invoices."""
     return amount.quantize(Decimal(1).scaleb(-digits_of(currency)), context=_ROUNDING)
 
 
-def exact(what: str, value: Any, *, digits: int = 29, decimals: int = 9) -> Decimal:
+def exact(name: str, value: Any, *, digits: int = 29, decimals: int = 9) -> Decimal:
     """A quantity or price as it was written: a Decimal, a whole number, or text.
 
     Raises:
-        InvalidBilling: it is a float, which is not what was written; no finite number; or has too many digits.
+        InvalidBilling: it is a float, is not a finite number, or has too many digits.
     """
     if isinstance(value, bool) or not isinstance(value, Decimal | int | str):
         hint = "Give a Decimal, an int, or text such as '0.1': a float is not exactly what it prints"
-        raise InvalidBilling(f"{what} is {value!r}", hint=hint, value=value)
+        raise InvalidBilling(f"{name} is {value!r}", hint=hint, value=value)
     try:
         number = Decimal(value)
     except InvalidOperation:
         number = Decimal("NaN")
     if not number.is_finite():
-        raise InvalidBilling(f"{what} is {str(value)[:40]!r}, which is no number", hint="Write it as '12.5'")
+        raise InvalidBilling(f"{name} is {str(value)[:40]!r}, which is not a number", hint="Write it as '12.5'")
     number = tidy(number)
     if -int(number.as_tuple().exponent) > decimals or number.adjusted() >= digits:
         hint = f"At most {digits} digits before the point and {decimals} after it are kept"
-        raise InvalidBilling(f"{what} is {str(value)[:60]!r}", hint=hint)
+        raise InvalidBilling(f"{name} is {str(value)[:60]!r}", hint=hint)
     return number
 
 
@@ -59,5 +59,5 @@ def tidy(number: Decimal) -> Decimal:
 
 
 def plain(number: Decimal) -> str:
-    """A decimal without an exponent, as JSON and people have it."""
+    """A decimal as text without an exponent."""
     return format(number, "f")

@@ -1,4 +1,4 @@
-"""Price books: what a unit of each sku costs, in six models."""
+"""Price books: the price of each sku, in five models."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lakebed.events.decimals import EXACT
 
 __all__ = ["PRICE_BOOK", "Price", "PriceBook", "Tier"]
 
-PRICE_BOOK = "price_book"  # the kind of its definitions
+PRICE_BOOK = "price_book"  # the kind of its documents
 Model = Literal["flat", "per_unit", "tiered", "volume", "package"]
 _ZERO = Decimal(0)
 _MODELS = ("flat", "per_unit", "tiered", "volume", "package")
@@ -22,7 +22,7 @@ _FIELDS = {"model", "amount", "tiers", "per", "free", "minimum", "unit"}
 
 
 class Tier(msgspec.Struct, frozen=True):
-    """A step of prices, for units up to `up_to` (None: all others), included."""
+    """A price tier, for units up to and including `up_to` (None: all further ones)."""
 
     up_to: Decimal | None
     amount: Decimal
@@ -30,18 +30,18 @@ class Tier(msgspec.Struct, frozen=True):
 
 
 class Price(msgspec.Struct, frozen=True):
-    """What the usage of one sku in one period costs.
+    """The price of one sku in one period.
 
     Attributes:
-        model: "flat": `amount`, if there was any usage. "per_unit": `amount` for each unit. "tiered": each unit by the
-            tier that it lies in, and the `flat` fee of each tier that is reached. "volume": all units by the tier that
-            the last one lies in. "package": `amount` for each `per` units, begun ones whole.
+        model: "flat": `amount`, if there was any usage. "per_unit": `amount` for each unit. "tiered": each unit by its
+            own tier, and the `flat` fee of each reached tier. "volume": all units by the tier of the last one.
+            "package": `amount` for each `per` units, the last package in full.
         amount: in the currency of the book.
-        tiers: rising, the last without `up_to`.
+        tiers: ascending, the last without `up_to`.
         per: units of a package.
-        free: units that cost nothing; the models see what is beyond.
-        minimum: what any usage costs at least.
-        unit: if given, usage in another unit is not priced.
+        free: units that cost nothing; the model applies to the rest.
+        minimum: lowest cost of any usage.
+        unit: if given, usage in another unit has no price.
     """
 
     model: Model
@@ -53,7 +53,7 @@ class Price(msgspec.Struct, frozen=True):
     unit: str | None = None
 
     def cost(self, quantity: Decimal) -> Decimal:
-        """What `quantity` costs, exactly. Corrections that exceed the usage leave nothing to pay, not a credit."""
+        """The exact cost of `quantity`. Corrections beyond the usage cost nothing and give no credit."""
         if quantity <= 0:
             return _ZERO
         beyond = max(_ZERO, EXACT.subtract(quantity, self.free))
@@ -106,56 +106,59 @@ class PriceBook(msgspec.Struct, frozen=True):
         digits_of(document["currency"])
         prices = document["prices"]
         if not isinstance(prices, Mapping) or not prices or not all(isinstance(sku, str) and sku for sku in prices):
-            raise InvalidBilling("prices is no object of skus", hint='"prices": {"calls": {"model": "flat", …}}')
-        return cls(document["currency"], {sku: _price(f"prices.{sku}", one) for sku, one in prices.items()})
+            raise InvalidBilling("prices is not an object of skus", hint='"prices": {"calls": {"model": "flat", …}}')
+        return cls(document["currency"], {sku: _price(f"prices.{sku}", price) for sku, price in prices.items()})
 
     def has(self, sku: str, unit: str) -> bool:
         """Whether usage of `sku` in `unit` has a price."""
         return sku in self.prices and self.prices[sku].unit in (None, unit)
 
 
-def _price(at: str, given: Any) -> Price:
-    if not isinstance(given, Mapping):
-        raise InvalidBilling(f"{at} is no object", hint='{"model": "per_unit", "amount": "0.002"}')
-    if unknown := sorted(set(given) - _FIELDS):
-        raise InvalidBilling(f"{at} has no field {unknown[0][:40]!r}", hint=f"There are {', '.join(sorted(_FIELDS))}")
-    model = given.get("model")
+def _price(path: str, value: Any) -> Price:
+    if not isinstance(value, Mapping):
+        raise InvalidBilling(f"{path} is not an object", hint='{"model": "per_unit", "amount": "0.002"}')
+    if unknown := sorted(set(value) - _FIELDS):
+        raise InvalidBilling(f"{path} has no field {unknown[0][:40]!r}", hint=f"There are {', '.join(sorted(_FIELDS))}")
+    model = value.get("model")
     if model not in _MODELS:
-        raise InvalidBilling(f"{at}.model is {str(model)[:40]!r}", hint=f"Use one of {', '.join(_MODELS)}")
-    unit = given.get("unit")
+        raise InvalidBilling(f"{path}.model is {str(model)[:40]!r}", hint=f"Use one of {', '.join(_MODELS)}")
+    unit = value.get("unit")
     if unit is not None and not isinstance(unit, str):
-        raise InvalidBilling(f"{at}.unit is {unit!r}", hint="Name the unit that usage is tracked in")
+        raise InvalidBilling(f"{path}.unit is {unit!r}", hint="Name the unit that usage is tracked in")
     needs_tiers = model in ("tiered", "volume")
-    if needs_tiers != bool(given.get("tiers")) or needs_tiers == ("amount" in given):
+    if needs_tiers != bool(value.get("tiers")) or needs_tiers == ("amount" in value):
         raise InvalidBilling(
-            f"{at}: {model} takes {'tiers' if needs_tiers else 'an amount'}", hint="See docs/billing.md"
+            f"{path}: {model} takes {'tiers' if needs_tiers else 'an amount'}", hint="See docs/billing.md"
         )
-    numbers = {name: _amount(f"{at}.{name}", given[name]) for name in ("amount", "free", "minimum") if name in given}
-    per = _amount(f"{at}.per", given.get("per", 1))
+    numbers = {name: _amount(f"{path}.{name}", value[name]) for name in ("amount", "free", "minimum") if name in value}
+    per = _amount(f"{path}.per", value.get("per", 1))
     if per <= 0:
-        raise InvalidBilling(f"{at}.per is {plain(per)}", hint="A package has more than 0 units")
-    return Price(model, tiers=_tiers(at, given.get("tiers") or ()), per=per, unit=unit, **numbers)
+        raise InvalidBilling(f"{path}.per is {plain(per)}", hint="A package has more than 0 units")
+    return Price(model, tiers=_tiers(path, value.get("tiers") or ()), per=per, unit=unit, **numbers)
 
 
-def _tiers(at: str, given: Any) -> tuple[Tier, ...]:
-    if not isinstance(given, list | tuple):
-        raise InvalidBilling(f"{at}.tiers is no list", hint='[{"up_to": 1000, "amount": "0.01"}, {"amount": "0.005"}]')
-    found: list[Tier] = []
-    for number, one in enumerate(given):
-        here = f"{at}.tiers[{number}]"
-        if not isinstance(one, Mapping) or "amount" not in one or set(one) - {"up_to", "amount", "flat"}:
-            raise InvalidBilling(f"{here} is no tier", hint='{"up_to": 1000, "amount": "0.01", "flat": "5"}')
-        top = None if one.get("up_to") is None else _amount(f"{here}.up_to", one["up_to"])
-        if found and (found[-1].up_to is None or (top is not None and top <= found[-1].up_to)):
-            raise InvalidBilling(f"{here}.up_to does not rise", hint="Each tier ends above the one before")
-        found.append(Tier(top, _amount(f"{here}.amount", one["amount"]), _amount(f"{here}.flat", one.get("flat", 0))))
-    if found and found[-1].up_to is not None:
-        raise InvalidBilling(f"{at}.tiers ends at {plain(found[-1].up_to)}", hint="The last tier has no up_to")
-    return tuple(found)
+def _tiers(path: str, value: Any) -> tuple[Tier, ...]:
+    if not isinstance(value, list | tuple):
+        raise InvalidBilling(
+            f"{path}.tiers is not a list", hint='[{"up_to": 1000, "amount": "0.01"}, {"amount": "0.005"}]'
+        )
+    tiers: list[Tier] = []
+    for number, item in enumerate(value):
+        item_path = f"{path}.tiers[{number}]"
+        if not isinstance(item, Mapping) or "amount" not in item or set(item) - {"up_to", "amount", "flat"}:
+            raise InvalidBilling(f"{item_path} is not a tier", hint='{"up_to": 1000, "amount": "0.01", "flat": "5"}')
+        top = None if item.get("up_to") is None else _amount(f"{item_path}.up_to", item["up_to"])
+        if tiers and (tiers[-1].up_to is None or (top is not None and top <= tiers[-1].up_to)):
+            raise InvalidBilling(f"{item_path}.up_to does not ascend", hint="Each tier ends above the one before")
+        amount, flat = _amount(f"{item_path}.amount", item["amount"]), _amount(f"{item_path}.flat", item.get("flat", 0))
+        tiers.append(Tier(top, amount, flat))
+    if tiers and tiers[-1].up_to is not None:
+        raise InvalidBilling(f"{path}.tiers ends at {plain(tiers[-1].up_to)}", hint="The last tier has no up_to")
+    return tuple(tiers)
 
 
-def _amount(at: str, value: Any) -> Decimal:
-    number = exact(at, value, digits=20, decimals=12)
+def _amount(path: str, value: Any) -> Decimal:
+    number = exact(path, value, digits=20, decimals=12)
     if number < 0:
-        raise InvalidBilling(f"{at} is {plain(number)}", hint="Give 0 or more")
+        raise InvalidBilling(f"{path} is {plain(number)}", hint="Give 0 or more")
     return number

@@ -1,4 +1,4 @@
-"""The program: its commands, in the order in which help shows them, and what becomes of errors."""
+"""The program: its commands, in the order of the help, and how it reports errors."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ from lakebed.cli import (
     serve,
     track,
 )
-from lakebed.cli.exit_codes import SAID, Exit, code_of
+from lakebed.cli.exit_codes import EXPECTED, Exit, code_of, message_of
 
 __all__ = ["app", "program", "run"]
 
 
 class _Program(TyperGroup):
-    """Says errors in one line on stderr and ends with their code. A traceback is for bugs."""
+    """Prints an expected error as one line on stderr and ends with its code. A traceback is for bugs."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
-            # What is buffered can go nowhere; the interpreter would try again when it ends, and complain.
+            # The buffered output can go nowhere; the interpreter would try to write it again at its end, and complain.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(Exit.CLOSED) from None
-        except SAID as error:
-            print(f"lakebed: {error}", file=sys.stderr)
+        except EXPECTED as error:
+            print(f"lakebed: {message_of(error)}", file=sys.stderr)
             raise typer.Exit(code_of(error)) from None
 
 
@@ -58,7 +58,7 @@ app = typer.Typer(
 )
 
 
-def _say_version(wanted: bool) -> None:
+def _print_version(wanted: bool) -> None:
     if wanted:
         print(f"lakebed {version('lakebed')}")
         raise typer.Exit
@@ -67,13 +67,13 @@ def _say_version(wanted: bool) -> None:
 @app.callback()
 def _lakebed(
     _version: Annotated[
-        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Print the version and exit.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     pass
 
 
-for _room in (
+for _module in (
     serve,
     track,
     importing,
@@ -90,13 +90,13 @@ for _room in (
     objects,
     mcp,
 ):
-    _room.register(app)
+    _module.register(app)
 
 
-def _named(command: Any, prefix: str) -> None:
-    """Give every option of `command`, and of the commands in it, a variable: of what it is called, not of its code."""
-    for name, below in getattr(command, "commands", {}).items():
-        _named(below, f"{prefix}_{name.replace('-', '_').upper()}")
+def _set_variables(command: Any, prefix: str) -> None:
+    """Give every option of `command` and of its subcommands an environment variable, made of the option's name."""
+    for name, subcommand in getattr(command, "commands", {}).items():
+        _set_variables(subcommand, f"{prefix}_{name.replace('-', '_').upper()}")
     for parameter in command.params:
         if prefix != "LAKEBED" and parameter.param_type_name == "option" and parameter.envvar is None:
             parameter.envvar = f"{prefix}_{parameter.opts[0].strip('-').replace('-', '_').upper()}"
@@ -104,7 +104,7 @@ def _named(command: Any, prefix: str) -> None:
 
 program = typer.main.get_command(app)
 """The command that `run` runs."""
-_named(program, "LAKEBED")
+_set_variables(program, "LAKEBED")
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""Exit codes, and how what went wrong is said."""
+"""Exit codes, and the one line that a command prints about an error."""
 
 from __future__ import annotations
 
@@ -7,30 +7,30 @@ from enum import IntEnum
 
 from lakebed import errors
 
-__all__ = ["SAID", "Exit", "Failure", "code_of"]
+__all__ = ["EXPECTED", "Exit", "Failure", "code_of", "message_of"]
 
 
 class Exit(IntEnum):
-    """What the exit code of every command means."""
+    """The meaning of the exit code of every command."""
 
     OK = 0
-    """done, and nothing to complain about"""
+    """done, without problems"""
     PROBLEMS = 1
-    """done, and there is something to look at: problems found, events rejected"""
+    """done, with problems: `check` found some, or events were rejected"""
     USAGE = 2
-    """the command asks for something that cannot be: an option, a name, SQL, a key"""
+    """the command is not valid: an option, a name, SQL, a key"""
     UNAVAILABLE = 3
     """not now or not from here: the object is open elsewhere, the server does not answer, the disk is full"""
     DAMAGED = 4
-    """what is on disk does not read back, or was written by a newer Lakebed"""
+    """files on disk do not read back, or were written by a newer Lakebed"""
     INTERRUPTED = 130
     """stopped by Ctrl-C"""
     CLOSED = 141
-    """whoever read the output went away, as `head` does"""
+    """the reader of the output closed it, as `head` does"""
 
 
 class Failure(Exception):
-    """A command that cannot go on. What is said of it is `message` and, where there is one, the next step."""
+    """An error of the command line itself: what is wrong and, where there is one, the next step."""
 
     def __init__(self, message: str, *, hint: str = "", code: Exit = Exit.USAGE) -> None:
         super().__init__(f"{message}. {hint}" if hint else message)
@@ -50,18 +50,28 @@ _CODES: dict[type[BaseException], Exit] = {
     errors.LogUnavailable: Exit.UNAVAILABLE,
     errors.StorageUnavailable: Exit.UNAVAILABLE,
     errors.ArchiveUnavailable: Exit.UNAVAILABLE,
+    errors.Unreachable: Exit.UNAVAILABLE,
     errors.QueryTimeout: Exit.USAGE,
     errors.LakebedError: Exit.USAGE,
     sqlite3.Error: Exit.UNAVAILABLE,
     OSError: Exit.UNAVAILABLE,
 }
 
-SAID = (Failure, errors.LakebedError, sqlite3.Error, OSError)
-"""Errors of which one line says enough; all others are bugs."""
+EXPECTED = (Failure, errors.LakebedError, sqlite3.Error, OSError)
+"""Errors that one line explains; all others are bugs."""
+
+_LOCKED = (
+    "If that is a server, ask it: --url http://127.0.0.1:8080 --key … (LAKEBED_URL, LAKEBED_KEY). Or stop it first"
+)
 
 
 def code_of(error: BaseException) -> Exit:
-    """The exit code for an error that a command met."""
+    """The exit code for an error that ended a command."""
     if isinstance(error, Failure):
         return error.code
     return next(_CODES[base] for base in type(error).__mro__ if base in _CODES)
+
+
+def message_of(error: BaseException) -> str:
+    """The line to print for it. An object that another process has open can be reached by options that only we know."""
+    return f"{error.message}. {_LOCKED}" if isinstance(error, errors.ObjectLocked) else str(error)

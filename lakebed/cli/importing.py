@@ -14,8 +14,9 @@ import msgspec
 import typer
 
 from lakebed.cli.exit_codes import Exit, Failure
-from lakebed.cli.options import AsJson, Class, DryRun, Name, Root
+from lakebed.cli.options import AsJson, DryRun
 from lakebed.cli.output import note, print_facts
+from lakebed.cli.place import Place, for_local_object
 from lakebed.cli.progress import Progress
 
 __all__ = ["register"]
@@ -25,17 +26,15 @@ _SHOWN = 10
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("import")(import_)
+    app.command("import")(for_local_object(import_))
 
 
 def import_(
+    place: Place,
     paths: Annotated[
         list[Path],
         typer.Argument(help="Files, or directories with all that is in them; - is stdin."),
     ],
-    root: Root = Path("data"),
-    name: Name = "default",
-    class_name: Class = "",
     format_name: Annotated[
         str, typer.Option("--format", help="ndjson, csv, tsv, parquet or apache; by default found out.")
     ] = "",
@@ -49,8 +48,8 @@ def import_(
     event: Annotated[str, typer.Option(help="Name of the events that have none.")] = "",
     kind: Annotated[str, typer.Option("--type", help="Their type: track, page, identify …")] = "",
     timestamp_format: Annotated[str, typer.Option(help="iso, unix, unix_ms, or as strptime has it.")] = "iso",
-    timezone: Annotated[str, typer.Option(help="Of times that do not say theirs.")] = "UTC",
-    encoding: Annotated[str, typer.Option(help="Of CSV.")] = "utf-8-sig",
+    timezone: Annotated[str, typer.Option(help="Time zone of times that name none.")] = "UTC",
+    encoding: Annotated[str, typer.Option(help="Encoding of CSV.")] = "utf-8-sig",
     rejects: Annotated[
         Path | None, typer.Option(help="File for refused rows, with why; by default they are dead letters.")
     ] = None,
@@ -62,7 +61,6 @@ def import_(
     Each row is stored once, also when an import is stopped, killed or run again: it goes on where it was. Times are
     taken as the rows say them. received = stored + duplicate + rejected.
     """
-    from lakebed.clients.target import Place
     from lakebed.transfer.mapping import RowMapping
     from lakebed.transfer.source import FORMATS, inputs
 
@@ -72,12 +70,11 @@ def import_(
         columns or (), properties or (), event=event, kind=kind, time_format=timestamp_format, zone=timezone
     )
     files = inputs(paths)
-    said = [format_name, columns or [], properties or [], event, kind, timestamp_format, timezone, encoding]
-    mapping_id = hashlib.sha256(msgspec.json.encode(said)).hexdigest()[:32]
+    choices = [format_name, columns or [], properties or [], event, kind, timestamp_format, timezone, encoding]
+    mapping_id = hashlib.sha256(msgspec.json.encode(choices)).hexdigest()[:32]
     if dry_run:
         _show(files, format_name, encoding, mapping)
         return
-    place = Place(root, name, class_name)
     work = _Import(files, format_name, encoding, mapping, mapping_id, rejects)
     asyncio.run(work.into(place))
     tally = work.tally
@@ -89,7 +86,7 @@ def import_(
 
 
 def _show(files: list[Path], format_name: str, encoding: str, mapping: Any) -> None:
-    """The first events of each file, as they would be stored; nothing is."""
+    """Print the first events of each file, as they would be stored. Nothing is stored."""
     from lakebed.transfer.chunk import Chain
     from lakebed.transfer.packing import Packer
     from lakebed.transfer.source import Source
@@ -100,11 +97,11 @@ def _show(files: list[Path], format_name: str, encoding: str, mapping: Any) -> N
             chunk = next(source.chunks(), None)
             if chunk is None:
                 continue
-            parcel = packer.pack(chunk)
-            for item in islice(msgspec.json.decode(parcel.sent(frozenset())[0]), _SHOWN):
+            packed_rows = packer.pack(chunk)
+            for item in islice(msgspec.json.decode(packed_rows.sent(frozenset())[0]), _SHOWN):
                 print(msgspec.json.encode(item).decode())
-            for n, reason in islice(parcel.refused.items(), _SHOWN):
-                note(f"{path}, row {n + 1}: {reason}")
+            for row, reason in islice(packed_rows.refused.items(), _SHOWN):
+                note(f"{path}, row {row + 1}: {reason}")
 
 
 class _Import:
@@ -122,26 +119,19 @@ class _Import:
         from lakebed.transfer.importer import Tally
 
         self._files = files
-        self._open = (format_name, encoding)
+        self._source_options = (format_name, encoding)
         self._mapping = mapping
         self._mapping_id = mapping_id
         self._rejects = rejects
         self.tally = Tally()
 
-    async def into(self, place: Any) -> None:
-        """Import all of them, one after another."""
-        from lakebed.clients.target import locked
-        from lakebed.errors import ObjectLocked
-
+    async def into(self, place: Place) -> None:
+        """Import all files, one after another."""
         object_class = place.object_class(make=True)
-        try:
-            analytics = await object_class(place.name, root=place.root).open()
-        except ObjectLocked as error:
-            raise locked(error) from None
-        async with analytics:
-            await self._each(analytics)
+        async with await object_class(place.name, root=place.root).open() as analytics:
+            await self._import_all(analytics)
 
-    async def _each(self, analytics: Any) -> None:
+    async def _import_all(self, analytics: Any) -> None:
         from lakebed.transfer.positions import Positions
         from lakebed.transfer.rejects import Rejects
 
@@ -156,21 +146,21 @@ class _Import:
             try:
                 before = 0
                 for path in self._files:
-                    await self._one(path, analytics, positions, worker, rejects, progress, before)
+                    await self._import_file(path, analytics, positions, worker, rejects, progress, before)
                     before += path.stat().st_size if path.exists() else 0
             finally:
                 await loop.run_in_executor(worker, positions.close)
 
-    async def _one(
+    async def _import_file(
         self, path: Path, analytics: Any, positions: Any, worker: Any, rejects: Any, progress: Progress, before: int
     ) -> None:
-        from lakebed.transfer.importer import Loading
+        from lakebed.transfer.importer import Importer
         from lakebed.transfer.source import Source
 
         loop = asyncio.get_running_loop()
-        source = await loop.run_in_executor(worker, Source, path, *self._open)
+        source = await loop.run_in_executor(worker, Source, path, *self._source_options)
         earlier = self.tally
-        loading = Loading(
+        importer = Importer(
             analytics,
             source,
             self._mapping,
@@ -181,7 +171,7 @@ class _Import:
             moved=lambda source, tally: progress.move(before + source.done, earlier.received + tally.received),
         )
         try:
-            await loading.run()
+            await importer.run()
         finally:
-            self.tally = earlier + loading.tally
+            self.tally = earlier + importer.tally
             await loop.run_in_executor(worker, source.close)

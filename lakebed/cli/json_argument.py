@@ -1,4 +1,4 @@
-"""Document: JSON that a command is given, as text, in a file or from another program."""
+"""JSON arguments: as text, from a file or from stdin."""
 
 from __future__ import annotations
 
@@ -10,22 +10,38 @@ import msgspec
 
 from lakebed.cli.exit_codes import Failure
 
-__all__ = ["read_document"]
+__all__ = ["json_object", "read_document"]
 
 
-def read_document(given: str, what: str) -> Any:
-    """The JSON of `given`: itself, of a file for `@FILE`, or of stdin for `-`.
+def read_document(argument: str, noun: str) -> Any:
+    """The JSON document of an argument: the argument itself, the file's content for `@FILE`, stdin for `-`.
+
+    Args:
+        argument: the text that was typed.
+        noun: the name of the document, for errors.
 
     Raises:
-        Failure: it cannot be read; `what` is what it should be.
+        Failure: the document cannot be read, or is not JSON.
     """
     try:
-        if given == "-":
-            given = sys.stdin.read()
-        elif given.startswith("@"):
-            given = Path(given[1:]).read_text("utf-8")
-        return msgspec.json.decode(given)
+        if argument == "-":
+            argument = sys.stdin.read()
+        elif argument.startswith("@"):
+            argument = Path(argument[1:]).read_text("utf-8")
+        return msgspec.json.decode(argument)
     except OSError as error:
-        raise Failure(f"{given} cannot be read: {error}") from None
+        raise Failure(f"{argument} cannot be read: {error}") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise Failure(f"the {what} is no JSON: {error}") from None
+        raise Failure(f"the {noun} is not JSON: {error}") from None
+
+
+def json_object(text: str, subject: str) -> dict[str, Any]:
+    """The JSON object that `text` is.
+
+    Raises:
+        Failure: `text` is not a JSON object; the message begins with `subject` ("--patch is", for example).
+    """
+    try:
+        return msgspec.json.decode(text, type=dict[str, Any])
+    except msgspec.DecodeError as error:
+        raise Failure(f"{subject} not a JSON object: {error}") from None

@@ -1,7 +1,9 @@
-"""`keys`: who may do what to which object over a network. Works beside a running server."""
+"""`keys`: the API keys of objects. The commands work beside a running server."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -11,7 +13,8 @@ import typer
 from lakebed.auth.keys import Key, Keys, Limits, Scope
 from lakebed.cli.exit_codes import Failure
 from lakebed.cli.options import AsJson, DryRun, Name, Root, Yes
-from lakebed.cli.output import Table, approve, note, print_facts, print_table
+from lakebed.cli.output import approve, note, print_facts, print_table
+from lakebed.clients.table import Table
 from lakebed.clock import from_us
 
 __all__ = ["register"]
@@ -32,15 +35,15 @@ def create(
     scope: Annotated[str, typer.Argument(help="write, read or admin.")],
     root: Root = Path("data"),
     name: Name = "default",
-    about: Annotated[str, typer.Option("--note", help="What it is for.")] = "",
-    requests_per_s: Annotated[float | None, typer.Option(help="Limit of its own.")] = None,
-    events_per_s: Annotated[float | None, typer.Option(help="Limit of its own.")] = None,
-    max_body_bytes: Annotated[int | None, typer.Option(help="Limit of its own.")] = None,
+    about: Annotated[str, typer.Option("--note", help="The purpose of the key.")] = "",
+    requests_per_s: Annotated[float | None, typer.Option(help="The key's own limit.")] = None,
+    events_per_s: Annotated[float | None, typer.Option(help="The key's own limit.")] = None,
+    max_body_bytes: Annotated[int | None, typer.Option(help="The key's own limit.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a key for one object. It is shown now and never again."""
     limits = Limits(requests_per_s=requests_per_s, events_per_s=events_per_s, max_body_bytes=max_body_bytes)
-    with _values_said():
+    with _values_checked():
         key, token = Keys(root).create(name, cast("Scope", scope), about, limits)
     _show_new(key, token, as_json=as_json)
 
@@ -48,13 +51,13 @@ def create(
 def list_(
     root: Root = Path("data"),
     name: Annotated[
-        str, typer.Option("--object", "-o", envvar="LAKEBED_OBJECT", help="Those of one object; by default all.")
+        str, typer.Option("--object", "-o", envvar="LAKEBED_OBJECT", help="Keys of one object; by default all.")
     ] = "",
     as_json: AsJson = False,
 ) -> None:
     """All keys, without their secrets; revoked ones too."""
-    found = [_said(key) for key in Keys(root).list(name or None)]
-    print_table(Table.of(found, _COLUMNS), as_json=as_json)
+    records = [_facts(key) for key in Keys(root).list(name or None)]
+    print_table(Table.of(records, _COLUMNS), as_json=as_json)
 
 
 def rotate(
@@ -64,7 +67,7 @@ def rotate(
     as_json: AsJson = False,
 ) -> None:
     """Give a key a new secret. It is shown now and never again."""
-    with _values_said():
+    with _values_checked():
         key, token = Keys(root).rotate(key_id, grace)
     _show_new(key, token, as_json=as_json)
 
@@ -72,25 +75,25 @@ def rotate(
 def revoke(
     key_id: _KeyId, root: Root = Path("data"), dry_run: DryRun = False, yes: Yes = False, as_json: AsJson = False
 ) -> None:
-    """End a key, for ever. A running server lets nobody in with it after a second."""
+    """End a key, for ever. A running server refuses it after a second."""
     keys = Keys(root)
-    found = next((key for key in keys.list() if key.id == key_id), None)
-    if found is None:
+    key = next((key for key in keys.list() if key.id == key_id), None)
+    if key is None:
         raise Failure(f"there is no key {key_id!r} in {root}", hint="`lakebed keys list` shows all")
     if not dry_run:
-        if not approve(f"Revoke the {found.scope} key {key_id} of {found.object}?", yes=yes):
+        if not approve(f"Revoke the {key.scope} key {key_id} of {key.object}?", yes=yes):
             raise typer.Abort
-        found = keys.revoke(key_id)
-    print_facts(_said(found) | {"dry_run": dry_run}, as_json=as_json)
+        key = keys.revoke(key_id)
+    print_facts(_facts(key) | {"dry_run": dry_run}, as_json=as_json)
 
 
 def _show_new(key: Key, token: str, *, as_json: bool) -> None:
-    print_facts({"key": token, **_said(key)}, as_json=as_json)
+    print_facts({"key": token, **_facts(key)}, as_json=as_json)
     if not as_json:
         note("The key is shown this once. Only its hash is kept.")
 
 
-def _said(key: Key) -> dict[str, Any]:
+def _facts(key: Key) -> dict[str, Any]:
     times = {"created": key.created_us, "rotated": key.rotated_us, "revoked": key.revoked_us}
     return {
         "id": key.id,
@@ -102,12 +105,12 @@ def _said(key: Key) -> dict[str, Any]:
     }
 
 
-class _values_said:  # noqa: N801 - used as a statement
-    """What Keys says of a bad value, as a Failure."""
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if type(error) is ValueError:
-            raise Failure(str(error)) from None
+@contextmanager
+def _values_checked() -> Iterator[None]:
+    """Raises Failure where Keys raises ValueError: a scope, name or limit is not valid."""
+    try:
+        yield
+    except ValueError as error:
+        if type(error) is not ValueError:  # errors of our own have exit codes of their own
+            raise
+        raise Failure(str(error)) from None

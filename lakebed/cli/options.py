@@ -48,5 +48,5 @@ AsJson = Annotated[
     typer.Option("--json", envvar="LAKEBED_JSON", help="One JSON document on stdout, nothing else."),
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", envvar="LAKEBED_YES", help="Do not ask.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", envvar="LAKEBED_DRY_RUN", help="Say what would go; change nothing.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", envvar="LAKEBED_DRY_RUN", help="Show the effect; change nothing.")]
 AsOf = Annotated[str, typer.Option(help="The answer as it was at this instant (ISO 8601).", metavar="TIME")]

@@ -1,37 +1,18 @@
-"""What commands print: tables on a terminal, tab-separated lines elsewhere, or one JSON document."""
+"""The output of commands: tables on a terminal, tab-separated lines elsewhere, or one JSON document."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 
 import msgspec
 
-__all__ = ["Table", "approve", "note", "print_facts", "print_table", "text", "to_json"]
+from lakebed.clients.table import Table, to_json
 
-
-class Table(msgspec.Struct, frozen=True):
-    """Rows under named columns.
-
-    Attributes:
-        origin: one line about where they came from; shown on a terminal only.
-    """
-
-    columns: Sequence[str]
-    rows: Sequence[Sequence[Any]]
-    origin: str = ""
-
-    @classmethod
-    def of(cls, records: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> Table:
-        """The `columns` of records."""
-        return cls(columns, [[record.get(column) for column in columns] for record in records])
-
-    def records(self) -> list[dict[str, Any]]:
-        """The rows as mappings."""
-        return [dict(zip(self.columns, row, strict=True)) for row in self.rows]
+__all__ = ["approve", "note", "print_facts", "print_table", "text"]
 
 
 def print_table(table: Table, *, as_json: bool) -> None:
@@ -50,7 +31,7 @@ def print_facts(facts: Mapping[str, Any], *, as_json: bool) -> None:
     if as_json:
         print(to_json(facts))
         return
-    rows = [(name, fact) for name, fact in _flat(facts, "")]
+    rows = list(_flat(facts, ""))
     if sys.stdout.isatty():
         width = max((len(name) for name, _ in rows), default=0)
         for name, fact in rows:
@@ -69,25 +50,20 @@ def _flat(facts: Mapping[str, Any], prefix: str) -> Iterable[tuple[str, Any]]:
 
 
 def note(message: str) -> None:
-    """Something for a person to know. On stderr, so that it is never taken for the answer."""
+    """Print a remark for a person, on stderr, so that it is never taken for the answer."""
     print(message, file=sys.stderr)
 
 
 def approve(question: str, *, yes: bool) -> bool:
-    """Whether to go on: asks on a terminal; elsewhere the command itself is the answer, and `yes` always is."""
+    """Whether to go on: asks on a terminal; off a terminal, and with `yes`, it is True without a question."""
     if yes or not sys.stdin.isatty():
         return True
     print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
-def to_json(value: Any) -> str:
-    """`value` on one line. Times are ISO 8601, and what JSON does not have is text."""
-    return msgspec.json.encode(value, enc_hook=str).decode()
-
-
 def text(value: Any) -> str:
-    """A value for people: digits in groups, times without what they all have in common."""
+    """A value for people: digits in groups, times without zone and microseconds."""
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -104,7 +80,7 @@ def _plain(value: Any) -> str:
         return str(value)
     if isinstance(value, Decimal):
         return f"{value:f}"  # 0.000000001, not 1E-9
-    if isinstance(value, (tuple, list)) and all(isinstance(one, str) for one in value):
+    if isinstance(value, (tuple, list)) and all(isinstance(item, str) for item in value):
         return ", ".join(value)
     return to_json(value) if isinstance(value, (dict, list, tuple, msgspec.Struct)) else str(value)
 
@@ -113,7 +89,7 @@ _ESCAPED = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
 
 def _cell(value: Any) -> str:
-    """A value in one tab-separated cell: exact, and never with a tab or a line of its own."""
+    """A value in one tab-separated cell: exact, with tabs and line ends escaped."""
     if value is None:
         return ""
     if isinstance(value, datetime):
@@ -129,18 +105,18 @@ def _draw(table: Table) -> None:
     import rich.table
 
     numeric = [
-        all(isinstance(row[at], (int, float, Decimal)) or row[at] is None for row in table.rows)
-        for at in range(len(table.columns))
+        all(isinstance(row[index], (int, float, Decimal)) or row[index] is None for row in table.rows)
+        for index in range(len(table.columns))
     ]
     drawn = rich.table.Table(box=rich.box.SIMPLE_HEAD, caption=table.origin or None, caption_justify="left")
     for name, is_number in zip(table.columns, numeric, strict=True):
         drawn.add_column(rich.text.Text(_visible(name)), justify="right" if is_number else "left")
     for row in table.rows:
-        # Text, so that what looks like markup is shown as it is.
+        # As Text, so that markup in a value is shown and not interpreted.
         drawn.add_row(*(rich.text.Text(_visible(text(value))) for value in row))
     rich.console.Console(highlight=False).print(drawn)
 
 
 def _visible(value: str) -> str:
-    """Without what would move the cursor or change colours: names come from strangers."""
+    """Without characters that move the cursor or change colours: names of events are untrusted."""
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in value)

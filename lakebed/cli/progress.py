@@ -1,4 +1,4 @@
-"""A bar on stderr while something long runs; nothing off a terminal."""
+"""Progress: a bar on stderr during long work; nothing off a terminal."""
 
 from __future__ import annotations
 
@@ -10,10 +10,15 @@ __all__ = ["Progress"]
 
 
 class Progress:
-    """How far something is, in `total` steps of its own, and how many rows it has done. A context manager."""
+    """A progress bar. A context manager.
 
-    def __init__(self, what: str, total: int) -> None:
-        self._what = what
+    Args:
+        label: the text before the bar.
+        total: the steps of the work, in any unit; 0 if unknown.
+    """
+
+    def __init__(self, label: str, total: int) -> None:
+        self._label = label
         self._total = total
         self._bar: Any = None
         self._task: Any = None
@@ -33,7 +38,7 @@ class Progress:
             )
             console = rich.console.Console(stderr=True)
             self._bar = bars.Progress(*columns, console=console, transient=True).__enter__()
-            self._task = self._bar.add_task(self._what, total=self._total or None, rows=0, rate=0.0)
+            self._task = self._bar.add_task(self._label, total=self._total or None, rows=0, rate=0.0)
         return self
 
     def __exit__(
@@ -43,7 +48,7 @@ class Progress:
             self._bar.__exit__(kind, error, trace)
 
     def move(self, done: int, rows: int) -> None:
-        """`done` of the total, and so many rows, are done."""
+        """Show that `done` steps of the total and `rows` rows are done."""
         if self._bar is not None:
             task = self._bar.tasks[0]
             elapsed = task.elapsed or 0.0

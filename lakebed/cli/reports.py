@@ -4,68 +4,59 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import msgspec
 import typer
 
 from lakebed.cli.exit_codes import Failure
-from lakebed.cli.options import AsJson, Class, Key, Name, Root, Url
+from lakebed.cli.options import AsJson
 from lakebed.cli.output import print_table
+from lakebed.cli.place import Place, for_object
+from lakebed.interface.casing import kebab
 from lakebed.interface.signature import Signature, each
-from lakebed.reports.catalog import REPORTS, signature_of
+from lakebed.interface.verbs import REPORT_VERBS
+from lakebed.reports.catalog import signature_of
 
 __all__ = ["register"]
 
 _PANEL = "Reports"
-_WHERE: dict[str, tuple[Any, Any]] = {
-    "root": (Root, Path("data")),
-    "object_name": (Name, "default"),
-    "class_name": (Class, ""),
-    "url": (Url, ""),
-    "key": (Key, ""),
-    "as_json": (AsJson, False),
-}
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    for name in REPORTS:
-        app.command(name.replace("_", "-"), rich_help_panel=_PANEL)(_command(name))
+    for name in REPORT_VERBS:
+        app.command(kebab(name), rich_help_panel=_PANEL)(for_object(_command(name)))
 
 
 def _command(name: str) -> Callable[..., None]:
     signature = signature_of(name)
 
-    def command(**given: Any) -> None:
-        from lakebed.clients.target import Place
+    def command(place: Place, as_json: bool, **values: Any) -> None:
+        arguments = {parameter: _argument(parameter, value, signature) for parameter, value in values.items()}
+        with place.client() as client:
+            table = client.table(name, **{key: value for key, value in arguments.items() if value is not None})
+        print_table(table, as_json=as_json)
 
-        place = Place(*(given.pop(one) for one in ("root", "object_name", "class_name", "url", "key")))
-        as_json = given.pop("as_json")
-        arguments = {one: _read(one, value, signature) for one, value in given.items()}
-        with place.target() as target:
-            found = target.report(name, {one: value for one, value in arguments.items() if value is not None})
-        print_table(found, as_json=as_json)
-
-    command.__doc__ = (inspect.getdoc(REPORTS[name]) or "").partition("\n")[0]
-    parameters = [_parameter(one, signature) for one in signature.types]
-    parameters += [
-        inspect.Parameter(one, inspect.Parameter.KEYWORD_ONLY, annotation=kind, default=default)
-        for one, (kind, default) in _WHERE.items()
-    ]
-    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what typer reads
-    command.__annotations__ = {one.name: one.annotation for one in parameters}
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    command.__doc__ = signature.doc.partition("\n")[0]
+    command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # read by `for_object`
+        [
+            inspect.Parameter("place", inspect.Parameter.POSITIONAL_ONLY, annotation=Place),
+            *(_parameter(parameter, signature) for parameter in signature.types),
+            inspect.Parameter("as_json", keyword, annotation=AsJson, default=False),
+        ]
+    )
     return command
 
 
 def _parameter(name: str, signature: Signature) -> inspect.Parameter:
-    """An argument or option of the command for a parameter of the report."""
+    """The argument or option of the command for a parameter of the report."""
     kinds = each(signature.types[name])
     about = signature.about.get(name, "").replace("`", "")
     required = name not in signature.defaults
     kind: Any = str
-    if any(get_origin(one) is Sequence for one in kinds):
+    if any(get_origin(member) is Sequence for member in kinds):
         kind = list[str]
     elif kinds in ([int], [float], [bool]):
         kind = kinds[0]
@@ -73,8 +64,7 @@ def _parameter(name: str, signature: Signature) -> inspect.Parameter:
     if required:
         declared: Any = typer.Argument(help=about)
     else:
-        option = f"--{name.replace('_', '-')}"
-        declared = typer.Option(option, help=about, show_default=default not in (None, []))
+        declared = typer.Option(f"--{kebab(name)}", help=about, show_default=default not in (None, []))
     if kind is not list[str] and default is None:
         kind = kind | None
     return inspect.Parameter(
@@ -88,13 +78,12 @@ def _default(kind: Any, default: Any) -> Any:
     return default if default is None or kind is not str else str(default)
 
 
-def _read(name: str, value: Any, signature: Signature) -> Any:
-    """What a report is given for what was typed; None for what was not."""
+def _argument(name: str, value: Any, signature: Signature) -> Any:
+    """The report's argument for the value that was typed; None if none was."""
     kinds = each(signature.types[name])
     if isinstance(value, list):
-        found = [_plain(name, one) for one in value]
-        # One value for what may be one or several, as in `by`: it is the same to the report.
-        return found or None
+        # One value where there may be several, as in `by`, means the same to the report as a list of it.
+        return [_plain(name, item) for item in value] or None
     return value if not isinstance(value, str) else _typed(name, value, kinds)
 
 
@@ -103,15 +92,15 @@ def _typed(name: str, value: str, kinds: list[Any]) -> Any:
         return None
     choices = [choice for kind in kinds if get_origin(kind) is Literal for choice in get_args(kind)]
     if choices and value not in choices and len(kinds) == 1:
-        raise Failure(f"--{name.replace('_', '-')} is {value!r}", hint=f"Use one of {', '.join(map(str, choices))}")
+        raise Failure(f"--{kebab(name)} is {value!r}", hint=f"Use one of {', '.join(map(str, choices))}")
     return _plain(name, value)
 
 
 def _plain(name: str, value: str) -> Any:
-    """Text, or what JSON says where it begins like an object: `{"event": "Order", "where": "revenue > 10"}`."""
+    """`value` itself, or the JSON object where it begins like one: `{"event": "Order", "where": "revenue > 10"}`."""
     if not value.lstrip().startswith("{"):
         return value
     try:
         return msgspec.json.decode(value)
     except msgspec.DecodeError as error:
-        raise Failure(f"{name}: {value[:80]!r} is no JSON: {error}") from None
+        raise Failure(f"{name}: {value[:80]!r} is not JSON: {error}") from None

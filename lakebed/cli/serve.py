@@ -1,8 +1,8 @@
-"""`init` and `serve`: a directory to begin with, and the server over it."""
+"""`init` and `serve`: a directory to begin with, and the server for it."""
 
 from __future__ import annotations
 
-import importlib.util
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,8 +10,10 @@ from typing import Annotated, Any
 import typer
 
 from lakebed.cli.exit_codes import Failure
+from lakebed.cli.extras import need
 from lakebed.cli.options import AsJson, Class, Name, Root
 from lakebed.cli.output import note, print_facts
+from lakebed.cli.place import Place, imported
 
 __all__ = ["register"]
 
@@ -32,10 +34,9 @@ def init(
 ) -> None:
     """Make a directory with a lakebed.toml to edit, an object, and its first keys, shown this once.
 
-    What is there already stays as it is.
+    Existing files, objects and keys stay as they are.
     """
     from lakebed.auth.keys import Keys
-    from lakebed.clients.target import Place
     from lakebed.settings import FILE_NAME
 
     settings = root / FILE_NAME
@@ -43,7 +44,7 @@ def init(
     root.mkdir(parents=True, exist_ok=True)
     if not settings.exists():
         settings.write_text(settings_text(), "utf-8")
-    with Place(root, name).local(make=True):
+    with Place(root, name).connection(make=True):
         pass
     keys = Keys(root)
     if not no_keys and not any(key.object == name and key.revoked_us is None for key in keys.list()):
@@ -51,17 +52,15 @@ def init(
             made[f"{scope}_key"] = keys.create(name, scope, "made by init")[1]
     print_facts(made, as_json=as_json)
     if not as_json:
-        _say_next(root, name, made)
+        _note_next_steps(root, name, made)
 
 
 def settings_text() -> str:
-    """A lakebed.toml in which every setting is explained and none is set."""
-    import re
-
+    """A lakebed.toml that explains every setting and sets none."""
     from lakebed.settings import Settings
 
-    _, _, said = (Settings.__doc__ or "").partition("Attributes:\n")
-    meanings = re.findall(r"^ {8}(\w+): (.*?)(?=^ {8}\w+: |\Z)", said, re.MULTILINE | re.DOTALL)
+    _, _, attributes = (Settings.__doc__ or "").partition("Attributes:\n")
+    meanings = re.findall(r"^ {8}(\w+): (.*?)(?=^ {8}\w+: |\Z)", attributes, re.MULTILINE | re.DOTALL)
     defaults = Settings()
     lines = ["# Settings of all objects here. LAKEBED_* variables and arguments in code go before them.", ""]
     for name, meaning in meanings:
@@ -78,7 +77,7 @@ def _toml(value: Any) -> str:
     return f"{value:_}" if isinstance(value, int) else str(value)
 
 
-def _say_next(root: Path, name: str, made: dict[str, Any]) -> None:
+def _note_next_steps(root: Path, name: str, made: dict[str, Any]) -> None:
     where = "" if root == Path("data") else f" --root {root}"
     which = "" if name == "default" else f" --object {name}"
     if any(fact.endswith("_key") for fact in made):
@@ -100,7 +99,7 @@ def serve(
             "--object",
             "-o",
             envvar="LAKEBED_OBJECT",
-            help="Serve this object only; by default the one that a request's key is for.",
+            help="Serve this object only; by default the object of each request's key.",
         ),
     ] = "",
     class_name: Class = "",
@@ -109,20 +108,18 @@ def serve(
     ),
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8080,
     drain: Annotated[float, typer.Option(min=0, help="Seconds for requests under way when it stops.")] = 10.0,
-    max_body_bytes: Annotated[int, typer.Option(min=1, help="Of one request, as sent or inflated.")] = 5 << 20,
-    metrics_token: Annotated[str, typer.Option(help="Who shows it may read all of /metrics.")] = "",
-    client_ip: Annotated[str, typer.Option(help="What is stored of it: whole, truncated or none.")] = "whole",
+    max_body_bytes: Annotated[int, typer.Option(min=1, help="Bytes of one request, as sent or inflated.")] = 5 << 20,
+    metrics_token: Annotated[str, typer.Option(help="A request that shows it may read all of /metrics.")] = "",
+    client_ip: Annotated[str, typer.Option(help="The part of it that is stored: whole, truncated or none.")] = "whole",
     trusted_proxy: Annotated[
-        list[str] | None, typer.Option(help="An address or network whose X-Forwarded-For is believed.")
+        list[str] | None, typer.Option(help="An address or network whose X-Forwarded-For is trusted.")
     ] = None,
     places: Annotated[Path | None, typer.Option(help="A MaxMind file: adds the place of an address.")] = None,
     log_format: Annotated[str, typer.Option(help="json or text; by default text on a terminal.")] = "",
     log_level: Annotated[str, typer.Option(help="DEBUG, INFO, WARNING: without requests, or ERROR.")] = "INFO",
 ) -> None:
     """Serve objects over HTTP, with the page at /, until Ctrl-C or SIGTERM."""
-    missing = [module for module in ("starlette", "uvicorn") if importlib.util.find_spec(module) is None]
-    if missing:
-        raise Failure(f"serve needs {' and '.join(missing)}", hint="pip install 'lakebed[server]'")
+    need("serve", ("starlette", "uvicorn"), "server")
     _one_of("--client-ip", client_ip, ("whole", "truncated", "none"))
     _one_of("--log-format", log_format, ("", "json", "text"))
     _one_of("--log-level", log_level.upper(), ("DEBUG", "INFO", "WARNING", "ERROR"))
@@ -142,9 +139,8 @@ def serve(
 
 
 def _served(root: Path, name: str, class_name: str) -> Any:
-    """The namespace, or the one object that was asked for."""
+    """The namespace, or the one object that `name` names."""
     from lakebed.analytics import Analytics
-    from lakebed.clients.target import imported
     from lakebed.objects.namespace import Namespace
 
     object_class: type[Any] | None = imported(class_name) if class_name else None
@@ -153,4 +149,4 @@ def _served(root: Path, name: str, class_name: str) -> Any:
 
 def _one_of(option: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
-        raise Failure(f"{option} {value!r} is none of {', '.join(one for one in allowed if one)}")
+        raise Failure(f"{option} {value!r} is none of {', '.join(filter(None, allowed))}")

@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import msgspec
 import typer
 
-from lakebed.cli.exit_codes import Exit, Failure
-from lakebed.cli.options import AsJson, Class, Key, Name, Root, Url
+from lakebed.cli.exit_codes import Exit
+from lakebed.cli.json_argument import json_object
+from lakebed.cli.options import AsJson
 from lakebed.cli.output import print_facts
+from lakebed.cli.place import Place, for_object
 
 __all__ = ["register"]
 
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command()(track)
+    app.command()(for_object(track))
 
 
 def track(
+    place: Place,
     event: Annotated[str, typer.Argument(help="Its name.")],
     properties: Annotated[str, typer.Argument(help="A JSON object.", metavar="[PROPERTIES]")] = "{}",
-    root: Root = Path("data"),
-    name: Name = "default",
-    class_name: Class = "",
-    url: Url = "",
-    key: Key = "",
     user_id: Annotated[str, typer.Option()] = "",
     anonymous_id: Annotated[str, typer.Option()] = "",
     group_id: Annotated[str, typer.Option()] = "",
@@ -37,9 +33,7 @@ def track(
     as_json: AsJson = False,
 ) -> None:
     """Store that something happened; returns when it is on disk. The object is made if it does not exist."""
-    from lakebed.clients.target import Place
-
-    given = {
+    fields = {
         "userId": user_id,
         "anonymousId": anonymous_id,
         "groupId": group_id,
@@ -47,16 +41,11 @@ def track(
         "timestamp": timestamp,
         "messageId": message_id,
     }
-    sent = {name: value for name, value in given.items() if value}
-    with Place(root, name, class_name, url, key).target(make=True) as target:
-        receipt = target.track({"type": "track", "event": event, "properties": _object(properties), **sent})
-    print_facts(receipt, as_json=as_json)
-    if receipt["status"] == "rejected":
+    message = {"type": "track", "event": event, "properties": json_object(properties, "the properties are")}
+    message |= {name: value for name, value in fields.items() if value}
+    with place.client(make=True) as client:
+        receipt = client.track(message)
+    facts = {"messageId": receipt.message_id, "status": receipt.status, "seq": receipt.seq}
+    print_facts(facts | ({"reason": receipt.reason} if receipt.reason else {}), as_json=as_json)
+    if receipt.status == "rejected":
         raise typer.Exit(Exit.PROBLEMS)
-
-
-def _object(text: str) -> dict[str, Any]:
-    try:
-        return msgspec.json.decode(text, type=dict[str, Any])
-    except msgspec.DecodeError as error:
-        raise Failure(f"the properties are not a JSON object: {error}") from None

@@ -72,8 +72,8 @@ class Cohorts:
         """
         cohort = await self._lookup.draft(name, definition, untrusted=untrusted)
         for condition in conditions_of(definition):
-            await self._context.check(condition)
-        await self._context.attempt(cohort)
+            await self._context.check_condition(condition)
+        await self._context.check_cohort(cohort)
         return await self._definitions.save(COHORT, name, {"definition": definition, "strange": untrusted})
 
     async def cohorts(self) -> list[Definition]:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, time
 
-from lakebed.clock import to_us
 from lakebed.errors import UnknownDeadLetter
 from lakebed.ingest.replay import Edit, Replayed, Replayer
-from lakebed.moments import Moment
+from lakebed.moments import Moment, parse_moment
 from lakebed.tiers.storage.dead_letters import DeadLetter, DeadLetters
 
 __all__ = ["DeadLetterQueue"]
@@ -29,56 +27,49 @@ class DeadLetterQueue:
         """Dead letters, newest first.
 
         Args:
-            limit: at the most, up to 1,000.
-            before: only those with a smaller id: the last one of a page gives the next page.
-            reason: only those whose reason has this text in it.
+            limit: maximum number, from 1 to 1,000.
+            before: only dead letters with a smaller id: the last id of a page gives the next page.
+            reason: only dead letters whose reason contains this text.
 
         Raises:
-            ValueError: a limit that is not from 1 to 1,000.
+            ValueError: `limit` is not from 1 to 1,000.
         """
         if not 1 <= limit <= MAX_LISTED:
             raise ValueError(f"limit must be from 1 to {MAX_LISTED}, not {limit}")
         return await self._store.newest(limit, before, reason)
 
-    async def dead_letter(self, id: int) -> DeadLetter:  # noqa: A002 - what it is called in a letter
-        """One dead letter. Raises UnknownDeadLetter when it was never there, replayed, purged or dropped."""
-        found = await self._store.get([id])
-        if not found:
-            raise UnknownDeadLetter(f"There is no dead letter {id}", hint="dead_letters() gives those that wait", id=id)
-        return found[0]
+    async def dead_letter(self, id: int) -> DeadLetter:  # noqa: A002 - the name of the field
+        """One dead letter. Raises UnknownDeadLetter if it never existed, or was replayed, purged or dropped."""
+        rows = await self._store.get([id])
+        if not rows:
+            raise UnknownDeadLetter(f"There is no dead letter {id}", hint="dead_letters() lists them", id=id)
+        return rows[0]
 
     async def replay(self, ids: Sequence[int] | None = None, edit: Edit = None) -> list[Replayed]:
-        """Store dead letters as they are, or mended; by default all that wait. Gives what became of each.
+        """Store dead letters unchanged or mended; by default all of them. Returns the outcome of each.
 
-        Each is stored exactly once, however often this is called, and wherever the process is killed. An event
-        without a `message_id` or `timestamp` gets the letter's `replay_id` and `received_at`. A letter goes when its
-        event is durable; one that is refused again stays as it was, with its new reason.
+        Each is stored exactly once, however often this is called, and wherever the process is killed. An event without
+        a `message_id` or `timestamp` gets the dead letter's `replay_id` and `received_at`. A dead letter is deleted
+        when its event is durable; one that is rejected again stays, with the new reason.
 
         Args:
-            ids: which ones.
+            ids: of the dead letters to replay.
             edit: a mapping is merged into each event (RFC 7396: None removes a field; names are Segment's); text or
-                bytes take the place of the one letter that `ids` names.
+                bytes replace the event of the one dead letter in `ids`.
 
         Raises:
-            ValueError: text for several letters.
-            DiskFull, LogUnavailable, Backpressure, StorageUnavailable: what was not stored still waits. Call it again.
+            ValueError: `edit` is text and there are several dead letters.
+            DiskFull, LogUnavailable, Backpressure, StorageUnavailable: events that were not stored are still dead
+                letters. Call it again.
         """
         return await self._replayer.replay(ids, edit)
 
     async def purge(self, ids: Sequence[int] | None = None, *, before: Moment | None = None) -> int:
-        """Delete dead letters for ever: those with these ids, or all that were refused before a moment. Gives how many.
+        """Delete dead letters: those with these ids, or all that were rejected before a moment. Returns their number.
 
         Raises:
-            ValueError: neither was said, or both.
+            ValueError: neither `ids` nor `before` is given, or both, or `before` is a naive datetime.
         """
         if (ids is None) == (before is None):
-            raise ValueError("say which letters: ids, or before a moment")
-        return await self._replayer.purge(ids, None if before is None else _us(before))
-
-
-def _us(moment: Moment) -> int:
-    if isinstance(moment, str):
-        moment = datetime.fromisoformat(moment)
-    if not isinstance(moment, datetime):
-        moment = datetime.combine(moment, time(), UTC)
-    return to_us(moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC))
+            raise ValueError("purge takes either ids or before")
+        return await self._replayer.purge(ids, None if before is None else parse_moment(before))

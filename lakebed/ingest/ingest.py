@@ -1,4 +1,4 @@
-"""From a call of `track` to a receipt: what is admitted, what is refused, and who hears of a failure."""
+"""From a call of `track` to a receipt: validation, storing, rejected items, and reports of failures."""
 
 from __future__ import annotations
 
@@ -17,72 +17,72 @@ from lakebed.events.event import MAX_EVENT_BYTES, Event, Receipt
 from lakebed.events.validation import from_call, validate
 from lakebed.moments import Moment
 from lakebed.tiers.pipeline.pipeline import Pipeline
-from lakebed.tiers.storage.dead_letters import DeadLetters, Refused
+from lakebed.tiers.storage.dead_letters import DeadLetters, RejectedItem
 
 __all__ = ["Ack", "Ingest"]
 
 _T = TypeVar("_T")
 Properties = Mapping[str, Any] | None
-Keyed = str | Sequence[str | None] | None  # the id of the key with which a batch was sent, or one for each item
+KeyIds = str | Sequence[str | None] | None  # the id of the API key of a batch, or one for each item
 _log = logging.getLogger("lakebed")
-_KEPT_FAILURES = 100
-_MAX_SHARED = MAX_EVENT_BYTES + 1_024  # more than a context may have, and a time
+_MAX_FAILURES = 100
+_MAX_SHARED = MAX_EVENT_BYTES + 1_024  # more than the longest context, with a time
 
 
 class Ack(Awaitable[_T], Generic[_T]):
-    """What `track` and `batch` return. Awaiting it means durable; it may be awaited more than once.
+    """The acknowledgement that `track` and `batch` return. Awaiting it means durable; it may be awaited repeatedly.
 
-    One that is thrown away is fire-and-forget: the event is stored all the same, and a failure goes to `on_error`.
-    Cancelling an await cancels nothing that was handed over.
+    Without an await the call is fire-and-forget: the event is stored all the same, and a failure goes to `on_error`.
+    Cancelling an await does not cancel the storing.
     """
 
-    __slots__ = ("_failed", "_future", "_heard", "_shape")
+    __slots__ = ("_awaited", "_future", "_on_failure", "_to_result")
 
     def __init__(
-        self, future: asyncio.Future[Any], shape: Callable[[Any], _T], failed: Callable[[BaseException], None]
+        self, future: asyncio.Future[Any], to_result: Callable[[Any], _T], on_failure: Callable[[BaseException], None]
     ) -> None:
         self._future = future
-        self._shape = shape
-        self._failed = failed
-        self._heard = False
+        self._to_result = to_result
+        self._on_failure = on_failure
+        self._awaited = False
 
     def __await__(self) -> Generator[Any, None, _T]:
-        self._heard = True
+        self._awaited = True
         try:
-            done = yield from asyncio.shield(self._future).__await__()
+            outcome = yield from asyncio.shield(self._future).__await__()
         except asyncio.CancelledError:
-            self._heard = False  # nobody waited to the end, so nobody would hear of a failure
+            self._awaited = False  # this await will not see a failure, so `on_failure` has to
             raise
-        return self._shape(done)
+        return self._to_result(outcome)
 
     def __del__(self) -> None:
-        if self._heard:
+        if self._awaited:
             return
-        failed = self._failed
+        on_failure = self._on_failure
         if self._future.done():  # its loop may be closed by now, so no callback
-            _report(self._future, failed)
+            _report(self._future, on_failure)
         else:
-            self._future.add_done_callback(lambda done: _report(done, failed))
+            self._future.add_done_callback(lambda done: _report(done, on_failure))
 
 
-def _report(done: asyncio.Future[Any], failed: Callable[[BaseException], None]) -> None:
+def _report(done: asyncio.Future[Any], on_failure: Callable[[BaseException], None]) -> None:
     if not done.cancelled() and (error := done.exception()) is not None:
-        failed(error)
+        on_failure(error)
 
 
 class Ingest:
-    """Takes events for one object. Its methods are plain functions, and need a running loop.
+    """Accepts the events of one object. Its methods are plain functions, and need a running loop.
 
     Attributes:
-        submitted: items that callers have handed over since this opening.
-        rejected: those refused for what they are.
-        failures: the newest failures that nobody awaited.
+        submitted: items passed by callers since this opening.
+        rejected: items among them that were invalid.
+        failures: the newest failures of calls that were not awaited, as text.
     """
 
     def __init__(
         self,
         pipeline: Pipeline,
-        letters: DeadLetters,
+        dead_letters: DeadLetters,
         clock: Clock,
         on_error: Callable[[BaseException], None] | None,
     ) -> None:
@@ -90,14 +90,14 @@ class Ingest:
         self.rejected = 0
         self.failures: list[str] = []
         self._pipeline = pipeline
-        self._letters = letters
-        self._keeping: set[asyncio.Task[Any]] = set()
+        self._dead_letters = dead_letters
+        self._storing: set[asyncio.Task[Any]] = set()  # of dead letters
         self._clock = clock
         self._on_error = on_error
 
     @property
     def received(self) -> int:
-        """Items that were answered: stored, duplicate or rejected. What the log could not take was never received."""
+        """Items with a receipt: stored, duplicate or rejected. Items that the log could not store do not count."""
         return self.submitted - self._pipeline.failed - self._pipeline.pending_events
 
     def track(
@@ -140,7 +140,7 @@ class Ingest:
     def page(
         self, /, category: str | None = None, name: str | None = None, properties: Properties = None, **ids: Any
     ) -> Ack[Receipt]:
-        """Store a page view. `ids` are `track`'s keywords; with one positional argument it is the name."""
+        """Store a page view. `ids` are `track`'s keywords; a single positional argument is the name."""
         name, category = (category, None) if name is None else (name, category)
         return self._call("page", properties, name=name, category=category, **ids)
 
@@ -152,7 +152,7 @@ class Ingest:
         return self._call("screen", properties, name=name, category=category, **ids)
 
     def identify(self, /, user_id: str | None = None, traits: Properties = None, **ids: Any) -> Ack[Receipt]:
-        """Store what is known of a person. Needs a `user_id` or an `anonymous_id`."""
+        """Store traits of a person. Needs a `user_id` or an `anonymous_id`."""
         return self._call("identify", traits, user_id=user_id, **ids)
 
     def group(self, /, group_id: str, traits: Properties = None, **ids: Any) -> Ack[Receipt]:
@@ -177,19 +177,19 @@ class Ingest:
         except InvalidEvent as error:
             return self._reject(error)
         self.submitted += 1
-        return Ack(self._pipeline.append([event]), _first, self._unheard)
+        return Ack(self._pipeline.append([event]), _first, self._on_unawaited)
 
     def _reject(self, error: InvalidEvent) -> Ack[Receipt]:
         self.submitted += 1
         self.rejected += 1
         rejected: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         rejected.set_exception(error)
-        return Ack(rejected, _first, self._unheard)
+        return Ack(rejected, _first, self._on_unawaited)
 
     def own(self, event: Event) -> Ack[Receipt]:
-        """Store an event that Lakebed itself writes, in the form that `admit` leaves."""
+        """Store an event that Lakebed itself writes, in the form that `validate` produces."""
         self.submitted += 1
-        return Ack(self._pipeline.append([event]), _first, self._unheard)
+        return Ack(self._pipeline.append([event]), _first, self._on_unawaited)
 
     def batch(
         self,
@@ -197,7 +197,7 @@ class Ingest:
         *,
         source: str | None = "python",
         keep_refused: bool = False,
-        key: Keyed = None,
+        key: KeyIds = None,
     ) -> Ack[list[Receipt]]:
         """Store many events: mappings (Segment's names or ours), or JSON or NDJSON bytes.
 
@@ -216,33 +216,33 @@ class Ingest:
         now = self._clock.now_us()
         sent = _as_sent(items)
         try:
-            batch = self._decoded(sent, now, source)
+            batch = self._decode(sent, now, source)
         except InvalidEvent as error:
             if not keep_refused or not isinstance(sent, bytes):
                 raise
-            return self._refuse(sent, error.reason, source, _of(key, 0), error)
+            return self._refuse(sent, error.reason, source, _key_id(key, 0), error)
         self.submitted += len(batch)
         self.rejected += len(batch.rejected)
         stored = [self._pipeline.append(part) for part in batch.parts]
         if len(stored) == 1 and not batch.rejected:
-            return Ack(stored[0], list, self._unheard)
+            return Ack(stored[0], list, self._on_unawaited)
         done: asyncio.Future[Any] = asyncio.gather(*stored)
         if keep_refused and batch.rejected:
-            done = self._run(self._kept(done, _refused(sent, batch, source, key), now))
-        return Ack(done, lambda receipts: _in_order(receipts, batch), self._unheard)
+            done = self._run(self._store_rejected(done, _rejected_items(sent, batch, source, key), now))
+        return Ack(done, lambda receipts: _in_order(receipts, batch), self._on_unawaited)
 
-    def _decoded(self, sent: bytes | list[Any], now: int, source: str | None) -> DecodedBatch:
+    def _decode(self, sent: bytes | list[Any], now: int, source: str | None) -> DecodedBatch:
         if isinstance(sent, bytes):
             return decode_batch(sent, now, source=source)
         return DecodedBatch.of(decode_mappings(sent, now, source=source))
 
-    def again(self, events: Sequence[Event]) -> asyncio.Future[list[Receipt]]:
-        """Store events of a dead letter that were admitted. They are received once more."""
+    def replay(self, events: Sequence[Event]) -> asyncio.Future[list[Receipt]]:
+        """Store validated events of a dead letter. They count as received once more."""
         self.submitted += len(events)
         return self._pipeline.append(events)
 
     def count_rejected(self) -> None:
-        """A dead letter was handed in once more, and refused once more."""
+        """Count a dead letter that was replayed and rejected again."""
         self.submitted += 1
         self.rejected += 1
 
@@ -262,40 +262,40 @@ class Ingest:
             done.set_result([Receipt(None, None, "rejected", reason)])
         else:
             done.set_exception(error)
-        refused = [Refused(reason=reason, raw=raw, source=source, key=key)]
-        return Ack(self._run(self._kept(done, refused, self._clock.now_us())), list, self._unheard)
+        items = [RejectedItem(reason=reason, raw=raw, source=source, key=key)]
+        return Ack(self._run(self._store_rejected(done, items, self._clock.now_us())), list, self._on_unawaited)
 
-    async def _kept(self, done: asyncio.Future[_T], refused: list[Refused], now_us: int) -> _T:
-        """What `done` gives, after `refused` was kept. It is not where `done` says that what is good was not stored."""
+    async def _store_rejected(self, done: asyncio.Future[_T], items: list[RejectedItem], now_us: int) -> _T:
+        """Await `done`, then store the rejected items as dead letters. Nothing is stored if the log failed."""
         try:
             receipts = await done
         except InvalidEvent:
-            await self._letters.keep(refused, now_us)
+            await self._dead_letters.keep(items, now_us)
             raise
-        await self._letters.keep(refused, now_us)
+        await self._dead_letters.keep(items, now_us)
         return receipts
 
     def _run(self, work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
         task = asyncio.get_running_loop().create_task(work)
-        self._keeping.add(task)
-        task.add_done_callback(self._keeping.discard)
+        self._storing.add(task)
+        task.add_done_callback(self._storing.discard)
         return task
 
     async def settle(self) -> None:
-        """Return when all that is to be kept is kept, or has failed."""
-        while self._keeping:
-            await asyncio.wait(set(self._keeping))
+        """Return when all dead letters are stored, or have failed."""
+        while self._storing:
+            await asyncio.wait(set(self._storing))
 
-    def _unheard(self, error: BaseException) -> None:
-        """Somebody's fire-and-forget failed: the app hears of it, and `check` shows it."""
-        self.failures = [*self.failures[1 - _KEPT_FAILURES :], f"{type(error).__name__}: {error}"]
-        _log.error("an event that nobody awaited was not stored: %s", error)
+    def _on_unawaited(self, error: BaseException) -> None:
+        """Report the failure of a call that was not awaited to `on_error`, the log and `check`."""
+        self.failures = [*self.failures[1 - _MAX_FAILURES :], f"{type(error).__name__}: {error}"]
+        _log.error("an event was not stored, and its call was not awaited: %s", error)
         if self._on_error is not None:
             self._on_error(error)
 
 
-def _of(key: Keyed, at: int) -> str | None:
-    return key if key is None or isinstance(key, str) else key[at]
+def _key_id(key: KeyIds, index: int) -> str | None:
+    return key if key is None or isinstance(key, str) else key[index]
 
 
 def _as_sent(items: Iterable[Any] | bytes | str) -> bytes | list[Any]:
@@ -304,30 +304,32 @@ def _as_sent(items: Iterable[Any] | bytes | str) -> bytes | list[Any]:
     return bytes(items) if isinstance(items, (bytes, bytearray, memoryview)) else list(items)
 
 
-def _refused(sent: bytes | list[Any], batch: DecodedBatch, source: str | None, key: Keyed) -> list[Refused]:
+def _rejected_items(
+    sent: bytes | list[Any], batch: DecodedBatch, source: str | None, key: KeyIds
+) -> list[RejectedItem]:
     raws, shared = items_as_sent(sent) if isinstance(sent, bytes) else (list(map(_as_json, sent)), b"{}")
-    if len(shared) > _MAX_SHARED and isinstance(sent, bytes):  # not once for each of its events
+    if len(shared) > _MAX_SHARED and isinstance(sent, bytes):  # too long to be stored with each of its events
         if len(batch.rejected) == len(batch):
-            return [Refused(reason=batch.rejected[0].reason, raw=sent, source=source, key=_of(key, 0))]
+            return [RejectedItem(reason=batch.rejected[0].reason, raw=sent, source=source, key=_key_id(key, 0))]
         shared = b"{}"
     return [
-        Refused(
-            reason=one.reason,
-            raw=raws[at],
+        RejectedItem(
+            reason=item.reason,
+            raw=raws[index],
             shared=shared,
-            message_id=one.message_id,
+            message_id=item.message_id,
             source=source,
-            key=_of(key, at),
+            key=_key_id(key, index),
         )
-        for at, one in batch.rejected.items()
+        for index, item in batch.rejected.items()
     ]
 
 
 def _as_json(item: Any) -> bytes:
-    """What there is to keep of a Python value that was no event."""
+    """The bytes to store for a Python value that was not a valid event."""
     try:
         return msgspec.json.encode(item, enc_hook=str)
-    except (TypeError, ValueError, RecursionError):  # keys that are no texts, lone surrogates, a circle
+    except (TypeError, ValueError, RecursionError):  # keys that are not text, lone surrogates, a reference cycle
         return repr(item).encode("utf-8", "backslashreplace")
 
 
@@ -335,7 +337,9 @@ def _first(receipts: list[Receipt]) -> Receipt:
     return receipts[0]
 
 
-def _in_order(done: list[list[Receipt]], batch: DecodedBatch) -> list[Receipt]:
-    stored = itertools.chain.from_iterable(done)
-    refused = {at: Receipt(None, one.message_id, "rejected", one.reason) for at, one in batch.rejected.items()}
-    return [refused.get(at) or next(stored) for at in range(len(batch))]
+def _in_order(receipts: list[list[Receipt]], batch: DecodedBatch) -> list[Receipt]:
+    stored = itertools.chain.from_iterable(receipts)
+    rejected = {
+        index: Receipt(None, item.message_id, "rejected", item.reason) for index, item in batch.rejected.items()
+    }
+    return [rejected.get(index) or next(stored) for index in range(len(batch))]

@@ -10,16 +10,17 @@ import msgspec
 import pyarrow as pa
 
 from lakebed.events.batch import EventBatch
+from lakebed.events.documents import DocumentPositions, document_seqs, without_documents
 from lakebed.tiers.counters.counters import Counters
 from lakebed.tiers.pipeline.log_view import LogView
 from lakebed.tiers.pipeline.sealing import read_sealed
 
-__all__ = ["ALL_1H", "ALL_1M", "RECENT_S", "LiveCounters", "Replay", "replay"]
+__all__ = ["ALL_1H", "ALL_1M", "RECENT_S", "LiveCounters", "LoggedCounts", "count_log"]
 
 ALL_1M = "all_events_1m"
 ALL_1H = "all_events_1h"
 _MINUTE, _HOUR = 60.0, 3600.0
-RECENT_S = _HOUR  # what the longest of these windows needs of the log after a restart; `active_ttl_s` may be longer
+RECENT_S = _HOUR  # the longest of these windows, which a restart counts from the log; `active_ttl_s` may be longer
 _US = 1_000_000
 
 
@@ -28,19 +29,25 @@ class LiveCounters:
 
     `events:{name}` counts every event of that name ever stored; `events_1m:` and `events_1h:` those received in the
     last minute and hour; `active:{person}` those of a person in the last `active_ttl_s`. A person is `user_id`, else
-    `anonymous_id`. Events without a name count in the totals alone.
+    `anonymous_id`. Events without a name count in the totals alone. Documents count nowhere.
+
+    Args:
+        documents: is told of each commit, too.
     """
 
-    def __init__(self, counters: Counters, active_ttl_s: float) -> None:
+    def __init__(self, counters: Counters, active_ttl_s: float, documents: DocumentPositions | None = None) -> None:
+        self.documents = DocumentPositions() if documents is None else documents
         self._counters = counters
         self._active_ttl_s = active_ttl_s
         self._totals: Counter[str] = Counter()
 
-    def feed(self, block: EventBatch, _received_at: int) -> None:
-        """Count a commit."""
-        names, people = _counted(block.names), _counted(block.people)
+    def feed(self, events: EventBatch, _received_at: int) -> None:
+        """Count the events of a commit."""
+        self.documents.feed(len(events), events.documents)
+        names, people = _counts(events.names), _counts(events.people)
         self._totals.update(names)
-        self._count_recent(names, len(block), 0.0)
+        if total := len(events) - len(events.documents):
+            self._count_recent(names, total, 0.0)
         self._counters.incr_each("events:", names, None)
         self._counters.incr_each("active:", people, self._active_ttl_s)
 
@@ -51,89 +58,95 @@ class LiveCounters:
                 self._counters.incr_each(prefix, names, ttl, age=age)
 
     def totals(self) -> dict[str, int]:
-        """Events ever stored by name, to be kept with the seq they go up to."""
+        """Events ever stored, by name. The caller stores them with the seq that they count up to."""
         return dict(self._totals)
 
-    def restore(self, totals: Mapping[str, int], replayed: Replay, now_us: int) -> None:
-        """Bring the counters to where a replayed log leaves them."""
-        self._totals = Counter(totals) + Counter(replayed.names)
+    def restore(self, totals: Mapping[str, int], logged: LoggedCounts, now_us: int) -> None:
+        """Set the counters from stored totals and the counts of the log after them."""
+        self._totals = Counter(totals) + Counter(logged.names)
         self._counters.incr_each("events:", self._totals, None)
-        for received, found in replayed.recent.items():
-            names = {name: count for name, count in found.items() if name is not None}
-            self._count_recent(names, sum(found.values()), max(0.0, (now_us - received) / _US))
-        for received, people in replayed.people.items():
+        for received, counts in logged.recent.items():
+            names = {name: count for name, count in counts.items() if name is not None}
+            self._count_recent(names, sum(counts.values()), max(0.0, (now_us - received) / _US))
+        for received, people in logged.people.items():
             age = max(0.0, (now_us - received) / _US)
             self._counters.incr_each("active:", people, self._active_ttl_s, age=age)
 
 
-def _counted(texts: Sequence[str | None]) -> dict[str, int]:
-    found = Counter(texts)
-    found.pop(None, None)
-    return found  # type: ignore[return-value]  # what was not text is gone
+def _counts(texts: Sequence[str | None]) -> dict[str, int]:
+    counts = Counter(texts)
+    counts.pop(None, None)
+    return counts  # type: ignore[return-value]  # None is gone
 
 
-class Replay(msgspec.Struct, frozen=True):
-    """What a log says of the counters.
+class LoggedCounts(msgspec.Struct, frozen=True):
+    """Counts of the events in a log.
 
     Attributes:
-        names: events by name, those without one left out.
-        recent: events by the second in which they were received (microseconds), then by name, None for those without.
-        people: the same by person, those of nobody left out.
+        names: events by name; events without one are skipped.
+        recent: events by the second in which they were received (microseconds), then by name, None without one.
+        people: the same by person; events without one are skipped.
+        documents: positions of documents from `totals_seq` on. They are counted nowhere else.
     """
 
     names: Mapping[str, int]
     recent: Mapping[int, Mapping[str | None, int]]
     people: Mapping[int, Mapping[str, int]]
+    documents: Sequence[int] = ()
 
 
-def replay(view: LogView, totals_seq: int, since_us: int, active_since_us: int) -> Replay:
-    """Read a log for `LiveCounters.restore`: names from `totals_seq` on, the rest from the two moments on. Blocks.
+def count_log(view: LogView, totals_seq: int, since_us: int, active_since_us: int) -> LoggedCounts:
+    """Count a log for `LiveCounters.restore`. Blocks.
 
-    Names of events that the log has let go are missing; windows are whole, since `Maintenance.prune` keeps them.
+    Names and documents are counted from `totals_seq` on, without events that were pruned from the log. The windows from
+    `since_us` and `active_since_us` on are complete, because `Maintenance.prune` keeps them.
     """
     if view.start_seq == view.end_seq:
-        return Replay({}, {}, {})
+        return LoggedCounts({}, {}, {})
     import pyarrow.compute as pc  # a quarter of what pyarrow costs; most imports never need it
 
-    names_read = ["seq", "event", "user_id", "anonymous_id", "received_at"]
+    columns = ["seq", "event", "user_id", "anonymous_id", "received_at", "source", "type"]
     oldest_us = min(since_us, active_since_us)
     files: list[Path] = [f.path for f in view.files if f.end_seq > totals_seq or f.last_received >= oldest_us]
-    sealed = [read_sealed(path, names_read) for path in files]
-    table = pa.concat_tables([*sealed, view.tail.select(names_read)])
+    sealed = [read_sealed(path, columns) for path in files]
+    table = pa.concat_tables([*sealed, view.tail.select(columns)])
+    documents = document_seqs(table)
+    table = without_documents(table)
     received = table["received_at"].cast(pa.int64())
 
     def since(us: int) -> int:
-        """The first row that was received at `us` or later: a log is in order of `received_at`."""
+        """The first row received at `us` or later: a log is in order of `received_at`."""
         return pc.sum(pc.less(received, us)).as_py() or 0
 
     counted = table["event"].slice(pc.sum(pc.less(table["seq"], totals_seq)).as_py() or 0)
     recent, active = since(since_us), since(active_since_us)
+    newest = [seq for seq in documents if seq >= totals_seq]
     names = {row["values"]: row["counts"] for row in pc.value_counts(counted).to_pylist() if row["values"] is not None}
     events = _by_second(received.slice(recent), table["event"].slice(recent))
     people = pc.coalesce(table["user_id"].slice(active), table["anonymous_id"].slice(active))
-    return Replay(names, events, _without_none(_by_second(received.slice(active), people)))
+    return LoggedCounts(names, events, _without_none(_by_second(received.slice(active), people)), newest)
 
 
 def _by_second(received: pa.ChunkedArray, texts: pa.ChunkedArray) -> dict[int, dict[str | None, int]]:
-    """How often each text came in each second.
+    """How often each text occurs in each second.
 
-    Texts become numbers first: one pass over them, and a count of integers. Arrow's group_by on second and text took
-    four times as long.
+    Texts are encoded as numbers first: one pass over them, and a count of integers. Arrow's group_by on second and text
+    took four times as long.
     """
     import pyarrow.compute as pc  # a quarter of what pyarrow costs; most imports never need it
 
     encoded = texts.dictionary_encode().combine_chunks()
     values = [*encoded.dictionary.to_pylist(), None]
     seconds = pc.multiply(pc.divide(received.combine_chunks(), _US), len(values))
-    found: dict[int, dict[str | None, int]] = {}
+    by_second: dict[int, dict[str | None, int]] = {}
     counts = pc.value_counts(pc.add(seconds, encoded.indices.cast(pa.int64()).fill_null(len(values) - 1)))
     for key, count in zip(counts.field(0).to_pylist(), counts.field(1).to_pylist(), strict=True):
         second, value = divmod(key, len(values))
-        found.setdefault(second * _US, {})[values[value]] = count
-    return dict(sorted(found.items()))
+        by_second.setdefault(second * _US, {})[values[value]] = count
+    return dict(sorted(by_second.items()))
 
 
-def _without_none(found: dict[int, dict[str | None, int]]) -> dict[int, dict[str, int]]:
-    for counts in found.values():
+def _without_none(by_second: dict[int, dict[str | None, int]]) -> dict[int, dict[str, int]]:
+    for counts in by_second.values():
         counts.pop(None, None)
-    return found  # type: ignore[return-value]  # what was not text is gone
+    return by_second  # type: ignore[return-value]  # None is gone

@@ -1,1 +1,1 @@
-"""What Python, HTTP, RPC, the command line and MCP offer: signatures, JSON Schema and names of verbs."""
+"""What Python, HTTP, RPC, the command line and MCP offer: the catalogue of verbs, signatures, JSON Schema, casing."""

@@ -1,4 +1,4 @@
-"""Schema: what a verb or report takes, as JSON has it."""
+"""The JSON Schema of a verb's or report's arguments."""
 
 from __future__ import annotations
 
@@ -8,43 +8,43 @@ from typing import Annotated, Any
 
 import msgspec
 
+from lakebed.interface.casing import pascal
 from lakebed.interface.signature import Signature, each
 
 __all__ = ["body_of"]
 
-_AS_TEXT = {datetime, date, timedelta}  # what JSON has no kind for
+_AS_TEXT = {datetime, date, timedelta}  # types that JSON lacks
 
 
 def body_of(signature: Signature) -> type[msgspec.Struct]:
-    """A struct with a field for each parameter, for msgspec to make a schema of; each says what it is about."""
+    """A struct with one described field for each parameter; msgspec makes the schema of it."""
     fields: list[Any] = []
     for parameter, annotation in signature.types.items():
         meta = msgspec.Meta(description=signature.about.get(parameter) or parameter)
         kind: Any = Annotated.__class_getitem__((_json_type(annotation), meta))  # type: ignore[attr-defined]
         default = (signature.defaults[parameter],) if parameter in signature.defaults else ()
         fields.append((parameter, kind, *default))
-    fields.sort(key=len)
-    title = "".join(word.capitalize() for word in signature.name.split("_"))
-    return msgspec.defstruct(f"{title}Body", fields)
+    fields.sort(key=len)  # fields without a default come first
+    return msgspec.defstruct(f"{pascal(signature.name)}Body", fields)
 
 
 def _json_type(annotation: Any) -> Any:
-    """What JSON has for the type of an argument."""
+    """The type that JSON has for an argument's annotation."""
     kinds = {_json_kind(kind) for kind in each(annotation)}
     if Any in kinds:
         return Any
-    found: Any = None
+    union: Any = None
     for kind in sorted(kinds, key=repr):
-        found = kind if found is None else found | kind
-    return found | None if type(None) in getattr(annotation, "__args__", ()) else found
+        union = kind if union is None else union | kind
+    return union | None if type(None) in getattr(annotation, "__args__", ()) else union
 
 
 def _json_kind(kind: Any) -> Any:
     if kind in _AS_TEXT:
         return str
-    owner = getattr(kind, "__origin__", None)
-    if isinstance(owner, type) and issubclass(owner, Mapping):
+    origin = getattr(kind, "__origin__", None)
+    if isinstance(origin, type) and issubclass(origin, Mapping):
         return dict[str, Any]
-    if isinstance(owner, type) and issubclass(owner, Sequence):
+    if isinstance(origin, type) and issubclass(origin, Sequence):
         return list.__class_getitem__(_json_type(kind.__args__[0]))
     return kind

@@ -1,4 +1,4 @@
-"""Signature: what a verb or report takes, read from the function itself: every way to call it takes the same."""
+"""The signature of a verb or report, read from the function itself, so that every face takes the same arguments."""
 
 from __future__ import annotations
 
@@ -11,27 +11,28 @@ from typing import Any, Literal, Self
 
 import msgspec
 
-from lakebed.rpc.capnweb.exported_object import camel, snake
+from lakebed.interface.casing import camel, snake
 
 __all__ = ["Signature", "each"]
 
-# Parameters that take objects.
+# Parameters whose values are objects: an object in their position is their value, and not the options.
 _OBJECTS = frozenset(
     {"properties", "traits", "context", "params", "items", "edit", "definition", "document", "mapping"}
 )
-_MOST = {"days": 36_600, "limit": 10_000, "n": 10_000}
+_MAXIMA = {"days": 36_600, "limit": 10_000, "n": 10_000}
 _ARGUMENT = re.compile(r"^ {4}(\w+): ")
 
 
 class Signature(msgspec.Struct, frozen=True):
-    """What a function takes.
+    """The parameters of a function.
 
     Attributes:
-        name: of the function, as its callers know it.
+        name: the name by which callers know the function.
         types: annotations by parameter.
-        positional: those that may also be given by position, in order.
-        defaults: of the parameters that have one.
-        about: what the docstring says of each in its `Args:`.
+        positional: the parameters that can also be set by position, in order.
+        defaults: default values by parameter; a parameter that is not here is required.
+        about: the docstring's line about each parameter, from its `Args:`.
+        doc: the docstring up to its `Args:`.
     """
 
     name: str
@@ -39,22 +40,24 @@ class Signature(msgspec.Struct, frozen=True):
     positional: tuple[str, ...]
     defaults: dict[str, Any]
     about: dict[str, str] = {}
+    doc: str = ""
 
     @classmethod
-    def of(cls, name: str, function: Callable[..., Any], *, without: Collection[str] = ()) -> Self:
-        """The signature of `function`, without `self` or another parameter of its own, and without `**`."""
+    def of(cls, name: str, function: Callable[..., Any], *, only: Collection[str]) -> Self:
+        """The signature of `function`, reduced to the parameters in `only`, in the function's order."""
         types_: dict[str, Any] = {}
         positional: list[str] = []
         defaults: dict[str, Any] = {}
         for parameter in inspect.signature(function, eval_str=True).parameters.values():
-            if parameter.name in without or parameter.kind is parameter.VAR_KEYWORD:
+            if parameter.name not in only:
                 continue
             types_[parameter.name] = parameter.annotation
             if parameter.kind is parameter.POSITIONAL_OR_KEYWORD:
                 positional.append(parameter.name)
             if parameter.default is not parameter.empty:
                 defaults[parameter.name] = parameter.default
-        return cls(name, types_, tuple(positional), defaults, _about(function))
+        doc, _, arguments = (inspect.getdoc(function) or "").partition("\nArgs:\n")
+        return cls(name, types_, tuple(positional), defaults, _about(arguments), doc.rstrip())
 
     @property
     def required(self) -> frozenset[str]:
@@ -62,12 +65,12 @@ class Signature(msgspec.Struct, frozen=True):
         return frozenset(self.types.keys() - self.defaults.keys())
 
     def bind(self, arguments: list[Any], named: Mapping[str, Any]) -> dict[str, Any]:
-        """The arguments by name. One object after, or instead of, the positional ones names the others.
+        """The arguments by name. One object after, or instead of, the positional arguments names the others.
 
-        None is as if it had not been given, but for a parameter that can be None and is not by default.
+        An argument that is None counts as left out, unless its parameter can be None and has another default.
 
         Raises:
-            TypeError: there are too many or too few, one has no such name or not its type.
+            TypeError: there are too many or too few arguments, or one has an unknown name or the wrong type.
             ValueError: one is out of range.
         """
         options: Mapping[str, Any] = {}
@@ -75,21 +78,21 @@ class Signature(msgspec.Struct, frozen=True):
             options = arguments.pop()
         if len(arguments) > len(self.positional):
             raise TypeError(f"{self!r} takes {len(self.positional)} arguments and an object with the others")
-        found = dict(zip(self.positional, arguments, strict=False))
+        bound = dict(zip(self.positional, arguments, strict=False))
         for name, value in [*options.items(), *named.items()]:
-            if snake(name) not in self.types or snake(name) in found:
+            if snake(name) not in self.types or snake(name) in bound:
                 raise TypeError(f"{self!r} does not take {name[:80]!r} like this")
-            found[snake(name)] = value
-        found = {name: value for name, value in found.items() if value is not None or self._differs_from_none(name)}
-        if missing := self.required - found.keys():
+            bound[snake(name)] = value
+        bound = {name: value for name, value in bound.items() if value is not None or self._none_is_a_value(name)}
+        if missing := self.required - bound.keys():
             raise TypeError(f"{self!r} needs {', '.join(sorted(missing))}")
-        for name, value in found.items():
+        for name, value in bound.items():
             if value is not None:
                 self._check(name, value)
-        return found
+        return bound
 
-    def _differs_from_none(self, name: str) -> bool:
-        """Whether None says something: the rows of `performance` are by the hour, with None there is one for all."""
+    def _none_is_a_value(self, name: str) -> bool:
+        """Whether None differs from the default: `performance(grain=None)` gives one row instead of one an hour."""
         return self.defaults.get(name) is not None and type(None) in typing.get_args(self.types[name])
 
     def _names_others(self, position: int) -> bool:
@@ -97,9 +100,9 @@ class Signature(msgspec.Struct, frozen=True):
 
     def _check(self, name: str, value: Any) -> None:
         if not _fits(value, self.types[name]):
-            raise TypeError(f"{self!r}: {name} is {_said(self.types[name])}, not {type(value).__name__}")
-        if name in _MOST and isinstance(value, int) and not 0 <= value <= _MOST[name]:
-            raise ValueError(f"{self!r}: {name} goes from 0 to {_MOST[name]}")
+            raise TypeError(f"{self!r}: {name} is {_type_names(self.types[name])}, not {type(value).__name__}")
+        if name in _MAXIMA and isinstance(value, int) and not 0 <= value <= _MAXIMA[name]:
+            raise ValueError(f"{self!r}: {name} goes from 0 to {_MAXIMA[name]}")
 
     def __repr__(self) -> str:
         others = [camel(name) for name in self.types if name not in self.positional]
@@ -107,33 +110,33 @@ class Signature(msgspec.Struct, frozen=True):
 
 
 def each(annotation: Any) -> list[Any]:
-    """The types that `annotation` is a choice of, without None."""
+    """The types of a union, nested unions included, without None; of another annotation, that one."""
     if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union:
-        return [kind for one in typing.get_args(annotation) for kind in each(one)]
+        return [kind for member in typing.get_args(annotation) for kind in each(member)]
     return [] if annotation is type(None) else [annotation]
 
 
 def _fits(value: Any, annotation: Any) -> bool:
-    """Whether `value` is of a type that `annotation` allows, and what is in a sequence too."""
-    return any(_fits_one(value, kind) for kind in each(annotation))
+    """Whether `value`, and each item of a sequence, has a type that `annotation` allows."""
+    return any(_fits_type(value, kind) for kind in each(annotation))
 
 
-def _fits_one(value: Any, kind: Any) -> bool:
+def _fits_type(value: Any, kind: Any) -> bool:
     if kind is Any:
         return True
-    owner = typing.get_origin(kind) or kind
-    if owner is Literal:
+    origin = typing.get_origin(kind) or kind
+    if origin is Literal:
         return isinstance(value, str | int) and value in typing.get_args(kind)
-    if owner is float:
-        owner = (int, float)
-    if not isinstance(value, owner) or (isinstance(value, bool) and owner is not bool):
+    if origin is float:
+        origin = (int, float)
+    if not isinstance(value, origin) or (isinstance(value, bool) and origin is not bool):
         return False
-    if owner is Sequence:
+    if origin is Sequence:
         return isinstance(value, list | tuple) and all(_fits(item, typing.get_args(kind)[0]) for item in value)
     return True
 
 
-def _said(annotation: Any) -> str:
+def _type_names(annotation: Any) -> str:
     names: list[str] = []
     for kind in each(annotation):
         if typing.get_origin(kind) is Literal:
@@ -143,17 +146,16 @@ def _said(annotation: Any) -> str:
     return " or ".join(names)
 
 
-def _about(function: Callable[..., Any]) -> dict[str, str]:
-    """What the docstring (Google style) says of each argument, on one line."""
-    _, _, rest = (inspect.getdoc(function) or "").partition("\nArgs:\n")
-    found: dict[str, str] = {}
+def _about(arguments: str) -> dict[str, str]:
+    """The lines about each argument in the `Args:` of a docstring of Google style, joined to one line."""
+    about: dict[str, str] = {}
     name = ""
-    for line in rest.split("\n"):
+    for line in arguments.split("\n"):
         if match := _ARGUMENT.match(line):
             name = match[1]
-            found[name] = line[match.end() :].strip()
+            about[name] = line[match.end() :].strip()
         elif line.startswith("     ") and name:
-            found[name] += " " + line.strip()
+            about[name] += " " + line.strip()
         else:
             break
-    return found
+    return about

@@ -1,6 +1,6 @@
-"""What moves events down the tiers and lets the log go: the scheduled work, callable at any time.
+"""Maintenance: the scheduled jobs that move events down the tiers and delete log files. Callable at any time.
 
-Every job asks the stores what is undone, so running one twice, or after a crash, does nothing twice.
+Every job reads from the stores what remains to be done, so a second run, or one after a crash, does nothing twice.
 """
 
 from __future__ import annotations
@@ -25,21 +25,27 @@ from lakebed.tiers.storage.storage import Storage
 
 __all__ = ["ARCHIVED", "TOTALS", "Archived", "Maintenance", "RolledUp", "Totals"]
 
-TOTALS = "totals"  # keys of Storage's meta: lifetime totals with the seq they go up to …
-ARCHIVED = "archived"  # … and a watermark that the archive is known to have reached
+TOTALS = "totals"  # keys of Storage's meta: lifetime totals with the seq that they cover …
+ARCHIVED = "archived"  # … and a watermark that the archive has reached
 _US = 1_000_000
 _RELIEF_PAUSE_S = 60.0
 
 
 class Totals(msgspec.Struct, frozen=True):
-    """Events ever stored by name, of those before `seq`."""
+    """Facts about the rows before `seq`, saved so that these rows need not be read for them.
+
+    Attributes:
+        names: events by name.
+        documents: positions of documents; None in the totals of an older Lakebed, which did not save them.
+    """
 
     seq: int = 0
     names: dict[str, int] = {}
+    documents: list[int] | None = None
 
 
 class RolledUp(msgspec.Struct, frozen=True):
-    """What a rollup did: events folded into state that was behind, the seq it now stands at, log files let go."""
+    """The outcome of a rollup: events folded, the seq that all rollups now cover, log files deleted."""
 
     events: int
     seq: int
@@ -47,7 +53,7 @@ class RolledUp(msgspec.Struct, frozen=True):
 
 
 class Archived(msgspec.Struct, frozen=True):
-    """What an archive run did: rows moved by this run, its commits, the watermark after it, log files let go."""
+    """The outcome of an archive run: rows moved, commits, the watermark after it, log files deleted."""
 
     rows: int
     commits: int
@@ -56,7 +62,7 @@ class Archived(msgspec.Struct, frozen=True):
 
 
 class Maintenance:
-    """The jobs of one object. One archive run at a time; a second caller waits and then finds less to do."""
+    """The jobs of one object. One archive run at a time; a second caller waits, and then has less to do."""
 
     def __init__(
         self,
@@ -82,18 +88,20 @@ class Maintenance:
         self._history = history
         self._live = live
         self._catch_up = catch_up
-        self.problems: dict[str, str] = {}  # what failed in the background and has not succeeded since
-        self.watermark = 0  # of the archive, as far as this object has seen it
+        self.problems: dict[str, str] = {}  # background failures without a success since
+        self.watermark = 0  # of the archive, as last seen by this object
         self._archiving = asyncio.Lock()
         self._relief: asyncio.Task[None] | None = None
-        self._relieve_at = self._clock.monotonic()  # not before; an archive that is down is not asked at each commit
+        self._relieve_at = (
+            self._clock.monotonic()
+        )  # earliest next time: an archive that is down is not tried at each commit
 
     async def rollup(self) -> RolledUp:
         """Bring all rollups up to date and delete log files that every consumer has processed. Idempotent."""
         end = await self._catch_up.durable_end()
         try:
             events = await self._rollups.catch_up(end)
-        finally:  # one rollup that cannot be computed must not keep the totals behind
+        finally:  # a rollup that fails must not keep the totals behind
             await self._identity.catch_up(end)
             await self._identity.save()
             await self.save_totals()
@@ -101,39 +109,41 @@ class Maintenance:
         return RolledUp(events=events, seq=end, pruned=await self.prune())
 
     async def save_totals(self) -> None:
-        """Keep the lifetime totals, so that a later opening need not read the log from its beginning."""
-        kept = Totals(self._pipeline.next_seq, self._live.totals())
+        """Save the lifetime totals, so that a later opening does not read the log from its beginning."""
+        rows = self._live.documents
+        totals = Totals(self._pipeline.next_seq, self._live.totals(), list(rows.seqs) if rows.start == 0 else None)
         await self._catch_up.durable_end()
-        if kept != await self._storage.get(TOTALS, Totals(), Totals):
-            await self._storage.put(TOTALS, kept)
+        if totals != await self._storage.get(TOTALS, Totals(), Totals):
+            await self._storage.put(TOTALS, totals)
 
     async def archive(self, older_than: timedelta | datetime | float | None = None) -> Archived:
         """Move events into Iceberg: all acknowledged so far, or those received before a time or an age in seconds.
 
         Raises:
-            ArchiveConflict: the archive holds events of another log. This one keeps its own.
+            ArchiveConflict: the archive holds events of another log. This log keeps its events.
         """
         async with self._archiving:
             await self._pipeline.seal()
-            at = await self._archive.watermark()
-            await self._advance(at, ours=False)
+            start = await self._archive.watermark()
+            await self._advance(start, ours=False)
             end = await self._boundary(older_than)
             rows = commits = 0
-            while at < end:
-                stop = min(at + self._settings.archive_rows, end)
-                tables = [table async for table in self._history.read(at, stop)]
-                ours = await self._archive.append(pa.concat_tables(tables), at, stop)
+            while start < end:
+                stop = min(start + self._settings.archive_rows, end)
+                tables = [table async for table in self._history.read(start, stop)]
+                ours = await self._archive.append(pa.concat_tables(tables), start, stop)
                 if ours:
-                    rows, commits = rows + stop - at, commits + 1
-                at = stop if ours else await self._archive.watermark()
-                await self._advance(at, ours=ours)
-        return Archived(rows=rows, commits=commits, watermark=at, pruned=await self.prune())
+                    rows, commits = rows + stop - start, commits + 1
+                start = stop if ours else await self._archive.watermark()
+                await self._advance(start, ours=ours)
+        return Archived(rows=rows, commits=commits, watermark=start, pruned=await self.prune())
 
     async def _advance(self, watermark: int, *, ours: bool) -> None:
-        """Note how far the archive is.
+        """Record the archive's watermark.
 
-        What this run has not archived itself was archived by this object before a crash, or by another one that shares
-        the table: believing that would let the log go of events that are archived nowhere.
+        Events that this run has not archived itself were archived by this object before a crash, or by another object
+        that shares the table. In the second case, trusting the watermark would delete log files that are archived
+        nowhere.
         """
         if watermark <= self.watermark:
             return
@@ -148,7 +158,7 @@ class Maintenance:
         self.watermark = watermark
 
     async def _boundary(self, older_than: timedelta | datetime | float | None) -> int:
-        """The first seq that stays in the log alone. With an age, whole sealed files go."""
+        """The first seq that stays in the log only. With an age, whole sealed files are archived."""
         if older_than is None:
             return await self._catch_up.durable_end()
         if isinstance(older_than, datetime):
@@ -160,9 +170,9 @@ class Maintenance:
             return max((file.end_seq for file in view.files if file.last_received < before), default=view.start_seq)
 
     async def prune(self) -> int:
-        """Delete log files that every consumer's durable checkpoint has passed and whose retention is over."""
+        """Delete log files that every consumer has processed durably and whose retention is over."""
         totals = await self._storage.get(TOTALS, Totals(), Totals)
-        # `watermark` is set after the archive verified its commit, so nothing goes that is not in it.
+        # `watermark` is set after the archive verified its commit, so every deleted event is in it.
         passed = min(
             totals.seq,
             self.watermark,
@@ -173,16 +183,16 @@ class Maintenance:
         return await self._pipeline.prune(passed)
 
     def _passed_by_counters(self) -> int:
-        """Sliding windows have no checkpoint: a restart reads them from the log, however short its retention is."""
+        """Sliding windows have no checkpoint: a restart reads them from the log, even if its retention is shorter."""
         since = self._clock.now_us() - round(max(RECENT_S, self._settings.active_ttl_s) * _US)
         with self._pipeline.view() as view:
             return max((file.end_seq for file in view.files if file.last_received < since), default=view.start_seq)
 
     def relieve(self) -> None:
-        """Start archiving when what is sealed and not archived has passed `log_bytes`, at most once a minute.
+        """Start archiving if the sealed files that are not archived exceed `log_bytes`, at most once a minute.
 
-        Called after each commit, so it must be cheap. Archived files that retention keeps do not count: archiving again
-        would not make them fewer.
+        Called after commits, so it must be cheap. Archived files that retention keeps do not count: archiving again
+        would not remove them.
         """
         if self._pipeline.sealed_bytes <= self._settings.log_bytes or self._clock.monotonic() < self._relieve_at:
             return
@@ -195,9 +205,9 @@ class Maintenance:
             await self.archive(None)
             self.problems.pop("archive", None)
         except LakebedError as error:
-            self.problems["archive"] = f"the log has passed log_bytes, and archiving it failed: {error}"
+            self.problems["archive"] = f"the log exceeds log_bytes, and archiving it failed: {error}"
 
     async def close(self) -> None:
-        """Wait for what runs in the background."""
+        """Wait for the background run."""
         if self._relief is not None:
             await self._relief

@@ -1,4 +1,4 @@
-"""The Model Context Protocol: questions of an assistant to an object. Needs the extra: `pip install 'lakebed[mcp]'`."""
+"""The Model Context Protocol: read-only tools for an assistant. Needs the extra: `pip install 'lakebed[mcp]'`."""
 
 from __future__ import annotations
 

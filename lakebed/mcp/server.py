@@ -1,8 +1,9 @@
-"""The server: tools over stdio or HTTP, by the official SDK."""
+"""The MCP server: tools over stdio or HTTP, by the official SDK."""
 
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -18,33 +19,39 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from lakebed.cli.exit_codes import SAID
-from lakebed.cli.output import Table, to_json
-from lakebed.clients.target import Target
+from lakebed.clients.client import Client
+from lakebed.clients.table import Table, to_json
+from lakebed.errors import LakebedError
 from lakebed.mcp.tools import TOOLS
 
-__all__ = ["MAX_CHARACTERS", "MAX_ROWS", "make_app", "make_server", "run_stdio"]
+__all__ = ["MAX_CHARACTERS", "MAX_ROWS", "as_text", "make_app", "make_server", "run_stdio"]
 
 MAX_ROWS = 500
-"""Rows of one table that an answer has at the most."""
+"""Maximum of rows of one table in an answer."""
 MAX_CHARACTERS = 40_000
-"""Characters of one answer, about 10,000 tokens."""
+"""Maximum of characters of one answer, about 10,000 tokens."""
+_EXPECTED = (LakebedError, sqlite3.Error, OSError)  # an assistant is told what they say; others are bugs
 _ABOUT = (
     "Product analytics of one Lakebed object, read only. Start with read-data-schema. People are counted after "
     "identity resolution; times are UTC; `as_of` gives any answer as it was at an instant."
 )
 
 
-def make_server(target: Target, thread: ThreadPoolExecutor) -> Server[Any, Any]:
-    """The tools of `target`. Calls run one at a time, in `thread`, which must have one worker."""
+def make_server(client: Client, thread: ThreadPoolExecutor) -> Server[Any, Any]:
+    """The MCP server with all tools.
+
+    Args:
+        client: the object that the tools read.
+        thread: an executor with one worker; calls run in it one at a time.
+    """
     server: Server[Any, Any] = Server("lakebed", version("lakebed"), _ABOUT)
 
     @server.list_tools()  # type: ignore[no-untyped-call, untyped-decorator]  # the SDK's decorators have no types
     async def list_tools() -> list[types.Tool]:
         reads = types.ToolAnnotations(readOnlyHint=True, idempotentHint=True, openWorldHint=False)
         return [
-            types.Tool(name=one.name, description=one.about, inputSchema=dict(one.schema), annotations=reads)
-            for one in TOOLS.values()
+            types.Tool(name=tool.name, description=tool.about, inputSchema=dict(tool.schema), annotations=reads)
+            for tool in TOOLS.values()
         ]
 
     @server.call_tool()  # type: ignore[untyped-decorator]  # the same
@@ -52,18 +59,18 @@ def make_server(target: Target, thread: ThreadPoolExecutor) -> Server[Any, Any]:
         tool = TOOLS.get(name)
         if tool is None:
             raise ValueError(f"there is no tool {name!r}; there are {', '.join(TOOLS)}")
-        given = {key: value for key, value in arguments.items() if value is not None}
+        values = {key: value for key, value in arguments.items() if value is not None}
         try:
-            found = await asyncio.get_running_loop().run_in_executor(thread, tool.ask, target, given)
-        except SAID as error:
-            raise ValueError(str(error)) from error  # the SDK makes an answer of it that is marked as an error
-        return [types.TextContent(type="text", text=told(found))]
+            tables = await asyncio.get_running_loop().run_in_executor(thread, tool.run, client, values)
+        except _EXPECTED as error:
+            raise ValueError(str(error)) from error  # the SDK sends it as an answer that is marked as an error
+        return [types.TextContent(type="text", text=as_text(tables))]
 
     return server
 
 
-def told(tables: Mapping[str, Table]) -> str:
-    """Tables as text: a line of JSON with the columns and one for each row, cut where it becomes too long."""
+def as_text(tables: Mapping[str, Table]) -> str:
+    """Tables as text: a line of JSON with the columns and one for each row, cut where the text becomes too long."""
     lines: list[str] = []
     left = MAX_CHARACTERS
     for heading, table in tables.items():
@@ -86,22 +93,22 @@ def told(tables: Mapping[str, Table]) -> str:
     return "\n".join(lines)
 
 
-async def run_stdio(target: Target) -> None:
-    """Serve whoever speaks on stdin, until it ends."""
+async def run_stdio(client: Client) -> None:
+    """Serve the tools on stdin and stdout, until stdin ends."""
     with ThreadPoolExecutor(1, thread_name_prefix="lakebed-mcp") as thread:
-        server = make_server(target, thread)
+        server = make_server(client, thread)
         async with stdio_server() as (read, write):
             await server.run(read, write, server.create_initialization_options())
 
 
-def make_app(target: Target, hosts: list[str]) -> Starlette:
-    """An ASGI app that serves them at `/mcp`, to requests for these hosts only.
+def make_app(client: Client, hosts: list[str]) -> Starlette:
+    """An ASGI app that serves the tools at `/mcp`, to requests for these hosts only.
 
-    By another name that leads here (DNS rebinding) a web page in a browser could ask them.
+    With another name that resolves to this machine (DNS rebinding), a web page in a browser could call the tools.
     """
     thread = ThreadPoolExecutor(1, thread_name_prefix="lakebed-mcp")
     manager = StreamableHTTPSessionManager(
-        make_server(target, thread),
+        make_server(client, thread),
         json_response=True,
         stateless=True,
         security_settings=TransportSecuritySettings(enable_dns_rebinding_protection=True, allowed_hosts=hosts),
@@ -113,11 +120,11 @@ def make_app(target: Target, hosts: list[str]) -> Starlette:
             async with manager.run():
                 yield
 
-    return Starlette(routes=[Route("/mcp", _Exchanges(manager))], lifespan=lifespan)
+    return Starlette(routes=[Route("/mcp", _McpApp(manager))], lifespan=lifespan)
 
 
-class _Exchanges:
-    """The manager as an ASGI app: a route takes a bound method for a handler of requests."""
+class _McpApp:
+    """The manager as an ASGI app: a route would take its bound method for a handler of requests."""
 
     def __init__(self, manager: StreamableHTTPSessionManager) -> None:
         self._manager = manager

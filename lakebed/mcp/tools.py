@@ -1,17 +1,16 @@
-"""Tools: what an assistant may ask. All of them read; none can write, delete or configure anything."""
+"""The tools of an assistant. All of them read; none can write, delete or configure anything."""
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 
-from lakebed.cli.output import Table
-from lakebed.clients.target import Target
+from lakebed.clients.client import Client
+from lakebed.clients.table import Table
 from lakebed.interface.json_schema import body_of
-from lakebed.reports.catalog import REPORTS, signature_of
+from lakebed.reports.catalog import signature_of
 
 __all__ = ["TOOLS", "Tool"]
 
@@ -31,7 +30,10 @@ _SQL = {
 _SCHEMA = {
     "type": "object",
     "properties": {
-        "event": {"type": "string", "description": "Tell of this event's properties; without it, of tables and events."}
+        "event": {
+            "type": "string",
+            "description": "Name of an event: lists its properties; without it, tables and events.",
+        }
     },
     "additionalProperties": False,
 }
@@ -39,7 +41,7 @@ _PEOPLE = {
     "type": "object",
     "properties": {
         "search": {"type": "string", "description": "Only people with this text in an id or a trait, in any case."},
-        "limit": {"type": "integer", "minimum": 1, "maximum": 500, "description": "At the most; 50 unless said."},
+        "limit": {"type": "integer", "minimum": 1, "maximum": 500, "description": "People at most; the default is 50."},
         "as_of": _SQL["properties"]["as_of"],  # type: ignore[index]  # a schema is a tree of anything
     },
     "additionalProperties": False,
@@ -64,53 +66,55 @@ SELECT property, count(*) AS events, list_sort(list(DISTINCT type)) AS types,
     list_slice(list_sort(list(DISTINCT example)), 1, 5) AS examples
 FROM valued GROUP BY property ORDER BY events DESC, property LIMIT 200
 """
-_FOUND = """
+_LISTED = """
 SELECT person_id, first_seen, last_seen, events, ids, groups, traits FROM people
 WHERE $search IS NULL OR contains(lower(array_to_string(ids, ' ') || ' ' || traits), lower($search))
 ORDER BY last_seen DESC, person_id LIMIT $limit
 """
-_NAMED = {"query-trends": "segmentation", "query-funnel": "funnel", "query-retention": "retention"}
+_REPORTS = {"query-trends": "segmentation", "query-funnel": "funnel", "query-retention": "retention"}
 
 
 class Tool(msgspec.Struct, frozen=True):
     """A tool.
 
     Attributes:
-        name: as the protocol has it.
-        about: what it answers, for the assistant.
-        schema: of its arguments, as JSON Schema.
-        ask: its answer: tables, each under a heading.
+        name: the name in the protocol.
+        about: the description of its answer, for the assistant.
+        verb: the verb that it calls.
+        schema: the JSON Schema of its arguments.
+        run: calls it; gives tables, each under a heading.
     """
 
     name: str
     about: str
+    verb: str
     schema: Mapping[str, Any]
-    ask: Callable[[Target, Mapping[str, Any]], Mapping[str, Table]]
+    run: Callable[[Client, Mapping[str, Any]], Mapping[str, Table]]
 
 
-def _execute_sql(target: Target, given: Mapping[str, Any]) -> Mapping[str, Table]:
-    return {"": target.query(given["sql"], given.get("params"), as_of=given.get("as_of"))}
+def _execute_sql(client: Client, values: Mapping[str, Any]) -> Mapping[str, Table]:
+    return {"": client.table("query", values["sql"], values.get("params"), as_of=values.get("as_of"))}
 
 
-def _read_data_schema(target: Target, given: Mapping[str, Any]) -> Mapping[str, Table]:
-    if "event" in given:
-        return {f"Properties of the newest {_SAMPLED:,}": target.query(_PROPERTIES, {"event": given["event"]})}
-    empty = target.query("SELECT * FROM events LIMIT 0")
+def _read_data_schema(client: Client, values: Mapping[str, Any]) -> Mapping[str, Table]:
+    if "event" in values:
+        properties = client.table("query", _PROPERTIES, {"event": values["event"]})
+        return {f"Properties of the newest {_SAMPLED:,}": properties}
+    empty = client.table("query", "SELECT * FROM events LIMIT 0")
     columns = Table(("column",), [(name,) for name in empty.columns])
-    return {"Columns of events": columns, "Events": target.query(_EVENTS)}
+    return {"Columns of events": columns, "Events": client.table("query", _EVENTS)}
 
 
-def _list_people(target: Target, given: Mapping[str, Any]) -> Mapping[str, Table]:
-    params = {"search": given.get("search"), "limit": given.get("limit", 50)}
-    return {"": target.query(_FOUND, params, as_of=given.get("as_of"))}
+def _list_people(client: Client, values: Mapping[str, Any]) -> Mapping[str, Table]:
+    params = {"search": values.get("search"), "limit": values.get("limit", 50)}
+    return {"": client.table("query", _LISTED, params, as_of=values.get("as_of"))}
 
 
 def _report(tool: str, name: str) -> Tool:
     signature = signature_of(name)
     _, parts = msgspec.json.schema_components([body_of(signature)])
     (body,) = parts.values()
-    about, _, _ = (inspect.getdoc(REPORTS[name]) or "").partition("\nArgs:\n")
-    return Tool(tool, about, body, lambda target, given: {"": target.report(name, given)})
+    return Tool(tool, signature.doc, name, body, lambda client, values: {"": client.table(name, **values)})
 
 
 TOOLS: Mapping[str, Tool] = {
@@ -120,18 +124,20 @@ TOOLS: Mapping[str, Tool] = {
             "execute-sql",
             "One read-only SELECT over the tables events, people, hourly_events, daily_metrics and the object's "
             "rollups. Call read-data-schema first. Aggregate: long results are cut.",
+            "query",
             _SQL,
             _execute_sql,
         ),
-        *(_report(tool, name) for tool, name in _NAMED.items() if name in REPORTS),
+        *(_report(tool, name) for tool, name in _REPORTS.items()),
         Tool(
             "read-data-schema",
-            "What there is to ask about: the columns of events, the events with their counts; or the properties of "
-            "one event with their types and examples.",
+            "The columns of events, and the events with their counts; or the properties of one event with their types "
+            "and examples.",
+            "query",
             _SCHEMA,
             _read_data_schema,
         ),
-        Tool("list-people", "People, those seen last first, with their ids and traits.", _PEOPLE, _list_people),
+        Tool("list-people", "People, last seen first, with their ids and traits.", "query", _PEOPLE, _list_people),
     )
 }
 """The tools by name."""

@@ -1,4 +1,4 @@
-"""check(): is what this object promises true of it now? Empty when healthy."""
+"""check(): verifies the promises of an object. Empty when healthy."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ __all__ = ["Problem", "check"]
 
 
 class Problem(msgspec.Struct, frozen=True):
-    """Something that is not as promised.
+    """A broken promise.
 
     Attributes:
         where: "log", "storage", "dead letters", "rollups", "identity", "archive", "schedule", "tracking" or "counters".
-        message: what, with facts and, where there is one, the next step.
+        message: the problem with its facts and, if there is one, the next step.
     """
 
     where: str
@@ -25,20 +25,23 @@ class Problem(msgspec.Struct, frozen=True):
 
 
 async def check(parts: MonitoredParts) -> list[Problem]:
-    """Look at every tier. Cheap enough for after each test; reads no event twice. What cannot be read is a problem."""
+    """Check every tier. Cheap enough after each test; reads no event twice. A tier that cannot be read is a problem."""
     await parts.pipeline.flush()
-    problems = [Problem("tracking", f"an event that nobody awaited was not stored: {m}") for m in parts.ingest.failures]
+    problems = [
+        Problem("tracking", f"an event was not stored, and its call was not awaited: {m}")
+        for m in parts.ingest.failures
+    ]
     problems += [Problem("log", f"{what}: {message}") for what, message in parts.pipeline.problems.items()]
-    problems += _books(parts)
-    problems += await _asked("storage", parts.storage.check())
-    problems += await _asked("dead letters", parts.dead_letters.check())
-    problems += _at("archive", parts.maintenance.problems.values())
-    problems += await _asked("rollups", _caught_up(parts))
-    problems += await _asked("rollups", parts.rollups.check(parts.pipeline.next_seq))
-    problems += await _asked("identity", parts.identity.check(parts.pipeline.next_seq))
-    problems += await _asked("archive", _archive(parts))
-    problems += await _asked("schedule", _schedule(parts))
-    return list(dict.fromkeys(problems))  # a damaged storage.db says the same to each who asks
+    problems += _tracking_counts(parts)
+    problems += await _problems_of("storage", parts.storage.check())
+    problems += await _problems_of("dead letters", parts.dead_letters.check())
+    problems += _problems("archive", parts.maintenance.problems.values())
+    problems += await _problems_of("rollups", _caught_up(parts))
+    problems += await _problems_of("rollups", parts.rollups.check(parts.pipeline.next_seq))
+    problems += await _problems_of("identity", parts.identity.check(parts.pipeline.next_seq))
+    problems += await _problems_of("archive", _archive(parts))
+    problems += await _problems_of("schedule", _schedule(parts))
+    return list(dict.fromkeys(problems))  # a damaged storage.db gives the same error to each check
 
 
 async def _caught_up(parts: MonitoredParts) -> list[str]:
@@ -52,32 +55,32 @@ async def _schedule(parts: MonitoredParts) -> list[str]:
 
 
 async def _archive(parts: MonitoredParts) -> list[str]:
-    found = await parts.archive.check() if parts.archive.exists() else []
+    messages = await parts.archive.check() if parts.archive.exists() else []
     start, end = parts.pipeline.start_seq, parts.pipeline.next_seq
     try:
         watermark = await parts.archive.watermark() if parts.archive.exists() else 0
-    except LakebedError as error:  # nobody can say where it ends; most of the time that was found above
-        return found or [str(error)]
+    except LakebedError as error:  # the watermark is unknown; the messages above mostly have the cause
+        return messages or [str(error)]
     if watermark < start:
-        found.append(f"events {watermark} to {start} are in neither log nor archive")
+        messages.append(f"events {watermark} to {start} are in neither log nor archive")
     if watermark > end:
-        found.append(f"its watermark {watermark} lies past the log's end {end}")
-    return found
+        messages.append(f"its watermark {watermark} lies past the log's end {end}")
+    return messages
 
 
-async def _asked(where: str, look: Awaitable[Iterable[str]]) -> list[Problem]:
+async def _problems_of(where: str, check: Awaitable[Iterable[str]]) -> list[Problem]:
     try:
-        return _at(where, await look)
+        return _problems(where, await check)
     except LakebedError as error:
         return [Problem(where, str(error))]
 
 
-def _at(where: str, messages: Iterable[str]) -> list[Problem]:
+def _problems(where: str, messages: Iterable[str]) -> list[Problem]:
     return [Problem(where, message) for message in messages]
 
 
-def _books(parts: MonitoredParts) -> list[Problem]:
-    """Received = stored + duplicate + rejected, for what this opening took."""
+def _tracking_counts(parts: MonitoredParts) -> list[Problem]:
+    """Received = stored + duplicate + rejected, for the events of this opening."""
     ingest, pipeline = parts.ingest, parts.pipeline
     stored = pipeline.next_seq - parts.opened_at_seq
     if ingest.received == stored + pipeline.duplicates + ingest.rejected:

@@ -16,11 +16,11 @@ class LifetimeCounts:
     """Counts since this Python object was made, through every opening. They only grow.
 
     Attributes:
-        stored, duplicate, rejected: events, by what became of them; together they were received.
-        failed: events that the log could not take; their senders know.
-        groups: events of each group that was committed.
-        syncs: seconds that making a group durable took.
-        queries: seconds that each question took, failed ones too.
+        stored, duplicate, rejected: clients' events by outcome; their sum is the number received.
+        failed: events that the log could not store; their callers got an error.
+        groups: events per committed group.
+        syncs: seconds per group to make it durable.
+        queries: seconds per query, failed ones included.
     """
 
     __slots__ = ("duplicate", "failed", "groups", "queries", "rejected", "stored", "syncs")
@@ -32,7 +32,7 @@ class LifetimeCounts:
         self.queries = Histogram(SECONDS)
 
     def add(self, other: LifetimeCounts) -> None:
-        """Add all that `other` says."""
+        """Add the counts of `other`."""
         self.stored += other.stored
         self.duplicate += other.duplicate
         self.rejected += other.rejected
@@ -43,15 +43,15 @@ class LifetimeCounts:
 
 
 class Health(msgspec.Struct, frozen=True):
-    """How an open object is doing.
+    """The health of an open object.
 
     Attributes:
-        pending: events that wait for their commit.
-        lag: events that each consumer of the log has yet to read: the rollups and "archive".
+        pending: events that wait for a commit.
+        lag: events that each consumer of the log has not read yet, by consumer: the rollups and "archive".
         log_bytes: of sealed log files.
         tail_bytes: of events in memory that are not sealed yet.
-        dead_letters: refused events that wait.
-        problems: what failed and has not succeeded since.
+        dead_letters: rejected events that were kept.
+        problems: failures without a success since.
     """
 
     pending: int
@@ -65,7 +65,7 @@ class Health(msgspec.Struct, frozen=True):
 def lifetime_counts(parts: MonitoredParts) -> LifetimeCounts:
     """The counts of one opening so far. Also of parts that are closed."""
     counts = LifetimeCounts()
-    counts.stored = parts.pipeline.next_seq - parts.opened_at_seq
+    counts.stored = parts.pipeline.next_seq - parts.opened_at_seq - parts.documents.committed
     counts.duplicate = parts.pipeline.duplicates
     counts.rejected = parts.ingest.rejected
     counts.failed = parts.pipeline.failed
@@ -86,6 +86,6 @@ async def health(parts: MonitoredParts) -> Health:
         lag=lag,
         log_bytes=parts.pipeline.sealed_bytes,
         tail_bytes=parts.pipeline.tail_bytes,
-        dead_letters=parts.dead_letters.books.waiting,
+        dead_letters=parts.dead_letters.counts.waiting,
         problems=len(parts.pipeline.problems) + len(parts.maintenance.problems) + len(parts.ingest.failures),
     )

@@ -1,4 +1,4 @@
-"""Pulse: what an object is doing at this moment, small enough to be sent every second."""
+"""LiveSnapshot: the activity of an object at this moment, small enough to be sent every second."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from datetime import datetime
 import msgspec
 
 from lakebed.clock import Clock, from_us
+from lakebed.events.documents import DocumentPositions, without_documents
 from lakebed.ingest.live_counters import ALL_1H, ALL_1M
 from lakebed.monitoring.stats import Stats
 from lakebed.query.event_history import EventHistory
@@ -40,18 +41,19 @@ class Newest(msgspec.Struct, frozen=True):
 
 
 class LiveSnapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """What an object is doing at this moment. The last minute and hour go by when events were received, and slide.
+    """The activity of an object at one moment. The last minute and hour are sliding windows of receive time.
 
-    With a moment and a name alone it is that of an object that does not exist yet.
+    With `at` and `name` only, it describes an object that does not exist yet.
 
     Attributes:
         at: the moment.
         name: the object's.
-        received, stored, duplicate, rejected, last_minute, last_hour, active, next_seq, watermark: as in `Stats`.
+        received, stored, duplicate, rejected, last_minute, last_hour, active, next_seq, watermark, events: as in
+            `Stats`.
         active_s: how long after an event its person is active (the setting `active_ttl_s`).
         seconds: `last_minute` by second, oldest first, 60 numbers.
         minutes: `last_hour` by minute, oldest first, 60 numbers.
-        names: how many names events have had in the last hour.
+        names: number of event names in the last hour.
         top_hour: the most frequent of them, at most 10, as (name, events), most first.
         top_ever: the same of all events ever stored.
         newest: the newest events that are still in the log, at most 12, newest first.
@@ -75,22 +77,31 @@ class LiveSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     top_hour: Sequence[tuple[str, int]] = ()
     top_ever: Sequence[tuple[str, int]] = ()
     newest: Sequence[Newest] = ()
+    events: int = 0
 
 
 class LiveSnapshots:
-    """Takes the pulse of one object. Between two readings it keeps the newest events, and reads only those after them.
+    """Reads the live snapshots of one object. It keeps the newest events, and reads only later ones each time.
 
     Args:
         name: the object's.
-        counters: L0, as `Live` feeds it.
-        pipeline: L1, which says where the log begins.
-        history: where the newest events are read.
+        counters: L0, fed by `LiveCounters`.
+        pipeline: L1, for the start of the log.
+        history: reads the newest events.
         active_s: the setting `active_ttl_s`.
-        clock: says when it is.
+        clock: gives the time of a snapshot.
+        documents: positions that hold no event.
     """
 
     def __init__(
-        self, name: str, counters: Counters, pipeline: Pipeline, history: EventHistory, active_s: float, clock: Clock
+        self,
+        name: str,
+        counters: Counters,
+        pipeline: Pipeline,
+        history: EventHistory,
+        active_s: float,
+        clock: Clock,
+        documents: DocumentPositions,
     ) -> None:
         self._name = name
         self._counters = counters
@@ -98,12 +109,13 @@ class LiveSnapshots:
         self._history = history
         self._active_s = active_s
         self._clock = clock
+        self._documents = documents
         self._newest: deque[Newest] = deque(maxlen=_NEWEST)
-        self._seen = 0  # the seq after the last event that was looked at
-        self._reading = asyncio.Lock()  # protects these two
+        self._seen = 0  # the seq after the last event that was read
+        self._reading = asyncio.Lock()  # protects the two above
 
     async def read(self, stats: Stats) -> LiveSnapshot:
-        """The pulse now. `stats` says what was taken so far, and where log and archive stand."""
+        """The snapshot now. `stats` has the totals, and the positions of log and archive."""
         newest = await self._read_newest()
         counters = self._counters
         return LiveSnapshot(
@@ -125,17 +137,20 @@ class LiveSnapshots:
             top_hour=list(stats.events_last_hour.items())[:_TOP],
             top_ever=list(stats.totals.items())[:_TOP],
             newest=newest,
+            events=stats.events,
         )
 
     async def _read_newest(self) -> list[Newest]:
         async with self._reading:
             end = self._pipeline.next_seq
-            # Never from the archive: it may be far away, or down, and what is going on now is not there. The tail in
-            # memory has them, but for the moment after a segment was sealed.
-            start = max(self._seen, end - _NEWEST, self._pipeline.start_seq)
+            # Never from the archive: it may be slow or down, and it does not have the newest events. The tail in memory
+            # has them, except for a moment after a segment was sealed.
+            first = self._documents.before_last_events(_NEWEST, end)
+            start = max(self._seen, first, self._pipeline.start_seq)
             if start < end:
                 async for table in self._history.read(start, end, frozenset()):
-                    self._newest.extendleft(map(_newest, table.select(_COLUMNS).to_pylist()))
+                    events = without_documents(table)
+                    self._newest.extendleft(map(_newest, events.select(_COLUMNS).to_pylist()))
                 self._seen = end
             return list(self._newest)
 

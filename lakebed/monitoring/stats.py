@@ -1,4 +1,4 @@
-"""What an object is doing right now, from L0."""
+"""Stats: the real-time counters of an object, from L0."""
 
 from __future__ import annotations
 
@@ -10,21 +10,24 @@ __all__ = ["Stats", "stats"]
 
 
 class Stats(msgspec.Struct, frozen=True, kw_only=True):
-    """Real-time counters. The last minute and hour go by when events were received, and slide.
+    """Real-time counters. The last minute and hour are sliding windows of receive time.
+
+    All numbers are of events. Documents of the operator, such as cohorts and invoices, are in the log too, but none of
+    them was received, stored or rejected. Only positions count them.
 
     Attributes:
-        received: events that arrived since the object opened: `stored + duplicate + rejected`, and those that wait for
-            their commit.
+        received: events since the object opened: `stored + duplicate + rejected`.
         last_minute: events stored in the last 60 seconds, with or without a name.
         last_hour: the same for 3,600 seconds.
         events_last_minute: the named ones, by name, most first.
         events_last_hour: the same for the last hour.
         active: people with an event in the last `active_ttl_s` seconds.
         totals: events ever stored, by name, most first.
-        next_seq: how many events were ever stored.
-        watermark: how many of them are in the archive.
-        dead_letters: refused events that wait to be mended and replayed, or purged.
-        dead_letters_dropped: those that ever had to make room for newer ones.
+        next_seq: the position that the next event or document takes in the log. Positions begin at 0.
+        watermark: the position before which everything is in the archive.
+        dead_letters: rejected events that were kept.
+        dead_letters_dropped: dead letters that were ever dropped for newer ones.
+        events: number of events ever stored: `next_seq` without the operator's documents.
     """
 
     received: int
@@ -41,6 +44,7 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
     watermark: int
     dead_letters: int = 0
     dead_letters_dropped: int = 0
+    events: int = 0
 
 
 def stats(
@@ -54,8 +58,9 @@ def stats(
     watermark: int,
     dead_letters: int = 0,
     dead_letters_dropped: int = 0,
+    events: int = 0,
 ) -> Stats:
-    """The stats of this moment, from the counters that tracking feeds; the other numbers are taken as given."""
+    """The stats of this moment, from the live counters and the given numbers."""
     return Stats(
         received=received,
         stored=stored,
@@ -71,9 +76,10 @@ def stats(
         watermark=watermark,
         dead_letters=dead_letters,
         dead_letters_dropped=dead_letters_dropped,
+        events=events,
     )
 
 
 def _by_name(counters: Counters, prefix: str) -> dict[str, int]:
-    found = counters.top(f"{prefix}*", len(counters))
-    return {key.removeprefix(prefix): int(count) for key, count in found if count}
+    rows = counters.top(f"{prefix}*", len(counters))
+    return {key.removeprefix(prefix): int(count) for key, count in rows if count}

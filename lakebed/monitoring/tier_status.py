@@ -34,7 +34,7 @@ _DAILY = "daily_metrics"
 
 
 class CounterStatus(msgspec.Struct, frozen=True):
-    """L0. Attributes: keys alive, how many may be, how many had to go before their time."""
+    """L0. Attributes: live keys, the maximum, and the keys that were evicted early."""
 
     keys: int
     max_keys: int
@@ -45,11 +45,12 @@ class LogStatus(msgspec.Struct, frozen=True):
     """L1.
 
     Attributes:
-        first_seq: the first event that the log still holds; `next_seq` is the one after its last.
-        segments: sealed files, and `sealed_bytes` their size on disk.
+        first_seq: the first position in the log; `next_seq` is the one after the last. Events and the operator's
+            documents have positions.
+        segments: number of sealed files; `sealed_bytes` is their size on disk.
         tail_events: events in memory that are not sealed yet (they are on disk too, in a log file).
-        tail_bytes: what these take in memory.
-        pending: events that wait for their commit.
+        tail_bytes: their size in memory.
+        pending: events that wait for a commit.
     """
 
     first_seq: int
@@ -62,11 +63,11 @@ class LogStatus(msgspec.Struct, frozen=True):
 
 
 class Consumer(msgspec.Struct, frozen=True):
-    """Who reads the log: a rollup, the archive and others.
+    """A consumer of the log: a rollup, the archive and others.
 
     Attributes:
         next_seq: events before it are in its durable state.
-        lag: events of the log that are not.
+        lag: events of the log that are not in it yet.
     """
 
     name: str
@@ -89,10 +90,10 @@ class ArchiveStatus(msgspec.Struct, frozen=True):
     """L3.
 
     Attributes:
-        watermark: every event with a lower `seq` is in it, as far as this object has seen.
-        files, rows, bytes: of the newest snapshot; None where `trouble` says why.
-        snapshots: the newest, at most 20, newest first; None likewise.
-        snapshots_kept: how many there are.
+        watermark: every event with a lower `seq` is in it, as last seen by this object.
+        files, rows, bytes: of the newest snapshot, the operator's documents included; None if there is `trouble`.
+        snapshots: the newest 20, newest first; None likewise.
+        snapshots_kept: number of snapshots.
         trouble: "" or "busy" (a run that takes long) or "unavailable" (catalog or warehouse do not answer).
     """
 
@@ -114,17 +115,17 @@ class DiskStatus(msgspec.Struct, frozen=True):
 
 
 class TierStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """What lies in each tier. Of one moment but for the archive, which is asked last.
+    """The contents of each tier. Of one moment, except for the archive, which is read last.
 
     Attributes:
         counters: L0.
         log: L1.
         storage_bytes: L2: the SQLite file with its write-ahead log.
-        consumers: of the log, those furthest behind first; `lag` 0 is up to date. Reading an answer catches its
-            consumer up, the hourly job all of them.
+        consumers: of the log, by descending `lag`; 0 is up to date. Reading an answer brings its consumer up to date,
+            the hourly job all of them.
         archive: L3.
-        disk: under all of them.
-        first_day, last_day: of events' timestamps (UTC), as far as `daily_metrics` is folded; None while it is empty.
+        disk: the file system of all of them.
+        first_day, last_day: of events' timestamps (UTC), as far as `daily_metrics` is up to date; None if it is empty.
     """
 
     counters: CounterStatus
@@ -144,7 +145,7 @@ class _OnDisk(NamedTuple):
 
 
 async def tier_status(parts: MonitoredParts, *, archive_timeout_s: float = 2.0) -> TierStatus:
-    """Look at every tier, without changing any and without waiting long for one.
+    """Read the status of every tier, without changing any and without waiting long for one.
 
     Args:
         parts: the open object's.
@@ -155,18 +156,18 @@ async def tier_status(parts: MonitoredParts, *, archive_timeout_s: float = 2.0) 
         ObjectUnavailable: the directory cannot be read.
     """
     statistics = parts.counters.statistics()
-    marks = {consumer_of(one.name): 0 for one in parts.rollups.rollups} | await parts.storage.checkpoints()
+    checkpoints = {consumer_of(rollup.name): 0 for rollup in parts.rollups.rollups} | await parts.storage.checkpoints()
     days = (await parts.rollups.table(_DAILY))["date"].to_pylist()
     disk = await run_in_thread("tier-status", lambda: _on_disk(parts.directory))
     log = _log(parts)
-    # What identity has looked at since its last checkpoint changed nothing, so its state is that of all of it.
-    marks |= {"archive": parts.maintenance.watermark, CONSUMER: parts.identity.position}
-    consumers = [Consumer(name, seq, max(0, log.next_seq - seq)) for name, seq in marks.items()]
+    # Events that identity has read since its last checkpoint changed nothing, so its state includes them.
+    checkpoints |= {"archive": parts.maintenance.watermark, CONSUMER: parts.identity.position}
+    consumers = [Consumer(name, seq, max(0, log.next_seq - seq)) for name, seq in checkpoints.items()]
     return TierStatus(
         counters=CounterStatus(statistics.keys, statistics.max_keys, statistics.evicted),
         log=log,
         storage_bytes=disk.storage,
-        consumers=sorted(consumers, key=lambda one: (-one.lag, one.name)),
+        consumers=sorted(consumers, key=lambda consumer: (-consumer.lag, consumer.name)),
         archive=await _archive(parts, archive_timeout_s),
         disk=DiskStatus(disk.free, disk.total, parts.settings.headroom_bytes),
         first_day=min(days, default=None),
@@ -201,19 +202,26 @@ async def _archive(parts: MonitoredParts, timeout_s: float) -> ArchiveStatus:
             async with parts.archive.pin() as view:
                 files: tuple[DataFile, ...] = view.files
             snapshots = await parts.archive.snapshots()
-    except TimeoutError:  # its one thread is compacting, or a catalog is slow; the other tiers need not wait for it
+    except TimeoutError:  # its one thread is compacting, or a catalog is slow; the other tiers do not wait for it
         return ArchiveStatus(watermark, trouble="busy")
-    except LakebedError:  # check() says what it is; here the other tiers matter too
+    except LakebedError:  # check() reports it; here the other tiers matter too
         return ArchiveStatus(watermark, trouble="unavailable")
     return ArchiveStatus(
         watermark=watermark,
         files=len(files),
         rows=sum(file.rows for file in files),
         bytes=sum(file.bytes for file in files),
-        snapshots=[_snapshot_info(one) for one in reversed(snapshots[-_SNAPSHOTS:])],
+        snapshots=[_snapshot_info(snapshot) for snapshot in reversed(snapshots[-_SNAPSHOTS:])],
         snapshots_kept=len(snapshots),
     )
 
 
-def _snapshot_info(one: Snapshot) -> SnapshotInfo:
-    return SnapshotInfo(str(one.id), from_us(one.committed_us), one.watermark, one.operation, one.rows, one.tags)
+def _snapshot_info(snapshot: Snapshot) -> SnapshotInfo:
+    return SnapshotInfo(
+        str(snapshot.id),
+        from_us(snapshot.committed_us),
+        snapshot.watermark,
+        snapshot.operation,
+        snapshot.rows,
+        snapshot.tags,
+    )

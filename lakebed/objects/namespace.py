@@ -72,6 +72,8 @@ class Namespace:
         self._clock: Clock = clock if clock is not None else SystemClock()
         self._pool = ObjectPool(self._make, self._clock, self._failed)
         self._sessions: weakref.WeakValueDictionary[tuple[str, type[Any]], Session] = weakref.WeakValueDictionary()
+        # A session lives while a stub of it does, while it has work, and while the object is awake that it woke.
+        self._awake_sessions: weakref.WeakKeyDictionary[Any, Session] = weakref.WeakKeyDictionary()
         self._busy: set[Session] = set()
         self._tasks: set[asyncio.Task[Any]] = set()  # calls of handles
         self._failures: deque[BaseException] = deque(maxlen=_MAX_FAILURES)
@@ -204,6 +206,8 @@ class Namespace:
         """The objects that are awake here. Holding one does not keep it awake: it may close at any await."""
         return self._pool
 
+    residents = pool  # its former name
+
     async def flush(self) -> None:
         """Return when all calls made so far are resolved, and the objects that have a `flush` have flushed."""
         await self._settle()
@@ -277,7 +281,10 @@ class Namespace:
 
     def _make(self, name: str, object_class: type[Any]) -> Any:
         self._classes.add(object_class)
-        return object_class(name, root=self.root, settings=self._settings, clock=self._clock, on_error=self._on_error)
+        made = object_class(name, root=self.root, settings=self._settings, clock=self._clock, on_error=self._on_error)
+        if (session := self._sessions.get((name, object_class))) is not None:
+            self._awake_sessions[made] = session
+        return made
 
     def _failed(self, error: BaseException) -> None:
         self._failures.append(error)

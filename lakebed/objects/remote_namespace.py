@@ -72,7 +72,7 @@ class RemoteNamespace:
         kind = HttpTransport if urlsplit(self.url).scheme in ("http", "https") else WebSocketTransport
         self.connection: HttpTransport | WebSocketTransport = kind(self.url, headers, timeout_s, self._peer)
         self._on_error = on_error
-        self._sessions: dict[tuple[type[Any], str], Session] = {}  # few: a key opens one object
+        self._sessions: dict[tuple[type[Any], str | None], Session] = {}  # few: a key opens one object
         self._busy: set[Session] = set()
         self._failures: deque[BaseException] = deque(maxlen=_MAX_FAILURES)
         self._closed = False
@@ -86,8 +86,10 @@ class RemoteNamespace:
     def __repr__(self) -> str:
         return f"<RemoteNamespace {self.url}>"
 
-    def get(self, name: str) -> Stub:
-        """A stub of object `name`, as `Analytics`. Another name than the key's is `AccessDenied` when it is called.
+    def get(self, name: str | None = None) -> Stub:
+        """A stub of object `name`, as `Analytics`; by default of the key's object, whatever its name.
+
+        Another name than that of the key's object is `AccessDenied` when it is called.
 
         Raises:
             InvalidName: the name is not allowed.
@@ -100,18 +102,22 @@ class RemoteNamespace:
         object_class = classes[name] if name in classes else class_named(name)
         return lambda object_name: self.stub(object_class, object_name)
 
-    def stub(self, object_class: type[Any], name: str) -> Stub:
+    def stub(self, object_class: type[Any], name: str | None) -> Stub:
         """A stub of object `name`; the class decides what `dir()` shows and which structs answers become.
+
+        Args:
+            object_class: the class of the object.
+            name: the object's name; None for the object of the key.
 
         Raises:
             InvalidName: the name is not allowed.
         """
         session = self._sessions.get((object_class, name))
         if session is None:
-            if not is_name(name):
+            if name is not None and not is_name(name):
                 raise InvalidName(f"{name!r} cannot be an object's name", name=name)
             self._structs |= _structs_of(object_class)
-            label = f"{object_class.__name__}({name!r})"
+            label = f"{object_class.__name__}({'' if name is None else repr(name)})"
             session = Session(_RemoteTransport(self, name), self._failed, self._busy, label, members(object_class))
             self._sessions[object_class, name] = session
         return Stub(session)
@@ -151,10 +157,10 @@ class _RemoteTransport:
 
     Args:
         namespace: the namespace with the connection.
-        name: name of the object.
+        name: name of the object; None for the object of the key.
     """
 
-    def __init__(self, namespace: RemoteNamespace, name: str) -> None:
+    def __init__(self, namespace: RemoteNamespace, name: str | None) -> None:
         self._namespace = namespace
         self._name = name
         self._root: tuple[Peer, int] | None = None  # the id of the object in the newest session
@@ -182,14 +188,15 @@ class _RemoteTransport:
         for call in batch.values():
             call.begun = True
         self._namespace.check_open()
-        return await self._namespace.connection.carry(lambda peer: self._push(peer, batch))
+        return await self._namespace.connection.carry(lambda peer: self._push(peer, batch), list(batch))
 
     def _push(self, peer: Peer, batch: Batch) -> list[PendingResult]:
-        """Push the calls of `batch` and pull their results, each of which is resolved as soon as it comes."""
+        """Push the calls of `batch`. Returns what the peer will answer to each."""
         if self._root is None or self._root[0] is not peer:
             self._root = peer, peer.imports.push(0, ("object",), [self._name])
         root = self._root[1]
         numbers: dict[PendingResult, int] = {}
+        answers: dict[PendingResult, PendingResult] = {}
 
         def pointer(value: Any) -> Any:
             return Pointer(numbers[value.result], value.path) if isinstance(value, Reference) else value
@@ -197,8 +204,8 @@ class _RemoteTransport:
         for result, call in batch.items():
             try:
                 for need in call.needs:
-                    if need.outcome is not None:  # it could not be pushed
-                        need.outcome.unwrap()
+                    if (outcome := answers[need].outcome) is not None:  # it could not be pushed
+                        outcome.unwrap()
                 arguments = None
                 if call.args is not None:
                     arguments = list(replaced(call.args, pointer))
@@ -207,10 +214,10 @@ class _RemoteTransport:
                 source = root if call.source is None else numbers[call.source]
                 numbers[result] = peer.imports.push(source, call.path, arguments)
             except Exception as error:  # noqa: BLE001 - it is the outcome of this call, and of those that build on it
-                result.resolve(Outcome(error=error))
+                answers[result] = PendingResult.failed(error)
             else:
-                peer.imports.pull(numbers[result]).then(result.resolve)
-        return list(batch)
+                answers[result] = peer.imports.pull(numbers[result])
+        return list(answers.values())
 
 
 def _rpc_url(url: str) -> str:

@@ -22,7 +22,7 @@ _EXTRA = "connecting to a server needs httpx and websockets: pip install 'lakebe
 _CLOSE_TIMEOUT_S = 5.0
 
 Push = Callable[[Peer], Sequence[PendingResult]]
-"""Pushes calls in a session; returns their results."""
+"""Pushes calls in a session; returns the peer's answers to them."""
 MakePeer = Callable[..., Peer]
 """Makes a session: takes the function that sends a message, and the one to call when the session is over."""
 
@@ -50,7 +50,7 @@ class HttpTransport:
         self._error = httpx.HTTPError
         self._client = httpx.AsyncClient(headers=dict(headers), timeout=timeout_s, follow_redirects=False)
 
-    async def carry(self, push: Push) -> list[Outcome]:
+    async def carry(self, push: Push, _results: Sequence[PendingResult]) -> list[Outcome]:
         """Make the calls that `push` pushes. Returns their outcomes.
 
         Raises:
@@ -64,13 +64,13 @@ class HttpTransport:
             return True
 
         peer = self._make_peer(send)
-        results = push(peer)
+        answers = push(peer)
         try:
             for text in await self._exchange(messages):
                 peer.receive(text)
         finally:
             peer.close(peer.closed or Unreachable("the server did not answer this call"))
-        return [await result.wait() for result in results]
+        return [await answer.wait() for answer in answers]
 
     async def _exchange(self, messages: Sequence[str]) -> list[str]:
         try:
@@ -120,16 +120,18 @@ class WebSocketTransport:
         self._reading: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()  # one open or close at a time
 
-    async def carry(self, push: Push) -> list[Outcome]:
-        """Make the calls that `push` pushes. Returns their outcomes when all are there.
+    async def carry(self, push: Push, results: Sequence[PendingResult]) -> list[Outcome]:
+        """Make the calls that `push` pushes. Each of `results` is resolved as soon as its answer comes.
 
         Raises:
             Unreachable, AccessDenied: the connection cannot be opened. Nothing was sent.
             TimeoutError: a call took longer than `timeout_s`. It may have been carried out.
         """
-        results = push(await self._session())
+        answers = push(await self._session())
+        for answer, result in zip(answers, results, strict=True):
+            answer.then(result.resolve)
         async with asyncio.timeout(self._timeout_s):
-            return [await result.wait() for result in results]
+            return [await answer.wait() for answer in answers]
 
     async def _session(self) -> Peer:
         async with self._turn:

@@ -40,10 +40,23 @@ def _is_bare(node: Mapping[str, Any], known: set[str]) -> bool:
 
 
 def counted(relation: Relation) -> tuple[int, Relation]:
-    """The rows of the files that count as a whole, and what is left of the relation without them."""
-    left = tuple(part for part in relation.parts if part.condition)
-    rows = sum(part.rows for part in relation.parts if not part.condition)
-    return rows, msgspec.structs.replace(relation, parts=left)
+    """The events of the files that need not be read for it, and what is left of the relation without them."""
+    whole = [part for part in relation.parts if not part.condition]
+    mixed = [part for part in whole if relation.documents_in(part)]
+    # A file of the log has each of its positions, so its documents are known. So has the archive, if no row was erased:
+    # which of its files has a document is not known, since their ranges overlap, but how many there are in all.
+    known = sum(relation.documents_in(part) for part in mixed if part.tier == "L1")
+    mixed = [part for part in mixed if part.tier == "L3"]
+    if mixed and relation.documents is not None:
+        archived = [part for part in whole if part.tier == "L3"]
+        end = max(part.end_seq for part in archived)
+        if sum(part.rows for part in archived) == end:
+            known += relation.documents.within(0, end)
+            mixed = []
+    read = {part.path for part in mixed}
+    left = tuple(part for part in relation.parts if part.condition or part.path in read)
+    rows = sum(part.rows for part in whole if part.path not in read)
+    return rows - known, msgspec.structs.replace(relation, parts=left)
 
 
 def with_count(answer: pa.Table, rows: int) -> pa.Table:

@@ -11,9 +11,9 @@ from __future__ import annotations
 import asyncio
 import bisect
 import itertools
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -21,10 +21,13 @@ from typing import Any, Self, TypeVar
 
 import pyarrow as pa
 
-from lakebed.errors import ArchiveConflict, ArchiveUnavailable
+from lakebed.errors import ArchiveConflict
+from lakebed.events.documents import DocumentPositions, without_documents
 from lakebed.events.event import BASE_COLUMNS, SCHEMA
 from lakebed.events.promotions import Promotion, quoted, with_promoted
 from lakebed.query.bounds import UNBOUNDED, Bounds
+from lakebed.query.document_search import DocumentSearch
+from lakebed.query.parts import archive_parts, log_parts, readable
 from lakebed.query.relation import Part, Relation, columns_of, read_parquet, schema_of
 from lakebed.sql_engine import SqlEngine
 from lakebed.tiers.archive.archive import Archive
@@ -34,7 +37,7 @@ from lakebed.tiers.pipeline.log_view import LogView
 from lakebed.tiers.pipeline.pipeline import Pipeline
 from lakebed.tiers.pipeline.sealing import SealedFile, read_sealed
 
-__all__ = ["Cut", "EventHistory", "check_gap", "log_parts", "readable"]
+__all__ = ["Cut", "EventHistory", "check_gap"]
 
 _COMPARED = 50_000  # events whose ids are compared at a time
 _REMEMBERED = 1024  # instants whose position is kept; each takes two integers
@@ -49,15 +52,23 @@ class EventHistory:
         archive: L3.
         promotions: the promoted columns that every table gets.
         engine: reads Parquet and computes promoted columns.
+        documents: known positions of documents; without it there are none.
     """
 
     def __init__(
-        self, pipeline: Pipeline, archive: Archive, promotions: tuple[Promotion, ...], engine: SqlEngine
+        self,
+        pipeline: Pipeline,
+        archive: Archive,
+        promotions: tuple[Promotion, ...],
+        engine: SqlEngine,
+        documents: DocumentPositions | None = None,
     ) -> None:
         self.promotions = promotions
         self._pipeline = pipeline
         self._archive = archive
         self._engine = engine
+        self._documents = DocumentPositions() if documents is None else documents
+        self._search = DocumentSearch(pipeline, archive, engine)
         self._executor: ThreadPoolExecutor | None = None
         self._parts: tuple[tuple[DataFile, ...], int, tuple[Part, ...]] = ((), 0, ())  # the newest of archive_parts
         self._positions: dict[int, int] = {}  # as_of_us -> N: settled instants never change
@@ -81,6 +92,15 @@ class EventHistory:
         """N such that exactly the events with `seq < N` were received up to `as_of_us`. It never changes again."""
         async with self.cut(as_of_us=as_of_us) as cut:
             return cut.end_seq
+
+    async def documents(self) -> DocumentPositions:
+        """The positions of all documents of the log.
+
+        Raises:
+            ArchiveUnavailable: the archive of an older Lakebed must be searched, once, and does not answer.
+        """
+        known = self._documents
+        return known if known.start == 0 else await self._search.completed(known, self.in_thread)
 
     async def read(
         self, start: int, end: int, promoted: frozenset[str] | None = None, *, rows: int = 250_000
@@ -165,7 +185,7 @@ class EventHistory:
         """The parts of the archive's `files` with `seq < end`. Questions between two archive runs share them."""
         known_files, known_end, parts = self._parts
         if known_files is not files or known_end != end:
-            parts = tuple(_archive_parts(files, end))
+            parts = tuple(archive_parts(files, end))
             self._parts = files, end, parts
         return parts
 
@@ -247,12 +267,14 @@ class Cut:
         self._snapshot = snapshot
         self._parts: tuple[Part, ...] = ()
         self._tail = SCHEMA.empty_table()
+        self._documents = DocumentPositions()
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         """Raises SnapshotExpired."""
         async with AsyncExitStack() as stack:
             await (self._pin_now(stack) if self._snapshot is None else self._pin_snapshot(stack, self._snapshot))
+            self._documents = await self._history.documents()
             self._stack = stack.pop_all()
         return self
 
@@ -284,35 +306,30 @@ class Cut:
         low, high = max(self.watermark, tail_start), min(self.end_seq, log.end_seq)
         self._tail = log.tail.slice(low - tail_start, max(high - low, 0)) if low < high else log.tail.slice(0, 0)
 
-    def relation(self, bounds: Sequence[Bounds] = (UNBOUNDED,)) -> Relation:
-        """The rows to read for a question that sees no timestamp outside all of `bounds`; only files are left out.
+    def relation(self, bounds: Sequence[Bounds] = (UNBOUNDED,), *, documents: bool = False) -> Relation:
+        """The events to read for a question that sees no timestamp outside all of `bounds`; only files are left out.
 
         It may be used while the cut is open.
+
+        Args:
+            documents: whether to give all rows of the files that have documents instead.
         """
+        tail, known = self._tail, self._documents
+        if documents:
+            everything = Relation(self._parts, tail, self._history.promotions, known)
+            parts = tuple(part for part in self._parts if everything.documents_in(part))
+            return Relation(parts, tail, self._history.promotions)
+        if tail.num_rows and known.within(tail["seq"][0].as_py(), self.end_seq):
+            tail = without_documents(tail)
         if UNBOUNDED in bounds:
-            return Relation(self._parts, self._tail, self._history.promotions)
+            return Relation(self._parts, tail, self._history.promotions, known)
         parts = tuple(part for part in self._parts if _overlap(bounds, part.min_timestamp, part.max_timestamp))
-        tail = self._tail
         if tail.num_rows:
             import pyarrow.compute as pc  # a quarter of what pyarrow costs to import
 
             extremes = pc.min_max(tail.column("timestamp").cast(pa.int64())).as_py()
             tail = tail if _overlap(bounds, extremes["min"], extremes["max"]) else tail.slice(0, 0)
-        return Relation(parts, tail, self._history.promotions)
-
-
-@contextmanager
-def readable() -> Iterator[None]:
-    """Errors of DuckDB about our own SQL over our own files, as ArchiveUnavailable."""
-    import duckdb  # see engine.py
-
-    try:
-        yield
-    except duckdb.Error as error:
-        raise ArchiveUnavailable(
-            f"archived events cannot be read: {str(error).partition(chr(10))[0]}",
-            hint="Run check(); restore missing or damaged files from a backup",
-        ) from error
+        return Relation(parts, tail, self._history.promotions, known)
 
 
 def _overlap(bounds: Sequence[Bounds], low_us: int, high_us: int) -> bool:
@@ -332,41 +349,6 @@ def check_gap(log: LogView, archived: ArchiveView, end: int) -> None:
             start=archived.watermark,
             end=log.start_seq,
         )
-
-
-def _archive_parts(files: Iterable[DataFile], end: int) -> Iterator[Part]:
-    for file in files:
-        if file.first_seq < end:
-            yield Part(
-                tier="L3",
-                path=file.path,
-                first_seq=file.first_seq,
-                end_seq=file.last_seq + 1,
-                rows=file.rows,
-                low_seq=0,
-                high_seq=end,
-                min_timestamp=file.min_timestamp,
-                max_timestamp=file.max_timestamp,
-                columns=file.columns,
-            )
-
-
-def log_parts(files: Iterable[SealedFile], start: int, end: int) -> Iterator[Part]:
-    """The parts of the log's `files` with `start <= seq < end`."""
-    for file in files:
-        if max(start, file.first_seq) < min(end, file.end_seq):
-            yield Part(
-                tier="L1",
-                path=str(file.path),
-                first_seq=file.first_seq,
-                end_seq=file.end_seq,
-                rows=file.end_seq - file.first_seq,
-                low_seq=start,
-                high_seq=end,
-                min_timestamp=file.min_timestamp,
-                max_timestamp=file.max_timestamp,
-                columns=file.columns,
-            )
 
 
 def _received(path: Path) -> pa.ChunkedArray:

@@ -141,6 +141,7 @@ class Queries:
         tables: Mapping[str, pa.Table] | None = None,
         bounds: Sequence[Bounds] | None = None,
         started: float | None = None,
+        documents: bool = False,
     ) -> Result:
         """The answer to our own SQL, as `run` gives it: for metrics.
 
@@ -151,8 +152,11 @@ class Queries:
             tables: given instead of asked for; they may be parts of rollups.
             bounds: timestamps that matter, known better than they can be found in the SQL.
             started: by the monotonic clock, for `elapsed_ms`, where the question began before this call.
+            documents: whether the table `events` has documents, beside events.
         """
-        question = QueryRequest(sql, params, as_of_us, tables=tables, bounds=bounds, started=started)
+        question = QueryRequest(
+            sql, params, as_of_us, tables=tables, bounds=bounds, started=started, documents=documents
+        )
         return await self._supervise(question, None)
 
     async def check_expression(self, sql: str) -> Statement:
@@ -256,7 +260,7 @@ class Queries:
             relation, rows = None, 0
             if sources.cut is not None:
                 bounds = _bounds(question, statement, sources.views, cursor)
-                relation = scanned = sources.cut.relation(bounds)
+                relation = scanned = sources.cut.relation(bounds, documents=question.documents)
                 if statement.is_count:
                     rows, scanned = counted(relation)
                 sources.register_events(cursor, scanned)

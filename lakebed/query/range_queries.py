@@ -11,7 +11,8 @@ import msgspec
 import pyarrow as pa
 
 from lakebed.errors import ArchiveConflict
-from lakebed.query.event_history import EventHistory, check_gap, log_parts, readable
+from lakebed.query.event_history import EventHistory, check_gap
+from lakebed.query.parts import log_parts, readable
 from lakebed.query.relation import Part, Relation
 from lakebed.sql_engine import SqlEngine
 from lakebed.tiers.archive.archive import Archive

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import msgspec
 import pyarrow as pa
 
+from lakebed.events.documents import IS_EVENT, DocumentPositions
 from lakebed.events.event import BASE_COLUMNS, SCHEMA
 from lakebed.events.promotions import Promotion, quoted
 from lakebed.query.views import PEOPLE
@@ -66,11 +67,17 @@ class Part(msgspec.Struct, frozen=True, gc=False):
 
 
 class Relation(msgspec.Struct, frozen=True):
-    """All rows that one question reads: `parts` and `tail`, which share no event."""
+    """All rows that one question reads: `parts` and `tail`, which share no event.
+
+    Attributes:
+        tail: rows in memory, all of which count.
+        documents: positions of documents, which `parts` have and which are left out; None leaves out nothing.
+    """
 
     parts: tuple[Part, ...]
     tail: pa.Table
     promotions: tuple[Promotion, ...]
+    documents: DocumentPositions | None = None
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -82,6 +89,12 @@ class Relation(msgspec.Struct, frozen=True):
         """The tiers that hold these rows."""
         tiers = {part.tier for part in self.parts}
         return frozenset(tiers | {"L1"} if self.tail.num_rows else tiers)
+
+    def documents_in(self, part: Part) -> int:
+        """How many documents lie in the range of a part: an archive's file may have fewer, the log's have all."""
+        if self.documents is None:
+            return 0
+        return self.documents.within(max(part.first_seq, part.low_seq), min(part.end_seq, part.high_seq))
 
     def register(
         self,
@@ -132,7 +145,9 @@ class Relation(msgspec.Struct, frozen=True):
         source = source or read_parquet
         groups: dict[tuple[frozenset[str], str], list[str]] = {}
         for part in self.parts:
-            groups.setdefault((part.columns, part.condition), []).append(part.path)
+            # Only where there are such rows: a condition that is always true would still read its column.
+            condition = _both(part.condition, IS_EVENT) if self.documents_in(part) else part.condition
+            groups.setdefault((part.columns, condition), []).append(part.path)
         selects = [self._select(source(paths), columns, condition) for (columns, condition), paths in groups.items()]
         if self.tail.num_rows:
             selects.append(self._select(_TAIL, frozenset(self.tail.column_names)))
@@ -145,6 +160,10 @@ class Relation(msgspec.Struct, frozen=True):
         where = f" WHERE {condition}" if condition else ""
         names = ", ".join([*map(quoted, BASE_COLUMNS), f"{PERSON} AS person_id", *promoted])
         return f"SELECT {names} FROM {source}{where}"
+
+
+def _both(one: str, other: str) -> str:
+    return f"{one} AND {other}" if one else other
 
 
 def read_parquet(paths: Sequence[str]) -> str:

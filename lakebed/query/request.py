@@ -20,7 +20,11 @@ Parameters = Sequence[Any] | Mapping[str, Any]
 
 
 class QueryRequest(msgspec.Struct, frozen=True):
-    """What is asked; `tables` and `bounds` are given by our own metrics only."""
+    """What is asked; `tables` and `bounds` are given by our own metrics only, `documents` by the readers of documents.
+
+    Attributes:
+        documents: whether the table `events` has documents, beside events.
+    """
 
     sql: str
     params: Parameters | None
@@ -30,6 +34,7 @@ class QueryRequest(msgspec.Struct, frozen=True):
     tables: Mapping[str, pa.Table] | None = None
     bounds: Sequence[Bounds] | None = None
     started: float | None = None
+    documents: bool = False
 
     @property
     def is_past(self) -> bool:

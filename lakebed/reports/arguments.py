@@ -5,7 +5,7 @@ However a report is called (Python, HTTP, RPC, CLI, MCP), its arguments pass up 
 - `interface.signature.Signature.bind`, for calls over a network: names, types, and the most rows that may be asked for.
 - This module and the `of` of `Calendar`, `EventFilter`, `Breakdown` and `FunnelAttempts`: values. Python callers come
   straight here, so these checks look at types, too.
-- DuckDB, by `ReportContext.check`: whether a condition in SQL is one expression that only reads.
+- DuckDB, by `ReportContext.check_condition`: whether a condition in SQL is one expression that only reads.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Awaitable, Callable, Mapping
 
 from lakebed.interface.signature import Signature
+from lakebed.interface.verbs import VERBS
 from lakebed.query.result import Result
 from lakebed.reports.anomalies import anomalies
 from lakebed.reports.cohort_people import cohort_people, cohort_size
@@ -44,5 +45,9 @@ REPORTS: Mapping[str, Report] = {report.__name__: report for report in _REPORTS}
 
 @functools.cache
 def signature_of(name: str) -> Signature:
-    """The arguments of a report, without the context. Raises KeyError: there is no report of that name."""
-    return Signature.of(name, REPORTS[name], without={"context"})
+    """The arguments that a report takes from outside, as the catalogue of verbs lists them.
+
+    Raises:
+        KeyError: there is no report of that name.
+    """
+    return Signature.of(name, REPORTS[name], only=VERBS[name].arguments)

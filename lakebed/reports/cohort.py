@@ -45,7 +45,7 @@ Lookup = Callable[[str], Awaitable[tuple[Any, bool] | None]]
 
 
 class CohortReader:
-    """Reads the definitions of cohorts. docs/cohorts.md explains them.
+    """Reads the definitions of cohorts. docs/reports/cohorts.md explains them.
 
     A definition is a mapping with one of:
 

@@ -97,10 +97,10 @@ class ReportContext:
         if start_us is not None and end_us is not None and start_us > end_us:
             raise QueryRefused(f"start {start} lies after end {end}", hint="start is included, end is not")
         if end_us == FIRST_US:
-            raise QueryRefused(f"end is {end}, before which there is no time", hint="end is excluded: give a later one")
+            raise QueryRefused(f"end is {end}, the earliest time there is", hint="end is excluded: give a later one")
         for condition in (where, *(selection.where for selection in filters)):
             if condition is not None:
-                await self.check(condition)
+                await self.check_condition(condition)
         people = None if cohort is None else await self._cohort(cohort, as_of_us)
         if people is None:
             return Scope(start_us, end_us, where, as_of_us=as_of_us)
@@ -164,13 +164,13 @@ class ReportContext:
         times = hours[HOURLY]["hour"].cast(pa.int64()).to_pylist()
         return Counts(f"({' UNION ALL '.join(sources)})", hours, (min(times, default=0), max(times, default=0)))
 
-    async def check(self, condition: str) -> None:
+    async def check_condition(self, condition: str) -> None:
         """Raise QueryRefused or QueryError unless `condition` is one SQL expression that only reads."""
         if not isinstance(condition, str):
             raise QueryRefused(f"where is {str(condition)[:40]!r}", hint="Give a condition in SQL: \"plan = 'pro'\"")
         await self._queries.check_expression(condition)
 
-    async def attempt(self, cohort: Cohort) -> None:
+    async def check_cohort(self, cohort: Cohort) -> None:
         """Raise QueryError unless reports can use this cohort: its names, types and functions are checked."""
         bind = Parameters()
         sql = f"SELECT person_id FROM events WHERE person_id IN ({cohort.sql(bind)}) LIMIT 0"

@@ -230,7 +230,8 @@ class FunnelAttempts(msgspec.Struct, frozen=True):
     def _marked(self, scope: Scope, bind: Parameters, *columns: str) -> str:
         """The events that are a step or excluded: `person_id, us, seq, is_1 … is_n, out_1 …`, and `columns`."""
         flags = [f"({step.condition(bind)}) AS is_{number}" for number, step in enumerate(self.steps, 1)]
-        flags += [f"({one.events.condition(bind)}) AS out_{number}" for number, one in enumerate(self.exclusions, 1)]
+        excluded = enumerate((exclusion.events for exclusion in self.exclusions), 1)
+        flags += [f"({selection.condition(bind)}) AS out_{number}" for number, selection in excluded]
         held = [] if self.held is None else [f"{self.held} AS held"]
         names = ["person_id", *held, "epoch_us(timestamp) AS us", "seq", *flags, *columns]
         until_us = None if scope.end_us is None else min(scope.end_us + self.within_us, _LAST_US)

@@ -24,7 +24,9 @@ from lakebed.tiers.storage.transaction import Group, GroupRow
 __all__ = ["OTHER_KEY", "Fold", "consumer_of"]
 
 # Counted in the fingerprint: a new number computes all rollups again, after a change of what they compute.
-_VERSION = 2
+_VERSION = 3
+# State of this version counted documents, and is otherwise the same.
+_WITH_DOCUMENTS = 2
 OTHER_KEY = "*"  # real keys are JSON arrays
 _TIME = pa.timestamp("us", tz="UTC")
 
@@ -69,9 +71,11 @@ class Fold:
         read = {*rollup.by, *(Expression.parse(text).column for text in rollup.measures.values())}
         # A condition may name any column. The others are not computed for it: that is half the price of a rollup.
         self.promoted = frozenset(promotions if rollup.where is not None else read & promotions.keys())
-        self.fingerprint = hashlib.sha256(
-            msgspec.json.encode([_VERSION, self.sql, self.max_groups, dict(rollup.measures)])
-        ).hexdigest()
+        self.fingerprint, self.older_fingerprint = map(self._fingerprint, (_VERSION, _WITH_DOCUMENTS))
+
+    def _fingerprint(self, version: int) -> str:
+        content = [version, self.sql, self.max_groups, dict(self.rollup.measures)]
+        return hashlib.sha256(msgspec.json.encode(content)).hexdigest()
 
     def _select(self, dimensions: Sequence[str]) -> str:
         columns = [f"{quoted(bucket_name(self.rollup))} AS b", *(f"{sql} AS d{i}" for i, sql in enumerate(dimensions))]

@@ -12,15 +12,19 @@ from typing import Any, TypeVar, cast
 import pyarrow as pa
 
 from lakebed.errors import InvalidRollup, LakebedError, LogBehind, ObjectClosed
+from lakebed.events.documents import DocumentPositions, no_documents, without_documents
 from lakebed.events.event import SCHEMA
 from lakebed.events.promotions import Promotion
+from lakebed.rollups.check import EVENT_COUNTS, count_problems
 from lakebed.rollups.daily import DAILY_METRICS
 from lakebed.rollups.fold import OTHER_KEY, Fold, consumer_of
 from lakebed.rollups.hourly import HOURLY_EVENTS
-from lakebed.rollups.partial_state import PIECE, PartialState, looked_up, partials
+from lakebed.rollups.older_state import renew
+from lakebed.rollups.partial_state import PartialState, partials
 from lakebed.rollups.people_index import PeopleIndex, bitmaps_of, people_table, unions
 from lakebed.rollups.rollup import BuiltInRollup, Rollup, distinct_names
 from lakebed.rollups.row_cache import DAY_US, Chunk, RowCache, chunked, days_of, joined
+from lakebed.rollups.text_ids import TextIds
 from lakebed.settings import Settings
 from lakebed.sql_engine import SqlEngine
 from lakebed.tiers.storage.storage import Storage
@@ -32,12 +36,10 @@ T = TypeVar("T")
 Reader = Callable[[int, int, frozenset[str]], AsyncIterator[pa.Table]]
 
 _ALWAYS = (-(1 << 63), (1 << 63) - 1)
-# About 150 bytes each. Beyond it only the ids of the last batch are kept; the others are looked up again.
-_IDS_IN_MEMORY = 250_000
 
 
 class Rollups:
-    """The rollups of one object, and the consumers of its log that keep them.
+    """The rollups of one object, and the consumers of its log that keep them. Documents count in none.
 
     State and checkpoint of a rollup are in one transaction, one for each table that `read` gives: whatever happens,
     the rows equal those of the events before the checkpoint, each counted once.
@@ -50,6 +52,7 @@ class Rollups:
         read: gives the events of [start, end) in order of seq, all of them, with those promoted columns at least.
         settings: for `rollup_max_groups`.
         people: says who is who now; without it every identity is a person.
+        documents: gives the positions of documents; without it there are none.
 
     Raises:
         InvalidRollup: from here and from `open`.
@@ -64,6 +67,7 @@ class Rollups:
         read: Reader,
         settings: Settings,
         people: Callable[[], Awaitable[PeopleIndex]] | None = None,
+        documents: Callable[[], Awaitable[DocumentPositions]] | None = None,
     ) -> None:
         self.rollups = (HOURLY_EVENTS, DAILY_METRICS, *rollups)
         by_name = {promotion.name: promotion for promotion in promotions}
@@ -75,9 +79,11 @@ class Rollups:
         self._engine = engine
         self._read = read
         self._people = people
+        self._documents = documents or no_documents
+        self._older: list[str] = []  # rollups whose state is an older Lakebed's: see older_state.py
         self._numbers: dict[str, int] = {}  # ids in storage
         self._open = False
-        self._ids: dict[str, int] = {}  # identifiers that are committed
+        self._ids = TextIds(self._in_thread)
         self._shelf = RowCache()
         self._locks = {name: asyncio.Lock() for name in self._folds}  # one fold of a rollup at a time
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -90,8 +96,10 @@ class Rollups:
             InvalidRollup: DuckDB cannot compute one. Nothing was changed.
             StorageUnavailable: nothing was changed.
         """
-        stored = await self._storage.definitions()
-        fresh = [f for f in self._folds.values() if f.name not in stored or stored[f.name].fingerprint != f.fingerprint]
+        stored = await self._storage.stored_rollups()
+        known = {name: rollup.fingerprint for name, rollup in stored.items()}
+        self._older = [f.name for f in self._folds.values() if known.get(f.name) == f.older_fingerprint]
+        fresh = [f for f in self._folds.values() if known.get(f.name) not in (f.fingerprint, f.older_fingerprint)]
         # The built-in ones need no proof, and waking an object must be fast.
         if doubtful := [fold for fold in fresh if not isinstance(fold.rollup, BuiltInRollup)]:
             fields = [pa.field(promotion.name, promotion.arrow_type) for promotion in self._promotions]
@@ -109,7 +117,7 @@ class Rollups:
 
         if fresh or stored.keys() - self._folds.keys():
             await self._storage.transact(redefine)
-            stored = await self._storage.definitions()
+            stored = await self._storage.stored_rollups()
         self._numbers = {name: stored[name].id for name in self._folds}
         self._open = True
 
@@ -150,6 +158,8 @@ class Rollups:
     async def _catch_up(self, end: int, wanted: Sequence[str]) -> int:
         failed: dict[str, LakebedError] = {}
         first = end
+        if self._older:
+            await self._renew_older_state()
         while True:
             at = await self._positions()
             behind = [at[name] for name in wanted if name not in failed and at[name] < end]
@@ -164,6 +174,18 @@ class Rollups:
             if name in failed:
                 raise failed[name]
         return end - first
+
+    async def _renew_older_state(self) -> None:
+        documents = await self._documents()
+        async with self._alone(self._older):
+            names = self._older
+            self._shelf.changing(names)
+            try:
+                await renew(self._storage, [self._folds[name] for name in names], await self._positions(), documents)
+                self._numbers = {name: one.id for name, one in (await self._storage.stored_rollups()).items()}
+                self._older = []
+            finally:
+                self._shelf.doubtful(names)
 
     async def _fold_range(self, cohort: list[str], start: int, stop: int, failed: dict[str, LakebedError]) -> None:
         async with self._alone(cohort):
@@ -191,7 +213,8 @@ class Rollups:
         first, last = table.column("seq")[0].as_py(), table.column("seq")[-1].as_py()
         if (first, last) != (start, end - 1):
             raise self._gap(start, end)
-        found, errors = await self._in_thread(partials, self._engine, [self._folds[name] for name in cohort], table)
+        events = without_documents(table)
+        found, errors = await self._in_thread(partials, self._engine, [self._folds[name] for name in cohort], events)
         failed |= errors
         if found:
             await self._commit(found, start, end)
@@ -204,7 +227,7 @@ class Rollups:
         except BaseException:
             self._shelf.doubtful(found)
             raise
-        await self._in_thread(self._remember, ids, new)
+        await self._ids.committed(ids, new)
         for name in found:
             self._shelf.changed(name, buckets[name])
 
@@ -212,7 +235,7 @@ class Rollups:
         self, tx: Transaction, found: Mapping[str, PartialState], start: int, end: int
     ) -> tuple[dict[str, int], list[str], dict[str, set[int]]]:
         """The ids of the batch's texts, those not known before, and the buckets that it changed in each rollup."""
-        ids, new = await self._identify(tx, found.values())
+        ids, new = await self._ids.of(tx, found.values())
         for name, partial in found.items():
             fold, number = self._folds[name], self._numbers[name]
             added, touched = await self._in_thread(fold.taken, partial, ids)
@@ -222,22 +245,6 @@ class Rollups:
             await tx.put_groups(number, await self._in_thread(fold.folded, added, stored, counts))
             await tx.advance(fold.consumer, start, end)
         return ids, new, {name: {bucket for bucket, _ in partial.groups} for name, partial in found.items()}
-
-    async def _identify(self, tx: Transaction, found: Iterable[PartialState]) -> tuple[dict[str, int], list[str]]:
-        """The ids of all texts of this batch, and which of them had to be asked for."""
-        known, missing = await self._in_thread(looked_up, self._ids, found)
-        for at in range(0, len(missing), PIECE):
-            piece = missing[at : at + PIECE]
-            known.update(zip(piece, await tx.identify(piece), strict=True))
-        return known, missing
-
-    def _remember(self, ids: dict[str, int], new: Sequence[str]) -> None:
-        """Keep ids at hand; only committed ones, a rolled back id may be given to another text."""
-        if len(self._ids) + len(new) > _IDS_IN_MEMORY:
-            self._ids = ids
-            return
-        for at in range(0, len(new), PIECE):
-            self._ids.update({text: ids[text] for text in new[at : at + PIECE]})
 
     # Answers
 
@@ -342,18 +349,11 @@ class Rollups:
         Args:
             end: the log's `next_seq`.
         """
-        async with self._alone([HOURLY_EVENTS.name, DAILY_METRICS.name]):
+        documents = await self._documents()
+        async with self._alone(EVENT_COUNTS):
             at = await self._positions()
-            problems = [
-                f"rollup {name} has taken in {position} events, but the log ends at {end}"
-                for name, position in at.items()
-                if position > end
-            ]
-            for name, measure in ((HOURLY_EVENTS.name, "count"), (DAILY_METRICS.name, "events")):
-                total = sum((await self.table(name)).column(measure).to_pylist())
-                if total != at[name]:
-                    problems.append(f"rollup {name} holds {total} events, its checkpoint is {at[name]}")
-        return problems
+            counts = {name: (await self.table(name))[column] for name, column in EVENT_COUNTS.items()}
+        return count_problems(at, end, counts, documents)
 
     # The parts
 

@@ -11,10 +11,10 @@ import msgspec
 from lakebed import errors
 from lakebed.clock import to_us
 from lakebed.errors import Backpressure, InvalidEvent, LakebedError, LogCorrupted, NotReachable, Unreachable
+from lakebed.interface.casing import snake
 from lakebed.query.result import Result, Row
 from lakebed.rpc.capnweb.codec import Codec, Step, position
 from lakebed.rpc.capnweb.errors import CALLER_ERRORS, MAX_MESSAGE, Fault, ProtocolError, javascript_class
-from lakebed.rpc.capnweb.exported_object import snake
 from lakebed.rpc.capnweb.values import Encoder, from_base64
 
 __all__ = ["LakebedCodec"]

@@ -18,33 +18,33 @@ _TIME = "%d/%b/%Y:%H:%M:%S %z"
 
 
 def parse(line: str) -> dict[str, Any]:
-    """The event, in Segment's names, that a line of an access log is.
+    """The event of a line of an access log, in Segment's names.
 
-    A visitor without a login is a hash of address and user agent, as log analysers count people: everybody behind one
-    address with the same browser is one. Nothing of a line is lost: what has no field of its own is in the properties.
+    The anonymous id of a visitor is a hash of address and user agent, as log analysers count people: all visitors
+    behind one address with the same browser count as one. No part of a line is lost: the rest is in the properties.
 
     Raises:
-        ValueError: it is no such line.
+        ValueError: the line has another format.
     """
-    found = _LINE.fullmatch(line.rstrip("\r\n "))
-    if found is None:
+    match = _LINE.fullmatch(line.rstrip("\r\n "))
+    if match is None:
         raise ValueError("is not a line of an access log in the common or combined format")
-    said = {name: None if value in ("-", "") else value for name, value in found.groupdict().items()}
-    method, _, rest = (said["request"] or "").partition(" ")
+    fields = {name: None if value in ("-", "") else value for name, value in match.groupdict().items()}
+    method, _, rest = (fields["request"] or "").partition(" ")
     path, _, protocol = rest.rpartition(" ") if " " in rest else (rest, "", "")
-    at = datetime.strptime(found["time"], _TIME)  # noqa: DTZ007 - the format has the zone
-    context = {"ip": said["ip"], "userAgent": said["agent"], "page": {"path": path, "referrer": said["referrer"]}}
+    moment = datetime.strptime(match["time"], _TIME)  # noqa: DTZ007 - the format has the zone
+    context = {"ip": fields["ip"], "userAgent": fields["agent"], "page": {"path": path, "referrer": fields["referrer"]}}
     return {
-        "timestamp": at.isoformat(),
-        "userId": said["user"],
-        "anonymousId": hashlib.sha256(f"{said['ip']} {said['agent']}".encode()).hexdigest()[:24],
+        "timestamp": moment.isoformat(),
+        "userId": fields["user"],
+        "anonymousId": hashlib.sha256(f"{fields['ip']} {fields['agent']}".encode()).hexdigest()[:24],
         "context": {name: value for name, value in context.items() if value},
         "properties": {
             "method": method,
             "path": path,
             "protocol": protocol,
-            "status_code": int(found["status"]),
-            "bytes": int(said["bytes"] or 0),
-            **({"referrer": said["referrer"]} if said["referrer"] else {}),
+            "status_code": int(match["status"]),
+            "bytes": int(fields["bytes"] or 0),
+            **({"referrer": fields["referrer"]} if fields["referrer"] else {}),
         },
     }

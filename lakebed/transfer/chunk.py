@@ -1,4 +1,4 @@
-"""Rows of an input, many at a time, and the ids that rows without one are given."""
+"""Chunk and Chain: many rows of an input at a time, and the ids of rows that have none."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import msgspec
 __all__ = ["ROWS", "Chain", "Chunk"]
 
 ROWS = 5_000
-"""Rows of a chunk at most: what the log takes in one frame."""
+"""Rows of a chunk at most: as many as fit in one frame of the log."""
 
 
 class Chunk(msgspec.Struct, frozen=True):
     """Rows that follow each other.
 
     Attributes:
-        raws: each row's bytes, with what ends it. Rows of an input together are the whole input.
-        values: the same rows taken apart; None where they are lines of text.
-        number: of the first row, from 0.
+        raws: the bytes of each row, with its line end. All rows of an input together are the whole input.
+        values: the same rows as values; None if the format is lines of text.
+        number: the number of the first row in the input, from 0.
     """
 
     raws: Sequence[bytes]
@@ -32,7 +32,7 @@ class Chunk(msgspec.Struct, frozen=True):
 
 
 class Chain:
-    """A hash of all bytes so far. After each row it is that row's id.
+    """A hash of all bytes so far; after each row it is that row's id.
 
     Two inputs give a row the same id when, and only when, they are the same up to there: importing a file again finds
     every row known, a file that has grown brings only what is new, and equal rows of one file stay apart.
@@ -42,19 +42,19 @@ class Chain:
         self._hash = hashlib.sha256()
 
     def skip(self, data: bytes) -> None:
-        """Go on over bytes whose ids nobody needs."""
+        """Add bytes to the hash without giving ids."""
         self._hash.update(data)
 
     def ids(self, raws: Sequence[bytes]) -> list[str]:
-        """The ids of rows. What ends a line is not part of it, so an unfinished last line has its id already."""
-        found = []
+        """The ids of rows. The line end is not part of an id, so an unfinished last line has its final id already."""
+        ids = []
         for raw in raws:
             row = raw.rstrip(b"\r\n")
             self._hash.update(row)
-            found.append(self.digest())
+            ids.append(self.digest())
             self._hash.update(raw[len(row) :])
-        return found
+        return ids
 
     def digest(self) -> str:
-        """Of everything so far: 32 hexadecimal digits."""
+        """The hash of all bytes so far: 32 hexadecimal digits."""
         return self._hash.copy().hexdigest()[:32]

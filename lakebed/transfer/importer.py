@@ -1,4 +1,4 @@
-"""Import: the rows of one input into an object's log, each once, however often it is interrupted or run again."""
+"""Importer: the rows of one input into an object's log, each once, however often it is interrupted or run again."""
 
 from __future__ import annotations
 
@@ -14,29 +14,33 @@ from lakebed.errors import Backpressure
 from lakebed.events.event import Receipt
 from lakebed.transfer.chunk import ROWS, Chain, Chunk
 from lakebed.transfer.mapping import RowMapping
-from lakebed.transfer.packing import Packer, Parcel
+from lakebed.transfer.packing import PackedRows, Packer
 from lakebed.transfer.positions import Position, Positions
 from lakebed.transfer.rejects import Rejects
 from lakebed.transfer.source import Source
 
-__all__ = ["Loading", "Tally"]
+__all__ = ["Importer", "Tally"]
 
 _T = TypeVar("_T")
 _IN_FLIGHT = 3
-_NOTED_EVERY = 4 * ROWS
-_AHEAD = _NOTED_EVERY + (_IN_FLIGHT + 1) * ROWS
-_PATIENCE = 10
-_MOST_KEPT = 1_000  # of rows that are no events: each costs a transaction, and a file of another kind has nothing else
+_SAVED_EVERY = 4 * ROWS
+_AHEAD = _SAVED_EVERY + (_IN_FLIGHT + 1) * ROWS
+_ATTEMPTS = 10
+_MAX_DEAD_LETTERS = 1_000  # of rows that are not events: each costs a transaction; a wrong file has no other rows
 _KNOWN = "SELECT message_id FROM events WHERE seq >= $since AND list_contains($ids, message_id)"
 _REASONS = 20
 
 
 class Tally(msgspec.Struct):
-    """What became of rows. `received` is always `stored + duplicate + rejected`.
+    """The number of rows by outcome. `received` is always `stored + duplicate + rejected`.
 
     Attributes:
-        skipped: of those, how many an earlier run had taken already; they were not sent again.
-        reasons: why rows were refused, and how many for that; the first twenty reasons.
+        received: all rows.
+        stored: rows that are new in the log.
+        duplicate: rows that the log had already.
+        rejected: rows that are not valid events.
+        skipped: rows, among all, that an earlier run had imported and that were not sent again.
+        reasons: the number of rejected rows by reason, for the first twenty reasons.
     """
 
     received: int = 0
@@ -64,30 +68,35 @@ class Tally(msgspec.Struct):
 
 
 class _Sent(msgspec.Struct):
-    """A chunk on its way to the log. `seq` is where the log stood before; `at` has the row of each receipt."""
+    """A chunk on its way to the log. `seq` is the log's next seq before it; `positions` has the row of each receipt."""
 
     ack: Any
     body: bytes
-    at: Any
+    positions: Any
     chunk: Chunk
-    parcel: Parcel
+    packed_rows: PackedRows
     seq: int
 
 
-class Loading:
+class Importer:
     """The import of one source.
 
-    At most three chunks are on their way to the log at once. After each, how far the import came is made durable, so
-    that a rerun need not send it again. What a run that was killed had sent behind that is looked for in the log: the
-    log remembers message ids for a while only, and this must hold for ever.
+    At most three chunks are on their way to the log at once. The position behind the acknowledged rows is stored from
+    time to time, so that a rerun need not send them again. Rows behind it that a killed run may have sent are looked
+    up in the log by their ids: the log's own deduplication remembers ids for a while only, and this must hold for ever.
 
     Args:
         analytics: the open object.
-        source: freshly opened.
-        mapping: what a row is, and `mapping_id`, a hash of the options that say so.
-        positions: of this object; used in `worker` only, as the source is.
-        worker: one thread, for what blocks.
-        moved: told after each chunk.
+        source: the input, freshly opened.
+        mapping: makes events of rows.
+        mapping_id: a hash of the options that `mapping` was made of.
+        positions: the positions of this object; used in `worker` only, as the source is.
+        worker: an executor with one thread, for calls that block.
+        rejects: the file of refused rows.
+        moved: called after each chunk.
+
+    Attributes:
+        tally: the outcome so far.
     """
 
     def __init__(
@@ -117,10 +126,11 @@ class Loading:
             size=source.size,
             modified=source.modified,
         )
-        self._since = self._unsure_until = 0  # from which seq, and up to which row, an interrupted run may have stored
-        self._sent_rows = self._noted = 0
-        self._letters: list[Any] = []
-        self._kept = 0
+        # An interrupted run may have stored rows from this seq on, up to this row.
+        self._since = self._unsure_until = 0
+        self._sent_rows = self._saved = 0
+        self._dead_letters: list[Any] = []
+        self._dead_lettered = 0
         self._sent: deque[_Sent] = deque()
         self._digests: deque[str] = deque()
         self.tally = Tally()
@@ -128,17 +138,21 @@ class Loading:
     async def run(self) -> Tally:
         """Import what is not imported yet.
 
-        Cancelled, it waits for what is on its way and notes how far it came. Raises what `batch` raises, and Failure.
+        When it is cancelled, it waits for the chunks on their way and stores the position.
+
+        Raises:
+            InvalidImport: the input cannot be read.
+            LakebedError: the errors of `batch`.
         """
-        found = None if self._source.is_stdin else await self._off_loop(self._resume)
-        if found is not None:
-            self._take_as_known(found)
-            if found.complete and self._is_same(found):
+        earlier = None if self._source.is_stdin else await self._off_loop(self._resume)
+        if earlier is not None:
+            self._take_as_known(earlier)
+            if earlier.complete and self._is_same(earlier):
                 return self.tally
-            self._since, self._unsure_until = found.next_seq, found.received + found.ahead
-            self._sent_rows = found.received
-            self._position = msgspec.structs.replace(found, **self._identity)
-        await self._note()
+            self._since, self._unsure_until = earlier.next_seq, earlier.received + earlier.ahead
+            self._sent_rows = earlier.received
+            self._position = msgspec.structs.replace(earlier, **self._identity)
+        await self._save_position()
         packer = Packer(self._source, self._mapping, self._chain)
         chunks = self._source.chunks(self._position.rows, self._position.offset)
         packing = self._off_loop(lambda: self._pack(chunks, packer))
@@ -152,18 +166,18 @@ class Loading:
             packing.cancel()
             self._source.stop()
             await self._drain()
-        await self._note(complete=True)
+        await self._save_position(complete=True)
         return self.tally
 
     async def _drain(self) -> None:
-        """Wait for what is on its way. Behind one that failed nothing counts: a rerun looks for it in the log."""
+        """Wait for the chunks on their way. None behind a failed one counts: a rerun looks these up in the log."""
         try:
             while self._sent:
                 await self._settle()
         finally:
             await asyncio.gather(*(self._outcome(sent) for sent in self._sent), return_exceptions=True)
             self._sent.clear()
-        await self._note()
+        await self._save_position()
 
     @staticmethod
     async def _outcome(sent: _Sent) -> None:
@@ -171,7 +185,7 @@ class Loading:
             await sent.ack
 
     def _is_same(self, position: Position) -> bool:
-        """Whether the file was not touched since; wherever it lay then."""
+        """Whether the file was not changed since, wherever it was then."""
         own = self._position
         return (position.head, position.size, position.modified) == (own.head, own.size, own.modified)
 
@@ -181,14 +195,14 @@ class Loading:
         return {"head": own.head, "path": own.path, "size": own.size, "modified": own.modified}
 
     def _resume(self) -> Position | None:
-        """How far an earlier run came, if what it read is still there, and so is what it stored."""
-        for found in self._positions.find(self._source, self._position.mapping):
-            if found.next_seq > self._analytics.stats().next_seq:
-                continue  # the object's directory was put back to an earlier state
-            if found.complete and self._is_same(found):
-                return found
-            if self._source.skip(found.offset, self._chain) and self._chain.digest() == found.digest:
-                return found
+        """The position of an earlier run, if the input still begins with its rows, and the log still has them."""
+        for position in self._positions.find(self._source, self._position.mapping):
+            if position.next_seq > self._analytics.stats().next_seq:
+                continue  # the object's directory was restored to an earlier state
+            if position.complete and self._is_same(position):
+                return position
+            if self._source.skip(position.offset, self._chain) and self._chain.digest() == position.digest:
+                return position
             self._source.rewind()
             self._chain = Chain()
         return None
@@ -198,34 +212,34 @@ class Loading:
         self.tally = Tally(position.received, 0, taken, position.rejected, position.received)
         self._moved(self._source, self.tally)
 
-    def _pack(self, chunks: Iterator[Chunk], packer: Packer) -> tuple[Chunk, Parcel] | None:
+    def _pack(self, chunks: Iterator[Chunk], packer: Packer) -> tuple[Chunk, PackedRows] | None:
         chunk = next(chunks, None)
         if chunk is None:
             return None
-        parcel = packer.pack(chunk)
+        packed_rows = packer.pack(chunk)
         self._digests.append(self._chain.digest())
-        return chunk, parcel
+        return chunk, packed_rows
 
-    async def _send(self, chunk: Chunk, parcel: Parcel) -> None:
-        known = await self._known(parcel) if self._sent_rows < self._unsure_until else frozenset[str]()
-        self._sent_rows += parcel.rows
-        body, at = parcel.sent(known)
+    async def _send(self, chunk: Chunk, packed_rows: PackedRows) -> None:
+        known = await self._known(packed_rows) if self._sent_rows < self._unsure_until else frozenset[str]()
+        self._sent_rows += packed_rows.rows
+        body, positions = packed_rows.sent(known)
         seq = self._analytics.stats().next_seq
-        ack = self._batch(body) if len(at) else None
-        self._sent.append(_Sent(ack, body, at, chunk, parcel, seq))
+        ack = self._batch(body) if len(positions) else None
+        self._sent.append(_Sent(ack, body, positions, chunk, packed_rows, seq))
 
-    async def _known(self, parcel: Parcel) -> frozenset[str]:
-        """Which events of `parcel` a run that was interrupted had stored."""
-        if not parcel.ids or self._since >= self._analytics.stats().next_seq:
+    async def _known(self, packed_rows: PackedRows) -> frozenset[str]:
+        """The ids of events in `packed_rows` that an interrupted run had stored."""
+        if not packed_rows.ids or self._since >= self._analytics.stats().next_seq:
             return frozenset()
-        found = await self._analytics.query(_KNOWN, {"since": self._since, "ids": list(parcel.ids)})
-        return frozenset(row.message_id for row in found)
+        rows = await self._analytics.query(_KNOWN, {"since": self._since, "ids": list(packed_rows.ids)})
+        return frozenset(row.message_id for row in rows)
 
     async def _settle(self) -> None:
-        """Wait for the oldest chunk on its way, count what became of it, and note that it is durable."""
+        """Wait for the oldest chunk on its way, count its rows, and advance the position behind it."""
         sent = self._sent[0]
         receipts = () if sent.ack is None else await self._acknowledged(sent)
-        self._sent.popleft()  # only now: a wait that is cancelled is done again
+        self._sent.popleft()  # only now: after a cancelled wait it is waited for again
         self._count(sent, receipts)
         self._position = msgspec.structs.replace(
             self._position,
@@ -235,23 +249,23 @@ class Loading:
             rejected=self.tally.rejected,
             digest=self._digests.popleft(),
         )
-        if self._position.received - self._noted >= _NOTED_EVERY:
-            await self._note()
+        if self._position.received - self._saved >= _SAVED_EVERY:
+            await self._save_position()
         self._moved(self._source, self.tally)
 
     def _batch(self, body: bytes) -> Any:
         return self._analytics.batch(body, source="import", keep_refused=not self._rejects.is_open)
 
     def _count(self, sent: _Sent, receipts: Sequence[Receipt]) -> None:
-        """Count what became of a chunk's rows, and keep those that are no events."""
-        self.tally.received += sent.parcel.rows
-        self.tally.duplicate += len(sent.parcel.ids) - len(sent.at)
-        for n, reason in sent.parcel.refused.items():
+        """Count the rows of a chunk by outcome, and store those that are not events as dead letters."""
+        self.tally.received += sent.packed_rows.rows
+        self.tally.duplicate += len(sent.packed_rows.ids) - len(sent.positions)
+        for n, reason in sent.packed_rows.refused.items():
             self._refuse(sent, n, reason)
-            if not self._rejects.is_open and self._kept < _MOST_KEPT:
-                self._kept += 1
-                self._letters.append(self._analytics.refuse(sent.chunk.raws[n], reason, source="import"))
-        for n, receipt in zip(sent.at, receipts, strict=True):
+            if not self._rejects.is_open and self._dead_lettered < _MAX_DEAD_LETTERS:
+                self._dead_lettered += 1
+                self._dead_letters.append(self._analytics.refuse(sent.chunk.raws[n], reason, source="import"))
+        for n, receipt in zip(sent.positions, receipts, strict=True):
             if receipt.status == "rejected":
                 self._refuse(sent, n, receipt.reason or "")
             elif receipt.status == "stored":
@@ -260,8 +274,8 @@ class Loading:
                 self.tally.duplicate += 1
 
     async def _acknowledged(self, sent: _Sent) -> list[Receipt]:
-        """The receipts. A log that is busy is waited for: the ids make a second sending harmless."""
-        for _ in range(_PATIENCE):
+        """The receipts. If the log is busy, the chunk is sent again later: the ids make that harmless."""
+        for _ in range(_ATTEMPTS):
             try:
                 return list(await sent.ack)
             except Backpressure:
@@ -273,24 +287,24 @@ class Loading:
         self.tally.refuse(reason)
         self._rejects.add(str(self._source.path), sent.chunk.number + n + 1, reason, sent.chunk.raws[n])
 
-    async def _note(self, *, complete: bool = False) -> None:
-        """Make durable how far this came."""
-        letters, self._letters = self._letters, []
-        for letter in letters:
-            await letter
-        self._noted = self._position.received
+    async def _save_position(self, *, complete: bool = False) -> None:
+        """Make the position, and the dead letters before it, durable."""
+        dead_letters, self._dead_letters = self._dead_letters, []
+        for dead_letter in dead_letters:
+            await dead_letter
+        self._saved = self._position.received
         if self._source.is_stdin:
             return
         next_seq = self._sent[0].seq if self._sent else self._analytics.stats().next_seq
         if self._position.received < self._unsure_until:
-            next_seq = self._since  # what the interrupted run stored lies from there on, still
+            next_seq = self._since  # the rows of the interrupted run still lie from there on
         digest = self._position.digest or Chain().digest()
         self._position = msgspec.structs.replace(
             self._position, digest=digest, next_seq=next_seq, ahead=_AHEAD, complete=complete
         )
-        await self._off_loop(self._keep)
+        await self._off_loop(self._write_position)
 
-    def _keep(self) -> None:
+    def _write_position(self) -> None:
         self._rejects.sync()
         self._positions.put(self._position)
 

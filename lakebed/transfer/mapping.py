@@ -1,4 +1,4 @@
-"""From a row to an event: which column is which field, and which are properties."""
+"""RowMapping: makes an event of a row; says which column is which field, and which are properties."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 
-from lakebed.cli.exit_codes import Failure
+from lakebed.errors import InvalidImport
 from lakebed.moments import parse_iso
 
 __all__ = ["FIELDS", "RowMapping"]
@@ -29,10 +29,10 @@ FIELDS = {
     "timestamp": "timestamp",
     "source": "source",
 }
-"""Fields of an event, as options name them, and what they are called in JSON."""
+"""Fields of an event: their names in options, and in JSON."""
 _OBJECTS = ("properties", "traits", "context")
 _TAKEN = FIELDS | {wire: wire for wire in FIELDS.values()}
-_OWN = {"seq", "received_at", "receivedAt"}  # columns of our own exports that the log gives anew
+_OWN = {"seq", "received_at", "receivedAt"}  # columns of our own exports; the log assigns them anew
 _UNIX_MS = 1_000
 _ABSENT: Any = object()
 
@@ -52,10 +52,10 @@ def _number(value: Any) -> float:
 
 
 def _truth(value: Any) -> bool:
-    said = str(value).strip().lower()
-    if said not in _TRUTHS:
+    word = str(value).strip().lower()
+    if word not in _TRUTHS:
         raise ValueError(f"{value!r} is neither true nor false")
-    return _TRUTHS[said]
+    return _TRUTHS[word]
 
 
 _TRUTHS = dict.fromkeys(("true", "t", "yes", "y", "1"), True) | dict.fromkeys(("false", "f", "no", "n", "0"), False)
@@ -69,19 +69,19 @@ _TYPES: dict[str, Callable[[Any], Any]] = {
 
 
 class Column(msgspec.Struct, frozen=True):
-    """A column and what its values become. A name with dots also means a path into objects."""
+    """A column and the conversion of its values. A name with dots is also a path into objects."""
 
     name: str
     convert: Callable[[Any], Any] | None = None
 
     @classmethod
     def read(cls, text: str) -> Column:
-        """From `column` or `column:type`."""
+        """The column of an option: `column` or `column:type`."""
         name, _, kind = text.rpartition(":")
         return cls(name, _TYPES[kind]) if name and kind in _TYPES else cls(text)
 
     def of(self, row: Mapping[str, Any]) -> Any:
-        """Its value in `row`; `_ABSENT` where there is none, or an empty text."""
+        """Its value in `row`; `_ABSENT` if the row has none, or an empty text."""
         value = row.get(self.name, _ABSENT)
         if value is _ABSENT and "." in self.name:
             value = _follow(row, self.name.split("."))
@@ -104,18 +104,24 @@ def _follow(row: Any, path: Sequence[str]) -> Any:
 
 
 class RowMapping:
-    """How rows become events.
+    """Makes events of rows.
 
     Args:
-        fields: `FIELD=COLUMN[:TYPE]` each. Without any, columns that are named as a field are that field.
-        properties: `[NAME=]COLUMN[:TYPE]` each; without any, all columns that are no field.
+        fields: `FIELD=COLUMN[:TYPE]` each. Without any, a column with the name of a field is that field.
+        properties: `[NAME=]COLUMN[:TYPE]` each; without any, all columns that are not fields.
         event: the name of events that have none.
-        kind: their type.
-        time_format: "iso", "unix", "unix_ms", or as strptime has it.
-        zone: of times that do not say theirs.
+        kind: the type of events that have none.
+        time_format: "iso", "unix", "unix_ms", or a format of strptime.
+        zone: the time zone of times that name none.
+
+    Attributes:
+        event_name: as `event`.
+        kind: as `kind`.
+        has_columns: whether `fields` or `properties` name a column.
+        is_given: whether any argument differs from its default.
 
     Raises:
-        Failure: one of them cannot be read.
+        InvalidImport: an argument is not valid.
     """
 
     def __init__(
@@ -136,89 +142,92 @@ class RowMapping:
         try:
             self._zone: tzinfo = UTC if zone == "UTC" else ZoneInfo(zone)
         except (ZoneInfoNotFoundError, ValueError):
-            raise Failure(f"{zone!r} is not a time zone", hint="Say it as Europe/Berlin") from None
+            hint = "Use an IANA name, such as Europe/Berlin"
+            raise InvalidImport(f"{zone!r} is not a time zone", hint=hint) from None
         self.has_columns = bool(fields or properties)
         self.is_given = self.has_columns or bool(event or kind) or (time_format, zone) != ("iso", "UTC")
 
     def require(self, columns: Sequence[str]) -> None:
-        """Raise Failure where a column that was asked for is none of `columns`."""
-        asked = [*self._fields.values(), *self._properties.values()]
-        for one in asked:
-            if one.name not in columns and one.name.split(".")[0] not in columns:
-                raise Failure(f"there is no column {one.name!r}", hint=f"There are {', '.join(columns)}")
+        """Raise InvalidImport if a column that an argument names is not in `columns`."""
+        for column in [*self._fields.values(), *self._properties.values()]:
+            if column.name not in columns and column.name.split(".")[0] not in columns:
+                raise InvalidImport(f"there is no column {column.name!r}", hint=f"There are {', '.join(columns)}")
 
     def event(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """The event that `row` is, in Segment's names.
+        """The event of `row`, in Segment's names.
 
         Raises:
-            ValueError: a value is not of the type, or the time not in the format, that was asked for.
+            ValueError: a value is not of its column's type, or the time is not in the format.
         """
         fields = self._fields or {wire: Column(name) for name, wire in _TAKEN.items() if name in row}
-        found = {wire: value for wire, column in fields.items() if (value := column.of(row)) is not _ABSENT}
-        if "timestamp" in found:
-            found["timestamp"] = self._time(found["timestamp"])
+        event = {wire: value for wire, column in fields.items() if (value := column.of(row)) is not _ABSENT}
+        if "timestamp" in event:
+            event["timestamp"] = self._time(event["timestamp"])
         for name in ("userId", "anonymousId", "previousId", "groupId", "sessionId", "messageId", "event", "type"):
-            if name in found and not isinstance(found[name], str):
-                found[name] = str(found[name])
-        self._add_objects(found, row)
+            if name in event and not isinstance(event[name], str):
+                event[name] = str(event[name])
+        self._add_objects(event, row)
         for name, value in (("event", self.event_name), ("type", self.kind)):
             if value:
-                found.setdefault(name, value)
-        return found
+                event.setdefault(name, value)
+        return event
 
-    def _add_objects(self, found: dict[str, Any], row: Mapping[str, Any]) -> None:
+    def _add_objects(self, event: dict[str, Any], row: Mapping[str, Any]) -> None:
         rest: dict[str, Any] = {}
         if self._properties:
-            rest = {name: value for name, one in self._properties.items() if (value := one.of(row)) is not _ABSENT}
+            values = ((name, column.of(row)) for name, column in self._properties.items())
+            rest = {name: value for name, value in values if value is not _ABSENT}
         else:
-            taken = {one.name.split(".")[0] for one in self._fields.values()} or _TAKEN.keys() | _OWN
+            taken = {column.name.split(".")[0] for column in self._fields.values()} or _TAKEN.keys() | _OWN
             rest = {name: value for name, value in row.items() if name not in taken and name not in _OBJECTS}
             rest = {name: value for name, value in rest.items() if value is not None and value != ""}
         for name in _OBJECTS:
             if name in row and not self._fields and not self._properties:
                 whole = Column(name, _TYPES["json"]).of(row)
                 if whole is not _ABSENT:
-                    found[name] = whole
-        kind = found.get("type", self.kind)
-        if kind == "alias" and "previousId" not in found:
-            found |= _previous(found)
+                    event[name] = whole
+        kind = event.get("type", self.kind)
+        if kind == "alias" and "previousId" not in event:
+            event |= _previous(event)
         holder = "traits" if kind in ("identify", "group") else "properties"
-        if holder == "traits" and "properties" in found:
-            found.setdefault("traits", found.pop("properties"))  # where the log keeps them, and an export has them
+        if holder == "traits" and "properties" in event:
+            event.setdefault("traits", event.pop("properties"))  # the log stores traits there, and so does an export
         if rest:
-            found[holder] = {**found.get(holder, {}), **rest}
+            event[holder] = {**event.get(holder, {}), **rest}
 
     def _time(self, value: Any) -> Any:
         if isinstance(value, datetime):
-            at = value
+            moment = value
         elif isinstance(value, date):
             return value.isoformat() + "T00:00:00Z"
         elif self._format in ("unix", "unix_ms"):
             seconds = float(value) / (_UNIX_MS if self._format == "unix_ms" else 1)
-            at = datetime.fromtimestamp(seconds, UTC)
+            moment = datetime.fromtimestamp(seconds, UTC)
         elif not isinstance(value, str):
             return float(value) if isinstance(value, Decimal) else value
         elif self._format == "iso":
             return parse_iso(value, self._zone).isoformat()
         else:
-            at = datetime.strptime(value, self._format)  # noqa: DTZ007 - the zone is added below
-        return (at if at.tzinfo is not None else at.replace(tzinfo=self._zone)).isoformat()
+            moment = datetime.strptime(value, self._format)  # noqa: DTZ007 - the zone is added below
+        return (moment if moment.tzinfo is not None else moment.replace(tzinfo=self._zone)).isoformat()
 
 
 def _previous(alias: dict[str, Any]) -> dict[str, Any]:
-    """The former id of an alias, where the log keeps it: an export has it there."""
-    said = alias.get("properties")
-    return {"previousId": said.pop("previousId")} if isinstance(said, dict) and "previousId" in said else {}
+    """The former id of an alias, from its properties: the log stores it there, and so does an export."""
+    properties = alias.get("properties")
+    if isinstance(properties, dict) and "previousId" in properties:
+        return {"previousId": properties.pop("previousId")}
+    return {}
 
 
 def _field(text: str) -> tuple[str, Column]:
     name, equals, column = text.partition("=")
     if not equals or not column or name not in FIELDS:
-        raise Failure(f"--map {text!r} is not FIELD=COLUMN", hint=f"Fields are {', '.join(FIELDS)}")
+        raise InvalidImport(f"--map {text!r} is not FIELD=COLUMN", hint=f"Fields are {', '.join(FIELDS)}")
     return FIELDS[name], Column.read(column)
 
 
 def _property(text: str) -> tuple[str, Column]:
     name, equals, column = text.partition("=")
-    found = Column.read(column if equals else text)
-    return (name if equals else found.name), found
+    source = Column.read(column if equals else text)
+    return (name if equals else source.name), source

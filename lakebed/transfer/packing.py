@@ -1,4 +1,4 @@
-"""From rows to what the log is handed: one JSON array of events, each with an id that a second import gives again."""
+"""Packing: makes the log's input of rows: a JSON array of events, each with an id that a second import gives again."""
 
 from __future__ import annotations
 
@@ -13,48 +13,49 @@ from lakebed.transfer.chunk import Chain, Chunk
 from lakebed.transfer.mapping import RowMapping
 from lakebed.transfer.source import Source
 
-__all__ = ["Packer", "Parcel"]
+__all__ = ["PackedRows", "Packer"]
 
 _encode = msgspec.json.Encoder().encode
 _any = msgspec.json.Decoder()
 
 
 class _Row(Event, omit_defaults=True):
-    """An event as its client sent it, without what it does not say."""
+    """An event as its client sent it, without the fields that it lacks."""
 
 
 _row = msgspec.json.Decoder(_Row)
 
 
-class Parcel(msgspec.Struct, frozen=True):
+class PackedRows(msgspec.Struct, frozen=True):
     """A chunk, ready for the log.
 
     Attributes:
-        items: JSON of each event, in the order of the rows; or all of them encoded, in `body`.
-        ids: their message ids.
-        at: the row of each, counted in the chunk.
-        refused: rows that are no events, and why.
-        rows: how many rows there are, without blank lines.
+        ids: the message ids of the events.
+        positions: the row of each event, counted in the chunk.
+        refused: the reason for each row that is not an event, by row.
+        rows: the number of rows, without blank lines.
+        items: the JSON of each event, in the order of the rows; None if `body` has it.
+        body: the JSON array of all events, if `items` is None.
     """
 
     ids: Sequence[str]
-    at: Sequence[int]
+    positions: Sequence[int]
     refused: dict[int, str]
     rows: int
     items: Sequence[bytes] | None = None
     body: bytes = b""
 
     def sent(self, known: frozenset[str]) -> tuple[bytes, Sequence[int]]:
-        """The JSON array without the events whose ids are `known`, and the row of each that is in it."""
+        """The JSON array without the events that have a `known` id, and the row of each event in it."""
         if self.items is None and not known:
-            return self.body, self.at
-        items = self.items if self.items is not None else [_encode(one) for one in _any.decode(self.body)]
-        kept = [n for n, message_id in enumerate(self.ids) if message_id not in known]
-        return b"[" + b",".join(items[n] for n in kept) + b"]", [self.at[n] for n in kept]
+            return self.body, self.positions
+        items = self.items if self.items is not None else [_encode(event) for event in _any.decode(self.body)]
+        new = [n for n, message_id in enumerate(self.ids) if message_id not in known]
+        return b"[" + b",".join(items[n] for n in new) + b"]", [self.positions[n] for n in new]
 
 
 class Packer:
-    """Makes parcels of one source's chunks, in their order."""
+    """Makes packed rows of the chunks of one source, in their order."""
 
     def __init__(self, source: Source, mapping: RowMapping, chain: Chain) -> None:
         self._source = source
@@ -67,8 +68,8 @@ class Packer:
         elif source.format != "ndjson" or mapping.is_given:
             self._events = lambda chunk: [self._of_row(row) for row in self._rows(chunk)]
 
-    def pack(self, chunk: Chunk) -> Parcel:
-        """The parcel of `chunk`."""
+    def pack(self, chunk: Chunk) -> PackedRows:
+        """The packed rows of `chunk`."""
         if self._events is not None:
             return self._mapped(chunk, self._events(chunk))
         try:
@@ -76,27 +77,27 @@ class Packer:
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
             return self._mapped(chunk, [self._of_sent(raw) for raw in chunk.raws])
 
-    def _as_sent(self, chunk: Chunk, events: list[_Row]) -> Parcel:
-        """Events in Segment's form, all of which can be read."""
+    def _as_sent(self, chunk: Chunk, events: list[_Row]) -> PackedRows:
+        """The packed rows of events in Segment's form that can all be read."""
         for event in events:
             _settle(event)
-        at: Sequence[int] = range(len(chunk))
+        positions: Sequence[int] = range(len(chunk))
         if len(events) != len(chunk):
-            at = [n for n, raw in enumerate(chunk.raws) if raw.strip()]
+            positions = [n for n, raw in enumerate(chunk.raws) if raw.strip()]
         if any(event.message_id is None for event in events):
             ids = self._chain.ids(chunk.raws)
-            for n, event in zip(at, events, strict=True):
+            for n, event in zip(positions, events, strict=True):
                 event.message_id = event.message_id or ids[n]
         else:
             self._chain.skip(b"".join(chunk.raws))
         message_ids = [event.message_id or "" for event in events]
-        return Parcel(message_ids, at, {}, len(at), body=_encode(events))
+        return PackedRows(message_ids, positions, {}, len(positions), body=_encode(events))
 
-    def _mapped(self, chunk: Chunk, events: Sequence[dict[str, Any] | str]) -> Parcel:
-        """Events made one by one; a text says why there is none, and an empty one that there was no row."""
+    def _mapped(self, chunk: Chunk, events: Sequence[dict[str, Any] | str]) -> PackedRows:
+        """The packed rows of events made one by one. A text is the reason why a row is no event; empty, a blank row."""
         row_ids = self._chain.ids(chunk.raws)
         ids: list[str] = []
-        at: list[int] = []
+        positions: list[int] = []
         items: list[bytes] = []
         refused: dict[int, str] = {}
         for n, event in enumerate(events):
@@ -110,11 +111,11 @@ class Packer:
                 refused[n] = f"cannot be written as JSON: {error}"
                 continue
             ids.append(event["messageId"])
-            at.append(n)
-        return Parcel(ids, at, refused, len(at) + len(refused), items)
+            positions.append(n)
+        return PackedRows(ids, positions, refused, len(positions) + len(refused), items)
 
     def _of_sent(self, raw: bytes) -> dict[str, Any] | str:
-        """One line of events in Segment's form, where not all could be read."""
+        """The event of one line in Segment's form, or the reason why it is none."""
         if not raw.strip():
             return ""
         try:
@@ -122,11 +123,12 @@ class Packer:
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
             return f"is not an event: {error}"
         _settle(event)
-        found: dict[str, Any] = msgspec.structs.asdict(event)
+        fields: dict[str, Any] = msgspec.structs.asdict(event)
         return {
-            wire: found[name]
+            wire: fields[name]
             for name, wire in zip(event.__struct_fields__, event.__struct_encode_fields__, strict=True)
-            if found[name] is not None and bytes(found[name] if isinstance(found[name], msgspec.Raw) else b"") != b"{}"
+            if fields[name] is not None
+            and bytes(fields[name] if isinstance(fields[name], msgspec.Raw) else b"") != b"{}"
         }
 
     def _rows(self, chunk: Chunk) -> Sequence[dict[str, Any] | str]:
@@ -165,10 +167,7 @@ class Packer:
 
 
 def _settle(event: _Row) -> None:
-    """Take an event's time as it is.
-
-    An archive has it corrected already; correcting it for a sending of long ago again would move it to now.
-    """
+    """Leave the event's time as it is: an archive has corrected times, and a second correction would move them."""
     event.sent_at = None
     if event.timestamp is not None:
         event.original_timestamp = None
@@ -179,7 +178,7 @@ def _object(raw: bytes) -> dict[str, Any] | str:
         return ""
     try:
         raw.decode()
-        found = _any.decode(raw)
+        value = _any.decode(raw)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         return f"is not JSON: {error}"
-    return found if isinstance(found, dict) else "is not a JSON object"
+    return value if isinstance(value, dict) else "is not a JSON object"

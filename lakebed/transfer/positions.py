@@ -1,4 +1,4 @@
-"""How far each input was imported: `imports.db` in the object's directory."""
+"""Positions: how far each input was imported, in `imports.db` in the object's directory."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from lakebed.cli.exit_codes import Exit, Failure
+from lakebed.errors import FormatTooNew
 from lakebed.transfer.source import Source
 
 __all__ = ["FILE_NAME", "Position", "Positions"]
@@ -17,17 +17,17 @@ _VERSION = 1
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS positions (
     head TEXT NOT NULL,       -- hash of the input's beginning
-    mapping TEXT NOT NULL,    -- hash of the options that say what a row is
+    mapping TEXT NOT NULL,    -- hash of the options that make events of rows
     path TEXT NOT NULL,
     size INTEGER NOT NULL,
     modified INTEGER NOT NULL,
-    offset INTEGER NOT NULL,  -- up to where its rows are durable, in bytes as inflated, or in rows of Parquet …
-    rows INTEGER NOT NULL,    -- … and how many rows that is, …
-    received INTEGER NOT NULL,-- … without blank lines, …
-    rejected INTEGER NOT NULL,-- … and how many of those were refused
-    digest TEXT NOT NULL,     -- hash of everything up to there
-    next_seq INTEGER NOT NULL,-- of the log, before the first row behind `offset` was handed over
-    ahead INTEGER NOT NULL,   -- rows behind `offset` that may be in the log all the same
+    offset INTEGER NOT NULL,  -- the end of the durable rows, in bytes as inflated, or in rows of Parquet
+    rows INTEGER NOT NULL,    -- the number of these rows
+    received INTEGER NOT NULL,-- the same without blank lines
+    rejected INTEGER NOT NULL,-- how many of them were refused
+    digest TEXT NOT NULL,     -- hash of all bytes up to there
+    next_seq INTEGER NOT NULL,-- next seq of the log before the first row after `offset` was sent
+    ahead INTEGER NOT NULL,   -- rows after `offset` that may be in the log all the same
     complete INTEGER NOT NULL,
     PRIMARY KEY (path, head, mapping)
 ) STRICT, WITHOUT ROWID;
@@ -35,7 +35,7 @@ CREATE TABLE IF NOT EXISTS positions (
 
 
 class Position(msgspec.Struct, frozen=True, kw_only=True):
-    """How far one input was imported. The columns of the table say what each field is."""
+    """How far one input was imported. `_SCHEMA` describes each field."""
 
     head: str
     mapping: str
@@ -58,7 +58,7 @@ _COLUMNS = Position.__struct_fields__
 class Positions:
     """The positions of one object's imports. Belongs to one thread; its calls block.
 
-    It lies beside the log that it speaks of, so that a copy of the directory takes both.
+    The file lies beside the log that it describes, so that a copy of the directory has both.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -66,7 +66,10 @@ class Positions:
         version = self._connection.execute("PRAGMA user_version").fetchone()[0]
         if version > _VERSION:
             self._connection.close()
-            raise Failure(f"{directory / FILE_NAME} was written by a newer Lakebed", code=Exit.DAMAGED)
+            raise FormatTooNew(
+                f"{directory / FILE_NAME} was written by a newer Lakebed",
+                hint="Install the Lakebed that wrote it, or a newer one",
+            )
         self._connection.executescript(
             f"PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; {_SCHEMA} PRAGMA user_version = {_VERSION};"
         )
@@ -76,7 +79,7 @@ class Positions:
         self._connection.close()
 
     def find(self, source: Source, mapping: str) -> list[Position]:
-        """Where imports of what may be `source` stopped: inputs that begin alike, and that path before it grew."""
+        """Positions of earlier imports of `source`: inputs with the same beginning, and its path before it grew."""
         rows = self._connection.execute(
             f"SELECT {', '.join(_COLUMNS)} FROM positions WHERE mapping = ? AND (head = ? OR path = ? AND size <= ?)"
             " ORDER BY path = ? DESC, offset DESC",
@@ -85,7 +88,7 @@ class Positions:
         return [msgspec.convert(dict(zip(_COLUMNS, row, strict=True)), Position, strict=False) for row in rows]
 
     def put(self, position: Position) -> None:
-        """Keep `position`: durable when this returns."""
+        """Store `position`; it is durable when this returns."""
         marks = ", ".join("?" * len(_COLUMNS))
         self._connection.execute(
             f"INSERT OR REPLACE INTO positions ({', '.join(_COLUMNS)}) VALUES ({marks})",

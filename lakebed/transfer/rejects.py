@@ -1,4 +1,4 @@
-"""Rows that were refused, with why, in a file that can be mended and imported."""
+"""Rejects: refused rows with their reasons, in a file that can be mended and imported."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ _decode = msgspec.json.Decoder(_Refused)
 
 
 class Rejects:
-    """One JSON object a line: `file`, `row` (from 1), `reason`, `raw`. What is in the file already is not added again.
+    """A file with one JSON object a line: `file`, `row` (from 1), `reason`, `raw`. A row is added once.
 
     Args:
-        path: the file; None keeps nothing.
+        path: the file; None stores nothing.
     """
 
     def __init__(self, path: Path | None) -> None:
         self._file: IO[bytes] | None = None
-        self._there: set[tuple[str, int]] = set()
+        self._written: set[tuple[str, int]] = set()
         if path is None:
             return
         if path.exists():
-            self._there = {(one.file, one.row) for one in _decode.decode_lines(path.read_bytes())}
+            self._written = {(refused.file, refused.row) for refused in _decode.decode_lines(path.read_bytes())}
         self._file = path.open("ab")
 
     @property
@@ -43,13 +43,13 @@ class Rejects:
         return self._file is not None
 
     def add(self, file: str, row: int, reason: str, raw: bytes) -> None:
-        """Note a refused row."""
-        if self._file is not None and (file, row) not in self._there:
+        """Add a refused row."""
+        if self._file is not None and (file, row) not in self._written:
             refused = _Refused(file, row, reason, raw.decode("utf-8", "backslashreplace"))
             self._file.write(msgspec.json.encode(refused) + b"\n")
 
     def sync(self) -> None:
-        """Return when what was added is on disk."""
+        """Return when all added rows are on disk."""
         if self._file is not None:
             self._file.flush()
             os.fsync(self._file.fileno())

@@ -1,4 +1,4 @@
-"""What is imported: a file in one of the formats, compressed or not, read from any row on."""
+"""Source: an input in one of the formats, compressed or not, read from any row on."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from lakebed.cli.exit_codes import Failure
+from lakebed.errors import InvalidImport
 from lakebed.transfer.chunk import ROWS, Chain, Chunk
 
 __all__ = ["FORMATS", "STDIN", "Source", "inputs"]
@@ -28,7 +28,7 @@ STDIN = Path("-")
 _HEAD_BYTES = 64 << 10
 _BLOCK_BYTES = 4 << 20
 _MAX_LINE_BYTES = 32 << 20
-_LOOK_UP_S = 0.2
+_POLL_S = 0.2
 _GZIP, _ZSTD, _PARQUET = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PAR1"
 _UNREADABLE = (EOFError, gzip.BadGzipFile, zlib.error, ValueError, csv.Error)
 _SUFFIXES = {
@@ -43,36 +43,36 @@ _SUFFIXES = {
 
 
 def inputs(paths: Sequence[Path]) -> list[Path]:
-    """The files that `paths` name: of a directory all in it, in the order of their names, without hidden ones.
+    """The files that `paths` name; of a directory all files in it, in the order of their names, without hidden ones.
 
     Raises:
-        Failure: one does not exist.
+        InvalidImport: a path does not exist.
     """
-    found: list[Path] = []
+    files: list[Path] = []
     for path in paths:
         if path.is_dir():
-            below = (one for one in sorted(path.rglob("*")) if one.is_file())
-            found += [one for one in below if not any(p.startswith(".") for p in one.relative_to(path).parts)]
+            below = (file for file in sorted(path.rglob("*")) if file.is_file())
+            files += [file for file in below if not any(p.startswith(".") for p in file.relative_to(path).parts)]
         elif path == STDIN or path.exists():
-            found.append(path)
+            files.append(path)
         else:
-            raise Failure(f"{path} does not exist")
-    return found
+            raise InvalidImport(f"{path} does not exist")
+    return files
 
 
 class Source:
     """One input.
 
     Args:
-        path: its file, or `STDIN`.
-        format_name: one of `FORMATS`; found out where it is empty.
-        encoding: of CSV text.
+        path: the file, or `STDIN`.
+        format_name: one of `FORMATS`; if empty, it is guessed from the name and the content.
+        encoding: the encoding of CSV text.
 
     Attributes:
-        size: bytes of the file; 0 of stdin.
-        head: a hash of its beginning.
-        modified: nanoseconds since 1970 when it was last written.
-        columns: of CSV, from its first line.
+        size: the size in bytes; 0 for stdin.
+        head: a hash of the beginning.
+        modified: the time of the last write, in nanoseconds since 1970.
+        columns: the names of the columns, of CSV and Parquet.
     """
 
     def __init__(self, path: Path, format_name: str = "", encoding: str = "utf-8-sig") -> None:
@@ -94,11 +94,11 @@ class Source:
         except BaseException as error:
             self.close()
             if isinstance(error, _UNREADABLE):
-                raise Failure(f"{path} cannot be read: {error}") from error
+                raise InvalidImport(f"{path} cannot be read: {error}") from error
             raise
 
     def stop(self) -> None:
-        """Have a read that waits for stdin end soon. Any thread may call it."""
+        """End a read that waits for stdin soon. Any thread may call it."""
         self._stdin.stopped = True
 
     def close(self) -> None:
@@ -107,16 +107,16 @@ class Source:
 
     @property
     def done(self) -> int:
-        """Bytes of the file read so far."""
+        """The bytes of the file that were read so far."""
         return 0 if self.is_stdin else self._raw.tell()
 
     def rewind(self) -> None:
-        """Begin again."""
+        """Start again from the beginning."""
         self._raw.seek(0)
         self._stream = self._inflated(self._raw.read(_HEAD_BYTES))
 
     def skip(self, offset: int, chain: Chain) -> bool:
-        """Read up to `offset`, as `chunks` would count it, into `chain`. Whether there was as much."""
+        """Read up to `offset`, as `offset_of` counts, into `chain`. Gives whether the input is that long."""
         if self.format == "parquet":
             rows = itertools.chain.from_iterable(chunk.raws for chunk in self._parquet())
             taken = 0
@@ -133,25 +133,29 @@ class Source:
         return True
 
     def offset_of(self, chunk: Chunk) -> int:
-        """How far a chunk goes: in bytes, in rows of Parquet."""
+        """The length of a chunk: in bytes, of Parquet in rows."""
         return len(chunk.raws) if self.format == "parquet" else sum(map(len, chunk.raws))
 
     def chunks(self, number: int = 0, offset: int = 0) -> Iterator[Chunk]:
-        """All rows from where `skip` stopped, `number` being that row's.
+        """All rows after those that `skip` read.
+
+        Args:
+            number: the number of the first row.
+            offset: the offset that `skip` was called with.
 
         Raises:
-            Failure: the file cannot be read as what it is said to be.
+            InvalidImport: the file cannot be read in its format.
         """
         if self.format == "parquet":
-            found = self._parquet(offset)
+            pieces = self._parquet(offset)
         else:
-            found = self._csv(offset) if self.format in ("csv", "tsv") else self._lines()
+            pieces = self._csv(offset) if self.format in ("csv", "tsv") else self._lines()
         try:
-            for chunk in found:
+            for chunk in pieces:
                 yield Chunk(chunk.raws, chunk.values, number)
                 number += len(chunk)
         except _UNREADABLE as error:
-            raise Failure(f"{self.path} cannot be read on, after row {number:,}: {error}") from error
+            raise InvalidImport(f"{self.path} cannot be read on, after row {number:,}: {error}") from error
 
     def _lines(self) -> Iterator[Chunk]:
         rest = b""
@@ -166,7 +170,7 @@ class Source:
             yield Chunk([rest], None, 0)
 
     def _csv(self, offset: int) -> Iterator[Chunk]:
-        """Rows as lists of texts. The first line names the columns; it belongs to the first row's bytes."""
+        """Rows as lists of texts. The first line, with the names of the columns, is part of the first row's bytes."""
         seen: list[bytes] = []
         reader = csv.reader(self._texts(seen), delimiter="\t" if self.format == "tsv" else ",")
         if offset:
@@ -187,7 +191,7 @@ class Source:
             yield Chunk(raws, values, 0)
 
     def _read_columns(self) -> None:
-        """Find out what the columns of CSV are, of a file that will be read from somewhere in the middle."""
+        """Read the columns of CSV from the first line of a file that is read from a later row on."""
         with contextlib.closing(Source(self.path, self.format, self._encoding)) as again:
             texts = again._texts([])  # noqa: SLF001 - this class's own
             self.columns = next(csv.reader(texts, delimiter="\t" if self.format == "tsv" else ","), [])
@@ -220,7 +224,7 @@ class Source:
         if start.startswith(_ZSTD):
             import pyarrow as pa
 
-            zstd: Any = pa.CompressedInputStream  # pyarrow says nothing about types
+            zstd: Any = pa.CompressedInputStream  # pyarrow has no types
             return io.BufferedReader(zstd(self._raw, "zstd"), _BLOCK_BYTES)
         return self._raw
 
@@ -231,13 +235,15 @@ class Source:
         if start.startswith(_PARQUET):
             return "parquet"
         first = self._stream.peek(1)[:1]
-        if first in (b"{", b""):  # Segment's archives are named for a time, and nothing is nothing in any format
+        if first in (b"{", b""):  # names of Segment's archives are times; an empty file is empty in any format
             return "ndjson"
-        raise Failure(f"what {self.path} holds is not clear from its name", hint=f"Say --format: {', '.join(FORMATS)}")
+        raise InvalidImport(
+            f"the format of {self.path} is not clear from its name", hint=f"Say --format: {', '.join(FORMATS)}"
+        )
 
 
 class _Stdin(io.RawIOBase):
-    """Standard input, read by a thread that another one may want to stop: a read that waits cannot be interrupted."""
+    """Standard input for a thread that another thread can stop: a read that waits could not be interrupted."""
 
     def __init__(self) -> None:
         self.stopped = False
@@ -248,7 +254,7 @@ class _Stdin(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         descriptor = sys.stdin.fileno()
         while not self.stopped:
-            if select.select([descriptor], [], [], _LOOK_UP_S)[0]:
+            if select.select([descriptor], [], [], _POLL_S)[0]:
                 data = os.read(descriptor, len(buffer))
                 buffer[: len(data)] = data
                 return len(data)

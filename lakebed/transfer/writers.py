@@ -1,4 +1,4 @@
-"""Arrow tables as NDJSON, CSV or Parquet, one table after another."""
+"""Writers: Arrow tables as NDJSON, CSV or Parquet, one table after another."""
 
 from __future__ import annotations
 
@@ -24,25 +24,26 @@ _NAMES = {
 
 @contextmanager
 def writer(format_name: str, out: IO[bytes], *, as_events: bool) -> Iterator[Callable[[pa.Table], None]]:
-    """What writes tables of one schema to `out`, in their order.
+    """A function that writes tables of one schema to `out`, in their order.
 
     Args:
         format_name: one of `FORMATS`.
-        as_events: NDJSON has Segment's names, and objects where the columns have their JSON.
+        out: the file.
+        as_events: whether the rows are events: NDJSON then has Segment's names, and objects instead of JSON text.
     """
     if format_name == "ndjson":
         yield lambda table: _write_lines(table, out, as_events=as_events)
         return
-    made: list[Any] = []
+    writers: list[Any] = []  # one, once the schema is known
 
     def write(table: pa.Table) -> None:
-        if not made:
-            made.append(_writer(format_name, out, table.schema))
-        made[0].write_table(_flat(table) if format_name == "csv" else table)
+        if not writers:
+            writers.append(_writer(format_name, out, table.schema))
+        writers[0].write_table(_flat(table) if format_name == "csv" else table)
 
     yield write
-    for one in made:
-        one.close()
+    for made in writers:
+        made.close()
 
 
 def _writer(format_name: str, out: IO[bytes], schema: pa.Schema) -> Any:
@@ -56,11 +57,11 @@ def _writer(format_name: str, out: IO[bytes], schema: pa.Schema) -> Any:
 
 
 def _flat(table: pa.Table) -> pa.Table:
-    """`table` with text where CSV has no form for a value."""
-    for at, field in enumerate(table.schema):
+    """`table` with JSON text instead of the types that CSV lacks."""
+    for index, field in enumerate(table.schema):
         if pa.types.is_nested(field.type) or pa.types.is_binary(field.type):
-            texts = [None if one is None else _json(one) for one in table.column(at).to_pylist()]
-            table = table.set_column(at, field.name, pa.array(texts, pa.string()))
+            texts = [None if value is None else _json(value) for value in table.column(index).to_pylist()]
+            table = table.set_column(index, field.name, pa.array(texts, pa.string()))
     return table
 
 
@@ -76,16 +77,16 @@ def _write_lines(table: pa.Table, out: IO[bytes], *, as_events: bool) -> None:
 
 
 def _event(row: dict[str, Any]) -> dict[str, Any]:
-    """A row of `events` as the message that it was."""
-    found = {_NAMES.get(name, name): value for name, value in row.items() if value is not None}
+    """The message that a row of `events` was made of."""
+    message = {_NAMES.get(name, name): value for name, value in row.items() if value is not None}
     kind = row["type"]
-    if kind in ("page", "screen") and "event" in found:
-        found["name"] = found.pop("event")
-    found["context"] = msgspec.Raw(row["context"].encode())
-    properties = found.pop("properties").encode()
+    if kind in ("page", "screen") and "event" in message:
+        message["name"] = message.pop("event")
+    message["context"] = msgspec.Raw(row["context"].encode())
+    properties = message.pop("properties").encode()
     if kind == "alias":
-        said = msgspec.json.decode(properties)
-        found["previousId"] = said.pop("previousId", None)
-        properties = msgspec.json.encode(said)
-    found["traits" if kind in ("identify", "group") else "properties"] = msgspec.Raw(properties)
-    return found
+        fields = msgspec.json.decode(properties)
+        message["previousId"] = fields.pop("previousId", None)
+        properties = msgspec.json.encode(fields)
+    message["traits" if kind in ("identify", "group") else "properties"] = msgspec.Raw(properties)
+    return message

@@ -16,8 +16,8 @@ from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 
 from lakebed import Analytics, ManualClock, Namespace
 from lakebed.api import create_app
-from lakebed.api.rpc.methods import VERBS
 from lakebed.auth.keys import Keys, Limits
+from lakebed.interface.verbs import VERBS
 from tests.reports.report_samples import SAMPLES
 
 pytestmark = pytest.mark.integration
@@ -496,7 +496,8 @@ _ARGUMENTS = {
 async def test_each_method_over_rpc_is_for_its_keys_object(house):
     """Every method that can be called over RPC, with each key: by its scope, and never with anything of the other."""
     before = await house.state(OTHER)
-    for verb, needs in VERBS.items():
+    for verb, row in VERBS.items():
+        needs = row.scope
         path = json.dumps(verb.split("."))
         body = f'["push",["pipeline",0,{path},{_ARGUMENTS.get(verb, "[]")}]]\n["pull",1]\n'.encode()
         for scope in SCOPES:

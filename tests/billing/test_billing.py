@@ -101,16 +101,16 @@ def test_invalid_quantities_are_refused_and_none_is_rounded(wrong):
     ("change", "said"),
     [
         ({"currency": "euro"}, "ISO 4217"),
-        ({"prices": {}}, "no object of skus"),
+        ({"prices": {}}, "not an object of skus"),
         ({"prices": {"a": {"model": "magic"}}}, r"prices\.a\.model"),
         ({"prices": {"a": {"model": "flat", "amount": 0.1}}}, r"prices\.a\.amount is 0\.1"),
         ({"prices": {"a": {"model": "flat", "amount": "-1"}}}, "0 or more"),
         ({"prices": {"a": {"model": "flat"}}}, "an amount"),
         ({"prices": {"a": {"model": "flat", "amount": "1", "colour": "red"}}}, "no field 'colour'"),
-        ({"prices": {"a": {"model": "volume", "tiers": 5}}}, "tiers is no list"),
+        ({"prices": {"a": {"model": "volume", "tiers": 5}}}, "tiers is not a list"),
         ({"prices": {"a": {"model": "volume", "amount": "1"}}}, "tiers"),
         ({"prices": {"a": {"model": "tiered", "tiers": [{"up_to": 1, "amount": "1"}]}}}, "no up_to"),
-        ({"prices": {"a": {"model": "tiered", "tiers": [{"amount": "1"}, {"amount": "2"}]}}}, "does not rise"),
+        ({"prices": {"a": {"model": "tiered", "tiers": [{"amount": "1"}, {"amount": "2"}]}}}, "does not ascend"),
         ({"prices": {"a": {"model": "package", "amount": "1", "per": "0"}}}, "more than 0"),
     ],
 )
@@ -487,7 +487,7 @@ def test_a_day_begins_at_its_first_midnight():
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"limit": 0}, "More than 0"),
+        ({"limit": 0}, "more than 0"),
         ({"limit": 0.5}, "float"),
         ({"period": "year"}, "month"),
         ({"tz": "Mars"}, "IANA"),

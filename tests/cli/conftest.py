@@ -13,7 +13,7 @@ import pytest
 from lakebed.cli import main
 
 
-class Said(NamedTuple):
+class Output(NamedTuple):
     code: int
     out: str
     err: str
@@ -25,19 +25,19 @@ class Said(NamedTuple):
 
 
 @pytest.fixture(autouse=True)
-def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("LAKEBED_")]:
         monkeypatch.delenv(name)
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Said]:
+def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Output]:
     """Runs a command in `tmp_path`; the objects are in its `data`."""
     monkeypatch.chdir(tmp_path)
 
-    def run_it(*arguments: object) -> Said:
+    def run_it(*arguments: object) -> Output:
         code = main([str(argument) for argument in arguments])
         out, err = capsys.readouterr()
-        return Said(code, out, err)
+        return Output(code, out, err)
 
     return run_it

@@ -15,8 +15,8 @@ from lakebed.auth.keys import Keys
 from lakebed.cli.serve import settings_text
 
 
-def rows(said):
-    return list(csv.DictReader(io.StringIO(said.out), dialect="excel-tab"))
+def rows(output):
+    return list(csv.DictReader(io.StringIO(output.out), dialect="excel-tab"))
 
 
 def test_track_and_query(run):
@@ -46,7 +46,7 @@ def test_track_and_query(run):
 
 
 @pytest.mark.parametrize(
-    ("command", "code", "said"),
+    ("command", "code", "message"),
     [
         (["track", ""], 1, "event name is empty"),
         (["track", "A", "[1]"], 2, "not a JSON object"),
@@ -62,12 +62,12 @@ def test_track_and_query(run):
         (["serve", "--host", "0.0.0.0"], 2, "0.0.0.0"),  # noqa: S104 - it is refused
     ],
 )
-def test_what_cannot_be_is_one_line_and_a_code(run, command, code, said):
+def test_an_error_is_one_line_and_an_exit_code(run, command, code, message):
     """No traceback; what was wrong, and what to do."""
     run("track", "Seen")
     found = run(*command)
     assert found.code == code
-    assert said in found.err + found.out
+    assert message in found.err + found.out
     assert "Traceback" not in found.err
 
 
@@ -197,7 +197,7 @@ def everything(shop):
 
 
 @pytest.mark.parametrize("kind", ["ndjson", "csv", "parquet"])
-def test_what_is_exported_is_imported_as_it_was(run, kind):
+def test_an_export_is_imported_unchanged(run, kind):
     """Events of all six types come back the same, in the same order; where they came from, they are duplicates."""
     with connect("data", "default") as shop:
         shop.track("A\tb", {"n": 1, "s": 'q"', "deep": {"x": [None]}}, user_id="ann", message_id="m1", context={"a": 1})
@@ -207,8 +207,8 @@ def test_what_is_exported_is_imported_as_it_was(run, kind):
         shop.group("g1", {"plan": "pro"}, user_id="ann")
         shop.alias("ann", "x")
         before = everything(shop)
-    said = run("export", f"all.{kind}", "--json").json
-    assert said["rows"] == 6
+    output = run("export", f"all.{kind}", "--json").json
+    assert output["rows"] == 6
     again = run("import", f"all.{kind}", "--json")
     assert (again.code, again.json["duplicate"]) == (0, 6)
     assert run("import", f"all.{kind}", "--object", "copy", "--json").json["stored"] == 6

@@ -31,7 +31,7 @@ sys.exit(main(sys.argv[2:]))
 """
 
 
-def test_every_command_that_was_promised_is_there():
+def test_the_commands():
     """The verbs of the program."""
     promised = (
         "init serve track import export query stats dau people rollup archive compact expire snapshots keys"
@@ -50,7 +50,7 @@ def test_every_option_has_a_variable_of_its_own():
     assert not settings & set(variables)
 
 
-def test_what_deletes_has_a_dry_run_and_asks():
+def test_commands_that_delete_have_a_dry_run():
     """Commands that let something go can show what, and can be told not to ask."""
     for name, command in commands():
         if name.split()[-1] in ("expire", "revoke", "purge", "replay"):
@@ -103,20 +103,21 @@ def test_help_is_quick():
 
 
 @pytest.mark.parametrize(
-    ("module", "arguments", "said"),
+    ("module", "arguments", "message"),
     [
         ("typer", ["check"], "lakebed: the commands need typer: pip install 'lakebed[cli]'"),
         ("uvicorn", ["serve"], "lakebed: serve needs uvicorn. pip install 'lakebed[server]'"),
+        ("httpx", ["stats", "--url", "http://x"], "lakebed: --url needs httpx. pip install 'lakebed[cli]'"),
     ],
 )
-def test_without_an_extra_it_says_what_to_install(module, arguments, said):
+def test_without_an_extra_it_says_what_to_install(module, arguments, message):
     """No traceback, code 2, the name of the extra."""
     command = [sys.executable, "-c", EXTRA, module, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)
-    assert (done.returncode, done.stdout, done.stderr.strip()) == (2, "", said)
+    assert (done.returncode, done.stdout, done.stderr.strip()) == (2, "", message)
 
 
-def test_a_reader_that_goes_away_is_no_error(tmp_path):
+def test_a_closed_pipe_is_not_an_error(tmp_path):
     """`lakebed export - | head -1`: one line, nothing on stderr, the code of a closed pipe."""
     with connect(tmp_path, "default") as found:
         found.batch(b'{"event":"E"}\n' * 20_000)
@@ -128,7 +129,7 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path):
     assert (process.wait(), err) == (141, b"")
 
 
-def test_a_table_that_nobody_reads_to_its_end(tmp_path):
+def test_a_closed_pipe_with_buffered_output(tmp_path):
     """The same for what was printed and is still in a buffer when the command ends."""
     with connect(tmp_path, "default") as found:
         found.track("Seen")
@@ -143,15 +144,15 @@ def test_a_table_that_nobody_reads_to_its_end(tmp_path):
 def test_serve_and_ctrl_c(tmp_path):
     """The server ends well on Ctrl-C, and says nothing that looks like an error."""
     process = started("serve", "--root", tmp_path, "--port", "0")
-    said = b""
-    while b"running on" not in said:
+    output = b""
+    while b"running on" not in output:
         line = process.stderr.readline()
-        assert line, said
-        said += line
+        assert line, output
+        output += line
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=20)
     assert process.returncode in (0, 130), err
-    assert b"Traceback" not in said + err
+    assert b"Traceback" not in output + err
 
 
 def test_an_object_that_is_open_elsewhere(run, tmp_path):
@@ -171,10 +172,10 @@ def test_an_object_that_is_open_elsewhere(run, tmp_path):
 
 def test_completion():
     """A shell learns the commands and their options."""
-    said = {"_LAKEBED_COMPLETE": "complete_bash", "COMP_WORDS": "lakebed sn", "COMP_CWORD": "1"}
-    assert lakebed(**said).stdout.split() == ["snapshots"]
-    said |= {"COMP_WORDS": "lakebed dau --da", "COMP_CWORD": "2"}
-    assert lakebed(**said).stdout.split() == ["--days"]
+    variables = {"_LAKEBED_COMPLETE": "complete_bash", "COMP_WORDS": "lakebed sn", "COMP_CWORD": "1"}
+    assert lakebed(**variables).stdout.split() == ["snapshots"]
+    variables |= {"COMP_WORDS": "lakebed dau --da", "COMP_CWORD": "2"}
+    assert lakebed(**variables).stdout.split() == ["--days"]
 
 
 def test_it_is_installed_as_a_script():
@@ -186,7 +187,7 @@ def test_it_is_installed_as_a_script():
     assert callable(main)
 
 
-def test_no_command_makes_an_object_by_asking(run, tmp_path):
+def test_reading_commands_do_not_make_an_object(run, tmp_path):
     """Reading, checking, archiving what is not there is code 2, and leaves nothing behind."""
     for command in ("stats", "dau", "query SELECT", "rollup", "archive", "compact", "expire", "snapshots", "export x"):
         assert run(*command.split()).code == 2, command

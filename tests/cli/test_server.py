@@ -52,9 +52,9 @@ def server(tmp_path_factory):
 def ask(run, monkeypatch):
     """Runs a command with --json and variables: what it says; its exit code must be `code`."""
 
-    def ask_it(*arguments, code=0, **said):
+    def ask_it(*arguments, code=0, **variables):
         with monkeypatch.context() as patch:
-            for name, value in said.items():
+            for name, value in variables.items():
                 patch.setenv(name, str(value))
             found = run(*arguments, "--json")
         assert found.code == code, found.err
@@ -66,8 +66,8 @@ def ask(run, monkeypatch):
 def test_track_stats_and_dau(server, ask):
     """A write key writes, a read key reads; the answers have the form that they have without a server."""
     root, write, read = server["root"], server["write"], server["read"]
-    said = ask("track", "Seen", '{"n": 1}', "--user-id", "ann", "--message-id", "m1", **write)
-    assert (said["status"], said["messageId"]) == ("stored", "m1")
+    answer = ask("track", "Seen", '{"n": 1}', "--user-id", "ann", "--message-id", "m1", **write)
+    assert (answer["status"], answer["messageId"]) == ("stored", "m1")
     assert ask("track", "Seen", "--message-id", "m1", **write)["status"] == "duplicate"
     assert ask("stats", **read)["totals"]["Seen"] == 1
     assert [day["dau"] for day in ask("dau", "--days", "2", **read)] == [0, 1]
@@ -83,6 +83,14 @@ def test_query(server, ask):
     assert "400" in ask("query", "SELECT * FROM read_csv('/etc/passwd')", code=2, **server["read"])
 
 
+def test_a_table_larger_than_an_answer_of_rpc(server, ask):
+    """RPC answers have at most 8 MiB; a table of a command comes through all the same."""
+    ask("track", "Asked", **server["write"])
+    sql, params = "SELECT range AS n, $text AS text FROM range(10000)", json.dumps({"text": "x" * 1000})
+    rows = ask("query", sql, "--params", params, **server["read"])
+    assert [row["n"] for row in rows] == list(range(10_000))
+
+
 @pytest.mark.parametrize("remote", [True, False])
 def test_dead_letters(server, ask, tmp_path, remote):
     """Listed, shown, mended and replayed, purged: the same through a server and without one."""
@@ -92,8 +100,8 @@ def test_dead_letters(server, ask, tmp_path, remote):
     else:
         admin = {"LAKEBED_ROOT": str(tmp_path)}
         (tmp_path / "bad.ndjson").write_text('{"event":""}\n{"event":"fine"}\n{nope\n')
-        said = ask("import", tmp_path / "bad.ndjson", code=1, **admin)
-        assert (said["stored"], said["rejected"]) == (1, 2)
+        answer = ask("import", tmp_path / "bad.ndjson", code=1, **admin)
+        assert (answer["stored"], answer["rejected"]) == (1, 2)
         lines = ask("deadletters", "list", "--reason", "is not an event", **admin)
         assert [line["preview"] for line in lines] == ["{nope\n"]
         assert ask("deadletters", "purge", lines[0]["id"], **admin) == {"purged": 1}
@@ -147,7 +155,7 @@ def test_cohorts(server, ask, tmp_path, remote):
     for name in ("same", "but/bob"):
         assert ask("cohorts", "delete", name, **admin) == {"deleted": name}
     assert ask("cohorts", "list", **admin) == []
-    assert "no JSON" in ask("cohorts", "save", "bad", "{did: Seen}", code=2, **admin)
+    assert "not JSON" in ask("cohorts", "save", "bad", "{did: Seen}", code=2, **admin)
 
 
 @pytest.mark.parametrize("remote", [True, False])
@@ -190,15 +198,19 @@ def test_datasets(server, ask, tmp_path, remote):
     assert ask("datasets", "list", **admin) == []
 
 
-def test_a_server_that_does_not_answer_in_json(ask):
+@pytest.mark.parametrize("command", [["stats"], ["query", "SELECT 1"], ["deadletters", "list"]])
+def test_a_server_that_is_not_lakebed(ask, command):
     """Code 3, and the address; no traceback."""
     from http.server import BaseHTTPRequestHandler, HTTPServer
 
     class Hello(BaseHTTPRequestHandler):
-        def do_GET(self):
+        def do_POST(self):
             self.send_response(200)
             self.end_headers()
             self.wfile.write(b"<html>hello")
+
+        def do_GET(self):
+            self.do_POST()
 
         def log_message(self, *_):
             pass
@@ -206,6 +218,7 @@ def test_a_server_that_does_not_answer_in_json(ask):
     with HTTPServer(("127.0.0.1", 0), Hello) as other:
         thread = threading.Thread(target=other.handle_request, name="hello")
         thread.start()
-        said = ask("stats", "--url", f"http://127.0.0.1:{other.server_port}", code=3)
+        answer = ask(*command, "--url", f"http://127.0.0.1:{other.server_port}", code=3)
         thread.join()
-    assert "does not answer in JSON" in said
+    assert f"http://127.0.0.1:{other.server_port}" in answer
+    assert "JSON" in answer

@@ -20,11 +20,11 @@ _SETTINGS = {"TERM": "xterm-256color", "COLUMNS": "100", "LINES": "40"}
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
-def on_terminal(*arguments, typed=b"", **said):
+def on_terminal(*arguments, typed=b"", **variables):
     """A run whose streams are a pseudo-terminal; its exit code, and all that was shown."""
     controller, terminal = pty.openpty()
     command = [*COMMAND, *map(str, arguments)]
-    environ = environment(**_SETTINGS | said)
+    environ = environment(**_SETTINGS | variables)
     with subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=terminal, env=environ) as process:
         os.close(terminal)
         os.write(controller, typed)
@@ -58,7 +58,7 @@ def test_a_table_on_a_terminal(tmp_path):
     assert not re.search(r"\x1b\[[0-9;]*3[0-9]m", shown)
 
 
-def test_a_bar_while_importing(tmp_path):
+def test_a_progress_bar_while_importing(tmp_path):
     """Per cent and rows a second on a terminal. In a pipe there is not a byte of it: test_import.py."""
     file = tmp_path / "a.ndjson"
     file.write_bytes(b"".join(b'{"event":"E","properties":{"n":%d}}\n' % n for n in range(30_000)))
@@ -69,7 +69,7 @@ def test_a_bar_while_importing(tmp_path):
 
 
 @pytest.mark.parametrize(("typed", "code"), [(b"n\n", 1), (b"y\n", 0)])
-def test_a_question_before_something_goes(tmp_path, typed, code):
+def test_a_confirmation_before_a_deletion(tmp_path, typed, code):
     """No means no and changes nothing; yes goes on."""
     keys = Keys(tmp_path)
     key, _ = keys.create("shop", "read")

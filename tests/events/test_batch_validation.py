@@ -1,4 +1,4 @@
-"""Column by column is one by one: what `validate_batch` lets in is what `validate` makes of each event."""
+"""`validate_batch` gives the same events, column by column, as `validate` gives one by one."""
 
 import json
 import re
@@ -22,7 +22,7 @@ COMPANY = [{"event": f"e{i}", "messageId": f"m{i}", "userId": "u"} for i in rang
 
 
 def rows(batch):
-    """A batch as plain rows with what was refused at its place."""
+    """A batch as plain rows, with rejected items at their positions."""
     taken = iter([row for part in batch.parts for row in block_rows(EventBatch.joined([part]))])
     return [batch.rejected.get(at) or next(taken) for at in range(len(batch))]
 
@@ -57,7 +57,7 @@ def by_columns(items, **options):
 
 @pytest.mark.parametrize("item", [*ACCEPTED, *(item for item, _ in REFUSED)])
 def test_an_event_in_a_batch_has_the_limits_of_a_single_one(item):
-    """On a limit and beyond it: an event among others is taken or refused as it is alone, with the same reason."""
+    """At a limit and beyond it: an event in a batch is accepted or rejected as it is alone, with the same reason."""
     body = msgspec.json.encode([*COMPANY, item, *COMPANY])
     columns, each = both(body)
     assert columns == each
@@ -65,7 +65,7 @@ def test_an_event_in_a_batch_has_the_limits_of_a_single_one(item):
 
 @pytest.mark.parametrize("item", [item for item, _ in REFUSED])
 def test_a_batch_with_one_bad_event_is_not_validated_by_columns(item):
-    """A batch with one bad event is not let in by columns."""
+    """A batch with one invalid event is not accepted by columns."""
     assert by_columns([*COMPANY, item]) is None
 
 
@@ -81,7 +81,7 @@ def test_a_batch_with_one_bad_event_is_not_validated_by_columns(item):
     ],
 )
 def test_a_valid_batch_is_validated_by_columns(item):
-    """The fast way is taken by real events, also by those that only look odd."""
+    """Real events are accepted by columns, also those that only look unusual."""
     block = by_columns([*COMPANY, item])
     assert block is not None
     assert len(block) == 31
@@ -90,7 +90,7 @@ def test_a_valid_batch_is_validated_by_columns(item):
 @pytest.mark.parametrize("number", ["1e309", "-1e+309", "1E400", "1" * 5000, "2" + "0" * 308 + ".5", "1" * 290 + "e99"])
 @pytest.mark.parametrize(("kind", "field"), [("page", "properties"), ("track", "context"), ("identify", "traits")])
 def test_a_number_that_overflows_a_float_is_refused(number, kind, field):
-    """In any object that is stored; in a field that nobody reads it passes by."""
+    """In any stored object; in a field that is not stored it does not matter."""
     fields = '"event":"e","category":"c","userId":"u","messageId":"bad"'
     bad = f'{{"type":"{kind}",{fields},"{field}":{{"a":[{number}]}}}}'
     body = "[" + ",".join([*map(json.dumps, COMPANY), bad, bad.replace(field, "unknown")]) + "]"
@@ -153,7 +153,7 @@ ITEMS = st.fixed_dictionaries(
 @settings(max_examples=150)
 @given(item=ITEMS, sent_at=st.none() | TIMES, form=st.integers(0, 2), source=st.none() | st.just("http"))
 def test_column_validation_equals_single_validation(item, sent_at, form, source):
-    """Any event in company, in an array, an envelope or NDJSON: the same rows and the same refusals either way."""
+    """Any event among others, in an array, an envelope or NDJSON: the same rows and rejections either way."""
     items = [msgspec.json.encode(one) for one in [*COMPANY, item]]
     sent = b"" if sent_at is None else b',"sentAt":' + msgspec.json.encode(sent_at)
     body = [b"[%s]" % b",".join(items), b'{"batch":[%s]%s}' % (b",".join(items), sent), b"\n".join(items)][form]
@@ -164,7 +164,7 @@ def test_column_validation_equals_single_validation(item, sent_at, form, source)
 @settings(max_examples=100)
 @given(st.lists(st.tuples(st.integers(0, 1200), st.integers(0, 20), st.binary(max_size=6)), min_size=1, max_size=3))
 def test_column_validation_of_damaged_bodies_equals_single_validation(changes):
-    """Bytes changed anywhere in a body: taken or refused the same way, column by column and one by one."""
+    """Bytes changed anywhere in a body: accepted or rejected the same way, column by column and one by one."""
     body = msgspec.json.encode({"batch": COMPANY})
     for start, length, new in changes:
         body = body[:start] + new + body[start + length :]

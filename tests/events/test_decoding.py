@@ -71,7 +71,7 @@ def lines(items):
 @pytest.mark.parametrize("name", BAD)
 @pytest.mark.parametrize("place", [0, 1, 2])
 def test_a_bad_item_does_not_affect_the_others(name, place):
-    """In an array, an envelope or NDJSON, first, middle or last: a bad item gets its reason, the others are taken."""
+    """In an array, an envelope or NDJSON, first, middle or last: an invalid item gets its reason, others are valid."""
     bad, reason = BAD[name]
     items = [GOOD, GOOD]
     items.insert(place, bad)
@@ -143,7 +143,7 @@ def test_an_empty_batch_is_an_empty_list(body):
     ids=range(18),
 )
 def test_a_body_whose_items_cannot_be_separated_is_refused(body):
-    """A body whose items cannot be told apart is refused at once, with InvalidEvent; nothing of it is taken."""
+    """A body that cannot be split into items raises InvalidEvent; no event of it is accepted."""
     try:
         found = decode_items(body, NOW)
     except InvalidEvent as error:
@@ -190,7 +190,7 @@ def test_an_empty_context_of_the_batch_changes_nothing(context):
     ],
 )
 def test_an_invalid_context_of_the_batch_rejects_each_item(context, reason):
-    """What is said once for all, and cannot be read, refuses each item with that reason and its message id."""
+    """A shared field that cannot be decoded rejects each item with that reason and its message id."""
     found = decode_items(b'{"batch":[' + GOOD + b"," + GOOD + b'],"context":' + context + b"}", NOW)
     assert [(one.message_id, one.reason.startswith(reason)) for one in found] == [("g", True)] * 2
 
@@ -199,7 +199,7 @@ def test_an_invalid_context_of_the_batch_rejects_each_item(context, reason):
     "rest", [b'"context":{"a":"\\ud800"}', b'"sentAt":[1]', b'"context":' + b"[" * 5000 + b"]" * 5000]
 )
 def test_an_undecodable_envelope_is_refused(rest):
-    """When the envelope itself does not decode nothing of it is taken, and the reason says so."""
+    """When the envelope itself cannot be decoded no event of it is accepted, and the reason names the envelope."""
     with pytest.raises(InvalidEvent, match="sentAt or context of the batch cannot be read"):
         decode_items(b'{"batch":[' + GOOD + b"]," + rest + b"}", NOW)
 
@@ -297,7 +297,7 @@ def test_a_python_call_with_a_wrong_value_is_refused(arguments, reason):
 
 @pytest.mark.parametrize("item", [None, 5, "event", [1], ("event", "e"), b"{}", object()])
 def test_values_other_than_mappings_are_rejected(item):
-    """An untyped caller may hand in anything: it is rejected by its type's name, the others are taken."""
+    """An item of any other type is rejected with the name of its type; the others are accepted."""
     bad, good = decode_mappings([item, {"event": "good"}], NOW)
     assert bad.reason == f"an event must be a mapping, not {type(item).__name__}"
     assert good.event == "good"
@@ -351,7 +351,7 @@ def test_requests_of_segments_libraries_decode_without_rejections(capture):
     ids=["escaped quotes", "in an envelope", "surrogates", "spaces"],
 )
 def test_an_unterminated_string_is_refused_in_linear_time(body):
-    """A hostile body is refused in time proportional to its size: these took hours when each quote was tried anew."""
+    """A hostile body is rejected in time proportional to its size: these took hours when each quote was tried again."""
     with pytest.raises(InvalidEvent, match="truncated or its brackets do not balance"):
         decode_items(body, NOW)
 
@@ -392,7 +392,7 @@ def test_any_bytes_are_decoded_or_refused(body):
 @settings(max_examples=100)
 @given(st.lists(st.tuples(st.integers(0, 400), st.integers(0, 20), st.binary(max_size=6)), min_size=1, max_size=3))
 def test_events_of_a_damaged_batch_obey_the_limits(changes):
-    """A real batch with bytes changed anywhere is answered or refused, and what is taken obeys every limit."""
+    """A real batch with bytes changed anywhere is decoded or rejected, and accepted events are within every limit."""
     body = CAPTURES[0]["body"].encode()
     for start, length, new in changes:
         body = body[:start] + new + body[start + length :]

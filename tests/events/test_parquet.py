@@ -58,7 +58,7 @@ def test_two_readers_read_every_row_back(written: Path) -> None:
 
 
 def test_bloom_filters_skip_row_groups_without_the_user(written: Path) -> None:
-    """A user who is in no row of a row group is known not to be, by the Bloom filter, and one who is in it is found."""
+    """The Bloom filter of a row group excludes a user without rows in it, and finds a user with rows."""
     if "bloom_filter_options" not in with_filters({}, _events()):
         pytest.skip("this PyArrow writes no Bloom filters")
     probe = f"SELECT bool_and(bloom_filter_excludes) AS out FROM parquet_bloom_probe('{written}', 'user_id', '%s')"
@@ -76,6 +76,6 @@ def test_a_message_id_takes_less_than_19_bytes(written: Path) -> None:
 
 
 def test_columns_without_values_have_no_bloom_filter() -> None:
-    """A batch of which nobody has a user_id has no filter, and is written."""
+    """A batch without any user_id has no filter, and is written."""
     rows = _events().set_column(4, SCHEMA.field("user_id"), pa.nulls(ROWS, pa.string()))
     assert "bloom_filter_options" not in with_filters({}, rows)

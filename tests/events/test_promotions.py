@@ -130,7 +130,7 @@ KINDS = {"f": float, "i": int, "b": bool, "d": Decimal, "t": datetime, "s": str}
 @settings(max_examples=60)
 @given(st.lists(st.dictionaries(NAMES, JSON.map(json.dumps) | NUMBERS, max_size=4), min_size=1, max_size=12))
 def test_every_valid_event_can_be_promoted(documents):
-    """No event that was let in can make sealing fail: DuckDB reads every JSON object that Lakebed admits."""
+    """No valid event can make sealing fail: DuckDB reads every JSON object that Lakebed accepts."""
     objects = ["{" + ",".join(f'"{key}": {value}' for key, value in one.items()) + "}" for one in documents]
     body = "[" + ",".join('{"event":"e","properties":' + one + "}" for one in objects) + "]"
     admitted = [one for one in decode_items(body.encode("utf-8", "surrogatepass"), 0) if isinstance(one, Event)]

@@ -84,7 +84,7 @@ ACCEPTED = [
 
 @pytest.mark.parametrize("item", ACCEPTED, ids=range(len(ACCEPTED)))
 def test_values_on_a_limit_are_valid(take, item):
-    """Each limit is inclusive, and every type is taken with the least that it needs."""
+    """Each limit is inclusive, and every type is valid with only its required fields."""
     assert not isinstance(take(dict(item)), Rejected)
 
 
@@ -130,7 +130,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("item", "reason"), REFUSED, ids=range(len(REFUSED)))
 def test_values_beyond_a_limit_are_refused_with_one_reason(take, item, reason):
-    """One over each limit is refused, and the reason names the field, what was given and the limit."""
+    """One over each limit is invalid, and the reason names the field, the value and the limit."""
     found = take(dict(item))
     assert isinstance(found, Rejected)
     assert reason in found.reason
@@ -138,7 +138,7 @@ def test_values_beyond_a_limit_are_refused_with_one_reason(take, item, reason):
 
 @pytest.mark.parametrize("field", ["event", "userId", "anonymousId", "groupId", "sessionId", "messageId", "source"])
 def test_texts_with_a_lone_surrogate_are_refused(field):
-    """Half a character is no Unicode: refused by name in a struct and in a mapping, before it reaches the log."""
+    """A lone surrogate is not valid Unicode: rejected by field name in a struct and in a mapping, before the log."""
     item = {"event": "e", field: "a\ud800"}
     assert "not valid Unicode" in by_event(item).reason
     assert "surrogates not allowed" in by_mapping(item).reason
@@ -180,7 +180,7 @@ def test_times_may_be_text_or_numbers(take, timestamp, moment):
 
 
 def test_sent_at_corrects_the_clients_clock(take):
-    """Segment's rule: timestamp = received_at - (sent_at - original_timestamp), whatever the client's clock says."""
+    """Segment's rule: timestamp = received_at - (sent_at - original_timestamp), for any error of the client's clock."""
     three_years_late = {"event": "e", "timestamp": "2023-01-01T00:00:00Z", "sentAt": "2023-01-01T00:00:05Z"}
     assert take(three_years_late).timestamp == NOW - 5_000_000
     years_ahead = {"event": "e", "originalTimestamp": "9999-12-31T23:59:00Z", "sentAt": "9999-12-31T23:59:59Z"}
@@ -190,7 +190,7 @@ def test_sent_at_corrects_the_clients_clock(take):
 
 
 def test_a_timestamp_beside_an_original_one_is_not_corrected(take):
-    """`originalTimestamp` is what the client's clock said; `timestamp` was corrected, or said by the caller himself."""
+    """`originalTimestamp` is the client's clock; `timestamp` was corrected already, or set by the caller."""
     item = {"event": "e", "originalTimestamp": "2025-01-01T00:00:00Z", "sentAt": "2025-01-01T00:00:00Z"}
     assert take(item).timestamp == NOW
     assert take(item | {"timestamp": "2000-01-01"}).timestamp == to_us(datetime(2000, 1, 1, tzinfo=UTC))
@@ -253,13 +253,13 @@ def test_properties_other_than_an_object_are_refused_beside_a_category(take, cat
     ],
 )
 def test_values_that_json_cannot_hold_are_refused(value):
-    """Non-finite numbers, lone surrogates, unknown types and huge integers are refused: nothing is changed silently."""
+    """Non-finite numbers, lone surrogates, unknown types and huge integers are errors: nothing is changed silently."""
     with pytest.raises(InvalidEvent):
         encode_object("properties", value)
 
 
 def test_endless_mappings_are_refused():
-    """Depth 100,000, or a mapping that holds itself, is refused, not a crash."""
+    """Depth 100,000, or a mapping that contains itself, is an error, not a crash."""
     endless = {}
     endless["a"] = endless
     deep = {}
@@ -271,13 +271,13 @@ def test_endless_mappings_are_refused():
 
 
 def test_null_is_kept_in_properties():
-    """None inside properties stays null; None instead of properties is no properties."""
+    """None inside properties stays null; None as properties is an empty object."""
     assert bytes(encode_object("properties", {"a": None, "b": [None, 1.5]})) == b'{"a":null,"b":[null,1.5]}'
     assert bytes(encode_object("properties", None)) == b"{}"
 
 
 def test_the_arrow_form_has_every_field():
-    """One row an event, in order: seqs from the first, one received_at, which stands in where no time was given."""
+    """One row for each event, in order: consecutive seqs, one received_at, which is also the default timestamp."""
     full = {"type": "track", "event": "e", "userId": "u", "anonymousId": "a", "groupId": "g", "sessionId": "s"}
     full |= {
         "timestamp": "2020-01-01",
@@ -324,7 +324,7 @@ def test_the_schema_never_changes():
 
 
 def test_nan_inside_dataclasses_and_structs_is_refused():
-    """NaN inside a dataclass or a Struct is refused as in a dict: msgspec would write it as null."""
+    """NaN inside a dataclass or a Struct is an error as in a dict: msgspec would write it as null."""
 
     @dataclasses.dataclass
     class Price:

@@ -1,4 +1,4 @@
-"""Dead letters: what is kept of what was refused, how it is mended and replayed, and that the books are right."""
+"""Dead letters: storing rejected items, correcting and replaying them, and the counts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from lakebed import Analytics, InvalidEvent, LogUnavailable, ManualClock, StorageUnavailable, UnknownLetter
 from lakebed.events.decoding import Rejected, decode_dead_letter, decode_items, items_as_sent
-from lakebed.tiers.storage.dead_letters import MAX_LETTER_BYTES, MOST_AT_ONCE
+from lakebed.tiers.storage.dead_letters import MAX_PER_REQUEST, MAX_RAW_BYTES
 from tests.disks import FaultyDisk, GatedDisk, reach
 
 START = datetime(2026, 1, 15, 12, tzinfo=UTC)
@@ -70,7 +70,7 @@ async def test_rejected_items_become_dead_letters(shop):
 
 
 async def test_rejected_items_are_not_kept_by_default(shop):
-    """A Python caller has the receipts; a body that is no JSON raises at once."""
+    """A Python caller has the receipts; a body that is not JSON raises immediately."""
     await shop.batch([{"event": ""}])
     with pytest.raises(InvalidEvent):
         shop.batch(b"[{")
@@ -79,8 +79,8 @@ async def test_rejected_items_are_not_kept_by_default(shop):
 
 
 async def test_a_body_that_is_not_json_becomes_one_dead_letter(shop):
-    """One item received and rejected; the caller is still told, when it is kept."""
-    with pytest.raises(InvalidEvent, match="cut short"):
+    """One item received and rejected; the caller still gets the error, after it is stored."""
+    with pytest.raises(InvalidEvent, match="truncated"):
         await shop.batch(b'[{"event":"a"}, {"ev', keep_refused=True)
     (letter,) = await shop.dead_letters()
     assert (letter.raw, letter.shared, letter.is_cut) == (b'[{"event":"a"}, {"ev', b"", False)
@@ -88,7 +88,7 @@ async def test_a_body_that_is_not_json_becomes_one_dead_letter(shop):
 
 
 async def test_refuse_stores_a_dead_letter(shop):
-    """What could not even be handed in can be kept by whoever met it."""
+    """A body that could not even be passed to `batch` can be stored with `refuse`."""
     receipts = await shop.refuse(b"\xff\x00", "no gzip", source="http", key="k")
     assert [(one.status, one.reason) for one in receipts] == [("rejected", "no gzip")]
     (letter,) = await shop.dead_letters()
@@ -115,7 +115,7 @@ async def test_python_values_become_json_dead_letters(shop, item, raw):
 
 
 async def test_an_item_sent_again_with_its_message_id_is_one_dead_letter(shop):
-    """The same text with the same message id is one letter; without a message id each is another event."""
+    """The same text with the same message id is one dead letter; without a message id each is another event."""
     for _ in range(3):
         await shop.batch(b'[{"event":"","messageId":"m1"},{"event":""}]', keep_refused=True)
     assert [letter.message_id for letter in await shop.dead_letters()] == [None, None, None, "m1"]
@@ -125,21 +125,21 @@ async def test_an_item_sent_again_with_its_message_id_is_one_dead_letter(shop):
 
 
 async def test_a_long_dead_letter_is_cut(shop):
-    """At a stated size, which is more than any event that can be mended has; its size is known still."""
-    raw = b"x" * (MAX_LETTER_BYTES + 1)
+    """At a documented size, larger than any event that can be corrected; its original size is still known."""
+    raw = b"x" * (MAX_RAW_BYTES + 1)
     await shop.refuse(raw, "no JSON")
     (letter,) = await shop.dead_letters()
     assert (letter.raw, letter.size, letter.is_cut) == (raw[:-1], len(raw), True)
     (outcome,) = await shop.replay()
     assert (outcome.status, outcome.reason) == (
         "rejected",
-        f"only the first {MAX_LETTER_BYTES} of {len(raw)} bytes were kept: replay it with all of its text",
+        f"only the first {MAX_RAW_BYTES} of {len(raw)} bytes are stored: replay it with its complete text",
     )
     assert [one.status for one in await shop.replay([letter.id], '{"event":"whole"}')] == ["stored"]
 
 
 async def test_dead_letters_come_in_pages(shop):
-    """Newest first, so many at a time, by what the reason says."""
+    """Newest first, in pages, filtered by the text of the reason."""
     for number in range(5):
         await shop.batch([{"event": ""}, {"event": "x" * (201 + number)}], keep_refused=True)
     first = await shop.dead_letters(limit=3)
@@ -157,14 +157,14 @@ async def test_dead_letters_come_in_pages(shop):
 
 
 async def test_the_oldest_dead_letters_are_dropped_at_the_limit(make):
-    """There are never more than the settings say; what was dropped is counted, and check() tells of it."""
+    """There are never more than the settings allow; dropped ones are counted, and check() reports them."""
     async with make(dead_letters_max=3) as shop:
         for number in range(5):
             await shop.refuse(b"%d" % number, "bad")
         assert [letter.raw for letter in await shop.dead_letters()] == [b"4", b"3", b"2"]
         assert (shop.stats().dead_letters, shop.stats().dead_letters_dropped) == (3, 2)
         (problem,) = await shop.check()
-        assert (problem.where, problem.message.partition(":")[0][:16]) == ("dead letters", "2 were dropped f")
+        assert (problem.where, problem.message.partition(",")[0]) == ("dead letters", "2 dead letters were dropped")
     async with make(dead_letters_max=3, dead_letters_max_bytes=5) as shop:
         assert await shop.check() == []
         assert shop.stats().dead_letters_dropped == 2
@@ -178,21 +178,21 @@ async def test_concurrent_drops_are_counted_once(make):
         await asyncio.gather(*(shop.refuse(b"%d" % number, "bad") for number in range(20)))
         assert (shop.stats().dead_letters, shop.stats().dead_letters_dropped) == (3, 17)
         (problem,) = await shop.check()
-        assert problem.message.startswith("17 were dropped")
+        assert problem.message.startswith("17 dead letters were dropped")
 
 
 async def test_a_request_keeps_a_limited_number_of_dead_letters(shop):
     """Of one request so many are kept; the rest is counted as dropped, and all are rejected."""
-    body = b'{"event":1}\n' * (MOST_AT_ONCE + 7)
+    body = b'{"event":1}\n' * (MAX_PER_REQUEST + 7)
     receipts = await shop.batch(body, keep_refused=True)
-    assert len(receipts) == MOST_AT_ONCE + 7
-    assert (shop.stats().dead_letters, shop.stats().dead_letters_dropped) == (MOST_AT_ONCE, 7)
+    assert len(receipts) == MAX_PER_REQUEST + 7
+    assert (shop.stats().dead_letters, shop.stats().dead_letters_dropped) == (MAX_PER_REQUEST, 7)
     assert len(await shop.check()) == 1
     shop._components.dead_letters._store.dropped = 0
 
 
 async def test_a_request_keeps_a_limited_number_of_bytes(make):
-    """So that a client with bad events does not push out those of all others at once."""
+    """So that one client with many invalid events does not displace those of all others."""
     async with make(dead_letters_max_bytes=4_000) as shop:
         await shop.batch([{"event": "", "userId": "x" * 200}] * 10, keep_refused=True)
         assert (shop.stats().dead_letters, shop.stats().dead_letters_dropped) == (4, 6)
@@ -201,7 +201,7 @@ async def test_a_request_keeps_a_limited_number_of_bytes(make):
 
 @pytest.mark.parametrize("context", ['{"a":"%s"}' % ("x" * 40_000), '{"a":"\xff"}', "[]"])
 async def test_a_rejected_batch_context_is_not_kept_with_each_item(shop, context):
-    """What a batch says once for all of its events is not kept with each of them where it is too large to be taken."""
+    """Shared fields of a batch that are too large are not stored with each of its events."""
     body = b'{"batch":[{"event":"a"},{"event":"b"}],"context":' + context.encode("latin-1") + b"}"
     receipts = await shop.batch(body, keep_refused=True)
     assert [one.status for one in receipts] == ["rejected", "rejected"]
@@ -217,7 +217,7 @@ async def test_a_rejected_batch_context_is_not_kept_with_each_item(shop, context
 
 
 async def test_a_patched_dead_letter_is_replayed(shop, clock):
-    """A change is merged into the event; the letter goes, the event happened when it was received first."""
+    """A change is merged into the event; the dead letter is deleted; the event's time is that of its first receipt."""
     await shop.batch(b"[" + NAMELESS + b"]", keep_refused=True)
     clock.advance(3600)
     (outcome,) = await shop.replay(edit={"event": "Signed Up", "userId": None, "properties": {"y": 2}})
@@ -230,12 +230,12 @@ async def test_a_patched_dead_letter_is_replayed(shop, clock):
 
 
 async def test_a_text_replaces_a_dead_letter_in_a_replay(shop):
-    """The one that is named, whatever it was: also a whole body of several events."""
+    """A text replaces the named dead letter, also one with a whole body of several events."""
     await shop.refuse(b"[{", "no JSON")
     await shop.batch([{"event": ""}], keep_refused=True)
     second, first = await shop.dead_letters()
     for ids in (None, [first.id, second.id], []):
-        with pytest.raises(ValueError, match="one text cannot mend"):
+        with pytest.raises(ValueError, match="one text cannot replace"):
             await shop.replay(ids, '{"event":"a"}')
     (outcome,) = await shop.replay([first.id], b'{"batch":[{"event":"a","messageId":"m"},{"event":"b"}]}')
     assert (outcome.status, outcome.message_id, outcome.seq) == ("stored", "m", 0)
@@ -265,7 +265,7 @@ async def test_a_dead_letter_that_is_rejected_again_stays(shop, clock):
 
 
 async def test_a_replay_keeps_the_message_id(shop):
-    """So a client that mends its event itself, before or after, stores it no second time."""
+    """So a client that corrects its event itself, before or after, does not store it twice."""
     await shop.batch([{"event": "", "messageId": "m1"}, {"event": "", "messageId": "m2"}], keep_refused=True)
     await shop.track("fixed", message_id="m1")
     outcomes = await shop.replay(edit={"event": "fixed"})
@@ -292,7 +292,7 @@ async def test_a_replay_uses_times_and_context_of_the_batch(shop, clock):
 
 
 async def test_unknown_ids_of_a_replay_are_reported(shop):
-    """Named ones that are missing are said to be; one that is named twice is replayed once."""
+    """Missing ids have the status missing; an id given twice is replayed once."""
     await shop.batch([{"event": ""}], keep_refused=True)
     outcomes = await shop.replay([9, 1, 1], {"event": "a"})
     assert [(one.id, one.status) for one in outcomes] == [(9, "missing"), (1, "stored")]
@@ -301,14 +301,14 @@ async def test_unknown_ids_of_a_replay_are_reported(shop):
 
 @pytest.mark.parametrize("edit", [{"event": {1, 2}}, {"event": "\ud800"}, {"properties": float("nan")}])
 async def test_a_patch_that_is_not_json_is_refused(shop, edit):
-    """It is refused as an event would be, and the letter stays."""
+    """It is rejected as an event would be, and the dead letter stays."""
     await shop.batch([{"event": ""}], keep_refused=True)
     assert [one.status for one in await shop.replay(edit=edit)] == ["rejected"]
     assert len(await shop.dead_letters()) == 1
 
 
 async def test_concurrent_replays_and_purges_store_each_event_once(shop):
-    """Two replays of the same letters, and a purge, take turns: each event is stored once."""
+    """Two replays of the same dead letters, and a purge, run one after another: each event is stored once."""
     await shop.batch([{"event": "", "userId": str(number)} for number in range(250)], keep_refused=True)
     first, second, _ = await asyncio.gather(
         shop.replay(edit={"event": "a"}), shop.replay(edit={"event": "b"}), shop.purge(before="2030-01-01")
@@ -320,7 +320,7 @@ async def test_concurrent_replays_and_purges_store_each_event_once(shop):
 
 
 async def test_purge_by_id_or_by_time(shop, clock):
-    """By number or by time, for ever; numbers are not given again."""
+    """By id or by time, permanently; ids are not reused."""
     for number in range(4):
         await shop.refuse(b"%d" % number, "bad")
         clock.advance(10)
@@ -328,7 +328,7 @@ async def test_purge_by_id_or_by_time(shop, clock):
     assert await shop.purge(before=START + timedelta(seconds=10)) == 1
     assert [letter.id for letter in await shop.dead_letters()] == [3, 2]
     for wrong in ({}, {"ids": [1], "before": START}):
-        with pytest.raises(ValueError, match="say which"):
+        with pytest.raises(ValueError, match="either ids or before"):
             await shop.purge(**wrong)
     assert await shop.purge(before="2026-01-16") == 2
     await shop.refuse(b"", "bad")
@@ -356,7 +356,7 @@ async def test_no_dead_letter_is_kept_when_the_log_fails(make):
 
 
 async def test_a_dead_letter_that_cannot_be_stored_is_an_error(make):
-    """Nobody is told that something was refused of which nothing is kept; a retry keeps it."""
+    """No rejection is reported before its dead letter is stored; a retry stores it."""
     async with make() as shop:
         await shop._components.storage.transact(
             lambda tx: tx.fetch("CREATE TRIGGER t BEFORE INSERT ON dead_letters BEGIN SELECT raise(ABORT, 'full'); END")
@@ -387,7 +387,7 @@ async def test_a_replay_while_the_log_fails_loses_nothing(make):
 
 
 async def test_an_unfinished_replay_is_completed_by_the_next(make, clock):
-    """Its events are in the log and its letters still there: the next one lets them go, also a day later."""
+    """Its events are in the log and its dead letters still there: the next one deletes them, also a day later."""
     async with make(dedupe_window_s=60.0, segment_events=5) as shop:
         await shop.batch([{"event": ""}, {"event": ""}], keep_refused=True)
         trigger = "CREATE TRIGGER t BEFORE DELETE ON dead_letters BEGIN SELECT raise(ABORT, 'full'); END"
@@ -405,7 +405,7 @@ async def test_an_unfinished_replay_is_completed_by_the_next(make, clock):
 
 
 async def test_a_cancelled_replay_is_finished_before_the_cancellation(make):
-    """Whoever gives up waiting gets the cancellation when the letters under way are settled."""
+    """A cancelled caller gets the cancellation when the current dead letters are finished."""
     disk = GatedDisk()
     async with make(disk=disk, dedupe_window_s=60.0) as shop:
         await shop.batch([{"event": ""}], keep_refused=True)
@@ -424,7 +424,7 @@ async def test_a_cancelled_replay_is_finished_before_the_cancellation(make):
 
 
 async def test_close_stores_pending_dead_letters(make):
-    """A refusal that nobody awaited is kept before the object is closed."""
+    """A rejection that was not awaited is stored before the object is closed."""
     async with make() as shop:
         ack = shop.batch([{"event": ""}], keep_refused=True)
     assert [one.status for one in await ack] == ["rejected"]
@@ -433,7 +433,7 @@ async def test_close_stores_pending_dead_letters(make):
 
 
 async def test_check_reports_a_wrong_count_of_dead_letters(make):
-    """check() counts the letters itself."""
+    """check() counts the dead letters itself."""
     async with make() as shop:
         await shop.refuse(b"x", "bad")
         await shop._components.storage.transact(lambda tx: tx.fetch("DELETE FROM dead_letters"))
@@ -466,7 +466,7 @@ _ITEM = st.sampled_from(
     space=st.sampled_from([b"", b" ", b"\n "]),
 )
 def test_raw_items_correspond_to_decoded_items(items, form, space):
-    """Whatever is wrong with them, the texts are those of the items that `decode_items` gives, one for one."""
+    """For any invalid items, the texts correspond one to one to the items of `decode_items`."""
     listed = b"[" + (space + b"," + space).join(items) + space + b"]"
     if form == "lines":
         items = [item for item in items if item[:1] == b"{"] * 2
@@ -492,7 +492,7 @@ def test_raw_items_correspond_to_decoded_items(items, form, space):
 
 
 class Model:
-    """Letters in a dict, events in a list, nothing else."""
+    """Dead letters in a dict, events in a list, nothing else."""
 
     MOST = 5
 
@@ -584,7 +584,7 @@ async def _compare(shop, model, since):
 @settings(max_examples=15)
 @given(st.lists(_DO, max_size=8))
 def test_dead_letters_equal_a_plain_dict(tmp_path_factory, actions):
-    """Whatever is refused, replayed and purged, in whatever order, over reopenings: letters, events and books agree."""
+    """After any sequence of rejections, replays, purges and reopenings, dead letters, events and counts agree."""
 
     async def run(root):
         model, since, clock = Model(), (0, 0, 0), ManualClock(START)

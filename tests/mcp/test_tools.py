@@ -14,8 +14,8 @@ from mcp.client.stdio import stdio_client
 from mcp.client.streamable_http import streamable_http_client
 
 from lakebed import connect
-from lakebed.cli.output import Table
-from lakebed.mcp.server import MAX_CHARACTERS, MAX_ROWS, told
+from lakebed.clients.table import Table
+from lakebed.mcp.server import MAX_CHARACTERS, MAX_ROWS, as_text
 from lakebed.mcp.tools import TOOLS
 from tests.cli.program import COMMAND, environment
 from tests.reports.report_samples import EVENTS, SAMPLES
@@ -84,7 +84,7 @@ async def _listening(address):
 
 
 @pytest.mark.parametrize("way", [over_stdio, over_http], ids=["stdio", "http"])
-async def test_an_assistant_asks(root, way):
+async def test_each_tool_answers(root, way):
     """Each tool is listed as one that reads, and answers; what is refused is an error that says what to do."""
     async with way(root) as session:
         listed = (await session.list_tools()).tools
@@ -125,12 +125,12 @@ async def test_an_assistant_asks(root, way):
 
 def test_long_answers_are_cut_and_say_so():
     """An answer fits an assistant's memory; what is missing is counted."""
-    many = told({"": Table(("n",), [(n,) for n in range(MAX_ROWS + 7)])})
+    many = as_text({"": Table(("n",), [(n,) for n in range(MAX_ROWS + 7)])})
     assert many.splitlines()[-1].startswith("(7 of 507 rows are left out")
-    wide = told({"": Table(("text",), [("x" * 1000,)] * 100)})
+    wide = as_text({"": Table(("text",), [("x" * 1000,)] * 100)})
     assert len(wide) < MAX_CHARACTERS + 200
     assert "rows are left out" in wide
-    assert told({"A": Table(("n",), [])}) == '# A\n["n"]\n(no rows)'
+    assert as_text({"A": Table(("n",), [])}) == '# A\n["n"]\n(no rows)'
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0:1", "example.com:80", "127.0.0.1", "127.0.0.1:0", "x"])
@@ -151,13 +151,13 @@ async def test_another_host_is_refused(root):
     """A web page that has a name lead to this machine (DNS rebinding) reaches no tool."""
     import httpx
 
-    from lakebed.clients.target import Place
+    from lakebed.cli.place import Place
     from lakebed.mcp.server import make_app
 
-    with Place(root, "default").target(trusting=False) as target:
-        app = make_app(target, ["127.0.0.1:9"])
+    with Place(root, "default").client(trusted=False) as client:
+        app = make_app(client, ["127.0.0.1:9"])
         async with app.router.lifespan_context(app):
             transport = httpx.ASGITransport(app)
-            async with httpx.AsyncClient(transport=transport, base_url="http://evil.example") as client:
-                answer = await client.post("/mcp", json={"jsonrpc": "2.0", "id": 1, "method": "tools/list"})
+            async with httpx.AsyncClient(transport=transport, base_url="http://evil.example") as http:
+                answer = await http.post("/mcp", json={"jsonrpc": "2.0", "id": 1, "method": "tools/list"})
     assert answer.status_code == 421

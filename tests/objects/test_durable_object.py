@@ -174,14 +174,14 @@ async def test_a_failing_close_still_gives_the_directory_up(tmp_path):
 
 
 async def test_an_object_left_open_warns(tmp_path):
-    """A leak is told: ResourceWarning names the object."""
+    """A leak is a ResourceWarning that names the object."""
     kept = [await Box("tom", root=tmp_path).open()]
     with pytest.warns(ResourceWarning, match="'tom'"):
         kept.clear()
 
 
 def test_unknown_settings_are_refused(tmp_path):
-    """A misspelt setting is told when the object is made."""
+    """A misspelt setting is an error when the object is made."""
     with pytest.raises(InvalidSettings):
         Box("tom", root=tmp_path, idel_s=3)
 

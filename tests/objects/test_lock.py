@@ -1,4 +1,4 @@
-"""One owner a directory."""
+"""A directory has one owner."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a directory says about its object."""
+"""The manifest in an object's directory."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ async def test_an_object_with_a_call_under_way_stays_awake(tmp_path, clock):
 
 
 async def test_a_failing_wake_reaches_every_waiting_call(tmp_path):
-    """Each call that waited for the object gets what opening raised; the next call tries again."""
+    """Each call that waited for the object gets the error of opening; the next call tries again."""
     async with Namespace(tmp_path, Box) as ns:
         Box.broken = OSError("no disk")
         stub = ns.get("tom")
@@ -94,7 +94,7 @@ async def test_a_failing_wake_reaches_every_waiting_call(tmp_path):
         assert await stub.add(1) == 1
 
 
-async def test_a_locked_object_is_told_to_the_caller(tmp_path):
+async def test_calling_a_locked_object_raises(tmp_path):
     """A call to an object that another owner has open raises ObjectLocked."""
     async with Box("tom", root=tmp_path), Namespace(tmp_path, Box) as ns:
         with pytest.raises(ObjectLocked):
@@ -115,7 +115,7 @@ async def test_classes_by_name(tmp_path):
 
 
 async def test_get_without_a_class_uses_the_recorded_one(tmp_path):
-    """An object is opened as the class that it was last opened as; a class that is not known is told."""
+    """An object is opened as the class that it was last opened as; a class that is not known is an error."""
     (tmp_path / "odd").mkdir()
     (tmp_path / "odd" / "object.json").write_text('{"format": 1, "class": "Gone"}')
     async with Namespace(tmp_path) as ns:
@@ -135,7 +135,7 @@ async def test_names_lists_objects_only(tmp_path):
 
 
 async def test_close_loses_nothing(tmp_path):
-    """Calls that nobody awaited are carried out before close() returns; then every object is closed."""
+    """Calls that were not awaited are carried out before close() returns; then every object is closed."""
     async with Namespace(tmp_path, Box) as ns:
         for name in "abc":
             for _ in range(50):
@@ -178,8 +178,8 @@ async def test_nothing_of_a_namespace_is_left(tmp_path):
     assert (descriptors(), threading.active_count(), len(asyncio.all_tasks())) == before
 
 
-async def test_a_failing_close_of_an_idle_object_is_told(tmp_path, clock):
-    """What closing raises when nobody waits goes to on_error and check()."""
+async def test_a_failing_close_of_an_idle_object_is_reported(tmp_path, clock):
+    """The error of a close that no caller waits for goes to on_error and check()."""
 
     class Bad(Box):
         async def _close(self):
@@ -196,7 +196,7 @@ async def test_a_failing_close_of_an_idle_object_is_told(tmp_path, clock):
 
 
 async def test_the_timer_puts_to_sleep(tmp_path):
-    """With the real clock nobody has to ask: the namespace's one timer closes what is idle."""
+    """With the real clock the namespace's one timer closes idle objects by itself."""
     async with Namespace(tmp_path, Box, idle_s=0.01) as ns:
         await ns.get("tom").add(1)
         async with asyncio.timeout(10):

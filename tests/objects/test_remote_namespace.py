@@ -11,10 +11,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.applications import Starlette
+from starlette.responses import JSONResponse
+from starlette.routing import Route
 
 from lakebed import (
     AccessDenied,
     Analytics,
+    Backpressure,
     InvalidAsOf,
     InvalidBilling,
     InvalidEvent,
@@ -215,6 +218,7 @@ async def test_a_key_opens_one_object(host, keys, clock, remote):
     """Another name is AccessDenied and says so; so are a wrong key, none, and one without the scope."""
     scheme = remote.url.partition(":")[0]
     await remote.get("shop").track("Seen")
+    assert (await remote.get().stats()).totals == {"Seen": 1}, "without a name it is the key's object"
     with pytest.raises(AccessDenied, match="not for an object 'other'"):
         await remote.get("other").stats()
     with pytest.raises(InvalidName):
@@ -259,7 +263,7 @@ async def test_a_function_is_called_back(host, keys, rpc):
 
 @pytest.mark.parametrize("scheme", ["http", "ws"])
 async def test_a_server_that_is_gone(scheme):
-    """Is Unreachable, for calls that nobody awaits too; a closed namespace is ObjectClosed."""
+    """Is Unreachable, also for calls that are not awaited; a closed namespace is ObjectClosed."""
     told = []
     namespace = Namespace.connect(f"{scheme}://127.0.0.1:9", on_error=told.append)
     with pytest.raises(Unreachable):
@@ -269,6 +273,29 @@ async def test_a_server_that_is_gone(scheme):
     assert [type(error) for error in told] == [Unreachable]
     with pytest.raises(ObjectClosed):
         await namespace.get("shop").stats()
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"), [(401, AccessDenied), (403, AccessDenied), (429, Backpressure), (500, Unreachable)]
+)
+async def test_what_stands_before_the_server_may_refuse(status, kind):
+    """A response that is not of RPC: every call of the trip raises it, with its status, code and message."""
+
+    async def refuse(_request):
+        return JSONResponse({"error": {"code": "FROM_A_PROXY", "message": "not now"}}, status)
+
+    app = Starlette(routes=[Route("/rpc", refuse, methods=["POST"])])
+    async with (
+        serving(make_server(app, port=0, log_level="warning")) as port,
+        Namespace.connect(f"http://127.0.0.1:{port}") as namespace,
+    ):
+        shop = namespace.get("shop")
+        days = shop.dau(2)
+        for error in await asyncio.gather(
+            _value(days), _value(days[0].dau), _value(shop.stats()), return_exceptions=True
+        ):
+            assert (type(error), error.status, error.code) == (kind, status, "FROM_A_PROXY")
+            assert "not now" in str(error)
 
 
 async def test_a_connection_that_broke_is_opened_again(host, keys, rpc):
@@ -286,7 +313,7 @@ async def test_a_connection_that_broke_is_opened_again(host, keys, rpc):
 @pytest.mark.parametrize(
     "url", ["host", "ftp://host", "https://", "https://u:p@host", "https://host/?key=1", "ws://h#x"]
 )
-def test_addresses_that_are_none(url):
+def test_invalid_addresses(url):
     """A key in a URL would be in logs."""
     with pytest.raises(InvalidSettings):
         Namespace.connect(url)

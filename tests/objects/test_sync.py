@@ -166,7 +166,7 @@ async def test_beside_a_running_loop(tmp_path):
 
 
 def test_on_its_own_thread_it_refuses_to_wait(desk):
-    """A callback of the object that calls the connection would wait for itself: it is told."""
+    """A callback of the object that calls the connection would wait for itself: it is an error."""
     caught = []
 
     def call():
@@ -198,7 +198,7 @@ def test_ctrl_c_cancels_the_call(desk):
 
 
 def test_close_ends_calls_of_other_threads(tmp_path):
-    """A call that another thread waits for ends when the connection is closed; nobody hangs."""
+    """A call that another thread waits for ends when the connection is closed; no thread hangs."""
     desk = connect(tmp_path, "tom", Desk)
     waiting, outcome = desk._target.waiting, []
 
@@ -279,7 +279,7 @@ def test_a_forgotten_connection_is_closed_at_exit(tmp_path, body):
 
 
 def test_an_exception_at_top_level_still_closes(tmp_path):
-    """The script's own error is what is shown; the object is closed all the same."""
+    """The script's own error is shown; the object is closed all the same."""
     done = run("desk = connect(sys.argv[1], 'tom', Desk)\nraise KeyError('mine')", tmp_path)
     assert done.stdout == "closed in a thread\n"
     assert done.returncode == 1
@@ -287,7 +287,7 @@ def test_an_exception_at_top_level_still_closes(tmp_path):
 
 
 def test_a_forked_child_cannot_use_it(tmp_path):
-    """After fork the connection belongs to the parent; the child is told, and its exit closes nothing."""
+    """After fork the connection belongs to the parent; a call in the child is an error, and its exit closes nothing."""
     done = run(
         """
         import os, warnings

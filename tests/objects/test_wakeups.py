@@ -92,7 +92,7 @@ async def test_one_failing_object_does_not_stop_the_others(tmp_path, clock):
         await ns.close()
 
 
-async def test_schedules_of_an_unknown_class_are_told(tmp_path, clock):
+async def test_schedules_of_an_unknown_class_are_reported(tmp_path, clock):
     """An object whose class is not imported cannot run its schedules: check() says so."""
     async with Namespace(tmp_path, clock=clock) as ns:
         (tmp_path / "odd").mkdir()
@@ -103,7 +103,7 @@ async def test_schedules_of_an_unknown_class_are_told(tmp_path, clock):
 
 
 async def test_the_timer_wakes_for_schedules(tmp_path):
-    """With the real clock nobody has to ask: a sleeping object's schedule fires."""
+    """With the real clock a sleeping object's schedule fires by itself."""
 
     class Ticking(Scheduled):
         @every(1).seconds

@@ -1,4 +1,4 @@
-"""The reports that ClickHouse can give, asked of it as one would: in its own functions, over the same real events."""
+"""The reports that ClickHouse can compute: in its own functions, over the same real events."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _COUNTS = f"SELECT {DAY} AS day, count() AS n FROM events GROUP BY day"
 
 
 class Peer(NamedTuple):
-    """A question, and the same in ClickHouse's SQL over `events(person, us, seq, event, …)`.
+    """Arguments of a report, and the same report in ClickHouse's SQL over `events(person, us, seq, event, …)`.
 
     Attributes:
         by: the function that does it there.
@@ -172,4 +172,4 @@ NONE = {
     "funnel_times": "windowFunnel says how far, not when",
     "timeline": "a list; there is nothing to compute",
 }
-"""What ClickHouse has no function for, and why."""
+"""Reports for which ClickHouse has no function, and why."""

@@ -1,4 +1,4 @@
-"""The visits of 600 people to a shop that was made up, for tests of reports. tests/data/README.md says whose it is."""
+"""The visits of 600 people to a made-up shop, for tests of reports. tests/data/README.md has the source."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Funnels, told slowly and plainly from a list of events: docs/reports/funnel.md, word by word."""
+"""A model of funnels: slow and plain, over a list of events, after the definition in docs/reports/funnel.md."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 
 class Plain(NamedTuple):
-    """What is asked. `steps` and `excluded` are predicates over an event; the latter with the two steps, from 1."""
+    """The arguments. `steps` and `excluded` are predicates over an event; the latter with two steps, from 1."""
 
     steps: list[Any]
     within_us: int
@@ -20,7 +20,7 @@ class Plain(NamedTuple):
 
 
 class Attempt(NamedTuple):
-    """How far a person came: times and event of the beginning."""
+    """An attempt: the times of the steps that it reached, and the event with which it began."""
 
     times: list[int]
     first: Any
@@ -32,11 +32,13 @@ def attempts(funnel, events):
     for (person, value), own in _parts(funnel, events).items():
         tried = list(_any(funnel, own) if funnel.order == "any" else _ordered(funnel, own))
         if tried:
-            # The furthest; of those the first to get there; of those the last to begin, of equal times by arrival.
-            best = min(tried, key=lambda one: (-len(one[0]), one[1], *(-n for n in one[2])))[3]
+            # The furthest attempt; of several the first there; of those the last to begin, equal times by arrival.
+            best = min(tried, key=lambda attempt: (-len(attempt[0]), attempt[1], *(-n for n in attempt[2])))[3]
             people.setdefault(person, []).append((best, value))
     return {
-        person: max(each, key=lambda one: (len(one[0].times), -one[0].times[-1], one[0].times[0], one[1]))[0]
+        person: max(
+            each, key=lambda attempt: (len(attempt[0].times), -attempt[0].times[-1], attempt[0].times[0], attempt[1])
+        )[0]
         for person, each in people.items()
     }
 
@@ -45,7 +47,7 @@ def totals(funnel, events):
     """How many attempts reached each step: all entries, then one for each event with which some reached it."""
     counts = [0] * len(funnel.steps)
     for own in _parts(funnel, events).values():
-        chains = [one[4] for one in _ordered(funnel, own)]
+        chains = [attempt[4] for attempt in _ordered(funnel, own)]
         counts[0] += len(chains)
         for at in range(1, len(counts)):
             counts[at] += len({chain[at] for chain in chains if len(chain) > at})
@@ -53,7 +55,7 @@ def totals(funnel, events):
 
 
 def _parts(funnel, events):
-    """The events of each person, or of each value that is held by itself."""
+    """The events of each person, or of each value of a held property."""
     counts: dict[tuple[str, str], list[Any]] = {}
     for event in events:
         value = "" if funnel.holding is None else event.properties.get(funnel.holding)
@@ -73,20 +75,22 @@ def _ordered(funnel, own):
         chain = [entry]
         for number, step in enumerate(funnel.steps[1:], 1):
             low = _place(funnel, chain[-1])
-            later = [one for one in own if step(one) and _place(funnel, one) > low]
+            later = [event for event in own if step(event) and _place(funnel, event) > low]
             if not later:
                 break
-            then = min(later, key=lambda one: _place(funnel, one))
-            between = [one for one in own if low < _place(funnel, one) < _place(funnel, then)]
-            if funnel.order == "strict" and any(one.event is not None or _is_step(funnel, one) for one in between):
+            then = min(later, key=lambda event: _place(funnel, event))
+            between = [event for event in own if low < _place(funnel, event) < _place(funnel, then)]
+            if funnel.order == "strict" and any(
+                event.event is not None or _is_step(funnel, event) for event in between
+            ):
                 break
             zones = [what for what, first, last in funnel.excluded if first <= number < last]
-            if any(what(one) for what in zones for one in between) or then.us - entry.us > funnel.within_us:
+            if any(what(event) for what in zones for event in between) or then.us - entry.us > funnel.within_us:
                 break
             chain.append(then)
-        times = [one.us for one in chain]
+        times = [event.us for event in chain]
         begun = _place(funnel, entry)
-        places = [_place(funnel, one) for one in chain]
+        places = [_place(funnel, event) for event in chain]
         yield times, places[-1], begun, Attempt(times, _first_at(funnel, own, entry.us)), places
 
 
@@ -99,20 +103,22 @@ def _any(funnel, own):
         if not _is_step(funnel, entry) or not funnel.start_us <= entry.us < funnel.end_us:
             continue
         times = []
-        outs = [one.us for one in own if one.us > entry.us and any(what(one) for what, *_ in funnel.excluded)]
+        outs = [event.us for event in own if event.us > entry.us and any(what(event) for what, *_ in funnel.excluded)]
         last = min([entry.us + funnel.within_us, *outs])
         for step in {id(step): step for step in funnel.steps}.values():
-            needed = sum(one is step for one in funnel.steps)
-            fitting = sorted(one.us for one in own if step(one) and entry.us <= one.us <= last)
+            needed = sum(other is step for other in funnel.steps)
+            fitting = sorted(event.us for event in own if step(event) and entry.us <= event.us <= last)
             times += fitting[:needed]
         times.sort()
         yield times, times[-1], (entry.us,), Attempt(times, _first_at(funnel, own, entry.us))
 
 
 def _first_at(funnel, own, us):
-    """Of the events of that moment with which an attempt may begin, the one that came first."""
+    """The first received of the events of that moment with which an attempt may begin."""
     steps = funnel.steps if funnel.order == "any" else funnel.steps[:1]
-    return min((one for one in own if one.us == us and any(step(one) for step in steps)), key=lambda one: one.seq)
+    return min(
+        (event for event in own if event.us == us and any(step(event) for step in steps)), key=lambda event: event.seq
+    )
 
 
 def rows(funnel, events, labels):
@@ -121,12 +127,12 @@ def rows(funnel, events, labels):
 
 
 def summary(count, tried, labels):
-    """The rows that come of attempts."""
-    reached = [[one.times for one in tried if len(one.times) >= step] for step in range(1, count + 1)]
+    """The rows of the report, from the attempts."""
+    reached = [[attempt.times for attempt in tried if len(attempt.times) >= step] for step in range(1, count + 1)]
     counts = []
     for at, times in enumerate(reached):
         before = len(reached[max(at - 1, 0)])
-        seconds = [(one[at] - one[at - 1]) / 1e6 for one in times] if at else []
+        seconds = [(attempt_times[at] - attempt_times[at - 1]) / 1e6 for attempt_times in times] if at else []
         counts.append(
             (
                 at + 1,

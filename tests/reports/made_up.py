@@ -1,4 +1,4 @@
-"""Made-up events with whatever is hard to count, and questions about them for every report.
+"""Made-up events with everything that is hard to count, and arguments for every report over them.
 
 Times where clocks are changed, before 1970, of one microsecond; ids that turn out to be one person's; properties of all
 types, and none; names that are hard to write.
@@ -18,7 +18,7 @@ ZONES = (
     *("UTC", "Europe/Berlin", "America/New_York", "America/St_Johns", "America/Sao_Paulo", "Africa/Casablanca"),
     *("Asia/Kolkata", "Asia/Kathmandu", "Australia/Lord_Howe", "Pacific/Apia"),
 )
-ODD = tuple(  # where clocks of some of them are changed, years and weeks end, numbers turn negative
+ODD = tuple(  # around changes of clocks, ends of years and weeks, and negative numbers
     datetime.fromisoformat(one).replace(tzinfo=UTC)
     for one in (
         *("2026-03-29T01:00", "2025-10-26T01:00", "2026-04-04T15:00", "2026-03-08T07:00", "2018-11-04T03:00"),
@@ -51,7 +51,7 @@ _SPLIT = ("plan", "type", "session_id", "person_id", "path", "amount")
 
 
 class MadeUp:
-    """A stream of events, by chance: `events`, and `merges` of their people, none into two."""
+    """A random stream of events: `events`, and `merges` of their people. No person is merged into two."""
 
     def __init__(self, rng: Random, *, people: int = 4, maximum: int = 40) -> None:
         self._rng = rng
@@ -148,7 +148,7 @@ class MadeUp:
         }
 
     def whole_range(self) -> dict[str, Any]:
-        """Of both bounds, one, or none: midnights of UTC."""
+        """Both bounds, one, or none: midnights of UTC."""
         return {
             name: moment.replace(hour=0, minute=0, second=0, microsecond=0) for name, moment in self._range().items()
         }
@@ -173,7 +173,7 @@ class MadeUp:
         return {"grain": rng.choice(grains), "tz": rng.choice(ZONES), "week_start": week_start}
 
     def _whole(self, *grains: str) -> dict[str, Any]:
-        """All events of whole days of UTC, which bitmaps of days know."""
+        """A range of whole days of UTC, which the bitmaps of days cover."""
         return self.whole_range() | self._calendar(*grains) | {"tz": "UTC"}
 
     def _selection(self) -> Any:
@@ -210,7 +210,7 @@ class MadeUp:
         measures = ("people", "sum(amount)", "avg(amount)", "min(amount)", "distinct(plan)", "quantile(amount, 0.9)")
         question = self._calendar("day", "week", "month", None)
         question["events"] = rng.choice([None, self._names[:2], [self._selection()]])
-        if rng.random() < 0.4:  # whole hours of it come from the rollup
+        if rng.random() < 0.4:  # its whole hours come from the rollup
             return question | self._range() | rng.choice([{}, {"by": "event", "top": 2}])
         question |= self._common() | {"measure": rng.choice(measures)}
         if rng.random() < 0.5:

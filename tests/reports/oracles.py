@@ -1,4 +1,4 @@
-"""Every report told in plain Python, from the arguments that the report takes: docs/reports, word by word.
+"""Oracles: every report in plain Python, from the same arguments, after its definition in docs/reports.
 
 `plain("retention", events, now_us, grain="week", periods=3)` gives the rows that the report must give of these events.
 """
@@ -26,21 +26,21 @@ Rows = list[tuple[Any, ...]]
 Test = Callable[[Seen], bool]
 UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 CONDITIONS: Mapping[str, Test] = {
-    "type = 'track'": lambda one: one.type == "track",
-    "event <> 'Cancelled'": lambda one: one.event is not None and one.event != "Cancelled",
-    "properties->>'$.plan' = 'pro'": lambda one: one.properties.get("plan") == "pro",
-    "session_id IS NOT NULL": lambda one: one.session is not None,
+    "type = 'track'": lambda event: event.type == "track",
+    "event <> 'Cancelled'": lambda event: event.event is not None and event.event != "Cancelled",
+    "properties->>'$.plan' = 'pro'": lambda event: event.properties.get("plan") == "pro",
+    "session_id IS NOT NULL": lambda event: event.session is not None,
 }
-"""What the conditions in `where` mean. Python reads no SQL."""
+"""Each SQL condition of a `where`, in Python."""
 
 
 def plain(report: str, events: Sequence[Seen], now_us: int, /, **arguments: Any) -> Rows:
-    """The rows of a report. `cohort` is a definition here, not a name."""
+    """The rows of a report. `cohort` is the definition of a cohort, not its name."""
     return ORACLES[report](Question(events, now_us, arguments))
 
 
 class Question(NamedTuple):
-    """The events, and a report's arguments."""
+    """The events, the present, and the arguments of a report."""
 
     events: Sequence[Seen]
     now_us: int
@@ -69,19 +69,19 @@ class Question(NamedTuple):
         }
 
     def events_of(self, *names: str, since_us: int | None = None, whole: bool = False) -> list[Seen]:
-        """Those in range (`whole`: before `start` as well) that meet `where` and the selections of these arguments."""
+        """The events in range (`whole`: also before `start`) that meet `where` and the filters of these arguments."""
         low = None if whole else self.start_us if since_us is None else since_us
         people = None if self.get("cohort") is None else members(self.events, self.get("cohort"), self.now_us)
         where = CONDITIONS[self.get("where")] if self.get("where") else lambda _: True
         tests = [means(self.get(name)) for name in names]
         return [
-            one
-            for one in self.events
-            if (low is None or one.us >= low)
-            and (self.end_us is None or one.us < self.end_us)
-            and (people is None or one.person in people)
-            and where(one)
-            and all(test(one) for test in tests)
+            event
+            for event in self.events
+            if (low is None or event.us >= low)
+            and (self.end_us is None or event.us < self.end_us)
+            and (people is None or event.person in people)
+            and where(event)
+            and all(test(event) for test in tests)
         ]
 
 
@@ -100,7 +100,7 @@ _meant: dict[bytes, Test] = {}
 
 
 def means(selection: Any) -> Test:
-    """A test of events. Equal selections give one and the same test, whatever their labels."""
+    """A test of events. Equal filters give the same test, whatever their labels are."""
     if selection is None:
         return lambda _: True
     arguments = {"event": selection} if isinstance(selection, str) else selection
@@ -108,7 +108,7 @@ def means(selection: Any) -> Test:
     names = (names,) if isinstance(names, str) else tuple(names or ())
     where = CONDITIONS[arguments["where"]] if "where" in arguments else lambda _: True
     key = msgspec.json.encode([sorted(names), arguments.get("where")])
-    return _meant.setdefault(key, lambda one: (not names or one.event in names) and where(one))
+    return _meant.setdefault(key, lambda event: (not names or event.event in names) and where(event))
 
 
 def text(value: Any) -> str | None:
@@ -121,34 +121,34 @@ def number(value: Any) -> float | None:
     if value is None or isinstance(value, bool):
         return None
     try:
-        found = float(value)
+        result = float(value)
     except (TypeError, ValueError):
         return None
-    return found if abs(found) < float("inf") else None
+    return result if abs(result) < float("inf") else None
 
 
 def valued(event: Seen, name: str) -> str | None:
-    """What `by` and `what` name, as text."""
+    """The value of the column or property `by` or `what`, as text."""
     columns = {"event": event.event, "type": event.type, "session_id": event.session, "person_id": event.person}
     return columns[name] if name in columns else text(event.properties.get(name))
 
 
 def people_in(events: Sequence[Seen]) -> int:
-    return len({one.person for one in events} - {None})
+    return len({event.person for event in events} - {None})
 
 
 def present(events: Sequence[Seen], calendar: dict[str, str]) -> dict[str, set[Any]]:
     """The periods in which each person has an event."""
-    found: dict[str, set[Any]] = defaultdict(set)
-    for one in events:
-        if one.person is not None:
-            found[one.person].add(period(one.us, **calendar))
-    return found
+    result: dict[str, set[Any]] = defaultdict(set)
+    for event in events:
+        if event.person is not None:
+            result[event.person].add(period(event.us, **calendar))
+    return result
 
 
 def ranked(counts: Mapping[Any, int], top: int) -> list[Any]:
-    """The most frequent, ties in order of their text, NULL last."""
-    return sorted(counts, key=lambda one: (-counts[one], one is None, one or ""))[:top]
+    """The most frequent values, ties in order of their text, NULL last."""
+    return sorted(counts, key=lambda value: (-counts[value], value is None, value or ""))[:top]
 
 
 # Funnels
@@ -157,10 +157,13 @@ def ranked(counts: Mapping[Any, int], top: int) -> list[Any]:
 def _attempts(question: Question) -> dict[str, funnel_model.Attempt]:
     steps = question.arguments["steps"]
     excluded = tuple(
-        (means(one), 1, len(steps))
-        if isinstance(one, str)
-        else (means({key: one[key] for key in ("event", "where") if key in one}), *one.get("between", (1, len(steps))))
-        for one in question.get("exclude") or ()
+        (means(exclusion), 1, len(steps))
+        if isinstance(exclusion, str)
+        else (
+            means({key: exclusion[key] for key in ("event", "where") if key in exclusion}),
+            *exclusion.get("between", (1, len(steps))),
+        )
+        for exclusion in question.get("exclude") or ()
     )
     low, high = question.start_us, question.end_us
     return funnel_model.attempts(
@@ -178,7 +181,7 @@ def _attempts(question: Question) -> dict[str, funnel_model.Attempt]:
 
 
 def funnel(question: Question) -> Rows:
-    """Who went how far."""
+    """How many people reached each step."""
     steps, by = question.arguments["steps"], question.get("by")
     labels = [step if isinstance(step, str) else step["label"] for step in steps]
     if question.get("order") == "any":
@@ -186,11 +189,11 @@ def funnel(question: Question) -> Rows:
     tried = list(_attempts(question).values())
     if by is None:
         return funnel_model.summary(len(steps), tried, labels)
-    counts = Counter(valued(one.first, by) for one in tried)
+    counts = Counter(valued(attempt.first, by) for attempt in tried)
     best = ranked(counts, question.get("top", 10))
     rows = []
     for value in [*best, *(["(other)"] if len(counts) > len(best) else [])]:
-        own = [one for one in tried if _shown(valued(one.first, by), best) == value]
+        own = [attempt for attempt in tried if _shown(valued(attempt.first, by), best) == value]
         rows += [(*row, value) for row in funnel_model.summary(len(steps), own, labels)]
     return rows
 
@@ -205,29 +208,37 @@ def funnel_people(question: Question) -> Rows:
     step = question.get("step", steps)
     converted = question.get("outcome", "dropped") == "converted"
     rows = [
-        (person, len(one.times), from_us(one.times[0]), from_us(one.times[-1]), (one.times[-1] - one.times[0]) / 1e6)
-        for person, one in _attempts(question).items()
-        if (len(one.times) >= step if converted else len(one.times) == step - 1)
+        (
+            person,
+            len(attempt.times),
+            from_us(attempt.times[0]),
+            from_us(attempt.times[-1]),
+            (attempt.times[-1] - attempt.times[0]) / 1e6,
+        )
+        for person, attempt in _attempts(question).items()
+        if (len(attempt.times) >= step if converted else len(attempt.times) == step - 1)
     ]
     return [row for row in sorted(rows) if row[0] > question.get("after", "")][: question.get("limit", 100)]
 
 
-_WIDTHS_US = [round(one * 1e6) for one in (
+_WIDTHS_US = [round(width * 1e6) for width in (
     *(0.001, 0.01, 0.1, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200),
     *(days * 86_400 for days in (1, 2, 7, 14, 28, 91, 364, 3640, 36_400)),
 )]  # fmt: skip
 
 
 def funnel_times(question: Question) -> Rows:
-    """How long people took from one step to another, in bins of the first round width of which there are few enough."""
+    """How long people took from one step to another, in bins of the smallest round width that gives few enough."""
     first, last = question.get("from_step", 1), question.get("to_step", len(question.arguments["steps"]))
     took = [
-        one.times[last - 1] - one.times[first - 1] for one in _attempts(question).values() if len(one.times) >= last
+        attempt.times[last - 1] - attempt.times[first - 1]
+        for attempt in _attempts(question).values()
+        if len(attempt.times) >= last
     ]
     if not took:
         return []
     width = next(w for w in _WIDTHS_US if max(took) // w - min(took) // w < question.get("bins", 24))
-    counts = Counter(one // width for one in took)
+    counts = Counter(us // width for us in took)
     every = range(min(counts), max(counts) + 1)
     return [(at * width / 1e6, (at + 1) * width / 1e6, counts[at]) for at in every]
 
@@ -236,7 +247,7 @@ def funnel_times(question: Question) -> Rows:
 
 
 def retention(question: Question) -> Rows:
-    """Each cohort, and who of it was there in the periods after."""
+    """Each cohort, and how many of its people were there in the periods after."""
     calendar, mode = question.calendar("week"), question.get("mode", "first_time")
     grain = calendar["grain"]
     starts = present(question.events_of("start_event", whole=True), calendar)
@@ -269,7 +280,7 @@ def lifecycle(question: Question) -> Rows:
     counts: dict[Any, list[int]] = defaultdict(lambda: [0, 0, 0, 0])
     for ones in who.values():
         for at in ones:
-            earlier = [one for one in ones if one < at]
+            earlier = [start for start in ones if start < at]
             kind = 0 if not earlier else 1 if following(max(earlier), calendar["grain"]) == at else 2
             counts[at][kind] += 1
             after = following(at, calendar["grain"])
@@ -281,9 +292,9 @@ def stickiness(question: Question) -> Rows:
     """How many people came in exactly, and in at least, so many periods."""
     calendar, interval = question.calendar("day"), question.get("interval")
     parts = defaultdict(list)
-    for one in question.events_of("event"):
-        if one.person is not None:
-            parts[interval and period(one.us, **calendar | {"grain": interval})].append(one)
+    for event in question.events_of("event"):
+        if event.person is not None:
+            parts[interval and period(event.us, **calendar | {"grain": interval})].append(event)
     rows = []
     for at in sorted(parts) if interval else parts:
         counts = Counter(len(ones) for ones in present(parts[at], calendar).values())
@@ -302,68 +313,73 @@ def stickiness(question: Question) -> Rows:
 
 def visits(events: Sequence[Seen], longest_us: int) -> list[list[Seen]]:
     """Each session as its events in order."""
-    found: list[list[Seen]] = []
+    result: list[list[Seen]] = []
     latest: dict[str, list[Seen]] = {}
-    for one in sorted((one for one in events if one.person is not None), key=lambda one: (one.us, one.seq)):
-        current = latest.get(one.person)
-        if current is None or one.us - current[-1].us > longest_us:
-            current = latest[one.person] = []
-            found.append(current)
-        current.append(one)
-    return found
+    for event in sorted(
+        (event for event in events if event.person is not None), key=lambda event: (event.us, event.seq)
+    ):
+        current = latest.get(event.person)
+        if current is None or event.us - current[-1].us > longest_us:
+            current = latest[event.person] = []
+            result.append(current)
+        current.append(event)
+    return result
 
 
 def _visits(question: Question) -> list[list[Seen]]:
     events = question.events_of(whole=True)
     if question.get("use") == "session_id":
         named = defaultdict(list)
-        for one in sorted(events, key=lambda one: (one.us, one.seq)):
-            if one.session is not None and one.person is not None:
-                named[one.session].append(one)
-        found = list(named.values())
+        for event in sorted(events, key=lambda event: (event.us, event.seq)):
+            if event.session is not None and event.person is not None:
+                named[event.session].append(event)
+        result = list(named.values())
     else:
-        found = visits(events, length_us(question.get("timeout", "30m")))
-    return [one for one in found if question.start_us is None or one[0].us >= question.start_us]
+        result = visits(events, length_us(question.get("timeout", "30m")))
+    return [visit for visit in result if question.start_us is None or visit[0].us >= question.start_us]
 
 
-def _engaged(question: Question, one: Sequence[Seen]) -> bool:
+def _engaged(question: Question, visit: Sequence[Seen]) -> bool:
     converts = means(question.get("conversion")) if question.get("conversion") else lambda _: False
-    lasted = one[-1].us - one[0].us >= length_us(question.get("engaged_after", "10s"))
-    return lasted or sum(event.type in ("page", "screen") for event in one) > 1 or any(map(converts, one))
+    lasted = visit[-1].us - visit[0].us >= length_us(question.get("engaged_after", "10s"))
+    return lasted or sum(event.type in ("page", "screen") for event in visit) > 1 or any(map(converts, visit))
 
 
 def _figures(question: Question, ones: Sequence[Sequence[Seen]]) -> tuple[Any, ...]:
     if not ones:
         return (0, 0, None, None, None, None, None)
-    lengths = [(one[-1].us - one[0].us) / 1e6 for one in ones]
+    lengths = [(visit[-1].us - visit[0].us) / 1e6 for visit in ones]
     return (
         len(ones),
-        len({one[0].person for one in ones}),
+        len({visit[0].person for visit in ones}),
         sum(map(len, ones)) / len(ones),
         sum(lengths) / len(ones),
         statistics.median(lengths),
-        sum(len(one) == 1 for one in ones) / len(ones),
-        sum(_engaged(question, one) for one in ones) / len(ones),
+        sum(len(visit) == 1 for visit in ones) / len(ones),
+        sum(_engaged(question, visit) for visit in ones) / len(ones),
     )
 
 
 def _named(by: str | None) -> Callable[[Sequence[Seen]], str | None]:
-    """What `by` says of a session."""
-    names = {"entry": lambda one: one[0].event or one[0].type, "exit": lambda one: one[-1].event or one[-1].type}
-    return names.get(by, lambda one: by and valued(one[0], by))
+    """The value of `by` for a session."""
+    names = {
+        "entry": lambda visit: visit[0].event or visit[0].type,
+        "exit": lambda visit: visit[-1].event or visit[-1].type,
+    }
+    return names.get(by, lambda visit: by and valued(visit[0], by))
 
 
 def session_list(question: Question) -> Rows:
-    """One by one, newest first."""
+    """The sessions one by one, newest first."""
     converts = means(question.get("conversion")) if question.get("conversion") else lambda _: False
     name, rows = _named(question.get("by")), []
-    for one in sorted(_visits(question), key=lambda one: (-one[0].us, -one[0].seq)):
-        if name(one) == question.get("value"):
-            begun, over = one[0].us, one[-1].us
+    for visit in sorted(_visits(question), key=lambda visit: (-visit[0].us, -visit[0].seq)):
+        if name(visit) == question.get("value"):
+            begun, over = visit[0].us, visit[-1].us
             when = (from_us(begun), from_us(over), (over - begun) / 1e6)
-            names = (_named("entry")(one), _named("exit")(one))
-            did = (_engaged(question, one), any(map(converts, one)))
-            rows.append((one[0].seq, one[0].person, one[0].session, *when, len(one), *names, *did))
+            names = (_named("entry")(visit), _named("exit")(visit))
+            did = (_engaged(question, visit), any(map(converts, visit)))
+            rows.append((visit[0].seq, visit[0].person, visit[0].session, *when, len(visit), *names, *did))
     return rows[: question.get("limit", 100)]
 
 
@@ -373,22 +389,22 @@ def sessions(question: Question) -> Rows:
     calendar = question.calendar("day")
     ones = _visits(question)
     name = _named(by)
-    best = ranked(Counter(name(one) for one in ones if name(one) is not None), question.get("top", 10))
+    best = ranked(Counter(name(visit) for visit in ones if name(visit) is not None), question.get("top", 10))
     groups = defaultdict(list)
-    for one in ones:
-        at = grain and period(one[0].us, **calendar)
-        groups[at, None if name(one) is None else _shown(name(one), best)].append(one)
+    for visit in ones:
+        at = grain and period(visit[0].us, **calendar)
+        groups[at, None if name(visit) is None else _shown(name(visit), best)].append(visit)
     keys = sorted(groups, key=lambda key: (*([key[0]] if grain else []), key[1] is None, key[1] or ""))
     if by is None and grain and groups:
         first = min(at for at, _ in groups) if question.start_us is None else period(question.start_us, **calendar)
         last = max(at for at, _ in groups) if question.end_us is None else period(question.end_us - 1, **calendar)
         keys = [(at, None) for at in periods(first, last, grain)]
     shown = [[*([key[0]] if grain else []), *([key[1]] if by else [])] for key in keys]
-    return [(*said, *_figures(question, groups[key])) for said, key in zip(shown, keys, strict=True)]
+    return [(*columns, *_figures(question, groups[key])) for columns, key in zip(shown, keys, strict=True)]
 
 
 def paths(question: Question) -> Rows:
-    """Each session's events from the first (or back from the last) that matters; then links are counted."""
+    """The events of each session from its first anchor on, or back from its last; then the links are counted."""
     by, backward, steps = question.get("by", "event"), question.get("before") is not None, question.get("steps", 4)
     matters = means(question.get("before") if backward else question.get("after"))
 
@@ -396,18 +412,18 @@ def paths(question: Question) -> Rows:
         return event.event or event.type if by == "event" else valued(event, by)
 
     ways = []
-    events = [one for one in question.events_of(whole=True) if node(one) is not None]
-    for one in visits(events, length_us(question.get("timeout", "30m"))):
-        if question.start_us is not None and one[0].us < question.start_us:
+    events = [event for event in question.events_of(whole=True) if node(event) is not None]
+    for visit in visits(events, length_us(question.get("timeout", "30m"))):
+        if question.start_us is not None and visit[0].us < question.start_us:
             continue
-        ordered = one[::-1] if backward else one
+        ordered = visit[::-1] if backward else visit
         first = next((at for at, event in enumerate(ordered) if matters(event)), None)
         if first is None:
             continue
         names = [node(event) for event in ordered[first:]]
         if question.get("collapse"):
             names = [name for at, name in enumerate(names) if not at or names[at - 1] != name]
-        ways.append((one[0].person, names[: steps + 1]))
+        ways.append((visit[0].person, names[: steps + 1]))
     best = [
         ranked(Counter(way[at] for _, way in ways if at < len(way)), question.get("top", 8)) for at in range(steps + 1)
     ]
@@ -424,16 +440,25 @@ def paths(question: Question) -> Rows:
 
 
 def timeline(question: Question) -> Rows:
-    """What one person did, newest first. `person` is a person's own name here."""
-    own = [one for one in question.events_of() if one.person == question.arguments["person"]]
-    own.sort(key=lambda one: (-one.us, -one.seq))
+    """The events of one person, newest first. `person` is the `person` of the events."""
+    own = [event for event in question.events_of() if event.person == question.arguments["person"]]
+    own.sort(key=lambda event: (-event.us, -event.seq))
     before = question.get("before")
     if before is not None:
-        at = next(one for one in question.events if one.seq == before)
-        own = [one for one in own if (one.us, one.seq) < (at.us, at.seq)]
+        at = next(event for event in question.events if event.seq == before)
+        own = [event for event in own if (event.us, event.seq) < (at.us, at.seq)]
     return [
-        (one.seq, from_us(one.us), one.type, one.event, one.user, one.anonymous, one.session, text(one.properties))
-        for one in own[: question.get("limit", 100)]
+        (
+            event.seq,
+            from_us(event.us),
+            event.type,
+            event.event,
+            event.user,
+            event.anonymous,
+            event.session,
+            text(event.properties),
+        )
+        for event in own[: question.get("limit", 100)]
     ]
 
 
@@ -445,9 +470,10 @@ def _measured(events: Sequence[Seen], measure: str) -> Any:
     if function in ("count", "people"):
         return len(events) if function == "count" else people_in(events)
     if function == "distinct":
-        return len({valued(one, name) for one in events} - {None})
+        return len({valued(event, name) for event in events} - {None})
     name, _, rank = name.partition(", ")
-    numbers = [found for one in events if (found := number(one.properties.get(name))) is not None]
+    values = (number(event.properties.get(name)) for event in events)
+    numbers = [value for value in values if value is not None]
     if not numbers:
         return None
     if function == "quantile":
@@ -457,7 +483,7 @@ def _measured(events: Sequence[Seen], measure: str) -> Any:
 
 
 def quantile(values: Sequence[float], rank: str) -> float | None:
-    """On the line that joins the two values around position q(n - 1)."""
+    """The value at position q(n - 1), on the line that joins the two values around it."""
     if not values:
         return None
     ordered = sorted(values)
@@ -477,18 +503,21 @@ def segmentation(question: Question) -> Rows:
     """A measure of each kind of events, period by period, group by group."""
     arguments, by, measure = question.get("events"), question.get("by"), question.get("measure", "count")
     series = list(arguments) if isinstance(arguments, list) else [arguments]
-    tests, names = [means(one) for one in series], [by] if isinstance(by, str) else list(by or ())
-    labels = ["any event" if one is None else one if isinstance(one, str) else one["label"] for one in series]
+    tests, names = [means(selection) for selection in series], [by] if isinstance(by, str) else list(by or ())
+    labels = [
+        "any event" if selection is None else selection if isinstance(selection, str) else selection["label"]
+        for selection in series
+    ]
     grain, calendar = question.get("grain", "day"), question.calendar("day")
-    counted = [one for one in question.events_of() if any(test(one) for test in tests)]
-    counts = Counter(tuple(valued(one, name) for name in names) for one in counted)
-    order = {key: tuple((one is None, one or "") for one in key) for key in counts}
+    counted = [event for event in question.events_of() if any(test(event) for test in tests)]
+    counts = Counter(tuple(valued(event, name) for name in names) for event in counted)
+    order = {key: tuple((value is None, value or "") for value in key) for key in counts}
     best = set(sorted(counts, key=lambda key: (-counts[key], order[key]))[: question.get("top", 10)])
     cells = defaultdict(list)
-    for one in counted:
-        key = tuple(valued(one, name) for name in names)
+    for event in counted:
+        key = tuple(valued(event, name) for name in names)
         key = key if key in best else ("(other)",) * len(names)
-        cells[grain and period(one.us, **calendar), key].append(one)
+        cells[grain and period(event.us, **calendar), key].append(event)
     if not counted and (names or (grain and (question.start_us is None or question.end_us is None))):
         return []
     times = [None]
@@ -500,29 +529,29 @@ def segmentation(question: Question) -> Rows:
             if question.start_us is not None and question.start_us == question.end_us
             else periods(first, last, grain)
         )
-    groups = sorted({key for _, key in cells}, key=lambda key: tuple((one is None, one or "") for one in key))
+    groups = sorted({key for _, key in cells}, key=lambda key: tuple((value is None, value or "") for value in key))
     rows = []
     for at in times:
         values = {
-            key: [_measured([one for one in cells.get((at, key), ()) if test(one)], measure) for test in tests]
+            key: [_measured([event for event in cells.get((at, key), ()) if test(event)], measure) for test in tests]
             for key in (groups if names else [()])
         }
         when = (at,) if grain else ()
         if question.get("formula"):
             sign = _SIGNS[question.get("formula")]
-            rows += [(*when, question.get("formula"), *key, sign(*found)) for key, found in values.items()]
+            rows += [(*when, question.get("formula"), *key, sign(*figures)) for key, figures in values.items()]
             continue
         for number_, label in enumerate(labels):
-            rows += [(*when, label, *key, found[number_]) for key, found in values.items()]
+            rows += [(*when, label, *key, figures[number_]) for key, figures in values.items()]
     return rows
 
 
 def top(question: Question) -> Rows:
     """The most frequent values."""
     what, groups = question.get("what", "event"), defaultdict(list)
-    for one in question.events_of("event"):
-        if valued(one, what) is not None:
-            groups[valued(one, what)].append(one)
+    for event in question.events_of("event"):
+        if valued(event, what) is not None:
+            groups[valued(event, what)].append(event)
     counts = {value: len(ones) for value, ones in groups.items()}
     total = sum(counts.values())
     with_people = question.get("people", True)
@@ -533,10 +562,10 @@ def top(question: Question) -> Rows:
 
 
 def anomalies(question: Question) -> Rows:
-    """Each count beside those at the same wall-clock time of the seasons before. Without `reason`."""
+    """Each count, and the band of the counts at the same wall-clock time of the seasons before. Without `reason`."""
     grain, zone = question.get("grain", "hour"), ZoneInfo(question.get("tz", "UTC"))
     days = {"week": 7, "day": 1}[question.get("seasonality", "week")]
-    counts = Counter(period(one.us, grain, str(zone)) for one in question.events_of("event", whole=True))
+    counts = Counter(period(event.us, grain, str(zone)) for event in question.events_of("event", whole=True))
     known_us, rows = question.last_us + 1, []
     if not any(at < period(known_us, grain, str(zone)) for at in counts):
         return []
@@ -547,7 +576,7 @@ def anomalies(question: Question) -> Rows:
             then = at - timedelta(days * k)
             if grain == "hour":
                 local = at.astimezone(zone).replace(tzinfo=None) - timedelta(days * k)
-                # The second of two hours that read the same; instead of one that the clock leaves out the one after it.
+                # The second of two hours that read the same; for an hour that the clock leaves out, the one after it.
                 then = period(max(to_us(local.replace(tzinfo=zone, fold=fold)) for fold in (0, 1)), grain)
             if then >= min(counts):
                 past.append(counts[then])
@@ -559,7 +588,7 @@ def _band(past: Sequence[int], value: int, sensitivity: float) -> tuple[Any, ...
     if len(past) < 3:
         return (None, None, None, False)
     expected = statistics.median(past)
-    spread = 1.4826 * statistics.median(abs(one - expected) for one in past)
+    spread = 1.4826 * statistics.median(abs(count - expected) for count in past)
     width = sensitivity * max(spread, expected**0.5, 1)
     low, high = max(0, expected - width), expected + width
     return (expected, low, high, not low <= value <= high)
@@ -570,12 +599,12 @@ def _band(past: Sequence[int], value: int, sensitivity: float) -> tuple[Any, ...
 
 def _requests(question: Question) -> list[tuple[Seen, float | None, bool]]:
     """Each request, how long it took, and whether it failed."""
-    found = []
-    for one in question.events_of("event"):
-        took, status = number(one.properties.get("duration_ms")), one.properties.get("status_code")
+    result = []
+    for event in question.events_of("event"):
+        took, status = number(event.properties.get("duration_ms")), event.properties.get("status_code")
         if took is not None or status is not None:
-            found.append((one, took, status is not None and status >= question.get("errors_from", 400)))
-    return [one for one in found if question.get("path") in (None, one[0].properties.get("path"))]
+            result.append((event, took, status is not None and status >= question.get("errors_from", 400)))
+    return [request for request in result if question.get("path") in (None, request[0].properties.get("path"))]
 
 
 def _keys(question: Question, default: Any = ()) -> list[str]:
@@ -588,16 +617,16 @@ def _key(event: Seen, names: Sequence[str]) -> tuple[Any, ...]:
 
 
 def _first_nulls(key: Sequence[Any]) -> tuple[Any, ...]:
-    return tuple((one is not None, one or 0 if isinstance(one, int) else one or "") for one in key)
+    return tuple((value is not None, value or 0 if isinstance(value, int) else value or "") for value in key)
 
 
 def performance(question: Question) -> Rows:
     """How long requests took and how many failed."""
     grain, names, limit = question.get("grain", "hour"), _keys(question), question.get("threshold_ms", 500)
     groups = defaultdict(list)
-    for one in _requests(question):
-        when = (period(one[0].us, **question.calendar("hour")),) if grain else ()
-        groups[when, _key(one[0], names)].append(one)
+    for request in _requests(question):
+        when = (period(request[0].us, **question.calendar("hour")),) if grain else ()
+        groups[when, _key(request[0], names)].append(request)
     rows = []
     for (when, key), ones in groups.items():
         took = [ms for _, ms, _ in ones if ms is not None]
@@ -613,15 +642,15 @@ def performance(question: Question) -> Rows:
             points / (len(fine) + failed) if fine or failed else None,
         )
         rows.append(((when, -len(ones), _first_nulls(key)), (*when, *key, len(ones), *figures)))
-    return [row for _, row in sorted(rows, key=lambda one: one[0])]
+    return [row for _, row in sorted(rows, key=lambda pair: pair[0])]
 
 
 def errors(question: Question) -> Rows:
-    """Which requests fail."""
+    """How many requests failed, by the columns of `by`."""
     names, groups = _keys(question, ("status_code", "method", "path")), defaultdict(list)
-    for one in _requests(question):
-        groups[_key(one[0], names)].append(one)
-    lost = {key: [one for one, _, failed in ones if failed] for key, ones in groups.items()}
+    for request in _requests(question):
+        groups[_key(request[0], names)].append(request)
+    lost = {key: [request for request, _, failed in ones if failed] for key, ones in groups.items()}
     total = sum(map(len, lost.values()))
     rows = [
         (
@@ -631,8 +660,8 @@ def errors(question: Question) -> Rows:
             len(ones) / len(groups[key]),
             len(ones) / total,
             people_in(ones),
-            from_us(min(one.us for one in ones)),
-            from_us(max(one.us for one in ones)),
+            from_us(min(event.us for event in ones)),
+            from_us(max(event.us for event in ones)),
         )
         for key, ones in lost.items()
         if ones
@@ -645,11 +674,11 @@ def errors(question: Question) -> Rows:
 
 
 def members(events: Sequence[Seen], definition: Mapping[str, Any], now_us: int) -> set[str]:
-    """Who is in a cohort."""
-    everybody = {one.person for one in events if one.person is not None}
+    """The people of a cohort, by its definition."""
+    everybody = {event.person for event in events if event.person is not None}
     for kind, combine in (("all", set.intersection), ("any", set.union)):
         if kind in definition:
-            return combine(*(members(events, one, now_us) for one in definition[kind]))
+            return combine(*(members(events, part, now_us) for part in definition[kind]))
     if "not" in definition:
         return everybody - members(events, definition["not"], now_us)
     low, high = instant(definition.get("start")), instant(definition.get("end"))
@@ -659,18 +688,18 @@ def members(events: Sequence[Seen], definition: Mapping[str, Any], now_us: int) 
         return (low is None or us >= low) and (high is None or us < high)
 
     own: dict[str, list[Seen]] = defaultdict(list)
-    for one in events:
-        if one.person is not None:
-            own[one.person].append(one)
+    for event in events:
+        if event.person is not None:
+            own[event.person].append(event)
     if "first" in definition:
         test = means(definition["first"])
-        firsts = {who: min((one.us for one in ones if test(one)), default=None) for who, ones in own.items()}
+        firsts = {who: min((event.us for event in ones if test(event)), default=None) for who, ones in own.items()}
         return {who for who, us in firsts.items() if us is not None and inside(us)}
     if "sequence" in definition:
         steps = [means(step) for step in definition["sequence"]]
-        return {who for who, ones in own.items() if _went([one for one in ones if inside(one.us)], steps)}
+        return {who for who, ones in own.items() if _went([event for event in ones if inside(event.us)], steps)}
     test = means(definition["did"])
-    did = {who: [one for one in ones if test(one) and inside(one.us)] for who, ones in own.items()}
+    did = {who: [event for event in ones if test(event) and inside(event.us)] for who, ones in own.items()}
     return {who for who, ones in did.items() if _enough(ones, definition)}
 
 
@@ -685,10 +714,10 @@ def _enough(did: Sequence[Seen], definition: Mapping[str, Any]) -> bool:
 
 
 def _went(own: Sequence[Seen], steps: Sequence[Test]) -> bool:
-    """Whether there are events at later and later times, one for each step."""
+    """Whether there is an event for each step, each later than the one before."""
     since = float("-inf")
     for step in steps:
-        later = [one.us for one in own if step(one) and one.us > since]
+        later = [event.us for event in own if step(event) and event.us > since]
         if not later:
             return False
         since = min(later)
@@ -696,29 +725,29 @@ def _went(own: Sequence[Seen], steps: Sequence[Test]) -> bool:
 
 
 def cohort_people(question: Question) -> Rows:
-    """Who is in a cohort, when they were seen, how often."""
+    """The people of a cohort: first and last event, and number of events."""
     own = defaultdict(list)
-    for one in question.events_of():
-        own[one.person].append(one.us)
+    for event in question.events_of():
+        own[event.person].append(event.us)
     rows = [(who, from_us(min(times)), from_us(max(times)), len(times)) for who, times in own.items()]
     return [row for row in sorted(rows) if row[0] > question.get("after", "")][: question.get("limit", 100)]
 
 
 def cohort_size(question: Question) -> Rows:
-    """How many they are."""
+    """The number of people of a cohort."""
     return [(people_in(question.events_of()),)]
 
 
 def usage(question: Question) -> Rows:
-    """What was used, in decimals."""
+    """The sums of usage, in decimals."""
     grain, sums, counts = question.get("grain", "month"), defaultdict(Decimal), Counter()
-    for one in question.events_of():
-        said = {name: text(one.properties.get(name)) for name in ("organization_id", "sku", "unit", "quantity")}
-        wanted = all(question.get(name) in (None, said[name]) for name in ("organization_id", "sku"))
-        if wanted and said["sku"] is not None and said["quantity"] is not None:
-            when = (period(one.us, **question.calendar("month")),) if grain else ()
-            key = (when, said["organization_id"], said["sku"], said["unit"] or "")
-            sums[key] += Decimal(said["quantity"])
+    for event in question.events_of():
+        texts = {name: text(event.properties.get(name)) for name in ("organization_id", "sku", "unit", "quantity")}
+        wanted = all(question.get(name) in (None, texts[name]) for name in ("organization_id", "sku"))
+        if wanted and texts["sku"] is not None and texts["quantity"] is not None:
+            when = (period(event.us, **question.calendar("month")),) if grain else ()
+            key = (when, texts["organization_id"], texts["sku"], texts["unit"] or "")
+            sums[key] += Decimal(texts["quantity"])
             counts[key] += 1
     keys = sorted(sums, key=lambda key: (key[0], key[1] is None, key[1] or "", *key[2:]))
     return [(*key[0], *key[1:], sums[key], counts[key]) for key in keys]

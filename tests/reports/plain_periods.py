@@ -1,4 +1,4 @@
-"""Periods of a wall clock, by Python's own calendar: the oracle of everything that counts by period."""
+"""Periods of a wall clock, by Python's calendar: the oracle of every report that counts by period."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ FIRST_WEEKDAY = {"monday": 0, "saturday": 5, "sunday": 6}
 
 
 def period(us: int, grain: str, tz: str = "UTC", week_start: str = "monday") -> date | datetime:
-    """The start of the period that an instant lies in, as reports name it."""
+    """The start of the period of an instant, as reports write it."""
     moment = EPOCH + timedelta(microseconds=us)
     if grain == "hour":
         return moment.replace(minute=0, second=0, microsecond=0)
@@ -34,7 +34,7 @@ def following(start: date | datetime, grain: str) -> date | datetime:
 
 
 def distance(first: date | datetime, later: date | datetime, grain: str) -> int:
-    """How many periods lie between two starts."""
+    """The number of periods between two starts."""
     if grain == "month":
         return (later.year - first.year) * 12 + later.month - first.month
     step = following(first, grain) - first

@@ -1,11 +1,11 @@
-"""What each report is asked of the real data sets. A new report needs a question here, and a function in oracles.py."""
+"""Arguments of each report over the real data sets. A new report needs some here, and a function in oracles.py."""
 
 from __future__ import annotations
 
 from typing import Any
 
 STATES = ("both tiers", "merged", "as of the first half")
-"""Half of them archived; all archived, compacted, and some people merged; as of then."""
+"""Half of the events archived; all archived, compacted, and some people merged; as of a moment before."""
 BUYERS = {"did": "Ordered", "at_least": 2}
 RETURNED = {"sequence": ["Ordered", "Cancelled"], "start": "2010-12-02", "end": "2010-12-20"}
 LATE = {"all": [{"first": "Ordered", "start": "2010-12-08"}, {"not": {"did": "Cancelled"}}]}
@@ -56,7 +56,7 @@ ORDERS: dict[str, list[dict[str, Any]]] = {
     "cohort_size": [{"cohort": LATE}],
     "usage": [{"organization_id": "EIRE", "grain": "day"}, {"grain": None, "sku": "POST"} | DECEMBER],
 }
-"""Of `real.orders`. A cohort is a definition here; the tests save it under a name."""
+"""Arguments over `real.orders`. A cohort is a definition here; the tests save it under a name."""
 
 MAY = {"start": "2015-05-17T20:20Z", "end": "2015-05-19T01:40Z"}
 REQUESTS: dict[str, list[dict[str, Any]]] = {
@@ -73,4 +73,4 @@ REQUESTS: dict[str, list[dict[str, Any]]] = {
     "stickiness": [{"grain": "hour"} | MAY],
     "anomalies": [{"seasonality": "day", "history": 3, "start": "2015-05-18", "end": "2015-05-19T03:00Z"}],
 }
-"""Of `real.requests`."""
+"""Arguments over `real.requests`."""

@@ -1,4 +1,4 @@
-"""One stream of events in every state that an object can have it in, and what a report must see in each.
+"""Report cases: one stream of events in every state of an object, and the events that a report must see in each.
 
 async for stage in stages(tmp_path, events, merges=[("ann", "bob")]):
     rows = [tuple(row) for row in await stage.ask("funnel", steps=["a", "b"])]
@@ -86,7 +86,7 @@ def happened(
     *,
     session: str | None = None,
 ) -> dict[str, Any]:
-    """An event so many `seconds` after START. `who` is a user id, "?…" an anonymous id, or None for no id."""
+    """An event, `seconds` after START. `who` is a user id, "?…" an anonymous id, or None for no id."""
     return {
         "type": "track",
         "event": event,
@@ -99,7 +99,7 @@ def happened(
 
 
 def identified(user: str, anonymous: str, seconds: float) -> dict[str, Any]:
-    """`user` says that "?…" is theirs; the earliest to say so is believed. It is an event without a name."""
+    """An identify event: "?…" is an id of `user`; the earliest for that id counts. It has no name."""
     return happened("", user, seconds) | {"type": "identify", "event": None, "anonymousId": anonymous}
 
 
@@ -148,7 +148,7 @@ async def _states(
     merges: Sequence[tuple[str, str]],
     each: int,
 ) -> AsyncGenerator[tuple[str, int, Sequence[tuple[str, str]], datetime | None], None]:
-    """The name of each state, how many items and which merges count in it, and as of when."""
+    """For each state: its name, how many items and which merges count in it, and its `as_of`."""
     half = len(items) // 2
     for first in range(0, half, each):
         await shop.batch(items[first : min(first + each, half)])
@@ -172,13 +172,13 @@ async def _states(
 
 
 def _pause(clock: ManualClock) -> datetime:
-    """An instant that lies between what was received before and what comes after."""
+    """An instant between the events received so far and the next ones."""
     clock.advance(2)
     return from_us(clock.now_us() - 1_000_000)
 
 
 def seen(items: Sequence[Mapping[str, Any]], merges: Sequence[tuple[str, str]] = ()) -> list[Seen]:
-    """What a report must see of these events and merges: docs/identity.md, rules 1 and 3, told plainly."""
+    """The events as a report must see them after these merges, by rules 1 and 3 of docs/identity.md."""
     owner: dict[str, str] = {}
     claims = [item for item in items if item["type"] == "identify"]
     for claim in sorted(claims, key=lambda item: (item["timestamp"], item["messageId"])):

@@ -1,4 +1,4 @@
-"""How each report is asked, for the tests that ask every one of them in every way. A new report needs a line here."""
+"""Sample arguments of each report, for the tests that call every report in every way. A new report needs some here."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SAMPLES: dict[str, dict[str, Any]] = {
 }
 """Arguments over events `Seen` and `Bought` of some people, January 2026."""
 COHORTS = {"buyers": {"did": "Bought", "at_least": 2}}
-"""Saved before the samples are asked."""
+"""Cohorts that the samples name: saved before a sample is run."""
 EVENTS = [
     {
         "event": event,
@@ -42,4 +42,4 @@ EVENTS = [
     for hour, event in ((8, "Seen"), (9, "Seen"), (11, "Bought"))
     if (ord(person) + day) % 3 or event == "Seen"
 ]
-"""Events that every sample says something about."""
+"""Events over which every sample has rows."""

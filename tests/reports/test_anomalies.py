@@ -26,12 +26,12 @@ MONDAY = datetime(2026, 1, 5, tzinfo=UTC)
 
 
 def numbers(events):
-    return [float(one.properties["amount"]) for one in events if one.properties.get("amount") is not None]
+    return [float(event.properties["amount"]) for event in events if event.properties.get("amount") is not None]
 
 
 MEASURES = {
     "count": len,
-    "people": lambda result: len({one.person for one in result} - {None}),
+    "people": lambda result: len({event.person for event in result} - {None}),
     "distinct(amount)": lambda result: len(set(numbers(result))),
     "sum(amount)": lambda result: math.fsum(numbers(result)),
     "avg(amount)": lambda result: statistics.fmean(ns) if (ns := numbers(result)) else None,
@@ -69,7 +69,7 @@ def plain_anomalies(events, name, *, measure, grain, season, history, sensitivit
         return []
     first, rows = min(result), []
     days = {"week": 7, "day": 1}.get(season)
-    means = [statistics.fmean(one) for events in result.values() if (one := squares(measure, events))]
+    means = [statistics.fmean(figures) for events in result.values() if (figures := squares(measure, events))]
     typical = statistics.median(means) if means else measure in COUNTS
     last = period(to_us(end), grain, tz)
     for at in periods(period(to_us(start), grain, tz), last, grain):
@@ -78,14 +78,14 @@ def plain_anomalies(events, name, *, measure, grain, season, history, sensitivit
         before = [season_before(at, k, grain, days, tz) for k in range(1, history + 1)]
         past = [result.get(then, []) for then in before if then >= first]
         value = MEASURES[measure](result.get(at, []))
-        past = [one for one in past if MEASURES[measure](one) is not None]
+        past = [events for events in past if MEASURES[measure](events) is not None]
         if len(past) < 3:
             rows.append((at, value, None, None, None, False))
             continue
-        values = [MEASURES[measure](one) for one in past]
+        values = [MEASURES[measure](events) for events in past]
         expected = statistics.median(values)
-        spread = 1.4826 * statistics.median(abs(one - expected) for one in values)
-        usual = statistics.median(sum(squares(measure, one)) for one in past)
+        spread = 1.4826 * statistics.median(abs(value - expected) for value in values)
+        usual = statistics.median(sum(squares(measure, events)) for events in past)
         width = sensitivity * max(spread, max(usual, typical) ** 0.5)
         low, high = expected - width, expected + width
         low = max(0, low) if measure in COUNTS else low

@@ -79,7 +79,7 @@ def test_a_period_starts_where_pythons_calendar_has_its_start(cursor, what):
     zone, grain, week_start, us = what
     calendar = Calendar(zone, week_start)
     values = evaluate(cursor, calendar.start(grain, calendar.number(grain, "ts")), us)
-    assert values == [period(one, grain, zone, week_start) for one in us]
+    assert values == [period(instant, grain, zone, week_start) for instant in us]
 
 
 @settings(max_examples=100, deadline=None)
@@ -88,7 +88,7 @@ def test_numbers_of_neighbouring_periods_differ_by_one(cursor, what):
     """The difference of two numbers is the count of periods between them, also where years or clocks change."""
     zone, grain, week_start, us = what
     numbers = evaluate(cursor, Calendar(zone, week_start).number(grain, "ts"), us)
-    starts = [period(one, grain, zone, week_start) for one in us]
+    starts = [period(instant, grain, zone, week_start) for instant in us]
     assert [n - numbers[0] for n in numbers] == [distance(starts[0], start, grain) for start in starts]
 
 
@@ -97,13 +97,13 @@ def test_numbers_of_neighbouring_periods_differ_by_one(cursor, what):
 def test_instant_is_the_first_moment_of_a_period(cursor, what):
     """`instant` lies in its period, and the microsecond before it does not."""
     zone, grain, week_start, us = what
-    us = [max(one, 0) for one in us]  # before, the copies of the database may differ in what they know
+    us = [max(instant, 0) for instant in us]  # before, the copies of the database may differ in what they know
     calendar = Calendar(zone, week_start)
-    for moment, one in zip(
+    for moment, instant in zip(
         evaluate(cursor, calendar.instant(grain, calendar.number(grain, "ts")), us), us, strict=True
     ):
-        start = period(one, grain, zone, week_start)
-        assert to_us(moment) <= one
+        start = period(instant, grain, zone, week_start)
+        assert to_us(moment) <= instant
         assert period(to_us(moment), grain, zone, week_start) == start
         assert period(to_us(moment) - 1, grain, zone, week_start) < start
 
@@ -141,7 +141,7 @@ def test_every_grain_works_from_the_year_1_on(cursor):
     for grain in GRAINS:
         calendar = Calendar()
         values = evaluate(cursor, calendar.start(grain, calendar.number(grain, "ts")), us[1:])
-        assert values == [period(one, grain) for one in us[1:]]
+        assert values == [period(instant, grain) for instant in us[1:]]
     (n,) = evaluate(cursor, Calendar().number("day", "ts"), us[:1])
     assert n == (date(1, 1, 1) - EPOCH.date()).days
 

@@ -24,14 +24,14 @@ NOW = datetime(2026, 6, 1, tzinfo=UTC)
 def written(path, events):
     """The events as a table that ClickHouse reads."""
     columns = {
-        "person": [one.person for one in events],
-        "us": [one.us for one in events],
-        "seq": [one.seq for one in events],
-        "event": [one.event for one in events],
+        "person": [event.person for event in events],
+        "us": [event.us for event in events],
+        "seq": [event.seq for event in events],
+        "event": [event.event for event in events],
     }
     names = {"country": "country", "revenue": "revenue", "sku": "sku", "quantity": "quantity", "section": "section"}
     for column, name in (names | {"ms": "duration_ms", "status": "status_code"}).items():
-        columns[column] = [one.properties.get(name) for one in events]
+        columns[column] = [event.properties.get(name) for event in events]
     pq.write_table(pa.table(columns), path)
 
 
@@ -55,7 +55,7 @@ def alike(ours, theirs):
 async def test_clickhouse_has_the_same_rows(tmp_path, name):
     """Row by row, for every report that ClickHouse can compute."""
     chdb = pytest.importorskip("chdb", reason="chDB comes with the extra `bench`: make bench installs it")
-    items = [one | {"messageId": f"m{at:06}"} for at, one in enumerate(getattr(real_data, name)())]
+    items = [item | {"messageId": f"m{at:06}"} for at, item in enumerate(getattr(real_data, name)())]
     written(tmp_path / "events.parquet", seen(items))
     table = f"WITH events AS (SELECT * FROM file('{tmp_path / 'events.parquet'}', Parquet)) "
     async with Analytics("shop", root=tmp_path / "root", clock=ManualClock(NOW), headroom_bytes=0) as shop:

@@ -22,7 +22,7 @@ JAN_8 = to_us(datetime(2026, 1, 8, tzinfo=UTC))
 
 @st.composite
 def streams(draw):
-    one = st.builds(
+    event = st.builds(
         lambda event, who, at, amount: happened(event, who, at, {"amount": amount}),
         st.sampled_from(["visit", "buy"]),
         st.sampled_from(PEOPLE),
@@ -37,7 +37,7 @@ def streams(draw):
         st.sampled_from(["pro", "free"]),
     )
     # The merged person is called ann only where she is known.
-    return [happened("seen", "ann", 0), *draw(st.lists(st.one_of(one, one, identifies), min_size=1, max_size=30))]
+    return [happened("seen", "ann", 0), *draw(st.lists(st.one_of(event, event, identifies), min_size=1, max_size=30))]
 
 
 leaves = st.sampled_from(
@@ -59,7 +59,7 @@ definitions = st.recursive(
     lambda part: st.one_of(
         st.builds(lambda parts: {"all": parts}, st.lists(part, min_size=1, max_size=3)),
         st.builds(lambda parts: {"any": parts}, st.lists(part, min_size=1, max_size=3)),
-        st.builds(lambda one: {"not": one}, part),
+        st.builds(lambda child: {"not": child}, part),
     ),
     max_leaves=4,
 )
@@ -70,7 +70,7 @@ def members(events, d):
     everybody = {e.person for e in events} - {None}
     for kind, combine in (("all", set.intersection), ("any", set.union)):
         if kind in d:
-            return combine(*(members(events, one) for one in d[kind]))
+            return combine(*(members(events, child) for child in d[kind]))
     if "not" in d:
         return everybody - members(events, d["not"])
     if "people" in d:
@@ -109,9 +109,9 @@ def went(mine, d):
 def with_people(d, owner):
     """The definition with the people of its ids beside them: `person_of` is the stage's, not the definition's."""
     if "people" in d:
-        return d | {"_people": {owner[one] for one in d["people"] if one in owner}}
+        return d | {"_people": {owner[identifier] for identifier in d["people"] if identifier in owner}}
     return {
-        key: [with_people(one, owner) for one in value]
+        key: [with_people(part, owner) for part in value]
         if key in ("all", "any")
         else with_people(value, owner)
         if key == "not"
@@ -137,10 +137,10 @@ async def test_cohorts_equal_plain_python_in_any_state(tmp_path_factory, events,
             owner[raw["userId"] or raw["anonymousId"]] = event.person
             if raw["anonymousId"]:
                 owner.setdefault(raw["anonymousId"], event.person)
-        for one in ("eve", "?p1"):
-            person = await stage.shop.person(one)
+        for identifier in ("eve", "?p1"):
+            person = await stage.shop.person(identifier)
             if person is not None:
-                owner[one] = person.person_id
+                owner[identifier] = person.person_id
         expected = members(stage.events, with_people(definition, owner))
         people = await stage.ask("cohort_people", cohort="some")
         assert [row.person_id for row in people] == sorted(expected), (stage.name, definition)

@@ -10,7 +10,7 @@ from pyroaring import BitMap
 
 from lakebed import Analytics, ManualClock
 from lakebed.reports.calendar import Calendar
-from lakebed.reports.daily_people import _visits
+from lakebed.reports.daily_people import _stickiness
 from tests.reports.made_up import MadeUp
 
 CALENDARS = [("day", None), ("day", "week"), ("day", "month"), ("week", None), ("month", None)]
@@ -71,5 +71,5 @@ async def test_raw_events_are_read_where_bitmaps_cannot_tell(tmp_path, question)
 def test_people_with_high_numbers_are_not_counted_in_memory():
     """Counting takes memory by the highest number, not by how many there are."""
     high, low = BitMap([5, 30_000_000]), BitMap([5])
-    assert _visits([(1, high)], Calendar(), "day", None, None) is None
-    assert _visits([(1, low), (3, low)], Calendar(), "day", None, None).to_pylist()[1]["people"] == 1
+    assert _stickiness([(1, high)], Calendar(), "day", None, None) is None
+    assert _stickiness([(1, low), (3, low)], Calendar(), "day", None, None).to_pylist()[1]["people"] == 1

@@ -19,21 +19,24 @@ from tests.reports.report_cases import START_US, happened, identified, stages
 pytestmark = pytest.mark.integration
 
 # A step as the report takes it, and as the model does. The model knows equal steps by their identity.
-NAMED = {name: lambda one, name=name: one.event == name for name in "abcx"}
+NAMED = {name: lambda event, name=name: event.event == name for name in "abcx"}
 PAID = ({"event": ["a", "b"], "where": "json_extract_string(properties, '$.paid') = 'yes'"},)
 CHOICES = [
     *((name, NAMED[name]) for name in "abc"),
     ({"event": ["a", "b"], "where": "properties->>'$.paid' = 'yes'", "label": "paid"},
-     lambda one: one.event in ("a", "b") and one.properties.get("paid") == "yes"),
-    ({"where": "type = 'identify'", "label": "signed up"}, lambda one: one.type == "identify"),
+     lambda event: event.event in ("a", "b") and event.properties.get("paid") == "yes"),
+    ({"where": "type = 'identify'", "label": "signed up"}, lambda event: event.type == "identify"),
 ]  # fmt: skip
-SIGNED_UP = ({"where": "type = 'identify'"}, lambda one: one.type == "identify")  # has no name, and disturbs no order
+SIGNED_UP = (
+    {"where": "type = 'identify'"},
+    lambda event: event.type == "identify",
+)  # has no name, and disturbs no order
 EXCLUDED = [*(({"event": name}, NAMED[name]) for name in "xxab"), SIGNED_UP, SIGNED_UP]
 
 
 def compared(rows):
     """Rows whose floats can be compared: a median of two is exact to a microsecond."""
-    return [tuple(round(one, 6) if isinstance(one, float) else one for one in row) for row in rows]
+    return [tuple(round(value, 6) if isinstance(value, float) else value for value in row) for row in rows]
 
 
 def label(step):
@@ -166,8 +169,12 @@ async def test_each_person_reaches_the_step_of_the_plain_model(tmp_path, crowd):
                     questions.append((arguments | {"exclude": ["x"]}, excluding(plain, NAMED["x"], 1, 4)))
                 result = [await furthest(stage.shop, question) for question, _ in questions]
                 for (question, funnel), people in zip(questions, result, strict=True):
-                    times = {person: one.times for person, one in funnel_model.attempts(funnel, stage.events).items()}
-                    assert people == {person: (len(one), one[0], one[-1]) for person, one in times.items()}, question
+                    times = {
+                        person: attempt.times for person, attempt in funnel_model.attempts(funnel, stage.events).items()
+                    }
+                    assert people == {
+                        person: (len(reached), reached[0], reached[-1]) for person, reached in times.items()
+                    }, question
                     assert len(times) > 100, question
                 assert len(result) == 1 or result[0] != result[1]
 
@@ -364,9 +371,9 @@ async def test_holding_requires_one_value_in_all_steps(tmp_path):
         "eve": ["1a", "2x", "1b"],
     }
     events = [
-        happened(one[-1], who, at, {"order": int(one[:-1])} if one[:-1] else {})
+        happened(name[-1], who, at, {"order": int(name[:-1])} if name[:-1] else {})
         for who, each in orders.items()
-        for at, one in enumerate(each)
+        for at, name in enumerate(each)
     ]
     async for stage in stages(tmp_path, events, only=("both tiers",)):
         question = {"steps": ["a", "b"], "holding": "order"}

@@ -31,8 +31,10 @@ REQUESTS = st.lists(
 )
 
 
-def properties(one):
-    return {name: one[name] for name in ("path", "duration_ms", "status_code", "error") if one[name] is not None}
+def properties(request):
+    return {
+        name: request[name] for name in ("path", "duration_ms", "status_code", "error") if request[name] is not None
+    }
 
 
 def quantile(values, q):
@@ -46,23 +48,25 @@ def quantile(values, q):
     return float(ordered[below] + (ordered[above] - ordered[below]) * (position - below))
 
 
-def is_request(one):
-    return one["duration_ms"] is not None or one["status_code"] is not None
+def is_request(request):
+    return request["duration_ms"] is not None or request["status_code"] is not None
 
 
-def is_error(one, errors_from):
-    return one["status_code"] is not None and one["status_code"] >= errors_from
+def is_error(request, errors_from):
+    return request["status_code"] is not None and request["status_code"] >= errors_from
 
 
 def model_performance(requests, key, threshold, errors_from):
     groups = defaultdict(list)
-    for one in filter(is_request, requests):
-        groups[key(one)].append(one)
+    for request in filter(is_request, requests):
+        groups[key(request)].append(request)
     result = {}
     for name, group in groups.items():
-        durations = [one["duration_ms"] for one in group if one["duration_ms"] is not None]
-        failed = [one for one in group if is_error(one, errors_from)]
-        fine = [one["duration_ms"] for one in group if one not in failed and one["duration_ms"] is not None]
+        durations = [request["duration_ms"] for request in group if request["duration_ms"] is not None]
+        failed = [request for request in group if is_error(request, errors_from)]
+        fine = [
+            request["duration_ms"] for request in group if request not in failed and request["duration_ms"] is not None
+        ]
         judged = len(fine) + len(failed)
         points = sum(1 if ms <= threshold else 0.5 if ms <= 4 * threshold else 0 for ms in fine)
         result[name] = (
@@ -78,19 +82,19 @@ def model_performance(requests, key, threshold, errors_from):
 
 
 def approx(result):
-    return {key: tuple(None if one is None else pytest.approx(one) for one in row) for key, row in result.items()}
+    return {key: tuple(None if value is None else pytest.approx(value) for value in row) for key, row in result.items()}
 
 
 async def filled(root, requests):
     clock = ManualClock(START + timedelta(days=4))
     analytics = Analytics("shop", root=root, clock=clock)
     await analytics.open()
-    for at, one in enumerate(requests):
+    for at, request in enumerate(requests):
         await analytics.track(
             "api.request",
-            properties(one),
-            user_id=one["user"],
-            timestamp=START + timedelta(minutes=one["minute"]),
+            properties(request),
+            user_id=request["user"],
+            timestamp=START + timedelta(minutes=request["minute"]),
             message_id=str(at),
         )
     await analytics.track("no request", {"path": "/a"})
@@ -106,8 +110,8 @@ def test_performance_equals_plain_python(tmp_path_factory, requests, threshold, 
         analytics, clock = await filled(tmp_path_factory.mktemp("performance"), requests)
         how = {"threshold_ms": threshold, "errors_from": errors_from}
         keys = {
-            ("day", None): lambda one: (START + timedelta(minutes=one["minute"])).date(),
-            ("", "path"): lambda one: one["path"],
+            ("day", None): lambda request: (START + timedelta(minutes=request["minute"])).date(),
+            ("", "path"): lambda request: request["path"],
         }
 
         async def same(**options):
@@ -161,9 +165,12 @@ def test_errors_equal_plain_python(tmp_path_factory, requests, errors_from):
         async with analytics:
             for by in ("status_code", "path", "error"):
                 groups = defaultdict(list)
-                for one in filter(is_request, requests):
-                    groups[one[by]].append(one)
-                lost = {key: [one for one in group if is_error(one, errors_from)] for key, group in groups.items()}
+                for request in filter(is_request, requests):
+                    groups[request[by]].append(request)
+                lost = {
+                    key: [request for request in group if is_error(request, errors_from)]
+                    for key, group in groups.items()
+                }
                 total = sum(map(len, lost.values()))
                 expected = {
                     key: (
@@ -171,9 +178,9 @@ def test_errors_equal_plain_python(tmp_path_factory, requests, errors_from):
                         len(groups[key]),
                         len(failed) / len(groups[key]),
                         len(failed) / total,
-                        len({one["user"] for one in failed} - {None}),
-                        START + timedelta(minutes=min(one["minute"] for one in failed)),
-                        START + timedelta(minutes=max(one["minute"] for one in failed)),
+                        len({request["user"] for request in failed} - {None}),
+                        START + timedelta(minutes=min(request["minute"] for request in failed)),
+                        START + timedelta(minutes=max(request["minute"] for request in failed)),
                     )
                     for key, failed in lost.items()
                     if failed

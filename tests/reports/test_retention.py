@@ -27,7 +27,7 @@ NOW_US = START_US + 147 * DAY * 1_000_000  # 2026-06-01
 def streams(draw):
     """Events of few people over some weeks, with equal times, repeats, visitors who say later who they are."""
     times = st.one_of(st.integers(0, 40 * DAY), st.sampled_from([0, DAY, 7 * DAY, 7 * DAY - 1, 13 * DAY, 33 * DAY]))
-    one = st.builds(
+    event = st.builds(
         lambda event, who, at, plan: happened(event, who, at, {"plan": plan}),
         st.sampled_from(["visit", "buy"]),
         st.sampled_from(PEOPLE),
@@ -35,7 +35,7 @@ def streams(draw):
         st.sampled_from(["pro", "pro", "free", "team", None]),
     )
     identifies = st.builds(identified, st.sampled_from(["ann", "bob"]), st.sampled_from(["?p1", "?p2"]), times)
-    return draw(st.lists(st.one_of(one, one, one, identifies), min_size=1, max_size=40))
+    return draw(st.lists(st.one_of(event, event, event, identifies), min_size=1, max_size=40))
 
 
 def days_of(events, matches, calendar):
@@ -50,7 +50,7 @@ def days_of(events, matches, calendar):
 def values_of(events, matches, calendar, by):
     """The value of each person's first event of each period that matches; None without `by`."""
     result = defaultdict(dict)
-    for event in sorted(events, key=lambda one: (one.us, one.seq)):
+    for event in sorted(events, key=lambda event: (event.us, event.seq)):
         if event.person is not None and matches(event):
             value = event.properties.get(by) if by else None
             result[event.person].setdefault(period(event.us, **calendar), value)

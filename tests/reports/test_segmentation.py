@@ -26,7 +26,7 @@ AMOUNTS = [None, 1, 2.5, "7", "x", -3]
 
 @st.composite
 def streams(draw):
-    one = st.builds(
+    event = st.builds(
         lambda event, who, at, plan, amount: happened(event, who, at, {"plan": plan, "amount": amount}),
         st.sampled_from(["visit", "buy", "leave"]),
         st.sampled_from(PEOPLE),
@@ -35,7 +35,7 @@ def streams(draw):
         st.sampled_from(AMOUNTS),
     )
     identifies = st.builds(identified, st.just("ann"), st.just("?p1"), st.integers(0, DAY))
-    return draw(st.lists(st.one_of(one, one, one, identifies), min_size=1, max_size=40))
+    return draw(st.lists(st.one_of(event, event, event, identifies), min_size=1, max_size=40))
 
 
 def number(value):
@@ -65,7 +65,7 @@ def plain_segmentation(events, names, measure, calendar, by=None, top=10, start_
         return []
     own = [e for e in selected if before_us is None or e.us >= start_us]
     current, counts = (Counter(e.properties.get(by) for e in some) for some in (own, selected))
-    best = sorted(counts, key=lambda one: (-current[one], -counts[one], one is None, one or ""))[:top]
+    best = sorted(counts, key=lambda value: (-current[value], -counts[value], value is None, value or ""))[:top]
 
     def group(event):
         value = event.properties.get(by) if by else None
@@ -77,15 +77,15 @@ def plain_segmentation(events, names, measure, calendar, by=None, top=10, start_
     for e in selected:
         result[before_us is not None and e.us < start_us, period(e.us, **calendar), e.event, group(e)].append(e)
     rows = []
-    groups = sorted({group(e) for e in selected} if by else {None}, key=lambda one: (one is None, one or ""))
+    groups = sorted({group(e) for e in selected} if by else {None}, key=lambda value: (value is None, value or ""))
     for is_before, low, high in [(False, first, last), (True, before_us, start_us and start_us - 1)]:
         if low is None:
             continue
         rows += [
-            (at, name, one, measured(result[is_before, at, name, one], measure))
+            (at, name, value, measured(result[is_before, at, name, value], measure))
             for at in periods(period(low, **calendar), period(high, **calendar), calendar["grain"])
             for name in names
-            for one in groups
+            for value in groups
         ]
     return rows
 

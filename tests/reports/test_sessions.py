@@ -63,27 +63,27 @@ def plain_sessions(events, timeout_us, use="timeout", start_us=None, end_us=None
                 current = open_[event.person] = []
                 result.append(current)
             current.append(event)
-    return [one for one in result if start_us is None or one[0].us >= start_us]
+    return [visit for visit in result if start_us is None or visit[0].us >= start_us]
 
 
 def figures(ones, converts="pay", engaged_us=10_000_000):
     if not ones:
         return (0, 0, None, None, None, None, None)
-    lengths = [(one[-1].us - one[0].us) / 1e6 for one in ones]
+    lengths = [(visit[-1].us - visit[0].us) / 1e6 for visit in ones]
     engaged = [
-        one[-1].us - one[0].us >= engaged_us
-        or sum(e.type in ("page", "screen") for e in one) >= 2
-        or any(e.event == converts for e in one)
-        for one in ones
+        visit[-1].us - visit[0].us >= engaged_us
+        or sum(e.type in ("page", "screen") for e in visit) >= 2
+        or any(e.event == converts for e in visit)
+        for visit in ones
     ]
     count = len(ones)
     return (
         count,
-        len({one[0].person for one in ones}),
+        len({visit[0].person for visit in ones}),
         sum(map(len, ones)) / count,
         sum(lengths) / count,
         statistics.median(lengths),
-        sum(len(one) == 1 for one in ones) / count,
+        sum(len(visit) == 1 for visit in ones) / count,
         sum(engaged) / count,
     )
 
@@ -117,8 +117,8 @@ async def test_sessions_equal_plain_python_in_any_state(tmp_path_factory, events
     async for stage in stages(tmp_path_factory.mktemp("sessions"), events, merges=merges, only=states, untrusted=()):
         ones = plain_sessions(stage.events, 1800 * 1_000_000, use)
         days = defaultdict(list)
-        for one in ones:
-            days[period(one[0].us, **calendar)].append(one)
+        for visit in ones:
+            days[period(visit[0].us, **calendar)].append(visit)
         every = periods(min(days), max(days), calendar["grain"]) if days else []
         same(
             list(await stage.ask("sessions", use=use, conversion="pay", **calendar)),
@@ -130,13 +130,13 @@ async def test_sessions_equal_plain_python_in_any_state(tmp_path_factory, events
         )
         same(list(whole), [figures(some)] if some else [])
         for by, value in (
-            ("entry", lambda one: one[0].event),
-            ("exit", lambda one: one[-1].event),
-            ("plan", lambda one: one[0].properties["plan"]),
+            ("entry", lambda visit: visit[0].event),
+            ("exit", lambda visit: visit[-1].event),
+            ("plan", lambda visit: visit[0].properties["plan"]),
         ):
             groups = defaultdict(list)
-            for one in ones:
-                groups[value(one)].append(one)
+            for visit in ones:
+                groups[value(visit)].append(visit)
             result = {
                 row[0]: tuple(row)[1:]
                 for row in await stage.ask("sessions", use=use, by=by, grain=None, conversion="pay")
@@ -154,8 +154,8 @@ async def test_sessions_of_a_shop_equal_plain_python(tmp_path):
         await shop.batch(sent)
         await shop.archive()
         weeks = defaultdict(list)
-        for one in plain_sessions(events, 120 * 1_000_000):
-            weeks[period(one[0].us, "week", "Asia/Kathmandu", "sunday")].append(one)
+        for visit in plain_sessions(events, 120 * 1_000_000):
+            weeks[period(visit[0].us, "week", "Asia/Kathmandu", "sunday")].append(visit)
         expected = [(week, *figures(weeks[week], "payment_done")) for week in periods(min(weeks), max(weeks), "week")]
         question = {
             "timeout": "2m",
@@ -168,8 +168,8 @@ async def test_sessions_of_a_shop_equal_plain_python(tmp_path):
         same(list(await shop.report_untrusted("sessions", question)), expected)
         few = await shop.sessions(timeout="2m", grain=None, by="exit", top=2)
         counts = defaultdict(int)
-        for one in plain_sessions(events, 120 * 1_000_000):
-            counts[one[-1].event] += 1
+        for visit in plain_sessions(events, 120 * 1_000_000):
+            counts[visit[-1].event] += 1
         best = sorted(counts, key=lambda name: (-counts[name], name))[:2]
         others = sum(count for name, count in counts.items() if name not in best)
         assert {row.exit: row.sessions for row in few} == {name: counts[name] for name in best} | {"(other)": others}
@@ -264,8 +264,11 @@ async def test_session_list_adds_up_to_sessions(tmp_path_factory, events, use, s
         if row is not None:
             rows = await stage.ask("session_list", **question, by="exit", value=row.exit, limit=1)
             assert rows.rows == [row]
-            counts = {one.exit: one.sessions for one in await stage.ask("sessions", **question, by="exit", grain=None)}
-            assert counts[row.exit] == sum(one.exit == row.exit for one in result)
+            counts = {
+                session.exit: session.sessions
+                for session in await stage.ask("sessions", **question, by="exit", grain=None)
+            }
+            assert counts[row.exit] == sum(session.exit == row.exit for session in result)
 
 
 @pytest.mark.parametrize(

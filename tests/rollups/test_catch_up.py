@@ -93,9 +93,9 @@ async def test_new_and_changed_rollups_are_computed_from_history(tmp_path):
     events = [event(at=START + i, plan="ab"[i % 2]) for i in range(10)]
     async with Log(tmp_path / "s.db", events, [Rollup("a", by=["plan"]), Rollup("b")]) as log:
         await log.rollups.catch_up(log.end)
-        before = await log.storage.definitions()
+        before = await log.storage.stored_rollups()
         await log.reopen([Rollup("a", by=["plan"], where="true"), Rollup("c")])
-        after = await log.storage.definitions()
+        after = await log.storage.stored_rollups()
         assert after.keys() == {"hourly_events", "daily_metrics", "a", "c"}
         assert after["hourly_events"] == before["hourly_events"]
         assert after["a"] != before["a"]

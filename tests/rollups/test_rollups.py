@@ -289,7 +289,7 @@ async def test_a_where_that_duckdb_refuses_is_found_when_opening(tmp_path):
         with pytest.raises(InvalidRollup) as caught:
             await log.rollups.open()
         assert caught.value.name == "r"
-        assert await log.storage.definitions() == {}
+        assert await log.storage.stored_rollups() == {}
         await log.rollups.close()
         await log.storage.close()
         assert _threads() == []

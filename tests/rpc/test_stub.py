@@ -151,8 +151,8 @@ async def test_awaiting_twice_gives_the_same(shop):
     assert await shop.notes() == ["x"]
 
 
-async def test_failure_reaches_whoever_awaits(shop, namespace):
-    """What a call raises is raised by its promise and by all that builds on it, and is then nobody else's."""
+async def test_a_failure_is_raised_by_every_await(shop, namespace):
+    """The error of a call is raised by its promise and by all that builds on it, and is then reported nowhere else."""
     promise = shop.fail("boom")
     built = shop.echo(promise[0])
     for waiting in (promise, built, promise.x):
@@ -164,7 +164,7 @@ async def test_failure_reaches_whoever_awaits(shop, namespace):
     assert namespace.check() == []
 
 
-async def test_fire_and_forget_runs_and_its_failure_is_told(shop, namespace):
+async def test_a_call_that_is_not_awaited_runs_and_its_failure_is_reported(shop, namespace):
     """An unawaited call runs; its failure goes to on_error and check(), and not to "never retrieved"."""
     unhandled = []
     asyncio.get_running_loop().set_exception_handler(lambda _loop, context: unhandled.append(context))
@@ -180,8 +180,8 @@ async def test_fire_and_forget_runs_and_its_failure_is_told(shop, namespace):
     assert unhandled == []
 
 
-async def test_unheard_failure_is_told_when_its_promise_is_dropped(shop, namespace):
-    """As long as a promise is held it may still be awaited; when it is gone its failure is told, once for a chain."""
+async def test_an_unhandled_failure_is_reported_when_its_promise_is_dropped(shop, namespace):
+    """While a promise is held it may still be awaited; when it is gone its failure is reported, once for a chain."""
     promise = shop.fail("kept")
     built = shop.add(promise, 1)
     await namespace.flush()
@@ -268,7 +268,7 @@ async def test_missing_method_names_what_exists(shop):
 
 
 async def test_missing_elements_are_python_errors(shop):
-    """An index or key that does not exist is what Python says it is."""
+    """An index or key that does not exist raises IndexError or KeyError."""
     with pytest.raises(IndexError):
         await shop.dau(1)[5]
     with pytest.raises(KeyError):

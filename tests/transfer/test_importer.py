@@ -61,9 +61,9 @@ def stored(root, name="default", sql="SELECT count(*), count(DISTINCT message_id
         return [tuple(row) for row in found.query(sql)]
 
 
-def tally(said):
-    assert said["received"] == said["stored"] + said["duplicate"] + said["rejected"]
-    return {name: said[name] for name in ("stored", "duplicate", "rejected")}
+def tally(facts):
+    assert facts["received"] == facts["stored"] + facts["duplicate"] + facts["rejected"]
+    return {name: facts[name] for name in ("stored", "duplicate", "rejected")}
 
 
 def test_an_archive_of_segments_comes_with_its_own_times(run, tmp_path):
@@ -97,7 +97,7 @@ def test_a_copy_of_a_file_is_known_and_one_that_grew_brings_its_new_rows(run, tm
     assert stored("data") == [(900, 900)]
 
 
-def test_equal_rows_are_two_and_other_files_are_others(run, tmp_path):
+def test_equal_rows_and_other_files_stay_apart(run, tmp_path):
     """A file's row is told apart by all that comes before it, not by what it says."""
     row = b'{"event": "Beat"}\n'
     (tmp_path / "a.ndjson").write_bytes(row * 3)
@@ -136,8 +136,8 @@ def test_killed_anywhere_and_run_again_every_row_is_there_once(tmp_path, kind, k
         _, err = process.communicate()
         assert process.returncode == -signal.SIGKILL, err
     assert 0 < stored(root)[0][0] < rows
-    said = answer("import", file, "--root", root, **FORGETFUL)
-    assert tally(said)["rejected"] == 0
+    facts = answer("import", file, "--root", root, **FORGETFUL)
+    assert tally(facts)["rejected"] == 0
     assert stored(root, sql="SELECT count(*), count(DISTINCT properties) FROM events") == [(rows, rows)]
 
 
@@ -173,20 +173,20 @@ def test_ctrl_c_ends_it_with_130_and_the_next_run_goes_on(tmp_path):
     _, err = process.communicate()
     assert process.returncode == 130, err
     assert b"Traceback" not in err
-    said = answer("import", tmp_path / "big.ndjson", "--root", root, **FORGETFUL)
-    assert 0 < said["skipped"] < rows
-    assert said["skipped"] == said["duplicate"], "all that was sent had been noted"
+    facts = answer("import", tmp_path / "big.ndjson", "--root", root, **FORGETFUL)
+    assert 0 < facts["skipped"] < rows
+    assert facts["skipped"] == facts["duplicate"], "the position covers all rows that were sent"
     assert stored(root, sql="SELECT count(DISTINCT properties), count(*) FROM events") == [(rows, rows)]
 
 
 def test_a_real_csv_with_a_mapping(run):
     """A month of Online Retail: types, renamed columns, empty customers, a name for all; totals as csv has them."""
-    said = run(
+    output = run(
         *("import", RETAIL, "--json", "--event", "Line", "--map", "user_id=CustomerID:int"),
         *("--map", "timestamp=InvoiceDate", "--timezone", "Europe/London"),
         *("--property", "quantity=Quantity:int", "--property", "UnitPrice:float", "--property", "StockCode"),
     )
-    assert tally(said.json) == {"stored": 42_481, "duplicate": 0, "rejected": 0}
+    assert tally(output.json) == {"stored": 42_481, "duplicate": 0, "rejected": 0}
     with gzip.open(RETAIL, "rt", encoding="utf-8", newline="") as lines:
         expected = list(csv.DictReader(lines))
     units = sum(int(row["Quantity"]) for row in expected)
@@ -202,8 +202,8 @@ def test_a_real_csv_with_a_mapping(run):
 def test_access_logs(run, tmp_path):
     """Combined and common lines; a visitor is address and browser; zones count; what is no line is refused."""
     (tmp_path / "access.log").write_text(ACCESS)
-    said = run("import", "access.log", "--json", "--rejects", "rejects.ndjson")
-    assert (said.code, tally(said.json)) == (1, {"stored": 3, "duplicate": 0, "rejected": 1})
+    output = run("import", "access.log", "--json", "--rejects", "rejects.ndjson")
+    assert (output.code, tally(output.json)) == (1, {"stored": 3, "duplicate": 0, "rejected": 1})
     refused = json.loads((tmp_path / "rejects.ndjson").read_text())
     assert (refused["row"], refused["raw"]) == (4, "this is no line of a log\n")
     sql = (
@@ -255,7 +255,7 @@ def test_parquet_and_its_types(run, tmp_path):
     assert tally(run("import", "a.parquet", "--json").json) == {"stored": 0, "duplicate": 8_000, "rejected": 0}
 
 
-def test_bad_rows_are_told_apart_and_written_once(run, tmp_path):
+def test_bad_rows_are_counted_by_reason_and_written_once(run, tmp_path):
     """Every way to be bad has its reason; the good rows around are stored; a rerun adds no reject twice."""
     rows = [
         b'{"event":"ok"}',
@@ -268,8 +268,8 @@ def test_bad_rows_are_told_apart_and_written_once(run, tmp_path):
         b'{"event":"ok"}',
     ]
     (tmp_path / "a.ndjson").write_bytes(b"\n".join(rows))
-    said = run("import", "a.ndjson", "--rejects", "bad.ndjson", "--json")
-    assert (said.code, tally(said.json)) == (1, {"stored": 2, "duplicate": 0, "rejected": 5})
+    output = run("import", "a.ndjson", "--rejects", "bad.ndjson", "--json")
+    assert (output.code, tally(output.json)) == (1, {"stored": 2, "duplicate": 0, "rejected": 5})
     refused = [json.loads(line) for line in (tmp_path / "bad.ndjson").read_text().splitlines()]
     assert [one["row"] for one in refused] == [2, 3, 4, 6, 5] or [one["row"] for one in refused] == [2, 3, 4, 5, 6]
     with (tmp_path / "a.ndjson").open("ab") as file:
@@ -286,12 +286,12 @@ def test_bad_rows_are_told_apart_and_written_once(run, tmp_path):
 def test_csv_rows_that_do_not_fit(run, tmp_path, text, refused):
     """Too few cells, too many, and values that are not of the type asked for, are refused one by one."""
     (tmp_path / "a.csv").write_text(text)
-    said = run("import", "a.csv", "--event", "E", "--property", "a:int", "--property", "b:int", "--json")
-    assert (said.code, said.json["rejected"]) == (1, refused)
+    output = run("import", "a.csv", "--event", "E", "--property", "a:int", "--property", "b:int", "--json")
+    assert (output.code, output.json["rejected"]) == (1, refused)
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (["nothing.csv"], "does not exist"),
         (["a.csv", "--map", "user=a"], "FIELD=COLUMN"),
@@ -303,7 +303,7 @@ def test_csv_rows_that_do_not_fit(run, tmp_path, text, refused):
         (["cut.ndjson.gz"], "cannot be read on, after row 0"),
     ],
 )
-def test_what_cannot_be_is_said(run, tmp_path, options, said):
+def test_errors_of_an_import(run, tmp_path, options, message):
     """Exit code 2 and one line that says what to change."""
     (tmp_path / "a.csv").write_text("a,b\n1,2\n")
     (tmp_path / "a.bin").write_bytes(b"\0\1")
@@ -311,7 +311,7 @@ def test_what_cannot_be_is_said(run, tmp_path, options, said):
     (tmp_path / "cut.ndjson.gz").write_bytes((tmp_path / "cut.gz").read_bytes())
     found = run("import", *options)
     assert found.code == 2
-    assert said in found.err
+    assert message in found.err
     assert found.err.count("\n") == 1
 
 

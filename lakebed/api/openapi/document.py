@@ -1,4 +1,4 @@
-"""OpenApi: the document that describes every route, made from what the routes say of themselves."""
+"""OpenApi: the document that describes every route, made of the routes' own descriptions."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class OpenApi:
     """`GET /openapi.json`.
 
     Args:
-        routes: those that are described. They may still grow until the document is first asked for.
+        routes: the routes to describe. More may be added until the first request for the document.
     """
 
     def __init__(self, routes: Sequence[BaseRoute]) -> None:
@@ -56,7 +56,7 @@ class OpenApi:
         self._document: dict[str, Any] | None = None
 
     def routes(self) -> list[BaseRoute]:
-        """What this room answers."""
+        """The route of the document."""
         return [Route("/openapi.json", self.openapi, methods=["GET"])]
 
     @operation(answer=dict[str, Any])
@@ -65,14 +65,14 @@ class OpenApi:
         return json_response(self.document(request.scope.get("root_path", "")))
 
     def document(self, root_path: str = "") -> dict[str, Any]:
-        """The document of OpenAPI 3.1, where the app is mounted at `root_path`."""
+        """The document of OpenAPI 3.1, for an app that is mounted at `root_path`."""
         if self._document is None:
             self._document = _document(list(described(self._routes)))
         return self._document | {"servers": [{"url": root_path or "/"}]}
 
 
 def described(routes: Sequence[BaseRoute], prefix: str = "") -> Iterator[tuple[str, str, Operation | None]]:
-    """Path, method and description of each route, in order; None where nothing was said of one.
+    """Path, method and description of each route, in order; the description is None if a route has none.
 
     Routes with `include_in_schema=False`, web sockets and foreign ASGI apps are left out.
     """
@@ -85,12 +85,13 @@ def described(routes: Sequence[BaseRoute], prefix: str = "") -> Iterator[tuple[s
                 yield prefix + route.path, method, operation_of(handler)
 
 
-def _document(found: Sequence[tuple[str, str, Operation | None]]) -> dict[str, Any]:
-    told = [(path, method, said) for path, method, said in found if said is not None]
-    schemas = _Schemas([said for _, _, said in told])
+def _document(routes: Sequence[tuple[str, str, Operation | None]]) -> dict[str, Any]:
+    operations = [(path, method, about) for path, method, about in routes if about is not None]
+    schemas = _Schemas([about for _, _, about in operations])
     paths: dict[str, dict[str, Any]] = {}
-    for path, method, said in told:
-        paths.setdefault(_PLACEHOLDER.sub(r"{\1}", path), {})[method.lower()] = _operation(path, method, said, schemas)
+    for path, method, about in operations:
+        methods = paths.setdefault(_PLACEHOLDER.sub(r"{\1}", path), {})
+        methods[method.lower()] = _operation(path, method, about, schemas)
     return {
         "openapi": "3.1.0",
         "info": {"title": "Lakebed", "version": importlib.metadata.version("lakebed"), "description": _ABOUT},
@@ -99,29 +100,29 @@ def _document(found: Sequence[tuple[str, str, Operation | None]]) -> dict[str, A
     }
 
 
-def _operation(path: str, method: str, said: Operation, schemas: _Schemas) -> dict[str, Any]:
-    described_operation: dict[str, Any] = {
+def _operation(path: str, method: str, about: Operation, schemas: _Schemas) -> dict[str, Any]:
+    entry: dict[str, Any] = {
         "operationId": "-".join([method.lower(), *re.findall(r"\w+", _PLACEHOLDER.sub(r"\1", path))]),
-        "summary": said.summary,
-        "description": said.description,
-        "parameters": [*_path_parameters(path, said), *_parameters(said, schemas)],
-        "responses": _responses(said, schemas),
+        "summary": about.summary,
+        "description": about.description,
+        "parameters": [*_path_parameters(path, about), *_parameters(about, schemas)],
+        "responses": _responses(about, schemas),
     }
-    if said.body is not None:
-        described_operation["requestBody"] = {"required": said.body_required, "content": schemas.content(said.body)}
-    if said.scope is not None:
-        described_operation["security"] = [{scheme: [said.scope]} for scheme in _SECURITY_SCHEMES]
-    return described_operation
+    if about.body is not None:
+        entry["requestBody"] = {"required": about.body_required, "content": schemas.content(about.body)}
+    if about.scope is not None:
+        entry["security"] = [{scheme: [about.scope]} for scheme in _SECURITY_SCHEMES]
+    return entry
 
 
-def _path_parameters(path: str, said: Operation) -> list[dict[str, Any]]:
-    """The names in the path of which `said` says nothing."""
-    told = {parameter.name for parameter in said.parameters if parameter.place == "path"}
-    names = [name for name, _ in _PLACEHOLDER.findall(path) if name not in told]
+def _path_parameters(path: str, about: Operation) -> list[dict[str, Any]]:
+    """The parameters of the path that `about` does not describe."""
+    described_names = {parameter.name for parameter in about.parameters if parameter.place == "path"}
+    names = [name for name, _ in _PLACEHOLDER.findall(path) if name not in described_names]
     return [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names]
 
 
-def _parameters(said: Operation, schemas: _Schemas) -> list[dict[str, Any]]:
+def _parameters(about: Operation, schemas: _Schemas) -> list[dict[str, Any]]:
     return [
         {
             "name": parameter.name,
@@ -130,21 +131,21 @@ def _parameters(said: Operation, schemas: _Schemas) -> list[dict[str, Any]]:
             "description": parameter.about,
             "schema": schemas.of(parameter.type),
         }
-        for parameter in said.parameters
+        for parameter in about.parameters
     ]
 
 
-def _responses(said: Operation, schemas: _Schemas) -> dict[str, Any]:
+def _responses(about: Operation, schemas: _Schemas) -> dict[str, Any]:
     responses: dict[str, Any] = {
-        str(status): {"description": about} | ({"content": schemas.content(content)} if content else {})
-        for status, (about, content) in said.answers.items()
+        str(status): {"description": meaning} | ({"content": schemas.content(content)} if content else {})
+        for status, (meaning, content) in about.answers.items()
     }
-    refusals = set(said.refusals) | {500, 503}
-    if said.parameters or said.body is not None:
+    refusals = set(about.refusals) | {500, 503}
+    if about.parameters or about.body is not None:
         refusals.add(400)
-    if said.body is not None:
+    if about.body is not None:
         refusals |= {408, 413, 415}
-    if said.scope is not None:
+    if about.scope is not None:
         refusals |= {401, 403, 404, 429}
     error = {JSON: {"schema": schemas.of(ErrorAnswer)}}
     for status in sorted(refusals):
@@ -156,10 +157,10 @@ class _Schemas:
     """The JSON schemas of all types that operations name; structs are shared as components."""
 
     def __init__(self, operations: Sequence[Operation]) -> None:
-        contents = [content for said in operations for content in _contents(said)]
+        contents = [content for about in operations for content in _contents(about)]
         self._types: list[Any] = [ErrorAnswer]
         self._types += [kind for content in contents for kind in content.values()]
-        self._types += [parameter.type for said in operations for parameter in said.parameters]
+        self._types += [parameter.type for about in operations for parameter in about.parameters]
         template = "#/components/schemas/{name}"
         self._schemas, self.components = msgspec.json.schema_components(self._types, ref_template=template)
 
@@ -170,5 +171,5 @@ class _Schemas:
         return {media: {"schema": {} if kind is bytes else self.of(kind)} for media, kind in content.items()}
 
 
-def _contents(said: Operation) -> list[Mapping[str, Any]]:
-    return [said.body or {}, *(content for _, content in said.answers.values())]
+def _contents(about: Operation) -> list[Mapping[str, Any]]:
+    return [about.body or {}, *(content for _, content in about.answers.values())]

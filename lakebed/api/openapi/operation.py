@@ -1,4 +1,4 @@
-"""operation(): what the OpenAPI document says of a route, written where the route is answered."""
+"""operation(): the description of a route in the OpenAPI document, written beside the route's handler."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ class Parameter(msgspec.Struct, frozen=True):
     """A parameter of a route.
 
     Attributes:
-        name: as in the URL or header. Names in the path need no Parameter unless there is something to say of them.
-        type: of its value, for the schema: `int`, `Literal["hour", "day"]`, `Annotated[int, msgspec.Meta(ge=1)]` …
+        name: the name in the URL or header. A name in the path needs no Parameter unless it has a description.
+        type: the type of its value, for the schema: `int`, `Literal["hour", "day"]`,
+            `Annotated[int, msgspec.Meta(ge=1)]` …
         about: a sentence for people.
-        place: where it stands.
-        required: a request without it is 400.
+        place: the part of the request that has it.
+        required: whether a request without it is 400.
     """
 
     name: str
@@ -34,7 +35,7 @@ class Parameter(msgspec.Struct, frozen=True):
 
 
 class Operation(msgspec.Struct, frozen=True):
-    """What is said of one route; `operation` has the meaning of each field."""
+    """The description of one route; `operation` explains each field."""
 
     summary: str
     description: str
@@ -62,24 +63,24 @@ def operation(
     """Describe the route handler that this decorates: the first line of its docstring is the summary.
 
     Args:
-        scope: what a key must be allowed to; None, no key is asked for. 401 and 403 follow from it.
-        parameters: of query, path and headers.
+        scope: the scope that a key needs; None if no key is needed. 401 and 403 follow from it.
+        parameters: parameters of query, path and headers.
         body: the type of a JSON body, or `{media type: type}`. 400, 408, 413 and 415 follow from it.
-        body_required: a request may not be without one.
-        answer: the type of the JSON answer, or `{media type: type}`; None, it has no body.
-        status: of the answer.
+        body_required: whether a request must have a body.
+        answer: the type of the JSON answer, or `{media type: type}`; None if the answer has no body.
+        status: the status of the answer.
         refusals: further statuses with the usual error body, such as 404, 409, 422.
-        others: further statuses with a body of their own: what it means, and its `{media type: type}`.
+        others: further statuses with a body of their own: the meaning, and `{media type: type}`.
         any_origin: whether scripts of any site may call it and read the answer (CORS); by default where the scope is
             "write": the key of a web page is public anyway.
 
-    A type is what msgspec gives a schema to: a Struct, a TypedDict, `list[int]`, `dict[str, Any]`, `str` for text,
-    `bytes` for anything binary. A schema in so many words: `Annotated[Any, msgspec.Meta(extra_json_schema={…})]`.
+    A type is any that msgspec has a schema for: a Struct, a TypedDict, `list[int]`, `dict[str, Any]`, `str` for text,
+    `bytes` for binary data. A schema can be written out: `Annotated[Any, msgspec.Meta(extra_json_schema={…})]`.
     """
 
     def describe(handler: _Answer) -> _Answer:
         summary, _, rest = (inspect.getdoc(handler) or "").partition("\n")
-        said = Operation(
+        about = Operation(
             summary=summary.strip(),
             description=rest.strip(),
             scope=scope,
@@ -90,16 +91,16 @@ def operation(
             refusals=tuple(refusals),
             any_origin=scope == "write" if any_origin is None else any_origin,
         )
-        handler.__operation__ = said  # type: ignore[attr-defined]  # an attribute of a function
+        handler.__operation__ = about  # type: ignore[attr-defined]  # an attribute of a function
         return handler
 
     return describe
 
 
 def operation_of(handler: Any) -> Operation | None:
-    """What `operation` said of `handler`."""
-    found: Operation | None = getattr(handler, "__operation__", None)
-    return found
+    """The description that `operation` gave `handler`."""
+    about: Operation | None = getattr(handler, "__operation__", None)
+    return about
 
 
 def _by_media_type(kind: Any) -> Mapping[str, Any]:

@@ -1,4 +1,4 @@
-"""Reference: the OpenAPI document as a page that people read. It asks for nothing else and runs nothing."""
+"""Reference: the OpenAPI document as a page for people. The page loads no other file and runs no script."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Reference:
         self._openapi = openapi
 
     def routes(self) -> list[BaseRoute]:
-        """What this room answers."""
+        """The route of the page."""
         return [Route("/docs", self.docs, methods=["GET"], include_in_schema=False)]
 
     async def docs(self, request: Request) -> Response:
@@ -60,57 +60,59 @@ def _page(document: Mapping[str, Any]) -> Iterator[str]:
     base = document["servers"][0]["url"].rstrip("/")
     yield f'<p>For programs: <a href="{escape(base)}/openapi.json">openapi.json</a>.</p>'
     operations = [
-        (f"{method.upper()} {path}", said) for path, item in document["paths"].items() for method, said in item.items()
+        (f"{method.upper()} {path}", operation)
+        for path, item in document["paths"].items()
+        for method, operation in item.items()
     ]
     yield "<nav aria-label=Routes><table><tbody>"
-    for name, said in operations:
-        link = f'<a href="#{escape(said["operationId"])}"><code>{escape(name)}</code></a>'
-        yield f"<tr><td>{link}</td><td>{_text(said['summary'])}</td></tr>"
+    for name, operation in operations:
+        link = f'<a href="#{escape(operation["operationId"])}"><code>{escape(name)}</code></a>'
+        yield f"<tr><td>{link}</td><td>{_text(operation['summary'])}</td></tr>"
     yield "</tbody></table></nav>"
-    for name, said in operations:
-        yield from _operation(name, said)
+    for name, operation in operations:
+        yield from _operation(name, operation)
     yield "<h2 id=schemas>Schemas</h2>"
     for schema_name, schema in sorted(document["components"]["schemas"].items()):
         yield f'<h3 id="schema-{escape(schema_name)}">{escape(schema_name)}</h3>{_json(schema)}'
     yield "</main></body></html>"
 
 
-def _operation(name: str, said: Mapping[str, Any]) -> Iterator[str]:
-    yield f'<section><h2 id="{escape(said["operationId"])}"><code>{escape(name)}</code></h2>'
-    yield f"<p>{_text(said['summary'])}</p>{_paragraphs(said['description'])}"
-    if said.get("security"):
-        yield f"<p>Needs a key with scope <code>{escape(next(iter(said['security'][0].values()))[0])}</code>.</p>"
-    if said["parameters"]:
+def _operation(name: str, operation: Mapping[str, Any]) -> Iterator[str]:
+    yield f'<section><h2 id="{escape(operation["operationId"])}"><code>{escape(name)}</code></h2>'
+    yield f"<p>{_text(operation['summary'])}</p>{_paragraphs(operation['description'])}"
+    if operation.get("security"):
+        yield f"<p>Needs a key with scope <code>{escape(next(iter(operation['security'][0].values()))[0])}</code>.</p>"
+    if operation["parameters"]:
         yield "<h3>Parameters</h3><table><tbody>"
-        for one in said["parameters"]:
-            needed = ", required" if one["required"] else ""
-            schema = escape(msgspec.json.encode(one["schema"]).decode())
-            yield f"<tr><td><code>{escape(one['name'])}</code></td><td>{escape(one['in'])}{needed}</td>"
-            yield f"<td>{_text(one.get('description', ''))}</td><td><code>{schema}</code></td></tr>"
+        for parameter in operation["parameters"]:
+            required = ", required" if parameter["required"] else ""
+            schema = escape(msgspec.json.encode(parameter["schema"]).decode())
+            yield f"<tr><td><code>{escape(parameter['name'])}</code></td><td>{escape(parameter['in'])}{required}</td>"
+            yield f"<td>{_text(parameter.get('description', ''))}</td><td><code>{schema}</code></td></tr>"
         yield "</tbody></table>"
-    if "requestBody" in said:
+    if "requestBody" in operation:
         yield "<h3>Body</h3>"
-        yield from _content(said["requestBody"]["content"])
+        yield from _content(operation["requestBody"]["content"])
     yield "<h3>Answers</h3><table><tbody>"
-    for status, answer in said["responses"].items():
+    for status, answer in operation["responses"].items():
         kinds = ", ".join(
-            f"<code>{escape(media)}</code>{_named(one)}" for media, one in answer.get("content", {}).items()
+            f"<code>{escape(media)}</code>{_schema_link(body)}" for media, body in answer.get("content", {}).items()
         )
         yield f"<tr><td>{escape(status)}</td><td>{escape(answer['description'])}</td><td>{kinds}</td></tr>"
     yield "</tbody></table></section>"
 
 
 def _content(content: Mapping[str, Any]) -> Iterator[str]:
-    for media, one in content.items():
-        named = _named(one)
-        yield f"<p><code>{escape(media)}</code>{named}</p>"
-        if not named and one["schema"]:
-            yield _json(one["schema"])
+    for media, body in content.items():
+        link = _schema_link(body)
+        yield f"<p><code>{escape(media)}</code>{link}</p>"
+        if not link and body["schema"]:
+            yield _json(body["schema"])
 
 
-def _named(one: Mapping[str, Any]) -> str:
-    """A link to the schema of a body, if it has a name."""
-    name = one["schema"].get("$ref", "").rpartition("/")[2]
+def _schema_link(body: Mapping[str, Any]) -> str:
+    """A link to the schema of a body; empty if the schema has no name."""
+    name = body["schema"].get("$ref", "").rpartition("/")[2]
     return f': <a href="#schema-{escape(name)}">{escape(name)}</a>' if name else ""
 
 

@@ -108,7 +108,7 @@ class PrometheusRoutes:
             "lakebed_http_request_seconds", "From a request to the end of its response", labels=["route"]
         )
         for route, histogram in self._request_metrics.seconds():
-            seconds.add_metric([route], histogram.cumulated(), histogram.total)
+            seconds.add_metric([route], histogram.cumulative(), histogram.total)
         yield requests
         yield seconds
         yield CounterMetricFamily("lakebed_http_received_bytes", "Of bodies", self._request_metrics.received_bytes)
@@ -160,4 +160,4 @@ def _gauge(name: str, about: str, value: float) -> Metric:
 
 
 def _histogram(name: str, about: str, histogram: Histogram) -> Metric:
-    return HistogramMetricFamily(name, about, histogram.cumulated(), histogram.total)
+    return HistogramMetricFamily(name, about, histogram.cumulative(), histogram.total)

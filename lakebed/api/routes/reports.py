@@ -1,8 +1,7 @@
-"""ReportRoutes: each report at a path of its own."""
+"""Reports: the questions of product analytics, each at a path of its own."""
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -17,7 +16,8 @@ from lakebed.api.formats import chosen
 from lakebed.api.openapi.operation import operation
 from lakebed.api.responses import ACCEPT, TABLE, table_response
 from lakebed.interface.json_schema import body_of
-from lakebed.reports.catalog import REPORTS, signature_of
+from lakebed.interface.verbs import REPORT_VERBS
+from lakebed.reports.catalog import signature_of
 
 __all__ = ["ReportRoutes"]
 
@@ -31,11 +31,13 @@ class ReportRoutes:
 
     def routes(self) -> list[BaseRoute]:
         """The routes of this group."""
-        return [Route(f"/reports/{name}", self._report(name), methods=["POST"]) for name in REPORTS]
+        return [Route(f"/reports/{name}", self._report(name), methods=["POST"]) for name in REPORT_VERBS]
 
     def _report(self, name: str) -> Callable[[Request], Awaitable[Response]]:
+        scope = REPORT_VERBS[name].scope
+
         async def answer(request: Request) -> Response:
-            caller = self._auth.admit(request, "read")
+            caller = self._auth.admit(request, scope)
             kind = chosen(request.headers.get("accept", ""))
             body = await self._body.read(request)
             arguments = decoded(body or b"{}", dict[str, Any], "object with the report's arguments")
@@ -43,17 +45,13 @@ class ReportRoutes:
             with hints_included():
                 return await table_response(request, kind, work)
 
-        answer.__doc__ = _summary(name)
+        signature = signature_of(name)
+        answer.__doc__ = signature.doc
         described = operation(
-            scope="read",
+            scope=scope,
             parameters=[ACCEPT],
-            body=body_of(signature_of(name)),
+            body=body_of(signature),
             answer=TABLE,
             refusals=[404, 406, 422, 429, 503, 504],
         )
         return described(answer)
-
-
-def _summary(name: str) -> str:
-    """The docstring of a report up to its arguments, which the schema of the body describes."""
-    return (inspect.getdoc(REPORTS[name]) or "").partition("\nArgs:\n")[0].rstrip()

@@ -1,11 +1,12 @@
-"""Surface: what a caller may reach by RPC, by name and by the scope of its key. What is not listed does not exist."""
+"""The methods that RPC offers: the verbs of the catalogue, each for keys of its scope. Nothing else can be called."""
 
 from __future__ import annotations
 
+import functools
 import inspect
 import operator
 import typing
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
@@ -17,128 +18,69 @@ from lakebed.api.errors import Refusal
 from lakebed.api.rpc.watches import Watches
 from lakebed.errors import AccessDenied, InvalidEvent, Unreachable
 from lakebed.events.event import Receipt
+from lakebed.interface.casing import camel
 from lakebed.interface.signature import Signature
+from lakebed.interface.verbs import VERBS
 from lakebed.objects.namespace import Namespace
-from lakebed.reports.catalog import REPORTS, signature_of
-from lakebed.rpc.capnweb.exported_object import Target, camel
+from lakebed.reports.catalog import signature_of
+from lakebed.rpc.capnweb.exported_object import Target
 from lakebed.rpc.capnweb.imports import Remote
 
-__all__ = ["VERBS", "RpcMethods"]
+__all__ = ["RpcMethods", "verb_signature"]
 
-VERBS: Mapping[str, Scope] = {
-    "track": "write",
-    "page": "write",
-    "screen": "write",
-    "identify": "write",
-    "group": "write",
-    "alias": "write",
-    "batch": "write",
-    "flush": "write",
-    "counters.incr": "write",
-    "stats": "read",
-    "pulse": "read",
-    "tiers": "read",
-    "dau": "read",
-    "wau": "read",
-    "mau": "read",
-    "timeseries": "read",
-    "query": "read",
-    "template": "read",
-    "templates": "read",
-    **dict.fromkeys(REPORTS, "read"),
-    "cohorts": "read",
-    "dataset": "read",
-    "datasets": "read",
-    "cohort": "read",
-    "price_books": "read",
-    "invoices": "read",
-    "quotas": "read",
-    "quota": "read",
-    "counters.get": "read",
-    "counters.count": "read",
-    "counters.keys": "read",
-    "counters.top": "read",
-    "counters.ttl": "read",
-    "person": "read",
-    "merges": "read",
-    "dead_letters": "read",
-    "dead_letter": "read",
-    "save_cohort": "admin",
-    "delete_cohort": "admin",
-    "save_dataset": "admin",
-    "save_price_book": "admin",
-    "invoice": "admin",
-    "save_quota": "admin",
-    "delete_dataset": "admin",
-    "merge": "admin",
-    "unmerge": "admin",
-    "replay": "admin",
-    "purge": "admin",
-    "counters.delete": "admin",
-    "rollup": "admin",
-    "archive": "admin",
-    "compact": "admin",
-    "expire": "admin",
-    "collect_garbage": "admin",
-    "snapshots": "admin",
-    "tag": "admin",
-    "untag": "admin",
-    "check": "admin",
-}
-"""The methods of Analytics that can be called, and what a key needs for each. Beside these there are `live` and
-`counters.watch` (read), `authenticate`, and `object` or `Analytics`, which give the object that the key is for."""
-
-_BEHIND = {"query": "query_untrusted"}  # SQL that comes over a network is a stranger's
 _SCOPES: tuple[Scope, ...] = ("read", "write", "admin")
 _EVENTS = frozenset({"track", "page", "screen", "identify", "group", "alias"})
-_HIDDEN = frozenset(
-    {"age", "keep_refused", "key", "source", "untrusted"}
-)  # by name: what only the process itself may say
-_MOST_COUNTERS = 10_000
+_COUNTERS = "counters."
+_MAX_COUNTERS = 10_000
 
 
 class RpcMethods:
-    """What one connection reaches.
+    """The methods that one connection can call.
+
+    Beside the verbs there are `live` and `counters.watch` (scope "read"), `authenticate`, and `object` or `Analytics`,
+    which give the object of the key.
 
     Args:
-        gate: says who the connection is, and gives its object. It is asked for every call: a revoked key is out then.
+        auth: authentication. It is asked at every call, so that a key stops working as soon as it is revoked.
         connection: the request, or the WebSocket's.
-        watches: makes calls back.
-        stub_of: a stub of what the gate gave.
+        watches: calls functions of the client.
+        stub_of: makes a stub of the object that `auth` gives.
         mistaken: called when a wrong key was shown.
+
+    Attributes:
+        main: the methods for the key in the request's headers.
+        known: whether the connection has shown a valid key.
     """
 
     def __init__(
         self,
-        gate: Auth,
+        auth: Auth,
         connection: HTTPConnection,
         watches: Watches,
         stub_of: Callable[[Any], Any],
         mistaken: Callable[[], None],
     ) -> None:
-        self._gate = gate
+        self._auth = auth
         self._connection = connection
         self._watches = watches
         self._stub_of = stub_of
         self._mistaken = mistaken
-        self.known = False  # whether any key was taken
-        self._written: set[str] = set()  # objects that calls of this connection make, if they are not there yet
+        self.known = False
+        self._written: set[str] = set()  # objects that a call of this connection writes to, and so makes if need be
         self.main = self._target(None)
 
     def _target(self, key: str | None) -> Target:
-        """All that is reachable with `key`, or with what the request's headers say."""
-        view = _View(self, key)
+        """The methods for `key`, or for the key in the request's headers."""
+        methods = _Methods(self, key)
         members: dict[str, Any] = {}
         counters: dict[str, Any] = {}
         for verb in VERBS:
-            place, name = (
-                (counters, verb.removeprefix("counters.")) if verb.startswith("counters.") else (members, verb)
-            )
-            place[name] = place[camel(name)] = view.verb(verb)
-        counters["watch"] = view.watch
-        members |= {"live": view.live, "authenticate": self.authenticate, "counters": Target("counters", counters)}
+            owner, name = (counters, verb.removeprefix(_COUNTERS)) if verb.startswith(_COUNTERS) else (members, verb)
+            owner[name] = owner[camel(name)] = methods.verb(verb)
+        counters["watch"] = methods.watch
+        members |= {"live": methods.live, "authenticate": self.authenticate, "counters": Target("counters", counters)}
         target = Target("Analytics", members)
-        target.add("object", lambda name=None: view.object(name, target))
+        target.add("object", lambda name=None: methods.object(name, target))
         target.add("Analytics", target.member("object"))
         return target
 
@@ -146,7 +88,7 @@ class RpcMethods:
         """The object of `key`, for clients that send no header.
 
         Raises:
-            Refusal: the key is not known.
+            Refusal: the key is unknown.
         """
         if not isinstance(key, str):
             raise TypeError("authenticate(key): the key is text")
@@ -159,7 +101,7 @@ class RpcMethods:
         return self._target(key)
 
     def caller(self, key: str | None) -> Caller:
-        """Who calls, whatever it may do. Raises Refusal."""
+        """The caller, whatever the scope of its key. Raises Refusal."""
         for scope in _SCOPES:
             try:
                 return self.admit(scope, key)
@@ -169,97 +111,98 @@ class RpcMethods:
         raise AssertionError(f"a key has one of the scopes {_SCOPES}")
 
     def admit(self, scope: Scope, key: str | None) -> Caller:
-        """Who calls. Raises Refusal."""
-        caller = self._gate.admit(self._connection, scope, write_key=key)
+        """The caller, if its key allows `scope`. Raises Refusal."""
+        caller = self._auth.admit(self._connection, scope, write_key=key)
         self.known = True
         return caller
 
     def stub(self, scope: Scope, key: str | None) -> tuple[Any, Caller]:
-        """The object to call, and who calls."""
+        """The object to call, and the caller."""
         caller = self.admit(scope, key)
         if scope == "write":
             self._written.add(caller.object)
-        found = self._gate.object(caller) if caller.object in self._written else self._gate.existing(caller)
-        return self._stub_of(found), caller
+        written = caller.object in self._written
+        return self._stub_of(self._auth.object(caller) if written else self._auth.existing(caller)), caller
 
     async def stored(self, caller: Caller, receipts: Awaitable[list[Receipt]]) -> list[Receipt]:
-        """The receipts of what `caller` sent, counted against its rate."""
-        found = await receipts
-        self._gate.charge(caller, len(found))
-        return found
+        """The receipts of `caller`'s events, counted against its rate."""
+        done = await receipts
+        self._auth.charge(caller, len(done))
+        return done
 
     def names(self, caller: Caller) -> list[str]:
-        """What the object of `caller` may be called."""
-        served = self._gate.target
+        """The names by which `caller` may call its object."""
+        served = self._auth.target
         return [caller.object] if isinstance(served, Namespace) else [caller.object, served.name]
 
     @property
     def watches(self) -> Watches:
-        """Makes calls back."""
+        """Calls functions of the client."""
         return self._watches
 
 
-class _View:
-    """The functions that a key opens."""
+class _Methods:
+    """The methods for one key."""
 
-    def __init__(self, surface: RpcMethods, key: str | None) -> None:
-        self._surface = surface
+    def __init__(self, rpc: RpcMethods, key: str | None) -> None:
+        self._rpc = rpc
         self._key = key
 
     def verb(self, name: str) -> Callable[..., Any]:
-        """The function behind `name`."""
-        scope, signature, reached = VERBS[name], _signature(name), operator.attrgetter(_BEHIND.get(name, name))
+        """The method that carries out the verb `name`."""
+        verb, signature = VERBS[name], verb_signature(name)
+        method_of = operator.attrgetter(name if verb.is_report else verb.untrusted or name)
 
-        def call(*arguments: Any, **named: Any) -> Any:
-            given = signature.bind(list(arguments), named)
-            stub, caller = self._surface.stub(scope, self._key)
+        def call(*positional: Any, **named: Any) -> Any:
+            arguments = signature.bind(list(positional), named)
+            stub, caller = self._rpc.stub(verb.scope, self._key)
             if name in _EVENTS:
-                if name in ("page", "screen") and "name" not in given and "category" in given:
-                    given["name"] = given.pop("category")  # as these verbs read one argument
-                given = {"items": [{"type": name} | given]}
-            if name == "save_cohort":
-                given["untrusted"] = True
-            if "items" in given:  # begun here and now: calls go in order
-                receipts = stub.batch(given["items"], source="rpc", keep_refused=True, key=caller.key)
-                stored = self._surface.stored(caller, receipts)
+                if name in ("page", "screen") and "name" not in arguments and "category" in arguments:
+                    arguments["name"] = arguments.pop("category")  # as these verbs read one argument
+                arguments = {"items": [{"type": name} | arguments]}
+            if "items" in arguments:  # begun here and now: calls go in order
+                receipts = stub.batch(arguments["items"], source="rpc", keep_refused=True, key=caller.key)
+                stored = self._rpc.stored(caller, receipts)
                 return stored if name == "batch" else _receipt(stored)
-            return stub.report_untrusted(name, given) if name in REPORTS else reached(stub)(**given)
+            if verb.is_report:
+                return stub.report_untrusted(name, arguments)
+            return method_of(stub)(**arguments, **verb.forced)
 
         return call
 
     def object(self, name: Any, target: Target) -> Target:
-        """The object itself, if `name` is its name: a client may say which one it means to reach."""
-        caller = self._surface.caller(self._key)
-        if name is not None and name not in self._surface.names(caller):
+        """`target`, if `name` is the name of its object: a client may name the object that it expects."""
+        caller = self._rpc.caller(self._key)
+        if name is not None and name not in self._rpc.names(caller):
             hint = "A key opens one object: use that object's key"
             raise AccessDenied(f"this key is not for an object {str(name)[:80]!r}", hint=hint)
         return target
 
     def live(self, callback: Any = None) -> Target:
-        """Call `callback` with `stats()` now, and whenever they changed, at most once a second."""
+        """Call `callback` with `stats()` now and after each change, at most once a second."""
         return self._watch("live", callback, lambda stub: stub.stats())
 
     def watch(self, glob: Any = "*", callback: Any = None) -> Target:
-        """Call `callback` with the values of matching counters: all now, then those that changed, null for gone."""
+        """Call `callback` with the matching counters: all now, then those that changed; None for a deleted one."""
         if not isinstance(glob, str):
             raise TypeError("watch(glob, callback): the glob is text")
-        return self._watch(f"counters {glob}", callback, lambda stub: stub.counters.top(glob, _MOST_COUNTERS))
+        return self._watch(f"counters {glob}", callback, lambda stub: stub.counters.top(glob, _MAX_COUNTERS))
 
-    def _watch(self, what: str, callback: Any, sample: Callable[[Any], Any]) -> Target:
+    def _watch(self, subject: str, callback: Any, sample: Callable[[Any], Any]) -> Target:
         if not isinstance(callback, Remote):
             raise TypeError("a watch needs a function to call")
         if not callback.answers:
             raise Unreachable("an HTTP batch cannot call its client back", hint="Watch over a WebSocket")
-        stub, caller = self._surface.stub("read", self._key)
+        stub, caller = self._rpc.stub("read", self._key)
 
         def admitted() -> bool:
             try:
-                self._surface.admit("read", self._key)
+                self._rpc.admit("read", self._key)
             except Refusal as refusal:
                 return refusal.status not in (401, 403)
             return True
 
-        return self._surface.watches.add((caller.object, what), lambda: sample(stub), callback, admitted)
+        return self._rpc.watches.add((caller.object, subject), lambda: sample(stub), callback, admitted)
 
 
 async def _receipt(receipts: Awaitable[list[Receipt]]) -> Receipt:
@@ -269,30 +212,22 @@ async def _receipt(receipts: Awaitable[list[Receipt]]) -> Receipt:
     return receipt
 
 
-def _signature(name: str) -> Signature:
-    found = _SIGNATURES.get(name)
-    if found is None:
-        found = _SIGNATURES[name] = _read(name)
-    return found
-
-
-_SIGNATURES: dict[str, Signature] = {}
-
-
-def _read(name: str) -> Signature:
-    if name in REPORTS:
+@functools.cache
+def verb_signature(name: str) -> Signature:
+    """The arguments that a network caller may set for a verb. Raises KeyError: the catalogue has no such verb."""
+    verb = VERBS[name]
+    if verb.is_report:
         return signature_of(name)
-    owner, _, method = _BEHIND.get(name, name).rpartition(".")
+    owner, _, method = (verb.untrusted or name).rpartition(".")
     counters: Any = Analytics.counters  # a property of the class; mypy takes it for the object's
     function = getattr(typing.get_type_hints(counters.fget)["return"] if owner else Analytics, method)
-    signature = Signature.of(name, function, without={"self", *_hidden(function)})
-    if name in _EVENTS and any(one.kind is one.VAR_KEYWORD for one in inspect.signature(function).parameters.values()):
-        shared = {name: kind for name, kind in _read("track").types.items() if name not in ("event", "properties")}
+    signature = Signature.of(name, function, only=verb.arguments)
+    if name in _EVENTS and any(
+        each.kind is each.VAR_KEYWORD for each in inspect.signature(function).parameters.values()
+    ):
+        # `**ids` of the other events are the fields that `track` names.
+        track = verb_signature("track").types
+        shared = {field: kind for field, kind in track.items() if field not in ("event", "properties")}
         defaults = dict.fromkeys(shared) | signature.defaults
         signature = msgspec.structs.replace(signature, types=shared | signature.types, defaults=defaults)
     return signature
-
-
-def _hidden(function: Any) -> set[str]:
-    parameters = inspect.signature(function).parameters.values()
-    return {one.name for one in parameters if one.kind is one.KEYWORD_ONLY and one.name in _HIDDEN}

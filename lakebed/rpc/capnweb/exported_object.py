@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-__all__ = ["Target", "camel", "snake"]
+__all__ = ["Target"]
 
 
 class Target:
@@ -55,14 +55,3 @@ class Target:
 
     def __repr__(self) -> str:
         return f"<Target {self.name}>"
-
-
-def snake(name: str) -> str:
-    """`elapsedMs` as `elapsed_ms`; a name in snake case stays as it is."""
-    return "".join(f"_{letter.lower()}" if letter.isascii() and letter.isupper() else letter for letter in name)
-
-
-def camel(name: str) -> str:
-    """`elapsed_ms` as `elapsedMs`."""
-    first, *rest = name.split("_")
-    return first + "".join(part.capitalize() for part in rest)

@@ -23,7 +23,7 @@ from lakebed.tiers.archive.models import DataFile
 from lakebed.tiers.archive.pyiceberg_internals import DataFile as IcebergFile
 from lakebed.tiers.archive.pyiceberg_internals import DataFileFactory, TableMetadata
 
-__all__ = ["DAY_US", "FileWriter", "arrow_schema", "describe", "promoted_columns", "read_rows"]
+__all__ = ["DAY_US", "FileWriter", "describe", "promoted_columns", "read_rows"]
 
 DAY_US = 86_400_000_000
 _ROW_GROUP = 131_072
@@ -34,7 +34,7 @@ _SEQ, _TIMESTAMP, _RECEIVED = (SCHEMA.get_field_index(name) + 1 for name in ("se
 _WIDEST = (-(1 << 63), (1 << 63) - 1)
 
 
-def arrow_schema(schema: Schema, names: list[str]) -> pa.Schema:
+def _arrow_schema(schema: Schema, names: list[str]) -> pa.Schema:
     """The Arrow schema, with field ids, of a file that has the columns `names`.
 
     Names stay as they are. (pyiceberg writes "a b" as "a_x20b", which only readers by field id understand.)
@@ -89,7 +89,7 @@ class FileWriter:
         rows = _widened(rows.select([name for name in rows.column_names if name in self._column_names()]))
         order = pc.sort_indices(rows, sort_keys=_ORDER)
         step = max(1, min(_ROW_GROUP, _ROW_GROUP_BYTES * rows.num_rows // max(1, rows.nbytes)))
-        schema = _wide(arrow_schema(self._schema, rows.column_names), rows.schema)
+        schema = _wide(_arrow_schema(self._schema, rows.column_names), rows.schema)
         source = _Chunks(rows)
         files: list[IcebergFile] = []
         for day, start, stop in _days(rows.column("timestamp").take(order)):

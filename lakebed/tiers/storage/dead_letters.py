@@ -1,4 +1,4 @@
-"""Dead letters: what was refused, as it was sent, in `storage.db`. All of their SQL is here."""
+"""Dead letters: rejected events, as they were sent, in `storage.db`. All of their SQL is here."""
 
 from __future__ import annotations
 
@@ -15,25 +15,33 @@ from lakebed.events.event import MAX_EVENT_BYTES, MAX_MESSAGE_ID
 from lakebed.tiers.storage.storage import Storage
 from lakebed.tiers.storage.transaction import Transaction
 
-__all__ = ["MAX_LETTER_BYTES", "MOST_AT_ONCE", "DeadLetter", "DeadLetters", "Refused"]
+__all__ = [
+    "MAX_PER_REQUEST",
+    "MAX_RAW_BYTES",
+    "DeadLetter",
+    "DeadLetterCounts",
+    "DeadLetters",
+    "RejectedItem",
+    "UnfinishedReplay",
+]
 
-MAX_LETTER_BYTES = 4 * MAX_EVENT_BYTES  # more than any event that could be mended has
-MOST_AT_ONCE = 2_500  # of one request
-_PIECE = 500
+MAX_RAW_BYTES = 4 * MAX_EVENT_BYTES  # more than any event that could be corrected has
+MAX_PER_REQUEST = 2_500
+_CHUNK = 500  # the oldest dead letters that are read at a time, to drop some
 _REPLAYING = "replaying"  # key of Storage's meta
 _COLUMNS = "id, at_us, reason, source, key, message_id, replay_id, tries, tried_us, size, shared, raw"
-_BOOKS = "waiting, bytes, kept, dropped, replayed, purged"
+_COUNTS = "waiting, bytes, kept, dropped, replayed, purged"
 
 
-class Refused(msgspec.Struct, frozen=True, kw_only=True):
-    """What is to be kept of one refusal.
+class RejectedItem(msgspec.Struct, frozen=True, kw_only=True):
+    """A rejected item, to be stored as a dead letter.
 
     Attributes:
-        reason: why.
-        raw: what was sent.
-        shared: what its batch said once for all events (`sentAt`, `context`), a JSON object; empty if nothing.
+        reason: why it was rejected.
+        raw: the bytes that were sent.
+        shared: the fields of its batch that hold for all events (`sentAt`, `context`), a JSON object; empty if none.
         message_id: if it could be read.
-        source, key: who sent it, and the id of the key.
+        source, key: the source, and the id of the API key.
     """
 
     reason: str
@@ -45,20 +53,20 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that was refused, and waits to be mended and replayed, or purged.
+    """One rejected item, kept until it is corrected and replayed, or purged.
 
     Attributes:
-        id: its number in this object; never given twice.
-        received_at: when it was refused. A replay takes it for the time at which the event was received.
-        reason: why it was refused, the last time.
-        source: what sent it: "http", "python" …
-        key: the id of the key with which it was sent, if any.
+        id: its number in this object; never reused.
+        received_at: when it was rejected. A replay uses it as the time at which the event was received.
+        reason: why it was rejected, the last time.
+        source: the source of the event: "http", "python" …
+        key: the id of the API key with which it was sent, if any.
         message_id: the client's, if it could be read.
         replay_id: the message id with which it is stored if it has none.
-        tries: how often its replay was refused, and `tried_at`, when last.
-        size: bytes that were sent; more than `raw` has where it was cut.
-        raw: what was sent, byte for byte. An event, or a whole body that could not be taken apart.
-        shared: what its batch said once for all its events, a JSON object; empty if nothing.
+        tries: how often its replay was rejected; `tried_at`: when last.
+        size: bytes that were sent; more than in `raw` if it was cut.
+        raw: the bytes that were sent: an event, or a whole body that could not be split into events.
+        shared: the fields of its batch that hold for all events, a JSON object; empty if none.
     """
 
     id: int
@@ -76,12 +84,12 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_cut(self) -> bool:
-        """Whether more was sent than is kept: then only a mended text can be replayed."""
+        """Whether only a part is kept: then it can be replayed only with a complete text."""
         return self.size > len(self.raw)
 
 
-class Books(msgspec.Struct):
-    """Letters and their bytes that wait now; and since the file was made, how many were kept, and what became of them.
+class DeadLetterCounts(msgspec.Struct):
+    """Counts since the file was created, and the number and bytes of those stored now (`waiting`, `bytes`).
 
     `kept = waiting + dropped + replayed + purged`.
     """
@@ -94,75 +102,75 @@ class Books(msgspec.Struct):
     purged: int = 0
 
 
-class Replaying(msgspec.Struct):
-    """A replay that was begun: events with these message ids, by letter, may lie in the log from `seq` on."""
+class UnfinishedReplay(msgspec.Struct):
+    """A replay that has started: events with these message ids, by dead letter, may be in the log from `seq` on."""
 
     seq: int
     letters: dict[int, list[str]]
 
 
 class DeadLetters:
-    """The letters of one object, bounded in number and bytes: when there are too many the oldest are dropped.
+    """The dead letters of one object, bounded in number and bytes: beyond a bound the oldest are dropped.
 
     Args:
         storage: open.
-        most: letters at the most.
-        most_bytes: bytes of their texts at the most.
+        max_count: the limit of dead letters.
+        max_bytes: the limit of their bytes.
 
     Attributes:
-        books: as of the last transaction.
-        dropped: letters that were dropped since this opening.
+        counts: as of the last transaction.
+        dropped: dead letters dropped since this opening.
 
     Raises:
         StorageUnavailable: from any method. Nothing was changed.
     """
 
-    def __init__(self, storage: Storage, most: int, most_bytes: int) -> None:
+    def __init__(self, storage: Storage, max_count: int, max_bytes: int) -> None:
         self._storage = storage
-        self._most = most
-        self._most_bytes = most_bytes
-        self.books = Books()
+        self._max_count = max_count
+        self._max_bytes = max_bytes
+        self.counts = DeadLetterCounts()
         self.dropped = 0
 
     async def open(self) -> None:
-        """Read the books."""
-        self.books = await self._storage.transact(_read_books)
+        """Read the counts."""
+        self.counts = await self._storage.transact(_read_counts)
 
-    async def keep(self, refused: Sequence[Refused], now_us: int) -> None:
-        """Keep what was refused, durably, in one transaction.
+    async def keep(self, items: Sequence[RejectedItem], now_us: int) -> None:
+        """Store the rejected items of one request, durably, in one transaction.
 
-        Of one request the first ones are kept: at most `MOST_AT_ONCE`, and a quarter of the bytes that there may be.
-
-        The same text with the same message id is kept once: a client has sent it again.
+        Only the first ones are stored: at most `MAX_PER_REQUEST`, and at most a quarter of `max_bytes`; the others
+        count as dropped. The same bytes with the same message id are stored once: the client has retried.
         """
-        sizes = itertools.accumulate(min(len(one.raw), MAX_LETTER_BYTES) + len(one.shared) for one in refused)
-        fitting = sum(1 for _ in itertools.takewhile(lambda size: size <= self._most_bytes // 4, sizes))
-        most = min(max(fitting, 1), MOST_AT_ONCE, len(refused))
+        sizes = itertools.accumulate(min(len(item.raw), MAX_RAW_BYTES) + len(item.shared) for item in items)
+        fitting = sum(1 for _ in itertools.takewhile(lambda size: size <= self._max_bytes // 4, sizes))
+        stored = items[: min(max(fitting, 1), MAX_PER_REQUEST)]
+        surplus = len(items) - len(stored)
 
-        async def work(tx: Transaction) -> tuple[Books, int]:
-            books = await _read_books(tx)
-            before = books.dropped
-            await self._add(tx, refused[:most], now_us, books)
-            books.kept, books.dropped = books.kept + len(refused) - most, books.dropped + len(refused) - most
-            await self._make_room(tx, books)
-            await _write_books(tx, books)
-            return books, books.dropped - before
+        async def work(tx: Transaction) -> tuple[DeadLetterCounts, int]:
+            counts = await _read_counts(tx)
+            before = counts.dropped
+            await self._add(tx, stored, now_us, counts)
+            counts.kept, counts.dropped = counts.kept + surplus, counts.dropped + surplus
+            await self._drop_oldest(tx, counts)
+            await _write_counts(tx, counts)
+            return counts, counts.dropped - before
 
-        self.books, dropped = await self._storage.transact(work)
+        self.counts, dropped = await self._storage.transact(work)
         self.dropped += dropped
 
-    async def _add(self, tx: Transaction, refused: Sequence[Refused], now_us: int, books: Books) -> None:
-        given = msgspec.json.encode([one.message_id for one in refused if one.message_id]).decode()
+    async def _add(self, tx: Transaction, items: Sequence[RejectedItem], now_us: int, counts: DeadLetterCounts) -> None:
+        message_ids = msgspec.json.encode([item.message_id for item in items if item.message_id]).decode()
         known = set(
             await tx.fetch(
                 """SELECT message_id, size, raw FROM dead_letters
                 WHERE message_id IN (SELECT value FROM json_each(?))""",
-                (given,),
+                (message_ids,),
             )
         )
         rows = []
-        for one in refused:
-            raw, size, message_id = one.raw[:MAX_LETTER_BYTES], len(one.raw), one.message_id
+        for item in items:
+            raw, size, message_id = item.raw[:MAX_RAW_BYTES], len(item.raw), item.message_id
             if message_id is not None and not 0 < len(message_id) <= MAX_MESSAGE_ID:
                 message_id = None
             elif message_id is not None:
@@ -170,30 +178,31 @@ class DeadLetters:
                     continue
                 known.add((message_id, size, raw))
             replay_id = f"dl-{uuid.uuid4().hex}"
-            rows.append((now_us, one.reason, one.source, one.key, message_id, replay_id, size, one.shared, raw))
-            books.bytes += len(raw) + len(one.shared)
+            rows.append((now_us, item.reason, item.source, item.key, message_id, replay_id, size, item.shared, raw))
+            counts.bytes += len(raw) + len(item.shared)
         await tx.many(
             """INSERT INTO dead_letters (at_us, reason, source, key, message_id, replay_id, size, shared, raw)
             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)""",
             rows,
         )
-        books.kept, books.waiting = books.kept + len(rows), books.waiting + len(rows)
+        counts.kept, counts.waiting = counts.kept + len(rows), counts.waiting + len(rows)
 
-    async def _make_room(self, tx: Transaction, books: Books) -> None:
-        while books.waiting > self._most or books.bytes > self._most_bytes:
+    async def _drop_oldest(self, tx: Transaction, counts: DeadLetterCounts) -> None:
+        while counts.waiting > self._max_count or counts.bytes > self._max_bytes:
             rows = await tx.fetch(
-                "SELECT id, length(raw) + length(shared) FROM dead_letters ORDER BY id LIMIT ?", (_PIECE,)
+                "SELECT id, length(raw) + length(shared) FROM dead_letters ORDER BY id LIMIT ?", (_CHUNK,)
             )
             dropped = []
-            for letter, size in rows:
-                if books.waiting <= self._most and books.bytes <= self._most_bytes:
+            for number, size in rows:
+                if counts.waiting <= self._max_count and counts.bytes <= self._max_bytes:
                     break
-                dropped.append(letter)
-                books.waiting, books.bytes, books.dropped = books.waiting - 1, books.bytes - size, books.dropped + 1
+                dropped.append(number)
+                counts.waiting, counts.bytes = counts.waiting - 1, counts.bytes - size
+                counts.dropped += 1
             await _delete(tx, dropped)
 
     async def newest(self, limit: int, before: int | None, reason: str | None) -> list[DeadLetter]:
-        """Letters, newest first: those with an id below `before`, whose reason has the text `reason` in it."""
+        """Dead letters, newest first: with an id below `before`, and with `reason` in their reason."""
 
         async def work(tx: Transaction) -> list[DeadLetter]:
             rows = await tx.fetch(
@@ -201,138 +210,139 @@ class DeadLetters:
                 AND (?2 IS NULL OR instr(reason, ?2)) ORDER BY id DESC LIMIT ?3""",
                 (before, reason, limit),
             )
-            return [_letter(row) for row in rows]
+            return [_dead_letter(row) for row in rows]
 
         return await self._storage.transact(work)
 
     async def get(self, ids: Iterable[int]) -> list[DeadLetter]:
-        """Those of these letters that are there, oldest first."""
+        """The dead letters with these ids that exist, oldest first."""
 
         async def work(tx: Transaction) -> list[DeadLetter]:
-            chosen = msgspec.json.encode(sorted(ids)).decode()
+            wanted = msgspec.json.encode(sorted(ids)).decode()
             rows = await tx.fetch(
                 f"SELECT {_COLUMNS} FROM dead_letters WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id",
-                (chosen,),
+                (wanted,),
             )
-            return [_letter(row) for row in rows]
+            return [_dead_letter(row) for row in rows]
 
         return await self._storage.transact(work)
 
     async def ids(self) -> list[int]:
-        """The numbers of all letters, oldest first."""
+        """All ids, oldest first."""
 
         async def work(tx: Transaction) -> list[int]:
-            return [letter for (letter,) in await tx.fetch("SELECT id FROM dead_letters ORDER BY id")]
+            return [number for (number,) in await tx.fetch("SELECT id FROM dead_letters ORDER BY id")]
 
         return await self._storage.transact(work)
 
     async def purge(self, ids: Sequence[int] | None, before_us: int | None) -> int:
-        """Delete the letters with these ids, or those that were refused before a moment. Gives how many there were."""
+        """Delete the dead letters with these ids, or rejected before a moment; returns how many there were."""
 
-        async def work(tx: Transaction) -> tuple[Books, int]:
-            books = await _read_books(tx)
-            chosen: list[int] = []
-            if ids is not None:
-                chosen += ids
+        async def work(tx: Transaction) -> tuple[DeadLetterCounts, int]:
+            counts = await _read_counts(tx)
+            purged = list(ids or ())
             if before_us is not None:
-                chosen += [
-                    one for (one,) in await tx.fetch("SELECT id FROM dead_letters WHERE at_us < ?", (before_us,))
-                ]
-            count = await _remove(tx, books, chosen)
-            books.purged += count
-            await _write_books(tx, books)
-            return books, count
+                rows = await tx.fetch("SELECT id FROM dead_letters WHERE at_us < ?", (before_us,))
+                purged += [number for (number,) in rows]
+            count = await _remove(tx, counts, purged)
+            counts.purged += count
+            await _write_counts(tx, counts)
+            return counts, count
 
-        self.books, count = await self._storage.transact(work)
+        self.counts, count = await self._storage.transact(work)
         return count
 
     # Replays
 
-    async def begin(self, replaying: Replaying) -> None:
-        """Note durably that events of these letters go to the log now."""
-        await self._storage.put(_REPLAYING, replaying)
+    async def start_replay(self, replay: UnfinishedReplay) -> None:
+        """Record durably that events of these dead letters go to the log now."""
+        await self._storage.put(_REPLAYING, replay)
 
-    async def begun(self) -> Replaying | None:
-        """The replay that was begun and did not end."""
-        found: Replaying | None = await self._storage.get(_REPLAYING, None, Replaying | None)
-        return found
+    async def unfinished_replay(self) -> UnfinishedReplay | None:
+        """The replay that has started and not finished."""
+        replay: UnfinishedReplay | None = await self._storage.get(_REPLAYING, None, UnfinishedReplay | None)
+        return replay
 
-    async def end(
-        self, replayed: Sequence[int], refused: Mapping[int, str], now_us: int, still: Replaying | None
+    async def finish_replay(
+        self, replayed: Sequence[int], rejected: Mapping[int, str], now_us: int, remaining: UnfinishedReplay | None
     ) -> None:
-        """The replay is over: letters whose events are durable go, those that were refused have a new reason.
+        """Delete dead letters whose events are durable, and update those that were rejected again.
 
         Args:
-            still: what may be in the log although it was not acknowledged.
+            replayed: ids of those whose events are durable.
+            rejected: the new reason of each that was rejected.
+            now_us: time of the replay.
+            remaining: events that may be in the log although they were not acknowledged.
         """
 
-        async def work(tx: Transaction) -> Books:
-            books = await _read_books(tx)
-            books.replayed += await _remove(tx, books, replayed)
+        async def work(tx: Transaction) -> DeadLetterCounts:
+            counts = await _read_counts(tx)
+            counts.replayed += await _remove(tx, counts, replayed)
             await tx.many(
                 "UPDATE dead_letters SET reason = ?, tries = tries + 1, tried_us = ? WHERE id = ?",
-                [(reason, now_us, letter) for letter, reason in refused.items()],
+                [(reason, now_us, number) for number, reason in rejected.items()],
             )
-            await _write_books(tx, books)
-            await tx.put(_REPLAYING, still)
-            return books
+            await _write_counts(tx, counts)
+            await tx.put(_REPLAYING, remaining)
+            return counts
 
-        self.books = await self._storage.transact(work)
+        self.counts = await self._storage.transact(work)
 
     # Health
 
     async def check(self) -> list[str]:
-        """Problems, as sentences; empty when the books are right and nothing was dropped since this opening."""
+        """Problems, as sentences; empty when the counts are right and nothing was dropped since this opening."""
 
-        async def work(tx: Transaction) -> tuple[Books, Any]:
-            counted = "SELECT count(*), coalesce(sum(length(raw) + length(shared)), 0) FROM dead_letters"
-            return await _read_books(tx), (await tx.fetch(counted))[0]
+        async def work(tx: Transaction) -> tuple[DeadLetterCounts, Any]:
+            totals = "SELECT count(*), coalesce(sum(length(raw) + length(shared)), 0) FROM dead_letters"
+            return await _read_counts(tx), (await tx.fetch(totals))[0]
 
-        books, (count, size) = await self._storage.transact(work)
+        counts, (count, size) = await self._storage.transact(work)
         problems = []
-        if (books.waiting, books.bytes) != (count, size):
-            problems.append(f"{count} letters of {size} bytes wait, the books say {books.waiting} of {books.bytes}")
-        if books.kept != books.waiting + books.dropped + books.replayed + books.purged:
-            problems.append(f"the books do not add up: {books}")
+        if (counts.waiting, counts.bytes) != (count, size):
+            message = f"{count} dead letters of {size} bytes are stored"
+            problems.append(f"{message}, the counts say {counts.waiting} of {counts.bytes}")
+        if counts.kept != counts.waiting + counts.dropped + counts.replayed + counts.purged:
+            problems.append(f"the counts of dead letters do not add up: {counts}")
         if self.dropped:
-            limits = f"{self._most} letters (dead_letters_max), {self._most_bytes} bytes (dead_letters_max_bytes)"
+            limits = f"{self._max_count} (dead_letters_max), {self._max_bytes} bytes (dead_letters_max_bytes)"
             problems.append(
-                f"{self.dropped} were dropped for want of room; at the most {limits} and {MOST_AT_ONCE} of one request "
-                "are kept: replay or purge them, or raise the limit"
+                f"{self.dropped} dead letters were dropped, the limits are {limits} and {MAX_PER_REQUEST} for each "
+                "request: replay or purge some, or raise a limit"
             )
         return problems
 
 
-async def _read_books(tx: Transaction) -> Books:
-    ((*counts,),) = await tx.fetch(f"SELECT {_BOOKS} FROM dead_letter_books")
-    return Books(*counts)
+async def _read_counts(tx: Transaction) -> DeadLetterCounts:
+    (row,) = await tx.fetch(f"SELECT {_COUNTS} FROM dead_letter_books")
+    return DeadLetterCounts(*row)
 
 
-async def _write_books(tx: Transaction, books: Books) -> None:
+async def _write_counts(tx: Transaction, counts: DeadLetterCounts) -> None:
     await tx.fetch(
-        f"UPDATE dead_letter_books SET ({_BOOKS}) = (?, ?, ?, ?, ?, ?)", tuple(msgspec.structs.asdict(books).values())
+        f"UPDATE dead_letter_books SET ({_COUNTS}) = (?, ?, ?, ?, ?, ?)", tuple(msgspec.structs.asdict(counts).values())
     )
 
 
-async def _remove(tx: Transaction, books: Books, ids: Sequence[int]) -> int:
-    """Delete those of these letters that are there, and take them off the books. Gives how many there were."""
-    chosen = msgspec.json.encode(list(ids)).decode()
+async def _remove(tx: Transaction, counts: DeadLetterCounts, ids: Sequence[int]) -> int:
+    """Delete the dead letters with these ids, and update the counts; returns how many there were."""
+    numbers = msgspec.json.encode(list(ids)).decode()
     ((count, size),) = await tx.fetch(
         """SELECT count(*), coalesce(sum(length(raw) + length(shared)), 0) FROM dead_letters
         WHERE id IN (SELECT value FROM json_each(?))""",
-        (chosen,),
+        (numbers,),
     )
     await _delete(tx, ids)
-    books.waiting, books.bytes = books.waiting - count, books.bytes - size
+    counts.waiting, counts.bytes = counts.waiting - count, counts.bytes - size
     return int(count)
 
 
 async def _delete(tx: Transaction, ids: Sequence[int]) -> None:
-    chosen = msgspec.json.encode(list(ids)).decode()
-    await tx.fetch("DELETE FROM dead_letters WHERE id IN (SELECT value FROM json_each(?))", (chosen,))
+    numbers = msgspec.json.encode(list(ids)).decode()
+    await tx.fetch("DELETE FROM dead_letters WHERE id IN (SELECT value FROM json_each(?))", (numbers,))
 
 
-def _letter(row: tuple[Any, ...]) -> DeadLetter:
+def _dead_letter(row: tuple[Any, ...]) -> DeadLetter:
     fields = dict(zip(_COLUMNS.split(", "), row, strict=True))
     tried_us = fields.pop("tried_us")
     return DeadLetter(

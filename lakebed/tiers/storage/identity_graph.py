@@ -1,7 +1,7 @@
-"""The identity graph's rows in `storage.db`: users, edges and people. Everything runs within one `Transaction`.
+"""The identity graph in `storage.db`: users, edges and people. Everything runs within one `Transaction`.
 
-Identities are numbers of `identifiers`, which rollups' bitmaps use as well; values that are shared by identities (an
-email, a device) are negative numbers of `identity_values`.
+Identities are numbers of `identifiers`, which rollups' bitmaps use too; values that identities share (an email, a
+device) are negative numbers of `identity_values`.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ __all__ = ["EdgeRow", "Graph", "PersonRow"]
 EdgeRow = tuple[int, str, int, int, int, str, float, str | None]  # seq, kind, a, b, time, message id, confidence, why
 PersonRow = tuple[int, int, str, str]  # identity, its person; both again as texts
 _EDGE = "seq, kind, a, b, time_us, message_id, confidence, why"
-_PIECE = 10_000  # rows that are read at a time
+_PAGE = 10_000  # rows that are read at a time
 
-# Everything that hangs together with some nodes, by whatever edges.
+# All nodes that are connected to some nodes, by any edges.
 _REACHED = """WITH RECURSIVE reached (id) AS (
     SELECT value FROM json_each(:nodes)
     UNION SELECT e.b FROM reached r JOIN identity_edges e ON e.a = r.id
@@ -29,43 +29,43 @@ _REACHED = """WITH RECURSIVE reached (id) AS (
 
 
 class Graph:
-    """The graph, as one transaction sees and changes it."""
+    """The graph, as one transaction reads and changes it."""
 
     def __init__(self, tx: Transaction) -> None:
         self._tx = tx
 
     async def reset(self) -> None:
-        """Forget all of it. The checkpoint is the caller's to drop."""
+        """Delete the whole graph. The caller has to drop the checkpoint."""
         for table in ("identity_users", "identity_values", "identity_edges", "identity_people"):
             await self._tx.fetch(f"DELETE FROM {table}")
 
     # Nodes
 
     async def last_number(self) -> int:
-        """The number of the newest identity, 0 where there is none. Values are below it, as they are negative."""
+        """The number of the newest identity, 0 when there is none. Values are smaller: they are negative."""
         ((number,),) = await self._tx.fetch("SELECT coalesce(max(id), 0) FROM identifiers")
         return int(number)
 
     async def add_users(self, rows: Iterable[tuple[int, int]]) -> None:
-        """Numbers of user ids that were not known, each with the seq of the first event that has it."""
+        """Add new user ids, each with the seq of the first event that has it."""
         await self._tx.many("INSERT INTO identity_users (id, seq) VALUES (?, ?)", rows)
 
     async def users_among(self, nodes: Sequence[int], before: int | None = None) -> list[int]:
-        """Those of these nodes that are known user ids, of events with `seq < before`."""
+        """The nodes among these that are user ids of events with `seq < before`."""
         sql = """SELECT u.id FROM json_each(:nodes) w CROSS JOIN identity_users u ON u.id = w.value
             WHERE :before IS NULL OR u.seq < :before"""
         return [number for (number,) in await self._tx.fetch(sql, {"nodes": _json(nodes), "before": before})]
 
     async def users_before(self, seq: int) -> list[int]:
-        """The nodes of edges that an event before `seq` had as its user id."""
+        """The user ids of events before `seq` that have an edge."""
         sql = """SELECT id FROM identity_users WHERE seq < :seq
             AND (id IN (SELECT a FROM identity_edges) OR id IN (SELECT b FROM identity_edges))"""
         return [number for (number,) in await self._tx.fetch(sql, {"seq": seq})]
 
-    async def told_since(self, seq: int, limit: int) -> list[int]:
-        """Nodes of which events from `seq` on say anything: the ends of their edges, and users that have edges.
+    async def touched_since(self, seq: int, limit: int) -> list[int]:
+        """Nodes that events from `seq` on affect: the ends of their edges, and new users that have edges.
 
-        At most `limit`. One may be there several times.
+        At most `limit`. A node may occur several times.
         """
         sql = """SELECT a FROM identity_edges WHERE seq >= :seq UNION ALL SELECT b FROM identity_edges WHERE seq >= :seq
             UNION ALL SELECT id FROM identity_users WHERE seq >= :seq AND (
@@ -74,18 +74,18 @@ class Graph:
         return [number for (number,) in await self._tx.fetch(sql, {"seq": seq, "limit": limit})]
 
     async def linked(self, numbers: Sequence[int]) -> list[int]:
-        """Those of these nodes that have an edge."""
+        """The nodes among these that have an edge."""
         sql = """SELECT value FROM json_each(?) WHERE EXISTS (SELECT 1 FROM identity_edges WHERE a = value)
             OR EXISTS (SELECT 1 FROM identity_edges WHERE b = value)"""
         return [number for (number,) in await self._tx.fetch(sql, (_json(numbers),))]
 
     async def number(self, text: str) -> int | None:
-        """The number of an identity, if it has one."""
+        """The number of an identity, None when it is unknown."""
         rows = await self._tx.fetch("SELECT id FROM identifiers WHERE value = ?", (stored_text(text),))
         return rows[0][0] if rows else None
 
     async def texts(self, numbers: Sequence[int]) -> dict[int, str]:
-        """The texts of nodes; of values, those."""
+        """The texts of identities and values, by number."""
         nodes = _json(numbers)
         rows = await self._tx.fetch(
             "SELECT i.id, i.value FROM json_each(?) w CROSS JOIN identifiers i ON i.id = w.value", (nodes,)
@@ -96,7 +96,7 @@ class Graph:
         return {number: read_text(text) for number, text in rows} | dict(values)
 
     async def value_number(self, kind: str, value: str) -> int:
-        """The node of a value, made if it is new."""
+        """The node of a value, created if it is new."""
         await self._tx.fetch("INSERT OR IGNORE INTO identity_values (kind, value) VALUES (?, ?)", (kind, value))
         ((number,),) = await self._tx.fetch(
             "SELECT id FROM identity_values WHERE kind = ? AND value = ?", (kind, value)
@@ -106,47 +106,47 @@ class Graph:
     # Edges
 
     async def earliest(self, pairs: Sequence[tuple[str, int, int]]) -> dict[tuple[str, int, int], tuple[int, str]]:
-        """The least time and message id that is stored for each of these (kind, a, b), where there is one."""
+        """The smallest stored (time, message id) of each (kind, a, b). A triple without an edge is missing."""
         rows = await self._tx.fetch(
             """SELECT e.kind, e.a, e.b, e.time_us, e.message_id FROM json_each(?) w CROSS JOIN identity_edges e
             ON e.a = json_extract(w.value, '$[1]') AND e.b = json_extract(w.value, '$[2]')
             AND e.kind = json_extract(w.value, '$[0]')""",
             (_json(pairs),),
         )
-        found: dict[tuple[str, int, int], tuple[int, str]] = {}
+        earliest: dict[tuple[str, int, int], tuple[int, str]] = {}
         for kind, a, b, time_us, message_id in rows:
-            key, at = (kind, a, b), (time_us, message_id)
-            found[key] = min(found.get(key, at), at)
-        return found
+            edge, order = (kind, a, b), (time_us, message_id)
+            earliest[edge] = min(earliest.get(edge, order), order)
+        return earliest
 
     async def add_edges(self, rows: Iterable[EdgeRow]) -> None:
         """Add edges."""
         await self._tx.many(f"INSERT INTO identity_edges ({_EDGE}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
     async def reached(self, nodes: Sequence[int]) -> list[int]:
-        """These nodes and all that hang together with them."""
+        """These nodes and all that are connected to them."""
         rows = await self._tx.fetch(f"{_REACHED} SELECT id FROM reached", {"nodes": _json(nodes)})
         return [number for (number,) in rows]
 
     async def edges_of(self, nodes: Sequence[int]) -> list[EdgeRow]:
-        """The edges that begin at these nodes; of all that hang together, these are all edges."""
+        """The edges that start at these nodes: for a whole connected component, all its edges."""
         return await self._tx.fetch(
             f"SELECT {_EDGE} FROM json_each(?) w CROSS JOIN identity_edges e ON e.a = w.value", (_json(nodes),)
         )
 
     async def edges_before(self, seq: int) -> AsyncIterator[list[EdgeRow]]:
         """All edges of events before `seq`, some thousands at a time."""
-        at = (-1, "")
+        last = (-1, "")
         while True:
             rows = await self._tx.fetch(
                 f"""SELECT {_EDGE} FROM identity_edges WHERE (seq, kind) > (?, ?) AND seq < ?
-                ORDER BY seq, kind LIMIT {_PIECE}""",
-                (*at, seq),
+                ORDER BY seq, kind LIMIT {_PAGE}""",
+                (*last, seq),
             )
             if not rows:
                 return
             yield rows
-            at = rows[-1][0], rows[-1][1]
+            last = rows[-1][0], rows[-1][1]
 
     async def newest_edges(self, limit: int) -> list[EdgeRow]:
         """The edges of the newest events, newest first."""
@@ -155,7 +155,7 @@ class Graph:
         )
 
     async def edge(self, kind: str, message_id: str) -> EdgeRow | None:
-        """The edge of this kind that came of the event with this message id."""
+        """The edge of this kind from the event with this message id."""
         rows = await self._tx.fetch(
             f"SELECT {_EDGE} FROM identity_edges WHERE message_id = ? AND kind = ? ORDER BY seq LIMIT 1",
             (message_id, kind),
@@ -165,26 +165,26 @@ class Graph:
     # People
 
     async def put_people(self, nodes: Sequence[int], rows: Iterable[tuple[int, int]]) -> None:
-        """Of these nodes exactly `rows` belong to another identity's person."""
+        """Replace the people of these nodes: exactly `rows` belong to another identity's person."""
         await self._tx.fetch(
             "DELETE FROM identity_people WHERE id IN (SELECT value FROM json_each(?))", (_json(nodes),)
         )
         await self._tx.many("INSERT INTO identity_people (id, person) VALUES (?, ?)", rows)
 
     async def people(self) -> AsyncIterator[list[PersonRow]]:
-        """All identities that belong to another one's person, in order of their numbers, some thousands at a time."""
-        at = 0
+        """All identities that belong to another identity's person, by number, some thousands at a time."""
+        last = 0
         while True:
             rows = await self._tx.fetch(
                 f"""SELECT m.id, m.person, i.value, p.value FROM identity_people m
                 JOIN identifiers i ON i.id = m.id JOIN identifiers p ON p.id = m.person
-                WHERE m.id > ? ORDER BY m.id LIMIT {_PIECE}""",
-                (at,),
+                WHERE m.id > ? ORDER BY m.id LIMIT {_PAGE}""",
+                (last,),
             )
             if not rows:
                 return
-            yield [(number, person, read_text(one), read_text(other)) for number, person, one, other in rows]
-            at = rows[-1][0]
+            yield [(number, person, read_text(text), read_text(other)) for number, person, text, other in rows]
+            last = rows[-1][0]
 
 
 def _json(values: Any) -> str:

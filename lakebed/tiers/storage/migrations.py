@@ -1,4 +1,4 @@
-"""The schema of `storage.db`, as the steps that lead to it."""
+"""The schema of `storage.db`, as a sequence of migrations."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from lakebed.errors import FormatTooNew
 
 __all__ = ["MIGRATIONS", "migrate"]
 
-Migration = tuple[str, ...]  # statements that lead from one format version to the next
+Migration = tuple[str, ...]  # the statements from one format version to the next
 
-# A released step is never edited: files exist that took it. A change is a new step at the end.
+# A released migration is never edited, because files exist that ran it. A change is a new migration at the end.
 MIGRATIONS: tuple[Migration, ...] = (
     (
         "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
         """CREATE TABLE checkpoints (
             consumer TEXT PRIMARY KEY, next_seq INTEGER NOT NULL CHECK (next_seq >= 0)
         ) WITHOUT ROWID""",
-        # Roaring bitmaps hold 32 bits, so the id is bounded here and not only in Python.
+        # Roaring bitmaps hold 32 bits, so the id is bounded here too, not only in Python.
         """CREATE TABLE identifiers (
             id INTEGER PRIMARY KEY CHECK (id BETWEEN 1 AND 4294967295), value TEXT NOT NULL UNIQUE
         )""",
         "CREATE TABLE rollups (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, fingerprint TEXT NOT NULL)",
-        # state is JSON and small; sketches are last, so that a read of states leaves their overflow pages alone.
+        # state is JSON and small; sketches are last, so that reading states does not read their overflow pages.
         """CREATE TABLE rollup_groups (
             rollup INTEGER NOT NULL REFERENCES rollups (id) ON DELETE CASCADE,
             bucket INTEGER NOT NULL, key TEXT NOT NULL, state TEXT NOT NULL, sketches BLOB,
@@ -37,7 +37,7 @@ MIGRATIONS: tuple[Migration, ...] = (
         ) WITHOUT ROWID""",
     ),
     (
-        # Numbers are not given twice: whoever replays letter 7 means the one that was seen.
+        # Ids are never reused: a client that replays dead letter 7 means the one that it was shown.
         """CREATE TABLE dead_letters (
             id INTEGER PRIMARY KEY AUTOINCREMENT, at_us INTEGER NOT NULL, reason TEXT NOT NULL, source TEXT, key TEXT,
             message_id TEXT, replay_id TEXT NOT NULL, tries INTEGER NOT NULL DEFAULT 0, tried_us INTEGER,
@@ -51,12 +51,12 @@ MIGRATIONS: tuple[Migration, ...] = (
         "INSERT INTO dead_letter_books VALUES (1, 0, 0, 0, 0, 0, 0)",
     ),
     (
-        # The identity graph. It is computed from log and archive, so a file from before fills it on the first read.
+        # The identity graph. It is computed from log and archive, so an older file fills it on the first read.
         "CREATE TABLE identity_users (id INTEGER PRIMARY KEY, seq INTEGER NOT NULL)",
         """CREATE TABLE identity_values (
             id INTEGER PRIMARY KEY, kind TEXT NOT NULL, value TEXT NOT NULL, UNIQUE (kind, value)
         )""",
-        # Nodes are identifiers, or values, negated. An event gives at most one edge of a kind.
+        # Nodes are identifiers, or values, negated. An event has at most one edge of each kind.
         """CREATE TABLE identity_edges (
             seq INTEGER NOT NULL, kind TEXT NOT NULL, a INTEGER NOT NULL, b INTEGER NOT NULL,
             time_us INTEGER NOT NULL, message_id TEXT NOT NULL, confidence REAL NOT NULL, why TEXT,
@@ -64,18 +64,18 @@ MIGRATIONS: tuple[Migration, ...] = (
         ) WITHOUT ROWID""",
         "CREATE INDEX identity_edges_a ON identity_edges (a, b, kind)",
         "CREATE INDEX identity_edges_b ON identity_edges (b)",
-        # Only those whose person is another identity.
+        # Only identities whose person is another identity.
         "CREATE TABLE identity_people (id INTEGER PRIMARY KEY, person INTEGER NOT NULL)",
     ),
 )
 
 
 async def migrate(connection: aiosqlite.Connection, path: Path, migrations: Sequence[Migration] = MIGRATIONS) -> None:
-    """Bring a file to the newest format, all missing steps in one transaction.
+    """Bring a file to the newest format, with all missing migrations in one transaction.
 
     Raises:
-        FormatTooNew: the file has a version that this Lakebed does not know; nothing was written.
-        sqlite3.Error: as SQLite raises it; the file is at the version it had.
+        FormatTooNew: a newer Lakebed wrote the file; nothing was written.
+        sqlite3.Error: from SQLite; the file keeps its version.
     """
     ((version,),) = await connection.execute_fetchall("PRAGMA user_version")
     newest = len(migrations)
@@ -90,7 +90,7 @@ async def migrate(connection: aiosqlite.Connection, path: Path, migrations: Sequ
         return
     try:
         await connection.execute_fetchall("BEGIN IMMEDIATE")
-        for statement in (statement for step in migrations[version:] for statement in step):
+        for statement in (statement for migration in migrations[version:] for statement in migration):
             await connection.execute_fetchall(statement)
         await connection.execute_fetchall(f"PRAGMA user_version = {newest}")
         await connection.execute_fetchall("COMMIT")

@@ -1,6 +1,6 @@
 """L2: one SQLite file for checkpoints, rollup state, identifiers, schedule runs and small settings.
 
-All of the object's SQLite SQL is in this tier (here, in `transaction.py`, `graph.py` and `migrations.py`).
+All of the object's SQLite SQL is in this package.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ import msgspec
 
 from lakebed.errors import ObjectClosed, StorageUnavailable
 from lakebed.tiers.storage.migrations import MIGRATIONS, migrate
-from lakebed.tiers.storage.transaction import Definition, GroupRow, Transaction
+from lakebed.tiers.storage.transaction import GroupRow, StoredRollup, Transaction
 
 __all__ = ["Storage", "damaged"]
 
 T = TypeVar("T")
 
 _BUSY_S = 5.0
-# FULL: a checkpoint that was read back after a power loss must not be older than what was deleted because of it.
+# FULL: after a power loss a checkpoint must not be older than the deletions that relied on it.
 _PREPARE = """
     PRAGMA journal_mode = WAL;
     PRAGMA synchronous = FULL;
@@ -34,28 +34,29 @@ _PREPARE = """
 """
 _IF_DAMAGED = (
     "If the file is damaged, close the object and remove storage.db, storage.db-wal and storage.db-shm: "
-    "what they held is computed again from the log and the archive, but for dead letters, which are lost"
+    "their contents are computed again from the log and the archive, except dead letters, which are lost"
 )
-# After these the connection's view of the file is not to be trusted: it is opened again and checked.
+# After these errors the connection cannot be trusted: the file is opened again and checked.
 _FATAL = ("SQLITE_IOERR", "SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_CANTOPEN")
 
 
 class Storage:
     """One SQLite file with one connection, which is its only writer.
 
-    Everything that is written together is in one transaction: durable (WAL, synchronous FULL) or not there at all.
-    Cancelling a call does not stop its transaction halfway: it ends, committed or rolled back. Reads see committed
-    state only; they wait for a transaction under way.
+    Promised: all writes of one transaction are durable together (WAL, synchronous FULL), or absent. Cancelling a call
+        does
+    not stop its transaction halfway: it is committed or rolled back. Reads see committed state only; they wait for a
+    running transaction.
 
-    Not promised: that another process may write the same file. The object's lock sees to that, and with a single
+    Not promised: that another process may write the same file. The object's lock prevents that, and with a single
     connection SQLite's WAL-reset bug (3.7.0 to 3.51.2, two connections or more) cannot happen.
 
     Args:
         path: the file; its directory must exist.
 
     Raises:
-        StorageUnavailable: from any method, when SQLite could not do its work. Nothing of that call was kept, except
-            that a commit whose answer was lost may have been: the checkpoint says.
+        StorageUnavailable: from any method, when SQLite failed. Nothing of that call was stored, except possibly a
+            commit whose result was lost: the checkpoint shows it.
         ObjectClosed: from any method, before `open` and after `close`.
     """
 
@@ -63,7 +64,7 @@ class Storage:
         self.path = path
         self._connection: aiosqlite.Connection | None = None
         self._open = False
-        self._distrusted = False  # the last connection met an error after which the file must be checked
+        self._must_check = False  # after a fatal error of the last connection
         self._lock = asyncio.Lock()  # one transaction or read at a time: statements of two would interleave
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -71,8 +72,8 @@ class Storage:
         """Open or create the file and bring it to the newest format.
 
         Raises:
-            FormatTooNew: it was written by a newer Lakebed, and was not touched.
-            StorageUnavailable: it cannot be opened, or is no SQLite file. No thread is left.
+            FormatTooNew: it was written by a newer Lakebed, and was not changed.
+            StorageUnavailable: it cannot be opened, or is not an SQLite file. No thread is left.
         """
         self._open = True
         try:
@@ -82,9 +83,9 @@ class Storage:
             raise
 
     async def close(self) -> None:
-        """Wait for the transaction under way, then close. May be called twice, and after a failed `open`."""
+        """Wait for the running transaction, then close. Idempotent; also allowed after a failed `open`."""
         self._open = False
-        await self._settled(self._close())
+        await self._finish(self._close())
 
     async def _close(self) -> None:
         async with self._lock:
@@ -93,8 +94,7 @@ class Storage:
     async def transact(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
         """Run `work` in one transaction and commit it; any exception rolls all of it back and is raised.
 
-        If the caller is cancelled, `work` still runs to its end. It must not call this `Storage` but through its
-        `Transaction`.
+        If the caller is cancelled, `work` still runs to its end. It must use its `Transaction`, and not this `Storage`.
         """
 
         async def transaction(connection: aiosqlite.Connection) -> T:
@@ -104,7 +104,7 @@ class Storage:
                 result = await work(tx)
                 await tx.commit()
             except BaseException:
-                await connection.rollback()  # does nothing where SQLite has rolled back by itself
+                await connection.rollback()  # does nothing if SQLite has rolled back by itself
                 raise
             return result
 
@@ -113,27 +113,27 @@ class Storage:
     # Checkpoints and meta
 
     async def checkpoints(self) -> dict[str, int]:
-        """Every consumer's next seq. A consumer that is absent is at 0."""
+        """The next seq of every consumer. A missing consumer is at 0."""
         return dict(await self._fetch("SELECT consumer, next_seq FROM checkpoints"))
 
     async def get(self, key: str, default: Any = None, kind: Any = Any) -> Any:
-        """The JSON value under `key`. Raises StorageUnavailable when it is no `kind`: the file is damaged."""
+        """The JSON value under `key`. Raises StorageUnavailable: it is not a `kind`, so the file is damaged."""
         rows = await self._fetch("SELECT value FROM meta WHERE key = ?", (key,))
         try:
             return msgspec.json.decode(rows[0][0], type=kind) if rows else default
         except msgspec.DecodeError as error:
-            raise damaged(f"{key} does not read back: {error}") from error
+            raise damaged(f"{key} cannot be decoded: {error}") from error
 
     async def put(self, key: str, value: Any) -> None:
-        """Keep a JSON value under `key`, durably."""
+        """Store a JSON value under `key`, durably."""
         await self.transact(lambda tx: tx.put(key, value))
 
     # Rollups
 
-    async def definitions(self) -> dict[str, Definition]:
-        """The rollups that have state here, by name."""
+    async def stored_rollups(self) -> dict[str, StoredRollup]:
+        """The rollups with state in this file, by name."""
         rows = await self._fetch("SELECT id, name, fingerprint FROM rollups")
-        return {row[1]: Definition(*row) for row in rows}
+        return {row[1]: StoredRollup(*row) for row in rows}
 
     async def states(self, rollup: int, start_us: int, end_us: int) -> list[tuple[int, str, str]]:
         """`(bucket, key, state)` of the groups with `start_us <= bucket < end_us`, by bucket and key."""
@@ -160,36 +160,36 @@ class Storage:
         )
 
     async def sketch_bytes(self, rollup: int, start_us: int, end_us: int) -> int:
-        """How much `sketches` would give. It reads none of it."""
-        found = await self._fetch(
+        """The size of the result of `sketches`, without reading it."""
+        rows = await self._fetch(
             """SELECT coalesce(sum(length(sketches)), 0) FROM rollup_groups
             WHERE rollup = ? AND bucket >= ? AND bucket < ?""",
             (rollup, start_us, end_us),
         )
-        return int(found[0][0])
+        return int(rows[0][0])
 
     # Schedule runs
 
     async def record_run(self, job: str, planned_us: int, finished_us: int, error: str | None = None) -> None:
-        """Count one run of a scheduled job that was planned for `planned_us`; `error` says why it failed."""
+        """Record one run of a scheduled job, planned for `planned_us`. `error` is the reason if it failed."""
         await self.transact(lambda tx: tx.record_run(job, planned_us, finished_us, error))
 
     async def last_runs(self) -> dict[str, int]:
-        """For each job that ever ran, the latest time for which a run was planned, microseconds."""
+        """For each job that has run, the latest planned time of a run, in microseconds."""
         return dict(await self._fetch("SELECT job, planned_us FROM schedule_runs"))
 
     async def failing_jobs(self) -> dict[str, str]:
-        """The jobs whose last run failed, with its error."""
+        """The jobs whose last run failed, with the error."""
         return dict(await self._fetch("SELECT job, error FROM schedule_runs WHERE error IS NOT NULL ORDER BY job"))
 
     # Health
 
     async def check(self) -> list[str]:
-        """Problems of the file, as sentences; empty when it is sound. Reads all of it."""
+        """Problems of the file, as sentences. Reads the whole file."""
         problems = [f"{self.path}: {line}" for (line,) in await self._fetch("PRAGMA quick_check(20)") if line != "ok"]
-        broken = await self._fetch("SELECT count(*) FROM pragma_foreign_key_check")
-        if broken[0][0]:
-            problems.append(f"{self.path}: {broken[0][0]} rows of state belong to no rollup")
+        ((orphans,),) = await self._fetch("SELECT count(*) FROM pragma_foreign_key_check")
+        if orphans:
+            problems.append(f"{self.path}: {orphans} rows of state belong to no rollup")
         ((version,),) = await self._fetch("PRAGMA user_version")
         if version != len(MIGRATIONS):
             problems.append(f"{self.path}: format {version}, expected {len(MIGRATIONS)}")
@@ -204,18 +204,18 @@ class Storage:
         return await self._exclusive(read)
 
     async def _exclusive(self, work: Callable[[aiosqlite.Connection], Awaitable[T]]) -> T:
-        """Run `work` alone on the connection; to its end, even when the caller is cancelled."""
+        """Run `work` alone on the connection, and to its end even if the caller is cancelled."""
 
-        async def alone() -> T:
+        async def run() -> T:
             async with self._lock:
                 try:
                     return await work(await self._connected())
                 except sqlite3.Error as error:
                     raise await self._unavailable(error) from error
 
-        return await self._settled(alone())
+        return await self._finish(run())
 
-    async def _settled(self, work: Awaitable[T]) -> T:
+    async def _finish(self, work: Awaitable[T]) -> T:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)  # the loop itself keeps only weak references
         task.add_done_callback(self._tasks.discard)
@@ -230,15 +230,15 @@ class Storage:
 
     async def _connect(self) -> aiosqlite.Connection:
         connection = aiosqlite.connect(self.path, isolation_level=None, timeout=_BUSY_S)
-        # A storage that nobody closed must not keep the interpreter from ending: what it committed is safe anyway.
+        # A storage that was not closed must not block the end of the interpreter: its commits are durable anyway.
         _thread(connection).daemon = True
         try:
             await connection
             await migrate(connection, self.path)
             await connection.executescript(_PREPARE)
-            if self._distrusted:
+            if self._must_check:
                 await _quick_check(connection)
-                self._distrusted = False
+                self._must_check = False
         except BaseException:
             await _closed(connection)
             raise
@@ -252,23 +252,23 @@ class Storage:
     async def _unavailable(self, error: sqlite3.Error) -> StorageUnavailable:
         code = getattr(error, "sqlite_errorname", None) or type(error).__name__
         if code.startswith(_FATAL):
-            self._distrusted = True
+            self._must_check = True
             await self._disconnect()
-        hint = f"Free space or mend the disk and call again. {_IF_DAMAGED}"
+        hint = f"Free space or repair the disk and call again. {_IF_DAMAGED}"
         message = f"SQLite could not use {self.path}: {error} ({code})"
         return StorageUnavailable(message, hint=hint, path=self.path, code=code)
 
 
-def damaged(what: str) -> StorageUnavailable:
-    """The error for what SQLite read without complaint and cannot have been written so: it has no checksums."""
-    return StorageUnavailable(f"storage.db is damaged: {what}", hint=_IF_DAMAGED, code="DAMAGED")
+def damaged(problem: str) -> StorageUnavailable:
+    """The error for values that SQLite reads without error, but that were never written: it has no checksums."""
+    return StorageUnavailable(f"storage.db is damaged: {problem}", hint=_IF_DAMAGED, code="DAMAGED")
 
 
 async def _closed(connection: aiosqlite.Connection) -> None:
     try:
         await connection.close()
     finally:
-        _thread(connection).join()  # it was told to stop and has nothing left to do, so this takes microseconds
+        _thread(connection).join()  # it has been stopped and has no work left, so this takes microseconds
 
 
 def _thread(connection: aiosqlite.Connection) -> threading.Thread:
@@ -284,5 +284,5 @@ async def _quick_check(connection: aiosqlite.Connection) -> None:
     (line,) = (await connection.execute_fetchall("PRAGMA quick_check(1)"))[0]  # type: ignore[index]
     if line != "ok":
         error = sqlite3.DatabaseError(line)
-        error.sqlite_errorname = "SQLITE_CORRUPT"  # what SQLite calls it when it meets the damage itself
+        error.sqlite_errorname = "SQLITE_CORRUPT"  # SQLite's name for damage that it finds itself
         raise error

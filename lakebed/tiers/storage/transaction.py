@@ -1,4 +1,4 @@
-"""What can be done to `storage.db` in one transaction. Made by `Storage.transact`."""
+"""The operations on `storage.db` within one transaction. `Storage.transact` creates it."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import msgspec
 
 from lakebed.errors import StorageUnavailable
 
-__all__ = ["Definition", "Group", "GroupRow", "Transaction", "read_text", "stored_text"]
+__all__ = ["Group", "GroupRow", "StoredRollup", "Transaction", "read_text", "stored_text"]
 
 Group = tuple[int, str]  # bucket start in microseconds, key
 GroupRow = tuple[int, str, str, bytes | None]  # bucket, key, state (JSON), sketches
 
 
-class Definition(msgspec.Struct, frozen=True):
-    """A rollup as it is stored. `fingerprint` changes when its rows would."""
+class StoredRollup(msgspec.Struct, frozen=True):
+    """A rollup with state in the file. `fingerprint` differs for definitions that give different rows."""
 
     id: int
     name: str
@@ -25,20 +25,20 @@ class Definition(msgspec.Struct, frozen=True):
 
 
 class Transaction:
-    """One transaction: everything done through it is durable together, or not at all.
+    """One transaction: all its writes are durable together, or absent.
 
     After any error it can only be rolled back; `Storage.transact` does that.
     """
 
     def __init__(self, connection: aiosqlite.Connection) -> None:
         self._connection = connection
-        self._sound = True
+        self._usable = True
 
     async def advance(self, consumer: str, expected: int, next_seq: int) -> None:
-        """Move a checkpoint. One that was never written is at 0.
+        """Move a checkpoint from `expected` to `next_seq`. A checkpoint that was never written is at 0.
 
         Raises:
-            StorageUnavailable: it is not where `expected` says, so this range may have been counted already.
+            StorageUnavailable: it is not at `expected`, so this range may have been counted already.
         """
         self._assert_open()
         moved = await self.fetch(
@@ -49,16 +49,16 @@ class Transaction:
             {"consumer": consumer, "expected": expected, "next": next_seq},
         )
         if not moved:
-            self._sound = False
+            self._usable = False
             raise StorageUnavailable(
                 f"the checkpoint of {consumer} is not at {expected}",
-                hint="Something else moved it: nothing was written, read it again",
+                hint="Another writer has moved it. Nothing was written: read it again",
                 consumer=consumer,
                 expected=expected,
             )
 
     async def put(self, key: str, value: Any) -> None:
-        """Keep a JSON value under a key."""
+        """Store a JSON value under a key."""
         await self.fetch(
             "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
             (key, msgspec.json.encode(value).decode()),
@@ -67,12 +67,12 @@ class Transaction:
     async def identify(self, values: Sequence[str]) -> list[int]:
         """The ids of distinct texts, in their order; a new text gets the next id. Ids are dense, from 1, 32 bits."""
         stored = list(map(stored_text, values))
-        # Sorted, as the index on value is: its pages are then met once each, not at random. One JSON parameter costs
-        # half of what executemany does.
-        wanted = msgspec.json.encode(sorted(stored)).decode()
+        # Sorted, as the index on value is: each of its pages is then read once, not at random. One JSON parameter costs
+        # half of executemany.
+        texts = msgspec.json.encode(sorted(stored)).decode()
         known = dict(
             await self.fetch(
-                "SELECT i.value, i.id FROM json_each(?) w CROSS JOIN identifiers i ON i.value = w.value", (wanted,)
+                "SELECT i.value, i.id FROM json_each(?) w CROSS JOIN identifiers i ON i.value = w.value", (texts,)
             )
         )
         new = sorted(value for value in stored if value not in known)
@@ -85,24 +85,28 @@ class Transaction:
             known |= zip(new, range(last + 1, last + 1 + len(new)), strict=True)
         return [known[value] for value in stored]
 
-    async def define(self, name: str, fingerprint: str) -> Definition:
-        """Define a rollup, or define it anew: then its state is gone and its checkpoint is the caller's to reset."""
+    async def define(self, name: str, fingerprint: str) -> StoredRollup:
+        """Define a rollup. A rollup of that name loses its state; the caller has to reset its checkpoint."""
         await self.forget(name)
         ((number,),) = await self.fetch(
             "INSERT INTO rollups (name, fingerprint) VALUES (?, ?) RETURNING id", (name, fingerprint)
         )
-        return Definition(number, name, fingerprint)
+        return StoredRollup(number, name, fingerprint)
+
+    async def keep_state(self, name: str, fingerprint: str) -> None:
+        """Say that the state of a rollup, as it is, is that of another definition."""
+        await self.fetch("UPDATE rollups SET fingerprint = ? WHERE name = ?", (fingerprint, name))
 
     async def forget(self, name: str) -> None:
-        """Drop a rollup with its state."""
+        """Remove a rollup with its state."""
         await self.fetch("DELETE FROM rollups WHERE name = ?", (name,))
 
     async def drop_checkpoint(self, consumer: str) -> None:
-        """Put a checkpoint back to 0."""
+        """Reset a checkpoint to 0."""
         await self.fetch("DELETE FROM checkpoints WHERE consumer = ?", (consumer,))
 
     async def groups(self, rollup: int, groups: Iterable[Group]) -> list[GroupRow]:
-        """The stored ones of these groups."""
+        """The rows of these groups that exist."""
         await self.fetch("DELETE FROM touched")
         await self.many("INSERT INTO touched VALUES (?, ?)", groups)
         return await self.fetch(
@@ -112,7 +116,7 @@ class Transaction:
         )
 
     async def group_counts(self, rollup: int, buckets: Iterable[int], *, without: str) -> dict[int, int]:
-        """How many groups these buckets have, not counting the key `without`. Buckets without groups are absent."""
+        """The number of groups in each bucket, without the key `without`. Buckets without groups are missing."""
         rows = await self.fetch(
             """SELECT bucket, count(*) FROM rollup_groups
             WHERE rollup = ? AND bucket IN (SELECT value FROM json_each(?)) AND key <> ? GROUP BY bucket""",
@@ -121,7 +125,7 @@ class Transaction:
         return dict(rows)
 
     async def put_groups(self, rollup: int, rows: Iterable[GroupRow]) -> None:
-        """Write whole groups, new or not."""
+        """Write groups, new or existing."""
         await self.many(
             f"""INSERT INTO rollup_groups (rollup, bucket, key, state, sketches) VALUES ({rollup:d}, ?, ?, ?, ?)
             ON CONFLICT (rollup, bucket, key) DO UPDATE SET state = excluded.state, sketches = excluded.sketches""",
@@ -129,7 +133,7 @@ class Transaction:
         )
 
     async def record_run(self, job: str, planned_us: int, finished_us: int, error: str | None) -> None:
-        """Count one run of a scheduled job. `error` is the last run's: a run that goes well clears it."""
+        """Record one run of a scheduled job. `error` is that of the last run: a successful run clears it."""
         await self.fetch(
             """INSERT INTO schedule_runs VALUES (:job, :planned, :finished, 1, :error IS NOT NULL, :error)
             ON CONFLICT (job) DO UPDATE SET
@@ -139,41 +143,41 @@ class Transaction:
         )
 
     async def begin(self) -> None:
-        """Become the writer. For `Storage`."""
+        """Start the transaction as the writer. For `Storage`."""
         await self.fetch("BEGIN IMMEDIATE")
 
     async def commit(self) -> None:
-        """Make it durable. For `Storage`."""
+        """Make the transaction durable. For `Storage`."""
         self._assert_open()
         await self.fetch("COMMIT")
 
     def _assert_open(self) -> None:
-        # SQLITE_FULL and a few others roll back without being asked; what is written next would be committed alone.
-        if not (self._sound and self._connection.in_transaction):
-            raise StorageUnavailable("SQLite ended the transaction early", hint="Nothing of it was kept")
+        # SQLITE_FULL and a few other errors roll back implicitly; later writes would then be committed alone.
+        if not (self._usable and self._connection.in_transaction):
+            raise StorageUnavailable("SQLite ended the transaction early", hint="Nothing of it was stored")
 
     async def fetch(self, sql: str, parameters: Any = ()) -> list[Any]:
-        """The rows of one statement. For this tier's own files: SQL lies nowhere else."""
+        """The rows of one statement. For the files of this package, which have all SQL."""
         try:
             return list(await self._connection.execute_fetchall(sql, parameters))
         except BaseException:
-            self._sound = False
+            self._usable = False
             raise
 
     async def many(self, sql: str, rows: Iterable[Any]) -> None:
-        """One statement for each of `rows`. For this tier's own files."""
+        """Run one statement for each of `rows`. For the files of this package."""
         try:
             await (await self._connection.executemany(sql, rows)).close()
         except BaseException:
-            self._sound = False
+            self._usable = False
             raise
 
 
 def stored_text(value: str) -> str:
-    """A text as `identifiers` holds it: SQLite's JSON ends texts at NUL, so those are JSON here, told by a quote."""
+    """A text as stored in `identifiers`: texts with NUL, at which SQLite's JSON ends, are stored as quoted JSON."""
     return msgspec.json.encode(value).decode() if "\0" in value or value[:1] == '"' else value
 
 
 def read_text(stored: str) -> str:
-    """The text that `stored_text` gave this for."""
+    """The inverse of `stored_text`."""
     return str(msgspec.json.decode(stored)) if stored[:1] == '"' else stored

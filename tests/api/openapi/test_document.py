@@ -25,7 +25,7 @@ def app(tmp_path):
 def test_every_route_is_described(app):
     """No route answers without a summary, and a scope where it touches an object, in the document."""
     found = list(described(app.routes))
-    assert not [(method, path) for path, method, said in found if said is None or not said.summary]
+    assert not [(method, path) for path, method, about in found if about is None or not about.summary]
 
 
 async def test_the_document_is_served(app):
@@ -43,7 +43,7 @@ async def test_the_document_is_served(app):
     assert "ErrorAnswer" in references
 
 
-def test_what_an_operation_says():
+def test_an_operation_becomes_an_entry():
     """Scope, parameters, bodies and answers of a handler become security, parameters, content and statuses."""
 
     class Thing(msgspec.Struct):
@@ -68,24 +68,24 @@ def test_what_an_operation_says():
     routes = [Mount("/inner", routes=[Route("/things/{id:int}", Room().make, methods=["PUT"])])]
     document = OpenApi(routes).document("/root")
     assert document["servers"] == [{"url": "/root"}]
-    said: dict[str, Any] = document["paths"]["/inner/things/{id}"]["put"]
-    assert (said["summary"], said["description"]) == ("Make a thing.", "And more of it.")
-    assert {"bearer": ["admin"]} in said["security"]
-    assert [(one["name"], one["in"], one["required"]) for one in said["parameters"]] == [
+    entry: dict[str, Any] = document["paths"]["/inner/things/{id}"]["put"]
+    assert (entry["summary"], entry["description"]) == ("Make a thing.", "And more of it.")
+    assert {"bearer": ["admin"]} in entry["security"]
+    assert [(parameter["name"], parameter["in"], parameter["required"]) for parameter in entry["parameters"]] == [
         ("id", "path", True),
         ("limit", "query", False),
     ]
-    assert said["parameters"][1]["schema"] == {"type": "integer", "minimum": 1}
-    assert said["requestBody"]["content"] == {
+    assert entry["parameters"][1]["schema"] == {"type": "integer", "minimum": 1}
+    assert entry["requestBody"]["content"] == {
         "application/json": {"schema": {"$ref": "#/components/schemas/Thing"}},
         "text/csv": {"schema": {"type": "string"}},
         "application/octet-stream": {"schema": {}},
     }
-    assert said["responses"]["201"]["content"]["application/json"]["schema"]["$ref"] == "#/components/schemas/Thing"
-    assert set(said["responses"]) >= {"201", "400", "401", "403", "409", "413", "429", "500"}
+    assert entry["responses"]["201"]["content"]["application/json"]["schema"]["$ref"] == "#/components/schemas/Thing"
+    assert set(entry["responses"]) >= {"201", "400", "401", "403", "409", "413", "429", "500"}
 
 
-def test_what_is_not_described_is_left_out():
+def test_routes_without_a_description_are_left_out():
     """A handler without a description is named as such, and static routes are not part of the document."""
 
     async def bare(_request):

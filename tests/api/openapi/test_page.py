@@ -80,7 +80,7 @@ async def test_the_policy_allows_its_own_style_alone(tmp_path):
     assert "unsafe" not in policy
 
 
-async def test_what_a_route_says_is_text():
+async def test_descriptions_are_escaped():
     """Markup in a docstring or parameter is shown, not obeyed; `code` is set as code."""
 
     @operation(parameters=[Parameter("q", str, "</td><script>alert(1)</script>")], answer=str)

@@ -90,7 +90,7 @@ async def test_over_rpc_every_amount_is_text(client):
         ("PUT", "/billing/price-books/x", {"currency": "EUR"}, "a currency and prices"),
         ("POST", "/billing/invoices", {"organizationId": "a", "period": "2025"}, "2026-01"),
         ("POST", "/billing/invoices", {"organizationId": "a", "period": "2025-01"}, "no price book"),
-        ("PUT", "/billing/quotas", {"organizationId": "a", "sku": "b", "limit": 0}, "More than 0"),
+        ("PUT", "/billing/quotas", {"organizationId": "a", "sku": "b", "limit": 0}, "more than 0"),
     ],
 )
 async def test_what_cannot_be_is_400_and_says_why(client, method, path, body, said):

@@ -1,4 +1,4 @@
-"""Surface: what can be reached by RPC, all of it."""
+"""All that can be called by RPC."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from starlette.requests import HTTPConnection
 from lakebed import Analytics, ManualClock, Namespace
 from lakebed.api.auth import Auth
 from lakebed.api.errors import Refusal
-from lakebed.api.rpc.methods import VERBS, RpcMethods
+from lakebed.api.rpc.methods import RpcMethods
 from lakebed.api.rpc.watches import Watches
 from lakebed.auth.keys import Keys
 from lakebed.errors import AccessDenied, LakebedError, Unreachable
+from lakebed.interface.casing import camel
+from lakebed.interface.verbs import VERBS
 from lakebed.reports.catalog import REPORTS
-from lakebed.rpc.capnweb.exported_object import Target, camel
+from lakebed.rpc.capnweb.exported_object import Target
 from lakebed.rpc.capnweb.session import Peer
 from lakebed.rpc.codec import LakebedCodec
 from lakebed.tiers.counters.counters import Counters
@@ -258,7 +260,8 @@ async def test_a_key_reaches_what_its_scope_allows(objects, keys, shown):
     """Each verb lets a key of its scope or an admin's in; another is refused with what it needs."""
     _, token = keys.create("default", shown)
     main = surface(objects, authorization=f"Bearer {token}").main
-    for verb, scope in VERBS.items():
+    for verb, row in VERBS.items():
+        scope = row.scope
         target = main.member("counters") if verb.startswith("counters.") else main
         refused = None
         try:

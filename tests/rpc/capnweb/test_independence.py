@@ -6,7 +6,14 @@ import ast
 import sys
 from pathlib import Path
 
+import msgspec
+import pytest
+
 import lakebed.rpc.capnweb
+from lakebed.rpc.capnweb.errors import Unreachable
+from lakebed.rpc.capnweb.exported_object import Target
+from lakebed.rpc.capnweb.session import Peer
+from lakebed.rpc.capnweb.values import Pointer
 
 PACKAGE = "lakebed.rpc.capnweb"
 
@@ -32,3 +39,42 @@ def test_it_imports_the_standard_library_msgspec_and_itself():
     }
     assert len(files) > 5
     assert not foreign
+
+
+class Point(msgspec.Struct):
+    x: int
+    names: list[str]
+
+
+async def test_it_works_without_a_codec_of_a_program():
+    """Calls that build on calls, structs, errors and callbacks between two peers, with the errors of the protocol."""
+    seen = []
+    members = {
+        "point": lambda x: Point(x, ["a", "b"]),
+        "add": lambda left, right: left + right,
+        "call": lambda callback, value: callback(value),
+    }
+    server = Peer(lambda text: client.receive(text) is None, Target("math", members))
+    client = Peer(lambda text: server.receive(text) is None)
+    imports = client.imports
+
+    def ask(*arguments):
+        return imports.pull(imports.push(*arguments))
+
+    point = imports.push(0, ("point",), [3])
+    assert await imports.pull(point) == {"x": 3, "names": ["a", "b"]}
+    assert await ask(0, ("add",), [4, Pointer(imports.push(0, ("point",), [5]), ("x",))]) == 9
+    await ask(0, ("call",), [seen.append, "called"])
+    assert seen == ["called"]
+    with pytest.raises(TypeError, match=r"math has no 'nope'\. It has: add, call, point"):
+        await ask(0, ("nope",), [])
+    with pytest.raises(TypeError, match="has no '__call__'"):
+        await ask(0, ("add", "__call__"), [])
+    with pytest.raises(TypeError, match="can only concatenate"):
+        await ask(0, ("add",), ["a", 1])
+    await server.settle()
+    client.close(Exception("over"))
+    server.close(Exception("over"))
+    with pytest.raises(Unreachable, match="the session ended: over"):
+        await imports.call(-1, ())
+    assert (client.pending, server.pending) == (0, 0)

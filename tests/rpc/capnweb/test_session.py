@@ -178,8 +178,8 @@ async def test_a_long_chain_is_no_deep_stack(side):
     assert sorted(message[:2] for message in side.take()) == [["reject", 5000], ["resolve", 5001]]
 
 
-async def test_errors_are_told_with_their_facts(side):
-    """Our own with type, hint and facts; bad arguments with their message; of any other nothing is told. No stacks."""
+async def test_errors_travel_with_their_facts(side):
+    """Our own with type, hint and facts; bad arguments with their message; any other without a message. No stacks."""
     sent = await side(call("boom"), ["pull", 1], call("boom", "inner"), ["pull", 2], call("boom", "value"), ["pull", 3])
     facts = {"type": "QueryTimeout", "hint": "Ask less", "limit": 3}
     assert sent[0] == ["reject", 1, ["error", "Error", "too slow", None, facts]]
@@ -199,7 +199,7 @@ async def test_an_error_reaches_what_builds_on_it(side):
 
 
 async def test_what_is_given_by_reference_is_released(side):
-    """A target lives while the result or the reference is held, and is told when neither is."""
+    """A target lives while the result or the reference is held; then its `released` is called."""
     assert await side(call("give"), ["pull", 1]) == [["resolve", 1, ["export", -1]]]
     await side(["release", 1, 1])
     assert await side(["push", ["pipeline", -1, ["name"], []]], ["pull", 2]) == [["resolve", 2, "gift"]]
@@ -208,7 +208,7 @@ async def test_what_is_given_by_reference_is_released(side):
     assert side.gone == ["gift"]
 
 
-async def test_a_result_that_nobody_wants_is_released(side):
+async def test_a_result_that_is_not_pulled_is_released(side):
     """Released before it was there, or left when the session ends."""
     await side(call("give"), ["release", 1, 1])
     assert side.gone == ["gift"]
@@ -362,7 +362,7 @@ async def test_answers_have_a_size():
 
 
 async def test_results_that_are_held_have_a_size():
-    """Who makes call after call for much, and takes none of it, is stopped; what is released does not count."""
+    """A peer that makes call after call and takes no result is stopped; released results do not count."""
     side = Side(limits=Limits(held_size=10_000))
     for number in range(1, 20):
         assert await side(call("echo", "x" * 4000), ["release", number, 1]) == []
@@ -379,7 +379,7 @@ async def test_a_result_has_a_size():
 
 
 async def test_the_tables_have_a_size():
-    """Who pushes and never releases is told so."""
+    """A peer that pushes and never releases gets an abort that says so."""
     side = Side(limits=Limits(entries=10))
     sent = await side(*[call("echo", number) for number in range(20)])
     assert (sent[0][0], "await or dispose" in sent[0][1][2]) == ("abort", True)
@@ -490,7 +490,7 @@ async def test_rows_and_unknown_structs_become_rows():
 
 
 async def test_errors_are_the_same_class_again():
-    """With message, hint and facts; a server's inner error is no more than that one happened."""
+    """With message, hint and facts; of an inner error of the server only that there was one."""
     client, _ = pair()
     errors = []
     for kind in ("timeout", "inner", "value"):
@@ -504,7 +504,7 @@ async def test_errors_are_the_same_class_again():
 
 
 async def test_functions_cross_both_ways():
-    """A function of the client is called by the server, and what it raises is raised there and comes back."""
+    """A function of the client is called by the server, and its error is raised there and comes back."""
     client, server = pair()
     heard = []
     imports = client.peer.imports

@@ -7,7 +7,7 @@ ERRORS = {"conflict": CommitFailedException, "unknown": CommitStateUnknownExcept
 
 
 class FlakyCatalog(SqlCatalog):
-    """Commits as `script` says: "conflict" refuses, "applied conflict" commits, then says that it refused."""
+    """Commits as scripted: "conflict" raises, "applied conflict" commits, then raises."""
 
     script: list[str] = []  # noqa: RUF012 - the tests set it
     meanwhile = None  # called once, before a commit

@@ -66,7 +66,7 @@ class RestServer(ThreadingHTTPServer):
         assert self.failures == []
 
     def handle_error(self, _request, _client_address):
-        """A connection that ends is no news; anything else fails the test."""
+        """A closed connection is ignored; any other error fails the test."""
         error = sys.exc_info()[1]
         if not isinstance(error, ConnectionError):
             self.failures.append(error)

@@ -28,7 +28,7 @@ REFUSED = ["unknown", "socket"]
 
 @pytest.mark.parametrize("step", LOST)
 async def test_lost_answer_of_an_append(flaky, step):
-    """A commit that was applied, whatever the catalog then said, counts once, and can be read afterwards."""
+    """A commit that was applied counts once, whatever error the catalog returned, and can be read afterwards."""
     catalog, make = flaky
     archive = make()
     await archive.append(events(0, 4), 0, 4)
@@ -201,7 +201,7 @@ async def test_locked_catalog(tmp_path):
 
 
 async def test_lost_catalog_fails_closed(tmp_path):
-    """When catalog.db was lost the events before the log's start cannot silently begin anew."""
+    """When catalog.db was lost the archive does not silently start again after the lost events."""
     archive = open_archive(tmp_path)
     await archive.append(events(0, 4), 0, 4)
     await archive.close()
@@ -214,7 +214,7 @@ async def test_lost_catalog_fails_closed(tmp_path):
 
 
 async def test_damaged_catalog(tmp_path):
-    """A catalog.db, or a metadata file, that is no longer readable is ArchiveUnavailable, for check() a sentence."""
+    """An unreadable catalog.db or metadata file is ArchiveUnavailable, and a sentence of check()."""
     archive = open_archive(tmp_path)
     await archive.append(events(0, 4), 0, 4)
     await archive.close()

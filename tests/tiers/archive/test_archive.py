@@ -69,7 +69,7 @@ async def test_append_twice_adds_nothing(archive):
 
 
 async def test_append_elsewhere_is_a_conflict(archive):
-    """A batch that starts before or after the watermark is refused: it would double events or leave a gap."""
+    """A batch that starts before or after the watermark is an error: it would duplicate events or leave a gap."""
     await archive.append(events(0, 10), 0, 10)
     for start, end in ((5, 15), (11, 20), (0, 11)):
         with pytest.raises(ArchiveConflict, match="the archive ends at event 10") as error:
@@ -90,7 +90,7 @@ async def test_append_elsewhere_is_a_conflict(archive):
     ],
 )
 async def test_append_takes_exactly_its_events(archive, table):
-    """Rows that are not the events [start, end), each once, are refused before anything is written."""
+    """Rows that are not the events [start, end), each once, are an error before anything is written."""
     with pytest.raises(ArchiveConflict, match="are not the events"):
         await archive.append(table, 0, 10)
     assert not archive.exists()
@@ -179,7 +179,7 @@ async def test_promotion_midway(tmp_path):
 
 
 async def test_promotion_that_is_no_longer_declared_is_still_computed(tmp_path):
-    """A column, once there, is filled in every file, whatever this opening of the object promotes."""
+    """A column of the table is filled in every file, also when this opening of the object does not promote it."""
     first = open_archive(tmp_path)
     await first.append(events(0, 4), 0, 4)
     await first.close()
@@ -191,7 +191,7 @@ async def test_promotion_that_is_no_longer_declared_is_still_computed(tmp_path):
 
 
 async def test_promotion_never_changes_its_type(tmp_path):
-    """A property that is a column of another type is refused, and nothing is appended."""
+    """A property with a column of another type is an error, and nothing is appended."""
     first = open_archive(tmp_path)
     await first.append(events(0, 4), 0, 4)
     await first.close()
@@ -229,7 +229,7 @@ async def test_promotions_with_odd_names(tmp_path, first):
 
 
 async def test_promotions_that_differ_in_case(archive, tmp_path):
-    """SQL could not tell two columns apart that differ only in case: the second is refused."""
+    """SQL cannot tell apart two columns that differ only in case: the second is an error."""
     await archive.append(events(0, 4), 0, 4)
     other = open_archive(tmp_path, promotions=as_promotions({"Revenue": float}))
     with pytest.raises(PromotionConflict, match="differ only in case"):
@@ -271,7 +271,7 @@ async def test_tag_names_are_words(archive, name):
 
 
 async def test_untag_leaves_the_branch_alone(archive):
-    """`untag` takes tags away, not branches."""
+    """`untag` removes tags, not branches."""
     await archive.append(events(0, 1), 0, 1)
     with pytest.raises(SnapshotExpired):
         await archive.untag("main")
@@ -294,7 +294,7 @@ async def test_pin_does_not_wait_for_work(tmp_path):
 
 
 async def test_cancelled_append_happens_wholly(archive):
-    """Cancelling the await does not stop a transaction halfway, nor let another one in between."""
+    """Cancelling the await does not stop a transaction halfway, and no other one runs in between."""
     task = asyncio.ensure_future(archive.append(events(0, 10), 0, 10))
     await asyncio.sleep(0)
     task.cancel()
@@ -318,7 +318,7 @@ async def test_cancelled_pin_lets_go(archive):
 
 
 async def test_close_leaves_nothing(tmp_path):
-    """After close there is no thread, no descriptor, and every call says that it is closed."""
+    """After close there is no thread and no descriptor, and every call raises ObjectClosed."""
     descriptors = set(Path("/proc/self/fd").iterdir())
     archive = open_archive(tmp_path)
     await archive.append(events(0, 4), 0, 4)

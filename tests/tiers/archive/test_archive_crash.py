@@ -251,7 +251,7 @@ async def test_garbage_has_a_grace(tmp_path):
 
 
 async def test_pinned_files_are_no_garbage(tmp_path):
-    """Files of an open view stay, though their snapshot has expired; when the view closes they go."""
+    """Files of an open view stay after their snapshot has expired; they are deleted after it is closed."""
     archive = open_archive(tmp_path)
     for start in (0, 4):
         await same_day(archive, start, start + 4)
@@ -285,7 +285,7 @@ async def test_links_and_neighbours_are_no_garbage(tmp_path):
 
 
 async def test_remote_warehouse_is_not_collected(tmp_path, monkeypatch):
-    """Where the warehouse is not a local directory, collection refuses clearly and deletes nothing."""
+    """If the warehouse is not a local directory, collection raises and deletes nothing."""
     archive = open_archive(tmp_path)
     await archive.append(events(0, 4), 0, 4)
     from lakebed.tiers.archive import table as iceberg

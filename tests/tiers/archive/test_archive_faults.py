@@ -61,7 +61,7 @@ def grow_old(root):
 
 @pytest.mark.parametrize("job", ["append", "compact", "erase"])
 async def test_l3_30_garbage_collection_beside_an_uncommitted_write(pair, tmp_path, job):
-    """What another collector does between the files of a commit and the commit takes none of these files.
+    """Another collector between the files of a commit and the commit deletes none of these files.
 
     They are young: the grace is what protects them. What is old and unneeded goes at the same time.
     """
@@ -117,7 +117,7 @@ class Overtaken(QuickDisk):
 
 
 async def test_l3_30_two_collectors_at_once(pair, tmp_path):
-    """What another collector, or a commit elsewhere, has deleted meanwhile is no failure of this one."""
+    """Files that another collector, or a commit elsewhere, has deleted meanwhile cause no failure."""
     _, make = pair
     disk = Overtaken()
     slow, fast = make(disk=disk), make()
@@ -134,7 +134,7 @@ async def test_l3_30_two_collectors_at_once(pair, tmp_path):
 
 
 async def test_l3_29_what_was_forgotten_between_plan_and_commit(pair):
-    """Snapshots and tags that another archiver removes meanwhile are planned anew: gone, or SnapshotExpired."""
+    """When another archiver removes snapshots and tags meanwhile, the plan is made anew, or it is SnapshotExpired."""
     catalog, make = pair
     first, second = make(), make()
     for start in (0, 4, 8):

@@ -31,7 +31,7 @@ JOBS = st.one_of(
 
 
 class Interleavings(RuleBasedStateMachine):
-    """Promised: what both archivers read is a plain list's content, whatever fell between what."""
+    """Promised: both archivers read the contents of a plain list, for any interleaving."""
 
     def __init__(self):
         super().__init__()
@@ -88,7 +88,7 @@ class Interleavings(RuleBasedStateMachine):
 
     @rule(job=JOBS, step=STEPS, other=st.one_of(st.none(), JOBS))
     def work(self, job, step, other):
-        """One archiver does a job; the catalog answers as `step` says; the other one comes in between."""
+        """One archiver runs a job; the catalog answers as `step` says; the other archiver runs in between."""
         start = self.watermark
         self.catalog.script = [step]
         if other is not None:
@@ -114,7 +114,7 @@ class Interleavings(RuleBasedStateMachine):
 
     @rule()
     def grow_old(self):
-        """Nothing is under way: all files become older than the grace, and the garbage of them may go."""
+        """No job is running: all files become older than the grace, and garbage among them may be deleted."""
         for path in stored(self.root / "warehouse"):
             os.utime(path, (0, 0))
 

@@ -37,7 +37,7 @@ async def test_expired_snapshots_are_an_error(archive):
 
 
 async def test_expiry_by_number_and_age(tmp_path):
-    """A snapshot goes only when it is beyond `snapshots_keep` and older than `snapshots_age_s`, by our clock."""
+    """A snapshot expires only beyond `snapshots_keep` and older than `snapshots_age_s`, by our clock."""
     clock = ManualClock()
     archive = open_archive(tmp_path, clock=clock, snapshots_keep=2, snapshots_age_s=100)
     for start in range(4):
@@ -88,7 +88,7 @@ async def test_large_files_are_left_alone(tmp_path):
 
 
 async def test_a_batch_beyond_the_target_becomes_several_files(tmp_path):
-    """A day's rows go on in a further file when one has reached the target size."""
+    """A day's rows continue in another file when one has reached the target size."""
     archive = open_archive(tmp_path, compact_target_bytes=1)
     rows = events(0, 10, at=lambda seq: START + seq)
     from lakebed.tiers.archive import data_files as datafiles
@@ -145,7 +145,7 @@ async def test_erasure(archive, tmp_path):
 
 
 async def test_erasure_of_everything(archive):
-    """A file of which nothing is left goes; the watermark does not."""
+    """A file without remaining rows is removed; the watermark stays."""
     await archive.append(events(0, 4, user=lambda _: "only"), 0, 4)
     await archive.erase("user_id", ["only"])
     async with archive.pin() as view:

@@ -71,7 +71,7 @@ async def test_l3_27_conflict_storm_over_http(server, archive):
 
 @pytest.mark.parametrize("status", [401, 403, 419, 429, 500, 503])
 async def test_l3_28_a_server_that_refuses_everything(server, archive, status):
-    """While a server refuses or fails every request, every call says so; afterwards the same archive works on."""
+    """While a server refuses or fails every request, every call raises; afterwards the same archive works again."""
     server.status = status
     for call in (archive.watermark, archive.compact, archive.snapshots, lambda: same_day(archive, 4, 8)):
         with pytest.raises(ArchiveUnavailable):
@@ -84,7 +84,7 @@ async def test_l3_28_a_server_that_refuses_everything(server, archive, status):
 
 
 async def test_l3_28_an_expired_token(server, tmp_path):
-    """A token that the server no longer takes is ArchiveUnavailable; opened with the new one, nothing is missing."""
+    """An expired token is ArchiveUnavailable; opened with the new one, nothing is missing."""
     server.token = "old"  # noqa: S105 - the test's own
     archive = open_archive(tmp_path, catalog=server.properties | {"token": "old"})
     await same_day(archive, 0, 4)

@@ -55,7 +55,7 @@ async def test_foreign_table_is_refused(tmp_path):
 
 
 async def test_check_finds_damage(tmp_path):
-    """A data file that is cut or missing, and manifests that cannot be read, are problems said in sentences."""
+    """A cut or missing data file, and unreadable manifests, are problems of check()."""
     archive = open_archive(tmp_path)
     await archive.append(events(0, 8), 0, 8)
     async with archive.pin() as view:
@@ -102,7 +102,7 @@ async def test_flipped_bits_are_not_laundered(tmp_path):
 
 @pytest.mark.parametrize("namespace", ["../../out", "/tmp", "a/../../../b"])  # noqa: S108 - a name, not a file
 async def test_paths_stay_inside(tmp_path, namespace):
-    """A namespace that leads out of the object's directory is refused, and nothing is written there."""
+    """A namespace outside the object's directory is an error, and nothing is written there."""
     archive = open_archive(tmp_path, namespace=namespace)
     with pytest.raises((InvalidName, ArchiveUnavailable)):
         await archive.append(events(0, 1), 0, 1)
@@ -111,7 +111,7 @@ async def test_paths_stay_inside(tmp_path, namespace):
 
 
 async def test_odd_directories(tmp_path):
-    """Spaces, umlauts, # and % in the root are no trouble."""
+    """Spaces, umlauts, # and % in the root work."""
     root = tmp_path / "a b #1 100% ü"
     archive = open_archive(root)
     await archive.append(events(0, 4), 0, 4)

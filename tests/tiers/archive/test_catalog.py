@@ -31,7 +31,7 @@ async def test_plain_pyiceberg_reads_it(tmp_path):
 
 
 async def test_duckdb_reads_the_files(tmp_path):
-    """DuckDB's own Parquet reader, given the live files, sees every row once, with names and types as they are."""
+    """DuckDB's own Parquet reader reads every row of the live files once, with the same names and types."""
     archive = open_archive(tmp_path)
     await archive.append(events(0, 20), 0, 20)
     async with archive.pin() as view, archive.pin() as again:
@@ -113,7 +113,7 @@ def test_importing_the_archive_is_cheap():
 
 
 async def test_unreachable_catalog(tmp_path):
-    """A catalog that does not answer is ArchiveUnavailable, said at once by every call, and by check()."""
+    """A catalog that does not answer is ArchiveUnavailable, raised at once by every call, and reported by check()."""
     archive = open_archive(tmp_path, catalog={"type": "rest", "uri": "http://127.0.0.1:9"})
     with pytest.raises(ArchiveUnavailable, match="catalog cannot be opened"):
         await archive.append(events(0, 4), 0, 4)

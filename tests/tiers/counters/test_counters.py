@@ -282,7 +282,7 @@ def test_age_rebuilds_the_past(counters, clock):
 
 
 def test_eviction_order(clock):
-    """Expired keys go first, then the key that dies first, then the oldest of those that never expire."""
+    """Expired keys are evicted first, then the key that expires first, then the oldest key that never expires."""
     counters = Counters(clock, 3)
     counters.incr("forever_old")
     counters.incr("late", ttl=100)
@@ -304,7 +304,7 @@ def test_eviction_order(clock):
 
 
 def test_the_queue_is_bounded_through_deletes(counters):
-    """Counting and deleting a long-lived key for ever takes no memory."""
+    """Counting and deleting a long-lived key repeatedly takes no memory."""
     for _ in range(10_000):
         counters.incr("k", ttl=1e9)
         counters.delete("k")
@@ -313,7 +313,7 @@ def test_the_queue_is_bounded_through_deletes(counters):
 
 
 def test_a_mass_expiry_reaches_keys_not_yet_indexed(counters, clock):
-    """When thousands fall due at once, keys that no glob has seen yet go too, and keys that live on stay."""
+    """When thousands expire at the same time, unindexed keys are removed too, and live keys stay."""
     for number in range(2000):
         counters.incr(f"lives{number}", ttl=1)
     for number in range(50):
@@ -356,7 +356,7 @@ def test_writes_alone_remove_what_has_expired(counters, clock):
     ],
 )
 def test_refusals(counters, arguments, error, fact):
-    """What cannot be counted is refused with its facts, and nothing is counted."""
+    """An amount that cannot be counted is an error that names it, and nothing is counted."""
     with pytest.raises(error, match=fact):
         counters.incr(*arguments)
     assert len(counters) == 0
@@ -364,13 +364,13 @@ def test_refusals(counters, arguments, error, fact):
 
 @pytest.mark.parametrize("age", [-1, math.nan, math.inf])
 def test_refused_ages(counters, age):
-    """An age that is no past is refused."""
+    """A negative or infinite age is an error."""
     with pytest.raises(ValueError, match=f"age is {age}"):
         counters.incr("k", 1, 60, age=age)
 
 
 def test_other_refusals(counters, clock):
-    """A bound of no keys and a negative n are refused."""
+    """A bound below one key and a negative n are errors."""
     with pytest.raises(ValueError, match="max_keys is 0"):
         Counters(clock, 0)
     with pytest.raises(ValueError, match="top -1"):
@@ -389,7 +389,7 @@ def test_numbers_of_other_kinds(counters):
     glob=st.text(st.sampled_from("ab[]*?!-\n" + "\U0010ffff"), max_size=6),
 )
 def test_globs_are_fnmatchcase(keys, glob):
-    """Whatever the pattern, matching is what fnmatch.fnmatchcase says of each key."""
+    """For every pattern, matching is the same as fnmatch.fnmatchcase of each key."""
     counters = Counters(ManualClock(), 100)
     for key in keys:
         counters.incr(key)
@@ -407,7 +407,7 @@ def test_a_prefix_ends_before_its_successor(counters):
 
 
 def test_a_prefix_glob_does_not_scan(counters, monkeypatch):
-    """`count("active:*")` asks the index for two positions and looks at no key, whatever their number."""
+    """`count("active:*")` asks the index for two positions and iterates over no key, however many there are."""
     for letter in string.ascii_letters:
         counters.incr(f"active:{letter}", ttl=60)
     counters.incr("other")
@@ -418,7 +418,7 @@ def test_a_prefix_glob_does_not_scan(counters, monkeypatch):
 
 
 def test_incr_each_is_incr_of_each_also_when_there_is_no_room():
-    """Many at one moment are as many calls, in order: values, deaths, and who is evicted for whom."""
+    """`incr_each` is the same as that many calls of `incr`, in order: values, expiry and evictions."""
     for max_keys in (3, 4, 100):
         clock = ManualClock()
         one_by_one, together = Counters(clock, max_keys), Counters(clock, max_keys)

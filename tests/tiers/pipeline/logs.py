@@ -32,7 +32,7 @@ def events(*message_ids, **fields):
 
 
 def batch_of(made, seq, received):
-    """The rows of admitted events, as a commit makes them."""
+    """The rows of validated events, as a commit creates them."""
     return EventBatch.of(made).to_record_batch([one.message_id for one in made], seq, received)
 
 
@@ -52,7 +52,7 @@ def make(directory, *, clock=None, disk=None, promotions=BUILT_IN, on_commit=Non
 
 @contextlib.asynccontextmanager
 async def opened(directory, **options):
-    """An open log; closed at the end, also after a failure."""
+    """An open log, closed at the end, also after a failure."""
     log = make(directory, **options)
     try:
         await log.open()
@@ -62,14 +62,14 @@ async def opened(directory, **options):
 
 
 def table(log):
-    """All that the log holds, in the order in which a reader meets it: base columns."""
+    """All events of the log, in reading order, with base columns."""
     with log.view() as view:
         parts = [pq.read_table(file.path, columns=list(BASE_COLUMNS)) for file in view.files]
         return pa.concat_tables([*(part.cast(view.tail.schema) for part in parts), view.tail])
 
 
 def held(log):
-    """(seq, message id) of all that the log holds, in order."""
+    """(seq, message id) of all events in the log, in order."""
     rows = table(log)
     return list(zip(rows["seq"].to_pylist(), rows["message_id"].to_pylist(), strict=True))
 
@@ -83,7 +83,7 @@ def received(log):
 
 
 async def abandon(log, disk=None):
-    """What the death of the process leaves: threads gone, nothing flushed, descriptors closed by the kernel."""
+    """The state after the process was killed: threads ended, nothing flushed, descriptors closed by the kernel."""
     log._commit_thread.shutdown(wait=True)
     log._sealer.close()
     if log._committer._segment is not None:
@@ -92,7 +92,7 @@ async def abandon(log, disk=None):
 
 
 def write_segment(directory, groups, *, first_seq=0, disk=None):
-    """A log file of `groups` (lists of message ids), each synced and noted in the marker, as a commit does it.
+    """A log file of `groups` (lists of message ids), each synced and recorded in the marker, as by a commit.
 
     Returns its path, the offset after each group (that of the header first), and the marker as it was after each.
     """

@@ -26,7 +26,7 @@ async def statuses(log, *message_ids):
 
 
 async def test_within_a_batch_the_first_counts(tmp_path):
-    """The same id twice in one batch is stored once; the second receipt gives the first one's seq."""
+    """The same id twice in one batch is stored once; the second receipt has the seq of the first."""
     async with opened(tmp_path) as log:
         assert await statuses(log, "a", "b", "a", "a") == [
             ("stored", 0),
@@ -38,7 +38,7 @@ async def test_within_a_batch_the_first_counts(tmp_path):
 
 
 async def test_within_a_group_of_several_calls(tmp_path):
-    """Calls that share one commit are told apart: each gets its own receipts."""
+    """Of calls that share one commit each gets its own receipts."""
     async with opened(tmp_path) as log:
         calls = [log.append(events("a", "b")), log.append(events("b", "c")), log.append(events("a"))]
         found = [[(one.status, one.seq) for one in receipts] for receipts in await asyncio.gather(*calls)]
@@ -109,7 +109,7 @@ async def test_the_newest_of_two_events_with_one_id_counts(tmp_path):
 
 
 async def test_ids_are_known_while_they_are_still_read(tmp_path, monkeypatch):
-    """After opening each commit reads on in what was found; ids that are read, unread and new are all known."""
+    """After opening each commit moves some of the found ids into dicts; ids are known before, during and after that."""
     monkeypatch.setattr(module, "_STEP", 1)
     clock = ManualClock()
     options = {"clock": clock, "dedupe_window_s": 60}
@@ -156,7 +156,7 @@ async def test_beyond_the_bound_the_oldest_segment_is_forgotten_early(tmp_path):
 
 
 async def test_ids_of_unsealed_events_are_never_forgotten_early(tmp_path):
-    """The bound takes sealed segments only: what is not sealed yet stays known whole."""
+    """The bound affects sealed segments only: ids of unsealed events stay known."""
     async with opened(tmp_path, dedupe_max_ids=0) as log:
         await statuses(log, *"abcdef")
         assert await statuses(log, *"fa") == [("duplicate", 5), ("duplicate", 0)]
@@ -200,7 +200,7 @@ async def test_a_bad_sidecar_is_rebuilt(tmp_path, sidecar):
 
 
 def test_a_sidecar_reads_back_as_written(tmp_path):
-    """What `save` writes `load` gives, without opening the segment."""
+    """`load` reads the file of `save`, without opening the segment."""
     path = tmp_path / "0.parquet"
     written = SealedIds.of(path, 5, ["a", "b", "ü"])
     written.save()
@@ -249,7 +249,7 @@ async def test_events_without_ids_are_never_duplicates(tmp_path):
 
 
 async def test_ids_that_were_not_acknowledged_are_not_known(tmp_path):
-    """After a failed commit the retry of its events is stored: it is no duplicate of what was never acknowledged."""
+    """After a failed commit the retry of its events is stored: unacknowledged events have no duplicates."""
     disk = FaultyDisk()
     async with opened(tmp_path, disk=disk) as log:
         await statuses(log, "a")
@@ -268,7 +268,7 @@ def test_hashes_are_stable():
 
 
 def test_forgetting_all_segments_leaves_an_empty_index(tmp_path):
-    """After every segment was pruned nothing is known, and new segments are known again."""
+    """After every segment was pruned no id is known; ids of new segments are."""
     dedupe = Dedupe(10**9, 100)
     paths = [tmp_path / f"{i}.parquet" for i in range(2)]
     for i, path in enumerate(paths):

@@ -17,7 +17,7 @@ from tests.tiers.pipeline.logs import NOW, event, events, held, ids, make, marke
 
 
 async def test_a_receipt_never_comes_before_the_write_and_the_sync_of_its_frame(tmp_path):
-    """Durable before ack: when receipts arrive, the last that the disk did is write the frame, sync it, note it."""
+    """Durable before ack: when receipts arrive, the last disk operations were write, sync and marker of the frame."""
     disk = FaultyDisk()
     async with opened(tmp_path, disk=disk) as log:
         for i in range(3):
@@ -65,7 +65,7 @@ async def test_calls_made_while_a_sync_runs_share_the_next_one(tmp_path):
 
 
 async def test_durability_os_writes_and_does_not_sync(tmp_path):
-    """durability="os" acknowledges after the write, without a sync; `sync` makes what came before durable."""
+    """durability="os" acknowledges after the write, without a sync; `sync` makes the earlier events durable."""
     disk = FaultyDisk()
     async with opened(tmp_path, disk=disk, durability="os") as log:
         await log.append(events("a"))
@@ -80,7 +80,7 @@ async def test_durability_os_writes_and_does_not_sync(tmp_path):
 
 @pytest.mark.parametrize("failures", [1, 3])
 async def test_after_a_failed_sync_nothing_is_acknowledged_and_the_descriptor_is_never_used_again(tmp_path, failures):
-    """A failed sync: LogUnavailable, no second try on that file, the next append begins a new one, nothing doubles."""
+    """A failed sync: LogUnavailable, no retry on that file, the next append starts a new one, no event is doubled."""
     disk = FaultyDisk()
     async with opened(tmp_path, disk=disk) as log:
         await log.append(events("a", "b"))
@@ -106,7 +106,7 @@ async def test_after_a_failed_sync_nothing_is_acknowledged_and_the_descriptor_is
 @pytest.mark.parametrize("operation", ["write", "create", "write header", "replace", "sync_directory", "sync", "close"])
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EROFS, errno.EMFILE])
 async def test_any_failure_in_any_step_loses_and_doubles_nothing(tmp_path, operation, code):
-    """Whatever fails, in mid-frame or mid-roll: a typed error, and all that was acknowledged is there once in order."""
+    """After any failure, in a frame or between segments: a typed error, and all acknowledged events once, in order."""
     disk = FaultyDisk()
     acknowledged, errors = [], []
     async with opened(tmp_path, disk=disk, segment_events=2, promotions=()) as log:
@@ -200,7 +200,7 @@ async def test_new_segments_begin_at_each_limit(tmp_path):
 
 
 async def test_a_cancelled_append_is_stored_once_and_its_group_is_answered(tmp_path):
-    """Cancelling an append cancels nothing that was handed over: its events are stored, the others get receipts."""
+    """Cancelling an append does not cancel the storing of its events; other callers get their receipts."""
     disk = GatedDisk()
     async with opened(tmp_path, disk=disk) as log:
         await log.append(events("a"))
@@ -218,7 +218,7 @@ async def test_a_cancelled_append_is_stored_once_and_its_group_is_answered(tmp_p
 
 
 async def test_flush_waits_for_calls_whose_callers_were_cancelled(tmp_path):
-    """flush returns when every append made so far was answered, also when the last one's caller is gone."""
+    """flush returns when every append so far has its receipts, also when the last caller was cancelled."""
     disk = GatedDisk()
     async with opened(tmp_path, disk=disk) as log:
         disk.gate.clear()
@@ -233,7 +233,7 @@ async def test_flush_waits_for_calls_whose_callers_were_cancelled(tmp_path):
 
 
 async def test_flush_of_what_fails_does_not_raise(tmp_path):
-    """A failure reaches the callers of append, not the one of flush; and an idle log is flushed at once."""
+    """A failure reaches the callers of append, not of flush; an idle log is flushed immediately."""
     disk = FaultyDisk()
     async with opened(tmp_path, disk=disk) as log:
         await log.flush()
@@ -251,7 +251,7 @@ async def test_an_empty_append_is_answered(tmp_path):
 
 
 async def test_a_listener_that_fails_costs_no_receipt(tmp_path):
-    """When `on_commit` raises, the events are stored and acknowledged all the same, and the loop hears of the error."""
+    """When `on_commit` raises, the events are stored and acknowledged all the same, and the loop reports the error."""
 
     def listen(_events, _received):
         raise RuntimeError("listener")
@@ -280,7 +280,7 @@ def lakebed_threads():
 
 
 async def test_close_answers_what_waits_and_leaves_nothing(tmp_path):
-    """close stores and answers all that was handed over, then no descriptor and no thread of the log is left."""
+    """close stores all pending events, then no descriptor and no thread of the log is left."""
     disk = FaultyDisk()
     async with opened(tmp_path, disk=disk, segment_events=2, promotions=()) as log:
         calls = [log.append(events(f"m{i}")) for i in range(50)]
@@ -309,7 +309,7 @@ async def test_no_file_stays_open(tmp_path):
 
 
 async def test_a_clean_close_leaves_an_exact_marker(tmp_path):
-    """After close the marker is durable and exact: from then on every bad byte is known to be rot."""
+    """After close the marker is durable and exact: from then on every bad byte is corruption."""
     disk = FaultyDisk()
     async with opened(tmp_path, disk=disk) as log:
         await log.append(events("a"))
@@ -327,7 +327,7 @@ async def test_a_clean_close_leaves_an_exact_marker(tmp_path):
 
 
 async def test_a_close_that_fails_leaves_no_thread_and_no_descriptor(tmp_path):
-    """When the last sync fails close says so, and has let everything go all the same."""
+    """When the last sync fails close raises, and has released everything all the same."""
     disk = FaultyDisk()
     log = make(tmp_path, disk=disk)
     await log.open()
@@ -358,7 +358,7 @@ async def test_a_log_that_was_never_opened_closes(tmp_path):
     )
 )
 def test_a_log_holds_what_it_acknowledged(tmp_path_factory, steps):
-    """Appends, failures, sealing, pruning and reopening in any order: the log is the list of what was acknowledged."""
+    """Appends, failures, sealing, pruning and reopening in any order: the log is the list of acknowledged events."""
 
     async def run(directory):
         clock, disk, model, count = ManualClock(), FaultyDisk(), [], 0

@@ -12,7 +12,7 @@ from tests.tiers.pipeline.logs import event, events, held, ids, opened
 
 
 async def test_more_pending_events_than_the_bound_are_refused(tmp_path):
-    """Beyond `pending_events` an append fails at once, with Backpressure naming the limit; those before are stored."""
+    """Beyond `pending_events` an append fails with Backpressure, which names the limit; earlier ones are stored."""
     disk = GatedDisk()
     async with opened(tmp_path, disk=disk, pending_events=5) as log:
         await log.append(events("a"))
@@ -57,7 +57,7 @@ async def test_more_pending_bytes_than_the_bound_are_refused(tmp_path):
 
 
 async def test_one_call_may_pass_the_bound_when_nothing_waits(tmp_path):
-    """The bound is on what waits: a single large batch is taken, in one group, in order."""
+    """The bound is on waiting events: a single larger batch is stored, in one group, in order."""
     async with opened(tmp_path, pending_events=5, pending_bytes=100) as log:
         receipts = await log.append(events(*(f"m{i}" for i in range(50))))
         assert [receipt.seq for receipt in receipts] == list(range(50))
@@ -69,7 +69,7 @@ async def fill(log, count=4):
 
 
 async def test_when_sealing_is_slow_appends_wait(tmp_path):
-    """With `tail_bytes` reached and sealing under way, appends wait for it; then they are stored. None fails."""
+    """With `tail_bytes` reached while sealing runs, appends wait for it; then they are stored. None fails."""
     disk = SlowSealing()
     async with opened(tmp_path, disk=disk, segment_events=2, tail_bytes=600, promotions=()) as log:
         waiting = [asyncio.ensure_future(fill(log)) for _ in range(3)]
@@ -83,7 +83,7 @@ async def test_when_sealing_is_slow_appends_wait(tmp_path):
 
 
 async def test_a_log_that_waited_for_sealing_with_nothing_pending_goes_on(tmp_path):
-    """The bound may be reached by the last pending call: later calls, flush and close still get their turn."""
+    """The bound may be reached by the last pending call: later calls, flush and close still work."""
     disk = SlowSealing()
     async with opened(tmp_path, disk=disk, segment_events=1, tail_bytes=1, promotions=()) as log:
         await log.append(events("a"))
@@ -132,7 +132,7 @@ async def test_when_sealing_keeps_failing_appends_are_refused_and_nothing_is_los
 
 
 async def test_a_log_reopened_with_a_full_tail_seals_and_goes_on(tmp_path):
-    """After a crash the tail may be over its bound at once: the first append waits for sealing and is stored."""
+    """After a crash the tail may exceed its bound at opening: the first append waits for sealing and is stored."""
     async with opened(tmp_path, segment_events=1000) as log:
         await fill(log, 10)
     async with opened(tmp_path, segment_events=1000, tail_bytes=100, promotions=()) as log:
@@ -182,7 +182,7 @@ async def test_the_dedupe_window_outlives_a_shorter_retention(tmp_path):
 
 
 async def test_next_seq_survives_pruning_everything(tmp_path):
-    """An emptied log goes on at the same seq after reopening, again and again."""
+    """An emptied log continues at the same seq after each reopening."""
     clock = ManualClock()
     options = {"clock": clock, "retention_s": 0, "dedupe_window_s": 1, "promotions": ()}
     for turn in range(3):
@@ -194,7 +194,7 @@ async def test_next_seq_survives_pruning_everything(tmp_path):
 
 
 async def test_an_open_view_keeps_its_files(tmp_path):
-    """While a view is open no file in it goes, nor a younger one; closing it, even twice, lets them go."""
+    """While a view is open its files and newer ones are not deleted; after closing it, even twice, they are."""
     clock = ManualClock()
     async with opened(tmp_path, clock=clock, retention_s=0, dedupe_window_s=1, promotions=()) as log:
         await sealed_files(log, clock, 2)
@@ -210,7 +210,7 @@ async def test_an_open_view_keeps_its_files(tmp_path):
 
 
 async def test_a_view_stays_as_it_was(tmp_path):
-    """What is appended or sealed after a view was taken does not show in it."""
+    """A view does not show events appended or sealed after it was taken."""
     async with opened(tmp_path, promotions=()) as log:
         await log.append(events("a"))
         with log.view() as view:
@@ -223,7 +223,7 @@ async def test_a_view_stays_as_it_was(tmp_path):
 
 @pytest.mark.parametrize("operation", ["remove", "create", "sync_directory"])
 async def test_a_failed_prune_can_be_repeated(tmp_path, operation):
-    """When deleting fails half-way what is left stays readable, reopens without a gap, and goes the next time."""
+    """When deleting fails half-way the remaining files stay readable, reopen without a gap, and are deleted later."""
     clock, disk = ManualClock(), FaultyDisk()
     options = {"clock": clock, "disk": disk, "retention_s": 0, "dedupe_window_s": 1, "promotions": ()}
     async with opened(tmp_path, **options) as log:

@@ -74,7 +74,7 @@ async def test_settle_waits_for_the_commit_in_flight(tmp_path):
 
 
 async def test_settling_an_idle_log_returns_at_once(tmp_path):
-    """settle waits for no one when nothing is under way, before and after events."""
+    """settle does not wait when no commit is running, before and after events."""
     async with opened(tmp_path) as log:
         await asyncio.wait_for(log.settle(NOW), 5)
         await log.append(events("a"))

@@ -34,7 +34,7 @@ ALL = ["a", "b", "c", "d", "e", "f"]
 
 
 def opened_ids(directory):
-    """What recovery makes of a directory: its message ids. Closes what it opened."""
+    """The message ids that recovery finds in a directory. Closes the segment that it opened."""
     found = recover(Disk(), directory)
     if found.active is not None:
         found.active.close()
@@ -60,7 +60,7 @@ def test_an_empty_directory_is_an_empty_log(tmp_path):
 
 @pytest.mark.integration
 def test_the_last_frame_cut_at_every_byte_below_the_marker_is_corruption(tmp_path):
-    """After a crash of the process the marker is exact: whatever is missing below it was acknowledged."""
+    """After a crash of the process the marker is exact: any missing byte below it was acknowledged."""
     path, ends, _ = write_segment(tmp_path, GROUPS)
     good = path.read_bytes()
     for cut in range(ends[-2], ends[-1]):
@@ -73,7 +73,7 @@ def test_the_last_frame_cut_at_every_byte_below_the_marker_is_corruption(tmp_pat
 
 @pytest.mark.integration
 def test_the_last_frame_cut_at_every_byte_above_the_marker_is_a_torn_tail(tmp_path):
-    """After a power loss the marker may be a frame behind: a frame cut anywhere above it goes, the others stay."""
+    """After a power loss the marker may be a frame behind: a frame cut anywhere above it is dropped, others stay."""
     path, ends, markers = write_segment(tmp_path, GROUPS)
     good = with_marker(path.read_bytes(), markers[-2])
     for cut in range(ends[-2], ends[-1]):
@@ -96,7 +96,7 @@ def test_a_cut_below_an_earlier_marker_is_corruption(tmp_path):
 
 
 def with_each_bit_flipped(path, start, end, step=1):
-    """What reading the file gives with each bit between two offsets flipped: ids, or the offset of LogCorrupted."""
+    """The results of reading the file with each bit between two offsets flipped: ids, or the offset of LogCorrupted."""
     good = path.read_bytes()
     with path.open("r+b", buffering=0) as file:
         for bit in range(start * 8, end * 8, step):
@@ -121,7 +121,7 @@ def test_every_bit_of_a_frame_flipped_below_the_marker_is_corruption(tmp_path, w
 
 @pytest.mark.integration
 def test_every_bit_of_the_last_frame_flipped_above_the_marker_cuts_it(tmp_path):
-    """Above the marker a bad last frame is a torn tail: it goes, nothing else does, and no wrong event is read."""
+    """Above the marker a bad last frame is a torn tail: only it is dropped, and no wrong event is read."""
     path, ends, markers = write_segment(tmp_path, [["a"], ["b"]])
     path.write_bytes(with_marker(path.read_bytes(), markers[-2]))
     for found in with_each_bit_flipped(path, ends[1], ends[2]):
@@ -150,7 +150,7 @@ def test_a_bad_frame_before_a_good_one_is_corruption_without_any_marker(tmp_path
     ids=["zero", "zeros", "ones", "magic", "huge length", "magics", "garbage"],
 )
 def test_garbage_behind_the_last_frame_is_cut(tmp_path, tail):
-    """Preallocated zeros, garbage, or a frame's beginning behind the acknowledged bytes cost nothing."""
+    """Preallocated zeros, garbage, or the start of a frame after the acknowledged bytes lose no event."""
     path, ends, _ = write_segment(tmp_path, GROUPS)
     path.write_bytes(path.read_bytes() + tail)
     found = recover(Disk(), tmp_path)
@@ -169,7 +169,7 @@ def test_frames_recycled_from_another_file_are_not_read(tmp_path):
 
 
 class WrittenDisk(FaultyDisk):
-    """Keeps what was written."""
+    """Records the writes."""
 
     def __init__(self):
         super().__init__()
@@ -221,7 +221,7 @@ def test_a_missing_segment_between_sealed_ones_is_corruption(tmp_path, missing):
 
 
 def test_a_closed_segment_that_lost_its_end_is_corruption(tmp_path):
-    """Of a log file that another one follows every event was acknowledged, wherever its marker stands."""
+    """Every event of a log file before the last one was acknowledged, wherever its marker is."""
     path, ends, markers = write_segment(tmp_path, GROUPS)
     write_segment(tmp_path, [["g"]], first_seq=6)
     path.write_bytes(with_marker(path.read_bytes(), markers[0])[: ends[-1] - 1])
@@ -230,7 +230,7 @@ def test_a_closed_segment_that_lost_its_end_is_corruption(tmp_path):
 
 
 def test_what_failed_at_the_end_of_an_abandoned_segment_is_not_read(tmp_path):
-    """A failed segment counts up to where the next one begins: its last frame, whole or torn, was not acknowledged."""
+    """A failed segment counts up to the start of the next one: its last frame, whole or torn, was not acknowledged."""
     path, ends, markers = write_segment(tmp_path, [["a"], ["b"], ["failed"]])
     path.write_bytes(with_marker(path.read_bytes(), markers[2]))
     write_segment(tmp_path, [["c"]], first_seq=2)
@@ -240,7 +240,7 @@ def test_what_failed_at_the_end_of_an_abandoned_segment_is_not_read(tmp_path):
 
 
 def test_a_file_under_a_wrong_name_is_corruption(tmp_path):
-    """A segment that says another seq than its name was moved by hand: it is refused."""
+    """A segment whose header has another seq than its name was moved by hand: LogCorrupted."""
     path, _, _ = write_segment(tmp_path, GROUPS)
     path.rename(tmp_path / f"{7:020d}.log")
     with pytest.raises(LogCorrupted, match="says that it starts at seq 0"):
@@ -248,7 +248,7 @@ def test_a_file_under_a_wrong_name_is_corruption(tmp_path):
 
 
 def test_a_log_file_whose_sealing_was_interrupted_counts_once(tmp_path):
-    """With both the log file and its Parquet file there, events are read once, from Parquet, and the log file goes."""
+    """With both a log file and its Parquet file, events are read once, from Parquet, and the log file is deleted."""
     path, _, _ = write_segment(tmp_path, GROUPS)
     shutil.copy(path, tmp_path / "copy")
     seal(Disk(), path, [frame.batch for frame in scan(path).frames], (), ENGINE)
@@ -260,7 +260,7 @@ def test_a_log_file_whose_sealing_was_interrupted_counts_once(tmp_path):
 
 
 def test_a_log_file_stays_when_its_parquet_file_is_bad(tmp_path):
-    """A Parquet file that does not read back is LogCorrupted before the log file that could replace it goes."""
+    """A damaged Parquet file is LogCorrupted before the log file that could replace it is deleted."""
     path, _, _ = write_segment(tmp_path, GROUPS)
     path.with_suffix(".parquet").write_bytes(b"PAR1 no")
     with pytest.raises(LogCorrupted, match="is damaged"):
@@ -269,7 +269,7 @@ def test_a_log_file_stays_when_its_parquet_file_is_bad(tmp_path):
 
 
 def test_leftover_temporary_files_go(tmp_path):
-    """What an interrupted creation or sealing left is removed, and does not count."""
+    """Leftovers of an interrupted creation or sealing are removed, and do not count."""
     write_segment(tmp_path, GROUPS)
     for name in (f"{6:020d}.log.tmp", f"{0:020d}.parquet.tmp"):
         (tmp_path / name).write_bytes(b"half")
@@ -301,7 +301,7 @@ SLICES = st.tuples(st.integers(HEADER_BYTES, 20_000), st.integers(0, 3_000), st.
 @settings(max_examples=150)
 @given(changes=st.lists(SLICES, min_size=1, max_size=3))
 def test_damage_behind_the_header_is_never_silent(whole_file, tmp_path_factory, changes):
-    """Parts cut out, overwritten or inserted, the marker intact: all acknowledged events are read, or it is loud."""
+    """Parts cut out, overwritten or inserted, the marker intact: all acknowledged events are read, or it raises."""
     data, expected = whole_file
     for start, length, new in changes:
         data = data[:start] + new + data[start + length :]
@@ -323,7 +323,7 @@ def test_damage_behind_the_header_is_never_silent(whole_file, tmp_path_factory, 
     )
 )
 def test_any_files_open_or_are_refused_with_a_typed_error(whole_file, tmp_path_factory, files):
-    """Whatever bytes lie in the directory, opening gives events that were written, or a LakebedError: nothing else."""
+    """With any bytes in the directory, opening gives written events, or a LakebedError, and nothing else."""
     directory = tmp_path_factory.mktemp("any")
     put_back({name: whole_file[0] if data is None else data for name, data in files.items()}, directory)
     try:
@@ -334,7 +334,7 @@ def test_any_files_open_or_are_refused_with_a_typed_error(whole_file, tmp_path_f
 
 
 async def workload(directory, disk, acknowledged, handed_over):
-    """Groups, duplicates, rolls, sealing, pruning and a close, each acknowledged event noted with its seq."""
+    """Groups, duplicates, new segments, sealing, pruning and a close; records each acknowledged event with its seq."""
     clock = ManualClock()
     log = make(directory, disk=disk, clock=clock, promotions=(), segment_events=5, retention_s=0, dedupe_window_s=50)
     await log.open()
@@ -358,7 +358,7 @@ async def workload(directory, disk, acknowledged, handed_over):
 
 
 async def check_image(directory, acknowledged, handed_over):
-    """Every acknowledged event from the log's start on is there once, at its seq; the others were handed over."""
+    """Every acknowledged event from the log's start on is there once, at its seq; others were passed to append."""
     async with opened(directory, promotions=(), segment_events=5) as log:
         found = held(log)
         start = log.start_seq
@@ -394,7 +394,7 @@ async def test_a_crash_at_every_file_operation_loses_nothing(tmp_path, seed):
 
 @pytest.mark.integration
 async def test_a_crash_during_recovery_repeated_loses_nothing(tmp_path):
-    """Recovery of a torn tail, of half-done sealing and of leftovers may itself die at every operation, and again."""
+    """Recovery of a torn tail, of half-done sealing and of leftovers may itself be killed at every operation, twice."""
     directory = tmp_path / "log"
     acknowledged = [(i, name) for i, name in enumerate("abcdefg")]
     path, _, _ = write_segment(directory, GROUPS)

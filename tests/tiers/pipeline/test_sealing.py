@@ -76,7 +76,7 @@ def test_a_sealed_file_says_what_it_holds(tmp_path):
 
 
 def test_bounds_before_1970_and_over_several_row_groups(tmp_path):
-    """Times before 1970 and row groups beyond the first count: the bounds are those of all rows."""
+    """Times before 1970 and later row groups count: the bounds are those of all rows."""
     path, _, _ = write_segment(tmp_path, [["a"]])
     count = 128_001
     batch = batch_of(events(None, now=NOW) * count, 0, NOW)
@@ -90,7 +90,7 @@ def test_bounds_before_1970_and_over_several_row_groups(tmp_path):
 
 
 def test_the_log_file_goes_last(tmp_path):
-    """Parquet is synced, renamed and its directory synced before the log file goes: a crash never leaves neither."""
+    """Parquet is synced, renamed and its directory synced before the log file is deleted: a crash leaves one."""
     disk = FaultyDisk()
     path, _, _ = write_segment(tmp_path, [["a"]])
     seal(disk, path, frames(path), (), ENGINE)
@@ -109,7 +109,7 @@ def test_the_log_file_goes_last(tmp_path):
     [("sync_file", 0), ("replace", 0), ("sync_directory", 0), ("remove", 0), ("sync_directory", 1)],
 )
 async def test_a_failure_is_visible_loses_nothing_and_passes(tmp_path, operation, after):
-    """Whatever step of sealing fails: `problems` says so, all events stay readable once, and the next try succeeds."""
+    """If any step of sealing fails, `problems` names it, all events stay readable once, and the next try succeeds."""
     disk = FaultyDisk()
     name = ".log" if operation == "remove" else ".parquet" if operation != "sync_directory" else tmp_path.name
     async with opened(tmp_path, disk=disk) as log:
@@ -130,7 +130,7 @@ async def test_a_failure_is_visible_loses_nothing_and_passes(tmp_path, operation
 
 
 async def test_a_sidecar_that_cannot_be_written_is_only_a_delay(tmp_path):
-    """When the ids beside a sealed segment cannot be written sealing is a problem, and is done by the next try."""
+    """When the .ids file cannot be written sealing is a problem, and the next try succeeds."""
     obstacle = sealed_path(tmp_path, 0).with_suffix(".ids")
     async with opened(tmp_path) as log:
         await log.append(events("a"))
@@ -178,7 +178,7 @@ async def test_full_segments_are_sealed_without_being_asked(tmp_path):
 
 
 async def test_sealing_an_empty_log_does_nothing(tmp_path):
-    """Nothing to seal is no file and no error, at the start and a second time."""
+    """Without events, sealing creates no file and raises no error, at the start and a second time."""
     async with opened(tmp_path) as log:
         assert await log.seal() == 0
         await log.append(events("a"))
@@ -214,7 +214,7 @@ def test_a_sealed_file_that_does_not_read_back_is_corruption(tmp_path, damage):
 
 
 async def test_what_a_failed_sync_left_in_doubt_is_sealed_before_anything_is_stored_about_it(tmp_path):
-    """durability="os": after a failed sync nobody knows what the file holds, so `sync` makes its events durable anew.
+    """durability="os": after a failed sync the file's contents are unknown, so `sync` seals its events from memory.
 
     Else a checkpoint would speak of events that a power loss takes, and the object would not open again.
     """

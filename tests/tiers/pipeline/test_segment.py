@@ -74,7 +74,7 @@ def test_the_marker_is_written_after_the_sync_it_speaks_of(tmp_path):
 
 
 def test_a_failed_write_moves_nothing(tmp_path):
-    """After a write that failed half-way the offset is where the last whole frame ends."""
+    """After a write that failed half-way the offset is the end of the last whole frame."""
     disk = FaultyDisk()
     segment = Segment.create(disk, tmp_path, 0, 0)
     segment.append(batch("a"), 0, NOW)
@@ -97,7 +97,7 @@ def test_short_writes_are_completed(tmp_path, monkeypatch):
 
 
 def test_a_group_too_large_to_be_read_back_is_not_written(tmp_path, monkeypatch):
-    """What recovery would refuse to read is refused when it is written, before a byte of it is on disk."""
+    """A frame too large for recovery to read is an error at writing, before a byte of it is on disk."""
     monkeypatch.setattr(module, "_MAX_PAYLOAD_BYTES", 2_000)
     segment = Segment.create(Disk(), tmp_path, 0, 0)
     with pytest.raises(OSError, match="larger than 2000"):
@@ -107,7 +107,7 @@ def test_a_group_too_large_to_be_read_back_is_not_written(tmp_path, monkeypatch)
 
 
 def test_every_bit_of_the_header_is_checked(tmp_path):
-    """One flipped bit in the header is LogCorrupted. In the marker it costs the marker alone, elsewhere nothing."""
+    """One flipped bit in the header is LogCorrupted. In the marker it invalidates that alone, elsewhere nothing."""
     path, _, _ = write_segment(tmp_path, GROUPS)
     good = path.read_bytes()
     for bit in range(HEADER_BYTES * 8):
@@ -157,7 +157,7 @@ def test_a_text_that_looks_like_a_frame_is_not_one(tmp_path):
 
 
 def test_reopening_cuts_syncs_and_goes_on(tmp_path):
-    """A reopened segment is cut after its last whole frame, durable, and takes the next group."""
+    """A reopened segment is cut after its last whole frame, is durable, and accepts the next group."""
     path, ends, markers = write_segment(tmp_path, GROUPS)
     path.write_bytes(with_marker(path.read_bytes()[:-5], markers[2]))
     disk = FaultyDisk()
@@ -172,7 +172,7 @@ def test_reopening_cuts_syncs_and_goes_on(tmp_path):
 
 @pytest.mark.parametrize("operation", ["open", "truncate", "sync"])
 def test_reopening_that_fails_leaks_nothing(tmp_path, operation):
-    """When the disk fails while a segment is reopened, the error comes through and no descriptor is left."""
+    """When the disk fails while a segment is reopened, the error is raised and no descriptor is left."""
     path, _, markers = write_segment(tmp_path, GROUPS)
     path.write_bytes(with_marker(path.read_bytes()[:-5], markers[2]))
     disk = FaultyDisk()

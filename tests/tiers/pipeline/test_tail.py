@@ -13,7 +13,7 @@ def batch(first, count):
 
 @given(st.lists(st.tuples(st.integers(1, 3), st.booleans()), max_size=80))
 def test_a_tail_is_a_list_of_rows(groups):
-    """Whatever the sizes of groups and segments: all events, in order, and the bytes and seqs that they have."""
+    """For all sizes of groups and segments: all events, in order, with their bytes and seqs."""
     tail, seq, segment = Tail(), 0, 0
     for count, roll in groups:
         segment = seq if roll else segment
@@ -48,7 +48,7 @@ def test_large_groups_are_not_copied():
 
 
 def test_parts_are_dropped_oldest_first():
-    """Only a closed part waits for sealing, the oldest one first; dropping another is a mistake that is named."""
+    """Only a closed part waits for sealing, the oldest one first; dropping another raises."""
     tail = Tail()
     tail.append(0, batch(0, 2))
     assert tail.closed_part() is None

@@ -64,7 +64,7 @@ async def test_an_error_rolls_all_of_a_transaction_back(storage):
 
 
 async def test_a_transaction_that_hid_an_error_is_not_committed(storage):
-    """After a failed statement there is no commit, even where the code went on."""
+    """After a failed statement there is no commit, even if the code continues."""
 
     async def work(tx):
         await tx.put("a", 1)
@@ -125,7 +125,7 @@ async def test_cancelling_a_caller_does_not_split_its_transaction(storage):
 
 
 async def test_concurrent_transactions_take_turns(storage):
-    """Many callers at once: each transaction is alone, none is lost."""
+    """With many concurrent callers each transaction runs alone, and none is lost."""
 
     async def add(tx):
         (row,) = await tx.fetch("SELECT coalesce((SELECT value FROM meta WHERE key = 'n'), '0')")
@@ -137,7 +137,7 @@ async def test_concurrent_transactions_take_turns(storage):
 
 
 async def test_close_waits_for_the_transaction_under_way(tmp_path):
-    """What was begun before close() is committed; what comes after is refused."""
+    """A transaction started before close() is committed; a later one is refused."""
     storage = Storage(tmp_path / "storage.db")
     await storage.open()
     started, gate = asyncio.Event(), asyncio.Event()
@@ -163,7 +163,7 @@ async def test_close_waits_for_the_transaction_under_way(tmp_path):
 
 
 async def test_identifiers_are_dense_and_stay(storage):
-    """Each distinct text has one id for ever, from 1 without gaps, whatever characters it has."""
+    """Each distinct text, of any characters, has one permanent id, from 1 without gaps."""
     odd = ["a\0b", "a\0c", '"a"', '"', "a", "A", "ü", "\U0001f600", "\\u0000", " a", ""]
     first = await storage.transact(lambda tx: tx.identify(odd))
     assert sorted(first) == list(range(1, len(odd) + 1))
@@ -185,14 +185,14 @@ async def test_a_rolled_back_identifier_is_given_again(storage):
 
 
 async def test_identifiers_end_at_32_bits(storage):
-    """An id that a bitmap cannot hold is refused."""
+    """An id too large for a bitmap is an error."""
     await storage._connection.execute_fetchall("INSERT INTO identifiers VALUES (4294967295, 'last')")
     with pytest.raises(StorageUnavailable):
         await storage.transact(lambda tx: tx.identify(["one more"]))
 
 
 async def test_runs_of_scheduled_jobs(storage):
-    """The last planned time never goes back; a good run clears the error but not the count of failures."""
+    """The last planned time never goes back; a successful run clears the error but not the count of failures."""
     await storage.record_run("archive", 100, 110)
     await storage.record_run("archive", 200, 210, "disk on fire")
     await storage.record_run("report", 50, 60, "no")
@@ -270,7 +270,7 @@ async def test_a_failed_open_is_typed_and_leaves_no_thread(tmp_path, content):
 
 
 async def test_after_damage_the_file_is_opened_again_and_checked(storage):
-    """A damaged file gives errors until it is mended; then the same Storage goes on."""
+    """A damaged file gives errors until it is repaired; then the same Storage works again."""
     await storage.transact(lambda tx: tx.identify([f"{i:0300d}" for i in range(2000)]))
     await storage._connection.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)")
     sound = storage.path.read_bytes()
@@ -285,7 +285,7 @@ async def test_after_damage_the_file_is_opened_again_and_checked(storage):
 
 
 async def test_check_reports_damage(storage):
-    """check() says what is wrong, in sentences that name the file."""
+    """check() reports problems in sentences that name the file."""
     await storage._connection.execute_fetchall("PRAGMA foreign_keys = OFF")
     await storage._connection.execute_fetchall("INSERT INTO rollup_groups VALUES (99, 0, '[]', '[1]', NULL)")
     (problem,) = await storage.check()

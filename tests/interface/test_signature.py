@@ -1,0 +1,99 @@
+"""Signatures: read from functions, reduced to the arguments that are open, bound to what a caller sends."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import msgspec
+import pytest
+
+from lakebed.interface.json_schema import body_of
+from lakebed.interface.signature import Signature
+
+
+async def sample(
+    context: object,
+    name: str,
+    days: int = 7,
+    *,
+    grain: Literal["hour", "day"] | None = "hour",
+    by: str | Sequence[str] | None = None,
+    properties: Mapping[str, Any] | None = None,
+    inner: bool = False,
+) -> None:
+    """A sample.
+
+    Args:
+        name: the name, with a
+            second line.
+        days: days back.
+
+    Raises:
+        ValueError: never.
+    """
+
+
+OPEN = ("name", "days", "grain", "by", "properties")
+SIGNATURE = Signature.of("sample", sample, only=OPEN)
+
+
+def test_only_what_is_open_is_there():
+    """An argument that is not listed is not part of the signature, with or without a default."""
+    assert tuple(SIGNATURE.types) == OPEN
+    assert SIGNATURE.positional == ("name", "days")
+    assert SIGNATURE.required == {"name"}
+    assert SIGNATURE.about == {"name": "the name, with a second line.", "days": "days back."}
+    for closed in ("inner", "context"):
+        with pytest.raises(TypeError, match=f"does not take '{closed}'"):
+            SIGNATURE.bind(["x"], {closed: True})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named", "bound"),
+    [
+        (["x"], {}, {"name": "x"}),
+        (["x", 3], {"by": ["a"]}, {"name": "x", "days": 3, "by": ["a"]}),
+        (["x", {"grain": "day"}], {}, {"name": "x", "grain": "day"}),
+        ([{"name": "x", "days": None}], {}, {"name": "x"}),
+        (["x"], {"grain": None}, {"name": "x", "grain": None}),
+        (["x"], {"by": None}, {"name": "x"}),
+    ],
+)
+def test_bind(arguments, named, bound):
+    """By position, by name, or in one object; None counts as left out unless it means something else."""
+    assert SIGNATURE.bind(arguments, named) == bound
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named", "message"),
+    [
+        ([], {}, "needs name"),
+        (["x", 1, 2], {}, "takes 2 arguments"),
+        (["x", "1"], {}, "days is int, not str"),
+        (["x", True], {}, "days is int, not bool"),
+        (["x"], {"by": [1]}, "by is str or Sequence, not list"),
+        (["x"], {"grain": "week"}, "grain is 'hour' or 'day', not str"),
+        (["x"], {"name": "y"}, "does not take 'name'"),
+    ],
+)
+def test_wrong_arguments_name_the_argument(arguments, named, message):
+    """A TypeError that says what is wrong and what is allowed."""
+    with pytest.raises(TypeError, match=message):
+        SIGNATURE.bind(arguments, named)
+
+
+def test_a_number_out_of_range():
+    """A ValueError with the range."""
+    with pytest.raises(ValueError, match="days goes from 0 to 36600"):
+        SIGNATURE.bind(["x", 10**6], {})
+
+
+def test_json_schema():
+    """The schema has the open arguments, their types as JSON has them, and the docstring's words about each."""
+    _, parts = msgspec.json.schema_components([body_of(SIGNATURE)])
+    schema = parts["SampleBody"]
+    assert set(schema["properties"]) == set(OPEN)
+    assert schema["required"] == ["name"]
+    assert schema["properties"]["name"] == {"type": "string", "description": "the name, with a second line."}
+    assert schema["properties"]["properties"]["anyOf"] == [{"type": "object"}, {"type": "null"}]
