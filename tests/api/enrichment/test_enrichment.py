@@ -262,6 +262,7 @@ async def test_an_event_at_its_limit_stays_as_it_is(shop):
     assert found == {"filler": filler}
 
 
+@pytest.mark.integration
 @settings(max_examples=100, deadline=None)
 @given(
     st.recursive(

@@ -27,6 +27,8 @@ from lakebed.auth.keys import Keys
 from tests.installed import chromium, node, node_modules
 from tests.running_server import serving
 
+pytestmark = pytest.mark.integration
+
 CLIENT = "tests/clients/rpc.mjs"
 
 

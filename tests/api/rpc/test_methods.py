@@ -255,6 +255,7 @@ ARGUMENTS = {
 }
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("shown", ["read", "write", "admin"])
 async def test_a_key_reaches_what_its_scope_allows(objects, keys, shown):
     """Each verb lets a key of its scope or an admin's in; another is refused with what it needs."""

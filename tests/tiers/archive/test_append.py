@@ -146,6 +146,7 @@ async def test_compaction_plans_anew_after_an_append(flaky):
     await other.close()
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("rounds", [30, pytest.param(100, marks=pytest.mark.slow)])
 async def test_l3_25_two_archivers_race(tmp_path, rounds):
     """Two archivers given the same batches, with maintenance between: every event once, one winner each."""
@@ -165,6 +166,7 @@ async def test_l3_25_two_archivers_race(tmp_path, rounds):
         await archive.close()
 
 
+@pytest.mark.integration
 async def test_two_archivers_race_to_create(tmp_path):
     """Two archivers that find nothing there make one table, and one of them archives the batch."""
     for attempt in range(5):
