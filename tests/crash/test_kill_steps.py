@@ -100,7 +100,9 @@ async def kill_each(runner, root, action, most):
     killed = 0
     for number, step in enumerate(chosen):
         killed += await kill_at(runner, promised, first, step, number)
-    assert killed > len(chosen) * 0.8, f"{killed} of {len(chosen)} sessions died where they should"
+    # The last time that a step is taken may come in one run and not in the next: a session may live on.
+    alive = max(1, (len(chosen) - 1) // 5)
+    assert killed >= len(chosen) - alive, f"{killed} of {len(chosen)} sessions died where they should"
 
 
 @pytest.mark.parametrize("action", ACTIONS)
