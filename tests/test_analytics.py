@@ -309,6 +309,7 @@ async def test_check_reports_missing_rows_and_damaged_files(make, damage):
 # Answers beside tracking
 
 
+@pytest.mark.integration
 async def test_a_heavy_query_does_not_block_the_loop(make, capsys):
     """Tracks are acknowledged while a heavy question is still being worked on; their latency is printed."""
     async with make(segment_events=100_000) as shop:

@@ -222,6 +222,7 @@ async def test_promise_06_no_gap_no_overlap(make, clock):
             assert list(shop.directory.glob("log/*.parquet")), "the log still has them too"
 
 
+@pytest.mark.integration
 async def test_promise_07_as_of_is_exact_for_ever(make, clock):
     """`as_of=T` is a cut in the log: rollups, archive, compaction, expiry, pruning and clocks cannot change the answer.
 

@@ -376,6 +376,7 @@ sent = st.lists(
 )
 
 
+@pytest.mark.integration
 @settings(max_examples=8, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(sent=sent)
 async def test_all_invoices_add_up_to_all_usage(tmp_path_factory, sent):

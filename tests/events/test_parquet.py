@@ -57,6 +57,7 @@ def test_two_readers_read_every_row_back(written: Path) -> None:
     assert _ask(f"SELECT * FROM read_parquet('{written}') ORDER BY seq").cast(SCHEMA).equals(rows)
 
 
+@pytest.mark.integration
 def test_bloom_filters_skip_row_groups_without_the_user(written: Path) -> None:
     """The Bloom filter of a row group excludes a user without rows in it, and finds a user with rows."""
     if "bloom_filter_options" not in with_filters({}, _events()):

@@ -127,6 +127,7 @@ NAMES = st.sampled_from(["f", "i", "b", "d", "t", "s"])
 KINDS = {"f": float, "i": int, "b": bool, "d": Decimal, "t": datetime, "s": str}
 
 
+@pytest.mark.integration
 @settings(max_examples=60)
 @given(st.lists(st.dictionaries(NAMES, JSON.map(json.dumps) | NUMBERS, max_size=4), min_size=1, max_size=12))
 def test_every_valid_event_can_be_promoted(documents):

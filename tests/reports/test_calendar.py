@@ -83,6 +83,7 @@ def test_a_period_starts_where_pythons_calendar_has_its_start(cursor, what):
     assert values == [period(instant, grain, zone, week_start) for instant in us]
 
 
+@pytest.mark.integration
 @settings(max_examples=100, deadline=None)
 @given(ANY)
 def test_numbers_of_neighbouring_periods_differ_by_one(cursor, what):

@@ -113,6 +113,7 @@ async def test_exactly_what_is_listed_can_be_reached(objects):
     )
 
 
+@pytest.mark.integration
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     path=st.lists(
