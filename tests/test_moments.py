@@ -47,7 +47,7 @@ def test_naive_datetimes_are_refused(value):
 
 
 @pytest.mark.parametrize("value", ["yesterday", "", "2026-13-01", "x" * 10_000, 17, 1.5, True, None, object(), []])
-def test_anything_else_is_refused_in_a_short_sentence(value):
+def test_invalid_values_are_refused_in_a_short_sentence(value):
     """Text in another form and values of other types are one error, however long they are."""
     for parse in (parse_moment, parse_day):
         with pytest.raises(ValueError, match="is not a") as raised:
@@ -61,7 +61,7 @@ def test_text_and_datetime_agree(moment):
     assert parse_moment(moment.isoformat()) == parse_moment(moment) == (moment - EPOCH) // timedelta(microseconds=1)
 
 
-def test_the_zone_of_text():
+def test_a_zone_in_the_text_overrides_the_default():
     """A zone in the text wins over the default one."""
     berlin = ZoneInfo("Europe/Berlin")
     assert parse_iso("2026-01-15T13:00", berlin) == NOON

@@ -16,14 +16,12 @@ Step = str | int
 
 
 class ValueWriter(Protocol):
-    """Writes the values inside of a value of the program. `Encoder` is one.
-
-    Attributes:
-        faithful: whether the other side reads the program's own types.
-    """
+    """Writes the values inside of a value of the program. `Encoder` is one."""
 
     @property
-    def faithful(self) -> bool: ...
+    def faithful(self) -> bool:
+        """Whether the other side reads the types of the program."""
+        ...
 
     def write(self, value: Any, depth: int) -> Any:
         """`value` as an expression."""

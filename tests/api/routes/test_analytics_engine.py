@@ -11,6 +11,8 @@ import pytest
 from lakebed import Analytics
 from lakebed.api import create_app
 
+pytestmark = pytest.mark.integration
+
 SQL = "/client/v4/accounts/acc/analytics_engine/sql"
 POINT = "/client/v4/accounts/acc/analytics_engine/weather"
 
