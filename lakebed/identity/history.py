@@ -10,7 +10,7 @@ import pyarrow as pa
 from lakebed.identity.mapping import Mapping
 from lakebed.identity.resolve import Edges, resolve
 from lakebed.identity.rules import Rules
-from lakebed.tiers.storage.identity_graph import Graph
+from lakebed.tiers.storage.identity_graph import IdentityGraph
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,7 +36,7 @@ class IdentityHistory:
         self._rules = rules
         self._in_thread = in_thread
 
-    async def mapping(self, graph: Graph, end: int, version: int, present: Mapping) -> Mapping:
+    async def mapping(self, graph: IdentityGraph, end: int, version: int, present: Mapping) -> Mapping:
         """The mapping by the events with `seq < end`.
 
         Args:
@@ -57,7 +57,7 @@ class IdentityHistory:
         mapping: Mapping = await self._in_thread(present.replaced, identities, rows, version)
         return mapping
 
-    async def computed(self, graph: Graph, end: int, version: int, present: Mapping | None = None) -> Mapping:
+    async def computed(self, graph: IdentityGraph, end: int, version: int, present: Mapping | None = None) -> Mapping:
         """The same, from all edges. Without `present` every text is read."""
         pieces = [await self._in_thread(Edges.columns, rows) async for rows in graph.edges_before(end)]
         users = await graph.users_before(end) if pieces else []

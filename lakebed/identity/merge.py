@@ -11,7 +11,7 @@ from lakebed.clock import from_us
 from lakebed.identity.mapping import Mapping
 from lakebed.identity.resolve import EFFECTS, Edges, resolve
 from lakebed.identity.rules import Rules
-from lakebed.tiers.storage.identity_graph import Graph
+from lakebed.tiers.storage.identity_graph import IdentityGraph
 
 __all__ = ["Merge", "merges"]
 
@@ -45,7 +45,7 @@ class Merge(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def merges(
-    graph: Graph,
+    graph: IdentityGraph,
     mapping: Mapping,
     identity: str | None,
     limit: int,

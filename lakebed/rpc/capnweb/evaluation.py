@@ -129,15 +129,17 @@ class _Evaluation:
         return result
 
     def _call(self, needs: Outcome, path: tuple[Step, ...], arguments: list[Any], result: PendingResult) -> None:
+        result.then(lambda _outcome: self._release_stubs())  # a callee that keeps a stub has made its own
+        if needs.error is not None:
+            result.resolve(needs)
+            return
+        value = needs.value[0]
         try:
-            value = needs.unwrap()[0]
-            arguments = self._filled(arguments)
-        except Exception as error:  # noqa: BLE001 - it is the outcome of the call
-            self._release_stubs()
+            filled = self._filled(arguments)
+        except TooLarge as error:
             result.resolve(Outcome(error=error))
             return
-        result.then(lambda _outcome: self._release_stubs())  # a callee that keeps a stub has made its own
-        self._evaluator.begin(lambda: self._called(value, path, arguments), result)
+        self._evaluator.begin(lambda: self._called(value, path, filled), result)
 
     def _called(self, value: Any, path: tuple[Step, ...], arguments: list[Any]) -> Any:
         callee = self._follow(value, path)

@@ -98,10 +98,12 @@ class PendingResult:
         result = PendingResult()
 
         def resolve(outcome: Outcome) -> None:
-            try:
-                result.resolve(Outcome(change(outcome.unwrap())))
-            except Exception as error:  # noqa: BLE001 - it is the outcome
-                result.resolve(Outcome(error=error))
+            if outcome.error is None:
+                try:
+                    outcome = Outcome(change(outcome.value))
+                except Exception as error:  # noqa: BLE001 - it is the outcome
+                    outcome = Outcome(error=error)
+            result.resolve(outcome)
 
         self.then(resolve)
         return result
