@@ -12,13 +12,14 @@ from pathlib import Path
 from lakebed.billing.billing import Billing
 from lakebed.billing.quota import QuotaState
 from lakebed.billing.quotas import Quotas
-from lakebed.clock import Clock
+from lakebed.clock import SECOND_US, Clock
 from lakebed.concurrency import run_in_thread
 from lakebed.definitions.cohorts import CohortLookup, Cohorts
 from lakebed.definitions.datasets import Datasets
 from lakebed.definitions.definitions import Definitions
 from lakebed.disk import Disk
 from lakebed.errors import LogBehind
+from lakebed.events.documents import DocumentPositions
 from lakebed.events.promotions import BUILT_IN, Promotion, as_promotions
 from lakebed.identity.identity import Identity
 from lakebed.identity.people import People
@@ -55,7 +56,6 @@ __all__ = ["Components", "ObjectOptions", "open_components"]
 
 _PROMOTIONS = "promotions"  # keys of Storage's meta: columns that there will always be …
 _SETTLED = "settled"  # … and the newest `as_of` that was answered before an event came after it
-_US = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +131,8 @@ async def open_components(stack: AsyncExitStack, options: ObjectOptions) -> Comp
     )
     stack.push_async_callback(run_in_thread, "close", engine.close)
     counters = Counters(clock, settings.counters_max_keys)
-    live_counters = LiveCounters(counters, settings.active_ttl_s)
+    documents = DocumentPositions()
+    live_counters = LiveCounters(counters, settings.active_ttl_s, documents)
     pipeline = Pipeline(
         directory / "log",
         options.name,
@@ -151,13 +152,21 @@ async def open_components(stack: AsyncExitStack, options: ObjectOptions) -> Comp
     stack.push_async_callback(archive.close)
     watermark = await _watermark(storage, pipeline, archive, settings)
     await _check_not_behind(storage, pipeline, directory, watermark)
-    history = EventHistory(pipeline, archive, promotions, engine)
+    history = EventHistory(pipeline, archive, promotions, engine, documents)
     stack.push_async_callback(run_in_thread, "close", history.close)
-    range_queries = RangeQueries(history, pipeline, archive, engine)
-    identity = Identity(storage, history.read, range_queries.ask, Rules.of(settings))
+    identity = Identity(storage, history.read, RangeQueries(history, pipeline, archive, engine).ask, Rules.of(settings))
     stack.push_async_callback(identity.close)
     await identity.open()
-    rollups = Rollups(storage, options.rollups, promotions, engine, history.read, settings, people=identity.mapping)
+    rollups = Rollups(
+        storage,
+        options.rollups,
+        promotions,
+        engine,
+        history.read,
+        settings,
+        people=identity.mapping,
+        documents=history.documents,
+    )
     stack.push_async_callback(rollups.close)
     await rollups.open()
     catch_up = CatchUp(pipeline, rollups, identity, settings, clock)
@@ -209,6 +218,7 @@ async def open_components(stack: AsyncExitStack, options: ObjectOptions) -> Comp
         directory=directory,
         settings=settings,
         counters=counters,
+        documents=documents,
         pipeline=pipeline,
         storage=storage,
         archive=archive,
@@ -249,7 +259,8 @@ async def open_components(stack: AsyncExitStack, options: ObjectOptions) -> Comp
         ),
         scheduler=scheduler,
         monitor=Monitor(
-            monitored, LiveSnapshots(options.name, counters, pipeline, history, settings.active_ttl_s, clock)
+            monitored,
+            LiveSnapshots(options.name, counters, pipeline, history, settings.active_ttl_s, clock, documents),
         ),
     )
 
@@ -317,11 +328,14 @@ async def _restore_live_counters(
 ) -> None:
     saved = await storage.get(TOTALS, Totals(), Totals)
     now = clock.now_us()
-    recent, active_since = now - int(RECENT_S * _US), now - int(settings.active_ttl_s * _US)
+    recent, active_since = now - int(RECENT_S * SECOND_US), now - int(settings.active_ttl_s * SECOND_US)
     names = Counter(saved.names)
     with pipeline.view() as view:
         if saved.seq < view.start_seq:  # storage.db was lost: the archive has the events that the log has deleted
             async for table in history.read(saved.seq, view.start_seq, frozenset()):
                 names.update(name for name in table["event"].to_pylist() if name is not None)
-        replayed = await history.in_thread(lambda: count_log(view, saved.seq, recent, active_since))
-    live_counters.restore(names, replayed, now)
+        counted = await history.in_thread(lambda: count_log(view, saved.seq, recent, active_since))
+        # An older Lakebed did not save them: `EventHistory` searches those before `unknown`, when they are needed.
+        unknown = 0 if saved.documents is not None else max(saved.seq, view.start_seq)
+        live_counters.documents.restore([*(saved.documents or ()), *counted.documents], unknown, view.end_seq)
+    live_counters.restore(names, counted, now)

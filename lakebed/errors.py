@@ -1,4 +1,4 @@
-"""Every exception that Lakebed raises, grouped by who must act.
+"""Every exception that Lakebed raises, grouped by who must act: the caller or the operator.
 
 Each error carries its facts as attributes (`path`, `limit`, `value` …) and ends its message with a next step.
 """
@@ -52,7 +52,7 @@ __all__ = [
 
 
 class LakebedError(Exception):
-    """The root of the tree. `facts` holds what the message was made of, for logs and for JSON."""
+    """The base class. `facts` holds the values in the message, for logs and for JSON."""
 
     def __init__(self, message: str, *, hint: str = "", **facts: Any) -> None:
         self.message = message
@@ -67,22 +67,22 @@ class LakebedError(Exception):
         raise AttributeError(name)
 
 
-# The caller must act: the call asked for something that cannot be.
+# The caller must act: the call asked for something that is not possible.
 
 
 class InvalidEvent(LakebedError, ValueError):
-    """When `track` was given an event that breaks a limit. `reason` says which, `batch` puts it in the receipt."""
+    """When an event breaks a limit. `reason` says which; `batch` puts it in the receipt."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason, hint="Nothing was stored", reason=reason)
 
 
 class InvalidBilling(LakebedError, ValueError):
-    """When a quantity, a price book, a period or a quota cannot be what it says; names the field."""
+    """When a quantity, a price book, a period or a quota is not valid; names the field."""
 
 
 class InvalidDefinition(LakebedError, ValueError):
-    """When a document cannot be saved under a name: it is no JSON, too large, or its name is none."""
+    """When a document is not JSON or too large, when its name is not valid, or when no document has the name."""
 
 
 class InvalidImport(LakebedError, ValueError):
@@ -90,7 +90,7 @@ class InvalidImport(LakebedError, ValueError):
 
 
 class InvalidMerge(LakebedError, ValueError):
-    """When people are to be merged who are one already, or a merge taken back that there is not."""
+    """When two ids to be merged are one person already, or a merge to be taken back does not exist."""
 
 
 class InvalidName(LakebedError, ValueError):
@@ -118,23 +118,23 @@ class PromotionConflict(LakebedError, ValueError):
 
 
 class ObjectClosed(LakebedError, RuntimeError):
-    """When a call reaches an object that your code has closed, or not yet opened."""
+    """When a call reaches an object that your code has closed, or has not opened yet."""
 
 
 class NotReachable(LakebedError, AttributeError):
-    """When a stub or connection is asked for something that its object does not have, or keeps to itself."""
+    """When a stub or connection is asked for a member that its object does not have, or that is not public."""
 
 
 class AccessDenied(LakebedError, PermissionError):
-    """When a server does not take the key that it was shown, or the key may not do what was asked."""
+    """When a server does not accept the key that was sent, or the key's scope does not allow the call."""
 
 
 class UnknownKey(LakebedError, LookupError):
-    """When there is no key with that id, or it is revoked for ever."""
+    """When no key has that id, or it is revoked, which is final."""
 
 
 class UnknownDeadLetter(LakebedError, LookupError):
-    """When there is no dead letter with that id: it was replayed, purged or dropped, or never there."""
+    """When no dead letter has that id: it was replayed, purged or dropped, or never existed."""
 
 
 class WrongObject(LakebedError, TypeError):
@@ -158,15 +158,15 @@ class QueryTimeout(QueryError, TimeoutError):
 
 
 class QueryBusy(QueryError):
-    """When as many untrusted queries run as may: of this object, or (`scope` says it) of the whole server."""
+    """When the maximum of untrusted queries runs already: of this object or, as `scope` says, of the whole server."""
 
 
 class QueryCrashed(QueryError):
-    """When the process of an untrusted query ended without an answer: too much memory, or nested too deep."""
+    """When the process of an untrusted query ended without an answer: too much memory, or too deeply nested SQL."""
 
 
 class SnapshotExpired(QueryError, LookupError):
-    """When an Iceberg snapshot or tag is not (or no longer) in the table. `as_of` needs no snapshot."""
+    """When the table has no such Iceberg snapshot or tag, or no longer. `as_of` needs no snapshot."""
 
 
 # The operator must act: the machine, the disk or another process is in the way.
@@ -181,11 +181,11 @@ class Unreachable(LakebedError, ConnectionError):
 
 
 class ObjectUnavailable(LakebedError, OSError):
-    """When an object's directory cannot be made, locked or read: a read-only file system, no rights, no descriptors."""
+    """When an object's directory cannot be created, locked or read: read-only, no permission, no free descriptors."""
 
 
 class FontMissing(LakebedError, LookupError):
-    """When a picture is to be a PNG image and no font is found to write its text with. Nothing was drawn."""
+    """When a chart is to be a PNG image and no font is found for its text. Nothing was drawn."""
 
 
 class DiskFull(LakebedError, OSError):
@@ -193,7 +193,7 @@ class DiskFull(LakebedError, OSError):
 
 
 class LogUnavailable(LakebedError, OSError):
-    """When bytes could not be written, fsynced or read. Events of this call were not acknowledged; retrying is safe."""
+    """When the log could not be written, synced or read. Events of this call were not acknowledged; a retry is safe."""
 
 
 class Backpressure(LakebedError):
@@ -209,7 +209,7 @@ class LogCorrupted(LakebedError):
 
 
 class LogBehind(LogCorrupted):
-    """When a consumer's checkpoint lies past the log's end: the log, or part of it, is not the one it followed."""
+    """When a consumer's checkpoint lies past the log's end: the log, or a part of it, is not the one that it read."""
 
 
 class FormatTooNew(LakebedError):
@@ -221,12 +221,12 @@ class StorageUnavailable(LakebedError, OSError):
 
 
 class KeysUnavailable(LakebedError, OSError):
-    """When `keys.db` cannot be read or written. Nobody is let in until it can; nothing was changed."""
+    """When `keys.db` cannot be read or written. Every request is refused until it can; nothing was changed."""
 
 
 class ArchiveUnavailable(LakebedError, OSError):
-    """When the catalog or the warehouse did not answer, or its answer is unknown after a second look."""
+    """When the catalog or the warehouse did not answer, or the outcome is unknown after it was asked again."""
 
 
 class ArchiveConflict(LakebedError):
-    """When the archive's watermark is not where this object left it: a second archiver, or a foreign commit."""
+    """When the archive's watermark is not where this object left it: another process has committed to the table."""

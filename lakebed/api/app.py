@@ -9,7 +9,6 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
-from lakebed.api.access_log import log_exchange
 from lakebed.api.auth import Auth
 from lakebed.api.body import Body
 from lakebed.api.cors import Cors
@@ -19,11 +18,11 @@ from lakebed.api.middleware import ExchangeMiddleware
 from lakebed.api.openapi.document import OpenApi
 from lakebed.api.openapi.page import Reference
 from lakebed.api.rate_limits import DEFAULT_LIMITS
-from lakebed.api.request_metrics import RequestMetrics
 from lakebed.api.routes.analytics_engine import AnalyticsEngineRoutes
 from lakebed.api.routes.billing import BillingRoutes
 from lakebed.api.routes.cohorts import CohortRoutes
 from lakebed.api.routes.dead_letters import DeadLetterRoutes
+from lakebed.api.routes.event_requests import EventRequests
 from lakebed.api.routes.events import EventRoutes
 from lakebed.api.routes.grafana import GrafanaRoutes
 from lakebed.api.routes.health import HealthRoutes
@@ -40,6 +39,7 @@ from lakebed.api.routes.templates import TemplateRoutes
 from lakebed.api.routes.track import TrackRoutes
 from lakebed.api.rpc.endpoint import RpcEndpoint
 from lakebed.api.streams.live import LiveStream
+from lakebed.api.telemetry import RequestMetrics, log_exchange
 from lakebed.auth.keys import Limits
 from lakebed.clock import Clock, SystemClock
 from lakebed.disk import Disk
@@ -86,13 +86,14 @@ def create_app(
     auth = Auth(target, clock, limits)
     body = Body(max_body_bytes, body_timeout_s)
     micro_batching = MicroBatching(auth)
+    event_requests = EventRequests(auth, body, micro_batching)
     request_metrics = RequestMetrics()
     live = LiveStream(auth, clock)
     rpc = RpcEndpoint(auth, body)
     route_groups = (
         SegmentRoutes(auth, body, micro_batching, enrichment or Enrichment(), max_batch_bytes=max_batch_bytes),
-        TrackRoutes(auth, body, micro_batching),
-        EventRoutes(auth, body, micro_batching),
+        TrackRoutes(event_requests),
+        EventRoutes(event_requests),
         MetricRoutes(auth),
         QueryRoutes(auth, body),
         ReportRoutes(auth, body),

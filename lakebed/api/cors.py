@@ -37,15 +37,11 @@ class Cors:
         ]
 
     def headers(self, scope: Scope) -> list[tuple[bytes, bytes]]:
-        """The CORS headers of the response to `scope`."""
-        if not any(name == b"origin" for name, _ in scope["headers"]):
-            return []
+        """The CORS headers of the response to a request with an Origin header."""
         return _ANY_ORIGIN if self._methods(scope) else []
 
     def preflight(self, scope: Scope) -> Response | None:
-        """The response to a preflight request for an open route; None for any other request."""
-        if scope["method"] != "OPTIONS":
-            return None
+        """The response to an OPTIONS request if it is the preflight of an open route; None if it is not."""
         headers = Headers(scope=scope)
         methods = self._methods(scope)
         if not methods or "access-control-request-method" not in headers:

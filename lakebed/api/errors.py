@@ -18,7 +18,17 @@ from starlette.responses import Response
 
 from lakebed import errors
 
-__all__ = ["ErrorSummary", "Refusal", "error_handlers", "error_response", "error_summary", "hints_included"]
+__all__ = [
+    "ARGUMENT_ERRORS",
+    "ErrorSummary",
+    "Refusal",
+    "definition_errors",
+    "error_handlers",
+    "error_response",
+    "error_summary",
+    "hints_included",
+    "refusal_with_hint",
+]
 
 _log = logging.getLogger("lakebed.api")
 _INTERNAL = 500
@@ -156,14 +166,34 @@ def error_summary(error: BaseException) -> ErrorSummary:
     return ErrorSummary(answer.status, answer.code, getattr(error, "message", str(error)), facts, answer.retry_after)
 
 
+ARGUMENT_ERRORS = (errors.InvalidAsOf, errors.InvalidBilling, errors.InvalidDefinition, errors.QueryRefused)
+"""Errors caused by an argument. Their hint says what to write instead."""
+
+
+def refusal_with_hint(error: Exception) -> Refusal:
+    """The refusal for one of `ARGUMENT_ERRORS`, with the hint in its message, as in Python."""
+    summary = error_summary(error)
+    return Refusal(summary.status, summary.code, str(error))
+
+
 @contextmanager
 def hints_included() -> Iterator[None]:
-    """Adds the hint to an error caused by an argument: it says what to write instead, over HTTP as in Python."""
+    """Turns each of `ARGUMENT_ERRORS` into a `refusal_with_hint`."""
     try:
         yield
-    except (errors.InvalidAsOf, errors.InvalidBilling, errors.InvalidDefinition, errors.QueryRefused) as error:
-        summary = error_summary(error)
-        raise Refusal(summary.status, summary.code, str(error)) from error
+    except ARGUMENT_ERRORS as error:
+        raise refusal_with_hint(error) from error
+
+
+@contextmanager
+def definition_errors() -> Iterator[None]:
+    """404 for a cohort or mapping that does not exist, 409 for a cohort that others refer to."""
+    try:
+        yield
+    except errors.InvalidDefinition as error:
+        if "used_by" in error.facts:
+            raise Refusal(409, "COHORT_IN_USE", str(error), used_by=error.facts["used_by"]) from error
+        raise Refusal(404, "NOT_FOUND", str(error)) from error
 
 
 def _on_error(request: Request, error: Exception) -> Response:

@@ -246,7 +246,9 @@ class ExchangeMiddleware:
             await self._app(scope, receive, send)
             return
         began = self._clock.monotonic()
-        exchange = Exchange(scope, receive, send, self._held, self._cors.headers(scope))
+        is_cross_origin = any(name == b"origin" for name, _ in scope["headers"])
+        cors_headers = self._cors.headers(scope) if is_cross_origin else []
+        exchange = Exchange(scope, receive, send, self._held, cors_headers)
         self._waiting += 1
         waits = True
 
@@ -273,7 +275,7 @@ class ExchangeMiddleware:
             refusal = error_response(503, "OVERLOADED", message, {"limit": self._max_waiting}, {"Retry-After": "1"})
             await refusal(scope, exchange.receive, send)
             return
-        preflight = self._cors.preflight(scope)
+        preflight = self._cors.preflight(scope) if scope["method"] == "OPTIONS" else None
         if preflight is not None:
             await preflight(scope, exchange.receive, send)
             return

@@ -15,9 +15,9 @@ from urllib.parse import urlsplit
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from lakebed.api.access_log import configure_logs
 from lakebed.api.errors import error_response
 from lakebed.api.http_protocol import connection_class
+from lakebed.api.logs import configure_logs
 from lakebed.api.middleware import Exchange, HeldBytes, header
 from lakebed.errors import InvalidSettings
 

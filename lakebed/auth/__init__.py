@@ -1,1 +1,1 @@
-"""API keys: what they allow, where they are stored, and the cache that a server asks."""
+"""API keys: their scopes and limits, their storage, and a cache of them for servers."""

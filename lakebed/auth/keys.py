@@ -1,7 +1,7 @@
-"""Keys: who may do what to which object over a network. One SQLite file beside the objects, `<root>/keys.db`.
+"""Keys: the permissions of network callers, each for one object. One SQLite file beside the objects, `<root>/keys.db`.
 
-A secret is shown once, when it is made. What is stored is its SHA-256: of 160 random bits, so there is nothing that a
-slow hash would protect.
+A secret is shown once, when it is created. Its SHA-256 is stored. A slow hash would protect nothing more, since it has
+160 random bits.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from lakebed.clock import Clock, SystemClock
+from lakebed.clock import SECOND_US, Clock, SystemClock
 from lakebed.errors import FormatTooNew, InvalidName, KeysUnavailable, UnknownKey
 from lakebed.objects.names import directory_of
 
@@ -32,18 +32,17 @@ _TOKEN = re.compile(r"lb[wra]_([0-9a-f]{12})_[0-9a-f]{40}")
 _ID_BYTES, _SECRET_BYTES = 6, 20
 _MAX_NOTE = 200
 _BUSY_S = 10.0
-_US = 1_000_000
 
-# A released step is never edited: files exist that took it. A change is a new step at the end.
+# A released step is never edited, since files have run it. A change is a new step at the end.
 _MIGRATIONS = (
     (
-        # A revoked key keeps its row: that there ever was a key is what makes keys required.
+        # A revoked key keeps its row: keys are required as soon as there is any row.
         """CREATE TABLE keys (
             id TEXT PRIMARY KEY, object TEXT NOT NULL, scope TEXT NOT NULL CHECK (scope IN ('write', 'read', 'admin')),
             note TEXT NOT NULL, created_us INTEGER NOT NULL, rotated_us INTEGER, revoked_us INTEGER,
             limits TEXT NOT NULL
         ) WITHOUT ROWID""",
-        # NULL: the newest secret of its key. Otherwise one that a rotation replaced, and until when it still counts.
+        # until_us is NULL for the newest secret of a key. A secret that a rotation replaced is valid until then.
         """CREATE TABLE secrets (
             sha256 BLOB PRIMARY KEY CHECK (length(sha256) = 32),
             key TEXT NOT NULL REFERENCES keys (id) ON DELETE CASCADE, until_us INTEGER
@@ -55,13 +54,13 @@ _COLUMNS = "id, object, scope, note, created_us, rotated_us, revoked_us, limits"
 
 
 class Limits(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What one key may send. None is the server's default.
+    """The limits of one key. None means the server's default.
 
     Attributes:
-        requests_per_s: of any kind, on average.
-        events_per_s: to store, on average.
-        burst_s: what was not used is saved up for so many seconds, and may then come at once.
-        max_body_bytes: of one body, inflated; it can only lower what the server takes.
+        requests_per_s: average rate of requests of any kind.
+        events_per_s: average rate of events to store.
+        burst_s: seconds for which unused allowance is saved; that much may then arrive at once.
+        max_body_bytes: maximum size of a body after decompression; it can only lower the server's limit.
     """
 
     requests_per_s: float | None = None
@@ -71,15 +70,15 @@ class Limits(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Key(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a key. Its secret is not.
+    """A key, without its secret.
 
     Attributes:
-        id: 12 hex digits; not secret. It is the middle of the key's token.
-        object: the name of the one object that it reaches.
-        scope: "write" stores events, "read" asks questions, "admin" does both, and all else.
-        note: what it is for, in the words of whoever made it.
-        created_us, rotated_us, revoked_us: when, microseconds since 1970 UTC; None: never.
-        limits: where it differs from the server's defaults.
+        id: 12 hex digits, not secret: the middle of the key's token.
+        object: name of the one object that the key gives access to.
+        scope: "write" stores events, "read" asks questions, "admin" may do everything.
+        note: purpose, as free text.
+        created_us, rotated_us, revoked_us: times in microseconds since 1970 UTC; None means never.
+        limits: limits that differ from the server's defaults.
     """
 
     id: str
@@ -93,7 +92,7 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LiveKey(msgspec.Struct, frozen=True):
-    """A key that is not revoked, with the SHA-256 of each of its secrets, and until when that counts."""
+    """A key that is not revoked, with the SHA-256 of each of its secrets and the time until which that is valid."""
 
     key: Key
     secrets: tuple[tuple[bytes, int | None], ...]
@@ -108,12 +107,12 @@ class Keys:
     It may be used from several processes and threads at once. A running server sees a change within a second.
 
     Args:
-        root: the directory of the objects.
-        clock: where its times come from.
+        root: directory of the objects.
+        clock: source of the times that are stored.
 
     Raises:
-        KeysUnavailable: from any method, when the file cannot be read or written. Nothing was changed.
-        FormatTooNew: from any method, when a newer Lakebed wrote the file.
+        KeysUnavailable: from any method: the file cannot be read or written. Nothing was changed.
+        FormatTooNew: from any method: a newer Lakebed wrote the file.
     """
 
     def __init__(self, root: str | Path, clock: Clock | None = None) -> None:
@@ -121,10 +120,10 @@ class Keys:
         self.path = self.root / FILE_NAME
         self._clock: Clock = clock if clock is not None else SystemClock()
 
-    def create(self, object: str, scope: Scope, note: str = "", limits: Limits | None = None) -> tuple[Key, str]:  # noqa: A002 - what it is called everywhere else
-        """Make a key, and give it with its token, which nobody can read again.
+    def create(self, object: str, scope: Scope, note: str = "", limits: Limits | None = None) -> tuple[Key, str]:  # noqa: A002 - its name everywhere
+        """Create a key; returns it with its token, which cannot be read again.
 
-        The object need not exist yet. From the first key on a server under this root lets nobody in without one.
+        The object need not exist yet. From the first key on, a server of this root refuses requests without a key.
 
         Raises:
             InvalidName: the object's name is not allowed, or the note has more than 200 characters.
@@ -161,13 +160,13 @@ class Keys:
         return [_key(row) for row in rows]
 
     def revoke(self, key_id: str) -> Key:
-        """End a key, for ever. One that is revoked already stays as it is.
+        """Revoke a key, which is final. A revoked key stays as it is.
 
         Raises:
             UnknownKey: there is no such key.
         """
         with self._transaction() as connection:
-            key = _found(connection, key_id)
+            key = _stored(connection, key_id)
             connection.execute("DELETE FROM secrets WHERE key = ?", (key_id,))
             if key.revoked_us is not None:
                 return key
@@ -176,7 +175,7 @@ class Keys:
         return msgspec.structs.replace(key, revoked_us=now)
 
     def rotate(self, key_id: str, grace_s: float = 0.0) -> tuple[Key, str]:
-        """Give a key a new secret. What it had before still counts for `grace_s` seconds, and never longer than it did.
+        """Give a key a new secret. Earlier secrets stay valid for `grace_s` seconds, if they do not end sooner.
 
         Raises:
             UnknownKey: there is no such key, or it is revoked.
@@ -186,7 +185,7 @@ class Keys:
             raise ValueError(f"grace_s must be 0 or more seconds, not {grace_s}")
         with self._transaction() as connection:
             key, now = _unrevoked(connection, key_id), self._clock.now_us()
-            until = now + round(grace_s * _US)
+            until = now + round(grace_s * SECOND_US)
             connection.execute(
                 "UPDATE secrets SET until_us = min(coalesce(until_us, ?1), ?1) WHERE key = ?2", (until, key_id)
             )
@@ -197,7 +196,7 @@ class Keys:
         return msgspec.structs.replace(key, rotated_us=now), token
 
     def limit(self, key_id: str, limits: Limits) -> Key:
-        """Give a key limits of its own, in place of those that it had.
+        """Replace the limits of a key.
 
         Raises:
             UnknownKey: there is no such key, or it is revoked.
@@ -212,21 +211,21 @@ class Keys:
         return msgspec.structs.replace(key, limits=limits)
 
     def live(self, *, wait_s: float = _BUSY_S) -> tuple[bool, dict[str, LiveKey]]:
-        """Whether a key was ever made here, and those that are not revoked, by id."""
+        """Whether a key was ever created here, and the keys that are not revoked, by id."""
         if self._is_empty():
             return False, {}
         with self._transaction("DEFERRED", wait_s) as connection:
-            ((ever,),) = connection.execute("SELECT EXISTS (SELECT 1 FROM keys)").fetchall()
+            ((has_any,),) = connection.execute("SELECT EXISTS (SELECT 1 FROM keys)").fetchall()
             rows = connection.execute(f"SELECT {_COLUMNS} FROM keys WHERE revoked_us IS NULL").fetchall()
             hashes: dict[str, list[tuple[bytes, int | None]]] = {}
             for key, sha256, until_us in connection.execute("SELECT key, sha256, until_us FROM secrets"):
                 hashes.setdefault(key, []).append((sha256, until_us))
-        return bool(ever), {row[0]: LiveKey(_key(row), tuple(hashes.get(row[0], ()))) for row in rows}
+        return bool(has_any), {row[0]: LiveKey(_key(row), tuple(hashes.get(row[0], ()))) for row in rows}
 
     def _create_file(self) -> None:
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            # EXCL: to open and close a file that SQLite has open in this process would drop its locks.
+            # EXCL: opening and closing a file that SQLite has open in this process would drop its locks.
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         except FileExistsError:
             return
@@ -234,7 +233,7 @@ class Keys:
             raise self._unavailable(error) from error
 
     def _is_empty(self) -> bool:
-        """Whether no key can ever have been made: no file, or one that a crash left before anything was in it."""
+        """Whether no key was ever created: there is no file, or an empty one that a crash left."""
         try:
             return self.path.stat().st_size == 0
         except FileNotFoundError:
@@ -245,8 +244,8 @@ class Keys:
     @contextmanager
     def _transaction(self, kind: str = "IMMEDIATE", wait_s: float = _BUSY_S) -> Iterator[sqlite3.Connection]:
         try:
-            if not self.path.exists():  # SQLite would make it
-                raise UnknownKey(f"There are no keys in {self.root}", hint="Make one: lakebed keys create")
+            if not self.path.exists():  # SQLite would create it
+                raise UnknownKey(f"There are no keys in {self.root}", hint="Create one: lakebed keys create")
             # No WAL: it needs two more files, and SQLite before 3.51.3 may lose writes of two connections in it.
             with closing(sqlite3.connect(self.path, timeout=wait_s, isolation_level=None)) as connection:
                 connection.execute("PRAGMA synchronous = EXTRA")
@@ -278,21 +277,21 @@ class Keys:
         code = getattr(error, "sqlite_errorname", None) or type(error).__name__
         return KeysUnavailable(
             f"{self.path} cannot be used: {error} ({code})",
-            hint="Until it can, nobody is let in. Mend the disk or its rights, or restore the file",
+            hint="Every request is refused until it can. Repair the disk or the permissions, or restore the file",
             path=self.path,
             code=code,
         )
 
 
 def digest(token: str) -> bytes:
-    """What is stored of a token."""
+    """The hash of a token, which is stored in its place."""
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
 
 
 def id_in(token: str) -> str | None:
-    """The id of the key that a token is for. None where it is no token."""
-    found = _TOKEN.fullmatch(token)
-    return None if found is None else found[1]
+    """The id of the key in a token. None if the text is not a token."""
+    match = _TOKEN.fullmatch(token)
+    return None if match is None else match[1]
 
 
 @contextmanager
@@ -317,7 +316,7 @@ def _new_token(key: Key) -> str:
 
 def _checked(scope: str, note: str, limits: Limits) -> Limits:
     if scope not in _PREFIXES:
-        raise ValueError(f"{scope!r} is no scope: use {', '.join(_PREFIXES)}")
+        raise ValueError(f"{scope!r} is not a scope: use {', '.join(_PREFIXES)}")
     if len(note) > _MAX_NOTE:
         raise InvalidName(f"the note has {len(note)} characters", hint=f"Use at most {_MAX_NOTE}", limit=_MAX_NOTE)
     for name, value in msgspec.structs.asdict(limits).items():
@@ -332,15 +331,15 @@ def _key(row: tuple[Any, ...]) -> Key:
     return Key(**dict(zip(names, fields, strict=False)), limits=msgspec.json.decode(limits, type=Limits))
 
 
-def _found(connection: sqlite3.Connection, key_id: str) -> Key:
+def _stored(connection: sqlite3.Connection, key_id: str) -> Key:
     row = connection.execute(f"SELECT {_COLUMNS} FROM keys WHERE id = ?", (key_id,)).fetchone()
     if row is None:
-        raise UnknownKey("There is no key with this id", hint="`lakebed keys list` shows them", id=key_id[:40])
+        raise UnknownKey("There is no key with this id", hint="`lakebed keys list` shows all keys", id=key_id[:40])
     return _key(row)
 
 
 def _unrevoked(connection: sqlite3.Connection, key_id: str) -> Key:
-    key = _found(connection, key_id)
+    key = _stored(connection, key_id)
     if key.revoked_us is not None:
-        raise UnknownKey(f"Key {key_id} is revoked", hint="Make a new one: lakebed keys create", id=key_id)
+        raise UnknownKey(f"Key {key_id} is revoked", hint="Create a new one: lakebed keys create", id=key_id)
     return key

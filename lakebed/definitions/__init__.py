@@ -1,1 +1,1 @@
-"""Named, versioned documents in the log: cohorts and datasets."""
+"""Named, versioned documents in the log, such as cohorts and datasets."""

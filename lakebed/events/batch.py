@@ -10,7 +10,8 @@ import msgspec
 import pyarrow as pa
 from msgspec import Raw
 
-from lakebed.events.event import SCHEMA, TIME, Event
+from lakebed.events.documents import is_document
+from lakebed.events.event import OPERATOR, SCHEMA, TIME, Event
 
 __all__ = ["EventBatch", "memory_bytes", "people_of", "raw_column"]
 
@@ -27,12 +28,14 @@ class EventBatch(msgspec.Struct, frozen=True):
             keeping them. A person is `user_id`, else `anonymous_id`.
         columns: those of the schema, in its order, without `seq` and `received_at`. `timestamp` has microseconds; null
             means `received_at`.
+        documents: places of documents in it, ascending. A client's batch has none.
     """
 
     message_ids: Sequence[str | None]
     names: Sequence[str | None]
     people: Sequence[str | None]
     columns: list[pa.Array]
+    documents: Sequence[int] = ()
 
     def __len__(self) -> int:
         return len(self.message_ids)
@@ -45,6 +48,8 @@ class EventBatch(msgspec.Struct, frozen=True):
         names = [event.event for event in events]
         users: list[Any] = [event.user_id for event in events]  # texts: `validate` has converted numbers
         anonymous: list[Any] = [event.anonymous_id for event in events]
+        sources = [event.source for event in events]
+        documents = [row for row, event in enumerate(events) if is_document(event)] if OPERATOR in sources else ()
         columns = [
             pa.array(message_ids, _TEXT),
             pa.array([event.type for event in events], _TEXT),
@@ -54,11 +59,11 @@ class EventBatch(msgspec.Struct, frozen=True):
             pa.array([event.group_id for event in events], _TEXT),
             pa.array([event.session_id for event in events], _TEXT),
             pa.array([event.timestamp for event in events], pa.int64()),
-            pa.array([event.source for event in events], _TEXT),
+            pa.array(sources, _TEXT),
             raw_column([event.properties for event in events]),
             raw_column([event.context for event in events]),
         ]
-        return cls(message_ids, names, people_of(users, anonymous), columns)
+        return cls(message_ids, names, people_of(users, anonymous), columns, documents)
 
     @classmethod
     def joined(cls, parts: Iterable[Sequence[Event] | EventBatch]) -> EventBatch:
@@ -80,11 +85,13 @@ class EventBatch(msgspec.Struct, frozen=True):
     @classmethod
     def _concatenated(cls, batches: Sequence[EventBatch]) -> EventBatch:
         chained = itertools.chain.from_iterable
+        starts = itertools.accumulate(map(len, batches), initial=0)
         return cls(
             list(chained(batch.message_ids for batch in batches)),
             list(chained(batch.names for batch in batches)),
             list(chained(batch.people for batch in batches)),
             [pa.concat_arrays(parts) for parts in zip(*(batch.columns for batch in batches), strict=True)],
+            [start + row for start, batch in zip(starts, batches, strict=False) for row in batch.documents],
         )
 
     def take(self, rows: Sequence[int]) -> EventBatch:
@@ -95,6 +102,7 @@ class EventBatch(msgspec.Struct, frozen=True):
             [self.names[row] for row in rows],
             [self.people[row] for row in rows],
             [column.take(indices) for column in self.columns],
+            [place for place, row in enumerate(rows) if row in self.documents] if self.documents else (),
         )
 
     def to_record_batch(self, message_ids: Sequence[str], first_seq: int, received_at: int) -> pa.RecordBatch:

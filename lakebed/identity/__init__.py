@@ -1,1 +1,1 @@
-"""Who a person is: a graph of identity edges that a consumer of the log keeps, and what follows from it."""
+"""The identity graph: a consumer of the log that maps the ids in events to people."""

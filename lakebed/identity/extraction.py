@@ -1,6 +1,7 @@
-"""What events say about identities: the users in them, and the edges.
+"""Extraction: from events to the facts about identities in them, which are user ids and edges.
 
-Most events say nothing new, so of many DuckDB is asked for those that may: `USERS` and `links`, SQL over `events`.
+Most events have no new fact. Of many events DuckDB selects those that may have one: `USERS` and `links`, SQL over
+`events`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from lakebed.events.event import OPERATOR
 from lakebed.identity.resolve import ALIAS, DEVICE, EMAIL, IDENTIFY, MERGE, PHONE, UNMERGE
 from lakebed.identity.rules import Rules, device_signal, is_blocked, normal_email, normal_phone
 
-__all__ = ["USERS", "Evidence", "Found", "Word", "cuts", "evidence", "excerpts", "links"]
+__all__ = ["USERS", "Evidence", "FoundEdge", "OperatorMerge", "cuts", "evidence", "links", "unfiltered"]
 
 USERS = "SELECT user_id, min(seq) AS seq FROM events WHERE user_id IS NOT NULL GROUP BY user_id"
 _LINKS = """
@@ -29,15 +30,15 @@ SELECT seq FROM (SELECT seq, row_number() OVER (ORDER BY seq) AS place FROM even
 _CONFIDENCE = {EMAIL: 1.0, PHONE: 1.0}
 
 
-class Word(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What an operator said, as the properties of an event of the log.
+class OperatorMerge(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A merge or unmerge by an operator: the properties of its event in the log.
 
     Attributes:
         action: "merge" or "unmerge".
-        into: the identity that names the person, or one side of what is taken back.
-        other: the other side, where it is an identity …
+        into: the identity whose id the person keeps, or one side of the merge that is undone.
+        other: the other side, if it is an identity …
         value: … or the kind and text of a value.
-        why: the reason that was given.
+        why: the operator's reason.
     """
 
     action: str
@@ -47,11 +48,11 @@ class Word(msgspec.Struct, frozen=True, omit_defaults=True):
     why: str | None = None
 
 
-class Found(msgspec.Struct, frozen=True):
-    """One edge, before its ends have numbers.
+class FoundEdge(msgspec.Struct, frozen=True):
+    """One edge, whose ends have no numbers yet.
 
     Attributes:
-        value: the kind of value that `b` is, None where it is an identity.
+        value: kind of the value `b`; None if `b` is an identity.
     """
 
     seq: int
@@ -66,108 +67,108 @@ class Found(msgspec.Struct, frozen=True):
 
     @property
     def pair(self) -> tuple[str, str, str]:
-        """What it says, whenever it was said."""
+        """Kind and ends: equal for two statements of the same fact."""
         return self.kind, self.a, self.b
 
     @property
-    def is_word(self) -> bool:
-        """Whether it is an operator's, of which each counts."""
+    def by_operator(self) -> bool:
+        """Whether an operator made it. Of those each counts, not only the earliest."""
         return self.kind in (MERGE, UNMERGE)
 
     @property
-    def at(self) -> tuple[int, str]:
-        """By which conflicts are settled."""
+    def order(self) -> tuple[int, str]:
+        """The order in which conflicts are decided: the earliest wins."""
         return self.time_us, self.message_id
 
 
 class Evidence(msgspec.Struct, frozen=True):
-    """What some events say.
+    """The facts in some events.
 
     Attributes:
         users: user ids, each with the seq of its first event here.
-        edges: in order of seq. Of the same thing said twice, only what is earlier by event time than all before it.
+        edges: edges in order of seq. An edge that is repeated is there again only if its event time is earlier.
     """
 
     users: dict[str, int]
-    edges: list[Found]
+    edges: list[FoundEdge]
 
     def __len__(self) -> int:
         return len(self.users) + len(self.edges)
 
-    def pieces(self, end: int, most: int) -> Iterator[tuple[Evidence, int]]:
-        """The same in pieces of about `most`, each with the seq before which it says all. The last one's is `end`."""
+    def pieces(self, end: int, size: int) -> Iterator[tuple[Evidence, int]]:
+        """The same in pieces of about `size` facts, each with the seq at which it ends; `end` for the last."""
         users = sorted(self.users.items(), key=lambda item: item[1])
-        first_of = [seq for _, seq in users], [one.seq for one in self.edges]
+        first_of = [seq for _, seq in users], [edge.seq for edge in self.edges]
         seqs = sorted([*first_of[0], *first_of[1]])
         low = (0, 0)
-        for cut in [*sorted(set(seqs[most::most])), end]:
+        for cut in [*sorted(set(seqs[size::size])), end]:
             high = bisect_left(first_of[0], cut), bisect_left(first_of[1], cut)
             yield Evidence(dict(users[low[0] : high[0]]), self.edges[low[1] : high[1]]), cut
             low = high
 
 
 def links(rules: Rules) -> str:
-    """SQL: the events that may link identities by `rules`, in order of seq, with what `evidence` needs of them."""
+    """SQL for the events that may link identities by `rules`, in order of seq: the columns that `evidence` needs."""
     return _LINKS.format(_may_link(rules))
 
 
-def cuts(rules: Rules, most: int) -> str:
-    """SQL: where to cut, so that `links` gives at most `most` between two cuts. Each event of a cut is after it."""
-    return _CUTS.format(_may_link(rules), most)
+def cuts(rules: Rules, size: int) -> str:
+    """SQL for seqs at which to cut, so that `links` gives at most `size` events between two cuts."""
+    return _CUTS.format(_may_link(rules), size)
 
 
 def _may_link(rules: Rules) -> str:
     conditions = ["type IN ('identify', 'alias')"]
     conditions += [f"contains(context, '\"{name}\"')" for name in _normal(rules)]
-    # Of contexts as clients wrote them only the empty one is sure to have no signal.
+    # Clients may write anything into a context: only the empty one surely has no signal.
     conditions += ["context <> '{}'"] if rules.devices else []
     return " OR ".join(conditions)
 
 
-def excerpts(table: pa.Table) -> tuple[pa.Table, pa.Table]:
-    """What `USERS` and `links` give of a table of events in order of seq, and beside it events that say nothing."""
+def unfiltered(table: pa.Table) -> tuple[pa.Table, pa.Table]:
+    """The results of `USERS` and of `links` for a table of events in order of seq; the latter with all its events."""
     import numpy as np  # only objects with events pay for it
 
     users = table["user_id"].combine_chunks().dictionary_encode()
-    given = np.flatnonzero(users.is_valid().to_numpy(zero_copy_only=False))
-    codes, first = np.unique(users.indices.take(pa.array(given)).to_numpy(), return_index=True)
-    columns = [users.dictionary.take(pa.array(codes)), table["seq"].take(pa.array(given[first]))]
+    rows = np.flatnonzero(users.is_valid().to_numpy(zero_copy_only=False))
+    codes, first = np.unique(users.indices.take(pa.array(rows)).to_numpy(), return_index=True)
+    columns = [users.dictionary.take(pa.array(codes)), table["seq"].take(pa.array(rows[first]))]
     times = table["timestamp"].cast(pa.int64())
     return pa.table(columns, names=["user_id", "seq"]), table.append_column("time_us", times)
 
 
 def evidence(users: pa.Table, linking: pa.Table, rules: Rules) -> Evidence:
-    """What events say of which `USERS` and `links` gave these. Blocks."""
-    import pyarrow.compute as pc  # a quarter of what pyarrow costs to import
+    """The facts in the results of `USERS` and `links`. Blocks."""
+    import pyarrow.compute as pc  # a quarter of the time that pyarrow takes to import
 
     own = pc.fill_null(pc.equal(linking["source"], OPERATOR), fill_value=False)
     alias = pc.equal(linking["type"], "alias")
-    found = [
+    edges = [
         *_claims(linking.filter(pc.equal(linking["type"], "identify"))),
         *_aliases(linking.filter(pc.and_(alias, pc.invert(own)))),
-        *_words(linking.filter(pc.and_(alias, own))),  # what else Lakebed writes links nobody
+        *_operator_merges(linking.filter(pc.and_(alias, own))),  # documents of the operator link nothing
     ]
     if rules.email or rules.phone:
-        found += _traits(linking, rules)
+        edges += _traits(linking, rules)
     if rules.devices:
-        found += _devices(linking)
-    return Evidence(dict(zip(*(column.to_pylist() for column in users.columns), strict=True)), _earliest(found))
+        edges += _devices(linking)
+    return Evidence(dict(zip(*(column.to_pylist() for column in users.columns), strict=True)), _earliest(edges))
 
 
-def _earliest(found: Iterable[Found]) -> list[Found]:
-    """Those that are earlier, by event time, than whatever said the same before them; operators' words all."""
-    best: dict[tuple[str, str, str], tuple[int, str]] = {}
-    kept = []
-    for one in sorted(found, key=lambda one: one.seq):
-        pair, at = one.pair, one.at
-        if one.is_word or pair not in best or at < best[pair]:
-            best[pair] = at
-            kept.append(one)
-    return kept
+def _earliest(edges: Iterable[FoundEdge]) -> list[FoundEdge]:
+    """The edges whose event time is earlier than that of every equal edge before them; all edges of operators."""
+    earliest: dict[tuple[str, str, str], tuple[int, str]] = {}
+    selected = []
+    for edge in sorted(edges, key=lambda edge: edge.seq):
+        pair, order = edge.pair, edge.order
+        if edge.by_operator or pair not in earliest or order < earliest[pair]:
+            earliest[pair] = order
+            selected.append(edge)
+    return selected
 
 
-def _claims(table: pa.Table) -> Iterator[Found]:
-    """Identify calls with a user and another anonymous id. SDKs repeat them, so each pair's later ones are left out."""
+def _claims(table: pa.Table) -> Iterator[FoundEdge]:
+    """Identify calls with a user id and another anonymous id. SDKs repeat them: later calls of a pair are left out."""
     import numpy as np  # see evidence
     import pyarrow.compute as pc  # see evidence
 
@@ -181,10 +182,10 @@ def _claims(table: pa.Table) -> Iterator[Found]:
     times = table["time_us"].to_numpy()
     for seq, message_id, user, other, time_us in _rows(table.filter(pa.array(times <= times[first][pair]))):
         if not (is_blocked(user) or is_blocked(other)):
-            yield Found(seq, IDENTIFY, user, other, time_us, message_id)
+            yield FoundEdge(seq, IDENTIFY, user, other, time_us, message_id)
 
 
-def _aliases(table: pa.Table) -> Iterator[Found]:
+def _aliases(table: pa.Table) -> Iterator[FoundEdge]:
     for seq, message_id, user, properties, time_us in _rows(
         table.select(["seq", "message_id", "user_id", "properties", "time_us"])
     ):
@@ -192,19 +193,19 @@ def _aliases(table: pa.Table) -> Iterator[Found]:
         if user is None or not isinstance(previous, str) or previous == user:
             continue
         if not (is_blocked(user) or is_blocked(previous)):
-            yield Found(seq, ALIAS, user, previous, time_us, message_id)
+            yield FoundEdge(seq, ALIAS, user, previous, time_us, message_id)
 
 
-def _words(table: pa.Table) -> Iterator[Found]:
+def _operator_merges(table: pa.Table) -> Iterator[FoundEdge]:
     for seq, message_id, properties, time_us in _rows(table.select(["seq", "message_id", "properties", "time_us"])):
-        word = msgspec.json.decode(properties, type=Word)
-        kind, text = word.value or (None, word.other)
+        merge = msgspec.json.decode(properties, type=OperatorMerge)
+        kind, text = merge.value or (None, merge.other)
         if text is not None:
-            yield Found(seq, word.action, word.into, text, time_us, message_id, kind, why=word.why)
+            yield FoundEdge(seq, merge.action, merge.into, text, time_us, message_id, kind, why=merge.why)
 
 
-def _traits(table: pa.Table, rules: Rules) -> Iterator[Found]:
-    """Emails and phone numbers: traits of identify, or of the context of any event."""
+def _traits(table: pa.Table, rules: Rules) -> Iterator[FoundEdge]:
+    """Emails and phone numbers, in traits of identify calls or of the context of any event."""
     import pyarrow.compute as pc  # see evidence
 
     wanted = _normal(rules)
@@ -217,29 +218,29 @@ def _traits(table: pa.Table, rules: Rules) -> Iterator[Found]:
         for name, normal in wanted.items():
             value = normal(both.get(name))
             if value is not None and not is_blocked(value):
-                yield Found(seq, name, identity, value, time_us, message_id, name, _CONFIDENCE[name])
+                yield FoundEdge(seq, name, identity, value, time_us, message_id, name, _CONFIDENCE[name])
 
 
 def _normal(rules: Rules) -> dict[str, Callable[[Any], str | None]]:
-    """The traits that link, and how each is brought to one form."""
+    """The traits that link, each with the function that normalizes it."""
     wanted: dict[str, Callable[[Any], str | None]] = {}
     wanted |= {EMAIL: normal_email} if rules.email else {}
     wanted |= {PHONE: normal_phone} if rules.phone else {}
     return wanted
 
 
-def _devices(table: pa.Table) -> Iterator[Found]:
-    """Device signals of any event. Contexts repeat, so each is looked at once."""
+def _devices(table: pa.Table) -> Iterator[FoundEdge]:
+    """Device signals of any event. Contexts repeat, so each is parsed once."""
     signals: dict[str, tuple[str, float] | None] = {}
     for seq, message_id, identity, _, _, context, time_us in _rows(_identified(table)):
         if context not in signals:
             signals[context] = device_signal(msgspec.json.decode(context))
         if (signal := signals[context]) is not None:
-            yield Found(seq, DEVICE, identity, signal[0], time_us, message_id, DEVICE, signal[1])
+            yield FoundEdge(seq, DEVICE, identity, signal[0], time_us, message_id, DEVICE, signal[1])
 
 
 def _identified(table: pa.Table) -> pa.Table:
-    """Events of somebody: seq, message_id, identity, type, properties, context, time_us."""
+    """Events with an id: seq, message_id, identity, type, properties, context, time_us."""
     import pyarrow.compute as pc  # see evidence
 
     identity = pc.coalesce(table["user_id"], table["anonymous_id"])

@@ -1,4 +1,4 @@
-"""Who was who by what the events before one say: computed from the edges, as no row keeps it."""
+"""IdentityHistory: mappings of past moments, computed from the edges. No row stores them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pyarrow as pa
 from lakebed.identity.mapping import Mapping
 from lakebed.identity.resolve import Edges, resolve
 from lakebed.identity.rules import Rules
-from lakebed.tiers.storage.identity_graph import Graph
+from lakebed.tiers.storage.identity_graph import IdentityGraph
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,56 +20,56 @@ if TYPE_CHECKING:
 
 __all__ = ["IdentityHistory"]
 
-_NEAR = 200_000  # ends of what was said since, up to which the present is changed back: about 40 MB
+_NEAR = 200_000  # ends of newer edges up to which the present mapping is changed back: about 40 MB
 _PIECE = 10_000  # texts that are read at a time
 
 
 class IdentityHistory:
-    """Computes mappings of other moments than now.
+    """Computes mappings of past moments.
 
     Args:
         rules: of matching.
-        in_thread: runs what blocks beside the loop.
+        in_thread: function that runs blocking work outside the event loop.
     """
 
     def __init__(self, rules: Rules, in_thread: Callable[..., Awaitable[Any]]) -> None:
         self._rules = rules
         self._in_thread = in_thread
 
-    async def mapping(self, graph: Graph, end: int, version: int, present: Mapping) -> Mapping:
-        """The mapping by what events with `seq < end` say.
+    async def mapping(self, graph: IdentityGraph, end: int, version: int, present: Mapping) -> Mapping:
+        """The mapping by the events with `seq < end`.
 
         Args:
-            present: one by what is stored, or what was a moment ago.
+            present: a mapping by all stored edges, or by those of a moment ago.
         """
         since = await graph.touched_since(end, _NEAR + 1)
         if len(since) > _NEAR:
             return await self.computed(graph, end, version, present)
-        # Who hangs together with nobody of whom anything was said since was then who they are now.
+        # An identity that no newer edge reaches had the same person then as now.
         nodes = await graph.reached(list(set(since)))
         edges = [row for row in await graph.edges_of(nodes) if row[0] < end]
         users = await graph.users_among(nodes, end)
         resolution = await self._in_thread(lambda: resolve(Edges.of(edges), users, self._rules))
         moved = list(zip(resolution.numbers.tolist(), resolution.people.tolist(), strict=True))
         texts = await graph.texts(list({number for pair in moved for number in pair}))
-        rows = [(one, person, texts[one], texts[person]) for one, person in moved]
+        rows = [(number, person, texts[number], texts[person]) for number, person in moved]
         identities = [node for node in nodes if node > 0]
         mapping: Mapping = await self._in_thread(present.replaced, identities, rows, version)
         return mapping
 
-    async def computed(self, graph: Graph, end: int, version: int, present: Mapping | None = None) -> Mapping:
+    async def computed(self, graph: IdentityGraph, end: int, version: int, present: Mapping | None = None) -> Mapping:
         """The same, from all edges. Without `present` every text is read."""
         pieces = [await self._in_thread(Edges.columns, rows) async for rows in graph.edges_before(end)]
         users = await graph.users_before(end) if pieces else []
-        found = await self._in_thread(lambda: resolve(Edges.joined(pieces), users, self._rules))
+        resolution = await self._in_thread(lambda: resolve(Edges.joined(pieces), users, self._rules))
         known = await self._in_thread(_texts_of, present)
-        missing = await self._in_thread(_missing, known, found.numbers, found.people)
-        for at in range(0, len(missing), _PIECE):
-            texts = await graph.texts(missing[at : at + _PIECE])
+        missing = await self._in_thread(_missing, known, resolution.numbers, resolution.people)
+        for start in range(0, len(missing), _PIECE):
+            texts = await graph.texts(missing[start : start + _PIECE])
             known.append(
                 pa.table({"number": pa.array(texts, pa.int64()), "text": pa.array(texts.values(), pa.string())})
             )
-        mapping: Mapping = await self._in_thread(_named, known, found.numbers, found.people, version)
+        mapping: Mapping = await self._in_thread(_named, known, resolution.numbers, resolution.people, version)
         return mapping
 
 
@@ -84,12 +84,12 @@ def _texts_of(present: Mapping | None) -> list[pa.Table]:
 
 
 def _missing(known: list[pa.Table], numbers: Numbers, people: Numbers) -> list[int]:
-    """Those of these numbers that have no text yet."""
+    """The numbers that have no text yet."""
     import numpy as np  # only objects that answer questions pay for it
 
     wanted = np.sort(np.concatenate([numbers, people]))
     wanted = wanted[np.diff(wanted, prepend=-1) > 0]
-    ready = np.append(np.sort(pa.concat_tables(known)["number"].to_numpy()), np.int64(-1))  # where a search ends
+    ready = np.append(np.sort(pa.concat_tables(known)["number"].to_numpy()), np.int64(-1))  # for a search past the end
     missing: list[int] = wanted[ready[np.searchsorted(ready[:-1], wanted)] != wanted].tolist()
     return missing
 

@@ -1,10 +1,9 @@
-"""The identity graph of one object: a consumer of its log, and what it says of who is who."""
+"""Identity: the identity graph of one object, which consumes its log and maps identities to people."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from functools import partial
 from typing import Any, TypeVar, cast
@@ -12,14 +11,15 @@ from typing import Any, TypeVar, cast
 import msgspec
 import pyarrow as pa
 
+from lakebed.concurrency import Worker
 from lakebed.errors import ObjectClosed
-from lakebed.identity.extraction import USERS, Evidence, Found, cuts, evidence, excerpts, links
+from lakebed.identity.extraction import USERS, Evidence, FoundEdge, cuts, evidence, links, unfiltered
 from lakebed.identity.history import IdentityHistory
 from lakebed.identity.mapping import Mapping
 from lakebed.identity.merge import Merge, merges
 from lakebed.identity.resolve import UNMERGE, Edges, resolve
 from lakebed.identity.rules import Rules
-from lakebed.tiers.storage.identity_graph import EdgeRow, Graph
+from lakebed.tiers.storage.identity_graph import EdgeRow, IdentityGraph
 from lakebed.tiers.storage.storage import Storage
 from lakebed.tiers.storage.transaction import Transaction
 
@@ -31,40 +31,39 @@ Ask = Callable[[int, int, Sequence[str]], Awaitable[list[pa.Table]]]
 
 CONSUMER = "identity"
 _FINGERPRINT = "identity"  # key of Storage's meta
-_FEW = 10_000  # events that are read: DuckDB takes milliseconds to begin
-_MANY = 2_000_000  # events whose users are asked for at a time: most of them come again and again …
-_WINDOW = 500_000  # … events that are looked at together …
-_LINKING = 100_000  # … and those of them that may link somebody, about a kilobyte each
-# Users and edges of one commit, so that storage is not held for long by many. New ids lie anywhere in the index of all:
-# in pieces of half the size each of its pages is written twice as often.
+_FEW = 10_000  # events up to which all are read, not selected by SQL: DuckDB takes milliseconds to begin
+_MANY = 2_000_000  # events whose user ids are queried at a time: most ids are repeated often …
+_WINDOW = 500_000  # … events that are processed together …
+_LINKING = 100_000  # … and maximum of those that may link identities, about a kilobyte each
+# Users and edges of one commit, so that a large batch does not keep storage locked for long. New ids lie anywhere in
+# the index of all ids: with pieces of half the size each page of it is written twice as often.
 _PIECE = 25_000
-_UNSAVED = 1_000_000  # events that a crash may make it look at again, at most
-_REMEMBERED = 4  # mappings of other moments than now
+_UNSAVED = 1_000_000  # maximum of events that are processed again after a crash
+_REMEMBERED = 4  # mappings of past moments in memory
 _NEVER = (1 << 63, "")  # later than every event
-_IN_MEMORY = 250_000  # user ids and pairs that are known without asking, about 150 bytes each
+_IN_MEMORY = 250_000  # user ids and pairs that are known without a query, about 150 bytes each
 
 
 class _Change(msgspec.Struct, frozen=True):
-    """What one batch changed: these identities are mapped anew, as `rows` say."""
+    """The change of one batch: the rows of the mapping for `nodes` are replaced by `rows`."""
 
     nodes: Sequence[int]
     rows: Sequence[tuple[int, int, str, str]]
 
 
 class Identity:
-    """Who is who in one object.
+    """Maps the identities of one object to people.
 
-    Graph, people and checkpoint are in one transaction. The same events give the same people, in whatever order and
-    batches they come.
+    Graph, people and checkpoint change in one transaction. The same events give the same people, whatever the order and
+    the batches in which they arrive.
 
     Args:
-        storage: open for as long as this is.
-        read: gives the events of [start, end) in order of seq, all of them.
-        ask: answers SELECTs over `events`, which are the same.
-        rules: of matching. With other rules than before, the graph is computed again from the whole history.
+        storage: L2, open for as long as this is.
+        read: function that gives all events of [start, end), in order of seq.
+        ask: function that answers SELECTs over `events`, which are the events of [start, end).
+        rules: rules of matching. If they changed, the graph is computed again from the whole history.
 
-    Memory: a `Mapping` of the present, up to four of other moments while these are asked about, and 80 MB at most of
-    texts that are known.
+    Memory: a `Mapping` of the present, up to four of past moments, and at most 80 MB of known texts.
     """
 
     def __init__(self, storage: Storage, read: Read, ask: Ask, rules: Rules) -> None:
@@ -75,30 +74,31 @@ class Identity:
         self._open = False
         self._marked = False  # the fingerprint is stored
         self._durable = 0  # the checkpoint in storage …
-        self._at = 0  # … and what was looked at since: without it, nothing there would change
-        self._changed = 0  # events from here on have changed nothing
-        self._known = True  # `_at` and `_durable` are
+        self._at = 0  # … and the end of the events processed since, which changed nothing
+        self._changed = 0  # the end of the last events that changed the mapping
+        self._known = True  # whether `_at` and `_durable` are right
         self._mapping: Mapping | None = None
         self._version = 0
         self._past: dict[int, Mapping] = {}
-        # Committed: users, and the earliest that each pair was said.
+        # Committed users, and committed pairs with their earliest order.
         self._users: set[str] = set()
         self._pairs: dict[tuple[str, str, str], tuple[int, str]] = {}
         self._lock = asyncio.Lock()  # one catch-up at a time
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._executor: ThreadPoolExecutor | None = None
+        self._worker = Worker(f"identity-{storage.path.parent.name}")
 
     async def open(self) -> None:
-        """Compare the rules with those of the stored graph; a graph of other ones is forgotten.
+        """Compare the rules with those of the stored graph. A graph by other rules is dropped.
 
         Raises:
             StorageUnavailable: nothing was changed.
         """
+        self._worker = Worker(f"identity-{self._storage.path.parent.name}")
         stored = await self._storage.get(_FINGERPRINT)
         if stored not in (None, self._rules.fingerprint):
 
             async def reset(tx: Transaction) -> None:
-                await Graph(tx).reset()
+                await IdentityGraph(tx).reset()
                 await tx.drop_checkpoint(CONSUMER)
                 await tx.put(_FINGERPRINT, self._rules.fingerprint)
 
@@ -108,12 +108,12 @@ class Identity:
         self._open = True
 
     async def close(self) -> None:
-        """Stop after the piece under way; its transaction ends. No thread is left. May be called twice.
+        """Stop after the current piece, whose transaction ends. No thread is left. May be called twice.
 
-        What was looked at and changed nothing is noted, so that it is not read again after the next opening.
+        The checkpoint moves past events that changed nothing, so that they are not read again after the next opening.
 
         Raises:
-            StorageUnavailable: it could not be; closed it is.
+            StorageUnavailable: the checkpoint could not be saved. This is closed all the same.
         """
         self._open = False
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -121,17 +121,15 @@ class Identity:
             await self._save()
         finally:
             self._mapping, self._past = None, {}
-            if self._executor is not None:
-                self._executor.shutdown()
-                self._executor = None
+            self._worker.close()
 
     # Keeping up
 
     async def catch_up(self, end: int) -> None:
-        """Take in all events with `seq < end`. Calls at the same time share the work, which outlives its callers.
+        """Process all events with `seq < end`. Concurrent calls share the work, which goes on if they are cancelled.
 
         Raises:
-            StorageUnavailable: what was committed stays; calling again goes on from there.
+            StorageUnavailable: committed pieces stay; the next call continues after them.
         """
         if self._known and end <= self._at:
             return
@@ -139,15 +137,15 @@ class Identity:
 
     @property
     def position(self) -> int:
-        """What all events before it say is in the state, as far as is known."""
+        """The seq before which all events are processed."""
         return self._at
 
     async def save(self) -> None:
-        """Make the checkpoint durable, so that the log may let go."""
+        """Make the checkpoint durable, so that the log may delete the events before it."""
         await self._whole(self._save())
 
     async def checkpoint(self) -> int:
-        """Durable: what events before it say is stored."""
+        """The durable checkpoint: the facts of all events before it are stored."""
         return (await self._storage.checkpoints()).get(CONSUMER, 0)
 
     async def _whole(self, work: Any) -> None:
@@ -166,7 +164,7 @@ class Identity:
                 await self._take_in(self._at, min(self._at + _MANY, end))
 
     async def _find_position(self) -> None:
-        """Ask the file: after a commit whose answer was lost, only it knows."""
+        """Read the checkpoint from the file: after a commit whose answer was lost, only the file has it."""
         self._at = self._durable = self._changed = await self.checkpoint()
         self._mapping = None
         self._users.clear()
@@ -176,7 +174,7 @@ class Identity:
     async def _take_in(self, start: int, end: int) -> None:
         async with aclosing(self._windows(start, end)) as windows:
             async for users, linking, last in windows:
-                for piece, cut in await self._in_thread(self._pieces, users, linking, self._at, last):
+                for piece, cut in await self._worker.run(self._pieces, users, linking, self._at, last):
                     self._assert_open()
                     await self._commit(piece, cut)
                     self._at = cut
@@ -184,38 +182,38 @@ class Identity:
                 self._at = last
                 if self._at - self._durable >= _UNSAVED:
                     await self._advance()
-        self._at = end  # the last ones may have been erased
+        self._at = end  # the last events may have been erased
 
     async def _windows(self, start: int, end: int) -> AsyncGenerator[tuple[pa.Table, pa.Table, int], None]:
-        """Users, the events that may link in one window of these, and its end."""
+        """Users, and for each window the events that may link, and its end."""
         if end - start <= _FEW:
             async with aclosing(cast("AsyncGenerator[pa.Table, None]", self._read(start, end, frozenset()))) as tables:
                 async for table in tables:
                     if table.num_rows:
-                        yield *await self._in_thread(excerpts, table), table["seq"][-1].as_py() + 1
+                        yield *await self._worker.run(unfiltered, table), table["seq"][-1].as_py() + 1
             return
-        users, found = await self._ask(start, end, (USERS, cuts(self._rules, _LINKING)))
+        users, cut_seqs = await self._ask(start, end, (USERS, cuts(self._rules, _LINKING)))
         first = start
-        for last in sorted({*range(start + _WINDOW, end, _WINDOW), *found["seq"].to_pylist(), end}):
+        for last in sorted({*range(start + _WINDOW, end, _WINDOW), *cut_seqs["seq"].to_pylist(), end}):
             (linking,) = await self._ask(first, last, (links(self._rules),))
             yield users, linking, last
             first = last
 
     def _pieces(self, users: pa.Table, linking: pa.Table, start: int, end: int) -> list[tuple[Evidence, int]]:
-        """What of `[start, end)` is not known to be committed, and up to where each piece is all."""
-        import pyarrow.compute as pc  # a quarter of what pyarrow costs to import
+        """The facts in `[start, end)` that are not known to be committed, in pieces, each with the seq at its end."""
+        import pyarrow.compute as pc  # a quarter of the time that pyarrow takes to import
 
         users = users.filter(pc.and_(pc.greater_equal(users["seq"], start), pc.less(users["seq"], end)))
-        found = evidence(users, linking, self._rules)
+        facts = evidence(users, linking, self._rules)
         new = Evidence(
-            {text: seq for text, seq in found.users.items() if text not in self._users},
-            [one for one in found.edges if one.is_word or one.at < self._pairs.get(one.pair, _NEVER)],
+            {text: seq for text, seq in facts.users.items() if text not in self._users},
+            [edge for edge in facts.edges if edge.by_operator or edge.order < self._pairs.get(edge.pair, _NEVER)],
         )
         return list(new.pieces(end, _PIECE)) if len(new) else []
 
-    async def _commit(self, found: Evidence, end: int) -> None:
+    async def _commit(self, facts: Evidence, end: int) -> None:
         self._known = False
-        stored, change = await self._storage.transact(lambda tx: self._merge(tx, found, end))
+        stored, change = await self._storage.transact(lambda tx: self._merge(tx, facts, end))
         self._known = True
         if stored:
             self._durable, self._marked = end, True
@@ -224,22 +222,26 @@ class Identity:
             self._version += 1
             if self._mapping is not None:
                 identities = [node for node in change.nodes if node > 0]
-                self._mapping = await self._in_thread(self._mapping.replaced, identities, change.rows, self._version)
-        if len(self._users) + len(self._pairs) + len(found) > _IN_MEMORY:
+                self._mapping = await self._worker.run(self._mapping.replaced, identities, change.rows, self._version)
+        if len(self._users) + len(self._pairs) + len(facts) > _IN_MEMORY:
             self._users.clear()
             self._pairs.clear()
-        self._users.update(found.users)
-        self._pairs.update((one.pair, one.at) for one in found.edges)
+        self._users.update(facts.users)
+        self._pairs.update((edge.pair, edge.order) for edge in facts.edges)
 
-    async def _merge(self, tx: Transaction, found: Evidence, end: int) -> tuple[bool, _Change | None]:
-        """Whether anything was stored, and what it changed."""
-        graph = Graph(tx)
+    async def _merge(self, tx: Transaction, facts: Evidence, end: int) -> tuple[bool, _Change | None]:
+        """Whether anything was stored, and the change of the mapping."""
+        graph = IdentityGraph(tx)
         last = await graph.last_number()
-        texts = {*found.users, *(one.a for one in found.edges), *(one.b for one in found.edges if one.value is None)}
+        texts = {
+            *facts.users,
+            *(edge.a for edge in facts.edges),
+            *(edge.b for edge in facts.edges if edge.value is None),
+        }
         numbers = dict(zip(texts, await tx.identify(list(texts)), strict=True))
-        known = set(await graph.users_among(_old([numbers[text] for text in found.users], last)))
-        users = {numbers[text]: seq for text, seq in found.users.items() if numbers[text] not in known}
-        rows = await self._numbered(graph, found.edges, numbers, last)
+        known = set(await graph.users_among(_old([numbers[text] for text in facts.users], last)))
+        users = {numbers[text]: seq for text, seq in facts.users.items() if numbers[text] not in known}
+        rows = await self._numbered(graph, facts.edges, numbers, last)
         if not users and not rows:
             return False, None
         await graph.add_users(sorted(users.items()))
@@ -250,32 +252,34 @@ class Identity:
         touched = {node for row in rows for node in (row[2], row[3])} | set(await graph.linked(_old(users, last)))
         if not touched:
             return True, None
-        # Nobody said anything of a new identity but in these rows, so the stored graph is not asked about it.
+        # New identities are in no stored edge, so the graph is not asked about them.
         old = await graph.reached(_old(touched, last))
         nodes = sorted(touched | set(old))
         rows = [*await graph.edges_of(old), *(row for row in rows if row[2] > last)]
         every = {*users, *await graph.users_among(old)}
-        resolution = await self._in_thread(lambda: resolve(Edges.of(rows), every, self._rules))
+        resolution = await self._worker.run(lambda: resolve(Edges.of(rows), every, self._rules))
         moved = list(zip(resolution.numbers.tolist(), resolution.people.tolist(), strict=True))
         await graph.put_people(old, moved)
         named = {number: text for text, number in numbers.items()}
         named |= await graph.texts(list({number for pair in moved for number in pair} - named.keys()))
-        return True, _Change(nodes, [(one, person, named[one], named[person]) for one, person in moved])
+        return True, _Change(nodes, [(node, person, named[node], named[person]) for node, person in moved])
 
     async def _numbered(
-        self, graph: Graph, edges: Sequence[Found], numbers: dict[str, int], last: int
+        self, graph: IdentityGraph, edges: Sequence[FoundEdge], numbers: dict[str, int], last: int
     ) -> list[EdgeRow]:
-        """The edges that say something new, as rows."""
+        """The edges that are new, as rows."""
         values = {
-            (one.value, one.b): await graph.value_number(one.value, one.b) for one in edges if one.value is not None
+            (edge.value, edge.b): await graph.value_number(edge.value, edge.b)
+            for edge in edges
+            if edge.value is not None
         }
-        ends = [(numbers[one.a], values[one.value, one.b] if one.value else numbers[one.b]) for one in edges]
-        pairs = [(one.kind, a, b) for one, (a, b) in zip(edges, ends, strict=True) if a <= last and b <= last]
+        ends = [(numbers[edge.a], values[edge.value, edge.b] if edge.value else numbers[edge.b]) for edge in edges]
+        pairs = [(edge.kind, a, b) for edge, (a, b) in zip(edges, ends, strict=True) if a <= last and b <= last]
         earliest = await graph.earliest(pairs)
         rows = []
-        for one, (a, b) in zip(edges, ends, strict=True):
-            if one.is_word or one.at < earliest.get((one.kind, a, b), _NEVER):
-                rows.append((one.seq, one.kind, a, b, one.time_us, one.message_id, one.confidence, one.why))
+        for edge, (a, b) in zip(edges, ends, strict=True):
+            if edge.by_operator or edge.order < earliest.get((edge.kind, a, b), _NEVER):
+                rows.append((edge.seq, edge.kind, a, b, edge.time_us, edge.message_id, edge.confidence, edge.why))
         return rows
 
     async def _save(self) -> None:
@@ -284,15 +288,15 @@ class Identity:
                 await self._advance()
 
     async def _advance(self) -> None:
-        at, durable = self._at, self._durable
+        position, durable = self._at, self._durable
         self._known = False
-        await self._storage.transact(lambda tx: tx.advance(CONSUMER, durable, at))
-        self._durable, self._known = at, True
+        await self._storage.transact(lambda tx: tx.advance(CONSUMER, durable, position))
+        self._durable, self._known = position, True
 
     # Answers
 
     async def mapping(self) -> Mapping:
-        """Who is who, as far as it was taken in."""
+        """The present mapping, by all events that are processed."""
         self._assert_open()
         if self._mapping is None:
             async with self._lock:
@@ -303,40 +307,40 @@ class Identity:
         return self._mapping
 
     async def mapping_at(self, end: int) -> Mapping:
-        """Who was who by what events with `seq < end` say, all of which are taken in first."""
+        """The mapping by the events with `seq < end`, which are processed first."""
         await self.catch_up(end)
-        known = self._past.get(end)
-        if known is None:
+        past = self._past.get(end)
+        if past is None:
             present = await self.mapping()
             if end >= self._changed:
                 return present
             self._version += 1
-            known = await self._storage.transact(partial(self._before, end=end, version=self._version, present=present))
+            past = await self._storage.transact(partial(self._before, end=end, version=self._version, present=present))
             if len(self._past) >= _REMEMBERED:
                 self._past.pop(next(iter(self._past)))
-            self._past[end] = known
-        return known
+            self._past[end] = past
+        return past
 
     async def _before(self, tx: Transaction, end: int, version: int, present: Mapping) -> Mapping:
-        return await IdentityHistory(self._rules, self._in_thread).mapping(Graph(tx), end, version, present)
+        return await IdentityHistory(self._rules, self._worker.run).mapping(IdentityGraph(tx), end, version, present)
 
     async def _stored(self, tx: Transaction, version: int) -> Mapping:
-        """Who is who, as it is stored."""
-        tables = [await self._in_thread(Mapping.columns, rows) async for rows in Graph(tx).people()]
+        """The mapping as it is stored."""
+        tables = [await self._worker.run(Mapping.columns, rows) async for rows in IdentityGraph(tx).people()]
         return Mapping.of(tables, version)
 
     async def merges(self, identity: str | None, limit: int) -> list[Merge]:
-        """What was said of who is who, newest first: of one person, or of all."""
+        """The merges of one person, or of all people, newest first."""
         mapping = await self.mapping()
-        told = partial(merges, rules=self._rules, in_thread=self._in_thread)
-        return await self._storage.transact(lambda tx: told(Graph(tx), mapping, identity, limit))
+        read = partial(merges, rules=self._rules, in_thread=self._worker.run)
+        return await self._storage.transact(lambda tx: read(IdentityGraph(tx), mapping, identity, limit))
 
     async def ends_of(self, merge_id: str) -> tuple[str, str, str | None] | None:
-        """The two sides of a merge, and the kind of value that the second is; None where there is no such merge."""
+        """The two sides of a merge, and the kind of the second if it is a value. None if there is no such merge."""
         kind, _, message_id = merge_id.partition(":")
 
         async def find(tx: Transaction) -> tuple[str, str, str | None] | None:
-            graph = Graph(tx)
+            graph = IdentityGraph(tx)
             edge = None if kind == UNMERGE else await graph.edge(kind, message_id)
             if edge is None:
                 return None
@@ -346,38 +350,33 @@ class Identity:
         return await self._storage.transact(find)
 
     async def check(self, end: int) -> list[str]:
-        """Problems, as sentences: whether the stored people are those of the stored edges.
+        """Problems, as sentences. Compares the stored people with those computed from the stored edges.
 
         Args:
-            end: the log's `next_seq`, up to which it was caught up.
+            end: the log's `next_seq`, up to which events were processed.
         """
         problems = []
         if self._at != end:
-            problems.append(f"identity has taken in {self._at} events, the log ends at {end}")
+            problems.append(f"identity has processed {self._at} events, but the log ends at {end}")
 
         async def both(tx: Transaction) -> tuple[Mapping, Mapping]:
-            computed = await IdentityHistory(self._rules, self._in_thread).computed(Graph(tx), end, 0)
+            computed = await IdentityHistory(self._rules, self._worker.run).computed(IdentityGraph(tx), end, 0)
             return await self._stored(tx, 0), computed
 
         stored, computed = await self._storage.transact(both)
         if not stored.table.equals(computed.table):
-            problems.append(f"identity has {len(stored)} merged ids; its edges give {len(computed)}, or other ones")
+            problems.append(
+                f"identity has {len(stored)} merged ids, but its edges give {len(computed)}, or different ones"
+            )
         return problems
 
     # The parts
 
     def _assert_open(self) -> None:
         if not self._open:
-            raise ObjectClosed("identity is not open")
-
-    async def _in_thread(self, function: Callable[..., T], *args: Any) -> T:
-        if self._executor is None:
-            self._assert_open()  # no thread begins after close
-            name = self._storage.path.parent.name
-            self._executor = ThreadPoolExecutor(1, thread_name_prefix=f"lakebed-identity-{name}")
-        return await asyncio.get_running_loop().run_in_executor(self._executor, partial(function, *args))
+            raise ObjectClosed("identity is not open", hint="Open the object first")
 
 
 def _old(nodes: Iterable[int], last: int) -> list[int]:
-    """Those of these nodes that are not newer than the identity `last`."""
+    """The nodes up to the identity `last`: those that were stored before."""
     return [node for node in nodes if node <= last]

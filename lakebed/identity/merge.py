@@ -1,4 +1,4 @@
-"""Merge: one edge of the graph, as it is told."""
+"""Merge: one edge of the identity graph, as `merges()` returns it."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from lakebed.clock import from_us
 from lakebed.identity.mapping import Mapping
 from lakebed.identity.resolve import EFFECTS, Edges, resolve
 from lakebed.identity.rules import Rules
-from lakebed.tiers.storage.identity_graph import Graph
+from lakebed.tiers.storage.identity_graph import IdentityGraph
 
 __all__ = ["Merge", "merges"]
 
 
 class Merge(msgspec.Struct, frozen=True, kw_only=True):
-    """One edge of the graph: what was said to link two identities, and what came of it.
+    """One edge of the identity graph: a statement that two identities are one person, and its effect.
 
     Attributes:
-        id: of this merge, for `unmerge`.
+        id: argument for `unmerge`.
         kind: "identify", "alias", "merge", "unmerge", "email", "phone" or "device".
-        into: the identity that was to take the other in; of a match, who showed the value.
+        into: the identity that keeps its id; in a match, the identity whose event had the value.
         other: the other identity, or the value.
         effect: "merged"; "refused", by a rule; or "undone", by an operator.
         person_id: the person of `into` now.
-        timestamp: when it happened, ISO 8601.
-        seq: of the event that said it.
-        confidence: of 1; below 1 only for devices.
-        why: what an operator gave as the reason.
+        timestamp: time of the event, ISO 8601.
+        seq: position of the event.
+        confidence: number from 0 to 1; below 1 only for devices.
+        why: the operator's reason.
     """
 
     id: str
@@ -45,7 +45,7 @@ class Merge(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def merges(
-    graph: Graph,
+    graph: IdentityGraph,
     mapping: Mapping,
     identity: str | None,
     limit: int,
@@ -53,11 +53,12 @@ async def merges(
     rules: Rules,
     in_thread: Callable[..., Awaitable[Any]],
 ) -> list[Merge]:
-    """What was said of who is who, newest first: of one person, or of all.
+    """The merges of one person, or of all people, newest first.
 
     Args:
-        mapping: the present.
-        in_thread: runs what blocks beside the loop.
+        mapping: the present mapping.
+        identity: an id of the person; None for all people.
+        in_thread: function that runs blocking work outside the event loop.
     """
     if identity is None:
         newest = await graph.newest_edges(limit)
@@ -74,19 +75,19 @@ async def merges(
     if identity is not None:
         person = mapping.person_of(identity)
         rows = [row for row in rows if person in {mapping.person_of(texts[end]) for end in row[2:4] if end > 0}]
-    chosen = sorted(rows if identity is not None else newest, reverse=True)[:limit]
+    selected = sorted(rows if identity is not None else newest, reverse=True)[:limit]
     return [
         Merge(
             id=f"{kind}:{message_id}",
             kind=kind,
             into=texts[a],
             other=texts[b],
-            effect=EFFECTS[effects[seq, kind]],  # type: ignore[arg-type]  # a literal of that tuple
+            effect=EFFECTS[effects[seq, kind]],  # type: ignore[arg-type]  # a literal of EFFECTS
             person_id=texts[people.get(a, a)],
             timestamp=from_us(time_us).isoformat(),
             seq=seq,
             confidence=confidence,
             why=why,
         )
-        for seq, kind, a, b, time_us, message_id, confidence, why in chosen
+        for seq, kind, a, b, time_us, message_id, confidence, why in selected
     ]

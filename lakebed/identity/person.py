@@ -1,4 +1,4 @@
-"""One person, as their events tell it."""
+"""Person: all facts about one person, from their events."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Person", "Trait", "traits_of"]
 
 
 class Trait(msgspec.Struct, frozen=True):
-    """A value that a trait had from `timestamp` on, said by the identify call `message_id`."""
+    """A value that a trait had from `timestamp` on, set by the identify call `message_id`."""
 
     value: Any
     timestamp: datetime
@@ -20,16 +20,16 @@ class Trait(msgspec.Struct, frozen=True):
 
 
 class Person(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that is known of one person.
+    """All facts about one person.
 
     Attributes:
-        person_id: one of `ids`: the same for every id that is asked for.
-        ids: all ids, sorted; `user_ids` and `anonymous_ids` are those that events had as such.
-        first_seen: the earliest event time of all events; `last_seen` the latest. None where there is no event yet.
-        events: how many there are.
-        traits: of each trait the latest value, by event time, then message id.
-        history: of each trait all values, oldest first; the same value twice in a row is once.
-        groups: ids of groups that events named, sorted.
+        person_id: one of `ids`, the same whichever of them was asked for.
+        ids: all ids, sorted. `user_ids` are those that events had as `user_id`, `anonymous_ids` all others.
+        first_seen: event time of the earliest event; `last_seen` of the latest. None without events.
+        events: number of events.
+        traits: the latest value of each trait, by event time, then message id.
+        history: all values of each trait, oldest first; a value that is repeated is there once.
+        groups: ids of the groups in events, sorted.
     """
 
     person_id: str

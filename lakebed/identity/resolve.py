@@ -1,13 +1,13 @@
-"""From edges to people: a pure function of a set of edges. In what order they came makes no difference.
+"""From edges to people: a pure function of a set of edges. Their order of arrival makes no difference.
 
-Every choice is by (event time, message id). The steps, each of which sees what the ones before it have joined:
+Every choice is by (event time, message id). The steps, each of which starts from the people of the steps before it:
 
-1. Words of an operator: of each pair the latest counts. After `unmerge` nothing that clients say links the pair.
-2. `merge`, and `alias` of an id that is some user's: they join people, whatever these are.
-3. `identify` with both ids, and `alias` of an anonymous id: a claim. Whoever has no known user belongs to
-   the earliest claimer; later claims by others are refused, and so are those beyond `anonymous_limit`.
-4. Emails, then phone numbers: whoever shares one is joined, up to `user_limit` known users.
-5. Devices, at or above `device_confidence`: likewise, but one that two known people have used says nothing.
+1. `merge` and `unmerge` by an operator: of each pair the latest counts. After `unmerge` no edge of a client links it.
+2. `merge`, and `alias` of an id that is a known user id: they join two people in every case.
+3. `identify` with both ids, and `alias` of an anonymous id: a claim. A person without a known user belongs to the
+   earliest claimer; later claims by others are refused, and so are those beyond `anonymous_limit`.
+4. Emails, then phone numbers: people with the same value are joined, up to `user_limit` known users.
+5. Devices, at or above `device_confidence`: likewise, but a device that two known people have used joins nothing.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ class Edges(msgspec.Struct, frozen=True):
     """Edges as columns, in order of event time and message id.
 
     Attributes:
-        kind: an index in `KINDS`.
-        a: the user of a claim, the one that stays of a merge, the identity of a match.
+        kind: index in `KINDS`.
+        a: the user in a claim, the identity that keeps its id in a merge, the identity in a match.
         b: the other side; a negative number is a value.
-        confidence: of 1.
-        order: where each stood in the rows that it was made of.
+        confidence: number from 0 to 1.
+        order: place of each edge in the rows from which these were made.
     """
 
     kind: Any
@@ -71,7 +71,7 @@ class Edges(msgspec.Struct, frozen=True):
 
     @staticmethod
     def columns(rows: Sequence[EdgeRow]) -> pa.Table:
-        """What `joined` needs of some rows: about 60 bytes each."""
+        """The columns of some rows that `joined` needs: about 60 bytes a row."""
         code = {name: number for number, name in enumerate(KINDS)}
         return pa.table(
             {
@@ -87,8 +87,8 @@ class Edges(msgspec.Struct, frozen=True):
 
     @classmethod
     def joined(cls, tables: Sequence[pa.Table]) -> Edges:
-        """The edges of several `columns`."""
-        import pyarrow.compute as pc  # a quarter of what pyarrow costs to import
+        """The edges in several results of `columns`."""
+        import pyarrow.compute as pc  # a quarter of the time that pyarrow takes to import
 
         table = pa.concat_tables([cls.columns([]), *tables])
         keys = [(name, "ascending") for name in ("time_us", "message_id", "seq")]
@@ -99,12 +99,12 @@ class Edges(msgspec.Struct, frozen=True):
 
 
 class Resolution(msgspec.Struct, frozen=True):
-    """Who is who.
+    """The people of some edges.
 
     Attributes:
-        numbers: identities whose person is another one, ascending.
-        people: that one.
-        effects: what became of each edge, in the order of the rows: an index in `EFFECTS`.
+        numbers: identities whose person is another identity, ascending.
+        people: the person of each of them.
+        effects: effect of each edge, as an index in `EFFECTS`, in the order of the rows.
     """
 
     numbers: Numbers
@@ -113,16 +113,17 @@ class Resolution(msgspec.Struct, frozen=True):
 
 
 def resolve(edges: Edges, users: Iterable[int], rules: Rules) -> Resolution:
-    """The people of `edges`, which are all those of the identities that they name. Blocks.
+    """The people of `edges`. Blocks.
 
     Args:
-        users: those of these identities that are known user ids.
+        edges: all edges of the identities in them.
+        users: the identities in them that are known user ids.
     """
     import numpy as np  # only objects with edges pay for it
 
-    nodes, places = np.unique(np.concatenate([edges.a, edges.b]), return_inverse=True)
+    nodes, indices = np.unique(np.concatenate([edges.a, edges.b]), return_inverse=True)
     forest = _Forest(nodes, np.isin(nodes, np.fromiter(users, np.int64)))
-    left, right = places[: len(edges.a)], places[len(edges.a) :]
+    left, right = indices[: len(edges.a)], indices[len(edges.a) :]
     effects = np.zeros(len(left), np.int8)
     kinds = {name: edges.kind == number for number, name in enumerate(KINDS)}
     _undo(kinds, left, right, effects)
@@ -139,9 +140,9 @@ def resolve(edges: Edges, users: Iterable[int], rules: Rules) -> Resolution:
     _match(forest, left, right, _unambiguous(forest, left, right, sure), effects, 1)
     people = nodes[forest.names()]
     moved = (people != nodes) & (nodes > 0)
-    given = np.empty_like(effects)
-    given[edges.order] = effects
-    return Resolution(nodes[moved], people[moved], given)
+    in_row_order = np.empty_like(effects)
+    in_row_order[edges.order] = effects
+    return Resolution(nodes[moved], people[moved], in_row_order)
 
 
 class _Forest:
@@ -153,7 +154,7 @@ class _Forest:
         self.known = known
         self.parent = np.arange(len(nodes))
         self.users = known.astype(np.int64)
-        self.name = np.where(nodes > 0, np.arange(len(nodes)), -1)  # a value names nobody
+        self.name = np.where(nodes > 0, np.arange(len(nodes)), -1)  # a value is the name of no person
 
     def find(self, node: int) -> int:
         """The root of one node."""
@@ -174,57 +175,57 @@ class _Forest:
         return roots
 
     def names(self) -> Numbers:
-        """The name of every node's set; its own place where nobody is in it."""
+        """The name of every node's set; the node's own index if no identity is in the set."""
         import numpy as np  # see resolve
 
         names = self.name[self.roots()]
         return np.where(names < 0, np.arange(len(names)), names)
 
-    def join(self, one: int, other: int) -> None:
-        """Make one set of two. `one`'s name stays, unless only the other's has known users, or a name at all."""
-        one, other = self.find(one), self.find(other)
-        if one == other:
+    def join(self, into: int, other: int) -> None:
+        """Make one set of two. The name of `into` stays, unless only the other has known users, or a name at all."""
+        into, other = self.find(into), self.find(other)
+        if into == other:
             return
-        better = self.name[one] < 0 or (self.users[other] and not self.users[one])
+        better = self.name[into] < 0 or (self.users[other] and not self.users[into])
         if better and self.name[other] >= 0:
-            self.name[one] = self.name[other]
-        self.parent[other] = one
-        self.users[one] += self.users[other]
+            self.name[into] = self.name[other]
+        self.parent[other] = into
+        self.users[into] += self.users[other]
 
 
 def _undo(kinds: Any, left: Numbers, right: Numbers, effects: Any) -> None:
-    """Mark what operators took back: for each pair their latest word counts."""
+    """Mark the edges that operators undid: for each pair their latest merge or unmerge counts."""
     import numpy as np  # see resolve
 
-    words = np.flatnonzero(kinds[MERGE] | kinds[UNMERGE])
+    by_operator = np.flatnonzero(kinds[MERGE] | kinds[UNMERGE])
     latest: dict[tuple[int, int], int] = {}
-    for row in words.tolist():
+    for row in by_operator.tolist():
         latest[_pair(left[row], right[row])] = row
-    for row in words.tolist():
+    for row in by_operator.tolist():
         if latest[_pair(left[row], right[row])] != row or kinds[UNMERGE][row]:
             effects[row] = _UNDONE
     effects[kinds[UNMERGE]] = _UNDONE
-    parted = {pair for pair, row in latest.items() if kinds[UNMERGE][row]}
-    if parted:
-        ends = {end for pair in parted for end in pair}
+    separated = {pair for pair, row in latest.items() if kinds[UNMERGE][row]}
+    if separated:
+        ends = {end for pair in separated for end in pair}
         near = np.flatnonzero(np.isin(left, list(ends)))
-        undone = [row for row in near.tolist() if _pair(left[row], right[row]) in parted]
+        undone = [row for row in near.tolist() if _pair(left[row], right[row]) in separated]
         effects[undone] = _UNDONE
 
 
-def _pair(one: int, other: int) -> tuple[int, int]:
-    return (int(one), int(other)) if one < other else (int(other), int(one))
+def _pair(left: int, right: int) -> tuple[int, int]:
+    return (int(left), int(right)) if left < right else (int(right), int(left))
 
 
 def _claim(forest: _Forest, left: Numbers, right: Numbers, rows: Numbers, effects: Any, rules: Rules) -> None:
-    """Give everybody without a known user to the earliest claimer."""
+    """Give each person without a known user to the earliest claimer."""
     import numpy as np  # see resolve
 
     roots = forest.roots()
     claimers, claimed = roots[left[rows]], roots[right[rows]]
     free = np.flatnonzero((forest.users[claimed] == 0) & (forest.users[claimers] > 0))
     _, first = np.unique(claimed[free], return_index=True)
-    won = np.sort(free[first])  # in order again: the limit keeps the earliest
+    won = np.sort(free[first])  # ascending again: the limit keeps the earliest
     won = won[_rank(claimers[won]) < rules.anonymous_limit]
     forest.parent[claimed[won]] = claimers[won]
     after = forest.roots()
@@ -232,7 +233,7 @@ def _claim(forest: _Forest, left: Numbers, right: Numbers, rows: Numbers, effect
 
 
 def _rank(values: Numbers) -> Numbers:
-    """How many equal values stand before each."""
+    """The number of equal values before each value."""
     import numpy as np  # see resolve
 
     order = np.argsort(values, kind="stable")
@@ -244,7 +245,7 @@ def _rank(values: Numbers) -> Numbers:
 
 
 def _match(forest: _Forest, left: Numbers, right: Numbers, rows: Numbers, effects: Any, user_limit: int) -> None:
-    """Join identities with the values that they showed, as far as known users may meet."""
+    """Join identities with the values in their events, within the limit of known users."""
     for row in rows.tolist():
         identity, value = forest.find(left[row]), forest.find(right[row])
         users = forest.users[identity], forest.users[value]
@@ -255,7 +256,7 @@ def _match(forest: _Forest, left: Numbers, right: Numbers, rows: Numbers, effect
 
 
 def _unambiguous(forest: _Forest, left: Numbers, right: Numbers, rows: Numbers) -> Numbers:
-    """The rows of values that at most one known person has shown."""
+    """The rows whose value is in the events of at most one known person."""
     import numpy as np  # see resolve
 
     roots = forest.roots()

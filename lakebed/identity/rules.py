@@ -1,4 +1,4 @@
-"""The rules of matching: which values say who somebody is, in which form, and how sure that is."""
+"""The rules of matching: the values that link identities, their normalized forms, and the confidence of each link."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from lakebed.settings import Settings
 
 __all__ = ["Rules", "device_signal", "is_blocked", "normal_email", "normal_phone"]
 
-# Counted in the fingerprint: a new number computes every graph again, after a change of what it holds.
+# Part of the fingerprint. After a change of the stored graph's content, a new number computes every graph again.
 _VERSION = 1
-_BLOCKED = re.compile(r"[0-]*|-1|null|anonymous")  # Segment's list of values that never identify anybody
+_BLOCKED = re.compile(r"[0-]*|-1|null|anonymous")  # Segment's list of values that never identify a person
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
 _MAX_EMAIL = 254
 _PHONE_DIGITS = range(7, 16)
-# An exact device id is nearly proof. Of what a browser tells, only all of it together reaches the default threshold.
+# An exact device id is nearly proof. Of a browser's signals only all together reach the default threshold.
 _DEVICE_ID = 0.95
 _WEIGHTS = {"ip": 0.5, "userAgent": 0.25, "locale": 0.05, "timezone": 0.05, "screen": 0.05}
 
 
 class Rules(msgspec.Struct, frozen=True):
-    """What links identities in one object, beside `identify` and `alias`.
+    """The values that link identities in one object, beside `identify` and `alias`.
 
     Attributes:
         email: whether equal emails link.
         phone: whether equal phone numbers link.
         devices: whether device signals link.
-        device_confidence: the least confidence that does.
+        device_confidence: minimum confidence with which a device links.
         user_limit: known users that emails and phone numbers may bring together in one person.
         anonymous_limit: anonymous ids that one person may own.
     """
@@ -45,7 +45,7 @@ class Rules(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, settings: Settings) -> Rules:
-        """The rules that settings ask for."""
+        """The rules in settings."""
         return cls(
             email=settings.identity_email,
             phone=settings.identity_phone,
@@ -57,17 +57,17 @@ class Rules(msgspec.Struct, frozen=True):
 
     @property
     def fingerprint(self) -> str:
-        """Changes when the graph of the same events would."""
+        """Hash that changes if the graph of the same events may change."""
         return hashlib.sha256(msgspec.json.encode([_VERSION, self])).hexdigest()
 
 
 def is_blocked(value: str) -> bool:
-    """Whether a value is a placeholder: linking by it would make one person of strangers."""
+    """Whether a value is a placeholder, which would link people who have nothing in common."""
     return _BLOCKED.fullmatch(value) is not None
 
 
 def normal_email(value: Any) -> str | None:
-    """Trimmed and in lower case; None for what is no address. Dots and tags are kept: they tell mailboxes apart."""
+    """The address, trimmed, in lower case; None if it is not valid. Dots and tags stay: they distinguish mailboxes."""
     if not isinstance(value, str):
         return None
     text = value.strip().lower()
@@ -75,9 +75,9 @@ def normal_email(value: Any) -> str | None:
 
 
 def normal_phone(value: Any) -> str | None:
-    """Its digits, without the `+` or `00` of an international number; None for what is none.
+    """The digits, without the `+` or `00` of an international number; None if it is not a phone number.
 
-    No country is guessed: a national and an international spelling of one number stay two.
+    No country is guessed: the national and the international spelling of a number stay different.
     """
     if not isinstance(value, (str, int)) or isinstance(value, bool):
         return None
@@ -86,7 +86,7 @@ def normal_phone(value: Any) -> str | None:
 
 
 def device_signal(context: Any) -> tuple[str, float] | None:
-    """What a context says of its device, as one text, and the confidence that equal texts are one person's."""
+    """The device signals in a context as one text, and the confidence that equal texts belong to one person."""
     if not isinstance(context, Mapping):
         return None
     device = context.get("device")
@@ -96,12 +96,12 @@ def device_signal(context: Any) -> tuple[str, float] | None:
             tracked = key == "id" or device.get("adTrackingEnabled") is not False
             if isinstance(value, str) and not is_blocked(value) and tracked:
                 return _signal(key, device.get("type"), value), _DEVICE_ID
-    seen = {name: context[name] for name in _WEIGHTS if context.get(name)}
-    if "ip" not in seen or "userAgent" not in seen:
+    signals = {name: context[name] for name in _WEIGHTS if context.get(name)}
+    if "ip" not in signals or "userAgent" not in signals:
         return None
-    return _signal(*seen.items()), round(sum(_WEIGHTS[name] for name in seen), 2)
+    return _signal(*signals.items()), round(sum(_WEIGHTS[name] for name in signals), 2)
 
 
 def _signal(*parts: Any) -> str:
-    """Only equality counts, so a digest is kept and not what people's devices said."""
+    """A digest: only equality matters, so the signals themselves are not stored."""
     return hashlib.sha256(msgspec.json.encode(parts, order="deterministic")).hexdigest()

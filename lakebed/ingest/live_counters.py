@@ -9,7 +9,9 @@ from pathlib import Path
 import msgspec
 import pyarrow as pa
 
+from lakebed.clock import SECOND_US
 from lakebed.events.batch import EventBatch
+from lakebed.events.documents import DocumentPositions, document_seqs, without_documents
 from lakebed.tiers.counters.counters import Counters
 from lakebed.tiers.pipeline.log_view import LogView
 from lakebed.tiers.pipeline.sealing import read_sealed
@@ -20,7 +22,6 @@ ALL_1M = "all_events_1m"
 ALL_1H = "all_events_1h"
 _MINUTE, _HOUR = 60.0, 3600.0
 RECENT_S = _HOUR  # the longest of these windows, which a restart counts from the log; `active_ttl_s` may be longer
-_US = 1_000_000
 
 
 class LiveCounters:
@@ -28,19 +29,27 @@ class LiveCounters:
 
     `events:{name}` counts every event of that name ever stored; `events_1m:` and `events_1h:` those received in the
     last minute and hour; `active:{person}` those of a person in the last `active_ttl_s`. A person is `user_id`, else
-    `anonymous_id`. Events without a name count in the totals alone.
+    `anonymous_id`. Events without a name count in the totals alone. Documents count nowhere.
+
+    Args:
+        documents: gets the positions of the documents in each commit.
     """
 
-    def __init__(self, counters: Counters, active_ttl_s: float) -> None:
+    def __init__(self, counters: Counters, active_ttl_s: float, documents: DocumentPositions | None = None) -> None:
+        self.documents = DocumentPositions() if documents is None else documents
         self._counters = counters
         self._active_ttl_s = active_ttl_s
         self._totals: Counter[str] = Counter()
 
     def feed(self, events: EventBatch, _received_at: int) -> None:
         """Count the events of a commit."""
+        if events.documents:
+            self.documents.feed(events.documents)
+        self.documents.end += len(events)
         names, people = _counts(events.names), _counts(events.people)
         self._totals.update(names)
-        self._count_recent(names, len(events), 0.0)
+        if total := len(events) - len(events.documents):
+            self._count_recent(names, total, 0.0)
         self._counters.incr_each("events:", names, None)
         self._counters.incr_each("active:", people, self._active_ttl_s)
 
@@ -60,9 +69,9 @@ class LiveCounters:
         self._counters.incr_each("events:", self._totals, None)
         for received, counts in logged.recent.items():
             names = {name: count for name, count in counts.items() if name is not None}
-            self._count_recent(names, sum(counts.values()), max(0.0, (now_us - received) / _US))
+            self._count_recent(names, sum(counts.values()), max(0.0, (now_us - received) / SECOND_US))
         for received, people in logged.people.items():
-            age = max(0.0, (now_us - received) / _US)
+            age = max(0.0, (now_us - received) / SECOND_US)
             self._counters.incr_each("active:", people, self._active_ttl_s, age=age)
 
 
@@ -79,28 +88,32 @@ class LoggedCounts(msgspec.Struct, frozen=True):
         names: events by name; events without one are skipped.
         recent: events by the second in which they were received (microseconds), then by name, None without one.
         people: the same by person; events without one are skipped.
+        documents: positions of documents from `totals_seq` on. They are counted nowhere else.
     """
 
     names: Mapping[str, int]
     recent: Mapping[int, Mapping[str | None, int]]
     people: Mapping[int, Mapping[str, int]]
+    documents: Sequence[int] = ()
 
 
 def count_log(view: LogView, totals_seq: int, since_us: int, active_since_us: int) -> LoggedCounts:
     """Count a log for `LiveCounters.restore`. Blocks.
 
-    Names are counted from `totals_seq` on, without events that were pruned from the log. The windows from `since_us`
-    and `active_since_us` on are complete, because `Maintenance.prune` keeps them.
+    Names and documents are counted from `totals_seq` on, without events that were pruned from the log. The windows from
+    `since_us` and `active_since_us` on are complete, because `Maintenance.prune` keeps them.
     """
     if view.start_seq == view.end_seq:
         return LoggedCounts({}, {}, {})
     import pyarrow.compute as pc  # a quarter of what pyarrow costs; most imports never need it
 
-    columns = ["seq", "event", "user_id", "anonymous_id", "received_at"]
+    columns = ["seq", "event", "user_id", "anonymous_id", "received_at", "source", "type"]
     oldest_us = min(since_us, active_since_us)
     files: list[Path] = [f.path for f in view.files if f.end_seq > totals_seq or f.last_received >= oldest_us]
     sealed = [read_sealed(path, columns) for path in files]
     table = pa.concat_tables([*sealed, view.tail.select(columns)])
+    documents = document_seqs(table)
+    table = without_documents(table)
     received = table["received_at"].cast(pa.int64())
 
     def since(us: int) -> int:
@@ -109,10 +122,11 @@ def count_log(view: LogView, totals_seq: int, since_us: int, active_since_us: in
 
     counted = table["event"].slice(pc.sum(pc.less(table["seq"], totals_seq)).as_py() or 0)
     recent, active = since(since_us), since(active_since_us)
+    newest = [seq for seq in documents if seq >= totals_seq]
     names = {row["values"]: row["counts"] for row in pc.value_counts(counted).to_pylist() if row["values"] is not None}
     events = _by_second(received.slice(recent), table["event"].slice(recent))
     people = pc.coalesce(table["user_id"].slice(active), table["anonymous_id"].slice(active))
-    return LoggedCounts(names, events, _without_none(_by_second(received.slice(active), people)))
+    return LoggedCounts(names, events, _without_none(_by_second(received.slice(active), people)), newest)
 
 
 def _by_second(received: pa.ChunkedArray, texts: pa.ChunkedArray) -> dict[int, dict[str | None, int]]:
@@ -125,12 +139,12 @@ def _by_second(received: pa.ChunkedArray, texts: pa.ChunkedArray) -> dict[int, d
 
     encoded = texts.dictionary_encode().combine_chunks()
     values = [*encoded.dictionary.to_pylist(), None]
-    seconds = pc.multiply(pc.divide(received.combine_chunks(), _US), len(values))
+    seconds = pc.multiply(pc.divide(received.combine_chunks(), SECOND_US), len(values))
     by_second: dict[int, dict[str | None, int]] = {}
     counts = pc.value_counts(pc.add(seconds, encoded.indices.cast(pa.int64()).fill_null(len(values) - 1)))
     for key, count in zip(counts.field(0).to_pylist(), counts.field(1).to_pylist(), strict=True):
         second, value = divmod(key, len(values))
-        by_second.setdefault(second * _US, {})[values[value]] = count
+        by_second.setdefault(second * SECOND_US, {})[values[value]] = count
     return dict(sorted(by_second.items()))
 
 

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 import msgspec
 import pyarrow as pa
 
-from lakebed.clock import Clock, to_us
+from lakebed.clock import SECOND_US, Clock, to_us
 from lakebed.errors import ArchiveConflict, LakebedError
 from lakebed.identity.identity import Identity
 from lakebed.ingest.live_counters import RECENT_S, LiveCounters
@@ -27,15 +27,20 @@ __all__ = ["ARCHIVED", "TOTALS", "Archived", "Maintenance", "RolledUp", "Totals"
 
 TOTALS = "totals"  # keys of Storage's meta: lifetime totals with the seq that they cover …
 ARCHIVED = "archived"  # … and a watermark that the archive has reached
-_US = 1_000_000
 _RELIEF_PAUSE_S = 60.0
 
 
 class Totals(msgspec.Struct, frozen=True):
-    """Number of events by name, of all events before `seq`."""
+    """Facts about the rows before `seq`, saved so that these rows need not be read for them.
+
+    Attributes:
+        names: events by name.
+        documents: positions of documents; None in the totals of an older Lakebed, which did not save them.
+    """
 
     seq: int = 0
     names: dict[str, int] = {}
+    documents: list[int] | None = None
 
 
 class RolledUp(msgspec.Struct, frozen=True):
@@ -104,7 +109,8 @@ class Maintenance:
 
     async def save_totals(self) -> None:
         """Save the lifetime totals, so that a later opening does not read the log from its beginning."""
-        totals = Totals(self._pipeline.next_seq, self._live.totals())
+        rows = self._live.documents
+        totals = Totals(self._pipeline.next_seq, self._live.totals(), list(rows.seqs) if rows.start == 0 else None)
         await self._catch_up.durable_end()
         if totals != await self._storage.get(TOTALS, Totals(), Totals):
             await self._storage.put(TOTALS, totals)
@@ -158,7 +164,7 @@ class Maintenance:
             before = to_us(older_than)
         else:
             age = older_than if isinstance(older_than, timedelta) else timedelta(seconds=older_than)
-            before = self._clock.now_us() - round(age.total_seconds() * _US)
+            before = self._clock.now_us() - round(age.total_seconds() * SECOND_US)
         with self._pipeline.view() as view:
             return max((file.end_seq for file in view.files if file.last_received < before), default=view.start_seq)
 
@@ -177,7 +183,7 @@ class Maintenance:
 
     def _passed_by_counters(self) -> int:
         """Sliding windows have no checkpoint: a restart reads them from the log, even if its retention is shorter."""
-        since = self._clock.now_us() - round(max(RECENT_S, self._settings.active_ttl_s) * _US)
+        since = self._clock.now_us() - round(max(RECENT_S, self._settings.active_ttl_s) * SECOND_US)
         with self._pipeline.view() as view:
             return max((file.end_seq for file in view.files if file.last_received < since), default=view.start_seq)
 

@@ -16,7 +16,7 @@ class LifetimeCounts:
     """Counts since this Python object was made, through every opening. They only grow.
 
     Attributes:
-        stored, duplicate, rejected: events by outcome; their sum is the number received.
+        stored, duplicate, rejected: clients' events by outcome; their sum is the number received.
         failed: events that the log could not store; their callers got an error.
         groups: events per committed group.
         syncs: seconds per group to make it durable.
@@ -65,7 +65,7 @@ class Health(msgspec.Struct, frozen=True):
 def lifetime_counts(parts: MonitoredParts) -> LifetimeCounts:
     """The counts of one opening so far. Also of parts that are closed."""
     counts = LifetimeCounts()
-    counts.stored = parts.pipeline.next_seq - parts.opened_at_seq
+    counts.stored = parts.pipeline.next_seq - parts.opened_at_seq - parts.documents.committed
     counts.duplicate = parts.pipeline.duplicates
     counts.rejected = parts.ingest.rejected
     counts.failed = parts.pipeline.failed

@@ -10,6 +10,7 @@ from datetime import datetime
 import msgspec
 
 from lakebed.clock import Clock, from_us
+from lakebed.events.documents import DocumentPositions, without_documents
 from lakebed.ingest.live_counters import ALL_1H, ALL_1M
 from lakebed.monitoring.stats import Stats
 from lakebed.query.event_history import EventHistory
@@ -47,7 +48,8 @@ class LiveSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         at: the moment.
         name: the object's.
-        received, stored, duplicate, rejected, last_minute, last_hour, active, next_seq, watermark: as in `Stats`.
+        received, stored, duplicate, rejected, last_minute, last_hour, active, next_seq, watermark, events: as in
+            `Stats`.
         active_s: how long after an event its person is active (the setting `active_ttl_s`).
         seconds: `last_minute` by second, oldest first, 60 numbers.
         minutes: `last_hour` by minute, oldest first, 60 numbers.
@@ -75,6 +77,7 @@ class LiveSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     top_hour: Sequence[tuple[str, int]] = ()
     top_ever: Sequence[tuple[str, int]] = ()
     newest: Sequence[Newest] = ()
+    events: int = 0
 
 
 class LiveSnapshots:
@@ -87,10 +90,18 @@ class LiveSnapshots:
         history: reads the newest events.
         active_s: the setting `active_ttl_s`.
         clock: gives the time of a snapshot.
+        documents: positions that hold no event.
     """
 
     def __init__(
-        self, name: str, counters: Counters, pipeline: Pipeline, history: EventHistory, active_s: float, clock: Clock
+        self,
+        name: str,
+        counters: Counters,
+        pipeline: Pipeline,
+        history: EventHistory,
+        active_s: float,
+        clock: Clock,
+        documents: DocumentPositions,
     ) -> None:
         self._name = name
         self._counters = counters
@@ -98,6 +109,7 @@ class LiveSnapshots:
         self._history = history
         self._active_s = active_s
         self._clock = clock
+        self._documents = documents
         self._newest: deque[Newest] = deque(maxlen=_NEWEST)
         self._seen = 0  # the seq after the last event that was read
         self._reading = asyncio.Lock()  # protects the two above
@@ -125,6 +137,7 @@ class LiveSnapshots:
             top_hour=list(stats.events_last_hour.items())[:_TOP],
             top_ever=list(stats.totals.items())[:_TOP],
             newest=newest,
+            events=stats.events,
         )
 
     async def _read_newest(self) -> list[Newest]:
@@ -132,10 +145,12 @@ class LiveSnapshots:
             end = self._pipeline.next_seq
             # Never from the archive: it may be slow or down, and it does not have the newest events. The tail in memory
             # has them, except for a moment after a segment was sealed.
-            start = max(self._seen, end - _NEWEST, self._pipeline.start_seq)
+            first = self._documents.before_last_events(_NEWEST, end)
+            start = max(self._seen, first, self._pipeline.start_seq)
             if start < end:
                 async for table in self._history.read(start, end, frozenset()):
-                    self._newest.extendleft(map(_newest, table.select(_COLUMNS).to_pylist()))
+                    events = without_documents(table)
+                    self._newest.extendleft(map(_newest, events.select(_COLUMNS).to_pylist()))
                 self._seen = end
             return list(self._newest)
 

@@ -22,16 +22,18 @@ class Monitor:
     def stats(self) -> Stats:
         """Events in the last minute and hour, active people, totals. Answered from memory."""
         parts = self._parts
+        documents = parts.documents.committed
         return stats(
             parts.counters,
-            received=parts.ingest.received,
-            stored=parts.pipeline.next_seq - parts.opened_at_seq,
+            received=parts.ingest.received - documents,
+            stored=parts.pipeline.next_seq - parts.opened_at_seq - documents,
             duplicate=parts.pipeline.duplicates,
             rejected=parts.ingest.rejected,
             next_seq=parts.pipeline.next_seq,
             watermark=parts.maintenance.watermark,
             dead_letters=parts.dead_letters.counts.waiting,
             dead_letters_dropped=parts.dead_letters.counts.dropped,
+            events=parts.pipeline.next_seq - len(parts.documents.seqs),
         )
 
     async def pulse(self) -> LiveSnapshot:

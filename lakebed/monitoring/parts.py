@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from lakebed.events.documents import DocumentPositions
 from lakebed.identity.identity import Identity
 from lakebed.ingest.ingest import Ingest
 from lakebed.maintenance.catch_up import CatchUp
@@ -29,6 +30,7 @@ class MonitoredParts:
     directory: Path
     settings: Settings
     counters: Counters
+    documents: DocumentPositions
     pipeline: Pipeline
     storage: Storage
     archive: Archive

@@ -12,6 +12,9 @@ __all__ = ["Stats", "stats"]
 class Stats(msgspec.Struct, frozen=True, kw_only=True):
     """Real-time counters. The last minute and hour are sliding windows of receive time.
 
+    All numbers are of events. Documents of the operator, such as cohorts and invoices, are in the log too, but none of
+    them was received, stored or rejected. Only positions count them.
+
     Attributes:
         received: events since the object opened: `stored + duplicate + rejected`.
         last_minute: events stored in the last 60 seconds, with or without a name.
@@ -20,10 +23,11 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
         events_last_hour: the same for the last hour.
         active: people with an event in the last `active_ttl_s` seconds.
         totals: events ever stored, by name, most first.
-        next_seq: how many events were ever stored.
-        watermark: how many of them are in the archive.
+        next_seq: the position that the next event or document takes in the log. Positions begin at 0.
+        watermark: the position before which everything is in the archive.
         dead_letters: rejected events that were kept.
         dead_letters_dropped: dead letters that were ever dropped for newer ones.
+        events: number of events ever stored: `next_seq` without the operator's documents.
     """
 
     received: int
@@ -40,6 +44,7 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
     watermark: int
     dead_letters: int = 0
     dead_letters_dropped: int = 0
+    events: int = 0
 
 
 def stats(
@@ -53,6 +58,7 @@ def stats(
     watermark: int,
     dead_letters: int = 0,
     dead_letters_dropped: int = 0,
+    events: int = 0,
 ) -> Stats:
     """The stats of this moment, from the live counters and the given numbers."""
     return Stats(
@@ -70,6 +76,7 @@ def stats(
         watermark=watermark,
         dead_letters=dead_letters,
         dead_letters_dropped=dead_letters_dropped,
+        events=events,
     )
 
 

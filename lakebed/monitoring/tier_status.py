@@ -46,7 +46,8 @@ class LogStatus(msgspec.Struct, frozen=True):
     """L1.
 
     Attributes:
-        first_seq: the first event in the log; `next_seq` is the one after the last.
+        first_seq: the first position in the log; `next_seq` is the one after the last. Events and the operator's
+            documents have positions.
         segments: number of sealed files; `sealed_bytes` is their size on disk.
         tail_events: events in memory that are not sealed yet (they are on disk too, in a log file).
         tail_bytes: their size in memory.
@@ -91,7 +92,7 @@ class ArchiveStatus(msgspec.Struct, frozen=True):
 
     Attributes:
         watermark: every event with a lower `seq` is in it, as last seen by this object.
-        files, rows, bytes: of the newest snapshot; None if there is `trouble`.
+        files, rows, bytes: of the newest snapshot, the operator's documents included; None if there is `trouble`.
         snapshots: the newest 20, newest first; None likewise.
         snapshots_kept: number of snapshots.
         trouble: "" or "busy" (a run that takes long) or "unavailable" (catalog or warehouse do not answer).

@@ -68,6 +68,10 @@ class HttpTransport:
         try:
             for text in await self._exchange(messages):
                 peer.receive(text)
+        except LakebedError as error:
+            for answer in answers:
+                answer.resolve(Outcome(error=error))  # before the end of the session, whose error says less
+            raise
         finally:
             peer.close(peer.closed or Unreachable("the server did not answer this call"))
         return [await answer.wait() for answer in answers]

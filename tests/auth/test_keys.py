@@ -1,4 +1,4 @@
-"""Keys: what is kept of them, and that a running server follows what is done to them."""
+"""Keys: their stored form, and the cache of a running server, which sees changes."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def keys(tmp_path, clock):
 
 
 @pytest.fixture
-def ring(keys, clock):
+def cache(keys, clock):
     return KeyCache(keys, clock)
 
 
 def test_a_key_is_shown_once(keys, tmp_path):
-    """The token says its scope and id; what is stored of it, in the file's bytes too, is its SHA-256."""
+    """The token has its scope and id; only its SHA-256 is stored, in the bytes of the file too."""
     seen = set()
     for scope, prefix in (("write", "lbw"), ("read", "lbr"), ("admin", "lba")):
         key, token = keys.create("shop", scope, "for the site")
@@ -52,13 +52,13 @@ def test_a_key_is_shown_once(keys, tmp_path):
 
 
 def test_only_the_owner_may_read_the_file(keys, tmp_path):
-    """Hashes and names of objects are nobody else's business on a shared machine."""
+    """Other users of the machine cannot read hashes and names of objects."""
     keys.create("shop", "write")
     assert (tmp_path / FILE_NAME).stat().st_mode & 0o777 == 0o600
 
 
 def test_list_has_times_and_revoked_keys(keys, clock):
-    """Oldest first, of one object or of all; when each was made, rotated and revoked."""
+    """Oldest first, of one object or of all, with the times of creation, rotation and revocation."""
     first, _ = keys.create("shop", "write")
     clock.advance(1)
     second, _ = keys.create("other", "read")
@@ -84,15 +84,15 @@ def test_list_has_times_and_revoked_keys(keys, clock):
         (("shop", "write", "", Limits(burst_s=float("inf"))), ValueError),
     ],
 )
-def test_what_cannot_be_a_key(keys, tmp_path, arguments, error):
-    """It is refused before anything is written: a server that needs no keys still needs none."""
+def test_invalid_keys_are_refused(keys, tmp_path, arguments, error):
+    """They are refused before anything is written: a server that needs no keys still needs none."""
     with pytest.raises(error):
         keys.create(*arguments)
     assert not (tmp_path / FILE_NAME).exists()
 
 
 def test_unknown_keys(keys):
-    """What is not there, or revoked for ever, cannot be rotated; and there is no grace in the past."""
+    """An unknown or revoked key cannot be rotated; and there is no grace in the past."""
     for act in (keys.rotate, keys.revoke):
         with pytest.raises(UnknownKey):
             act("0" * 12)
@@ -105,24 +105,24 @@ def test_unknown_keys(keys):
             act()
 
 
-def test_limits_are_kept_with_the_key(keys, ring, clock):
-    """A key's own limits can be given and taken back; a server sees them."""
+def test_limits_are_stored_with_the_key(keys, cache, clock):
+    """Limits of a key can be set and removed; a server sees them."""
     key, token = keys.create("shop", "write", limits=Limits(events_per_s=5))
-    assert ring.find(token).limits == Limits(events_per_s=5)
+    assert cache.find(token).limits == Limits(events_per_s=5)
     keys.limit(key.id, Limits(requests_per_s=2.5, max_body_bytes=10))
     clock.advance(1)
-    assert ring.find(token).limits == Limits(requests_per_s=2.5, max_body_bytes=10)
+    assert cache.find(token).limits == Limits(requests_per_s=2.5, max_body_bytes=10)
     with pytest.raises(ValueError, match="above 0"):
         keys.limit(key.id, Limits(max_body_bytes=-1))
 
 
-# The ring
+# The cache
 
 
-def test_a_ring_knows_what_is_known(keys, ring):
-    """It finds a key by its token, and by nothing that is almost it."""
+def test_a_cache_finds_exact_tokens(keys, cache):
+    """It finds a key by its token, and by no text that is almost the token."""
     key, token = keys.create("shop", "write")
-    assert ring.find(token) == key
+    assert cache.find(token) == key
     other = ("0" if token[-1] != "0" else "1", token[:-1])
     for wrong in (
         other[1] + other[0],
@@ -135,96 +135,96 @@ def test_a_ring_knows_what_is_known(keys, ring):
         "\ud800",
         "é",
     ):
-        assert ring.find(wrong) is None
+        assert cache.find(wrong) is None
 
 
-def test_keys_are_required_for_ever(keys, ring, clock):
-    """Without a key ever made none is needed; after the first always, revoked or not, also for a new process."""
-    assert not ring.required
+def test_keys_are_required_for_ever(keys, cache, clock):
+    """Before the first key none is required; afterwards always, revoked or not, also for a new process."""
+    assert not cache.required
     key, token = keys.create("shop", "write")
     clock.advance(1)
-    assert ring.required
+    assert cache.required
     keys.revoke(key.id)
     clock.advance(1)
-    assert ring.required
-    assert ring.find(token) is None
+    assert cache.required
+    assert cache.find(token) is None
     assert KeyCache(keys, clock).required
 
 
-def test_changes_are_seen_within_a_second(keys, ring, clock):
-    """A running server follows create, rotate and revoke; between looks it answers from memory."""
+def test_changes_are_seen_within_a_second(keys, cache, clock):
+    """A running server sees create, rotate and revoke; between checks it answers from memory."""
     key, token = keys.create("shop", "write")
-    assert ring.find(token) == key
+    assert cache.find(token) == key
     keys.revoke(key.id)
     clock.advance(0.99)
-    assert ring.find(token) == key
+    assert cache.find(token) == key
     clock.advance(0.01)
-    assert ring.find(token) is None
+    assert cache.find(token) is None
     clock.advance(3600)
     new, token = keys.create("shop", "read")
-    assert ring.find(token) == new, "after an idle hour the first question looks"
+    assert cache.find(token) == new, "after an idle hour the first question looks"
 
 
-def test_changes_of_another_process(keys, ring, clock, tmp_path):
-    """The CLI is another process: what it does is seen too."""
+def test_changes_of_another_process(keys, cache, clock, tmp_path):
+    """Changes by the CLI, which is another process, are seen too."""
     key, token = keys.create("shop", "write")
-    assert ring.find(token) is not None
+    assert cache.find(token) is not None
     code = f"from lakebed.auth.keys import Keys; Keys({str(tmp_path)!r}).revoke({key.id!r})"
     subprocess.run([sys.executable, "-c", code], check=True)
     clock.advance(1)
-    assert ring.find(token) is None
+    assert cache.find(token) is None
 
 
-def test_rotation(keys, ring, clock):
-    """The new secret counts at once, the old one for its grace; a second rotation never lengthens that."""
+def test_rotation(keys, cache, clock):
+    """The new secret is valid at once, the old one for its grace; a second rotation never lengthens that."""
     key, first = keys.create("shop", "write")
     _, second = keys.rotate(key.id, grace_s=60)
-    assert ring.find(first).id == ring.find(second).id == key.id
+    assert cache.find(first).id == cache.find(second).id == key.id
     clock.advance(59)
-    assert ring.find(first) is not None
+    assert cache.find(first) is not None
     _, third = keys.rotate(key.id, grace_s=3600)
     clock.advance(1)
-    assert [ring.find(token) is not None for token in (first, second, third)] == [False, True, True]
+    assert [cache.find(token) is not None for token in (first, second, third)] == [False, True, True]
     _, fourth = keys.rotate(key.id)
     clock.advance(1)
-    assert [ring.find(token) is not None for token in (second, third, fourth)] == [False, False, True]
+    assert [cache.find(token) is not None for token in (second, third, fourth)] == [False, False, True]
 
 
-def test_unknown_tokens_leave_nothing_behind(keys, ring):
-    """However many are tried, the ring holds the keys that there are."""
+def test_unknown_tokens_take_no_memory(keys, cache):
+    """However many are tried, the cache holds only the keys that exist."""
     keys.create("shop", "write")
     for number in range(1000):
-        assert ring.find(f"lbw_{number:012x}_{number:040x}") is None
-    assert len(ring.ids) == 1
+        assert cache.find(f"lbw_{number:012x}_{number:040x}") is None
+    assert len(cache.ids) == 1
 
 
-def test_a_ring_while_another_process_commits(keys, ring, clock, tmp_path):
-    """A writer in the middle of its commit stops nobody: what was true before is true until it has committed."""
+def test_a_cache_while_another_process_commits(keys, cache, clock, tmp_path):
+    """A writer in the middle of its commit blocks no reader, which sees the earlier state until then."""
     key, token = keys.create("shop", "write")
-    assert ring.find(token) == key
+    assert cache.find(token) == key
     writer = sqlite3.connect(tmp_path / FILE_NAME, isolation_level=None)
     writer.execute("BEGIN EXCLUSIVE")
     writer.execute("UPDATE keys SET note = 'x'")
     clock.advance(1)
-    assert ring.find(token) == key
+    assert cache.find(token) == key
     writer.execute("COMMIT")
     writer.close()
     clock.advance(1)
-    assert ring.find(token).note == "x"
+    assert cache.find(token).note == "x"
 
 
-def test_a_file_that_cannot_be_read_lets_nobody_in(keys, clock, tmp_path):
-    """Damage, and a file from the future, are errors each time that one asks, until they are mended."""
+def test_an_unreadable_file_refuses_every_request(keys, clock, tmp_path):
+    """Damage, and a file of a newer Lakebed, are errors at every call until they are repaired."""
     _, token = keys.create("shop", "write")
     path = tmp_path / FILE_NAME
     sound = path.read_bytes()
-    ring = KeyCache(keys, clock)
+    cache = KeyCache(keys, clock)
     path.write_bytes(b"x" * 8192)
     for _ in range(3):
         with pytest.raises(KeysUnavailable):
-            _ = ring.required
+            _ = cache.required
         with pytest.raises(KeysUnavailable):
-            ring.find(token)
+            cache.find(token)
         clock.advance(0.3)
     path.write_bytes(sound)
     with sqlite3.connect(path) as connection:
@@ -233,41 +233,41 @@ def test_a_file_that_cannot_be_read_lets_nobody_in(keys, clock, tmp_path):
     clock.advance(1)
     for _ in range(3):
         with pytest.raises(FormatTooNew):
-            _ = ring.required
+            _ = cache.required
         clock.advance(0.01)
     with pytest.raises(FormatTooNew):
         keys.create("shop", "write")
     path.write_bytes(sound)
     clock.advance(1)
-    assert ring.find(token) is not None
+    assert cache.find(token) is not None
 
 
-def test_a_file_that_vanishes_opens_nothing(keys, ring, clock, tmp_path):
-    """A running server lets nobody in when its keys are gone, and follows a file that is put back."""
+def test_a_missing_file_refuses_every_request(keys, cache, clock, tmp_path):
+    """A running server refuses requests when its keys are gone, and reads a file that is put back."""
     _, token = keys.create("shop", "write")
     sound = (tmp_path / FILE_NAME).read_bytes()
-    assert ring.required
+    assert cache.required
     (tmp_path / FILE_NAME).unlink()
     clock.advance(1)
-    assert ring.required
-    assert ring.find(token) is None
+    assert cache.required
+    assert cache.find(token) is None
     (tmp_path / FILE_NAME).write_bytes(sound)
     clock.advance(1)
-    assert ring.find(token) is not None
+    assert cache.find(token) is not None
 
 
-def test_an_empty_file_is_no_key(keys, ring, clock, tmp_path):
-    """A crash between making the file and writing it leaves a root without keys, in which one can be made."""
+def test_an_empty_file_has_no_keys(keys, cache, clock, tmp_path):
+    """A crash between creating and writing the file leaves a root without keys, where one can be created."""
     (tmp_path / FILE_NAME).touch()
-    assert not ring.required
+    assert not cache.required
     assert keys.list() == []
     _, token = keys.create("shop", "write")
     clock.advance(1)
-    assert ring.find(token) is not None
+    assert cache.find(token) is not None
 
 
-def test_many_make_keys_at_once(keys):
-    """Each of twenty threads gets a key that counts."""
+def test_many_threads_create_keys_at_once(keys):
+    """Each of twenty threads gets a valid key."""
     made = []
     threads = [threading.Thread(target=lambda: made.append(keys.create("shop", "write"))) for _ in range(20)]
     for thread in threads:
@@ -296,11 +296,11 @@ _ACTS = st.lists(
 
 @settings(max_examples=40)
 @given(_ACTS)
-def test_keys_are_what_a_dict_says(tmp_path_factory, acts):
-    """Whatever is made, rotated and revoked, a token counts exactly as long as a dict of tokens says."""
+def test_keys_agree_with_a_dict(tmp_path_factory, acts):
+    """Whatever is created, rotated and revoked, a token is valid exactly as long as in a dict of tokens."""
     clock = ManualClock()
     keys = Keys(tmp_path_factory.mktemp("keys"), clock)
-    ring = KeyCache(keys, clock)
+    cache = KeyCache(keys, clock)
     made, tokens, gone = [], {}, set()  # keys; token -> (key id, until when); ids of revoked ones
     for act in [*acts, ("wait", 1.0)]:
         match act:
@@ -324,7 +324,7 @@ def test_keys_are_what_a_dict_says(tmp_path_factory, acts):
                     tokens[keys.rotate(chosen, *rest)[1]] = (chosen, float("inf"))
         if act[0] == "wait":
             for token, (of, end) in tokens.items():
-                found = ring.find(token)
+                found = cache.find(token)
                 assert (found.id if found else None) == (of if of not in gone and clock.monotonic() < end else None)
-            assert ring.required == bool(made)
+            assert cache.required == bool(made)
     assert {key.id for key in keys.list() if key.revoked_us is None} == set(made) - gone

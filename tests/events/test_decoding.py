@@ -296,7 +296,7 @@ def test_a_python_call_with_a_wrong_value_is_refused(arguments, reason):
 
 
 @pytest.mark.parametrize("item", [None, 5, "event", [1], ("event", "e"), b"{}", object()])
-def test_what_is_no_mapping_is_rejected(item):
+def test_an_item_that_is_not_a_mapping_is_rejected(item):
     """An item of any other type is rejected with the name of its type; the others are accepted."""
     bad, good = decode_mappings([item, {"event": "good"}], NOW)
     assert bad.reason == f"an event must be a mapping, not {type(item).__name__}"
@@ -321,7 +321,7 @@ def test_events_are_checked_as_mappings_are_and_stay_as_they_were():
 
 
 @pytest.mark.parametrize("capture", CAPTURES, ids=[f"{one['path']} {one['agent']}" for one in CAPTURES])
-def test_what_segments_libraries_send_is_taken(capture):
+def test_requests_of_segments_libraries_are_accepted(capture):
     """Requests recorded from Segment's Python, Node and browser libraries decode without one rejection."""
     sent = json.loads(capture["body"])
     items = sent.get("batch", [sent])

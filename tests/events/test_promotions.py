@@ -40,7 +40,7 @@ def promoted(documents, **kinds):
         ),
     ],
 )
-def test_what_converts_is_there_and_the_rest_is_null(kind, given, expected):
+def test_values_that_do_not_convert_are_null(kind, given, expected):
     """A promoted column has what its type can hold; what does not convert is NULL, and no row fails for another's."""
     table = promoted([{"p": value} for value in given] + [{}], p=kind)
     assert table["p"].to_pylist() == [*expected, None]
@@ -111,7 +111,7 @@ def test_the_built_in_ones_come_first_and_stay():
         *(({name.upper(): str}, "cannot be promoted") for name in BASE_COLUMNS),
     ],
 )
-def test_what_cannot_be_promoted_is_refused(promote, said):
+def test_an_invalid_promotion_is_an_error(promote, said):
     """Reserved, unusable or ambiguous names, unknown types, a second type for a known property: PromotionConflict."""
     with pytest.raises(PromotionConflict, match=said):
         as_promotions(promote)
@@ -129,7 +129,7 @@ KINDS = {"f": float, "i": int, "b": bool, "d": Decimal, "t": datetime, "s": str}
 
 @settings(max_examples=60)
 @given(st.lists(st.dictionaries(NAMES, JSON.map(json.dumps) | NUMBERS, max_size=4), min_size=1, max_size=12))
-def test_what_is_admitted_can_be_promoted(documents):
+def test_valid_events_can_be_promoted(documents):
     """No valid event can make sealing fail: DuckDB reads every JSON object that Lakebed accepts."""
     objects = ["{" + ",".join(f'"{key}": {value}' for key, value in one.items()) + "}" for one in documents]
     body = "[" + ",".join('{"event":"e","properties":' + one + "}" for one in objects) + "]"

@@ -83,7 +83,7 @@ ACCEPTED = [
 
 
 @pytest.mark.parametrize("item", ACCEPTED, ids=range(len(ACCEPTED)))
-def test_what_lies_on_the_limit_is_taken(take, item):
+def test_a_value_at_the_limit_is_valid(take, item):
     """Each limit is inclusive, and every type is valid with only its required fields."""
     assert not isinstance(take(dict(item)), Rejected)
 
@@ -129,7 +129,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("item", "reason"), REFUSED, ids=range(len(REFUSED)))
-def test_what_lies_beyond_a_limit_is_refused_with_one_reason(take, item, reason):
+def test_a_value_beyond_a_limit_is_rejected_with_one_reason(take, item, reason):
     """One over each limit is invalid, and the reason names the field, the value and the limit."""
     found = take(dict(item))
     assert isinstance(found, Rejected)
@@ -252,7 +252,7 @@ def test_properties_that_are_no_object_are_refused_beside_a_category(take, categ
         {1.5: {(1, 2): 3}},
     ],
 )
-def test_what_json_cannot_say_is_refused(value):
+def test_a_value_that_json_cannot_represent_is_rejected(value):
     """Non-finite numbers, lone surrogates, unknown types and huge integers are errors: nothing is changed silently."""
     with pytest.raises(InvalidEvent):
         encode_object("properties", value)
@@ -323,7 +323,7 @@ def test_the_schema_never_changes():
     assert {field.name for field in SCHEMA if not field.nullable} == required
 
 
-def test_a_number_that_is_none_hides_nowhere():
+def test_a_number_that_fits_no_float_is_found_everywhere():
     """NaN inside a dataclass or a Struct is an error as in a dict: msgspec would write it as null."""
 
     @dataclasses.dataclass

@@ -91,7 +91,7 @@ async def test_l3_26_every_answer_lost(moody, clock):
             try:
                 await job()
             except ArchiveUnavailable as error:
-                assert "its answer was lost" in str(error)  # noqa: PT017 - jobs with nothing to do have no answer
+                assert "the response was lost" in str(error)  # noqa: PT017 - jobs with nothing to do have no answer
         assert len(await shop.snapshots()) == 1
         clock.advance(5000)
         await shop.rollup()
@@ -155,7 +155,7 @@ async def test_l3_28_a_shared_look_is_as_fresh_as_ones_own(moody):
         assert isinstance(outcomes[4], asyncio.CancelledError)
         assert catalog.asked - asked == 2
         assert archive._pins._held == {}
-        assert archive._looks == {}
+        assert archive._reads == {}
 
 
 async def test_l3_28_a_log_over_its_limit_while_the_archive_is_down(moody, clock):

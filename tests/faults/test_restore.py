@@ -80,7 +80,7 @@ async def test_52_a_copy_elsewhere_leaves_the_original_alone(make, clock, tmp_pa
         await move_all(shop, clock)
         async with make(root=elsewhere) as copy:
             for job in (copy.archive, copy.compact, copy.expire, copy.collect_garbage, copy.tidy, copy.snapshots):
-                with pytest.raises(ArchiveConflict, match="files of another object") as refused:
+                with pytest.raises(ArchiveConflict, match="its files belong to another object") as refused:
                     await job()
                 assert refused.value.path == tmp_path / "shop/archive/warehouse/lakebed/events"
             with pytest.raises(ArchiveConflict):
@@ -102,7 +102,7 @@ async def test_52_a_moved_directory_says_so(make, clock, tmp_path):
         await move_all(shop, clock)
     shutil.move(tmp_path / "shop", elsewhere / "shop")
     async with make(root=elsewhere) as shop:
-        with pytest.raises(ArchiveUnavailable, match="Was the directory moved") as lost:
+        with pytest.raises(ArchiveUnavailable, match="If the directory was moved") as lost:
             await shop.query("SELECT count(*) FROM events")
         assert str(tmp_path / "shop/archive") in str(lost.value)
         (tmp_path / "shop").symlink_to(elsewhere / "shop")

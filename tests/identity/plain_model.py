@@ -1,4 +1,4 @@
-"""Who is who, told slowly and plainly from a list of calls: what the engine is compared with."""
+"""The people of a list of calls, computed slowly and plainly, with which the engine is compared."""
 
 from __future__ import annotations
 

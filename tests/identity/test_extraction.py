@@ -1,11 +1,11 @@
-"""What events say, cut into pieces."""
+"""The facts in events, cut into pieces."""
 
 from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lakebed.identity.extraction import Evidence, Found
+from lakebed.identity.extraction import Evidence, FoundEdge
 
 
 @given(
@@ -13,11 +13,11 @@ from lakebed.identity.extraction import Evidence, Found
     edges=st.lists(st.integers(0, 30), max_size=20),
     most=st.integers(1, 8),
 )
-def test_pieces_are_all_of_it_in_order(users, edges, most):
-    """Each piece has exactly what is said from the one before it on and before its own end."""
+def test_pieces_cover_all_facts_in_order(users, edges, most):
+    """Each piece has exactly the facts from the end of the piece before it up to its own end."""
     found = Evidence(
         {f"u{number}": seq for number, seq in enumerate(users)},
-        [Found(seq, "identify", "u", "a", 0, f"m{number}") for number, seq in enumerate(sorted(edges))],
+        [FoundEdge(seq, "identify", "u", "a", 0, f"m{number}") for number, seq in enumerate(sorted(edges))],
     )
     low = 0
     for piece, cut in found.pieces(31, most):

@@ -1,4 +1,4 @@
-"""A mapping as columns does what a dict would."""
+"""A mapping as columns agrees with a dict."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def as_dict(mapping):
 
 
 @given(before=PAIRS, changes=st.dictionaries(st.integers(1, 300), st.none() | st.integers(1, 300), max_size=150))
-def test_changed_in_few_or_many_places(before, changes):
-    """Rows go, come and change; the numbers ascend, and texts stay with their numbers."""
+def test_replacing_few_or_many_rows(before, changes):
+    """Rows are removed, added and changed; the numbers ascend, and texts stay with their numbers."""
     after = {number: person for number, person in (before | changes).items() if person is not None}
     moved = rows({number: person for number, person in changes.items() if person is not None})
     mapping = Mapping.of([Mapping.columns(rows(before))], 1).replaced(changes, moved, 2)
@@ -34,14 +34,14 @@ def test_changed_in_few_or_many_places(before, changes):
 
 @given(pairs=PAIRS, seen=st.sets(st.integers(1, 400), max_size=100))
 def test_people_of_a_bitmap(pairs, seen):
-    """Every identity that was seen counts as its person, once."""
+    """Each identity in the bitmap counts as its person, once."""
     found = Mapping.of([Mapping.columns(rows(pairs))], 1).people_of(BitMap(seen))
     assert set(found) == {pairs.get(number, number) for number in seen}
 
 
 @given(pairs=PAIRS, number=st.integers(1, 300))
 def test_a_person_and_their_identities(pairs, number):
-    """Each identity leads to its person, and that to all of its identities."""
+    """Each identity maps to its person, and the person to all of its identities."""
     mapping = Mapping.of([Mapping.columns(rows(pairs))], 1)
     assert mapping.person_of(f"i{number}") == f"i{pairs.get(number, number)}"
     others = {f"i{one}" for one, person in pairs.items() if person == number}

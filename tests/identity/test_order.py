@@ -1,4 +1,4 @@
-"""Any order of arrival of the same calls, in any batches, gives the same people, and those that the rules say."""
+"""Any order of arrival of the same calls, in any batches, gives the same people, which are those of the rules."""
 
 from __future__ import annotations
 
@@ -158,8 +158,8 @@ def test_any_order_gives_the_same_people(engine, rules, calls, data):
 @pytest.mark.parametrize("near", [0, 1_000], ids=["from all edges", "back from now"])
 @settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(calls=CALLS, data=st.data())
-def test_pieces_and_both_ways_back(monkeypatch, engine, rules, near, calls, data):
-    """Taken in by windows and commits of a few, and however the past is computed, the people are the same."""
+def test_small_windows_and_both_computations_of_the_past(monkeypatch, engine, rules, near, calls, data):
+    """Processed in windows and commits of a few, and however the past is computed, the people are the same."""
     for name, value in {"FEW": 1, "MANY": 6, "WINDOW": 4, "LINKING": 2, "PIECE": 2}.items():
         monkeypatch.setattr(f"lakebed.identity.identity._{name}", value)
     for name, value in {"NEAR": near, "PIECE": 1}.items():
@@ -176,8 +176,8 @@ def test_pieces_and_both_ways_back(monkeypatch, engine, rules, near, calls, data
 
 
 @pytest.mark.parametrize("near", [0, 1_000], ids=["from all edges", "back from now"])
-def test_before_an_id_was_known_as_a_user(monkeypatch, engine, tmp_path, near):
-    """A claim that a later event refuses, by making a user of the other id, still counted before that event."""
+def test_a_claim_counts_until_a_later_event_refuses_it(monkeypatch, engine, tmp_path, near):
+    """A later event refuses a claim by making the other id a user. Before that event the claim counts."""
     monkeypatch.setattr("lakebed.identity.history._NEAR", near)
     calls = [Call(0, "m0", "identify", "u1", "both"), Call(1, "m1", "track", "both", "a1")]
     mapping, past = asyncio.run(told(engine, table(calls), [1], Rules(), tmp_path / "s.db"))

@@ -1,4 +1,4 @@
-"""Who is who, in every answer of an object."""
+"""People in every answer of an object."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ async def counted(shop, **options):
     return {row.person_id: row.n for row in await shop.query(BY_PERSON, **options)}
 
 
-async def test_identify_links_what_was_anonymous(shop):
-    """Events before and after belong to the user who identified, in SQL, dau, mau, series and rollups alike."""
+async def test_identify_links_anonymous_events(shop):
+    """Events before and after it belong to the identified user, in SQL, dau, mau, series and rollups alike."""
     await shop.track("seen", {"plan": "pro"}, anonymous_id="a")
     await shop.track("seen", {"plan": "pro"}, user_id="ann")
     assert (await shop.dau(1))[0].dau == 2
@@ -59,7 +59,7 @@ async def test_identify_links_what_was_anonymous(shop):
 
 
 async def test_a_second_user_on_a_shared_anonymous_id_stays_apart(shop):
-    """The earliest by event time owns what nobody else signed; the other keeps what carries their own id."""
+    """The earliest by event time owns the anonymous events; the other owns those with their own id."""
     await shop.identify("bob", anonymous_id="kiosk", timestamp=START - timedelta(hours=1))
     await shop.identify("ann", anonymous_id="kiosk", timestamp=START - timedelta(hours=2))  # arrives later, was earlier
     await shop.track("seen", anonymous_id="kiosk")
@@ -71,7 +71,7 @@ async def test_a_second_user_on_a_shared_anonymous_id_stays_apart(shop):
 
 
 async def test_alias_joins_two_users_and_names_the_person(shop):
-    """The new id of an alias is the person's; a chain of them ends at the newest."""
+    """The new id of an alias is the id of the person; a chain of them ends at the newest."""
     for user in ("v1", "v2", "v3"):
         await shop.track("seen", user_id=user)
     await shop.alias("v2", "v1")
@@ -80,8 +80,8 @@ async def test_alias_joins_two_users_and_names_the_person(shop):
     assert (await shop.dau(1))[0].dau == 1
 
 
-async def test_as_of_knows_who_was_who(shop, clock):
-    """Each instant has the edges that had been received by then, for ever, also after archiving and a restart."""
+async def test_as_of_has_the_people_of_that_moment(shop, clock):
+    """Each instant has the edges received by then, and always will, also after archiving and a restart."""
     await shop.track("seen", anonymous_id="a")
     await shop.track("seen", user_id="ann")
     clock.advance(60)
@@ -110,7 +110,7 @@ async def test_as_of_knows_who_was_who(shop, clock):
 
 
 async def test_a_person(shop):
-    """All ids, first and last seen, groups, and traits: the latest by event time, whatever came last, with history."""
+    """All ids, first and last seen, groups, and traits by event time in any order of arrival, with history."""
     await shop.identify("ann", {"plan": "pro", "city": "Oslo"}, timestamp=START - timedelta(days=1), message_id="m2")
     await shop.identify("ann", {"plan": "free", "age": 30}, timestamp=START - timedelta(days=3), message_id="m1")
     await shop.identify("ann", {"plan": "max", "age": None}, timestamp=START - timedelta(days=3), message_id="m0")
@@ -134,15 +134,15 @@ async def test_a_person(shop):
 
 
 async def test_traits_whose_json_has_a_key_twice(shop):
-    """Such JSON is taken as it comes, and does not spoil the table for everybody else."""
+    """Such JSON is accepted, and does not break the table for other people."""
     await shop.batch(b'{"type":"identify","userId":"ann","traits":{"a":1,"a":1,"/~":2}}')
     (row,) = await shop.query("SELECT traits FROM people")
     assert json.loads(row.traits) == {"a": 1, "/~": 2}
     assert (await shop.person("ann")).traits == {"a": 1, "/~": 2}
 
 
-async def test_an_operator_merges_and_takes_back(shop):
-    """A merge is listed with its reason, and undone without a rescan; nobody is active because of it."""
+async def test_an_operator_merges_and_unmerges(shop):
+    """A merge is listed with its reason, and undone without a rescan; it makes no person active."""
     await shop.track("seen", user_id="ann")
     await shop.track("seen", user_id="eve")
     done = await shop.merge("ann", "eve", why="same card")
@@ -165,8 +165,8 @@ async def test_an_operator_merges_and_takes_back(shop):
         await shop.merge("", "ann")
 
 
-async def test_what_an_operator_parts_stays_parted(shop):
-    """Clients repeat what they said: after unmerge their identify and alias join the two no more."""
+async def test_unmerged_people_stay_separate(shop):
+    """Clients repeat their identify and alias calls: after unmerge these no longer join the two."""
     await shop.identify("ann", anonymous_id="a")
     await shop.alias("ann", "eve")
     await shop.track("seen", user_id="eve")
@@ -178,8 +178,8 @@ async def test_what_an_operator_parts_stays_parted(shop):
     assert await counted(shop) == {"a": 1, "ann": 4, "eve": 1}
 
 
-async def test_nobody_else_speaks_for_the_operator(shop):
-    """An event that claims to be an operator's is refused, alone and in a batch."""
+async def test_a_client_cannot_use_the_source_of_the_operator(shop):
+    """An event with the reserved source is refused, alone and in a batch."""
     word = {"type": "alias", "source": "lakebed:operator", "userId": "x", "previousId": "y"}
     good = {"event": "e", "userId": "u"}
     assert [one.status for one in await shop.batch([good, word])] == ["stored", "rejected"]
@@ -190,16 +190,16 @@ async def test_nobody_else_speaks_for_the_operator(shop):
     assert await shop.merges() == []
 
 
-async def test_placeholders_link_nobody(shop):
-    """Values that programs send where there is no id make no person of strangers."""
+async def test_placeholders_link_no_people(shop):
+    """Values that programs send in place of an id do not join people."""
     for user in ("ann", "bob", "null", "-1"):
         await shop.identify(user, anonymous_id="0000-0000")
         await shop.alias(user, "anonymous")
     assert await shop.merges() == []
 
 
-async def test_matching_is_opted_into(make):
-    """Emails and phones link anonymous visits once it is said so, over the whole history; never two known users."""
+async def test_matching_is_off_by_default(make):
+    """With the setting, emails and phones link anonymous visits, over all history; never two known users."""
     async with make() as shop:
         await shop.identify(None, {"email": " Ann@Example.com", "phone": "+1 (555) 010-0000"}, anonymous_id="news")
         await shop.identify("ann", {"email": "ann@example.com"})
@@ -221,8 +221,8 @@ async def test_matching_is_opted_into(make):
         assert await shop.check() == []
 
 
-async def test_devices_are_guesses(make):
-    """A device id or all of what a browser tells reaches the threshold; a shared device says nothing about users."""
+async def test_devices_link_with_a_confidence(make):
+    """A device id, or all signals of a browser, reaches the threshold; a shared device links no users."""
     browser = {"ip": "203.0.113.7", "userAgent": "UA", "locale": "en", "timezone": "UTC", "screen": {"width": 1}}
     phone = {"device": {"id": "ios_1", "type": "ios"}}
     async with make(identity_devices=True) as shop:
@@ -238,7 +238,7 @@ async def test_devices_are_guesses(make):
         assert len(await counted(shop)) == 6
 
 
-async def test_a_restart_and_a_lost_storage(make, tmp_path, clock):
+async def test_people_survive_a_restart_and_the_loss_of_storage(make, tmp_path, clock):
     """Closed and opened, or without its storage.db and most of its log, the people are the same."""
     async with make(retention_s=0.0, dedupe_window_s=1.0) as shop:
         for number in range(30):
@@ -261,8 +261,8 @@ async def test_a_restart_and_a_lost_storage(make, tmp_path, clock):
 
 
 @pytest.mark.parametrize("unsaved", [10, 1_000_000])
-async def test_events_that_say_nothing_new_are_looked_at_once(make, monkeypatch, unsaved):
-    """What was read is not read again: after closing none of it, after a crash at most so many events."""
+async def test_events_without_new_facts_are_read_once(make, monkeypatch, unsaved):
+    """No event is read again after closing; after a crash at most so many."""
     monkeypatch.setattr("lakebed.identity.identity._UNSAVED", unsaved)
     async with make() as shop:
         for _ in range(3):
@@ -275,7 +275,7 @@ async def test_events_that_say_nothing_new_are_looked_at_once(make, monkeypatch,
 
 
 async def test_the_log_waits_for_identity(make, clock):
-    """A segment goes only when the graph's durable checkpoint has passed it."""
+    """A segment is deleted only when the durable checkpoint of the graph has passed it."""
     async with make(retention_s=0.0, dedupe_window_s=1.0) as shop:
         await shop.batch([{"event": "e", "userId": "u"} for _ in range(25)])
         await shop.archive()
@@ -287,8 +287,8 @@ async def test_the_log_waits_for_identity(make, clock):
         assert await shop.check() == []
 
 
-async def test_check_sees_people_that_do_not_follow_from_the_edges(make):
-    """A row of storage.db that somebody changed is told."""
+async def test_check_finds_people_that_do_not_follow_from_the_edges(make):
+    """A row of storage.db that was changed is a problem."""
     async with make() as shop:
         await shop.identify("ann", anonymous_id="a")
         await shop.rollup()
@@ -322,8 +322,8 @@ async def test_check_sees_people_that_do_not_follow_from_the_edges(make):
         ("WITH x AS (FROM events) SELECT seq FROM x", True),
     ],
 )
-async def test_only_who_can_see_person_id_pays_for_it(shop, sql, sees):
-    """What may see the column is told who is who; nothing else is joined."""
+async def test_only_queries_that_can_see_person_id_pay_for_it(shop, sql, sees):
+    """A query that may see the column reads the mapping; others join nothing."""
     await shop.identify("ann", anonymous_id="a")
     statement = await shop._components.queries._statement(RunningQuery(), sql)
     assert statement.mentions_person is sees

@@ -323,10 +323,10 @@ async def test_distinct_unites_buckets(tmp_path):
         assert await log.rollups.distinct("daily_metrics", "dau", []) == []
         assert await log.rollups.distinct("revenue", "people", [(0, START * 2)]) == [13]
         days = {"name": "daily_metrics", "measure": "dau", "start_us": None, "end_us": midnight + 10 * day}
-        assert await log.rollups.bitmaps(**days, compute=lambda found: [at for at, _ in found], most_bytes=9_999) == [
+        assert await log.rollups.bitmaps(**days, compute=lambda found: [at for at, _ in found], max_bytes=9_999) == [
             midnight + d * day for d in range(10)
         ]
-        assert await log.rollups.bitmaps(**days, compute=list, most_bytes=99) is None
+        assert await log.rollups.bitmaps(**days, compute=list, max_bytes=99) is None
         with pytest.raises(InvalidRollup):
             await log.rollups.distinct("daily_metrics", "events", windows)
         with pytest.raises(InvalidRollup):
@@ -345,7 +345,7 @@ async def test_check_finds_lost_state_and_a_foreign_log(tmp_path):
         kept = await log.storage._fetch("SELECT rowid, state FROM rollup_groups")
         await log.storage._fetch("UPDATE rollup_groups SET state = '[4]' WHERE state = '[5]'")
         (problem,) = await log.rollups.check(5)
-        assert "hourly_events holds 4 events" in problem
+        assert "hourly_events has 4 events" in problem
         for row, state in kept:
             await log.storage._fetch("UPDATE rollup_groups SET state = ? WHERE rowid = ?", (state, row))
 

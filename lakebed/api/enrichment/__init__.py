@@ -1,1 +1,1 @@
-"""What the server adds to an event: client IP, user agent, place."""
+"""Fields that the server adds to events of browsers and phones: client address, user agent, location."""

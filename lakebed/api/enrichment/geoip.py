@@ -56,6 +56,6 @@ class GeoIp:
         self._reader.close()
 
 
-def _english(named: Any) -> Any:
-    names = named.get("names") if isinstance(named, dict) else None
+def _english(record: Any) -> Any:
+    names = record.get("names") if isinstance(record, dict) else None
     return names.get("en") if isinstance(names, dict) else None

@@ -9,16 +9,16 @@ from typing import Any
 
 __all__ = ["can_parse_user_agents", "parse_user_agent"]
 
-_MAX_TEXT = 512  # characters that are looked at; real ones have up to 300
-_KEPT = 2_048
+_MAX_TEXT = 512  # characters that are parsed; real user agents have up to 300
+_CACHED = 2_048
 
 
 @cache
 def can_parse_user_agents() -> bool:
     """Whether the parser is installed.
 
-    Its import and its expressions cost an eighth of a second and 25 MB: the first browser pays it, not the start of a
-    server that no browser talks to.
+    It is imported for the first event of a browser and not when the server starts: it takes an eighth of a second and
+    25 MB, which a server without browsers never needs.
     """
     return importlib.util.find_spec("ua_parser") is not None
 
@@ -36,8 +36,8 @@ def _resolver() -> Callable[[str], Any]:
 def parse_user_agent(text: str) -> dict[str, Any]:
     """The fields `browser`, `os` and `device` of Segment's context, as far as `text` has them.
 
-    Costs 0.1 to 0.5 ms, growing with its length and no faster (the expressions have no backtracking); the newest few
-    thousand are remembered. The caller must not change the result.
+    It takes 0.1 to 0.5 ms, linear in the length of `text` (the expressions have no backtracking). The newest few
+    thousand results are cached. The caller must not change the result.
 
     Raises:
         ImportError: the extra `enrichment` is not installed.
@@ -45,7 +45,7 @@ def parse_user_agent(text: str) -> dict[str, Any]:
     return _parsed(text[:_MAX_TEXT])
 
 
-@lru_cache(_KEPT)
+@lru_cache(_CACHED)
 def _parsed(text: str) -> dict[str, Any]:
     parsed = _resolver()(text)
     fields: dict[str, Any] = {}
@@ -55,8 +55,8 @@ def _parsed(text: str) -> dict[str, Any]:
         fields["os"] = _name_and_version(parsed.os)
     device = parsed.device
     if device is not None:
-        named = {"manufacturer": device.brand, "model": device.model, "name": device.family}
-        fields["device"] = {name: value for name, value in named.items() if value}
+        names = {"manufacturer": device.brand, "model": device.model, "name": device.family}
+        fields["device"] = {name: value for name, value in names.items() if value}
     return fields
 
 

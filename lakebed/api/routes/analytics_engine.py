@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Annotated, Any
 
 import msgspec
@@ -13,12 +11,13 @@ from starlette.routing import BaseRoute, Route
 
 from lakebed.api.auth import Auth
 from lakebed.api.body import Body, decoded
-from lakebed.api.errors import Refusal, hints_included
+from lakebed.api.errors import Refusal, definition_errors, hints_included
 from lakebed.api.openapi.operation import JSON, Parameter, operation
-from lakebed.api.responses import json_response, while_connected
+from lakebed.api.responses import json_response
+from lakebed.api.tables import while_connected
 from lakebed.concurrency import run_in_thread
 from lakebed.definitions.definitions import Definition
-from lakebed.errors import InvalidDefinition, InvalidEvent, QueryCrashed, QueryError, QueryRefused, QueryTooLarge
+from lakebed.errors import InvalidEvent, QueryCrashed, QueryError, QueryRefused, QueryTooLarge
 from lakebed.query.dialects.analytics_engine.answer import encoded
 
 __all__ = ["AnalyticsEngineRoutes"]
@@ -173,14 +172,14 @@ class AnalyticsEngineRoutes:
     async def dataset(self, request: Request) -> Response:
         """The newest version of a mapping."""
         target = self._auth.existing(self._auth.admit(request, "read"))
-        with _not_found_errors():
+        with definition_errors():
             return json_response(_saved(await target.dataset(request.path_params["name"])))
 
     @operation(scope="admin", status=204, refusals=[404])
     async def delete(self, request: Request) -> Response:
         """Delete a mapping; its table then has data points only. Answers as of an earlier time still know it."""
         target = self._auth.existing(self._auth.admit(request, "admin"))
-        with _not_found_errors():
+        with definition_errors():
             await target.delete_dataset(request.path_params["name"])
         return Response(status_code=204)
 
@@ -192,15 +191,6 @@ class AnalyticsEngineRoutes:
         with hints_included():
             saved = await self._auth.object(caller).save_dataset(request.path_params["name"], mapping)
         return json_response(_saved(saved))
-
-
-@contextmanager
-def _not_found_errors() -> Iterator[None]:
-    """404 for a mapping that does not exist."""
-    try:
-        yield
-    except InvalidDefinition as error:
-        raise Refusal(404, "NOT_FOUND", str(error)) from error
 
 
 def _invalid(message: str) -> Response:

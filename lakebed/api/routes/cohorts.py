@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Annotated, Any
 
 import msgspec
@@ -13,13 +11,12 @@ from starlette.routing import BaseRoute, Route
 
 from lakebed.api.auth import Auth
 from lakebed.api.body import Body, decoded
-from lakebed.api.errors import Refusal, hints_included
-from lakebed.api.formats import chosen
+from lakebed.api.errors import Refusal, definition_errors, hints_included
 from lakebed.api.openapi.operation import Parameter, operation
 from lakebed.api.parameters import whole_number
-from lakebed.api.responses import ACCEPT, TABLE, json_response, table_response
+from lakebed.api.responses import json_response
+from lakebed.api.tables import ACCEPT, TABLE, accepted_format, table_response
 from lakebed.definitions.definitions import Definition
-from lakebed.errors import InvalidDefinition
 
 __all__ = ["CohortRoutes"]
 
@@ -73,7 +70,7 @@ class CohortRoutes:
     async def cohort(self, request: Request) -> Response:
         """A cohort, and the number of its people now."""
         target, name = self._auth.existing(self._auth.admit(request, "read")), request.path_params["name"]
-        with _not_found_errors():
+        with definition_errors():
             saved = _saved(await target.cohort(name))
         with hints_included():
             size = await target.report_untrusted("cohort_size", {"cohort": name})
@@ -82,7 +79,7 @@ class CohortRoutes:
     @operation(scope="read", parameters=[ACCEPT, *_PAGE], answer=TABLE, refusals=[400, 404, 406, 422, 429, 503, 504])
     async def people(self, request: Request) -> Response:
         """The people of a cohort, in order of their ids: `person_id, first_seen, last_seen, events`."""
-        caller, kind = self._auth.admit(request, "read"), chosen(request.headers.get("accept", ""))
+        caller, kind = self._auth.admit(request, "read"), accepted_format(request)
         arguments: dict[str, Any] = {name: value for name, value in request.query_params.items() if name != "object"}
         unknown = sorted(arguments.keys() - {parameter.name for parameter in _PAGE})
         if unknown:
@@ -92,8 +89,7 @@ class CohortRoutes:
             arguments["limit"] = whole_number("limit", arguments["limit"], _MAX_PEOPLE)
         arguments["cohort"] = request.path_params["name"]
         work = self._auth.existing(caller).report_untrusted("cohort_people", arguments)
-        with hints_included():
-            return await table_response(request, kind, work)
+        return await table_response(request, kind, work)
 
     @operation(scope="admin", body=dict[str, Any], answer=SavedCohort, refusals=[422, 429, 503, 504])
     async def save(self, request: Request) -> Response:
@@ -108,20 +104,9 @@ class CohortRoutes:
     async def delete(self, request: Request) -> Response:
         """Delete a cohort, unless others refer to it. Reports as of an earlier time still know it."""
         target = self._auth.existing(self._auth.admit(request, "admin"))
-        with _not_found_errors():
+        with definition_errors():
             await target.delete_cohort(request.path_params["name"])
         return Response(status_code=204)
-
-
-@contextmanager
-def _not_found_errors() -> Iterator[None]:
-    """404 for a cohort that does not exist, 409 for one that others refer to."""
-    try:
-        yield
-    except InvalidDefinition as error:
-        if "used_by" in error.facts:
-            raise Refusal(409, "COHORT_IN_USE", str(error), used_by=error.facts["used_by"]) from error
-        raise Refusal(404, "NOT_FOUND", str(error)) from error
 
 
 def _saved(cohort: Definition) -> SavedCohort:

@@ -112,7 +112,7 @@ class DeadLetterRoutes:
             Route("/deadletters", self.newest, methods=["GET"]),
             Route("/deadletters", self.purge, methods=["DELETE"]),
             Route("/deadletters/replay", self.replay, methods=["POST"]),
-            Route("/deadletters/{id}", self.one, methods=["GET"]),
+            Route("/deadletters/{id}", self.dead_letter, methods=["GET"]),
         ]
 
     @operation(
@@ -138,7 +138,7 @@ class DeadLetterRoutes:
         return json_response(LetterList(lines, dead_letters[-1].id if len(dead_letters) == limit else None))
 
     @operation(scope="read", answer=LetterAnswer, refusals=[400, 404])
-    async def one(self, request: Request) -> Response:
+    async def dead_letter(self, request: Request) -> Response:
         """One dead letter, with the event as sent."""
         target = self._auth.existing(self._auth.admit(request, "read"))
         dead_letter: DeadLetter = await target.dead_letter(_number("id", request.path_params["id"], _MAX_ID))

@@ -9,13 +9,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from lakebed.api.auth import Auth
-from lakebed.api.body import Body, check_count, decoded, json_object
+from lakebed.api.body import check_count, decoded, json_object
 from lakebed.api.errors import Refusal
 from lakebed.api.openapi.operation import operation
 from lakebed.api.responses import ReceiptAnswer, json_response
-from lakebed.api.routes.micro_batching import MicroBatching
-from lakebed.api.routes.track import MAX_BATCH_EVENTS
+from lakebed.api.routes.event_requests import MAX_BATCH_EVENTS, EventRequests
 from lakebed.events.event import Receipt
 
 __all__ = ["EventRoutes"]
@@ -75,52 +73,35 @@ class BatchAccepted(msgspec.Struct):
 class EventRoutes:
     """`POST /events`, `POST /events/batch`."""
 
-    def __init__(self, auth: Auth, body: Body, micro_batching: MicroBatching) -> None:
-        self._auth = auth
-        self._body = body
-        self._micro_batching = micro_batching
+    def __init__(self, requests: EventRequests) -> None:
+        self._requests = requests
 
     def routes(self) -> list[BaseRoute]:
         """The routes of this group."""
         return [
-            Route("/events", self.one, methods=["POST"]),
+            Route("/events", self.event, methods=["POST"]),
             Route("/events/batch", self.batch, methods=["POST"]),
         ]
 
     @operation(scope="write", body=PlatformEvent, answer=Accepted, refusals=[507])
-    async def one(self, request: Request) -> Response:
+    async def event(self, request: Request) -> Response:
         """One event in the platform's form, or a CloudEvent 1.0: its receipt, or 400 with the reason."""
-        caller = self._auth.admit(request, "write")
-        body = await self._body.read(request)
-        self._auth.weigh(caller, len(body))
-        try:
-            event = json_object(body)
-        except Refusal as refusal:
-            await self._auth.keep(request, caller, body, refusal.message)
-            raise
-        receipt = await self._micro_batching.store(caller, msgspec.json.encode(mapped(event)))
-        self._auth.charge(caller, 1)
-        if receipt.status == "rejected":
-            raise Refusal(400, "INVALID_EVENT", receipt.reason or "", messageId=receipt.message_id)
-        return json_response(Accepted(success=True, accepted=1, receipt=_receipt_answer(receipt)))
+        caller, body = await self._requests.read(request)
+        event = await self._requests.decoded(request, caller, body, json_object)
+        receipt = await self._requests.store_json(caller, msgspec.json.encode(mapped(event)))
+        answer = ReceiptAnswer(receipt.seq, receipt.message_id, receipt.status)
+        return json_response(Accepted(success=True, accepted=1, receipt=answer))
 
     @operation(scope="write", body=EventsBody, answer=BatchAccepted, refusals=[507])
     async def batch(self, request: Request) -> Response:
         """`{"events": […]}` or an array: 200 with the number of accepted events and the reason of each rejected one."""
-        caller = self._auth.admit(request, "write")
-        body = await self._body.read(request)
-        self._auth.weigh(caller, len(body))
+        caller, body = await self._requests.read(request)
         check_count(body, MAX_BATCH_EVENTS)
-        try:
-            events = _list_of_events(body)
-        except Refusal as refusal:
-            await self._auth.keep(request, caller, body, refusal.message)
-            raise
+        events = await self._requests.decoded(request, caller, body, _list_of_events)
         receipts: list[Receipt] = []
         if events:
-            sent = msgspec.json.encode([mapped(event) for event in events])
-            receipts = await self._auth.object(caller).batch(sent, source="http", keep_refused=True, key=caller.key)
-        self._auth.charge(caller, len(receipts))
+            mapped_events = msgspec.json.encode([mapped(event) for event in events])
+            receipts = await self._requests.store_batch(caller, mapped_events)
         faults = [
             Fault(index, receipt.reason or "") for index, receipt in enumerate(receipts) if receipt.status == "rejected"
         ]
@@ -181,7 +162,3 @@ def _list_of_events(body: bytes) -> list[Any]:
         message = f"The batch has {len(events)} events, the limit is {MAX_BATCH_EVENTS}: send it in parts"
         raise Refusal(413, "BATCH_TOO_LARGE", message, limit=MAX_BATCH_EVENTS)
     return events
-
-
-def _receipt_answer(receipt: Receipt) -> ReceiptAnswer:
-    return ReceiptAnswer(receipt.seq, receipt.message_id, receipt.status, receipt.reason)

@@ -1,4 +1,4 @@
-"""Grafana: what its JSON data source asks, answered by templates, reports and Analytics Engine's SQL."""
+"""GrafanaRoutes: Grafana's JSON data source, answered by templates, reports and Analytics Engine's SQL."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from lakebed.api.auth import Auth
 from lakebed.api.body import Body, decoded
 from lakebed.api.errors import Refusal, hints_included
 from lakebed.api.openapi.operation import operation
-from lakebed.api.responses import json_response, while_connected
+from lakebed.api.responses import json_response
 from lakebed.api.routes.grafana_frames import Series, Table, choices, series_of, table_of
+from lakebed.api.tables import while_connected
 from lakebed.concurrency import run_in_thread
 from lakebed.query.templates.template import library
 from lakebed.reports.catalog import REPORTS, signature_of
@@ -24,7 +25,7 @@ from lakebed.reports.catalog import REPORTS, signature_of
 __all__ = ["GrafanaRoutes"]
 
 _SQL = "sql"
-_MOST_TARGETS = 20
+_MAX_TARGETS = 20
 _RANGE = ("start", "end")
 _REFUSALS = [404, 422, 429, 503, 504]
 
@@ -37,7 +38,7 @@ class Span(msgspec.Struct, rename={"start": "from", "end": "to"}):
 
 
 class PanelTarget(msgspec.Struct):
-    """One question of a panel: `target` is a value of /metrics, `payload` what it takes."""
+    """One query of a panel: `target` is a value of /metrics, `payload` its arguments."""
 
     target: str = ""
     payload: Any = None
@@ -45,14 +46,14 @@ class PanelTarget(msgspec.Struct):
 
 
 class PanelQuery(msgspec.Struct):
-    """What a panel shows; of what GrafanaRoutes sends beside it nothing is needed."""
+    """The queries of a panel. Other fields that Grafana sends are ignored."""
 
     targets: list[PanelTarget]
     range: Span | None = None
 
 
 class VariableQuery(msgspec.Struct):
-    """What fills a variable: `payload` has as `target` a statement, or a value of /metrics beside what that takes."""
+    """The query of a variable: `target` in `payload` is a statement, or a value of /metrics beside its arguments."""
 
     payload: dict[str, Any]
     range: Span | None = None
@@ -66,14 +67,14 @@ class PayloadName(msgspec.Struct):
 
 
 class Option(msgspec.Struct):
-    """What can be chosen."""
+    """An option of a field."""
 
     label: str
     value: str
 
 
 class Field(msgspec.Struct, rename="camel"):
-    """What a metric takes."""
+    """An argument of a metric."""
 
     name: str
     label: str
@@ -83,7 +84,7 @@ class Field(msgspec.Struct, rename="camel"):
 
 
 class Metric(msgspec.Struct):
-    """What a panel can ask for."""
+    """A query that a panel may send, with its arguments."""
 
     label: str
     value: str
@@ -120,77 +121,82 @@ class GrafanaRoutes:
 
     @operation(scope="read")
     async def connected(self, request: Request) -> Response:
-        """Whether the key may ask: for "Save & test" of Grafana's JSON data source."""
+        """200 if the key may query: for "Save & test" of Grafana's JSON data source."""
         self._auth.admit(request, "read")
         return Response()
 
     @operation(scope="read", body=dict[str, Any], body_required=False, answer=list[Metric])
     async def metrics(self, request: Request) -> Response:
-        """What a panel can ask for: every template, every report, and SQL of Analytics Engine; and what each takes."""
+        """The metrics of a panel, with their arguments: every template, every report, and SQL of Analytics Engine."""
         self._auth.admit(request, "read")
         return json_response(_metrics())
 
     @operation(scope="read", body=PayloadName, answer=list[Option])
     async def options(self, request: Request) -> Response:
-        """What can be chosen for a field of a metric."""
+        """The options of a field of a metric."""
         self._auth.admit(request, "read")
-        asked = decoded(await self._body.read(request), PayloadName, "field of a metric")
-        fields = [field for one in _metrics() if one.value == asked.metric for field in one.payloads]
-        return json_response([one for field in fields if field.name == asked.name for one in field.options])
+        query = decoded(await self._body.read(request), PayloadName, "field of a metric")
+        fields = [field for metric in _metrics() if metric.value == query.metric for field in metric.payloads]
+        return json_response([option for field in fields if field.name == query.name for option in field.options])
 
     @operation(scope="read", body=PanelQuery, answer=list[Table | Series], refusals=_REFUSALS)
     async def query(self, request: Request) -> Response:
-        """What a panel shows: a table for each target, or with `"format": "time_series"` its series.
+        """The data of a panel: a table for each target, or with `"format": "time_series"` its series.
 
-        A template or report that takes `start` and `end` has those of the dashboard unless its payload says others.
+        A template or report with the arguments `start` and `end` gets those of the dashboard, unless its payload has
+        others.
         """
         target = self._auth.existing(self._auth.admit(request, "read"))
-        asked = decoded(await self._body.read(request), PanelQuery, "query of a panel")
-        if len(asked.targets) > _MOST_TARGETS:
-            raise Refusal(400, "INVALID_BODY", f"A panel has at most {_MOST_TARGETS} targets", limit=_MOST_TARGETS)
-        shown: list[Table | Series] = []
-        for one in asked.targets:
-            if one.target and not one.hide:
-                payload = _object(one.payload)
+        query = decoded(await self._body.read(request), PanelQuery, "query of a panel")
+        if len(query.targets) > _MAX_TARGETS:
+            raise Refusal(400, "INVALID_BODY", f"A panel has at most {_MAX_TARGETS} targets", limit=_MAX_TARGETS)
+        frames: list[Table | Series] = []
+        for panel_target in query.targets:
+            if panel_target.target and not panel_target.hide:
+                payload = _object(panel_target.payload)
                 form = payload.pop("format", "table")
-                found = await while_connected(request, _answer(target, one.target, payload, asked.range))
-                shown += await run_in_thread("answer", functools.partial(_shown, found, form))
-        return json_response(shown)
+                table = await while_connected(request, _answer(target, panel_target.target, payload, query.range))
+                frames += await run_in_thread("answer", functools.partial(_frames, table, form))
+        return json_response(frames)
 
     @operation(scope="read", body=VariableQuery, answer=list[Choice], refusals=_REFUSALS)
     async def variable(self, request: Request) -> Response:
         """The values of a variable: the first column of an answer, or of two the text and the value."""
         target = self._auth.existing(self._auth.admit(request, "read"))
-        asked = decoded(await self._body.read(request), VariableQuery, "query of a variable")
-        payload = dict(asked.payload)
+        query = decoded(await self._body.read(request), VariableQuery, "query of a variable")
+        payload = dict(query.payload)
         name = str(payload.pop("target", ""))
-        if name not in {one.value for one in _metrics()}:
+        if name not in {metric.value for metric in _metrics()}:
             name, payload = _SQL, {"sql": name}
-        found = await while_connected(request, _answer(target, name, payload, asked.range))
-        return json_response([Choice(text, value) for text, value in choices(found)])
+        table = await while_connected(request, _answer(target, name, payload, query.range))
+        return json_response([Choice(text, value) for text, value in choices(table)])
 
 
 async def _answer(target: Any, name: str, payload: dict[str, Any], span: Span | None) -> Any:
-    """The answer as Arrow. Raises Refusal, and what the question raises."""
-    kind, _, which = name.partition(":")
+    """The answer to a metric as an Arrow table.
+
+    Raises:
+        Refusal: 400, there is no such metric, or an argument is invalid. And the errors of the query.
+    """
+    kind, _, title = name.partition(":")
     with hints_included():
         if kind == _SQL:
             return (await target.analytics_engine(str(payload.get("sql", "")))).table
-        if kind == "template" and which in library():
-            takes = [one.name for one in library()[which].parameters]
-            given = {one: value for one, value in payload.items() if value != ""}  # a field that was left empty
-            return (await target.template(which, _spanned(takes, given, span))).arrow()
-        if kind == "report" and which in REPORTS:
-            given = _object(payload.get("arguments"))
-            return (await target.report_untrusted(which, _spanned(signature_of(which).types, given, span))).arrow()
+        if kind == "template" and title in library():
+            names = [parameter.name for parameter in library()[title].parameters]
+            arguments = {name: value for name, value in payload.items() if value != ""}  # "": a field left empty
+            return (await target.template(title, _with_range(names, arguments, span))).arrow()
+        if kind == "report" and title in REPORTS:
+            arguments = _with_range(signature_of(title).types, _object(payload.get("arguments")), span)
+            return (await target.report_untrusted(title, arguments)).arrow()
     raise Refusal(400, "INVALID_BODY", f"There is no metric {name[:40]!r}: POST /grafana/metrics lists them")
 
 
-def _spanned(takes: Any, given: Mapping[str, Any], span: Span | None) -> dict[str, Any]:
-    """What was given, and the dashboard's range where it is taken and was not given."""
-    if span is None or any(name in given for name in _RANGE) or not all(name in takes for name in _RANGE):
-        return dict(given)
-    return {**given, "start": span.start, "end": span.end}
+def _with_range(names: Any, arguments: Mapping[str, Any], span: Span | None) -> dict[str, Any]:
+    """`arguments`, and the dashboard's range if the metric has these arguments and they are not set."""
+    if span is None or any(name in arguments for name in _RANGE) or not all(name in names for name in _RANGE):
+        return dict(arguments)
+    return {**arguments, "start": span.start, "end": span.end}
 
 
 def _object(payload: Any) -> dict[str, Any]:
@@ -200,11 +206,13 @@ def _object(payload: Any) -> dict[str, Any]:
     if isinstance(payload, str):
         return decoded(payload.encode(), dict[str, Any], "object with arguments")
     if not isinstance(payload, dict):
-        raise Refusal(400, "INVALID_BODY", "A payload is an object", example={"sql": "SELECT count() FROM requests"})
+        raise Refusal(
+            400, "INVALID_BODY", "The payload must be a JSON object", example={"sql": "SELECT count() FROM requests"}
+        )
     return dict(payload)
 
 
-def _shown(table: Any, form: Any) -> list[Table] | list[Series]:
+def _frames(table: Any, form: Any) -> list[Table] | list[Series]:
     with hints_included():
         return series_of(table) if form == "time_series" else [table_of(table)]
 
@@ -214,9 +222,9 @@ def _metrics() -> list[Metric]:
     statement = Field(
         "sql", "SQL", "textarea", "SELECT toStartOfHour(timestamp) AS t, count() AS n FROM requests GROUP BY t"
     )
-    found = [Metric("SQL of Analytics Engine", _SQL, [statement, _FORMAT])]
+    metrics = [Metric("SQL of Analytics Engine", _SQL, [statement, _FORMAT])]
     for template in library().values():
-        fields = [Field(one.name, one.name, placeholder=one.about) for one in template.parameters]
-        found.append(Metric(template.title, f"template:{template.name}", [*fields, _FORMAT]))
+        fields = [Field(item.name, item.name, placeholder=item.about) for item in template.parameters]
+        metrics.append(Metric(template.title, f"template:{template.name}", [*fields, _FORMAT]))
     arguments = Field("arguments", "Arguments", "textarea", '{"events": ["Order"]}')
-    return found + [Metric(f"Report: {name}", f"report:{name}", [arguments, _FORMAT]) for name in REPORTS]
+    return metrics + [Metric(f"Report: {name}", f"report:{name}", [arguments, _FORMAT]) for name in REPORTS]

@@ -1,4 +1,4 @@
-"""Frames: an Arrow table as Grafana's data frames are made of, a table or series of time."""
+"""Data frames of Grafana, from an Arrow table: a table or time series."""
 
 from __future__ import annotations
 
@@ -38,37 +38,39 @@ class Series(msgspec.Struct, tag_field="type", tag="timeseries"):
 
 
 def table_of(table: pa.Table) -> Table:
-    """All of it."""
-    return Table([FrameColumn(one.name, _kind(one.type)) for one in table.schema], [list(row) for row in _rows(table)])
+    """All columns and rows of `table`."""
+    columns = [FrameColumn(field.name, _kind(field.type)) for field in table.schema]
+    return Table(columns, [list(row) for row in _rows(table)])
 
 
 def series_of(table: pa.Table) -> list[Series]:
-    """A series for each column of numbers and for each combination of texts, by the first time.
+    """A series for each column of numbers and each combination of texts, over the first column of times.
 
     Raises:
-        QueryRefused: there is no time, or no number.
+        QueryRefused: there is no column of times, or none of numbers.
     """
-    kinds = [_kind(one.type) for one in table.schema]
+    kinds = [_kind(field.type) for field in table.schema]
     if "time" not in kinds or "number" not in kinds:
-        hint = "toStartOfHour(timestamp) AS t, count() AS n; or take the format table"
+        hint = "toStartOfHour(timestamp) AS t, count() AS n; or use the format table"
         raise QueryRefused("series need a column of times and one of numbers", hint=hint)
-    at = kinds.index("time")
+    time_column = kinds.index("time")
     labels = [number for number, kind in enumerate(kinds) if kind == "string"]
     values = [number for number, kind in enumerate(kinds) if kind == "number"]
-    found: dict[str, list[tuple[Any, int]]] = {}
+    series: dict[str, list[tuple[Any, int]]] = {}
     for row in _rows(table):
-        label = ", ".join("" if row[one] is None else str(row[one]) for one in labels)
-        for one in values:
-            parts = [label] if labels and len(values) == 1 else [label, table.column_names[one]]
-            if row[at] is not None:
-                found.setdefault(" ".join(part for part in parts if part), []).append((row[one], row[at]))
-    return [Series(name, points) for name, points in found.items()]
+        label = ", ".join("" if row[number] is None else str(row[number]) for number in labels)
+        for number in values:
+            parts = [label] if labels and len(values) == 1 else [label, table.column_names[number]]
+            if row[time_column] is not None:
+                name = " ".join(part for part in parts if part)
+                series.setdefault(name, []).append((row[number], row[time_column]))
+    return [Series(name, points) for name, points in series.items()]
 
 
 def choices(table: pa.Table) -> Iterator[tuple[str, str]]:
-    """Text and value of each row: of the first column, or of the first two."""
+    """The text and value of each row: its first two columns, or twice its only one."""
     for row in _rows(table):
-        texts = ["" if one is None else str(one) for one in row]
+        texts = ["" if value is None else str(value) for value in row]
         if texts:
             yield texts[0], texts[1] if len(texts) > 1 else texts[0]
 

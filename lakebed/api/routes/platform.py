@@ -14,7 +14,8 @@ from lakebed.api.auth import Auth
 from lakebed.api.body import Body, decoded
 from lakebed.api.errors import Refusal, hints_included
 from lakebed.api.openapi.operation import operation
-from lakebed.api.responses import json_response, while_connected
+from lakebed.api.responses import json_response
+from lakebed.api.tables import while_connected
 from lakebed.query.result import Result
 from lakebed.reports.calendar import Calendar
 from lakebed.reports.scope import Parameters, Scope, instant

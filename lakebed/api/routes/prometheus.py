@@ -17,7 +17,7 @@ from starlette.routing import BaseRoute, Route
 
 from lakebed.api.auth import Auth
 from lakebed.api.openapi.operation import operation
-from lakebed.api.request_metrics import RequestMetrics
+from lakebed.api.telemetry import RequestMetrics
 from lakebed.concurrency import run_in_thread
 from lakebed.disk import Disk
 from lakebed.errors import LakebedError

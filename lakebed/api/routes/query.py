@@ -11,10 +11,9 @@ from starlette.routing import BaseRoute, Route
 
 from lakebed.api.auth import Auth
 from lakebed.api.body import UNREADABLE, Body, decoded
-from lakebed.api.formats import chosen
 from lakebed.api.openapi.operation import operation
-from lakebed.api.responses import ACCEPT, TABLE, table_response
 from lakebed.api.routes.platform import EXAMPLE, PlatformQuery, platform_answer
+from lakebed.api.tables import ACCEPT, TABLE, accepted_format, table_response
 
 __all__ = ["QueryRoutes"]
 
@@ -66,18 +65,17 @@ class QueryRoutes:
         time, answered as JSON, `{data: [{timestamp, count, …}], meta: {start, end, count, hasMore}}`.
         """
         caller = self._auth.admit(request, "read")
-        kind = chosen(request.headers.get("accept", ""))
+        kind = accepted_format(request)
         body = await self._body.read(request)
         if _is_platform_query(body):
             platform_query = decoded(body, PlatformQuery, "query", example=EXAMPLE)
             return await platform_answer(request, self._auth.existing(caller), platform_query)
         query = decoded(body, QueryBody, "query", example={"sql": "SELECT 1"})
         target = self._auth.existing(caller)
-
         work = target.query_untrusted(
             query.sql, query.params, as_of=query.as_of, limit=query.limit, timeout=query.timeout
         )
-        return await table_response(request, kind, work)
+        return await table_response(request, kind, work, hints=False)
 
 
 class _Kind(msgspec.Struct, rename="camel"):

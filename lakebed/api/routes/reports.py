@@ -11,10 +11,8 @@ from starlette.routing import BaseRoute, Route
 
 from lakebed.api.auth import Auth
 from lakebed.api.body import Body, decoded
-from lakebed.api.errors import hints_included
-from lakebed.api.formats import chosen
 from lakebed.api.openapi.operation import operation
-from lakebed.api.responses import ACCEPT, TABLE, table_response
+from lakebed.api.tables import ACCEPT, TABLE, accepted_format, table_response
 from lakebed.interface.json_schema import body_of
 from lakebed.interface.verbs import REPORT_VERBS
 from lakebed.reports.catalog import signature_of
@@ -38,12 +36,11 @@ class ReportRoutes:
 
         async def answer(request: Request) -> Response:
             caller = self._auth.admit(request, scope)
-            kind = chosen(request.headers.get("accept", ""))
+            kind = accepted_format(request)
             body = await self._body.read(request)
             arguments = decoded(body or b"{}", dict[str, Any], "object with the report's arguments")
             work = self._auth.existing(caller).report_untrusted(name, arguments)
-            with hints_included():
-                return await table_response(request, kind, work)
+            return await table_response(request, kind, work)
 
         signature = signature_of(name)
         answer.__doc__ = signature.doc

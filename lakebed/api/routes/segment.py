@@ -47,6 +47,27 @@ _TYPES = {kind: b'"type":"%s"}' % kind.encode() for kind in _KINDS.values()}
 MAX_CALL_BYTES = 32 << 10
 MAX_BATCH_BYTES = 500 << 10
 MAX_BATCH_EVENTS = 2_500
+# The first letters of the names of libraries that run on a person's device. Others run on a server, whose address and
+# user agent say nothing about the person.
+_CLIENT_SIDE = (
+    b"analytics.js",
+    b"analytics-ios",
+    b"analytics-android",
+    b"analytics-swift",
+    b"analytics-kotlin",
+    b"analytics-react-native",
+    b"@segment/analytics-react-native",
+    b"analytics-flutter",
+    b"RudderLabs JavaScript SDK",
+    b"rudder-ios-library",
+    b"com.rudderstack.",
+    b"rudder-react-native",
+    b"rudder-flutter",
+)
+_VERSION = rb'"version"[^{}"]{0,8}"[^"]{0,40}",\s{0,8}'
+_LIBRARY = re.compile(rb'"library"\s{0,8}:\s{0,8}\{\s{0,8}(?:' + _VERSION + rb')?"name"\s{0,8}:\s{0,8}"')
+_LONGEST_NAME = max(map(len, _CLIENT_SIDE))
+_MAX_LIBRARIES = 20  # places that are tried: a property may have that name, too
 _TOO_LARGE = 413
 _GZIP = b"\x1f\x8b"
 
@@ -140,8 +161,9 @@ class SegmentRoutes:
         path = _last(request)
         comma = b"," if body[1:-1].strip() else b""
         event = b"%s%s%s" % (body[:-1], comma, _TYPES[_KINDS[path]])  # of two types the last one counts
-        sender = self._enrichment.visit(request, event, short=len(path) == 1)
-        receipt = await self._micro_batching.store(caller, event if sender is None else sender.event(event))
+        if _is_client_side(request, event):
+            event = self._enrichment.client_request(request).event(event)
+        receipt = await self._micro_batching.store(caller, event)
         self._auth.charge(caller, 1)
         if receipt.status == "rejected":
             json_object(body)  # 400 if the reason is a number that JSON cannot hold
@@ -152,11 +174,11 @@ class SegmentRoutes:
         """Many events as Segment's clients send them. The valid ones are stored."""
         caller, body = await self._read(request, self._max_batch_bytes)
         _count(body)
-        sender = self._enrichment.visit(request, body, short=len(_last(request)) == 1)
-        sent = body if sender is None else sender.batch(body)
+        is_client_side = _is_client_side(request, body)
+        events = self._enrichment.client_request(request).batch(body) if is_client_side else body
         try:
             receipts: list[Receipt] = await self._auth.object(caller).batch(
-                sent, source="http", keep_refused=True, key=caller.key
+                events, source="http", keep_refused=True, key=caller.key
             )
         except InvalidEvent as error:
             raise Refusal(400, "INVALID_JSON", error.reason) from None
@@ -212,6 +234,19 @@ class SegmentRoutes:
 def _last(request: Request) -> str:
     path: str = request.scope["path"]
     return path.rpartition("/")[2]
+
+
+def _is_client_side(request: Request, body: bytes) -> bool:
+    """Whether a browser or phone sent `body`: a short path, an Origin header or a library shows it."""
+    if len(_last(request)) == 1 or header(request.scope, b"origin"):
+        return True
+    start = -1
+    for _ in range(_MAX_LIBRARIES):
+        start = body.find(b'"library"', start + 1)
+        match = _LIBRARY.match(body, start) if start != -1 else None
+        if match is not None:
+            return body[match.end() : match.end() + _LONGEST_NAME].startswith(_CLIENT_SIDE)
+    return False
 
 
 def _has_key_header(request: Request) -> bool:

@@ -10,10 +10,10 @@ from starlette.routing import BaseRoute, Route
 
 from lakebed.api.auth import Auth
 from lakebed.api.body import Body, decoded
-from lakebed.api.errors import Refusal, hints_included
-from lakebed.api.formats import chosen
+from lakebed.api.errors import Refusal
 from lakebed.api.openapi.operation import operation
-from lakebed.api.responses import ACCEPT, TABLE, json_response, table_response
+from lakebed.api.responses import json_response
+from lakebed.api.tables import ACCEPT, TABLE, accepted_format, table_response
 from lakebed.query.templates.template import Template, library
 
 __all__ = ["TemplateRoutes"]
@@ -54,7 +54,7 @@ class TemplateRoutes:
 
     async def _answer(self, request: Request, body: Body | None) -> Response:
         caller = self._auth.admit(request, "read")
-        kind = chosen(request.headers.get("accept", ""))
+        kind = accepted_format(request)
         params: dict[str, Any] = dict(request.query_params)
         if body is not None:
             params = decoded(await body.read(request) or b"{}", dict[str, Any], "object with parameters")
@@ -62,5 +62,4 @@ class TemplateRoutes:
         if name not in library():
             raise Refusal(404, "NOT_FOUND", f"There is no template {name[:40]!r}: GET /templates lists them")
         work = self._auth.existing(caller).template(name, params)
-        with hints_included():
-            return await table_response(request, kind, work)
+        return await table_response(request, kind, work)

@@ -25,7 +25,7 @@ function pulse(found) {
   now.pulse(found);
   document.title = `${found.name} · Lakebed`;
   const wasEmpty = isEmpty;
-  isEmpty = found.next_seq === 0;
+  isEmpty = found.events === 0;
   show(byId("empty"), isEmpty);
   if (isEmpty !== wasEmpty) loadAll();
   if (isEmpty) return;

@@ -54,7 +54,7 @@ export function pulse(found) {
   say(byId("hour-hint"), found.names ? `under ${counted(found.names, "name")}` : "\u00a0");
   say(byId("active"), number(found.active));
   say(byId("active-hint"), found.active_s ? `with an event in the last ${counted(found.active_s / 60, "minute")}` : "\u00a0");
-  say(byId("stored"), number(found.next_seq));
+  say(byId("stored"), number(found.events));
   say(byId("stored-hint"), "since the beginning");
   seconds.draw(found.seconds, "Events by second, last minute");
   minutes.draw(found.minutes, "Events by minute, last hour");

@@ -48,18 +48,18 @@ function drawFlow({ counters, log, consumers, storage_bytes, archive, disk, firs
     make("p", { class: "hint" }, `${bytes(disk.free)} free of ${bytes(disk.total)}; below ${bytes(disk.headroom)} events are refused`)));
 }
 
-/** All events in a line, by position: what the archive has, and what the log still has. They overlap by what is kept. */
+/** All positions of the log in a line: what the archive has, and what the log still has. They overlap by what is kept. */
 function drawSpan({ log, archive }) {
   const end = Math.max(1, log.next_seq);
   const at = (seq) => (1000 * Math.min(seq, end)) / end;
   const bar = (from, until, y, className) => shape("rect", { x: at(from), width: Math.max(until > from ? 2 : 0, at(until) - at(from)), y, height: 14, rx: 2, class: className });
-  const words = `Of ${counted(log.next_seq, "event")}, the archive has those before ${number(archive.watermark)}, the log those from ${number(log.first_seq)} on`;
+  const words = `Of ${counted(log.next_seq, "position")}, the archive has those before ${number(archive.watermark)}, the log those from ${number(log.first_seq)} on`;
   const picture = shape("svg", { viewBox: "0 0 1000 36", preserveAspectRatio: "none", class: "span", role: "img", "aria-label": words },
     shape("rect", { x: 0, y: 0, width: 1000, height: 14, rx: 2, class: "span-none" }), shape("rect", { x: 0, y: 20, width: 1000, height: 14, rx: 2, class: "span-none" }),
     bar(0, archive.watermark, 0, "span-archive"), bar(log.first_seq, log.next_seq, 20, "span-log"));
   const key = make("ul", { class: "legend" }, make("li", {}, make("span", { class: "swatch swatch-archive", "aria-hidden": "true" }), `Archive: ${number(archive.watermark)} (${log.next_seq ? Math.floor((100 * archive.watermark) / log.next_seq) : 0} %)`),
     make("li", {}, make("span", { class: "swatch swatch-log", "aria-hidden": "true" }), `Log: ${number(log.next_seq - log.first_seq)}`),
-    make("li", { class: "hint" }, `${counted(log.next_seq, "event")} by position, oldest first`));
+    make("li", { class: "hint" }, `${counted(log.next_seq, "position")} of events and saved documents, oldest first`));
   byId("span").replaceChildren(key, picture);
 }
 

@@ -45,11 +45,11 @@ __all__ = ["EventsTable"]
 
 _ATTEMPTS = 20
 _FORMAT = "lakebed.format-version"
-_FORMAT_VERSION = 1
+FORMAT_VERSION = 1
 _RETRIES = "commit.retry.num-retries"
 _PROPERTIES = {
     "format-version": "2",
-    _FORMAT: str(_FORMAT_VERSION),
+    _FORMAT: str(FORMAT_VERSION),
     # A retry inside pyiceberg would commit a batch again without checking the watermark.
     _RETRIES: "0",
     "commit.manifest-merge.enabled": "true",
@@ -349,9 +349,9 @@ def _has_commit(table: Table, batch_id: str) -> bool:
 
 def _verify(table: Table) -> None:
     properties = table.metadata.properties
-    if int(properties.get(_FORMAT, _FORMAT_VERSION)) > _FORMAT_VERSION:
+    if int(properties.get(_FORMAT, FORMAT_VERSION)) > FORMAT_VERSION:
         raise FormatTooNew(
-            f"the archive has format {properties[_FORMAT]}, this Lakebed reads {_FORMAT_VERSION}",
+            f"the archive has format {properties[_FORMAT]}, this Lakebed reads {FORMAT_VERSION}",
             hint="Upgrade Lakebed",
         )
     if properties.get(_RETRIES) != "0":

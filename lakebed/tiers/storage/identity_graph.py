@@ -13,7 +13,7 @@ import msgspec
 
 from lakebed.tiers.storage.transaction import Transaction, read_text, stored_text
 
-__all__ = ["EdgeRow", "Graph", "PersonRow"]
+__all__ = ["EdgeRow", "IdentityGraph", "PersonRow"]
 
 EdgeRow = tuple[int, str, int, int, int, str, float, str | None]  # seq, kind, a, b, time, message id, confidence, why
 PersonRow = tuple[int, int, str, str]  # identity, its person; both again as texts
@@ -28,7 +28,7 @@ _REACHED = """WITH RECURSIVE reached (id) AS (
 )"""
 
 
-class Graph:
+class IdentityGraph:
     """The graph, as one transaction reads and changes it."""
 
     def __init__(self, tx: Transaction) -> None:

@@ -93,6 +93,10 @@ class Transaction:
         )
         return StoredRollup(number, name, fingerprint)
 
+    async def keep_state(self, name: str, fingerprint: str) -> None:
+        """Say that the state of a rollup, as it is, is that of another definition."""
+        await self.fetch("UPDATE rollups SET fingerprint = ? WHERE name = ?", (fingerprint, name))
+
     async def forget(self, name: str) -> None:
         """Remove a rollup with its state."""
         await self.fetch("DELETE FROM rollups WHERE name = ?", (name,))

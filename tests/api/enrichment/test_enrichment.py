@@ -187,7 +187,7 @@ def test_only_trusted_proxies_are_believed(trusted, client, forwarded, origin):
     """The nearest address that is no trusted proxy's; what stands before it anybody may have written."""
     headers = [(b"x-forwarded-for", forwarded.encode())] if forwarded else []
     request = HTTPConnection({"type": "http", "client": (client, 1), "headers": headers})
-    assert str(TrustedProxies(trusted).origin(request)) == origin
+    assert str(TrustedProxies(trusted).client_address(request)) == origin
 
 
 @pytest.mark.parametrize("options", [{"trusted_proxies": ["10.0.0.1/8"]}, {"trusted_proxies": ["proxy.example"]}])
@@ -274,13 +274,13 @@ def test_any_context_is_kept_and_only_added_to(value, data):
     names = ("ip", "userAgent", "locale", "page", "os", "x")
     said = data.draw(st.dictionaries(st.sampled_from(names), st.just(value) | st.text()))
     scope = {"type": "http", "client": ("1.2.3.4", 1), "headers": [(b"user-agent", IPHONE.encode())]}
-    visit = Enrichment().visit(HTTPConnection(scope), b"", short=True)
+    client_request = Enrichment().client_request(HTTPConnection(scope))
     event = {"event": "é", "context": said}
-    found = json.loads(visit.event(json.dumps(event).encode()))
+    found = json.loads(client_request.event(json.dumps(event).encode()))
     assert found["event"] == "é"
     assert {name: found["context"][name] for name in said} == said
     assert found["context"]["ip"] == said.get("ip", "1.2.3.4")
-    batch = json.loads(visit.batch(json.dumps({"batch": [event, event]}).encode()))
+    batch = json.loads(client_request.batch(json.dumps({"batch": [event, event]}).encode()))
     assert batch["batch"] == [found, found]
 
 
@@ -290,9 +290,9 @@ def test_any_context_is_kept_and_only_added_to(value, data):
 def test_what_cannot_be_read_is_left_to_those_who_say_why(body):
     """No byte of it changes its meaning."""
     scope = {"type": "http", "client": None, "headers": [(b"user-agent", b"x")]}
-    visit = Enrichment().visit(HTTPConnection(scope), body, short=True)
-    assert visit.batch(body) in (body, b'{"batch":[7,[]],"context":{}}')
-    assert body.startswith(b'{"batch":') or visit.event(body) == body
+    client_request = Enrichment().client_request(HTTPConnection(scope))
+    assert client_request.batch(body) in (body, b'{"batch":[7,[]],"context":{}}')
+    assert body.startswith(b'{"batch":') or client_request.event(body) == body
 
 
 def test_agents_are_remembered_in_bounded_memory():

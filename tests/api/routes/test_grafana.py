@@ -145,7 +145,7 @@ async def test_what_cannot_be_asked(http):
     for targets, said in (
         (None, "targets"),
         ([{"target": "template:none"}], "There is no metric"),
-        ([{"target": "sql", "payload": 5}], "A payload is an object"),
+        ([{"target": "sql", "payload": 5}], "A payload is a JSON object"),
         ([{"target": "sql", "payload": "{"}], "not JSON"),
         ([{"target": "sql", "payload": {"sql": "SELECT blob21 FROM requests"}}], "blob21"),
         ([{"target": "sql", "payload": {"sql": "SHOW TABLES", "format": "time_series"}}], "a column of times"),

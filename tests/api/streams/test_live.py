@@ -25,6 +25,7 @@ from lakebed.monitoring.live_snapshot import LiveSnapshot
 
 FIELDS = ["at", "name", "received", "stored", "duplicate", "rejected", "last_minute", "last_hour", "active"]
 FIELDS += ["active_s", "next_seq", "watermark", "seconds", "minutes", "names", "top_hour", "top_ever", "newest"]
+FIELDS += ["events"]
 
 
 class Reading(msgspec.Struct):

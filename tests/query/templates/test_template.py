@@ -1,4 +1,4 @@
-"""Templates: each is asked of real orders, and compared with plain Python over the same lines."""
+"""Templates over real orders, each compared with plain Python over the same lines."""
 
 from __future__ import annotations
 

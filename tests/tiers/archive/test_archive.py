@@ -107,7 +107,7 @@ async def test_append_takes_any_order(archive):
     assert len(times) == 40
 
 
-async def test_files_say_what_they_hold(archive):
+async def test_manifests_describe_the_files(archive):
     """A view's files carry exact bounds, one day each, in order of time."""
     await archive.append(events(0, 12), 0, 12)
     async with archive.pin() as view:
@@ -304,7 +304,7 @@ async def test_cancelled_append_happens_wholly(archive):
     assert await seqs(archive) == list(range(10))
 
 
-async def test_cancelled_pin_lets_go(archive):
+async def test_cancelled_pin_is_released(archive):
     """A pin whose await was cancelled does not protect files for ever."""
     await archive.append(events(0, 4), 0, 4)
     (snapshot,) = await archive.snapshots()

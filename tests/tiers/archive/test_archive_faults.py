@@ -131,7 +131,7 @@ async def test_l3_30_two_collectors_at_once(pair, tmp_path):
     assert await seqs(slow) == list(range(8))
 
 
-async def test_l3_29_what_was_forgotten_between_plan_and_commit(pair):
+async def test_l3_29_snapshots_removed_between_plan_and_commit(pair):
     """When another archiver removes snapshots and tags meanwhile, the plan is made anew, or it is SnapshotExpired."""
     catalog, make = pair
     first, second = make(), make()

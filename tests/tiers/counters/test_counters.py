@@ -325,7 +325,7 @@ def test_a_mass_expiry_reaches_keys_not_yet_indexed(counters, clock):
     assert counters.keys() == []
 
 
-def test_writes_alone_remove_what_has_expired(counters, clock):
+def test_writes_alone_remove_expired_keys(counters, clock):
     """Memory does not grow while only `incr` is called: each call removes at least as many keys as it makes."""
     for number in range(20_000):
         counters.incr(f"k{number}", ttl=100)

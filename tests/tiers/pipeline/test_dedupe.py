@@ -207,7 +207,7 @@ def test_a_sidecar_reads_back_as_written(tmp_path):
     assert SealedIds.load(path, 5) == written
 
 
-async def test_a_segment_that_does_not_read_back_is_loud(tmp_path):
+async def test_a_damaged_segment_raises(tmp_path):
     """When a possible duplicate cannot be verified the append fails with LogCorrupted; no guess is made."""
     async with opened(tmp_path) as log:
         await statuses(log, *(f"message-{i}" for i in range(50)))

@@ -232,7 +232,7 @@ async def test_flush_waits_for_calls_whose_callers_were_cancelled(tmp_path):
         assert (ids(log), calls[0].done()) == (["a", "b"], True)
 
 
-async def test_flush_of_what_fails_does_not_raise(tmp_path):
+async def test_flush_does_not_raise_the_errors_of_appends(tmp_path):
     """A failure reaches the callers of append, not of flush; an idle log is flushed immediately."""
     disk = FaultyDisk()
     async with opened(tmp_path, disk=disk) as log:
@@ -279,7 +279,7 @@ def lakebed_threads():
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("lakebed-")]
 
 
-async def test_close_answers_what_waits_and_leaves_nothing(tmp_path):
+async def test_close_stores_pending_events_and_releases_everything(tmp_path):
     """close stores all pending events, then no descriptor and no thread of the log is left."""
     disk = FaultyDisk()
     async with opened(tmp_path, disk=disk, segment_events=2, promotions=()) as log:
@@ -357,7 +357,7 @@ async def test_a_log_that_was_never_opened_closes(tmp_path):
         max_size=14,
     )
 )
-def test_a_log_holds_what_it_acknowledged(tmp_path_factory, steps):
+def test_a_log_holds_all_acknowledged_events(tmp_path_factory, steps):
     """Appends, failures, sealing, pruning and reopening in any order: the log is the list of acknowledged events."""
 
     async def run(directory):

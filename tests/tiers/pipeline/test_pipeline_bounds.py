@@ -82,7 +82,7 @@ async def test_when_sealing_is_slow_appends_wait(tmp_path):
         assert [seq for seq, _ in held(log)] == list(range(24))
 
 
-async def test_a_log_that_waited_for_sealing_with_nothing_pending_goes_on(tmp_path):
+async def test_a_log_that_waited_for_sealing_with_nothing_pending_continues(tmp_path):
     """The bound may be reached by the last pending call: later calls, flush and close still work."""
     disk = SlowSealing()
     async with opened(tmp_path, disk=disk, segment_events=1, tail_bytes=1, promotions=()) as log:
@@ -131,7 +131,7 @@ async def test_when_sealing_keeps_failing_appends_are_refused_and_nothing_is_los
         assert held(log) == [*stored, (len(stored), "last")]
 
 
-async def test_a_log_reopened_with_a_full_tail_seals_and_goes_on(tmp_path):
+async def test_a_log_reopened_with_a_full_tail_seals_and_continues(tmp_path):
     """After a crash the tail may exceed its bound at opening: the first append waits for sealing and is stored."""
     async with opened(tmp_path, segment_events=1000) as log:
         await fill(log, 10)
@@ -150,7 +150,7 @@ async def sealed_files(log, clock, count):
         clock.advance(10)
 
 
-async def test_only_what_is_passed_and_old_goes_oldest_first(tmp_path):
+async def test_only_passed_and_old_files_are_pruned_oldest_first(tmp_path):
     """prune deletes a file when all of it was passed and retention and dedupe window are over; the oldest first."""
     clock, disk = ManualClock(), FaultyDisk()
     options = {"clock": clock, "disk": disk, "retention_s": 60, "dedupe_window_s": 30, "promotions": ()}

@@ -176,7 +176,7 @@ class WrittenDisk(FaultyDisk):
         self.written.append((offset, b"".join(map(bytes, buffers))))
 
 
-def test_what_a_crash_left_unsynced_is_synced_before_it_is_read(tmp_path):
+def test_frames_that_a_crash_left_unsynced_are_synced_before_they_are_read(tmp_path):
     """A whole frame above the marker is kept: a write may be durable though it was never acknowledged.
 
     It is written again first: after a sync that failed the kernel takes its pages for clean, and syncs nothing of them.
@@ -225,7 +225,7 @@ def test_a_closed_segment_that_lost_its_end_is_corruption(tmp_path):
         recover(Disk(), tmp_path)
 
 
-def test_what_failed_at_the_end_of_an_abandoned_segment_is_not_read(tmp_path):
+def test_a_failed_frame_at_the_end_of_an_abandoned_segment_is_not_read(tmp_path):
     """A failed segment counts up to the start of the next one: its last frame, whole or torn, was not acknowledged."""
     path, ends, markers = write_segment(tmp_path, [["a"], ["b"], ["failed"]])
     path.write_bytes(with_marker(path.read_bytes(), markers[2]))
@@ -264,7 +264,7 @@ def test_a_log_file_stays_when_its_parquet_file_is_bad(tmp_path):
     assert path.exists()
 
 
-def test_leftover_temporary_files_go(tmp_path):
+def test_leftover_temporary_files_are_removed(tmp_path):
     """Leftovers of an interrupted creation or sealing are removed, and do not count."""
     write_segment(tmp_path, GROUPS)
     for name in (f"{6:020d}.log.tmp", f"{0:020d}.parquet.tmp"):

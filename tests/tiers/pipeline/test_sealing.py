@@ -63,7 +63,7 @@ def test_rows_order_and_promoted_columns_are_the_same(tmp_path):
     assert sealed["revenue"].to_pylist()[:6] == [None, 9.5, None, None, None, 1e308]
 
 
-def test_a_sealed_file_says_what_it_holds(tmp_path):
+def test_a_sealed_file_describes_its_contents(tmp_path):
     """A SealedFile has the file's seqs, times, size and columns, the same from sealing as read from the footer."""
     path, _, _ = write_segment(tmp_path, [["a"]], first_seq=6)
     file = seal(Disk(), path, [mixed(6), mixed(12)], BUILT_IN, ENGINE)
@@ -89,7 +89,7 @@ def test_bounds_before_1970_and_over_several_row_groups(tmp_path):
     assert (file.first_seq, file.end_seq) == (0, count)
 
 
-def test_the_log_file_goes_last(tmp_path):
+def test_the_log_file_is_removed_last(tmp_path):
     """Parquet is synced, renamed and its directory synced before the log file is deleted: a crash leaves one."""
     disk = FaultyDisk()
     path, _, _ = write_segment(tmp_path, [["a"]])
@@ -213,7 +213,7 @@ def test_a_sealed_file_that_does_not_read_back_is_corruption(tmp_path, damage):
     assert caught.value.path == bad
 
 
-async def test_what_a_failed_sync_left_in_doubt_is_sealed_before_anything_is_stored_about_it(tmp_path):
+async def test_events_that_a_failed_sync_left_in_doubt_are_sealed_before_a_checkpoint_passes_them(tmp_path):
     """durability="os": after a failed sync the file's contents are unknown, so `sync` seals its events from memory.
 
     Else a checkpoint would speak of events that a power loss takes, and the object would not open again.

@@ -156,7 +156,7 @@ def test_a_text_that_looks_like_a_frame_is_not_one(tmp_path):
     assert (found.bad, found.end_seq) == (ends[2], 3)
 
 
-def test_reopening_cuts_syncs_and_goes_on(tmp_path):
+def test_reopening_cuts_syncs_and_continues(tmp_path):
     """A reopened segment is cut after its last whole frame, is durable, and accepts the next group."""
     path, ends, markers = write_segment(tmp_path, GROUPS)
     path.write_bytes(with_marker(path.read_bytes()[:-5], markers[2]))

@@ -318,7 +318,7 @@ def _run(code, path):
     )
 
 
-def test_a_storage_that_nobody_closed_does_not_hang_the_interpreter(tmp_path):
+def test_an_unclosed_storage_does_not_block_the_end_of_the_interpreter(tmp_path):
     """A1: the interpreter ends though the connection is open; what was committed is there."""
     done = _run(
         """

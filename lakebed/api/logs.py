@@ -1,4 +1,4 @@
-"""The access log: a line for each request; and the configuration of all logs of a server as JSON."""
+"""configure_logs(): the logs of a server on standard error, as JSON."""
 
 from __future__ import annotations
 
@@ -9,40 +9,7 @@ from typing import Any
 
 import msgspec
 
-from lakebed.api.middleware import Exchange
-
-__all__ = ["configure_logs", "log_exchange", "route_of"]
-
-_log = logging.getLogger("lakebed.access")
-
-
-def log_exchange(exchange: Exchange, seconds: float) -> None:
-    """A line on the logger `lakebed.access`: what was asked, and how it went. No key, no body, no query string.
-
-    Its facts are in the record's `facts` too: `method`, `route`, `status`, `ms`, `bytes_in`, `bytes_out`, and `object`
-    and `key` (its id) where a auth admitted the request.
-    """
-    if not _log.isEnabledFor(logging.INFO):
-        return
-    scope = exchange.scope
-    caller = scope.get("lakebed.caller")
-    facts: dict[str, Any] = {
-        "method": scope["method"],
-        "route": route_of(exchange),
-        "status": exchange.status,
-        "ms": round(seconds * 1000, 2),
-        "bytes_in": exchange.received_bytes,
-        "bytes_out": exchange.sent_bytes,
-    }
-    if caller is not None:
-        facts |= {"object": caller.object, "key": caller.key}
-    text = "%s %s %d %.1f ms"
-    _log.info(text, facts["method"], facts["route"], facts["status"], facts["ms"], extra={"facts": facts})
-
-
-def route_of(exchange: Exchange) -> str:
-    """The path of the route, with placeholders: their number is bounded, whatever clients send."""
-    return getattr(exchange.scope.get("route"), "path", None) or "none"
+__all__ = ["JsonFormatter", "configure_logs"]
 
 
 class JsonFormatter(logging.Formatter):

@@ -1,0 +1,37 @@
+"""State that an older Lakebed wrote, in which documents were counted like events."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from lakebed.events.documents import DocumentPositions
+from lakebed.rollups.fold import Fold
+from lakebed.tiers.storage.storage import Storage
+from lakebed.tiers.storage.transaction import Transaction
+
+__all__ = ["renew"]
+
+
+async def renew(
+    storage: Storage, folds: Sequence[Fold], positions: Mapping[str, int], documents: DocumentPositions
+) -> None:
+    """Reset those of `folds` whose state counts documents; accept the state of the others as it is.
+
+    One transaction, so a crash leaves all of it to be done again, or nothing. Most objects have no documents and keep
+    their state. Rejected: to subtract the documents from the state. Only counts and sums allow it, and folding again
+    takes 3 s for a million events, once.
+
+    Args:
+        folds: rollups whose stored fingerprint is `older_fingerprint`.
+        positions: the checkpoint of each.
+    """
+
+    async def transaction(tx: Transaction) -> None:
+        for fold in folds:
+            if documents.within(0, positions[fold.name]):
+                await tx.define(fold.name, fold.fingerprint)
+                await tx.drop_checkpoint(fold.consumer)
+            else:
+                await tx.keep_state(fold.name, fold.fingerprint)
+
+    await storage.transact(transaction)
