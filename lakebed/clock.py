@@ -1,7 +1,7 @@
-"""The sole caller of the real clock.
+"""The only caller of the real clock, and the units of time.
 
 Wall time is an integer of microseconds since 1970-01-01 UTC; durations are monotonic seconds. Each operation reads the
-clock once and passes that value on, so nothing expires halfway.
+clock once and passes that value on, so that nothing expires halfway.
 """
 
 from __future__ import annotations
@@ -10,14 +10,34 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
-__all__ = ["EPOCH", "Clock", "ManualClock", "SystemClock", "from_us", "to_us"]
+__all__ = [
+    "DAY_US",
+    "EPOCH",
+    "HOUR_US",
+    "MINUTE_US",
+    "SECOND_US",
+    "WEEK_US",
+    "YEAR_1_US",
+    "Clock",
+    "ManualClock",
+    "SystemClock",
+    "from_us",
+    "to_us",
+]
+
+SECOND_US = 1_000_000
+MINUTE_US = 60 * SECOND_US
+HOUR_US = 60 * MINUTE_US
+DAY_US = 24 * HOUR_US
+"""A day of UTC. Days of a zone may be longer or shorter: see rollups/buckets.py and reports/calendar.py."""
+WEEK_US = 7 * DAY_US
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 
 class Clock(Protocol):
-    """Where an object gets its time from."""
+    """The source of time of an object."""
 
     def now_us(self) -> int:
         """Wall time in microseconds since 1970-01-01 UTC. May step back."""
@@ -29,7 +49,7 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    """The machine's clock. It looks `time` up at each call, so freezegun can move it (on the calling thread)."""
+    """The machine's clock. Calls `time` by its module, so that freezegun can move it (on the calling thread)."""
 
     def now_us(self) -> int:
         """Wall time in microseconds since 1970-01-01 UTC."""
@@ -41,10 +61,10 @@ class SystemClock:
 
 
 class ManualClock:
-    """A clock that stands still until it is told to move. For tests, ours and yours.
+    """A clock that stands still until `advance` or `step` moves it. For tests.
 
     Args:
-        start: the first wall time, aware.
+        start: first wall time, aware.
     """
 
     def __init__(self, start: datetime = datetime(2026, 1, 1, tzinfo=UTC)) -> None:
@@ -56,19 +76,19 @@ class ManualClock:
         return self._now_us
 
     def monotonic(self) -> float:
-        """Seconds that `advance` has added so far."""
+        """The sum of all `advance` calls, in seconds."""
         return self._monotonic
 
     def advance(self, seconds: float) -> None:
-        """Move both clocks on by `seconds`, as time does."""
+        """Move both clocks forward by `seconds`."""
         if seconds < 0:
             raise ValueError(f"time cannot go back by {-seconds} s: use step() to move the wall clock alone")
-        self._now_us += round(seconds * 1_000_000)
+        self._now_us += round(seconds * SECOND_US)
         self._monotonic += seconds
 
     def step(self, seconds: float) -> None:
-        """Move the wall clock alone, back or forth, as an operator or NTP does."""
-        self._now_us += round(seconds * 1_000_000)
+        """Move only the wall clock, in either direction, as an operator or NTP does."""
+        self._now_us += round(seconds * SECOND_US)
 
 
 def to_us(moment: datetime) -> int:
@@ -81,3 +101,7 @@ def to_us(moment: datetime) -> int:
 def from_us(us: int) -> datetime:
     """The aware UTC datetime of microseconds since 1970-01-01 UTC. Raises OverflowError outside years 1 to 9999."""
     return EPOCH + timedelta(microseconds=us)
+
+
+YEAR_1_US = to_us(datetime.min.replace(tzinfo=UTC))
+"""The first moment of a datetime, in Python and in what DuckDB gives: no event is earlier."""

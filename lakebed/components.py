@@ -12,7 +12,7 @@ from pathlib import Path
 from lakebed.billing.billing import Billing
 from lakebed.billing.quota import QuotaState
 from lakebed.billing.quotas import Quotas
-from lakebed.clock import Clock
+from lakebed.clock import SECOND_US, Clock
 from lakebed.concurrency import run_in_thread
 from lakebed.definitions.cohorts import CohortLookup, Cohorts
 from lakebed.definitions.datasets import Datasets
@@ -56,7 +56,6 @@ __all__ = ["Components", "ObjectOptions", "open_components"]
 
 _PROMOTIONS = "promotions"  # keys of Storage's meta: columns that there will always be …
 _SETTLED = "settled"  # … and the newest `as_of` that was answered before an event came after it
-_US = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -329,7 +328,7 @@ async def _restore_live_counters(
 ) -> None:
     saved = await storage.get(TOTALS, Totals(), Totals)
     now = clock.now_us()
-    recent, active_since = now - int(RECENT_S * _US), now - int(settings.active_ttl_s * _US)
+    recent, active_since = now - int(RECENT_S * SECOND_US), now - int(settings.active_ttl_s * SECOND_US)
     names = Counter(saved.names)
     with pipeline.view() as view:
         if saved.seq < view.start_seq:  # storage.db was lost: the archive has the events that the log has deleted

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime, time, tzinfo
 
-from lakebed.clock import from_us, to_us
+from lakebed.clock import SECOND_US, from_us, to_us
+from lakebed.errors import InvalidAsOf
 
-__all__ = ["MOMENT_HINT", "Instant", "Moment", "parse_day", "parse_epoch", "parse_iso", "parse_moment"]
+__all__ = ["MOMENT_HINT", "Instant", "Moment", "parse_as_of", "parse_day", "parse_epoch", "parse_iso", "parse_moment"]
 
 Instant = datetime | str
 """What `as_of` may be: an aware datetime or ISO 8601 text."""
@@ -37,6 +38,27 @@ def parse_moment(value: Moment) -> int:
     if not isinstance(value, str):
         raise ValueError(f"{str(value)[:40]!r} is not a moment")  # noqa: TRY004 - one error for each invalid moment
     return to_us(parse_iso(value))
+
+
+def parse_as_of(as_of: Moment | None, now_us: int) -> int | None:
+    """Microseconds of `as_of` (a date is its midnight UTC). None stays None and means the present.
+
+    Raises:
+        InvalidAsOf: `as_of` is not a moment, or lies after `now_us`: that answer could still change.
+    """
+    if as_of is None:
+        return None
+    try:
+        us = parse_moment(as_of)
+    except ValueError as error:
+        raise InvalidAsOf(f"as_of: {error}", hint=MOMENT_HINT, value=as_of) from error
+    if us > now_us:
+        raise InvalidAsOf(
+            f"as_of {from_us(us).isoformat()} lies in the future (now is {from_us(now_us).isoformat()})",
+            hint="Its answer could still change; ask without as_of for the present",
+            value=as_of,
+        )
+    return us
 
 
 def parse_day(value: Moment) -> date:
@@ -71,4 +93,4 @@ def parse_epoch(number: float) -> int:
     """
     if not -_MAX_NUMBER < number < _MAX_NUMBER:
         raise ValueError(f"{str(number)[:40]} is not a number of seconds or milliseconds since 1970")
-    return round(number * 1_000_000) if abs(number) < _SECONDS_BELOW else round(number * 1_000)
+    return round(number * SECOND_US) if abs(number) < _SECONDS_BELOW else round(number * 1_000)

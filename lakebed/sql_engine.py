@@ -1,6 +1,6 @@
-"""The sole importer of DuckDB: one in-memory database an object, a fresh cursor for each question.
+"""The DuckDB of an object: one in-memory database, and a new cursor for each query.
 
-DuckDB is imported when the first engine is made: it would double what `from lakebed import Analytics` costs.
+DuckDB is imported for the first cursor: it would double the cost of `from lakebed import Analytics`.
 """
 
 from __future__ import annotations
@@ -20,17 +20,18 @@ __all__ = ["SqlEngine"]
 
 
 class SqlEngine:
-    """An in-memory DuckDB that reads Arrow tables and Parquet files, and keeps nothing. It is opened by the first use.
+    """An in-memory DuckDB that reads Arrow tables and Parquet files and stores nothing. The first use opens it.
 
     Args:
-        threads: DuckDB's threads; 0 means one less than the cores, at least one, so that events find a core: with
-            DuckDB on both of two cores, a `track` beside a heavy query took 5 ms and more at p99, and takes 1.4 to 4.4.
-        memory_bytes: its memory limit; scalar functions may pass it for a moment.
-        spill: a directory for what does not fit in memory, made when needed and emptied when the engine opens. Without
-            it nothing spills.
-        spill_bytes: how much may lie there.
+        threads: DuckDB's threads; 0 means one less than the cores, at least one, so that events find a free core: with
+            DuckDB on both of two cores, a `track` beside a heavy query took 5 ms and more at p99; now it takes 1.4 to
+            4.4 ms.
+        memory_bytes: memory limit; scalar functions may pass it for a moment.
+        spill: directory for data that does not fit in memory, created when needed and emptied when the engine opens.
+            Without it nothing spills.
+        spill_bytes: limit of bytes in `spill`.
 
-    May be used from several threads at once: each call has a cursor of its own.
+    Thread-safe: each call has a cursor of its own.
     """
 
     def __init__(self, *, threads: int, memory_bytes: int, spill: Path | None = None, spill_bytes: int = 0) -> None:
@@ -41,7 +42,7 @@ class SqlEngine:
             "autoload_known_extensions": False,
             "python_enable_replacements": False,
             "preserve_insertion_order": True,
-            # By default DuckDB spills to `.tmp` in the directory where the app happened to start.
+            # By default DuckDB spills to `.tmp` in the current directory of the process.
             "temp_directory": "" if spill is None else str(spill),
             "max_temp_directory_size": f"{spill_bytes}B",
         }
@@ -50,7 +51,7 @@ class SqlEngine:
         self._connection: duckdb.DuckDBPyConnection | None = None
 
     def cursor(self) -> duckdb.DuckDBPyConnection:
-        """A fresh cursor; the caller closes it. Temporary views and registered tables are its own. Blocks."""
+        """A new cursor, with temporary views and registered tables of its own. The caller closes it. Blocks."""
         with self._opening:
             if self._connection is None:
                 self._connection = self._connect()
@@ -59,20 +60,20 @@ class SqlEngine:
     def _connect(self) -> duckdb.DuckDBPyConnection:
         if self._spill is not None:  # a crash leaves files here
             shutil.rmtree(self._spill, ignore_errors=True)
-        import duckdb  # costs as much as pyarrow; only objects that answer questions pay it
+        import duckdb  # costs as much as pyarrow; only objects that run queries pay it
 
         connection = duckdb.connect(":memory:", config=self._config)
         connection.execute("SET GLOBAL TimeZone = 'UTC'")
-        # Footers of the files of an earlier question. They count against the memory limit, and a file that was written
-        # anew is read anew. Of a hundred files it is half of what a small question costs.
+        # Caches footers of Parquet files. They count against the memory limit, and a file that was rewritten is read
+        # again. For a hundred files this saves half of the cost of a small query.
         connection.execute("SET GLOBAL parquet_metadata_cache = true")
         return connection
 
     def arrow(self, sql: str, parameters: list[Any] | None = None, **tables: pa.Table) -> pa.Table:
-        """The result of `sql` over `tables`, which it sees by their keyword. Blocks.
+        """The result of `sql` over `tables`, which have their keywords as names. Blocks.
 
         Raises:
-            duckdb.Error: as DuckDB raises it. This is for our own SQL; users' SQL goes through `query`.
+            duckdb.Error: DuckDB's own error. Use this for SQL of Lakebed only; users' SQL goes through `query`.
         """
         cursor = self.cursor()
         try:
@@ -83,7 +84,7 @@ class SqlEngine:
             cursor.close()
 
     def close(self) -> None:
-        """Free its memory. No call may be under way."""
+        """Free its memory. No call may be running."""
         with self._opening:
             if self._connection is not None:
                 self._connection.close()

@@ -25,7 +25,7 @@ def test_every_integer_has_a_datetime_or_overflows(us):
         assert to_us(moment) == us
 
 
-def test_zones_are_understood_and_naive_times_refused():
+def test_aware_datetimes_are_accepted_and_naive_ones_refused():
     """to_us takes any zone, and no naive time: it would be read as another moment on another machine."""
     moment = datetime(2026, 1, 1, 12, tzinfo=timezone(timedelta(hours=5, minutes=30)))
     assert to_us(moment) == to_us(datetime(2026, 1, 1, 6, 30, tzinfo=UTC))
@@ -48,7 +48,7 @@ def test_a_manual_clock_stands_still_until_it_is_moved():
     assert clock.monotonic() == 1.5
 
 
-def test_the_system_clock_is_the_machines():
+def test_the_system_clock_reads_the_machine():
     """now_us is the machine's time in microseconds; monotonic does not go back."""
     clock = SystemClock()
     before, now, after = time.time_ns() // 1000, clock.now_us(), time.time_ns() // 1000

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lakebed.clock import EPOCH, from_us, to_us
-from lakebed.moments import parse_day, parse_epoch, parse_iso, parse_moment
+from lakebed.errors import InvalidAsOf
+from lakebed.moments import parse_as_of, parse_day, parse_epoch, parse_iso, parse_moment
 
 NOON = datetime(2026, 1, 15, 12, tzinfo=UTC)
 NOON_US = to_us(NOON)
@@ -46,7 +47,7 @@ def test_naive_datetimes_are_refused(value):
 
 
 @pytest.mark.parametrize("value", ["yesterday", "", "2026-13-01", "x" * 10_000, 17, 1.5, True, None, object(), []])
-def test_anything_else_is_refused_in_a_short_sentence(value):
+def test_invalid_values_are_refused_in_a_short_sentence(value):
     """Text in another form and values of other types are one error, however long they are."""
     for parse in (parse_moment, parse_day):
         with pytest.raises(ValueError, match="is not a") as raised:
@@ -60,7 +61,7 @@ def test_text_and_datetime_agree(moment):
     assert parse_moment(moment.isoformat()) == parse_moment(moment) == (moment - EPOCH) // timedelta(microseconds=1)
 
 
-def test_the_zone_of_text():
+def test_a_zone_in_the_text_overrides_the_default():
     """A zone in the text wins over the default one."""
     berlin = ZoneInfo("Europe/Berlin")
     assert parse_iso("2026-01-15T13:00", berlin) == NOON
@@ -75,3 +76,37 @@ def test_numbers_are_seconds_or_milliseconds():
     for number in (1e15, -1e15, 10**18, math.nan, math.inf):
         with pytest.raises(ValueError, match="seconds or milliseconds since 1970"):
             parse_epoch(number)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        NOON,
+        NOON.astimezone(timezone(timedelta(hours=5, minutes=30))),
+        "2026-01-15T12:00:00Z",
+        "2026-01-15 12:00",
+        "2026-01-15T14:00:00+02:00",
+    ],
+)
+def test_as_of_reads_every_form(value):
+    """Aware datetimes and ISO text are one instant; text without a zone is UTC."""
+    assert parse_as_of(value, NOON_US) == NOON_US
+
+
+def test_no_as_of_is_the_present():
+    """Without an instant there is no cut."""
+    assert parse_as_of(None, NOON_US) is None
+
+
+@pytest.mark.parametrize("value", ["yesterday", "", "2026-13-01", NOON.replace(tzinfo=None), 17, 1.5, object()])
+def test_as_of_that_is_not_a_moment(value):
+    """What cannot be read is InvalidAsOf, naive datetimes and numbers included, and says what to give."""
+    with pytest.raises(InvalidAsOf, match="Give an aware datetime"):
+        parse_as_of(value, NOON_US)
+
+
+def test_as_of_in_the_future():
+    """An instant after now is refused: its answer could still change. Now itself is not."""
+    assert parse_as_of(NOON, NOON_US) == NOON_US
+    with pytest.raises(InvalidAsOf, match="lies in the future"):
+        parse_as_of(NOON + timedelta(microseconds=1), NOON_US)

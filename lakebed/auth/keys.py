@@ -18,7 +18,7 @@ from typing import Any, Literal
 import msgspec
 
 from lakebed.auth.key_file import BUSY_S, FileState, KeyFile, KeyFileWatch
-from lakebed.clock import Clock, SystemClock
+from lakebed.clock import SECOND_US, Clock, SystemClock
 from lakebed.errors import FormatTooNew, InvalidName, KeysUnavailable, UnknownKey
 from lakebed.objects.names import directory_of
 
@@ -31,7 +31,6 @@ _PREFIXES: dict[str, str] = {"write": "lbw", "read": "lbr", "admin": "lba"}
 _TOKEN = re.compile(r"lb[wra]_([0-9a-f]{12})_[0-9a-f]{40}")
 _ID_BYTES, _SECRET_BYTES = 6, 20
 _MAX_NOTE = 200
-_US = 1_000_000
 _CHECK_EVERY_S = 1.0
 _RETRY_AFTER_S = 0.1
 _FIRST_WAIT_S = 2.0
@@ -172,7 +171,7 @@ class Keys:
             raise ValueError(f"grace_s must be 0 or more seconds, not {grace_s}")
         with self._file.transaction() as connection:
             key, now = _unrevoked(connection, key_id), self._clock.now_us()
-            until = now + round(grace_s * _US)
+            until = now + round(grace_s * SECOND_US)
             connection.execute(
                 "UPDATE secrets SET until_us = min(coalesce(until_us, ?1), ?1) WHERE key = ?2", (until, key_id)
             )

@@ -23,8 +23,7 @@ from lakebed.events.event import Receipt
 from lakebed.events.validation import from_call
 from lakebed.ingest.ingest import Ingest
 from lakebed.interface.delegate import delegate
-from lakebed.moments import Instant, Moment
-from lakebed.query.as_of import parse_as_of
+from lakebed.moments import Instant, Moment, parse_as_of
 from lakebed.reports.context import ReportContext
 from lakebed.reports.usage import usage
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
@@ -18,6 +17,7 @@ from lakebed.cli.options import AsJson, DryRun
 from lakebed.cli.output import note, print_facts
 from lakebed.cli.place import Place, for_local_object
 from lakebed.cli.progress import Progress
+from lakebed.concurrency import Worker
 
 __all__ = ["register"]
 
@@ -135,30 +135,28 @@ class _Import:
         from lakebed.transfer.positions import Positions
         from lakebed.transfer.rejects import Rejects
 
-        loop = asyncio.get_running_loop()
         total = sum(path.stat().st_size for path in self._files if path.exists())
         with (
-            ThreadPoolExecutor(1, thread_name_prefix="lakebed-import") as worker,
-            closing(await loop.run_in_executor(worker, Rejects, self._rejects)) as rejects,
+            Worker("import") as worker,
+            closing(await worker.run(Rejects, self._rejects)) as rejects,
             Progress("Importing", total) as progress,
         ):
-            positions = await loop.run_in_executor(worker, Positions, analytics.directory)
+            positions = await worker.run(Positions, analytics.directory)
             try:
                 before = 0
                 for path in self._files:
                     await self._import_file(path, analytics, positions, worker, rejects, progress, before)
                     before += path.stat().st_size if path.exists() else 0
             finally:
-                await loop.run_in_executor(worker, positions.close)
+                await worker.run(positions.close)
 
     async def _import_file(
-        self, path: Path, analytics: Any, positions: Any, worker: Any, rejects: Any, progress: Progress, before: int
+        self, path: Path, analytics: Any, positions: Any, worker: Worker, rejects: Any, progress: Progress, before: int
     ) -> None:
         from lakebed.transfer.importer import Importer
         from lakebed.transfer.source import Source
 
-        loop = asyncio.get_running_loop()
-        source = await loop.run_in_executor(worker, Source, path, *self._source_options)
+        source = await worker.run(Source, path, *self._source_options)
         earlier = self.tally
         importer = Importer(
             analytics,
@@ -174,4 +172,4 @@ class _Import:
             await importer.run()
         finally:
             self.tally = earlier + importer.tally
-            await loop.run_in_executor(worker, source.close)
+            await worker.run(source.close)

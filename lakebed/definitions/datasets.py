@@ -17,8 +17,7 @@ from lakebed.errors import InvalidDefinition, InvalidEvent
 from lakebed.events.event import Receipt
 from lakebed.events.promotions import Promotion
 from lakebed.ingest.ingest import Ingest
-from lakebed.moments import Moment
-from lakebed.query.as_of import parse_as_of
+from lakebed.moments import Moment, parse_as_of
 from lakebed.query.dialects.analytics_engine.answer import EngineAnswer
 from lakebed.query.dialects.analytics_engine.dataset import DATASET, POINTS, Dataset, unmapped
 from lakebed.query.dialects.analytics_engine.system import system_sql

@@ -13,6 +13,7 @@ import msgspec
 import pyarrow as pa
 from msgspec import Raw
 
+from lakebed.clock import YEAR_1_US
 from lakebed.errors import InvalidEvent
 from lakebed.events.batch import EventBatch, people_of, raw_column
 from lakebed.events.event import (
@@ -26,7 +27,7 @@ from lakebed.events.event import (
     TIME,
     Event,
 )
-from lakebed.events.validation import FIRST_US, has_final_timestamp, normalize_type
+from lakebed.events.validation import has_final_timestamp, normalize_type
 
 __all__ = ["validate_batch"]
 
@@ -117,7 +118,7 @@ def _event_times(events: Sequence[Event], now_us: int, sent_at: Any) -> pa.Array
         sent_us = pa.array(sent_ats, _TEXT).cast(TIME).view(pa.int64()).fill_null(now_us)
         times_us = pc.add(times_us, pc.subtract(now_us, sent_us))
     bounds = pc.min_max(times_us)
-    if bounds["max"].as_py() > now_us + MAX_AHEAD_US or bounds["min"].as_py() < FIRST_US:
+    if bounds["max"].as_py() > now_us + MAX_AHEAD_US or bounds["min"].as_py() < YEAR_1_US:
         raise pa.ArrowInvalid("a timestamp is out of bounds")
     return times_us
 

@@ -38,29 +38,28 @@ class DocumentPositions:
     Attributes:
         seqs: positions of documents from `start` on, ascending.
         start: the rows before it have not been searched. 0 once all are known.
-        committed: documents that were stored since this was made.
+        end: the seq after the newest commit; the caller of `feed` keeps it.
+        committed: documents stored since this was created.
     """
 
     def __init__(self, seqs: Sequence[int] = ()) -> None:
         self.seqs = list(seqs)
         self.start = 0
+        self.end = 0
         self.committed = 0
-        self._end = 0
 
     def restore(self, seqs: Sequence[int], start: int, end: int) -> None:
-        """Hold `seqs`, which are all of the rows `[start, end)`. `feed` goes on from `end`."""
-        self.seqs, self.start, self._end = list(seqs), start, end
+        """Set the positions: `seqs` are all documents of the rows `[start, end)`."""
+        self.seqs, self.start, self.end = list(seqs), start, end
 
     def complete(self, seqs: Sequence[int]) -> None:
         """Add `seqs`, which are all before `start`. Then those of the whole log are known."""
         self.seqs, self.start = [*seqs, *self.seqs], 0
 
-    def feed(self, rows: int, places: Sequence[int]) -> None:
-        """Add a commit of `rows` rows, whose documents are at `places` in it."""
-        if places:
-            self.seqs += [self._end + place for place in places]
-            self.committed += len(places)
-        self._end += rows
+    def feed(self, places: Sequence[int]) -> None:
+        """Add the documents of the commit that starts at `end`. They are at `places` in it."""
+        self.seqs += [self.end + place for place in places]
+        self.committed += len(places)
 
     def within(self, low: int, high: int) -> int:
         """How many documents have `low <= seq < high`."""

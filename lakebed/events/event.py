@@ -11,6 +11,8 @@ import msgspec
 import pyarrow as pa
 from msgspec import Raw
 
+from lakebed.clock import DAY_US
+
 __all__ = [
     "BASE_COLUMNS",
     "EMPTY",
@@ -34,7 +36,7 @@ MAX_ID = 256
 MAX_MESSAGE_ID = 100
 MAX_DEPTH = 32
 MAX_EVENT_BYTES = 32 * 1024
-MAX_AHEAD_US = 24 * 3600 * 1_000_000
+MAX_AHEAD_US = DAY_US
 TIME = pa.timestamp("us", tz="UTC")
 OPERATOR = "lakebed:operator"  # the source of events that Lakebed itself writes; clients cannot use it
 

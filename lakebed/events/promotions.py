@@ -7,7 +7,7 @@ before the promotion), so a query gives the same answer wherever a row is stored
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 
@@ -15,10 +15,20 @@ import msgspec
 import pyarrow as pa
 
 from lakebed.errors import PromotionConflict
-from lakebed.events.event import BASE_COLUMNS
+from lakebed.events.event import BASE_COLUMNS, SCHEMA
 from lakebed.sql_engine import SqlEngine
 
-__all__ = ["BUILT_IN", "Promotion", "as_promotions", "column_sql", "property_sql", "quoted", "with_promoted"]
+__all__ = [
+    "BUILT_IN",
+    "Promotion",
+    "as_promotions",
+    "column_sql",
+    "columns_of",
+    "property_sql",
+    "quoted",
+    "schema_of",
+    "with_promoted",
+]
 
 _NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_ .$-]{0,99}$")
 # `person_id` is computed by the `events` view.
@@ -118,6 +128,16 @@ def column_sql(name: str, promotions: Iterable[Promotion]) -> str:
     """DuckDB SQL for the column `name` of `events`; for any other name, the top-level property as text."""
     columns = {*BASE_COLUMNS, "person_id", *(promotion.name for promotion in promotions)}
     return quoted(name) if name in columns else property_sql(name)
+
+
+def columns_of(promotions: Sequence[Promotion]) -> tuple[str, ...]:
+    """The columns that consumers and queries get: base, then promoted."""
+    return (*BASE_COLUMNS, *(promotion.name for promotion in promotions))
+
+
+def schema_of(promotions: Sequence[Promotion]) -> pa.Schema:
+    """The Arrow schema of `columns_of`."""
+    return pa.schema([*SCHEMA, *(pa.field(promotion.name, promotion.arrow_type) for promotion in promotions)])
 
 
 def with_promoted(table: pa.Table, promotions: Iterable[Promotion], engine: SqlEngine) -> pa.Table:

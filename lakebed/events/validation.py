@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from datetime import UTC, date, datetime
+from datetime import date
 from typing import Any
 
 import msgspec
 from msgspec import Raw
 
-from lakebed.clock import to_us
+from lakebed.clock import YEAR_1_US
 from lakebed.errors import InvalidEvent
 from lakebed.events.event import (
     EMPTY,
@@ -25,9 +25,7 @@ from lakebed.events.event import (
 )
 from lakebed.moments import parse_epoch, parse_moment
 
-__all__ = ["FIRST_US", "encode_object", "from_call", "has_final_timestamp", "normalize_type", "validate"]
-
-FIRST_US = to_us(datetime(1, 1, 1, tzinfo=UTC))  # of timestamps: datetimes and DuckDB's output begin here
+__all__ = ["encode_object", "from_call", "has_final_timestamp", "normalize_type", "validate"]
 
 
 def from_call(kind: str, properties: Any, context: Any = None, timestamp: Any = None, **fields: Any) -> Event:
@@ -232,7 +230,7 @@ def _event_time(event: Event, now_us: int) -> int | None:
         time_us += now_us - _time_us("sent_at", event.sent_at)
     if time_us > now_us + MAX_AHEAD_US:
         raise InvalidEvent("timestamp lies more than 24 hours ahead of received_at")
-    if time_us < FIRST_US:
+    if time_us < YEAR_1_US:
         raise InvalidEvent(f"timestamp {str(own)[:40]!r} lies before the year 1")
     return time_us
 

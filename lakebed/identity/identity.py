@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from functools import partial
 from typing import Any, TypeVar, cast
@@ -12,6 +11,7 @@ from typing import Any, TypeVar, cast
 import msgspec
 import pyarrow as pa
 
+from lakebed.concurrency import Worker
 from lakebed.errors import ObjectClosed
 from lakebed.identity.extraction import USERS, Evidence, FoundEdge, cuts, evidence, links, unfiltered
 from lakebed.identity.history import IdentityHistory
@@ -85,7 +85,7 @@ class Identity:
         self._pairs: dict[tuple[str, str, str], tuple[int, str]] = {}
         self._lock = asyncio.Lock()  # one catch-up at a time
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._executor: ThreadPoolExecutor | None = None
+        self._worker = Worker(f"identity-{storage.path.parent.name}")
 
     async def open(self) -> None:
         """Compare the rules with those of the stored graph. A graph by other rules is dropped.
@@ -93,6 +93,7 @@ class Identity:
         Raises:
             StorageUnavailable: nothing was changed.
         """
+        self._worker = Worker(f"identity-{self._storage.path.parent.name}")
         stored = await self._storage.get(_FINGERPRINT)
         if stored not in (None, self._rules.fingerprint):
 
@@ -120,9 +121,7 @@ class Identity:
             await self._save()
         finally:
             self._mapping, self._past = None, {}
-            if self._executor is not None:
-                self._executor.shutdown()
-                self._executor = None
+            self._worker.close()
 
     # Keeping up
 
@@ -175,7 +174,7 @@ class Identity:
     async def _take_in(self, start: int, end: int) -> None:
         async with aclosing(self._windows(start, end)) as windows:
             async for users, linking, last in windows:
-                for piece, cut in await self._in_thread(self._pieces, users, linking, self._at, last):
+                for piece, cut in await self._worker.run(self._pieces, users, linking, self._at, last):
                     self._assert_open()
                     await self._commit(piece, cut)
                     self._at = cut
@@ -191,7 +190,7 @@ class Identity:
             async with aclosing(cast("AsyncGenerator[pa.Table, None]", self._read(start, end, frozenset()))) as tables:
                 async for table in tables:
                     if table.num_rows:
-                        yield *await self._in_thread(unfiltered, table), table["seq"][-1].as_py() + 1
+                        yield *await self._worker.run(unfiltered, table), table["seq"][-1].as_py() + 1
             return
         users, cut_seqs = await self._ask(start, end, (USERS, cuts(self._rules, _LINKING)))
         first = start
@@ -223,7 +222,7 @@ class Identity:
             self._version += 1
             if self._mapping is not None:
                 identities = [node for node in change.nodes if node > 0]
-                self._mapping = await self._in_thread(self._mapping.replaced, identities, change.rows, self._version)
+                self._mapping = await self._worker.run(self._mapping.replaced, identities, change.rows, self._version)
         if len(self._users) + len(self._pairs) + len(facts) > _IN_MEMORY:
             self._users.clear()
             self._pairs.clear()
@@ -258,7 +257,7 @@ class Identity:
         nodes = sorted(touched | set(old))
         rows = [*await graph.edges_of(old), *(row for row in rows if row[2] > last)]
         every = {*users, *await graph.users_among(old)}
-        resolution = await self._in_thread(lambda: resolve(Edges.of(rows), every, self._rules))
+        resolution = await self._worker.run(lambda: resolve(Edges.of(rows), every, self._rules))
         moved = list(zip(resolution.numbers.tolist(), resolution.people.tolist(), strict=True))
         await graph.put_people(old, moved)
         named = {number: text for text, number in numbers.items()}
@@ -323,17 +322,17 @@ class Identity:
         return past
 
     async def _before(self, tx: Transaction, end: int, version: int, present: Mapping) -> Mapping:
-        return await IdentityHistory(self._rules, self._in_thread).mapping(IdentityGraph(tx), end, version, present)
+        return await IdentityHistory(self._rules, self._worker.run).mapping(IdentityGraph(tx), end, version, present)
 
     async def _stored(self, tx: Transaction, version: int) -> Mapping:
         """The mapping as it is stored."""
-        tables = [await self._in_thread(Mapping.columns, rows) async for rows in IdentityGraph(tx).people()]
+        tables = [await self._worker.run(Mapping.columns, rows) async for rows in IdentityGraph(tx).people()]
         return Mapping.of(tables, version)
 
     async def merges(self, identity: str | None, limit: int) -> list[Merge]:
         """The merges of one person, or of all people, newest first."""
         mapping = await self.mapping()
-        read = partial(merges, rules=self._rules, in_thread=self._in_thread)
+        read = partial(merges, rules=self._rules, in_thread=self._worker.run)
         return await self._storage.transact(lambda tx: read(IdentityGraph(tx), mapping, identity, limit))
 
     async def ends_of(self, merge_id: str) -> tuple[str, str, str | None] | None:
@@ -361,7 +360,7 @@ class Identity:
             problems.append(f"identity has processed {self._at} events, but the log ends at {end}")
 
         async def both(tx: Transaction) -> tuple[Mapping, Mapping]:
-            computed = await IdentityHistory(self._rules, self._in_thread).computed(IdentityGraph(tx), end, 0)
+            computed = await IdentityHistory(self._rules, self._worker.run).computed(IdentityGraph(tx), end, 0)
             return await self._stored(tx, 0), computed
 
         stored, computed = await self._storage.transact(both)
@@ -376,13 +375,6 @@ class Identity:
     def _assert_open(self) -> None:
         if not self._open:
             raise ObjectClosed("identity is not open", hint="Open the object first")
-
-    async def _in_thread(self, function: Callable[..., T], *args: Any) -> T:
-        if self._executor is None:
-            self._assert_open()  # no thread starts after close
-            name = self._storage.path.parent.name
-            self._executor = ThreadPoolExecutor(1, thread_name_prefix=f"lakebed-identity-{name}")
-        return await asyncio.get_running_loop().run_in_executor(self._executor, partial(function, *args))
 
 
 def _old(nodes: Iterable[int], last: int) -> list[int]:

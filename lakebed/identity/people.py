@@ -21,8 +21,7 @@ from lakebed.identity.merge import Merge
 from lakebed.identity.person import Person, traits_of
 from lakebed.identity.resolve import MERGE, UNMERGE
 from lakebed.ingest.ingest import Ingest
-from lakebed.moments import Moment
-from lakebed.query.as_of import parse_as_of
+from lakebed.moments import Moment, parse_as_of
 from lakebed.query.event_history import EventHistory
 from lakebed.query.queries import Queries
 

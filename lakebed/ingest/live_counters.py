@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import pyarrow as pa
 
+from lakebed.clock import SECOND_US
 from lakebed.events.batch import EventBatch
 from lakebed.events.documents import DocumentPositions, document_seqs, without_documents
 from lakebed.tiers.counters.counters import Counters
@@ -21,7 +22,6 @@ ALL_1M = "all_events_1m"
 ALL_1H = "all_events_1h"
 _MINUTE, _HOUR = 60.0, 3600.0
 RECENT_S = _HOUR  # the longest of these windows, which a restart counts from the log; `active_ttl_s` may be longer
-_US = 1_000_000
 
 
 class LiveCounters:
@@ -32,7 +32,7 @@ class LiveCounters:
     `anonymous_id`. Events without a name count in the totals alone. Documents count nowhere.
 
     Args:
-        documents: is told of each commit, too.
+        documents: gets the positions of the documents in each commit.
     """
 
     def __init__(self, counters: Counters, active_ttl_s: float, documents: DocumentPositions | None = None) -> None:
@@ -43,7 +43,9 @@ class LiveCounters:
 
     def feed(self, events: EventBatch, _received_at: int) -> None:
         """Count the events of a commit."""
-        self.documents.feed(len(events), events.documents)
+        if events.documents:
+            self.documents.feed(events.documents)
+        self.documents.end += len(events)
         names, people = _counts(events.names), _counts(events.people)
         self._totals.update(names)
         if total := len(events) - len(events.documents):
@@ -67,9 +69,9 @@ class LiveCounters:
         self._counters.incr_each("events:", self._totals, None)
         for received, counts in logged.recent.items():
             names = {name: count for name, count in counts.items() if name is not None}
-            self._count_recent(names, sum(counts.values()), max(0.0, (now_us - received) / _US))
+            self._count_recent(names, sum(counts.values()), max(0.0, (now_us - received) / SECOND_US))
         for received, people in logged.people.items():
-            age = max(0.0, (now_us - received) / _US)
+            age = max(0.0, (now_us - received) / SECOND_US)
             self._counters.incr_each("active:", people, self._active_ttl_s, age=age)
 
 
@@ -137,12 +139,12 @@ def _by_second(received: pa.ChunkedArray, texts: pa.ChunkedArray) -> dict[int, d
 
     encoded = texts.dictionary_encode().combine_chunks()
     values = [*encoded.dictionary.to_pylist(), None]
-    seconds = pc.multiply(pc.divide(received.combine_chunks(), _US), len(values))
+    seconds = pc.multiply(pc.divide(received.combine_chunks(), SECOND_US), len(values))
     by_second: dict[int, dict[str | None, int]] = {}
     counts = pc.value_counts(pc.add(seconds, encoded.indices.cast(pa.int64()).fill_null(len(values) - 1)))
     for key, count in zip(counts.field(0).to_pylist(), counts.field(1).to_pylist(), strict=True):
         second, value = divmod(key, len(values))
-        by_second.setdefault(second * _US, {})[values[value]] = count
+        by_second.setdefault(second * SECOND_US, {})[values[value]] = count
     return dict(sorted(by_second.items()))
 
 

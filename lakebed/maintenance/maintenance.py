@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 import msgspec
 import pyarrow as pa
 
-from lakebed.clock import Clock, to_us
+from lakebed.clock import SECOND_US, Clock, to_us
 from lakebed.errors import ArchiveConflict, LakebedError
 from lakebed.identity.identity import Identity
 from lakebed.ingest.live_counters import RECENT_S, LiveCounters
@@ -27,7 +27,6 @@ __all__ = ["ARCHIVED", "TOTALS", "Archived", "Maintenance", "RolledUp", "Totals"
 
 TOTALS = "totals"  # keys of Storage's meta: lifetime totals with the seq that they cover …
 ARCHIVED = "archived"  # … and a watermark that the archive has reached
-_US = 1_000_000
 _RELIEF_PAUSE_S = 60.0
 
 
@@ -165,7 +164,7 @@ class Maintenance:
             before = to_us(older_than)
         else:
             age = older_than if isinstance(older_than, timedelta) else timedelta(seconds=older_than)
-            before = self._clock.now_us() - round(age.total_seconds() * _US)
+            before = self._clock.now_us() - round(age.total_seconds() * SECOND_US)
         with self._pipeline.view() as view:
             return max((file.end_seq for file in view.files if file.last_received < before), default=view.start_seq)
 
@@ -184,7 +183,7 @@ class Maintenance:
 
     def _passed_by_counters(self) -> int:
         """Sliding windows have no checkpoint: a restart reads them from the log, even if its retention is shorter."""
-        since = self._clock.now_us() - round(max(RECENT_S, self._settings.active_ttl_s) * _US)
+        since = self._clock.now_us() - round(max(RECENT_S, self._settings.active_ttl_s) * SECOND_US)
         with self._pipeline.view() as view:
             return max((file.end_seq for file in view.files if file.last_received < since), default=view.start_seq)
 

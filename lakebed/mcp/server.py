@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import Any
@@ -21,6 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from lakebed.clients.client import Client
 from lakebed.clients.table import Table, to_json
+from lakebed.concurrency import Worker
 from lakebed.errors import LakebedError
 from lakebed.mcp.tools import TOOLS
 
@@ -37,12 +36,12 @@ _ABOUT = (
 )
 
 
-def make_server(client: Client, thread: ThreadPoolExecutor) -> Server[Any, Any]:
+def make_server(client: Client, worker: Worker) -> Server[Any, Any]:
     """The MCP server with all tools.
 
     Args:
         client: the object that the tools read.
-        thread: an executor with one worker; calls run in it one at a time.
+        worker: one thread; calls run in it one at a time.
     """
     server: Server[Any, Any] = Server("lakebed", version("lakebed"), _ABOUT)
 
@@ -61,7 +60,7 @@ def make_server(client: Client, thread: ThreadPoolExecutor) -> Server[Any, Any]:
             raise ValueError(f"there is no tool {name!r}; there are {', '.join(TOOLS)}")
         values = {key: value for key, value in arguments.items() if value is not None}
         try:
-            tables = await asyncio.get_running_loop().run_in_executor(thread, tool.run, client, values)
+            tables = await worker.run(tool.run, client, values)
         except _EXPECTED as error:
             raise ValueError(str(error)) from error  # the SDK sends it as an answer that is marked as an error
         return [types.TextContent(type="text", text=as_text(tables))]
@@ -95,8 +94,8 @@ def as_text(tables: Mapping[str, Table]) -> str:
 
 async def run_stdio(client: Client) -> None:
     """Serve the tools on stdin and stdout, until stdin ends."""
-    with ThreadPoolExecutor(1, thread_name_prefix="lakebed-mcp") as thread:
-        server = make_server(client, thread)
+    with Worker("mcp") as worker:
+        server = make_server(client, worker)
         async with stdio_server() as (read, write):
             await server.run(read, write, server.create_initialization_options())
 
@@ -106,9 +105,9 @@ def make_app(client: Client, hosts: list[str]) -> Starlette:
 
     With another name that resolves to this machine (DNS rebinding), a web page in a browser could call the tools.
     """
-    thread = ThreadPoolExecutor(1, thread_name_prefix="lakebed-mcp")
+    worker = Worker("mcp")
     manager = StreamableHTTPSessionManager(
-        make_server(client, thread),
+        make_server(client, worker),
         json_response=True,
         stateless=True,
         security_settings=TransportSecuritySettings(enable_dns_rebinding_protection=True, allowed_hosts=hosts),
@@ -116,7 +115,7 @@ def make_app(client: Client, hosts: list[str]) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-        with thread:
+        with worker:
             async with manager.run():
                 yield
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from lakebed.clock import Clock, SystemClock
+from lakebed.clock import HOUR_US, SECOND_US, Clock, SystemClock
 from lakebed.concurrency import run_in_thread
 from lakebed.errors import ObjectClosed, ObjectLocked
 from lakebed.objects.local_transport import LocalTransport
@@ -32,7 +32,7 @@ __all__ = ["Namespace"]
 
 _WAKING_AT_ONCE = 4
 _MAX_ROUND_S = 60.0  # the wall clock may be set, and another process may add objects
-_MAX_SCAN_US = 3600 * 1_000_000  # another process may have added objects of classes that were not seen yet
+_MAX_SCAN_US = HOUR_US  # another process may have added objects of classes that were not seen yet
 _MAX_FAILURES = 100
 
 
@@ -333,7 +333,7 @@ class Namespace:
             delays.append(sleeps_at - self._clock.monotonic())
         now_us = self._clock.now_us()
         if (due := next_due(self._classes, now_us, self._settings.schedule_timezone)) is not None:
-            delays.append((due - now_us) / 1_000_000)
+            delays.append((due - now_us) / SECOND_US)
         return max(min(delays), 0.05)
 
     def _due_class(self, sleeper: SleepingObject, now_us: int) -> type[Any] | None:

@@ -1,1 +1,1 @@
-"""SQL over all events at any instant, and the result that it gives."""
+"""SQL over all events at any moment, and its result."""

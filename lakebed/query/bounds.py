@@ -1,8 +1,8 @@
-"""Which timestamps a SELECT can see, read from its WHERE clauses: files outside are not opened.
+"""The timestamps that a SELECT can read, by its WHERE clauses. Files outside these bounds are not opened.
 
-Sound, not complete: whatever is not understood bounds nothing, so an event that could match is never left out. The
-text is read by sqlglot, which is imported at the first question that could be bounded. Dates are those of UTC, the
-engine's time zone.
+Sound, not complete: a condition of an unknown form bounds nothing, so an event that could match is never left out.
+sqlglot parses the text; it is imported for the first query that could be bounded. Dates are those of UTC, the engine's
+time zone.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _MONDAY_US = to_us(datetime(1970, 1, 5, tzinfo=UTC))
 
 
 class Bounds(msgspec.Struct, frozen=True):
-    """Timestamps from `low_us` to `high_us`, both inclusive; None is no bound. `low_us > high_us` holds nothing."""
+    """Timestamps from `low_us` to `high_us`, both inclusive. None means no bound; `low_us > high_us` is empty."""
 
     low_us: int | None = None
     high_us: int | None = None
@@ -37,7 +37,7 @@ class Bounds(msgspec.Struct, frozen=True):
         return (self.low_us is None or self.low_us <= high_us) and (self.high_us is None or self.high_us >= low_us)
 
     def both(self, other: Bounds) -> Bounds:
-        """What lies within both."""
+        """The intersection with `other`."""
         lows = [us for us in (self.low_us, other.low_us) if us is not None]
         highs = [us for us in (self.high_us, other.high_us) if us is not None]
         return Bounds(max(lows, default=None), min(highs, default=None))
@@ -47,7 +47,7 @@ UNBOUNDED = Bounds()
 
 
 class _Floored(msgspec.Struct, frozen=True):
-    """The column, rounded down to `unit` (None: as it is). `zoned` says how DuckDB reads text beside it."""
+    """The column, rounded down to `unit` (None: not rounded). `zoned` decides how DuckDB reads text beside it."""
 
     unit: str | None
     zoned: bool
@@ -62,28 +62,28 @@ def find_bounds(
     now_us: int | None = None,
     table: str = "events",
 ) -> tuple[Bounds, ...]:
-    """The bounds of each use of `table` in `sql`, one SELECT: it sees no row outside all of them.
+    """The bounds of each use of `table` in `sql`, one SELECT. The query reads no row outside all of them.
 
     Args:
-        sql: as the user wrote it.
-        params: the values of its `?` (a sequence) or `$name` (a mapping).
-        uses: how often DuckDB's own parser saw `table`. Where sqlglot sees another number, nothing is bounded.
-        now_us: what `now()` gives in the transaction that will run it; None leaves `now()` without bounds.
-        table: whose rows.
+        sql: the user's text.
+        params: values of `?` (a sequence) or `$name` (a mapping).
+        uses: number of times that DuckDB's own parser sees `table`. If sqlglot sees another number, nothing is bounded.
+        now_us: value of `now()` in the transaction that runs the query; None leaves `now()` without bounds.
+        table: name of the table.
     """
-    from sqlglot import exp  # 0.1 s; only questions about time pay it
+    from sqlglot import exp  # costs 0.1 s; only queries about time pay it
     from sqlglot.errors import SqlglotError
 
     try:
         tree = _parse(sql, len(params or ()))
     except (SqlglotError, RecursionError, NotUnderstood):
         return (UNBOUNDED,)
-    found = [node for node in tree.find_all(exp.Table) if isinstance(node.this, exp.Identifier)]
-    found = [node for node in found if node.name.lower() == table]
-    if not found or len(found) != uses:
+    tables = [node for node in tree.find_all(exp.Table) if isinstance(node.this, exp.Identifier)]
+    nodes = [node for node in tables if node.name.lower() == table]
+    if not nodes or len(nodes) != uses:
         return (UNBOUNDED,)
     constants = Constants(_by_name(params), now_us)
-    return tuple(_of_use(use, constants) for use in found)
+    return tuple(_of_use(node, constants) for node in nodes)
 
 
 def _parse(sql: str, count: int) -> Any:
@@ -91,24 +91,24 @@ def _parse(sql: str, count: int) -> Any:
 
     tokens = sqlglot.tokenize(sql, read="duckdb")
     kinds = [token.token_type for token in tokens]
-    for at, token in enumerate(tokens[:-2]):
+    for index, token in enumerate(tokens[:-2]):
         # sqlglot's tree has the same form for date_trunc('day', …) and date_trunc(day, …), where day is a column.
-        if token.text.lower().endswith("trunc") and kinds[at + 2] is not sqlglot.TokenType.STRING:
+        if token.text.lower().endswith("trunc") and kinds[index + 2] is not sqlglot.TokenType.STRING:
             raise NotUnderstood
     # DuckDB numbers `?` in the order of the text, which a tree no longer shows: they become $1, $2 …
-    # They are found by where they stand: sqlglot's tokens are not DuckDB's (`?::` is one).
+    # They are found by their position: sqlglot's tokens are not DuckDB's (`?::` is one token).
     marks = [token.start for token in tokens if sql[token.start] == "?"]
     if marks and count != len(marks):
         raise NotUnderstood
-    for number, at in reversed(list(enumerate(marks, 1))):
-        sql = f"{sql[:at]}${number}{sql[at + 1 :]}"
+    for number, start in reversed(list(enumerate(marks, 1))):
+        sql = f"{sql[:start]}${number}{sql[start + 1 :]}"
     return sqlglot.parse_one(sql, read="duckdb")
 
 
 def _by_name(params: Sequence[Any] | Mapping[str, Any] | None) -> Mapping[str, Any]:
     if params is None:
         return {}
-    return params if isinstance(params, Mapping) else {str(at): value for at, value in enumerate(params, 1)}
+    return params if isinstance(params, Mapping) else {str(number): value for number, value in enumerate(params, 1)}
 
 
 def _of_use(use: exp.Table, constants: Constants) -> Bounds:
@@ -133,11 +133,11 @@ def _of_use(use: exp.Table, constants: Constants) -> Bounds:
 
 
 def _keeps_where(join: exp.Join) -> bool:
-    """Whether rows that WHERE would drop may be dropped before this join.
+    """Whether rows that WHERE drops may be dropped before this join, too.
 
-    That holds for inner and outer joins: a row that loses its partner is filled with NULL, and the same WHERE drops
-    it. ASOF and POSITIONAL choose another partner instead; SEMI and ANTI hide their right side; USING and NATURAL may
-    make one `timestamp` of two.
+    That is so for inner and outer joins: a row without its partner is filled with NULL, and the same WHERE drops it.
+    ASOF and POSITIONAL choose another partner instead; SEMI and ANTI hide their right side; USING and NATURAL may make
+    one `timestamp` of two.
     """
     using = {column.name.lower() for column in join.args.get("using") or []}
     kind = (join.kind or "").upper()
@@ -159,14 +159,14 @@ def _conjuncts(condition: exp.Expression) -> Iterator[exp.Expression]:
 
 
 class _Conditions:
-    """Reads one condition on the column of the source that is called `source`."""
+    """Reads conditions on the timestamp of the source with the alias `source`."""
 
     def __init__(self, source: str, constants: Constants) -> None:
         self._source = source
         self._constants = constants
 
     def bounds(self, condition: exp.Expression) -> Bounds:
-        """The bounds that a true `condition` puts on the column."""
+        """The timestamps for which `condition` can be true."""
         from sqlglot import exp  # see find_bounds
 
         operators: dict[type, str] = {exp.EQ: "=", exp.GT: ">", exp.GTE: ">=", exp.LT: "<", exp.LTE: "<="}
@@ -235,7 +235,7 @@ def _limit(side: _Floored, operator: str, us: int) -> Bounds:
 
 
 def _bucket(unit: str | None, us: int) -> tuple[int, int]:
-    """Start and end (exclusive) of the bucket of `unit` that `us` lies in."""
+    """Start and end (exclusive) of the bucket of `unit` that contains `us`."""
     if unit is None:
         return us, us + 1
     if unit == "WEEK":

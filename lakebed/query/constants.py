@@ -1,4 +1,4 @@
-"""Constant expressions of SQL, as microseconds: what a timestamp is compared with in a WHERE clause."""
+"""Constant expressions of SQL as microseconds: the other side of a comparison with a timestamp."""
 
 from __future__ import annotations
 
@@ -7,35 +7,34 @@ from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
-from lakebed.clock import EPOCH, to_us
+from lakebed.clock import DAY_US, EPOCH, HOUR_US, MINUTE_US, SECOND_US, WEEK_US, to_us
 from lakebed.moments import parse_moment
 
 if TYPE_CHECKING:
     from sqlglot import exp
 
-__all__ = ["DAY_US", "UNITS_US", "Constants", "NotUnderstood", "type_name"]
+__all__ = ["UNITS_US", "Constants", "NotUnderstood", "type_name"]
 
-DAY_US = 86_400_000_000
 UNITS_US = {
     "MICROSECOND": 1,
     "MILLISECOND": 1_000,
-    "SECOND": 1_000_000,
-    "MINUTE": 60_000_000,
-    "HOUR": 3_600_000_000,
+    "SECOND": SECOND_US,
+    "MINUTE": MINUTE_US,
+    "HOUR": HOUR_US,
     "DAY": DAY_US,
-    "WEEK": 7 * DAY_US,
+    "WEEK": WEEK_US,
 }
 _FIRST_US = to_us(datetime(1600, 1, 1, tzinfo=UTC))  # before 1582 calendars differ
-# Only forms that DuckDB and Python read alike. Seconds may have six digits: DuckDB rounds more of them.
+# Only forms that DuckDB and Python read alike. Seconds have at most six decimals: DuckDB rounds further ones.
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d)(?:[ T](\d\d:\d\d(?::\d\d(?:\.\d{1,6})?)?)(Z|[+-]\d\d(?::\d\d)?)?)?")
 
 
 class NotUnderstood(Exception):
-    """Part of a condition is not of a form that is known to be bounded. It never reaches a caller."""
+    """A part of a condition has an unknown form. Never leaves `find_bounds`."""
 
 
 def type_name(cast: exp.Expression) -> str:
-    """The type that `cast` gives; "" for one that is not a plain date or time of microseconds."""
+    """The type of `cast`; "" unless it is a plain date, or a time in microseconds."""
     kind = cast.args["to"]
     name = getattr(getattr(kind, "this", None), "value", "")
     if kind.expressions or cast.args.get("format") or cast.args.get("default"):
@@ -46,11 +45,11 @@ def type_name(cast: exp.Expression) -> str:
 
 
 class Constants:
-    """Reads expressions without columns. Whatever is not understood raises NotUnderstood.
+    """Evaluates expressions without columns. Raises NotUnderstood for any unknown form.
 
     Args:
-        params: the values of parameters, by name.
-        now_us: what `now()` gives, or None where that is not known.
+        params: values of the parameters by name.
+        now_us: value of `now()`; None where it is not known.
     """
 
     def __init__(self, params: Mapping[str, Any], now_us: int | None) -> None:
@@ -58,9 +57,12 @@ class Constants:
         self._now_us = now_us
 
     def value(self, node: exp.Expression, *, zoned: bool, is_date: bool) -> int:
-        """Microseconds of `node`, where it is compared with a date, or a timestamp that is `zoned` or not.
+        """Microseconds of `node`. The type that it is compared with decides how DuckDB reads text.
 
-        The type of the other side decides how DuckDB reads text.
+        Args:
+            node: the expression.
+            zoned: whether it is compared with a TIMESTAMPTZ.
+            is_date: whether it is compared with a DATE.
         """
         text = self._text(node)
         if text is None:
@@ -132,7 +134,7 @@ class Constants:
 
 
 def _read(text: str) -> tuple[int, bool]:
-    """Microseconds of ISO text, and whether it names a zone."""
+    """Microseconds of ISO 8601 text, and whether it names a zone."""
     match = _TIME.fullmatch(text.strip())
     if match is None:
         raise NotUnderstood

@@ -1,9 +1,9 @@
 """All events as one sequence: archive(seq < W) and log(seq >= W), split by seq and never by time.
 
-W is the watermark of the pinned archive snapshot. The log is pinned first: it lets go only below a durable watermark,
-and watermarks only grow, so a log pinned before the archive starts at or below any W that is pinned after it. The other
-way round an archive commit and a prune could fall in between, and the events from the old W to the new one would be in
-neither.
+W is the watermark of the pinned archive snapshot. The log is pinned first: it is pruned only below a durable watermark,
+and watermarks only grow, so a log pinned before the archive starts at or below each W that is pinned after it. In the
+other order, an archive commit and a prune could come in between, and the events from the old W to the new one would be
+in neither.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import asyncio
 import bisect
 import itertools
 from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
@@ -21,14 +20,15 @@ from typing import Any, Self, TypeVar
 
 import pyarrow as pa
 
+from lakebed.concurrency import Worker
 from lakebed.errors import ArchiveConflict
 from lakebed.events.documents import DocumentPositions, without_documents
 from lakebed.events.event import BASE_COLUMNS, SCHEMA
-from lakebed.events.promotions import Promotion, quoted, with_promoted
+from lakebed.events.promotions import Promotion, columns_of, quoted, schema_of, with_promoted
 from lakebed.query.bounds import UNBOUNDED, Bounds
 from lakebed.query.document_search import DocumentSearch
 from lakebed.query.parts import archive_parts, log_parts, readable
-from lakebed.query.relation import Part, Relation, columns_of, read_parquet, schema_of
+from lakebed.query.relation import Part, Relation, read_parquet
 from lakebed.sql_engine import SqlEngine
 from lakebed.tiers.archive.archive import Archive
 from lakebed.tiers.archive.models import DataFile
@@ -39,18 +39,18 @@ from lakebed.tiers.pipeline.sealing import SealedFile, read_sealed
 
 __all__ = ["Cut", "EventHistory", "check_gap"]
 
-_COMPARED = 50_000  # events whose ids are compared at a time
-_REMEMBERED = 1024  # instants whose position is kept; each takes two integers
+_COMPARED = 50_000  # events whose ids are compared in one step
+_CACHED_POSITIONS = 1024  # by moment; each takes two integers
 _T = TypeVar("_T")
 
 
 class EventHistory:
-    """What an object has ever stored, wherever it lies now.
+    """All events that an object has ever stored, in log and archive.
 
     Args:
-        pipeline: L1, open.
-        archive: L3.
-        promotions: the promoted columns that every table gets.
+        pipeline: the log (L1), open.
+        archive: the archive (L3).
+        promotions: promoted columns that each table gets.
         engine: reads Parquet and computes promoted columns.
         documents: known positions of documents; without it there are none.
     """
@@ -69,17 +69,18 @@ class EventHistory:
         self._engine = engine
         self._documents = DocumentPositions() if documents is None else documents
         self._search = DocumentSearch(pipeline, archive, engine)
-        self._executor: ThreadPoolExecutor | None = None
+        # Two threads: `read` sorts windows of the archive for seconds, and a query must not wait for that.
+        self._worker = Worker("history", threads=2)
         self._parts: tuple[tuple[DataFile, ...], int, tuple[Part, ...]] = ((), 0, ())  # the newest of archive_parts
-        self._positions: dict[int, int] = {}  # as_of_us -> N: settled instants never change
+        self._positions: dict[int, int] = {}  # as_of_us -> N; never changes once it is known
 
     def cut(self, *, as_of_us: int | None = None, snapshot: int | str | None = None) -> Cut:
-        """What one question reads: all events, those received up to `as_of_us`, or those of an archive snapshot.
+        """The events of one query: all, those received up to `as_of_us`, or those of an archive snapshot.
 
-        Use it with `async with`; files stay where they are until it is left.
+        Use it with `async with`; no file is deleted before it is left.
 
         Raises:
-            SnapshotExpired: on entering, when the snapshot or tag is gone.
+            SnapshotExpired: on entering, if the snapshot or tag does not exist any more.
         """
         return Cut(self, self._pipeline, self._archive, as_of_us=as_of_us, snapshot=snapshot)
 
@@ -89,7 +90,7 @@ class EventHistory:
         return self._pipeline.next_seq
 
     async def resolve(self, as_of_us: int) -> int:
-        """N such that exactly the events with `seq < N` were received up to `as_of_us`. It never changes again."""
+        """N such that exactly the events with `seq < N` were received up to `as_of_us`. N never changes."""
         async with self.cut(as_of_us=as_of_us) as cut:
             return cut.end_seq
 
@@ -107,27 +108,33 @@ class EventHistory:
     ) -> AsyncIterator[pa.Table]:
         """Exactly the events `[start, end)`, in order, in tables of at most `rows`: base, then promoted columns.
 
-        Only events that were erased from the archive are missing. The log is read where it still has them, the
-        archive before that. Files are held until the iteration ends: leave it early only with `contextlib.aclosing`.
-        Of the promoted columns only those named in `promoted`, by default all.
+        Only events that were erased from the archive are missing. Events come from the log where it still has them,
+        otherwise from the archive. No file is deleted before the iteration ends: leave it early only with
+        `contextlib.aclosing`.
+
+        Args:
+            start: seq of the first event.
+            end: seq after the last event.
+            promoted: names of the promoted columns; None means all.
+            rows: limit of rows in a table.
 
         Raises:
-            ValueError: when `end` lies past the log.
-            ArchiveConflict: when an event that was not erased is in neither tier.
+            ValueError: `end` lies beyond the log.
+            ArchiveConflict: an event that was not erased is in neither tier.
         """
-        chosen = tuple(one for one in self.promotions if promoted is None or one.name in promoted)
+        columns = tuple(column for column in self.promotions if promoted is None or column.name in promoted)
         with self._pipeline.view() as log:
             if end > log.end_seq:
-                raise ValueError(f"the log ends at {log.end_seq}, events up to {end} were asked for")
+                raise ValueError(f"the log ends at {log.end_seq}, before the end of the range, {end}")
             if start < min(log.start_seq, end):
                 async with self._archive.pin() as archived:
                     check_gap(log, archived, min(log.start_seq, end) - 1)
-                    async for table in self._read_archive(archived, start, min(log.start_seq, end), rows, chosen):
+                    async for table in self._read_archive(archived, start, min(log.start_seq, end), rows, columns):
                         yield table
             for file in log.files:
                 low, high = max(start, file.first_seq), min(end, file.end_seq)
                 if low < high:
-                    whole = await self.in_thread(partial(self._read_file, file, chosen))
+                    whole = await self.in_thread(partial(self._read_file, file, columns))
                     for first in range(low, high, rows):
                         last = min(first + rows, high)
                         yield _checked(whole.slice(first - file.first_seq, last - first), first, last)
@@ -135,10 +142,10 @@ class EventHistory:
             for first in range(max(start, tail_start), end, rows):
                 last = min(first + rows, end)
                 piece = log.tail.slice(first - tail_start, last - first)
-                yield _checked(await self.in_thread(partial(self._promoted, piece, chosen)), first, last)
+                yield _checked(await self.in_thread(partial(self._promoted, piece, columns)), first, last)
 
     async def is_archived(self, start: int) -> bool:
-        """Whether the archive's events from `start` on are the log's, where both have them. Erased ones may lack."""
+        """Whether archive and log agree about the events from `start` on that both have. Erased events are ignored."""
         with self._pipeline.view() as log:
             async with self._archive.pin() as archived:
                 high = min(archived.watermark, log.end_seq)
@@ -147,17 +154,17 @@ class EventHistory:
                     ids = [table["message_id"].to_pylist() async for table in self.read(first, last, frozenset())]
                     own = list(itertools.chain.from_iterable(ids))
                     async for table in self._read_archive(archived, first, last, _COMPARED, ()):
-                        found = zip(table["seq"].to_pylist(), table["message_id"].to_pylist(), strict=True)
-                        if any(own[seq - first] != message_id for seq, message_id in found):
+                        rows = zip(table["seq"].to_pylist(), table["message_id"].to_pylist(), strict=True)
+                        if any(own[seq - first] != message_id for seq, message_id in rows):
                             return False
         return True
 
     async def _read_archive(
         self, view: ArchiveView, start: int, end: int, rows: int, promoted: tuple[Promotion, ...]
     ) -> AsyncIterator[pa.Table]:
-        """Archive files are sorted by time: windows of seq keep the sort within bounded memory."""
+        """The events of archive files. These are sorted by time: windows of seq bound the memory of sorting by seq."""
         parts = self.archive_parts(view.files, view.watermark)
-        whole = sum(file.rows for file in view.files) == view.watermark  # else some were erased, nobody knows which
+        whole = sum(file.rows for file in view.files) == view.watermark  # else unknown events were erased
         for first in range(start, end, rows):
             last = min(first + rows, end)
             window = tuple(part for part in parts if part.first_seq < last and first < part.end_seq)
@@ -174,15 +181,17 @@ class EventHistory:
         return self._read(sql).cast(schema)
 
     def _read_file(self, file: SealedFile, promoted: tuple[Promotion, ...]) -> pa.Table:
-        names = [*BASE_COLUMNS, *(one.name for one in promoted if one.name in file.columns)]
+        names = [*BASE_COLUMNS, *(column.name for column in promoted if column.name in file.columns)]
         return self._promoted(read_sealed(file.path, names), promoted)
 
     def _promoted(self, table: pa.Table, promoted: tuple[Promotion, ...]) -> pa.Table:
+        if not promoted and table.schema.equals(SCHEMA):
+            return table
         schema = schema_of(promoted)
         return with_promoted(table, promoted, self._engine).select(schema.names).cast(schema)
 
     def archive_parts(self, files: tuple[DataFile, ...], end: int) -> tuple[Part, ...]:
-        """The parts of the archive's `files` with `seq < end`. Questions between two archive runs share them."""
+        """The parts of the archive's `files` with `seq < end`. Cached: queries between two archive runs share them."""
         known_files, known_end, parts = self._parts
         if known_files is not files or known_end != end:
             parts = tuple(archive_parts(files, end))
@@ -190,12 +199,12 @@ class EventHistory:
         return parts
 
     async def position(self, as_of_us: int, log: LogView, archived: ArchiveView) -> int:
-        """N of `as_of_us` within what is pinned: bounds that are known first, then one column of the files in doubt."""
+        """N of `as_of_us` in the pinned log and archive. Reads a column of a file only where its bounds do not tell."""
         known = self._positions.get(as_of_us)
         if known is None:
             known = await self._find_position(as_of_us, log, archived)
             check_gap(log, archived, known)
-            if len(self._positions) >= _REMEMBERED:
+            if len(self._positions) >= _CACHED_POSITIONS:
                 self._positions.pop(next(iter(self._positions)))
             self._positions[as_of_us] = known
         return known
@@ -226,26 +235,22 @@ class EventHistory:
         with readable():
             return self._engine.arrow(sql, parameters)
 
-    async def in_thread(self, work: Callable[[], _T]) -> _T:
+    def in_thread(self, work: Callable[[], _T]) -> asyncio.Future[_T]:
         """Run blocking `work` beside the loop."""
-        if self._executor is None:
-            self._executor = ThreadPoolExecutor(2, thread_name_prefix="lakebed-history")
-        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+        return self._worker.run(work)
 
     def close(self) -> None:
         """Stop its threads. No read may be under way."""
-        if self._executor is not None:
-            self._executor.shutdown()
-            self._executor = None
+        self._worker.close()
 
 
 class Cut:
-    """What one question reads, held still. Use it with `async with`; the fields are set while it is open.
+    """The events of one query, held unchanged. Use it with `async with`; the fields are set while it is open.
 
     Attributes:
-        end_seq: exactly the events with `seq < end_seq` count.
-        watermark: those with a lower seq are read from the archive.
-        as_of_us: the instant asked about, or None.
+        end_seq: exactly the events with `seq < end_seq` belong to it.
+        watermark: events with a lower seq are read from the archive.
+        as_of_us: the moment of the query; None means the present.
     """
 
     end_seq: int
@@ -291,7 +296,7 @@ class Cut:
     async def _pin_now(self, stack: AsyncExitStack) -> None:
         if self.as_of_us is not None:
             await self._pipeline.settle(self.as_of_us)
-        log = stack.enter_context(self._pipeline.view())  # before the archive: see the top of this file
+        log = stack.enter_context(self._pipeline.view())  # before the archive: see the docstring of this file
         archived = await stack.enter_async_context(self._archive.pin())
         self.watermark = archived.watermark
         self.end_seq = max(log.end_seq, archived.watermark)
@@ -307,12 +312,13 @@ class Cut:
         self._tail = log.tail.slice(low - tail_start, max(high - low, 0)) if low < high else log.tail.slice(0, 0)
 
     def relation(self, bounds: Sequence[Bounds] = (UNBOUNDED,), *, documents: bool = False) -> Relation:
-        """The events to read for a question that sees no timestamp outside all of `bounds`; only files are left out.
+        """The events for a query that reads no timestamp outside all of `bounds`. Only whole files are left out.
 
-        It may be used while the cut is open.
+        Use it while the cut is open.
 
         Args:
-            documents: whether to give all rows of the files that have documents instead.
+            bounds: bounds of the query.
+            documents: return all rows of the files that have documents instead.
         """
         tail, known = self._tail, self._documents
         if documents:
@@ -333,14 +339,13 @@ class Cut:
 
 
 def _overlap(bounds: Sequence[Bounds], low_us: int, high_us: int) -> bool:
-    return any(one.overlaps(low_us, high_us) for one in bounds)
+    return any(span.overlaps(low_us, high_us) for span in bounds)
 
 
 def check_gap(log: LogView, archived: ArchiveView, end: int) -> None:
-    """Refuse an answer up to `end` where events are missing between archive and log.
+    """Raise ArchiveConflict if events before `end` are missing between archive and log.
 
-    They can be when the archive was lost, or restored from an older backup than the log. Where it ends itself nobody
-    knows what came next.
+    That happens when the archive was lost, or restored from an older backup than the log.
     """
     if archived.watermark < log.start_seq and end >= archived.watermark:
         raise ArchiveConflict(
@@ -355,17 +360,17 @@ def _received(path: Path) -> pa.ChunkedArray:
     return read_sealed(path, ["received_at"]).column("received_at")
 
 
-def _us(received: pa.ChunkedArray, at: int) -> int:
-    return int(received[at].value)
+def _us(received: pa.ChunkedArray, index: int) -> int:
+    return int(received[index].value)
 
 
 def _count_until(received: pa.ChunkedArray, as_of_us: int) -> int:
-    """How many of the ascending `received` are at or before `as_of_us`."""
-    return bisect.bisect_right(range(len(received)), as_of_us, key=lambda at: _us(received, at))
+    """The number of times in the ascending `received` at or before `as_of_us`."""
+    return bisect.bisect_right(range(len(received)), as_of_us, key=lambda index: _us(received, index))
 
 
 def _checked(table: pa.Table, first: int, last: int) -> pa.Table:
-    """`table`, when it holds exactly the events `[first, last)` in order."""
+    """`table` if it has exactly the events `[first, last)` in order. Raises ArchiveConflict."""
     seqs = table.column("seq")
     if table.num_rows != last - first or (seqs[0].as_py(), seqs[-1].as_py()) != (first, last - 1):
         raise ArchiveConflict(

@@ -1,4 +1,4 @@
-"""The files of both tiers as parts of a relation, and what is said when one of them cannot be read."""
+"""The files of both tiers as parts of a relation, and the error for a file that cannot be read."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def log_parts(files: Iterable[SealedFile], start: int, end: int) -> Iterator[Par
 
 @contextmanager
 def readable() -> Iterator[None]:
-    """Errors of DuckDB about our own SQL over our own files, as ArchiveUnavailable."""
-    import duckdb  # see engine.py
+    """Raise errors of DuckDB as ArchiveUnavailable: in SQL of Lakebed's own, they mean an unreadable file."""
+    import duckdb  # see sql_engine.py
 
     try:
         yield

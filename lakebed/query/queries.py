@@ -1,25 +1,23 @@
-"""Questions in SQL: one trusted, read-only SELECT at a time on each of two threads, with limits."""
+"""Trusted SQL: one read-only SELECT at a time on each of two threads, with limits."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from datetime import UTC, date, datetime
-from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from lakebed.clock import Clock
+from lakebed.concurrency import Worker
 from lakebed.errors import ObjectClosed, QueryError, QueryRefused, QueryTimeout, QueryTooLarge
 from lakebed.histogram import SECONDS, Histogram
-from lakebed.query.as_of import parse_as_of
+from lakebed.moments import Moment, parse_as_of
 from lakebed.query.bounds import UNBOUNDED, Bounds, find_bounds
-from lakebed.query.count_star import counted, with_count
 from lakebed.query.event_history import EventHistory
-from lakebed.query.relation import Relation
+from lakebed.query.relation import Relation, counted, with_count
 from lakebed.query.request import Parameters, QueryRequest, Sources
 from lakebed.query.result import Result
 from lakebed.query.running_query import RunningQuery
@@ -34,22 +32,25 @@ if TYPE_CHECKING:
 __all__ = ["Queries"]
 
 _BUILT_IN_ROLLUPS = ("hourly_events", "daily_metrics")
-_INTERRUPT_EVERY_S = 0.02  # DuckDB forgets an interrupt that comes between two of its statements
-_GRACE_S = 1.0  # a single call of a scalar function does not stop before it is over
-_REMEMBERED = 256  # statements; their text and their tables' names are kept
-_REMEMBERED_CHARACTERS = 4096
-_T = TypeVar("_T")
+_INTERRUPT_EVERY_S = 0.02  # DuckDB loses an interrupt that comes between two of its statements
+_GRACE_S = 1.0  # a single call of a scalar function cannot be interrupted
+_CACHED_STATEMENTS = 256
+_CACHED_CHARACTERS = 4096  # longer statements are not cached
 
 
 class Queries:
     """Answers SQL over all events and rollups of one object.
 
     Args:
-        tables: gives rollup tables by name, caught up with every event acknowledged before the call.
-        rollups: the names of the user's rollups.
-        people: gives who is who by the events before a seq, as a table of identity and person_id; without it every
+        history: the events.
+        engine: runs the SQL.
+        settings: the limits whose names begin with `query_`.
+        clock: measures elapsed time, and is the present for `as_of`.
+        name: the object's, for threads and messages.
+        tables: awaited with names of rollups; returns their tables, up to date with every acknowledged event.
+        rollups: names of the object's own rollups.
+        people: awaited with a seq; returns a table of identity and person_id by the events before it. Without it every
             identity is a person.
-        name: the object's, for its threads.
     """
 
     def __init__(
@@ -72,11 +73,12 @@ class Queries:
         self._tables = tables
         self._people = people
         self._rollups = {rollup.lower(): rollup for rollup in (*_BUILT_IN_ROLLUPS, *rollups)}
-        self._executor: ThreadPoolExecutor | None = None
+        # Two threads: a short query does not wait behind one long one. DuckDB itself uses the cores within each.
+        self._worker = Worker(f"query-{name}", threads=2)
         self._running: dict[asyncio.Task[Result], RunningQuery] = {}
         self._statements: dict[str, Statement] = {}  # by their text
         self._closed = False
-        self.seconds = Histogram(SECONDS)  # of each question that was answered or stopped
+        self.seconds = Histogram(SECONDS)  # durations of all queries, stopped ones included
 
     @property
     def known_tables(self) -> tuple[str, ...]:
@@ -88,49 +90,49 @@ class Queries:
         sql: str,
         params: Parameters | None = None,
         *,
-        as_of: datetime | date | str | None = None,
+        as_of: Moment | None = None,
         snapshot: int | str | None = None,
         limit: int | None = None,
         timeout: float | None = None,  # noqa: ASYNC109 - it is DuckDB that must be stopped, not the await
     ) -> Result:
         """One read-only SELECT over `events`, `people`, `hourly_events`, `daily_metrics` and this object's rollups.
 
-        It sees every event acknowledged before the call. The SQL is trusted: it writes nothing, but may read other
-        files by DuckDB's own functions; `query_untrusted` is for SQL of others. `now()` in it is the machine's.
-        Cancelling the await stops it.
+        The answer has every event acknowledged before the call. The SQL is trusted: it cannot write, but it can read
+        other files with DuckDB's own functions. Use `query_untrusted` for SQL that you did not write. `now()` is the
+        machine's clock. Cancelling the await stops the query.
 
         Args:
-            sql: order is kept where it has an ORDER BY.
+            sql: one SELECT. Rows have an order only where it has an ORDER BY.
             params: a sequence for `?`, or a mapping for `$name`; aware datetimes are TIMESTAMPTZ.
-            as_of: aware datetime or ISO 8601 text (UTC unless it says otherwise): the answer as it was at that instant.
-            snapshot: an Iceberg snapshot id or tag: only what that snapshot holds.
-            limit: rows to return at most.
+            as_of: aware datetime or ISO 8601 text (UTC where it has no zone): the answer as it was at that moment.
+            snapshot: Iceberg snapshot id or tag: only the events of that snapshot.
+            limit: limit of rows.
             timeout: seconds; default `query_timeout_s`.
 
         Raises:
-            QueryRefused: when it is not one read-only SELECT, names an unknown table, or a rollup of another moment.
-            QueryError: with DuckDB's message.
-            QueryTimeout, QueryTooLarge: when it passed a limit. No partial answer is given.
-            InvalidAsOf: when `as_of` cannot be read or lies in the future.
-            SnapshotExpired: when the snapshot is gone.
+            QueryRefused: the SQL is not one read-only SELECT, names an unknown table, or a rollup as of another moment.
+            QueryError: DuckDB's message.
+            QueryTimeout, QueryTooLarge: the query passed a limit. There is no partial answer.
+            InvalidAsOf: `as_of` is not a moment, or lies in the future.
+            SnapshotExpired: the snapshot does not exist any more.
         """
-        return await self._supervise(self.question(sql, params, as_of, snapshot, limit), timeout)
+        return await self._supervise(self.request(sql, params, as_of, snapshot, limit), timeout)
 
-    def question(
+    def request(
         self,
         sql: str,
         params: Parameters | None,
-        as_of: datetime | date | str | None,
+        as_of: Moment | None,
         snapshot: int | str | None,
         limit: int | None,
     ) -> QueryRequest:
-        """What was asked, checked as far as it can be without reading the SQL. Raises as `run` does."""
+        """The arguments of `run`, checked as far as possible without parsing the SQL. Raises as `run` does."""
         as_of_us = parse_as_of(as_of, self._clock.now_us())
         if as_of_us is not None and snapshot is not None:
-            raise QueryRefused("as_of and snapshot were both given", hint="A snapshot is a moment already: give one")
+            raise QueryRefused("as_of and snapshot were both given", hint="Give one: a snapshot already is a moment")
         if limit is not None and (not isinstance(limit, int) or limit < 0):
             raise QueryRefused(f"limit is {limit!r}", hint="Give a number of rows, 0 or more")
-        return QueryRequest(sql, _settled(params), as_of_us, snapshot, limit)
+        return QueryRequest(sql, _for_duckdb(params), as_of_us, snapshot, limit)
 
     async def ask(
         self,
@@ -143,45 +145,45 @@ class Queries:
         started: float | None = None,
         documents: bool = False,
     ) -> Result:
-        """The answer to our own SQL, as `run` gives it: for metrics.
+        """The answer to SQL of Lakebed's own, as `run` gives it.
 
         Args:
             sql: as for `run`.
             params: as for `run`.
             as_of_us: microseconds; not in the future.
-            tables: given instead of asked for; they may be parts of rollups.
-            bounds: timestamps that matter, known better than they can be found in the SQL.
-            started: by the monotonic clock, for `elapsed_ms`, where the question began before this call.
+            tables: rollup tables that the caller has read already; they may be parts of rollups.
+            bounds: timestamps that the SQL reads, where they are known better than the SQL shows.
+            started: monotonic seconds at which the caller's work began, for `elapsed_ms`.
             documents: whether the table `events` has documents, beside events.
         """
-        question = QueryRequest(
+        request = QueryRequest(
             sql, params, as_of_us, tables=tables, bounds=bounds, started=started, documents=documents
         )
-        return await self._supervise(question, None)
+        return await self._supervise(request, None)
 
     async def check_expression(self, sql: str) -> Statement:
-        """Make sure that `sql` is one expression that only reads; the tables that it names.
+        """Parse `sql`, which must be one expression that only reads. The result has the tables that it names.
 
         Raises:
-            QueryRefused, QueryError: when it is not.
+            QueryRefused, QueryError: `sql` is anything else.
         """
-        return await self._in_thread(partial(self._parse, RunningQuery(), f"SELECT\n{sql}"))
+        return await self._worker.run(self._parse, RunningQuery(), f"SELECT\n{sql}")
 
-    async def _supervise(self, question: QueryRequest, timeout: float | None) -> Result:  # noqa: ASYNC109 - see run
+    async def _supervise(self, request: QueryRequest, timeout: float | None) -> Result:  # noqa: ASYNC109 - see run
         if self._closed:
             raise ObjectClosed(f"{self._name} is closed", hint="Open the object first")
         seconds = self._settings.query_timeout_s if timeout is None else timeout
-        job = RunningQuery()
+        running = RunningQuery()
         began = self._clock.monotonic()
-        task = asyncio.get_running_loop().create_task(self._answer(job, question))
-        self._running[task] = job
+        task = asyncio.get_running_loop().create_task(self._answer(running, request))
+        self._running[task] = running
         task.add_done_callback(self._finished)
         try:
             await asyncio.wait({task}, timeout=seconds)
         finally:
             self.seconds.observe(self._clock.monotonic() - began)
             late = not task.done()
-            self._stop(task, job)
+            self._stop(task, running)
         if late:
             await asyncio.wait({task}, timeout=_GRACE_S)
             raise QueryTimeout(
@@ -191,107 +193,106 @@ class Queries:
             )
         return task.result()
 
-    def _stop(self, task: asyncio.Task[Result], job: RunningQuery) -> None:
+    def _stop(self, task: asyncio.Task[Result], running: RunningQuery) -> None:
         if not task.done():
-            job.stop()
-            asyncio.get_running_loop().call_later(_INTERRUPT_EVERY_S, self._stop, task, job)
+            running.stop()
+            asyncio.get_running_loop().call_later(_INTERRUPT_EVERY_S, self._stop, task, running)
 
     def _finished(self, task: asyncio.Task[Result]) -> None:
         del self._running[task]
         if not task.cancelled():
-            task.exception()  # of a question that nobody waits for any more, no one else asks
+            task.exception()  # read it, so that asyncio does not log it when no caller waits any more
 
-    async def _answer(self, job: RunningQuery, question: QueryRequest) -> Result:
-        started = self._clock.monotonic() if question.started is None else question.started
-        statement = await self._statement(job, question.sql)
-        async with self.sources(statement.tables, question, mentions_person=statement.mentions_person) as sources:
-            work = partial(self._execute, job, question, statement, sources)
-            table, relation = await self._in_thread(work)
+    async def _answer(self, running: RunningQuery, request: QueryRequest) -> Result:
+        started = self._clock.monotonic() if request.started is None else request.started
+        statement = await self._statement(running, request.sql)
+        async with self.sources(statement.tables, request, mentions_person=statement.mentions_person) as sources:
+            table, relation = await self._worker.run(self._execute, running, request, statement, sources)
         return sources.result(table, relation, (self._clock.monotonic() - started) * 1000)
 
     @asynccontextmanager
     async def sources(
-        self, named: Collection[str], question: QueryRequest, *, mentions_person: bool
+        self, named: Collection[str], request: QueryRequest, *, mentions_person: bool
     ) -> AsyncIterator[Sources]:
-        """What a question reads that names the tables `named`, held still."""
-        views = {name for name in set(named) & set(VIEWS) if name == "people" or question.is_past}
+        """The data that a query over the tables `named` reads, held unchanged while the context is open."""
+        views = {name for name in set(named) & set(VIEWS) if name == "people" or request.is_past}
         end_seq = self._history.next_seq
-        rollups = await self._rollup_tables(set(named) - views, question)
+        rollups = await self._rollup_tables(set(named) - views, request)
         async with AsyncExitStack() as stack:
             cut, people = None, None
             if views or "events" in named:
-                cut = self._history.cut(as_of_us=question.as_of_us, snapshot=question.snapshot)
+                cut = self._history.cut(as_of_us=request.as_of_us, snapshot=request.snapshot)
                 await stack.enter_async_context(cut)
                 if self._people is not None and (mentions_person or views & {"people", "daily_metrics"}):
                     people = await self._people(cut.end_seq)
-            yield Sources(cut, rollups, people, frozenset(views), end_seq, question.as_of_us)
+            yield Sources(cut, rollups, people, frozenset(views), end_seq, request.as_of_us)
 
-    async def _rollup_tables(self, named: set[str], question: QueryRequest) -> Mapping[str, pa.Table]:
-        if question.tables is not None:
-            return question.tables
+    async def _rollup_tables(self, named: set[str], request: QueryRequest) -> Mapping[str, pa.Table]:
+        if request.tables is not None:
+            return request.tables
         names = {self._rollups[name] for name in named if name in self._rollups}
-        if names and question.is_past:
+        if names and request.is_past:
             raise QueryRefused(
                 f"{', '.join(sorted(names))}: a rollup is only known as it is now",
-                hint="Ask `events` for another moment; it gives the same numbers with a GROUP BY",
+                hint="Query `events` for another moment: a GROUP BY gives the same numbers",
             )
         return await self._tables(names) if names else {}
 
-    async def _statement(self, job: RunningQuery, sql: str) -> Statement:
-        """The same text reads the same, so what was asked lately is not parsed again: it is a third of a small one."""
+    async def _statement(self, running: RunningQuery, sql: str) -> Statement:
+        """The parsed statement, cached by its text: parsing is a third of the cost of a small query."""
         known = self._statements.get(sql) if isinstance(sql, str) else None
         if known is None:
-            known = await self._in_thread(partial(self._parse, job, sql))
-            if len(self._statements) >= _REMEMBERED:
+            known = await self._worker.run(self._parse, running, sql)
+            if len(self._statements) >= _CACHED_STATEMENTS:
                 self._statements.pop(next(iter(self._statements)))
-            if len(sql) <= _REMEMBERED_CHARACTERS:
+            if len(sql) <= _CACHED_CHARACTERS:
                 self._statements[sql] = known
         return known
 
-    def _parse(self, job: RunningQuery, sql: str) -> Statement:
-        with self._translated(), job.cursor(self._engine) as cursor:
+    def _parse(self, running: RunningQuery, sql: str) -> Statement:
+        with self._translated(), running.cursor(self._engine) as cursor:
             return Statement.parse(sql, cursor)
 
     def _execute(
-        self, job: RunningQuery, question: QueryRequest, statement: Statement, sources: Sources
+        self, running: RunningQuery, request: QueryRequest, statement: Statement, sources: Sources
     ) -> tuple[pa.Table, Relation | None]:
-        with self._translated(), job.cursor(self._engine) as cursor:
-            cursor.execute("BEGIN TRANSACTION READ ONLY")  # now() stands still in it
+        with self._translated(), running.cursor(self._engine) as cursor:
+            cursor.execute("BEGIN TRANSACTION READ ONLY")  # now() is constant in it
             relation, rows = None, 0
             if sources.cut is not None:
-                bounds = _bounds(question, statement, sources.views, cursor)
-                relation = scanned = sources.cut.relation(bounds, documents=question.documents)
+                bounds = _bounds(request, statement, sources.views, cursor)
+                relation = scanned = sources.cut.relation(bounds, documents=request.documents)
                 if statement.is_count:
                     rows, scanned = counted(relation)
                 sources.register_events(cursor, scanned)
             sources.register(cursor)
-            job.check()
-            answer = self._fetch(cursor, statement, question)
+            running.check()
+            answer = self._fetch(cursor, statement, request)
             return with_count(answer, rows) if rows else answer, relation
 
-    def _fetch(self, cursor: duckdb.DuckDBPyConnection, statement: Statement, question: QueryRequest) -> pa.Table:
-        most = self._settings.query_max_rows
-        limit = most + 1 if question.limit is None else min(question.limit, most + 1)
-        # As a subquery no CTE can change data, whatever the check of the tree has missed.
+    def _fetch(self, cursor: duckdb.DuckDBPyConnection, statement: Statement, request: QueryRequest) -> pa.Table:
+        max_rows = self._settings.query_max_rows
+        limit = max_rows + 1 if request.limit is None else min(request.limit, max_rows + 1)
+        # In a subquery no CTE can change data, even where the check of the tree missed it.
         wrapped = f"SELECT * FROM (\n{statement.text}\n) LIMIT {limit}"
-        table = cursor.sql(wrapped, params=question.params).to_arrow_table()
-        if table.num_rows > most:
+        table = cursor.sql(wrapped, params=request.params).to_arrow_table()
+        if table.num_rows > max_rows:
             raise QueryTooLarge(
-                f"the result has more than {most} rows (query_max_rows)",
+                f"the result has more than {max_rows} rows (query_max_rows)",
                 hint="Aggregate, or pass limit= to get the first rows",
-                limit=most,
+                limit=max_rows,
             )
         return table
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
-        """Every error of DuckDB as one of ours."""
-        import duckdb  # see engine.py
+        """Raise each error of DuckDB as one of Lakebed's."""
+        import duckdb  # see sql_engine.py
 
         try:
             yield
         except duckdb.InterruptException as error:
-            raise QueryTimeout("the query was stopped", hint="Ask again") from error
+            raise QueryTimeout("the query was stopped", hint="Run it again") from error
         except duckdb.OutOfMemoryException as error:
             limit = self._settings.query_memory_bytes
             raise QueryTooLarge(
@@ -307,37 +308,30 @@ class Queries:
         except duckdb.Error as error:
             raise QueryError(str(error)) from error
 
-    async def _in_thread(self, work: Callable[[], _T]) -> _T:
-        if self._executor is None:
-            self._executor = ThreadPoolExecutor(2, thread_name_prefix=f"lakebed-query-{self._name}")
-        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
-
     async def close(self) -> None:
-        """Stop the questions under way and let the threads go. Idempotent."""
+        """Stop running queries and end the threads. Idempotent."""
         self._closed = True
-        for task, job in list(self._running.items()):
-            self._stop(task, job)
+        for task, running in list(self._running.items()):
+            self._stop(task, running)
         if self._running:
             await asyncio.wait(set(self._running))
-        if self._executor is not None:
-            self._executor.shutdown()
-            self._executor = None
+        self._worker.close()
 
 
 def _bounds(
-    question: QueryRequest, statement: Statement, views: Collection[str], cursor: duckdb.DuckDBPyConnection
+    request: QueryRequest, statement: Statement, views: Collection[str], cursor: duckdb.DuckDBPyConnection
 ) -> Sequence[Bounds]:
-    if question.bounds is not None:
-        return question.bounds
+    if request.bounds is not None:
+        return request.bounds
     if views or "timestamp" not in statement.text.lower():
         return (UNBOUNDED,)
     ((now_us,),) = cursor.execute("SELECT epoch_us(now())").fetchall()
     uses = statement.tables["events"]
-    return find_bounds(statement.text, question.params, uses=uses, now_us=now_us)
+    return find_bounds(statement.text, request.params, uses=uses, now_us=now_us)
 
 
-def _settled(params: Parameters | None) -> Parameters | None:
-    """`params` as DuckDB takes them: a list or a dict, aware datetimes in UTC."""
+def _for_duckdb(params: Parameters | None) -> Parameters | None:
+    """`params` in the form that DuckDB takes: a list or a dict, with aware datetimes in UTC."""
     if params is None:
         return None
     if isinstance(params, Mapping):

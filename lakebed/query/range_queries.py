@@ -1,4 +1,4 @@
-"""Questions in our own SQL about a range of all events, for consumers that need little of what is in it."""
+"""SQL of Lakebed's own over a range of events, for consumers that need few of its columns or rows."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _ROWS = "SELECT count(*) AS rows FROM events"
 
 
 class RangeQueries:
-    """Answers about the events of a range, wherever they lie now, without reading the columns that do not matter.
+    """Runs SELECTs over a range of events in log and archive. Columns that the SQL does not name are not read.
 
     Args:
-        history: knows the archive's files, and has the threads.
-        pipeline: L1, open.
-        archive: L3.
+        history: lists the archive's files and runs blocking work.
+        pipeline: the log (L1), open.
+        archive: the archive (L3).
         engine: reads Parquet.
     """
 
@@ -41,24 +41,24 @@ class RangeQueries:
         self._pipeline = pipeline
         self._archive = archive
         self._engine = engine
-        self._sound: set[Path] = set()  # files of the log that were read back
+        self._checked: set[Path] = set()  # log files whose checksums were checked
 
     async def ask(self, start: int, end: int, statements: Sequence[str]) -> list[pa.Table]:
-        """The answers to SELECTs over `events`: exactly the events `[start, end)`, with their base columns.
+        """The results of SELECTs over `events`: exactly the events `[start, end)`, with their base columns.
 
-        Only events that were erased from the archive are missing. The log is read where it still has them, the
-        archive before that.
+        Only events that were erased from the archive are missing. Events come from the log where it still has them,
+        otherwise from the archive.
 
         Raises:
-            ValueError: when `end` lies past the log.
-            ArchiveConflict: when an event that was not erased is in neither tier.
-            ArchiveUnavailable: when a file of the archive cannot be read.
-            LogCorrupted: when one of the log does not read back.
-            LogUnavailable: when the system does not let it be read.
+            ValueError: `end` lies beyond the log.
+            ArchiveConflict: an event that was not erased is in neither tier.
+            ArchiveUnavailable: a file of the archive cannot be read.
+            LogCorrupted: a file of the log fails its checksum.
+            LogUnavailable: the system cannot read a file of the log.
         """
         with self._pipeline.view() as log:
             if end > log.end_seq:
-                raise ValueError(f"the log ends at {log.end_seq}, events up to {end} were asked for")
+                raise ValueError(f"the log ends at {log.end_seq}, before the end of the range, {end}")
             middle = min(max(start, log.start_seq), end)
             async with AsyncExitStack() as stack:
                 parts: list[Part] = []
@@ -67,7 +67,7 @@ class RangeQueries:
                     archived = await stack.enter_async_context(self._archive.pin())
                     check_gap(log, archived, middle - 1)
                     parts += self._archived(archived, start, middle)
-                    # Else some were erased, nobody knows which.
+                    # Else unknown events were erased.
                     whole = sum(file.rows for file in archived.files) == archived.watermark
                 await self._check_log(log, middle, end)
                 parts += log_parts(log.files, middle, end)
@@ -81,12 +81,12 @@ class RangeQueries:
         return answers
 
     async def _check_log(self, log: LogView, start: int, end: int) -> None:
-        """Make sure, once, that each file of the log reads back: DuckDB does not look at its checksums."""
-        self._sound &= {file.path for file in log.files}
+        """Check the checksums of each log file once: DuckDB does not check them."""
+        self._checked &= {file.path for file in log.files}
         for file in log.files:
-            if max(start, file.first_seq) < min(end, file.end_seq) and file.path not in self._sound:
+            if max(start, file.first_seq) < min(end, file.end_seq) and file.path not in self._checked:
                 await self._history.in_thread(partial(read_sealed, file.path))
-                self._sound.add(file.path)
+                self._checked.add(file.path)
 
     def _archived(self, archived: ArchiveView, start: int, end: int) -> list[Part]:
         return [

@@ -1,4 +1,4 @@
-"""The `events` table of one question: Parquet files of both tiers and the tail, as one DuckDB view."""
+"""The `events` table of a query: Parquet files of both tiers and the tail, as one DuckDB view."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ import msgspec
 import pyarrow as pa
 
 from lakebed.events.documents import IS_EVENT, DocumentPositions
-from lakebed.events.event import BASE_COLUMNS, SCHEMA
-from lakebed.events.promotions import Promotion, quoted
+from lakebed.events.event import BASE_COLUMNS
+from lakebed.events.promotions import Promotion, columns_of, quoted, schema_of
 from lakebed.query.views import PEOPLE
 
-__all__ = ["PERSON", "Part", "Registry", "Relation", "columns_of", "read_parquet", "schema_of"]
+__all__ = ["PERSON", "Part", "Registry", "Relation", "counted", "read_parquet", "with_count"]
 
 PERSON = "coalesce(user_id, anonymous_id)"
 _TAIL = "_lakebed_tail"
 _NOTHING = "_lakebed_nothing"
-_NOBODY = pa.schema([("identity", pa.string()), ("person_id", pa.string())])
+_NO_PEOPLE = pa.schema([("identity", pa.string()), ("person_id", pa.string())])
 _WILD = re.compile(r"[\[*?]")
 _GLOB = str.maketrans({"[": "[[]", "*": "[*]", "?": "[?]"})
 
 
 class Registry(Protocol):
-    """What Relation needs of a cursor."""
+    """The methods of a cursor that Relation uses."""
 
     def register(self, name: str, table: pa.Table, /) -> object:
-        """Give an Arrow table a name."""
+        """Register an Arrow table under a name."""
 
     def execute(self, sql: str, params: list[Any] | None = None, /) -> object:
         """Run SQL."""
@@ -42,9 +42,12 @@ class Part(msgspec.Struct, frozen=True, gc=False):
         tier: "L1" or "L3".
         first_seq: the file's own first position.
         end_seq: the file's own end, exclusive.
-        rows: how many the file has; fewer than its positions where some were erased or lie in other files.
-        min_timestamp: the file's own, microseconds; inclusive like `max_timestamp`.
-        columns: names of the columns that the file has.
+        rows: rows of the file: fewer than its positions where events were erased or lie in other files.
+        low_seq: first position of this part.
+        high_seq: end of this part, exclusive.
+        min_timestamp: the file's first timestamp, microseconds.
+        max_timestamp: the file's last timestamp, inclusive.
+        columns: names of the file's columns.
     """
 
     tier: str
@@ -60,18 +63,18 @@ class Part(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def condition(self) -> str:
-        """What its rows must meet, as SQL; "" where all of the file counts."""
+        """The SQL condition for the rows of this part; "" where it is the whole file."""
         if self.low_seq <= self.first_seq and self.end_seq <= self.high_seq:
             return ""
         return f"seq >= {self.low_seq} AND seq < {self.high_seq}"
 
 
 class Relation(msgspec.Struct, frozen=True):
-    """All rows that one question reads: `parts` and `tail`, which share no event.
+    """All rows that a query reads: `parts` and `tail`, which share no event.
 
     Attributes:
-        tail: rows in memory, all of which count.
-        documents: positions of documents, which `parts` have and which are left out; None leaves out nothing.
+        tail: rows in memory, without documents.
+        documents: positions of documents in `parts`, which are left out; None leaves out nothing.
     """
 
     parts: tuple[Part, ...]
@@ -91,7 +94,7 @@ class Relation(msgspec.Struct, frozen=True):
         return frozenset(tiers | {"L1"} if self.tail.num_rows else tiers)
 
     def documents_in(self, part: Part) -> int:
-        """How many documents lie in the range of a part: an archive's file may have fewer, the log's have all."""
+        """The number of documents in the range of a part. A log file has all of them, an archive file maybe fewer."""
         if self.documents is None:
             return 0
         return self.documents.within(max(part.first_seq, part.low_seq), min(part.end_seq, part.high_seq))
@@ -103,22 +106,22 @@ class Relation(msgspec.Struct, frozen=True):
         *,
         people: pa.Table | None = None,
         whole: bool = False,
-        named: Callable[[str], str] | None = None,
+        path_of: Callable[[str], str] | None = None,
     ) -> None:
-        """Make it a view on `cursor`, with `person_id` and every promoted column. Blocks.
+        """Create the view on `cursor`, with `person_id` and every promoted column. Blocks.
 
         Args:
-            cursor: DuckDB's, or what notes down for another process what it is told.
-            name: of the view.
-            people: identity and person_id of those who are somebody else's.
-            whole: whether `people` is a table of its own as well, empty or not.
-            named: what a file's path is for the one that reads it.
+            cursor: DuckDB's, or a recorder of calls for another process.
+            name: name of the view.
+            people: identity and person_id of identities that belong to another identity's person.
+            whole: whether to register `people` as a table too, even if it is empty.
+            path_of: maps the path of a file to the path that the reading process uses.
         """
-        named = named or _literally
+        path_of = path_of or _without_wildcards
         if people is not None and people.num_rows > 0:
             cursor.register(PEOPLE, people)
         elif whole:
-            cursor.register(PEOPLE, _NOBODY.empty_table())
+            cursor.register(PEOPLE, _NO_PEOPLE.empty_table())
         # An empty table costs half a millisecond to register, like any other.
         if self.tail.num_rows:
             cursor.register(_TAIL, self.tail)
@@ -127,9 +130,9 @@ class Relation(msgspec.Struct, frozen=True):
         variables = (f"_lakebed_files_{number}" for number in itertools.count())
 
         def by_variable(paths: Sequence[str]) -> str:
-            # A hundred paths in the text are parsed three times on the way to an answer: 2 ms.
+            # DuckDB parses the text three times: a hundred paths in it cost 2 ms.
             variable = next(variables)
-            cursor.execute(f"SET VARIABLE {variable} = $1", [list(map(named, paths))])
+            cursor.execute(f"SET VARIABLE {variable} = $1", [list(map(path_of, paths))])
             return _read(f"getvariable('{variable}')")
 
         sql = self.sql(by_variable)
@@ -141,11 +144,11 @@ class Relation(msgspec.Struct, frozen=True):
         cursor.execute(f"CREATE TEMP VIEW {quoted(name)} AS {sql}")
 
     def sql(self, source: Callable[[Sequence[str]], str] | None = None) -> str:
-        """The SELECT over the files, which `source` makes a table of (by default by path), and the registered tail."""
+        """The SELECT over the files and the registered tail. `source` maps paths to SQL that reads them."""
         source = source or read_parquet
         groups: dict[tuple[frozenset[str], str], list[str]] = {}
         for part in self.parts:
-            # Only where there are such rows: a condition that is always true would still read its column.
+            # Only where there are documents: a condition that is always true would still read its column.
             condition = _both(part.condition, IS_EVENT) if self.documents_in(part) else part.condition
             groups.setdefault((part.columns, condition), []).append(part.path)
         selects = [self._select(source(paths), columns, condition) for (columns, condition), paths in groups.items()]
@@ -155,38 +158,55 @@ class Relation(msgspec.Struct, frozen=True):
 
     def _select(self, source: str, columns: frozenset[str], condition: str = "") -> str:
         promoted = [
-            quoted(one.name) if one.name in columns else f"{one.sql} AS {quoted(one.name)}" for one in self.promotions
+            quoted(column.name) if column.name in columns else f"{column.sql} AS {quoted(column.name)}"
+            for column in self.promotions
         ]
         where = f" WHERE {condition}" if condition else ""
         names = ", ".join([*map(quoted, BASE_COLUMNS), f"{PERSON} AS person_id", *promoted])
         return f"SELECT {names} FROM {source}{where}"
 
 
-def _both(one: str, other: str) -> str:
-    return f"{one} AND {other}" if one else other
+def _both(condition: str, other: str) -> str:
+    return f"{condition} AND {other}" if condition else other
 
 
 def read_parquet(paths: Sequence[str]) -> str:
-    """SQL that reads exactly the files of `paths`, of which there is at least one."""
-    literals = ", ".join("'" + _literally(path).replace("'", "''") + "'" for path in paths)
+    """SQL that reads exactly the files of `paths`, at least one."""
+    literals = ", ".join("'" + _without_wildcards(path).replace("'", "''") + "'" for path in paths)
     return _read(f"[{literals}]")
 
 
 def _read(paths: str) -> str:
-    # Without it, directories named like `day=…` are columns.
+    # With partitioning, directories named like `day=…` would become columns.
     return f"read_parquet({paths}, hive_partitioning=false)"
 
 
-def _literally(path: str) -> str:
-    """`path` for DuckDB, which takes every path for a glob."""
+def _without_wildcards(path: str) -> str:
+    """`path` with its wildcards escaped: DuckDB reads every path as a glob."""
     return path.translate(_GLOB) if _WILD.search(path) else path
 
 
-def columns_of(promotions: Sequence[Promotion]) -> tuple[str, ...]:
-    """The columns that consumers and queries get: base, then promoted."""
-    return (*BASE_COLUMNS, *(promotion.name for promotion in promotions))
+def counted(relation: Relation) -> tuple[int, Relation]:
+    """The number of events in files that `count(*)` need not open, and the relation without these files."""
+    whole = [part for part in relation.parts if not part.condition]
+    mixed = [part for part in whole if relation.documents_in(part)]
+    # A log file has each of its positions, so its documents are known. So has the archive if no row was erased. The
+    # ranges of its files overlap, so the file of a document is unknown, but the number of documents in all is known.
+    known = sum(relation.documents_in(part) for part in mixed if part.tier == "L1")
+    mixed = [part for part in mixed if part.tier == "L3"]
+    if mixed and relation.documents is not None:
+        archived = [part for part in whole if part.tier == "L3"]
+        end = max(part.end_seq for part in archived)
+        if sum(part.rows for part in archived) == end:
+            known += relation.documents.within(0, end)
+            mixed = []
+    opened = {part.path for part in mixed}
+    left = tuple(part for part in relation.parts if part.condition or part.path in opened)
+    rows = sum(part.rows for part in whole if part.path not in opened)
+    return rows - known, msgspec.structs.replace(relation, parts=left)
 
 
-def schema_of(promotions: Sequence[Promotion]) -> pa.Schema:
-    """The Arrow schema of `columns_of`."""
-    return pa.schema([*SCHEMA, *(pa.field(promotion.name, promotion.arrow_type) for promotion in promotions)])
+def with_count(answer: pa.Table, rows: int) -> pa.Table:
+    """`answer` with `rows` added to its count. With a limit of 0 it has no row, and stays as it is."""
+    total = pa.array([value + rows for value in answer.column(0).to_pylist()], pa.int64())
+    return answer.set_column(0, answer.schema.field(0), total)

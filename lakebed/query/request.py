@@ -1,4 +1,4 @@
-"""One question, and what it reads."""
+"""A query, and the data that it reads."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ Parameters = Sequence[Any] | Mapping[str, Any]
 
 
 class QueryRequest(msgspec.Struct, frozen=True):
-    """What is asked; `tables` and `bounds` are given by our own metrics only, `documents` by the readers of documents.
+    """A query with its arguments. Only reports set `tables`, `bounds` and `started`.
 
     Attributes:
-        documents: whether the table `events` has documents, beside events.
+        documents: whether the table `events` has documents, beside events. Only readers of documents set it.
     """
 
     sql: str
@@ -38,19 +38,21 @@ class QueryRequest(msgspec.Struct, frozen=True):
 
     @property
     def is_past(self) -> bool:
-        """Whether it asks about another state than the present one."""
+        """Whether the query is about another state than the present one."""
         return self.as_of_us is not None or self.snapshot is not None
 
 
 class Sources(msgspec.Struct, frozen=True):
-    """What is held for a question while it is answered.
+    """The data of a query, held unchanged while it runs.
 
     Attributes:
-        cut: of the events, where they are needed.
-        rollups: tables by name.
-        people: identity and person_id of those who are somebody else's, where the question may see it.
-        views: those of VIEWS that are computed from events.
-        end_seq: of the log when the question came.
+        cut: the events; None where the query needs none.
+        rollups: rollup tables by name.
+        people: identity and person_id of identities that belong to another identity's person; None where the query
+            cannot see `person_id`.
+        views: names of VIEWS that are computed from events.
+        end_seq: end of the log when the query began.
+        as_of_us: the moment of the query; None means the present.
     """
 
     cut: Cut | None
@@ -60,19 +62,21 @@ class Sources(msgspec.Struct, frozen=True):
     end_seq: int
     as_of_us: int | None
 
-    def register_events(self, cursor: Registry, relation: Relation, named: Callable[[str], str] | None = None) -> None:
-        """Make `relation` the table `events`. `named` is as for `Relation.register`."""
-        relation.register(cursor, people=self.people, whole="people" in self.views, named=named)
+    def register_events(
+        self, cursor: Registry, relation: Relation, path_of: Callable[[str], str] | None = None
+    ) -> None:
+        """Register `relation` as the table `events`. `path_of` is as for `Relation.register`."""
+        relation.register(cursor, people=self.people, whole="people" in self.views, path_of=path_of)
 
     def register(self, cursor: Registry) -> None:
-        """Make tables and views of all but `events`, which must be there already."""
+        """Register the rollups and create the views. `events` must be registered already."""
         for name, table in self.rollups.items():
             cursor.register(name, table)
         for name in sorted(self.views):
             cursor.execute(f"CREATE TEMP VIEW {name} AS {VIEWS[name]}")
 
     def result(self, table: pa.Table, relation: Relation | None, elapsed_ms: float) -> Result:
-        """`table` with where it came from."""
+        """`table` as a Result, with its tiers, files and position."""
         tiers = set(relation.tiers if relation else ()) | ({"L2"} if self.rollups else set())
         return Result(
             table,

@@ -1,4 +1,4 @@
-"""What a question is answered with: an Arrow table, its rows, and where they came from."""
+"""The answer to a query: an Arrow table, its rows, and the tiers and files that they came from."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ __all__ = ["Result", "Row"]
 
 _HTML_ROWS = 50
 _REPR_ROWS = 10
-_HUGEINT = pa.decimal128(38, 0)  # how DuckDB hands out its 128-bit integers
+_HUGEINT = pa.decimal128(38, 0)  # DuckDB's 128-bit integers in Arrow
 
 
 class Row:
     """One row: its values by attribute, by key and by position.
 
     `row.dau`, `row["dau"]` and `row[1]` are the same value; iteration gives the values in the order of the columns. A
-    column whose name is no Python name, or starts with `__`, is reached by key. Of two columns with one name, the name
-    means the first. Rows are equal when their names and values are. They do not change.
+    column whose name is not a Python name, or starts with `__`, is read by key. Of two columns with one name, the name
+    means the first. Rows are equal if their names and values are. Rows are immutable.
     """
 
     __slots__ = ("__positions", "__values")
@@ -85,7 +85,7 @@ class Row:
 
 
 class Result:
-    """The answer to one question. It does not change; its rows are made when they are first asked for.
+    """The answer to one query. Immutable; its rows are made at the first access.
 
     Timestamps are aware UTC datetimes, also where the SQL made them without a zone; dates are `date`.
 
@@ -93,10 +93,10 @@ class Result:
         tiers: the tiers that were read, in order: "L1" log, "L2" rollups, "L3" archive.
         seq: the positions that the answer covers, `(start, end)` with the end exclusive; pruned ones included.
         files: paths of the Parquet files that were read.
-        elapsed_ms: from the call to the answer, milliseconds.
-        watermark: the archive's: events before it were read from L3.
-        as_of: the instant that was asked about, or None for now.
-        report: the name of the report that it is, or "".
+        elapsed_ms: milliseconds from the call to the answer.
+        watermark: of the archive: events before it were read from L3.
+        as_of: the moment of the query; None means the present.
+        report: name of the report; "" for a plain query.
     """
 
     __slots__ = ("_as_of_us", "_elapsed_ms", "_files", "_report", "_rows", "_seq", "_table", "_tiers", "_watermark")
@@ -113,7 +113,7 @@ class Result:
         as_of_us: int | None = None,
         report: str = "",
     ) -> None:
-        self._table = _settled(table)
+        self._table = _with_utc(table)
         self._report = report
         self._tiers = tiers
         self._seq = seq
@@ -140,7 +140,7 @@ class Result:
 
     @property
     def elapsed_ms(self) -> float:
-        """From the call to the answer, milliseconds."""
+        """Milliseconds from the call to the answer."""
         return self._elapsed_ms
 
     @property
@@ -150,16 +150,16 @@ class Result:
 
     @property
     def as_of(self) -> datetime | None:
-        """The instant that was asked about, or None for now."""
+        """The moment of the query; None means the present."""
         return None if self._as_of_us is None else from_us(self._as_of_us)
 
     @property
     def report(self) -> str:
-        """The name of the report that it is; "" where it is none."""
+        """The name of the report; "" for a plain query."""
         return self._report
 
     def named(self, report: str, table: pa.Table | None = None) -> Result:
-        """The same as the result of a report, with another table if one is given."""
+        """The same result under the name of a report, with another table if `table` is set."""
         return Result(
             self._table if table is None else table,
             tiers=self._tiers,
@@ -178,10 +178,10 @@ class Result:
 
     @property
     def rows(self) -> list[Row]:
-        """All rows. The list is yours; the rows are made once."""
-        return list(self._made())
+        """All rows, in a new list. The rows themselves are made once."""
+        return list(self._row_tuple())
 
-    def _made(self) -> tuple[Row, ...]:
+    def _row_tuple(self) -> tuple[Row, ...]:
         if self._rows is None:
             positions: dict[str, int] = {}
             for position, name in enumerate(self._table.column_names):
@@ -194,7 +194,7 @@ class Result:
         """The first value of the first row.
 
         Raises:
-            ValueError: where there is none.
+            ValueError: the result has no row or no column.
         """
         if not self._table.num_rows or not self._table.num_columns:
             raise ValueError(f"the result has no rows (columns: {', '.join(self.columns)}): there is no first value")
@@ -207,7 +207,7 @@ class Result:
         return len(self) > 0
 
     def __iter__(self) -> Iterator[Row]:
-        return iter(self._made())
+        return iter(self._row_tuple())
 
     @overload
     def __getitem__(self, index: int) -> Row: ...
@@ -215,18 +215,18 @@ class Result:
     def __getitem__(self, index: slice) -> list[Row]: ...
     def __getitem__(self, index: int | slice) -> Row | list[Row]:
         if isinstance(index, slice):
-            return list(self._made()[index])
-        return self._made()[index]
+            return list(self._row_tuple()[index])
+        return self._row_tuple()[index]
 
     def arrow(self) -> pa.Table:
-        """The result as the Arrow table that it is; nothing is copied."""
+        """The result as an Arrow table. Nothing is copied."""
         return self._table
 
     def df(self) -> pd.DataFrame:
         """The result as a pandas DataFrame.
 
         Raises:
-            ImportError: when pandas is not installed.
+            ImportError: pandas is not installed.
         """
         try:
             import pandas as pd  # noqa: F401 - optional; pyarrow's own error does not say what to install
@@ -238,7 +238,7 @@ class Result:
         """The result as a polars DataFrame.
 
         Raises:
-            ImportError: when polars is not installed.
+            ImportError: polars is not installed.
         """
         try:
             import polars as pl  # optional
@@ -249,10 +249,10 @@ class Result:
         return frame
 
     def plot(self) -> Chart:
-        """The result as a picture: a report's own, or by the types of the columns a line or bars.
+        """The result as a chart: the one of its report, else a line or bars by the types of the columns.
 
         Raises:
-            ValueError: where the columns say nothing that can be drawn.
+            ValueError: no chart fits the columns.
         """
         return draw(self._report, self._table)
 
@@ -280,11 +280,11 @@ class Result:
     def _head(self, count: int) -> tuple[Row, ...]:
         if self._rows is None and len(self) > count:
             return tuple(Result(self._table.slice(0, count)))
-        return self._made()[:count]
+        return self._row_tuple()[:count]
 
 
-def _settled(table: pa.Table) -> pa.Table:
-    """`table` with aware timestamps in microseconds: SQL in this package runs in UTC."""
+def _with_utc(table: pa.Table) -> pa.Table:
+    """`table` with aware timestamps in microseconds, as all SQL runs in UTC."""
     for position, field in enumerate(table.schema):
         if pa.types.is_timestamp(field.type) and (field.type.tz is None or field.type.unit != "us"):
             column = table.column(position).cast(pa.timestamp("us"), safe=False).cast(pa.timestamp("us", tz="UTC"))
@@ -295,7 +295,7 @@ def _settled(table: pa.Table) -> pa.Table:
 
 
 def _narrowed(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """64-bit integers where they fit: a sum of counts is an integer to its reader, not a decimal."""
+    """The column as 64-bit integers if they fit: a sum of counts should read as an integer, not a decimal."""
     try:
         return column.cast(pa.int64())
     except pa.ArrowInvalid:

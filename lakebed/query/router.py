@@ -1,4 +1,8 @@
-"""Which tier answers which part of a time range. Pure: it knows no tier, only what each covers."""
+"""Which tier answers a report, and which part of its time range. Pure: it knows no tier, only what each covers.
+
+Raw events (log and archive) answer everything. The built-in rollups answer sooner, and only what they hold exactly:
+all events, as of now, in whole buckets.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,45 @@ from collections.abc import Sequence
 
 import msgspec
 
-__all__ = ["Coverage", "Slice", "plan"]
+from lakebed.clock import DAY_US, HOUR_US
+
+__all__ = ["DAILY", "HOURLY", "RAW", "ROLLED", "Coverage", "Slice", "plan", "rollup_answers", "whole_buckets"]
+
+RAW, ROLLED = "L1+L3", "L2"
+"""The tiers as `Result.tiers` names them."""
+HOURLY, DAILY = "hourly_events", "daily_metrics"
+"""The built-in rollups."""
+_GRAINS_US = {HOURLY: HOUR_US, DAILY: DAY_US}
+
+
+def rollup_answers(
+    rollup: str,
+    start_us: int | None = None,
+    end_us: int | None = None,
+    *,
+    filtered: bool = False,
+    as_of_us: int | None = None,
+) -> bool:
+    """Whether a built-in rollup holds exactly the events of `[start_us, end_us)`.
+
+    Args:
+        rollup: HOURLY or DAILY.
+        start_us: microseconds UTC; None means no bound, like `end_us`.
+        end_us: exclusive.
+        filtered: whether a condition or a cohort leaves events out.
+        as_of_us: the moment of `as_of`. A rollup is only known as it is now.
+    """
+    if filtered or as_of_us is not None:
+        return False
+    return not any(us % _GRAINS_US[rollup] for us in (start_us, end_us) if us is not None)
+
+
+def whole_buckets(rollup: str, start_us: int | None, end_us: int | None) -> tuple[int | None, int | None] | None:
+    """The part of `[start_us, end_us)` that consists of whole buckets of a rollup; None where there is no such part."""
+    grain = _GRAINS_US[rollup]
+    low = None if start_us is None else -(-start_us // grain) * grain
+    high = None if end_us is None else end_us // grain * grain
+    return None if low is not None and high is not None and low >= high else (low, high)
 
 
 class Coverage(msgspec.Struct, frozen=True):
@@ -60,7 +102,7 @@ def _whole_buckets(start_us: int, end_us: int, coverage: Coverage) -> tuple[int,
 
 
 def _joined(slices: tuple[Slice, ...]) -> tuple[Slice, ...]:
-    """Neighbours of one tier are one question."""
+    """Neighbours of one tier become one slice."""
     joined: list[Slice] = []
     for piece in slices:
         if joined and joined[-1].tier == piece.tier:

@@ -1,4 +1,4 @@
-"""One question under way: its cursor, and how the loop stops it."""
+"""A running query: its cursor, and how the loop stops it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["RunningQuery"]
 
 
 class RunningQuery:
-    """One question's cursor, and how the loop stops it."""
+    """The cursor of a query, which the loop can stop."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()  # protects both below: interrupting a closed cursor is an error
@@ -26,7 +26,7 @@ class RunningQuery:
 
     @contextmanager
     def cursor(self, engine: SqlEngine) -> Iterator[duckdb.DuckDBPyConnection]:
-        """A cursor that `stop` reaches."""
+        """A cursor that `stop` interrupts."""
         cursor = engine.cursor()
         try:
             with self._lock:
@@ -39,7 +39,7 @@ class RunningQuery:
             cursor.close()
 
     def stop(self) -> None:
-        """Interrupt what runs and refuse what comes. May be called again and again."""
+        """Interrupt the running statement and refuse further ones. May be called repeatedly."""
         with self._lock:
             self._stopped = True
             if self._cursor is not None:
@@ -48,4 +48,4 @@ class RunningQuery:
     def check(self) -> None:
         """Raise QueryTimeout once stopped."""
         if self._stopped:
-            raise QueryTimeout("the query was stopped", hint="Ask again")
+            raise QueryTimeout("the query was stopped", hint="Run it again")

@@ -1,4 +1,4 @@
-"""The tables that questions see beside `events`: views over it."""
+"""The tables that SQL can read beside `events`: views over it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 __all__ = ["PEOPLE", "VIEWS"]
 
-PEOPLE = "_lakebed_people"  # identity, person_id of those who are somebody else's
+PEOPLE = "_lakebed_people"  # identity and person_id of identities that belong to another identity's person
 
-# A trait is the value of the latest identify that has it, by event time, then message id. A map cannot be made of JSON
-# that has a key twice, so that is taken apart key by key. A promoted column would be taken for a parameter of its name.
+# A trait has the value of the latest identify that sets it, by event time, then message id. DuckDB makes no map of JSON
+# with a repeated key, so that case is read key by key. Lambda parameters have names that no promoted column can have.
 _TRAITS = """
 coalesce(CAST(to_json(list_reduce(
     list_transform(
@@ -36,7 +36,7 @@ VIEWS: Mapping[str, str] = {
             FROM events WHERE person_id IS NOT NULL GROUP BY person_id
         ) LEFT JOIN (SELECT person_id, list(identity) AS others FROM {PEOPLE} GROUP BY person_id) USING (person_id)
     """,
-    # What the built-in rollups are, from raw events: for questions about another moment than now.
+    # The built-in rollups, computed from raw events: for queries about another moment.
     "hourly_events": (
         "SELECT date_trunc('hour', timestamp) AS hour, event, count(*) AS count FROM events GROUP BY ALL"
     ),

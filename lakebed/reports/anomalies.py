@@ -10,22 +10,21 @@ from zoneinfo import ZoneInfo
 import msgspec
 import pyarrow as pa
 
-from lakebed.clock import from_us
+from lakebed.clock import DAY_US, HOUR_US, YEAR_1_US, from_us
 from lakebed.errors import QueryRefused
 from lakebed.query.result import Result
+from lakebed.query.router import DAILY, HOURLY
 from lakebed.reports.arguments import check_choice, check_number, check_whole_number
 from lakebed.reports.calendar import Calendar
 from lakebed.reports.context import ReportContext
 from lakebed.reports.measure import Measure
-from lakebed.reports.scope import FIRST_US, EventFilter, EventLike, Parameters, Scope, Time
-from lakebed.reports.series import DAILY, HOURLY
+from lakebed.reports.scope import EventFilter, EventLike, Parameters, Scope, Time
 
 __all__ = ["anomalies"]
 
 Step = Literal["hour", "day"]
 Season = Literal["week", "day", "none"]
-_US = 1_000_000
-_STEP_US = {"hour": 3600 * _US, "day": 86_400 * _US}
+_STEP_US = {"hour": HOUR_US, "day": DAY_US}
 _SEASON_DAYS = {"week": 7, "day": 1, "none": 0}
 _MIN_HISTORY, _MAX_HISTORY = 3, 100
 _MAX_ROWS = 10_000
@@ -85,7 +84,7 @@ async def anomalies(
     selection = EventFilter.of(event)
     scope = await context.scope(start=start, end=end, where=where, cohort=cohort, as_of=as_of, filters=(selection,))
     known_us = context.last_us(scope) + 1
-    first_us = max(FIRST_US, known_us - 7 * _STEP_US["day"]) if scope.start_us is None else scope.start_us
+    first_us = max(YEAR_1_US, known_us - 7 * _STEP_US["day"]) if scope.start_us is None else scope.start_us
     if (known_us - first_us) // _STEP_US[grain] > _MAX_ROWS:
         raise QueryRefused(f"the range has more than {_MAX_ROWS:,} rows", hint="Judge a shorter range, or days")
     bind = Parameters()

@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any, NoReturn
 
+from lakebed.clock import DAY_US, HOUR_US, MINUTE_US, SECOND_US, WEEK_US
 from lakebed.errors import QueryRefused
 
 __all__ = [
@@ -38,14 +39,14 @@ Duration = timedelta | str | int | float
 _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|min|h|d|w)\s*")
 _UNITS_US = {
     "ms": 1_000,
-    "s": 1_000_000,
-    "m": 60_000_000,
-    "min": 60_000_000,
-    "h": 3_600_000_000,
-    "d": 86_400_000_000,
-    "w": 604_800_000_000,
+    "s": SECOND_US,
+    "m": MINUTE_US,
+    "min": MINUTE_US,
+    "h": HOUR_US,
+    "d": DAY_US,
+    "w": WEEK_US,
 }
-_LONGEST_US = 100 * 366 * 86_400_000_000
+_LONGEST_US = 100 * 366 * DAY_US
 
 
 def refuse(name: str, value: object, hint: str) -> NoReturn:

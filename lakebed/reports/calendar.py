@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from lakebed.clock import from_us
+from lakebed.clock import DAY_US, HOUR_US, MINUTE_US, WEEK_US, from_us
 from lakebed.errors import QueryRefused
 from lakebed.reports.arguments import check_choice
 
@@ -18,13 +18,11 @@ __all__ = ["Calendar", "Grain", "WeekStart"]
 Grain = Literal["minute", "hour", "day", "week", "month"]
 WeekStart = Literal["monday", "sunday", "saturday"]
 
-_US = 1_000_000
 _EPOCH = date(1970, 1, 1).toordinal()
 _HOUR = timedelta(hours=1)
-_DAY_US = 86_400 * _US
-_EARLIEST_US = -50 * 366 * _DAY_US  # before that zones had odd minutes
-_LONGEST_US = 100 * 366 * _DAY_US
-_FIXED_US = {"minute": 60 * _US, "hour": 3600 * _US, "day": _DAY_US, "week": 7 * _DAY_US}
+_EARLIEST_US = -50 * 366 * DAY_US  # before that zones had odd minutes
+_LONGEST_US = 100 * 366 * DAY_US
+_FIXED_US = {"minute": MINUTE_US, "hour": HOUR_US, "day": DAY_US, "week": WEEK_US}
 _SHIFT_DAYS = {"monday": 3, "sunday": 4, "saturday": 5}  # 1970-01-01 was so many days into its week
 
 
@@ -72,7 +70,7 @@ class Calendar(msgspec.Struct, frozen=True):
         if not _EARLIEST_US <= first_us <= last_us <= first_us + _LONGEST_US:
             return False
         zone = self.zone
-        days = range(first_us - _DAY_US, last_us + 2 * _DAY_US, _DAY_US)
+        days = range(first_us - DAY_US, last_us + 2 * DAY_US, DAY_US)
         return all(not from_us(us).astimezone(zone).utcoffset() % _HOUR for us in days)  # type: ignore[operator]  # aware
 
     def number(self, grain: Grain, column: str) -> str:
@@ -83,7 +81,7 @@ class Calendar(msgspec.Struct, frozen=True):
         if grain == "month":
             return f"(year(make_timestamp({local})) * 12 + month(make_timestamp({local})) - 1)"
         if grain == "week":
-            local = f"({local} + {_SHIFT_DAYS[self.week_start] * _DAY_US})"
+            local = f"({local} + {_SHIFT_DAYS[self.week_start] * DAY_US})"
         return _floored(local, _FIXED_US[grain])
 
     def start(self, grain: Grain, number: str) -> str:

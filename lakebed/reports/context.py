@@ -8,22 +8,19 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
-from lakebed.clock import Clock, from_us
+from lakebed.clock import YEAR_1_US, Clock, from_us
 from lakebed.errors import QueryRefused
 from lakebed.events.promotions import Promotion
-from lakebed.query.as_of import parse_as_of
+from lakebed.moments import parse_as_of
 from lakebed.query.queries import Queries
 from lakebed.query.result import Result
+from lakebed.query.router import DAILY, HOURLY, rollup_answers, whole_buckets
 from lakebed.query.sandbox.untrusted_queries import UntrustedQueries
 from lakebed.reports.cohort import Cohort
 from lakebed.reports.metrics import Metrics
-from lakebed.reports.scope import FIRST_US, EventFilter, Parameters, Scope, Time, instant
-from lakebed.reports.series import DAILY, HOURLY
+from lakebed.reports.scope import EventFilter, Parameters, Scope, Time, instant
 
 __all__ = ["Counts", "ReportContext"]
-
-_HOUR_US = 3_600_000_000
-_DAY_US = 24 * _HOUR_US
 
 
 class Counts(msgspec.Struct, frozen=True):
@@ -96,7 +93,7 @@ class ReportContext:
         start_us, end_us = instant("start", start), instant("end", end)
         if start_us is not None and end_us is not None and start_us > end_us:
             raise QueryRefused(f"start {start} lies after end {end}", hint="start is included, end is not")
-        if end_us == FIRST_US:
+        if end_us == YEAR_1_US:
             raise QueryRefused(f"end is {end}, the earliest time there is", hint="end is excluded: give a later one")
         for condition in (where, *(selection.where for selection in filters)):
             if condition is not None:
@@ -116,7 +113,7 @@ class ReportContext:
 
         Else None: for parts of an hour, a condition, a cohort or another moment, or where names are missing in it.
         """
-        if not _is_whole(scope, _HOUR_US):
+        if not _rollup_answers(HOURLY, scope):
             return None
         table = await self._metrics.hours(scope.start_us, scope.end_us)
         return None if table is None else {HOURLY: table}
@@ -126,7 +123,7 @@ class ReportContext:
 
         Else None: for parts of a day of UTC, a condition, a cohort or another moment.
         """
-        if not _is_whole(scope, _DAY_US):
+        if not _rollup_answers(DAILY, scope):
             return None
         return {DAILY: await self._metrics.days(scope.start_us, scope.end_us)}
 
@@ -137,7 +134,7 @@ class ReportContext:
 
         None where `days` returns None.
         """
-        if not _is_whole(scope, _DAY_US):
+        if not _rollup_answers(DAILY, scope):
             return None
         result = await self._metrics.daily_people(scope.start_us, scope.end_us, compute)
         return None if result is None else result.named(report)
@@ -149,13 +146,11 @@ class ReportContext:
         where names are missing in the rollup.
         """
         start_us, end_us = scope.start_us, scope.end_us
-        low_us = None if start_us is None else -(-start_us // _HOUR_US) * _HOUR_US
-        high_us = None if end_us is None else end_us // _HOUR_US * _HOUR_US
-        if low_us is not None and high_us is not None and low_us >= high_us:
+        whole = whole_buckets(HOURLY, start_us, end_us)
+        hours = None if whole is None else await self.hours(scope.between(*whole))
+        if whole is None or hours is None:
             return None
-        hours = await self.hours(scope.between(low_us, high_us))
-        if hours is None:
-            return None
+        low_us, high_us = whole
         sources = [f'SELECT hour AS timestamp, event, "count" AS weight FROM {HOURLY}']
         for edge in ((start_us, low_us), (high_us, end_us)):
             if edge[0] != edge[1]:
@@ -207,7 +202,6 @@ class ReportContext:
         return result.named(report)
 
 
-def _is_whole(scope: Scope, length_us: int) -> bool:
-    """Whether buckets of that length hold exactly the events of `scope`: whole buckets, unfiltered, as of now."""
-    restricted = scope.where is not None or scope.people is not None or scope.as_of_us is not None
-    return not restricted and not any(us % length_us for us in (scope.start_us, scope.end_us) if us is not None)
+def _rollup_answers(rollup: str, scope: Scope) -> bool:
+    filtered = scope.where is not None or scope.people is not None
+    return rollup_answers(rollup, scope.start_us, scope.end_us, filtered=filtered, as_of_us=scope.as_of_us)

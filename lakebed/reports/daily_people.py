@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from lakebed.clock import DAY_US
 from lakebed.query.result import Result
 from lakebed.reports.calendar import Calendar, Grain
 from lakebed.reports.context import ReportContext
@@ -27,7 +28,6 @@ __all__ = ["lifecycle_by_day", "stickiness_by_day"]
 
 Days = Iterable[tuple[int, Any]]
 
-_DAY_US = 86_400_000_000
 _MAX_NUMBER = 20_000_000  # of a person in a bitmap; counting takes two bytes for each
 _STATES = ("new", "returning", "resurrecting", "dormant")
 
@@ -36,8 +36,8 @@ async def lifecycle_by_day(context: ReportContext, scope: Scope, calendar: Calen
     """The result of `lifecycle` over all events of `scope`; None where the bitmaps cannot tell."""
     if not _has_whole_days(calendar, grain):
         return None
-    first = None if scope.start_us is None else calendar.number_of(grain, scope.start_us // _DAY_US)
-    last = calendar.number_of(grain, context.last_us(scope) // _DAY_US)
+    first = None if scope.start_us is None else calendar.number_of(grain, scope.start_us // DAY_US)
+    last = calendar.number_of(grain, context.last_us(scope) // DAY_US)
     compute = partial(_lifecycle, calendar=calendar, grain=grain, first=first, last=last)
     return await context.daily_people(scope.between(None, scope.end_us), compute, report="lifecycle")
 
@@ -50,7 +50,7 @@ async def stickiness_by_day(
         return None
     rows, start_us, end_us = None, scope.start_us, scope.end_us
     if interval is None and start_us is not None and end_us is not None and start_us < end_us:
-        first, last = (calendar.number_of(grain, us // _DAY_US) for us in (start_us, end_us - 1))
+        first, last = (calendar.number_of(grain, us // DAY_US) for us in (start_us, end_us - 1))
         rows = last - first + 1
     compute = partial(_stickiness, calendar=calendar, grain=grain, interval=interval, rows=rows)
     return await context.daily_people(scope, compute, report="stickiness")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from lakebed.clock import DAY_US, HOUR_US, WEEK_US
 from lakebed.reports.series import Series
 
 if TYPE_CHECKING:
@@ -16,9 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["from_hours"]
 
-_DAY_US = 86_400_000_000
-_LENGTHS = {"hour": _DAY_US // 24, "day": _DAY_US, "week": 7 * _DAY_US}
-_OFFSETS = {"week": 4 * _DAY_US}  # 1970-01-05 was a Monday
+_LENGTHS = {"hour": HOUR_US, "day": DAY_US, "week": WEEK_US}
+_OFFSETS = {"week": 4 * DAY_US}  # 1970-01-05 was a Monday
 
 
 def from_hours(series: Series, hours: pa.Table) -> pa.Table:

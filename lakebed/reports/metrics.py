@@ -8,24 +8,23 @@ from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
 
-from lakebed.clock import Clock, from_us
+from lakebed.clock import DAY_US, Clock, from_us
 from lakebed.errors import QueryRefused, QueryTooLarge
 from lakebed.events.promotions import Promotion
-from lakebed.moments import MOMENT_HINT, Moment, parse_day, parse_moment
-from lakebed.query.as_of import parse_as_of
+from lakebed.moments import MOMENT_HINT, Moment, parse_as_of, parse_day, parse_moment
 from lakebed.query.bounds import Bounds
 from lakebed.query.queries import Queries
 from lakebed.query.result import Result
+from lakebed.query.router import DAILY, HOURLY, RAW, ROLLED
 from lakebed.reports.breakdown import OTHER
 from lakebed.reports.hourly_series import from_hours
 from lakebed.reports.measure import Measure
-from lakebed.reports.series import DAILY, HOURLY, RAW, ROLLED, Series
+from lakebed.reports.series import Series
 
 __all__ = ["Metrics", "RollupTables"]
 
 T = TypeVar("T")
 Time = Moment
-_DAY_US = 86_400_000_000
 _MAX_BITMAP_BYTES = 64 << 20  # that are read at once
 _MAX_ROWS_ON_LOOP = 100_000  # rows of hours that the event loop adds up, in a millisecond; more go through a query
 
@@ -58,7 +57,7 @@ class RollupTables(Protocol):
         end_us: int | None,
         compute: Callable[[Iterator[tuple[int, Any]]], T],
         *,
-        most_bytes: int | None = None,
+        max_bytes: int | None = None,
     ) -> T | None:
         """The result of `compute`, in a thread, over the start and values of each bucket; None: they are too large."""
         ...
@@ -158,7 +157,7 @@ class Metrics:
         low_us = parse_moment(first - timedelta(days=width - 1))
         if as_of_us is None:
             return await self._active_now(measure, width, first, last, max_staleness)
-        high_us = parse_moment(last) + _DAY_US
+        high_us = parse_moment(last) + DAY_US
         params = {"low": from_us(low_us), "high": from_us(high_us), "first": first, "last": last}
         bounds = (Bounds(low_us, high_us - 1),)
         sql = _ACTIVE.format(measure=measure, width=width)
@@ -170,7 +169,7 @@ class Metrics:
         started = self._clock.monotonic()
         end_seq = await self._catch_up(DAILY, max_staleness)
         dates = [first + timedelta(days=day) for day in range((last - first).days + 1)]
-        windows = [(parse_moment(day) - (width - 1) * _DAY_US, parse_moment(day) + _DAY_US) for day in dates]
+        windows = [(parse_moment(day) - (width - 1) * DAY_US, parse_moment(day) + DAY_US) for day in dates]
         table = await self._rollups.table(DAILY, windows[0][0], windows[-1][1])
         days = dict(zip(table["date"].to_pylist(), zip(table["events"].to_pylist(), table["dau"].to_pylist())))  # noqa: B905
         events = [sum(days.get(day - timedelta(days=back), (0, 0))[0] for back in range(width)) for day in dates]
@@ -301,9 +300,9 @@ class Metrics:
         end_seq = await self._catch_up(DAILY, None)
 
         def of_days(buckets: Iterator[tuple[int, Any]]) -> pa.Table | None:
-            return compute((start // _DAY_US, people) for start, people in buckets)
+            return compute((start // DAY_US, people) for start, people in buckets)
 
-        table = await self._rollups.bitmaps(DAILY, "dau", start_us, end_us, of_days, most_bytes=_MAX_BITMAP_BYTES)
+        table = await self._rollups.bitmaps(DAILY, "dau", start_us, end_us, of_days, max_bytes=_MAX_BITMAP_BYTES)
         elapsed_ms = (self._clock.monotonic() - started) * 1000
         return None if table is None else Result(table, tiers=(ROLLED,), seq=(0, end_seq), elapsed_ms=elapsed_ms)
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Literal, get_args
 
-from lakebed.clock import from_us, to_us
+from lakebed.clock import HOUR_US, YEAR_1_US, from_us
 from lakebed.query.result import Result
 from lakebed.reports.arguments import check_choice, check_whole_number
 from lakebed.reports.breakdown import Breakdown
@@ -19,8 +18,7 @@ Mode = Literal["first_time", "recurring", "unbounded"]
 _GRAINS = ("hour", "day", "week", "month")
 _COLUMNS = ("cohort", "period", "people", "rate")
 _MAX_PERIODS = 1_000
-_LONGEST_US = {"hour": 3_600_000_000, "day": 90_000_000_000, "week": 608_400_000_000, "month": 2_682_000_000_000}
-_YEAR_1_US = to_us(datetime(1, 1, 1, tzinfo=UTC))
+_LONGEST_US = {"hour": HOUR_US, "day": 25 * HOUR_US, "week": 169 * HOUR_US, "month": 745 * HOUR_US}
 
 
 async def retention(
@@ -78,7 +76,7 @@ async def retention(
     bind = Parameters()
     # The first time may lie before `start`: who came then is in no later cohort. The period of `start` counts whole.
     since = None if mode != "recurring" or scope.start_us is None else scope.start_us - _LONGEST_US[grain]
-    read = scope.between(None if since is None else max(since, _YEAR_1_US), scope.end_us)
+    read = scope.between(None if since is None else max(since, YEAR_1_US), scope.end_us)
     begins, returns = began.condition(bind), returned.condition(bind)
     last = calendar.number(grain, bind(from_us(context.last_us(scope))))
     is_shown = "true" if scope.start_us is None else f"c >= {calendar.number(grain, bind(from_us(scope.start_us)))}"

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from typing import Any, Self, overload
 
 import msgspec
 
-from lakebed.clock import from_us, to_us
+from lakebed.clock import YEAR_1_US, from_us
 from lakebed.errors import QueryRefused
 from lakebed.moments import MOMENT_HINT, Moment, parse_moment
 
-__all__ = ["FIRST_US", "EventFilter", "EventLike", "Parameters", "Scope", "Time", "instant", "with_tables"]
+__all__ = ["EventFilter", "EventLike", "Parameters", "Scope", "Time", "instant", "with_tables"]
 
 Time = Moment
-FIRST_US = to_us(datetime(1, 1, 1, tzinfo=UTC))
-"""No event is earlier, and Python has no time before it."""
 
 EventLike = str | Mapping[str, Any]
 
@@ -125,7 +122,7 @@ class Scope(msgspec.Struct, frozen=True):
             bind: parameters of the statement; the values are added to them.
             since_us: start of the range instead of `start_us`, for reports that look further back.
         """
-        low = self.start_us if since_us is None else max(since_us, FIRST_US)
+        low = self.start_us if since_us is None else max(since_us, YEAR_1_US)
         parts = [] if low is None else [f"timestamp >= {bind(from_us(low))}"]
         if self.end_us is not None:
             parts.append(f"timestamp < {bind(from_us(self.end_us))}")
@@ -148,7 +145,7 @@ class Scope(msgspec.Struct, frozen=True):
         if self.start_us is None or self.end_us is None:
             raise QueryRefused("compare needs a period", hint="Give start and end")
         start_us = 2 * self.start_us - self.end_us
-        if start_us < FIRST_US:
+        if start_us < YEAR_1_US:
             raise QueryRefused("the period before begins before the year 1", hint="Give a later start")
         return self.between(start_us, self.start_us)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from lakebed.clock import from_us
+from lakebed.clock import HOUR_US, from_us
 from lakebed.errors import QueryRefused
 from lakebed.events.promotions import column_sql, quoted
 from lakebed.query.result import Result
@@ -20,7 +20,6 @@ __all__ = ["segmentation"]
 
 _COLUMNS = ("time", "series", "value")
 _MAX_TOP = 1_000
-_HOUR_US = 3_600_000_000
 
 
 async def segmentation(
@@ -76,7 +75,7 @@ async def segmentation(
     scope = await context.scope(start=start, end=end, where=where, cohort=cohort, as_of=as_of, filters=selections)
     periods = {"current": scope, "previous": scope.previous()} if compare else {"current": scope}
     read = scope.between(periods["previous"].start_us, scope.end_us) if compare else scope
-    splits_at_hour = not compare or (scope.start_us or 0) % _HOUR_US == 0  # no hour lies in both periods
+    splits_at_hour = not compare or (scope.start_us or 0) % HOUR_US == 0  # no hour lies in both periods
     bind = Parameters()
     plain = measured.sql == "count(*)" and names in ((), ("event",)) and grain != "minute" and splits_at_hour
     plain = plain and not any(selection.where for selection in selections)

@@ -7,25 +7,22 @@ from typing import Any, Self
 
 import msgspec
 
-from lakebed.clock import from_us
+from lakebed.clock import DAY_US, HOUR_US, MINUTE_US, WEEK_US, from_us
 from lakebed.errors import QueryRefused
 from lakebed.events.promotions import Promotion, column_sql, quoted
 from lakebed.moments import Moment
-from lakebed.query.router import Coverage, Slice, plan
+from lakebed.query.router import HOURLY, RAW, ROLLED, Coverage, Slice, plan, rollup_answers
 from lakebed.reports.measure import Measure
 from lakebed.reports.scope import instant
 
-__all__ = ["DAILY", "HOURLY", "RAW", "ROLLED", "Series"]
+__all__ = ["Series"]
 
-DAILY, HOURLY = "daily_metrics", "hourly_events"
-RAW, ROLLED = "L1+L3", "L2"
-_HOUR_US = 3_600_000_000
 _GRAINS_US = {  # the longest that each may be
-    "minute": 60_000_000,
-    "hour": _HOUR_US,
-    "day": 24 * _HOUR_US,
-    "week": 7 * 24 * _HOUR_US,
-    "month": 31 * 24 * _HOUR_US,
+    "minute": MINUTE_US,
+    "hour": HOUR_US,
+    "day": DAY_US,
+    "week": WEEK_US,
+    "month": 31 * DAY_US,
 }
 
 
@@ -69,8 +66,8 @@ class Series(msgspec.Struct, frozen=True):
     @property
     def has_rollup(self) -> bool:
         """Whether `hourly_events` has its counts, except at the edges."""
-        plain = self.where is None and self.as_of_us is None and self.measure.sql == "count(*)"
-        return plain and self.grain != "minute" and self.by in ((), ("event",))
+        complete = rollup_answers(HOURLY, filtered=self.where is not None, as_of_us=self.as_of_us)
+        return complete and self.measure.sql == "count(*)" and self.grain != "minute" and self.by in ((), ("event",))
 
     @property
     def is_filled(self) -> bool:
@@ -84,7 +81,7 @@ class Series(msgspec.Struct, frozen=True):
 
     def slices(self, *, rolled: bool) -> tuple[Slice, ...]:
         """The slices of its range, and where each is read: with `rolled`, whole hours come from `hourly_events`."""
-        hours = [Coverage(ROLLED, grain_us=_HOUR_US)] if rolled else []
+        hours = [Coverage(ROLLED, grain_us=HOUR_US)] if rolled else []
         return plan(self.start_us, self.end_us, [*hours, Coverage(RAW)])
 
     def params(self, slices: Sequence[Slice]) -> dict[str, Any]:

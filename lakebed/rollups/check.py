@@ -1,4 +1,4 @@
-"""Whether rollups count what the log has."""
+"""Checks that rollups count exactly the events of the log."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EVENT_COUNTS = {HOURLY_EVENTS.name: "count", DAILY_METRICS.name: "events"}  # co
 def count_problems(
     positions: Mapping[str, int], end: int, counts: Mapping[str, pa.ChunkedArray], documents: DocumentPositions
 ) -> list[str]:
-    """Problems, as sentences.
+    """The problems that were found, a sentence each.
 
     Args:
         positions: the checkpoint of each rollup.
@@ -27,7 +27,7 @@ def count_problems(
         documents: positions that hold no event.
     """
     problems = [
-        f"rollup {name} has taken in {position} events, but the log ends at {end}"
+        f"rollup {name} has {position} events, but the log ends at {end}"
         for name, position in positions.items()
         if position > end
     ]
@@ -35,5 +35,5 @@ def count_problems(
         count, position = sum(column.to_pylist()), positions[name]
         events = position - documents.within(0, position)
         if count != events:
-            problems.append(f"rollup {name} holds {count} events, but {events} lie before its checkpoint {position}")
+            problems.append(f"rollup {name} has {count} events, but {events} lie before its checkpoint {position}")
     return problems

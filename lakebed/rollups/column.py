@@ -1,4 +1,4 @@
-"""What the name of a column or property means in DuckDB."""
+"""DuckDB SQL for the columns and properties that a rollup names."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Column(msgspec.Struct, frozen=True):
 
     Attributes:
         kind: int, float, Decimal, str, bool or datetime, as in `Promotion.type`.
-        sql: the value, NULL when absent or, for a float, not finite.
-        text: the same as text; of a property that is not promoted, whatever it is.
+        sql: SQL of the value; NULL if it is absent or a float that is not finite.
+        text: SQL of the value as text; for a property that is not promoted, text of any JSON value.
     """
 
     kind: str
@@ -35,7 +35,7 @@ class Column(msgspec.Struct, frozen=True):
 
 
 def column(name: str, promotions: Mapping[str, Promotion]) -> Column:
-    """Base columns and promoted ones by their name; any other name is a top-level property, a number."""
+    """The column `name`: a base column, a promoted column, or else a top-level property, read as a number."""
     kind = _BASE.get(name) or (promotions[name].type if name in promotions else None)
     if kind is None:
         text = property_sql(name)

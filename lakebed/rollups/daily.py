@@ -1,4 +1,4 @@
-"""How many events and people there were on each day."""
+"""The number of events and people on each day."""
 
 from __future__ import annotations
 

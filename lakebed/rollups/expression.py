@@ -1,4 +1,4 @@
-"""The text of a measure, read: `quantile("load time", 0.95)`."""
+"""The parsed text of a measure, such as `quantile("load time", 0.95)`."""
 
 from __future__ import annotations
 
@@ -17,11 +17,13 @@ _SHAPE = re.compile(
     \)\s*$""",
     re.VERBOSE,
 )
-_HINT = 'Use count(), sum(x), avg(x), min(x), max(x), distinct(x) or quantile(x, 0.95); "x y" where x is no plain word'
+_HINT = (
+    'Use count(), sum(x), avg(x), min(x), max(x), distinct(x) or quantile(x, 0.95); "x y" where x is not a plain word'
+)
 
 
 class Expression(msgspec.Struct, frozen=True):
-    """A function of `FUNCTIONS`, the column or property that it takes (empty for count), and quantile's rank."""
+    """A function of `FUNCTIONS`, its column or property ("" for count), and the rank of a quantile."""
 
     function: str
     column: str
@@ -29,16 +31,16 @@ class Expression(msgspec.Struct, frozen=True):
 
     @classmethod
     def parse(cls, text: str) -> Expression:
-        """The expression that `text` is. Raises InvalidRollup, which says what is allowed."""
-        found = _SHAPE.match(text) if isinstance(text, str) else None
-        if found is None:
+        """Parse `text`. Raises InvalidRollup; its hint says what is allowed."""
+        match = _SHAPE.match(text) if isinstance(text, str) else None
+        if match is None:
             raise _invalid(text)
-        function = found["function"].lower()
-        column = (found["quoted"] or "").replace('""', '"') or found["plain"] or ""
+        function = match["function"].lower()
+        column = (match["quoted"] or "").replace('""', '"') or match["plain"] or ""
         takes = (function != "count", function == "quantile")
-        if function not in FUNCTIONS or (bool(column), bool(found["q"])) != takes:
+        if function not in FUNCTIONS or (bool(column), bool(match["q"])) != takes:
             raise _invalid(text)
-        return cls(function, column, _rank(text, found["q"]) if found["q"] else None)
+        return cls(function, column, _rank(text, match["q"]) if match["q"] else None)
 
 
 def _rank(text: str, written: str) -> float:
@@ -52,4 +54,4 @@ def _rank(text: str, written: str) -> float:
 
 
 def _invalid(text: object) -> InvalidRollup:
-    return InvalidRollup(f"{text!r} is no measure", hint=_HINT)
+    return InvalidRollup(f"{text!r} is not a measure", hint=_HINT)

@@ -1,4 +1,4 @@
-"""One rollup at work: a batch of events becomes partial states, these merge with stored ones, those become rows."""
+"""How a rollup is computed: a batch becomes partial states, these merge with stored states, and states become rows."""
 
 from __future__ import annotations
 
@@ -6,31 +6,36 @@ import hashlib
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pyarrow as pa
 
+from lakebed.errors import InvalidRollup, LakebedError, StorageUnavailable
 from lakebed.events.promotions import Promotion, quoted
-from lakebed.rollups.buckets import bucket_dates
+from lakebed.rollups.buckets import bucket_dates, bucket_starts
 from lakebed.rollups.column import PERSON, Column, column
 from lakebed.rollups.expression import Expression
-from lakebed.rollups.measure import Measure, as_measure
-from lakebed.rollups.partial_state import PartialState, Texts, bucket_name
+from lakebed.rollups.measure import Measure, PeopleIndex, as_measure
 from lakebed.rollups.rollup import OTHER, Rollup
+from lakebed.sql_engine import SqlEngine
 from lakebed.tiers.storage.storage import damaged
 from lakebed.tiers.storage.transaction import Group, GroupRow
 
-__all__ = ["OTHER_KEY", "Fold", "consumer_of"]
+if TYPE_CHECKING:
+    import duckdb
 
-# Counted in the fingerprint: a new number computes all rollups again, after a change of what they compute.
+__all__ = ["OTHER_KEY", "PIECE", "Fold", "PartialState", "Texts", "consumer_of", "look_up", "partials"]
+
+PIECE = 4096  # texts that are handled in one step: one or two milliseconds of the interpreter
+# Part of the fingerprint: a new number computes all rollups again, after a change of their meaning.
 _VERSION = 3
 # State of this version counted documents, and is otherwise the same.
 _WITH_DOCUMENTS = 2
 OTHER_KEY = "*"  # real keys are JSON arrays
 _TIME = pa.timestamp("us", tz="UTC")
 
-# What msgspec, Arrow, the sketches' libraries and we ourselves raise on bytes that we never wrote.
+# Errors of msgspec, Arrow, the sketch libraries and Lakebed on damaged bytes.
 _UNREADABLE = (
     msgspec.MsgspecError,
     pa.ArrowException,
@@ -42,34 +47,88 @@ _UNREADABLE = (
     StopIteration,
 )
 
-States = tuple[Any, ...]  # one of each measure
+States = tuple[Any, ...]  # one state for each measure
+
+
+class Texts:
+    """Lists of texts, to be replaced by lists of ids. NULL is an empty list.
+
+    Arrow does every step that would hold the interpreter, and with it each `track`, for long; other steps work in
+    pieces.
+
+    Attributes:
+        distinct: each text once, in SQLite's order.
+    """
+
+    def __init__(self, lists: pa.Array) -> None:
+        import numpy as np  # only objects that fold pay for it
+        import pyarrow.compute as pc  # a quarter of what pyarrow costs to import
+
+        encoded = lists.flatten().dictionary_encode()
+        order = pc.sort_indices(encoded.dictionary)
+        texts = encoded.dictionary.take(order)
+        self.distinct: list[str] = []
+        for start in range(0, len(texts), PIECE):
+            self.distinct += texts.slice(start, PIECE).to_pylist()
+        ranks = np.empty(len(texts), np.int32)
+        ranks[order.to_numpy()] = np.arange(len(texts), dtype=np.int32)
+        self._indices = ranks[encoded.indices.to_numpy()]
+        self._lengths = lists.value_lengths().fill_null(0).cast(pa.int32()).to_numpy()
+
+    def identified(self, ids: Mapping[str, int]) -> pa.Array:
+        """The same lists with uint32 ids in place of texts."""
+        import numpy as np  # only objects that fold pay for it
+
+        table = np.empty(len(self.distinct), np.uint32)
+        for start in range(0, len(table), PIECE):
+            table[start : start + PIECE] = [ids[text] for text in self.distinct[start : start + PIECE]]
+        offsets = np.concatenate([np.zeros(1, np.int32), np.cumsum(self._lengths, dtype=np.int32)])
+        return pa.ListArray.from_arrays(pa.array(offsets), pa.array(table[self._indices]))
+
+
+class PartialState(msgspec.Struct):
+    """The contribution of one batch to one rollup, before ids and stored states are known.
+
+    Attributes:
+        groups: in the order of their first events.
+        columns: for each measure, its aggregate of each group.
+    """
+
+    groups: list[Group]
+    columns: list[pa.Array | Texts]
 
 
 class Fold:
     """A rollup, compiled for the promoted columns of its object. Every method blocks.
 
+    Args:
+        rollup: the declaration.
+        promotions: promoted columns by name.
+        max_groups: limit of groups in a bucket, where the rollup has none.
+
     Raises:
-        InvalidRollup: a measure is asked of a column that cannot give it.
+        InvalidRollup: a measure does not fit the type of its column.
     """
 
     def __init__(self, rollup: Rollup, promotions: Mapping[str, Promotion], max_groups: int) -> None:
         self.rollup = rollup
         self.name = rollup.name
         self.consumer = consumer_of(rollup.name)
+        self._bucket_column = rollup.bucket_column
         self.max_groups = rollup.max_groups or max_groups
         self.measures: dict[str, Measure] = {}
         for name, text in rollup.measures.items():
             expression = Expression.parse(text)
             self.measures[name] = as_measure(expression, _column(expression.column, promotions))
-        # These count identities, of which several may be one person.
+        # These count identities; several of them may be one person.
         self.people = tuple(
             name
             for name, text in rollup.measures.items()
-            if (one := Expression.parse(text)).function == "distinct" and one.column == PERSON
+            if (expression := Expression.parse(text)).function == "distinct" and expression.column == PERSON
         )
         self.sql = self._select([column(name, promotions).text for name in rollup.by])
         read = {*rollup.by, *(Expression.parse(text).column for text in rollup.measures.values())}
-        # A condition may name any column. The others are not computed for it: that is half the price of a rollup.
+        # A condition may name any column. Without one, unused columns are not computed: that halves the cost.
         self.promoted = frozenset(promotions if rollup.where is not None else read & promotions.keys())
         self.fingerprint, self.older_fingerprint = map(self._fingerprint, (_VERSION, _WITH_DOCUMENTS))
 
@@ -82,49 +141,49 @@ class Fold:
         keys = ", ".join(str(i + 1) for i in range(len(columns)))
         columns += [f"{measure.sql} AS m{i}" for i, measure in enumerate(self.measures.values())]
         where = f"WHERE (\n{self.rollup.where}\n)" if self.rollup.where is not None else ""
-        # The order of first events decides which groups are kept, whatever the batch.
+        # The order of first events decides which groups are kept, so that it does not depend on batches.
         return (
             f"SELECT {', '.join(columns)} FROM (SELECT *, coalesce(user_id, anonymous_id) AS {PERSON} FROM input) "
             f"{where} GROUP BY {keys} ORDER BY min(seq)"
         )
 
-    def taken(self, partial: PartialState, ids: Mapping[str, int]) -> tuple[dict[Group, States], list[Group]]:
-        """The states of a partial's groups, in their order; and all groups whose stored states they may need."""
+    def states(self, partial: PartialState, ids: Mapping[str, int]) -> tuple[dict[Group, States], list[Group]]:
+        """The states of a batch's groups, in their order, and all groups whose stored states are needed for a merge."""
         columns = [
-            measure.taken(values.identified(ids) if isinstance(values, Texts) else values)
+            measure.states(values.identified(ids) if isinstance(values, Texts) else values)
             for values, measure in zip(partial.columns, self.measures.values(), strict=True)
         ]
         added: dict[Group, States] = dict(zip(partial.groups, zip(*columns, strict=True), strict=True))
         overflows = {(bucket, OTHER_KEY) for bucket, _ in added} if self.rollup.by else set()
         return added, [*added, *overflows]
 
-    def growing(self, added: Iterable[Group], stored: Iterable[GroupRow]) -> set[int]:
-        """The buckets in which a group is new, so that their groups have to be counted."""
+    def buckets_with_new_groups(self, added: Iterable[Group], stored: Iterable[GroupRow]) -> set[int]:
+        """The buckets in which a group is new. Their groups have to be counted."""
         if not self.rollup.by:
             return set()
         known = {(bucket, key) for bucket, key, _, _ in stored}
         return {group[0] for group in added if group not in known}
 
-    def folded(
+    def merge(
         self, added: Mapping[Group, States], stored: Iterable[GroupRow], counts: dict[int, int]
     ) -> list[GroupRow]:
-        """The rows that `added` leads to.
+        """The changed rows after `added` is merged into the stored states.
 
         Args:
-            added: in the order of their first events; may be changed.
-            stored: at least the rows of these groups and, with dimensions, of their buckets' overflow.
-            counts: groups that each bucket has, for every bucket in which a group is new. Brought up to date.
+            added: states of a batch, in the order of their first events. May be changed.
+            stored: at least the rows of these groups and, with dimensions, of the overflow groups of their buckets.
+            counts: number of groups in each bucket with a new group. Updated.
         """
         states = self._read(stored)
         changed: set[Group] = set()
         for group, more in added.items():
             place = group if group in states else self._place(group, counts)
-            states[place] = self._merged(states[place], more) if place in states else more
+            states[place] = self._merge_states(states[place], more) if place in states else more
             changed.add(place)
-        return self._written(sorted(changed), states)
+        return self._write(sorted(changed), states)
 
     def _place(self, group: Group, counts: dict[int, int]) -> Group:
-        """Where a group goes that is not stored."""
+        """The group that takes the states of a new group: the overflow group where the bucket is full."""
         if not self.rollup.by:
             return group
         bucket = group[0]
@@ -134,44 +193,62 @@ class Fold:
         counts[bucket] = count + 1
         return group
 
-    def _merged(self, states: States, added: States) -> States:
+    def _merge_states(self, states: States, added: States) -> States:
         pairs = zip(self.measures.values(), states, added, strict=True)
-        return tuple([measure.merged(one, other) for measure, one, other in pairs])
+        return tuple([measure.merge(state, more) for measure, state, more in pairs])
 
-    # Measure by measure, not group by group: an hour may have thousands of groups of one count each. And by index:
-    # zip(*rows) has an iterator for each row, which makes Python look through all of its objects, for 40 ms a time.
+    # Measure by measure, not group by group: an hour may have thousands of groups with one count each. And by index:
+    # zip(*rows) makes an iterator for each row, so many that they start a full garbage collection of 40 ms.
 
-    def _written(self, groups: Sequence[Group], states: Mapping[Group, States]) -> list[GroupRow]:
-        kept: list[list[Any]] = []
+    def _write(self, groups: Sequence[Group], states: Mapping[Group, States]) -> list[GroupRow]:
+        columns: list[list[Any]] = []
         packed: list[list[bytes]] = []
-        for at, measure in enumerate(self.measures.values()):
-            pairs = [measure.written(states[group][at]) for group in groups]
-            kept.append([shown for shown, _ in pairs])
+        for index, measure in enumerate(self.measures.values()):
+            pairs = [measure.write(states[group][index]) for group in groups]
+            columns.append([value for value, _ in pairs])
             packed += [[sketch or b"" for _, sketch in pairs]] if measure.sketched else []
         encode = msgspec.json.Encoder().encode
-        texts = [encode(row).decode() for row in zip(*kept, strict=True)]
+        texts = [encode(row).decode() for row in zip(*columns, strict=True)]
         blobs = map(msgspec.msgpack.encode, zip(*packed, strict=True)) if packed else itertools.repeat(None, len(texts))
         return [(*group, text, blob) for group, text, blob in zip(groups, texts, blobs, strict=True)]
 
     def _read(self, stored: Iterable[GroupRow]) -> dict[Group, States]:
         with self._intact():
-            groups, kept, packed = [], [], []
+            groups, texts, packed = [], [], []
             for bucket, key, text, sketches in stored:
                 groups.append((bucket, key))
-                kept.append(text)
+                texts.append(text)
                 packed.append(_sketches(sketches))
-            decoded, columns, sketched = _together(kept), [], itertools.count()
-            for at, measure in enumerate(self.measures.values()):
+            decoded, columns, sketched = _decode_all(texts), [], itertools.count()
+            for index, measure in enumerate(self.measures.values()):
                 own = next(sketched) if measure.sketched else None
                 sketches_of = itertools.repeat(None) if own is None else (sketches[own] for sketches in packed)
-                columns.append(list(map(measure.read, (row[at] for row in decoded), sketches_of)))
+                columns.append(list(map(measure.read, (row[index] for row in decoded), sketches_of)))
             return dict(zip(groups, zip(*columns, strict=True), strict=True))
 
     def sketch(self, measure: str, sketches: bytes) -> Any:
-        """One measure's state, from the bytes of a group."""
-        names = [name for name, found in self.measures.items() if found.sketched]
+        """The state of one measure, from the sketches of a group."""
+        names = [name for name, candidate in self.measures.items() if candidate.sketched]
         with self._intact():
             return self.measures[measure].read(None, _sketches(sketches)[names.index(measure)])
+
+    def bitmaps(
+        self, measure: str, rows: Iterable[tuple[int, bytes]], people: PeopleIndex | None
+    ) -> Iterator[tuple[int, Any]]:
+        """The bucket of each row, and the bitmap of its distinct values; of its people if `people` is not None."""
+        for bucket, sketches in rows:
+            bitmap = self.sketch(measure, sketches)
+            yield bucket, bitmap if people is None else people.people_of(bitmap)
+
+    def people_table(self, groups: Sequence[GroupRow], people: PeopleIndex) -> pa.Table:
+        """The public table of stored groups, in which measures over identities count people."""
+        table = self.table([(bucket, key, state) for bucket, key, state, _ in groups])
+        for name in self.people:
+            index = table.schema.get_field_index(name)
+            bitmaps = [self.sketch(name, sketches or b"") for _, _, _, sketches in groups]
+            counts = pa.array([len(people.people_of(bitmap)) for bitmap in bitmaps], pa.int64())
+            table = table.set_column(index, table.schema.field(index), counts)
+        return table
 
     def table(self, rows: Sequence[tuple[int, str, str]]) -> pa.Table:
         """The public table of `(bucket, key, state)` rows."""
@@ -179,7 +256,7 @@ class Fold:
             return self._table(rows)
 
     def _table(self, rows: Sequence[tuple[int, str, str]]) -> pa.Table:
-        import numpy as np  # only objects that answer questions pay for it
+        import numpy as np  # only objects that run queries pay for it
 
         starts = np.array([bucket for bucket, _, _ in rows], np.int64)
         rollup = self.rollup
@@ -188,17 +265,19 @@ class Fold:
         else:
             columns = [pa.array(bucket_dates(starts, rollup.grain, rollup.timezone)).cast(pa.date32())]
         columns += self._dimensions([key for _, key, _ in rows])
-        states = _together([kept for _, _, kept in rows])
-        columns += [measure.shown([row[at] for row in states]) for at, measure in enumerate(self.measures.values())]
-        return pa.table(columns, names=[rollup.bucket_column, *rollup.by, *self.measures])
+        stored = _decode_all([text for _, _, text in rows])
+        columns += [
+            measure.column([row[index] for row in stored]) for index, measure in enumerate(self.measures.values())
+        ]
+        return pa.table(columns, names=[self._bucket_column, *rollup.by, *self.measures])
 
     @contextmanager
     def _intact(self) -> Iterator[None]:
-        """Reading what is stored: SQLite has no checksums, so a damaged file may give anything."""
+        """Raises StorageUnavailable for stored bytes that cannot be read: SQLite has no checksums."""
         try:
             yield
         except _UNREADABLE as error:
-            raise damaged(f"rollup {self.name} does not read back: {error!r}") from error
+            raise damaged(f"stored rows of rollup {self.name} cannot be read: {error!r}") from error
 
     def _dimensions(self, keys: Sequence[str]) -> list[pa.Array]:
         count = len(self.rollup.by)
@@ -206,8 +285,9 @@ class Fold:
             return [pa.array([], pa.string())] * count
         distinct = list(dict.fromkeys(keys))
         other = msgspec.json.encode([OTHER] * count).decode()
-        read = dict(zip(distinct, _together([other if key == OTHER_KEY else key for key in distinct]), strict=True))
-        return [pa.array([read[key][at] for key in keys], pa.string()) for at in range(count)]
+        decoded = _decode_all([other if key == OTHER_KEY else key for key in distinct])
+        values = dict(zip(distinct, decoded, strict=True))
+        return [pa.array([values[key][index] for key in keys], pa.string()) for index in range(count)]
 
 
 def consumer_of(name: str) -> str:
@@ -219,10 +299,90 @@ def _column(name: str, promotions: Mapping[str, Promotion]) -> Column:
     return column(name, promotions) if name else Column("int", "1", "'1'")
 
 
-def _together(texts: Sequence[str]) -> list[tuple[Any, ...]]:
-    """Many JSON arrays decoded at once."""
+def _decode_all(texts: Sequence[str]) -> list[tuple[Any, ...]]:
+    """JSON arrays, decoded in one call."""
     return msgspec.json.decode(f"[{','.join(texts)}]", type=list[tuple[Any, ...]])
 
 
 def _sketches(packed: bytes | None) -> list[bytes]:
     return msgspec.msgpack.decode(packed, type=list[bytes]) if packed is not None else []
+
+
+def bucket_name(rollup: Rollup) -> str:
+    """The name of the column with the bucket starts for this grain and zone."""
+    return f"bucket:{rollup.grain}:{rollup.timezone}"  # promotions forbid ":", so no column can have this name
+
+
+def partials(
+    engine: SqlEngine, folds: Sequence[Fold], table: pa.Table
+) -> tuple[dict[str, PartialState], dict[str, LakebedError]]:
+    """The partial state of each rollup for the events in `table`, and the errors of those that failed. Blocks."""
+    import duckdb  # for its error types; the engine imports it anyway
+
+    computed: dict[str, PartialState] = {}
+    failed: dict[str, LakebedError] = {}
+    cursor = engine.cursor()
+    try:
+        cursor.register("input", _bucketed(table, [fold.rollup for fold in folds]))
+        for fold in folds:
+            name = fold.rollup.name
+            try:
+                computed[name] = _partial(cursor, fold)
+            except duckdb.OutOfMemoryException as error:
+                failed[name] = StorageUnavailable(
+                    f"rollup {name} needs more memory: {error}", hint="Raise query_memory_bytes", name=name
+                )
+            except duckdb.Error as error:
+                failed[name] = InvalidRollup(
+                    f"rollup {name} cannot be computed: {error}",
+                    hint="Correct its where, a DuckDB expression over the columns of events",
+                    name=name,
+                )
+    finally:
+        cursor.close()
+    return computed, failed
+
+
+def _bucketed(table: pa.Table, rollups: Iterable[Rollup]) -> pa.Table:
+    times = table.column("timestamp").cast(pa.int64()).combine_chunks().to_numpy()
+    for name, rollup in {bucket_name(rollup): rollup for rollup in rollups}.items():
+        table = table.append_column(name, pa.array(bucket_starts(times, rollup.grain, rollup.timezone), pa.int64()))
+    return table
+
+
+def _partial(cursor: duckdb.DuckDBPyConnection, fold: Fold) -> PartialState:
+    result = cursor.sql(fold.sql).to_arrow_table()
+    buckets, *columns = [_whole(chunks) for chunks in result.columns]
+    count = len(fold.rollup.by)
+    dimensions = [values.to_pylist() for values in columns[:count]]
+    keys = _keys(list(zip(*dimensions, strict=True))) if count else ["[]"] * len(buckets)
+    measured = zip(columns[count:], fold.measures.values(), strict=True)
+    return PartialState(
+        list(zip(buckets.to_pylist(), keys, strict=True)),
+        [Texts(values) if measure.identified else values for values, measure in measured],
+    )
+
+
+def _keys(dimensions: Sequence[tuple[str | None, ...]]) -> list[str]:
+    """Each as JSON. Equal values are encoded once."""
+    keys = {values: msgspec.json.encode(values).decode() for values in set(dimensions)}
+    return [keys[values] for values in dimensions]
+
+
+def _whole(chunks: pa.ChunkedArray) -> pa.Array:
+    combined = chunks.combine_chunks()
+    return combined if isinstance(combined, pa.Array) else pa.concat_arrays(combined.chunks)
+
+
+def look_up(ids: Mapping[str, int], states: Iterable[PartialState]) -> tuple[dict[str, int], list[str]]:
+    """The ids of texts that `ids` has, and the texts that it does not have, sorted for each measure."""
+    known: dict[str, int] = {}
+    missing: dict[str, None] = {}
+    for values in itertools.chain.from_iterable(partial.columns for partial in states):
+        for text in values.distinct if isinstance(values, Texts) else ():
+            number = ids.get(text)
+            if number is None:
+                missing[text] = None
+            else:
+                known[text] = number
+    return known, [text for text in missing]  # noqa: C416 - list() would hold the interpreter for all of them

@@ -1,4 +1,4 @@
-"""How many events of each name there were in each hour."""
+"""The number of events of each name in each hour."""
 
 from __future__ import annotations
 

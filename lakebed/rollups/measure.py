@@ -1,4 +1,4 @@
-"""Measures: how each is taken from a batch in DuckDB, merged, stored and shown.
+"""Measures: how each is computed from a batch in DuckDB, merged, stored and turned into a column.
 
 A measure's state forms a commutative monoid, with None for "no value yet": any grouping of the same events into batches
 gives the same state. That is why sums are exact fractions and not floats.
@@ -19,9 +19,9 @@ from lakebed.errors import InvalidRollup
 from lakebed.rollups.column import Column
 from lakebed.rollups.expression import Expression
 
-__all__ = ["Measure", "as_measure"]
+__all__ = ["Measure", "PeopleIndex", "as_measure", "unions"]
 
-_SCALE = 9  # digits after the point of a promoted Decimal
+_SCALE = 9  # decimals of a promoted Decimal
 _TIME = pa.timestamp("us", tz="UTC")
 
 
@@ -30,60 +30,81 @@ class Measure(Protocol):
 
     Attributes:
         sql: DuckDB aggregate over a batch.
-        identified: whether `sql` gives lists of texts that are to be replaced by ids before `taken`.
-        sketched: whether a state has a part that `table` does not need, kept apart from it as bytes.
+        identified: whether `sql` gives lists of texts, which are replaced by ids before `states`.
+        sketched: whether a state has a part that `column` does not need, stored apart from it as bytes.
     """
 
     sql: str
     identified: bool
     sketched: bool
 
-    def taken(self, column: pa.Array) -> Sequence[Any]:
+    def states(self, values: pa.Array) -> Sequence[Any]:
         """The state of each group of a batch, from the values of `sql` (lists of uint32 ids where `identified`)."""
         ...
 
-    def merged(self, one: Any, other: Any) -> Any:
-        """The state of both. `one` may be changed in place and given back."""
+    def merge(self, state: Any, other: Any) -> Any:
+        """The state of both. `state` may be changed in place and returned."""
         ...
 
-    def written(self, state: Any) -> tuple[Any, bytes | None]:
-        """What JSON keeps, from which `shown` can tell the result; and the sketch."""
+    def write(self, state: Any) -> tuple[Any, bytes | None]:
+        """A JSON value, from which `column` computes the result; and the sketch."""
         ...
 
-    def read(self, kept: Any, sketch: bytes | None) -> Any:
-        """The state that was `written`."""
+    def read(self, stored: Any, sketch: bytes | None) -> Any:
+        """The state that `write` stored."""
         ...
 
-    def shown(self, kept: Sequence[Any]) -> pa.Array:
-        """The public column."""
+    def column(self, stored: Sequence[Any]) -> pa.Array:
+        """The public column of stored JSON values."""
+        ...
+
+
+class PeopleIndex(Protocol):
+    """Which person each identity belongs to now.
+
+    What is stored are bitmaps of identities, for ever, so that a merge or its undoing rescans nothing. They are read
+    through this.
+
+    Attributes:
+        version: differs whenever an identity belongs to another person.
+    """
+
+    version: int
+
+    def __len__(self) -> int:
+        """The number of identities that belong to another identity's person."""
+        ...
+
+    def people_of(self, bitmap: Any) -> Any:
+        """The bitmap of people for a bitmap of identities."""
         ...
 
 
 class _Plain:
-    """What states have in common that are a JSON value themselves."""
+    """A measure whose state is a JSON value itself."""
 
     identified = False
     sketched = False
 
-    def written(self, state: Any) -> tuple[Any, None]:
+    def write(self, state: Any) -> tuple[Any, None]:
         return state, None
 
-    def read(self, kept: Any, sketch: bytes | None) -> Any:  # noqa: ARG002 - the protocol's
-        return kept
+    def read(self, stored: Any, sketch: bytes | None) -> Any:  # noqa: ARG002 - the protocol's
+        return stored
 
-    def taken(self, column: pa.Array) -> Sequence[Any]:
-        values: list[Any] = column.to_pylist()
-        return values
+    def states(self, values: pa.Array) -> Sequence[Any]:
+        states: list[Any] = values.to_pylist()
+        return states
 
 
 class _Count(_Plain):
     sql = "count(*)"
 
-    def merged(self, one: int, other: int) -> int:
-        return one + other
+    def merge(self, state: int, other: int) -> int:
+        return state + other
 
-    def shown(self, kept: Sequence[int]) -> pa.Array:
-        return pa.array(kept, pa.int64())
+    def column(self, stored: Sequence[int]) -> pa.Array:
+        return pa.array(stored, pa.int64())
 
 
 class _Sum(_Plain):
@@ -94,27 +115,27 @@ class _Sum(_Plain):
         x = column.sql
         self.sql = {
             "int": f"CAST(sum({x}) AS VARCHAR)",
-            # Whole and broken parts apart: DuckDB's sum of DECIMAL(38, 9) overflows, and would for ever.
+            # Whole and fractional parts apart: DuckDB's sum of DECIMAL(38, 9) overflows, at each attempt.
             "Decimal": f"CAST(sum(trunc({x})::HUGEINT) AS VARCHAR) || ' ' || CAST(sum({x} - trunc({x})) AS VARCHAR)",
             "float": f"list({x}) FILTER ({x} IS NOT NULL)",
         }[self._kind]
 
-    def taken(self, column: pa.Array) -> Sequence[Fraction | None]:
+    def states(self, values: pa.Array) -> Sequence[Fraction | None]:
         if self._kind == "float":
-            return [exact_sum(values.tolist()) if len(values) else None for values in _lists(column)]
-        return [None if text is None else sum(map(Fraction, text.split()), Fraction(0)) for text in column.to_pylist()]
+            return [exact_sum(numbers.tolist()) if len(numbers) else None for numbers in _lists(values)]
+        return [None if text is None else sum(map(Fraction, text.split()), Fraction(0)) for text in values.to_pylist()]
 
-    def merged(self, one: Fraction | None, other: Fraction | None) -> Fraction | None:
-        return one if other is None else other if one is None else one + other
+    def merge(self, state: Fraction | None, other: Fraction | None) -> Fraction | None:
+        return state if other is None else other if state is None else state + other
 
-    def written(self, state: Fraction | None) -> tuple[str | None, None]:
+    def write(self, state: Fraction | None) -> tuple[str | None, None]:
         return None if state is None else str(state), None
 
-    def read(self, kept: str | None, sketch: bytes | None) -> Fraction | None:  # noqa: ARG002 - the protocol's
-        return None if kept is None else Fraction(kept)
+    def read(self, stored: str | None, sketch: bytes | None) -> Fraction | None:  # noqa: ARG002 - the protocol's
+        return None if stored is None else Fraction(stored)
 
-    def shown(self, kept: Sequence[str | None]) -> pa.Array:
-        sums = [self.read(text, None) for text in kept]
+    def column(self, stored: Sequence[str | None]) -> pa.Array:
+        sums = [self.read(text, None) for text in stored]
         if self._kind == "int":
             whole = [None if value is None else int(value) for value in sums]
             return _fitting(whole, (pa.int64(), pa.decimal128(38, 0)), sums)
@@ -124,27 +145,27 @@ class _Sum(_Plain):
 
 
 class _Average(_Plain):
-    """A sum and how many values it has."""
+    """A sum and the number of its values."""
 
     def __init__(self, column: Column) -> None:
         self._sum = _Sum(column)
         self.sql = f"struct_pack(s := {self._sum.sql}, n := count({column.sql}))"
 
-    def taken(self, column: pa.Array) -> Sequence[tuple[Fraction | None, int]]:
-        sums, counts = column.flatten()
-        return list(zip(self._sum.taken(sums), counts.to_pylist(), strict=True))
+    def states(self, values: pa.Array) -> Sequence[tuple[Fraction | None, int]]:
+        sums, counts = values.flatten()
+        return list(zip(self._sum.states(sums), counts.to_pylist(), strict=True))
 
-    def merged(self, one: tuple[Fraction | None, int], other: tuple[Fraction | None, int]) -> Any:
-        return self._sum.merged(one[0], other[0]), one[1] + other[1]
+    def merge(self, state: tuple[Fraction | None, int], other: tuple[Fraction | None, int]) -> Any:
+        return self._sum.merge(state[0], other[0]), state[1] + other[1]
 
-    def written(self, state: tuple[Fraction | None, int]) -> tuple[Any, None]:
-        return [self._sum.written(state[0])[0], state[1]], None
+    def write(self, state: tuple[Fraction | None, int]) -> tuple[Any, None]:
+        return [self._sum.write(state[0])[0], state[1]], None
 
-    def read(self, kept: Any, sketch: bytes | None) -> tuple[Fraction | None, int]:
-        return self._sum.read(kept[0], sketch), kept[1]
+    def read(self, stored: Any, sketch: bytes | None) -> tuple[Fraction | None, int]:
+        return self._sum.read(stored[0], sketch), stored[1]
 
-    def shown(self, kept: Sequence[Any]) -> pa.Array:
-        states = [self.read(state, None) for state in kept]
+    def column(self, stored: Sequence[Any]) -> pa.Array:
+        states = [self.read(state, None) for state in stored]
         return _floats([None if total is None else total / n for total, n in states])
 
 
@@ -159,18 +180,18 @@ class _Extreme(_Plain):
         wrap = {"datetime": "epoch_us({})", "Decimal": "CAST({} AS VARCHAR)", "float": "{} + 0.0"}
         self.sql = wrap.get(self._kind, "{}").format(sql)
 
-    def merged(self, one: Any, other: Any) -> Any:
-        if one is None or other is None:
-            return one if other is None else other
-        return self._choose(one, other, key=Decimal if self._kind == "Decimal" else None)
+    def merge(self, state: Any, other: Any) -> Any:
+        if state is None or other is None:
+            return state if other is None else other
+        return self._choose(state, other, key=Decimal if self._kind == "Decimal" else None)
 
-    def shown(self, kept: Sequence[Any]) -> pa.Array:
+    def column(self, stored: Sequence[Any]) -> pa.Array:
         if self._kind == "datetime":
-            return pa.array(kept, pa.int64()).cast(_TIME)
+            return pa.array(stored, pa.int64()).cast(_TIME)
         if self._kind == "Decimal":
-            return pa.array([None if text is None else Decimal(text) for text in kept], _DECIMAL)
+            return pa.array([None if text is None else Decimal(text) for text in stored], _DECIMAL)
         kinds = {"float": pa.float64(), "int": pa.int64(), "bool": pa.bool_(), "str": pa.string()}
-        return pa.array(kept, kinds[self._kind])
+        return pa.array(stored, kinds[self._kind])
 
 
 class _Distinct:
@@ -182,26 +203,26 @@ class _Distinct:
     def __init__(self, column: Column) -> None:
         self.sql = f"list(DISTINCT {column.text}) FILTER ({column.text} IS NOT NULL)"
 
-    def taken(self, column: pa.Array) -> Sequence[Any]:
+    def states(self, values: pa.Array) -> Sequence[Any]:
         from pyroaring import BitMap  # only objects that fold pay for it
 
-        return [BitMap(memoryview(ids)) if len(ids) else BitMap() for ids in _lists(column)]
+        return [BitMap(memoryview(ids)) if len(ids) else BitMap() for ids in _lists(values)]
 
-    def merged(self, one: Any, other: Any) -> Any:
-        one |= other
-        return one
+    def merge(self, state: Any, other: Any) -> Any:
+        state |= other
+        return state
 
-    def written(self, state: Any) -> tuple[int, bytes]:
+    def write(self, state: Any) -> tuple[int, bytes]:
         state.run_optimize()
         return len(state), state.serialize()
 
-    def read(self, kept: int, sketch: bytes | None) -> Any:  # noqa: ARG002 - the protocol's
+    def read(self, stored: int, sketch: bytes | None) -> Any:  # noqa: ARG002 - the protocol's
         from pyroaring import BitMap  # only objects that fold pay for it
 
         return BitMap.deserialize(sketch or b"")
 
-    def shown(self, kept: Sequence[int]) -> pa.Array:
-        return pa.array(kept, pa.int64())
+    def column(self, stored: Sequence[int]) -> pa.Array:
+        return pa.array(stored, pa.int64())
 
 
 class _Quantile:
@@ -215,38 +236,38 @@ class _Quantile:
         x = "" if column.kind == "float" else "::DOUBLE"
         self.sql = f"list(({column.sql}){x}) FILTER (({column.sql}) IS NOT NULL)"
 
-    def taken(self, column: pa.Array) -> Sequence[Any]:
+    def states(self, values: pa.Array) -> Sequence[Any]:
         from datasketches import kll_doubles_sketch  # only rollups with quantiles pay for it
 
         sketches = []
-        for values in _lists(column):
+        for numbers in _lists(values):
             sketch = kll_doubles_sketch(_KLL_K)
-            sketch.update(values.copy())  # it takes no read-only array
+            sketch.update(numbers.copy())  # it takes no read-only array
             sketches.append(sketch)
         return sketches
 
-    def merged(self, one: Any, other: Any) -> Any:
-        one.merge(other)
-        return one
+    def merge(self, state: Any, other: Any) -> Any:
+        state.merge(other)
+        return state
 
-    def written(self, state: Any) -> tuple[float | None, bytes]:
+    def write(self, state: Any) -> tuple[float | None, bytes]:
         return None if state.is_empty() else self._estimate(state), state.serialize()
 
     def _estimate(self, state: Any) -> float:
-        if self._rank in (0, 1):  # these it knows exactly, but gives no better than the others when asked for a rank
+        if self._rank in (0, 1):  # the sketch holds these exactly, but get_quantile only estimates them
             extreme: float = state.get_max_value() if self._rank else state.get_min_value()
             return extreme
         # inclusive: the least value that is not below a `rank` part of all values, as SQL's quantile_disc.
         estimate: float = state.get_quantile(self._rank, True)
         return estimate
 
-    def read(self, kept: float | None, sketch: bytes | None) -> Any:  # noqa: ARG002 - the protocol's
+    def read(self, stored: float | None, sketch: bytes | None) -> Any:  # noqa: ARG002 - the protocol's
         from datasketches import kll_doubles_sketch  # only rollups with quantiles pay for it
 
         return kll_doubles_sketch.deserialize(sketch)
 
-    def shown(self, kept: Sequence[float | None]) -> pa.Array:
-        return pa.array(kept, pa.float64())
+    def column(self, stored: Sequence[float | None]) -> pa.Array:
+        return pa.array(stored, pa.float64())
 
 
 _KLL_K = 200
@@ -254,7 +275,7 @@ _DECIMAL = pa.decimal128(38, _SCALE)
 
 
 def as_measure(expression: Expression, column: Column) -> Measure:
-    """The measure that an expression asks for over the column it names. Raises InvalidRollup."""
+    """The measure of an expression over the column that it names. Raises InvalidRollup where the types do not fit."""
     function = expression.function
     if function in ("sum", "avg", "quantile") and column.kind not in ("int", "float", "Decimal"):
         raise InvalidRollup(
@@ -270,11 +291,20 @@ def as_measure(expression: Expression, column: Column) -> Measure:
     return _Distinct(column) if function == "distinct" else (_Sum if function == "sum" else _Average)(column)
 
 
+def unions(bitmaps: Iterable[tuple[int, Any]], windows: Sequence[tuple[int, int]]) -> list[int]:
+    """The number of distinct values in all buckets that start in each window `[start_us, end_us)`. Blocks."""
+    from pyroaring import BitMap  # only objects that run queries pay for it
+
+    buckets = list(bitmaps)
+    inside = [[bitmap for start, bitmap in buckets if low <= start < high] for low, high in windows]
+    return [len(BitMap.union(*window)) if window else 0 for window in inside]
+
+
 def exact_sum(values: list[float]) -> Fraction:
-    """The sum of finite floats without rounding. `values` is used up."""
+    """The sum of finite floats without rounding. `values` is changed."""
     count, total = len(values), Fraction(0)
     try:
-        # fsum is exact but for its last rounding; taking its result away gives what was rounded.
+        # fsum is exact up to its last rounding; subtracting its result leaves the rounded part.
         while part := math.fsum(values):
             total += Fraction(part)
             values.append(-part)

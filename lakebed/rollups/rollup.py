@@ -23,33 +23,33 @@ _BUCKET_COLUMNS: dict[str, str] = {"hour": "hour", "day": "date", "month": "mont
 
 @dataclass(frozen=True)
 class Rollup:
-    """A table of measures by time bucket and dimensions that is kept up to date as events arrive.
+    """A table of measures by time bucket and dimensions that is updated as events arrive.
 
-    It equals what one GROUP BY over all events would give, whatever the batches they came in: late events land in the
-    bucket of their own `timestamp`. Changing a declaration computes it again from the whole history.
+    It equals one GROUP BY over all events, however they came in batches: a late event counts in the bucket of its own
+    `timestamp`. A changed declaration is computed again from the whole history.
 
     Args:
-        name: the table's name in SQL; not one of `events`, `people`, `hourly_events`, `daily_metrics`.
-        by: dimensions. Each is a base column, a promoted one, `person_id`, or else a top-level property, as text.
+        name: name of the table in SQL, other than `events`, `people`, `hourly_events` and `daily_metrics`.
+        by: dimensions. Each is a base column, a promoted column, `person_id`, or else a top-level property, as text.
             NULL (absent) is a group of its own.
         measures: column name to `count()`, `sum(x)`, `avg(x)`, `min(x)`, `max(x)`, `distinct(x)` or
             `quantile(x, 0.95)`; x as for dimensions, but a property that is not promoted counts only where it is a
-            finite number (in `distinct` it is text). Write x as `"x y"` where it is no plain word. NULLs are left out.
-            All are exact, and a sum of floats is rounded once, at the end; only `quantile` is an estimate once a group
-            has more than 200 values: with 99 % confidence its rank is off by at most 1.33 %.
+            finite number (in `distinct` it is text). Write x as `"x y"` where it is not a plain word. NULLs are left
+            out. All are exact, and a sum of floats is rounded once, at the end. Only `quantile` is an estimate in
+            groups of more than 200 values: with 99 % confidence its rank is off by at most 1.33 %.
         grain: "hour", "day" or "month".
-        timezone: IANA zone in which buckets begin. Days of a change of clocks have 23 or 25 hours.
-        where: a DuckDB boolean expression over the columns of `events`, to choose events. It must depend on nothing
-            but the event, and it is trusted like the rest of your code.
-        max_groups: groups that one bucket may have; None takes the setting `rollup_max_groups`. The groups whose first
-            event has the lowest `seq` are kept; all others of that bucket are one row with `(other)` in every
-            dimension. Its measures are exact too. A real value `(other)` stays a row of its own.
+        timezone: IANA zone of the buckets. A day on which the clocks change has 23 or 25 hours.
+        where: a DuckDB boolean expression over the columns of `events`, which selects events. It must depend on nothing
+            but the event. It is trusted like the rest of your code.
+        max_groups: limit of groups in a bucket; None means the setting `rollup_max_groups`. The groups whose first
+            event has the lowest `seq` stay; all others of that bucket are one row with `(other)` in every dimension.
+            Its measures are exact too. A real value `(other)` has a row of its own.
 
     The public columns are `hour` (UTC timestamp), `date` or `month` (DATE in `timezone`, first of the month), then the
     dimensions, then the measures.
 
     Raises:
-        InvalidRollup: at once for what can be seen in the declaration; when the object opens for the rest.
+        InvalidRollup: the declaration is invalid. Raised here, or when the object opens and knows its columns.
     """
 
     name: str
@@ -65,7 +65,7 @@ class Rollup:
 
     def __post_init__(self) -> None:
         if isinstance(self.by, str):
-            raise InvalidRollup(f"by of rollup {self.name!r} is one text", hint=f"Write by=[{self.by!r}]")
+            raise InvalidRollup(f"by of rollup {self.name!r} must be a list, not text", hint=f"Write by=[{self.by!r}]")
         object.__setattr__(self, "by", tuple(self.by))
         object.__setattr__(self, "measures", dict(self.measures))
         self._check_name()
@@ -90,7 +90,7 @@ class Rollup:
                 f"{self.name!r} cannot name a rollup", hint="Use letters, digits and _, at most 63, no digit first"
             )
         if self.name.lower() in self.reserved:
-            raise InvalidRollup(f"{self.name} is a table that Lakebed has", hint="Choose another name")
+            raise InvalidRollup(f"{self.name} is the name of a built-in table", hint="Choose another name")
 
     def _check_time(self) -> None:
         if self.grain not in get_args(Grain):
@@ -111,7 +111,8 @@ class Rollup:
         for dimension in self.by:
             if not isinstance(dimension, str) or not 0 < len(dimension) <= _MAX_DIMENSION:
                 raise InvalidRollup(
-                    f"{dimension!r} is no dimension of rollup {self.name}", hint="Use a column's or property's name"
+                    f"{dimension!r} cannot be a dimension of rollup {self.name}",
+                    hint="Use the name of a column or property",
                 )
         for measure in self.measures:
             if not isinstance(measure, str) or not _IDENTIFIER.match(measure):
@@ -124,20 +125,20 @@ class Rollup:
         if twice := [column for column in columns if lowered.count(column.lower()) > 1]:
             raise InvalidRollup(
                 f"rollup {self.name} would have two columns {twice[0]!r}",
-                hint=f"Its columns are {', '.join(columns)}; case makes no difference",
+                hint=f"Its columns are {', '.join(columns)}; upper and lower case count as the same",
             )
 
 
 class BuiltInRollup(Rollup):
-    """A rollup that every object has."""
+    """A rollup of every object."""
 
     reserved: ClassVar[frozenset[str]] = frozenset()
 
 
 def distinct_names(rollups: Sequence[Rollup]) -> Sequence[Rollup]:
-    """The same rollups. Raises InvalidRollup where two have one name."""
+    """`rollups` itself. Raises InvalidRollup if two have the same name."""
     seen: dict[str, Rollup] = {}
     for rollup in rollups:
         if seen.setdefault(rollup.name.lower(), rollup) is not rollup:
-            raise InvalidRollup(f"two rollups are named {rollup.name}", hint="Case makes no difference")
+            raise InvalidRollup(f"two rollups are named {rollup.name}", hint="Upper and lower case count as the same")
     return rollups

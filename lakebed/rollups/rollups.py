@@ -1,29 +1,28 @@
-"""All rollups of one object: kept up to date from the log, and read."""
+"""All rollups of one object: brought up to date from the log, and read."""
 
 from __future__ import annotations
 
 import asyncio
 import functools
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import Any, TypeVar, cast
 
 import pyarrow as pa
 
+from lakebed.clock import DAY_US
+from lakebed.concurrency import Worker
 from lakebed.errors import InvalidRollup, LakebedError, LogBehind, ObjectClosed
 from lakebed.events.documents import DocumentPositions, no_documents, without_documents
-from lakebed.events.event import SCHEMA
-from lakebed.events.promotions import Promotion
+from lakebed.events.promotions import Promotion, schema_of
 from lakebed.rollups.check import EVENT_COUNTS, count_problems
 from lakebed.rollups.daily import DAILY_METRICS
-from lakebed.rollups.fold import OTHER_KEY, Fold, consumer_of
+from lakebed.rollups.fold import OTHER_KEY, Fold, PartialState, consumer_of, partials
 from lakebed.rollups.hourly import HOURLY_EVENTS
+from lakebed.rollups.measure import PeopleIndex, unions
 from lakebed.rollups.older_state import renew
-from lakebed.rollups.partial_state import PartialState, partials
-from lakebed.rollups.people_index import PeopleIndex, bitmaps_of, people_table, unions
 from lakebed.rollups.rollup import BuiltInRollup, Rollup, distinct_names
-from lakebed.rollups.row_cache import DAY_US, Chunk, RowCache, chunked, days_of, joined
+from lakebed.rollups.row_cache import Chunk, RowCache, chunked, days_of, joined
 from lakebed.rollups.text_ids import TextIds
 from lakebed.settings import Settings
 from lakebed.sql_engine import SqlEngine
@@ -39,23 +38,23 @@ _ALWAYS = (-(1 << 63), (1 << 63) - 1)
 
 
 class Rollups:
-    """The rollups of one object, and the consumers of its log that keep them. Documents count in none.
+    """The rollups of one object, and the consumers of its log that compute them. Documents count in none.
 
-    State and checkpoint of a rollup are in one transaction, one for each table that `read` gives: whatever happens,
-    the rows equal those of the events before the checkpoint, each counted once.
+    State and checkpoint of a rollup are written in one transaction for each table that `read` yields. After any crash
+    the rows are those of the events before the checkpoint, each counted once.
 
     Args:
-        storage: open for as long as this is.
-        rollups: the object's own; `hourly_events` and `daily_metrics` are always there.
-        promotions: the promoted columns that `read`'s tables have beside the base ones.
-        engine: folds with it.
-        read: gives the events of [start, end) in order of seq, all of them, with those promoted columns at least.
+        storage: storage that is open for as long as this is.
+        rollups: rollups of the object, beside `hourly_events` and `daily_metrics`.
+        promotions: promoted columns in the tables of `read`.
+        engine: computes partial states.
+        read: yields all events of [start, end) in order of seq, with at least the promoted columns named.
         settings: for `rollup_max_groups`.
-        people: says who is who now; without it every identity is a person.
-        documents: gives the positions of documents; without it there are none.
+        people: awaited for the present mapping of identities to people. Without it every identity is a person.
+        documents: awaited for the positions of documents. Without it there are none.
 
     Raises:
-        InvalidRollup: from here and from `open`.
+        InvalidRollup: a declaration is invalid. Raised here or by `open`.
     """
 
     def __init__(
@@ -80,31 +79,31 @@ class Rollups:
         self._read = read
         self._people = people
         self._documents = documents or no_documents
-        self._older: list[str] = []  # rollups whose state is an older Lakebed's: see older_state.py
+        self._older: list[str] = []  # rollups whose state an older Lakebed wrote: see older_state.py
         self._numbers: dict[str, int] = {}  # ids in storage
         self._open = False
         self._ids = TextIds(self._in_thread)
-        self._shelf = RowCache()
-        self._locks = {name: asyncio.Lock() for name in self._folds}  # one fold of a rollup at a time
+        self._cache = RowCache()
+        self._locks = {name: asyncio.Lock() for name in self._folds}  # one catch-up of a rollup at a time
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._executor: ThreadPoolExecutor | None = None
+        self._worker = Worker(f"rollup-{storage.path.parent.name}")
 
     async def open(self) -> None:
-        """Compare the declarations with what is stored: new and changed ones start at 0, removed ones are dropped.
+        """Compare the declarations with the stored ones. New and changed rollups start at 0, removed ones are dropped.
 
         Raises:
-            InvalidRollup: DuckDB cannot compute one. Nothing was changed.
+            InvalidRollup: DuckDB cannot compute a rollup. Nothing was changed.
             StorageUnavailable: nothing was changed.
         """
+        self._worker = Worker(f"rollup-{self._storage.path.parent.name}")
         stored = await self._storage.stored_rollups()
         known = {name: rollup.fingerprint for name, rollup in stored.items()}
         self._older = [f.name for f in self._folds.values() if known.get(f.name) == f.older_fingerprint]
         fresh = [f for f in self._folds.values() if known.get(f.name) not in (f.fingerprint, f.older_fingerprint)]
-        # The built-in ones need no proof, and waking an object must be fast.
-        if doubtful := [fold for fold in fresh if not isinstance(fold.rollup, BuiltInRollup)]:
-            fields = [pa.field(promotion.name, promotion.arrow_type) for promotion in self._promotions]
-            nothing = pa.schema([*SCHEMA, *fields]).empty_table()
-            _, errors = await self._in_thread(partials, self._engine, doubtful, nothing)
+        # Built-in rollups need no check, and an object must open fast.
+        if unchecked := [fold for fold in fresh if not isinstance(fold.rollup, BuiltInRollup)]:
+            nothing = schema_of(self._promotions).empty_table()
+            _, errors = await self._worker.run(functools.partial(partials, self._engine, unchecked, nothing))
             for error in errors.values():
                 raise error
 
@@ -122,32 +121,30 @@ class Rollups:
         self._open = True
 
     async def close(self) -> None:
-        """Stop after the table under way; its transaction ends. No thread is left. May be called twice."""
+        """Stop after the current table; its transaction is completed. No thread is left. Idempotent."""
         self._open = False
-        self._shelf = RowCache()
+        self._cache = RowCache()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._executor is not None:
-            self._executor.shutdown()
-            self._executor = None
+        self._worker.close()
 
-    # Keeping up
+    # Catching up
 
     async def catch_up(self, end: int, name: str | None = None) -> int:
-        """Fold all events with `seq < end` that are not folded yet.
+        """Add all events with `seq < end` that the rollups do not have yet.
+
+        Concurrent calls share the work. If a caller is cancelled, the work goes on for the other callers.
 
         Args:
             end: at most the log's `next_seq`.
-            name: the rollup that is needed; another one that has to be computed from the start does not hold it up.
-
-        Calls at the same time share the work. If the caller is cancelled it goes on, for the others and for the next.
+            name: the rollup that is needed. Another rollup that is computed from the start does not delay it.
 
         Returns:
-            How many events the rollup that was furthest behind had to take in.
+            The number of events that the rollup furthest behind had to add.
 
         Raises:
-            StorageUnavailable: what was committed stays, the rest was rolled back; calling again goes on from there.
-            InvalidRollup: DuckDB failed on the events of one rollup; the other ones are up to date.
-            LogBehind: `read` did not give all of the events.
+            StorageUnavailable: committed tables stay, the rest is rolled back. Another call continues from there.
+            InvalidRollup: DuckDB failed on the events of one rollup. The other rollups are up to date.
+            LogBehind: `read` did not yield all events.
         """
         wanted = list(self._folds) if name is None else [self._fold(name).name]
         task = asyncio.ensure_future(self._catch_up(end, wanted))
@@ -161,15 +158,15 @@ class Rollups:
         if self._older:
             await self._renew_older_state()
         while True:
-            at = await self._positions()
-            behind = [at[name] for name in wanted if name not in failed and at[name] < end]
+            positions = await self._positions()
+            behind = [positions[name] for name in wanted if name not in failed and positions[name] < end]
             if not behind:
                 break
             start = min(behind)
             first = min(first, start)
-            stop = min(end, *(position for position in at.values() if position > start), end)
-            cohort = [name for name in self._folds if at[name] == start and name not in failed]
-            await self._fold_range(cohort, start, stop, failed)
+            stop = min(end, *(position for position in positions.values() if position > start), end)
+            names = [name for name in self._folds if positions[name] == start and name not in failed]
+            await self._fold_range(names, start, stop, failed)
         for name in wanted:
             if name in failed:
                 raise failed[name]
@@ -179,32 +176,32 @@ class Rollups:
         documents = await self._documents()
         async with self._alone(self._older):
             names = self._older
-            self._shelf.changing(names)
+            self._cache.begin_change(names)
             try:
                 await renew(self._storage, [self._folds[name] for name in names], await self._positions(), documents)
-                self._numbers = {name: one.id for name, one in (await self._storage.stored_rollups()).items()}
+                self._numbers = {name: rollup.id for name, rollup in (await self._storage.stored_rollups()).items()}
                 self._older = []
             finally:
-                self._shelf.doubtful(names)
+                self._cache.clear(names)
 
-    async def _fold_range(self, cohort: list[str], start: int, stop: int, failed: dict[str, LakebedError]) -> None:
-        async with self._alone(cohort):
-            at = await self._positions()
-            if any(at[name] != start for name in cohort):
-                return  # another call was faster: look again at what is left to do
+    async def _fold_range(self, names: list[str], start: int, stop: int, failed: dict[str, LakebedError]) -> None:
+        async with self._alone(names):
+            positions = await self._positions()
+            if any(positions[name] != start for name in names):
+                return  # another call was faster: the caller looks again
             position = start
-            promoted = frozenset[str]().union(*(self._folds[name].promoted for name in cohort))
+            promoted = frozenset[str]().union(*(self._folds[name].promoted for name in names))
             async with aclosing(cast("AsyncGenerator[pa.Table, None]", self._read(start, stop, promoted))) as tables:
                 async for table in tables:
-                    position = await self._fold_table(cohort, table, position, failed)
-                    cohort = [name for name in cohort if name not in failed]
-                    if not cohort:
+                    position = await self._fold_table(names, table, position, failed)
+                    names = [name for name in names if name not in failed]
+                    if not names:
                         return
             if position != stop:
                 raise self._gap(position, stop)
 
     async def _fold_table(
-        self, cohort: Sequence[str], table: pa.Table, start: int, failed: dict[str, LakebedError]
+        self, names: Sequence[str], table: pa.Table, start: int, failed: dict[str, LakebedError]
     ) -> int:
         self._assert_open()
         end: int = start + table.num_rows
@@ -213,73 +210,75 @@ class Rollups:
         first, last = table.column("seq")[0].as_py(), table.column("seq")[-1].as_py()
         if (first, last) != (start, end - 1):
             raise self._gap(start, end)
-        events = without_documents(table)
-        found, errors = await self._in_thread(partials, self._engine, [self._folds[name] for name in cohort], events)
+        folds = [self._folds[name] for name in names]
+        partial_states, errors = await self._worker.run(
+            functools.partial(partials, self._engine, folds, without_documents(table))
+        )
         failed |= errors
-        if found:
-            await self._commit(found, start, end)
+        if partial_states:
+            await self._commit(partial_states, start, end)
         return end
 
-    async def _commit(self, found: Mapping[str, PartialState], start: int, end: int) -> None:
-        self._shelf.changing(found)
+    async def _commit(self, partial_states: Mapping[str, PartialState], start: int, end: int) -> None:
+        self._cache.begin_change(partial_states)
         try:
-            ids, new, buckets = await self._storage.transact(lambda tx: self._merge(tx, found, start, end))
+            ids, new, buckets = await self._storage.transact(lambda tx: self._merge(tx, partial_states, start, end))
         except BaseException:
-            self._shelf.doubtful(found)
+            self._cache.clear(partial_states)
             raise
         await self._ids.committed(ids, new)
-        for name in found:
-            self._shelf.changed(name, buckets[name])
+        for name in partial_states:
+            self._cache.end_change(name, buckets[name])
 
     async def _merge(
-        self, tx: Transaction, found: Mapping[str, PartialState], start: int, end: int
+        self, tx: Transaction, partial_states: Mapping[str, PartialState], start: int, end: int
     ) -> tuple[dict[str, int], list[str], dict[str, set[int]]]:
-        """The ids of the batch's texts, those not known before, and the buckets that it changed in each rollup."""
-        ids, new = await self._ids.of(tx, found.values())
-        for name, partial in found.items():
+        """The ids of the batch's texts, the texts that were new, and the buckets that changed in each rollup."""
+        ids, new = await self._ids.of(tx, partial_states.values())
+        for name, partial in partial_states.items():
             fold, number = self._folds[name], self._numbers[name]
-            added, touched = await self._in_thread(fold.taken, partial, ids)
+            added, touched = await self._worker.run(fold.states, partial, ids)
             stored = await tx.groups(number, touched)
-            growing = await self._in_thread(fold.growing, added, stored)
-            counts = await tx.group_counts(number, growing, without=OTHER_KEY) if growing else {}
-            await tx.put_groups(number, await self._in_thread(fold.folded, added, stored, counts))
+            grown = await self._worker.run(fold.buckets_with_new_groups, added, stored)
+            counts = await tx.group_counts(number, grown, without=OTHER_KEY) if grown else {}
+            await tx.put_groups(number, await self._worker.run(fold.merge, added, stored, counts))
             await tx.advance(fold.consumer, start, end)
-        return ids, new, {name: {bucket for bucket, _ in partial.groups} for name, partial in found.items()}
+        return ids, new, {name: {bucket for bucket, _ in partial.groups} for name, partial in partial_states.items()}
 
     # Answers
 
     async def table(self, name: str, start_us: int | None = None, end_us: int | None = None) -> pa.Table:
-        """The rows whose bucket starts in [start_us, end_us), as far as they are folded, by bucket and dimensions.
+        """The rows whose bucket starts in [start_us, end_us), by bucket and dimensions, up to the checkpoint.
 
-        Sums are int64, decimal128(38, 9) or double as what is summed; one too large for its type makes the column a
+        Sums are int64, decimal128(38, 9) or double, like their values. A sum too large for its type makes the column a
         wider one.
         """
         fold, number = self._fold(name), self._number(name)
         start, end = _range(start_us, end_us)
         days = days_of(start, end)
-        people = await self._who(fold)
+        people = await self._people_of(fold)
         chunks = None if days is None else await self._chunks(fold, number, days, people)
         if days is not None and chunks is not None:
             try:
                 return joined([chunks[day] for day in days], start, end)
-            except pa.ArrowInvalid:  # a sum was too large for its type on some days only
+            except pa.ArrowInvalid:  # on some days only, a sum was too large for its type
                 pass
         return (await self._rows(fold, number, start, end, people))[1]
 
     async def _chunks(
         self, fold: Fold, number: int, days: range, people: PeopleIndex | None
     ) -> dict[int, Chunk] | None:
-        """The rows of these days, all of one state; None when they changed meanwhile."""
+        """The rows of these days, all of one state; None if they changed meanwhile."""
         variant = 0 if people is None else people.version
-        version, chunks = self._shelf.version(fold.name), self._shelf.held(fold.name, days, variant)
+        version, chunks = self._cache.version(fold.name), self._cache.get(fold.name, days, variant)
         missing = [day for day in days if day not in chunks]
         if missing:
             low, high = missing[0] * DAY_US, (missing[-1] + 1) * DAY_US
             buckets, table = await self._rows(fold, number, low, high, people)
-            if not self._shelf.steady(fold.name, version):
+            if not self._cache.is_unchanged(fold.name, version):
                 return None
             read = chunked(buckets, table, missing)
-            self._shelf.put(fold.name, read, variant)
+            self._cache.put(fold.name, read, variant)
             chunks |= read
         return chunks
 
@@ -289,24 +288,24 @@ class Rollups:
         """The buckets of the groups in [start, end), and their public rows."""
         if people is None:
             states = await self._storage.states(number, start, end)
-            return [bucket for bucket, _, _ in states], await self._in_thread(fold.table, states)
+            return [bucket for bucket, _, _ in states], await self._worker.run(fold.table, states)
         groups = await self._storage.groups(number, start, end)
-        return [group[0] for group in groups], await self._in_thread(people_table, fold, groups, people)
+        return [group[0] for group in groups], await self._worker.run(fold.people_table, groups, people)
 
-    async def _who(self, fold: Fold) -> PeopleIndex | None:
-        """Who is who, where that makes a difference."""
+    async def _people_of(self, fold: Fold) -> PeopleIndex | None:
+        """The mapping of identities to people; None where the rollup counts no people, or nothing is mapped."""
         people = await self._people() if self._people is not None and fold.people else None
         return people or None
 
     def counts_people(self, name: str) -> bool:
-        """Whether a rollup has a measure that depends on who is who."""
+        """Whether a rollup has a measure that counts people."""
         return bool(self._fold(name).people)
 
     async def distinct(self, name: str, measure: str, windows: Sequence[tuple[int, int]]) -> list[int]:
-        """How many distinct values there were in all buckets that start in each [start_us, end_us).
+        """The number of distinct values in all buckets that start in each [start_us, end_us).
 
         Raises:
-            InvalidRollup: `measure` is no `distinct` of this rollup.
+            InvalidRollup: `measure` is not a `distinct` measure of this rollup.
         """
         start, end = min((start for start, _ in windows), default=0), max((end for _, end in windows), default=0)
         return await self.bitmaps(name, measure, start, end, functools.partial(unions, windows=windows)) or []
@@ -319,41 +318,42 @@ class Rollups:
         end_us: int | None,
         compute: Callable[[Iterator[tuple[int, Any]]], T],
         *,
-        most_bytes: int | None = None,
+        max_bytes: int | None = None,
     ) -> T | None:
-        """What `compute`, in a thread, makes of the start and the distinct values of each group, by bucket.
+        """The result of `compute`, called in a thread with the start and the bitmap of each group, by bucket.
 
         Args:
-            most_bytes: None is the answer if more would have to be in memory.
+            name: name of the rollup.
+            measure: name of a `distinct` measure.
+            start_us: buckets that start before it are left out; None means no bound, like `end_us`.
+            end_us: exclusive.
+            compute: a function of (bucket start, bitmap) pairs.
+            max_bytes: limit of memory. If the bitmaps need more, the result is None.
 
         Raises:
             InvalidRollup: as `distinct`.
         """
         fold = self._fold(name)
         if not getattr(fold.measures.get(measure), "identified", False):
-            raise InvalidRollup(f"{measure!r} of rollup {name} counts nothing distinct", name=name)
+            raise InvalidRollup(f"{measure!r} is not a distinct() measure of rollup {name}", name=name)
         number, within = self._number(name), _range(start_us, end_us)
-        if most_bytes is not None and await self._storage.sketch_bytes(number, *within) > most_bytes:
+        if max_bytes is not None and await self._storage.sketch_bytes(number, *within) > max_bytes:
             return None
         rows = await self._storage.sketches(number, *within)
-        people = await self._who(fold) if measure in fold.people else None
-        return await self._in_thread(lambda: compute(bitmaps_of(fold, measure, rows, people)))
+        people = await self._people_of(fold) if measure in fold.people else None
+        return await self._worker.run(lambda: compute(fold.bitmaps(measure, rows, people)))
 
     async def checkpoint(self) -> int:
-        """Durable: events before it are in every rollup."""
+        """The durable seq up to which every rollup has all events."""
         return min((await self._positions()).values())
 
     async def check(self, end: int) -> list[str]:
-        """Problems, as sentences. Reads all of the built-in rollups.
-
-        Args:
-            end: the log's `next_seq`.
-        """
+        """The problems that were found, a sentence each. `end` is the log's `next_seq`. Reads the built-in rollups."""
         documents = await self._documents()
         async with self._alone(EVENT_COUNTS):
-            at = await self._positions()
+            positions = await self._positions()
             counts = {name: (await self.table(name))[column] for name, column in EVENT_COUNTS.items()}
-        return count_problems(at, end, counts, documents)
+        return count_problems(positions, end, counts, documents)
 
     # The parts
 
@@ -367,12 +367,15 @@ class Rollups:
         self._assert_open()
         return self._numbers[name]
 
+    def _in_thread(self, function: Callable[..., T], *args: Any) -> asyncio.Future[T]:
+        return self._worker.run(functools.partial(function, *args))  # `open` replaces the worker
+
     def _assert_open(self) -> None:
         if not self._open:
             raise ObjectClosed("the rollups are not open")
 
     async def _positions(self) -> dict[str, int]:
-        # Asked each time: after a commit whose answer was lost, only the file knows.
+        # Read each time: after a commit with an unknown outcome, only the file is right.
         self._assert_open()
         stored = await self._storage.checkpoints()
         return {name: stored.get(fold.consumer, 0) for name, fold in self._folds.items()}
@@ -380,19 +383,16 @@ class Rollups:
     @asynccontextmanager
     async def _alone(self, names: Iterable[str]) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
-            for name in sorted(names):  # sorted: two calls cannot wait for each other
+            for name in sorted(names):  # sorted, so that two calls cannot deadlock
                 await stack.enter_async_context(self._locks[name])
             yield
 
     def _gap(self, start: int, end: int) -> LogBehind:
-        return LogBehind(f"events {start} to {end} did not all come", path=self._storage.path, offset=start)
-
-    async def _in_thread(self, function: Callable[..., T], *args: Any) -> T:
-        if self._executor is None:
-            name = self._storage.path.parent.name
-            self._executor = ThreadPoolExecutor(1, thread_name_prefix=f"lakebed-rollup-{name}")
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._executor, functools.partial(function, *args))
+        return LogBehind(
+            f"some events from {start} to {end} are missing",
+            path=self._storage.path,
+            offset=start,
+        )
 
 
 def _range(start_us: int | None, end_us: int | None) -> tuple[int, int]:

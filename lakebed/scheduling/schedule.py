@@ -1,4 +1,4 @@
-"""When things happen: `every.hour`, `every.day.at("3am")`, `every.Sunday.at("4am")`, `every(5).minutes`.
+"""When jobs are due: `every.hour`, `every.day.at("3am")`, `every.Sunday.at("4am")`, `every(5).minutes`.
 
 Nothing here waits or runs: a `Schedule` is a value with arithmetic. `scheduler.py` runs jobs by it.
 """
@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from lakebed.clock import from_us, to_us
+from lakebed.clock import SECOND_US, from_us, to_us
 from lakebed.errors import InvalidSchedule
 
 __all__ = ["Every", "Interval", "Schedule", "ScheduledMethod", "every", "schedules_of", "zone"]
@@ -26,38 +26,37 @@ _DAYS = {(0, 1, 2, 3, 4, 5, 6): "day", (0, 1, 2, 3, 4): "weekday", (5, 6): "week
 _UNITS = {"hour": 3600, "minute": 60, "second": 1}
 _LONGEST_S = 366 * 86400
 _DAY = timedelta(days=1)
-_US = 1_000_000
-# Farther than any week and any leap over the date line.
+# Longer than any week and any change of a zone across the date line.
 _SEARCH_DAYS = 10
 
 _TIME = re.compile(r"(\d{1,2})(?::(\d\d))? ?(am|pm)|(\d{1,2}):(\d\d)", re.ASCII)
 _SHORTCUT = re.compile(r"at(\d{1,2}(?:am|pm)|noon|midnight)", re.ASCII)
 _WORDS = {"midnight": 0, "noon": 12 * 60}
 _TIMES = 'Times are read like "3am", "9:30am", "17:00", "noon" and "midnight"'
-_UNDERSTOOD = (
-    "Understood are every.minute, every.hour, every.day, every.week, every.weekday, every.weekend, every.Monday to "
+_KNOWN_WORDS = (
+    "Use every.minute, every.hour, every.day, every.week, every.weekday, every.weekend, every.Monday to "
     'every.Sunday, every(5).seconds, every(5).minutes, every(2).hours; .at("3am") or .at3am, and .tz("Europe/Berlin")'
 )
 
 
-class _NotUnderstood(InvalidSchedule, AttributeError):
-    """An unknown word after a dot. Also an AttributeError, so that `hasattr` and `copy` work as usual."""
+class _UnknownWord(InvalidSchedule, AttributeError):
+    """An unknown word after a dot. It is also an AttributeError, so that `hasattr` and `copy` work as usual."""
 
 
 class Schedule(msgspec.Struct, frozen=True):
-    """Planned moments: an interval, or a time of day on some weekdays. A value: equal, hashable, readable by `str`.
+    """Planned moments: an interval, or a time of day on some weekdays. A hashable value with a readable `str`.
 
-    It is also the decorator that attaches itself to a method; a method may have several.
+    It is also a decorator that attaches itself to a method. A method may have several schedules.
 
-    Intervals count from 1970-01-01 UTC, so restarts do not shift them and `every.hour` is on the full hour of UTC. A
-    time of day is wall time in `timezone`. Where a change of the clocks skips it, its moment is the first one after the
-    gap; where it comes twice, the first of the two.
+    Intervals count from 1970-01-01 UTC, so restarts do not shift them, and `every.hour` is on the full hour of UTC. A
+    time of day is wall time in `timezone`. If a change of the clocks skips it, its moment is the first one after the
+    gap; if the time comes twice, the first of the two.
 
     Attributes:
         interval_s: seconds between moments; 0 for a time of day.
         days: weekdays, 0 is Monday.
-        minute: minutes since midnight; None was not said, and means midnight.
-        timezone: IANA name; None leaves it to the object's `schedule_timezone`.
+        minute: minutes since midnight; None means midnight, and that no time was set.
+        timezone: IANA name; None means the object's `schedule_timezone`.
     """
 
     interval_s: int = 0
@@ -66,16 +65,16 @@ class Schedule(msgspec.Struct, frozen=True):
     timezone: str | None = None
 
     def __call__(self, function: Function) -> Function:
-        """Attach this schedule to `function` and return that same function.
+        """Attach this schedule to `function` and return the same function.
 
         Raises:
-            InvalidSchedule: for something that is not a plain or async function.
+            InvalidSchedule: `function` is not a plain or async function.
         """
         if isinstance(function, type) or not callable(function):
             raise InvalidSchedule(f"{self} cannot run {function!r}", hint="Decorate a plain or async method")
         known: tuple[Schedule, ...] = getattr(function, _ATTRIBUTE, ())
         try:
-            setattr(function, _ATTRIBUTE, (self, *(one for one in known if str(one) != str(self))))
+            setattr(function, _ATTRIBUTE, (self, *(other for other in known if str(other) != str(self))))
         except AttributeError as error:
             hint = "Decorate the function where the class defines it"
             raise InvalidSchedule(f"{self} cannot be attached to {function!r}", hint=hint) from error
@@ -85,7 +84,8 @@ class Schedule(msgspec.Struct, frozen=True):
         """The same days at a time such as "3am", "9:30am", "17:00", "noon" or "midnight".
 
         Raises:
-            InvalidSchedule: for a time that cannot be read, an interval, a second time, or an unknown zone.
+            InvalidSchedule: the time is invalid, the schedule is an interval or has a time already, or the zone is
+                unknown.
         """
         if self.interval_s:
             raise InvalidSchedule(f"{self} cannot be at {text!r}", hint='Only days have a time: every.day.at("3am")')
@@ -98,15 +98,15 @@ class Schedule(msgspec.Struct, frozen=True):
         """The same wall time in the IANA zone `name`.
 
         Raises:
-            InvalidSchedule: for an unknown zone, or an interval, which has none.
+            InvalidSchedule: the zone is unknown, or the schedule is an interval.
         """
         if self.interval_s:
-            raise InvalidSchedule(f"{self} has no time zone: intervals count from 1970 UTC", hint=_UNDERSTOOD)
+            raise InvalidSchedule(f"{self} has no time zone: intervals count from 1970 UTC", hint=_KNOWN_WORDS)
         zone(name)
         return msgspec.structs.replace(self, timezone=name)
 
     def __getattr__(self, name: str) -> Schedule:
-        """`.at6am`, `.at5pm`, `.atnoon`: `.at` for times that make a name."""
+        """`.at6am`, `.at5pm`, `.atnoon`: the same as `.at`, for times that are valid names."""
         shortcut = _SHORTCUT.fullmatch(name)
         if shortcut is None:
             _refuse(name, f"{self} has no .{name}")
@@ -114,29 +114,29 @@ class Schedule(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         if self.interval_s:
-            return _spoken(self.interval_s)
+            return _interval_words(self.interval_s)
         hour, minute = divmod(self.minute or 0, 60)
         days = _DAYS.get(self.days) or " and ".join(_NAMES[day] for day in self.days)
         return f"every {days} at {hour:02}:{minute:02} {self.timezone or ''}".rstrip()
 
     def next_after(self, us: int, default_timezone: str = "UTC") -> int:
-        """The first planned moment strictly after `us`. `default_timezone` holds where the schedule names none."""
+        """The first planned moment strictly after `us`. `default_timezone` applies if the schedule has no zone."""
         if self.interval_s:
-            step = self.interval_s * _US
+            step = self.interval_s * SECOND_US
             return (us // step + 1) * step
         return next(moment for moment in self._moments(us, default_timezone, 1) if moment > us)
 
     def latest_due(self, after_us: int, now_us: int, default_timezone: str = "UTC") -> int | None:
-        """The last planned moment in (`after_us`, `now_us`]; None when there is none. Costs the same after years."""
+        """The last planned moment in (`after_us`, `now_us`], or None. The cost does not grow with the range."""
         if self.interval_s:
-            step = self.interval_s * _US
+            step = self.interval_s * SECOND_US
             moment = now_us // step * step
         else:
             moment = next(moment for moment in self._moments(now_us, default_timezone, -1) if moment <= now_us)
         return moment if moment > after_us else None
 
     def _moments(self, us: int, default_timezone: str, direction: int) -> Iterator[int]:
-        """The planned moments around `us`, in order of time or against it, from the other side of `us`."""
+        """The planned moments around `us`, ascending (direction 1) or descending (-1), with two days before it."""
         where = zone(self.timezone or default_timezone)
         today = from_us(us).astimezone(where).date()
         wall = time(*divmod(self.minute or 0, 60))
@@ -147,22 +147,22 @@ class Schedule(msgspec.Struct, frozen=True):
 
 
 class Interval:
-    """`every(5)`, which waits for its unit: `.seconds`, `.minutes`, `.hours`, or the singular of one."""
+    """`every(5)`, a number without its unit: `.seconds`, `.minutes`, `.hours`, or the singular of one."""
 
     def __init__(self, number: int) -> None:
         self._number = number
 
     def __getattr__(self, name: str) -> Schedule:
-        """The schedule, for a unit.
+        """The schedule for a unit.
 
         Raises:
-            InvalidSchedule: for an unknown unit, or an interval of more than 366 days.
+            InvalidSchedule: the unit is unknown, or the interval is longer than 366 days.
         """
         unit = _UNITS.get(name.removesuffix("s"))
         if unit is None:
             _refuse(name, f"every({self._number}).{name} is not understood")
         if self._number * unit > _LONGEST_S:
-            raise InvalidSchedule(f"every({self._number}).{name} is longer than 366 days", hint=_UNDERSTOOD)
+            raise InvalidSchedule(f"every({self._number}).{name} is longer than 366 days", hint=_KNOWN_WORDS)
         return Schedule(interval_s=self._number * unit)
 
 
@@ -187,17 +187,17 @@ class Every:
         """`every(5).minutes`.
 
         Raises:
-            InvalidSchedule: for anything but a whole number above 0.
+            InvalidSchedule: `number` is not a whole number above 0.
         """
         if type(number) is not int or number < 1:
             raise InvalidSchedule(f"every({number!r}) is not understood", hint="Give a whole number: every(5).minutes")
         return Interval(number)
 
     def __getattr__(self, name: str) -> Schedule:
-        """Say what is understood.
+        """Refuse an unknown word.
 
         Raises:
-            InvalidSchedule: always.
+            InvalidSchedule: always. Its hint lists the known words.
         """
         _refuse(name, f"every.{name} is not understood")
 
@@ -206,7 +206,7 @@ every = Every()
 
 
 class ScheduledMethod(msgspec.Struct, frozen=True):
-    """A method and one of its schedules. `name` is unique in its class and stays the same through restarts."""
+    """A method and one of its schedules. `name` is unique in the class and the same after a restart."""
 
     name: str
     method_name: str
@@ -214,9 +214,9 @@ class ScheduledMethod(msgspec.Struct, frozen=True):
 
 
 def schedules_of(cls: type) -> list[ScheduledMethod]:
-    """What the methods of `cls` and its bases are scheduled for, bases first, in the order of definition.
+    """The schedules of the methods of `cls` and its bases, bases first, in the order of definition.
 
-    A method that a subclass defines again replaces the inherited one with its schedules: decorate it again to keep it
+    A method that a subclass defines again replaces the inherited one and its schedules: decorate it again to keep it
     scheduled.
     """
     members: dict[str, Any] = {}
@@ -233,13 +233,13 @@ def zone(name: str) -> ZoneInfo:
     """The IANA zone `name`.
 
     Raises:
-        InvalidSchedule: when there is none of that name.
+        InvalidSchedule: there is no such zone.
     """
     try:
         return ZoneInfo(name)
     except (LookupError, ValueError, OSError, TypeError, AttributeError) as error:
         hint = 'Zones have IANA names like "Europe/Berlin" or "UTC"'
-        raise InvalidSchedule(f"{name!r} is no time zone", hint=hint, timezone=name) from error
+        raise InvalidSchedule(f"{name!r} is not a time zone", hint=hint, timezone=name) from error
 
 
 def _attached(member: Any) -> Sequence[Schedule]:
@@ -252,30 +252,30 @@ def _attached(member: Any) -> Sequence[Schedule]:
 def _refuse(name: str, message: str) -> NoReturn:
     if name.startswith("_"):
         raise AttributeError(name)
-    raise _NotUnderstood(message, hint=_UNDERSTOOD)
+    raise _UnknownWord(message, hint=_KNOWN_WORDS)
 
 
 def _minute(text: str) -> int:
     """Minutes since midnight of a time of day."""
-    said = text.strip().lower() if isinstance(text, str) else ""
-    if said in _WORDS:
-        return _WORDS[said]
-    if found := _TIME.fullmatch(said):
-        hour12, minute12, half, hour, minute = found.groups()
+    time_text = text.strip().lower() if isinstance(text, str) else ""
+    if time_text in _WORDS:
+        return _WORDS[time_text]
+    if match := _TIME.fullmatch(time_text):
+        hour12, minute12, half, hour, minute = match.groups()
         if half and 1 <= int(hour12) <= 12 and int(minute12 or 0) < 60:  # noqa: PLR2004 - a clock's face
             return (int(hour12) % 12 + 12 * (half == "pm")) * 60 + int(minute12 or 0)
         if hour and int(hour) < 24 and int(minute) < 60:  # noqa: PLR2004 - a clock's face
             return int(hour) * 60 + int(minute)
-    raise InvalidSchedule(f"{text!r} is no time of day", hint=_TIMES, text=text)
+    raise InvalidSchedule(f"{text!r} is not a time of day", hint=_TIMES, text=text)
 
 
-def _spoken(seconds: int) -> str:
+def _interval_words(seconds: int) -> str:
     name, unit = next((name, unit) for name, unit in _UNITS.items() if seconds % unit == 0)
     return f"every {name}" if seconds == unit else f"every {seconds // unit} {name}s"
 
 
 def _moment(day: date, wall: time, where: ZoneInfo) -> int:
-    """When that wall time comes on that day, for the first time; where it is skipped, the first moment after it."""
+    """The first moment of the wall time `wall` on `day`; if it is skipped, the first moment after the gap."""
     local = datetime.combine(day, wall, where)
     moment = local.astimezone(UTC)
     if moment.astimezone(where).replace(tzinfo=None) == local.replace(tzinfo=None):
@@ -285,13 +285,13 @@ def _moment(day: date, wall: time, where: ZoneInfo) -> int:
 
 
 def _change(before: int, after: int, where: ZoneInfo) -> int:
-    """The first second in (before, after] at which the zone has the offset that it has at `after`."""
+    """The first second in (before, after] with the offset that the zone has at `after`."""
     offset = from_us(after).astimezone(where).utcoffset()
-    low, high = before // _US, after // _US
+    low, high = before // SECOND_US, after // SECOND_US
     while high - low > 1:
         middle = (low + high) // 2
-        if from_us(middle * _US).astimezone(where).utcoffset() == offset:
+        if from_us(middle * SECOND_US).astimezone(where).utcoffset() == offset:
             high = middle
         else:
             low = middle
-    return high * _US
+    return high * SECOND_US

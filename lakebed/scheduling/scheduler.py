@@ -1,7 +1,7 @@
-"""Runs jobs when they are due. With it, this is the sole importer of APScheduler.
+"""Runs jobs when they are due. This file is the only importer of APScheduler.
 
-APScheduler is only the alarm clock: it says "look now". What is due is asked of the recorded runs, never of the hour,
-so that a run that was missed, for whatever reason, is made up for.
+APScheduler is only a timer. The recorded runs decide which jobs are due, and not the time of day, so that a missed run
+is always caught up.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from lakebed.clock import Clock, SystemClock, from_us
+from lakebed.clock import DAY_US, SECOND_US, Clock, SystemClock, from_us
 from lakebed.errors import InvalidSchedule, ObjectClosed
 from lakebed.scheduling.schedule import Schedule, zone
 
@@ -22,23 +22,23 @@ if TYPE_CHECKING:
 
 __all__ = ["Job", "JobRun", "Scheduler"]
 
-_LOG = logging.getLogger("lakebed.scheduler")
-_ALARM = "alarm"
-# Timers follow the monotonic clock. Looking this often notices a wall clock that was set, or a machine that slept.
-_LOOK_US = 300 * 1_000_000
-# The least wait, so that a clock that stands still just before a moment does not keep the loop busy.
-_REST_US = 10_000
+_log = logging.getLogger("lakebed.scheduler")
+_TIMER = "timer"
+# Timers follow the monotonic clock. Checking this often notices a wall clock that was set, or a machine that slept.
+_CHECK_US = 300 * SECOND_US
+# The shortest wait: a clock that stands still just before a moment must not keep the loop busy.
+_MIN_WAIT_US = 10_000
 # A recorded run this far in the future came from a wrong clock; trusting it would stop the job until then.
-_AHEAD_US = 24 * 3600 * 1_000_000
+_AHEAD_US = DAY_US
 
 
 class Job(msgspec.Struct, frozen=True):
-    """Something to run by a schedule. It may run again for the same moment after a crash, so it must bear that.
+    """A function and its schedule. After a crash it may run again for the same moment, so it must be idempotent.
 
     Attributes:
-        name: unique, and the same after a restart.
-        schedule: when.
-        run: called without arguments on the loop; what it returns is awaited if it can be.
+        name: a unique name, the same after a restart.
+        schedule: the planned moments.
+        run: called without arguments on the loop; an awaitable result is awaited.
     """
 
     name: str
@@ -47,14 +47,14 @@ class Job(msgspec.Struct, frozen=True):
 
 
 class JobRun(msgspec.Struct, frozen=True):
-    """What became of one run. The first time a job is seen is recorded as a run too, with all three times the same.
+    """The outcome of one run. A job that is new is recorded as a run too, with all three times the same.
 
     Attributes:
-        job: the job's name.
-        planned_us: the latest planned moment that it made good; the moment of the call for `run_now`.
-        started_us: when it started.
-        finished_us: when it ended.
-        error: type and message of what it raised; None for success.
+        job: name of the job.
+        planned_us: latest planned moment that the run covers; for `run_now` the moment of the call.
+        started_us: start of the run.
+        finished_us: end of the run.
+        error: type and message of its exception; None for success.
     """
 
     job: str
@@ -65,27 +65,27 @@ class JobRun(msgspec.Struct, frozen=True):
 
 
 class Scheduler:
-    """Runs each job once for the planned moments since its last run, however many those are.
+    """Runs each job once for all planned moments since its last run.
 
-    Jobs run side by side on the loop; one job never overlaps itself. One that fails is in `failures` until it succeeds,
-    does not stop the others, and is tried again at its next planned moment. A run counts once it has been recorded: one
-    that a crash or `close` cut off is made up after the next `start`.
+    Jobs run concurrently on the loop; a job never overlaps itself. A failed job is in `failures` until it succeeds. It
+    does not stop the others, and runs again at its next planned moment. A run counts when it has been recorded: a run
+    that a crash or `close` interrupted is repeated after the next `start`.
 
     Args:
-        clock: its wall time.
-        timezone: IANA zone of schedules that name none.
-        jobs: what to run; names must differ.
-        last_runs: `planned_us` of the last recorded run of each job that has one.
-        record: awaited with each outcome. When it fails, that is in `failures`.
+        clock: source of wall time.
+        timezone: IANA zone of schedules without a zone.
+        jobs: the jobs; their names must differ.
+        last_runs: `planned_us` of the last recorded run, by name of the job.
+        record: awaited with each outcome. Its errors are in `failures`.
 
     Attributes:
         failures: the last error of each job whose last run failed.
 
     Raises:
-        InvalidSchedule: for an unknown zone, or two jobs of one name.
+        InvalidSchedule: the zone is unknown, or two jobs have the same name.
 
-    Not promised: punctuality. A run starts after its moment by what the loop is busy with; by up to five minutes when
-    the machine slept or its wall clock was set.
+    Not promised: punctuality. A run starts late by the time that the loop is busy, and by up to five minutes when the
+    machine slept or its wall clock was set.
     """
 
     def __init__(
@@ -101,46 +101,49 @@ class Scheduler:
         self._timezone = timezone
         self._jobs = {job.name: job for job in jobs}
         if len(self._jobs) < len(jobs):
-            raise InvalidSchedule(f"two of {[job.name for job in jobs]} are the same", hint="Give each job its name")
+            raise InvalidSchedule(
+                f"two of the jobs {[job.name for job in jobs]} have the same name",
+                hint="Give each job a name of its own",
+            )
         self._record = record
         self._last = {name: last_runs[name] for name in self._jobs if name in last_runs}
         self._running: dict[str, asyncio.Task[JobRun]] = {}
-        self._alarm: AsyncIOScheduler | None = None
+        self._timer: AsyncIOScheduler | None = None
         self._closed = False
         self.failures: dict[str, str] = {}
 
     async def start(self) -> None:
-        """Start what is due, in the background, and wake up by itself from now on.
+        """Start due jobs in the background, now and at each further planned moment.
 
         Raises:
             ObjectClosed: after `close`.
-            Exception: what `record` raises for a job that is seen for the first time.
+            Exception: the error of `record` for a new job.
         """
         self._check_open()
         await self._adopt(self._clock.now_us())
-        if self._jobs and self._alarm is None and not self._closed:
-            self._alarm = self._start_alarm()
+        if self._jobs and self._timer is None and not self._closed:
+            self._timer = self._start_timer()
         self._launch_due()
 
     async def run_due(self) -> list[JobRun]:
-        """Run what is due and not running already, and wait for it; the outcomes in the order of the jobs.
+        """Run the due jobs that are not running already, and wait for them. Returns outcomes in the order of the jobs.
 
         Cancelling the wait does not cancel the jobs.
 
         Raises:
             ObjectClosed: after `close`.
-            Exception: what `record` raises for a job that is seen for the first time.
+            Exception: the error of `record` for a new job.
         """
         self._check_open()
         await self._adopt(self._clock.now_us())
         return await _outcomes(self._launch_due())
 
     async def run_now(self, name: str) -> JobRun:
-        """Run a job out of turn, after the run of it that may be under way. Missed moments count as made up for.
+        """Run a job now, or when its current run has ended. Missed planned moments count as done.
 
         Raises:
-            InvalidSchedule: for an unknown job.
-            ObjectClosed: after `close`, or when `close` cut the run off.
+            InvalidSchedule: there is no such job.
+            ObjectClosed: after `close`, or when `close` interrupted the run.
         """
         if name not in self._jobs:
             raise InvalidSchedule(f"there is no job {name!r}", hint=f"Jobs are {sorted(self._jobs)}", name=name)
@@ -150,26 +153,24 @@ class Scheduler:
         planned_us = max(self._clock.now_us(), self._last.get(name, 0))
         runs = await _outcomes([self._launch(self._jobs[name], planned_us)])
         if not runs:
-            raise ObjectClosed(
-                f"job {name!r} was cut off by close()", hint="It is made up for when its schedule is due"
-            )
+            raise ObjectClosed(f"close() interrupted job {name!r}", hint="It runs again when its schedule is due")
         return runs[0]
 
     def next_run_us(self) -> int | None:
-        """The next planned moment of any job, in the past when one is overdue; None without jobs."""
+        """The next planned moment of any job, in the past if one is overdue; None without jobs."""
         return min((self._next(job) for job in self._jobs.values()), default=None)
 
     async def close(self, timeout_s: float = 10.0) -> None:
-        """Start nothing more, wait `timeout_s` for running jobs, cancel the rest, leave no task and no timer.
+        """Start no more jobs, wait `timeout_s` for running ones, then cancel them. No task and no timer is left.
 
-        A job that was cancelled is not recorded. One that ignores its cancellation is waited for. Idempotent.
+        A cancelled job is not recorded. A job that ignores its cancellation is awaited. Idempotent.
         """
         self._closed = True
-        alarm, self._alarm = self._alarm, None
-        if alarm is not None:
-            alarm.remove_all_jobs()
-            alarm.shutdown(wait=False)
-            await asyncio.sleep(0)  # it stops itself at the loop's next turn
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.remove_all_jobs()
+            timer.shutdown(wait=False)
+            await asyncio.sleep(0)  # APScheduler stops itself in the next turn of the loop
         # A job that closes its own object must not wait for itself.
         running = set(self._running.values()) - {asyncio.current_task()}
         if running:
@@ -178,10 +179,10 @@ class Scheduler:
                 task.cancel()
             await asyncio.wait(running)
 
-    # Jobs.
+    # Jobs
 
     async def _adopt(self, now_us: int) -> None:
-        """Give jobs seen for the first time their starting point, durably: they run from their next moment on."""
+        """Record new jobs, durably: they run from their next planned moment on."""
         for name in self._jobs:
             if self._last.get(name, now_us + _AHEAD_US + 1) > now_us + _AHEAD_US:
                 self._last[name] = now_us
@@ -202,7 +203,7 @@ class Scheduler:
             and (planned := job.schedule.latest_due(self._last[job.name], now_us, self._timezone)) is not None
         ]
         tasks = [self._launch(job, planned) for job, planned in due]
-        self._arm()
+        self._set_timer()
         return tasks
 
     def _launch(self, job: Job, planned_us: int) -> asyncio.Task[JobRun]:
@@ -213,7 +214,7 @@ class Scheduler:
 
     def _ended(self, name: str) -> None:
         del self._running[name]
-        self._arm()
+        self._set_timer()
 
     async def _run(self, job: Job, planned_us: int) -> JobRun:
         started_us = self._clock.now_us()
@@ -225,13 +226,13 @@ class Scheduler:
             self.failures[job.name] = error
         try:
             await self._record(run)
-        except Exception as problem:  # noqa: BLE001 - whatever the store raises is kept in failures, for check()
-            _LOG.exception("a run of job %r could not be recorded", job.name)
-            self.failures[job.name] = f"{error or 'it ran'}, but was not recorded: {_said(problem)}"
+        except Exception as problem:  # noqa: BLE001 - any error of the store is in failures, for check()
+            _log.exception("a run of job %r could not be recorded", job.name)
+            self.failures[job.name] = f"{error or 'it ran'}, but was not recorded: {_described(problem)}"
         return run
 
     async def _attempt(self, job: Job) -> str | None:
-        """Run a job; what it raised, in words."""
+        """Run a job. Returns its error as text; None for success."""
         task = asyncio.current_task()
         try:
             result = job.run()
@@ -240,50 +241,50 @@ class Scheduler:
         except asyncio.CancelledError as problem:
             if task is not None and task.cancelling():
                 raise
-            return _said(problem)  # something that the job awaited was cancelled: its own affair
+            return _described(problem)  # something that the job awaited was cancelled, not the job
         except Exception as problem:  # noqa: BLE001 - users' code may raise anything; it is recorded
-            _LOG.exception("job %r failed", job.name)
-            return _said(problem)
+            _log.exception("job %r failed", job.name)
+            return _described(problem)
         return None
 
-    # The alarm clock.
+    # The timer
 
     def _next(self, job: Job) -> int:
         return job.schedule.next_after(self._last.get(job.name, self._clock.now_us()), self._timezone)
 
-    def _start_alarm(self) -> AsyncIOScheduler:
+    def _start_timer(self) -> AsyncIOScheduler:
         from apscheduler.events import EVENT_JOB_ERROR  # costs as much as pyarrow
         from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
-        alarm = AsyncIOScheduler(timezone="UTC")
-        alarm.add_listener(self._alarm_failed, EVENT_JOB_ERROR)
-        alarm.start()
-        return alarm
+        timer = AsyncIOScheduler(timezone="UTC")
+        timer.add_listener(self._on_timer_error, EVENT_JOB_ERROR)
+        timer.start()
+        return timer
 
-    def _arm(self) -> None:
-        """Set the alarm for the next planned moment of the jobs that are not running; those look when they end."""
-        if self._alarm is None:
+    def _set_timer(self) -> None:
+        """Set the timer to the next planned moment of the jobs that are not running. Called when a job ends, too."""
+        if self._timer is None:
             return
         now_us = self._clock.now_us()
-        waiting = [self._next(job) - now_us for job in self._jobs.values() if job.name not in self._running]
-        # APScheduler reads the machine's clock, which need not be ours.
-        moment = from_us(SystemClock().now_us() + max(_REST_US, min([_LOOK_US, *waiting])))
-        self._alarm.add_job(
-            self._ring,
+        delays = [self._next(job) - now_us for job in self._jobs.values() if job.name not in self._running]
+        # APScheduler reads the machine's clock, which may differ from `clock`.
+        moment = from_us(SystemClock().now_us() + max(_MIN_WAIT_US, min([_CHECK_US, *delays])))
+        self._timer.add_job(
+            self._on_timer,
             "date",
             run_date=moment,
-            id=_ALARM,
+            id=_TIMER,
             replace_existing=True,
             misfire_grace_time=None,
             coalesce=True,
         )
 
-    async def _ring(self) -> None:
-        """What APScheduler runs. It only starts tasks of ours: its shutdown would cancel its own."""
+    async def _on_timer(self) -> None:
+        """Called by APScheduler. It only starts tasks: APScheduler cancels its own at its shutdown."""
         self._launch_due()
 
-    def _alarm_failed(self, event: Any) -> None:
-        self.failures[_ALARM] = _said(event.exception)
+    def _on_timer_error(self, event: Any) -> None:
+        self.failures[_TIMER] = _described(event.exception)
 
     def _check_open(self) -> None:
         if self._closed:
@@ -291,11 +292,11 @@ class Scheduler:
 
 
 async def _outcomes(tasks: Sequence[asyncio.Task[JobRun]]) -> list[JobRun]:
-    """Wait for runs; what became of those that were not cut off."""
+    """Wait for runs. Returns the outcomes of those that were not cancelled."""
     if tasks:
         await asyncio.wait(tasks)
     return [task.result() for task in tasks if not task.cancelled()]
 
 
-def _said(problem: BaseException) -> str:
+def _described(problem: BaseException) -> str:
     return f"{type(problem).__name__}: {problem}"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import msgspec
 
+from lakebed.concurrency import Worker
 from lakebed.errors import Backpressure
 from lakebed.events.event import Receipt
 from lakebed.transfer.chunk import ROWS, Chain, Chunk
@@ -107,7 +107,7 @@ class Importer:
         mapping_id: str,
         *,
         positions: Positions,
-        worker: ThreadPoolExecutor,
+        worker: Worker,
         rejects: Rejects,
         moved: Callable[[Source, Tally], None],
     ) -> None:
@@ -309,4 +309,4 @@ class Importer:
         self._positions.put(self._position)
 
     def _off_loop(self, work: Callable[[], _T]) -> asyncio.Future[_T]:
-        return asyncio.get_running_loop().run_in_executor(self._worker, work)
+        return self._worker.run(work)

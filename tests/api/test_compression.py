@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 
 from lakebed.api.compression import Corrupt, TooLong, decompress
 
+pytestmark = pytest.mark.integration
+
 
 def bare(data):
     made = zlib.compressobj(wbits=-15)

@@ -16,6 +16,8 @@ import pytest
 
 from lakebed import connect
 
+pytestmark = pytest.mark.integration
+
 SERVE = """
 import sys
 from lakebed import Analytics

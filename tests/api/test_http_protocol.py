@@ -19,6 +19,8 @@ from lakebed.api import create_app
 from lakebed.api.http_protocol import connection_class
 from tests.api.socket_server import call, served
 
+pytestmark = pytest.mark.integration
+
 EVENT = b'{"event":"a"}'
 HEAD = b"POST /track HTTP/1.1\r\nHost: 127.0.0.1\r\n"
 

@@ -16,6 +16,8 @@ from lakebed import Analytics, Namespace
 from lakebed.api import create_app
 from lakebed.api.server import make_server
 
+pytestmark = pytest.mark.integration
+
 pytest.importorskip("typer")
 
 

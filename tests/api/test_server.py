@@ -21,6 +21,8 @@ from lakebed.clock import SystemClock
 from lakebed.errors import InvalidSettings
 from tests.api.socket_server import call, served
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture
 def port(tmp_path):

@@ -16,6 +16,8 @@ from lakebed.api.logs import JsonFormatter
 from lakebed.auth.keys import Keys
 from lakebed.clock import SystemClock
 
+pytestmark = pytest.mark.integration
+
 
 def client(app):
     return httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://127.0.0.1")

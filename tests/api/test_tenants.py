@@ -20,6 +20,8 @@ from lakebed.auth.keys import Keys, Limits
 from lakebed.interface.verbs import VERBS
 from tests.reports.report_samples import SAMPLES
 
+pytestmark = pytest.mark.integration
+
 OWN, OTHER = "tom", "sam"
 SECRET = {OWN: b"tom-secret", OTHER: b"sam-secret"}
 SCOPES = ("write", "read", "admin")
@@ -437,6 +439,8 @@ async def test_no_key_reaches_another_object(house):
                 *((case.bodies[0], case.queries[0], case.path[0], header) for header in named[0]),
                 *((case.bodies[0], f"{case.queries[0]}&{more}", case.path[0], {}) for more in named[1]),
             ]
+            # A key of another scope is refused, or does the same as the one with the route's own: it asks by each path.
+            asked = asked if scope == case.scope else asked[: len(case.path)]
             for body, query, part, headers in dict.fromkeys((b, q, p, tuple(h.items())) for b, q, p, h in asked):
                 status, told = await house.ask(route, token, body=body, query=query, part=part, **dict(headers))
                 # Of what it was sent itself a route may say some again.

@@ -65,7 +65,8 @@ def test_positions_count_as_a_list_does(rows, data):
     positions.restore([seq for seq in range(known, cut) if rows[seq]], known, cut)
     while cut < len(rows):
         size = data.draw(st.integers(1, len(rows) - cut))
-        positions.feed(size, [place for place, row in enumerate(rows[cut : cut + size]) if row])
+        positions.feed([place for place, row in enumerate(rows[cut : cut + size]) if row])
+        positions.end += size
         cut += size
     positions.complete([seq for seq in range(known) if rows[seq]])
     assert positions.seqs == [seq for seq, row in enumerate(rows) if row]

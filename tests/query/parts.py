@@ -1,4 +1,4 @@
-"""The parts of one object that answer questions, put together as Analytics does, and a plain list beside them."""
+"""The parts of one object that run queries, assembled as Analytics does, and a plain list of the events."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def parsed(sql: str) -> Statement:
     ],
 )
 def test_counting_is_seen(sql):
-    """However it is written, a question for the number of all events is known to be one."""
+    """A query for the number of all events is recognized in every form."""
     assert parsed(sql).is_count
 
 

@@ -13,9 +13,9 @@ from lakebed.clock import to_us
 from lakebed.disk import Disk
 from lakebed.errors import SnapshotExpired
 from lakebed.events.event import SCHEMA
+from lakebed.events.promotions import columns_of, schema_of
 from lakebed.query.bounds import Bounds
 from lakebed.query.event_history import EventHistory
-from lakebed.query.relation import columns_of, schema_of
 from lakebed.tiers.archive.archive import Archive
 from tests.query.parts import START, Parts, opened, us
 
@@ -289,6 +289,7 @@ async def _check_past(parts: Parts, answers: dict[int, int]) -> None:
     fresh.close()
 
 
+@pytest.mark.integration
 @settings(max_examples=12, deadline=None)
 @given(OPERATIONS)
 def test_as_of_is_exact_for_ever(operations):
@@ -308,7 +309,7 @@ def test_as_of_is_exact_for_ever(operations):
 
 
 async def test_as_of_now_does_not_change(tmp_path):
-    """What is tracked after the question was asked is not in its past, even while the clock stands still."""
+    """An event tracked after a query began is not in its answer, even while the clock stands still."""
     async with opened(tmp_path) as parts:
         await parts.track(orders(3))
         now = parts.clock.now_us()

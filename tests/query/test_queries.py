@@ -83,8 +83,9 @@ async def test_tiers_say_where_the_answer_came_from(parts):
     assert (alone.tiers, alone.seq, alone.files) == ((), (0, 0), ())
 
 
+@pytest.mark.integration
 async def test_one_day_of_a_year_opens_one_day(tmp_path):
-    """A question about one day over a year of archived days opens that day's files and no others."""
+    """A query about one day of an archived year opens only that day's files."""
     async with opened(tmp_path) as parts:
         start = us("2025-03-01")
         await parts.track([{"event": "x", "timestamp": start + day * DAY + DAY // 2} for day in range(365)])

@@ -1,4 +1,4 @@
-"""What is asked about a range of the log is answered from exactly that range, wherever it lies."""
+"""A query over a range is answered from exactly the events of that range, in whichever tier they are."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ async def test_exactly_the_range(tmp_path, start, end):
 
 
 async def test_erased_events_are_not_missed(tmp_path):
-    """What was erased is not there, and nobody asks for it."""
+    """Erased events are missing without an error."""
     async with opened(tmp_path, retention_s=0, dedupe_window_s=1) as parts:
         excerpts = await fill(parts)
         await parts.archive.erase("user_id", ["u1-0"])
@@ -77,7 +77,7 @@ async def test_a_file_that_lost_events_is_no_answer(tmp_path):
 
 @pytest.mark.parametrize("name", ["user_id", "properties"])
 async def test_a_changed_byte_of_the_log_is_no_answer(tmp_path, name):
-    """Whether or not DuckDB could read on: the file is named, and nobody is somebody else for it."""
+    """Whether or not DuckDB could read the rest: the error names the file, and no identity changes."""
     async with opened(tmp_path, retention_s=0, dedupe_window_s=1) as parts:
         excerpts = await fill(parts)
         with parts.pipeline.view() as log:

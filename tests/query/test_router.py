@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lakebed.query.router import Coverage, Slice, plan
+from lakebed.query.router import DAILY, HOURLY, Coverage, Slice, plan, rollup_answers, whole_buckets
 
 HOUR = 3_600_000_000
 edges = st.integers(-50, 50)
@@ -77,3 +77,27 @@ def test_a_hole_is_an_error():
     """What no tier covers is never left out silently."""
     with pytest.raises(ValueError, match="no tier covers"):
         plan(0, HOUR + 1, [Coverage("L2", grain_us=HOUR)])
+
+
+@given(st.none() | edges, st.none() | edges, st.sampled_from([(HOURLY, HOUR), (DAILY, 24 * HOUR)]))
+def test_whole_buckets_are_what_a_rollup_answers(start, end, rollup):
+    """The whole part lies within the range, misses less than a bucket at each end, and the rollup answers it."""
+    name, grain = rollup
+    start, end = (None if one is None else one * HOUR // 2 for one in (start, end))
+    part = whole_buckets(name, start, end)
+    if part is None:
+        assert end - start < 2 * grain
+        return
+    assert rollup_answers(name, *part)
+    assert (part == (start, end)) == rollup_answers(name, start, end)
+    for outer, inner in ((start, part[0]), (part[1], end)):
+        assert (outer is None) == (inner is None)
+        assert outer is None or 0 <= inner - outer < grain
+
+
+@pytest.mark.parametrize("rollup", [HOURLY, DAILY])
+def test_a_rollup_answers_for_all_events_as_of_now(rollup):
+    """With a condition, a cohort or another moment raw events answer."""
+    assert rollup_answers(rollup)
+    assert not rollup_answers(rollup, filtered=True)
+    assert not rollup_answers(rollup, as_of_us=0)

@@ -125,7 +125,8 @@ _events = st.builds(
 )
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@pytest.mark.integration
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     events=st.lists(_events, max_size=40),
     stops=st.lists(st.integers(0, 40), max_size=4),
@@ -150,6 +151,7 @@ def test_rows_are_those_of_one_group_by_whatever_the_batches(events, stops, size
     asyncio.run(run())
 
 
+@pytest.mark.integration
 async def test_the_overflow_row_is_exact_and_does_not_depend_on_batches(tmp_path):
     """The groups with the lowest first seq are kept; all others are one `(other)` row, its measures exact."""
     events = [event(at=START + i, user=f"u{i % 7}", plan=plan, revenue=i) for i, plan in enumerate("abcdacbeabddc" * 3)]
@@ -323,10 +325,10 @@ async def test_distinct_unites_buckets(tmp_path):
         assert await log.rollups.distinct("daily_metrics", "dau", []) == []
         assert await log.rollups.distinct("revenue", "people", [(0, START * 2)]) == [13]
         days = {"name": "daily_metrics", "measure": "dau", "start_us": None, "end_us": midnight + 10 * day}
-        assert await log.rollups.bitmaps(**days, compute=lambda found: [at for at, _ in found], most_bytes=9_999) == [
+        assert await log.rollups.bitmaps(**days, compute=lambda found: [at for at, _ in found], max_bytes=9_999) == [
             midnight + d * day for d in range(10)
         ]
-        assert await log.rollups.bitmaps(**days, compute=list, most_bytes=99) is None
+        assert await log.rollups.bitmaps(**days, compute=list, max_bytes=99) is None
         with pytest.raises(InvalidRollup):
             await log.rollups.distinct("daily_metrics", "events", windows)
         with pytest.raises(InvalidRollup):
@@ -345,7 +347,7 @@ async def test_check_finds_lost_state_and_a_foreign_log(tmp_path):
         kept = await log.storage._fetch("SELECT rowid, state FROM rollup_groups")
         await log.storage._fetch("UPDATE rollup_groups SET state = '[4]' WHERE state = '[5]'")
         (problem,) = await log.rollups.check(5)
-        assert "hourly_events holds 4 events" in problem
+        assert "hourly_events has 4 events" in problem
         for row, state in kept:
             await log.storage._fetch("UPDATE rollup_groups SET state = ? WHERE rowid = ?", (state, row))
 

@@ -19,9 +19,10 @@ def _event(chance):
     return event(chance.choice("abc"), at=at, user=f"u{chance.randrange(9)}", score=chance.choice([1, 2**62]))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("seed", range(5))
 async def test_what_is_held_equals_what_is_stored(tmp_path, seed):
-    """After any mix of folds and questions, an answer equals that of rollups which were just opened."""
+    """After any mix of catch-ups and queries, an answer equals that of newly opened rollups."""
     chance = random.Random(seed)
     async with Log(tmp_path / "s.db", [], [LOCAL], [7]) as log:
         for _ in range(12):
@@ -31,7 +32,7 @@ async def test_what_is_held_equals_what_is_stored(tmp_path, seed):
             for name in ("hourly_events", "daily_metrics", "local"):
                 held = await log.rows(name, start, end)
                 whole = await log.rows(name)
-                log.rollups._shelf = type(log.rollups._shelf)() if chance.random() < 0.2 else log.rollups._shelf
+                log.rollups._cache = type(log.rollups._cache)() if chance.random() < 0.2 else log.rollups._cache
                 number = log.rollups._numbers[name]
                 rows = await log.storage.states(number, start, end)
                 assert held == log.rollups._folds[name].table(rows).to_pylist()
@@ -57,7 +58,7 @@ async def test_an_answer_is_of_one_state_while_a_fold_goes_on(tmp_path):
 
 
 async def test_a_failed_commit_leaves_nothing_held(tmp_path, monkeypatch):
-    """After a commit whose answer was lost, questions are answered from the file."""
+    """After a commit with an unknown outcome, queries are answered from the file."""
     async with Log(tmp_path / "s.db", [event("a")], []) as log:
         await log.rollups.catch_up(1)
         await log.rows("hourly_events", START, START + HOUR)
@@ -77,7 +78,7 @@ async def test_a_failed_commit_leaves_nothing_held(tmp_path, monkeypatch):
 
 
 async def test_what_is_held_is_bounded(tmp_path):
-    """At most a fixed number of rows is kept in memory, however much is asked."""
+    """The number of rows in memory is bounded for any number of queries."""
     events = [event(f"e{i}", at=START + i % 50 * 24 * HOUR) for i in range(500)]
     async with Log(tmp_path / "s.db", events, []) as log:
         await log.rollups.catch_up(log.end)
@@ -85,6 +86,6 @@ async def test_what_is_held_is_bounded(tmp_path):
             patch.setattr("lakebed.rollups.row_cache._MAX_ROWS", 25)
             for day in range(50):
                 await log.rows("hourly_events", START + day * 24 * HOUR, START + (day + 1) * 24 * HOUR)
-                assert log.rollups._shelf._rows <= 25
-                assert sum(table.num_rows for _, table in log.rollups._shelf._chunks.values()) <= 25
+                assert log.rollups._cache._rows <= 25
+                assert sum(table.num_rows for _, table in log.rollups._cache._chunks.values()) <= 25
     assert _MAX_ROWS > 0

@@ -420,7 +420,7 @@ async def test_a_job_may_close_its_own_object(clock, ledger):
     assert [run.error for run in await scheduler.run_due()] == [None]
 
 
-async def test_a_real_alarm_fires_in_real_time_and_leaves_nothing():
+async def test_a_real_timer_fires_in_real_time_and_leaves_nothing():
     """APScheduler wakes the loop for a one-second job, twice; after close no task, timer or thread is left."""
     threads = set(threading.enumerate())
     twice, ledger, count = asyncio.Event(), Ledger(), 0
@@ -466,13 +466,13 @@ async def test_a_job_that_is_late_for_its_next_moment_runs_again_at_once():
     assert [from_us(run.planned_us).hour for run in ledger.runs[1:]] == [0, 5]
 
 
-async def test_the_alarm_keeps_no_loop_busy(ledger):
+async def test_the_timer_keeps_no_loop_busy(ledger):
     """Neither a job that is overdue while it runs, nor a clock that stands just before a moment, rings without end."""
     gate, clock = asyncio.Event(), ManualClock(START)
     scheduler = make(clock, ledger, job(every.hour, gate.wait))
 
     def wait_s():
-        return scheduler._alarm.get_job("alarm").trigger.run_date.timestamp() - SystemClock().now_us() / 1e6
+        return scheduler._timer.get_job("timer").trigger.run_date.timestamp() - SystemClock().now_us() / 1e6
 
     await scheduler.start()
     assert 290 < wait_s() <= 300  # looks now and then, however far the next moment is
@@ -488,21 +488,21 @@ async def test_the_alarm_keeps_no_loop_busy(ledger):
     await turns()
     clock.advance(HOUR - 10 - 0.000_001)
     before = SystemClock().now_us()
-    scheduler._arm()
-    assert scheduler._alarm.get_job("alarm").trigger.run_date.timestamp() - before / 1e6 >= 0.009
+    scheduler._set_timer()
+    assert scheduler._timer.get_job("timer").trigger.run_date.timestamp() - before / 1e6 >= 0.009
     await scheduler.close()
 
 
-async def test_closing_at_the_moment_of_the_alarm_leaves_nothing():
+async def test_closing_at_the_moment_of_the_timer_leaves_nothing():
     """However the alarm and close() fall together, no task is left and nothing is reported as failed."""
     for yields in range(8):
         clock, ledger = ManualClock(START), Ledger()
         scheduler = make(clock, ledger, job(every.hour))
         await scheduler.start()
         clock.advance(2 * HOUR)
-        scheduler._arm()  # rings as soon as it may
+        scheduler._set_timer()  # rings as soon as it may
         await turns(yields)
-        scheduler._alarm.wakeup()
+        scheduler._timer.wakeup()
         await turns(yields % 3)
         await scheduler.close()
         assert others() == set()
@@ -510,13 +510,13 @@ async def test_closing_at_the_moment_of_the_alarm_leaves_nothing():
     gc.collect()
 
 
-async def test_no_jobs_need_no_alarm(clock, ledger):
+async def test_no_jobs_need_no_timer(clock, ledger):
     """A scheduler without jobs starts nothing."""
     scheduler = make(clock, ledger)
     await scheduler.start()
     assert scheduler.next_run_us() is None
     assert others() == set()
-    assert scheduler._alarm is None
+    assert scheduler._timer is None
     await scheduler.close()
 
 

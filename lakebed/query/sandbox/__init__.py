@@ -1,1 +1,1 @@
-"""SQL of strangers: a process for each question, which sees what it was given and can be killed."""
+"""Untrusted SQL: each query has a process, which reads only the files passed to it and can be killed."""

@@ -1,8 +1,8 @@
-"""What SQL of strangers may use: an allowlist. What is not named here is refused, new functions of DuckDB included.
+"""The functions and nodes that untrusted SQL may use. All others are refused, new functions of DuckDB included.
 
-Nothing in it reads a file, a setting, the environment or the catalog, runs SQL given as text, waits, or makes a large
-value of a small one (`repeat`, `lpad`, `format`). `range` and `generate_series` are allowed: series of days need them,
-and the process's memory and deadline bound them.
+No function here reads a file, a setting, the environment or the catalog, runs SQL from text, waits, or makes a large
+value from a small one (`repeat`, `lpad`, `format`). `range` and `generate_series` are allowed, because series of days
+need them: the memory limit and the deadline of the process bound them.
 """
 
 from __future__ import annotations
@@ -88,7 +88,8 @@ FUNCTIONS = frozenset(
 TABLE_FUNCTIONS = frozenset({"generate_series", "json_each", "json_tree", "range", "unnest"})
 _OPERATOR = re.compile(r"[^\w\s]+|!__postfix")
 
-# Kinds of the parsed tree: nodes, tables, modifiers, expressions. SHOW_REF (DESCRIBE, SHOW) and VALUE_DEFAULT lack.
+# Kinds of the parsed tree: nodes, tables, modifiers, expressions. SHOW_REF (DESCRIBE, SHOW) and VALUE_DEFAULT are left
+# out on purpose.
 _KINDS = re.compile(
     r"SELECT_NODE|SET_OPERATION_NODE|RECURSIVE_CTE_NODE|CTE_NODE"
     r"|BASE_TABLE|EMPTY|EXPRESSION_LIST|JOIN|PIVOT|SUBQUERY|TABLE_FUNCTION"
@@ -97,30 +98,30 @@ _KINDS = re.compile(
     r"|POSITIONAL_REFERENCE|STAR|STRUCT_EXTRACT|TYPE|VALUE_CONSTANT|VALUE_PARAMETER"
     r"|COMPARE_[A-Z_]+|CONJUNCTION_[A-Z_]+|OPERATOR_[A-Z_]+|WINDOW_[A-Z_]+|[A-Z_]+_TYPE_INFO"
 )
-_PATHLIKE = re.compile(r"[./\\:]")  # DuckDB takes such a table for a file
+_PATHLIKE = re.compile(r"[./\\:]")  # DuckDB reads a table of such a name as a file
 _NOWHERE = 1 << 63
 
 
 def check(text: str, tree: Any, *, tables: Collection[str], catalog: Collection[str]) -> None:
-    """Make sure that a parsed statement uses only what is allowed.
+    """Refuse a parsed statement that uses anything outside the allowlist.
 
     Args:
         text: the statement.
-        tree: its statements as `json_serialize_sql` gives them.
-        tables: what may be named, in lower case.
-        catalog: what exists beside them, in lower case: no CTE may have such a name, as a name that is allowed for its
-            sake inside its scope would reach the other outside.
+        tree: the statements as `json_serialize_sql` gives them.
+        tables: tables that the statement may name, in lower case.
+        catalog: other tables that exist, in lower case. No CTE may have such a name: the name would be allowed because
+            of the CTE, and reach the table where the CTE is out of scope.
 
     Raises:
-        QueryRefused: says where, what, and what is allowed instead.
+        QueryRefused: the message says where and what, and what is allowed.
     """
-    found = list(nodes(tree))
-    ctes = {str(key).lower() for key in _ctes(found)}
+    parsed = list(nodes(tree))
+    ctes = {str(key).lower() for key in _ctes(parsed)}
     for name in ctes:
         if name in catalog or _PATHLIKE.search(name):
             raise QueryRefused(f"no CTE may be called {name!r}: it is DuckDB's own name", hint="Rename the CTE")
-    sources = {id(node.get("function")) for node in found if node.get("type") == "TABLE_FUNCTION"}
-    for node in found:
+    sources = {id(node.get("function")) for node in parsed if node.get("type") == "TABLE_FUNCTION"}
+    for node in parsed:
         kind, function = node.get("type"), node.get("function_name")
         if isinstance(kind, str) and not _KINDS.fullmatch(kind):
             what = kind.removesuffix("_NODE").removesuffix("_QUERY").replace("SHOW_REF", "DESCRIBE or SHOW")
@@ -135,7 +136,7 @@ def _check_table(text: str, node: dict[str, Any], tables: Collection[str], ctes:
     name, hint = str(node.get("table_name")), f"There are {', '.join(sorted(tables))}"
     if node.get("schema_name") or node.get("catalog_name"):
         full = ".".join(str(node.get(key)) for key in ("catalog_name", "schema_name", "table_name") if node.get(key))
-        raise _refused(text, node, f"the table {full} is not allowed: a table has no schema here", hint)
+        raise _refused(text, node, f"the table {full} is not allowed: name a table without a schema", hint)
     if name.lower() not in tables and name.lower() not in ctes:
         raise _refused(text, node, f"there is no table {name}", hint)
 
@@ -151,18 +152,18 @@ def _check_function(text: str, node: dict[str, Any], name: str, *, is_table: boo
 
 
 def _refused(text: str, node: dict[str, Any], message: str, hint: str) -> QueryRefused:
-    at = node.get("query_location")
-    if not isinstance(at, int) or at >= _NOWHERE:
+    location = node.get("query_location")
+    if not isinstance(location, int) or location >= _NOWHERE:
         return QueryRefused(f"{message}. {hint}")
-    before = text.encode()[:at].decode(errors="ignore")
+    before = text.encode()[:location].decode(errors="ignore")
     line, column = before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1
     return QueryRefused(f"line {line}, column {column}: {message}. {hint}", line=line, column=column)
 
 
 def _ctes(nodes: list[dict[str, Any]]) -> Iterator[str]:
     for node in nodes:
-        found = node.get("cte_map")
-        if isinstance(found, dict):
-            yield from (one["key"] for one in found.get("map", ()))
+        cte_map = node.get("cte_map")
+        if isinstance(cte_map, dict):
+            yield from (entry["key"] for entry in cte_map.get("map", ()))
         if node.get("cte_name"):
             yield node["cte_name"]

@@ -1,6 +1,6 @@
-"""What the operating system takes from a process that runs SQL of strangers. Linux; what is lacking is said.
+"""How the operating system confines a process that runs untrusted SQL. Linux only; `Confined` lists what took effect.
 
-Each layer alone keeps files and network out of reach; which there are depends on the kernel and on who runs the server:
+Each layer alone keeps files and network out of reach. Kernel and user decide which layers there are:
 
 - seccomp: no opening of files, no sockets, no programs, no other process's memory. No rights are needed.
 - landlock: no path of any file system, no TCP, no signals outside. No rights are needed; Linux 5.13.
@@ -27,9 +27,9 @@ __all__ = ["Confined", "bound_files", "bound_memory", "bound_time", "confine", "
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 4, 22, 38
 _FILTER = 2
 _LANDLOCK_CREATE, _LANDLOCK_RESTRICT = 444, 446
-_FILE_RIGHTS = (13, 14, 15, 15, 16)  # how many kinds of access the first, second … version of landlock knows
+_FILE_RIGHTS = (13, 14, 15, 15, 16)  # kinds of access in version 1, 2 … of landlock
 _ABI_NET, _ABI_SCOPE = 4, 6
-_RESERVED = 1 << 30  # address space that is never filled: stacks of threads, arenas of malloc
+_RESERVED = 1 << 30  # reserved address space that is never filled: stacks of threads, arenas of malloc
 _NOBODY = 65534
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -71,12 +71,12 @@ _ARCHITECTURES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
 
 
 class Confined(msgspec.Struct, frozen=True):
-    """What was reached, and how large the process was.
+    """The layers that took effect, and the size of the process at that moment.
 
     Attributes:
-        layers: names of those that took effect.
+        layers: names of the layers in effect.
         address_space: bytes.
-        data: bytes of it that are private and writable.
+        data: private and writable bytes of the address space.
     """
 
     layers: tuple[str, ...]
@@ -85,32 +85,32 @@ class Confined(msgspec.Struct, frozen=True):
 
 
 def confine() -> Confined:
-    """Take everything away that answering a question does not need, for ever.
-
-    What is not imported yet cannot be imported any more.
-    """
+    """Drop for ever each right that a query does not need. No module can be imported afterwards."""
     sizes = _sizes()
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
-    done = [*_vanish(), *(name for name, layer in (("landlock", _landlock), ("seccomp", _seccomp)) if layer())]
+    done = [
+        *_leave_files(),
+        *(name for name, layer in (("landlock", _landlock), ("seccomp", _seccomp)) if layer()),
+    ]
     _prctl(_PR_SET_DUMPABLE, 0)
     return Confined(tuple(done), sizes.get("VmSize", 0), sizes.get("VmData", 0))
 
 
 def die_with_parent(parent: int) -> bool:
-    """See to it that this process is killed when the one that forked it ends; False when that is already gone."""
+    """Have the kernel kill this process when its parent ends. False if the parent has already ended."""
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     return os.getppid() == parent
 
 
 def bound_time(seconds: float, threads: int) -> None:
-    """End this process, whatever it does, a second after `seconds`: the server kills it earlier where it can."""
+    """End this process one second after `seconds`. The server kills it earlier if it can."""
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_REAL, seconds + 1)
     _limit(resource.RLIMIT_CPU, int(seconds + 2) * (threads + 1))
 
 
 def bound_memory(confined: Confined, more: int) -> None:
-    """Let this process have `more` bytes than it had when it was confined. It writes no file and leaves no core."""
+    """Limit memory to `more` bytes above the size in `confined`. Writing files and core dumps are disabled."""
     _limit(resource.RLIMIT_DATA, confined.data + more)
     _limit(resource.RLIMIT_AS, confined.address_space + more + _RESERVED)
     _limit(resource.RLIMIT_FSIZE, 0)
@@ -118,7 +118,7 @@ def bound_memory(confined: Confined, more: int) -> None:
 
 
 def bound_files(count: int) -> None:
-    """Let this process have `count` open files."""
+    """Limit the number of open files to `count`."""
     _limit(resource.RLIMIT_NOFILE, count)
 
 
@@ -142,22 +142,22 @@ def _prctl(option: int, value: int, pointer: int = 0) -> bool:
     return bool(_libc.prctl(option, *arguments) == 0)
 
 
-def _vanish() -> list[str]:
-    """Stand in a directory that is gone: nothing can be made there. As root, see no other and become `nobody`."""
+def _leave_files() -> list[str]:
+    """Change into a removed directory, where nothing can be created. As root, also chroot and become `nobody`."""
     empty = tempfile.mkdtemp(prefix="lakebed-")
     os.chdir(empty)
     Path(empty).rmdir()
     if os.geteuid() != 0:
         return []
     done = []
-    for name, step in (("chroot", _see_nothing), ("nobody", _become_nobody)):
-        with contextlib.suppress(OSError):  # root of a container may lack the capability
+    for name, step in (("chroot", _change_root), ("nobody", _become_nobody)):
+        with contextlib.suppress(OSError):  # root in a container may lack the capability
             step()
             done.append(name)
     return done
 
 
-def _see_nothing() -> None:
+def _change_root() -> None:
     os.chroot(".")
 
 
@@ -168,7 +168,7 @@ def _become_nobody() -> None:
 
 
 def _landlock() -> bool:
-    """Deny every access that this kernel's landlock knows of."""
+    """Deny every kind of access that this kernel's landlock supports."""
     abi = _libc.syscall(_LANDLOCK_CREATE, None, ctypes.c_size_t(0), 1)
     if abi < 1:
         return False
@@ -185,7 +185,7 @@ def _landlock() -> bool:
 
 
 def _seccomp() -> bool:
-    """Answer EPERM to the system calls in `_DENIED`."""
+    """Make the system calls in `_DENIED` fail with EPERM."""
     if platform.machine() not in _ARCHITECTURES:
         return False
     column, architecture = _ARCHITECTURES[platform.machine()]
@@ -197,12 +197,12 @@ def _seccomp() -> bool:
 
 
 def _program(architecture: int, numbers: list[int]) -> bytes:
-    """A filter in BPF: load the architecture, kill for another; load the number, refuse what is listed."""
+    """A BPF filter: it kills on another architecture, refuses the calls in `numbers`, and allows all others."""
     load, jump_equal, jump_above, give = 0x20, 0x15, 0x35, 0x06
     allow, refuse, kill = 0x7FFF0000, 0x00050000 | errno.EPERM, 0x80000000
     steps = [(load, 0, 0, 4), (jump_equal, 1, 0, architecture), (give, 0, 0, kill), (load, 0, 0, 0)]
     left = len(numbers)
-    steps.append((jump_above, left + 1, 0, 0x40000000))  # the x32 calls of x86-64 would be others' numbers
-    steps += [(jump_equal, left - at, 0, number) for at, number in enumerate(numbers)]
+    steps.append((jump_above, left + 1, 0, 0x40000000))  # x32 calls of x86-64 have other numbers for the same calls
+    steps += [(jump_equal, left - index, 0, number) for index, number in enumerate(numbers)]
     steps += [(give, 0, 0, allow), (give, 0, 0, refuse)]
     return b"".join(struct.pack("=HBBI", *step) for step in steps)

@@ -1,8 +1,8 @@
-"""ForkServer: the one process that forks a child for each question, for all objects of this process.
+"""ForkServer: a process that forks a worker process for each untrusted query, shared by all objects.
 
-A child takes some 0.2 s of processor time to start by itself, nearly all of it imports. Forked from a process that has
-imported everything, and has neither threads of its own nor data, it takes a few milliseconds. This process is never
-forked itself: it has threads.
+Starting a worker from scratch costs about 0.2 s of processor time, nearly all of it imports. Forking it from a process
+that has imported everything, and has neither threads nor data, costs a few milliseconds. The server itself is never
+forked: it has threads.
 """
 
 from __future__ import annotations
@@ -21,86 +21,87 @@ from lakebed.query.sandbox.worker_process import WorkerProcess
 
 __all__ = ["ForkServer", "shared"]
 
-_CODE = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); import lakebed.query.sandbox.worker_main as guest; "
-_CODE += "guest.serve(int(sys.argv[2]), int(sys.argv[3]))"
-# What a library loads from where is the only thing of the environment that is passed on: no secret is.
-_KEPT = ("LD_LIBRARY_PATH", "TMPDIR")
+_CODE = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); import lakebed.query.sandbox.worker_main as worker; "
+_CODE += "worker.serve(int(sys.argv[2]), int(sys.argv[3]))"
+# The only variables that are passed on; the others may hold secrets.
+_PASSED_VARIABLES = ("LD_LIBRARY_PATH", "TMPDIR")
 _ENVIRONMENT = {"ARROW_DEFAULT_MEMORY_POOL": "system", "MALLOC_ARENA_MAX": "2", "OMP_NUM_THREADS": "1"}
 _ENDS_WITHIN_S = 5.0
 
 
 class ForkServer:
-    """Starts with the first question, ends with the last user. Safe between threads; its methods block.
+    """Starts with the first query and ends when the last object leaves. Thread-safe; its methods block.
 
     Args:
-        cells: children at the same time, over all objects.
+        workers: limit of worker processes at a time, over all objects.
     """
 
-    def __init__(self, cells: int) -> None:
-        self._most: Final = cells
+    def __init__(self, workers: int) -> None:
+        self._limit: Final = workers
         self._lock = threading.Lock()  # protects all below
         self._users = 0
-        self._cells: set[WorkerProcess] = set()
-        self._spare: WorkerProcess | None = None  # connected already, waiting for its question
+        self._workers: set[WorkerProcess] = set()
+        self._spare: WorkerProcess | None = None  # started ahead, waiting for a query
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
 
     @property
-    def most(self) -> int:
-        """Children that may run at the same time."""
-        return self._most
+    def limit(self) -> int:
+        """Worker processes that may run at the same time."""
+        return self._limit
 
     @property
     def running(self) -> int:
-        """Children that run."""
+        """Worker processes that run."""
         with self._lock:
-            return len(self._cells)
+            return len(self._workers)
 
     @property
     def users(self) -> int:
-        """Objects that asked lately."""
+        """Objects that have joined."""
         with self._lock:
             return self._users
 
     @property
     def pid(self) -> int | None:
-        """The process that forks, if it runs."""
+        """The process id of the fork server; None while it does not run."""
         with self._lock:
             return None if self._process is None else self._process.pid
 
     def join(self) -> None:
-        """Say that an object may ask."""
+        """Register an object that is going to run queries."""
         with self._lock:
             self._users += 1
 
     def leave(self) -> None:
-        """Say that it does so no more; after the last one no process is left."""
+        """Unregister an object. After the last one no process is left."""
         with self._lock:
             self._users -= 1
             if self._users == 0:
                 self._stop()
 
-    def take(self) -> WorkerProcess:
-        """A child for one question; the caller closes it.
+    def acquire(self) -> WorkerProcess:
+        """A worker process for one query. The caller closes it.
 
         Raises:
-            QueryBusy: there are as many as there may be.
+            QueryBusy: the limit of worker processes is reached.
+            QueryCrashed: no process starts.
         """
         with self._lock:
-            if len(self._cells) >= self._most:
+            if len(self._workers) >= self._limit:
                 raise QueryBusy(
-                    f"{self._most} queries of all objects run already",
+                    f"all {self._limit} worker processes for untrusted queries are in use",
                     hint="Ask again in a second",
-                    limit=self._most,
+                    limit=self._limit,
                     scope="server",
                 )
-            if self._spare is not None and self._spare.is_gone:
-                self._spare.abandon()
+            if self._spare is not None and self._spare.has_ended:
+                self._spare.release()
                 self._spare = None
-            cell = self._fork() if self._spare is None else self._spare
+            worker = self._fork() if self._spare is None else self._spare
             self._spare = None
-            self._cells.add(cell)
-            return cell
+            self._workers.add(worker)
+            return worker
 
     def _is_running(self) -> bool:
         return self._process is not None and self._process.poll() is None
@@ -120,15 +121,15 @@ class ForkServer:
         assert self._control is not None  # noqa: S101 - _start made it
         try:
             socket.send_fds(self._control, [b"C"], [theirs.fileno()])
-        except OSError:  # it has just ended
+        except OSError:  # the fork server has just ended
             return False
         return True
 
-    def _closed(self, cell: WorkerProcess) -> None:
+    def _closed(self, worker: WorkerProcess) -> None:
         with self._lock:
-            self._cells.discard(cell)
+            self._workers.discard(worker)
             if self._users and self._spare is None and self._is_running():
-                self._spare = self._fork()  # after the answer: it would take time from it
+                self._spare = self._fork()  # after the answer, so that it does not delay it
 
     def _start(self) -> None:
         self._control, theirs = socket.socketpair()
@@ -137,18 +138,18 @@ class ForkServer:
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603 - this interpreter, with code of ours
                 [sys.executable, *arguments],
-                env=_ENVIRONMENT | {name: os.environ[name] for name in _KEPT if name in os.environ},
+                env=_ENVIRONMENT | {name: os.environ[name] for name in _PASSED_VARIABLES if name in os.environ},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
-                start_new_session=True,  # Ctrl-C is for the server, which ends the children itself
+                start_new_session=True,  # Ctrl-C goes to the server, which ends the workers itself
             )
 
     def _stop(self) -> None:
         if self._spare is not None:
             spare, self._spare = self._spare, None
-            spare.abandon()
+            spare.release()
         if self._control is not None:
             self._control.close()
             self._control = None
@@ -161,7 +162,7 @@ class ForkServer:
 
 
 def shared() -> ForkServer:
-    """The one of this process."""
+    """The fork server of this process."""
     return _shared
 
 

@@ -1,4 +1,4 @@
-"""What server and child tell each other, as JSON."""
+"""The messages between server and worker process, as JSON."""
 
 from __future__ import annotations
 
@@ -9,16 +9,19 @@ import msgspec
 
 from lakebed.query.bounds import Bounds
 
-__all__ = ["Failure", "Inputs", "Plan", "SandboxRequest"]
+__all__ = ["PASSED_PREFIX", "Failure", "Inputs", "Plan", "SandboxRequest"]
+
+PASSED_PREFIX = "passed://"
+"""The paths of passed files: this, and the number of a descriptor."""
 
 
 class SandboxRequest(msgspec.Struct, frozen=True):
-    """What is asked. Its parameters follow as an Arrow stream of one row.
+    """A query. Its parameters follow as an Arrow stream of one row.
 
     Attributes:
-        names: of the parameters; None where they are `?`.
-        tables: what it may name, in lower case.
-        seconds: after which the child ends itself.
+        names: names of the parameters; None for `?`.
+        tables: tables that the SQL may name, in lower case.
+        seconds: time after which the worker ends itself.
     """
 
     sql: str
@@ -30,14 +33,14 @@ class SandboxRequest(msgspec.Struct, frozen=True):
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """What the question needs.
+    """The inputs that a parsed query needs.
 
     Attributes:
-        tables: how often it names each, in lower case.
-        is_count: whether it asks for the number of events and nothing else.
-        mentions_person: whether it may see `person_id` of events.
-        bounds: of each use of `events`.
-        layers: what confines the child.
+        tables: number of times that each table is named, in lower case.
+        is_count: whether the query is `SELECT count(*) FROM events`.
+        mentions_person: whether the query may read `person_id` of events.
+        bounds: timestamps that each use of `events` can read.
+        layers: layers that confine the worker.
     """
 
     tables: Mapping[str, int]
@@ -48,13 +51,13 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 class Inputs(msgspec.Struct, frozen=True):
-    """What it gets; the descriptors follow, files first, then a memory file with an Arrow stream for each table.
+    """The inputs of a query. Descriptors follow: the files, then a memory file with an Arrow stream for each table.
 
     Attributes:
-        files: how many.
-        tables: their names.
-        statements: SQL of ours that makes views of them, with its parameters.
-        rows: of the answer at the most.
+        files: number of files.
+        tables: names of the tables.
+        statements: SQL of Lakebed that creates the views, with its parameters.
+        rows: limit of rows in the answer.
     """
 
     files: int
@@ -64,7 +67,7 @@ class Inputs(msgspec.Struct, frozen=True):
 
 
 class Failure(msgspec.Struct, frozen=True):
-    """Why there is no answer."""
+    """The reason why there is no answer."""
 
     kind: Literal["refused", "error", "too_large", "crashed"]
     message: str

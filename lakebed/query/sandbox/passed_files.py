@@ -1,4 +1,4 @@
-"""The files that a question was given, as the only file system that DuckDB has: descriptors, opened by the server."""
+"""The only file system of DuckDB in a worker process: descriptors that the server opened and passed to it."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from typing import Any
 
 from fsspec import AbstractFileSystem
 
-__all__ = ["PREFIX", "PassedFiles"]
+from lakebed.query.sandbox.messages import PASSED_PREFIX
 
-PREFIX = "given://"
-_LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)  # files that are given do not change
+__all__ = ["PassedFiles"]
+
+_LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)  # passed files do not change
 
 
 class PassedFiles(AbstractFileSystem):  # type: ignore[misc, unused-ignore]  # fsspec has no types everywhere
-    """Reads the descriptors in `files`, by their number. Nothing can be written."""
+    """Reads the descriptors in `files` by number. Refuses to write."""
 
-    protocol = "given"
+    protocol = "passed"
     cachable = False
 
     def __init__(self) -> None:
@@ -30,48 +31,48 @@ class PassedFiles(AbstractFileSystem):  # type: ignore[misc, unused-ignore]  # f
         return path
 
     def _descriptor(self, path: str) -> int:
-        number = path.removeprefix(PREFIX)
+        number = path.removeprefix(PASSED_PREFIX)
         if not number.isdecimal() or int(number) >= len(self.files):
             raise FileNotFoundError(path)
         return self.files[int(number)]
 
     def open(self, path: str, mode: str = "rb", **_: Any) -> io.RawIOBase:
-        """A reader of a file."""
+        """A reader of the file at `path`."""
         if mode != "rb":
-            raise PermissionError("files are only read here")
+            raise PermissionError("files are read-only here")
         return _Reader(self._descriptor(path))
 
     def info(self, path: str, **_: Any) -> dict[str, Any]:
-        """Its size."""
+        """Name, size and type of a file."""
         return {"name": path, "size": os.fstat(self._descriptor(path)).st_size, "type": "file"}
 
     def exists(self, path: str, **_: Any) -> bool:
-        """Whether it was given."""
+        """Whether `path` names a passed file."""
         try:
             return self._descriptor(path) >= 0
         except FileNotFoundError:
             return False
 
     def isfile(self, path: str) -> bool:
-        """The same."""
+        """Whether `path` names a passed file."""
         return self.exists(path)
 
     def glob(self, path: str, **_: Any) -> list[str]:
-        """`path` itself: no name has wildcards."""
+        """`path` itself if it exists: names have no wildcards."""
         return [path] if self.exists(path) else []
 
     def modified(self, path: str) -> datetime:
-        """Always the same."""
+        """A constant: passed files do not change."""
         self._descriptor(path)
         return _LONG_AGO
 
 
 class _Reader(io.RawIOBase):
-    """Several may read one descriptor: each has a position of its own."""
+    """A reader with a position of its own, so that several can read one descriptor."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
-        self._at = 0
+        self._position = 0
 
     def readable(self) -> bool:
         return True
@@ -80,20 +81,20 @@ class _Reader(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size()}[whence]
-        self._at = start + offset
-        return self._at
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size()}[whence]
+        self._position = start + offset
+        return self._position
 
     def tell(self) -> int:
-        return self._at
+        return self._position
 
     def read(self, size: int = -1) -> bytes:
-        count = self._size() - self._at if size < 0 else size
+        count = self._size() - self._position if size < 0 else size
         pieces = []
-        while count > 0 and (piece := os.pread(self._descriptor, count, self._at)):
+        while count > 0 and (piece := os.pread(self._descriptor, count, self._position)):
             pieces.append(piece)
             count -= len(piece)
-            self._at += len(piece)
+            self._position += len(piece)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _size(self) -> int:

@@ -1,4 +1,4 @@
-"""SQL of strangers: planned here, run in a process of its own that sees what this question reads and nothing else."""
+"""Untrusted SQL: each query runs in a process of its own, which sees nothing but the data that the query reads."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -14,15 +13,13 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import pyarrow as pa
 
 from lakebed.clock import Clock
-from lakebed.concurrency import finish_despite_cancel
+from lakebed.concurrency import Worker, finish_despite_cancel
 from lakebed.errors import ObjectClosed, QueryBusy, QueryCrashed, QueryRefused, QueryTimeout, QueryTooLarge
 from lakebed.moments import Moment
 from lakebed.query.bounds import UNBOUNDED
-from lakebed.query.count_star import counted, with_count
 from lakebed.query.queries import Queries
-from lakebed.query.relation import Relation
-from lakebed.query.request import Parameters, Sources
-from lakebed.query.request import QueryRequest as Asked
+from lakebed.query.relation import Relation, counted, with_count
+from lakebed.query.request import Parameters, QueryRequest, Sources
 from lakebed.query.result import Result
 from lakebed.settings import Settings
 
@@ -32,20 +29,23 @@ if TYPE_CHECKING:
 
 __all__ = ["UntrustedQueries"]
 
-_MAX_SQL = 1 << 16  # characters: what people write is far below, and reading it takes time
+_MAX_SQL = 1 << 16  # characters: far above what people write; parsing costs time
 _MAX_PARAMS = 1 << 20  # bytes
-_STARTS = 3  # of a child that ends before it is asked, as when the system is short of memory
+_STARTS = 3  # attempts where a process ends before it gets its query, as it does when memory is short
 _STARTS_WITHIN_S = 30.0
-_IDLE_S = 60.0  # then the process that forks is let go
+_IDLE_S = 60.0  # after that the fork server may end
 _T = TypeVar("_T")
 _log = logging.getLogger("lakebed.sandbox")
 
 
 class UntrustedQueries:
-    """Answers SQL that came over a network, for one object.
+    """Runs untrusted SQL for one object, each query in a process of its own.
 
     Args:
-        queries: knows the object's tables, and plans.
+        queries: the object's tables and sources.
+        settings: the limits whose names begin with `untrusted_`.
+        clock: measures elapsed time.
+        name: the object's, for threads and messages.
     """
 
     def __init__(self, queries: Queries, settings: Settings, clock: Clock, *, name: str) -> None:
@@ -54,10 +54,11 @@ class UntrustedQueries:
         self._clock = clock
         self._name = name
         self._running: dict[asyncio.Task[Result], _Run] = {}
-        self._executor: ThreadPoolExecutor | None = None
-        self._leaving: asyncio.TimerHandle | None = None
+        self._worker = self._new_worker()
+        self._idle_worker: Worker | None = None  # the one before, which ends when its queue is empty
+        self._idle_timer: asyncio.TimerHandle | None = None
         self._joining = threading.Lock()  # protects the next
-        self._joined = False  # to the process that forks
+        self._joined = False  # whether the fork server counts this object
         self._closed = False
 
     async def run(
@@ -69,24 +70,24 @@ class UntrustedQueries:
         limit: int | None = None,
         timeout: float | None = None,  # noqa: ASYNC109 - it is a process that must be killed, not the await
     ) -> Result:
-        """The answer of `query` to untrusted SQL: an allowlist, and a process of its own that can be killed.
+        """The same as `query`, for untrusted SQL: checked against an allowlist, and run in a process of its own.
 
-        It sees the tables of `query` and no file, network, setting or variable besides. Its limits are the settings
-        `untrusted_*`; `limit` and `timeout` can only lower them.
+        The SQL reads the tables of `query`, and no file, network, setting or variable. The settings `untrusted_*` are
+        its limits; `limit` and `timeout` can only lower them. A query that passes its time is killed.
 
         Args:
             sql: one SELECT over the tables of `query`, with the functions in query/sandbox/allowlist.py.
             params: numbers, texts, bytes, dates, times, decimals, and lists of them.
             as_of: as for `query`.
-            limit: rows at most.
+            limit: limit of rows.
             timeout: seconds; at most `untrusted_timeout_s`.
 
         Raises:
-            QueryRefused: it is not one SELECT of what is allowed; says where and what.
-            QueryError: with DuckDB's message.
-            QueryTimeout, QueryTooLarge: it passed a limit. No partial answer is given.
-            QueryBusy: as many run as may; ask again.
-            QueryCrashed: its process ended without an answer.
+            QueryRefused: the SQL is not one SELECT of what is allowed. The message says where.
+            QueryError: DuckDB's message.
+            QueryTimeout, QueryTooLarge: the query passed a limit. There is no partial answer.
+            QueryBusy: as many queries run as `untrusted_queries` allows. Try again.
+            QueryCrashed: the process ended without an answer.
             InvalidAsOf: as for `query`.
         """
         return await self.run_patiently(sql, params, as_of=as_of, limit=limit, timeout=timeout, patience=0.0)
@@ -101,31 +102,31 @@ class UntrustedQueries:
         timeout: float | None = None,  # noqa: ASYNC109 - the same
         patience: float,
     ) -> Result:
-        """As `run`, but waits up to `patience` seconds while as many run as may."""
+        """As `run`, but waits up to `patience` seconds for a free place instead of raising QueryBusy at once."""
         if self._closed:
             raise ObjectClosed(f"{self._name} is closed", hint="Open the object first")
-        asked = self._queries.question(sql, params, as_of, None, limit)
+        request = self._queries.request(sql, params, as_of, None, limit)
         if not isinstance(sql, str) or len(sql) > _MAX_SQL:
-            raise QueryRefused(f"the SQL is no text of at most {_MAX_SQL} characters", hint="Shorten it")
-        names, encoded = _encoded(asked.params)
+            raise QueryRefused(f"the SQL must be text of at most {_MAX_SQL} characters", hint="Shorten it")
+        names, encoded = _encoded(request.params)
         seconds = self._seconds(timeout)
-        await self._turn(patience)
+        await self._wait_for_place(patience)
         if self._closed:
             raise ObjectClosed(f"{self._name} was closed before the answer", hint="Open the object and ask again")
-        return await self._supervise(asked, names, encoded, seconds)
+        return await self._supervise(request, names, encoded, seconds)
 
-    async def _turn(self, patience: float) -> None:
-        """Wait until one more may run. Raises QueryBusy."""
-        most = self._settings.untrusted_queries
+    async def _wait_for_place(self, patience: float) -> None:
+        """Wait until one more query may run. Raises QueryBusy."""
+        limit = self._settings.untrusted_queries
         with suppress(TimeoutError):
             async with asyncio.timeout(patience):
-                while patience and len(self._running) >= most:
+                while patience and len(self._running) >= limit:
                     await asyncio.wait(set(self._running), return_when=asyncio.FIRST_COMPLETED)
-        if len(self._running) >= most:
+        if len(self._running) >= limit:
             raise QueryBusy(
-                f"{len(self._running)} queries of this object run already (untrusted_queries)",
+                f"{len(self._running)} queries of this object are running already (untrusted_queries)",
                 hint="Ask again in a second",
-                limit=most,
+                limit=limit,
                 scope="object",
             )
 
@@ -136,17 +137,17 @@ class UntrustedQueries:
             raise QueryRefused(f"timeout is {timeout!r}", hint="Give a number of seconds above 0")
         return min(timeout, self._settings.untrusted_timeout_s)
 
-    async def _supervise(self, asked: Asked, names: list[str] | None, params: bytes, seconds: float) -> Result:
+    async def _supervise(self, request: QueryRequest, names: list[str] | None, params: bytes, seconds: float) -> Result:
         loop = asyncio.get_running_loop()
-        visit = _Run()
-        met: asyncio.Future[None] = loop.create_future()  # the time of the question does not start before its child
-        task = loop.create_task(self._answer(visit, met, asked, names, params, seconds))
-        self._running[task] = visit
+        run = _Run()
+        started: asyncio.Future[None] = loop.create_future()  # the timeout begins when the process has started
+        task = loop.create_task(self._answer(run, started, request, names, params, seconds))
+        self._running[task] = run
         task.add_done_callback(self._finished)
         try:
-            either: set[asyncio.Future[Any]] = {task, met}
+            either: set[asyncio.Future[Any]] = {task, started}
             await asyncio.wait(either, timeout=_STARTS_WITHIN_S, return_when=asyncio.FIRST_COMPLETED)
-            if met.done():
+            if started.done():
                 await asyncio.wait({task}, timeout=seconds)
         finally:
             late = not task.done()
@@ -154,14 +155,14 @@ class UntrustedQueries:
                 self._stop(task)
         if late:
             await asyncio.wait({task})
-            self._raise_late(seconds if met.done() else None)
+            self._raise_late(seconds if started.done() else None)
         if self._closed:
             raise ObjectClosed(f"{self._name} was closed before the answer", hint="Open the object and ask again")
         return task.result()
 
     def _raise_late(self, seconds: float | None) -> NoReturn:
         if seconds is None:
-            raise QueryCrashed("no process for the query starts", hint="The machine may be overloaded: ask again")
+            raise QueryCrashed("no process for the query starts", hint="The machine may be overloaded: try again")
         raise QueryTimeout(
             f"the query ran longer than {seconds:g} s and was killed",
             hint=f"Narrow its WHERE to fewer days; untrusted_timeout_s is {self._settings.untrusted_timeout_s:g}",
@@ -175,26 +176,26 @@ class UntrustedQueries:
     def _finished(self, task: asyncio.Task[Result]) -> None:
         del self._running[task]
         if not task.cancelled():
-            task.exception()  # of a question that nobody waits for any more, no one else asks
-        if self._leaving is not None:
-            self._leaving.cancel()
+            task.exception()  # read it, so that asyncio does not log it when no caller waits any more
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
         if not self._running and not self._closed:
-            self._leaving = asyncio.get_running_loop().call_later(_IDLE_S, self._leave)
+            self._idle_timer = asyncio.get_running_loop().call_later(_IDLE_S, self._end_idle)
 
     async def _answer(
         self,
-        visit: _Run,
-        met: asyncio.Future[None],
-        asked: Asked,
+        run: _Run,
+        started: asyncio.Future[None],
+        request: QueryRequest,
         names: list[str] | None,
         params: bytes,
         seconds: float,
     ) -> Result:
-        from lakebed.query.sandbox.messages import SandboxRequest  # only objects that are asked need it
+        from lakebed.query.sandbox.messages import SandboxRequest  # only objects with untrusted queries pay for it
 
-        started = self._clock.monotonic()
-        question = SandboxRequest(
-            sql=asked.sql,
+        began = self._clock.monotonic()
+        message = SandboxRequest(
+            sql=request.sql,
             names=names,
             tables=[table.lower() for table in self._queries.known_tables],
             seconds=seconds,
@@ -202,19 +203,19 @@ class UntrustedQueries:
             threads=self._settings.query_threads or 1,
         )
         try:
-            await self._in_thread(partial(self._start, visit))
-            met.set_result(None)
-            plan = await self._in_thread(lambda: visit.cell.plan(question, params))
+            await self._in_thread(partial(self._start, run))
+            started.set_result(None)
+            plan = await self._in_thread(lambda: run.process.plan(message, params))
             if not {"seccomp", "landlock"} & set(plan.layers):
-                _log.warning("%s: this kernel keeps neither files nor network from untrusted SQL", self._name)
-            async with self._queries.sources(plan.tables, asked, mentions_person=plan.mentions_person) as sources:
-                table, relation = await self._in_thread(partial(self._execute, visit.cell, plan, asked, sources))
-            return sources.result(table, relation, (self._clock.monotonic() - started) * 1000)
+                _log.warning("%s: this kernel can keep untrusted SQL from neither files nor network", self._name)
+            async with self._queries.sources(plan.tables, request, mentions_person=plan.mentions_person) as sources:
+                table, relation = await self._in_thread(partial(self._execute, run.process, plan, request, sources))
+            return sources.result(table, relation, (self._clock.monotonic() - began) * 1000)
         finally:
-            visit.stop()
-            await self._in_thread(visit.close)
+            run.stop()
+            await self._in_thread(run.close)
 
-    def _start(self, visit: _Run) -> None:
+    def _start(self, run: _Run) -> None:
         from lakebed.query.sandbox.forkserver import shared
 
         with self._joining:
@@ -222,108 +223,110 @@ class UntrustedQueries:
                 shared().join()
                 self._joined = True
         for _ in range(_STARTS):
-            visit.enter(shared().take())
-            if visit.cell.meet():
+            run.enter(shared().acquire())
+            if run.process.wait_started():
                 return
-            visit.close()
-        raise QueryCrashed("no process for the query starts", hint="Ask again; the system may be out of memory")
+            run.close()
+        raise QueryCrashed("no process for the query starts", hint="Try again; the system may be out of memory")
 
     def _execute(
-        self, cell: WorkerProcess, plan: Plan, asked: Asked, sources: Sources
+        self, process: WorkerProcess, plan: Plan, request: QueryRequest, sources: Sources
     ) -> tuple[pa.Table, Relation | None]:
-        most = self._settings.untrusted_max_rows
+        max_rows = self._settings.untrusted_max_rows
         inputs, relation, rows = _Inputs(), None, 0
         if sources.cut is not None:
-            # A view reads events that the question's own conditions say nothing of.
+            # A view reads events that the query's own conditions do not bound.
             relation = scanned = sources.cut.relation((UNBOUNDED,) if sources.views else plan.bounds)
             if plan.is_count:
                 rows, scanned = counted(relation)
-            sources.register_events(inputs, scanned, inputs.named)
+            sources.register_events(inputs, scanned, inputs.path_of)
         sources.register(inputs)
-        limit = most + 1 if asked.limit is None else min(asked.limit, most + 1)
-        table = cell.answer(
+        limit = max_rows + 1 if request.limit is None else min(request.limit, max_rows + 1)
+        table = process.answer(
             inputs.files, inputs.tables, inputs.statements, rows=limit, max_bytes=self._settings.untrusted_max_bytes
         )
-        if table.num_rows > most:
+        if table.num_rows > max_rows:
             raise QueryTooLarge(
-                f"the result has more than {most} rows (untrusted_max_rows)",
+                f"the result has more than {max_rows} rows (untrusted_max_rows)",
                 hint="Aggregate, or pass limit to get the first rows",
-                limit=most,
+                limit=max_rows,
             )
         return with_count(table, rows) if rows else table, relation
 
+    def _new_worker(self) -> Worker:
+        # A thread for each query that may run: it blocks until the child process has answered.
+        return Worker(f"untrusted-{self._name}", threads=self._settings.untrusted_queries)
+
     async def _in_thread(self, work: Callable[[], _T]) -> _T:
-        if self._executor is None:
-            workers = self._settings.untrusted_queries
-            self._executor = ThreadPoolExecutor(workers, thread_name_prefix=f"lakebed-untrusted-{self._name}")
-        # A cancelled question is killed, so that its thread comes back; then there is nothing left to clean up.
-        return await finish_despite_cancel(asyncio.get_running_loop().run_in_executor(self._executor, work))
+        # The process of a cancelled query is killed, so its thread returns; after that nothing is left to clean up.
+        return await finish_despite_cancel(self._worker.run(work))
 
-    def _leave(self) -> None:
-        """Nobody asked for a while: the process that forks may end."""
-        if self._executor is not None and not self._running:
-            executor, self._executor = self._executor, None
-            executor.submit(self._let_go)
-            executor.shutdown(wait=False)
+    def _end_idle(self) -> None:
+        """End the threads, and leave the fork server, after a while without queries."""
+        if self._worker.has_thread and not self._running:
+            self._idle_worker, self._worker = self._worker, self._new_worker()
+            self._idle_worker.run(self._leave_fork_server)
+            self._idle_worker.close(wait=False)
 
-    def _let_go(self) -> None:
+    def _leave_fork_server(self) -> None:
         from lakebed.query.sandbox.forkserver import shared
 
         with self._joining:
-            # Between `_leave` and now a question may have come, which needs the process.
+            # Since `_end_idle` a query may have come that needs the fork server.
             if self._joined and (self._closed or not self._running):
                 self._joined = False
                 shared().leave()
 
     async def close(self) -> None:
-        """Kill what runs and let processes and threads go. Idempotent."""
+        """Kill running queries, and end their processes and threads. Idempotent."""
         self._closed = True
-        if self._leaving is not None:
-            self._leaving.cancel()
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
         for task in list(self._running):
             self._stop(task)
         if self._running:
             await asyncio.wait(set(self._running))
-        if self._executor is not None:
-            await self._in_thread(self._let_go)
-            self._executor.shutdown()
-            self._executor = None
+        if self._worker.has_thread:
+            await self._in_thread(self._leave_fork_server)
+        self._worker.close()
+        if self._idle_worker is not None:
+            self._idle_worker.close()
 
 
 class _Run:
-    """One question under way: its child, also when that comes after it was stopped."""
+    """A running query and its process, even where that starts after the query was stopped."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()  # protects both below
-        self._cell: WorkerProcess | None = None
+        self._process: WorkerProcess | None = None
         self._stopped = False
 
     @property
-    def cell(self) -> WorkerProcess:
-        assert self._cell is not None  # noqa: S101 - it was entered before
-        return self._cell
+    def process(self) -> WorkerProcess:
+        assert self._process is not None  # noqa: S101 - `enter` set it
+        return self._process
 
-    def enter(self, cell: WorkerProcess) -> None:
+    def enter(self, process: WorkerProcess) -> None:
         with self._lock:
-            self._cell = cell
+            self._process = process
             if self._stopped:
-                cell.kill()
+                process.kill()
 
     def stop(self) -> None:
         with self._lock:
             self._stopped = True
-            if self._cell is not None:
-                self._cell.kill()
+            if self._process is not None:
+                self._process.kill()
 
     def close(self) -> None:
         with self._lock:
-            cell, self._cell = self._cell, None
-        if cell is not None:
-            cell.close()
+            process, self._process = self._process, None
+        if process is not None:
+            process.close()
 
 
 class _Inputs:
-    """Notes down what a cursor would be told, for the child that has one."""
+    """Records the calls of a cursor, for the worker process that has one."""
 
     def __init__(self) -> None:
         self.files: list[str] = []
@@ -336,13 +339,15 @@ class _Inputs:
     def execute(self, sql: str, params: list[Any] | None = None, /) -> None:
         self.statements.append((sql, params))
 
-    def named(self, path: str) -> str:
+    def path_of(self, path: str) -> str:
+        from lakebed.query.sandbox.messages import PASSED_PREFIX
+
         self.files.append(path)
-        return f"given://{len(self.files) - 1}"
+        return f"{PASSED_PREFIX}{len(self.files) - 1}"
 
 
 def _encoded(params: Parameters | None) -> tuple[list[str] | None, bytes]:
-    """Names of parameters, where they have some, and their values as an Arrow stream of one row."""
+    """The names of parameters, if they have names, and their values as an Arrow stream of one row."""
     if params is None:
         return None, b""
     names = [str(name) for name in params] if isinstance(params, Mapping) else None
@@ -354,7 +359,7 @@ def _encoded(params: Parameters | None) -> tuple[list[str] | None, bytes]:
         except (pa.ArrowException, OverflowError, ValueError, TypeError, RecursionError) as error:
             name = names[number] if names else number + 1
             raise QueryRefused(
-                f"parameter {name} cannot be passed on: {str(error)[:200]}",
+                f"parameter {name} cannot be passed to the query: {str(error)[:200]}",
                 hint="Give a number of 64 bits, text, bytes, a date or time, or a list of one of these",
             ) from error
     row = pa.record_batch(columns, [str(number) for number in range(len(columns))])

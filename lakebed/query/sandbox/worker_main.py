@@ -1,7 +1,7 @@
-"""The other side of the wall: the process that forks a child for each question, and the child.
+"""The fork server's main function, and the worker process that it forks for each untrusted query.
 
-`serve` imports everything, gives up what it does not need (confine.py) and then only forks. It has no thread of
-Python's and never sees a question. A child answers one question and ends.
+`serve` imports everything, confines itself (confine.py) and then only forks. It has no Python thread and never sees a
+query. A worker process answers one query and ends.
 """
 
 from __future__ import annotations
@@ -26,31 +26,31 @@ from lakebed.query.bounds import UNBOUNDED, Bounds, find_bounds
 from lakebed.query.sandbox import framing
 from lakebed.query.sandbox.allowlist import check
 from lakebed.query.sandbox.confine import Confined, bound_files, bound_memory, bound_time, confine, die_with_parent
-from lakebed.query.sandbox.messages import Failure, Inputs, Plan, SandboxRequest
-from lakebed.query.sandbox.passed_files import PREFIX, PassedFiles
+from lakebed.query.sandbox.messages import PASSED_PREFIX, Failure, Inputs, Plan, SandboxRequest
+from lakebed.query.sandbox.passed_files import PassedFiles
 from lakebed.query.statement import Statement
 
 __all__ = ["serve"]
 
-_LOOKS_EVERY_S = 5.0
-_BATCH = 8192  # rows of the answer at a time
+_POLL_S = 5.0
+_BATCH_ROWS = 8192
 _MESSAGE = 4000  # characters of an error
 _OWN_FILES = 32
-_ANYTHING = 1 << 32
+_NO_LIMIT = 1 << 32
 _LINE = re.compile(r"^LINE (\d+):", re.MULTILINE)
 _CATALOG = "SELECT view_name FROM duckdb_views() UNION SELECT table_name FROM duckdb_tables()"
 
 
 def serve(control: int, server: int) -> NoReturn:
-    """Fork a child for each socket that comes over `control`, until it is closed or process `server` is gone."""
+    """Fork a worker for each socket received over `control`, until that is closed or the process `server` has ended."""
     listening = socket.socket(fileno=control)
-    # Once confined nothing can be imported, and sqlglot imports late: for the element of a list it infers types.
+    # A confined process cannot import. sqlglot imports its optimizer late, for the element of a list.
     importlib.import_module("sqlglot.optimizer")
     find_bounds("SELECT [seq][1] FROM events WHERE timestamp > now()", None, uses=1)
     confined = confine()
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel buries children
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps the workers
     while os.getppid() == server:
-        ready, _, _ = select.select([listening], [], [], _LOOKS_EVERY_S)
+        ready, _, _ = select.select([listening], [], [], _POLL_S)
         if not ready:
             continue
         _, descriptors, _, _ = socket.recv_fds(listening, 1, 1)
@@ -58,20 +58,20 @@ def serve(control: int, server: int) -> NoReturn:
             break
         if os.fork() == 0:
             listening.close()
-            _live(socket.socket(fileno=descriptors[0]), confined, os.getppid())
+            _run_worker(socket.socket(fileno=descriptors[0]), confined, os.getppid())
         os.close(descriptors[0])
     os._exit(0)
 
 
-def _live(connection: socket.socket, confined: Confined, parent: int) -> NoReturn:
+def _run_worker(connection: socket.socket, confined: Confined, parent: int) -> NoReturn:
     try:
-        os.dup2(0, 2)  # both are /dev/null then
+        os.dup2(0, 2)  # stderr too is /dev/null then
         if die_with_parent(parent):
             myself = os.pidfd_open(os.getpid())
             socket.send_fds(connection, [b"H"], [myself])
             os.close(myself)
             _answer(connection, confined)
-    except BaseException as error:  # noqa: BLE001 - whatever it is, the server is told and the process ends
+    except BaseException as error:  # noqa: BLE001 - any error is sent to the server, and the process ends
         with contextlib.suppress(OSError):
             framing.send(connection, framing.ERROR, msgspec.json.encode(_failure(error)))
     finally:
@@ -81,20 +81,20 @@ def _live(connection: socket.socket, confined: Confined, parent: int) -> NoRetur
 def _answer(connection: socket.socket, confined: Confined) -> None:
     files = PassedFiles()
     cursor = _connect(files)
-    # Before the question is there: what is first asked of a connection takes longest.
+    # Before the query arrives: the first statements of a connection take longest.
     catalog = {str(name).lower() for (name,) in cursor.execute(_CATALOG).fetchall()}
     Statement.parse("SELECT 1", cursor)
     cursor.sql("SELECT 1").to_arrow_reader(1).read_all()
-    question = msgspec.json.decode(_expect(connection, framing.QUESTION), type=SandboxRequest)
-    params = _params(_expect(connection, framing.DATA), question.names)
-    bound_time(question.seconds, question.threads)
-    bound_memory(confined, question.memory_bytes)
-    cursor.execute(f"SET memory_limit = '{question.memory_bytes * 3 // 4}B'")
-    cursor.execute(f"SET threads = {question.threads}")
+    request = msgspec.json.decode(_expect(connection, framing.REQUEST), type=SandboxRequest)
+    params = _params(_expect(connection, framing.DATA), request.names)
+    bound_time(request.seconds, request.threads)
+    bound_memory(confined, request.memory_bytes)
+    cursor.execute(f"SET memory_limit = '{request.memory_bytes * 3 // 4}B'")
+    cursor.execute(f"SET threads = {request.threads}")
     cursor.execute("SET lock_configuration = true")
-    cursor.execute("BEGIN TRANSACTION READ ONLY")  # now() stands still in it: the bounds are those of the answer
+    cursor.execute("BEGIN TRANSACTION READ ONLY")  # now() is constant in it, so the bounds hold for the answer
     statement = Statement.parse(
-        question.sql, cursor, lambda text, tree: check(text, tree, tables=question.tables, catalog=catalog)
+        request.sql, cursor, lambda text, tree: check(text, tree, tables=request.tables, catalog=catalog)
     )
     plan = Plan(
         statement.tables,
@@ -128,16 +128,16 @@ def _connect(files: PassedFiles) -> duckdb.DuckDBPyConnection:
     cursor = duckdb.connect(":memory:", config=config)
     cursor.execute("SET GLOBAL TimeZone = 'UTC'")
     cursor.register_filesystem(files)
-    cursor.execute(f"SET allowed_directories = ['{PREFIX}']")
+    cursor.execute(f"SET allowed_directories = ['{PASSED_PREFIX}']")
     cursor.execute("SET enable_external_access = false")
     cursor.execute("SET disabled_filesystems = 'LocalFileSystem'")
     return cursor
 
 
 def _expect(connection: socket.socket, tag: bytes) -> bytes:
-    found, payload = framing.receive(connection, _ANYTHING)
-    if found != tag:
-        raise ValueError(f"the server sent {found!r}, not {tag!r}")
+    received, payload = framing.receive(connection, _NO_LIMIT)
+    if received != tag:
+        raise ValueError(f"the server sent {received!r}, not {tag!r}")
     return payload
 
 
@@ -159,13 +159,13 @@ def _bounds(
 
 
 def _receive_descriptors(connection: socket.socket, count: int) -> list[int]:
-    found: list[int] = []
-    while len(found) < count:
-        said, some, _, _ = socket.recv_fds(connection, 1, 32)
-        if not said:
-            raise EOFError("the server is gone")
-        found += some
-    return found
+    descriptors: list[int] = []
+    while len(descriptors) < count:
+        tag, received, _, _ = socket.recv_fds(connection, 1, 32)
+        if not tag:
+            raise EOFError("the server has closed the socket")
+        descriptors += received
+    return descriptors
 
 
 def _table(descriptor: int) -> pa.Table:
@@ -173,7 +173,7 @@ def _table(descriptor: int) -> pa.Table:
 
 
 class _Sink:
-    """A file for Arrow whose bytes go out as frames."""
+    """A file for Arrow that sends its bytes as frames."""
 
     closed = False
 
@@ -182,8 +182,8 @@ class _Sink:
 
     def write(self, data: Any) -> int:
         whole = memoryview(data).cast("B")
-        for at in range(0, len(whole), framing.MAX_BYTES):
-            framing.send(self._connection, framing.DATA, whole[at : at + framing.MAX_BYTES])
+        for start in range(0, len(whole), framing.MAX_BYTES):
+            framing.send(self._connection, framing.DATA, whole[start : start + framing.MAX_BYTES])
         return len(whole)
 
     def flush(self) -> None:
@@ -195,14 +195,14 @@ class _Sink:
 
 def _send_answer(connection: socket.socket, cursor: duckdb.DuckDBPyConnection, sql: str, params: Any) -> None:
     try:
-        reader = cursor.sql(sql, params=params).to_arrow_reader(_BATCH)
+        reader = cursor.sql(sql, params=params).to_arrow_reader(_BATCH_ROWS)
         with pa.PythonFile(_Sink(connection), "w") as sink, pa.ipc.new_stream(sink, reader.schema) as writer:
             for batch in reader:
                 writer.write_batch(batch)
     except duckdb.OutOfMemoryException:
         raise
-    except duckdb.Error as error:  # it counts a line before the first one
-        raise QueryError(_LINE.sub(lambda found: f"LINE {int(found[1]) - 1}:", str(error))) from error
+    except duckdb.Error as error:  # DuckDB's line numbers count the wrapping SELECT
+        raise QueryError(_LINE.sub(lambda match: f"LINE {int(match[1]) - 1}:", str(error))) from error
 
 
 def _failure(error: BaseException) -> Failure:

@@ -1,4 +1,4 @@
-"""The server's side of one child: what is said to it, what is believed of it, and how it ends."""
+"""The server's side of one worker process: sending a query, reading the answer, ending the process."""
 
 from __future__ import annotations
 
@@ -20,54 +20,54 @@ from lakebed.query.sandbox.messages import Failure, Inputs, Plan, SandboxRequest
 
 __all__ = ["WorkerProcess"]
 
-_AT_ONCE = 32  # descriptors in one message
+_DESCRIPTORS = 32  # limit of one message
 _DIES_WITHIN_MS = 5000
 _MESSAGE = 4000  # characters of an error
 
 
 class WorkerProcess:
-    """A child that answers one question. Its methods block, except for `kill`, which any thread may call.
+    """A process that answers one untrusted query. Its methods block, except for `kill`, which any thread may call.
 
     Args:
-        connection: to the child, which may not have started yet.
-        on_close: told when the child is gone.
+        connection: socket to the process, which may not have started yet.
+        on_close: called when the process has ended.
     """
 
     def __init__(self, connection: socket.socket, on_close: Callable[[WorkerProcess], None]) -> None:
         self._connection = connection
         self._on_close = on_close
-        self._speaking = threading.Lock()  # who reads and writes the socket
+        self._socket_lock = threading.Lock()  # held to read and write the socket
         self._state = threading.Lock()  # protects both below
-        self._process: int | None = None  # a pidfd: a pid could be another process by the time of the kill
+        self._process: int | None = None  # a pidfd: by the time of the kill, a pid may belong to another process
         self._killed = False
         self._memory_bytes = 0
 
-    def meet(self) -> bool:
-        """Wait for it to start; False when it ended before it was asked anything, which is no fault of a question."""
-        with self._speaking:
+    def wait_started(self) -> bool:
+        """Wait until the process has started. False if it ended before it got a query: the query is not the cause."""
+        with self._socket_lock:
             try:
-                said, descriptors, _, _ = socket.recv_fds(self._connection, 1, 1, socket.MSG_CMSG_CLOEXEC)
+                greeting, descriptors, _, _ = socket.recv_fds(self._connection, 1, 1, socket.MSG_CMSG_CLOEXEC)
             except ConnectionError:
                 return False
-            if not said or not descriptors:
+            if not greeting or not descriptors:
                 return False
             with self._state:
                 self._process = descriptors[0]
                 if self._killed:
                     self._signal()
-            return not self.is_gone
+            return not self.has_ended
 
-    def plan(self, question: SandboxRequest, params: bytes) -> Plan:
-        """What the child makes of `question`.
+    def plan(self, request: SandboxRequest, params: bytes) -> Plan:
+        """Send a query and return what it needs.
 
         Raises:
-            QueryRefused, QueryError: it is not allowed, or is no SQL.
-            QueryTooLarge, QueryCrashed: reading it was too much.
+            QueryRefused, QueryError: the SQL is not allowed, or not SQL.
+            QueryTooLarge, QueryCrashed: parsing passed a limit.
         """
-        self._memory_bytes = question.memory_bytes
-        with self._speaking, self._translated():
-            with _answered_already():
-                framing.send(self._connection, framing.QUESTION, msgspec.json.encode(question))
+        self._memory_bytes = request.memory_bytes
+        with self._socket_lock, self._translated():
+            with _even_if_ended():
+                framing.send(self._connection, framing.REQUEST, msgspec.json.encode(request))
                 framing.send(self._connection, framing.DATA, params)
             _, payload = self._expect(framing.PLAN)
             return msgspec.json.decode(payload, type=Plan)
@@ -84,23 +84,23 @@ class WorkerProcess:
         """The answer, of at most `rows` rows and `max_bytes` as an Arrow stream.
 
         Raises:
-            QueryError: with DuckDB's message.
-            QueryTooLarge, QueryCrashed: it was too much.
+            QueryError: DuckDB's message.
+            QueryTooLarge, QueryCrashed: the query passed a limit.
         """
         inputs = Inputs(len(files), list(tables), list(statements), rows)
-        with self._speaking, self._translated():
-            with _answered_already():
+        with self._socket_lock, self._translated():
+            with _even_if_ended():
                 framing.send(self._connection, framing.INPUTS, msgspec.json.encode(inputs))
-                self._give(files, tables)
+                self._pass(files, tables)
             return _table(self._collect(max_bytes))
 
-    def _give(self, files: Sequence[str], tables: Mapping[str, pa.Table]) -> None:
+    def _pass(self, files: Sequence[str], tables: Mapping[str, pa.Table]) -> None:
         sources: list[Callable[[], int]] = [_opener(path) for path in files]
         sources += [_writer(name, table) for name, table in tables.items()]
-        for first in range(0, len(sources), _AT_ONCE):
+        for first in range(0, len(sources), _DESCRIPTORS):
             descriptors: list[int] = []
             try:
-                descriptors += [source() for source in sources[first : first + _AT_ONCE]]
+                descriptors += [source() for source in sources[first : first + _DESCRIPTORS]]
                 socket.send_fds(self._connection, [framing.DESCRIPTORS], descriptors)
             finally:
                 for descriptor in descriptors:
@@ -127,7 +127,7 @@ class WorkerProcess:
         if tag == framing.ERROR:
             raise self._error(msgspec.json.decode(payload, type=Failure))
         if tag not in tags:
-            raise ValueError(f"a frame {tag!r} where {tags!r} was due")
+            raise ValueError(f"the process sent a frame {tag!r}, expected was {tags!r}")
         return tag, payload
 
     def _error(self, failure: Failure) -> QueryError:
@@ -139,13 +139,15 @@ class WorkerProcess:
             )
         kind = {"refused": QueryRefused, "error": QueryError}.get(failure.kind, QueryCrashed)
         place: dict[str, Any] = {
-            name: at for name, at in failure.facts.items() if name in ("line", "column") and isinstance(at, int)
+            name: value
+            for name, value in failure.facts.items()
+            if name in ("line", "column") and isinstance(value, int)
         }
         return kind(failure.message[:_MESSAGE], **place)
 
     @contextlib.contextmanager
     def _translated(self) -> Any:
-        """What a child that died, or says what is no sense, is to the caller."""
+        """Raise QueryCrashed where the process has ended, or its answer cannot be read."""
         try:
             yield
         except (EOFError, ConnectionError, ValueError, msgspec.DecodeError, pa.ArrowException) as error:
@@ -153,17 +155,17 @@ class WorkerProcess:
                 raise
             raise QueryCrashed(
                 "the process of the query ended without an answer",
-                hint="Most often it needed more memory (untrusted_memory_bytes) or nested too deep",
+                hint="The usual causes are memory (untrusted_memory_bytes) and SQL that is nested too deep",
                 cause=f"{type(error).__name__}: {error}",
             ) from error
 
     def kill(self) -> None:
-        """End the child, whatever it does. Whoever waits for it is told at once. Idempotent."""
+        """Kill the process. A thread that waits for it returns at once. Idempotent."""
         with self._state:
             if not self._killed:
                 self._killed = True
                 self._signal()
-                with contextlib.suppress(OSError):  # the child is gone already
+                with contextlib.suppress(OSError):  # the process has already ended
                     self._connection.shutdown(socket.SHUT_RDWR)
 
     def _signal(self) -> None:
@@ -172,35 +174,35 @@ class WorkerProcess:
                 signal.pidfd_send_signal(self._process, signal.SIGKILL)
 
     @property
-    def is_gone(self) -> bool:
-        """Whether the child has ended already."""
-        looked = select.poll()
-        looked.register(self._connection, 0)  # hanging up is always told
-        return bool(looked.poll(0))
+    def has_ended(self) -> bool:
+        """Whether the process has ended."""
+        poll = select.poll()
+        poll.register(self._connection, 0)  # a hang-up is always reported
+        return bool(poll.poll(0))
 
-    def abandon(self) -> None:
-        """Let go of a child that was asked nothing: it ends by itself."""
+    def release(self) -> None:
+        """Close the socket to a process without a query. The process then ends by itself."""
         self._connection.close()
 
     def close(self) -> None:
-        """`kill`, and wait until it is gone."""
+        """`kill`, and wait until the process has ended."""
         self.kill()
-        with self._speaking:
+        with self._socket_lock:
             with self._state:
                 process, self._process = self._process, None
             if process is not None:
-                gone = select.poll()
-                gone.register(process, select.POLLIN)
-                gone.poll(_DIES_WITHIN_MS)
+                poll = select.poll()
+                poll.register(process, select.POLLIN)
+                poll.poll(_DIES_WITHIN_MS)
                 os.close(process)
             self._connection.close()
         self._on_close(self)
 
 
-def _answered_already() -> contextlib.suppress:
-    """For what cannot be sent to a child that has ended: its last word, if it said one, is still to be read.
+def _even_if_ended() -> contextlib.suppress:
+    """Ignores that the process has ended while this thread writes: its last message can still be read.
 
-    It may have refused a question before all of it was written, as happens where this thread has to wait for its turn.
+    The process may have refused the query before all of it was written.
     """
     return contextlib.suppress(ConnectionError)
 
@@ -231,7 +233,7 @@ def _writer(name: str, table: pa.Table) -> Callable[[], int]:
 
 def _table(stream: bytes) -> pa.Table:
     table = pa.ipc.open_stream(stream).read_all()
-    for column in table.columns:  # offsets and lengths are the child's word until then
-        # A 128-bit integer may have more digits than the decimal that it is handed out as.
+    for column in table.columns:  # until then, offsets and lengths are not trusted
+        # A 128-bit integer may have more digits than the decimal type that carries it.
         column.validate(full=not pa.types.is_decimal(column.type))
     return table

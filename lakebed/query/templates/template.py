@@ -1,4 +1,4 @@
-"""Templates: named questions, each an .sql file whose header declares what it takes."""
+"""Templates: named queries, each an .sql file whose header declares its parameters."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ _PARAMETER = re.compile(r"(\w+) (text|integer|number|timestamp)(?: = (.+?))?: (.
 
 
 class Parameter(msgspec.Struct, frozen=True):
-    """What a template takes.
+    """A parameter of a template.
 
     Attributes:
-        type: text, integer, number, or timestamp (ISO 8601 with a zone; a date is its midnight in UTC).
-        default: as JSON has it; None where it must be given.
-        about: what it means.
+        name: name in the SQL, after `$`.
+        type: text, integer, number, or timestamp (ISO 8601; a date is its midnight UTC).
+        about: meaning of the value.
+        default: JSON value; None where the caller must pass a value.
     """
 
     name: str
@@ -35,7 +36,7 @@ class Parameter(msgspec.Struct, frozen=True):
     default: str | int | float | None = None
 
     def read(self, value: Any) -> Any:
-        """`value` as it is bound; text is parsed, as a command line gives it. Raises QueryRefused, which names it."""
+        """`value` in the type of the parameter. Text is parsed, as a command line passes it. Raises QueryRefused."""
         if self.type == "timestamp":
             return from_us(self._moment(value))
         try:
@@ -49,7 +50,7 @@ class Parameter(msgspec.Struct, frozen=True):
                     return int(value)
         except (ValueError, OverflowError):
             pass
-        message = f"parameter {self.name} is {str(value)[:40]!r}, which is no {self.type}"
+        message = f"parameter {self.name} must be of type {self.type}, not {str(value)[:40]!r}"
         raise QueryRefused(message, hint=self.about, parameter=self.name)
 
     def _moment(self, value: Any) -> int:
@@ -60,12 +61,15 @@ class Parameter(msgspec.Struct, frozen=True):
 
 
 class Template(msgspec.Struct, frozen=True):
-    """A named question.
+    """A named query.
 
     Attributes:
-        name: of the file, without `.sql`.
-        category: what it is about: time series, performance, errors, users, billing, cohorts, anomalies.
-        sql: one SELECT that takes each parameter as `$name`.
+        name: name of the file, without `.sql`.
+        title: a few words.
+        description: a sentence.
+        category: time series, performance, errors, users, billing, cohorts or anomalies.
+        parameters: in the order of the header.
+        sql: one SELECT, which names each parameter as `$name`.
     """
 
     name: str
@@ -77,12 +81,12 @@ class Template(msgspec.Struct, frozen=True):
 
     @classmethod
     def parse(cls, name: str, text: str) -> Template:
-        """Read a file: comment lines `title:`, `category:`, `description:`, `param: NAME TYPE = DEFAULT: MEANING`.
+        """Parse a file: comment lines `title:`, `category:`, `description:`, `param: NAME TYPE = DEFAULT: MEANING`.
 
         Raises:
-            ValueError: a line of the header cannot be read, or one is missing.
+            ValueError: a line of the header is invalid or missing.
         """
-        said: dict[str, str] = {}
+        header: dict[str, str] = {}
         parameters: list[Parameter] = []
         for line in text.splitlines():
             if not line.startswith("-- "):
@@ -91,46 +95,48 @@ class Template(msgspec.Struct, frozen=True):
             if key == "param":
                 match = _PARAMETER.fullmatch(value)
                 if match is None:
-                    raise ValueError(f"{name}.sql: {line!r} declares no parameter")
-                called, kind, default, about = match.groups()
+                    raise ValueError(f"{name}.sql: {line!r} is not a declaration of a parameter")
+                parameter, kind, default, about = match.groups()
                 parameters.append(
-                    Parameter(called, kind, about, None if default is None else msgspec.json.decode(default))  # type: ignore[arg-type]  # one of four, says the pattern
+                    Parameter(parameter, kind, about, None if default is None else msgspec.json.decode(default))  # type: ignore[arg-type]  # the pattern matches only these four
                 )
             else:
-                said[key] = value
-        if said.keys() != {"title", "category", "description"}:
-            raise ValueError(f"{name}.sql: its header says {', '.join(said)}")
+                header[key] = value
+        if header.keys() != {"title", "category", "description"}:
+            raise ValueError(
+                f"{name}.sql: the header must have title, category and description; it has {', '.join(header)}"
+            )
         sql = "\n".join(line for line in text.splitlines() if not line.startswith("-- ")).strip()
-        return cls(name, said["title"], said["description"], said["category"], tuple(parameters), sql)
+        return cls(name, header["title"], header["description"], header["category"], tuple(parameters), sql)
 
-    def bind(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """The values of all parameters.
+    def bind(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """The values of all parameters: those of `arguments`, else the defaults.
 
         Raises:
-            QueryRefused: one is missing, unknown or not of its type; the message names it.
+            QueryRefused: a parameter is missing, unknown or of another type. The message names it.
         """
         known = {parameter.name: parameter for parameter in self.parameters}
-        for name in given:
+        for name in arguments:
             if name not in known:
                 hint = f"It takes {', '.join(known) or 'none'}"
                 raise QueryRefused(f"template {self.name} has no parameter {name[:40]!r}", hint=hint, parameter=name)
-        found = {}
+        values = {}
         for name, parameter in known.items():
-            value = given.get(name)
+            value = arguments.get(name)
             value = parameter.default if value is None else value
             if value is None:
                 message = f"template {self.name} needs the parameter {name}"
                 raise QueryRefused(message, hint=parameter.about, parameter=name)
-            found[name] = parameter.read(value)
-        return found
+            values[name] = parameter.read(value)
+        return values
 
 
 @functools.cache
 def library() -> Mapping[str, Template]:
-    """All templates by name, in order of it. Read once."""
-    found = {}
-    for path in sorted(files("lakebed.query.templates").iterdir(), key=lambda one: one.name):
+    """All templates by name, sorted. Read once."""
+    templates = {}
+    for path in sorted(files("lakebed.query.templates").iterdir(), key=lambda path: path.name):
         if path.name.endswith(".sql"):
             name = path.name.removesuffix(".sql")
-            found[name] = Template.parse(name, path.read_text("utf-8"))
-    return found
+            templates[name] = Template.parse(name, path.read_text("utf-8"))
+    return templates

@@ -1,4 +1,4 @@
-"""Templates: the named questions, answered as untrusted SQL."""
+"""Templates: named queries, run as untrusted SQL."""
 
 from __future__ import annotations
 
@@ -14,25 +14,26 @@ __all__ = ["Templates"]
 
 
 class Templates:
-    """The named questions of one object. docs/sql.md lists them."""
+    """Runs the named queries over one object. docs/sql.md lists them."""
 
     def __init__(self, untrusted: UntrustedQueries) -> None:
         self._untrusted = untrusted
 
     def templates(self) -> list[Template]:
-        """All named questions, with their parameters and their SQL."""
+        """All named queries, with their parameters and their SQL."""
         return list(library().values())
 
     async def template(self, /, name: str, params: Mapping[str, Any] | None = None, **named: Any) -> Result:
-        """The answer to a named question, by `query_untrusted`.
+        """The answer to a named query, by `query_untrusted`.
 
         Args:
+            name: name of the template.
             params: values by parameter, like `named`; a parameter without a value has its default. Each template also
-                takes `as_of`: only what was received up to then.
+                takes `as_of`: the answer as it was at that moment.
 
         Raises:
-            QueryRefused: there is no such template, or a parameter is missing, unknown or not of its type; the message
-                names it. And what `query_untrusted` raises.
+            QueryRefused: there is no such template, or a parameter is missing, unknown or of another type. The message
+                names it. Also all that `query_untrusted` raises.
         """
         template = library().get(name)
         if template is None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 import pyarrow as pa
 
 from lakebed.clock import Clock
+from lakebed.concurrency import Worker
 from lakebed.disk import Disk
 from lakebed.errors import ObjectClosed
 from lakebed.events.promotions import Promotion
@@ -78,7 +78,7 @@ class Archive:
         self._disk = disk
         self._promotions = tuple(promotions)
         self._pins = PinnedStates()
-        self._thread: ThreadPoolExecutor | None = None
+        self._thread = Worker(f"archive-{name}")
         self._worker: ArchiveWorker | None = None  # belongs to the thread
         self._reads: dict[int | str | None, _CatalogRead] = {}
         self._closed = False
@@ -227,10 +227,9 @@ class Archive:
     async def close(self) -> None:
         """Finish running work, then release thread, catalog and memory. Idempotent."""
         self._closed = True
-        thread, self._thread = self._thread, None
-        if thread is not None:
-            await asyncio.shield(asyncio.get_running_loop().run_in_executor(thread, self._close))
-            thread.shutdown()
+        if self._thread.has_thread:
+            await asyncio.shield(self._thread.run(self._close))
+        self._thread.close()
 
     def _close(self) -> None:
         if self._worker is not None:
@@ -255,9 +254,7 @@ class Archive:
 
     def _submit(self, job: Callable[[ArchiveWorker], _T]) -> asyncio.Future[_T]:
         self._check_open()
-        if self._thread is None:
-            self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"lakebed-archive-{self._name}")
-        return asyncio.get_running_loop().run_in_executor(self._thread, lambda: job(self._open()))
+        return self._thread.run(lambda: job(self._open()))
 
     def _check_open(self) -> None:
         if self._closed:

@@ -15,6 +15,7 @@ from pyiceberg.io import FileIO
 from pyiceberg.schema import Schema
 from pyiceberg.table import Table
 
+from lakebed.clock import DAY_US
 from lakebed.events.event import BASE_COLUMNS, SCHEMA
 from lakebed.events.parquet import layout, with_filters
 from lakebed.events.promotions import Promotion
@@ -25,7 +26,6 @@ from lakebed.tiers.archive.pyiceberg_internals import DataFileFactory, TableMeta
 
 __all__ = ["DAY_US", "FileWriter", "describe", "promoted_columns", "read_rows"]
 
-DAY_US = 86_400_000_000
 _ROW_GROUP = 131_072
 _ROW_GROUP_BYTES = 256 << 20
 _LARGE = 1 << 30

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pyiceberg.table import Table
 
+from lakebed.clock import SECOND_US
 from lakebed.errors import ArchiveUnavailable
 from lakebed.tiers.archive.file_io import local_path
 from lakebed.tiers.archive.models import Garbage
@@ -39,7 +40,7 @@ def collect_garbage(events: EventsTable, pinned: set[str], *, dry_run: bool) -> 
     if table is None:
         raise ArchiveUnavailable("the archive's table was dropped meanwhile", hint="Nothing was deleted")
     needed = _needed(table) | {Path(path).resolve() for path in pinned}
-    before_us = events.clock.now_us() - round(events.settings.garbage_grace_s * 1_000_000)
+    before_us = events.clock.now_us() - round(events.settings.garbage_grace_s * SECOND_US)
     garbage = [
         (path, status.st_size)
         for path, status in present

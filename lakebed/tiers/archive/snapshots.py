@@ -6,6 +6,7 @@ import re
 
 from pyiceberg.table import Table, Transaction
 
+from lakebed.clock import SECOND_US
 from lakebed.errors import InvalidName, SnapshotExpired
 from lakebed.tiers.archive.models import Expiry, Snapshot
 from lakebed.tiers.archive.pyiceberg_internals import (
@@ -101,7 +102,7 @@ def expire(events: EventsTable, *, dry_run: bool) -> Expiry:
 def _expired(events: EventsTable, table: Table, now_us: int) -> list[int]:
     settings = events.settings
     needed = {ref.snapshot_id for ref in table.metadata.refs.values()} | {table.metadata.current_snapshot_id}
-    before_us = now_us - round(settings.snapshots_age_s * 1_000_000)
+    before_us = now_us - round(settings.snapshots_age_s * SECOND_US)
     return [
         snapshot.snapshot_id
         for snapshot in _in_order(table)[: -settings.snapshots_keep]

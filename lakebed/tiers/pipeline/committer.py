@@ -13,7 +13,7 @@ from typing import Literal
 import msgspec
 import pyarrow as pa
 
-from lakebed.clock import Clock
+from lakebed.clock import SECOND_US, Clock
 from lakebed.disk import Disk
 from lakebed.errors import DiskFull, LakebedError, LogUnavailable
 from lakebed.events.batch import EventBatch
@@ -27,7 +27,6 @@ from lakebed.tiers.pipeline.segment import Segment
 
 __all__ = ["Commit", "Committer"]
 
-_US = 1_000_000
 _RETRY = "These events were not acknowledged: retry them; the next attempt starts a new segment"
 
 
@@ -66,7 +65,7 @@ class Committer:
         self._segment_received = 0  # received_at of its first event
         self._next_seq = 0
         self._doubtful: set[int] = set()  # first seqs of segments whose acknowledged events may not be durable
-        self._dedupe = Dedupe(int(settings.dedupe_window_s * _US), settings.dedupe_max_ids)
+        self._dedupe = Dedupe(int(settings.dedupe_window_s * SECOND_US), settings.dedupe_max_ids)
         token = os.urandom(8).hex()
         self._ids = (f"{token}-{i}" for i in itertools.count())  # for events without one; never repeated
 
@@ -89,7 +88,7 @@ class Committer:
             raise _unavailable(error, self._directory, hint) from error
         self._segment, self._next_seq = log.active, log.next_seq
         # The clock may be ahead, and be set back while the object is open.
-        since = min(now_us, log.last_received) - int(self._settings.dedupe_window_s * _US)
+        since = min(now_us, log.last_received) - int(self._settings.dedupe_window_s * SECOND_US)
         for file in log.files:
             if file.last_received >= since:
                 self._dedupe.seal(file.first_seq, SealedIds.load(file.path, file.last_received))
@@ -236,7 +235,7 @@ class Committer:
         return (
             segment.offset >= settings.segment_bytes
             or self._next_seq - segment.first_seq >= settings.segment_events
-            or received - self._segment_received >= settings.segment_age_s * _US
+            or received - self._segment_received >= settings.segment_age_s * SECOND_US
         )
 
     def _close_segment(self) -> None:

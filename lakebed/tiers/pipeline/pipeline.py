@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from lakebed.clock import Clock
+from lakebed.clock import SECOND_US, Clock
 from lakebed.disk import Disk
 from lakebed.errors import Backpressure, LogUnavailable, ObjectClosed
 from lakebed.events.batch import EventBatch, memory_bytes
@@ -33,7 +33,6 @@ from lakebed.tiers.pipeline.tail import Tail
 
 __all__ = ["Pipeline"]
 
-_US = 1_000_000
 _GROUP_EVENTS = 10_000  # the limit of events in one frame; at 32 KB each that is 320 MB
 _T = TypeVar("_T")
 
@@ -81,6 +80,7 @@ class Pipeline:
         self._clock = clock
         self._on_commit = on_commit
         self._keep_settled = keep_settled
+        # Not a Worker: what every track() waits for goes to the executor directly.
         self._commit_thread = ThreadPoolExecutor(1, thread_name_prefix=f"lakebed-log-{name}")
         self._committer = Committer(directory, settings, disk, clock)  # belongs to the commit thread
         self.groups = self._committer.groups
@@ -312,7 +312,7 @@ class Pipeline:
         Raises:
             LogUnavailable: a file could not be deleted; it stays readable, and the next call tries again.
         """
-        keep_us = int(max(self._settings.retention_s, self._settings.dedupe_window_s) * _US)
+        keep_us = int(max(self._settings.retention_s, self._settings.dedupe_window_s) * SECOND_US)
         files = self._files.take_oldest(passed_seq, self._clock.now_us() - keep_us)
         if files:
             try:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from lakebed.concurrency import Worker
 from lakebed.disk import Disk
 from lakebed.events.promotions import Promotion
 from lakebed.sql_engine import SqlEngine
@@ -53,7 +53,7 @@ class Sealer:
         self._problems = problems
         self._on_sealed = on_sealed
         self._on_stop = on_stop
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"lakebed-seal-{name}")
+        self._thread = Worker(f"seal-{name}")
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -73,10 +73,9 @@ class Sealer:
 
     async def _seal_closed(self) -> None:
         """Seal the closed parts. After a failure the next `start` tries again."""
-        loop = asyncio.get_running_loop()
         try:
             while (part := self._tail.closed_part()) is not None:
-                file, ids = await loop.run_in_executor(self._thread, self._seal, part)
+                file, ids = await self._thread.run(self._seal, part)
                 await self._on_sealed(part.first_seq, ids)
                 self._files.add(file)
                 self._tail.drop(part)
@@ -96,10 +95,8 @@ class Sealer:
 
     async def remove(self, files: Sequence[SealedFile]) -> None:
         """Delete sealed files. Raises OSError: some may still exist."""
-        await asyncio.get_running_loop().run_in_executor(
-            self._thread, remove_sealed, self._disk, self._directory, files
-        )
+        await self._thread.run(remove_sealed, self._disk, self._directory, files)
 
     def close(self) -> None:
         """Release the thread. Nothing is being sealed."""
-        self._thread.shutdown()
+        self._thread.close()

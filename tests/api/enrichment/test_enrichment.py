@@ -262,7 +262,8 @@ async def test_an_event_at_its_size_limit_is_unchanged(shop):
     assert found == {"filler": filler}
 
 
-@settings(max_examples=200, deadline=None)
+@pytest.mark.integration
+@settings(max_examples=100, deadline=None)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.floats(allow_nan=False, allow_infinity=False) | st.text(), st.lists, max_leaves=5

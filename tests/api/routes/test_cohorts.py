@@ -9,6 +9,8 @@ from lakebed import Analytics, Namespace, SystemClock
 from lakebed.api import create_app
 from lakebed.auth.keys import Keys
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture
 async def shop(tmp_path):

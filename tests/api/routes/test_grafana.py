@@ -13,6 +13,8 @@ from lakebed import Analytics, Namespace, SystemClock
 from lakebed.api import create_app
 from lakebed.auth.keys import Keys
 
+pytestmark = pytest.mark.integration
+
 START = datetime(2024, 1, 13, 5, tzinfo=UTC)
 START_MS = int(START.timestamp() * 1000)
 METHODS = ("GET", "POST", "PUT")

@@ -8,6 +8,8 @@ import pytest
 from lakebed import Analytics
 from lakebed.api import create_app
 
+pytestmark = pytest.mark.integration
+
 EVENTS = [
     {"event": event, "userId": user, "timestamp": f"2026-01-{day:02}T{hour:02}:30:00Z", "properties": {"revenue": 1.5}}
     for event, user, day, hour in (

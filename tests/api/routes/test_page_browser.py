@@ -18,6 +18,8 @@ from lakebed.clock import SystemClock
 from tests.api.browsing import CONTRAST, CONTROLS, WIDE, Site, visiting
 from tests.installed import chromium
 
+pytestmark = pytest.mark.integration
+
 sync_api = pytest.importorskip("playwright.sync_api")
 expect = sync_api.expect
 expect.set_options(timeout=15_000)  # a shared machine may be slow without being wrong

@@ -12,6 +12,8 @@ from lakebed import Analytics, ManualClock
 from lakebed.api import create_app
 from tests.api.socket_server import call, served
 
+pytestmark = pytest.mark.integration
+
 PLATFORM = {
     "event": "api.request",
     "userId": "ann",

@@ -17,6 +17,8 @@ from lakebed.auth.keys import Keys
 from lakebed.clock import SystemClock
 from lakebed.query.sandbox.forkserver import shared
 
+pytestmark = pytest.mark.integration
+
 ARROW = "application/vnd.apache.arrow.stream"
 ENDLESS = "SELECT count(*) FROM range(100000000000) r WHERE hash(r.range) % 7 = 3"
 

@@ -15,7 +15,9 @@ from lakebed.api.server import make_server
 from lakebed.cli import main
 from lakebed.reports.catalog import REPORTS
 from tests.reports.report_samples import COHORTS, EVENTS, SAMPLES
-from tests.served import serving
+from tests.running_server import serving
+
+pytestmark = pytest.mark.integration
 
 DANGEROUS = "(SELECT count(*) FROM read_text('/etc/passwd')) > 0"
 

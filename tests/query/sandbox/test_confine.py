@@ -16,6 +16,8 @@ from lakebed.errors import QueryCrashed
 from lakebed.query.sandbox.forkserver import shared
 from lakebed.query.sandbox.messages import SandboxRequest
 
+pytestmark = pytest.mark.integration
+
 TRIES = """
 import json, os, socket, sys
 from lakebed.query.sandbox import confine
@@ -106,10 +108,10 @@ def test_a_child_has_nothing_to_look_at():
     """Neither it nor the process that forks it has an environment worth reading, a descriptor too many or a name."""
     os.environ["SECRET_OF_SERVER"] = "x"  # noqa: S105 - it is none
     shared().join()
-    cell = shared().take()
+    worker = shared().acquire()
     try:
-        assert cell.meet()
-        assert cell.plan(SandboxRequest("SELECT 1", None, [], 10, 256 << 20, 1), b"").layers
+        assert worker.wait_started()
+        assert worker.plan(SandboxRequest("SELECT 1", None, [], 10, 256 << 20, 1), b"").layers
         server = shared().pid
         pids = [server, *map(int, Path(f"/proc/{server}/task/{server}/children").read_text().split())]
         for pid in pids:
@@ -123,7 +125,7 @@ def test_a_child_has_nothing_to_look_at():
         limits = Path(f"/proc/{pids[1]}/status").read_text()
         assert "NoNewPrivs:\t1" in limits
     finally:
-        cell.close()
+        worker.close()
         del os.environ["SECRET_OF_SERVER"]
         shared().leave()
 
@@ -132,12 +134,12 @@ def test_a_child_ends_by_itself():
     """Where the server does not come to kill it, the kernel ends a child a second after its time."""
     endless = "SELECT count(*) FROM range(100000000000) r WHERE hash(r.range) % 7 = 3"
     shared().join()
-    cell = shared().take()
+    worker = shared().acquire()
     try:
-        assert cell.meet()
-        cell.plan(SandboxRequest(endless, None, [], 0.5, 256 << 20, 1), b"")
+        assert worker.wait_started()
+        worker.plan(SandboxRequest(endless, None, [], 0.5, 256 << 20, 1), b"")
         with pytest.raises(QueryCrashed):
-            cell.answer([], {}, [], rows=1, max_bytes=1000)
+            worker.answer([], {}, [], rows=1, max_bytes=1000)
     finally:
-        cell.close()
+        worker.close()
         shared().leave()

@@ -30,6 +30,8 @@ from lakebed import (
 )
 from lakebed.query.sandbox.forkserver import shared
 
+pytestmark = pytest.mark.integration
+
 ENDLESS = "SELECT count(*) FROM range(100000000000) r WHERE hash(r.range) % 7 = 3"
 
 
@@ -79,7 +81,7 @@ def same(shop, sql, params=None, **asked):
 
 
 def archived(result):
-    """The files of the archive; those of the log may be sealed between two questions."""
+    """The files of the archive; those of the log may be sealed between two queries."""
     return [path for path in result.files if "/archive/" in path]
 
 
@@ -125,7 +127,7 @@ def archived(result):
     ],
 )
 def test_answers_as_query_does(shop, sql):
-    """SQL of strangers has the same rows, columns, tiers and files as SQL of one's own."""
+    """Untrusted SQL gives the same rows, columns, tiers and files as trusted SQL."""
     same(shop, sql)
 
 
@@ -238,7 +240,7 @@ def test_limits(shop, tmp_path):
 
 
 def test_a_missing_file_is_no_empty_answer(tmp_path):
-    """Where a file that the question needs is gone, it fails."""
+    """A query fails if a file that it reads is missing."""
     with connect(tmp_path, "torn", headroom_bytes=0) as torn:
         torn.track("Seen")
         torn.archive()
@@ -278,7 +280,7 @@ async def until(reached, seconds=10.0):
 
 
 async def test_a_killed_child_is_an_error_and_no_more(tmp_path):
-    """When the child dies in the middle, or the process that forks does, its question fails; the next is answered."""
+    """If the worker or the fork server dies during a query, that query fails and the next one is answered."""
     async with Analytics("shop", root=tmp_path, headroom_bytes=0) as shop:
         await shop.track("Seen")
         for victim in ("child", "forkserver"):
@@ -303,7 +305,7 @@ def _busy(pid):
 
 
 async def test_close_leaves_no_process_and_no_thread(tmp_path):
-    """Closing an object ends the questions under way; after the last object's close no process is left."""
+    """Closing an object ends its running queries; after the last object's close no process is left."""
     threads = threading.active_count()
     async with Analytics("shop", root=tmp_path, headroom_bytes=0) as shop:
         running = asyncio.create_task(shop.query_untrusted(ENDLESS))
@@ -322,11 +324,11 @@ async def test_close_leaves_no_process_and_no_thread(tmp_path):
 
 
 async def test_idle_processes_end(tmp_path):
-    """When nobody asked for a while, the process that forks and its spare end; the next question starts them again."""
+    """After a while without queries, the fork server and its spare worker end; the next query starts them again."""
     async with Analytics("shop", root=tmp_path, headroom_bytes=0) as shop:
         await shop.query_untrusted("SELECT 1")
         users, server = shared().users, shared().pid
-        shop._up.untrusted._leave()
+        shop._components.untrusted._end_idle()
         await until(lambda: shared().users == users - 1)
         if users == 1:
             await until(lambda: not alive([server, *children(server)]))
@@ -345,24 +347,24 @@ async def test_cancelling_kills(tmp_path):
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running
-        await until(lambda: not shop._up.untrusted._running)
+        await until(lambda: not shop._components.untrusted._running)
         assert (await shop.query_untrusted("SELECT 1")).scalar() == 1
 
 
 async def test_patience(tmp_path):
     """Who waits is answered when there is room, refused when there is none in time, let go when the object closes."""
     async with Analytics("shop", root=tmp_path, headroom_bytes=0, untrusted_queries=1) as shop:
-        untrusted = shop._up.untrusted
+        untrusted = shop._components.untrusted
         running = asyncio.create_task(untrusted.run(ENDLESS))
         await until(lambda: untrusted._running)
-        waiting = [asyncio.create_task(untrusted.run(f"SELECT {n}", patience=60)) for n in range(2)]
+        waiting = [asyncio.create_task(untrusted.run_patiently(f"SELECT {n}", patience=60)) for n in range(2)]
         with pytest.raises(QueryBusy):
-            await untrusted.run("SELECT 1", patience=0.01)
+            await untrusted.run_patiently("SELECT 1", patience=0.01)
         running.cancel()
         assert [(await one).scalar() for one in waiting] == [0, 1]
         running = asyncio.create_task(untrusted.run(ENDLESS))
         await until(lambda: untrusted._running)
-        late = asyncio.create_task(untrusted.run("SELECT 1", patience=60))
+        late = asyncio.create_task(untrusted.run_patiently("SELECT 1", patience=60))
         await asyncio.sleep(0)
     for one in (running, late):
         with pytest.raises(ObjectClosed):
@@ -370,15 +372,15 @@ async def test_patience(tmp_path):
 
 
 async def test_all_objects_share_one_bound(tmp_path):
-    """Beyond the server's own number of children a question is refused, whichever object it is for."""
-    most = shared().most
+    """Above the limit of workers a query is refused, for every object."""
+    limit = shared().limit
     async with contextlib.AsyncExitStack() as stack:
         shops = [
             await stack.enter_async_context(Analytics(f"s{n}", root=tmp_path, headroom_bytes=0, untrusted_queries=99))
             for n in range(2)
         ]
-        running = [asyncio.create_task(shops[n % 2].query_untrusted(ENDLESS, timeout=20)) for n in range(most)]
-        await until(lambda: shared().running == most, 20)
+        running = [asyncio.create_task(shops[n % 2].query_untrusted(ENDLESS, timeout=20)) for n in range(limit)]
+        await until(lambda: shared().running == limit, 20)
         with pytest.raises(QueryBusy) as busy:
             await shops[0].query_untrusted("SELECT 1")
         assert busy.value.scope == "server"
@@ -388,7 +390,7 @@ async def test_all_objects_share_one_bound(tmp_path):
 
 
 async def test_time_is_up(tmp_path):
-    """A timeout holds, is named, cannot be raised by the caller, and the next question is answered."""
+    """A timeout stops the query, is named, cannot be raised by the caller, and the next query is answered."""
     async with Analytics("shop", root=tmp_path, headroom_bytes=0, untrusted_timeout_s=1.5) as shop:
         await shop.query_untrusted("SELECT 1")
         for timeout in (0.2, None, 1000):
@@ -413,7 +415,7 @@ asyncio.run(main())
 
 
 async def test_a_killed_server_leaves_no_child(tmp_path):
-    """When the server is killed by SIGKILL in the middle of a question, its children end too."""
+    """If SIGKILL ends the server during a query, its workers end too."""
     server = subprocess.Popen([sys.executable, "-c", SERVER, str(tmp_path), ENDLESS], stdout=subprocess.PIPE)
     try:
         assert server.stdout.readline() == b"ready\n"
@@ -427,7 +429,7 @@ async def test_a_killed_server_leaves_no_child(tmp_path):
 
 
 async def test_garbage_waits_for_the_child(tmp_path):
-    """Files that a question reads stay until it is over, also when compaction has replaced them."""
+    """Files that a query reads are not deleted before it ends, even if compaction replaced them."""
     grace = {"garbage_grace_s": 0, "snapshots_keep": 1, "snapshots_age_s": 0}
     async with Analytics("shop", root=tmp_path, headroom_bytes=0, **grace) as shop:
         for n in range(3):

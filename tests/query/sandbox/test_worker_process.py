@@ -1,4 +1,4 @@
-"""The server's side, told lies by a child: nothing but an error comes of it."""
+"""A worker process that sends invalid messages: the server raises an error, and nothing else happens."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from lakebed.errors import QueryCrashed, QueryError, QueryRefused, QueryTooLarge
 from lakebed.query.sandbox import framing
 from lakebed.query.sandbox.messages import SandboxRequest
 from lakebed.query.sandbox.worker_process import WorkerProcess
+
+pytestmark = pytest.mark.integration
 
 QUESTION = SandboxRequest("SELECT 1", None, [], 1, 1 << 20, 1)
 
@@ -31,25 +33,25 @@ def stream(table):
 
 @pytest.fixture
 def told():
-    """A cell whose child is a plain process; `told(bytes)` is what it says after it started."""
+    """A worker whose child is a plain process; `told(bytes)` is what it says after it started."""
     process = subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE)
     ours, theirs = socket.socketpair()
     closed = []
-    cell = WorkerProcess(ours, closed.append)
+    worker = WorkerProcess(ours, closed.append)
 
     def say(said):
         descriptor = os.pidfd_open(process.pid)
         socket.send_fds(theirs, [b"H"], [descriptor])
         os.close(descriptor)
-        assert cell.meet()
+        assert worker.wait_started()
         theirs.sendall(said)
         theirs.shutdown(socket.SHUT_WR)
-        return cell
+        return worker
 
     say.theirs = theirs
     yield say
-    cell.close()
-    assert closed == [cell]
+    worker.close()
+    assert closed == [worker]
     process.stdin.close()
     assert process.wait() == -9, "close kills the child"
     theirs.close()
@@ -73,7 +75,7 @@ def told():
     ],
 )
 def test_no_plan(told, said):
-    """What is no plan is an error of the question, and no length is believed."""
+    """A message that is not a plan is an error of the query, and no announced length is trusted."""
     with pytest.raises(QueryCrashed):
         told(said).plan(QUESTION, b"")
 
@@ -124,7 +126,7 @@ def test_too_much(told):
 
 
 def test_a_child_that_has_refused_and_gone_is_heard(told):
-    """Its answer counts, also when it came and the child went before the question was written to its end."""
+    """The answer counts, even if the worker answered and ended before the query was fully written."""
     refusal = frame(b"E", b'{"kind": "refused", "message": "no such table", "facts": {}}')
     ours = told(refusal)
     told.theirs.close()

@@ -1,4 +1,4 @@
-"""Templates: each is asked of real orders, and compared with plain Python over the same lines."""
+"""Templates over real orders, each compared with plain Python over the same lines."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ import pytest
 from lakebed import Analytics, InvalidAsOf, ManualClock, QueryRefused
 from lakebed.clock import from_us
 from lakebed.query.templates.template import Template, library
+
+pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).parents[3]
 RETAIL = ROOT / "examples" / "data" / "online_retail_2010-12.csv.gz"

@@ -1,4 +1,4 @@
-"""Answer: a result in the words of ClickHouse, as `FORMAT` asks."""
+"""Results in ClickHouse's output formats and with its names of types."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _ESCAPED = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r", "
 
 
 class EngineAnswer(msgspec.Struct, frozen=True):
-    """What a statement is answered with.
+    """The answer to a statement.
 
     Attributes:
         format: "JSON", "JSONEachRow" or "TabSeparated".
@@ -42,7 +42,7 @@ class EngineAnswer(msgspec.Struct, frozen=True):
 
 
 def type_name(kind: pa.DataType) -> str:
-    """ClickHouse's name of a type; what it has no name for is text."""
+    """ClickHouse's name of a type; "String" for types that it does not have."""
     if kind in _SIMPLE:
         return _SIMPLE[kind]
     if pa.types.is_timestamp(kind):
@@ -52,12 +52,12 @@ def type_name(kind: pa.DataType) -> str:
     if pa.types.is_list(kind):
         return f"Array({type_name(kind.value_type)})"
     if pa.types.is_struct(kind):
-        return f"Tuple({', '.join(type_name(one.type) for one in kind)})"
+        return f"Tuple({', '.join(type_name(field.type) for field in kind)})"
     return "String"
 
 
 def encoded(answer: EngineAnswer) -> bytes:
-    """The body of the answer. Numbers that JSON has not are null; integers are numbers, also large ones."""
+    """The body of the answer. In JSON, infinite numbers and NaN are null, and integers of any size are numbers."""
     names = answer.table.column_names
     rows = zip(*(column.to_pylist() for column in answer.table.columns), strict=True)
     if answer.format == "TabSeparated":
@@ -81,9 +81,9 @@ def _plain(value: Any) -> Any:  # noqa: PLR0911 - a line a type
     if isinstance(value, Decimal):
         return int(value) if value == value.to_integral_value() else float(value)
     if isinstance(value, list):
-        return [_plain(one) for one in value]
+        return [_plain(item) for item in value]
     if isinstance(value, dict):
-        return [_plain(one) for one in value.values()]
+        return [_plain(item) for item in value.values()]
     return value if value is None or isinstance(value, (int, str)) else str(value)
 
 

@@ -1,4 +1,4 @@
-"""Dataset: which events the rows of an Analytics Engine table are, and which of their values its columns."""
+"""A dataset: the events that are rows of an Analytics Engine table, and the values in its columns."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from lakebed.events.promotions import Promotion, column_sql
 __all__ = ["COLUMNS", "DATASET", "POINTS", "Dataset", "text", "unmapped"]
 
 DATASET = "dataset"
-"""The kind under which mappings are saved."""
+"""The kind of the definitions that hold mappings."""
 
-_MOST = 20
+_MAX_COLUMNS = 20
 COLUMNS = {
     "dataset": "S",
     "timestamp": "T",
     "_sample_interval": "U",
     "index1": "S",
-    **{f"blob{number}": "S" for number in range(1, _MOST + 1)},
-    **{f"double{number}": "N" for number in range(1, _MOST + 1)},
+    **{f"blob{number}": "S" for number in range(1, _MAX_COLUMNS + 1)},
+    **{f"double{number}": "N" for number in range(1, _MAX_COLUMNS + 1)},
 }
 """Each column of a dataset and its kind: S text, T a time in UTC, N a number, U a whole one of at least 0."""
 
@@ -30,13 +30,13 @@ _FORM = '{"event": "api.request", "index1": "organization_id", "blobs": ["method
 
 
 class Dataset(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A mapping: names are columns of `events`, promoted ones, or else top-level properties.
+    """A mapping. Its names are columns of `events`, promoted columns, or else top-level properties.
 
     Attributes:
-        event: the name of the events that are its rows.
-        index1: what is in `index1`; None is empty text.
-        blobs: what is in `blob1`, `blob2` … as text, empty where an event has none.
-        doubles: what is in `double1`, `double2` … as a number, 0 where an event has none.
+        event: name of the events that are rows.
+        index1: name of the value in `index1`; None means empty text.
+        blobs: names of the values in `blob1`, `blob2` …: text, empty where an event has no such value.
+        doubles: names of the values in `double1`, `double2` …: numbers, 0 where an event has no such value.
     """
 
     event: str
@@ -46,29 +46,33 @@ class Dataset(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @classmethod
     def of(cls, body: Any) -> Dataset:
-        """Read a mapping. Raises InvalidDefinition."""
+        """The mapping in the JSON object `body`. Raises InvalidDefinition."""
         try:
-            found = msgspec.convert(body, cls)
+            dataset = msgspec.convert(body, cls)
         except msgspec.ValidationError as error:
             raise InvalidDefinition(f"the mapping cannot be read: {error}", hint=f"Write {_FORM}") from None
-        names = (found.event, *found.blobs, *found.doubles, *([] if found.index1 is None else [found.index1]))
-        if max(len(found.blobs), len(found.doubles)) > _MOST or not all(names):
-            raise InvalidDefinition(f"a mapping has at most {_MOST} blobs and doubles, and no empty name", hint=_FORM)
-        return found
+        names = (dataset.event, *dataset.blobs, *dataset.doubles)
+        if dataset.index1 is not None:
+            names += (dataset.index1,)
+        if max(len(dataset.blobs), len(dataset.doubles)) > _MAX_COLUMNS or not all(names):
+            raise InvalidDefinition(
+                f"a mapping may have {_MAX_COLUMNS} blobs and doubles, and no empty name", hint=_FORM
+            )
+        return dataset
 
     def sql(self, name: str, promotions: Iterable[Promotion], columns: Collection[str] = tuple(COLUMNS)) -> str:
-        """SQL of the table `name`: DuckDB's, with those of COLUMNS that are wanted."""
+        """DuckDB SQL of the table `name`, with the given ones of COLUMNS."""
         known = tuple(promotions)
         index = None if self.index1 is None else column_sql(self.index1, known)
-        blobs = [column_sql(one, known) for one in self.blobs]
-        doubles = [column_sql(one, known) for one in self.doubles]
+        blobs = [column_sql(blob, known) for blob in self.blobs]
+        doubles = [column_sql(double, known) for double in self.doubles]
         return _table(name, f"event = {text(self.event)}", index, blobs, doubles, columns)
 
 
 def unmapped(name: str, columns: Collection[str] = tuple(COLUMNS)) -> str:
-    """SQL of a table without a mapping: the data points that were written to it."""
-    blobs = [f"json_extract_string(properties, '$.blobs[{number}]')" for number in range(_MOST)]
-    doubles = [f"json_extract_string(properties, '$.doubles[{number}]')" for number in range(_MOST)]
+    """DuckDB SQL of a table without a mapping: the data points that were written to it."""
+    blobs = [f"json_extract_string(properties, '$.blobs[{number}]')" for number in range(_MAX_COLUMNS)]
+    doubles = [f"json_extract_string(properties, '$.doubles[{number}]')" for number in range(_MAX_COLUMNS)]
     index = "json_extract_string(properties, '$.indexes[0]')"
     return _table(name, f"event = {text(name)} AND {POINTS}", index, blobs, doubles, columns)
 
@@ -76,24 +80,24 @@ def unmapped(name: str, columns: Collection[str] = tuple(COLUMNS)) -> str:
 POINTS = " AND ".join(
     f"coalesce(json_type(properties, '$.{part}'), '') = 'ARRAY'" for part in ("indexes", "blobs", "doubles")
 )
-"""Which events are data points."""
+"""The SQL condition for events that are data points."""
 
 
 def _table(
     name: str, which: str, index: str | None, blobs: list[str], doubles: list[str], columns: Collection[str]
 ) -> str:
-    made = {
+    expressions = {
         "dataset": text(name),
         "timestamp": "date_trunc('second', timezone('UTC', timestamp))",
         "_sample_interval": "CAST(1 AS UINTEGER)",
         "index1": _as_text(index),
     }
-    for at in range(_MOST):
-        made[f"blob{at + 1}"] = _as_text(blobs[at] if at < len(blobs) else None)
-        made[f"double{at + 1}"] = _as_number(doubles[at] if at < len(doubles) else None)
-    # A short text is read sooner; one column there must be.
-    wanted = [one for one in COLUMNS if one in columns] or ["dataset"]
-    listed = ", ".join(f"{made[one]} AS {one}" for one in wanted)
+    for number in range(_MAX_COLUMNS):
+        expressions[f"blob{number + 1}"] = _as_text(blobs[number] if number < len(blobs) else None)
+        expressions[f"double{number + 1}"] = _as_number(doubles[number] if number < len(doubles) else None)
+    # Only named columns: a shorter text is parsed faster. A SELECT needs at least one.
+    selected = [column for column in COLUMNS if column in columns] or ["dataset"]
+    listed = ", ".join(f"{expressions[column]} AS {column}" for column in selected)
     return f"SELECT {listed} FROM events WHERE type = 'track' AND {which}"
 
 
@@ -107,5 +111,5 @@ def _as_number(sql: str | None) -> str:
 
 
 def text(value: str) -> str:
-    """A text as SQL writes it."""
+    """A text as a SQL literal."""
     return "'" + value.replace("'", "''") + "'"

@@ -1,4 +1,4 @@
-"""Expressions of the dialect: each node becomes DuckDB's, with its kind; what is not known is refused."""
+"""Translates expressions of the dialect to DuckDB, with their kinds. Unknown nodes are refused."""
 
 from __future__ import annotations
 
@@ -46,22 +46,22 @@ _PLAIN = (
     *(exp.GTE, exp.LT, exp.LTE, exp.Like, exp.ILike, exp.Between, exp.In, exp.Is, exp.Null, exp.Boolean),
 )
 _NUMERIC = (exp.Neg, exp.Mul, exp.Div, exp.Mod)
-_BARE = ("this", "over")  # of a window: those that say nothing
+_IGNORED = ("this", "over")  # arguments of a window without a meaning of their own
 _WIDENED = (exp.Add, exp.Sub, exp.Mul, exp.Neg)
 
 
 class EngineDialect(ClickHouse):
-    """ClickHouse's dialect, in which every function stays what it is called."""
+    """ClickHouse's dialect without special functions: each call stays as it is written."""
 
-    class Parser(ClickHouse.Parser):  # type: ignore[misc, valid-type]  # a class, as sqlglot has it
-        """Its parser."""
+    class Parser(ClickHouse.Parser):  # type: ignore[misc, valid-type]  # sqlglot nests this class
+        """The parser of the dialect."""
 
-        FUNCTIONS: dict[str, Any] = {}  # noqa: RUF012 - sqlglot's way
+        FUNCTIONS: dict[str, Any] = {}  # noqa: RUF012 - sqlglot declares it so
 
-    class Generator(ClickHouse.Generator):  # type: ignore[misc, valid-type]  # the same
-        """What a column without an alias is called: as it was written, and not as sqlglot would."""
+    class Generator(ClickHouse.Generator):  # type: ignore[misc, valid-type]  # sqlglot nests this class
+        """Writes SQL as the user wrote it: the name of a column without an alias."""
 
-        TRANSFORMS: dict[Any, Any] = {  # noqa: RUF012 - the same
+        TRANSFORMS: dict[Any, Any] = {  # noqa: RUF012 - sqlglot declares it so
             **ClickHouse.Generator.TRANSFORMS,
             exp.If: lambda self, node: self.func("if", node.this, node.args.get("true"), node.args.get("false")),
             exp.Floor: lambda self, node: self.func("floor", node.this, node.args.get("decimals")),
@@ -75,7 +75,7 @@ class EngineDialect(ClickHouse):
 
 
 class Expressions:
-    """What stands in a SELECT, over columns whose kinds are known; "?" where one is not."""
+    """Translates the expressions of a SELECT over columns of known kinds; "?" is an unknown kind."""
 
     def __init__(
         self,
@@ -92,7 +92,7 @@ class Expressions:
         self._named = named
 
     def read(self, node: exp.Expr) -> tuple[exp.Expr, str]:  # noqa: PLR0911 - a line a kind of node
-        """`node` in DuckDB's words, and its kind. Raises QueryRefused."""
+        """`node` translated to DuckDB, and its kind. Raises QueryRefused."""
         if isinstance(node, exp.Literal):
             return _literal(node)
         if isinstance(node, exp.Column):
@@ -103,9 +103,9 @@ class Expressions:
             return self._if(node)
         if isinstance(node, exp.ParameterizedAgg):
             return self._with_parameter(str(node.this), node.expressions, node.args["params"])
-        called = _call(node)
-        if called is not None:
-            return self._function(*called)
+        call = _call(node)
+        if call is not None:
+            return self._function(*call)
         return self._plain(node) if isinstance(node, _PLAIN) else self._rare(node)
 
     def _rare(self, node: exp.Expr) -> tuple[exp.Expr, str]:
@@ -114,15 +114,15 @@ class Expressions:
             unit = node.this.name.lower()
             if unit not in ("year", "quarter", "month", "day", "hour", "minute", "second"):
                 raise QueryRefused(
-                    f"extract() knows no {unit[:20]}", hint="Use YEAR, MONTH, DAY, HOUR, MINUTE or SECOND"
+                    f"extract() does not support {unit[:20]}", hint="Use YEAR, MONTH, DAY, HOUR, MINUTE or SECOND"
                 )
             return expression(f"CAST({unit}(a) AS USMALLINT)", made), "U"
         if isinstance(node, exp.Tuple) and len(node.expressions) == len("kv"):
-            return expression("struct_pack(k := a, v := b)", *(self.read(one)[0] for one in node.expressions)), "P"
-        if isinstance(node, exp.Window) and not any(value for name, value in node.args.items() if name not in _BARE):
-            called = _call(node.this)
-            if called is not None and called[0].lower() == "laginframe":
-                return self._function(*called)
+            return expression("struct_pack(k := a, v := b)", *(self.read(part)[0] for part in node.expressions)), "P"
+        if isinstance(node, exp.Window) and not any(value for name, value in node.args.items() if name not in _IGNORED):
+            call = _call(node.this)
+            if call is not None and call[0].lower() == "laginframe":
+                return self._function(*call)
         raise unsupported(node)
 
     def _column(self, node: exp.Column) -> tuple[exp.Expr, str]:
@@ -147,17 +147,17 @@ class Expressions:
         return _widened(node, kinds) if isinstance(node, _WIDENED) else (node, "N")
 
     def _parts(self, node: exp.Expr) -> list[str]:
-        """Read what `node` is made of, in its place. The kinds."""
+        """Translate the parts of `node` in place. Returns their kinds."""
         kinds = []
         for name, value in list(node.args.items()):
-            for one in value if isinstance(value, list) else [value]:
-                if isinstance(one, exp.Query):
-                    raise unsupported(one)
-                if isinstance(one, exp.Expr):
-                    made, kind = self.read(one)
+            for part in value if isinstance(value, list) else [value]:
+                if isinstance(part, exp.Query):
+                    raise unsupported(part)
+                if isinstance(part, exp.Expr):
+                    made, kind = self.read(part)
                     kinds.append(kind)
                     if isinstance(value, list):
-                        value[value.index(one)] = made
+                        value[value.index(part)] = made
                     else:
                         node.set(name, made)
         if isinstance(node, exp.In) and node.args.get("expressions"):
@@ -167,22 +167,29 @@ class Expressions:
     def _if(self, node: exp.If) -> tuple[exp.Expr, str]:
         if node.args.get("false") is None:
             raise QueryRefused("if() takes three arguments", hint="if(condition, then, else)")
-        (condition, _), (then, one), (other, two) = (self.read(node.args[part]) for part in ("this", "true", "false"))
-        if _base(one) != _base(two) and "?" not in one + two:
-            raise QueryRefused(f"the branches of if() are {_KINDS.get(one)} and {_KINDS.get(two)}", hint="Use one type")
-        return exp.Case(ifs=[exp.If(this=condition, true=then)], default=other), one if one == two else _base(one)
+        (condition, _), (then, kind), (other, other_kind) = (
+            self.read(node.args[part]) for part in ("this", "true", "false")
+        )
+        if _base(kind) != _base(other_kind) and "?" not in kind + other_kind:
+            raise QueryRefused(
+                f"the branches of if() are {_KINDS.get(kind)} and {_KINDS.get(other_kind)}", hint="Use one type"
+            )
+        made = exp.Case(ifs=[exp.If(this=condition, true=then)], default=other)
+        return made, kind if kind == other_kind else _base(kind)
 
     def _with_parameter(self, name: str, parameters: list[exp.Expr], arguments: list[exp.Expr]) -> tuple[exp.Expr, str]:
         if len(parameters) != 1 or not isinstance(parameters[0], exp.Literal) or parameters[0].is_string:
-            raise QueryRefused(f"{name}() takes one number in its first brackets", hint="quantileExactWeighted(0.5)(…)")
-        made = [self.read(one) for one in arguments]
+            raise QueryRefused(
+                f"{name}() takes a literal number in its first brackets", hint="quantileExactWeighted(0.5)(…)"
+            )
+        made = [self.read(argument) for argument in arguments]
         weighted = name.lower() in ("quantileexactweighted", "quantileweighted", "topkweighted")
         if name.lower() not in ("topk", "quantileexactweighted", "quantileweighted", "topkweighted"):
             raise QueryRefused(f"unknown function call: {name}", hint="See the dialect's page")
         if len(made) != 1 + weighted:
             raise QueryRefused(f"{name}() takes {1 + weighted} arguments", hint="The second is the weight")
         if weighted and not _is_one_weight(arguments[1]):
-            raise QueryRefused(f"the weight of {name}() must be _sample_interval", hint="No event is sampled here")
+            raise QueryRefused(f"the weight of {name}() must be _sample_interval", hint="Events are never sampled here")
         (value, kind), number = made[0], parameters[0]
         if name.lower().startswith("topk"):
             if not is_whole(number) or not 0 < int(number.name) <= _MOST_TOP:
@@ -201,8 +208,8 @@ class Expressions:
         if called in ("now", "today"):
             return moment(called, self._now, arguments)
         if called in TIMES:
-            made = [self.read(one) for one in arguments]
-            return TIMES[called]([one for one, _ in made], [kind for _, kind in made])
+            made = [self.read(argument) for argument in arguments]
+            return TIMES[called]([sql for sql, _ in made], [kind for _, kind in made])
         if called in RUNNING:
             return running(name, arguments, self.read, self._order)
         if called in ("topk", "topkweighted"):
@@ -219,22 +226,22 @@ class Expressions:
         forms = FUNCTIONS.get(name.lower()) or AGGREGATES.get(name.lower())
         if forms is None:
             raise QueryRefused(f"unknown function call: {name[:60]}", hint="See the dialect's page")
-        written = [one.sql(dialect=EngineDialect) for one in arguments]
-        made = [self.read(one) for one in arguments]
+        written = [argument.sql(dialect=EngineDialect) for argument in arguments]
+        made = [self.read(argument) for argument in arguments]
         kinds = [kind for _, kind in made]
-        form = next((one for one in forms if _fits(one, kinds)), None)
+        form = next((form for form in forms if _fits(form, kinds)), None)
         if form is None:
             raise _misused(forms, kinds, written)
         kind = kinds[0] if form.kind == "?" else form.kind
-        return expression(form.sql, *(one for one, _ in made)), kind
+        return expression(form.sql, *(sql for sql, _ in made)), kind
 
     def _format(self, arguments: list[exp.Expr]) -> tuple[exp.Expr, str]:
-        """Of ClickHouse's places only `{}`, as Analytics Engine."""
+        """Of ClickHouse's placeholders only `{}` is supported, as in Analytics Engine."""
         if not arguments or not isinstance(arguments[0], exp.Literal) or not arguments[0].is_string:
-            raise QueryRefused("format() takes a text, written out, and values", hint="format('{} ms', double1)")
+            raise QueryRefused("format() takes a literal text and values", hint="format('{} ms', double1)")
         parts = arguments[0].name.split("{}")
         if len(parts) != len(arguments) or any("{" in part or "}" in part for part in parts):
-            message = f"format() has {len(parts) - 1} places for {len(arguments) - 1} values"
+            message = f"format() has {len(parts) - 1} placeholders for {len(arguments) - 1} values"
             raise QueryRefused(message, hint="Write {} for each value, and no other bracket")
         pieces: list[exp.Expr] = [exp.Literal.string(parts[0])]
         for part, value in zip(parts[1:], arguments[1:], strict=True):
@@ -243,7 +250,7 @@ class Expressions:
 
 
 _MOST_TOP = 1000
-# The most frequent values, and of equally frequent ones the smallest first: exact, where ClickHouse's is a sketch.
+# The most frequent values; of equally frequent ones the smallest first. Exact, whereas ClickHouse estimates.
 _TOP = (
     "list_transform(list_slice(list_sort(list_transform(map_entries(histogram(a)),"
     " lambda x: struct_pack(n := -CAST(x.value AS BIGINT), k := x.key))), 1, b), lambda x: x.k)"
@@ -251,7 +258,7 @@ _TOP = (
 
 
 def _call(node: exp.Expr) -> tuple[str, list[exp.Expr]] | None:
-    """The name and arguments of a call, in whatever form sqlglot read it."""
+    """The name and arguments of a call in any form of sqlglot's tree; None if `node` is not a call."""
     if isinstance(node, (exp.Anonymous, exp.AnonymousAggFunc)) and not isinstance(node, exp.ParameterizedAgg):
         return str(node.this), list(node.expressions)
     special: dict[type[exp.Expr], tuple[str, tuple[str, ...]]] = {
@@ -284,12 +291,12 @@ def _fits(form: Function, kinds: list[str]) -> bool:
 def _literal(node: exp.Literal) -> tuple[exp.Expr, str]:
     if node.is_string or is_whole(node):
         return node.copy(), "S" if node.is_string else "U"
-    # DuckDB takes 0.1 for a decimal, the dialect for a double.
+    # In DuckDB 0.1 is a decimal, in the dialect it is a double.
     return exp.Literal.number(node.name if "e" in node.name.lower() else f"{node.name}e0"), "N"
 
 
 def _widened(node: exp.Expr, kinds: list[str]) -> tuple[exp.Expr, str]:
-    """Arithmetic on 64 bits, as ClickHouse has it; DuckDB stays within the type of what it is given."""
+    """Arithmetic on 64 bits, as in ClickHouse. DuckDB would stay within the types of the operands."""
     if "I" in kinds or kinds[0] in ("T", "D"):
         return moved(node, kinds)
     unsigned = isinstance(node, (exp.Add, exp.Mul)) and kinds == ["U", "U"]
@@ -300,7 +307,7 @@ def _widened(node: exp.Expr, kinds: list[str]) -> tuple[exp.Expr, str]:
 
 
 def _base(kind: str) -> str:
-    """A whole number that is never negative is a number."""
+    """The kind without its sign: U is N."""
     return "N" if kind == "U" else kind
 
 
@@ -313,9 +320,9 @@ def _misused(forms: list[Function], kinds: list[str], written: list[str]) -> Que
         )
     wrong = next(
         (
-            at
-            for at in range(len(kinds))
-            if not any(form.arguments[at : at + 1] in ("?", kinds[at], _base(kinds[at])) for form in forms)
+            index
+            for index in range(len(kinds))
+            if not any(form.arguments[index : index + 1] in ("?", kinds[index], _base(kinds[index])) for form in forms)
         ),
         0,
     )
@@ -326,13 +333,13 @@ def _misused(forms: list[Function], kinds: list[str], written: list[str]) -> Que
 
 
 def unsupported(node: exp.Expr) -> QueryRefused:
-    """What is said of a node that the dialect has not."""
-    said = " ".join(node.sql(dialect=EngineDialect).split())[:80]
-    return QueryRefused(f"unsupported expression type: {said}", hint="See the dialect's page")
+    """The error for a node that the dialect does not have."""
+    text = " ".join(node.sql(dialect=EngineDialect).split())[:80]
+    return QueryRefused(f"unsupported expression type: {text}", hint="See the dialect's page")
 
 
 def is_whole(node: exp.Expr) -> bool:
-    """Whether it is a whole number, written out."""
+    """Whether `node` is a literal whole number."""
     return isinstance(node, exp.Literal) and not node.is_string and re.fullmatch(r"\d{1,18}", node.name) is not None
 
 
@@ -341,5 +348,5 @@ def _is_one_weight(node: exp.Expr) -> bool:
 
 
 def quoted(name: str) -> exp.Identifier:
-    """A name, whatever is in it."""
+    """A quoted name."""
     return exp.to_identifier(name, quoted=True)

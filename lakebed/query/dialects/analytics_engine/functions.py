@@ -1,8 +1,8 @@
-"""The functions of the dialect, each as an expression of DuckDB over its arguments `a`, `b`, `c`.
+"""The functions of the dialect, each as a DuckDB expression over its arguments `a`, `b`, `c`.
 
-A line is `name(kinds of the arguments) kind = expression`; an indented one goes on with it. Kinds: S text, N number, U
-whole number of at least 0, T time, D date, t time or date, A array, ? any. With `*` the arguments may be any number. Of
-the lines that fit the first counts. What has no line is refused: `unknown function call`.
+A line is `name(kinds of the arguments) kind = expression`; an indented line continues it. Kinds: S text, N number, U
+whole number of at least 0, T time, D date, t time or date, A array, ? any. After `*` the last argument may be repeated.
+The first line that fits is used. A function without a line is refused: `unknown function call`.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ __all__ = ["AGGREGATES", "FUNCTIONS", "Function", "expression"]
 
 
 class _Plain(DuckDB):
-    """DuckDB's dialect, in which every function stays what it is called."""
+    """DuckDB's dialect without special functions: each call stays as it is written."""
 
-    class Parser(DuckDB.Parser):  # type: ignore[misc, valid-type]  # a class, as sqlglot has it
-        FUNCTIONS: dict[str, Any] = {}  # noqa: RUF012 - sqlglot's way
+    class Parser(DuckDB.Parser):  # type: ignore[misc, valid-type]  # sqlglot nests this class
+        FUNCTIONS: dict[str, Any] = {}  # noqa: RUF012 - sqlglot declares it so
 
 
 _FUNCTIONS = """
@@ -168,18 +168,18 @@ class Function(NamedTuple):
 
     @property
     def many(self) -> bool:
-        """Whether more arguments of the last kind may follow."""
+        """Whether the last argument may be repeated."""
         return self.arguments.endswith("*")
 
 
 def _read(table: str) -> dict[str, list[Function]]:
-    found: dict[str, list[Function]] = {}
+    functions: dict[str, list[Function]] = {}
     for line in table.strip().replace("\n    ", " ").splitlines():
         head, _, sql = line.partition(" = ")
         name, _, rest = head.partition("(")
         arguments, _, kind = rest.partition(") ")
-        found.setdefault(name.lower(), []).append(Function(name, arguments, kind, sql))
-    return found
+        functions.setdefault(name.lower(), []).append(Function(name, arguments, kind, sql))
+    return functions
 
 
 FUNCTIONS = _read(_FUNCTIONS)
@@ -187,12 +187,12 @@ AGGREGATES = _read(_AGGREGATES)
 
 
 def expression(sql: str, *arguments: exp.Expr) -> exp.Expr:
-    """The expression that `sql` is, with `arguments` in the place of `a`, `b` and `c`, or all of them of `*`."""
+    """`sql` as an expression, with `arguments` in place of `a`, `b` and `c`; `*` is replaced by all of them."""
     tree = exp.Paren(this=sqlglot.parse_one(sql, read=_Plain))
     columns, stars = list(tree.find_all(exp.Column)), list(tree.find_all(exp.Star))  # before those of the arguments
     for column in columns:
         column.replace(exp.Paren(this=arguments["abc".index(column.name)].copy()))
     for star in stars:
         if arguments and isinstance(star.parent, exp.Anonymous):
-            star.parent.set("expressions", [one.copy() for one in arguments])
+            star.parent.set("expressions", [argument.copy() for argument in arguments])
     return tree

@@ -1,6 +1,7 @@
-"""Functions that look at another row: Analytics Engine has none, the macros of Grafana's plug-in are made of them.
+"""Functions that read another row. Analytics Engine has none; macros of Grafana's plug-in use them.
 
-ClickHouse takes rows as they come. Here their order must be said: they come from a subquery with an ORDER BY.
+ClickHouse reads rows in the order in which they come. Here that order must be explicit: the rows come from a subquery
+with an ORDER BY.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from lakebed.query.dialects.analytics_engine.functions import expression
 __all__ = ["RUNNING", "running"]
 
 RUNNING = {"runningdifference": (1, 1), "neighbor": (2, 3), "laginframe": (1, 3)}
-"""How many arguments each takes, at least and at most."""
+"""The least and the greatest number of arguments of each."""
 
 
 def running(
@@ -27,21 +28,21 @@ def running(
     """`runningDifference(x)`, `neighbor(x, offset, default)` or `lagInFrame(x, offset, default)`, and its kind.
 
     Args:
-        name: one of RUNNING, in any case.
-        arguments: as they were written.
-        read: gives an expression in DuckDB's words, and its kind.
-        order: of the rows.
+        name: one of RUNNING, in upper or lower case.
+        arguments: arguments in the dialect.
+        read: translates an expression to DuckDB's, and returns its kind.
+        order: order of the rows.
 
     Raises:
-        QueryRefused: the rows have no order, or it takes other arguments.
+        QueryRefused: the rows have no order, or the arguments are wrong.
     """
-    least, most = RUNNING[name.lower()]
+    minimum, maximum = RUNNING[name.lower()]
     if not order:
         raise QueryRefused(f"{name}() needs rows in order", hint="Select FROM (SELECT … ORDER BY t)")
-    if not least <= len(arguments) <= most:
-        raise QueryRefused(f"{name}() takes {least} to {most} arguments", hint=f"There are {len(arguments)}")
+    if not minimum <= len(arguments) <= maximum:
+        raise QueryRefused(f"{name}() takes {minimum} to {maximum} arguments", hint=f"There are {len(arguments)}")
     offset = _whole(arguments[1]) if len(arguments) > 1 else 1
-    missing = [read(one)[0] for one in arguments[2:]] or [exp.Null()]
+    missing = [read(argument)[0] for argument in arguments[2:]] or [exp.Null()]
     value, kind = read(arguments[0])
     if kind == "U":
         value, kind = expression("CAST(a AS BIGINT)", value), "N"
@@ -49,21 +50,21 @@ def running(
         if kind != "N":
             raise QueryRefused("runningDifference() takes a number", hint="toUnixTimestamp(timestamp)")
         return exp.Paren(this=exp.Sub(this=value.copy(), expression=_lag(value, 1, value, order))), kind
-    # What lagInFrame counts backwards, neighbor counts forwards.
+    # lagInFrame counts backwards, neighbor counts forwards.
     back = -offset if name.lower() == "neighbor" else offset
     return _lag(value, back, missing[0], order), kind
 
 
 def _lag(value: exp.Expr, back: int, missing: exp.Expr, order: Sequence[exp.Expr]) -> exp.Expr:
-    called = exp.Anonymous(
+    call = exp.Anonymous(
         this="lag" if back >= 0 else "lead",
         expressions=[value.copy(), exp.Literal.number(abs(back)), missing.copy()],
     )
-    return exp.Window(this=called, order=exp.Order(expressions=[one.copy() for one in order]))
+    return exp.Window(this=call, order=exp.Order(expressions=[ordered.copy() for ordered in order]))
 
 
 def _whole(node: exp.Expr) -> int:
     try:
         return int(node.sql())
     except ValueError:
-        raise QueryRefused("an offset is a whole number, written out", hint="neighbor(x, -1, 0)") from None
+        raise QueryRefused("an offset must be a literal whole number", hint="neighbor(x, -1, 0)") from None

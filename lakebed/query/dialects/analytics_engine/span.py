@@ -1,6 +1,6 @@
-"""Span: between which times the rows lie that a WHERE lets through, so that files of other times are not opened.
+"""The range of times that a WHERE selects, so that files of other times are not opened.
 
-Sound, not complete: what is not understood bounds nothing, and the WHERE itself stays.
+Sound, not complete: a condition of an unknown form bounds nothing, and the WHERE itself stays.
 """
 
 from __future__ import annotations
@@ -12,13 +12,15 @@ from typing import NamedTuple
 
 from sqlglot import exp
 
+from lakebed.clock import DAY_US, HOUR_US, MINUTE_US, SECOND_US, WEEK_US
+
 __all__ = ["EVERYTHING", "Span", "span_of"]
 
 _SECOND = timedelta(seconds=1)
-_UNITS = {"SECOND": 1, "MINUTE": 60, "HOUR": 3600, "DAY": 86400, "WEEK": 604800}
+_UNITS_US = {"SECOND": SECOND_US, "MINUTE": MINUTE_US, "HOUR": HOUR_US, "DAY": DAY_US, "WEEK": WEEK_US}
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - the dialect's times have no zone: UTC
-_MOST = 1 << 32  # seconds: toDateTime() is not asked for more
-_ISO = re.compile(r"\d{4}-\d\d-\d\d\b.*", re.DOTALL)  # other texts may be seconds since 1970
+_MAX_SECONDS = 1 << 32  # of toDateTime()
+_ISO = re.compile(r"\d{4}-\d\d-\d\d\b.*", re.DOTALL)  # other text may be seconds since 1970
 _MIRRORED: dict[type[exp.Expr], type[exp.Expr]] = {
     exp.GT: exp.LT,
     exp.LT: exp.GT,
@@ -29,19 +31,19 @@ _MIRRORED: dict[type[exp.Expr], type[exp.Expr]] = {
 
 
 class Span(NamedTuple):
-    """From `low`, included, to `high`, excluded; in UTC, without a zone. None is no bound."""
+    """A range from `low`, included, to `high`, excluded, in UTC without a zone. None means no bound."""
 
     low: datetime | None = None
     high: datetime | None = None
 
     def both(self, other: Span) -> Span:
-        """What lies within both."""
-        lows = [one for one in (self.low, other.low) if one is not None]
-        highs = [one for one in (self.high, other.high) if one is not None]
+        """The intersection with `other`."""
+        lows = [low for low in (self.low, other.low) if low is not None]
+        highs = [high for high in (self.high, other.high) if high is not None]
         return Span(max(lows, default=None), min(highs, default=None))
 
     def sql(self) -> str:
-        """DuckDB's condition on the column of events, to be added to others."""
+        """DuckDB's condition on `timestamp`, with a leading AND."""
         low = "" if self.low is None else f" AND timestamp >= TIMESTAMPTZ '{self.low.isoformat(' ')}+00:00'"
         return low if self.high is None else f"{low} AND timestamp < TIMESTAMPTZ '{self.high.isoformat(' ')}+00:00'"
 
@@ -50,25 +52,25 @@ EVERYTHING = Span()
 
 
 def span_of(where: exp.Expr | None, now: datetime) -> Span:
-    """What a condition, as it was written, says of `timestamp`, where it says it with constants.
+    """The range of `timestamp` for which `where` can be true, by its comparisons with constants.
 
     Args:
-        where: the condition; None lets everything through.
-        now: what `now()` in it is.
+        where: the condition; None selects all rows.
+        now: value of `now()`.
     """
-    found = EVERYTHING
-    for one in _parts(where):
-        found = found.both(_compared(one, now.replace(microsecond=0, tzinfo=None)))
-    return found
+    span = EVERYTHING
+    for condition in _conjuncts(where):
+        span = span.both(_compared(condition, now.replace(microsecond=0, tzinfo=None)))
+    return span
 
 
-def _parts(where: exp.Expr | None) -> Iterator[exp.Expr]:
-    """All of what must be true."""
+def _conjuncts(where: exp.Expr | None) -> Iterator[exp.Expr]:
+    """The conditions that are joined by AND."""
     if isinstance(where, exp.Paren):
-        yield from _parts(where.this)
+        yield from _conjuncts(where.this)
     elif isinstance(where, exp.And):
-        yield from _parts(where.this)
-        yield from _parts(where.expression)
+        yield from _conjuncts(where.this)
+        yield from _conjuncts(where.expression)
     elif where is not None:
         yield where
 
@@ -87,7 +89,7 @@ def _compared(node: exp.Expr, now: datetime) -> Span:
 
 
 def _bounded(kind: type[exp.Expr], value: datetime | None) -> Span:
-    """What `timestamp` being so to `value` says. It is cut to whole seconds: what is up to a second has all of it."""
+    """The range of a comparison of `timestamp` with `value`. The dialect's times are cut to whole seconds."""
     if value is None:
         return EVERYTHING
     second = value.replace(microsecond=0)
@@ -100,7 +102,7 @@ def _is_timestamp(node: exp.Expr) -> bool:
 
 
 def _constant(node: exp.Expr, now: datetime) -> datetime | None:
-    """A time that is written out, or `now()`, and intervals more or less; None for anything else."""
+    """A literal time or `now()`, plus or minus intervals; None for anything else."""
     try:
         return _moment(node, now)
     except (ValueError, OverflowError):
@@ -130,7 +132,7 @@ def _called(name: str, arguments: list[exp.Expr], now: datetime) -> datetime | N
         return None
     seconds = _number(arguments[0])
     if seconds is not None:
-        return _EPOCH + timedelta(seconds=int(seconds)) if 0 <= seconds < _MOST else None
+        return _EPOCH + timedelta(seconds=int(seconds)) if 0 <= seconds < _MAX_SECONDS else None
     return _moment(arguments[0], now)
 
 
@@ -144,10 +146,10 @@ def _number(node: exp.Expr) -> float | None:
 
 
 def _length(node: exp.Expr) -> timedelta | None:
-    """An interval, or a whole number of seconds."""
+    """The length of an interval, or of a whole number of seconds; None for anything else."""
     if not isinstance(node, exp.Interval):
         number = _number(node)
         return timedelta(seconds=number) if number is not None and number.is_integer() else None
     unit = node.args.get("unit")
-    seconds = _UNITS.get(unit.name.upper().removesuffix("S")) if unit is not None else None
-    return None if seconds is None else timedelta(seconds=seconds * int(node.this.name))
+    us = _UNITS_US.get(unit.name.upper().removesuffix("S")) if unit is not None else None
+    return None if us is None else timedelta(microseconds=us * int(node.this.name))

@@ -1,4 +1,4 @@
-"""System: tables that tell of the datasets, as ClickHouse has them; Grafana's plug-in fills its menus from them."""
+"""ClickHouse's system tables over the datasets. Grafana's plug-in fills its menus from them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lakebed.query.dialects.analytics_engine.dataset import COLUMNS, text
 __all__ = ["DATABASE", "SYSTEM", "system_sql"]
 
 DATABASE = "default"
-"""The one database that all datasets are in."""
+"""The database of all datasets."""
 
 SYSTEM = {
     "databases": {"name": "S"},
@@ -22,7 +22,7 @@ _TYPES = {"S": "String", "T": "DateTime", "N": "Float64", "U": "UInt32"}
 
 
 def system_sql(table: str, datasets: Iterable[str]) -> str:
-    """DuckDB's SQL of one of SYSTEM."""
+    """DuckDB SQL of the table `table` of SYSTEM."""
     names = f"unnest(CAST([{', '.join(map(text, datasets))}] AS VARCHAR[]))"
     if table == "databases":
         return f"SELECT {text(DATABASE)} AS name"

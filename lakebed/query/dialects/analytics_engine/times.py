@@ -1,4 +1,4 @@
-"""Functions of the dialect whose arguments are an interval or a format, which must be written out."""
+"""Functions of the dialect that take an interval or a format, which must be a literal."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["TIMES", "interval", "moment", "moved"]
 _UNITS = ("SECOND", "MINUTE", "HOUR", "DAY", "WEEK", "MONTH", "QUARTER", "YEAR")
 # DuckDB's own origins are the Monday of 2000-01-03, and for months 2000-01-01.
 _ORIGINS = {"WEEK": "1970-01-05", "MONTH": "2000-01-01", "QUARTER": "2000-01-01", "YEAR": "2000-01-01"}
-_OF_A_DAY = ("SECOND", "MINUTE", "HOUR")
+_PARTS_OF_A_DAY = ("SECOND", "MINUTE", "HOUR")
 _EPOCH = "1970-01-01"
 _CODES = {
     **{code: f"%{code}" for code in "YmdHSyjuwIp"},
@@ -38,19 +38,19 @@ _CODES = {
 
 
 def interval(node: exp.Interval) -> exp.Interval:
-    """An interval, its number quoted or bare. Raises QueryRefused."""
+    """An interval in DuckDB's form; its number may be quoted or not. Raises QueryRefused."""
     unit = node.args.get("unit")
     name = unit.name.upper() if unit is not None else ""
     name = name.removesuffix("S")
     if name not in _UNITS or not isinstance(node.this, exp.Literal) or not re.fullmatch(r"\d{1,9}", node.this.name):
         raise QueryRefused(
-            "an interval is INTERVAL '1' DAY, with a whole number", hint=f"Units are {', '.join(_UNITS)}"
+            "an interval needs a whole number and a unit: INTERVAL '1' DAY", hint=f"Units are {', '.join(_UNITS)}"
         )
     return exp.Interval(this=exp.Literal.string(node.this.name), unit=exp.Var(this=name))
 
 
 def moment(name: str, now: datetime, arguments: list[exp.Expr]) -> tuple[exp.Expr, str]:
-    """`now()` or `today()`: one instant for the whole statement. Raises QueryRefused."""
+    """`now()` or `today()`: the same moment in the whole statement. Raises QueryRefused."""
     if arguments:
         raise QueryRefused(f"{name}() takes no arguments", hint=f"It is in UTC: write {name}()")
     if name == "today":
@@ -59,9 +59,10 @@ def moment(name: str, now: datetime, arguments: list[exp.Expr]) -> tuple[exp.Exp
 
 
 def moved(node: exp.Expr, kinds: list[str]) -> tuple[exp.Expr, str]:
-    """A time or date, later or earlier by an interval; a date by whole days stays one. Raises QueryRefused.
+    """A time or date plus or minus an interval. A date stays a date if the interval has whole days.
 
-    A number is seconds of a time, and days of a date; so is what lies between two of them.
+    A number means seconds with a time and days with a date. The difference of two times is in seconds, of two dates in
+    days. Raises QueryRefused.
     """
     if isinstance(node, exp.Sub) and kinds in (["T", "T"], ["D", "D"]):
         between = "a - b" if kinds[0] == "D" else "epoch(a) - epoch(b)"
@@ -73,8 +74,10 @@ def moved(node: exp.Expr, kinds: list[str]) -> tuple[exp.Expr, str]:
         return expression(f"a {sign} to_seconds(CAST(b AS BIGINT))", node.this, node.expression), "T"
     before, by = (kinds[0], node.expression) if kinds[-1] == "I" else (kinds[-1], node.this)
     if before not in ("T", "D", "?") or not isinstance(node, (exp.Add, exp.Sub)) or not isinstance(by, exp.Interval):
-        raise QueryRefused("an interval is added to a time or taken from one", hint="timestamp - INTERVAL '1' DAY")
-    if before == "D" and by.args["unit"].name not in _OF_A_DAY:
+        raise QueryRefused(
+            "an interval can only be added to a time, or subtracted from one", hint="timestamp - INTERVAL '1' DAY"
+        )
+    if before == "D" and by.args["unit"].name not in _PARTS_OF_A_DAY:
         return expression("CAST(a AS DATE)", node), "D"
     return node, "T"
 
@@ -93,8 +96,8 @@ def _start_of_interval(arguments: list[exp.Expr], kinds: list[str]) -> tuple[exp
     if len(arguments) == 2:  # noqa: PLR2004 - without a time zone
         return expression(f"CAST(time_bucket(b, CAST(a AS TIMESTAMP), {origin}) AS {cast})", arguments[0], step), kind
     local = f"time_bucket(b, timezone(c, timezone('UTC', CAST(a AS TIMESTAMP))), {origin})"
-    there = f"CAST({local} AS DATE)" if is_date else f"timezone('UTC', timezone(c, {local}))"
-    return expression(there, *arguments), kind
+    sql = f"CAST({local} AS DATE)" if is_date else f"timezone('UTC', timezone(c, {local}))"
+    return expression(sql, *arguments), kind
 
 
 def _format(arguments: list[exp.Expr], kinds: list[str]) -> tuple[exp.Expr, str]:
@@ -106,9 +109,11 @@ def _format(arguments: list[exp.Expr], kinds: list[str]) -> tuple[exp.Expr, str]
     parts = re.findall(r"%(.?)|([^%]+)", arguments[1].name, re.DOTALL)
     unknown = [code for code, text in parts if not text and code not in _CODES]
     if unknown:
-        raise QueryRefused(f"formatDateTime() knows no %{unknown[0]}", hint=f"There are {' '.join(sorted(_CODES))}")
+        raise QueryRefused(
+            f"formatDateTime() does not support %{unknown[0]}", hint=f"There are {' '.join(sorted(_CODES))}"
+        )
     form = exp.Literal.string("".join(text or _CODES[code] for code, text in parts))
-    if len(arguments) == 2:  # noqa: PLR2004 - the same
+    if len(arguments) == 2:  # noqa: PLR2004 - without a time zone
         return expression("strftime(a, b)", arguments[0], form), "S"
     sql = "strftime(timezone(c, timezone('UTC', CAST(a AS TIMESTAMP))), b)"
     return expression(sql, arguments[0], form, arguments[2]), "S"

@@ -1,4 +1,4 @@
-"""Translation: a statement of Analytics Engine becomes one of DuckDB, node by node; what is not known is refused."""
+"""Translates a statement of Analytics Engine to DuckDB, node by node. Unknown nodes are refused."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TABLE = "_dataset"
 _FORMATS = {"json": "JSON", "jsoneachrow": "JSONEachRow", "tabseparated": "TabSeparated"}
 _SHOWN = ("TABLES", "TIMEZONES", "TIMEZONE")
 _CLAUSES = {"kind", "expressions", "distinct", "from_", "where", "group", "having", "order", "limit", "offset"}
-_MOST_BYTES = 64 << 10
+_MAX_CHARACTERS = 64 << 10
 
 
 class Show(NamedTuple):
@@ -38,15 +38,15 @@ class Show(NamedTuple):
 
 
 class Translated(NamedTuple):
-    """A SELECT.
+    """A translated SELECT.
 
     Attributes:
-        dataset: the table that it reads; None where it reads none.
-        system: the table of SYSTEM that it reads; None where it reads none.
-        sql: DuckDB's, which reads the table TABLE instead.
-        format: of the answer.
-        span: between which times the rows lie that it can see.
-        columns: those of the table that it names; all of them where it names none, as `*`.
+        dataset: name of the dataset that it reads; None if it reads none.
+        system: name of the table of SYSTEM that it reads; None if it reads none.
+        sql: DuckDB SQL, which reads the table TABLE.
+        format: format of the answer.
+        span: range of times of the rows that it can read.
+        columns: columns of the dataset that it reads; all of them for `*`.
     """
 
     dataset: str | None
@@ -57,42 +57,44 @@ class Translated(NamedTuple):
     columns: tuple[str, ...] = tuple(COLUMNS)
 
     def over(self, table: str) -> str:
-        """DuckDB's SQL of all of it, over the SQL of its table, which ends with a condition."""
+        """The whole DuckDB SQL, over `table`: the SQL of the dataset, which ends with a condition."""
         return f"WITH {TABLE} AS ({table}{self.span.sql()}) {self.sql}"
 
 
 def translate(sql: str, now: datetime) -> Show | Translated:
-    """Read a statement.
+    """Translate a statement.
 
     Args:
         sql: the statement.
-        now: what `now()` in it is.
+        now: value of `now()`.
 
     Raises:
-        QueryRefused: it is none, or uses what the dialect has not.
+        QueryRefused: `sql` is not one statement, or uses something that the dialect does not have.
     """
-    if len(sql) > _MOST_BYTES:
-        raise QueryRefused(f"the statement has more than {_MOST_BYTES} characters", hint="Ask for less at once")
+    if len(sql) > _MAX_CHARACTERS:
+        raise QueryRefused(f"the statement has more than {_MAX_CHARACTERS} characters", hint="Send a shorter one")
     try:
         words = [token.text for token in sqlglot.tokenize(sql, read=EngineDialect) if token.text != ";"]
         if words and words[0].upper() == "SHOW":
             return _show(" ".join(words).split())
         trees = [tree for tree in sqlglot.parse(sql, read=EngineDialect) if tree is not None]
         if len(trees) != 1:
-            raise QueryRefused(f"there are {len(trees)} statements", hint="Send one")
+            raise QueryRefused(f"there are {len(trees)} statements", hint="Send one statement")
         return _Reader(now).statement(trees[0])
     except SqlglotError as error:
-        raise QueryRefused(f"it cannot be parsed: {str(error).splitlines()[0]}", hint="Send one SELECT") from None
+        raise QueryRefused(
+            f"the statement cannot be parsed: {str(error).splitlines()[0]}", hint="Send one SELECT"
+        ) from None
     except RecursionError:
-        raise QueryRefused("it is nested too deeply", hint="Send a simpler statement") from None
+        raise QueryRefused("the statement is nested too deeply", hint="Send a simpler statement") from None
 
 
 def _show(words: list[str]) -> Show:
-    said = [word.upper() for word in words[1:]]
-    form = _format(words[-1]) if len(said) == len(("TABLES", "FORMAT", "JSON")) and said[1] == "FORMAT" else "JSON"
-    if said[:1] not in [[one] for one in _SHOWN] or (len(said) > 1 and said[1:2] != ["FORMAT"]):
-        raise QueryRefused("SHOW knows " + ", ".join(_SHOWN), hint="Write SHOW TABLES")
-    return Show(said[0], form)
+    rest = [word.upper() for word in words[1:]]
+    form = _format(words[-1]) if len(rest) == len(("TABLES", "FORMAT", "JSON")) and rest[1] == "FORMAT" else "JSON"
+    if rest[:1] not in [[name] for name in _SHOWN] or (len(rest) > 1 and rest[1:2] != ["FORMAT"]):
+        raise QueryRefused("SHOW supports " + ", ".join(_SHOWN), hint="Write SHOW TABLES")
+    return Show(rest[0], form)
 
 
 def _format(name: str) -> str:
@@ -102,7 +104,7 @@ def _format(name: str) -> str:
 
 
 class _Reader:
-    """One statement on its way."""
+    """Translates one statement."""
 
     def __init__(self, now: datetime) -> None:
         self._now = now
@@ -113,7 +115,7 @@ class _Reader:
         self._star = False
 
     def statement(self, tree: exp.Expr) -> Translated:
-        """All of it."""
+        """Translate the whole statement."""
         if not isinstance(tree, exp.Select):
             raise unsupported(tree)
         named = tree.args.get("format")
@@ -132,23 +134,27 @@ class _Reader:
         scope = Expressions(columns, aliased, self._now, order, self._named_columns)
         projections: list[exp.Expr] = []
         kinds: dict[str, str] = {}
-        for one in tree.expressions:
-            if isinstance(one, exp.Star):
-                if any(one.args.values()):
-                    raise unsupported(one)
+        for projection in tree.expressions:
+            if isinstance(projection, exp.Star):
+                if any(projection.args.values()):
+                    raise unsupported(projection)
                 self._star = True
-                projections.append(one)
+                projections.append(projection)
                 kinds.update(columns)
                 continue
-            inner = one.this if isinstance(one, exp.Alias) else one
-            name = one.alias or inner.sql(dialect=EngineDialect)
+            inner = projection.this if isinstance(projection, exp.Alias) else projection
+            name = projection.alias or inner.sql(dialect=EngineDialect)
             made, kind = scope.read(inner)
             kinds[name] = kind
-            if isinstance(one, exp.Alias):
+            if isinstance(projection, exp.Alias):
                 aliased[name] = kind
             projections.append(exp.alias_(made, exp.to_identifier(name, quoted=True)))
         tree.set("expressions", projections)
-        self._clauses(tree, scope, {one.alias: one.this for one in projections if isinstance(one, exp.Alias)})
+        self._clauses(
+            tree,
+            scope,
+            {projection.alias: projection.this for projection in projections if isinstance(projection, exp.Alias)},
+        )
         return tree, kinds
 
     def _clauses(self, tree: exp.Select, scope: Expressions, made: dict[str, exp.Expr]) -> None:
@@ -170,41 +176,40 @@ class _Reader:
         if group:
             if any(value for name, value in group.args.items() if name != "expressions"):
                 raise QueryRefused("unsupported clause: GROUP BY with modifiers", hint="Group by columns")
-            # An alias goes before a column of the same name, as in ClickHouse; DuckDB would take the column.
+            # An alias wins over a column of the same name, as in ClickHouse; in DuckDB the column wins.
             group.set(
                 "expressions",
                 [
-                    made[one.name].copy()
-                    if isinstance(one, exp.Column) and not one.table and one.name in made
-                    else _position(one) or scope.read(one)[0]
-                    for one in group.expressions
+                    made[term.name].copy()
+                    if isinstance(term, exp.Column) and not term.table and term.name in made
+                    else _position(term) or scope.read(term)[0]
+                    for term in group.expressions
                 ],
             )
 
     def _ends(self, tree: exp.Select) -> None:
         for clause in ("limit", "offset"):
-            found = tree.args.get(clause)
-            if found is None:
+            limit = tree.args.get(clause)
+            if limit is None:
                 continue
-            if clause == "limit" and found.expression.name.upper() == "ALL":
+            if clause == "limit" and limit.expression.name.upper() == "ALL":
                 tree.set("limit", None)
-            elif not isinstance(found, (exp.Limit, exp.Offset)) or not is_whole(found.expression):
+            elif not isinstance(limit, (exp.Limit, exp.Offset)) or not is_whole(limit.expression):
                 raise QueryRefused(f"{clause.upper()} takes a whole number", hint="Or LIMIT ALL")
 
     def _source(self, tree: exp.Select) -> tuple[dict[str, str], list[exp.Expr]]:
-        """The columns that it has, with their kinds, and the order of its rows."""
+        """The columns of the source with their kinds, and the order of its rows."""
         source = tree.args.get("from_")
         if source is None:
             return {}, []
         table = source.this
         if isinstance(table, exp.Subquery):
             if not isinstance(table.this, exp.Select) or any(
-                table.args.get(one) for one in ("joins", "pivots", "with_")
+                table.args.get(part) for part in ("joins", "pivots", "with_")
             ):
                 raise unsupported(table)
-            ordered = (
-                [one.copy() for one in table.this.args["order"].expressions] if table.this.args.get("order") else []
-            )
+            order = table.this.args.get("order")
+            ordered = [term.copy() for term in order.expressions] if order else []
             inner, kinds = self._select(table.this)
             alias = table.args.get("alias")
             if alias is not None and alias.args.get("columns"):
@@ -218,7 +223,7 @@ class _Reader:
         if not isinstance(table.this, exp.Identifier):
             raise unsupported(table.this)
         columns = self._named(table, tree)
-        # The name stays usable before its columns, as `dataset.blob1`.
+        # The alias keeps qualified columns valid, such as `dataset.blob1`.
         source.set(
             "this", exp.Table(this=exp.to_identifier(TABLE), alias=exp.TableAlias(this=quoted(table.alias_or_name)))
         )
@@ -239,17 +244,17 @@ class _Reader:
 
 
 def _outside(order: list[exp.Expr], names: list[str]) -> list[exp.Expr]:
-    """The order of a subquery's rows, by the names that its columns have; none where it is by something else."""
-    found: list[exp.Expr] = []
-    for one in order:
-        if is_whole(one.this) and 0 < int(one.this.name) <= len(names):
-            name = names[int(one.this.name) - 1]
-        elif isinstance(one.this, exp.Column) and one.this.name in names:
-            name = one.this.name
+    """The order of a subquery's rows by names of its columns; empty if it is ordered by anything else."""
+    outside: list[exp.Expr] = []
+    for ordered in order:
+        if is_whole(ordered.this) and 0 < int(ordered.this.name) <= len(names):
+            name = names[int(ordered.this.name) - 1]
+        elif isinstance(ordered.this, exp.Column) and ordered.this.name in names:
+            name = ordered.this.name
         else:
             return []
-        found.append(exp.Ordered(this=exp.column(quoted(name)), desc=one.args.get("desc")))
-    return found
+        outside.append(exp.Ordered(this=exp.column(quoted(name)), desc=ordered.args.get("desc")))
+    return outside
 
 
 def _position(node: exp.Expr) -> exp.Expr | None:

@@ -1,4 +1,4 @@
-"""Statements of the dialect, each with the same in plain Python over the rows; chDB is asked most of them too."""
+"""Statements of the dialect, each with the same computation in plain Python; most are compared with chDB too."""
 
 from __future__ import annotations
 

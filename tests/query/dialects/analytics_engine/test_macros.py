@@ -97,7 +97,7 @@ def test_per_second_of_each_label(windows):
     [
         ("SELECT runningDifference(double1) FROM hits", "needs rows in order"),
         ("SELECT runningDifference(n) FROM (SELECT count() AS n FROM hits GROUP BY blob1)", "needs rows in order"),
-        ("SELECT neighbor(n, n, 0) FROM (SELECT count() AS n FROM hits ORDER BY n)", "a whole number, written out"),
+        ("SELECT neighbor(n, n, 0) FROM (SELECT count() AS n FROM hits ORDER BY n)", "a literal whole number"),
         ("SELECT runningDifference(b) FROM (SELECT blob1 AS b FROM hits ORDER BY b)", "takes a number"),
         ("SELECT sum(n) OVER () FROM (SELECT double1 AS n FROM hits ORDER BY n)", "unsupported expression type"),
         ("SELECT lagInFrame(n) OVER (PARTITION BY n) FROM (SELECT double1 AS n FROM hits ORDER BY n)", "unsupported"),
