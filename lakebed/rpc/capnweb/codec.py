@@ -10,7 +10,7 @@ import msgspec
 from lakebed.rpc.capnweb.errors import Fault, NotReachable, Overloaded, Unreachable
 from lakebed.rpc.capnweb.exported_object import Target
 
-__all__ = ["Codec", "Step", "ValueWriter", "follow"]
+__all__ = ["Codec", "Step", "Writer", "follow", "position"]
 
 Step = str | int
 
@@ -68,6 +68,20 @@ class ErrorClass(Protocol):
         ...
 
 
+class Writer(Protocol):
+    """The encoder of a value, as a codec uses it."""
+
+    faithful: bool
+
+    def write(self, value: Any, depth: int = 0) -> Any:
+        """`value` as an expression. Raises TooLarge, TypeError."""
+        ...
+
+    def spend(self, amount: int) -> None:
+        """Count `amount` more values and characters. Raises TooLarge."""
+        ...
+
+
 class Codec:
     """The values and errors that a program adds to the protocol. This one adds none; a subclass overrides.
 
@@ -92,7 +106,7 @@ class Codec:
         """The exception that is raised here for a fault of the peer."""
         return fault.exception()
 
-    def write(self, value: Any, encoder: ValueWriter, depth: int) -> Any:  # noqa: ARG002 - for subclasses
+    def write(self, value: Any, encoder: Writer, depth: int) -> Any:  # noqa: ARG002 - for subclasses
         """`value` as an expression; NotImplemented if it is none of the program's types."""
         return NotImplemented
 

@@ -58,12 +58,8 @@ async def archive(tmp_path):
     await archive.close()
 
 
-<<<<<<< HEAD
-def test_only_the_adapter_imports_undocumented_names():
-=======
 @pytest.mark.integration
-def test_only_the_adapter_imports_what_is_not_documented():
->>>>>>> w-tests
+def test_only_the_adapter_imports_undocumented_names():
     """Every import of pyiceberg outside `pyiceberg_internals.py` is of a documented name."""
     for path in Path(lakebed.__file__).parent.rglob("*.py"):
         if path.name == "pyiceberg_internals.py":
