@@ -7,7 +7,7 @@ from typing import Any
 
 from lakebed.objects.pool import Enter
 from lakebed.rpc.capnweb.pending import Outcome
-from lakebed.rpc.session import Batch, Call
+from lakebed.rpc.stub import Batch, Call
 
 __all__ = ["LocalTransport"]
 

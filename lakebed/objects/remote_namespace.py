@@ -25,8 +25,7 @@ from lakebed.rpc.capnweb.session import Peer
 from lakebed.rpc.capnweb.values import Named, Pointer
 from lakebed.rpc.codec import LakebedCodec
 from lakebed.rpc.members import members
-from lakebed.rpc.session import Batch, Call, Session
-from lakebed.rpc.stub import Stub
+from lakebed.rpc.stub import Batch, Call, Session, Stub
 
 __all__ = ["RemoteNamespace"]
 

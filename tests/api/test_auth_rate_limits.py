@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lakebed import ManualClock
+from lakebed.api.auth import RateLimits
 from lakebed.api.errors import Refusal
-from lakebed.api.rate_limits import RateLimits
 from lakebed.auth.keys import Key, Limits
 
 KEY = Key(id="k", object="shop", scope="write", note="", created_us=0)
