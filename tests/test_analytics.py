@@ -68,7 +68,7 @@ async def test_the_six_calls_take_segments_arguments_in_segments_order(make):
     "timestamp",
     ["2026-01-15T10:00:00Z", "2026-01-15T11:00:00+01:00", START - timedelta(hours=2), 1768471200, 1768471200000],
 )
-async def test_timestamps_in_every_form(make, timestamp):
+async def test_a_timestamp_may_be_text_a_datetime_or_a_number(make, timestamp):
     """A time is ISO text, a datetime, epoch seconds or milliseconds; its absence means now."""
     async with make() as shop:
         await shop.track("a", timestamp=timestamp)
@@ -105,7 +105,7 @@ async def test_batch_answers_each_item_in_order(make):
         assert await shop.check() == []
 
 
-async def test_a_large_batch_is_one_answer(make):
+async def test_receipts_of_a_batch_of_several_commits_are_in_order(make):
     """More items than one commit takes are answered as one list, in order."""
     async with make(segment_events=4000) as shop:
         receipts = await shop.batch([{"event": f"e{n % 3}"} if n % 1000 else {"event": ""} for n in range(12_000)])
@@ -113,7 +113,7 @@ async def test_a_large_batch_is_one_answer(make):
         assert [one.seq for one in receipts if one.seq is not None] == list(range(11_988))
 
 
-async def test_fire_and_forget_is_stored(make):
+async def test_an_event_that_is_not_awaited_is_stored(make):
     """A track that nobody awaits is stored all the same; flush() and close() wait for it."""
     async with make() as shop:
         for number in range(30):
@@ -125,7 +125,7 @@ async def test_fire_and_forget_is_stored(make):
         assert shop.stats().totals == {"order": 30, "last": 1}
 
 
-async def test_fire_and_forget_failure_is_heard(make, caplog):
+async def test_the_failure_of_an_event_that_is_not_awaited_reaches_on_error(make, caplog):
     """What nobody awaited and was not stored reaches `on_error` and `check()`; what was awaited does not."""
     heard, disk = [], BrokenDisk()
     async with make(on_error=heard.append, disk=disk) as shop:
@@ -147,7 +147,7 @@ async def test_fire_and_forget_failure_is_heard(make, caplog):
         assert "was not awaited" in caplog.text
 
 
-async def test_cancelling_an_await_cancels_no_event(make):
+async def test_an_event_whose_await_is_cancelled_is_stored(make):
     """Cancelling the await of an acknowledgement leaves the event to be stored."""
     async with make() as shop:
         ack = shop.track("order")
@@ -164,7 +164,7 @@ async def _awaited(ack):
     return await ack
 
 
-async def test_a_closed_object_says_so(make):
+async def test_calls_on_a_closed_object_raise(make):
     """Every call before open() and after close() is ObjectClosed; it may be opened again."""
     shop = make()
     for _ in range(2):
@@ -182,7 +182,7 @@ async def test_a_closed_object_says_so(make):
 # Promotions
 
 
-async def test_promotions_are_kept(make):
+async def test_a_promoted_column_stays_after_reopening(make):
     """A promoted column stays one, also where an opening does not name it; new ones are filled for old events."""
     async with make() as shop:
         await fill(shop, 25)
@@ -203,7 +203,7 @@ async def test_promotions_are_kept(make):
         assert (again.rows, again.tiers) == (found.rows, ("L3",))
 
 
-async def test_promotion_conflict(make):
+async def test_a_promoted_column_keeps_its_type(make):
     """A column keeps its type for ever: another one is refused when the object opens, and changes nothing."""
     async with make() as shop:
         await fill(shop, 5)
@@ -230,7 +230,7 @@ class Busy(Shop):
         raise ValueError("no ink")
 
 
-async def test_built_in_schedules(make, clock):
+async def test_built_in_schedules_run_when_due(make, clock):
     """Hourly rollup; daily expiry at 3am; on Sunday at 4am the archive takes what is older than the window."""
     async with make(archive_window_s=86_400.0) as shop:
         await fill(shop, 20)
@@ -254,7 +254,7 @@ async def test_built_in_schedules(make, clock):
         assert await shop.check() == []
 
 
-async def test_own_schedules(make, clock):
+async def test_methods_under_every_run_when_due(make, clock):
     """A method under `@every` runs when it is due, once for all that was missed; one that fails is in check()."""
     async with make(Busy) as shop:
         await fill(shop, 3)
@@ -291,7 +291,7 @@ def _cut_archive(shop):
 
 
 @pytest.mark.parametrize("damage", [_damage_groups, _damage_archive, _cut_archive])
-async def test_check_finds_tampering(make, damage):
+async def test_check_reports_missing_rows_and_damaged_files(make, damage):
     """Rows taken from a rollup, and data files missing or cut, are problems said in sentences, with where they are."""
     async with make() as shop:
         await fill(shop, 25)
@@ -309,6 +309,7 @@ async def test_check_finds_tampering(make, damage):
 # Answers beside tracking
 
 
+@pytest.mark.integration
 async def test_a_heavy_query_does_not_block_the_loop(make, capsys):
     """Tracks are acknowledged while a heavy question is still being worked on; their latency is printed."""
     async with make(segment_events=100_000) as shop:

@@ -65,7 +65,7 @@ async def test_live_counters_survive_a_restart(make, clock, archived):
         assert live(shop)[:5] == (0, 0, {}, {}, 0)
 
 
-async def test_a_missing_log_is_loud(make):
+async def test_a_missing_log_is_an_error(make):
     """Deleting the log while storage.db knows of its events is LogBehind, not a fresh start."""
     async with make() as shop:
         await fill(shop, 25)
@@ -84,7 +84,7 @@ async def test_a_missing_log_is_loud(make):
         assert await shop.check() == []
 
 
-async def test_a_missing_log_and_storage_beside_an_archive_is_loud(make):
+async def test_an_archive_without_log_and_storage_is_an_error(make):
     """Where only the archive is left, new events would take the seqs of archived ones: LogBehind."""
     async with make() as shop:
         await fill(shop, 25)
@@ -105,7 +105,7 @@ async def derived(shop):
     return [answer.rows for answer in answers], live(shop)
 
 
-async def test_deleting_storage_rebuilds_the_same(make, clock):
+async def test_deleted_storage_is_rebuilt_the_same(make, clock):
     """storage.db holds nothing but what log and archive give: without it, rollups and totals come back as they were."""
     async with make(retention_s=0.0, dedupe_window_s=60.0) as shop:
         for first in range(0, 60, 15):
@@ -128,7 +128,7 @@ async def test_deleting_storage_rebuilds_the_same(make, clock):
         assert await derived(shop) == before
 
 
-async def test_an_instant_once_asked_about_is_settled_for_ever(make, clock):
+async def test_no_later_event_changes_an_as_of_answer(make, clock):
     """No event comes into an instant that was asked about, also when the clock is set back and the object opens again.
 
     Before any event, too: an answer of zero stays zero.

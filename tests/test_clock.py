@@ -43,7 +43,7 @@ def test_every_integer_has_a_datetime_or_overflows(us):
         assert to_us(moment) == us
 
 
-def test_zones_are_understood_and_naive_times_refused():
+def test_aware_datetimes_are_accepted_and_naive_ones_refused():
     """to_us takes any zone, and no naive time: it would be read as another moment on another machine."""
     moment = datetime(2026, 1, 1, 12, tzinfo=timezone(timedelta(hours=5, minutes=30)))
     assert to_us(moment) == to_us(datetime(2026, 1, 1, 6, 30, tzinfo=UTC))
@@ -66,7 +66,7 @@ def test_a_manual_clock_stands_still_until_it_is_moved():
     assert clock.monotonic() == 1.5
 
 
-def test_the_system_clock_is_the_machines():
+def test_the_system_clock_reads_the_machine():
     """now_us is the machine's time in microseconds; monotonic does not go back."""
     clock = SystemClock()
     before, now, after = time.time_ns() // 1000, clock.now_us(), time.time_ns() // 1000
@@ -109,7 +109,7 @@ def test_naive_datetimes_are_refused(value):
 
 
 @pytest.mark.parametrize("value", ["yesterday", "", "2026-13-01", "x" * 10_000, 17, 1.5, True, None, object(), []])
-def test_anything_else_is_refused_in_a_short_sentence(value):
+def test_invalid_values_are_refused_in_a_short_sentence(value):
     """Text in another form and values of other types are one error, however long they are."""
     for parse in (parse_moment, parse_day):
         with pytest.raises(ValueError, match="is not a") as raised:
@@ -123,7 +123,7 @@ def test_text_and_datetime_agree(moment):
     assert parse_moment(moment.isoformat()) == parse_moment(moment) == (moment - EPOCH) // timedelta(microseconds=1)
 
 
-def test_the_zone_of_text():
+def test_a_zone_in_the_text_overrides_the_default():
     """A zone in the text wins over the default one."""
     berlin = ZoneInfo("Europe/Berlin")
     assert parse_iso("2026-01-15T13:00", berlin) == NOON

@@ -11,7 +11,7 @@ values = st.lists(st.floats(0, 20) | st.sampled_from(SECONDS))
 
 
 @given(values, values)
-def test_a_histogram_is_what_a_list_says(one, other):
+def test_a_histogram_equals_a_plain_list(one, other):
     """Each bound has the values that are not above it, the last all of them; adding one to another counts both."""
     found, more = Histogram(SECONDS), Histogram(SECONDS)
     for value in one:

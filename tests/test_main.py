@@ -13,13 +13,13 @@ from lakebed import Analytics, ManualClock, Namespace
 from lakebed.rpc.stub import trips
 
 
-def test_it_is_the_command_line():
+def test_python_m_lakebed_runs_the_command_line():
     """The module starts what the script `lakebed` starts."""
     done = subprocess.run([sys.executable, "-m", "lakebed", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("lakebed 0.")
 
 
-async def test_namespace_of_real_objects(tmp_path):
+async def test_a_namespace_of_analytics_objects(tmp_path):
     """Stubs of Analytics: fire and forget, one trip for a chain, counters, schedules made up for; check() is empty."""
     async with Namespace(tmp_path, Analytics) as ns:
         for n in range(500):
@@ -38,7 +38,7 @@ async def test_namespace_of_real_objects(tmp_path):
 
 
 @pytest.mark.parametrize("tracked", [0, 3])
-def test_the_loop_may_end_without_close(tmp_path, tracked):
+def test_events_are_stored_when_the_loop_ends_without_close(tmp_path, tracked):
     """`Analytics.for_` in a script that just ends: what was tracked is there in the next run."""
 
     async def script():
@@ -56,7 +56,7 @@ def test_the_loop_may_end_without_close(tmp_path, tracked):
     assert asyncio.run(look()) == (50 + tracked, [])
 
 
-async def test_schedules_of_a_sleeping_analytics(tmp_path):
+async def test_a_sleeping_object_wakes_for_its_schedule(tmp_path):
     """A real object that sleeps when its hour comes is woken, rolls up by its own scheduler, and sleeps again."""
     clock = ManualClock()
     async with Namespace(tmp_path, Analytics, clock=clock, idle_s=60) as ns:

@@ -179,7 +179,7 @@ async def test_promise_04_state_and_checkpoint_move_together(make):
         assert newest.watermark == newest.rows == 400
 
 
-async def test_promise_05_the_log_lets_go_last(make, clock):
+async def test_promise_05_the_log_is_deleted_last(make, clock):
     """A segment goes only when every consumer passed it, the archive commit was verified and the retention is over."""
     async with make(retention_s=3600.0, dedupe_window_s=60.0) as shop:
 
@@ -222,6 +222,7 @@ async def test_promise_06_no_gap_no_overlap(make, clock):
             assert list(shop.directory.glob("log/*.parquet")), "the log still has them too"
 
 
+@pytest.mark.integration
 async def test_promise_07_as_of_is_exact_for_ever(make, clock):
     """`as_of=T` is a cut in the log: rollups, archive, compaction, expiry, pruning and clocks cannot change the answer.
 

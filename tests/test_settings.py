@@ -9,12 +9,12 @@ def load(root=None, environ=None, **overrides):
     return Settings.load(root, environ=environ or {}, **overrides)
 
 
-def test_without_anything_defaults_hold(tmp_path):
+def test_defaults_apply_without_any_source(tmp_path):
     """No file, no variables, no arguments: the defaults, also when the root has no file."""
     assert load() == load(tmp_path) == Settings()
 
 
-def test_later_sources_win(tmp_path):
+def test_arguments_override_the_environment_and_the_file(tmp_path):
     """File < environment < arguments, each only for what it names."""
     (tmp_path / FILE_NAME).write_text('tail_bytes = 1\npending_events = 1\nretention_s = 1\ndurability = "os"')
     environ = {"LAKEBED_PENDING_EVENTS": "2", "LAKEBED_RETENTION_S": "2.5", "PENDING_EVENTS": "9"}
@@ -23,7 +23,7 @@ def test_later_sources_win(tmp_path):
     assert found.segment_bytes == Settings().segment_bytes
 
 
-def test_tables_come_from_every_source(tmp_path):
+def test_the_catalog_may_come_from_every_source(tmp_path):
     """The catalog's properties may be a TOML table, JSON in the environment, or a dict."""
     (tmp_path / FILE_NAME).write_text('[catalog]\nuri = "file"')
     assert load(tmp_path).catalog == {"uri": "file"}
@@ -31,7 +31,7 @@ def test_tables_come_from_every_source(tmp_path):
     assert load(tmp_path, catalog={"uri": "argument"}).catalog == {"uri": "argument"}
 
 
-def test_variables_of_other_parts_pass_by():
+def test_variables_of_other_parts_are_ignored():
     """LAKEBED_ variables that are not settings belong to the server or the CLI: they are no error."""
     assert load(environ={"LAKEBED_PORT": "80", "LAKEBED_": "", "LAKEBED_QUERY_THREADS": "3"}).query_threads == 3
 
@@ -46,7 +46,7 @@ def test_variables_of_other_parts_pass_by():
         ('durability = "none"', "durability"),
     ],
 )
-def test_a_bad_file_is_named(tmp_path, text, said):
+def test_an_error_in_the_file_names_the_file(tmp_path, text, said):
     """An unknown name, a value out of range, the wrong type or bad TOML: InvalidSettings names file and setting."""
     path = tmp_path / FILE_NAME
     path.write_text(text)
@@ -56,7 +56,7 @@ def test_a_bad_file_is_named(tmp_path, text, said):
     assert str(path) in str(caught.value)
 
 
-def test_a_file_that_is_no_text_is_named(tmp_path):
+def test_an_undecodable_file_is_an_error(tmp_path):
     """Bytes that are no UTF-8 are InvalidSettings too."""
     (tmp_path / FILE_NAME).write_bytes(b"\xff")
     with pytest.raises(InvalidSettings, match="cannot be read"):
@@ -66,7 +66,7 @@ def test_a_file_that_is_no_text_is_named(tmp_path):
 @pytest.mark.parametrize(
     "environ", [{"LAKEBED_TAIL_BYTES": "many"}, {"LAKEBED_TAIL_BYTES": "-1"}, {"LAKEBED_CATALOG": "{no json"}]
 )
-def test_a_bad_variable_is_named(environ):
+def test_an_error_in_a_variable_names_the_environment(environ):
     """A variable that does not convert or is out of range says that it came from the environment."""
     with pytest.raises(InvalidSettings, match="environment"):
         load(environ=environ)
@@ -76,13 +76,13 @@ def test_a_bad_variable_is_named(environ):
     "overrides",
     [{"tail_byte": 1}, {"tail_bytes": 0}, {"tail_bytes": "5"}, {"dedupe_max_ids": -1}, {"segment_age_s": 0}],
 )
-def test_a_bad_argument_is_named(overrides):
+def test_an_invalid_argument_is_named(overrides):
     """Arguments are strict: unknown names, wrong types and values out of range are InvalidSettings with a hint."""
     with pytest.raises(InvalidSettings, match=r"arguments.*Known settings: durability"):
         load(**overrides)
 
 
-def test_settings_are_frozen_and_each_says_its_danger():
+def test_settings_are_frozen_and_each_is_documented():
     """A setting cannot change after it was read, and every one is described in the docstring."""
     with pytest.raises(AttributeError):
         Settings().tail_bytes = 1

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from docs.generate import cli, decisions, oracles, reports, settings, templates
+from docs.generate import cli, decisions, error_messages, oracles, reports, settings, templates
 
-GENERATORS = (cli, decisions, oracles, reports, settings, templates)
+GENERATORS = (cli, decisions, error_messages, oracles, reports, settings, templates)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Auth: the object that a request is for, whether its key allows what it does, and how much the key may send."""
+"""Auth: the object that a request is for, whether its key allows it, and how much the key may send."""
 
 from __future__ import annotations
 
@@ -12,18 +12,35 @@ import msgspec
 from starlette.requests import HTTPConnection
 
 from lakebed.api.errors import Refusal
-from lakebed.auth.key_cache import KeyCache
-from lakebed.auth.keys import Key, Keys, Limits, Scope
+from lakebed.auth.keys import Key, KeyCache, Keys, Limits, Scope
 from lakebed.clock import Clock, SystemClock
 from lakebed.objects.namespace import Namespace
 
 __all__ = ["DEFAULT_LIMITS", "Auth", "Caller", "RateLimits", "Scope"]
 
+DEFAULT_OBJECT = "default"
+# Not Basic: a browser would ask its user for a password, on any page that has a tracking snippet.
+_CHALLENGE = {"WWW-Authenticate": 'Bearer realm="lakebed"'}
+_HOW_TO_SEND = "Send it as `Authorization: Bearer KEY`, as the user name of Basic, or as X-API-Key"
 # Far above what a busy site sends, and far below what one core stores: one runaway key leaves capacity for the others.
 DEFAULT_LIMITS = Limits(requests_per_s=1_000, events_per_s=20_000, burst_s=5)
 
 _Unit = Literal["requests", "events"]
 _SLACK = 1_000  # buckets of deleted keys that may remain
+
+
+class Caller(msgspec.Struct, frozen=True):
+    """The sender of a request, as its key describes it.
+
+    Attributes:
+        object: the name of the one object that the request may reach. There is no other way to name one.
+        key: the id of the key; None while the server has no keys.
+        scope: "read", "write" or "admin".
+    """
+
+    object: str
+    key: str | None = None
+    scope: Scope = "admin"
 
 
 class _Bucket(msgspec.Struct):
@@ -108,26 +125,6 @@ class RateLimits:
         own, general = key.limits, self._defaults
         rate = getattr(own, f"{unit}_per_s") or getattr(general, f"{unit}_per_s")
         return rate, rate * (own.burst_s or general.burst_s)
-
-
-DEFAULT_OBJECT = "default"
-# Not Basic: a browser would ask its user for a password, on any page that has a tracking snippet.
-_CHALLENGE = {"WWW-Authenticate": 'Bearer realm="lakebed"'}
-_HOW_TO_SEND = "Send it as `Authorization: Bearer KEY`, as the user name of Basic, or as X-API-Key"
-
-
-class Caller(msgspec.Struct, frozen=True):
-    """The sender of a request, as its key describes it.
-
-    Attributes:
-        object: the name of the one object that the request may reach. There is no other way to name one.
-        key: the id of the key; None while the server has no keys.
-        scope: "read", "write" or "admin".
-    """
-
-    object: str
-    key: str | None = None
-    scope: Scope = "admin"
 
 
 class Auth:

@@ -1,4 +1,4 @@
-"""serve(): the app on a port, with limits, until it is told to stop. Without keys on a loopback address only."""
+"""serve(): the app on a port, with limits, until a signal ends it. Without keys on a loopback address only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keys: the permissions of network callers, each for one object. One SQLite file beside the objects, `<root>/keys.db`.
+"""Keys: the permissions of network callers, each for one object, in `<root>/keys.db`; and KeyCache, for a server.
 
 A secret is shown once, when it is created. Its SHA-256 is stored. A slow hash would protect nothing more, since it has
 160 random bits.
@@ -7,22 +7,22 @@ A secret is shown once, when it is created. Its SHA-256 is stored. A slow hash w
 from __future__ import annotations
 
 import hashlib
-import os
+import hmac
 import re
 import secrets
 import sqlite3
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 
+from lakebed.auth.key_file import BUSY_S, FileState, KeyFile, KeyFileWatch
 from lakebed.clock import SECOND_US, Clock, SystemClock
 from lakebed.errors import FormatTooNew, InvalidName, KeysUnavailable, UnknownKey
 from lakebed.objects.names import directory_of
 
-__all__ = ["FILE_NAME", "Key", "Keys", "Limits", "LiveKey", "Scope", "digest", "id_in"]
+__all__ = ["FILE_NAME", "Key", "KeyCache", "Keys", "Limits", "LiveKey", "Scope", "digest", "id_in"]
 
 FILE_NAME = "keys.db"
 
@@ -31,25 +31,11 @@ _PREFIXES: dict[str, str] = {"write": "lbw", "read": "lbr", "admin": "lba"}
 _TOKEN = re.compile(r"lb[wra]_([0-9a-f]{12})_[0-9a-f]{40}")
 _ID_BYTES, _SECRET_BYTES = 6, 20
 _MAX_NOTE = 200
-_BUSY_S = 10.0
+_CHECK_EVERY_S = 1.0
+_RETRY_AFTER_S = 0.1
+_FIRST_WAIT_S = 2.0
+_NO_SECRET = b"\0" * 32  # compared if there is no key, so that the time does not show it
 
-# A released step is never edited, since files have run it. A change is a new step at the end.
-_MIGRATIONS = (
-    (
-        # A revoked key keeps its row: keys are required as soon as there is any row.
-        """CREATE TABLE keys (
-            id TEXT PRIMARY KEY, object TEXT NOT NULL, scope TEXT NOT NULL CHECK (scope IN ('write', 'read', 'admin')),
-            note TEXT NOT NULL, created_us INTEGER NOT NULL, rotated_us INTEGER, revoked_us INTEGER,
-            limits TEXT NOT NULL
-        ) WITHOUT ROWID""",
-        # until_us is NULL for the newest secret of a key. A secret that a rotation replaced is valid until then.
-        """CREATE TABLE secrets (
-            sha256 BLOB PRIMARY KEY CHECK (length(sha256) = 32),
-            key TEXT NOT NULL REFERENCES keys (id) ON DELETE CASCADE, until_us INTEGER
-        ) WITHOUT ROWID""",
-        "CREATE INDEX secrets_of_key ON secrets (key)",
-    ),
-)
 _COLUMNS = "id, object, scope, note, created_us, rotated_us, revoked_us, limits"
 
 
@@ -117,7 +103,7 @@ class Keys:
 
     def __init__(self, root: str | Path, clock: Clock | None = None) -> None:
         self.root = Path(root)
-        self.path = self.root / FILE_NAME
+        self._file = KeyFile(self.root / FILE_NAME)
         self._clock: Clock = clock if clock is not None else SystemClock()
 
     def create(self, object: str, scope: Scope, note: str = "", limits: Limits | None = None) -> tuple[Key, str]:  # noqa: A002 - its name everywhere
@@ -140,8 +126,8 @@ class Keys:
             limits=limits,
         )
         token = _new_token(key)
-        self._create_file()
-        with self._transaction() as connection:
+        self._file.create()
+        with self._file.transaction() as connection:
             row = (key.id, object, scope, note, key.created_us, msgspec.json.encode(limits).decode())
             connection.execute(
                 "INSERT INTO keys (id, object, scope, note, created_us, limits) VALUES (?, ?, ?, ?, ?, ?)", row
@@ -151,9 +137,9 @@ class Keys:
 
     def list(self, object: str | None = None) -> _KeyList:  # noqa: A002 - as in create
         """The keys of `object`, or all of them, oldest first; revoked ones too."""
-        if self._is_empty():
+        if self._file.is_empty():
             return []
-        with self._transaction("DEFERRED") as connection:
+        with self._file.transaction("DEFERRED") as connection:
             rows = connection.execute(
                 f"SELECT {_COLUMNS} FROM keys WHERE ?1 IS NULL OR object = ?1 ORDER BY created_us, id", (object,)
             ).fetchall()
@@ -165,7 +151,7 @@ class Keys:
         Raises:
             UnknownKey: there is no such key.
         """
-        with self._transaction() as connection:
+        with self._file.transaction() as connection:
             key = _stored(connection, key_id)
             connection.execute("DELETE FROM secrets WHERE key = ?", (key_id,))
             if key.revoked_us is not None:
@@ -183,7 +169,7 @@ class Keys:
         """
         if not 0 <= grace_s < float("inf"):
             raise ValueError(f"grace_s must be 0 or more seconds, not {grace_s}")
-        with self._transaction() as connection:
+        with self._file.transaction() as connection:
             key, now = _unrevoked(connection, key_id), self._clock.now_us()
             until = now + round(grace_s * SECOND_US)
             connection.execute(
@@ -202,7 +188,7 @@ class Keys:
             UnknownKey: there is no such key, or it is revoked.
             ValueError: a limit is not above 0.
         """
-        with self._transaction() as connection:
+        with self._file.transaction() as connection:
             key = _unrevoked(connection, key_id)
             _checked(key.scope, key.note, limits)
             connection.execute(
@@ -210,11 +196,15 @@ class Keys:
             )
         return msgspec.structs.replace(key, limits=limits)
 
-    def live(self, *, wait_s: float = _BUSY_S) -> tuple[bool, dict[str, LiveKey]]:
+    def watch(self) -> KeyFileWatch:
+        """A watch of the file, which shows whether it has changed."""
+        return KeyFileWatch(self._file)
+
+    def live(self, *, wait_s: float = BUSY_S) -> tuple[bool, dict[str, LiveKey]]:
         """Whether a key was ever created here, and the keys that are not revoked, by id."""
-        if self._is_empty():
+        if self._file.is_empty():
             return False, {}
-        with self._transaction("DEFERRED", wait_s) as connection:
+        with self._file.transaction("DEFERRED", wait_s) as connection:
             ((has_any,),) = connection.execute("SELECT EXISTS (SELECT 1 FROM keys)").fetchall()
             rows = connection.execute(f"SELECT {_COLUMNS} FROM keys WHERE revoked_us IS NULL").fetchall()
             hashes: dict[str, list[tuple[bytes, int | None]]] = {}
@@ -222,65 +212,83 @@ class Keys:
                 hashes.setdefault(key, []).append((sha256, until_us))
         return bool(has_any), {row[0]: LiveKey(_key(row), tuple(hashes.get(row[0], ()))) for row in rows}
 
-    def _create_file(self) -> None:
-        try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            # EXCL: opening and closing a file that SQLite has open in this process would drop its locks.
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-        except FileExistsError:
-            return
-        except OSError as error:
-            raise self._unavailable(error) from error
 
-    def _is_empty(self) -> bool:
-        """Whether no key was ever created: there is no file, or an empty one that a crash left."""
-        try:
-            return self.path.stat().st_size == 0
-        except FileNotFoundError:
-            return True
-        except OSError as error:
-            raise self._unavailable(error) from error
+class KeyCache:
+    """The keys that are valid now. A change by another process is visible after at most 1 s.
 
-    @contextmanager
-    def _transaction(self, kind: str = "IMMEDIATE", wait_s: float = _BUSY_S) -> Iterator[sqlite3.Connection]:
-        try:
-            if not self.path.exists():  # SQLite would create it
-                raise UnknownKey(f"There are no keys in {self.root}", hint="Create one: lakebed keys create")
-            # No WAL: it needs two more files, and SQLite before 3.51.3 may lose writes of two connections in it.
-            with closing(sqlite3.connect(self.path, timeout=wait_s, isolation_level=None)) as connection:
-                connection.execute("PRAGMA synchronous = EXTRA")
-                connection.execute("PRAGMA foreign_keys = ON")
-                self._migrate(connection)
-                with _committed(connection, kind):
-                    yield connection
-        except (sqlite3.Error, msgspec.DecodeError, OSError) as error:
-            raise self._unavailable(error) from error
+    It holds the keys that are not revoked, about 1 KB each, and nothing about unknown keys. A call checks, at most once
+    a second, whether the file has changed, which costs a few system calls; if so the keys are read again. A thread that
+    watches the file was rejected: a mounted app is not told when it ends.
 
-    def _migrate(self, connection: sqlite3.Connection) -> None:
-        newest = len(_MIGRATIONS)
-        if _version(connection) == newest:
-            return
-        with _committed(connection):
-            version = _version(connection)
-            if version > newest:
-                raise FormatTooNew(
-                    f"{self.path} has format {version}, this Lakebed reads up to {newest}",
-                    hint="Install the Lakebed that wrote it, or a newer one",
-                    path=self.path,
-                    version=version,
-                )
-            for statement in (statement for step in _MIGRATIONS[version:] for statement in step):
-                connection.execute(statement)
-            connection.execute(f"PRAGMA user_version = {newest}")
+    Args:
+        keys: the stored keys.
+        clock: clock whose monotonic time decides when to check the file, and whose wall time ends replaced secrets.
+    """
 
-    def _unavailable(self, error: Exception) -> KeysUnavailable:
-        code = getattr(error, "sqlite_errorname", None) or type(error).__name__
-        return KeysUnavailable(
-            f"{self.path} cannot be used: {error} ({code})",
-            hint="Every request is refused until it can. Repair the disk or the permissions, or restore the file",
-            path=self.path,
-            code=code,
-        )
+    def __init__(self, keys: Keys, clock: Clock) -> None:
+        self._keys = keys
+        self._clock = clock
+        self._live: dict[str, LiveKey] = {}
+        self._required = False
+        self._state: FileState | None = None
+        self._check_at = float("-inf")
+        self._watch = keys.watch()
+        self._error: KeysUnavailable | FormatTooNew | None = None
+
+    @property
+    def required(self) -> bool:
+        """Whether every request needs a key: true once the first key was created, also if all are revoked now.
+
+        It stays true in this process if the file disappears.
+
+        Raises:
+            KeysUnavailable, FormatTooNew: the file cannot be read. Requests have to be refused.
+        """
+        self._refresh()
+        return self._required
+
+    @property
+    def ids(self) -> Collection[str]:
+        """The ids of the valid keys, as of the last check of the file."""
+        return self._live.keys()
+
+    def get(self, key_id: str | None) -> Key | None:
+        """The key with this id; None if it was not valid at the last check of the file."""
+        live = self._live.get(key_id) if key_id is not None else None
+        return None if live is None else live.key
+
+    def find(self, token: str) -> Key | None:
+        """The key with this token; None if no key has it, or it is no longer valid. The time does not show which.
+
+        Raises:
+            KeysUnavailable, FormatTooNew: as for `required`.
+        """
+        self._refresh()
+        live = self._live.get(id_in(token) or "")
+        received, now = digest(token), self._clock.now_us()
+        secrets = live.secrets if live is not None else ((_NO_SECRET, None),)
+        matches = [hmac.compare_digest(received, sha256) for sha256, until in secrets if until is None or now < until]
+        return live.key if live is not None and any(matches) else None
+
+    def _refresh(self) -> None:
+        now = self._clock.monotonic()
+        if now >= self._check_at:
+            try:
+                self._read_if_changed()
+                self._error, self._check_at = None, now + _CHECK_EVERY_S
+            except (KeysUnavailable, FormatTooNew) as error:
+                # While another process commits, the keys that were read before stay valid.
+                busy = error.facts.get("code") == "SQLITE_BUSY" and self._state is not None
+                self._error, self._check_at = None if busy else error, now + _RETRY_AFTER_S
+        if self._error is not None:
+            raise self._error.with_traceback(None)
+
+    def _read_if_changed(self) -> None:
+        state = self._watch.state()
+        if state is None or state != self._state:
+            has_any, self._live = self._keys.live(wait_s=_FIRST_WAIT_S if self._state is None else 0)
+            self._required = self._required or has_any
+            self._state = state
 
 
 def digest(token: str) -> bytes:
@@ -292,22 +300,6 @@ def id_in(token: str) -> str | None:
     """The id of the key in a token. None if the text is not a token."""
     match = _TOKEN.fullmatch(token)
     return None if match is None else match[1]
-
-
-@contextmanager
-def _committed(connection: sqlite3.Connection, kind: str = "IMMEDIATE") -> Iterator[None]:
-    connection.execute(f"BEGIN {kind}")
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
-
-
-def _version(connection: sqlite3.Connection) -> int:
-    return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
 def _new_token(key: Key) -> str:

@@ -30,7 +30,6 @@ __all__ = [
 ]
 
 _SNAPSHOTS = 20
-_PATIENCE_S = 2.0
 _DAILY = "daily_metrics"
 
 
@@ -145,8 +144,12 @@ class _OnDisk(NamedTuple):
     storage: int
 
 
-async def tier_status(parts: MonitoredParts) -> TierStatus:
+async def tier_status(parts: MonitoredParts, *, archive_timeout_s: float = 2.0) -> TierStatus:
     """Read the status of every tier, without changing any and without waiting long for one.
+
+    Args:
+        parts: the open object's.
+        archive_timeout_s: seconds after which an archive that does not answer is "busy".
 
     Raises:
         StorageUnavailable: SQLite cannot be read.
@@ -165,7 +168,7 @@ async def tier_status(parts: MonitoredParts) -> TierStatus:
         log=log,
         storage_bytes=disk.storage,
         consumers=sorted(consumers, key=lambda consumer: (-consumer.lag, consumer.name)),
-        archive=await _archive(parts),
+        archive=await _archive(parts, archive_timeout_s),
         disk=DiskStatus(disk.free, disk.total, parts.settings.headroom_bytes),
         first_day=min(days, default=None),
         last_day=max(days, default=None),
@@ -192,10 +195,10 @@ def _on_disk(directory: Path) -> _OnDisk:
     return _OnDisk(usage.free, usage.total, storage)
 
 
-async def _archive(parts: MonitoredParts) -> ArchiveStatus:
+async def _archive(parts: MonitoredParts, timeout_s: float) -> ArchiveStatus:
     watermark = parts.maintenance.watermark
     try:
-        async with asyncio.timeout(_PATIENCE_S):
+        async with asyncio.timeout(timeout_s):
             async with parts.archive.pin() as view:
                 files: tuple[DataFile, ...] = view.files
             snapshots = await parts.archive.snapshots()

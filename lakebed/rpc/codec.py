@@ -13,9 +13,9 @@ from lakebed.clock import to_us
 from lakebed.errors import Backpressure, InvalidEvent, LakebedError, LogCorrupted, NotReachable, Unreachable
 from lakebed.interface.casing import snake
 from lakebed.query.result import Result, Row
-from lakebed.rpc.capnweb.codec import Codec, Step, position
+from lakebed.rpc.capnweb.codec import Codec, Step, Writer, position
 from lakebed.rpc.capnweb.errors import CALLER_ERRORS, MAX_MESSAGE, Fault, ProtocolError, javascript_class
-from lakebed.rpc.capnweb.values import Encoder, from_base64
+from lakebed.rpc.capnweb.values import from_base64
 
 __all__ = ["LakebedCodec"]
 
@@ -79,7 +79,7 @@ class LakebedCodec(Codec):
             return error
         return kind(fault.message, hint=hint, **facts)
 
-    def write(self, value: Any, encoder: Encoder, depth: int) -> Any:
+    def write(self, value: Any, encoder: Writer, depth: int) -> Any:
         """As `Codec.write`: a faithful peer gets whole results, rows and structs; another gets objects."""
         if isinstance(value, Row):
             return _row(value, encoder, depth)
@@ -141,18 +141,18 @@ class LakebedCodec(Codec):
         return int(value.arrow().nbytes) if isinstance(value, Result) else 0
 
 
-def _row(row: Row, encoder: Encoder, depth: int) -> Any:
+def _row(row: Row, encoder: Writer, depth: int) -> Any:
     columns = row._asdict()
     fields = {name: encoder.write(item, depth + 1) for name, item in columns.items()}
     return ["row", fields] if encoder.faithful and len(columns) == len(row) else fields
 
 
-def _counted_row(row: Row, encoder: Encoder, depth: int) -> Any:
+def _counted_row(row: Row, encoder: Writer, depth: int) -> Any:
     encoder.spend(1 + len(row))
     return _row(row, encoder, depth)
 
 
-def _result(result: Result, encoder: Encoder, depth: int) -> list[Any]:
+def _result(result: Result, encoder: Writer, depth: int) -> list[Any]:
     import pyarrow as pa
 
     table = result.arrow()

@@ -64,7 +64,7 @@ def error(response):
     ],
 )
 async def test_track_stores_one_event(http, tom, event):
-    """The receipt says where it lies; Segment's names and ours both count; the answer means durable."""
+    """The receipt has its position; Segment's names and ours are accepted; an acknowledged event is durable."""
     response = await http.post("/track", json=event)
     assert response.status_code == 200
     body = response.json()
@@ -74,14 +74,14 @@ async def test_track_stores_one_event(http, tom, event):
 
 
 async def test_a_retry_is_a_duplicate(http):
-    """The same messageId stores nothing, and gets the first one's position."""
+    """The same messageId stores nothing, and the receipt has the position of the first one."""
     event = {"event": "Seen", "message_id": "m1"}
     assert (await http.post("/track", json=event)).json() == {"seq": 0, "messageId": "m1", "status": "stored"}
     assert (await http.post("/track", json=event)).json() == {"seq": 0, "messageId": "m1", "status": "duplicate"}
 
 
-async def test_a_bad_event_is_refused_with_its_reason(http):
-    """400 says why, and which message it was."""
+async def test_an_invalid_event_is_400_with_its_reason(http):
+    """The error has the reason and the message id."""
     response = await http.post("/track", json={"event": "x" * 201, "messageId": "m1"})
     assert error(response) == (400, "INVALID_EVENT")
     assert "201 characters" in response.json()["error"]["message"]
@@ -91,8 +91,8 @@ async def test_a_bad_event_is_refused_with_its_reason(http):
 @pytest.mark.parametrize(
     "body", [b"", b"{", b"[]", b"7", b"null", b'{"a": NaN}', b'{"a": "\xff"}', b'{"a":' + b"[" * 5000, b"\xff\xfe"]
 )
-async def test_a_body_that_is_no_object(http, body):
-    """Whatever is sent to /track, the answer is 400 with a code."""
+async def test_a_body_that_is_not_an_object_is_400(http, body):
+    """/track answers any other body with 400 and a code."""
     assert error(await http.post("/track", content=body)) == (400, "INVALID_JSON")
 
 
@@ -106,7 +106,7 @@ async def test_a_body_that_is_no_object(http, body):
     ids=["array", "envelope", "NDJSON"],
 )
 async def test_batch_takes_three_forms(http, tom, body):
-    """A JSON array, Segment's envelope and NDJSON give one receipt an event, in order."""
+    """A JSON array, Segment's envelope and NDJSON give one receipt for each event, in order."""
     response = await http.post("/track/batch", content=body)
     assert response.status_code == 200
     found = response.json()
@@ -120,8 +120,8 @@ async def test_batch_takes_three_forms(http, tom, body):
     assert (await tom.query("SELECT string_agg(event, '' ORDER BY seq) FROM events")).scalar() == "ab"
 
 
-async def test_batch_keeps_the_good_ones(http):
-    """received = stored + duplicate + rejected; each refused one says why."""
+async def test_the_valid_events_of_a_batch_are_stored(http):
+    """received = stored + duplicate + rejected; each rejected event has a reason."""
     items = [{"event": "a", "messageId": "1"}, {"event": ""}, 7, {"event": "a", "messageId": "1"}]
     found = (await http.post("/track/batch", json=items)).json()
     assert [event["status"] for event in found["events"]] == ["stored", "rejected", "rejected", "duplicate"]
@@ -130,8 +130,8 @@ async def test_batch_keeps_the_good_ones(http):
     assert (found["stored"], found["duplicate"], found["rejected"]) == (1, 1, 2)
 
 
-async def test_an_unreadable_batch_is_refused_whole(http):
-    """400, and nothing was stored."""
+async def test_an_invalid_batch_is_400_and_stores_nothing(http):
+    """A batch that is not JSON has no items to accept."""
     assert error(await http.post("/track/batch", content=b"[{")) == (400, "INVALID_EVENT")
 
 
@@ -139,7 +139,7 @@ async def test_an_unreadable_batch_is_refused_whole(http):
 
 
 async def test_stats_and_dau(http):
-    """The live counters, and rows of days; both see what was just tracked."""
+    """The live counters and the daily rows include the events just tracked."""
     for user in "aab":
         await http.post("/track", json={"event": "Seen", "userId": user})
     stats = (await http.get("/stats")).json()
@@ -152,8 +152,8 @@ async def test_stats_and_dau(http):
 
 
 @pytest.mark.parametrize("days", ["0", "-1", "x", "1.5", "99999999999999999999", "²", ""])
-async def test_bad_parameters(http, days):
-    """A number of days that makes no sense is 400."""
+async def test_invalid_parameters_are_400(http, days):
+    """A number of days outside the limits is refused."""
     assert error(await http.get("/dau", params={"days": days})) == (400, "INVALID_PARAMETER")
 
 
@@ -161,7 +161,7 @@ async def test_bad_parameters(http, days):
 
 
 async def test_unknown_paths_and_methods(http):
-    """404 and 405 have the same form as all errors."""
+    """404 and 405 have the form of all errors."""
     assert error(await http.get("/nope")) == (404, "NOT_FOUND")
     response = await http.get("/track")
     assert error(response) == (405, "METHOD_NOT_ALLOWED")
@@ -169,7 +169,7 @@ async def test_unknown_paths_and_methods(http):
 
 
 async def test_a_large_body_is_413(http):
-    """By its length, or by what arrives when the length is not said; the limit is named."""
+    """By its Content-Length, or by the bytes received if it has none; the error has the limit."""
 
     async def chunks():
         for _ in range(20):
@@ -183,7 +183,7 @@ async def test_a_large_body_is_413(http):
 
 
 async def test_a_slow_body_is_408(http):
-    """A client that does not finish its body does not hold the server."""
+    """A client that does not finish its body does not occupy the server."""
 
     async def stalls():
         yield b"{"
@@ -194,14 +194,14 @@ async def test_a_slow_body_is_408(http):
 
 @pytest.mark.parametrize("encoding", ["compress", "gzip, gzip", "aes128gcm"])
 async def test_an_unknown_encoding_is_415(http, encoding):
-    """An encoding that is not known, or applied twice, is refused with the names of those that are, not misread."""
+    """An unknown encoding, or one applied twice, is refused with the names of the known ones."""
     response = await http.post("/track", content=b"x", headers={"content-encoding": encoding})
     assert error(response) == (415, "UNSUPPORTED_ENCODING")
     assert response.headers["accept-encoding"] == "gzip, x-gzip, deflate, br, zstd"
 
 
-async def test_an_encoded_body(http):
-    """A gzipped batch is stored as a plain one is, small or large; what is cut is 400, what swells is 413."""
+async def test_encoded_bodies(http):
+    """A gzipped batch is stored like a plain one, small or large; a truncated one is 400, a bomb 413."""
     for count in (1, 700):
         events = json.dumps([{"event": f"e{n}"} for n in range(count)]).encode()
         sent = gzip.compress(events, 1)
@@ -229,7 +229,7 @@ async def test_an_encoded_body(http):
     ids=lambda value: type(value).__name__,
 )
 async def test_errors_of_the_engine(raised, expected, retry):
-    """Each has a status and a code; when to come back is said; where the server keeps its files is not."""
+    """Each error has a status, a code and Retry-After if it is temporary; none shows the server's paths."""
 
     async def failing(_request):
         raise raised
@@ -246,8 +246,8 @@ async def test_errors_of_the_engine(raised, expected, retry):
 # Objects
 
 
-async def test_the_key_names_the_object(tmp_path):
-    """In a namespace each key reaches its own object, which writing makes; reading what is not there is 404."""
+async def test_the_key_selects_the_object(tmp_path):
+    """In a namespace each key reaches its own object, which a write creates; reading one that does not exist is 404."""
     keys = Keys(tmp_path)
     tokens = {name: keys.create(name, "admin")[1] for name in ("sam", "tom", "nobody")}
     async with Namespace(tmp_path, Analytics) as ns, client(create_app(ns)) as http:
@@ -263,7 +263,7 @@ async def test_the_key_names_the_object(tmp_path):
 
 
 async def test_without_keys_there_is_one_object(tmp_path):
-    """Nobody can name another than "default", neither in a header nor in the query."""
+    """A request cannot select another object than "default", neither by a header nor by the query."""
     async with Namespace(tmp_path, Analytics) as ns, client(create_app(ns)) as http:
         await http.post("/track", json={"event": "a"}, headers={"X-Lakebed-Object": "tom"})
         await http.post("/track?object=sam", json={"event": "b"})
@@ -274,8 +274,8 @@ async def test_without_keys_there_is_one_object(tmp_path):
 # Lifespan
 
 
-async def test_the_app_opens_and_closes_what_is_not_open(tmp_path):
-    """The lifespan opens a closed object and closes it; an open one it leaves alone."""
+async def test_the_lifespan_opens_and_closes_the_object(tmp_path):
+    """The lifespan opens a closed object and closes it again; it leaves an open one alone."""
     tom = Analytics("tom", root=tmp_path)
     app = create_app(tom)
     async with app.router.lifespan_context(app):

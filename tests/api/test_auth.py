@@ -51,8 +51,8 @@ async def http(app):
         yield found
 
 
-async def test_three_headers_show_a_key(http, keys):
-    """Bearer, Basic with the key as user name (a password is ignored), X-API-Key; schemes in any case."""
+async def test_a_key_is_accepted_in_three_headers(http, keys):
+    """Bearer, Basic with the key as user name (any password), X-API-Key; schemes in any case."""
     _, token = keys.create("shop", "write")
     shown = [
         {"authorization": f"Bearer {token}"},
@@ -67,8 +67,8 @@ async def test_three_headers_show_a_key(http, keys):
         assert (await http.post("/track", json=EVENT, headers=headers)).json()["seq"] == seq
 
 
-async def test_a_body_may_show_the_key(app, keys):
-    """For clients that send no header; a header goes before it, also a bad one."""
+async def test_a_key_is_accepted_in_the_body(app, keys):
+    """For clients that send no header; a header takes precedence, also with an invalid key."""
     from lakebed.api.auth import Caller, HTTPConnection
     from lakebed.api.errors import Refusal
 
@@ -95,8 +95,8 @@ async def test_a_body_may_show_the_key(app, keys):
         ({"x-api-key": "anything"}, "KEY_UNKNOWN"),
     ],
 )
-async def test_without_a_good_key(http, keys, headers, code):
-    """401 that says how to show one; no challenge that makes a browser ask its user for a password."""
+async def test_a_missing_or_invalid_key_is_401(http, keys, headers, code):
+    """The error says how to send a key; no challenge makes a browser ask its user for a password."""
     keys.create("shop", "write")
     response = await http.post("/track", json=EVENT, headers={k: v.encode("latin-1") for k, v in headers.items()})
     assert error(response) == (401, code)
@@ -105,7 +105,7 @@ async def test_without_a_good_key(http, keys, headers, code):
 
 
 async def test_scopes(http, keys):
-    """A write key may not read, a read key may not write, an admin key may do both; 403 says which one is needed."""
+    """A write key may not read, a read key may not write, an admin key may do both; 403 names the scope needed."""
     tokens = {scope: keys.create("shop", scope)[1] for scope in ("write", "read", "admin")}
     found = {}
     for scope, token in tokens.items():
@@ -123,8 +123,8 @@ async def test_scopes(http, keys):
     assert found == {"write": (200, 403), "read": (403, 200), "admin": (200, 200)}
 
 
-async def test_a_key_that_ends(http, keys, clock):
-    """Revoked and rotated keys are 401 within a second; with all revoked the server does not fall open."""
+async def test_revoked_and_rotated_keys_are_401(http, keys, clock):
+    """Within a second; a server whose keys are all revoked still requires one."""
     key, token = keys.create("shop", "write")
     assert (await http.post("/track", json=EVENT, headers={"x-api-key": token})).status_code == 200
     _, new = keys.rotate(key.id, grace_s=10)
@@ -140,7 +140,7 @@ async def test_a_key_that_ends(http, keys, clock):
 
 
 async def test_the_first_key_closes_a_running_server(http, app, keys, clock, tmp_path):
-    """Until it is made any write key does, and goes to "default"; from then on only itself counts."""
+    """Before it is created any write key works and writes to "default"; afterwards only the created key does."""
     assert app.state.auth.keyless
     assert (await http.post("/track", json=EVENT, headers={"authorization": basic("any")})).status_code == 200
     keys.create("shop", "write")
@@ -151,7 +151,7 @@ async def test_the_first_key_closes_a_running_server(http, app, keys, clock, tmp
 
 
 async def test_a_server_of_one_object(tmp_path, keys):
-    """A key of another object is 403 there, whatever its scope; the object's own key is let in."""
+    """A key of another object is 403, whatever its scope; a key of the served object works."""
     _, other = keys.create("sam", "admin")
     _, own = keys.create("tom", "read")
     async with Analytics("tom", root=tmp_path) as tom, client(create_app(tom)) as http:
@@ -159,8 +159,8 @@ async def test_a_server_of_one_object(tmp_path, keys):
         assert (await http.get("/stats", headers={"x-api-key": own})).status_code == 200
 
 
-async def test_a_damaged_file_lets_nobody_in(http, keys, tmp_path):
-    """503, not 200: who may come in is not known; the answer tells no path."""
+async def test_a_damaged_key_file_is_503(http, keys, tmp_path):
+    """No request is admitted while keys cannot be checked; the answer shows no path."""
     _, token = keys.create("shop", "write")
     (tmp_path / "keys.db").write_bytes(b"x" * 8192)
     response = await http.post("/track", json=EVENT, headers={"x-api-key": token})
@@ -169,7 +169,7 @@ async def test_a_damaged_file_lets_nobody_in(http, keys, tmp_path):
 
 
 async def test_secrets_are_not_logged_nor_answered(http, keys, caplog):
-    """Whatever happens to a request, its key is in no log line and in no answer."""
+    """Whatever happens to a request, no log line and no answer has its key."""
     caplog.set_level(logging.DEBUG)
     _, token = keys.create("shop", "read")
     secret = token.rpartition("_")[2]
@@ -182,14 +182,14 @@ async def test_secrets_are_not_logged_nor_answered(http, keys, caplog):
 
 
 async def test_the_key_in_a_path_is_not_logged(http, keys, tmp_path, caplog):
-    """The settings that Segment's browser library asks for have it in their path: whatever fails, no log has it."""
+    """The settings of Segment's browser library have the key in their path: no log has it, whatever fails."""
     caplog.set_level(logging.DEBUG)
     _, token = keys.create("shop", "write")
     path = f"/v1/projects/{token}/settings"
     assert (await http.get(path)).status_code == 200
     assert (await http.post(path)).status_code == 405
     (tmp_path / "keys.db").write_bytes(b"x" * 8192)
-    http._transport.app.state.auth._keys._look_at = 0.0
+    http._transport.app.state.auth._keys._check_at = 0.0
     assert (await http.get(path)).status_code == 503
     ours = [record.getMessage() for record in caplog.records if record.name.startswith("lakebed")]
     assert any("/v1/projects/{write_key}/settings" in line for line in ours)
@@ -200,7 +200,7 @@ async def test_the_key_in_a_path_is_not_logged(http, keys, tmp_path, caplog):
 
 
 async def test_requests_per_second(http, keys, clock):
-    """After the burst 429 says when to come back and what the limit is; then it is let in again."""
+    """After the burst, 429 has Retry-After and the limit; then a request is admitted again."""
     _, token = keys.create("shop", "read")
     _, other = keys.create("shop", "read")
     await http.post("/track", json=EVENT)
@@ -221,7 +221,7 @@ async def test_requests_per_second(http, keys, clock):
 
 
 async def test_events_per_second(app, keys, clock):
-    """What a batch takes too much is waited for; no batch is too large for ever; the average holds."""
+    """A batch may exceed the rate, and the next requests wait; no batch is too large forever; the average holds."""
     from lakebed.api.auth import HTTPConnection
     from lakebed.api.errors import Refusal
 
@@ -242,7 +242,7 @@ async def test_events_per_second(app, keys, clock):
 
 
 async def test_limits_of_a_key(http, keys, clock):
-    """They go before the server's, and a change is seen within a second."""
+    """They take precedence over the server's, and a change is effective within a second."""
     key, token = keys.create("shop", "read", limits=Limits(requests_per_s=1, burst_s=3))
     headers = {"x-api-key": token}
     assert [(await http.get("/stats", headers=headers)).status_code for _ in range(4)] == [404, 404, 404, 429]
@@ -252,7 +252,7 @@ async def test_limits_of_a_key(http, keys, clock):
 
 
 async def test_the_size_of_a_body(http, keys):
-    """A key's own limit on bodies is 413 before the body is read."""
+    """A body above the key's own limit is 413 before it is read."""
     _, token = keys.create("shop", "write", limits=Limits(max_body_bytes=40))
     headers = {"x-api-key": token}
     assert (await http.post("/track", json=EVENT, headers=headers)).status_code == 200

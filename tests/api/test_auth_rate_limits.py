@@ -1,4 +1,4 @@
-"""Rates: whatever a key sends and whenever, what is let in stays within what it may send."""
+"""Rate limits: whatever a key sends and when, the admitted requests stay within its limits."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ RATE, BURST_S = 10.0, 3.0
 
 
 @given(st.lists(st.tuples(st.floats(0, 5), st.integers(0, 80)), max_size=30))
-def test_the_average_holds(sent):
-    """No more events are let in than were saved up and came since, and one batch; to wait as it is told helps."""
+def test_admitted_events_stay_within_the_average_rate(sent):
+    """At most a full bucket, the refill since and one batch are admitted; after Retry-After a request is admitted."""
     clock = ManualClock()
     rates = RateLimits(clock, Limits(requests_per_s=1e9, events_per_s=RATE, burst_s=BURST_S))
-    taken, most = 0, 0
+    taken, largest = 0, 0
     for pause, events in sent:
         clock.advance(pause)
         try:
@@ -28,12 +28,12 @@ def test_the_average_holds(sent):
             clock.advance(float(refusal.headers["Retry-After"]))
             rates.admit(KEY, {"k"}, writes=True)
         rates.charge(KEY, events)
-        taken, most = taken + events, max(most, events)
-        assert taken <= RATE * (BURST_S + clock.monotonic()) + most + 1e-6
+        taken, largest = taken + events, max(largest, events)
+        assert taken <= RATE * (BURST_S + clock.monotonic()) + largest + 1e-6
 
 
-def test_buckets_of_keys_that_are_gone_are_dropped():
-    """However many keys come and go, what is kept of them is bounded."""
+def test_buckets_of_deleted_keys_are_dropped():
+    """The number of buckets is bounded, however many keys are created and deleted."""
     rates = RateLimits(ManualClock())
     for number in range(25_000):
         key = Key(id=str(number), object="shop", scope="write", note="", created_us=0)

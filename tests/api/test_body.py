@@ -38,8 +38,8 @@ async def http(tmp_path):
         ("POST", "/deadletters/replay"),
     ],
 )
-async def test_unreadable(http, method, path):
-    """400 INVALID_JSON for what is no JSON or no UTF-8, 400 INVALID_BODY for other JSON; nothing happens."""
+async def test_invalid_bodies(http, method, path):
+    """400 INVALID_JSON if it is not JSON or not UTF-8, 400 INVALID_BODY for other JSON; nothing is changed."""
     for body, code in (
         (b"{", "INVALID_JSON"),
         (b'{"a": "\xff"}', "INVALID_JSON"),

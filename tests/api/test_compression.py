@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 
 from lakebed.api.compression import Corrupt, TooLong, decompress
 
+pytestmark = pytest.mark.integration
+
 
 def bare(data):
     made = zlib.compressobj(wbits=-15)
@@ -39,8 +41,8 @@ WAYS = {
 
 @pytest.mark.parametrize("way", WAYS)
 @given(data=st.binary(max_size=2000))
-def test_what_comes_out_is_what_went_in(way, data):
-    """Every encoding gives back its data where that is within the limit, and no byte of it where it is beyond."""
+def test_data_survives_a_round_trip(way, data):
+    """Every encoding restores its data within the limit, and returns none of it beyond."""
     encoding, deflate = WAYS[way]
     assert decompress(deflate(data), encoding, max(1, len(data))) == data
     if len(data) > 1:
@@ -50,8 +52,8 @@ def test_what_comes_out_is_what_went_in(way, data):
 
 @pytest.mark.parametrize("way", WAYS)
 @given(at=st.integers(0, 10_000), change=st.sampled_from(["cut", "more", "noise"]))
-def test_what_is_broken_is_refused(way, at, change):
-    """Cut anywhere, with something after its end, or not encoded at all: Corrupt, never an answer."""
+def test_damaged_data_is_corrupt(way, at, change):
+    """Truncated, followed by other bytes, or not encoded at all: Corrupt, never a result."""
     encoding, deflate = WAYS[way]
     data = deflate(b'{"event":"Seen"}' * 20)
     broken = {"cut": data[: at % len(data)], "more": data + b"\x00" * (1 + at % 50), "noise": b"\xff" * (at % 50)}
@@ -77,8 +79,8 @@ except (Corrupt, TooLong) as error:
 
 
 @pytest.mark.parametrize("way", ["gzip", "zlib", "br", "zstd", "zstd without a size"])
-def test_a_bomb(way):
-    """100 MB of zeros in little: refused within 40 MB of memory and half a second of processor."""
+def test_a_decompression_bomb(way):
+    """100 MB of zeros in a small body: refused within 40 MB of memory and half a second of processor time."""
     arguments = [sys.executable, "-c", _BOMB, way]
     done = subprocess.run(arguments, capture_output=True, text=True, check=True)
     name, size, seconds = done.stdout.split()
@@ -88,7 +90,7 @@ def test_a_bomb(way):
 
 
 def test_a_frame_that_asks_for_a_huge_window():
-    """A zstd frame whose window would take 128 MB is refused for that, whatever it holds."""
+    """A zstd frame with a window of 128 MB is refused, whatever its content."""
     parameters = zstandard.ZstdCompressionParameters(window_log=27, write_content_size=False)
     made = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
     data = made.compress(b"x" * 1000) + made.flush()

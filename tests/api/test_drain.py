@@ -16,6 +16,8 @@ import pytest
 
 from lakebed import connect
 
+pytestmark = pytest.mark.integration
+
 SERVE = """
 import sys
 from lakebed import Analytics
@@ -112,8 +114,8 @@ def wait_for(port, server):
         threading.Event().wait(0.05)
 
 
-def test_a_stream_does_not_hold_a_server_that_stops(tmp_path):
-    """A listener of /live is let go at once, not after the time that requests have."""
+def test_a_stopping_server_ends_streams_at_once(tmp_path):
+    """A listener of /live is disconnected at once, not after the time for draining."""
     port = free_port()
     arguments = [sys.executable, "-c", SERVE, str(tmp_path), str(port)]
     with subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True, env=os.environ) as server:

@@ -109,14 +109,14 @@ def test_json_that_must_be_refused(door, path, name):
     [(name, path) for name in ENCODED for path in PATHS if not (name == "gzip in gzip" and path.startswith("/v1"))],
 )
 def test_encodings_that_must_be_refused(door, path, name):
-    """What is not what its Content-Encoding says is 400, on every route."""
+    """A body that does not fit its Content-Encoding is 400, on every route."""
     encoding, body = ENCODED[name]
     assert refused(door, path, body, **{"Content-Encoding": encoding}) == 400
 
 
 @pytest.mark.parametrize("path", PATHS)
 def test_a_bomb_over_a_socket(door, path):
-    """100 MB of zeros in 102 KB is 413, and those who ask meanwhile are answered."""
+    """100 MB of zeros in 102 KB is 413, and other clients are answered meanwhile."""
     bomb = gzip.compress(bytes(100 << 20), 9)
     assert len(bomb) < 110_000
     assert refused(door, path, bomb, **{"Content-Encoding": "gzip"}) == (
@@ -124,8 +124,8 @@ def test_a_bomb_over_a_socket(door, path):
     )  # as Segment says it
 
 
-def test_names_that_come_twice(door):
-    """JSON allows it and says nothing of what it means: the last counts, as it does for most readers."""
+def test_the_last_of_equal_names_counts(door):
+    """JSON allows equal names and does not define them: the last counts, as for most parsers."""
     assert call(door, "/track", b'{"event":"a","event":"b"}')[1]["status"] == "stored"
 
 
@@ -143,8 +143,8 @@ def test_names_that_come_twice(door):
         b"\x00" * 1000,
     ],
 )
-def test_what_is_not_http(door, head):
-    """A head that is malformed, or says two lengths, ends its connection; it is never half understood."""
+def test_a_malformed_head_ends_the_connection(door, head):
+    """A malformed head, or one with two lengths, is never partly used."""
     connection = http.client.HTTPConnection("127.0.0.1", door, timeout=20)
     connection.connect()
     connection.sock.sendall(head)
@@ -155,7 +155,7 @@ def test_what_is_not_http(door, head):
 
 
 def test_many_distinct_names_and_items(door):
-    """A body of a million small things is answered within its limits, and does not stop the server."""
+    """A body of a million small values is answered within its limits, and does not block the server."""
     bodies = [
         b"[" + b"1," * 900_000 + b"1]",
         b"[" + b"1," * 900_000 + b"NaN]",

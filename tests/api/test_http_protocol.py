@@ -19,6 +19,8 @@ from lakebed.api import create_app
 from lakebed.api.http_protocol import connection_class
 from tests.api.socket_server import call, served
 
+pytestmark = pytest.mark.integration
+
 EVENT = b'{"event":"a"}'
 HEAD = b"POST /track HTTP/1.1\r\nHost: 127.0.0.1\r\n"
 
@@ -44,16 +46,16 @@ def rest_of(client):
 
 
 @pytest.mark.parametrize("sent", [b"", b"POST", HEAD, HEAD + b"X-A: b\r\n"])
-def test_a_head_that_does_not_come(port, sent):
-    """A connection on which nothing comes, or half a head, is closed in time, with 408."""
+def test_an_incomplete_head_is_408(port, sent):
+    """A connection without a request, or with half a head, is closed in time."""
     with connect(port) as client:
         client.sendall(sent)
         assert rest_of(client).startswith(b"HTTP/1.1 408 ")
     assert call(port, "/track", EVENT)[0] == 200
 
 
-def test_a_head_that_drips(port):
-    """A byte now and then does not keep a connection for longer, neither first nor after a request."""
+def test_a_slow_head_is_408(port):
+    """A byte now and then does not keep a connection open for longer, neither at first nor after a request."""
     request = HEAD + b"Content-Length: %d\r\n\r\n%s" % (len(EVENT), EVENT)
     for first in (b"", request):
         with connect(port) as client:
@@ -80,8 +82,8 @@ def test_a_head_that_drips(port):
             assert answer == b"reset" or answer.startswith((b"HTTP/1.1 408 ", b"HTTP/1.1 400 "))
 
 
-def test_a_body_that_drips(port):
-    """It is 408 when its time is over, however regularly its bytes come."""
+def test_a_slow_body_is_408(port):
+    """After its time, however regularly its bytes arrive."""
     with connect(port) as client:
         client.sendall(HEAD + b"Content-Length: 1000\r\n\r\n")
         ended = threading.Event()
@@ -106,8 +108,8 @@ def test_a_body_that_drips(port):
         assert b"BODY_TIMEOUT" in answer
 
 
-def test_a_huge_head(port):
-    """A head that goes on and on is 431, and what it would have taken is not kept."""
+def test_a_huge_head_is_431(port):
+    """An endless head is refused, and its bytes are not kept."""
     with connect(port) as client:
         client.sendall(HEAD)
         try:
@@ -119,7 +121,7 @@ def test_a_huge_head(port):
 
 
 def test_too_many_connections(port):
-    """One connection too many is told so, with when to come back; when one has gone there is room again."""
+    """A connection above the limit gets 503 with Retry-After; when another ends, a new one is accepted."""
     idle = [connect(port) for _ in range(20)]
     status, answer, headers = call(port, "/track", EVENT)
     assert (status, answer["error"]["code"], headers["retry-after"]) == (503, "OVERLOADED", "1")
@@ -130,8 +132,8 @@ def test_too_many_connections(port):
         assert time.monotonic() < deadline
 
 
-def test_a_client_that_does_not_read(tmp_path):
-    """A stream whose client takes nothing is cut off in time, without an error, and does not hold the server."""
+def test_a_client_that_does_not_read_is_disconnected(tmp_path):
+    """In time, without an error, and it does not delay the server's end."""
     ended = threading.Event()
 
     class Endless:
@@ -184,8 +186,8 @@ def test_an_idle_connection_is_used_again(port):
     connection.close()
 
 
-def test_another_app_is_as_bounded():
-    """Limits on connections are the server's, whatever app it carries."""
+def test_limits_apply_to_any_app():
+    """Limits on connections belong to the server, whatever app it runs."""
     outer = Starlette()
     with served(outer, http=connection_class(head_timeout_s=0.2)) as port, connect(port) as client:
         assert rest_of(client).startswith(b"HTTP/1.1 408 ")

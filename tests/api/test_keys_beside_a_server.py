@@ -16,6 +16,8 @@ from lakebed import Analytics, Namespace
 from lakebed.api import create_app
 from lakebed.api.server import make_server
 
+pytestmark = pytest.mark.integration
+
 pytest.importorskip("typer")
 
 
@@ -41,8 +43,8 @@ def until_refused(port, token):
     assert found == 401
 
 
-def test_a_running_server_follows_the_shell(tmp_path):
-    """It needs no key until one is made; a revoked one is out within about a second, and the others stay in."""
+def test_a_running_server_follows_the_key_commands(tmp_path):
+    """It needs no key until one is created; a revoked one is refused within about a second, and others still work."""
     server = make_server(create_app(Namespace(tmp_path, Analytics)), port=0, log_level="warning")
     thread = threading.Thread(target=server.run, name="server")
     thread.start()

@@ -47,8 +47,8 @@ async def http(tmp_path):
     ("method", "path"),
     [("GET", "/openapi.json"), ("GET", "/nope"), ("DELETE", "/track"), ("POST", "/track"), ("GET", "/stats")],
 )
-async def test_headers_of_every_answer(http, method, path):
-    """Nothing that is sent may be sniffed, framed or run; no address of a page goes along."""
+async def test_every_response_has_security_headers(http, method, path):
+    """No response may be sniffed, framed or executed, and no referrer is sent."""
     response = await http.request(method, path)
     assert response.headers["x-content-type-options"] == "nosniff"
     assert response.headers["referrer-policy"] == "no-referrer"
@@ -66,8 +66,8 @@ async def test_a_page_has_a_policy_of_its_own():
     assert response.headers.get_list("content-security-policy") == ["default-src 'self'"]
 
 
-async def test_too_many_at_once():
-    """One request more than may wait is 503 with when to come back; health is answered; then there is room again."""
+async def test_too_many_waiting_requests_are_503():
+    """With Retry-After; health is still answered; when a request ends, the next is accepted."""
     going = asyncio.Event()
 
     async def slow(_request):
@@ -92,7 +92,7 @@ async def test_too_many_at_once():
 
 
 async def test_bodies_that_wait_are_bounded():
-    """All bodies together may hold so many bytes; the one that goes beyond is 503, and what was held is given back."""
+    """The bytes of all waiting bodies are limited; a request above is 503, and its bytes are released."""
     going = asyncio.Event()
 
     async def keeps(request: Request):
@@ -112,8 +112,8 @@ async def test_bodies_that_wait_are_bounded():
             assert (await http.post("/", content=b"x" * 900)).status_code == 200
 
 
-async def test_a_stream_that_has_begun_does_not_wait():
-    """Listeners of a stream do not use up what requests need."""
+async def test_streams_do_not_count_as_waiting():
+    """Listeners of a stream do not use up the limit of waiting requests."""
     streams = asyncio.Event()
 
     async def stream(_request):
@@ -145,8 +145,8 @@ async def test_a_stream_that_has_begun_does_not_wait():
     assert seen == [(200, 0), (200, 1), (200, 1), (200, 1)]
 
 
-async def test_a_failure_is_watched_too():
-    """An error that nobody foresaw is 500 in the usual form, with the headers of every answer, and is counted."""
+async def test_a_failed_request_is_counted():
+    """An unexpected error is 500 in the usual form, with the headers of every response, and is counted."""
     clock = ManualClock()
     seen = []
 
@@ -163,8 +163,8 @@ async def test_a_failure_is_watched_too():
     assert seen == [(500, "/fails", 2.5)]
 
 
-async def test_a_failure_in_the_middle_of_an_answer():
-    """It cannot be taken back: the server hears of it, and closes the connection."""
+async def test_a_failure_in_the_middle_of_a_response():
+    """The status is sent already: the error reaches the server, which closes the connection."""
 
     async def fails(_request):
         async def lines():
@@ -185,7 +185,7 @@ ORIGIN = {"Origin": "https://shop.example"}
 
 
 async def test_any_site_may_write(http):
-    """A script of any site may ask, and then send its events and read the receipts."""
+    """A script of any site may send a preflight and events, and read the receipts."""
     asks = ORIGIN | {
         "Access-Control-Request-Method": "POST",
         "Access-Control-Request-Headers": "authorization,content-type",
@@ -204,7 +204,7 @@ async def test_any_site_may_write(http):
 
 @pytest.mark.parametrize("path", ["/stats", "/dau", "/openapi.json", "/nope"])
 async def test_no_site_may_read(http, path):
-    """What needs a read key says nothing of origins, so a browser keeps the answer from the script."""
+    """A route that needs a read key sends no CORS headers, so a browser hides the response from the script."""
     response = await http.options(path, headers=ORIGIN | {"Access-Control-Request-Method": "GET"})
     assert response.status_code in (404, 405)
     assert not [name for name in response.headers if name.startswith("access-control")]
@@ -213,5 +213,5 @@ async def test_no_site_may_read(http, path):
 
 
 def test_an_exchange_is_found_by_its_scope():
-    """A route can reach the exchange that it is part of; without one there is none."""
+    """A route can reach its exchange; without the middleware there is none."""
     assert Exchange.of({"type": "http"}) is None

@@ -16,6 +16,8 @@ from lakebed.api.logs import JsonFormatter
 from lakebed.auth.keys import Keys
 from lakebed.clock import SystemClock
 
+pytestmark = pytest.mark.integration
+
 
 def client(app):
     return httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://127.0.0.1")
@@ -59,8 +61,8 @@ async def test_a_line_for_each_request(tmp_path, lines):
     assert not [one for one in (secret, "confidence", "a-write-key", "a-secret", "days") if one in text]
 
 
-async def test_no_line_where_nobody_reads_it(tmp_path, caplog):
-    """Above INFO nothing is written, and nothing is made to be written."""
+async def test_no_line_above_info(tmp_path, caplog):
+    """Above INFO no line is formatted or written."""
     caplog.set_level(logging.WARNING, logger="lakebed.access")
     async with Analytics("tom", root=tmp_path) as tom, client(create_app(tom)) as http:
         await http.get("/stats")
@@ -68,7 +70,7 @@ async def test_no_line_where_nobody_reads_it(tmp_path, caplog):
 
 
 def test_a_traceback_is_one_line():
-    """Whatever is logged is one JSON object without a line break in it."""
+    """Each record is one JSON object without a line break."""
     try:
         int("a\nb")
     except ValueError:

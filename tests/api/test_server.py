@@ -21,6 +21,8 @@ from lakebed.clock import SystemClock
 from lakebed.errors import InvalidSettings
 from tests.api.socket_server import call, served
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture
 def port(tmp_path):
@@ -53,7 +55,7 @@ def test_over_a_real_socket(port, tmp_path):
         ("/track", 403, "NOT_LOCAL", "evil.example"),
     ],
 )
-def test_an_answer_before_the_body_was_read(port, path, status, code, host):
+def test_a_response_before_the_body_was_read(port, path, status, code, host):
     """It reaches a client that sends its whole body first, with and without a length; the connection then ends.
 
     Of a connection that is closed with unread bytes in it the kernel says `reset`, and the answer would be lost.
@@ -67,8 +69,8 @@ def test_an_answer_before_the_body_was_read(port, path, status, code, host):
     connection.close()
 
 
-def test_a_small_body_that_was_not_read_keeps_the_connection(port):
-    """A refused request with a body that fits a packet or two is followed by the next on the same connection."""
+def test_a_small_unread_body_keeps_the_connection(port):
+    """A refused request with a small body is followed by the next on the same connection."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
     for _ in range(3):
         connection.request("POST", "/nope", b"x" * 60_000)
@@ -78,8 +80,8 @@ def test_a_small_body_that_was_not_read_keeps_the_connection(port):
     connection.close()
 
 
-def test_a_client_that_asks_before_it_sends(port):
-    """With `Expect: 100-continue` a refusal comes instead of the word to go on; else the word, then the answer."""
+def test_expect_100_continue(port):
+    """A refusal comes instead of `100 Continue`; otherwise that comes first, then the response."""
     head = "POST {} HTTP/1.1\r\nHost: 127.0.0.1\r\nExpect: 100-continue\r\nContent-Length: {}\r\n\r\n"
     with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
         client.sendall(head.format("/track/batch", 3 << 20).encode())
@@ -93,7 +95,7 @@ def test_a_client_that_asks_before_it_sends(port):
         assert client.recv(65536).startswith(b"HTTP/1.1 200 ")
 
 
-def test_a_client_that_goes_away_harms_nobody(port):
+def test_a_client_that_disconnects_does_not_affect_others(port):
     """Half a body and a closed socket: the next request is answered."""
     with socket.create_connection(("127.0.0.1", port)) as client:
         client.sendall(b"POST /track HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100\r\n\r\n{")
@@ -113,21 +115,21 @@ def test_a_client_that_goes_away_harms_nobody(port):
         ({"Origin": "http://localhost:3000"}, 404),
     ],
 )
-def test_only_this_machine_is_answered(port, headers, status):
-    """A browser's request for another site (DNS rebinding, a foreign page) is refused before it does anything."""
+def test_requests_for_other_hosts_are_refused(port, headers, status):
+    """A browser's request for another site (DNS rebinding, a foreign page) is refused before it has an effect."""
     code, body, _ = call(port, "/stats", None, **headers)
     assert (code, body["error"]["code"]) == (status, "NOT_LOCAL" if status == 403 else "NOT_FOUND")
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.com", "", "127.0.0.1.example.com"])  # noqa: S104
-def test_other_addresses_are_refused(tmp_path, host):
-    """Without authentication the app is not served to a network: the error says so, and nothing is bound."""
+def test_a_keyless_server_binds_loopback_only(tmp_path, host):
+    """Without keys the app is not served to a network: the error says so, and nothing is bound."""
     with pytest.raises(InvalidSettings, match="no authentication"):
         serve(create_app(Namespace(tmp_path, Analytics)), host=host)
 
 
-def test_with_keys_other_addresses_are_served(tmp_path):
-    """From the first key on the server may listen anywhere, and answers whatever its address is called."""
+def test_a_server_with_keys_binds_any_address(tmp_path):
+    """From the first key on the server may listen anywhere, and accepts any Host header."""
     Keys(tmp_path, SystemClock()).create("tom", "read")
     with served(create_app(Namespace(tmp_path, Analytics)), host="0.0.0.0") as port:  # noqa: S104 - what is tested
         status, body, _ = call(port, "/stats", None, Host="analytics.example", Origin="https://elsewhere.example")
@@ -136,7 +138,7 @@ def test_with_keys_other_addresses_are_served(tmp_path):
 
 @pytest.mark.parametrize(("origin", "status"), [("https://evil.example", b"403"), ("http://127.0.0.1:{port}", b"101")])
 def test_web_sockets_of_this_machine_only(port, origin, status):
-    """A page of elsewhere cannot open a WebSocket to a server without keys: browsers do not ask before they do."""
+    """A foreign page cannot open a WebSocket to a server without keys: browsers send no preflight for it."""
     head = (
         f"GET /rpc HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
@@ -148,7 +150,7 @@ def test_web_sockets_of_this_machine_only(port, origin, status):
 
 
 def test_serve_from_the_command_line(tmp_path):
-    """`python -m lakebed serve` serves a namespace, and SIGTERM ends it cleanly with every event kept."""
+    """`python -m lakebed serve` serves a namespace, and SIGTERM ends it cleanly with every event stored."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -12,8 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lakebed import FormatTooNew, InvalidName, KeysUnavailable, ManualClock, UnknownKey
-from lakebed.auth.key_cache import KeyCache
-from lakebed.auth.keys import FILE_NAME, Keys, Limits, digest, id_in
+from lakebed.auth.keys import FILE_NAME, KeyCache, Keys, Limits, digest, id_in
 
 
 @pytest.fixture
@@ -165,6 +164,7 @@ def test_changes_are_seen_within_a_second(keys, cache, clock):
     assert cache.find(token) == new, "after an idle hour the first question looks"
 
 
+@pytest.mark.integration
 def test_changes_of_another_process(keys, cache, clock, tmp_path):
     """Changes by the CLI, which is another process, are seen too."""
     key, token = keys.create("shop", "write")

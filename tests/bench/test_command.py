@@ -21,7 +21,7 @@ def asked(tmp_path):
     return run
 
 
-def test_a_subject_runs_from_command_to_json(asked, tmp_path, capsys):
+def test_a_subject_is_measured_shown_and_saved(asked, tmp_path, capsys):
     """Lakebed, its floor and its peers are measured, shown and saved; nothing else is left behind."""
     code, rows = asked("track")
     assert code == 0
@@ -32,7 +32,7 @@ def test_a_subject_runs_from_command_to_json(asked, tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["out.json"]
 
 
-def test_a_subject_that_breaks_loses_nothing_else(asked, monkeypatch, capsys):
+def test_a_failing_subject_does_not_stop_the_others(asked, monkeypatch, capsys):
     """Its goals are rows that say why, the others are measured, and the exit code is not 0."""
 
     class Broken:
@@ -59,13 +59,13 @@ def test_a_subject_that_breaks_loses_nothing_else(asked, monkeypatch, capsys):
     assert "failed: compaction" in capsys.readouterr().out
 
 
-def test_an_unknown_name_is_refused_with_the_names_that_there_are(capsys):
+def test_an_unknown_subject_is_refused_with_the_known_names(capsys):
     """A slip of the pen does not cost ten minutes."""
     with pytest.raises(SystemExit):
         command.arguments(["ingets"])
     assert NAMES[0] in capsys.readouterr().err
 
 
-def test_full_reaches_ten_million_events():
+def test_full_measures_ten_million_events():
     """`--full` is `--size 10` of a million stored events."""
     assert command.arguments(["--full"]).size * command.STORED_EVENTS == 10_000_000

@@ -37,7 +37,7 @@ FRONT_DOOR = {
 REPORTS = {"a report over a year of events": {(None, 1.5)}}
 
 
-def test_every_goal_of_the_design_is_asked_by_a_subject():
+def test_every_goal_of_the_design_has_a_subject():
     """No row of the design, the server's goals or the reports' is left out, and no bound is softer than it says."""
     asked = {}
     for name in NAMES:
@@ -69,20 +69,20 @@ def test_a_goal_is_met_by_the_median_or_by_the_median_ratio(found, verdict):
     assert found.verdict(found.goals[0]) == verdict
 
 
-def test_a_ratio_pairs_the_turns():
+def test_a_ratio_compares_figures_of_one_turn():
     """What slows a whole turn down does not change a ratio."""
     assert Samples((10, 200, 10)).over(Samples((5, 100, 5))) == 2
     assert Samples((1, 2)).over(Samples((0, 1))) == math.inf
 
 
-def test_a_figure_that_failed_meets_nothing():
+def test_a_failed_figure_meets_no_goal():
     """A goal whose figure is not there has failed, and the row says why."""
     found = Row("s", "work", "ms", Failed("no disk"), goals=[Goal("goal", most=1)])
     assert found.verdict(found.goals[0]) == "failed"
     assert found.failures == ["work: Lakebed: no disk"]
 
 
-def test_what_a_machine_lacks_is_no_failure():
+def test_an_absent_peer_is_no_failure():
     """A peer that is absent is shown so, and the run succeeds."""
     found = Row("s", "work", "ms", Samples((1,)), {"Redis": Failed("no redis-server", absent=True)})
     assert found.failures == []

@@ -25,18 +25,18 @@ Transfer/sec:    684.37KB
 """
 
 
-def test_what_wrk_says_is_read():
+def test_the_output_of_wrk_is_parsed():
     """Requests a second, and percentiles in milliseconds whatever their unit."""
     assert front._read(SAID) == {"rate": 2600.62, "p50": 0.85, "p99": 1200.0}
 
 
-def test_an_answer_that_is_no_200_is_no_figure():
+def test_a_run_with_an_answer_other_than_200_does_not_count():
     """Refusals are fast: a run with one of them does not count."""
     with pytest.raises(AssertionError):
         front._read(SAID + "  Non-2xx or 3xx responses: 1\n")
 
 
-def test_each_body_can_be_made_different():
+def test_every_event_of_a_body_can_be_numbered():
     """Every event of the bodies has the place where the load generator writes its number."""
     for body in http.batches():
         assert len(json.loads(body)["batch"]) == body.count(b"@@@@@@@@@@@@") == http.EACH
@@ -45,7 +45,7 @@ def test_each_body_can_be_made_different():
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is absent: apt-get install wrk")
-def test_the_subject_runs(tmp_path):
+def test_the_http_subject_has_every_figure(tmp_path):
     """Server, load, in-process peer and tenants, at their smallest: every cell has a figure."""
     file = tmp_path / "out.json"
     given = ["--size", "0.001", "--runs", "1", "--directory", str(tmp_path), "--json", str(file)]

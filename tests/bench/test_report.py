@@ -38,7 +38,7 @@ def report(rows, tmp_path):
     return Report(Machine.read(tmp_path), rows, 3, 1.0, 7, "2026-01-01 00:00 UTC")
 
 
-def test_the_table_shows_median_spread_others_ratios_goals(rows):
+def test_the_table_shows_median_spread_peers_ratios_and_goals(rows):
     """One row: every figure with its unit, ratios to all who were measured, and what became of each goal."""
     work, ours, spread, peers, floor, ratios, goals, met = table.cells(rows[0])
     assert (work, ours, spread) == (["batch"], ["1,000 events/s"], ["900 to 1,500"])
@@ -53,7 +53,7 @@ def test_a_failure_is_shown_with_its_reason(rows):
     assert "failed: it broke" in table.plain(rows)
 
 
-def test_the_plain_table_has_a_line_for_everybody(rows):
+def test_the_plain_table_has_a_line_for_each_contender(rows):
     """On a terminal: Lakebed, below it the floor and each peer, all columns aligned, no line too long to be read."""
     lines = table.plain(rows).splitlines()
     assert [line.split("  ")[0] for line in lines[2:4]] == ["batch", ""]
@@ -101,7 +101,7 @@ def blank():
     return "# Title\n\n" + "\n".join(parts) + "\nafter\n"
 
 
-def test_a_run_writes_its_own_section_only(report):
+def test_a_run_rewrites_only_its_own_section(report):
     """Text by hand and the sections of other commands stay, however often a run is repeated."""
     once = report.into(blank(), "server")
     assert "| batch |" in content(once, "server")
@@ -119,7 +119,7 @@ def test_the_summary_has_the_goals_of_every_section(report):
     assert "| batch | 1,000 events/s | ≥ 0.5 x the floor<br>≥ 2,000/s | yes<br>NO |" in rows[0]
 
 
-def test_the_summary_of_the_page_is_that_of_its_tables():
+def test_the_summary_of_the_performance_page_equals_its_tables():
     """docs/performance.md: nothing in the summary is written by hand."""
     text = PAGE.read_text("utf-8")
     assert text == summarised(text), "run `python -m bench.page`"

@@ -29,7 +29,7 @@ def test_a_seed_gives_the_same_bytes_in_every_process():
     assert said.stdout.strip() == hashlib.sha256(sample.batch(3)).hexdigest()
 
 
-def test_every_event_is_one_that_lakebed_takes():
+def test_every_event_of_the_sample_is_stored():
     """Nothing of the sample is rejected: what is measured is events, not errors."""
     found = decode_items(sample.batch(0), sample.NOW_US)
     assert len(found) == sample.BATCH
@@ -41,7 +41,7 @@ def test_message_ids_are_unique(events):
     assert len({event["messageId"] for event in events}) == len(events)
 
 
-def test_kinds_names_and_people_are_as_unequal_as_in_the_samples(events):
+def test_kinds_names_and_people_have_the_shares_of_real_events(events):
     """55 % order lines, 40 % pages, 5 % identifies; few names have most events; half of all people are not known."""
     kinds = Counter(event["type"] for event in events)
     assert 0.45 < kinds["track"] / len(events) < 0.65
@@ -61,7 +61,7 @@ def test_sizes_are_those_of_real_events(events):
     assert sizes[-1] > 2 * sizes[len(sizes) // 2]
 
 
-def test_times_are_spread_over_the_days_that_were_asked_for():
+def test_times_are_spread_over_the_requested_days():
     """`spread` reaches from its first instant to its last, and a few events come late."""
     start = sample.NOW_US - 3 * 86_400_000_000
     found = list(sample.spread(6_000, start, 3))

@@ -14,14 +14,14 @@ def noting(tmp_path):
     return make
 
 
-def test_turns_are_taken_in_turn(tmp_path, noting):
+def test_contenders_are_measured_alternately(tmp_path, noting):
     """A B A B: what changes on the machine during a run meets all of them alike."""
     done = take_turns([noting("a"), noting("b")], 3, tmp_path / "work")
     assert (tmp_path / "journal").read_text().split() == ["a1", "b1", "a2", "b2", "a3", "b3"]
     assert done.get("a", "number") == Samples((1, 2, 3))
 
 
-def test_a_contender_keeps_its_process_unless_it_is_to_be_fresh(tmp_path, noting):
+def test_a_contender_keeps_its_process_unless_it_is_fresh(tmp_path, noting):
     """What was prepared serves all turns; memory is measured in a process that has done nothing else."""
     done = take_turns([noting("kept"), noting("fresh", fresh=True)], 2, tmp_path / "work")
     assert len(set(done.get("kept", "pid").values)) == 1
@@ -29,7 +29,7 @@ def test_a_contender_keeps_its_process_unless_it_is_to_be_fresh(tmp_path, noting
     assert done.get("fresh", "number") == Samples((1, 1))
 
 
-def test_a_contender_may_be_held_to_one_core(tmp_path, noting):
+def test_a_contender_may_be_pinned_to_one_core(tmp_path, noting):
     """Its process, and every thread of it, has that core alone."""
     assert take_turns([noting("a", cores=1)], 1, tmp_path / "work").get("a", "cores") == Samples((1,))
 
@@ -37,7 +37,7 @@ def test_a_contender_may_be_held_to_one_core(tmp_path, noting):
 @pytest.mark.parametrize(
     ("turns", "reason"), [(contenders.failing, "the second turn is too much"), (contenders.dying, "ended with -9")]
 )
-def test_who_fails_is_out_and_the_others_go_on(tmp_path, noting, turns, reason):
+def test_a_failing_contender_does_not_stop_the_others(tmp_path, noting, turns, reason):
     """An error, or the death of a process, loses nobody else's figures, and is told."""
     done = take_turns([Contender("bad", turns), noting("a")], 2, tmp_path / "work")
     found = done.get("bad", "number")
@@ -47,7 +47,7 @@ def test_who_fails_is_out_and_the_others_go_on(tmp_path, noting, turns, reason):
     assert done.get("a", "number") == Samples((1, 2))
 
 
-def test_what_a_machine_lacks_is_absent(tmp_path):
+def test_a_peer_that_is_not_installed_is_absent(tmp_path):
     """A peer that is not installed is no failure."""
     found = take_turns([Contender("peer", contenders.absent)], 2, tmp_path / "work").get("peer", "number")
     assert found == Failed("there is no such thing here", absent=True)

@@ -22,7 +22,7 @@ def test_a_walk_is_recorded_over_all_threads(tmp_path):
     assert JOURNEYS["track"].title in done.stdout
 
 
-def test_the_list_of_files_is_as_short_as_the_reviews():
+def test_files_of_one_folder_in_a_row_are_written_together():
     """Files of one folder in a row are written together."""
     assert grouped(["a.py", "b/c.py", "b/d.py", "e/f.py", "b/g.py", "h.py"]) == "a > b/{c, d} > e/f > b/g > h"
     table = markdown({"http-funnel": Walk(["a.py"], 1200, 3, 3)}).splitlines()

@@ -72,12 +72,12 @@ quantities = st.decimals(min_value=D(-5000), max_value=D(5000), places=4) | st.s
 
 @settings(max_examples=300, deadline=None)
 @given(sku=st.sampled_from(sorted(BOOK["prices"])), quantity=quantities)
-def test_each_model_costs_what_its_definition_says(sku, quantity):
+def test_each_pricing_model_equals_its_definition(sku, quantity):
     """At and beside each boundary, with fractions, and with corrections that exceed the usage."""
     assert PriceBook.of(BOOK).prices[sku].cost(quantity) == plain_cost(sku, quantity)
 
 
-def test_money_is_rounded_once_and_half_away_from_zero():
+def test_amounts_are_rounded_once_and_half_away_from_zero():
     """To what the currency has; nothing else ever rounds."""
     assert [rounded(D(text), "EUR") for text in ("0.005", "0.0049", "-0.005", "2.675")] == [
         D("0.01"),
@@ -91,7 +91,7 @@ def test_money_is_rounded_once_and_half_away_from_zero():
 
 
 @pytest.mark.parametrize("wrong", [0.1, True, None, "x", "nan", "inf", D("NaN"), "1e30", "0.0000000001", [1]])
-def test_a_quantity_is_what_was_written(wrong):
+def test_invalid_quantities_are_refused_and_none_is_rounded(wrong):
     """A float, what is no number, and more digits than are kept: all refused, none rounded."""
     with pytest.raises(InvalidBilling, match="quantity is"):
         exact("quantity", wrong)
@@ -114,7 +114,7 @@ def test_a_quantity_is_what_was_written(wrong):
         ({"prices": {"a": {"model": "package", "amount": "1", "per": "0"}}}, "more than 0"),
     ],
 )
-def test_a_price_book_says_what_is_wrong_with_it(change, said):
+def test_errors_of_a_price_book_name_the_field(change, said):
     """By the field."""
     with pytest.raises(InvalidBilling, match=said):
         PriceBook.of(BOOK | change)
@@ -190,7 +190,7 @@ async def test_a_retry_is_billed_once(shop):
     assert (await shop.usage())[0].quantity == 2
 
 
-async def test_periods_are_those_of_a_wall_clock(shop):
+async def test_months_follow_the_time_zone(shop):
     """A month in Berlin begins an hour earlier in winter, and two in summer."""
     for moment in ("2026-02-28T22:59:59Z", "2026-02-28T23:00:00Z", "2026-03-31T21:59:59Z", "2026-03-31T22:00:00Z"):
         shop.clock.advance(max(0, (datetime.fromisoformat(moment) - now_of(shop.clock)).total_seconds()))
@@ -201,7 +201,7 @@ async def test_periods_are_those_of_a_wall_clock(shop):
     assert [(line.sku, line.quantity) for line in march.lines] == [("storage", 2)]
 
 
-async def test_late_usage_is_billed_once_and_tiers_stay_right(shop):
+async def test_late_usage_is_billed_on_the_next_invoice(shop):
     """What came after January had been billed is on February's invoice, at January's prices."""
     await shop.track_usage("acme", "calls", 100, "call", timestamp="2026-01-01T00:00:00Z")
     shop.clock.advance(32 * 86_400)
@@ -229,7 +229,7 @@ async def test_late_usage_is_billed_once_and_tiers_stay_right(shop):
     assert "late for 2026-01" in february._repr_html_()
 
 
-async def test_an_invoice_is_the_same_for_ever(shop, tmp_path):
+async def test_an_issued_invoice_never_changes(shop, tmp_path):
     """The same bytes as of then: after later usage, archive, compaction, a merge, and a restart."""
     await shop.track_usage("acme", "mails", 1001, "mail")
     shop.clock.advance(1)
@@ -255,7 +255,7 @@ async def test_an_invoice_is_the_same_for_ever(shop, tmp_path):
     assert msgspec.structs.replace(again, issued=True) == issued
 
 
-async def test_what_has_no_price_is_not_given_away(shop):
+async def test_an_invoice_with_usage_without_a_price_is_refused(shop):
     """An invoice for it is refused, and says what is missing; the same for another unit than the book's."""
     await shop.track_usage("acme", "secret", 1, "x")
     await shop.track_usage("acme", "storage", 1, "MB")
@@ -284,7 +284,7 @@ async def test_a_month_is_billed_once(shop):
     assert [one.period for one in await shop.invoices()] == ["2026-01"]
 
 
-async def test_a_mistake_in_a_closed_month_can_be_taken_back(shop):
+async def test_a_correction_can_take_back_usage_of_a_closed_month(shop):
     """Late usage without a price stops the next invoice until a correction of it comes."""
     shop.clock.advance(32 * 86_400)
     await shop.invoice("acme", "2026-01", issue=True)
@@ -309,7 +309,7 @@ def plain_gpu(version, q):
     return max(D(0), min(q, D(100)) + max(D(0), q - 100) / 2 if version == 2 else q * 2)
 
 
-async def test_what_a_closed_month_had_no_price_for_is_billed_by_a_later_version(shop):
+async def test_late_usage_without_a_price_is_billed_by_a_later_price_book(shop):
     """By that of the invoice that it first comes onto, which the line names; and so for ever, however prices change."""
 
     async def month(number, *late):
@@ -345,7 +345,7 @@ async def test_what_a_closed_month_had_no_price_for_is_billed_by_a_later_version
     assert msgspec.json.encode(again) == msgspec.json.encode(draft)
 
 
-async def test_what_has_many_digits_is_billed_once_too(shop):
+async def test_quantities_with_many_digits_are_billed_once(shop):
     """More than the 28 digits that decimals have where nobody asks for more."""
     many = "12345678901234567890.123456789"
     await shop.track_usage("acme", "storage", many, "GB")
@@ -376,9 +376,10 @@ sent = st.lists(
 )
 
 
+@pytest.mark.integration
 @settings(max_examples=8, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(sent=sent)
-async def test_all_invoices_together_are_all_usage(tmp_path_factory, sent):
+async def test_all_invoices_add_up_to_all_usage(tmp_path_factory, sent):
     """Whenever usage comes, for whatever month: nothing is billed twice, and nothing is lost.
 
     `gpu` has no price in January's book, and another in the books of February and of April: what comes of it for
@@ -415,7 +416,7 @@ async def test_all_invoices_together_are_all_usage(tmp_path_factory, sent):
         assert await shop.check() == []
 
 
-async def test_quotas_tell_when_a_threshold_is_reached(shop):
+async def test_on_quota_is_called_once_per_threshold(shop):
     """Once each, from the live counters; other usage does not count; a new month begins at nothing."""
     await shop.save_quota("acme", "calls", 100)
     assert shop.quota("acme", "calls") is None
@@ -442,7 +443,7 @@ async def test_quotas_tell_when_a_threshold_is_reached(shop):
     assert shop.quota("acme", "calls").used == 1
 
 
-async def test_a_quota_of_bytes_is_counted(shop):
+async def test_a_quota_may_exceed_64_bits(shop):
     """More than the 2**63 that a counter counts at once, also in millionths; corrections take away as exactly."""
     await shop.save_quota("acme", "traffic", 10**28, thresholds=[0.5])
     sent = [10**13, -(10**18) - 1, 9 * 10**27, "0.000001", -(10**27), 10**13]
@@ -453,7 +454,7 @@ async def test_a_quota_of_bytes_is_counted(shop):
     assert (await shop.quotas())[0] == shop.quota("acme", "traffic")
 
 
-async def test_no_threshold_is_missed(shop):
+async def test_every_threshold_is_reported(shop):
     """Not by usage that came at once, nor as plain events, nor by a process that ended before it told."""
     await shop.save_quota("acme", "calls", 10, thresholds=[1.0])
     await asyncio.gather(*(shop.track_usage("acme", "calls", one, "call") for one in (1, 10)))
@@ -470,7 +471,7 @@ async def test_no_threshold_is_missed(shop):
     assert shop.told[2:] == [("calls", D(38), (1.0,))]
 
 
-async def test_quotas_of_names_with_spaces_are_apart(shop):
+async def test_quotas_of_names_with_spaces_are_separate(shop):
     """The organisation "a b" and the sku "c" are not the organisation "a" and the sku "b c"."""
     await shop.save_quota("a b", "c", 1)
     await shop.save_quota("a", "b c", 2)
@@ -494,13 +495,13 @@ def test_a_day_begins_at_its_first_midnight():
         ({"thresholds": 1}, "thresholds"),
     ],
 )
-async def test_a_quota_says_what_is_wrong_with_it(shop, change, said):
+async def test_errors_of_a_quota_name_the_field(shop, change, said):
     """By the field."""
     with pytest.raises(InvalidBilling, match=said):
         await shop.save_quota(**({"organization_id": "acme", "sku": "calls", "limit": 1} | change))
 
 
-async def test_a_hook_that_fails_is_heard_of_and_the_usage_stays(tmp_path, caplog):
+async def test_an_error_in_on_quota_reaches_on_error_and_the_usage_stays(tmp_path, caplog):
     """`on_quota` is the app's: what it raises goes to on_error and the log, not to whoever tracked."""
 
     class Broken(Analytics):

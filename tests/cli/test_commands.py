@@ -57,7 +57,7 @@ def test_track_and_query(run):
         (["stats", "--url", "ftp://x"], 2, "http"),
         (["stats", "--url", "http://127.0.0.1:9"], 3, "lakebed serve"),
         (["stats", "--class", "no.such:Thing"], 2, "module:Class"),
-        (["keys", "create", "root"], 2, "no scope"),
+        (["keys", "create", "root"], 2, "is not a scope"),
         (["keys", "revoke", "abc"], 2, "no key"),
         (["serve", "--host", "0.0.0.0"], 2, "0.0.0.0"),  # noqa: S104 - it is refused
     ],

@@ -19,6 +19,8 @@ from lakebed.cli import main
 from lakebed.reports.catalog import REPORTS
 from tests.cli.program import COMMAND, ROOT, environment, lakebed, started
 
+pytestmark = pytest.mark.integration
+
 EXTRA = """
 import importlib.util, sys
 find = importlib.util.find_spec

@@ -14,6 +14,8 @@ from lakebed import connect
 from lakebed.auth.keys import Keys
 from tests.cli.program import started
 
+pytestmark = pytest.mark.integration
+
 
 @contextmanager
 def served(root):

@@ -14,6 +14,8 @@ from lakebed import connect
 from lakebed.auth.keys import Keys
 from tests.cli.program import COMMAND, environment
 
+pytestmark = pytest.mark.integration
+
 _SETTINGS = {"TERM": "xterm-256color", "COLUMNS": "100", "LINES": "40"}
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 

@@ -115,7 +115,7 @@ def test_every_call_arrives_once_with_every_field(page, door, name):
         assert (context["ip"], context["locale"]) == (call.get("context", {}).get("ip", "127.0.0.1"), "de-AT")
 
 
-def test_bad_answers_lose_nothing_and_double_nothing(page, door):
+def test_calls_arrive_once_despite_errors_and_lost_answers(page, door):
     """503, and an answer that is lost after the event was stored: the browser tries again, each event is there once."""
     start(page, door, "faults", batching=False)
     door.faults(UNAVAILABLE, STORED_BUT_503)
@@ -129,7 +129,7 @@ def test_bad_answers_lose_nothing_and_double_nothing(page, door):
     assert numbers(door.events("faults")) == list(range(4))
 
 
-def test_a_server_that_is_killed_loses_nothing_and_doubles_nothing(page, door):
+def test_calls_arrive_once_when_the_server_is_killed(page, door):
     """SIGKILL after a batch was stored and before it was answered; on the same port again, every call is there once."""
     start(page, door, "killed", batching=True)
     page.evaluate("analytics.ready()")

@@ -115,7 +115,7 @@ def test_every_call_arrives_once_with_every_field(door, client):
 
 
 @clients(*CLIENTS)
-def test_bad_answers_lose_nothing_and_double_nothing(door, client):
+def test_calls_arrive_once_despite_errors_and_lost_answers(door, client):
     """503, 429 with Retry-After, an answer lost after the events were stored: each call arrives once all the same."""
     name = f"{client.name}-faults"
     door.faults(*client.faults)
@@ -125,7 +125,7 @@ def test_bad_answers_lose_nothing_and_double_nothing(door, client):
 
 
 @clients(*CLIENTS)
-def test_a_server_that_is_killed_loses_nothing_and_doubles_nothing(door, client):
+def test_calls_arrive_once_when_the_server_is_killed(door, client):
     """SIGKILL after a batch was stored and before it was answered; on the same port again, every call is there once."""
     name = f"{client.name}-killed"
     key = door.keys[name]
@@ -138,7 +138,7 @@ def test_a_server_that_is_killed_loses_nothing_and_doubles_nothing(door, client)
 
 
 @clients(*CLIENTS)
-def test_a_final_answer_is_final(door, client):
+def test_calls_with_an_unknown_key_are_not_sent_again(door, client):
     """A key that is not known: the client hears of it, and does not send again what will never be taken."""
     before = len(door.posts())
     lost = gave_up(client.send(door, "no-such-key", many(3)))

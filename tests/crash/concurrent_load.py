@@ -21,8 +21,8 @@ _ACTIVES = "SELECT CAST(timestamp AS DATE), count(DISTINCT person_id), count(*) 
 _HOURS = "SELECT date_trunc('hour', timestamp), count(*) FROM events GROUP BY ALL ORDER BY 1"
 
 
-class Frenzy(Work):
-    """What is true of every moment is checked here, while it lasts; what must stay true is told to the books."""
+class ConcurrentWork(Work):
+    """All tasks at once. Checks what holds at every moment; the log of promises checks what must stay true."""
 
     loops = LOOPS
 

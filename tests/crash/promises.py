@@ -25,7 +25,7 @@ _PAIRS = {
 }
 
 
-class Books:
+class PromiseLog:
     """Every promise that sessions on one object were given, over all of its lives."""
 
     def __init__(self, root, start):

@@ -10,7 +10,7 @@ import random
 import subprocess
 import sys
 
-from tests.crash.promises import Books
+from tests.crash.promises import PromiseLog
 from tests.crash.resource_limits import Peak, check_disk, check_growth, held
 from tests.crash.subject import START
 
@@ -43,75 +43,75 @@ class Round:
         self.peak = Peak()
         self.journal = []  # every request, and every promise that was made
 
-    def run(self, kind, nursery):
-        nursery.peak = self.peak
+    def run(self, kind, runner):
+        runner.peak = self.peak
         if kind == "model":
             self._model()
         else:
-            asyncio.run(self._kill(nursery) if kind == "kill" else self._live(nursery))
+            asyncio.run(self._kill(runner) if kind == "kill" else self._live(runner))
 
     def save(self, path):
         path.write_text("".join(json.dumps(line) + "\n" for line in self.journal))
 
-    def _session(self, nursery, books, request, **until):
+    def _session(self, runner, promised, request, **until):
         self.journal.append({"kind": "request", **until, "request": request})
-        said, signal = nursery.session(request, heard=self.journal.append, **until)
+        said, signal = runner.session(request, heard=self.journal.append, **until)
         assert signal in (None, 9), f"the session ended by signal {signal}"
-        books.take(said)
+        promised.take(said)
         assert signal or said[-1]["kind"] in ("done", "refused"), said[-1]
         self.peak.check()
         return said, signal
 
-    async def _audit(self, books, **options):
+    async def _audit(self, promised, **options):
         async with asyncio.timeout(_PATIENCE_S):
-            await books.audit(**options)
-        self.peak.see(**check_disk("disk", self.root, len(books.seen)))
-        self.tell("audit", events=len(books.seen), quiet=held())
+            await promised.audit(**options)
+        self.peak.see(**check_disk("disk", self.root, len(promised.seen)))
+        self.tell("audit", events=len(promised.seen), quiet=held())
 
     # Deaths
 
-    async def _kill(self, nursery):
+    async def _kill(self, runner):
         """An object that is killed again and again, at moments and at operations, in good weather and in bad."""
-        books = Books(self.root, START)
+        promised = PromiseLog(self.root, START)
         for cycle in range(CYCLES):
             if cycle and self.sabotage is None and not self.more():  # sabotage goes on until it is noticed
                 break
             seed = f"{self.seed}/{cycle}"
             rng = random.Random(seed)
-            request = books.request(seed, **drawn(rng))
+            request = promised.request(seed, **drawn(rng))
             lines = 0 if rng.random() < 0.1 else rng.randint(1, 170)  # none yet: it dies while it opens
-            _, signal = self._session(nursery, books, request, lines=lines, seconds=rng.uniform(0, 0.15))
+            _, signal = self._session(runner, promised, request, lines=lines, seconds=rng.uniform(0, 0.15))
             self.tell("session", killed=signal == 9, faults="faults" in request, peak=self.peak.most)
-            if self.sabotage is not None and books.acked:
-                self.sabotage(books)
+            if self.sabotage is not None and promised.acked:
+                self.sabotage(promised)
             if rng.random() < 0.5:  # else the next process meets what several deaths have left
-                await self._audit(books, retried=20)
-        await self._audit(books, retried=20)
-        await self._rest(books)
+                await self._audit(promised, retried=20)
+        await self._audit(promised, retried=20)
+        await self._rest(promised)
 
-    async def _rest(self, books):
-        await books.settle()
-        await self._audit(books)
-        self.peak.see(**check_disk("settled", self.root, len(books.seen)))
+    async def _rest(self, promised):
+        await promised.settle()
+        await self._audit(promised)
+        self.peak.see(**check_disk("settled", self.root, len(promised.seen)))
         self.tell("settled", peak=self.peak.most)
 
     # A long life
 
-    async def _live(self, nursery):
+    async def _live(self, runner):
         """One process and thousands of operations, all at once: what it holds does not grow."""
-        books = Books(self.root, START)
+        promised = PromiseLog(self.root, START)
         rng = random.Random(self.seed)
-        request = books.request(self.seed, turns=60, lives=LIVES, cancel=0.02, steps=0.01)
+        request = promised.request(self.seed, turns=60, lives=LIVES, cancel=0.02, steps=0.01)
         if rng.random() < 0.3:
             request["faults"] = {"rate": 0.003, "only": "", "at_open": False}
-            books.faulty = True
-        said, signal = self._session(nursery, books, request)
+            promised.faulty = True
+        said, signal = self._session(runner, promised, request)
         assert signal is None
         samples = [line for line in said if line["kind"] == "quiet"]
         self.tell("life", operations=len(said), samples=[{name: one[name] for name in held()} for one in samples])
         check_growth(samples)
-        await self._audit(books, retried=20)
-        await self._rest(books)
+        await self._audit(promised, retried=20)
+        await self._rest(promised)
 
     # The model
 

@@ -16,10 +16,10 @@ ROOT = Path(__file__).parents[2]
 _PATIENCE_S = 60.0
 
 
-class Nursery:
+class SessionRunner:
     """A worker that forks a process for each session. One session at a time."""
 
-    kills = 0  # of all nurseries
+    kills = 0  # of all runners
 
     def __init__(self):
         environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
@@ -72,7 +72,7 @@ class Nursery:
             if line is not None and line["kind"] == "ended":
                 status = line["status"]
                 self.peak.see(rss=line["rss"])
-                Nursery.kills += os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+                SessionRunner.kills += os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
                 return said, os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
             if line is not None:
                 said.append(line)

@@ -3,7 +3,7 @@
 import asyncio
 
 from lakebed import Namespace
-from tests.crash.concurrent_load import LOOPS, Frenzy
+from tests.crash.concurrent_load import LOOPS, ConcurrentWork
 from tests.crash.session_work import tell
 from tests.crash.subject import SETTINGS, Shop
 
@@ -22,7 +22,7 @@ class Called:
         return getattr(self._stub, name)
 
 
-class Naps(Frenzy):
+class Naps(ConcurrentWork):
     """Nothing that was acknowledged is lost, and no answer is wrong, because an object slept in between."""
 
     loops = tuple(job for job in LOOPS if job not in ("seal", "hold_views"))  # they are no calls of the object

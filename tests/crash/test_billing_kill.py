@@ -41,7 +41,7 @@ async def killed(root, step):
     return said
 
 
-async def test_a_kill_between_usage_and_invoice_loses_and_doubles_nothing(tmp_path):
+async def test_killed_between_usage_and_invoice(tmp_path):
     """Not what was tracked, nor the invoice that was issued; a retry of both by the next process changes nothing."""
     await killed(tmp_path, "use")
     issued = await killed(tmp_path, "bill")

@@ -98,14 +98,14 @@ async def kill_at(worker, root, arm, label, at, when):
         ("replay", "sql storage COMMIT", 2, "before"),
     ],
 )
-async def test_killed_at_a_step_that_counts(worker, tmp_path, arm, label, at, when):
+async def test_killed_between_the_log_and_the_dead_letters(worker, tmp_path, arm, label, at, when):
     """Between the log and the letters, either way, nothing is lost and nothing is stored twice."""
     assert await kill_at(worker, tmp_path, arm, label, at, when), "there is such a step"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("arm", ["refuse", "replay"])
-async def test_killed_at_each_step(worker, tmp_path, arm):
+async def test_killed_at_every_step(worker, tmp_path, arm):
     """Before it, halfway and after it, and then nothing is lost and nothing is stored twice."""
     said = worker.session(tmp_path / "whole", arm)
     assert said[-1]["signal"] == 0
@@ -116,7 +116,7 @@ async def test_killed_at_each_step(worker, tmp_path, arm):
     assert sum(killed) >= 10
 
 
-def test_the_bodies_have_all_kinds():
+def test_the_bodies_have_good_and_bad_events():
     """What is killed has good and bad events, with and without a message id."""
     items = json.loads(body(0, 9))
     assert Counter((item["event"], "messageId" in item) for item in items) == {

@@ -55,7 +55,7 @@ STEPS += [
 
 
 @pytest.mark.parametrize(("pattern", "at"), STEPS)
-async def test_killed_while_catching_up(tmp_path, pattern, at):
+async def test_killed_while_identity_catches_up(tmp_path, pattern, at):
     """Graph, people and checkpoint are of one moment, and in the end those of a graph that nothing interrupted."""
     died = subprocess.run([sys.executable, "-c", CHILD, str(tmp_path), pattern, str(at)], check=False)
     assert died.returncode == -signal.SIGKILL

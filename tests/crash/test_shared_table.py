@@ -31,7 +31,7 @@ async def fill(shop, count):
 
 
 @pytest.mark.parametrize(("first", "second"), [(10, 10), (10, 15), (15, 10)])
-async def test_a_shared_table_takes_the_events_of_one_log(make, first, second):
+async def test_a_second_object_cannot_archive_into_a_shared_table(make, first, second):
     """The second object's archive run is ArchiveConflict, not "they are there already": its log keeps its events."""
     clock = ManualClock(START)
     async with make("a") as a, make("b", clock) as b:
@@ -58,7 +58,7 @@ async def patient(shop):
 
 
 @pytest.mark.parametrize("turn", range(4))
-async def test_a_race_for_a_shared_table_has_one_winner(make, turn):
+async def test_of_two_objects_that_race_for_a_table_one_is_refused(make, turn):
     """Of two objects that archive at the same time one is refused, whatever the order, and no log lets go."""
     async with make("a") as a, make("b") as b:
         await fill(a, 10)
@@ -72,7 +72,7 @@ async def test_a_race_for_a_shared_table_has_one_winner(make, turn):
             assert shop._components.pipeline.start_seq == 0
 
 
-async def test_an_object_whose_disk_was_lost_does_not_begin_again(make):
+async def test_an_archived_object_with_a_lost_disk_does_not_open_empty(make):
     """A new, empty directory with the name of an archived object is LogBehind: its events would take archived seqs."""
     async with make("a") as a:
         await fill(a, 10)

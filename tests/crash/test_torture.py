@@ -19,7 +19,7 @@ def torture(*arguments):
     return subprocess.run(program, cwd=ROOT, capture_output=True, text=True, timeout=1800, check=False)
 
 
-def test_a_run_that_holds_says_so(tmp_path):
+def test_a_run_without_a_failure_exits_with_0(tmp_path):
     """Exit code 0, kills that were counted, bounds that were measured, and nothing is left behind."""
     done = torture("--minutes", "0", "--cores", "1", "--seed", "12", "--directory", str(tmp_path / "objects"))
     assert done.returncode == 0, done.stderr
@@ -50,7 +50,7 @@ def test_a_rollup_that_miscounts_fails_the_run(tmp_path):
     assert "is not what the events give" in done.stderr, done.stderr
 
 
-def test_growth_is_noticed():
+def test_growth_of_descriptors_is_an_error():
     """A descriptor more with each turn of a long life is an error; as many as ever are not."""
     sample = {"rss": 1 << 28, "descriptors": 20, "threads": 20}
     check_growth([sample] * LIVES)

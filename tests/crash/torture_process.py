@@ -8,7 +8,7 @@ from pathlib import Path
 from tests.crash.broken_promises import KINDS
 from tests.crash.resource_limits import check_growth
 from tests.crash.rounds import Round, kind_of
-from tests.crash.sessions import Nursery
+from tests.crash.sessions import SessionRunner
 
 _WARM = 90  # audits after which this process, which opens every object, is held to the bounds of a long life
 
@@ -23,10 +23,10 @@ class Lane:
         self.replay = replay or (lambda number: f"--seed {seed} --round {number}")
         self.failures = 0
         self._quiet = []
-        self._nursery = Nursery()
+        self._runner = SessionRunner()
 
     def close(self):
-        self._nursery.close()
+        self._runner.close()
 
     def more(self):
         return self.until is None or time.monotonic() < self.until
@@ -47,7 +47,7 @@ class Lane:
         one = Round(self.seed, number, root, self._heard, sabotage=sabotage, more=self.more)
         self.say("begins", round=number, what=kind)
         try:
-            one.run(kind, self._nursery)
+            one.run(kind, self._runner)
             self._check_myself()
         except Exception:  # noqa: BLE001 - whatever it is, it is what torture is for
             self._failed(one, number, root)
@@ -58,8 +58,8 @@ class Lane:
     def _failed(self, one, number, root):
         trace = traceback.format_exc()
         self.failures += 1
-        self._nursery.abandon()  # a session of it may still be under way
-        self._nursery = Nursery()
+        self._runner.abandon()  # a session of it may still be under way
+        self._runner = SessionRunner()
         one.save(root / "promises.jsonl")
         (root / "failure.txt").write_text(f"{self.replay(number)}\n\n{trace}")
         self.say("failed", round=number, replay=self.replay(number), kept=str(root), trace=trace[-6000:])

@@ -16,7 +16,7 @@ import traceback
 
 from lakebed import Disk, LakebedError, ManualClock
 from lakebed.clock import from_us
-from tests.crash.concurrent_load import Frenzy
+from tests.crash.concurrent_load import ConcurrentWork
 from tests.crash.killer import KillDisk, Killer, trace_sqlite
 from tests.crash.random_disk_faults import RoughDisk
 from tests.crash.resource_limits import held
@@ -77,7 +77,7 @@ async def work(shop, killer, request, rough):
 async def frenzy(shop, killer, request, rough):
     if rough is not None:
         rough.on = True
-    all_at_once = Frenzy(shop, killer, request, rough)
+    all_at_once = ConcurrentWork(shop, killer, request, rough)
     await all_at_once.everything()
     if rough is not None:
         await all_at_once.recover()

@@ -116,7 +116,7 @@ def test_reading_the_source_names_files_that_exist() -> None:
     assert not [name for name in named if not any(path == name or path.endswith(f"/{name}") for path in known)]
 
 
-def test_a_path_on_a_page_is_that_of_a_file() -> None:
+def test_paths_on_pages_name_files_that_exist() -> None:
     """Paths such as `tests/model/test_model.py` in the text of a page exist: a move of files reaches the pages."""
     paths = [
         (page.name, path)
@@ -135,7 +135,7 @@ def test_generated_parts_are_current(generator: Any) -> None:
         assert page.read_text("utf-8") == text, f"{page.name}: run `make generate`"
 
 
-def test_no_setting_and_no_exit_code_is_left_out() -> None:
+def test_every_setting_and_exit_code_has_a_docstring() -> None:
     """The generators find the docstring of every setting and of every exit code."""
     assert list(settings.meanings()) == list(settings.Settings.__struct_fields__)
     assert {code.value for code in cli.meanings()} == {code.value for code in cli.Exit}
@@ -149,7 +149,7 @@ def test_every_promise_is_on_its_page() -> None:
     assert not [section.splitlines()[0] for section in sections if "**Not promised" not in section]
 
 
-def test_the_picture_is_an_image() -> None:
+def test_the_picture_of_the_tiers_is_a_well_formed_image() -> None:
     """tiers.svg is well-formed, has a title for those who cannot see it, and colours for dark pages."""
     picture = DOCS / "tiers.svg"
     assert ET.parse(picture).getroot().find("{http://www.w3.org/2000/svg}title") is not None  # noqa: S314 - our own
@@ -163,7 +163,7 @@ def test_notebooks_run(path: Path, tmp_path: Path) -> None:
     assert notebooks.answers(notebooks.executed(stored, tmp_path)) == notebooks.answers(stored)
 
 
-def test_nothing_shows_the_machine_that_wrote_it() -> None:
+def test_pages_and_notebooks_have_no_path_of_a_machine() -> None:
     """No path of a machine in any page, example or stored output, and no time of day in a notebook."""
     shown = [*EVERY_PAGE, *NOTEBOOKS, *sorted((ROOT / "examples").glob("*.py"))]
     assert not [page.name for page in shown if re.search(r"/home/|/root/|/tmp/|/work/", page.read_text("utf-8"))]

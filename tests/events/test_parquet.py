@@ -57,7 +57,8 @@ def test_two_readers_read_every_row_back(written: Path) -> None:
     assert _ask(f"SELECT * FROM read_parquet('{written}') ORDER BY seq").cast(SCHEMA).equals(rows)
 
 
-def test_a_look_up_skips_row_groups_without_the_user(written: Path) -> None:
+@pytest.mark.integration
+def test_bloom_filters_skip_row_groups_without_the_user(written: Path) -> None:
     """The Bloom filter of a row group excludes a user without rows in it, and finds a user with rows."""
     if "bloom_filter_options" not in with_filters({}, _events()):
         pytest.skip("this PyArrow writes no Bloom filters")
@@ -68,14 +69,14 @@ def test_a_look_up_skips_row_groups_without_the_user(written: Path) -> None:
     assert excluded >= 18  # one in a hundred may not be
 
 
-def test_message_ids_cost_little_more_than_their_random_bits(written: Path) -> None:
+def test_a_message_id_takes_less_than_19_bytes(written: Path) -> None:
     """36 characters of a UUID, 15.25 bytes of which are random, take less than 19 bytes."""
     group = pq.read_metadata(written).row_group(0)
     column = group.column(SCHEMA.get_field_index("message_id"))
     assert column.total_compressed_size / ROWS < 19
 
 
-def test_filters_of_columns_without_values_are_left_out() -> None:
+def test_columns_without_values_have_no_bloom_filter() -> None:
     """A batch without any user_id has no filter, and is written."""
     rows = _events().set_column(4, SCHEMA.field("user_id"), pa.nulls(ROWS, pa.string()))
     assert "bloom_filter_options" not in with_filters({}, rows)

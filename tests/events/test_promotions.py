@@ -47,7 +47,7 @@ def test_values_that_do_not_convert_are_null(kind, given, expected):
     assert table.schema.field("p").type == Promotion("p", kind.__name__).arrow_type
 
 
-def test_names_are_quoted_for_sql_and_for_json():
+def test_a_name_is_one_member_and_never_sql():
     """A name may hold spaces, dots and dollars, and is one top-level member: never a path, never SQL."""
     names = ["a.b", "a$", "a b", "select", "a-b"]
     table = promoted([{name: i for i, name in enumerate(names)} | {"a": {"b": 9}}], **dict.fromkeys(names, int))
@@ -59,7 +59,7 @@ def test_names_are_quoted_for_sql_and_for_json():
         assert found["v"].to_pylist() == [value]
 
 
-def test_only_missing_columns_are_computed_and_order_is_kept():
+def test_only_missing_columns_are_computed():
     """A table that has a column already keeps it; rows stay in order, also many of them."""
     documents = [{"a": i, "b": -i} for i in range(20_000)]
     table = promoted(documents, a=int)
@@ -70,14 +70,14 @@ def test_only_missing_columns_are_computed_and_order_is_kept():
     assert with_promoted(both, (), ENGINE) is both
 
 
-def test_an_empty_table_gets_the_columns_too():
+def test_an_empty_table_gets_the_columns():
     """No rows, but the same columns and types: a query cannot tell."""
     table = promoted([], a=int, b=datetime)
     assert table.num_rows == 0
     assert table.schema.field("b").type == pa.timestamp("us", tz="UTC")
 
 
-def test_the_built_in_ones_come_first_and_stay():
+def test_built_in_promotions_come_first():
     """Usage and performance are promoted out of the box, in an order that never changes: field ids follow it."""
     assert [one.name for one in BUILT_IN] == [
         "quantity",
@@ -127,6 +127,7 @@ NAMES = st.sampled_from(["f", "i", "b", "d", "t", "s"])
 KINDS = {"f": float, "i": int, "b": bool, "d": Decimal, "t": datetime, "s": str}
 
 
+@pytest.mark.integration
 @settings(max_examples=60)
 @given(st.lists(st.dictionaries(NAMES, JSON.map(json.dumps) | NUMBERS, max_size=4), min_size=1, max_size=12))
 def test_valid_events_can_be_promoted(documents):

@@ -173,7 +173,7 @@ def test_a_category_or_previous_id_with_a_lone_surrogate_is_refused():
         (None, None),
     ],
 )
-def test_times_are_read(take, timestamp, moment):
+def test_times_may_be_text_or_numbers(take, timestamp, moment):
     """ISO 8601 with any offset (naive is UTC), epoch seconds and milliseconds; any past back to the year 1."""
     found = take({"event": "e", "timestamp": timestamp})
     assert found.timestamp == (None if moment is None else to_us(moment))
@@ -189,14 +189,14 @@ def test_sent_at_corrects_the_clients_clock(take):
     assert take(offset).timestamp == NOW
 
 
-def test_a_timestamp_beside_an_original_one_is_final(take):
+def test_a_timestamp_beside_an_original_one_is_not_corrected(take):
     """`originalTimestamp` is the client's clock; `timestamp` was corrected already, or set by the caller."""
     item = {"event": "e", "originalTimestamp": "2025-01-01T00:00:00Z", "sentAt": "2025-01-01T00:00:00Z"}
     assert take(item).timestamp == NOW
     assert take(item | {"timestamp": "2000-01-01"}).timestamp == to_us(datetime(2000, 1, 1, tzinfo=UTC))
 
 
-def test_traits_in_the_context_of_identify(take):
+def test_traits_in_the_context_of_identify_are_merged(take):
     """That is where RudderStack's client for Python puts them; those beside the ids count first."""
     item = {"type": "identify", "userId": "u", "context": {"traits": {"plan": "pro"}}}
     assert bytes(take(item).properties) == b'{"plan":"pro"}'
@@ -206,7 +206,7 @@ def test_traits_in_the_context_of_identify(take):
     assert bytes(take(item | {"type": "track", "event": "e"}).properties) == b"{}"
 
 
-def test_a_correction_cannot_lead_out_of_the_calendar_or_into_the_future(take):
+def test_a_corrected_time_obeys_the_limits(take):
     """After the correction the limits hold all the same."""
     before = {"event": "e", "timestamp": "0001-01-01T00:00:00Z", "sentAt": "9999-01-01T00:00:00Z"}
     assert "lies before the year 1" in take(before).reason
@@ -215,12 +215,12 @@ def test_a_correction_cannot_lead_out_of_the_calendar_or_into_the_future(take):
     assert take(ahead | {"timestamp": "2026-01-03T00:00:00Z"}).timestamp == NOW + DAY
 
 
-def test_sent_at_without_a_timestamp_changes_nothing(take):
+def test_sent_at_without_a_timestamp_is_ignored(take):
     """An event without a time of its own happened when it was received."""
     assert take({"event": "e", "sentAt": "2020-01-01T00:00:00Z"}).timestamp is None
 
 
-def test_the_other_types_settle_into_the_one_schema(take):
+def test_all_types_share_one_schema(take):
     """Names of pages and screens become `event`; traits become properties; category and previousId join them."""
     page = take({"type": "page", "name": "Home", "category": "Docs", "properties": {"url": "x"}})
     assert (page.event, msgspec.json.decode(page.properties)) == ("Home", {"url": "x", "category": "Docs"})
@@ -234,7 +234,7 @@ def test_the_other_types_settle_into_the_one_schema(take):
 
 
 @pytest.mark.parametrize("category", [{"category": "c"}, {}])
-def test_properties_that_are_no_object_are_refused_beside_a_category(take, category):
+def test_properties_other_than_an_object_are_refused_beside_a_category(take, category):
     """A page's properties must be an object, whether or not a category joins them."""
     assert "must be a JSON object" in take({"type": "page", "properties": [1]} | category).reason
 
@@ -258,7 +258,7 @@ def test_a_value_that_json_cannot_represent_is_rejected(value):
         encode_object("properties", value)
 
 
-def test_a_mapping_without_end_is_refused():
+def test_endless_mappings_are_refused():
     """Depth 100,000, or a mapping that contains itself, is an error, not a crash."""
     endless = {}
     endless["a"] = endless
@@ -270,7 +270,7 @@ def test_a_mapping_without_end_is_refused():
             encode_object("properties", value)
 
 
-def test_null_is_a_value_and_not_a_non_finite_number():
+def test_null_is_kept_in_properties():
     """None inside properties stays null; None as properties is an empty object."""
     assert bytes(encode_object("properties", {"a": None, "b": [None, 1.5]})) == b'{"a":null,"b":[null,1.5]}'
     assert bytes(encode_object("properties", None)) == b"{}"

@@ -66,7 +66,7 @@ def shown(tmp_path_factory):
     }
 
 
-def test_it_prints_a_page_and_keys_that_work(shown):
+def test_the_demo_prints_a_working_page_and_keys(shown):
     """The page is at the address that it prints, whose key reads the object while events arrive."""
     code, out, err = shown["first"]
     assert (code, err) == (0, ""), out
@@ -77,7 +77,7 @@ def test_it_prints_a_page_and_keys_that_work(shown):
     assert [letter["reason"] for letter in shown["letters"]] == ["event name is empty"]
 
 
-def test_a_second_run_goes_on(shown):
+def test_a_second_run_stores_no_line_twice(shown):
     """It stores nothing of the file twice, and its keys take the place of those that nobody can see again."""
     code, out, err = shown["second"]
     assert (code, err) == (0, ""), out
@@ -87,7 +87,7 @@ def test_a_second_run_goes_on(shown):
     assert sorted(key.scope for key in live) == ["admin", "write"]
 
 
-def test_the_events_say_what_they_are(shown):
+def test_true_moved_and_live_events_are_marked(shown):
     """True times, moved ones and live ones are told apart; moved ones are of the last fourteen days, none is ahead."""
     with connect(shown["root"], "shop") as shop:
         sql = """SELECT coalesce(properties->>'replay', 'true time') AS kind, count(*) AS n, min(timestamp) AS first,
@@ -102,7 +102,7 @@ def test_the_events_say_what_they_are(shown):
     assert now - kinds["live"].first < timedelta(minutes=10)
 
 
-def test_it_says_when_the_object_is_open_elsewhere(tmp_path):
+def test_an_object_that_is_open_elsewhere_is_an_error(tmp_path):
     """Code 1 and the owner, no traceback."""
     with connect(tmp_path, "shop") as shop:
         shop.track("Seen")

@@ -37,7 +37,7 @@ def first(root: Path) -> subprocess.CompletedProcess[str]:
     return demo(root)
 
 
-def test_the_demo_agrees_with_plain_sql(first: subprocess.CompletedProcess[str]) -> None:
+def test_the_example_agrees_with_plain_sql(first: subprocess.CompletedProcess[str]) -> None:
     """Every number of the demo equals what DuckDB says of the CSV file, and it exits with 0, silent on stderr."""
     assert (first.returncode, first.stderr) == (0, ""), first.stdout
     assert "✗" not in first.stdout
@@ -47,7 +47,7 @@ def test_the_demo_agrees_with_plain_sql(first: subprocess.CompletedProcess[str])
     assert int(checks[1]) >= 14
 
 
-def test_the_demo_reads_log_and_archive_together(first: subprocess.CompletedProcess[str]) -> None:
+def test_the_example_reads_log_and_archive_together(first: subprocess.CompletedProcess[str]) -> None:
     """One question is answered from L1 and L3 while half is archived, from L3 alone later, with the same rows."""
     assert "[L1 + L3," in first.stdout
     assert first.stdout.index("[L1 + L3,") < first.stdout.rindex("All events, all of it in the archive  [L3,")
@@ -63,7 +63,7 @@ def test_a_second_run_stores_nothing_and_agrees_again(first: subprocess.Complete
     assert "✗" not in second.stdout
 
 
-def test_what_the_demo_proposes_works(first: subprocess.CompletedProcess[str]) -> None:
+def test_the_commands_that_the_example_proposes_work(first: subprocess.CompletedProcess[str]) -> None:
     """The lines for a Python shell that it ends with do something, and so do the arguments of its command."""
     lines = [line.strip() for line in first.stdout.partition("Go on with it")[2].splitlines() if line[:4] == "    "]
     command = next(line for line in lines if line.startswith("lakebed serve"))
@@ -73,7 +73,7 @@ def test_what_the_demo_proposes_works(first: subprocess.CompletedProcess[str]) -
     assert "0,United Kingdom,40125" in done.stdout
 
 
-def test_the_demo_can_fail(tmp_path: Path) -> None:
+def test_the_example_fails_when_a_number_differs(tmp_path: Path) -> None:
     """With one price of the file changed for Lakebed alone the demo shows a ✗ and exits with 1."""
     text = DEMO.read_text("utf-8").replace('Path(__file__).parent / "data"', f"Path({str(EXAMPLES)!r}) / 'data'")
     changed = text.replace('"revenue": float(quantity * price)', '"revenue": float(quantity * price) + (number == 7)')
@@ -85,7 +85,7 @@ def test_the_demo_can_fail(tmp_path: Path) -> None:
     assert "✗ revenue and orders by country" in run.stdout
 
 
-def test_the_demo_deletes_only_what_it_made(tmp_path: Path) -> None:
+def test_fresh_deletes_only_an_object_of_lakebed(tmp_path: Path) -> None:
     """--fresh leaves a directory alone that is not an object of Lakebed."""
     (tmp_path / "shop").mkdir()
     (tmp_path / "shop" / "holiday.txt").write_text("keep me", "utf-8")
@@ -93,7 +93,7 @@ def test_the_demo_deletes_only_what_it_made(tmp_path: Path) -> None:
     assert (tmp_path / "shop" / "holiday.txt").read_text("utf-8") == "keep me"
 
 
-def test_the_demo_leaves_the_events_of_others_alone(tmp_path: Path) -> None:
+def test_an_object_with_other_events_is_left_alone(tmp_path: Path) -> None:
     """Where the object holds other events, or is open elsewhere, the demo says so, exits with 2 and stores nothing."""
     with connect(tmp_path, "shop") as shop:
         shop.track("Signed Up", user_id="ann")
@@ -107,7 +107,7 @@ def test_the_demo_leaves_the_events_of_others_alone(tmp_path: Path) -> None:
         assert shop.query("SELECT count(*) FROM events").scalar() == 1
 
 
-def test_the_data_is_whole_and_attributed() -> None:
+def test_the_data_file_is_complete_and_attributed() -> None:
     """The file has the lines that its README speaks of, and the README says whose they are."""
     with gzip.open(DATA, "rt", encoding="utf-8", newline="") as lines:
         assert sum(1 for _ in csv.DictReader(lines)) == 42_481

@@ -32,7 +32,7 @@ async def directory(make, clock, tmp_path):
 
 
 @pytest.mark.parametrize("damage", [cut, Path.unlink])
-async def test_l3_33_damaged_data_file(make, clock, directory, damage):
+async def test_l3_33_a_damaged_data_file_fails_only_the_queries_that_need_it(make, clock, directory, damage):
     """Each question about a damaged file's events is an error that names it; those that need it not are answered.
 
     So is rebuilding rollups from it. The log keeps what it has: nothing is let go of while the archive is not whole.
@@ -65,7 +65,7 @@ async def test_l3_33_damaged_data_file(make, clock, directory, damage):
 
 @pytest.mark.parametrize("damage", [cut, Path.unlink])
 @pytest.mark.parametrize("pattern", ["snap-*.avro", "*-m*.avro", "*.metadata.json"])
-async def test_l3_33_damaged_metadata(make, clock, directory, pattern, damage):
+async def test_l3_33_damaged_metadata_stops_the_archive_and_not_the_log(make, clock, directory, pattern, damage):
     """A damaged manifest list, manifest or metadata.json stops the archive, loudly; the log goes on, and keeps all.
 
     When the files are put back all is as it was, and what came meanwhile is archived.
@@ -91,7 +91,7 @@ async def test_l3_33_damaged_metadata(make, clock, directory, pattern, damage):
         assert await shop.check() == []
 
 
-async def test_l3_33_a_commit_that_is_damaged_is_not_believed(make, clock):
+async def test_l3_33_a_damaged_commit_is_compared_with_the_log(make, clock):
     """After a crash between commit and mark the archive is compared with the log; it is an error if that cannot be."""
     async with make() as shop:
         await fill(shop, 0, 10)
@@ -117,7 +117,7 @@ async def test_l3_33_a_commit_that_is_damaged_is_not_believed(make, clock):
         assert await holds(shop, 30)
 
 
-async def test_l3_33_damaged_sealed_segment(make, clock, tmp_path):
+async def test_l3_33_a_damaged_sealed_segment_is_an_error_of_as_of(make, clock, tmp_path):
     """An `as_of` within a sealed segment that is damaged is LogCorrupted, with its path."""
     async with make() as shop:
         for number in range(20):

@@ -13,8 +13,8 @@ OPERATIONS = ("create", "write", "write header", "sync", "sync_directory", "remo
 FILES = (".parquet", ".avro", ".metadata.json", "metadata", "data", "")
 
 
-@pytest.mark.parametrize("seed", range(2))
-async def test_l3_23_failing_operations(make, clock, seed):
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
+async def test_l3_23_failing_file_operations_lose_nothing(make, clock, seed):
     """Whichever operation fails in whichever job: a typed error or none, nothing is lost or doubled, and it goes on."""
     rng = random.Random(seed)
     disk = FaultyDisk()

@@ -9,7 +9,7 @@ from lakebed import ArchiveConflict, ArchiveUnavailable, QueryTimeout
 from tests.faults.orders import START, fill, holds, move_all
 
 
-async def test_query_44_archive_down_is_said(moody, clock):
+async def test_query_44_queries_that_need_an_unavailable_archive_fail(moody, clock):
     """An answer that needs the archive is an error while it is down, never a partial one; others go on, exactly."""
     catalog, make = moody
     async with make() as shop:
@@ -32,7 +32,7 @@ async def test_query_44_archive_down_is_said(moody, clock):
         assert await shop.check() == []
 
 
-async def test_query_44_an_object_opens_while_its_archive_is_down(moody, clock):
+async def test_query_44_an_object_opens_while_its_archive_is_unavailable(moody, clock):
     """The log needs no catalog: an object opens, tracks and says what is wrong; later all is there."""
     catalog, make = moody
     async with make() as shop:
@@ -50,7 +50,7 @@ async def test_query_44_an_object_opens_while_its_archive_is_down(moody, clock):
         assert await holds(shop, 30)
 
 
-async def test_l3_27_conflict_storm(moody, clock):
+async def test_l3_27_repeated_conflicts_end_an_archive_run(moody, clock):
     """Refused again and again, an archive run ends by itself, says so, loses nothing, and works when it is over."""
     catalog, make = moody
     async with make() as shop:
@@ -74,7 +74,7 @@ async def test_l3_27_conflict_storm(moody, clock):
         assert await shop.check() == []
 
 
-async def test_l3_26_every_answer_lost(moody, clock):
+async def test_l3_26_jobs_work_once_when_every_commit_answer_is_lost(moody, clock):
     """Where each commit is applied and each answer lost, every job still does its work once."""
     catalog, make = moody
     async with make() as shop:
@@ -99,7 +99,7 @@ async def test_l3_26_every_answer_lost(moody, clock):
         assert await shop.check() == []
 
 
-async def test_l3_28_hung_catalog(moody, clock):
+async def test_l3_28_a_catalog_that_does_not_answer_blocks_no_event(moody, clock):
     """A catalog that is silent holds up no event and no rollup; questions end at their timeout, and it is not flooded.
 
     When it answers again, what waited is over at once: those who gave up left no queue of requests behind.
@@ -129,7 +129,7 @@ async def test_l3_28_hung_catalog(moody, clock):
         assert await shop.check() == []
 
 
-async def test_l3_28_a_shared_look_is_as_fresh_as_ones_own(moody):
+async def test_l3_28_a_shared_catalog_read_begins_after_each_request_for_it(moody):
     """Who asks after a look at the catalog began is not answered by it; those who wait for the next one share that.
 
     One who leaves takes nothing from the others, and no pin stays.
@@ -158,7 +158,7 @@ async def test_l3_28_a_shared_look_is_as_fresh_as_ones_own(moody):
         assert archive._reads == {}
 
 
-async def test_l3_28_a_log_over_its_limit_while_the_archive_is_down(moody, clock):
+async def test_l3_28_a_log_over_its_limit_while_the_archive_is_unavailable(moody, clock):
     """Archiving that `log_bytes` starts fails without failing any event, is a problem while it lasts, and then works.
 
     The log keeps all of it meanwhile.
@@ -183,7 +183,7 @@ async def test_l3_28_a_log_over_its_limit_while_the_archive_is_down(moody, clock
 
 
 @pytest.mark.slow
-async def test_l3_28_locked_catalog(make, clock, tmp_path):
+async def test_l3_28_archiving_waits_for_a_locked_catalog_and_then_fails(make, clock, tmp_path):
     """While another program holds the object's own catalog locked, archiving waits some seconds, and then says so.
 
     Events are stored meanwhile; questions are answered from the state that is known. Let go, the run is done again.

@@ -35,7 +35,7 @@ def test_every_fault_has_a_row():
 
 
 @pytest.mark.parametrize("number", ROWS)
-def test_a_fault_has_tests_that_exist_or_a_reason(number):
+def test_every_row_names_tests_that_exist_or_a_reason(number):
     """A row names tests, all of which are in the source; a row without tests says why it does not apply."""
     named = _TEST.findall(ROWS[number])
     assert [f"{path}::{name}" for path, name in named if name not in names_in(path)] == []

@@ -38,7 +38,7 @@ def make(tmp_path, clock):
     return maker(tmp_path, clock)
 
 
-async def test_l1_13_a_sync_that_hangs(make):
+async def test_l1_13_a_hanging_sync_bounds_the_waiting_events(make):
     """While an fsync hangs: bounded waiting, Backpressure beyond it, all reads answered; then everything is stored."""
     disk = GatedDisk()
     async with make(disk=disk, pending_events=50, segment_events=1000) as shop:
@@ -67,7 +67,7 @@ async def test_l1_13_a_sync_that_hangs(make):
         assert await shop.check() == []
 
 
-async def test_l1_13_cancelled_waits_of_a_sync_that_hangs(make):
+async def test_l1_13_cancelled_waits_for_a_hanging_sync_lose_nothing(make):
     """Callers that give up waiting for a hung fsync lose nothing: their events are stored once when it returns."""
     disk = GatedDisk()
     async with make(disk=disk) as shop:
@@ -147,7 +147,7 @@ async def tried(awaitable, errors):
 
 
 @pytest.mark.parametrize("spare", [0, 1, 2, 4])
-async def test_l1_15_no_descriptors_are_left(make, spare):
+async def test_l1_15_without_free_descriptors_errors_are_typed(make, spare):
     """EMFILE is a typed error wherever it falls, never a wrong answer or LogCorrupted; afterwards nothing lacks."""
     async with make(segment_events=4) as shop:
         await fill(shop, 30)
@@ -187,7 +187,7 @@ async def test_l1_15_a_sealed_file_that_cannot_be_opened_is_not_corrupted(make):
 
 
 @pytest.mark.parametrize("spare", range(6))
-async def test_l1_15_no_descriptors_are_left_to_open_with(make, spare):
+async def test_l1_15_an_object_does_not_open_without_free_descriptors(make, spare):
     """An object that cannot be opened for want of descriptors is unavailable, not corrupted, and opens later."""
     async with make(segment_events=4) as shop:
         await fill(shop, 30)
@@ -204,7 +204,7 @@ async def test_l1_15_no_descriptors_are_left_to_open_with(make, spare):
         assert await shop.check() == []
 
 
-async def test_l2_18_a_busy_database(make):
+async def test_l2_18_a_locked_database_is_a_typed_error_after_a_bounded_wait(make):
     """While another process holds the database, rollups are StorageUnavailable after a bounded wait, and say so.
 
     Tracking and raw questions go on, the loop is not held up, and when the lock is gone rollups are exact.

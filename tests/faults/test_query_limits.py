@@ -83,7 +83,7 @@ async def shop(make, clock):
 
 
 @pytest.mark.parametrize("kind", [out_of_memory, too_slow, cancelled, failing, refused])
-async def test_query_46_a_hundred_failures_leave_nothing(shop, kind):
+async def test_query_46_a_hundred_failed_queries_free_everything(shop, kind):
     """After a hundred questions that ended badly no thread, file, task, pin or memory is left more than after ten."""
     for _ in range(10):
         await kind(shop)
@@ -101,7 +101,7 @@ async def test_query_46_a_hundred_failures_leave_nothing(shop, kind):
     assert await shop.check() == []
 
 
-async def test_query_46_a_question_that_spilled_and_was_stopped_leaves_no_file(shop):
+async def test_query_46_a_stopped_query_deletes_its_spill_files(shop):
     """What a question has written to disk because its memory was full goes with it, however it ends."""
     spilled = 0
     for timeout in (0.05, 0.1, 0.2, 0.4, 30.0):
@@ -115,7 +115,7 @@ async def test_query_46_a_question_that_spilled_and_was_stopped_leaves_no_file(s
     assert spilled > 0, "nothing was spilled: the test shows nothing"
 
 
-async def test_query_46_callers_that_leave_make_room(shop):
+async def test_query_46_cancelled_queries_free_their_threads(shop):
     """With all of an object's query threads taken by callers who then leave, the next question is answered."""
     asked = [asyncio.ensure_future(shop.query(ENDLESS)) for _ in range(20)]
     await asyncio.wait(asked, timeout=0.05)
@@ -125,7 +125,7 @@ async def test_query_46_callers_that_leave_make_room(shop):
     assert (await shop.query("SELECT count(*) FROM events", timeout=20)).scalar() == 35
 
 
-async def test_query_45_a_snapshot_expires_under_a_question(shop):
+async def test_query_45_a_snapshot_expires_during_a_query(shop):
     """An expired snapshot is SnapshotExpired in every form; `as_of` the same moment still has its answer."""
     await fill(shop, 35, 50)
     first = (await shop.snapshots())[0].id
@@ -149,7 +149,7 @@ def fingerprint(directory):
     return {path: path.read_bytes() for path in sorted(directory.rglob("*")) if path.is_file()}
 
 
-async def test_query_47_nothing_gets_past_the_read_only_promise(shop, tmp_path, monkeypatch):
+async def test_query_47_no_known_bypass_of_read_only_works(shop, tmp_path, monkeypatch):
     """No known bypass writes, changes or loads anything, or sees the program's own variables.
 
     In this process SQL is the app's own: it may read files. SQL of strangers needs the sandbox of another process.
@@ -212,7 +212,7 @@ async def test_query_47_nothing_gets_past_the_read_only_promise(shop, tmp_path, 
     assert await shop.check() == []
 
 
-async def test_query_47_a_long_scalar_call_is_given_up(shop):
+async def test_query_47_a_long_scalar_call_is_abandoned(shop):
     """A single call of a function that does not heed interrupts cannot hold its caller beyond timeout and grace."""
     loop = asyncio.get_running_loop()
     started = loop.time()

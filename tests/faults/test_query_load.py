@@ -81,7 +81,7 @@ class Load:
             assert await holds(self.shop, count, as_of=moment)
 
 
-async def test_query_43_counts_under_load(make, clock):
+async def test_query_43_counts_are_exact_under_load(make, clock):
     """While events are tracked, sealed, archived, merged, collected and let go of, no count dips and none doubles."""
     async with make(segment_events=BATCH * 2) as shop:
         load = Load(shop, clock)
@@ -100,7 +100,7 @@ async def test_query_43_counts_under_load(make, clock):
         assert await shop.check() == []
 
 
-async def test_query_43_counts_while_the_catalog_comes_and_goes(moody, clock):
+async def test_query_43_counts_are_exact_while_the_catalog_fails_now_and_then(moody, clock):
     """The same with a catalog that fails now and then: a question is answered exactly, or it is an error."""
     catalog, make = moody
     refused = 0

@@ -36,7 +36,7 @@ async def every_tier(shop, clock):
     clock.advance(1)
 
 
-async def test_52_restore_drill(make, clock, tmp_path):
+async def test_52_a_restored_backup_answers_as_when_it_was_made(make, clock, tmp_path):
     """A copied directory that is put back, after the original went on and was lost, answers as on the day of the copy.
 
     The object then works on: it takes the events that it had not seen, and archives them.
@@ -90,7 +90,7 @@ async def test_52_a_copy_elsewhere_leaves_the_original_alone(make, clock, tmp_pa
         assert await shop.check() == []
 
 
-async def test_52_a_moved_directory_says_so(make, clock, tmp_path):
+async def test_52_a_moved_object_refuses_to_open(make, clock, tmp_path):
     """An object that was moved does not answer from what is left of it: it says how to mend that. Moved back, it does.
 
     A link at the old place is as good.
@@ -137,14 +137,14 @@ async def two_backups(make, clock, tmp_path):
     return tmp_path / "backup", tmp_path / "shop"
 
 
-async def test_52_an_older_log_is_loud(make, two_backups):
+async def test_52_a_restored_older_log_is_an_error(make, two_backups):
     """A log that lacks events which rollups and archive have seen is LogBehind: their positions are not given again."""
     put_back(*two_backups, "log")
     with pytest.raises(LogBehind):
         await make().open()
 
 
-async def test_52_an_older_storage_is_caught_up(make, two_backups):
+async def test_52_a_restored_older_storage_is_caught_up(make, two_backups):
     """Rollups and totals of an older storage.db are brought up from log and archive."""
     put_back(*two_backups, "storage.db")
     async with make() as shop:
@@ -155,7 +155,7 @@ async def test_52_an_older_storage_is_caught_up(make, two_backups):
 
 
 @pytest.mark.parametrize("state", ["older", "older, erased from", "lost"])
-async def test_52_an_older_archive_is_loud(make, clock, two_backups, state):
+async def test_52_a_restored_older_archive_is_an_error(make, clock, two_backups, state):
     """Events that neither the archive nor the log has any more are an error of every question about them.
 
     The answer from what is left would look like any other. A moment before the gap is still answered, exactly; with the

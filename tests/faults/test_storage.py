@@ -67,7 +67,7 @@ def pages(path):
 
 
 @pytest.mark.parametrize("damage", [header, half, pages])
-async def test_l2_20_a_damaged_database_is_loud_and_rebuilt_the_same(make, clock, damage):
+async def test_l2_20_a_damaged_database_is_an_error_and_is_rebuilt_the_same(make, clock, damage):
     """The error names the files to remove; without them all is computed again from log and archive, and is the same."""
     directory, before = await lived(make, clock)
     damage(directory / "storage.db")
@@ -84,7 +84,7 @@ async def test_l2_20_a_damaged_database_is_loud_and_rebuilt_the_same(make, clock
 
 
 @pytest.mark.parametrize("left", ["storage.db", "storage.db-wal", ""])
-async def test_l2_20_a_part_of_the_database_is_gone(make, clock, left):
+async def test_l2_20_an_object_recovers_without_a_part_of_its_database(make, clock, left):
     """After a crash, only the file or only its WAL is left, or an empty file: the same answers, whatever was lost."""
     directory, before = await lived(make, clock)
     async with make(**OPTIONS) as shop:
@@ -101,7 +101,7 @@ async def test_l2_20_a_part_of_the_database_is_gone(make, clock, left):
         assert await shop.check() == []
 
 
-async def test_l2_20_damage_anywhere_is_typed(make, clock, tmp_path):
+async def test_l2_20_damage_anywhere_is_a_typed_error(make, clock, tmp_path):
     """Whatever bytes storage.db holds, opening and asking gives answers or a LakebedError; without it all is the same.
 
     A changed digit within a number is a number: SQLite has no checksums, so not every answer can be known as wrong.
@@ -131,7 +131,7 @@ async def test_l2_20_damage_anywhere_is_typed(make, clock, tmp_path):
 
 
 @pytest.mark.parametrize("column", ["state", "sketches"])
-async def test_l2_20_a_state_that_does_not_read_back_is_loud(make, clock, column):
+async def test_l2_20_an_unreadable_state_of_a_rollup_is_an_error(make, clock, column):
     """Bytes that SQLite takes for sound and no rollup wrote: StorageUnavailable where they are read, in every verb."""
     directory, before = await lived(make, clock)
     async with make(**OPTIONS) as shop:
@@ -152,7 +152,7 @@ async def test_l2_20_a_state_that_does_not_read_back_is_loud(make, clock, column
 
 
 @pytest.mark.parametrize("damage", [half, pages])
-async def test_l2_20_check_tells_of_damage_instead_of_failing(make, clock, damage):
+async def test_l2_20_check_reports_damage_instead_of_raising(make, clock, damage):
     """Whoever calls check() because something is wrong gets a list, with what to remove in it, and the other tiers."""
     directory, _ = await lived(make, clock)
     sound = (directory / "storage.db").read_bytes()
@@ -168,7 +168,7 @@ async def test_l2_20_check_tells_of_damage_instead_of_failing(make, clock, damag
         assert {problem.where for problem in await shop.check()} <= {"schedule"}, "a job may have met the damage"
 
 
-async def test_l2_20_what_was_promoted_comes_back_with_its_declaration(make, clock):
+async def test_l2_20_a_promoted_column_comes_back_with_its_declaration(make, clock):
     """Without storage.db a column is known again when a class declares it; until then events keep it as JSON."""
     directory, _ = await lived(make, clock)
     async with make(**OPTIONS) as shop:
@@ -198,7 +198,7 @@ async def test_l2_21_an_old_backup_is_caught_up_from_the_archive(make, clock):
         assert await answers(shop) == before
 
 
-async def test_l2_21_an_old_backup_without_its_archive_is_loud(make, clock):
+async def test_l2_21_an_old_backup_without_its_archive_is_an_error(make, clock):
     """Where neither log nor archive has what lies between checkpoint and log, the object does not open: no guess."""
     async with make(**OPTIONS) as shop:
         await fill(shop, 20)

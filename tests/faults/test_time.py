@@ -76,7 +76,7 @@ async def agreed(shop, clock, told):
     ],
     ids=["an hour", "a year", "stuck"],
 )
-async def test_time_37_a_clock_that_is_wrong(make, clock, steps):
+async def test_time_37_a_wrong_clock_loses_and_doubles_nothing(make, clock, steps):
     """An hour or a year off, back and forth, or stuck: exactly once, `received_at` rises, as_of answers stay."""
     told = []
     async with make(segment_events=3) as shop:
@@ -138,7 +138,7 @@ async def calendar(shop):
     assert negative.scalar() == 4 + len(ENDS)
 
 
-async def test_time_38_odd_days(make, clock):
+async def test_time_38_clock_changes_leap_days_and_early_years(make, clock):
     """Changes of clocks, leap days, times before 1970 and of the year 1: as a dict has them, in log and in archive."""
     moments = [*ENDS, *ODD]
     async with make(segment_events=40, retention_s=0.0, dedupe_window_s=60.0) as shop:
@@ -172,7 +172,7 @@ async def test_time_38_odd_days(make, clock):
         float("inf"),
     ],
 )
-async def test_time_38_times_that_cannot_be(make, bad):
+async def test_time_38_impossible_times_are_refused(make, bad):
     """What lies too far ahead, or in no calendar, is refused with a reason; nothing of it is stored."""
     async with make() as shop:
         with pytest.raises(InvalidEvent):
@@ -263,7 +263,7 @@ async def test_time_41_the_same_id_with_another_payload(make):
 # 40
 
 
-async def test_time_40_counters_do_not_see_the_wall_clock(make, clock):
+async def test_time_40_counters_ignore_the_wall_clock(make, clock):
     """Whatever the wall clock does, what has a ttl lives for that long, by a clock that only goes forward."""
     async with make() as shop:
         shop.counters.incr("own", ttl=60)
@@ -284,7 +284,7 @@ async def test_time_40_counters_do_not_see_the_wall_clock(make, clock):
 # 42
 
 
-async def test_time_42_a_job_that_raises_overruns_or_was_missed(tmp_path, clock):
+async def test_time_42_jobs_that_raise_overrun_or_were_missed(tmp_path, clock):
     """A job that fails is in check() and runs again; one that overruns never meets itself; tracking goes on."""
     ran, gate = Counter(), asyncio.Event()
 
@@ -321,7 +321,7 @@ async def test_time_42_a_job_that_raises_overruns_or_was_missed(tmp_path, clock)
     assert ran["failing"] - before["failing"] == ran["slow"] - before["slow"] == 1, "48 missed moments, one run"
 
 
-async def test_time_42_a_missed_job_is_made_up_for_though_the_object_closes_at_once(make, clock):
+async def test_time_42_a_missed_job_runs_before_close(make, clock):
     """A program that opens, asks one thing and closes: what was due is done by the jobs that close() waits for.
 
     It was recorded as made up for, and as failed with ObjectClosed: a weekly archive then waited for the next week.

@@ -72,7 +72,7 @@ async def test_53_an_old_object_answers_as_it_did(maker, place, name):
 
 
 @pytest.mark.parametrize("name", OLD)
-async def test_53_an_old_object_works_on(maker, place, name):
+async def test_53_an_old_object_takes_new_events_and_jobs(maker, place, name):
     """It knows its message ids, takes new events, archives, merges, expires and collects, and loses nothing."""
     said = put(name, place)
     clock = ManualClock(from_us(said["now_us"]))
@@ -95,7 +95,7 @@ async def test_53_an_old_object_works_on(maker, place, name):
 
 
 @pytest.mark.parametrize("name", OLD)
-async def test_53_rollups_of_an_old_object_can_be_computed_anew(maker, place, name):
+async def test_53_rollups_of_an_old_object_can_be_recomputed(maker, place, name):
     """Without its storage.db, all that was derived comes back from its log and archive."""
     said = put(name, place)
     for path in (place / "shop").glob("storage.db*"):
@@ -126,7 +126,7 @@ async def changed(full, store, questions):
 
 
 @pytest.mark.parametrize("name", FULL)
-async def test_53_every_question_has_the_answer_that_it_had(full, place, name):
+async def test_53_every_reading_verb_has_the_same_answer(full, place, name):
     """Each verb that reads, over state of every kind, in each tier and at several instants; check() among them."""
     record = put(name, place)
     questions = record["questions"]
@@ -137,7 +137,7 @@ async def test_53_every_question_has_the_answer_that_it_had(full, place, name):
 
 
 @pytest.mark.parametrize("name", FULL)
-async def test_53_no_answer_as_of_an_instant_changes_when_an_old_object_works_on(full, place, name):
+async def test_53_as_of_answers_of_an_old_object_do_not_change(full, place, name):
     """New events, jobs that are due, a replay, a new invoice, archiving and compaction leave the past as it was."""
     record = put(name, place)
     clock = ManualClock(from_us(record["now_us"]))
@@ -178,13 +178,13 @@ async def test_53_only_dead_letters_and_runs_are_lost_with_storage(full, place, 
         assert await changed(full, store, questions) == []
 
 
-def test_53_todays_formats_are_among_them(maker):
+def test_53_the_current_formats_have_an_old_object(maker):
     """Whoever changes a format also keeps an object that has it: run tests/data/make_object.py."""
     formats = [json.loads((DATA / f"{name}.json").read_text("utf-8"))["formats"] for name in OLD]
     assert maker.FORMATS in formats
 
 
-def test_53_the_files_say_nothing_of_the_machine_that_made_them():
+def test_53_old_objects_hold_no_path_and_no_owner():
     """They hold no absolute path and no owner, so that they open anywhere."""
     for name in ALL:
         with tarfile.open(DATA / f"{name}.tar.gz") as archive:

@@ -23,6 +23,8 @@ from lakebed.sql_engine import SqlEngine
 from lakebed.tiers.storage.storage import Storage
 from tests.identity.plain_model import Call, people
 
+pytestmark = pytest.mark.integration
+
 START = datetime(2026, 1, 1, tzinfo=UTC)
 USERS = st.sampled_from(["u1", "u2", "u3", "both"])
 ANONYMOUS = st.sampled_from(["a1", "a2", "a3", "both"])
@@ -156,7 +158,7 @@ def test_any_order_gives_the_same_people(engine, rules, calls, data):
 
 @RULES
 @pytest.mark.parametrize("near", [0, 1_000], ids=["from all edges", "back from now"])
-@settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(calls=CALLS, data=st.data())
 def test_small_windows_and_both_computations_of_the_past(monkeypatch, engine, rules, near, calls, data):
     """Processed in windows and commits of a few, and however the past is computed, the people are the same."""

@@ -87,7 +87,7 @@ async def test_a_body_that_is_not_json_is_stored_whole(shop):
     assert books(shop) == (0, 0, 1, 1)
 
 
-async def test_refuse(shop):
+async def test_refuse_stores_a_dead_letter(shop):
     """A body that could not even be passed to `batch` can be stored with `refuse`."""
     receipts = await shop.refuse(b"\xff\x00", "no gzip", source="http", key="k")
     assert [(one.status, one.reason) for one in receipts] == [("rejected", "no gzip")]
@@ -124,7 +124,7 @@ async def test_a_client_that_retries(shop):
     assert books(shop) == (0, 0, 7, 5)
 
 
-async def test_a_long_text_is_cut(shop):
+async def test_a_long_dead_letter_is_cut(shop):
     """At a documented size, larger than any event that can be corrected; its original size is still known."""
     raw = b"x" * (MAX_RAW_BYTES + 1)
     await shop.refuse(raw, "no JSON")
@@ -138,7 +138,7 @@ async def test_a_long_text_is_cut(shop):
     assert [one.status for one in await shop.replay([letter.id], '{"event":"whole"}')] == ["stored"]
 
 
-async def test_pages(shop):
+async def test_dead_letters_come_in_pages(shop):
     """Newest first, in pages, filtered by the text of the reason."""
     for number in range(5):
         await shop.batch([{"event": ""}, {"event": "x" * (201 + number)}], keep_refused=True)
@@ -191,7 +191,7 @@ async def test_one_request_does_not_displace_the_others(shop):
     shop._components.dead_letters._store.dropped = 0
 
 
-async def test_one_request_is_bounded_in_bytes(make):
+async def test_a_request_keeps_a_limited_number_of_bytes(make):
     """So that one client with many invalid events does not displace those of all others."""
     async with make(dead_letters_max_bytes=4_000) as shop:
         await shop.batch([{"event": "", "userId": "x" * 200}] * 10, keep_refused=True)
@@ -274,7 +274,7 @@ async def test_a_replay_keeps_the_message_id(shop):
     assert books(shop) == (2, 2, 2, 0)
 
 
-async def test_times_and_context_of_the_batch(shop, clock):
+async def test_a_replay_uses_times_and_context_of_the_batch(shop, clock):
     """`sentAt` corrects times by when the batch was received, not by when it is replayed; its context is merged."""
     sent = (START - timedelta(seconds=30)).isoformat()
     item = {"event": "", "timestamp": "2026-01-15T10:00:00Z", "context": {"own": 1}}
@@ -307,7 +307,7 @@ async def test_a_change_that_is_not_json(shop, edit):
     assert len(await shop.dead_letters()) == 1
 
 
-async def test_many_at_once(shop):
+async def test_concurrent_replays_and_purges_store_each_event_once(shop):
     """Two replays of the same dead letters, and a purge, run one after another: each event is stored once."""
     await shop.batch([{"event": "", "userId": str(number)} for number in range(250)], keep_refused=True)
     first, second, _ = await asyncio.gather(
@@ -319,7 +319,7 @@ async def test_many_at_once(shop):
     assert len(await events(shop)) == 250
 
 
-async def test_purge(shop, clock):
+async def test_purge_by_id_or_by_time(shop, clock):
     """By id or by time, permanently; ids are not reused."""
     for number in range(4):
         await shop.refuse(b"%d" % number, "bad")
@@ -372,7 +372,7 @@ async def test_a_rejection_that_cannot_be_stored_is_an_error(make):
         assert await shop.check() == []
 
 
-async def test_a_replay_while_the_log_fails(make):
+async def test_a_replay_while_the_log_fails_loses_nothing(make):
     """It raises, nothing is lost, and the next one stores each once."""
     disk = FaultyDisk()
     async with make(disk=disk) as shop:
@@ -388,7 +388,7 @@ async def test_a_replay_while_the_log_fails(make):
         assert await shop.check() == []
 
 
-async def test_a_replay_whose_end_could_not_be_written(make, clock):
+async def test_an_unfinished_replay_is_completed_by_the_next(make, clock):
     """Its events are in the log and its dead letters still there: the next one deletes them, also a day later."""
     async with make(dedupe_window_s=60.0, segment_events=5) as shop:
         await shop.batch([{"event": ""}, {"event": ""}], keep_refused=True)
@@ -406,7 +406,7 @@ async def test_a_replay_whose_end_could_not_be_written(make, clock):
         assert await shop.check() == []
 
 
-async def test_a_replay_that_is_cancelled_is_finished(make):
+async def test_a_cancelled_replay_is_finished_before_the_cancellation(make):
     """A cancelled caller gets the cancellation when the current dead letters are finished."""
     disk = GatedDisk()
     async with make(disk=disk, dedupe_window_s=60.0) as shop:
@@ -467,7 +467,7 @@ _ITEM = st.sampled_from(
     form=st.sampled_from(["array", "envelope", "said", "lines"]),
     space=st.sampled_from([b"", b" ", b"\n "]),
 )
-def test_items_as_sent_are_those_that_were_decoded(items, form, space):
+def test_raw_items_correspond_to_decoded_items(items, form, space):
     """For any invalid items, the texts correspond one to one to the items of `decode_items`."""
     listed = b"[" + (space + b"," + space).join(items) + space + b"]"
     if form == "lines":
@@ -583,7 +583,7 @@ async def _compare(shop, model, since):
     assert [one for one in await shop.check() if "were dropped" not in one.message] == []
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(st.lists(_DO, max_size=8))
 def test_dead_letters_match_a_dict(tmp_path_factory, actions):
     """After any sequence of rejections, replays, purges and reopenings, dead letters, events and counts agree."""

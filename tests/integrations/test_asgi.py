@@ -18,7 +18,7 @@ from starlette.routing import Mount, Route
 
 from lakebed import Analytics, ManualClock, Settings, TrackRequests
 from tests.disks import FaultyDisk
-from tests.served import serving
+from tests.running_server import serving
 
 COLUMNS = "method, path, status_code, duration_ms, user_id, organization_id, properties ->> 'error' AS error"
 
@@ -96,7 +96,7 @@ async def rows(shop, columns=COLUMNS):
 
 
 async def test_a_request_is_an_event(shop, clock):
-    """Method, the route as declared, status, milliseconds, user and organization; the time is when it arrived."""
+    """Method, the route as declared, status, milliseconds, user and organization; the timestamp is its arrival."""
     app = TrackRequests(
         starlette_app(clock),
         shop,
@@ -112,7 +112,7 @@ async def test_a_request_is_an_event(shop, clock):
 
 
 async def test_paths_are_templates(shop, clock):
-    """In mounts too, and for a wrong method; what no route has is NULL, so that scanners make no million paths."""
+    """In mounts too, and for a wrong method; without a route the path is NULL, so that scanners add no paths."""
     app = TrackRequests(starlette_app(clock), shop, clock=clock)
     async with client(app) as http:
         for path in ("/orders/1", "/orders/2", "/of/acme/orders/3", "/wp-admin.php", "/unavailable"):
@@ -142,7 +142,7 @@ async def test_as_a_starlette_middleware(clock):
 
 
 async def test_any_asgi_app(clock):
-    """Without a router the path itself counts; with one that says only its endpoint, its parameters are put back."""
+    """Without a router it is the path itself; if a router sets only the endpoint, names replace the parameters."""
     told = Told()
 
     async def bare(scope, _receive, send):
@@ -158,7 +158,7 @@ async def test_any_asgi_app(clock):
 
 
 async def test_an_exception_is_500_and_raised_again(shop, clock):
-    """With its class, and without its message; whoever serves the app still gets it."""
+    """With its class, and without its message; the server still gets it."""
     app = TrackRequests(starlette_app(clock), shop, clock=clock)
     async with client(app, raises=True) as http:
         with pytest.raises(ZeroDivisionError, match="secret"):
@@ -184,7 +184,7 @@ async def test_an_exception_is_500_and_raised_again(shop, clock):
 
 
 async def test_streams_are_measured_to_their_end(shop, clock):
-    """And what runs after an answer in the background is no part of it."""
+    """Background tasks after the response do not count."""
     app = TrackRequests(starlette_app(clock), shop, clock=clock)
     async with client(app) as http:
         assert (await http.get("/stream")).text == "0123"
@@ -210,8 +210,8 @@ def asked(app, clock, *, leaves_after):
     return app(scope, receive, send)
 
 
-async def test_a_client_that_leaves_is_recorded(clock):
-    """As `disconnected`, with the status that it saw, or 499; that the app ends with an error then is not its fault."""
+async def test_a_disconnected_client_is_recorded(clock):
+    """As `disconnected`, with the status that was sent, or 499; an error of the app after that is not recorded."""
     told = Told()
 
     async def streams(scope, receive, send):
@@ -240,7 +240,7 @@ async def test_a_client_that_leaves_is_recorded(clock):
 
 
 async def test_a_request_that_is_cancelled_is_recorded(clock):
-    """A server that gives up on a request cancels it: the cancellation passes, the event is there."""
+    """A server that gives up on a request cancels it: the cancellation is raised, and the event is stored."""
     told = Told()
     begun = asyncio.Event()
 
@@ -261,7 +261,7 @@ async def test_a_request_that_is_cancelled_is_recorded(clock):
 
 @pytest.mark.parametrize("kind", ["websocket", "lifespan"])
 async def test_websockets_and_lifespan_pass(kind):
-    """They are no requests: the app gets its very own `receive` and `send`, and nothing is stored."""
+    """The app gets the original `receive` and `send`, and nothing is stored."""
     told, got = Told(), []
 
     async def app(*given):
@@ -274,7 +274,7 @@ async def test_websockets_and_lifespan_pass(kind):
 
 
 async def test_health_checks_can_be_left_out(clock):
-    """Of what is in `skip`, by its template, nothing is stored."""
+    """Requests whose template is in `skip` are not stored."""
     told = Told()
     app = TrackRequests(starlette_app(clock), told, skip=["/orders/{id}", "/health"], clock=clock)
     async with client(app) as http:
@@ -283,8 +283,8 @@ async def test_health_checks_can_be_left_out(clock):
     assert [properties["path"] for _, properties, _ in told.events] == ["/unavailable"]
 
 
-def test_nobody_awaits_a_coroutine_function():
-    """`user=` wants a plain function, and says so at once."""
+def test_a_coroutine_function_is_refused():
+    """`user=` needs a plain function; the error says so at once."""
 
     async def user(_scope):
         return "ann"
@@ -296,8 +296,8 @@ def test_nobody_awaits_a_coroutine_function():
 # What goes wrong
 
 
-async def test_a_user_that_raises_costs_only_the_user(shop, clock, caplog):
-    """The answer is untouched, the event is there without a user, and the failure is counted, told and logged once."""
+async def test_an_error_in_user_loses_only_the_user(shop, clock, caplog):
+    """The response is unchanged, the event has no user, and the failure is counted, reported and logged once."""
     heard = []
 
     def on_error(error):
@@ -318,7 +318,7 @@ async def test_a_user_that_raises_costs_only_the_user(shop, clock, caplog):
 
 
 async def test_a_closed_object_does_not_break_the_app(tmp_path, clock, caplog):
-    """Answers go on before it is opened and after it is closed; only what came between is stored."""
+    """Responses continue before it is opened and after it is closed; requests in between are stored."""
     shop = Analytics("shop", root=tmp_path, clock=clock)
     app = TrackRequests(starlette_app(clock), shop, clock=clock)
     async with client(app, raises=True) as http:
@@ -333,7 +333,7 @@ async def test_a_closed_object_does_not_break_the_app(tmp_path, clock, caplog):
 
 
 async def test_a_full_disk_does_not_break_the_app(tmp_path, clock):
-    """Answers go on, and the object tells of what it could not store."""
+    """Responses continue, and the object reports the events that it could not store."""
     heard = []
     disk = FaultyDisk()
     async with Analytics("shop", root=tmp_path, clock=clock, disk=disk, on_error=heard.append) as shop:
@@ -354,7 +354,7 @@ async def test_a_full_disk_does_not_break_the_app(tmp_path, clock):
 
 
 async def test_backpressure_does_not_break_the_app(tmp_path, clock):
-    """Where more arrives than may wait, answers go on, and the object tells of what was given up."""
+    """If more events arrive than may wait, responses continue, and the object reports the dropped ones."""
     heard = []
     settings = Settings(pending_events=1)
     async with Analytics("shop", root=tmp_path, settings=settings, on_error=heard.append) as shop:
@@ -369,7 +369,7 @@ async def test_backpressure_does_not_break_the_app(tmp_path, clock):
 
 
 async def test_over_a_real_server(shop, clock):
-    """uvicorn and a socket: the answers of several connections, each an event."""
+    """uvicorn and a socket: responses on several connections, each with an event."""
     uvicorn = pytest.importorskip("uvicorn", reason="the server extra is not installed")
     app = TrackRequests(starlette_app(clock), shop, organization=lambda _scope: "acme", clock=clock)
     config = uvicorn.Config(app, port=0, log_config=None, lifespan="off")
@@ -382,7 +382,7 @@ async def test_over_a_real_server(shop, clock):
 
 
 async def test_the_properties_are_the_promoted_ones(shop, clock):
-    """What is stored is what `performance` reads: JSON and columns agree."""
+    """`performance` reads the stored properties: JSON and columns agree."""
     app = TrackRequests(starlette_app(clock), shop, clock=clock)
     async with client(app) as http:
         await http.get("/orders/1")

@@ -8,7 +8,7 @@ from lakebed import Analytics, InvalidRollup, LogUnavailable, ManualClock, Rollu
 from lakebed.disk import Disk
 
 
-async def test_only_who_allows_staleness_gets_it(tmp_path):
+async def test_max_staleness_may_leave_out_the_newest_events(tmp_path):
     """`max_staleness` may leave the newest events out; without it every answer has all of them."""
     clock = ManualClock()
     async with Analytics("shop", root=tmp_path, clock=clock) as shop:
@@ -43,7 +43,7 @@ async def test_an_old_segment_is_sealed_without_traffic(tmp_path):
         assert await shop.check() == []
 
 
-async def test_one_broken_rollup_holds_no_other_up(tmp_path):
+async def test_a_broken_rollup_does_not_block_the_others(tmp_path):
     """A rollup that cannot be computed is loud where it is asked for, and in check(); other answers stay exact."""
 
     class Shop(Analytics):
@@ -59,7 +59,7 @@ async def test_one_broken_rollup_holds_no_other_up(tmp_path):
         assert [problem.where for problem in await shop.check()] == ["rollups"]
 
 
-async def test_a_cancelled_wait_is_not_a_failure_heard(tmp_path):
+async def test_the_failure_of_a_cancelled_track_reaches_on_error(tmp_path):
     """If the await of a track was cancelled and the track then fails, on_error hears of it."""
 
     class Dying(Disk):
@@ -90,7 +90,7 @@ async def _awaited(ack):
     return await ack
 
 
-async def test_a_query_larger_than_its_memory_spills_into_its_object(tmp_path):
+async def test_a_query_spills_into_the_directory_of_its_object(tmp_path):
     """What does not fit in memory goes to the object's directory, not to where the app was started."""
     async with Analytics("shop", root=tmp_path, query_memory_bytes=30 << 20, query_threads=1) as shop:
         await shop.track("Seen")
@@ -122,7 +122,7 @@ async def test_a_log_over_its_limit_is_archived_once(tmp_path):
         assert await shop.check() == []
 
 
-async def test_a_call_with_a_wrong_argument_is_no_event(tmp_path):
+async def test_a_call_with_a_wrong_argument_counts_as_no_event(tmp_path):
     """A TypeError is the program's mistake: it is raised at once, and the books still balance."""
     async with Analytics("shop", root=tmp_path) as shop:
         with pytest.raises(TypeError):

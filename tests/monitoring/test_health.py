@@ -7,7 +7,7 @@ import pytest
 from lakebed import Analytics, Namespace, QueryError
 
 
-async def test_the_tally_is_what_was_done(tmp_path):
+async def test_tallies_count_events_commits_and_queries(tmp_path):
     """Events by what became of them, groups, syncs and questions; the books of `stats` say the same."""
     async with Analytics("tom", root=tmp_path) as tom:
         await tom.batch([{"event": "a", "messageId": "1"}, {"event": ""}, {"event": "b"}])
@@ -24,7 +24,7 @@ async def test_the_tally_is_what_was_done(tmp_path):
         assert await tom.check() == []
 
 
-async def test_the_tally_outlives_an_opening(tmp_path):
+async def test_tallies_continue_after_reopening(tmp_path):
     """It grows through closing and opening again, and is there while the object is closed."""
     tom = Analytics("tom", root=tmp_path)
     assert tom.tally().stored == 0
@@ -36,7 +36,7 @@ async def test_the_tally_outlives_an_opening(tmp_path):
     assert Analytics("tom", root=tmp_path).tally().stored == 0
 
 
-async def test_vitals_of_an_open_object(tmp_path):
+async def test_health_of_an_open_object(tmp_path):
     """Lag of each consumer in events, bytes of the log, nothing pending and no problem when all went well."""
     async with Analytics("tom", root=tmp_path) as tom:
         await tom.batch([{"event": "a"}] * 30)
@@ -54,7 +54,7 @@ async def test_vitals_of_an_open_object(tmp_path):
         assert await tom.check() == []
 
 
-async def test_who_watches_a_namespace_hears_of_sleep(tmp_path):
+async def test_watching_a_namespace_reports_objects_that_fall_asleep(tmp_path):
     """Awake objects can be looked at without keeping one awake; one that went to sleep is told once, with its tally."""
     told = []
     async with Namespace(tmp_path, Analytics) as namespace:

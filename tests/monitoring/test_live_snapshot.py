@@ -20,7 +20,7 @@ async def opened(tmp_path):
         assert await tom.check() == []
 
 
-async def test_seconds_and_minutes_slide(opened):
+async def test_seconds_and_minutes_are_sliding_windows(opened):
     """Each event stands in the second and the minute in which it was received, and leaves the window at its end."""
     tom, clock = opened
     await tom.track("A")
@@ -41,7 +41,7 @@ async def test_seconds_and_minutes_slide(opened):
     assert pulse.top_ever == [("B", 3), ("A", 1)]
 
 
-def test_a_spread_adds_up():
+def test_the_parts_of_a_spread_add_up_to_the_counter():
     """Whatever came when, the parts together are the counter's value; more than 1,024 increments too."""
     clock = ManualClock()
     counters = Counters(clock, 10)
@@ -56,7 +56,7 @@ def test_a_spread_adds_up():
     assert counters.spread("k", 60.0, 4) == [counters.get("k"), 0, 0, 0]
 
 
-async def test_the_newest_events(opened):
+async def test_the_twelve_newest_events_come_first(opened):
     """The last twelve, newest first, also when they were sealed or the object was opened again; then new ones."""
     tom, clock = opened
     await tom.batch([{"event": f"e{number}", "userId": f"u{number}"} for number in range(60)])
@@ -74,7 +74,7 @@ async def test_the_newest_events(opened):
     assert second.event == "e59"
 
 
-async def test_a_pulse_is_small(opened):
+async def test_a_snapshot_has_less_than_10_kb(opened):
     """Ten thousand names of 200 characters and long ids: a pulse still has less than 10 KB, and no properties."""
     tom, _ = opened
     events = [

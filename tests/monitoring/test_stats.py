@@ -8,7 +8,7 @@ from lakebed.monitoring.stats import Stats, stats
 from lakebed.tiers.counters.counters import Counters
 
 
-def test_stats_are_what_tracking_counted():
+def test_stats_have_sliding_windows_and_totals():
     """The last minute and hour slide, people fall silent, totals stay; the most frequent name comes first."""
     clock = ManualClock()
     counters = Counters(clock, 1000)

@@ -1,4 +1,4 @@
-"""The inventory: what lies in each tier, also while one of them does not answer."""
+"""The contents of each tier, also while one of them does not answer."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import threading
 import pytest
 
 from lakebed import Analytics, Rollup
+from lakebed.monitoring.tier_status import tier_status
 
 
 class Shop(Analytics):
@@ -38,7 +39,7 @@ async def test_each_consumer_has_its_lag(shop):
     assert (found.archive.rows, found.archive.files, found.archive.watermark) == (25, 1, 25)
 
 
-async def test_the_log(shop):
+async def test_the_log_has_sealed_segments_and_a_tail(shop):
     """Sealed segments and the tail together are what the log holds."""
     await shop.batch([{"event": "A"}] * 25)
     await shop.rollup()
@@ -51,24 +52,22 @@ async def test_the_log(shop):
     assert log.sealed_bytes == sum(path.stat().st_size for path in files)
 
 
-async def test_an_archive_at_work_hides_no_other_tier(shop, monkeypatch):
+async def test_a_busy_archive_hides_no_other_tier(shop):
     """What it would take long to tell is absent; the watermark as the object knows it, and the other tiers, are not."""
     await shop.batch([{"event": "A"}] * 25)
     await shop.archive()
-    monkeypatch.setattr("lakebed.monitoring.tier_status._PATIENCE_S", 0.01)
     done = threading.Event()
     at_work = asyncio.ensure_future(shop._components.archive._run(lambda _: done.wait(20)))
-    found = await shop.tiers()
+    found = await tier_status(shop._components.monitor._parts, archive_timeout_s=0.01)
     assert (found.archive.trouble, found.archive.watermark) == ("busy", 25)
     assert found.archive.snapshots is found.archive.rows is None
     assert found.log.next_seq == 25
     done.set()
     assert await at_work
-    monkeypatch.setattr("lakebed.monitoring.tier_status._PATIENCE_S", 20)
-    assert (await shop.tiers()).archive.rows == 25
+    assert (await tier_status(shop._components.monitor._parts, archive_timeout_s=20)).archive.rows == 25
 
 
-async def test_an_archive_that_is_down_hides_no_other_tier(tmp_path):
+async def test_an_unavailable_archive_hides_no_other_tier(tmp_path):
     """A catalog that does not answer is told as such, without its address."""
     async with Analytics("shop", root=tmp_path) as shop:
         await shop.track("A")

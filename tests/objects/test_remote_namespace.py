@@ -42,7 +42,7 @@ from lakebed.api.rpc.endpoint import RpcEndpoint
 from lakebed.api.server import make_server
 from lakebed.auth.keys import Keys
 from lakebed.rpc.stub import trips
-from tests.served import serving
+from tests.running_server import serving
 
 
 @pytest.fixture

@@ -11,6 +11,8 @@ import pytest
 
 from lakebed.interface.extras import require_extra
 
+pytestmark = pytest.mark.integration
+
 # The parts that need an extra: a module, the extra, one of its packages, and a call that needs it.
 PARTS = [
     ("lakebed.api", "server", "starlette"),

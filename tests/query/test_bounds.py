@@ -261,6 +261,7 @@ SHAPES = [
 ]
 
 
+@pytest.mark.integration
 @settings(max_examples=int(os.environ.get("BOUNDS_EXAMPLES", "150")), deadline=None)
 @given(st.data(), st.sampled_from(SHAPES))
 def test_nothing_that_could_match_is_left_out(data, shape):

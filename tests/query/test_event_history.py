@@ -289,6 +289,7 @@ async def _check_past(parts: Parts, answers: dict[int, int]) -> None:
     fresh.close()
 
 
+@pytest.mark.integration
 @settings(max_examples=12, deadline=None)
 @given(OPERATIONS)
 def test_as_of_is_exact_for_ever(operations):

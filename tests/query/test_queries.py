@@ -83,6 +83,7 @@ async def test_tiers_say_where_the_answer_came_from(parts):
     assert (alone.tiers, alone.seq, alone.files) == ((), (0, 0), ())
 
 
+@pytest.mark.integration
 async def test_one_day_of_a_year_opens_one_day(tmp_path):
     """A query about one day of an archived year opens only that day's files."""
     async with opened(tmp_path) as parts:

@@ -29,6 +29,13 @@ NAMES = (
     "as of the first half",
     "as of the merges",
 )
+# A random stream of events is asked about in two of them. `test_oracles.py` asks every report in all of them.
+PAIRS = (
+    ("log", "as of the first half"),
+    ("archived", "merged"),
+    ("both tiers", "as of the merges"),
+    ("compacted", "unmerged"),
+)
 
 
 class Seen(NamedTuple):

@@ -31,6 +31,7 @@ async def shop(tmp_path):
         yield shop
 
 
+@pytest.mark.integration
 async def test_a_property_of_any_name_splits_a_report(shop):
     """Split by a property of each name, every report has the same rows, in the same order."""
     for report, arguments, names in ASKED:

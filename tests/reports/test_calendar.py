@@ -72,6 +72,7 @@ ANY = st.sampled_from(ZONES).flatmap(
 )
 
 
+@pytest.mark.integration
 @settings(max_examples=250, deadline=None)
 @given(ANY)
 def test_a_period_starts_where_pythons_calendar_has_its_start(cursor, what):
@@ -82,6 +83,7 @@ def test_a_period_starts_where_pythons_calendar_has_its_start(cursor, what):
     assert values == [period(instant, grain, zone, week_start) for instant in us]
 
 
+@pytest.mark.integration
 @settings(max_examples=100, deadline=None)
 @given(ANY)
 def test_numbers_of_neighbouring_periods_differ_by_one(cursor, what):
@@ -92,6 +94,7 @@ def test_numbers_of_neighbouring_periods_differ_by_one(cursor, what):
     assert [n - numbers[0] for n in numbers] == [distance(starts[0], start, grain) for start in starts]
 
 
+@pytest.mark.integration
 @settings(max_examples=150, deadline=None)
 @given(ANY)
 def test_instant_is_the_first_moment_of_a_period(cursor, what):

@@ -16,6 +16,8 @@ from lakebed.reports.catalog import REPORTS
 from tests.reports import clickhouse, real_data
 from tests.reports.report_cases import seen
 
+pytestmark = pytest.mark.integration
+
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 
 

@@ -13,6 +13,8 @@ from lakebed.reports.calendar import Calendar
 from lakebed.reports.daily_people import _stickiness
 from tests.reports.made_up import MadeUp
 
+pytestmark = pytest.mark.integration
+
 CALENDARS = [("day", None), ("day", "week"), ("day", "month"), ("week", None), ("month", None)]
 
 

@@ -16,6 +16,8 @@ from tests.reports import funnel_model
 from tests.reports.funnel_model import Plain
 from tests.reports.report_cases import START_US, happened, identified, stages
 
+pytestmark = pytest.mark.integration
+
 # A step as the report takes it, and as the model does. The model knows equal steps by their identity.
 NAMED = {name: lambda event, name=name: event.event == name for name in "abcx"}
 PAID = ({"event": ["a", "b"], "where": "json_extract_string(properties, '$.paid') = 'yes'"},)
@@ -111,7 +113,7 @@ async def follow(events, question, **options):
             await compare(stage, question)
 
 
-@settings(max_examples=8, derandomize=True)
+@settings(max_examples=5, derandomize=True)
 @given(events=EVENTS, question=st.lists(questions(), min_size=4, max_size=4))
 async def test_funnels_equal_the_plain_model(events, question):
     """Any funnel over any events, before and after merges, and as of a moment before them."""

@@ -17,6 +17,8 @@ from lakebed.clock import from_us, to_us
 from lakebed.errors import InvalidAsOf, QueryError, QueryRefused, QueryTooLarge
 from tests.query.parts import START, Parts, opened, us
 
+pytestmark = pytest.mark.integration
+
 DAY = 86_400_000_000
 HOUR = DAY // 24
 FIRST = us("2026-02-01")
@@ -139,7 +141,7 @@ async def check_series(parts: Parts, model: list[dict], question, as_of: datetim
     assert result.columns == (("time", "value") if by is None else ("time", "value", by))
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     st.lists(st.lists(events, min_size=1, max_size=12), min_size=1, max_size=4),
     st.lists(questions, min_size=6, max_size=10),

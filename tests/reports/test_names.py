@@ -42,6 +42,7 @@ async def _answers(shop):
     return answers | {"cohort": (await shop.cohort_people("named")).rows}
 
 
+@pytest.mark.integration
 async def test_promoted_columns_do_not_clash_with_those_of_reports(plain, tmp_path):
     """Promoting properties with the names of our own SQL changes no result."""
     promote = dict.fromkeys(OURS, str)

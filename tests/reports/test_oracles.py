@@ -18,6 +18,8 @@ from tests.reports.oracles import ORACLES, plain
 from tests.reports.questions import ORDERS, REQUESTS, STATES
 from tests.reports.report_cases import NAMES, Seen, stages
 
+pytestmark = pytest.mark.integration
+
 MERGES = [("14911.0", "17850.0"), ("13081.0", "12431.0"), ("12583.0", "13047.0")]
 OPERATORS = "SELECT seq, epoch_us(timestamp) AS us, type, properties FROM events WHERE source = 'lakebed:operator'"
 SETTINGS = {

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 
 from lakebed import Analytics, ManualClock, QueryRefused
 
+pytestmark = pytest.mark.integration
+
 START = datetime(2026, 1, 1, tzinfo=UTC)
 REQUESTS = st.lists(
     st.fixed_dictionaries(
@@ -100,7 +102,7 @@ async def filled(root, requests):
 
 
 @given(requests=REQUESTS, threshold=st.sampled_from([100, 0.5]), errors_from=st.sampled_from([400, 500]))
-@settings(max_examples=6, derandomize=True)
+@settings(max_examples=4, derandomize=True)
 def test_performance_equals_plain_python(tmp_path_factory, requests, threshold, errors_from):
     """By day, by path, by neither, compared; before and after archiving, and as of a moment before more came."""
 
@@ -154,7 +156,7 @@ def test_performance_equals_plain_python(tmp_path_factory, requests, threshold, 
 
 
 @given(requests=REQUESTS, errors_from=st.sampled_from([400, 500]))
-@settings(max_examples=6, derandomize=True)
+@settings(max_examples=4, derandomize=True)
 def test_errors_equal_plain_python(tmp_path_factory, requests, errors_from):
     """By status, path and the exception's class: counts, rates, shares, people, the first and the last."""
 

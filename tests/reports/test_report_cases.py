@@ -1,4 +1,8 @@
+import pytest
+
 from tests.reports.report_cases import NAMES, happened, identified, stages
+
+pytestmark = pytest.mark.integration
 
 EVENTS = [
     happened("a", "ann", 1),

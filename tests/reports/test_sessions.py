@@ -17,7 +17,9 @@ from lakebed import Analytics, ManualClock, QueryRefused
 from lakebed.clock import to_us
 from tests.reports.ecom import items
 from tests.reports.plain_periods import period, periods
-from tests.reports.report_cases import START_US, happened, seen, stages
+from tests.reports.report_cases import PAIRS, START_US, happened, seen, stages
+
+pytestmark = pytest.mark.integration
 
 PEOPLE = ["ann", "bob", "?p1", None]
 MINUTE = 60
@@ -106,12 +108,13 @@ def same(result, expected):
             "week_start": st.sampled_from(["monday", "saturday"]),
         }
     ),
+    states=st.sampled_from(PAIRS),
 )
-async def test_sessions_equal_plain_python_in_every_state(tmp_path_factory, events, use, merged, calendar):
-    """Whole history, a part of it that cuts sessions, by entry, exit and a property; in every state of an object."""
+async def test_sessions_equal_plain_python_in_any_state(tmp_path_factory, events, use, merged, calendar, states):
+    """Whole history, a part of it that cuts sessions, by entry, exit and a property; in any state of an object."""
     merges = (("ann", "bob"),) if merged else ()
     start, end = START_US + 22 * 3600 * 1_000_000, START_US + 40 * 3600 * 1_000_000
-    async for stage in stages(tmp_path_factory.mktemp("sessions"), events, merges=merges, untrusted=()):
+    async for stage in stages(tmp_path_factory.mktemp("sessions"), events, merges=merges, only=states, untrusted=()):
         ones = plain_sessions(stage.events, 1800 * 1_000_000, use)
         days = defaultdict(list)
         for visit in ones:

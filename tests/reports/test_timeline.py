@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 from lakebed import Analytics, QueryRefused
 from lakebed.clock import to_us
-from tests.reports.report_cases import START_US, happened, identified, stages
+from tests.reports.report_cases import PAIRS, START_US, happened, identified, stages
+
+pytestmark = pytest.mark.integration
 
 
 @st.composite
@@ -24,10 +26,13 @@ def streams(draw):
 
 
 @settings(max_examples=6, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(events=streams(), who=st.sampled_from(["ann", "bob", "?p1"]), size=st.integers(1, 4))
-async def test_pages_of_a_timeline_have_every_event_once(tmp_path_factory, events, who, size):
-    """All events of all ids of the person, newest first, none twice and none left out, in every state of an object."""
-    async for stage in stages(tmp_path_factory.mktemp("timeline"), events, merges=(("ann", "bob"),), untrusted=()):
+@given(
+    events=streams(), who=st.sampled_from(["ann", "bob", "?p1"]), size=st.integers(1, 4), states=st.sampled_from(PAIRS)
+)
+async def test_pages_of_a_timeline_have_every_event_once(tmp_path_factory, events, who, size, states):
+    """All events of all ids of the person, newest first, none twice and none left out, in any state of an object."""
+    root = tmp_path_factory.mktemp("timeline")
+    async for stage in stages(root, events, merges=(("ann", "bob"),), only=states, untrusted=()):
         own = {item["messageId"]: item["userId"] or item["anonymousId"] for item in _sent(events)}
         persons = {one.person for one in stage.events if own[f"m{one.seq:06}"] == who}
         expected = sorted(((one.us, one.seq) for one in stage.events if one.person in persons), reverse=True)

@@ -19,6 +19,7 @@ def _event(chance):
     return event(chance.choice("abc"), at=at, user=f"u{chance.randrange(9)}", score=chance.choice([1, 2**62]))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("seed", range(5))
 async def test_what_is_held_equals_what_is_stored(tmp_path, seed):
     """After any mix of catch-ups and queries, an answer equals that of newly opened rollups."""

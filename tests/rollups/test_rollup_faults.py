@@ -10,6 +10,8 @@ from lakebed.rollups.rollup import Rollup
 from lakebed.tiers.storage.storage import Transaction
 from tests.rollups.rollup_fixtures import HOUR, START, Log, event
 
+pytestmark = pytest.mark.integration
+
 WIDE = Rollup("wide", by=["plan"], measures={"n": "count()", "people": "distinct(person_id)"}, grain="day")
 
 

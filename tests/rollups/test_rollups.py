@@ -125,7 +125,8 @@ _events = st.builds(
 )
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@pytest.mark.integration
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     events=st.lists(_events, max_size=40),
     stops=st.lists(st.integers(0, 40), max_size=4),
@@ -150,6 +151,7 @@ def test_rows_are_those_of_one_group_by_whatever_the_batches(events, stops, size
     asyncio.run(run())
 
 
+@pytest.mark.integration
 async def test_the_overflow_row_is_exact_and_does_not_depend_on_batches(tmp_path):
     """The groups with the lowest first seq are kept; all others are one `(other)` row, its measures exact."""
     events = [event(at=START + i, user=f"u{i % 7}", plan=plan, revenue=i) for i, plan in enumerate("abcdacbeabddc" * 3)]

@@ -61,6 +61,7 @@ def moments(schedule, start, count, default="UTC"):
     return found
 
 
+@pytest.mark.integration
 @settings(max_examples=120, deadline=None)
 @given(schedule=DAILY, us=MOMENTS)
 @example(schedule=every.day.at("2:30am").tz("Europe/Berlin"), us=utc("2026-03-28T12:00"))

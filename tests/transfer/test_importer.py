@@ -21,6 +21,8 @@ from lakebed import connect
 from lakebed.transfer.positions import FILE_NAME
 from tests.cli.program import answer, lakebed, started
 
+pytestmark = pytest.mark.integration
+
 EXAMPLES = Path(__file__).parents[2] / "examples" / "data"
 RETAIL = EXAMPLES / "online_retail_2010-12.csv.gz"
 FORGETFUL = {"LAKEBED_DEDUPE_WINDOW_S": "0.000001"}  # ids are forgotten at once: only positions tell rows apart

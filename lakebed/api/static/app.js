@@ -1,6 +1,6 @@
-// The page: signs in, follows /live, and asks for the rest when it may have changed.
+// The page: signs in, follows /live, and loads the rest when it may have changed.
 
-import * as letters from "./letters.js";
+import * as deadLetters from "./dead_letters.js";
 import * as now from "./now.js";
 import * as reports from "./reports.js";
 import * as sql from "./sql.js";
@@ -17,25 +17,25 @@ let state = "";
 let loadedAt = 0;
 let loadedSeq = -1;
 let rejected = -1;
-let isEmpty = null; // nothing was ever stored: there is nothing to ask for
+let isEmpty = null; // no event was ever stored, so there is nothing to load
 
-const live = new Live({ pulse, state: changed });
+const live = new Live({ snapshot: received, state: changed });
 
-function pulse(found) {
-  now.pulse(found);
-  document.title = `${found.name} · Lakebed`;
+function received(snapshot) {
+  now.draw(snapshot);
+  document.title = `${snapshot.name} · Lakebed`;
   const wasEmpty = isEmpty;
-  isEmpty = found.events === 0;
+  isEmpty = snapshot.events === 0;
   show(byId("empty"), isEmpty);
   if (isEmpty !== wasEmpty) loadAll();
   if (isEmpty) return;
-  const names = found.top_ever.map(([name]) => name);
+  const names = snapshot.top_ever.map(([name]) => name);
   trends.names(names);
   reports.names(names);
-  trends.mayHaveChanged(found.next_seq);
-  if (rejected !== -1 && found.rejected !== rejected) letters.load();
-  rejected = found.rejected;
-  if (Date.now() - loadedAt > TIERS_MS && !document.hidden && (found.next_seq !== loadedSeq || Date.now() - loadedAt > 6 * TIERS_MS)) loadTiers(found.next_seq);
+  trends.mayHaveChanged(snapshot.next_seq);
+  if (rejected !== -1 && snapshot.rejected !== rejected) deadLetters.load();
+  rejected = snapshot.rejected;
+  if (Date.now() - loadedAt > TIERS_MS && !document.hidden && (snapshot.next_seq !== loadedSeq || Date.now() - loadedAt > 6 * TIERS_MS)) loadTiers(snapshot.next_seq);
 }
 
 async function loadTiers(seq) {
@@ -67,10 +67,10 @@ function banner(text) {
 
 async function loadAll() {
   loadedAt = Date.now();
-  for (const part of [trends, reports, letters, tiers]) part.empty(isEmpty);
+  for (const part of [trends, reports, deadLetters, tiers]) part.empty(isEmpty);
   if (isEmpty) return;
-  letters.load();
-  await trends.refresh(); // it brings the rollups up to date, which know the days that have events
+  deadLetters.load();
+  await trends.refresh(); // it brings the rollups up to date, which have the days with events
   await loadTiers(loadedSeq);
 }
 
@@ -110,18 +110,18 @@ byId("sign-in").querySelector("form").addEventListener("submit", (event) => {
 });
 byId("sign-out").addEventListener("click", () => {
   signedOut();
-  location.reload(); // what was shown is gone from memory too
+  location.reload(); // so that no data stays in memory
 });
 byId("banner").querySelector("button").addEventListener("click", () => live.hurry());
 addEventListener("offline", () => say(byId("status"), "Offline"));
 
-// Theme: the system's, until the button says otherwise
+// Theme: the system's, until the button changes it
 
 const THEME = "lakebed-theme";
 const dark = matchMedia("(prefers-color-scheme: dark)");
 
-function theme(chosen) {
-  const isDark = chosen ? chosen === "dark" : dark.matches;
+function theme(name) {
+  const isDark = name ? name === "dark" : dark.matches;
   document.documentElement.dataset.theme = isDark ? "dark" : "light";
   byId("theme").setAttribute("aria-pressed", String(isDark));
   redraw();
@@ -140,7 +140,7 @@ byId("theme").addEventListener("click", () => {
   try {
     localStorage.setItem(THEME, next);
   } catch {
-    // it holds for this page
+    // it applies to this page only
   }
   theme(next);
 });
@@ -157,7 +157,7 @@ function snippet(title, text) {
       await navigator.clipboard.writeText(text);
       button.textContent = "Copied";
     } catch {
-      getSelection().selectAllChildren(code); // no right to the clipboard: it is one key from here
+      getSelection().selectAllChildren(code); // the page may not write to the clipboard: the user copies the selection
       button.textContent = "Selected";
     }
   });
@@ -174,12 +174,12 @@ function snippets() {
 }
 
 takeKeyFromAddress();
-addEventListener("hashchange", () => takeKeyFromAddress() && location.reload()); // it was typed into an open page
+addEventListener("hashchange", () => takeKeyFromAddress() && location.reload()); // a key was added to the address of an open page
 theme(remembered());
 now.start();
 trends.start();
 reports.start();
 sql.start();
-letters.start();
+deadLetters.start();
 if (needsKey()) signedOut();
 else signedIn();

@@ -1,17 +1,17 @@
-// A chart of times or numbers, with the same as a table beneath it. Drawn by uPlot, which sets styles by script only.
+// A chart of times or numbers, with a table of the same data below. Drawn by uPlot, which sets styles by script only.
 
 import { make, table } from "./dom.js";
 import { bucket, compact, number } from "./format.js";
 
 const HEIGHT = 240;
-const MOST_ROWS = 500;
-const WHOLE = Array.from({ length: 15 }, (_, power) => [1, 2, 5].map((one) => one * 10 ** power)).flat(); // steps of counts
-const DASHES = [[], [8, 4], [2, 3]]; // so that lines differ by more than colour
+const MAX_ROWS = 500;
+const WHOLE = Array.from({ length: 15 }, (_, power) => [1, 2, 5].map((factor) => factor * 10 ** power)).flat(); // steps of counts
+const DASHES = [[], [8, 4], [2, 3]]; // lines differ by more than their colour
 
 const colour = (token) => getComputedStyle(document.documentElement).getPropertyValue(token).trim();
 const charts = new Set();
 
-/** Draw all charts again, in the colours of the theme. */
+/** Redraw all charts in the colours of the theme. */
 export function redraw() {
   for (const chart of charts) chart.draw();
 }
@@ -41,7 +41,7 @@ export class Chart {
     else this.draw();
   }
 
-  /** New numbers in the same chart: who points at it, or reads its table, is not disturbed. */
+  /** New numbers in the same chart: the cursor and the open table stay. */
   #renew() {
     this.element.setAttribute("aria-busy", "false");
     this.canvas.setAttribute("aria-label", this.#words());
@@ -50,7 +50,7 @@ export class Chart {
     if (old) old.replaceWith(this.#table().querySelector("tbody"));
   }
 
-  /** Words in place of a chart. */
+  /** A message instead of a chart. */
   message(text, className = "none") {
     this.#clear();
     this.data = null;
@@ -58,7 +58,7 @@ export class Chart {
     this.element.replaceChildren(make("p", { class: className }, text));
   }
 
-  /** It is being asked for. What is there stays until there is something new. */
+  /** The data is being loaded. The old chart stays until then. */
   wait() {
     this.element.setAttribute("aria-busy", "true");
     if (!this.element.firstChild) this.element.replaceChildren(make("div", { class: "skeleton" }));
@@ -140,29 +140,29 @@ export class Chart {
   #words() {
     const { series, title } = this.data;
     const count = series[0].values.length;
-    const told = series.map(({ name, values }) => {
+    const summaries = series.map(({ name, values }) => {
       const known = values.filter((value) => value !== null);
-      const most = known.length ? Math.max(...known) : 0;
-      return `${name}: latest ${number(values.at(-1))}, most ${number(most)}${known.length ? ` (${this.#label(values.indexOf(most))})` : ""}`;
+      const maximum = known.length ? Math.max(...known) : 0;
+      return `${name}: latest ${number(values.at(-1))}, most ${number(maximum)}${known.length ? ` (${this.#label(values.indexOf(maximum))})` : ""}`;
     });
-    return `${title}, ${this.#label(0)} to ${this.#label(count - 1)}. ${told.join(". ")}`;
+    return `${title}, ${this.#label(0)} to ${this.#label(count - 1)}. ${summaries.join(". ")}`;
   }
 
   #table() {
     const { series, title } = this.data;
     const count = series[0].values.length;
     const rows = [];
-    for (let at = count - 1; at >= Math.max(0, count - MOST_ROWS); at--) rows.push([this.#label(at), ...series.map(({ values }) => number(values[at]))]);
+    for (let at = count - 1; at >= Math.max(0, count - MAX_ROWS); at--) rows.push([this.#label(at), ...series.map(({ values }) => number(values[at]))]);
     const columns = [{ name: this.data.labels ? "" : "UTC" }, ...series.map(({ name }) => ({ name, number: true }))];
-    const note = count > MOST_ROWS ? make("p", { class: "hint" }, `The latest ${MOST_ROWS} of ${count} rows`) : "";
+    const note = count > MAX_ROWS ? make("p", { class: "hint" }, `The latest ${MAX_ROWS} of ${count} rows`) : "";
     return make("div", { class: "scroll low", tabindex: "0", role: "region", "aria-label": title }, table(columns, rows, { label: title }), note);
   }
 }
 
-/** Whether a value has none beside it, so that no line would show it. */
+/** Whether a value has no neighbour, so that a line would not show it. */
 const hasDots = (values) => values.length < 3 || values.some((value, at) => value !== null && (values[at - 1] ?? values[at + 1] ?? null) === null);
 
-/** Half a bucket of room at both ends, so that the outermost bars are whole. */
+/** Half a bucket of space at both ends, so that the outermost bars are whole. */
 function padded(plot, low, high) {
   const count = plot.data[0].length;
   const half = count > 1 ? (high - low) / (count - 1) / 2 : low > 1e6 ? 43_200 : 0.5;

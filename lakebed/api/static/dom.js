@@ -1,28 +1,28 @@
-// Elements made of text. Nothing here takes HTML: what events, people and errors are called is shown, never read.
+// Elements with text. No function takes HTML: names of events and people, and errors, are shown and never parsed.
 
 export const byId = (id) => document.getElementById(id);
 
 /** An element. `options`: `class`, `title`, any attribute; children are nodes or text. */
 export function make(tag, options = {}, ...children) {
-  const made = document.createElement(tag);
+  const element = document.createElement(tag);
   for (const [name, value] of Object.entries(options)) {
     if (value === undefined || value === null || value === false) continue;
-    made.setAttribute(name, value === true ? "" : value);
+    element.setAttribute(name, value === true ? "" : value);
   }
-  made.append(...children.filter((child) => child !== null && child !== undefined));
-  return made;
+  element.append(...children.filter((child) => child !== null && child !== undefined));
+  return element;
 }
 
 const SVG = "http://www.w3.org/2000/svg";
 
 export function shape(tag, options = {}, ...children) {
-  const made = document.createElementNS(SVG, tag);
-  for (const [name, value] of Object.entries(options)) made.setAttribute(name, value);
-  made.append(...children);
-  return made;
+  const element = document.createElementNS(SVG, tag);
+  for (const [name, value] of Object.entries(options)) element.setAttribute(name, value);
+  element.append(...children);
+  return element;
 }
 
-/** Text of strangers: its direction is its own, and it is cut by the layout, whole in the tooltip. */
+/** Untrusted text: it has its own direction; the layout shortens it, and the tooltip has all of it. */
 export const name = (text) => make("bdi", { class: "name", title: text }, text);
 
 export function show(element, visible) {
@@ -33,12 +33,12 @@ export function say(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
-/** The buttons of a switch: `chosen` is called with the id of the one that is pressed. */
-export function oneOf(buttons, chosen) {
+/** The buttons of a switch: `select` is called with the id of the pressed button. */
+export function oneOf(buttons, select) {
   for (const button of buttons) {
     button.addEventListener("click", () => {
       for (const other of buttons) other.setAttribute("aria-pressed", String(other === button));
-      chosen(button.id);
+      select(button.id);
     });
   }
 }
@@ -46,14 +46,14 @@ export function oneOf(buttons, chosen) {
 export function table(columns, rows, { label } = {}) {
   const head = make("tr", {}, ...columns.map((column) => make("th", { scope: "col", class: column.number ? "number" : null }, column.name)));
   const body = rows.map((row) =>
-    make("tr", {}, ...row.map((value, at) => make("td", { class: columns[at].number ? "number" : null }, value instanceof Node ? value : String(value)))));
+    make("tr", {}, ...row.map((value, index) => make("td", { class: columns[index].number ? "number" : null }, value instanceof Node ? value : String(value)))));
   return make("table", { "aria-label": label }, make("thead", {}, head), make("tbody", {}, ...body));
 }
 
-/** A control of a form beneath its label. */
+/** A form control with its label. */
 export const field = (label, control, className) => make("label", { class: className }, label, control);
 
 export const input = (name, options) => make("input", { name, autocomplete: "off", spellcheck: "false", ...options });
 
-/** `options`: the words for each value; the first is chosen. */
+/** `options`: the text of each value; the first is selected. */
 export const select = (name, options) => make("select", { name }, ...Object.entries(options).map(([value, words]) => make("option", { value }, words)));

@@ -1,20 +1,20 @@
-// Funnel: how many went how far, and what was lost at each step.
+// Funnel: the number of people at each step, and the people who dropped out there.
 
 import { field, input, make, name, select, table } from "./dom.js";
 import { counted, moment, number, percent, span } from "./format.js";
 
-const MOST_STEPS = 20;
-const MOST_PEOPLE = 100;
-const REQUEST = "api.request"; // what TrackRequests records is no step of a person
+const MAX_STEPS = 20;
+const MAX_PEOPLE = 100;
+const REQUEST = "api.request"; // the events of TrackRequests are not actions of people
 const UNITS = { ms: 1, s: 1e3, m: 6e4, min: 6e4, h: 36e5, d: 864e5, w: 6048e5 };
 const ORDERS = { ordered: "in this order", strict: "nothing between", any: "in any order" };
 
 const steps = make("ol", { class: "steps" });
 const more = make("button", { type: "button" }, "Add a step");
 
-export function controls(names, given) {
-  const own = names.filter((one) => one !== REQUEST);
-  const first = given.length ? given : own.length > 1 ? own.slice(0, 2) : [...own, ...own];
+export function controls(names, stepsOfAddress) {
+  const own = names.filter((event) => event !== REQUEST);
+  const first = stepsOfAddress.length ? stepsOfAddress : own.length > 1 ? own.slice(0, 2) : [...own, ...own];
   steps.append(...(first.length ? first : [""]).map(step));
   more.addEventListener("click", () => {
     const added = step("");
@@ -35,14 +35,14 @@ export function controls(names, given) {
 function step(value) {
   const row = make("li", {}, input("step", { list: "events", value, placeholder: "event", maxlength: 200 }));
   const button = (sign, word, change) => {
-    const made = make("button", { type: "button", class: "quiet", "data-word": word }, sign);
-    made.addEventListener("click", () => {
+    const element = make("button", { type: "button", class: "quiet", "data-word": word }, sign);
+    element.addEventListener("click", () => {
       const next = change();
       numbered();
-      (made.isConnected && !made.disabled ? made : (next ?? row).querySelector("input")).focus();
+      (element.isConnected && !element.disabled ? element : (next ?? row).querySelector("input")).focus();
       steps.dispatchEvent(new Event("change", { bubbles: true }));
     });
-    return made;
+    return element;
   };
   row.append(
     button("↑", "up", () => row.previousElementSibling.before(row)),
@@ -66,22 +66,22 @@ function numbered() {
     down.disabled = at === rows.length - 1;
     away.disabled = rows.length === 1;
   });
-  more.disabled = rows.length === MOST_STEPS;
+  more.disabled = rows.length === MAX_STEPS;
 }
 
 export async function answer(values, post, { end, now }) {
-  const asked = { steps: values.getAll("step").filter(Boolean), within: values.get("within"), order: values.get("order") };
-  if (!asked.steps.length) return "Name the first step";
+  const query = { steps: values.getAll("step").filter(Boolean), within: values.get("within"), order: values.get("order") };
+  if (!query.steps.length) return "Name the first step";
   const by = values.get("by") || null;
   const groups = [];
-  for (const row of await post("funnel", { ...asked, by })) {
+  for (const row of await post("funnel", { ...query, by })) {
     if (row.step === 1) groups.push([]);
     groups.at(-1).push(row);
   }
-  if (!groups.some(([first]) => first.people)) return `Nobody did “${asked.order === "any" ? asked.steps.join("” or “") : asked.steps[0]}” in this range. Names are case sensitive.`;
-  const drop = by ? null : (at) => post("funnel_people", { ...asked, step: at, limit: MOST_PEOPLE });
-  const [, count, unit] = /([\d.]+)\s*(\w+)/.exec(asked.within);
-  const open = Date.parse(end) + count * UNITS[unit] > now ? make("p", { class: "hint" }, `Who began less than ${asked.within} ago may still go on.`) : "";
+  if (!groups.some(([first]) => first.people)) return `Nobody did “${query.order === "any" ? query.steps.join("” or “") : query.steps[0]}” in this range. Names are case sensitive.`;
+  const drop = by ? null : (at) => post("funnel_people", { ...query, step: at, limit: MAX_PEOPLE });
+  const [, count, unit] = /([\d.]+)\s*(\w+)/.exec(query.within);
+  const open = Date.parse(end) + count * UNITS[unit] > now ? make("p", { class: "hint" }, `Who began less than ${query.within} ago may still go on.`) : "";
   return make("div", { class: "card" },
     make("div", { class: "groups" }, ...groups.map((rows) => drawn(rows, by && (rows[0][by] ?? "(none)"), drop))), open);
 }
@@ -103,7 +103,7 @@ function drawnStep(row, before, first, drop) {
     make("p", {}, make("b", {}, number(row.people)), ` people · ${percent(row.conversion)}`)), bar, about);
 }
 
-/** Those who did not come this far: how many, and who. */
+/** The number and the list of people who did not reach this step. */
 function dropped(row, before, drop) {
   const lost = before.people - row.people;
   const words = `${number(lost)} dropped out (${percent(before.people ? lost / before.people : null)})`;
@@ -115,7 +115,7 @@ function dropped(row, before, drop) {
     list.append(place);
     try {
       const people = await drop(row.step);
-      const rows = people.map((one) => [name(one.person_id), moment(one.began), moment(one.reached)]);
+      const rows = people.map((person) => [name(person.person_id), moment(person.began), moment(person.reached)]);
       place.replaceChildren(table([{ name: "Person" }, { name: "Began (UTC)" }, { name: "Last step" }], rows, { label: words }),
         lost > people.length ? `The first ${people.length} of ${number(lost)}` : "");
     } catch (error) {

@@ -1,9 +1,9 @@
-// Paths: what people did next, or before, as a Sankey diagram: each link as thick as it is many.
+// Paths: the events before or after an event, as a Sankey diagram: the width of a link is its count.
 
 import { field, input, make, name, say, select, shape, table } from "./dom.js";
 import { counted, number, percent } from "./format.js";
 
-const MOST_LINKS = 80;
+const MAX_LINKS = 80;
 const TALL = 300;
 const NODE = 12;
 const LINE = 20; // of text
@@ -39,16 +39,16 @@ export async function answer(values, post) {
     steps: Number(values.get("steps")), top: Number(values.get("top")), collapse: values.has("collapse"),
   });
   if (!rows.length) return event ? `No visit in this range has “${event}”. Names are case sensitive.` : "No visits in this range";
-  const links = [...rows].sort((one, other) => other.count - one.count).slice(0, MOST_LINKS);
+  const links = [...rows].sort((one, other) => other.count - one.count).slice(0, MAX_LINKS);
   const shown = rows.filter((row) => links.includes(row));
   const sums = counts(rows);
   const readout = make("p", { class: "readout", role: "status" });
   draw = (width) => picture(shown, sums, Math.max(width, NARROWEST * (1 + rows.at(-1).step)), readout);
   drawnWidth = 0;
-  place.replaceChildren(); // which the observer sees, once it is in the page again
+  place.replaceChildren(); // the observer notices when it is in the page again
   const columns = [{ name: "Step", number: true }, { name: "From" }, { name: "To" }, { name: "Visits", number: true }, { name: "Of those", number: true }, { name: "People", number: true }];
   const cells = rows.map((row) => [row.step, name(row.source), name(row.target), number(row.count), percent(row.count / sums.get(key(row.step, row.source))), number(row.people)]);
-  const cut = rows.length > shown.length ? make("p", { class: "hint" }, `The ${MOST_LINKS} largest of ${number(rows.length)} links are drawn; the table has all.`) : "";
+  const cut = rows.length > shown.length ? make("p", { class: "hint" }, `The ${MAX_LINKS} largest of ${number(rows.length)} links are drawn; the table has all.`) : "";
   return make("div", { class: "card" }, place, readout, cut, make("details", {}, make("summary", {}, "As a table"),
     make("div", { class: "scroll low", tabindex: "0", role: "region", "aria-label": "Paths" }, table(columns, cells, { label: "Paths" }))));
 }
@@ -56,7 +56,7 @@ export async function answer(values, post) {
 const key = (step, event) => `${step} ${event}`;
 const isOther = (event) => /^\((other|end|start)\)$/.test(event);
 
-/** Visits at each node. What enters a node leaves it, but for the last step. */
+/** Visits at each node. As many leave a node as enter it, except at the last step. */
 function counts(links) {
   const [out, into] = [new Map(), new Map()];
   const add = (sums, node, count) => sums.set(node, (sums.get(node) ?? 0) + count);
@@ -67,7 +67,7 @@ function counts(links) {
   return new Map([...into, ...out]);
 }
 
-/** The nodes in columns, the largest above; an event has one colour in all of them. */
+/** The nodes in columns, the largest first; an event has the same colour in all columns. */
 function columnsOf(links, sums) {
   const columns = new Map();
   for (const { step, source, target } of links) {
@@ -88,13 +88,13 @@ function picture(links, sums, width, readout) {
   const scale = TALL / Math.max(...columns.map((nodes) => nodes.reduce((sum, { size }) => sum + size, 0)));
   const height = arrange(columns, scale, width);
   const ribbons = ribbonsOf(links, endsOf, sums, scale);
-  const point = (chosen, told) => {
-    for (const one of ribbons) one.path.classList.toggle("on", chosen.includes(one));
-    say(readout, told);
+  const highlight = (selected, text) => {
+    for (const item of ribbons) item.path.classList.toggle("on", selected.includes(item));
+    say(readout, text);
   };
-  for (const one of ribbons) one.path.addEventListener("pointerenter", () => point([one], one.told));
-  const marks = columns.flat().map((node) => mark(node, () => point(ribbons.filter(({ ends }) => ends.includes(node)), `${node.event}: ${counted(node.size, "visit")}`)));
-  const words = `Paths. The arrow keys tell each link. ${ribbons.slice(0, 10).map(({ told }) => told).join(". ")}`;
+  for (const item of ribbons) item.path.addEventListener("pointerenter", () => highlight([item], item.text));
+  const marks = columns.flat().map((node) => mark(node, () => highlight(ribbons.filter(({ ends }) => ends.includes(node)), `${node.event}: ${counted(node.size, "visit")}`)));
+  const words = `Paths. The arrow keys tell each link. ${ribbons.slice(0, 10).map(({ text }) => text).join(". ")}`;
   const svg = shape("svg", { width, height, class: "sankey", role: "img", tabindex: 0, "aria-label": words }, ...ribbons.map(({ path }) => path), ...marks);
   let at = -1;
   svg.addEventListener("keydown", (event) => {
@@ -102,13 +102,13 @@ function picture(links, sums, width, readout) {
     if (!by) return;
     event.preventDefault();
     at = Math.max(0, at + by) % ribbons.length;
-    point([ribbons[at]], ribbons[at].told);
+    highlight([ribbons[at]], ribbons[at].text);
   });
-  for (const gone of ["pointerleave", "blur"]) svg.addEventListener(gone, () => point([], ""));
+  for (const gone of ["pointerleave", "blur"]) svg.addEventListener(gone, () => highlight([], ""));
   return svg;
 }
 
-/** Says of each node where it is; gives the height of all. */
+/** Sets the position of each node; returns the height of the picture. */
 function arrange(columns, scale, width) {
   const apart = (width - NARROWEST) / (columns.length - 1);
   return Math.max(...columns.map((nodes, at) => nodes.reduce((y, node) => {
@@ -118,21 +118,21 @@ function arrange(columns, scale, width) {
   }, GAP)));
 }
 
-/** Links lie above each other in the order of what they come from, and of what they lead to. */
+/** Links at a node are in the order of the nodes at their other ends. */
 function ribbonsOf(links, endsOf, sums, scale) {
   const ribbons = links.map((link) => {
     const share = percent(link.count / sums.get(key(link.step, link.source)));
-    const told = `${link.source} → ${link.target}: ${counted(link.count, "visit")} (${share}), ${counted(link.people, "person", "people")}`;
-    return { ends: endsOf(link), thick: link.count * scale, told };
+    const text = `${link.source} → ${link.target}: ${counted(link.count, "visit")} (${share}), ${counted(link.people, "person", "people")}`;
+    return { ends: endsOf(link), thick: link.count * scale, text };
   });
   for (const [own, other] of [["into", 0], ["out", 1]]) {
-    for (const one of [...ribbons].sort((a, b) => a.ends[other].y - b.ends[other].y)) {
-      const node = one.ends[1 - other];
-      one[own] = node.y + node[own];
-      node[own] += one.thick;
+    for (const item of [...ribbons].sort((a, b) => a.ends[other].y - b.ends[other].y)) {
+      const node = item.ends[1 - other];
+      item[own] = node.y + node[own];
+      node[own] += item.thick;
     }
   }
-  for (const one of ribbons) one.path = ribbon(one);
+  for (const item of ribbons) item.path = ribbon(item);
   return ribbons;
 }
 

@@ -1,19 +1,19 @@
-// Performance: how many requests there were, how long they took, and which of them failed.
+// Performance: the number of requests, their durations, and the failed ones.
 
 import { Chart } from "./chart.js";
 import { field, input, make, name, select, table } from "./dom.js";
 import { later, moment, number, percent, STEP } from "./format.js";
 
-const MOST_ROWS = 50;
-const MOST_FAILURES = 10_000; // of the report; more kinds than that would be a wonder
-const MOST_POINTS = 5000;
+const MAX_ROWS = 50;
+const MAX_FAILURES = 10_000; // of the report; more kinds are not expected
+const MAX_POINTS = 5000;
 const CHARTS = [
   ["Requests", { count: "requests", errors: "failed" }],
   ["Milliseconds", { p50_ms: "median", p95_ms: "95%", p99_ms: "99%" }],
   ["Failed, % of requests", { error_rate: "%" }],
   ["Apdex", { apdex: "apdex" }],
 ];
-const ROUTE = [{ name: "Route" }, ...["Requests", "Failed", "Median", "95%", "99%", "Apdex"].map((one) => ({ name: one, number: true }))];
+const ROUTE = [{ name: "Route" }, ...["Requests", "Failed", "Median", "95%", "99%", "Apdex"].map((title) => ({ name: title, number: true }))];
 const FAILED = [{ name: "Status" }, { name: "Route" }, { name: "Exception" }, { name: "Failed", number: true }, { name: "Share", number: true }, { name: "People", number: true }, { name: "Last (UTC)", number: true }];
 
 const tiles = make("div", { class: "tiles" });
@@ -35,14 +35,14 @@ export async function answer(values, post, { start, end, now, where }) {
   const path = values.get("path") || null;
   const errors_from = Number(values.get("errors_from"));
   const threshold_ms = Number(values.get("threshold_ms"));
-  if ((Date.parse(end) - Date.parse(start)) / STEP[grain] > MOST_POINTS) return `That would be more than ${MOST_POINTS} points: choose a longer step or fewer days`;
-  const asked = { path, errors_from, threshold_ms };
-  const [whole] = await post("performance", { ...asked, grain: null });
+  if ((Date.parse(end) - Date.parse(start)) / STEP[grain] > MAX_POINTS) return `That would be more than ${MAX_POINTS} points: choose a longer step or fewer days`;
+  const query = { path, errors_from, threshold_ms };
+  const [whole] = await post("performance", { ...query, grain: null });
   if (!whole) return none(path);
-  const rows = await post("performance", { ...asked, grain });
-  const byRoute = await post("performance", { ...asked, grain: null, by: ["method", "path"] });
+  const rows = await post("performance", { ...query, grain });
+  const byRoute = await post("performance", { ...query, grain: null, by: ["method", "path"] });
   const conditions = [...(where ? [`(\n${where}\n)`] : []), ...(path ? [`path = '${path.replaceAll("'", "''")}'`] : [])];
-  const failed = await post("errors", { errors_from, by: ["status_code", "method", "path", "error"], limit: MOST_FAILURES, where: conditions.join(" AND ") || null });
+  const failed = await post("errors", { errors_from, by: ["status_code", "method", "path", "error"], limit: MAX_FAILURES, where: conditions.join(" AND ") || null });
   tiles.replaceChildren(
     tile("Requests", number(whole.count), `${number(whole.errors)} failed`),
     tile("Error rate", percent(whole.error_rate), `status ${errors_from} and above`),
@@ -65,15 +65,15 @@ function drawChart(chart, title, columns, rows, grain) {
   chart.show({ times: rows.map(({ time }) => time), series: drawn, grain, title: `${title} by ${grain}` });
 }
 
-/** A row for each period of the range. One without requests has none, and no times: a line does not go on through it. */
+/** A row for each period of the range. A period without requests has no durations, so that the line is interrupted. */
 function filled(rows, grain, start, until) {
-  const found = new Map(rows.map((row) => [Date.parse(row.time), row]));
+  const rowOf = new Map(rows.map((row) => [Date.parse(row.time), row]));
   const [first, last] = [Date.parse(rows[0].time), Date.parse(rows.at(-1).time)];
   let at = 0;
   while (later(first, grain, at) > start) at--;
   const periods = [];
   for (let time; (time = later(first, grain, at)) < until || time <= last; at++) {
-    periods.push(found.get(time) ?? { time: new Date(time).toISOString(), count: 0, errors: 0, p50_ms: null, p95_ms: null, p99_ms: null, error_rate: null, apdex: null });
+    periods.push(rowOf.get(time) ?? { time: new Date(time).toISOString(), count: 0, errors: 0, p50_ms: null, p95_ms: null, p99_ms: null, error_rate: null, apdex: null });
   }
   return periods;
 }
@@ -83,9 +83,9 @@ const route = ({ method, path }) => name(`${method ?? ""} ${path ?? "(no route)"
 const tile = (title, big, hint) => make("div", { class: "card tile" }, make("h3", {}, title), make("p", { class: "big" }, big), make("p", { class: "hint" }, hint));
 
 function listed(place, title, columns, rows) {
-  const cut = rows.length > MOST_ROWS ? make("p", { class: "hint" }, `The first ${MOST_ROWS} of ${number(rows.length)}`) : "";
+  const cut = rows.length > MAX_ROWS ? make("p", { class: "hint" }, `The first ${MAX_ROWS} of ${number(rows.length)}`) : "";
   place.replaceChildren(make("h3", {}, title), rows.length
-    ? make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": title }, table(columns, rows.slice(0, MOST_ROWS), { label: title }))
+    ? make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": title }, table(columns, rows.slice(0, MAX_ROWS), { label: title }))
     : make("p", { class: "none" }, "None"), cut);
 }
 

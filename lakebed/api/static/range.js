@@ -1,22 +1,22 @@
-// A range of days in a form: presets, days of one's own, and the days that have events.
+// The range of days in a form: presets, two dates, or all days that have events.
 
 import { isoDay, STEP } from "./format.js";
 
 export class Range {
   /**
    * @param fields `preset`, `from` and `to`
-   * @param fit takes the step that fits a preset
+   * @param fit function that is called with the step that fits a preset
    */
   constructor({ preset, from, to }, fit) {
-    Object.assign(this, { preset, from, to, fit, first: null, last: null, chosen: false });
+    Object.assign(this, { preset, from, to, fit, first: null, last: null, isSelected: false });
     this.renew();
     fit(this.step);
   }
 
-  /** Follows a change of `field`. */
+  /** Handles a change of `field`. */
   changed(field) {
     if (![this.preset, this.from, this.to].includes(field)) return;
-    this.chosen = true;
+    this.isSelected = true;
     if (field !== this.preset) this.preset.value = "custom";
     this.renew();
     if (this.preset.value !== "custom") this.fit(this.step);
@@ -31,18 +31,18 @@ export class Range {
     this.to.value = (all && this.last) || isoDay(today);
   }
 
-  /** In which it is looked at best. */
+  /** The step that fits the length of the range. */
   get step() {
     const days = (Date.parse(this.to.value) - Date.parse(this.from.value)) / STEP.day;
     return days > 1100 ? "month" : days > 180 ? "week" : days > 2 ? "day" : "hour";
   }
 
   /**
-   * Takes the days that have events, once they are known; gives whether the range is another now. Where the last thirty
-   * are empty, and nobody chose them, it is all days.
+   * Sets the first and last day that have events, when they are known; returns whether the range has changed. If the
+   * last thirty days are empty and the user did not select them, the range becomes all days.
    */
   days(first, last) {
-    const isEmpty = this.last === null && last !== null && this.preset.value === "30" && last < this.from.value && !this.chosen;
+    const isEmpty = this.last === null && last !== null && this.preset.value === "30" && last < this.from.value && !this.isSelected;
     Object.assign(this, { first, last });
     if (isEmpty) this.preset.value = "all";
     if (this.preset.value !== "all" || first === null || !(isEmpty || first < this.from.value)) return false;
@@ -51,8 +51,8 @@ export class Range {
     return true;
   }
 
-  /** `{ start, end }`, or words that say what is wrong. */
-  get asked() {
+  /** `{ start, end }`, or the text of an error. */
+  get value() {
     const { preset, from, to } = this;
     if (!from.value || !to.value) return "Choose both days";
     if (from.value > to.value) return "The first day lies after the last";

@@ -1,4 +1,4 @@
-// Reports: one question at a time, its form, the address that it stands in, and its answer.
+// Reports: one at a time, with its form, its address and its result.
 
 import { byId, make, oneOf, say, show } from "./dom.js";
 import { date, moment, number, time } from "./format.js";
@@ -14,11 +14,11 @@ const shown = byId("report");
 const note = byId("report-note");
 const buttons = [...section.querySelectorAll(".switch button")];
 const { preset, from, to, as_of: asOf, where } = form.elements;
-const given = new URLSearchParams(location.search); // the question that the page was opened with
-const views = {}; // those that were opened, by name: their fields, and what asks
+const address = new URLSearchParams(location.search); // the report and arguments that the page was opened with
+const views = {}; // the opened reports by name: their fields, and the function that runs them
 
 let view = "funnel";
-let known = null; // names of events, the most frequent first; null before there are any
+let eventNames = null; // the most frequent first; null before the first event
 let isWanted = false;
 let running = 0;
 let leftAt = 0;
@@ -45,12 +45,12 @@ export function start() {
     ask();
   });
   run.addEventListener("click", () => run.type === "button" && under.abort());
-  const asked = byId(`as-${given.get("report")}`);
-  if (buttons.includes(asked)) {
-    view = given.get("report");
-    for (const button of buttons) button.setAttribute("aria-pressed", String(button === asked));
+  const button = byId(`as-${address.get("report")}`);
+  if (buttons.includes(button)) {
+    view = address.get("report");
+    for (const other of buttons) other.setAttribute("aria-pressed", String(other === button));
     fill(form.elements);
-    range.chosen = true;
+    range.isSelected = true;
     range.renew();
     isWanted = true;
   }
@@ -62,55 +62,55 @@ export function start() {
   }).observe(section);
 }
 
-/** The names of events, the most frequent first. Before there are any, nothing is asked. */
-export function names(found) {
-  const isFirst = !known;
-  known = found;
+/** Sets the names of events, the most frequent first. Before the first event no report is run. */
+export function names(values) {
+  const isFirst = !eventNames;
+  eventNames = values;
   if (!isFirst || !isWanted) return;
   open();
-  if (given.has("report") && performance.getEntriesByType("navigation")[0]?.type === "navigate") section.scrollIntoView();
+  if (address.has("report") && performance.getEntriesByType("navigation")[0]?.type === "navigate") section.scrollIntoView();
 }
 
-/** Days that have events, once they are known. */
+/** Sets the first and last day that have events. */
 export function days(first, last) {
   if (range.days(first, last) && views[view]) ask();
 }
 
-/** Nothing was ever stored. */
+/** Shows that no event was ever stored. */
 export function empty(is) {
-  if (is) tell("No events yet");
+  if (is) showResult("No events yet");
 }
 
 async function open() {
-  if (!known) return;
+  if (!eventNames) return;
   const wanted = view;
   wait();
-  let found;
+  let report;
   try {
-    found = await import(`./${wanted}.js`);
+    report = await import(`./${wanted}.js`);
   } catch {
-    if (wanted === view) tell(failure("The server does not answer. Reload the page."));
+    if (wanted === view) showResult(failure("The server does not answer. Reload the page."));
     return;
   }
   if (wanted !== view) return;
-  views[view] ??= shaped(found);
+  views[view] ??= viewOf(report);
   for (const [name, { fields }] of Object.entries(views)) {
     show(fields, name === view);
-    fields.disabled = name !== view; // what is disabled is no part of the question
+    fields.disabled = name !== view; // disabled fields are not part of the form's data
   }
   await ask();
 }
 
-/** A report's part of the form, with what the address has of it. */
-function shaped({ controls, answer }) {
-  const fields = make("fieldset", { "aria-label": byId(`as-${view}`).textContent }, ...controls(known, given.getAll("step")));
+/** The fields of a report, with the values in the address. */
+function viewOf({ controls, answer }) {
+  const fields = make("fieldset", { "aria-label": byId(`as-${view}`).textContent }, ...controls(eventNames, address.getAll("step")));
   form.prepend(fields);
   fit(fields, range.step);
-  if (given.get("report") === view) fill(fields.elements);
+  if (address.get("report") === view) fill(fields.elements);
   return { answer, fields };
 }
 
-/** What is under way is given up for what comes next. The server takes a moment to do so too. */
+/** Cancels the running report before the next. The server takes a moment to stop it, too. */
 function begin() {
   if (running) leftAt = Date.now();
   under.abort();
@@ -122,14 +122,14 @@ async function ask() {
   const signal = begin();
   if (!views[view]) return;
   const wrong = form.querySelector("input:invalid");
-  const found = wrong ? `${wrong.parentElement.firstChild.data}: ${wrong.validationMessage}` : range.asked;
-  if (typeof found === "string") return tell(found);
+  const days = wrong ? `${wrong.parentElement.firstChild.data}: ${wrong.validationMessage}` : range.value;
+  if (typeof days === "string") return showResult(days);
   wait();
-  const all = { ...found, as_of: asOf.value ? `${asOf.value}Z` : null, where: where.value || null };
+  const shared = { ...days, as_of: asOf.value ? `${asOf.value}Z` : null, where: where.value || null };
   const tiers = new Set();
   let ms = 0;
   const post = async (report, own) => {
-    const { columns, rows, ...about } = await patient(report, { ...all, ...own }, signal);
+    const { columns, rows, ...about } = await sendWhenFree(report, { ...shared, ...own }, signal);
     for (const tier of about.tiers) tiers.add(tier);
     ms += about.ms;
     return rows.map((row) => Object.fromEntries(row.map((value, at) => [columns[at].name, value])));
@@ -138,29 +138,29 @@ async function ask() {
   try {
     if (Date.now() - leftAt < SETTLES_MS) await pause(SETTLES_MS, signal);
     signal.throwIfAborted();
-    const now = Math.min(Date.now(), all.as_of ? Date.parse(all.as_of) : Infinity);
-    const answer = await views[view].answer(new FormData(form), post, { ...all, now });
+    const now = Math.min(Date.now(), shared.as_of ? Date.parse(shared.as_of) : Infinity);
+    const answer = await views[view].answer(new FormData(form), post, { ...shared, now });
     if (signal.aborted) return;
-    tell(answer);
-    const asked = all.as_of ? moment(all.as_of) : time(now);
-    say(note, `${date(found.start)} to ${date(Date.parse(found.end) - 1)}, as of ${asked} UTC · ${[...tiers].sort().join(", ")} · ${number(Math.round(ms))} ms`);
+    showResult(answer);
+    const asOfText = shared.as_of ? moment(shared.as_of) : time(now);
+    say(note, `${date(days.start)} to ${date(Date.parse(days.end) - 1)}, as of ${asOfText} UTC · ${[...tiers].sort().join(", ")} · ${number(Math.round(ms))} ms`);
   } catch (error) {
     if (under.signal !== signal) return;
-    if (signal.aborted) tell("Stopped");
-    else tell(failure(error.message));
+    if (signal.aborted) showResult("Stopped");
+    else showResult(failure(error.message));
   } finally {
     running--;
   }
 }
 
-/** Where as many questions run as may, it asks again a little later. */
-async function patient(report, body, signal, attempts = 3) {
+/** Sends a request, and again a little later if the limit of running queries is reached. */
+async function sendWhenFree(report, body, signal, attempts = 3) {
   try {
     return await send("POST", `reports/${report}`, body, signal);
   } catch (error) {
     if (error.code !== "QUERY_BUSY" || !attempts) throw error;
     await pause(1000 * (error.retryAfter ?? 1), signal);
-    return patient(report, body, signal, attempts - 1);
+    return sendWhenFree(report, body, signal, attempts - 1);
   }
 }
 
@@ -168,7 +168,7 @@ const failure = (text) => make("p", { class: "error", role: "alert" }, text);
 
 function busy(is) {
   shown.setAttribute("aria-busy", String(is));
-  run.type = is ? "button" : "submit"; // Enter in a field is no click on "Stop"
+  run.type = is ? "button" : "submit"; // Enter in a field must not click "Stop"
   say(run, is ? "Stop" : "Run");
 }
 
@@ -177,11 +177,11 @@ function wait() {
   if (!shown.firstChild) shown.replaceChildren(make("div", { class: "card" }, make("div", { class: "skeleton" })));
 }
 
-/** Show an answer, or words. */
-function tell(found) {
+/** Shows a result, or a text. */
+function showResult(result) {
   busy(false);
   say(note, "");
-  shown.replaceChildren(typeof found === "string" ? make("p", { class: "card none" }, found) : found);
+  shown.replaceChildren(typeof result === "string" ? make("p", { class: "card none" }, result) : result);
 }
 
 function fit(fields, step) {
@@ -189,16 +189,16 @@ function fit(fields, step) {
   if (grain) grain.value = step;
 }
 
-/** The question as it stands in the form goes into the address. */
+/** Writes the values of the form into the address. */
 function remember() {
-  const asked = [...new FormData(form)].filter(([name, value]) => value && (preset.value === "custom" || (name !== "from" && name !== "to")));
-  history.replaceState(null, "", `?${new URLSearchParams([["report", view], ...asked])}${location.hash}`);
+  const values = [...new FormData(form)].filter(([name, value]) => value && (preset.value === "custom" || (name !== "from" && name !== "to")));
+  history.replaceState(null, "", `?${new URLSearchParams([["report", view], ...values])}${location.hash}`);
 }
 
-/** The question in the address goes into the form. What no field can be is left out. */
+/** Writes the values in the address into the form. Invalid values are ignored. */
 function fill(controls) {
   for (const control of controls) {
-    const [value, ...more] = given.getAll(control.name);
+    const [value, ...more] = address.getAll(control.name);
     if (value === undefined || more.length) continue;
     const before = control.value;
     if (control.type === "checkbox") control.checked = true;

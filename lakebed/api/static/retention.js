@@ -1,9 +1,9 @@
-// Retention: a grid of cohorts and the periods after them, darker where more came back.
+// Retention: a grid of cohorts and periods; the more people came back, the darker the cell.
 
 import { field, input, make, select } from "./dom.js";
 import { bucket, counted, later, number, percent } from "./format.js";
 
-const MOST_COHORTS = 100;
+const MAX_COHORTS = 100;
 const MODES = { recurring: "all who came", first_time: "first time ever", unbounded: "first time, unbounded" };
 
 export const controls = () => [
@@ -16,9 +16,9 @@ export const controls = () => [
 
 export async function answer(values, post, { end, now }) {
   const [grain, mode] = [values.get("grain"), values.get("mode")];
-  const asked = Object.fromEntries(["start_event", "return_event"].map((one) => [one, values.get(one) || null]));
+  const query = Object.fromEntries(["start_event", "return_event"].map((field) => [field, values.get(field) || null]));
   const cohorts = [];
-  for (const row of await post("retention", { ...asked, grain, mode, periods: Number(values.get("periods")) })) {
+  for (const row of await post("retention", { ...query, grain, mode, periods: Number(values.get("periods")) })) {
     if (row.period === 0) cohorts.push([]);
     cohorts.at(-1).push(row);
   }
@@ -27,32 +27,32 @@ export async function answer(values, post, { end, now }) {
   const isOver = ({ cohort, period }) => later(Date.parse(cohort), grain, period + 1) <= until;
   const shown = cohorts.slice(-MOST_COHORTS);
   const periods = [...Array(Math.max(...shown.map((cells) => cells.length))).keys()];
-  const most = Math.max(...shown.flatMap((cells) => cells.slice(1).map(({ rate }) => rate)), 0.01); // the darkest
+  const darkest = Math.max(...shown.flatMap((cells) => cells.slice(1).map(({ rate }) => rate)), 0.01);
   const head = ["Cohort", "People", ...periods.map((period) => `${grain} ${period}`)];
   const row = (words, size, cells) => make("tr", {}, make("th", { scope: "row" }, words), make("td", { class: "number" }, size), ...cells);
-  const rows = shown.map((cells) => row(bucket(cells[0].cohort, grain), number(cells[0].people), periods.map((period) => cells[period] ? cell(cells[period], isOver(cells[period]), grain, most) : make("td"))));
-  const cut = cohorts.length > shown.length ? `The newest ${MOST_COHORTS} of ${number(cohorts.length)} cohorts. ` : "";
+  const rows = shown.map((cells) => row(bucket(cells[0].cohort, grain), number(cells[0].people), periods.map((period) => cells[period] ? cell(cells[period], isOver(cells[period]), grain, darkest) : make("td"))));
+  const cut = cohorts.length > shown.length ? `The newest ${MAX_COHORTS} of ${number(cohorts.length)} cohorts. ` : "";
   return make("div", { class: "card" },
     make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Retention" },
       make("table", { class: "grid", "aria-label": "Retention" }, make("thead", {}, make("tr", {}, ...head.map((text) => make("th", { scope: "col" }, text)))),
-        make("tbody", {}, row("Mean", "", periods.map((period) => mean(shown, period, isOver, most))), ...rows))),
-    make("p", { class: "hint scale" }, "0%", make("span", { "aria-hidden": "true" }), `${percent(most)} and more`),
+        make("tbody", {}, row("Mean", "", periods.map((period) => mean(shown, period, isOver, darkest))), ...rows))),
+    make("p", { class: "hint scale" }, "0%", make("span", { "aria-hidden": "true" }), `${percent(darkest)} and more`),
     make("p", { class: "hint" }, `${cut}Dashed: the ${grain} is not over, and the number may still grow; the mean leaves it out.`));
 }
 
-/** A cell that is not there has not begun: that is not 0. */
-function cell({ cohort, period, people, rate }, isOver, grain, most) {
+/** A cell of a period that has begun; a future period has none, which is not 0. */
+function cell({ cohort, period, people, rate }, isOver, grain, darkest) {
   const about = `${bucket(cohort, grain)}, ${grain} ${period}: ${counted(people, "person", "people")}, ${percent(rate)}${isOver ? "" : "; not over yet"}`;
-  return heated(rate / most, make("span", { class: isOver ? "cell" : "cell open", title: about }, percent(rate), make("small", {}, number(people))));
+  return heated(rate / darkest, make("span", { class: isOver ? "cell" : "cell open", title: about }, percent(rate), make("small", {}, number(people))));
 }
 
-/** Of all people of the cohorts for which the period is over. */
-function mean(cohorts, period, isOver, most) {
+/** The mean over all people of the cohorts whose period is over. */
+function mean(cohorts, period, isOver, darkest) {
   const known = cohorts.filter((cells) => cells[period] && isOver(cells[period]));
   if (!known.length) return make("td");
   const sum = (at) => known.reduce((total, cells) => total + cells[at].people, 0);
   const rate = sum(period) / sum(0);
-  return heated(rate / most, make("span", { class: "cell", title: `of ${counted(known.length, "cohort")}` }, percent(rate), make("small", {}, number(sum(period)))));
+  return heated(rate / darkest, make("span", { class: "cell", title: `of ${counted(known.length, "cohort")}` }, percent(rate), make("small", {}, number(sum(period)))));
 }
 
 function heated(share, text) {

@@ -1,11 +1,11 @@
-// Talking to the server: the key, requests, and the stream of /live.
+// The connection to the server: the key, requests, and the stream of /live.
 
 const KEY = "lakebed-key";
 const SILENCE_MS = 45_000; // three heartbeats
 const LONGEST_WAIT_MS = 15_000;
 const HIDDEN_MS = 30_000;
 
-let memory = null; // where sessionStorage is forbidden
+let memory = null; // used if sessionStorage is forbidden
 
 export function key() {
   try {
@@ -21,11 +21,11 @@ export function keep(value) {
     if (value) sessionStorage.setItem(KEY, value);
     else sessionStorage.removeItem(KEY);
   } catch {
-    // it stays in memory
+    // it is in memory
   }
 }
 
-/** A key in the address, `#key=…`, is taken once and leaves the address; it is never sent as a part of it. */
+/** Reads a key in the address, `#key=…`, and removes it there. The browser never sends that part of an address. */
 export function takeKeyFromAddress() {
   const match = /^#key=([\w.~-]+)$/.exec(location.hash);
   if (!match) return false;
@@ -34,10 +34,10 @@ export function takeKeyFromAddress() {
   return true;
 }
 
-/** The server has keys, and there is none here: it need not be asked anything. */
+/** Whether the server requires a key and the page has none, so that no request would succeed. */
 export const needsKey = () => document.documentElement.dataset.keys === "required" && !key();
 
-/** Whether the key may replay and purge. Without keys everybody may; the server decides in any case. */
+/** Whether the key may replay and purge. Without keys any client may; the server decides in any case. */
 export const isAdmin = () => !key() || key().startsWith("lba_");
 
 export class Failure extends Error {
@@ -51,7 +51,7 @@ export class Failure extends Error {
     return (this.status === 404 && !("object" in this.details)) || this.status === 405;
   }
 
-  /** The server has no such object yet: nothing was ever sent. */
+  /** The object does not exist yet: no event was ever sent. */
   get empty() {
     return this.status === 404 && "object" in this.details;
   }
@@ -64,16 +64,16 @@ export class Failure extends Error {
 const headers = () => (key() ? { Authorization: `Bearer ${key()}` } : {});
 
 async function failureOf(response) {
-  let said = {};
+  let error = {};
   try {
-    said = (await response.json()).error ?? {};
+    error = (await response.json()).error ?? {};
   } catch {
-    // a proxy's page
+    // the page of a proxy
   }
-  const failure = new Failure(said.message || `The server answered ${response.status}`, {
+  const failure = new Failure(error.message || `The server answered ${response.status}`, {
     status: response.status,
-    code: said.code ?? "",
-    details: said.details ?? {},
+    code: error.code ?? "",
+    details: error.details ?? {},
     retryAfter: Number(response.headers.get("retry-after")) || null,
   });
   if (response.status === 401 || (response.status === 403 && failure.code === "WRONG_SCOPE" && failure.details.needs === "read")) {
@@ -94,15 +94,15 @@ async function request(path, options = {}) {
   return response;
 }
 
-/** An answer, and the tiers and the milliseconds that it took. */
+/** A response as JSON, with its tiers and its milliseconds. */
 export async function get(path, parameters = {}, signal) {
-  const given = new URLSearchParams(Object.entries(parameters).filter(([, value]) => value !== "" && value !== null && value !== undefined));
-  const response = await request(given.size ? `${path}?${given}` : path, { signal });
-  const took = /dur=([\d.]+)/.exec(response.headers.get("server-timing") ?? "");
-  return { value: await response.json(), tiers: response.headers.get("lakebed-tiers") ?? "", ms: took ? Number(took[1]) : null };
+  const query = new URLSearchParams(Object.entries(parameters).filter(([, value]) => value !== "" && value !== null && value !== undefined));
+  const response = await request(query.size ? `${path}?${query}` : path, { signal });
+  const duration = /dur=([\d.]+)/.exec(response.headers.get("server-timing") ?? "");
+  return { value: await response.json(), tiers: response.headers.get("lakebed-tiers") ?? "", ms: duration ? Number(duration[1]) : null };
 }
 
-/** A whole number that JavaScript would round stays text, as it was sent. */
+/** A whole number that JavaScript would round becomes text. */
 const exact = (_, value, context) => (Number.isInteger(value) && !Number.isSafeInteger(value) && context?.source ? context.source : value);
 
 export async function send(method, path, body, signal) {
@@ -123,10 +123,10 @@ export const pause = (ms, signal) =>
   });
 
 /**
- * Follows /live for as long as the page is there. EventSource cannot send a key, so this reads the stream itself.
+ * Follows /live while the page is open. EventSource cannot send a key, so this reads the stream itself.
  *
- * `on.pulse(pulse)` with each message; `on.state(state, failure, waitMs)`, "live" before each of them, "reconnecting" when
- * the stream ended. While the tab is hidden it is given up.
+ * Calls `on.snapshot(snapshot)` with each message, and `on.state(state, failure, waitMs)`: "live" before each message,
+ * "reconnecting" when the stream ended. While the tab is hidden the stream is closed.
  */
 export class Live {
   constructor(on) {
@@ -135,7 +135,7 @@ export class Live {
     this.stopped = true;
     this.again = new AbortController();
     this.stream = null;
-    document.addEventListener("visibilitychange", () => this.#seen());
+    document.addEventListener("visibilitychange", () => this.#visibilityChanged());
     addEventListener("online", () => this.hurry());
     addEventListener("pagehide", () => this.stream?.abort());
   }
@@ -154,13 +154,13 @@ export class Live {
     this.again.abort();
   }
 
-  /** Do not wait any longer before the next attempt. */
+  /** Start the next attempt at once. */
   hurry() {
     this.attempts = 0;
     this.again.abort();
   }
 
-  #seen() {
+  #visibilityChanged() {
     clearTimeout(this.hiding);
     if (document.hidden) this.hiding = setTimeout(() => this.stream?.abort(), HIDDEN_MS);
     else this.hurry();
@@ -184,8 +184,8 @@ export class Live {
   }
 
   #wait(failure) {
-    const grown = Math.min(LONGEST_WAIT_MS, 1000 * 2 ** this.attempts++);
-    return failure?.retryAfter ? failure.retryAfter * 1000 : grown * (0.75 + Math.random() / 2);
+    const backoff = Math.min(LONGEST_WAIT_MS, 1000 * 2 ** this.attempts++);
+    return failure?.retryAfter ? failure.retryAfter * 1000 : backoff * (0.75 + Math.random() / 2);
   }
 
   async #read() {
@@ -215,6 +215,6 @@ export class Live {
     if (!data || block.includes("event: trouble")) return;
     this.attempts = 0;
     this.on.state("live", null, 0);
-    this.on.pulse(JSON.parse(data));
+    this.on.snapshot(JSON.parse(data));
   }
 }

@@ -1,4 +1,4 @@
-// One SELECT, its rows as a table, and as a chart where they can be one.
+// A SELECT, with its rows as a table, and as a chart if they have numbers.
 
 import { byId, make, name, oneOf, say, show, table } from "./dom.js";
 import { Chart } from "./chart.js";
@@ -75,15 +75,15 @@ async function run() {
 }
 
 function fail(error) {
-  const told = error instanceof Failure && error.absent ? "SQL is not available on this server." : error.empty ? "There are no events to ask yet." : error.message;
-  byId("sql-error").textContent = told;
+  const message = error instanceof Failure && error.absent ? "SQL is not available on this server." : error.empty ? "There are no events to ask yet." : error.message;
+  byId("sql-error").textContent = message;
   show(byId("sql-error"), true);
   show(byId("sql-result"), false);
 }
 
 const isNumber = (column, at, rows) => NUMBER.test(column.type ?? "") || (rows.length > 0 && rows.every((row) => row[at] === null || typeof row[at] === "number"));
 
-/** All digits of a number, those before the point in groups. */
+/** A number with all its digits, those before the point in groups. */
 const grouped = (text) => (/^-?\d+(\.\d+)?$/.test(text) ? text.replace(/^-?\d+/, (whole) => whole.replace(/\B(?=(\d{3})+$)/g, ",")) : text);
 
 function cell(value, column) {
@@ -93,17 +93,17 @@ function cell(value, column) {
   return name(String(value));
 }
 
-function draw(how) {
+function draw(view) {
   if (!last) return;
   const { columns, rows } = last;
-  show(byId("sql-table"), how === "as-table");
-  show(byId("sql-chart"), how === "as-chart");
-  if (how === "as-chart") return drawChart(columns, rows);
+  show(byId("sql-table"), view === "as-table");
+  show(byId("sql-chart"), view === "as-chart");
+  if (view === "as-chart") return drawChart(columns, rows);
   const shown = columns.map((column, at) => ({ name: column.name, number: isNumber(column, at, rows) }));
   byId("sql-table").replaceChildren(rows.length ? table(shown, rows.map((row) => row.map((value, at) => cell(value, columns[at]))), { label: "Result" }) : make("p", { class: "none" }, "No rows"));
 }
 
-/** The first column that is no number is the x axis, up to three that are numbers are drawn. */
+/** The first column without numbers is the x axis; up to three columns with numbers are drawn. */
 function drawChart(columns, rows) {
   const numbers = columns.map((column, at) => at).filter((at) => isNumber(columns[at], at, rows));
   const x = columns.findIndex((_, at) => !numbers.includes(at));

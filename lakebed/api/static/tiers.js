@@ -1,4 +1,4 @@
-// Where events lie, L0 to L3, and how far each consumer of the log has come.
+// The tiers L0 to L3, and the position of each consumer of the log.
 
 import { byId, make, name, say, shape, show } from "./dom.js";
 import { bytes, counted, date, moment, number, time } from "./format.js";
@@ -8,11 +8,11 @@ export function empty(is) {
   say(byId("tiers-note"), is ? "They fill with the first event" : "");
 }
 
-/** Draw it; gives the first and the last day that has events. */
+/** Loads and draws the tiers; returns the first and the last day that have events. */
 export async function load() {
-  let found;
+  let tiers;
   try {
-    found = (await get("tiers")).value;
+    tiers = (await get("tiers")).value;
   } catch (error) {
     if (error.unreachable) return null;
     byId("tiers-error").textContent = error.absent ? "Not available on this server." : error.message;
@@ -21,11 +21,11 @@ export async function load() {
   }
   show(byId("tiers-error"), false);
   say(byId("tiers-note"), `as of ${time(Date.now())} UTC`);
-  drawFlow(found);
-  drawSpan(found);
-  drawConsumers(found);
-  drawSnapshots(found.archive);
-  return [found.first_day, found.last_day];
+  drawFlow(tiers);
+  drawSpan(tiers);
+  drawConsumers(tiers);
+  drawSnapshots(tiers.archive);
+  return [tiers.first_day, tiers.last_day];
 }
 
 const step = (level, title, about, facts) =>
@@ -33,7 +33,7 @@ const step = (level, title, about, facts) =>
     make("dl", {}, ...facts.map(([word, value]) => make("div", {}, make("dt", {}, word), make("dd", {}, value)))));
 
 function drawFlow({ counters, log, consumers, storage_bytes, archive, disk, first_day, last_day }) {
-  const rollups = consumers.filter(({ name: one }) => one.startsWith("rollup:"));
+  const rollups = consumers.filter((consumer) => consumer.name.startsWith("rollup:"));
   const behind = Math.max(0, ...rollups.map(({ lag }) => lag));
   const trouble = { busy: "busy with a long run", unavailable: "does not answer" }[archive.trouble];
   byId("flow").replaceChildren(
@@ -48,7 +48,7 @@ function drawFlow({ counters, log, consumers, storage_bytes, archive, disk, firs
     make("p", { class: "hint" }, `${bytes(disk.free)} free of ${bytes(disk.total)}; below ${bytes(disk.headroom)} events are refused`)));
 }
 
-/** All positions of the log in a line: what the archive has, and what the log still has. They overlap by what is kept. */
+/** The positions of events on a line: those in the archive, and those still in the log. The two overlap. */
 function drawSpan({ log, archive }) {
   const end = Math.max(1, log.next_seq);
   const at = (seq) => (1000 * Math.min(seq, end)) / end;
@@ -64,15 +64,15 @@ function drawSpan({ log, archive }) {
 }
 
 function drawConsumers({ consumers }) {
-  byId("consumers").replaceChildren(...consumers.map((one) =>
-    make("tr", {}, make("td", {}, name(one.name.replace("rollup:", ""))), make("td", { class: "number" }, number(one.next_seq)),
-      make("td", { class: "number" }, one.lag ? number(one.lag) : make("span", { class: "good" }, "up to date")))));
+  byId("consumers").replaceChildren(...consumers.map((consumer) =>
+    make("tr", {}, make("td", {}, name(consumer.name.replace("rollup:", ""))), make("td", { class: "number" }, number(consumer.next_seq)),
+      make("td", { class: "number" }, consumer.lag ? number(consumer.lag) : make("span", { class: "good" }, "up to date")))));
 }
 
-function drawSnapshots({ snapshots, snapshots_kept: kept }) {
-  show(byId("snapshots-none"), kept === 0);
+function drawSnapshots({ snapshots, snapshots_kept: count }) {
+  show(byId("snapshots-none"), count === 0);
   byId("snapshots").closest(".scroll").hidden = !snapshots?.length;
-  byId("snapshots").replaceChildren(...(snapshots ?? []).map((one) =>
-    make("tr", { title: `Snapshot ${one.id}` }, make("td", {}, moment(one.committed_at)), make("td", {}, one.operation), make("td", { class: "number" }, number(one.watermark)),
-      make("td", { class: "number" }, number(one.rows)), make("td", {}, name(one.tags.join(", "))))));
+  byId("snapshots").replaceChildren(...(snapshots ?? []).map((snapshot) =>
+    make("tr", { title: `Snapshot ${snapshot.id}` }, make("td", {}, moment(snapshot.committed_at)), make("td", {}, snapshot.operation), make("td", { class: "number" }, number(snapshot.watermark)),
+      make("td", { class: "number" }, number(snapshot.rows)), make("td", {}, name(snapshot.tags.join(", "))))));
 }

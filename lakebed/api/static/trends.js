@@ -1,4 +1,4 @@
-// Events, and daily, weekly and monthly actives, over a range of days.
+// Events, and daily, weekly and monthly active people, over a range of days.
 
 import { byId, say } from "./dom.js";
 import { Chart } from "./chart.js";
@@ -6,7 +6,7 @@ import { bucket, date, isoDay, STEP } from "./format.js";
 import { Range } from "./range.js";
 import { get } from "./server.js";
 
-const MOST_BUCKETS = 5000;
+const MAX_BUCKETS = 5000;
 const REFRESH_MS = 15_000;
 
 const form = byId("range");
@@ -20,7 +20,7 @@ const range = new Range({ preset, from, to }, (step) => { grain.value = step; })
 const events = new Chart(byId("events-chart"));
 const people = new Chart(byId("people-chart"));
 
-let under = new AbortController();
+let current = new AbortController();
 let seen = -1;
 let drawnAt = 0;
 
@@ -32,32 +32,32 @@ export function start() {
   form.addEventListener("submit", (event) => event.preventDefault());
 }
 
-/** Days that have events, once they are known. */
+/** Sets the first and last day that have events. */
 export function days(first, last) {
   if (range.days(first, last)) refresh();
 }
 
-/** Nothing was ever stored. */
+/** Shows that no event was ever stored. */
 export function empty(is) {
   if (!is) return;
   events.message("No events yet");
   people.message("No people yet");
 }
 
-/** The names to choose from. */
-export function names(found) {
+/** Sets the suggested names of events. */
+export function names(values) {
   const list = byId("events");
-  const text = found.join("\n");
+  const text = values.join("\n");
   if (list.dataset.shown === text) return;
   list.dataset.shown = text;
-  list.replaceChildren(...found.map((one) => {
+  list.replaceChildren(...values.map((value) => {
     const option = document.createElement("option");
-    option.value = one;
+    option.value = value;
     return option;
   }));
 }
 
-/** There may be something new: draw it, not too often. */
+/** Redraws the charts if there are new events, not too often. */
 export function mayHaveChanged(nextSeq) {
   const today = isoDay(Date.now()) <= to.value && !asOf.value;
   if (nextSeq !== seen && today && Date.now() - drawnAt > REFRESH_MS && !document.hidden && !form.contains(document.activeElement)) {
@@ -67,20 +67,20 @@ export function mayHaveChanged(nextSeq) {
   }
 }
 
-/** What the form asks for, or words that say what is wrong with it. */
-function asked() {
-  const found = range.asked;
-  if (typeof found === "string" || (Date.parse(found.end) - Date.parse(found.start)) / STEP[grain.value] <= MOST_BUCKETS) return found;
-  return `That would be more than ${MOST_BUCKETS} points: choose a longer step or fewer days`;
+/** The range of the form, or the text of an error. */
+function validRange() {
+  const days = range.value;
+  if (typeof days === "string" || (Date.parse(days.end) - Date.parse(days.start)) / STEP[grain.value] <= MAX_BUCKETS) return days;
+  return `That would be more than ${MAX_BUCKETS} points: choose a longer step or fewer days`;
 }
 
 export async function refresh({ quiet = false } = {}) {
-  under.abort();
-  const mine = (under = new AbortController());
-  const found = asked();
-  if (typeof found === "string") {
-    events.message(found);
-    people.message(found);
+  current.abort();
+  const controller = (current = new AbortController());
+  const days = validRange();
+  if (typeof days === "string") {
+    events.message(days);
+    people.message(days);
     return;
   }
   drawnAt = Date.now();
@@ -90,20 +90,20 @@ export async function refresh({ quiet = false } = {}) {
   }
   say(byId("trends-note"), preset.value === "1" ? "UTC" : `${date(from.value)} to ${date(to.value)}, UTC`);
   const as_of = asOf.value ? `${asOf.value}Z` : "";
-  await Promise.all([guarded(events, mine, () => drawEvents(found, as_of, mine.signal)), guarded(people, mine, () => drawPeople(as_of, mine.signal))]);
+  await Promise.all([guarded(events, controller, () => drawEvents(days, as_of, controller.signal)), guarded(people, controller, () => drawPeople(as_of, controller.signal))]);
 }
 
-async function guarded(chart, mine, work) {
+async function guarded(chart, controller, work) {
   try {
     await work();
   } catch (error) {
-    if (error.name === "AbortError" || mine.signal.aborted) return;
+    if (error.name === "AbortError" || controller.signal.aborted) return;
     if (!error.unreachable || !chart.data) chart.message(`${error.message}.`, "error");
     else chart.element.setAttribute("aria-busy", "false");
   }
 }
 
-function told(chart, answer) {
+function showTiers(chart, answer) {
   say(chart.element.closest("figure").querySelector(".tiers"), `${answer.tiers}${answer.ms === null ? "" : ` · ${answer.ms} ms`}`);
 }
 
@@ -112,16 +112,16 @@ async function drawEvents({ start, end }, as_of, signal) {
   const { value: rows } = answer;
   const title = `${eventName.value || "Events"} by ${grain.value}`;
   say(byId("events-title"), eventName.value ? `“${eventName.value}” by ${grain.value}` : title);
-  told(events, answer);
+  showTiers(events, answer);
   if (!rows.some((row) => row.value)) return events.message(eventName.value ? `No event of this name in this range. Names are case sensitive.` : "No events in this range");
-  const whole = rows.map((row) => row.time);
-  events.show({ times: whole, series: [{ name: "events", values: rows.map((row) => row.value), bars: rows.length <= 400 }], grain: grain.value, title });
+  const times = rows.map((row) => row.time);
+  events.show({ times, series: [{ name: "events", values: rows.map((row) => row.value), bars: rows.length <= 400 }], grain: grain.value, title });
 }
 
 async function drawPeople(as_of, signal) {
   const window = { start: from.value, end: to.value, as_of };
   const [daily, weekly, monthly] = await Promise.all(["dau", "wau", "mau"].map((measure) => get(measure, window, signal)));
-  told(people, { tiers: daily.tiers, ms: Math.round((daily.ms + weekly.ms + monthly.ms) * 10) / 10 });
+  showTiers(people, { tiers: daily.tiers, ms: Math.round((daily.ms + weekly.ms + monthly.ms) * 10) / 10 });
   if (!monthly.value.some((row) => row.mau)) return people.message("No people in this range");
   const series = [
     { name: "daily", about: "People with an event that day", values: daily.value.map((row) => row.dau) },

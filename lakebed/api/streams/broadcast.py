@@ -132,7 +132,7 @@ class Broadcast:
                     self._send(HEARTBEAT)
                 spent = loop.time() - started
                 await asyncio.sleep(max(self._interval_s - spent, spent * (_REST - 1)))
-        except Exception as error:  # noqa: BLE001 - those who listen are told, and the operator
+        except Exception as error:  # noqa: BLE001 - listeners get an error, and the operator a log line
             _log.warning("A live stream ended: %s", error, exc_info=error)
             self._send(_trouble(error))
         finally:

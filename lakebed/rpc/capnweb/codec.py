@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import msgspec
 
 from lakebed.rpc.capnweb.errors import Fault, NotReachable, Overloaded, Unreachable
 from lakebed.rpc.capnweb.exported_object import Target
 
-if TYPE_CHECKING:
-    from lakebed.rpc.capnweb.values import Encoder
-
-__all__ = ["Codec", "Step", "follow"]
+__all__ = ["Codec", "Step", "Writer", "follow", "position"]
 
 Step = str | int
+
+
+class ValueWriter(Protocol):
+    """Writes the values inside of a value of the program. `Encoder` is one."""
+
+    @property
+    def faithful(self) -> bool:
+        """Whether the other side reads the types of the program."""
+        ...
+
+    def write(self, value: Any, depth: int) -> Any:
+        """`value` as an expression."""
+        ...
+
+    def spend(self, size: int) -> None:
+        """Charge the message for `size` values or characters."""
+        ...
 
 
 def follow(value: Any, path: Iterable[Step], member: Callable[[Any, Step], Any]) -> Any:
@@ -54,6 +68,20 @@ class ErrorClass(Protocol):
         ...
 
 
+class Writer(Protocol):
+    """The encoder of a value, as a codec uses it."""
+
+    faithful: bool
+
+    def write(self, value: Any, depth: int = 0) -> Any:
+        """`value` as an expression. Raises TooLarge, TypeError."""
+        ...
+
+    def spend(self, amount: int) -> None:
+        """Count `amount` more values and characters. Raises TooLarge."""
+        ...
+
+
 class Codec:
     """The values and errors that a program adds to the protocol. This one adds none; a subclass overrides.
 
@@ -78,7 +106,7 @@ class Codec:
         """The exception that is raised here for a fault of the peer."""
         return fault.exception()
 
-    def write(self, value: Any, encoder: Encoder, depth: int) -> Any:  # noqa: ARG002 - for subclasses
+    def write(self, value: Any, encoder: Writer, depth: int) -> Any:  # noqa: ARG002 - for subclasses
         """`value` as an expression; NotImplemented if it is none of the program's types."""
         return NotImplemented
 

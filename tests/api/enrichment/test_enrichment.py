@@ -71,8 +71,8 @@ def shop(tom):
     return Shop(tom)
 
 
-async def test_what_the_connection_and_the_page_tell(shop):
-    """Address, agent with browser, system and device, language, campaign and referrer."""
+async def test_fields_from_connection_and_page(shop):
+    """Address, user agent with browser, system and device, language, campaign and referrer."""
     page = {
         "url": "https://shop.example/a?utm_source=news&utm_medium=mail&utm_campaign=Spr%C3%BCng&utm_id=7&x=1#utm_term=no",
         "referrer": "https://www.search.example/q?q=shop",
@@ -92,8 +92,8 @@ async def test_what_the_connection_and_the_page_tell(shop):
     }
 
 
-async def test_what_the_client_said_stays(shop):
-    """No field is overwritten, not even where it says less; its bytes are the first of what is stored."""
+async def test_fields_of_the_client_are_kept(shop):
+    """No field is overwritten, and the stored context begins with the client's bytes."""
     said = (
         '{"ip": "0.0.0.0", "userAgent":"mine", "locale":null,"os":{"name":"Mine"}, "device":{},"browser":7,'
         '"campaign":{"name":"own"},"referrer":{"type":"ad"},"n":1.50,"page":{"url":"http://a.test/?utm_source=x"}}'
@@ -117,8 +117,8 @@ async def test_what_the_client_said_stays(shop):
         ("/v1/t", SERVER, {}, True),
     ],
 )
-async def test_who_is_client_side(shop, path, context, headers, added):
-    """The browser's short paths, an Origin, or the library's name; a server's own address is not the person's."""
+async def test_only_client_side_events_are_enriched(shop, path, context, headers, added):
+    """The browser's short paths, an Origin, or the library's name; the address of a server is not the person's."""
     single = await shop.context(path, {"event": "a", "context": context}, **headers)
     batches = "/v1/b" if path == "/v1/t" else "/v1/batch"
     many = await shop.contexts(batches, {"batch": [{"event": "a", "context": context}] * 3}, **headers)
@@ -128,13 +128,13 @@ async def test_who_is_client_side(shop, path, context, headers, added):
 
 
 async def test_events_of_servers_are_stored_byte_for_byte(shop):
-    """Spaces, order, doubled keys and all."""
+    """With their spaces, order and equal names."""
     said = '{ "library" : {"name":"analytics-python"} ,"a":1.0, "a":2e0 }'
     assert await shop.contexts("/v1/batch", b'{"batch":[{"event":"a","context":%s}]}' % said.encode()) == [said]
 
 
 async def test_a_batch_of_browsers(shop):
-    """Every event of a batch, with or without a context; what the batch says for all counts as said."""
+    """Every event of a batch, with or without a context; the shared context of the batch counts as the client's."""
     batch = [
         {"event": "a"},
         {"event": "b", "context": None},
@@ -184,15 +184,15 @@ async def test_how_much_of_an_address_is_stored(tom, ip, client, stored):
     ],
 )
 def test_only_trusted_proxies_are_believed(trusted, client, forwarded, origin):
-    """The nearest address that is no trusted proxy's; what stands before it anybody may have written."""
+    """The nearest address that is not a trusted proxy's; anything before it may be forged."""
     headers = [(b"x-forwarded-for", forwarded.encode())] if forwarded else []
     request = HTTPConnection({"type": "http", "client": (client, 1), "headers": headers})
     assert str(TrustedProxies(trusted).client_address(request)) == origin
 
 
 @pytest.mark.parametrize("options", [{"trusted_proxies": ["10.0.0.1/8"]}, {"trusted_proxies": ["proxy.example"]}])
-def test_a_proxy_that_is_no_address_is_refused(options):
-    """At start, not when the first request comes."""
+def test_an_invalid_proxy_address_is_refused(options):
+    """At the start, not at the first request."""
     with pytest.raises(InvalidSettings, match="address or a network"):
         Enrichment(**options)
 
@@ -200,8 +200,8 @@ def test_a_proxy_that_is_no_address_is_refused(options):
 # Places
 
 
-async def test_a_maxmind_file_tells_the_place(tom, tmp_path):
-    """By the whole address, whatever is stored of it; by the client's own where it says one; nothing where unknown."""
+async def test_locations_from_a_maxmind_file(tom, tmp_path):
+    """By the whole address, whatever part is stored; by the client's own if it sent one; nothing if unknown."""
     file = mmdb.write(tmp_path / "city.mmdb", "203.0.113.0/24", VIENNA)
     for ip in ("whole", "truncated", "none"):
         shop = Shop(tom, places=file, ip=ip)
@@ -217,14 +217,14 @@ async def test_a_maxmind_file_tells_the_place(tom, tmp_path):
 
 
 @pytest.mark.parametrize("record", ["text", {}, {"city": "Vienna", "subdivisions": [], "location": []}, [1.5]])
-async def test_records_of_another_shape_tell_nothing(tom, tmp_path, record):
-    """Files of networks or of companies are read, and say nothing of a place."""
+async def test_records_without_a_location(tom, tmp_path, record):
+    """Files of networks or companies are readable, and give no location."""
     file = mmdb.write(tmp_path / "other.mmdb", "203.0.113.0/24", record)
     assert "location" not in await Shop(tom, places=file).context("/v1/t", {"event": "a"})
 
 
-def test_a_file_that_is_none_is_refused(tmp_path):
-    """At start, with its path."""
+def test_an_invalid_maxmind_file_is_refused(tmp_path):
+    """At the start, with its path."""
     (tmp_path / "bad.mmdb").write_bytes(b"no")
     for name in ("bad.mmdb", "absent.mmdb"):
         with pytest.raises(InvalidSettings, match=name):
@@ -248,21 +248,22 @@ def test_a_file_that_is_none_is_refused(tmp_path):
         {"userAgent": "\u0000"},
     ],
 )
-async def test_nothing_fails(shop, context):
-    """Odd addresses, types, lengths and agents: the event is stored with what its client said."""
+async def test_odd_contexts_do_not_fail(shop, context):
+    """Odd addresses, types, lengths and agents: the event is stored with the client's fields."""
     found = await shop.context("/v1/t", {"event": "a", "context": context}, **{"Accept-Language": "*;q=," * 50})
     assert {name: found[name] for name in context} == context
     assert "locale" not in found
 
 
-async def test_an_event_at_its_limit_stays_as_it_is(shop):
-    """What is added never makes an event too large to be stored."""
+async def test_an_event_at_its_size_limit_is_unchanged(shop):
+    """Added fields never make an event too large."""
     filler = "x" * (32_768 - 70)
     found = await shop.context("/v1/b", {"batch": [{"event": "a", "context": {"filler": filler}}]})
     assert found == {"filler": filler}
 
 
-@settings(max_examples=200, deadline=None)
+@pytest.mark.integration
+@settings(max_examples=100, deadline=None)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.floats(allow_nan=False, allow_infinity=False) | st.text(), st.lists, max_leaves=5
@@ -270,7 +271,7 @@ async def test_an_event_at_its_limit_stays_as_it_is(shop):
     st.data(),
 )
 def test_any_context_is_kept_and_only_added_to(value, data):
-    """Against a plain model: parse, put in what is missing."""
+    """Against a plain model: parse the context and add the missing fields."""
     names = ("ip", "userAgent", "locale", "page", "os", "x")
     said = data.draw(st.dictionaries(st.sampled_from(names), st.just(value) | st.text()))
     scope = {"type": "http", "client": ("1.2.3.4", 1), "headers": [(b"user-agent", IPHONE.encode())]}
@@ -287,15 +288,15 @@ def test_any_context_is_kept_and_only_added_to(value, data):
 @pytest.mark.parametrize(
     "body", [b"", b"{", b"[", b"7", b'{"batch":7}', b'{"batch":[{"a":NaN}]}', b"\xff", b'{"batch":[7,[]]}']
 )
-def test_what_cannot_be_read_is_left_to_those_who_say_why(body):
-    """No byte of it changes its meaning."""
+def test_invalid_bodies_are_unchanged(body):
+    """Later validation gives the error."""
     scope = {"type": "http", "client": None, "headers": [(b"user-agent", b"x")]}
     client_request = Enrichment().client_request(HTTPConnection(scope))
     assert client_request.batch(body) in (body, b'{"batch":[7,[]],"context":{}}')
     assert body.startswith(b'{"batch":') or client_request.event(body) == body
 
 
-def test_agents_are_remembered_in_bounded_memory():
+def test_the_cache_of_user_agents_is_bounded():
     """However long and however many they are."""
     from lakebed.api.enrichment import user_agent as agents
 
@@ -305,8 +306,8 @@ def test_agents_are_remembered_in_bounded_memory():
     assert kept.currsize == kept.maxsize == 2_048
 
 
-def test_the_slowest_agents_do_not_hold_the_loop():
-    """The longest ones that are looked at, built to please many expressions, take no longer than an fsync or two."""
+def test_the_slowest_user_agents_do_not_block_the_loop():
+    """The longest parsed ones, built to match many expressions, take no longer than an fsync or two."""
     parts = ("Mozilla/5.0 (", "Android ", "a;", "; ", "like Gecko) ", "1.", "Version/", "iPhone OS ", "_", " Build/")
     parse_user_agent("warm")
     slowest = 0.0

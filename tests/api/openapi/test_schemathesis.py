@@ -12,6 +12,8 @@ from lakebed.api import create_app
 from tests.api.socket_server import call, served
 from tests.installed import client_python
 
+pytestmark = pytest.mark.integration
+
 # Streams that do not end, and what takes longer than an example may.
 _LEFT_OUT = ["/live"]
 

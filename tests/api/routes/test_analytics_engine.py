@@ -11,6 +11,8 @@ import pytest
 from lakebed import Analytics
 from lakebed.api import create_app
 
+pytestmark = pytest.mark.integration
+
 SQL = "/client/v4/accounts/acc/analytics_engine/sql"
 POINT = "/client/v4/accounts/acc/analytics_engine/weather"
 
@@ -32,7 +34,7 @@ async def http(tmp_path):
 
 
 async def test_the_form_of_an_answer(http):
-    """Columns have ClickHouse's types, times its form; the body may be of any content type."""
+    """Columns have ClickHouse's types and times its form; the body may be of any content type."""
     sql = "SELECT timestamp, index1, blob1, blob20, double1, _sample_interval FROM requests ORDER BY timestamp LIMIT 1"
     for kind in ("text/plain", "application/json", "application/x-www-form-urlencoded"):
         answer = await http.post(SQL, content=sql, headers={"Content-Type": kind})
@@ -60,7 +62,7 @@ async def test_the_form_of_an_answer(http):
 
 
 async def test_formats(http):
-    """JSON, a line a row, or tabs; also by GET, as Grafana asks."""
+    """JSON, a line for each row, or tabs; also by GET, as Grafana requests them."""
     sql = "SELECT blob1 AS m, count() AS n FROM requests GROUP BY m ORDER BY m FORMAT "
     assert (await http.get(SQL, params={"query": sql + "JSON"})).json()["data"] == [
         {"m": "GET", "n": 2},
@@ -74,7 +76,7 @@ async def test_formats(http):
 
 
 async def test_columns_without_an_alias(http):
-    """They are called as they were written."""
+    """Their name is their expression as written."""
     written = [
         "count()",
         "if(count() > 1, 'a', 'b')",
@@ -88,7 +90,7 @@ async def test_columns_without_an_alias(http):
 
 
 async def test_as_of(http):
-    """What was not known then is not shown; a time that cannot be is refused like everywhere else."""
+    """Later events are not included; an invalid time is refused as everywhere."""
     for as_of, names in (("2024-01-13", []), (datetime.now(UTC).isoformat(), ["requests"])):
         shown = await http.post(SQL, params={"as_of": as_of}, content="SHOW TABLES")
         assert [row["dataset"] for row in shown.json()["data"]] == names
@@ -110,8 +112,8 @@ async def test_data_points_are_a_table_without_a_mapping(http):
     assert {"timezone": "Europe/Berlin"} in (await http.post(SQL, content="SHOW TIMEZONES")).json()["data"]
 
 
-async def test_a_mapping_is_shown_and_let_go(http):
-    """Its table is then of data points; what there is none of is 404."""
+async def test_a_mapping_is_shown_and_deleted(http):
+    """Its table then has data points only; a mapping that does not exist is 404."""
     shown = (await http.get("/datasets/requests")).json()
     assert (shown["name"], shown["version"], shown["mapping"]["event"]) == ("requests", 1, "api.request")
     assert (await http.delete("/datasets/requests")).status_code == 204
@@ -168,8 +170,8 @@ async def test_limits_of_a_data_point(http, point, reason):
         ("(" * 20000, "nested too deeply"),
     ],
 )
-async def test_what_the_dialect_has_not(http, sql, message):
-    """422 in plain text, as Analytics Engine says it; injections are refused like any other SQL."""
+async def test_statements_outside_the_dialect_are_422(http, sql, message):
+    """In plain text, as Analytics Engine answers; injections are refused like any other SQL."""
     refused = await http.post(SQL, content=sql)
     assert refused.status_code == 422, refused.text
     assert refused.headers["content-type"].startswith("text/plain")
@@ -179,7 +181,7 @@ async def test_what_the_dialect_has_not(http, sql, message):
 
 @pytest.mark.parametrize("name", ["o'1", 'a"b', "x') UNION SELECT 1 --", "a; DROP TABLE events"])
 async def test_names_and_texts_are_values(http, name):
-    """Quotes in the names of tables, events, properties and texts end nothing."""
+    """Quotes in the names of tables, events, properties and texts are escaped."""
     mapping = {"event": name, "blobs": [name], "doubles": [name]}
     assert (await http.shop.save_dataset(name, mapping)).version == 1
     await http.shop.track(name, {name: "1"})
@@ -192,8 +194,8 @@ async def test_names_and_texts_are_values(http, name):
 @pytest.mark.parametrize(
     "mapping", [{}, {"event": ""}, {"event": "x", "blobs": ["a"] * 21}, {"event": "x", "blob1": "a"}]
 )
-async def test_a_mapping_that_cannot_be_read(http, mapping):
-    """400, and nothing is saved."""
+async def test_an_invalid_mapping_is_400(http, mapping):
+    """Nothing is saved."""
     refused = await http.put("/datasets/bad", json=mapping)
     assert (refused.status_code, refused.json()["error"]["code"]) == (400, "INVALID_DEFINITION")
     assert [one["name"] for one in (await http.get("/datasets")).json()] == ["requests"]

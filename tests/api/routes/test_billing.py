@@ -53,8 +53,8 @@ async def test_from_usage_to_an_invoice(client):
     assert (await client.get("/billing/quotas")).json()[0]["quota"]["limit"] == "10"
 
 
-async def test_what_was_taken_back_is_plainly_nothing(client):
-    """A sum of nothing has digits and no exponent, in JSON and in CSV."""
+async def test_a_corrected_sum_of_zero_has_no_exponent(client):
+    """Zero is written in digits, in JSON and in CSV."""
     usage = {"organization_id": "acme", "sku": "calls", "unit": "call"}
     events = [{"event": "Used", "properties": usage | {"quantity": quantity}} for quantity in ("7", "-7")]
     await client.post("/track/batch", json=events)
@@ -93,8 +93,8 @@ async def test_over_rpc_every_amount_is_text(client):
         ("PUT", "/billing/quotas", {"organizationId": "a", "sku": "b", "limit": 0}, "more than 0"),
     ],
 )
-async def test_what_cannot_be_is_400_and_says_why(client, method, path, body, said):
-    """With what to write instead."""
+async def test_invalid_requests_are_400(client, method, path, body, said):
+    """With the allowed values."""
     await client.post("/track", json={"event": "x", "userId": "u"})
     answer = await client.request(method, path, json=body)
     assert answer.status_code == 400

@@ -9,6 +9,8 @@ from lakebed import Analytics, Namespace, SystemClock
 from lakebed.api import create_app
 from lakebed.auth.keys import Keys
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture
 async def shop(tmp_path):
@@ -48,8 +50,8 @@ async def test_saved_shown_used_and_deleted(http):
     assert (await http.delete("/cohorts/big/buyers", headers=http.as_["admin"])).status_code == 404
 
 
-async def test_one_that_others_are_made_of_is_kept(http):
-    """409 names them."""
+async def test_a_cohort_that_others_use_is_not_deleted(http):
+    """409 names the others."""
     await http.put("/cohorts/a", json={"did": "Order"}, headers=http.as_["admin"])
     await http.put("/cohorts/b", json={"not": {"cohort": "a"}}, headers=http.as_["admin"])
     kept = await http.delete("/cohorts/a", headers=http.as_["admin"])
@@ -58,7 +60,7 @@ async def test_one_that_others_are_made_of_is_kept(http):
 
 @pytest.mark.parametrize("scope", ["read", "write"])
 async def test_only_admins_save(http, scope):
-    """A cohort is part of everybody's reports."""
+    """A cohort is a part of reports that others read."""
     assert (await http.put("/cohorts/a", json={"did": "x"}, headers=http.as_[scope])).status_code == 403
     assert (await http.delete("/cohorts/a", headers=http.as_[scope])).status_code == 403
 
@@ -74,8 +76,8 @@ async def test_only_admins_save(http, scope):
         ("GET", "/cohorts/x/people", None, "no cohort 'x'"),
     ],
 )
-async def test_what_cannot_be_says_where(http, method, path, body, said):
-    """400 with what is wrong; nothing is saved."""
+async def test_invalid_requests_are_400(http, method, path, body, said):
+    """With the invalid part; nothing is saved."""
     answer = await http.request(method, path, json=body, headers=http.as_["admin"])
     assert answer.status_code == 400
     assert said in answer.json()["error"]["message"]

@@ -56,7 +56,7 @@ async def balanced(http):
 
 
 async def test_from_refusal_to_replay(http, tom):
-    """A bad event is listed with its bytes, mended, stored once, and gone."""
+    """A rejected event is listed with its bytes, mended, stored once, and gone."""
     raw = b'{"event": "", "userId": "ann", "messageId": "m1"}'
     body = b'[{"event": "a"}, ' + raw + b"]"
     answer = (await http.post("/track/batch", content=body)).json()
@@ -107,8 +107,8 @@ async def test_from_refusal_to_replay(http, tom):
         ("/v1/identify", b'{"traits":{}}', 200),
     ],
 )
-async def test_whatever_is_refused_is_kept(http, path, body, status):
-    """By whichever route, and however it is answered: one letter, with the bytes that were sent at its beginning."""
+async def test_every_rejected_event_becomes_a_dead_letter(http, path, body, status):
+    """On every route and with any status: one dead letter, with the first bytes of what was sent."""
     response = await http.post(path, content=body)
     assert response.status_code == status
     (line,) = (await http.get("/deadletters")).json()["letters"]
@@ -121,8 +121,8 @@ async def test_whatever_is_refused_is_kept(http, path, body, status):
     assert (stats["received"], stats["rejected"], stats["dead_letters"]) == (1, 1, 1)
 
 
-async def test_what_is_no_utf8_can_be_looked_at(http):
-    """Neither in an event nor in what its batch says does it make a letter that cannot be shown."""
+async def test_dead_letters_that_are_not_utf8_are_shown(http):
+    """Neither in an event nor in the shared fields of its batch do invalid bytes prevent that."""
     await http.post("/track/batch", content=b'{"batch":[{"event":"a"}],"context":{"a":"\xff"}}')
     await http.post("/track/batch", content=b'[{"event":"\xff"}]')
     assert [line["id"] for line in (await http.get("/deadletters")).json()["letters"]] == [2, 1]
@@ -135,15 +135,15 @@ async def test_what_is_no_utf8_can_be_looked_at(http):
     )
 
 
-async def test_what_was_compressed_is_kept_inflated(http):
-    """What can be mended is JSON, not gzip."""
+async def test_compressed_bodies_are_kept_decompressed(http):
+    """JSON can be mended, gzip cannot."""
     response = await http.post("/v1/batch", content=gzip.compress(b'{"batch":[{"event":""}]}'))
     assert response.json()["rejected"] == 1
     assert (await http.get("/deadletters")).json()["letters"][0]["preview"] == '{"event":""}'
 
 
-async def test_letters_have_the_key_that_sent_them(tmp_path):
-    """Also where single events of several keys were stored together."""
+async def test_dead_letters_have_the_key_of_their_sender(tmp_path):
+    """Also if single events of several keys were stored together."""
     keys = Keys(tmp_path)
     (first, one), (second, two), (_, reader) = (keys.create("tom", scope) for scope in ("write", "write", "read"))
     async with Namespace(tmp_path, Analytics) as namespace:
@@ -156,8 +156,8 @@ async def test_letters_have_the_key_that_sent_them(tmp_path):
             assert [line["key"] for line in found] == [first.id, second.id, first.id]
 
 
-async def test_an_unreadable_body_of_nobody_is_not_kept(tmp_path):
-    """A body that is no JSON cannot show a key: without one in the headers it is refused, and nobody's."""
+async def test_an_invalid_body_without_a_key_is_not_kept(tmp_path):
+    """A body that is not JSON has no key: without one in the headers it is refused and belongs to no object."""
     keys = Keys(tmp_path)
     keys.create("tom", "write")
     async with Namespace(tmp_path, Analytics) as namespace, client(create_app(namespace)) as http:
@@ -166,7 +166,7 @@ async def test_an_unreadable_body_of_nobody_is_not_kept(tmp_path):
 
 
 async def test_pages_and_filters(http):
-    """`next` leads to the rest; `reason` chooses."""
+    """`next` is the start of the next page; `reason` filters."""
     for number in range(5):
         await http.post("/track", json={"event": "x" * (201 + number)})
     first = (await http.get("/deadletters?limit=3")).json()
@@ -178,7 +178,7 @@ async def test_pages_and_filters(http):
 
 
 async def test_purge(http):
-    """By number, several too, or by time; without either nothing is deleted."""
+    """By id, also several, or by time; without either nothing is deleted."""
     for _ in range(4):
         await http.post("/track", json={"event": ""})
     assert (await http.delete("/deadletters?id=1&id=2&id=99")).json() == {"purged": 2}
@@ -207,8 +207,8 @@ async def test_purge(http):
         ("POST", "/deadletters/replay", b'{"ids":[-1]}', (400, "INVALID_BODY")),
     ],
 )
-async def test_what_makes_no_sense(http, method, path, body, expected):
-    """400 or 404 with what to do, never 500, and nothing is changed."""
+async def test_invalid_requests_are_400_or_404(http, method, path, body, expected):
+    """With a way to correct them, never 500, and nothing is changed."""
     await http.post("/track", json={"event": "ok"})
     assert error(await http.request(method, path, content=body)) == expected
 
@@ -225,7 +225,7 @@ BODY = b'{"batch":[{"type":"track","event":"a","messageId":"m1"},{"type":"track"
     [("sync", 5, (503, "LOG_UNAVAILABLE")), ("write", 28, (507, "DISK_FULL"))],
 )
 async def test_a_broken_log_is_never_200(http, disk, path, operation, code, expected):
-    """With Retry-After; sent again afterwards the good one is stored once, and the bad one is kept once."""
+    """With Retry-After; when sent again the valid event is stored once, and the rejected one is kept once."""
     disk.fail(operation, code, times=99)
     for _ in range(2):
         response = await http.post(path, content=BODY)
@@ -257,8 +257,8 @@ async def test_a_full_disk_is_507(tmp_path):
         assert await tom.check() == []
 
 
-async def test_a_letter_that_cannot_be_kept_is_503(http, tom):
-    """Where SQLite cannot write, nobody is told that something was refused; sent again it is kept."""
+async def test_a_dead_letter_that_cannot_be_stored_is_503(http, tom):
+    """While SQLite cannot write, no event is reported as rejected; when sent again it is kept."""
     trigger = "CREATE TRIGGER t BEFORE INSERT ON dead_letters BEGIN SELECT raise(ABORT, 'disk full'); END"
     await tom._components.storage.transact(lambda tx: tx.fetch(trigger))
     for path, body in (

@@ -13,6 +13,8 @@ from lakebed import Analytics, Namespace, SystemClock
 from lakebed.api import create_app
 from lakebed.auth.keys import Keys
 
+pytestmark = pytest.mark.integration
+
 START = datetime(2024, 1, 13, 5, tzinfo=UTC)
 START_MS = int(START.timestamp() * 1000)
 METHODS = ("GET", "POST", "PUT")
@@ -58,14 +60,14 @@ async def shown(http, *targets, **more):
 
 
 async def test_save_and_test(http):
-    """A key that may read is told that all is well, with the slash and without; a wrong one is not."""
+    """200 for a key that may read, with the slash and without; an error for a wrong key."""
     for path in ("/grafana", "/grafana/"):
         assert (await http.get(path)).status_code == 200
         assert (await http.get(path, headers={"Authorization": "Bearer no"})).status_code == 401
 
 
 async def test_metrics_and_their_fields(http):
-    """Templates, reports and SQL are offered, each with what it takes; a field says what can be chosen."""
+    """Templates, reports and SQL are listed with their arguments; a field has its options."""
     found = {one["value"]: one for one in (await http.post("/grafana/metrics", json={})).json()}
     assert {"sql", "template:busiest-hours", "report:segmentation"} <= found.keys()
     assert [field["name"] for field in found["sql"]["payloads"]] == ["sql", "format"]
@@ -75,7 +77,7 @@ async def test_metrics_and_their_fields(http):
 
 
 async def test_panels(http):
-    """A statement as a table, and as a series for each text; hidden targets are not asked."""
+    """A statement as a table, and as a series for each text; hidden targets are not run."""
     sql = """
         SELECT toStartOfHour(timestamp) AS t, blob1 AS method, count() AS n FROM requests
         GROUP BY t, method ORDER BY t, method
@@ -110,14 +112,14 @@ async def test_panels(http):
 
 
 async def test_all_panels_of_a_dashboard_at_once(http):
-    """More than may run at a time wait for their turn: Grafana does not ask again."""
+    """Queries above the limit wait for their turn: Grafana does not retry."""
     panels = [{"target": "sql", "payload": {"sql": f"SELECT count() + {n} AS n FROM requests"}} for n in range(5)]
     answers = await asyncio.gather(*(shown(http, panel) for panel in panels))
     assert [frame["rows"] for (frame,) in answers] == [[[len(HITS) + n]] for n in range(5)]
 
 
 async def test_the_range_of_the_dashboard(http):
-    """A template and a report count what lies in it, unless their payload says another."""
+    """A template and a report count its events, unless their payload has another range."""
     within = sum(START <= at < START + timedelta(hours=1) for at, _, _ in HITS)
     report = {"target": "report:segmentation", "payload": {"arguments": '{"events": ["Hit"]}'}}
     other = {
@@ -140,12 +142,12 @@ async def test_variables(http):
     assert found.json()[0] == {"__text": "get", "__value": "GET"}
 
 
-async def test_what_cannot_be_asked(http):
-    """400, which says why: Grafana shows it on the panel."""
+async def test_invalid_queries_are_400(http):
+    """With the reason, which Grafana shows on the panel."""
     for targets, said in (
         (None, "targets"),
         ([{"target": "template:none"}], "There is no metric"),
-        ([{"target": "sql", "payload": 5}], "A payload is a JSON object"),
+        ([{"target": "sql", "payload": 5}], "The payload must be a JSON object"),
         ([{"target": "sql", "payload": "{"}], "not JSON"),
         ([{"target": "sql", "payload": {"sql": "SELECT blob21 FROM requests"}}], "blob21"),
         ([{"target": "sql", "payload": {"sql": "SHOW TABLES", "format": "time_series"}}], "a column of times"),
@@ -162,7 +164,7 @@ FILTER = "timestamp >= toDateTime(1705122000) AND timestamp <= toDateTime(170512
 
 
 async def test_the_plug_in_for_clickhouse(http):
-    """What it sends is answered as it reads it: its test, its time zone, its menus, its macros written out."""
+    """Its requests are answered in the form that it reads: its test, time zone, menus, expanded macros."""
 
     async def asked(sql, *, post=False):
         # As the plug-in has it: a slash before the parameters, and FORMAT JSON after whatever was written.

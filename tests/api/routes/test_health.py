@@ -48,7 +48,7 @@ async def tom(tmp_path):
 
 
 async def test_healthy(tom, tmp_path):
-    """All three say so, need no key, leave no file and no event."""
+    """All three routes say so, need no key, and leave no file and no event."""
     before = sorted(tmp_path.iterdir())
     async with client(create_app(tom)) as http:
         assert (await http.get("/health/live")).json() == {"status": "ok"}
@@ -62,14 +62,14 @@ async def test_healthy(tom, tmp_path):
 
 
 async def test_a_namespace_without_objects_is_ready(tmp_path):
-    """Its root is made if it must be; there is no object afterwards."""
+    """Its root is created if necessary; no object is."""
     async with Namespace(tmp_path / "new", Analytics) as namespace, client(create_app(namespace)) as http:
         assert (await http.get("/health/ready")).status_code == 200
         assert namespace.names() == []
 
 
-async def test_not_open(tmp_path):
-    """Before the lifespan has opened the target the process lives and is not ready."""
+async def test_an_app_that_is_not_open_is_alive_and_not_ready(tmp_path):
+    """Before the lifespan has opened the target."""
     async with client(create_app(Analytics("tom", root=tmp_path))) as http:
         assert (await http.get("/health/live")).status_code == 200
         response = await http.get("/health/ready")
@@ -77,7 +77,7 @@ async def test_not_open(tmp_path):
 
 
 async def test_a_disk_that_cannot_be_written(tom):
-    """A sync that fails, or too little free space, is 503 with what it is and no path; then it mends."""
+    """A failing sync, or too little free space, is 503 with the reason and no path; then it recovers."""
     disk, clock = Refusing(), ManualClock()
     app = Starlette(routes=HealthRoutes(Auth(tom, clock), clock, disk).routes())
     async with client(app) as http:
@@ -95,8 +95,8 @@ async def test_a_disk_that_cannot_be_written(tom):
         assert await asked() == (200, "ok")
 
 
-async def test_one_look_serves_many(tom):
-    """However often it is asked, the disk is written once a second."""
+async def test_the_disk_is_checked_once_a_second(tom):
+    """However often the route is called."""
     disk, clock = Refusing(), ManualClock()
     async with client(Starlette(routes=HealthRoutes(Auth(tom, clock), clock, disk).routes())) as http:
         for _ in range(20):

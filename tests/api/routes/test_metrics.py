@@ -8,6 +8,8 @@ import pytest
 from lakebed import Analytics
 from lakebed.api import create_app
 
+pytestmark = pytest.mark.integration
+
 EVENTS = [
     {"event": event, "userId": user, "timestamp": f"2026-01-{day:02}T{hour:02}:30:00Z", "properties": {"revenue": 1.5}}
     for event, user, day, hour in (
@@ -51,8 +53,8 @@ async def test_actives(http):
     assert (await rows(http, "/dau?days=2&end=2026-01-02"))[0]["dau"] == 2
 
 
-async def test_answers_show_their_work(http):
-    """Tiers, the events they cover and the time are in the headers; `as_of` cuts, and answers from raw events."""
+async def test_answers_have_their_tiers_and_time(http):
+    """Tiers, the covered events and the duration are in the headers; `as_of` answers from raw events."""
     response = await http.get("/dau?days=9&end=2026-01-09")
     assert (response.headers["lakebed-tiers"], response.headers["lakebed-seq"]) == ("L2", "0-4")
     assert response.headers["server-timing"].startswith("answer;dur=")
@@ -105,8 +107,8 @@ async def test_timeseries(http):
         ("/timeseries?start=2026-01-01&end=2026-01-02" + "&by=a" * 6, "at most 5"),
     ],
 )
-async def test_bad_parameters(http, path, said):
-    """400 in the one form of errors, and a message that says what to change."""
+async def test_invalid_parameters_are_400(http, path, said):
+    """In the form of all errors, with the allowed values."""
     response = await http.get(path)
     assert response.status_code == 400, response.text
     assert said in response.json()["error"]["message"]
@@ -119,7 +121,7 @@ async def test_a_range_too_long_is_refused(http):
 
 
 async def test_tiers(http):
-    """What lies where, before and after archiving; the ids of snapshots survive JavaScript."""
+    """The contents of each tier, before and after archiving; the ids of snapshots survive JavaScript."""
     found = await rows(http, "/tiers")
     assert found["log"] | {"tail_bytes": 0} == {
         "first_seq": 0,

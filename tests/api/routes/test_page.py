@@ -32,8 +32,8 @@ async def addresses(http):
     return re.findall(r'(?:src|href)="(static/[^"]+)"', page)
 
 
-async def test_the_policy(http):
-    """Nothing but this server's files may be loaded or run, on the page and on each of its files."""
+async def test_only_own_files_are_loaded(http):
+    """The policy of the page and of each file forbids others."""
     for path in ("/", *(await addresses(http))):
         headers = (await http.get(path)).headers
         assert headers["content-security-policy"].startswith(
@@ -47,7 +47,7 @@ async def test_the_policy(http):
 
 
 async def test_caching(http):
-    """Files are kept for ever under an address that names their contents; the page is asked for again, and is 304."""
+    """Files are cached for ever under an address with their digest; the page is revalidated, and is 304."""
     found = await addresses(http)
     assert len(found) >= 12
     assert len({path.split("/")[1] for path in found}) == 1
@@ -63,7 +63,7 @@ async def test_caching(http):
 
 
 async def test_compression(http):
-    """Gzip for who takes it, the plain bytes for who does not; the whole page is less than 60 KB."""
+    """Gzip for clients that accept it, else plain bytes; the whole page is less than 60 KB."""
     total = 0
     for path in ("/", *(await addresses(http))):
         plain = await http.get(path, headers={"Accept-Encoding": "identity"})
@@ -76,8 +76,8 @@ async def test_compression(http):
     assert total < 60_000
 
 
-async def test_what_is_loaded_later(http):
-    """Each report's script comes when it is first opened; with all four of them the page is less than 70 KB."""
+async def test_reports_are_loaded_later(http):
+    """Each report's script is loaded when it is first opened; with all four the page is less than 70 KB."""
     at_once = await addresses(http)
     known = {path.rpartition("/")[2] for path in at_once}
     later = sorted(file.name for file in STATIC.iterdir() if file.name.endswith(".js") and file.name not in known)
@@ -100,8 +100,8 @@ async def test_only_the_files_of_the_page(http, name):
     assert (await http.get(f"/static/{version}/{name}", follow_redirects=True)).status_code == 404
 
 
-async def test_it_says_whether_a_key_is_needed(http):
-    """The page knows before it asks anything; its address is the same, its ETag is not."""
+async def test_the_page_states_whether_a_key_is_needed(http):
+    """Before it sends a request; its address is the same, its ETag is not."""
     before = await http.get("/")
     assert 'data-keys=""' in before.text
     Keys(http.tom.root, http.tom.clock).create("tom", "read")
@@ -113,7 +113,7 @@ async def test_it_says_whether_a_key_is_needed(http):
 
 
 async def test_mounted_in_another_app(tmp_path):
-    """Below another path everything is found too: addresses are relative."""
+    """Its addresses are relative, so it works below another path."""
     async with Analytics("tom", root=tmp_path) as tom:
         outer = Starlette(routes=[Mount("/numbers", create_app(tom))])
         transport = httpx.ASGITransport(app=outer)
@@ -126,7 +126,7 @@ async def test_mounted_in_another_app(tmp_path):
 
 
 def test_no_file_names_another_site():
-    """Neither scripts nor styles nor the page refer to anything elsewhere, evaluate text, or make HTML of it."""
+    """Neither scripts nor styles nor the page refer to other sites, evaluate text, or turn it into HTML."""
     for file in STATIC.iterdir():
         if file.name.endswith((".js", ".css", ".html", ".svg")):
             text = file.read_text("utf-8").replace("http://www.w3.org/2000/svg", "")

@@ -18,6 +18,8 @@ from lakebed.clock import SystemClock
 from tests.api.browsing import CONTRAST, CONTROLS, WIDE, Site, visiting
 from tests.installed import chromium
 
+pytestmark = pytest.mark.integration
+
 sync_api = pytest.importorskip("playwright.sync_api")
 expect = sync_api.expect
 expect.set_options(timeout=15_000)  # a shared machine may be slow without being wrong
@@ -144,7 +146,7 @@ def test_a_new_event_shows_by_itself(browser, site):
 
 
 def test_the_snippet_works(browser, site):
-    """What the empty page says to type stores the event."""
+    """The command shown on the empty page stores the event."""
     with visiting(browser, site) as visit:
         command = shlex.split(visit.page.locator("#empty pre").first.inner_text().replace("\\\n", " "))
         assert command[0] == "curl"
@@ -157,7 +159,7 @@ def test_the_snippet_works(browser, site):
 
 
 def test_range_grain_and_event(browser, shop):
-    """Presets, days of one's own, the step and the name of an event change what is drawn; bad ones say why."""
+    """Presets, other days, the step and the name of an event change the charts; invalid ones show the reason."""
     with visiting(browser, shop) as visit:
         page = visit.page
         charted(page)
@@ -194,8 +196,8 @@ def test_range_grain_and_event(browser, shop):
         visit.check(refusals=[400])
 
 
-def test_old_events_are_found(browser, site):
-    """Where the last thirty days are empty the page opens on all the days that have events."""
+def test_old_events_are_shown(browser, site):
+    """If the last thirty days are empty, the page opens with all days that have events."""
     site.batch(*({"event": "Old", "userId": "ann", "timestamp": f"2010-12-{day:02}T12:00:00Z"} for day in range(1, 20)))
     with visiting(browser, site) as visit:
         charted(visit.page)
@@ -264,7 +266,7 @@ def test_sql(browser, shop):
 
 
 def test_dead_letters(browser, site):
-    """What was refused is listed with its reason as text, mended and replayed, or purged, and the list follows."""
+    """Rejected events are listed with their reason as text, mended and replayed, or purged, and the list follows."""
     site.batch({"event": "Good", "userId": "ann"})
     with visiting(browser, site) as visit:
         page = visit.page
@@ -299,7 +301,7 @@ def test_dead_letters(browser, site):
 
 
 def test_a_server_that_stops_and_comes_back(browser, site):
-    """It says that it reconnects, keeps what it had, dims it, and goes on by itself on the same page."""
+    """The page says that it reconnects, keeps and dims its data, and continues by itself."""
     site.batch({"event": "A", "userId": "ann"})
     with visiting(browser, site) as visit:
         page = visit.page
@@ -320,7 +322,7 @@ def test_a_server_that_stops_and_comes_back(browser, site):
 
 
 def test_signing_in(browser, site):
-    """With keys it asks for one, says what is wrong with a bad one, keeps a good one in the tab, and forgets it."""
+    """With keys the page asks for one, says why one is invalid, keeps a valid one in the tab, and forgets it."""
     keys = Keys(site.root, SystemClock())
     _, write = keys.create("default", "write")
     _, read = keys.create("default", "read")
@@ -362,7 +364,7 @@ def test_signing_in(browser, site):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_contrast(browser, shop, scheme):
-    """All text has at least 4.5 : 1, in the theme of the system and in the one of the button."""
+    """All text has at least 4.5 : 1, in the system's theme and in the one of the button."""
     with visiting(browser, shop, color_scheme=scheme) as visit:
         page = visit.page
         is_live(page)
@@ -381,7 +383,7 @@ def test_contrast(browser, shop, scheme):
 
 
 def test_a_phone(browser, shop):
-    """At 360 points nothing reaches beyond the edge, and everything is there."""
+    """At 360 points nothing overflows, and everything is there."""
     with visiting(browser, shop, has_touch=True) as visit:
         page = visit.page
         page.set_viewport_size({"width": 360, "height": 740})

@@ -13,6 +13,8 @@ from lakebed import connect
 from tests.api.browsing import CONTRAST, WIDE, Site, visiting
 from tests.installed import chromium
 
+pytestmark = pytest.mark.integration
+
 sync_api = pytest.importorskip("playwright.sync_api")
 expect = sync_api.expect
 expect.set_options(timeout=15_000)  # a shared machine may be slow without being wrong
@@ -158,7 +160,7 @@ def steps_of(rows):
 
 
 def test_funnel(browser, shop):
-    """Steps with people, shares and times; who dropped out; turned round by hand; split by a property."""
+    """Steps with people, shares and times; people who dropped out; reordered by hand; split by a property."""
     steps = "".join(f"&step={name.replace(' ', '+')}" for name in STEPS)
     with visiting(browser, shop, f"?report=funnel&{ADDRESS}{steps}&within=3d") as visit:
         page = visit.page
@@ -190,7 +192,7 @@ def test_funnel(browser, shop):
 
 
 def test_retention(browser, shop):
-    """Each cell is the report's; a week that is not over is marked, one that has not begun is empty and not 0."""
+    """Each cell is the report's; an unfinished week is marked, one in the future is empty and not 0."""
     question = "&start_event=Seen&grain=week&periods=4&mode=recurring"
     with visiting(browser, shop, f"?report=retention&{ADDRESS}{question}") as visit:
         page = visit.page
@@ -232,7 +234,7 @@ def test_retention(browser, shop):
 
 
 def test_paths(browser, shop):
-    """Every link is drawn as thick as it is many, told by the arrow keys, and a row of the table; names are text."""
+    """The width of each link is its count, the arrow keys read it, and it is a row of the table; names are text."""
     with visiting(browser, shop, f"?report=paths&{ADDRESS}&way=after&event=Seen&steps=3&top=4") as visit:
         page = visit.page
         page.wait_for_selector(".ribbon")
@@ -323,8 +325,8 @@ def test_performance(browser, shop):
         visit.check()
 
 
-def test_first_look_errors_and_nothing(browser, shop):
-    """Nothing is asked before it is seen, then about known names; errors are the server's; a reload asks again."""
+def test_first_view_errors_and_empty_results(browser, shop):
+    """No query before the section is visible, then with known names; errors are the server's; a reload repeats it."""
     with visiting(browser, shop) as visit:
         page = visit.page
         expect(page.locator("#events-chart canvas")).to_be_visible()

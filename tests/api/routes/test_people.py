@@ -30,7 +30,7 @@ async def http(shop):
 
 
 async def test_a_person(http):
-    """Any id finds the person; ids may hold what URLs must escape; nobody is 404."""
+    """Any id of a person works, also with characters that URLs escape; an unknown id is 404."""
     for path in ("/people/ann", "/people/a%2F1%3Fx"):
         found = await http.get(path, headers=http.as_["read"])
         assert found.status_code == 200, found.text
@@ -43,7 +43,7 @@ async def test_a_person(http):
 
 
 async def test_merge_and_unmerge(http):
-    """An admin merges two people and takes it back; both are in the audit."""
+    """An admin merges two people and undoes it; both are in the audit."""
     done = await http.post("/people/merge", json={"a": "ann", "b": "eve", "why": "one card"}, headers=http.as_["admin"])
     assert done.status_code == 200, done.text
     assert (await http.get("/people/eve", headers=http.as_["read"])).json()["person_id"] == "ann"
@@ -62,8 +62,8 @@ async def test_merge_and_unmerge(http):
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b'{"a":"x"}', b'{"a":1,"b":"y"}', b'{"a":"x","b":"y","c":1}', b"\xff"])
-async def test_bad_bodies(http, body):
-    """What cannot be read is 400 and changes nothing."""
+async def test_invalid_bodies_are_400(http, body):
+    """Nothing is changed."""
     refused = await http.post("/people/merge", content=body, headers=http.as_["admin"])
     assert refused.status_code == 400, refused.text
     assert (await http.get("/people/merges?limit=x", headers=http.as_["read"])).status_code == 400

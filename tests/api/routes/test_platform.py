@@ -12,6 +12,8 @@ from lakebed import Analytics, ManualClock
 from lakebed.api import create_app
 from tests.api.socket_server import call, served
 
+pytestmark = pytest.mark.integration
+
 PLATFORM = {
     "event": "api.request",
     "userId": "ann",
@@ -66,8 +68,8 @@ async def test_a_cloud_event(http, tom):
     assert json.loads(row[4])["cloudevent"]["specversion"] == "1.0"
 
 
-async def test_what_is_no_event_is_refused_and_kept(http, tom):
-    """400 with the reason, and a dead letter: nothing is dropped in silence."""
+async def test_an_invalid_event_is_refused_and_kept(http, tom):
+    """400 with the reason, and a dead letter."""
     for body in (b'{"userId":"ann"}', b"{", b"[]"):
         answer = await http.post("/events", content=body)
         assert answer.status_code == 400
@@ -76,7 +78,7 @@ async def test_what_is_no_event_is_refused_and_kept(http, tom):
 
 
 async def test_a_batch(http, tom):
-    """Each that was rejected is named by its index with a reason and kept; the others are stored."""
+    """Each rejected event has its index and reason and is kept; the others are stored."""
     events = [PLATFORM, {"userId": "ann"}, 7, {"event": "b", "usage": "much", "performance": {"duration": "x"}}]
     for body in ({"events": events}, events):
         found = (await http.post("/events/batch", json=body)).json()
@@ -106,7 +108,7 @@ async def filled(http):
 
 
 async def test_weeks_begin_on_monday_and_months_are_real(http):
-    """What the platform got wrong: weeks from Thursday, months of 30 days."""
+    """The platform's own weeks began on Thursday, and its months had 30 days."""
     await filled(http)
     for grain, expected in (
         ("month", [("2026-01-01T00:00:00Z", 4), ("2026-02-01T00:00:00Z", 2), ("2026-03-01T00:00:00Z", 1)]),
@@ -119,7 +121,7 @@ async def test_weeks_begin_on_monday_and_months_are_real(http):
 
 
 async def test_filters_metrics_and_pages(http):
-    """Values are values, whatever quotes they have; `hasMore` is true while there is more."""
+    """Values are parameters, whatever quotes they have; `hasMore` is true while there are more rows."""
     await filled(http)
     asked = RANGE | {"groupBy": "month", "metrics": ["users", "p50_duration", "error_rate"]}
     [row] = (await http.post("/query", json=asked | {"limit": 1})).json()["data"]
@@ -136,8 +138,8 @@ async def test_filters_metrics_and_pages(http):
 @pytest.mark.parametrize(
     "wrong", [{"groupBy": "year"}, {"metrics": ["count(*)"]}, {"start": "soon"}, {"limit": 0}, {"sort": 1}, {"end": 5}]
 )
-async def test_what_a_query_does_not_take(http, tom, wrong):
-    """400 with what is wrong."""
+async def test_invalid_queries_are_400(http, tom, wrong):
+    """With the reason."""
     await tom.track("x")
     answer = await http.post("/query", json=RANGE | wrong)
     assert answer.status_code == 400

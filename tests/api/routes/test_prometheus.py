@@ -58,8 +58,8 @@ async def test_numbers_of_events_and_requests(tmp_path):
     assert found["lakebed_http_received_bytes_total",] > 50
 
 
-async def test_openmetrics_where_it_is_asked_for(tmp_path):
-    """The same numbers in OpenMetrics' format, which its parser takes."""
+async def test_openmetrics_if_the_client_accepts_it(tmp_path):
+    """The same numbers in OpenMetrics' format, which its parser reads."""
     async with Analytics("tom", root=tmp_path) as tom, client(create_app(tom)) as http:
         response = await http.get("/metrics", headers={"accept": "application/openmetrics-text; version=1.0.0"})
     assert response.headers["content-type"].startswith("application/openmetrics-text")
@@ -67,7 +67,7 @@ async def test_openmetrics_where_it_is_asked_for(tmp_path):
 
 
 async def test_totals_never_fall(tmp_path):
-    """What an object has counted stays in the sums when it goes to sleep and wakes; asking wakes none."""
+    """An object's counts stay in the sums when it is closed and reopened; a scrape opens none."""
     async with Namespace(tmp_path, Analytics) as namespace, client(create_app(namespace)) as http:
         for awake in (1, 0, 1):
             if awake:
@@ -81,8 +81,8 @@ async def test_totals_never_fall(tmp_path):
         assert found["lakebed_commit_sync_seconds_count",] == 2
 
 
-async def test_who_may_ask(tmp_path):
-    """With keys: the token gives the sums, a read key its own object's numbers alone, others nothing."""
+async def test_access(tmp_path):
+    """With keys: the token gives the sums, a read key only its own object's numbers, other requests nothing."""
     keys = Keys(tmp_path, SystemClock())
     _, write = keys.create("tom", "write")
     _, read = keys.create("tom", "read")
@@ -104,8 +104,8 @@ async def test_who_may_ask(tmp_path):
 
 
 @pytest.mark.parametrize("token", [None, ""])
-async def test_no_token_is_no_token(tmp_path, token):
-    """Where no metrics token was set, an empty one opens nothing."""
+async def test_an_empty_token_gives_no_access(tmp_path, token):
+    """If no metrics token is configured."""
     Keys(tmp_path, SystemClock()).create("tom", "write")
     async with Namespace(tmp_path, Analytics) as namespace, client(create_app(namespace, metrics_token=token)) as http:
         for header in ("Bearer ", "Bearer", "Bearer None"):

@@ -17,6 +17,8 @@ from lakebed.auth.keys import Keys
 from lakebed.clock import SystemClock
 from lakebed.query.sandbox.forkserver import shared
 
+pytestmark = pytest.mark.integration
+
 ARROW = "application/vnd.apache.arrow.stream"
 ENDLESS = "SELECT count(*) FROM range(100000000000) r WHERE hash(r.range) % 7 = 3"
 
@@ -46,7 +48,7 @@ async def ask(http, sql, accept=None, **more):
 
 
 async def test_json(http):
-    """JSON says the columns with their types, the rows as lists, and where they came from."""
+    """JSON has the columns with their types, the rows as lists, and their tiers."""
     answer = await ask(http, "SELECT event, count(*) AS n FROM events GROUP BY 1 ORDER BY 1")
     assert answer.status_code == 200
     found = answer.json()
@@ -63,7 +65,7 @@ async def test_json(http):
 
 
 async def test_parameters_and_past(http):
-    """params, as_of and limit mean what they mean to query_untrusted."""
+    """params, as_of and limit have the meaning of query_untrusted's."""
     assert (await ask(http, "SELECT ? + ?", params=[1, 2])).json()["rows"] == [[3]]
     assert (await ask(http, "SELECT seq FROM events WHERE seq > $low", params={"low": 2})).json()["rows"] == [[3]]
     assert len((await ask(http, "SELECT * FROM events", limit=3)).json()["rows"]) == 3
@@ -78,7 +80,7 @@ TIMESTAMPTZ '2026-01-02 03:04:05.000006Z' AS at, TIME '01:02:03' AS t, '\\x00\\x
 
 
 async def test_values_survive_json(http):
-    """No number is rounded and nothing is no JSON: what a double cannot hold is text, bytes are Base64, times ISO."""
+    """No number is rounded and all is JSON: numbers beyond doubles are text, bytes are Base64, times ISO."""
     answer = await ask(http, VALUES)
     assert answer.status_code == 200, answer.text
     found = json.loads(answer.text, parse_constant=pytest.fail)
@@ -107,7 +109,7 @@ async def test_values_survive_json(http):
 
 
 async def test_every_format_has_every_row(http):
-    """JSON, NDJSON, CSV and Arrow give the same rows, also where they are made in several pieces."""
+    """JSON, NDJSON, CSV and Arrow give the same rows, also in several parts."""
     sql = "SELECT range AS n, CASE WHEN range % 3 > 0 THEN 't' || range END AS t FROM range(2500)"
     whole = [[n, f"t{n}" if n % 3 else None] for n in range(2500)]
     assert (await ask(http, sql)).json()["rows"] == whole
@@ -123,7 +125,7 @@ async def test_every_format_has_every_row(http):
     assert pa.ipc.open_stream(empty.content).read_all().column_names == ["n"]
 
 
-async def test_csv_runs_nothing(http):
+async def test_csv_has_no_formulas(http):
     """Text that a spreadsheet would run gets an apostrophe, numbers stay numbers, names are guarded too."""
     texts = """'=1+1', '+1', '-1', '@x', '\t=1', 'a,b', 'a"b', 'a\nb', '', NULL, 'plain'"""
     sql = f'SELECT unnest([{texts}]) AS "=name", -1 AS n'
@@ -154,7 +156,7 @@ async def test_csv_runs_nothing(http):
     ],
 )
 async def test_accept(http, accept, kind):
-    """The Accept header chooses; what cannot be made is 406 and says what can."""
+    """The Accept header selects the format; if it accepts none, 406 names them."""
     answer = await ask(http, "SELECT 1", accept)
     if kind is None:
         assert answer.status_code == 406
@@ -187,8 +189,8 @@ async def test_accept(http, accept, kind):
         b'{"sql": "SELECT ?, ?", "params": [1]}',
     ],
 )
-async def test_bad_questions(http, body):
-    """What is no question is 400 with a reason, and the server goes on."""
+async def test_invalid_queries_are_400(http, body):
+    """With a reason, and the server continues."""
     answer = await http.post("/query", content=body)
     assert answer.status_code == 400, answer.text
     assert answer.json()["error"]["message"]
@@ -196,7 +198,7 @@ async def test_bad_questions(http, body):
 
 
 async def test_errors_say_what_to_change(http):
-    """A refusal has its place, its name and what is allowed; a limit has its number; none tells of the server."""
+    """An error has its position, its name and the allowed values; a limit has its number; none shows the server."""
     refused = await ask(http, "SELECT *\nFROM read_csv('/etc/passwd')")
     assert (refused.status_code, refused.json()["error"]["code"]) == (400, "QUERY_REFUSED")
     assert "read_csv is not allowed" in refused.json()["error"]["message"]
@@ -212,8 +214,8 @@ async def test_errors_say_what_to_change(http):
     assert (late.status_code, late.json()["error"]["code"]) == (504, "QUERY_TIMEOUT")
 
 
-async def test_too_many(http):
-    """More questions than an object may have at once are 429 with Retry-After; the others are answered."""
+async def test_too_many_queries_are_429(http):
+    """With Retry-After; the others are answered."""
     running = asyncio.create_task(ask(http, ENDLESS, timeout=3))
     await until(lambda: shared().running == 1)
     busy = await ask(http, "SELECT 1")
@@ -222,8 +224,8 @@ async def test_too_many(http):
     assert (await running).status_code == 504
 
 
-async def test_who_goes_is_not_waited_for(tmp_path):
-    """When the client of a server of one object hangs up, its query is killed and its place is free."""
+async def test_a_disconnected_client_cancels_its_query(tmp_path):
+    """In a server of one object the query is stopped and its slot is free."""
     body = json.dumps({"sql": ENDLESS}).encode()
     messages = asyncio.Queue()
     messages.put_nowait({"type": "http.request", "body": body, "more_body": False})
@@ -247,7 +249,7 @@ async def until(reached):
 
 
 async def test_keys(tmp_path):
-    """A read key asks its own object and no other; a write key may not ask."""
+    """A read key queries its own object only; a write key may not query."""
     async with Namespace(tmp_path, headroom_bytes=0) as root:
         for name in ("ann", "bob"):
             await root.get(name).track(f"Of {name}")

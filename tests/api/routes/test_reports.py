@@ -15,7 +15,9 @@ from lakebed.api.server import make_server
 from lakebed.cli import main
 from lakebed.reports.catalog import REPORTS
 from tests.reports.report_samples import COHORTS, EVENTS, SAMPLES
-from tests.served import serving
+from tests.running_server import serving
+
+pytestmark = pytest.mark.integration
 
 DANGEROUS = "(SELECT count(*) FROM read_text('/etc/passwd')) > 0"
 
@@ -40,13 +42,13 @@ async def analytics(tmp_path):
 
 
 def test_every_report_has_a_sample():
-    """Else the tests below would leave it out."""
+    """Otherwise the tests below would leave it out."""
     assert SAMPLES.keys() == REPORTS.keys()
 
 
 @pytest.mark.parametrize("name", REPORTS)
 async def test_the_sandbox_gives_the_same_rows(analytics, name):
-    """What a stranger asks is answered like what the app asks, and says which report it is."""
+    """Untrusted requests get the rows that trusted ones get, and errors name the report."""
     own = await getattr(analytics, name)(**SAMPLES[name])
     theirs = await analytics.report_untrusted(name, SAMPLES[name])
     assert own.rows, "the sample says something"
@@ -54,8 +56,8 @@ async def test_the_sandbox_gives_the_same_rows(analytics, name):
 
 
 @pytest.mark.parametrize("name", REPORTS)
-async def test_what_cannot_be_is_refused(analytics, name):
-    """An argument that there is not, one of another type, and SQL that reads files: each is an error that says so."""
+async def test_invalid_arguments_are_refused(analytics, name):
+    """An unknown argument, one of another type, and SQL that reads files: each error says so."""
     with pytest.raises(QueryRefused, match="does not take 'nonsense'"):
         await analytics.report_untrusted(name, SAMPLES[name] | {"nonsense": 1})
     signature = inspect.signature(REPORTS[name])
@@ -70,8 +72,8 @@ async def test_what_cannot_be_is_refused(analytics, name):
 
 
 @pytest.mark.parametrize("name", REPORTS)
-async def test_nothing_at_all_is_no_error(tmp_path, name):
-    """An object without events answers every report: with no rows, or with zeros, and never with NaN."""
+async def test_reports_of_an_empty_object(tmp_path, name):
+    """Every report answers with no rows or with zeros, never with NaN."""
     async with Analytics("empty", root=tmp_path, headroom_bytes=0) as empty:
         for cohort, definition in COHORTS.items():
             await empty.save_cohort(cohort, definition)
@@ -146,7 +148,7 @@ def typed(name, arguments):
 
 
 def test_durations():
-    """Lengths of time are read exactly, or refused."""
+    """Durations are parsed exactly, or refused."""
     from lakebed.reports.arguments import duration_us
 
     assert duration_us("x", "7d") == duration_us("x", timedelta(days=7)) == duration_us("x", 7 * 86400)

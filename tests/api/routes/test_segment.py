@@ -54,8 +54,8 @@ async def rows(tom, columns="type, event, user_id"):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("short", [False, True])
-async def test_the_path_says_the_type(http, tom, kind, short):
-    """Whatever type the body names, or none; the answer has a receipt with the client's messageId."""
+async def test_the_path_is_the_type(http, tom, kind, short):
+    """Whatever type the body has; the receipt has the client's messageId."""
     path = KINDS[kind] if short else kind
     for number, said in enumerate(({}, {"type": "track" if kind != "track" else "page"})):
         response = await http.post(f"/v1/{path}", json=CALL | {"messageId": f"m{number}"} | said)
@@ -74,8 +74,8 @@ async def test_a_retried_call_is_a_duplicate(http):
     assert found["events"] == [{"seq": 0, "messageId": "m1", "status": "duplicate"}]
 
 
-async def test_an_event_that_is_refused_is_200_with_its_reason(http, tom):
-    """Its client would send it again for ever, or drop others with it; the receipt is honest."""
+async def test_a_rejected_event_is_200_with_its_reason(http, tom):
+    """Otherwise its client would repeat it for ever, or drop others with it; the receipt has the outcome."""
     for path, body in (("track", {}), ("identify", {"traits": {}}), ("t", {"event": "x" * 201})):
         response = await http.post(f"/v1/{path}", json=body)
         assert response.status_code == 200
@@ -85,8 +85,8 @@ async def test_an_event_that_is_refused_is_200_with_its_reason(http, tom):
     assert await rows(tom) == []
 
 
-async def test_calls_at_once_keep_apart(http, tom):
-    """Events that travel to the log together have each their own answer, good and bad ones."""
+async def test_simultaneous_calls_have_their_own_answers(http, tom):
+    """Valid and invalid events that are stored together each have their own receipt."""
     bodies = [{"event": "" if number % 7 == 3 else "e", "messageId": str(number)} for number in range(100)]
     requests = [http.post("/v1/track", json=body) for body in bodies]
     answers = [response.json()["events"][0] for response in await asyncio.gather(*requests)]
@@ -120,8 +120,8 @@ _NO_JSON = [
     [(path, body) for path in ("track", "t") for body in (*_NO_JSON, *_NO_EVENTS)]
     + [(path, body) for path in ("batch", "import") for body in _NO_JSON],
 )
-async def test_what_is_no_json_is_400(http, tom, path, body):
-    """As Segment says it, with a reason; nothing is stored, and the next request is served."""
+async def test_invalid_json_is_400(http, tom, path, body):
+    """In Segment's form, with a reason; nothing is stored, and the next request is served."""
     if path in ("batch", "import"):
         if body[:2] != b"\x1f\x8b":
             body = b'{"batch":[' + body + b"]}" if body else b""
@@ -132,8 +132,8 @@ async def test_what_is_no_json_is_400(http, tom, path, body):
     assert (await http.post("/v1/track", json=CALL)).status_code == 200
 
 
-async def test_what_cannot_be_stored_now_is_503_for_each(tmp_path):
-    """Events that travel together fail together, each with when to come back; afterwards they are taken."""
+async def test_events_stored_together_fail_together(tmp_path):
+    """Each is 503 with Retry-After; afterwards they are accepted."""
     tom = Analytics("tom", root=tmp_path)
     transport = httpx.ASGITransport(app=create_app(tom), raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as http:
@@ -145,8 +145,8 @@ async def test_what_cannot_be_stored_now_is_503_for_each(tmp_path):
             assert (await http.post("/v1/track", json=CALL)).json()["stored"] == 1
 
 
-async def test_what_is_refused_is_a_dead_letter(http, tom):
-    """A rejected event, one of a batch, and a body that is no JSON can all be looked at and mended later."""
+async def test_rejected_events_become_dead_letters(http, tom):
+    """A rejected event, one of a batch, and a body that is not JSON can be shown and mended later."""
     await http.post("/v1/track", json={"userId": "ann", "messageId": "single"})
     await http.post("/v1/batch", json={"batch": [{"event": "a"}, {"event": "", "messageId": "of a batch"}]})
     await http.post("/v1/track", content=b'{"event":')
@@ -159,7 +159,7 @@ async def test_what_is_refused_is_a_dead_letter(http, tom):
 
 
 @pytest.mark.parametrize("path", ["batch", "b", "import"])
-async def test_a_batch_keeps_the_good_ones(http, tom, path):
+async def test_the_valid_events_of_a_batch_are_stored(http, tom, path):
     """received = stored + duplicate + rejected, in the order of the batch."""
     items = [{"type": "track", "event": "a", "messageId": "1"}, {"type": "nope"}, 7, {"event": "a", "messageId": "1"}]
     response = await http.post(f"/v1/{path}", json={"batch": items, "sentAt": "2026-01-01T00:00:00Z"})
@@ -170,8 +170,8 @@ async def test_a_batch_keeps_the_good_ones(http, tom, path):
     assert await rows(tom) == [("track", "a", None)]
 
 
-async def test_a_bad_event_does_not_cost_the_others_theirs(http, tom):
-    """NaN in one of two, as Python writes it: that one is refused, the other stored."""
+async def test_an_invalid_event_does_not_affect_the_others(http, tom):
+    """NaN in one of two, as Python writes it: that one is rejected, the other stored."""
     body = b'{"batch":[{"event":"a"},{"event":"b","properties":{"x":NaN}}]}'
     found = (await http.post("/v1/batch", content=body)).json()
     assert [event["status"] for event in found["events"]] == ["stored", "rejected"]
@@ -179,7 +179,7 @@ async def test_a_bad_event_does_not_cost_the_others_theirs(http, tom):
 
 
 async def test_limits_are_segments(http):
-    """32 KB a call, 500 KB and 2,500 events a batch, inflated: more is 400, and so much is taken."""
+    """32 KB for a call, 500 KB and 2,500 events for a batch, decompressed: more is 400, and that much is accepted."""
     event = {"event": "a", "properties": {"x": ""}}
 
     def sized(size, wrap):
@@ -221,7 +221,7 @@ async def test_the_content_type_does_not_matter(http, declared):
 
 @pytest.mark.parametrize("request_", CAPTURED, ids=[f"{number}{one['path']}" for number, one in enumerate(CAPTURED)])
 async def test_recorded_requests_of_real_clients(http, tom, request_):
-    """Each is 200, as their clients need it (some know no other success), and all that was sent is stored once."""
+    """Each is 200, as their clients need it (some know no other success), and every event is stored once."""
     body = request_["body"].encode()
     sent = json.loads(body)
     events = sent.get("batch", [sent])
@@ -239,8 +239,8 @@ async def test_recorded_requests_of_real_clients(http, tom, request_):
 # The browser's library
 
 
-async def test_metrics_are_taken_and_ignored(http, tom):
-    """What analytics.js measures of itself is no event."""
+async def test_metrics_are_accepted_and_ignored(http, tom):
+    """Measurements of analytics.js about itself are not events."""
     response = await http.post(
         "/v1/m", content=b'{"series":[{"type":"Counter"}]}', headers={"Content-Type": "text/plain"}
     )
@@ -248,8 +248,8 @@ async def test_metrics_are_taken_and_ignored(http, tom):
     assert await rows(tom) == []
 
 
-async def test_settings_lead_here(http):
-    """The library is told to send to the host that it asked, and to load nothing else."""
+async def test_settings_name_this_server(http):
+    """The library sends to the host that it asked, and loads no other integration."""
     found = (await http.get("/v1/projects/WK/settings", headers={"Host": "localhost:8080"})).json()
     assert found["integrations"] == {"Segment.io": {"apiKey": "WK", "apiHost": "localhost:8080/v1", "protocol": "http"}}
     assert found["remotePlugins"] == []
@@ -291,8 +291,8 @@ async def keyed(tmp_path):
 
 
 @pytest.mark.parametrize("path", ["track", "t", "batch", "b"])
-async def test_where_the_write_key_is(keyed, path):
-    """Basic, Bearer, X-API-Key or the body; without one, or with one that may only read, nothing is stored."""
+async def test_places_of_the_write_key(keyed, path):
+    """Basic, Bearer, X-API-Key or the body; without one, or with a read key, nothing is stored."""
     http, write, read = keyed
     basic = {"Authorization": "Basic " + base64.b64encode(f"{write}:".encode()).decode()}
     body = {"batch": [{"event": "a"}]} if path in ("batch", "b") else {"event": "a"}
@@ -306,7 +306,7 @@ async def test_where_the_write_key_is(keyed, path):
 
 
 async def test_settings_need_a_write_key(keyed):
-    """They say nothing of keys that there are not."""
+    """For an unknown key there are no settings."""
     http, write, read = keyed
     assert (await http.get(f"/v1/projects/{write}/settings")).status_code == 200
     assert refused(await http.get(f"/v1/projects/{read}/settings"), 403) == "WRONG_SCOPE"

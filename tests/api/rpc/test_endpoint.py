@@ -25,7 +25,9 @@ from lakebed.api.rpc.endpoint import RpcEndpoint
 from lakebed.api.server import make_server
 from lakebed.auth.keys import Keys
 from tests.installed import chromium, node, node_modules
-from tests.served import serving
+from tests.running_server import serving
+
+pytestmark = pytest.mark.integration
 
 CLIENT = "tests/clients/rpc.mjs"
 

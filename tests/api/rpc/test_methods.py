@@ -113,6 +113,7 @@ async def test_exactly_what_is_listed_can_be_reached(objects):
     )
 
 
+@pytest.mark.integration
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     path=st.lists(
@@ -255,6 +256,7 @@ ARGUMENTS = {
 }
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("shown", ["read", "write", "admin"])
 async def test_a_key_reaches_what_its_scope_allows(objects, keys, shown):
     """Each verb lets a key of its scope or an admin's in; another is refused with what it needs."""

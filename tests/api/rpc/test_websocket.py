@@ -19,7 +19,7 @@ from lakebed.api.rpc.endpoint import RpcEndpoint
 from lakebed.api.server import make_server
 from lakebed.auth.keys import Keys
 from lakebed.rpc.capnweb.limits import Limits
-from tests.served import serving
+from tests.running_server import serving
 
 
 @pytest.fixture

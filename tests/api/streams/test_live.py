@@ -61,7 +61,7 @@ def value(message):
 
 
 async def test_thousands_share_one_computation():
-    """Five thousand listeners get the same bytes object; it was computed once a message, not once for each of them."""
+    """Five thousand listeners get the same bytes object, computed once for each message."""
     source = Source()
     sender = broadcast(source)
     listeners = [sender.join() for _ in range(5000)]
@@ -78,8 +78,8 @@ async def test_thousands_share_one_computation():
     await sender.close()
 
 
-async def test_a_slow_listener_skips():
-    """Who takes nothing holds one message, the newest; the others are not kept back."""
+async def test_a_slow_listener_skips_messages():
+    """It holds one message, the newest; other listeners are not delayed."""
     source = Source()
     sender = broadcast(source)
     slow, quick = sender.join(), sender.join()
@@ -92,8 +92,8 @@ async def test_a_slow_listener_skips():
     await sender.close()
 
 
-async def test_what_does_not_change_is_not_sent():
-    """A new `at` alone is no message; a heartbeat says that the stream lives, and never replaces a message."""
+async def test_unchanged_messages_are_not_sent():
+    """A new `at` alone is no message; a heartbeat shows that the stream is alive, and never replaces a message."""
     source = Source()
     sender = broadcast(source, beat_s=0.02)
     listener = sender.join()
@@ -108,8 +108,8 @@ async def test_what_does_not_change_is_not_sent():
     assert await listener.next() is None
 
 
-async def test_it_stops_without_listeners_and_begins_anew():
-    """Nothing is computed for nobody; `on_end` tells; whoever joins an ended broadcast is served all the same."""
+async def test_it_stops_without_listeners_and_starts_again():
+    """Nothing is computed without a listener; `on_end` is called; a listener of an ended broadcast is served."""
     source, ended = Source(), asyncio.Event()
     sender = Broadcast(source.take, 0.005, lambda _: ended.set())
     listener = sender.join()
@@ -126,8 +126,8 @@ async def test_it_stops_without_listeners_and_begins_anew():
     await sender.close()
 
 
-async def test_a_failure_reaches_all_and_ends_them(caplog):
-    """The kind of error, without its message, which may tell of paths; then the end, not a silent stream."""
+async def test_a_failure_ends_all_streams(caplog):
+    """With the kind of the error, without its message, which may have paths; then the stream ends."""
     source = Source()
     sender = broadcast(source)
     listeners = [sender.join() for _ in range(3)]
@@ -142,7 +142,7 @@ async def test_a_failure_reaches_all_and_ends_them(caplog):
 
 
 async def test_a_costly_message_comes_less_often():
-    """Taking a message may use a twentieth of the time, whatever the interval."""
+    """Computing messages takes at most a twentieth of the time, whatever the interval."""
     source = Source()
     loop, times = asyncio.get_running_loop(), []
 
@@ -224,7 +224,7 @@ def test_a_stream_over_a_socket(server):
 
 
 def test_streams_end_when_the_server_stops(server):
-    """A listener does not hold the server back: its stream ends properly, long before the time for draining is over."""
+    """A listener does not delay the server: its stream ends properly, long before the time for draining is over."""
     track(server, event="A")
     listening = Listening(server)
     listening.pulse()
@@ -238,7 +238,7 @@ def test_streams_end_when_the_server_stops(server):
 
 
 def test_three_hundred_sockets(server):
-    """All get what is new, in a few messages that they share: the object was not asked for each of them."""
+    """All get the changes in a few messages that they share; the object is not called for each of them."""
     track(server, event="A")
     streams = [Listening(server) for _ in range(300)]
     for one in streams:
@@ -256,8 +256,8 @@ def test_three_hundred_sockets(server):
     track(server, event="C")  # the server is well
 
 
-async def test_too_many(tmp_path):
-    """Beyond the most there may be, and while stopping, it is 503 with a time to come back."""
+async def test_too_many_listeners_are_503(tmp_path):
+    """Above the limit, and while the server stops, with Retry-After."""
     async with Analytics("tom", root=tmp_path) as tom:
         live = LiveStream(Auth(tom), max_listeners=0)
         app = Starlette(routes=live.routes(), exception_handlers=error_handlers)
@@ -270,7 +270,7 @@ async def test_too_many(tmp_path):
 
 
 async def test_an_app_that_starts_again_streams_again(tmp_path):
-    """Ending the lifespan ends streams; beginning it anew takes listeners anew."""
+    """The end of the lifespan ends streams; its next start accepts listeners again."""
     app = create_app(Analytics("tom", root=tmp_path))
     for _ in range(2):
         async with app.router.lifespan_context(app):
@@ -281,8 +281,8 @@ async def test_an_app_that_starts_again_streams_again(tmp_path):
         assert listened.sent[-1]["more_body"] is False
 
 
-def test_who_comes_before_the_first_event(server, tmp_path):
-    """An object that does not exist is waited for, and not made by that; its first event arrives on the same stream."""
+def test_a_listener_before_the_first_event(server, tmp_path):
+    """An object that does not exist is not created by a listener; its first event arrives on the same stream."""
     listening = Listening(server)
     nothing = json.loads(msgspec.json.encode(LiveSnapshot(at="", name="default")))
     assert listening.pulse() | {"at": ""} == nothing
@@ -325,7 +325,7 @@ class Listened:
 
 
 async def test_a_revoked_key_ends_its_stream(tmp_path, monkeypatch):
-    """Who may no longer read gets no further message: the gate is asked again while the stream runs."""
+    """A listener without the right to read gets no further message: auth is checked again while the stream runs."""
     monkeypatch.setattr("lakebed.api.streams.live._CHECK_AGAIN_S", 0)
     async with Analytics("tom", root=tmp_path) as tom:
         gate = ShutGate(tom)
@@ -341,8 +341,8 @@ async def test_a_revoked_key_ends_its_stream(tmp_path, monkeypatch):
         assert await tom.check() == []
 
 
-async def test_who_takes_nothing_is_dropped(tmp_path, monkeypatch):
-    """A client whose socket stays full is let go; one that reads is not disturbed, and nothing is left behind."""
+async def test_a_listener_that_does_not_read_is_disconnected(tmp_path, monkeypatch):
+    """One that reads is not disturbed, and nothing is left behind."""
     monkeypatch.setattr("lakebed.api.streams.live._STALLED_S", 0.05)
     async with Analytics("tom", root=tmp_path) as tom:
         live = LiveStream(Auth(tom), interval_s=0.01)

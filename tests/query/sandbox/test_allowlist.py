@@ -50,6 +50,7 @@ def test_none_reads_anything():
     assert not {name for name in FUNCTIONS | TABLE_FUNCTIONS if name.startswith(NEVER) or name.endswith("_scan")}
 
 
+@pytest.mark.integration
 def test_no_function_is_allowed_by_accident(cursor):
     """Each function of this DuckDB that is not on the list is refused when it is called, whatever its name."""
     found = cursor.execute("SELECT DISTINCT function_name FROM duckdb_functions()").fetchall()

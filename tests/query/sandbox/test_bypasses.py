@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from lakebed import QueryCrashed, QueryError, QueryRefused, QueryTimeout, QueryTooLarge, connect
 from lakebed.query.sandbox.forkserver import shared
 
+pytestmark = pytest.mark.integration
+
 MARK = "xyzzy-17"
 
 

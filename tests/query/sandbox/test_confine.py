@@ -16,6 +16,8 @@ from lakebed.errors import QueryCrashed
 from lakebed.query.sandbox.forkserver import shared
 from lakebed.query.sandbox.messages import SandboxRequest
 
+pytestmark = pytest.mark.integration
+
 TRIES = """
 import json, os, socket, sys
 from lakebed.query.sandbox import confine

@@ -30,6 +30,8 @@ from lakebed import (
 )
 from lakebed.query.sandbox.forkserver import shared
 
+pytestmark = pytest.mark.integration
+
 ENDLESS = "SELECT count(*) FROM range(100000000000) r WHERE hash(r.range) % 7 = 3"
 
 

@@ -15,6 +15,8 @@ from lakebed.query.sandbox import framing
 from lakebed.query.sandbox.messages import SandboxRequest
 from lakebed.query.sandbox.worker_process import WorkerProcess
 
+pytestmark = pytest.mark.integration
+
 QUESTION = SandboxRequest("SELECT 1", None, [], 1, 1 << 20, 1)
 
 

@@ -15,6 +15,8 @@ from lakebed import Analytics, InvalidAsOf, ManualClock, QueryRefused
 from lakebed.clock import from_us
 from lakebed.query.templates.template import Template, library
 
+pytestmark = pytest.mark.integration
+
 ROOT = Path(__file__).parents[3]
 RETAIL = ROOT / "examples" / "data" / "online_retail_2010-12.csv.gz"
 LINES = 4_000

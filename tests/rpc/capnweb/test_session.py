@@ -590,6 +590,7 @@ _MESSAGES = (
 )
 
 
+@pytest.mark.integration
 @settings(PATIENT, max_examples=200)
 @given(messages=st.lists(_MESSAGES, max_size=12))
 @example(

@@ -146,11 +146,14 @@ async def test_compaction_plans_anew_after_an_append(flaky):
     await other.close()
 
 
-async def test_l3_25_two_archivers_race(tmp_path):
-    """Two archivers given the same batches, 100 rounds, with maintenance between: every event once, one winner each."""
+@pytest.mark.integration
+@pytest.mark.parametrize("rounds", [30, pytest.param(100, marks=pytest.mark.slow)])
+async def test_l3_25_two_archivers_race(tmp_path, rounds):
+    """Two archivers given the same batches, with maintenance between: every event once, one winner each."""
     pair = [open_archive(tmp_path), open_archive(tmp_path)]
     await pair[0].append(events(0, 2), 0, 2)
-    for start in range(2, 202, 2):
+    end = 2 + 2 * rounds
+    for start in range(2, end, 2):
         rows = events(start, start + 2, at=lambda seq: START + seq)
         outcomes = await asyncio.gather(*(archive.append(rows, start, start + 2) for archive in pair))
         assert sorted(outcomes) == [False, True]
@@ -158,11 +161,12 @@ async def test_l3_25_two_archivers_race(tmp_path):
             await asyncio.gather(pair[0].compact(), pair[1].expire())
     for archive in pair:
         assert await archive.append(events(0, 2), 0, 2) is False
-        assert await seqs(archive) == list(range(202))
+        assert await seqs(archive) == list(range(end))
         assert await archive.check() == []
         await archive.close()
 
 
+@pytest.mark.integration
 async def test_two_archivers_race_to_create(tmp_path):
     """Two archivers that find nothing there make one table, and one of them archives the batch."""
     for attempt in range(5):

@@ -9,16 +9,24 @@ from lakebed.disk import Disk
 from lakebed.errors import ArchiveUnavailable
 from tests.tiers.archive.archive_fixtures import START, Died, MortalDisk, events, open_archive, seqs, seqs_of, stored
 
+pytestmark = pytest.mark.integration
 
-async def lives_through(root, act, prepare):
-    """Run `act` on archives that die at their first, second, third … file operation, until one lives through it."""
+
+@pytest.fixture(params=[3, pytest.param(1, marks=pytest.mark.slow)])
+def step(request):
+    """Every third operation in the normal suite, each one in the slow one."""
+    return request.param
+
+
+async def lives_through(root, act, prepare, step=1):
+    """Run `act` on archives that die at one file operation after the other, until one lives through it."""
     place, copy = root / "place", root / "copy"  # at one path always: Iceberg's metadata holds absolute paths
     place.mkdir()
     healthy = open_archive(place)
     await prepare(healthy)
     await healthy.close()
     shutil.copytree(place, copy)
-    for lives in range(1000):
+    for lives in range(0, 1000, step):
         shutil.rmtree(place)
         shutil.copytree(copy, place)
         mortal = open_archive(place, disk=MortalDisk(lives))
@@ -62,7 +70,7 @@ async def test_append_killed_at_every_file_operation(tmp_path):
     assert deaths > 10
 
 
-async def test_first_append_killed_at_every_file_operation(tmp_path):
+async def test_first_append_killed_at_every_file_operation(tmp_path, step):
     """The same where neither catalog nor table nor directory was there before."""
 
     async def prepare(_):
@@ -71,13 +79,13 @@ async def test_first_append_killed_at_every_file_operation(tmp_path):
     async def act(archive):
         await archive.append(events(0, 2), 0, 2)
 
-    async for _, archive, _lived in lives_through(tmp_path, act, prepare):
+    async for _, archive, _lived in lives_through(tmp_path, act, prepare, step):
         await archive.append(events(0, 2), 0, 2)
         assert await archive.append(events(0, 2), 0, 2) is False
         assert await seqs(archive) == [0, 1]
 
 
-async def test_compaction_and_erasure_killed_at_every_file_operation(tmp_path):
+async def test_compaction_and_erasure_killed_at_every_file_operation(tmp_path, step):
     """Killed anywhere in compaction or erasure, rows are those from before or after, each once; it can be run again."""
 
     async def prepare(archive):
@@ -89,9 +97,9 @@ async def test_compaction_and_erasure_killed_at_every_file_operation(tmp_path):
         await archive.erase("user_id", ["u5"])
 
     whole, erased = list(range(12)), [seq for seq in range(12) if seq % 7 != 5]
-    async for lives, archive, lived in lives_through(tmp_path, act, prepare):
+    async for lives, archive, lived in lives_through(tmp_path, act, prepare, step):
         assert await seqs(archive) in ([erased] if lived else [whole, erased])
-        if lives % 4 and not lived:  # going on after every one of them would take too long
+        if lives // step % 2 and not lived:  # going on after every one of them would take too long
             continue
         await act(archive)
         assert await seqs(archive) == erased

@@ -18,6 +18,8 @@ from tests.tiers.archive.archive_fixtures import (
     stored,
 )
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture
 async def pair(tmp_path):

@@ -15,6 +15,8 @@ from lakebed.clock import SystemClock
 from lakebed.errors import ArchiveConflict, ArchiveUnavailable
 from tests.tiers.archive.archive_fixtures import DAY, START, events, open_archive, seqs, stored
 
+pytestmark = pytest.mark.integration
+
 STEPS = st.sampled_from(
     ["", "", "", "conflict", "unknown", "socket", *(f"applied {e}" for e in ("conflict", "unknown"))]
 )
@@ -158,7 +160,7 @@ class Interleavings(RuleBasedStateMachine):
 
 def test_l3_29_interleavings():
     """Appends, compaction, erasure, expiry and collection in any order, and between each other, lose nothing."""
-    run_state_machine_as_test(Interleavings, settings=settings(max_examples=8, stateful_step_count=20, deadline=None))
+    run_state_machine_as_test(Interleavings, settings=settings(max_examples=5, stateful_step_count=20, deadline=None))
 
 
 @pytest.mark.slow

@@ -8,6 +8,8 @@ from lakebed.errors import (
 )
 from tests.tiers.archive.archive_fixtures import START, events, open_archive, read, seqs, stored
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture
 async def archive(tmp_path):

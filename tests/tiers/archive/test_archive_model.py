@@ -4,11 +4,14 @@ import tempfile
 from pathlib import Path
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 
 from lakebed.events.promotions import BUILT_IN
 from tests.tiers.archive.archive_fixtures import DAY, PROMOTIONS, START, events, open_archive, read, seqs, seqs_of
+
+pytestmark = pytest.mark.integration
 
 
 class ArchiveMachine(RuleBasedStateMachine):
@@ -113,4 +116,4 @@ class ArchiveMachine(RuleBasedStateMachine):
 
 
 TestArchiveModel = ArchiveMachine.TestCase
-TestArchiveModel.settings = settings(max_examples=12, stateful_step_count=14, deadline=None)
+TestArchiveModel.settings = settings(max_examples=8, stateful_step_count=14, deadline=None)

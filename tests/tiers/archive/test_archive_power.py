@@ -5,6 +5,8 @@ import pytest
 
 from tests.tiers.archive.archive_fixtures import START, Died, PowerlessDisk, events, open_archive, seqs
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture(params=[4, pytest.param(1, marks=pytest.mark.slow)])
 def step(request):

@@ -6,6 +6,8 @@ from lakebed.errors import ArchiveConflict, ArchiveUnavailable
 from tests.tiers.archive.archive_fixtures import START, events, open_archive, seqs
 from tests.tiers.archive.rest_server import RestServer
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture
 def server(tmp_path):

@@ -12,6 +12,8 @@ from lakebed.errors import (
 )
 from tests.tiers.archive.archive_fixtures import START, events, open_archive, seqs, stored
 
+pytestmark = pytest.mark.integration
+
 
 async def test_foreign_commit_is_refused(tmp_path):
     """When another program commits, the watermark is not known: everything that would rely on it fails closed."""

@@ -105,6 +105,7 @@ async def test_commits_of_the_default_catalog_are_durable(tmp_path):
     await archive.close()
 
 
+@pytest.mark.integration
 def test_importing_the_archive_is_cheap():
     """Neither pyiceberg, SQLAlchemy nor DuckDB is imported before an archive is used."""
     code = "import sys, lakebed.tiers.archive.archive; print({'pyiceberg', 'sqlalchemy', 'duckdb'} & set(sys.modules))"

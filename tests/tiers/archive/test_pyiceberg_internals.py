@@ -58,6 +58,7 @@ async def archive(tmp_path):
     await archive.close()
 
 
+@pytest.mark.integration
 def test_only_the_adapter_imports_undocumented_names():
     """Every import of pyiceberg outside `pyiceberg_internals.py` is of a documented name."""
     for path in Path(lakebed.__file__).parent.rglob("*.py"):

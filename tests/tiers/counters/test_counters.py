@@ -138,8 +138,13 @@ class CountersAgainstModel(RuleBasedStateMachine):
         assert seen.evicted == self.counters.evicted == self.model.evicted
 
 
-TestCountersAgainstModel = CountersAgainstModel.TestCase
-TestCountersAgainstModel.settings = settings(max_examples=400, stateful_step_count=40, deadline=None)
+TestCountersAgainstModel = pytest.mark.integration(CountersAgainstModel.TestCase)
+TestCountersAgainstModel.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)
+
+
+@pytest.mark.slow
+class TestCountersAgainstModelAtLength(CountersAgainstModel.TestCase):
+    settings = settings(max_examples=1_000, stateful_step_count=40, deadline=None)
 
 
 @settings(max_examples=15, deadline=None)

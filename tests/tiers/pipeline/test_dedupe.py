@@ -224,6 +224,7 @@ async def test_a_damaged_segment_raises(tmp_path):
         assert await statuses(log, "other") == [("stored", 50)]
 
 
+@pytest.mark.integration
 def test_each_flipped_byte_of_a_sealed_segment_is_found_or_harmless(tmp_path):
     """With any byte of its pages changed a segment gives the right seq or LogCorrupted: pages carry checksums."""
     path, _, _ = write_segment(tmp_path, [[f"m{i}" for i in range(9)]])

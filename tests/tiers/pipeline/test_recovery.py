@@ -58,6 +58,7 @@ def test_an_empty_directory_is_an_empty_log(tmp_path):
     assert (found.next_seq, found.files, found.unsealed, found.active) == (0, [], [], None)
 
 
+@pytest.mark.integration
 def test_the_last_frame_cut_at_every_byte_below_the_marker_is_corruption(tmp_path):
     """After a crash of the process the marker is exact: any missing byte below it was acknowledged."""
     path, ends, _ = write_segment(tmp_path, GROUPS)
@@ -70,6 +71,7 @@ def test_the_last_frame_cut_at_every_byte_below_the_marker_is_corruption(tmp_pat
         assert path.stat().st_size == cut, "nothing was changed"
 
 
+@pytest.mark.integration
 def test_the_last_frame_cut_at_every_byte_above_the_marker_is_a_torn_tail(tmp_path):
     """After a power loss the marker may be a frame behind: a frame cut anywhere above it is dropped, others stay."""
     path, ends, markers = write_segment(tmp_path, GROUPS)
@@ -108,6 +110,7 @@ def with_each_bit_flipped(path, start, end, step=1):
             os.pwrite(file.fileno(), good[at : at + 1], at)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("which", "step"), [(0, 7), (1, 7), (2, 1)], ids=["first", "middle", "last"])
 def test_every_bit_of_a_frame_flipped_below_the_marker_is_corruption(tmp_path, which, step):
     """One flipped bit in any acknowledged frame is LogCorrupted at that frame: never a wrong event."""
@@ -116,6 +119,7 @@ def test_every_bit_of_a_frame_flipped_below_the_marker_is_corruption(tmp_path, w
         assert found == ends[which]
 
 
+@pytest.mark.integration
 def test_every_bit_of_the_last_frame_flipped_above_the_marker_cuts_it(tmp_path):
     """Above the marker a bad last frame is a torn tail: only it is dropped, and no wrong event is read."""
     path, ends, markers = write_segment(tmp_path, [["a"], ["b"]])
@@ -368,6 +372,7 @@ async def check_image(directory, acknowledged, handed_over):
         assert ids(log) == [*names, "next"]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("seed", range(2))
 async def test_a_crash_at_every_file_operation_loses_nothing(tmp_path, seed):
     """Killed, or without power, before any file operation of appending, rolling, sealing, pruning or closing:
@@ -387,6 +392,7 @@ async def test_a_crash_at_every_file_operation_loses_nothing(tmp_path, seed):
         await check_image(target, known, handed_over)
 
 
+@pytest.mark.integration
 async def test_a_crash_during_recovery_repeated_loses_nothing(tmp_path):
     """Recovery of a torn tail, of half-done sealing and of leftovers may itself be killed at every operation, twice."""
     directory = tmp_path / "log"

@@ -327,8 +327,7 @@ def test_an_unclosed_storage_does_not_block_the_end_of_the_interpreter(tmp_path)
         """
         import asyncio, os, sys
         from pathlib import Path
-        from lakebed.tiers.storage.schedule_runs import ScheduleRuns
-from lakebed.tiers.storage.storage import Storage
+        from lakebed.tiers.storage.storage import Storage
 
         async def main():
             global storage
@@ -351,8 +350,7 @@ def test_a_process_that_dies_leaves_both_or_neither(tmp_path, step):
         f"""
         import asyncio, os, sys
         from pathlib import Path
-        from lakebed.tiers.storage.schedule_runs import ScheduleRuns
-from lakebed.tiers.storage.storage import Storage
+        from lakebed.tiers.storage.storage import Storage
 
         async def work(tx):
             definition = await tx.define("a", "print")

@@ -11,6 +11,8 @@ from lakebed import Analytics, QueryError
 from lakebed.query.dialects.analytics_engine.answer import encoded
 from tests.query.dialects.analytics_engine.corpus import EACH, ONLY_HERE, ROWS, WHOLE, rows
 
+pytestmark = pytest.mark.integration
+
 STATEMENTS = {f"SELECT {text} AS x FROM t": rows(value) for text, value in EACH.items()} | WHOLE
 
 

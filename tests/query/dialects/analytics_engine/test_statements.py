@@ -38,6 +38,7 @@ def streams():
     return st.lists(one, max_size=20).map(lambda found: [row | {UNIQUE: n} for n, row in enumerate(found)])
 
 
+@pytest.mark.integration
 @settings(max_examples=24, derandomize=True)
 @given(rows=streams(), statement=statements())
 def test_as_plain_python(rows, statement):
@@ -52,6 +53,7 @@ def test_as_plain_python(rows, statement):
     assert same(found, statement.answer(rows), is_ordered=statement.is_ordered), statement.sql
 
 
+@pytest.mark.integration
 @settings(max_examples=10, derandomize=True)
 @given(rows=streams(), statement=statements().filter(lambda one: "topK" not in one.sql))
 def test_as_clickhouse(rows, statement):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -13,7 +14,9 @@ from lakebed.query.dialects.analytics_engine.answer import EngineAnswer, encoded
 from lakebed.query.dialects.analytics_engine.dataset import Dataset, unmapped
 from lakebed.query.dialects.analytics_engine.translation import translate
 from tests.query.dialects.analytics_engine.grammar import UNIQUE, same, statements
-from tests.reports.report_cases import NAMES, happened, identified, stages
+from tests.reports.report_cases import NAMES, PAIRS, happened, identified, stages
+
+pytestmark = pytest.mark.integration
 
 MAPPING = {"event": "hit", "index1": "person_id", "blobs": ["plan", "n"], "doubles": ["amount", "size", "n"]}
 PEOPLE = ["ann", "bob", "?p1", None]
@@ -85,15 +88,20 @@ def number(value):
 
 
 @settings(max_examples=6, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(events=streams(), dataset=st.sampled_from(["mapped", "mapped", "points"]), statement=statements())
-async def test_in_every_state_it_is_what_plain_python_says(tmp_path_factory, events, dataset, statement):
+@given(
+    events=streams(),
+    dataset=st.sampled_from(["mapped", "mapped", "points"]),
+    statement=statements(),
+    states=st.sampled_from(PAIRS),
+)
+async def test_answers_equal_plain_python_in_any_state(tmp_path_factory, events, dataset, statement, states):
     """Statements over mapped events and over data points; people are those of the moment."""
     translated = translate(statement.sql, from_us(0))
     if dataset == "mapped":
         table = Dataset.of(MAPPING).sql(dataset, (), translated.columns)
     else:
         table = unmapped(dataset, translated.columns)
-    async for stage in stages(tmp_path_factory.mktemp("dialect"), events, merges=MERGES, untrusted=()):
+    async for stage in stages(tmp_path_factory.mktemp("dialect"), events, merges=MERGES, only=states, untrusted=()):
         result = await stage.shop.query(translated.over(table), as_of=stage.as_of)
         found = json.loads(encoded(EngineAnswer("JSON", result.arrow())))["data"]
         expected = statement.answer(rows(stage.events, dataset))

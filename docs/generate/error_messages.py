@@ -1,0 +1,89 @@
+"""Writes the list of all error messages from the `raise` statements of the source."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+from docs.generate.marked import DOCS, replaced
+
+PAGE = DOCS / "error-messages.md"
+SOURCE = DOCS.parent / "lakebed"
+
+
+def table() -> str:
+    """A section for each package, with a row for each message: its file, its class, its text and its hint."""
+    sections: dict[str, list[str]] = {}
+    for path in sorted(SOURCE.rglob("*.py")):
+        name = str(path.relative_to(SOURCE))
+        for error, message, hint in messages(path.read_text("utf-8")):
+            row = f"| `{name}` | {error} | {_cell(message)} | {_cell(hint)} |"
+            sections.setdefault(name.partition("/")[0], []).append(row)
+    lines: list[str] = []
+    for package, rows in sections.items():
+        lines += [
+            f"## {package}",
+            "",
+            "| file | error | message | hint |",
+            "|---|---|---|---|",
+            *dict.fromkeys(rows),
+            "",
+        ]
+    return "\n".join(lines).rstrip()
+
+
+def messages(source: str) -> Iterator[tuple[str, str, str]]:
+    """Class, message and hint of each error that a file raises with a text. `{…}` stands for a fact."""
+    tree = ast.parse(source)
+    for scope in ast.walk(tree):
+        if isinstance(scope, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Module)):
+            texts = dict(_assigned(scope))
+            for node in _own_nodes(scope):
+                if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
+                    yield from _message(node.exc, texts)
+
+
+def _message(call: ast.Call, texts: dict[str, str]) -> Iterator[tuple[str, str, str]]:
+    error = ast.unparse(call.func).rpartition(".")[2]
+    arguments = [text for argument in call.args if (text := _text(argument, texts)) is not None]
+    hint = next((_text(keyword.value, texts) or "" for keyword in call.keywords if keyword.arg == "hint"), "")
+    if arguments:  # a Refusal has its code before its message
+        yield error, arguments[-1], hint
+
+
+def _own_nodes(scope: ast.AST) -> Iterator[ast.AST]:
+    """The nodes of a function, without those of functions in it."""
+    for child in ast.iter_child_nodes(scope):
+        if not isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            yield child
+            yield from _own_nodes(child)
+
+
+def _assigned(scope: ast.AST) -> Iterator[tuple[str, str]]:
+    for node in _own_nodes(scope):
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            text = _text(node.value, {})
+            if text is not None:
+                yield node.targets[0].id, text
+
+
+def _text(node: ast.expr, texts: dict[str, str]) -> str | None:
+    match node:
+        case ast.Constant(value=str(text)):
+            return text
+        case ast.JoinedStr(values=values):
+            return "".join(_text(part, texts) or "{…}" for part in values)
+        case ast.Name(id=name):
+            return texts.get(name)
+        case _:
+            return None
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
+
+
+def pages() -> dict[Path, str]:
+    """The page of error messages as it must be."""
+    return {PAGE: replaced(PAGE, "error messages", table())}
