@@ -19,7 +19,7 @@ from lakebed.errors import InvalidName, InvalidSettings, ObjectClosed
 from lakebed.objects.names import is_name
 from lakebed.objects.registry import class_named, classes
 from lakebed.objects.remote_transports import FAITHFUL, HttpTransport, WebSocketTransport
-from lakebed.rpc.capnweb.limits import Limits
+from lakebed.rpc.capnweb.codec import Limits
 from lakebed.rpc.capnweb.pending import Outcome, PendingResult, Reference, replaced
 from lakebed.rpc.capnweb.session import Peer
 from lakebed.rpc.capnweb.values import Named, Pointer
