@@ -17,7 +17,7 @@ import msgspec
 
 from lakebed.errors import NotReachable
 from lakebed.rpc.capnweb.codec import Step, follow
-from lakebed.rpc.capnweb.pending import Outcome, PendingResult, Reference, gather, replaced
+from lakebed.rpc.capnweb.results import Outcome, PendingResult, Reference, gather, replaced
 from lakebed.rpc.members import member
 
 __all__ = ["Batch", "Call", "Promise", "Session", "Stub", "Transport", "trips"]

@@ -23,7 +23,7 @@ from lakebed.interface.verbs import VERBS
 from lakebed.objects.namespace import Namespace
 from lakebed.reports.catalog import signature_of
 from lakebed.rpc.capnweb.codec import Target
-from lakebed.rpc.capnweb.imports import Remote
+from lakebed.rpc.capnweb.results import Remote
 
 __all__ = ["RpcMethods", "verb_signature"]
 
