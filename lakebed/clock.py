@@ -1,27 +1,40 @@
-"""The only caller of the real clock, and the units of time.
+"""Time: the only caller of the real clock, the units, and the one parser of datetimes, dates, texts and numbers.
 
 Wall time is an integer of microseconds since 1970-01-01 UTC; durations are monotonic seconds. Each operation reads the
 clock once and passes that value on, so that nothing expires halfway.
+
+Two rules hold wherever a moment is parsed. A naive datetime is refused: the zone that its program meant is not known,
+and a guess gives a wrong answer without an error. Text without a zone means UTC, as in SQL and in Segment's API.
 """
 
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from typing import Protocol
+
+from lakebed.errors import InvalidAsOf
 
 __all__ = [
     "DAY_US",
     "EPOCH",
     "HOUR_US",
     "MINUTE_US",
+    "MOMENT_HINT",
     "SECOND_US",
     "WEEK_US",
     "YEAR_1_US",
     "Clock",
+    "Instant",
     "ManualClock",
+    "Moment",
     "SystemClock",
     "from_us",
+    "parse_as_of",
+    "parse_day",
+    "parse_epoch",
+    "parse_iso",
+    "parse_moment",
     "to_us",
 ]
 
@@ -105,3 +118,86 @@ def from_us(us: int) -> datetime:
 
 YEAR_1_US = to_us(datetime.min.replace(tzinfo=UTC))
 """The first moment of a datetime, in Python and in what DuckDB gives: no event is earlier."""
+
+
+Instant = datetime | str
+"""What `as_of` may be: an aware datetime or ISO 8601 text."""
+Moment = datetime | date | str
+"""What an argument that is a moment may be: an aware datetime, a date (its midnight UTC) or ISO 8601 text."""
+
+MOMENT_HINT = (
+    "Give an aware datetime, a date, or ISO 8601 text such as '2026-01-15T12:00:00Z' (without a zone it means UTC)"
+)
+_MAX_NUMBER = 1e15
+_SECONDS_BELOW = 1e12  # a number below this is epoch seconds, else milliseconds (Segment's collectors agree on this)
+
+
+def parse_moment(value: Moment) -> int:
+    """Microseconds since 1970-01-01 UTC of an aware datetime, a date (its midnight UTC) or ISO 8601 text.
+
+    Raises:
+        ValueError: `value` is anything else. Naive datetimes and numbers are refused, too.
+    """
+    if isinstance(value, datetime):
+        return to_us(value)
+    if isinstance(value, date):
+        return to_us(datetime(value.year, value.month, value.day, tzinfo=UTC))
+    if not isinstance(value, str):
+        raise ValueError(f"{str(value)[:40]!r} is not a moment")  # noqa: TRY004 - one error for each invalid moment
+    return to_us(parse_iso(value))
+
+
+def parse_as_of(as_of: Moment | None, now_us: int) -> int | None:
+    """Microseconds of `as_of` (a date is its midnight UTC). None stays None and means the present.
+
+    Raises:
+        InvalidAsOf: `as_of` is not a moment, or lies after `now_us`: that answer could still change.
+    """
+    if as_of is None:
+        return None
+    try:
+        us = parse_moment(as_of)
+    except ValueError as error:
+        raise InvalidAsOf(f"as_of: {error}", hint=MOMENT_HINT, value=as_of) from error
+    if us > now_us:
+        raise InvalidAsOf(
+            f"as_of {from_us(us).isoformat()} lies in the future (now is {from_us(now_us).isoformat()})",
+            hint="Its answer could still change; ask without as_of for the present",
+            value=as_of,
+        )
+    return us
+
+
+def parse_day(value: Moment) -> date:
+    """The day in UTC of a moment; a date is itself. Raises ValueError as `parse_moment` does."""
+    if isinstance(value, date) and not isinstance(value, datetime):
+        return value
+    return from_us(parse_moment(value)).date()
+
+
+def parse_iso(text: str, zone: tzinfo = UTC) -> datetime:
+    """The aware datetime that ISO 8601 `text` names.
+
+    Args:
+        text: a date or a time, such as "2026-01-15" or "2026-01-15T12:00:00+01:00".
+        zone: the zone of text that names none.
+
+    Raises:
+        ValueError: `text` is not in that form.
+    """
+    try:
+        moment = datetime.fromisoformat(text)
+        return moment if moment.tzinfo is not None else moment.replace(tzinfo=zone)
+    except (ValueError, OverflowError):
+        raise ValueError(f"{text[:40]!r} is not an ISO 8601 time") from None
+
+
+def parse_epoch(number: float) -> int:
+    """Microseconds since 1970-01-01 UTC of a number of seconds, or from 1e12 on of milliseconds.
+
+    Raises:
+        ValueError: `number` is 1e15 or more, or not a number.
+    """
+    if not -_MAX_NUMBER < number < _MAX_NUMBER:
+        raise ValueError(f"{str(number)[:40]} is not a number of seconds or milliseconds since 1970")
+    return round(number * SECOND_US) if abs(number) < _SECONDS_BELOW else round(number * 1_000)

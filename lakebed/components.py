@@ -50,6 +50,7 @@ from lakebed.tiers.archive.archive import Archive
 from lakebed.tiers.counters.counters import Counters
 from lakebed.tiers.pipeline.pipeline import Pipeline
 from lakebed.tiers.storage.dead_letters import DeadLetters
+from lakebed.tiers.storage.schedule_runs import ScheduleRuns
 from lakebed.tiers.storage.storage import Storage
 
 __all__ = ["Components", "ObjectOptions", "open_components"]
@@ -166,6 +167,7 @@ async def open_components(stack: AsyncExitStack, options: ObjectOptions) -> Comp
         settings,
         people=identity.mapping,
         documents=history.documents,
+        known_documents=documents,
     )
     stack.push_async_callback(rollups.close)
     await rollups.open()
@@ -210,9 +212,8 @@ async def open_components(stack: AsyncExitStack, options: ObjectOptions) -> Comp
     report_parts = queries, metrics, cohort_lookup.named, promotions, clock, untrusted
     context = ReportContext(*report_parts, trusting=True)
     await _restore_live_counters(live_counters, storage, pipeline, history, settings, clock)
-    scheduler = Scheduler(
-        clock, settings.schedule_timezone, options.jobs, await storage.last_runs(), _RunRecorder(storage)
-    )
+    runs = ScheduleRuns(storage)
+    scheduler = Scheduler(clock, settings.schedule_timezone, options.jobs, await runs.last(), _RunRecorder(runs))
     stack.push_async_callback(_drain, pipeline, ingest, maintenance)
     monitored = MonitoredParts(
         directory=directory,
@@ -268,11 +269,11 @@ async def open_components(stack: AsyncExitStack, options: ObjectOptions) -> Comp
 class _RunRecorder:
     """Records each run of a scheduled job in storage."""
 
-    def __init__(self, storage: Storage) -> None:
-        self._storage = storage
+    def __init__(self, runs: ScheduleRuns) -> None:
+        self._runs = runs
 
     async def __call__(self, run: JobRun) -> None:
-        await self._storage.record_run(run.job, run.planned_us, run.finished_us, run.error)
+        await self._runs.record(run.job, run.planned_us, run.finished_us, run.error)
 
 
 async def _drain(pipeline: Pipeline, ingest: Ingest, maintenance: Maintenance) -> None:

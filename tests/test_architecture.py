@@ -28,7 +28,6 @@ PACKAGES = {name for name, path in FILES.items() if path.name == "__init__.py"} 
 FLOORS = (
     {"errors"},
     {"clock", "concurrency", "disk", "histogram", "interface", "sql_engine"},
-    {"moments"},
     {"events", "integrations", "scheduling", "settings"},
     {"charts", "tiers", "transfer"},
     {"query", "rollups"},

@@ -164,13 +164,13 @@ async def test_promise_04_state_and_checkpoint_move_together(make):
     async with make() as shop:
         await shop.batch([order(number) for number in range(20)])
         await shop.rollup()
-        pages = await shop._components.storage._fetch("PRAGMA page_count")
-        await shop._components.storage._fetch(f"PRAGMA max_page_count = {pages[0][0]}")
+        pages = await shop._components.storage.fetch("PRAGMA page_count")
+        await shop._components.storage.fetch(f"PRAGMA max_page_count = {pages[0][0]}")
         await shop.batch([order(number, userId=f"person {number} " + "x" * 200) for number in range(20, 400)])
         with pytest.raises(StorageUnavailable):
             await shop.rollup()
         assert await shop._components.rollups.checkpoint() == 20
-        await shop._components.storage._fetch("PRAGMA max_page_count = 1000000")
+        await shop._components.storage.fetch("PRAGMA max_page_count = 1000000")
         assert (await shop.rollup()).events == 380
         rolled, raw = await rolled_and_raw(shop)
         assert rolled == raw

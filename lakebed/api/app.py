@@ -14,7 +14,7 @@ from lakebed.api.body import Body
 from lakebed.api.cors import Cors
 from lakebed.api.enrichment.enrichment import Enrichment
 from lakebed.api.errors import error_handlers
-from lakebed.api.middleware import ExchangeMiddleware
+from lakebed.api.middleware import ExchangeMiddleware, RequestMetrics, log_exchange
 from lakebed.api.openapi.document import OpenApi
 from lakebed.api.openapi.page import Reference
 from lakebed.api.routes.analytics_engine import AnalyticsEngineRoutes
@@ -38,7 +38,6 @@ from lakebed.api.routes.templates import TemplateRoutes
 from lakebed.api.routes.track import TrackRoutes
 from lakebed.api.rpc.endpoint import RpcEndpoint
 from lakebed.api.streams.live import LiveStream
-from lakebed.api.telemetry import RequestMetrics, log_exchange
 from lakebed.auth.keys import Limits
 from lakebed.clock import Clock, SystemClock
 from lakebed.disk import Disk

@@ -15,7 +15,7 @@ from lakebed.billing.money import exact, plain, tidy
 from lakebed.billing.price_book import PRICE_BOOK, PriceBook
 from lakebed.billing.quota import month_of
 from lakebed.billing.quotas import Quotas
-from lakebed.clock import Clock, from_us, to_us
+from lakebed.clock import Clock, Instant, Moment, from_us, parse_as_of, to_us
 from lakebed.definitions.definitions import Definition, Definitions
 from lakebed.errors import InvalidBilling
 from lakebed.events.decimals import EXACT
@@ -23,7 +23,6 @@ from lakebed.events.event import Receipt
 from lakebed.events.validation import from_call
 from lakebed.ingest.ingest import Ingest
 from lakebed.interface.delegate import delegate
-from lakebed.moments import Instant, Moment, parse_as_of
 from lakebed.reports.context import ReportContext
 from lakebed.reports.usage import usage
 

@@ -17,7 +17,7 @@ from lakebed.cli.output import approve, print_facts, print_table
 from lakebed.cli.place import Place, for_object
 from lakebed.clients.client import Client, dead_letter_line
 from lakebed.clients.table import Table
-from lakebed.interface.casing import camel_keys
+from lakebed.interface.signature import camel_keys
 
 __all__ = ["register"]
 

@@ -18,7 +18,7 @@ from lakebed.cli.options import AsJson, AsOf
 from lakebed.cli.output import print_facts
 from lakebed.cli.place import Place, for_local_object
 from lakebed.cli.progress import Progress
-from lakebed.moments import parse_iso
+from lakebed.clock import parse_iso
 
 __all__ = ["moment", "register"]
 

@@ -13,8 +13,7 @@ from lakebed.cli.exit_codes import Failure
 from lakebed.cli.options import AsJson
 from lakebed.cli.output import print_table
 from lakebed.cli.place import Place, for_object
-from lakebed.interface.casing import kebab
-from lakebed.interface.signature import Signature, each
+from lakebed.interface.signature import Signature, each, kebab
 from lakebed.interface.verbs import REPORT_VERBS
 from lakebed.reports.catalog import signature_of
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from lakebed.clients.table import Table
-from lakebed.interface.casing import camel_keys
+from lakebed.interface.signature import camel_keys
 from lakebed.interface.verbs import VERBS
 
 __all__ = ["Client", "LocalClient", "dead_letter_line", "table_of"]

@@ -10,14 +10,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from lakebed.clock import Clock, from_us
+from lakebed.clock import Clock, Moment, from_us, parse_as_of
 from lakebed.concurrency import run_in_thread
 from lakebed.definitions.definitions import Definition, Definitions
 from lakebed.errors import InvalidDefinition, InvalidEvent
 from lakebed.events.event import Receipt
 from lakebed.events.promotions import Promotion
 from lakebed.ingest.ingest import Ingest
-from lakebed.moments import Moment, parse_as_of
 from lakebed.query.dialects.analytics_engine.answer import EngineAnswer
 from lakebed.query.dialects.analytics_engine.dataset import DATASET, POINTS, Dataset, unmapped
 from lakebed.query.dialects.analytics_engine.system import system_sql

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from lakebed.clock import YEAR_1_US
+from lakebed.clock import YEAR_1_US, parse_epoch, parse_moment
 from lakebed.errors import InvalidEvent
 from lakebed.events.event import (
     EMPTY,
@@ -23,7 +23,6 @@ from lakebed.events.event import (
     TYPES,
     Event,
 )
-from lakebed.moments import parse_epoch, parse_moment
 
 __all__ = ["encode_object", "from_call", "has_final_timestamp", "normalize_type", "validate"]
 

@@ -19,9 +19,9 @@ from lakebed.identity.mapping import Mapping
 from lakebed.identity.merge import Merge, merges
 from lakebed.identity.resolve import UNMERGE, Edges, resolve
 from lakebed.identity.rules import Rules
+from lakebed.tiers.storage.identifiers import identify
 from lakebed.tiers.storage.identity_graph import EdgeRow, IdentityGraph
-from lakebed.tiers.storage.storage import Storage
-from lakebed.tiers.storage.transaction import Transaction
+from lakebed.tiers.storage.storage import Storage, Transaction
 
 __all__ = ["CONSUMER", "Identity"]
 
@@ -238,7 +238,7 @@ class Identity:
             *(edge.a for edge in facts.edges),
             *(edge.b for edge in facts.edges if edge.value is None),
         }
-        numbers = dict(zip(texts, await tx.identify(list(texts)), strict=True))
+        numbers = dict(zip(texts, await identify(tx, list(texts)), strict=True))
         known = set(await graph.users_among(_old([numbers[text] for text in facts.users], last)))
         users = {numbers[text]: seq for text, seq in facts.users.items() if numbers[text] not in known}
         rows = await self._numbered(graph, facts.edges, numbers, last)
@@ -366,7 +366,7 @@ class Identity:
         stored, computed = await self._storage.transact(both)
         if not stored.table.equals(computed.table):
             problems.append(
-                f"identity has {len(stored)} merged ids, but its edges give {len(computed)}, or different ones"
+                f"identity has {stored.size} merged ids, but its edges give {computed.size}, or different ones"
             )
         return problems
 

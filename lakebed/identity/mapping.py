@@ -26,11 +26,13 @@ class Mapping:
     Attributes:
         table: columns number, person, identity, person_id; ascending by number.
         version: number that differs between any two mappings of one object.
+        size: number of identities.
     """
 
     def __init__(self, table: pa.Table, version: int) -> None:
         self.table = table
         self.version = version
+        self.size: int = table.num_rows
 
     @classmethod
     def of(cls, tables: Sequence[pa.Table], version: int) -> Mapping:
@@ -49,9 +51,6 @@ class Mapping:
         """Rows as columns, which take a tenth of the memory. Convert some thousands at a time."""
         columns = [pa.array([row[index] for row in rows], field.type) for index, field in enumerate(_SCHEMA)]
         return pa.table(columns, schema=_SCHEMA)
-
-    def __len__(self) -> int:
-        return int(self.table.num_rows)
 
     def replaced(self, numbers: Iterable[int], rows: Sequence[PersonRow], version: int) -> Mapping:
         """A mapping with the rows of the identities `numbers` replaced by `rows`."""
@@ -89,7 +88,7 @@ class Mapping:
 
     def people_of(self, bitmap: Any) -> Any:
         """The people of a bitmap of identities, as a bitmap of numbers. The result may be `bitmap` itself."""
-        if not len(self):
+        if not self.size:
             return bitmap
         import numpy as np  # only objects that answer questions pay for it
         from pyroaring import BitMap

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from lakebed.clock import Clock
+from lakebed.clock import Clock, Moment, parse_as_of
 from lakebed.errors import InvalidMerge
 from lakebed.events.event import MAX_ID, OPERATOR, Event
 from lakebed.identity.extraction import OperatorMerge
@@ -21,7 +21,6 @@ from lakebed.identity.merge import Merge
 from lakebed.identity.person import Person, traits_of
 from lakebed.identity.resolve import MERGE, UNMERGE
 from lakebed.ingest.ingest import Ingest
-from lakebed.moments import Moment, parse_as_of
 from lakebed.query.event_history import EventHistory
 from lakebed.query.queries import Queries
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from lakebed.clock import Moment, parse_moment
 from lakebed.errors import UnknownDeadLetter
 from lakebed.ingest.replay import Edit, Replayed, Replayer
-from lakebed.moments import Moment, parse_moment
 from lakebed.tiers.storage.dead_letters import DeadLetter, DeadLetters
 
 __all__ = ["DeadLetterQueue"]

@@ -10,12 +10,11 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from lakebed.clock import Clock
+from lakebed.clock import Clock, Moment
 from lakebed.errors import InvalidEvent
 from lakebed.events.decoding import DecodedBatch, decode_batch, decode_mappings, items_as_sent
 from lakebed.events.event import MAX_EVENT_BYTES, Event, Receipt
 from lakebed.events.validation import from_call, validate
-from lakebed.moments import Moment
 from lakebed.tiers.pipeline.pipeline import Pipeline
 from lakebed.tiers.storage.dead_letters import DeadLetters, RejectedItem
 

@@ -8,8 +8,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from lakebed.interface.casing import pascal
-from lakebed.interface.signature import Signature, each
+from lakebed.interface.signature import Signature, each, pascal
 
 __all__ = ["body_of"]
 

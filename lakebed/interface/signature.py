@@ -1,4 +1,8 @@
-"""The signature of a verb or report, read from the function itself, so that every face takes the same arguments."""
+"""The signature of a verb or report, read from the function itself, so that every face takes the same arguments.
+
+Also the one place where the casing of a name is changed: snake_case (Python), camelCase (JSON, JavaScript), kebab-case
+(commands), PascalCase (types).
+"""
 
 from __future__ import annotations
 
@@ -11,9 +15,7 @@ from typing import Any, Literal, Self
 
 import msgspec
 
-from lakebed.interface.casing import camel, snake
-
-__all__ = ["Signature", "each"]
+__all__ = ["Signature", "camel", "camel_keys", "each", "kebab", "pascal", "snake"]
 
 # Parameters whose values are objects: an object in their position is their value, and not the options.
 _OBJECTS = frozenset(
@@ -159,3 +161,29 @@ def _about(arguments: str) -> dict[str, str]:
         else:
             break
     return about
+
+
+def snake(name: str) -> str:
+    """`elapsedMs` as `elapsed_ms`; a name in snake_case stays as it is."""
+    return "".join(f"_{letter.lower()}" if letter.isascii() and letter.isupper() else letter for letter in name)
+
+
+def camel(name: str) -> str:
+    """`elapsed_ms` as `elapsedMs`; a name in camelCase stays as it is."""
+    first, *rest = name.split("_")
+    return first + "".join(part[:1].upper() + part[1:] for part in rest)
+
+
+def kebab(name: str) -> str:
+    """`session_list` as `session-list`."""
+    return name.replace("_", "-")
+
+
+def pascal(name: str) -> str:
+    """`session_list` as `SessionList`."""
+    return "".join(part.capitalize() for part in name.split("_"))
+
+
+def camel_keys(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The same record with its keys in camelCase. Keys of mappings inside of it stay as they are."""
+    return {camel(name): value for name, value in record.items()}

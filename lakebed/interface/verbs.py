@@ -39,6 +39,7 @@ class Verb(msgspec.Struct, frozen=True, kw_only=True):
         arguments: names of the arguments that a network caller may set; no other can be set.
         untrusted: the method that runs instead when the arguments come over a network: SQL in them runs in the sandbox.
         forced: arguments that a network call always gets, with their values.
+        is_report: whether it is a report of product analytics: its answer is a table, and `report_untrusted` runs it.
     """
 
     name: str
@@ -47,11 +48,7 @@ class Verb(msgspec.Struct, frozen=True, kw_only=True):
     arguments: tuple[str, ...] = ()
     untrusted: str = ""
     forced: Mapping[str, Any] = {}
-
-    @property
-    def is_report(self) -> bool:
-        """Whether it is a report of product analytics: its answer is a table, and `report_untrusted` runs it."""
-        return self.untrusted == "report_untrusted"
+    is_report: bool = False
 
 
 def _verb(scope: Scope, cost: Cost, name: str, arguments: str = "", **more: Any) -> Verb:
@@ -59,7 +56,7 @@ def _verb(scope: Scope, cost: Cost, name: str, arguments: str = "", **more: Any)
 
 
 def _report(name: str, arguments: str) -> Verb:
-    return _verb("read", "scan", name, arguments, untrusted="report_untrusted")
+    return _verb("read", "scan", name, arguments, untrusted="report_untrusted", is_report=True)
 
 
 def _by_name(verbs: Iterable[Verb]) -> Mapping[str, Verb]:

@@ -8,6 +8,7 @@ import msgspec
 
 from lakebed.errors import LakebedError
 from lakebed.monitoring.parts import MonitoredParts
+from lakebed.tiers.storage.schedule_runs import ScheduleRuns
 
 __all__ = ["Problem", "check"]
 
@@ -50,7 +51,7 @@ async def _caught_up(parts: MonitoredParts) -> list[str]:
 
 
 async def _schedule(parts: MonitoredParts) -> list[str]:
-    failing = await parts.storage.failing_jobs() | parts.scheduler.failures
+    failing = await ScheduleRuns(parts.storage).failing() | parts.scheduler.failures
     return [f"{job} failed: {error}" for job, error in failing.items()]
 
 

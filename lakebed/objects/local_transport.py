@@ -6,8 +6,8 @@ from collections.abc import Coroutine, Iterator
 from typing import Any
 
 from lakebed.objects.pool import Enter
-from lakebed.rpc.capnweb.pending import Outcome
-from lakebed.rpc.session import Batch, Call
+from lakebed.rpc.capnweb.results import Outcome
+from lakebed.rpc.stub import Batch, Call
 
 __all__ = ["LocalTransport"]
 

@@ -21,8 +21,7 @@ from lakebed.objects.pool import Enter, ObjectHandle, ObjectPool
 from lakebed.objects.registry import class_named, classes
 from lakebed.objects.wakeups import SleepingObject, is_due, names_in, next_due, sleepers
 from lakebed.rpc.members import members
-from lakebed.rpc.session import Session
-from lakebed.rpc.stub import Stub
+from lakebed.rpc.stub import Session, Stub
 from lakebed.settings import Settings
 
 if TYPE_CHECKING:

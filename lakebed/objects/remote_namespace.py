@@ -19,14 +19,13 @@ from lakebed.errors import InvalidName, InvalidSettings, ObjectClosed
 from lakebed.objects.names import is_name
 from lakebed.objects.registry import class_named, classes
 from lakebed.objects.remote_transports import FAITHFUL, HttpTransport, WebSocketTransport
-from lakebed.rpc.capnweb.limits import Limits
-from lakebed.rpc.capnweb.pending import Outcome, PendingResult, Reference, replaced
+from lakebed.rpc.capnweb.codec import Limits
+from lakebed.rpc.capnweb.results import Outcome, PendingResult, Reference, replaced
 from lakebed.rpc.capnweb.session import Peer
 from lakebed.rpc.capnweb.values import Named, Pointer
 from lakebed.rpc.codec import LakebedCodec
 from lakebed.rpc.members import members
-from lakebed.rpc.session import Batch, Call, Session
-from lakebed.rpc.stub import Stub
+from lakebed.rpc.stub import Batch, Call, Session, Stub
 
 __all__ = ["RemoteNamespace"]
 

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from lakebed.errors import AccessDenied, Backpressure, LakebedError, Unreachable
-from lakebed.rpc.capnweb.pending import Outcome, PendingResult
+from lakebed.rpc.capnweb.results import Outcome, PendingResult
 from lakebed.rpc.capnweb.session import Peer
 
 __all__ = ["FAITHFUL", "HttpTransport", "WebSocketTransport"]

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
-from lakebed.clock import DAY_US, EPOCH, HOUR_US, MINUTE_US, SECOND_US, WEEK_US, to_us
-from lakebed.moments import parse_moment
+from lakebed.clock import DAY_US, EPOCH, HOUR_US, MINUTE_US, SECOND_US, WEEK_US, parse_moment, to_us
 
 if TYPE_CHECKING:
     from sqlglot import exp

@@ -8,8 +8,7 @@ from functools import partial
 from typing import Any
 
 from lakebed.events.documents import IS_DOCUMENT, DocumentPositions
-from lakebed.query.parts import archive_parts, log_parts, readable
-from lakebed.query.relation import Relation
+from lakebed.query.relation import Relation, archive_parts, log_parts, readable
 from lakebed.sql_engine import SqlEngine
 from lakebed.tiers.archive.archive import Archive
 from lakebed.tiers.pipeline.pipeline import Pipeline

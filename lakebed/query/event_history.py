@@ -27,8 +27,7 @@ from lakebed.events.event import BASE_COLUMNS, SCHEMA
 from lakebed.events.promotions import Promotion, columns_of, quoted, schema_of, with_promoted
 from lakebed.query.bounds import UNBOUNDED, Bounds
 from lakebed.query.document_search import DocumentSearch
-from lakebed.query.parts import archive_parts, log_parts, readable
-from lakebed.query.relation import Part, Relation, read_parquet
+from lakebed.query.relation import Part, Relation, archive_parts, log_parts, read_parquet, readable
 from lakebed.sql_engine import SqlEngine
 from lakebed.tiers.archive.archive import Archive
 from lakebed.tiers.archive.models import DataFile

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from lakebed.clock import Clock
+from lakebed.clock import Clock, Moment, parse_as_of
 from lakebed.concurrency import Worker
 from lakebed.errors import ObjectClosed, QueryError, QueryRefused, QueryTimeout, QueryTooLarge
 from lakebed.histogram import SECONDS, Histogram
-from lakebed.moments import Moment, parse_as_of
 from lakebed.query.bounds import UNBOUNDED, Bounds, find_bounds
 from lakebed.query.event_history import EventHistory
 from lakebed.query.relation import Relation, counted, with_count

@@ -12,8 +12,7 @@ import pyarrow as pa
 
 from lakebed.errors import ArchiveConflict
 from lakebed.query.event_history import EventHistory, check_gap
-from lakebed.query.parts import log_parts, readable
-from lakebed.query.relation import Part, Relation
+from lakebed.query.relation import Part, Relation, log_parts, readable
 from lakebed.sql_engine import SqlEngine
 from lakebed.tiers.archive.archive import Archive
 from lakebed.tiers.archive.views import ArchiveView

@@ -4,18 +4,33 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import msgspec
 import pyarrow as pa
 
+from lakebed.errors import ArchiveUnavailable
 from lakebed.events.documents import IS_EVENT, DocumentPositions
 from lakebed.events.event import BASE_COLUMNS
 from lakebed.events.promotions import Promotion, columns_of, quoted, schema_of
 from lakebed.query.views import PEOPLE
+from lakebed.tiers.archive.models import DataFile
+from lakebed.tiers.pipeline.sealing import SealedFile
 
-__all__ = ["PERSON", "Part", "Registry", "Relation", "counted", "read_parquet", "with_count"]
+__all__ = [
+    "PERSON",
+    "Part",
+    "Registry",
+    "Relation",
+    "archive_parts",
+    "counted",
+    "log_parts",
+    "read_parquet",
+    "readable",
+    "with_count",
+]
 
 PERSON = "coalesce(user_id, anonymous_id)"
 _TAIL = "_lakebed_tail"
@@ -210,3 +225,53 @@ def with_count(answer: pa.Table, rows: int) -> pa.Table:
     """`answer` with `rows` added to its count. With a limit of 0 it has no row, and stays as it is."""
     total = pa.array([value + rows for value in answer.column(0).to_pylist()], pa.int64())
     return answer.set_column(0, answer.schema.field(0), total)
+
+
+def archive_parts(files: Iterable[DataFile], end: int) -> Iterator[Part]:
+    """The parts of the archive's `files` with `seq < end`."""
+    for file in files:
+        if file.first_seq < end:
+            yield Part(
+                tier="L3",
+                path=file.path,
+                first_seq=file.first_seq,
+                end_seq=file.last_seq + 1,
+                rows=file.rows,
+                low_seq=0,
+                high_seq=end,
+                min_timestamp=file.min_timestamp,
+                max_timestamp=file.max_timestamp,
+                columns=file.columns,
+            )
+
+
+def log_parts(files: Iterable[SealedFile], start: int, end: int) -> Iterator[Part]:
+    """The parts of the log's `files` with `start <= seq < end`."""
+    for file in files:
+        if max(start, file.first_seq) < min(end, file.end_seq):
+            yield Part(
+                tier="L1",
+                path=str(file.path),
+                first_seq=file.first_seq,
+                end_seq=file.end_seq,
+                rows=file.end_seq - file.first_seq,
+                low_seq=start,
+                high_seq=end,
+                min_timestamp=file.min_timestamp,
+                max_timestamp=file.max_timestamp,
+                columns=file.columns,
+            )
+
+
+@contextmanager
+def readable() -> Iterator[None]:
+    """Raise errors of DuckDB as ArchiveUnavailable: in SQL of Lakebed's own, they mean an unreadable file."""
+    import duckdb  # see sql_engine.py
+
+    try:
+        yield
+    except duckdb.Error as error:
+        raise ArchiveUnavailable(
+            f"archived events cannot be read: {str(error).partition(chr(10))[0]}",
+            hint="Run check(); restore missing or damaged files from a backup",
+        ) from error

@@ -8,10 +8,9 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
-from lakebed.clock import YEAR_1_US, Clock, from_us
+from lakebed.clock import YEAR_1_US, Clock, from_us, parse_as_of
 from lakebed.errors import QueryRefused
 from lakebed.events.promotions import Promotion
-from lakebed.moments import parse_as_of
 from lakebed.query.queries import Queries
 from lakebed.query.result import Result
 from lakebed.query.router import DAILY, HOURLY, rollup_answers, whole_buckets

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from lakebed.errors import QueryRefused
 from lakebed.query.result import Result
-from lakebed.reports.arguments import Duration
-from lakebed.reports.breakdown import OTHER, Breakdown
+from lakebed.reports.arguments import OTHER, Breakdown, Duration
 from lakebed.reports.context import ReportContext
 from lakebed.reports.funnel_attempts import FunnelAttempts, Order
 from lakebed.reports.scope import EventLike, Parameters, Scope, Time

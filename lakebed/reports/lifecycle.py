@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lakebed.clock import from_us
 from lakebed.query.result import Result
-from lakebed.reports.breakdown import Breakdown
+from lakebed.reports.arguments import Breakdown
 from lakebed.reports.calendar import Calendar, Grain, WeekStart
 from lakebed.reports.context import ReportContext
 from lakebed.reports.daily_people import lifecycle_by_day

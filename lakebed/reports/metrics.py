@@ -8,15 +8,14 @@ from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
 
-from lakebed.clock import DAY_US, Clock, from_us
+from lakebed.clock import DAY_US, MOMENT_HINT, Clock, Moment, from_us, parse_as_of, parse_day, parse_moment
 from lakebed.errors import QueryRefused, QueryTooLarge
 from lakebed.events.promotions import Promotion
-from lakebed.moments import MOMENT_HINT, Moment, parse_as_of, parse_day, parse_moment
 from lakebed.query.bounds import Bounds
 from lakebed.query.queries import Queries
 from lakebed.query.result import Result
 from lakebed.query.router import DAILY, HOURLY, RAW, ROLLED
-from lakebed.reports.breakdown import OTHER
+from lakebed.reports.arguments import OTHER
 from lakebed.reports.hourly_series import from_hours
 from lakebed.reports.measure import Measure
 from lakebed.reports.series import Series

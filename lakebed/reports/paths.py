@@ -5,8 +5,7 @@ from __future__ import annotations
 from lakebed.errors import QueryRefused
 from lakebed.events.promotions import column_sql
 from lakebed.query.result import Result
-from lakebed.reports.arguments import Duration, check_name, check_whole_number, duration_us
-from lakebed.reports.breakdown import OTHER
+from lakebed.reports.arguments import OTHER, Duration, check_name, check_whole_number, duration_us
 from lakebed.reports.context import ReportContext
 from lakebed.reports.scope import EventFilter, EventLike, Parameters, Time
 

@@ -6,8 +6,7 @@ from typing import Literal, get_args
 
 from lakebed.clock import HOUR_US, YEAR_1_US, from_us
 from lakebed.query.result import Result
-from lakebed.reports.arguments import check_choice, check_whole_number
-from lakebed.reports.breakdown import Breakdown
+from lakebed.reports.arguments import Breakdown, check_choice, check_whole_number
 from lakebed.reports.calendar import Calendar, Grain, WeekStart
 from lakebed.reports.context import ReportContext
 from lakebed.reports.scope import EventFilter, EventLike, Parameters, Time, with_tables

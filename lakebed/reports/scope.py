@@ -7,9 +7,8 @@ from typing import Any, Self, overload
 
 import msgspec
 
-from lakebed.clock import YEAR_1_US, from_us
+from lakebed.clock import MOMENT_HINT, YEAR_1_US, Moment, from_us, parse_moment
 from lakebed.errors import QueryRefused
-from lakebed.moments import MOMENT_HINT, Moment, parse_moment
 
 __all__ = ["EventFilter", "EventLike", "Parameters", "Scope", "Time", "instant", "with_tables"]
 

@@ -8,8 +8,7 @@ from lakebed.clock import HOUR_US, from_us
 from lakebed.errors import QueryRefused
 from lakebed.events.promotions import column_sql, quoted
 from lakebed.query.result import Result
-from lakebed.reports.arguments import check_whole_number
-from lakebed.reports.breakdown import OTHER
+from lakebed.reports.arguments import OTHER, check_whole_number
 from lakebed.reports.calendar import Calendar, Grain, WeekStart
 from lakebed.reports.context import ReportContext
 from lakebed.reports.formula import LETTERS, formula_sql

@@ -7,10 +7,9 @@ from typing import Any, Self
 
 import msgspec
 
-from lakebed.clock import DAY_US, HOUR_US, MINUTE_US, WEEK_US, from_us
+from lakebed.clock import DAY_US, HOUR_US, MINUTE_US, WEEK_US, Moment, from_us
 from lakebed.errors import QueryRefused
 from lakebed.events.promotions import Promotion, column_sql, quoted
-from lakebed.moments import Moment
 from lakebed.query.router import HOURLY, RAW, ROLLED, Coverage, Slice, plan, rollup_answers
 from lakebed.reports.measure import Measure
 from lakebed.reports.scope import instant

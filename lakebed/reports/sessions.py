@@ -8,8 +8,7 @@ from typing import Literal
 from lakebed.clock import from_us
 from lakebed.events.promotions import column_sql, quoted
 from lakebed.query.result import Result
-from lakebed.reports.arguments import Duration, check_whole_number, duration_us, refuse
-from lakebed.reports.breakdown import OTHER
+from lakebed.reports.arguments import OTHER, Duration, check_whole_number, duration_us, refuse
 from lakebed.reports.calendar import Calendar, Grain, WeekStart
 from lakebed.reports.context import ReportContext
 from lakebed.reports.scope import EventFilter, EventLike, Parameters, Scope, Time

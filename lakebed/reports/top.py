@@ -5,8 +5,7 @@ from __future__ import annotations
 from lakebed.events.promotions import column_sql
 from lakebed.query.result import Result
 from lakebed.query.router import HOURLY
-from lakebed.reports.arguments import MAX_ROWS, check_name, check_whole_number
-from lakebed.reports.breakdown import OTHER
+from lakebed.reports.arguments import MAX_ROWS, OTHER, check_name, check_whole_number
 from lakebed.reports.context import ReportContext
 from lakebed.reports.scope import EventFilter, EventLike, Parameters, Time
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -16,22 +16,23 @@ from lakebed.events.promotions import Promotion, quoted
 from lakebed.rollups.buckets import bucket_dates, bucket_starts
 from lakebed.rollups.column import PERSON, Column, column
 from lakebed.rollups.expression import Expression
-from lakebed.rollups.measure import Measure, PeopleIndex, as_measure
+from lakebed.rollups.measure import PIECE, Measure, PeopleIndex, Texts, as_measure
 from lakebed.rollups.rollup import OTHER, Rollup
 from lakebed.sql_engine import SqlEngine
-from lakebed.tiers.storage.storage import damaged
-from lakebed.tiers.storage.transaction import Group, GroupRow
+from lakebed.tiers.storage.identifiers import identify
+from lakebed.tiers.storage.storage import Group, GroupRow, Transaction, damaged
 
 if TYPE_CHECKING:
     import duckdb
 
-__all__ = ["OTHER_KEY", "PIECE", "Fold", "PartialState", "Texts", "consumer_of", "look_up", "partials"]
+__all__ = ["OTHER_KEY", "Fold", "PartialState", "TextIds", "consumer_of", "partials"]
 
-PIECE = 4096  # texts that are handled in one step: one or two milliseconds of the interpreter
 # Part of the fingerprint: a new number computes all rollups again, after a change of their meaning.
 _VERSION = 3
 # State of this version counted documents, and is otherwise the same.
 _WITH_DOCUMENTS = 2
+# About 150 bytes each. Above this limit only the ids of the last batch stay in memory; the others are looked up again.
+_IDS_IN_MEMORY = 250_000
 OTHER_KEY = "*"  # real keys are JSON arrays
 _TIME = pa.timestamp("us", tz="UTC")
 
@@ -48,42 +49,6 @@ _UNREADABLE = (
 )
 
 States = tuple[Any, ...]  # one state for each measure
-
-
-class Texts:
-    """Lists of texts, to be replaced by lists of ids. NULL is an empty list.
-
-    Arrow does every step that would hold the interpreter, and with it each `track`, for long; other steps work in
-    pieces.
-
-    Attributes:
-        distinct: each text once, in SQLite's order.
-    """
-
-    def __init__(self, lists: pa.Array) -> None:
-        import numpy as np  # only objects that fold pay for it
-        import pyarrow.compute as pc  # a quarter of what pyarrow costs to import
-
-        encoded = lists.flatten().dictionary_encode()
-        order = pc.sort_indices(encoded.dictionary)
-        texts = encoded.dictionary.take(order)
-        self.distinct: list[str] = []
-        for start in range(0, len(texts), PIECE):
-            self.distinct += texts.slice(start, PIECE).to_pylist()
-        ranks = np.empty(len(texts), np.int32)
-        ranks[order.to_numpy()] = np.arange(len(texts), dtype=np.int32)
-        self._indices = ranks[encoded.indices.to_numpy()]
-        self._lengths = lists.value_lengths().fill_null(0).cast(pa.int32()).to_numpy()
-
-    def identified(self, ids: Mapping[str, int]) -> pa.Array:
-        """The same lists with uint32 ids in place of texts."""
-        import numpy as np  # only objects that fold pay for it
-
-        table = np.empty(len(self.distinct), np.uint32)
-        for start in range(0, len(table), PIECE):
-            table[start : start + PIECE] = [ids[text] for text in self.distinct[start : start + PIECE]]
-        offsets = np.concatenate([np.zeros(1, np.int32), np.cumsum(self._lengths, dtype=np.int32)])
-        return pa.ListArray.from_arrays(pa.array(offsets), pa.array(table[self._indices]))
 
 
 class PartialState(msgspec.Struct):
@@ -374,7 +339,7 @@ def _whole(chunks: pa.ChunkedArray) -> pa.Array:
     return combined if isinstance(combined, pa.Array) else pa.concat_arrays(combined.chunks)
 
 
-def look_up(ids: Mapping[str, int], states: Iterable[PartialState]) -> tuple[dict[str, int], list[str]]:
+def _look_up(ids: Mapping[str, int], states: Iterable[PartialState]) -> tuple[dict[str, int], list[str]]:
     """The ids of texts that `ids` has, and the texts that it does not have, sorted for each measure."""
     known: dict[str, int] = {}
     missing: dict[str, None] = {}
@@ -386,3 +351,34 @@ def look_up(ids: Mapping[str, int], states: Iterable[PartialState]) -> tuple[dic
             else:
                 known[text] = number
     return known, [text for text in missing]  # noqa: C416 - list() would hold the interpreter for all of them
+
+
+class TextIds:
+    """Ids of texts. Only committed ids stay in memory: a rolled back id may be assigned to another text.
+
+    Args:
+        in_thread: runs a function with arguments beside the loop.
+    """
+
+    def __init__(self, in_thread: Callable[..., Awaitable[Any]]) -> None:
+        self._in_thread = in_thread
+        self._ids: dict[str, int] = {}
+
+    async def of(self, tx: Transaction, partials: Iterable[PartialState]) -> tuple[dict[str, int], list[str]]:
+        """The ids of all texts of this batch, and the texts that were looked up in storage."""
+        ids, missing = await self._in_thread(_look_up, self._ids, partials)
+        for start in range(0, len(missing), PIECE):
+            piece = missing[start : start + PIECE]
+            ids.update(zip(piece, await identify(tx, piece), strict=True))
+        return ids, missing
+
+    async def committed(self, ids: dict[str, int], new: Sequence[str]) -> None:
+        """Keep the ids of a committed batch in memory. `new` are the texts that were looked up in storage."""
+        await self._in_thread(self._keep, ids, new)
+
+    def _keep(self, ids: dict[str, int], new: Sequence[str]) -> None:
+        if len(self._ids) + len(new) > _IDS_IN_MEMORY:
+            self._ids = ids
+            return
+        for start in range(0, len(new), PIECE):
+            self._ids.update({text: ids[text] for text in new[start : start + PIECE]})

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any, Protocol
@@ -19,8 +19,9 @@ from lakebed.errors import InvalidRollup
 from lakebed.rollups.column import Column
 from lakebed.rollups.expression import Expression
 
-__all__ = ["Measure", "PeopleIndex", "as_measure", "unions"]
+__all__ = ["PIECE", "Measure", "PeopleIndex", "Texts", "as_measure", "unions"]
 
+PIECE = 4096  # texts that are handled in one step: one or two milliseconds of the interpreter
 _SCALE = 9  # decimals of a promoted Decimal
 _TIME = pa.timestamp("us", tz="UTC")
 
@@ -59,6 +60,42 @@ class Measure(Protocol):
         ...
 
 
+class Texts:
+    """Lists of texts, to be replaced by lists of ids. NULL is an empty list.
+
+    Arrow does every step that would hold the interpreter, and with it each `track`, for long; other steps work in
+    pieces.
+
+    Attributes:
+        distinct: each text once, in SQLite's order.
+    """
+
+    def __init__(self, lists: pa.Array) -> None:
+        import numpy as np  # only objects that fold pay for it
+        import pyarrow.compute as pc  # a quarter of what pyarrow costs to import
+
+        encoded = lists.flatten().dictionary_encode()
+        order = pc.sort_indices(encoded.dictionary)
+        texts = encoded.dictionary.take(order)
+        self.distinct: list[str] = []
+        for start in range(0, len(texts), PIECE):
+            self.distinct += texts.slice(start, PIECE).to_pylist()
+        ranks = np.empty(len(texts), np.int32)
+        ranks[order.to_numpy()] = np.arange(len(texts), dtype=np.int32)
+        self._indices = ranks[encoded.indices.to_numpy()]
+        self._lengths = lists.value_lengths().fill_null(0).cast(pa.int32()).to_numpy()
+
+    def identified(self, ids: Mapping[str, int]) -> pa.Array:
+        """The same lists with uint32 ids in place of texts."""
+        import numpy as np  # only objects that fold pay for it
+
+        table = np.empty(len(self.distinct), np.uint32)
+        for start in range(0, len(table), PIECE):
+            table[start : start + PIECE] = [ids[text] for text in self.distinct[start : start + PIECE]]
+        offsets = np.concatenate([np.zeros(1, np.int32), np.cumsum(self._lengths, dtype=np.int32)])
+        return pa.ListArray.from_arrays(pa.array(offsets), pa.array(table[self._indices]))
+
+
 class PeopleIndex(Protocol):
     """Which person each identity belongs to now.
 
@@ -67,13 +104,11 @@ class PeopleIndex(Protocol):
 
     Attributes:
         version: differs whenever an identity belongs to another person.
+        size: number of identities that belong to another identity's person.
     """
 
     version: int
-
-    def __len__(self) -> int:
-        """The number of identities that belong to another identity's person."""
-        ...
+    size: int
 
     def people_of(self, bitmap: Any) -> Any:
         """The bitmap of people for a bitmap of identities."""

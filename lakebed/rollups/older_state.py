@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from lakebed.events.documents import DocumentPositions
 from lakebed.rollups.fold import Fold
-from lakebed.tiers.storage.storage import Storage
-from lakebed.tiers.storage.transaction import Transaction
+from lakebed.tiers.storage.storage import Storage, Transaction
 
 __all__ = ["renew"]
 

@@ -15,19 +15,17 @@ from lakebed.concurrency import Worker
 from lakebed.errors import InvalidRollup, LakebedError, LogBehind, ObjectClosed
 from lakebed.events.documents import DocumentPositions, no_documents, without_documents
 from lakebed.events.promotions import Promotion, schema_of
+from lakebed.rollups.buckets import Chunk, RowCache, chunked, days_of, joined
 from lakebed.rollups.check import EVENT_COUNTS, count_problems
 from lakebed.rollups.daily import DAILY_METRICS
-from lakebed.rollups.fold import OTHER_KEY, Fold, PartialState, consumer_of, partials
+from lakebed.rollups.fold import OTHER_KEY, Fold, PartialState, TextIds, consumer_of, partials
 from lakebed.rollups.hourly import HOURLY_EVENTS
 from lakebed.rollups.measure import PeopleIndex, unions
 from lakebed.rollups.older_state import renew
 from lakebed.rollups.rollup import BuiltInRollup, Rollup, distinct_names
-from lakebed.rollups.row_cache import Chunk, RowCache, chunked, days_of, joined
-from lakebed.rollups.text_ids import TextIds
 from lakebed.settings import Settings
 from lakebed.sql_engine import SqlEngine
-from lakebed.tiers.storage.storage import Storage
-from lakebed.tiers.storage.transaction import Transaction
+from lakebed.tiers.storage.storage import Storage, Transaction
 
 __all__ = ["Reader", "Rollups"]
 
@@ -52,6 +50,7 @@ class Rollups:
         settings: for `rollup_max_groups`.
         people: awaited for the present mapping of identities to people. Without it every identity is a person.
         documents: awaited for the positions of documents. Without it there are none.
+        known_documents: those known without a search. The tables of a range that it does not cover are searched.
 
     Raises:
         InvalidRollup: a declaration is invalid. Raised here or by `open`.
@@ -67,6 +66,7 @@ class Rollups:
         settings: Settings,
         people: Callable[[], Awaitable[PeopleIndex]] | None = None,
         documents: Callable[[], Awaitable[DocumentPositions]] | None = None,
+        known_documents: DocumentPositions | None = None,
     ) -> None:
         self.rollups = (HOURLY_EVENTS, DAILY_METRICS, *rollups)
         by_name = {promotion.name: promotion for promotion in promotions}
@@ -79,6 +79,7 @@ class Rollups:
         self._read = read
         self._people = people
         self._documents = documents or no_documents
+        self._known_documents = known_documents
         self._older: list[str] = []  # rollups whose state an older Lakebed wrote: see older_state.py
         self._numbers: dict[str, int] = {}  # ids in storage
         self._open = False
@@ -210,10 +211,11 @@ class Rollups:
         first, last = table.column("seq")[0].as_py(), table.column("seq")[-1].as_py()
         if (first, last) != (start, end - 1):
             raise self._gap(start, end)
+        known = self._known_documents
+        if known is None or known.start > start or known.end < end or (known.seqs and known.within(start, end)):
+            table = without_documents(table)
         folds = [self._folds[name] for name in names]
-        partial_states, errors = await self._worker.run(
-            functools.partial(partials, self._engine, folds, without_documents(table))
-        )
+        partial_states, errors = await self._worker.run(functools.partial(partials, self._engine, folds, table))
         failed |= errors
         if partial_states:
             await self._commit(partial_states, start, end)
@@ -295,7 +297,7 @@ class Rollups:
     async def _people_of(self, fold: Fold) -> PeopleIndex | None:
         """The mapping of identities to people; None where the rollup counts no people, or nothing is mapped."""
         people = await self._people() if self._people is not None and fold.people else None
-        return people or None
+        return people if people is not None and people.size else None
 
     def counts_people(self, name: str) -> bool:
         """Whether a rollup has a measure that counts people."""
@@ -388,11 +390,7 @@ class Rollups:
             yield
 
     def _gap(self, start: int, end: int) -> LogBehind:
-        return LogBehind(
-            f"some events from {start} to {end} are missing",
-            path=self._storage.path,
-            offset=start,
-        )
+        return LogBehind(f"some events from {start} to {end} are missing", path=self._storage.path, offset=start)
 
 
 def _range(start_us: int | None, end_us: int | None) -> tuple[int, int]:

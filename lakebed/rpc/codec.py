@@ -11,7 +11,7 @@ import msgspec
 from lakebed import errors
 from lakebed.clock import to_us
 from lakebed.errors import Backpressure, InvalidEvent, LakebedError, LogCorrupted, NotReachable, Unreachable
-from lakebed.interface.casing import snake
+from lakebed.interface.signature import snake
 from lakebed.query.result import Result, Row
 from lakebed.rpc.capnweb.codec import Codec, Step, Writer, position
 from lakebed.rpc.capnweb.errors import CALLER_ERRORS, MAX_MESSAGE, Fault, ProtocolError, javascript_class

@@ -11,8 +11,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 
+from lakebed.clock import parse_iso
 from lakebed.errors import InvalidImport
-from lakebed.moments import parse_iso
 
 __all__ = ["FIELDS", "RowMapping"]
 

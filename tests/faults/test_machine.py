@@ -213,7 +213,7 @@ async def test_l2_18_a_locked_database_is_a_typed_error_after_a_bounded_wait(mak
         await fill(shop, 20)
         await shop.rollup()
         before = (await shop.dau(**DAY)).rows
-        await shop._components.storage._fetch("PRAGMA busy_timeout = 50")  # it is 5 s
+        await shop._components.storage.fetch("PRAGMA busy_timeout = 50")  # it is 5 s
         other = sqlite3.connect(shop.directory / "storage.db", isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         assert (await shop.dau(**DAY)).rows == before, "a read needs no lock"

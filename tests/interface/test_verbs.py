@@ -20,7 +20,7 @@ from lakebed.api.openapi.document import OpenApi, described
 from lakebed.api.rpc.methods import RpcMethods, verb_signature
 from lakebed.api.rpc.watches import Watches
 from lakebed.cli.app import program
-from lakebed.interface.casing import camel
+from lakebed.interface.signature import camel
 from lakebed.interface.verbs import REPORT_VERBS, VERBS
 from lakebed.mcp.tools import TOOLS
 from lakebed.reports.catalog import REPORTS, signature_of

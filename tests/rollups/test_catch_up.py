@@ -108,7 +108,7 @@ async def test_new_and_changed_rollups_are_computed_from_history(tmp_path):
         with pytest.raises(InvalidRollup):
             await log.rollups.table("b")
         await log.reopen([])
-        assert len(await log.storage._fetch("SELECT 1 FROM rollup_groups WHERE rollup = ?", (after["a"].id,))) == 0
+        assert len(await log.storage.fetch("SELECT 1 FROM rollup_groups WHERE rollup = ?", (after["a"].id,))) == 0
 
 
 async def test_a_rollup_under_reconstruction_does_not_hold_up_another(tmp_path):

@@ -5,8 +5,9 @@ import sqlite3
 import pytest
 
 from lakebed.errors import StorageUnavailable
+from lakebed.rollups import fold
 from lakebed.rollups.rollup import Rollup
-from lakebed.tiers.storage.transaction import Transaction
+from lakebed.tiers.storage.storage import Transaction
 from tests.rollups.rollup_fixtures import HOUR, START, Log, event
 
 pytestmark = pytest.mark.integration
@@ -22,7 +23,7 @@ def _events(count, first=0):
 
 
 async def _state(log):
-    groups = await log.storage._fetch("SELECT * FROM rollup_groups ORDER BY 1, 2, 3")
+    groups = await log.storage.fetch("SELECT * FROM rollup_groups ORDER BY 1, 2, 3")
     return groups, await log.storage.checkpoints()
 
 
@@ -32,14 +33,14 @@ async def test_a_full_disk_moves_neither_state_nor_checkpoint(tmp_path):
         await log.rollups.catch_up(20)
         before = await _state(log)
         log.add(_events(1000, 20))
-        ((pages,),) = await log.storage._fetch("PRAGMA page_count")
+        ((pages,),) = await log.storage.fetch("PRAGMA page_count")
         for spare in (0, 3, 40, 100):
-            await log.storage._fetch(f"PRAGMA max_page_count = {pages + spare}")
+            await log.storage.fetch(f"PRAGMA max_page_count = {pages + spare}")
             with pytest.raises(StorageUnavailable) as caught:
                 await log.rollups.catch_up(log.end)
             assert caught.value.code == "SQLITE_FULL"
             assert await _state(log) == before
-        await log.storage._fetch("PRAGMA max_page_count = 1000000")
+        await log.storage.fetch("PRAGMA max_page_count = 1000000")
         await log.rollups.catch_up(log.end)
         assert sum(row["n"] for row in await log.rows("wide")) == 1020
         assert await log.rollups.distinct("wide", "people", [(0, START * 2)]) == [1020]
@@ -59,7 +60,8 @@ async def test_a_fold_that_ends_at_any_step_can_be_repeated(tmp_path, monkeypatc
         await log.rollups.catch_up(10)
         log.add(_events(10, 5))  # people and groups of both batches, and new ones
         before = await _state(log)
-        whole, calls = getattr(Transaction, step), []
+        owner = fold if step == "identify" else Transaction
+        whole, calls = getattr(owner, step), []
 
         async def dying(self, *args, **kwargs):
             calls.append(1)
@@ -70,7 +72,7 @@ async def test_a_fold_that_ends_at_any_step_can_be_repeated(tmp_path, monkeypatc
                 raise _Lost
             return result
 
-        monkeypatch.setattr(Transaction, step, dying)
+        monkeypatch.setattr(owner, step, dying)
         once = step in ("identify", "commit") and turn == 2
         if once:
             await log.rollups.catch_up(log.end)  # there is no second one in this fold
@@ -106,7 +108,7 @@ async def test_a_checkpoint_that_something_else_moved_stops_the_fold(tmp_path):
 async def test_a_file_that_is_locked_by_another_writer(tmp_path):
     """A busy file is StorageUnavailable; nothing is lost by it."""
     async with Log(tmp_path / "s.db", _events(10), [WIDE]) as log:
-        await log.storage._fetch("PRAGMA busy_timeout = 5")
+        await log.storage.fetch("PRAGMA busy_timeout = 5")
         other = sqlite3.connect(log.storage.path, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(StorageUnavailable):

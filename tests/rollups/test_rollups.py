@@ -344,12 +344,12 @@ async def test_check_finds_lost_state_and_a_foreign_log(tmp_path):
             "rollup hourly_events",
             "rollup daily_metrics",
         ]
-        kept = await log.storage._fetch("SELECT rowid, state FROM rollup_groups")
-        await log.storage._fetch("UPDATE rollup_groups SET state = '[4]' WHERE state = '[5]'")
+        kept = await log.storage.fetch("SELECT rowid, state FROM rollup_groups")
+        await log.storage.fetch("UPDATE rollup_groups SET state = '[4]' WHERE state = '[5]'")
         (problem,) = await log.rollups.check(5)
         assert "hourly_events has 4 events" in problem
         for row, state in kept:
-            await log.storage._fetch("UPDATE rollup_groups SET state = ? WHERE rowid = ?", (state, row))
+            await log.storage.fetch("UPDATE rollup_groups SET state = ? WHERE rowid = ?", (state, row))
 
 
 async def test_times_at_the_ends_of_the_calendar(tmp_path):

@@ -1,4 +1,4 @@
-"""Stubs: pipelined calls, in order, fire and forget."""
+"""Stubs and sessions: calls start at once, build on one another, and are sent again if cancelled before they began."""
 
 from __future__ import annotations
 
@@ -340,3 +340,41 @@ async def test_a_transport_that_answers_short_is_an_error(namespace):
     shop._session._transport.send = send
     with pytest.raises(RuntimeError, match="got no outcome"):
         await shop.add(1, 2)
+
+
+@pytest.mark.parametrize("turns", range(1, 6))
+async def test_a_call_that_was_cancelled_before_it_began_is_sent_again(tmp_path, turns):
+    """As at the end of `asyncio.run`, which cancels all tasks at once: no call is lost, and the order stays."""
+    async with Namespace(tmp_path, Shop) as namespace:
+        shop = namespace.get("tom")
+        notes = [(shop.anote if n % 2 else shop.note)(f"{n}") for n in range(10)]
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        tasks = list(shop._session._tasks)
+        for task in tasks:
+            task.cancel()
+        await namespace.flush()
+        assert await shop.notes() == [f"{n}" for n in range(10)]
+        counts = await asyncio.gather(*notes, return_exceptions=True)
+        assert not [count for count in counts if not isinstance(count, (int, asyncio.CancelledError))]
+        assert not shop._session._tasks
+        assert not namespace._busy
+        namespace._failures.clear()
+
+
+async def test_a_call_on_a_cancelled_one_fails_alike(tmp_path):
+    """A call that began and was cancelled is over; so is what was built on it. Neither is sent again."""
+    async with Namespace(tmp_path, Shop) as namespace:
+        shop = namespace.get("tom")
+        waiting = shop.wait()
+        built = shop.echo(waiting)
+        await asyncio.sleep(0)
+        first, second = shop._session._tasks
+        while not shop._session._tasks[first] or not next(iter(shop._session._tasks[first].values())).begun:
+            await asyncio.sleep(0)
+        first.cancel()
+        await asyncio.wait([first, second])
+        for promise in (waiting, built):
+            with pytest.raises(asyncio.CancelledError):
+                await promise
+        assert await shop.notes() == []

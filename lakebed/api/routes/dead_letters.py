@@ -18,9 +18,9 @@ from lakebed.api.errors import Refusal
 from lakebed.api.openapi.operation import Parameter, operation
 from lakebed.api.parameters import whole_number
 from lakebed.api.responses import json_response
+from lakebed.clock import parse_iso
 from lakebed.ingest.dead_letters import MAX_LISTED
 from lakebed.ingest.replay import Replayed
-from lakebed.moments import parse_iso
 from lakebed.tiers.storage.dead_letters import DeadLetter
 
 __all__ = ["DeadLetterRoutes"]

@@ -16,8 +16,8 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from lakebed.api.auth import Auth
+from lakebed.api.middleware import RequestMetrics
 from lakebed.api.openapi.operation import operation
-from lakebed.api.telemetry import RequestMetrics
 from lakebed.concurrency import run_in_thread
 from lakebed.disk import Disk
 from lakebed.errors import LakebedError

@@ -28,8 +28,8 @@ from lakebed.api.rpc.watches import Watches
 from lakebed.errors import AccessDenied, LakebedError, Unreachable
 from lakebed.objects.pool import ObjectHandle
 from lakebed.objects.remote_transports import FAITHFUL
+from lakebed.rpc.capnweb.codec import Limits
 from lakebed.rpc.capnweb.errors import CALLER_ERRORS, Fault, ProtocolError
-from lakebed.rpc.capnweb.limits import Limits
 from lakebed.rpc.capnweb.session import Peer
 from lakebed.rpc.codec import LakebedCodec
 

@@ -18,13 +18,12 @@ from lakebed.api.errors import Refusal
 from lakebed.api.rpc.watches import Watches
 from lakebed.errors import AccessDenied, InvalidEvent, Unreachable
 from lakebed.events.event import Receipt
-from lakebed.interface.casing import camel
-from lakebed.interface.signature import Signature
+from lakebed.interface.signature import Signature, camel
 from lakebed.interface.verbs import VERBS
 from lakebed.objects.namespace import Namespace
 from lakebed.reports.catalog import signature_of
-from lakebed.rpc.capnweb.exported_object import Target
-from lakebed.rpc.capnweb.imports import Remote
+from lakebed.rpc.capnweb.codec import Target
+from lakebed.rpc.capnweb.results import Remote
 
 __all__ = ["RpcMethods", "verb_signature"]
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 
-from lakebed.rpc.capnweb.exported_object import Target
-from lakebed.rpc.capnweb.imports import Remote
+from lakebed.rpc.capnweb.codec import Target
+from lakebed.rpc.capnweb.results import Remote
 
 __all__ = ["Watches"]
 

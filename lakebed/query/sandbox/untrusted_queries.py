@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import pyarrow as pa
 
-from lakebed.clock import Clock
+from lakebed.clock import Clock, Moment
 from lakebed.concurrency import Worker, finish_despite_cancel
 from lakebed.errors import ObjectClosed, QueryBusy, QueryCrashed, QueryRefused, QueryTimeout, QueryTooLarge
-from lakebed.moments import Moment
 from lakebed.query.bounds import UNBOUNDED
 from lakebed.query.queries import Queries
 from lakebed.query.relation import Relation, counted, with_count

@@ -10,9 +10,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from lakebed.clock import from_us
+from lakebed.clock import MOMENT_HINT, from_us, parse_moment
 from lakebed.errors import QueryRefused
-from lakebed.moments import MOMENT_HINT, parse_moment
 
 __all__ = ["Parameter", "Template", "library"]
 

@@ -1,4 +1,7 @@
-"""Codec: the values and errors that a program adds to the protocol. Also the path code, which stubs share."""
+"""What a program adds to a session: its targets, the codec of its values and errors, and limits.
+
+Also the path code, which stubs share.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,91 @@ from typing import Any, Protocol
 import msgspec
 
 from lakebed.rpc.capnweb.errors import Fault, NotReachable, Overloaded, Unreachable
-from lakebed.rpc.capnweb.exported_object import Target
 
-__all__ = ["Codec", "Step", "Writer", "follow", "position"]
+__all__ = ["Codec", "Limits", "Step", "Target", "Writer", "follow", "position"]
+
+
+class Target:
+    """An object that travels by reference: a peer may reach its members, and nothing else.
+
+    Args:
+        name: its name in messages.
+        members: values, functions and further targets by name.
+        function: the function that a call of the target itself calls.
+        released: called once, when no peer holds it any more.
+    """
+
+    __slots__ = ("__weakref__", "_members", "_released", "function", "name")
+
+    def __init__(
+        self,
+        name: str,
+        members: Mapping[str, Any] | None = None,
+        *,
+        function: Callable[..., Any] | None = None,
+        released: Callable[[], None] | None = None,
+    ) -> None:
+        self.name = name
+        self.function = function
+        self._members = dict(members or {})
+        self._released = released
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of its members, sorted."""
+        return tuple(sorted(self._members))
+
+    def add(self, name: str, member: Any) -> None:
+        """Add a member."""
+        self._members[name] = member
+
+    def member(self, name: str) -> Any:
+        """The member of that name. Raises KeyError."""
+        # A dictionary of our own: no attribute of a Python object is ever looked up by a name from the network.
+        return self._members[name]
+
+    def release(self) -> None:
+        """Call `released`, once."""
+        released, self._released = self._released, None
+        if released is not None:
+            released()
+
+    def __repr__(self) -> str:
+        return f"<Target {self.name}>"
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """Passing `message_bytes`, `depth`, `digits` or `entries` aborts the session; the others reject one call.
+
+    Attributes:
+        message_bytes: characters of one incoming message.
+        depth: levels of nesting in a value.
+        digits: digits of a bigint.
+        entries: entries of the import and export tables together: results and references that are not yet released.
+        pending: calls under way. No further message is read meanwhile, unless a call waits for the peer itself; at
+            four times as many a call is rejected.
+        steps: instructions that one `.map()` may carry out, over all elements.
+        argument_size: size of the arguments of one call: values and characters, each counted wherever it appears.
+        result_size: size of one answer, counted likewise, tables by their bytes.
+        held_size: size of all results that are not released. Passing it aborts the session.
+        batch_size: characters of all answers to an HTTP batch; passing it rejects the calls that are not answered yet.
+        batch_messages: messages of one HTTP batch.
+        mistakes: wrong keys that a session may show.
+    """
+
+    message_bytes: int = 1 << 20
+    depth: int = 64
+    digits: int = 1000
+    entries: int = 10_000
+    pending: int = 1000
+    steps: int = 10_000
+    argument_size: int = 2 << 20
+    result_size: int = 8 << 20
+    held_size: int = 16 << 20
+    batch_size: int = 64 << 20
+    batch_messages: int = 5000
+    mistakes: int = 3
+
 
 Step = str | int
 

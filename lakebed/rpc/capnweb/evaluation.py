@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from lakebed.rpc.capnweb.codec import Codec, Step, follow
+from lakebed.rpc.capnweb.codec import Codec, Limits, Step, Target, follow
 from lakebed.rpc.capnweb.errors import ProtocolError, TooLarge, Unsupported
-from lakebed.rpc.capnweb.exported_object import Target
-from lakebed.rpc.capnweb.imports import Remote
-from lakebed.rpc.capnweb.limits import Limits
-from lakebed.rpc.capnweb.pending import Outcome, PendingResult, Reference, gather, replaced
+from lakebed.rpc.capnweb.results import Outcome, PendingResult, Reference, Remote, gather, replaced
 from lakebed.rpc.capnweb.values import Named, Reader
 
 __all__ = ["Begin", "Evaluator", "Scope"]

@@ -14,13 +14,10 @@ from typing import Any
 
 import msgspec
 
-from lakebed.rpc.capnweb.codec import Codec
+from lakebed.rpc.capnweb.codec import Codec, Limits, Target
 from lakebed.rpc.capnweb.errors import ProtocolError, TooLarge, Unsupported
 from lakebed.rpc.capnweb.evaluation import Evaluator
-from lakebed.rpc.capnweb.exported_object import Target
-from lakebed.rpc.capnweb.imports import Imports, Remote
-from lakebed.rpc.capnweb.limits import Limits
-from lakebed.rpc.capnweb.pending import Outcome, PendingResult
+from lakebed.rpc.capnweb.results import Imports, Outcome, PendingResult, Remote
 from lakebed.rpc.capnweb.values import Encoder
 
 __all__ = ["Peer"]

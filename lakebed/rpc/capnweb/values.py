@@ -19,10 +19,8 @@ from uuid import UUID
 
 import msgspec
 
-from lakebed.rpc.capnweb.codec import Codec, Step
+from lakebed.rpc.capnweb.codec import Codec, Limits, Step, Target
 from lakebed.rpc.capnweb.errors import MAX_MESSAGE, Fault, ProtocolError, TooLarge, Unsupported
-from lakebed.rpc.capnweb.exported_object import Target
-from lakebed.rpc.capnweb.limits import Limits
 
 __all__ = ["Encoder", "Named", "Pointer", "Reader", "from_base64"]
 

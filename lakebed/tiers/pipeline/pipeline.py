@@ -26,10 +26,8 @@ from lakebed.settings import Settings
 from lakebed.sql_engine import SqlEngine
 from lakebed.tiers.pipeline.committer import Commit, Committer
 from lakebed.tiers.pipeline.dedupe import SealedIds
-from lakebed.tiers.pipeline.log_view import LogView
-from lakebed.tiers.pipeline.sealed_files import SealedFiles
+from lakebed.tiers.pipeline.log_view import LogView, SealedFiles, Tail
 from lakebed.tiers.pipeline.sealer import Sealer
-from lakebed.tiers.pipeline.tail import Tail
 
 __all__ = ["Pipeline"]
 

@@ -11,10 +11,9 @@ from lakebed.disk import Disk
 from lakebed.events.promotions import Promotion
 from lakebed.sql_engine import SqlEngine
 from lakebed.tiers.pipeline.dedupe import SealedIds
-from lakebed.tiers.pipeline.sealed_files import SealedFiles
+from lakebed.tiers.pipeline.log_view import SealedFiles, Tail, TailPart
 from lakebed.tiers.pipeline.sealing import SealedFile, remove_sealed, seal
 from lakebed.tiers.pipeline.segment import log_path
-from lakebed.tiers.pipeline.tail import Tail, TailPart
 
 __all__ = ["Sealer"]
 

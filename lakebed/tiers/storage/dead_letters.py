@@ -12,8 +12,7 @@ import msgspec
 
 from lakebed.clock import from_us
 from lakebed.events.event import MAX_EVENT_BYTES, MAX_MESSAGE_ID
-from lakebed.tiers.storage.storage import Storage
-from lakebed.tiers.storage.transaction import Transaction
+from lakebed.tiers.storage.storage import Storage, Transaction
 
 __all__ = [
     "MAX_PER_REQUEST",

@@ -11,7 +11,8 @@ from typing import Any
 
 import msgspec
 
-from lakebed.tiers.storage.transaction import Transaction, read_text, stored_text
+from lakebed.tiers.storage.identifiers import read_text, stored_text
+from lakebed.tiers.storage.storage import Transaction
 
 __all__ = ["EdgeRow", "IdentityGraph", "PersonRow"]
 

@@ -1,6 +1,7 @@
-"""L2: one SQLite file for checkpoints, rollup state, identifiers, schedule runs and small settings.
+"""L2: one SQLite file, and its transactions: checkpoints, rollup state and small settings.
 
-All of the object's SQLite SQL is in this package.
+All of the object's SQLite SQL is in this package: identifiers, people, dead letters and runs of jobs have files of
+their own, which work within one `Transaction`.
 """
 
 from __future__ import annotations
@@ -17,9 +18,8 @@ import msgspec
 
 from lakebed.errors import ObjectClosed, StorageUnavailable
 from lakebed.tiers.storage.migrations import MIGRATIONS, migrate
-from lakebed.tiers.storage.transaction import GroupRow, StoredRollup, Transaction
 
-__all__ = ["Storage", "damaged"]
+__all__ = ["Group", "GroupRow", "Storage", "StoredRollup", "Transaction", "damaged"]
 
 T = TypeVar("T")
 
@@ -39,14 +39,142 @@ _IF_DAMAGED = (
 # After these errors the connection cannot be trusted: the file is opened again and checked.
 _FATAL = ("SQLITE_IOERR", "SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_CANTOPEN")
 
+Group = tuple[int, str]  # bucket start in microseconds, key
+GroupRow = tuple[int, str, str, bytes | None]  # bucket, key, state (JSON), sketches
+
+
+class StoredRollup(msgspec.Struct, frozen=True):
+    """A rollup with state in the file. `fingerprint` differs for definitions that give different rows."""
+
+    id: int
+    name: str
+    fingerprint: str
+
+
+class Transaction:
+    """One transaction: all its writes are durable together, or absent.
+
+    After any error it can only be rolled back; `Storage.transact` does that.
+    """
+
+    def __init__(self, connection: aiosqlite.Connection) -> None:
+        self._connection = connection
+        self._usable = True
+
+    async def advance(self, consumer: str, expected: int, next_seq: int) -> None:
+        """Move a checkpoint from `expected` to `next_seq`. A checkpoint that was never written is at 0.
+
+        Raises:
+            StorageUnavailable: it is not at `expected`, so this range may have been counted already.
+        """
+        self._assert_open()
+        moved = await self.fetch(
+            """INSERT INTO checkpoints (consumer, next_seq)
+            SELECT :consumer, :next WHERE :expected = 0 OR EXISTS (SELECT 1 FROM checkpoints WHERE consumer = :consumer)
+            ON CONFLICT (consumer) DO UPDATE SET next_seq = excluded.next_seq WHERE next_seq = :expected
+            RETURNING next_seq""",
+            {"consumer": consumer, "expected": expected, "next": next_seq},
+        )
+        if not moved:
+            self._usable = False
+            raise StorageUnavailable(
+                f"the checkpoint of {consumer} is not at {expected}",
+                hint="Another writer has moved it. Nothing was written: read it again",
+                consumer=consumer,
+                expected=expected,
+            )
+
+    async def put(self, key: str, value: Any) -> None:
+        """Store a JSON value under a key."""
+        await self.fetch(
+            "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+            (key, msgspec.json.encode(value).decode()),
+        )
+
+    async def define(self, name: str, fingerprint: str) -> StoredRollup:
+        """Define a rollup. A rollup of that name loses its state; the caller has to reset its checkpoint."""
+        await self.forget(name)
+        ((number,),) = await self.fetch(
+            "INSERT INTO rollups (name, fingerprint) VALUES (?, ?) RETURNING id", (name, fingerprint)
+        )
+        return StoredRollup(number, name, fingerprint)
+
+    async def keep_state(self, name: str, fingerprint: str) -> None:
+        """Say that the state of a rollup, as it is, is that of another definition."""
+        await self.fetch("UPDATE rollups SET fingerprint = ? WHERE name = ?", (fingerprint, name))
+
+    async def forget(self, name: str) -> None:
+        """Remove a rollup with its state."""
+        await self.fetch("DELETE FROM rollups WHERE name = ?", (name,))
+
+    async def drop_checkpoint(self, consumer: str) -> None:
+        """Reset a checkpoint to 0."""
+        await self.fetch("DELETE FROM checkpoints WHERE consumer = ?", (consumer,))
+
+    async def groups(self, rollup: int, groups: Iterable[Group]) -> list[GroupRow]:
+        """The rows of these groups that exist."""
+        await self.fetch("DELETE FROM touched")
+        await self.many("INSERT INTO touched VALUES (?, ?)", groups)
+        return await self.fetch(
+            """SELECT g.bucket, g.key, g.state, g.sketches FROM touched t
+            CROSS JOIN rollup_groups g ON g.rollup = ? AND g.bucket = t.bucket AND g.key = t.key""",
+            (rollup,),
+        )
+
+    async def group_counts(self, rollup: int, buckets: Iterable[int], *, without: str) -> dict[int, int]:
+        """The number of groups in each bucket, without the key `without`. Buckets without groups are missing."""
+        rows = await self.fetch(
+            """SELECT bucket, count(*) FROM rollup_groups
+            WHERE rollup = ? AND bucket IN (SELECT value FROM json_each(?)) AND key <> ? GROUP BY bucket""",
+            (rollup, msgspec.json.encode(list(buckets)).decode(), without),
+        )
+        return dict(rows)
+
+    async def put_groups(self, rollup: int, rows: Iterable[GroupRow]) -> None:
+        """Write groups, new or existing."""
+        await self.many(
+            f"""INSERT INTO rollup_groups (rollup, bucket, key, state, sketches) VALUES ({rollup:d}, ?, ?, ?, ?)
+            ON CONFLICT (rollup, bucket, key) DO UPDATE SET state = excluded.state, sketches = excluded.sketches""",
+            rows,
+        )
+
+    async def begin(self) -> None:
+        """Start the transaction as the writer. For `Storage`."""
+        await self.fetch("BEGIN IMMEDIATE")
+
+    async def commit(self) -> None:
+        """Make the transaction durable. For `Storage`."""
+        self._assert_open()
+        await self.fetch("COMMIT")
+
+    def _assert_open(self) -> None:
+        # SQLITE_FULL and a few other errors roll back implicitly; later writes would then be committed alone.
+        if not (self._usable and self._connection.in_transaction):
+            raise StorageUnavailable("SQLite ended the transaction early", hint="Nothing of it was stored")
+
+    async def fetch(self, sql: str, parameters: Any = ()) -> list[Any]:
+        """The rows of one statement. For the files of this package, which have all SQL."""
+        try:
+            return list(await self._connection.execute_fetchall(sql, parameters))
+        except BaseException:
+            self._usable = False
+            raise
+
+    async def many(self, sql: str, rows: Iterable[Any]) -> None:
+        """Run one statement for each of `rows`. For the files of this package."""
+        try:
+            await (await self._connection.executemany(sql, rows)).close()
+        except BaseException:
+            self._usable = False
+            raise
+
 
 class Storage:
     """One SQLite file with one connection, which is its only writer.
 
     Promised: all writes of one transaction are durable together (WAL, synchronous FULL), or absent. Cancelling a call
-        does
-    not stop its transaction halfway: it is committed or rolled back. Reads see committed state only; they wait for a
-    running transaction.
+    does not stop its transaction halfway: it is committed or rolled back. Reads see committed state only; they wait for
+    a running transaction.
 
     Not promised: that another process may write the same file. The object's lock prevents that, and with a single
     connection SQLite's WAL-reset bug (3.7.0 to 3.51.2, two connections or more) cannot happen.
@@ -114,11 +242,11 @@ class Storage:
 
     async def checkpoints(self) -> dict[str, int]:
         """The next seq of every consumer. A missing consumer is at 0."""
-        return dict(await self._fetch("SELECT consumer, next_seq FROM checkpoints"))
+        return dict(await self.fetch("SELECT consumer, next_seq FROM checkpoints"))
 
     async def get(self, key: str, default: Any = None, kind: Any = Any) -> Any:
         """The JSON value under `key`. Raises StorageUnavailable: it is not a `kind`, so the file is damaged."""
-        rows = await self._fetch("SELECT value FROM meta WHERE key = ?", (key,))
+        rows = await self.fetch("SELECT value FROM meta WHERE key = ?", (key,))
         try:
             return msgspec.json.decode(rows[0][0], type=kind) if rows else default
         except msgspec.DecodeError as error:
@@ -132,72 +260,55 @@ class Storage:
 
     async def stored_rollups(self) -> dict[str, StoredRollup]:
         """The rollups with state in this file, by name."""
-        rows = await self._fetch("SELECT id, name, fingerprint FROM rollups")
+        rows = await self.fetch("SELECT id, name, fingerprint FROM rollups")
         return {row[1]: StoredRollup(*row) for row in rows}
 
     async def states(self, rollup: int, start_us: int, end_us: int) -> list[tuple[int, str, str]]:
         """`(bucket, key, state)` of the groups with `start_us <= bucket < end_us`, by bucket and key."""
-        return await self._fetch(
-            """SELECT bucket, key, state FROM rollup_groups
-            WHERE rollup = ? AND bucket >= ? AND bucket < ? ORDER BY bucket, key""",
-            (rollup, start_us, end_us),
-        )
+        return await self._groups("bucket, key, state", rollup, start_us, end_us)
 
     async def groups(self, rollup: int, start_us: int, end_us: int) -> list[GroupRow]:
         """The whole groups with `start_us <= bucket < end_us`, by bucket and key."""
-        return await self._fetch(
-            """SELECT bucket, key, state, sketches FROM rollup_groups
-            WHERE rollup = ? AND bucket >= ? AND bucket < ? ORDER BY bucket, key""",
-            (rollup, start_us, end_us),
-        )
+        return await self._groups("bucket, key, state, sketches", rollup, start_us, end_us)
 
     async def sketches(self, rollup: int, start_us: int, end_us: int) -> list[tuple[int, bytes]]:
         """`(bucket, sketches)` of the groups with `start_us <= bucket < end_us` that have any, by bucket."""
-        return await self._fetch(
-            """SELECT bucket, sketches FROM rollup_groups
-            WHERE rollup = ? AND bucket >= ? AND bucket < ? AND sketches IS NOT NULL ORDER BY bucket, key""",
+        return await self._groups("bucket, sketches", rollup, start_us, end_us, "AND sketches IS NOT NULL")
+
+    async def _groups(self, columns: str, rollup: int, start_us: int, end_us: int, condition: str = "") -> list[Any]:
+        return await self.fetch(
+            f"""SELECT {columns} FROM rollup_groups
+            WHERE rollup = ? AND bucket >= ? AND bucket < ? {condition} ORDER BY bucket, key""",
             (rollup, start_us, end_us),
         )
 
     async def sketch_bytes(self, rollup: int, start_us: int, end_us: int) -> int:
         """The size of the result of `sketches`, without reading it."""
-        rows = await self._fetch(
+        rows = await self.fetch(
             """SELECT coalesce(sum(length(sketches)), 0) FROM rollup_groups
             WHERE rollup = ? AND bucket >= ? AND bucket < ?""",
             (rollup, start_us, end_us),
         )
         return int(rows[0][0])
 
-    # Schedule runs
-
-    async def record_run(self, job: str, planned_us: int, finished_us: int, error: str | None = None) -> None:
-        """Record one run of a scheduled job, planned for `planned_us`. `error` is the reason if it failed."""
-        await self.transact(lambda tx: tx.record_run(job, planned_us, finished_us, error))
-
-    async def last_runs(self) -> dict[str, int]:
-        """For each job that has run, the latest planned time of a run, in microseconds."""
-        return dict(await self._fetch("SELECT job, planned_us FROM schedule_runs"))
-
-    async def failing_jobs(self) -> dict[str, str]:
-        """The jobs whose last run failed, with the error."""
-        return dict(await self._fetch("SELECT job, error FROM schedule_runs WHERE error IS NOT NULL ORDER BY job"))
-
     # Health
 
     async def check(self) -> list[str]:
         """Problems of the file, as sentences. Reads the whole file."""
-        problems = [f"{self.path}: {line}" for (line,) in await self._fetch("PRAGMA quick_check(20)") if line != "ok"]
-        ((orphans,),) = await self._fetch("SELECT count(*) FROM pragma_foreign_key_check")
+        problems = [f"{self.path}: {line}" for (line,) in await self.fetch("PRAGMA quick_check(20)") if line != "ok"]
+        ((orphans,),) = await self.fetch("SELECT count(*) FROM pragma_foreign_key_check")
         if orphans:
             problems.append(f"{self.path}: {orphans} rows of state belong to no rollup")
-        ((version,),) = await self._fetch("PRAGMA user_version")
+        ((version,),) = await self.fetch("PRAGMA user_version")
         if version != len(MIGRATIONS):
             problems.append(f"{self.path}: format {version}, expected {len(MIGRATIONS)}")
         return problems
 
     # The one connection
 
-    async def _fetch(self, sql: str, parameters: Iterable[Any] = ()) -> list[Any]:
+    async def fetch(self, sql: str, parameters: Iterable[Any] = ()) -> list[Any]:
+        """The rows of one statement that only reads. For the files of this package."""
+
         async def read(connection: aiosqlite.Connection) -> list[Any]:
             return list(await connection.execute_fetchall(sql, parameters))
 

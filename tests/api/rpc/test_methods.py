@@ -17,10 +17,10 @@ from lakebed.api.rpc.methods import RpcMethods
 from lakebed.api.rpc.watches import Watches
 from lakebed.auth.keys import Keys
 from lakebed.errors import AccessDenied, LakebedError, Unreachable
-from lakebed.interface.casing import camel
+from lakebed.interface.signature import camel
 from lakebed.interface.verbs import VERBS
 from lakebed.reports.catalog import REPORTS
-from lakebed.rpc.capnweb.exported_object import Target
+from lakebed.rpc.capnweb.codec import Target
 from lakebed.rpc.capnweb.session import Peer
 from lakebed.rpc.codec import LakebedCodec
 from lakebed.tiers.counters.counters import Counters

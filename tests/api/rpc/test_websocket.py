@@ -18,7 +18,7 @@ from lakebed.api.errors import error_handlers
 from lakebed.api.rpc.endpoint import RpcEndpoint
 from lakebed.api.server import make_server
 from lakebed.auth.keys import Keys
-from lakebed.rpc.capnweb.limits import Limits
+from lakebed.rpc.capnweb.codec import Limits
 from tests.running_server import serving
 
 

@@ -10,8 +10,8 @@ import msgspec
 import pytest
 
 import lakebed.rpc.capnweb
+from lakebed.rpc.capnweb.codec import Target
 from lakebed.rpc.capnweb.errors import Unreachable
-from lakebed.rpc.capnweb.exported_object import Target
 from lakebed.rpc.capnweb.session import Peer
 from lakebed.rpc.capnweb.values import Pointer
 

@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 
 from lakebed.errors import Backpressure, NotReachable, QueryTimeout, Unreachable
 from lakebed.query.result import Row
-from lakebed.rpc.capnweb.exported_object import Target
-from lakebed.rpc.capnweb.imports import Remote
-from lakebed.rpc.capnweb.limits import Limits
+from lakebed.rpc.capnweb.codec import Limits, Target
+from lakebed.rpc.capnweb.results import Remote
 from lakebed.rpc.capnweb.session import Peer
 from lakebed.rpc.codec import LakebedCodec
 

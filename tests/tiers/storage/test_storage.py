@@ -11,7 +11,9 @@ import aiosqlite
 import pytest
 
 from lakebed.errors import FormatTooNew, ObjectClosed, StorageUnavailable
+from lakebed.tiers.storage.identifiers import identify
 from lakebed.tiers.storage.migrations import MIGRATIONS, migrate
+from lakebed.tiers.storage.schedule_runs import ScheduleRuns
 from lakebed.tiers.storage.storage import Storage
 
 
@@ -85,7 +87,7 @@ async def test_full_disk_leaves_no_checkpoint_behind(storage):
 
     async def work(tx):
         try:
-            await tx.identify([f"{i:0200d}" for i in range(1000)])
+            await identify(tx, [f"{i:0200d}" for i in range(1000)])
         except sqlite3.OperationalError as error:
             assert error.sqlite_errorname == "SQLITE_FULL"  # noqa: PT017 - the code goes on, that is the point
         await tx.advance("rollup:a", 0, 10)
@@ -94,10 +96,10 @@ async def test_full_disk_leaves_no_checkpoint_behind(storage):
         await storage.transact(work)
     assert await storage.checkpoints() == {}
     with pytest.raises(StorageUnavailable) as caught:
-        await storage.transact(lambda tx: tx.identify([f"{i:0200d}" for i in range(1000)]))
+        await storage.transact(lambda tx: identify(tx, [f"{i:0200d}" for i in range(1000)]))
     assert caught.value.code == "SQLITE_FULL"
     await storage._connection.execute_fetchall("PRAGMA max_page_count = 1000000")
-    assert sorted(await storage.transact(lambda tx: tx.identify([f"{i:0200d}" for i in range(1000)]))) == list(
+    assert sorted(await storage.transact(lambda tx: identify(tx, [f"{i:0200d}" for i in range(1000)]))) == list(
         range(1, 1001)
     )
 
@@ -165,42 +167,43 @@ async def test_close_waits_for_the_transaction_under_way(tmp_path):
 async def test_identifiers_are_dense_and_stay(storage):
     """Each distinct text, of any characters, has one permanent id, from 1 without gaps."""
     odd = ["a\0b", "a\0c", '"a"', '"', "a", "A", "ü", "\U0001f600", "\\u0000", " a", ""]
-    first = await storage.transact(lambda tx: tx.identify(odd))
+    first = await storage.transact(lambda tx: identify(tx, odd))
     assert sorted(first) == list(range(1, len(odd) + 1))
-    again = await storage.transact(lambda tx: tx.identify(["new", *reversed(odd)]))
+    again = await storage.transact(lambda tx: identify(tx, ["new", *reversed(odd)]))
     assert again == [len(odd) + 1, *reversed(first)]
-    assert await storage.transact(lambda tx: tx.identify([])) == []
+    assert await storage.transact(lambda tx: identify(tx, [])) == []
 
 
 async def test_a_rolled_back_identifier_is_given_again(storage):
     """Ids stay dense through failures."""
 
     async def fail(tx):
-        assert await tx.identify(["a", "b"]) == [1, 2]
+        assert await identify(tx, ["a", "b"]) == [1, 2]
         raise KeyError
 
     with pytest.raises(KeyError):
         await storage.transact(fail)
-    assert await storage.transact(lambda tx: tx.identify(["c"])) == [1]
+    assert await storage.transact(lambda tx: identify(tx, ["c"])) == [1]
 
 
 async def test_identifiers_end_at_32_bits(storage):
     """An id too large for a bitmap is an error."""
     await storage._connection.execute_fetchall("INSERT INTO identifiers VALUES (4294967295, 'last')")
     with pytest.raises(StorageUnavailable):
-        await storage.transact(lambda tx: tx.identify(["one more"]))
+        await storage.transact(lambda tx: identify(tx, ["one more"]))
 
 
 async def test_runs_of_scheduled_jobs(storage):
     """The last planned time never goes back; a successful run clears the error but not the count of failures."""
-    await storage.record_run("archive", 100, 110)
-    await storage.record_run("archive", 200, 210, "disk on fire")
-    await storage.record_run("report", 50, 60, "no")
-    assert await storage.last_runs() == {"archive": 200, "report": 50}
-    assert await storage.failing_jobs() == {"archive": "disk on fire", "report": "no"}
-    await storage.record_run("archive", 150, 220)
-    assert await storage.last_runs() == {"archive": 200, "report": 50}
-    assert await storage.failing_jobs() == {"report": "no"}
+    runs = ScheduleRuns(storage)
+    await runs.record("archive", 100, 110)
+    await runs.record("archive", 200, 210, "disk on fire")
+    await runs.record("report", 50, 60, "no")
+    assert await runs.last() == {"archive": 200, "report": 50}
+    assert await runs.failing() == {"archive": "disk on fire", "report": "no"}
+    await runs.record("archive", 150, 220)
+    assert await runs.last() == {"archive": 200, "report": 50}
+    assert await runs.failing() == {"report": "no"}
     rows = await storage._connection.execute_fetchall("SELECT runs, failures FROM schedule_runs ORDER BY job")
     assert list(rows) == [(3, 1), (1, 1)]
 
@@ -271,17 +274,17 @@ async def test_a_failed_open_is_typed_and_leaves_no_thread(tmp_path, content):
 
 async def test_after_damage_the_file_is_opened_again_and_checked(storage):
     """A damaged file gives errors until it is repaired; then the same Storage works again."""
-    await storage.transact(lambda tx: tx.identify([f"{i:0300d}" for i in range(2000)]))
+    await storage.transact(lambda tx: identify(tx, [f"{i:0300d}" for i in range(2000)]))
     await storage._connection.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)")
     sound = storage.path.read_bytes()
     storage.path.write_bytes(sound[:8192] + b"\xff" * (len(sound) - 8192))
     await storage._connection.execute_fetchall("PRAGMA shrink_memory")
     for _ in range(2):
         with pytest.raises(StorageUnavailable):
-            await storage.transact(lambda tx: tx.identify([f"{i:0301d}" for i in range(2000)]))
+            await storage.transact(lambda tx: identify(tx, [f"{i:0301d}" for i in range(2000)]))
     assert storage._connection is None
     storage.path.write_bytes(sound)
-    assert sorted(await storage.transact(lambda tx: tx.identify(["new"]))) == [2001]
+    assert sorted(await storage.transact(lambda tx: identify(tx, ["new"]))) == [2001]
 
 
 async def test_check_reports_damage(storage):

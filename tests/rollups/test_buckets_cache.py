@@ -6,9 +6,9 @@ import random
 import pytest
 
 from lakebed.errors import StorageUnavailable
+from lakebed.rollups.buckets import _MAX_ROWS
 from lakebed.rollups.rollup import Rollup
-from lakebed.rollups.row_cache import _MAX_ROWS
-from lakebed.tiers.storage.transaction import Transaction
+from lakebed.tiers.storage.storage import Transaction
 from tests.rollups.rollup_fixtures import HOUR, START, Log, event
 
 LOCAL = Rollup("local", by=["event"], measures={"n": "count()", "s": "sum(score)"}, grain="day", timezone="Asia/Tokyo")
@@ -83,7 +83,7 @@ async def test_what_is_held_is_bounded(tmp_path):
     async with Log(tmp_path / "s.db", events, []) as log:
         await log.rollups.catch_up(log.end)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("lakebed.rollups.row_cache._MAX_ROWS", 25)
+            patch.setattr("lakebed.rollups.buckets._MAX_ROWS", 25)
             for day in range(50):
                 await log.rows("hourly_events", START + day * 24 * HOUR, START + (day + 1) * 24 * HOUR)
                 assert log.rollups._cache._rows <= 25

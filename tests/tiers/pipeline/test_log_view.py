@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lakebed.events.event import SCHEMA
-from lakebed.tiers.pipeline.tail import Tail, TailPart
+from lakebed.tiers.pipeline.log_view import Tail, TailPart
 from tests.tiers.pipeline.logs import NOW, batch_of, events
 
 

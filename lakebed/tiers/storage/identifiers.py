@@ -1,0 +1,43 @@
+"""The ids of texts in `storage.db`: rollups and the identity graph store a text once, and its id everywhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from lakebed.tiers.storage.storage import Transaction
+
+__all__ = ["identify", "read_text", "stored_text"]
+
+
+async def identify(tx: Transaction, values: Sequence[str]) -> list[int]:
+    """The ids of distinct texts, in their order; a new text gets the next id. Ids are dense, from 1, 32 bits."""
+    stored = list(map(stored_text, values))
+    # Sorted, as the index on value is: each of its pages is then read once, not at random. One JSON parameter costs
+    # half of executemany.
+    texts = msgspec.json.encode(sorted(stored)).decode()
+    known = dict(
+        await tx.fetch(
+            "SELECT i.value, i.id FROM json_each(?) w CROSS JOIN identifiers i ON i.value = w.value", (texts,)
+        )
+    )
+    new = sorted(value for value in stored if value not in known)
+    if new:
+        ((last,),) = await tx.fetch("SELECT coalesce(max(id), 0) FROM identifiers")
+        await tx.fetch(
+            "INSERT INTO identifiers (id, value) SELECT ? + key, value FROM json_each(?)",
+            (last + 1, msgspec.json.encode(new).decode()),
+        )
+        known |= zip(new, range(last + 1, last + 1 + len(new)), strict=True)
+    return [known[value] for value in stored]
+
+
+def stored_text(value: str) -> str:
+    """A text as stored in `identifiers`: texts with NUL, at which SQLite's JSON ends, are stored as quoted JSON."""
+    return msgspec.json.encode(value).decode() if "\0" in value or value[:1] == '"' else value
+
+
+def read_text(stored: str) -> str:
+    """The inverse of `stored_text`."""
+    return str(msgspec.json.decode(stored)) if stored[:1] == '"' else stored
