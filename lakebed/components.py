@@ -260,8 +260,7 @@ async def open_components(stack: AsyncExitStack, options: ObjectOptions) -> Comp
         ),
         scheduler=scheduler,
         monitor=Monitor(
-            monitored,
-            LiveSnapshots(options.name, counters, pipeline, history, settings.active_ttl_s, clock, documents),
+            monitored, LiveSnapshots(options.name, counters, pipeline, history, settings.active_ttl_s, clock, documents)
         ),
     )
 

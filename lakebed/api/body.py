@@ -141,11 +141,7 @@ def decoded(body: bytes, kind: type[_T], noun: str, **details: Any) -> _T:
 
 
 def json_object(body: bytes) -> dict[str, Any]:
-    """The body as a JSON object.
-
-    Raises:
-        Refusal: 400, it is not one.
-    """
+    """The body as a JSON object. Raises Refusal: 400, it is not one."""
     value = decoded(body, object, "event")
     if not isinstance(value, dict):
         raise Refusal(400, "INVALID_JSON", "The body is not a JSON object; several events go to /track/batch")

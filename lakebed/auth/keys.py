@@ -146,11 +146,7 @@ class Keys:
         return [_key(row) for row in rows]
 
     def revoke(self, key_id: str) -> Key:
-        """Revoke a key, which is final. A revoked key stays as it is.
-
-        Raises:
-            UnknownKey: there is no such key.
-        """
+        """Revoke a key, which is final. A revoked key stays as it is. Raises UnknownKey: there is no such key."""
         with self._file.transaction() as connection:
             key = _stored(connection, key_id)
             connection.execute("DELETE FROM secrets WHERE key = ?", (key_id,))

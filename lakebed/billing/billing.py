@@ -232,12 +232,7 @@ class Billing:
 
     async def _used(self, organization_id: str, start: datetime, end: datetime, as_of_us: int) -> list[Used]:
         result = await usage(
-            self._context,
-            organization_id=organization_id,
-            grain=None,
-            start=start,
-            end=end,
-            as_of=from_us(as_of_us),
+            self._context, organization_id=organization_id, grain=None, start=start, end=end, as_of=from_us(as_of_us)
         )
         return [Used(row.sku, row.unit, tidy(row.quantity)) for row in result]
 

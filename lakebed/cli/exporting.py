@@ -32,10 +32,7 @@ def register(app: typer.Typer) -> None:
 
 def export(
     place: Place,
-    file: Annotated[
-        Path,
-        typer.Argument(help="The file; - is stdout. It appears when it is complete, or not at all."),
-    ],
+    file: Annotated[Path, typer.Argument(help="The file; - is stdout. It appears when it is complete, or not at all.")],
     sql: Annotated[str, typer.Option(help="The rows of this SELECT; by default all events.")] = "",
     start: Annotated[str, typer.Option(help="Events from this time on (ISO 8601).", metavar="TIME")] = "",
     end: Annotated[str, typer.Option(help="Events before this time.", metavar="TIME")] = "",

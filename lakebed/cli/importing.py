@@ -31,10 +31,7 @@ def register(app: typer.Typer) -> None:
 
 def import_(
     place: Place,
-    paths: Annotated[
-        list[Path],
-        typer.Argument(help="Files, or directories with all that is in them; - is stdin."),
-    ],
+    paths: Annotated[list[Path], typer.Argument(help="Files, or directories with all that is in them; - is stdin.")],
     format_name: Annotated[
         str, typer.Option("--format", help="ndjson, csv, tsv, parquet or apache; by default found out.")
     ] = "",
@@ -108,13 +105,7 @@ class _Import:
     """The import of several files into one object."""
 
     def __init__(
-        self,
-        files: list[Path],
-        format_name: str,
-        encoding: str,
-        mapping: Any,
-        mapping_id: str,
-        rejects: Path | None,
+        self, files: list[Path], format_name: str, encoding: str, mapping: Any, mapping_id: str, rejects: Path | None
     ) -> None:
         from lakebed.transfer.importer import Tally
 

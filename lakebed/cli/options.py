@@ -44,8 +44,7 @@ Key = Annotated[
     ),
 ]
 AsJson = Annotated[
-    bool,
-    typer.Option("--json", envvar="LAKEBED_JSON", help="One JSON document on stdout, nothing else."),
+    bool, typer.Option("--json", envvar="LAKEBED_JSON", help="One JSON document on stdout, nothing else.")
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", envvar="LAKEBED_YES", help="Do not ask.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", envvar="LAKEBED_DRY_RUN", help="Show the effect; change nothing.")]

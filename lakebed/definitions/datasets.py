@@ -70,11 +70,7 @@ class Datasets:
         return await self._definitions.newest(DATASET)
 
     async def dataset(self, name: str) -> Definition:
-        """The newest version of a mapping.
-
-        Raises:
-            InvalidDefinition: there is none of that name.
-        """
+        """The newest version of a mapping. Raises InvalidDefinition: there is none of that name."""
         found = await self._definitions.get(DATASET, name)
         if found is None:
             named = ", ".join(one.name for one in await self.datasets()) or "none"

@@ -59,10 +59,7 @@ class ObjectPool:
     """
 
     def __init__(
-        self,
-        make: Callable[[str, type[Any]], Any],
-        clock: Clock,
-        failed: Callable[[BaseException], None],
+        self, make: Callable[[str, type[Any]], Any], clock: Clock, failed: Callable[[BaseException], None]
     ) -> None:
         self.watchers: list[Callable[[Any], None]] = []
         self._make = make

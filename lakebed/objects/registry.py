@@ -14,11 +14,7 @@ classes: dict[str, type[Any]] = {}
 
 
 def class_named(name: str) -> type[Any]:
-    """The class of that name.
-
-    Raises:
-        NotReachable: it is not defined, or its module was not imported.
-    """
+    """The class of that name. Raises NotReachable: it is not defined, or its module was not imported."""
     if name not in classes:
         known = ", ".join(sorted(classes)) or "none"
         message = f"no class of objects is named {name!r}"

@@ -39,15 +39,7 @@ class Series(msgspec.Struct, frozen=True):
     promotions: tuple[Promotion, ...]
 
     @classmethod
-    def of(
-        cls,
-        *,
-        start: Moment,
-        end: Moment,
-        grain: str,
-        by: str | Sequence[str] | None,
-        **others: Any,
-    ) -> Self:
+    def of(cls, *, start: Moment, end: Moment, grain: str, by: str | Sequence[str] | None, **others: Any) -> Self:
         """The series of the arguments of `timeseries`. Raises QueryRefused: an argument is not valid."""
         start_us, end_us = instant("start", start), instant("end", end)
         if start_us > end_us:

@@ -62,11 +62,7 @@ class EventRequests:
         return _accepted(receipt)
 
     async def store(self, caller: Caller, event: dict[str, Any]) -> Receipt:
-        """Store one event, in Segment's names or ours.
-
-        Raises:
-            Refusal: 400, the event was rejected.
-        """
+        """Store one event, in Segment's names or ours. Raises Refusal: 400, the event was rejected."""
         (receipt,) = await self.store_batch(caller, [event])
         return _accepted(receipt)
 

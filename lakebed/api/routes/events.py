@@ -78,10 +78,7 @@ class EventRoutes:
 
     def routes(self) -> list[BaseRoute]:
         """The routes of this group."""
-        return [
-            Route("/events", self.event, methods=["POST"]),
-            Route("/events/batch", self.batch, methods=["POST"]),
-        ]
+        return [Route("/events", self.event, methods=["POST"]), Route("/events/batch", self.batch, methods=["POST"])]
 
     @operation(scope="write", body=PlatformEvent, answer=Accepted, refusals=[507])
     async def event(self, request: Request) -> Response:

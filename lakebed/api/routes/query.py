@@ -50,13 +50,7 @@ class QueryRoutes:
         """The routes of this group."""
         return [Route("/query", self.query, methods=["POST"])]
 
-    @operation(
-        scope="read",
-        parameters=[ACCEPT],
-        body=_AnyQuery,
-        answer=TABLE,
-        refusals=[404, 406, 422, 429, 503, 504],
-    )
+    @operation(scope="read", parameters=[ACCEPT], body=_AnyQuery, answer=TABLE, refusals=[404, 406, 422, 429, 503, 504])
     async def query(self, request: Request) -> Response:
         """One read-only SELECT over the object's events and rollups.
 

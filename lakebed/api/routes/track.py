@@ -56,10 +56,7 @@ class TrackRoutes:
 
     def routes(self) -> list[BaseRoute]:
         """The routes of this group."""
-        return [
-            Route("/track", self.track, methods=["POST"]),
-            Route("/track/batch", self.batch, methods=["POST"]),
-        ]
+        return [Route("/track", self.track, methods=["POST"]), Route("/track/batch", self.batch, methods=["POST"])]
 
     @operation(scope="write", body=EventBody, answer=ReceiptAnswer, refusals=[507])
     async def track(self, request: Request) -> Response:

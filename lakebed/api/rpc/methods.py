@@ -84,11 +84,7 @@ class RpcMethods:
         return target
 
     def authenticate(self, key: Any = None) -> Target:
-        """The object of `key`, for clients that send no header.
-
-        Raises:
-            Refusal: the key is unknown.
-        """
+        """The object of `key`, for clients that send no header. Raises Refusal: the key is unknown."""
         if not isinstance(key, str):
             raise TypeError("authenticate(key): the key is text")
         try:

@@ -63,13 +63,7 @@ class Archive:
     """
 
     def __init__(
-        self,
-        directory: Path,
-        name: str,
-        settings: Settings,
-        clock: Clock,
-        disk: Disk,
-        promotions: Sequence[Promotion],
+        self, directory: Path, name: str, settings: Settings, clock: Clock, disk: Disk, promotions: Sequence[Promotion]
     ) -> None:
         self._directory = directory
         self._name = name

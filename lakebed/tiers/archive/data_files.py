@@ -197,11 +197,7 @@ def _shared(columns: frozenset[str]) -> frozenset[str]:
 
 
 def read_rows(io: FileIO, file: IcebergFile, columns: list[str] | None = None) -> pa.Table:
-    """A data file's rows, their checksums verified.
-
-    Raises:
-        ArchiveUnavailable: it is missing or damaged.
-    """
+    """A data file's rows, their checksums verified. Raises ArchiveUnavailable: it is missing or damaged."""
     try:
         with (
             io.new_input(file.file_path).open() as source,

@@ -351,8 +351,7 @@ def _verify(table: Table) -> None:
     properties = table.metadata.properties
     if int(properties.get(_FORMAT, FORMAT_VERSION)) > FORMAT_VERSION:
         raise FormatTooNew(
-            f"the archive has format {properties[_FORMAT]}, this Lakebed reads {FORMAT_VERSION}",
-            hint="Upgrade Lakebed",
+            f"the archive has format {properties[_FORMAT]}, this Lakebed reads {FORMAT_VERSION}", hint="Upgrade Lakebed"
         )
     if properties.get(_RETRIES) != "0":
         raise ArchiveConflict(

@@ -20,10 +20,7 @@ RUNNING = {"runningdifference": (1, 1), "neighbor": (2, 3), "laginframe": (1, 3)
 
 
 def running(
-    name: str,
-    arguments: list[exp.Expr],
-    read: Callable[[exp.Expr], tuple[exp.Expr, str]],
-    order: Sequence[exp.Expr],
+    name: str, arguments: list[exp.Expr], read: Callable[[exp.Expr], tuple[exp.Expr, str]], order: Sequence[exp.Expr]
 ) -> tuple[exp.Expr, str]:
     """`runningDifference(x)`, `neighbor(x, offset, default)` or `lagInFrame(x, offset, default)`, and its kind.
 
@@ -57,8 +54,7 @@ def running(
 
 def _lag(value: exp.Expr, back: int, missing: exp.Expr, order: Sequence[exp.Expr]) -> exp.Expr:
     call = exp.Anonymous(
-        this="lag" if back >= 0 else "lead",
-        expressions=[value.copy(), exp.Literal.number(abs(back)), missing.copy()],
+        this="lag" if back >= 0 else "lead", expressions=[value.copy(), exp.Literal.number(abs(back)), missing.copy()]
     )
     return exp.Window(this=call, order=exp.Order(expressions=[ordered.copy() for ordered in order]))
 
