@@ -21,7 +21,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import StreamingResponse
 
 from lakebed.api.errors import ARGUMENT_ERRORS, Refusal, refusal_with_hint
-from lakebed.api.openapi.operation import Parameter
+from lakebed.api.openapi.document import Parameter
 from lakebed.errors import QueryBusy
 from lakebed.query.result import Result
 

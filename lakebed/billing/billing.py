@@ -11,10 +11,8 @@ from typing import Any
 import msgspec
 
 from lakebed.billing.invoice import INVOICE, Adjustment, Invoice, Line, Used, adjusted, lines_of, total_of
-from lakebed.billing.money import exact, plain, tidy
-from lakebed.billing.price_book import PRICE_BOOK, PriceBook
-from lakebed.billing.quota import month_of
-from lakebed.billing.quotas import Quotas
+from lakebed.billing.price_book import PRICE_BOOK, PriceBook, exact, plain, tidy
+from lakebed.billing.quotas import Quotas, month_of
 from lakebed.clock import Clock, Instant, Moment, from_us, parse_as_of, to_us
 from lakebed.definitions.definitions import Definition, Definitions
 from lakebed.errors import InvalidBilling

@@ -16,17 +16,15 @@ from lakebed.cli import (
     cohorts,
     datasets,
     deadletters,
-    exporting,
-    importing,
     keys,
     maintenance,
     mcp,
     objects,
     people,
     query,
-    reports,
     serve,
     track,
+    transfer,
 )
 from lakebed.cli.exit_codes import EXPECTED, Exit, code_of, message_of
 
@@ -76,10 +74,8 @@ def _lakebed(
 for _module in (
     serve,
     track,
-    importing,
-    exporting,
+    transfer,
     query,
-    reports,
     cohorts,
     billing,
     datasets,

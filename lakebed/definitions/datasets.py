@@ -18,8 +18,7 @@ from lakebed.events.event import Receipt
 from lakebed.events.promotions import Promotion
 from lakebed.ingest.ingest import Ingest
 from lakebed.query.dialects.analytics_engine.answer import EngineAnswer
-from lakebed.query.dialects.analytics_engine.dataset import DATASET, POINTS, Dataset, unmapped
-from lakebed.query.dialects.analytics_engine.system import system_sql
+from lakebed.query.dialects.analytics_engine.dataset import DATASET, POINTS, Dataset, system_sql, unmapped
 from lakebed.query.queries import Queries
 from lakebed.query.sandbox.untrusted_queries import UntrustedQueries
 

@@ -8,8 +8,7 @@ from pathlib import Path
 from lakebed.events.documents import DocumentPositions
 from lakebed.identity.identity import Identity
 from lakebed.ingest.ingest import Ingest
-from lakebed.maintenance.catch_up import CatchUp
-from lakebed.maintenance.maintenance import Maintenance
+from lakebed.maintenance.maintenance import CatchUp, Maintenance
 from lakebed.query.queries import Queries
 from lakebed.rollups.rollups import Rollups
 from lakebed.scheduling.scheduler import Scheduler

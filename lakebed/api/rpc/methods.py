@@ -21,7 +21,7 @@ from lakebed.events.event import Receipt
 from lakebed.interface.signature import Signature, camel
 from lakebed.interface.verbs import VERBS
 from lakebed.objects.namespace import Namespace
-from lakebed.reports.catalog import signature_of
+from lakebed.reports.reports import signature_of
 from lakebed.rpc.capnweb.codec import Target
 from lakebed.rpc.capnweb.results import Remote
 

@@ -20,8 +20,16 @@ from lakebed.errors import ObjectClosed
 from lakebed.events.promotions import Promotion
 from lakebed.settings import Settings
 from lakebed.sql_engine import SqlEngine
-from lakebed.tiers.archive.models import Compaction, Erasure, Expiry, Garbage, Snapshot
-from lakebed.tiers.archive.views import ArchiveState, ArchiveView, PinnedStates
+from lakebed.tiers.archive.models import (
+    ArchiveState,
+    ArchiveView,
+    Compaction,
+    Erasure,
+    Expiry,
+    Garbage,
+    PinnedStates,
+    Snapshot,
+)
 
 if TYPE_CHECKING:
     from lakebed.tiers.archive.worker import ArchiveWorker
