@@ -1,6 +1,7 @@
 """serve(): the app on a port, with limits, until a signal ends it. Without keys on a loopback address only.
 
 HttpProtocol is uvicorn's HTTP over httptools, with limits that it lacks: on slow and large heads, on connections.
+The logs of a server go to standard error, as JSON.
 """
 
 from __future__ import annotations
@@ -10,22 +11,58 @@ import contextlib
 import functools
 import gc
 import ipaddress
+import logging
+import logging.config
 import resource
 import socket
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
+import msgspec
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from lakebed.api.errors import error_response
-from lakebed.api.logs import configure_logs
 from lakebed.api.middleware import Exchange, HeldBytes, header
 from lakebed.errors import InvalidSettings
 
-__all__ = ["connection_class", "make_server", "serve"]
+__all__ = ["JsonFormatter", "configure_logs", "connection_class", "make_server", "serve"]
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object per line: time, level, logger, message, the record's `facts`, a traceback if there is one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as one line."""
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        line |= getattr(record, "facts", {})
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return msgspec.json.encode(line, enc_hook=str).decode()
+
+
+def configure_logs(*, plain: bool = False, level: str = "INFO") -> None:
+    """Send all logs of the server to standard error: as JSON, or as `plain` text."""
+    formatter = {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"} if plain else {"()": JsonFormatter}
+    logger = {"handlers": ["stderr"], "level": level.upper(), "propagate": False}
+    logging.config.dictConfig(
+        {
+            "version": 1,
+            "disable_existing_loggers": False,
+            "formatters": {"line": formatter},
+            "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+            "loggers": {"uvicorn": logger, "lakebed": logger},
+        }
+    )
+
 
 _CLOSING = b"HTTP/1.1 %s\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 _SPARE = 64  # connections beyond the limit that still get a 503; further ones are closed at once

@@ -13,8 +13,6 @@ from typer.core import TyperGroup
 
 from lakebed.cli import (
     billing,
-    cohorts,
-    datasets,
     deadletters,
     keys,
     maintenance,
@@ -23,9 +21,9 @@ from lakebed.cli import (
     people,
     query,
     serve,
-    track,
     transfer,
 )
+from lakebed.cli.documents import COHORTS, DATASETS
 from lakebed.cli.exit_codes import EXPECTED, Exit, code_of, message_of
 
 __all__ = ["app", "program", "run"]
@@ -71,14 +69,13 @@ def _lakebed(
     pass
 
 
-for _module in (
+for _commands in (
     serve,
-    track,
     transfer,
     query,
-    cohorts,
+    COHORTS,
     billing,
-    datasets,
+    DATASETS,
     people,
     maintenance,
     keys,
@@ -86,7 +83,7 @@ for _module in (
     objects,
     mcp,
 ):
-    _module.register(app)
+    _commands.register(app)
 
 
 def _set_variables(command: Any, prefix: str) -> None:

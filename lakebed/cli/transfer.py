@@ -1,4 +1,4 @@
-"""`import` and `export`: events from files; and events, or the rows of a query, into a file for other tools."""
+"""Events into and out of an object: `track` stores one; `import` and `export` read and write files for other tools."""
 
 from __future__ import annotations
 
@@ -18,19 +18,52 @@ import msgspec
 import typer
 
 from lakebed.cli.exit_codes import Exit, Failure
-from lakebed.cli.options import AsJson, AsOf, DryRun
+from lakebed.cli.options import AsJson, AsOf, DryRun, json_object
 from lakebed.cli.output import Progress, note, print_facts
-from lakebed.cli.place import Place, for_local_object
+from lakebed.cli.place import Place, for_local_object, for_object
 from lakebed.clock import parse_iso
 from lakebed.concurrency import Worker
 
 __all__ = ["moment", "register"]
+
+
+def track(
+    place: Place,
+    event: Annotated[str, typer.Argument(help="Its name.")],
+    properties: Annotated[str, typer.Argument(help="A JSON object.", metavar="[PROPERTIES]")] = "{}",
+    user_id: Annotated[str, typer.Option()] = "",
+    anonymous_id: Annotated[str, typer.Option()] = "",
+    group_id: Annotated[str, typer.Option()] = "",
+    session_id: Annotated[str, typer.Option()] = "",
+    timestamp: Annotated[str, typer.Option(help="When it happened, if not now (ISO 8601).")] = "",
+    message_id: Annotated[str, typer.Option(help="Makes a retry store nothing.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Store that something happened; returns when it is on disk. The object is made if it does not exist."""
+    fields = {
+        "userId": user_id,
+        "anonymousId": anonymous_id,
+        "groupId": group_id,
+        "sessionId": session_id,
+        "timestamp": timestamp,
+        "messageId": message_id,
+    }
+    message = {"type": "track", "event": event, "properties": json_object(properties, "the properties are")}
+    message |= {name: value for name, value in fields.items() if value}
+    with place.client(make=True) as client:
+        receipt = client.track(message)
+    facts = {"messageId": receipt.message_id, "status": receipt.status, "seq": receipt.seq}
+    print_facts(facts | ({"reason": receipt.reason} if receipt.reason else {}), as_json=as_json)
+    if receipt.status == "rejected":
+        raise typer.Exit(Exit.PROBLEMS)
+
 
 _SHOWN = 10
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
+    app.command()(for_object(track))
     app.command("import")(for_local_object(import_))
     app.command("export")(for_local_object(export))
 

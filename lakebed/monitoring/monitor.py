@@ -9,8 +9,7 @@ import msgspec
 from lakebed.errors import LakebedError
 from lakebed.histogram import COUNTS, SECONDS, Histogram
 from lakebed.monitoring.live_snapshot import LiveSnapshot, LiveSnapshots, Stats, stats
-from lakebed.monitoring.parts import MonitoredParts
-from lakebed.monitoring.tier_status import TierStatus, tier_status
+from lakebed.monitoring.tier_status import MonitoredParts, TierStatus, tier_status
 from lakebed.tiers.storage.schedule_runs import ScheduleRuns
 
 __all__ = ["Health", "LifetimeCounts", "Monitor", "Problem"]
