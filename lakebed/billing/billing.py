@@ -187,7 +187,7 @@ class Billing:
 
     async def _issued(self, organization_id: str | None, as_of_us: int | None) -> list[Invoice]:
         saved = await self._definitions.newest(INVOICE, as_of_us=as_of_us)
-        found = [_invoice(one) for one in sorted(saved, key=lambda one: one.seq)]
+        found = [msgspec.convert(one.body, Invoice) for one in sorted(saved, key=lambda one: one.seq)]
         return [one for one in found if organization_id is None or one.organization_id == organization_id]
 
     async def _adjustments(self, issued: list[Invoice], current: _Version, as_of_us: int) -> list[Adjustment]:
@@ -243,7 +243,3 @@ def _check_goes_with(issued: list[Invoice], tz: str, currency: str) -> None:
                 f"{one.organization_id} was billed in {one.currency} by months of {one.tz}, not in {currency} of {tz}",
                 hint="Use the same; or bill another organization_id from now on",
             )
-
-
-def _invoice(saved: Definition) -> Invoice:
-    return msgspec.convert(saved.body, Invoice)

@@ -79,7 +79,7 @@ class Documents(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _cohort_size(client: Client, name: str) -> dict[str, Any]:
-    return {"people": client.table("cohort_cohort_size", cohort=name).rows[0][0]}
+    return {"people": client.table("cohort_size", cohort=name).rows[0][0]}
 
 
 COHORTS = Documents(

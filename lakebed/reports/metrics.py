@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import date, timedelta
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import pyarrow as pa
 
@@ -18,10 +18,10 @@ from lakebed.query.router import DAILY, HOURLY, RAW, ROLLED
 from lakebed.reports.arguments import OTHER
 from lakebed.reports.measure import Measure
 from lakebed.reports.series import Series, from_hours
+from lakebed.rollups.rollups import Rollups
 
-__all__ = ["Metrics", "RollupTables"]
+__all__ = ["Metrics"]
 
-T = TypeVar("T")
 Time = Moment
 _MAX_BITMAP_BYTES = 64 << 20  # that are read at once
 _MAX_ROWS_ON_LOOP = 100_000  # rows of hours that the event loop adds up, in a millisecond; more go through a query
@@ -34,31 +34,6 @@ WITH daily AS (
 SELECT date, count(DISTINCT person_id) AS {measure}, CAST(coalesce(sum(events), 0) AS BIGINT) AS events
 FROM days LEFT JOIN daily ON day <= date AND day > date - {width} GROUP BY date ORDER BY date
 """
-
-
-class RollupTables(Protocol):
-    """The part of the rollups that metrics use."""
-
-    async def table(self, name: str, start_us: int | None = None, end_us: int | None = None) -> pa.Table:
-        """The rows of a rollup whose bucket starts in `[start_us, end_us)`."""
-        ...
-
-    async def distinct(self, name: str, measure: str, windows: Sequence[tuple[int, int]]) -> list[int]:
-        """The number of distinct values in each window."""
-        ...
-
-    async def bitmaps(
-        self,
-        name: str,
-        measure: str,
-        start_us: int | None,
-        end_us: int | None,
-        compute: Callable[[Iterator[tuple[int, Any]]], T],
-        *,
-        max_bytes: int | None = None,
-    ) -> T | None:
-        """The result of `compute`, in a thread, over the start and values of each bucket; None: they are too large."""
-        ...
 
 
 class Metrics:
@@ -77,7 +52,7 @@ class Metrics:
     def __init__(
         self,
         queries: Queries,
-        rollups: RollupTables,
+        rollups: Rollups,
         catch_up: Callable[[str, float | None], Awaitable[int]],
         *,
         promotions: Sequence[Promotion],

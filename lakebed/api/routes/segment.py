@@ -213,7 +213,8 @@ class SegmentRoutes:
             Refusal: 400 also for 413 of other routes, as Segment answers.
         """
         try:
-            caller = self._auth.admit(request, "write") if _has_key_header(request) else None
+            has_key = header(request.scope, b"authorization") or header(request.scope, b"x-api-key")
+            caller = self._auth.admit(request, "write") if has_key else None
             body = await self._body.read(request)
             if body[:2] == _GZIP:  # RudderStack's client for Node may omit the header, and no JSON begins like this
                 body = _decompressed(body, maximum)
@@ -245,10 +246,6 @@ def _is_client_side(request: Request, body: bytes) -> bool:
         if match is not None:
             return body[match.end() : match.end() + _LONGEST_NAME].startswith(_CLIENT_SIDE)
     return False
-
-
-def _has_key_header(request: Request) -> bool:
-    return bool(header(request.scope, b"authorization") or header(request.scope, b"x-api-key"))
 
 
 def _key_in(body: bytes) -> str | None:

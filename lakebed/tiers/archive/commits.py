@@ -14,9 +14,8 @@ from pyiceberg.table import Table, Transaction
 
 from lakebed.errors import ArchiveConflict, ArchiveUnavailable, QueryRefused
 from lakebed.events.event import SCHEMA
-from lakebed.events.promotions import Promotion, with_promoted
+from lakebed.events.promotions import with_promoted
 from lakebed.settings import Settings
-from lakebed.sql_engine import SqlEngine
 from lakebed.tiers.archive.data_files import FileWriter, describe, live_files, promoted_columns, read_rows
 from lakebed.tiers.archive.models import Compaction, Erasure
 from lakebed.tiers.archive.pyiceberg_internals import CachedTransaction, stage_append, stage_overwrite
@@ -140,7 +139,9 @@ def rewrite(
         for group in groups:
             key = (schema.schema_id, frozenset(file.file_path for file in group))
             if key not in written:
-                written[key] = _replace(table, writer, group, partial(_complete, events.engine, promoted), keep)
+                written[key] = _replace(
+                    table, writer, group, partial(with_promoted, promoted=promoted, engine=events.engine), keep
+                )
             done.append(written[key])
         progress = before.next(erased=sum(replacement.removed for replacement in done))
         summary = progress.summary(operation, events.clock.now_us(), before.watermark)
@@ -169,10 +170,6 @@ def _replace(
     if not _sorted(written).equals(_sorted(kept.column("seq"))):
         raise _differs(group, f"{len(written)} other rows were written")
     return Replacement(group, new, rows.num_rows - kept.num_rows)
-
-
-def _complete(engine: SqlEngine, promoted: Sequence[Promotion], rows: pa.Table) -> pa.Table:
-    return with_promoted(rows, promoted, engine)
 
 
 def _sorted(column: pa.ChunkedArray) -> pa.Array:
@@ -214,7 +211,7 @@ def _groups(files: Iterable[IcebergFile], settings: Settings) -> list[list[Icebe
     """Groups of small files to merge: of one day, neighbours in time, and small enough for memory."""
     small = sorted(
         (file for file in files if file.file_size_in_bytes < settings.compact_below_bytes),
-        key=lambda file: (file.partition[0], _first_time(file)),
+        key=lambda file: (file.partition[0], describe(file, Schema()).min_timestamp),
     )
     groups: list[list[IcebergFile]] = []
     for file in small:
@@ -224,10 +221,6 @@ def _groups(files: Iterable[IcebergFile], settings: Settings) -> list[list[Icebe
         else:
             groups.append([file])
     return [group for group in groups if len(group) > 1]
-
-
-def _first_time(file: IcebergFile) -> int:
-    return describe(file, Schema()).min_timestamp
 
 
 def _fits(group: list[IcebergFile], settings: Settings) -> bool:
