@@ -55,10 +55,9 @@ from lakebed.errors import (
 from lakebed.events.event import Event, Receipt
 from lakebed.identity.merge import Merge
 from lakebed.identity.person import Person
-from lakebed.ingest.replay import Replayed
-from lakebed.monitoring.check import Problem
-from lakebed.monitoring.live_snapshot import LiveSnapshot
-from lakebed.monitoring.stats import Stats
+from lakebed.ingest.dead_letters import Replayed
+from lakebed.monitoring.live_snapshot import LiveSnapshot, Stats
+from lakebed.monitoring.monitor import Problem
 from lakebed.monitoring.tier_status import TierStatus
 from lakebed.objects.durable_object import DurableObject, Namespace
 from lakebed.query.result import Result, Row

@@ -8,19 +8,17 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 from lakebed.billing.billing import Billing
-from lakebed.billing.quota import QuotaState
+from lakebed.billing.quotas import QuotaState
 from lakebed.components import Components, ObjectOptions, open_components
-from lakebed.definitions.cohorts import Cohorts
 from lakebed.definitions.datasets import Datasets
-from lakebed.definitions.definitions import Definitions
+from lakebed.definitions.definitions import Cohorts, Definitions
 from lakebed.errors import ObjectClosed
 from lakebed.identity.people import People
 from lakebed.ingest.dead_letters import DeadLetterQueue
 from lakebed.ingest.ingest import Ingest
 from lakebed.interface.delegate import delegate
 from lakebed.maintenance.maintenance import Maintenance
-from lakebed.monitoring.health import LifetimeCounts
-from lakebed.monitoring.monitor import Monitor
+from lakebed.monitoring.monitor import LifetimeCounts, Monitor
 from lakebed.objects.durable_object import DurableObject
 from lakebed.query.queries import Queries
 from lakebed.query.sandbox.untrusted_queries import UntrustedQueries

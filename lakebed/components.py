@@ -10,13 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lakebed.billing.billing import Billing
-from lakebed.billing.quota import QuotaState
-from lakebed.billing.quotas import Quotas
+from lakebed.billing.quotas import Quotas, QuotaState
 from lakebed.clock import SECOND_US, Clock
 from lakebed.concurrency import run_in_thread
-from lakebed.definitions.cohorts import CohortLookup, Cohorts
 from lakebed.definitions.datasets import Datasets
-from lakebed.definitions.definitions import Definitions
+from lakebed.definitions.definitions import CohortLookup, Cohorts, Definitions
 from lakebed.disk import Disk
 from lakebed.errors import LogBehind
 from lakebed.events.documents import DocumentPositions
@@ -24,15 +22,13 @@ from lakebed.events.promotions import BUILT_IN, Promotion, as_promotions
 from lakebed.identity.identity import Identity
 from lakebed.identity.people import People
 from lakebed.identity.rules import Rules
-from lakebed.ingest.dead_letters import DeadLetterQueue
+from lakebed.ingest.dead_letters import DeadLetterQueue, Replayer
 from lakebed.ingest.ingest import Ingest
 from lakebed.ingest.live_counters import RECENT_S, LiveCounters, count_log
-from lakebed.ingest.replay import Replayer
-from lakebed.maintenance.catch_up import CatchUp
-from lakebed.maintenance.maintenance import ARCHIVED, TOTALS, Maintenance, Totals
+from lakebed.maintenance.maintenance import ARCHIVED, TOTALS, CatchUp, Maintenance, Totals
 from lakebed.monitoring.live_snapshot import LiveSnapshots
 from lakebed.monitoring.monitor import Monitor
-from lakebed.monitoring.parts import MonitoredParts
+from lakebed.monitoring.tier_status import MonitoredParts
 from lakebed.query.event_history import EventHistory
 from lakebed.query.queries import Queries
 from lakebed.query.range_queries import RangeQueries
@@ -260,8 +256,7 @@ async def open_components(stack: AsyncExitStack, options: ObjectOptions) -> Comp
         ),
         scheduler=scheduler,
         monitor=Monitor(
-            monitored,
-            LiveSnapshots(options.name, counters, pipeline, history, settings.active_ttl_s, clock, documents),
+            monitored, LiveSnapshots(options.name, counters, pipeline, history, settings.active_ttl_s, clock, documents)
         ),
     )
 

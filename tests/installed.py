@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lakebed.charts.png import pixels
+from lakebed.charts.chart import pixels
 from lakebed.errors import FontMissing
 
 CLIENTS = Path(os.environ.get("LAKEBED_CLIENTS", Path(__file__).parent.parent / ".clients"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from docs.generate.marked import DOCS, replaced
-from lakebed.reports.catalog import REPORTS
+from lakebed.reports.reports import REPORTS
 from tests.reports import clickhouse, questions
 
 PAGE = DOCS / "testing.md"

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args, get_origin
 from docs.generate.marked import DOCS, replaced
 from lakebed.interface.signature import each
 from lakebed.reports.arguments import Duration
-from lakebed.reports.catalog import REPORTS, signature_of
+from lakebed.reports.reports import REPORTS, signature_of
 from lakebed.reports.scope import EventLike, Time
 from tests.reports.report_samples import SAMPLES
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from docs.generate.marked import DOCS, replaced
-from lakebed.query.templates.template import Template, library
+from lakebed.query.templates.templates import Template, library
 
 PAGE = DOCS / "sql.md"
 

@@ -19,23 +19,15 @@ from lakebed.api.openapi.document import OpenApi
 from lakebed.api.openapi.page import Reference
 from lakebed.api.routes.analytics_engine import AnalyticsEngineRoutes
 from lakebed.api.routes.billing import BillingRoutes
-from lakebed.api.routes.cohorts import CohortRoutes
 from lakebed.api.routes.dead_letters import DeadLetterRoutes
-from lakebed.api.routes.event_requests import EventRequests
-from lakebed.api.routes.events import EventRoutes
+from lakebed.api.routes.events import EventRequests, EventRoutes, MicroBatching, TrackRoutes
 from lakebed.api.routes.grafana import GrafanaRoutes
-from lakebed.api.routes.health import HealthRoutes
+from lakebed.api.routes.health import HealthRoutes, PrometheusRoutes
 from lakebed.api.routes.metrics import MetricRoutes
-from lakebed.api.routes.micro_batching import MicroBatching
 from lakebed.api.routes.page import PageRoutes
-from lakebed.api.routes.people import PeopleRoutes
-from lakebed.api.routes.platform import PlatformRoutes
-from lakebed.api.routes.prometheus import PrometheusRoutes
-from lakebed.api.routes.query import QueryRoutes
-from lakebed.api.routes.reports import ReportRoutes
+from lakebed.api.routes.people import CohortRoutes, PeopleRoutes
+from lakebed.api.routes.query import PlatformRoutes, QueryRoutes, ReportRoutes, TemplateRoutes
 from lakebed.api.routes.segment import MAX_BATCH_BYTES, SegmentRoutes
-from lakebed.api.routes.templates import TemplateRoutes
-from lakebed.api.routes.track import TrackRoutes
 from lakebed.api.rpc.endpoint import RpcEndpoint
 from lakebed.api.streams.live import LiveStream
 from lakebed.auth.keys import Limits

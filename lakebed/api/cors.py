@@ -9,7 +9,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import Scope
 
-from lakebed.api.openapi.operation import operation_of
+from lakebed.api.openapi.document import operation_of
 
 __all__ = ["Cors"]
 

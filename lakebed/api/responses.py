@@ -1,16 +1,25 @@
-"""Responses: how values and receipts become HTTP responses."""
+"""Query parameters and responses: whole numbers in a query string; how values and receipts become HTTP responses."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Literal
 
 import msgspec
+from starlette.requests import Request
 from starlette.responses import Response
 
+from lakebed.api.errors import Refusal
 from lakebed.events.event import Receipt
 
-__all__ = ["BatchAnswer", "ReceiptAnswer", "json_response", "receipts_response"]
+__all__ = [
+    "BatchAnswer",
+    "ReceiptAnswer",
+    "json_response",
+    "receipts_response",
+    "refuse_unknown_parameters",
+    "whole_number",
+]
 
 
 def json_response(value: Any, status: int = 200) -> Response:
@@ -45,3 +54,31 @@ def receipts_response(receipts: Sequence[Receipt]) -> Response:
     stored = len(statuses) - duplicate - rejected
     events = [ReceiptAnswer(receipt.seq, receipt.message_id, receipt.status, receipt.reason) for receipt in receipts]
     return json_response(BatchAnswer(not rejected, len(statuses), stored, duplicate, rejected, events))
+
+
+_IGNORED = "object"  # the key alone names the object; a client that still sends it is not refused
+
+
+def whole_number(name: str, text: str, maximum: int, **details: Any) -> int:
+    """The number from 1 to `maximum` that `text` is.
+
+    Raises:
+        Refusal: 400, it is not one. `details` are those of the error.
+    """
+    if text.isascii() and text.isdecimal() and len(text) <= len(str(maximum)) and 1 <= int(text) <= maximum:
+        return int(text)
+    message = f"{name} must be a whole number from 1 to {maximum}"
+    raise Refusal(400, "INVALID_PARAMETER", message, **(details or {name: text[:40]}))
+
+
+def refuse_unknown_parameters(request: Request, known: Collection[str]) -> None:
+    """Make sure that the URL has no other parameters: without an unknown one, the answer would have another meaning.
+
+    Raises:
+        Refusal: 400, names the first unknown parameter and the known ones.
+    """
+    unknown = sorted(set(request.query_params) - {*known, _IGNORED})
+    if unknown:
+        allowed = f"it takes {', '.join(known)}" if known else "it takes none"
+        message = f"There is no parameter {unknown[0][:40]!r}; {allowed}"
+        raise Refusal(400, "INVALID_PARAMETER", message, parameter=unknown[0][:40])

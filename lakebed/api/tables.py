@@ -21,7 +21,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import StreamingResponse
 
 from lakebed.api.errors import ARGUMENT_ERRORS, Refusal, refusal_with_hint
-from lakebed.api.openapi.operation import Parameter
+from lakebed.api.openapi.document import Parameter
 from lakebed.errors import QueryBusy
 from lakebed.query.result import Result
 
@@ -162,12 +162,7 @@ def _json(result: Result) -> Iterator[bytes]:
         yield separator + msgspec.json.encode(rows)[1:-1]
         separator = b","
     start, end = result.seq
-    yield b'],"tiers":%b,"seq":[%d,%d],"ms":%.1f}' % (
-        msgspec.json.encode(result.tiers),
-        start,
-        end,
-        result.elapsed_ms,
-    )
+    yield b'],"tiers":%b,"seq":[%d,%d],"ms":%.1f}' % (msgspec.json.encode(result.tiers), start, end, result.elapsed_ms)
 
 
 def _ndjson(result: Result) -> Iterator[bytes]:
@@ -194,12 +189,7 @@ def _arrow(result: Result) -> Iterator[bytes]:
     yield sink.take()
 
 
-_ENCODERS: dict[str, Callable[[Result], Iterator[bytes]]] = {
-    JSON: _json,
-    NDJSON: _ndjson,
-    CSV: _csv,
-    ARROW: _arrow,
-}
+_ENCODERS: dict[str, Callable[[Result], Iterator[bytes]]] = {JSON: _json, NDJSON: _ndjson, CSV: _csv, ARROW: _arrow}
 
 
 class _Pieces:

@@ -20,7 +20,7 @@ import msgspec
 from lakebed.auth.key_file import BUSY_S, FileState, KeyFile, KeyFileWatch
 from lakebed.clock import SECOND_US, Clock, SystemClock
 from lakebed.errors import FormatTooNew, InvalidName, KeysUnavailable, UnknownKey
-from lakebed.objects.names import directory_of
+from lakebed.objects.directory import directory_of
 
 __all__ = ["FILE_NAME", "Key", "KeyCache", "Keys", "Limits", "LiveKey", "Scope", "digest", "id_in"]
 
@@ -146,11 +146,7 @@ class Keys:
         return [_key(row) for row in rows]
 
     def revoke(self, key_id: str) -> Key:
-        """Revoke a key, which is final. A revoked key stays as it is.
-
-        Raises:
-            UnknownKey: there is no such key.
-        """
+        """Revoke a key, which is final. A revoked key stays as it is. Raises UnknownKey: there is no such key."""
         with self._file.transaction() as connection:
             key = _stored(connection, key_id)
             connection.execute("DELETE FROM secrets WHERE key = ?", (key_id,))

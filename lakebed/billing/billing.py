@@ -11,10 +11,8 @@ from typing import Any
 import msgspec
 
 from lakebed.billing.invoice import INVOICE, Adjustment, Invoice, Line, Used, adjusted, lines_of, total_of
-from lakebed.billing.money import exact, plain, tidy
-from lakebed.billing.price_book import PRICE_BOOK, PriceBook
-from lakebed.billing.quota import month_of
-from lakebed.billing.quotas import Quotas
+from lakebed.billing.price_book import PRICE_BOOK, PriceBook, exact, plain, tidy
+from lakebed.billing.quotas import Quotas, month_of
 from lakebed.clock import Clock, Instant, Moment, from_us, parse_as_of, to_us
 from lakebed.definitions.definitions import Definition, Definitions
 from lakebed.errors import InvalidBilling
@@ -232,12 +230,7 @@ class Billing:
 
     async def _used(self, organization_id: str, start: datetime, end: datetime, as_of_us: int) -> list[Used]:
         result = await usage(
-            self._context,
-            organization_id=organization_id,
-            grain=None,
-            start=start,
-            end=end,
-            as_of=from_us(as_of_us),
+            self._context, organization_id=organization_id, grain=None, start=start, end=end, as_of=from_us(as_of_us)
         )
         return [Used(row.sku, row.unit, tidy(row.quantity)) for row in result]
 

@@ -8,8 +8,7 @@ from html import escape
 
 import msgspec
 
-from lakebed.billing.money import plain, rounded, tidy
-from lakebed.billing.price_book import PriceBook
+from lakebed.billing.price_book import PriceBook, plain, rounded, tidy
 from lakebed.errors import InvalidBilling
 from lakebed.events.decimals import EXACT
 

@@ -1,6 +1,6 @@
 """Chart types: how each report is drawn, and any other result by the types of its columns.
 
-`CHARTS` has an entry for each report of `reports/catalog.py`, and a test compares the two. It is a table of its own: a
+`CHARTS` has an entry for each report of `reports/reports.py`, and a test compares the two. It is a table of its own: a
 result that came over the network is drawn by the name of its report, in a process that need not know reports.
 """
 
@@ -12,18 +12,12 @@ from decimal import Decimal
 import pyarrow as pa
 
 from lakebed.charts import formatting
-from lakebed.charts.anomaly_band import band
-from lakebed.charts.bars import bars
+from lakebed.charts.bars import bars, funnel, stacked
 from lakebed.charts.canvas import Canvas
 from lakebed.charts.chart import Chart, blank
-from lakebed.charts.columns import Columns
-from lakebed.charts.event_strip import strip
-from lakebed.charts.funnel import funnel
-from lakebed.charts.heatmap import grid
-from lakebed.charts.lifecycle_bars import stacked
-from lakebed.charts.line import lines
-from lakebed.charts.panels import panels
-from lakebed.charts.sankey import sankey
+from lakebed.charts.columns import Columns, panels
+from lakebed.charts.line import band, lines, strip
+from lakebed.charts.sankey import grid, sankey
 from lakebed.events.decimals import EXACT
 
 __all__ = ["CHARTS", "draw"]

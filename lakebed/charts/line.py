@@ -1,4 +1,4 @@
-"""Line chart: a line over time for each series."""
+"""Charts over time: a line for each series, anomalies with the band of expected values, the events of a timeline."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ from collections.abc import Sequence
 from datetime import date
 
 from lakebed.charts import formatting
-from lakebed.charts.axes import Axes
-from lakebed.charts.canvas import COLOURS, Canvas
+from lakebed.charts.canvas import COLOURS, Axes, Canvas, instant
 from lakebed.charts.columns import Columns
 
-__all__ = ["lines"]
+__all__ = ["band", "lines", "strip"]
 
 _MAX_LINES = 12
-_MAX_POINTS = 600  # of a line: the chart has fewer pixels
-_MAX_DOTS = 40  # of a line; with more points it has no dots with tooltips
+_LINE_MAX_POINTS = 600  # of a line: the chart has fewer pixels
+_LINE_MAX_DOTS = 40  # of a line; with more points it has no dots with tooltips
 _DASHES = ("", "6 4", "2 3")
 
 Point = tuple[date, float | None, str]
@@ -64,7 +63,7 @@ def _draw(canvas: Canvas, axes: Axes, name: str, points: list[Point], colour: st
         if value is not None:
             stretch.append((axes.x(moment), axes.y(value)))
             alone = len(stretch) == 1 and (position + 1 == len(points) or points[position + 1][1] is None)
-            if len(points) <= _MAX_DOTS or alone:
+            if len(points) <= _LINE_MAX_DOTS or alone:
                 canvas.dot(*stretch[-1], 3, colour, f"{name}, {formatting.moment(moment)}: {text}")
         else:
             if len(stretch) > 1:
@@ -74,9 +73,9 @@ def _draw(canvas: Canvas, axes: Axes, name: str, points: list[Point], colour: st
 
 def _thinned(points: list[Point]) -> list[Point]:
     """The lowest and the highest of each stretch of points, in order, so that peaks stay."""
-    if len(points) <= _MAX_POINTS:
+    if len(points) <= _LINE_MAX_POINTS:
         return points
-    size = -(-len(points) * 2 // _MAX_POINTS)
+    size = -(-len(points) * 2 // _LINE_MAX_POINTS)
     thinned: list[Point] = []
     for begin in range(0, len(points), size):
         part = points[begin : begin + size]
@@ -87,3 +86,85 @@ def _thinned(points: list[Point]) -> list[Point]:
         ends = {min(known, key=lambda n: part[n][1] or 0.0), max(known, key=lambda n: part[n][1] or 0.0)}
         thinned.extend(part[n] for n in sorted(ends))
     return thinned
+
+
+_COLUMNS = ("time", "value", "expected", "low", "high", "is_anomaly", "reason")
+_MAX_PERIODS = 2000
+_ANOMALY_BAND_MAX_DOTS = 60  # more dots than these would be a line
+
+
+def band(frame: Columns) -> tuple[Canvas, str]:
+    """The line of `value`, `low` to `high` behind it, a marked point for each anomaly."""
+    canvas = Canvas()
+    rows = sorted(zip(*(frame[column] for column in _COLUMNS), strict=True), key=lambda row: row[0])
+    if len(rows) > _MAX_PERIODS:
+        canvas.note(f"The newest {_MAX_PERIODS:,} of {formatting.figure(len(rows))} periods are drawn.")
+        rows = rows[-_MAX_PERIODS:]
+    top = canvas.legend(
+        (("value", COLOURS[0], ""), ("expected, low to high", COLOURS[5], ""), ("anomaly", COLOURS[3], "")), 24, 12
+    )
+    lengths = [formatting.number(value) for row in rows for value in (row[1], row[3], row[4])]
+    axes = Axes(canvas, [row[0] for row in rows], [length for length in lengths if length is not None], top)
+    band_points: list[tuple[float, float, float]] = []
+    for time, _, _, low, high, _, _ in [*rows, (rows[-1][0], None, None, None, None, None, None)]:
+        bottom, upper = formatting.number(low), formatting.number(high)
+        if bottom is not None and upper is not None:
+            band_points.append((axes.x(time), axes.y(bottom), axes.y(upper)))
+        elif band_points:
+            edge = [(x, y) for x, y, _ in band_points] + [(x, y) for x, _, y in reversed(band_points)]
+            canvas.area(edge, COLOURS[5], 0.25, "expected, low to high")
+            band_points = []
+    values = [(row[0], formatting.number(row[1])) for row in rows]
+    points = [(axes.x(time), axes.y(length)) for time, length in values if length is not None]
+    if len(points) > 1:
+        canvas.line(points, COLOURS[0], tip="value")
+    marked = 0
+    for time, value, expected, low, high, is_anomaly, reason in rows:
+        length = formatting.number(value)
+        if length is None or not (is_anomaly or len(rows) <= _ANOMALY_BAND_MAX_DOTS):
+            continue
+        marked += bool(is_anomaly)
+        between = f"expected {formatting.figure(expected)}, {formatting.figure(low)} to {formatting.figure(high)}"
+        tip = f"{formatting.moment(time)}: {formatting.figure(value)}; {between}{'; ' + reason if reason else ''}"
+        radius, colour = (6, COLOURS[3]) if is_anomaly else (3, COLOURS[0])
+        canvas.dot(axes.x(time), axes.y(length), radius, colour, tip)
+    return canvas, f"{len(rows)} periods, {marked} of them marked as anomalies."
+
+
+_MAX_KINDS = 20
+_EVENT_STRIP_MAX_POINTS = 2000
+_ROW = 30
+
+
+def strip(frame: Columns) -> tuple[Canvas, str]:
+    """The events of `timeline` along time."""
+    canvas = Canvas()
+    rows = [
+        (time, formatting.name(event or kind))
+        for time, event, kind in zip(frame["timestamp"], frame["event"], frame["type"], strict=True)
+    ]
+    kinds = list(dict.fromkeys(kind for _, kind in rows))
+    if len(kinds) > _MAX_KINDS or len(rows) > _EVENT_STRIP_MAX_POINTS:
+        canvas.note(
+            f"The newest {_EVENT_STRIP_MAX_POINTS:,} events of up to {_MAX_KINDS} kinds are drawn, of {len(rows):,}."
+        )
+    rows, kinds = rows[:_EVENT_STRIP_MAX_POINTS], kinds[:_MAX_KINDS]
+    names = min(200, max(formatting.width(kind) for kind in kinds))
+    left, right = 24 + names + 20, canvas.width - 40
+    begin, end = min(row[0] for row in rows), max(row[0] for row in rows)
+    for position, kind in enumerate(kinds):
+        y = 20 + position * _ROW
+        canvas.text(24, y + 4, kind, max_width=names)
+        canvas.rule(left, y, right, y)
+    for time, kind in rows:
+        if kind in kinds:
+            share = (instant(time) - instant(begin)) / (instant(end) - instant(begin) or 1)
+            colour = COLOURS[kinds.index(kind) % len(COLOURS)]
+            x = left + (right - left) * share
+            canvas.dot(x, 20 + kinds.index(kind) * _ROW, 5, colour, f"{kind}, {formatting.moment(time)}")
+    below = 20 + len(kinds) * _ROW
+    canvas.text(left, below + 4, formatting.moment(begin), kind="lb-soft")
+    if end > begin:
+        canvas.text(right, below + 4, formatting.moment(end), anchor="end", kind="lb-soft")
+    canvas.height = below + 20
+    return canvas, f"{len(rows)} events from {formatting.moment(begin)} to {formatting.moment(end)}."

@@ -13,21 +13,17 @@ from typer.core import TyperGroup
 
 from lakebed.cli import (
     billing,
-    cohorts,
-    datasets,
     deadletters,
-    exporting,
-    importing,
     keys,
     maintenance,
     mcp,
     objects,
     people,
     query,
-    reports,
     serve,
-    track,
+    transfer,
 )
+from lakebed.cli.documents import COHORTS, DATASETS
 from lakebed.cli.exit_codes import EXPECTED, Exit, code_of, message_of
 
 __all__ = ["app", "program", "run"]
@@ -73,16 +69,13 @@ def _lakebed(
     pass
 
 
-for _module in (
+for _commands in (
     serve,
-    track,
-    importing,
-    exporting,
+    transfer,
     query,
-    reports,
-    cohorts,
+    COHORTS,
     billing,
-    datasets,
+    DATASETS,
     people,
     maintenance,
     keys,
@@ -90,7 +83,7 @@ for _module in (
     objects,
     mcp,
 ):
-    _module.register(app)
+    _commands.register(app)
 
 
 def _set_variables(command: Any, prefix: str) -> None:

@@ -10,13 +10,11 @@ import msgspec
 import typer
 
 from lakebed.cli.exit_codes import Exit, Failure
-from lakebed.cli.exporting import moment
-from lakebed.cli.json_argument import json_object
-from lakebed.cli.options import AsJson, DryRun, Yes
+from lakebed.cli.options import AsJson, DryRun, Yes, json_object
 from lakebed.cli.output import approve, print_facts, print_table
 from lakebed.cli.place import Place, for_object
-from lakebed.clients.client import Client, dead_letter_line
-from lakebed.clients.table import Table
+from lakebed.cli.transfer import moment
+from lakebed.clients.client import Client, Table, dead_letter_line
 from lakebed.interface.signature import camel_keys
 
 __all__ = ["register"]

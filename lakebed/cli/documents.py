@@ -8,14 +8,12 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from lakebed.cli.json_argument import read_document
-from lakebed.cli.options import AsJson
+from lakebed.cli.options import AsJson, read_document
 from lakebed.cli.output import print_facts, print_table
 from lakebed.cli.place import Place, for_object
-from lakebed.clients.client import Client
-from lakebed.clients.table import Table
+from lakebed.clients.client import Client, Table
 
-__all__ = ["Documents"]
+__all__ = ["COHORTS", "DATASETS"]
 
 
 class Documents(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,3 +76,42 @@ class Documents(msgspec.Struct, frozen=True, kw_only=True):
             print_facts({"deleted": document}, as_json=as_json)
 
         return {"list": list_, "save": save, "show": show, "delete": delete}
+
+
+def _cohort_size(client: Client, name: str) -> dict[str, Any]:
+    return {"people": client.table("cohort_cohort_size", cohort=name).rows[0][0]}
+
+
+COHORTS = Documents(
+    noun="cohort",
+    content="definition",
+    about="Save people by what they did, list, show and delete such cohorts.",
+    help={
+        "list": "The saved cohorts, by name.",
+        "save": "Save a cohort; a name that is there gets a new version. "
+        "docs/reports/cohorts.md has the form of a definition.",
+        "show": "One cohort, and how many people are in it now. `cohort-people` lists them.",
+        "delete": "Delete a cohort. Reports as of an earlier time still know it.",
+    },
+    name_help="The cohort's name.",
+    content_help="""JSON, such as '{"did": "Order", "within": "30d"}'; @FILE or - reads it.""",
+    content_of=lambda body: body["definition"],
+    more=_cohort_size,
+)
+
+
+DATASETS = Documents(
+    noun="dataset",
+    content="mapping",
+    about="Map events to the tables of Analytics Engine's SQL; list, show and delete such mappings.",
+    help={
+        "list": "The saved mappings, by name.",
+        "save": "Save a mapping; a name that is there gets a new version. "
+        "docs/compatibility/analytics-engine.md has its form.",
+        "show": "One mapping.",
+        "delete": "Delete a mapping. Answers as of an earlier time still know it.",
+    },
+    name_help="The table's name.",
+    content_help="""JSON, such as '{"event": "Order", "blobs": ["plan"]}'; @FILE or - reads it.""",
+    content_of=lambda body: body,
+)

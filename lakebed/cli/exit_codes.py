@@ -1,13 +1,15 @@
-"""Exit codes, and the one line that a command prints about an error."""
+"""Exit codes, and the one line that a command prints about an error, such as an optional dependency that is missing."""
 
 from __future__ import annotations
 
+import importlib.util
 import sqlite3
+from collections.abc import Sequence
 from enum import IntEnum
 
 from lakebed import errors
 
-__all__ = ["EXPECTED", "Exit", "Failure", "code_of", "message_of"]
+__all__ = ["EXPECTED", "Exit", "Failure", "code_of", "message_of", "need"]
 
 
 class Exit(IntEnum):
@@ -75,3 +77,14 @@ def code_of(error: BaseException) -> Exit:
 def message_of(error: BaseException) -> str:
     """The line to print for it. An object that another process has open can be reached by options that only we know."""
     return f"{error.message}. {_LOCKED}" if isinstance(error, errors.ObjectLocked) else str(error)
+
+
+def need(feature: str, modules: Sequence[str], extra: str) -> None:
+    """Check that all `modules`, which `feature` needs, are installed.
+
+    Raises:
+        Failure: names those that are not, and the extra that brings them.
+    """
+    missing = [module for module in modules if importlib.util.find_spec(module) is None]
+    if missing:
+        raise Failure(f"{feature} needs {' and '.join(missing)}", hint=f"pip install 'lakebed[{extra}]'")

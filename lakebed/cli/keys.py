@@ -14,7 +14,7 @@ from lakebed.auth.keys import Key, Keys, Limits, Scope
 from lakebed.cli.exit_codes import Failure
 from lakebed.cli.options import AsJson, DryRun, Name, Root, Yes
 from lakebed.cli.output import approve, note, print_facts, print_table
-from lakebed.clients.table import Table
+from lakebed.clients.client import Table
 from lakebed.clock import from_us
 
 __all__ = ["register"]

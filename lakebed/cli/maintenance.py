@@ -13,7 +13,7 @@ from lakebed.cli.objects import object_names
 from lakebed.cli.options import AsJson, Class, DryRun, Root, Yes
 from lakebed.cli.output import approve, note, print_facts, print_table
 from lakebed.cli.place import Place, for_local_object
-from lakebed.clients.table import Table
+from lakebed.clients.client import Table
 from lakebed.clock import from_us
 
 __all__ = ["register"]

@@ -8,8 +8,7 @@ from typing import Annotated
 
 import typer
 
-from lakebed.cli.exit_codes import Failure
-from lakebed.cli.extras import need
+from lakebed.cli.exit_codes import Failure, need
 from lakebed.cli.output import note
 from lakebed.cli.place import Place, for_object
 

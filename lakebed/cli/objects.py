@@ -9,10 +9,8 @@ import typer
 
 from lakebed.cli.options import AsJson, Root
 from lakebed.cli.output import print_table
-from lakebed.clients.table import Table
-from lakebed.objects.lock import LOCK_NAME
-from lakebed.objects.manifest import Manifest
-from lakebed.objects.names import is_name
+from lakebed.clients.client import Table
+from lakebed.objects.directory import LOCK_NAME, Manifest, is_name
 
 __all__ = ["object_names", "register"]
 

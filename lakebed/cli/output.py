@@ -1,4 +1,4 @@
-"""The output of commands: tables on a terminal, tab-separated lines elsewhere, or one JSON document."""
+"""Output of commands: tables on a terminal, tab-separated lines elsewhere, or one JSON document; and a progress bar."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import sys
 from collections.abc import Iterable, Mapping
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import msgspec
 
-from lakebed.clients.table import Table, to_json
+from lakebed.clients.client import Table, to_json
 
-__all__ = ["approve", "note", "print_facts", "print_table", "text"]
+__all__ = ["Progress", "approve", "note", "print_facts", "print_table"]
 
 
 def print_table(table: Table, *, as_json: bool) -> None:
@@ -120,3 +121,49 @@ def _draw(table: Table) -> None:
 def _visible(value: str) -> str:
     """Without characters that move the cursor or change colours: names of events are untrusted."""
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in value)
+
+
+class Progress:
+    """A progress bar. A context manager.
+
+    Args:
+        label: the text before the bar.
+        total: the steps of the work, in any unit; 0 if unknown.
+    """
+
+    def __init__(self, label: str, total: int) -> None:
+        self._label = label
+        self._total = total
+        self._bar: Any = None
+        self._task: Any = None
+
+    def __enter__(self) -> Self:
+        if sys.stderr.isatty():
+            import rich.console
+            import rich.progress as bars
+
+            columns = (
+                bars.TextColumn("{task.description}"),
+                bars.BarColumn(),
+                bars.TaskProgressColumn(),
+                bars.TextColumn("{task.fields[rows]:,} rows"),
+                bars.TextColumn("{task.fields[rate]:,.0f} rows/s"),
+                bars.TimeRemainingColumn(),
+            )
+            console = rich.console.Console(stderr=True)
+            self._bar = bars.Progress(*columns, console=console, transient=True).__enter__()
+            self._task = self._bar.add_task(self._label, total=self._total or None, rows=0, rate=0.0)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.__exit__(kind, error, trace)
+
+    def move(self, done: int, rows: int) -> None:
+        """Show that `done` steps of the total and `rows` rows are done."""
+        if self._bar is not None:
+            task = self._bar.tasks[0]
+            elapsed = task.elapsed or 0.0
+            self._bar.update(self._task, completed=done, rows=rows, rate=rows / elapsed if elapsed else 0.0)

@@ -11,7 +11,7 @@ from lakebed.cli.exit_codes import Failure
 from lakebed.cli.options import AsJson, AsOf
 from lakebed.cli.output import print_facts, print_table
 from lakebed.cli.place import Place, for_object
-from lakebed.clients.table import Table
+from lakebed.clients.client import Table
 
 __all__ = ["register"]
 

@@ -14,8 +14,7 @@ from typing import Any, get_args
 import msgspec
 import typer
 
-from lakebed.cli.exit_codes import Failure
-from lakebed.cli.extras import need
+from lakebed.cli.exit_codes import Failure, need
 from lakebed.cli.options import Class, Key, Name, Root, Url
 from lakebed.clients.client import Client, LocalClient
 
@@ -77,9 +76,7 @@ class Place(msgspec.Struct, frozen=True):
             Failure: there is no such object, and `make` is False; or the class cannot be imported.
         """
         from lakebed.analytics import Analytics
-        from lakebed.objects.manifest import Manifest
-        from lakebed.objects.names import directory_of
-        from lakebed.objects.registry import classes
+        from lakebed.objects.directory import Manifest, classes, directory_of
 
         manifest = Manifest.read(directory_of(self.root, self.name))
         if manifest is None and not make:

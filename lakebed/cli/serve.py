@@ -9,8 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lakebed.cli.exit_codes import Failure
-from lakebed.cli.extras import need
+from lakebed.cli.exit_codes import Failure, need
 from lakebed.cli.options import AsJson, Class, Name, Root
 from lakebed.cli.output import note, print_facts
 from lakebed.cli.place import Place, imported

@@ -10,7 +10,7 @@ from urllib.parse import quote, urlsplit
 
 import msgspec
 
-from lakebed.clients.table import Table
+from lakebed.clients.client import Table
 from lakebed.errors import AccessDenied, Backpressure, InvalidSettings, LakebedError, Unreachable
 from lakebed.interface.verbs import VERBS
 from lakebed.objects.remote_namespace import RemoteNamespace

@@ -18,8 +18,7 @@ from lakebed.events.event import Receipt
 from lakebed.events.promotions import Promotion
 from lakebed.ingest.ingest import Ingest
 from lakebed.query.dialects.analytics_engine.answer import EngineAnswer
-from lakebed.query.dialects.analytics_engine.dataset import DATASET, POINTS, Dataset, unmapped
-from lakebed.query.dialects.analytics_engine.system import system_sql
+from lakebed.query.dialects.analytics_engine.dataset import DATASET, POINTS, Dataset, system_sql, unmapped
 from lakebed.query.queries import Queries
 from lakebed.query.sandbox.untrusted_queries import UntrustedQueries
 
@@ -70,11 +69,7 @@ class Datasets:
         return await self._definitions.newest(DATASET)
 
     async def dataset(self, name: str) -> Definition:
-        """The newest version of a mapping.
-
-        Raises:
-            InvalidDefinition: there is none of that name.
-        """
+        """The newest version of a mapping. Raises InvalidDefinition: there is none of that name."""
         found = await self._definitions.get(DATASET, name)
         if found is None:
             named = ", ".join(one.name for one in await self.datasets()) or "none"

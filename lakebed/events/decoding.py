@@ -1,7 +1,8 @@
 """Request bodies and Python mappings, decoded to validated events, with a reason for each item that is rejected.
 
 JSON bytes are decoded in C into `Event`s, which leaves their objects as raw text, and validated column by column. Only
-when that does not accept a whole batch is it decoded again, item by item, to say what is wrong with each.
+when that does not accept a whole batch is it decoded again, item by item, to say what is wrong with each. Text is split
+into items without decoding them: an item that cannot be decoded does not affect the others.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from lakebed.errors import InvalidEvent
 from lakebed.events.batch import EventBatch
 from lakebed.events.batch_validation import validate_batch
 from lakebed.events.event import EMPTY, MAX_EVENT_BYTES, Event
-from lakebed.events.json_split import split
 from lakebed.events.validation import encode_object, validate
 
 __all__ = [
@@ -29,6 +29,38 @@ __all__ = [
     "decode_mappings",
     "items_as_sent",
 ]
+
+
+def split(text: bytes) -> list[bytes] | None:
+    """The items of a JSON array, or the members of an object. None when its brackets do not balance or end early.
+
+    Only brackets and strings are looked at, so one bad item does not spoil another. `list[Raw]` was rejected: it
+    refuses the whole array for one lone surrogate or one deep item.
+    """
+    depth, items, start, position = 0, [], 0, 0
+    while True:
+        token = (_INSIDE if depth > 1 else _OUTSIDE).match(text, position)
+        kind, position = (token[1], token.end()) if token is not None else (b"", position)
+        if kind in (b"[", b"{"):
+            depth += 1
+            start = position if depth == 1 else start
+        elif kind in (b"]", b"}"):
+            depth -= 1
+        if (kind == b"," and depth == 1) or depth == 0:
+            items.append(text[start : position - len(kind)].strip())
+            start = position
+        if depth == 0 or not kind:
+            break
+    if depth or text[:1] not in (b"[", b"{") or text[start:].strip():
+        return None
+    return items if items != [b""] else []
+
+
+# The next bracket (or comma) outside strings. A string without an end reaches to the end of the text: tried again from
+# each of its quotes, it would cost the square of its length.
+_STRING = rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)'
+_OUTSIDE = re.compile(rb"(?:[^\"\[\]{},]++|" + _STRING + rb")*+([\[\]{},]|\Z)", re.DOTALL)
+_INSIDE = re.compile(rb"(?:[^\"\[\]{}]++|" + _STRING + rb")*+([\[\]{}]|\Z)", re.DOTALL)
 
 
 class Rejected(msgspec.Struct, frozen=True):

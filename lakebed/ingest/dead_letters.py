@@ -1,15 +1,218 @@
-"""DeadLetterQueue: rejected events that were kept. They can be listed, mended, replayed and purged."""
+"""DeadLetterQueue: rejected events that were kept. They can be listed, mended, replayed, or purged.
+
+A replay brings each to the log exactly once, also when the process is killed.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
-from lakebed.clock import Moment, parse_moment
-from lakebed.errors import UnknownDeadLetter
-from lakebed.ingest.replay import Edit, Replayed, Replayer
-from lakebed.tiers.storage.dead_letters import DeadLetter, DeadLetters
+import msgspec
 
-__all__ = ["DeadLetterQueue"]
+from lakebed.clock import Clock, Moment, parse_moment, to_us
+from lakebed.concurrency import finish_despite_cancel
+from lakebed.errors import InvalidEvent, UnknownDeadLetter
+from lakebed.events.decoding import Rejected, decode_dead_letter
+from lakebed.events.event import Event, Receipt
+from lakebed.ingest.ingest import Ingest
+from lakebed.query.event_history import EventHistory
+from lakebed.tiers.pipeline.pipeline import Pipeline
+from lakebed.tiers.storage.dead_letters import DeadLetter, DeadLetters, UnfinishedReplay
+
+__all__ = ["DeadLetterQueue", "Replayed", "Replayer"]
+
+Edit = Mapping[str, Any] | bytes | str | None
+_CHUNK = 100  # dead letters; bounds their memory
+
+
+class Replayed(msgspec.Struct, frozen=True):
+    """The outcome of the replay of one dead letter.
+
+    Attributes:
+        id: the id of the dead letter.
+        status: "stored" and "duplicate": its event is durable, and the dead letter is deleted; "rejected": it was
+            rejected again and stays; "missing": there is no such dead letter.
+        message_id, seq: of its event; of the first one if it was a body of several.
+        reason: why it was rejected.
+    """
+
+    id: int
+    status: Literal["stored", "duplicate", "rejected", "missing"]
+    message_id: str | None = None
+    seq: int | None = None
+    reason: str | None = None
+
+
+class Replayer:
+    """Replays dead letters of one object, one run at a time.
+
+    Before events go to the log, their message ids and the log's end are recorded durably. A dead letter is deleted when
+    its event is durable. After a crash in between, `recover` looks for those message ids in the log: the 24 h for which
+    deduplication remembers them may be over by then.
+    """
+
+    def __init__(
+        self, dead_letters: DeadLetters, ingest: Ingest, pipeline: Pipeline, history: EventHistory, clock: Clock
+    ) -> None:
+        self._dead_letters = dead_letters
+        self._ingest = ingest
+        self._pipeline = pipeline
+        self._history = history
+        self._clock = clock
+        self._lock = asyncio.Lock()
+        self._unfinished: UnfinishedReplay | None = None  # events that may be in the log, unacknowledged
+
+    async def recover(self) -> None:
+        """Finish a replay during which the process was killed. Call it at opening, before any other replay."""
+        self._unfinished = await self._dead_letters.unfinished_replay()
+        await self._delete_stored()
+        if self._unfinished is not None:  # no commit is under way: events that are not in the log now never will be
+            self._unfinished = None
+            await self._dead_letters.finish_replay([], {}, self._clock.now_us(), None)
+
+    async def _delete_stored(self) -> None:
+        """Delete the dead letters of the unfinished replay whose events are in the log by now."""
+        unfinished = self._unfinished
+        if unfinished is None:
+            return
+        message_ids = {message_id for ids in unfinished.letters.values() for message_id in ids}
+        stored: set[str] = set()
+        if unfinished.seq < self._pipeline.next_seq:
+            async for table in self._history.read(unfinished.seq, self._pipeline.next_seq, frozenset()):
+                stored |= message_ids.intersection(table["message_id"].to_pylist())
+        await self._finish([number for number, ids in unfinished.letters.items() if stored.issuperset(ids)], {})
+
+    async def replay(self, ids: Sequence[int] | None, edit: Edit) -> list[Replayed]:
+        """Replay the dead letters with these ids, or all; returns the outcome of each, in order.
+
+        Raises:
+            ValueError: `edit` is a text, but there are several dead letters.
+            DiskFull, LogUnavailable, Backpressure, StorageUnavailable: the rest is still stored. Call it again.
+        """
+        async with self._lock:
+            await self._delete_stored()
+            numbers = list(dict.fromkeys(ids)) if ids is not None else await self._dead_letters.ids()
+            if isinstance(edit, (bytes, str)) and len(numbers) != 1:
+                raise ValueError(
+                    f"one text cannot replace {len(numbers)} dead letters: name one id, or give a mapping of changes"
+                )
+            outcomes: list[Replayed] = []
+            for start in range(0, len(numbers), _CHUNK):
+                # A chunk is finished: else dead letters whose events are stored would stay until another replay.
+                outcomes += await finish_despite_cancel(self._replay_chunk(numbers[start : start + _CHUNK], edit))
+            return outcomes
+
+    async def purge(self, ids: Sequence[int] | None, before_us: int | None) -> int:
+        """Delete dead letters, but not during a replay."""
+        async with self._lock:
+            return await self._dead_letters.purge(ids, before_us)
+
+    async def _replay_chunk(self, ids: Sequence[int], edit: Edit) -> list[Replayed]:
+        outcomes = {number: Replayed(number, "missing") for number in ids}
+        ready: dict[int, list[Event]] = {}
+        for letter in await self._dead_letters.get(ids):
+            try:
+                ready[letter.id] = _events(letter, edit)
+            except InvalidEvent as error:
+                self._ingest.count_rejected()
+                outcomes[letter.id] = Replayed(letter.id, "rejected", letter.message_id, None, error.reason)
+        failures = await self._store(ready, outcomes) if ready else []
+        rejected = {each.id: each.reason or "" for each in outcomes.values() if each.status == "rejected"}
+        durable = [each.id for each in outcomes.values() if each.status in ("stored", "duplicate")]
+        await self._finish(durable, rejected)
+        if failures:
+            raise failures[0]
+        return list(outcomes.values())
+
+    async def _finish(self, durable: Sequence[int], rejected: Mapping[int, str]) -> None:
+        remaining = None
+        if self._unfinished is not None:
+            deleted = set(durable)
+            letters = {number: ids for number, ids in self._unfinished.letters.items() if number not in deleted}
+            remaining = UnfinishedReplay(self._unfinished.seq, letters) if letters else None
+        await self._dead_letters.finish_replay(durable, rejected, self._clock.now_us(), remaining)
+        self._unfinished = remaining
+
+    async def _store(self, ready: dict[int, list[Event]], outcomes: dict[int, Replayed]) -> list[BaseException]:
+        before = self._unfinished or UnfinishedReplay(self._pipeline.next_seq, {})
+        message_ids = {number: [event.message_id or "" for event in events] for number, events in ready.items()}
+        self._unfinished = UnfinishedReplay(before.seq, before.letters | message_ids)
+        await self._dead_letters.start_replay(self._unfinished)
+        stored = [self._ingest.replay(events) for events in ready.values()]
+        failures: list[BaseException] = []
+        for number, done in zip(ready, await asyncio.gather(*stored, return_exceptions=True), strict=True):
+            if isinstance(done, BaseException):
+                failures.append(done)
+                del outcomes[number]
+            else:
+                outcomes[number] = _outcome(number, done)
+        return failures
+
+
+def _outcome(number: int, receipts: Sequence[Receipt]) -> Replayed:
+    is_new = any(receipt.status == "stored" for receipt in receipts)
+    return Replayed(number, "stored" if is_new else "duplicate", receipts[0].message_id, receipts[0].seq)
+
+
+def _events(letter: DeadLetter, edit: Edit) -> list[Event]:
+    """The events of a dead letter, each with a message id that is the same at each try.
+
+    Raises:
+        InvalidEvent: one of them is invalid: then none is stored.
+    """
+    received_us = to_us(letter.received_at)
+    items = decode_dead_letter(_edited(letter, edit), letter.shared, received_us, source=letter.source)
+    rejected = next((item for item in items if isinstance(item, Rejected)), None)
+    if rejected is not None or not items:
+        raise InvalidEvent("there is no event in it" if rejected is None else rejected.reason)
+    events = [item for item in items if isinstance(item, Event)]
+    for index, event in enumerate(events):
+        if event.message_id is None:
+            event.message_id = letter.replay_id if len(events) == 1 else f"{letter.replay_id}-{index}"
+        if event.timestamp is None:  # it happened when it was first received, not when it was corrected
+            event.timestamp = received_us
+    return events
+
+
+def _edited(letter: DeadLetter, edit: Edit) -> bytes:
+    if isinstance(edit, str):
+        return edit.encode("utf-8", "surrogatepass")
+    if isinstance(edit, bytes):
+        return edit
+    if letter.is_cut:
+        stored = f"{len(letter.raw)} of {letter.size} bytes"
+        raise InvalidEvent(f"only the first {stored} are stored: replay it with its complete text")
+    if edit is None:
+        return letter.raw
+    try:
+        letter.raw.decode()
+        event = msgspec.json.decode(letter.raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidEvent(
+            f"it is not JSON, so it cannot be changed: replay it with a complete text ({error})"
+        ) from None
+    if not isinstance(event, dict):
+        raise InvalidEvent("it is not a JSON object, so it cannot be changed: replay it with a complete text")
+    try:
+        return msgspec.json.encode(_merged(event, edit))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidEvent(f"the change cannot be written as JSON: {error}") from None
+
+
+def _merged(target: Any, patch: Any) -> Any:
+    """JSON Merge Patch, RFC 7396."""
+    if not isinstance(patch, Mapping):
+        return patch
+    merged = dict(target) if isinstance(target, dict) else {}
+    for key, value in patch.items():
+        if value is None:
+            merged.pop(key, None)
+        else:
+            merged[key] = _merged(merged.get(key), value)
+    return merged
+
 
 MAX_LISTED = 1_000
 

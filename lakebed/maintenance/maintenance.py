@@ -1,6 +1,7 @@
 """Maintenance: the scheduled jobs that move events down the tiers and delete log files. Callable at any time.
 
 Every job reads from the stores what remains to be done, so a second run, or one after a crash, does nothing twice.
+CatchUp brings the consumers that answers come from, rollups and identity, up to the end of the log.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from lakebed.clock import SECOND_US, Clock, to_us
 from lakebed.errors import ArchiveConflict, LakebedError
 from lakebed.identity.identity import Identity
 from lakebed.ingest.live_counters import RECENT_S, LiveCounters
-from lakebed.maintenance.catch_up import CatchUp
 from lakebed.query.event_history import EventHistory
 from lakebed.rollups.rollups import Rollups
 from lakebed.settings import Settings
@@ -23,7 +23,66 @@ from lakebed.tiers.archive.archive import Archive
 from lakebed.tiers.pipeline.pipeline import Pipeline
 from lakebed.tiers.storage.storage import Storage
 
-__all__ = ["ARCHIVED", "TOTALS", "Archived", "Maintenance", "RolledUp", "Totals"]
+__all__ = ["ARCHIVED", "TOTALS", "CatchUp", "Maintenance", "Totals"]
+
+
+class CatchUp:
+    """Called before each read, so that an answer has every event acknowledged before the call."""
+
+    def __init__(
+        self, pipeline: Pipeline, rollups: Rollups, identity: Identity, settings: Settings, clock: Clock
+    ) -> None:
+        self._pipeline = pipeline
+        self._rollups = rollups
+        self._identity = identity
+        self._settings = settings
+        self._clock = clock
+        self._last: dict[str | None, tuple[float, int]] = {}  # by rollup: the time of the last catch-up, and its end
+
+    async def rollup(self, name: str | None = None, max_staleness: float | None = None) -> int:
+        """Bring one rollup, or all, up to the last acknowledged event, and return the seq that it stands at.
+
+        If the rollup counts people, identity is brought up to date too.
+
+        Args:
+            max_staleness: seconds. Do nothing if the last catch-up was less than so long ago.
+        """
+        now = self._clock.monotonic()
+        last, end = self._last.get(name, (now, 0))
+        if max_staleness is not None and name in self._last and now - last <= max_staleness:
+            return end
+        end = await self.durable_end()
+        await self._rollups.catch_up(end, name)
+        if name is None or self._rollups.counts_people(name):
+            await self._identity.catch_up(end)
+        self._last[name] = (now, end)
+        return end
+
+    async def identity(self, end: int) -> None:
+        """Apply what the events with `seq < end` say about identity."""
+        await self.durable_end()
+        await self._identity.catch_up(end)
+
+    async def rollup_tables(self, names: set[str]) -> dict[str, pa.Table]:
+        """The tables of these rollups, up to date."""
+        tables = {}
+        for name in sorted(names):
+            await self.rollup(name)
+            tables[name] = await self._rollups.table(name)
+        return tables
+
+    async def people(self, end: int) -> pa.Table:
+        """Pairs of id and person by the events with `seq < end`."""
+        await self.identity(end)
+        return (await self._identity.mapping_at(end)).pairs
+
+    async def durable_end(self) -> int:
+        """The end of the log, made durable: a checkpoint is durable once committed, and its events have to be first."""
+        end = self._pipeline.next_seq
+        if self._settings.durability == "os":
+            await self._pipeline.sync()
+        return end
+
 
 TOTALS = "totals"  # keys of Storage's meta: lifetime totals with the seq that they cover …
 ARCHIVED = "archived"  # … and a watermark that the archive has reached

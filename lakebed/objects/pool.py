@@ -1,21 +1,20 @@
-"""ObjectPool: the objects of a namespace that are awake. The first call opens one; when idle it is closed.
-
-ObjectHandle: the short way to call one of them. The server uses it.
-"""
+"""ObjectPool: the objects of a namespace that are awake, and the transport that carries a stub's calls to them."""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 from lakebed.clock import Clock
 from lakebed.errors import WrongObject
+from lakebed.rpc.capnweb.results import Outcome
+from lakebed.rpc.stub import Batch, Call
 
-__all__ = ["Enter", "ObjectHandle", "ObjectPool"]
+__all__ = ["Enter", "LocalTransport", "ObjectHandle", "ObjectPool"]
 
 Enter = Callable[[], Awaitable[tuple[Any, Callable[[], None]]]]
 """Opens an object for one call: gives it, and the function that ends the call."""
@@ -59,10 +58,7 @@ class ObjectPool:
     """
 
     def __init__(
-        self,
-        make: Callable[[str, type[Any]], Any],
-        clock: Clock,
-        failed: Callable[[BaseException], None],
+        self, make: Callable[[str, type[Any]], Any], clock: Clock, failed: Callable[[BaseException], None]
     ) -> None:
         self.watchers: list[Callable[[Any], None]] = []
         self._make = make
@@ -262,3 +258,28 @@ class ObjectHandle:
         self._tasks.discard(task)
         if future.cancelled() and not task.cancelled() and (error := task.exception()) is not None:
             self._unhandled(error)
+
+
+class LocalTransport:
+    """The transport to an object of this process. Each call holds the object open until just before its result.
+
+    Args:
+        enter: opens the object for one call.
+    """
+
+    def __init__(self, enter: Enter) -> None:
+        self._enter = enter
+
+    def send(self, batch: Batch) -> Iterator[tuple[Batch, Coroutine[Any, Any, list[Outcome]]]]:
+        """As `Transport.send`: one part a call. A call that waits for another holds the object meanwhile."""
+        for result, call in batch.items():
+            yield {result: call}, self._perform(call)
+
+    async def _perform(self, call: Call) -> list[Outcome]:
+        if call.source is not None and call.source.outcome is not None:  # a value that is here needs no object
+            return [Outcome(await call.perform(None))]
+        target, leave = await self._enter()
+        try:
+            return [Outcome(await call.perform(target))]
+        finally:
+            leave()

@@ -30,8 +30,7 @@ from lakebed.query.document_search import DocumentSearch
 from lakebed.query.relation import Part, Relation, archive_parts, log_parts, read_parquet, readable
 from lakebed.sql_engine import SqlEngine
 from lakebed.tiers.archive.archive import Archive
-from lakebed.tiers.archive.models import DataFile
-from lakebed.tiers.archive.views import ArchiveView
+from lakebed.tiers.archive.models import ArchiveView, DataFile
 from lakebed.tiers.pipeline.log_view import LogView
 from lakebed.tiers.pipeline.pipeline import Pipeline
 from lakebed.tiers.pipeline.sealing import SealedFile, read_sealed

@@ -118,12 +118,7 @@ class Queries:
         return await self._supervise(self.request(sql, params, as_of, snapshot, limit), timeout)
 
     def request(
-        self,
-        sql: str,
-        params: Parameters | None,
-        as_of: Moment | None,
-        snapshot: int | str | None,
-        limit: int | None,
+        self, sql: str, params: Parameters | None, as_of: Moment | None, snapshot: int | str | None, limit: int | None
     ) -> QueryRequest:
         """The arguments of `run`, checked as far as possible without parsing the SQL. Raises as `run` does."""
         as_of_us = parse_as_of(as_of, self._clock.now_us())

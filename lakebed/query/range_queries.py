@@ -15,7 +15,7 @@ from lakebed.query.event_history import EventHistory, check_gap
 from lakebed.query.relation import Part, Relation, log_parts, readable
 from lakebed.sql_engine import SqlEngine
 from lakebed.tiers.archive.archive import Archive
-from lakebed.tiers.archive.views import ArchiveView
+from lakebed.tiers.archive.models import ArchiveView
 from lakebed.tiers.pipeline.log_view import LogView
 from lakebed.tiers.pipeline.pipeline import Pipeline
 from lakebed.tiers.pipeline.sealing import read_sealed

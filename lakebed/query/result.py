@@ -191,11 +191,7 @@ class Result:
         return self._rows
 
     def scalar(self) -> Any:
-        """The first value of the first row.
-
-        Raises:
-            ValueError: the result has no row or no column.
-        """
+        """The first value of the first row. Raises ValueError: the result has no row or no column."""
         if not self._table.num_rows or not self._table.num_columns:
             raise ValueError(f"the result has no rows (columns: {', '.join(self.columns)}): there is no first value")
         return self[0][0]
@@ -223,11 +219,7 @@ class Result:
         return self._table
 
     def df(self) -> pd.DataFrame:
-        """The result as a pandas DataFrame.
-
-        Raises:
-            ImportError: pandas is not installed.
-        """
+        """The result as a pandas DataFrame. Raises ImportError: pandas is not installed."""
         try:
             import pandas as pd  # noqa: F401 - optional; pyarrow's own error does not say what to install
         except ImportError as error:
@@ -235,11 +227,7 @@ class Result:
         return self._table.to_pandas()
 
     def pl(self) -> pl.DataFrame:
-        """The result as a polars DataFrame.
-
-        Raises:
-            ImportError: polars is not installed.
-        """
+        """The result as a polars DataFrame. Raises ImportError: polars is not installed."""
         try:
             import polars as pl  # optional
         except ImportError as error:

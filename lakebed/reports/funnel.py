@@ -1,17 +1,18 @@
-"""Funnel: how many people did these things one after the other."""
+"""Funnel: how many people did these things one after the other, who they are, and how long they took."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal, get_args
 
 from lakebed.errors import QueryRefused
 from lakebed.query.result import Result
-from lakebed.reports.arguments import OTHER, Breakdown, Duration
+from lakebed.reports.arguments import MAX_ROWS, OTHER, Breakdown, Duration, check_choice, check_whole_number
 from lakebed.reports.context import ReportContext
 from lakebed.reports.funnel_attempts import FunnelAttempts, Order
 from lakebed.reports.scope import EventLike, Parameters, Scope, Time
 
-__all__ = ["funnel"]
+__all__ = ["funnel", "funnel_people", "funnel_times"]
 
 _COLUMNS = ("step", "event", "people", "conversion", "from_previous", "median_seconds", "period")
 
@@ -150,3 +151,152 @@ def _rows(attempts: FunnelAttempts, bind: Parameters) -> str:
             f"'median_seconds': {median}{totals if attempts.totals else ''}}}"
         )
     return ", ".join(rows)
+
+
+Outcome = Literal["dropped", "converted"]
+
+
+async def funnel_people(
+    context: ReportContext,
+    steps: Sequence[EventLike],
+    within: Duration = "7d",
+    *,
+    step: int | None = None,
+    outcome: Outcome = "dropped",
+    limit: int = 100,
+    after: str | None = None,
+    start: Time | None = None,
+    end: Time | None = None,
+    order: Order = "ordered",
+    exclude: Sequence[EventLike] | None = None,
+    holding: str | None = None,
+    allow_equal: bool = False,
+    where: str | None = None,
+    cohort: str | None = None,
+    as_of: Time | None = None,
+) -> Result:
+    """Rows `person_id, step, began, reached, seconds` of the people who a number in `funnel` counts, by `person_id`.
+
+    "dropped" at step 3 are those who reached step 2 and not step 3; "converted" at step 3 are those who reached it.
+    They are as many as `funnel` says with the same arguments. `step` is the furthest that the person reached, `began`
+    and `reached` are the times of the first and of that step, `seconds` lie between them.
+
+    Args:
+        steps: steps as for `funnel`, like every argument that is not explained here.
+        within: longest time from the first step to the last, both included.
+        step: number of a step, 1 for the first; by default the last. At the first one nobody has dropped.
+        outcome: "dropped" or "converted".
+        limit: largest number of rows, up to 10,000.
+        after: `person_id` of the last row of the page before: only people who come after it.
+        start: first moment of the range, included; None is no bound.
+        end: end of the range, excluded; None is no bound.
+        order: "ordered", "strict" or "any".
+        exclude: events that end an attempt.
+        holding: column or property that has one value in all steps.
+        allow_equal: whether events of one timestamp come one after the other, in the order in which they were received.
+        where: SQL condition over the columns of `events`; other events are ignored.
+        cohort: name of a saved cohort; only its people count.
+        as_of: moment of the answer: only events received up to then count.
+
+    Raises:
+        QueryRefused: an argument is not valid, or does not go with another.
+        QueryError: a condition is not valid SQL; with DuckDB's message.
+    """
+    attempts = FunnelAttempts.of(steps, within, order, exclude, holding, context.promotions, allow_equal=allow_equal)
+    last = len(attempts.steps)
+    step = last if step is None else step
+    check_whole_number("step", step, last)
+    check_choice("outcome", outcome, get_args(Outcome))
+    check_whole_number("limit", limit, MAX_ROWS, minimum=0)
+    scope = await context.scope(start=start, end=end, where=where, cohort=cohort, as_of=as_of, filters=attempts.filters)
+    bind = Parameters()
+    condition = f"depth >= {step}" if outcome == "converted" else f"depth = {step - 1}"
+    condition += "" if after is None else f" AND person_id > {bind(after)}"
+    reached = f"coalesce({', '.join(f't{number}' for number in range(last, 0, -1))})"
+    sql = f"""
+        SELECT person_id, depth AS step, make_timestamptz(t1) AS began, make_timestamptz(reached) AS reached,
+        (reached - t1) / 1e6 AS seconds
+        FROM (SELECT *, {reached} AS reached FROM ({attempts.sql(scope, bind)})) WHERE {condition}
+        ORDER BY person_id LIMIT {bind(limit)}
+    """
+    return await context.rows(sql, bind, scope, report="funnel_people")
+
+
+_MAX_BINS = 200
+_MINUTE, _HOUR, _DAY = 60, 3600, 86_400
+_WIDTHS_S = (
+    *(0.001, 0.01, 0.1, 1, 2, 5, 10, 15, 30),
+    *(number * _MINUTE for number in (1, 2, 5, 10, 15, 30)),
+    *(number * _HOUR for number in (1, 2, 3, 6, 12)),
+    *(number * _DAY for number in (1, 2, 7, 14, 28, 91, 364, 3640, 36_400)),
+)
+
+
+async def funnel_times(
+    context: ReportContext,
+    steps: Sequence[EventLike],
+    within: Duration = "7d",
+    *,
+    from_step: int = 1,
+    to_step: int | None = None,
+    bins: int = 24,
+    start: Time | None = None,
+    end: Time | None = None,
+    order: Order = "ordered",
+    exclude: Sequence[EventLike] | None = None,
+    holding: str | None = None,
+    allow_equal: bool = False,
+    where: str | None = None,
+    cohort: str | None = None,
+    as_of: Time | None = None,
+) -> Result:
+    """Rows `from_seconds, to_seconds, people`: a histogram of the time between two steps, in whole bins of one width.
+
+    It counts the people who reached `to_step`, each with the attempt that counts in `funnel`. A bin includes its start
+    and not its end; bins in between that hold nobody are rows, too. Widths are round: a second, a minute, a day.
+
+    Args:
+        steps: steps as for `funnel`, like every argument that is not explained here.
+        within: longest time from the first step to the last, both included.
+        from_step: number of a step, 1 for the first.
+        to_step: number of a later step; by default the last.
+        bins: largest number of rows, up to 200; their width follows from it.
+        start: first moment of the range, included; None is no bound.
+        end: end of the range, excluded; None is no bound.
+        order: "ordered", "strict" or "any".
+        exclude: events that end an attempt.
+        holding: column or property that has one value in all steps.
+        allow_equal: whether events of one timestamp come one after the other, in the order in which they were received.
+        where: SQL condition over the columns of `events`; other events are ignored.
+        cohort: name of a saved cohort; only its people count.
+        as_of: moment of the answer: only events received up to then count.
+
+    Raises:
+        QueryRefused: an argument is not valid, or does not go with another.
+        QueryError: a condition is not valid SQL; with DuckDB's message.
+    """
+    attempts = FunnelAttempts.of(steps, within, order, exclude, holding, context.promotions, allow_equal=allow_equal)
+    last = len(attempts.steps)
+    to_step = last if to_step is None else to_step
+    check_whole_number("from_step", from_step, last)
+    check_whole_number("to_step", to_step, last)
+    if from_step >= to_step:
+        raise QueryRefused(f"from step {from_step} to step {to_step} of {last}", hint="Give two steps, in order")
+    check_whole_number("bins", bins, _MAX_BINS)
+    scope = await context.scope(start=start, end=end, where=where, cohort=cohort, as_of=as_of, filters=attempts.filters)
+    bind = Parameters()
+    widths = ", ".join(str(round(width * 1e6)) for width in _WIDTHS_S)
+    sql = f"""
+        WITH took AS (
+            SELECT t{to_step} - t{from_step} AS us FROM ({attempts.sql(scope, bind)}) WHERE depth >= {to_step}
+        ), bounds AS (
+            SELECT *, list_extract(list_filter([{widths}], lambda w: high // w - low // w < {bins}), 1) AS width
+            FROM (SELECT min(us) AS low, max(us) AS high FROM took)
+        ), counted AS (
+            SELECT us // width AS bin, count(*) AS people FROM took CROSS JOIN bounds GROUP BY bin
+        )
+        SELECT bin * width / 1e6 AS from_seconds, (bin + 1) * width / 1e6 AS to_seconds, coalesce(people, 0) AS people
+        FROM (SELECT width, unnest(range(low // width, high // width + 1)) AS bin FROM bounds)
+        LEFT JOIN counted USING (bin) ORDER BY bin
+    """
+    return await context.rows(sql, bind, scope, report="funnel_times")

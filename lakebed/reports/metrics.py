@@ -16,9 +16,8 @@ from lakebed.query.queries import Queries
 from lakebed.query.result import Result
 from lakebed.query.router import DAILY, HOURLY, RAW, ROLLED
 from lakebed.reports.arguments import OTHER
-from lakebed.reports.hourly_series import from_hours
 from lakebed.reports.measure import Measure
-from lakebed.reports.series import Series
+from lakebed.reports.series import Series, from_hours
 
 __all__ = ["Metrics", "RollupTables"]
 

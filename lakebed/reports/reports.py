@@ -1,4 +1,4 @@
-"""Reports: product analytics over one object. The file of each report says what it counts, and how."""
+"""Reports: product analytics over one object, by name or as methods. The file of a report says what it counts."""
 
 from __future__ import annotations
 
@@ -8,28 +8,84 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Concatenate, ParamSpec
 
 from lakebed.errors import QueryRefused
+from lakebed.interface.signature import Signature
+from lakebed.interface.verbs import VERBS
 from lakebed.query.result import Result
 from lakebed.reports.anomalies import anomalies
-from lakebed.reports.catalog import REPORTS, signature_of
-from lakebed.reports.cohort_people import cohort_people, cohort_size
+from lakebed.reports.arguments import MAX_ROWS, check_whole_number
 from lakebed.reports.context import ReportContext
-from lakebed.reports.errors import errors
-from lakebed.reports.funnel import funnel
-from lakebed.reports.funnel_people import funnel_people
-from lakebed.reports.funnel_times import funnel_times
+from lakebed.reports.funnel import funnel, funnel_people, funnel_times
 from lakebed.reports.lifecycle import lifecycle
-from lakebed.reports.paths import paths
-from lakebed.reports.performance import performance
-from lakebed.reports.retention import retention
+from lakebed.reports.performance import errors, performance
+from lakebed.reports.retention import retention, stickiness
+from lakebed.reports.scope import Parameters, Time
 from lakebed.reports.segmentation import segmentation
-from lakebed.reports.session_list import session_list
-from lakebed.reports.sessions import sessions
-from lakebed.reports.stickiness import stickiness
-from lakebed.reports.timeline import timeline
-from lakebed.reports.top import top
+from lakebed.reports.sessions import session_list, sessions, timeline
+from lakebed.reports.top import paths, top
 from lakebed.reports.usage import usage
 
-__all__ = ["Reports"]
+__all__ = ["REPORTS", "Reports", "signature_of"]
+
+
+async def cohort_people(
+    context: ReportContext, cohort: str, *, limit: int = 100, after: str | None = None, as_of: Time | None = None
+) -> Result:
+    """Rows `person_id, first_seen, last_seen, events`: the people of a saved cohort, in order of their ids.
+
+    Args:
+        cohort: name of the cohort.
+        limit: largest number of rows, up to 10,000.
+        after: `person_id` of the last row of the page before: only people who come after it.
+        as_of: moment of the answer: the cohort as it was defined then, and the people as they were then.
+    """
+    check_whole_number("limit", limit, MAX_ROWS)
+    scope = await context.scope(cohort=cohort, as_of=as_of)
+    bind = Parameters()
+    later = "" if after is None else f" AND person_id > {bind(after)}"
+    sql = f"""
+        SELECT person_id, min(timestamp) AS first_seen, max(timestamp) AS last_seen, count(*) AS events
+        FROM events WHERE {scope.condition(bind)}{later} GROUP BY person_id ORDER BY person_id LIMIT {bind(limit)}
+    """
+    return await context.rows(sql, bind, scope, report="cohort_people")
+
+
+async def cohort_size(context: ReportContext, cohort: str, *, as_of: Time | None = None) -> Result:
+    """One row `people`: the number of people in a saved cohort.
+
+    Args:
+        cohort: name of the cohort.
+        as_of: moment of the answer: the cohort as it was defined then, and the people as they were then.
+    """
+    scope = await context.scope(cohort=cohort, as_of=as_of)
+    bind = Parameters()
+    sql = f"SELECT count(DISTINCT person_id) AS people FROM events WHERE {scope.condition(bind)}"
+    return await context.rows(sql, bind, scope, report="cohort_size")
+
+
+Report = Callable[..., Awaitable[Result]]
+
+_REPORTS: tuple[Report, ...] = (
+    *(funnel, funnel_people, funnel_times),
+    *(retention, lifecycle, stickiness),
+    *(sessions, session_list),
+    *(segmentation, top, paths, timeline, anomalies),
+    *(performance, errors),
+    *(cohort_people, cohort_size),
+    usage,
+)
+REPORTS: Mapping[str, Report] = {report.__name__: report for report in _REPORTS}
+"""Each takes a `ReportContext` and its arguments. Their signatures are the verbs of Python, HTTP, RPC, CLI and MCP."""
+
+
+@functools.cache
+def signature_of(name: str) -> Signature:
+    """The arguments that a report takes from outside, as the catalogue of verbs lists them.
+
+    Raises:
+        KeyError: there is no report of that name.
+    """
+    return Signature.of(name, REPORTS[name], only=VERBS[name].arguments)
+
 
 _Arguments = ParamSpec("_Arguments")
 

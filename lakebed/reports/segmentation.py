@@ -11,8 +11,7 @@ from lakebed.query.result import Result
 from lakebed.reports.arguments import OTHER, check_whole_number
 from lakebed.reports.calendar import Calendar, Grain, WeekStart
 from lakebed.reports.context import ReportContext
-from lakebed.reports.formula import LETTERS, formula_sql
-from lakebed.reports.measure import Measure
+from lakebed.reports.measure import LETTERS, Measure, formula_sql
 from lakebed.reports.scope import EventFilter, EventLike, Parameters, Scope, Time
 
 __all__ = ["segmentation"]

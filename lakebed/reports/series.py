@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
+import pyarrow as pa
 
 from lakebed.clock import DAY_US, HOUR_US, MINUTE_US, WEEK_US, Moment, from_us
 from lakebed.errors import QueryRefused
@@ -14,7 +15,7 @@ from lakebed.query.router import HOURLY, RAW, ROLLED, Coverage, Slice, plan, rol
 from lakebed.reports.measure import Measure
 from lakebed.reports.scope import instant
 
-__all__ = ["Series"]
+__all__ = ["Series", "from_hours"]
 
 _GRAINS_US = {  # the longest that each may be
     "minute": MINUTE_US,
@@ -39,15 +40,7 @@ class Series(msgspec.Struct, frozen=True):
     promotions: tuple[Promotion, ...]
 
     @classmethod
-    def of(
-        cls,
-        *,
-        start: Moment,
-        end: Moment,
-        grain: str,
-        by: str | Sequence[str] | None,
-        **others: Any,
-    ) -> Self:
+    def of(cls, *, start: Moment, end: Moment, grain: str, by: str | Sequence[str] | None, **others: Any) -> Self:
         """The series of the arguments of `timeseries`. Raises QueryRefused: an argument is not valid."""
         start_us, end_us = instant("start", start), instant("end", end)
         if start_us > end_us:
@@ -143,3 +136,41 @@ def _bucket(grain: str, column: str) -> str:
     # In UTC these are all of one length. DuckDB's date_trunc calls a calendar for each row: 0.2 us instead of 0.01.
     us = _GRAINS_US[grain]
     return f"make_timestamptz(epoch_us({column}) - (epoch_us({column}) % {us} + {us}) % {us})"
+
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Times = NDArray[np.int64]
+
+
+_LENGTHS = {"hour": HOUR_US, "day": DAY_US, "week": WEEK_US}
+_OFFSETS = {"week": 4 * DAY_US}  # 1970-01-05 was a Monday
+
+
+def from_hours(series: Series, hours: pa.Table) -> pa.Table:
+    """Rows `time, value` for every bucket of `series`, from the rows of `hours`. Only for series that are filled."""
+    import numpy as np  # only objects that run reports pay for the import
+    import pyarrow.compute as pc  # a quarter of the time that importing pyarrow takes
+
+    if series.event is not None:
+        hours = hours.filter(pc.equal(hours["event"], series.event))
+    starts = _starts(series)
+    values = np.zeros(len(starts), np.int64)
+    places = np.searchsorted(starts, hours["hour"].cast(pa.int64()).to_numpy(), side="right") - 1
+    np.add.at(values, places, hours["count"].to_numpy())
+    times = pa.array(starts).cast(pa.timestamp("us", tz="UTC"))
+    return pa.table([times, pa.array(values)], names=["time", "value"])
+
+
+def _starts(series: Series) -> Times:
+    """The starts of the buckets of a series. The first may lie before the start of the series."""
+    import numpy as np  # only objects that run reports pay for the import
+
+    if series.grain == "month":
+        ends: Any = np.array([series.start_us, series.end_us - 1], "M8[us]").astype("M8[M]")
+        months: Times = np.arange(ends[0], ends[1] + 1).astype("M8[us]").astype(np.int64)
+        return months
+    length, offset = _LENGTHS[series.grain], _OFFSETS.get(series.grain, 0)
+    return np.arange((series.start_us - offset) // length * length + offset, series.end_us, length, dtype=np.int64)

@@ -1,15 +1,16 @@
-"""Top: the most frequent events, pages or values of a property."""
+"""Top: the most frequent events, pages or values of a property; and paths: the events before or after an event."""
 
 from __future__ import annotations
 
+from lakebed.errors import QueryRefused
 from lakebed.events.promotions import column_sql
 from lakebed.query.result import Result
 from lakebed.query.router import HOURLY
-from lakebed.reports.arguments import MAX_ROWS, OTHER, check_name, check_whole_number
+from lakebed.reports.arguments import MAX_ROWS, OTHER, Duration, check_name, check_whole_number, duration_us
 from lakebed.reports.context import ReportContext
 from lakebed.reports.scope import EventFilter, EventLike, Parameters, Time
 
-__all__ = ["top"]
+__all__ = ["paths", "top"]
 
 
 async def top(
@@ -77,3 +78,108 @@ async def top(
         SELECT * EXCLUDE (is_rest) FROM (FROM best {rest}) ORDER BY is_rest, count DESC, value
     """
     return await context.rows(sql, bind, scope, report="top", tables=hours)
+
+
+_MAX_STEPS = 20
+_MAX_TOP = 100
+_END, _START = "(end)", "(start)"
+
+
+async def paths(
+    context: ReportContext,
+    *,
+    after: EventLike | None = None,
+    before: EventLike | None = None,
+    by: str = "event",
+    steps: int = 4,
+    top: int = 8,
+    collapse: bool = False,
+    timeout: Duration = "30m",  # noqa: ASYNC109 - of a visit, not of this call
+    start: Time | None = None,
+    end: Time | None = None,
+    where: str | None = None,
+    cohort: str | None = None,
+    as_of: Time | None = None,
+) -> Result:
+    """Rows `step, source, target, people, count`: how many sessions went from one event to the next.
+
+    Each session (as in `sessions`: one that began before `start` is left out whole) gives one path: from its first
+    event, or from the first event of `after`, the next `steps` events; or the `steps` events that lead to the last
+    event of `before`. A session without that event gives none. Where a session ends, its path goes on to "(end)";
+    before its beginning it comes from "(start)". What enters an event at one step leaves it at the next.
+
+    Args:
+        after: event that paths begin with.
+        before: event that paths end with; not together with `after`.
+        by: name of the nodes: "event" (the name of an event, or its type where it has none), or a column or property,
+            such as the path of a page; events without a value are ignored.
+        steps: number of links of a path, up to 20.
+        top: number of events that are shown of each step, by sessions, up to 100; the rest is "(other)".
+        collapse: whether the same event several times in a row is one.
+        timeout: longest gap within a session.
+        start: first moment at which a session may begin, included; None is no bound.
+        end: end of the events that are read, excluded; None is no bound.
+        where: SQL condition over the columns of `events`; other events are ignored.
+        cohort: name of a saved cohort; only its people count.
+        as_of: moment of the answer: only events received up to then count.
+    """
+    check_whole_number("steps", steps, _MAX_STEPS)
+    check_whole_number("top", top, _MAX_TOP)
+    if after is not None and before is not None:
+        raise QueryRefused("after does not go with before", hint="Give one: paths begin with an event or end with one")
+    check_name("by", by)
+    anchor = EventFilter.of(after, "after") if before is None else EventFilter.of(before, "before")
+    longest = duration_us("timeout", timeout)
+    scope = await context.scope(start=start, end=end, where=where, cohort=cohort, as_of=as_of, filters=(anchor,))
+    bind = Parameters()
+    node = "coalesce(event, type)" if by == "event" else f"CAST({column_sql(by, context.promotions)} AS VARCHAR)"
+    if before is None:
+        order, neighbour, source, target, beyond = "us, seq", "lag", "a", "b", _END
+        shown = "k"
+    else:
+        order, neighbour, source, target, beyond = "us DESC, seq DESC", "lead", "b", "a", _START
+        shown = f"{bind(steps)} - k + 1"
+    # A session that began before `start` is known by its last events before it.
+    since = None if scope.start_us is None else scope.start_us - longest
+    within = "true" if scope.start_us is None else f"visit >= {bind(scope.start_us)}"
+    repeated = "AND (NOT coalesce(went_on, false) OR name <> neighbour)" if collapse else ""
+    sql = f"""
+        WITH stepped AS (
+            SELECT *, coalesce(us - lag(us) OVER own > {bind(longest)}, true) AS begins,
+                {neighbour}(name) OVER own AS neighbour
+            FROM (
+                SELECT person_id, seq, epoch_us(timestamp) AS us, {node} AS name,
+                    coalesce({anchor.condition(bind)}, false) AS is_anchor FROM events
+                WHERE person_id IS NOT NULL AND {node} IS NOT NULL AND {scope.condition(bind, since_us=since)}
+            ) WINDOW own AS (PARTITION BY person_id ORDER BY us, seq)
+        ), visits AS (
+            SELECT *, max(CASE WHEN begins THEN us END) OVER (
+                PARTITION BY person_id ORDER BY us, seq ROWS UNBOUNDED PRECEDING) AS visit FROM stepped
+        ), reached AS (
+            SELECT *, max(is_anchor) OVER (way ROWS UNBOUNDED PRECEDING) AS is_on,
+                max(is_anchor) OVER (way ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS went_on
+            FROM visits WHERE {within} WINDOW way AS (PARTITION BY person_id, visit ORDER BY {order})
+        ), placed AS (
+            SELECT person_id, visit, name, row_number() OVER (PARTITION BY person_id, visit ORDER BY {order}) AS nth
+            FROM reached WHERE is_on {repeated}
+        ), ways AS (
+            SELECT person_id, list(name ORDER BY nth) AS way FROM placed WHERE nth <= {bind(steps + 1)}
+            GROUP BY person_id, visit
+        ), nodes AS (
+            SELECT person_id, way, unnest(generate_series(1, len(way))) AS k FROM ways
+        ), best AS (
+            SELECT k, name FROM (SELECT k, way[k] AS name, count(*) AS n FROM nodes GROUP BY ALL)
+            QUALIFY row_number() OVER (PARTITION BY k ORDER BY n DESC, name) <= {bind(top)}
+        ), links AS (
+            SELECT person_id, nodes.k, if(source.name IS NULL, {bind(OTHER)}, way[nodes.k]) AS a,
+                CASE WHEN nodes.k = len(way) THEN {bind(beyond)} WHEN target.name IS NULL THEN {bind(OTHER)}
+                    ELSE way[nodes.k + 1] END AS b
+            FROM nodes LEFT JOIN best AS source ON source.k = nodes.k AND source.name = way[nodes.k]
+            LEFT JOIN best AS target ON target.k = nodes.k + 1 AND target.name = way[nodes.k + 1]
+            WHERE nodes.k <= {bind(steps)}
+        )
+        SELECT {shown} AS step, {source} AS source, {target} AS target,
+            count(DISTINCT person_id) AS people, count(*) AS count
+        FROM links GROUP BY ALL ORDER BY step, count DESC, source, target
+    """
+    return await context.rows(sql, bind, scope, report="paths")

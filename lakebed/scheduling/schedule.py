@@ -184,21 +184,13 @@ class Every:
     Sunday = Schedule(days=(6,))
 
     def __call__(self, number: int) -> Interval:
-        """`every(5).minutes`.
-
-        Raises:
-            InvalidSchedule: `number` is not a whole number above 0.
-        """
+        """`every(5).minutes`. Raises InvalidSchedule: `number` is not a whole number above 0."""
         if type(number) is not int or number < 1:
             raise InvalidSchedule(f"every({number!r}) is not understood", hint="Give a whole number: every(5).minutes")
         return Interval(number)
 
     def __getattr__(self, name: str) -> Schedule:
-        """Refuse an unknown word.
-
-        Raises:
-            InvalidSchedule: always. Its hint lists the known words.
-        """
+        """Refuse an unknown word. Raises InvalidSchedule: always. Its hint lists the known words."""
         _refuse(name, f"every.{name} is not understood")
 
 
@@ -230,11 +222,7 @@ def schedules_of(cls: type) -> list[ScheduledMethod]:
 
 
 def zone(name: str) -> ZoneInfo:
-    """The IANA zone `name`.
-
-    Raises:
-        InvalidSchedule: there is no such zone.
-    """
+    """The IANA zone `name`. Raises InvalidSchedule: there is no such zone."""
     try:
         return ZoneInfo(name)
     except (LookupError, ValueError, OSError, TypeError, AttributeError) as error:

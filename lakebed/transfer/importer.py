@@ -12,12 +12,10 @@ import msgspec
 from lakebed.concurrency import Worker
 from lakebed.errors import Backpressure
 from lakebed.events.event import Receipt
-from lakebed.transfer.chunk import ROWS, Chain, Chunk
 from lakebed.transfer.mapping import RowMapping
 from lakebed.transfer.packing import PackedRows, Packer
-from lakebed.transfer.positions import Position, Positions
-from lakebed.transfer.rejects import Rejects
-from lakebed.transfer.source import Source
+from lakebed.transfer.positions import Position, Positions, Rejects
+from lakebed.transfer.source import ROWS, Chain, Chunk, Source
 
 __all__ = ["Importer", "Tally"]
 

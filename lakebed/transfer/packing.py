@@ -8,10 +8,8 @@ from typing import Any
 import msgspec
 
 from lakebed.events.event import Event
-from lakebed.transfer import access_logs
-from lakebed.transfer.chunk import Chain, Chunk
 from lakebed.transfer.mapping import RowMapping
-from lakebed.transfer.source import Source
+from lakebed.transfer.source import Chain, Chunk, Source, parse_access_log
 
 __all__ = ["PackedRows", "Packer"]
 
@@ -159,7 +157,7 @@ class Packer:
         if not raw.strip():
             return ""
         try:
-            event = access_logs.parse(raw.decode("utf-8", "backslashreplace"))
+            event = parse_access_log(raw.decode("utf-8", "backslashreplace"))
         except ValueError as error:
             return str(error)
         event["event"], event["type"] = self._mapping.event_name or "Request", self._mapping.kind or "track"

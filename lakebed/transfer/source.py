@@ -1,4 +1,4 @@
-"""Source: an input in one of the formats, compressed or not, read from any row on."""
+"""Source: an input in one of the formats, compressed or not, read from any row on, many rows at a time."""
 
 from __future__ import annotations
 
@@ -9,19 +9,111 @@ import hashlib
 import io
 import itertools
 import os
+import re
 import select
 import sys
 import zlib
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from lakebed.errors import InvalidImport
-from lakebed.transfer.chunk import ROWS, Chain, Chunk
 
-__all__ = ["FORMATS", "STDIN", "Source", "inputs"]
+__all__ = ["FORMATS", "ROWS", "Chain", "Chunk", "Source", "inputs", "parse_access_log"]
+
+ROWS = 5_000
+"""Rows of a chunk at most: as many as fit in one frame of the log."""
+
+
+class Chunk(msgspec.Struct, frozen=True):
+    """Rows that follow each other.
+
+    Attributes:
+        raws: the bytes of each row, with its line end. All rows of an input together are the whole input.
+        values: the same rows as values; None if the format is lines of text.
+        number: the number of the first row in the input, from 0.
+    """
+
+    raws: Sequence[bytes]
+    values: Sequence[Any] | None
+    number: int
+
+    def __len__(self) -> int:
+        return len(self.raws)
+
+
+class Chain:
+    """A hash of all bytes so far; after each row it is that row's id.
+
+    Two inputs give a row the same id when, and only when, they are the same up to there: importing a file again finds
+    every row known, a file that has grown brings only what is new, and equal rows of one file stay apart.
+    """
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+
+    def skip(self, data: bytes) -> None:
+        """Add bytes to the hash without giving ids."""
+        self._hash.update(data)
+
+    def ids(self, raws: Sequence[bytes]) -> list[str]:
+        """The ids of rows. The line end is not part of an id, so an unfinished last line has its final id already."""
+        ids = []
+        for raw in raws:
+            row = raw.rstrip(b"\r\n")
+            self._hash.update(row)
+            ids.append(self.digest())
+            self._hash.update(raw[len(row) :])
+        return ids
+
+    def digest(self) -> str:
+        """The hash of all bytes so far: 32 hexadecimal digits."""
+        return self._hash.copy().hexdigest()[:32]
+
+
+_LINE = re.compile(
+    r"(?P<ip>\S+) \S+ (?P<user>.+?) \[(?P<time>[^\]]+)\] "
+    r'"(?P<request>(?:[^"\\]|\\.)*)" (?P<status>\d{3}) (?P<bytes>\d+|-)'
+    r'(?: "(?P<referrer>(?:[^"\\]|\\.)*)" "(?P<agent>(?:[^"\\]|\\.)*)")?'
+)
+_TIME = "%d/%b/%Y:%H:%M:%S %z"
+
+
+def parse_access_log(line: str) -> dict[str, Any]:
+    """The event of a line of an access log, in Segment's names.
+
+    The anonymous id of a visitor is a hash of address and user agent, as log analysers count people: all visitors
+    behind one address with the same browser count as one. No part of a line is lost: the rest is in the properties.
+
+    Raises:
+        ValueError: the line has another format.
+    """
+    match = _LINE.fullmatch(line.rstrip("\r\n "))
+    if match is None:
+        raise ValueError("is not a line of an access log in the common or combined format")
+    fields = {name: None if value in ("-", "") else value for name, value in match.groupdict().items()}
+    method, _, rest = (fields["request"] or "").partition(" ")
+    path, _, protocol = rest.rpartition(" ") if " " in rest else (rest, "", "")
+    moment = datetime.strptime(match["time"], _TIME)  # noqa: DTZ007 - the format has the zone
+    context = {"ip": fields["ip"], "userAgent": fields["agent"], "page": {"path": path, "referrer": fields["referrer"]}}
+    return {
+        "timestamp": moment.isoformat(),
+        "userId": fields["user"],
+        "anonymousId": hashlib.sha256(f"{fields['ip']} {fields['agent']}".encode()).hexdigest()[:24],
+        "context": {name: value for name, value in context.items() if value},
+        "properties": {
+            "method": method,
+            "path": path,
+            "protocol": protocol,
+            "status_code": int(match["status"]),
+            "bytes": int(fields["bytes"] or 0),
+            **({"referrer": fields["referrer"]} if fields["referrer"] else {}),
+        },
+    }
+
 
 FORMATS = ("ndjson", "csv", "tsv", "parquet", "apache")
 STDIN = Path("-")

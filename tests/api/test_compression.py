@@ -13,7 +13,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lakebed.api.compression import Corrupt, TooLong, decompress
+from lakebed.api.body import Corrupt, TooLong, decompress
 
 pytestmark = pytest.mark.integration
 
@@ -64,7 +64,7 @@ def test_damaged_data_is_corrupt(way, at, change):
 _BOMB = """
 import resource, sys, time
 from tests.api.test_compression import WAYS
-from lakebed.api.compression import Corrupt, TooLong, decompress
+from lakebed.api.body import Corrupt, TooLong, decompress
 encoding, deflate = WAYS[sys.argv[1]]
 bomb = deflate(bytes(100 << 20))
 # The peak so far is from making the bomb: free memory is not given back, so a limit says what inflating may take.

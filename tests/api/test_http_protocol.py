@@ -16,7 +16,7 @@ from starlette.routing import Route
 
 from lakebed import Analytics
 from lakebed.api import create_app
-from lakebed.api.http_protocol import connection_class
+from lakebed.api.server import connection_class
 from tests.api.socket_server import call, served
 
 pytestmark = pytest.mark.integration

@@ -12,7 +12,7 @@ import pytest
 
 from lakebed import Analytics, Namespace
 from lakebed.api import create_app
-from lakebed.api.logs import JsonFormatter
+from lakebed.api.server import JsonFormatter
 from lakebed.auth.keys import Keys
 from lakebed.clock import SystemClock
 
@@ -87,7 +87,7 @@ def test_a_traceback_is_one_line():
 def test_all_lines_of_a_server(plain):
     """uvicorn's lines and ours go to standard error in the same form."""
     code = (
-        "import logging\nfrom lakebed.api.logs import configure_logs\n"
+        "import logging\nfrom lakebed.api.server import configure_logs\n"
         f"configure_logs(plain={plain})\n"
         "logging.getLogger('uvicorn.error').info('started')\nlogging.getLogger('lakebed.access').info('asked')\n"
         "logging.getLogger('lakebed').debug('not this')\n"

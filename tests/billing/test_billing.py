@@ -15,9 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lakebed import Analytics, InvalidBilling, ManualClock
-from lakebed.billing.money import exact, rounded
-from lakebed.billing.price_book import PriceBook
-from lakebed.billing.quota import Quota, window_of
+from lakebed.billing.price_book import PriceBook, exact, rounded
+from lakebed.billing.quotas import Quota, window_of
 from lakebed.clock import from_us
 from lakebed.events.decimals import EXACT
 

@@ -17,12 +17,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lakebed import Analytics, FontMissing
-from lakebed.charts import formatting, png
-from lakebed.charts.axes import ticks
-from lakebed.charts.canvas import clean
+from lakebed.charts import formatting
+from lakebed.charts.canvas import clean, ticks
+from lakebed.charts.chart import pixels
 from lakebed.charts.chart_types import CHARTS
 from lakebed.query.result import Result
-from lakebed.reports.catalog import REPORTS
+from lakebed.reports.reports import REPORTS
 from tests.installed import font
 from tests.reports.report_samples import COHORTS, EVENTS, SAMPLES
 
@@ -210,7 +210,7 @@ def test_a_png_looks_like_the_svg(results: dict[str, Result], name: str, theme: 
     root = parsed(chart.svg())
     size = tuple(round(float(root.get(side)) * 0.5) for side in ("width", "height"))
     assert (image[:8], struct.unpack(">II", image[16:24])) == (b"\x89PNG\r\n\x1a\n", size)
-    assert image == png.pixels(without_style_sheet(chart.svg(), theme), 0.5)
+    assert image == pixels(without_style_sheet(chart.svg(), theme), 0.5)
 
 
 @pytest.mark.parametrize("name", ["funnel", "retention", "paths"])
@@ -218,13 +218,13 @@ def test_every_text_is_in_the_png(results: dict[str, Result], name: str) -> None
     """Without any one of its labels the image differs: no label was left out for lack of a font."""
     font()
     root = ET.fromstring(without_style_sheet(results[name].plot().svg(), "light"))  # noqa: S314 - our own
-    whole = png.pixels(ET.tostring(root, "unicode"), 0.5)
+    whole = pixels(ET.tostring(root, "unicode"), 0.5)
     labels = [(parent, child) for parent in root.iter() for child in parent if child.tag == f"{SVG}text"]
     assert len(labels) > 3
     for parent, label in labels:
         position = list(parent).index(label)
         parent.remove(label)
-        assert png.pixels(ET.tostring(root, "unicode"), 0.5) != whole, "".join(label.itertext())
+        assert pixels(ET.tostring(root, "unicode"), 0.5) != whole, "".join(label.itertext())
         parent.insert(position, label)
 
 
@@ -248,7 +248,7 @@ def test_a_missing_font_is_an_error(
     chart = results["funnel"].plot()
     with pytest.raises(FontMissing, match=r"no font 'No Such Face'\. `fc-list"):
         chart.png(font="No Such Face")
-    monkeypatch.setattr(png, "_COMMON", ("No Such Face", "Nor This"))
+    monkeypatch.setattr("lakebed.charts.chart._COMMON", ("No Such Face", "Nor This"))
     with pytest.raises(FontMissing, match=r"No Such Face, Nor This is installed\. Install one"):
         chart.save(tmp_path / "funnel.png")
     assert list(tmp_path.iterdir()) == []

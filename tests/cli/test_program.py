@@ -16,7 +16,7 @@ import pytest
 from docs.generate.cli import commands, options
 from lakebed import Settings, connect
 from lakebed.cli import main
-from lakebed.reports.catalog import REPORTS
+from lakebed.reports.reports import REPORTS
 from tests.cli.program import COMMAND, ROOT, environment, lakebed, started
 
 pytestmark = pytest.mark.integration
@@ -26,7 +26,7 @@ import importlib.util, sys
 find = importlib.util.find_spec
 importlib.util.find_spec = lambda name, *rest: None if name == sys.argv[1] else find(name, *rest)
 from lakebed.cli import main
-from lakebed.reports.catalog import REPORTS
+from lakebed.reports.reports import REPORTS
 sys.exit(main(sys.argv[2:]))
 """
 

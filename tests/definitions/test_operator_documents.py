@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from lakebed import ManualClock, StorageUnavailable
-from lakebed.cli.exporting import export
+from lakebed.cli.transfer import export
 from lakebed.clock import from_us
 from lakebed.events.event import OPERATOR
 from tests.definitions.twins import DATA, STAGES, START, answers, events, grow, opened

@@ -22,8 +22,8 @@ from lakebed.api.rpc.watches import Watches
 from lakebed.cli.app import program
 from lakebed.interface.signature import camel
 from lakebed.interface.verbs import REPORT_VERBS, VERBS
-from lakebed.mcp.tools import TOOLS
-from lakebed.reports.catalog import REPORTS, signature_of
+from lakebed.mcp.server import TOOLS
+from lakebed.reports.reports import REPORTS, signature_of
 from lakebed.tiers.counters.counters import Counters
 
 # A change of this table opens or closes something to network callers: it is written down twice on purpose.

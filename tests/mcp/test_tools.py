@@ -14,9 +14,8 @@ from mcp.client.stdio import stdio_client
 from mcp.client.streamable_http import streamable_http_client
 
 from lakebed import connect
-from lakebed.clients.table import Table
-from lakebed.mcp.server import MAX_CHARACTERS, MAX_ROWS, as_text
-from lakebed.mcp.tools import TOOLS
+from lakebed.clients.client import Table
+from lakebed.mcp.server import MAX_CHARACTERS, MAX_ROWS, TOOLS, as_text
 from tests.cli.program import COMMAND, environment
 from tests.reports.report_samples import EVENTS, SAMPLES
 

@@ -4,7 +4,7 @@ from lakebed.clock import ManualClock
 from lakebed.events.batch import EventBatch
 from lakebed.events.event import Event
 from lakebed.ingest.live_counters import LiveCounters
-from lakebed.monitoring.stats import Stats, stats
+from lakebed.monitoring.live_snapshot import Stats, stats
 from lakebed.tiers.counters.counters import Counters
 
 

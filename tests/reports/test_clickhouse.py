@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from lakebed import Analytics, ManualClock
-from lakebed.reports.catalog import REPORTS
+from lakebed.reports.reports import REPORTS
 from tests.reports import clickhouse, real_data
 from tests.reports.report_cases import seen
 

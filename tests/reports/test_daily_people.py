@@ -10,7 +10,7 @@ from pyroaring import BitMap
 
 from lakebed import Analytics, ManualClock
 from lakebed.reports.calendar import Calendar
-from lakebed.reports.daily_people import _stickiness
+from lakebed.reports.lifecycle import _stickiness
 from tests.reports.made_up import MadeUp
 
 pytestmark = pytest.mark.integration

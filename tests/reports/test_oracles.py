@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lakebed.clock import to_us
-from lakebed.reports.catalog import REPORTS
+from lakebed.reports.reports import REPORTS
 from tests.reports import real_data
 from tests.reports.made_up import MadeUp
 from tests.reports.oracles import ORACLES, plain

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from lakebed import Analytics, QueryRefused
 from lakebed.clock import from_us
-from lakebed.reports.formula import formula_sql
+from lakebed.reports.measure import formula_sql
 from tests.reports.ecom import items
 from tests.reports.plain_periods import period, periods
 from tests.reports.questions import STATES

@@ -12,7 +12,7 @@ from starlette.routing import BaseRoute, Route
 from lakebed.api.auth import Auth
 from lakebed.api.body import Body, decoded
 from lakebed.api.errors import Refusal, definition_errors, hints_included
-from lakebed.api.openapi.operation import JSON, Parameter, operation
+from lakebed.api.openapi.document import JSON, Parameter, operation
 from lakebed.api.responses import json_response
 from lakebed.api.tables import while_connected
 from lakebed.concurrency import run_in_thread

@@ -15,12 +15,11 @@ from starlette.routing import BaseRoute, Route
 from lakebed.api.auth import Auth
 from lakebed.api.body import Body, decoded
 from lakebed.api.errors import hints_included
-from lakebed.api.openapi.operation import Parameter, operation
+from lakebed.api.openapi.document import Parameter, operation
 from lakebed.api.responses import json_response
 from lakebed.billing.invoice import Invoice, Used, lines_of, total_of
-from lakebed.billing.money import plain, tidy
-from lakebed.billing.price_book import PriceBook
-from lakebed.billing.quota import QuotaState
+from lakebed.billing.price_book import PriceBook, plain, tidy
+from lakebed.billing.quotas import QuotaState
 from lakebed.errors import InvalidBilling
 from lakebed.events.decimals import EXACT
 

@@ -15,12 +15,10 @@ from starlette.routing import BaseRoute, Route
 from lakebed.api.auth import Auth
 from lakebed.api.body import Body, decoded
 from lakebed.api.errors import Refusal
-from lakebed.api.openapi.operation import Parameter, operation
-from lakebed.api.parameters import whole_number
-from lakebed.api.responses import json_response
+from lakebed.api.openapi.document import Parameter, operation
+from lakebed.api.responses import json_response, whole_number
 from lakebed.clock import parse_iso
-from lakebed.ingest.dead_letters import MAX_LISTED
-from lakebed.ingest.replay import Replayed
+from lakebed.ingest.dead_letters import MAX_LISTED, Replayed
 from lakebed.tiers.storage.dead_letters import DeadLetter
 
 __all__ = ["DeadLetterRoutes"]

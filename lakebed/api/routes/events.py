@@ -1,22 +1,211 @@
-"""EventRoutes: the event API of the real-time platform (`realtime-analytics-poc`), in its clients' own form."""
+"""Routes that store events: `/track` in Segment's names or ours, and the event API of the real-time platform."""
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from lakebed.api.body import check_count, decoded, json_object
+from lakebed.api.auth import Auth, Caller
+from lakebed.api.body import Body, check_count, decoded, json_object
 from lakebed.api.errors import Refusal
-from lakebed.api.openapi.operation import operation
-from lakebed.api.responses import ReceiptAnswer, json_response
-from lakebed.api.routes.event_requests import MAX_BATCH_EVENTS, EventRequests
+from lakebed.api.openapi.document import JSON, operation
+from lakebed.api.responses import BatchAnswer, ReceiptAnswer, json_response, receipts_response
 from lakebed.events.event import Receipt
 
-__all__ = ["EventRoutes"]
+__all__ = ["Batch", "EventBody", "EventRequests", "EventRoutes", "MicroBatching", "TrackRoutes"]
+
+_Waiting = tuple[bytes, str | None, asyncio.Future[Receipt]]  # an event, its key, its receipt
+_MAX_EVENTS = 1_000  # at once: a request waits for at most these
+
+
+class MicroBatching:
+    """Joins single events into one batch per object.
+
+    Events of one turn of the event loop go together, and so do events that arrive while the previous batch is stored.
+    The fixed cost of a batch (Arrow arrays, a call of the object, a commit) is then paid once for all: 64 connections
+    cost as little as a batch of 64. A single event goes at once.
+    """
+
+    def __init__(self, auth: Auth) -> None:
+        self._auth = auth
+        self._waiting: dict[str, list[_Waiting]] = {}
+        self._sending: dict[str, asyncio.Task[None]] = {}
+
+    def store(self, caller: Caller, event: bytes) -> asyncio.Future[Receipt]:
+        """Store one event.
+
+        Args:
+            event: a valid JSON object. The caller has validated it: anything else would corrupt the other events.
+
+        The future fails with the errors of `batch`.
+        """
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[Receipt] = loop.create_future()
+        waiting = self._waiting.get(caller.object)
+        if waiting is None:
+            waiting = self._waiting[caller.object] = []
+            if caller.object not in self._sending:
+                self._sending[caller.object] = loop.create_task(self._send(caller))
+        waiting.append((event, caller.key, done))
+        return done
+
+    async def _send(self, caller: Caller) -> None:
+        """Store the waiting events until there are none."""
+        try:
+            await asyncio.sleep(0)
+            while waiting := self._waiting.pop(caller.object, None):
+                for start in range(0, len(waiting), _MAX_EVENTS):
+                    await self._store(caller, waiting[start : start + _MAX_EVENTS])
+        finally:
+            del self._sending[caller.object]
+
+    async def _store(self, caller: Caller, waiting: list[_Waiting]) -> None:
+        try:
+            body = b"[%s]" % b",".join([event for event, _, _ in waiting])
+            target: Any = self._auth.object(caller)
+            receipts: list[Receipt] = await target.batch(
+                body, source="http", keep_refused=True, key=[key for _, key, _ in waiting]
+            )
+            pairs = list(zip(waiting, receipts, strict=True))
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - each of those who wait raises it
+            for _, _, done in waiting:
+                if not done.done():
+                    done.set_exception(error)
+            return
+        for (_, _, done), receipt in pairs:
+            if not done.done():  # its client may have disconnected
+                done.set_result(receipt)
+
+
+_T = TypeVar("_T")
+
+MAX_BATCH_EVENTS = 10_000
+
+
+class EventRequests:
+    """Reads a request, keeps an invalid body as a dead letter, stores events, and charges the key for them."""
+
+    def __init__(self, auth: Auth, body: Body, micro_batching: MicroBatching) -> None:
+        self._auth = auth
+        self._body = body
+        self._micro_batching = micro_batching
+
+    async def read(self, request: Request) -> tuple[Caller, bytes]:
+        """The sender and the body.
+
+        Raises:
+            Refusal: the key may not write, or the body is too large, too slow or wrongly encoded.
+        """
+        caller = self._auth.admit(request, "write")
+        body = await self._body.read(request)
+        self._auth.weigh(caller, len(body))
+        return caller, body
+
+    async def decoded(self, request: Request, caller: Caller, body: bytes, decode: Callable[[bytes], _T]) -> _T:
+        """`decode(body)`. A body that `decode` refuses is kept as a dead letter.
+
+        Raises:
+            Refusal: the one that `decode` raises.
+        """
+        try:
+            return decode(body)
+        except Refusal as refusal:
+            await self._auth.keep(request, caller, body, refusal.message)
+            raise
+
+    async def store_json(self, caller: Caller, event: bytes) -> Receipt:
+        """Store one event, a valid JSON object, together with others that arrive at the same time.
+
+        Raises:
+            Refusal: 400, the event was rejected.
+        """
+        receipt = await self._micro_batching.store(caller, event)
+        self._auth.charge(caller, 1)
+        return _accepted(receipt)
+
+    async def store(self, caller: Caller, event: dict[str, Any]) -> Receipt:
+        """Store one event, in Segment's names or ours. Raises Refusal: 400, the event was rejected."""
+        (receipt,) = await self.store_batch(caller, [event])
+        return _accepted(receipt)
+
+    async def store_batch(self, caller: Caller, events: bytes | list[dict[str, Any]]) -> list[Receipt]:
+        """Store the valid events of a batch. Rejected ones become dead letters."""
+        target = self._auth.object(caller)
+        receipts: list[Receipt] = await target.batch(events, source="http", keep_refused=True, key=caller.key)
+        self._auth.charge(caller, len(receipts))
+        return receipts
+
+
+def _accepted(receipt: Receipt) -> Receipt:
+    if receipt.status == "rejected":
+        raise Refusal(400, "INVALID_EVENT", receipt.reason or "", messageId=receipt.message_id)
+    return receipt
+
+
+class EventBody(msgspec.Struct, rename="camel"):
+    """One event in Segment's names; snake_case names are accepted too, others are ignored."""
+
+    type: Literal["track", "page", "screen", "identify", "group", "alias"] = "track"
+    event: str | None = None
+    user_id: str | int | None = None
+    anonymous_id: str | int | None = None
+    previous_id: str | int | None = None
+    group_id: str | int | None = None
+    session_id: str | int | None = None
+    message_id: str | None = None
+    timestamp: str | int | float | None = None
+    sent_at: str | int | float | None = None
+    properties: dict[str, Any] | None = None
+    traits: dict[str, Any] | None = None
+    context: dict[str, Any] | None = None
+
+
+Batch = Annotated[
+    Any,
+    msgspec.Meta(
+        extra_json_schema={
+            "anyOf": [
+                {"type": "array", "items": {"type": "object"}},
+                {"type": "object", "properties": {"batch": {"type": "array", "items": {"type": "object"}}}},
+            ]
+        }
+    ),
+]
+
+
+class TrackRoutes:
+    """`POST /track`, `POST /track/batch`."""
+
+    def __init__(self, requests: EventRequests) -> None:
+        self._requests = requests
+
+    def routes(self) -> list[BaseRoute]:
+        """The routes of this group."""
+        return [Route("/track", self.track, methods=["POST"]), Route("/track/batch", self.batch, methods=["POST"])]
+
+    @operation(scope="write", body=EventBody, answer=ReceiptAnswer, refusals=[507])
+    async def track(self, request: Request) -> Response:
+        """One event, in Segment's names or ours: its receipt, or 400 with the reason."""
+        caller, body = await self._requests.read(request)
+        event = await self._requests.decoded(request, caller, body, json_object)
+        if any("_" in name for name in event):
+            receipt = await self._requests.store(caller, event)
+        else:  # in Segment's names: stored unchanged
+            receipt = await self._requests.store_json(caller, body.strip())
+        return json_response(ReceiptAnswer(receipt.seq, receipt.message_id, receipt.status))
+
+    @operation(scope="write", body={JSON: Batch, "application/x-ndjson": str}, answer=BatchAnswer, refusals=[507])
+    async def batch(self, request: Request) -> Response:
+        """A JSON array, `{"batch": […]}` or NDJSON: 200 with the outcome of each. The valid ones are stored."""
+        caller, body = await self._requests.read(request)
+        check_count(body, MAX_BATCH_EVENTS)
+        return receipts_response(await self._requests.store_batch(caller, body))
 
 
 class PlatformEvent(msgspec.Struct, rename="camel"):
@@ -78,10 +267,7 @@ class EventRoutes:
 
     def routes(self) -> list[BaseRoute]:
         """The routes of this group."""
-        return [
-            Route("/events", self.event, methods=["POST"]),
-            Route("/events/batch", self.batch, methods=["POST"]),
-        ]
+        return [Route("/events", self.event, methods=["POST"]), Route("/events/batch", self.batch, methods=["POST"])]
 
     @operation(scope="write", body=PlatformEvent, answer=Accepted, refusals=[507])
     async def event(self, request: Request) -> Response:

@@ -14,10 +14,9 @@ from starlette.routing import BaseRoute, Route
 
 from lakebed.api.auth import Auth
 from lakebed.api.errors import Refusal, hints_included
-from lakebed.api.openapi.operation import Parameter, operation
-from lakebed.api.parameters import refuse_unknown_parameters, whole_number
-from lakebed.api.responses import json_response
-from lakebed.monitoring.stats import Stats
+from lakebed.api.openapi.document import Parameter, operation
+from lakebed.api.responses import json_response, refuse_unknown_parameters, whole_number
+from lakebed.monitoring.live_snapshot import Stats
 from lakebed.monitoring.tier_status import TierStatus
 from lakebed.query.result import Result
 

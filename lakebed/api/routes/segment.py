@@ -12,15 +12,13 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from lakebed.api.auth import Auth, Caller
-from lakebed.api.body import UNREADABLE, Body, json_object
-from lakebed.api.compression import Corrupt, TooLong, decompress
+from lakebed.api.body import UNREADABLE, Body, Corrupt, TooLong, decompress, json_object
 from lakebed.api.enrichment.enrichment import Enrichment
 from lakebed.api.errors import Refusal
 from lakebed.api.middleware import header
-from lakebed.api.openapi.operation import JSON, operation
+from lakebed.api.openapi.document import JSON, operation
 from lakebed.api.responses import BatchAnswer, json_response, receipts_response
-from lakebed.api.routes.micro_batching import MicroBatching
-from lakebed.api.routes.track import Batch, EventBody
+from lakebed.api.routes.events import Batch, EventBody, MicroBatching
 from lakebed.errors import InvalidEvent
 from lakebed.events.event import Receipt
 

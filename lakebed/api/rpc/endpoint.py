@@ -22,7 +22,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from lakebed.api.auth import Auth
 from lakebed.api.body import Body
 from lakebed.api.errors import Refusal, error_response, error_summary
-from lakebed.api.openapi.operation import operation
+from lakebed.api.openapi.document import operation
 from lakebed.api.rpc.methods import RpcMethods
 from lakebed.api.rpc.watches import Watches
 from lakebed.errors import AccessDenied, LakebedError, Unreachable

@@ -21,7 +21,7 @@ from lakebed.events.event import Receipt
 from lakebed.interface.signature import Signature, camel
 from lakebed.interface.verbs import VERBS
 from lakebed.objects.namespace import Namespace
-from lakebed.reports.catalog import signature_of
+from lakebed.reports.reports import signature_of
 from lakebed.rpc.capnweb.codec import Target
 from lakebed.rpc.capnweb.results import Remote
 
@@ -84,11 +84,7 @@ class RpcMethods:
         return target
 
     def authenticate(self, key: Any = None) -> Target:
-        """The object of `key`, for clients that send no header.
-
-        Raises:
-            Refusal: the key is unknown.
-        """
+        """The object of `key`, for clients that send no header. Raises Refusal: the key is unknown."""
         if not isinstance(key, str):
             raise TypeError("authenticate(key): the key is text")
         try:

@@ -55,11 +55,7 @@ class Watches:
         self._calls: set[asyncio.Task[None]] = set()
 
     def add(
-        self,
-        key: tuple[str, str],
-        sample: Callable[[], Awaitable[Any]],
-        callback: Remote,
-        admitted: Callable[[], bool],
+        self, key: tuple[str, str], sample: Callable[[], Awaitable[Any]], callback: Remote, admitted: Callable[[], bool]
     ) -> Target:
         """Call `callback` with the whole state, then with what changed, until the returned target is released.
 

@@ -20,8 +20,16 @@ from lakebed.errors import ObjectClosed
 from lakebed.events.promotions import Promotion
 from lakebed.settings import Settings
 from lakebed.sql_engine import SqlEngine
-from lakebed.tiers.archive.models import Compaction, Erasure, Expiry, Garbage, Snapshot
-from lakebed.tiers.archive.views import ArchiveState, ArchiveView, PinnedStates
+from lakebed.tiers.archive.models import (
+    ArchiveState,
+    ArchiveView,
+    Compaction,
+    Erasure,
+    Expiry,
+    Garbage,
+    PinnedStates,
+    Snapshot,
+)
 
 if TYPE_CHECKING:
     from lakebed.tiers.archive.worker import ArchiveWorker
@@ -63,13 +71,7 @@ class Archive:
     """
 
     def __init__(
-        self,
-        directory: Path,
-        name: str,
-        settings: Settings,
-        clock: Clock,
-        disk: Disk,
-        promotions: Sequence[Promotion],
+        self, directory: Path, name: str, settings: Settings, clock: Clock, disk: Disk, promotions: Sequence[Promotion]
     ) -> None:
         self._directory = directory
         self._name = name

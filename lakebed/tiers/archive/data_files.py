@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import uuid
+from collections import OrderedDict
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -16,15 +17,23 @@ from pyiceberg.schema import Schema
 from pyiceberg.table import Table
 
 from lakebed.clock import DAY_US
+from lakebed.errors import ArchiveConflict
 from lakebed.events.event import BASE_COLUMNS, SCHEMA
 from lakebed.events.parquet import layout, with_filters
 from lakebed.events.promotions import Promotion
 from lakebed.tiers.archive.file_io import local_path, unavailable
 from lakebed.tiers.archive.models import DataFile
 from lakebed.tiers.archive.pyiceberg_internals import DataFile as IcebergFile
-from lakebed.tiers.archive.pyiceberg_internals import DataFileFactory, TableMetadata
+from lakebed.tiers.archive.pyiceberg_internals import (
+    DataFileFactory,
+    ManifestFile,
+    Snapshot,
+    TableMetadata,
+    live_files_in,
+    manifests_of,
+)
 
-__all__ = ["DAY_US", "FileWriter", "describe", "promoted_columns", "read_rows"]
+__all__ = ["DAY_US", "FileWriter", "ManifestCache", "describe", "live_files", "promoted_columns", "read_rows"]
 
 _ROW_GROUP = 131_072
 _ROW_GROUP_BYTES = 256 << 20
@@ -197,11 +206,7 @@ def _shared(columns: frozenset[str]) -> frozenset[str]:
 
 
 def read_rows(io: FileIO, file: IcebergFile, columns: list[str] | None = None) -> pa.Table:
-    """A data file's rows, their checksums verified.
-
-    Raises:
-        ArchiveUnavailable: it is missing or damaged.
-    """
+    """A data file's rows, their checksums verified. Raises ArchiveUnavailable: it is missing or damaged."""
     try:
         with (
             io.new_input(file.file_path).open() as source,
@@ -210,3 +215,57 @@ def read_rows(io: FileIO, file: IcebergFile, columns: list[str] | None = None) -
             return parquet.read(columns=columns)
     except (OSError, pa.ArrowException) as error:
         raise unavailable(f"{file.file_path} cannot be read", error) from error
+
+
+_REMEMBERED = 64
+
+
+def live_files(table: Table, snapshot: Snapshot | None) -> Iterator[IcebergFile]:
+    """Every live data file of a snapshot, as pyiceberg describes it."""
+    for manifest in _data_manifests(table, snapshot):
+        yield from _entries(table, manifest)
+
+
+def _data_manifests(table: Table, snapshot: Snapshot | None) -> list[ManifestFile]:
+    if snapshot is None:
+        return []
+    try:
+        manifests, has_deletes = manifests_of(snapshot, table.io)
+    except Exception as error:
+        raise unavailable("the archive's manifest list cannot be read", error) from error
+    if has_deletes:
+        raise ArchiveConflict(
+            "the archive has delete files, which Lakebed neither writes nor applies",
+            hint="Another program deleted rows: let it rewrite the data files",
+        )
+    return manifests
+
+
+def _entries(table: Table, manifest: ManifestFile) -> list[IcebergFile]:
+    try:
+        return live_files_in(manifest, table.io)
+    except Exception as error:
+        raise unavailable(f"{manifest.manifest_path} cannot be read", error) from error
+
+
+class ManifestCache:
+    """The manifests already read. Manifests never change, so after a commit only the new ones are read."""
+
+    def __init__(self) -> None:
+        self._read: OrderedDict[tuple[str, int], tuple[DataFile, ...]] = OrderedDict()
+
+    def files(self, table: Table, snapshot: Snapshot | None) -> tuple[DataFile, ...]:
+        """The live files of `snapshot`, by first timestamp. Blocks."""
+        manifests = _data_manifests(table, snapshot)
+        files = [file for manifest in manifests for file in self._described(table, manifest)]
+        while len(self._read) > max(_REMEMBERED, 2 * len(manifests)):
+            self._read.popitem(last=False)
+        return tuple(sorted(files, key=lambda file: (file.min_timestamp, file.first_seq, file.path)))
+
+    def _described(self, table: Table, manifest: ManifestFile) -> tuple[DataFile, ...]:
+        schema = table.schema()
+        key = (manifest.manifest_path, schema.schema_id)
+        if key not in self._read:
+            self._read[key] = tuple(describe(file, schema) for file in _entries(table, manifest))
+        self._read.move_to_end(key)
+        return self._read[key]

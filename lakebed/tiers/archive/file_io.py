@@ -1,8 +1,4 @@
-"""File IO for pyiceberg that is durable: a local file, with its directory entry, is synced when its stream is closed.
-
-pyiceberg imports this class by its name and passes only text properties, so an archive's `Disk` is found through a
-registry whose key is one of them.
-"""
+"""The catalog and the files of the archive: durable file IO for pyiceberg, and the SQLite or external catalog."""
 
 from __future__ import annotations
 
@@ -10,14 +6,18 @@ import io
 import weakref
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
 
+from pyiceberg.catalog import Catalog, load_catalog
 from pyiceberg.io import InputFile, OutputFile
+from sqlalchemy import URL
 
 from lakebed.disk import Disk
 from lakebed.errors import ArchiveUnavailable, LakebedError
-from lakebed.tiers.archive.pyiceberg_internals import PyArrowFile, PyArrowFileIO
+from lakebed.settings import Settings
+from lakebed.tiers.archive.pyiceberg_internals import PyArrowFile, PyArrowFileIO, limit_rest_requests, open_sql_catalog
 
-__all__ = ["DurableFileIO", "local_path", "make_directory", "properties_for", "unavailable"]
+__all__ = ["local_path", "open_catalog", "open_external", "unavailable"]
 
 _DISK = "lakebed.disk"
 _BUFFER_BYTES = 1 << 20
@@ -129,3 +129,39 @@ class _DurableStream(io.RawIOBase):
         finally:
             self._disk.close(self._descriptor)
         self._disk.sync_directory(self._directory)
+
+
+_NAME = "lakebed"
+
+
+def open_catalog(path: Path, warehouse: str, disk: Disk) -> Catalog:
+    """The SQLite catalog at `path`, created if missing. Its commits are durable when they return."""
+    make_directory(path.parent, disk)
+    uri = URL.create("sqlite", database=str(path)).render_as_string(hide_password=False)
+    catalog = open_sql_catalog(_NAME, uri, warehouse, _io_properties(warehouse, disk), _make_durable)
+    disk.sync_directory(path.parent)
+    return catalog
+
+
+def open_external(settings: Settings, disk: Disk) -> Catalog:
+    """The catalog of `settings.catalog`, opened by pyiceberg's `load_catalog`; its `name` defaults to "lakebed"."""
+    properties: dict[str, Any] = dict(settings.catalog)
+    if settings.warehouse:
+        properties["warehouse"] = settings.warehouse
+    if properties.get("type") == "rest" or str(properties.get("uri", "")).startswith("http"):
+        limit_rest_requests()
+    if "py-io-impl" not in properties:
+        properties = _io_properties(properties.get("warehouse", ""), disk) | properties
+    return load_catalog(properties.pop("name", _NAME), **properties)
+
+
+def _io_properties(warehouse: str, disk: Disk) -> dict[str, str]:
+    """Our file IO instead of PyArrow's; for schemes that pyiceberg reads with fsspec, pyiceberg's choice."""
+    scheme = urlparse(warehouse).scheme
+    return {} if scheme in ("abfs", "abfss", "wasb", "wasbs", "hf") else properties_for(disk)
+
+
+def _make_durable(connection: Any) -> None:
+    # FULL syncs the database; EXTRA also the directory after the rollback journal is unlinked, without which a power
+    # loss may undo a commit.
+    connection.execute("PRAGMA synchronous=EXTRA")

@@ -1,4 +1,7 @@
-"""Deleting files that nothing refers to. Iceberg's expiry deletes no files: without this no data is ever erased."""
+"""Problems of the archive, found cheaply: from manifests and file sizes; and deletion of files that nothing refers to.
+
+Iceberg's expiry deletes no files.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +14,54 @@ from pathlib import Path
 from pyiceberg.table import Table
 
 from lakebed.clock import SECOND_US
-from lakebed.errors import ArchiveUnavailable
+from lakebed.errors import ArchiveUnavailable, LakebedError
+from lakebed.tiers.archive.data_files import DAY_US
 from lakebed.tiers.archive.file_io import local_path
-from lakebed.tiers.archive.models import Garbage
+from lakebed.tiers.archive.models import DataFile, Garbage
 from lakebed.tiers.archive.pyiceberg_internals import ManifestFile, live_files_in, manifests_of
 from lakebed.tiers.archive.table import EventsTable
+from lakebed.tiers.archive.watermark import Progress
 
-__all__ = ["collect_garbage"]
+__all__ = ["check", "collect_garbage"]
+
+
+def check(events: EventsTable) -> list[str]:
+    """Problems of the newest snapshot, a sentence each. Blocks."""
+    try:
+        table = events.load()
+        if table is None:
+            return []
+        snapshot = table.current_snapshot()
+        progress = Progress.of(snapshot)
+        files = events.manifests.files(table, snapshot)
+    except LakebedError as error:
+        return [str(error)]
+    return [
+        *_counts(progress, files),
+        *(problem for file in files for problem in _file(table, file, progress.watermark)),
+    ]
+
+
+def _counts(progress: Progress, files: tuple[DataFile, ...]) -> Iterator[str]:
+    rows = sum(file.rows for file in files)
+    if rows + progress.erased != progress.watermark:
+        yield f"the archive has {rows} events, {progress.erased} were erased, but its watermark is {progress.watermark}"
+    if len({file.path for file in files}) != len(files):
+        yield "a data file is in the archive twice"
+
+
+def _file(table: Table, file: DataFile, watermark: int) -> Iterator[str]:
+    try:
+        size = len(table.io.new_input(file.path))
+    except OSError as error:
+        yield f"{file.path} cannot be read: {error}"
+        return
+    if size != file.bytes:
+        yield f"{file.path} has {size} bytes, not {file.bytes}"
+    if not 0 <= file.first_seq <= file.last_seq < watermark:
+        yield f"{file.path} has the events {file.first_seq} to {file.last_seq}, outside 0 to {watermark}"
+    if file.min_timestamp // DAY_US != file.max_timestamp // DAY_US:
+        yield f"{file.path} spans more than one day"
 
 
 def collect_garbage(events: EventsTable, pinned: set[str], *, dry_run: bool) -> Garbage:

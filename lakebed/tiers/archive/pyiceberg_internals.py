@@ -168,9 +168,7 @@ class DataFileFactory:
             footer: the Parquet metadata that the writer returned.
         """
         statistics = data_file_statistics_from_parquet_metadata(
-            parquet_metadata=footer,
-            stats_columns=self._statistics_plan,
-            parquet_column_mapping=self._field_ids,
+            parquet_metadata=footer, stats_columns=self._statistics_plan, parquet_column_mapping=self._field_ids
         )
         return DataFile.from_args(
             content=DataFileContent.DATA,

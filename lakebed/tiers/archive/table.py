@@ -35,9 +35,8 @@ from lakebed.events.event import SCHEMA
 from lakebed.events.promotions import Promotion
 from lakebed.settings import Settings
 from lakebed.sql_engine import SqlEngine
-from lakebed.tiers.archive.catalog import open_catalog, open_external
-from lakebed.tiers.archive.file_io import local_path, unavailable
-from lakebed.tiers.archive.manifests import ManifestCache
+from lakebed.tiers.archive.data_files import ManifestCache
+from lakebed.tiers.archive.file_io import local_path, open_catalog, open_external, unavailable
 from lakebed.tiers.archive.pyiceberg_internals import run_inline, schema_from_arrow
 from lakebed.tiers.archive.watermark import BATCH, Progress
 
@@ -351,8 +350,7 @@ def _verify(table: Table) -> None:
     properties = table.metadata.properties
     if int(properties.get(_FORMAT, FORMAT_VERSION)) > FORMAT_VERSION:
         raise FormatTooNew(
-            f"the archive has format {properties[_FORMAT]}, this Lakebed reads {FORMAT_VERSION}",
-            hint="Upgrade Lakebed",
+            f"the archive has format {properties[_FORMAT]}, this Lakebed reads {FORMAT_VERSION}", hint="Upgrade Lakebed"
         )
     if properties.get(_RETRIES) != "0":
         raise ArchiveConflict(

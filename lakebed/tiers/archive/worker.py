@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from lakebed.errors import LakebedError
-from lakebed.tiers.archive.append import append
-from lakebed.tiers.archive.check import check
-from lakebed.tiers.archive.compaction import compact
-from lakebed.tiers.archive.erasure import erase
-from lakebed.tiers.archive.garbage import collect_garbage
+from lakebed.tiers.archive.commits import append, compact, erase
+from lakebed.tiers.archive.garbage import check, collect_garbage
+from lakebed.tiers.archive.models import ArchiveState
 from lakebed.tiers.archive.snapshots import expire, find, list_snapshots, tag, untag
 from lakebed.tiers.archive.table import EventsTable
-from lakebed.tiers.archive.views import ArchiveState
 from lakebed.tiers.archive.watermark import Progress
 
 __all__ = ["ArchiveWorker"]

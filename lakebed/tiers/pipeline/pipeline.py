@@ -111,11 +111,7 @@ class Pipeline:
         )
 
     async def open(self) -> None:
-        """Recover the log and start accepting events.
-
-        Raises:
-            LogCorrupted: see `recover`.
-        """
+        """Recover the log and start accepting events. Raises LogCorrupted: see `recover`."""
         log = await self._run(self._committer.recover, self._clock.now_us())
         for file in log.files:
             self._files.add(file)

@@ -13,9 +13,7 @@ from starlette.requests import HTTPConnection
 
 from lakebed import Analytics
 from lakebed.api import create_app
-from lakebed.api.enrichment.client_ip import TrustedProxies
-from lakebed.api.enrichment.enrichment import Enrichment
-from lakebed.api.enrichment.user_agent import parse_user_agent
+from lakebed.api.enrichment.enrichment import Enrichment, TrustedProxies, parse_user_agent
 from lakebed.errors import InvalidSettings
 from tests.api.enrichment import mmdb
 
@@ -298,7 +296,7 @@ def test_invalid_bodies_are_unchanged(body):
 
 def test_the_cache_of_user_agents_is_bounded():
     """However long and however many they are."""
-    from lakebed.api.enrichment import user_agent as agents
+    from lakebed.api.enrichment import enrichment as agents
 
     for number in range(3_000):
         parse_user_agent(f"{number} " + "x" * 10_000)

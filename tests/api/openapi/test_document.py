@@ -13,8 +13,7 @@ from starlette.routing import Mount, Route
 
 from lakebed import Analytics, Namespace
 from lakebed.api import create_app
-from lakebed.api.openapi.document import OpenApi, described
-from lakebed.api.openapi.operation import Parameter, operation
+from lakebed.api.openapi.document import OpenApi, Parameter, described, operation
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from lakebed import Analytics, Namespace, QueryError, QueryRefused, connect
 from lakebed.api import create_app
 from lakebed.api.server import make_server
 from lakebed.cli import main
-from lakebed.reports.catalog import REPORTS
+from lakebed.reports.reports import REPORTS
 from tests.reports.report_samples import COHORTS, EVENTS, SAMPLES
 from tests.running_server import serving
 

@@ -19,7 +19,7 @@ from lakebed.auth.keys import Keys
 from lakebed.errors import AccessDenied, LakebedError, Unreachable
 from lakebed.interface.signature import camel
 from lakebed.interface.verbs import VERBS
-from lakebed.reports.catalog import REPORTS
+from lakebed.reports.reports import REPORTS
 from lakebed.rpc.capnweb.codec import Target
 from lakebed.rpc.capnweb.session import Peer
 from lakebed.rpc.codec import LakebedCodec

@@ -18,8 +18,7 @@ from lakebed.api import create_app
 from lakebed.api.auth import Auth
 from lakebed.api.errors import Refusal, error_handlers
 from lakebed.api.server import make_server
-from lakebed.api.streams.broadcast import HEARTBEAT, Broadcast
-from lakebed.api.streams.live import LiveStream
+from lakebed.api.streams.live import HEARTBEAT, Broadcast, LiveStream
 from lakebed.errors import ObjectClosed
 from lakebed.monitoring.live_snapshot import LiveSnapshot
 

@@ -13,7 +13,7 @@ import pytest
 
 from lakebed import Analytics, InvalidAsOf, ManualClock, QueryRefused
 from lakebed.clock import from_us
-from lakebed.query.templates.template import Template, library
+from lakebed.query.templates.templates import Template, library
 
 pytestmark = pytest.mark.integration
 

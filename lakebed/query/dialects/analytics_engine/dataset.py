@@ -1,4 +1,4 @@
-"""A dataset: the events that are rows of an Analytics Engine table, and the values in its columns."""
+"""A dataset: the events that are rows of an Analytics Engine table; and ClickHouse's system tables over datasets."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import msgspec
 from lakebed.errors import InvalidDefinition
 from lakebed.events.promotions import Promotion, column_sql
 
-__all__ = ["COLUMNS", "DATASET", "POINTS", "Dataset", "text", "unmapped"]
+__all__ = ["COLUMNS", "DATABASE", "DATASET", "POINTS", "SYSTEM", "Dataset", "system_sql", "unmapped"]
 
 DATASET = "dataset"
 """The kind of the definitions that hold mappings."""
@@ -113,3 +113,30 @@ def _as_number(sql: str | None) -> str:
 def text(value: str) -> str:
     """A text as a SQL literal."""
     return "'" + value.replace("'", "''") + "'"
+
+
+DATABASE = "default"
+"""The database of all datasets."""
+
+SYSTEM = {
+    "databases": {"name": "S"},
+    "tables": {"database": "S", "name": "S"},
+    "columns": {"database": "S", "table": "S", "name": "S", "type": "S"},
+}
+"""Each table of the database `system`, its columns and their kinds."""
+
+_TYPES = {"S": "String", "T": "DateTime", "N": "Float64", "U": "UInt32"}
+
+
+def system_sql(table: str, datasets: Iterable[str]) -> str:
+    """DuckDB SQL of the table `table` of SYSTEM."""
+    names = f"unnest(CAST([{', '.join(map(text, datasets))}] AS VARCHAR[]))"
+    if table == "databases":
+        return f"SELECT {text(DATABASE)} AS name"
+    if table == "tables":
+        return f"SELECT {text(DATABASE)} AS database, {names} AS name"
+    columns = ", ".join(f"({text(name)}, {text(_TYPES[kind])})" for name, kind in COLUMNS.items())
+    return (
+        f'SELECT {text(DATABASE)} AS database, "table", name, type FROM (SELECT {names} AS "table")'
+        f" CROSS JOIN (VALUES {columns}) AS each(name, type)"
+    )

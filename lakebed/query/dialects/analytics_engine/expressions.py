@@ -11,9 +11,18 @@ from sqlglot import exp
 from sqlglot.dialects.clickhouse import ClickHouse
 
 from lakebed.errors import QueryRefused
-from lakebed.query.dialects.analytics_engine.functions import AGGREGATES, FUNCTIONS, Function, expression
-from lakebed.query.dialects.analytics_engine.running_totals import RUNNING, running
-from lakebed.query.dialects.analytics_engine.times import TIMES, interval, moment, moved
+from lakebed.query.dialects.analytics_engine.functions import (
+    AGGREGATES,
+    FUNCTIONS,
+    RUNNING,
+    TIMES,
+    Function,
+    expression,
+    interval,
+    moment,
+    moved,
+    running,
+)
 
 __all__ = ["EngineDialect", "Expressions", "is_whole", "quoted", "unsupported"]
 

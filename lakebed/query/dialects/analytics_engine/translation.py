@@ -10,7 +10,7 @@ from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
 from lakebed.errors import QueryRefused
-from lakebed.query.dialects.analytics_engine.dataset import COLUMNS
+from lakebed.query.dialects.analytics_engine.dataset import COLUMNS, DATABASE, SYSTEM
 from lakebed.query.dialects.analytics_engine.expressions import (
     EngineDialect,
     Expressions,
@@ -19,7 +19,6 @@ from lakebed.query.dialects.analytics_engine.expressions import (
     unsupported,
 )
 from lakebed.query.dialects.analytics_engine.span import EVERYTHING, Span, span_of
-from lakebed.query.dialects.analytics_engine.system import DATABASE, SYSTEM
 
 __all__ = ["Show", "Translated", "translate"]
 
