@@ -101,8 +101,7 @@ class Rollup:
             ZoneInfo(self.timezone)
         except (KeyError, ValueError, TypeError, OSError) as error:
             raise InvalidRollup(
-                f"timezone of rollup {self.name} is {self.timezone!r}",
-                hint="Use an IANA name such as Europe/Berlin",
+                f"timezone of rollup {self.name} is {self.timezone!r}", hint="Use an IANA name such as Europe/Berlin"
             ) from error
 
     def _check_columns(self) -> None:
