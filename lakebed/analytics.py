@@ -24,7 +24,7 @@ from lakebed.monitoring.monitor import Monitor
 from lakebed.objects.durable_object import DurableObject
 from lakebed.query.queries import Queries
 from lakebed.query.sandbox.untrusted_queries import UntrustedQueries
-from lakebed.query.templates.templates import Templates
+from lakebed.query.templates.template import Templates
 from lakebed.reports.metrics import Metrics
 from lakebed.reports.reports import Reports
 from lakebed.rollups.rollup import Rollup

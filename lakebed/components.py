@@ -37,7 +37,7 @@ from lakebed.query.event_history import EventHistory
 from lakebed.query.queries import Queries
 from lakebed.query.range_queries import RangeQueries
 from lakebed.query.sandbox.untrusted_queries import UntrustedQueries
-from lakebed.query.templates.templates import Templates
+from lakebed.query.templates.template import Templates
 from lakebed.reports.context import ReportContext
 from lakebed.reports.metrics import Metrics
 from lakebed.reports.reports import Reports

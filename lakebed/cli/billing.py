@@ -9,8 +9,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from lakebed.cli.json_argument import read_document
-from lakebed.cli.options import AsJson, AsOf
+from lakebed.cli.options import AsJson, AsOf, read_document
 from lakebed.cli.output import note, print_facts, print_table
 from lakebed.cli.place import Place, for_object
 from lakebed.clients.table import Table

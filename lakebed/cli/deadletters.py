@@ -11,8 +11,7 @@ import typer
 
 from lakebed.cli.exit_codes import Exit, Failure
 from lakebed.cli.exporting import moment
-from lakebed.cli.json_argument import json_object
-from lakebed.cli.options import AsJson, DryRun, Yes
+from lakebed.cli.options import AsJson, DryRun, Yes, json_object
 from lakebed.cli.output import approve, print_facts, print_table
 from lakebed.cli.place import Place, for_object
 from lakebed.clients.client import Client, dead_letter_line

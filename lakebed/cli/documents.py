@@ -8,8 +8,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from lakebed.cli.json_argument import read_document
-from lakebed.cli.options import AsJson
+from lakebed.cli.options import AsJson, read_document
 from lakebed.cli.output import print_facts, print_table
 from lakebed.cli.place import Place, for_object
 from lakebed.clients.client import Client

@@ -7,8 +7,7 @@ from typing import Annotated
 import typer
 
 from lakebed.cli.exit_codes import Exit
-from lakebed.cli.json_argument import json_object
-from lakebed.cli.options import AsJson
+from lakebed.cli.options import AsJson, json_object
 from lakebed.cli.output import print_facts
 from lakebed.cli.place import Place, for_object
 
