@@ -13,6 +13,7 @@ from lakebed import Analytics, ManualClock, Namespace
 from lakebed.rpc.stub import trips
 
 
+@pytest.mark.integration
 def test_python_m_lakebed_runs_the_command_line():
     """The module starts what the script `lakebed` starts."""
     done = subprocess.run([sys.executable, "-m", "lakebed", "--version"], capture_output=True, text=True, check=True)

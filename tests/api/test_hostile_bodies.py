@@ -114,6 +114,7 @@ def test_encodings_that_must_be_refused(door, path, name):
     assert refused(door, path, body, **{"Content-Encoding": encoding}) == 400
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("path", PATHS)
 def test_a_bomb_over_a_socket(door, path):
     """100 MB of zeros in 102 KB is 413, and other clients are answered meanwhile."""

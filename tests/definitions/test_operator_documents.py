@@ -239,7 +239,7 @@ async def test_state_of_an_older_lakebed_is_kept_where_it_is_right(place):
     async with opened(clock) as shop:
         assert (await shop.rollup()).events == 0
         assert (await shop.query("SELECT sum(events) FROM daily_metrics")).scalar() == 40
-        stored = await shop._components.storage.definitions()
+        stored = await shop._components.storage.stored_rollups()
         assert {one.fingerprint for one in stored.values()}.isdisjoint(older.values())
 
 
@@ -266,7 +266,9 @@ async def test_older_state_changes_in_one_transaction(place):
     async with opened(clock) as shop:
         with pytest.raises(StorageUnavailable, match="broken"):
             await shop.query("SELECT sum(count) FROM hourly_events")
-        assert {one.name: one.fingerprint for one in (await shop._components.storage.definitions()).values()} == before
+        assert {
+            one.name: one.fingerprint for one in (await shop._components.storage.stored_rollups()).values()
+        } == before
         await shop._components.storage.transact(lambda tx: tx.fetch("DROP TRIGGER broken"))
         counted = (await shop.query("SELECT sum(count) FROM hourly_events")).scalar()
         assert counted == (await shop.query(COUNT)).scalar() == shop.stats().events < shop.stats().next_seq

@@ -141,7 +141,7 @@ async def test_as_a_starlette_middleware(clock):
     assert options == {"user_id": None, "timestamp": 1767225600.0}
 
 
-async def test_any_asgi_app(clock):
+async def test_an_app_without_routes_has_paths_as_they_are(clock):
     """Without a router it is the path itself; if a router sets only the endpoint, names replace the parameters."""
     told = Told()
 
@@ -183,7 +183,7 @@ async def test_an_exception_is_500_and_raised_again(shop, clock):
     ]
 
 
-async def test_streams_are_measured_to_their_end(shop, clock):
+async def test_streams_are_measured_until_their_end(shop, clock):
     """Background tasks after the response do not count."""
     app = TrackRequests(starlette_app(clock), shop, clock=clock)
     async with client(app) as http:
@@ -283,7 +283,7 @@ async def test_health_checks_can_be_left_out(clock):
     assert [properties["path"] for _, properties, _ in told.events] == ["/unavailable"]
 
 
-def test_a_coroutine_function_is_refused():
+def test_a_coroutine_function_as_user_is_refused():
     """`user=` needs a plain function; the error says so at once."""
 
     async def user(_scope):
@@ -296,7 +296,7 @@ def test_a_coroutine_function_is_refused():
 # What goes wrong
 
 
-async def test_an_error_in_user_loses_only_the_user(shop, clock, caplog):
+async def test_an_error_in_user_leaves_the_event_without_a_user(shop, clock, caplog):
     """The response is unchanged, the event has no user, and the failure is counted, reported and logged once."""
     heard = []
 

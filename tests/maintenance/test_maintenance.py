@@ -90,6 +90,7 @@ async def _awaited(ack):
     return await ack
 
 
+@pytest.mark.integration
 async def test_a_query_spills_into_the_directory_of_its_object(tmp_path):
     """What does not fit in memory goes to the object's directory, not to where the app was started."""
     async with Analytics("shop", root=tmp_path, query_memory_bytes=30 << 20, query_threads=1) as shop:

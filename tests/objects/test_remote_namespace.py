@@ -44,6 +44,8 @@ from lakebed.auth.keys import Keys
 from lakebed.rpc.stub import trips
 from tests.running_server import serving
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture
 async def objects(tmp_path):

@@ -55,7 +55,7 @@ async def test_bitmaps_and_raw_events_give_the_same_rows(tmp_path, seed):
         {"tz": "Europe/Berlin"},
         {"grain": "hour"},
         {"end": "2026-01-03T12:00Z"},
-        {"as_of": "2026-01-03T12:00Z"},
+        {"as_of": "2026-01-03T12:00:00.5Z"},
     ],
 )
 async def test_raw_events_are_read_where_bitmaps_cannot_tell(tmp_path, question):

@@ -124,6 +124,7 @@ def test_two_rollups_of_one_name(tmp_path):
         _rollups(tmp_path, Rollup("r"), Rollup("R"))
 
 
+@pytest.mark.integration
 def test_declaring_imports_nothing_heavy(tmp_path):
     """`from lakebed import Rollup` must cost no DuckDB, datasketches or Arrow kernels."""
     code = """

@@ -25,7 +25,7 @@ export async function answer(values, post, { end, now }) {
   if (!cohorts.length) return mode === "recurring" ? "Nobody came in this range." : "Nobody came for the first time in this range. Choose all days, or cohorts of all who came.";
   const until = Math.min(now, Date.parse(end));
   const isOver = ({ cohort, period }) => later(Date.parse(cohort), grain, period + 1) <= until;
-  const shown = cohorts.slice(-MOST_COHORTS);
+  const shown = cohorts.slice(-MAX_COHORTS);
   const periods = [...Array(Math.max(...shown.map((cells) => cells.length))).keys()];
   const darkest = Math.max(...shown.flatMap((cells) => cells.slice(1).map(({ rate }) => rate)), 0.01);
   const head = ["Cohort", "People", ...periods.map((period) => `${grain} ${period}`)];

@@ -343,6 +343,7 @@ def test_an_unclosed_storage_does_not_block_the_end_of_the_interpreter(tmp_path)
     assert _value(tmp_path / "storage.db", "SELECT value FROM meta") == [("1",)]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("step", ["state", "checkpoint", "commit"])
 def test_a_process_that_dies_leaves_both_or_neither(tmp_path, step):
     """State and checkpoint move together, at whichever statement the process ends."""
