@@ -11,18 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from lakebed.cli import (
-    billing,
-    deadletters,
-    keys,
-    maintenance,
-    mcp,
-    objects,
-    people,
-    query,
-    serve,
-    transfer,
-)
+from lakebed.cli import billing, deadletters, keys, maintenance, mcp, objects, people, query, serve, transfer
 from lakebed.cli.documents import COHORTS, DATASETS
 from lakebed.cli.exit_codes import EXPECTED, Exit, code_of, message_of
 

@@ -43,15 +43,7 @@ MAX_ROWS = 10_000
 Duration = timedelta | str | int | float
 
 _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|min|h|d|w)\s*")
-_UNITS_US = {
-    "ms": 1_000,
-    "s": SECOND_US,
-    "m": MINUTE_US,
-    "min": MINUTE_US,
-    "h": HOUR_US,
-    "d": DAY_US,
-    "w": WEEK_US,
-}
+_UNITS_US = {"ms": 1_000, "s": SECOND_US, "m": MINUTE_US, "min": MINUTE_US, "h": HOUR_US, "d": DAY_US, "w": WEEK_US}
 _LONGEST_US = 100 * 366 * DAY_US
 
 

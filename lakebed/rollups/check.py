@@ -7,8 +7,7 @@ from collections.abc import Mapping
 import pyarrow as pa
 
 from lakebed.events.documents import DocumentPositions
-from lakebed.rollups.daily import DAILY_METRICS
-from lakebed.rollups.hourly import HOURLY_EVENTS
+from lakebed.rollups.rollup import DAILY_METRICS, HOURLY_EVENTS
 
 __all__ = ["EVENT_COUNTS", "count_problems"]
 

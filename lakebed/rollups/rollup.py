@@ -1,4 +1,4 @@
-"""The declaration of a rollup."""
+"""The declaration of a rollup, and the two that every object has."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 from lakebed.errors import InvalidRollup
 from lakebed.rollups.expression import Expression
 
-__all__ = ["OTHER", "BuiltInRollup", "Grain", "Rollup", "distinct_names"]
+__all__ = ["DAILY_METRICS", "HOURLY_EVENTS", "OTHER", "BuiltInRollup", "Grain", "Rollup", "distinct_names"]
 
 Grain = Literal["hour", "day", "month"]
 
@@ -101,8 +101,7 @@ class Rollup:
             ZoneInfo(self.timezone)
         except (KeyError, ValueError, TypeError, OSError) as error:
             raise InvalidRollup(
-                f"timezone of rollup {self.name} is {self.timezone!r}",
-                hint="Use an IANA name such as Europe/Berlin",
+                f"timezone of rollup {self.name} is {self.timezone!r}", hint="Use an IANA name such as Europe/Berlin"
             ) from error
 
     def _check_columns(self) -> None:
@@ -142,3 +141,12 @@ def distinct_names(rollups: Sequence[Rollup]) -> Sequence[Rollup]:
         if seen.setdefault(rollup.name.lower(), rollup) is not rollup:
             raise InvalidRollup(f"two rollups are named {rollup.name}", hint="Upper and lower case count as the same")
     return rollups
+
+
+DAILY_METRICS = BuiltInRollup(
+    "daily_metrics", measures={"events": "count()", "dau": "distinct(person_id)"}, grain="day"
+)
+"""The number of events and people on each day."""
+
+HOURLY_EVENTS = BuiltInRollup("hourly_events", by=["event"], measures={"count": "count()"}, grain="hour")
+"""The number of events of each name in each hour."""

@@ -17,12 +17,10 @@ from lakebed.events.documents import DocumentPositions, no_documents, without_do
 from lakebed.events.promotions import Promotion, schema_of
 from lakebed.rollups.buckets import Chunk, RowCache, chunked, days_of, joined
 from lakebed.rollups.check import EVENT_COUNTS, count_problems
-from lakebed.rollups.daily import DAILY_METRICS
 from lakebed.rollups.fold import OTHER_KEY, Fold, PartialState, TextIds, consumer_of, partials
-from lakebed.rollups.hourly import HOURLY_EVENTS
 from lakebed.rollups.measure import PeopleIndex, unions
 from lakebed.rollups.older_state import renew
-from lakebed.rollups.rollup import BuiltInRollup, Rollup, distinct_names
+from lakebed.rollups.rollup import DAILY_METRICS, HOURLY_EVENTS, BuiltInRollup, Rollup, distinct_names
 from lakebed.settings import Settings
 from lakebed.sql_engine import SqlEngine
 from lakebed.tiers.storage.storage import Storage, Transaction

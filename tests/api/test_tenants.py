@@ -425,7 +425,7 @@ async def test_each_case_shows_its_own_secret(house):
 async def test_no_key_reaches_another_object(house, in_every_scope):
     """With any key of one object, sent in any way, nothing of the other is returned or changed.
 
-    In each run, the key of the route's own scope is sent in every way, and keys of other scopes by each path; in the slow
+    In each run, the key of the route's own scope is sent in every way, keys of other scopes by each path; in the slow
     tier every key is sent in every way.
     """
     before = await house.state(OTHER)

@@ -15,9 +15,7 @@ from hypothesis import strategies as st
 
 from lakebed.clock import from_us, to_us
 from lakebed.errors import InvalidRollup
-from lakebed.rollups.daily import DAILY_METRICS
-from lakebed.rollups.hourly import HOURLY_EVENTS
-from lakebed.rollups.rollup import Rollup
+from lakebed.rollups.rollup import DAILY_METRICS, HOURLY_EVENTS, Rollup
 from tests.rollups.rollup_fixtures import (
     HOUR,
     START,

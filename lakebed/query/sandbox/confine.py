@@ -88,10 +88,7 @@ def confine() -> Confined:
     """Drop for ever each right that a query does not need. No module can be imported afterwards."""
     sizes = _sizes()
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
-    done = [
-        *_leave_files(),
-        *(name for name, layer in (("landlock", _landlock), ("seccomp", _seccomp)) if layer()),
-    ]
+    done = [*_leave_files(), *(name for name, layer in (("landlock", _landlock), ("seccomp", _seccomp)) if layer())]
     _prctl(_PR_SET_DUMPABLE, 0)
     return Confined(tuple(done), sizes.get("VmSize", 0), sizes.get("VmData", 0))
 

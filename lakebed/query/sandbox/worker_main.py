@@ -23,7 +23,7 @@ import pyarrow.ipc
 
 from lakebed.errors import QueryError, QueryRefused, QueryTooLarge
 from lakebed.query.bounds import UNBOUNDED, Bounds, find_bounds
-from lakebed.query.sandbox import framing
+from lakebed.query.sandbox import messages
 from lakebed.query.sandbox.allowlist import check
 from lakebed.query.sandbox.confine import Confined, bound_files, bound_memory, bound_time, confine, die_with_parent
 from lakebed.query.sandbox.messages import PASSED_PREFIX, Failure, Inputs, Plan, SandboxRequest
@@ -73,7 +73,7 @@ def _run_worker(connection: socket.socket, confined: Confined, parent: int) -> N
             _answer(connection, confined)
     except BaseException as error:  # noqa: BLE001 - any error is sent to the server, and the process ends
         with contextlib.suppress(OSError):
-            framing.send(connection, framing.ERROR, msgspec.json.encode(_failure(error)))
+            messages.send(connection, messages.ERROR, msgspec.json.encode(_failure(error)))
     finally:
         os._exit(0)
 
@@ -85,8 +85,8 @@ def _answer(connection: socket.socket, confined: Confined) -> None:
     catalog = {str(name).lower() for (name,) in cursor.execute(_CATALOG).fetchall()}
     Statement.parse("SELECT 1", cursor)
     cursor.sql("SELECT 1").to_arrow_reader(1).read_all()
-    request = msgspec.json.decode(_expect(connection, framing.REQUEST), type=SandboxRequest)
-    params = _params(_expect(connection, framing.DATA), request.names)
+    request = msgspec.json.decode(_expect(connection, messages.REQUEST), type=SandboxRequest)
+    params = _params(_expect(connection, messages.DATA), request.names)
     bound_time(request.seconds, request.threads)
     bound_memory(confined, request.memory_bytes)
     cursor.execute(f"SET memory_limit = '{request.memory_bytes * 3 // 4}B'")
@@ -103,8 +103,8 @@ def _answer(connection: socket.socket, confined: Confined) -> None:
         _bounds(statement, params, cursor),
         confined.layers,
     )
-    framing.send(connection, framing.PLAN, msgspec.json.encode(plan))
-    inputs = msgspec.json.decode(_expect(connection, framing.INPUTS), type=Inputs)
+    messages.send(connection, messages.PLAN, msgspec.json.encode(plan))
+    inputs = msgspec.json.decode(_expect(connection, messages.INPUTS), type=Inputs)
     bound_files(len(inputs.tables) + inputs.files + _OWN_FILES)
     descriptors = _receive_descriptors(connection, inputs.files + len(inputs.tables))
     files.files = descriptors[: inputs.files]
@@ -113,7 +113,7 @@ def _answer(connection: socket.socket, confined: Confined) -> None:
     for sql, values in inputs.statements:
         cursor.execute(sql, values)
     _send_answer(connection, cursor, f"SELECT * FROM (\n{statement.text}\n) LIMIT {inputs.rows}", params)
-    framing.send(connection, framing.END)
+    messages.send(connection, messages.END)
 
 
 def _connect(files: PassedFiles) -> duckdb.DuckDBPyConnection:
@@ -135,7 +135,7 @@ def _connect(files: PassedFiles) -> duckdb.DuckDBPyConnection:
 
 
 def _expect(connection: socket.socket, tag: bytes) -> bytes:
-    received, payload = framing.receive(connection, _NO_LIMIT)
+    received, payload = messages.receive(connection, _NO_LIMIT)
     if received != tag:
         raise ValueError(f"the server sent {received!r}, not {tag!r}")
     return payload
@@ -182,8 +182,8 @@ class _Sink:
 
     def write(self, data: Any) -> int:
         whole = memoryview(data).cast("B")
-        for start in range(0, len(whole), framing.MAX_BYTES):
-            framing.send(self._connection, framing.DATA, whole[start : start + framing.MAX_BYTES])
+        for start in range(0, len(whole), messages.MAX_BYTES):
+            messages.send(self._connection, messages.DATA, whole[start : start + messages.MAX_BYTES])
         return len(whole)
 
     def flush(self) -> None:

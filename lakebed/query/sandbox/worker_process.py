@@ -15,7 +15,7 @@ import msgspec
 import pyarrow as pa
 
 from lakebed.errors import ArchiveUnavailable, QueryCrashed, QueryError, QueryRefused, QueryTooLarge
-from lakebed.query.sandbox import framing
+from lakebed.query.sandbox import messages
 from lakebed.query.sandbox.messages import Failure, Inputs, Plan, SandboxRequest
 
 __all__ = ["WorkerProcess"]
@@ -67,9 +67,9 @@ class WorkerProcess:
         self._memory_bytes = request.memory_bytes
         with self._socket_lock, self._translated():
             with _even_if_ended():
-                framing.send(self._connection, framing.REQUEST, msgspec.json.encode(request))
-                framing.send(self._connection, framing.DATA, params)
-            _, payload = self._expect(framing.PLAN)
+                messages.send(self._connection, messages.REQUEST, msgspec.json.encode(request))
+                messages.send(self._connection, messages.DATA, params)
+            _, payload = self._expect(messages.PLAN)
             return msgspec.json.decode(payload, type=Plan)
 
     def answer(
@@ -90,7 +90,7 @@ class WorkerProcess:
         inputs = Inputs(len(files), list(tables), list(statements), rows)
         with self._socket_lock, self._translated():
             with _even_if_ended():
-                framing.send(self._connection, framing.INPUTS, msgspec.json.encode(inputs))
+                messages.send(self._connection, messages.INPUTS, msgspec.json.encode(inputs))
                 self._pass(files, tables)
             return _table(self._collect(max_bytes))
 
@@ -101,7 +101,7 @@ class WorkerProcess:
             descriptors: list[int] = []
             try:
                 descriptors += [source() for source in sources[first : first + _DESCRIPTORS]]
-                socket.send_fds(self._connection, [framing.DESCRIPTORS], descriptors)
+                socket.send_fds(self._connection, [messages.DESCRIPTORS], descriptors)
             finally:
                 for descriptor in descriptors:
                     os.close(descriptor)
@@ -110,8 +110,8 @@ class WorkerProcess:
         pieces: list[bytes] = []
         size = 0
         while True:
-            tag, payload = self._expect(framing.DATA, framing.END)
-            if tag == framing.END:
+            tag, payload = self._expect(messages.DATA, messages.END)
+            if tag == messages.END:
                 return b"".join(pieces)
             pieces.append(payload)
             size += len(payload)
@@ -123,8 +123,8 @@ class WorkerProcess:
                 )
 
     def _expect(self, *tags: bytes) -> tuple[bytes, bytes]:
-        tag, payload = framing.receive(self._connection, framing.MAX_BYTES)
-        if tag == framing.ERROR:
+        tag, payload = messages.receive(self._connection, messages.MAX_BYTES)
+        if tag == messages.ERROR:
             raise self._error(msgspec.json.decode(payload, type=Failure))
         if tag not in tags:
             raise ValueError(f"the process sent a frame {tag!r}, expected was {tags!r}")

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from lakebed.errors import QueryCrashed, QueryError, QueryRefused, QueryTooLarge
-from lakebed.query.sandbox import framing
+from lakebed.query.sandbox import messages
 from lakebed.query.sandbox.messages import SandboxRequest
 from lakebed.query.sandbox.worker_process import WorkerProcess
 
@@ -103,7 +103,7 @@ WRONG = WHOLE.replace(struct.pack("<4i", 0, 1, 3, 6), struct.pack("<4i", 0, 1, 3
         frame(b"D", WHOLE[:-100]) + frame(b"Z"),
         frame(b"D", WRONG) + frame(b"Z"),
         frame(b"P", WHOLE) + frame(b"Z"),
-        struct.pack("<cI", b"D", framing.MAX_BYTES + 1),
+        struct.pack("<cI", b"D", messages.MAX_BYTES + 1),
     ],
 )
 def test_no_answer(told, said):
