@@ -140,7 +140,7 @@ def rewrite(
             key = (schema.schema_id, frozenset(file.file_path for file in group))
             if key not in written:
                 written[key] = _replace(
-                    table, writer, group, partial(with_promoted, promoted=promoted, engine=events.engine), keep
+                    table, writer, group, partial(with_promoted, promotions=promoted, engine=events.engine), keep
                 )
             done.append(written[key])
         progress = before.next(erased=sum(replacement.removed for replacement in done))
