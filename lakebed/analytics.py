@@ -10,8 +10,9 @@ from typing import Any
 from lakebed.billing.billing import Billing
 from lakebed.billing.quotas import QuotaState
 from lakebed.components import Components, ObjectOptions, open_components
+from lakebed.definitions.cohorts import Cohorts
 from lakebed.definitions.datasets import Datasets
-from lakebed.definitions.definitions import Cohorts, Definitions
+from lakebed.definitions.definitions import Definitions
 from lakebed.errors import ObjectClosed
 from lakebed.identity.people import People
 from lakebed.ingest.dead_letters import DeadLetterQueue

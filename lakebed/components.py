@@ -13,8 +13,9 @@ from lakebed.billing.billing import Billing
 from lakebed.billing.quotas import Quotas, QuotaState
 from lakebed.clock import SECOND_US, Clock
 from lakebed.concurrency import run_in_thread
+from lakebed.definitions.cohorts import CohortLookup, Cohorts
 from lakebed.definitions.datasets import Datasets
-from lakebed.definitions.definitions import CohortLookup, Cohorts, Definitions
+from lakebed.definitions.definitions import Definitions
 from lakebed.disk import Disk
 from lakebed.errors import LogBehind
 from lakebed.events.documents import DocumentPositions

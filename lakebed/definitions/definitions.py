@@ -1,28 +1,23 @@
-"""Definitions: named JSON documents of an object, with versions that never change. Cohorts are such documents."""
+"""Definitions: named JSON documents of an object, with versions that never change."""
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 import msgspec
 from msgspec import Raw
 
-from lakebed.clock import Clock
 from lakebed.errors import InvalidDefinition
 from lakebed.events.documents import IS_DOCUMENT
 from lakebed.events.event import OPERATOR, Event
-from lakebed.events.promotions import Promotion
 from lakebed.ingest.ingest import Ingest
 from lakebed.query.event_history import EventHistory
 from lakebed.query.queries import Queries
-from lakebed.reports.cohort import COHORT, Cohort, CohortReader, Lookup, conditions_of, names_of
-from lakebed.reports.context import ReportContext
 
-__all__ = ["CohortLookup", "Cohorts", "Definition", "Definitions"]
+__all__ = ["Definition", "Definitions"]
 
 _NAME = re.compile(r"[^\x00-\x1f\x7f]{1,200}")
 _MAX_BYTES = 256 << 10
@@ -173,91 +168,3 @@ def _encoded(name: str, body: Any) -> bytes:
             f"{name!r} has {len(encoded)} bytes of JSON", hint=f"Use at most {_MAX_BYTES}", limit=_MAX_BYTES
         )
     return encoded
-
-
-class CohortLookup:
-    """Reads saved cohorts by name, as reports need them."""
-
-    def __init__(self, definitions: Definitions, promotions: Sequence[Promotion], clock: Clock) -> None:
-        self._definitions = definitions
-        self._promotions = promotions
-        self._clock = clock
-
-    async def named(self, name: str, as_of_us: int | None) -> Cohort:
-        """The people of a cohort, by its definition and the clock of a moment; None is now. Raises QueryRefused."""
-        now_us = self._clock.now_us() if as_of_us is None else as_of_us
-        return await CohortReader(self.definitions_as_of(as_of_us), self._promotions, now_us).named(name)
-
-    async def draft(self, name: str, definition: Any, *, untrusted: bool) -> Cohort:
-        """The cohort that `definition` would be if it were saved under `name`. Raises QueryRefused."""
-        saved = self.definitions_as_of(None)
-
-        async def lookup(other: str) -> tuple[Any, bool] | None:
-            return (definition, untrusted) if other == name else await saved(other)
-
-        return await CohortReader(lookup, self._promotions, self._clock.now_us()).named(name)
-
-    def definitions_as_of(self, as_of_us: int | None) -> Lookup:
-        """Gives the definition of a name, and whether its SQL is untrusted; None if there is none."""
-
-        async def lookup(name: str) -> tuple[Mapping[str, Any], bool] | None:
-            saved = await self._definitions.get(COHORT, name, as_of_us=as_of_us)
-            return None if saved is None else (saved.body["definition"], saved.body["strange"])
-
-        return lookup
-
-
-class Cohorts:
-    """The saved cohorts of one object."""
-
-    def __init__(self, definitions: Definitions, lookup: CohortLookup, context: ReportContext) -> None:
-        self._definitions = definitions
-        self._lookup = lookup
-        self._context = context
-
-    async def save_cohort(self, name: str, definition: Mapping[str, Any], *, untrusted: bool = False) -> Definition:
-        """Save people by what they did and who they are under a name: the `cohort=` of every report.
-
-        docs/reports/cohorts.md has the form of a definition; `CohortReader` parses it. Every report reads it anew, so
-        people come and go; its versions stay, for `as_of`. Saving tries the definition without reading an event.
-
-        Args:
-            name: of the cohort; saving it again makes a new version.
-            definition: plain values.
-            untrusted: the definition came over the network. Its SQL always runs in the sandbox.
-
-        Raises:
-            QueryRefused, QueryError: the definition cannot be read, or leads to itself; the message says where.
-            InvalidDefinition: the name is not valid, or the definition is too large.
-        """
-        cohort = await self._lookup.draft(name, definition, untrusted=untrusted)
-        for condition in conditions_of(definition):
-            await self._context.check_condition(condition)
-        await self._context.check_cohort(cohort)
-        return await self._definitions.save(COHORT, name, {"definition": definition, "strange": untrusted})
-
-    async def cohorts(self) -> list[Definition]:
-        """The newest version of each saved cohort, by name; its definition is in `body["definition"]`."""
-        return await self._definitions.newest(COHORT)
-
-    async def cohort(self, name: str) -> Definition:
-        """One saved cohort. `cohort_size` counts its people. Raises InvalidDefinition if there is none."""
-        saved = await self._definitions.get(COHORT, name)
-        if saved is None:
-            names = ", ".join(cohort.name for cohort in await self.cohorts()) or "none"
-            raise InvalidDefinition(f"there is no cohort {name[:80]!r}", hint=f"There are {names}")
-        return saved
-
-    async def delete_cohort(self, name: str) -> Definition:
-        """Delete a cohort. Reports as of an earlier time still know it.
-
-        Raises:
-            InvalidDefinition: there is none, or other cohorts refer to it; `used_by` names them then.
-        """
-        await self.cohort(name)
-        users = [cohort.name for cohort in await self.cohorts() if name in names_of(cohort.body["definition"])]
-        if users:
-            used_by = ", ".join(users)
-            hint = "Save these without it, or delete them first"
-            raise InvalidDefinition(f"{name!r} is a part of {used_by}", hint=hint, used_by=used_by)
-        return await self._definitions.remove(COHORT, name)

@@ -14,13 +14,15 @@ from lakebed.query.result import Result
 from lakebed.reports.anomalies import anomalies
 from lakebed.reports.arguments import MAX_ROWS, check_whole_number
 from lakebed.reports.context import ReportContext
+from lakebed.reports.errors import errors
 from lakebed.reports.funnel import funnel, funnel_people, funnel_times
 from lakebed.reports.lifecycle import lifecycle
-from lakebed.reports.performance import errors, performance
+from lakebed.reports.performance import performance
 from lakebed.reports.retention import retention, stickiness
 from lakebed.reports.scope import Parameters, Time
 from lakebed.reports.segmentation import segmentation
-from lakebed.reports.sessions import session_list, sessions, timeline
+from lakebed.reports.sessions import session_list, sessions
+from lakebed.reports.timeline import timeline
 from lakebed.reports.top import paths, top
 from lakebed.reports.usage import usage
 
