@@ -1,4 +1,4 @@
-"""Errors: the requests that fail, by status, path or another column. Lakebed's exceptions are in `lakebed/errors.py`."""
+"""Errors: the requests that fail, by status, path or other columns. Exceptions of Lakebed: lakebed/errors.py."""
 
 from __future__ import annotations
 
