@@ -8,56 +8,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from lakebed import errors
 from lakebed.analytics import Analytics
 from lakebed.clock import Clock, ManualClock, SystemClock
 from lakebed.disk import Disk
-from lakebed.errors import (
-    AccessDenied,
-    ArchiveConflict,
-    ArchiveUnavailable,
-    Backpressure,
-    DiskFull,
-    FontMissing,
-    FormatTooNew,
-    InvalidAsOf,
-    InvalidBilling,
-    InvalidDefinition,
-    InvalidEvent,
-    InvalidImport,
-    InvalidMerge,
-    InvalidName,
-    InvalidRollup,
-    InvalidSchedule,
-    InvalidSettings,
-    KeysUnavailable,
-    LakebedError,
-    LogBehind,
-    LogCorrupted,
-    LogUnavailable,
-    NotReachable,
-    ObjectClosed,
-    ObjectLocked,
-    ObjectUnavailable,
-    PromotionConflict,
-    QueryBusy,
-    QueryCrashed,
-    QueryError,
-    QueryRefused,
-    QueryTimeout,
-    QueryTooLarge,
-    SnapshotExpired,
-    StorageUnavailable,
-    UnknownDeadLetter,
-    UnknownKey,
-    Unreachable,
-    WrongObject,
-)
+from lakebed.errors import *
+from lakebed.errors import UnknownDeadLetter
 from lakebed.events.event import Event, Receipt
 from lakebed.identity.merge import Merge
 from lakebed.identity.person import Person
 from lakebed.ingest.dead_letters import Replayed
+from lakebed.monitoring.check import Problem
 from lakebed.monitoring.live_snapshot import LiveSnapshot, Stats
-from lakebed.monitoring.monitor import Problem
 from lakebed.monitoring.tier_status import TierStatus
 from lakebed.objects.durable_object import DurableObject, Namespace
 from lakebed.query.result import Result, Row
@@ -76,74 +38,36 @@ if TYPE_CHECKING:
     from lakebed.objects.sync import connect
 
 __all__ = [
-    "AccessDenied",
     "Analytics",
-    "ArchiveConflict",
-    "ArchiveUnavailable",
-    "Backpressure",
     "Clock",
     "DeadLetter",
     "Disk",
-    "DiskFull",
     "DurableObject",
     "Event",
-    "FontMissing",
-    "FormatTooNew",
-    "InvalidAsOf",
-    "InvalidBilling",
-    "InvalidDefinition",
-    "InvalidEvent",
-    "InvalidImport",
-    "InvalidMerge",
-    "InvalidName",
-    "InvalidRollup",
-    "InvalidSchedule",
-    "InvalidSettings",
     "Inventory",
-    "KeysUnavailable",
-    "LakebedError",
     "LiveSnapshot",
-    "LogBehind",
-    "LogCorrupted",
-    "LogUnavailable",
     "ManualClock",
     "Merge",
     "Namespace",
-    "NotReachable",
-    "ObjectClosed",
-    "ObjectLocked",
-    "ObjectUnavailable",
     "Person",
     "Problem",
-    "PromotionConflict",
     "Pulse",
-    "QueryBusy",
-    "QueryCrashed",
-    "QueryError",
-    "QueryRefused",
-    "QueryTimeout",
-    "QueryTooLarge",
     "Receipt",
     "Replayed",
     "Result",
     "Rollup",
     "Row",
     "Settings",
-    "SnapshotExpired",
     "Stats",
-    "StorageUnavailable",
     "SystemClock",
     "TierStatus",
     "TrackRequests",
-    "UnknownDeadLetter",
-    "UnknownKey",
     "UnknownLetter",
-    "Unreachable",
-    "WrongObject",
     "__version__",
     "connect",
     "every",
 ]
+__all__ += errors.__all__
 
 
 def __getattr__(name: str) -> Any:

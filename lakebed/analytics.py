@@ -18,7 +18,8 @@ from lakebed.ingest.dead_letters import DeadLetterQueue
 from lakebed.ingest.ingest import Ingest
 from lakebed.interface.delegate import delegate
 from lakebed.maintenance.maintenance import Maintenance
-from lakebed.monitoring.monitor import LifetimeCounts, Monitor
+from lakebed.monitoring.health import LifetimeCounts
+from lakebed.monitoring.monitor import Monitor
 from lakebed.objects.durable_object import DurableObject
 from lakebed.query.queries import Queries
 from lakebed.query.sandbox.untrusted_queries import UntrustedQueries

@@ -28,7 +28,7 @@ from lakebed.ingest.live_counters import RECENT_S, LiveCounters, count_log
 from lakebed.maintenance.maintenance import ARCHIVED, TOTALS, CatchUp, Maintenance, Totals
 from lakebed.monitoring.live_snapshot import LiveSnapshots
 from lakebed.monitoring.monitor import Monitor
-from lakebed.monitoring.tier_status import MonitoredParts
+from lakebed.monitoring.parts import MonitoredParts
 from lakebed.query.event_history import EventHistory
 from lakebed.query.queries import Queries
 from lakebed.query.range_queries import RangeQueries

@@ -22,10 +22,11 @@ from lakebed.api.routes.billing import BillingRoutes
 from lakebed.api.routes.dead_letters import DeadLetterRoutes
 from lakebed.api.routes.events import EventRequests, EventRoutes, MicroBatching, TrackRoutes
 from lakebed.api.routes.grafana import GrafanaRoutes
-from lakebed.api.routes.health import HealthRoutes, PrometheusRoutes
+from lakebed.api.routes.health import HealthRoutes
 from lakebed.api.routes.metrics import MetricRoutes
 from lakebed.api.routes.page import PageRoutes
 from lakebed.api.routes.people import CohortRoutes, PeopleRoutes
+from lakebed.api.routes.prometheus import PrometheusRoutes
 from lakebed.api.routes.query import PlatformRoutes, QueryRoutes, ReportRoutes, TemplateRoutes
 from lakebed.api.routes.segment import MAX_BATCH_BYTES, SegmentRoutes
 from lakebed.api.rpc.endpoint import RpcEndpoint

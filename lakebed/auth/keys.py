@@ -20,7 +20,7 @@ import msgspec
 from lakebed.auth.key_file import BUSY_S, FileState, KeyFile, KeyFileWatch
 from lakebed.clock import SECOND_US, Clock, SystemClock
 from lakebed.errors import FormatTooNew, InvalidName, KeysUnavailable, UnknownKey
-from lakebed.objects.directory import directory_of
+from lakebed.objects.manifest import directory_of
 
 __all__ = ["FILE_NAME", "Key", "KeyCache", "Keys", "Limits", "LiveKey", "Scope", "digest", "id_in"]
 

@@ -10,7 +10,8 @@ import typer
 from lakebed.cli.options import AsJson, Root
 from lakebed.cli.output import print_table
 from lakebed.clients.client import Table
-from lakebed.objects.directory import LOCK_NAME, Manifest, is_name
+from lakebed.objects.lock import LOCK_NAME
+from lakebed.objects.manifest import Manifest, is_name
 
 __all__ = ["object_names", "register"]
 

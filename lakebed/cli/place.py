@@ -76,7 +76,8 @@ class Place(msgspec.Struct, frozen=True):
             Failure: there is no such object, and `make` is False; or the class cannot be imported.
         """
         from lakebed.analytics import Analytics
-        from lakebed.objects.directory import Manifest, classes, directory_of
+        from lakebed.objects.manifest import Manifest, directory_of
+        from lakebed.objects.registry import classes
 
         manifest = Manifest.read(directory_of(self.root, self.name))
         if manifest is None and not make:

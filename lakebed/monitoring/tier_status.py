@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -17,45 +16,12 @@ import msgspec
 from lakebed.clock import from_us
 from lakebed.concurrency import run_in_thread
 from lakebed.errors import LakebedError
-from lakebed.events.documents import DocumentPositions
-from lakebed.identity.identity import CONSUMER, Identity
-from lakebed.ingest.ingest import Ingest
-from lakebed.maintenance.maintenance import CatchUp, Maintenance
-from lakebed.query.queries import Queries
+from lakebed.identity.identity import CONSUMER
+from lakebed.monitoring.parts import MonitoredParts
 from lakebed.rollups.fold import consumer_of
-from lakebed.rollups.rollups import Rollups
-from lakebed.scheduling.scheduler import Scheduler
-from lakebed.settings import Settings
-from lakebed.tiers.archive.archive import Archive
 from lakebed.tiers.archive.models import DataFile, Snapshot
-from lakebed.tiers.counters.counters import Counters
-from lakebed.tiers.pipeline.pipeline import Pipeline
-from lakebed.tiers.storage.dead_letters import DeadLetters
-from lakebed.tiers.storage.storage import Storage
 
-__all__ = ["LogStatus", "MonitoredParts", "SnapshotInfo", "TierStatus", "tier_status"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MonitoredParts:
-    """Attributes: the parts by name; `opened_at_seq`: the end of the log when the object was opened."""
-
-    directory: Path
-    settings: Settings
-    counters: Counters
-    documents: DocumentPositions
-    pipeline: Pipeline
-    storage: Storage
-    archive: Archive
-    dead_letters: DeadLetters
-    ingest: Ingest
-    rollups: Rollups
-    identity: Identity
-    queries: Queries
-    catch_up: CatchUp
-    maintenance: Maintenance
-    scheduler: Scheduler
-    opened_at_seq: int
+__all__ = ["LogStatus", "SnapshotInfo", "TierStatus", "tier_status"]
 
 
 _SNAPSHOTS = 20

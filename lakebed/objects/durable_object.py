@@ -20,8 +20,10 @@ from lakebed.clock import Clock, SystemClock
 from lakebed.concurrency import finish_despite_cancel, run_in_thread
 from lakebed.disk import Disk
 from lakebed.errors import LakebedError, ObjectClosed, ObjectUnavailable
-from lakebed.objects.directory import DirectoryLock, Manifest, classes, directory_of
+from lakebed.objects.lock import DirectoryLock
+from lakebed.objects.manifest import Manifest, directory_of
 from lakebed.objects.namespace import Namespace
+from lakebed.objects.registry import classes
 from lakebed.rpc.stub import Stub
 from lakebed.settings import Settings
 

@@ -14,18 +14,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from lakebed.clock import HOUR_US, SECOND_US, Clock, SystemClock
 from lakebed.concurrency import run_in_thread
 from lakebed.errors import ObjectClosed, ObjectLocked
-from lakebed.objects.directory import (
-    Manifest,
-    SleepingObject,
-    class_named,
-    classes,
-    directory_of,
-    is_due,
-    names_in,
-    next_due,
-    sleepers,
-)
+from lakebed.objects.manifest import Manifest, directory_of, names_in
 from lakebed.objects.pool import Enter, LocalTransport, ObjectHandle, ObjectPool
+from lakebed.objects.registry import class_named, classes
+from lakebed.objects.wakeups import SleepingObject, is_due, next_due, sleepers
 from lakebed.rpc.members import members
 from lakebed.rpc.stub import Session, Stub
 from lakebed.settings import Settings

@@ -16,7 +16,8 @@ from urllib.parse import urlsplit, urlunsplit
 import msgspec
 
 from lakebed.errors import InvalidName, InvalidSettings, ObjectClosed
-from lakebed.objects.directory import class_named, classes, is_name
+from lakebed.objects.manifest import is_name
+from lakebed.objects.registry import class_named, classes
 from lakebed.objects.remote_transports import FAITHFUL, HttpTransport, WebSocketTransport
 from lakebed.rpc.capnweb.codec import Limits
 from lakebed.rpc.capnweb.results import Outcome, PendingResult, Reference, replaced

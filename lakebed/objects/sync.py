@@ -18,7 +18,7 @@ from typing import Any, Self, TypeVar
 import msgspec
 
 from lakebed.errors import NotReachable, ObjectClosed
-from lakebed.objects.directory import class_named
+from lakebed.objects.registry import class_named
 from lakebed.rpc.members import members
 
 __all__ = ["Connection", "connect"]

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 from lakebed import Analytics, ArchiveUnavailable, Backpressure, DiskFull, LogUnavailable, ObjectUnavailable, Rollup
 from lakebed.clock import from_us
-from lakebed.monitoring.monitor import Problem
+from lakebed.monitoring.check import Problem
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 SETTINGS = {

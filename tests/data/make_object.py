@@ -14,7 +14,7 @@ from pathlib import Path
 
 from lakebed import Analytics, ManualClock, Rollup
 from lakebed.clock import from_us
-from lakebed.objects.directory import FORMAT as OBJECT
+from lakebed.objects.manifest import FORMAT as OBJECT
 from lakebed.tiers.archive.table import FORMAT_VERSION as ARCHIVE
 from lakebed.tiers.pipeline.sealing import FORMAT as SEALED
 from lakebed.tiers.pipeline.segment import FORMAT as SEGMENT

@@ -13,8 +13,8 @@ from lakebed.errors import (
     LogCorrupted,
     WrongObject,
 )
-from lakebed.objects.directory import FORMAT, Manifest
 from lakebed.objects.durable_object import DurableObject
+from lakebed.objects.manifest import FORMAT, Manifest
 from tests.objects.small_objects import Box, Quiet, Scheduled, reset
 
 

@@ -1,4 +1,4 @@
-"""Commits to the archive: a batch of events is added exactly once; files are replaced by merged or erased ones."""
+"""Commits to the archive: a batch of events is added exactly once; files are replaced by rewritten ones."""
 
 from __future__ import annotations
 
@@ -12,18 +12,17 @@ import pyarrow.compute as pc
 from pyiceberg.schema import Schema
 from pyiceberg.table import Table, Transaction
 
-from lakebed.errors import ArchiveConflict, ArchiveUnavailable, QueryRefused
-from lakebed.events.event import SCHEMA
+from lakebed.errors import ArchiveConflict, ArchiveUnavailable
 from lakebed.events.promotions import with_promoted
 from lakebed.settings import Settings
 from lakebed.tiers.archive.data_files import FileWriter, describe, live_files, promoted_columns, read_rows
-from lakebed.tiers.archive.models import Compaction, Erasure
+from lakebed.tiers.archive.models import Compaction
 from lakebed.tiers.archive.pyiceberg_internals import CachedTransaction, stage_append, stage_overwrite
 from lakebed.tiers.archive.pyiceberg_internals import DataFile as IcebergFile
 from lakebed.tiers.archive.table import EventsTable
 from lakebed.tiers.archive.watermark import Progress
 
-__all__ = ["append", "compact", "erase"]
+__all__ = ["append", "compact", "rewrite"]
 
 
 def append(events: EventsTable, rows: pa.Table, start: int, end: int) -> bool:
@@ -240,29 +239,3 @@ def _one_commit(groups: list[list[IcebergFile]], settings: Settings) -> list[lis
         if size >= settings.compact_target_bytes:
             break
     return selected
-
-
-def erase(events: EventsTable, column: str, values: Sequence[str]) -> Erasure:
-    """Remove the rows whose text column `column` has one of `values`. Blocks; holds one file in memory at a time."""
-    if column not in SCHEMA.names or SCHEMA.field(column).type != pa.string():
-        raise QueryRefused(f"{column!r} is not a text column of events", hint="Erase by user_id or anonymous_id")
-    erased = pa.array(sorted(set(values)), pa.string())
-    without: set[str] = set()  # files with no matching rows
-
-    def choose(table: Table) -> Sequence[Sequence[IcebergFile]]:
-        selected = []
-        for file in live_files(table, table.current_snapshot()):
-            if file.file_path in without:
-                continue
-            matches = pc.is_in(read_rows(table.io, file, [column]).column(column), value_set=erased)
-            if pc.any(matches).as_py():
-                selected.append([file])
-            else:
-                without.add(file.file_path)
-        return selected
-
-    def keep(rows: pa.Table) -> pa.Table:
-        return rows.filter(pc.invert(pc.is_in(rows.column(column), value_set=erased)))
-
-    done = rewrite(events, "erase", choose, keep)
-    return Erasure(rows=sum(replacement.removed for replacement in done), files=len(done))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from lakebed.errors import LakebedError
-from lakebed.tiers.archive.commits import append, compact, erase
+from lakebed.tiers.archive.commits import append, compact
+from lakebed.tiers.archive.erasure import erase
 from lakebed.tiers.archive.garbage import check, collect_garbage
 from lakebed.tiers.archive.models import ArchiveState
 from lakebed.tiers.archive.snapshots import expire, find, list_snapshots, tag, untag
