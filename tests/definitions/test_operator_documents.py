@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from lakebed import ManualClock, StorageUnavailable
-from lakebed.cli.transfer import export
+from lakebed.cli.app import run
 from lakebed.clock import from_us
 from lakebed.events.event import OPERATOR
 from tests.definitions.twins import DATA, STAGES, START, answers, events, grow, opened
@@ -179,7 +179,8 @@ async def test_an_export_has_events_alone(place, tmp_path):
         async with opened(clock) as shop:
             await grow(shop, clock, documents=documents, to="archived and tail")
         file = tmp_path / f"{documents}.ndjson"
-        await asyncio.to_thread(export, file, root=tmp_path / f"exported {documents}", name="shop")
+        root = str(tmp_path / f"exported {documents}")
+        assert await asyncio.to_thread(run, ["export", str(file), "--root", root, "--object", "shop"]) == 0
         read = [msgspec.json.decode(line) for line in file.read_bytes().splitlines()]
         differing = {"seq", "messageId", "receivedAt"}
         lines.append([{name: line[name] for name in line.keys() - differing} for line in read])
