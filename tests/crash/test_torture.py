@@ -37,8 +37,8 @@ def test_a_broken_promise_fails_the_run_and_its_replay(tmp_path):
     assert list(tmp_path.glob("12-0/shop/log"))
     assert list(tmp_path.glob("12-0/promises.jsonl"))
     replay = next(line.split("replay: ")[1] for line in done.stderr.splitlines() if "replay: " in line)
-    assert replay == "python tests/crash/torture.py --seed 12 --round 0 --sabotage log"
-    again = torture(*shlex.split(replay)[2:], "--directory", str(tmp_path / "again"))
+    assert replay == "python -m tests.crash.torture --seed 12 --round 0 --sabotage log"
+    again = torture(*shlex.split(replay)[3:], "--directory", str(tmp_path / "again"))
     assert again.returncode == 1, again.stdout
 
 
