@@ -56,7 +56,7 @@ def note(message: str) -> None:
 
 
 def approve(question: str, *, yes: bool) -> bool:
-    """Whether to go on: asks on a terminal; off a terminal, and with `yes`, it is True without a question."""
+    """Whether to go on: asks on a terminal; with `yes`, or without a terminal, returns True without a question."""
     if yes or not sys.stdin.isatty():
         return True
     print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
@@ -119,7 +119,7 @@ def _draw(table: Table) -> None:
 
 
 def _visible(value: str) -> str:
-    """Without characters that move the cursor or change colours: names of events are untrusted."""
+    """`value` with characters that move the cursor or change colours replaced: names of events are untrusted."""
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in value)
 
 
