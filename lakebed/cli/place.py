@@ -27,7 +27,7 @@ class Place(msgspec.Struct, frozen=True):
     Attributes:
         root: the directory of the objects.
         name: the object's name.
-        class_name: the class to open it as, `module:Class`; empty for the class that it was last opened as.
+        class_name: the class to open the object as, `module:Class`; if empty, the class with which it was last opened.
         url: the address of a server; empty to open the object in this process.
         key: the server's key.
     """
