@@ -54,7 +54,7 @@ def create_app(
     """An ASGI app over an `Analytics` object or a `Namespace`.
 
     Args:
-        target: the object or namespace. If it is not open when the app starts, the app opens it, and closes it later.
+        target: the object or namespace. Unless it is open already, the app opens it on startup, and closes it on exit.
         max_body_bytes: limit of a body, both as sent and decompressed; a larger body is refused with 413.
         max_batch_bytes: limit of a decompressed body under /v1/; a larger body is refused with 400.
         body_timeout_s: seconds within which a body must arrive; a slower body is refused with 408.

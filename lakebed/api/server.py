@@ -214,7 +214,7 @@ def serve(
 
 
 def make_server(app: ASGIApp, host: str = "127.0.0.1", port: int = 8080, **options: Any) -> uvicorn.Server:
-    """The server that `serve` runs, with the same errors. `options` are uvicorn's and override ours."""
+    """The server that `serve` runs. Raises the errors of `serve`. `options` are uvicorn's and override ours."""
     keyless = _is_keyless(app)
     if keyless and not _is_loopback(host):
         raise InvalidSettings(

@@ -1,4 +1,4 @@
-"""DeadLetterRoutes: rejected events are listed, shown, mended and replayed, or purged."""
+"""DeadLetterRoutes: list, show, mend and replay, or purge rejected events."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class LetterLine(msgspec.Struct, rename="camel"):
 
 
 class LetterAnswer(LetterLine):
-    """A dead letter. `raw` is the event as sent: text or, if it is not UTF-8, base64; `cut` if there was more."""
+    """A dead letter. `raw` is the event as sent: text or, if it is not UTF-8, base64; `cut` if more was sent."""
 
     raw: str
     encoding: Literal["utf-8", "base64"]

@@ -45,10 +45,10 @@ class Readiness(msgspec.Struct, frozen=True):
 
 
 class HealthRoutes:
-    """`GET /health/live`, `GET /health/ready`, and `GET /health`, which is the same as ready. None needs a key.
+    """`GET /health/live`, `GET /health/ready`, and `GET /health`, which is the same as ready. No route needs a key.
 
     Args:
-        auth: has the target and its keys.
+        auth: gives the target and its keys.
         clock: measures how long one check serves all requests: a second, so that frequent requests spare the disk.
         disk: writes the probe.
     """
@@ -85,7 +85,7 @@ class HealthRoutes:
 
     @operation(answer=Readiness)
     async def health(self, _request: Request) -> Response:
-        """The same as /health/ready."""
+        """Whether events can be stored, as /health/ready answers."""
         readiness = await self._readiness()
         return json_response(readiness, 200 if readiness.status == "ok" else 503)
 

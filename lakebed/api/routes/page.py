@@ -60,8 +60,8 @@ class _Site(msgspec.Struct, frozen=True):
     """All files of the page.
 
     Attributes:
-        version: a digest of all files. It is part of their addresses, also where scripts import each other.
-        files: by name, without the page itself.
+        version: a digest of all files, which is part of their addresses, also in the imports of scripts.
+        files: the files by name, without the page itself.
         index: the page itself, for a server without keys (True) and with keys (False).
     """
 

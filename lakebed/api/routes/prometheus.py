@@ -38,7 +38,7 @@ class PrometheusRoutes:
     token; a read key gives the numbers of its own object.
 
     Args:
-        auth: has the target.
+        auth: gives the target, and checks keys.
         request_metrics: counts of the app's requests.
         token: the metrics token, or None.
     """

@@ -148,7 +148,7 @@ class SegmentRoutes:
 
     @operation(scope="write", body=_OneBody, answer=BatchAnswer, refusals=[507])
     async def call(self, request: Request) -> Response:
-        """One event as Segment's clients send it. The path is its type."""
+        """One event as Segment's clients send it. The path names the type of the event."""
         caller, body = await self._read(request, MAX_CALL_BYTES)
         body = body.strip()
         try:

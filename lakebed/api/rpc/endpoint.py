@@ -305,7 +305,7 @@ class _ServerCodec(LakebedCodec):
     """Encodes errors as HTTP does, with the name of the Python class beside the code."""
 
     def fault(self, error: BaseException) -> Fault:
-        """As `Codec.fault`."""
+        """Encode `error` as `Codec.fault` does, with HTTP's code and status."""
         if isinstance(error, Refusal):
             facts = {name: fact for name, fact in error.details.items() if isinstance(fact, (str, int, float))}
             kind = _TYPES.get(error.status, "LakebedError")

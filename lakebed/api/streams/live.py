@@ -232,7 +232,7 @@ class LiveStream:
         self._broadcasts.pop(name, None)
 
     def open(self) -> None:
-        """Accept listeners, also again after `close`."""
+        """Accept listeners from now on, even after a `close`."""
         self._closed = False
 
     async def close(self) -> None:
