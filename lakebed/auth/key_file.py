@@ -128,7 +128,7 @@ class KeyFileWatch:
         self._closing: weakref.finalize[..., KeyFileWatch] | None = None
 
     def state(self) -> FileState | None:
-        """The state of the file, which differs after each commit of another connection. None: there is no file.
+        """The state of the file, which differs after each commit of another connection; None if there is no file.
 
         Raises:
             KeysUnavailable: the file cannot be read.

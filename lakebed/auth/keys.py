@@ -212,7 +212,7 @@ class Keys:
 class KeyCache:
     """The keys that are valid now. A change by another process is visible after at most 1 s.
 
-    It has the keys that are not revoked, about 1 KB each, and nothing about unknown keys. A call checks, at most once
+    It keeps the keys that are not revoked, ~1 KB each, and nothing about unknown keys. A call checks, at most once
     a second, whether the file has changed, which costs a few system calls; if so the keys are read again. A thread
     that watches the file was rejected: a mounted app gets no event at which to end the thread.
 
@@ -249,7 +249,7 @@ class KeyCache:
         return self._live.keys()
 
     def get(self, key_id: str | None) -> Key | None:
-        """The key with this id; None if it was not valid at the last check of the file."""
+        """The key with this id; None if no valid key had the id at the last check of the file."""
         live = self._live.get(key_id) if key_id is not None else None
         return None if live is None else live.key
 
