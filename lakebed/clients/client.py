@@ -88,22 +88,22 @@ class LocalClient:
         self._trusted = trusted
 
     def call(self, verb: str, *positional: Any, **named: Any) -> Any:
-        """As `Client.call`."""
+        """Implements `Client.call`."""
         name = VERBS[verb].name if self._trusted else VERBS[verb].untrusted or verb
         if name == "report_untrusted":
             return self._connection.report_untrusted(verb, named)
         return operator.attrgetter(name)(self._connection)(*positional, **named)
 
     def table(self, verb: str, *positional: Any, **named: Any) -> Table:
-        """As `Client.table`."""
+        """Implements `Client.table`."""
         return table_of(self.call(verb, *positional, **named))
 
     def track(self, event: Mapping[str, Any]) -> Any:
-        """As `Client.track`."""
+        """Implements `Client.track`."""
         return self._connection.batch([event], source="cli")[0]
 
     def dead_letters(self, *, limit: int, before: int | None, reason: str | None) -> list[dict[str, Any]]:
-        """As `Client.dead_letters`."""
+        """Implements `Client.dead_letters`."""
         return list(map(dead_letter_line, self.call("dead_letters", limit=limit, before=before, reason=reason)))
 
 

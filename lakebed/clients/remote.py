@@ -61,7 +61,7 @@ class RemoteClient:
             self._runner.run(self._namespace.close())
 
     def call(self, verb: str, *positional: Any, **named: Any) -> Any:
-        """As `Client.call`."""
+        """Implements `Client.call`."""
         return self._runner.run(self._called(VERBS[verb].name, positional, named))
 
     async def _called(self, verb: str, positional: tuple[Any, ...], named: dict[str, Any]) -> Any:
@@ -77,7 +77,7 @@ class RemoteClient:
             raise _error(_BAD_REQUEST, "INVALID_CALL", str(error)) from error
 
     def table(self, verb: str, *positional: Any, **named: Any) -> Table:
-        """As `Client.table`."""
+        """Implements `Client.table`."""
         if verb == "template":
             name, params = positional
             answer = self._asked("POST", f"/templates/{quote(name, safe='')}", params)
@@ -90,11 +90,11 @@ class RemoteClient:
         return Table.answered(columns, answer["rows"], answer["tiers"], answer["ms"])
 
     def track(self, event: Mapping[str, Any]) -> Any:
-        """As `Client.track`."""
+        """Implements `Client.track`."""
         return self.call("batch", [event])[0]
 
     def dead_letters(self, *, limit: int, before: int | None, reason: str | None) -> list[dict[str, Any]]:
-        """As `Client.dead_letters`."""
+        """Implements `Client.dead_letters`."""
         page = self._asked("GET", "/deadletters", **_without_none({"limit": limit, "before": before, "reason": reason}))
         dead_letters: list[dict[str, Any]] = page["letters"]
         return dead_letters
