@@ -81,7 +81,7 @@ class Importer:
 
     At most three chunks are on their way to the log at once. The position behind the acknowledged rows is stored from
     time to time, so that a rerun need not send them again. Rows behind it that a killed run may have sent are looked
-    up in the log by their ids: the log's own deduplication forgets ids after a while, and an import must never repeat.
+    up in the log by their ids: the log's own deduplication forgets ids after a while, and no row may be stored twice.
 
     Args:
         analytics: the open object.

@@ -33,7 +33,7 @@ class Chunk(msgspec.Struct, frozen=True):
 
     Attributes:
         raws: the bytes of each row, with its line end. Joined, the rows of an input are the whole input.
-        values: the same rows as values; None if the format is lines of text.
+        values: the rows as Python values; None if the format is lines of text.
         number: the number of the first row in the input, from 0.
     """
 
@@ -203,7 +203,7 @@ class Source:
         return 0 if self.is_stdin else self._raw.tell()
 
     def rewind(self) -> None:
-        """Start again from the beginning."""
+        """Go back to the beginning of the file."""
         self._raw.seek(0)
         self._stream = self._inflated(self._raw.read(_HEAD_BYTES))
 
@@ -229,7 +229,7 @@ class Source:
         return len(chunk.raws) if self.format == "parquet" else sum(map(len, chunk.raws))
 
     def chunks(self, number: int = 0, offset: int = 0) -> Iterator[Chunk]:
-        """All rows after those that `skip` read.
+        """Read all rows after those that `skip` has read, in chunks.
 
         Args:
             number: the number of the first row.
