@@ -1,1 +1,1 @@
-"""Middleware for other frameworks, in a file each."""
+"""Middleware for other frameworks, one file for each."""

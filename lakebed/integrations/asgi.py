@@ -76,7 +76,7 @@ class TrackRequests:
         analytics: an `Analytics` object, or a stub of one. It may be opened later, in the app's lifespan.
         user: function from the scope to the user id. It is called after the response, when authentication has changed
             the scope. Not a coroutine function; None means no user.
-        organization: function from the scope to the organisation's id, likewise.
+        organization: function from the scope to the organisation's id, called like `user`; None means no organisation.
         path: function from the scope to the path that is stored.
         skip: paths, as `path` returns them, that are not stored, such as health checks.
         event: name of the events.
