@@ -1,8 +1,8 @@
 """The HTTP server: an ASGI app over one object or a namespace. Needs the extra: `pip install 'lakebed[server]'`.
 
 The key of a request selects the object and what the request may do. Until the first key is made, any client that
-reaches the app may write and read the one object that it serves then: `serve` binds to loopback addresses only, and
-refuses requests that a browser sends for another site. Such an app mounted elsewhere is as open as that other app.
+reaches the app may write and read its one object. `serve` then binds to loopback addresses only, and refuses requests
+that a browser sends for another site. An app without keys that is mounted in another app is as open as that app.
 """
 
 from __future__ import annotations

@@ -54,21 +54,21 @@ def create_app(
     """An ASGI app over an `Analytics` object or a `Namespace`.
 
     Args:
-        target: if it is not open when the app starts, the app opens it, and closes it when it stops.
-        max_body_bytes: a larger body, as sent or decompressed, is 413.
-        max_batch_bytes: a larger decompressed body under /v1/ is 400.
-        body_timeout_s: a body that takes longer to arrive is 408.
-        max_waiting: requests that may wait for their response at once; one more is 503.
-        max_held_bytes: of the bodies of those requests.
-        limits: of a key that has none of its own; None in a field means the default.
-        clock: for rates, rotated keys and request times.
+        target: the object or namespace. Unless it is open already, the app opens it on startup, and closes it on exit.
+        max_body_bytes: limit of a body, both as sent and decompressed; a larger body is refused with 413.
+        max_batch_bytes: limit of a decompressed body under /v1/; a larger body is refused with 400.
+        body_timeout_s: seconds within which a body must arrive; a slower body is refused with 408.
+        max_waiting: requests that may wait for their response at once; a further request is refused with 503.
+        max_held_bytes: bytes that the bodies of the waiting requests may have together; beyond these, 503.
+        limits: limits of a key that has none of its own; None in a field means the default.
+        clock: the clock for rates, rotated keys and request times.
         metrics_token: sent as `Authorization: Bearer`, it gives access to all of /metrics, which covers every object.
         enrichment: the fields that are added to the context of events from browsers and phones; by default all but the
             location.
 
     The key of a request selects the object. Until the first key is made in the root of `target`, any request may do
     everything with one object: `target`, or "default" of a namespace. Writing creates an object that does not exist;
-    reading it is 404.
+    reading such an object is refused with 404.
 
     If the app is mounted in another one, its lifespan does not run: open `target` in the lifespan of that app.
     `app.state.auth` is its `Auth`.

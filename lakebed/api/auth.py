@@ -19,7 +19,7 @@ from lakebed.objects.namespace import Namespace
 __all__ = ["DEFAULT_LIMITS", "Auth", "Caller", "RateLimits", "Scope"]
 
 DEFAULT_OBJECT = "default"
-# Not Basic: a browser would ask its user for a password, on any page that has a tracking snippet.
+# Not Basic: on any page that has a tracking snippet, a browser would then ask its user for a password.
 _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="lakebed"'}
 _HOW_TO_SEND = "Send it as `Authorization: Bearer KEY`, as the user name of Basic, or as X-API-Key"
 # Far above what a busy site sends, and far below what one core stores: one runaway key leaves capacity for the others.
@@ -30,10 +30,10 @@ _SLACK = 1_000  # buckets of deleted keys that may remain
 
 
 class Caller(msgspec.Struct, frozen=True):
-    """The sender of a request, as its key describes it.
+    """The sender of a request, as the key in the request describes it.
 
     Attributes:
-        object: the name of the one object that the request may reach. There is no other way to name one.
+        object: the name of the one object that the request may reach. A request cannot name another object.
         key: the id of the key; None while the server has no keys.
         scope: "read", "write" or "admin".
     """
@@ -51,14 +51,14 @@ class _Bucket(msgspec.Struct):
 class RateLimits:
     """The remaining capacity of each key.
 
-    A bucket fills at its rate up to `burst_s` seconds' worth. A request is admitted while both buckets of its key are
-    above zero. Its cost is taken when it is known, also below zero: then the key waits until the bucket is above zero
-    again. So the average holds for any batch size, no batch is too large forever, and the excess is at most the
-    requests that were under way at once.
+    A key has a bucket for requests and one for events; each fills at its rate up to `burst_s` seconds' worth. A request
+    is admitted while the buckets it needs are above zero. Its cost is subtracted when known, even below zero: then the
+    key waits until the bucket is above zero again. So the average holds for any batch size, no batch is too large
+    forever, and the excess is at most the requests that were under way at once.
 
     Args:
         clock: its monotonic time fills the buckets.
-        defaults: for keys that have no limits of their own, with each field set.
+        defaults: the limits of keys that have none of their own; None in a field means `DEFAULT_LIMITS`.
     """
 
     def __init__(self, clock: Clock, defaults: Limits = DEFAULT_LIMITS) -> None:
@@ -72,7 +72,7 @@ class RateLimits:
 
         Args:
             live: the ids of existing keys; buckets of other keys are dropped when there are many of them.
-            writes: whether the request stores events. Then the bucket of events must be above zero, too.
+            writes: whether the request stores events; if so, the bucket of events must be above zero too.
 
         Raises:
             Refusal: 429, a bucket of the key is empty.
@@ -85,7 +85,7 @@ class RateLimits:
         self._bucket(key, "requests").level -= 1
 
     def charge(self, key: Key, events: int) -> None:
-        """Take `events` from the bucket of `key`."""
+        """Subtract `events` from the event bucket of `key`."""
         self._bucket(key, "events").level -= events
 
     def max_body_bytes(self, key: Key) -> int | None:
@@ -112,7 +112,7 @@ class RateLimits:
         )
 
     def _bucket(self, key: Key, unit: _Unit) -> _Bucket:
-        """The bucket, filled up to now."""
+        """The bucket of `key` for `unit`, filled for the time since the last call."""
         now, (rate, capacity) = self._clock.monotonic(), self._rate(key, unit)
         bucket = self._buckets.get((key.id, unit))
         if bucket is None:
@@ -135,7 +135,7 @@ class Auth:
 
     Args:
         target: a `Namespace`, or the one object that is served. Its keys are stored in its root.
-        clock: fills the buckets of rates, and times the look for changed keys.
+        clock: fills the buckets of the rates, and decides when to check for changed keys.
         limits: the limits of a key that has none of its own.
     """
 
@@ -147,7 +147,7 @@ class Auth:
 
     @property
     def keyless(self) -> bool:
-        """Whether any request is let in, because no key was ever made. Such a server must listen on loopback only.
+        """Whether every request is admitted, because no key was ever made. Such a server must listen on loopback only.
 
         Raises:
             KeysUnavailable, FormatTooNew: the keys cannot be read.
@@ -155,7 +155,7 @@ class Auth:
         return not self._keys.required
 
     def admit(self, request: HTTPConnection, scope: Scope, *, write_key: str | None = None) -> Caller:
-        """The sender of `request`, if its key allows `scope`. Counts the request.
+        """Return the sender of `request`, if its key allows `scope`, and count the request.
 
         Args:
             write_key: the key in the body, from clients that send no header. A header takes precedence.
@@ -194,7 +194,7 @@ class Auth:
         """Check the decompressed size of a body against the limit of its key.
 
         Raises:
-            Refusal: 413.
+            Refusal: 413, the body is over the limit.
         """
         key = self._keys.get(caller.key)
         limit = None if key is None else self._rates.max_body_bytes(key)
@@ -203,7 +203,7 @@ class Auth:
             raise Refusal(413, "BODY_TOO_LARGE", message, limit=limit)
 
     def charge(self, caller: Caller, events: int) -> None:
-        """Count events received from `caller`. Beyond its rate, its next requests are refused for a while."""
+        """Count events received from `caller`. Above the rate of its key, later requests are refused for a while."""
         key = self._keys.get(caller.key)
         if key is not None:
             self._rates.charge(key, events)
@@ -212,7 +212,7 @@ class Auth:
         """Keep a body that cannot be decoded as a dead letter, if the headers alone identify the sender.
 
         Args:
-            caller: the sender, if it is known already.
+            caller: the sender; None if the headers have not been checked yet.
         """
         try:
             caller = caller if caller is not None else self.admit(request, "write")
@@ -222,7 +222,7 @@ class Auth:
         self.charge(caller, 1)
 
     def object(self, caller: Caller) -> Any:
-        """The object of `caller`, for writing: created if it does not exist. A handle, or the object itself."""
+        """The object of `caller`, for writing: created if it does not exist. In a namespace, a handle of it."""
         return self.target.handle(caller.object) if isinstance(self.target, Namespace) else self.target
 
     def existing(self, caller: Caller) -> Any:
@@ -237,7 +237,7 @@ class Auth:
 
 
 def _remembered(request: HTTPConnection, caller: Caller) -> Caller:
-    """`caller`, stored in the request's scope for the access log."""
+    """Store `caller` in the request's scope, for the access log, and return it."""
     request.scope["lakebed.caller"] = caller
     return caller
 

@@ -18,23 +18,23 @@ from lakebed.concurrency import run_in_thread
 
 __all__ = ["UNREADABLE", "Body", "Corrupt", "TooLong", "check_count", "decoded", "decompress", "json_object"]
 
-_GZIP, _ZLIB, _BARE = 31, 15, -15  # zlib's names for its containers
+_GZIP, _ZLIB, _BARE = 31, 15, -15  # the numbers by which zlib names containers
 _ZLIB_HEADER = 0x78
-# A frame may ask for any window. Eight MiB is what RFC 9659 lets a Content-Encoding ask for.
+# A frame may ask for a window of any size. RFC 9659 limits a Content-Encoding to eight MiB.
 _ZSTD_WINDOW = 8 << 20
-_ZSTD_PIECE = 64  # may become 2 MiB: four bytes may stand for a block of 128 KiB
+_ZSTD_PIECE = 64  # 64 bytes may become 2 MiB: four bytes may stand for a block of 128 KiB
 
 
 class Corrupt(Exception):
-    """When the bytes are not valid in their encoding, end too early, or continue after their end."""
+    """The bytes are not valid in their encoding, end too early, or continue after their end."""
 
 
 class TooLong(Exception):
-    """When the decompressed bytes would exceed the limit."""
+    """The decompressed bytes would exceed the limit."""
 
 
 def decompress(data: bytes, encoding: str, limit: int) -> bytes:
-    """Decompress `data`, which is in one of `ENCODINGS`. Blocks; takes about `limit` bytes of memory.
+    """Decompress `data`, which is in one of `ENCODINGS`. The call blocks and needs about `limit` bytes of memory.
 
     Raises:
         TooLong: the result has more than `limit` bytes. No more than that was decompressed.
@@ -63,7 +63,7 @@ def _gzip(data: bytes, limit: int) -> bytes:
 
 
 def _deflate(data: bytes, limit: int) -> bytes:
-    """RFC 9110 means zlib's container by this name; some clients send bare deflate."""
+    """Decompress "deflate": zlib's container, as RFC 9110 defines, or bare deflate, which some clients send."""
     return _zlib(data, limit, _ZLIB if data[:1] and data[0] & 0x0F == _ZLIB_HEADER & 0x0F else _BARE)
 
 
@@ -86,7 +86,7 @@ def _brotli(data: bytes, limit: int) -> bytes:
 
 
 def _zstd(data: bytes, limit: int) -> bytes:
-    """In small pieces: zstandard bounds its output only if the frame states its size, and frames can lie."""
+    """Decompress in small pieces: zstandard bounds its output only if the frame states its size, and frames can lie."""
     inflater = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW).decompressobj()
     pieces, size, position = [], 0, 0
     try:
@@ -122,15 +122,15 @@ UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _INLINE_BYTES = 8 << 10  # more than this is decompressed in a thread: the result may be large enough to block the loop
 # If one item of a batch is broken, the others are separated bracket by bracket, a microsecond each, on the loop.
 _BRACKETS = 250_000
-_COMMAS = 8  # in a small event; estimates the size of a batch that cannot be decoded
-_MAX_DIGITS = 20  # of a Content-Length
+_COMMAS = 8  # commas in a small event: estimates the number of events of a batch that cannot be decoded
+_MAX_DIGITS = 20  # digits of a Content-Length
 
 
 class Body(msgspec.Struct, frozen=True):
     """Limits of request bodies.
 
     Attributes:
-        max_bytes: of one body, both as sent and decompressed.
+        max_bytes: limit of one body, both as sent and decompressed.
         timeout_s: seconds within which the whole body must arrive.
     """
 
@@ -138,11 +138,11 @@ class Body(msgspec.Struct, frozen=True):
     timeout_s: float = 10.0
 
     async def read(self, request: Request) -> bytes:
-        """The body of `request`, without its Content-Encoding (gzip, deflate, br or zstd, once).
+        """Read the body of `request`, and undo its Content-Encoding (gzip, deflate, br or zstd, applied once).
 
         Raises:
-            Refusal: 413 too large, also without a Content-Length; 408 too slow; 415 another encoding; 400 not valid in
-                its encoding; 503 too many bytes wait already.
+            Refusal: 413 the body is too large, also without a Content-Length; 408 too slow; 415 in another encoding;
+                400 not valid in its encoding, or has too many brackets; 503 too many bytes of bodies wait already.
         """
         encoding = header(request.scope, b"content-encoding").strip().lower()
         if encoding not in ("identity", "", *ENCODINGS):
@@ -205,14 +205,14 @@ def check_count(body: bytes, maximum: int) -> None:
     """Make sure that a batch has at most `maximum` events: a rejected event costs more than its bytes.
 
     Raises:
-        Refusal: 413, it has more.
+        Refusal: 413, the batch has more.
     """
-    if body.count(b",") < maximum and body.count(b"\n") < maximum:  # nearly always
+    if body.count(b",") < maximum and body.count(b"\n") < maximum:  # true of nearly every batch
         return
     text = body.strip()
     try:
         count = len(_array.decode(text)) if text[:1] == b"[" else len(_envelope.decode(text).batch)
-    except UNREADABLE:  # lines of JSON, or an array with other fields
+    except UNREADABLE:  # lines of JSON, an object without a list `batch`, or invalid JSON
         count = max(text.count(b"\n") + 1, text.count(b",") // _COMMAS)
     if count > maximum:
         message = f"The batch has {count} events, the limit is {maximum}: send it in parts"
@@ -220,27 +220,27 @@ def check_count(body: bytes, maximum: int) -> None:
 
 
 def decoded(body: bytes, kind: type[_T], noun: str, **details: Any) -> _T:
-    """The body as `kind`.
+    """Decode the body as `kind`.
 
     Args:
-        noun: names the expected body in the error: "question".
-        details: of the refusal, such as an example.
+        noun: the name of the expected body, for the error message, such as "question".
+        details: details of the refusal, such as an example.
 
     Raises:
-        Refusal: 400: INVALID_JSON, the body is not JSON, or INVALID_BODY, which names the field that does not fit.
+        Refusal: 400, INVALID_JSON if the body is not JSON, or INVALID_BODY, which names the field that does not fit.
     """
     try:
         body.decode()  # msgspec does not check the text of fields that it skips
         return msgspec.json.decode(body, type=kind)
     except UNREADABLE as error:
-        # If any shape is accepted, only a number beyond doubles can be invalid: for the sender that is bad JSON.
+        # If `kind` is object, only a number beyond doubles can be invalid: for the sender that is bad JSON.
         if isinstance(error, msgspec.ValidationError) and kind is not object:
             raise Refusal(400, "INVALID_BODY", f"The body is not a valid {noun}: {error}", **details) from None
         raise Refusal(400, "INVALID_JSON", f"The body is not JSON: {error}", **details) from None
 
 
 def json_object(body: bytes) -> dict[str, Any]:
-    """The body as a JSON object. Raises Refusal: 400, it is not one."""
+    """The body as a JSON object. Raises Refusal: 400, the body is not an object."""
     value = decoded(body, object, "event")
     if not isinstance(value, dict):
         raise Refusal(400, "INVALID_JSON", "The body is not a JSON object; several events go to /track/batch")

@@ -17,8 +17,8 @@ _ANY_ORIGIN = [
     (b"access-control-allow-origin", b"*"),
     (b"access-control-expose-headers", b"Retry-After, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset"),
 ]
-_PREFLIGHT_S = 7200  # no browser remembers longer
-_MAX_NAMES = 1000  # characters
+_PREFLIGHT_S = 7200  # no browser remembers a preflight for longer
+_MAX_NAMES = 1000  # characters of the requested names of headers
 
 
 class Cors:

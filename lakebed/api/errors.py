@@ -35,7 +35,7 @@ _INTERNAL = 500
 
 
 class _Answer(msgspec.Struct, frozen=True):
-    """How an error is answered. `message` replaces the error's own, which may tell of paths and processes."""
+    """The response to an error. `message` replaces the error's own message, which may name paths and processes."""
 
     status: int
     code: str
@@ -43,8 +43,8 @@ class _Answer(msgspec.Struct, frozen=True):
     retry_after: int | None = None
 
 
-# The nearest class of an error's bases counts. An error that the caller can mend carries its own message; one that the
-# operator must mend tells a client only when to come back.
+# The entry of the nearest base class of an error counts. An error that the client can fix carries its own message; for
+# an error that only the operator can fix, the client learns just when to try again.
 _ANSWERS: dict[type[Exception], _Answer] = {
     errors.InvalidEvent: _Answer(400, "INVALID_EVENT"),
     errors.InvalidBilling: _Answer(400, "INVALID_BILLING"),
@@ -55,7 +55,7 @@ _ANSWERS: dict[type[Exception], _Answer] = {
     errors.NotReachable: _Answer(404, "NOT_FOUND"),
     errors.UnknownDeadLetter: _Answer(404, "NOT_FOUND"),
     errors.AccessDenied: _Answer(403, "FORBIDDEN"),
-    errors.Unreachable: _Answer(400, "UNREACHABLE"),  # the client itself, which has gone or takes no calls
+    errors.Unreachable: _Answer(400, "UNREACHABLE"),  # the client that an RPC would call is gone or takes no calls
     errors.WrongObject: _Answer(409, "WRONG_OBJECT", "The object is of another class"),
     errors.QueryRefused: _Answer(400, "QUERY_REFUSED"),
     errors.QueryBusy: _Answer(429, "QUERY_BUSY", retry_after=1),
@@ -88,11 +88,11 @@ class Refusal(Exception):
     """A request that the server itself refuses.
 
     Args:
-        status: of HTTP.
-        code: for programs.
-        message: for people.
-        details: facts, as JSON values.
-        headers: of the response.
+        status: the HTTP status.
+        code: the name of the error, for programs.
+        message: the explanation, for people.
+        details: facts about the error, as JSON values.
+        headers: additional headers of the response.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ def error_response(
 def _response(
     request: Request, status: int, code: str, message: str, *details_and_headers: Mapping[str, Any] | None
 ) -> Response:
-    """`error_response`, with Segment's fields where the path is Segment's."""
+    """The `error_response`, with `code` and `message` also beside `error` if the path is Segment's."""
     response = error_response(status, code, message, *details_and_headers)
     if "/v1/" in request.url.path:
         segment_fields = msgspec.json.encode({"code": code, "message": message})
@@ -136,18 +136,18 @@ def _on_refusal(request: Request, error: Exception) -> Response:
 
 
 def _on_http(request: Request, error: Exception) -> Response:
-    """Errors of Starlette itself: no such route, wrong method."""
+    """Respond to an error of Starlette itself: no such route, wrong method."""
     assert isinstance(error, HTTPException)  # noqa: S101 - the same
     code = _HTTP_CODES.get(error.status_code, f"HTTP_{error.status_code}")
     return _response(request, error.status_code, code, error.detail, None, error.headers)
 
 
 def _on_disconnect(_request: Request, _error: Exception) -> Response:
-    return error_response(400, "DISCONNECTED", "The body did not arrive")  # no client reads it, and nothing failed
+    return error_response(400, "DISCONNECTED", "The body did not arrive")  # no client reads this, and nothing failed
 
 
 class ErrorSummary(msgspec.Struct, frozen=True):
-    """The part of an error that a client may see: message and facts if it can mend the error, else only the message."""
+    """The part of an error that a client may see. The facts are empty unless the client can fix the error."""
 
     status: int
     code: str
@@ -157,7 +157,7 @@ class ErrorSummary(msgspec.Struct, frozen=True):
 
 
 def error_summary(error: BaseException) -> ErrorSummary:
-    """The part of `error` that a client may see, over HTTP or RPC. Log an error that the client cannot mend."""
+    """The part of `error` that a client may see, over HTTP or RPC. Callers log errors that the client cannot fix."""
     answer = next(_ANSWERS[base] for base in type(error).__mro__ if base in _ANSWERS)
     if answer.message:
         return ErrorSummary(answer.status, answer.code, answer.message, {}, answer.retry_after)
@@ -178,7 +178,7 @@ def refusal_with_hint(error: Exception) -> Refusal:
 
 @contextmanager
 def hints_included() -> Iterator[None]:
-    """Turns each of `ARGUMENT_ERRORS` into a `refusal_with_hint`."""
+    """Turn each of `ARGUMENT_ERRORS` into a `refusal_with_hint`."""
     try:
         yield
     except ARGUMENT_ERRORS as error:
@@ -187,7 +187,7 @@ def hints_included() -> Iterator[None]:
 
 @contextmanager
 def definition_errors() -> Iterator[None]:
-    """404 for a cohort or mapping that does not exist, 409 for a cohort that others refer to."""
+    """Turn InvalidDefinition into a Refusal: 409 for a cohort that others refer to, else 404, no such definition."""
     try:
         yield
     except errors.InvalidDefinition as error:
@@ -211,5 +211,5 @@ error_handlers: dict[Any, Any] = {
     HTTPException: _on_http,
     ClientDisconnect: _on_disconnect,
     errors.LakebedError: _on_error,
-    Exception: _on_error,  # answered by Starlette's outermost layer, which raises it again for the server's log
+    Exception: _on_error,  # answered by Starlette's outermost layer, which raises the error again for the server's log
 }

@@ -1,4 +1,4 @@
-"""ExchangeMiddleware: around every route. It counts, refuses requests beyond its limits, and calls the watchers."""
+"""ExchangeMiddleware: counts the requests of all routes, refuses those beyond its limits, and calls the watchers."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from lakebed.histogram import SECONDS, Histogram
 __all__ = ["Exchange", "ExchangeMiddleware", "HeldBytes", "RequestMetrics", "Watcher", "header", "log_exchange"]
 
 _log = logging.getLogger("lakebed.api")
-_ALWAYS = "/health"  # is answered also when all else is refused
+_ALWAYS = "/health"  # the routes that answer even when all others refuse
 _SCOPE_KEY = "lakebed.exchange"
 _SMALL_BYTES = 64 << 10
 _LINGER_BYTES = 32 << 20
 _LINGER_S = 5.0
 _TOO_SLOW = 408
 
-# For responses that no browser should execute or frame. A page sends its own.
+# Headers of responses that no browser should execute or frame. A page sends its own headers.
 _SAFE = [
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
@@ -52,17 +52,17 @@ class Exchange:
     """One request and its response, between the server and the app.
 
     An unread request body is drained before the connection closes, within 32 MiB and 5 seconds: closing a connection
-    with unread bytes resets it, and a client that is still sending then never sees the response. Beyond that the
-    connection is closed all the same.
+    with unread bytes resets it, and a client that is still sending then never sees the response. Beyond these limits
+    the connection is closed nevertheless.
 
     Args:
-        held: grows as the body arrives, and shrinks when the response begins.
-        headers: additional ones of the response.
+        held: counts the bytes of the body as they arrive, until the response begins.
+        headers: additional headers of the response.
 
     Attributes:
-        status: of the response, 0 before it begins.
-        sent_bytes: of the response's body.
-        received_bytes: of the request's body.
+        status: status of the response, 0 before it begins.
+        sent_bytes: bytes sent of the response's body.
+        received_bytes: bytes received of the request's body.
     """
 
     __slots__ = (
@@ -97,12 +97,12 @@ class Exchange:
 
     @staticmethod
     def of(scope: Scope) -> Exchange | None:
-        """The exchange of a request."""
+        """The exchange of the request with this `scope`; None if there is none."""
         exchange: Exchange | None = scope.get(_SCOPE_KEY)
         return exchange
 
     async def receive(self) -> Message:
-        """The app's `receive`. Raises Refusal, 503, if all bodies together exceed the limit."""
+        """The `receive` that the app calls. Raises Refusal, 503, if all bodies together exceed the limit."""
         self._body_requested = True
         message = await self._receive()
         if message["type"] == "http.request":
@@ -128,7 +128,7 @@ class Exchange:
         self._holding = 0
 
     async def send(self, message: Message) -> None:
-        """The app's `send`."""
+        """The `send` that the app calls."""
         if message["type"] == "http.response.start":
             self.release()
             self.status = message["status"]
@@ -158,11 +158,11 @@ class Exchange:
     async def _drained(self) -> bool:
         """Whether the rest of the body was read, so that the connection can be used again."""
         if self.status == _TOO_SLOW:
-            self._unread = False  # its time is over
+            self._unread = False  # the time for the body is over
             return False
         headers = Headers(scope=self.scope)
         if not self._body_requested and headers.get("expect", "").lower() == "100-continue":
-            self._unread = False  # the client waits for 100, and this is another response
+            self._unread = False  # the client waits for 100 before it sends the body, and the response is another one
             return False
         length = headers.get("content-length", "")
         if not length.isdecimal() or len(length) > len(str(_SMALL_BYTES)) or int(length) > _SMALL_BYTES:
@@ -188,7 +188,7 @@ def _has_body(scope: Scope) -> bool:
 def header(scope: Scope, name: bytes) -> str:
     """The first header called `name` (in lower case); empty if there is none.
 
-    For headers that every request is checked for: `Headers.get` takes five times as long, and half a dozen are checked.
+    Made for the half a dozen headers that are checked in every request: `Headers.get` takes five times as long.
     """
     for other, value in scope["headers"]:
         if other == name:
@@ -203,18 +203,18 @@ Watcher = Callable[[Exchange, float], None]
 class ExchangeMiddleware:
     """An ASGI middleware, inside the app so that it also works if the app is mounted in another one.
 
-    A request for a route without a placeholder in its path goes straight to the route. Starlette's own path (its
+    A request for a route without a placeholder in its path goes straight to the route. Starlette's own handling (its
     middleware for exceptions, one route tried after the other, a wrapper for each) took 60 of the 250 µs of
     `POST /v1/track`; errors are handled here for all routes.
 
     Args:
         app: answers all other requests.
         cors: gives the CORS headers.
-        clock: measures.
-        max_waiting: requests whose response has not begun; one more is 503. A stream that has begun does not count.
-        max_held_bytes: of the bodies of those; a request that exceeds it is 503.
+        clock: measures the seconds of each exchange.
+        max_waiting: requests whose response has not begun; one more gets 503. A stream that has begun does not count.
+        max_held_bytes: bytes of the bodies of these requests together; a request beyond them gets 503.
         watchers: called after each exchange with it and its seconds. They must not raise.
-        routes: the app's.
+        routes: the routes of the app.
     """
 
     def __init__(
@@ -306,7 +306,7 @@ class RequestMetrics:
     """Counts exchanges. The number of counters is bounded by routes, methods and statuses, whatever clients send.
 
     Attributes:
-        received_bytes, sent_bytes: of bodies.
+        received_bytes, sent_bytes: bytes of the bodies that were received and sent.
     """
 
     def __init__(self) -> None:
@@ -338,7 +338,7 @@ class RequestMetrics:
 
 
 def log_exchange(exchange: Exchange, seconds: float) -> None:
-    """A line on the logger `lakebed.access`: the request and its outcome. No key, body or query string.
+    """Log the request and its outcome on the logger `lakebed.access`, without key, body and query string.
 
     The record's `facts` are `method`, `route`, `status`, `ms`, `bytes_in`, `bytes_out`, and `object`
     and `key` (its id) if the request was admitted.
@@ -362,5 +362,5 @@ def log_exchange(exchange: Exchange, seconds: float) -> None:
 
 
 def _route_of(exchange: Exchange) -> str:
-    """The path of the route, with placeholders: their number is bounded, whatever clients send."""
+    """The path of the route, with placeholders: the number of such paths is bounded, whatever clients send."""
     return getattr(exchange.scope.get("route"), "path", None) or "none"

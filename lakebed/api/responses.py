@@ -56,14 +56,14 @@ def receipts_response(receipts: Sequence[Receipt]) -> Response:
     return json_response(BatchAnswer(not rejected, len(statuses), stored, duplicate, rejected, events))
 
 
-_IGNORED = "object"  # the key alone names the object; a client that still sends it is not refused
+_IGNORED = "object"  # a parameter that some clients send; the key alone names the object
 
 
 def whole_number(name: str, text: str, maximum: int, **details: Any) -> int:
-    """The number from 1 to `maximum` that `text` is.
+    """Parse `text` as a whole number from 1 to `maximum`.
 
     Raises:
-        Refusal: 400, it is not one. `details` are those of the error.
+        Refusal: 400, `text` is not such a number. The error has these `details`, by default `name` and `text`.
     """
     if text.isascii() and text.isdecimal() and len(text) <= len(str(maximum)) and 1 <= int(text) <= maximum:
         return int(text)
@@ -72,7 +72,7 @@ def whole_number(name: str, text: str, maximum: int, **details: Any) -> int:
 
 
 def refuse_unknown_parameters(request: Request, known: Collection[str]) -> None:
-    """Make sure that the URL has no other parameters: without an unknown one, the answer would have another meaning.
+    """Refuse parameters of the URL that are not `known`: to ignore one would change the meaning of the answer.
 
     Raises:
         Refusal: 400, names the first unknown parameter and the known ones.

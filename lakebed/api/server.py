@@ -1,6 +1,6 @@
 """serve(): the app on a port, with limits, until a signal ends it. Without keys on a loopback address only.
 
-HttpProtocol is uvicorn's HTTP over httptools, with limits that it lacks: on slow and large heads, on connections.
+HttpProtocol is uvicorn's HTTP over httptools, with limits that uvicorn lacks: on slow and large heads, on connections.
 The logs of a server go to standard error, as JSON.
 """
 
@@ -74,8 +74,8 @@ class HttpProtocol(HttpToolsProtocol):
     Attributes:
         head_timeout_s: seconds from the first byte of a request, or from connecting, to the end of its headers. Then
             the connection is closed: uvicorn itself would wait forever.
-        max_head_bytes: of a request line and headers; more is 431. uvicorn itself has no limit.
-        max_connections: one more is answered 503 and closed.
+        max_head_bytes: limit of the request line and headers; more is answered 431. uvicorn itself has no limit.
+        max_connections: limit of open connections; a further one is answered 503 and closed.
         stalled_s: seconds after which the connection of a client that reads nothing is closed.
     """
 
@@ -89,7 +89,7 @@ class HttpProtocol(HttpToolsProtocol):
     _head_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
-        """Start to wait for a request."""
+        """Start the timer for the first head, and limit the number of connections."""
         super().connection_made(transport)
         if len(self.connections) > self.max_connections + _SPARE:
             transport.abort()
@@ -110,18 +110,18 @@ class HttpProtocol(HttpToolsProtocol):
             self._wait_for_head()
 
     def on_headers_complete(self) -> None:
-        """The head arrived in time."""
+        """Stop the timer: the head arrived in time."""
         self._stop_waiting()
         self._head_bytes = 0
         super().on_headers_complete()
 
     def pause_writing(self) -> None:
-        """The client reads more slowly than the server sends."""
+        """The write buffer is full: close the connection unless the client reads on within `stalled_s`."""
         super().pause_writing()
         self._stalled = self.loop.call_later(self.stalled_s, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """It has taken what was sent."""
+        """The write buffer has drained: stop the timer, and let waiting writers continue."""
         self._taken()
         super().resume_writing()
 
@@ -131,13 +131,13 @@ class HttpProtocol(HttpToolsProtocol):
             self._stalled = None
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Nothing is waited for any more."""
+        """The connection is closed: stop its timers."""
         self._stop_waiting()
         self._taken()
         super().connection_lost(exc)
 
     def _in_head(self) -> bool:
-        """Whether what comes next belongs to no request that the app knows of."""
+        """Whether the next bytes belong to a request that has not been passed to the app."""
         return self.cycle is None or self.cycle.response_complete
 
     def _wait_for_head(self) -> None:
@@ -159,12 +159,12 @@ class HttpProtocol(HttpToolsProtocol):
 
 
 def connection_class(**limits: Any) -> type[HttpProtocol]:
-    """`HttpProtocol` with other limits. A class, as uvicorn makes its protocols itself."""
+    """A subclass of `HttpProtocol` with other limits, of which uvicorn makes the instances."""
     return type("HttpProtocol", (HttpProtocol,), limits)
 
 
 async def _full(scope: Scope, receive: Receive, send: Send) -> None:
-    """The app of connections beyond the limit: 503."""
+    """The ASGI app for connections beyond the limit: answers 503."""
     message = "Too many connections are open"
     refusal = error_response(503, "OVERLOADED", message, None, {"Retry-After": "1", "Connection": "close"})
     exchange = Exchange(scope, receive, send, HeldBytes(0), [])
@@ -193,11 +193,11 @@ def serve(
 
     Args:
         app: the result of `create_app`.
-        host: an address; without keys a loopback one.
-        port: 0 takes a free one.
-        drain_s: seconds for requests under way; then their connections are closed.
+        host: the address to listen on; without keys a loopback address.
+        port: the port to listen on; 0 takes a free port.
+        drain_s: seconds that requests under way may take; then their connections are closed.
         plain_logs: plain text instead of JSON, on standard error.
-        log_level: of all lines; "WARNING" leaves out the access log.
+        log_level: the lowest level of the lines; "WARNING" leaves out the access log.
 
     Raises:
         InvalidSettings: `host` is not a loopback address, and the server has no keys.
@@ -214,7 +214,7 @@ def serve(
 
 
 def make_server(app: ASGIApp, host: str = "127.0.0.1", port: int = 8080, **options: Any) -> uvicorn.Server:
-    """The server that `serve` runs, with the same errors. `options` are uvicorn's and override ours."""
+    """The server that `serve` runs. Raises the errors of `serve`. `options` are uvicorn's and override ours."""
     keyless = _is_keyless(app)
     if keyless and not _is_loopback(host):
         raise InvalidSettings(
@@ -239,7 +239,7 @@ def make_server(app: ASGIApp, host: str = "127.0.0.1", port: int = 8080, **optio
 
 
 def _is_keyless(app: ASGIApp) -> bool:
-    """Whether any request that reaches `app` may do everything. Also assumed of an app that is not ours."""
+    """Whether any request that reaches `app` may do everything. True also of an app that `create_app` did not make."""
     auth = getattr(getattr(app, "state", None), "auth", None)
     return auth is None or bool(auth.keyless)
 
@@ -268,7 +268,7 @@ class _Server(uvicorn.Server):
 
 
 class _LocalOnly:
-    """Refuses requests that a browser sends for another site: a foreign name of this machine, or a foreign page."""
+    """Refuses requests that a browser sends for another site: their Host or Origin is not a loopback one."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -276,7 +276,7 @@ class _LocalOnly:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] in ("http", "websocket") and not _is_local(scope):
             if scope["type"] == "websocket":
-                await send({"type": "websocket.close", "code": 1008})  # before it is accepted: 403
+                await send({"type": "websocket.close", "code": 1008})  # before accepting, this is a 403
                 return
             message = "This server has no keys: it answers programs and pages of this machine only"
             exchange = Exchange(scope, receive, send, HeldBytes(0), [])

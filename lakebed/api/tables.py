@@ -38,7 +38,7 @@ _FORMATS = (JSON, NDJSON, CSV, ARROW)
 ACCEPT = Parameter("Accept", str, f"{', '.join(_FORMATS)}; default JSON", "header")
 
 _ROWS = 1000
-_EXACT = (1 << 53) - 1  # beyond it a double has gaps
+_EXACT = (1 << 53) - 1  # doubles represent every integer up to this one, not beyond
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _NUMBERS = (int, float, Decimal)
 
@@ -65,7 +65,7 @@ TABLE = {JSON: Answer, NDJSON: str, CSV: str, ARROW: bytes}
 
 
 def accepted_format(request: Request) -> str:
-    """The format that the Accept header of `request` ranks highest; the first of equals, JSON without a header.
+    """The format that the Accept header of `request` ranks highest; of equal ones the first. Without the header, JSON.
 
     Raises:
         Refusal: 406, the header accepts none of the formats.
@@ -81,7 +81,7 @@ def accepted_format(request: Request) -> str:
 
 
 def _range(part: str) -> tuple[str, float]:
-    """A media range and its quality, of one part of an Accept header."""
+    """The media range and its quality that one part of an Accept header gives."""
     name, *parameters = (text.strip().lower() for text in part.split(";"))
     quality = next((text[2:] for text in parameters if text.startswith("q=")), "1")
     try:
@@ -105,7 +105,7 @@ async def table_response(
     """The result of `work` in the format `kind`. `work` is cancelled when the client disconnects.
 
     Args:
-        hints: whether the message of an error in the arguments has its hint in it.
+        hints: whether the message of an error in the arguments includes its hint.
 
     Raises:
         Refusal: 429 or 503, the limit of running queries is reached; or an argument is invalid.
@@ -173,7 +173,7 @@ def _ndjson(result: Result) -> Iterator[bytes]:
 
 
 def _csv(result: Result) -> Iterator[bytes]:
-    """RFC 4180. NULL is empty, empty text is `""`."""
+    """The table as CSV by RFC 4180. NULL is empty, empty text is `""`."""
     table = result.arrow()
     yield (",".join(map(_csv_field, table.column_names)) + "\r\n").encode()
     for rows in _rows(table, _same):
@@ -255,7 +255,7 @@ _TEXTS: tuple[tuple[Any, Callable[[Any], str]], ...] = (
 
 
 def _csv_field(value: Any) -> str:
-    """A field of CSV. Text that a spreadsheet would take for a formula begins with an apostrophe; numbers do not."""
+    """A CSV field. Text that a spreadsheet would take for a formula begins with an apostrophe; numbers do not."""
     if value is None:
         return ""
     if isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""KeyFile: the SQLite file of keys. It creates and migrates the file, runs transactions, and shows that it changed."""
+"""KeyFile: the SQLite file of keys: creates and migrates the file, runs transactions, and shows whether it changed."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _MIGRATIONS = (
 
 
 class KeyFile:
-    """The file at `path`. It need not exist until `create`.
+    """The file at `path`. The file need not exist before `create` is called.
 
     Raises:
         KeysUnavailable: from any method: the file cannot be read or written. Nothing was changed.
@@ -73,13 +73,13 @@ class KeyFile:
 
     @contextmanager
     def transaction(self, kind: str = "IMMEDIATE", wait_s: float = BUSY_S) -> Iterator[sqlite3.Connection]:
-        """A transaction, which is durable when the block ends. It waits up to `wait_s` seconds for other processes.
+        """A transaction, durable when the block ends. Waits up to `wait_s` seconds for transactions of other processes.
 
         Raises:
             UnknownKey: there is no file.
         """
         try:
-            if not self.path.exists():  # SQLite would create it
+            if not self.path.exists():  # SQLite would create the file
                 raise UnknownKey(f"There are no keys in {self.path.parent}", hint="Create one: lakebed keys create")
             # No WAL: it needs two more files, and SQLite before 3.51.3 may lose writes of two connections in it.
             with closing(sqlite3.connect(self.path, timeout=wait_s, isolation_level=None)) as connection:
@@ -119,16 +119,16 @@ class KeyFile:
 
 
 class KeyFileWatch:
-    """Shows whether another connection has changed a file. It holds a connection of its own while the file exists."""
+    """Shows whether another connection has changed a file. The watch keeps a connection open while the file exists."""
 
     def __init__(self, file: KeyFile) -> None:
         self._file = file
         self._identity: tuple[int, int] | None = None  # device and inode of the file that was read last
-        self._connection: sqlite3.Connection | None = None  # for data_version, which counts others' commits
+        self._connection: sqlite3.Connection | None = None  # for data_version: counts commits of other connections
         self._closing: weakref.finalize[..., KeyFileWatch] | None = None
 
     def state(self) -> FileState | None:
-        """The state of the file, which differs after each commit of another connection. None if there is no file.
+        """The state of the file, which differs after each commit of another connection; None if there is no file.
 
         Raises:
             KeysUnavailable: the file cannot be read.

@@ -34,7 +34,7 @@ _MAX_NOTE = 200
 _CHECK_EVERY_S = 1.0
 _RETRY_AFTER_S = 0.1
 _FIRST_WAIT_S = 2.0
-_NO_SECRET = b"\0" * 32  # compared if there is no key, so that the time does not show it
+_NO_SECRET = b"\0" * 32  # compared if there is no key, so that the time taken does not show that
 
 _COLUMNS = "id, object, scope, note, created_us, rotated_us, revoked_us, limits"
 
@@ -78,7 +78,7 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LiveKey(msgspec.Struct, frozen=True):
-    """A key that is not revoked, with the SHA-256 of each of its secrets and the time until which that is valid."""
+    """A key that is not revoked, with the SHA-256 of each secret and the time until which the secret is valid."""
 
     key: Key
     secrets: tuple[tuple[bytes, int | None], ...]
@@ -90,7 +90,7 @@ _KeyList = list[Key]  # within Keys, `list` is a method
 class Keys:
     """The keys of all objects under `root`. Its methods block; each is one transaction, durable when it returns.
 
-    It may be used from several processes and threads at once. A running server sees a change within a second.
+    Keys may be used from several processes and threads at once. A running server sees a change within a second.
 
     Args:
         root: directory of the objects.
@@ -157,7 +157,7 @@ class Keys:
         return msgspec.structs.replace(key, revoked_us=now)
 
     def rotate(self, key_id: str, grace_s: float = 0.0) -> tuple[Key, str]:
-        """Give a key a new secret. Earlier secrets stay valid for `grace_s` seconds, if they do not end sooner.
+        """Give a key a new secret. Earlier secrets stay valid for `grace_s` seconds, unless they end sooner.
 
         Raises:
             UnknownKey: there is no such key, or it is revoked.
@@ -212,9 +212,9 @@ class Keys:
 class KeyCache:
     """The keys that are valid now. A change by another process is visible after at most 1 s.
 
-    It holds the keys that are not revoked, about 1 KB each, and nothing about unknown keys. A call checks, at most once
-    a second, whether the file has changed, which costs a few system calls; if so the keys are read again. A thread that
-    watches the file was rejected: a mounted app is not told when it ends.
+    It keeps the keys that are not revoked, ~1 KB each, and nothing about unknown keys. A call checks, at most once
+    a second, whether the file has changed, which costs a few system calls; if so the keys are read again. A thread
+    that watches the file was rejected: a mounted app gets no event at which to end the thread.
 
     Args:
         keys: the stored keys.
@@ -235,7 +235,7 @@ class KeyCache:
     def required(self) -> bool:
         """Whether every request needs a key: true once the first key was created, also if all are revoked now.
 
-        It stays true in this process if the file disappears.
+        The answer stays true in this process even if the file disappears.
 
         Raises:
             KeysUnavailable, FormatTooNew: the file cannot be read. Requests have to be refused.
@@ -249,12 +249,12 @@ class KeyCache:
         return self._live.keys()
 
     def get(self, key_id: str | None) -> Key | None:
-        """The key with this id; None if it was not valid at the last check of the file."""
+        """The key with this id; None if no valid key had the id at the last check of the file."""
         live = self._live.get(key_id) if key_id is not None else None
         return None if live is None else live.key
 
     def find(self, token: str) -> Key | None:
-        """The key with this token; None if no key has it, or it is no longer valid. The time does not show which.
+        """The key with this token; None if no key has it, or it is no longer valid. The time taken does not show which.
 
         Raises:
             KeysUnavailable, FormatTooNew: as for `required`.
@@ -288,7 +288,7 @@ class KeyCache:
 
 
 def digest(token: str) -> bytes:
-    """The hash of a token, which is stored in its place."""
+    """The hash of a token, which is stored in place of the token."""
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
 
 

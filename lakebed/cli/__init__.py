@@ -12,7 +12,7 @@ _USAGE = 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command with `arguments`, by default those of the process. Gives its exit code, one of `Exit`."""
+    """Run a command with `arguments`, by default those of the process. Returns its exit code, one of `Exit`."""
     missing = [name for name in ("typer", "rich") if importlib.util.find_spec(name) is None]
     if missing:
         print(f"lakebed: the commands need {' and '.join(missing)}: pip install 'lakebed[cli]'", file=sys.stderr)

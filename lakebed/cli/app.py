@@ -25,7 +25,7 @@ class _Program(TyperGroup):
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
-            # The buffered output can go nowhere; the interpreter would try to write it again at its end, and complain.
+            # Nobody reads the buffered output: at its end the interpreter would try to write it and report an error.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(Exit.CLOSED) from None
         except EXPECTED as error:
@@ -90,7 +90,7 @@ _set_variables(program, "LAKEBED")
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """Run a command. Gives its exit code."""
+    """Run a command and return its exit code."""
     try:
         program(args=arguments, prog_name="lakebed")
     except SystemExit as end:

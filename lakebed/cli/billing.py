@@ -64,7 +64,7 @@ def invoice(
 
 
 def invoices(place: Place, organization: _Organizations = "", as_json: AsJson = False) -> None:
-    """The invoices that were issued, in that order; with --json all that is on them."""
+    """The issued invoices, in the order of issue; with --json all that is on them."""
     with place.client() as client:
         issued = msgspec.to_builtins(client.call("invoices", organization or None))
     records = [facts | {"total": Decimal(facts["total"])} for facts in issued]
@@ -83,7 +83,7 @@ def save_price_book(
     ],
     as_json: AsJson = False,
 ) -> None:
-    """Save a price book; a name that is there gets a new version. docs/billing.md has the form of it."""
+    """Save a price book; an existing name gets a new version. docs/billing.md describes the form of a price book."""
     body = read_document(document, "price book")
     with place.client() as client:
         print_facts(_book(client.call("save_price_book", book, body)), as_json=as_json)
@@ -108,7 +108,7 @@ def save_quota(
     ] = [0.8, 1.0],  # noqa: B006 - typer reads it; no code changes it
     as_json: AsJson = False,
 ) -> None:
-    """Save a quota, in place of the one for the same organisation and sku. Nothing is refused because of it."""
+    """Save a quota, in place of the one for the same organisation and sku. No event is refused because of a quota."""
     options = {"limit": limit, "period": period, "tz": tz, "thresholds": threshold}
     with place.client() as client:
         client.call("save_quota", organization, sku, **options)
@@ -117,14 +117,14 @@ def save_quota(
 
 
 def quotas(place: Place, organization: _Organizations = "", as_json: AsJson = False) -> None:
-    """How far each quota is used in its present period, counted exactly; with --json also when that ends."""
+    """How far each quota is used in its present period, counted exactly; with --json also when the period ends."""
     with place.client() as client:
         states = msgspec.to_builtins(client.call("quotas", organization or None))
     print_table(_table([_flat(state) for state in states], _QUOTA, as_json=as_json), as_json=as_json)
 
 
 def _book(definition: Any) -> dict[str, Any]:
-    """A saved price book under the names that HTTP has."""
+    """A saved price book as a record with the field names of the HTTP API."""
     saved_at = msgspec.to_builtins(definition.at)
     return {"name": definition.name, "version": definition.version, "savedAt": saved_at, "document": definition.body}
 
@@ -147,5 +147,5 @@ def _flat(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _table(records: Sequence[Mapping[str, Any]], columns: Sequence[str], *, as_json: bool) -> Table:
-    """`columns` of the records; in JSON all fields."""
+    """Print the `columns` of the records; in JSON all fields."""
     return Table.of(records, tuple(records[0]) if records and as_json else columns)

@@ -1,4 +1,4 @@
-"""`deadletters`: rejected events, to look at, mend and replay, or purge."""
+"""`deadletters`: the commands that show rejected events, mend and replay them, or purge them."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def purge(
 
 
 def _selected(client: Client, ids: list[int] | None, until: datetime | None = None) -> list[dict[str, Any]]:
-    """The dead letters with these ids; without ids all, or all that were refused before `until`."""
+    """The dead letters with these ids; without ids, all that were refused before `until`, by default all."""
     if ids:
         return [dead_letter_line(client.call("dead_letter", letter_id)) for letter_id in ids]
     dead_letters: list[dict[str, Any]] = []

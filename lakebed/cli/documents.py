@@ -1,6 +1,6 @@
 """The commands of saved documents: `save`, `list`, `show` and `delete`, for cohorts and for datasets."""
 
-# Annotations are evaluated here: those of the commands below name local variables.
+# Without `from __future__ import annotations`: the annotations of the commands below name local variables.
 
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
@@ -47,7 +47,7 @@ class Documents(msgspec.Struct, frozen=True, kw_only=True):
         app.add_typer(group, name=f"{self.noun}s")
 
     def record(self, definition: Any) -> dict[str, Any]:
-        """A saved definition under the names that HTTP has."""
+        """A saved definition as a record with the field names of the HTTP API."""
         facts = {"name": definition.name, "version": definition.version, "savedAt": definition.at.isoformat()}
         return facts | {self.content: self.content_of(definition.body)}
 

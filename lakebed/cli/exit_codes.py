@@ -32,14 +32,14 @@ class Exit(IntEnum):
 
 
 class Failure(Exception):
-    """An error of the command line itself: what is wrong and, where there is one, the next step."""
+    """An error of the command line itself: what is wrong and, if there is one, the next step."""
 
     def __init__(self, message: str, *, hint: str = "", code: Exit = Exit.USAGE) -> None:
         super().__init__(f"{message}. {hint}" if hint else message)
         self.code = code
 
 
-# The nearest class of an error's bases counts.
+# The entry of the nearest base class of an error counts.
 _CODES: dict[type[BaseException], Exit] = {
     errors.ObjectClosed: Exit.UNAVAILABLE,
     errors.ObjectLocked: Exit.UNAVAILABLE,
@@ -75,7 +75,7 @@ def code_of(error: BaseException) -> Exit:
 
 
 def message_of(error: BaseException) -> str:
-    """The line to print for it. An object that another process has open can be reached by options that only we know."""
+    """The line to print for an error. If another process has the object open, the line names options that reach it."""
     return f"{error.message}. {_LOCKED}" if isinstance(error, errors.ObjectLocked) else str(error)
 
 
@@ -83,7 +83,7 @@ def need(feature: str, modules: Sequence[str], extra: str) -> None:
     """Check that all `modules`, which `feature` needs, are installed.
 
     Raises:
-        Failure: names those that are not, and the extra that brings them.
+        Failure: names the modules that are missing, and the extra that installs them.
     """
     missing = [module for module in modules if importlib.util.find_spec(module) is None]
     if missing:

@@ -107,7 +107,7 @@ def _facts(key: Key) -> dict[str, Any]:
 
 @contextmanager
 def _values_checked() -> Iterator[None]:
-    """Raises Failure where Keys raises ValueError: a scope, name or limit is not valid."""
+    """Turn a ValueError of `Keys` into a Failure: a scope, name or limit is not valid."""
     try:
         yield
     except ValueError as error:

@@ -27,7 +27,7 @@ def mcp(
         typer.Option(help="Serve at this address of this machine instead of stdio, under /mcp.", metavar="HOST:PORT"),
     ] = "",
 ) -> None:
-    """Read-only tools for an assistant (Model Context Protocol), on stdio; of an object here or of a server."""
+    """Read-only tools for an assistant (Model Context Protocol), on stdio, for an object here or on a server."""
     need("mcp", ("mcp", "starlette", "uvicorn"), "mcp")
     from lakebed.mcp.server import make_app, run_stdio
 

@@ -48,7 +48,7 @@ def _size(directory: Path) -> int:
     for path in directory.rglob("*"):
         try:
             total += path.lstat().st_size if path.is_file() else 0
-        except FileNotFoundError:  # its owner deletes files meanwhile
+        except FileNotFoundError:  # the process that has the object open may delete files at this moment
             continue
     return total
 
@@ -56,8 +56,8 @@ def _size(directory: Path) -> int:
 def _owners() -> dict[tuple[int, int, int], int]:
     """The pid that holds each lock, by the lock file's major and minor device and inode.
 
-    It is read from the kernel's list. Trying the lock itself was rejected: an owner that opens the object at that
-    moment would be refused.
+    The pids are read from the kernel's list of locks. Trying each lock was rejected: a process that opens the object at
+    that moment would be refused.
     """
     if not _LOCKS.exists():
         return {}

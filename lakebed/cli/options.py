@@ -78,7 +78,7 @@ def read_document(argument: str, noun: str) -> Any:
 
 
 def json_object(text: str, subject: str) -> dict[str, Any]:
-    """The JSON object that `text` is.
+    """Parse `text` as a JSON object.
 
     Raises:
         Failure: `text` is not a JSON object; the message begins with `subject` ("--patch is", for example).

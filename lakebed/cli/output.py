@@ -17,7 +17,7 @@ __all__ = ["Progress", "approve", "note", "print_facts", "print_table"]
 
 
 def print_table(table: Table, *, as_json: bool) -> None:
-    """All of `table`: JSON is an array of objects; off a terminal, a line of names and then one line a row."""
+    """Print all of `table`: in JSON, an array of objects; off a terminal, a line of names and then one for each row."""
     if as_json:
         print(to_json(table.records()))
     elif sys.stdout.isatty():
@@ -28,7 +28,7 @@ def print_table(table: Table, *, as_json: bool) -> None:
 
 
 def print_facts(facts: Mapping[str, Any], *, as_json: bool) -> None:
-    """One record: a JSON object, or a line for each fact; a mapping in it takes a line for each of its entries."""
+    """Print one record: a JSON object, or a line for each fact; a mapping among them takes a line for each entry."""
     if as_json:
         print(to_json(facts))
         return
@@ -56,7 +56,7 @@ def note(message: str) -> None:
 
 
 def approve(question: str, *, yes: bool) -> bool:
-    """Whether to go on: asks on a terminal; off a terminal, and with `yes`, it is True without a question."""
+    """Whether to go on: asks on a terminal; with `yes`, or without a terminal, returns True without a question."""
     if yes or not sys.stdin.isatty():
         return True
     print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
@@ -119,7 +119,7 @@ def _draw(table: Table) -> None:
 
 
 def _visible(value: str) -> str:
-    """Without characters that move the cursor or change colours: names of events are untrusted."""
+    """`value` with characters that move the cursor or change colours replaced: names of events are untrusted."""
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in value)
 
 

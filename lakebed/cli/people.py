@@ -50,7 +50,7 @@ def merge(
     why: _Why = "",
     as_json: AsJson = False,
 ) -> None:
-    """Make one person of two. `unmerge` takes it back."""
+    """Make one person of two. `unmerge` takes the merge back."""
     with place.client() as client:
         print_facts(msgspec.to_builtins(client.call("merge", a, b, why=why or None)), as_json=as_json)
 

@@ -27,7 +27,7 @@ class Place(msgspec.Struct, frozen=True):
     Attributes:
         root: the directory of the objects.
         name: the object's name.
-        class_name: the class to open it as, `module:Class`; empty for the class that it was last opened as.
+        class_name: the class to open the object as, `module:Class`; if empty, the class with which it was last opened.
         url: the address of a server; empty to open the object in this process.
         key: the server's key.
     """
@@ -43,7 +43,7 @@ class Place(msgspec.Struct, frozen=True):
         """A client of the object: through the server at `url`, or opened in this process.
 
         Args:
-            make: whether an object that does not exist is made.
+            make: whether to make the object if it does not exist.
             trusted: whether SQL is the user's own; if not, it runs in the sandbox. A server never trusts it.
 
         Raises:
@@ -63,14 +63,14 @@ class Place(msgspec.Struct, frozen=True):
 
     @contextmanager
     def connection(self, *, make: bool = False) -> Iterator[Any]:
-        """The object, opened in this process, as `connect` gives it. Raises the same as `client`."""
+        """The object, opened in this process, as `connect` gives it. Raises the errors of `client`."""
         from lakebed.objects.sync import connect
 
         with connect(self.root, self.name, self.object_class(make=make)) as connection:
             yield connection
 
     def object_class(self, *, make: bool = False) -> type[Any]:
-        """The class to open the object as: `class_name`, or the class that its manifest names, if that is known here.
+        """The class to open the object as: `class_name`, or the class that its manifest names, else Analytics.
 
         Raises:
             Failure: there is no such object, and `make` is False; or the class cannot be imported.
@@ -119,14 +119,14 @@ _ANYWHERE = {**_LOCAL, "url": (Url, ""), "key": (Key, "")}
 def for_object(command: Callable[..., None]) -> Callable[..., None]:
     """`command` with the options of an object that is here or on a server. Its first parameter is the `Place`.
 
-    It gets the place and not an open object, so that it can read all its input first: in a pipe of two commands, the
-    second must not open the object while the first has it open.
+    The command gets the place and not an open object, so that it can read all its input first: in a pipe of two
+    commands, the second must not open the object while the first has it open.
     """
     return _with_options(command, _ANYWHERE)
 
 
 def for_local_object(command: Callable[..., None]) -> Callable[..., None]:
-    """The same for a command that works on an object of this machine only."""
+    """`command` with the options of an object on this machine only. Its first parameter is the `Place`."""
     return _with_options(command, _LOCAL)
 
 

@@ -1,4 +1,4 @@
-"""Questions to an object here or on a server; a report is a command made of its signature: `lakebed funnel A B`."""
+"""Commands that query an object here or on a server. A report's signature makes its command: `lakebed funnel A B`."""
 
 from __future__ import annotations
 
@@ -155,10 +155,10 @@ def _default(kind: Any, default: Any) -> Any:
 
 
 def _argument(name: str, value: Any, signature: Signature) -> Any:
-    """The report's argument for the value that was typed; None if none was."""
+    """The report's argument for the value that was typed; None if no value was typed."""
     kinds = each(signature.types[name])
     if isinstance(value, list):
-        # One value where there may be several, as in `by`, means the same to the report as a list of it.
+        # For an argument that takes several values, such as `by`, a report treats one value as a list of that value.
         return [_plain(name, item) for item in value] or None
     return value if not isinstance(value, str) else _typed(name, value, kinds)
 
@@ -173,7 +173,7 @@ def _typed(name: str, value: str, kinds: list[Any]) -> Any:
 
 
 def _plain(name: str, value: str) -> Any:
-    """`value` itself, or the JSON object where it begins like one: `{"event": "Order", "where": "revenue > 10"}`."""
+    """`value`, decoded if it begins like a JSON object: `{"event": "Order", "where": "revenue > 10"}`."""
     if not value.lstrip().startswith("{"):
         return value
     try:

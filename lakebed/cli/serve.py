@@ -1,4 +1,4 @@
-"""`init` and `serve`: a directory to begin with, and the server for it."""
+"""`init` makes a directory to begin with; `serve` starts the server for it."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def serve(
     from lakebed.api import serve as serve_app
     from lakebed.api.enrichment.enrichment import Enrichment
 
-    ip: Any = client_ip  # a Literal, checked above
+    ip: Any = client_ip  # the type is a Literal, and the value was checked above
     app = create_app(
         _served(root, name, class_name),
         max_body_bytes=max_body_bytes,

@@ -1,4 +1,4 @@
-"""Events into and out of an object: `track` stores one; `import` and `export` read and write files for other tools."""
+"""Commands for events: `track` stores one; `import` and `export` read and write the files of other tools."""
 
 from __future__ import annotations
 
@@ -94,8 +94,8 @@ def import_(
 ) -> None:
     """Import events: NDJSON, CSV, Parquet, Segment's archives, access logs; gzip and zstd are read as they are.
 
-    Each row is stored once, also when an import is stopped, killed or run again: it goes on where it was. Times are
-    taken as the rows say them. received = stored + duplicate + rejected.
+    Each row is stored once, also if an import is stopped, killed or run again: it continues where it ended. Times are
+    taken as they are in the rows. received = stored + duplicate + rejected.
     """
     from lakebed.transfer.mapping import RowMapping
     from lakebed.transfer.source import FORMATS, inputs
@@ -122,7 +122,7 @@ def import_(
 
 
 def _show(files: list[Path], format_name: str, encoding: str, mapping: Any) -> None:
-    """Print the first events of each file, as they would be stored. Nothing is stored."""
+    """Print the first events of each file, as an import would store them. Nothing is stored."""
     from lakebed.transfer.packing import Packer
     from lakebed.transfer.source import Chain, Source
 
@@ -246,7 +246,7 @@ def export(
 
 
 def _events(connection: Any, start: str, end: str, as_of: str) -> Iterator[Any]:
-    """All events that are stored now, in pieces. Events that arrive meanwhile are left out."""
+    """All events that are stored now, in pieces. Events that arrive during the export are left out."""
     from lakebed.events.event import BASE_COLUMNS
 
     conditions = ["seq >= $first", "seq < $stop"]
@@ -272,9 +272,9 @@ def moment(text: str) -> datetime:
 
 @contextmanager
 def _whole(path: Path) -> Iterator[IO[bytes]]:
-    """A file that gets its name when all of it is on disk."""
+    """A file that gets its name only when its whole content is on disk."""
     if path == Path("-"):
-        # With PYTHONUNBUFFERED it is a raw file, whose write may write a part and return its length.
+        # With PYTHONUNBUFFERED, stdout is a raw file, whose `write` may write only a part, and returns its length.
         out: Any = sys.stdout.buffer
         whole = io.BufferedWriter(out) if isinstance(out, io.RawIOBase) else out
         yield whole

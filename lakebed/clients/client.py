@@ -1,4 +1,4 @@
-"""Client: the verbs of one object, for code that blocks, and their answers as tables. The object is open here."""
+"""Client: the verbs of one object as blocking calls, with answers as tables. LocalClient: of an object open here."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Table(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, records: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> Self:
-        """The `columns` of records; None where a record lacks one."""
+        """A table with these `columns` of records; a cell is None if the record lacks the column."""
         return cls(columns, [[record.get(column) for column in columns] for record in records])
 
     @classmethod
@@ -47,7 +47,7 @@ class Table(msgspec.Struct, frozen=True):
 
 
 def to_json(value: Any) -> str:
-    """`value` on one line. Times are ISO 8601; types that JSON lacks become text."""
+    """`value` as JSON on one line. Times are ISO 8601; values of types that JSON lacks become text."""
     return msgspec.json.encode(value, enc_hook=str).decode()
 
 
@@ -63,15 +63,15 @@ class Client(Protocol):
         ...
 
     def table(self, verb: str, *positional: Any, **named: Any) -> Table:
-        """The rows of `query`, `template` or a report, however many. Arguments of a report have names."""
+        """All rows of `query`, `template` or a report, however many. The arguments of a report are passed by name."""
         ...
 
     def track(self, event: Mapping[str, Any]) -> Any:
-        """Store one event, in Segment's names. Gives its `Receipt`; a rejected event is not an error."""
+        """Store one event, in Segment's names. Returns its `Receipt`; a rejected event is not an error."""
         ...
 
     def dead_letters(self, *, limit: int, before: int | None, reason: str | None) -> list[dict[str, Any]]:
-        """Dead letters, newest first, in HTTP's names, each with the first 200 characters that were sent."""
+        """Dead letters, newest first, with HTTP's field names, and the first 200 characters of each event as sent."""
         ...
 
 
@@ -88,22 +88,22 @@ class LocalClient:
         self._trusted = trusted
 
     def call(self, verb: str, *positional: Any, **named: Any) -> Any:
-        """As `Client.call`."""
+        """Implements `Client.call`."""
         name = VERBS[verb].name if self._trusted else VERBS[verb].untrusted or verb
         if name == "report_untrusted":
             return self._connection.report_untrusted(verb, named)
         return operator.attrgetter(name)(self._connection)(*positional, **named)
 
     def table(self, verb: str, *positional: Any, **named: Any) -> Table:
-        """As `Client.table`."""
+        """Implements `Client.table`."""
         return table_of(self.call(verb, *positional, **named))
 
     def track(self, event: Mapping[str, Any]) -> Any:
-        """As `Client.track`."""
+        """Implements `Client.track`."""
         return self._connection.batch([event], source="cli")[0]
 
     def dead_letters(self, *, limit: int, before: int | None, reason: str | None) -> list[dict[str, Any]]:
-        """As `Client.dead_letters`."""
+        """Implements `Client.dead_letters`."""
         return list(map(dead_letter_line, self.call("dead_letters", limit=limit, before=before, reason=reason)))
 
 
@@ -113,6 +113,6 @@ def table_of(result: Any) -> Table:
 
 
 def dead_letter_line(dead_letter: Any) -> dict[str, Any]:
-    """A dead letter as HTTP lists it: its facts, and the first 200 characters that were sent."""
+    """A dead letter as HTTP lists it: its facts, and the first 200 characters of the event as sent."""
     preview = dead_letter.raw[: 4 * _PREVIEW].decode("utf-8", "replace")[:_PREVIEW]
     return camel_keys({name: getattr(dead_letter, name) for name in _LINE}) | {"preview": preview}

@@ -17,16 +17,16 @@ from lakebed.objects.remote_namespace import RemoteNamespace
 
 __all__ = ["RemoteClient"]
 
-_TIMEOUT_S = 90.0  # longer than a query may take by default
+_TIMEOUT_S = 90.0  # longer than the time limit of queries by default
 _BAD_REQUEST, _UNAUTHORIZED, _FORBIDDEN, _TOO_MANY, _SERVER_ERROR = 400, 401, 403, 429, 500
-# Errors of RPC for arguments that the server does not take.
+# The errors that RPC raises for arguments that the server does not accept.
 _ARGUMENT_ERRORS = (TypeError, ValueError, LookupError, OverflowError)
 
 
 class RemoteClient:
     """The verbs of the object that `key` is for, by RPC. A context manager.
 
-    Two kinds of answer come by HTTP: tables, which have up to 64 MiB there and 8 MiB by RPC, and lists of dead letters,
+    Two kinds of answer come by HTTP: tables, which may have 64 MiB by HTTP and 8 MiB by RPC, and lists of dead letters,
     which RPC sends whole and HTTP as previews.
 
     Args:
@@ -37,8 +37,8 @@ class RemoteClient:
         InvalidSettings: the address has another form.
         ImportError: httpx is not installed.
 
-    Its methods raise LakebedError with the server's words: AccessDenied for 401 and 403, Backpressure for 429,
-    Unreachable for other failures of the server and for no answer.
+    Its methods raise LakebedError with the server's message: AccessDenied for 401 and 403, Backpressure for 429,
+    Unreachable for other failures of the server, and if the server does not answer.
     """
 
     def __init__(self, url: str, key: str = "") -> None:
@@ -61,7 +61,7 @@ class RemoteClient:
             self._runner.run(self._namespace.close())
 
     def call(self, verb: str, *positional: Any, **named: Any) -> Any:
-        """As `Client.call`."""
+        """Implements `Client.call`."""
         return self._runner.run(self._called(VERBS[verb].name, positional, named))
 
     async def _called(self, verb: str, positional: tuple[Any, ...], named: dict[str, Any]) -> Any:
@@ -77,7 +77,7 @@ class RemoteClient:
             raise _error(_BAD_REQUEST, "INVALID_CALL", str(error)) from error
 
     def table(self, verb: str, *positional: Any, **named: Any) -> Table:
-        """As `Client.table`."""
+        """Implements `Client.table`."""
         if verb == "template":
             name, params = positional
             answer = self._asked("POST", f"/templates/{quote(name, safe='')}", params)
@@ -90,17 +90,17 @@ class RemoteClient:
         return Table.answered(columns, answer["rows"], answer["tiers"], answer["ms"])
 
     def track(self, event: Mapping[str, Any]) -> Any:
-        """As `Client.track`."""
+        """Implements `Client.track`."""
         return self.call("batch", [event])[0]
 
     def dead_letters(self, *, limit: int, before: int | None, reason: str | None) -> list[dict[str, Any]]:
-        """As `Client.dead_letters`."""
+        """Implements `Client.dead_letters`."""
         page = self._asked("GET", "/deadletters", **_without_none({"limit": limit, "before": before, "reason": reason}))
         dead_letters: list[dict[str, Any]] = page["letters"]
         return dead_letters
 
     def _asked(self, method: str, path: str, body: Any = None, **parameters: Any) -> Any:
-        """The JSON that the server answers."""
+        """Send a request, and return the JSON of the answer."""
         try:
             content = None if body is None else msgspec.json.encode(body)
             headers = {} if body is None else {"Content-Type": "application/json"}
@@ -131,7 +131,7 @@ def _refused(response: Any) -> LakebedError:
 
 
 def _error(status: int, code: str, reason: str) -> LakebedError:
-    """The error for a status of HTTP, or for an error of RPC that has one."""
+    """The error to raise for an HTTP status, or for an RPC error that has an HTTP status."""
     kind: type[LakebedError] = LakebedError
     if status in (_UNAUTHORIZED, _FORBIDDEN):
         kind = AccessDenied

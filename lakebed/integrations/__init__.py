@@ -1,1 +1,1 @@
-"""Middleware for other frameworks, a file each."""
+"""Middleware for other frameworks, one file for each."""

@@ -30,11 +30,11 @@ class _Tracks(Protocol):
 
 
 def route_template(scope: Scope) -> str | None:
-    """The route of a request as it was declared: `/orders/{id}`, not `/orders/17`.
+    """The path of a request's route as it was declared: `/orders/{id}`, not `/orders/17`.
 
     Works with Starlette and FastAPI, mounts included; a value in the path of a mount is replaced by its parameter's
-    name too. None if no route matched, so that requests of scanners give no paths. The path itself in an app without a
-    router.
+    name too. Returns None if no route matched, so that requests of scanners give no paths, and the path itself if the
+    app has no router.
     """
     route: str | None = getattr(scope.get("route"), "path", None)
     params = scope.get("path_params") or {}
@@ -45,7 +45,7 @@ def route_template(scope: Scope) -> str | None:
             mounted = _templated(mounted, {name: value for name, value in params.items() if f"{{{name}" not in route})
         return (mounted + route)[:_MAX_PATH]
     path: str = scope.get("path", "")
-    if scope.get("endpoint") is not None:  # a router that sets the endpoint and not the route
+    if scope.get("endpoint") is not None:  # the router sets the endpoint but not the route
         return _templated(path, params)[:_MAX_PATH]
     return None if "router" in scope or "app" in scope else path[:_MAX_PATH]
 
@@ -68,15 +68,15 @@ class TrackRequests:
     had sent one). WebSockets and lifespan pass through unchanged.
 
     Tracking is fire-and-forget: no response waits for it, and no failure of it changes a response. A request that
-    cannot be tracked (the object is closed, `user` raises) counts in `failures` and goes to `on_error` and the log. An
-    event that cannot be stored later (a full disk, Backpressure) goes to `on_error` and `check()` of the object.
+    cannot be tracked (the object is closed, `user` raises) counts in `failures` and goes to `on_error` and the log. If
+    storing an event fails later (a full disk, Backpressure), the object's `on_error` and `check()` get the error.
 
     Args:
         app: the ASGI app.
         analytics: an `Analytics` object, or a stub of one. It may be opened later, in the app's lifespan.
         user: function from the scope to the user id. It is called after the response, when authentication has changed
             the scope. Not a coroutine function; None means no user.
-        organization: function from the scope to the organisation's id, likewise.
+        organization: function from the scope to the organisation's id, called like `user`; None means no organisation.
         path: function from the scope to the path that is stored.
         skip: paths, as `path` returns them, that are not stored, such as health checks.
         event: name of the events.
@@ -160,7 +160,7 @@ class TrackRequests:
     def _fail(self, error: Exception) -> None:
         self.failures += 1
         now = self._clock.monotonic()
-        if now - self._logged_at >= _LOG_EVERY_S:  # not once for each request of a busy app
+        if now - self._logged_at >= _LOG_EVERY_S:  # a busy app would log a line for each request
             self._logged_at = now
             _log.error("a request was not tracked, or not with all properties (%d so far): %s", self.failures, error)
         if self._on_error is not None:
@@ -197,7 +197,7 @@ class _Response:
             self._status = message["status"]
         try:
             await self._send(message)
-        except OSError:  # since ASGI 2.4 servers raise it if the client has disconnected
+        except OSError:  # since ASGI 2.4, servers raise OSError if the client has disconnected
             self._gone = True
             raise
         if kind == "http.response.pathsend" or (kind == "http.response.body" and not message.get("more_body", False)):

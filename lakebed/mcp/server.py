@@ -90,14 +90,14 @@ _REPORTS = {"query-trends": "segmentation", "query-funnel": "funnel", "query-ret
 
 
 class Tool(msgspec.Struct, frozen=True):
-    """A tool.
+    """A tool of the assistant.
 
     Attributes:
         name: the name in the protocol.
         about: the description of its answer, for the assistant.
         verb: the verb that it calls.
         schema: the JSON Schema of its arguments.
-        run: calls it; gives tables, each under a heading.
+        run: calls the verb, and returns tables by heading.
     """
 
     name: str
@@ -162,7 +162,7 @@ MAX_ROWS = 500
 """Maximum of rows of one table in an answer."""
 MAX_CHARACTERS = 40_000
 """Maximum of characters of one answer, about 10,000 tokens."""
-_EXPECTED = (LakebedError, sqlite3.Error, OSError)  # an assistant is told what they say; others are bugs
+_EXPECTED = (LakebedError, sqlite3.Error, OSError)  # errors whose message the assistant gets; all others are bugs
 _ABOUT = (
     "Product analytics of one Lakebed object, read only. Start with read-data-schema. People are counted after "
     "identity resolution; times are UTC; `as_of` gives any answer as it was at an instant."
@@ -195,14 +195,14 @@ def make_server(client: Client, worker: Worker) -> Server[Any, Any]:
         try:
             tables = await worker.run(tool.run, client, values)
         except _EXPECTED as error:
-            raise ValueError(str(error)) from error  # the SDK sends it as an answer that is marked as an error
+            raise ValueError(str(error)) from error  # the SDK sends this as an answer that is marked as an error
         return [types.TextContent(type="text", text=as_text(tables))]
 
     return server
 
 
 def as_text(tables: Mapping[str, Table]) -> str:
-    """Tables as text: a line of JSON with the columns and one for each row, cut where the text becomes too long."""
+    """Tables as text: a line of JSON with the columns and one line for each row, cut when the text becomes too long."""
     lines: list[str] = []
     left = MAX_CHARACTERS
     for heading, table in tables.items():
@@ -236,7 +236,7 @@ async def run_stdio(client: Client) -> None:
 def make_app(client: Client, hosts: list[str]) -> Starlette:
     """An ASGI app that serves the tools at `/mcp`, to requests for these hosts only.
 
-    With another name that resolves to this machine (DNS rebinding), a web page in a browser could call the tools.
+    Otherwise a web page could call the tools by another name that resolves to this machine (DNS rebinding).
     """
     worker = Worker("mcp")
     manager = StreamableHTTPSessionManager(
@@ -256,7 +256,7 @@ def make_app(client: Client, hosts: list[str]) -> Starlette:
 
 
 class _McpApp:
-    """The manager as an ASGI app: a route would take its bound method for a handler of requests."""
+    """The manager as an ASGI app: given the manager's bound method, a route would call it as a handler of requests."""
 
     def __init__(self, manager: StreamableHTTPSessionManager) -> None:
         self._manager = manager

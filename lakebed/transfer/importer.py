@@ -1,4 +1,4 @@
-"""Importer: the rows of one input into an object's log, each once, however often it is interrupted or run again."""
+"""Importer: stores each row of one input in an object's log once, however often it is interrupted or run again."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _IN_FLIGHT = 3
 _SAVED_EVERY = 4 * ROWS
 _AHEAD = _SAVED_EVERY + (_IN_FLIGHT + 1) * ROWS
 _ATTEMPTS = 10
-_MAX_DEAD_LETTERS = 1_000  # of rows that are not events: each costs a transaction; a wrong file has no other rows
+_MAX_DEAD_LETTERS = 1_000  # limit for rows that are no events: each costs a transaction, and a wrong file has only such
 _KNOWN = "SELECT message_id FROM events WHERE seq >= $since AND list_contains($ids, message_id)"
 _REASONS = 20
 
@@ -37,7 +37,7 @@ class Tally(msgspec.Struct):
         stored: rows that are new in the log.
         duplicate: rows that the log had already.
         rejected: rows that are not valid events.
-        skipped: rows, among all, that an earlier run had imported and that were not sent again.
+        skipped: rows, included in `received`, that an earlier run had imported and that were not sent again.
         reasons: the number of rejected rows by reason, for the first twenty reasons.
     """
 
@@ -66,7 +66,7 @@ class Tally(msgspec.Struct):
 
 
 class _Sent(msgspec.Struct):
-    """A chunk on its way to the log. `seq` is the log's next seq before it; `positions` has the row of each receipt."""
+    """A chunk on its way to the log. `seq` is the log's next seq before it; `positions` has each receipt's row."""
 
     ack: Any
     body: bytes
@@ -81,17 +81,17 @@ class Importer:
 
     At most three chunks are on their way to the log at once. The position behind the acknowledged rows is stored from
     time to time, so that a rerun need not send them again. Rows behind it that a killed run may have sent are looked
-    up in the log by their ids: the log's own deduplication remembers ids for a while only, and this must hold for ever.
+    up in the log by their ids: the log's own deduplication forgets ids after a while, and no row may be stored twice.
 
     Args:
         analytics: the open object.
         source: the input, freshly opened.
         mapping: makes events of rows.
         mapping_id: a hash of the options that `mapping` was made of.
-        positions: the positions of this object; used in `worker` only, as the source is.
+        positions: the positions of this object; used in `worker` only, like the source.
         worker: an executor with one thread, for calls that block.
         rejects: the file of refused rows.
-        moved: called after each chunk.
+        moved: called with the source and the tally after each chunk.
 
     Attributes:
         tally: the outcome so far.
@@ -124,7 +124,7 @@ class Importer:
             size=source.size,
             modified=source.modified,
         )
-        # An interrupted run may have stored rows from this seq on, up to this row.
+        # An interrupted run may have stored rows from the seq `_since` on, up to the row `_unsure_until`.
         self._since = self._unsure_until = 0
         self._sent_rows = self._saved = 0
         self._dead_letters: list[Any] = []
@@ -134,9 +134,9 @@ class Importer:
         self.tally = Tally()
 
     async def run(self) -> Tally:
-        """Import what is not imported yet.
+        """Import the rows that are not imported yet.
 
-        When it is cancelled, it waits for the chunks on their way and stores the position.
+        If the call is cancelled, it waits for the chunks on their way and stores the position.
 
         Raises:
             InvalidImport: the input cannot be read.
@@ -168,7 +168,7 @@ class Importer:
         return self.tally
 
     async def _drain(self) -> None:
-        """Wait for the chunks on their way. None behind a failed one counts: a rerun looks these up in the log."""
+        """Wait for the chunks on their way. None behind a failed chunk counts: a rerun looks these up in the log."""
         try:
             while self._sent:
                 await self._settle()
@@ -183,7 +183,7 @@ class Importer:
             await sent.ack
 
     def _is_same(self, position: Position) -> bool:
-        """Whether the file was not changed since, wherever it was then."""
+        """Whether the file is unchanged since the run of `position`, at any path."""
         own = self._position
         return (position.head, position.size, position.modified) == (own.head, own.size, own.modified)
 
@@ -196,7 +196,7 @@ class Importer:
         """The position of an earlier run, if the input still begins with its rows, and the log still has them."""
         for position in self._positions.find(self._source, self._position.mapping):
             if position.next_seq > self._analytics.stats().next_seq:
-                continue  # the object's directory was restored to an earlier state
+                continue  # the object's directory was restored to a state before that run
             if position.complete and self._is_same(position):
                 return position
             if self._source.skip(position.offset, self._chain) and self._chain.digest() == position.digest:
@@ -237,7 +237,7 @@ class Importer:
         """Wait for the oldest chunk on its way, count its rows, and advance the position behind it."""
         sent = self._sent[0]
         receipts = () if sent.ack is None else await self._acknowledged(sent)
-        self._sent.popleft()  # only now: after a cancelled wait it is waited for again
+        self._sent.popleft()  # not before: after a cancelled wait, `_drain` waits for this chunk again
         self._count(sent, receipts)
         self._position = msgspec.structs.replace(
             self._position,
@@ -272,7 +272,7 @@ class Importer:
                 self.tally.duplicate += 1
 
     async def _acknowledged(self, sent: _Sent) -> list[Receipt]:
-        """The receipts. If the log is busy, the chunk is sent again later: the ids make that harmless."""
+        """Wait for the receipts of a chunk. If the log is busy, send the chunk again: the ids make that harmless."""
         for _ in range(_ATTEMPTS):
             try:
                 return list(await sent.ack)
@@ -295,7 +295,7 @@ class Importer:
             return
         next_seq = self._sent[0].seq if self._sent else self._analytics.stats().next_seq
         if self._position.received < self._unsure_until:
-            next_seq = self._since  # the rows of the interrupted run still lie from there on
+            next_seq = self._since  # a rerun must still look up rows from there on
         digest = self._position.digest or Chain().digest()
         self._position = msgspec.structs.replace(
             self._position, digest=digest, next_seq=next_seq, ahead=_AHEAD, complete=complete

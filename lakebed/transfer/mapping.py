@@ -1,4 +1,4 @@
-"""RowMapping: makes an event of a row; says which column is which field, and which are properties."""
+"""RowMapping: makes an event of a row; defines which columns are fields of the event, and which are properties."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ FIELDS = {
 """Fields of an event: their names in options, and in JSON."""
 _OBJECTS = ("properties", "traits", "context")
 _TAKEN = FIELDS | {wire: wire for wire in FIELDS.values()}
-_OWN = {"seq", "received_at", "receivedAt"}  # columns of our own exports; the log assigns them anew
+_OWN = {"seq", "received_at", "receivedAt"}  # columns of Lakebed's own exports; the log assigns new values
 _UNIX_MS = 1_000
 _ABSENT: Any = object()
 
@@ -76,12 +76,12 @@ class Column(msgspec.Struct, frozen=True):
 
     @classmethod
     def read(cls, text: str) -> Column:
-        """The column of an option: `column` or `column:type`."""
+        """Parse a column as options name it: `column` or `column:type`."""
         name, _, kind = text.rpartition(":")
         return cls(name, _TYPES[kind]) if name and kind in _TYPES else cls(text)
 
     def of(self, row: Mapping[str, Any]) -> Any:
-        """Its value in `row`; `_ABSENT` if the row has none, or an empty text."""
+        """The column's value in `row`; `_ABSENT` if the row has no value, or an empty text."""
         value = row.get(self.name, _ABSENT)
         if value is _ABSENT and "." in self.name:
             value = _follow(row, self.name.split("."))
@@ -107,16 +107,16 @@ class RowMapping:
     """Makes events of rows.
 
     Args:
-        fields: `FIELD=COLUMN[:TYPE]` each. Without any, a column with the name of a field is that field.
-        properties: `[NAME=]COLUMN[:TYPE]` each; without any, all columns that are not fields.
-        event: the name of events that have none.
-        kind: the type of events that have none.
+        fields: texts `FIELD=COLUMN[:TYPE]`. If empty, a column with the name of a field is that field.
+        properties: texts `[NAME=]COLUMN[:TYPE]`. If empty, all columns that are not fields are properties.
+        event: the name of events that have no name.
+        kind: the type of events that have no type.
         time_format: "iso", "unix", "unix_ms", or a format of strptime.
-        zone: the time zone of times that name none.
+        zone: the time zone of times that name no zone.
 
     Attributes:
-        event_name: as `event`.
-        kind: as `kind`.
+        event_name: the argument `event`.
+        kind: the argument `kind`.
         has_columns: whether `fields` or `properties` name a column.
         is_given: whether any argument differs from its default.
 
@@ -191,7 +191,7 @@ class RowMapping:
             event |= _previous(event)
         holder = "traits" if kind in ("identify", "group") else "properties"
         if holder == "traits" and "properties" in event:
-            event.setdefault("traits", event.pop("properties"))  # the log stores traits there, and so does an export
+            event.setdefault("traits", event.pop("properties"))  # the log and exports keep traits in `properties`
         if rest:
             event[holder] = {**event.get(holder, {}), **rest}
 
@@ -213,7 +213,7 @@ class RowMapping:
 
 
 def _previous(alias: dict[str, Any]) -> dict[str, Any]:
-    """The former id of an alias, from its properties: the log stores it there, and so does an export."""
+    """The former id of an alias, from its properties, where the log and exports keep it."""
     properties = alias.get("properties")
     if isinstance(properties, dict) and "previousId" in properties:
         return {"previousId": properties.pop("previousId")}

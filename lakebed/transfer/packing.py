@@ -1,4 +1,4 @@
-"""Packing: makes the log's input of rows: a JSON array of events, each with an id that a second import gives again."""
+"""Packing: makes the log's input of rows: a JSON array of events, each with an id that is equal in every import."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _any = msgspec.json.Decoder()
 
 
 class _Row(Event, omit_defaults=True):
-    """An event as its client sent it, without the fields that it lacks."""
+    """An event as its client sent it; fields that it lacks are left out of the JSON."""
 
 
 _row = msgspec.json.Decoder(_Row)
@@ -44,7 +44,7 @@ class PackedRows(msgspec.Struct, frozen=True):
     body: bytes = b""
 
     def sent(self, known: frozenset[str]) -> tuple[bytes, Sequence[int]]:
-        """The JSON array without the events that have a `known` id, and the row of each event in it."""
+        """The JSON array without the events that have a `known` id, and the row of each event in the array."""
         if self.items is None and not known:
             return self.body, self.positions
         items = self.items if self.items is not None else [_encode(event) for event in _any.decode(self.body)]
@@ -76,7 +76,7 @@ class Packer:
             return self._mapped(chunk, [self._of_sent(raw) for raw in chunk.raws])
 
     def _as_sent(self, chunk: Chunk, events: list[_Row]) -> PackedRows:
-        """The packed rows of events in Segment's form that can all be read."""
+        """The packed rows of a chunk whose events are all valid in Segment's form."""
         for event in events:
             _settle(event)
         positions: Sequence[int] = range(len(chunk))
@@ -92,7 +92,7 @@ class Packer:
         return PackedRows(message_ids, positions, {}, len(positions), body=_encode(events))
 
     def _mapped(self, chunk: Chunk, events: Sequence[dict[str, Any] | str]) -> PackedRows:
-        """The packed rows of events made one by one. A text is the reason why a row is no event; empty, a blank row."""
+        """The packed rows of events made one by one. A text in `events` is why a row is no event, "" a blank row."""
         row_ids = self._chain.ids(chunk.raws)
         ids: list[str] = []
         positions: list[int] = []
@@ -113,7 +113,7 @@ class Packer:
         return PackedRows(ids, positions, refused, len(positions) + len(refused), items)
 
     def _of_sent(self, raw: bytes) -> dict[str, Any] | str:
-        """The event of one line in Segment's form, or the reason why it is none."""
+        """The event of one line in Segment's form, or the reason why the line is no event; empty if blank."""
         if not raw.strip():
             return ""
         try:
@@ -150,7 +150,7 @@ class Packer:
             return row
         try:
             return self._mapping.event(row)
-        except (ValueError, OverflowError, TypeError, OSError) as error:  # OSError: a time beyond what the platform has
+        except (ValueError, OverflowError, TypeError, OSError) as error:  # OSError: the platform has no such time
             return str(error)
 
     def _of_line(self, raw: bytes) -> dict[str, Any] | str:

@@ -1,4 +1,4 @@
-"""Positions: how far each input was imported, in `imports.db` in the object's directory; and rejected rows."""
+"""Positions: how far each input was imported, in `imports.db` in the object's directory. Rejects: the rejected rows."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Positions:
         self._connection.close()
 
     def find(self, source: Source, mapping: str) -> list[Position]:
-        """Positions of earlier imports of `source`: inputs with the same beginning, and its path before it grew."""
+        """Positions of earlier imports of `source`: inputs with the same beginning, or a smaller file at its path."""
         rows = self._connection.execute(
             f"SELECT {', '.join(_COLUMNS)} FROM positions WHERE mapping = ? AND (head = ? OR path = ? AND size <= ?)"
             " ORDER BY path = ? DESC, offset DESC",
@@ -112,7 +112,7 @@ class Rejects:
     """A file with one JSON object a line: `file`, `row` (from 1), `reason`, `raw`. A row is added once.
 
     Args:
-        path: the file; None stores nothing.
+        path: the file; if None, no rows are stored.
     """
 
     def __init__(self, path: Path | None) -> None:

@@ -29,11 +29,11 @@ ROWS = 5_000
 
 
 class Chunk(msgspec.Struct, frozen=True):
-    """Rows that follow each other.
+    """Consecutive rows of an input.
 
     Attributes:
-        raws: the bytes of each row, with its line end. All rows of an input together are the whole input.
-        values: the same rows as values; None if the format is lines of text.
+        raws: the bytes of each row, with its line end. Joined, the rows of an input are the whole input.
+        values: the rows as Python values; None if the format is lines of text.
         number: the number of the first row in the input, from 0.
     """
 
@@ -46,10 +46,10 @@ class Chunk(msgspec.Struct, frozen=True):
 
 
 class Chain:
-    """A hash of all bytes so far; after each row it is that row's id.
+    """A hash of all bytes so far; its value after a row is the id of that row.
 
-    Two inputs give a row the same id when, and only when, they are the same up to there: importing a file again finds
-    every row known, a file that has grown brings only what is new, and equal rows of one file stay apart.
+    Two inputs give a row the same id if, and only if, they are equal up to that row: if a file is imported again, every
+    row is known; if the file has grown, only the added rows are new; and equal rows of one file have different ids.
     """
 
     def __init__(self) -> None:
@@ -135,7 +135,7 @@ _SUFFIXES = {
 
 
 def inputs(paths: Sequence[Path]) -> list[Path]:
-    """The files that `paths` name; of a directory all files in it, in the order of their names, without hidden ones.
+    """The files that `paths` name; for a directory, all files below it except hidden ones, in the order of their names.
 
     Raises:
         InvalidImport: a path does not exist.
@@ -153,7 +153,7 @@ def inputs(paths: Sequence[Path]) -> list[Path]:
 
 
 class Source:
-    """One input.
+    """One input, opened for reading.
 
     Args:
         path: the file, or `STDIN`.
@@ -190,7 +190,7 @@ class Source:
             raise
 
     def stop(self) -> None:
-        """End a read that waits for stdin soon. Any thread may call it."""
+        """Make a read that waits for stdin return soon, as at the end of the input. Any thread may call `stop`."""
         self._stdin.stopped = True
 
     def close(self) -> None:
@@ -199,16 +199,16 @@ class Source:
 
     @property
     def done(self) -> int:
-        """The bytes of the file that were read so far."""
+        """The number of bytes of the file that were read so far; 0 for stdin."""
         return 0 if self.is_stdin else self._raw.tell()
 
     def rewind(self) -> None:
-        """Start again from the beginning."""
+        """Go back to the beginning of the file."""
         self._raw.seek(0)
         self._stream = self._inflated(self._raw.read(_HEAD_BYTES))
 
     def skip(self, offset: int, chain: Chain) -> bool:
-        """Read up to `offset`, as `offset_of` counts, into `chain`. Gives whether the input is that long."""
+        """Read up to `offset`, as `offset_of` counts, into `chain`. Returns whether the input is that long."""
         if self.format == "parquet":
             rows = itertools.chain.from_iterable(chunk.raws for chunk in self._parquet())
             taken = 0
@@ -225,11 +225,11 @@ class Source:
         return True
 
     def offset_of(self, chunk: Chunk) -> int:
-        """The length of a chunk: in bytes, of Parquet in rows."""
+        """The length of a chunk: in bytes as inflated, for Parquet in rows."""
         return len(chunk.raws) if self.format == "parquet" else sum(map(len, chunk.raws))
 
     def chunks(self, number: int = 0, offset: int = 0) -> Iterator[Chunk]:
-        """All rows after those that `skip` read.
+        """Read all rows after those that `skip` has read, in chunks.
 
         Args:
             number: the number of the first row.
@@ -283,7 +283,7 @@ class Source:
             yield Chunk(raws, values, 0)
 
     def _read_columns(self) -> None:
-        """Read the columns of CSV from the first line of a file that is read from a later row on."""
+        """Read the columns of CSV from the file's first line, as this source begins at a later row."""
         with contextlib.closing(Source(self.path, self.format, self._encoding)) as again:
             texts = again._texts([])  # noqa: SLF001 - this class's own
             self.columns = next(csv.reader(texts, delimiter="\t" if self.format == "tsv" else ","), [])
@@ -327,7 +327,7 @@ class Source:
         if start.startswith(_PARQUET):
             return "parquet"
         first = self._stream.peek(1)[:1]
-        if first in (b"{", b""):  # names of Segment's archives are times; an empty file is empty in any format
+        if first in (b"{", b""):  # Segment's archives have times as names; an empty file is empty in any format
             return "ndjson"
         raise InvalidImport(
             f"the format of {self.path} is not clear from its name", hint=f"Say --format: {', '.join(FORMATS)}"
@@ -335,7 +335,7 @@ class Source:
 
 
 class _Stdin(io.RawIOBase):
-    """Standard input for a thread that another thread can stop: a read that waits could not be interrupted."""
+    """Standard input, polled, so that another thread can stop a read that waits."""
 
     def __init__(self) -> None:
         self.stopped = False

@@ -34,7 +34,7 @@ def writer(format_name: str, out: IO[bytes], *, as_events: bool) -> Iterator[Cal
     if format_name == "ndjson":
         yield lambda table: _write_lines(table, out, as_events=as_events)
         return
-    writers: list[Any] = []  # one, once the schema is known
+    writers: list[Any] = []  # one writer, made when the schema is known
 
     def write(table: pa.Table) -> None:
         if not writers:
@@ -57,7 +57,7 @@ def _writer(format_name: str, out: IO[bytes], schema: pa.Schema) -> Any:
 
 
 def _flat(table: pa.Table) -> pa.Table:
-    """`table` with JSON text instead of the types that CSV lacks."""
+    """`table` with JSON text in the columns whose types CSV lacks."""
     for index, field in enumerate(table.schema):
         if pa.types.is_nested(field.type) or pa.types.is_binary(field.type):
             texts = [None if value is None else _json(value) for value in table.column(index).to_pylist()]
@@ -77,7 +77,7 @@ def _write_lines(table: pa.Table, out: IO[bytes], *, as_events: bool) -> None:
 
 
 def _event(row: dict[str, Any]) -> dict[str, Any]:
-    """The message that a row of `events` was made of."""
+    """The message, in Segment's form, from which a row of `events` was made."""
     message = {_NAMES.get(name, name): value for name, value in row.items() if value is not None}
     kind = row["type"]
     if kind in ("page", "screen") and "event" in message:

@@ -46,7 +46,7 @@ class TrustedProxies:
             ) from None
 
     def client_address(self, request: HTTPConnection) -> Address | None:
-        """The nearest address that is not a trusted proxy's; None if the connection has none, as on a Unix socket."""
+        """The nearest address that is no trusted proxy's; None if the connection has no address (a Unix socket)."""
         nearest = address_of(request.client.host if request.client else "")
         if not self._networks or nearest is None or not self._trusts(nearest):
             return nearest
@@ -74,7 +74,7 @@ def stored_address(address: Address, part: Literal["whole", "truncated", "none"]
 
 
 def address_of(text: str) -> Address | None:
-    """The address in `text`; None if it has another form. IPv4 that is written as IPv6 becomes IPv4."""
+    """The address in `text`; None if `text` has another form. IPv4 that is written as IPv6 becomes IPv4."""
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
@@ -89,10 +89,10 @@ _CACHED = 2_048
 
 @cache
 def can_parse_user_agents() -> bool:
-    """Whether the parser is installed.
+    """Whether the parser of user agents is installed.
 
-    It is imported for the first event of a browser and not when the server starts: it takes an eighth of a second and
-    25 MB, which a server without browsers never needs.
+    The parser is imported for the first event of a browser, not when the server starts: the import takes an eighth of a
+    second and 25 MB, which a server without browsers never needs.
     """
     return importlib.util.find_spec("ua_parser") is not None
 
@@ -110,7 +110,7 @@ def _resolver() -> Callable[[str], Any]:
 def parse_user_agent(text: str) -> dict[str, Any]:
     """The fields `browser`, `os` and `device` of Segment's context, as far as `text` has them.
 
-    It takes 0.1 to 0.5 ms, linear in the length of `text` (the expressions have no backtracking). The newest few
+    A call takes 0.1 to 0.5 ms, linear in the length of `text` (the expressions have no backtracking). The newest few
     thousand results are cached. The caller must not change the result.
 
     Raises:
@@ -162,7 +162,7 @@ class GeoIp:
         """Segment's `location`: city, region, country (its ISO code), latitude and longitude, as far as known."""
         try:
             record: Any = self._reader.get(address)
-        except (ValueError, self._invalid):  # IPv6 in a file of IPv4; a damaged record
+        except (ValueError, self._invalid):  # an IPv6 address in a file of IPv4, or a damaged record
             return None
         if not isinstance(record, dict):
             return None
@@ -198,7 +198,7 @@ _UTM = "utm_"
 
 
 class _Body(msgspec.Struct, rename="camel"):
-    """A batch. It has every field that the log stores."""
+    """The envelope of a batch, with every field that the log stores."""
 
     batch: list[Raw]
     sent_at: Raw | UnsetType = msgspec.UNSET
@@ -219,14 +219,14 @@ _any = msgspec.json.Decoder()
 class Enrichment:
     """Adds fields to the context of events that the sender did not set: address, user agent, location and more.
 
-    It is for client-side events only: SegmentRoutes decides which events are. A field that the client sent stays as
-    it is, byte for byte. An event that would become too large is not changed. No input makes it fail.
+    Only client-side events are enriched: `SegmentRoutes` decides which these are. A field that the client sent stays as
+    it is, byte for byte. An event that would become too large is not changed. No input raises an error.
 
     Args:
         ip: stored part of the sender's address: "whole", "truncated" (a.b.c.0, or the /48 of IPv6) or "none". A
             `context.ip` that the client sent stays.
         trusted_proxies: addresses and networks of proxies whose `X-Forwarded-For` is used.
-        places: path of a MaxMind file. The whole address is looked up, also if less of it is stored.
+        places: path of a MaxMind file. The whole address is looked up, even if only a part is stored.
 
     Raises:
         InvalidSettings: the file or an address cannot be read.
@@ -271,7 +271,7 @@ class ClientRequest:
         self._fields = fields
         self._address = address
         self._places = places
-        self._contexts: dict[bytes, bytes] = {}  # events of a batch often have the same context
+        self._contexts: dict[bytes, bytes] = {}  # by the context as sent: events of a batch often share one
 
     def event(self, event: bytes, shared: dict[str, Any] | None = None) -> bytes:
         """`event`, a JSON object, with more fields in its context; unchanged if it is invalid or would be too large."""
@@ -284,12 +284,12 @@ class ClientRequest:
             context = self._contexts[raw] = self._context(raw, shared or {})
         if not context or len(event) + len(context) > MAX_EVENT_BYTES:
             return event
-        # Of two equal keys the last one counts.
+        # The added `context` replaces the one that was sent: of two equal keys, JSON readers use the last.
         comma = b"," if event[1:-1].strip() else b""
         return b'%s%s"context":%s}' % (event[:-1], comma, context)
 
     def batch(self, body: bytes) -> bytes:
-        """`body`, an envelope or an array, with more in the context of each event; unchanged if it is invalid."""
+        """`body`, an envelope or an array, with more fields in each event's context; unchanged if it is invalid."""
         try:
             text = body.strip()
             envelope = _Body(_items.decode(text)) if text[:1] == b"[" else _body.decode(text)

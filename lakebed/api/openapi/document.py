@@ -79,8 +79,8 @@ def operation(
         status: the status of the answer.
         refusals: further statuses with the usual error body, such as 404, 409, 422.
         others: further statuses with a body of their own: the meaning, and `{media type: type}`.
-        any_origin: whether scripts of any site may call it and read the answer (CORS); by default where the scope is
-            "write": the key of a web page is public anyway.
+        any_origin: whether scripts of any site may call the route and read the answer (CORS); by default if the scope
+            is "write": the key of a web page is public anyway.
 
     A type is any that msgspec has a schema for: a Struct, a TypedDict, `list[int]`, `dict[str, Any]`, `str` for text,
     `bytes` for binary data. A schema can be written out: `Annotated[Any, msgspec.Meta(extra_json_schema={…})]`.
@@ -128,7 +128,7 @@ its own machine only and asks for none."""
 
 
 class Fault(msgspec.Struct, frozen=True):
-    """What went wrong."""
+    """The error: a code for programs, a message for people, and facts."""
 
     code: str
     message: str
@@ -136,7 +136,7 @@ class Fault(msgspec.Struct, frozen=True):
 
 
 class ErrorAnswer(msgspec.Struct, frozen=True):
-    """The one form of all errors."""
+    """The body of every error response."""
 
     error: Fault
 

@@ -62,7 +62,7 @@ class EngineRows(msgspec.Struct):
 
 
 class SavedDataset(msgspec.Struct, rename="camel"):
-    """A mapping, its version, and the time when that was saved."""
+    """A mapping, its version, and the time when that version was saved."""
 
     name: str
     version: int
@@ -137,7 +137,7 @@ class AnalyticsEngineRoutes:
         except (QueryRefused, QueryTooLarge, QueryCrashed) as error:
             return _invalid(error.message)
         except QueryError as error:
-            if type(error) is not QueryError:  # busy, too slow: not the statement's fault
+            if type(error) is not QueryError:  # for example busy or too slow: not the statement's fault
                 raise
             return _invalid(error.message.partition("\n")[0])  # the rest shows DuckDB's SQL
         return Response(await run_in_thread("answer", lambda: encoded(answer)), media_type=_TYPES[answer.format])
@@ -177,7 +177,7 @@ class AnalyticsEngineRoutes:
 
     @operation(scope="admin", status=204, refusals=[404])
     async def delete(self, request: Request) -> Response:
-        """Delete a mapping; its table then has data points only. Answers as of an earlier time still know it."""
+        """Delete a mapping; its table then has data points only. Queries with an earlier `as_of` still use it."""
         target = self._auth.existing(self._auth.admit(request, "admin"))
         with definition_errors():
             await target.delete_dataset(request.path_params["name"])
@@ -185,7 +185,7 @@ class AnalyticsEngineRoutes:
 
     @operation(scope="admin", body=dict[str, Any], answer=SavedDataset)
     async def save(self, request: Request) -> Response:
-        """Map events to the rows of a table, and their values to its columns."""
+        """Save a mapping, which maps events to the rows of a table, and their values to its columns."""
         caller = self._auth.admit(request, "admin")
         mapping = decoded(await self._body.read(request), dict[str, Any], "mapping")
         with hints_included():

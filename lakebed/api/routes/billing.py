@@ -40,7 +40,7 @@ class UsageBody(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
 
 
 class UsageItem(msgspec.Struct, rename="camel", omit_defaults=True):
-    """A sku in one unit. `cost` is there if the request has a price book."""
+    """The usage of a sku in one unit. `cost` is present if the request has a price book."""
 
     sku: str
     quantity: str
@@ -56,7 +56,7 @@ class UsagePeriod(msgspec.Struct):
 
 
 class UsageTotal(msgspec.Struct, omit_defaults=True):
-    """The total of all items. Quantities of several units have no sum."""
+    """The total of all items. `quantity` is absent if the items have several units."""
 
     quantity: str | None = None
     cost: str | None = None
@@ -73,7 +73,7 @@ class UsageAnswer(msgspec.Struct, rename="camel"):
 
 
 class InvoiceBody(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
-    """An invoice of a month; with `issue` it is recorded."""
+    """The invoice to make for a month; with `issue` the invoice is recorded."""
 
     organization_id: str
     period: str
@@ -96,7 +96,7 @@ class QuotaBody(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
 
 
 class SavedPriceBook(msgspec.Struct, rename="camel"):
-    """A price book: its document, version, and the time when that was saved."""
+    """A price book: its document, its version, and the time when that version was saved."""
 
     name: str
     version: int
@@ -175,7 +175,7 @@ class BillingRoutes:
 
     @operation(scope="admin", body=InvoiceBody, answer=Invoice, refusals=[404, 422, 504])
     async def invoice(self, request: Request) -> Response:
-        """The invoice of an organisation for a month: the issued one, else a draft, or issued by `issue`."""
+        """The invoice of an organisation for a month: the issued one, else a draft, which `issue` issues."""
         target = self._auth.existing(self._auth.admit(request, "admin"))
         query = decoded(await self._body.read(request), InvoiceBody, "query")
         arguments = msgspec.structs.asdict(query)

@@ -1,4 +1,4 @@
-"""DeadLetterRoutes: rejected events are listed, shown, mended and replayed, or purged."""
+"""DeadLetterRoutes: list, show, mend and replay, or purge rejected events."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class LetterLine(msgspec.Struct, rename="camel"):
 
 
 class LetterAnswer(LetterLine):
-    """A dead letter. `raw` is the event as sent: text or, if it is not UTF-8, base64; `cut` if there was more."""
+    """A dead letter. `raw` is the event as sent: text or, if it is not UTF-8, base64; `cut` if more was sent."""
 
     raw: str
     encoding: Literal["utf-8", "base64"]
@@ -61,7 +61,7 @@ class LetterList(msgspec.Struct, rename="camel"):
 
 
 class ReplayBody(msgspec.Struct, forbid_unknown_fields=True):
-    """The dead letters, by default all; `patch` is merged into each event, `text` replaces one event."""
+    """The dead letters to replay, by default all; `patch` is merged into each event, `text` replaces one event."""
 
     ids: list[_ID] | None = None
     patch: dict[str, Any] | None = None
@@ -79,7 +79,7 @@ class ReplayLine(msgspec.Struct, rename="camel"):
 
 
 class ReplayAnswer(msgspec.Struct):
-    """The outcome of each dead letter. Stored and duplicate ones are gone, rejected ones stay."""
+    """The outcome of each dead letter. Stored and duplicate dead letters are deleted, rejected ones stay."""
 
     stored: int
     duplicate: int
@@ -97,7 +97,7 @@ class PurgeAnswer(msgspec.Struct):
 class DeadLetterRoutes:
     """`GET /deadletters`, `GET` and `POST` below it, `DELETE /deadletters`.
 
-    Reading them needs the scope of reading events, as they hold the same data. Changing them needs "admin".
+    Reading dead letters needs the scope "read", as they hold the same data as events. Changing them needs "admin".
     """
 
     def __init__(self, auth: Auth, body: Body) -> None:
@@ -153,7 +153,7 @@ class DeadLetterRoutes:
 
     @operation(scope="admin", body=ReplayBody, body_required=False, answer=ReplayAnswer, refusals=[404, 507, 503])
     async def replay(self, request: Request) -> Response:
-        """Store dead letters as they are, or mended. Each is stored exactly once, however often this is sent."""
+        """Store dead letters as they are, or mended. Each is stored exactly once, however often the request is sent."""
         target = self._auth.existing(self._auth.admit(request, "admin"))
         options = decoded((await self._body.read(request)).strip() or b"{}", ReplayBody, "choice of dead letters")
         edit = options.patch if options.text is None else options.text

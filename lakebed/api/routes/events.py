@@ -21,7 +21,7 @@ from lakebed.events.event import Receipt
 __all__ = ["Batch", "EventBody", "EventRequests", "EventRoutes", "MicroBatching", "TrackRoutes"]
 
 _Waiting = tuple[bytes, str | None, asyncio.Future[Receipt]]  # an event, its key, its receipt
-_MAX_EVENTS = 1_000  # at once: a request waits for at most these
+_MAX_EVENTS = 1_000  # the most events that are stored in one call
 
 
 class MicroBatching:
@@ -29,7 +29,7 @@ class MicroBatching:
 
     Events of one turn of the event loop go together, and so do events that arrive while the previous batch is stored.
     The fixed cost of a batch (Arrow arrays, a call of the object, a commit) is then paid once for all: 64 connections
-    cost as little as a batch of 64. A single event goes at once.
+    cost as little as a batch of 64. An event that arrives alone is stored without delay.
     """
 
     def __init__(self, auth: Auth) -> None:
@@ -38,7 +38,7 @@ class MicroBatching:
         self._sending: dict[str, asyncio.Task[None]] = {}
 
     def store(self, caller: Caller, event: bytes) -> asyncio.Future[Receipt]:
-        """Store one event.
+        """Queue one event. The returned future gives its receipt, or raises the error of `batch` if the batch fails.
 
         Args:
             event: a valid JSON object. The caller has validated it: anything else would corrupt the other events.
@@ -56,7 +56,7 @@ class MicroBatching:
         return done
 
     async def _send(self, caller: Caller) -> None:
-        """Store the waiting events until there are none."""
+        """Store the waiting events of the caller's object, batch after batch, until none waits."""
         try:
             await asyncio.sleep(0)
             while waiting := self._waiting.pop(caller.object, None):
@@ -79,7 +79,7 @@ class MicroBatching:
                     done.set_exception(error)
             return
         for (_, _, done), receipt in pairs:
-            if not done.done():  # its client may have disconnected
+            if not done.done():  # it is done already if the client has disconnected
                 done.set_result(receipt)
 
 
@@ -97,7 +97,7 @@ class EventRequests:
         self._micro_batching = micro_batching
 
     async def read(self, request: Request) -> tuple[Caller, bytes]:
-        """The sender and the body.
+        """Read the sender and the body of `request`.
 
         Raises:
             Refusal: the key may not write, or the body is too large, too slow or wrongly encoded.
@@ -108,7 +108,7 @@ class EventRequests:
         return caller, body
 
     async def decoded(self, request: Request, caller: Caller, body: bytes, decode: Callable[[bytes], _T]) -> _T:
-        """`decode(body)`. A body that `decode` refuses is kept as a dead letter.
+        """Return `decode(body)`. A body that `decode` refuses is kept as a dead letter.
 
         Raises:
             Refusal: the one that `decode` raises.
@@ -149,7 +149,7 @@ def _accepted(receipt: Receipt) -> Receipt:
 
 
 class EventBody(msgspec.Struct, rename="camel"):
-    """One event in Segment's names; snake_case names are accepted too, others are ignored."""
+    """One event in Segment's names; snake_case names are accepted too, unknown names are ignored."""
 
     type: Literal["track", "page", "screen", "identify", "group", "alias"] = "track"
     event: str | None = None
@@ -202,7 +202,7 @@ class TrackRoutes:
 
     @operation(scope="write", body={JSON: Batch, "application/x-ndjson": str}, answer=BatchAnswer, refusals=[507])
     async def batch(self, request: Request) -> Response:
-        """A JSON array, `{"batch": […]}` or NDJSON: 200 with the outcome of each. The valid ones are stored."""
+        """A JSON array, `{"batch": […]}` or NDJSON: 200 with the outcome of each event. Valid events are stored."""
         caller, body = await self._requests.read(request)
         check_count(body, MAX_BATCH_EVENTS)
         return receipts_response(await self._requests.store_batch(caller, body))
@@ -212,9 +212,9 @@ class PlatformEvent(msgspec.Struct, rename="camel"):
     """An event in the form of the real-time platform.
 
     Attributes:
-        performance: `duration` in milliseconds and `statusCode`: the properties `duration_ms` and `status_code`.
-        usage: `quantity`, `unit` and `sku`: the properties of these names.
-        organization_id: the property `organization_id`.
+        performance: `duration` (milliseconds) and `statusCode`, stored as properties `duration_ms` and `status_code`.
+        usage: `quantity`, `unit` and `sku`, stored as properties of these names.
+        organization_id: stored as the property `organization_id`.
     """
 
     event: str
@@ -230,7 +230,7 @@ class PlatformEvent(msgspec.Struct, rename="camel"):
 
 
 class EventsBody(msgspec.Struct):
-    """Events of one request."""
+    """The events of one request."""
 
     events: list[PlatformEvent]
 
@@ -251,7 +251,7 @@ class Fault(msgspec.Struct):
 
 
 class BatchAccepted(msgspec.Struct):
-    """The outcome of a batch: `accepted + rejected` is all of it, and each rejected event has its reason."""
+    """The outcome of a batch: `accepted + rejected` is its number of events; `errors` has each rejected one."""
 
     success: bool
     accepted: int
@@ -296,7 +296,7 @@ class EventRoutes:
 
 
 def mapped(event: Any) -> Any:
-    """An event of the platform, or a CloudEvent, with the log's names; any other value unchanged.
+    """Give an event of the platform, or a CloudEvent, the log's field names; return any other value unchanged.
 
     The platform's fields take precedence: `performance.duration` over a property `duration_ms`. Unknown names stay in
     place. A CloudEvent's `id` and `source` become the message id, so a repetition is a duplicate.
@@ -332,7 +332,7 @@ def _from_cloud_event(event: dict[str, Any]) -> dict[str, Any]:
     fields["context"] = {"cloudevent": {name: value for name, value in event.items() if name not in ("data", "time")}}
     if event.get("time") is not None:
         fields["timestamp"] = event["time"]
-    if event.get("id") is not None:  # unique within its source only
+    if event.get("id") is not None:  # an id is unique within its source only
         fields["messageId"] = f"{event.get('source', '')}/{event['id']}"[-100:]
     if event.get("subject") is not None:
         fields["userId"] = event["subject"]

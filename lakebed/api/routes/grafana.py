@@ -81,7 +81,7 @@ def series_of(table: pa.Table) -> list[Series]:
 
 
 def choices(table: pa.Table) -> Iterator[tuple[str, str]]:
-    """The text and value of each row: its first two columns, or twice its only one."""
+    """The text and value of each row: its first two columns, or its only column as both."""
     for row in _rows(table):
         texts = ["" if value is None else str(value) for value in row]
         if texts:
@@ -118,7 +118,7 @@ _REFUSALS = [404, 422, 429, 503, 504]
 
 
 class Span(msgspec.Struct, rename={"start": "from", "end": "to"}):
-    """The range of the dashboard, ISO 8601."""
+    """The time range of the dashboard, in ISO 8601."""
 
     start: str
     end: str
@@ -147,7 +147,7 @@ class VariableQuery(msgspec.Struct):
 
 
 class PayloadName(msgspec.Struct):
-    """A field of a metric."""
+    """The names of a metric and of one of its fields."""
 
     metric: str
     name: str
@@ -161,7 +161,7 @@ class Option(msgspec.Struct):
 
 
 class Field(msgspec.Struct, rename="camel"):
-    """An argument of a metric."""
+    """The field of the panel's form for an argument of a metric."""
 
     name: str
     label: str
@@ -248,7 +248,7 @@ class GrafanaRoutes:
 
     @operation(scope="read", body=VariableQuery, answer=list[Choice], refusals=_REFUSALS)
     async def variable(self, request: Request) -> Response:
-        """The values of a variable: the first column of an answer, or of two the text and the value."""
+        """The values of a variable: the only column of an answer, or its first two as text and value."""
         target = self._auth.existing(self._auth.admit(request, "read"))
         query = decoded(await self._body.read(request), VariableQuery, "query of a variable")
         payload = dict(query.payload)
@@ -271,7 +271,7 @@ async def _answer(target: Any, name: str, payload: dict[str, Any], span: Span | 
             return (await target.analytics_engine(str(payload.get("sql", "")))).table
         if kind == "template" and title in library():
             names = [parameter.name for parameter in library()[title].parameters]
-            arguments = {name: value for name, value in payload.items() if value != ""}  # "": a field left empty
+            arguments = {name: value for name, value in payload.items() if value != ""}  # "" is a field left empty
             return (await target.template(title, _with_range(names, arguments, span))).arrow()
         if kind == "report" and title in REPORTS:
             arguments = _with_range(signature_of(title).types, _object(payload.get("arguments")), span)
@@ -280,14 +280,14 @@ async def _answer(target: Any, name: str, payload: dict[str, Any], span: Span | 
 
 
 def _with_range(names: Any, arguments: Mapping[str, Any], span: Span | None) -> dict[str, Any]:
-    """`arguments`, and the dashboard's range if the metric has these arguments and they are not set."""
+    """`arguments`, with the dashboard's range if the metric has `start` and `end` and neither is set."""
     if span is None or any(name in arguments for name in _RANGE) or not all(name in names for name in _RANGE):
         return dict(arguments)
     return {**arguments, "start": span.start, "end": span.end}
 
 
 def _object(payload: Any) -> dict[str, Any]:
-    """A payload: an object, or the text of one."""
+    """The payload as an object; it may be sent as an object or as the JSON text of one."""
     if payload in (None, ""):
         return {}
     if isinstance(payload, str):

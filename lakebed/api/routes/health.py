@@ -1,4 +1,4 @@
-"""HealthRoutes: is the process alive, and can it store events."""
+"""HealthRoutes: whether the process is alive, and whether it can store events."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ class Readiness(msgspec.Struct, frozen=True):
 
 
 class HealthRoutes:
-    """`GET /health/live`, `GET /health/ready`, and `GET /health`, which is the same as ready. None needs a key.
+    """`GET /health/live`, `GET /health/ready`, and `GET /health`, which is the same as ready. No route needs a key.
 
     Args:
-        auth: has the target and its keys.
-        clock: one check serves all requests within a second, so frequent requests do not wear the disk.
+        auth: gives the target and its keys.
+        clock: measures how long one check serves all requests: a second, so that frequent requests spare the disk.
         disk: writes the probe.
     """
 
@@ -77,7 +77,7 @@ class HealthRoutes:
     async def ready(self, _request: Request) -> Response:
         """Whether events can be stored: a file is written, made durable and read back; 503 if not.
 
-        Also checked: free disk space, the keys, and, if one object is served, whether its log failed and has not
+        It also checks free disk space, the keys, and, if one object is served, whether its log failed and has not
         succeeded since. One failing object of many does not make the others unreachable.
         """
         readiness = await self._readiness()
@@ -85,7 +85,7 @@ class HealthRoutes:
 
     @operation(answer=Readiness)
     async def health(self, _request: Request) -> Response:
-        """The same as /health/ready."""
+        """Whether events can be stored, as /health/ready answers."""
         readiness = await self._readiness()
         return json_response(readiness, 200 if readiness.status == "ok" else 503)
 
@@ -96,7 +96,7 @@ class HealthRoutes:
             self._check = asyncio.create_task(self._checked())
         try:
             async with asyncio.timeout(_TIMEOUT_S):
-                return await asyncio.shield(self._check)  # a disk that hangs is asked once, however often this is
+                return await asyncio.shield(self._check)  # a disk that hangs gets one probe, however many requests come
         except TimeoutError:
             return Readiness("unavailable", _VERSION, {"disk": f"it has not answered for {_TIMEOUT_S:g} s"})
 

@@ -52,7 +52,7 @@ class DauRow(msgspec.Struct):
 
 
 class WauRow(msgspec.Struct):
-    """The same of the seven days that end with `date`."""
+    """People and events of the seven days that end with `date`, in UTC."""
 
     date: dt.date
     wau: int
@@ -60,7 +60,7 @@ class WauRow(msgspec.Struct):
 
 
 class MauRow(msgspec.Struct):
-    """The same of the thirty days that end with `date`."""
+    """People and events of the thirty days that end with `date`, in UTC."""
 
     date: dt.date
     mau: int
@@ -100,12 +100,12 @@ class MetricRoutes:
 
     @operation(scope="read", parameters=_DAYS, answer=list[WauRow], refusals=[404, 422, 504])
     async def wau(self, request: Request) -> Response:
-        """Weekly actives: rows `date, wau, events`, each of the seven days that end there."""
+        """Weekly actives: rows `date, wau, events`, each of the seven days that end with `date`."""
         return await self._active(request, "wau")
 
     @operation(scope="read", parameters=_DAYS, answer=list[MauRow], refusals=[404, 422, 504])
     async def mau(self, request: Request) -> Response:
-        """Monthly actives: rows `date, mau, events`, each of the thirty days that end there."""
+        """Monthly actives: rows `date, mau, events`, each of the thirty days that end with `date`."""
         return await self._active(request, "mau")
 
     @operation(scope="read", parameters=_SERIES, answer=list[dict[str, Any]], refusals=[404, 422, 504])
@@ -137,10 +137,10 @@ class MetricRoutes:
             return _rows(await getattr(target, measure)(days, **options))
 
     def _object(self, request: Request, parameters: Collection[Parameter]) -> Any:
-        """The object of the request, whose parameters are known and given once.
+        """The object of the request, after a check that each parameter is known and given once.
 
         Raises:
-            Refusal: 400, and the refusals of `Auth`.
+            Refusal: 400, a parameter is unknown or given twice; and the refusals of `Auth`.
         """
         target = self._auth.existing(self._auth.admit(request, "read"))
         known = [parameter.name for parameter in parameters]

@@ -38,12 +38,12 @@ _SAFE = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Vary": "Accept-Encoding",
 }
-_IMMUTABLE = "public, max-age=31536000, immutable"  # the address changes with the content
+_IMMUTABLE = "public, max-age=31536000, immutable"  # the address of a file changes with its content
 _REVALIDATE = "no-cache"
 
 
 class _File(msgspec.Struct, frozen=True):
-    """A file of the page as it is sent: plain, and with gzip. One weak ETag stands for both."""
+    """A file of the page in the two forms that are sent, plain and gzip. One weak ETag stands for both."""
 
     body: bytes
     zipped: bytes
@@ -60,8 +60,8 @@ class _Site(msgspec.Struct, frozen=True):
     """All files of the page.
 
     Attributes:
-        version: a digest of all files. It is part of their addresses, also where scripts import each other.
-        files: by name, without the page itself.
+        version: a digest of all files, which is part of their addresses, also in the imports of scripts.
+        files: the files by name, without the page itself.
         index: the page itself, for a server without keys (True) and with keys (False).
     """
 
@@ -109,7 +109,7 @@ class PageRoutes:
         return _response(request, (await self._site()).index[self._auth.keyless], _REVALIDATE)
 
     async def asset(self, request: Request) -> Response:
-        """A script, style or image. An address of another version is 404: mixing two would break the page."""
+        """A script, style or image. An address of another version is 404: a mix of versions would break the page."""
         site = await self._site()
         file = site.files.get(request.path_params["name"])
         if file is None or request.path_params["version"] != site.version:

@@ -52,7 +52,7 @@ class PeopleRoutes:
         self._body = body
 
     def routes(self) -> list[BaseRoute]:
-        """The routes of this group. An id may have slashes; a person whose id is `merges` is found by SQL."""
+        """The routes of this group. An id may have slashes; only SQL finds a person whose id is `merges`."""
         return [
             Route("/people/merges", self.merges, methods=["GET"]),
             Route("/people/merge", self.merge, methods=["POST"]),
@@ -106,7 +106,7 @@ _PAGE = (
 
 
 class SavedCohort(msgspec.Struct, rename="camel"):
-    """A cohort: its definition (docs/reports/cohorts.md), its version, and the time when that was saved."""
+    """A cohort: its definition (docs/reports/cohorts.md), its version, and the time when that version was saved."""
 
     name: str
     version: int
@@ -179,7 +179,7 @@ class CohortRoutes:
 
     @operation(scope="admin", status=204, refusals=[404, 409])
     async def delete(self, request: Request) -> Response:
-        """Delete a cohort, unless others refer to it. Reports as of an earlier time still know it."""
+        """Delete a cohort, unless others refer to it. Reports with an earlier `as_of` still use the cohort."""
         target = self._auth.existing(self._auth.admit(request, "admin"))
         with definition_errors():
             await target.delete_cohort(request.path_params["name"])

@@ -35,10 +35,10 @@ class PrometheusRoutes:
 
     All numbers are sums over the objects that this process has served: no label names an object, so the number of
     series is bounded. Without keys, any client may read them. With keys, the sums over all objects need the metrics
-    token; a read key gives those of its own object.
+    token; a read key gives the numbers of its own object.
 
     Args:
-        auth: has the target.
+        auth: gives the target, and checks keys.
         request_metrics: counts of the app's requests.
         token: the metrics token, or None.
     """
@@ -46,8 +46,8 @@ class PrometheusRoutes:
     def __init__(self, auth: Auth, request_metrics: RequestMetrics, token: str | None = None) -> None:
         self._auth = auth
         self._request_metrics = request_metrics
-        self._token = token or None  # an empty one would admit any client
-        self._asleep = LifetimeCounts()  # of objects that are closed again
+        self._token = token or None  # an empty token would admit any client
+        self._asleep = LifetimeCounts()  # the counts of objects that have been closed since
         if isinstance(auth.target, Namespace):
             auth.target.pool.watchers.append(self._keep)
 
@@ -94,7 +94,7 @@ class PrometheusRoutes:
             counts.add(await own_counts if inspect.isawaitable(own_counts) else own_counts)
             try:
                 healths.append(await instance.vitals())
-            except LakebedError:  # it is closing, or its storage fails, which its own calls report
+            except LakebedError:  # the object is closing, or its storage fails, which its own calls report
                 continue
         return [*_events(counts), *_gauges(healths)]
 
@@ -116,7 +116,7 @@ class PrometheusRoutes:
 
 
 class _Ready:
-    """A collector of families that were collected before: some of them had to be awaited."""
+    """A collector that returns families collected earlier, because some of them had to be awaited."""
 
     def __init__(self, families: list[Metric]) -> None:
         self._families = families

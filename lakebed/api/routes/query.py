@@ -1,4 +1,4 @@
-"""Routes of questions: one SELECT, the queries of the real-time platform, templates and reports."""
+"""Routes that answer queries: one SELECT, the queries of the real-time platform, templates and reports."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ EXAMPLE = {"start": "2026-01-01", "end": "2026-02-01", "groupBy": "day"}
 
 
 class PlatformQuery(msgspec.Struct, forbid_unknown_fields=True, rename="camel", kw_only=True):
-    """Events by time.
+    """The platform's query: events by time.
 
     Attributes:
         start: ISO 8601, included.
         end: ISO 8601, excluded.
         group_by: minute, hour, day, week (from Monday) or month (of the calendar), in UTC.
         metrics: users, sessions, organizations, avg_duration, p50_duration, p95_duration, p99_duration, error_rate.
-        limit: periods at most.
+        limit: maximum number of periods.
     """
 
     start: str
@@ -69,12 +69,12 @@ class PlatformQuery(msgspec.Struct, forbid_unknown_fields=True, rename="camel", 
 
 
 class PerformanceBody(msgspec.Struct, forbid_unknown_fields=True, rename="camel", kw_only=True):
-    """Requests by time.
+    """The platform's query about requests by time.
 
     Attributes:
         start: ISO 8601, included.
         end: ISO 8601, excluded.
-        path: only this route, as the app declares it: `/orders/{id}`.
+        path: the route whose requests count, as the app declares it: `/orders/{id}`; by default all.
         group_by: minute, hour, day, week (from Monday) or month (of the calendar), in UTC.
         by: columns or properties that rows are also split by, such as "path".
         threshold_ms: longest satisfying duration, for apdex.
@@ -91,7 +91,7 @@ class PerformanceBody(msgspec.Struct, forbid_unknown_fields=True, rename="camel"
 
 
 class Meta(msgspec.Struct, rename="camel"):
-    """The range, and the number of rows; `hasMore`: there are more after them."""
+    """The range, and the number of rows; `hasMore` is true if further rows were left out."""
 
     start: str
     end: str
@@ -107,7 +107,7 @@ class PlatformAnswer(msgspec.Struct):
 
 
 class PlatformRoutes:
-    """`POST /metrics/performance`. Its `POST /query` shares a path with SQL: see routes/query.py."""
+    """`POST /metrics/performance`. The platform's `POST /query` shares its path with SQL: see `QueryRoutes`."""
 
     def __init__(self, auth: Auth, body: Body) -> None:
         self._auth = auth
@@ -121,7 +121,7 @@ class PlatformRoutes:
     async def performance(self, request: Request) -> Response:
         """The duration of requests and their failures, by time: p50, p95, p99, average, error rate from 0 to 1, apdex.
 
-        It is the report `performance` in the names of the platform; durations are milliseconds.
+        The answer is the report `performance` in the names of the platform; durations are milliseconds.
         """
         caller = self._auth.admit(request, "read")
         query = decoded(await self._body.read(request), PerformanceBody, "query", example=EXAMPLE)
@@ -186,9 +186,9 @@ class QueryBody(msgspec.Struct, forbid_unknown_fields=True):
 
     Attributes:
         params: a list for `?`, or an object for `$name`.
-        as_of: ISO 8601; the answer as it was at that time.
-        limit: rows at most.
-        timeout: seconds at most; the server's own limit holds too.
+        as_of: ISO 8601; the answer is as it was at that time.
+        limit: maximum number of rows.
+        timeout: maximum number of seconds; the server's own limit holds too.
     """
 
     sql: str
@@ -217,9 +217,9 @@ class QueryRoutes:
     async def query(self, request: Request) -> Response:
         """One read-only SELECT over the object's events and rollups.
 
-        It may name the tables and functions that docs/sql.md lists. It runs in a process of its own, which is
-        killed when it takes too long. A body with `start` and `end` instead of `sql` is the platform's query: events by
-        time, answered as JSON, `{data: [{timestamp, count, …}], meta: {start, end, count, hasMore}}`.
+        The SELECT may name the tables and functions that docs/sql.md lists. It runs in a process of its own, which is
+        killed if the query takes too long. A body with `start` and `end` but no `sql` is the platform's query: events
+        by time, answered as JSON, `{data: [{timestamp, count, …}], meta: {start, end, count, hasMore}}`.
         """
         caller = self._auth.admit(request, "read")
         kind = accepted_format(request)
@@ -242,7 +242,7 @@ class _Kind(msgspec.Struct, rename="camel"):
 
 
 def _is_platform_query(body: bytes) -> bool:
-    """Whether a body has a range and no SQL. An invalid body counts as SQL, for its error."""
+    """Whether a body has a range and no SQL. An invalid body counts as SQL, so that SQL's error is reported."""
     try:
         kind = msgspec.json.decode(body, type=_Kind)
     except UNREADABLE:

@@ -65,7 +65,7 @@ _CLIENT_SIDE = (
 _VERSION = rb'"version"[^{}"]{0,8}"[^"]{0,40}",\s{0,8}'
 _LIBRARY = re.compile(rb'"library"\s{0,8}:\s{0,8}\{\s{0,8}(?:' + _VERSION + rb')?"name"\s{0,8}:\s{0,8}"')
 _LONGEST_NAME = max(map(len, _CLIENT_SIDE))
-_MAX_LIBRARIES = 20  # places that are tried: a property may have that name, too
+_MAX_LIBRARIES = 20  # occurrences of "library" that are checked: a property may have that name too
 _TOO_LARGE = 413
 _GZIP = b"\x1f\x8b"
 
@@ -118,8 +118,8 @@ class SegmentRoutes:
 
     Args:
         micro_batching: stores single events.
-        enrichment: adds to the context of events that browsers and phones send.
-        max_batch_bytes: of a decompressed batch: Segment's limit, which its clients keep.
+        enrichment: adds fields to the context of events that browsers and phones send.
+        max_batch_bytes: limit of a decompressed batch: Segment's own limit, which its clients keep.
     """
 
     def __init__(
@@ -148,7 +148,7 @@ class SegmentRoutes:
 
     @operation(scope="write", body=_OneBody, answer=BatchAnswer, refusals=[507])
     async def call(self, request: Request) -> Response:
-        """One event as Segment's clients send it. The path is its type."""
+        """One event as Segment's clients send it. The path names the type of the event."""
         caller, body = await self._read(request, MAX_CALL_BYTES)
         body = body.strip()
         try:
@@ -158,7 +158,7 @@ class SegmentRoutes:
             raise
         path = _last(request)
         comma = b"," if body[1:-1].strip() else b""
-        event = b"%s%s%s" % (body[:-1], comma, _TYPES[_KINDS[path]])  # of two types the last one counts
+        event = b"%s%s%s" % (body[:-1], comma, _TYPES[_KINDS[path]])  # of two fields `type`, the last counts
         if _is_client_side(request, event):
             event = self._enrichment.client_request(request).event(event)
         receipt = await self._micro_batching.store(caller, event)
@@ -207,10 +207,10 @@ class SegmentRoutes:
         return json_response(settings)
 
     async def _read(self, request: Request, maximum: int) -> tuple[Caller, bytes]:
-        """The sender and the body. With a key in a header, no body of an unknown sender is read.
+        """Read the sender and the body. If a header has the key, the body is read only if the key is valid.
 
         Raises:
-            Refusal: 400 also for 413 of other routes, as Segment answers.
+            Refusal: as in other routes, but 400 instead of 413, as Segment answers.
         """
         try:
             has_key = header(request.scope, b"authorization") or header(request.scope, b"x-api-key")
@@ -236,7 +236,7 @@ def _last(request: Request) -> str:
 
 
 def _is_client_side(request: Request, body: bytes) -> bool:
-    """Whether a browser or phone sent `body`: a short path, an Origin header or a library shows it."""
+    """Whether a browser or phone sent `body`, as a short path, an Origin header or the library shows."""
     if len(_last(request)) == 1 or header(request.scope, b"origin"):
         return True
     start = -1
@@ -249,7 +249,7 @@ def _is_client_side(request: Request, body: bytes) -> bool:
 
 
 def _key_in(body: bytes) -> str | None:
-    """The write key in a body, also in one that is not valid as a whole."""
+    """The write key in a body, even if the body is not valid as a whole; None if there is no key."""
     try:
         key = _keyed.decode(body).write_key
     except UNREADABLE:
@@ -259,7 +259,7 @@ def _key_in(body: bytes) -> str | None:
 
 
 def _check_object(body: bytes) -> None:
-    """400 for a body that is not a JSON object. The range of its numbers is not checked."""
+    """Refuse a body that is not a JSON object with 400. The range of its numbers is not checked."""
     try:
         if not body.isascii():
             body.decode()
@@ -274,7 +274,7 @@ def _count(body: bytes) -> None:
         return
     try:
         count = len(_items.decode(body) if body[:1] == b"[" else _counted.decode(body).batch)
-    except UNREADABLE:  # the item-by-item decoder gives a better error; a body that is not valid there is one event
+    except UNREADABLE:  # an estimate: the item-by-item decoder reports the error, and takes the body as one event
         count = body.count(b'"type"')
     if count > MAX_BATCH_EVENTS:
         message = f"The batch has {count} events, the limit is {MAX_BATCH_EVENTS}"
@@ -282,7 +282,7 @@ def _count(body: bytes) -> None:
 
 
 def _check(body: bytes) -> None:
-    """400 for a body of which no event was stored because it is not JSON."""
+    """Refuse a body that is not JSON with 400. Called if no event of the body was stored."""
     try:
         body.decode()
         msgspec.json.decode(body)

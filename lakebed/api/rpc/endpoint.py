@@ -1,7 +1,7 @@
 """RPC: Cap'n Web over an HTTP batch or a WebSocket. `methods.py` lists what can be called.
 
-The key is in a header of the request, as for every route; or, since a browser's WebSocket has none, it is the argument
-of a call, `authenticate(key)`, which costs no round trip of its own. A key is never in a URL.
+The key is in a header of the request, as for every route. A browser's WebSocket cannot have the header: its client
+calls `authenticate(key)`, which costs no round trip of its own. A key is never in a URL.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ __all__ = ["RpcEndpoint"]
 _log = logging.getLogger("lakebed.api")
 _TEXT = "text/plain"
 _INTERNAL = 500
-_MAX_UNSENT = 1 << 20  # characters that wait for a client that reads slowly, before its answers wait instead
-_ABORTED = 3000  # as Cap'n Web closes a WebSocket after an abort
+_MAX_UNSENT = 1 << 20  # characters that are queued for a slow client; when they are reached, its answers wait
+_ABORTED = 3000  # the code with which Cap'n Web closes a WebSocket after an abort
 _DRAIN_S = 5.0
-_MESSAGES_A_TURN = 50  # of one session, before other sessions have their turn
+_MESSAGES_A_TURN = 50  # messages of one session that are read before other sessions get a turn
 _MAX_REASON_BYTES = 120
 _TYPES = {401: "AccessDenied", 403: "AccessDenied", 404: "NotReachable", 429: "Backpressure"}
 
@@ -51,14 +51,14 @@ class RpcEndpoint:
 
     Args:
         auth: checks the key before every call.
-        body: reads batches.
-        limits: bounds of one session.
-        interval_s: seconds between two calls of one callback.
-        batch_s: seconds for a batch, in which its calls must be over.
-        idle_s: seconds without a message after which a WebSocket that waits for nothing is closed.
-        login_s: seconds in which a WebSocket must show a key that is known.
-        send_s: seconds in which a client must have read a message.
-        most: sessions at once; a further WebSocket is 503.
+        body: reads the bodies of batches.
+        limits: the limits of one session.
+        interval_s: seconds between two calls of a callback that watches something.
+        batch_s: seconds within which all calls of an HTTP batch must finish.
+        idle_s: seconds without a message after which a WebSocket without calls and watches is closed.
+        login_s: seconds after connecting within which a WebSocket must show a valid key.
+        send_s: seconds that sending one message may take; then the connection of a slow client is closed.
+        most: maximum number of open sessions; a further WebSocket is refused with 503.
     """
 
     def __init__(
@@ -92,19 +92,19 @@ class RpcEndpoint:
         return [Route("/rpc", self.batch, methods=["POST"]), WebSocketRoute("/rpc", self.socket)]
 
     async def close(self) -> None:
-        """End the sessions, when their calls are over or after a few seconds, and all watches."""
+        """End all sessions and watches. Calls under way get a few seconds to finish."""
         with suppress(TimeoutError):
             async with asyncio.timeout(_DRAIN_S):
                 await asyncio.gather(*(peer.settle() for peer in self.peers))
         for peer in list(self.peers):
             peer.abort(Unreachable("the server is going away", hint="Connect again"))
-        if self._sockets:  # each sends its abort
+        if self._sockets:  # each task sends the abort of its session
             await asyncio.wait(self._sockets, timeout=_DRAIN_S)
         await self.watches.close()
 
     @operation(body={_TEXT: str}, body_required=False, answer={_TEXT: str})
     async def batch(self, request: Request) -> Response:
-        """A Cap'n Web batch: one message a line, and the answer likewise.
+        """A Cap'n Web batch: body and answer have one message per line.
 
         The status is 200 also if a message breaks the protocol: the answer then ends with an `abort` and the reason.
         """
@@ -141,7 +141,7 @@ class RpcEndpoint:
         await peer.finish()
 
     async def socket(self, socket: WebSocket) -> None:
-        """A Cap'n Web session: a message a text frame, both ways."""
+        """A Cap'n Web session over a WebSocket: one message per text frame, in both directions."""
         refused = self._refusal(socket)
         if refused is not None:
             await socket.send_denial_response(refused)
@@ -164,7 +164,7 @@ class RpcEndpoint:
             self.peers.pop(peer, None)
 
     def _refusal(self, socket: WebSocket) -> Response | None:
-        """The response that refuses the connection, if it is refused."""
+        """The response that refuses the connection; None if the connection is accepted."""
         try:
             if self._auth.keyless and not _may_connect(socket):
                 return error_response(403, "FOREIGN_ORIGIN", "A server without keys accepts pages of its own host only")
@@ -211,7 +211,7 @@ class RpcEndpoint:
         return peer
 
     def _handle_of(self, served: Any) -> ObjectHandle:
-        """A handle of the one object that is served, so that calls on it begin as on those of a namespace."""
+        """Wrap the one served object in a handle, so that calls on it begin as calls on a namespace's objects do."""
         if isinstance(served, ObjectHandle):
             return served
 
@@ -222,7 +222,7 @@ class RpcEndpoint:
 
 
 class _Link:
-    """The WebSocket of a session: one task reads, one writes."""
+    """The WebSocket of a session: one task reads from it, another writes to it."""
 
     def __init__(self, socket: WebSocket, send_s: float) -> None:
         self.peer: Peer
@@ -234,7 +234,7 @@ class _Link:
         self._connected = True
 
     def send(self, text: str) -> bool:
-        """Queue `text`. False if no more should come before `drained` is called."""
+        """Queue `text`. Returns False if the session should send no more until its `drained` is called."""
         self._texts.append(text)
         self._unsent += len(text)
         self._changed.set()
@@ -261,7 +261,7 @@ class _Link:
         try:
             while self.peer.closed is None:
                 received += 1
-                if received % _MESSAGES_A_TURN == 0:  # a message that is there already is read without a pause
+                if received % _MESSAGES_A_TURN == 0:  # `receive` does not pause if a message is there already
                     await asyncio.sleep(0)
                 await self.peer.ready()
                 try:
@@ -293,7 +293,7 @@ class _Link:
                 async with asyncio.timeout(self._send_s):
                     await self._socket.send_text(text)
             except (TimeoutError, WebSocketDisconnect, RuntimeError, OSError) as error:
-                self._connected = False  # closing politely would wait for the client too
+                self._connected = False  # a proper close would wait for the client too
                 self.peer.close(Unreachable(f"the client reads too slowly, or is gone: {type(error).__name__}"))
                 return
             self._unsent -= len(text)
@@ -302,10 +302,10 @@ class _Link:
 
 
 class _ServerCodec(LakebedCodec):
-    """Errors as over HTTP, with the Python class beside the code."""
+    """Encodes errors as HTTP does, with the name of the Python class beside the code."""
 
     def fault(self, error: BaseException) -> Fault:
-        """As `Codec.fault`."""
+        """Encode `error` as `Codec.fault` does, with HTTP's code and status."""
         if isinstance(error, Refusal):
             facts = {name: fact for name, fact in error.details.items() if isinstance(fact, (str, int, float))}
             kind = _TYPES.get(error.status, "LakebedError")
@@ -334,7 +334,7 @@ def _may_connect(socket: WebSocket) -> bool:
     """Whether the Origin of the connection, if it has one, is this host.
 
     Browsers do not bind a WebSocket to the same origin, so without keys a page of any site could use a server on the
-    machine of its reader. With keys a page must have one. Programs send no Origin.
+    machine of its reader. With keys, a page needs a key. Programs send no Origin.
     """
     origin = socket.headers.get("origin")
     try:

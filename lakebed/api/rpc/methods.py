@@ -40,9 +40,9 @@ class RpcMethods:
     which give the object of the key.
 
     Args:
-        auth: authentication. It is asked at every call, so that a key stops working as soon as it is revoked.
-        connection: the request, or the WebSocket's.
-        watches: calls functions of the client.
+        auth: checks the key at every call, so that a key stops working as soon as it is revoked.
+        connection: the request of a batch, or the WebSocket.
+        watches: call functions of the client.
         stub_of: makes a stub of the object that `auth` gives.
         mistaken: called when a wrong key was shown.
 
@@ -65,7 +65,7 @@ class RpcMethods:
         self._stub_of = stub_of
         self._mistaken = mistaken
         self.known = False
-        self._written: set[str] = set()  # objects that a call of this connection writes to, and so makes if need be
+        self._written: set[str] = set()  # objects that this connection writes to: created if they do not exist
         self.main = self._target(None)
 
     def _target(self, key: str | None) -> Target:
@@ -112,7 +112,7 @@ class RpcMethods:
         return caller
 
     def stub(self, scope: Scope, key: str | None) -> tuple[Any, Caller]:
-        """The object to call, and the caller."""
+        """A stub of the object of `key`, and the caller."""
         caller = self.admit(scope, key)
         if scope == "write":
             self._written.add(caller.object)
@@ -120,7 +120,7 @@ class RpcMethods:
         return self._stub_of(self._auth.object(caller) if written else self._auth.existing(caller)), caller
 
     async def stored(self, caller: Caller, receipts: Awaitable[list[Receipt]]) -> list[Receipt]:
-        """The receipts of `caller`'s events, counted against its rate."""
+        """Wait for the receipts of `caller`'s events, and count the events against the rate of its key."""
         done = await receipts
         self._auth.charge(caller, len(done))
         return done
@@ -132,7 +132,7 @@ class RpcMethods:
 
     @property
     def watches(self) -> Watches:
-        """Calls functions of the client."""
+        """The watches of the server, which call functions of clients."""
         return self._watches
 
 
@@ -153,9 +153,9 @@ class _Methods:
             stub, caller = self._rpc.stub(verb.scope, self._key)
             if name in _EVENTS:
                 if name in ("page", "screen") and "name" not in arguments and "category" in arguments:
-                    arguments["name"] = arguments.pop("category")  # as these verbs read one argument
+                    arguments["name"] = arguments.pop("category")  # these verbs take a single argument as the name
                 arguments = {"items": [{"type": name} | arguments]}
-            if "items" in arguments:  # begun here and now: calls go in order
+            if "items" in arguments:  # the call begins now, before it is awaited, so that calls keep their order
                 receipts = stub.batch(arguments["items"], source="rpc", keep_refused=True, key=caller.key)
                 stored = self._rpc.stored(caller, receipts)
                 return stored if name == "batch" else _receipt(stored)
@@ -166,7 +166,7 @@ class _Methods:
         return call
 
     def object(self, name: Any, target: Target) -> Target:
-        """`target`, if `name` is the name of its object: a client may name the object that it expects."""
+        """Return `target` if its object has the name `name`: a client may name the object that it expects."""
         caller = self._rpc.caller(self._key)
         if name is not None and name not in self._rpc.names(caller):
             hint = "A key opens one object: use that object's key"
@@ -214,13 +214,13 @@ def verb_signature(name: str) -> Signature:
     if verb.is_report:
         return signature_of(name)
     owner, _, method = (verb.untrusted or name).rpartition(".")
-    counters: Any = Analytics.counters  # a property of the class; mypy takes it for the object's
+    counters: Any = Analytics.counters  # a property, as the class is asked; mypy takes it for the value of an instance
     function = getattr(typing.get_type_hints(counters.fget)["return"] if owner else Analytics, method)
     signature = Signature.of(name, function, only=verb.arguments)
     if name in _EVENTS and any(
         each.kind is each.VAR_KEYWORD for each in inspect.signature(function).parameters.values()
     ):
-        # `**ids` of the other events are the fields that `track` names.
+        # The other events take the fields that `track` names as `**ids`.
         track = verb_signature("track").types
         shared = {field: kind for field, kind in track.items() if field not in ("event", "properties")}
         defaults = dict.fromkeys(shared) | signature.defaults

@@ -1,4 +1,4 @@
-"""Watches: callbacks to clients when something changed. All clients of one thing share one sample of it."""
+"""Watches: callbacks to clients when a watched state changes. All clients that watch one state share its samples."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class _Listener:
     def __init__(self, callback: Remote, admitted: Callable[[], bool]) -> None:
         self.callback = callback
         self.admitted = admitted
-        self.sent: State | None = None  # the state that the client has; None: none yet
-        self.busy = False  # it has not answered the last call: it is not called again meanwhile
+        self.sent: State | None = None  # the state that the client has; None before the first call
+        self.busy = False  # whether the client has yet to answer the last call; until then it is not called again
 
 
 class _Watch:
-    """One thing that is sampled."""
+    """One watched state, and its listeners."""
 
     def __init__(self, key: tuple[str, str], sample: Callable[[], Awaitable[Any]]) -> None:
         self.key = key
@@ -46,7 +46,7 @@ class Watches:
     """All watches of a server.
 
     Args:
-        interval_s: seconds between two samples of the same thing.
+        interval_s: seconds between two samples of one watched state.
     """
 
     def __init__(self, interval_s: float = 1.0) -> None:
@@ -60,10 +60,10 @@ class Watches:
         """Call `callback` with the whole state, then with what changed, until the returned target is released.
 
         Args:
-            key: name of the object, and of the thing in it.
+            key: the name of the object, and of the watched state in it.
             sample: reads the state.
-            callback: function of the client.
-            admitted: whether the client may still read it.
+            callback: the function of the client.
+            admitted: whether the client may still read the state.
         """
         watch = self._watches.get(key)
         if watch is None:
@@ -86,11 +86,11 @@ class Watches:
 
     @property
     def looks(self) -> int:
-        """The number of things that are sampled."""
+        """The number of watched states."""
         return len(self._watches)
 
     async def close(self) -> None:
-        """Stop all watches. No task of them is left."""
+        """Stop all watches, and wait until their tasks have ended."""
         watches, self._watches = self._watches, {}
         tasks = {watch.task for watch in watches.values() if watch.task is not None} | self._calls
         for task in tasks:
@@ -115,7 +115,7 @@ class Watches:
         shared = _changes(previous, watch.state)
         for listener in list(watch.listeners):
             if listener.busy:
-                continue  # it gets all that changed meanwhile in one call
+                continue  # when it has answered, one call gives it all changes since the last
             if listener.sent is None:
                 self._notify(watch, listener, watch.state)
             elif changes := shared if listener.sent is previous else _changes(listener.sent, watch.state):
@@ -158,6 +158,6 @@ def _state(sample: Any) -> State:
 
 
 def _changes(old: State, new: State) -> State:
-    """The changes from `old` to `new`: new values, and None for what is gone."""
+    """The changes from `old` to `new`: new values, and None for names that are gone."""
     changed: dict[str, Any] = {name: value for name, value in new.items() if name not in old or old[name] != value}
     return changed | {name: None for name in old if name not in new}

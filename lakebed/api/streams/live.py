@@ -23,11 +23,11 @@ __all__ = ["HEARTBEAT", "Broadcast", "LiveStream"]
 _log = logging.getLogger("lakebed.api")
 HEARTBEAT = b": still here\n\n"
 _BEAT_S = 15.0
-_REST = 20  # taking a message may use a twentieth of the time
+_REST = 20  # making messages may take a twentieth of the time
 
 
 class Listener:
-    """One listener. It buffers one message: a slow listener gets the newest and misses the others.
+    """One listener of a broadcast. It buffers one message: a slow listener gets the newest and misses the others.
 
     Attributes:
         skipped: messages that were replaced before they were read.
@@ -42,7 +42,7 @@ class Listener:
         self.skipped = 0
 
     async def next(self) -> bytes | None:
-        """The newest message that was not read yet, as soon as there is one; None after the end."""
+        """Wait for a message that was not read yet and return the newest; None after the end."""
         await self._ready.wait()
         message, self._latest = self._latest, None
         if not self._ended:
@@ -50,7 +50,7 @@ class Listener:
         return message
 
     def offer(self, message: bytes) -> None:
-        """Make `message` the next one."""
+        """Buffer `message`, in place of one that was not read yet."""
         if message is HEARTBEAT and self._latest is not None:
             return
         self.skipped += self._latest is not None
@@ -58,7 +58,7 @@ class Listener:
         self._ready.set()
 
     def end(self) -> None:
-        """End after the buffered message."""
+        """End the listener after the buffered message."""
         self._ended = True
         self._ready.set()
 
@@ -66,9 +66,9 @@ class Listener:
 class Broadcast:
     """The messages of one object, as server-sent events.
 
-    They are made while there are listeners: the first at once, then one every `interval_s`, but only if it differs from
-    the last one; without a change a comment every 15 seconds keeps the stream alive. A later listener gets the last
-    message at once. If a message takes long to make, the intervals are longer.
+    Messages are made while there are listeners: the first at once, then one every `interval_s`, but only if it differs
+    from the last one; without a change a comment every 15 seconds keeps the stream alive. A later listener gets the
+    last message at once. If a message takes long to make, the intervals are longer.
 
     Args:
         take: makes a message, a struct with the field `at`. A change of `at` alone makes no new message.
@@ -160,27 +160,27 @@ def _message(snapshot: msgspec.Struct) -> bytes:
 
 
 def _trouble(error: Exception) -> bytes:
-    """Only the class of the error: its message may contain paths."""
+    """The event `trouble`. It has only the class of the error, whose message may contain paths."""
     return b"event: trouble\ndata: " + msgspec.json.encode({"code": type(error).__name__}) + b"\n\n"
 
 
 _STALLED_S = 30.0
 _CHECK_AGAIN_S = 15.0
 _RETRY = b"retry: 2000\n\n"
-_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # the second: nginx would buffer messages
+_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # the second keeps nginx from buffering messages
 _NO_LONGER_ADMITTED = (401, 403)
 
 
 class LiveStream:
     """`GET /live`: all listeners of one object share one computation and one encoded message.
 
-    A listener of an object that does not exist yet gets empty snapshots: the page is open before the first event is
-    sent.
+    A listener of an object that does not exist yet gets empty snapshots: the dashboard may be open before the first
+    event is sent.
 
     Args:
         clock: gives the time of an empty snapshot.
-        interval_s: seconds between two messages, at least.
-        max_listeners: at once; a further one is 503.
+        interval_s: minimum seconds between two messages.
+        max_listeners: maximum number of listeners at once; a further one is refused with 503.
     """
 
     def __init__(
@@ -232,7 +232,7 @@ class LiveStream:
         self._broadcasts.pop(name, None)
 
     def open(self) -> None:
-        """Accept listeners, also again after `close`."""
+        """Accept listeners from now on, even after a `close`."""
         self._closed = False
 
     async def close(self) -> None:
