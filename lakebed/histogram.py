@@ -31,7 +31,7 @@ class Histogram:
         self.total = 0.0
 
     def observe(self, value: float) -> None:
-        """Count one value."""
+        """Count `value`."""
         self.counts[bisect_left(self.bounds, value)] += 1
         self.total += value
 

@@ -60,7 +60,7 @@ def validate_batch(
 
 
 def _as_columns(events: Sequence[Event], kinds: list[str], now_us: int, sent_at: Any, source: Any) -> EventBatch | None:
-    """The batch, or None. Raises ArrowException for ids that are not text and for times out of bounds."""
+    """Returns the batch, or None. Raises ArrowException for ids that are not text and for times out of bounds."""
     message_ids, names = [event.message_id for event in events], [event.event for event in events]
     users: list[Any] = [event.user_id for event in events]  # Arrow raises for a number
     anonymous: list[Any] = [event.anonymous_id for event in events]

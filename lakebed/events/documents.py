@@ -107,7 +107,7 @@ def without_documents(table: pa.Table) -> pa.Table:
 
 
 def _mask(table: pa.Table) -> pa.ChunkedArray | None:
-    """Whether each row is a document. Returns None if no row has the source `OPERATOR`: this is cheaper to know."""
+    """Whether each row is a document. Returns None, which is cheaper, if no row has the source `OPERATOR`."""
     import pyarrow.compute as pc  # a quarter of the time that pyarrow takes to import
 
     sources = table.column("source")

@@ -119,7 +119,7 @@ def quoted(identifier: str) -> str:
 
 
 def property_sql(name: str) -> str:
-    """DuckDB SQL for a top-level member of `properties` as text, NULL when absent."""
+    """DuckDB SQL for a top-level member of `properties` as text. NULL if the member is absent."""
     path = '$."' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'
     return "json_extract_string(properties, '" + path.replace("'", "''") + "')"
 

@@ -195,7 +195,7 @@ _context = msgspec.json.Decoder(_Context)
 
 
 def _context_traits(context: Raw) -> Raw:
-    """The traits of an identify event that are in its context, where rudder-sdk-python puts them.
+    """The traits in the context of an identify event: rudder-sdk-python sends traits in the context.
 
     Returns `EMPTY` if the context has no traits, or cannot be read. (An unreadable context is rejected later.)
     """

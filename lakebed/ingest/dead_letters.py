@@ -73,7 +73,7 @@ class Replayer:
             await self._dead_letters.finish_replay([], {}, self._clock.now_us(), None)
 
     async def _delete_stored(self) -> None:
-        """Delete the dead letters of the unfinished replay whose events are in the log by now."""
+        """Delete those dead letters of the unfinished replay whose events are in the log now."""
         unfinished = self._unfinished
         if unfinished is None:
             return

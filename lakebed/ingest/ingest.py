@@ -286,7 +286,7 @@ class Ingest:
             await asyncio.wait(set(self._storing))
 
     def _on_unawaited(self, error: BaseException) -> None:
-        """Report the failure of a call that was not awaited to `on_error`, the log and `check`."""
+        """Report to `on_error`, the program's log and `check` that a call without an await has failed."""
         self.failures = [*self.failures[1 - _MAX_FAILURES :], f"{type(error).__name__}: {error}"]
         _log.error("an event was not stored, and its call was not awaited: %s", error)
         if self._on_error is not None:

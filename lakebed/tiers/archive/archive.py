@@ -1,4 +1,4 @@
-"""L3: the archive, one Iceberg table for each object. It keeps every event for ever, and earlier states of the table.
+"""L3: the archive, one Iceberg table for each object. Keeps every event for ever, and earlier states of the table.
 
 pyiceberg is imported when the archive is first used, and runs only on the archive's one thread.
 """

@@ -119,7 +119,7 @@ def rewrite(
         events: the table.
         operation: recorded in the snapshot's summary.
         choose: returns groups of live files of the current table; called again after another program's commit.
-        keep: returns those rows of a group that are kept.
+        keep: gets the rows of a group; returns the rows to keep.
     """
     done: list[Replacement] = []
     written: dict[tuple[int, frozenset[str]], Replacement] = {}

@@ -165,7 +165,7 @@ class _Chunks:
 
 
 def _days(timestamps: pa.ChunkedArray) -> Iterator[tuple[int, int, int]]:
-    """The days since 1970 of sorted timestamps, each with its range of rows."""
+    """Each day (in days since 1970) of sorted timestamps, with the start and end of its rows."""
     days = pc.run_end_encode(timestamps.combine_chunks().cast(pa.date32()).cast(pa.int32()), run_end_type=pa.int64())
     start = 0
     for day, stop in zip(days.values.to_pylist(), days.run_ends.to_pylist(), strict=True):

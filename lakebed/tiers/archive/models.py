@@ -31,7 +31,7 @@ class DataFile(msgspec.Struct, frozen=True, gc=False):
 
     Attributes:
         path: a local path, or a URI of the warehouse.
-        columns: names of the columns that the file has; a column promoted later is missing here.
+        columns: names of the columns that the file has; a column that was promoted later is missing.
     """
 
     path: str
@@ -66,7 +66,7 @@ class Snapshot(msgspec.Struct, frozen=True):
 
 
 class Compaction(msgspec.Struct, frozen=True):
-    """The result of a compaction. The old files stay until garbage collection."""
+    """The result of a compaction. The old files are kept until garbage collection."""
 
     commits: int = 0
     rows: int = 0

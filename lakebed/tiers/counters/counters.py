@@ -31,7 +31,7 @@ class CounterStatistics(msgspec.Struct, frozen=True):
     Attributes:
         keys: live keys.
         max_keys: the limit of live keys.
-        evicted: keys removed before they expired, to stay within the limit, since the counters were created.
+        evicted: keys removed before their expiry, to keep the limit, since the counters were created.
         queued: entries in the expiry queue; at most twice the number of keys, plus a constant.
     """
 
@@ -281,7 +281,7 @@ class Counters:
         return True
 
     def _expire(self, now: float) -> None:
-        """Remove all keys that are expired at `now`: one by one if they are few, in one pass if they are many."""
+        """Remove all keys that are expired at `now`: few keys one by one, many keys in one pass."""
         if self._queue[0][0] > now:
             return
         self._sweep(now, _UNINDEXED + len(self._queue) // 64)

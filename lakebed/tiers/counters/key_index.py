@@ -17,7 +17,7 @@ _WILDCARD = re.compile(r"[*?[]")
 
 
 class KeyIndex:
-    """Keys in order of code points, as of the last `update`."""
+    """The keys as of the last `update`, in order of code points."""
 
     def __init__(self) -> None:
         self._keys = SortedList()

@@ -1,4 +1,4 @@
-"""The work of the commit thread: it makes events durable, one group after another, in the open segment."""
+"""The work of the commit thread, which makes events durable, group by group, in the open segment."""
 
 from __future__ import annotations
 

@@ -120,7 +120,7 @@ class SealedFiles:
         return sum(file.bytes for file in self._files if file.end_seq > seq)
 
     def add(self, file: SealedFile) -> None:
-        """Add the newest file."""
+        """Add `file`, which is the newest file."""
         self._files.append(file)
         self.bytes += file.bytes
 

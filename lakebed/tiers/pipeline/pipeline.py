@@ -1,6 +1,6 @@
-"""L1: the durable log. Group commit, sealing, views, retention.
+"""L1: the durable log, with group commit, sealing, views and retention.
 
-One commit is in flight at a time; while it syncs, the next group gathers: batching without a timer. The commit thread
+One commit is in flight at a time. During its sync the next group gathers: batching without a timer. The commit thread
 owns the open segment, the dedupe index and the next seq; the loop owns everything that readers see.
 """
 
@@ -167,7 +167,7 @@ class Pipeline:
             self._queue.put(entry)
             if self._idle.is_set():
                 self._idle.clear()
-                # Not at once: calls made in the same turn of the loop share one sync.
+                # Not called directly: appends made in one turn of the loop share one sync.
                 loop.call_soon(self._commit_next)
         return done
 
@@ -257,7 +257,7 @@ class Pipeline:
             self._held_us = max(self._held_us, newest)
 
     async def flush(self) -> None:
-        """Return when every append so far has its receipts or its error. Errors go to the callers of `append` only."""
+        """Return when every append so far has receipts or an error. Only the callers of `append` get the errors."""
         if not self._idle.is_set():
             # A separate entry: a caller may have cancelled the future of the last append.
             last = _Append((), asyncio.get_running_loop().create_future())

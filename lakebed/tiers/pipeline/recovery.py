@@ -1,4 +1,4 @@
-"""Opening a log after a crash at any moment."""
+"""Opens a log, also after a crash at any moment."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ class Frame(msgspec.Struct, frozen=True):
 
 
 class SegmentScan(msgspec.Struct, frozen=True):
-    """The contents of a log file. `bad` is the offset of the first byte after which no valid frame follows, or None."""
+    """The contents of a log file. `bad`: the end of the valid frames if file or marker go beyond it, else None."""
 
     path: Path
     epoch: int

@@ -132,7 +132,7 @@ class DeadLetters:
         self.dropped = 0
 
     async def open(self) -> None:
-        """Read the counts."""
+        """Read `counts` from the file."""
         self.counts = await self._storage.transact(_read_counts)
 
     async def keep(self, items: Sequence[RejectedItem], now_us: int) -> None:
@@ -214,7 +214,7 @@ class DeadLetters:
         return await self._storage.transact(work)
 
     async def get(self, ids: Iterable[int]) -> list[DeadLetter]:
-        """The dead letters with these ids that exist, oldest first."""
+        """The existing dead letters among these ids, oldest first."""
 
         async def work(tx: Transaction) -> list[DeadLetter]:
             wanted = msgspec.json.encode(sorted(ids)).decode()
@@ -227,7 +227,7 @@ class DeadLetters:
         return await self._storage.transact(work)
 
     async def ids(self) -> list[int]:
-        """All ids, oldest first."""
+        """The ids of all dead letters, oldest first."""
 
         async def work(tx: Transaction) -> list[int]:
             return [number for (number,) in await tx.fetch("SELECT id FROM dead_letters ORDER BY id")]
@@ -265,7 +265,7 @@ class DeadLetters:
     async def finish_replay(
         self, replayed: Sequence[int], rejected: Mapping[int, str], now_us: int, remaining: UnfinishedReplay | None
     ) -> None:
-        """Delete dead letters whose events are durable, and update those that were rejected again.
+        """Delete dead letters whose events are durable; update dead letters that were rejected again.
 
         Args:
             replayed: the ids of dead letters whose events are durable.

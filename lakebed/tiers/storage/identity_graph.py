@@ -58,7 +58,7 @@ class IdentityGraph:
         return [number for (number,) in await self._tx.fetch(sql, {"nodes": _json(nodes), "before": before})]
 
     async def users_before(self, seq: int) -> list[int]:
-        """The user ids of events before `seq` that have an edge."""
+        """The user ids that have an edge, and whose first event is before `seq`."""
         sql = """SELECT id FROM identity_users WHERE seq < :seq
             AND (id IN (SELECT a FROM identity_edges) OR id IN (SELECT b FROM identity_edges))"""
         return [number for (number,) in await self._tx.fetch(sql, {"seq": seq})]

@@ -44,7 +44,7 @@ GroupRow = tuple[int, str, str, bytes | None]  # bucket, key, state (JSON), sket
 
 
 class StoredRollup(msgspec.Struct, frozen=True):
-    """A rollup with state in the file. `fingerprint` differs for definitions that give different rows."""
+    """A rollup with state in the file. Definitions that give different rows have different fingerprints."""
 
     id: int
     name: str
@@ -139,11 +139,11 @@ class Transaction:
         )
 
     async def begin(self) -> None:
-        """Start the transaction as the writer. For `Storage`."""
+        """Start the transaction as the writer. Called by `Storage`."""
         await self.fetch("BEGIN IMMEDIATE")
 
     async def commit(self) -> None:
-        """Make the transaction durable. For `Storage`."""
+        """Make the transaction durable. Called by `Storage`."""
         self._assert_open()
         await self.fetch("COMMIT")
 
@@ -176,7 +176,7 @@ class Storage:
     does not stop its transaction halfway: the transaction is committed or rolled back. Reads see committed state only,
     and wait for a running transaction.
 
-    Not promised: that another process may write the same file. The object's lock prevents that, and with a single
+    Not promised: that another process may write the same file. The object's lock prevents this, and with a single
     connection SQLite's WAL-reset bug (3.7.0 to 3.51.2, two connections or more) cannot happen.
 
     Args:
