@@ -158,7 +158,7 @@ class Committer:
         return self._next_seq
 
     def sync(self) -> bool:
-        """Make the open segment durable; False if events of another segment may not be. Raises LogUnavailable."""
+        """Make the open segment durable. False if another segment may not be durable. Raises LogUnavailable."""
         if self._segment is not None:
             try:
                 self._segment.sync()
@@ -168,7 +168,7 @@ class Committer:
         return not self._doubtful
 
     def forget(self, files: Sequence[SealedFile], last_received: int) -> None:
-        """Prepare the deletion of `files`: an open segment has to record the next seq; forget the ids of `files`."""
+        """Prepare the deletion of `files`: ensure that an open segment records the next seq, and forget their ids."""
         try:
             self._ensure_segment(last_received + 1)
         except OSError as error:
@@ -181,7 +181,7 @@ class Committer:
         self._doubtful.discard(segment)
 
     def close(self) -> None:
-        """Close the open segment, durably with its marker: a bad byte is then corruption, not a torn tail."""
+        """Close the open segment with a durable marker: from now on a bad byte is corruption, not a torn tail."""
         segment, self._segment = self._segment, None
         if segment is not None:
             try:
