@@ -3,8 +3,8 @@
 Wall time is an integer of microseconds since 1970-01-01 UTC; durations are monotonic seconds. Each operation reads the
 clock once and passes that value on, so that nothing expires halfway.
 
-Two rules hold wherever a moment is parsed. A naive datetime is refused: the zone that its program meant is not known,
-and a guess gives a wrong answer without an error. Text without a zone means UTC, as in SQL and in Segment's API.
+Two rules hold wherever a moment is parsed. A naive datetime is refused: the intended time zone is unknown, and a wrong
+guess gives a wrong answer without an error. Text without a zone means UTC, as in SQL and in Segment's API.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    """The machine's clock. Calls `time` by its module, so that freezegun can move it (on the calling thread)."""
+    """The machine's clock. Calls `time` by its module, so that freezegun can move the clock (on the calling thread)."""
 
     def now_us(self) -> int:
         """Wall time in microseconds since 1970-01-01 UTC."""
@@ -77,7 +77,7 @@ class ManualClock:
     """A clock that stands still until `advance` or `step` moves it. For tests.
 
     Args:
-        start: first wall time, aware.
+        start: the wall time at the start, as an aware datetime.
     """
 
     def __init__(self, start: datetime = datetime(2026, 1, 1, tzinfo=UTC)) -> None:
@@ -117,13 +117,13 @@ def from_us(us: int) -> datetime:
 
 
 YEAR_1_US = to_us(datetime.min.replace(tzinfo=UTC))
-"""The first moment of a datetime, in Python and in what DuckDB gives: no event is earlier."""
+"""The first moment that a datetime can hold in Python, also for results of DuckDB. No event is earlier."""
 
 
 Instant = datetime | str
-"""What `as_of` may be: an aware datetime or ISO 8601 text."""
+"""The type of an `as_of` argument: an aware datetime or ISO 8601 text."""
 Moment = datetime | date | str
-"""What an argument that is a moment may be: an aware datetime, a date (its midnight UTC) or ISO 8601 text."""
+"""The type of a moment argument: an aware datetime, a date (its midnight UTC) or ISO 8601 text."""
 
 MOMENT_HINT = (
     "Give an aware datetime, a date, or ISO 8601 text such as '2026-01-15T12:00:00Z' (without a zone it means UTC)"
@@ -151,7 +151,7 @@ def parse_as_of(as_of: Moment | None, now_us: int) -> int | None:
     """Microseconds of `as_of` (a date is its midnight UTC). None stays None and means the present.
 
     Raises:
-        InvalidAsOf: `as_of` is not a moment, or lies after `now_us`: that answer could still change.
+        InvalidAsOf: `as_of` is not a moment, or is later than `now_us`: an answer for the future could still change.
     """
     if as_of is None:
         return None
@@ -169,7 +169,7 @@ def parse_as_of(as_of: Moment | None, now_us: int) -> int | None:
 
 
 def parse_day(value: Moment) -> date:
-    """The day in UTC of a moment; a date is itself. Raises ValueError as `parse_moment` does."""
+    """The day of a moment, in UTC. A date is returned as it is. Raises ValueError as `parse_moment` does."""
     if isinstance(value, date) and not isinstance(value, datetime):
         return value
     return from_us(parse_moment(value)).date()
@@ -180,10 +180,10 @@ def parse_iso(text: str, zone: tzinfo = UTC) -> datetime:
 
     Args:
         text: a date or a time, such as "2026-01-15" or "2026-01-15T12:00:00+01:00".
-        zone: the zone of text that names none.
+        zone: the zone for a text without a zone.
 
     Raises:
-        ValueError: `text` is not in that form.
+        ValueError: `text` is not an ISO 8601 date or time.
     """
     try:
         moment = datetime.fromisoformat(text)
@@ -193,10 +193,10 @@ def parse_iso(text: str, zone: tzinfo = UTC) -> datetime:
 
 
 def parse_epoch(number: float) -> int:
-    """Microseconds since 1970-01-01 UTC of a number of seconds, or from 1e12 on of milliseconds.
+    """Microseconds since 1970-01-01 UTC of a number of seconds, or of milliseconds if its magnitude is 1e12 or more.
 
     Raises:
-        ValueError: `number` is 1e15 or more, or not a number.
+        ValueError: the absolute value of `number` is 1e15 or more, or `number` is NaN.
     """
     if not -_MAX_NUMBER < number < _MAX_NUMBER:
         raise ValueError(f"{str(number)[:40]} is not a number of seconds or milliseconds since 1970")

@@ -1,4 +1,4 @@
-"""Work that would block the loop, and work that must not be interrupted."""
+"""Runs work that would block the loop, and work that must not be interrupted."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ Arguments = TypeVarTuple("Arguments")
 
 
 class Worker:
-    """A named thread with a queue: it runs blocking calls beside the loop, in the order in which they were made.
+    """A named thread with a queue, which runs blocking calls beside the loop, in the order in which they were made.
 
     The thread starts with the first call and ends in `close`.
 
     Promised: after `close` no thread is left and no call is running.
-    Not promised: that cancelling stops a call. A call that has begun runs to its end and its result is dropped; one
-    that still waits in the queue is not begun.
+    Not promised: that cancelling stops a call. A cancelled call that has begun runs to its end, and its result is
+    dropped; a cancelled call that still waits in the queue never begins.
 
     Args:
         label: the thread's name after "lakebed-".
-        threads: how many calls may run at once. More than one only where a long call must not hold up others; the
-            order is then not promised.
+        threads: the number of calls that may run at once. Give more than one only if a long call must not delay other
+            calls; the order of calls is then not promised.
     """
 
     def __init__(self, label: str, threads: int = 1) -> None:
@@ -43,10 +43,10 @@ class Worker:
         return self._executor is not None and not self._closed
 
     def run(self, function: Callable[[*Arguments], T], *args: *Arguments) -> asyncio.Future[T]:
-        """Call `function(*args)` in the thread. Await the result, or leave the call to run.
+        """Call `function(*args)` in the thread. The call runs even if the returned future is not awaited.
 
         Raises:
-            ObjectClosed: after `close`.
+            ObjectClosed: `close` was called.
         """
         if self._closed:
             raise ObjectClosed(f"the thread {self._label} is closed", hint="Open the object again")
@@ -55,10 +55,10 @@ class Worker:
         return asyncio.get_running_loop().run_in_executor(self._executor, function, *args)
 
     def close(self, *, wait: bool = True) -> None:
-        """Refuse new calls, and block until those in the queue are done and the thread has ended. Idempotent.
+        """Refuse new calls, and block until the calls in the queue are done and the thread has ended. Idempotent.
 
         Args:
-            wait: False returns at once; the queue is still worked off. Call `close` once more to join the thread.
+            wait: if False, return at once; the calls in the queue still run. Call `close` again to join the thread.
         """
         self._closed = True
         if self._executor is not None:
@@ -74,13 +74,13 @@ class Worker:
 
 
 async def run_in_thread(label: str, work: Callable[[], T]) -> T:
-    """`work()` in a thread of its own, which has ended when this returns: for rare work. Cancelling waits for it."""
+    """Run `work()`, which must be rare, in a new thread that ends before this returns. Cancelling waits for `work`."""
     with Worker(label) as worker:
         return await worker.run(work)
 
 
 async def finish_despite_cancel(work: Coroutine[Any, Any, T] | asyncio.Future[T]) -> T:
-    """Await `work` to its end, whatever is cancelled meanwhile; the cancellation is raised after it."""
+    """Await `work` to its end, even if the caller is cancelled. The cancellation is raised after `work` has ended."""
     task = asyncio.ensure_future(work)
     cancelled: asyncio.CancelledError | None = None
     while not task.done():

@@ -1,7 +1,7 @@
 """The file operations on which durability depends, in one place.
 
-Log, sealed segments and archive are written through a `Disk`. It is a public extension point: a test passes an object a
-disk that fails, fills up or crashes at a chosen operation.
+Log, sealed segments and archive are written through a `Disk`. `Disk` is a public extension point: a test gives an
+object a disk that fails, fills up or crashes at a chosen operation.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ __all__ = ["Disk"]
 
 
 class Disk:
-    """The local file system. Every method blocks, and raises the system's OSError."""
+    """The local file system. Every method blocks, and raises OSError if the system reports an error."""
 
     def create(self, path: Path) -> int:
-        """A descriptor of a new file, for reading and writing. Raises FileExistsError."""
+        """Create a file; returns a descriptor for reading and writing. Raises FileExistsError if the path exists."""
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
 
     def open(self, path: Path) -> int:
-        """A descriptor of an existing file, for reading and writing."""
+        """Open an existing file; returns a descriptor for reading and writing."""
         return os.open(path, os.O_RDWR | os.O_CLOEXEC)
 
     def close(self, descriptor: int) -> None:
@@ -29,7 +29,7 @@ class Disk:
         os.close(descriptor)
 
     def write(self, descriptor: int, buffers: Sequence[bytes | memoryview], offset: int) -> None:
-        """Write all of `buffers` at `offset`, also after short writes and EINTR. Durable after `sync`."""
+        """Write all of `buffers` at `offset`, also after short writes and EINTR. The bytes are durable after `sync`."""
         total = sum(len(buffer) for buffer in buffers)
         written = os.pwritev(descriptor, buffers, offset)
         if written < total:
@@ -46,7 +46,7 @@ class Disk:
         os.ftruncate(descriptor, size)
 
     def sync_file(self, path: Path) -> None:
-        """Make a finished file durable, also one that another library wrote."""
+        """Make a finished file durable. Another library may have written the file."""
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             os.fsync(descriptor)
@@ -62,14 +62,14 @@ class Disk:
             os.close(descriptor)
 
     def replace(self, source: Path, target: Path) -> None:
-        """Rename atomically, over `target` if it exists. Durable after `sync_directory`."""
+        """Rename a file atomically; replaces an existing `target`. The rename is durable after `sync_directory`."""
         source.replace(target)
 
     def remove(self, path: Path) -> None:
-        """Delete a file. Durable after `sync_directory`."""
+        """Delete a file. The deletion is durable after `sync_directory`."""
         path.unlink()
 
     def free_bytes(self, path: Path) -> int:
-        """Free bytes for ordinary users on the file system of `path`."""
+        """The bytes that are free for ordinary users on the file system of `path`."""
         status = os.statvfs(path)
         return status.f_bavail * status.f_frsize

@@ -13,13 +13,13 @@ COUNTS = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000)
 
 
 class Histogram:
-    """Counts of values by size. One thread observes; others may read meanwhile, and may miss the newest value.
+    """Counts of values by size. One thread observes; other threads may read, and may miss the newest value.
 
     Args:
-        bounds: upper bounds, ascending, each inclusive; values above the last one are counted too.
+        bounds: upper bounds, ascending, each inclusive; values above the last bound are counted too.
 
     Attributes:
-        counts: values in each bucket, not cumulative; one bucket more than bounds.
+        counts: the number of values in each bucket, not cumulative. There is one more bucket than bounds.
         total: the sum of all values.
     """
 
@@ -31,7 +31,7 @@ class Histogram:
         self.total = 0.0
 
     def observe(self, value: float) -> None:
-        """Count one value."""
+        """Count `value`."""
         self.counts[bisect_left(self.bounds, value)] += 1
         self.total += value
 
@@ -41,6 +41,6 @@ class Histogram:
         self.total += other.total
 
     def cumulative(self) -> list[tuple[str, int]]:
-        """The bounds as text, ending in "+Inf", each with the number of values up to it."""
+        """Each bound as text, and at last "+Inf", with the number of values up to this bound."""
         bounds = [*(repr(float(bound)) for bound in self.bounds), "+Inf"]
         return list(zip(bounds, itertools.accumulate(self.counts), strict=True))

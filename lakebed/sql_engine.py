@@ -1,6 +1,6 @@
 """The DuckDB of an object: one in-memory database, and a new cursor for each query.
 
-DuckDB is imported for the first cursor: it would double the cost of `from lakebed import Analytics`.
+DuckDB is imported for the first cursor: an earlier import would double the cost of `from lakebed import Analytics`.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ __all__ = ["SqlEngine"]
 
 
 class SqlEngine:
-    """An in-memory DuckDB that reads Arrow tables and Parquet files and stores nothing. The first use opens it.
+    """An in-memory DuckDB, opened at the first use. Reads Arrow tables and Parquet files, and stores nothing.
 
     Args:
-        threads: DuckDB's threads; 0 means one less than the cores, at least one, so that events find a free core: with
-            DuckDB on both of two cores, a `track` beside a heavy query took 5 ms and more at p99; now it takes 1.4 to
-            4.4 ms.
-        memory_bytes: memory limit; scalar functions may pass it for a moment.
-        spill: directory for data that does not fit in memory, created when needed and emptied when the engine opens.
-            Without it nothing spills.
-        spill_bytes: limit of bytes in `spill`.
+        threads: the number of DuckDB's threads; 0 means one less than the cores, at least one, so that one core is free
+            for events: with DuckDB on both of two cores, a `track` beside a heavy query took 5 ms and more at p99; with
+            one core free, 1.4 to 4.4 ms.
+        memory_bytes: the memory limit; scalar functions may exceed it for a moment.
+        spill: the directory for data that does not fit in memory, created when needed and emptied when the engine
+            opens. If None, nothing spills.
+        spill_bytes: the limit of bytes in `spill`.
 
     Thread-safe: each call has a cursor of its own.
     """
@@ -47,7 +47,7 @@ class SqlEngine:
             "max_temp_directory_size": f"{spill_bytes}B",
         }
         self._spill = spill
-        self._opening = threading.Lock()  # protects _connection while it is made
+        self._opening = threading.Lock()  # protects _connection while it is opened
         self._connection: duckdb.DuckDBPyConnection | None = None
 
     def cursor(self) -> duckdb.DuckDBPyConnection:
@@ -60,20 +60,20 @@ class SqlEngine:
     def _connect(self) -> duckdb.DuckDBPyConnection:
         if self._spill is not None:  # a crash leaves files here
             shutil.rmtree(self._spill, ignore_errors=True)
-        import duckdb  # costs as much as pyarrow; only objects that run queries pay it
+        import duckdb  # costs as much to import as pyarrow; only objects that run queries need it
 
         connection = duckdb.connect(":memory:", config=self._config)
         connection.execute("SET GLOBAL TimeZone = 'UTC'")
-        # Caches footers of Parquet files. They count against the memory limit, and a file that was rewritten is read
-        # again. For a hundred files this saves half of the cost of a small query.
+        # Caches footers of Parquet files. The footers count against the memory limit; a rewritten file is read again.
+        # For a hundred files the cache saves half of the cost of a small query.
         connection.execute("SET GLOBAL parquet_metadata_cache = true")
         return connection
 
     def arrow(self, sql: str, parameters: list[Any] | None = None, **tables: pa.Table) -> pa.Table:
-        """The result of `sql` over `tables`, which have their keywords as names. Blocks.
+        """The result of `sql` over `tables`, each named by its keyword. Blocks.
 
         Raises:
-            duckdb.Error: DuckDB's own error. Use this for SQL of Lakebed only; users' SQL goes through `query`.
+            duckdb.Error: DuckDB's own error. Use `arrow` for SQL of Lakebed only; users' SQL goes through `query`.
         """
         cursor = self.cursor()
         try:
@@ -84,7 +84,7 @@ class SqlEngine:
             cursor.close()
 
     def close(self) -> None:
-        """Free its memory. No call may be running."""
+        """Close the database and free its memory. No call may be running."""
         with self._opening:
             if self._connection is not None:
                 self._connection.close()

@@ -1,1 +1,1 @@
-"""What an event is: its struct, schema, validation, decoding, batches of columns and promoted properties."""
+"""Events: their struct, schema, validation, decoding, batches of columns and promoted properties."""

@@ -1,4 +1,4 @@
-"""Validated events as columns: the form in which they go from callers to the log, many at a time."""
+"""Validated events as columns: the form in which many events at a time go from callers to the log."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class EventBatch(msgspec.Struct, frozen=True):
     """Validated events, in order.
 
     Attributes:
-        message_ids: None where the log has to generate one.
-        names, people: for the live counters, as Python strings: converting them back from Arrow costs more than
-            keeping them. A person is `user_id`, else `anonymous_id`.
-        columns: those of the schema, in its order, without `seq` and `received_at`. `timestamp` has microseconds; null
-            means `received_at`.
-        documents: places of documents in it, ascending. A client's batch has none.
+        message_ids: the id of each event, or None if the log has to generate the id.
+        names, people: the texts for the live counters, as Python strings: to convert texts back from Arrow costs more
+            than to keep them. A person is `user_id`, else `anonymous_id`.
+        columns: the columns of the schema, in its order, without `seq` and `received_at`. `timestamp` is in
+            microseconds; null means `received_at`.
+        documents: positions of documents in the batch, ascending. A client's batch has no documents.
     """
 
     message_ids: Sequence[str | None]
@@ -42,7 +42,7 @@ class EventBatch(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, events: Sequence[Event]) -> EventBatch:
-        """The columns of events that `validate` has accepted. At least one."""
+        """The batch of events that `validate` has accepted. At least one event."""
         # A list for each field: a third of the price of transposing tuples.
         message_ids = [event.message_id for event in events]
         names = [event.event for event in events]
@@ -67,7 +67,7 @@ class EventBatch(msgspec.Struct, frozen=True):
 
     @classmethod
     def joined(cls, parts: Iterable[Sequence[Event] | EventBatch]) -> EventBatch:
-        """All of `parts` as one batch, in order. At least one event."""
+        """All events of `parts` as one batch, in order. At least one event."""
         batches: list[EventBatch] = []
         events: list[Event] = []
         for part in parts:
@@ -109,9 +109,9 @@ class EventBatch(msgspec.Struct, frozen=True):
         """The rows that the log stores.
 
         Args:
-            message_ids: one for each event: its own, or the generated one.
+            message_ids: one id for each event, from the client or generated.
             first_seq: position of the first event.
-            received_at: microseconds, the same for the whole batch.
+            received_at: the `received_at` of every event, microseconds.
         """
         count = len(self)
         ids, kind, event, user, anonymous, group, session, timestamp, source, properties, context = self.columns
@@ -138,18 +138,18 @@ class EventBatch(msgspec.Struct, frozen=True):
 
 
 def people_of(users: Sequence[str | None], anonymous: Sequence[str | None]) -> list[str | None]:
-    """The id that each event is counted under: its `user_id`, else its `anonymous_id`."""
+    """The person of each event: its `user_id`, else its `anonymous_id`, else None."""
     return [user if user is not None else other for user, other in zip(users, anonymous, strict=True)]
 
 
 def raw_column(raws: Sequence[Raw]) -> pa.StringArray:
-    """JSON texts, valid UTF-8, as a column. Half the price of an array of `bytes`, which would copy each by itself."""
+    """JSON texts, valid UTF-8, as a column. Half the cost of an array of `bytes`, which would copy text by text."""
     offsets = pa.array(itertools.accumulate(map(len, raws), initial=0), pa.int32())
     return pa.StringArray.from_buffers(len(raws), offsets.buffers()[1], pa.py_buffer(b"".join(raws)))
 
 
 def memory_bytes(events: Sequence[Event] | EventBatch) -> int:
-    """Bytes that they take in memory, roughly."""
+    """The approximate bytes of memory that `events` take."""
     if isinstance(events, EventBatch):
         return sum(column.nbytes for column in events.columns)
     total = len(events) * _EVENT_BYTES

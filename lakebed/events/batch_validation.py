@@ -1,6 +1,6 @@
-"""Validation of many events at once, column by column: a sixth of the cost of one by one.
+"""Validation of many events at once, column by column: a sixth of the cost of validating one by one.
 
-It does not say what is wrong: where it does not accept a whole batch, the caller validates each event by itself.
+It gives no reasons: if it does not accept a whole batch, the caller validates each event by itself.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ _json = msgspec.json.Decoder()
 def validate_batch(
     events: Sequence[Event], now_us: int, *, sent_at: Any = None, source: str | None = None
 ) -> EventBatch | None:
-    """All of `events` as columns, as if `validate` had accepted each; None when one of them needs a closer look.
+    """Returns `events` as columns if `validate` would accept each event; None if an event needs `validate` itself.
 
     Args:
-        events: at least one, as decoded from JSON that is valid UTF-8. After None they are unusable: decode them again.
-        now_us: when they were received, microseconds.
-        sent_at, source: defaults for events without their own.
+        events: at least one, decoded from valid UTF-8 JSON. If None is returned, they are unusable: decode them again.
+        now_us: the time at which the events were received, microseconds.
+        sent_at, source: defaults for events without these fields.
 
-    None does not mean invalid: numbers where text is expected, times that are not RFC 3339, and names in other scripts
-    near a length limit take the slower way too. The caller then validates event by event.
+    None does not mean that an event is invalid: a number in place of a text, a time that is not RFC 3339, or a name in
+    another script near a length limit also gives None. The caller then validates event by event.
     """
     kinds = [event.type for event in events]
     try:
@@ -60,7 +60,7 @@ def validate_batch(
 
 
 def _as_columns(events: Sequence[Event], kinds: list[str], now_us: int, sent_at: Any, source: Any) -> EventBatch | None:
-    """The batch, or None. Raises ArrowException for ids that are not text and for times out of bounds."""
+    """Returns the batch, or None. Raises ArrowException for ids that are not text and for times out of bounds."""
     message_ids, names = [event.message_id for event in events], [event.event for event in events]
     users: list[Any] = [event.user_id for event in events]  # Arrow raises for a number
     anonymous: list[Any] = [event.anonymous_id for event in events]
@@ -86,7 +86,7 @@ def _as_columns(events: Sequence[Event], kinds: list[str], now_us: int, sent_at:
 
 
 def _has_lengths(column: pa.Array, longest: int) -> bool:
-    """Whether each text has 1 to `longest` bytes. A text with more bytes may still have few enough characters."""
+    """Whether each text has 1 to `longest` bytes. If False, each text may still have at most `longest` characters."""
     if column.null_count == len(column):
         return True
     import pyarrow.compute as pc  # a quarter of what pyarrow costs to import
@@ -97,14 +97,14 @@ def _has_lengths(column: pa.Array, longest: int) -> bool:
 
 
 def _has_blank(column: pa.Array) -> bool:
-    """Whether a text is nothing but white space."""
+    """Whether at least one text consists of white space only."""
     import pyarrow.compute as pc  # a quarter of what pyarrow costs to import
 
     return pc.any(pc.utf8_is_space(column)).as_py() is True
 
 
 def _event_times(events: Sequence[Event], now_us: int, sent_at: Any) -> pa.Array:
-    """The corrected times, as in `validate`. Raises ArrowException: one is not RFC 3339, or out of bounds."""
+    """The corrected times, as in `validate`. Raises ArrowException if a time is not RFC 3339 or is out of bounds."""
     own = [event.original_timestamp if event.timestamp is None else event.timestamp for event in events]
     times_us = pa.array(own, _TEXT).cast(TIME).view(pa.int64())
     if times_us.null_count == len(times_us):
@@ -134,7 +134,7 @@ _MANY_DIGITS = b"0" * 200  # with fewer digits, and an exponent of two, a number
 
 
 def _are_valid_objects(objects: Sequence[Sequence[Raw]], columns: Sequence[pa.Array]) -> bool:
-    """Whether all are JSON objects within the limits of size and depth, whose numbers fit a float."""
+    """Whether all texts are JSON objects within the limits of size and depth, with numbers that fit a float."""
     import pyarrow.compute as pc  # a quarter of what pyarrow costs to import
 
     sizes = pc.add(*map(pc.binary_length, columns))
@@ -150,9 +150,9 @@ def _are_valid_objects(objects: Sequence[Sequence[Raw]], columns: Sequence[pa.Ar
 
 
 def _are_numbers_finite(text: bytes) -> bool:
-    """Whether each number in these JSON texts fits a float. `_SEPARATOR` is between the texts.
+    """Whether each number in `text`, which is JSON texts with `_SEPARATOR` in between, fits a float.
 
-    Only texts with a pattern that a large number has are decoded. Ids have such patterns too, so decoding decides.
+    Only texts with a digit pattern of a large number are decoded. Ids have such patterns too, so decoding decides.
     """
     digits = text.translate(_DIGITS)
     return all(

@@ -1,4 +1,4 @@
-"""Exact arithmetic with decimals: an operation raises rather than rounds."""
+"""Exact arithmetic with decimals: an operation raises an error if it would have to round."""
 
 from __future__ import annotations
 

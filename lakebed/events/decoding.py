@@ -1,8 +1,8 @@
 """Request bodies and Python mappings, decoded to validated events, with a reason for each item that is rejected.
 
-JSON bytes are decoded in C into `Event`s, which leaves their objects as raw text, and validated column by column. Only
-when that does not accept a whole batch is it decoded again, item by item, to say what is wrong with each. Text is split
-into items without decoding them: an item that cannot be decoded does not affect the others.
+JSON bytes are decoded in C into `Event`s, whose objects stay raw text, and validated column by column. If this does not
+accept the whole batch, the batch is decoded again, item by item, to find the reason for each rejected item. Text is
+split into items without decoding: an item that cannot be decoded does not affect the other items.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ __all__ = [
 
 
 def split(text: bytes) -> list[bytes] | None:
-    """The items of a JSON array, or the members of an object. None when its brackets do not balance or end early.
+    """The items of a JSON array, or the members of an object. Returns None if the brackets do not balance or end early.
 
-    Only brackets and strings are looked at, so one bad item does not spoil another. `list[Raw]` was rejected: it
+    Only brackets and strings are examined, so one bad item does not spoil another. `list[Raw]` was rejected: it
     refuses the whole array for one lone surrogate or one deep item.
     """
     depth, items, start, position = 0, [], 0, 0
@@ -56,24 +56,24 @@ def split(text: bytes) -> list[bytes] | None:
     return items if items != [b""] else []
 
 
-# The next bracket (or comma) outside strings. A string without an end reaches to the end of the text: tried again from
-# each of its quotes, it would cost the square of its length.
+# The next bracket (or comma) outside strings. A string without an end reaches to the end of the text: to try again from
+# each of its quotes would cost the square of its length.
 _STRING = rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)'
 _OUTSIDE = re.compile(rb"(?:[^\"\[\]{},]++|" + _STRING + rb")*+([\[\]{},]|\Z)", re.DOTALL)
 _INSIDE = re.compile(rb"(?:[^\"\[\]{}]++|" + _STRING + rb")*+([\[\]{}]|\Z)", re.DOTALL)
 
 
 class Rejected(msgspec.Struct, frozen=True):
-    """An item that is not stored, and why. `message_id` if it could be read."""
+    """An item that is not stored, and the reason. `message_id` is None if the id could not be read."""
 
     reason: str
     message_id: str | None = None
 
 
 class DecodedBatch(msgspec.Struct, frozen=True):
-    """The items of one request: valid events in order, at most `CHUNK` a part, and rejected items by position."""
+    """The items of one request: valid events in order, at most `CHUNK` in each part, and rejected items by position."""
 
-    parts: list[EventBatch | Sequence[Event]]  # a few events become columns later, with others of the same commit
+    parts: list[EventBatch | Sequence[Event]]  # a few events become columns later, with other events of the commit
     rejected: dict[int, Rejected]
 
     def __len__(self) -> int:
@@ -89,7 +89,7 @@ class DecodedBatch(msgspec.Struct, frozen=True):
         return cls([EventBatch.of(chunk) for chunk in _chunks(events)], rejected)
 
 
-CHUNK = 5_000  # events of a batch that go to the log at once: bounds a frame, and other calls get their turn in between
+CHUNK = 5_000  # the events of a batch that go to the log at once: bounds a frame, and lets other calls run in between
 _FEW = 24  # with fewer events, columns cost more than they save
 
 
@@ -98,7 +98,7 @@ def _chunks(events: Sequence[Event]) -> Iterator[Sequence[Event]]:
 
 
 class _Envelope(msgspec.Struct, rename="camel"):
-    """Segment's batch body. `sent_at` and `context` are defaults for each item without its own."""
+    """Segment's batch body. `sent_at` and `context` are defaults for items without these fields."""
 
     batch: Raw
     sent_at: str | int | float | None = None
@@ -131,7 +131,7 @@ _json = msgspec.json.Decoder()
 _NO_ENVELOPE = _Envelope(batch=Raw(b"[]"))
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _HAS_BATCH = re.compile(rb'^\s*\{.*?"batch"\s*:', re.DOTALL)
-# An event may have texts beside its objects, each with a limit of its own; a longer item breaks one of them.
+# An event has texts beside its objects, each with a limit of its own; a longer item exceeds at least one limit.
 _MAX_ITEM_BYTES = 4 * MAX_EVENT_BYTES
 
 
@@ -139,12 +139,12 @@ def decode_batch(body: bytes, now_us: int, *, source: str | None = None) -> Deco
     """Decode and validate a JSON array, a Segment envelope `{"batch": […]}`, one JSON object, or NDJSON lines.
 
     Args:
-        body: the bytes, decompressed.
-        now_us: when they were received.
-        source: the `source` of events without their own.
+        body: the decompressed bytes.
+        now_us: the time at which the body was received, microseconds.
+        source: the `source` of events that have none.
 
     Raises:
-        InvalidEvent: the body as a whole is unreadable; no event of it is stored.
+        InvalidEvent: the body as a whole is unreadable; no event of the body is stored.
     """
     envelope = _decode_whole(body)
     if envelope is not None and len(envelope.batch) >= _FEW:
@@ -157,7 +157,7 @@ def decode_batch(body: bytes, now_us: int, *, source: str | None = None) -> Deco
 
 
 def _decode_whole(body: bytes) -> _DecodedEnvelope | None:
-    """The events of a body that decodes without error. Their objects may still hold numbers that fit no float."""
+    """The events of a body, or None if an error occurs. Objects of events may still hold numbers that fit no float."""
     text = body.strip()
     try:
         if not text.isascii():
@@ -176,7 +176,7 @@ _NO_CONTEXT = (b"{}", b"null")
 
 
 def decode_items(body: bytes, now_us: int, *, source: str | None = None) -> list[Event | Rejected]:
-    """`decode_batch` item by item: slower, and gives a reason for each rejected item."""
+    """Like `decode_batch`, but item by item: slower, with a reason for each rejected item."""
     text = body.strip()
     envelope = _read_envelope(text) if _HAS_BATCH.match(text) else None
     if envelope is not None:
@@ -191,7 +191,7 @@ def decode_items(body: bytes, now_us: int, *, source: str | None = None) -> list
 def items_as_sent(body: bytes) -> tuple[list[bytes], bytes]:
     """The items of a body as they were sent, in the order of `decode_items`, and the shared fields of its envelope.
 
-    The latter is a JSON object. The bytes are the sender's, without white space around an item.
+    The shared fields are a JSON object. An item is the bytes of the sender, without white space around the item.
     """
     text = body.strip()
     envelope = _read_envelope(text) if _HAS_BATCH.match(text) else None
@@ -207,10 +207,10 @@ def decode_dead_letter(raw: bytes, shared: bytes, now_us: int, *, source: str | 
     """One item of `items_as_sent`, or a whole body if `shared` is empty, decoded and validated.
 
     Args:
-        now_us: when it was first received; its times are corrected by that.
+        now_us: the time at which the item was first received. The times of its events are corrected with this time.
 
     Raises:
-        InvalidEvent: as `decode_batch`.
+        InvalidEvent: as in `decode_batch`.
     """
     if not shared:
         return decode_items(raw, now_us, source=source)
@@ -220,7 +220,7 @@ def decode_dead_letter(raw: bytes, shared: bytes, now_us: int, *, source: str | 
 
 
 def decode_mappings(items: Iterable[Any], now_us: int, *, source: str | None = None) -> list[Event | Rejected]:
-    """Validate Python mappings (Segment's names, or ours in snake_case) and `Event`s, one by one."""
+    """Validate `Event`s and Python mappings (with Segment's names, or Lakebed's in snake_case), one by one."""
     return _validate_each(map(_from_mapping, items), _NO_ENVELOPE, now_us, source)
 
 
@@ -241,7 +241,7 @@ _WIRE_NAMES = dict(zip(Event.__struct_fields__, Event.__struct_encode_fields__, 
 
 
 def _is_lines(lines: list[bytes]) -> bool:
-    """Whether a body is NDJSON rather than one object over several lines, however bad single lines are."""
+    """Whether a body is NDJSON, not one object over several lines. Single lines may be invalid."""
     nonempty = [line for line in map(bytes.lstrip, lines) if line]
     if len(nonempty) < 2:  # noqa: PLR2004 - one line is one object
         return False
@@ -301,7 +301,7 @@ def _decode_item(text: bytes) -> Event | Rejected:
 
 
 def _with_finite_numbers(event: Event) -> Event | Rejected:
-    """The event, if each number in its stored objects fits a float. Decoding has checked the rest."""
+    """The event, or a `Rejected` if a number in its stored objects fits no float. Decoding has checked all else."""
     try:
         _json.decode(event.traits if event.type in ("identify", "group") else event.properties)
         _json.decode(event.context)

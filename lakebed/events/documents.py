@@ -1,8 +1,8 @@
 """Documents of the operator: cohorts, price books, invoices … as rows of the log, beside the events of clients.
 
-They share durability, order and `as_of` with events, but no table of events has them (docs/decisions/0016). A row is a
-document exactly if its source is `OPERATOR` and its type "track". Validation refuses this source from every client, and
-every version of Lakebed has written documents so. A merge has this source too, and the type "alias": it is an event.
+Documents share durability, order and `as_of` with events, but no table of events has them (docs/decisions/0016). A row
+is a document exactly if its source is `OPERATOR` and its type "track". Validation refuses this source from each client,
+and every version of Lakebed has written documents so. A merge (type "alias") has this source too, but is an event.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ IS_EVENT = f"(source IS DISTINCT FROM '{OPERATOR}' OR type <> '{_TYPE}')"
 
 
 class DocumentPositions:
-    """Where in one log the documents are. There are few, so all positions are held: about 40 bytes each.
+    """The positions of the documents in one log. Documents are few, so memory holds all positions: about 40 bytes each.
 
-    Belongs to the loop's thread, but `within` may be called from any: positions are only added.
+    Belongs to the loop's thread, but `within` may be called from any thread: positions are only added.
 
     Attributes:
         seqs: positions of documents from `start` on, ascending.
-        start: the rows before it have not been searched. 0 once all are known.
-        end: the seq after the newest commit; the caller of `feed` keeps it.
+        start: the rows before `start` have not been searched. 0 once all positions are known.
+        end: the seq after the newest commit; the caller of `feed` updates it.
         committed: documents stored since this was created.
     """
 
@@ -49,27 +49,27 @@ class DocumentPositions:
         self.committed = 0
 
     def restore(self, seqs: Sequence[int], start: int, end: int) -> None:
-        """Set the positions: `seqs` are all documents of the rows `[start, end)`."""
+        """Set the positions: `seqs` are the positions of all documents in the rows `[start, end)`."""
         self.seqs, self.start, self.end = list(seqs), start, end
 
     def complete(self, seqs: Sequence[int]) -> None:
-        """Add `seqs`, which are all before `start`. Then those of the whole log are known."""
+        """Add `seqs`, the positions of all documents before `start`. The positions of the whole log are then known."""
         self.seqs, self.start = [*seqs, *self.seqs], 0
 
     def feed(self, places: Sequence[int]) -> None:
-        """Add the documents of the commit that starts at `end`. They are at `places` in it."""
+        """Add the documents of the commit that starts at `end`. `places` are their positions within the commit."""
         self.seqs += [self.end + place for place in places]
         self.committed += len(places)
 
     def within(self, low: int, high: int) -> int:
-        """How many documents have `low <= seq < high`."""
+        """The number of documents with `low <= seq < high`."""
         seqs = self.seqs
         if not seqs or seqs[-1] < low:
             return 0
         return bisect.bisect_left(seqs, high) - bisect.bisect_left(seqs, low)
 
     def before_last_events(self, count: int, end: int) -> int:
-        """The lowest seq, 0 or more, such that `[seq, end)` has at most `count` events beside documents."""
+        """The lowest seq, 0 or more, such that `[seq, end)` has at most `count` events. Documents are not counted."""
         start = end - count
         for seq in reversed(self.seqs):
             if seq < end:
@@ -85,7 +85,7 @@ def is_document(event: Event) -> bool:
 
 
 async def no_documents() -> DocumentPositions:
-    """Of a log in which there are none."""
+    """The positions for a log without documents."""
     return DocumentPositions()
 
 
@@ -99,7 +99,7 @@ def document_seqs(table: pa.Table) -> list[int]:
 
 
 def without_documents(table: pa.Table) -> pa.Table:
-    """The events of a table. It is `table` itself if it has no document."""
+    """The events of a table. Returns `table` itself if it has no document."""
     import pyarrow.compute as pc  # a quarter of the time that pyarrow takes to import
 
     mask = _mask(table)
@@ -107,7 +107,7 @@ def without_documents(table: pa.Table) -> pa.Table:
 
 
 def _mask(table: pa.Table) -> pa.ChunkedArray | None:
-    """Which rows are documents; None where the source of none of them allows it, which is cheaper to know."""
+    """Whether each row is a document. Returns None, which is cheaper, if no row has the source `OPERATOR`."""
     import pyarrow.compute as pc  # a quarter of the time that pyarrow takes to import
 
     sources = table.column("source")

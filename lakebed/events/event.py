@@ -69,13 +69,13 @@ EMPTY = Raw(b"{}")
 
 
 class Event(msgspec.Struct, rename="camel", gc=False, kw_only=True):
-    """One Segment-style message. `validate` changes it in place to the form that the log stores.
+    """One Segment-style message. `validate` changes an event, in place, to the form that the log stores.
 
     Attributes:
         type: one of `TYPES`.
         event: the track name; `validate` puts the page or screen name here too.
-        user_id: known id, at most 256 characters; numbers become text. The other ids likewise.
-        timestamp: when it happened: ISO 8601 text, epoch seconds or milliseconds; after `validate`, microseconds or
+        user_id: known id, at most 256 characters; numbers become text. The same holds for the other ids.
+        timestamp: time of the event: ISO 8601 text, epoch seconds or milliseconds; after `validate`, microseconds or
             None (None becomes `received_at`).
         sent_at: the client's clock at sending; with it, `timestamp` is corrected for the client's clock skew.
         properties: a JSON object as bytes. Traits of identify and group end up here.
@@ -104,10 +104,10 @@ class Receipt(msgspec.Struct, frozen=True, gc=False):
     """The outcome of one event.
 
     Attributes:
-        seq: its position in the log; for a duplicate, the position of the event that it repeats; None if rejected.
-        message_id: the client's, or the one that Lakebed generated.
+        seq: the event's position in the log; for a duplicate, the position of the repeated event; None if rejected.
+        message_id: the id that the client gave, or that Lakebed generated.
         status: "stored" and "duplicate" are durable; "rejected" stored nothing.
-        reason: why it was rejected, else None.
+        reason: the reason of a rejection, else None.
     """
 
     seq: int | None

@@ -11,7 +11,7 @@ import pyarrow as pa
 __all__ = ["layout", "with_filters"]
 
 _DELTA = ("seq", "timestamp", "received_at")  # sorted or nearly so: a fifth of the size, and twice as fast to write
-_IDS = ("message_id",)  # all differ. With separate lengths a UUID takes 18.5 bytes instead of 19.7, and is read faster
+_IDS = ("message_id",)  # all values differ. With separate lengths a UUID takes 18.5 bytes, not 19.7, and is read faster
 _PLAIN = ("properties",)  # nearly all differ: a dictionary would be built and thrown away
 _LOOKED_UP = ("user_id",)
 _PAGE_BYTES = 1 << 20
@@ -37,7 +37,7 @@ def layout(names: list[str]) -> dict[str, Any]:
 def with_filters(options: dict[str, Any], rows: pa.Table) -> dict[str, Any]:
     """`options` with a Bloom filter for each column that queries look up by value, sized for `rows`.
 
-    A query about one user then skips the row groups without events of that user. It costs a bit or two an event.
+    A query about one user then skips the row groups without events of that user. A filter costs 1 or 2 bits an event.
     """
     import pyarrow.compute as pc  # a quarter of what pyarrow costs to import
 
@@ -50,7 +50,7 @@ def with_filters(options: dict[str, Any], rows: pa.Table) -> dict[str, Any]:
 
 @cache
 def _known() -> frozenset[str]:
-    """The options that the installed PyArrow has: older ones lack two of ours."""
+    """The options that the installed PyArrow has. Older versions lack two options that Lakebed uses."""
     import pyarrow.parquet as pq  # slow to import; an object that only tracks never needs it
 
     return frozenset(inspect.signature(pq.ParquetWriter.__init__).parameters)

@@ -1,4 +1,4 @@
-"""Promoted properties: JSON members with a typed column of their own.
+"""Promoted properties: JSON members that have a typed column of their own.
 
 One expression computes such a column wherever it is needed (sealing, archiving, the tail in memory, files written
 before the promotion), so a query gives the same answer wherever a row is stored.
@@ -87,7 +87,7 @@ def as_promotions(promote: Mapping[str, type], known: Iterable[Promotion] = BUIL
     """`known`, followed by the new promotions of `promote`, in order.
 
     Raises:
-        PromotionConflict: a name is reserved or invalid, a type is unknown, or it differs from the type in `known`.
+        PromotionConflict: a name is reserved or invalid, a type is unknown, or a type differs from the one in `known`.
     """
     promotions = {promotion.name: promotion for promotion in known}
     by_lower_name = {name.lower(): name for name in promotions}
@@ -119,7 +119,7 @@ def quoted(identifier: str) -> str:
 
 
 def property_sql(name: str) -> str:
-    """DuckDB SQL for a top-level member of `properties` as text, NULL when absent."""
+    """DuckDB SQL for a top-level member of `properties` as text. NULL if the member is absent."""
     path = '$."' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'
     return "json_extract_string(properties, '" + path.replace("'", "''") + "')"
 
@@ -131,7 +131,7 @@ def column_sql(name: str, promotions: Iterable[Promotion]) -> str:
 
 
 def columns_of(promotions: Sequence[Promotion]) -> tuple[str, ...]:
-    """The columns that consumers and queries get: base, then promoted."""
+    """The columns that consumers and queries get: the base columns, then the promoted columns."""
     return (*BASE_COLUMNS, *(promotion.name for promotion in promotions))
 
 

@@ -33,7 +33,7 @@ def from_call(kind: str, properties: Any, context: Any = None, timestamp: Any = 
     Args:
         kind: one of `event.TYPES`.
         properties: a mapping or None; the traits of identify and group.
-        fields: names of `Event`; unknown ones are a TypeError.
+        fields: other fields of `Event`; an unknown name raises a TypeError.
 
     Raises:
         InvalidEvent: a value has the wrong type, or is not valid Unicode text.
@@ -62,10 +62,10 @@ def _check_argument(name: str, value: Any) -> None:
 
 
 def encode_object(field: str, value: Any) -> Raw:
-    """JSON of a Python mapping, as an event's raw field.
+    """The JSON of a Python mapping, for a raw field of an event.
 
     Raises:
-        InvalidEvent: it holds something that JSON cannot: non-finite numbers, lone surrogates, unknown types, too deep.
+        InvalidEvent: JSON cannot hold the value: a non-finite number, lone surrogate, unknown type or deep nesting.
     """
     if value is None:
         return EMPTY
@@ -73,7 +73,7 @@ def encode_object(field: str, value: Any) -> Raw:
         encoded = msgspec.json.encode(value)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise InvalidEvent(f"{field} cannot be written as JSON: {error}") from None
-    # msgspec writes NaN and infinity as null; only an encoding with a null in it can hide one.
+    # msgspec writes NaN and infinity as null, so only a JSON text with a null can hide a NaN or an infinity.
     if b"null" in encoded and _has_non_finite(value):
         raise InvalidEvent(f"{field} hold a non-finite number")
     return Raw(encoded)
@@ -103,11 +103,11 @@ def validate(event: Event, now_us: int) -> None:
 
     Args:
         event: an event whose raw fields are valid JSON (`decoding` and `encode_object` ensure that). Not idempotent:
-            validate it once only.
-        now_us: when it was received, microseconds.
+            validate an event only once.
+        now_us: the time at which the event was received, microseconds.
 
     Raises:
-        InvalidEvent: it breaks a rule; the reason names the first one.
+        InvalidEvent: the event breaks a rule; the reason names the first broken rule.
     """
     kind = event.type
     if kind == "track":
@@ -158,10 +158,10 @@ def _check_text(field: str, text: str) -> None:
 
 
 def normalize_type(event: Event) -> None:
-    """Move fields that only page, screen, identify, group and alias have into the columns of the one schema.
+    """Move the fields that only page, screen, identify, group and alias have into the columns that all types share.
 
     Raises:
-        InvalidEvent: the type is unknown, or lacks a field that it needs.
+        InvalidEvent: the type is unknown, or the event lacks a field that its type needs.
     """
     kind = event.type
     if kind in ("page", "screen"):
@@ -195,9 +195,9 @@ _context = msgspec.json.Decoder(_Context)
 
 
 def _context_traits(context: Raw) -> Raw:
-    """The traits in a context: rudder-sdk-python sends those of identify there.
+    """The traits in the context of an identify event: rudder-sdk-python sends traits in the context.
 
-    A context that cannot be read gives none, and is rejected later.
+    Returns `EMPTY` if the context has no traits, or cannot be read. (An unreadable context is rejected later.)
     """
     if b'"traits"' not in bytes(context):
         return EMPTY
@@ -216,10 +216,10 @@ def _add_property(event: Event, key: str, value: str) -> None:
 
 
 def _event_time(event: Event, now_us: int) -> int | None:
-    """The event's own time in microseconds, corrected by Segment's rule: received_at - (sent_at - original_timestamp).
+    """The time of an event in microseconds, corrected by Segment's rule: received_at - (sent_at - original_timestamp).
 
-    With an original timestamp beside it, `timestamp` is final: a proxy has corrected it already, or the caller has set
-    it (RudderStack's client for Node).
+    `timestamp` is final if the event has an original timestamp too: a proxy has corrected `timestamp` already, or the
+    caller has set it (RudderStack's client for Node). Returns None if the event has no time.
     """
     own = event.timestamp if event.timestamp is not None else event.original_timestamp
     if own is None:
@@ -235,7 +235,7 @@ def _event_time(event: Event, now_us: int) -> int | None:
 
 
 def has_final_timestamp(event: Event) -> bool:
-    """Whether `timestamp` is used as it is, without a correction for the client's clock."""
+    """Whether the event's `timestamp` is used without a correction for the client's clock."""
     return event.timestamp is not None and event.original_timestamp is not None
 
 

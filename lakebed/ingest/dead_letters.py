@@ -1,6 +1,6 @@
 """DeadLetterQueue: rejected events that were kept. They can be listed, mended, replayed, or purged.
 
-A replay brings each to the log exactly once, also when the process is killed.
+A replay stores each event in the log exactly once, also if the process is killed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from lakebed.tiers.storage.dead_letters import DeadLetter, DeadLetters, Unfinish
 __all__ = ["DeadLetterQueue", "Replayed", "Replayer"]
 
 Edit = Mapping[str, Any] | bytes | str | None
-_CHUNK = 100  # dead letters; bounds their memory
+_CHUNK = 100  # dead letters that are replayed at a time: bounds memory
 
 
 class Replayed(msgspec.Struct, frozen=True):
@@ -32,10 +32,10 @@ class Replayed(msgspec.Struct, frozen=True):
 
     Attributes:
         id: the id of the dead letter.
-        status: "stored" and "duplicate": its event is durable, and the dead letter is deleted; "rejected": it was
-            rejected again and stays; "missing": there is no such dead letter.
-        message_id, seq: of its event; of the first one if it was a body of several.
-        reason: why it was rejected.
+        status: "stored" and "duplicate": the event is durable, and the dead letter is deleted; "rejected": the dead
+            letter was rejected again and stays; "missing": there is no such dead letter.
+        message_id, seq: the id and position of the event; of the first event if the dead letter has several.
+        reason: the reason of a rejection.
     """
 
     id: int
@@ -49,8 +49,8 @@ class Replayer:
     """Replays dead letters of one object, one run at a time.
 
     Before events go to the log, their message ids and the log's end are recorded durably. A dead letter is deleted when
-    its event is durable. After a crash in between, `recover` looks for those message ids in the log: the 24 h for which
-    deduplication remembers them may be over by then.
+    its event is durable. After a crash in between, `recover` looks for the recorded message ids in the log, because
+    deduplication forgets message ids after 24 h.
     """
 
     def __init__(
@@ -65,15 +65,15 @@ class Replayer:
         self._unfinished: UnfinishedReplay | None = None  # events that may be in the log, unacknowledged
 
     async def recover(self) -> None:
-        """Finish a replay during which the process was killed. Call it at opening, before any other replay."""
+        """Finish a replay during which the process was killed. Call this at opening, before any other replay."""
         self._unfinished = await self._dead_letters.unfinished_replay()
         await self._delete_stored()
-        if self._unfinished is not None:  # no commit is under way: events that are not in the log now never will be
+        if self._unfinished is not None:  # no commit is running, so an event that is not in the log now will never be
             self._unfinished = None
             await self._dead_letters.finish_replay([], {}, self._clock.now_us(), None)
 
     async def _delete_stored(self) -> None:
-        """Delete the dead letters of the unfinished replay whose events are in the log by now."""
+        """Delete those dead letters of the unfinished replay whose events are in the log now."""
         unfinished = self._unfinished
         if unfinished is None:
             return
@@ -85,11 +85,11 @@ class Replayer:
         await self._finish([number for number, ids in unfinished.letters.items() if stored.issuperset(ids)], {})
 
     async def replay(self, ids: Sequence[int] | None, edit: Edit) -> list[Replayed]:
-        """Replay the dead letters with these ids, or all; returns the outcome of each, in order.
+        """Replay the dead letters with these ids, or all if None. Returns the outcome of each dead letter, in order.
 
         Raises:
-            ValueError: `edit` is a text, but there are several dead letters.
-            DiskFull, LogUnavailable, Backpressure, StorageUnavailable: the rest is still stored. Call it again.
+            ValueError: `edit` is text or bytes, but the number of dead letters is not one.
+            DiskFull, LogUnavailable, Backpressure, StorageUnavailable: unreplayed dead letters are kept. Call again.
         """
         async with self._lock:
             await self._delete_stored()
@@ -100,12 +100,12 @@ class Replayer:
                 )
             outcomes: list[Replayed] = []
             for start in range(0, len(numbers), _CHUNK):
-                # A chunk is finished: else dead letters whose events are stored would stay until another replay.
+                # Each chunk is finished, else dead letters whose events are stored would stay until another replay.
                 outcomes += await finish_despite_cancel(self._replay_chunk(numbers[start : start + _CHUNK], edit))
             return outcomes
 
     async def purge(self, ids: Sequence[int] | None, before_us: int | None) -> int:
-        """Delete dead letters, but not during a replay."""
+        """Delete dead letters as `DeadLetters.purge` does, but wait for a running replay first."""
         async with self._lock:
             return await self._dead_letters.purge(ids, before_us)
 
@@ -157,10 +157,10 @@ def _outcome(number: int, receipts: Sequence[Receipt]) -> Replayed:
 
 
 def _events(letter: DeadLetter, edit: Edit) -> list[Event]:
-    """The events of a dead letter, each with a message id that is the same at each try.
+    """The events of a dead letter. Each event gets the same message id at every try.
 
     Raises:
-        InvalidEvent: one of them is invalid: then none is stored.
+        InvalidEvent: an event is invalid, or there is none; then no event of the dead letter is stored.
     """
     received_us = to_us(letter.received_at)
     items = decode_dead_letter(_edited(letter, edit), letter.shared, received_us, source=letter.source)
@@ -171,7 +171,7 @@ def _events(letter: DeadLetter, edit: Edit) -> list[Event]:
     for index, event in enumerate(events):
         if event.message_id is None:
             event.message_id = letter.replay_id if len(events) == 1 else f"{letter.replay_id}-{index}"
-        if event.timestamp is None:  # it happened when it was first received, not when it was corrected
+        if event.timestamp is None:  # the event happened when it was first received, not when it was corrected
             event.timestamp = received_us
     return events
 
@@ -202,7 +202,7 @@ def _edited(letter: DeadLetter, edit: Edit) -> bytes:
 
 
 def _merged(target: Any, patch: Any) -> Any:
-    """JSON Merge Patch, RFC 7396."""
+    """`target` with `patch` applied, by JSON Merge Patch (RFC 7396)."""
     if not isinstance(patch, Mapping):
         return patch
     merged = dict(target) if isinstance(target, dict) else {}
@@ -218,7 +218,7 @@ MAX_LISTED = 1_000
 
 
 class DeadLetterQueue:
-    """The dead letters of one object. Over HTTP every rejected event is kept; of `batch`, those with `keep_refused`."""
+    """An object's dead letters. HTTP keeps every rejected event; `batch` keeps rejected events with `keep_refused`."""
 
     def __init__(self, store: DeadLetters, replayer: Replayer) -> None:
         self._store = store
@@ -242,33 +242,33 @@ class DeadLetterQueue:
         return await self._store.newest(limit, before, reason)
 
     async def dead_letter(self, id: int) -> DeadLetter:  # noqa: A002 - the name of the field
-        """One dead letter. Raises UnknownDeadLetter if it never existed, or was replayed, purged or dropped."""
+        """One dead letter, by its id. Raises UnknownDeadLetter if it never existed, was replayed, purged or dropped."""
         rows = await self._store.get([id])
         if not rows:
             raise UnknownDeadLetter(f"There is no dead letter {id}", hint="dead_letters() lists them", id=id)
         return rows[0]
 
     async def replay(self, ids: Sequence[int] | None = None, edit: Edit = None) -> list[Replayed]:
-        """Store dead letters unchanged or mended; by default all of them. Returns the outcome of each.
+        """Store the events of dead letters (by default all), unchanged or mended. Returns the outcome of each.
 
-        Each is stored exactly once, however often this is called, and wherever the process is killed. An event without
-        a `message_id` or `timestamp` gets the dead letter's `replay_id` and `received_at`. A dead letter is deleted
-        when its event is durable; one that is rejected again stays, with the new reason.
+        Each event is stored exactly once, however often this is called, and wherever the process is killed. An event
+        without a `message_id` or `timestamp` gets the dead letter's `replay_id` or `received_at`. A dead letter is
+        deleted when its event is durable; a dead letter that is rejected again stays, with the new reason.
 
         Args:
-            ids: of the dead letters to replay.
+            ids: the ids of the dead letters to replay; None means all.
             edit: a mapping is merged into each event (RFC 7396: None removes a field; names are Segment's); text or
                 bytes replace the event of the one dead letter in `ids`.
 
         Raises:
-            ValueError: `edit` is text and there are several dead letters.
+            ValueError: `edit` is text or bytes, and the number of dead letters is not one.
             DiskFull, LogUnavailable, Backpressure, StorageUnavailable: events that were not stored are still dead
-                letters. Call it again.
+                letters. Call `replay` again.
         """
         return await self._replayer.replay(ids, edit)
 
     async def purge(self, ids: Sequence[int] | None = None, *, before: Moment | None = None) -> int:
-        """Delete dead letters: those with these ids, or all that were rejected before a moment. Returns their number.
+        """Delete the dead letters with these ids, or all that were rejected before a moment. Returns their number.
 
         Raises:
             ValueError: neither `ids` nor `before` is given, or both, or `before` is a naive datetime.

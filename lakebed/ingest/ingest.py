@@ -22,16 +22,16 @@ __all__ = ["Ack", "Ingest"]
 
 _T = TypeVar("_T")
 Properties = Mapping[str, Any] | None
-KeyIds = str | Sequence[str | None] | None  # the id of the API key of a batch, or one for each item
+KeyIds = str | Sequence[str | None] | None  # the id of the API key of a batch, or one id for each item
 _log = logging.getLogger("lakebed")
 _MAX_FAILURES = 100
 _MAX_SHARED = MAX_EVENT_BYTES + 1_024  # more than the longest context, with a time
 
 
 class Ack(Awaitable[_T], Generic[_T]):
-    """The acknowledgement that `track` and `batch` return. Awaiting it means durable; it may be awaited repeatedly.
+    """The acknowledgement that `track` and `batch` return. When an await returns, the events are durable.
 
-    Without an await the call is fire-and-forget: the event is stored all the same, and a failure goes to `on_error`.
+    An Ack may be awaited repeatedly. Without an await the events are stored too, and a failure goes to `on_error`.
     Cancelling an await does not cancel the storing.
     """
 
@@ -50,7 +50,7 @@ class Ack(Awaitable[_T], Generic[_T]):
         try:
             outcome = yield from asyncio.shield(self._future).__await__()
         except asyncio.CancelledError:
-            self._awaited = False  # this await will not see a failure, so `on_failure` has to
+            self._awaited = False  # this await will not raise a failure, so `on_failure` has to get it
             raise
         return self._to_result(outcome)
 
@@ -58,7 +58,7 @@ class Ack(Awaitable[_T], Generic[_T]):
         if self._awaited:
             return
         on_failure = self._on_failure
-        if self._future.done():  # its loop may be closed by now, so no callback
+        if self._future.done():  # the future's loop may be closed by now, so no callback
             _report(self._future, on_failure)
         else:
             self._future.add_done_callback(lambda done: _report(done, on_failure))
@@ -70,12 +70,12 @@ def _report(done: asyncio.Future[Any], on_failure: Callable[[BaseException], Non
 
 
 class Ingest:
-    """Accepts the events of one object. Its methods are plain functions, and need a running loop.
+    """Accepts the events of one object. The methods that store are plain functions, and need a running loop.
 
     Attributes:
-        submitted: items passed by callers since this opening.
-        rejected: items among them that were invalid.
-        failures: the newest failures of calls that were not awaited, as text.
+        submitted: the number of items that callers passed since this opening.
+        rejected: the number of submitted items that were invalid.
+        failures: the newest failures (at most 100) of calls that were not awaited, as text.
     """
 
     def __init__(
@@ -90,13 +90,13 @@ class Ingest:
         self.failures: list[str] = []
         self._pipeline = pipeline
         self._dead_letters = dead_letters
-        self._storing: set[asyncio.Task[Any]] = set()  # of dead letters
+        self._storing: set[asyncio.Task[Any]] = set()  # the tasks that store dead letters
         self._clock = clock
         self._on_error = on_error
 
     @property
     def received(self) -> int:
-        """Items with a receipt: stored, duplicate or rejected. Items that the log could not store do not count."""
+        """The number of items with a receipt: stored, duplicate or rejected. Failed and pending items do not count."""
         return self.submitted - self._pipeline.failed - self._pipeline.pending_events
 
     def track(
@@ -114,14 +114,14 @@ class Ingest:
     ) -> Ack[Receipt]:
         """Store that `event` happened. Awaiting the result raises InvalidEvent, DiskFull, LogUnavailable, Backpressure.
 
-        Tracking calls are plain functions that return an awaitable. Awaiting it means that the event is durable; not
-        awaiting it is fire-and-forget, whose failure goes to `on_error` and `check()`.
+        Tracking calls are plain functions that return an awaitable. When an await returns, the event is durable. A call
+        without an await is fire-and-forget: its failure goes to `on_error` and `check()`.
 
         Args:
-            event: its name, at most 200 characters.
+            event: the name of the event, at most 200 characters.
             properties: JSON values; the event has at most 32 KB.
-            timestamp: when it happened, if not now; any past, at most 24 hours ahead. Naive means UTC.
-            message_id: a retry with the same one within 24 hours stores nothing and gets status "duplicate".
+            timestamp: the time of the event, if not now: any past, at most 24 hours ahead. Naive means UTC.
+            message_id: a retry with the same id within 24 hours stores nothing and gets the status "duplicate".
         """
         return self._call(
             "track",
@@ -139,14 +139,14 @@ class Ingest:
     def page(
         self, /, category: str | None = None, name: str | None = None, properties: Properties = None, **ids: Any
     ) -> Ack[Receipt]:
-        """Store a page view. `ids` are `track`'s keywords; a single positional argument is the name."""
+        """Store a page view. `ids` are keywords as in `track`; a single positional argument is the name."""
         name, category = (category, None) if name is None else (name, category)
         return self._call("page", properties, name=name, category=category, **ids)
 
     def screen(
         self, /, category: str | None = None, name: str | None = None, properties: Properties = None, **ids: Any
     ) -> Ack[Receipt]:
-        """Store a screen view; arguments as for `page`."""
+        """Store a screen view. The arguments are the same as in `page`."""
         name, category = (category, None) if name is None else (name, category)
         return self._call("screen", properties, name=name, category=category, **ids)
 
@@ -170,7 +170,7 @@ class Ingest:
         return self.event(event)
 
     def event(self, event: Event) -> Ack[Receipt]:
-        """Validate an event and store it. The Ack fails with InvalidEvent if it is invalid."""
+        """Validate and store an event. If the event is invalid, the Ack fails with InvalidEvent."""
         try:
             validate(event, self._clock.now_us())
         except InvalidEvent as error:
@@ -198,19 +198,19 @@ class Ingest:
         keep_refused: bool = False,
         key: KeyIds = None,
     ) -> Ack[list[Receipt]]:
-        """Store many events: mappings (Segment's names or ours), or JSON or NDJSON bytes.
+        """Store many events: mappings (with Segment's names or Lakebed's), or JSON or NDJSON as bytes or text.
 
-        Awaiting gives one Receipt per item, in order. An invalid item is "rejected" with a reason; the others are
-        stored. With `keep_refused` rejected items are dead letters before the Ack resolves, or it fails because of
-        them. If the log cannot store the valid items, nothing is kept either: the caller will send all of them again.
+        An await returns one Receipt for each item, in order. An invalid item is "rejected" with a reason; the others
+        are stored. With `keep_refused`, rejected items are stored as dead letters before the Ack resolves; if that
+        fails, the Ack fails. If the log cannot store the valid items, no dead letter is stored: a retry sends all.
 
         Args:
-            source: the `source` of events that do not name one.
-            keep_refused: keep rejected items as dead letters, durably, before the result is there.
-            key: the id of the key with which they were sent, for dead letters; or one for each item.
+            source: the `source` of events that have none.
+            keep_refused: store rejected items as dead letters, durably, before the Ack resolves.
+            key: the id of the API key with which the items were sent, for dead letters; or one id for each item.
 
         Raises:
-            InvalidEvent: the bytes as a whole are not JSON: at once, or when awaited if `keep_refused`.
+            InvalidEvent: the bytes as a whole are not JSON. Raised at once; if `keep_refused`, by the await.
         """
         now = self._clock.now_us()
         sent = _as_sent(items)
@@ -236,7 +236,7 @@ class Ingest:
         return DecodedBatch.of(decode_mappings(sent, now, source=source))
 
     def replay(self, events: Sequence[Event]) -> asyncio.Future[list[Receipt]]:
-        """Store validated events of a dead letter. They count as received once more."""
+        """Store validated events of a dead letter. The events count as submitted once more."""
         self.submitted += len(events)
         return self._pipeline.append(events)
 
@@ -248,7 +248,7 @@ class Ingest:
     def refuse(
         self, raw: bytes, reason: str, *, source: str | None = "python", key: str | None = None
     ) -> Ack[list[Receipt]]:
-        """Keep a body that could not be decoded at all as a dead letter: one item received, and rejected."""
+        """Store a body that could not be decoded as a dead letter. Counts as one item, submitted and rejected."""
         return self._refuse(raw, reason, source, key, None)
 
     def _refuse(
@@ -265,7 +265,7 @@ class Ingest:
         return Ack(self._run(self._store_rejected(done, items, self._clock.now_us())), list, self._on_unawaited)
 
     async def _store_rejected(self, done: asyncio.Future[_T], items: list[RejectedItem], now_us: int) -> _T:
-        """Await `done`, then store the rejected items as dead letters. Nothing is stored if the log failed."""
+        """Await `done`, then store `items` as dead letters. Stores no dead letter if the log failed."""
         try:
             receipts = await done
         except InvalidEvent:
@@ -281,12 +281,12 @@ class Ingest:
         return task
 
     async def settle(self) -> None:
-        """Return when all dead letters are stored, or have failed."""
+        """Return when all dead letters are stored, or their storing has failed."""
         while self._storing:
             await asyncio.wait(set(self._storing))
 
     def _on_unawaited(self, error: BaseException) -> None:
-        """Report the failure of a call that was not awaited to `on_error`, the log and `check`."""
+        """Report to `on_error`, the program's log and `check` that a call without an await has failed."""
         self.failures = [*self.failures[1 - _MAX_FAILURES :], f"{type(error).__name__}: {error}"]
         _log.error("an event was not stored, and its call was not awaited: %s", error)
         if self._on_error is not None:
@@ -307,7 +307,7 @@ def _rejected_items(
     sent: bytes | list[Any], batch: DecodedBatch, source: str | None, key: KeyIds
 ) -> list[RejectedItem]:
     raws, shared = items_as_sent(sent) if isinstance(sent, bytes) else (list(map(_as_json, sent)), b"{}")
-    if len(shared) > _MAX_SHARED and isinstance(sent, bytes):  # too long to be stored with each of its events
+    if len(shared) > _MAX_SHARED and isinstance(sent, bytes):  # too long to be stored with each event
         if len(batch.rejected) == len(batch):
             return [RejectedItem(reason=batch.rejected[0].reason, raw=sent, source=source, key=_key_id(key, 0))]
         shared = b"{}"

@@ -1,4 +1,4 @@
-"""The live counters that tracking feeds: `events:{name}`, its sliding minute and hour, and who is active now."""
+"""The live counters that tracking feeds: events by name (ever, last minute, last hour), and active people."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ __all__ = ["ALL_1H", "ALL_1M", "RECENT_S", "LiveCounters", "LoggedCounts", "coun
 ALL_1M = "all_events_1m"
 ALL_1H = "all_events_1h"
 _MINUTE, _HOUR = 60.0, 3600.0
-RECENT_S = _HOUR  # the longest of these windows, which a restart counts from the log; `active_ttl_s` may be longer
+RECENT_S = _HOUR  # the longest fixed window, which a restart counts from the log; `active_ttl_s` may be longer
 
 
 class LiveCounters:
     """Feeds an object's `Counters` from its log. Lives on the loop's thread.
 
-    `events:{name}` counts every event of that name ever stored; `events_1m:` and `events_1h:` those received in the
-    last minute and hour; `active:{person}` those of a person in the last `active_ttl_s`. A person is `user_id`, else
-    `anonymous_id`. Events without a name count in the totals alone. Documents count nowhere.
+    `events:{name}` counts all events with this name ever stored; `events_1m:{name}` and `events_1h:{name}` count those
+    received in the last minute and hour; `active:{person}` counts the events of a person in the last `active_ttl_s`. A
+    person is `user_id`, else `anonymous_id`. Events without a name count only in the totals. Documents do not count.
 
     Args:
-        documents: gets the positions of the documents in each commit.
+        documents: receives the positions of the documents in each commit.
     """
 
     def __init__(self, counters: Counters, active_ttl_s: float, documents: DocumentPositions | None = None) -> None:
@@ -60,11 +60,11 @@ class LiveCounters:
                 self._counters.incr_each(prefix, names, ttl, age=age)
 
     def totals(self) -> dict[str, int]:
-        """Events ever stored, by name. The caller stores them with the seq that they count up to."""
+        """The number of events ever stored, by name. The caller stores it with the seq after the counted events."""
         return dict(self._totals)
 
     def restore(self, totals: Mapping[str, int], logged: LoggedCounts, now_us: int) -> None:
-        """Set the counters from stored totals and the counts of the log after them."""
+        """Set the counters from stored totals, and from the counts of the log after these totals."""
         self._totals = Counter(totals) + Counter(logged.names)
         self._counters.incr_each("events:", self._totals, None)
         for received, counts in logged.recent.items():
@@ -85,10 +85,10 @@ class LoggedCounts(msgspec.Struct, frozen=True):
     """Counts of the events in a log.
 
     Attributes:
-        names: events by name; events without one are skipped.
-        recent: events by the second in which they were received (microseconds), then by name, None without one.
-        people: the same by person; events without one are skipped.
-        documents: positions of documents from `totals_seq` on. They are counted nowhere else.
+        names: the number of events by name, without events that have no name.
+        recent: the number of events by second of `received_at` (in microseconds), then by name; None is no name.
+        people: the number of events by second, then by person, without events that have no person.
+        documents: the positions of documents from `totals_seq` on. No other count includes documents.
     """
 
     names: Mapping[str, int]
@@ -101,7 +101,7 @@ def count_log(view: LogView, totals_seq: int, since_us: int, active_since_us: in
     """Count a log for `LiveCounters.restore`. Blocks.
 
     Names and documents are counted from `totals_seq` on, without events that were pruned from the log. The windows from
-    `since_us` and `active_since_us` on are complete, because `Maintenance.prune` keeps them.
+    `since_us` and `active_since_us` on are complete, because `Maintenance.prune` keeps the events of these windows.
     """
     if view.start_seq == view.end_seq:
         return LoggedCounts({}, {}, {})
@@ -117,7 +117,7 @@ def count_log(view: LogView, totals_seq: int, since_us: int, active_since_us: in
     received = table["received_at"].cast(pa.int64())
 
     def since(us: int) -> int:
-        """The first row received at `us` or later: a log is in order of `received_at`."""
+        """The position of the first row received at `us` or later: a log is in order of `received_at`."""
         return pc.sum(pc.less(received, us)).as_py() or 0
 
     counted = table["event"].slice(pc.sum(pc.less(table["seq"], totals_seq)).as_py() or 0)
@@ -130,9 +130,9 @@ def count_log(view: LogView, totals_seq: int, since_us: int, active_since_us: in
 
 
 def _by_second(received: pa.ChunkedArray, texts: pa.ChunkedArray) -> dict[int, dict[str | None, int]]:
-    """How often each text occurs in each second.
+    """The number of occurrences of each text, by second.
 
-    Texts are encoded as numbers first: one pass over them, and a count of integers. Arrow's group_by on second and text
+    Texts are first encoded as numbers, in one pass, and then integers are counted. Arrow's group_by on second and text
     took four times as long.
     """
     import pyarrow.compute as pc  # a quarter of what pyarrow costs; most imports never need it

@@ -1,1 +1,1 @@
-"""Where data rests: counters, log, SQLite, archive. No tier imports another."""
+"""The tiers that store data: counters, log, SQLite and archive. No tier imports another tier."""

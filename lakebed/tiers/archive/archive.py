@@ -1,4 +1,4 @@
-"""L3: the archive, one Iceberg table for each object. It keeps every event for ever, and earlier states of the table.
+"""L3: the archive, one Iceberg table for each object. Keeps every event for ever, and earlier states of the table.
 
 pyiceberg is imported when the archive is first used, and runs only on the archive's one thread.
 """
@@ -40,13 +40,13 @@ _T = TypeVar("_T")
 
 
 class _CatalogRead:
-    """One read of the catalog, shared by callers. It pins its state until each of them has pinned it too."""
+    """One read of the catalog, shared by callers. Pins the state that was read until each caller has pinned it."""
 
     pinned: asyncio.Future[tuple[int, ArchiveState]]
 
     def __init__(self) -> None:
         self.started = (
-            False  # set on the archive's thread, before it reads: a caller that sees False may share the read
+            False  # set on the archive's thread, before the read: a caller that sees False may share the read
         )
         self.waiters = 0
 
@@ -54,13 +54,13 @@ class _CatalogRead:
 class Archive:
     """An object's events below the watermark, in Iceberg.
 
-    Every call that changes it is a transaction: it happens completely or not at all, also when the process is killed. A
-    cancelled await does not stop it halfway: it continues on the archive's thread.
+    Every call that changes the archive is a transaction: it happens completely or not at all, also if the process is
+    killed. A cancelled await does not stop a call halfway: the call continues on the archive's thread.
 
     Args:
-        directory: of the catalog and, unless the settings name another place, of the files. Created by the first
-            `append`.
-        name: the object's name; in an external catalog also the table's.
+        directory: the directory of the catalog and, unless the settings name another place, of the files. Created by
+            the first `append`.
+        name: the object's name; in an external catalog also the table's name.
         promotions: columns beside the base columns, in order; `append` and `compact` compute missing ones.
 
     Raises, from every method:
@@ -86,22 +86,22 @@ class Archive:
         self._closed = False
 
     def exists(self) -> bool:
-        """Whether anything may have been archived. Cheap: looks for the catalog's file only."""
+        """Whether the archive may have events. Cheap: checks only whether the catalog's file exists."""
         return bool(self._settings.catalog) or (self._directory / "catalog.db").exists()
 
     async def watermark(self) -> int:
-        """The first `seq` that is not archived; 0 when no event is."""
+        """The first `seq` that is not archived; 0 if no event is archived."""
         async with self.pin() as view:
             return view.watermark
 
     def pin(self, snapshot: int | str | None = None) -> ArchiveView:
-        """A view of a snapshot: None is the newest, an int its id, a text its tag. `async with archive.pin() as view`.
+        """A view of the newest snapshot, or the one with this id (int) or tag. `async with archive.pin() as view`.
 
-        After the first time the newest one is known from memory, without waiting for running work. An external catalog
-        is read each time.
+        After the first read, the newest snapshot is known from memory, without waiting for running work. An external
+        catalog is read each time.
 
-        Raises (on entering the view):
-            SnapshotExpired: there is no such snapshot or tag. The newest is never used instead.
+        Raises (when the view is entered):
+            SnapshotExpired: there is no such snapshot or tag. The newest snapshot is never used instead.
         """
 
         async def acquire() -> tuple[int, ArchiveState]:
@@ -117,7 +117,7 @@ class Archive:
     async def _pinned(self, snapshot: int | str | None) -> tuple[int, ArchiveState]:
         """Read a state and pin it in one job, so that no garbage collection runs in between.
 
-        All callers before the job starts share it: a slow catalog is not read once for each of them.
+        All callers before the job starts share the job: a slow catalog is not read once for each caller.
         """
         read = self._reads.get(snapshot)
         if read is None or read.started:
@@ -147,15 +147,15 @@ class Archive:
             self._pins.release(future.result()[0])
 
     async def append(self, table: pa.Table, start: int, end: int) -> bool:
-        """Archive the events `[start, end)`, exactly once. When it returns, the commit is durable and was verified.
+        """Archive the events `[start, end)`, exactly once. When the call returns, the commit is durable and verified.
 
         Args:
-            table: exactly those events, with base columns; missing promoted columns are computed.
-            start: `seq` of the first; must be the watermark.
-            end: `seq` after the last; becomes the watermark.
+            table: exactly these events, with base columns; missing promoted columns are computed.
+            start: the `seq` of the first event; must be the watermark.
+            end: the `seq` after the last event; becomes the watermark.
 
         Returns:
-            False when the archive had them already.
+            False if the archive already had the events, else True.
 
         Raises:
             ArchiveConflict: the watermark is neither `start` nor at least `end`.
@@ -164,9 +164,9 @@ class Archive:
         return await self._change(lambda worker: worker.append(table, start, end))
 
     async def compact(self) -> Compaction:
-        """Merge the small files of each day. Rows, answers and the watermark stay as they are.
+        """Merge the small files of each day. Rows, answers and the watermark do not change.
 
-        It commits bounded parts, one after another; other calls run in between, and committed parts stay.
+        The work is committed in bounded parts; other calls run in between, and a later error undoes no committed part.
         """
         self._check_open()
         total = Compaction()
@@ -180,15 +180,15 @@ class Archive:
     async def erase(self, column: str, values: Sequence[str]) -> Erasure:
         """Remove the events whose text `column` (such as `user_id`) has one of `values`, in one commit.
 
-        The watermark stays. The bytes leave the disk when earlier snapshots have expired and garbage was collected. Not
-        promised: anything about the log, which is not searched.
+        The watermark does not change. The bytes leave the disk when earlier snapshots have expired and garbage was
+        collected. Not promised: an erasure from the log, which is not searched.
         """
         return await self._change(lambda worker: worker.erase(column, values))
 
     async def expire(self, *, dry_run: bool = False) -> Expiry:
         """Remove snapshots beyond `snapshots_keep` that are older than `snapshots_age_s`.
 
-        The newest one and tagged ones stay. The files of removed ones stay until garbage is collected.
+        The newest snapshot and tagged ones are kept. The files of removed snapshots stay until garbage is collected.
         """
         return await self._change(lambda worker: worker.expire(dry_run=dry_run))
 
@@ -196,8 +196,8 @@ class Archive:
         """Delete the files that no snapshot and no open view needs and that are older than `garbage_grace_s`.
 
         Raises:
-            ArchiveUnavailable: the warehouse is not local, or a manifest cannot be read: nothing is deleted. Or a file
-                cannot be deleted.
+            ArchiveUnavailable: the warehouse is not local, or a manifest cannot be read; nothing is deleted then. Also
+                raised if a file cannot be deleted.
         """
         return await self._change(lambda worker: worker.collect_garbage(self._pins.paths(), dry_run=dry_run))
 
@@ -208,7 +208,7 @@ class Archive:
         return await self._run(lambda worker: worker.list_snapshots())
 
     async def tag(self, name: str, snapshot_id: int | None = None) -> None:
-        """Tag a snapshot, the newest by default, which keeps it from expiring. An existing tag moves.
+        """Tag a snapshot (by default the newest), so that it does not expire. An existing tag is moved.
 
         Raises:
             SnapshotExpired: the snapshot does not exist.
@@ -217,11 +217,11 @@ class Archive:
         await self._run(lambda worker: worker.tag(name, snapshot_id))
 
     async def untag(self, name: str) -> None:
-        """Remove a tag. Raises SnapshotExpired: there is none."""
+        """Remove a tag. Raises SnapshotExpired if there is no such tag."""
         await self._run(lambda worker: worker.untag(name))
 
     async def check(self) -> list[str]:
-        """Problems, a sentence each: of the watermark, row counts, bounds, and every file's existence and size."""
+        """Problems of the watermark, row counts, bounds, and of each file's existence and size, one sentence each."""
         if not self.exists():
             return []
         return await self._run(lambda worker: worker.check())
@@ -239,7 +239,7 @@ class Archive:
             self._worker = None
 
     async def _change(self, job: Callable[[ArchiveWorker], _T]) -> _T:
-        """Run a job that may commit, and read the newest state when it has ended, also after an error."""
+        """Run a job that may commit, then read the newest state, also if the job has failed."""
 
         def change(worker: ArchiveWorker) -> _T:
             try:

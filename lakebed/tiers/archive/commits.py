@@ -1,4 +1,4 @@
-"""Commits to the archive: a batch of events is added exactly once; files are replaced by rewritten ones."""
+"""Commits to the archive: they add a batch of events exactly once, or replace files by rewritten files."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ __all__ = ["append", "compact", "rewrite"]
 
 
 def append(events: EventsTable, rows: pa.Table, start: int, end: int) -> bool:
-    """Commit `rows`, exactly the events `[start, end)`, with the watermark `end`. Blocks.
+    """Commit `rows`, which are exactly the events `[start, end)`, with the watermark `end`. Blocks.
 
     Returns:
-        False when the archive had them already; nothing was written then.
+        False, without a commit, if the archive already had the events; else True.
 
     Raises:
-        ArchiveConflict: the archive is not at `start`, or `rows` are not those events.
+        ArchiveConflict: the archive's watermark is not `start`, or `rows` are not these events.
     """
     if start == end:
         return False
@@ -84,7 +84,7 @@ def _covers(seq: pa.ChunkedArray, start: int, end: int) -> bool:
 
 
 def _digest(rows: pa.Table) -> str:
-    """SHA-256 of the message ids in order, a line feed after each: identifies the events that a snapshot added."""
+    """SHA-256 of the message ids, in order, each with a line feed: identifies the events that a snapshot added."""
     digest = hashlib.sha256()
     for batch in rows.select(["message_id"]).to_batches(max_chunksize=65_536):
         ids = pa.ListArray.from_arrays(pa.array([0, batch.num_rows], pa.int32()), batch.column(0))
@@ -112,14 +112,14 @@ def rewrite(
 ) -> list[Replacement]:
     """Copy each group of files, without the rows that `keep` removes, and commit all copies at once. Blocks.
 
-    Columns promoted since are filled. The new files are read back before the commit, and must hold exactly the kept
-    rows. Memory is bounded by the largest group.
+    Columns that were promoted after a file was written are filled. The new files are read back before the commit, and
+    must hold exactly the kept rows. Memory is bounded by the largest group.
 
     Args:
         events: the table.
         operation: recorded in the snapshot's summary.
         choose: returns groups of live files of the current table; called again after another program's commit.
-        keep: returns the rows of one group that stay.
+        keep: gets the rows of a group; returns the rows to keep.
     """
     done: list[Replacement] = []
     written: dict[tuple[int, frozenset[str]], Replacement] = {}
@@ -184,11 +184,11 @@ def _differs(group: FileGroup, difference: str) -> ArchiveUnavailable:
     )
 
 
-_MAX_GROUPS = 200  # of one commit: other work waits half a minute at most
+_MAX_GROUPS = 200  # the limit of one commit: other work waits half a minute at most
 
 
 def compact(events: EventsTable) -> Compaction:
-    """Merge files in one commit of about `compact_target_bytes`. Zero commits when nothing is left to do. Blocks."""
+    """Merge files in one commit of about `compact_target_bytes`, or in none if nothing is left to merge. Blocks."""
 
     def choose(table: Table) -> Sequence[Sequence[IcebergFile]]:
         return _one_commit(_groups(live_files(table, table.current_snapshot()), events.settings), events.settings)
@@ -207,7 +207,7 @@ def compact(events: EventsTable) -> Compaction:
 
 
 def _groups(files: Iterable[IcebergFile], settings: Settings) -> list[list[IcebergFile]]:
-    """Groups of small files to merge: of one day, neighbours in time, and small enough for memory."""
+    """Groups of small files to merge. The files of a group are neighbours within one day, and fit in memory."""
     small = sorted(
         (file for file in files if file.file_size_in_bytes < settings.compact_below_bytes),
         key=lambda file: (file.partition[0], describe(file, Schema()).min_timestamp),
@@ -223,7 +223,7 @@ def _groups(files: Iterable[IcebergFile], settings: Settings) -> list[list[Icebe
 
 
 def _fits(group: list[IcebergFile], settings: Settings) -> bool:
-    # Rows are bounded as in one batch of `append`: both hold them in memory, with a sorted copy of a part.
+    # Rows are bounded as in one batch of `append`: both hold the rows in memory, with a sorted copy of a part.
     return (
         sum(file.file_size_in_bytes for file in group) <= settings.compact_target_bytes
         and sum(file.record_count for file in group) <= settings.archive_rows

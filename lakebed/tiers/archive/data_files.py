@@ -1,4 +1,4 @@
-"""Parquet files of the archive: sorted, one day each, with Iceberg's field ids; and their description in manifests."""
+"""The archive's Parquet files (sorted, one day each, with Iceberg's field ids) and their description in manifests."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _WIDEST = (-(1 << 63), (1 << 63) - 1)
 def _arrow_schema(schema: Schema, names: list[str]) -> pa.Schema:
     """The Arrow schema, with field ids, of a file that has the columns `names`.
 
-    Names stay as they are. (pyiceberg writes "a b" as "a_x20b", which only readers by field id understand.)
+    Names do not change. (pyiceberg writes "a b" as "a_x20b", which only readers by field id understand.)
     """
     ids = {field.name: field.field_id for field in schema.fields}
     fields = {field.name: field for field in schema.as_arrow()}
@@ -64,7 +64,7 @@ def _arrow_schema(schema: Schema, names: list[str]) -> pa.Schema:
 
 
 def promoted_columns(schema: Schema) -> tuple[Promotion, ...]:
-    """The promotions of a table's columns, including those that this opening of the object does not name."""
+    """The promotions of a table's columns, including promotions that this opening of the object does not name."""
     kinds = {Promotion("", kind).arrow_type: kind for kind in ("str", "float", "int", "bool", "Decimal", "datetime")}
     columns = {field.name: _small(field.type) for field in schema.as_arrow() if field.name not in BASE_COLUMNS}
     return tuple(Promotion(name, kinds[kind]) for name, kind in columns.items() if kind in kinds)
@@ -78,7 +78,7 @@ class FileWriter:
     """Writes rows into files of `table`, with the schema of `metadata`, which may include staged changes.
 
     Args:
-        target_bytes: after the row group that exceeds this, the next file is started.
+        target_bytes: when a row group takes a file to this size, the next row group goes to a new file.
     """
 
     def __init__(self, table: Table, metadata: TableMetadata, target_bytes: int) -> None:
@@ -88,10 +88,10 @@ class FileWriter:
         self._factory = DataFileFactory(metadata)
 
     def write(self, rows: pa.Table) -> list[IcebergFile]:
-        """Sort `rows` and write them, one or more files for each day. The files are durable, and in no snapshot yet.
+        """Sort and write `rows`, one or more files for each day. The files are durable, but not in a snapshot yet.
 
-        Memory: `rows`, and a sorted copy of one row group at a time; a second copy of `rows` if they are far from
-        sorted.
+        Memory holds `rows` and a sorted copy of one row group at a time, and a second copy of `rows` if they are far
+        from sorted.
         """
         if rows.num_rows == 0:
             return []
@@ -128,7 +128,7 @@ class FileWriter:
 
 
 def _wide(schema: pa.Schema, rows_schema: pa.Schema) -> pa.Schema:
-    """`schema` with the large string columns of `rows_schema`. Only offsets in memory differ: Parquet has none."""
+    """`schema` with the large string columns of `rows_schema`. Only offsets in memory differ, and Parquet has none."""
     kinds = ((field, rows_schema.field(field.name).type) for field in schema)
     return pa.schema([field.with_type(kind) if pa.types.is_large_string(kind) else field for field, kind in kinds])
 
@@ -143,16 +143,16 @@ def _widened(rows: pa.Table) -> pa.Table:
 
 
 class _Chunks:
-    """A table to take rows from. Events arrive nearly sorted, so those of a row group are seldom far apart."""
+    """A table to take rows from. Events arrive nearly sorted, so the rows of a row group are seldom far apart."""
 
     def __init__(self, rows: pa.Table) -> None:
         self._rows = rows
         self._whole = False
 
     def take(self, indices: pa.Array) -> pa.Table:
-        """The rows at `indices`, at least one. Taking them from many chunks is slow.
+        """The rows at `indices`, at least one. Taking rows from many chunks is slow, so near rows are sliced first.
 
-        Combining the whole table into one chunk copies it into fresh memory: a third of the cost of archiving.
+        To combine the whole table into one chunk copies it into fresh memory: a third of the cost of archiving.
         """
         extremes = pc.min_max(indices)
         low, high = extremes["min"], extremes["max"]
@@ -165,7 +165,7 @@ class _Chunks:
 
 
 def _days(timestamps: pa.ChunkedArray) -> Iterator[tuple[int, int, int]]:
-    """The days since 1970 of sorted timestamps, each with its range of rows."""
+    """Each day (in days since 1970) of sorted timestamps, with the start and end of its rows."""
     days = pc.run_end_encode(timestamps.combine_chunks().cast(pa.date32()).cast(pa.int32()), run_end_type=pa.int64())
     start = 0
     for day, stop in zip(days.values.to_pylist(), days.run_ends.to_pylist(), strict=True):
@@ -174,7 +174,7 @@ def _days(timestamps: pa.ChunkedArray) -> Iterator[tuple[int, int, int]]:
 
 
 def describe(file: IcebergFile, schema: Schema) -> DataFile:
-    """The description of a live file in a manifest. Without bounds there, they are as wide as possible: no pruning."""
+    """A live file, as described in a manifest. Bounds that the manifest lacks are as wide as possible: no pruning."""
     lower, upper = file.lower_bounds or {}, file.upper_bounds or {}
     path = local_path(file.file_path)
 
@@ -201,12 +201,12 @@ def describe(file: IcebergFile, schema: Schema) -> DataFile:
 
 @lru_cache(maxsize=256)
 def _shared(columns: frozenset[str]) -> frozenset[str]:
-    """The same object for equal sets: each query compares the sets of all its files."""
+    """Returns one object for all equal sets, because each query compares the sets of all its files."""
     return columns
 
 
 def read_rows(io: FileIO, file: IcebergFile, columns: list[str] | None = None) -> pa.Table:
-    """A data file's rows, their checksums verified. Raises ArchiveUnavailable: it is missing or damaged."""
+    """The rows of a data file. Verifies checksums. Raises ArchiveUnavailable if the file is missing or damaged."""
     try:
         with (
             io.new_input(file.file_path).open() as source,
@@ -249,7 +249,7 @@ def _entries(table: Table, manifest: ManifestFile) -> list[IcebergFile]:
 
 
 class ManifestCache:
-    """The manifests already read. Manifests never change, so after a commit only the new ones are read."""
+    """The manifests already read. Manifests never change, so after a commit only new manifests are read."""
 
     def __init__(self) -> None:
         self._read: OrderedDict[tuple[str, int], tuple[DataFile, ...]] = OrderedDict()

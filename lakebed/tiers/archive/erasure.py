@@ -20,7 +20,7 @@ __all__ = ["erase"]
 
 
 def erase(events: EventsTable, column: str, values: Sequence[str]) -> Erasure:
-    """Remove the rows whose text column `column` has one of `values`. Blocks; holds one file in memory at a time."""
+    """Remove the rows with one of `values` in the text column `column`. Blocks; holds one file in memory at a time."""
     if column not in SCHEMA.names or SCHEMA.field(column).type != pa.string():
         raise QueryRefused(f"{column!r} is not a text column of events", hint="Erase by user_id or anonymous_id")
     erased = pa.array(sorted(set(values)), pa.string())

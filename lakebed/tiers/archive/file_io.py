@@ -32,13 +32,13 @@ def properties_for(disk: Disk) -> dict[str, str]:
 
 
 def local_path(location: str) -> Path | None:
-    """The path of a location on this machine; None for any other location."""
+    """The path of a location on this machine; None if the location is elsewhere."""
     scheme, _, path = PyArrowFileIO.parse_location(location)
     return Path(path) if scheme == "file" else None
 
 
 def unavailable(failure: str, error: Exception) -> LakebedError:
-    """The error to raise for one of pyiceberg, SQLAlchemy, PyArrow or the system. A LakebedError stays as it is."""
+    """The error to raise for an error of pyiceberg, SQLAlchemy, PyArrow or the system; a LakebedError is returned."""
     if isinstance(error, LakebedError):
         return error
     return ArchiveUnavailable(
@@ -48,7 +48,7 @@ def unavailable(failure: str, error: Exception) -> LakebedError:
 
 
 def make_directory(path: Path, disk: Disk) -> None:
-    """Create `path` and its missing parents, each durable in its own parent."""
+    """Create `path` and its missing parents. Each creation is durable when this returns."""
     if path.is_dir():
         return
     make_directory(path.parent, disk)
@@ -65,17 +65,17 @@ class DurableFileIO(PyArrowFileIO):
         self._disk = _disks.get(properties.get(_DISK, "")) or Disk()
 
     def new_output(self, location: str) -> PyArrowFile:
-        """A file to write. Nothing exists at `location` yet."""
+        """A file to write, for a `location` at which there is no file yet."""
         path = local_path(location)
         if path is None:
             return super().new_output(location)
         return _DurableFile(location, str(path), self.fs_by_scheme("file", ""), self._disk)
 
     def delete(self, location: str | InputFile | OutputFile) -> None:
-        """Delete a metadata.json that left the metadata log; our garbage collector deletes everything else.
+        """Delete a metadata.json that left the metadata log; any other file is left to Lakebed's garbage collector.
 
-        pyiceberg deletes the manifests of a commit that was refused. A server, or a proxy that repeats a request, may
-        refuse a commit that it has already applied: the table would lose the manifests that it now needs.
+        pyiceberg deletes the manifests of a refused commit. But a server, or a proxy that repeats a request, may refuse
+        a commit that was already applied: the table would lose manifests that the commit needs.
         """
         name = location if isinstance(location, str) else location.location
         if not name.endswith(".metadata.json"):
@@ -94,7 +94,7 @@ class _DurableFile(PyArrowFile):
         self._disk = disk
 
     def create(self, overwrite: bool = False) -> Any:  # noqa: ARG002, FBT002 - the signature is pyiceberg's
-        """A stream to write to. Iceberg's files never change: an existing file is an error, even with `overwrite`."""
+        """A stream to write to. Raises FileExistsError, even with `overwrite`: Iceberg's files never change."""
         path = Path(self._path)
         make_directory(path.parent, self._disk)
         return io.BufferedWriter(_DurableStream(path, self._disk), _BUFFER_BYTES)
@@ -135,7 +135,7 @@ _NAME = "lakebed"
 
 
 def open_catalog(path: Path, warehouse: str, disk: Disk) -> Catalog:
-    """The SQLite catalog at `path`, created if missing. Its commits are durable when they return."""
+    """The SQLite catalog at `path`, created if missing. A commit to the catalog is durable when it returns."""
     make_directory(path.parent, disk)
     uri = URL.create("sqlite", database=str(path)).render_as_string(hide_password=False)
     catalog = open_sql_catalog(_NAME, uri, warehouse, _io_properties(warehouse, disk), _make_durable)
@@ -156,12 +156,12 @@ def open_external(settings: Settings, disk: Disk) -> Catalog:
 
 
 def _io_properties(warehouse: str, disk: Disk) -> dict[str, str]:
-    """Our file IO instead of PyArrow's; for schemes that pyiceberg reads with fsspec, pyiceberg's choice."""
+    """Properties that select Lakebed's file IO; none for schemes that pyiceberg reads with fsspec."""
     scheme = urlparse(warehouse).scheme
     return {} if scheme in ("abfs", "abfss", "wasb", "wasbs", "hf") else properties_for(disk)
 
 
 def _make_durable(connection: Any) -> None:
-    # FULL syncs the database; EXTRA also the directory after the rollback journal is unlinked, without which a power
-    # loss may undo a commit.
+    # FULL syncs the database. EXTRA also syncs the directory after the rollback journal is unlinked; else a power loss
+    # may undo a commit.
     connection.execute("PRAGMA synchronous=EXTRA")

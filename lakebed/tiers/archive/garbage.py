@@ -1,6 +1,6 @@
-"""Problems of the archive, found cheaply: from manifests and file sizes; and deletion of files that nothing refers to.
+"""Finds problems of the archive, cheaply, in manifests and file sizes; and deletes files that nothing refers to.
 
-Iceberg's expiry deletes no files.
+The deletion is needed because Iceberg's expiry deletes no files.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["check", "collect_garbage"]
 
 
 def check(events: EventsTable) -> list[str]:
-    """Problems of the newest snapshot, a sentence each. Blocks."""
+    """The problems of the newest snapshot, one sentence each. Blocks."""
     try:
         table = events.load()
         if table is None:
@@ -65,9 +65,9 @@ def _file(table: Table, file: DataFile, watermark: int) -> Iterator[str]:
 
 
 def collect_garbage(events: EventsTable, pinned: set[str], *, dry_run: bool) -> Garbage:
-    """Delete the files under the table's location that are older than the grace and not needed by table or `pinned`.
+    """Delete old files under the table's location that are not in `pinned` and that the table does not need. Blocks.
 
-    Files are listed before the table is read: files that another process adds in between are young.
+    A file is old after `garbage_grace_s`. Files are listed before the table is read: files added in between are young.
     """
     table = events.load()
     if table is None:
@@ -101,7 +101,7 @@ def _is_old(modified_us: int, before_us: int, events: EventsTable) -> bool:
 
 
 def _files(directory: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    """Plain files under `directory`, in order, without following links. Another program may delete some meanwhile."""
+    """The plain files under `directory`, in order. Links are not followed. Files may vanish during the walk."""
     for parent, directories, names in os.walk(directory.resolve()):
         directories.sort()
         for name in sorted(names):
@@ -116,7 +116,7 @@ def _needed(table: Table) -> set[Path]:
     """Every local file that a retained snapshot, or the metadata itself, names.
 
     Raises:
-        ArchiveUnavailable: one of them cannot be read; then it is unknown which files are garbage.
+        ArchiveUnavailable: a manifest cannot be read, so it is unknown which files are garbage.
     """
     metadata = table.metadata
     locations = {table.metadata_location, *(entry.metadata_file for entry in metadata.metadata_log)}

@@ -1,6 +1,6 @@
 """Descriptions of the archive's files, snapshots and maintenance results: plain structs, without pyiceberg.
 
-Views of the archive pin states: garbage collection keeps the files of those.
+Views of the archive pin states: garbage collection keeps the files of pinned states.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class DataFile(msgspec.Struct, frozen=True, gc=False):
 
     Attributes:
         path: a local path, or a URI of the warehouse.
-        columns: names of the columns that the file has; a column promoted later is missing here.
+        columns: names of the columns that the file has; a column that was promoted later is missing.
     """
 
     path: str
@@ -50,11 +50,11 @@ class Snapshot(msgspec.Struct, frozen=True):
     """One state of the archive that can be read again, until it expires.
 
     Attributes:
-        committed_us: time of the commit, by the clock of the object that made it.
+        committed_us: time of the commit, in microseconds, by the clock of the object that committed.
         watermark: every event with a lower `seq` was archived; None in a snapshot that Lakebed did not write.
         operation: "append", "compact", "erase", or Iceberg's operation for a snapshot that Lakebed did not write.
-        rows: the number of its events.
-        tags: names that keep it from expiring.
+        rows: the number of the snapshot's events.
+        tags: names that keep the snapshot from expiring.
     """
 
     id: int
@@ -66,7 +66,7 @@ class Snapshot(msgspec.Struct, frozen=True):
 
 
 class Compaction(msgspec.Struct, frozen=True):
-    """The result of a compaction. The old files stay until garbage collection."""
+    """The result of a compaction. The old files are kept until garbage collection."""
 
     commits: int = 0
     rows: int = 0
@@ -81,7 +81,7 @@ class Compaction(msgspec.Struct, frozen=True):
 
 
 class Erasure(msgspec.Struct, frozen=True):
-    """The result of an erasure. The bytes leave the disk when older snapshots expired and garbage was collected."""
+    """The result of an erasure. Bytes leave the disk when older snapshots have expired and garbage was collected."""
 
     rows: int = 0
     files: int = 0
@@ -122,7 +122,7 @@ class PinnedStates:
 
     @property
     def newest(self) -> ArchiveState | None:
-        """The newest state, or None when the catalog must be asked."""
+        """The newest state, or None if it must be read from the catalog."""
         with self._lock:
             return self._newest
 
@@ -137,7 +137,7 @@ class PinnedStates:
             return self._hold(state)
 
     def hold_newest(self) -> tuple[int, ArchiveState] | None:
-        """Pin the newest state, in one step; None when it is not known."""
+        """Pin the newest state, in one step. Returns None if that state is not known."""
         with self._lock:
             return None if self._newest is None else self._hold(self._newest)
 
@@ -147,7 +147,7 @@ class PinnedStates:
         return number, state
 
     def release(self, number: int) -> None:
-        """Unpin the state of a number from `hold` or `hold_newest`."""
+        """Unpin the state for which `hold` or `hold_newest` returned `number`."""
         with self._lock:
             del self._held[number]
 
@@ -160,13 +160,13 @@ class PinnedStates:
 class ArchiveView:
     """One state of the archive, pinned. Use it as an async context manager.
 
-    While it is open this process deletes none of its files. A collector in another process does not see it: against
-    that one only `garbage_grace_s` protects.
+    While a view is open, this process deletes none of its files. A garbage collector in another process does not know
+    the view; against that collector only `garbage_grace_s` protects.
 
     Attributes:
-        snapshot_id: None when nothing was archived yet.
+        snapshot_id: the snapshot's id; None if nothing was archived yet.
         watermark: every event with a lower `seq` is in `files`, once, unless it was erased.
-        files: by first timestamp.
+        files: the live files, by first timestamp.
     """
 
     snapshot_id: int | None
@@ -179,7 +179,7 @@ class ArchiveView:
         self._number: int | None = None
 
     async def __aenter__(self) -> Self:
-        """Raises the errors of `Archive.pin`."""
+        """Pin the state. Raises the errors of `Archive.pin`."""
         self._number, state = await self._acquire()
         self.snapshot_id, self.watermark, self.files = state.snapshot_id, state.watermark, state.files
         return self

@@ -1,9 +1,9 @@
 """The parts of pyiceberg that its guide does not document: this file is their only importer.
 
-pyiceberg is pinned to one minor version because of them (docs/decisions/0003). `test_pyiceberg_internals.py` states,
-for
-each, the behaviour that the archive relies on: run it first against a new version. Elsewhere only the documented API is
-imported: catalogs, tables, transactions, schemas, partition specs, sort orders, exceptions and the `FileIO` interface.
+pyiceberg is pinned to one minor version because of these parts (docs/decisions/0003). For each part,
+`test_pyiceberg_internals.py` states the behaviour that the archive relies on: run that test first against a new
+version. Elsewhere only the documented API is imported: catalogs, tables, transactions, schemas, partition specs, sort
+orders, exceptions and the `FileIO` interface.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def open_sql_catalog(
 
 
 def limit_rest_requests() -> None:
-    """Let requests of pyiceberg's REST client time out, on threads that called `run_inline`.
+    """Give the requests of pyiceberg's REST client a timeout, on threads that called `run_inline`.
 
     The client offers no timeout, and sends its first request while it is constructed.
     """
@@ -121,10 +121,10 @@ _shared_executor = ExecutorFactory.get_or_create
 
 
 def run_inline() -> None:
-    """Let pyiceberg run its small jobs on the calling thread from now on.
+    """Make pyiceberg run its small jobs on the calling thread from now on.
 
-    Otherwise it starts a pool of threads that lives as long as the process, and writes in no certain order. Shutting
-    that pool down instead was rejected: the program around us may use pyiceberg too. Other threads keep the pool.
+    Otherwise pyiceberg starts a pool of threads that lives as long as the process, and writes in no certain order. To
+    shut the pool down was rejected: the surrounding program may use pyiceberg too. Other threads keep the pool.
     """
     _thread.inline = True
 
@@ -140,12 +140,12 @@ ExecutorFactory.get_or_create = staticmethod(_executor)  # type: ignore[method-a
 
 
 def schema_from_arrow(schema: pa.Schema) -> Schema:
-    """The Iceberg schema of an Arrow schema whose fields carry `PARQUET:field_id`: the ids are kept."""
+    """The Iceberg schema of an Arrow schema. Field ids are taken from `PARQUET:field_id` of the Arrow fields."""
     return pyarrow_to_schema(schema)
 
 
 class DataFileFactory:
-    """Names and describes the Parquet files that we write into a table with this metadata."""
+    """Names and describes the Parquet files that Lakebed writes into a table with the given metadata."""
 
     def __init__(self, metadata: TableMetadata) -> None:
         schema = metadata.schema()
@@ -155,16 +155,16 @@ class DataFileFactory:
         self._locations = load_location_provider(metadata.location, metadata.properties)
 
     def location(self, name: str) -> str:
-        """Where a file of this name goes."""
+        """The location for a file with this name."""
         return self._locations.new_data_location(name)
 
     def describe(self, location: str, partition: int, size: int, footer: Any) -> DataFile:
         """The manifest entry of a finished file.
 
         Args:
-            location: from `location`.
-            partition: days since 1970.
-            size: bytes.
+            location: the result of the method `location`.
+            partition: the day of the rows, in days since 1970.
+            size: the size of the file in bytes.
             footer: the Parquet metadata that the writer returned.
         """
         statistics = data_file_statistics_from_parquet_metadata(
@@ -188,13 +188,13 @@ class DataFileFactory:
 
 
 def manifests_of(snapshot: Snapshot, io: FileIO) -> tuple[list[ManifestFile], bool]:
-    """The manifests of a snapshot, and whether one of them lists deleted rows. Raises what reading raises."""
+    """The manifests of a snapshot, and whether one of them lists deleted rows. Raises any error of reading them."""
     manifests = list(snapshot.manifests(io))
     return manifests, any(manifest.content != ManifestContent.DATA for manifest in manifests)
 
 
 def live_files_in(manifest: ManifestFile, io: FileIO) -> list[DataFile]:
-    """The data files that a manifest lists, without those that its snapshot removed. Raises what reading raises."""
+    """The data files that a manifest lists, without files that its snapshot removed. Raises any error of reading."""
     return [entry.data_file for entry in manifest.fetch_manifest_entry(io, discard_deleted=True)]
 
 
@@ -204,9 +204,9 @@ def live_files_in(manifest: ManifestFile, io: FileIO) -> list[DataFile]:
 class CachedTransaction(Transaction):
     """A transaction that derives its metadata once for each staged change.
 
-    pyiceberg derives them anew at each access, 23 times in an append, and copies all of them each time, snapshot by
-    snapshot, so a commit would cost more with every commit before it. They only change when something is staged, and
-    nothing writes to them.
+    pyiceberg derives the metadata anew at each access, 23 times in an append, and copies all snapshots each time, so a
+    commit would cost more with every earlier commit. The metadata changes only when a change is staged, and nothing
+    writes to the derived metadata.
     """
 
     def __init__(self, table: Table) -> None:
@@ -243,7 +243,7 @@ def stage_overwrite(
 
 
 def expire_snapshots(transaction: Transaction, ids: Sequence[int]) -> None:
-    """Stage the removal of snapshots. Their files stay."""
+    """Stage the removal of snapshots. Files of the snapshots are not deleted."""
     ExpireSnapshots(transaction=transaction).by_ids(list(ids)).commit()
 
 
@@ -258,12 +258,12 @@ def delete_tag(transaction: Transaction, name: str) -> None:
 
 
 def tags_of(table: Table) -> dict[str, int]:
-    """The snapshot id of each tag, by name, in order."""
+    """The snapshot id of each tag, by the tag's name, in order of names."""
     refs = sorted(table.metadata.refs.items())
     return {name: ref.snapshot_id for name, ref in refs if ref.snapshot_ref_type == SnapshotRefType.TAG}
 
 
 def snapshot_id_of_ref(table: Table, name: str) -> int | None:
-    """The snapshot id of a tag or branch, None when there is none."""
+    """The snapshot id of a tag or branch; None if there is no tag or branch with this name."""
     refs = table.metadata.refs
     return refs[name].snapshot_id if name in refs else None

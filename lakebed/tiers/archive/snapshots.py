@@ -30,7 +30,7 @@ def find(table: Table | None, reference: int | str) -> IcebergSnapshot:
     """The snapshot with the id, or the tag, `reference`.
 
     Raises:
-        SnapshotExpired: there is none. (pyiceberg itself would read the newest.)
+        SnapshotExpired: there is no such snapshot. (pyiceberg itself would read the newest one.)
     """
     snapshot = None
     if table is not None:
@@ -111,7 +111,7 @@ def _expired(events: EventsTable, table: Table, now_us: int) -> list[int]:
 
 
 def tag(events: EventsTable, name: str, snapshot_id: int | None) -> None:
-    """Tag a snapshot, the newest if `snapshot_id` is None. An existing tag of that name moves. Blocks."""
+    """Tag a snapshot, the newest if `snapshot_id` is None. An existing tag with this name is moved. Blocks."""
     if not _TAG.match(name) or name == "main":
         raise InvalidName(f"{name!r} cannot be a tag", hint="Use letters, digits, '.', '_' and '-'", value=name)
 
@@ -128,7 +128,7 @@ def tag(events: EventsTable, name: str, snapshot_id: int | None) -> None:
 
 
 def untag(events: EventsTable, name: str) -> None:
-    """Remove a tag. Blocks."""
+    """Remove a tag. Blocks. Raises SnapshotExpired if there is no such tag."""
 
     def stage(table: Table) -> Transaction:
         if name not in tags_of(table):

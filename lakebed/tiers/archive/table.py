@@ -1,4 +1,4 @@
-"""The archive's Iceberg table: loading, creating, evolving its schema, and committing exactly once."""
+"""The archive's Iceberg table: how it is loaded, created and evolved, and how a commit happens exactly once."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ _PROPERTIES = {
     "write.metadata.previous-versions-max": "20",
     "write.delete.isolation-level": "snapshot",
     "write.parquet.compression-codec": "zstd",
-    # Bounds, for pruning; counts of the other columns, which show whether a file has them.
+    # Bounds of these columns, for pruning; counts of the other columns show whether a file has the column.
     "write.metadata.metrics.default": "counts",
     "write.metadata.metrics.column.seq": "full",
     "write.metadata.metrics.column.timestamp": "full",
@@ -72,16 +72,16 @@ _ORDER = SortOrder(SortField(_TIMESTAMP, IdentityTransform()), SortField(_SEQ, I
 
 
 class EventsTable:
-    """One object's Iceberg table. Every method blocks, and belongs on the thread that created it: the archive's.
+    """One object's Iceberg table. Every method blocks, and runs on the thread that created the table: the archive's.
 
     Attributes:
         engine: computes promoted columns.
-        manifests: the manifests read so far.
+        manifests: a cache of the manifests read so far.
 
     Raises, from every method:
         ArchiveUnavailable: the catalog or the warehouse did not answer, or the outcome of a commit is unknown.
         ArchiveConflict: another program has changed the table.
-        FormatTooNew: a newer Lakebed wrote it.
+        FormatTooNew: a newer Lakebed wrote the table.
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class EventsTable:
             self.engine.close()
 
     def load(self) -> Table | None:
-        """The table as it is in the catalog now; None when nothing was archived yet (no catalog is created then)."""
+        """The table as it is in the catalog now. Returns None, and creates no catalog, if nothing was archived yet."""
         if self._catalog is None and not self.settings.catalog and not (self._directory / "catalog.db").exists():
             return None
         catalog = self.catalog
@@ -156,7 +156,7 @@ class EventsTable:
         return table
 
     def _verify_location(self, table: Table) -> None:
-        """A copy must not use the files of the object that it was copied from: it would delete them as garbage."""
+        """Raise ArchiveConflict if this object is a copy: it would delete the original's files as garbage."""
         expected = self._location()
         actual = self.directory(table)
         if self.settings.warehouse or expected is None or actual is None:
@@ -171,14 +171,14 @@ class EventsTable:
             )
 
     def load_or_create(self) -> Table:
-        """The table, created with this object's promotions if it does not exist."""
+        """The table. Creates the table, with this object's promotions, if it does not exist."""
         table = self.load()
         if table is not None:
             return table
         try:
             self._create()
         except TableAlreadyExistsError:
-            pass  # another archiver has created it; it is verified below
+            pass  # another archiver has created the table, which is verified below
         except LakebedError:
             raise
         except Exception as error:
@@ -207,7 +207,7 @@ class EventsTable:
         )
 
     def _location(self) -> str | None:
-        """The table's location; None: the catalog decides. A local path stays within the object's directory."""
+        """The table's location, or None if the catalog decides. Raises InvalidName for a path outside the directory."""
         *namespace, table = self.identifier
         if self.settings.catalog:
             return None
@@ -222,10 +222,10 @@ class EventsTable:
         return str(location)
 
     def evolve(self, transaction: Transaction) -> Schema:
-        """Stage the columns of our promotions that the table lacks, in order; returns the resulting schema.
+        """Stage a column for each of this object's promotions that the table lacks, in order; returns the new schema.
 
         Raises:
-            PromotionConflict: a column has another type. Types never change.
+            PromotionConflict: a column has another type (types never change), or a name that differs only in case.
         """
         schema: Schema = transaction.table_metadata.schema()
         missing = []
@@ -255,15 +255,15 @@ class EventsTable:
             )
 
     def commit(self, stage: Callable[[Table], tuple[Transaction, Progress] | None], *, create: bool = False) -> bool:
-        """Compare and swap: load the table, call `stage`, commit; again if another program committed meanwhile.
+        """Compare and swap: load the table, call `stage`, commit. Repeat if another program committed first.
 
         Args:
-            stage: called with the current table; returns the transaction to commit, or None when there is nothing to
-                do. It may be called many times, and checks the watermark each time.
+            stage: called with the current table; returns the transaction to commit and its progress, or None if there
+                is nothing to do. `stage` may be called up to 20 times, and has to check the watermark each time.
             create: create the table if it does not exist.
 
         Returns:
-            Whether there was a commit. If so, the catalog was read afterwards and has it.
+            Whether there was a commit. If there was, the catalog was read after the commit, and has the commit.
         """
         tried: list[str] = []
         for _ in range(_ATTEMPTS):
@@ -284,7 +284,7 @@ class EventsTable:
                 transaction.commit_transaction()
             except (CommitFailedException, ValidationException):
                 continue
-            except Exception as error:  # noqa: BLE001 - whatever it was, the commit may have been applied
+            except Exception as error:  # noqa: BLE001 - after any error, the commit may have been applied
                 self._settle(progress, error)
             self._confirm(progress)
             return True
@@ -294,7 +294,7 @@ class EventsTable:
         )
 
     def _settle(self, progress: Progress, error: Exception) -> None:
-        """After an error that may have occurred before or after the commit: find out which, and raise if before."""
+        """Raise unless the table has the commit. Called after an error that may precede or follow the commit."""
         table = self.load()
         if table is None or not _has_commit(table, progress.batch_id):
             raise unavailable("the archive did not accept a commit", error) from error
@@ -309,7 +309,7 @@ class EventsTable:
             )
 
     def amend(self, stage: Callable[[Table], Transaction | None]) -> bool:
-        """Like `commit`, for changes without a snapshot (expiry, tags). They are idempotent."""
+        """Like `commit`, but for changes that add no snapshot (expiry, tags). These changes must be idempotent."""
         for _ in range(_ATTEMPTS):
             table = self.load()
             transaction = None if table is None else stage(table)
@@ -334,12 +334,12 @@ class EventsTable:
         return newest is not None and table is not None and newest.metadata_location != table.metadata_location
 
     def directory(self, table: Table) -> Path | None:
-        """The table's directory; None when the warehouse is not local."""
+        """The table's directory; None if the warehouse is not local."""
         return local_path(table.location())
 
 
 def _has_commit(table: Table, batch_id: str) -> bool:
-    """Whether a commit is in the table's history."""
+    """Whether a snapshot of the table has the batch id `batch_id`."""
     return any(
         snapshot.summary is not None and snapshot.summary.additional_properties.get(BATCH) == batch_id
         for snapshot in table.metadata.snapshots

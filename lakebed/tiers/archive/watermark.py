@@ -1,6 +1,6 @@
-"""The archive's watermark, as recorded in the summary of every snapshot that we write.
+"""The archive's watermark, as recorded in the summary of every snapshot that Lakebed writes.
 
-It is there, and not in table properties, because a snapshot's summary is committed together with its rows.
+The summary is used, not the table's properties, because a snapshot's summary is committed together with its rows.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class Progress(msgspec.Struct, frozen=True):
 
     Attributes:
         watermark: every event with a lower `seq` was archived.
-        erased: how many of them have been erased.
-        batch_id: the commit's id, with which its outcome is looked up if the response was lost.
+        erased: the number of archived events that have been erased.
+        batch_id: the id of the commit. If the response of the catalog is lost, the id shows whether it was applied.
     """
 
     watermark: int = 0
@@ -39,11 +39,11 @@ class Progress(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, snapshot: Any | None) -> Progress:
-        """The progress at a pyiceberg snapshot; zero for None, when nothing was archived yet.
+        """The progress at a pyiceberg snapshot; zero for None, which means that nothing was archived yet.
 
         Raises:
-            ArchiveConflict: the summary has no watermark: another program committed. Guessing would lose or duplicate
-                events.
+            ArchiveConflict: the summary has no watermark, because another program committed. A guess would lose or
+                duplicate events.
         """
         if snapshot is None:
             return cls()

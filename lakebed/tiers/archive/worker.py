@@ -1,4 +1,4 @@
-"""The archive's table with all operations on it. Imported late, on the archive's thread, because it needs pyiceberg."""
+"""The archive's table with all its operations. Imported late, on the archive's thread: this file needs pyiceberg."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["ArchiveWorker"]
 class ArchiveWorker(EventsTable):
     """An `EventsTable` whose operations, each a function in a file of its own, are its methods.
 
-    Every method blocks, and belongs on the one thread that created the worker.
+    Every method blocks, and runs on the thread that created the worker.
     """
 
     append = append
@@ -31,7 +31,7 @@ class ArchiveWorker(EventsTable):
     untag = untag
 
     def state(self, snapshot: int | str | None = None) -> ArchiveState:
-        """The state at a snapshot; for None, at the newest one. Raises SnapshotExpired."""
+        """The state at a snapshot, or at the newest snapshot if None. Raises SnapshotExpired if there is none."""
         table = self.load()
         newest = None if table is None else table.current_snapshot()
         current = newest if snapshot is None else find(table, snapshot)
@@ -41,7 +41,7 @@ class ArchiveWorker(EventsTable):
         return ArchiveState(current.snapshot_id, progress.watermark, self.manifests.files(table, current))
 
     def state_or_none(self) -> ArchiveState | None:
-        """The newest state, or None when it cannot be read. The next caller that needs it gets the error."""
+        """The newest state, or None if the state cannot be read. The next caller that needs it gets the error."""
         try:
             return self.state()
         except LakebedError:

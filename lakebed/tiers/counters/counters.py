@@ -20,8 +20,8 @@ Number = int | float
 _NEVER = math.inf  # when an increment without ttl expires
 _MAX_INTEGER = 1 << 63
 _EXACT = 1024  # increments at distinct moments that a key holds before close ones are merged
-_FULL = 2 * _EXACT  # the length of `slots` from which on it is not exact
-_STEPS = 2  # expired keys that one write removes: as many leave as can come, and no write is slow
+_FULL = 2 * _EXACT  # with `slots` of this length or more, a counter is not exact
+_STEPS = 2  # expired keys that one write removes: enough to keep up with new keys, and no write is slow
 _UNINDEXED = 1024  # changed keys that may wait for the index: bounds the work of one call
 
 
@@ -31,8 +31,8 @@ class CounterStatistics(msgspec.Struct, frozen=True):
     Attributes:
         keys: live keys.
         max_keys: the limit of live keys.
-        evicted: keys removed before they expired, to stay within the limit, since the counters were created.
-        queued: entries in the expiry queue; at most twice the keys and a constant.
+        evicted: keys removed before their expiry, to keep the limit, since the counters were created.
+        queued: entries in the expiry queue; at most twice the number of keys, plus a constant.
     """
 
     keys: int
@@ -46,23 +46,23 @@ class Counters:
 
     So `incr("pageviews_1m", ttl=60)` counts a true sliding minute, and `count("active:*")` counts the keys that had an
     increment within their ttl. An increment made at `t` counts at times before `t + ttl`, on the monotonic clock: the
-    machine's wall clock may jump. One without ttl never expires. A key is alive while any increment of it is.
+    wall clock may jump. An increment without ttl never expires. A key is alive while one of its increments is alive.
 
     Exactness: every answer is exact while a key holds at most 1,024 live increments made at distinct clock readings.
-    Further ones are exact in sum, but each may count longer than its ttl, by less than ttl / 1,024 (60 s: 59 ms); never
-    shorter. When a key expires, and what `ttl` returns, is always exact. A key holds at most 1,024 slots and 2,049 more
-    for each power of two among its ttls.
+    Further increments are exact in sum, but each may count longer than its ttl, by less than ttl / 1,024 (60 s: 59 ms);
+    never shorter. The expiry of a key and the result of `ttl` are always exact. A key holds at most 1,024 slots, and
+    2,049 more for each power of two among its ttls.
 
-    Sums of integers are exact; sums of floats round as Python's do, and nothing of an expired float remains.
+    Sums of integers are exact. Sums of floats round as in Python; an expired float leaves no rounding error behind.
 
-    Bound: a new key beyond `max_keys` removes expired keys, else evicts the key that would expire first; keys that
-    never expire go last; of equals the oldest goes. `evicted` counts them.
+    Bound: a new key beyond `max_keys` removes expired keys, else evicts the key that would expire first (of several,
+    the oldest); keys that never expire are evicted last. `evicted` counts the evicted keys.
 
-    Not promised: safety across threads (call from the loop's thread), and survival: after a restart the object rebuilds
-    the counters that `track` feeds from the log; your own counters are gone.
+    Not promised: safety across threads (call from the loop's thread), and survival of a restart: the object then
+    rebuilds the counters that `track` feeds from the log; other counters are lost.
 
     Args:
-        clock: its monotonic time is used, and read once for each call.
+        clock: the source of monotonic time, which each call reads once.
         max_keys: the limit of live keys.
     """
 
@@ -76,29 +76,29 @@ class Counters:
         self.clear()
 
     def clear(self) -> None:
-        """Remove all keys. `evicted` stays."""
+        """Remove all keys. `evicted` keeps its value."""
         self._counters: dict[str, _Counter] = {}
-        # One entry for each live key: (not after its expiry, creation number, key), corrected at the front, so that
-        # an increment on a live key does not touch it. The sentinel spares increments a test for emptiness.
+        # One entry for each live key: (time not after its expiry, creation number, key). Only the front is corrected,
+        # so an increment on a live key changes no entry. The sentinel spares increments a test for emptiness.
         self._queue: list[tuple[float, float, str]] = [(_NEVER, _NEVER, "")]
-        # The index is as of the last glob, or the last _UNINDEXED changes; these two sets are the difference.
+        # The index is as of the last glob, or the last _UNINDEXED changes; _added and _removed are the difference.
         self._index = KeyIndex()
         self._added: set[str] = set()
         self._removed: set[str] = set()
 
     def incr(self, key: str, amount: Number = 1, ttl: float | None = None, *, age: float = 0.0) -> Number:
-        """Add `amount` (any finite number, negative too) to `key`; returns the new value.
+        """Add `amount` (any finite number, also a negative one) to `key`; returns the new value.
 
         Args:
             key: any text but the empty one.
             amount: integers from -2**63 to 2**63, or floats.
-            ttl: seconds that this increment counts; None means for ever.
-            age: seconds since it was made, to rebuild from a log. An increment that has already expired does nothing.
+            ttl: the seconds for which this increment counts; None means for ever.
+            age: the seconds since the increment was made, to rebuild from a log. An expired increment does nothing.
 
         Raises:
-            ValueError: an empty key, an amount that is not finite, a ttl not above 0, a negative age. Nothing is
-                counted then.
-            TypeError: a key that is not text, or an amount that is not a number.
+            ValueError: the key is empty, the amount is not finite, the ttl is not above 0, or the age is negative.
+                Nothing is counted then.
+            TypeError: the key is not text, or the amount is not a number.
         """
         if type(amount) is not int or not -_MAX_INTEGER <= amount <= _MAX_INTEGER:
             amount = _checked_amount(key, amount)
@@ -117,7 +117,7 @@ class Counters:
         return self._create(key, amount, end, now)
 
     def incr_each(self, prefix: str, amounts: Mapping[str, int], ttl: float | None, *, age: float = 0.0) -> None:
-        """`incr` each `prefix` + key by its amount, all at one moment, at a third of the price.
+        """Like `incr` for each `prefix` + key with its amount, all at one moment, at a third of the cost.
 
         Not promised: any check. Keys, amounts, ttl and age must be valid arguments of `incr`.
         """
@@ -141,21 +141,21 @@ class Counters:
                 counter.add(amount, end, now, ttl)
 
     def get(self, key: str) -> Number:
-        """The sum of the live increments of `key`; 0 when there are none."""
+        """The sum of the live increments of `key`; 0 if there are none."""
         now = self._now()
         counter = self._counters.get(key)
         return counter.value(now) if counter is not None and counter.expires > now else 0
 
     def ttl(self, key: str) -> float | None:
-        """Seconds until the last increment of `key` expires; None when it never does, or when there is no such key."""
+        """Seconds until the last increment of `key` expires; None if it never expires or there is no such key."""
         now = self._now()
         counter = self._counters.get(key)
         return counter.expires - now if counter is not None and now < counter.expires < _NEVER else None
 
     def count(self, glob: str) -> int:
-        """How many live keys match `glob` (`*`, `?`, `[a-z]`, `[!a-z]`; case matters).
+        """The number of live keys that match `glob` (`*`, `?`, `[a-z]`, `[!a-z]`; case matters).
 
-        A prefix and `*` costs O(log n). Other globs look at the keys that share their literal prefix.
+        A prefix and `*` costs O(log n). For any other glob, all keys with the glob's literal prefix are examined.
         """
         self._refresh()
         return self._index.count(glob)
@@ -166,7 +166,7 @@ class Counters:
         return list(self._index.matches(glob))
 
     def top(self, glob: str, n: int) -> list[tuple[str, Number]]:
-        """The `n` largest values among the keys that match `glob`, as (key, value), descending; equals by key."""
+        """The `n` largest values of keys that match `glob`, as (key, value), descending; equal values by key."""
         if n < 0:
             raise ValueError(f"top {n} of {glob!r}: n cannot be negative")
         now = self._refresh()
@@ -176,8 +176,8 @@ class Counters:
     def spread(self, key: str, ttl: float, parts: int) -> list[Number]:
         """The live increments of `key`, each made with this `ttl`, as a histogram over time.
 
-        Sums over `parts` equal stretches of the last `ttl` seconds, oldest first; together they are `get(key)`. In a
-        key with more than 1,024 live increments one may count in the stretch after its own: see the class.
+        Returns sums over `parts` equal stretches of the last `ttl` seconds, oldest first; their total is `get(key)`.
+        With more than 1,024 live increments, an increment may count in the stretch after its own: see the class.
         """
         now = self._now()
         counter = self._counters.get(key)
@@ -195,7 +195,7 @@ class Counters:
         return counter.expires > now
 
     def __len__(self) -> int:
-        """Live keys."""
+        """The number of live keys."""
         self._expire(self._monotonic())
         return len(self._counters)
 
@@ -211,7 +211,7 @@ class Counters:
     # Keys: insertion and removal.
 
     def _now(self) -> float:
-        """Read the clock, and remove a few expired keys as every call does."""
+        """Read the clock, and remove a few expired keys, as every call does. Returns the time."""
         now = self._monotonic()
         if self._queue[0][0] <= now:
             self._sweep(now, _STEPS)
@@ -244,7 +244,7 @@ class Counters:
                 self._update_index()
 
     def _remove(self, key: str) -> None:
-        """Drop a key; its entry in the queue is skipped later."""
+        """Remove a key. The key's entry in the queue is skipped later."""
         del self._counters[key]
         if key in self._added:
             self._added.remove(key)
@@ -254,7 +254,7 @@ class Counters:
     def _evict(self, now: float) -> None:
         self._expire(now)
         while len(self._counters) >= self._max_keys:
-            # The key that expires first is the one that is expired at the moment of the front entry.
+            # The key that expires first is found at the front, once that entry's time is the key's true expiry.
             self.evicted += self._advance_queue(self._queue[0][0])
 
     # Expiry.
@@ -268,7 +268,7 @@ class Counters:
             self._update_index()
 
     def _advance_queue(self, now: float) -> bool:
-        """Correct the front entry of the queue, or remove its key if it is expired at `now`; True if removed."""
+        """Correct the front entry of the queue, or remove its key if expired at `now`. Returns True if removed."""
         _, created, key = self._queue[0]
         counter = self._counters.get(key)
         if counter is not None and counter.created == created and counter.expires > now:
@@ -281,7 +281,7 @@ class Counters:
         return True
 
     def _expire(self, now: float) -> None:
-        """Remove all keys that are expired at `now`: one by one if they are few, in one pass if they are many."""
+        """Remove all keys that are expired at `now`: few keys one by one, many keys in one pass."""
         if self._queue[0][0] > now:
             return
         self._sweep(now, _UNINDEXED + len(self._queue) // 64)
@@ -298,7 +298,7 @@ class Counters:
         heapq.heapify(self._queue)
 
     def _refresh(self) -> float:
-        """Bring the index up to this moment, and return it."""
+        """Bring the index up to the present, and return the present time."""
         now = self._monotonic()
         self._expire(now)
         if self._added or self._removed:
@@ -311,20 +311,20 @@ class Counters:
 
 
 class _Counter(msgspec.Struct, gc=False):
-    """One key: its live increments, by expiry. gc=False: a million of these must not slow the collector.
+    """The live increments of one key, by expiry. gc=False: a million counters must not slow the collector.
 
-    While `slots` is None there is one slot: it expires at `expires` and holds `total`. Most keys never need more.
+    While `slots` is None there is one slot, which expires at `expires` and holds `total`. Most keys never need more.
     """
 
     total: Number
-    expires: float  # when the last increment expires, and so the key
+    expires: float  # the expiry of the last increment, and so of the key
     created: int  # the number of the key's creation
     # end, amount, end, amount …, ends ascending, _NEVER without ttl. One flat list: the collector follows lists, so a
     # second list for each key, or a tuple for each slot, would show in the speed of incr.
     slots: list[Number] | None = None
 
     def add(self, amount: Number, end: float, now: float, ttl: float | None) -> Number:
-        """Count one more increment; returns the new value. The counter must be alive at `now`."""
+        """Add an increment and return the new value. The counter must be alive at `now`."""
         if self.slots is None:
             if end == self.expires:
                 self.total += amount
@@ -342,13 +342,13 @@ class _Counter(msgspec.Struct, gc=False):
         return self.total
 
     def value(self, now: float) -> Number:
-        """The sum of the increments alive at `now`. The counter must be alive itself."""
+        """The sum of the increments alive at `now`. The counter must be alive at `now`."""
         if self.slots is not None and self.slots[0] <= now:
             self._drop_expired(self.slots, now)
         return self.total
 
     def spread(self, now: float, ttl: float, parts: int) -> list[Number]:
-        """Sums of the increments alive at `now`, by expiry: `parts` equal stretches of `ttl`, the soonest first."""
+        """Sums of the increments alive at `now` over `parts` equal stretches of `ttl`, the soonest expiry first."""
         sums: list[Number] = [0] * parts
         slots = self.slots if self.slots is not None else [self.expires, self.total]
         for end, amount in zip(slots[::2], slots[1::2], strict=True):
@@ -362,12 +362,12 @@ class _Counter(msgspec.Struct, gc=False):
             length += 2
         expired = sum(slots[1:length:2])
         del slots[:length]
-        # Subtracting floats would leave the rounding of 1e16 + 1 behind after the 1e16 has gone.
+        # Subtracting floats would keep the rounding error of 1e16 + 1 after the 1e16 has expired.
         self.total = sum(slots[1::2]) if isinstance(self.total, float) else self.total - expired
 
 
 def _place(slots: list[Number], amount: Number, end: float) -> None:
-    """Add an increment to the slot with its end, or insert a slot."""
+    """Add `amount` to the slot that expires at `end`, or insert such a slot."""
     if end > slots[-2]:
         slots += (end, amount)
         return
@@ -381,7 +381,7 @@ def _place(slots: list[Number], amount: Number, end: float) -> None:
 
 
 def _on_grid(end: float, ttl: float) -> float:
-    """`end`, later by less than ttl / _EXACT. The grid is a power of two, so that different ttls share slots."""
+    """`end` rounded up, by less than ttl / _EXACT. The grid is a power of two, so that different ttls share slots."""
     grid = math.ldexp(0.5, math.frexp(ttl / _EXACT)[1])
     return math.ceil(end / grid) * grid
 

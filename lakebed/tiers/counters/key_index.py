@@ -11,13 +11,13 @@ from sortedcontainers import SortedList
 
 __all__ = ["KeyIndex"]
 
-_REBUILD = 16  # with at most so many keys for each added one, the index is sorted anew
+_REBUILD = 16  # with at most this many keys for each added key, the index is sorted anew
 _MAX_RUNE = chr(0x10FFFF)
 _WILDCARD = re.compile(r"[*?[]")
 
 
 class KeyIndex:
-    """Keys in order of code points, as of the last `update`."""
+    """The keys as of the last `update`, in order of code points."""
 
     def __init__(self) -> None:
         self._keys = SortedList()
@@ -26,7 +26,7 @@ class KeyIndex:
         return len(self._keys)
 
     def update(self, added: set[str], removed: set[str]) -> None:
-        """Add and remove keys. `added` are not in the index yet, `removed` are."""
+        """Add and remove keys. No key of `added` is in the index yet; every key of `removed` is."""
         if len(removed) * _REBUILD > len(self._keys):
             self._keys = SortedList(filterfalse(removed.__contains__, self._keys))
         else:
@@ -43,7 +43,7 @@ class KeyIndex:
         self._keys = SortedList(filter(keys.__contains__, self._keys))
 
     def count(self, glob: str) -> int:
-        """How many keys match `glob`: O(log n) for a prefix and `*`."""
+        """The number of keys that match `glob`. Costs O(log n) if `glob` is a prefix and `*`."""
         prefix, rest = _split(glob)
         if not rest or rest.strip("*"):
             return sum(1 for _ in self.matches(glob))
@@ -52,7 +52,7 @@ class KeyIndex:
         return int(end - self._keys.bisect_left(prefix))
 
     def matches(self, glob: str) -> Iterator[str]:
-        """The keys that match `glob`, in order. Looks only at those that share its literal prefix."""
+        """The keys that match `glob`, in order. Examines only keys that start with the literal prefix of `glob`."""
         prefix, rest = _split(glob)
         if not rest:
             return iter([prefix] if prefix in self._keys else [])
@@ -67,6 +67,6 @@ def _split(glob: str) -> tuple[str, str]:
 
 
 def _successor(prefix: str) -> str:
-    """The smallest text that is greater than every text with this prefix; empty when there is none."""
+    """The smallest text that is greater than every text with this prefix; empty if there is no such text."""
     prefix = prefix.rstrip(_MAX_RUNE)
     return prefix[:-1] + chr(ord(prefix[-1]) + 1) if prefix else ""

@@ -1,4 +1,4 @@
-"""The work of the commit thread: it makes events durable, one group after another, in the open segment."""
+"""The work of the commit thread, which makes events durable, group by group, in the open segment."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class Commit(msgspec.Struct):
     """The outcome of a commit.
 
     Attributes:
-        receipts: one for each event of the group.
-        stored: the events without duplicates; None when all were duplicates.
-        batch: their rows as stored.
+        receipts: one receipt for each event of the group.
+        stored: the events without duplicates; None if all events were duplicates.
+        batch: the rows of `stored` as the log stores them; None if all events were duplicates.
         segment: the first seq of the log file that holds the batch.
     """
 
@@ -47,11 +47,11 @@ class Commit(msgspec.Struct):
 
 
 class Committer:
-    """Owns the open segment, the dedupe index and the next seq. Every method blocks, in the one commit thread.
+    """Owns the open segment, the dedupe index and the next seq. Every method blocks, and runs in the commit thread.
 
     Attributes:
-        groups: events of each committed group.
-        syncs: seconds of each sync that made one durable.
+        groups: the number of events of each committed group.
+        syncs: the seconds of each sync that made a group durable.
     """
 
     def __init__(self, directory: Path, settings: Settings, disk: Disk, clock: Clock) -> None:
@@ -62,19 +62,19 @@ class Committer:
         self._settings = settings
         self._disk = disk
         self._segment: Segment | None = None
-        self._segment_received = 0  # received_at of its first event
+        self._segment_received = 0  # received_at of the first event of the open segment
         self._next_seq = 0
         self._doubtful: set[int] = set()  # first seqs of segments whose acknowledged events may not be durable
         self._dedupe = Dedupe(int(settings.dedupe_window_s * SECOND_US), settings.dedupe_max_ids)
         token = os.urandom(8).hex()
-        self._ids = (f"{token}-{i}" for i in itertools.count())  # for events without one; never repeated
+        self._ids = (f"{token}-{i}" for i in itertools.count())  # for events without a message id; never repeated
 
     def recover(self, now_us: int) -> RecoveredLog:
-        """Read the directory and prepare for the next group.
+        """Read the log directory (created if missing) and prepare for the next commit.
 
         Raises:
-            LogCorrupted: see `recover`.
-            DiskFull, LogUnavailable: the disk failed meanwhile. Nothing was lost; the call may be repeated.
+            LogCorrupted, FormatTooNew: as the function `recovery.recover`.
+            DiskFull, LogUnavailable: the disk failed during the call. No event was lost; the call may be repeated.
         """
         try:
             if not self._directory.exists():
@@ -87,7 +87,7 @@ class Committer:
             hint = "Repair the disk, then open the object again: no event was lost by this"
             raise _unavailable(error, self._directory, hint) from error
         self._segment, self._next_seq = log.active, log.next_seq
-        # The clock may be ahead, and be set back while the object is open.
+        # The clock may be ahead now, and may be set back while the object is open.
         since = min(now_us, log.last_received) - int(self._settings.dedupe_window_s * SECOND_US)
         for file in log.files:
             if file.last_received >= since:
@@ -102,15 +102,15 @@ class Committer:
         return log
 
     def commit(self, group: Sequence[Sequence[Event] | EventBatch], received: int, new_segment: bool) -> Commit:
-        """Make a group durable, without the events that the log already has.
+        """Make a group durable (with durability "disk"), without the events that the log already has.
 
         Args:
-            group: the events of each call.
-            received: their `received_at`, microseconds.
-            new_segment: close the open segment first, even if it is not full.
+            group: the events of each call of `append`.
+            received: the `received_at` of all events, microseconds.
+            new_segment: whether to close the open segment first, even if it is not full.
 
         Raises:
-            DiskFull, LogUnavailable: nothing of the group was acknowledged; the next commit starts a new segment.
+            DiskFull, LogUnavailable: no event of the group was acknowledged; the next commit starts a new segment.
         """
         if not group:
             return Commit([])
@@ -140,13 +140,13 @@ class Committer:
         return Commit(receipts, stored, batch, segment.first_seq)
 
     def end_segment(self, old_at: int | None = None) -> int:
-        """Close the open segment. Raises LogUnavailable.
+        """Close the open segment, if it holds events. Raises DiskFull or LogUnavailable if the disk fails.
 
         Args:
-            old_at: if given, microseconds: close it only if it is full or old at that time.
+            old_at: microseconds; if given, close the segment only if it is full or `segment_age_s` old at this time.
 
         Returns:
-            The seq before which every event is in a closed segment.
+            A seq: every event before this seq is in a closed segment.
         """
         if old_at is not None and self._segment is not None and not self._is_full(old_at):
             return self._segment.first_seq
@@ -158,7 +158,7 @@ class Committer:
         return self._next_seq
 
     def sync(self) -> bool:
-        """Make the open segment durable. False: events of another segment may not be. Raises LogUnavailable."""
+        """Make the open segment durable. False if another segment may not be durable. Raises LogUnavailable."""
         if self._segment is not None:
             try:
                 self._segment.sync()
@@ -168,7 +168,7 @@ class Committer:
         return not self._doubtful
 
     def forget(self, files: Sequence[SealedFile], last_received: int) -> None:
-        """Prepare the deletion of `files`: ensure that an open segment holds the next seq, and forget their ids."""
+        """Prepare the deletion of `files`: ensure that an open segment records the next seq, and forget their ids."""
         try:
             self._ensure_segment(last_received + 1)
         except OSError as error:
@@ -176,12 +176,12 @@ class Committer:
         self._dedupe.forget({file.path for file in files})
 
     def sealed(self, segment: int, ids: SealedIds) -> None:
-        """The segment that starts at seq `segment` is sealed."""
+        """Note that the segment that starts at seq `segment` is sealed: keep only the filter `ids` of its ids."""
         self._dedupe.seal(segment, ids)
         self._doubtful.discard(segment)
 
     def close(self) -> None:
-        """Make the marker durable: from now on every bad byte is corruption, not a torn tail."""
+        """Close the open segment with a durable marker: from now on a bad byte is corruption, not a torn tail."""
         segment, self._segment = self._segment, None
         if segment is not None:
             try:
@@ -195,7 +195,7 @@ class Committer:
     def _deduplicated(
         self, message_ids: Sequence[str | None], received: int
     ) -> tuple[list[Receipt], Sequence[int], Sequence[str]]:
-        """A receipt for each event, the positions of the new ones, and their ids: the clients' and generated ones."""
+        """A receipt for each event; the positions of the new events; the ids (given or generated) of the new events."""
         count = len(message_ids)
         client_ids = [message_id for message_id in message_ids if message_id is not None]
         known = self._dedupe.find(client_ids, received) if client_ids else {}
@@ -239,7 +239,7 @@ class Committer:
         )
 
     def _close_segment(self) -> None:
-        """Finish the open segment, if it holds events; the next event starts a new one."""
+        """Sync and close the open segment, if it holds events; the next event starts a new segment."""
         segment = self._segment
         if segment is not None and segment.first_seq < self._next_seq:
             segment.sync()
@@ -254,9 +254,9 @@ class Committer:
         return self._segment
 
     def _abandon_segment(self) -> None:
-        """After a failed write or sync the last bytes of the file are unknown: it is never written again.
+        """Never write the open segment again: after a failed write or sync, the last bytes of the file are unknown.
 
-        Its acknowledged events are in the tail, and are sealed from there once a new segment holds an event.
+        Its acknowledged events are in the tail, and are sealed from the tail once a new segment holds an event.
         """
         segment, self._segment = self._segment, None
         if segment is not None:
@@ -265,9 +265,9 @@ class Committer:
                 segment.close()
 
     def _mark_doubtful(self, segment: int) -> None:
-        """With durability "os" acknowledged events of this file may not be durable, and no later sync can tell.
+        """With durability "os", note that acknowledged events of the file from seq `segment` on may not be durable.
 
-        A sync that succeeds after one that failed proves nothing.
+        No later sync clears the doubt: a sync that succeeds after a failed sync proves nothing.
         """
         if self._settings.durability == "os" and segment < self._next_seq:
             self._doubtful.add(segment)

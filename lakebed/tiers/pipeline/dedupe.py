@@ -1,6 +1,6 @@
 """The message ids that the log already has: exact, in bounded memory.
 
-Ids of unsealed events are kept as they are. Those of sealed segments are kept as two roaring bitmaps of independent
+Ids of unsealed events are kept as they are. Ids of sealed segments are kept as two roaring bitmaps of independent
 32-bit hashes, about 5 bytes an id: a miss is certain, a hit is verified in the segment itself, so no false positive
 ever drops an event. A dict of all ids was rejected: 150 bytes each, a gigabyte for a day of 80 events a second.
 """
@@ -51,7 +51,7 @@ class SealedIds(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, path: Path, last_received: int, message_ids: Iterable[str]) -> SealedIds:
-        """The filter of `message_ids`, all those of the segment at `path`."""
+        """The filter of `message_ids`, which are all message ids of the segment at `path`."""
         rest, low, high = iter(message_ids), array("I"), array("I")
         # In slices: one call over 200,000 ids would hold the interpreter, and so every `track`, for 0.2 s.
         while ids := list(itertools.islice(rest, _SLICE)):
@@ -62,14 +62,14 @@ class SealedIds(msgspec.Struct, frozen=True):
 
     @classmethod
     def of_batches(cls, path: Path, last_received: int, batches: Iterable[pa.RecordBatch]) -> SealedIds:
-        """The filter of the events in `batches`, all those of the segment at `path`."""
+        """The filter of the events in `batches`, which are all events of the segment at `path`."""
         columns = (batch.column("message_id") for batch in batches)
         slices = (column.slice(start, _SLICE) for column in columns for start in range(0, len(column), _SLICE))
         return cls.of(path, last_received, itertools.chain.from_iterable(ids.to_pylist() for ids in slices))
 
     @classmethod
     def load(cls, path: Path, last_received: int) -> SealedIds:
-        """Read from the file beside the segment; from the segment itself when that file is missing or damaged."""
+        """Read the filter from the file beside the segment; from the segment if that file is missing or damaged."""
         try:
             data = path.with_suffix(_SUFFIX).read_bytes()
             if google_crc32c.value(data[4:]) == int.from_bytes(data[:4], "little"):
@@ -82,17 +82,17 @@ class SealedIds(msgspec.Struct, frozen=True):
         return cls.of(path, last_received, read_sealed(path, ["message_id"])["message_id"].to_pylist())
 
     def save(self) -> None:
-        """Write the file beside the segment. Not synced: it carries a CRC and can be rebuilt."""
+        """Write the filter to the file beside the segment. Does not sync: the file has a CRC and can be rebuilt."""
         packed = msgspec.msgpack.encode(_Sidecar(_FORMAT, self.count, self.low.serialize(), self.high.serialize()))
         crc = google_crc32c.value(packed).to_bytes(4, "little")
         self.path.with_suffix(_SUFFIX).write_bytes(crc + packed)
 
     def remove(self) -> None:
-        """Delete the file beside the segment."""
+        """Delete the filter's file beside the segment."""
         self.path.with_suffix(_SUFFIX).unlink(missing_ok=True)
 
     def seqs(self, message_ids: list[str], since_us: int) -> dict[str, int]:
-        """The seqs of `message_ids` in the segment, of events received at or after `since_us`. Reads the segment."""
+        """The seq by message id, for events of the segment received at or after `since_us`. Reads the segment."""
         rows = read_sealed(self.path, ["message_id", "seq", "received_at"], message_ids)
         ids, seqs = rows["message_id"].to_pylist(), rows["seq"].to_pylist()
         received = rows["received_at"].cast("int64").to_pylist()
@@ -100,10 +100,10 @@ class SealedIds(msgspec.Struct, frozen=True):
 
 
 def _bitmap(hashes: array[int]) -> BitMap:
-    """The set of `hashes`. They are sorted first, by Arrow, which lets other threads run meanwhile.
+    """The set of `hashes`. Arrow sorts the hashes first; other threads can run during the sort.
 
-    Unsorted, 200,000 took 0.3 s, in which the loop got the interpreter back for an instant every 5 ms, and clients
-    waited for up to 0.4 s. Sorted and in slices it takes 40 ms, at most 1 ms of them in one call.
+    Unsorted, 200,000 hashes took 0.3 s; the loop got the interpreter back only for an instant every 5 ms, and clients
+    waited for up to 0.4 s. Sorted and in slices, the hashes take 40 ms, with at most 1 ms in one call.
     """
     column = pa.Array.from_buffers(pa.uint32(), len(hashes), [None, pa.py_buffer(hashes)])
     ordered = array("I", column.sort().buffers()[1].to_pybytes())
@@ -114,7 +114,7 @@ def _bitmap(hashes: array[int]) -> BitMap:
 
 
 class _UnreadGroup(msgspec.Struct, frozen=True):
-    """A group of an unsealed segment that was found at opening and is not in a dict yet."""
+    """A group of an unsealed segment that was found at opening. The ids of the group are not in a dict yet."""
 
     segment: int
     first_seq: int
@@ -122,11 +122,11 @@ class _UnreadGroup(msgspec.Struct, frozen=True):
 
 
 class Dedupe:
-    """Message ids within a window. Owned by the thread that commits.
+    """The message ids of a time window. Belongs to the commit thread.
 
     Args:
-        window_us: how long an id is remembered, from its event's `received_at`.
-        max_ids: the limit of remembered ids; beyond it the oldest sealed segment is forgotten early.
+        window_us: the microseconds for which an id is remembered, from the event's `received_at` on.
+        max_ids: the limit of remembered ids. Above this limit, the oldest sealed segments are forgotten early.
     """
 
     def __init__(self, window_us: int, max_ids: int) -> None:
@@ -147,7 +147,7 @@ class Dedupe:
         return whole + sum(sealed.count for sealed in self._sealed)
 
     def restore(self, segment: int, ids: pa.StringArray, first_seq: int, received_at: int) -> None:
-        """Remember a group found at opening, in order. Its unsealed segment starts at seq `segment`."""
+        """Remember a group found at opening. The group's segment starts at seq `segment`. Call in seq order."""
         self._unread.append(_UnreadGroup(segment, first_seq, ids))
         self._starts.append(first_seq)
         self._received.append(received_at)
@@ -170,7 +170,7 @@ class Dedupe:
         self._any_low |= sealed.low
 
     def find(self, message_ids: list[str], now_us: int) -> dict[str, int]:
-        """The seqs of those of `message_ids` that were received within the window before `now_us`. May read a file."""
+        """The seq by message id, for `message_ids` received in the window before `now_us`. May read sealed files."""
         since = now_us - self._window_us
         self._forget_before(since)
         self._restore_some()
@@ -185,7 +185,7 @@ class Dedupe:
             self._find_sealed([message_id for message_id in message_ids if message_id not in seqs], since, seqs)
         return seqs
 
-    # The methods below add what they find to `seqs`.
+    # The methods below add the seqs that they find to `seqs`.
 
     def _find_in_dict(self, ids: dict[str, int], message_ids: list[str], since: int, seqs: dict[str, int]) -> None:
         if any(map(ids.__contains__, message_ids)):
@@ -207,7 +207,7 @@ class Dedupe:
                 seqs[ids[row].as_py()] = seq
 
     def _restore_some(self) -> None:
-        """Move some more groups found at opening into dicts."""
+        """Move up to about `_STEP` more ids of groups found at opening into dicts."""
         count = 0
         while self._unread and count < _STEP:
             group = self._unread.popleft()
@@ -227,7 +227,7 @@ class Dedupe:
                     hashes.pop(message_id, None)
 
     def forget(self, paths: set[Path]) -> None:
-        """Forget the segments at `paths`: they will be deleted."""
+        """Forget the sealed segments at `paths`, which will be deleted."""
         self._set_sealed([sealed for sealed in self._sealed if sealed.path not in paths])
 
     def _forget_before(self, since: int) -> None:

@@ -16,13 +16,13 @@ from lakebed.tiers.pipeline.sealing import SealedFile
 
 __all__ = ["LogView", "SealedFiles", "Tail", "TailPart"]
 
-_FAN_IN = 16  # batches of one level that become one of the next
+_FAN_IN = 16  # batches of one level that are merged into one batch of the next level
 _LEVELS = 4
 _MERGED_ROWS = 8192  # merging runs on the loop: more rows than this would block it for milliseconds
 
 
 class TailPart(msgspec.Struct):
-    """The events of one log file, in order.
+    """The events of one log file, in seq order, in memory.
 
     A batch of one row costs kilobytes, so small batches are merged as in a log-structured tree: each event is copied at
     most three times, and a million single tracks leave a few hundred batches.
@@ -51,7 +51,7 @@ class TailPart(msgspec.Struct):
 
 
 class Tail:
-    """The parts, oldest first. All but the last are closed: they wait for sealing. Belongs to the loop's thread."""
+    """Parts, oldest first. Every part but the last is closed and waits for sealing. Belongs to the loop's thread."""
 
     def __init__(self) -> None:
         self._parts: list[TailPart] = []
@@ -63,41 +63,41 @@ class Tail:
 
     @property
     def first_seq(self) -> int | None:
-        """The seq of the first event, None when there is none."""
+        """The seq of the first event; None if the tail is empty."""
         return self._parts[0].first_seq if self._parts else None
 
     def append(self, segment: int, batch: pa.RecordBatch) -> None:
-        """Add the events of a commit to the log file which starts at seq `segment`."""
+        """Add the events of a commit to the part of the log file that starts at seq `segment`."""
         if not self._parts or self._parts[-1].first_seq != segment:
             self.close(segment)
             self._parts.append(TailPart(segment))
         self._parts[-1].append(batch)
 
     def close(self, before: int) -> None:
-        """Close the parts that start before seq `before`: no more events come to them."""
+        """Close the parts that start before seq `before`: no more events are added to these parts."""
         for part in self._parts:
             part.closed = part.closed or part.first_seq < before
 
     def closed_part(self) -> TailPart | None:
-        """The oldest part, if it waits for sealing."""
+        """Returns the oldest part if it waits for sealing, else None."""
         return self._parts[0] if self._parts and self._parts[0].closed else None
 
     def drop(self, part: TailPart) -> None:
-        """Remove the oldest part: it is sealed."""
+        """Remove `part`, which is the oldest part and is sealed."""
         if self._parts[0] is not part:
             raise ValueError(f"the part from seq {part.first_seq} is not the oldest")
         self._parts.pop(0)
 
     def table(self) -> pa.Table:
-        """All events as one table that shares their memory."""
+        """All events as one table, without a copy of their memory."""
         return pa.Table.from_batches([batch for part in self._parts for batch in part.batches], schema=SCHEMA)
 
 
 class SealedFiles:
-    """Files in order, without gap. Belongs to the loop's thread.
+    """The sealed files of a log, in seq order, without a gap. Belongs to the loop's thread.
 
     Attributes:
-        bytes: their size on disk.
+        bytes: the size of all files on disk.
     """
 
     def __init__(self) -> None:
@@ -107,12 +107,12 @@ class SealedFiles:
 
     @property
     def start_seq(self) -> int | None:
-        """The first seq, None when there is no file."""
+        """The first seq; None if there is no file."""
         return self._files[0].first_seq if self._files else None
 
     @property
     def end_seq(self) -> int | None:
-        """The seq after the last, None when there is no file."""
+        """The seq after the last event; None if there is no file."""
         return self._files[-1].end_seq if self._files else None
 
     def bytes_from(self, seq: int) -> int:
@@ -120,16 +120,16 @@ class SealedFiles:
         return sum(file.bytes for file in self._files if file.end_seq > seq)
 
     def add(self, file: SealedFile) -> None:
-        """Add the newest file."""
+        """Add `file`, which is the newest file."""
         self._files.append(file)
         self.bytes += file.bytes
 
     def view(self, tail: pa.Table, start_seq: int, end_seq: int) -> LogView:
-        """The files as they are now, with the events of the tail. They stay until the view is closed."""
+        """A view of the present files and the events of the tail. The files are kept until the view is closed."""
         return LogView(tuple(self._files), tail, start_seq, end_seq, self._pins)
 
     def take_oldest(self, passed_seq: int, received_until: int) -> list[SealedFile]:
-        """Remove, oldest first, the files up to `passed_seq`, received until then and read by no view; returns them."""
+        """Remove and return the oldest files that end by `passed_seq` and `received_until` and that no view reads."""
         taken: list[SealedFile] = []
         for file in self._files:
             if file.end_seq > passed_seq or file.last_received > received_until or self._pins[file.path] > 0:
@@ -140,19 +140,19 @@ class SealedFiles:
         return taken
 
     def put_back(self, files: Sequence[SealedFile]) -> None:
-        """Add files of `take_oldest` again."""
+        """Add files that `take_oldest` returned again."""
         self._files[:0] = files
         self.bytes += sum(file.bytes for file in files)
 
 
 class LogView:
-    """The log at one moment: sealed files, then the tail in memory. Its files are not deleted before it is closed.
+    """The log at one moment: sealed files, then the tail in memory. Files are kept until the view is closed.
 
     Attributes:
         start_seq: the first seq that the log holds.
-        end_seq: the seq after the last; `files` and `tail` hold `[start_seq, end_seq)` without gap.
-        files: sealed segments, oldest first.
-        tail: events not yet sealed, base columns only.
+        end_seq: the seq after the last event; `files` and `tail` hold `[start_seq, end_seq)` without gap.
+        files: the sealed segments, oldest first.
+        tail: the events that are not sealed yet, with the base columns only.
     """
 
     def __init__(

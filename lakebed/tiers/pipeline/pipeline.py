@@ -1,6 +1,6 @@
-"""L1: the durable log. Group commit, sealing, views, retention.
+"""L1: the durable log, with group commit, sealing, views and retention.
 
-One commit is in flight at a time; while it syncs, the next group gathers: batching without a timer. The commit thread
+One commit is in flight at a time. During its sync the next group gathers: batching without a timer. The commit thread
 owns the open segment, the dedupe index and the next seq; the loop owns everything that readers see.
 """
 
@@ -39,18 +39,18 @@ class Pipeline:
     """The log of one object.
 
     Args:
-        directory: where its files are; created if missing.
-        on_commit: called on the loop with the events of each commit and their `received_at`, before they are
+        directory: the directory of the log's files; created if missing.
+        on_commit: called on the loop with the events of each commit and their `received_at`, before the events are
             acknowledged.
-        settled_us: the newest instant ever passed to `keep_settled`, 0 if none.
-        keep_settled: makes an instant durable; without it `settle` does not hold beyond a restart.
+        settled_us: the newest instant ever passed to `keep_settled`, or 0.
+        keep_settled: makes an instant durable; without `keep_settled`, a promise of `settle` ends at a restart.
 
     Attributes:
         on_full: called on the loop after each commit while the sealed files exceed `log_bytes`.
 
-    Promised: an `append` that returned receipts is on disk (with durability "disk"), once, at the seqs it says, in the
-    order of the calls. Not promised: that an `append` which failed stored nothing: a crash may surface it, and a retry
-    with the same message ids is then a duplicate.
+    Promised: the events of an `append` that returned receipts are on disk (with durability "disk"), once, at the seqs
+    of the receipts, in the order of the calls. Not promised: that a failed `append` stored nothing. After a crash its
+    events may be in the log; a retry with the same message ids then gives duplicates.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Pipeline:
         self.on_full: Callable[[], None] | None = None
         self.next_seq = 0
         self.duplicates = 0  # since this opening
-        self.failed = 0  # events that could not be stored, since this opening; their callers know
+        self.failed = 0  # events that could not be stored, since this opening; their callers got the error
         self.cut_bytes = 0  # of a torn tail, at this opening
         self.problems: dict[str, str] = {}  # the failures since the last success, by kind
         self._directory = directory
@@ -78,7 +78,7 @@ class Pipeline:
         self._clock = clock
         self._on_commit = on_commit
         self._keep_settled = keep_settled
-        # Not a Worker: what every track() waits for goes to the executor directly.
+        # Not a Worker: every track() waits for a commit, so commits go to the executor directly.
         self._commit_thread = ThreadPoolExecutor(1, thread_name_prefix=f"lakebed-log-{name}")
         self._committer = Committer(directory, settings, disk, clock)  # belongs to the commit thread
         self.groups = self._committer.groups
@@ -94,7 +94,7 @@ class Pipeline:
         self._received = 0  # … and its received_at
         self._last_received = 0  # of the last finished commit
         self._settled = settled_us
-        self._held_us = settled_us  # no event comes at or before it, even after a crash
+        self._held_us = settled_us  # no later event is received at or before this instant, even after a crash
         self._tail = Tail()
         self._files = SealedFiles()
         self._sealer = Sealer(
@@ -111,7 +111,7 @@ class Pipeline:
         )
 
     async def open(self) -> None:
-        """Recover the log and start accepting events. Raises LogCorrupted: see `recover`."""
+        """Recover the log, then accept events. Raises LogCorrupted and the other errors of `Committer.recover`."""
         log = await self._run(self._committer.recover, self._clock.now_us())
         for file in log.files:
             self._files.add(file)
@@ -151,10 +151,10 @@ class Pipeline:
         return self._queue.events + self._queue.in_flight
 
     def append(self, events: Sequence[Event] | EventBatch) -> asyncio.Future[list[Receipt]]:
-        """Store validated events as one group or part of one; the future resolves when they are durable.
+        """Store validated events as a group or a part of a group; the future resolves when the events are durable.
 
-        The future fails with DiskFull, LogUnavailable or Backpressure: then nothing was acknowledged, and a retry is
-        safe for events that carry a message id. Cancelling it does not cancel the commit.
+        If the future fails with DiskFull, LogUnavailable or Backpressure, nothing was acknowledged, and a retry is safe
+        for events that carry a message id. Cancelling the future does not cancel the commit.
         """
         loop = asyncio.get_running_loop()
         done: asyncio.Future[list[Receipt]] = loop.create_future()
@@ -167,7 +167,7 @@ class Pipeline:
             self._queue.put(entry)
             if self._idle.is_set():
                 self._idle.clear()
-                # Not at once: calls made in the same turn of the loop share one sync.
+                # Not called directly: appends made in one turn of the loop share one sync.
                 loop.call_soon(self._commit_next)
         return done
 
@@ -175,7 +175,7 @@ class Pipeline:
         full = self._tail.bytes > self._settings.tail_bytes
         self._waiting = full and self._sealer.is_running
         if self._waiting:
-            return  # _resume comes back here
+            return  # _resume calls this again
         group = self._queue.take()
         if not group:
             self._idle.set()
@@ -189,12 +189,12 @@ class Pipeline:
             self._commit_done.add_done_callback(lambda done: self._finish_commit(group, received, done))
 
     def _resume(self) -> None:
-        """Sealing has stopped: go on with a commit that waited for it."""
+        """Start the commit that waited for sealing, if any. Called when sealing has stopped."""
         if self._waiting:
             self._commit_next()
 
     def _refuse_group(self, group: list[_Append]) -> None:
-        """The memory limit is reached, and sealing, which would free memory, has failed: start it again."""
+        """Fail a group because the memory limit is reached and sealing, which frees memory, failed. Restart sealing."""
         message = f"{self._tail.bytes} bytes of events wait for sealing, the limit is {self._settings.tail_bytes}"
         hint = f"Sealing failed: {self.problems.get('seal')}"
         self._queue.in_flight = 0
@@ -239,15 +239,15 @@ class Pipeline:
             receipts = iter(commit.receipts)
             for entry in group:
                 own = list(itertools.islice(receipts, len(entry.events)))
-                if not entry.done.done():  # its caller may have been cancelled
+                if not entry.done.done():  # the caller of `append` may have been cancelled
                     entry.done.set_result(own)
 
     def view(self) -> LogView:
-        """The log as it is now. The caller closes it."""
+        """A view of the log as it is now. The caller closes the view."""
         return self._files.view(self._tail.table(), self.start_seq, self.next_seq)
 
     async def settle(self, as_of_us: int) -> None:
-        """Return when no event can come that was received at or before `as_of_us`, whatever the clock does."""
+        """Return when no later event can have a `received_at` up to `as_of_us`, even if the clock is set back."""
         self._settled = max(self._settled, as_of_us)
         if not self._idle.is_set() and self._commit_done is not None and self._received <= as_of_us:
             await asyncio.wait([self._commit_done])
@@ -257,9 +257,9 @@ class Pipeline:
             self._held_us = max(self._held_us, newest)
 
     async def flush(self) -> None:
-        """Return when every append so far has its receipts or its error. Errors go to the callers of `append` only."""
+        """Return when every append so far has receipts or an error. Only the callers of `append` get the errors."""
         if not self._idle.is_set():
-            # A separate entry: that of the last append may have been cancelled by its caller.
+            # A separate entry: a caller may have cancelled the future of the last append.
             last = _Append((), asyncio.get_running_loop().create_future())
             last.done.add_done_callback(asyncio.Future.exception)
             self._queue.put(last)
@@ -268,10 +268,10 @@ class Pipeline:
     async def sync(self) -> None:
         """With durability "os": make all acknowledged events durable. Raises LogUnavailable."""
         if not await self._run(self._committer.sync):
-            await self.seal()  # events in doubtful segments are in memory too, and become durable from there
+            await self.seal()  # events of doubtful segments are in memory too, and become durable by sealing
 
     async def seal(self) -> int:
-        """Seal all events so far; returns the seq up to which the log is sealed.
+        """Seal all events so far; returns the seq after the last sealed event.
 
         Raises:
             LogUnavailable: a Parquet file could not be written; the log file still holds the events.
@@ -288,7 +288,7 @@ class Pipeline:
         return self.start_seq if end_seq is None else end_seq
 
     async def seal_old(self) -> None:
-        """Start sealing a segment older than `segment_age_s`: without new events no commit would do it."""
+        """Start to seal the open segment if it is older than `segment_age_s`: without events no commit closes it."""
         self._tail.close(await self._run(self._committer.end_segment, self._clock.now_us()))
         self._sealer.start()
 
@@ -296,15 +296,15 @@ class Pipeline:
         await self._run(self._committer.sealed, segment, ids)
 
     async def prune(self, passed_seq: int) -> int:
-        """Delete sealed files that every consumer has durably passed and whose retention is over; returns how many.
+        """Delete sealed files that every consumer has durably passed and whose retention is over; returns their number.
 
         Args:
             passed_seq: the smallest durable checkpoint of all consumers; the archive's commit must be verified.
 
-        Files within the dedupe window, and files that an open view reads, stay.
+        Files within the dedupe window, and files that an open view reads, are not deleted.
 
         Raises:
-            LogUnavailable: a file could not be deleted; it stays readable, and the next call tries again.
+            LogUnavailable: a file could not be deleted. The file stays readable, and the next call tries again.
         """
         keep_us = int(max(self._settings.retention_s, self._settings.dedupe_window_s) * SECOND_US)
         files = self._files.take_oldest(passed_seq, self._clock.now_us() - keep_us)
@@ -340,7 +340,7 @@ class Pipeline:
 
 
 class _Append(msgspec.Struct):
-    """One call of `append` that waits for its commit."""
+    """A call of `append` that waits for its commit."""
 
     events: Sequence[Event] | EventBatch
     done: asyncio.Future[list[Receipt]]
@@ -348,18 +348,18 @@ class _Append(msgspec.Struct):
 
 
 class _AppendQueue:
-    """Appends that wait: first in, first out, bounded in events and in bytes. One call may exceed the bounds alone."""
+    """A first-in-first-out queue of appends, bounded in events and bytes. A single append may exceed the bounds."""
 
     def __init__(self, max_events: int, max_bytes: int) -> None:
-        self.events = 0  # without those in flight
-        self.in_flight = 0  # of the commit under way
+        self.events = 0  # without the events in flight
+        self.in_flight = 0  # the events of the commit under way
         self._bytes = 0
         self._max_events = max_events
         self._max_bytes = max_bytes
         self._entries: deque[_Append] = deque()
 
     def over_limit(self, entry: _Append) -> Backpressure | None:
-        """The error for an append that would exceed a bound, or None."""
+        """Returns the error for an append that would exceed a bound, or None if the append fits."""
         hint = "Await earlier calls first"
         if self.events and self.events + len(entry.events) > self._max_events:
             message = f"{self.events} events wait for the disk, the limit is {self._max_events}"
@@ -371,13 +371,13 @@ class _AppendQueue:
         return None
 
     def put(self, entry: _Append) -> None:
-        """Add an append, without a check of the bounds."""
+        """Add an append. Does not check the bounds."""
         self._entries.append(entry)
         self.events += len(entry.events)
         self._bytes += entry.bytes
 
     def take(self) -> list[_Append]:
-        """The next group, which is in flight from now on; empty when nothing waits."""
+        """Remove and return the next group, which is in flight from now on. The group is empty if nothing waits."""
         group: list[_Append] = []
         count = 0
         while self._entries and (not group or count + len(self._entries[0].events) <= _GROUP_EVENTS):

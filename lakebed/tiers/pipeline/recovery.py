@@ -1,4 +1,4 @@
-"""Opening a log after a crash at any moment."""
+"""Opens a log, also after a crash at any moment."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["RecoveredLog", "UnsealedSegment", "recover"]
 
 
 class UnsealedSegment(msgspec.Struct):
-    """A log file that waits for sealing, or the active one: its groups in memory."""
+    """The groups, in memory, of a log file that waits for sealing or that is the active segment."""
 
     path: Path
     first_seq: int
@@ -30,7 +30,7 @@ class UnsealedSegment(msgspec.Struct):
 
 
 class RecoveredLog(msgspec.Struct, frozen=True):
-    """The contents of a log directory: sealed files, then unsealed ones. The last of these is the active segment."""
+    """The contents of a log directory: sealed files, then unsealed segments. The last unsealed segment is `active`."""
 
     files: list[SealedFile]
     unsealed: list[UnsealedSegment]
@@ -44,7 +44,7 @@ def recover(disk: Disk, directory: Path) -> RecoveredLog:
     """Read a log directory, cut a torn tail, finish interrupted sealing. Blocks.
 
     Raises:
-        LogCorrupted: acknowledged events are missing or damaged; only leftovers were removed.
+        LogCorrupted: acknowledged events are missing or damaged. Only leftover files were removed.
         FormatTooNew: a newer Lakebed wrote a file.
     """
     _remove_leftovers(disk, directory)
@@ -80,11 +80,11 @@ def _check_follows(path: Path, first_seq: int, expected: int) -> None:
 
 
 def _acknowledged(segment: SegmentScan, next_first_seq: int | None) -> list[Frame]:
-    """The frames of a log file whose events count: up to the start of the next segment; all of the last segment."""
+    """The frames with acknowledged events: all frames before the next segment's first seq, or all if there is none."""
     if next_first_seq is None:
         check_tail(segment)
         return segment.frames
-    # A segment that failed was left as it was, and a new one started where its acknowledged events end.
+    # After a failed write, a segment is left as it is; a new segment starts where the acknowledged events end.
     frames = [frame for frame in segment.frames if frame.first_seq < next_first_seq]
     end = frames[-1].first_seq + frames[-1].count if frames else segment.first_seq
     if end != next_first_seq:
@@ -99,7 +99,7 @@ def _remove_leftovers(disk: Disk, directory: Path) -> None:
     for path in sorted(directory.glob("*.log")):
         sealed = sealed_path(directory, int(path.stem)) if path.stem.isdigit() else None
         if sealed is not None and sealed.exists():
-            SealedFile.read(sealed)  # raises if it is damaged, before its source is removed
+            SealedFile.read(sealed)  # raises if the file is damaged, before the log file is removed
             leftovers.append(path)
     for path in leftovers:
         disk.remove(path)

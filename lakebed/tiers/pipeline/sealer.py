@@ -1,4 +1,4 @@
-"""Sealing in the background, and deleting sealed files: both on a thread of their own."""
+"""Sealing in the background, and deleting sealed files. Both run on one thread, apart from the loop."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Sealer:
     """Turns the closed parts of a tail into sealed files, oldest first. Belongs to the loop's thread.
 
     Args:
-        tail: parts leave it when they are sealed.
-        files: sealed files are added to it.
-        problems: a failure is noted here under "seal", until an attempt succeeds.
-        on_sealed: awaited with the first seq of a segment and its ids, between sealing and leaving the tail.
-        on_stop: called when no part is left, or sealing has failed.
+        tail: the source; a part is dropped from the tail when the part is sealed.
+        files: the destination; each sealed file is added.
+        problems: holds a failure under "seal", until an attempt succeeds.
+        on_sealed: awaited with the first seq and the ids of a sealed segment, before the tail drops the part.
+        on_stop: called when no closed part is left, and when sealing has failed.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Sealer:
         return self._task is not None
 
     def start(self) -> None:
-        """Seal in the background, if a part is closed and none is being sealed."""
+        """Seal in the background, if a part is closed and no part is being sealed."""
         if self._task is None and self._tail.closed_part() is not None:
             self._task = asyncio.get_running_loop().create_task(self._seal_closed())
 
@@ -79,7 +79,7 @@ class Sealer:
                 self._files.add(file)
                 self._tail.drop(part)
             self._problems.pop("seal", None)
-        except Exception as error:  # noqa: BLE001 - of any kind (DuckDB's, Arrow's): `check` reports it
+        except Exception as error:  # noqa: BLE001 - an error of any kind (DuckDB's, Arrow's): `check` reports it
             self._problems["seal"] = f"{self._directory}: {error}"
         finally:
             self._task = None
@@ -93,9 +93,9 @@ class Sealer:
         return file, ids
 
     async def remove(self, files: Sequence[SealedFile]) -> None:
-        """Delete sealed files. Raises OSError: some may still exist."""
+        """Delete sealed files. Raises OSError; some of the files may then still exist."""
         await self._thread.run(remove_sealed, self._disk, self._directory, files)
 
     def close(self) -> None:
-        """Release the thread. Nothing is being sealed."""
+        """Release the thread. The caller ensures that no part is being sealed."""
         self._thread.close()

@@ -23,7 +23,7 @@ _FORMAT_KEY = b"lakebed.format"
 
 
 class SealedFile(msgspec.Struct, frozen=True):
-    """A sealed segment: Parquet, rows in seq order from `first_seq` to before `end_seq`. Times in microseconds."""
+    """A sealed segment: a Parquet file with the rows `[first_seq, end_seq)` in seq order. Times are in microseconds."""
 
     path: Path
     first_seq: int
@@ -37,12 +37,12 @@ class SealedFile(msgspec.Struct, frozen=True):
 
     @classmethod
     def read(cls, path: Path) -> SealedFile:
-        """The description in the file's footer. Blocks.
+        """The sealed file at `path`, as described by the file's footer. Blocks.
 
         Raises:
             LogCorrupted: the footer is damaged, or does not belong to the file's name.
-            LogUnavailable: the system could not read it.
-            FormatTooNew: a newer Lakebed wrote it.
+            LogUnavailable: the system could not read the file.
+            FormatTooNew: a newer Lakebed wrote the file.
         """
         import pyarrow.parquet as pq  # slow to import; an object that only tracks never needs it
 
@@ -87,11 +87,11 @@ def sealed_path(directory: Path, first_seq: int) -> Path:
 
 
 def read_sealed(path: Path, columns: list[str] | None = None, message_ids: list[str] | None = None) -> pa.Table:
-    """A sealed file's rows, or only some columns or message ids. Blocks. Verifies checksums.
+    """The rows of a sealed file; only some columns or message ids if these are given. Blocks. Verifies checksums.
 
     Raises:
-        LogCorrupted: it is damaged. (DuckDB, which runs queries, does not verify checksums.)
-        LogUnavailable: the system could not read it.
+        LogCorrupted: the file is damaged. (DuckDB, which runs queries, does not verify checksums.)
+        LogUnavailable: the system could not read the file.
     """
     import pyarrow.parquet as pq  # slow to import; an object that only tracks never needs it
 
@@ -103,7 +103,7 @@ def read_sealed(path: Path, columns: list[str] | None = None, message_ids: list[
 
 
 def _unreadable(error: Exception, path: Path) -> LogCorrupted | LogUnavailable:
-    """Errors of the system, such as too many open files, do not mean that the bytes are damaged; Arrow's errors do."""
+    """The error to raise: a system error (such as too many open files) is not damage; an error of Arrow is damage."""
     if isinstance(error, OSError) and error.errno not in (None, errno.ENOENT):
         hint = "Fix the cause that the system names; only if that does not help restore the file from a backup"
         return LogUnavailable(f"a sealed segment cannot be read: {error}", hint=hint, path=path)
@@ -115,7 +115,7 @@ def seal(
 ) -> SealedFile:
     """Write the events of the log file `log` as Parquet, atomically, then remove the log file. Blocks.
 
-    A crash leaves the log file, both, or the Parquet file; never neither.
+    A crash leaves the log file, the Parquet file or both files.
     """
     import pyarrow.parquet as pq  # slow to import; an object that only tracks never needs it
 
@@ -128,14 +128,14 @@ def seal(
     disk.sync_file(temporary)
     disk.replace(temporary, path)
     disk.sync_directory(path.parent)
-    if log.exists():  # it does not if an earlier attempt failed after this step
+    if log.exists():  # it is missing if an earlier attempt failed after this step
         disk.remove(log)
     disk.sync_directory(path.parent)
     return SealedFile.read(path)
 
 
 def remove_sealed(disk: Disk, directory: Path, files: Sequence[SealedFile]) -> None:
-    """Delete sealed files, oldest first: a crash in between leaves no gap. Blocks. Raises OSError."""
+    """Delete sealed files, oldest first, so that a crash leaves no gap in the log. Blocks. Raises OSError."""
     for file in files:
         disk.remove(file.path)
         file.path.with_suffix(".ids").unlink(missing_ok=True)

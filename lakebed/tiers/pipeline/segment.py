@@ -5,9 +5,9 @@ u32; at byte 64 the marker: durable offset u64, crc32c u32 over epoch and offset
 crc32c u32, first seq u64, count u32, received_at i64, then one Arrow IPC record batch. The CRC covers the epoch (so
 bytes recycled from another file never pass), the frame's header and its payload.
 
-The marker is written after each sync, without one of its own: after a crash of the process it is exact, after a power
-loss it may be a frame behind. It tells corruption (a bad frame below it was acknowledged) from a torn tail
-(above it).
+The marker is written after each sync, and is not synced itself: after a crash of the process the marker is exact, after
+a power loss it may be a frame behind. The marker tells corruption (a bad frame below the marker was acknowledged) from
+a torn tail (above the marker).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _FRAME_REST = struct.Struct("<IQIq")  # the part of a frame's header that the CR
 
 
 class Frame(msgspec.Struct, frozen=True):
-    """One commit as read from disk: `batch` has `count` rows from `first_seq` on, `end` is the offset after it."""
+    """A commit as read from disk: `batch` has `count` rows from `first_seq` on; `end` is the offset after the frame."""
 
     first_seq: int
     count: int
@@ -53,7 +53,7 @@ class Frame(msgspec.Struct, frozen=True):
 
 
 class SegmentScan(msgspec.Struct, frozen=True):
-    """The contents of a log file. `bad` is the offset of the first byte after which no valid frame follows, or None."""
+    """The contents of a log file. `bad`: the end of the valid frames if file or marker go beyond it, else None."""
 
     path: Path
     epoch: int
@@ -86,9 +86,9 @@ def _frame_crc(epoch: int, rest: bytes, payload: bytes | memoryview | pa.Buffer)
 
 
 class Segment:
-    """The open end of a log. Used by one thread; every method blocks and raises OSError.
+    """The log file to which a log appends. Used by one thread; every method blocks, and may raise OSError.
 
-    After an OSError the segment must be abandoned: its last bytes are unknown.
+    After an OSError the segment must be abandoned: the last bytes of the file are unknown.
     """
 
     def __init__(self, disk: Disk, path: Path, descriptor: int, epoch: int, first_seq: int, offset: int) -> None:
@@ -101,7 +101,7 @@ class Segment:
 
     @classmethod
     def create(cls, disk: Disk, directory: Path, first_seq: int, received_floor: int) -> Segment:
-        """A new, durable, empty segment. It replaces one of the same first seq, which holds nothing acknowledged."""
+        """A new, durable, empty segment. Replaces a file with the same first seq, which has no acknowledged event."""
         path = log_path(directory, first_seq)
         temporary = path.with_suffix(".log.tmp")
         temporary.unlink(missing_ok=True)
@@ -124,7 +124,7 @@ class Segment:
 
     @classmethod
     def reopen(cls, disk: Disk, contents: SegmentScan) -> Segment:
-        """The segment of a scan, cut after its last whole frame, ready for the next one."""
+        """The segment of a scan, cut after the last whole frame, ready for the next frame."""
         path, end = contents.path, contents.end
         descriptor = disk.open(path)
         segment = cls(disk, path, descriptor, contents.epoch, contents.first_seq, end)
@@ -143,9 +143,9 @@ class Segment:
         return segment
 
     def append(self, batch: pa.RecordBatch, first_seq: int, received_at: int) -> None:
-        """Write one frame. It is durable after `sync`."""
+        """Write one frame. The frame is durable after the next `sync`."""
         payload = batch.serialize()
-        if payload.size > _MAX_PAYLOAD_BYTES:  # it would be durable, and unreadable
+        if payload.size > _MAX_PAYLOAD_BYTES:  # a larger frame would be durable but unreadable
             raise OSError(errno.EFBIG, f"a group of {payload.size} bytes is larger than {_MAX_PAYLOAD_BYTES}")
         rest = _FRAME_REST.pack(payload.size, first_seq, batch.num_rows, received_at)
         crc = _frame_crc(self._epoch, rest, payload)
@@ -154,12 +154,12 @@ class Segment:
         self.offset += len(header) + payload.size
 
     def sync(self) -> None:
-        """Make all frames durable, then record it in the marker."""
+        """Make all frames durable, then write their end to the marker."""
         self._disk.sync(self._descriptor)
         self.mark_durable()
 
     def mark_durable(self) -> None:
-        """Record that all bytes so far are durable; the record itself becomes durable with the next sync."""
+        """Write to the marker that all bytes so far are durable. The marker becomes durable with the next sync."""
         self._disk.write(self._descriptor, [_marker(self._epoch, self.offset)], _MARKER_AT)
 
     def close(self) -> None:
@@ -176,8 +176,8 @@ def scan(path: Path) -> SegmentScan:
     """Read a log file up to its first bad byte. Blocks.
 
     Raises:
-        LogCorrupted: its header is damaged.
-        FormatTooNew: a newer Lakebed wrote it.
+        LogCorrupted: the header of the file is damaged.
+        FormatTooNew: a newer Lakebed wrote the file.
     """
     data = path.read_bytes()
     if len(data) < HEADER_BYTES:
@@ -228,11 +228,11 @@ def _frame_at(buffer: pa.Buffer, data: bytes, offset: int, epoch: int) -> Frame 
 
 
 def check_tail(contents: SegmentScan) -> None:
-    """Tell a torn tail, which may be cut, from corruption, which may not.
+    """Tell a torn tail, which may be cut, from corruption, which must not be cut.
 
     Raises:
         LogCorrupted: the bad bytes were acknowledged: they are below the marker, or a whole frame follows them (with
-            one frame in flight at a time, a later frame proves that the earlier one was synced).
+            one frame in flight at a time, a later frame proves that the earlier frame was synced).
     """
     path, bad = contents.path, contents.bad
     if bad is None:

@@ -1,4 +1,4 @@
-"""Dead letters: rejected events, as they were sent, in `storage.db`. All of their SQL is here."""
+"""Dead letters: rejected events, as they were sent, in `storage.db`. This file has all SQL of dead letters."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ class RejectedItem(msgspec.Struct, frozen=True, kw_only=True):
     """A rejected item, to be stored as a dead letter.
 
     Attributes:
-        reason: why it was rejected.
+        reason: the reason of the rejection.
         raw: the bytes that were sent.
-        shared: the fields of its batch that hold for all events (`sentAt`, `context`), a JSON object; empty if none.
-        message_id: if it could be read.
-        source, key: the source, and the id of the API key.
+        shared: the fields of the batch that hold for all events (`sentAt`, `context`), a JSON object; empty if none.
+        message_id: the client's message id; None if the id could not be read.
+        source, key: the source of the item, and the id of the API key.
     """
 
     reason: str
@@ -55,17 +55,17 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     """One rejected item, kept until it is corrected and replayed, or purged.
 
     Attributes:
-        id: its number in this object; never reused.
-        received_at: when it was rejected. A replay uses it as the time at which the event was received.
-        reason: why it was rejected, the last time.
+        id: the number of the dead letter in this object; never reused.
+        received_at: the time of the rejection. A replay uses this time as the time at which the event was received.
+        reason: the reason of the last rejection.
         source: the source of the event: "http", "python" …
-        key: the id of the API key with which it was sent, if any.
-        message_id: the client's, if it could be read.
-        replay_id: the message id with which it is stored if it has none.
-        tries: how often its replay was rejected; `tried_at`: when last.
-        size: bytes that were sent; more than in `raw` if it was cut.
+        key: the id of the API key with which the item was sent, if any.
+        message_id: the client's message id; None if the id could not be read.
+        replay_id: the message id with which a replay stores an event that has no message id.
+        tries: the number of rejected replays; `tried_at`: the time of the last one.
+        size: the number of bytes that were sent; more than in `raw` if the item was cut.
         raw: the bytes that were sent: an event, or a whole body that could not be split into events.
-        shared: the fields of its batch that hold for all events, a JSON object; empty if none.
+        shared: the fields of the batch that hold for all events, a JSON object; empty if none.
     """
 
     id: int
@@ -83,12 +83,12 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_cut(self) -> bool:
-        """Whether only a part is kept: then it can be replayed only with a complete text."""
+        """Whether only a part of the item is kept: then a replay needs a complete text."""
         return self.size > len(self.raw)
 
 
 class DeadLetterCounts(msgspec.Struct):
-    """Counts since the file was created, and the number and bytes of those stored now (`waiting`, `bytes`).
+    """Counts since the file was created; number and bytes of the dead letters stored now (`waiting`, `bytes`).
 
     `kept = waiting + dropped + replayed + purged`.
     """
@@ -102,22 +102,22 @@ class DeadLetterCounts(msgspec.Struct):
 
 
 class UnfinishedReplay(msgspec.Struct):
-    """A replay that has started: events with these message ids, by dead letter, may be in the log from `seq` on."""
+    """A started replay. `letters`: message ids by dead letter; their events may be in the log from `seq` on."""
 
     seq: int
     letters: dict[int, list[str]]
 
 
 class DeadLetters:
-    """The dead letters of one object, bounded in number and bytes: beyond a bound the oldest are dropped.
+    """The dead letters of one object, bounded in number and bytes: above a bound, the oldest ones are dropped.
 
     Args:
-        storage: open.
+        storage: an open `Storage`.
         max_count: the limit of dead letters.
-        max_bytes: the limit of their bytes.
+        max_bytes: the limit of the bytes of all dead letters.
 
     Attributes:
-        counts: as of the last transaction.
+        counts: the counts as of the last transaction.
         dropped: dead letters dropped since this opening.
 
     Raises:
@@ -132,14 +132,14 @@ class DeadLetters:
         self.dropped = 0
 
     async def open(self) -> None:
-        """Read the counts."""
+        """Read `counts` from the file."""
         self.counts = await self._storage.transact(_read_counts)
 
     async def keep(self, items: Sequence[RejectedItem], now_us: int) -> None:
         """Store the rejected items of one request, durably, in one transaction.
 
-        Only the first ones are stored: at most `MAX_PER_REQUEST`, and at most a quarter of `max_bytes`; the others
-        count as dropped. The same bytes with the same message id are stored once: the client has retried.
+        Only the first items are stored: at most `MAX_PER_REQUEST`, and at most a quarter of `max_bytes` (but at least
+        one item). The others count as dropped. Equal bytes with an equal message id, as of a retry, are stored once.
         """
         sizes = itertools.accumulate(min(len(item.raw), MAX_RAW_BYTES) + len(item.shared) for item in items)
         fitting = sum(1 for _ in itertools.takewhile(lambda size: size <= self._max_bytes // 4, sizes))
@@ -201,7 +201,7 @@ class DeadLetters:
             await _delete(tx, dropped)
 
     async def newest(self, limit: int, before: int | None, reason: str | None) -> list[DeadLetter]:
-        """Dead letters, newest first: with an id below `before`, and with `reason` in their reason."""
+        """At most `limit` dead letters, newest first, with an id below `before` and `reason` within their reason."""
 
         async def work(tx: Transaction) -> list[DeadLetter]:
             rows = await tx.fetch(
@@ -214,7 +214,7 @@ class DeadLetters:
         return await self._storage.transact(work)
 
     async def get(self, ids: Iterable[int]) -> list[DeadLetter]:
-        """The dead letters with these ids that exist, oldest first."""
+        """The existing dead letters among these ids, oldest first."""
 
         async def work(tx: Transaction) -> list[DeadLetter]:
             wanted = msgspec.json.encode(sorted(ids)).decode()
@@ -227,7 +227,7 @@ class DeadLetters:
         return await self._storage.transact(work)
 
     async def ids(self) -> list[int]:
-        """All ids, oldest first."""
+        """The ids of all dead letters, oldest first."""
 
         async def work(tx: Transaction) -> list[int]:
             return [number for (number,) in await tx.fetch("SELECT id FROM dead_letters ORDER BY id")]
@@ -235,7 +235,7 @@ class DeadLetters:
         return await self._storage.transact(work)
 
     async def purge(self, ids: Sequence[int] | None, before_us: int | None) -> int:
-        """Delete the dead letters with these ids, or rejected before a moment; returns how many there were."""
+        """Delete the dead letters with these ids, and those rejected before `before_us`. Returns the number deleted."""
 
         async def work(tx: Transaction) -> tuple[DeadLetterCounts, int]:
             counts = await _read_counts(tx)
@@ -254,24 +254,24 @@ class DeadLetters:
     # Replays
 
     async def start_replay(self, replay: UnfinishedReplay) -> None:
-        """Record durably that events of these dead letters go to the log now."""
+        """Record durably that the events of `replay` go to the log now."""
         await self._storage.put(_REPLAYING, replay)
 
     async def unfinished_replay(self) -> UnfinishedReplay | None:
-        """The replay that has started and not finished."""
+        """The replay that has started and has not finished; None if there is none."""
         replay: UnfinishedReplay | None = await self._storage.get(_REPLAYING, None, UnfinishedReplay | None)
         return replay
 
     async def finish_replay(
         self, replayed: Sequence[int], rejected: Mapping[int, str], now_us: int, remaining: UnfinishedReplay | None
     ) -> None:
-        """Delete dead letters whose events are durable, and update those that were rejected again.
+        """Delete dead letters whose events are durable; update dead letters that were rejected again.
 
         Args:
-            replayed: ids of those whose events are durable.
-            rejected: the new reason of each that was rejected.
-            now_us: time of the replay.
-            remaining: events that may be in the log although they were not acknowledged.
+            replayed: the ids of dead letters whose events are durable.
+            rejected: the new reason by the id of each dead letter that was rejected.
+            now_us: the time of the replay, microseconds.
+            remaining: events that may be in the log although they were not acknowledged; None if there are none.
         """
 
         async def work(tx: Transaction) -> DeadLetterCounts:
@@ -290,7 +290,7 @@ class DeadLetters:
     # Health
 
     async def check(self) -> list[str]:
-        """Problems, as sentences; empty when the counts are right and nothing was dropped since this opening."""
+        """The problems, one sentence each; none if the counts are right and nothing was dropped since this opening."""
 
         async def work(tx: Transaction) -> tuple[DeadLetterCounts, Any]:
             totals = "SELECT count(*), coalesce(sum(length(raw) + length(shared)), 0) FROM dead_letters"
@@ -324,7 +324,7 @@ async def _write_counts(tx: Transaction, counts: DeadLetterCounts) -> None:
 
 
 async def _remove(tx: Transaction, counts: DeadLetterCounts, ids: Sequence[int]) -> int:
-    """Delete the dead letters with these ids, and update the counts; returns how many there were."""
+    """Delete the dead letters with these ids, and update `counts`. Returns the number of deleted dead letters."""
     numbers = msgspec.json.encode(list(ids)).decode()
     ((count, size),) = await tx.fetch(
         """SELECT count(*), coalesce(sum(length(raw) + length(shared)), 0) FROM dead_letters

@@ -1,4 +1,4 @@
-"""The ids of texts in `storage.db`: rollups and the identity graph store a text once, and its id everywhere else."""
+"""The ids of texts in `storage.db`. Rollups and the identity graph store a text once, and elsewhere the text's id."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ __all__ = ["identify", "read_text", "stored_text"]
 
 
 async def identify(tx: Transaction, values: Sequence[str]) -> list[int]:
-    """The ids of distinct texts, in their order; a new text gets the next id. Ids are dense, from 1, 32 bits."""
+    """The ids of distinct texts, in the order of `values`. A new text gets the next id: 1, 2, 3 …, up to 32 bits."""
     stored = list(map(stored_text, values))
-    # Sorted, as the index on value is: each of its pages is then read once, not at random. One JSON parameter costs
-    # half of executemany.
+    # Sorted like the index on value, so that each page of the index is read once, not at random. One JSON parameter
+    # costs half of executemany.
     texts = msgspec.json.encode(sorted(stored)).decode()
     known = dict(
         await tx.fetch(
@@ -34,7 +34,7 @@ async def identify(tx: Transaction, values: Sequence[str]) -> list[int]:
 
 
 def stored_text(value: str) -> str:
-    """A text as stored in `identifiers`: texts with NUL, at which SQLite's JSON ends, are stored as quoted JSON."""
+    """A text as stored in `identifiers`. A text with NUL (SQLite's JSON ends there) or a leading quote becomes JSON."""
     return msgspec.json.encode(value).decode() if "\0" in value or value[:1] == '"' else value
 
 

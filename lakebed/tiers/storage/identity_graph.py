@@ -1,7 +1,7 @@
 """The identity graph in `storage.db`: users, edges and people. Everything runs within one `Transaction`.
 
-Identities are numbers of `identifiers`, which rollups' bitmaps use too; values that identities share (an email, a
-device) are negative numbers of `identity_values`.
+An identity is a number: its id in `identifiers`, which the bitmaps of rollups use too. A value that identities share
+(an email, a device) is a negative number: its negated id in `identity_values`.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from lakebed.tiers.storage.storage import Transaction
 __all__ = ["EdgeRow", "IdentityGraph", "PersonRow"]
 
 EdgeRow = tuple[int, str, int, int, int, str, float, str | None]  # seq, kind, a, b, time, message id, confidence, why
-PersonRow = tuple[int, int, str, str]  # identity, its person; both again as texts
+PersonRow = tuple[int, int, str, str]  # identity, person of the identity; then both as texts
 _EDGE = "seq, kind, a, b, time_us, message_id, confidence, why"
 _PAGE = 10_000  # rows that are read at a time
 
-# All nodes that are connected to some nodes, by any edges.
+# The nodes `:nodes`, and all nodes that any edges connect with them.
 _REACHED = """WITH RECURSIVE reached (id) AS (
     SELECT value FROM json_each(:nodes)
     UNION SELECT e.b FROM reached r JOIN identity_edges e ON e.a = r.id
@@ -30,7 +30,7 @@ _REACHED = """WITH RECURSIVE reached (id) AS (
 
 
 class IdentityGraph:
-    """The graph, as one transaction reads and changes it."""
+    """Reads and changes the graph within one transaction."""
 
     def __init__(self, tx: Transaction) -> None:
         self._tx = tx
@@ -43,30 +43,30 @@ class IdentityGraph:
     # Nodes
 
     async def last_number(self) -> int:
-        """The number of the newest identity, 0 when there is none. Values are smaller: they are negative."""
+        """The number of the newest identity; 0 if there is no identity. The numbers of values are negative."""
         ((number,),) = await self._tx.fetch("SELECT coalesce(max(id), 0) FROM identifiers")
         return int(number)
 
     async def add_users(self, rows: Iterable[tuple[int, int]]) -> None:
-        """Add new user ids, each with the seq of the first event that has it."""
+        """Add new user ids, each with the seq of the first event that has this user id."""
         await self._tx.many("INSERT INTO identity_users (id, seq) VALUES (?, ?)", rows)
 
     async def users_among(self, nodes: Sequence[int], before: int | None = None) -> list[int]:
-        """The nodes among these that are user ids of events with `seq < before`."""
+        """Those of `nodes` that are user ids of events, or of events before seq `before` if it is given."""
         sql = """SELECT u.id FROM json_each(:nodes) w CROSS JOIN identity_users u ON u.id = w.value
             WHERE :before IS NULL OR u.seq < :before"""
         return [number for (number,) in await self._tx.fetch(sql, {"nodes": _json(nodes), "before": before})]
 
     async def users_before(self, seq: int) -> list[int]:
-        """The user ids of events before `seq` that have an edge."""
+        """The user ids that have an edge, and whose first event is before `seq`."""
         sql = """SELECT id FROM identity_users WHERE seq < :seq
             AND (id IN (SELECT a FROM identity_edges) OR id IN (SELECT b FROM identity_edges))"""
         return [number for (number,) in await self._tx.fetch(sql, {"seq": seq})]
 
     async def touched_since(self, seq: int, limit: int) -> list[int]:
-        """Nodes that events from `seq` on affect: the ends of their edges, and new users that have edges.
+        """The nodes that events from `seq` on affect: the ends of new edges, and new users that have edges.
 
-        At most `limit`. A node may occur several times.
+        Returns at most `limit` nodes. A node may occur several times.
         """
         sql = """SELECT a FROM identity_edges WHERE seq >= :seq UNION ALL SELECT b FROM identity_edges WHERE seq >= :seq
             UNION ALL SELECT id FROM identity_users WHERE seq >= :seq AND (
@@ -75,13 +75,13 @@ class IdentityGraph:
         return [number for (number,) in await self._tx.fetch(sql, {"seq": seq, "limit": limit})]
 
     async def linked(self, numbers: Sequence[int]) -> list[int]:
-        """The nodes among these that have an edge."""
+        """Those of the nodes `numbers` that have an edge."""
         sql = """SELECT value FROM json_each(?) WHERE EXISTS (SELECT 1 FROM identity_edges WHERE a = value)
             OR EXISTS (SELECT 1 FROM identity_edges WHERE b = value)"""
         return [number for (number,) in await self._tx.fetch(sql, (_json(numbers),))]
 
     async def number(self, text: str) -> int | None:
-        """The number of an identity, None when it is unknown."""
+        """The number of an identity; None if the identity is unknown."""
         rows = await self._tx.fetch("SELECT id FROM identifiers WHERE value = ?", (stored_text(text),))
         return rows[0][0] if rows else None
 
@@ -97,7 +97,7 @@ class IdentityGraph:
         return {number: read_text(text) for number, text in rows} | dict(values)
 
     async def value_number(self, kind: str, value: str) -> int:
-        """The node of a value, created if it is new."""
+        """The number of a value. Adds the value if it is new."""
         await self._tx.fetch("INSERT OR IGNORE INTO identity_values (kind, value) VALUES (?, ?)", (kind, value))
         ((number,),) = await self._tx.fetch(
             "SELECT id FROM identity_values WHERE kind = ? AND value = ?", (kind, value)
@@ -107,7 +107,7 @@ class IdentityGraph:
     # Edges
 
     async def earliest(self, pairs: Sequence[tuple[str, int, int]]) -> dict[tuple[str, int, int], tuple[int, str]]:
-        """The smallest stored (time, message id) of each (kind, a, b). A triple without an edge is missing."""
+        """The smallest stored (time, message id) of each (kind, a, b). A triple without an edge is left out."""
         rows = await self._tx.fetch(
             """SELECT e.kind, e.a, e.b, e.time_us, e.message_id FROM json_each(?) w CROSS JOIN identity_edges e
             ON e.a = json_extract(w.value, '$[1]') AND e.b = json_extract(w.value, '$[2]')
@@ -121,16 +121,16 @@ class IdentityGraph:
         return earliest
 
     async def add_edges(self, rows: Iterable[EdgeRow]) -> None:
-        """Add edges."""
+        """Add the edges `rows`."""
         await self._tx.many(f"INSERT INTO identity_edges ({_EDGE}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
     async def reached(self, nodes: Sequence[int]) -> list[int]:
-        """These nodes and all that are connected to them."""
+        """The nodes `nodes` and all nodes that are connected to them."""
         rows = await self._tx.fetch(f"{_REACHED} SELECT id FROM reached", {"nodes": _json(nodes)})
         return [number for (number,) in rows]
 
     async def edges_of(self, nodes: Sequence[int]) -> list[EdgeRow]:
-        """The edges that start at these nodes: for a whole connected component, all its edges."""
+        """The edges that start at `nodes`. For a whole connected component, these are all its edges."""
         return await self._tx.fetch(
             f"SELECT {_EDGE} FROM json_each(?) w CROSS JOIN identity_edges e ON e.a = w.value", (_json(nodes),)
         )
@@ -156,7 +156,7 @@ class IdentityGraph:
         )
 
     async def edge(self, kind: str, message_id: str) -> EdgeRow | None:
-        """The edge of this kind from the event with this message id."""
+        """The edge of this kind from the event with this message id; None if there is none."""
         rows = await self._tx.fetch(
             f"SELECT {_EDGE} FROM identity_edges WHERE message_id = ? AND kind = ? ORDER BY seq LIMIT 1",
             (message_id, kind),
@@ -166,14 +166,14 @@ class IdentityGraph:
     # People
 
     async def put_people(self, nodes: Sequence[int], rows: Iterable[tuple[int, int]]) -> None:
-        """Replace the people of these nodes: exactly `rows` belong to another identity's person."""
+        """Replace the people of `nodes` by `rows`: the (identity, person) pairs whose person is another identity."""
         await self._tx.fetch(
             "DELETE FROM identity_people WHERE id IN (SELECT value FROM json_each(?))", (_json(nodes),)
         )
         await self._tx.many("INSERT INTO identity_people (id, person) VALUES (?, ?)", rows)
 
     async def people(self) -> AsyncIterator[list[PersonRow]]:
-        """All identities that belong to another identity's person, by number, some thousands at a time."""
+        """All identities whose person is another identity, in order of numbers, some thousands at a time."""
         last = 0
         while True:
             rows = await self._tx.fetch(

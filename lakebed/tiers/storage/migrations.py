@@ -13,7 +13,7 @@ __all__ = ["MIGRATIONS", "migrate"]
 
 Migration = tuple[str, ...]  # the statements from one format version to the next
 
-# A released migration is never edited, because files exist that ran it. A change is a new migration at the end.
+# A released migration is never edited, because existing files have run it. A change is a new migration at the end.
 MIGRATIONS: tuple[Migration, ...] = (
     (
         "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
@@ -37,7 +37,7 @@ MIGRATIONS: tuple[Migration, ...] = (
         ) WITHOUT ROWID""",
     ),
     (
-        # Ids are never reused: a client that replays dead letter 7 means the one that it was shown.
+        # Ids are never reused: a client that replays dead letter 7 means the dead letter that it has listed.
         """CREATE TABLE dead_letters (
             id INTEGER PRIMARY KEY AUTOINCREMENT, at_us INTEGER NOT NULL, reason TEXT NOT NULL, source TEXT, key TEXT,
             message_id TEXT, replay_id TEXT NOT NULL, tries INTEGER NOT NULL DEFAULT 0, tried_us INTEGER,
@@ -56,7 +56,7 @@ MIGRATIONS: tuple[Migration, ...] = (
         """CREATE TABLE identity_values (
             id INTEGER PRIMARY KEY, kind TEXT NOT NULL, value TEXT NOT NULL, UNIQUE (kind, value)
         )""",
-        # Nodes are identifiers, or values, negated. An event has at most one edge of each kind.
+        # Nodes are ids of identifiers, or negated ids of values. An event has at most one edge of each kind.
         """CREATE TABLE identity_edges (
             seq INTEGER NOT NULL, kind TEXT NOT NULL, a INTEGER NOT NULL, b INTEGER NOT NULL,
             time_us INTEGER NOT NULL, message_id TEXT NOT NULL, confidence REAL NOT NULL, why TEXT,
@@ -64,7 +64,7 @@ MIGRATIONS: tuple[Migration, ...] = (
         ) WITHOUT ROWID""",
         "CREATE INDEX identity_edges_a ON identity_edges (a, b, kind)",
         "CREATE INDEX identity_edges_b ON identity_edges (b)",
-        # Only identities whose person is another identity.
+        # Has only the identities whose person is another identity.
         "CREATE TABLE identity_people (id INTEGER PRIMARY KEY, person INTEGER NOT NULL)",
     ),
 )
@@ -75,7 +75,7 @@ async def migrate(connection: aiosqlite.Connection, path: Path, migrations: Sequ
 
     Raises:
         FormatTooNew: a newer Lakebed wrote the file; nothing was written.
-        sqlite3.Error: from SQLite; the file keeps its version.
+        sqlite3.Error: SQLite failed; the file keeps its version.
     """
     ((version,),) = await connection.execute_fetchall("PRAGMA user_version")
     newest = len(migrations)

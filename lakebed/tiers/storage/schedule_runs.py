@@ -1,4 +1,4 @@
-"""The runs of scheduled jobs in `storage.db`: when each was last planned, and whether its last run failed."""
+"""The runs of scheduled jobs in `storage.db`: the last planned time of each job, and whether its last run failed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class ScheduleRuns:
         self._storage = storage
 
     async def record(self, job: str, planned_us: int, finished_us: int, error: str | None = None) -> None:
-        """Record one run, planned for `planned_us`. `error` is that of the last run: a successful run clears it."""
+        """Record a run that was planned for `planned_us`. Replaces the job's error; a successful run clears it."""
         sql = """INSERT INTO schedule_runs VALUES (:job, :planned, :finished, 1, :error IS NOT NULL, :error)
             ON CONFLICT (job) DO UPDATE SET
                 planned_us = max(planned_us, excluded.planned_us), finished_us = excluded.finished_us,
@@ -27,6 +27,6 @@ class ScheduleRuns:
         return dict(await self._storage.fetch("SELECT job, planned_us FROM schedule_runs"))
 
     async def failing(self) -> dict[str, str]:
-        """The jobs whose last run failed, with the error."""
+        """The jobs whose last run failed, each with the error of that run."""
         sql = "SELECT job, error FROM schedule_runs WHERE error IS NOT NULL ORDER BY job"
         return dict(await self._storage.fetch(sql))

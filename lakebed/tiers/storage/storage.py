@@ -1,6 +1,6 @@
 """L2: one SQLite file, and its transactions: checkpoints, rollup state and small settings.
 
-All of the object's SQLite SQL is in this package: identifiers, people, dead letters and runs of jobs have files of
+All of the object's SQLite SQL is in this package. Identifiers, people, dead letters and runs of jobs have files of
 their own, which work within one `Transaction`.
 """
 
@@ -44,7 +44,7 @@ GroupRow = tuple[int, str, str, bytes | None]  # bucket, key, state (JSON), sket
 
 
 class StoredRollup(msgspec.Struct, frozen=True):
-    """A rollup with state in the file. `fingerprint` differs for definitions that give different rows."""
+    """A rollup with state in the file. Definitions that give different rows have different fingerprints."""
 
     id: int
     name: str
@@ -54,7 +54,7 @@ class StoredRollup(msgspec.Struct, frozen=True):
 class Transaction:
     """One transaction: all its writes are durable together, or absent.
 
-    After any error it can only be rolled back; `Storage.transact` does that.
+    After any error, a transaction can only be rolled back; `Storage.transact` rolls it back.
     """
 
     def __init__(self, connection: aiosqlite.Connection) -> None:
@@ -65,7 +65,7 @@ class Transaction:
         """Move a checkpoint from `expected` to `next_seq`. A checkpoint that was never written is at 0.
 
         Raises:
-            StorageUnavailable: it is not at `expected`, so this range may have been counted already.
+            StorageUnavailable: the checkpoint is not at `expected`, so this range may have been counted already.
         """
         self._assert_open()
         moved = await self.fetch(
@@ -92,7 +92,7 @@ class Transaction:
         )
 
     async def define(self, name: str, fingerprint: str) -> StoredRollup:
-        """Define a rollup. A rollup of that name loses its state; the caller has to reset its checkpoint."""
+        """Define a rollup. A rollup with the same name loses its state; the caller has to reset its checkpoint."""
         await self.forget(name)
         ((number,),) = await self.fetch(
             "INSERT INTO rollups (name, fingerprint) VALUES (?, ?) RETURNING id", (name, fingerprint)
@@ -100,7 +100,7 @@ class Transaction:
         return StoredRollup(number, name, fingerprint)
 
     async def keep_state(self, name: str, fingerprint: str) -> None:
-        """Say that the state of a rollup, as it is, is that of another definition."""
+        """Set the fingerprint of a rollup without a change of its state, which then belongs to the new definition."""
         await self.fetch("UPDATE rollups SET fingerprint = ? WHERE name = ?", (fingerprint, name))
 
     async def forget(self, name: str) -> None:
@@ -112,7 +112,7 @@ class Transaction:
         await self.fetch("DELETE FROM checkpoints WHERE consumer = ?", (consumer,))
 
     async def groups(self, rollup: int, groups: Iterable[Group]) -> list[GroupRow]:
-        """The rows of these groups that exist."""
+        """The rows of those groups among `groups` that exist."""
         await self.fetch("DELETE FROM touched")
         await self.many("INSERT INTO touched VALUES (?, ?)", groups)
         return await self.fetch(
@@ -122,7 +122,7 @@ class Transaction:
         )
 
     async def group_counts(self, rollup: int, buckets: Iterable[int], *, without: str) -> dict[int, int]:
-        """The number of groups in each bucket, without the key `without`. Buckets without groups are missing."""
+        """The number of groups by bucket. The key `without` is not counted; buckets without groups are missing."""
         rows = await self.fetch(
             """SELECT bucket, count(*) FROM rollup_groups
             WHERE rollup = ? AND bucket IN (SELECT value FROM json_each(?)) AND key <> ? GROUP BY bucket""",
@@ -131,7 +131,7 @@ class Transaction:
         return dict(rows)
 
     async def put_groups(self, rollup: int, rows: Iterable[GroupRow]) -> None:
-        """Write groups, new or existing."""
+        """Write groups. Existing groups are replaced."""
         await self.many(
             f"""INSERT INTO rollup_groups (rollup, bucket, key, state, sketches) VALUES ({rollup:d}, ?, ?, ?, ?)
             ON CONFLICT (rollup, bucket, key) DO UPDATE SET state = excluded.state, sketches = excluded.sketches""",
@@ -139,21 +139,21 @@ class Transaction:
         )
 
     async def begin(self) -> None:
-        """Start the transaction as the writer. For `Storage`."""
+        """Start the transaction as the writer. Called by `Storage`."""
         await self.fetch("BEGIN IMMEDIATE")
 
     async def commit(self) -> None:
-        """Make the transaction durable. For `Storage`."""
+        """Make the transaction durable. Called by `Storage`."""
         self._assert_open()
         await self.fetch("COMMIT")
 
     def _assert_open(self) -> None:
-        # SQLITE_FULL and a few other errors roll back implicitly; later writes would then be committed alone.
+        # SQLITE_FULL and a few other errors roll back implicitly: unchecked, later writes would be committed alone.
         if not (self._usable and self._connection.in_transaction):
             raise StorageUnavailable("SQLite ended the transaction early", hint="Nothing of it was stored")
 
     async def fetch(self, sql: str, parameters: Any = ()) -> list[Any]:
-        """The rows of one statement. For the files of this package, which have all SQL."""
+        """Run one statement and return its rows. For the files of this package, which have all SQL."""
         try:
             return list(await self._connection.execute_fetchall(sql, parameters))
         except BaseException:
@@ -173,18 +173,18 @@ class Storage:
     """One SQLite file with one connection, which is its only writer.
 
     Promised: all writes of one transaction are durable together (WAL, synchronous FULL), or absent. Cancelling a call
-    does not stop its transaction halfway: it is committed or rolled back. Reads see committed state only; they wait for
-    a running transaction.
+    does not stop its transaction halfway: the transaction is committed or rolled back. Reads see committed state only,
+    and wait for a running transaction.
 
-    Not promised: that another process may write the same file. The object's lock prevents that, and with a single
+    Not promised: that another process may write the same file. The object's lock prevents this, and with a single
     connection SQLite's WAL-reset bug (3.7.0 to 3.51.2, two connections or more) cannot happen.
 
     Args:
         path: the file; its directory must exist.
 
     Raises:
-        StorageUnavailable: from any method, when SQLite failed. Nothing of that call was stored, except possibly a
-            commit whose result was lost: the checkpoint shows it.
+        StorageUnavailable: from any method, if SQLite failed. Nothing of the failed call was stored, except possibly a
+            commit whose result was lost; the checkpoint shows whether it was stored.
         ObjectClosed: from any method, before `open` and after `close`.
     """
 
@@ -193,15 +193,15 @@ class Storage:
         self._connection: aiosqlite.Connection | None = None
         self._open = False
         self._must_check = False  # after a fatal error of the last connection
-        self._lock = asyncio.Lock()  # one transaction or read at a time: statements of two would interleave
+        self._lock = asyncio.Lock()  # one transaction or read at a time: else their statements would interleave
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def open(self) -> None:
         """Open or create the file and bring it to the newest format.
 
         Raises:
-            FormatTooNew: it was written by a newer Lakebed, and was not changed.
-            StorageUnavailable: it cannot be opened, or is not an SQLite file. No thread is left.
+            FormatTooNew: a newer Lakebed wrote the file. The file was not changed.
+            StorageUnavailable: the file cannot be opened, or is not an SQLite file. No thread is left.
         """
         self._open = True
         try:
@@ -211,7 +211,7 @@ class Storage:
             raise
 
     async def close(self) -> None:
-        """Wait for the running transaction, then close. Idempotent; also allowed after a failed `open`."""
+        """Wait for the running transaction, then close the file. Idempotent; also allowed after a failed `open`."""
         self._open = False
         await self._finish(self._close())
 
@@ -220,9 +220,9 @@ class Storage:
             await self._disconnect()
 
     async def transact(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
-        """Run `work` in one transaction and commit it; any exception rolls all of it back and is raised.
+        """Run `work` in one transaction, then commit. An exception rolls the whole transaction back, and is raised.
 
-        If the caller is cancelled, `work` still runs to its end. It must use its `Transaction`, and not this `Storage`.
+        If the caller is cancelled, `work` still runs to its end. `work` must use its `Transaction`, not this `Storage`.
         """
 
         async def transaction(connection: aiosqlite.Connection) -> T:
@@ -245,7 +245,7 @@ class Storage:
         return dict(await self.fetch("SELECT consumer, next_seq FROM checkpoints"))
 
     async def get(self, key: str, default: Any = None, kind: Any = Any) -> Any:
-        """The JSON value under `key`. Raises StorageUnavailable: it is not a `kind`, so the file is damaged."""
+        """The JSON value under `key`. Raises StorageUnavailable if it is not a `kind`: then the file is damaged."""
         rows = await self.fetch("SELECT value FROM meta WHERE key = ?", (key,))
         try:
             return msgspec.json.decode(rows[0][0], type=kind) if rows else default
@@ -272,7 +272,7 @@ class Storage:
         return await self._groups("bucket, key, state, sketches", rollup, start_us, end_us)
 
     async def sketches(self, rollup: int, start_us: int, end_us: int) -> list[tuple[int, bytes]]:
-        """`(bucket, sketches)` of the groups with `start_us <= bucket < end_us` that have any, by bucket."""
+        """`(bucket, sketches)` of the groups with `start_us <= bucket < end_us` that have sketches, by bucket."""
         return await self._groups("bucket, sketches", rollup, start_us, end_us, "AND sketches IS NOT NULL")
 
     async def _groups(self, columns: str, rollup: int, start_us: int, end_us: int, condition: str = "") -> list[Any]:
@@ -283,7 +283,7 @@ class Storage:
         )
 
     async def sketch_bytes(self, rollup: int, start_us: int, end_us: int) -> int:
-        """The size of the result of `sketches`, without reading it."""
+        """The bytes of the sketches that `sketches` would return. Does not read the sketches."""
         rows = await self.fetch(
             """SELECT coalesce(sum(length(sketches)), 0) FROM rollup_groups
             WHERE rollup = ? AND bucket >= ? AND bucket < ?""",
@@ -294,7 +294,7 @@ class Storage:
     # Health
 
     async def check(self) -> list[str]:
-        """Problems of the file, as sentences. Reads the whole file."""
+        """The problems of the file, one sentence each. Reads the whole file."""
         problems = [f"{self.path}: {line}" for (line,) in await self.fetch("PRAGMA quick_check(20)") if line != "ok"]
         ((orphans,),) = await self.fetch("SELECT count(*) FROM pragma_foreign_key_check")
         if orphans:
@@ -307,7 +307,7 @@ class Storage:
     # The one connection
 
     async def fetch(self, sql: str, parameters: Iterable[Any] = ()) -> list[Any]:
-        """The rows of one statement that only reads. For the files of this package."""
+        """Run one statement that only reads, and return its rows. For the files of this package."""
 
         async def read(connection: aiosqlite.Connection) -> list[Any]:
             return list(await connection.execute_fetchall(sql, parameters))
@@ -315,7 +315,7 @@ class Storage:
         return await self._exclusive(read)
 
     async def _exclusive(self, work: Callable[[aiosqlite.Connection], Awaitable[T]]) -> T:
-        """Run `work` alone on the connection, and to its end even if the caller is cancelled."""
+        """Run `work` alone on the connection. `work` runs to its end even if the caller is cancelled."""
 
         async def run() -> T:
             async with self._lock:
@@ -371,7 +371,7 @@ class Storage:
 
 
 def damaged(problem: str) -> StorageUnavailable:
-    """The error for values that SQLite reads without error, but that were never written: it has no checksums."""
+    """The error for values that were never written, but that SQLite (which has no checksums) reads without error."""
     return StorageUnavailable(f"storage.db is damaged: {problem}", hint=_IF_DAMAGED, code="DAMAGED")
 
 
@@ -379,7 +379,7 @@ async def _closed(connection: aiosqlite.Connection) -> None:
     try:
         await connection.close()
     finally:
-        _thread(connection).join()  # it has been stopped and has no work left, so this takes microseconds
+        _thread(connection).join()  # the thread is stopped and has no work left, so this takes microseconds
 
 
 def _thread(connection: aiosqlite.Connection) -> threading.Thread:
