@@ -18,6 +18,8 @@ from lakebed.clock import from_us
 from lakebed.events.event import OPERATOR
 from tests.definitions.twins import DATA, STAGES, START, answers, events, grow, opened
 
+pytestmark = pytest.mark.integration  # two objects in each state, asked through every surface
+
 COUNT = "SELECT count(*) FROM events"
 EVENTS = [13, 14] * 4  # of each stage: the odd ones take their merge back
 

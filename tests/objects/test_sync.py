@@ -17,6 +17,8 @@ from lakebed.errors import NotReachable, ObjectClosed, ObjectLocked
 from lakebed.objects.durable_object import DurableObject
 from lakebed.objects.sync import connect
 
+pytestmark = pytest.mark.integration  # processes of their own, that end in each way
+
 
 class Tally:
     """Live counts."""
