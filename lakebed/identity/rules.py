@@ -45,7 +45,7 @@ class Rules(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, settings: Settings) -> Rules:
-        """The rules in settings."""
+        """Read the rules of matching from settings."""
         return cls(
             email=settings.identity_email,
             phone=settings.identity_phone,
@@ -57,7 +57,7 @@ class Rules(msgspec.Struct, frozen=True):
 
     @property
     def fingerprint(self) -> str:
-        """Hash that changes if the graph of the same events may change."""
+        """A hash of the rules. It changes if the same events may give another graph."""
         return hashlib.sha256(msgspec.json.encode([_VERSION, self])).hexdigest()
 
 
@@ -86,7 +86,7 @@ def normal_phone(value: Any) -> str | None:
 
 
 def device_signal(context: Any) -> tuple[str, float] | None:
-    """The device signals in a context as one text, and the confidence that equal texts belong to one person."""
+    """A digest of the device signals in a context, and the confidence that equal digests mean one person."""
     if not isinstance(context, Mapping):
         return None
     device = context.get("device")
@@ -103,5 +103,5 @@ def device_signal(context: Any) -> tuple[str, float] | None:
 
 
 def _signal(*parts: Any) -> str:
-    """A digest: only equality matters, so the signals themselves are not stored."""
+    """The digest of signals. It is stored in their place, as only equality matters."""
     return hashlib.sha256(msgspec.json.encode(parts, order="deterministic")).hexdigest()
