@@ -21,7 +21,7 @@ _SCHEMA = pa.schema(
 class Mapping:
     """The identities whose person is another identity, with that person. Every other identity is its own person.
 
-    Immutable. Memory: 16 bytes an identity and its two texts; numbers and a bitmap of them add about 10.
+    Immutable. Memory per identity: 16 bytes and its two texts. `people_of` adds numbers and a bitmap, about 10 bytes.
 
     Attributes:
         table: columns number, person, identity, person_id; ascending by number.
