@@ -24,7 +24,7 @@ _TIMES = (date, time, timedelta, tzinfo)
 
 
 def members(kind: type) -> tuple[str, ...]:
-    """The names of `kind` that a stub may call or read, sorted. Attributes that only instances have are not listed."""
+    """The names in class `kind` that a stub may call or read, sorted. Attributes set on instances are not listed."""
     hidden = _hidden(kind)
     return tuple(name for name in dir(kind) if not name.startswith("_") and name not in hidden)
 
@@ -34,7 +34,7 @@ def member(value: Any, step: Step) -> Any:
 
     Raises:
         NotReachable: the name does not exist or is private; the message lists those that exist.
-        IndexError, KeyError: an element does not exist.
+        IndexError, KeyError: there is no such element.
     """
     if isinstance(value, Mapping):
         return value[step]
