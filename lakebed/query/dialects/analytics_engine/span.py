@@ -31,13 +31,13 @@ _MIRRORED: dict[type[exp.Expr], type[exp.Expr]] = {
 
 
 class Span(NamedTuple):
-    """A range from `low`, included, to `high`, excluded, in UTC without a zone. None means no bound."""
+    """A range of times from `low` (included) to `high` (excluded), naive datetimes in UTC. None means no bound."""
 
     low: datetime | None = None
     high: datetime | None = None
 
     def both(self, other: Span) -> Span:
-        """The intersection with `other`."""
+        """The intersection of this span with `other`."""
         lows = [low for low in (self.low, other.low) if low is not None]
         highs = [high for high in (self.high, other.high) if high is not None]
         return Span(max(lows, default=None), min(highs, default=None))
@@ -52,7 +52,7 @@ EVERYTHING = Span()
 
 
 def span_of(where: exp.Expr | None, now: datetime) -> Span:
-    """The range of `timestamp` for which `where` can be true, by its comparisons with constants.
+    """The range of `timestamp` for which `where` can be true, found from its comparisons with constants.
 
     Args:
         where: the condition; None selects all rows.
@@ -102,7 +102,7 @@ def _is_timestamp(node: exp.Expr) -> bool:
 
 
 def _constant(node: exp.Expr, now: datetime) -> datetime | None:
-    """A literal time or `now()`, plus or minus intervals; None for anything else."""
+    """The value of a literal time or `now()`, plus or minus intervals; None for any other expression."""
     try:
         return _moment(node, now)
     except (ValueError, OverflowError):
@@ -146,7 +146,7 @@ def _number(node: exp.Expr) -> float | None:
 
 
 def _length(node: exp.Expr) -> timedelta | None:
-    """The length of an interval, or of a whole number of seconds; None for anything else."""
+    """The length of an interval, or of a whole number of seconds; None for any other expression."""
     if not isinstance(node, exp.Interval):
         number = _number(node)
         return timedelta(seconds=number) if number is not None and number.is_integer() else None
