@@ -143,7 +143,7 @@ class EventHistory:
                 yield _checked(await self.in_thread(partial(self._promoted, piece, columns)), first, last)
 
     async def is_archived(self, start: int) -> bool:
-        """Whether the events from `start` on that are in archive and log are equal there. Erased events are ignored."""
+        """Whether archive and log agree on all positions from `start` on that both have. Ignores erased events."""
         with self._pipeline.view() as log:
             async with self._archive.pin() as archived:
                 high = min(archived.watermark, log.end_seq)
