@@ -92,7 +92,7 @@ class DurableObject:
     async def open(self) -> Self:
         """Lock the directory and make the object ready. Does nothing if it is open. Concurrent calls open it once.
 
-        If it fails or is cancelled, the half-open object is closed and the lock released before the error is raised.
+        If `open` fails or is cancelled, it closes the half-open object and releases the lock before raising the error.
 
         Raises:
             ObjectLocked: another object or process has the directory open; `pid` is the owner's process.
@@ -144,7 +144,7 @@ class DurableObject:
         return Namespace.default(root).stub(cls, name)
 
     def check_open(self) -> None:
-        """Raise ObjectClosed unless calls are accepted. Subclasses call it first in methods that need their tiers."""
+        """Raise ObjectClosed unless calls are accepted. Subclasses' methods that need their tiers call this first."""
         if not self.is_open:
             raise ObjectClosed(
                 f"{type(self).__name__} {self.name!r} is not open",

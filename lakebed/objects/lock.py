@@ -21,7 +21,7 @@ class DirectoryLock:
     The kernel releases it when the process ends, in any way: a lock file that a dead process left is no obstacle.
     The file is never deleted: a process that had it open would then lock a file that no other process sees. Operators
     may delete it, so the directory itself is locked too, if the file system allows that. Programs that the process
-    starts do not inherit the descriptors, and a forked child closes its copies at once: it owns nothing.
+    starts do not inherit the descriptors, and a forked child closes its copies at once: the child owns no lock.
 
     The modification time of the lock file is the time of the last acquire or release, by the owner's clock.
     """

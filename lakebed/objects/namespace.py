@@ -87,7 +87,7 @@ class Namespace:
     def default(cls, root: str | Path | None = None) -> Namespace:
         """The process-wide namespace of `root` (by default `LAKEBED_ROOT`, else "data") for the running loop.
 
-        The first use makes it. When `asyncio.run` ends, it finishes all calls and closes.
+        The namespace is made at the first use. When `asyncio.run` ends, it finishes all calls and closes itself.
 
         Raises:
             RuntimeError: no event loop is running.
@@ -167,7 +167,7 @@ class Namespace:
         return lambda object_name: self.stub(object_class, object_name)
 
     def stub(self, object_class: type[Any], name: str) -> Stub:
-        """A stub of object `name` as `object_class`. `ns.stub(Shop, "tom")` is `ns.Shop("tom")`.
+        """A stub of object `name` as `object_class`. `ns.stub(Shop, "tom")` means the same as `ns.Shop("tom")`.
 
         Raises:
             InvalidName: the name is not allowed.
@@ -200,10 +200,10 @@ class Namespace:
 
     @property
     def pool(self) -> ObjectPool:
-        """The objects that are awake here. Holding one does not keep it awake: it may close at any await."""
+        """The objects that are awake here. A reference to an object does not keep it awake: any await may close it."""
         return self._pool
 
-    residents = pool  # its former name
+    residents = pool  # the former name of `pool`
 
     async def flush(self) -> None:
         """Wait until all calls made so far are resolved, then flush every awake object that has a `flush`."""

@@ -111,7 +111,7 @@ class ObjectPool:
         return entry.object, leave
 
     async def sleep_idle(self, now: float) -> list[str]:
-        """Close the objects that have been idle for their `idle_s` at `now`. Returns the names when that is done."""
+        """Close the objects that have been idle for their `idle_s` at `now`. Returns the closed objects' names."""
         idle = [name for name, entry in self._entries.items() if entry.idle and entry.sleeps_at <= now]
         await self.sleep(*idle)
         return idle
