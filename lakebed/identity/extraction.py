@@ -31,7 +31,7 @@ _CONFIDENCE = {EMAIL: 1.0, PHONE: 1.0}
 
 
 class OperatorMerge(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A merge or unmerge by an operator: the properties of its event in the log.
+    """The properties of the log's event for a merge or unmerge by an operator.
 
     Attributes:
         action: "merge" or "unmerge".
@@ -49,7 +49,7 @@ class OperatorMerge(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class FoundEdge(msgspec.Struct, frozen=True):
-    """One edge, whose ends have no numbers yet.
+    """An edge found in an event. Its ends are texts: they have no numbers yet.
 
     Attributes:
         value: kind of the value `b`; None if `b` is an identity.
@@ -113,7 +113,7 @@ def links(rules: Rules) -> str:
 
 
 def cuts(rules: Rules, size: int) -> str:
-    """SQL for seqs at which to cut, so that `links` gives at most `size` events between two cuts."""
+    """SQL for the seqs that divide events so that `links` gives at most `size` events between two of them."""
     return _CUTS.format(_may_link(rules), size)
 
 
@@ -138,7 +138,7 @@ def unfiltered(table: pa.Table) -> tuple[pa.Table, pa.Table]:
 
 
 def evidence(users: pa.Table, linking: pa.Table, rules: Rules) -> Evidence:
-    """The facts in the results of `USERS` and `links`. Blocks."""
+    """Extract the facts from the results of `USERS` and `links`. Blocks."""
     import pyarrow.compute as pc  # a quarter of the time that pyarrow takes to import
 
     own = pc.fill_null(pc.equal(linking["source"], OPERATOR), fill_value=False)

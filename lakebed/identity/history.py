@@ -25,7 +25,7 @@ _PIECE = 10_000  # texts that are read at a time
 
 
 class IdentityHistory:
-    """Computes mappings of past moments.
+    """Computes mappings of identities to people at past moments.
 
     Args:
         rules: rules of matching.

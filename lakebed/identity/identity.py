@@ -45,7 +45,7 @@ _IN_MEMORY = 250_000  # user ids and pairs that are known without a query, about
 
 
 class _Change(msgspec.Struct, frozen=True):
-    """The change of one batch: the rows of the mapping for `nodes` are replaced by `rows`."""
+    """The change of the mapping by one batch: `rows` replace the mapping's rows of the identities in `nodes`."""
 
     nodes: Sequence[int]
     rows: Sequence[tuple[int, int, str, str]]
@@ -200,7 +200,7 @@ class Identity:
             first = last
 
     def _pieces(self, users: pa.Table, linking: pa.Table, start: int, end: int) -> list[tuple[Evidence, int]]:
-        """The facts in `[start, end)` that are not known to be committed, in pieces, each with the seq at its end."""
+        """Find facts in `[start, end)` that may not be committed yet. Returns pieces, each with the seq at its end."""
         import pyarrow.compute as pc  # a quarter of the time that pyarrow takes to import
 
         users = users.filter(pc.and_(pc.greater_equal(users["seq"], start), pc.less(users["seq"], end)))
@@ -330,7 +330,7 @@ class Identity:
         return Mapping.of(tables, version)
 
     async def merges(self, identity: str | None, limit: int) -> list[Merge]:
-        """The merges of one person, or of all people, newest first."""
+        """The merges of one person, or of all people if `identity` is None, newest first."""
         mapping = await self.mapping()
         read = partial(merges, rules=self._rules, in_thread=self._worker.run)
         return await self._storage.transact(lambda tx: read(IdentityGraph(tx), mapping, identity, limit))

@@ -19,7 +19,7 @@ _SCHEMA = pa.schema(
 
 
 class Mapping:
-    """The identities whose person is another identity, with that person. Every other identity is its own person.
+    """Maps each identity whose person is another identity to that person. Any other identity is its own person.
 
     Immutable. Memory per identity: 16 bytes and its two texts. `people_of` adds numbers and a bitmap, about 10 bytes.
 

@@ -39,7 +39,7 @@ _CALLS = f"SELECT timestamp, message_id, properties FROM events WHERE type = 'id
 
 
 class People:
-    """The people of one object."""
+    """Looks up and changes the people of one object."""
 
     def __init__(
         self,

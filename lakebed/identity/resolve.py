@@ -7,7 +7,7 @@ Every choice is by (event time, message id). The steps, each of which starts fro
 3. `identify` with both ids, and `alias` of an anonymous id: a claim. A person without a known user belongs to the
    earliest claimer; later claims by others are refused, and so are those beyond `anonymous_limit`.
 4. Emails, then phone numbers: people with the same value are joined, up to `user_limit` known users.
-5. Devices, at or above `device_confidence`: joined likewise. A device that two known people have used joins nothing.
+5. Devices, at or above `device_confidence`: as 4, but a device that two known people have used joins no people.
 """
 
 from __future__ import annotations
@@ -256,7 +256,7 @@ def _match(forest: _Forest, left: Numbers, right: Numbers, rows: Numbers, effect
 
 
 def _unambiguous(forest: _Forest, left: Numbers, right: Numbers, rows: Numbers) -> Numbers:
-    """The rows whose value is in the events of at most one known person."""
+    """Select the rows whose value is in events of at most one known person."""
     import numpy as np  # see resolve
 
     roots = forest.roots()

@@ -25,7 +25,7 @@ _WEIGHTS = {"ip": 0.5, "userAgent": 0.25, "locale": 0.05, "timezone": 0.05, "scr
 
 
 class Rules(msgspec.Struct, frozen=True):
-    """The values that link identities in one object, beside `identify` and `alias`.
+    """The rules for values that link identities in one object, in addition to `identify` and `alias`.
 
     Attributes:
         email: whether equal emails link.
@@ -62,12 +62,12 @@ class Rules(msgspec.Struct, frozen=True):
 
 
 def is_blocked(value: str) -> bool:
-    """Whether a value is a placeholder, which would link people who have nothing in common."""
+    """Whether a value is a placeholder such as "null", which would link unrelated people."""
     return _BLOCKED.fullmatch(value) is not None
 
 
 def normal_email(value: Any) -> str | None:
-    """The address, trimmed, in lower case; None if it is not valid. Dots and tags stay: they distinguish mailboxes."""
+    """The address, trimmed, in lower case; None if invalid. Dots and tags are kept, as they distinguish mailboxes."""
     if not isinstance(value, str):
         return None
     text = value.strip().lower()
@@ -75,9 +75,9 @@ def normal_email(value: Any) -> str | None:
 
 
 def normal_phone(value: Any) -> str | None:
-    """The digits, without the `+` or `00` of an international number; None if it is not a phone number.
+    """The digits of a phone number, without the `+` or `00` of an international one; None if it is no phone number.
 
-    No country is guessed: the national and the international spelling of a number stay different.
+    The country is not guessed: the national and the international spelling of a number stay different.
     """
     if not isinstance(value, (str, int)) or isinstance(value, bool):
         return None
