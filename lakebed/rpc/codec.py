@@ -54,7 +54,7 @@ class LakebedCodec(Codec):
         self._structs = structs if structs is not None else {}
 
     def fault(self, error: BaseException) -> Fault:
-        """As `Codec.fault`: a LakebedError travels with its hint and facts."""
+        """As `Codec.fault`: the fault of a LakebedError has its message, hint and facts."""
         if isinstance(error, LakebedError):
             facts = {key: fact for key, fact in error.facts.items() if isinstance(fact, (str, int, float, bool))}
             hint = {"hint": error.hint} if error.hint else {}

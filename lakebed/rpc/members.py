@@ -30,7 +30,7 @@ def members(kind: type) -> tuple[str, ...]:
 
 
 def member(value: Any, step: Step) -> Any:
-    """The member of `value` that one step of a path names.
+    """The member of `value` that `step`, one step of a path, names.
 
     Raises:
         NotReachable: the name does not exist or is private; the message lists those that exist.

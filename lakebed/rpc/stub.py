@@ -137,7 +137,7 @@ class Session:
         self._tasks: dict[asyncio.Task[list[Outcome]], Batch] = {}
 
     def push(self, call: Call) -> PendingResult:
-        """Add a call to the batch of this turn.
+        """Add a call to the batch of this turn of the loop. Returns the call's pending result.
 
         Raises:
             RuntimeError: no event loop is running.
@@ -209,8 +209,8 @@ class Stub:
     object together, in one trip. Calls on the object begin in the order in which they were made, through any of its
     stubs. Lists, dicts and tuples in arguments are copied when the call is made; other values are passed as they are.
 
-    Only the public methods and attributes of the object's class can be reached, not those that open or close it. For
-    any other, awaiting the promise raises `NotReachable`.
+    Only the public methods and attributes of the object's class can be reached, not those that open or close it. If
+    a name does not exist there, awaiting the promise raises `NotReachable`.
     """
 
     __slots__ = ("__weakref__", "_session")
@@ -239,11 +239,11 @@ class Stub:
 
 
 class Promise:
-    """A value that is on its way. `await` it, read attributes and elements of it, call methods on it, pass it to calls.
+    """A future value. You can `await` it, read its attributes and elements, call its methods, or pass it to calls.
 
     Only `await` waits: it gives the value or raises the call's error, each time it is awaited. Cancelling
     the `await` does not stop the call. A call that builds on a promise of this turn of the loop goes in the same trip;
-    a call that builds on an earlier promise begins when that is resolved.
+    a call that builds on an earlier promise begins when that promise is resolved.
 
     A call whose promise is never awaited is still made. Its failure then goes to `on_error` and `check()`.
     """

@@ -16,7 +16,7 @@ __all__ = ["Codec", "Limits", "Step", "Target", "Writer", "follow", "position"]
 
 
 class Target:
-    """An object that travels by reference: a peer may reach its members, and nothing else.
+    """An object that is sent by reference, not copied. The peer can reach its members, and nothing else.
 
     Args:
         name: its name in messages.
@@ -138,7 +138,7 @@ def follow(value: Any, path: Iterable[Step], member: Callable[[Any, Step], Any])
 
 
 def position(step: Step) -> int | None:
-    """The index that `step` means; None if it is a name. Cap'n Web clients send indexes as text."""
+    """The index that `step` means; None if `step` is a name. Cap'n Web clients send indexes as text."""
     if isinstance(step, int):
         return step
     digits = step.removeprefix("-")
@@ -154,12 +154,12 @@ class ErrorClass(Protocol):
 
 
 class Writer(Protocol):
-    """The encoder of a value, as a codec uses it."""
+    """The methods of an encoder that a codec uses."""
 
     faithful: bool
 
     def write(self, value: Any, depth: int = 0) -> Any:
-        """Write `value` as an expression. Raises TooLarge, or TypeError if it has no expression."""
+        """Write `value` as an expression. Raises TooLarge, or TypeError if `value` has none."""
         ...
 
     def spend(self, amount: int) -> None:
@@ -184,15 +184,15 @@ class Codec:
     overloaded: ErrorClass = Overloaded
 
     def fault(self, error: BaseException) -> Fault:
-        """The fault that the peer gets for an error."""
+        """Make the fault that is sent to the peer for an error."""
         return Fault.of(error)
 
     def exception(self, fault: Fault) -> Exception:
-        """The exception that is raised here for a fault of the peer."""
+        """Make the exception that is raised on this side for a fault sent by the peer."""
         return fault.exception()
 
     def write(self, value: Any, encoder: Writer, depth: int) -> Any:  # noqa: ARG002 - for subclasses
-        """Write `value` as an expression. Returns NotImplemented if its type is none of the program's."""
+        """Write `value` as an expression. Returns NotImplemented if `value` is not of the program's own types."""
         return NotImplemented
 
     def read(self, parts: list[Any], read: Callable[[Any], Any]) -> Any:  # noqa: ARG002 - for subclasses

@@ -90,5 +90,5 @@ class Fault(msgspec.Struct, frozen=True):
 
 
 def javascript_class(error: BaseException) -> str:
-    """The name of the JavaScript class that an error becomes."""
+    """The name of the JavaScript class as which an error is sent."""
     return next((name for kind, name in _JAVASCRIPT if isinstance(error, kind)), "Error")

@@ -1,4 +1,4 @@
-"""Evaluation of incoming expressions: it makes calls, follows paths and carries out `.map()`."""
+"""Evaluates incoming expressions: makes calls, follows paths and carries out `.map()`."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ class Outcome(msgspec.Struct, frozen=True):
     error: BaseException | None = None
 
     def unwrap(self) -> Any:
-        """The value. Raises the error if there is one."""
+        """Return the value, or raise the error if there is one."""
         if self.error is not None:
             raise self.error
         return self.value
@@ -43,7 +43,7 @@ class _Callbacks(threading.local):
         self._running = False
 
     def run(self, callbacks: Iterable[Callable[[Outcome], None]], outcome: Outcome) -> None:
-        """Run `callbacks`, and those that they cause. Called in a callback, only queue them for the outer `run`."""
+        """Run `callbacks`, and those that they cause. If a callback calls `run`, the outer `run` runs them."""
         self._queue.extend((callback, outcome) for callback in callbacks)
         if self._running:
             return
@@ -166,7 +166,7 @@ def replaced(value: Any, replace: Callable[[Any], Any]) -> Any:
 
 
 def gather(results: Sequence[PendingResult]) -> PendingResult:
-    """A result that is resolved when all `results` are: with the list of their values, or their first error."""
+    """A result that is resolved when all `results` are: with a list of their values, or with the first error."""
     gathered = PendingResult()
     pending = [result for result in results if result.outcome is None]
     missing = len(pending)
@@ -198,7 +198,7 @@ class _Import(msgspec.Struct):
 
 
 class Imports:
-    """The import table of one session.
+    """The import table of one session: results and references that the peer holds for this side.
 
     Args:
         write: sends a message.
@@ -233,7 +233,7 @@ class Imports:
     # From the peer.
 
     def stub(self, number: int) -> Remote:
-        """A reference to the peer's export `number`. Raises ProtocolError if the peer cannot export under that id."""
+        """Make a reference to the peer's export `number`. Raises ProtocolError if `number` cannot be an export's id."""
         entry = self._entries.get(number)
         if number >= 0 or (entry is not None and entry.result.outcome is None):
             raise ProtocolError(f"{number} cannot be an export")
@@ -296,7 +296,7 @@ class Imports:
         return result
 
     def call(self, number: int, arguments: tuple[Any, ...]) -> PendingResult:
-        """Call the peer's export `number`."""
+        """Call the peer's export `number`. Returns the call's pending result."""
         if self._closed is not None:
             return PendingResult.failed(self._closed)
         if not self.answers:

@@ -1,6 +1,6 @@
 """Peer: one end of a Cap'n Web session. Messages go in by `receive` and out by `send`; a transport carries them.
 
-Ids are positive where the importing side chose them (0 is the main object) and negative where the exporting side did.
+Ids that the importing side chose are positive; ids that the exporting side chose are negative. 0 is the main object.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class _Export(msgspec.Struct):
 
 
 class Peer:
-    """One end of a session.
+    """One end of a Cap'n Web session.
 
     Args:
         send: takes one message. It returns False if no answer should be sent until `drained` is called.
@@ -254,7 +254,7 @@ class Peer:
     # Work for the evaluator.
 
     def _begin(self, call: Callable[[], Any], result: PendingResult) -> None:
-        """As `Begin`."""
+        """Begin a call. Resolves `result` with its outcome; with an error if too many calls are under way."""
         if len(self._tasks) >= _REJECT_AT * self._limits.pending:
             message = f"{len(self._tasks)} calls are under way"
             hint = "Await some before you make more"
