@@ -31,7 +31,7 @@ __all__ = ["DurableObject", "Namespace"]
 
 
 class DurableObject:
-    """A named object that owns a directory and nothing else, in one process at a time.
+    """A named object that owns a directory, and nothing else. It is open in one process at a time.
 
     A subclass does its work in `_open` and `_close`; both are coroutines. `_close` always runs after `_open` was begun,
     also if `_open` failed or was cancelled: it must handle a half-open object. Only one of them runs at a time.

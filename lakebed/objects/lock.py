@@ -18,7 +18,7 @@ LOCK_NAME = "lock"
 class DirectoryLock:
     """An exclusive lock on a directory, among all processes and within each. `acquire` takes the lock.
 
-    The kernel releases it when the process ends, in any way: a lock file that a dead process left is no obstacle.
+    The kernel releases the lock when the process ends in any way: the lock file of a dead process is no obstacle.
     The file is never deleted: a process that had it open would then lock a file that no other process sees. Operators
     may delete it, so the directory itself is locked too, if the file system allows that. Programs that the process
     starts do not inherit the descriptors, and a forked child closes its copies at once: the child owns no lock.

@@ -50,7 +50,7 @@ class _Format(msgspec.Struct):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, rename={"kind": "class"}):
-    """The content of `object.json`.
+    """The content of `object.json`, the manifest of a directory.
 
     Attributes:
         format: the layout of the directory; a number above `FORMAT` belongs to a newer Lakebed.
@@ -105,7 +105,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, rename={"kind": "class
         return new
 
     def write(self, directory: Path, disk: Disk) -> None:
-        """Write this manifest durably: after a crash the old one or the new one is there, whole. Blocks."""
+        """Write this manifest durably: after a crash either the old or the new manifest exists, complete. Blocks."""
         path, draft = directory / FILE_NAME, directory / (FILE_NAME + ".new")
         if draft.exists():  # left by a crash: this process owns the directory
             disk.remove(draft)

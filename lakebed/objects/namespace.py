@@ -141,7 +141,7 @@ class Namespace:
         return self.stub(self._class or self._recorded_class(name), name)
 
     def handle(self, name: str) -> ObjectHandle:
-        """A handle of object `name`, to call its methods: shorter than a stub, and no promises. Raises as `get`."""
+        """A handle of object `name`, to call its methods: simpler than a stub, but no promises. Raises as `get`."""
         awake = self._pool.class_of(name)
         if awake is None:
             directory_of(self.root, name)
@@ -334,7 +334,7 @@ class Namespace:
         return max(min(delays), 0.05)
 
     def _due_class(self, sleeper: SleepingObject, now_us: int) -> type[Any] | None:
-        """The class as which to wake `sleeper`; None if none of its schedules was due since it was closed."""
+        """The class as which to wake `sleeper`; None if it missed no schedule since its last close."""
         object_class = classes.get(sleeper.kind, self._class)
         if object_class is None:
             self._unknown[sleeper.kind] = sleeper.name

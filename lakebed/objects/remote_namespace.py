@@ -86,7 +86,7 @@ class RemoteNamespace:
         return f"<RemoteNamespace {self.url}>"
 
     def get(self, name: str | None = None) -> Stub:
-        """A stub of object `name`, as `Analytics`. By default it is the key's object, whatever its name is.
+        """A stub of object `name`, as `Analytics`. Without a name, the stub is of the key's object.
 
         If `name` is not that of the key's object, calls raise `AccessDenied`.
 

@@ -125,7 +125,7 @@ class WebSocketTransport:
         self._turn = asyncio.Lock()  # one open or close at a time
 
     async def carry(self, push: Push, results: Sequence[PendingResult]) -> list[Outcome]:
-        """Make the calls that `push` pushes. Each of `results` is resolved as soon as its answer comes.
+        """Make the calls that `push` pushes to a peer. Each of `results` is resolved as soon as its answer arrives.
 
         Raises:
             Unreachable, AccessDenied: the connection cannot be opened. Nothing was sent.
