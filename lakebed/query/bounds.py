@@ -27,7 +27,7 @@ _MONDAY_US = to_us(datetime(1970, 1, 5, tzinfo=UTC))
 
 
 class Bounds(msgspec.Struct, frozen=True):
-    """A range of timestamps, `low_us` and `high_us` included. None means no bound; it is empty if low > high."""
+    """A range of timestamps, `low_us` and `high_us` included. None: no bound. If low > high, the range is empty."""
 
     low_us: int | None = None
     high_us: int | None = None
@@ -235,7 +235,7 @@ def _limit(side: _Floored, operator: str, us: int) -> Bounds:
 
 
 def _bucket(unit: str | None, us: int) -> tuple[int, int]:
-    """Start and end (exclusive) of the bucket of `unit` that contains `us`."""
+    """The start and the end (exclusive) of the bucket of `unit` that contains `us`."""
     if unit is None:
         return us, us + 1
     if unit == "WEEK":

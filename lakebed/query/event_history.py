@@ -93,7 +93,7 @@ class EventHistory:
             return cut.end_seq
 
     async def documents(self) -> DocumentPositions:
-        """The positions of all documents of the log.
+        """The positions of all documents among all events of the object.
 
         Raises:
             ArchiveUnavailable: the archive of an older Lakebed must be searched once, and cannot be read.
@@ -189,7 +189,7 @@ class EventHistory:
         return with_promoted(table, promoted, self._engine).select(schema.names).cast(schema)
 
     def archive_parts(self, files: tuple[DataFile, ...], end: int) -> tuple[Part, ...]:
-        """The parts of the archive's `files` with `seq < end`. Cached: queries between two archive runs share them."""
+        """The parts of the archive's `files` with `seq < end`. They are cached until the next archive run."""
         known_files, known_end, parts = self._parts
         if known_files is not files or known_end != end:
             parts = tuple(archive_parts(files, end))

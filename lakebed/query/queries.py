@@ -81,7 +81,7 @@ class Queries:
 
     @property
     def known_tables(self) -> tuple[str, ...]:
-        """The tables that SQL may name."""
+        """The names of the tables that SQL may use."""
         return ("events", "people", *self._rollups.values())
 
     async def run(

@@ -104,7 +104,7 @@ class Relation(msgspec.Struct, frozen=True):
 
     @property
     def tiers(self) -> frozenset[str]:
-        """The tiers that hold these rows."""
+        """The tiers from which the rows are read."""
         tiers = {part.tier for part in self.parts}
         return frozenset(tiers | {"L1"} if self.tail.num_rows else tiers)
 
@@ -159,7 +159,7 @@ class Relation(msgspec.Struct, frozen=True):
         cursor.execute(f"CREATE TEMP VIEW {quoted(name)} AS {sql}")
 
     def sql(self, source: Callable[[Sequence[str]], str] | None = None) -> str:
-        """The SELECT over the files and the registered tail. `source` maps paths to SQL that reads them."""
+        """The SELECT over the files and the registered tail. `source` makes SQL that reads the files at given paths."""
         source = source or read_parquet
         groups: dict[tuple[frozenset[str], str], list[str]] = {}
         for part in self.parts:

@@ -87,7 +87,7 @@ class Row:
 class Result:
     """The answer to one query. Immutable; its rows are made at the first access.
 
-    Timestamps are aware UTC datetimes, also where the SQL made them without a zone; dates are `date`.
+    Timestamps are aware UTC datetimes, even if the SQL made them without a zone; dates are `date`.
 
     Attributes:
         tiers: the tiers that were read, in order: "L1" log, "L2" rollups, "L3" archive.
@@ -145,7 +145,7 @@ class Result:
 
     @property
     def watermark(self) -> int:
-        """Events with a `seq` before it were read from the archive."""
+        """The seq before which events were read from the archive."""
         return self._watermark
 
     @property

@@ -63,8 +63,8 @@ class Statement(msgspec.Struct, frozen=True):
     Attributes:
         text: the SQL without a final semicolon; it may end in a comment.
         tables: number of times that each table or CTE is named, in lower case.
-        is_count: whether it is `SELECT count(*) FROM events`.
-        mentions_person: whether it may read `person_id` of events.
+        is_count: whether the statement is `SELECT count(*) FROM events`.
+        mentions_person: whether the statement may read `person_id` of events.
     """
 
     text: str

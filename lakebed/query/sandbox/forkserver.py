@@ -1,4 +1,4 @@
-"""ForkServer: a process that forks a worker process for each untrusted query, shared by all objects.
+"""ForkServer: a process, shared by all objects, that forks a worker process for each untrusted query.
 
 Starting a worker from scratch costs about 0.2 s of processor time, nearly all of it imports. Forking it from a process
 that has imported everything, and has neither threads nor data, costs a few milliseconds. The server itself is never

@@ -41,7 +41,7 @@ def send(connection: socket.socket, tag: bytes, payload: bytes | memoryview = b"
 
 
 def receive(connection: socket.socket, max_bytes: int) -> tuple[bytes, bytes]:
-    """The tag and payload of the next frame. Blocks.
+    """Read the next frame. Returns its tag and payload. Blocks.
 
     Raises:
         EOFError: the other side has closed the socket.

@@ -1,4 +1,4 @@
-"""Untrusted SQL: each query runs in a process of its own, which sees nothing but the data that the query reads."""
+"""Runs untrusted SQL. Each query has its own process, which can read only the data of the query."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ class WorkerProcess:
 
     Args:
         connection: socket to the process, which may not have started yet.
-        on_close: called when the process has ended.
+        on_close: called by `close`, when the process has ended.
     """
 
     def __init__(self, connection: socket.socket, on_close: Callable[[WorkerProcess], None]) -> None:

@@ -144,7 +144,7 @@ def library() -> Mapping[str, Template]:
 
 
 class Templates:
-    """Runs the named queries over one object. docs/sql.md lists them."""
+    """Runs named queries over the events of one object. docs/sql.md lists the queries."""
 
     def __init__(self, untrusted: UntrustedQueries) -> None:
         self._untrusted = untrusted

@@ -57,7 +57,7 @@ def type_name(kind: pa.DataType) -> str:
 
 
 def encoded(answer: EngineAnswer) -> bytes:
-    """The body of the answer. In JSON, infinite numbers and NaN are null, and integers of any size are numbers."""
+    """Encode an answer as a body. In JSON, infinite numbers and NaN become null, and integers of any size numbers."""
     names = answer.table.column_names
     rows = zip(*(column.to_pylist() for column in answer.table.columns), strict=True)
     if answer.format == "TabSeparated":

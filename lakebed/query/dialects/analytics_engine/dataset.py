@@ -61,7 +61,7 @@ class Dataset(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return dataset
 
     def sql(self, name: str, promotions: Iterable[Promotion], columns: Collection[str] = tuple(COLUMNS)) -> str:
-        """DuckDB SQL of the table `name`, with the given ones of COLUMNS."""
+        """DuckDB SQL for the table `name` with the given columns, which are some of COLUMNS."""
         known = tuple(promotions)
         index = None if self.index1 is None else column_sql(self.index1, known)
         blobs = [column_sql(blob, known) for blob in self.blobs]
@@ -70,7 +70,7 @@ class Dataset(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def unmapped(name: str, columns: Collection[str] = tuple(COLUMNS)) -> str:
-    """DuckDB SQL of a table without a mapping: the data points that were written to it."""
+    """DuckDB SQL for a dataset without a mapping: it has the data points that were written to the dataset."""
     blobs = [f"json_extract_string(properties, '$.blobs[{number}]')" for number in range(_MAX_COLUMNS)]
     doubles = [f"json_extract_string(properties, '$.doubles[{number}]')" for number in range(_MAX_COLUMNS)]
     index = "json_extract_string(properties, '$.indexes[0]')"
@@ -129,7 +129,7 @@ _TYPES = {"S": "String", "T": "DateTime", "N": "Float64", "U": "UInt32"}
 
 
 def system_sql(table: str, datasets: Iterable[str]) -> str:
-    """DuckDB SQL of the table `table` of SYSTEM."""
+    """DuckDB SQL for `table`, one of the system tables in SYSTEM."""
     names = f"unnest(CAST([{', '.join(map(text, datasets))}] AS VARCHAR[]))"
     if table == "databases":
         return f"SELECT {text(DATABASE)} AS name"

@@ -68,7 +68,7 @@ class EngineDialect(ClickHouse):
         FUNCTIONS: dict[str, Any] = {}  # noqa: RUF012 - sqlglot declares it so
 
     class Generator(ClickHouse.Generator):  # type: ignore[misc, valid-type]  # sqlglot nests this class
-        """Writes SQL as the user wrote it: the name of a column without an alias."""
+        """Writes SQL as the user wrote it, for the names of columns without an alias."""
 
         TRANSFORMS: dict[Any, Any] = {  # noqa: RUF012 - sqlglot declares it so
             **ClickHouse.Generator.TRANSFORMS,
@@ -342,7 +342,7 @@ def _misused(forms: list[Function], kinds: list[str], written: list[str]) -> Que
 
 
 def unsupported(node: exp.Expr) -> QueryRefused:
-    """The error for a node that the dialect does not have."""
+    """Make the error for a node that the dialect does not support."""
     text = " ".join(node.sql(dialect=EngineDialect).split())[:80]
     return QueryRefused(f"unsupported expression type: {text}", hint="See the dialect's page")
 

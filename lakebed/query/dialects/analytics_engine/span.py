@@ -1,4 +1,4 @@
-"""The range of times that a WHERE selects, so that files of other times are not opened.
+"""The range of times that a WHERE selects, found so that files of other times are not opened.
 
 Sound, not complete: a condition of an unknown form bounds nothing, and the WHERE itself stays.
 """
@@ -43,7 +43,7 @@ class Span(NamedTuple):
         return Span(max(lows, default=None), min(highs, default=None))
 
     def sql(self) -> str:
-        """DuckDB's condition on `timestamp`, with a leading AND."""
+        """The span as a DuckDB condition on `timestamp`, with a leading AND."""
         low = "" if self.low is None else f" AND timestamp >= TIMESTAMPTZ '{self.low.isoformat(' ')}+00:00'"
         return low if self.high is None else f"{low} AND timestamp < TIMESTAMPTZ '{self.high.isoformat(' ')}+00:00'"
 
@@ -65,7 +65,7 @@ def span_of(where: exp.Expr | None, now: datetime) -> Span:
 
 
 def _conjuncts(where: exp.Expr | None) -> Iterator[exp.Expr]:
-    """The conditions that are joined by AND."""
+    """Yield the conditions that `where` joins by AND."""
     if isinstance(where, exp.Paren):
         yield from _conjuncts(where.this)
     elif isinstance(where, exp.And):
@@ -89,7 +89,7 @@ def _compared(node: exp.Expr, now: datetime) -> Span:
 
 
 def _bounded(kind: type[exp.Expr], value: datetime | None) -> Span:
-    """The range of a comparison of `timestamp` with `value`. The dialect's times are cut to whole seconds."""
+    """The range for which a comparison of `timestamp` with `value` holds. Times of the dialect are whole seconds."""
     if value is None:
         return EVERYTHING
     second = value.replace(microsecond=0)
