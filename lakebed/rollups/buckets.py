@@ -38,7 +38,7 @@ Chunk = tuple[Any, pa.Table]  # bucket starts (numpy, ascending), and their rows
 
 
 def bucket_starts(times: Times, grain: str, timezone: str) -> Times:
-    """The start of the bucket of each time.
+    """For each time, the start of the bucket that contains it.
 
     An hour begins at a full local hour, or when the clocks change within an hour; the hour that is repeated in autumn
     is two buckets. A day or month begins at local midnight (the first of two); if midnight is skipped, at the time
@@ -144,7 +144,7 @@ class RowCache:
         return {day: self._chunks[name, day] for day in days if (name, day) in self._chunks}
 
     def is_unchanged(self, name: str, version: int) -> bool:
-        """Whether rows read since `version` belong to the same state as the chunks cached at that version."""
+        """Whether rows read since the rollup had `version` belong to the same state as the chunks cached then."""
         return version % 2 == 0 and version == self.version(name)
 
     def put(self, name: str, chunks: dict[int, Chunk], variant: int = 0) -> None:

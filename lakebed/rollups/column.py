@@ -21,7 +21,7 @@ _BASE = dict.fromkeys(BASE_COLUMNS, "str") | {
 
 
 class Column(msgspec.Struct, frozen=True):
-    """A value of an event.
+    """A value that each event has, as SQL.
 
     Attributes:
         kind: type of the value as in `Promotion.type`: int, float, Decimal, str, bool or datetime.

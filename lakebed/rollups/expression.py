@@ -23,7 +23,7 @@ _HINT = (
 
 
 class Expression(msgspec.Struct, frozen=True):
-    """A function of `FUNCTIONS`, its column or property ("" for count), and the rank of a quantile."""
+    """A function in `FUNCTIONS`, its column or property ("" for count), and the rank if it is a quantile."""
 
     function: str
     column: str

@@ -64,7 +64,7 @@ class PartialState(msgspec.Struct):
 
 
 class Fold:
-    """A rollup, compiled for the promoted columns of its object. Every method blocks.
+    """Computes one rollup. It is compiled for the object's promoted columns. Every method blocks.
 
     Args:
         rollup: the declaration.
@@ -365,7 +365,7 @@ class TextIds:
         self._ids: dict[str, int] = {}
 
     async def of(self, tx: Transaction, partials: Iterable[PartialState]) -> tuple[dict[str, int], list[str]]:
-        """The ids of all texts of this batch, and the texts that were looked up in storage."""
+        """Find the ids of all texts of a batch. Returns the ids, and the texts that were looked up in storage."""
         ids, missing = await self._in_thread(_look_up, self._ids, partials)
         for start in range(0, len(missing), PIECE):
             piece = missing[start : start + PIECE]

@@ -40,7 +40,7 @@ class Measure(Protocol):
     sketched: bool
 
     def states(self, values: pa.Array) -> Sequence[Any]:
-        """The state of each group of a batch, from the values of `sql` (lists of uint32 ids where `identified`)."""
+        """The state of each group of a batch, from the values of `sql` (lists of uint32 ids if `identified`)."""
         ...
 
     def merge(self, state: Any, other: Any) -> Any:
@@ -61,7 +61,7 @@ class Measure(Protocol):
 
 
 class Texts:
-    """Lists of texts, to be replaced by lists of ids. NULL is an empty list.
+    """Lists of texts, whose texts are later replaced by ids. NULL counts as an empty list.
 
     Arrow does each step that would block the interpreter, and thus every `track`, for long; other steps work in
     pieces.
@@ -327,7 +327,7 @@ def as_measure(expression: Expression, column: Column) -> Measure:
 
 
 def unions(bitmaps: Iterable[tuple[int, Any]], windows: Sequence[tuple[int, int]]) -> list[int]:
-    """The number of distinct values in all buckets that start in each window `[start_us, end_us)`. Blocks."""
+    """For each window `[start_us, end_us)`, the number of distinct values in buckets that start in it. Blocks."""
     from pyroaring import BitMap  # only objects that run queries pay for it
 
     buckets = list(bitmaps)
@@ -336,7 +336,7 @@ def unions(bitmaps: Iterable[tuple[int, Any]], windows: Sequence[tuple[int, int]
 
 
 def exact_sum(values: list[float]) -> Fraction:
-    """The sum of finite floats without rounding. `values` is changed."""
+    """The exact sum of finite floats, without rounding. Changes the list `values`."""
     count, total = len(values), Fraction(0)
     try:
         # fsum is exact up to its last rounding; subtracting its result leaves the rounded part.

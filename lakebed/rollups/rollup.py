@@ -33,7 +33,7 @@ class Rollup:
         by: dimensions. Each is a base column, a promoted column, `person_id`, or else a top-level property, as text.
             NULL (absent) is a group of its own.
         measures: column name to `count()`, `sum(x)`, `avg(x)`, `min(x)`, `max(x)`, `distinct(x)` or
-            `quantile(x, 0.95)`; x as for dimensions, but a property that is not promoted counts only where it is a
+            `quantile(x, 0.95)`; x as for dimensions, but a property that is not promoted counts only if it is a
             finite number (in `distinct` it is text). Write x as `"x y"` if it is not a plain word. NULLs are left
             out. All are exact, and a sum of floats is rounded once, at the end. Only `quantile` is an estimate in
             groups of more than 200 values: with 99 % confidence its rank is off by at most 1.33 %.

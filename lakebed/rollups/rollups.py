@@ -88,7 +88,7 @@ class Rollups:
         self._worker = Worker(f"rollup-{storage.path.parent.name}")
 
     async def open(self) -> None:
-        """Compare the declarations with the stored ones. New and changed rollups start at 0, removed ones are dropped.
+        """Compare the declarations with the stored ones. Restart new and changed rollups at 0, drop removed ones.
 
         Raises:
             InvalidRollup: DuckDB cannot compute a rollup. Nothing was changed.
@@ -344,11 +344,11 @@ class Rollups:
         return await self._worker.run(lambda: compute(fold.bitmaps(measure, rows, people)))
 
     async def checkpoint(self) -> int:
-        """The durable seq up to which every rollup has all events."""
+        """The durable seq before which every rollup has counted all events."""
         return min((await self._positions()).values())
 
     async def check(self, end: int) -> list[str]:
-        """Check the built-in rollups. Returns problems, a sentence each. `end` is the log's `next_seq`."""
+        """Compare checkpoints and built-in rollups with `end`, the log's `next_seq`. Returns problems as sentences."""
         documents = await self._documents()
         async with self._alone(EVENT_COUNTS):
             positions = await self._positions()
