@@ -84,7 +84,7 @@ def _texts_of(present: Mapping | None) -> list[pa.Table]:
 
 
 def _missing(known: list[pa.Table], numbers: Numbers, people: Numbers) -> list[int]:
-    """Those of `numbers` and `people` whose text is not in `known`."""
+    """Select the elements of `numbers` and `people` whose text is not in `known`. The result ascends."""
     import numpy as np  # only objects that answer questions pay for it
 
     wanted = np.sort(np.concatenate([numbers, people]))
