@@ -47,7 +47,7 @@ UNBOUNDED = Bounds()
 
 
 class _Floored(msgspec.Struct, frozen=True):
-    """The timestamp column, rounded down to `unit` (None: not rounded). `zoned`: whether its type has a time zone."""
+    """The timestamp column, rounded down to `unit` (None: not rounded). `zoned`: read text beside it as TIMESTAMPTZ."""
 
     unit: str | None
     zoned: bool

@@ -32,7 +32,7 @@ class DocumentSearch:
         self._pipeline = pipeline
         self._archive = archive
         self._engine = engine
-        self._lock = asyncio.Lock()  # one search at a time
+        self._lock = asyncio.Lock()  # one search at a time; callers that waited then find it done
 
     async def completed(self, known: DocumentPositions, in_thread: InThread) -> DocumentPositions:
         """Search the events before `known.start`. Returns `known` with the documents that were found.

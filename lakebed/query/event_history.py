@@ -343,7 +343,7 @@ def _overlap(bounds: Sequence[Bounds], low_us: int, high_us: int) -> bool:
 def check_gap(log: LogView, archived: ArchiveView, end: int) -> None:
     """Raise ArchiveConflict if events before `end` are missing between archive and log.
 
-    They are missing if the archive was lost, or was restored from an older backup than the log.
+    Events are missing if the archive was lost, or was restored from an older backup than the log.
     """
     if archived.watermark < log.start_seq and end >= archived.watermark:
         raise ArchiveConflict(
