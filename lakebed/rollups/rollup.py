@@ -43,7 +43,7 @@ class Rollup:
             the event. It is trusted like the rest of your code.
         max_groups: limit of groups in a bucket; None means the setting `rollup_max_groups`. The groups whose first
             event has the lowest `seq` stay; all others of that bucket are one row with `(other)` in every dimension.
-            Its measures are exact too. A real value `(other)` has a row of its own.
+            That row's measures are exact too. A real value `(other)` has a row of its own.
 
     The public columns are `hour` (UTC timestamp), `date` or `month` (DATE in `timezone`, first of the month), then the
     dimensions, then the measures.
