@@ -1,7 +1,7 @@
-"""Extraction: from events to the facts about identities in them, which are user ids and edges.
+"""Extraction: finds the facts about identities in events. A fact is a user id or an edge.
 
-Most events have no new fact. Of many events DuckDB selects those that may have one: `USERS` and `links`, SQL over
-`events`.
+Most events have no new fact. If there are many events, DuckDB selects those that may have one, by the SQL in `USERS`
+and `links`.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ _CONFIDENCE = {EMAIL: 1.0, PHONE: 1.0}
 
 
 class OperatorMerge(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A merge or unmerge by an operator: the properties of its event in the log.
+    """The properties of the log's event for a merge or unmerge by an operator.
 
     Attributes:
         action: "merge" or "unmerge".
         into: the identity whose id the person keeps, or one side of the merge that is undone.
-        other: the other side, if it is an identity …
-        value: … or the kind and text of a value.
+        other: the other side if it is an identity; else None.
+        value: the kind and text of the other side if it is a value; else None.
         why: the operator's reason.
     """
 
@@ -49,7 +49,7 @@ class OperatorMerge(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class FoundEdge(msgspec.Struct, frozen=True):
-    """One edge, whose ends have no numbers yet.
+    """An edge found in an event. Its ends are texts: they have no numbers yet.
 
     Attributes:
         value: kind of the value `b`; None if `b` is an identity.
@@ -67,17 +67,17 @@ class FoundEdge(msgspec.Struct, frozen=True):
 
     @property
     def pair(self) -> tuple[str, str, str]:
-        """Kind and ends: equal for two statements of the same fact."""
+        """The kind and the two ends, which are equal for two edges that state the same fact."""
         return self.kind, self.a, self.b
 
     @property
     def by_operator(self) -> bool:
-        """Whether an operator made it. Of those each counts, not only the earliest."""
+        """Whether an operator made this edge. Every edge of an operator counts, not only the earliest of its pair."""
         return self.kind in (MERGE, UNMERGE)
 
     @property
     def order(self) -> tuple[int, str]:
-        """The order in which conflicts are decided: the earliest wins."""
+        """The event time and message id. Conflicting edges are compared by them, and the earliest edge wins."""
         return self.time_us, self.message_id
 
 
@@ -86,7 +86,7 @@ class Evidence(msgspec.Struct, frozen=True):
 
     Attributes:
         users: user ids, each with the seq of its first event here.
-        edges: edges in order of seq. An edge that is repeated is there again only if its event time is earlier.
+        edges: edges in order of seq. A client's edge is repeated only if the repetition has an earlier event time.
     """
 
     users: dict[str, int]
@@ -96,7 +96,7 @@ class Evidence(msgspec.Struct, frozen=True):
         return len(self.users) + len(self.edges)
 
     def pieces(self, end: int, size: int) -> Iterator[tuple[Evidence, int]]:
-        """The same in pieces of about `size` facts, each with the seq at which it ends; `end` for the last."""
+        """Split the facts into pieces of about `size`. Yields each with the seq before which it ends (last: `end`)."""
         users = sorted(self.users.items(), key=lambda item: item[1])
         first_of = [seq for _, seq in users], [edge.seq for edge in self.edges]
         seqs = sorted([*first_of[0], *first_of[1]])
@@ -113,7 +113,7 @@ def links(rules: Rules) -> str:
 
 
 def cuts(rules: Rules, size: int) -> str:
-    """SQL for seqs at which to cut, so that `links` gives at most `size` events between two cuts."""
+    """SQL for the seqs that divide events so that `links` gives at most `size` events between two of them."""
     return _CUTS.format(_may_link(rules), size)
 
 
@@ -126,7 +126,7 @@ def _may_link(rules: Rules) -> str:
 
 
 def unfiltered(table: pa.Table) -> tuple[pa.Table, pa.Table]:
-    """The results of `USERS` and of `links` for a table of events in order of seq; the latter with all its events."""
+    """The results of `USERS` and `links` for `table`, events in order of seq. The second result has every event."""
     import numpy as np  # only objects with events pay for it
 
     users = table["user_id"].combine_chunks().dictionary_encode()
@@ -138,7 +138,7 @@ def unfiltered(table: pa.Table) -> tuple[pa.Table, pa.Table]:
 
 
 def evidence(users: pa.Table, linking: pa.Table, rules: Rules) -> Evidence:
-    """The facts in the results of `USERS` and `links`. Blocks."""
+    """Extract the facts from the results of `USERS` and `links`. Blocks."""
     import pyarrow.compute as pc  # a quarter of the time that pyarrow takes to import
 
     own = pc.fill_null(pc.equal(linking["source"], OPERATOR), fill_value=False)
@@ -156,7 +156,7 @@ def evidence(users: pa.Table, linking: pa.Table, rules: Rules) -> Evidence:
 
 
 def _earliest(edges: Iterable[FoundEdge]) -> list[FoundEdge]:
-    """The edges whose event time is earlier than that of every equal edge before them; all edges of operators."""
+    """Select each edge that is earlier than all equal edges with a lower seq, and every edge of an operator."""
     earliest: dict[tuple[str, str, str], tuple[int, str]] = {}
     selected = []
     for edge in sorted(edges, key=lambda edge: edge.seq):
@@ -168,7 +168,7 @@ def _earliest(edges: Iterable[FoundEdge]) -> list[FoundEdge]:
 
 
 def _claims(table: pa.Table) -> Iterator[FoundEdge]:
-    """Identify calls with a user id and another anonymous id. SDKs repeat them: later calls of a pair are left out."""
+    """Edges for identify calls whose two ids differ. SDKs repeat such calls: later ones of a pair are left out."""
     import numpy as np  # see evidence
     import pyarrow.compute as pc  # see evidence
 
@@ -205,7 +205,7 @@ def _operator_merges(table: pa.Table) -> Iterator[FoundEdge]:
 
 
 def _traits(table: pa.Table, rules: Rules) -> Iterator[FoundEdge]:
-    """Emails and phone numbers, in traits of identify calls or of the context of any event."""
+    """Edges for emails and phone numbers, from traits of identify calls or in the context of any event."""
     import pyarrow.compute as pc  # see evidence
 
     wanted = _normal(rules)
@@ -222,7 +222,7 @@ def _traits(table: pa.Table, rules: Rules) -> Iterator[FoundEdge]:
 
 
 def _normal(rules: Rules) -> dict[str, Callable[[Any], str | None]]:
-    """The traits that link, each with the function that normalizes it."""
+    """The traits that link identities by `rules`, each with the function that normalizes its value."""
     wanted: dict[str, Callable[[Any], str | None]] = {}
     wanted |= {EMAIL: normal_email} if rules.email else {}
     wanted |= {PHONE: normal_phone} if rules.phone else {}
@@ -230,7 +230,7 @@ def _normal(rules: Rules) -> dict[str, Callable[[Any], str | None]]:
 
 
 def _devices(table: pa.Table) -> Iterator[FoundEdge]:
-    """Device signals of any event. Contexts repeat, so each is parsed once."""
+    """Edges for the device signals in contexts of events. Contexts repeat, so each different one is parsed once."""
     signals: dict[str, tuple[str, float] | None] = {}
     for seq, message_id, identity, _, _, context, time_us in _rows(_identified(table)):
         if context not in signals:
@@ -240,7 +240,7 @@ def _devices(table: pa.Table) -> Iterator[FoundEdge]:
 
 
 def _identified(table: pa.Table) -> pa.Table:
-    """Events with an id: seq, message_id, identity, type, properties, context, time_us."""
+    """Events with a user id or anonymous id: columns seq, message_id, identity, type, properties, context, time_us."""
     import pyarrow.compute as pc  # see evidence
 
     identity = pc.coalesce(table["user_id"], table["anonymous_id"])

@@ -1,4 +1,4 @@
-"""IdentityHistory: mappings of past moments, computed from the edges. No row stores them."""
+"""IdentityHistory: mappings of past moments, computed from the stored edges. Past mappings are not stored."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _PIECE = 10_000  # texts that are read at a time
 
 
 class IdentityHistory:
-    """Computes mappings of past moments.
+    """Computes mappings of identities to people at past moments.
 
     Args:
-        rules: of matching.
+        rules: rules of matching.
         in_thread: function that runs blocking work outside the event loop.
     """
 
@@ -40,7 +40,7 @@ class IdentityHistory:
         """The mapping by the events with `seq < end`.
 
         Args:
-            present: a mapping by all stored edges, or by those of a moment ago.
+            present: the mapping by all edges that are stored, or that were stored a moment ago.
         """
         since = await graph.touched_since(end, _NEAR + 1)
         if len(since) > _NEAR:
@@ -58,7 +58,7 @@ class IdentityHistory:
         return mapping
 
     async def computed(self, graph: IdentityGraph, end: int, version: int, present: Mapping | None = None) -> Mapping:
-        """The same, from all edges. Without `present` every text is read."""
+        """The mapping by the events with `seq < end`, from all edges. Texts that `present` lacks are read."""
         pieces = [await self._in_thread(Edges.columns, rows) async for rows in graph.edges_before(end)]
         users = await graph.users_before(end) if pieces else []
         resolution = await self._in_thread(lambda: resolve(Edges.joined(pieces), users, self._rules))
@@ -74,7 +74,7 @@ class IdentityHistory:
 
 
 def _texts_of(present: Mapping | None) -> list[pa.Table]:
-    """The texts of numbers that a mapping knows."""
+    """The numbers of identities in a mapping with their texts, as tables."""
     tables = [pa.table({"number": pa.array([], pa.int64()), "text": pa.array([], pa.string())})]
     if present is not None:
         for number, text in (("number", "identity"), ("person", "person_id")):
@@ -84,7 +84,7 @@ def _texts_of(present: Mapping | None) -> list[pa.Table]:
 
 
 def _missing(known: list[pa.Table], numbers: Numbers, people: Numbers) -> list[int]:
-    """The numbers that have no text yet."""
+    """Select the elements of `numbers` and `people` whose text is not in `known`. The result ascends."""
     import numpy as np  # only objects that answer questions pay for it
 
     wanted = np.sort(np.concatenate([numbers, people]))
@@ -95,7 +95,7 @@ def _missing(known: list[pa.Table], numbers: Numbers, people: Numbers) -> list[i
 
 
 def _named(known: list[pa.Table], numbers: Numbers, people: Numbers, version: int) -> Mapping:
-    """The mapping of numbers to people, with the texts of both."""
+    """The mapping from `numbers` to `people`, with the texts of both from `known`."""
     import numpy as np  # see _missing
 
     texts = pa.concat_tables(known)

@@ -40,12 +40,12 @@ _LINKING = 100_000  # … and maximum of those that may link identities, about a
 _PIECE = 25_000
 _UNSAVED = 1_000_000  # maximum of events that are processed again after a crash
 _REMEMBERED = 4  # mappings of past moments in memory
-_NEVER = (1 << 63, "")  # later than every event
+_NEVER = (1 << 63, "")  # order later than that of every event
 _IN_MEMORY = 250_000  # user ids and pairs that are known without a query, about 150 bytes each
 
 
 class _Change(msgspec.Struct, frozen=True):
-    """The change of one batch: the rows of the mapping for `nodes` are replaced by `rows`."""
+    """The change of the mapping by one batch: `rows` replace the mapping's rows of the identities in `nodes`."""
 
     nodes: Sequence[int]
     rows: Sequence[tuple[int, int, str, str]]
@@ -58,9 +58,9 @@ class Identity:
     the batches in which they arrive.
 
     Args:
-        storage: L2, open for as long as this is.
+        storage: L2. It must be open as long as this object is.
         read: function that gives all events of [start, end), in order of seq.
-        ask: function that answers SELECTs over `events`, which are the events of [start, end).
+        ask: function that runs SELECTs over the table `events`, which has the events of [start, end).
         rules: rules of matching. If they changed, the graph is computed again from the whole history.
 
     Memory: a `Mapping` of the present, up to four of past moments, and at most 80 MB of known texts.
@@ -76,7 +76,7 @@ class Identity:
         self._durable = 0  # the checkpoint in storage …
         self._at = 0  # … and the end of the events processed since, which changed nothing
         self._changed = 0  # the end of the last events that changed the mapping
-        self._known = True  # whether `_at` and `_durable` are right
+        self._known = True  # False while `_at` and `_durable` may be wrong
         self._mapping: Mapping | None = None
         self._version = 0
         self._past: dict[int, Mapping] = {}
@@ -88,7 +88,7 @@ class Identity:
         self._worker = Worker(f"identity-{storage.path.parent.name}")
 
     async def open(self) -> None:
-        """Compare the rules with those of the stored graph. A graph by other rules is dropped.
+        """Compare the rules with those of the stored graph. Drop the graph if it was made by other rules.
 
         Raises:
             StorageUnavailable: nothing was changed.
@@ -108,12 +108,12 @@ class Identity:
         self._open = True
 
     async def close(self) -> None:
-        """Stop after the current piece, whose transaction ends. No thread is left. May be called twice.
+        """Complete the transaction of the current piece, stop, and end the thread. May be called twice.
 
-        The checkpoint moves past events that changed nothing, so that they are not read again after the next opening.
+        Also saves the checkpoint: events that changed nothing are then not read again after the next `open`.
 
         Raises:
-            StorageUnavailable: the checkpoint could not be saved. This is closed all the same.
+            StorageUnavailable: the checkpoint could not be saved. The object is closed nevertheless.
         """
         self._open = False
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -126,7 +126,7 @@ class Identity:
     # Keeping up
 
     async def catch_up(self, end: int) -> None:
-        """Process all events with `seq < end`. Concurrent calls share the work, which goes on if they are cancelled.
+        """Process all events with `seq < end`. Concurrent calls share the work. It goes on if they are cancelled.
 
         Raises:
             StorageUnavailable: committed pieces stay; the next call continues after them.
@@ -164,7 +164,7 @@ class Identity:
                 await self._take_in(self._at, min(self._at + _MANY, end))
 
     async def _find_position(self) -> None:
-        """Read the checkpoint from the file: after a commit whose answer was lost, only the file has it."""
+        """Read the checkpoint from the file. After a commit with an unknown outcome, only the file is right."""
         self._at = self._durable = self._changed = await self.checkpoint()
         self._mapping = None
         self._users.clear()
@@ -185,7 +185,7 @@ class Identity:
         self._at = end  # the last events may have been erased
 
     async def _windows(self, start: int, end: int) -> AsyncGenerator[tuple[pa.Table, pa.Table, int], None]:
-        """Users, and for each window the events that may link, and its end."""
+        """Yield for each window: the users, the events that may link identities, and the seq at the window's end."""
         if end - start <= _FEW:
             async with aclosing(cast("AsyncGenerator[pa.Table, None]", self._read(start, end, frozenset()))) as tables:
                 async for table in tables:
@@ -200,7 +200,7 @@ class Identity:
             first = last
 
     def _pieces(self, users: pa.Table, linking: pa.Table, start: int, end: int) -> list[tuple[Evidence, int]]:
-        """The facts in `[start, end)` that are not known to be committed, in pieces, each with the seq at its end."""
+        """Find facts in `[start, end)` that may not be committed yet. Returns pieces, each with the seq at its end."""
         import pyarrow.compute as pc  # a quarter of the time that pyarrow takes to import
 
         users = users.filter(pc.and_(pc.greater_equal(users["seq"], start), pc.less(users["seq"], end)))
@@ -230,7 +230,7 @@ class Identity:
         self._pairs.update((edge.pair, edge.order) for edge in facts.edges)
 
     async def _merge(self, tx: Transaction, facts: Evidence, end: int) -> tuple[bool, _Change | None]:
-        """Whether anything was stored, and the change of the mapping."""
+        """Store new facts. Returns whether there were any, and the change of the mapping (None: no change)."""
         graph = IdentityGraph(tx)
         last = await graph.last_number()
         texts = {
@@ -267,7 +267,7 @@ class Identity:
     async def _numbered(
         self, graph: IdentityGraph, edges: Sequence[FoundEdge], numbers: dict[str, int], last: int
     ) -> list[EdgeRow]:
-        """The edges that are new, as rows."""
+        """Select the edges that are not stored, or now have an earlier order, or are an operator's. Returns rows."""
         values = {
             (edge.value, edge.b): await graph.value_number(edge.value, edge.b)
             for edge in edges
@@ -296,7 +296,7 @@ class Identity:
     # Answers
 
     async def mapping(self) -> Mapping:
-        """The present mapping, by all events that are processed."""
+        """The present mapping, by all events that were processed so far."""
         self._assert_open()
         if self._mapping is None:
             async with self._lock:
@@ -307,7 +307,7 @@ class Identity:
         return self._mapping
 
     async def mapping_at(self, end: int) -> Mapping:
-        """The mapping by the events with `seq < end`, which are processed first."""
+        """The mapping by the events with `seq < end`. Processes these events first."""
         await self.catch_up(end)
         past = self._past.get(end)
         if past is None:
@@ -325,18 +325,18 @@ class Identity:
         return await IdentityHistory(self._rules, self._worker.run).mapping(IdentityGraph(tx), end, version, present)
 
     async def _stored(self, tx: Transaction, version: int) -> Mapping:
-        """The mapping as it is stored."""
+        """Read the present mapping from storage."""
         tables = [await self._worker.run(Mapping.columns, rows) async for rows in IdentityGraph(tx).people()]
         return Mapping.of(tables, version)
 
     async def merges(self, identity: str | None, limit: int) -> list[Merge]:
-        """The merges of one person, or of all people, newest first."""
+        """The merges of one person, or of all people if `identity` is None, newest first."""
         mapping = await self.mapping()
         read = partial(merges, rules=self._rules, in_thread=self._worker.run)
         return await self._storage.transact(lambda tx: read(IdentityGraph(tx), mapping, identity, limit))
 
     async def ends_of(self, merge_id: str) -> tuple[str, str, str | None] | None:
-        """The two sides of a merge, and the kind of the second if it is a value. None if there is no such merge."""
+        """The two sides of a merge, and the kind of the second if that is a value. Returns None for unknown merges."""
         kind, _, message_id = merge_id.partition(":")
 
         async def find(tx: Transaction) -> tuple[str, str, str | None] | None:
@@ -350,7 +350,7 @@ class Identity:
         return await self._storage.transact(find)
 
     async def check(self, end: int) -> list[str]:
-        """Problems, as sentences. Compares the stored people with those computed from the stored edges.
+        """Compare the stored people with those computed from the stored edges. Returns problems, a sentence each.
 
         Args:
             end: the log's `next_seq`, up to which events were processed.
@@ -378,5 +378,5 @@ class Identity:
 
 
 def _old(nodes: Iterable[int], last: int) -> list[int]:
-    """The nodes up to the identity `last`: those that were stored before."""
+    """Select the nodes that may have been stored before: those up to `last`, the highest number at that time."""
     return [node for node in nodes if node <= last]

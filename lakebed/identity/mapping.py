@@ -1,4 +1,4 @@
-"""Mapping: from identities to people at one moment, as columns. Bitmaps and SQL are resolved with it."""
+"""Mapping: the person of each identity at one moment, as columns. It resolves identities in bitmaps and in SQL."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _SCHEMA = pa.schema(
 
 
 class Mapping:
-    """The identities whose person is another identity, with that person. Every other identity is its own person.
+    """Maps each identity whose person is another identity to that person. Any other identity is its own person.
 
-    Immutable. Memory: 16 bytes an identity and its two texts; numbers and a bitmap of them add about 10.
+    Immutable. Memory per identity: 16 bytes and its two texts. `people_of` adds numbers and a bitmap, about 10 bytes.
 
     Attributes:
         table: columns number, person, identity, person_id; ascending by number.
         version: number that differs between any two mappings of one object.
-        size: number of identities.
+        size: number of identities in `table`.
     """
 
     def __init__(self, table: pa.Table, version: int) -> None:
@@ -36,24 +36,24 @@ class Mapping:
 
     @classmethod
     def of(cls, tables: Sequence[pa.Table], version: int) -> Mapping:
-        """The mapping of tables that `columns` made, whose rows ascend by number."""
+        """Make a mapping from tables that `columns` made. Their rows ascend by number."""
         return cls(pa.concat_tables([_SCHEMA.empty_table(), *tables]).combine_chunks(), version)
 
     @classmethod
     def of_columns(cls, columns: Sequence[Any], version: int) -> Mapping:
-        """The mapping of whole columns in the order of `table`, ascending by number."""
+        """Make a mapping from the four columns of `table`, whose values ascend by number."""
         arrays = [values if isinstance(values, pa.ChunkedArray) else pa.chunked_array([values]) for values in columns]
         table = pa.table([array.cast(field.type) for array, field in zip(arrays, _SCHEMA, strict=True)], schema=_SCHEMA)
         return cls.of([table], version)
 
     @staticmethod
     def columns(rows: Sequence[PersonRow]) -> pa.Table:
-        """Rows as columns, which take a tenth of the memory. Convert some thousands at a time."""
+        """Convert rows to columns, which take a tenth of the memory. Pass some thousands of rows at a time."""
         columns = [pa.array([row[index] for row in rows], field.type) for index, field in enumerate(_SCHEMA)]
         return pa.table(columns, schema=_SCHEMA)
 
     def replaced(self, numbers: Iterable[int], rows: Sequence[PersonRow], version: int) -> Mapping:
-        """A mapping with the rows of the identities `numbers` replaced by `rows`."""
+        """A new mapping, in which `rows` replace the rows of the identities `numbers`."""
         import numpy as np  # only objects that answer questions pay for it
         import pyarrow.compute as pc  # a quarter of the time that pyarrow takes to import
 
@@ -87,7 +87,7 @@ class Mapping:
         return BitMap(memoryview(numbers)), numbers, people
 
     def people_of(self, bitmap: Any) -> Any:
-        """The people of a bitmap of identities, as a bitmap of numbers. The result may be `bitmap` itself."""
+        """The people to whom the identities in `bitmap` belong, as a bitmap. The result may be `bitmap` itself."""
         if not self.size:
             return bitmap
         import numpy as np  # only objects that answer questions pay for it
@@ -102,14 +102,14 @@ class Mapping:
         return (bitmap - moved) | BitMap(memoryview(targets))
 
     def person_of(self, identity: str) -> str:
-        """The id of the person of an identity."""
+        """The id of the person to whom an identity belongs."""
         import pyarrow.compute as pc  # a quarter of the time that pyarrow takes to import
 
         row = pc.index(self.table["identity"], identity).as_py()
         return identity if row < 0 else str(self.table["person_id"][row])
 
     def identities_of(self, person_id: str) -> list[str]:
-        """All identities of a person, sorted; its id is one of them."""
+        """All identities of a person, sorted. The person's id is one of them."""
         import pyarrow.compute as pc  # a quarter of the time that pyarrow takes to import
 
         others = self.table.filter(pc.equal(self.table["person_id"], person_id))["identity"].to_pylist()

@@ -22,9 +22,9 @@ class Merge(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         id: argument for `unmerge`.
         kind: "identify", "alias", "merge", "unmerge", "email", "phone" or "device".
-        into: the identity that keeps its id; in a match, the identity whose event had the value.
+        into: the identity that keeps its id; for "email", "phone" and "device" the identity whose event had the value.
         other: the other identity, or the value.
-        effect: "merged"; "refused", by a rule; or "undone", by an operator.
+        effect: "merged", "refused" (by a rule) or "undone" (by an operator).
         person_id: the person of `into` now.
         timestamp: time of the event, ISO 8601.
         seq: position of the event.

@@ -39,7 +39,7 @@ _CALLS = f"SELECT timestamp, message_id, properties FROM events WHERE type = 'id
 
 
 class People:
-    """The people of one object."""
+    """Looks up and changes the people of one object."""
 
     def __init__(
         self,
@@ -94,10 +94,10 @@ class People:
     async def merge(self, a: str, b: str, *, why: str | None = None) -> Merge:
         """Merge the people of two ids into one person, durably, as an event of the log.
 
-        The person keeps the id of `a`'s person, if that has a known user id, or `b`'s has none.
+        The merged person keeps the id of `a`'s person, unless only `b`'s person has a known user id.
 
         Raises:
-            InvalidMerge: they are one person already, or an id or the reason is not valid.
+            InvalidMerge: the ids belong to one person already, or an id or the reason is not valid.
             LogUnavailable, DiskFull, Backpressure: nothing was stored, as for `track`.
         """
         for identity in (a, b):
@@ -112,9 +112,9 @@ class People:
         return await self._append(OperatorMerge(MERGE, into, other, why=_reason(why)))
 
     async def unmerge(self, merge_id: str, *, why: str | None = None) -> Merge:
-        """Undo one merge of `merges`, whether an operator or a client made it. Nothing is scanned again.
+        """Undo one merge that `merges` lists, whether an operator or a client made it. No event is scanned again.
 
-        Links between its two sides that clients sent, or will send, no longer count. `merge` may join them again.
+        Links between its two sides that clients sent, or will send, no longer count. `merge` can join the sides again.
 
         Raises:
             InvalidMerge: there is no such merge, or the reason is not valid.
@@ -131,7 +131,7 @@ class People:
         return await self._append(OperatorMerge(UNMERGE, into, value=(kind, other), why=why))
 
     async def merges(self, id: str | None = None, *, limit: int = 100) -> list[Merge]:  # noqa: A002 - users write id=
-        """The audit of merges and unmerges with their reasons, newest first: of the person with this id, or of all."""
+        """The audit of merges and unmerges, with reasons, newest first: for the person with this id, or for all."""
         await self._catch_up(self._history.next_seq)
         return await self._identity.merges(id, limit)
 

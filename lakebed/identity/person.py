@@ -23,12 +23,12 @@ class Person(msgspec.Struct, frozen=True, kw_only=True):
     """All facts about one person.
 
     Attributes:
-        person_id: one of `ids`, the same whichever of them was asked for.
+        person_id: one of `ids`. A lookup by any other of `ids` gives the same one.
         ids: all ids, sorted. `user_ids` are those that events had as `user_id`, `anonymous_ids` all others.
-        first_seen: event time of the earliest event; `last_seen` of the latest. None without events.
+        first_seen: event time of the earliest event; `last_seen` is that of the latest. Both are None without events.
         events: number of events.
         traits: the latest value of each trait, by event time, then message id.
-        history: all values of each trait, oldest first; a value that is repeated is there once.
+        history: all values of each trait, oldest first; equal values in succession are one entry.
         groups: ids of the groups in events, sorted.
     """
 
@@ -45,7 +45,7 @@ class Person(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def traits_of(calls: Iterable[tuple[datetime, str, str]]) -> dict[str, list[Trait]]:
-    """The history of each trait, from (event time, message id, traits as JSON) of identify calls, in any order."""
+    """The history of each trait, from identify calls in any order: (event time, message id, traits as JSON)."""
     history: dict[str, list[Trait]] = {}
     for timestamp, message_id, traits in sorted(calls):
         for name, value in msgspec.json.decode(traits).items():

@@ -1,13 +1,13 @@
-"""From edges to people: a pure function of a set of edges. Their order of arrival makes no difference.
+"""Computes people from a set of edges, by a pure function. The order in which edges arrive makes no difference.
 
 Every choice is by (event time, message id). The steps, each of which starts from the people of the steps before it:
 
-1. `merge` and `unmerge` by an operator: of each pair the latest counts. After `unmerge` no edge of a client links it.
+1. `merge` and `unmerge` by an operator: the latest for a pair counts. After `unmerge` no client's edge links the pair.
 2. `merge`, and `alias` of an id that is a known user id: they join two people in every case.
 3. `identify` with both ids, and `alias` of an anonymous id: a claim. A person without a known user belongs to the
    earliest claimer; later claims by others are refused, and so are those beyond `anonymous_limit`.
 4. Emails, then phone numbers: people with the same value are joined, up to `user_limit` known users.
-5. Devices, at or above `device_confidence`: likewise, but a device that two known people have used joins nothing.
+5. Devices, at or above `device_confidence`: as 4, but a device that two known people have used joins no people.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Edges(msgspec.Struct, frozen=True):
         a: the user in a claim, the identity that keeps its id in a merge, the identity in a match.
         b: the other side; a negative number is a value.
         confidence: number from 0 to 1.
-        order: place of each edge in the rows from which these were made.
+        order: position of each edge in the rows from which the edges were made.
     """
 
     kind: Any
@@ -66,12 +66,12 @@ class Edges(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, rows: Sequence[EdgeRow]) -> Edges:
-        """The edges of rows."""
+        """Make edges from stored rows."""
         return cls.joined([cls.columns(rows)])
 
     @staticmethod
     def columns(rows: Sequence[EdgeRow]) -> pa.Table:
-        """The columns of some rows that `joined` needs: about 60 bytes a row."""
+        """Convert rows to the columns that `joined` needs: about 60 bytes a row."""
         code = {name: number for number, name in enumerate(KINDS)}
         return pa.table(
             {
@@ -87,7 +87,7 @@ class Edges(msgspec.Struct, frozen=True):
 
     @classmethod
     def joined(cls, tables: Sequence[pa.Table]) -> Edges:
-        """The edges in several results of `columns`."""
+        """Make edges from tables that `columns` made, sorted by event time, message id and seq."""
         import pyarrow.compute as pc  # a quarter of the time that pyarrow takes to import
 
         table = pa.concat_tables([cls.columns([]), *tables])
@@ -99,12 +99,12 @@ class Edges(msgspec.Struct, frozen=True):
 
 
 class Resolution(msgspec.Struct, frozen=True):
-    """The people of some edges.
+    """The people that result from some edges.
 
     Attributes:
         numbers: identities whose person is another identity, ascending.
-        people: the person of each of them.
-        effects: effect of each edge, as an index in `EFFECTS`, in the order of the rows.
+        people: the person of each identity in `numbers`.
+        effects: effect of each edge, as an index in `EFFECTS`, in the order of the rows given to `Edges`.
     """
 
     numbers: Numbers
@@ -113,11 +113,11 @@ class Resolution(msgspec.Struct, frozen=True):
 
 
 def resolve(edges: Edges, users: Iterable[int], rules: Rules) -> Resolution:
-    """The people of `edges`. Blocks.
+    """Compute the people that result from `edges`. Blocks.
 
     Args:
-        edges: all edges of the identities in them.
-        users: the identities in them that are known user ids.
+        edges: every edge of each identity that occurs in them.
+        users: the identities in `edges` that are known user ids.
     """
     import numpy as np  # only objects with edges pay for it
 
@@ -157,7 +157,7 @@ class _Forest:
         self.name = np.where(nodes > 0, np.arange(len(nodes)), -1)  # a value is the name of no person
 
     def find(self, node: int) -> int:
-        """The root of one node."""
+        """The root of the set of one node."""
         parent = self.parent
         root = node
         while parent[root] != root:
@@ -167,7 +167,7 @@ class _Forest:
         return root
 
     def roots(self) -> Numbers:
-        """The root of every node."""
+        """The root of every node's set."""
         roots = self.parent
         while (roots[roots] != roots).any():
             roots = roots[roots]
@@ -182,7 +182,7 @@ class _Forest:
         return np.where(names < 0, np.arange(len(names)), names)
 
     def join(self, into: int, other: int) -> None:
-        """Make one set of two. The name of `into` stays, unless only the other has known users, or a name at all."""
+        """Join the sets of two nodes. `into`'s name stays, unless only the other set has known users or has a name."""
         into, other = self.find(into), self.find(other)
         if into == other:
             return
@@ -194,7 +194,7 @@ class _Forest:
 
 
 def _undo(kinds: Any, left: Numbers, right: Numbers, effects: Any) -> None:
-    """Mark the edges that operators undid: for each pair their latest merge or unmerge counts."""
+    """Mark the edges that operators undid. For each pair the latest merge or unmerge by an operator counts."""
     import numpy as np  # see resolve
 
     by_operator = np.flatnonzero(kinds[MERGE] | kinds[UNMERGE])
@@ -218,7 +218,7 @@ def _pair(left: int, right: int) -> tuple[int, int]:
 
 
 def _claim(forest: _Forest, left: Numbers, right: Numbers, rows: Numbers, effects: Any, rules: Rules) -> None:
-    """Give each person without a known user to the earliest claimer."""
+    """Give each person without a known user to its earliest claimer, up to `anonymous_limit` per claimer."""
     import numpy as np  # see resolve
 
     roots = forest.roots()
@@ -233,7 +233,7 @@ def _claim(forest: _Forest, left: Numbers, right: Numbers, rows: Numbers, effect
 
 
 def _rank(values: Numbers) -> Numbers:
-    """The number of equal values before each value."""
+    """For each value, the number of equal values before it."""
     import numpy as np  # see resolve
 
     order = np.argsort(values, kind="stable")
@@ -245,7 +245,7 @@ def _rank(values: Numbers) -> Numbers:
 
 
 def _match(forest: _Forest, left: Numbers, right: Numbers, rows: Numbers, effects: Any, user_limit: int) -> None:
-    """Join identities with the values in their events, within the limit of known users."""
+    """Join identities with the values in their events, unless both have known users, in sum above `user_limit`."""
     for row in rows.tolist():
         identity, value = forest.find(left[row]), forest.find(right[row])
         users = forest.users[identity], forest.users[value]
@@ -256,7 +256,7 @@ def _match(forest: _Forest, left: Numbers, right: Numbers, rows: Numbers, effect
 
 
 def _unambiguous(forest: _Forest, left: Numbers, right: Numbers, rows: Numbers) -> Numbers:
-    """The rows whose value is in the events of at most one known person."""
+    """Select the rows whose value is in events of at most one known person."""
     import numpy as np  # see resolve
 
     roots = forest.roots()

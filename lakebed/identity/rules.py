@@ -25,7 +25,7 @@ _WEIGHTS = {"ip": 0.5, "userAgent": 0.25, "locale": 0.05, "timezone": 0.05, "scr
 
 
 class Rules(msgspec.Struct, frozen=True):
-    """The values that link identities in one object, beside `identify` and `alias`.
+    """The rules for values that link identities in one object, in addition to `identify` and `alias`.
 
     Attributes:
         email: whether equal emails link.
@@ -45,7 +45,7 @@ class Rules(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, settings: Settings) -> Rules:
-        """The rules in settings."""
+        """Read the rules of matching from settings."""
         return cls(
             email=settings.identity_email,
             phone=settings.identity_phone,
@@ -57,17 +57,17 @@ class Rules(msgspec.Struct, frozen=True):
 
     @property
     def fingerprint(self) -> str:
-        """Hash that changes if the graph of the same events may change."""
+        """A hash of the rules. It changes if the same events may give another graph."""
         return hashlib.sha256(msgspec.json.encode([_VERSION, self])).hexdigest()
 
 
 def is_blocked(value: str) -> bool:
-    """Whether a value is a placeholder, which would link people who have nothing in common."""
+    """Whether a value is a placeholder such as "null", which would link unrelated people."""
     return _BLOCKED.fullmatch(value) is not None
 
 
 def normal_email(value: Any) -> str | None:
-    """The address, trimmed, in lower case; None if it is not valid. Dots and tags stay: they distinguish mailboxes."""
+    """The address, trimmed, in lower case; None if invalid. Dots and tags are kept, as they distinguish mailboxes."""
     if not isinstance(value, str):
         return None
     text = value.strip().lower()
@@ -75,9 +75,9 @@ def normal_email(value: Any) -> str | None:
 
 
 def normal_phone(value: Any) -> str | None:
-    """The digits, without the `+` or `00` of an international number; None if it is not a phone number.
+    """The digits of a phone number, without the `+` or `00` of an international one; None if it is no phone number.
 
-    No country is guessed: the national and the international spelling of a number stay different.
+    The country is not guessed: the national and the international spelling of a number stay different.
     """
     if not isinstance(value, (str, int)) or isinstance(value, bool):
         return None
@@ -86,7 +86,7 @@ def normal_phone(value: Any) -> str | None:
 
 
 def device_signal(context: Any) -> tuple[str, float] | None:
-    """The device signals in a context as one text, and the confidence that equal texts belong to one person."""
+    """A digest of the device signals in a context, and the confidence that equal digests mean one person."""
     if not isinstance(context, Mapping):
         return None
     device = context.get("device")
@@ -103,5 +103,5 @@ def device_signal(context: Any) -> tuple[str, float] | None:
 
 
 def _signal(*parts: Any) -> str:
-    """A digest: only equality matters, so the signals themselves are not stored."""
+    """The digest of signals. It is stored in their place, as only equality matters."""
     return hashlib.sha256(msgspec.json.encode(parts, order="deterministic")).hexdigest()

@@ -1,4 +1,4 @@
-"""delegate: a method of one class as a method of another that has an instance of it."""
+"""delegate: makes a method of one class available on another class, which holds an instance of the first."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _Returned = TypeVar("_Returned")
 def delegate(
     method: Callable[Concatenate[Any, _Arguments], _Returned], path: str
 ) -> Callable[Concatenate[Any, _Arguments], _Returned]:
-    """A method with the name, signature and docstring of `method`, called on the attribute at `path`.
+    """Make a method with the name, signature and docstring of `method` that calls it on the object at `path`.
 
-    A coroutine function stays one, so an error of the attribute (ObjectClosed) is raised when the call is awaited.
+    A coroutine function stays a coroutine function: an error of reading `path` (ObjectClosed) is raised on await.
 
     Args:
         method: a function of the class that does the work.
-        path: where its instance is, from `self`: "_components.ingest".
+        path: attributes from `self` to the instance of that class, such as "_components.ingest".
     """
     instance = operator.attrgetter(path)
     if inspect.iscoroutinefunction(method):

@@ -1,4 +1,4 @@
-"""Extras: the error of a part of Lakebed whose optional packages are not installed."""
+"""Extras: raises an error for a part of Lakebed whose optional packages are not installed."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ __all__ = ["require_extra"]
 
 
 def require_extra(part: str, extra: str, *packages: str) -> None:
-    """Make sure that `packages` can be imported.
+    """Check that `packages` can be imported.
 
     Args:
-        part: the subject of the message: "lakebed.api".
-        extra: the extra that installs them.
+        part: the part that needs them, as the message names it, such as "lakebed.api".
+        extra: name of the extra that installs the packages.
 
     Raises:
-        ImportError: names the missing packages and the command that installs them.
+        ImportError: a package is missing. The message has the missing packages and the command that installs them.
     """
     missing = [package for package in packages if importlib.util.find_spec(package) is None]
     if missing:

@@ -1,4 +1,4 @@
-"""The JSON Schema of a verb's or report's arguments."""
+"""Makes the JSON Schema of the arguments of a verb or report."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _AS_TEXT = {datetime, date, timedelta}  # types that JSON lacks
 
 
 def body_of(signature: Signature) -> type[msgspec.Struct]:
-    """A struct with one described field for each parameter; msgspec makes the schema of it."""
+    """Make a struct class with a described field for each parameter. msgspec makes the schema from the class."""
     fields: list[Any] = []
     for parameter, annotation in signature.types.items():
         meta = msgspec.Meta(description=signature.about.get(parameter) or parameter)
@@ -28,7 +28,7 @@ def body_of(signature: Signature) -> type[msgspec.Struct]:
 
 
 def _json_type(annotation: Any) -> Any:
-    """The type that JSON has for an argument's annotation."""
+    """The annotation of an argument, with types that JSON lacks replaced by JSON's types."""
     kinds = {_json_kind(kind) for kind in each(annotation)}
     if Any in kinds:
         return Any

@@ -1,6 +1,6 @@
-"""The signature of a verb or report, read from the function itself, so that every face takes the same arguments.
+"""Reads the signature of a verb or report from its function, so that every interface takes the same arguments.
 
-Also the one place where the casing of a name is changed: snake_case (Python), camelCase (JSON, JavaScript), kebab-case
+Also has all functions that change the casing of a name: snake_case (Python), camelCase (JSON, JavaScript), kebab-case
 (commands), PascalCase (types).
 """
 
@@ -31,10 +31,10 @@ class Signature(msgspec.Struct, frozen=True):
     Attributes:
         name: the name by which callers know the function.
         types: annotations by parameter.
-        positional: the parameters that can also be set by position, in order.
-        defaults: default values by parameter; a parameter that is not here is required.
-        about: the docstring's line about each parameter, from its `Args:`.
-        doc: the docstring up to its `Args:`.
+        positional: the parameters that can also be passed by position, in order.
+        defaults: default values by parameter; a parameter without an entry is required.
+        about: description of each parameter, from `Args:` in the docstring.
+        doc: the docstring before its `Args:`.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Signature(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, name: str, function: Callable[..., Any], *, only: Collection[str]) -> Self:
-        """The signature of `function`, reduced to the parameters in `only`, in the function's order."""
+        """Read the signature of `function`, with only the parameters in `only`, in the function's order."""
         types_: dict[str, Any] = {}
         positional: list[str] = []
         defaults: dict[str, Any] = {}
@@ -67,13 +67,13 @@ class Signature(msgspec.Struct, frozen=True):
         return frozenset(self.types.keys() - self.defaults.keys())
 
     def bind(self, arguments: list[Any], named: Mapping[str, Any]) -> dict[str, Any]:
-        """The arguments by name. One object after, or instead of, the positional arguments names the others.
+        """Return the arguments by name. One object after (or in place of) positional arguments has the others by name.
 
-        An argument that is None counts as left out, unless its parameter can be None and has another default.
+        An argument None counts as not passed, unless its parameter allows None and has a default that is not None.
 
         Raises:
             TypeError: there are too many or too few arguments, or one has an unknown name or the wrong type.
-            ValueError: one is out of range.
+            ValueError: an argument is out of range.
         """
         options: Mapping[str, Any] = {}
         if arguments and isinstance(arguments[-1], dict) and self._names_others(len(arguments) - 1):
@@ -94,7 +94,7 @@ class Signature(msgspec.Struct, frozen=True):
         return bound
 
     def _none_is_a_value(self, name: str) -> bool:
-        """Whether None differs from the default: `performance(grain=None)` gives one row instead of one an hour."""
+        """Whether None is allowed and is not the default: `performance(grain=None)` gives one row, not one an hour."""
         return self.defaults.get(name) is not None and type(None) in typing.get_args(self.types[name])
 
     def _names_others(self, position: int) -> bool:
@@ -112,14 +112,14 @@ class Signature(msgspec.Struct, frozen=True):
 
 
 def each(annotation: Any) -> list[Any]:
-    """The types of a union, nested unions included, without None; of another annotation, that one."""
+    """The types in a union and in its nested unions, without None. An annotation that is no union is its only type."""
     if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union:
         return [kind for member in typing.get_args(annotation) for kind in each(member)]
     return [] if annotation is type(None) else [annotation]
 
 
 def _fits(value: Any, annotation: Any) -> bool:
-    """Whether `value`, and each item of a sequence, has a type that `annotation` allows."""
+    """Whether `annotation` allows the type of `value`; for a sequence also the types of its items."""
     return any(_fits_type(value, kind) for kind in each(annotation))
 
 
@@ -149,7 +149,7 @@ def _type_names(annotation: Any) -> str:
 
 
 def _about(arguments: str) -> dict[str, str]:
-    """The lines about each argument in the `Args:` of a docstring of Google style, joined to one line."""
+    """The description of each argument in the `Args:` of a Google-style docstring, as one line each."""
     about: dict[str, str] = {}
     name = ""
     for line in arguments.split("\n"):
@@ -164,26 +164,26 @@ def _about(arguments: str) -> dict[str, str]:
 
 
 def snake(name: str) -> str:
-    """`elapsedMs` as `elapsed_ms`; a name in snake_case stays as it is."""
+    """Convert a name to snake_case: `elapsedMs` to `elapsed_ms`. A name in snake_case stays as it is."""
     return "".join(f"_{letter.lower()}" if letter.isascii() and letter.isupper() else letter for letter in name)
 
 
 def camel(name: str) -> str:
-    """`elapsed_ms` as `elapsedMs`; a name in camelCase stays as it is."""
+    """Convert a name to camelCase: `elapsed_ms` to `elapsedMs`. A name in camelCase stays as it is."""
     first, *rest = name.split("_")
     return first + "".join(part[:1].upper() + part[1:] for part in rest)
 
 
 def kebab(name: str) -> str:
-    """`session_list` as `session-list`."""
+    """Convert a name to kebab-case: `session_list` to `session-list`."""
     return name.replace("_", "-")
 
 
 def pascal(name: str) -> str:
-    """`session_list` as `SessionList`."""
+    """Convert a name to PascalCase: `session_list` to `SessionList`."""
     return "".join(part.capitalize() for part in name.split("_"))
 
 
 def camel_keys(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The same record with its keys in camelCase. Keys of mappings inside of it stay as they are."""
+    """A copy of a record with its keys in camelCase. Keys of mappings inside the record stay as they are."""
     return {camel(name): value for name, value in record.items()}

@@ -1,8 +1,8 @@
 """The catalogue of verbs: which methods of an object can be called from outside, by whom, and with which arguments.
 
-HTTP reports, RPC, the command line, MCP and OpenAPI read this table. A verb that is not in it cannot be called over a
-network, and an argument that is not in its row cannot be set there: a new argument stays closed until its name is
-added here.
+HTTP reports, RPC, the command line, MCP and OpenAPI read this table. A verb that is not in the table cannot be called
+over a network, and a network caller can set only the arguments in a verb's row: a new argument must be added here
+before network callers can set it.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ Cost = Literal["memory", "append", "lookup", "scan", "store", "maintenance"]
 
 
 class Verb(msgspec.Struct, frozen=True, kw_only=True):
-    """One verb: a method of `Analytics`, or of its `counters` where the name begins with `counters.`.
+    """One verb: a method of `Analytics`, or of its `counters` if the name begins with `counters.`.
 
     Attributes:
         name: the method's name.
-        scope: the scope that a key needs.
+        scope: the scope that an API key needs to call the verb.
         cost: the kind of work that a call makes.
         arguments: names of the arguments that a network caller may set; no other can be set.
         untrusted: the method that runs instead when the arguments come over a network: SQL in them runs in the sandbox.
-        forced: arguments that a network call always gets, with their values.
-        is_report: whether it is a report of product analytics: its answer is a table, and `report_untrusted` runs it.
+        forced: arguments that are always set in network calls, with their values.
+        is_report: whether the verb is a report of product analytics: it returns a table; `report_untrusted` runs it.
     """
 
     name: str

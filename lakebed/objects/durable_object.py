@@ -31,18 +31,18 @@ __all__ = ["DurableObject", "Namespace"]
 
 
 class DurableObject:
-    """A named object that owns a directory and nothing else, in one process at a time.
+    """A named object that owns a directory, and nothing else. It is open in one process at a time.
 
     A subclass does its work in `_open` and `_close`; both are coroutines. `_close` always runs after `_open` was begun,
-    also when that failed or was cancelled: it must cope with a half-open object. Neither runs twice at once.
+    also if `_open` failed or was cancelled: it must handle a half-open object. Only one of them runs at a time.
 
     Args:
         name: name of the object, `^[a-z0-9][a-z0-9_-]{0,62}$`; its directory is `<root>/<name>`.
         root: the namespace's directory; `open` makes it if it is missing.
-        settings: its settings; None loads them with `Settings.load(root, **overrides)`.
+        settings: settings of the object; None loads them with `Settings.load(root, **overrides)`.
         clock: the source of time.
-        disk: file operations that must be durable.
-        on_error: called with each failure that no caller awaited.
+        disk: performs the file operations that must be durable.
+        on_error: called with each error of work that no caller awaited.
         overrides: settings, by name.
 
     Raises:
@@ -86,17 +86,17 @@ class DurableObject:
 
     @property
     def is_open(self) -> bool:
-        """Whether calls are accepted: after `open`, and until `close` begins."""
+        """Whether the object accepts calls: from the end of `open` until `close` begins."""
         return self._opened and self._lock.held
 
     async def open(self) -> Self:
-        """Lock the directory and make the object ready. Does nothing when it is open; concurrent calls open once.
+        """Lock the directory and make the object ready. Does nothing if it is open. Concurrent calls open it once.
 
-        If it fails or is cancelled, the half-open object is closed and the lock released before the error is raised.
+        If `open` fails or is cancelled, it closes the half-open object and releases the lock before raising the error.
 
         Raises:
-            ObjectLocked: the directory is open elsewhere; `pid` is its owner.
-            ObjectUnavailable: the system refused something; its OSError is the cause.
+            ObjectLocked: another object or process has the directory open; `pid` is the owner's process.
+            ObjectUnavailable: the operating system refused an operation; the OSError is the cause.
             FormatTooNew: a newer Lakebed wrote the directory. It was not touched.
             WrongObject: the directory holds an object of an unrelated class.
         """
@@ -106,9 +106,9 @@ class DurableObject:
         return self
 
     async def close(self) -> None:
-        """Finish what is under way and release the directory. Does nothing when it is closed.
+        """Finish the work under way and release the directory. Does nothing if the object is closed.
 
-        A cancelled `close` still finishes before the cancellation is raised. It may be opened again.
+        A cancelled `close` still finishes before the cancellation is raised. The object can be opened again.
         """
         async with self._turn:
             if self._opened:
@@ -127,7 +127,7 @@ class DurableObject:
 
     @classmethod
     def for_(cls, name: str, root: str | Path | None = None) -> Stub:
-        """A stub of object `name` in the default namespace of `root`, which is made by its first use.
+        """A stub of object `name` in the default namespace of `root`. The first use makes the namespace.
 
         Args:
             name: name of the object.
@@ -137,14 +137,14 @@ class DurableObject:
             InvalidName: the name is not allowed.
             RuntimeError: no event loop is running.
 
-        There is one default namespace for each root and running loop. It closes itself when `asyncio.run` ends, and no
-        call that was made is lost then. `await Namespace.default(root).close()` closes it sooner, and is needed where
-        a loop is closed without `loop.shutdown_asyncgens()`.
+        There is one default namespace for each root and running loop. It closes itself when `asyncio.run` ends, after
+        all calls are finished. `await Namespace.default(root).close()` closes it sooner, and is needed if the loop is
+        closed without `loop.shutdown_asyncgens()`.
         """
         return Namespace.default(root).stub(cls, name)
 
     def check_open(self) -> None:
-        """Raise ObjectClosed unless calls are accepted. Subclasses call it first in methods that need their tiers."""
+        """Raise ObjectClosed unless calls are accepted. Subclasses' methods that need their tiers call this first."""
         if not self.is_open:
             raise ObjectClosed(
                 f"{type(self).__name__} {self.name!r} is not open",
@@ -153,13 +153,13 @@ class DurableObject:
             )
 
     async def run_due(self) -> object:
-        """Run all overdue scheduled jobs, and return when they are done. For subclasses."""
+        """Run all overdue scheduled jobs, and return when they are done. Subclasses override it."""
 
     async def _open(self) -> None:
         """Open the parts of the subclass. The directory exists and is locked."""
 
     async def _close(self) -> None:
-        """Close every part that is open, also after an `_open` that failed anywhere."""
+        """Close every part that is open. Also called after `_open` failed at any step."""
 
     async def _begin(self) -> None:
         with self._unavailable():
@@ -177,7 +177,7 @@ class DurableObject:
 
     @contextmanager
     def _unavailable(self) -> Iterator[None]:
-        """Raise ObjectUnavailable for an OSError. It is for files of this class, not for those of a subclass."""
+        """Raise ObjectUnavailable for an OSError. Used for this class's own files, not for those of a subclass."""
         try:
             yield
         except LakebedError:
@@ -194,7 +194,7 @@ class DurableObject:
             cause.add_note(f"closing the half-open object failed too: {error!r}")
 
     async def _finish(self) -> None:
-        since_us = self.clock.now_us()  # before closing: a schedule that falls due meanwhile was missed
+        since_us = self.clock.now_us()  # before closing: a schedule that falls due during closing counts as missed
         try:
             await self._close()
         finally:

@@ -1,4 +1,4 @@
-"""DirectoryLock: one owner for a directory, between processes and within one."""
+"""DirectoryLock: gives a directory one owner, among all processes and within each."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ LOCK_NAME = "lock"
 
 
 class DirectoryLock:
-    """An exclusive lock on a directory, between processes and within one. Not held until `acquire`.
+    """An exclusive lock on a directory, among all processes and within each. `acquire` takes the lock.
 
-    The kernel releases it when the process ends, in any way: a lock file that a dead process left is no obstacle.
+    The kernel releases the lock when the process ends in any way: the lock file of a dead process is no obstacle.
     The file is never deleted: a process that had it open would then lock a file that no other process sees. Operators
-    do delete it, so the directory itself is locked too, where the file system can do that. Programs that the process
-    starts do not inherit the descriptors, and a forked child closes its copies at once: it owns nothing.
+    may delete it, so the directory itself is locked too, if the file system allows that. Programs that the process
+    starts do not inherit the descriptors, and a forked child closes its copies at once: the child owns no lock.
 
-    The lock file's modification time is when the lock was last acquired or released, by the owner's clock.
+    The modification time of the lock file is the time of the last acquire or release, by the owner's clock.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -38,10 +38,10 @@ class DirectoryLock:
         return bool(self._descriptors)
 
     def acquire(self, now_us: int) -> None:
-        """Become the owner. The directory must exist. Does not wait.
+        """Take the lock, without waiting. The directory must exist.
 
         Raises:
-            ObjectLocked: it has an owner; `pid` is the owner's process, None if that could not be read.
+            ObjectLocked: the directory has an owner; `pid` is the owner's process, or None if it could not be read.
         """
         descriptors = [os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)]
         try:
@@ -60,7 +60,7 @@ class DirectoryLock:
         self._descriptors = descriptors
 
     def release(self, now_us: int) -> None:
-        """Release the lock. Does nothing when it is not held."""
+        """Release the lock. Does nothing if it is not held."""
         descriptors, self._descriptors = self._descriptors, []
         if not descriptors:
             return

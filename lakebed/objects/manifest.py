@@ -1,4 +1,4 @@
-"""The directory of an object: its name, and its manifest, which says what lies in it."""
+"""The directory of an object: the directory's name, and its manifest, which describes its contents."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
 
 def is_name(name: object) -> bool:
-    """Whether an object may have that name."""
+    """Whether `name` is allowed as the name of an object."""
     return isinstance(name, str) and _NAME.fullmatch(name) is not None
 
 
 def directory_of(root: Path, name: str) -> Path:
-    """The directory of object `name` under `root`, which need not exist.
+    """The path of object `name`'s directory under `root`. It need not exist.
 
     Raises:
         InvalidName: the name is not allowed, or a symbolic link leads out of the root.
@@ -50,12 +50,12 @@ class _Format(msgspec.Struct):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, rename={"kind": "class"}):
-    """The content of `object.json`.
+    """The content of `object.json`, the manifest of a directory.
 
     Attributes:
         format: the layout of the directory; a number above `FORMAT` belongs to a newer Lakebed.
         kind: name of the most specific class that the object was opened as; `class` in the file.
-        bases: names of the DurableObject classes that it inherits from, nearest first.
+        bases: names of the DurableObject classes from which that class inherits, nearest first.
     """
 
     format: int = FORMAT
@@ -64,11 +64,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, rename={"kind": "class
 
     @classmethod
     def read(cls, directory: Path) -> Manifest | None:
-        """The manifest of `directory`; None if it has none, which means that no object was ever opened there.
+        """Read the manifest of `directory`; None if there is no manifest: then no object was ever opened there.
 
         Raises:
-            FormatTooNew: a newer Lakebed wrote it.
-            LogCorrupted: it cannot be decoded.
+            FormatTooNew: a newer Lakebed wrote the manifest.
+            LogCorrupted: the manifest cannot be decoded.
         """
         path = directory / FILE_NAME
         try:
@@ -85,7 +85,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, rename={"kind": "class
             raise LogCorrupted(f"the manifest cannot be decoded: {error}", path=path, offset=0) from error
 
     def agree(self, new: Manifest, directory: Path) -> Manifest:
-        """The manifest that `directory` should have when an object of `new`'s class is opened in it.
+        """The manifest that `directory` must have after an object of `new`'s class is opened in it.
 
         An object may be opened as the class it was made with, as one of that class's bases (a notebook opens a `Shop`
         as plain `Analytics`), as a subclass, or as a sibling (the class was renamed).
@@ -105,9 +105,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, rename={"kind": "class
         return new
 
     def write(self, directory: Path, disk: Disk) -> None:
-        """Write this manifest durably: after a crash the old one or the new one is there, whole. Blocks."""
+        """Write this manifest durably: after a crash either the old or the new manifest exists, complete. Blocks."""
         path, draft = directory / FILE_NAME, directory / (FILE_NAME + ".new")
-        if draft.exists():  # a crash left it; this process owns the directory
+        if draft.exists():  # left by a crash: this process owns the directory
             disk.remove(draft)
         descriptor = disk.create(draft)
         try:

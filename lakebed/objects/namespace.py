@@ -1,4 +1,4 @@
-"""Namespace: a directory of objects. It gives stubs of them, and wakes them for calls and schedules."""
+"""Namespace: a directory of objects. It makes stubs of the objects, and wakes objects for calls and schedules."""
 
 from __future__ import annotations
 
@@ -34,21 +34,21 @@ _MAX_FAILURES = 100
 
 
 class Namespace:
-    """The objects under one root directory. An async context manager; may also be used at once, and closed later.
+    """The objects under one root directory. Use it as an async context manager, or directly and `close` it later.
 
-    An object wakes when it is first called and sleeps when it was idle for its `idle_s`. Asleep it costs no memory.
-    When a schedule of a sleeping object is due it is woken, at most four at a time, makes up for its missed runs, and
-    sleeps again. Its class must be known: its module imported, or passed as `object_class`.
+    An object wakes at its first call, and sleeps after being idle for its setting `idle_s`. Asleep it costs no memory.
+    When a schedule of a sleeping object is due, the object wakes (at most four at a time), makes up for missed runs,
+    and sleeps again. Its class must be known: import the class's module, or pass the class as `object_class`.
 
     Args:
         root: the directory; made by the first object.
         object_class: the class of `get`, and of objects whose own class is not known. By default the class that an
             object was last opened as, or `Analytics`.
-        clock: the source of its time and its objects'.
-        on_error: called, on the loop, with each failure that no caller received; its objects get it too.
-        overrides: settings for its objects, by name.
+        clock: the source of time for the namespace and its objects.
+        on_error: called on the loop with each error that no caller received. Objects of the namespace get it too.
+        overrides: settings for the objects, by name.
 
-    It belongs to the event loop that first used it.
+    A namespace belongs to the event loop that first used it.
     """
 
     _defaults: ClassVar[dict[tuple[asyncio.AbstractEventLoop, str], Namespace]] = {}
@@ -87,7 +87,7 @@ class Namespace:
     def default(cls, root: str | Path | None = None) -> Namespace:
         """The process-wide namespace of `root` (by default `LAKEBED_ROOT`, else "data") for the running loop.
 
-        It is made by its first use, and closed when `asyncio.run` ends; no call that was made is lost then.
+        The namespace is made at the first use. When `asyncio.run` ends, it finishes all calls and closes itself.
 
         Raises:
             RuntimeError: no event loop is running.
@@ -104,10 +104,10 @@ class Namespace:
 
     @staticmethod
     def connect(url: str, *, key: str | None = None, **options: Any) -> RemoteNamespace:
-        """The namespace of a server: the same stubs, over a network. Needs the extra `client`.
+        """A namespace on a server, with the same stubs as a local one. Needs the extra `client`.
 
         Args:
-            url: address of the server. `https://` makes one request a trip, `wss://` keeps one connection.
+            url: address of the server. `https://`: one request for each trip; `wss://`: one lasting connection.
             key: API key, which decides the object that can be reached.
             options: further arguments of `RemoteNamespace`.
 
@@ -126,7 +126,7 @@ class Namespace:
         await self.close()
 
     async def open(self) -> Self:
-        """Start to run schedules: those missed while nothing ran are made up for. Idempotent."""
+        """Start running schedules, including those missed while no namespace was open. Idempotent."""
         self._closed = False
         self._start()
         return self
@@ -136,12 +136,12 @@ class Namespace:
 
         Raises:
             InvalidName: the name is not allowed.
-            NotReachable: the class that the object was last opened as is not known here.
+            NotReachable: the class as which the object was last opened is not known in this process.
         """
         return self.stub(self._class or self._recorded_class(name), name)
 
     def handle(self, name: str) -> ObjectHandle:
-        """A handle of object `name`, to call its methods: shorter than a stub, and no promises. Raises as `get`."""
+        """A handle of object `name`, to call its methods: simpler than a stub, but no promises. Raises as `get`."""
         awake = self._pool.class_of(name)
         if awake is None:
             directory_of(self.root, name)
@@ -149,7 +149,7 @@ class Namespace:
         return ObjectHandle(self._entering(name, object_class), self._tasks, self._failed)
 
     def _recorded_class(self, name: str) -> type[Any]:
-        """The class that object `name` was last opened as; `Analytics` for a new one."""
+        """The class as which object `name` was last opened; `Analytics` for a new object."""
         manifest = Manifest.read(directory_of(self.root, name))
         return class_named(manifest.kind if manifest is not None else "Analytics")
 
@@ -167,7 +167,7 @@ class Namespace:
         return lambda object_name: self.stub(object_class, object_name)
 
     def stub(self, object_class: type[Any], name: str) -> Stub:
-        """A stub of object `name` as `object_class`. `ns.stub(Shop, "tom")` is `ns.Shop("tom")`.
+        """A stub of object `name` as `object_class`. `ns.stub(Shop, "tom")` means the same as `ns.Shop("tom")`.
 
         Raises:
             InvalidName: the name is not allowed.
@@ -191,7 +191,7 @@ class Namespace:
 
     @property
     def is_open(self) -> bool:
-        """Whether it runs schedules: after `open` or the first call, until `close`."""
+        """Whether the namespace runs schedules: from `open` or the first call, until `close`."""
         return self._loop is not None
 
     def awake(self) -> list[str]:
@@ -200,13 +200,13 @@ class Namespace:
 
     @property
     def pool(self) -> ObjectPool:
-        """The objects that are awake here. Holding one does not keep it awake: it may close at any await."""
+        """The objects that are awake here. A reference to an object does not keep it awake: any await may close it."""
         return self._pool
 
-    residents = pool  # its former name
+    residents = pool  # the former name of `pool`
 
     async def flush(self) -> None:
-        """Return when all calls made so far are resolved, and the objects that have a `flush` have flushed."""
+        """Wait until all calls made so far are resolved, then flush every awake object that has a `flush`."""
         await self._settle()
         for pooled in self._pool:
             if callable(getattr(pooled, "flush", None)):
@@ -214,7 +214,7 @@ class Namespace:
                     await awake.flush()
 
     async def close(self) -> None:
-        """Finish all calls, flush and close every object. Idempotent; a later call raises ObjectClosed.
+        """Finish all calls, then flush and close every object. Idempotent. Calls made later raise ObjectClosed.
 
         No task, thread or descriptor of the namespace or its objects is left.
 
@@ -245,13 +245,13 @@ class Namespace:
             await asyncio.wait([watcher])
 
     async def sleep_idle(self) -> list[str]:
-        """Close the objects that have been idle for long enough. Returns their names. The timer does the same."""
+        """Close the objects that have been idle for their `idle_s`. Returns their names. The timer calls this too."""
         return await self._pool.sleep_idle(self._clock.monotonic())
 
     async def wake_due(self) -> list[str]:
-        """Wake each sleeping object that missed a schedule, run its jobs, close it. Returns the names.
+        """Wake each sleeping object that missed a schedule, run its jobs, and close it. Returns the objects' names.
 
-        The timer does the same. A failure of one object is kept for `check()` and stops no other.
+        The timer calls this too. An error of one object is kept for `check()`, and the others still run.
         """
         now_us = self._clock.now_us()
         sleeping, unreadable = await run_in_thread("scan", lambda: sleepers(self.root, self._pool.names()))
@@ -265,7 +265,7 @@ class Namespace:
         return [name for name, _ in due]
 
     def check(self) -> list[str]:
-        """The failures that no caller received: of calls that were not awaited, of objects that could not be woken."""
+        """Errors that no caller received: of calls that were not awaited, and of objects that could not be woken."""
         failures = [f"{type(failure).__name__}: {failure}" for failure in self._failures]
         return failures + [
             f"schedules of {name!r} do not run: its class {unknown} is not known here; import its module"
@@ -334,7 +334,7 @@ class Namespace:
         return max(min(delays), 0.05)
 
     def _due_class(self, sleeper: SleepingObject, now_us: int) -> type[Any] | None:
-        """The class to wake `sleeper` as, if one of its schedules was due since it was closed."""
+        """The class as which to wake `sleeper`; None if it missed no schedule since its last close."""
         object_class = classes.get(sleeper.kind, self._class)
         if object_class is None:
             self._unknown[sleeper.kind] = sleeper.name

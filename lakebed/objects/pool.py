@@ -21,13 +21,13 @@ Enter = Callable[[], Awaitable[tuple[Any, Callable[[], None]]]]
 
 
 class _Entry:
-    """One object that is opening, awake or closing."""
+    """The state of one object that is opening, awake or closing."""
 
     __slots__ = ("calls", "closing", "object", "opening", "used_at")
 
     def __init__(self, pooled: Any, used_at: float) -> None:
         self.object = pooled
-        self.calls = 0  # under way; while there is one it stays awake
+        self.calls = 0  # number of calls under way; the object sleeps only at 0
         self.used_at = used_at
         self.opening: asyncio.Task[None]
         self.closing: asyncio.Task[Exception | None] | None = None  # returns the error of closing, if any
@@ -46,12 +46,12 @@ class _Entry:
 
 
 class ObjectPool:
-    """Opens each object at most once, however many callers ask, and blocks new calls while it is closing.
+    """Opens each object once for any number of concurrent callers. Calls wait while their object is closing.
 
     Args:
         make: returns a closed object of a name and class.
         clock: measures idleness.
-        failed: called with an error of closing an object that no caller waits for.
+        failed: called with the error of closing an object, if no caller waits for the closing.
 
     Attributes:
         watchers: called with each object that was closed.
@@ -77,17 +77,17 @@ class ObjectPool:
         return frozenset(self._entries)
 
     def class_of(self, name: str) -> type[Any] | None:
-        """The class of the object of that name if it is awake."""
+        """The class of the object with this name if the object is awake, else None."""
         entry = self._entries.get(name)
         return type(entry.object) if entry is not None and entry.awake else None
 
     @asynccontextmanager
     async def use(self, name: str, object_class: type[Any]) -> AsyncIterator[Any]:
-        """The object, awake for as long as the context lasts.
+        """Wake the object, and keep it awake while the context is open.
 
         Raises:
-            WrongObject: it is awake as another class that is not an `object_class`.
-            Exception: opening it failed; every caller that waited for it gets the error.
+            WrongObject: the object is awake as a class that is not `object_class` or a subclass of it.
+            Exception: opening the object failed. Every caller that waited for it gets the error.
         """
         pooled, leave = await self.enter(name, object_class)
         try:
@@ -96,7 +96,7 @@ class ObjectPool:
             leave()
 
     async def enter(self, name: str, object_class: type[Any]) -> tuple[Any, Callable[[], None]]:
-        """The object, awake until the function beside it is called, once. Raises as `use`."""
+        """Wake the object. It stays awake until the caller calls the returned function, once. Raises as `use`."""
         entry = self._entries.get(name)
         if entry is None or not entry.awake or name in self._queues or not isinstance(entry.object, object_class):
             entry = await self._queue_and_enter(name, object_class)
@@ -111,23 +111,23 @@ class ObjectPool:
         return entry.object, leave
 
     async def sleep_idle(self, now: float) -> list[str]:
-        """Close the objects that have been idle for their `idle_s` at `now`. Returns the names when that is done."""
+        """Close the objects that have been idle for their `idle_s` at `now`. Returns the closed objects' names."""
         idle = [name for name, entry in self._entries.items() if entry.idle and entry.sleeps_at <= now]
         await self.sleep(*idle)
         return idle
 
     async def sleep(self, *names: str) -> None:
-        """Close those of `names` that are awake and not in use."""
+        """Close each object in `names` that is awake and has no call under way."""
         idle = [entry for name in names if (entry := self._entries.get(name)) is not None and entry.idle]
         for error in await asyncio.gather(*map(self._begin_closing, idle)):
             if error is not None:
                 self._failed(error)
 
     async def close(self) -> None:
-        """Close all objects, each when its calls are done. No call may enter meanwhile.
+        """Close all objects, each as soon as its calls are done. The caller must make no new calls until it returns.
 
         Raises:
-            Exception: the first that closing an object raised, when all are closed; the others are its notes.
+            Exception: the first error of closing an object, with the others as notes. Raised when all are closed.
         """
         failures: list[Exception] = []
         while self._entries:
@@ -145,7 +145,7 @@ class ObjectPool:
             raise failures[0]
 
     def next_sleep(self) -> float | None:
-        """The monotonic second at which the first of them will have been idle for long enough."""
+        """The earliest monotonic second at which an idle object reaches its `idle_s`; None if no object is idle."""
         return min((entry.sleeps_at for entry in self._entries.values() if entry.idle), default=None)
 
     async def _queue_and_enter(self, name: str, object_class: type[Any]) -> _Entry:
@@ -207,13 +207,13 @@ class ObjectPool:
 class ObjectHandle:
     """Calls methods of an object that may be asleep: `await handle.counters.top("*")`.
 
-    A call begins at once, after all that were made before it; cancelling the `await` does not stop it. Unlike a `Stub`
+    A call begins at once, after all earlier calls; cancelling the `await` does not stop the call. Unlike a `Stub`
     a handle copies no arguments, hides no members and makes no promises. Names from the network must not be used on it.
 
     Args:
         enter: opens the object for one call.
         tasks: the set of all calls under way.
-        unhandled: called with the failure of a call whose `await` was cancelled.
+        unhandled: called with the error of a call whose `await` was cancelled.
         path: the attributes from the object to the method.
     """
 
@@ -237,7 +237,7 @@ class ObjectHandle:
         return ObjectHandle(self._enter, self._tasks, self._unhandled, (*self._path, name))
 
     def __call__(self, *args: Any, **kwargs: Any) -> asyncio.Future[Any]:
-        """Call the method. The future has its result."""
+        """Call the method. Returns a future of its result."""
         task = asyncio.get_running_loop().create_task(self._perform(args, kwargs))
         self._tasks.add(task)
         future = asyncio.shield(task)
@@ -261,7 +261,7 @@ class ObjectHandle:
 
 
 class LocalTransport:
-    """The transport to an object of this process. Each call holds the object open until just before its result.
+    """Carries calls to an object of this process. Each call keeps the object awake until just before its result.
 
     Args:
         enter: opens the object for one call.
@@ -271,12 +271,12 @@ class LocalTransport:
         self._enter = enter
 
     def send(self, batch: Batch) -> Iterator[tuple[Batch, Coroutine[Any, Any, list[Outcome]]]]:
-        """As `Transport.send`: one part a call. A call that waits for another holds the object meanwhile."""
+        """As `Transport.send`: each call is a part. A call keeps the object awake while it waits for another call."""
         for result, call in batch.items():
             yield {result: call}, self._perform(call)
 
     async def _perform(self, call: Call) -> list[Outcome]:
-        if call.source is not None and call.source.outcome is not None:  # a value that is here needs no object
+        if call.source is not None and call.source.outcome is not None:  # the source has its value: no object is needed
             return [Outcome(await call.perform(None))]
         target, leave = await self._enter()
         try:

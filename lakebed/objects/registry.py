@@ -1,4 +1,4 @@
-"""The classes of objects by name: a directory names the class of its object."""
+"""The classes of objects by name. The manifest of a directory names the class of its object."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ classes: dict[str, type[Any]] = {}
 
 
 def class_named(name: str) -> type[Any]:
-    """The class of that name. Raises NotReachable: it is not defined, or its module was not imported."""
+    """The class with this name. Raises NotReachable if it is not defined or its module was not imported."""
     if name not in classes:
         known = ", ".join(sorted(classes)) or "none"
         message = f"no class of objects is named {name!r}"

@@ -1,4 +1,4 @@
-"""RemoteNamespace: an object of a server, by the same stubs as one of this process.
+"""RemoteNamespace: gives access to an object on a server, by the same stubs as for local objects.
 
 async with Namespace.connect("https://host", key="…") as ns:
     await ns.Analytics("shop").dau(7)[0].dau    # one trip
@@ -35,18 +35,18 @@ _LIMITS = Limits(message_bytes=1 << 30, depth=200, digits=4000, entries=1_000_00
 
 
 class RemoteNamespace:
-    """The object of a key on a server. An async context manager; may also be used at once, and closed later.
+    """The object of an API key on a server. Use it as an async context manager, or directly and `close` it later.
 
-    Stubs are those of `Namespace`: calls of one turn of the loop go in one trip, calls build on promises that are not
-    resolved, errors are raised as the classes that the server raised, with their facts. Answers are the same values: a
-    `Result` has its rows, its table and its tiers (not the paths of its files). A verb that the server does not list
-    for RPC is `NotReachable`.
+    Stubs work as in `Namespace`: calls of one turn of the loop go in one trip, calls can use promises that are not
+    resolved, errors have the classes and facts that the server raised. Answers are the same values, except that a
+    `Result` has rows, table and tiers, but not the paths of its files. Calling a verb that the server does not list
+    for RPC raises `NotReachable`.
 
     Args:
-        url: address of the server, or of its app's mount. `https://` makes one request a trip; `wss://` keeps one
+        url: address of the server, or of its app's mount. `https://` makes one request a trip; `wss://` opens one
             connection, over which the server can also call functions that were passed to it.
         key: API key, which decides the object. It is sent in a header, never in the URL.
-        on_error: called with each failure that no caller awaited.
+        on_error: called with each error that no caller awaited.
         timeout_s: seconds for a trip, and for opening a connection.
 
     Raises:
@@ -54,7 +54,7 @@ class RemoteNamespace:
         ImportError: the extra `client` is not installed.
 
     A call whose answer was lost may have been carried out; a `track` with a `message_id` may then simply be repeated.
-    It belongs to the event loop that first used it.
+    A RemoteNamespace belongs to the event loop that first used it.
     """
 
     def __init__(
@@ -86,9 +86,9 @@ class RemoteNamespace:
         return f"<RemoteNamespace {self.url}>"
 
     def get(self, name: str | None = None) -> Stub:
-        """A stub of object `name`, as `Analytics`; by default of the key's object, whatever its name.
+        """A stub of object `name`, as `Analytics`. Without a name, the stub is of the key's object.
 
-        Another name than that of the key's object is `AccessDenied` when it is called.
+        If `name` is not that of the key's object, calls raise `AccessDenied`.
 
         Raises:
             InvalidName: the name is not allowed.
@@ -102,7 +102,7 @@ class RemoteNamespace:
         return lambda object_name: self.stub(object_class, object_name)
 
     def stub(self, object_class: type[Any], name: str | None) -> Stub:
-        """A stub of object `name`; the class decides what `dir()` shows and which structs answers become.
+        """A stub of object `name`. The class decides what `dir()` shows and which struct classes answers have.
 
         Args:
             object_class: the class of the object.
@@ -122,18 +122,18 @@ class RemoteNamespace:
         return Stub(session)
 
     async def flush(self) -> None:
-        """Return when every call that was made is resolved."""
+        """Wait until every call that was made is resolved."""
         while self._busy:
             await asyncio.gather(*(session.settle() for session in list(self._busy)))
 
     async def close(self) -> None:
-        """Finish all calls and close the connections. Idempotent; a later call raises ObjectClosed."""
+        """Finish all calls and close the connections. Idempotent. Calls made later raise ObjectClosed."""
         await self.flush()
         self._closed = True
         await self.connection.close()
 
     def check(self) -> list[str]:
-        """The failures that no caller received."""
+        """The errors that no caller received, as texts."""
         return [f"{type(failure).__name__}: {failure}" for failure in self._failures]
 
     def _failed(self, error: BaseException) -> None:
@@ -146,13 +146,13 @@ class RemoteNamespace:
         return Peer(send, codec=codec, limits=_LIMITS, faithful=True, ended=ended)
 
     def check_open(self) -> None:
-        """Raise ObjectClosed after `close`."""
+        """Raise ObjectClosed if `close` was called."""
         if self._closed:
             raise ObjectClosed(f"{self!r} is closed", hint="Connect again", url=self.url)
 
 
 class _RemoteTransport:
-    """The transport to an object of a server.
+    """Carries calls to an object on a server.
 
     Args:
         namespace: the namespace with the connection.
@@ -165,7 +165,7 @@ class _RemoteTransport:
         self._root: tuple[Peer, int] | None = None  # the id of the object in the newest session
 
     def send(self, batch: Batch) -> Iterator[tuple[Batch, Coroutine[Any, Any, list[Outcome]]]]:
-        """As `Transport.send`: the calls that need results of this batch only are one part, one trip."""
+        """As `Transport.send`: calls that need only results of this batch form one part, and go in one trip."""
         trip: dict[PendingResult, Call] = {}
         for result, call in batch.items():
             if all(need in trip for need in call.needs):
@@ -176,7 +176,7 @@ class _RemoteTransport:
             yield trip, self._send(trip)
 
     async def _wait_and_send(self, result: PendingResult, call: Call) -> list[Outcome]:
-        """Make a call that builds on results of earlier trips, or of other objects, when these are resolved."""
+        """Make a call that needs results of earlier trips or of other objects, as soon as these are resolved."""
         if call.source is not None:
             return [Outcome(await call.perform(None))]  # its source is a value on this side
         await call.ready()
@@ -190,7 +190,7 @@ class _RemoteTransport:
         return await self._namespace.connection.carry(lambda peer: self._push(peer, batch), list(batch))
 
     def _push(self, peer: Peer, batch: Batch) -> list[PendingResult]:
-        """Push the calls of `batch`. Returns what the peer will answer to each."""
+        """Push the calls of `batch`. Returns the pending results of their answers."""
         if self._root is None or self._root[0] is not peer:
             self._root = peer, peer.imports.push(0, ("object",), [self._name])
         root = self._root[1]
@@ -203,7 +203,7 @@ class _RemoteTransport:
         for result, call in batch.items():
             try:
                 for need in call.needs:
-                    if (outcome := answers[need].outcome) is not None:  # it could not be pushed
+                    if (outcome := answers[need].outcome) is not None:  # that call could not be pushed
                         outcome.unwrap()
                 arguments = None
                 if call.args is not None:
@@ -234,7 +234,7 @@ def _rpc_url(url: str) -> str:
 
 
 def _structs_of(object_class: type[Any]) -> dict[str, type[Any]]:
-    """The structs that the methods of a class return, and those in them, by name."""
+    """The struct classes that methods of `object_class` return, with the structs inside them, by name."""
     structs: dict[str, type[Any]] = {}
     for name in members(object_class):
         method = getattr(object_class, name, None)

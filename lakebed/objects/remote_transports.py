@@ -1,4 +1,4 @@
-"""Transports of Cap'n Web to a server, by HTTP and by WebSocket. They need `pip install 'lakebed[client]'`."""
+"""Carry calls to a server by Cap'n Web, over HTTP or WebSocket. They need `pip install 'lakebed[client]'`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MakePeer = Callable[..., Peer]
 
 
 class HttpTransport:
-    """One session and one request for each trip.
+    """Carries each trip in an HTTP request and a session of its own.
 
     Args:
         url: address of the server's `/rpc`.
@@ -51,11 +51,11 @@ class HttpTransport:
         self._client = httpx.AsyncClient(headers=dict(headers), timeout=timeout_s, follow_redirects=False)
 
     async def carry(self, push: Push, _results: Sequence[PendingResult]) -> list[Outcome]:
-        """Make the calls that `push` pushes. Returns their outcomes.
+        """Make the calls that `push` pushes to a peer. Returns the calls' outcomes.
 
         Raises:
-            Unreachable: there is no answer, or it is not an RPC answer. The calls may have been carried out.
-            AccessDenied, Backpressure: the server answered so.
+            Unreachable: there is no answer, or none in RPC's form. The server may have carried out the calls.
+            AccessDenied, Backpressure: the server refused the request with this error.
         """
         messages: list[str] = []
 
@@ -93,11 +93,11 @@ class HttpTransport:
 
 
 class WebSocketTransport:
-    """One session over a WebSocket, opened by its first use, and again after it broke.
+    """Carries all trips in one session over a WebSocket. Connects at the first trip, and again after a break.
 
     Args:
         url: address of the server's `/rpc`.
-        headers: headers of the request that opens it.
+        headers: headers of the request that opens the connection.
         timeout_s: seconds for a trip, and for opening the connection.
         make_peer: makes a session.
 
@@ -125,11 +125,11 @@ class WebSocketTransport:
         self._turn = asyncio.Lock()  # one open or close at a time
 
     async def carry(self, push: Push, results: Sequence[PendingResult]) -> list[Outcome]:
-        """Make the calls that `push` pushes. Each of `results` is resolved as soon as its answer comes.
+        """Make the calls that `push` pushes to a peer. Each of `results` is resolved as soon as its answer arrives.
 
         Raises:
             Unreachable, AccessDenied: the connection cannot be opened. Nothing was sent.
-            TimeoutError: a call took longer than `timeout_s`. It may have been carried out.
+            TimeoutError: a call took longer than `timeout_s`. The server may have carried it out.
         """
         answers = push(await self._session())
         for answer, result in zip(answers, results, strict=True):

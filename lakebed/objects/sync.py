@@ -1,4 +1,4 @@
-"""connect(): the same object for synchronous code and notebooks."""
+"""connect(): opens an object for synchronous code and notebooks."""
 
 from __future__ import annotations
 
@@ -37,23 +37,23 @@ def connect(root: str | Path, name: str, cls: type[Any] | None = None, **setting
         settings: further arguments of the class: single settings, `promote`, `on_error` …
 
     Raises:
-        ObjectLocked: it is open elsewhere; `pid` is its owner.
-        Exception: opening it failed otherwise.
+        ObjectLocked: another object or process has it open; `pid` is the owner's process.
+        Exception: opening the object failed for another reason.
 
-    It runs on an event loop of its own in a thread of its own, also beside a running loop, as in a notebook.
+    The object runs on its own event loop in its own thread, so a notebook, which runs a loop, can use it too.
     """
     object_class = cls if cls is not None else class_named("Analytics")
     return Connection(name, lambda: object_class(name, root=root, **settings), object_class)
 
 
 class Connection:
-    """An open object whose methods block for their results. A context manager; `close` ends it.
+    """An open object whose methods block until they have results. Use it as a context manager, or call `close`.
 
     The public methods and attributes are the object's; a coroutine method blocks and returns its result. Attributes
     that have methods of their own (`counters`) are used the same way. Several threads may use one connection; their
     calls run concurrently on the object's loop. Ctrl-C while waiting cancels the call.
 
-    If it is not closed, it is closed when the interpreter exits.
+    A connection that is still open is closed when the interpreter exits.
     """
 
     def __init__(self, name: str, make: Callable[[], Any], object_class: type[Any]) -> None:
@@ -71,7 +71,7 @@ class Connection:
         _open.add(self)
 
     def close(self) -> None:
-        """Close the object and end its thread. Idempotent. Raises the error of closing."""
+        """Close the object and end its thread. Idempotent. Raises the error of closing the object."""
         if self._target is None or self._pid != os.getpid():
             return
         target, self._target = self._target, None
@@ -107,7 +107,7 @@ class Connection:
         return self._loop.run(begin())
 
     def _reach(self, owner: type[Any], target: Callable[[], Any], name: str) -> Any:
-        """Member `name` of the target: a method that blocks, a value, or a part with members of its own."""
+        """Get member `name` of the target: a method that blocks, a value, or a part with its own members."""
         if name.startswith("_"):
             raise AttributeError(name)
         if name not in members(owner) and hasattr(owner, name):
@@ -176,7 +176,7 @@ class _LoopThread:
         started.wait()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """The result of a coroutine on the loop. Blocks; cancels it if the wait is interrupted (Ctrl-C)."""
+        """Run a coroutine on the loop and wait for its result. Ctrl-C cancels the coroutine."""
         if threading.current_thread() is self._thread:
             work.close()
             raise RuntimeError("a connection cannot wait on its own thread: use the object itself in its callbacks")
@@ -196,10 +196,10 @@ class _LoopThread:
             self._results.discard(result)
 
     def stop(self) -> None:
-        """End the loop and wait for the thread."""
+        """Stop the loop and wait for the thread to end."""
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join()
-        for result in list(self._results):  # of calls that came too late for the loop
+        for result in list(self._results):  # results of calls that came too late for the loop
             result.cancel()
 
     def _main(self, started: threading.Event) -> None:

@@ -1,4 +1,4 @@
-"""Which sleeping objects have a schedule that is due."""
+"""Finds the sleeping objects that have a schedule that is due."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["SleepingObject", "is_due", "next_due", "sleepers"]
 
 
 class SleepingObject(msgspec.Struct, frozen=True):
-    """An object that is not awake here: its name, the class it was opened as, and the time of its last close."""
+    """An object that is not awake here: its name, its class's name, and the time of its last close."""
 
     name: str
     kind: str
@@ -25,7 +25,7 @@ class SleepingObject(msgspec.Struct, frozen=True):
 
 
 def sleepers(root: Path, awake: Container[str]) -> tuple[list[SleepingObject], list[LakebedError]]:
-    """The objects under `root` that are not `awake`, and an error for each that cannot be read. Blocks."""
+    """The objects under `root` that are not in `awake`, and an error for each that cannot be read. Blocks."""
     sleeping: list[SleepingObject] = []
     unreadable: list[LakebedError] = []
     for name in names_in(root):
@@ -50,14 +50,14 @@ def sleepers(root: Path, awake: Container[str]) -> tuple[list[SleepingObject], l
 
 
 def is_due(object_class: type[Any], since_us: int, now_us: int, timezone: str) -> bool:
-    """Whether a schedule of the class was due after `since_us`, and not after `now_us`."""
+    """Whether a schedule of the class was due after `since_us`, up to and including `now_us`."""
     return any(
         method.schedule.latest_due(since_us, now_us, timezone) is not None for method in schedules_of(object_class)
     )
 
 
 def next_due(classes: Iterable[type[Any]], after_us: int, timezone: str) -> int | None:
-    """The time at which a schedule of one of `classes` is due next, after `after_us`. None if they have no schedule."""
+    """The earliest time after `after_us` at which a schedule of `classes` is due. None if they have no schedule."""
     return min(
         (method.schedule.next_after(after_us, timezone) for each in classes for method in schedules_of(each)),
         default=None,

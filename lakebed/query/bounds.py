@@ -1,8 +1,8 @@
 """The timestamps that a SELECT can read, by its WHERE clauses. Files outside these bounds are not opened.
 
 Sound, not complete: a condition of an unknown form bounds nothing, so an event that could match is never left out.
-sqlglot parses the text; it is imported for the first query that could be bounded. Dates are those of UTC, the engine's
-time zone.
+sqlglot parses the text. It is imported at the first query that could be bounded. Dates are UTC dates, as UTC is the
+time zone of the engine.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ _MONDAY_US = to_us(datetime(1970, 1, 5, tzinfo=UTC))
 
 
 class Bounds(msgspec.Struct, frozen=True):
-    """Timestamps from `low_us` to `high_us`, both inclusive. None means no bound; `low_us > high_us` is empty."""
+    """A range of timestamps, `low_us` and `high_us` included. None: no bound. If low > high, the range is empty."""
 
     low_us: int | None = None
     high_us: int | None = None
 
     def overlaps(self, low_us: int, high_us: int) -> bool:
-        """Whether any timestamp from `low_us` to `high_us`, both inclusive, lies within."""
+        """Whether these bounds contain any timestamp from `low_us` to `high_us`, both included."""
         return (self.low_us is None or self.low_us <= high_us) and (self.high_us is None or self.high_us >= low_us)
 
     def both(self, other: Bounds) -> Bounds:
-        """The intersection with `other`."""
+        """The intersection of these bounds with `other`."""
         lows = [us for us in (self.low_us, other.low_us) if us is not None]
         highs = [us for us in (self.high_us, other.high_us) if us is not None]
         return Bounds(max(lows, default=None), min(highs, default=None))
@@ -47,7 +47,7 @@ UNBOUNDED = Bounds()
 
 
 class _Floored(msgspec.Struct, frozen=True):
-    """The column, rounded down to `unit` (None: not rounded). `zoned` decides how DuckDB reads text beside it."""
+    """The timestamp column, rounded down to `unit` (None: not rounded). `zoned`: read text beside it as TIMESTAMPTZ."""
 
     unit: str | None
     zoned: bool
@@ -62,13 +62,13 @@ def find_bounds(
     now_us: int | None = None,
     table: str = "events",
 ) -> tuple[Bounds, ...]:
-    """The bounds of each use of `table` in `sql`, one SELECT. The query reads no row outside all of them.
+    """The bounds of each use of `table` in `sql`, one SELECT. The query reads only rows within one of them.
 
     Args:
         sql: the user's text.
         params: values of `?` (a sequence) or `$name` (a mapping).
         uses: number of times that DuckDB's own parser sees `table`. If sqlglot sees another number, nothing is bounded.
-        now_us: value of `now()` in the transaction that runs the query; None leaves `now()` without bounds.
+        now_us: value of `now()` in the query's transaction. If it is None, conditions with `now()` bound nothing.
         table: name of the table.
     """
     from sqlglot import exp  # costs 0.1 s; only queries about time pay it
@@ -133,9 +133,9 @@ def _of_use(use: exp.Table, constants: Constants) -> Bounds:
 
 
 def _keeps_where(join: exp.Join) -> bool:
-    """Whether rows that WHERE drops may be dropped before this join, too.
+    """Whether rows that WHERE drops may already be dropped before `join`, without another result.
 
-    That is so for inner and outer joins: a row without its partner is filled with NULL, and the same WHERE drops it.
+    True for inner and outer joins: a row whose partner was dropped is filled with NULL, and then WHERE drops it too.
     ASOF and POSITIONAL choose another partner instead; SEMI and ANTI hide their right side; USING and NATURAL may make
     one `timestamp` of two.
     """
@@ -159,7 +159,7 @@ def _conjuncts(condition: exp.Expression) -> Iterator[exp.Expression]:
 
 
 class _Conditions:
-    """Reads conditions on the timestamp of the source with the alias `source`."""
+    """Finds the bounds that conditions set for `timestamp` of the source with the alias `source`."""
 
     def __init__(self, source: str, constants: Constants) -> None:
         self._source = source
@@ -235,7 +235,7 @@ def _limit(side: _Floored, operator: str, us: int) -> Bounds:
 
 
 def _bucket(unit: str | None, us: int) -> tuple[int, int]:
-    """Start and end (exclusive) of the bucket of `unit` that contains `us`."""
+    """The start and the end (exclusive) of the bucket of `unit` that contains `us`."""
     if unit is None:
         return us, us + 1
     if unit == "WEEK":

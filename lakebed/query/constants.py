@@ -1,4 +1,4 @@
-"""Constant expressions of SQL as microseconds: the other side of a comparison with a timestamp."""
+"""Evaluates constant SQL expressions that are compared with a timestamp. Results are microseconds."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ _TIME = re.compile(r"(\d{4}-\d\d-\d\d)(?:[ T](\d\d:\d\d(?::\d\d(?:\.\d{1,6})?)?)
 
 
 class NotUnderstood(Exception):
-    """A part of a condition has an unknown form. Never leaves `find_bounds`."""
+    """Raised if a part of a condition has an unknown form. `find_bounds` never raises it."""
 
 
 def type_name(cast: exp.Expression) -> str:
-    """The type of `cast`; "" unless it is a plain date, or a time in microseconds."""
+    """The type to which `cast` converts: DATE, TIMESTAMP or TIMESTAMPTZ; "" for any other type."""
     kind = cast.args["to"]
     name = getattr(getattr(kind, "this", None), "value", "")
     if kind.expressions or cast.args.get("format") or cast.args.get("default"):
@@ -48,7 +48,7 @@ class Constants:
 
     Args:
         params: values of the parameters by name.
-        now_us: value of `now()`; None where it is not known.
+        now_us: value of `now()`; None if it is not known.
     """
 
     def __init__(self, params: Mapping[str, Any], now_us: int | None) -> None:
@@ -56,12 +56,12 @@ class Constants:
         self._now_us = now_us
 
     def value(self, node: exp.Expression, *, zoned: bool, is_date: bool) -> int:
-        """Microseconds of `node`. The type that it is compared with decides how DuckDB reads text.
+        """The value of `node` in microseconds. DuckDB reads text by the type with which it is compared.
 
         Args:
             node: the expression.
-            zoned: whether it is compared with a TIMESTAMPTZ.
-            is_date: whether it is compared with a DATE.
+            zoned: whether `node` is compared with a TIMESTAMPTZ.
+            is_date: whether `node` is compared with a DATE.
         """
         text = self._text(node)
         if text is None:
@@ -133,7 +133,7 @@ class Constants:
 
 
 def _read(text: str) -> tuple[int, bool]:
-    """Microseconds of ISO 8601 text, and whether it names a zone."""
+    """The microseconds that an ISO 8601 text means, and whether the text names a zone."""
     match = _TIME.fullmatch(text.strip())
     if match is None:
         raise NotUnderstood

@@ -20,7 +20,7 @@ _SQL = f"SELECT seq FROM events WHERE {IS_DOCUMENT} ORDER BY seq"
 
 
 class DocumentSearch:
-    """Reads the column `source` of all files, once in the life of an object: what it finds is kept with the totals.
+    """Reads the column `source` of all files, once in the life of an object: the positions are kept with the totals.
 
     Args:
         pipeline: L1, open.
@@ -32,13 +32,13 @@ class DocumentSearch:
         self._pipeline = pipeline
         self._archive = archive
         self._engine = engine
-        self._lock = asyncio.Lock()  # one search at a time; the others then find it done
+        self._lock = asyncio.Lock()  # one search at a time; callers that waited then find it done
 
     async def completed(self, known: DocumentPositions, in_thread: InThread) -> DocumentPositions:
-        """`known`, with the positions before its `start`.
+        """Search the events before `known.start`. Returns `known` with the documents that were found.
 
-        Where the archive does not reach up to the log, because it was lost or restored from an older backup, the result
-        has what there is, and `known` stays as it is: the archive may come back.
+        If the archive does not reach up to the log, because it was lost or restored from an older backup, the result
+        has the documents that were found, but `known` is not changed: the archive may come back.
 
         Raises:
             ArchiveUnavailable: a file of the archive cannot be read.

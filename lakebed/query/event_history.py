@@ -1,4 +1,4 @@
-"""All events as one sequence: archive(seq < W) and log(seq >= W), split by seq and never by time.
+"""Joins archive (seq < W) and log (seq >= W) to one sequence of all events. They are split by seq, never by time.
 
 W is the watermark of the pinned archive snapshot. The log is pinned first: it is pruned only below a durable watermark,
 and watermarks only grow, so a log pinned before the archive starts at or below each W that is pinned after it. In the
@@ -50,7 +50,7 @@ class EventHistory:
         archive: the archive (L3).
         promotions: promoted columns that each table gets.
         engine: reads Parquet and computes promoted columns.
-        documents: known positions of documents; without it there are none.
+        documents: known positions of documents; None means that there are no documents.
     """
 
     def __init__(
@@ -73,12 +73,12 @@ class EventHistory:
         self._positions: dict[int, int] = {}  # as_of_us -> N; never changes once it is known
 
     def cut(self, *, as_of_us: int | None = None, snapshot: int | str | None = None) -> Cut:
-        """The events of one query: all, those received up to `as_of_us`, or those of an archive snapshot.
+        """The events for one query: all events, those received up to `as_of_us`, or those of an archive snapshot.
 
-        Use it with `async with`; no file is deleted before it is left.
+        Use the cut with `async with`. No file is deleted until that block ends.
 
         Raises:
-            SnapshotExpired: on entering, if the snapshot or tag does not exist any more.
+            SnapshotExpired: the snapshot or tag does not exist any more. Raised by `async with`.
         """
         return Cut(self, self._pipeline, self._archive, as_of_us=as_of_us, snapshot=snapshot)
 
@@ -88,15 +88,15 @@ class EventHistory:
         return self._pipeline.next_seq
 
     async def resolve(self, as_of_us: int) -> int:
-        """N such that exactly the events with `seq < N` were received up to `as_of_us`. N never changes."""
+        """The position N: exactly the events with `seq < N` were received up to `as_of_us`. N never changes."""
         async with self.cut(as_of_us=as_of_us) as cut:
             return cut.end_seq
 
     async def documents(self) -> DocumentPositions:
-        """The positions of all documents of the log.
+        """The positions of all documents among all events of the object.
 
         Raises:
-            ArchiveUnavailable: the archive of an older Lakebed must be searched, once, and does not answer.
+            ArchiveUnavailable: the archive of an older Lakebed must be searched once, and cannot be read.
         """
         known = self._documents
         return known if known.start == 0 else await self._search.completed(known, self.in_thread)
@@ -104,10 +104,10 @@ class EventHistory:
     async def read(
         self, start: int, end: int, promoted: frozenset[str] | None = None, *, rows: int = 250_000
     ) -> AsyncIterator[pa.Table]:
-        """Exactly the events `[start, end)`, in order, in tables of at most `rows`: base, then promoted columns.
+        """Yield exactly the events `[start, end)`, in order, in tables of at most `rows`: base, then promoted columns.
 
-        Only events that were erased from the archive are missing. Events come from the log where it still has them,
-        otherwise from the archive. No file is deleted before the iteration ends: leave it early only with
+        Only events that were erased from the archive are missing. Events are read from the log if it still has them,
+        else from the archive. No file is deleted before the iteration ends. To end it early, use
         `contextlib.aclosing`.
 
         Args:
@@ -143,7 +143,7 @@ class EventHistory:
                 yield _checked(await self.in_thread(partial(self._promoted, piece, columns)), first, last)
 
     async def is_archived(self, start: int) -> bool:
-        """Whether archive and log agree about the events from `start` on that both have. Erased events are ignored."""
+        """Whether archive and log agree on all positions from `start` on that both have. Ignores erased events."""
         with self._pipeline.view() as log:
             async with self._archive.pin() as archived:
                 high = min(archived.watermark, log.end_seq)
@@ -160,7 +160,7 @@ class EventHistory:
     async def _read_archive(
         self, view: ArchiveView, start: int, end: int, rows: int, promoted: tuple[Promotion, ...]
     ) -> AsyncIterator[pa.Table]:
-        """The events of archive files. These are sorted by time: windows of seq bound the memory of sorting by seq."""
+        """Yield events of archive files, sorted by seq in windows to bound memory: the files are sorted by time."""
         parts = self.archive_parts(view.files, view.watermark)
         whole = sum(file.rows for file in view.files) == view.watermark  # else unknown events were erased
         for first in range(start, end, rows):
@@ -189,7 +189,7 @@ class EventHistory:
         return with_promoted(table, promoted, self._engine).select(schema.names).cast(schema)
 
     def archive_parts(self, files: tuple[DataFile, ...], end: int) -> tuple[Part, ...]:
-        """The parts of the archive's `files` with `seq < end`. Cached: queries between two archive runs share them."""
+        """The parts of the archive's `files` with `seq < end`. They are cached until the next archive run."""
         known_files, known_end, parts = self._parts
         if known_files is not files or known_end != end:
             parts = tuple(archive_parts(files, end))
@@ -197,7 +197,7 @@ class EventHistory:
         return parts
 
     async def position(self, as_of_us: int, log: LogView, archived: ArchiveView) -> int:
-        """N of `as_of_us` in the pinned log and archive. Reads a column of a file only where its bounds do not tell."""
+        """As `resolve`, for the pinned log and archive. Reads a column of a file only if its bounds do not suffice."""
         known = self._positions.get(as_of_us)
         if known is None:
             known = await self._find_position(as_of_us, log, archived)
@@ -234,19 +234,19 @@ class EventHistory:
             return self._engine.arrow(sql, parameters)
 
     def in_thread(self, work: Callable[[], _T]) -> asyncio.Future[_T]:
-        """Run blocking `work` beside the loop."""
+        """Run blocking `work` in a thread, outside the event loop."""
         return self._worker.run(work)
 
     def close(self) -> None:
-        """Stop its threads. No read may be under way."""
+        """End the threads. No read may be under way."""
         self._worker.close()
 
 
 class Cut:
-    """The events of one query, held unchanged. Use it with `async with`; the fields are set while it is open.
+    """The events of one query, held unchanged. Use the cut with `async with`; its fields are set inside.
 
     Attributes:
-        end_seq: exactly the events with `seq < end_seq` belong to it.
+        end_seq: exactly the events with `seq < end_seq` belong to the cut.
         watermark: events with a lower seq are read from the archive.
         as_of_us: the moment of the query; None means the present.
     """
@@ -274,7 +274,7 @@ class Cut:
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        """Raises SnapshotExpired."""
+        """Pin log and archive. Raises SnapshotExpired."""
         async with AsyncExitStack() as stack:
             await (self._pin_now(stack) if self._snapshot is None else self._pin_snapshot(stack, self._snapshot))
             self._documents = await self._history.documents()
@@ -310,13 +310,13 @@ class Cut:
         self._tail = log.tail.slice(low - tail_start, max(high - low, 0)) if low < high else log.tail.slice(0, 0)
 
     def relation(self, bounds: Sequence[Bounds] = (UNBOUNDED,), *, documents: bool = False) -> Relation:
-        """The events for a query that reads no timestamp outside all of `bounds`. Only whole files are left out.
+        """The events for a query that reads only timestamps in one of `bounds`. Only whole files are left out.
 
         Use it while the cut is open.
 
         Args:
             bounds: bounds of the query.
-            documents: return all rows of the files that have documents instead.
+            documents: whether to return instead all rows of the files that have documents.
         """
         tail, known = self._tail, self._documents
         if documents:
@@ -343,7 +343,7 @@ def _overlap(bounds: Sequence[Bounds], low_us: int, high_us: int) -> bool:
 def check_gap(log: LogView, archived: ArchiveView, end: int) -> None:
     """Raise ArchiveConflict if events before `end` are missing between archive and log.
 
-    That happens when the archive was lost, or restored from an older backup than the log.
+    Events are missing if the archive was lost, or was restored from an older backup than the log.
     """
     if archived.watermark < log.start_seq and end >= archived.watermark:
         raise ArchiveConflict(
@@ -363,12 +363,12 @@ def _us(received: pa.ChunkedArray, index: int) -> int:
 
 
 def _count_until(received: pa.ChunkedArray, as_of_us: int) -> int:
-    """The number of times in the ascending `received` at or before `as_of_us`."""
+    """The number of times at or before `as_of_us` in `received`, which ascends."""
     return bisect.bisect_right(range(len(received)), as_of_us, key=lambda index: _us(received, index))
 
 
 def _checked(table: pa.Table, first: int, last: int) -> pa.Table:
-    """`table` if it has exactly the events `[first, last)` in order. Raises ArchiveConflict."""
+    """Return `table` if it has exactly the events `[first, last)` in order; else raise ArchiveConflict."""
     seqs = table.column("seq")
     if table.num_rows != last - first or (seqs[0].as_py(), seqs[-1].as_py()) != (first, last - 1):
         raise ArchiveConflict(

@@ -45,11 +45,11 @@ class Queries:
         engine: runs the SQL.
         settings: the limits whose names begin with `query_`.
         clock: measures elapsed time, and is the present for `as_of`.
-        name: the object's, for threads and messages.
-        tables: awaited with names of rollups; returns their tables, up to date with every acknowledged event.
+        name: name of the object, for threads and messages.
+        tables: awaited with names of rollups; returns their tables, which include every acknowledged event.
         rollups: names of the object's own rollups.
-        people: awaited with a seq; returns a table of identity and person_id by the events before it. Without it every
-            identity is a person.
+        people: awaited with a seq; returns the table of identity and person_id by the events before that seq. None
+            means that every identity is a person.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Queries:
 
     @property
     def known_tables(self) -> tuple[str, ...]:
-        """The tables that SQL may name."""
+        """The names of the tables that SQL may use."""
         return ("events", "people", *self._rollups.values())
 
     async def run(
@@ -94,16 +94,16 @@ class Queries:
         limit: int | None = None,
         timeout: float | None = None,  # noqa: ASYNC109 - it is DuckDB that must be stopped, not the await
     ) -> Result:
-        """One read-only SELECT over `events`, `people`, `hourly_events`, `daily_metrics` and this object's rollups.
+        """Run one read-only SELECT over `events`, `people`, `hourly_events`, `daily_metrics` and this object's rollups.
 
         The answer has every event acknowledged before the call. The SQL is trusted: it cannot write, but it can read
         other files with DuckDB's own functions. Use `query_untrusted` for SQL that you did not write. `now()` is the
         machine's clock. Cancelling the await stops the query.
 
         Args:
-            sql: one SELECT. Rows have an order only where it has an ORDER BY.
+            sql: one SELECT. The order of rows is defined only by an ORDER BY.
             params: a sequence for `?`, or a mapping for `$name`; aware datetimes are TIMESTAMPTZ.
-            as_of: aware datetime or ISO 8601 text (UTC where it has no zone): the answer as it was at that moment.
+            as_of: aware datetime or ISO 8601 text (UTC if it has no zone): the answer as it was at that moment.
             snapshot: Iceberg snapshot id or tag: only the events of that snapshot.
             limit: limit of rows.
             timeout: seconds; default `query_timeout_s`.
@@ -111,7 +111,7 @@ class Queries:
         Raises:
             QueryRefused: the SQL is not one read-only SELECT, names an unknown table, or a rollup as of another moment.
             QueryError: DuckDB's message.
-            QueryTimeout, QueryTooLarge: the query passed a limit. There is no partial answer.
+            QueryTimeout, QueryTooLarge: the query exceeded a limit. There is no partial answer.
             InvalidAsOf: `as_of` is not a moment, or lies in the future.
             SnapshotExpired: the snapshot does not exist any more.
         """
@@ -120,7 +120,7 @@ class Queries:
     def request(
         self, sql: str, params: Parameters | None, as_of: Moment | None, snapshot: int | str | None, limit: int | None
     ) -> QueryRequest:
-        """The arguments of `run`, checked as far as possible without parsing the SQL. Raises as `run` does."""
+        """Make a request from arguments of `run`, checked as far as possible without parsing. Raises as `run` does."""
         as_of_us = parse_as_of(as_of, self._clock.now_us())
         if as_of_us is not None and snapshot is not None:
             raise QueryRefused("as_of and snapshot were both given", hint="Give one: a snapshot already is a moment")
@@ -139,14 +139,14 @@ class Queries:
         started: float | None = None,
         documents: bool = False,
     ) -> Result:
-        """The answer to SQL of Lakebed's own, as `run` gives it.
+        """Run SQL that Lakebed wrote itself. The answer is like that of `run`.
 
         Args:
             sql: as for `run`.
             params: as for `run`.
             as_of_us: microseconds; not in the future.
             tables: rollup tables that the caller has read already; they may be parts of rollups.
-            bounds: timestamps that the SQL reads, where they are known better than the SQL shows.
+            bounds: timestamps that the SQL reads, if the caller knows them better than the SQL shows.
             started: monotonic seconds at which the caller's work began, for `elapsed_ms`.
             documents: whether the table `events` has documents, beside events.
         """
@@ -156,10 +156,10 @@ class Queries:
         return await self._supervise(request, None)
 
     async def check_expression(self, sql: str) -> Statement:
-        """Parse `sql`, which must be one expression that only reads. The result has the tables that it names.
+        """Parse `sql`, which must be one expression that only reads. The result names the tables in it.
 
         Raises:
-            QueryRefused, QueryError: `sql` is anything else.
+            QueryRefused, QueryError: `sql` is not one expression that only reads.
         """
         return await self._worker.run(self._parse, RunningQuery(), f"SELECT\n{sql}")
 
@@ -195,7 +195,7 @@ class Queries:
     def _finished(self, task: asyncio.Task[Result]) -> None:
         del self._running[task]
         if not task.cancelled():
-            task.exception()  # read it, so that asyncio does not log it when no caller waits any more
+            task.exception()  # read the error: asyncio logs unread ones, even if no caller waits any more
 
     async def _answer(self, running: RunningQuery, request: QueryRequest) -> Result:
         started = self._clock.monotonic() if request.started is None else request.started
@@ -208,7 +208,7 @@ class Queries:
     async def sources(
         self, named: Collection[str], request: QueryRequest, *, mentions_person: bool
     ) -> AsyncIterator[Sources]:
-        """The data that a query over the tables `named` reads, held unchanged while the context is open."""
+        """The data for a query over the tables `named`. It stays unchanged while the context is open."""
         views = {name for name in set(named) & set(VIEWS) if name == "people" or request.is_past}
         end_seq = self._history.next_seq
         rollups = await self._rollup_tables(set(named) - views, request)
@@ -233,7 +233,7 @@ class Queries:
         return await self._tables(names) if names else {}
 
     async def _statement(self, running: RunningQuery, sql: str) -> Statement:
-        """The parsed statement, cached by its text: parsing is a third of the cost of a small query."""
+        """Parse `sql`. Results are cached by text, because parsing is a third of the cost of a small query."""
         known = self._statements.get(sql) if isinstance(sql, str) else None
         if known is None:
             known = await self._worker.run(self._parse, running, sql)
@@ -280,7 +280,7 @@ class Queries:
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
-        """Raise each error of DuckDB as one of Lakebed's."""
+        """Replace each error of DuckDB by an error of Lakebed."""
         import duckdb  # see sql_engine.py
 
         try:
@@ -303,7 +303,7 @@ class Queries:
             raise QueryError(str(error)) from error
 
     async def close(self) -> None:
-        """Stop running queries and end the threads. Idempotent."""
+        """Stop the running queries and end the threads. Idempotent."""
         self._closed = True
         for task, running in list(self._running.items()):
             self._stop(task, running)
@@ -325,7 +325,7 @@ def _bounds(
 
 
 def _for_duckdb(params: Parameters | None) -> Parameters | None:
-    """`params` in the form that DuckDB takes: a list or a dict, with aware datetimes in UTC."""
+    """Convert `params` for DuckDB: to a list or a dict, with aware datetimes in UTC."""
     if params is None:
         return None
     if isinstance(params, Mapping):

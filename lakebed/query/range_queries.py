@@ -1,4 +1,4 @@
-"""SQL of Lakebed's own over a range of events, for consumers that need few of its columns or rows."""
+"""Runs Lakebed's own SQL over a range of events, for consumers that need few columns or rows of it."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ class RangeQueries:
         self._checked: set[Path] = set()  # log files whose checksums were checked
 
     async def ask(self, start: int, end: int, statements: Sequence[str]) -> list[pa.Table]:
-        """The results of SELECTs over `events`: exactly the events `[start, end)`, with their base columns.
+        """Run SELECTs over `events`, which has exactly the events `[start, end)` with their base columns.
 
-        Only events that were erased from the archive are missing. Events come from the log where it still has them,
-        otherwise from the archive.
+        Only events that were erased from the archive are missing. Events are read from the log if it still has them,
+        else from the archive.
 
         Raises:
             ValueError: `end` lies beyond the log.
@@ -80,7 +80,7 @@ class RangeQueries:
         return answers
 
     async def _check_log(self, log: LogView, start: int, end: int) -> None:
-        """Check the checksums of each log file once: DuckDB does not check them."""
+        """Check the checksums of each log file once, because DuckDB does not check them."""
         self._checked &= {file.path for file in log.files}
         for file in log.files:
             if max(start, file.first_seq) < min(end, file.end_seq) and file.path not in self._checked:

@@ -41,7 +41,7 @@ _GLOB = str.maketrans({"[": "[[]", "*": "[*]", "?": "[?]"})
 
 
 class Registry(Protocol):
-    """The methods of a cursor that Relation uses."""
+    """The two methods of a DuckDB cursor that Relation uses."""
 
     def register(self, name: str, table: pa.Table, /) -> object:
         """Register an Arrow table under a name."""
@@ -55,9 +55,9 @@ class Part(msgspec.Struct, frozen=True, gc=False):
 
     Attributes:
         tier: "L1" or "L3".
-        first_seq: the file's own first position.
-        end_seq: the file's own end, exclusive.
-        rows: rows of the file: fewer than its positions where events were erased or lie in other files.
+        first_seq: first position of the whole file.
+        end_seq: end of the whole file, exclusive.
+        rows: rows of the whole file: fewer than its positions if events were erased or are in other files.
         low_seq: first position of this part.
         high_seq: end of this part, exclusive.
         min_timestamp: the file's first timestamp, microseconds.
@@ -78,7 +78,7 @@ class Part(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def condition(self) -> str:
-        """The SQL condition for the rows of this part; "" where it is the whole file."""
+        """The SQL condition for the rows of this part; "" if the part is the whole file."""
         if self.low_seq <= self.first_seq and self.end_seq <= self.high_seq:
             return ""
         return f"seq >= {self.low_seq} AND seq < {self.high_seq}"
@@ -89,7 +89,7 @@ class Relation(msgspec.Struct, frozen=True):
 
     Attributes:
         tail: rows in memory, without documents.
-        documents: positions of documents in `parts`, which are left out; None leaves out nothing.
+        documents: positions of the documents in `parts`, which are left out; None: nothing is left out.
     """
 
     parts: tuple[Part, ...]
@@ -99,17 +99,17 @@ class Relation(msgspec.Struct, frozen=True):
 
     @property
     def files(self) -> tuple[str, ...]:
-        """The paths of the files."""
+        """The paths of the Parquet files that are read."""
         return tuple(part.path for part in self.parts)
 
     @property
     def tiers(self) -> frozenset[str]:
-        """The tiers that hold these rows."""
+        """The tiers from which the rows are read."""
         tiers = {part.tier for part in self.parts}
         return frozenset(tiers | {"L1"} if self.tail.num_rows else tiers)
 
     def documents_in(self, part: Part) -> int:
-        """The number of documents in the range of a part. A log file has all of them, an archive file maybe fewer."""
+        """The number of documents in the positions of `part`. An archive file may have fewer; a log file has all."""
         if self.documents is None:
             return 0
         return self.documents.within(max(part.first_seq, part.low_seq), min(part.end_seq, part.high_seq))
@@ -126,9 +126,9 @@ class Relation(msgspec.Struct, frozen=True):
         """Create the view on `cursor`, with `person_id` and every promoted column. Blocks.
 
         Args:
-            cursor: DuckDB's, or a recorder of calls for another process.
+            cursor: a cursor of DuckDB, or a recorder of calls for another process.
             name: name of the view.
-            people: identity and person_id of identities that belong to another identity's person.
+            people: identity and person_id of each identity that belongs to another identity's person.
             whole: whether to register `people` as a table too, even if it is empty.
             path_of: maps the path of a file to the path that the reading process uses.
         """
@@ -159,7 +159,7 @@ class Relation(msgspec.Struct, frozen=True):
         cursor.execute(f"CREATE TEMP VIEW {quoted(name)} AS {sql}")
 
     def sql(self, source: Callable[[Sequence[str]], str] | None = None) -> str:
-        """The SELECT over the files and the registered tail. `source` maps paths to SQL that reads them."""
+        """The SELECT over the files and the registered tail. `source` makes SQL that reads the files at given paths."""
         source = source or read_parquet
         groups: dict[tuple[frozenset[str], str], list[str]] = {}
         for part in self.parts:
@@ -186,7 +186,7 @@ def _both(condition: str, other: str) -> str:
 
 
 def read_parquet(paths: Sequence[str]) -> str:
-    """SQL that reads exactly the files of `paths`, at least one."""
+    """SQL that reads exactly the files at `paths`. `paths` must not be empty."""
     literals = ", ".join("'" + _without_wildcards(path).replace("'", "''") + "'" for path in paths)
     return _read(f"[{literals}]")
 
@@ -197,12 +197,12 @@ def _read(paths: str) -> str:
 
 
 def _without_wildcards(path: str) -> str:
-    """`path` with its wildcards escaped: DuckDB reads every path as a glob."""
+    """Escape the wildcards in `path`, because DuckDB reads every path as a glob."""
     return path.translate(_GLOB) if _WILD.search(path) else path
 
 
 def counted(relation: Relation) -> tuple[int, Relation]:
-    """The number of events in files that `count(*)` need not open, and the relation without these files."""
+    """Count the events of files that `count(*)` need not open. Returns the count and the relation of other files."""
     whole = [part for part in relation.parts if not part.condition]
     mixed = [part for part in whole if relation.documents_in(part)]
     # A log file has each of its positions, so its documents are known. So has the archive if no row was erased. The
@@ -222,7 +222,7 @@ def counted(relation: Relation) -> tuple[int, Relation]:
 
 
 def with_count(answer: pa.Table, rows: int) -> pa.Table:
-    """`answer` with `rows` added to its count. With a limit of 0 it has no row, and stays as it is."""
+    """Add `rows` to the count in `answer`. An answer without rows (limit 0) stays as it is."""
     total = pa.array([value + rows for value in answer.column(0).to_pylist()], pa.int64())
     return answer.set_column(0, answer.schema.field(0), total)
 
@@ -265,7 +265,7 @@ def log_parts(files: Iterable[SealedFile], start: int, end: int) -> Iterator[Par
 
 @contextmanager
 def readable() -> Iterator[None]:
-    """Raise errors of DuckDB as ArchiveUnavailable: in SQL of Lakebed's own, they mean an unreadable file."""
+    """Raise errors of DuckDB as ArchiveUnavailable: if Lakebed wrote the SQL, they mean an unreadable file."""
     import duckdb  # see sql_engine.py
 
     try:

@@ -1,4 +1,4 @@
-"""A query, and the data that it reads."""
+"""QueryRequest and Sources: a query, and the data that a query reads."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class QueryRequest(msgspec.Struct, frozen=True):
 
     @property
     def is_past(self) -> bool:
-        """Whether the query is about another state than the present one."""
+        """Whether the query reads a past state: `as_of_us` or `snapshot` is set."""
         return self.as_of_us is not None or self.snapshot is not None
 
 
@@ -46,9 +46,9 @@ class Sources(msgspec.Struct, frozen=True):
     """The data of a query, held unchanged while it runs.
 
     Attributes:
-        cut: the events; None where the query needs none.
+        cut: the events; None if the query needs no events.
         rollups: rollup tables by name.
-        people: identity and person_id of identities that belong to another identity's person; None where the query
+        people: identity and person_id of each identity that belongs to another identity's person; None if the query
             cannot see `person_id`.
         views: names of VIEWS that are computed from events.
         end_seq: end of the log when the query began.
@@ -65,7 +65,7 @@ class Sources(msgspec.Struct, frozen=True):
     def register_events(
         self, cursor: Registry, relation: Relation, path_of: Callable[[str], str] | None = None
     ) -> None:
-        """Register `relation` as the table `events`. `path_of` is as for `Relation.register`."""
+        """Register `relation` as the table `events`. `path_of` means the same as in `Relation.register`."""
         relation.register(cursor, people=self.people, whole="people" in self.views, path_of=path_of)
 
     def register(self, cursor: Registry) -> None:
@@ -76,7 +76,7 @@ class Sources(msgspec.Struct, frozen=True):
             cursor.execute(f"CREATE TEMP VIEW {name} AS {VIEWS[name]}")
 
     def result(self, table: pa.Table, relation: Relation | None, elapsed_ms: float) -> Result:
-        """`table` as a Result, with its tiers, files and position."""
+        """Make a Result of `table`, with the tiers, files and positions that were read."""
         tiers = set(relation.tiers if relation else ()) | ({"L2"} if self.rollups else set())
         return Result(
             table,

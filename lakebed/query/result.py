@@ -29,7 +29,7 @@ class Row:
     """One row: its values by attribute, by key and by position.
 
     `row.dau`, `row["dau"]` and `row[1]` are the same value; iteration gives the values in the order of the columns. A
-    column whose name is not a Python name, or starts with `__`, is read by key. Of two columns with one name, the name
+    column whose name is not a Python name, or starts with `__`, is read by key. If two columns have one name, the name
     means the first. Rows are equal if their names and values are. Rows are immutable.
     """
 
@@ -87,14 +87,14 @@ class Row:
 class Result:
     """The answer to one query. Immutable; its rows are made at the first access.
 
-    Timestamps are aware UTC datetimes, also where the SQL made them without a zone; dates are `date`.
+    Timestamps are aware UTC datetimes, even if the SQL made them without a zone; dates are `date`.
 
     Attributes:
         tiers: the tiers that were read, in order: "L1" log, "L2" rollups, "L3" archive.
-        seq: the positions that the answer covers, `(start, end)` with the end exclusive; pruned ones included.
+        seq: the positions that the answer covers, `(start, end)`; end exclusive, positions of pruned events included.
         files: paths of the Parquet files that were read.
         elapsed_ms: milliseconds from the call to the answer.
-        watermark: of the archive: events before it were read from L3.
+        watermark: position in `seq`; events before it were read from the archive (L3).
         as_of: the moment of the query; None means the present.
         report: name of the report; "" for a plain query.
     """
@@ -145,7 +145,7 @@ class Result:
 
     @property
     def watermark(self) -> int:
-        """Events with a `seq` before it were read from the archive."""
+        """The seq before which events were read from the archive."""
         return self._watermark
 
     @property
@@ -159,7 +159,7 @@ class Result:
         return self._report
 
     def named(self, report: str, table: pa.Table | None = None) -> Result:
-        """The same result under the name of a report, with another table if `table` is set."""
+        """A copy of the result that has the name of a report, and `table` in place of its table if that is set."""
         return Result(
             self._table if table is None else table,
             tiers=self._tiers,
@@ -178,7 +178,7 @@ class Result:
 
     @property
     def rows(self) -> list[Row]:
-        """All rows, in a new list. The rows themselves are made once."""
+        """All rows, in a new list. The Row objects are made once and shared."""
         return list(self._row_tuple())
 
     def _row_tuple(self) -> tuple[Row, ...]:
@@ -191,7 +191,7 @@ class Result:
         return self._rows
 
     def scalar(self) -> Any:
-        """The first value of the first row. Raises ValueError: the result has no row or no column."""
+        """The first value of the first row. Raises ValueError if the result has no row or no column."""
         if not self._table.num_rows or not self._table.num_columns:
             raise ValueError(f"the result has no rows (columns: {', '.join(self.columns)}): there is no first value")
         return self[0][0]
@@ -219,7 +219,7 @@ class Result:
         return self._table
 
     def df(self) -> pd.DataFrame:
-        """The result as a pandas DataFrame. Raises ImportError: pandas is not installed."""
+        """The result as a pandas DataFrame. Raises ImportError if pandas is not installed."""
         try:
             import pandas as pd  # noqa: F401 - optional; pyarrow's own error does not say what to install
         except ImportError as error:
@@ -227,7 +227,7 @@ class Result:
         return self._table.to_pandas()
 
     def pl(self) -> pl.DataFrame:
-        """The result as a polars DataFrame. Raises ImportError: polars is not installed."""
+        """The result as a polars DataFrame. Raises ImportError if polars is not installed."""
         try:
             import polars as pl  # optional
         except ImportError as error:
@@ -237,7 +237,7 @@ class Result:
         return frame
 
     def plot(self) -> Chart:
-        """The result as a chart: the one of its report, else a line or bars by the types of the columns.
+        """The result as a chart: its report's chart, or else a line or bars, chosen by the types of the columns.
 
         Raises:
             ValueError: no chart fits the columns.
@@ -272,7 +272,7 @@ class Result:
 
 
 def _with_utc(table: pa.Table) -> pa.Table:
-    """`table` with aware timestamps in microseconds, as all SQL runs in UTC."""
+    """Convert the timestamps in `table` to aware ones in microseconds. Naive ones are UTC, as all SQL runs in UTC."""
     for position, field in enumerate(table.schema):
         if pa.types.is_timestamp(field.type) and (field.type.tz is None or field.type.unit != "us"):
             column = table.column(position).cast(pa.timestamp("us"), safe=False).cast(pa.timestamp("us", tz="UTC"))
@@ -283,7 +283,7 @@ def _with_utc(table: pa.Table) -> pa.Table:
 
 
 def _narrowed(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """The column as 64-bit integers if they fit: a sum of counts should read as an integer, not a decimal."""
+    """Convert the column to 64-bit integers if all values fit, so that a sum of counts is no decimal."""
     try:
         return column.cast(pa.int64())
     except pa.ArrowInvalid:

@@ -1,6 +1,6 @@
-"""Which tier answers a report, and which part of its time range. Pure: it knows no tier, only what each covers.
+"""Decides which tier answers a report, or a part of its time range. Pure: it only knows what each tier covers.
 
-Raw events (log and archive) answer everything. The built-in rollups answer sooner, and only what they hold exactly:
+Raw events (log and archive) answer everything. The built-in rollups answer faster, but only what they hold exactly:
 all events, as of now, in whole buckets.
 """
 
@@ -36,7 +36,7 @@ def rollup_answers(
         start_us: microseconds UTC; None means no bound, like `end_us`.
         end_us: exclusive.
         filtered: whether a condition or a cohort leaves events out.
-        as_of_us: the moment of `as_of`. A rollup is only known as it is now.
+        as_of_us: the moment of `as_of`. Rollups of past moments are not known.
     """
     if filtered or as_of_us is not None:
         return False
@@ -44,7 +44,7 @@ def rollup_answers(
 
 
 def whole_buckets(rollup: str, start_us: int | None, end_us: int | None) -> tuple[int | None, int | None] | None:
-    """The part of `[start_us, end_us)` that consists of whole buckets of a rollup; None where there is no such part."""
+    """The part of `[start_us, end_us)` that consists of whole buckets of a rollup; None if there is no such part."""
     grain = _GRAINS_US[rollup]
     low = None if start_us is None else -(-start_us // grain) * grain
     high = None if end_us is None else end_us // grain * grain
@@ -52,7 +52,7 @@ def whole_buckets(rollup: str, start_us: int | None, end_us: int | None) -> tupl
 
 
 class Coverage(msgspec.Struct, frozen=True):
-    """What a tier can answer: whole buckets of `grain_us` microseconds (aligned to 1970) within `[start_us, end_us)`.
+    """The range of a tier: whole buckets of `grain_us` microseconds (aligned to 1970) within `[start_us, end_us)`.
 
     None as a bound means that the tier covers everything on that side. A grain of 1 answers any range.
     """
@@ -77,10 +77,10 @@ def plan(start_us: int, end_us: int, coverages: Sequence[Coverage]) -> tuple[Sli
     Args:
         start_us: microseconds UTC.
         end_us: exclusive; a range that is empty gives no slices.
-        coverages: in order of preference. Each gets all the whole buckets that it covers and that no earlier one took.
+        coverages: in order of preference. Each gets every whole bucket that it covers, unless an earlier one got it.
 
     Raises:
-        ValueError: when a part is covered by none. End the list with a tier that answers everything.
+        ValueError: no coverage has some part. To prevent it, end the list with a tier that answers everything.
     """
     if start_us >= end_us:
         return ()
@@ -102,7 +102,7 @@ def _whole_buckets(start_us: int, end_us: int, coverage: Coverage) -> tuple[int,
 
 
 def _joined(slices: tuple[Slice, ...]) -> tuple[Slice, ...]:
-    """Neighbours of one tier become one slice."""
+    """Join neighbouring slices of the same tier."""
     joined: list[Slice] = []
     for piece in slices:
         if joined and joined[-1].tier == piece.tier:

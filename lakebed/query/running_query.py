@@ -1,4 +1,4 @@
-"""A running query: its cursor, and how the loop stops it."""
+"""RunningQuery: the cursor of a query in a thread, which the event loop can stop."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["RunningQuery"]
 
 
 class RunningQuery:
-    """The cursor of a query, which the loop can stop."""
+    """The cursor of a query that runs in a thread. The event loop can stop it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()  # protects both below: interrupting a closed cursor is an error
@@ -26,7 +26,7 @@ class RunningQuery:
 
     @contextmanager
     def cursor(self, engine: SqlEngine) -> Iterator[duckdb.DuckDBPyConnection]:
-        """A cursor that `stop` interrupts."""
+        """Open a cursor that `stop` can interrupt."""
         cursor = engine.cursor()
         try:
             with self._lock:
@@ -46,6 +46,6 @@ class RunningQuery:
                 self._cursor.interrupt()
 
     def check(self) -> None:
-        """Raise QueryTimeout once stopped."""
+        """Raise QueryTimeout if `stop` was called."""
         if self._stopped:
             raise QueryTimeout("the query was stopped", hint="Run it again")

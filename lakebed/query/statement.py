@@ -1,4 +1,4 @@
-"""One SELECT, as DuckDB's own parser sees it: the tables that it names, and what is refused.
+"""Parses one SELECT with DuckDB's own parser, finds the tables in it, and refuses statements that do not only read.
 
 On DuckDB 2.0 the type of a statement says too little: a CTE may COPY, INSERT, UPDATE or DELETE, and a few functions run
 SQL from text. So the parsed tree is checked as well.
@@ -63,8 +63,8 @@ class Statement(msgspec.Struct, frozen=True):
     Attributes:
         text: the SQL without a final semicolon; it may end in a comment.
         tables: number of times that each table or CTE is named, in lower case.
-        is_count: whether it is `SELECT count(*) FROM events`.
-        mentions_person: whether it may read `person_id` of events.
+        is_count: whether the statement is `SELECT count(*) FROM events`.
+        mentions_person: whether the statement may read `person_id` of events.
     """
 
     text: str
@@ -146,7 +146,7 @@ def _checked_tables(tree: Any) -> Counter[str]:
 
 
 def nodes(tree: Any) -> Iterator[dict[str, Any]]:
-    """Every object in `tree`, DuckDB's JSON of a statement. Without recursion, as it may be deep."""
+    """Yield every object in `tree`, DuckDB's JSON of a statement. Without recursion, as trees may be deep."""
     waiting = [tree]
     while waiting:
         node = waiting.pop()
@@ -158,7 +158,7 @@ def nodes(tree: Any) -> Iterator[dict[str, Any]]:
 
 
 def is_count(statements: Any) -> bool:
-    """Whether a tree of `json_serialize_sql` is exactly this query. A tree with unknown members is not."""
+    """Whether a tree of `json_serialize_sql` is exactly `SELECT count(*) FROM events`. False for unknown members."""
     try:
         ((statement,),) = (statements,)
         node = statement["node"]
@@ -181,9 +181,9 @@ def _is_bare(node: Mapping[str, Any], known: set[str]) -> bool:
 
 
 def mentions_person(nodes: Iterable[Mapping[str, Any]]) -> bool:
-    """Whether a node of a tree of `json_serialize_sql` may read `person_id`. An unknown node may.
+    """Whether a tree of `json_serialize_sql` may read `person_id`. True for unknown nodes.
 
-    Only then a query joins identities with people, which costs time.
+    Only if it may, the query joins identities with people, which costs time.
     """
     last_names: set[str] = set()
     tables: set[str] = set()

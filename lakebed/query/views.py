@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 __all__ = ["PEOPLE", "VIEWS"]
 
-PEOPLE = "_lakebed_people"  # identity and person_id of identities that belong to another identity's person
+PEOPLE = "_lakebed_people"  # identity and person_id of each identity that belongs to another identity's person
 
 # A trait has the value of the latest identify that sets it, by event time, then message id. DuckDB makes no map of JSON
 # with a repeated key, so that case is read key by key. Lambda parameters have names that no promoted column can have.

@@ -1,9 +1,9 @@
-"""Where hours, days and months of a rollup begin, in any time zone, and a cache of the rows of buckets.
+"""Finds where hours, days and months of a rollup begin, in any time zone. Also a cache for the rows of buckets.
 
-Zones are Python's (zoneinfo), not DuckDB's, so that one table decides for all of a rollup. Times are microseconds in
-int64 arrays. reports/calendar.py is the same for reports, as SQL: there the rows are in DuckDB already.
+Zones are Python's (zoneinfo), not DuckDB's, so that one zone table decides for all of a rollup. Times are int64
+arrays of microseconds. reports/calendar.py does this for reports in SQL, as their rows are in DuckDB already.
 
-The cache holds public rows, one UTC day each, so that a query over a month reads only the days that changed.
+The cache holds public rows in chunks of one UTC day, so that a query over a month reads only days that changed.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ Chunk = tuple[Any, pa.Table]  # bucket starts (numpy, ascending), and their rows
 
 
 def bucket_starts(times: Times, grain: str, timezone: str) -> Times:
-    """The start of the bucket of each time.
+    """For each time, the start of the bucket that contains it.
 
-    An hour begins at a full local hour, or where the clocks change within an hour; the hour that is repeated in autumn
-    is two buckets. A day or month begins at its local midnight, the first of two; where midnight is skipped, at the
-    moment that the old offset gives. Times that a zone moves outside the years 1 to 9999 count in the first or last
+    An hour begins at a full local hour, or when the clocks change within an hour; the hour that is repeated in autumn
+    is two buckets. A day or month begins at local midnight (the first of two); if midnight is skipped, at the time
+    that the old offset gives. Times that a zone moves outside the years 1 to 9999 count in the first or last
     bucket, because Python has no date for their own.
     """
     if timezone == "UTC":
@@ -56,7 +56,7 @@ def bucket_starts(times: Times, grain: str, timezone: str) -> Times:
 
 
 def bucket_dates(starts: Times, grain: str, timezone: str) -> NDArray[np.int32]:
-    """The local dates of days and months, as days since 1970-01-01."""
+    """The local date of each day's or month's start, as days since 1970-01-01."""
     if timezone != "UTC":
         starts = starts + _offsets(starts, ZoneInfo(timezone))
     return (_floor(starts, grain) // DAY_US).astype("int32")
@@ -79,12 +79,12 @@ def _midnight(label: int, zone: ZoneInfo) -> int:
 
 
 def _us_between(moment: datetime) -> int:
-    """Microseconds by which local time is ahead of UTC."""
+    """The microseconds by which local time is ahead of UTC at `moment`."""
     return (moment.replace(tzinfo=UTC) - moment.astimezone(UTC)) // _MICROSECOND
 
 
 def _offsets(times: Times, zone: ZoneInfo) -> Times:
-    """The zone's offset at each time. Looked up once a quarter of an hour, unless the clocks change in it."""
+    """The zone's offset at each time. Looked up once per quarter of an hour, unless the clocks change within it."""
     quarters = times // _QUARTER
     offsets = _mapped(quarters, lambda quarter: _offset(quarter * _QUARTER, zone))
     after = _mapped(quarters, lambda quarter: _offset((quarter + 1) * _QUARTER - 1, zone))
@@ -95,7 +95,7 @@ def _offsets(times: Times, zone: ZoneInfo) -> Times:
 
 
 def _clipped(starts: Times, offsets: Times, times: Times, zone: ZoneInfo) -> Times:
-    """Move the start of an hour in which the clocks change to the moment of that change."""
+    """If the clocks change within an hour, move the start of that hour to the moment of the change."""
     before = _mapped(starts, lambda us: _offset(us, zone)) != offsets
     for start, offset in set(zip(starts[before].tolist(), offsets[before].tolist(), strict=True)):
         rows = before & (starts == start) & (offsets == offset)
@@ -112,7 +112,7 @@ def _change(low: int, high: int, offset: int, zone: ZoneInfo) -> int:
 
 
 def _mapped(values: Times, function: Any) -> Times:
-    """`function` of each value, called once for each distinct value."""
+    """Apply `function` to each value. Calls it once for each distinct value."""
     import numpy as np  # only objects that fold pay for it
 
     distinct, where = np.unique(values, return_inverse=True)
@@ -120,9 +120,9 @@ def _mapped(values: Times, function: Any) -> Times:
 
 
 class RowCache:
-    """Chunks of the tables of all rollups. All chunks of a rollup belong to one state, that of its `version`.
+    """Caches chunks of the tables of all rollups. All chunks of a rollup belong to one state, which has a version.
 
-    A version is odd while rows change. Rows read meanwhile may be from before or after the change.
+    A version is odd while rows change. Rows that are read during a change may be from before or after it.
     """
 
     def __init__(self) -> None:
@@ -132,7 +132,7 @@ class RowCache:
         self._versions: dict[str, int] = {}
 
     def version(self, name: str) -> int:
-        """The version of a rollup: it grows when its rows begin to change, and when the change is over."""
+        """The version of a rollup. It grows when a change of the rows begins, and again when the change is over."""
         return self._versions.get(name, 0)
 
     def get(self, name: str, days: Iterable[int], variant: int = 0) -> dict[int, Chunk]:
@@ -144,11 +144,11 @@ class RowCache:
         return {day: self._chunks[name, day] for day in days if (name, day) in self._chunks}
 
     def is_unchanged(self, name: str, version: int) -> bool:
-        """Whether rows read since `version` belong to the same state as the chunks cached at that version."""
+        """Whether rows read since the rollup had `version` belong to the same state as the chunks cached then."""
         return version % 2 == 0 and version == self.version(name)
 
     def put(self, name: str, chunks: dict[int, Chunk], variant: int = 0) -> None:
-        """Cache chunks for which `is_unchanged` holds. Chunks of an outdated variant are ignored."""
+        """Cache chunks. The caller must have checked `is_unchanged`. Ignores chunks of an outdated variant."""
         if self._variants.get(name, 0) != variant:
             return
         rows = sum(table.num_rows for _, table in chunks.values())
@@ -160,19 +160,19 @@ class RowCache:
             self._rows += rows
 
     def begin_change(self, names: Iterable[str]) -> None:
-        """Call before rows change. `end_change` or `clear` must follow."""
+        """Declare that rows begin to change. `end_change` or `clear` must follow."""
         for name in names:
             self._versions[name] = self.version(name) + 1
 
     def end_change(self, name: str, buckets: Iterable[int]) -> None:
-        """Drop the days of the changed buckets."""
+        """Declare that the change is over, and drop the days of the changed buckets."""
         self._versions[name] = self.version(name) + 1
         for day in {bucket // DAY_US for bucket in buckets}:
             if chunk := self._chunks.pop((name, day), None):
                 self._rows -= chunk[1].num_rows
 
     def clear(self, names: Iterable[str]) -> None:
-        """Drop everything, after a change of these rollups with an unknown outcome."""
+        """Drop all chunks of all rollups, and end the change of `names`. For a change with an unknown outcome."""
         for name in names:
             self.end_change(name, ())
         self._chunks.clear()
@@ -180,13 +180,13 @@ class RowCache:
 
 
 def days_of(start_us: int, end_us: int) -> range | None:
-    """The UTC days that a range touches; None if they are too many for the cache."""
+    """The UTC days in which a range has a part; None if there are none, or too many for the cache."""
     days = range(start_us // DAY_US, -(-end_us // DAY_US))
     return days if 0 < len(days) <= _MAX_DAYS else None
 
 
 def chunked(buckets: Sequence[int], table: pa.Table, days: Iterable[int]) -> dict[int, Chunk]:
-    """The rows of each day, from rows in order of bucket."""
+    """Split rows, which are in order of bucket, into a chunk for each day."""
     import numpy as np  # only objects that run queries pay for it
 
     starts = np.array(buckets, np.int64)
@@ -198,7 +198,7 @@ def chunked(buckets: Sequence[int], table: pa.Table, days: Iterable[int]) -> dic
 
 
 def joined(chunks: Iterable[Chunk], start_us: int, end_us: int) -> pa.Table:
-    """The rows of ordered chunks whose bucket starts in the range. Raises ArrowInvalid if types of columns differ."""
+    """Join the rows of ordered chunks whose bucket starts in the range. Raises ArrowInvalid if column types differ."""
     import numpy as np  # only objects that run queries pay for it
 
     parts = []

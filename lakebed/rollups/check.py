@@ -17,7 +17,7 @@ EVENT_COUNTS = {HOURLY_EVENTS.name: "count", DAILY_METRICS.name: "events"}  # co
 def count_problems(
     positions: Mapping[str, int], end: int, counts: Mapping[str, pa.ChunkedArray], documents: DocumentPositions
 ) -> list[str]:
-    """The problems that were found, a sentence each.
+    """Find counts that differ from the log. Returns the problems, a sentence each.
 
     Args:
         positions: the checkpoint of each rollup.

@@ -21,12 +21,12 @@ _BASE = dict.fromkeys(BASE_COLUMNS, "str") | {
 
 
 class Column(msgspec.Struct, frozen=True):
-    """A value of an event.
+    """A value that each event has, as SQL.
 
     Attributes:
-        kind: int, float, Decimal, str, bool or datetime, as in `Promotion.type`.
-        sql: SQL of the value; NULL if it is absent or a float that is not finite.
-        text: SQL of the value as text; for a property that is not promoted, text of any JSON value.
+        kind: type of the value as in `Promotion.type`: int, float, Decimal, str, bool or datetime.
+        sql: SQL for the value, which gives NULL for an absent value or a float that is not finite.
+        text: SQL for the value as text; a property that is not promoted has the text of any JSON value.
     """
 
     kind: str
@@ -35,7 +35,7 @@ class Column(msgspec.Struct, frozen=True):
 
 
 def column(name: str, promotions: Mapping[str, Promotion]) -> Column:
-    """The column `name`: a base column, a promoted column, or else a top-level property, read as a number."""
+    """Find the column `name`: a base column, a promoted column, or else a top-level property, read as a number."""
     kind = _BASE.get(name) or (promotions[name].type if name in promotions else None)
     if kind is None:
         text = property_sql(name)

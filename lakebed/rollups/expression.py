@@ -23,7 +23,7 @@ _HINT = (
 
 
 class Expression(msgspec.Struct, frozen=True):
-    """A function of `FUNCTIONS`, its column or property ("" for count), and the rank of a quantile."""
+    """A function in `FUNCTIONS`, its column or property ("" for count), and the rank if it is a quantile."""
 
     function: str
     column: str
@@ -31,7 +31,7 @@ class Expression(msgspec.Struct, frozen=True):
 
     @classmethod
     def parse(cls, text: str) -> Expression:
-        """Parse `text`. Raises InvalidRollup; its hint says what is allowed."""
+        """Parse `text`. Raises InvalidRollup, with a hint that says what is allowed."""
         match = _SHAPE.match(text) if isinstance(text, str) else None
         if match is None:
             raise _invalid(text)

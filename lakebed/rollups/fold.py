@@ -1,4 +1,4 @@
-"""How a rollup is computed: a batch becomes partial states, these merge with stored states, and states become rows."""
+"""Computes rollups: makes partial states of a batch, merges them with stored states, and makes rows of states."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ class PartialState(msgspec.Struct):
     """The contribution of one batch to one rollup, before ids and stored states are known.
 
     Attributes:
-        groups: in the order of their first events.
-        columns: for each measure, its aggregate of each group.
+        groups: the groups of the batch, in the order of their first events.
+        columns: for each measure, its aggregates, one per group.
     """
 
     groups: list[Group]
@@ -64,12 +64,12 @@ class PartialState(msgspec.Struct):
 
 
 class Fold:
-    """A rollup, compiled for the promoted columns of its object. Every method blocks.
+    """Computes one rollup. It is compiled for the object's promoted columns. Every method blocks.
 
     Args:
         rollup: the declaration.
         promotions: promoted columns by name.
-        max_groups: limit of groups in a bucket, where the rollup has none.
+        max_groups: limit of groups in a bucket, used if the rollup declares none.
 
     Raises:
         InvalidRollup: a measure does not fit the type of its column.
@@ -113,7 +113,7 @@ class Fold:
         )
 
     def states(self, partial: PartialState, ids: Mapping[str, int]) -> tuple[dict[Group, States], list[Group]]:
-        """The states of a batch's groups, in their order, and all groups whose stored states are needed for a merge."""
+        """The states of a batch's groups, in their order; and all groups whose stored states `merge` needs."""
         columns = [
             measure.states(values.identified(ids) if isinstance(values, Texts) else values)
             for values, measure in zip(partial.columns, self.measures.values(), strict=True)
@@ -123,7 +123,7 @@ class Fold:
         return added, [*added, *overflows]
 
     def buckets_with_new_groups(self, added: Iterable[Group], stored: Iterable[GroupRow]) -> set[int]:
-        """The buckets in which a group is new. Their groups have to be counted."""
+        """The buckets that get a new group. The caller must count the groups in these buckets for `merge`."""
         if not self.rollup.by:
             return set()
         known = {(bucket, key) for bucket, key, _, _ in stored}
@@ -132,12 +132,12 @@ class Fold:
     def merge(
         self, added: Mapping[Group, States], stored: Iterable[GroupRow], counts: dict[int, int]
     ) -> list[GroupRow]:
-        """The changed rows after `added` is merged into the stored states.
+        """Merge `added` into the stored states. Returns the changed rows.
 
         Args:
-            added: states of a batch, in the order of their first events. May be changed.
-            stored: at least the rows of these groups and, with dimensions, of the overflow groups of their buckets.
-            counts: number of groups in each bucket with a new group. Updated.
+            added: states of a batch's groups, in the order of their first events. The states may be changed.
+            stored: at least the rows of these groups; with dimensions, also of their buckets' overflow groups.
+            counts: number of groups in each bucket with a new group. `merge` updates the numbers.
         """
         states = self._read(stored)
         changed: set[Group] = set()
@@ -148,7 +148,7 @@ class Fold:
         return self._write(sorted(changed), states)
 
     def _place(self, group: Group, counts: dict[int, int]) -> Group:
-        """The group that takes the states of a new group: the overflow group where the bucket is full."""
+        """The group that gets the states of a new group: the overflow group if the bucket is full, else `group`."""
         if not self.rollup.by:
             return group
         bucket = group[0]
@@ -192,7 +192,7 @@ class Fold:
             return dict(zip(groups, zip(*columns, strict=True), strict=True))
 
     def sketch(self, measure: str, sketches: bytes) -> Any:
-        """The state of one measure, from the sketches of a group."""
+        """Read the state of one measure from the stored sketches of a group."""
         names = [name for name, candidate in self.measures.items() if candidate.sketched]
         with self._intact():
             return self.measures[measure].read(None, _sketches(sketches)[names.index(measure)])
@@ -200,13 +200,13 @@ class Fold:
     def bitmaps(
         self, measure: str, rows: Iterable[tuple[int, bytes]], people: PeopleIndex | None
     ) -> Iterator[tuple[int, Any]]:
-        """The bucket of each row, and the bitmap of its distinct values; of its people if `people` is not None."""
+        """Yield each row's bucket, and the bitmap of its distinct values, or of its people if `people` is set."""
         for bucket, sketches in rows:
             bitmap = self.sketch(measure, sketches)
             yield bucket, bitmap if people is None else people.people_of(bitmap)
 
     def people_table(self, groups: Sequence[GroupRow], people: PeopleIndex) -> pa.Table:
-        """The public table of stored groups, in which measures over identities count people."""
+        """Make the public table of stored groups. Measures over identities count people in it."""
         table = self.table([(bucket, key, state) for bucket, key, state, _ in groups])
         for name in self.people:
             index = table.schema.get_field_index(name)
@@ -216,7 +216,7 @@ class Fold:
         return table
 
     def table(self, rows: Sequence[tuple[int, str, str]]) -> pa.Table:
-        """The public table of `(bucket, key, state)` rows."""
+        """Make the public table of `(bucket, key, state)` rows."""
         with self._intact():
             return self._table(rows)
 
@@ -238,7 +238,7 @@ class Fold:
 
     @contextmanager
     def _intact(self) -> Iterator[None]:
-        """Raises StorageUnavailable for stored bytes that cannot be read: SQLite has no checksums."""
+        """Raise StorageUnavailable if stored bytes cannot be read, which SQLite, without checksums, does not notice."""
         try:
             yield
         except _UNREADABLE as error:
@@ -265,7 +265,7 @@ def _column(name: str, promotions: Mapping[str, Promotion]) -> Column:
 
 
 def _decode_all(texts: Sequence[str]) -> list[tuple[Any, ...]]:
-    """JSON arrays, decoded in one call."""
+    """Decode many JSON arrays in one call."""
     return msgspec.json.decode(f"[{','.join(texts)}]", type=list[tuple[Any, ...]])
 
 
@@ -274,14 +274,14 @@ def _sketches(packed: bytes | None) -> list[bytes]:
 
 
 def bucket_name(rollup: Rollup) -> str:
-    """The name of the column with the bucket starts for this grain and zone."""
+    """The name of the column that has the bucket starts for the rollup's grain and zone."""
     return f"bucket:{rollup.grain}:{rollup.timezone}"  # promotions forbid ":", so no column can have this name
 
 
 def partials(
     engine: SqlEngine, folds: Sequence[Fold], table: pa.Table
 ) -> tuple[dict[str, PartialState], dict[str, LakebedError]]:
-    """The partial state of each rollup for the events in `table`, and the errors of those that failed. Blocks."""
+    """Compute each rollup's partial state for the events in `table`. Also returns the errors of failed ones. Blocks."""
     import duckdb  # for its error types; the engine imports it anyway
 
     computed: dict[str, PartialState] = {}
@@ -329,7 +329,7 @@ def _partial(cursor: duckdb.DuckDBPyConnection, fold: Fold) -> PartialState:
 
 
 def _keys(dimensions: Sequence[tuple[str | None, ...]]) -> list[str]:
-    """Each as JSON. Equal values are encoded once."""
+    """Encode each tuple as JSON. Equal tuples are encoded once."""
     keys = {values: msgspec.json.encode(values).decode() for values in set(dimensions)}
     return [keys[values] for values in dimensions]
 
@@ -340,7 +340,7 @@ def _whole(chunks: pa.ChunkedArray) -> pa.Array:
 
 
 def _look_up(ids: Mapping[str, int], states: Iterable[PartialState]) -> tuple[dict[str, int], list[str]]:
-    """The ids of texts that `ids` has, and the texts that it does not have, sorted for each measure."""
+    """Look up the texts of `states` in `ids`. Returns the found ids, and the missing texts, sorted per measure."""
     known: dict[str, int] = {}
     missing: dict[str, None] = {}
     for values in itertools.chain.from_iterable(partial.columns for partial in states):
@@ -354,10 +354,10 @@ def _look_up(ids: Mapping[str, int], states: Iterable[PartialState]) -> tuple[di
 
 
 class TextIds:
-    """Ids of texts. Only committed ids stay in memory: a rolled back id may be assigned to another text.
+    """Caches ids of texts. Only committed ids stay in memory: a rolled back id may be assigned to another text.
 
     Args:
-        in_thread: runs a function with arguments beside the loop.
+        in_thread: runs a function with arguments in a thread, outside the event loop.
     """
 
     def __init__(self, in_thread: Callable[..., Awaitable[Any]]) -> None:
@@ -365,7 +365,7 @@ class TextIds:
         self._ids: dict[str, int] = {}
 
     async def of(self, tx: Transaction, partials: Iterable[PartialState]) -> tuple[dict[str, int], list[str]]:
-        """The ids of all texts of this batch, and the texts that were looked up in storage."""
+        """Find the ids of all texts of a batch. Returns the ids, and the texts that were looked up in storage."""
         ids, missing = await self._in_thread(_look_up, self._ids, partials)
         for start in range(0, len(missing), PIECE):
             piece = missing[start : start + PIECE]
@@ -373,7 +373,7 @@ class TextIds:
         return ids, missing
 
     async def committed(self, ids: dict[str, int], new: Sequence[str]) -> None:
-        """Keep the ids of a committed batch in memory. `new` are the texts that were looked up in storage."""
+        """Keep the ids of a committed batch in memory. `new` has the texts that were looked up in storage."""
         await self._in_thread(self._keep, ids, new)
 
     def _keep(self, ids: dict[str, int], new: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""Measures: how each is computed from a batch in DuckDB, merged, stored and turned into a column.
+"""Measures. Each defines how its state is computed from a batch in DuckDB, merged, stored, and made a column.
 
 A measure's state forms a commutative monoid, with None for "no value yet": any grouping of the same events into batches
 gives the same state. That is why sums are exact fractions and not floats.
@@ -30,7 +30,7 @@ class Measure(Protocol):
     """One measure over one column.
 
     Attributes:
-        sql: DuckDB aggregate over a batch.
+        sql: DuckDB aggregate over the events of a batch.
         identified: whether `sql` gives lists of texts, which are replaced by ids before `states`.
         sketched: whether a state has a part that `column` does not need, stored apart from it as bytes.
     """
@@ -40,34 +40,34 @@ class Measure(Protocol):
     sketched: bool
 
     def states(self, values: pa.Array) -> Sequence[Any]:
-        """The state of each group of a batch, from the values of `sql` (lists of uint32 ids where `identified`)."""
+        """The state of each group of a batch, from the values of `sql` (lists of uint32 ids if `identified`)."""
         ...
 
     def merge(self, state: Any, other: Any) -> Any:
-        """The state of both. `state` may be changed in place and returned."""
+        """The state of the events of `state` and `other` together. `state` may be changed in place and returned."""
         ...
 
     def write(self, state: Any) -> tuple[Any, bytes | None]:
-        """A JSON value, from which `column` computes the result; and the sketch."""
+        """Convert a state for storage: to a JSON value, from which `column` computes the result, and a sketch."""
         ...
 
     def read(self, stored: Any, sketch: bytes | None) -> Any:
-        """The state that `write` stored."""
+        """Restore the state from what `write` returned."""
         ...
 
     def column(self, stored: Sequence[Any]) -> pa.Array:
-        """The public column of stored JSON values."""
+        """Compute the public column from stored JSON values."""
         ...
 
 
 class Texts:
-    """Lists of texts, to be replaced by lists of ids. NULL is an empty list.
+    """Lists of texts, whose texts are later replaced by ids. NULL counts as an empty list.
 
-    Arrow does every step that would hold the interpreter, and with it each `track`, for long; other steps work in
+    Arrow does each step that would block the interpreter, and thus every `track`, for long; other steps work in
     pieces.
 
     Attributes:
-        distinct: each text once, in SQLite's order.
+        distinct: the distinct texts, in SQLite's order.
     """
 
     def __init__(self, lists: pa.Array) -> None:
@@ -86,7 +86,7 @@ class Texts:
         self._lengths = lists.value_lengths().fill_null(0).cast(pa.int32()).to_numpy()
 
     def identified(self, ids: Mapping[str, int]) -> pa.Array:
-        """The same lists with uint32 ids in place of texts."""
+        """The lists with texts replaced by their uint32 ids."""
         import numpy as np  # only objects that fold pay for it
 
         table = np.empty(len(self.distinct), np.uint32)
@@ -97,13 +97,13 @@ class Texts:
 
 
 class PeopleIndex(Protocol):
-    """Which person each identity belongs to now.
+    """Maps identities to the persons to whom they belong now.
 
-    What is stored are bitmaps of identities, for ever, so that a merge or its undoing rescans nothing. They are read
-    through this.
+    Storage has bitmaps of identities, which a merge or its undoing does not change, so no event is rescanned. Readers
+    convert them to bitmaps of people.
 
     Attributes:
-        version: differs whenever an identity belongs to another person.
+        version: number that changes whenever an identity's person changes.
         size: number of identities that belong to another identity's person.
     """
 
@@ -111,12 +111,12 @@ class PeopleIndex(Protocol):
     size: int
 
     def people_of(self, bitmap: Any) -> Any:
-        """The bitmap of people for a bitmap of identities."""
+        """Convert a bitmap of identities to the bitmap of their people."""
         ...
 
 
 class _Plain:
-    """A measure whose state is a JSON value itself."""
+    """A measure whose state is itself a JSON value."""
 
     identified = False
     sketched = False
@@ -143,7 +143,7 @@ class _Count(_Plain):
 
 
 class _Sum(_Plain):
-    """A sum as an exact fraction, None without values."""
+    """A sum, kept as an exact fraction; None if there are no values."""
 
     def __init__(self, column: Column) -> None:
         self._kind = column.kind
@@ -180,7 +180,7 @@ class _Sum(_Plain):
 
 
 class _Average(_Plain):
-    """A sum and the number of its values."""
+    """An average, kept as a sum and the number of its values."""
 
     def __init__(self, column: Column) -> None:
         self._sum = _Sum(column)
@@ -205,7 +205,7 @@ class _Average(_Plain):
 
 
 class _Extreme(_Plain):
-    """The least or greatest value, None without values. Text is ordered by code points."""
+    """The least or greatest value; None if there are no values. Text is ordered by code points."""
 
     def __init__(self, function: str, column: Column) -> None:
         self._choose: Callable[..., Any] = min if function == "min" else max
@@ -230,7 +230,7 @@ class _Extreme(_Plain):
 
 
 class _Distinct:
-    """A roaring bitmap of ids."""
+    """The number of distinct values, kept as a roaring bitmap of ids."""
 
     identified = True
     sketched = True
@@ -261,7 +261,7 @@ class _Distinct:
 
 
 class _Quantile:
-    """A KLL sketch. Its compaction flips coins, so estimates (not exact answers) may differ between two rebuilds."""
+    """A quantile, kept as a KLL sketch. Its compaction is random: estimates (not exact answers) vary by rebuild."""
 
     identified = False
     sketched = True
@@ -310,7 +310,7 @@ _DECIMAL = pa.decimal128(38, _SCALE)
 
 
 def as_measure(expression: Expression, column: Column) -> Measure:
-    """The measure of an expression over the column that it names. Raises InvalidRollup where the types do not fit."""
+    """Make the measure for an expression over its column. Raises InvalidRollup if their types do not fit."""
     function = expression.function
     if function in ("sum", "avg", "quantile") and column.kind not in ("int", "float", "Decimal"):
         raise InvalidRollup(
@@ -327,7 +327,7 @@ def as_measure(expression: Expression, column: Column) -> Measure:
 
 
 def unions(bitmaps: Iterable[tuple[int, Any]], windows: Sequence[tuple[int, int]]) -> list[int]:
-    """The number of distinct values in all buckets that start in each window `[start_us, end_us)`. Blocks."""
+    """For each window `[start_us, end_us)`, the number of distinct values in buckets that start in it. Blocks."""
     from pyroaring import BitMap  # only objects that run queries pay for it
 
     buckets = list(bitmaps)
@@ -336,7 +336,7 @@ def unions(bitmaps: Iterable[tuple[int, Any]], windows: Sequence[tuple[int, int]
 
 
 def exact_sum(values: list[float]) -> Fraction:
-    """The sum of finite floats without rounding. `values` is changed."""
+    """The exact sum of finite floats, without rounding. Changes the list `values`."""
     count, total = len(values), Fraction(0)
     try:
         # fsum is exact up to its last rounding; subtracting its result leaves the rounded part.
@@ -349,7 +349,7 @@ def exact_sum(values: list[float]) -> Fraction:
 
 
 def _lists(column: pa.Array) -> Iterable[Any]:
-    """The numpy values of each list of a list array; NULL is empty."""
+    """The values of each list in a list array, as numpy arrays. NULL gives an empty array."""
     values = column.flatten().to_numpy(zero_copy_only=False)
     ends = list(itertools.accumulate(column.value_lengths().fill_null(0).to_pylist()))
     return [values[start:end] for start, end in itertools.pairwise([0, *ends])]
@@ -371,7 +371,7 @@ def _decimal(value: Fraction) -> Decimal:
 
 
 def _fitting(values: Sequence[Any], kinds: Sequence[pa.DataType], sums: Sequence[Fraction | None]) -> pa.Array:
-    """The values in the first type that holds them all, else the sums as floats."""
+    """Make a column of `values` in the first of `kinds` that can hold them all; else of `sums` as floats."""
     for kind in kinds:
         try:
             return pa.array(values, kind)

@@ -1,4 +1,4 @@
-"""State that an older Lakebed wrote, in which documents were counted like events."""
+"""Renews state that an older Lakebed wrote, which counted documents like events."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ __all__ = ["renew"]
 async def renew(
     storage: Storage, folds: Sequence[Fold], positions: Mapping[str, int], documents: DocumentPositions
 ) -> None:
-    """Reset those of `folds` whose state counts documents; accept the state of the others as it is.
+    """Reset each of `folds` whose state counts documents; accept the state of the others unchanged.
 
-    One transaction, so a crash leaves all of it to be done again, or nothing. Most objects have no documents and keep
-    their state. Rejected: to subtract the documents from the state. Only counts and sums allow it, and folding again
-    takes 3 s for a million events, once.
+    Done in one transaction, so after a crash it is done completely or not at all. Most objects have no documents and
+    keep their state. Rejected: subtracting the documents from the state. Only counts and sums allow that, and
+    computing the rollup again takes 3 s for a million events, once.
 
     Args:
         folds: rollups whose stored fingerprint is `older_fingerprint`.

@@ -25,7 +25,7 @@ _BUCKET_COLUMNS: dict[str, str] = {"hour": "hour", "day": "date", "month": "mont
 class Rollup:
     """A table of measures by time bucket and dimensions that is updated as events arrive.
 
-    It equals one GROUP BY over all events, however they came in batches: a late event counts in the bucket of its own
+    The table equals one GROUP BY over all events, whatever their batches were: a late event counts in the bucket of its
     `timestamp`. A changed declaration is computed again from the whole history.
 
     Args:
@@ -33,17 +33,17 @@ class Rollup:
         by: dimensions. Each is a base column, a promoted column, `person_id`, or else a top-level property, as text.
             NULL (absent) is a group of its own.
         measures: column name to `count()`, `sum(x)`, `avg(x)`, `min(x)`, `max(x)`, `distinct(x)` or
-            `quantile(x, 0.95)`; x as for dimensions, but a property that is not promoted counts only where it is a
-            finite number (in `distinct` it is text). Write x as `"x y"` where it is not a plain word. NULLs are left
+            `quantile(x, 0.95)`; x as for dimensions, but a property that is not promoted counts only if it is a
+            finite number (in `distinct` it is text). Write x as `"x y"` if it is not a plain word. NULLs are left
             out. All are exact, and a sum of floats is rounded once, at the end. Only `quantile` is an estimate in
             groups of more than 200 values: with 99 % confidence its rank is off by at most 1.33 %.
         grain: "hour", "day" or "month".
         timezone: IANA zone of the buckets. A day on which the clocks change has 23 or 25 hours.
-        where: a DuckDB boolean expression over the columns of `events`, which selects events. It must depend on nothing
-            but the event. It is trusted like the rest of your code.
+        where: a DuckDB boolean expression over the columns of `events`, which selects events. It must depend only on
+            the event. It is trusted like the rest of your code.
         max_groups: limit of groups in a bucket; None means the setting `rollup_max_groups`. The groups whose first
             event has the lowest `seq` stay; all others of that bucket are one row with `(other)` in every dimension.
-            Its measures are exact too. A real value `(other)` has a row of its own.
+            That row's measures are exact too. A real value `(other)` has a row of its own.
 
     The public columns are `hour` (UTC timestamp), `date` or `month` (DATE in `timezone`, first of the month), then the
     dimensions, then the measures.
@@ -129,13 +129,13 @@ class Rollup:
 
 
 class BuiltInRollup(Rollup):
-    """A rollup of every object."""
+    """A rollup that every object has."""
 
     reserved: ClassVar[frozenset[str]] = frozenset()
 
 
 def distinct_names(rollups: Sequence[Rollup]) -> Sequence[Rollup]:
-    """`rollups` itself. Raises InvalidRollup if two have the same name."""
+    """Return `rollups` unchanged. Raises InvalidRollup if two rollups have the same name."""
     seen: dict[str, Rollup] = {}
     for rollup in rollups:
         if seen.setdefault(rollup.name.lower(), rollup) is not rollup:

@@ -1,4 +1,4 @@
-"""All rollups of one object: brought up to date from the log, and read."""
+"""Brings all rollups of one object up to date from the log, and reads them."""
 
 from __future__ import annotations
 
@@ -34,21 +34,21 @@ _ALWAYS = (-(1 << 63), (1 << 63) - 1)
 
 
 class Rollups:
-    """The rollups of one object, and the consumers of its log that compute them. Documents count in none.
+    """The rollups of one object, and the consumers of its log that compute them. No rollup counts documents.
 
     State and checkpoint of a rollup are written in one transaction for each table that `read` yields. After any crash
     the rows are those of the events before the checkpoint, each counted once.
 
     Args:
-        storage: storage that is open for as long as this is.
+        storage: L2. It must be open as long as this object is.
         rollups: rollups of the object, beside `hourly_events` and `daily_metrics`.
         promotions: promoted columns in the tables of `read`.
         engine: computes partial states.
         read: yields all events of [start, end) in order of seq, with at least the promoted columns named.
         settings: for `rollup_max_groups`.
-        people: awaited for the present mapping of identities to people. Without it every identity is a person.
-        documents: awaited for the positions of documents. Without it there are none.
-        known_documents: those known without a search. The tables of a range that it does not cover are searched.
+        people: awaited for the present mapping of identities to people. None means that every identity is a person.
+        documents: awaited for the positions of documents. None means that there are no documents.
+        known_documents: positions of documents known without a search. Tables outside their range are searched.
 
     Raises:
         InvalidRollup: a declaration is invalid. Raised here or by `open`.
@@ -88,7 +88,7 @@ class Rollups:
         self._worker = Worker(f"rollup-{storage.path.parent.name}")
 
     async def open(self) -> None:
-        """Compare the declarations with the stored ones. New and changed rollups start at 0, removed ones are dropped.
+        """Compare the declarations with the stored ones. Restart new and changed rollups at 0, drop removed ones.
 
         Raises:
             InvalidRollup: DuckDB cannot compute a rollup. Nothing was changed.
@@ -120,7 +120,7 @@ class Rollups:
         self._open = True
 
     async def close(self) -> None:
-        """Stop after the current table; its transaction is completed. No thread is left. Idempotent."""
+        """Complete the transaction of the current table, stop, and end the thread. Idempotent."""
         self._open = False
         self._cache = RowCache()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -131,11 +131,11 @@ class Rollups:
     async def catch_up(self, end: int, name: str | None = None) -> int:
         """Add all events with `seq < end` that the rollups do not have yet.
 
-        Concurrent calls share the work. If a caller is cancelled, the work goes on for the other callers.
+        Concurrent calls share the work. If a caller is cancelled, the work continues for the other callers.
 
         Args:
             end: at most the log's `next_seq`.
-            name: the rollup that is needed. Another rollup that is computed from the start does not delay it.
+            name: the rollup that is needed. It does not wait for another rollup that is computed from the start.
 
         Returns:
             The number of events that the rollup furthest behind had to add.
@@ -187,7 +187,7 @@ class Rollups:
         async with self._alone(names):
             positions = await self._positions()
             if any(positions[name] != start for name in names):
-                return  # another call was faster: the caller looks again
+                return  # another call was faster: the caller checks again
             position = start
             promoted = frozenset[str]().union(*(self._folds[name].promoted for name in names))
             async with aclosing(cast("AsyncGenerator[pa.Table, None]", self._read(start, stop, promoted))) as tables:
@@ -233,7 +233,7 @@ class Rollups:
     async def _merge(
         self, tx: Transaction, partial_states: Mapping[str, PartialState], start: int, end: int
     ) -> tuple[dict[str, int], list[str], dict[str, set[int]]]:
-        """The ids of the batch's texts, the texts that were new, and the buckets that changed in each rollup."""
+        """Merge states into storage. Returns the texts' ids, the texts looked up, and each rollup's changed buckets."""
         ids, new = await self._ids.of(tx, partial_states.values())
         for name, partial in partial_states.items():
             fold, number = self._folds[name], self._numbers[name]
@@ -250,8 +250,8 @@ class Rollups:
     async def table(self, name: str, start_us: int | None = None, end_us: int | None = None) -> pa.Table:
         """The rows whose bucket starts in [start_us, end_us), by bucket and dimensions, up to the checkpoint.
 
-        Sums are int64, decimal128(38, 9) or double, like their values. A sum too large for its type makes the column a
-        wider one.
+        Sums are int64, decimal128(38, 9) or double, like their values. If a sum is too large for its type, the
+        column has a wider type.
         """
         fold, number = self._fold(name), self._number(name)
         start, end = _range(start_us, end_us)
@@ -268,7 +268,7 @@ class Rollups:
     async def _chunks(
         self, fold: Fold, number: int, days: range, people: PeopleIndex | None
     ) -> dict[int, Chunk] | None:
-        """The rows of these days, all of one state; None if they changed meanwhile."""
+        """The rows of these days, all of one state; None if rows changed while they were read."""
         variant = 0 if people is None else people.version
         version, chunks = self._cache.version(fold.name), self._cache.get(fold.name, days, variant)
         missing = [day for day in days if day not in chunks]
@@ -285,7 +285,7 @@ class Rollups:
     async def _rows(
         self, fold: Fold, number: int, start: int, end: int, people: PeopleIndex | None
     ) -> tuple[list[int], pa.Table]:
-        """The buckets of the groups in [start, end), and their public rows."""
+        """The buckets of the groups in [start, end), and the public rows of these groups."""
         if people is None:
             states = await self._storage.states(number, start, end)
             return [bucket for bucket, _, _ in states], await self._worker.run(fold.table, states)
@@ -293,7 +293,7 @@ class Rollups:
         return [group[0] for group in groups], await self._worker.run(fold.people_table, groups, people)
 
     async def _people_of(self, fold: Fold) -> PeopleIndex | None:
-        """The mapping of identities to people; None where the rollup counts no people, or nothing is mapped."""
+        """The mapping of identities to people; None if the rollup counts no people or nothing is mapped."""
         people = await self._people() if self._people is not None and fold.people else None
         return people if people is not None and people.size else None
 
@@ -302,7 +302,7 @@ class Rollups:
         return bool(self._fold(name).people)
 
     async def distinct(self, name: str, measure: str, windows: Sequence[tuple[int, int]]) -> list[int]:
-        """The number of distinct values in all buckets that start in each [start_us, end_us).
+        """For each window [start_us, end_us), the number of distinct values in all buckets that start in it.
 
         Raises:
             InvalidRollup: `measure` is not a `distinct` measure of this rollup.
@@ -320,7 +320,7 @@ class Rollups:
         *,
         max_bytes: int | None = None,
     ) -> T | None:
-        """The result of `compute`, called in a thread with the start and the bitmap of each group, by bucket.
+        """Call `compute` in a thread, with each group's bucket start and bitmap by bucket. Returns its result.
 
         Args:
             name: name of the rollup.
@@ -328,10 +328,10 @@ class Rollups:
             start_us: buckets that start before it are left out; None means no bound, like `end_us`.
             end_us: exclusive.
             compute: a function of (bucket start, bitmap) pairs.
-            max_bytes: limit of memory. If the bitmaps need more, the result is None.
+            max_bytes: limit of bytes for the bitmaps. If they need more, the result is None.
 
         Raises:
-            InvalidRollup: as `distinct`.
+            InvalidRollup: `measure` is not a `distinct` measure of this rollup.
         """
         fold = self._fold(name)
         if not getattr(fold.measures.get(measure), "identified", False):
@@ -344,11 +344,11 @@ class Rollups:
         return await self._worker.run(lambda: compute(fold.bitmaps(measure, rows, people)))
 
     async def checkpoint(self) -> int:
-        """The durable seq up to which every rollup has all events."""
+        """The durable seq before which every rollup has counted all events."""
         return min((await self._positions()).values())
 
     async def check(self, end: int) -> list[str]:
-        """The problems that were found, a sentence each. `end` is the log's `next_seq`. Reads the built-in rollups."""
+        """Compare checkpoints and built-in rollups with `end`, the log's `next_seq`. Returns problems as sentences."""
         documents = await self._documents()
         async with self._alone(EVENT_COUNTS):
             positions = await self._positions()

@@ -1,4 +1,4 @@
-"""LakebedCodec: Lakebed's errors, results, rows and structs, as they travel by Cap'n Web."""
+"""LakebedCodec: writes and reads Lakebed's errors, results, rows and structs as expressions of Cap'n Web."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class LakebedCodec(Codec):
 
     Args:
         trusting: whether the peer is a server that this side chose: its results, rows, structs and facts are read.
-        structs: the structs that are read as their classes, by name; others become rows.
+        structs: classes of structs by name. Received structs of other classes become rows.
     """
 
     sequences = (list, tuple, Result)
@@ -54,7 +54,7 @@ class LakebedCodec(Codec):
         self._structs = structs if structs is not None else {}
 
     def fault(self, error: BaseException) -> Fault:
-        """As `Codec.fault`: a LakebedError travels with its hint and facts."""
+        """As `Codec.fault`: the fault of a LakebedError has its message, hint and facts."""
         if isinstance(error, LakebedError):
             facts = {key: fact for key, fact in error.facts.items() if isinstance(fact, (str, int, float, bool))}
             hint = {"hint": error.hint} if error.hint else {}
@@ -66,7 +66,7 @@ class LakebedCodec(Codec):
         return fault
 
     def exception(self, fault: Fault) -> Exception:
-        """As `Codec.exception`: the same class again with its facts, a builtin one, or LakebedError."""
+        """As `Codec.exception`: an error of the class that the fault names, with its facts; else a LakebedError."""
         facts = dict(fault.properties)
         name, hint = str(facts.pop("type", "")), str(facts.pop("hint", ""))
         if name in CALLER_ERRORS:
@@ -80,7 +80,7 @@ class LakebedCodec(Codec):
         return kind(fault.message, hint=hint, **facts)
 
     def write(self, value: Any, encoder: Writer, depth: int) -> Any:
-        """As `Codec.write`: a faithful peer gets whole results, rows and structs; another gets objects."""
+        """As `Codec.write`: a faithful peer gets results, rows and structs with their types; others get objects."""
         if isinstance(value, Row):
             return _row(value, encoder, depth)
         if isinstance(value, Result):
@@ -93,7 +93,7 @@ class LakebedCodec(Codec):
         return NotImplemented
 
     def read(self, parts: list[Any], read: Callable[[Any], Any]) -> Any:
-        """As `Codec.read`."""
+        """As `Codec.read`: reads rows, structs and results, if the peer is trusted."""
         if not self.trusting:
             return NotImplemented
         match parts:
@@ -121,7 +121,7 @@ class LakebedCodec(Codec):
         return _as_row(fields)  # of another version, or of a class that is not known here
 
     def member(self, value: Any, step: Step) -> Any:
-        """As `Codec.member`: elements and columns of results and rows too; names may be in camelCase."""
+        """As `Codec.member`: also elements and members of results and rows. Names may be in camelCase."""
         if isinstance(value, (Result, Row)):
             index = position(step)
             if index is not None:
@@ -135,7 +135,7 @@ class LakebedCodec(Codec):
         return super().member(value, step)
 
     def own_size(self, value: Any, values: list[Any]) -> int:
-        """As `Codec.own_size`: a row by its values, a table by its bytes."""
+        """As `Codec.own_size`: the bytes of a Result's table; 0 for a Row, whose values are appended to `values`."""
         if isinstance(value, Row):
             values.extend(value)
         return int(value.arrow().nbytes) if isinstance(value, Result) else 0

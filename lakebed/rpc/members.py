@@ -24,17 +24,17 @@ _TIMES = (date, time, timedelta, tzinfo)
 
 
 def members(kind: type) -> tuple[str, ...]:
-    """The names of `kind` that a stub may call or read, sorted. Attributes that only instances have are not listed."""
+    """The names in class `kind` that a stub may call or read, sorted. Attributes set on instances are not listed."""
     hidden = _hidden(kind)
     return tuple(name for name in dir(kind) if not name.startswith("_") and name not in hidden)
 
 
 def member(value: Any, step: Step) -> Any:
-    """The member of `value` that one step of a path names.
+    """The member of `value` that `step`, one step of a path, names.
 
     Raises:
         NotReachable: the name does not exist or is private; the message lists those that exist.
-        IndexError, KeyError: an element does not exist.
+        IndexError, KeyError: there is no such element.
     """
     if isinstance(value, Mapping):
         return value[step]

@@ -1,4 +1,4 @@
-"""Stub and Promise: calls that start at once, and build on one another before any is resolved.
+"""Stub and Promise: calls that start at once. A call can use results of others that are not resolved yet.
 
 rows = stub.dau(7)          # under way; nothing was awaited
 latest = await rows[0].dau  # one trip for both
@@ -27,14 +27,14 @@ class Call(msgspec.Struct, eq=False):
     """One call, as in Cap'n Web's `["pipeline", target, path, args]`.
 
     Attributes:
-        source: the result that the path starts from; None for the object itself.
-        path: attributes, keys and indexes to follow from there.
+        source: the result at which the path starts; None means the object itself.
+        path: attributes, keys and indexes to follow from the source.
         args: positional arguments, with a `Reference` for each result of another call; None reads the value at the
             path and calls nothing.
-        kwargs: named arguments, likewise.
+        kwargs: named arguments, with References like `args`.
         references: the references in the arguments.
-        number: its place among the calls to the object.
-        begun: whether it was begun. A call that was cancelled before is sent again.
+        number: position of this call among all calls to the object.
+        begun: whether the call has begun. A call that was cancelled before it began is sent again.
     """
 
     source: PendingResult | None
@@ -47,23 +47,23 @@ class Call(msgspec.Struct, eq=False):
 
     @property
     def needs(self) -> list[PendingResult]:
-        """The results that must be resolved before it begins."""
+        """The results that must be resolved before the call begins."""
         needs = [reference.result for reference in self.references]
         return needs if self.source is None else [self.source, *needs]
 
     async def ready(self) -> None:
-        """Return when its needs are resolved. Raises the first failure among them, which is then its own."""
+        """Wait until the needs are resolved. Raises the first error among them, with which this call fails too."""
         if needs := self.needs:
             outcome = await gather(needs).wait()
             self.begun = True
             outcome.unwrap()
 
     async def perform(self, target: Any) -> Any:
-        """Make the call on `target`, or on the value of its source, when its needs are resolved.
+        """Wait for the needs, then make the call on `target`, or on the value of the source if there is one.
 
         Raises:
             NotReachable: the path leads to nothing, or to a value that cannot be called.
-            Exception: the call, or one that it needs, raised it.
+            Exception: the error of the call, or of a call that it needs.
         """
         await self.ready()
         self.begun = True
@@ -79,7 +79,7 @@ class Call(msgspec.Struct, eq=False):
         return await value if inspect.isawaitable(value) else value
 
     def filled(self, arguments: Any) -> Any:
-        """`arguments` with the values of their references, which are resolved."""
+        """Replace the references in `arguments`, all resolved, by their values."""
         return replaced(arguments, _dereferenced) if self.references else arguments
 
 
@@ -91,14 +91,14 @@ class Transport(Protocol):
     """Carries batches to an object."""
 
     def send(self, batch: Batch) -> Iterator[tuple[Batch, Coroutine[Any, Any, list[Outcome]]]]:
-        """The work of carrying `batch`, in parts: coroutines that make the calls of their part.
+        """Divide `batch` into parts. Returns each part with a coroutine that makes its calls.
 
-        Calls on the object begin in the order of the batch, and batches in the order in which they were sent. A call
-        with an earlier call's result begins when that is resolved; if that failed, it fails with the same error. A
-        slow call need not hold up others; over a transport that answers once for a batch, it does.
+        Calls on the object begin in the order of the batch, and batches begin in the order of sending. A call
+        that needs an earlier call's result begins when that is resolved, or fails with the earlier call's error. A
+        slow call does not delay others, except over a transport that answers a whole batch at once.
 
-        A coroutine returns the outcomes of its part in order; it may also resolve results itself, earlier. If it
-        raises, every call that is not resolved then fails with that error.
+        A coroutine returns the outcomes of its part in order. It may also resolve results earlier. If the coroutine
+        raises, every call of the part that is not resolved fails with that error.
         """
         ...
 
@@ -109,12 +109,12 @@ class Session:
     Args:
         transport: carries the batches to the object.
         unhandled: called with each failure that was neither awaited nor passed on.
-        busy: the set of all sessions that have work, so that none is collected with calls under way.
+        busy: the set of all sessions with calls under way, which keeps them from being garbage-collected.
         label: the object's name in messages.
         names: the object's members, for `dir()`.
 
     Attributes:
-        trips: how many batches were sent.
+        trips: number of batches sent so far.
     """
 
     def __init__(
@@ -137,7 +137,7 @@ class Session:
         self._tasks: dict[asyncio.Task[list[Outcome]], Batch] = {}
 
     def push(self, call: Call) -> PendingResult:
-        """Add a call to the batch of this turn.
+        """Add a call to the batch of this turn of the loop. Returns the call's pending result.
 
         Raises:
             RuntimeError: no event loop is running.
@@ -157,11 +157,11 @@ class Session:
         return result
 
     def queued(self, result: PendingResult) -> bool:
-        """Whether the call of `result` is in the batch of this turn, so that a read of it costs no further trip."""
+        """Whether the call of `result` is in this turn's batch: reading the result then costs no further trip."""
         return result in self._queue
 
     async def settle(self) -> None:
-        """Return when every call that was made is resolved. Those cancelled before they began are sent again."""
+        """Wait until every call is resolved. Calls that were cancelled before they began are sent again."""
         while self._queue or self._tasks:
             self._flush()
             await asyncio.wait(set(self._tasks))
@@ -203,14 +203,14 @@ def _dereferenced(value: Any) -> Any:
 
 
 class Stub:
-    """Represents an object that may be asleep, or elsewhere. Cheap; one object may have any number.
+    """Represents an object that may be asleep or on a server. Stubs are cheap; an object may have any number.
 
     `stub.method(…)` returns a `Promise` and starts the call; the calls made in one turn of the event loop go to the
     object together, in one trip. Calls on the object begin in the order in which they were made, through any of its
     stubs. Lists, dicts and tuples in arguments are copied when the call is made; other values are passed as they are.
 
-    Only the public methods and attributes of the object's class can be reached, not those that open or close it. One
-    that does not exist is `NotReachable` when the promise is awaited.
+    Only the public methods and attributes of the object's class can be reached, not those that open or close it. If
+    a name does not exist there, awaiting the promise raises `NotReachable`.
     """
 
     __slots__ = ("__weakref__", "_session")
@@ -239,11 +239,11 @@ class Stub:
 
 
 class Promise:
-    """A value that is on its way. `await` it, read attributes and elements of it, call methods on it, pass it to calls.
+    """A future value. You can `await` it, read its attributes and elements, call its methods, or pass it to calls.
 
-    Only `await` waits: it gives the value, or raises what the call raised; awaiting again gives the same. Cancelling
+    Only `await` waits: it gives the value or raises the call's error, each time it is awaited. Cancelling
     the `await` does not stop the call. A call that builds on a promise of this turn of the loop goes in the same trip;
-    a promise that was sent earlier is waited for first.
+    a call that builds on an earlier promise begins when that promise is resolved.
 
     A call whose promise is never awaited is still made. Its failure then goes to `on_error` and `check()`.
     """
@@ -276,7 +276,7 @@ class Promise:
         return Promise(self._session, self, (step,))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Promise:
-        """Call it, when it is resolved, with values or promises."""
+        """Call the method that this promise stands for. Arguments may be values or promises."""
         references: list[Reference] = []
         args, kwargs = replaced((args, kwargs), lambda value: _sent(value, references))
         source, path = self._start()
@@ -297,7 +297,7 @@ class Promise:
         return await (self._result or self._read()).value()
 
     def _start(self) -> tuple[PendingResult | None, tuple[Step, ...]]:
-        """The result that the path starts from, None for the object; and the path."""
+        """The result at which the path starts (None: the object itself), and the path."""
         if self._root is not None:
             return self._root._result, self._path
         if not self._path and self._result is None:
@@ -305,7 +305,7 @@ class Promise:
         return (None, self._path) if self._path else (self._result, ())
 
     def _read(self) -> PendingResult:
-        """Push a call that reads the value at the path."""
+        """Push a call that reads the value at this promise's path."""
         source, path = self._start()
         self._result = self._session.push(Call(source, path))
         if source is not None:
@@ -352,7 +352,7 @@ class Promise:
 
 
 def trips(stub: Stub) -> int:
-    """How many batches were sent to the object of `stub` so far, through any stub of its namespace."""
+    """The number of batches sent to the object of `stub` so far, through any stub of its namespace."""
     return stub._session.trips
 
 

@@ -1,8 +1,8 @@
-"""The functions and nodes that untrusted SQL may use. All others are refused, new functions of DuckDB included.
+"""The functions and nodes that untrusted SQL may use. All others are refused, including new functions of DuckDB.
 
 No function here reads a file, a setting, the environment or the catalog, runs SQL from text, waits, or makes a large
 value from a small one (`repeat`, `lpad`, `format`). `range` and `generate_series` are allowed, because series of days
-need them: the memory limit and the deadline of the process bound them.
+need them; the memory limit and the deadline of the process limit their size.
 """
 
 from __future__ import annotations
@@ -107,13 +107,13 @@ def check(text: str, tree: Any, *, tables: Collection[str], catalog: Collection[
 
     Args:
         text: the statement.
-        tree: the statements as `json_serialize_sql` gives them.
+        tree: the parsed statements, from `json_serialize_sql`.
         tables: tables that the statement may name, in lower case.
-        catalog: other tables that exist, in lower case. No CTE may have such a name: the name would be allowed because
-            of the CTE, and reach the table where the CTE is out of scope.
+        catalog: other existing tables, in lower case. No CTE may have such a name: because of the CTE the name would be
+            allowed, but where the CTE is out of scope it would mean the table.
 
     Raises:
-        QueryRefused: the message says where and what, and what is allowed.
+        QueryRefused: the message says what is not allowed, where it is, and what is allowed.
     """
     parsed = list(nodes(tree))
     ctes = {str(key).lower() for key in _ctes(parsed)}

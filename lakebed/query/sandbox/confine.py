@@ -1,10 +1,10 @@
-"""How the operating system confines a process that runs untrusted SQL. Linux only; `Confined` lists what took effect.
+"""Confines a process that runs untrusted SQL, by means of Linux. `Confined` lists the layers that took effect.
 
-Each layer alone keeps files and network out of reach. Kernel and user decide which layers there are:
+Each layer alone keeps files and network out of reach. The kernel and the user id decide which layers are available:
 
-- seccomp: no opening of files, no sockets, no programs, no other process's memory. No rights are needed.
-- landlock: no path of any file system, no TCP, no signals outside. No rights are needed; Linux 5.13.
-- chroot into a directory that is already removed, and the user `nobody`: where the server runs as root.
+- seccomp: no opening of files, no sockets, no programs, no other process's memory. Needs no rights.
+- landlock: no path of any file system, no TCP, no signals to other processes. Needs no rights; Linux 5.13.
+- chroot into a directory that is already removed, and the user `nobody`: only if the server runs as root.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ _ARCHITECTURES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
 
 
 class Confined(msgspec.Struct, frozen=True):
-    """The layers that took effect, and the size of the process at that moment.
+    """The layers that took effect, and the size of the process when it was confined.
 
     Attributes:
         layers: names of the layers in effect.
@@ -85,7 +85,7 @@ class Confined(msgspec.Struct, frozen=True):
 
 
 def confine() -> Confined:
-    """Drop for ever each right that a query does not need. No module can be imported afterwards."""
+    """Permanently drop each right that a query does not need. Afterwards no module can be imported."""
     sizes = _sizes()
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
     done = [*_leave_files(), *(name for name, layer in (("landlock", _landlock), ("seccomp", _seccomp)) if layer())]
@@ -94,20 +94,20 @@ def confine() -> Confined:
 
 
 def die_with_parent(parent: int) -> bool:
-    """Have the kernel kill this process when its parent ends. False if the parent has already ended."""
+    """Let the kernel kill this process when its parent ends. Returns False if the parent has ended already."""
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     return os.getppid() == parent
 
 
 def bound_time(seconds: float, threads: int) -> None:
-    """End this process one second after `seconds`. The server kills it earlier if it can."""
+    """Let the kernel end this process one second after `seconds`. The server kills the process earlier if it can."""
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_REAL, seconds + 1)
     _limit(resource.RLIMIT_CPU, int(seconds + 2) * (threads + 1))
 
 
 def bound_memory(confined: Confined, more: int) -> None:
-    """Limit memory to `more` bytes above the size in `confined`. Writing files and core dumps are disabled."""
+    """Limit memory to `more` bytes above the size in `confined`. Also disable core dumps and writing to files."""
     _limit(resource.RLIMIT_DATA, confined.data + more)
     _limit(resource.RLIMIT_AS, confined.address_space + more + _RESERVED)
     _limit(resource.RLIMIT_FSIZE, 0)
@@ -140,7 +140,7 @@ def _prctl(option: int, value: int, pointer: int = 0) -> bool:
 
 
 def _leave_files() -> list[str]:
-    """Change into a removed directory, where nothing can be created. As root, also chroot and become `nobody`."""
+    """Change to a removed directory, in which nothing can be created. As root, also chroot and become `nobody`."""
     empty = tempfile.mkdtemp(prefix="lakebed-")
     os.chdir(empty)
     Path(empty).rmdir()
@@ -182,7 +182,7 @@ def _landlock() -> bool:
 
 
 def _seccomp() -> bool:
-    """Make the system calls in `_DENIED` fail with EPERM."""
+    """Make each system call in `_DENIED` fail with EPERM."""
     if platform.machine() not in _ARCHITECTURES:
         return False
     column, architecture = _ARCHITECTURES[platform.machine()]
@@ -194,7 +194,7 @@ def _seccomp() -> bool:
 
 
 def _program(architecture: int, numbers: list[int]) -> bytes:
-    """A BPF filter: it kills on another architecture, refuses the calls in `numbers`, and allows all others."""
+    """A BPF filter that kills on another architecture, refuses the calls in `numbers`, and allows all others."""
     load, jump_equal, jump_above, give = 0x20, 0x15, 0x35, 0x06
     allow, refuse, kill = 0x7FFF0000, 0x00050000 | errno.EPERM, 0x80000000
     steps = [(load, 0, 0, 4), (jump_equal, 1, 0, architecture), (give, 0, 0, kill), (load, 0, 0, 0)]

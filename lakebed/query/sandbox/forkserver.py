@@ -1,4 +1,4 @@
-"""ForkServer: a process that forks a worker process for each untrusted query, shared by all objects.
+"""ForkServer: a process, shared by all objects, that forks a worker process for each untrusted query.
 
 Starting a worker from scratch costs about 0.2 s of processor time, nearly all of it imports. Forking it from a process
 that has imported everything, and has neither threads nor data, costs a few milliseconds. The server itself is never
@@ -30,10 +30,10 @@ _ENDS_WITHIN_S = 5.0
 
 
 class ForkServer:
-    """Starts with the first query and ends when the last object leaves. Thread-safe; its methods block.
+    """Starts a process at the first query, and ends it when the last object leaves. Thread-safe; methods block.
 
     Args:
-        workers: limit of worker processes at a time, over all objects.
+        workers: limit of simultaneous worker processes, for all objects together.
     """
 
     def __init__(self, workers: int) -> None:
@@ -47,24 +47,24 @@ class ForkServer:
 
     @property
     def limit(self) -> int:
-        """Worker processes that may run at the same time."""
+        """The limit of worker processes that run at the same time."""
         return self._limit
 
     @property
     def running(self) -> int:
-        """Worker processes that run."""
+        """The number of worker processes that run now."""
         with self._lock:
             return len(self._workers)
 
     @property
     def users(self) -> int:
-        """Objects that have joined."""
+        """The number of objects that have joined."""
         with self._lock:
             return self._users
 
     @property
     def pid(self) -> int | None:
-        """The process id of the fork server; None while it does not run."""
+        """The process id of the fork server; None if it does not run."""
         with self._lock:
             return None if self._process is None else self._process.pid
 
@@ -74,18 +74,18 @@ class ForkServer:
             self._users += 1
 
     def leave(self) -> None:
-        """Unregister an object. After the last one no process is left."""
+        """Unregister an object. When the last one leaves, the fork server's processes end."""
         with self._lock:
             self._users -= 1
             if self._users == 0:
                 self._stop()
 
     def acquire(self) -> WorkerProcess:
-        """A worker process for one query. The caller closes it.
+        """Get a worker process for one query. The caller must close it.
 
         Raises:
             QueryBusy: the limit of worker processes is reached.
-            QueryCrashed: no process starts.
+            QueryCrashed: no process could be started.
         """
         with self._lock:
             if len(self._workers) >= self._limit:
@@ -162,7 +162,7 @@ class ForkServer:
 
 
 def shared() -> ForkServer:
-    """The fork server of this process."""
+    """The fork server that all objects of this process share."""
     return _shared
 
 

@@ -1,4 +1,4 @@
-"""The messages between server and worker process: JSON and bytes in frames on a socket, each a tag, a length, bytes."""
+"""The messages between server and worker process: JSON or bytes, in frames of tag, length and payload on a socket."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def send(connection: socket.socket, tag: bytes, payload: bytes | memoryview = b"
 
 
 def receive(connection: socket.socket, max_bytes: int) -> tuple[bytes, bytes]:
-    """The tag and payload of the next frame. Blocks.
+    """Read the next frame. Returns its tag and payload. Blocks.
 
     Raises:
         EOFError: the other side has closed the socket.
@@ -69,10 +69,10 @@ PASSED_PREFIX = "passed://"
 
 
 class SandboxRequest(msgspec.Struct, frozen=True):
-    """A query. Its parameters follow as an Arrow stream of one row.
+    """The message with a query. The query's parameters follow it, as an Arrow stream of one row.
 
     Attributes:
-        names: names of the parameters; None for `?`.
+        names: names of the parameters; None if the SQL has `?`.
         tables: tables that the SQL may name, in lower case.
         seconds: time after which the worker ends itself.
     """
@@ -86,7 +86,7 @@ class SandboxRequest(msgspec.Struct, frozen=True):
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """The inputs that a parsed query needs.
+    """The message with the inputs that a parsed query needs.
 
     Attributes:
         tables: number of times that each table is named, in lower case.
@@ -104,12 +104,12 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 class Inputs(msgspec.Struct, frozen=True):
-    """The inputs of a query. Descriptors follow: the files, then a memory file with an Arrow stream for each table.
+    """The message with a query's inputs. Descriptors follow: the files, then for each table a memory file (Arrow).
 
     Attributes:
         files: number of files.
         tables: names of the tables.
-        statements: SQL of Lakebed that creates the views, with its parameters.
+        statements: Lakebed's SQL statements that create the views, with their parameters.
         rows: limit of rows in the answer.
     """
 
@@ -120,7 +120,7 @@ class Inputs(msgspec.Struct, frozen=True):
 
 
 class Failure(msgspec.Struct, frozen=True):
-    """The reason why there is no answer."""
+    """The message with the error because of which there is no answer."""
 
     kind: Literal["refused", "error", "too_large", "crashed"]
     message: str

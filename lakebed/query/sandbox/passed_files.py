@@ -1,4 +1,4 @@
-"""The only file system of DuckDB in a worker process: descriptors that the server opened and passed to it."""
+"""The only file system of DuckDB in a worker process: it reads descriptors that the server opened and passed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)  # passed files do not change
 
 
 class PassedFiles(AbstractFileSystem):  # type: ignore[misc, unused-ignore]  # fsspec has no types everywhere
-    """Reads the descriptors in `files` by number. Refuses to write."""
+    """A read-only file system. Its files are the descriptors in `files`; a file's name is its index there."""
 
     protocol = "passed"
     cachable = False
@@ -37,13 +37,13 @@ class PassedFiles(AbstractFileSystem):  # type: ignore[misc, unused-ignore]  # f
         return self.files[int(number)]
 
     def open(self, path: str, mode: str = "rb", **_: Any) -> io.RawIOBase:
-        """A reader of the file at `path`."""
+        """Open a reader of the file at `path`."""
         if mode != "rb":
             raise PermissionError("files are read-only here")
         return _Reader(self._descriptor(path))
 
     def info(self, path: str, **_: Any) -> dict[str, Any]:
-        """Name, size and type of a file."""
+        """The name, size and type of the file at `path`."""
         return {"name": path, "size": os.fstat(self._descriptor(path)).st_size, "type": "file"}
 
     def exists(self, path: str, **_: Any) -> bool:
@@ -58,17 +58,17 @@ class PassedFiles(AbstractFileSystem):  # type: ignore[misc, unused-ignore]  # f
         return self.exists(path)
 
     def glob(self, path: str, **_: Any) -> list[str]:
-        """`path` itself if it exists: names have no wildcards."""
+        """A list of `path` itself if it exists, else an empty list. Wildcards are not supported."""
         return [path] if self.exists(path) else []
 
     def modified(self, path: str) -> datetime:
-        """A constant: passed files do not change."""
+        """A constant time, because passed files do not change."""
         self._descriptor(path)
         return _LONG_AGO
 
 
 class _Reader(io.RawIOBase):
-    """A reader with a position of its own, so that several can read one descriptor."""
+    """Reads a descriptor at a position of its own, so that several readers can share the descriptor."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor

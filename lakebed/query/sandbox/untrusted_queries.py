@@ -1,4 +1,4 @@
-"""Untrusted SQL: each query runs in a process of its own, which sees nothing but the data that the query reads."""
+"""Runs untrusted SQL. Each query has its own process, which can read only the data of the query."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class UntrustedQueries:
         queries: the object's tables and sources.
         settings: the limits whose names begin with `untrusted_`.
         clock: measures elapsed time.
-        name: the object's, for threads and messages.
+        name: name of the object, for threads and messages.
     """
 
     def __init__(self, queries: Queries, settings: Settings, clock: Clock, *, name: str) -> None:
@@ -54,9 +54,9 @@ class UntrustedQueries:
         self._name = name
         self._running: dict[asyncio.Task[Result], _Run] = {}
         self._worker = self._new_worker()
-        self._idle_worker: Worker | None = None  # the one before, which ends when its queue is empty
+        self._idle_worker: Worker | None = None  # the previous worker, which ends when its queue is empty
         self._idle_timer: asyncio.TimerHandle | None = None
-        self._joining = threading.Lock()  # protects the next
+        self._joining = threading.Lock()  # protects `_joined`
         self._joined = False  # whether the fork server counts this object
         self._closed = False
 
@@ -69,10 +69,10 @@ class UntrustedQueries:
         limit: int | None = None,
         timeout: float | None = None,  # noqa: ASYNC109 - it is a process that must be killed, not the await
     ) -> Result:
-        """The same as `query`, for untrusted SQL: checked against an allowlist, and run in a process of its own.
+        """Run untrusted SQL: as `query`, but checked against an allowlist and run in a process of its own.
 
         The SQL reads the tables of `query`, and no file, network, setting or variable. The settings `untrusted_*` are
-        its limits; `limit` and `timeout` can only lower them. A query that passes its time is killed.
+        its limits; `limit` and `timeout` can only lower them. A query that exceeds its time is killed.
 
         Args:
             sql: one SELECT over the tables of `query`, with the functions in query/sandbox/allowlist.py.
@@ -82,10 +82,10 @@ class UntrustedQueries:
             timeout: seconds; at most `untrusted_timeout_s`.
 
         Raises:
-            QueryRefused: the SQL is not one SELECT of what is allowed. The message says where.
+            QueryRefused: the SQL is not one SELECT, or uses something that is not allowed. The message says where.
             QueryError: DuckDB's message.
-            QueryTimeout, QueryTooLarge: the query passed a limit. There is no partial answer.
-            QueryBusy: as many queries run as `untrusted_queries` allows. Try again.
+            QueryTimeout, QueryTooLarge: the query exceeded a limit. There is no partial answer.
+            QueryBusy: `untrusted_queries` queries are running already. Try again.
             QueryCrashed: the process ended without an answer.
             InvalidAsOf: as for `query`.
         """
@@ -98,10 +98,10 @@ class UntrustedQueries:
         *,
         as_of: Moment | None = None,
         limit: int | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109 - the same
+        timeout: float | None = None,  # noqa: ASYNC109 - as in `run`
         patience: float,
     ) -> Result:
-        """As `run`, but waits up to `patience` seconds for a free place instead of raising QueryBusy at once."""
+        """As `run`, but wait up to `patience` seconds until another query may run, before raising QueryBusy."""
         if self._closed:
             raise ObjectClosed(f"{self._name} is closed", hint="Open the object first")
         request = self._queries.request(sql, params, as_of, None, limit)
@@ -115,7 +115,7 @@ class UntrustedQueries:
         return await self._supervise(request, names, encoded, seconds)
 
     async def _wait_for_place(self, patience: float) -> None:
-        """Wait until one more query may run. Raises QueryBusy."""
+        """Wait until one more query may run. Raises QueryBusy after `patience` seconds."""
         limit = self._settings.untrusted_queries
         with suppress(TimeoutError):
             async with asyncio.timeout(patience):
@@ -261,7 +261,7 @@ class UntrustedQueries:
         return await finish_despite_cancel(self._worker.run(work))
 
     def _end_idle(self) -> None:
-        """End the threads, and leave the fork server, after a while without queries."""
+        """End the threads and leave the fork server. A timer calls this after a time without queries."""
         if self._worker.has_thread and not self._running:
             self._idle_worker, self._worker = self._worker, self._new_worker()
             self._idle_worker.run(self._leave_fork_server)
@@ -293,7 +293,7 @@ class UntrustedQueries:
 
 
 class _Run:
-    """A running query and its process, even where that starts after the query was stopped."""
+    """A running query and its process. A process that starts after the query was stopped is killed too."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()  # protects both below
@@ -325,7 +325,7 @@ class _Run:
 
 
 class _Inputs:
-    """Records the calls of a cursor, for the worker process that has one."""
+    """Takes the place of a cursor: records its calls, which the worker process repeats on a real cursor."""
 
     def __init__(self) -> None:
         self.files: list[str] = []
@@ -346,7 +346,7 @@ class _Inputs:
 
 
 def _encoded(params: Parameters | None) -> tuple[list[str] | None, bytes]:
-    """The names of parameters, if they have names, and their values as an Arrow stream of one row."""
+    """Encode parameters: their names (None if they have none), and their values as an Arrow stream of one row."""
     if params is None:
         return None, b""
     names = [str(name) for name in params] if isinstance(params, Mapping) else None

@@ -42,7 +42,7 @@ _CATALOG = "SELECT view_name FROM duckdb_views() UNION SELECT table_name FROM du
 
 
 def serve(control: int, server: int) -> NoReturn:
-    """Fork a worker for each socket received over `control`, until that is closed or the process `server` has ended."""
+    """Fork a worker for each socket received over `control`, until `control` closes or the process `server` ends."""
     listening = socket.socket(fileno=control)
     # A confined process cannot import. sqlglot imports its optimizer late, for the element of a list.
     importlib.import_module("sqlglot.optimizer")
@@ -173,7 +173,7 @@ def _table(descriptor: int) -> pa.Table:
 
 
 class _Sink:
-    """A file for Arrow that sends its bytes as frames."""
+    """A file to which Arrow writes, and which sends the bytes as frames."""
 
     closed = False
 

@@ -1,4 +1,4 @@
-"""The server's side of one worker process: sending a query, reading the answer, ending the process."""
+"""The server's side of one worker process: it sends a query, reads the answer and ends the process."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class WorkerProcess:
 
     Args:
         connection: socket to the process, which may not have started yet.
-        on_close: called when the process has ended.
+        on_close: called by `close`, when the process has ended.
     """
 
     def __init__(self, connection: socket.socket, on_close: Callable[[WorkerProcess], None]) -> None:
@@ -43,7 +43,7 @@ class WorkerProcess:
         self._memory_bytes = 0
 
     def wait_started(self) -> bool:
-        """Wait until the process has started. False if it ended before it got a query: the query is not the cause."""
+        """Wait until the process has started. Returns False if it has ended already, which no query can have caused."""
         with self._socket_lock:
             try:
                 greeting, descriptors, _, _ = socket.recv_fds(self._connection, 1, 1, socket.MSG_CMSG_CLOEXEC)
@@ -58,11 +58,11 @@ class WorkerProcess:
             return not self.has_ended
 
     def plan(self, request: SandboxRequest, params: bytes) -> Plan:
-        """Send a query and return what it needs.
+        """Send a query, and return the inputs that the query needs.
 
         Raises:
             QueryRefused, QueryError: the SQL is not allowed, or not SQL.
-            QueryTooLarge, QueryCrashed: parsing passed a limit.
+            QueryTooLarge, QueryCrashed: parsing exceeded a limit.
         """
         self._memory_bytes = request.memory_bytes
         with self._socket_lock, self._translated():
@@ -81,11 +81,11 @@ class WorkerProcess:
         rows: int,
         max_bytes: int,
     ) -> pa.Table:
-        """The answer, of at most `rows` rows and `max_bytes` as an Arrow stream.
+        """Read the answer: at most `rows` rows, and at most `max_bytes` bytes as an Arrow stream.
 
         Raises:
             QueryError: DuckDB's message.
-            QueryTooLarge, QueryCrashed: the query passed a limit.
+            QueryTooLarge, QueryCrashed: the query exceeded a limit.
         """
         inputs = Inputs(len(files), list(tables), list(statements), rows)
         with self._socket_lock, self._translated():
@@ -147,7 +147,7 @@ class WorkerProcess:
 
     @contextlib.contextmanager
     def _translated(self) -> Any:
-        """Raise QueryCrashed where the process has ended, or its answer cannot be read."""
+        """Raise QueryCrashed if the process has ended or its answer cannot be read."""
         try:
             yield
         except (EOFError, ConnectionError, ValueError, msgspec.DecodeError, pa.ArrowException) as error:
@@ -160,7 +160,7 @@ class WorkerProcess:
             ) from error
 
     def kill(self) -> None:
-        """Kill the process. A thread that waits for it returns at once. Idempotent."""
+        """Kill the process. A thread that waits for an answer of the process returns at once. Idempotent."""
         with self._state:
             if not self._killed:
                 self._killed = True
@@ -181,11 +181,11 @@ class WorkerProcess:
         return bool(poll.poll(0))
 
     def release(self) -> None:
-        """Close the socket to a process without a query. The process then ends by itself."""
+        """Close the socket to a process that has no query. The process then ends by itself."""
         self._connection.close()
 
     def close(self) -> None:
-        """`kill`, and wait until the process has ended."""
+        """Kill the process, wait until it has ended, and close the socket."""
         self.kill()
         with self._socket_lock:
             with self._state:
@@ -200,9 +200,9 @@ class WorkerProcess:
 
 
 def _even_if_ended() -> contextlib.suppress:
-    """Ignores that the process has ended while this thread writes: its last message can still be read.
+    """Ignore the error of writing to a process that has ended: the last message of the process can still be read.
 
-    The process may have refused the query before all of it was written.
+    The process may have refused the query before the whole query was written.
     """
     return contextlib.suppress(ConnectionError)
 

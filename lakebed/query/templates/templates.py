@@ -1,4 +1,4 @@
-"""Templates: named queries, each an .sql file whose header declares its parameters, run as untrusted SQL."""
+"""Templates: named queries. Each is an .sql file whose header declares its parameters, and runs as untrusted SQL."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Parameter(msgspec.Struct, frozen=True):
         name: name in the SQL, after `$`.
         type: text, integer, number, or timestamp (ISO 8601; a date is its midnight UTC).
         about: meaning of the value.
-        default: JSON value; None where the caller must pass a value.
+        default: JSON value; None if the caller must pass a value.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Parameter(msgspec.Struct, frozen=True):
     default: str | int | float | None = None
 
     def read(self, value: Any) -> Any:
-        """`value` in the type of the parameter. Text is parsed, as a command line passes it. Raises QueryRefused."""
+        """Convert `value` to the parameter's type. Text, from a command line, is parsed. Raises QueryRefused."""
         if self.type == "timestamp":
             return from_us(self._moment(value))
         try:
@@ -70,7 +70,7 @@ class Template(msgspec.Struct, frozen=True):
         description: a sentence.
         category: time series, performance, errors, users, billing, cohorts or anomalies.
         parameters: in the order of the header.
-        sql: one SELECT, which names each parameter as `$name`.
+        sql: one SELECT, in which each parameter is `$name`.
     """
 
     name: str
@@ -111,7 +111,7 @@ class Template(msgspec.Struct, frozen=True):
         return cls(name, header["title"], header["description"], header["category"], tuple(parameters), sql)
 
     def bind(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """The values of all parameters: those of `arguments`, else the defaults.
+        """The values of all parameters: the value in `arguments` if there is one, else the default.
 
         Raises:
             QueryRefused: a parameter is missing, unknown or of another type. The message names it.
@@ -134,7 +134,7 @@ class Template(msgspec.Struct, frozen=True):
 
 @functools.cache
 def library() -> Mapping[str, Template]:
-    """All templates by name, sorted. Read once."""
+    """All templates by name, sorted. The files are read once."""
     templates = {}
     for path in sorted(files("lakebed.query.templates").iterdir(), key=lambda path: path.name):
         if path.name.endswith(".sql"):
@@ -144,7 +144,7 @@ def library() -> Mapping[str, Template]:
 
 
 class Templates:
-    """Runs the named queries over one object. docs/sql.md lists them."""
+    """Runs named queries over the events of one object. docs/sql.md lists the queries."""
 
     def __init__(self, untrusted: UntrustedQueries) -> None:
         self._untrusted = untrusted
@@ -154,16 +154,16 @@ class Templates:
         return list(library().values())
 
     async def template(self, /, name: str, params: Mapping[str, Any] | None = None, **named: Any) -> Result:
-        """The answer to a named query, by `query_untrusted`.
+        """Run a named query by `query_untrusted`.
 
         Args:
             name: name of the template.
-            params: values by parameter, like `named`; a parameter without a value has its default. Each template also
+            params: values by parameter, like `named`; parameters without a value have their default. Each template also
                 takes `as_of`: the answer as it was at that moment.
 
         Raises:
             QueryRefused: there is no such template, or a parameter is missing, unknown or of another type. The message
-                names it. Also all that `query_untrusted` raises.
+                names it. Also all errors of `query_untrusted`.
         """
         template = library().get(name)
         if template is None:

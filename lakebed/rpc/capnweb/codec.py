@@ -1,6 +1,6 @@
-"""What a program adds to a session: its targets, the codec of its values and errors, and limits.
+"""The things that a program adds to a session: targets, a codec for its values and errors, and limits.
 
-Also the path code, which stubs share.
+Also `follow` and `position`, which stubs use too.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ __all__ = ["Codec", "Limits", "Step", "Target", "Writer", "follow", "position"]
 
 
 class Target:
-    """An object that travels by reference: a peer may reach its members, and nothing else.
+    """An object that is sent by reference, not copied. The peer can reach its members, and nothing else.
 
     Args:
         name: its name in messages.
         members: values, functions and further targets by name.
-        function: the function that a call of the target itself calls.
-        released: called once, when no peer holds it any more.
+        function: called when the peer calls the target itself.
+        released: called once, when no peer holds a reference to the target any more.
     """
 
     __slots__ = ("__weakref__", "_members", "_released", "function", "name")
@@ -42,7 +42,7 @@ class Target:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names of its members, sorted."""
+        """The names of the target's members, sorted."""
         return tuple(sorted(self._members))
 
     def add(self, name: str, member: Any) -> None:
@@ -50,12 +50,12 @@ class Target:
         self._members[name] = member
 
     def member(self, name: str) -> Any:
-        """The member of that name. Raises KeyError."""
+        """The member with this name. Raises KeyError if there is none."""
         # A dictionary of our own: no attribute of a Python object is ever looked up by a name from the network.
         return self._members[name]
 
     def release(self) -> None:
-        """Call `released`, once."""
+        """Call `released`, unless it was called before."""
         released, self._released = self._released, None
         if released is not None:
             released()
@@ -65,22 +65,22 @@ class Target:
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """Passing `message_bytes`, `depth`, `digits` or `entries` aborts the session; the others reject one call.
+    """Exceeding `message_bytes`, `depth`, `digits` or `entries` aborts the session; exceeding another rejects a call.
 
     Attributes:
         message_bytes: characters of one incoming message.
         depth: levels of nesting in a value.
         digits: digits of a bigint.
         entries: entries of the import and export tables together: results and references that are not yet released.
-        pending: calls under way. No further message is read meanwhile, unless a call waits for the peer itself; at
-            four times as many a call is rejected.
+        pending: calls under way. At this number no message is read, unless a call waits for the peer; at four times
+            this number a call is rejected.
         steps: instructions that one `.map()` may carry out, over all elements.
-        argument_size: size of the arguments of one call: values and characters, each counted wherever it appears.
-        result_size: size of one answer, counted likewise, tables by their bytes.
-        held_size: size of all results that are not released. Passing it aborts the session.
-        batch_size: characters of all answers to an HTTP batch; passing it rejects the calls that are not answered yet.
+        argument_size: size of one call's arguments: values plus characters. Shared values count at each appearance.
+        result_size: size of one answer, counted as for `argument_size`, plus the bytes of tables.
+        held_size: size of all results that are not released. Exceeding it aborts the session.
+        batch_size: characters of all answers to an HTTP batch. Beyond it the unanswered calls are rejected.
         batch_messages: messages of one HTTP batch.
-        mistakes: wrong keys that a session may show.
+        mistakes: wrong API keys that one session may present.
     """
 
     message_bytes: int = 1 << 20
@@ -101,24 +101,24 @@ Step = str | int
 
 
 class ValueWriter(Protocol):
-    """Writes the values inside of a value of the program. `Encoder` is one."""
+    """Writes the values inside a value of the program's own type. `Encoder` implements it."""
 
     @property
     def faithful(self) -> bool:
-        """Whether the other side reads the types of the program."""
+        """Whether the peer is a program with the same codec, which can read this program's own types."""
         ...
 
     def write(self, value: Any, depth: int) -> Any:
-        """`value` as an expression."""
+        """Write `value` as an expression of Cap'n Web."""
         ...
 
     def spend(self, size: int) -> None:
-        """Charge the message for `size` values or characters."""
+        """Count `size` more values or characters against the limit of the message."""
         ...
 
 
 def follow(value: Any, path: Iterable[Step], member: Callable[[Any, Step], Any]) -> Any:
-    """The value at the end of `path` from `value`.
+    """Follow `path`, starting at `value`. Returns the value at its end.
 
     Args:
         member: takes a value that is no list, tuple or dict, and a step; returns the member, or raises.
@@ -138,7 +138,7 @@ def follow(value: Any, path: Iterable[Step], member: Callable[[Any, Step], Any])
 
 
 def position(step: Step) -> int | None:
-    """`step` as an index, if it is one: Cap'n Web clients send indexes as text."""
+    """The index that `step` means; None if `step` is a name. Cap'n Web clients send indexes as text."""
     if isinstance(step, int):
         return step
     digits = step.removeprefix("-")
@@ -146,20 +146,20 @@ def position(step: Step) -> int | None:
 
 
 class ErrorClass(Protocol):
-    """A class of errors with a message, a hint and facts."""
+    """A class of errors that are made from a message, a hint and facts."""
 
     def __call__(self, message: str, *, hint: str = "", **facts: Any) -> Exception:
-        """An error."""
+        """Make an error."""
         ...
 
 
 class Writer(Protocol):
-    """The encoder of a value, as a codec uses it."""
+    """The methods of an encoder that a codec uses."""
 
     faithful: bool
 
     def write(self, value: Any, depth: int = 0) -> Any:
-        """`value` as an expression. Raises TooLarge, TypeError."""
+        """Write `value` as an expression. Raises TooLarge, or TypeError if `value` has none."""
         ...
 
     def spend(self, amount: int) -> None:
@@ -184,23 +184,23 @@ class Codec:
     overloaded: ErrorClass = Overloaded
 
     def fault(self, error: BaseException) -> Fault:
-        """The fault that the peer gets for an error."""
+        """Make the fault that is sent to the peer for an error."""
         return Fault.of(error)
 
     def exception(self, fault: Fault) -> Exception:
-        """The exception that is raised here for a fault of the peer."""
+        """Make the exception that is raised on this side for a fault sent by the peer."""
         return fault.exception()
 
     def write(self, value: Any, encoder: Writer, depth: int) -> Any:  # noqa: ARG002 - for subclasses
-        """`value` as an expression; NotImplemented if it is none of the program's types."""
+        """Write `value` as an expression. Returns NotImplemented if `value` is not of the program's own types."""
         return NotImplemented
 
     def read(self, parts: list[Any], read: Callable[[Any], Any]) -> Any:  # noqa: ARG002 - for subclasses
-        """The value of `[tag, …]`; NotImplemented if the tag is none of the program's. `read` reads expressions."""
+        """Read `parts`, `[tag, …]`; NotImplemented if the tag is none of the program's. `read` reads expressions."""
         return NotImplemented
 
     def member(self, value: Any, step: Step) -> Any:
-        """One step of a path from a value that is no list, tuple or dict. Only the types listed here can be entered.
+        """The value one `step` from a value that is no list, tuple or dict: a Target's member or a Struct's field.
 
         Raises:
             NotReachable: the value has no such member, or does not offer it.
@@ -216,7 +216,7 @@ class Codec:
         raise self.not_reachable(message, hint="Await it first", step=str(step)[:80])
 
     def size(self, value: Any, limit: int) -> int:
-        """The values and characters in `value`, each wherever it appears. Counts no further than `limit`."""
+        """The number of values and characters in `value`, counted at each appearance. Stops above `limit`."""
         size, values = 0, [value]
         while values and size <= limit:
             size += 1
@@ -235,5 +235,5 @@ class Codec:
         return size
 
     def own_size(self, value: Any, values: list[Any]) -> int:  # noqa: ARG002 - for subclasses
-        """The size of a value of another type. Values inside of it are not counted: they are added to `values`."""
+        """The size of a value whose type `size` does not know. Appends the values in it to `values`, uncounted."""
         return 0

@@ -1,4 +1,4 @@
-"""Errors of a session, and `Fault`: how an error travels. No stack trace and no cause goes with it."""
+"""Errors of a session, and `Fault`, the form in which an error is sent: without its stack trace and its cause."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ _JAVASCRIPT = ((TypeError, "TypeError"), (AttributeError, "TypeError"), (LookupE
 
 
 class ProtocolError(Exception):
-    """When a message breaks the protocol or a limit of the session. The session ends."""
+    """Raised if a message breaks the protocol or a limit of the session. The session ends."""
 
 
 class TooLarge(ValueError):
-    """When a value has more parts or characters than a session may send or pass on."""
+    """Raised if a value has more parts or characters than a session may send or pass on."""
 
 
 class Unsupported(TypeError):
-    """When a peer sends a kind of value that is not supported: a stream, a blob, a request."""
+    """Raised if the peer sends a kind of value that is not supported: a stream, a blob, a request."""
 
 
 class _SessionError(Exception):
@@ -48,24 +48,24 @@ class _SessionError(Exception):
 
 
 class NotReachable(_SessionError, AttributeError):
-    """When a path names a member that a value does not have or does not offer."""
+    """Raised if a path names a member that a value does not have or does not offer."""
 
 
 class Unreachable(_SessionError):
-    """When the session is over, or the peer cannot answer."""
+    """Raised if the session is over or the peer cannot answer."""
 
 
 class Overloaded(_SessionError):
-    """When too many calls are pending."""
+    """Raised if too many calls are pending."""
 
 
 class Fault(msgspec.Struct, frozen=True):
-    """An error as it travels: Cap'n Web's `["error", name, message, null, properties]`.
+    """An error in the form in which it is sent: Cap'n Web's `["error", name, message, null, properties]`.
 
     Attributes:
         name: the JavaScript class.
         message: text for people.
-        properties: `type` is the Python class; `code`, `hint` and facts are beside it.
+        properties: `type` (the Python class), `code`, `hint` and the error's facts.
     """
 
     name: str
@@ -74,7 +74,7 @@ class Fault(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, error: BaseException) -> Fault:
-        """The fault of an error that the protocol or bad arguments raised. That of any other error says nothing."""
+        """The fault for an error. Only errors of the protocol and of bad arguments keep their message."""
         if isinstance(error, (ProtocolError, _SessionError)):
             return cls(javascript_class(error), str(error)[:MAX_MESSAGE], {"type": type(error).__name__})
         # Exactly these classes: the message of a subclass may say what must not leave the process.
@@ -85,10 +85,10 @@ class Fault(msgspec.Struct, frozen=True):
         return cls("Error", "The call could not be carried out", {"type": "Exception", "code": "INTERNAL"})
 
     def exception(self) -> Exception:
-        """The exception for this fault: of the class of bad arguments that it names, or Exception."""
+        """The exception for this fault: of the class that it names if bad arguments raise it, else Exception."""
         return CALLER_ERRORS.get(str(self.properties.get("type", "")), Exception)(self.message)
 
 
 def javascript_class(error: BaseException) -> str:
-    """The name of the JavaScript class that an error becomes."""
+    """The name of the JavaScript class as which an error is sent."""
     return next((name for kind, name in _JAVASCRIPT if isinstance(error, kind)), "Error")

@@ -1,4 +1,4 @@
-"""Evaluation of incoming expressions: it makes calls, follows paths and carries out `.map()`."""
+"""Evaluates incoming expressions: makes calls, follows paths and carries out `.map()`."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _MAX_ID = 2**53
 
 
 class Scope(Protocol):
-    """The ids that an expression may use."""
+    """Finds the values for the ids in an expression."""
 
     def find(self, number: int) -> PendingResult:
-        """The result that is held under `number`. Raises ProtocolError if there is none."""
+        """The result that this side holds under `number`. Raises ProtocolError if there is none."""
         ...
 
     def stub(self, number: int) -> Remote:
@@ -39,7 +39,7 @@ class Evaluator:
     """Evaluates the expressions of one session.
 
     Args:
-        codec: reads tagged values and decides what paths may enter.
+        codec: reads tagged values, and decides which members a path may reach.
         begin: makes the calls.
         limits: the session's.
     """
@@ -51,16 +51,16 @@ class Evaluator:
         self.limits = limits
 
     def evaluate(self, expression: Any, scope: Scope) -> PendingResult:
-        """The result of `expression`. Calls in it have begun, or begin when the results that they need are resolved.
+        """Evaluate `expression`. Its calls have begun, or begin when the results that they need are resolved.
 
         Raises:
-            ProtocolError: the expression is invalid, has an id that does not exist, or passes a limit.
+            ProtocolError: the expression is invalid, has an id that does not exist, or exceeds a limit.
         """
         return _Evaluation(self, scope, [self.limits.steps]).result(expression)
 
 
 class _Evaluation:
-    """One expression in one scope. `steps` is how many instructions the maps of a message may still carry out."""
+    """Evaluates an expression in a scope. `steps` is the number of instructions left for the message's maps."""
 
     def __init__(self, evaluator: Evaluator, scope: Scope, steps: list[int]) -> None:
         self._evaluator = evaluator
@@ -108,7 +108,7 @@ class _Evaluation:
         return Reference(result)
 
     def _reference(self, number: int, rest: list[Any], depth: int) -> PendingResult:
-        """A value that is held, or the value at a path of it, or the result of a call of that."""
+        """Evaluate a reference: a held value, the value at a path in it, or the result of calling that value."""
         source = self._scope.find(_id(number))
         path = _path(rest[0]) if rest else ()
         if len(rest) <= 1:
@@ -153,7 +153,7 @@ class _Evaluation:
         return follow(value, path, self._evaluator.codec.member)
 
     def _filled(self, value: Any) -> Any:
-        """`value` with the values of its references, which are resolved. Raises TooLarge."""
+        """Replace the references in `value`, all resolved, by their values. Raises TooLarge."""
         if not self._pending:
             return value
         filled = replaced(value, _dereferenced)
@@ -246,10 +246,10 @@ def _dereferenced(value: Any) -> Any:
 
 
 def _measure(value: Any, left: list[int], depth: int) -> None:
-    """Raise TooLarge when `value` counts more than `left` parts and characters, or is deeper than `depth`.
+    """Raise TooLarge if `value` has more than `left` parts and characters, or is nested deeper than `depth`.
 
-    A value that refers to itself several times is small here and large wherever it is written, so it is counted
-    before it is written.
+    A value that occurs in several places takes little memory, but each occurrence is written: so all occurrences are
+    counted, before writing.
     """
     left[0] -= 1 + (len(value) if isinstance(value, (str, bytes)) else 0)
     if left[0] < 0 or depth < 0:

@@ -1,4 +1,4 @@
-"""Results of calls, there now or later, and the import table: the results and references that the peer holds.
+"""Results of calls, resolved now or later; and the import table: results and references that the peer holds.
 
 In-process stubs use results too. In the import table, ids of pushed calls are positive.
 """
@@ -29,21 +29,21 @@ class Outcome(msgspec.Struct, frozen=True):
     error: BaseException | None = None
 
     def unwrap(self) -> Any:
-        """The value. Raises the error if there is one."""
+        """Return the value, or raise the error if there is one."""
         if self.error is not None:
             raise self.error
         return self.value
 
 
 class _Callbacks(threading.local):
-    """Runs callbacks one after another, also those that follow from them: a chain of thousands is no deep stack."""
+    """Runs callbacks from a queue, also those that callbacks cause: chains of thousands need no deep stack."""
 
     def __init__(self) -> None:
         self._queue: deque[tuple[Callable[[Outcome], None], Outcome]] = deque()
         self._running = False
 
     def run(self, callbacks: Iterable[Callable[[Outcome], None]], outcome: Outcome) -> None:
-        """Run `callbacks`, and those that follow from them. Inside of another `run` they are left to that one."""
+        """Run `callbacks`, and those that they cause. If a callback calls `run`, the outer `run` runs them."""
         self._queue.extend((callback, outcome) for callback in callbacks)
         if self._running:
             return
@@ -77,16 +77,16 @@ class PendingResult:
 
     @classmethod
     def of(cls, value: Any) -> PendingResult:
-        """A result that is `value`."""
+        """Make a result that is resolved with `value`."""
         return cls(Outcome(value))
 
     @classmethod
     def failed(cls, error: BaseException) -> PendingResult:
-        """A result that is a failure with `error`."""
+        """Make a result that is resolved with `error`."""
         return cls(Outcome(error=error))
 
     def resolve(self, outcome: Outcome) -> None:
-        """Set the outcome and run the callbacks. Does nothing if it is resolved."""
+        """Set the outcome and run the callbacks. Does nothing if the result is resolved already."""
         if self.outcome is None:
             self.outcome = outcome
             callbacks, self._callbacks = self._callbacks, []
@@ -94,14 +94,14 @@ class PendingResult:
             self._report_unhandled()
 
     def then(self, callback: Callable[[Outcome], None]) -> None:
-        """Run `callback` with the outcome: now if there is one, else when it is resolved."""
+        """Run `callback` with the outcome: at once if the result is resolved, else as soon as it is."""
         if self.outcome is not None:
             callback(self.outcome)
         else:
             self._callbacks.append(callback)
 
     def map(self, change: Callable[[Any], Any]) -> PendingResult:
-        """The result of `change` of its value; a failure stays the same failure."""
+        """A result that has the value `change(value)`; an error stays the same error."""
         result = PendingResult()
 
         def resolve(outcome: Outcome) -> None:
@@ -116,7 +116,7 @@ class PendingResult:
         return result
 
     async def wait(self) -> Outcome:
-        """The outcome, when it is there. Cancelling this leaves the call alone."""
+        """Wait for the outcome and return it. Cancelling the wait does not cancel the call."""
         if self.outcome is None:
             future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
             self.then(lambda outcome: None if future.done() else future.set_result(outcome))
@@ -127,13 +127,13 @@ class PendingResult:
         return self.value().__await__()
 
     async def value(self) -> Any:
-        """The value, when it is there. Raises what the call raised, which is then handled."""
+        """Wait for the value and return it. Raises the error of the call, which then counts as handled."""
         outcome = await self.wait()
         self.handled = True
         return outcome.unwrap()
 
     def abandon(self, report: Callable[[BaseException], None]) -> None:
-        """Declare that no caller will await it: its failure goes to `report`, unless that was handled."""
+        """Declare that no caller will await the result. Its error goes to `report`, unless it was handled."""
         self._report = report
         self._report_unhandled()
 
@@ -145,14 +145,14 @@ class PendingResult:
 
 
 class Reference(msgspec.Struct, frozen=True):
-    """In the arguments of a call: a value at a path of another result."""
+    """Stands in the arguments of a call for the value at a path in another call's result."""
 
     result: PendingResult
     path: tuple[str | int, ...] = ()
 
 
 def replaced(value: Any, replace: Callable[[Any], Any]) -> Any:
-    """A copy of `value`: dicts, lists and tuples are copied, other values but plain ones are passed to `replace`."""
+    """Copy dicts, lists and tuples; keep plain values (texts, numbers, bytes, None); pass all others to `replace`."""
     kind = type(value)
     if kind in _PLAIN:
         return value
@@ -166,7 +166,7 @@ def replaced(value: Any, replace: Callable[[Any], Any]) -> Any:
 
 
 def gather(results: Sequence[PendingResult]) -> PendingResult:
-    """The list of the values of all `results`, or their first failure, when all are resolved: now, if they are."""
+    """A result that is resolved when all `results` are: with a list of their values, or with the first error."""
     gathered = PendingResult()
     pending = [result for result in results if result.outcome is None]
     missing = len(pending)
@@ -190,7 +190,7 @@ def gather(results: Sequence[PendingResult]) -> PendingResult:
 
 
 class _Import(msgspec.Struct):
-    """One entry: how often the peer introduced it, and how many references to it are held here."""
+    """An entry of the table: how often the peer introduced it, and the number of references held to it here."""
 
     result: PendingResult
     introduced: int = 1
@@ -198,13 +198,13 @@ class _Import(msgspec.Struct):
 
 
 class Imports:
-    """The import table of one session.
+    """The import table of one session: results and references that the peer holds for this side.
 
     Args:
         write: sends a message.
         encoder: makes an encoder for one message.
-        check: raises ProtocolError when the tables are full.
-        codec: makes the errors.
+        check: raises ProtocolError if the tables are full.
+        codec: makes errors of its own classes.
         answers: whether the peer can be called.
     """
 
@@ -233,7 +233,7 @@ class Imports:
     # From the peer.
 
     def stub(self, number: int) -> Remote:
-        """A reference to the peer's export `number`. Raises ProtocolError if the peer cannot export under that id."""
+        """Make a reference to the peer's export `number`. Raises ProtocolError if `number` cannot be an export's id."""
         entry = self._entries.get(number)
         if number >= 0 or (entry is not None and entry.result.outcome is None):
             raise ProtocolError(f"{number} cannot be an export")
@@ -254,7 +254,7 @@ class Imports:
         return entry.result
 
     def resolve(self, number: int, result: PendingResult) -> None:
-        """Take the peer's result of `number`."""
+        """Resolve the result with id `number` with the value that the peer sent."""
         entry = self._entries.get(number)
         if entry is None:
             return  # released meanwhile
@@ -264,7 +264,7 @@ class Imports:
         self._forget(number)
 
     def reject(self, number: int, result: PendingResult) -> None:
-        """Take the peer's error of `number`."""
+        """Resolve the result with id `number` with the error that the peer sent."""
         outcome = result.outcome
         error = outcome.value if outcome is not None else None
         if not isinstance(error, BaseException):
@@ -274,7 +274,7 @@ class Imports:
     # To the peer.
 
     def push(self, number: int, path: tuple[Step, ...], arguments: list[Any] | None) -> int:
-        """Call the value at `path` of the peer's `number`, or read it if `arguments` is None. Gives the result's id.
+        """Call the value at `path` from the peer's `number`; only read it if `arguments` is None. Returns an id.
 
         Raises:
             TooLarge, TypeError: an argument cannot be sent. Nothing was sent.
@@ -290,13 +290,13 @@ class Imports:
         return pushed
 
     def pull(self, number: int) -> PendingResult:
-        """Ask for the result of a pushed call. It is resolved when the peer answers, or the session ends."""
+        """Request the result of a pushed call. It is resolved when the peer answers or the session ends."""
         result = self._entries[number].result
         self._write(["pull", number])
         return result
 
     def call(self, number: int, arguments: tuple[Any, ...]) -> PendingResult:
-        """Call the peer's export `number`."""
+        """Call the peer's export `number`. Returns the call's pending result."""
         if self._closed is not None:
             return PendingResult.failed(self._closed)
         if not self.answers:
@@ -313,12 +313,12 @@ class Imports:
     # References.
 
     def retain(self, number: int) -> None:
-        """Count one more reference."""
+        """Count one more reference to the entry `number`."""
         if (entry := self._entries.get(number)) is not None:
             entry.held += 1
 
     def release(self, number: int) -> None:
-        """Count one less; after the last the peer is told."""
+        """Count one reference less to the entry `number`; after the last, send `release` to the peer."""
         entry = self._entries.get(number)
         if entry is not None:
             entry.held -= 1
@@ -329,7 +329,7 @@ class Imports:
         self._write(["release", number, self._entries.pop(number).introduced])
 
     def fail(self, error: BaseException) -> None:
-        """Fail all pending results: the peer sends no more answers."""
+        """Fail all pending results with `error`. Called when the peer sends no more answers."""
         for entry in list(self._entries.values()):
             entry.result.resolve(Outcome(error=error))
 
@@ -344,7 +344,7 @@ class Imports:
 class Remote:
     """A reference to a function or an object of the peer. Calling it returns an awaitable of the peer's answer.
 
-    One that came as an argument is released when the call is over: to keep it, keep a `dup()`, and close that.
+    A Remote in the arguments of a call is released when the call is over. To keep it, keep and close a `dup()`.
     """
 
     __slots__ = ("_closed", "link", "number")
@@ -355,16 +355,16 @@ class Remote:
         self._closed = False
 
     def __call__(self, *arguments: Any) -> Awaitable[Any]:
-        """Call it. Awaiting raises the peer's error, or that the session is over."""
+        """Call the function. Awaiting raises the peer's error, or an error if the session is over."""
         return self.link.call(self.number, arguments)
 
     @property
     def answers(self) -> bool:
-        """Whether it can be called at all: the client of an HTTP batch cannot."""
+        """Whether the peer can be called. The client of an HTTP batch cannot."""
         return self.link.answers
 
     def dup(self) -> Remote:
-        """A second reference, to be closed by itself."""
+        """Make a second reference, which must be closed separately."""
         self.link.retain(self.number)
         return Remote(self.link, self.number)
 

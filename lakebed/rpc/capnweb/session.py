@@ -1,6 +1,6 @@
 """Peer: one end of a Cap'n Web session. Messages go in by `receive` and out by `send`; a transport carries them.
 
-Ids are positive where the importing side chose them (0 is the main object) and negative where the exporting side did.
+Ids that the importing side chose are positive; ids that the exporting side chose are negative. 0 is the main object.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _REJECT_AT = 4  # times the limit of pending calls, at which a call is rejected
 
 
 class _Export(msgspec.Struct):
-    """An entry of the export table: the result of a call that the peer pushed, or a target that was sent to it."""
+    """An entry of the export table: the result of a call that the peer pushed, or a target sent to the peer."""
 
     result: PendingResult
     count: int = 1
@@ -37,13 +37,13 @@ class _Export(msgspec.Struct):
 
 
 class Peer:
-    """One end of a session.
+    """One end of a Cap'n Web session.
 
     Args:
-        send: takes one message. False says that no more should come before `drained` is called.
-        main: the target that the peer finds under 0.
-        codec: types of values and errors that the program adds.
-        limits: bounds of the peer's requests.
+        send: takes one message. It returns False if no answer should be sent until `drained` is called.
+        main: the target that the peer reaches under the id 0.
+        codec: the program's own types of values and errors.
+        limits: limits for messages and calls of the peer.
         faithful: whether the peer is a program like this one, with the same codec.
         answers: whether the peer can be called. In an HTTP batch it cannot.
         ended: called once, when the session is over.
@@ -73,7 +73,7 @@ class Peer:
         self._exports: dict[int, _Export] = {0: _Export(PendingResult.of(main or Target("this connection")))}
         self._exported: dict[Target, int] = {}
         self._held: Counter[Target] = Counter()
-        self._size = 0  # of all results that are held
+        self._size = 0  # size of all results that are held
         self._next_push = 1  # the peer's next positive id
         self._next_export = -1
         self._tasks: set[asyncio.Task[None]] = set()
@@ -84,7 +84,7 @@ class Peer:
     # Incoming messages.
 
     def receive(self, text: str) -> None:
-        """Take one message. If it breaks the protocol or a limit, the session is aborted; nothing is raised."""
+        """Process one message. One that breaks the protocol or a limit aborts the session. Raises nothing."""
         if self.closed is not None:
             return
         try:
@@ -245,7 +245,7 @@ class Peer:
             self._full = True
 
     def drained(self) -> None:
-        """Send the answers that waited: the peer has read the ones before."""
+        """Send the waiting answers. Called when the transport can take messages again."""
         self._full = False
         while self._unsent and not self._full:
             self._answer(self._unsent.popleft())
@@ -254,7 +254,7 @@ class Peer:
     # Work for the evaluator.
 
     def _begin(self, call: Callable[[], Any], result: PendingResult) -> None:
-        """As `Begin`."""
+        """Begin a call. Resolves `result` with its outcome; with an error if too many calls are under way."""
         if len(self._tasks) >= _REJECT_AT * self._limits.pending:
             message = f"{len(self._tasks)} calls are under way"
             hint = "Await some before you make more"
@@ -299,11 +299,11 @@ class Peer:
 
     @property
     def idle(self) -> bool:
-        """Whether no call is under way and nothing of the peer is held, such as a watch."""
+        """Whether no call is under way, no answer waits, and no reference to the peer is held (by a watch, say)."""
         return not (self._tasks or len(self.imports) or self._unsent)
 
     async def ready(self) -> None:
-        """Return when a further message may be taken: not while this side or the peer is behind."""
+        """Wait until `receive` may take another message: too many calls are pending, or answers wait, until then."""
         while self.closed is None and (self._full or len(self._tasks) >= self._limits.pending):
             if self.imports.unanswered and not self._full:
                 return  # a call under way may wait for the next message
@@ -311,7 +311,7 @@ class Peer:
             await self._changed.wait()
 
     async def finish(self) -> None:
-        """Return when every call is over, after the last message. Calls of the peer's functions fail."""
+        """Wait until all calls are over. Call this after the last message: pending calls to the peer fail."""
         error = self._codec.unreachable(
             "the peer sends no more answers", hint="Use a WebSocket for calls in both directions"
         )
@@ -340,13 +340,13 @@ class Peer:
     # The end.
 
     def abort(self, error: BaseException) -> None:
-        """Tell the peer the reason, and end the session."""
+        """Send the reason to the peer, and end the session."""
         if self.closed is None:
             self._post(_text(["abort", self._encoder().fault(error)]))
             self.close(error)
 
     def close(self, error: BaseException) -> None:
-        """End the session: calls under way are cancelled, remotes are broken, targets released. Idempotent."""
+        """End the session: cancel calls under way, make remotes unusable, and release targets. Idempotent."""
         if self.closed is not None:
             return
         self.closed = error
@@ -366,7 +366,7 @@ class Peer:
             self._when_ended()
 
     async def settle(self) -> None:
-        """Return when no call is under way."""
+        """Wait until no call is under way."""
         while self._tasks:
             await asyncio.wait(self._tasks)
 

@@ -1,7 +1,7 @@
 """Values as Cap'n Web writes them: JSON, where each array is a tagged value or, wrapped once more, a list.
 
-A *faithful* peer is a program like this one: it also gets what JavaScript has no type for (decimals, days,
-microseconds, tuples, and what the codec adds), and may name arguments.
+A *faithful* peer is a program like this one: it also gets values for which JavaScript has no type (decimals,
+days, microseconds, tuples, and the codec's own types), and may pass arguments by name.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ _STREAMS = frozenset({"readable", "writable", "blob", "request", "response"})
 
 
 class Named(dict[str, Any]):
-    """Arguments by name, as a faithful peer sends them: the last argument of a call."""
+    """Arguments by name. A faithful peer sends them as the last argument of a call."""
 
 
 class Pointer(msgspec.Struct, frozen=True):
-    """In an outgoing value: a reference to a value that the peer has or will have, and a path into it."""
+    """Stands in an outgoing value for the value at a path in a result that the peer has or will have."""
 
     number: int
     path: tuple[Step, ...] = ()
@@ -48,7 +48,7 @@ class Encoder:
     Args:
         codec: types of values and errors that the program adds.
         export: returns the id under which a target is sent by reference.
-        own: returns the expression of a reference to the peer's own, or None.
+        own: returns the expression for a value that is a reference to an object of the peer; else None.
         faithful: whether the peer is a program like this one.
         limits: `result_size` and `depth` of the value.
     """
@@ -70,11 +70,11 @@ class Encoder:
         self._limits = limits
 
     def write(self, value: Any, depth: int = 0) -> Any:
-        """`value` as an expression.
+        """Write `value` as an expression.
 
         Raises:
-            TooLarge: it passes the limit of size or of depth.
-            TypeError: it has no expression.
+            TooLarge: the value exceeds the limit of size or of depth.
+            TypeError: the value cannot be expressed.
         """
         self.spend(1)
         if depth > self._limits.depth:
@@ -124,7 +124,7 @@ class Encoder:
         raise TypeError(f"a {type(value).__name__} cannot be sent")
 
     def argument(self, value: Any) -> Any:
-        """An argument of a call as an expression. Raises what `write` raises."""
+        """Write an argument of a call as an expression. Raises as `write` does."""
         if isinstance(value, Named):
             return ["named", {name: self.write(item, 1) for name, item in value.items()}]
         return self.write(value)
@@ -162,7 +162,7 @@ def _number(value: float) -> Any:
 
 
 class Reader:
-    """Reads tagged values, but no references between values: it knows no ids.
+    """Reads tagged values. It does not read references, as it knows no ids.
 
     Args:
         codec: types of values and errors that the program adds.
@@ -174,10 +174,10 @@ class Reader:
         self._limits = limits
 
     def tagged(self, parts: list[Any], read: Callable[[Any], Any]) -> Any:  # noqa: C901, PLR0911 - one a tag
-        """The value of `[tag, …]`; `read` reads expressions in it.
+        """Read the tagged value `[tag, …]`. `read` reads the expressions in it.
 
         Raises:
-            ProtocolError: the tag is unknown, or what follows does not fit it.
+            ProtocolError: the tag is unknown, or its contents do not fit the tag.
             Unsupported: the kind of value is not supported.
         """
         match parts:
@@ -253,7 +253,7 @@ def _day(text: str) -> dt.date:
 
 
 def from_base64(text: str) -> bytes:
-    """The bytes of base64, padded or not. Raises ProtocolError."""
+    """Decode base64, padded or not. Raises ProtocolError if the text is invalid."""
     try:
         return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except (binascii.Error, ValueError):

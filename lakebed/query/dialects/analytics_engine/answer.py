@@ -1,4 +1,4 @@
-"""Results in ClickHouse's output formats and with its names of types."""
+"""Encodes results in ClickHouse's output formats, with ClickHouse's names of types."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _ESCAPED = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r", "
 
 
 class EngineAnswer(msgspec.Struct, frozen=True):
-    """The answer to a statement.
+    """The answer to a statement, not encoded yet.
 
     Attributes:
         format: "JSON", "JSONEachRow" or "TabSeparated".
@@ -42,7 +42,7 @@ class EngineAnswer(msgspec.Struct, frozen=True):
 
 
 def type_name(kind: pa.DataType) -> str:
-    """ClickHouse's name of a type; "String" for types that it does not have."""
+    """ClickHouse's name for an Arrow type; "String" for types that ClickHouse does not have."""
     if kind in _SIMPLE:
         return _SIMPLE[kind]
     if pa.types.is_timestamp(kind):
@@ -57,7 +57,7 @@ def type_name(kind: pa.DataType) -> str:
 
 
 def encoded(answer: EngineAnswer) -> bytes:
-    """The body of the answer. In JSON, infinite numbers and NaN are null, and integers of any size are numbers."""
+    """Encode an answer as a body. In JSON, infinite numbers and NaN become null, and integers of any size numbers."""
     names = answer.table.column_names
     rows = zip(*(column.to_pylist() for column in answer.table.columns), strict=True)
     if answer.format == "TabSeparated":

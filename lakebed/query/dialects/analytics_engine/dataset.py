@@ -30,13 +30,13 @@ _FORM = '{"event": "api.request", "index1": "organization_id", "blobs": ["method
 
 
 class Dataset(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A mapping. Its names are columns of `events`, promoted columns, or else top-level properties.
+    """Maps columns of a dataset to values in events: columns, promoted columns, or else top-level properties.
 
     Attributes:
         event: name of the events that are rows.
-        index1: name of the value in `index1`; None means empty text.
-        blobs: names of the values in `blob1`, `blob2` …: text, empty where an event has no such value.
-        doubles: names of the values in `double1`, `double2` …: numbers, 0 where an event has no such value.
+        index1: name of the value that `index1` shows; None means empty text.
+        blobs: names of the values that `blob1`, `blob2` … show: text, empty if an event has no such value.
+        doubles: names of the values that `double1`, `double2` … show: numbers, 0 if an event has no such value.
     """
 
     event: str
@@ -46,7 +46,7 @@ class Dataset(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @classmethod
     def of(cls, body: Any) -> Dataset:
-        """The mapping in the JSON object `body`. Raises InvalidDefinition."""
+        """Make a mapping from the JSON object `body`. Raises InvalidDefinition."""
         try:
             dataset = msgspec.convert(body, cls)
         except msgspec.ValidationError as error:
@@ -61,7 +61,7 @@ class Dataset(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return dataset
 
     def sql(self, name: str, promotions: Iterable[Promotion], columns: Collection[str] = tuple(COLUMNS)) -> str:
-        """DuckDB SQL of the table `name`, with the given ones of COLUMNS."""
+        """DuckDB SQL for the table `name` with the given columns, which are some of COLUMNS."""
         known = tuple(promotions)
         index = None if self.index1 is None else column_sql(self.index1, known)
         blobs = [column_sql(blob, known) for blob in self.blobs]
@@ -70,7 +70,7 @@ class Dataset(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def unmapped(name: str, columns: Collection[str] = tuple(COLUMNS)) -> str:
-    """DuckDB SQL of a table without a mapping: the data points that were written to it."""
+    """DuckDB SQL for a dataset without a mapping: it has the data points that were written to the dataset."""
     blobs = [f"json_extract_string(properties, '$.blobs[{number}]')" for number in range(_MAX_COLUMNS)]
     doubles = [f"json_extract_string(properties, '$.doubles[{number}]')" for number in range(_MAX_COLUMNS)]
     index = "json_extract_string(properties, '$.indexes[0]')"
@@ -111,7 +111,7 @@ def _as_number(sql: str | None) -> str:
 
 
 def text(value: str) -> str:
-    """A text as a SQL literal."""
+    """Write a text as a SQL literal."""
     return "'" + value.replace("'", "''") + "'"
 
 
@@ -129,7 +129,7 @@ _TYPES = {"S": "String", "T": "DateTime", "N": "Float64", "U": "UInt32"}
 
 
 def system_sql(table: str, datasets: Iterable[str]) -> str:
-    """DuckDB SQL of the table `table` of SYSTEM."""
+    """DuckDB SQL for `table`, one of the system tables in SYSTEM."""
     names = f"unnest(CAST([{', '.join(map(text, datasets))}] AS VARCHAR[]))"
     if table == "databases":
         return f"SELECT {text(DATABASE)} AS name"

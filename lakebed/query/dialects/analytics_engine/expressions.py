@@ -60,7 +60,7 @@ _WIDENED = (exp.Add, exp.Sub, exp.Mul, exp.Neg)
 
 
 class EngineDialect(ClickHouse):
-    """ClickHouse's dialect without special functions: each call stays as it is written."""
+    """ClickHouse's dialect for sqlglot, but without special functions: each call stays as it is written."""
 
     class Parser(ClickHouse.Parser):  # type: ignore[misc, valid-type]  # sqlglot nests this class
         """The parser of the dialect."""
@@ -68,7 +68,7 @@ class EngineDialect(ClickHouse):
         FUNCTIONS: dict[str, Any] = {}  # noqa: RUF012 - sqlglot declares it so
 
     class Generator(ClickHouse.Generator):  # type: ignore[misc, valid-type]  # sqlglot nests this class
-        """Writes SQL as the user wrote it: the name of a column without an alias."""
+        """Writes SQL as the user wrote it, for the names of columns without an alias."""
 
         TRANSFORMS: dict[Any, Any] = {  # noqa: RUF012 - sqlglot declares it so
             **ClickHouse.Generator.TRANSFORMS,
@@ -101,7 +101,7 @@ class Expressions:
         self._named = named
 
     def read(self, node: exp.Expr) -> tuple[exp.Expr, str]:  # noqa: PLR0911 - a line a kind of node
-        """`node` translated to DuckDB, and its kind. Raises QueryRefused."""
+        """Translate `node` to DuckDB. Returns the translation and its kind. Raises QueryRefused."""
         if isinstance(node, exp.Literal):
             return _literal(node)
         if isinstance(node, exp.Column):
@@ -245,7 +245,7 @@ class Expressions:
         return expression(form.sql, *(sql for sql, _ in made)), kind
 
     def _format(self, arguments: list[exp.Expr]) -> tuple[exp.Expr, str]:
-        """Of ClickHouse's placeholders only `{}` is supported, as in Analytics Engine."""
+        """Translate `format()`. `{}` is the only placeholder supported, as in Analytics Engine."""
         if not arguments or not isinstance(arguments[0], exp.Literal) or not arguments[0].is_string:
             raise QueryRefused("format() takes a literal text and values", hint="format('{} ms', double1)")
         parts = arguments[0].name.split("{}")
@@ -305,7 +305,7 @@ def _literal(node: exp.Literal) -> tuple[exp.Expr, str]:
 
 
 def _widened(node: exp.Expr, kinds: list[str]) -> tuple[exp.Expr, str]:
-    """Arithmetic on 64 bits, as in ClickHouse. DuckDB would stay within the types of the operands."""
+    """Make arithmetic use 64 bits, as in ClickHouse. DuckDB alone would use the types of the operands."""
     if "I" in kinds or kinds[0] in ("T", "D"):
         return moved(node, kinds)
     unsigned = isinstance(node, (exp.Add, exp.Mul)) and kinds == ["U", "U"]
@@ -316,7 +316,7 @@ def _widened(node: exp.Expr, kinds: list[str]) -> tuple[exp.Expr, str]:
 
 
 def _base(kind: str) -> str:
-    """The kind without its sign: U is N."""
+    """The kind without the distinction of unsigned numbers: N for U."""
     return "N" if kind == "U" else kind
 
 
@@ -342,7 +342,7 @@ def _misused(forms: list[Function], kinds: list[str], written: list[str]) -> Que
 
 
 def unsupported(node: exp.Expr) -> QueryRefused:
-    """The error for a node that the dialect does not have."""
+    """Make the error for a node that the dialect does not support."""
     text = " ".join(node.sql(dialect=EngineDialect).split())[:80]
     return QueryRefused(f"unsupported expression type: {text}", hint="See the dialect's page")
 
@@ -357,5 +357,5 @@ def _is_one_weight(node: exp.Expr) -> bool:
 
 
 def quoted(name: str) -> exp.Identifier:
-    """A quoted name."""
+    """Quote a name as a SQL identifier."""
     return exp.to_identifier(name, quoted=True)

@@ -1,4 +1,4 @@
-"""The functions of the dialect as DuckDB expressions, among them those of intervals, formats and other rows."""
+"""The functions of the dialect as DuckDB expressions, including intervals and functions that read other rows."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = [
 
 
 class _Plain(DuckDB):
-    """DuckDB's dialect without special functions: each call stays as it is written."""
+    """DuckDB's dialect for sqlglot, but without special functions: each call stays as it is written."""
 
     class Parser(DuckDB.Parser):  # type: ignore[misc, valid-type]  # sqlglot nests this class
         FUNCTIONS: dict[str, Any] = {}  # noqa: RUF012 - sqlglot declares it so
@@ -170,7 +170,7 @@ groupArray(?) A = coalesce(list_sort(array_agg(a)), [])
 
 
 class Function(NamedTuple):
-    """One form of a function."""
+    """One form of a function: its argument kinds, its result kind, and its DuckDB SQL."""
 
     name: str
     arguments: str
@@ -198,7 +198,7 @@ AGGREGATES = _read(_AGGREGATES)
 
 
 def expression(sql: str, *arguments: exp.Expr) -> exp.Expr:
-    """`sql` as an expression, with `arguments` in place of `a`, `b` and `c`; `*` is replaced by all of them."""
+    """Parse `sql`, and replace `a`, `b` and `c` by the first three of `arguments`, and `*` by all of them."""
     tree = exp.Paren(this=sqlglot.parse_one(sql, read=_Plain))
     columns, stars = list(tree.find_all(exp.Column)), list(tree.find_all(exp.Star))  # before those of the arguments
     for column in columns:
@@ -216,7 +216,7 @@ RUNNING = {"runningdifference": (1, 1), "neighbor": (2, 3), "laginframe": (1, 3)
 def running(
     name: str, arguments: list[exp.Expr], read: Callable[[exp.Expr], tuple[exp.Expr, str]], order: Sequence[exp.Expr]
 ) -> tuple[exp.Expr, str]:
-    """`runningDifference(x)`, `neighbor(x, offset, default)` or `lagInFrame(x, offset, default)`, and its kind.
+    """Translate `runningDifference(x)`, `neighbor(x, offset, default)` or `lagInFrame(…)`. Also returns the kind.
 
     Args:
         name: one of RUNNING, in upper or lower case.
@@ -285,7 +285,7 @@ _CODES = {
 
 
 def interval(node: exp.Interval) -> exp.Interval:
-    """An interval in DuckDB's form; its number may be quoted or not. Raises QueryRefused."""
+    """Translate an interval, whose number may be quoted or not. Raises QueryRefused."""
     unit = node.args.get("unit")
     name = unit.name.upper() if unit is not None else ""
     name = name.removesuffix("S")
@@ -297,7 +297,7 @@ def interval(node: exp.Interval) -> exp.Interval:
 
 
 def moment(name: str, now: datetime, arguments: list[exp.Expr]) -> tuple[exp.Expr, str]:
-    """`now()` or `today()`: the same moment in the whole statement. Raises QueryRefused."""
+    """Translate `now()` or `today()`. Both are the same moment in the whole statement. Raises QueryRefused."""
     if arguments:
         raise QueryRefused(f"{name}() takes no arguments", hint=f"It is in UTC: write {name}()")
     if name == "today":
@@ -306,7 +306,7 @@ def moment(name: str, now: datetime, arguments: list[exp.Expr]) -> tuple[exp.Exp
 
 
 def moved(node: exp.Expr, kinds: list[str]) -> tuple[exp.Expr, str]:
-    """A time or date plus or minus an interval. A date stays a date if the interval has whole days.
+    """Translate a time or date plus or minus an interval. A date stays a date if the interval has whole days.
 
     A number means seconds with a time and days with a date. The difference of two times is in seconds, of two dates in
     days. Raises QueryRefused.

@@ -1,4 +1,4 @@
-"""The range of times that a WHERE selects, so that files of other times are not opened.
+"""The range of times that a WHERE selects, found so that files of other times are not opened.
 
 Sound, not complete: a condition of an unknown form bounds nothing, and the WHERE itself stays.
 """
@@ -31,19 +31,19 @@ _MIRRORED: dict[type[exp.Expr], type[exp.Expr]] = {
 
 
 class Span(NamedTuple):
-    """A range from `low`, included, to `high`, excluded, in UTC without a zone. None means no bound."""
+    """A range of times from `low` (included) to `high` (excluded), naive datetimes in UTC. None means no bound."""
 
     low: datetime | None = None
     high: datetime | None = None
 
     def both(self, other: Span) -> Span:
-        """The intersection with `other`."""
+        """The intersection of this span with `other`."""
         lows = [low for low in (self.low, other.low) if low is not None]
         highs = [high for high in (self.high, other.high) if high is not None]
         return Span(max(lows, default=None), min(highs, default=None))
 
     def sql(self) -> str:
-        """DuckDB's condition on `timestamp`, with a leading AND."""
+        """The span as a DuckDB condition on `timestamp`, with a leading AND."""
         low = "" if self.low is None else f" AND timestamp >= TIMESTAMPTZ '{self.low.isoformat(' ')}+00:00'"
         return low if self.high is None else f"{low} AND timestamp < TIMESTAMPTZ '{self.high.isoformat(' ')}+00:00'"
 
@@ -52,7 +52,7 @@ EVERYTHING = Span()
 
 
 def span_of(where: exp.Expr | None, now: datetime) -> Span:
-    """The range of `timestamp` for which `where` can be true, by its comparisons with constants.
+    """The range of `timestamp` for which `where` can be true, found from its comparisons with constants.
 
     Args:
         where: the condition; None selects all rows.
@@ -65,7 +65,7 @@ def span_of(where: exp.Expr | None, now: datetime) -> Span:
 
 
 def _conjuncts(where: exp.Expr | None) -> Iterator[exp.Expr]:
-    """The conditions that are joined by AND."""
+    """Yield the conditions that `where` joins by AND."""
     if isinstance(where, exp.Paren):
         yield from _conjuncts(where.this)
     elif isinstance(where, exp.And):
@@ -89,7 +89,7 @@ def _compared(node: exp.Expr, now: datetime) -> Span:
 
 
 def _bounded(kind: type[exp.Expr], value: datetime | None) -> Span:
-    """The range of a comparison of `timestamp` with `value`. The dialect's times are cut to whole seconds."""
+    """The range for which a comparison of `timestamp` with `value` holds. Times of the dialect are whole seconds."""
     if value is None:
         return EVERYTHING
     second = value.replace(microsecond=0)
@@ -102,7 +102,7 @@ def _is_timestamp(node: exp.Expr) -> bool:
 
 
 def _constant(node: exp.Expr, now: datetime) -> datetime | None:
-    """A literal time or `now()`, plus or minus intervals; None for anything else."""
+    """The value of a literal time or `now()`, plus or minus intervals; None for any other expression."""
     try:
         return _moment(node, now)
     except (ValueError, OverflowError):
@@ -146,7 +146,7 @@ def _number(node: exp.Expr) -> float | None:
 
 
 def _length(node: exp.Expr) -> timedelta | None:
-    """The length of an interval, or of a whole number of seconds; None for anything else."""
+    """The length of an interval, or of a whole number of seconds; None for any other expression."""
     if not isinstance(node, exp.Interval):
         number = _number(node)
         return timedelta(seconds=number) if number is not None and number.is_integer() else None

@@ -30,7 +30,7 @@ _MAX_CHARACTERS = 64 << 10
 
 
 class Show(NamedTuple):
-    """`SHOW TABLES`, `TIMEZONES` or `TIMEZONE`."""
+    """A statement `SHOW TABLES`, `SHOW TIMEZONES` or `SHOW TIMEZONE`."""
 
     what: str
     format: str
@@ -56,7 +56,7 @@ class Translated(NamedTuple):
     columns: tuple[str, ...] = tuple(COLUMNS)
 
     def over(self, table: str) -> str:
-        """The whole DuckDB SQL, over `table`: the SQL of the dataset, which ends with a condition."""
+        """The complete DuckDB SQL. `table` is the SQL of the dataset; it must end with a condition."""
         return f"WITH {TABLE} AS ({table}{self.span.sql()}) {self.sql}"
 
 
@@ -197,7 +197,7 @@ class _Reader:
                 raise QueryRefused(f"{clause.upper()} takes a whole number", hint="Or LIMIT ALL")
 
     def _source(self, tree: exp.Select) -> tuple[dict[str, str], list[exp.Expr]]:
-        """The columns of the source with their kinds, and the order of its rows."""
+        """The columns of the FROM with their kinds, and the order of its rows."""
         source = tree.args.get("from_")
         if source is None:
             return {}, []
@@ -229,7 +229,7 @@ class _Reader:
         return columns, []
 
     def _named(self, table: exp.Table, tree: exp.Select) -> dict[str, str]:
-        """The columns of a table, with their kinds."""
+        """The columns of a named table, with their kinds."""
         if table.db.lower() == "system" and table.name in SYSTEM:
             self._system = table.name
             return SYSTEM[table.name]
@@ -243,7 +243,7 @@ class _Reader:
 
 
 def _outside(order: list[exp.Expr], names: list[str]) -> list[exp.Expr]:
-    """The order of a subquery's rows by names of its columns; empty if it is ordered by anything else."""
+    """The ORDER BY of a subquery, as names of its columns; empty if it has another expression."""
     outside: list[exp.Expr] = []
     for ordered in order:
         if is_whole(ordered.this) and 0 < int(ordered.this.name) <= len(names):
