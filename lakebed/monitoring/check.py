@@ -26,7 +26,7 @@ class Problem(msgspec.Struct, frozen=True):
 
 
 async def check(parts: MonitoredParts) -> list[Problem]:
-    """Check every tier. Reads no event twice, so it is cheap after each test. A tier that cannot be read is a problem."""
+    """Check every tier. Cheap enough after each test: reads no event twice. An unreadable tier is a problem."""
     await parts.pipeline.flush()
     problems = [
         Problem("tracking", f"an event was not stored, and its call was not awaited: {m}")
