@@ -1,4 +1,4 @@
-"""Analytics: the four tiers in one object. It opens its components, and has one line for each verb."""
+"""Analytics: the four tiers in one object. The class opens its components, and has one line for each verb."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ class Analytics(DurableObject):
     """A product-analytics engine in a directory of its own. An async context manager.
 
     Args:
-        name: `^[a-z0-9][a-z0-9_-]{0,62}$`.
-        root: the directory that holds it.
+        name: name of the object: `^[a-z0-9][a-z0-9_-]{0,62}$`.
+        root: directory that contains the object's directory.
         promote: properties that become typed columns, for ever: `{"revenue": float}`. Types are str, float, int, bool,
             Decimal, datetime.
         options: `settings`, `clock`, `disk`, `on_error` and single settings, as for `DurableObject`.
@@ -58,8 +58,8 @@ class Analytics(DurableObject):
         self._closing = AsyncExitStack()
         self._closed = _Closed(self)
         self._components: Components | _Closed = self._closed
-        self._opening: Components | None = None  # complete, and also there while it is being closed
-        self._lifetime = LifetimeCounts()  # of the openings that are over
+        self._opening: Components | None = None  # complete components, until they are closed
+        self._lifetime = LifetimeCounts()  # counts of earlier openings
 
     # Events
 
@@ -140,10 +140,10 @@ class Analytics(DurableObject):
     quota = delegate(Billing.quota, "_components.billing")
 
     def on_quota(self, state: QuotaState) -> None:
-        """Called when `track_usage` finds a threshold newly reached. Override it; this does nothing.
+        """Called when `track_usage` finds a threshold newly reached. Does nothing; override it in a subclass.
 
-        It is called once per threshold and period, again if corrections took usage below the threshold, and again at
-        the first usage after the object was opened: a process that ends before it has reported loses nothing.
+        It is called once per threshold and period, again if usage returns to a threshold after corrections, and again
+        at the first usage after the object was opened, so a process that ends before the call loses nothing.
         """
 
     # Upkeep
@@ -160,7 +160,7 @@ class Analytics(DurableObject):
 
     @every.day.at("3am")
     async def tidy(self) -> None:
-        """The daily job: catch up, then expire snapshots and delete the files that only they referred to."""
+        """The daily job: bring rollups up to date, expire snapshots and delete files to which only those referred."""
         await self.rollup()
         if self._opened_components().archive.exists():
             await self.expire()
@@ -168,7 +168,7 @@ class Analytics(DurableObject):
 
     @every.Sunday.at("4am")
     async def settle(self) -> None:
-        """The weekly job: archive what is older than the window, then merge small files."""
+        """The weekly job: archive events older than `archive_window_s`, then merge small files."""
         await self.archive(older_than=self.settings.archive_window_s)
         if self._opened_components().archive.exists():
             await self.compact()
@@ -183,11 +183,11 @@ class Analytics(DurableObject):
 
     @property
     def log_problems(self) -> dict[str, str]:
-        """What failed in the log ("append", "seal") and has not succeeded since; empty when it is closed."""
+        """Steps of the log ("append", "seal") whose last try failed, with the error; empty if the object is closed."""
         return {} if isinstance(self._components, _Closed) else dict(self._components.pipeline.problems)
 
     def tally(self) -> LifetimeCounts:
-        """Counts since this Python object was made: events, groups, syncs, questions. Also when it is closed."""
+        """Counts since this Python object was made: events, groups, syncs, queries. Works on a closed object, too."""
         counts = LifetimeCounts()
         counts.add(self._lifetime)
         if self._opening is not None:
@@ -231,7 +231,7 @@ class Analytics(DurableObject):
     async def _open(self) -> None:
         with self._unavailable():
             components = await open_components(self._closing, self._options())
-        # Calls are refused before the components are closed, but after the scheduler: its running jobs make calls.
+        # Calls are refused before the components close, but after the scheduler closed: its running jobs make calls.
         self._closing.callback(self._refuse_calls)
         self._closing.push_async_callback(components.scheduler.close)
         self._components = self._opening = components
@@ -269,14 +269,14 @@ class Analytics(DurableObject):
     def _report_quota(self, state: QuotaState) -> None:
         try:
             self.on_quota(state)
-        except Exception as error:  # noqa: BLE001 - the app's own code; the usage was stored before it
+        except Exception as error:  # noqa: BLE001 - the app's own code; the usage is stored already
             _log.exception("on_quota of %s failed", self.name)
             if self.on_error is not None:
                 self.on_error(error)
 
 
 class _Closed:
-    """Stands in place of the components while the object is closed: each of them raises ObjectClosed."""
+    """Replaces the components while the object is closed: access to a component raises ObjectClosed."""
 
     def __init__(self, owner: DurableObject) -> None:
         self._owner_kind, self._owner_name = type(owner).__name__, owner.name

@@ -1,4 +1,4 @@
-"""Components: the parts of one open object, each opened once, in the order in which it can be trusted."""
+"""Components: the parts of one open object. Each is opened once, after the parts on which it depends."""
 
 from __future__ import annotations
 
@@ -52,20 +52,20 @@ from lakebed.tiers.storage.storage import Storage
 
 __all__ = ["Components", "ObjectOptions", "open_components"]
 
-_PROMOTIONS = "promotions"  # keys of Storage's meta: columns that there will always be …
-_SETTLED = "settled"  # … and the newest `as_of` that was answered before an event came after it
+_PROMOTIONS = "promotions"  # key in Storage's meta: all properties that were ever promoted
+_SETTLED = "settled"  # key in Storage's meta: the newest `as_of` that was answered and must not change
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectOptions:
-    """What the components of one object are opened with.
+    """The options with which the components of one object are opened.
 
     Attributes:
         promote: properties that become typed columns, by name.
-        rollups: those that its class declares.
-        jobs: its scheduled methods.
-        on_error: called with each failure that no caller awaited.
-        on_quota: called with each threshold of a quota that was reached.
+        rollups: rollups that the object's class declares.
+        jobs: the object's scheduled methods.
+        on_error: called with each error of a call that was not awaited.
+        on_quota: called with the state of a quota when usage reaches a threshold.
     """
 
     name: str
@@ -82,7 +82,7 @@ class ObjectOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Components:
-    """The parts of one open object, complete when they exist. `AsyncExitStack` closes them, newest first."""
+    """The parts of one open object; exists only if all parts are open. `AsyncExitStack` closes them, newest first."""
 
     storage: Storage
     engine: SqlEngine
@@ -111,7 +111,7 @@ class Components:
 
 
 async def open_components(stack: AsyncExitStack, options: ObjectOptions) -> Components:
-    """Open every part, and register on `stack` how each is closed. The caller closes the stack, also after an error.
+    """Open every part, and register its closing on `stack`. The caller closes the stack, after an error, too.
 
     Raises:
         LogCorrupted, LogBehind, FormatTooNew, PromotionConflict, InvalidRollup, StorageUnavailable.
@@ -273,7 +273,7 @@ class _RunRecorder:
 
 
 async def _drain(pipeline: Pipeline, ingest: Ingest, maintenance: Maintenance) -> None:
-    """Commit all events that were handed over, before anything below them is closed."""
+    """Commit all received events, before a part that they need is closed."""
     await pipeline.flush()
     await ingest.settle()
     await maintenance.close()
@@ -281,7 +281,7 @@ async def _drain(pipeline: Pipeline, ingest: Ingest, maintenance: Maintenance) -
 
 
 async def _promotions(storage: Storage, promote: Mapping[str, type]) -> tuple[Promotion, ...]:
-    """All properties that were ever promoted in this object, and the new ones. A column stays a column."""
+    """All properties that were ever promoted in this object, and the new ones in `promote`. Stores the new ones."""
     known: list[Promotion] = await storage.get(_PROMOTIONS, [], list[Promotion])
     promotions = as_promotions(promote, known or BUILT_IN)
     if list(promotions) != known:
@@ -290,9 +290,9 @@ async def _promotions(storage: Storage, promote: Mapping[str, type]) -> tuple[Pr
 
 
 async def _watermark(storage: Storage, pipeline: Pipeline, archive: Archive, settings: Settings) -> int:
-    """The archive's watermark. The archive itself is asked only if there is one that storage does not know.
+    """The archive's watermark, from storage. Reads the archive only if storage has no watermark.
 
-    An external catalog may always have one: it is asked by an object whose log is empty, since that may have been lost.
+    With an external catalog, the archive is read only if the log is empty, because the log may have been lost.
     """
     known: int = await storage.get(ARCHIVED, 0, int)
     if known or (settings.catalog and pipeline.next_seq):
@@ -328,11 +328,11 @@ async def _restore_live_counters(
     recent, active_since = now - int(RECENT_S * SECOND_US), now - int(settings.active_ttl_s * SECOND_US)
     names = Counter(saved.names)
     with pipeline.view() as view:
-        if saved.seq < view.start_seq:  # storage.db was lost: the archive has the events that the log has deleted
+        if saved.seq < view.start_seq:  # storage.db was lost: events that the log has deleted are read from the archive
             async for table in history.read(saved.seq, view.start_seq, frozenset()):
                 names.update(name for name in table["event"].to_pylist() if name is not None)
         counted = await history.in_thread(lambda: count_log(view, saved.seq, recent, active_since))
-        # An older Lakebed did not save them: `EventHistory` searches those before `unknown`, when they are needed.
+        # An older Lakebed did not save `documents`: `EventHistory` searches positions before `unknown` when needed.
         unknown = 0 if saved.documents is not None else max(saved.seq, view.start_seq)
         live_counters.documents.restore([*(saved.documents or ()), *counted.documents], unknown, view.end_seq)
     live_counters.restore(names, counted, now)

@@ -71,14 +71,14 @@ class LakebedError(Exception):
 
 
 class InvalidEvent(LakebedError, ValueError):
-    """When an event breaks a limit. `reason` says which; `batch` puts it in the receipt."""
+    """When an event breaks a limit. `reason` says which limit; `batch` puts the reason in the receipt."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason, hint="Nothing was stored", reason=reason)
 
 
 class InvalidBilling(LakebedError, ValueError):
-    """When a quantity, a price book, a period or a quota is not valid; names the field."""
+    """When a quantity, a price book, a period or a quota is not valid. The message names the field."""
 
 
 class InvalidDefinition(LakebedError, ValueError):
@@ -110,7 +110,7 @@ class InvalidSchedule(LakebedError, ValueError):
 
 
 class InvalidAsOf(LakebedError, ValueError):
-    """When `as_of` cannot be read, or lies in the future, where the answer could still change."""
+    """When `as_of` cannot be read, or lies in the future: such an answer could still change."""
 
 
 class PromotionConflict(LakebedError, ValueError):
@@ -166,14 +166,14 @@ class QueryCrashed(QueryError):
 
 
 class SnapshotExpired(QueryError, LookupError):
-    """When the table has no such Iceberg snapshot or tag, or no longer. `as_of` needs no snapshot."""
+    """When the table does not have, or no longer has, an Iceberg snapshot or tag. `as_of` needs no snapshot."""
 
 
-# The operator must act: the machine, the disk or another process is in the way.
+# The operator must act: the cause is the machine, the disk or another process.
 
 
 class ObjectLocked(LakebedError):
-    """When the object's directory is open in another process. `pid` is its owner."""
+    """When the object's directory is open in another process. `pid` is that process."""
 
 
 class Unreachable(LakebedError, ConnectionError):
@@ -209,7 +209,7 @@ class LogCorrupted(LakebedError):
 
 
 class LogBehind(LogCorrupted):
-    """When a consumer's checkpoint lies past the log's end: the log, or a part of it, is not the one that it read."""
+    """When a consumer's checkpoint lies past the log's end: the log, or a part of it, was replaced or lost."""
 
 
 class FormatTooNew(LakebedError):
@@ -221,11 +221,11 @@ class StorageUnavailable(LakebedError, OSError):
 
 
 class KeysUnavailable(LakebedError, OSError):
-    """When `keys.db` cannot be read or written. Every request is refused until it can; nothing was changed."""
+    """When `keys.db` cannot be read or written. Until it can be, every request is refused; nothing was changed."""
 
 
 class ArchiveUnavailable(LakebedError, OSError):
-    """When the catalog or the warehouse did not answer, or the outcome is unknown after it was asked again."""
+    """When the catalog or the warehouse did not answer, or the outcome is unknown even after a second request."""
 
 
 class ArchiveConflict(LakebedError):

@@ -1,4 +1,4 @@
-"""Settings: defaults < lakebed.toml < LAKEBED_* < arguments."""
+"""Settings, read from lakebed.toml, LAKEBED_* variables and arguments; later sources override earlier ones."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _GIB = 1 << 30
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The values that may differ between two deployments. Each description says what a bad value causes.
+    """The values that may differ between two deployments. Descriptions say what a bad value causes.
 
     Attributes:
         durability: "disk" acknowledges after fdatasync. "os" acknowledges after write: A POWER LOSS THEN LOSES
@@ -36,14 +36,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         dedupe_max_ids: maximum number of remembered ids, about 5 bytes each. Beyond it the oldest segment's ids are
             forgotten before their window is over.
         segment_bytes: size at which a log segment is sealed to Parquet. Larger means slower reopening after a crash.
-        segment_events: the same, in events.
-        segment_age_s: the same, in seconds since its first event. Checked when events arrive and by the hourly rollup.
+        segment_events: number of events at which a log segment is sealed.
+        segment_age_s: age in seconds at which a segment is sealed. Checked when events arrive and by the hourly rollup.
         tail_bytes: maximum size in memory of events that are not sealed yet; beyond it `track` waits for sealing.
         pending_events: maximum number of events that wait for their commit; beyond it `track` fails with
             `Backpressure`.
-        pending_bytes: the same, in bytes that they take in memory, about. A disk that hangs fills it.
-        retention_s: seconds for which sealed segments stay after they were archived; an hour at least, from which the
-            live counters are read when an object opens. Queries do not need them.
+        pending_bytes: approximate maximum size in memory of these events. It is reached if the disk hangs.
+        retention_s: seconds for which sealed segments stay after they were archived. The last hour always stays,
+            because opening an object reads the live counters from it. Queries do not need these segments.
         archive_window_s: age in seconds up to which the Sunday archive leaves events in the log.
         log_bytes: size of sealed events that are not archived, beyond which archiving starts, at most once a minute.
             The log still grows while the archive is down.
@@ -56,34 +56,34 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             ALL CORES, A HEAVY QUERY DELAYS `track`.
         query_timeout_s: maximum duration of a query.
         query_max_rows: maximum number of rows of a result.
-        untrusted_queries: untrusted SQL (`query_untrusted`, POST /query) that one object runs at a time, each in a
-            process of its own. Further queries are refused.
-        untrusted_memory_bytes: memory of such a process.
-        untrusted_timeout_s: time after which it is killed.
-        untrusted_max_rows: maximum number of rows of its result.
-        untrusted_max_bytes: the same, in bytes of Arrow.
+        untrusted_queries: maximum number of untrusted queries (`query_untrusted`, POST /query) that one object runs at
+            a time, each in a process of its own. Further queries are refused.
+        untrusted_memory_bytes: memory of the process of an untrusted query.
+        untrusted_timeout_s: seconds after which that process is killed.
+        untrusted_max_rows: maximum number of rows of an untrusted query's result.
+        untrusted_max_bytes: maximum size of an untrusted query's result, in bytes of Arrow.
         catalog: properties of a pyiceberg catalog; empty means SQLite in the object's directory.
         warehouse: location of the archive's files; empty means the object's directory. MOVING IT LOSES THE OLD FILES.
         namespace: Iceberg namespace of an external catalog; the table has the name of the object.
         archive_rows: maximum number of rows of one Iceberg commit; bounds the memory of archiving.
         compact_below_bytes: size below which compaction merges a data file.
         compact_target_bytes: size at which compaction starts a new file.
-        snapshots_keep: number of Iceberg snapshots that expiry keeps at least. Appending slows down as they grow.
-        snapshots_age_s: age below which expiry keeps an Iceberg snapshot.
-        garbage_grace_s: age below which an unreferenced archive file is never deleted. MUST BE LONGER THAN THE
+        snapshots_keep: least number of Iceberg snapshots that expiry keeps. More of them slow down appending.
+        snapshots_age_s: age below which expiry keeps an Iceberg snapshot, seconds.
+        garbage_grace_s: age below which an unreferenced archive file is never deleted, seconds. MUST BE LONGER THAN THE
             LONGEST QUERY AND COMMIT.
-        rollup_max_groups: maximum number of groups in one bucket of a rollup; further ones are counted in the overflow
-            row.
+        rollup_max_groups: maximum number of groups in one bucket of a rollup; further groups are counted in the
+            overflow row.
         identity_email: whether equal emails link identities. A FAMILY'S SHARED MAILBOX THEN JOINS ITS ANONYMOUS VISITS.
             Changing this or another `identity_` setting computes the graph again from the whole history.
-        identity_phone: the same for phone numbers.
+        identity_phone: whether equal phone numbers link identities.
         identity_devices: whether device signals link anonymous ids. THIS IS GUESSING: two known users are never joined.
         identity_device_confidence: least confidence, of 1, with which a device links.
         identity_user_limit: number of known users that emails and phone numbers may join in one person. MORE THAN 1
             JOINS ACCOUNTS THAT SHARE A MAILBOX.
         identity_anonymous_limit: maximum number of anonymous ids of a person; the earliest count.
         dead_letters_max: maximum number of rejected events that are kept; beyond it the oldest are dropped.
-        dead_letters_max_bytes: the same, in bytes as they were sent.
+        dead_letters_max_bytes: maximum size of these events, in bytes as sent; beyond it the oldest are dropped.
         schedule_timezone: IANA zone of `every.day.at("3am")`.
         idle_s: seconds without a call after which a namespace puts an object to sleep.
     """
@@ -139,7 +139,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         """Settings from `root/lakebed.toml`, the environment and `overrides`, later ones winning.
 
         Raises:
-            InvalidSettings: for an unknown name or a value out of range; says where it was found.
+            InvalidSettings: a name is unknown or a value is out of range; the message says where it was found.
         """
         values: dict[str, Any] = {}
         if root is not None and (path := root / FILE_NAME).is_file():
@@ -148,7 +148,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         named = {
             key.removeprefix(_PREFIX).lower(): _parse(value) for key, value in env.items() if key.startswith(_PREFIX)
         }
-        # Other parts (server, CLI) have LAKEBED_* variables of their own, so names that are not ours pass by here.
+        # Server and CLI have LAKEBED_* variables of their own, so names that are no settings are ignored here.
         values |= _checked({k: v for k, v in named.items() if k in cls.__struct_fields__}, "environment", strict=False)
         values |= _checked(overrides, "arguments", strict=True)
         return msgspec.convert(values, cls, strict=False)
@@ -162,7 +162,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 
 def _parse(text: str) -> Any:
-    """A value of the environment: JSON where it is an object (catalog), else text that msgspec converts."""
+    """A value of the environment: decoded JSON if it is an object (catalog), otherwise text that msgspec converts."""
     if text.startswith("{"):
         try:
             return msgspec.json.decode(text)

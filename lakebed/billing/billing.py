@@ -30,7 +30,7 @@ USAGE = "Usage Tracked"
 
 _ZERO = Decimal(0)
 _Sold = tuple[str, str]  # sku and unit
-_Version = tuple[str, int]  # of a price book: its name and number
+_Version = tuple[str, int]  # name and version of a price book
 
 
 class Billing:
@@ -58,18 +58,18 @@ class Billing:
         message_id: str | None = None,
         properties: Mapping[str, Any] | None = None,
     ) -> Receipt:
-        """Store usage durably, as an event "Usage Tracked" that counts once however often it is sent.
+        """Store usage durably, as an event "Usage Tracked". Sent again with the same `message_id`, it counts once.
 
         Args:
-            organization_id: the user, who pays.
-            sku: the thing that was used.
-            quantity: a Decimal, an int or text, at most 29 digits and 9 decimals; a negative one is a correction. A
-                float is refused, as it is not exactly the printed number.
-            unit: of `quantity`; never converted.
-            user_id: the person who used it.
-            timestamp: the time of use, if not now; late usage belongs to the period in which it happened.
+            organization_id: the organisation that used the sku, and pays.
+            sku: the product that was used.
+            quantity: a Decimal, an int or text, at most 29 digits and 9 decimals; a negative quantity is a correction.
+                A float is refused, because its value is not exactly the printed number.
+            unit: unit of `quantity`; never converted.
+            user_id: the person who used the product.
+            timestamp: time of use; by default now. Late usage belongs to the period in which it happened.
             message_id: a retry with the same id stores nothing.
-            properties: additional ones.
+            properties: further properties of the event.
 
         Raises:
             InvalidBilling: a text is missing, or the quantity is not valid.
@@ -84,15 +84,15 @@ class Billing:
         event = from_call("track", dict(properties or {}) | own, **fields)
         receipt = await self._ingest.event(event)
         if receipt.status == "stored" and receipt.seq is not None:
-            happened_us = event.timestamp if isinstance(event.timestamp, int) else None  # as validation leaves it
+            happened_us = event.timestamp if isinstance(event.timestamp, int) else None  # validation leaves an int
             await self._quotas.count(organization_id, sku, number, receipt.seq, happened_us)
         return receipt
 
     async def save_price_book(self, name: str, document: Mapping[str, Any]) -> Definition:
-        """Keep a price book, or a new version of it; versions never change.
+        """Save a price book, or a new version of one. Saved versions never change.
 
         Raises:
-            InvalidBilling: names the field that cannot be read.
+            InvalidBilling: a field cannot be read; the message names the field.
             InvalidDefinition: the name is not valid.
         """
         PriceBook.of(document)
@@ -120,23 +120,23 @@ class Billing:
         as_of: Instant | None = None,
         issue: bool = False,
     ) -> Invoice:
-        """The invoice of a month. The issued one if there is one; else a draft, unless `issue`.
+        """The invoice of a month: the issued one if it exists; otherwise a draft, or with `issue` a new invoice.
 
         Usage that arrives after its month was billed becomes an adjustment: that month rated again at its own prices,
-        less the amount billed for it. So every unit is billed once, whenever it arrives. A sku that those prices lack
-        is rated by the prices of the invoice that it first appears on, and the adjustment names them.
+        less the amount billed for it. So every unit is billed once, whenever it arrives. If those prices lack a sku,
+        the prices of the invoice on which the sku first appears apply, and the adjustment names them.
 
         Args:
-            organization_id: the payer.
-            period: `2026-01`.
-            price_book: its name; the newest version, unless `version` names another.
-            tz: the time zone of the month, an IANA name.
-            as_of: only usage received by then; the answer has the same bytes at any later time.
-            issue: whether to record it, after the end of the month. Issuing again returns the recorded one.
+            organization_id: organisation that pays.
+            period: a month, such as `2026-01`.
+            price_book: name of the price book; `version` is its version, by default the newest.
+            tz: IANA name of the time zone of the month.
+            as_of: only usage received up to this moment counts; the answer has the same bytes at any later time.
+            issue: whether to record the invoice, after the end of the month. A recorded invoice is returned again.
 
         Raises:
-            InvalidBilling: the month is not valid or not over; there is no such book; a used sku has no price in it; or
-                this organisation was billed in another currency or time zone before.
+            InvalidBilling: the month is not valid or not over; there is no such book; the book has no price for a used
+                sku; or this organisation was billed in another currency or time zone before.
         """
         start, end = month_of(period, tz)
         if not isinstance(organization_id, str) or not organization_id:
@@ -146,7 +146,7 @@ class Billing:
         async with self._issuing:
             now_us = self._clock.now_us()
             as_of_us = parse_as_of(as_of, now_us)
-            issued = await self._issued(organization_id, as_of_us)  # without `as_of` all: the clock may step back
+            issued = await self._issued(organization_id, as_of_us)  # without `as_of`, all: the clock may step back
             recorded = next((one for one in issued if one.period == period), None)
             if recorded is not None:
                 return recorded
@@ -191,7 +191,7 @@ class Billing:
         return [one for one in found if organization_id is None or one.organization_id == organization_id]
 
     async def _adjustments(self, issued: list[Invoice], current: _Version, as_of_us: int) -> list[Adjustment]:
-        """What came late for the months of `issued`, of which `current` is what the next invoice is made by."""
+        """The adjustments for late usage in the months of `issued`. `current` is the price book of the new invoice."""
         found: list[Adjustment] = []
         for earlier in issued:
             billed: dict[_Sold, tuple[Decimal, Decimal]] = {}
@@ -211,9 +211,9 @@ class Billing:
     async def _rated(
         self, earlier: Invoice, later: dict[_Sold, _Version], current: _Version, as_of_us: int
     ) -> list[Line]:
-        """The lines that `earlier` would have. What its price book lacks is rated by `later`, where it is put.
+        """The lines that `earlier` would have now. `later` has the price book of each sku that its own book lacks.
 
-        Once it was billed by some version it stays with that one: tiers and packages are over the whole month.
+        Adds `current` to `later` for a new sku, which keeps that version: tiers and packages are over the whole month.
         """
         own = (earlier.price_book, earlier.price_book_version)
         book, _ = await self._price_book(*own, None)
@@ -236,7 +236,7 @@ class Billing:
 
 
 def _check_goes_with(issued: list[Invoice], tz: str, currency: str) -> None:
-    """Months of two zones overlap: usage would be billed twice. Amounts of two currencies have no sum."""
+    """Raise InvalidBilling if an issued invoice has another zone (usage would be billed twice) or another currency."""
     for one in issued:
         if one.tz != tz or one.currency != currency:
             raise InvalidBilling(

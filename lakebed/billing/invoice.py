@@ -14,7 +14,7 @@ from lakebed.events.decimals import EXACT
 
 __all__ = ["INVOICE", "Adjustment", "Invoice", "Line", "Used", "adjusted", "lines_of", "total_of"]
 
-INVOICE = "invoice"  # the kind of its documents
+INVOICE = "invoice"  # kind of the documents of invoices
 _ZERO = Decimal(0)
 
 
@@ -36,14 +36,14 @@ class Line(msgspec.Struct, frozen=True):
 
 
 class Adjustment(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Usage that arrived after its period was billed: the period rated again, less the amount billed for it.
+    """An adjustment for usage that arrived after its period was billed: the period rated again, less the billed amount.
 
     Attributes:
-        period: the earlier period.
-        invoice: the name of the invoice that was issued for it.
-        quantity: difference to the billed quantity; negative if less.
+        period: the earlier period, in which the usage happened.
+        invoice: name of the invoice that was issued for that period.
+        quantity: difference to the billed quantity; negative if the usage is less.
         amount: difference in money.
-        price_book: with `price_book_version`, the source of the price if the book of the earlier invoice has none.
+        price_book: source of the price, with `price_book_version`; None if the earlier invoice's book has a price.
     """
 
     period: str
@@ -57,18 +57,18 @@ class Adjustment(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Invoice(msgspec.Struct, frozen=True, kw_only=True):
-    """An invoice. It names everything that it was computed from, so that it can be computed again.
+    """An invoice. Names everything from which it was computed, so that it can be computed again.
 
     Attributes:
-        organization_id: the payer.
+        organization_id: organisation that pays.
         period: `2026-01`, a month of the calendar of `tz`.
-        start: the period's first instant, ISO 8601; `end` is the one after its last.
-        as_of: usage received by then is included. The same `as_of` gives the same bytes again.
-        price_book: its name, with `price_book_version`.
-        lines: by sku and unit.
-        adjustments: for earlier periods.
-        total: of lines and adjustments.
-        issued: whether it was recorded; a draft is not.
+        start: first instant of the period, ISO 8601; `end` is the first instant after the period.
+        as_of: moment up to which received usage is included. The same `as_of` gives the same bytes again.
+        price_book: name of the price book; `price_book_version` is its version.
+        lines: costs of the period, by sku and unit.
+        adjustments: differences for earlier periods.
+        total: sum of lines and adjustments.
+        issued: whether the invoice was recorded; a draft is not recorded.
     """
 
     organization_id: str
@@ -87,7 +87,7 @@ class Invoice(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def name(self) -> str:
-        """The name of its document."""
+        """The name of the invoice's document."""
         return f"{self.period} {self.organization_id}"
 
     def __str__(self) -> str:
@@ -107,15 +107,15 @@ class Invoice(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def lines_of(book: PriceBook, used: Sequence[Used], period: str = "") -> tuple[Line, ...]:
-    """Usage at the prices of `book`, each line rounded. A sku without a price whose usage is zero has no line.
+    """The cost of usage at the prices of `book`; each line is rounded. A sku with no price and zero usage has no line.
 
     Args:
-        book: all prices.
-        used: by sku and unit.
-        period: named by the error.
+        book: the prices.
+        used: usage by sku and unit.
+        period: period that the error names.
 
     Raises:
-        InvalidBilling: a used sku has no price, or not in that unit. No usage is left out silently.
+        InvalidBilling: a used sku has no price, or no price in that unit. No usage is left out silently.
     """
     missing = [item for item in used if item.quantity and not book.has(item.sku, item.unit)]
     if missing:
@@ -133,7 +133,7 @@ def lines_of(book: PriceBook, used: Sequence[Used], period: str = "") -> tuple[L
 
 
 def total_of(lines: Sequence[Line | Adjustment], currency: str) -> Decimal:
-    """The sum of lines, which are rounded already."""
+    """The sum of `lines`, whose amounts are rounded already."""
     total = _ZERO
     for line in lines:
         total = EXACT.add(total, line.amount)
@@ -150,9 +150,9 @@ def adjusted(
 
     Args:
         earlier: the invoice of the period.
-        billed: quantity and amount by sku and unit, on that invoice and later ones.
-        now: the lines that it would have now.
-        later: the price book and version of each sku that the book of `earlier` has no price for.
+        billed: quantity and amount by sku and unit, on that invoice and on the adjustments of later invoices.
+        now: lines that the invoice of the period would have now.
+        later: price book and version for each sku and unit for which the book of `earlier` has no price.
     """
     adjustments = []
     lines = {(line.sku, line.unit): line for line in now}

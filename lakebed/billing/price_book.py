@@ -1,6 +1,6 @@
-"""Price books: the price of each sku, in five models; and money.
+"""Price books: the price of each sku, by one of five models; and functions for money.
 
-Money is decimals, exact except in one place, where a line is rounded to the digits of its currency.
+Amounts are decimals and exact, except that each line of an invoice is rounded to the digits of its currency.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from lakebed.events.decimals import EXACT, MAX_DIGITS
 __all__ = ["PRICE_BOOK", "PriceBook", "exact", "plain", "rounded", "tidy"]
 
 _ROUNDING = Context(prec=MAX_DIGITS, rounding=ROUND_HALF_UP, traps=[InvalidOperation])
-# ISO 4217, where it is not 2.
+# Currencies of ISO 4217 whose number of decimals is not 2.
 _NONE = "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF"
 _THREE = "BHD IQD JOD KWD LYD OMR TND"
 _MINOR = dict.fromkeys(_NONE.split(), 0) | dict.fromkeys(_THREE.split(), 3)
 
 
 def digits_of(currency: str) -> int:
-    """The number of decimals of a currency, by ISO 4217. Raises InvalidBilling if it is not a code."""
+    """The number of decimals of a currency, by ISO 4217. Raises InvalidBilling if `currency` is not a code."""
     if not isinstance(currency, str) or not re.fullmatch("[A-Z]{3}", currency):
         raise InvalidBilling(f"currency is {str(currency)[:40]!r}", hint="Use a code of ISO 4217, such as EUR")
     return _MINOR.get(currency, 2)
@@ -37,10 +37,10 @@ def rounded(amount: Decimal, currency: str) -> Decimal:
 
 
 def exact(name: str, value: Any, *, digits: int = 29, decimals: int = 9) -> Decimal:
-    """A quantity or price as it was written: a Decimal, a whole number, or text.
+    """The exact value of a quantity or price that is given as a Decimal, an int or text.
 
     Raises:
-        InvalidBilling: it is a float, is not a finite number, or has too many digits.
+        InvalidBilling: `value` is a float, is not a finite number, or has too many digits.
     """
     if isinstance(value, bool) or not isinstance(value, Decimal | int | str):
         hint = "Give a Decimal, an int, or text such as '0.1': a float is not exactly what it prints"
@@ -59,7 +59,7 @@ def exact(name: str, value: Any, *, digits: int = 29, decimals: int = 9) -> Deci
 
 
 def tidy(number: Decimal) -> Decimal:
-    """The same number without zeros behind its decimals, and without an exponent: 10, not 10.00 or 1E+1."""
+    """An equal number without trailing zeros after the point, and without an exponent: 10, not 10.00 or 1E+1."""
     short = number.normalize(EXACT)
     return short.quantize(Decimal(1), context=EXACT) if int(short.as_tuple().exponent) > 0 else short
 
@@ -69,7 +69,7 @@ def plain(number: Decimal) -> str:
     return format(number, "f")
 
 
-PRICE_BOOK = "price_book"  # the kind of its documents
+PRICE_BOOK = "price_book"  # kind of the documents of price books
 Model = Literal["flat", "per_unit", "tiered", "volume", "package"]
 _ZERO = Decimal(0)
 _MODELS = ("flat", "per_unit", "tiered", "volume", "package")
@@ -77,7 +77,7 @@ _FIELDS = {"model", "amount", "tiers", "per", "free", "minimum", "unit"}
 
 
 class Tier(msgspec.Struct, frozen=True):
-    """A price tier, for units up to and including `up_to` (None: all further ones)."""
+    """A price tier, for units up to and including `up_to` (None: all further units)."""
 
     up_to: Decimal | None
     amount: Decimal
@@ -88,13 +88,13 @@ class Price(msgspec.Struct, frozen=True):
     """The price of one sku in one period.
 
     Attributes:
-        model: "flat": `amount`, if there was any usage. "per_unit": `amount` for each unit. "tiered": each unit by its
-            own tier, and the `flat` fee of each reached tier. "volume": all units by the tier of the last one.
-            "package": `amount` for each `per` units, the last package in full.
-        amount: in the currency of the book.
-        tiers: ascending, the last without `up_to`.
-        per: units of a package.
-        free: units that cost nothing; the model applies to the rest.
+        model: "flat": `amount`, if there was any usage. "per_unit": `amount` for each unit. "tiered": each unit costs
+            the amount of its own tier, and each reached tier its `flat` fee. "volume": all units are in the tier of the
+            last unit. "package": `amount` for each `per` units, the last package in full.
+        amount: price in the currency of the book.
+        tiers: price tiers, ascending; the last one has no `up_to`.
+        per: number of units in a package.
+        free: number of units that cost nothing; the model applies to the rest.
         minimum: lowest cost of any usage.
         unit: if given, usage in another unit has no price.
     """
@@ -142,8 +142,8 @@ class PriceBook(msgspec.Struct, frozen=True):
     """Prices by sku.
 
     Attributes:
-        currency: of all amounts, an ISO 4217 code.
-        prices: by sku.
+        currency: ISO 4217 code of the currency of all amounts.
+        prices: prices by sku.
     """
 
     currency: str

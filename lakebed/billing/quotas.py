@@ -1,4 +1,4 @@
-"""Quotas: how much of something an organisation may use, counted live and set right from the stored events."""
+"""Quotas: limits for an organisation's usage. Usage is counted live, and corrected from the stored events."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from lakebed.tiers.counters.counters import Counters
 
 __all__ = ["Quota", "QuotaState", "Quotas", "month_of", "window_of"]
 
-QUOTA = "quota"  # the kind of its documents
-SCALE = 1_000_000  # counters are whole numbers: of millionths
+QUOTA = "quota"  # kind of the documents of quotas
+SCALE = 1_000_000  # counters are whole numbers, which count millionths of a unit
 _MONTH = re.compile(r"(19|2\d)\d\d-(0[1-9]|1[0-2])", re.ASCII)
 _FIELDS = {"organization_id", "sku", "limit", "period", "tz", "thresholds"}
 
 
 class Quota(msgspec.Struct, frozen=True):
-    """A limit.
+    """A limit for an organisation's usage of one sku.
 
     Attributes:
-        limit: units in one period.
-        period: "day" or "month", of the wall clock of `tz`.
-        thresholds: shares of the limit that are reported when reached.
+        limit: number of units in one period.
+        period: "day" or "month", by the wall clock of `tz`.
+        thresholds: fractions of the limit; `on_quota` is called when usage reaches one.
     """
 
     organization_id: str
@@ -48,7 +48,7 @@ class Quota(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, fields: Mapping[str, Any]) -> Quota:
-        """The quota of plain values. Raises InvalidBilling, which names the field."""
+        """The quota with plain values as fields. Raises InvalidBilling, which names the field, if one is not valid."""
         if unknown := sorted(set(fields) - _FIELDS):
             raise InvalidBilling(f"a quota has no {unknown[0][:40]!r}", hint=f"It has {', '.join(sorted(_FIELDS))}")
         for name in ("organization_id", "sku"):
@@ -68,7 +68,7 @@ class Quota(msgspec.Struct, frozen=True):
 
     @property
     def name(self) -> str:
-        """The name of its document."""
+        """The name of the quota's document."""
         return msgspec.json.encode([self.organization_id, self.sku]).decode()  # texts may have spaces
 
 
@@ -77,8 +77,8 @@ class QuotaState(msgspec.Struct, frozen=True):
 
     Attributes:
         used: units since `start`, to a millionth.
-        share: of the limit; above 1 it is exceeded.
-        reached: the thresholds that are reached.
+        share: `used` as a fraction of the limit; above 1 the limit is exceeded.
+        reached: thresholds that `used` has reached.
     """
 
     quota: Quota
@@ -94,7 +94,7 @@ def _is_share(value: Any) -> bool:
 
 
 def zone_of(tz: str) -> ZoneInfo:
-    """The time zone. Raises InvalidBilling if there is none of that name."""
+    """The time zone `tz`. Raises InvalidBilling if no time zone has that name."""
     try:
         return ZoneInfo(tz)
     except (KeyError, ValueError, TypeError, OSError) as error:
@@ -102,9 +102,9 @@ def zone_of(tz: str) -> ZoneInfo:
 
 
 def month_of(period: str, tz: str) -> tuple[datetime, datetime]:
-    """The first instant of a month `2026-01`, and that of the next. Raises InvalidBilling."""
+    """The first instants of a month such as `2026-01` and of the next. Raises InvalidBilling if it is not valid."""
     zone = zone_of(tz)
-    # One spelling for a month: it is part of the name of its invoice, which is recorded once.
+    # A month has one spelling only, because its invoice's name contains it, and an invoice is recorded once.
     if not isinstance(period, str) or not _MONTH.fullmatch(period):
         raise InvalidBilling(f"period is {str(period)[:40]!r}", hint="Write a month as 2026-01")
     first = datetime(int(period[:4]), int(period[5:]), 1, tzinfo=zone)
@@ -112,7 +112,7 @@ def month_of(period: str, tz: str) -> tuple[datetime, datetime]:
 
 
 def window_of(quota: Quota, now: datetime) -> tuple[datetime, datetime]:
-    """The period of a quota that contains `now`."""
+    """The start and the end of the quota's period that contains `now`."""
     local = now.astimezone(zone_of(quota.tz)).replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
     if quota.period == "day":
         tomorrow = (local.replace(tzinfo=None) + timedelta(days=1)).replace(tzinfo=local.tzinfo)
@@ -129,7 +129,7 @@ class Quotas:
     """The quotas of one object.
 
     Args:
-        on_quota: called, on the loop, with each threshold of a quota that was reached.
+        on_quota: called, on the loop, with the state of a quota when usage reaches a threshold.
     """
 
     def __init__(
@@ -147,8 +147,8 @@ class Quotas:
         self._on_quota = on_quota
         self._counting = asyncio.Lock()
         self._quotas: dict[tuple[str, str], Quota] | None = None
-        self._counted_to: dict[str, int] = {}  # by counter: what was in it when it was last set, as the end of its seqs
-        self._reported: dict[str, tuple[float, ...]] = {}  # by counter: the thresholds that were last reported
+        self._counted_to: dict[str, int] = {}  # by counter: the seq before which usage was in it when it was last set
+        self._reported: dict[str, tuple[float, ...]] = {}  # by counter: the thresholds reached at the last report
 
     async def save_quota(
         self,
@@ -160,7 +160,7 @@ class Quotas:
         tz: str = "UTC",
         thresholds: tuple[float, ...] | list[float] = (0.8, 1.0),
     ) -> Quota:
-        """Set how much of something an organisation may use; `on_quota` is called when a threshold is reached.
+        """Set how much of a sku an organisation may use; `on_quota` is called when usage reaches a threshold.
 
         Lakebed refuses nothing because of a quota: the app decides what to do.
 
@@ -174,7 +174,7 @@ class Quotas:
         return quota
 
     async def quotas(self, organization_id: str | None = None) -> list[QuotaState]:
-        """How far each quota is used, counted exactly from the stored events. Sets the live counters right."""
+        """The state of each quota, counted exactly from the stored events. Corrects the live counters."""
         found = []
         for quota in (await self._known()).values():
             if organization_id in (None, quota.organization_id):
@@ -184,10 +184,10 @@ class Quotas:
         return found
 
     def quota(self, organization_id: str, sku: str) -> QuotaState | None:
-        """How far one quota is used, from the live counters: `track_usage` since the last `quotas`.
+        """The state of one quota, from the live counters: the last `quotas`, and `track_usage` since then.
 
-        None if there is no such quota, or nothing was counted since the object opened. Usage that came as plain events,
-        by `track` or over HTTP, is in it after the next `quotas`.
+        Returns None if there is no such quota, or nothing was counted since the object opened. Usage that came as plain
+        events, by `track` or over HTTP, counts after the next `quotas`.
         """
         quota = (self._quotas or {}).get((organization_id, sku))
         if quota is None or self._key(quota) not in self._counted_to:
@@ -197,7 +197,7 @@ class Quotas:
     async def count(self, organization_id: str, sku: str, quantity: Decimal, seq: int, happened_us: int | None) -> None:
         """Count usage that was stored as event `seq`, and report thresholds that are newly reached.
 
-        Usage of another period than the current one changes nothing here. `happened_us` None means now.
+        Usage outside the current period changes nothing here. If `happened_us` is None, it happened now.
         """
         quota = (await self._known()).get((organization_id, sku))
         if quota is None:
@@ -223,7 +223,7 @@ class Quotas:
         return self._quotas
 
     async def _set(self, quota: Quota) -> None:
-        """Make the counter what was used by all events that are stored."""
+        """Set the live counter of `quota` to the usage in all stored events of the current period."""
         start, end = window_of(quota, from_us(self._clock.now_us()))
         result = await usage(
             self._context, organization_id=quota.organization_id, sku=quota.sku, grain=None, start=start, end=end
@@ -265,5 +265,5 @@ class Quotas:
 
 
 def _places(key: str) -> tuple[str, str, str]:
-    """The counters of a quota: nearly always the first alone, the others where a quantity has more digits."""
+    """The counters of a quota. Nearly always only the first is used; the others hold further digits of a quantity."""
     return key, f"{key}:e18", f"{key}:e36"

@@ -1,4 +1,4 @@
-"""Charts of bars: one for each label, the people of a lifecycle above and below the line, the steps of a funnel."""
+"""Charts of bars: a bar for each label, a lifecycle's people above and below a line, the steps of a funnel."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MAX_TEXT_WIDTH = 400  # a number may have 400 characters
 
 
 def bars(labels: Sequence[str], values: Sequence[object], texts: Sequence[str] | None = None) -> tuple[Canvas, str]:
-    """A bar for each label. `texts` are written behind the bars, by default the numbers."""
+    """Draw a bar for each label. `texts` are written behind the bars; by default they are the numbers."""
     texts = [formatting.figure(value) for value in values] if texts is None else texts
     canvas = Canvas()
     if len(labels) > _MAX_BARS:
@@ -47,7 +47,7 @@ _MAX_PERIODS = 120
 
 
 def stacked(frame: Columns) -> tuple[Canvas, str]:
-    """A bar for each period: returning, resurrecting and new people up, dormant ones down."""
+    """Draw a bar for each period: returning, resurrecting and new people go up, dormant people go down."""
     canvas = Canvas()
     rows = sorted(zip(frame["time"], *(frame[part] for part in _PARTS), strict=True), key=lambda row: row[0])
     if len(rows) > _MAX_PERIODS:
@@ -78,7 +78,7 @@ _BOLD = 13.5  # a bold text is as wide as a plain one of this size
 
 
 def funnel(frame: Columns) -> tuple[Canvas, str]:
-    """The steps, under a heading for each value of `by` and each period."""
+    """Draw the steps, under a heading for each value of `by` and each period."""
     totals = _TOTALS if set(_TOTALS) <= set(frame.columns) else ()
     canvas, groups = Canvas(), frame.labels(frame.others((*_COLUMNS, *totals)))
     times = [f"; {formatting.figure(total)} times" for total in frame["total"]] if totals else [""] * frame.rows
@@ -115,6 +115,6 @@ def funnel(frame: Columns) -> tuple[Canvas, str]:
 
 
 def _first_seen(groups: list[str]) -> Callable[[Sequence[Any]], tuple[int, int]]:
-    """A sort key: the groups in the order of their first rows, and the steps within them."""
+    """A sort key: groups are in the order of their first rows, and steps in order within their group."""
     order = {label: position for position, label in reversed(list(enumerate(groups)))}
     return lambda row: (order[row[0]], row[1])

@@ -1,4 +1,4 @@
-"""Canvas: SVG elements, every text escaped, every number rounded the same way; and axes over time on it."""
+"""Canvas: SVG elements; every text is escaped, every number rounded in one way. Axes: a scale over time on a canvas."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from lakebed.charts import formatting
 
 __all__ = ["COLOURS", "Axes", "Canvas", "clean", "instant", "ticks"]
 
-# Okabe and Ito's palette: distinct with every common colour blindness. Its black is the text's colour.
+# Okabe and Ito's palette: distinct with every common colour blindness. Black is left out: it is the text's colour.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#B8A800")
 # Characters that no XML may contain, escaped or not.
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def clean(text: str) -> str:
-    """`text` escaped for XML, for an element or an attribute; characters that XML forbids are replaced."""
+    """`text`, escaped for an element or attribute of XML. Characters that XML forbids are replaced."""
     return escape(_FORBIDDEN.sub("\ufffd", text), quote=True)
 
 
@@ -33,7 +33,7 @@ class Canvas:
 
     Args:
         width: width in pixels.
-        height: height in pixels; may be set later, once the chart knows its length.
+        height: height in pixels; may be set later, when the length of the chart is known.
     """
 
     def __init__(self, width: float = 860, height: float = 420) -> None:
@@ -43,7 +43,7 @@ class Canvas:
         self._parts: list[str] = []
 
     def body(self) -> str:
-        """All elements."""
+        """The SVG of all elements."""
         return "\n".join(self._parts)
 
     def note(self, text: str) -> None:
@@ -51,7 +51,7 @@ class Canvas:
         self.notes.append(text)
 
     def place(self, other: Canvas, y: float) -> None:
-        """Draw another canvas, `y` pixels below the top of this one, with its notes."""
+        """Draw another canvas `y` pixels below the top of this canvas, and add the notes of the other one."""
         self._parts.append(f'<g transform="translate(0 {_n(y)})">\n{other.body()}\n</g>')
         self.notes += [note for note in other.notes if note not in self.notes]
 
@@ -67,7 +67,7 @@ class Canvas:
         size: float = 12,
         whole: str | None = None,
     ) -> None:
-        """Draw a text at its baseline. A text wider than `max_width` is cut, and its tooltip is `whole` or the text."""
+        """Draw a text at its baseline. A text wider than `max_width` is cut; `whole`, or the text, is its tooltip."""
         shown = text if max_width is None else formatting.cut(text, max_width, size)
         tip = whole if whole is not None else text if shown != text else None
         title = "" if tip is None else f"<title>{clean(tip)}</title>"
@@ -144,7 +144,7 @@ _SMALLEST, _LARGEST = 1e-9, 1e300  # a smaller or larger step is not a float
 
 
 def instant(value: Any) -> float:
-    """A date or a time as seconds since 1970."""
+    """A date or a time, in seconds since 1970."""
     if isinstance(value, datetime):
         return (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
     return datetime(value.year, value.month, value.day, tzinfo=UTC).timestamp()
@@ -162,14 +162,14 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
 
 
 class Axes:
-    """The places of times and numbers on a canvas. Draws the scale and the labels.
+    """Computes the places of times and numbers on a canvas. Creating it draws the scale and the labels.
 
     Args:
         canvas: canvas to draw on.
         times: all times, in order.
-        values: all numbers; zero is always on the scale.
+        values: all numbers; the scale always includes zero.
         top: pixels from the top of the canvas, below the legend.
-        inset: pixels left free on both sides of the times, half a bar.
+        inset: pixels left free on both sides of the times, such as half a bar.
     """
 
     def __init__(
@@ -188,14 +188,14 @@ class Axes:
         self._label_times(canvas, times)
 
     def x(self, time: date) -> float:
-        """The x of a time, pixels."""
+        """The x of a time, in pixels."""
         left, right = self.left + self._inset, self.right - self._inset
         if self._end == self._start:
             return (left + right) / 2
         return left + (right - left) * (instant(time) - self._start) / (self._end - self._start)
 
     def y(self, value: float) -> float:
-        """The y of a number, pixels."""
+        """The y of a number, in pixels."""
         low, high = self._scale[0], self._scale[-1]
         return self.bottom - (self.bottom - self.top) * (value - low) / (high - low)
 

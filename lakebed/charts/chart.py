@@ -1,4 +1,4 @@
-"""Chart: a drawn result, as SVG, PNG, a page or a file, and in a notebook.
+"""Chart: a drawn result, which can become SVG, PNG, a page or a file, and appear in a notebook.
 
 PNG needs the extra: `pip install 'lakebed[notebook]'`.
 """
@@ -22,7 +22,7 @@ _LETTER = '<text x="2" y="14" font-family="sans-serif">A</text>'
 
 
 def pixels(svg: str, scale: float, font: str | None = None) -> bytes:
-    """`svg`, whose texts are sans-serif, as a PNG image.
+    """A PNG image of `svg`, whose texts must be sans-serif.
 
     Raises:
         ValueError: `scale` is not from 0.1 to 4.
@@ -35,7 +35,7 @@ def pixels(svg: str, scale: float, font: str | None = None) -> bytes:
 
 
 def _installed(font: str | None) -> str:
-    """The family to write with. resvg silently leaves out text without a font, so each family is tried."""
+    """The font family to use. resvg silently leaves out text if its font is missing, so each family is tested."""
     for family in _COMMON if font is None else (font,):
         if _drawn(_EMPTY.format(_LETTER), 1, family) != _drawn(_EMPTY.format(""), 1, family):
             return family
@@ -52,7 +52,7 @@ def _drawn(svg: str, scale: float, family: str) -> bytes:
         import resvg_py  # optional
     except ImportError as error:
         raise ImportError("png() needs resvg-py: pip install 'lakebed[notebook]' or pip install resvg-py") from error
-    # Text without its font is written in the serif family: so that is the same, and a missing font is noticed.
+    # resvg writes text without its font in the serif family. All families are set to one, so a missing font shows.
     faces: dict[str, Any] = dict.fromkeys(("font_family", "sans_serif_family", "serif_family"), family)
     return resvg_py.svg_to_bytes(svg_string=svg, zoom=scale, **faces)
 
@@ -85,7 +85,7 @@ _TOP = 44  # pixels for the title
 
 
 class Chart:
-    """A drawn result. It does not change, and the same result gives the same bytes.
+    """A drawn result. A chart does not change, and the same result gives the same bytes.
 
     Attributes:
         title: text above the chart.
@@ -100,11 +100,11 @@ class Chart:
         self.description = description
 
     def svg(self) -> str:
-        """A whole SVG document with its own background, light or dark as the reader prefers."""
+        """A whole SVG document with its own background, light or dark as the reader's system prefers."""
         return self._drawn(_STYLE + _ALONE, _SHEET)
 
     def png(self, scale: float = 2, *, theme: Literal["light", "dark"] = "light", font: str | None = None) -> bytes:
-        """A PNG image in the colours of `theme`: unlike SVG, it cannot follow its reader's. This blocks.
+        """A PNG image in the colours of `theme`: unlike SVG, PNG cannot follow the reader's theme. This blocks.
 
         The same chart gives the same bytes with the same font and version of resvg.
 
@@ -179,5 +179,5 @@ def blank(title: str) -> Chart:
 
 
 def counted(count: int, noun: str) -> str:
-    """A number with its noun, in the plural where it is not 1."""
+    """A number with its noun, which is in the plural unless the number is 1."""
     return f"{formatting.figure(count)} {noun}{'' if count == 1 else 's'}"

@@ -1,7 +1,7 @@
-"""Chart types: how each report is drawn, and any other result by the types of its columns.
+"""Chart types: how each report is drawn. Any other result is drawn by the types of its columns.
 
-`CHARTS` has an entry for each report of `reports/reports.py`, and a test compares the two. It is a table of its own: a
-result that came over the network is drawn by the name of its report, in a process that need not know reports.
+`CHARTS` has an entry for each report of `reports/reports.py`, and a test compares the two. It is separate, because a
+result that came over the network is drawn by the name of its report, in a process that need not import reports.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ DrawFunction = Callable[[Columns], Drawing]
 
 
 def draw(report: str, table: pa.Table) -> Chart:
-    """The chart of a report's rows, or of any rows by the types of their columns.
+    """The chart of a report's rows. Rows of another result are drawn by the types of their columns.
 
     Args:
-        report: name of the report; "" for another result.
+        report: name of the report; "" if the rows are not a report's.
         table: the rows.
 
     Raises:
-        ValueError: the columns have no types that can be drawn.
+        ValueError: columns of these types cannot be drawn.
     """
     frame, title = Columns(table), report.replace("_", " ").capitalize()
     draw_rows = CHARTS.get(report)
@@ -70,7 +70,7 @@ def _by_types(frame: Columns) -> tuple[str, DrawFunction]:
 
 
 def _over_time(frame: Columns, values: tuple[str, ...], by: tuple[str, ...]) -> Drawing:
-    """Lines where there is a time, bars where a grain of None left one row for each of `by`."""
+    """Draw lines if there is a column `time`. If not (grain None), draw a bar for each combination of `by`."""
     if "time" in frame.columns:
         return lines(frame, "time", values, by)
     labels = frame.labels(by) if by else [values[0]] * frame.rows
@@ -83,7 +83,7 @@ def _performance(frame: Columns) -> Drawing:
 
 
 def _usage(frame: Columns) -> Drawing:
-    """Sums over all periods, for each unit apart, because calls and bytes have no sum."""
+    """Draw sums over all periods, separately for each unit, because calls and bytes cannot be added up."""
     sums: dict[str, Decimal] = {}
     for label, quantity in zip(frame.labels(("organization_id", "sku", "unit")), frame["quantity"], strict=True):
         sums[label] = EXACT.add(sums.get(label, Decimal(0)), quantity or 0)

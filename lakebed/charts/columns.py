@@ -1,4 +1,4 @@
-"""Columns: the columns that a chart is drawn from; and panels: the same chart for each value of `by`."""
+"""Columns: the columns from which a chart is drawn. Panels: a chart of one kind for each value of `by`."""
 
 from __future__ import annotations
 
@@ -42,17 +42,17 @@ class Columns:
         return values
 
     def others(self, known: Iterable[str]) -> tuple[str, ...]:
-        """The columns that are not in `known`: those of `by`."""
+        """The columns that are not in `known`; in a report, these are the columns of `by`."""
         names = set(known)
         return tuple(column for column in self.columns if column not in names)
 
     def labels(self, columns: Iterable[str]) -> list[str]:
-        """A label for each row: its values of these columns."""
+        """A label for each row, made of the row's values in these columns."""
         names = [[formatting.name(value) for value in self[column]] for column in columns]
         return [" · ".join(parts) for parts in zip(*names, strict=True)] if names else [""] * self.rows
 
     def parts(self, columns: Iterable[str]) -> dict[str, Columns]:
-        """The rows of each label of these columns, in order of their first rows."""
+        """The rows of each label (see `labels`), by label; labels are in order of their first rows."""
         places: dict[str, list[int]] = {}
         for place, label in enumerate(self.labels(columns)):
             places.setdefault(label, []).append(place)
@@ -64,7 +64,7 @@ _HEADING = 26
 
 
 def panels(frame: Columns, own: tuple[str, ...], chart: Callable[[Columns], tuple[Canvas, str]]) -> tuple[Canvas, str]:
-    """The `chart` of a frame with no columns but `own`; else a chart for each value of its other columns."""
+    """The `chart` of `frame` if all its columns are in `own`; otherwise a chart for each value of other columns."""
     by = frame.others(own)
     if not by:
         return chart(frame)

@@ -17,7 +17,7 @@ _SPANS = ((86_400, "d"), (3_600, "h"), (60, "min"))
 
 
 def number(value: object) -> float | None:
-    """A value as a float; None where it is not a finite number, or beyond 1e300."""
+    """`value` as a float. Returns None if it is not a finite number, or is beyond 1e300."""
     if isinstance(value, (int, float, Decimal)):
         length = float(value)
         return length if abs(length) <= _LARGEST else None
@@ -39,7 +39,7 @@ def figure(value: object) -> str:
 
 
 def percent(share: object) -> str:
-    """A share from 0 to 1 as a percentage, with one decimal unless that is 0."""
+    """A share from 0 to 1 as a percentage with one decimal, which is left out if it is 0."""
     fraction = number(share)
     if fraction is None:
         return NOTHING
@@ -48,7 +48,7 @@ def percent(share: object) -> str:
 
 
 def span(seconds: object) -> str:
-    """A length of time in its largest unit."""
+    """A length of time as text, in the largest unit that fits."""
     length = number(seconds)
     if length is None:
         return NOTHING
@@ -59,7 +59,7 @@ def span(seconds: object) -> str:
 
 
 def moment(value: object, *, year: bool = True) -> str:
-    """A date, or a time; midnight is written as its date."""
+    """A date or time as text. Midnight is written as a date only."""
     if not isinstance(value, date):
         return name(value)
     text = f"{value.day} {_MONTHS[value.month - 1]}" + (f" {value.year}" if year else "")
@@ -69,7 +69,7 @@ def moment(value: object, *, year: bool = True) -> str:
 
 
 def name(value: object) -> str:
-    """A value as a label; None is "(none)", an empty text "(empty)"."""
+    """`value` as a label: None becomes "(none)", an empty text "(empty)"."""
     if value is None:
         return "(none)"
     if isinstance(value, date):
@@ -78,7 +78,7 @@ def name(value: object) -> str:
 
 
 def width(text: str, size: float = 12) -> float:
-    """An upper estimate of the width of a text in a sans-serif font, pixels."""
+    """An upper estimate of the width of a text in a sans-serif font, in pixels."""
     units = 0.0
     for char in text:
         if unicodedata.east_asian_width(char) in "WF":
@@ -89,7 +89,7 @@ def width(text: str, size: float = 12) -> float:
 
 
 def cut(text: str, max_width: float, size: float = 12) -> str:
-    """The text, or the part of it that fits into `max_width` pixels, with an ellipsis behind."""
+    """`text` if it fits into `max_width` pixels; otherwise the beginning that fits, and an ellipsis."""
     if width(text, size) <= max_width:
         return text
     used = width("…", size)

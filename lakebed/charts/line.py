@@ -20,7 +20,7 @@ Point = tuple[date, float | None, str]
 
 
 def lines(frame: Columns, time: str, values: Sequence[str], by: Sequence[str]) -> tuple[Canvas, str]:
-    """The numbers of `values` over `time`, a line for each of them and each label of `by`."""
+    """Draw the columns `values` over the column `time`: a line for each column and each label of `by`."""
     series: dict[str, list[Point]] = {}
     labels = frame.labels(by)
     times = frame[time]
@@ -72,7 +72,7 @@ def _draw(canvas: Canvas, axes: Axes, name: str, points: list[Point], colour: st
 
 
 def _thinned(points: list[Point]) -> list[Point]:
-    """The lowest and the highest of each stretch of points, in order, so that peaks stay."""
+    """The lowest and the highest point of each stretch of points, in order, so that peaks stay."""
     if len(points) <= _LINE_MAX_POINTS:
         return points
     size = -(-len(points) * 2 // _LINE_MAX_POINTS)
@@ -94,7 +94,7 @@ _ANOMALY_BAND_MAX_DOTS = 60  # more dots than these would be a line
 
 
 def band(frame: Columns) -> tuple[Canvas, str]:
-    """The line of `value`, `low` to `high` behind it, a marked point for each anomaly."""
+    """Draw the line of `value`, the band from `low` to `high` behind it, and a marked point for each anomaly."""
     canvas = Canvas()
     rows = sorted(zip(*(frame[column] for column in _COLUMNS), strict=True), key=lambda row: row[0])
     if len(rows) > _MAX_PERIODS:
@@ -137,7 +137,7 @@ _ROW = 30
 
 
 def strip(frame: Columns) -> tuple[Canvas, str]:
-    """The events of `timeline` along time."""
+    """Draw the events of the report `timeline` along time."""
     canvas = Canvas()
     rows = [
         (time, formatting.name(event or kind))

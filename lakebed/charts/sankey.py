@@ -1,4 +1,4 @@
-"""Charts of people who go on: paths as a Sankey diagram, retention as a grid of cohorts and periods."""
+"""Charts of paths (a Sankey diagram) and of retention (a grid of cohorts and periods)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Node = tuple[int, str]
 
 
 def sankey(frame: Columns) -> tuple[Canvas, str]:
-    """A column of events for each step, and the links between them."""
+    """Draw a column of events for each step, and the links between the events."""
     canvas = Canvas()
     links = sorted(
         zip(*(frame[column] for column in ("step", "source", "target", "people", "count")), strict=True),
@@ -65,7 +65,7 @@ def sankey(frame: Columns) -> tuple[Canvas, str]:
 def _flow(
     canvas: Canvas, links: list[tuple[int, str, str, int, int]], place: dict[Node, tuple[float, float]], scale: float
 ) -> None:
-    """Draw the links, at both ends above each other in the order of the nodes at their other ends."""
+    """Draw the links. At each node, they are in the order of the nodes at their other ends."""
     left, right = dict.fromkeys(place, 0.0), dict.fromkeys(place, 0.0)
     ends = {}
     for link in sorted(links, key=lambda link: place[link[0], link[1]][1]):
@@ -88,7 +88,7 @@ _DARK = 0.72  # from this share on, white text is easier to read
 
 
 def grid(frame: Columns) -> tuple[Canvas, str]:
-    """A row for each cohort, a column for each period after it."""
+    """Draw a row for each cohort, with a column for each period from period 0 on."""
     canvas = Canvas()
     cells = list(zip(*(frame[column] for column in ("cohort", "period", "people", "rate")), strict=True))
     cohorts, periods = sorted({cell[0] for cell in cells}), sorted({cell[1] for cell in cells})

@@ -16,7 +16,7 @@ __all__ = ["CohortLookup", "Cohorts"]
 
 
 class CohortLookup:
-    """Reads saved cohorts by name, as reports need them."""
+    """Reads saved cohorts by name, for reports."""
 
     def __init__(self, definitions: Definitions, promotions: Sequence[Promotion], clock: Clock) -> None:
         self._definitions = definitions
@@ -24,7 +24,7 @@ class CohortLookup:
         self._clock = clock
 
     async def named(self, name: str, as_of_us: int | None) -> Cohort:
-        """The people of a cohort, by its definition and the clock of a moment; None is now. Raises QueryRefused."""
+        """The cohort `name`, with its definition and the clock as of a moment (None: now). Raises QueryRefused."""
         now_us = self._clock.now_us() if as_of_us is None else as_of_us
         return await CohortReader(self.definitions_as_of(as_of_us), self._promotions, now_us).named(name)
 
@@ -38,7 +38,7 @@ class CohortLookup:
         return await CohortReader(lookup, self._promotions, self._clock.now_us()).named(name)
 
     def definitions_as_of(self, as_of_us: int | None) -> Lookup:
-        """Gives the definition of a name, and whether its SQL is untrusted; None if there is none."""
+        """A function that returns a name's definition and whether its SQL is untrusted, or None if there is none."""
 
         async def lookup(name: str) -> tuple[Mapping[str, Any], bool] | None:
             saved = await self._definitions.get(COHORT, name, as_of_us=as_of_us)
@@ -56,15 +56,15 @@ class Cohorts:
         self._context = context
 
     async def save_cohort(self, name: str, definition: Mapping[str, Any], *, untrusted: bool = False) -> Definition:
-        """Save people by what they did and who they are under a name: the `cohort=` of every report.
+        """Save a definition of people, by what they did and who they are, as a cohort: the `cohort=` of every report.
 
-        docs/reports/cohorts.md has the form of a definition; `CohortReader` parses it. Every report reads it anew, so
-        people come and go; its versions stay, for `as_of`. Saving tries the definition without reading an event.
+        docs/reports/cohorts.md has the form of a definition; `CohortReader` parses it. Every report computes the people
+        anew, so they come and go; old versions stay, for `as_of`. Saving tests the definition without reading an event.
 
         Args:
-            name: of the cohort; saving it again makes a new version.
-            definition: plain values.
-            untrusted: the definition came over the network. Its SQL always runs in the sandbox.
+            name: name of the cohort; saving under a name again makes a new version.
+            definition: definition of the people, as plain values.
+            untrusted: whether the definition came over the network. If so, its SQL always runs in the sandbox.
 
         Raises:
             QueryRefused, QueryError: the definition cannot be read, or leads to itself; the message says where.
@@ -81,7 +81,7 @@ class Cohorts:
         return await self._definitions.newest(COHORT)
 
     async def cohort(self, name: str) -> Definition:
-        """One saved cohort. `cohort_size` counts its people. Raises InvalidDefinition if there is none."""
+        """The newest version of a cohort. `cohort_size` counts its people. Raises InvalidDefinition if none exists."""
         saved = await self._definitions.get(COHORT, name)
         if saved is None:
             names = ", ".join(cohort.name for cohort in await self.cohorts()) or "none"
@@ -92,7 +92,7 @@ class Cohorts:
         """Delete a cohort. Reports as of an earlier time still know it.
 
         Raises:
-            InvalidDefinition: there is none, or other cohorts refer to it; `used_by` names them then.
+            InvalidDefinition: there is no such cohort, or other cohorts refer to it; `used_by` names those.
         """
         await self.cohort(name)
         users = [cohort.name for cohort in await self.cohorts() if name in names_of(cohort.body["definition"])]

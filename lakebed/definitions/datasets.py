@@ -1,4 +1,4 @@
-"""Datasets: data points and SQL in the dialect of Cloudflare's Workers Analytics Engine."""
+"""Datasets: data points, and SQL over them in the dialect of Cloudflare's Workers Analytics Engine."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ class Datasets:
         self._clock = clock
 
     async def save_dataset(self, name: str, mapping: Mapping[str, Any]) -> Definition:
-        """Say which events are the rows of the table `name`, and which of their values its columns.
+        """Save a mapping: which events are the rows of the table `name`, and which of their values are its columns.
 
         Args:
-            name: as SQL names it.
+            name: name of the table in SQL.
             mapping: `{"event": "api.request", "index1": "organization_id", "blobs": ["method", "path"],
                 "doubles": ["duration_ms"]}`: columns, promoted ones or top-level properties, at most 20 each.
 
@@ -69,7 +69,7 @@ class Datasets:
         return await self._definitions.newest(DATASET)
 
     async def dataset(self, name: str) -> Definition:
-        """The newest version of a mapping. Raises InvalidDefinition: there is none of that name."""
+        """The newest version of a mapping. Raises InvalidDefinition if there is none of that name."""
         found = await self._definitions.get(DATASET, name)
         if found is None:
             named = ", ".join(one.name for one in await self.datasets()) or "none"
@@ -77,10 +77,10 @@ class Datasets:
         return found
 
     async def delete_dataset(self, name: str) -> Definition:
-        """Let a mapping go; its table is then of data points. Answers as of an earlier time still know it.
+        """Delete a mapping; its table then has data points. Answers as of an earlier time still use the mapping.
 
         Raises:
-            InvalidDefinition: there is none of that name.
+            InvalidDefinition: there is no mapping of that name.
         """
         await self.dataset(name)
         return await self._definitions.remove(DATASET, name)
@@ -93,16 +93,16 @@ class Datasets:
         blobs: Sequence[str | None] = (),
         doubles: Sequence[float] = (),
     ) -> Receipt:
-        """Store one data point, durably, as an event that is called like its dataset.
+        """Store one data point, durably, as an event with the name of its dataset.
 
         Args:
-            dataset: its table; it needs no mapping.
-            indexes: at most one, of at most 96 bytes: `index1`.
+            dataset: table of the data point; needs no mapping.
+            indexes: at most one text of at most 96 bytes: `index1`.
             blobs: at most 20 texts of 16 KiB in all: `blob1` …
             doubles: at most 20 finite numbers: `double1` …
 
         Raises:
-            InvalidEvent: `reason` says which limit it breaks.
+            InvalidEvent: the data point breaks a limit; `reason` says which.
             DiskFull, LogUnavailable, Backpressure: as for `track`.
         """
         properties = _point(indexes, blobs, doubles)
@@ -113,17 +113,17 @@ class Datasets:
         return receipt
 
     async def analytics_engine(self, sql: str, *, as_of: Moment | None = None) -> EngineAnswer:
-        """The answer to a statement in Analytics Engine's dialect, asked as `query_untrusted` asks.
+        """The answer to a statement in Analytics Engine's dialect, which runs as in `query_untrusted`.
 
-        Where as many run as may it waits, at most ten seconds, and is not refused at once.
+        If the maximum of untrusted queries runs already, this one waits up to ten seconds before it is refused.
 
         Args:
             sql: the statement. `now()` in it is this object's clock.
-            as_of: aware datetime or ISO 8601 text: the answer as it was then, by the mappings of then, and `now()` is
-                then. It never changes again.
+            as_of: moment of the answer, an aware datetime or ISO 8601 text. Events, mappings and `now()` are those of
+                that moment, so the answer never changes.
 
         Raises:
-            QueryRefused: it is none, or uses what the dialect has not. And what `query_untrusted` raises.
+            QueryRefused: `sql` is not a statement of the dialect. Also the errors of `query_untrusted`.
         """
         as_of_us = parse_as_of(as_of, self._clock.now_us())
         now = from_us(self._clock.now_us() if as_of_us is None else as_of_us)
@@ -167,7 +167,7 @@ def _translate(sql: str, now: datetime) -> Any:
 
 
 def _point(indexes: Any, blobs: Any, doubles: Any) -> dict[str, list[Any]]:
-    """The properties of a data point. Raises InvalidEvent."""
+    """The properties of a data point. Raises InvalidEvent if it breaks a limit."""
     for name, values, most in (("indexes", indexes, 1), ("blobs", blobs, _MOST), ("doubles", doubles, _MOST)):
         if isinstance(values, (str, bytes)) or not isinstance(values, Sequence):
             raise InvalidEvent(f"{name}: must be an array")

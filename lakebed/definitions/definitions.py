@@ -1,4 +1,4 @@
-"""Definitions: named JSON documents of an object, with versions that never change."""
+"""Definitions: the named JSON documents of an object. Their versions never change."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Definition(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         kind: type of the document, such as "cohort".
         name: unique among documents of its kind.
-        version: 1, 2, 3 …; a removal has a number too.
+        version: number of the version: 1, 2, 3 …; a removal is a version, too.
         seq: position of this version in the log.
         at: time of saving.
         body: the document; None if this version removed it.
@@ -60,7 +60,7 @@ class _Saved(msgspec.Struct, frozen=True):
 class Definitions:
     """The documents of one object.
 
-    Memory: all versions are held. They are read from the log and the archive once; later calls read only new ones.
+    All versions are kept in memory. Old versions are read from log and archive once; later calls read only new ones.
     """
 
     def __init__(self, ingest: Ingest, history: EventHistory, queries: Queries) -> None:
@@ -98,7 +98,7 @@ class Definitions:
     async def get(
         self, kind: str, name: str, *, version: int | None = None, as_of_us: int | None = None
     ) -> Definition | None:
-        """The newest version, the newest at a time, or one by its number. None if it does not exist or is a removal."""
+        """The newest version, now or at a time, or the one with a number. None if it does not exist or is a removal."""
         versions = await self.history(kind, name, as_of_us=as_of_us)
         if version is not None:
             versions = [candidate for candidate in versions if candidate.version == version]
@@ -115,7 +115,7 @@ class Definitions:
         return newest
 
     async def history(self, kind: str, name: str, *, as_of_us: int | None = None) -> list[Definition]:
-        """All versions, oldest first, removals included."""
+        """All versions of a document, oldest first, removals included."""
         end = await self._catch_up(as_of_us)
         return [version for version in self._versions.get((kind, name), []) if version.seq < end]
 

@@ -1,7 +1,7 @@
 """Maintenance: the scheduled jobs that move events down the tiers and delete log files. Callable at any time.
 
 Every job reads from the stores what remains to be done, so a second run, or one after a crash, does nothing twice.
-CatchUp brings the consumers that answers come from, rollups and identity, up to the end of the log.
+CatchUp brings the consumers from which answers are read (rollups and identity) up to the end of the log.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = ["ARCHIVED", "TOTALS", "CatchUp", "Maintenance", "Totals"]
 
 
 class CatchUp:
-    """Called before each read, so that an answer has every event acknowledged before the call."""
+    """Brings rollups and identity up to date before a read: an answer has every event acknowledged before the call."""
 
     def __init__(
         self, pipeline: Pipeline, rollups: Rollups, identity: Identity, settings: Settings, clock: Clock
@@ -37,15 +37,15 @@ class CatchUp:
         self._identity = identity
         self._settings = settings
         self._clock = clock
-        self._last: dict[str | None, tuple[float, int]] = {}  # by rollup: the time of the last catch-up, and its end
+        self._last: dict[str | None, tuple[float, int]] = {}  # by rollup: time of the last catch-up, and its seq
 
     async def rollup(self, name: str | None = None, max_staleness: float | None = None) -> int:
-        """Bring one rollup, or all, up to the last acknowledged event, and return the seq that it stands at.
+        """Bring one rollup (None: all) up to the last acknowledged event. Returns the seq before which it is complete.
 
-        If the rollup counts people, identity is brought up to date too.
+        Identity is brought up to date, too, if `name` is None or the rollup counts people.
 
         Args:
-            max_staleness: seconds. Do nothing if the last catch-up was less than so long ago.
+            max_staleness: seconds. If the last catch-up with this `name` is not older, only its seq is returned.
         """
         now = self._clock.monotonic()
         last, end = self._last.get(name, (now, 0))
@@ -59,12 +59,12 @@ class CatchUp:
         return end
 
     async def identity(self, end: int) -> None:
-        """Apply what the events with `seq < end` say about identity."""
+        """Bring identity up to date with all events that have `seq < end`."""
         await self.durable_end()
         await self._identity.catch_up(end)
 
     async def rollup_tables(self, names: set[str]) -> dict[str, pa.Table]:
-        """The tables of these rollups, up to date."""
+        """The table of each of these rollups, by name. Each rollup is brought up to date first."""
         tables = {}
         for name in sorted(names):
             await self.rollup(name)
@@ -72,29 +72,29 @@ class CatchUp:
         return tables
 
     async def people(self, end: int) -> pa.Table:
-        """Pairs of id and person by the events with `seq < end`."""
+        """A table of ids, each with its person, computed from the events with `seq < end`."""
         await self.identity(end)
         return (await self._identity.mapping_at(end)).pairs
 
     async def durable_end(self) -> int:
-        """The end of the log, made durable: a checkpoint is durable once committed, and its events have to be first."""
+        """The end of the log, after a sync if `durability` is "os": events must be durable before a checkpoint is."""
         end = self._pipeline.next_seq
         if self._settings.durability == "os":
             await self._pipeline.sync()
         return end
 
 
-TOTALS = "totals"  # keys of Storage's meta: lifetime totals with the seq that they cover …
-ARCHIVED = "archived"  # … and a watermark that the archive has reached
+TOTALS = "totals"  # key in Storage's meta: the lifetime totals, with the seq that they cover
+ARCHIVED = "archived"  # key in Storage's meta: the last known watermark of the archive
 _RELIEF_PAUSE_S = 60.0
 
 
 class Totals(msgspec.Struct, frozen=True):
-    """Facts about the rows before `seq`, saved so that these rows need not be read for them.
+    """Totals over the log's rows before `seq`, saved so that opening an object need not read these rows again.
 
     Attributes:
-        names: events by name.
-        documents: positions of documents; None in the totals of an older Lakebed, which did not save them.
+        names: number of events by name.
+        documents: positions of the operator's documents; None if an older Lakebed saved the totals without them.
     """
 
     seq: int = 0
@@ -103,7 +103,7 @@ class Totals(msgspec.Struct, frozen=True):
 
 
 class RolledUp(msgspec.Struct, frozen=True):
-    """The outcome of a rollup: events folded, the seq that all rollups now cover, log files deleted."""
+    """The outcome of `rollup`: events added to rollups, the seq before which they are complete, log files deleted."""
 
     events: int
     seq: int
@@ -111,7 +111,7 @@ class RolledUp(msgspec.Struct, frozen=True):
 
 
 class Archived(msgspec.Struct, frozen=True):
-    """The outcome of an archive run: rows moved, commits, the watermark after it, log files deleted."""
+    """The outcome of an archive run: rows moved, commits, the archive's watermark afterwards, log files deleted."""
 
     rows: int
     commits: int
@@ -120,7 +120,7 @@ class Archived(msgspec.Struct, frozen=True):
 
 
 class Maintenance:
-    """The jobs of one object. One archive run at a time; a second caller waits, and then has less to do."""
+    """The maintenance jobs of one object. Only one archive run is active at a time; a second caller waits for it."""
 
     def __init__(
         self,
@@ -146,20 +146,20 @@ class Maintenance:
         self._history = history
         self._live = live
         self._catch_up = catch_up
-        self.problems: dict[str, str] = {}  # background failures without a success since
-        self.watermark = 0  # of the archive, as last seen by this object
+        self.problems: dict[str, str] = {}  # by background job: the error of its last run, if that failed
+        self.watermark = 0  # the archive's watermark, as last seen by this object
         self._archiving = asyncio.Lock()
         self._relief: asyncio.Task[None] | None = None
         self._relieve_at = (
             self._clock.monotonic()
-        )  # earliest next time: an archive that is down is not tried at each commit
+        )  # earliest next time of `relieve`: an archive that is down is not tried at each commit
 
     async def rollup(self) -> RolledUp:
         """Bring all rollups up to date and delete log files that every consumer has processed. Idempotent."""
         end = await self._catch_up.durable_end()
         try:
             events = await self._rollups.catch_up(end)
-        finally:  # a rollup that fails must not keep the totals behind
+        finally:  # a failed rollup must not prevent saving identity and totals
             await self._identity.catch_up(end)
             await self._identity.save()
             await self.save_totals()
@@ -167,7 +167,7 @@ class Maintenance:
         return RolledUp(events=events, seq=end, pruned=await self.prune())
 
     async def save_totals(self) -> None:
-        """Save the lifetime totals, so that a later opening does not read the log from its beginning."""
+        """Save the lifetime totals, so that the next opening need not read the log from its beginning."""
         rows = self._live.documents
         totals = Totals(self._pipeline.next_seq, self._live.totals(), list(rows.seqs) if rows.start == 0 else None)
         await self._catch_up.durable_end()
@@ -175,7 +175,7 @@ class Maintenance:
             await self._storage.put(TOTALS, totals)
 
     async def archive(self, older_than: timedelta | datetime | float | None = None) -> Archived:
-        """Move events into Iceberg: all acknowledged so far, or those received before a time or an age in seconds.
+        """Move acknowledged events into Iceberg: all, or those received before a time or an age (a number is seconds).
 
         Raises:
             ArchiveConflict: the archive holds events of another log. This log keeps its events.
@@ -216,7 +216,7 @@ class Maintenance:
         self.watermark = watermark
 
     async def _boundary(self, older_than: timedelta | datetime | float | None) -> int:
-        """The first seq that stays in the log only. With an age, whole sealed files are archived."""
+        """The first seq that is not to be archived. With a time or an age it is the end of a sealed file."""
         if older_than is None:
             return await self._catch_up.durable_end()
         if isinstance(older_than, datetime):
@@ -230,7 +230,7 @@ class Maintenance:
     async def prune(self) -> int:
         """Delete log files that every consumer has processed durably and whose retention is over."""
         totals = await self._storage.get(TOTALS, Totals(), Totals)
-        # `watermark` is set after the archive verified its commit, so every deleted event is in it.
+        # `watermark` is set after the archive verified its commit, so the archive has every deleted event.
         passed = min(
             totals.seq,
             self.watermark,
@@ -241,13 +241,13 @@ class Maintenance:
         return await self._pipeline.prune(passed)
 
     def _passed_by_counters(self) -> int:
-        """Sliding windows have no checkpoint: a restart reads them from the log, even if its retention is shorter."""
+        """The first seq that a restart may read for the live counters. Prune keeps it even if retention is shorter."""
         since = self._clock.now_us() - round(max(RECENT_S, self._settings.active_ttl_s) * SECOND_US)
         with self._pipeline.view() as view:
             return max((file.end_seq for file in view.files if file.last_received < since), default=view.start_seq)
 
     def relieve(self) -> None:
-        """Start archiving if the sealed files that are not archived exceed `log_bytes`, at most once a minute.
+        """Start archiving if the sealed files that are not archived take more than `log_bytes`. At most once a minute.
 
         Called after commits, so it must be cheap. Archived files that retention keeps do not count: archiving again
         would not remove them.
@@ -266,6 +266,6 @@ class Maintenance:
             self.problems["archive"] = f"the log exceeds log_bytes, and archiving it failed: {error}"
 
     async def close(self) -> None:
-        """Wait for the background run."""
+        """Wait until the archive run in the background has ended, if there is one."""
         if self._relief is not None:
             await self._relief

@@ -1,4 +1,4 @@
-"""check(): verifies the promises of an object. Empty when healthy."""
+"""check(): verifies the promises of an object. The result is empty if the object is healthy."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Problem(msgspec.Struct, frozen=True):
 
     Attributes:
         where: "log", "storage", "dead letters", "rollups", "identity", "archive", "schedule", "tracking" or "counters".
-        message: the problem with its facts and, if there is one, the next step.
+        message: the problem, with its facts and, if there is one, the next step.
     """
 
     where: str
@@ -26,7 +26,7 @@ class Problem(msgspec.Struct, frozen=True):
 
 
 async def check(parts: MonitoredParts) -> list[Problem]:
-    """Check every tier. Cheap enough after each test; reads no event twice. A tier that cannot be read is a problem."""
+    """Check every tier. Cheap enough after each test: reads no event twice. An unreadable tier is a problem."""
     await parts.pipeline.flush()
     problems = [
         Problem("tracking", f"an event was not stored, and its call was not awaited: {m}")
@@ -60,7 +60,7 @@ async def _archive(parts: MonitoredParts) -> list[str]:
     start, end = parts.pipeline.start_seq, parts.pipeline.next_seq
     try:
         watermark = await parts.archive.watermark() if parts.archive.exists() else 0
-    except LakebedError as error:  # the watermark is unknown; the messages above mostly have the cause
+    except LakebedError as error:  # the watermark is unknown; `messages` usually has the cause
         return messages or [str(error)]
     if watermark < start:
         messages.append(f"events {watermark} to {start} are in neither log nor archive")
@@ -81,7 +81,7 @@ def _problems(where: str, messages: Iterable[str]) -> list[Problem]:
 
 
 def _tracking_counts(parts: MonitoredParts) -> list[Problem]:
-    """Received = stored + duplicate + rejected, for the events of this opening."""
+    """A problem unless received = stored + duplicate + rejected, for the events since the object was opened."""
     ingest, pipeline = parts.ingest, parts.pipeline
     stored = pipeline.next_seq - parts.opened_at_seq
     if ingest.received == stored + pipeline.duplicates + ingest.rejected:

@@ -1,4 +1,4 @@
-"""Health: the numbers by which an object is monitored, from memory."""
+"""Health: the numbers by which an object is monitored; computed without reading events."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ __all__ = ["Health", "LifetimeCounts", "health", "lifetime_counts"]
 
 
 class LifetimeCounts:
-    """Counts since this Python object was made, through every opening. They only grow.
+    """Counts since this Python object was made; closing and opening it again does not reset them. They only grow.
 
     Attributes:
         stored, duplicate, rejected: clients' events by outcome; their sum is the number received.
-        failed: events that the log could not store; their callers got an error.
-        groups: events per committed group.
-        syncs: seconds per group to make it durable.
-        queries: seconds per query, failed ones included.
+        failed: events that the log could not store; the calls raised an error.
+        groups: histogram of events per committed group.
+        syncs: histogram of the seconds that making a group durable took.
+        queries: histogram of seconds per query, failed queries included.
     """
 
     __slots__ = ("duplicate", "failed", "groups", "queries", "rejected", "stored", "syncs")
@@ -47,11 +47,11 @@ class Health(msgspec.Struct, frozen=True):
 
     Attributes:
         pending: events that wait for a commit.
-        lag: events that each consumer of the log has not read yet, by consumer: the rollups and "archive".
-        log_bytes: of sealed log files.
-        tail_bytes: of events in memory that are not sealed yet.
+        lag: by consumer of the log (the rollups, "archive" and others): number of events that it has not read yet.
+        log_bytes: size of the sealed log files.
+        tail_bytes: size of the events in memory that are not sealed yet.
         dead_letters: rejected events that were kept.
-        problems: failures without a success since.
+        problems: number of failures that no later success has resolved.
     """
 
     pending: int
@@ -63,7 +63,7 @@ class Health(msgspec.Struct, frozen=True):
 
 
 def lifetime_counts(parts: MonitoredParts) -> LifetimeCounts:
-    """The counts of one opening so far. Also of parts that are closed."""
+    """The counts since the parts were opened. Works for closed parts, too."""
     counts = LifetimeCounts()
     counts.stored = parts.pipeline.next_seq - parts.opened_at_seq - parts.documents.committed
     counts.duplicate = parts.pipeline.duplicates
@@ -76,7 +76,7 @@ def lifetime_counts(parts: MonitoredParts) -> LifetimeCounts:
 
 
 async def health(parts: MonitoredParts) -> Health:
-    """The vitals of open parts. Raises StorageUnavailable."""
+    """The health of open parts. Raises StorageUnavailable if SQLite cannot be read."""
     checkpoints = await parts.storage.checkpoints()
     end = parts.pipeline.next_seq
     lag = {consumer: max(0, end - seq) for consumer, seq in checkpoints.items()}

@@ -1,4 +1,4 @@
-"""LiveSnapshot: the activity of an object at this moment, small enough to be sent every second; and its counters."""
+"""LiveSnapshot: an object's activity at this moment, small enough to be sent every second. Stats: its counters."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ __all__ = ["LiveSnapshot", "LiveSnapshots", "Stats", "stats"]
 class Stats(msgspec.Struct, frozen=True, kw_only=True):
     """Real-time counters. The last minute and hour are sliding windows of receive time.
 
-    All numbers are of events. Documents of the operator, such as cohorts and invoices, are in the log too, but none of
-    them was received, stored or rejected. Only positions count them.
+    All numbers count events. Documents of the operator, such as cohorts and invoices, are in the log, too, but do not
+    count as received, stored or rejected. Only positions include them.
 
     Attributes:
         received: events since the object opened: `stored + duplicate + rejected`.
         last_minute: events stored in the last 60 seconds, with or without a name.
-        last_hour: the same for 3,600 seconds.
-        events_last_minute: the named ones, by name, most first.
-        events_last_hour: the same for the last hour.
+        last_hour: events stored in the last 3,600 seconds, with or without a name.
+        events_last_minute: number of events in the last minute by name, most first.
+        events_last_hour: number of events in the last hour by name, most first.
         active: people with an event in the last `active_ttl_s` seconds.
-        totals: events ever stored, by name, most first.
+        totals: number of events ever stored by name, most first.
         next_seq: the position that the next event or document takes in the log. Positions begin at 0.
         watermark: the position before which everything is in the archive.
         dead_letters: rejected events that were kept.
-        dead_letters_dropped: dead letters that were ever dropped for newer ones.
+        dead_letters_dropped: number of dead letters ever dropped to make room for newer ones.
         events: number of events ever stored: `next_seq` without the operator's documents.
     """
 
@@ -105,7 +105,7 @@ class Newest(msgspec.Struct, frozen=True):
     """One of the newest events, without its properties.
 
     Attributes:
-        person: `user_id`, else `anonymous_id`; cut to 100 characters.
+        person: `user_id`, or if there is none `anonymous_id`; cut to 100 characters.
     """
 
     seq: int
@@ -119,19 +119,19 @@ class Newest(msgspec.Struct, frozen=True):
 class LiveSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """The activity of an object at one moment. The last minute and hour are sliding windows of receive time.
 
-    With `at` and `name` only, it describes an object that does not exist yet.
+    A snapshot with `at` and `name` only describes an object that does not exist yet.
 
     Attributes:
-        at: the moment.
-        name: the object's.
+        at: moment of the snapshot.
+        name: name of the object.
         received, stored, duplicate, rejected, last_minute, last_hour, active, next_seq, watermark, events: as in
             `Stats`.
         active_s: how long after an event its person is active (the setting `active_ttl_s`).
         seconds: `last_minute` by second, oldest first, 60 numbers.
         minutes: `last_hour` by minute, oldest first, 60 numbers.
         names: number of event names in the last hour.
-        top_hour: the most frequent of them, at most 10, as (name, events), most first.
-        top_ever: the same of all events ever stored.
+        top_hour: the most frequent names of the last hour, at most 10, as (name, events), most first.
+        top_ever: the most frequent names of all events ever stored, at most 10, as (name, events), most first.
         newest: the newest events that are still in the log, at most 12, newest first.
     """
 
@@ -157,10 +157,10 @@ class LiveSnapshot(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LiveSnapshots:
-    """Reads the live snapshots of one object. It keeps the newest events, and reads only later ones each time.
+    """Reads the live snapshots of one object. Keeps the newest events, so each read gets only events after those.
 
     Args:
-        name: the object's.
+        name: name of the object.
         counters: L0, fed by `LiveCounters`.
         pipeline: L1, for the start of the log.
         history: reads the newest events.
@@ -188,10 +188,10 @@ class LiveSnapshots:
         self._documents = documents
         self._newest: deque[Newest] = deque(maxlen=_NEWEST)
         self._seen = 0  # the seq after the last event that was read
-        self._reading = asyncio.Lock()  # protects the two above
+        self._reading = asyncio.Lock()  # protects `_newest` and `_seen`
 
     async def read(self, stats: Stats) -> LiveSnapshot:
-        """The snapshot now. `stats` has the totals, and the positions of log and archive."""
+        """The snapshot of this moment. `stats` gives the totals, and the positions of log and archive."""
         newest = await self._read_newest()
         counters = self._counters
         return LiveSnapshot(

@@ -1,4 +1,4 @@
-"""Monitor: what an object says about itself: totals, live snapshot, tiers, health, problems."""
+"""Monitor: reads an object's totals, live snapshot, tiers, health and problems."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Monitor:
         self._live_snapshots = live_snapshots
 
     def stats(self) -> Stats:
-        """Events in the last minute and hour, active people, totals. Answered from memory."""
+        """Events in the last minute and hour, active people and totals, from memory."""
         parts = self._parts
         documents = parts.documents.committed
         return stats(
@@ -43,7 +43,7 @@ class Monitor:
         """The contents of each tier, the position of each consumer of the log, and the disk.
 
         Raises:
-            StorageUnavailable: the rollups cannot be read. An archive that does not answer is reported in its place.
+            StorageUnavailable: the rollups cannot be read. If the archive does not answer, `archive.trouble` says so.
         """
         return await tier_status(self._parts)
 
@@ -52,9 +52,9 @@ class Monitor:
         return await health(self._parts)
 
     async def check(self) -> list[Problem]:
-        """All that is not as promised, in any tier; empty when healthy."""
+        """All broken promises of any tier; empty if the object is healthy."""
         return await check(self._parts)
 
     def lifetime_counts(self) -> LifetimeCounts:
-        """The counts of this opening; also after its parts were closed."""
+        """The counts since the object was opened. Works after its parts were closed, too."""
         return lifetime_counts(self._parts)

@@ -1,4 +1,4 @@
-"""MonitoredParts: the parts of one open object that monitoring reads. It changes none of them."""
+"""MonitoredParts: the parts of one open object that monitoring reads. Monitoring changes none of them."""
 
 from __future__ import annotations
 

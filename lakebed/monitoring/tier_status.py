@@ -29,7 +29,7 @@ _DAILY = "daily_metrics"
 
 
 class CounterStatus(msgspec.Struct, frozen=True):
-    """L0. Attributes: live keys, the maximum, and the keys that were evicted early."""
+    """Status of L0: number of live keys, its maximum, and number of keys that were evicted early."""
 
     keys: int
     max_keys: int
@@ -37,14 +37,14 @@ class CounterStatus(msgspec.Struct, frozen=True):
 
 
 class LogStatus(msgspec.Struct, frozen=True):
-    """L1.
+    """Status of L1.
 
     Attributes:
-        first_seq: the first position in the log; `next_seq` is the one after the last. Events and the operator's
+        first_seq: the first position in the log; `next_seq` is the position after the last. Events and the operator's
             documents have positions.
         segments: number of sealed files; `sealed_bytes` is their size on disk.
         tail_events: events in memory that are not sealed yet (they are on disk too, in a log file).
-        tail_bytes: their size in memory.
+        tail_bytes: size in memory of the events that are not sealed yet.
         pending: events that wait for a commit.
     """
 
@@ -58,11 +58,11 @@ class LogStatus(msgspec.Struct, frozen=True):
 
 
 class Consumer(msgspec.Struct, frozen=True):
-    """A consumer of the log: a rollup, the archive and others.
+    """A consumer of the log: a rollup, the archive or another.
 
     Attributes:
-        next_seq: events before it are in its durable state.
-        lag: events of the log that are not in it yet.
+        next_seq: the consumer's durable state has all events before this position.
+        lag: number of positions of the log that the consumer has not processed yet.
     """
 
     name: str
@@ -71,7 +71,7 @@ class Consumer(msgspec.Struct, frozen=True):
 
 
 class SnapshotInfo(msgspec.Struct, frozen=True):
-    """A snapshot of the archive, as `Snapshot`. `id` is text: JavaScript's numbers cannot hold it."""
+    """A snapshot of the archive, with the fields of `Snapshot`. `id` is text: JavaScript's numbers cannot hold it."""
 
     id: str
     committed_at: datetime
@@ -82,14 +82,14 @@ class SnapshotInfo(msgspec.Struct, frozen=True):
 
 
 class ArchiveStatus(msgspec.Struct, frozen=True):
-    """L3.
+    """Status of L3.
 
     Attributes:
-        watermark: every event with a lower `seq` is in it, as last seen by this object.
-        files, rows, bytes: of the newest snapshot, the operator's documents included; None if there is `trouble`.
-        snapshots: the newest 20, newest first; None likewise.
-        snapshots_kept: number of snapshots.
-        trouble: "" or "busy" (a run that takes long) or "unavailable" (catalog or warehouse do not answer).
+        watermark: the archive has every event with a lower `seq`; the value that this object has last seen.
+        files, rows, bytes: size of the newest snapshot, the operator's documents included; None if there is `trouble`.
+        snapshots: the newest 20 snapshots, newest first; None if there is `trouble`.
+        snapshots_kept: number of all snapshots; None if there is `trouble`.
+        trouble: "" (none), "busy" (no answer in time, as in a long run) or "unavailable" (no catalog or warehouse).
     """
 
     watermark: int
@@ -102,7 +102,7 @@ class ArchiveStatus(msgspec.Struct, frozen=True):
 
 
 class DiskStatus(msgspec.Struct, frozen=True):
-    """The file system of the object's directory, in bytes. Under `headroom` free, events are refused."""
+    """The file system of the object's directory, in bytes. If less than `headroom` is free, events are refused."""
 
     free: int
     total: int
@@ -110,17 +110,17 @@ class DiskStatus(msgspec.Struct, frozen=True):
 
 
 class TierStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """The contents of each tier. Of one moment, except for the archive, which is read last.
+    """The contents of each tier at one moment, except that the archive is read last.
 
     Attributes:
-        counters: L0.
-        log: L1.
-        storage_bytes: L2: the SQLite file with its write-ahead log.
-        consumers: of the log, by descending `lag`; 0 is up to date. Reading an answer brings its consumer up to date,
-            the hourly job all of them.
-        archive: L3.
-        disk: the file system of all of them.
-        first_day, last_day: of events' timestamps (UTC), as far as `daily_metrics` is up to date; None if it is empty.
+        counters: status of L0.
+        log: status of L1.
+        storage_bytes: size of L2: the SQLite file with its write-ahead log.
+        consumers: consumers of the log, by descending `lag`; a lag of 0 is up to date. An answer brings its consumer up
+            to date, the hourly job brings all consumers.
+        archive: status of L3.
+        disk: file system of the object's directory.
+        first_day, last_day: days (UTC) of the first and last timestamp in `daily_metrics`; None if that is empty.
     """
 
     counters: CounterStatus
@@ -143,8 +143,8 @@ async def tier_status(parts: MonitoredParts, *, archive_timeout_s: float = 2.0) 
     """Read the status of every tier, without changing any and without waiting long for one.
 
     Args:
-        parts: the open object's.
-        archive_timeout_s: seconds after which an archive that does not answer is "busy".
+        parts: parts of an open object.
+        archive_timeout_s: seconds after which an archive that has not answered is "busy".
 
     Raises:
         StorageUnavailable: SQLite cannot be read.

@@ -52,27 +52,27 @@ async def anomalies(
     """Rows `time, value, expected, low, high, is_anomaly, reason`: each value, and the band in which it is expected.
 
     A value is compared with its history: the values at the same wall-clock time of the `history` seasons before, or
-    without seasons the values right before; periods before the first event do not count. For counts and sums an hour
+    without seasons the values right before it. Periods before the first event do not count. For counts and sums an hour
     without events is a 0; for other measures it has no value, is not judged and is no history. `expected` is the median
-    of the history, and the band goes `sensitivity` times the spread to both sides, for counts not below 0. The spread
-    is 1.4826 x the median absolute deviation (Hampel, 1974; Leys et al., 2013), which single odd weeks do not widen;
-    for counts and sums it is at least that of independent events, the root of the expected sum of their squares: for a
-    count the root of the expected, or 1. With less than three values of history the reason is "not enough history",
-    and the row is not an anomaly. The last hour or day is left out where it has not ended by now (or `as_of`).
+    of the history, and the band reaches `sensitivity` times the spread to both sides, for counts not below 0. The
+    spread is 1.4826 x the median absolute deviation (Hampel, 1974; Leys et al., 2013), which a single odd week does not
+    widen. For counts and sums it is at least that of independent events, the root of the expected sum of their squares:
+    for a count the root of `expected`, or 1. If the history has fewer than three values, the reason is "not enough
+    history", and the row is no anomaly. The last hour or day is left out if it has not ended by now (or `as_of`).
 
     Args:
         event: event to measure; by default all.
         measure: measure as in `segmentation`: count, people, sum(x), avg(x), min(x), max(x), distinct(x) or
             quantile(x, 0.95).
         grain: length of a period: hour or day.
-        seasonality: periods that are compared. "week": the same hour of the same weekday. "day": the same hour of other
-            days. "none": the hours or days right before.
-        history: number of seasons, or of hours or days, 3 to 100.
-        sensitivity: width of the band, in spreads; a lower one finds more anomalies.
+        seasonality: periods to compare with. "week": the same hour of the same weekday. "day": the same hour of the
+            days before. "none": the hours or days right before.
+        history: number of seasons to compare with (with "none", of hours or days), 3 to 100.
+        sensitivity: width of the band on each side, in spreads; a lower number finds more anomalies.
         start: first moment of the range that is judged; by default seven days ago.
         end: end of the range that is judged, excluded; by default now.
-        where: SQL condition over the columns of `events`; without it rollups are read where possible: for counts, and
-            for people by day.
+        where: SQL condition over the columns of `events`. Without a condition, rollups are read if possible: for
+            counts, and for people by day.
         cohort: name of a saved cohort; only its people count.
         tz: IANA name of the time zone of hours and weekdays.
         as_of: moment of the answer: only events received up to then count.
@@ -130,10 +130,10 @@ async def _source(
     grain: Step,
     bind: Parameters,
 ) -> tuple[str, Mapping[str, pa.Table] | None]:
-    """SQL for `n, value, squares, events` of each period that has events, and the rollups that it reads.
+    """SQL for `n, value, squares, events` of each period that has events, and the rollups that this SQL reads.
 
-    A value that is a sum adds up `events` numbers, whose squares add up to `squares`; each counted event is a 1. Both
-    are 0 for a measure that is not a sum.
+    If the value is a sum, it adds up `events` numbers, and `squares` is the sum of their squares; in a count, each
+    event is a 1. For any other measure, `squares` and `events` are 0.
     """
     # Only periods that are over are judged, so events after the last whole hour, or day, do not matter.
     last_us = scope.end_us if scope.end_us is None else scope.end_us // _STEP_US[grain] * _STEP_US[grain]
@@ -179,7 +179,7 @@ class _Judge(msgspec.Struct, frozen=True):
     counts: bool
 
     def table(self, result: Result) -> pa.Table:
-        """The report's rows, from the values and the figures of their history."""
+        """The report's rows, made from `result`: the values, and the figures of the history of each value."""
         rows = [self._row(row) for row in result]
         names = ("time", "value", "expected", "low", "high", "is_anomaly", "reason")
         number = pa.int64() if self.counts else pa.float64()

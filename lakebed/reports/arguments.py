@@ -1,10 +1,10 @@
 """Arguments of reports: whole numbers, numbers, texts, choices and durations, checked here and nowhere else.
 
-However a report is called (Python, HTTP, RPC, CLI, MCP), its arguments pass up to three checks. Each owns one thing:
+However a report is called (Python, HTTP, RPC, CLI, MCP), up to three checks see its arguments:
 
 - `interface.signature.Signature.bind`, for calls over a network: names, types, and the most rows that may be asked for.
-- This module and the `of` of `Calendar`, `EventFilter`, `Breakdown` and `FunnelAttempts`: values. Python callers come
-  straight here, so these checks look at types, too.
+- This module and the `of` of `Calendar`, `EventFilter`, `Breakdown` and `FunnelAttempts`: values. Calls from Python do
+  not pass `bind`, so these checks look at types, too.
 - DuckDB, by `ReportContext.check_condition`: whether a condition in SQL is one expression that only reads.
 """
 
@@ -48,12 +48,12 @@ _LONGEST_US = 100 * 366 * DAY_US
 
 
 def refuse(name: str, value: object, hint: str) -> NoReturn:
-    """Raise QueryRefused for the argument `name`. The message has its value, cut short, and the `hint` what to give."""
+    """Raise QueryRefused for the argument `name`. The message shows `value`, cut short; `hint` says what to give."""
     raise QueryRefused(f"{name} is {str(value)[:40]!r}", hint=hint)
 
 
 def check_whole_number(name: str, value: Any, maximum: int, *, minimum: int = 1, hint: str | None = None) -> None:
-    """Raise QueryRefused unless `value` is an int from `minimum` to `maximum`. True is refused: it would count as 1."""
+    """Raise QueryRefused unless `value` is an int from `minimum` to `maximum`. True is refused: it would be 1."""
     if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value <= maximum:
         refuse(name, value, hint or f"Give {minimum} to {maximum}")
 
@@ -83,10 +83,10 @@ def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
 
 
 def duration_us(name: str, value: Duration) -> int:
-    """Microseconds of `"7d"`, `"30m"`, `"1.5h"`, a timedelta, or a number of seconds: from 1 up to 100 years.
+    """`value` in microseconds: `"7d"`, `"30m"`, `"1.5h"`, a timedelta or a number of seconds. From 1 us to 100 years.
 
     Raises:
-        QueryRefused: `value` is anything else; the message says that it is the argument `name`.
+        QueryRefused: `value` is anything else; the message names the argument `name`.
     """
     length_us = -1.0
     if isinstance(value, timedelta):
@@ -101,7 +101,7 @@ def duration_us(name: str, value: Duration) -> int:
 
 
 OTHER = "(other)"
-"""Stands in rows for all values that have none of their own."""
+"""In a row, stands for all values that have no row of their own."""
 _MAX_VALUES = 100
 
 
@@ -110,7 +110,7 @@ class Breakdown(msgspec.Struct, frozen=True):
 
     Attributes:
         by: name of a column or a property.
-        top: number of its values that have rows of their own.
+        top: number of values that have rows of their own.
         value: SQL over `events` for the value, as text.
     """
 
@@ -120,13 +120,13 @@ class Breakdown(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, by: str | None, top: int, promotions: Sequence[Promotion], taken: Collection[str]) -> Self | None:
-        """The breakdown of the arguments of a report; None where `by` is None.
+        """The breakdown for the arguments `by` and `top` of a report. Returns None if `by` is None.
 
         Args:
             by: name of a column or a property, or None.
             top: number of values, 1 to 100.
             promotions: the promoted columns.
-            taken: names of the report's own columns.
+            taken: names of the report's own columns, which `by` must not have.
 
         Raises:
             QueryRefused: `by` or `top` is not valid.
@@ -140,19 +140,19 @@ class Breakdown(msgspec.Struct, frozen=True):
 
     @property
     def column(self) -> str:
-        """SQL for the report's column, from the `value` of `named`."""
+        """SQL for the report's column: the `value` of the table `named` (see `ranked`), under the name `by`."""
         return f"value AS {quoted(self.by)}"
 
     def first(self, condition: str) -> str:
-        """An aggregate over `events`: the value of the earliest event that meets `condition`; ties go by arrival."""
+        """SQL for an aggregate: the value of the earliest event that meets `condition`, by timestamp and then seq."""
         return f"arg_min_null({self.value}, row(epoch_us(timestamp), seq)) FILTER ({condition})"
 
     def ranked(self, source: str, people: str, bind: Parameters) -> dict[str, str]:
-        """Tables: `ranked` has `value, nth` of each value of `source`; `named` has `nth, value` of those with rows.
+        """SQL of two tables: `ranked` has `value, nth` for each value of `source`, `named` has `nth, value` to show.
 
         Args:
             source: table with a column `value`.
-            people: aggregate over it by which values are ranked; equal ones are in order of their text.
+            people: aggregate over `source` that ranks the values, largest first; ties are in order of their text.
             bind: parameters of the statement; the values are added to them.
         """
         top = bind(self.top)

@@ -1,4 +1,4 @@
-"""Calendar: the periods of a time zone, as SQL over timestamps: the number of a period, and its start."""
+"""Calendar: the periods of a time zone. Gives SQL for the number of a timestamp's period, and for a period's start."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ WeekStart = Literal["monday", "sunday", "saturday"]
 
 _EPOCH = date(1970, 1, 1).toordinal()
 _HOUR = timedelta(hours=1)
-_EARLIEST_US = -50 * 366 * DAY_US  # before that zones had odd minutes
+_EARLIEST_US = -50 * 366 * DAY_US  # earlier, offsets of zones were not whole minutes
 _LONGEST_US = 100 * 366 * DAY_US
 _FIXED_US = {"minute": MINUTE_US, "hour": HOUR_US, "day": DAY_US, "week": WEEK_US}
-_SHIFT_DAYS = {"monday": 3, "sunday": 4, "saturday": 5}  # 1970-01-01 was so many days into its week
+_SHIFT_DAYS = {"monday": 3, "sunday": 4, "saturday": 5}  # how many days of its week were over on 1970-01-01
 
 
 class Calendar(msgspec.Struct, frozen=True):
     """Days, weeks and months of a time zone.
 
-    Minutes and hours are those of UTC in every zone: where a clock is put back, two hours that read the same are two.
+    Minutes and hours are those of UTC in every zone: if a clock is put back, two hours that it shows alike stay apart.
     A day is the time in which the zone's wall clock shows one date, however long that is. Weeks and months are made of
-    days. The wall clock is that of DuckDB's copy of the time zone database.
+    days. DuckDB's copy of the time zone database defines the wall clock.
 
     Attributes:
         tz: IANA name of the time zone.
@@ -43,7 +43,7 @@ class Calendar(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, tz: str, week_start: str, grain: str = "day", grains: Sequence[str] = get_args(Grain)) -> Self:
-        """The calendar of a report's arguments. Its `grain` has to be one of `grains`.
+        """The calendar for a report's arguments. Checks that `grain` is one of `grains`.
 
         Raises:
             QueryRefused: there is no such time zone, `week_start` or `grain`.
@@ -56,7 +56,7 @@ class Calendar(msgspec.Struct, frozen=True):
 
     @property
     def zone(self) -> tzinfo:
-        """The time zone. Raises QueryRefused: there is none of that name."""
+        """The time zone. Raises QueryRefused if no time zone has the name `tz`."""
         try:
             return ZoneInfo(self.tz)
         except (KeyError, ValueError, TypeError, OSError) as error:
@@ -64,7 +64,7 @@ class Calendar(msgspec.Struct, frozen=True):
             raise QueryRefused(f"tz is {str(self.tz)[:40]!r}, which is not a time zone", hint=hint) from error
 
     def has_whole_hours(self, first_us: int, last_us: int) -> bool:
-        """Whether every day, week and month begins at a full hour of UTC, from one instant to another."""
+        """Whether every day, week and month from `first_us` to `last_us` begins at a full hour of UTC."""
         if self.tz == "UTC":
             return True
         if not _EARLIEST_US <= first_us <= last_us <= first_us + _LONGEST_US:
@@ -74,7 +74,7 @@ class Calendar(msgspec.Struct, frozen=True):
         return all(not from_us(us).astimezone(zone).utcoffset() % _HOUR for us in days)  # type: ignore[operator]  # aware
 
     def number(self, grain: Grain, column: str) -> str:
-        """SQL for the number, a BIGINT, of the period of the TIMESTAMPTZ `column`. The next period has 1 more."""
+        """SQL for the number (BIGINT) of the period of the TIMESTAMPTZ `column`. The next period has one more."""
         if grain in ("minute", "hour"):
             return _floored(f"epoch_us({column})", _FIXED_US[grain])
         local = self._local_us(column)
@@ -95,31 +95,31 @@ class Calendar(msgspec.Struct, frozen=True):
         return f"(DATE '1970-01-01' + CAST({number} AS INTEGER))"
 
     def number_of(self, grain: Grain, day: int) -> int:
-        """The number of the period of a day since 1970; `grain` is day, week or month."""
+        """The number of the period that contains `day`, in days since 1970; `grain` is day, week or month."""
         if grain == "month":
             first = date.fromordinal(day + _EPOCH)
             return first.year * 12 + first.month - 1
         return (day + _SHIFT_DAYS[self.week_start]) // 7 if grain == "week" else day
 
     def day_of(self, grain: Grain, number: int) -> int:
-        """The day since 1970 on which the period `number` starts; `grain` is day, week or month."""
+        """The day, in days since 1970, on which the period `number` starts; `grain` is day, week or month."""
         if grain == "month":
             return date(number // 12, number % 12 + 1, 1).toordinal() - _EPOCH
         return number * 7 - _SHIFT_DAYS[self.week_start] if grain == "week" else number
 
     def instant(self, grain: Grain, number: str) -> str:
-        """SQL for the TIMESTAMPTZ at which the period `number` starts: the first moment at which its date is shown."""
+        """SQL for the TIMESTAMPTZ at which the period `number` starts: the first moment at which its date holds."""
         start = self.start(grain, number)
         if grain in ("minute", "hour"):
             return start
         midnight = f"timezone({self._zone}, CAST({start} AS TIMESTAMP))"
-        # Where a clock is put back to or over midnight, `midnight` is the second time that it shows it.
+        # If a clock is put back to or over midnight, it shows midnight twice, and `midnight` is the second time.
         earlier = [f"{midnight} - INTERVAL {hours} HOUR" for hours in (2, 1)]
         cases = " ".join(f"WHEN timezone({self._zone}, {moment}) >= {start} THEN {moment}" for moment in earlier)
         return midnight if self.tz == "UTC" else f"(CASE {cases} ELSE {midnight} END)"
 
     def _local_us(self, column: str) -> str:
-        # DuckDB calls ICU for each row: 0.2 us instead of 0.01, so UTC does without.
+        # `timezone` calls ICU for each row, which takes 0.2 us instead of 0.01: it is left out for UTC.
         return f"epoch_us({column})" if self.tz == "UTC" else f"epoch_us(timezone({self._zone}, {column}))"
 
     @property
@@ -129,5 +129,5 @@ class Calendar(msgspec.Struct, frozen=True):
 
 
 def _floored(value: str, step: int) -> str:
-    """SQL for whole division that rounds down: DuckDB's rounds to zero, and there are events from before 1970."""
+    """SQL for `value // step`, rounded down: DuckDB's `//` rounds to zero, which is wrong for times before 1970."""
     return f"(({value} - ({value} % {step} + {step}) % {step}) // {step})"

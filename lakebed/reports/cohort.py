@@ -1,4 +1,4 @@
-"""Cohort: people by what they did and who they are, as SQL."""
+"""Cohort: a set of people, defined by what they did and who they are, as SQL."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Cohort(msgspec.Struct, frozen=True):
     """A set of people.
 
     Attributes:
-        sql: function that returns the SELECT of their person_ids, one column.
+        sql: function that returns a SELECT of the person_ids of these people, in one column.
         untrusted: whether `sql` contains SQL that came over the network.
     """
 
@@ -49,22 +49,22 @@ class CohortReader:
 
     A definition is a mapping with one of:
 
-    - `did`: an event, `"A"` or `{"event": "A", "where": "…"}`, with `at_least` (1) and `at_most` times, `within` ("30d"
-      up to now or `as_of`) or from `start` to `end`; or with a `measure` of them, such as `"sum(revenue)"`, that is
-      `above` or `below` a number.
+    - `did`: an event, `"A"` or `{"event": "A", "where": "…"}`, done `at_least` (1) and `at_most` so many times,
+      `within` ("30d" up to now or `as_of`) or from `start` to `end`; or with a `measure` of these events, such as
+      `"sum(revenue)"`, that is `above` or `below` a number.
     - `first`: an event whose first time ever lies in `within`, or from `start` to `end`.
-    - `sequence`: a list of events, each at a later time than the one before; all within such a range.
+    - `sequence`: a list of events, each at a later time than the one before; all `within`, or from `start` to `end`.
     - `trait`: a trait's name, which `is` a value, is `in` a list, `contains` a text, is `above` or `below` a number, or
       `exists` (true or false).
     - `people`: a list of ids; the people who have one of them now.
     - `cohort`: the name of another saved cohort.
-    - `all`, `any`: lists of such mappings; `not`: one such mapping.
+    - `all`, `any`: a list of definitions; `not`: one definition.
 
     Args:
         lookup: function that returns the definition of a saved cohort and whether it is untrusted; None if there is
             none of that name.
         promotions: the promoted columns.
-        now_us: moment from which `within` counts back, microseconds.
+        now_us: moment from which `within` counts back, microseconds since 1970.
     """
 
     def __init__(self, lookup: Lookup, promotions: Sequence[Promotion], now_us: int) -> None:
@@ -75,11 +75,11 @@ class CohortReader:
         self._untrusted = False
 
     async def named(self, name: str) -> Cohort:
-        """The saved cohort of that name. Raises QueryRefused: there is none, or it is a part of itself."""
+        """The saved cohort `name`. Raises QueryRefused if it does not exist, or is a part of itself."""
         return Cohort(await self._named(name, (), "cohort"), self._untrusted)
 
     async def read(self, definition: Any) -> Cohort:
-        """The cohort of a definition. Raises QueryRefused: it is not valid; the message says where."""
+        """The cohort of a definition. Raises QueryRefused if the definition is not valid; the message says where."""
         return Cohort(await self._read(definition, (), "cohort"), self._untrusted)
 
     async def _named(self, name: Any, above: tuple[str, ...], path: str) -> Sql:
@@ -199,7 +199,7 @@ def names_of(definition: Any) -> set[str]:
 
 
 def _objects(definition: Any) -> Iterator[Mapping[str, Any]]:
-    """Every object in a definition, itself included. Without recursion: it may be deep."""
+    """Every object in a definition, the definition included. Without recursion, because it may be deeply nested."""
     waiting = [definition]
     while waiting:
         part = waiting.pop()
@@ -225,7 +225,7 @@ def _people(part: Mapping[str, Any], path: str) -> Sql:
         raise _refused(f"{path}.people", ids, "a list of ids")
 
     def sql_of(bind: Parameters) -> str:
-        # Not by the ids of events: the anonymous id on a person's event may be another person's, or an id on no event.
+        # Ids of events would be wrong: the anonymous id of a person's event may be another person's, or have no event.
         return f"(SELECT person_id FROM people WHERE list_has_any(ids, CAST({bind(list(ids))} AS VARCHAR[])))"
 
     return sql_of

@@ -26,9 +26,9 @@ class Counts(msgspec.Struct, frozen=True):
     """Numbers of events by time and name.
 
     Attributes:
-        source: SQL of a table `timestamp, event, weight`.
-        tables: the rollups that it reads; for `ReportContext.rows`.
-        span: the first and the last hour in `tables`, microseconds.
+        source: SQL of a subquery with columns `timestamp, event, weight`; `weight` is a number of events.
+        tables: the rollups that `source` reads, by name; pass them to `ReportContext.rows`.
+        span: starts of the first and of the last hour in `tables`, microseconds; 0 and 0 if there is none.
     """
 
     source: str
@@ -42,12 +42,12 @@ class ReportContext:
     Args:
         queries: runs trusted SQL.
         metrics: reads the rollups.
-        cohort: function that returns a saved cohort by name, as it was defined before a moment (None: now). Raises
-            QueryRefused.
+        cohort: function that returns a saved cohort by name, as defined at a moment (microseconds; None: now). It
+            raises QueryRefused if there is none.
         promotions: the promoted columns.
         clock: source of the present.
-        untrusted: runs SQL in which a part came over the network.
-        trusting: whether the arguments come from the app; else `untrusted` runs everything that reads raw events.
+        untrusted: runs SQL of which a part came over the network.
+        trusting: whether the arguments come from the app. If not, `untrusted` runs every statement over raw events.
     """
 
     def __init__(
@@ -79,9 +79,9 @@ class ReportContext:
         as_of: Time | None = None,
         filters: Sequence[EventFilter] = (),
     ) -> Scope:
-        """The scope of the common arguments of a report.
+        """The `Scope` made of the arguments that reports have in common.
 
-        The conditions of `where` and of `filters` are checked: each is one expression that only reads.
+        Checks that `where` and the condition of each filter are one SQL expression each, which only reads.
 
         Raises:
             QueryRefused: an argument is not valid, or there is no such cohort.
@@ -103,14 +103,14 @@ class ReportContext:
         return Scope(start_us, end_us, where, people.sql, people.untrusted, as_of_us)
 
     def last_us(self, scope: Scope) -> int:
-        """The last microsecond that a report covers: now, or `as_of`, or the one before `end`."""
+        """The last microsecond that a report covers: now (or `as_of`), or the one before `end` if that is earlier."""
         known = self.clock.now_us() if scope.as_of_us is None else scope.as_of_us
         return known if scope.end_us is None else min(known, scope.end_us - 1)
 
     async def hours(self, scope: Scope) -> Mapping[str, pa.Table] | None:
-        """`hourly_events` (`hour, event, count`) as a table for `rows`, if it holds exactly the events of `scope`.
+        """The rollup `hourly_events` (`hour, event, count`) in `scope`, to be passed to `rows` as `tables`.
 
-        Else None: for parts of an hour, a condition, a cohort or another moment, or where names are missing in it.
+        Returns None if `scope` cuts an hour or has a condition, a cohort or an `as_of`, or if the rollup lacks names.
         """
         if not _rollup_answers(HOURLY, scope):
             return None
@@ -118,9 +118,9 @@ class ReportContext:
         return None if table is None else {HOURLY: table}
 
     async def days(self, scope: Scope) -> Mapping[str, pa.Table] | None:
-        """`daily_metrics` (`date, events, dau`) as a table for `rows`, if it holds exactly the people of `scope`.
+        """The rollup `daily_metrics` (`date, events, dau`) in `scope`, to be passed to `rows` as `tables`.
 
-        Else None: for parts of a day of UTC, a condition, a cohort or another moment.
+        Returns None if `scope` cuts a UTC day, or has a condition, a cohort or an `as_of`.
         """
         if not _rollup_answers(DAILY, scope):
             return None
@@ -129,9 +129,9 @@ class ReportContext:
     async def daily_people(
         self, scope: Scope, compute: Callable[[Iterator[tuple[int, Any]]], pa.Table | None], *, report: str
     ) -> Result | None:
-        """The table that `compute` makes of the people of each UTC day in `scope`: see `Metrics.daily_people`.
+        """The result of `compute` over the people of each UTC day in `scope`: see `Metrics.daily_people`.
 
-        None where `days` returns None.
+        Returns None if `days` would return None for `scope`, or if `Metrics.daily_people` returns None.
         """
         if not _rollup_answers(DAILY, scope):
             return None
@@ -139,10 +139,10 @@ class ReportContext:
         return None if result is None else result.named(report)
 
     async def counts(self, scope: Scope, bind: Parameters) -> Counts | None:
-        """The numbers of events by time and name: whole hours come from the rollup, the rest from raw events.
+        """SQL for the number of events by time and name: whole hours come from the rollup, the rest from raw events.
 
-        None where a condition, a cohort or another moment restricts the events, where the range has no whole hour, or
-        where names are missing in the rollup.
+        Returns None if `scope` has a condition, a cohort or an `as_of`, if its range has no whole hour, or if the
+        rollup lacks event names.
         """
         start_us, end_us = scope.start_us, scope.end_us
         whole = whole_buckets(HOURLY, start_us, end_us)
@@ -165,7 +165,7 @@ class ReportContext:
         await self._queries.check_expression(condition)
 
     async def check_cohort(self, cohort: Cohort) -> None:
-        """Raise QueryError unless reports can use this cohort: its names, types and functions are checked."""
+        """Raise QueryError if DuckDB refuses the cohort's SQL: a name, a type or a function in it is wrong."""
         bind = Parameters()
         sql = f"SELECT person_id FROM events WHERE person_id IN ({cohort.sql(bind)}) LIMIT 0"
         await self.rows(sql, bind, Scope(untrusted=cohort.untrusted), report="")
@@ -180,15 +180,15 @@ class ReportContext:
         tables: Mapping[str, pa.Table] | None = None,
         started: float | None = None,
     ) -> Result:
-        """The result of the SQL of a report.
+        """Run the SQL of a report and return its result.
 
         Args:
-            sql: statement over `events`, `people`, or the `tables`. Which files are read follows from its conditions.
+            sql: statement over `events`, `people`, or the `tables`. Its conditions decide which files are read.
             bind: parameters of the statement.
-            scope: scope of the report, for its `as_of` and whether its SQL is trusted.
+            scope: scope of the report; its `as_of` applies, and with its `untrusted` the SQL runs in the sandbox.
             report: name of the report.
-            tables: rollups by name; a statement that reads them has no SQL of a caller in it.
-            started: time of the monotonic clock, if the report began before this call.
+            tables: rollups by name. A statement that reads rollups must not contain SQL of a caller.
+            started: start of the report by the monotonic clock; None if the report starts with this call.
 
         Raises:
             QueryError, QueryTimeout, QueryTooLarge, QueryBusy, QueryCrashed.

@@ -34,9 +34,9 @@ async def errors(
     """Rows with the `by` columns and `errors, requests, error_rate, share, people, first, last`: most errors first.
 
     A request is an event with a `duration_ms` or a `status_code`; it failed if the status is at least `errors_from`.
-    `requests` counts all of the group, `error_rate` is the fraction of them that failed, `share` is of all errors, with
-    those in groups that are not shown. `people` met one of the errors, `first` and `last` are the times of the first
-    and the last. Groups without errors have no row.
+    `requests` is the number of requests in the group, `error_rate` the fraction of them that failed, `share` the
+    group's fraction of all errors, also of those in groups beyond `limit`. `people` is the number of people with an
+    error in the group; `first` and `last` are the times of its first and last error. Groups without errors have no row.
 
     Args:
         by: columns or properties to group by: status_code, method, path, or "error", the exception's class.
@@ -56,7 +56,7 @@ async def errors(
     if not columns:
         raise QueryRefused("by is empty", hint="Name columns or properties: status_code, path, method, error")
     bind = Parameters()
-    # The columns get names of ours: a property may be called like anything in this SQL.
+    # The columns get generated names, because a property may have the name of anything in this SQL.
     keys = [f"key_{number}" for number in range(len(columns))]
     keyed = ", ".join(f"{sql} AS {key}" for key, sql in zip(keys, columns.values(), strict=True))
     shown = ", ".join(f"{key} AS {quoted(name)}" for key, name in zip(keys, columns, strict=True))

@@ -38,31 +38,31 @@ async def funnel(
 ) -> Result:
     """Rows `step, event, people, conversion, from_previous, median_seconds`: how many people reached each step.
 
-    A person counts once, with the attempt that went furthest; of several, with the one that got there first. An attempt
-    begins with an event of the first step in `[start, end)` and may go on after `end`, for as long as `within`. Each
-    further step is the first later event that can be it, and later means a later timestamp.
+    A person counts once, with the attempt that reached the furthest step; of several, with the one that reached it
+    first. An attempt begins with an event of the first step in `[start, end)` and may go on after `end`, for as long as
+    `within`. Each further step is the first later event that fits; later means a later timestamp.
 
-    `conversion` is the share of those at the first step, `from_previous` of those at the step before, `median_seconds`
-    the median time since the step before. Further columns come behind: `total` and `total_conversion` with `totals`,
-    `period` with `compare`, and the one of `by`.
+    `conversion` is `people` as a fraction of the people at the first step, `from_previous` of those at the step before.
+    `median_seconds` is the median time since the step before. More columns follow: `total` and `total_conversion` with
+    `totals`, `period` with `compare`, and the column of `by`.
 
     Args:
-        steps: list of 1 to 20, each a name, or `{"event": "B", "where": "plan = 'pro'"}`. The same twice needs two
-            events.
+        steps: list of 1 to 20, each a name, or `{"event": "B", "where": "plan = 'pro'"}`. A step that is listed twice
+            needs two events.
         within: longest time from the first step to the last, both included.
         start: first moment of the range, included; None is no bound.
         end: end of the range, excluded; None is no bound.
-        order: "ordered" lets other events lie between; "strict" lets no other named event of the person lie between;
-            with "any" the steps may come in any order, and row k counts the people who did k of them.
-        by: column or property to split by, with its value at the first event of the attempt.
-        top: number of values of `by` that have rows of their own, by people at the first step; the rest is "(other)".
+        order: "ordered" allows other events between the steps; "strict" allows no other named event of the person
+            there; with "any" the steps may come in any order, and row k counts the people who did k of them.
+        by: column or property to split by: its value in the first event of the attempt.
+        top: number of values of `by` with rows of their own, those with most people at step 1; the rest is "(other)".
         exclude: events that end an attempt: a name, or `{"event": "X", "where": "…", "between": [1, 3]}`; without
-            `between`, anywhere between the first and the last step, as always with "any".
-        holding: column or property that has one value in all steps of an attempt, such as an order's number. Each of
-            a person's values is tried by itself, and the one that got furthest counts. Events without one are no steps.
-        allow_equal: whether events of one timestamp come one after the other, in the order in which they were received.
-        totals: whether to count all attempts beside the people: `total`, those that reached the step, and
-            `total_conversion`, their share of all entries. Not with `by`, nor with "any".
+            `between`, events between the first and the last step. Order "any" allows no other.
+        holding: column or property that has one value in all steps of an attempt, such as an order's number. Each value
+            of a person has its own attempts, and the value that got furthest counts. Events without one are ignored.
+        allow_equal: whether events of one timestamp may follow each other, in the order in which they were received.
+        totals: whether to also count attempts: `total` is the number of attempts that reached the step,
+            `total_conversion` its fraction of all attempts. Does not go with `by`, nor with order "any".
         compare: whether to add the rows of the period of the same length before `start`. Needs `start` and `end`.
         where: SQL condition over the columns of `events`; other events are ignored.
         cohort: name of a saved cohort; only its people count.
@@ -103,7 +103,7 @@ async def funnel(
 
 
 def _tried(attempts: FunnelAttempts, periods: Mapping[str, Scope], value: str | None, bind: Parameters) -> str:
-    """CTEs, the last of which is `tried`: a row for each person and period, with the value of the breakdown."""
+    """CTEs. The last is `tried`: a row for each person and period, with the person's value of the breakdown."""
     tables, selects = [], []
     for number, (period, scope) in enumerate(periods.items()):
         went = f"went_{number}"
@@ -117,7 +117,7 @@ def _tried(attempts: FunnelAttempts, periods: Mapping[str, Scope], value: str | 
 
 
 def _ranked(value: str | None) -> str:
-    """`value, nth` of all values, by people at the first step; a single row where there is no breakdown."""
+    """SQL for `value, nth`: all values, ranked by people at the first step; without a breakdown, a single row."""
     if value is None:
         return "SELECT NULL::VARCHAR AS value, 1 AS nth"
     order = "count(*) FILTER (period = 'current') DESC, count(*) DESC, value NULLS LAST"
@@ -125,7 +125,7 @@ def _ranked(value: str | None) -> str:
 
 
 def _counted(attempts: FunnelAttempts, top: str) -> str:
-    """`period, nth` and the figures of every step: `people_1 …`, `median_2 …`, and with totals `total_1 …`."""
+    """SQL for `period, nth` and the figures of every step: `people_1 …`, `median_2 …`, with totals `total_1 …`."""
     steps = range(1, len(attempts.steps) + 1)
     counts = [f"count(*) FILTER (depth >= {step}) AS people_{step}" for step in steps]
     counts += [f"median(t{step} - t{step - 1}) / 1e6 AS median_{step}" for step in steps[1:]]
@@ -138,7 +138,7 @@ def _counted(attempts: FunnelAttempts, top: str) -> str:
 
 
 def _rows(attempts: FunnelAttempts, bind: Parameters) -> str:
-    """The rows of one period and value, as structs."""
+    """SQL for the result's rows of one period and value, as structs."""
     rows = []
     for number, step in enumerate(attempts.steps, 1):
         label = f"any {number} of {len(attempts.steps)}" if attempts.order == "any" else step.label
@@ -175,16 +175,16 @@ async def funnel_people(
     cohort: str | None = None,
     as_of: Time | None = None,
 ) -> Result:
-    """Rows `person_id, step, began, reached, seconds` of the people who a number in `funnel` counts, by `person_id`.
+    """Rows `person_id, step, began, reached, seconds` of the people behind a number in `funnel`, by `person_id`.
 
-    "dropped" at step 3 are those who reached step 2 and not step 3; "converted" at step 3 are those who reached it.
-    They are as many as `funnel` says with the same arguments. `step` is the furthest that the person reached, `began`
-    and `reached` are the times of the first and of that step, `seconds` lie between them.
+    "dropped" at step 3 are the people who reached step 2 and not step 3; "converted" at step 3 are those who reached
+    it. Their number is that in `funnel` with the same arguments. `step` is the furthest step that the person reached,
+    `began` and `reached` are the times of the first step and of `step`, `seconds` is the time between the two.
 
     Args:
-        steps: steps as for `funnel`, like every argument that is not explained here.
+        steps: steps as for `funnel`. Arguments that are explained only in part are as for `funnel`, too.
         within: longest time from the first step to the last, both included.
-        step: number of a step, 1 for the first; by default the last. At the first one nobody has dropped.
+        step: number of a step, 1 for the first; by default the last. For step 1, "dropped" has no rows.
         outcome: "dropped" or "converted".
         limit: largest number of rows, up to 10,000.
         after: `person_id` of the last row of the page before: only people who come after it.
@@ -193,7 +193,7 @@ async def funnel_people(
         order: "ordered", "strict" or "any".
         exclude: events that end an attempt.
         holding: column or property that has one value in all steps.
-        allow_equal: whether events of one timestamp come one after the other, in the order in which they were received.
+        allow_equal: whether events of one timestamp may follow each other, in the order in which they were received.
         where: SQL condition over the columns of `events`; other events are ignored.
         cohort: name of a saved cohort; only its people count.
         as_of: moment of the answer: only events received up to then count.
@@ -252,21 +252,21 @@ async def funnel_times(
 ) -> Result:
     """Rows `from_seconds, to_seconds, people`: a histogram of the time between two steps, in whole bins of one width.
 
-    It counts the people who reached `to_step`, each with the attempt that counts in `funnel`. A bin includes its start
-    and not its end; bins in between that hold nobody are rows, too. Widths are round: a second, a minute, a day.
+    The people who reached `to_step` are counted, each with the attempt that counts in `funnel`. A bin includes its
+    start and not its end; empty bins in between are rows, too. The width is round, such as a second, a minute or a day.
 
     Args:
-        steps: steps as for `funnel`, like every argument that is not explained here.
+        steps: steps as for `funnel`. Arguments that are explained only in part are as for `funnel`, too.
         within: longest time from the first step to the last, both included.
         from_step: number of a step, 1 for the first.
         to_step: number of a later step; by default the last.
-        bins: largest number of rows, up to 200; their width follows from it.
+        bins: largest number of rows, up to 200; decides the width of a bin.
         start: first moment of the range, included; None is no bound.
         end: end of the range, excluded; None is no bound.
         order: "ordered", "strict" or "any".
         exclude: events that end an attempt.
         holding: column or property that has one value in all steps.
-        allow_equal: whether events of one timestamp come one after the other, in the order in which they were received.
+        allow_equal: whether events of one timestamp may follow each other, in the order in which they were received.
         where: SQL condition over the columns of `events`; other events are ignored.
         cohort: name of a saved cohort; only its people count.
         as_of: moment of the answer: only events received up to then count.

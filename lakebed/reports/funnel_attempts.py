@@ -1,4 +1,4 @@
-"""Attempts: how far each person came through the steps of a funnel, as SQL.
+"""Attempts: SQL that computes how far each person came through the steps of a funnel.
 
 All times of a person are gathered in lists, one for each step, and the lists are merged step by step. In the sorted,
 merged list of step 2 lie the events that reached step 1, the events of step 2, and excluded events. An event of step 2
@@ -7,7 +7,7 @@ reached step 2. No row is sorted, only lists of integers are, and a person with 
 thousand people with a thousand events.
 
 An element is the microseconds of an event times 64, plus a code in the last six bits: of step k of n it is 2(n - k), so
-that at one moment later steps come first and none follows another of that moment. These are all attempts at
+that of one moment later steps come first, and no step follows another of the same moment. These are all attempts at
 `funnel(["Signup", "Order"], within="7d")`, where `$p0` is "Signup", `$p1` is "Order" and `$p4` is seven days:
 
     WITH marked AS (
@@ -36,12 +36,12 @@ that at one moment later steps come first and none follows another of that momen
         coalesce(first_2.t1, (list_min(events_1) >> 6)) AS t1, coalesce((first_2.code >> 6)) AS t2
     FROM first
 
-Where events of one moment are in an order (`allow_equal`), or other events count (`order="strict"`), an element holds
+If events of one moment have an order (`allow_equal`), or other events matter (`order="strict"`), an element holds
 the number of its event in that order instead of microseconds, and a list `times` has the microseconds of each number.
 
-Rejected: window functions over rows, a sort by person for each step, gave the same in four times the time.
-`list_reduce` with all columns of a row took as long, and goes through the longest list of each 2,048 people by itself.
-Joins of each step's events with the step before have no bound: a person's views times their orders.
+Rejected: window functions over rows, which sort by person for each step, took four times as long.
+`list_reduce` with all columns of a row took as long, and for each 2,048 people goes through the longest list.
+Joins of each step's events with the step before have unbounded size: a person's views times their orders.
 """
 
 from __future__ import annotations
@@ -62,9 +62,9 @@ Order = Literal["ordered", "strict", "any"]
 
 _MAX_STEPS = 20
 _CODES = 64  # the last six bits of an element are its code: see _step_code, _excluded_code
-_LAST_CODE = _CODES - 1  # of an excluded event that comes after everything else with its number
+_LAST_CODE = _CODES - 1  # code of an excluded event that comes after everything else with its number
 _BEYOND = 1 << 58  # more than any time has microseconds; twenty times that is a BIGINT
-_LAST_US = 253_402_300_799_999_999  # of the year 9999
+_LAST_US = 253_402_300_799_999_999  # the last microsecond of the year 9999
 
 
 class FunnelExclusion(msgspec.Struct, frozen=True):
@@ -76,7 +76,7 @@ class FunnelExclusion(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, value: EventLike, steps: int) -> Self:
-        """`"A"`, or `{"event": "A", "where": "…", "between": [1, 3]}`; without `between`, all of the `steps`.
+        """The exclusion of `"A"` or `{"event": "A", "where": "…", "between": [1, 3]}`; by default between all `steps`.
 
         Raises:
             QueryRefused: `value` is neither, or `between` is not a pair of steps in order.
@@ -100,16 +100,16 @@ class FunnelExclusion(msgspec.Struct, frozen=True):
 
 
 class FunnelAttempts(msgspec.Struct, frozen=True):
-    """The steps of a funnel and its rules: who reached which step. docs/reports/funnel.md has them in words.
+    """The steps of a funnel, and the rules for who reached which step. docs/reports/funnel.md explains the rules.
 
     Attributes:
         steps: filters of the steps, in order.
         within_us: the longest time from the first step to the last, microseconds.
         order: "ordered", "strict" or "any".
-        allow_equal: whether events of one timestamp follow each other as they were received; else none does.
+        allow_equal: whether events of one timestamp may follow each other, in the order in which they were received.
         exclusions: events that end an attempt.
         totals: whether all attempts are counted, too.
-        held: SQL over `events` for a text that is the same in all steps of an attempt, or None.
+        held: SQL over `events` for a text that has to be the same in all steps of an attempt, or None.
     """
 
     steps: tuple[EventFilter, ...]
@@ -133,7 +133,7 @@ class FunnelAttempts(msgspec.Struct, frozen=True):
         allow_equal: bool,
         totals: bool = False,
     ) -> Self:
-        """The attempts of the arguments that `funnel`, `funnel_people` and `funnel_times` share.
+        """The attempts for the arguments that `funnel`, `funnel_people` and `funnel_times` have in common.
 
         Raises:
             QueryRefused: an argument is not valid, or does not go with another.
@@ -160,15 +160,15 @@ class FunnelAttempts(msgspec.Struct, frozen=True):
         return (*self.steps, *(exclusion.events for exclusion in self.exclusions))
 
     def sql(self, scope: Scope, bind: Parameters) -> str:
-        """SQL for a row for each person who began: `person_id, depth, t1 … tn`.
+        """SQL for one row for each person who reached the first step: `person_id, depth, t1 … tn`.
 
-        `depth` is the last step reached. The times are microseconds, NULL for the steps after `depth`. With `totals`
-        there are `n1 … nn`, the number of the person's attempts that reached each step; with `held` there is `held`.
+        `depth` is the last step reached. The times are microseconds, NULL for the steps after `depth`. `totals` adds
+        `n1 … nn`, the number of the person's attempts that reached each step; `held` adds a column `held`.
         """
         attempts = self._in_any_order(scope, bind) if self.order == "any" else self._in_order(scope, bind)
         if self.held is None:
             return attempts
-        # Each value of a person is a row: the furthest counts, of several the first there, of those the last to begin.
+        # Each value of a person is a row of `attempts`. The furthest counts, then the first there, then the last begun.
         columns = ["held", "depth", *(f"t{step}" for step in self._numbers)]
         reached = f"coalesce({', '.join(f't{step}' for step in reversed(self._numbers))})"
         attempt = ", ".join(f"'{column}': {column}" for column in columns)
@@ -179,12 +179,12 @@ class FunnelAttempts(msgspec.Struct, frozen=True):
         return f"SELECT * EXCLUDE (best), {shown} FROM ({people})"
 
     def first_values(self, attempts: str, value: str, scope: Scope, bind: Parameters) -> str:
-        """SQL for `person_id, value` of the event with which each attempt began; of several, the first received.
+        """SQL for `person_id, value`: the value in the event that began each attempt; of several, the first stored.
 
         Args:
             attempts: name of a table with the rows of `sql`.
             value: SQL over the columns of `events` for a text; it is computed for these events alone.
-            scope: the scope that `sql` was given.
+            scope: the scope that was passed to `sql`.
             bind: parameters of the statement; the values are added to them.
         """
         begins = self.steps if self.order == "any" else self.steps[:1]
@@ -213,7 +213,7 @@ class FunnelAttempts(msgspec.Struct, frozen=True):
 
     @property
     def _has_events_between(self) -> bool:
-        """Whether excluded events lie between the numbered ones without a number of their own."""
+        """Whether excluded events have no number of their own, but lie between numbered events."""
         return self.order == "strict" and bool(self.exclusions)
 
     def _step_code(self, step: int) -> int:
@@ -228,7 +228,7 @@ class FunnelAttempts(msgspec.Struct, frozen=True):
         return f"list_extract(times, {element} >> 6)" if self._is_numbered else f"({element} >> 6)"
 
     def _marked(self, scope: Scope, bind: Parameters, *columns: str) -> str:
-        """The events that are a step or excluded: `person_id, us, seq, is_1 … is_n, out_1 …`, and `columns`."""
+        """SQL for the events that are a step or excluded: `person_id, us, seq, is_1 … is_n, out_1 …`, and `columns`."""
         flags = [f"({step.condition(bind)}) AS is_{number}" for number, step in enumerate(self.steps, 1)]
         excluded = enumerate((exclusion.events for exclusion in self.exclusions), 1)
         flags += [f"({selection.condition(bind)}) AS out_{number}" for number, selection in excluded]
@@ -243,7 +243,7 @@ class FunnelAttempts(msgspec.Struct, frozen=True):
         return f"SELECT {', '.join(names)} FROM events WHERE {' AND '.join(conditions)}"
 
     def _in_order(self, scope: Scope, bind: Parameters) -> str:
-        """The statement at the top of this file."""
+        """The SQL for ordered and strict steps; the docstring of this file has an example."""
         last = len(self.steps)
         tables = self._lists(scope, bind)
         tables["reaching_1"] = "SELECT *, events_1 AS reached_1 FROM lists WHERE events_1 IS NOT NULL"
@@ -254,7 +254,7 @@ class FunnelAttempts(msgspec.Struct, frozen=True):
         tables["first"] = f"SELECT {', '.join(['*', *firsts])} FROM reaching_{last}"
         depths = " ".join(f"WHEN len(reached_{step}) > 0 THEN {step}" for step in range(last, 1, -1))
         columns = [self._attempter, f"CASE {depths} ELSE 1 END AS depth" if depths else "1 AS depth"]
-        for step in self._numbers:  # its time in the attempt that went furthest
+        for step in self._numbers:  # the time of `step` in the attempt that went furthest
             own = self._time("list_min(events_1)" if step == 1 else f"first_{step}.code")
             further = [f"first_{later}.t{step}" for later in range(last, step, -1)]
             columns.append(f"coalesce({', '.join([*further, own])}) AS t{step}")
@@ -263,7 +263,7 @@ class FunnelAttempts(msgspec.Struct, frozen=True):
         return with_tables(tables, f"SELECT {', '.join(columns)} FROM first")
 
     def _lists(self, scope: Scope, bind: Parameters) -> dict[str, str]:
-        """Tables, the last of which is `lists`, a row for each attempter: `events_1 …`, `excluded_1 …`, `times`."""
+        """SQL of tables. The last, `lists`, has a row for each attempter: `events_1 …`, `excluded_1 …`, `times`."""
         exclusions = [f"out_{number}" for number in range(1, len(self.exclusions) + 1)]
         tables = {"marked": self._marked(scope, bind, *(["event"] if self._is_numbered else []))}
         source, key, columns = "marked", "us", []
@@ -289,10 +289,10 @@ class FunnelAttempts(msgspec.Struct, frozen=True):
         return tables
 
     def _placed(self, exclusions: Sequence[str]) -> dict[str, str]:
-        """Tables, the last of which is `placed`: `marked` with `place`, the number of each event, or of its moment.
+        """SQL of tables. The last, `placed`, is `marked` with `place`: the number of each event, or of its moment.
 
         In strict order, named events and steps are numbered. An excluded event that is neither has the number of the
-        one before, and `is_between` where no numbered event is of the same moment.
+        numbered event before it; `is_between` is true if no numbered event is of the same moment.
         """
         counting = ["event IS NOT NULL"] if self.order == "strict" else []
         counts = " OR ".join([*counting, *(f"is_{step}" for step in self._numbers)])
@@ -311,7 +311,7 @@ class FunnelAttempts(msgspec.Struct, frozen=True):
         }
 
     def _merging(self, step: int) -> str:
-        """Adds `merged_k`: the events that reached the step before, those of `step`, and the excluded ones, sorted."""
+        """SQL that adds `merged_k`: events that reached the step before, those of `step`, and excluded ones, sorted."""
         others = f"list_concat(events_{step}, excluded_{step - 1})"
         if step > 2:  # noqa: PLR2004 - `reached_1` has integers, the later ones have structs
             times = "".join(f", 't{earlier}': NULL" for earlier in range(1, step - 1))
@@ -321,7 +321,7 @@ class FunnelAttempts(msgspec.Struct, frozen=True):
         return f"SELECT *, CASE WHEN {condition} THEN {merged} END AS merged_{step} FROM reaching_{step - 1}"
 
     def _reaching(self, step: int, bind: Parameters) -> str:
-        """Adds `reached_k`: the events that reached `step`, first to last, each with the times `t1 …` before it."""
+        """SQL that adds `reached_k`: events that reached `step`, in order, with the times `t1 …` of earlier steps."""
         event, previous = "x", f"list_extract(merged_{step}, i - 1)"
         times, began = "", self._time(previous)
         if step > 2:  # noqa: PLR2004 - as in _merging
@@ -341,7 +341,7 @@ class FunnelAttempts(msgspec.Struct, frozen=True):
         return f"SELECT *, {reached} AS reached_{step} FROM merging_{step}"
 
     def _in_any_order(self, scope: Scope, bind: Parameters) -> str:
-        """For each event: which steps have an event in the window that ends with it, and since when; the best counts.
+        """The SQL for steps in any order: finds the window with most steps, among the windows that end with each event.
 
         Here rows are sorted, once: the last event of each step is not a neighbour in any list, and `list_reduce`, which
         could carry it along, takes four times as long.
@@ -350,7 +350,7 @@ class FunnelAttempts(msgspec.Struct, frozen=True):
         for number, selection in enumerate(self.steps, 1):
             groups.setdefault((frozenset(selection.events), selection.where), []).append(number)
         earlier, lasts = [], []
-        for number, *equal in groups.values():  # of equal steps the first needs the last event, the next the one before
+        for number, *equal in groups.values():  # the first of equal steps needs the last event, the next the one before
             own = f"PARTITION BY {self._attempter}, is_{number} ORDER BY us"
             earlier += [f"lag(us, {n}) OVER ({own}) AS before_{later}" for n, later in enumerate(equal, 1)]
             for step, us in [(number, "us"), *((later, f"before_{later}") for later in equal)]:
@@ -364,7 +364,7 @@ class FunnelAttempts(msgspec.Struct, frozen=True):
             since = f"greatest({since}, max(CASE WHEN {is_excluded} THEN us END) OVER ({before}))"
         done = " + ".join(f"CASE WHEN last_{step} >= since THEN 1 ELSE 0 END" for step in self._numbers)
         begun = ", ".join(f"CASE WHEN last_{step} >= since THEN last_{step} END" for step in self._numbers)
-        best = f"done * {_BEYOND} - us"  # the most steps, and then the earliest
+        best = f"done * {_BEYOND} - us"  # the largest has the most steps; of several, the earliest
         lists = ", ".join(f"list(us) FILTER (is_{number}) AS events_{number}" for number, *_ in groups.values())
         times = ", ".join(
             f"list_slice(list_sort(list_filter(events_{number}, lambda x: x BETWEEN begun AND reached)), 1, "

@@ -1,7 +1,7 @@
-"""Lifecycle: how many people are new in each period, came again, came back, or stayed away.
+"""Lifecycle: how many people in each period are new, returning, resurrecting or dormant.
 
-`lifecycle` and `stickiness` over all events are computed from a bitmap of people for each day. The bitmaps are those of
-the rollup of days, of people as they are now, after all merges: they hold exactly the people that the events have. A
+`lifecycle` and `stickiness` over all events are computed from a bitmap of people for each day. The bitmaps come from
+the daily rollup and hold people as they are now, after all merges: exactly the people that the events have. A
 report of all events by days of UTC, or by the weeks and months made of them, reads no event.
 """
 
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 
 Days = Iterable[tuple[int, Any]]
 
-_MAX_NUMBER = 20_000_000  # of a person in a bitmap; counting takes two bytes for each
+_MAX_NUMBER = 20_000_000  # highest number of a person in a bitmap; counting takes two bytes for each number
 _STATES = ("new", "returning", "resurrecting", "dormant")
 
 
 async def lifecycle_by_day(context: ReportContext, scope: Scope, calendar: Calendar, grain: Grain) -> Result | None:
-    """The result of `lifecycle` over all events of `scope`; None where the bitmaps cannot tell."""
+    """The result of `lifecycle` over all events of `scope`. Returns None if the bitmaps cannot answer."""
     if not _has_whole_days(calendar, grain):
         return None
     first = None if scope.start_us is None else calendar.number_of(grain, scope.start_us // DAY_US)
@@ -48,7 +48,7 @@ async def lifecycle_by_day(context: ReportContext, scope: Scope, calendar: Calen
 async def stickiness_by_day(
     context: ReportContext, scope: Scope, calendar: Calendar, grain: Grain, interval: Grain | None
 ) -> Result | None:
-    """The result of `stickiness` over all events of `scope`; None where the bitmaps cannot tell."""
+    """The result of `stickiness` over all events of `scope`. Returns None if the bitmaps cannot answer."""
     if not _has_whole_days(calendar, grain):
         return None
     rows, start_us, end_us = None, scope.start_us, scope.end_us
@@ -65,7 +65,7 @@ def _has_whole_days(calendar: Calendar, grain: Grain) -> bool:
 
 
 def _lifecycle(days: Days, calendar: Calendar, grain: Grain, first: int | None, last: int) -> pa.Table:
-    """Rows from the period `first` (None: the first with people) to `last`, or to the last with people. Blocks."""
+    """Rows from period `first` (None: the first with people) to `last`, or the last with people if later. Blocks."""
     from pyroaring import BitMap  # only objects that run reports pay for the import
 
     counts: dict[int, list[int]] = defaultdict(lambda: [0, 0, 0, 0])
@@ -88,9 +88,9 @@ def _lifecycle(days: Days, calendar: Calendar, grain: Grain, first: int | None, 
 def _stickiness(
     days: Days, calendar: Calendar, grain: Grain, interval: Grain | None, rows: int | None
 ) -> pa.Table | None:
-    """`rows` rows for each interval (None: up to the most periods of a person). None: counting takes too much memory.
+    """Rows 1 to `rows` for each interval; if `rows` is None, up to the most periods of one person. Blocks.
 
-    Blocks.
+    Returns None if counting takes too much memory.
     """
     starts: list[int] = []
     table: list[tuple[Any, ...]] = []
@@ -124,7 +124,7 @@ def _periods(days: Days, calendar: Calendar, grain: Grain) -> Iterator[tuple[int
 
 
 def _counts(periods: Iterable[Any]) -> list[int] | None:
-    """How many people are in none, in one, in two … of the bitmaps. None where a person's number is too high."""
+    """How many people are in none, in one, in two … of the bitmaps. Returns None if a person's number is too high."""
     import numpy as np  # only objects that run reports pay for the import
 
     times: NDArray[np.uint16] = np.zeros(0, np.uint16)
@@ -168,23 +168,23 @@ async def lifecycle(
     week_start: WeekStart = "monday",
     as_of: Time | None = None,
 ) -> Result:
-    """Rows `time, new, returning, resurrecting, dormant`: the people of each period by what they did before it.
+    """Rows `time, new, returning, resurrecting, dormant`: numbers of people in each period, by their earlier events.
 
-    new: their first event ever lies in it. returning: they were there in the period before, too. resurrecting: they
-    were there once, but not in the period before. dormant: they were there in the period before, and are not in this
-    one; a positive number. `new + returning + resurrecting` are the people of the period. There is a row for every
-    period from that of `start`, or the first event, to that of the last event counted or of now (or `as_of`, or `end`).
-    With `by` each value has a row for every period, and its column comes behind: the values with most people first. A
-    person is there with one value in each period, so the values add up to the whole.
+    new: people whose first event ever lies in the period. returning: people who were there in the period before, too.
+    resurrecting: people who are back after at least one period without events. dormant: people of the period before who
+    have no event in this one; a positive number. `new + returning + resurrecting` are the people of the period. There
+    is a row for every period from that of `start`, or the first event, to that of the last event counted or of now (or
+    `as_of`, or `end`). With `by` each value has a row for every period and is in the last column; values with most
+    people come first. A person has one value in each period, so the values add up to the whole.
 
     Args:
-        event: event that makes a person be there; by default any event.
+        event: event that counts; by default any event.
         grain: length of a period: hour, day, week or month.
-        by: column or property to split by, with its value at the person's first event of the period; for the
-            dormant, of the period before.
+        by: column or property to split by: its value in the person's first event of the period; for dormant people, of
+            the period before.
         top: number of values of `by` that have rows of their own, by people in the periods shown; the rest is
             "(other)".
-        start: moment in the first period shown, which counts whole; earlier events still decide who is new. None is no
+        start: moment in the first period shown, all of which counts; earlier events decide who is new. None is no
             bound.
         end: end of the events that are read, excluded; None is no bound.
         where: SQL condition over the columns of `events`.

@@ -25,8 +25,8 @@ class Measure(msgspec.Struct, frozen=True):
 
     Attributes:
         sql: SQL of the aggregate.
-        counts: whether it is 0 where there are no events; else it is NULL.
-        summed: SQL of the numbers that a sum adds up; None where it is not a sum.
+        counts: whether the aggregate is 0 if there are no events; otherwise it is NULL then.
+        summed: SQL of the numbers that a sum adds up; None if the measure is not a sum.
     """
 
     sql: str
@@ -37,13 +37,13 @@ class Measure(msgspec.Struct, frozen=True):
     def parse(cls, text: str, promotions: Iterable[Promotion], *, number: bool = False) -> Measure:
         """Parse `count`, `people`, `sum(x)`, `avg(x)`, `min(x)`, `max(x)`, `distinct(x)` or `quantile(x, q)`.
 
-        x is a column, a promoted one, or else a top-level property, which counts where it is a finite number (in
-        `distinct` it is text). Any name may be written in quotes: `"x y"`.
+        x is a column, a promoted column, or else a top-level property. A property counts if it is a finite number; in
+        `distinct` it is read as text. Any name may be written in quotes: `"x y"`.
 
         Args:
             text: name of the measure, with its column.
             promotions: the promoted columns.
-            number: whether the measure has to be a number; else `min` and `max` take texts and times, too.
+            number: whether the measure has to be a number. If not, `min` and `max` take texts and times, too.
 
         Raises:
             QueryRefused: `text` is anything else.
@@ -84,7 +84,7 @@ def _name(text: str, argument: str) -> str:
 
 
 def _number_sql(name: str, promotions: Iterable[Promotion], *, ordered: bool) -> tuple[str, bool]:
-    """SQL of the column or property, and whether it is floating point."""
+    """SQL of the column or property `name`, and whether its type is floating point."""
     kinds = {promotion.name: promotion.type for promotion in promotions}
     if name not in kinds and name not in BASE_COLUMNS and name != "person_id":
         return Promotion(name, "float").sql, True
@@ -99,7 +99,7 @@ _SIGNS: Mapping[type[ast.operator], str] = {ast.Add: "+", ast.Sub: "-", ast.Mult
 
 
 def formula_sql(text: str, columns: Sequence[str]) -> str:
-    """SQL of a formula, a DOUBLE. A is the first of `columns`, B the second; a division by 0 is NULL.
+    """SQL of a formula; its value is a DOUBLE. A is the first of `columns`, B the second; a division by 0 is NULL.
 
     Raises:
         QueryRefused: `text` has anything but numbers, these letters, + - * / and parentheses.
@@ -118,7 +118,7 @@ def formula_sql(text: str, columns: Sequence[str]) -> str:
 
 
 def _sql(node: ast.expr, columns: Mapping[str, str]) -> str:
-    """The SQL of a part of a formula. Raises LookupError: formulas have no such part."""
+    """The SQL of a part of a formula. Raises LookupError if formulas have no such part."""
     match node:
         case ast.Constant(value=int() | float() as value) if not isinstance(value, bool) and math.isfinite(value):
             return f"CAST({float(value)!r} AS DOUBLE)"

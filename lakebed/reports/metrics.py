@@ -1,4 +1,4 @@
-"""Metrics: active people and time series, from rollups where they have the answer, else from raw events."""
+"""Metrics: active people and time series, from rollups if they have the answer, otherwise from raw events."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from lakebed.rollups.rollups import Rollups
 __all__ = ["Metrics"]
 
 Time = Moment
-_MAX_BITMAP_BYTES = 64 << 20  # that are read at once
-_MAX_ROWS_ON_LOOP = 100_000  # rows of hours that the event loop adds up, in a millisecond; more go through a query
+_MAX_BITMAP_BYTES = 64 << 20  # largest size of the bitmaps that are read at once
+_MAX_ROWS_ON_LOOP = 100_000  # rows of hours that the event loop adds up (a millisecond); a query adds up more
 
 _ACTIVE = """
 WITH daily AS (
@@ -42,8 +42,8 @@ class Metrics:
     Args:
         queries: runs SQL over raw events.
         rollups: source of `hourly_events` and `daily_metrics`.
-        catch_up: function that brings a rollup, by name, up to date, or up to some seconds ago; returns the seq up to
-            which it is.
+        catch_up: function that brings a rollup, by name, up to date or, at most, a number of seconds behind; returns
+            the seq before which the rollup is complete.
         promotions: the promoted columns.
         clock: source of the present.
         max_rows: largest number of rows of a result (`query_max_rows`).
@@ -75,13 +75,13 @@ class Metrics:
         as_of: Time | None = None,
         max_staleness: float | None = None,
     ) -> Result:
-        """Rows `date, dau, events`: people and events of each day (UTC), `start` and `end` both included.
+        """Rows `date, dau, events`: number of active people and of events on each day (UTC) from `start` to `end`.
 
         Args:
-            days: number of days, where `start` is not given.
+            days: number of days if `start` is not given.
             start: first day, included.
             end: last day, included; by default today, or the day of `as_of`.
-            as_of: moment of the answer: only events received up to then count; it comes from raw events.
+            as_of: moment of the answer: only events received up to then count; the answer is computed from raw events.
             max_staleness: seconds by which the answer may lag behind the newest events; by default none.
 
         Raises:
@@ -99,7 +99,7 @@ class Metrics:
         as_of: Time | None = None,
         max_staleness: float | None = None,
     ) -> Result:
-        """Rows `date, wau, events`: people and events of the 7 days that end with `date`. Otherwise like `dau`."""
+        """Rows `date, wau, events`: people and events of the 7 days that end with `date`. Arguments as for `dau`."""
         return await self._active("wau", 7, days, start, end, as_of, max_staleness)
 
     async def mau(
@@ -111,7 +111,7 @@ class Metrics:
         as_of: Time | None = None,
         max_staleness: float | None = None,
     ) -> Result:
-        """Rows `date, mau, events`: people and events of the 30 days that end with `date`. Otherwise like `dau`."""
+        """Rows `date, mau, events`: people and events of the 30 days that end with `date`. Arguments as for `dau`."""
         return await self._active("mau", 30, days, start, end, as_of, max_staleness)
 
     async def _active(
@@ -193,9 +193,9 @@ class Metrics:
         where: str | None = None,
         as_of: Time | None = None,
     ) -> Result:
-        """Rows `time, value` and the columns of `by`, ordered by them, for the events in `[start, end)`.
+        """Rows `time, value` and the columns of `by`, in order of time and `by`, for the events in `[start, end)`.
 
-        Where `by` is None and the measure counts, a bucket without events is a row with 0; otherwise it has no row. The
+        If `by` is None and the measure counts, a bucket without events is a row with 0; otherwise it has no row. The
         first and the last bucket hold only the events within the range.
 
         Args:
@@ -205,7 +205,7 @@ class Metrics:
             grain: length of a bucket: "minute", "hour", "day", "week" (from Monday) or "month", in UTC.
             by: columns, promoted columns or top-level properties (as text) to split by.
             measure: measure as in `Measure.parse`.
-            where: SQL condition over the columns of `events`. It is trusted, like the SQL of `query`.
+            where: SQL condition over the columns of `events`. The condition is trusted, like the SQL of `query`.
             as_of: moment of the answer: only events received up to then count.
 
         Raises:
@@ -246,9 +246,9 @@ class Metrics:
         )
 
     async def hours(self, start_us: int | None, end_us: int | None) -> pa.Table | None:
-        """`hourly_events` of `[start_us, end_us)`, with every event acknowledged before the call.
+        """The rows of `hourly_events` in `[start_us, end_us)`, with every event acknowledged before the call.
 
-        None where names are missing in it, because an hour had more than `rollup_max_groups`.
+        Returns None if event names are missing, because an hour had more than `rollup_max_groups`.
         """
         await self._catch_up(HOURLY, None)
         table = await self._rollups.table(HOURLY, start_us, end_us)
@@ -257,7 +257,7 @@ class Metrics:
         return None if pc.any(pc.equal(table["event"], OTHER)).as_py() else table
 
     async def days(self, start_us: int | None, end_us: int | None) -> pa.Table:
-        """`daily_metrics` of `[start_us, end_us)`, with every event acknowledged before the call."""
+        """The rows of `daily_metrics` in `[start_us, end_us)`, with every event acknowledged before the call."""
         await self._catch_up(DAILY, None)
         return await self._rollups.table(DAILY, start_us, end_us)
 
@@ -266,8 +266,8 @@ class Metrics:
     ) -> Result | None:
         """The result of `compute`, in a thread, over the UTC days that start in `[start_us, end_us)` and have people.
 
-        `compute` gets each day's number since 1970 and a bitmap of its people. None where it returns None, or where the
-        bitmaps take too much memory.
+        `compute` gets pairs: a day's number since 1970, and a bitmap of its people. Returns None if `compute` does, or
+        if the bitmaps take too much memory.
         """
         started = self._clock.monotonic()
         end_seq = await self._catch_up(DAILY, None)
@@ -280,9 +280,9 @@ class Metrics:
         return None if table is None else Result(table, tiers=(ROLLED,), seq=(0, end_seq), elapsed_ms=elapsed_ms)
 
     async def _hours(self, series: Series) -> tuple[int, pa.Table | None]:
-        """The seq up to which `hourly_events` is current, and its whole hours within the series.
+        """The seq before which `hourly_events` is complete, and its rows of the whole hours within the series.
 
-        The table is None where there are no whole hours, or names are missing in them.
+        The table is None if the series has no whole hours, or event names are missing in them.
         """
         hours = [piece for piece in series.slices(rolled=True) if piece.tier == ROLLED]
         if not hours:

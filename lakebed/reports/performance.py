@@ -51,18 +51,18 @@ async def performance(
 ) -> Result:
     """Rows `time, count, avg_ms, p50_ms, p95_ms, p99_ms, max_ms, errors, error_rate, apdex`, and the `by` columns.
 
-    A request is an event with a `duration_ms` or a `status_code`. Percentiles are exact, of those with a duration: with
-    n of them in order, percentile q lies at position q(n - 1), between two of them on the line that joins them.
-    `error_rate` is a fraction of `count` from 0 to 1. `apdex` is (satisfied + tolerating / 2) / all, over requests that
-    have a duration or failed: satisfied are those of at most `threshold_ms`, tolerating those of at most four times as
-    much, and one that failed is neither, however fast it was. Periods without requests have no row. With `compare` a
-    column `period` comes behind: "current", and then "previous".
+    A request is an event with a `duration_ms` or a `status_code`. Percentiles are exact and over requests with a
+    duration: with n of them in order, percentile q lies at position q(n - 1), if that is between two of them on the
+    line that joins them. `error_rate` is a fraction of `count` from 0 to 1. `apdex` is (satisfied + tolerating / 2) /
+    all, over requests that have a duration or failed. A satisfied request takes at most `threshold_ms`, a tolerating
+    one at most four times as long; a failed request is neither, however fast it was. Periods without requests have no
+    row. With `compare` the last column is `period`: first "current", then "previous".
 
     Args:
-        grain: length of a period: minute, hour, day, week or month; "" or None gives one row for all, without `time`.
-        by: columns or properties to group by, such as "path"; within each period, the most requests come first.
+        grain: length of a period: minute, hour, day, week or month; "" or None gives one row, without `time`.
+        by: columns or properties to group by, such as "path"; in each period, groups with most requests come first.
         event: requests to count; by default all.
-        path: path of the requests to count, as it was declared: `/orders/{id}`; by default all.
+        path: path of the requests to count, as the app declares it: `/orders/{id}`; by default all.
         threshold_ms: longest duration of a request that satisfies, milliseconds.
         errors_from: lowest `status_code` that is an error; 500 leaves out the mistakes of clients.
         compare: whether to add the rows of the period of the same length before `start`. Needs `start` and `end`.
@@ -82,7 +82,7 @@ async def performance(
     scope = await context.scope(start=start, end=end, where=where, cohort=cohort, as_of=as_of, filters=(selection,))
     columns = columns_of(context, by, taken=(*_PERFORMANCE_COLUMNS, "period") if compare else _PERFORMANCE_COLUMNS)
     bind = Parameters()
-    # The columns get names of ours: a property may be called like anything in this SQL.
+    # The columns get generated names, because a property may have the name of anything in this SQL.
     keys = [f"key_{number}" for number in range(len(columns))]
     times, periods, time = [], (["period"] if compare else []), ""
     if grain:
@@ -114,17 +114,17 @@ async def performance(
 
 
 def failed(bind: Parameters, errors_from: int) -> str:
-    """SQL that is true for a request that failed, never NULL. Raises QueryRefused: `errors_from` is not a status."""
+    """SQL that is true for a failed request, and never NULL. Raises QueryRefused if `errors_from` is not a status."""
     hint = "Give a status, such as 400 or 500"
     check_whole_number("errors_from", errors_from, _HIGHEST_STATUS, minimum=_LOWEST_STATUS, hint=hint)
     return f"coalesce(status_code >= {bind(errors_from)}, false)"
 
 
 def columns_of(context: ReportContext, by: str | Sequence[str] | None, *, taken: Sequence[str]) -> dict[str, str]:
-    """The SQL of each column of `by`, by its name.
+    """The SQL of each column or property in `by`, by name.
 
     Raises:
-        QueryRefused: a name is empty, comes twice, or is `taken` by a column of the report.
+        QueryRefused: a name is empty, is listed twice, or is in `taken`, the names of the report's own columns.
     """
     names = [by] if isinstance(by, str) else list(by or ())
     for position, name in enumerate(names):

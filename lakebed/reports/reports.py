@@ -1,4 +1,4 @@
-"""Reports: product analytics over one object, by name or as methods. The file of a report says what it counts."""
+"""Reports: product analytics over one object, by name or as methods. The docstring of a report says what it counts."""
 
 from __future__ import annotations
 
@@ -76,12 +76,12 @@ _REPORTS: tuple[Report, ...] = (
     usage,
 )
 REPORTS: Mapping[str, Report] = {report.__name__: report for report in _REPORTS}
-"""Each takes a `ReportContext` and its arguments. Their signatures are the verbs of Python, HTTP, RPC, CLI and MCP."""
+"""Reports by name. Each takes a `ReportContext` and arguments; Python, HTTP, RPC, CLI and MCP offer its signature."""
 
 
 @functools.cache
 def signature_of(name: str) -> Signature:
-    """The arguments that a report takes from outside, as the catalogue of verbs lists them.
+    """The signature of a report with only the arguments that the catalogue of verbs (`VERBS`) lists.
 
     Raises:
         KeyError: there is no report of that name.
@@ -95,7 +95,7 @@ _Arguments = ParamSpec("_Arguments")
 def _method(
     report: Callable[Concatenate[ReportContext, _Arguments], Awaitable[Result]],
 ) -> Callable[Concatenate[Reports, _Arguments], Awaitable[Result]]:
-    """The report as a method: the same arguments, without the context."""
+    """A method of `Reports` with the arguments of `report`, except its context."""
 
     @functools.wraps(report)
     async def method(self: Reports, /, *args: _Arguments.args, **kwargs: _Arguments.kwargs) -> Result:
@@ -116,8 +116,8 @@ class Reports:
     """The reports of one object. docs/reports says what each counts.
 
     Args:
-        context: for arguments of the app, whose SQL is trusted.
-        untrusted: for arguments that came over the network.
+        context: context for arguments that come from the app; their SQL is trusted.
+        untrusted: context for arguments that came over the network.
     """
 
     def __init__(self, context: ReportContext, untrusted: ReportContext) -> None:
@@ -144,10 +144,10 @@ class Reports:
     usage = _method(usage)
 
     async def report_untrusted(self, name: str, arguments: Mapping[str, Any]) -> Result:
-        """The same answer to untrusted arguments: conditions in SQL run in the sandbox of `query_untrusted`.
+        """The report `name` with untrusted arguments: their SQL conditions run in the sandbox of `query_untrusted`.
 
         Raises:
-            QueryRefused: there is no such report, or it does not take these arguments; and what the report raises.
+            QueryRefused: there is no such report, or it does not take these arguments. Also the errors of the report.
         """
         report = REPORTS.get(name)
         if report is None:

@@ -1,4 +1,4 @@
-"""Retention and stickiness: how many people came again in later periods, and on how many days or weeks people came."""
+"""Retention and stickiness: how many people came back in later periods, and in how many periods people came."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ async def retention(
 ) -> Result:
     """Rows `cohort, period, people, rate`: of the people of each cohort, how many came back `period` periods later.
 
-    A cohort is named by the start of its period. Period 0 is the cohort itself, so its rate is 1. A row is there for
+    A cohort is named by the start of its period. Period 0 is the cohort itself, so its rate is 1. There is a row for
     every cohort that has people and every period from 0 to `periods` that began before now (or `as_of`, or `end`); the
-    last of them may not be over. With `by` each value has such rows, and its column comes behind: the values with most
-    people first. A person is in a cohort with one value, so the values add up to the whole.
+    last of these periods may not be over. With `by` each value has such rows, and the last column has the value; the
+    values with most people come first. A person is in a cohort with one value, so the values add up to the whole.
 
     Args:
         start_event: event that puts a person into a cohort; by default any event.
@@ -53,12 +53,12 @@ async def retention(
         grain: length of a period: hour, day, week or month.
         periods: number of periods after period 0, up to 1,000.
         mode: rule for cohorts. "first_time": a person is in one cohort, that of their first start event ever.
-            "recurring": in that of every period with a start event. "unbounded": like "first_time", and a return in a
-            later period counts too.
-        by: column or property to split by, with its value at the start event that put the person into the cohort:
-            the first ever, or in "recurring" the first of the period.
+            "recurring": a person is in a cohort for every period with a start event. "unbounded": as "first_time", and
+            a person who returns in a later period counts for a period, too.
+        by: column or property to split by: its value in the start event that put the person into the cohort, which is
+            the first ever, or in mode "recurring" the first of the period.
         top: number of values of `by` that have rows of their own, by people in their cohorts; the rest is "(other)".
-        start: moment in the first cohort's period, which counts whole; None is no bound.
+        start: moment in the period of the first cohort; all of that period counts. None is no bound.
         end: end of the events that are read, excluded; None is no bound.
         where: SQL condition over the columns of `events`, for both kinds of events.
         cohort: name of a saved cohort; only its people count.
@@ -75,7 +75,7 @@ async def retention(
     )
     breakdown = Breakdown.of(by, top, context.promotions, _COLUMNS)
     bind = Parameters()
-    # The first time may lie before `start`: who came then is in no later cohort. The period of `start` counts whole.
+    # A first start event may lie before `start`; its person is in no later cohort. All of the period of `start` counts.
     since = None if mode != "recurring" or scope.start_us is None else scope.start_us - _LONGEST_US[grain]
     read = scope.between(None if since is None else max(since, YEAR_1_US), scope.end_us)
     begins, returns = began.condition(bind), returned.condition(bind)
@@ -93,7 +93,7 @@ async def retention(
     counted, cohort_key = "counted", "c"
     if breakdown is not None:
         tables |= breakdown.ranked("(FROM counted WHERE period = 0)", "sum(people)", bind)
-        # No person is twice in a cohort, so the people of several values are their sum.
+        # No person is in a cohort twice, so the people of several values can be added up.
         tables["counted_by_name"] = """
             SELECT nth, c, period, sum(people) AS people
             FROM counted JOIN ranked ON counted.value IS NOT DISTINCT FROM ranked.value GROUP BY nth, c, period"""
@@ -118,7 +118,7 @@ async def retention(
 
 
 def _first_time(is_shown: str, periods: str, *, is_split: bool) -> dict[str, str]:
-    """One cohort for each person; every period with a return counts."""
+    """SQL of tables: each person is in one cohort; every period with a return counts."""
     key = "value, c" if is_split else "c"
     return {
         "members": _members("list(n) FILTER (came) AS ns", is_shown, is_split=is_split),
@@ -131,7 +131,7 @@ def _first_time(is_shown: str, periods: str, *, is_split: bool) -> dict[str, str
 
 
 def _unbounded(is_shown: str, periods: str, *, is_split: bool) -> dict[str, str]:
-    """One cohort for each person; every period up to the last return counts."""
+    """SQL of tables: each person is in one cohort; every period up to the last return counts."""
     key = "value, c" if is_split else "c"
     until = f"greatest(0, least(coalesce(latest, c) - c, {periods}))"
     return {
@@ -144,7 +144,7 @@ def _unbounded(is_shown: str, periods: str, *, is_split: bool) -> dict[str, str]
 
 
 def _recurring(is_shown: str, periods: str, *, is_split: bool) -> dict[str, str]:
-    """A cohort for each period in which a person started; every period with a return counts."""
+    """SQL of tables: a person is in a cohort for each period with a start; every period with a return counts."""
     key = "value, c" if is_split else "c"
     values = "list(value) FILTER (started) AS vs, " if is_split else ""
     value = "unnest(vs) AS value, " if is_split else ""
@@ -162,7 +162,7 @@ def _recurring(is_shown: str, periods: str, *, is_split: bool) -> dict[str, str]
 
 
 def _members(returns: str, is_shown: str, *, is_split: bool) -> str:
-    """Each person with the cohort `c` of the first start, its `value`, and the column `returns`."""
+    """SQL for a row for each person: the cohort `c` of the first start, its `value`, and the column `returns`."""
     value = "arg_min_null(value, n) FILTER (started) AS value, " if is_split else ""
     return f"""
         SELECT min(n) FILTER (started) AS c, {value}{returns} FROM seen GROUP BY person_id
@@ -191,14 +191,14 @@ async def stickiness(
 ) -> Result:
     """Rows `periods, people, share, at_least`: how many people came in exactly, and in at least, so many periods.
 
-    `share` is of all people who came at all. There is a row for 1, 2 … up to the number of periods that the range
-    touches, or, where it has no bounds, up to the most periods of one person. With `interval` each day, week or month
-    has such rows of its own, up to the most periods of one person in it, and a column `time` in front has its start.
+    `share` is a fraction of the people who came in any period. There is a row for 1, 2 … up to the number of periods
+    that the range touches, or without bounds up to the most periods of one person. With `interval` each day, week or
+    month has such rows, up to the most periods of a person in it, and its start is the column `time`.
 
     Args:
         event: event that counts as coming; by default any event.
         grain: length of the periods that are counted: hour, day, week or month.
-        interval: day, week or month, longer than `grain`, within which they are counted; by default the whole range.
+        interval: day, week or month, longer than `grain`, in which periods are counted; by default the whole range.
         start: first moment of the range, included; None is no bound.
         end: end of the range, excluded; None is no bound.
         where: SQL condition over the columns of `events`.

@@ -1,4 +1,4 @@
-"""Scope: which events a report reads, and as of when. Event filters, and the parameters of the SQL for both."""
+"""Scope: the events that a report reads, and as of when. Event filters, and the parameters of the SQL for both."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Parameters:
 
 
 def with_tables(tables: Mapping[str, str], select: str) -> str:
-    """One SQL statement of named subqueries, each of which may read those before it, and a `select` over them."""
+    """One SQL statement: the subqueries in `tables`, by name, and a `select` over them. Each may read earlier ones."""
     return f"WITH {', '.join(f'{name} AS ({sql})' for name, sql in tables.items())} {select}"
 
 
@@ -45,9 +45,9 @@ class EventFilter(msgspec.Struct, frozen=True):
     """Events by name and condition: a step of a funnel, a return, the events of a series.
 
     Attributes:
-        events: names, any of which fits; an empty tuple means every event.
+        events: names of events, any of which fits; an empty tuple means every event.
         where: SQL condition over the columns of `events`, or None.
-        label: text that names the filter in a result.
+        label: text that stands for the filter in a result.
     """
 
     events: tuple[str, ...] = ()
@@ -56,9 +56,9 @@ class EventFilter(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, value: EventLike | None, argument: str = "event") -> Self:
-        """`"A"`, `{"event": "B", "where": "plan = 'pro'", "label": "Paid"}`, or None for every event.
+        """The filter of `"A"`, of `{"event": "B", "where": "plan = 'pro'", "label": "Paid"}`, or of None: every event.
 
-        `event` may be a list of names, any of which fits; without it, `where` alone decides.
+        `event` may be a list of names, any of which fits; without `event`, `where` alone decides.
 
         Raises:
             QueryRefused: `value` is none of these; the message names the `argument`.
@@ -79,7 +79,7 @@ class EventFilter(msgspec.Struct, frozen=True):
         return cls(events, where, label)
 
     def condition(self, bind: Parameters) -> str:
-        """SQL that is true for its events."""
+        """SQL that is true for the events of this filter."""
         parts = []
         if len(self.events) == 1:
             parts.append(f"event = {bind(self.events[0])}")
@@ -102,9 +102,9 @@ class Scope(msgspec.Struct, frozen=True):
         start_us: microseconds since 1970, included; None means no bound.
         end_us: microseconds since 1970, excluded; None means no bound.
         where: SQL condition over the columns of `events`, or None.
-        people: function that returns the SELECT of the person_ids that count, one column; None means everybody.
+        people: function that returns a SELECT of the person_ids that count, one column; None means everybody.
         untrusted: whether `people` contains SQL that came over the network.
-        as_of_us: moment up to which events were received; None means now.
+        as_of_us: moment of the answer, microseconds: only events received up to then count; None means now.
     """
 
     start_us: int | None = None
@@ -115,7 +115,7 @@ class Scope(msgspec.Struct, frozen=True):
     as_of_us: int | None = None
 
     def condition(self, bind: Parameters, *, since_us: int | None = None) -> str:
-        """SQL over `events` that is true for its events.
+        """SQL over `events` that is true for the events of this scope.
 
         Args:
             bind: parameters of the statement; the values are added to them.
@@ -132,11 +132,11 @@ class Scope(msgspec.Struct, frozen=True):
         return " AND ".join(parts) or "true"
 
     def between(self, start_us: int | None, end_us: int | None) -> Scope:
-        """The same scope with another range."""
+        """A copy of this scope with another range."""
         return msgspec.structs.replace(self, start_us=start_us, end_us=end_us)
 
     def previous(self) -> Scope:
-        """The same scope with the range of the same length that ends where this one starts.
+        """A copy of this scope, whose range has the same length and ends where this one starts.
 
         Raises:
             QueryRefused: this range has no start or no end, or the previous one begins before the year 1.
@@ -149,7 +149,7 @@ class Scope(msgspec.Struct, frozen=True):
         return self.between(start_us, self.start_us)
 
     def period(self, bind: Parameters) -> str:
-        """SQL over the events of this range and `previous` that tells which: "current" or "previous"."""
+        """SQL for the range of an event: "current" for this scope, "previous" for the scope of `previous`."""
         if self.start_us is None:
             return "'current'"
         return f"CASE WHEN timestamp < {bind(from_us(self.start_us))} THEN 'previous' ELSE 'current' END"
@@ -164,7 +164,7 @@ def instant(name: str, value: Moment | None) -> int | None: ...
 
 
 def instant(name: str, value: Moment | None) -> int | None:
-    """Microseconds of the argument `name`; None stays None. Raises QueryRefused where it is not a moment."""
+    """`value` in microseconds; None stays None. Raises QueryRefused, which names `name`, if `value` is not a moment."""
     if value is None:
         return None
     try:

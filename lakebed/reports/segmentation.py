@@ -40,20 +40,20 @@ async def segmentation(
 ) -> Result:
     """Rows `time, series, value` and the columns of `by`: a measure of one or several kinds of events.
 
-    A period without events is a row, from that of `start`, or the first event, to that of `end`, or the last: with 0
-    for counts and people, with NULL for the other measures. With a `formula` there is one series, named by it. Without
-    any events there are rows only without `by`, for a range from `start` to `end`. With `compare` a column `period`
-    comes behind: "current", and then "previous", whose `time` is its own.
+    Every period has a row, from that of `start`, or the first event, to that of `end`, or the last event. Without
+    events its value is 0 for counts and people, and NULL for other measures. With a `formula` there is one series,
+    named by it. If there are no events at all, rows exist only without `by`, and for a range from `start` to `end`.
+    With `compare` the last column is `period`: first "current", then "previous", which has its own times.
 
     Args:
-        events: one event or a list; each is a series, A, B, C … in a formula. None is every event.
+        events: one event or a list. Each is a series, called A, B, C … in a formula. None is every event.
         measure: measure of each series: count, people, sum(x), avg(x), min(x), max(x), distinct(x) or
             quantile(x, 0.95). x is a column, a promoted one, or a property that is a number.
         by: columns or properties to split by, as text.
-        top: number of combinations of `by` that have rows of their own, by events; the rest is "(other)". With
-            `compare` the events of the current period decide for both.
+        top: number of combinations of `by` with rows of their own, those of most events; the rest is "(other)". With
+            `compare` the events of the current period decide for both periods.
         formula: arithmetic of numbers, letters, + - * / and parentheses. A division by 0 is NULL.
-        grain: length of a period; None gives one value for all, without `time`.
+        grain: length of a period; None gives one value for the whole range, without `time`.
         compare: whether to add the rows of the period of the same length before `start`. Needs `start` and `end`.
         start: first moment of the range, included; None is no bound.
         end: end of the range, excluded; None is no bound.
@@ -122,7 +122,7 @@ async def segmentation(
     ]
     shown = ["series", *(f"{key} AS {quoted(name)}" for key, name in zip(keys, names, strict=True)), "value"]
     shown = [*([] if grain is None else ["time"]), *shown, *(["period"] if compare else [])]
-    # Qualified: a column of `by` may be called like them.
+    # Names are qualified, because a column of `by` may have the same name.
     order = ["shown.period", "shown.n", "shown.nth", *(f"shown.{key} NULLS LAST" for key in keys)]
     sql = f"""
         WITH {", ".join(parts)}
@@ -139,14 +139,14 @@ def _selections(events: EventLike | Sequence[EventLike] | None) -> list[EventFil
 
 
 def _best(split: Sequence[str], keys: Sequence[str], base: str, ranking: Sequence[str], limit: str) -> list[str]:
-    """The table `best`: the combinations of values that have rows of their own."""
+    """SQL of the table `best`: the combinations of values that have rows of their own."""
     columns = ", ".join(f"{sql} AS {key}" for sql, key in zip(split, keys, strict=True))
     order = ", ".join([*ranking, *(f"{key} NULLS LAST" for key in keys)])
     return [f"best AS (SELECT {columns} {base} GROUP BY ALL ORDER BY {order} LIMIT {limit})"]
 
 
 def _columns(split: Sequence[str], keys: Sequence[str], other: str) -> str:
-    # Lists are compared: they are equal where both have a NULL at the same place.
+    # Compares lists: two lists are equal even if both have a NULL at the same place.
     is_best = f"[{', '.join(split)}] IN (SELECT [{', '.join(keys)}] FROM best)"
     pairs = zip(split, keys, strict=True)
     return "".join(f"CASE WHEN {is_best} THEN {sql} ELSE {other} END AS {key}, " for sql, key in pairs)
@@ -162,7 +162,7 @@ def _names(by: str | Sequence[str] | None, taken: Sequence[str]) -> tuple[str, .
 
 
 def _span(scope: Scope, calendar: Calendar, grain: Grain | None, bind: Parameters) -> str:
-    """SQL for the number `n` of each period that has rows; no rows where neither the range nor an event has one."""
+    """SQL for the number `n` of each period that has rows. Gives no row if the range has no bounds and no events."""
     if grain is None:
         return "0 AS n"
     first = "low" if scope.start_us is None else calendar.number(grain, bind(from_us(scope.start_us)))

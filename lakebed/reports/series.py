@@ -1,4 +1,4 @@
-"""Series: a time series, and its SQL over raw events and the hourly rollup."""
+"""Series: a time series, and the SQL that computes it from raw events and the hourly rollup."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lakebed.reports.scope import instant
 
 __all__ = ["Series", "from_hours"]
 
-_GRAINS_US = {  # the longest that each may be
+_GRAINS_US = {  # the largest length of each grain
     "minute": MINUTE_US,
     "hour": HOUR_US,
     "day": DAY_US,
@@ -27,7 +27,7 @@ _GRAINS_US = {  # the longest that each may be
 
 
 class Series(msgspec.Struct, frozen=True):
-    """Values of `measure` for each bucket of `grain` in `[start_us, end_us)`, split by the columns `by`."""
+    """A value of `measure` for each bucket of length `grain` in `[start_us, end_us)`, split by the columns `by`."""
 
     event: str | None
     start_us: int
@@ -41,7 +41,7 @@ class Series(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, *, start: Moment, end: Moment, grain: str, by: str | Sequence[str] | None, **others: Any) -> Self:
-        """The series of the arguments of `timeseries`. Raises QueryRefused: an argument is not valid."""
+        """The series for the arguments of `timeseries`. Raises QueryRefused if an argument is not valid."""
         start_us, end_us = instant("start", start), instant("end", end)
         if start_us > end_us:
             raise QueryRefused(f"start {start} lies after end {end}", hint="start is included, end is not")
@@ -57,7 +57,7 @@ class Series(msgspec.Struct, frozen=True):
 
     @property
     def has_rollup(self) -> bool:
-        """Whether `hourly_events` has its counts, except at the edges."""
+        """Whether `hourly_events` has the values of this series, except in the parts of hours at its ends."""
         complete = rollup_answers(HOURLY, filtered=self.where is not None, as_of_us=self.as_of_us)
         return complete and self.measure.sql == "count(*)" and self.grain != "minute" and self.by in ((), ("event",))
 
@@ -68,11 +68,11 @@ class Series(msgspec.Struct, frozen=True):
 
     @property
     def least_rows(self) -> int:
-        """The least number of rows that it has."""
+        """The least number of rows that the series has."""
         return (self.end_us - self.start_us) // _GRAINS_US[self.grain] if self.is_filled else 0
 
     def slices(self, *, rolled: bool) -> tuple[Slice, ...]:
-        """The slices of its range, and where each is read: with `rolled`, whole hours come from `hourly_events`."""
+        """The slices of the range, each with its source: with `rolled`, whole hours come from `hourly_events`."""
         hours = [Coverage(ROLLED, grain_us=HOUR_US)] if rolled else []
         return plan(self.start_us, self.end_us, [*hours, Coverage(RAW)])
 
@@ -91,7 +91,7 @@ class Series(msgspec.Struct, frozen=True):
         return [(piece.start_us, piece.end_us) for piece in slices if piece.tier == RAW]
 
     def sql(self, slices: Sequence[Slice]) -> str:
-        """The statement over `events`, and over `hourly_events` reduced to the slices that come from it."""
+        """The statement over `events` and `hourly_events`. `hourly_events` must have only the hours of its slices."""
         names = "".join(f", {quoted(name)}" for name in self.by)
         selects = [self._events_sql(number) for number in range(len(self._raw(slices)))]
         if any(piece.tier == ROLLED for piece in slices):
@@ -133,7 +133,7 @@ def _bucket(grain: str, column: str) -> str:
     """SQL for the start of the bucket of a TIMESTAMPTZ."""
     if grain not in ("minute", "hour", "day"):
         return f"date_trunc('{grain}', {column})"
-    # In UTC these are all of one length. DuckDB's date_trunc calls a calendar for each row: 0.2 us instead of 0.01.
+    # In UTC these grains have one length. DuckDB's date_trunc calls a calendar for each row: 0.2 us instead of 0.01.
     us = _GRAINS_US[grain]
     return f"make_timestamptz(epoch_us({column}) - (epoch_us({column}) % {us} + {us}) % {us})"
 
@@ -150,7 +150,7 @@ _OFFSETS = {"week": 4 * DAY_US}  # 1970-01-05 was a Monday
 
 
 def from_hours(series: Series, hours: pa.Table) -> pa.Table:
-    """Rows `time, value` for every bucket of `series`, from the rows of `hours`. Only for series that are filled."""
+    """Rows `time, value` for every bucket of `series`, from the rows of `hours`. Only if `series.is_filled`."""
     import numpy as np  # only objects that run reports pay for the import
     import pyarrow.compute as pc  # a quarter of the time that importing pyarrow takes
 

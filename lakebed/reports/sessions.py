@@ -1,4 +1,4 @@
-"""Sessions: the visits of people, cut where a person did nothing for a while; and the visits and events one by one."""
+"""Sessions: the visits of people, which end if a person does nothing for a while: their figures, and a list of them."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ async def sessions(
 ) -> Result:
     """Rows `time, sessions, people, events_per_session, avg_seconds, median_seconds, bounce_rate, engaged_rate`.
 
-    A session is a person's events with no gap longer than `timeout` between one and the next. It belongs to the period
-    of its first event, however long it lasts, and counts where that lies in `[start, end)`; one that began before
-    `start` is not counted, and not cut in two. Events at or after `end` are ignored.
+    A session is a person's events with no gap longer than `timeout` between one and the next. A session belongs to the
+    period of its first event, however long it lasts, and counts if its first event lies in `[start, end)`. A session
+    that began before `start` is not counted, and not cut in two. Events at or after `end` are ignored.
 
     A bounce is a session of a single event. A session is engaged if it lasted `engaged_after` or longer, has two page
     or screen views, or a `conversion` (as in GA4). Without `by`, a period without sessions is a row of zeros; without
@@ -62,10 +62,10 @@ async def sessions(
     Args:
         timeout: longest gap within a session; a gap of exactly that length does not end it.
         use: "timeout", or "session_id" for the sessions of the client; events without a session id are ignored.
-        grain: length of a period; None gives one row for all, without `time`.
+        grain: length of a period; None gives one row for the whole range, without `time`.
         by: "entry" or "exit", the name of the first or last event; or a column or property of the first event.
         top: number of values of `by` that have rows of their own, by sessions; the rest is "(other)".
-        engaged_after: length of a session from which on it is engaged.
+        engaged_after: least length of an engaged session.
         conversion: event that makes a session engaged.
         start: first moment of the range, included; None is no bound.
         end: end of the range, excluded; None is no bound.
@@ -121,19 +121,19 @@ async def sessions(
 
 
 def grouped(context: ReportContext, by: str | None) -> tuple[str | None, str]:
-    """The column of `sessions_sql` with the values of `by`, and the SQL of the `value` that it needs."""
+    """The column of `sessions_sql` that has the values of `by`, and the SQL to pass to `sessions_sql` as `value`."""
     if by is None or by in ("entry", "exit"):
         return by, "NULL"
     return "value", f"CAST({column_sql(by, context.promotions)} AS VARCHAR)"
 
 
 def engaged_sql(bind: Parameters, engaged_after: Duration) -> str:
-    """SQL over `sessions_sql` that is true for an engaged session. Raises QueryRefused: it is not a duration."""
+    """SQL over `sessions_sql` that is true for an engaged session. Raises QueryRefused for a bad duration."""
     return f"(us_long >= {bind(duration_us('engaged_after', engaged_after))} OR views >= 2 OR conversions > 0)"
 
 
 def _span(scope: Scope, calendar: Calendar, grain: Grain, bind: Parameters) -> str:
-    """SQL for the first and the last period: of the range where it has bounds, else those with sessions."""
+    """SQL for the first and the last period of the range; without bounds, the first and last that have sessions."""
     first = "min(n)" if scope.start_us is None else calendar.number(grain, bind(from_us(scope.start_us)))
     last = "max(n)" if scope.end_us is None else calendar.number(grain, bind(from_us(scope.end_us - 1)))
     return f"{first}, {last}"
@@ -144,7 +144,7 @@ def sessions_sql(
 ) -> str:
     """A SELECT of the sessions: `person_id, seq, start_us, us_long, events, views, conversions, entry, exit, value`.
 
-    `seq`, `entry` and `value` are those of the first event. `conversions` counts the events of any of these filters.
+    `seq`, `entry` and `value` are those of the first event. `conversions` counts events that meet any filter.
 
     Raises:
         QueryRefused: `timeout` or `use` is not valid.
@@ -219,12 +219,12 @@ async def session_list(
 ) -> Result:
     """Rows `seq, person_id, session_id, start, end, seconds, events, entry, exit, engaged, converted`, newest first.
 
-    They are the sessions that `sessions` counts with the same arguments. With the period of one of its rows as `start`
-    and `end`, and its value as `value`, they are the sessions of that row. Of equal starts, the session whose first
-    event arrived last comes first.
+    The rows are the sessions that `sessions` counts with the same arguments. For the sessions of one of its rows, give
+    that row's period as `start` and `end`, and its value as `value`. Of equal starts, the session whose first event
+    arrived last comes first.
 
     `seq`, `session_id` and `entry` are those of the first event, `exit` is the name of the last. A session of a single
-    event, which is a bounce, has 0 seconds. `converted` says whether a `conversion` is in it.
+    event, which is a bounce, has 0 seconds. `converted` says whether the session has a `conversion`.
 
     Args:
         timeout: longest gap within a session; a gap of exactly that length does not end it.
@@ -233,7 +233,7 @@ async def session_list(
         value: value of `by` of the sessions to list; None lists those without a value.
         limit: largest number of rows, up to 10,000.
         before: `seq` of the last row of the page before: only sessions that come after it in the list.
-        engaged_after: length of a session from which on it is engaged.
+        engaged_after: least length of an engaged session.
         conversion: event that makes a session engaged.
         start: first moment of the range, included; None is no bound.
         end: end of the range, excluded; None is no bound.

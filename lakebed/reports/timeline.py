@@ -28,8 +28,8 @@ async def timeline(
 ) -> Result:
     """Rows `seq, timestamp, type, event, user_id, anonymous_id, session_id, properties`: one person, newest first.
 
-    The events of all ids of the person are in it. Of equal timestamps, the event that arrived later comes first. For an
-    id without events there are no rows.
+    The rows are the events of all ids of the person. Of equal timestamps, the event that arrived later comes first. An
+    id without events gives no rows.
 
     Args:
         person: id of the person: the user id of an event, or the anonymous id of an event without a user id.

@@ -27,15 +27,15 @@ async def top(
     cohort: str | None = None,
     as_of: Time | None = None,
 ) -> Result:
-    """Rows `value, count, people, share`: the values that most events have, and their share of all events with a value.
+    """Rows `value, count, people, share`: the most frequent values, and their share of all events that have a value.
 
-    Of equal counts, those that sort first come first. Events without a value do not count. `share` is of all events
-    with a value, whether it has a row or not; with `other` the shares add up to 1.
+    Values with equal counts are in order of their text. Events without a value do not count. `share` is a fraction of
+    all events with a value, values without a row included; with `other` the shares add up to 1.
 
     Args:
         what: name of a column, a promoted column or a property, read as text.
         n: largest number of rows, up to 10,000.
-        people: whether to count people; without them, names of events come from the hourly rollup, however long the
+        people: whether to count people, too. If not, names of events come from the hourly rollup, however long the
             history is.
         other: whether to add a last row "(other)" for all values without a row of their own, if there are any.
         event: events to count; by default all.
@@ -61,7 +61,7 @@ async def top(
     counted = f"FROM {source} WHERE {condition} AND {column} IS NOT NULL"
     rest = ""
     if other:
-        # A person may have several of these values, so people are counted again.
+        # A person may have several of the other values, so people are counted anew.
         people_sql = f"(SELECT count(DISTINCT person_id) {counted} AND {column} NOT IN (SELECT value FROM best)), "
         rest = f"""UNION ALL
             SELECT {bind(OTHER)}, CAST(sum(count) AS BIGINT), {people_sql if people else ""}
@@ -105,8 +105,8 @@ async def paths(
 
     Each session (as in `sessions`: one that began before `start` is left out whole) gives one path: from its first
     event, or from the first event of `after`, the next `steps` events; or the `steps` events that lead to the last
-    event of `before`. A session without that event gives none. Where a session ends, its path goes on to "(end)";
-    before its beginning it comes from "(start)". What enters an event at one step leaves it at the next.
+    event of `before`. A session without that event gives none. If a session ends, its path goes on to "(end)"; a path
+    that leads to its beginning comes from "(start)". The paths that enter an event at one step leave it at the next.
 
     Args:
         after: event that paths begin with.
@@ -114,7 +114,7 @@ async def paths(
         by: name of the nodes: "event" (the name of an event, or its type where it has none), or a column or property,
             such as the path of a page; events without a value are ignored.
         steps: number of links of a path, up to 20.
-        top: number of events that are shown of each step, by sessions, up to 100; the rest is "(other)".
+        top: number of events that are shown at each step, up to 100: those of most sessions; the rest is "(other)".
         collapse: whether the same event several times in a row is one.
         timeout: longest gap within a session.
         start: first moment at which a session may begin, included; None is no bound.
@@ -139,7 +139,7 @@ async def paths(
     else:
         order, neighbour, source, target, beyond = "us DESC, seq DESC", "lead", "b", "a", _START
         shown = f"{bind(steps)} - k + 1"
-    # A session that began before `start` is known by its last events before it.
+    # Events shortly before `start` show whether a session began before it.
     since = None if scope.start_us is None else scope.start_us - longest
     within = "true" if scope.start_us is None else f"visit >= {bind(scope.start_us)}"
     repeated = "AND (NOT coalesce(went_on, false) OR name <> neighbour)" if collapse else ""

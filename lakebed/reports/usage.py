@@ -1,4 +1,4 @@
-"""Usage: how much organisations used of each product, summed exactly, by calendar period."""
+"""Usage: the quantity of each product that organisations used, summed exactly, by calendar period."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ async def usage(
     """Rows `time, organization_id, sku, unit, quantity, events`: exact sums; quantities are decimals, never floats.
 
     An event is usage if it has the properties `quantity` (a number or text of at most 29 digits and 9 decimals) and
-    `sku`. Units are never converted: each has rows of its own. Usage without an organisation has NULL there.
+    `sku`. Units are never converted: each has rows of its own. Without an organisation, `organization_id` is NULL.
 
     Args:
         organization_id: id of an organisation; by default all.
         sku: name of a product; by default all.
-        grain: length of a period: hour, day, week or month; None gives one row for all time, without `time`.
+        grain: length of a period: hour, day, week or month; None gives one row for all, without `time`.
         start: first moment of the range, included; None is no bound.
         end: end of the range, excluded; None is no bound.
         where: SQL condition over the columns of `events`.
@@ -73,7 +73,7 @@ async def usage(
 
 
 def _joined(table: pa.Table) -> pa.Table:
-    """`table` with `quantity` instead of its two parts. It is a DECIMAL(38, 9), unless a sum has more digits."""
+    """`table` with `quantity` instead of its parts `high` and `low`: a DECIMAL(38, 9), unless a sum has more digits."""
     import pyarrow.compute as pc  # a quarter of the time that importing pyarrow takes
 
     high, quantity = table["high"], table["low"]

@@ -1,6 +1,6 @@
 """When jobs are due: `every.hour`, `every.day.at("3am")`, `every.Sunday.at("4am")`, `every(5).minutes`.
 
-Nothing here waits or runs: a `Schedule` is a value with arithmetic. `scheduler.py` runs jobs by it.
+Nothing here waits or runs: a `Schedule` is a value that computes moments. `scheduler.py` runs jobs.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _DAYS = {(0, 1, 2, 3, 4, 5, 6): "day", (0, 1, 2, 3, 4): "weekday", (5, 6): "week
 _UNITS = {"hour": 3600, "minute": 60, "second": 1}
 _LONGEST_S = 366 * 86400
 _DAY = timedelta(days=1)
-# Longer than any week and any change of a zone across the date line.
+# More days than a week plus any change of a zone across the date line.
 _SEARCH_DAYS = 10
 
 _TIME = re.compile(r"(\d{1,2})(?::(\d\d))? ?(am|pm)|(\d{1,2}):(\d\d)", re.ASCII)
@@ -49,13 +49,13 @@ class Schedule(msgspec.Struct, frozen=True):
     It is also a decorator that attaches itself to a method. A method may have several schedules.
 
     Intervals count from 1970-01-01 UTC, so restarts do not shift them, and `every.hour` is on the full hour of UTC. A
-    time of day is wall time in `timezone`. If a change of the clocks skips it, its moment is the first one after the
-    gap; if the time comes twice, the first of the two.
+    time of day is wall time in `timezone`. If a change of the clocks skips that time, the moment is the first one after
+    the gap; if the time occurs twice, the moment is the first.
 
     Attributes:
         interval_s: seconds between moments; 0 for a time of day.
-        days: weekdays, 0 is Monday.
-        minute: minutes since midnight; None means midnight, and that no time was set.
+        days: weekdays; 0 is Monday.
+        minute: minutes since midnight; None means that no time was set, which counts as midnight.
         timezone: IANA name; None means the object's `schedule_timezone`.
     """
 
@@ -81,7 +81,7 @@ class Schedule(msgspec.Struct, frozen=True):
         return function
 
     def at(self, text: str, *, tz: str | None = None) -> Schedule:
-        """The same days at a time such as "3am", "9:30am", "17:00", "noon" or "midnight".
+        """A schedule of the same days, at a time such as "3am", "9:30am", "17:00", "noon" or "midnight".
 
         Raises:
             InvalidSchedule: the time is invalid, the schedule is an interval or has a time already, or the zone is
@@ -95,7 +95,7 @@ class Schedule(msgspec.Struct, frozen=True):
         return timed if tz is None else timed.tz(tz)
 
     def tz(self, name: str) -> Schedule:
-        """The same wall time in the IANA zone `name`.
+        """A schedule of the same wall time, in the IANA zone `name`.
 
         Raises:
             InvalidSchedule: the zone is unknown, or the schedule is an interval.
@@ -106,7 +106,7 @@ class Schedule(msgspec.Struct, frozen=True):
         return msgspec.structs.replace(self, timezone=name)
 
     def __getattr__(self, name: str) -> Schedule:
-        """`.at6am`, `.at5pm`, `.atnoon`: the same as `.at`, for times that are valid names."""
+        """`.at6am`, `.at5pm`, `.atnoon`: like `.at("6am")`, for times that are valid Python names."""
         shortcut = _SHORTCUT.fullmatch(name)
         if shortcut is None:
             _refuse(name, f"{self} has no .{name}")
@@ -127,7 +127,7 @@ class Schedule(msgspec.Struct, frozen=True):
         return next(moment for moment in self._moments(us, default_timezone, 1) if moment > us)
 
     def latest_due(self, after_us: int, now_us: int, default_timezone: str = "UTC") -> int | None:
-        """The last planned moment in (`after_us`, `now_us`], or None. The cost does not grow with the range."""
+        """The last planned moment in (`after_us`, `now_us`], or None. The range's length does not affect the cost."""
         if self.interval_s:
             step = self.interval_s * SECOND_US
             moment = now_us // step * step
@@ -136,7 +136,7 @@ class Schedule(msgspec.Struct, frozen=True):
         return moment if moment > after_us else None
 
     def _moments(self, us: int, default_timezone: str, direction: int) -> Iterator[int]:
-        """The planned moments around `us`, ascending (direction 1) or descending (-1), with two days before it."""
+        """The planned moments from two days before `us` on (direction 1), or from two days after `us` back (-1)."""
         where = zone(self.timezone or default_timezone)
         today = from_us(us).astimezone(where).date()
         wall = time(*divmod(self.minute or 0, 60))
@@ -147,13 +147,13 @@ class Schedule(msgspec.Struct, frozen=True):
 
 
 class Interval:
-    """`every(5)`, a number without its unit: `.seconds`, `.minutes`, `.hours`, or the singular of one."""
+    """`every(5)`, a number whose unit must follow: `.seconds`, `.minutes`, `.hours`, or a singular of these."""
 
     def __init__(self, number: int) -> None:
         self._number = number
 
     def __getattr__(self, name: str) -> Schedule:
-        """The schedule for a unit.
+        """The schedule whose interval is the number of units called `name`.
 
         Raises:
             InvalidSchedule: the unit is unknown, or the interval is longer than 366 days.
@@ -184,13 +184,13 @@ class Every:
     Sunday = Schedule(days=(6,))
 
     def __call__(self, number: int) -> Interval:
-        """`every(5).minutes`. Raises InvalidSchedule: `number` is not a whole number above 0."""
+        """Called by `every(5).minutes`. Raises InvalidSchedule if `number` is not a whole number above 0."""
         if type(number) is not int or number < 1:
             raise InvalidSchedule(f"every({number!r}) is not understood", hint="Give a whole number: every(5).minutes")
         return Interval(number)
 
     def __getattr__(self, name: str) -> Schedule:
-        """Refuse an unknown word. Raises InvalidSchedule: always. Its hint lists the known words."""
+        """Refuse an unknown word: always raises InvalidSchedule, whose hint lists the known words."""
         _refuse(name, f"every.{name} is not understood")
 
 
@@ -198,7 +198,7 @@ every = Every()
 
 
 class ScheduledMethod(msgspec.Struct, frozen=True):
-    """A method and one of its schedules. `name` is unique in the class and the same after a restart."""
+    """A method and one of its schedules. `name` is unique in the class, and does not change at a restart."""
 
     name: str
     method_name: str
@@ -222,7 +222,7 @@ def schedules_of(cls: type) -> list[ScheduledMethod]:
 
 
 def zone(name: str) -> ZoneInfo:
-    """The IANA zone `name`. Raises InvalidSchedule: there is no such zone."""
+    """The IANA zone `name`. Raises InvalidSchedule if there is no such zone."""
     try:
         return ZoneInfo(name)
     except (LookupError, ValueError, OSError, TypeError, AttributeError) as error:
@@ -244,7 +244,7 @@ def _refuse(name: str, message: str) -> NoReturn:
 
 
 def _minute(text: str) -> int:
-    """Minutes since midnight of a time of day."""
+    """The minutes since midnight of a time of day such as "3am". Raises InvalidSchedule if it cannot be read."""
     time_text = text.strip().lower() if isinstance(text, str) else ""
     if time_text in _WORDS:
         return _WORDS[time_text]

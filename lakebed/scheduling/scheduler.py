@@ -1,7 +1,7 @@
 """Runs jobs when they are due. This file is the only importer of APScheduler.
 
-APScheduler is only a timer. The recorded runs decide which jobs are due, and not the time of day, so that a missed run
-is always caught up.
+APScheduler is only a timer. Which jobs are due is decided by the recorded runs and not by the timer, so a missed run is
+always caught up.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["Job", "JobRun", "Scheduler"]
 
 _log = logging.getLogger("lakebed.scheduler")
 _TIMER = "timer"
-# Timers follow the monotonic clock. Checking this often notices a wall clock that was set, or a machine that slept.
+# Timers follow the monotonic clock. Checks this often notice that the wall clock was set, or the machine slept.
 _CHECK_US = 300 * SECOND_US
 # The shortest wait: a clock that stands still just before a moment must not keep the loop busy.
 _MIN_WAIT_US = 10_000
@@ -36,8 +36,8 @@ class Job(msgspec.Struct, frozen=True):
     """A function and its schedule. After a crash it may run again for the same moment, so it must be idempotent.
 
     Attributes:
-        name: a unique name, the same after a restart.
-        schedule: the planned moments.
+        name: a unique name, which does not change at a restart.
+        schedule: schedule with the planned moments.
         run: called without arguments on the loop; an awaitable result is awaited.
     """
 
@@ -47,11 +47,11 @@ class Job(msgspec.Struct, frozen=True):
 
 
 class JobRun(msgspec.Struct, frozen=True):
-    """The outcome of one run. A job that is new is recorded as a run too, with all three times the same.
+    """The outcome of one run. A new job is recorded like a run, too, with three equal times.
 
     Attributes:
         job: name of the job.
-        planned_us: latest planned moment that the run covers; for `run_now` the moment of the call.
+        planned_us: latest planned moment that the run covers; for `run_now`, the moment of the call.
         started_us: start of the run.
         finished_us: end of the run.
         error: type and message of its exception; None for success.
@@ -65,27 +65,27 @@ class JobRun(msgspec.Struct, frozen=True):
 
 
 class Scheduler:
-    """Runs each job once for all planned moments since its last run.
+    """Runs each due job: one run covers all planned moments since the last run.
 
-    Jobs run concurrently on the loop; a job never overlaps itself. A failed job is in `failures` until it succeeds. It
-    does not stop the others, and runs again at its next planned moment. A run counts when it has been recorded: a run
-    that a crash or `close` interrupted is repeated after the next `start`.
+    Jobs run concurrently on the loop; a job never overlaps itself. A failed job is in `failures` until it succeeds. A
+    failed job does not stop the others, and runs again at its next planned moment. A run counts once it is recorded: a
+    run that a crash or `close` interrupted is repeated after the next `start`.
 
     Args:
         clock: source of wall time.
         timezone: IANA zone of schedules without a zone.
         jobs: the jobs; their names must differ.
-        last_runs: `planned_us` of the last recorded run, by name of the job.
-        record: awaited with each outcome. Its errors are in `failures`.
+        last_runs: by name of a job, `planned_us` of its last recorded run.
+        record: awaited with the outcome of each run. Errors that it raises are put into `failures`.
 
     Attributes:
-        failures: the last error of each job whose last run failed.
+        failures: by name of a job, the error of its last run, if that run failed.
 
     Raises:
         InvalidSchedule: the zone is unknown, or two jobs have the same name.
 
-    Not promised: punctuality. A run starts late by the time that the loop is busy, and by up to five minutes when the
-    machine slept or its wall clock was set.
+    Not promised: punctuality. A run starts late if the loop is busy, and up to five minutes late if the machine slept
+    or its wall clock was set.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class Scheduler:
         self.failures: dict[str, str] = {}
 
     async def start(self) -> None:
-        """Start due jobs in the background, now and at each further planned moment.
+        """Start the jobs that are due, in the background: now, and at each further planned moment.
 
         Raises:
             ObjectClosed: after `close`.
@@ -157,11 +157,11 @@ class Scheduler:
         return runs[0]
 
     def next_run_us(self) -> int | None:
-        """The next planned moment of any job, in the past if one is overdue; None without jobs."""
+        """The next planned moment of any job; it is in the past if a job is overdue. None if there are no jobs."""
         return min((self._next(job) for job in self._jobs.values()), default=None)
 
     async def close(self, timeout_s: float = 10.0) -> None:
-        """Start no more jobs, wait `timeout_s` for running ones, then cancel them. No task and no timer is left.
+        """Start no more jobs, wait `timeout_s` for running jobs, then cancel them. Leaves no task and no timer.
 
         A cancelled job is not recorded. A job that ignores its cancellation is awaited. Idempotent.
         """
@@ -182,7 +182,7 @@ class Scheduler:
     # Jobs
 
     async def _adopt(self, now_us: int) -> None:
-        """Record new jobs, durably: they run from their next planned moment on."""
+        """Record new jobs, durably. A new job first runs at its next planned moment."""
         for name in self._jobs:
             if self._last.get(name, now_us + _AHEAD_US + 1) > now_us + _AHEAD_US:
                 self._last[name] = now_us
@@ -241,7 +241,7 @@ class Scheduler:
         except asyncio.CancelledError as problem:
             if task is not None and task.cancelling():
                 raise
-            return _described(problem)  # something that the job awaited was cancelled, not the job
+            return _described(problem)  # what the job awaited was cancelled, not the job
         except Exception as problem:  # noqa: BLE001 - users' code may raise anything; it is recorded
             _log.exception("job %r failed", job.name)
             return _described(problem)
@@ -262,7 +262,7 @@ class Scheduler:
         return timer
 
     def _set_timer(self) -> None:
-        """Set the timer to the next planned moment of the jobs that are not running. Called when a job ends, too."""
+        """Set the timer to the next planned moment of the jobs that are not running. Also called when a job ends."""
         if self._timer is None:
             return
         now_us = self._clock.now_us()
@@ -280,7 +280,7 @@ class Scheduler:
         )
 
     async def _on_timer(self) -> None:
-        """Called by APScheduler. It only starts tasks: APScheduler cancels its own at its shutdown."""
+        """Called by APScheduler. Only starts tasks, because APScheduler cancels its own tasks at its shutdown."""
         self._launch_due()
 
     def _on_timer_error(self, event: Any) -> None:
@@ -292,7 +292,7 @@ class Scheduler:
 
 
 async def _outcomes(tasks: Sequence[asyncio.Task[JobRun]]) -> list[JobRun]:
-    """Wait for runs. Returns the outcomes of those that were not cancelled."""
+    """Wait for runs to end. Returns the outcomes of the runs that were not cancelled."""
     if tasks:
         await asyncio.wait(tasks)
     return [task.result() for task in tasks if not task.cancelled()]
