@@ -158,7 +158,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InvalidSettings(f"{path} cannot be read: {error}", hint="Mend the file", path=path) from error
+        raise InvalidSettings(f"{path} cannot be read: {error}", hint="Correct the file", path=path) from error
 
 
 def _parse(text: str) -> Any:

@@ -36,20 +36,32 @@ def table() -> str:
 def messages(source: str) -> Iterator[tuple[str, str, str]]:
     """Class, message and hint of each error that a file raises with a text. `{…}` stands for a fact."""
     tree = ast.parse(source)
+    helpers = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
     for scope in ast.walk(tree):
         if isinstance(scope, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Module)):
             texts = dict(_assigned(scope))
             for node in _own_nodes(scope):
                 if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
-                    yield from _message(node.exc, texts)
+                    yield from _message(node.exc, texts, helpers)
 
 
-def _message(call: ast.Call, texts: dict[str, str]) -> Iterator[tuple[str, str, str]]:
+def _message(
+    call: ast.Call, texts: dict[str, str], helpers: dict[str, ast.FunctionDef]
+) -> Iterator[tuple[str, str, str]]:
     error = ast.unparse(call.func).rpartition(".")[2]
-    arguments = [text for argument in call.args if (text := _text(argument, texts)) is not None]
-    hint = next((_text(keyword.value, texts) or "" for keyword in call.keywords if keyword.arg == "hint"), "")
-    if arguments:  # a Refusal has its code before its message
-        yield error, arguments[-1], hint
+    arguments = [_text(argument, texts) for argument in call.args]
+    if error in helpers:  # the message is what the helper makes of its arguments
+        helper = helpers[error]
+        names = [argument.arg for argument in helper.args.args]
+        filled = {name: text or "{…}" for name, text in zip(names, arguments, strict=False)}
+        made = [node.value for node in _own_nodes(helper) if isinstance(node, ast.Return)]
+        if made and isinstance(made[-1], ast.Call):
+            yield from _message(made[-1], dict(_assigned(helper)) | filled, {})
+    elif not error.startswith("_") and any(arguments):
+        hint = next((_text(keyword.value, texts) or "{…}" for keyword in call.keywords if keyword.arg == "hint"), "")
+        # A Refusal has its code before its message; other classes may have a fact after it.
+        message = arguments[-1] if error == "Refusal" else [text for text in arguments if text is not None][-1]
+        yield error, message or "{…}", hint
 
 
 def _own_nodes(scope: ast.AST) -> Iterator[ast.AST]:
@@ -74,7 +86,7 @@ def _text(node: ast.expr, texts: dict[str, str]) -> str | None:
             return text
         case ast.JoinedStr(values=values):
             return "".join(_text(part, texts) or "{…}" for part in values)
-        case ast.Name(id=name):
+        case ast.Name(id=name) | ast.FormattedValue(value=ast.Name(id=name)):
             return texts.get(name)
         case _:
             return None

@@ -101,7 +101,7 @@ class RateLimits:
         raise Refusal(
             429,
             "RATE_LIMITED",
-            f"This key may send {rate:g} {unit} a second, {capacity:g} at once. Send it again in {wait_s} s",
+            f"This key's rate limit is reached ({rate:g} {unit} a second, {capacity:g} at once): retry in {wait_s} s",
             limit=rate,
             headers={
                 "Retry-After": str(wait_s),

@@ -140,9 +140,9 @@ class Billing:
         """
         start, end = month_of(period, tz)
         if not isinstance(organization_id, str) or not organization_id:
-            raise InvalidBilling(f"organization_id is {organization_id!r}", hint="Give a text")
+            raise InvalidBilling(f"organization_id {organization_id!r} is empty or not text", hint="Give a text")
         if issue and as_of is not None:
-            raise InvalidBilling("an invoice is issued as of now", hint="Leave as_of away, or issue=True")
+            raise InvalidBilling("issue=True and as_of cannot be combined", hint="Leave one of them out")
         async with self._issuing:
             now_us = self._clock.now_us()
             as_of_us = parse_as_of(as_of, now_us)

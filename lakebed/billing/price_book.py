@@ -27,7 +27,7 @@ _MINOR = dict.fromkeys(_NONE.split(), 0) | dict.fromkeys(_THREE.split(), 3)
 def digits_of(currency: str) -> int:
     """The number of decimals of a currency, by ISO 4217. Raises InvalidBilling if `currency` is not a code."""
     if not isinstance(currency, str) or not re.fullmatch("[A-Z]{3}", currency):
-        raise InvalidBilling(f"currency is {str(currency)[:40]!r}", hint="Use a code of ISO 4217, such as EUR")
+        raise InvalidBilling(f"currency {str(currency)[:40]!r} is not a code of ISO 4217", hint="Use one such as EUR")
     return _MINOR.get(currency, 2)
 
 
@@ -54,7 +54,7 @@ def exact(name: str, value: Any, *, digits: int = 29, decimals: int = 9) -> Deci
     number = tidy(number)
     if -int(number.as_tuple().exponent) > decimals or number.adjusted() >= digits:
         hint = f"At most {digits} digits before the point and {decimals} after it are kept"
-        raise InvalidBilling(f"{name} is {str(value)[:60]!r}", hint=hint)
+        raise InvalidBilling(f"{name} is {str(value)[:60]!r}: too many digits", hint=hint)
     return number
 
 
@@ -176,10 +176,10 @@ def _price(path: str, value: Any) -> Price:
         raise InvalidBilling(f"{path} has no field {unknown[0][:40]!r}", hint=f"There are {', '.join(sorted(_FIELDS))}")
     model = value.get("model")
     if model not in _MODELS:
-        raise InvalidBilling(f"{path}.model is {str(model)[:40]!r}", hint=f"Use one of {', '.join(_MODELS)}")
+        raise InvalidBilling(f"{path}.model {str(model)[:40]!r} is not known", hint=f"Use one of {', '.join(_MODELS)}")
     unit = value.get("unit")
     if unit is not None and not isinstance(unit, str):
-        raise InvalidBilling(f"{path}.unit is {unit!r}", hint="Name the unit that usage is tracked in")
+        raise InvalidBilling(f"{path}.unit {unit!r} is not text", hint="Name the unit that usage is tracked in")
     needs_tiers = model in ("tiered", "volume")
     if needs_tiers != bool(value.get("tiers")) or needs_tiers == ("amount" in value):
         raise InvalidBilling(
@@ -188,7 +188,7 @@ def _price(path: str, value: Any) -> Price:
     numbers = {name: _amount(f"{path}.{name}", value[name]) for name in ("amount", "free", "minimum") if name in value}
     per = _amount(f"{path}.per", value.get("per", 1))
     if per <= 0:
-        raise InvalidBilling(f"{path}.per is {plain(per)}", hint="A package has more than 0 units")
+        raise InvalidBilling(f"{path}.per {plain(per)} is not above 0", hint="A package has more than 0 units")
     return Price(model, tiers=_tiers(path, value.get("tiers") or ()), per=per, unit=unit, **numbers)
 
 
@@ -215,5 +215,5 @@ def _tiers(path: str, value: Any) -> tuple[Tier, ...]:
 def _amount(path: str, value: Any) -> Decimal:
     number = exact(path, value, digits=20, decimals=12)
     if number < 0:
-        raise InvalidBilling(f"{path} is {plain(number)}", hint="Give 0 or more")
+        raise InvalidBilling(f"{path} {plain(number)} is below 0", hint="Give 0 or more")
     return number

@@ -63,7 +63,7 @@ class Quota(msgspec.Struct, frozen=True):
         zone_of(tz)
         thresholds = fields.get("thresholds", (0.8, 1.0))
         if not isinstance(thresholds, list | tuple) or not all(map(_is_share, thresholds)):
-            raise InvalidBilling(f"thresholds is {thresholds!r}", hint="Give shares of the limit, such as 0.8")
+            raise InvalidBilling(f"thresholds {thresholds!r} are not shares of the limit", hint="Give numbers like 0.8")
         return cls(fields["organization_id"], fields["sku"], limit, period, tz, tuple(sorted(map(float, thresholds))))
 
     @property
@@ -98,7 +98,7 @@ def zone_of(tz: str) -> ZoneInfo:
     try:
         return ZoneInfo(tz)
     except (KeyError, ValueError, TypeError, OSError) as error:
-        raise InvalidBilling(f"tz is {str(tz)[:40]!r}", hint="Use an IANA name such as Europe/Berlin") from error
+        raise InvalidBilling(f"tz {str(tz)[:40]!r} is not a time zone", hint="Use an IANA name such as UTC") from error
 
 
 def month_of(period: str, tz: str) -> tuple[datetime, datetime]:
@@ -106,7 +106,7 @@ def month_of(period: str, tz: str) -> tuple[datetime, datetime]:
     zone = zone_of(tz)
     # A month has one spelling only, because its invoice's name contains it, and an invoice is recorded once.
     if not isinstance(period, str) or not _MONTH.fullmatch(period):
-        raise InvalidBilling(f"period is {str(period)[:40]!r}", hint="Write a month as 2026-01")
+        raise InvalidBilling(f"period {str(period)[:40]!r} is not a month", hint="Write a month as 2026-01")
     first = datetime(int(period[:4]), int(period[5:]), 1, tzinfo=zone)
     return first, (first + timedelta(days=32)).replace(day=1)
 

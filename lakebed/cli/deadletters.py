@@ -70,7 +70,7 @@ def replay(
 ) -> None:
     """Store dead letters, as they are or mended; by default all. Each is stored once; those refused again stay."""
     if text and (patch or len(ids or ()) != 1):
-        raise Failure("--text takes the place of one dead letter", hint="Name its id, and leave --patch out")
+        raise Failure("--text needs exactly one id and no --patch", hint="Give one id, or use --patch")
     edit: Any = sys.stdin.read() if text == "-" else text or (json_object(patch, "--patch is") if patch else None)
     with place.client() as client:
         if dry_run:
@@ -93,7 +93,7 @@ def purge(
 ) -> None:
     """Delete dead letters for ever: those with these ids, or all before a moment."""
     if bool(ids) == bool(before):
-        raise Failure("Which dead letters?", hint="Say their ids, or --before a moment")
+        raise Failure("no dead letter was named", hint="Give their ids, or --before TIME")
     until = moment(before) if before else None
     with place.client() as client:
         selected = _selected(client, ids, until)

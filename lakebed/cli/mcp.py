@@ -45,7 +45,7 @@ def mcp(
 def _address(text: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) <= 65_535:  # noqa: PLR2004 - the range of ports
-        raise Failure(f"--http is {text!r}", hint="Say it as 127.0.0.1:8081")
+        raise Failure(f"--http {text!r} is not an address with a port", hint="Write it as 127.0.0.1:8081")
     try:
         is_local = host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:

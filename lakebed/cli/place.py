@@ -102,9 +102,9 @@ def imported(name: str) -> type[Any]:
     try:
         attribute = getattr(importlib.import_module(module_name), class_name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise Failure(f"{name!r} is not a class that can be imported: {error}", hint="Say it as module:Class") from None
+        raise Failure(f"{name!r} cannot be imported as a class: {error}", hint="Write it as module:Class") from None
     if not isinstance(attribute, type):
-        raise Failure(f"{name!r} is not a class", hint="Say it as module:Class")
+        raise Failure(f"{name!r} is not a class", hint="Write it as module:Class")
     return attribute
 
 

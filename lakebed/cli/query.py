@@ -44,7 +44,7 @@ def query(
 ) -> None:
     """Run one SELECT over `events`, `people`, `hourly_events`, `daily_metrics` and the object's rollups."""
     if snapshot and place.url:
-        raise Failure("--snapshot is for an object that is opened here", hint="--as-of is exact at any instant")
+        raise Failure("--snapshot cannot be used with a server", hint="Use --as-of")
     options: dict[str, Any] = {"as_of": as_of or None, "limit": limit, "timeout": timeout}
     if snapshot:
         options["snapshot"] = int(snapshot) if snapshot.isdigit() else snapshot

@@ -227,7 +227,7 @@ def export(
     if file_format not in FORMATS:
         raise Failure(f"--format {file_format!r} is none of {', '.join(FORMATS)}")
     if sql and (start or end):
-        raise Failure("--start and --end are for events", hint="Say them in the SQL")
+        raise Failure("--start and --end cannot be used with a query", hint="Put the times in its WHERE")
     rows = 0
     with place.connection() as connection, _whole(file) as out:
         count = connection.stats().next_seq
@@ -267,7 +267,7 @@ def moment(text: str) -> datetime:
     try:
         return parse_iso(text)
     except ValueError:
-        raise Failure(f"{text!r} is not a time", hint="Say it as 2026-01-31 or 2026-01-31T12:00:00Z") from None
+        raise Failure(f"{text!r} is not a time", hint="Write it as 2026-01-31 or 2026-01-31T12:00:00Z") from None
 
 
 @contextmanager

@@ -101,7 +101,7 @@ def as_promotions(promote: Mapping[str, type], known: Iterable[Promotion] = BUIL
             raise PromotionConflict(f"{name} cannot be promoted as {kind!r}", hint=f"Use one of {', '.join(_TYPES)}")
         if by_lower_name.setdefault(name.lower(), name) != name:
             raise PromotionConflict(
-                f"{name} and {by_lower_name[name.lower()]} differ only in case", hint="SQL cannot tell them apart"
+                f"{name} and {by_lower_name[name.lower()]} differ only in case", hint="Promote one: SQL ignores case"
             )
         new = Promotion(name, kind.__name__)
         if promotions.setdefault(name, new) != new:

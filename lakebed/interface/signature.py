@@ -79,11 +79,11 @@ class Signature(msgspec.Struct, frozen=True):
         if arguments and isinstance(arguments[-1], dict) and self._names_others(len(arguments) - 1):
             options = arguments.pop()
         if len(arguments) > len(self.positional):
-            raise TypeError(f"{self!r} takes {len(self.positional)} arguments and an object with the others")
+            raise TypeError(f"{self!r} takes at most {len(self.positional)} arguments by position: name the others")
         bound = dict(zip(self.positional, arguments, strict=False))
         for name, value in [*options.items(), *named.items()]:
             if snake(name) not in self.types or snake(name) in bound:
-                raise TypeError(f"{self!r} does not take {name[:80]!r} like this")
+                raise TypeError(f"{self!r} does not take {name[:80]!r}{' twice' * (snake(name) in bound)}")
             bound[snake(name)] = value
         bound = {name: value for name, value in bound.items() if value is not None or self._none_is_a_value(name)}
         if missing := self.required - bound.keys():
@@ -102,9 +102,9 @@ class Signature(msgspec.Struct, frozen=True):
 
     def _check(self, name: str, value: Any) -> None:
         if not _fits(value, self.types[name]):
-            raise TypeError(f"{self!r}: {name} is {_type_names(self.types[name])}, not {type(value).__name__}")
+            raise TypeError(f"{self!r}: {name} must be {_type_names(self.types[name])}, not {type(value).__name__}")
         if name in _MAXIMA and isinstance(value, int) and not 0 <= value <= _MAXIMA[name]:
-            raise ValueError(f"{self!r}: {name} goes from 0 to {_MAXIMA[name]}")
+            raise ValueError(f"{self!r}: {name} must be from 0 to {_MAXIMA[name]}")
 
     def __repr__(self) -> str:
         others = [camel(name) for name in self.types if name not in self.positional]

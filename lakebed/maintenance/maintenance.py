@@ -208,8 +208,8 @@ class Maintenance:
         if not ours and (watermark > self._pipeline.next_seq or not await self._history.is_archived(self.watermark)):
             raise ArchiveConflict(
                 f"the archive's events from {self.watermark} to {watermark} are not those of this log",
-                hint="Do two objects share one table? Give each a name, or a namespace, of its own. The log keeps its "
-                "events",
+                hint="If two objects share one table, give each its own name or namespace. No event was lost: the log "
+                "still has them",
                 watermark=watermark,
             )
         await self._storage.put(ARCHIVED, watermark)

@@ -36,8 +36,8 @@ def directory_of(root: Path, name: str) -> Path:
     inside = os.path.realpath(root)
     directory = Path(inside) / name
     if os.path.realpath(directory) != str(directory):
-        hint = "The directory of an object must lie in its root, not behind a link"
-        raise InvalidName(f"{directory} leads elsewhere", hint=hint, name=name)
+        hint = "Use a real directory in the root"
+        raise InvalidName(f"the directory {directory} is a link to another place", hint=hint, name=name)
     return directory
 
 

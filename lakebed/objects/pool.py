@@ -166,8 +166,8 @@ class ObjectPool:
             entry.opening = asyncio.ensure_future(self._open(name, entry))
         elif not isinstance(entry.object, object_class):
             raise WrongObject(
-                f"{name!r} is awake as {type(entry.object).__name__}, which is not a {object_class.__name__}",
-                hint=f"Use one class for one object, or let it sleep before it wakes as {object_class.__name__}",
+                f"{name!r} is open as {type(entry.object).__name__}, which is not a {object_class.__name__}",
+                hint=f"Use one class for each object, or close it before you open it as {object_class.__name__}",
                 name=name,
             )
         entry.calls += 1

@@ -18,5 +18,5 @@ def class_named(name: str) -> type[Any]:
     if name not in classes:
         known = ", ".join(sorted(classes)) or "none"
         message = f"no class of objects is named {name!r}"
-        raise NotReachable(message, hint=f"Known are: {known}. Import its module first", kind=name)
+        raise NotReachable(message, hint=f"Known classes: {known}. Import its module first", kind=name)
     return classes[name]

@@ -123,7 +123,7 @@ class Queries:
         """Make a request from arguments of `run`, checked as far as possible without parsing. Raises as `run` does."""
         as_of_us = parse_as_of(as_of, self._clock.now_us())
         if as_of_us is not None and snapshot is not None:
-            raise QueryRefused("as_of and snapshot were both given", hint="Give one: a snapshot already is a moment")
+            raise QueryRefused("as_of and snapshot were both given", hint="Give only one: a snapshot fixes the time")
         if limit is not None and (not isinstance(limit, int) or limit < 0):
             raise QueryRefused(f"limit is {limit!r}", hint="Give a number of rows, 0 or more")
         return QueryRequest(sql, _for_duckdb(params), as_of_us, snapshot, limit)
@@ -227,8 +227,8 @@ class Queries:
         names = {self._rollups[name] for name in named if name in self._rollups}
         if names and request.is_past:
             raise QueryRefused(
-                f"{', '.join(sorted(names))}: a rollup is only known as it is now",
-                hint="Query `events` for another moment: a GROUP BY gives the same numbers",
+                f"rollup {', '.join(sorted(names))} cannot be read with as_of or snapshot",
+                hint="Query `events` with GROUP BY instead: it gives the same numbers",
             )
         return await self._tables(names) if names else {}
 

@@ -128,7 +128,7 @@ class CohortReader:
     def _range(self, part: Mapping[str, Any], path: str) -> tuple[int | None, int | None]:
         if "within" in part and ("start" in part or "end" in part):
             raise QueryRefused(
-                f"{path}: within does not go with start or end", hint="Give either within, or start and end"
+                f"{path}: within cannot be combined with start or end", hint="Give either within, or start and end"
             )
         if "within" in part:
             return self._now_us - duration_us(f"{path}.within", part["within"]), None

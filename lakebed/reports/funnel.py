@@ -77,8 +77,8 @@ async def funnel(
     )
     breakdown = Breakdown.of(by, top, context.promotions, _COLUMNS)
     if breakdown is not None and totals:
-        hint = "Give the first step a where for each value: its entries alone are counted then"
-        raise QueryRefused("totals do not go with by", hint=hint)
+        hint = "Leave by out, or call once for each value, with a where on the first step"
+        raise QueryRefused("totals and by cannot be combined", hint=hint)
     scope = await context.scope(start=start, end=end, where=where, cohort=cohort, as_of=as_of, filters=attempts.filters)
     bind, periods = Parameters(), {"current": scope}
     if compare:

@@ -94,8 +94,8 @@ class FunnelExclusion(msgspec.Struct, frozen=True):
             case _:
                 first, last = 0, 0
         if not 1 <= first < last <= steps:
-            hint = f"Give the numbers of two steps, such as [1, {max(steps, 2)}]"
-            raise QueryRefused(f"exclude: between is {str(between)[:40]!r} of {steps} steps", hint=hint)
+            hint = f"Give the numbers of two steps in order, such as [1, {max(steps, 2)}]"
+            raise QueryRefused(f"exclude: between {str(between)[:40]!r} is no pair of {steps} steps", hint=hint)
         return cls(events, first, last)
 
 
@@ -140,15 +140,15 @@ class FunnelAttempts(msgspec.Struct, frozen=True):
         """
         if isinstance(steps, str) or not 1 <= len(steps) <= _MAX_STEPS:
             count = 1 if isinstance(steps, str) else len(steps)
-            raise QueryRefused(f"a funnel of {count} steps", hint=f"Give a list of 1 to {_MAX_STEPS}")
+            raise QueryRefused(f"the funnel has {count} steps", hint=f"Give a list of 1 to {_MAX_STEPS}")
         check_choice("order", order, get_args(Order))
         filters = tuple(EventFilter.of(step, f"step {number}") for number, step in enumerate(steps, 1))
         exclusions = tuple(FunnelExclusion.of(value, len(steps)) for value in exclude or ())
         if order == "any" and any((exclusion.first, exclusion.last) != (1, len(steps)) for exclusion in exclusions):
             hint = "Exclude it between all of the steps, or give them an order"
-            raise QueryRefused('exclude: between does not go with order="any"', hint=hint)
+            raise QueryRefused('exclude: between and order="any" cannot be combined', hint=hint)
         if totals and order == "any":
-            raise QueryRefused('totals do not go with order="any"', hint="Give the steps an order")
+            raise QueryRefused('totals and order="any" cannot be combined', hint="Give the steps an order")
         if holding is not None:
             check_name("holding", holding)
         held = None if holding is None else f"CAST({column_sql(holding, promotions)} AS VARCHAR)"

@@ -210,8 +210,8 @@ async def stickiness(
     calendar = Calendar.of(tz, week_start, grain, _GRAINS)
     if interval is not None and interval not in _GRAINS[_GRAINS.index(grain) + 1 :]:
         longer = ", ".join(_GRAINS[_GRAINS.index(grain) + 1 :])
-        hint = f"Use one of {longer}" if longer else "Count hours, days or weeks"
-        raise QueryRefused(f"interval is {str(interval)[:40]!r}, with {grain} as grain", hint=hint)
+        hint = f"Use one of {longer}" if longer else "Leave interval out, or use a shorter grain"
+        raise QueryRefused(f"interval {str(interval)[:40]!r} is not valid for grain {grain}", hint=hint)
     selection = EventFilter.of(event)
     scope = await context.scope(start=start, end=end, where=where, cohort=cohort, as_of=as_of, filters=(selection,))
     if selection == EventFilter():

@@ -95,13 +95,13 @@ class Rollup:
     def _check_time(self) -> None:
         if self.grain not in get_args(Grain):
             raise InvalidRollup(
-                f"grain of rollup {self.name} is {self.grain!r}", hint=f"Use one of {', '.join(get_args(Grain))}"
+                f"grain {self.grain!r} of rollup {self.name} is unknown", hint=f"Use one: {', '.join(get_args(Grain))}"
             )
         try:
             ZoneInfo(self.timezone)
         except (KeyError, ValueError, TypeError, OSError) as error:
             raise InvalidRollup(
-                f"timezone of rollup {self.name} is {self.timezone!r}", hint="Use an IANA name such as Europe/Berlin"
+                f"timezone {self.timezone!r} of rollup {self.name} is unknown", hint="Use an IANA name: Europe/Berlin"
             ) from error
 
     def _check_columns(self) -> None:

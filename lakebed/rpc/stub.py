@@ -235,7 +235,7 @@ class Stub:
         return self
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError(f"{self!r} stays in its process: send the object's name instead")
+        raise TypeError(f"{self!r} cannot be sent: send the object's name instead")
 
 
 class Promise:
@@ -301,7 +301,7 @@ class Promise:
         if self._root is not None:
             return self._root._result, self._path
         if not self._path and self._result is None:
-            raise NotReachable(f"{self._session.label} itself is not a value", hint="Call one of its methods")
+            raise NotReachable(f"{self._session.label} cannot be awaited", hint="Call one of its methods")
         return (None, self._path) if self._path else (self._result, ())
 
     def _read(self) -> PendingResult:
@@ -335,7 +335,7 @@ class Promise:
         return self
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError(f"{self!r} stays in its process: await it first")
+        raise TypeError(f"{self!r} cannot be sent: await it first")
 
     def _no_value(self, *_: object) -> NoReturn:
         raise TypeError(f"{self!r} has no value yet: await it first")

@@ -93,7 +93,7 @@ def parse_access_log(line: str) -> dict[str, Any]:
     """
     match = _LINE.fullmatch(line.rstrip("\r\n "))
     if match is None:
-        raise ValueError("is not a line of an access log in the common or combined format")
+        raise ValueError("the line is not in the common or combined log format")
     fields = {name: None if value in ("-", "") else value for name, value in match.groupdict().items()}
     method, _, rest = (fields["request"] or "").partition(" ")
     path, _, protocol = rest.rpartition(" ") if " " in rest else (rest, "", "")
@@ -247,7 +247,7 @@ class Source:
                 yield Chunk(chunk.raws, chunk.values, number)
                 number += len(chunk)
         except _UNREADABLE as error:
-            raise InvalidImport(f"{self.path} cannot be read on, after row {number:,}: {error}") from error
+            raise InvalidImport(f"reading {self.path} stopped after row {number:,}: {error}") from error
 
     def _lines(self) -> Iterator[Chunk]:
         rest = b""
@@ -330,7 +330,7 @@ class Source:
         if first in (b"{", b""):  # Segment's archives have times as names; an empty file is empty in any format
             return "ndjson"
         raise InvalidImport(
-            f"the format of {self.path} is not clear from its name", hint=f"Say --format: {', '.join(FORMATS)}"
+            f"the format of {self.path} is not clear from its name", hint=f"Give --format: {', '.join(FORMATS)}"
         )
 
 

@@ -70,12 +70,12 @@ def test_bind(arguments, named, bound):
     ("arguments", "named", "message"),
     [
         ([], {}, "needs name"),
-        (["x", 1, 2], {}, "takes 2 arguments"),
-        (["x", "1"], {}, "days is int, not str"),
-        (["x", True], {}, "days is int, not bool"),
-        (["x"], {"by": [1]}, "by is str or Sequence, not list"),
-        (["x"], {"grain": "week"}, "grain is 'hour' or 'day', not str"),
-        (["x"], {"name": "y"}, "does not take 'name'"),
+        (["x", 1, 2], {}, "takes at most 2 arguments"),
+        (["x", "1"], {}, "days must be int, not str"),
+        (["x", True], {}, "days must be int, not bool"),
+        (["x"], {"by": [1]}, "by must be str or Sequence, not list"),
+        (["x"], {"grain": "week"}, "grain must be 'hour' or 'day', not str"),
+        (["x"], {"name": "y"}, "does not take 'name' twice"),
     ],
 )
 def test_wrong_arguments_name_the_argument(arguments, named, message):
@@ -86,7 +86,7 @@ def test_wrong_arguments_name_the_argument(arguments, named, message):
 
 def test_a_number_out_of_range():
     """A ValueError with the range."""
-    with pytest.raises(ValueError, match="days goes from 0 to 36600"):
+    with pytest.raises(ValueError, match="days must be from 0 to 36600"):
         SIGNATURE.bind(["x", 10**6], {})
 
 

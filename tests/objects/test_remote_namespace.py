@@ -207,7 +207,7 @@ async def test_errors_come_back_as_their_classes(remote):
         await shop.settings
     with pytest.raises(QueryRefused):
         await shop.query("SELECT * FROM read_csv('/etc/passwd')")
-    with pytest.raises(TypeError, match="days is int"):
+    with pytest.raises(TypeError, match="days must be int"):
         await shop.dau("x")
     with pytest.raises(IndexError):
         await shop.dau(1)[5]

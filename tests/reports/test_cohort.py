@@ -282,7 +282,7 @@ async def test_a_cohort_that_others_use_cannot_be_deleted(shop):
         ({"did": "a", "measure": "sum(x)"}, "belong together"),
         ({"did": "a", "measure": "nonsense", "above": 1}, "Use count"),
         ({"did": "a", "within": "soon"}, "7d"),
-        ({"did": "a", "within": "7d", "start": "2026-01-01"}, "within does not go with"),
+        ({"did": "a", "within": "7d", "start": "2026-01-01"}, "within cannot be combined with"),
         ({"trait": "x"}, "one test"),
         ({"trait": "x", "is": 1, "exists": True}, "one test"),
         ({"trait": "x", "above": float("nan")}, "a number"),

@@ -298,9 +298,9 @@ def test_csv_rows_that_do_not_fit(run, tmp_path, text, refused):
         (["a.csv", "--map", "user_id=c"], "there is no column 'c'. There are a, b"),
         (["a.csv", "--format", "xml"], "none of ndjson"),
         (["a.csv", "--timezone", "Mars"], "not a time zone"),
-        (["a.bin"], "Say --format"),
+        (["a.bin"], "Give --format"),
         (["cut.gz"], "cannot be read: "),
-        (["cut.ndjson.gz"], "cannot be read on, after row 0"),
+        (["cut.ndjson.gz"], "stopped after row 0"),
     ],
 )
 def test_errors_of_an_import(run, tmp_path, options, message):

@@ -42,7 +42,7 @@ class TrustedProxies:
             self._networks = [ipaddress.ip_network(text) for text in trusted]
         except ValueError as error:
             raise InvalidSettings(
-                f"a trusted proxy is an address or a network: {error}", hint='Such as "127.0.0.1" or "10.0.0.0/8"'
+                f"a trusted proxy is not valid: {error}", hint='Write it as "127.0.0.1" or "10.0.0.0/8"'
             ) from None
 
     def client_address(self, request: HTTPConnection) -> Address | None:

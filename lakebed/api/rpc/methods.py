@@ -86,7 +86,7 @@ class RpcMethods:
     def authenticate(self, key: Any = None) -> Target:
         """The object of `key`, for clients that send no header. Raises Refusal: the key is unknown."""
         if not isinstance(key, str):
-            raise TypeError("authenticate(key): the key is text")
+            raise TypeError("authenticate(key): key must be text")
         try:
             self.caller(key)
         except Refusal as refusal:
@@ -180,12 +180,12 @@ class _Methods:
     def watch(self, glob: Any = "*", callback: Any = None) -> Target:
         """Call `callback` with the matching counters: all now, then those that changed; None for a deleted one."""
         if not isinstance(glob, str):
-            raise TypeError("watch(glob, callback): the glob is text")
+            raise TypeError("watch(glob, callback): glob must be text")
         return self._watch(f"counters {glob}", callback, lambda stub: stub.counters.top(glob, _MAX_COUNTERS))
 
     def _watch(self, subject: str, callback: Any, sample: Callable[[Any], Any]) -> Target:
         if not isinstance(callback, Remote):
-            raise TypeError("a watch needs a function to call")
+            raise TypeError("callback must be a function")
         if not callback.answers:
             raise Unreachable("an HTTP batch cannot call its client back", hint="Watch over a WebSocket")
         stub, caller = self._rpc.stub("read", self._key)

@@ -119,7 +119,7 @@ def check(text: str, tree: Any, *, tables: Collection[str], catalog: Collection[
     ctes = {str(key).lower() for key in _ctes(parsed)}
     for name in ctes:
         if name in catalog or _PATHLIKE.search(name):
-            raise QueryRefused(f"no CTE may be called {name!r}: it is DuckDB's own name", hint="Rename the CTE")
+            raise QueryRefused(f"a CTE is named {name!r}, which DuckDB reserves", hint="Rename the CTE")
     sources = {id(node.get("function")) for node in parsed if node.get("type") == "TABLE_FUNCTION"}
     for node in parsed:
         kind, function = node.get("type"), node.get("function_name")
@@ -133,7 +133,7 @@ def check(text: str, tree: Any, *, tables: Collection[str], catalog: Collection[
 
 
 def _check_table(text: str, node: dict[str, Any], tables: Collection[str], ctes: Collection[str]) -> None:
-    name, hint = str(node.get("table_name")), f"There are {', '.join(sorted(tables))}"
+    name, hint = str(node.get("table_name")), f"Allowed tables: {', '.join(sorted(tables))}"
     if node.get("schema_name") or node.get("catalog_name"):
         full = ".".join(str(node.get(key)) for key in ("catalog_name", "schema_name", "table_name") if node.get(key))
         raise _refused(text, node, f"the table {full} is not allowed: name a table without a schema", hint)
@@ -144,10 +144,10 @@ def _check_table(text: str, node: dict[str, Any], tables: Collection[str], ctes:
 def _check_function(text: str, node: dict[str, Any], name: str, *, is_table: bool) -> None:
     if is_table and name not in TABLE_FUNCTIONS:
         message = f"the table function {name} is not allowed over the network"
-        raise _refused(text, node, message, f"Allowed are {', '.join(sorted(TABLE_FUNCTIONS))}")
+        raise _refused(text, node, message, f"Allowed functions: {', '.join(sorted(TABLE_FUNCTIONS))}")
     if not is_table and name not in FUNCTIONS and not _OPERATOR.fullmatch(name):
         near = difflib.get_close_matches(name, FUNCTIONS, 3)
-        hint = f"Allowed are {', '.join(near)} and others" if near else "docs/sql.md lists what is allowed"
+        hint = f"Allowed functions: {', '.join(near)} and others" if near else "docs/sql.md lists what is allowed"
         raise _refused(text, node, f"the function {name} is not allowed over the network", hint)
 
 

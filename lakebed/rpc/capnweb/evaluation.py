@@ -232,11 +232,11 @@ class _MapScope:
 
     def stub(self, _number: int) -> Remote:
         """As `Scope.stub`."""
-        raise ProtocolError("a map cannot export")
+        raise ProtocolError("a map contains an export expression, which is not allowed")
 
     def promise(self, _number: int) -> PendingResult:
         """As `Scope.promise`."""
-        raise ProtocolError("a map cannot promise")
+        raise ProtocolError("a map contains a promise expression, which is not allowed")
 
 
 def _dereferenced(value: Any) -> Any:

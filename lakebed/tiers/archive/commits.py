@@ -68,7 +68,7 @@ def _in_order(rows: pa.Table, start: int, end: int) -> pa.Table:
         rows = rows.sort_by("seq")
     if not _covers(rows.column("seq"), start, end):
         raise ArchiveConflict(
-            f"{rows.num_rows} rows are not the events {start} to {end}",
+            f"the batch for events {start} to {end} has {rows.num_rows} rows, or other events",
             hint="Read them from the log again",
             start=start,
             end=end,

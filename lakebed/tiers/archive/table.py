@@ -251,7 +251,7 @@ class EventsTable:
         similar = [field.name for field in schema.fields if field.name.lower() == name.lower()]
         if similar:
             raise PromotionConflict(
-                f"{name} and the archive's column {similar[0]} differ only in case", hint="SQL cannot tell them apart"
+                f"{name} and the archive's column {similar[0]} differ only in case", hint="Promote one: SQL ignores it"
             )
 
     def commit(self, stage: Callable[[Table], tuple[Transaction, Progress] | None], *, create: bool = False) -> bool:
@@ -303,8 +303,8 @@ class EventsTable:
         table = self.load()
         if table is None or not _has_commit(table, progress.batch_id):
             raise ArchiveUnavailable(
-                "the archive's catalog has confirmed a commit, but does not have it",
-                hint="The log keeps the events: run it again, and check the catalog",
+                "the archive's catalog confirmed a commit, but the commit is missing",
+                hint="Check the catalog, then archive again. No event was lost",
                 batch_id=progress.batch_id,
             )
 

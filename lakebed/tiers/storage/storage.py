@@ -78,8 +78,8 @@ class Transaction:
         if not moved:
             self._usable = False
             raise StorageUnavailable(
-                f"the checkpoint of {consumer} is not at {expected}",
-                hint="Another writer has moved it. Nothing was written: read it again",
+                f"another writer changed the checkpoint of {consumer}: it is not at {expected}",
+                hint="Nothing was written. Read the checkpoint and try again",
                 consumer=consumer,
                 expected=expected,
             )

@@ -171,23 +171,23 @@ async def test_arguments_by_position_or_in_an_object(objects, verb, arguments, r
 
 
 WRONG = [
-    ("dau", [1, 2], "takes 1 arguments"),
-    ("dau", ["x"], "days is int, not str"),
-    ("dau", [True], "days is int, not bool"),
+    ("dau", [1, 2], "takes at most 1 arguments"),
+    ("dau", ["x"], "days must be int, not str"),
+    ("dau", [True], "days must be int, not bool"),
     ("dau", [10**9], "from 0 to 36600"),
     ("dau", [{"day": 1}], "does not take 'day'"),
-    ("dau", [1, {"days": 2}], "does not take 'days'"),
+    ("dau", [1, {"days": 2}], "does not take 'days' twice"),
     ("dau", [{"self": 1}], "does not take 'self'"),
     ("track", [], "needs event"),
-    ("saveQuota", ["acme", "calls", 0.5], "limit is Decimal or int or str, not float"),
+    ("saveQuota", ["acme", "calls", 0.5], "limit must be Decimal or int or str, not float"),
     ("track", ["x", {}, {"source": "me"}], "does not take 'source'"),
-    ("track", [5], "event is str, not int"),
+    ("track", [5], "event must be str, not int"),
     ("batch", [[{}], {"source": "me"}], "does not take 'source'"),
     ("counters", [], "not callable"),
-    ("archive", [{"olderThan": []}], "older_than is timedelta or datetime or float, not list"),
-    ("purge", [["x"]], "ids is Sequence, not list"),
-    ("live", [], "needs a function"),
-    ("authenticate", [5], "the key is text"),
+    ("archive", [{"olderThan": []}], "older_than must be timedelta or datetime or float, not list"),
+    ("purge", [["x"]], "ids must be Sequence, not list"),
+    ("live", [], "must be a function"),
+    ("authenticate", [5], "key must be text"),
 ]
 
 
