@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import os
-import statistics
 import subprocess
 import sys
 from collections.abc import Callable
@@ -186,6 +185,6 @@ def test_an_import_costs_at_most_two_imports_of_pyarrow(tmp_path: Path) -> None:
     statements = ("import pyarrow", "from lakebed import Analytics")
     for statement in statements:  # the first run compiles
         python(statement, tmp_path)
-    rounds = [[float(python(statement + spent, tmp_path)) for statement in statements] for _ in range(5)]
-    arrow, ours = map(statistics.median, zip(*rounds, strict=True))
+    rounds = [[float(python(statement + spent, tmp_path)) for statement in statements] for _ in range(9)]
+    arrow, ours = map(min, zip(*rounds, strict=True))  # the least is the one that other processes disturbed least
     assert ours <= 2 * arrow, f"{ours * 1000:.0f} ms against {arrow * 1000:.0f} ms"
