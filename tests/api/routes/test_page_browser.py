@@ -313,6 +313,8 @@ def test_a_server_that_stops_and_comes_back(browser, site):
         expect(page.locator("#banner button")).to_be_visible()
         expect(page.locator("#stored")).to_have_text("1")
         assert page.evaluate(CONTRAST) == []
+        page.locator("#banner button").click()  # a person can reach it; the server does not answer yet
+        expect(page.locator("#banner")).to_contain_text("The server does not answer")
         site.start()
         site.batch({"event": "A", "userId": "ann"})
         page.locator("#banner button").dispatch_event("click")  # the page may have reconnected a moment before
