@@ -6,8 +6,9 @@ import functools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from lakebed.billing.billing import Billing
 from lakebed.billing.quotas import Quotas, QuotaState
@@ -56,8 +57,7 @@ _PROMOTIONS = "promotions"  # key in Storage's meta: all properties that were ev
 _SETTLED = "settled"  # key in Storage's meta: the newest `as_of` that was answered and must not change
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ObjectOptions:
+class ObjectOptions(msgspec.Struct, frozen=True, kw_only=True):
     """The options with which the components of one object are opened.
 
     Attributes:
@@ -80,8 +80,7 @@ class ObjectOptions:
     on_quota: Callable[[QuotaState], None]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Components:
+class Components(msgspec.Struct, frozen=True, kw_only=True):
     """The parts of one open object; exists only if all parts are open. `AsyncExitStack` closes them, newest first."""
 
     storage: Storage

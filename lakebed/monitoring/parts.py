@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from lakebed.events.documents import DocumentPositions
 from lakebed.identity.identity import Identity
@@ -22,8 +23,7 @@ from lakebed.tiers.storage.storage import Storage
 __all__ = ["MonitoredParts"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MonitoredParts:
+class MonitoredParts(msgspec.Struct, frozen=True, kw_only=True):
     """Attributes: the parts by name; `opened_at_seq`: the end of the log when the object was opened."""
 
     directory: Path

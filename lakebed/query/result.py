@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, overload
 
 import pyarrow as pa
 
-from lakebed.charts.chart import Chart
-from lakebed.charts.chart_types import draw
 from lakebed.clock import from_us
 
 if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped, unused-ignore]
     import polars as pl
+
+    from lakebed.charts.chart import Chart
 
 __all__ = ["Result", "Row"]
 
@@ -242,6 +242,8 @@ class Result:
         Raises:
             ValueError: no chart fits the columns.
         """
+        from lakebed.charts.chart_types import draw  # imported with the first chart: it costs 8 ms of an import
+
         return draw(self._report, self._table)
 
     def _origin(self) -> str:

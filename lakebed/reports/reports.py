@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Concatenate, ParamSpec
 
@@ -101,15 +100,7 @@ def _method(
     async def method(self: Reports, /, *args: _Arguments.args, **kwargs: _Arguments.kwargs) -> Result:
         return await report(self.context, *args, **kwargs)
 
-    method.__signature__ = _signature_of_method(report)  # type: ignore[attr-defined]  # what inspect.signature reads
     return method
-
-
-def _signature_of_method(report: Callable[..., Any]) -> inspect.Signature:
-    signature = inspect.signature(report, eval_str=True)
-    _, *others = signature.parameters.values()
-    this = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
-    return signature.replace(parameters=[this, *others])
 
 
 class Reports:
