@@ -78,14 +78,14 @@ class Site:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         connection.request(method, path, None if body is None else json.dumps(body), headers)
         response = connection.getresponse()
-        found = response.read()
+        answer = response.read()
         connection.close()
-        return response.status, found
+        return response.status, answer
 
     def batch(self, *events, key=None):
-        status, found = self.call("POST", "/track/batch", list(events), key)
-        assert status == 200, found
-        return json.loads(found)
+        status, answer = self.call("POST", "/track/batch", list(events), key)
+        assert status == 200, answer
+        return json.loads(answer)
 
 
 class Visit:
@@ -107,8 +107,8 @@ class Visit:
 
     def check(self, *, refusals=()):
         """No message, no error, no violation of the policy, no request to elsewhere; but for `refusals` (statuses)."""
-        left = [text for text in self.console if not any(f"status of {status}" in text for status in refusals)]
-        assert left == []
+        messages = [text for text in self.console if not any(f"status of {status}" in text for status in refusals)]
+        assert messages == []
         assert self.foreign == []
         assert self.page.evaluate("violations") == []
 

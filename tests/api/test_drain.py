@@ -87,12 +87,12 @@ def test_every_200_is_on_disk(tmp_path, how):
         for sender in senders:
             sender.join(30)
         idle.close()
-    acknowledged = {one for sender in senders for one in sender.acknowledged}
+    acknowledged = {message_id for sender in senders for message_id in sender.acknowledged}
     assert len(acknowledged) >= 500
     assert seconds < 15
-    with connect(tmp_path, "default") as found:
-        stored = found.query("SELECT message_id FROM events").rows
-        assert found.check() == []
+    with connect(tmp_path, "default") as analytics:
+        stored = analytics.query("SELECT message_id FROM events").rows
+        assert analytics.check() == []
     ids = [row[0] for row in stored]
     assert len(set(ids)) == len(ids)
     assert acknowledged <= set(ids)

@@ -70,9 +70,9 @@ def door(tmp_path_factory):
     root = tmp_path_factory.mktemp("door")
     with served(create_app(Analytics("default", root=root), max_body_bytes=2 << 20)) as port:
         yield port
-    with connect(root, "default") as found:
-        assert found.check() == []
-        assert set(found.stats().totals) == {"Alive", "b"}
+    with connect(root, "default") as analytics:
+        assert analytics.check() == []
+        assert set(analytics.stats().totals) == {"Alive", "b"}
 
 
 def refused(port, path, body, **headers):
