@@ -31,21 +31,21 @@ def run(root, examples, phases, seconds):
             *("--generation-database", "none", "--request-timeout", "20", "--no-color"),
             *(part for path in _LEFT_OUT for part in ("--exclude-path", path)),
         ]
-        done = subprocess.run(arguments, capture_output=True, text=True, timeout=seconds, check=False, cwd=root)
+        process = subprocess.run(arguments, capture_output=True, text=True, timeout=seconds, check=False, cwd=root)
         assert call(port, "/health/ready")[0] == 200
-    with connect(root, "default") as found:
-        assert found.check() == []
-    return done
+    with connect(root, "default") as analytics:
+        assert analytics.check() == []
+    return process
 
 
 def test_no_request_is_a_server_error(tmp_path):
     """A few examples of each route."""
-    done = run(tmp_path, 2, "examples,fuzzing", 120)
-    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    process = run(tmp_path, 2, "examples,fuzzing", 120)
+    assert process.returncode == 0, process.stdout[-6000:] + process.stderr[-2000:]
 
 
 @pytest.mark.slow
 def test_no_request_is_a_server_error_at_length(tmp_path):
     """Many examples of each route."""
-    done = run(tmp_path, 50, "examples,coverage,fuzzing,stateful", 1800)
-    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    process = run(tmp_path, 50, "examples,coverage,fuzzing,stateful", 1800)
+    assert process.returncode == 0, process.stdout[-6000:] + process.stderr[-2000:]

@@ -55,13 +55,13 @@ def frame(text):
 
 async def said(socket):
     """What the server says until it closes, and why it closed."""
-    heard = []
+    messages = []
     try:
         async with asyncio.timeout(10):
             while True:
-                heard.append(json.loads(await socket.recv()))
+                messages.append(json.loads(await socket.recv()))
     except ConnectionClosed as closed:
-        return heard, (closed.rcvd.code, closed.rcvd.reason)
+        return messages, (closed.rcvd.code, closed.rcvd.reason)
 
 
 async def test_pages_of_other_sites_do_not_connect_without_keys(serve, objects):
@@ -96,13 +96,13 @@ async def test_who_shows_no_key_is_sent_away(serve, objects):
     rpc, server = serve(login_s=0.05, limits=Limits(mistakes=3))
     async with server as port:
         async with connect(f"ws://127.0.0.1:{port}/rpc") as socket:
-            heard, (code, reason) = await said(socket)
-            assert (heard[0][0], code) == ("abort", 3000)
+            messages, (code, reason) = await said(socket)
+            assert (messages[0][0], code) == ("abort", 3000)
             assert "no key was shown" in reason
         async with connect(f"ws://127.0.0.1:{port}/rpc") as socket:
             for _ in range(3):
                 await socket.send('["push",["pipeline",0,["authenticate"],["lk_wrong"]]]')
-            heard, (code, reason) = await said(socket)
+            messages, (code, reason) = await said(socket)
             assert "too many wrong keys" in reason
     assert rpc.peers == {}
 
@@ -118,13 +118,13 @@ async def test_who_says_nothing_is_sent_away(serve):
             await socket.send('["push",["pipeline",0,["track"],["x"]]]')
             await socket.send('["push",["pipeline",0,["counters","watch"],["x*",["export",-1]]]]')
             assert json.loads(await socket.recv())[0] == "push"
-            heard = []
+            kinds = []
             with suppress(TimeoutError):  # it has not answered its callback, and is not called again
                 async with asyncio.timeout(0.4):
                     while True:
-                        heard.append(json.loads(await socket.recv())[0])
-            assert "abort" not in heard
-            assert heard.count("push") <= 1
+                        kinds.append(json.loads(await socket.recv())[0])
+            assert "abort" not in kinds
+            assert kinds.count("push") <= 1
         await until(lambda: not rpc.peers)
         assert len(rpc.watches) == 0
 
@@ -144,8 +144,8 @@ async def test_a_message_that_is_none_ends_the_session(serve):
         for message in (b"\x00", "{", '["push",[1,2]]'):
             async with connect(f"ws://127.0.0.1:{port}/rpc") as socket:
                 await socket.send(message)
-                heard, (code, _) = await said(socket)
-                assert (heard[0][0], code) == ("abort", 3000)
+                messages, (code, _) = await said(socket)
+                assert (messages[0][0], code) == ("abort", 3000)
 
 
 async def test_a_client_that_does_not_read_is_closed(serve, objects):
@@ -213,8 +213,8 @@ async def test_the_server_says_goodbye(serve):
         await socket.send('["push",1]')
         await until(lambda: rpc.peers)
         await rpc.close()
-        heard, (code, reason) = await said(socket)
-        assert (heard[0][0], code) == ("abort", 3000)
+        messages, (code, reason) = await said(socket)
+        assert (messages[0][0], code) == ("abort", 3000)
         assert "going away" in reason
 
 
