@@ -42,9 +42,9 @@ class Refusing(Disk):
 
 @pytest.fixture
 async def tom(tmp_path):
-    async with Analytics("tom", root=tmp_path) as found:
-        yield found
-        assert await found.check() == []
+    async with Analytics("tom", root=tmp_path) as analytics:
+        yield analytics
+        assert await analytics.check() == []
 
 
 async def test_healthy(tom, tmp_path):
