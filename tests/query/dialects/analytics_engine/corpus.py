@@ -25,11 +25,11 @@ ROWS = [
 ]
 
 
-def plain(one):
+def plain(value):
     """A value as the answer has it."""
-    if isinstance(one, datetime):
-        return f"{one:%Y-%m-%d %H:%M:%S}"
-    return int(one) if isinstance(one, bool) else one
+    if isinstance(value, datetime):
+        return f"{value:%Y-%m-%d %H:%M:%S}"
+    return int(value) if isinstance(value, bool) else value
 
 
 def rows(*of, where=lambda _: True):
@@ -39,11 +39,11 @@ def rows(*of, where=lambda _: True):
 
 def groups(key, *aggregates, where=lambda _: True):
     """A row for each group."""
-    found = defaultdict(list)
+    by_key = defaultdict(list)
     for row in ROWS:
         if where(row):
-            found[plain(key(row))].append(row)
-    return sorted([[name, *(one(some) for one in aggregates)] for name, some in found.items()], key=repr)
+            by_key[plain(key(row))].append(row)
+    return sorted([[name, *(aggregate(group) for aggregate in aggregates)] for name, group in by_key.items()], key=repr)
 
 
 def one(*values):
@@ -211,7 +211,7 @@ WHOLE = {
     ],
     "SELECT blob1 AS m, count() AS n FROM t GROUP BY m": groups(M, len),
     "SELECT blob1, sum(double2) FROM t WHERE index1 = 'org1' GROUP BY blob1": groups(
-        M, lambda some: sum(map(E, some)), where=lambda r: r["index1"] == "org1"
+        M, lambda group: sum(map(E, group)), where=lambda r: r["index1"] == "org1"
     ),
     "SELECT toStartOfDay(timestamp) AS timestamp, count() FROM t GROUP BY timestamp": groups(bucket(86400), len),
     "SELECT toStartOfHour(timestamp) AS t, count() AS n FROM t GROUP BY t HAVING n > 0 ORDER BY t": groups(
@@ -222,7 +222,7 @@ WHOLE = {
     )[1:3],
     "SELECT blob2 FROM t GROUP BY 1 ORDER BY 1 LIMIT ALL": groups(P),
     "SELECT m, max(n) FROM (SELECT blob1 AS m, index1 AS i, count() AS n FROM t GROUP BY m, i) GROUP BY m": groups(
-        M, lambda some: max(Counter(r["index1"] for r in some).values())
+        M, lambda group: max(Counter(r["index1"] for r in group).values())
     ),
     "SELECT sum(DISTINCT double2), avg(DISTINCT double2) FROM t": one(sum({*column("double2")}), 3),
     "SELECT quantileWeighted(0.5, double1, _sample_interval) FROM t": one(disc(column("double1"), 0.5)),
