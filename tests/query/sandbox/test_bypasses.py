@@ -51,10 +51,10 @@ def shop(opened, place):
 
 def files(root):
     """Every file below `root` with its size and time of change; SQLite's own beside-files come and go."""
-    found = {path: path.stat() for path in root.rglob("*") if path.is_file()}
+    stats = {path: path.stat() for path in root.rglob("*") if path.is_file()}
     return {
         str(path): (stat.st_size, stat.st_mtime_ns)
-        for path, stat in found.items()
+        for path, stat in stats.items()
         if not path.name.endswith(("-wal", "-shm", "-journal"))
     }
 
@@ -391,10 +391,10 @@ def test_depth_is_no_weapon(shop, sql):
 def test_odd_parameters(shop, params):
     """Any parameter is passed on as a value or refused."""
     try:
-        found = shop.query_untrusted("SELECT ? AS given", params)
+        result = shop.query_untrusted("SELECT ? AS given", params)
     except QueryError:
         return
-    assert len(found) == 1
+    assert len(result) == 1
 
 
 NASTY = r"""SELECT FROM WHERE WITH AS COPY TO INSERT INTO ( ) ; , -- /* */ ' " $$ * 1 'file.csv' 'x' events people q
