@@ -276,14 +276,14 @@ def test_nothing_that_could_match_is_left_out(data, shape):
         try:
             uses = Statement.parse(sql, cursor).tables["events"]
             cursor.register("events", EVENTS)
-            whole = cursor.sql(sql, params=params).to_arrow_table()
+            expected = cursor.sql(sql, params=params).to_arrow_table()
         except duckdb.Error:
             assume(False)
         bounds = find_bounds(sql, params, uses=uses, now_us=now_us)
-        kept = [any(one.overlaps(us, us) for one in bounds) for us in MOMENTS]
+        kept = [any(bound.overlaps(us, us) for bound in bounds) for us in MOMENTS]
         cursor.unregister("events")
         cursor.register("events", EVENTS.filter(pa.array(kept)))
-        assert cursor.sql(sql, params=params).to_arrow_table() == whole
+        assert cursor.sql(sql, params=params).to_arrow_table() == expected
     finally:
         cursor.close()
 
