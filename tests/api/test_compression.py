@@ -1,4 +1,4 @@
-"""Bodies with a Content-Encoding: inflated, refused, and never more of them than the limit."""
+"""Bodies with a Content-Encoding are decompressed or refused, and never beyond the limit."""
 
 from __future__ import annotations
 

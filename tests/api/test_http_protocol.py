@@ -38,7 +38,7 @@ def connect(port):
 
 
 def rest_of(client):
-    """Everything that still comes, to the end of the connection."""
+    """Read all bytes until the connection ends."""
     try:
         return b"".join(iter(lambda: client.recv(65536), b""))
     except ConnectionResetError:

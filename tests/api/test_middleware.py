@@ -1,4 +1,4 @@
-"""What holds for every request and answer, whatever route answers."""
+"""Properties of every request and every response, on every route."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Logs: a line for each request with what an operator asks, and nothing that must not be written down."""
+"""Logs: a line for each request with the facts that an operator needs, and no secret."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def test_over_a_real_socket(port, tmp_path):
 def test_a_response_before_the_body_was_read(port, path, status, code, host):
     """It reaches a client that sends its whole body first, with and without a length; the connection then ends.
 
-    Of a connection that is closed with unread bytes in it the kernel says `reset`, and the answer would be lost.
+    The kernel resets a connection that is closed with unread bytes in it, and the answer would be lost.
     """
     for _ in range(5):
         actual, body, headers = call(port, path, b"x" * (3 << 20), Host=host)

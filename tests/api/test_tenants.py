@@ -1,6 +1,6 @@
 """No key reaches another object's data by any route.
 
-The routes are read from the app: one that has neither a case nor a place among the open ones fails. Each case is asked
+The routes are read from the app: one that has neither a case nor a place among the open ones fails. Each case is sent
 with each key, in every way that could name another object.
 """
 
@@ -28,15 +28,15 @@ SCOPES = ("write", "read", "admin")
 
 
 class Case(msgspec.Struct, frozen=True, kw_only=True):
-    """How a route is asked so that it does its work.
+    """A request that makes a route do its work.
 
     Attributes:
-        scope: what a key needs. A key without it is 403.
-        bodies: what is sent; the first is what an honest client sends.
-        queries: likewise.
+        scope: scope that a key needs. A key without it is 403.
+        bodies: bodies to send; the first is an honest client's.
+        queries: query strings, likewise.
         path: values of the path's parameters, likewise. KEY is the sender's own token.
-        shows: the honest answer has something of the object in it, by which a leak would be seen.
-        says_no_inside: the status is 200 whatever happens; a refusal is in the answer.
+        shows: whether the honest answer has data of the object, which would show a leak.
+        says_no_inside: whether the status is always 200, and a refusal is in the answer.
     """
 
     scope: str
@@ -96,7 +96,7 @@ _RPC_OTHERS = tuple(
     )
 )
 _PEOPLE = ("tom-secret-user", "sam-secret-user", "../../sam/people/sam-secret-user")
-# A case whose route is not there yet does no harm; a route without a case does.
+# A case may have no route yet; every route must have a case.
 CASES = {
     **{("POST", f"/v1/{kind}"): _WRITES for kind in ("track", "page", "identify", "screen", "group", "alias")},
     **{("POST", f"/v1/{kind}"): _WRITES for kind in "tpisga"},
@@ -237,7 +237,7 @@ CASES = {
     ("POST", "/rpc"): Case(scope="read", bodies=(_RPC, *_RPC_OTHERS), shows=True, says_no_inside=True),
     ("WEBSOCKET", "/rpc"): Case(scope="read", bodies=(_RPC, *_RPC_OTHERS), shows=True, says_no_inside=True),
 }
-# These say nothing of any object, so they need no key.
+# These answer nothing about any object, so they need no key.
 OPEN = {
     *(("GET", path) for path in ("/", "/docs", "/openapi.json", "/health", "/health/live", "/health/ready")),
     ("GET", "/static/{version}/{name:path}"),
@@ -252,9 +252,9 @@ HEADERS = (
     {"X-Original-URL": f"/{OTHER}/stats"},
     {"Cookie": f"object={OTHER}"},
 )
-# Each answer is a process of its own, so they are asked with all of the headers and queries together. `/query`, which
-# is answered in the same way, and `/reports/top` get them one by one. `object=` is alone: many ignore it and refuse the
-# others.
+# Each of these answers starts a process, so each is requested with all headers and queries together. `/query`, which is
+# answered in the same way, and `/reports/top` get them one by one. `object=` is sent alone: many routes ignore it and
+# refuse the others.
 SANDBOXED = (
     *(f"/reports/{name}" for name in SAMPLES if name != "top"),
     *("/templates/", "/cohorts/", "/client/", "/grafana/", "/metrics/performance"),
@@ -283,7 +283,7 @@ def keyed(routes: list[BaseRoute], under: str = "") -> dict[tuple[str, str], Bas
 
 
 async def ask(app, method, path, query="", body=b"", **headers):
-    """One request, straight to the app: its status, and all that is said. A stream is left at its first data."""
+    """Send one request straight to the app; return its status, headers and body. A stream ends at its first data."""
     chunks, ended, sent = [], asyncio.Event(), asyncio.Event()
     status = [0]
 
@@ -309,7 +309,7 @@ async def ask(app, method, path, query="", body=b"", **headers):
 
 
 async def converse(app, path, query="", body=b"", **headers):
-    """One WebSocket: each line of `body` is a message; all that is said until an answer to the last, or its end."""
+    """Open one WebSocket and send each line of `body`; return all messages until the first answer, or the end."""
     incoming, messages = asyncio.Queue(), []
     for message in (
         {"type": "websocket.connect"},
@@ -345,7 +345,7 @@ def _scope(kind, path, query, headers):
 
 
 class House:
-    """Two objects with something to hide, each with a key of each scope, behind one app."""
+    """Two objects with secrets, each with a key of each scope, behind one app."""
 
     def __init__(self, root, namespace):
         self.root = root
@@ -371,13 +371,13 @@ class House:
             await shop.save_quota(text, text, 10)
 
     async def state(self, name):
-        """What another's request must not change."""
+        """The part of an object's state that a request with another object's key must not change."""
         shop = self.namespace.get(name)
         letters = [(letter.id, letter.raw, letter.tries) for letter in await shop.dead_letters()]
         return (await shop.stats()).next_seq, letters
 
     async def ask(self, route, token, *, body=b"", query="", part="", **headers):
-        """The answer of a route, with what stands for the key and the root filled in."""
+        """The answer of a route; the placeholders for the key and the root are replaced."""
         method, path = route
         begin, brace, rest = path.partition("{")
         path = begin + part.replace(KEY, token or "none") + (rest.partition("}")[2] if brace else "")
@@ -447,7 +447,7 @@ async def test_no_key_reaches_another_object(house, in_every_scope):
             requests = requests if in_every_scope or scope == case.scope else requests[: len(case.path)]
             for body, query, part, headers in dict.fromkeys((b, q, p, tuple(h.items())) for b, q, p, h in requests):
                 status, answer = await house.ask(route, token, body=body, query=query, part=part, **dict(headers))
-                # Of what it was sent itself a route may say some again.
+                # A route may repeat a part of its own request.
                 leaked = (
                     answer.replace(b"sam-secret-user", b"") if b"sam-secret-user" in body + part.encode() else answer
                 )
@@ -463,7 +463,7 @@ async def test_no_key_reaches_another_object(house, in_every_scope):
 
 
 def _wrapped(value):
-    """A value as a message of Cap'n Web has it: lists are wrapped once more."""
+    """A value in the form of a Cap'n Web message: lists are wrapped once more."""
     if isinstance(value, list):
         return [[_wrapped(element) for element in value]]
     return {name: _wrapped(item) for name, item in value.items()} if isinstance(value, dict) else value
@@ -500,7 +500,7 @@ _ARGUMENTS = {
 
 
 async def test_each_method_over_rpc_is_for_its_keys_object(house):
-    """Every method that can be called over RPC, with each key: by its scope, and never with anything of the other."""
+    """Every method that can be called over RPC, with each key: by its scope, and never with the other's data."""
     before = await house.state(OTHER)
     for verb, row in VERBS.items():
         needs = row.scope

@@ -1,4 +1,4 @@
-"""What is added to the context of events from browsers and phones; all others stay as they were sent."""
+"""Fields that are added to the context of events from browsers and phones; all other events are unchanged."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SERVER = {"library": {"name": "analytics-python", "version": "2.4.0"}}
 
 
 class Shop:
-    """An app over one object; what was sent to it can be looked at."""
+    """An app over one object, with the contexts that it stored."""
 
     def __init__(self, tom, client="203.0.113.77", **options) -> None:
         self.tom = tom
@@ -42,7 +42,7 @@ class Shop:
         self.http = httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1")
 
     async def contexts(self, path, body, **headers):
-        """The contexts that were stored of a body, as texts."""
+        """Send a body; return the stored contexts of its events as texts."""
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
         response = await self.http.post(path, content=content, headers=headers)
         assert response.status_code == 200, response.text
@@ -231,7 +231,7 @@ def test_an_invalid_maxmind_file_is_refused(tmp_path):
             Enrichment(places=tmp_path / name)
 
 
-# What is hostile
+# Hostile input
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The OpenAPI document: every route is in it, and what it says can be followed."""
+"""The OpenAPI document: every route is in it, and all of its references exist."""
 
 from __future__ import annotations
 

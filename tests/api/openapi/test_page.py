@@ -1,4 +1,4 @@
-"""/docs: every route, readable without anything else."""
+"""/docs: the page has every route and loads no other file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lakebed.api.openapi.page import Reference
 
 
 class Outline(HTMLParser):
-    """Collects what a page is made of, and that its elements are closed."""
+    """Collects the tags, ids and links of a page, and checks that its elements are closed."""
 
     def __init__(self):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Schemathesis makes requests from what /openapi.json says, right and wrong ones: none is answered 5xx."""
+"""Schemathesis makes valid and invalid requests from /openapi.json: none is answered with 5xx."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from tests.installed import client_python
 
 pytestmark = pytest.mark.integration
 
-# Streams that do not end, and what takes longer than an example may.
+# Streams that do not end, and routes that take longer than an example may.
 _LEFT_OUT = ["/live"]
 
 
 def run(root, examples, phases, seconds):
-    """What schemathesis says of a server over an object with a few events."""
+    """Run schemathesis on a server over an object with a few events; return its finished process."""
     program = Path(client_python()).parent / "schemathesis"
     with served(create_app(Analytics("default", root=root), body_timeout_s=2.0), log_level="critical") as port:
         for n in range(5):

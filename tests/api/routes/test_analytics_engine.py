@@ -100,7 +100,7 @@ async def test_as_of(http):
 
 
 async def test_data_points_are_a_table_without_a_mapping(http):
-    """What is written to a dataset is read from the table of its name, by HTTP and by Python."""
+    """Points of a dataset, written by HTTP or by Python, are read from the table of its name."""
     point = {"indexes": ["a"], "blobs": ["Paris", None], "doubles": [1.5, 2]}
     assert (await http.post(POINT, json=[point, {}])).json() == {"success": True, "written": 2}
     await http.shop.write_data_point("weather", blobs=["Rome"], doubles=[3])

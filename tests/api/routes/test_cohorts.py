@@ -1,4 +1,4 @@
-"""Cohorts over HTTP: saved by those who may, shown with their size, paged, kept while others need them."""
+"""Cohorts over HTTP: saved with an admin key, shown with their size, paged, kept while others need them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Dead letters over HTTP: what is refused is kept before the answer, listed, mended, replayed and purged."""
+"""Dead letters over HTTP: a refused event is kept before the answer, listed, mended, replayed and purged."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ async def test_from_refusal_to_replay(http, tom):
     ],
 )
 async def test_every_rejected_event_becomes_a_dead_letter(http, path, body, status):
-    """On every route and with any status: one dead letter, with the first bytes of what was sent."""
+    """On every route and with any status: one dead letter, with the first bytes of the event."""
     response = await http.post(path, content=body)
     assert response.status_code == status
     (line,) = (await http.get("/deadletters")).json()["letters"]
@@ -217,7 +217,7 @@ async def test_invalid_requests_are_400_or_404(http, method, path, body, expecte
     assert error(await http.request(method, path, content=body)) == expected
 
 
-# Faults: never a 200 for what is not durable, and nothing is kept twice when it is sent again
+# Faults: an event that is not durable is never 200, and an event that is sent again is kept once
 
 
 BODY = b'{"batch":[{"type":"track","event":"a","messageId":"m1"},{"type":"track","event":""}]}'

@@ -1,4 +1,4 @@
-"""Grafana: the JSON data source over HTTP, and what the plug-in for ClickHouse sends to Analytics Engine's SQL API."""
+"""Grafana: the JSON data source over HTTP, and requests of the plug-in for ClickHouse to Analytics Engine's API."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ async def http(tmp_path):
 
 
 async def shown(http, *targets, **more):
-    """The frames of a panel, sent with what Grafana sends beside its targets."""
+    """The frames of a panel. The request has the fields that Grafana sends beside its targets."""
     body = {"panelId": 1, "range": RANGE, "interval": "30s", "intervalMs": 30000, "maxDataPoints": 550, "filters": []}
     named = [{"refId": "ABC"[number], **target} for number, target in enumerate(targets)]
     answer = await http.post("/grafana/query", json=body | {"targets": named} | more)
@@ -167,7 +167,7 @@ async def test_the_plug_in_for_clickhouse(http):
     """Its requests are answered in the form that it reads: its test, time zone, menus, expanded macros."""
 
     async def asked(sql, *, post=False):
-        # As the plug-in has it: a slash before the parameters, and FORMAT JSON after whatever was written.
+        # The plug-in sends a slash before the parameters, and FORMAT JSON after the statement.
         if post:
             answer = await http.post(ENGINE, content=f"{sql} FORMAT JSON")
         else:
@@ -201,7 +201,7 @@ async def test_the_plug_in_for_clickhouse(http):
         assert [tuple(row.values()) for row in result["data"]] == [
             (*key, pytest.approx(sum(values) / len(values))) for key, values in sorted(groups.items())
         ]
-        # It takes a column t for the time where its type is UInt64, and no other.
+        # The plug-in takes the column t as the time only if its type is UInt64.
         assert [column["type"] for column in result["meta"]] == ["UInt64", "String", "Float64"]
     by_minute = await asked(
         "SELECT (intDiv(toUInt32(timestamp) * 1000, 60000) * 60000) as t, count() FROM requests"

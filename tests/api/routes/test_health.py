@@ -23,7 +23,7 @@ def client(app):
 
 
 class Refusing(Disk):
-    """Counts syncs; fails where it is told to."""
+    """Counts syncs, and fails them with the error number `fails`."""
 
     def __init__(self):
         self.syncs = 0

@@ -1,4 +1,4 @@
-"""Reads: what an object's methods answer, and parameters that are refused with what to change."""
+"""Reads: the answers of an object's methods, and parameters that are refused with the allowed values."""
 
 from __future__ import annotations
 

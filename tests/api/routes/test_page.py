@@ -106,7 +106,7 @@ async def test_the_page_states_whether_a_key_is_needed(http):
     assert 'data-keys=""' in before.text
     Keys(http.tom.root, http.tom.clock).create("tom", "read")
     after = await http.get("/")
-    while after.text == before.text:  # whether there are keys is looked up now and then
+    while after.text == before.text:  # the server looks for keys at intervals
         after = await http.get("/")
     assert 'data-keys="required"' in after.text
     assert after.headers["etag"] != before.headers["etag"]

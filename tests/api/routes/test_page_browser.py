@@ -1,4 +1,4 @@
-"""The page in a real Chromium: what it shows, how it behaves when things go wrong, and who can use it."""
+"""The page in a real Chromium: its contents, its behaviour after errors, and its accessibility."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def browser():
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory):
-    """A server with a month of real orders in it, which no test changes but by adding."""
+    """A server with a month of real orders. Tests only add to it."""
     site = Site(tmp_path_factory.mktemp("shop"))
     site.batch(*retail(1500))
     yield site

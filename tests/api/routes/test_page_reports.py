@@ -1,4 +1,4 @@
-"""The page's reports in a real Chromium: each draws what the same report says in Python, and stands in the address."""
+"""The page's reports in a real Chromium: each draws the rows of the same report in Python, and has an address."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def happened():
 
 
 def answers(root):
-    """What Python's reports say, before there is a server."""
+    """The rows of Python's reports, read before the server starts."""
     with connect(root, "default") as analytics:
         analytics.batch(happened())
         results = {
@@ -88,7 +88,7 @@ def browser():
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory):
-    """A server of events of January 2025, and in `told` what Python's reports say of them. No test changes it."""
+    """A server of events of January 2025; `told` has the rows of Python's reports. No test changes it."""
     root = tmp_path_factory.mktemp("shop")
     reports = answers(root)
     site = Site(root)
@@ -162,7 +162,7 @@ def for_everybody(page):
 
 
 def steps_of(rows):
-    """What a funnel's steps read as."""
+    """The texts of a funnel's steps."""
     lines = []
     for index, row in enumerate(rows):
         line = f"{row['event']} {row['people']} people · {percent(row['conversion'])}"

@@ -1,4 +1,4 @@
-"""People over HTTP: who is who, merged and taken apart by those who may."""
+"""People over HTTP: read with their ids, merged and unmerged with an admin key."""
 
 from __future__ import annotations
 

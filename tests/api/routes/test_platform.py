@@ -1,4 +1,4 @@
-"""The event API of the real-time platform: its shapes in, its shapes out."""
+"""The event API of the real-time platform: its requests and its answers keep their form."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""/metrics: what Prometheus reads is what happened, for those who may know."""
+"""/metrics: the numbers are those of the events and requests, and only some keys and the token read them."""
 
 from __future__ import annotations
 

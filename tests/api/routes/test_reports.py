@@ -23,7 +23,7 @@ DANGEROUS = "(SELECT count(*) FROM read_text('/etc/passwd')) > 0"
 
 
 def plain(rows):
-    """Rows as JSON has them, by value: 1 and 1.0 are one."""
+    """Rows in the form of JSON, where 1 and 1.0 are equal."""
     return msgspec.json.decode(msgspec.json.encode([list(row) for row in rows], enc_hook=str))
 
 

@@ -1,4 +1,4 @@
-"""Segment's HTTP API: what its clients send, and the answers that they need."""
+"""Segment's HTTP API: the requests of its clients, and the answers that they need."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def http(tom):
 
 
 def refused(response, status=400):
-    """The code of an error, which stands in our form and in Segment's."""
+    """The code of an error; its body has our form and Segment's."""
     assert response.status_code == status, response.text
     body = response.json()
     assert list(body) == ["code", "message", "error"]
@@ -216,7 +216,7 @@ async def test_the_content_type_does_not_matter(http, declared):
         assert (response.status_code, response.json()["stored"]) == (200, 1)
 
 
-# What was recorded
+# Recorded requests
 
 
 @pytest.mark.parametrize(
@@ -285,7 +285,7 @@ async def test_a_page_of_another_origin_may_send(keyed):
 
 @pytest.fixture
 async def keyed(tmp_path):
-    """An app that wants a key, a write key and a read key."""
+    """An app that needs a key, with a write key and a read key."""
     keys = Keys(tmp_path, SystemClock())
     write, read = keys.create("tom", "write")[1], keys.create("tom", "read")[1]
     async with Analytics("tom", root=tmp_path) as tom:

@@ -1,4 +1,4 @@
-"""RPC: Cap'n Web as its own client from npm speaks it, and what may be reached by it."""
+"""RPC: Cap'n Web with its own client from npm, and the members that this client can reach."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def tom(tmp_path):
 
 
 async def run(scenario, url, **environment):
-    """What a scenario of the npm client prints."""
+    """Run a scenario of the npm client; return the JSON that it prints."""
     process = await asyncio.create_subprocess_exec(
         node(),
         "--experimental-websocket",
@@ -97,7 +97,7 @@ async def test_the_npm_client_pipelines_its_calls(url, transport):
 
 @pytest.mark.parametrize("transport", ["batch", "socket"])
 async def test_the_whole_app_serves_it(tom, transport):
-    """Through everything that the app puts around its rooms; the server stops though a client holds a connection."""
+    """Through all layers of the app; the server stops although a client holds a connection."""
     async with serving(make_server(create_app(tom), port=0, log_level="warning")) as port:
         output = await run(transport, f"http://127.0.0.1:{port}/rpc")
         assert output["receipt"]["status"] == "stored"
@@ -109,7 +109,7 @@ async def test_the_whole_app_serves_it(tom, transport):
 
 
 async def test_values_of_every_kind_pass(url, tom):
-    """bigint, floats, NaN, bytes, dates, undefined and null go in and come out as what they are."""
+    """bigint, floats, NaN, bytes, dates, undefined and null keep their types in both directions."""
     output = await run("values", url)
     assert output["big"] == {"bigint": str(2**60)}
     assert output["float"] == 0.5
@@ -168,13 +168,13 @@ async def test_the_npm_client_shows_its_key(url, tom):
 
 
 async def test_what_nobody_awaits_in_a_batch_is_durable_too(url, tom):
-    """A call that is only pushed is over before the answer comes."""
+    """A call that is only pushed ends before the answer is sent."""
     await run("forget", url)
     assert (await tom.query("SELECT event FROM events")).rows[0].event == "Forgotten"
 
 
 async def test_a_refused_event_is_a_dead_letter(url, tom):
-    """What `track` refuses is kept with its reason and where it came from."""
+    """An event that `track` refuses is kept with its reason and its source."""
     await run("errors", url)
     letters = await tom.dead_letters()
     assert [(letter.source, json.loads(letter.raw)["type"]) for letter in letters] == [("rpc", "track")]

@@ -1,4 +1,4 @@
-"""All that can be called by RPC."""
+"""The methods that RPC can call."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ class Reading(msgspec.Struct):
 
 
 class Source:
-    """What is broadcast in tests: `at` grows with each taking; `value` is what the test says."""
+    """The source of broadcasts in tests: `at` grows with each reading; the test sets `value`."""
 
     def __init__(self):
         self.at = self.value = 0
@@ -71,7 +71,7 @@ async def test_thousands_share_one_computation():
         assert value(messages[0]) == expected
         for listener in listeners:
             assert listener.skipped == 0
-        source.value = expected + 1  # what is not new is not sent
+        source.value = expected + 1  # an unchanged value is not sent
     assert source.at < 5000
     assert sender.taken == source.at
     await sender.close()
@@ -252,7 +252,7 @@ def test_three_hundred_sockets(server):
     assert len(set(timestamps)) <= 10  # a slow machine may need several seconds to read them all
     for stream in streams:
         stream.connection.close()
-    track(server, event="C")  # the server is well
+    track(server, event="C")  # the server still works
 
 
 async def test_too_many_listeners_are_503(tmp_path):
@@ -303,7 +303,7 @@ class ShutGate(Auth):
 
 
 class Listened:
-    """A stream of an app, driven by hand: what was sent, and a client that may stall."""
+    """A stream of an app without a server: the messages sent so far, and a client that may stall."""
 
     def __init__(self, app):
         self.sent = []
