@@ -82,7 +82,7 @@ def test_understood(where, expected):
     ],
 )
 def test_not_understood(where):
-    """What is not understood bounds nothing."""
+    """A condition that is not understood bounds nothing."""
     assert found(where) == (None, None)
 
 
@@ -159,7 +159,7 @@ def test_parsers_that_disagree_bound_nothing():
     assert find_bounds("SELECT * FROM events WHERE timestamp >= (((", None, uses=1) == (UNBOUNDED,)
 
 
-# Soundness: with and without what the bounds leave out, DuckDB gives the same answer.
+# Soundness: with and without the events that the bounds leave out, DuckDB gives the same answer.
 
 MOMENTS = sorted(
     {

@@ -226,7 +226,7 @@ async def test_snapshot_is_the_archive_alone(tmp_path):
 
 
 async def test_files_are_left_out_by_time(tmp_path):
-    """Of archive, sealed files and tail only what overlaps the bounds is read."""
+    """Only the parts of archive, sealed files and tail that overlap the bounds are read."""
     async with opened(tmp_path) as parts:
         await three_tiers(parts)
         async with parts.history.cut() as cut:

@@ -171,7 +171,7 @@ async def test_unknown_tables(parts):
 
 
 async def test_errors_of_duckdb(parts):
-    """What DuckDB cannot run is a QueryError with its message, when parsing, binding or fetching."""
+    """SQL that DuckDB cannot run is a QueryError with its message, when parsing, binding or fetching."""
     for sql, message in [
         ("SELEC 1", "syntax error"),
         ("SELECT nope FROM events", 'Referenced column "nope" not found'),

@@ -74,7 +74,7 @@ def test_within_one_bucket_all_is_raw():
 
 
 def test_a_hole_is_an_error():
-    """What no tier covers is never left out silently."""
+    """A part that no tier covers is never left out silently."""
     with pytest.raises(ValueError, match="no tier covers"):
         plan(0, HOUR + 1, [Coverage("L2", grain_us=HOUR)])
 

@@ -76,7 +76,7 @@ WRITES = [
     ],
 )
 def test_anything_else_is_refused(sql, tmp_path):
-    """More than one statement, and whatever does more than read, is refused with what to do instead."""
+    """More than one statement, and SQL that does more than read, is refused with a hint."""
     # DuckDB 1.5 does not even parse CTEs that write.
     with pytest.raises((QueryRefused, duckdb.ParserException), match=r"Give exactly one SELECT|A CTE needs a SELECT"):
         parse(sql.replace("{}", str(tmp_path / "x.csv")))

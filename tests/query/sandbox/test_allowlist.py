@@ -1,4 +1,4 @@
-"""The allowlist as such: what is on it exists and is harmless, what is new is not on it."""
+"""The allowlist itself: each name on it exists and is harmless, and no new function is on it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def parse(cursor, sql, catalog=()):
 
 
 def test_every_name_is_a_function_or_syntax(cursor):
-    """Nothing is allowed that DuckDB does not have, but for what it parses into expressions of their own."""
+    """Nothing is allowed that DuckDB does not have, except names that it parses into expressions."""
     functions = cursor.execute("SELECT DISTINCT function_name, function_type FROM duckdb_functions()").fetchall()
     scalars = {name for name, kind in functions if kind not in ("table", "table_macro", "pragma")}
     syntax = {"between", "coalesce", "columns", "ifnull", "unnest"}

@@ -1,4 +1,4 @@
-"""What the operating system takes away, tried by a process that runs our code and not SQL."""
+"""Rights that the operating system takes away, tried by a process that runs our code and not SQL."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class Shop(Analytics):
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory):
-    """Events of three days in the archive, in sealed segments and in the tail; also what SQL finds hard."""
+    """Events of three days in the archive, in sealed segments and in the tail; also values that are hard for SQL."""
     with connect(
         tmp_path_factory.mktemp("shop"), "shop", Shop, headroom_bytes=0, segment_events=40, promote={"revenue": float}
     ) as analytics:
@@ -146,7 +146,7 @@ def test_answers_as_query_does(shop, sql):
     ],
 )
 def test_parameters(shop, sql, params):
-    """Parameters mean what they mean to `query`."""
+    """Parameters have the same meaning as in `query`."""
     same(shop, sql, params)
 
 
@@ -352,7 +352,7 @@ async def test_cancelling_kills(tmp_path):
 
 
 async def test_patience(tmp_path):
-    """Who waits is answered when there is room, refused when there is none in time, let go when the object closes."""
+    """A waiting query is answered when there is room, refused after its patience, and ended when the object closes."""
     async with Analytics("shop", root=tmp_path, headroom_bytes=0, untrusted_queries=1) as shop:
         untrusted = shop._components.untrusted
         running = asyncio.create_task(untrusted.run(ENDLESS))

@@ -33,7 +33,7 @@ def stream(table):
 
 @pytest.fixture
 def told():
-    """A worker whose child is a plain process; `told(bytes)` is what it says after it started."""
+    """A worker whose child is a plain process; `told(data)` starts it, sends `data` as the child's, returns it."""
     process = subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE)
     parent_socket, child_socket = socket.socketpair()
     closed = []
@@ -107,20 +107,20 @@ WRONG = WHOLE.replace(struct.pack("<4i", 0, 1, 3, 6), struct.pack("<4i", 0, 1, 3
     ],
 )
 def test_no_answer(told, data):
-    """What is no Arrow stream, ends early, or points outside itself is an error."""
+    """Data that is not an Arrow stream, ends early, or points outside itself is an error."""
     assert WRONG != WHOLE
     with pytest.raises(QueryCrashed):
         told(data).answer([], {}, [], rows=10, max_bytes=1 << 20)
 
 
 def test_an_answer(told):
-    """What is one is the answer, in however many pieces it comes."""
+    """An Arrow stream is the answer, in any number of pieces."""
     data = b"".join(frame(b"D", WHOLE[start : start + 7]) for start in range(0, len(WHOLE), 7)) + frame(b"Z")
     assert told(data).answer([], {}, [], rows=10, max_bytes=1 << 20).equals(TABLE)
 
 
 def test_too_much(told):
-    """Reading stops at the limit, however much comes."""
+    """Reading stops at the limit, however much the child sends."""
     with pytest.raises(QueryTooLarge):
         told(frame(b"D", b"x" * 1000) * 50).answer([], {}, [], rows=10, max_bytes=10_000)
 

@@ -120,7 +120,7 @@ def prop(name):
 
 
 def started(moment):
-    """What a period's start is, as a date."""
+    """The start of a period, as a date."""
     return moment.date() if isinstance(moment, datetime) else moment
 
 
@@ -200,7 +200,7 @@ def unusual(lines):
 
 
 MANY = {"limit": 10_000}
-# What a template is asked with, how many of its columns are the key, and the rest of the rows by it.
+# The parameters of a template, the number of its key columns, and a model of its other columns by key.
 MODELS = {
     "events-by-hour": ({}, 1, events_by(hour)),
     "events-by-day": ({}, 1, events_by(lambda line: line["at"].date())),
@@ -357,7 +357,7 @@ MODELS = {
 
 
 def plain(value):
-    """A moment at midnight and its date are one."""
+    """A value for comparison: a time at midnight becomes its date."""
     if isinstance(value, datetime) and value.tzinfo and (value.hour, value.minute, value.second) == (0, 0, 0):
         return value.date()
     return value
@@ -373,7 +373,7 @@ async def test_its_rows_are_those_of_plain_python(shop, lines, name):
         ([line for line in lines if start <= line["at"] < end], {"start": start, "end": end}),
     ):
         if name == "new-users" and times:
-            continue  # who is new is said by what lies before, too
+            continue  # events before the range also decide who is new
         rows = [tuple(map(plain, row)) for row in (await shop.template(name, params, **times)).rows]
         actual = {row[0] if keys == 1 else row[:keys]: row[keys:] for row in rows}
         assert len(actual) == len(rows)

@@ -26,7 +26,7 @@ ROWS = [
 
 
 def plain(value):
-    """A value as the answer has it."""
+    """A value in the form of the answer."""
     if isinstance(value, datetime):
         return f"{value:%Y-%m-%d %H:%M:%S}"
     return int(value) if isinstance(value, bool) else value
@@ -76,7 +76,7 @@ def day_of(back):
     return lambda r: (T(r) - timedelta(days=back(r))).date().isoformat()
 
 
-# Of one row, the expression and what it is.
+# Each expression, with its value for one row.
 EACH = {
     "blob1": M,
     "index1": lambda r: r["index1"],
@@ -188,7 +188,7 @@ EACH = {
     "toStartOfInterval(timestamp, INTERVAL '1' WEEK)": day_of(lambda r: T(r).weekday()),
     "toStartOfInterval(timestamp, INTERVAL '1' MONTH)": lambda _: "2024-01-01",
 }
-# A whole statement over `t`, and its rows in any order.
+# Each complete statement over `t`, with its rows in any order.
 WHOLE = {
     "SELECT count() FROM t": one(60),
     "SELECT COUNT(*), count(DISTINCT blob1) FROM t": one(60, 4),
@@ -229,7 +229,8 @@ WHOLE = {
     "SELECT topK(index1), topKWeighted(index1, _sample_interval) FROM t": [[["org0", "org1", "org2"]] * 2],
     "SELECT DISTINCT index1 FROM t": [["org0"], ["org1"], ["org2"]],
 }
-# What chDB is not asked: words that it has not, or reads otherwise than Analytics Engine; topK of equals has no order.
+# Statements with these parts do not run in chDB: it lacks them, or reads them differently from Analytics Engine, or
+# (topK of equal counts) they have no order.
 ONLY_HERE = (
     "extract(",
     "LIMIT ALL",

@@ -1,4 +1,4 @@
-"""Statements of the dialect that hypothesis makes, each with the same in plain Python over the rows.
+"""Statements of the dialect that hypothesis makes, each with the same computation in plain Python over the rows.
 
 Numbers are multiples of 1/8 and stay small, so that sums are exact in whatever order they are added.
 """
@@ -33,7 +33,7 @@ _SPANS = {"SECOND": 1, "MINUTE": 60, "HOUR": 3600, "DAY": 86400}
 class Made(NamedTuple):
     """An expression: its SQL, its kind (S text, N number, T time, D date, B truth, A array), its value.
 
-    `of` is given a row, or of an aggregate the rows of its group.
+    The argument of `of` is a row; for an aggregate it is the rows of its group.
     """
 
     sql: str
@@ -42,7 +42,7 @@ class Made(NamedTuple):
 
 
 class Statement(NamedTuple):
-    """A SELECT over `t`, and the rows that answer it; their order counts where it has one."""
+    """A SELECT over `t`, and the rows that answer it; their order counts if the statement orders them."""
 
     sql: str
     answer: Callable[[Sequence[Row]], list[list[Any]]]
@@ -52,12 +52,12 @@ class Statement(NamedTuple):
 
 
 def literal(text: str) -> str:
-    """A text, written out."""
+    """A text as a literal of SQL."""
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def same(actual: list[list[Any]], expected: list[list[Any]], *, is_ordered: bool) -> bool:
-    """Whether an answer is what was expected: floats to nine digits, in any order unless it has one."""
+    """Whether two lists of rows are equal: floats to nine digits, in any order unless `is_ordered`."""
     expected = [[_plain(value) for value in row] for row in expected]
     if not is_ordered:
         actual, expected = sorted(actual, key=_near), sorted(expected, key=_near)
@@ -89,7 +89,7 @@ def _leaf(kind: str, columns: Columns) -> st.SearchStrategy[Made]:
 
 
 def _call(form: str, kind: str, value: Callable[..., Any], *parts: st.SearchStrategy[Made]) -> st.SearchStrategy[Made]:
-    """`form` with the parts in its places; its value is `value` of theirs."""
+    """`form` with the parts in its places; its value is `value` of the values of the parts."""
     return st.tuples(*parts).map(
         lambda made: Made(
             form.format(*(part.sql for part in made)), kind, lambda row: value(*(part.of(row) for part in made))
@@ -223,7 +223,7 @@ def _like(texts: st.SearchStrategy[Made], sign: str) -> st.SearchStrategy[Made]:
 
 @functools.cache
 def aggregates(columns: Columns, *, is_table: bool) -> st.SearchStrategy[Made]:
-    """Aggregates over the columns; those of a table's own columns only where it is one."""
+    """Aggregates over the columns; aggregates of a table's own columns only if the source is a table."""
     s, n, t = (expressions(kind, columns, 1) for kind in ("S", "N", "T"))
     made = [
         st.just(Made("count()", "N", len)),
@@ -266,7 +266,7 @@ def _over(
 
 @st.composite
 def statements(draw: st.DrawFn, columns: Columns = COLUMNS, source: str = "t") -> Statement:
-    """SELECTs of rows, of groups, and of groups of what another gives."""
+    """SELECTs of rows, of groups, and of groups of the rows of another SELECT."""
     shape = draw(st.sampled_from(("rows", "groups", "groups", "nested") if source == "t" else ("groups",)))
     if shape == "nested":
         return draw(_nested())
@@ -293,7 +293,7 @@ def _assembled(
     totals: list[Made],
     items: list[Made],
 ) -> Statement:
-    # Names of their own within: an alias goes before a column of the same name.
+    # The inner statement has other names: an alias takes precedence over a column of the same name.
     names = tuple(f"{'x' if source == 't' else 'y'}{number}" for number in range(len(items)))
     listed = ", ".join(f"{item.sql} AS {name}" for item, name in zip(items, names, strict=True))
     sql = f"SELECT {'DISTINCT ' if distinct else ''}{listed} FROM {source}"
@@ -338,7 +338,7 @@ def _nested(draw: st.DrawFn) -> Statement:
     inner = draw(statements().filter(lambda statement: "GROUP BY" in statement.sql and "FROM (" not in statement.sql))
     named = list(zip(inner.names, inner.kinds, strict=True))
     columns = tuple((kind, tuple(name for name, column_kind in named if column_kind == kind)) for kind in "SNTD")
-    # A number of the inner one is as exact as its sums, but for averages.
+    # Numbers of the inner statement are as exact as its sums, except averages.
     outer = draw(statements(columns=columns, source=f"({inner.sql})"))
 
     def answer(rows: Sequence[Row]) -> list[list[Any]]:

@@ -23,7 +23,7 @@ def answers(tmp_path_factory):
 
 
 async def answered(root):
-    """Ask all statements of an object with the rows, and one event that is none of them."""
+    """Run all statements on an object that has the rows and one other event."""
     names = {"index1": "i", "blob1": "b1", "blob2": "b2", "double1": "d1", "double2": "d2"}
     results, expressions = {}, list(EACH)
     async with Analytics("shop", root=root) as shop:
@@ -33,7 +33,7 @@ async def answered(root):
         for row in ROWS:
             properties = {names[name]: value for name, value in row.items() if value != "" and name in names}
             await shop.track("Hit", properties, timestamp=row["timestamp"])
-        # A question takes a process of its own: some expressions are asked together.
+        # Each query starts a process, so ten expressions share one query.
         for first in range(0, len(expressions), 10):
             chunk = expressions[first : first + 10]
             listed = ", ".join(f"{text} AS x{number}" for number, text in enumerate(chunk))
@@ -47,7 +47,7 @@ async def answered(root):
 
 
 async def asked(shop, sql):
-    """The rows of a statement; one that fails fails the test of its own."""
+    """The rows of a statement; an error becomes a row, so that only the test of this statement fails."""
     try:
         answer = json.loads(encoded(await shop.analytics_engine(sql)))
     except QueryError as error:

@@ -1,4 +1,4 @@
-"""What the macros of Grafana's plug-in for ClickHouse become, over made-up rows, against plain Python."""
+"""The SQL of the macros of Grafana's plug-in for ClickHouse, over made-up rows, against plain Python."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def by_time(values):
 
 
 def test_columns():
-    """Each time has its labels and values, as the plug-in makes series of them; so says the type."""
+    """Each time has its labels and values, as the plug-in makes series of them; the type is right."""
     sql = f"SELECT t, groupArray((label, top)) AS groupArr FROM ({GROUPED}) GROUP BY t ORDER BY t"
     result = answer(sql)
     assert [column["type"] for column in result["meta"]] == ["UInt64", "Array(Tuple(String, Float64))"]
@@ -57,7 +57,7 @@ def test_columns():
 
 @pytest.mark.parametrize("windows", [False, True], ids=["runningDifference", "lagInFrame"])
 def test_rate(windows):
-    """Of each time, how much came in a second since the one before; the first has nothing before it."""
+    """For each time, the events per second since the previous time; the first time has no previous one."""
     step = "((t - lagInFrame(t, 1, 0) OVER ()) / 1000)" if windows else "runningDifference(t / 1000)"
     result = answer(f"SELECT t, n / {step} AS rate FROM (SELECT {T}, count() AS n FROM hits GROUP BY t ORDER BY t)")
     counts = {}
@@ -111,6 +111,6 @@ def test_per_second_of_each_label(windows):
     ],
 )
 def test_what_has_no_order(sql, message):
-    """A row before another is only known where rows have an order; other windows are not in the dialect."""
+    """Rows have a previous row only if they have an order; other windows are not in the dialect."""
     with pytest.raises(QueryRefused, match=message):
         translate(sql, NOW)

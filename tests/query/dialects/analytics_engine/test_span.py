@@ -77,7 +77,7 @@ def test_no_row_is_left_out(raw, text, form, sign, mirrored):
 
 
 async def test_files_of_other_times_are_not_opened(tmp_path):
-    """A day of Grafana's reads the file of that day, and not those of the others."""
+    """A query of one day, as Grafana sends it, reads the file of that day and no other file."""
     async with Analytics("shop", root=tmp_path, headroom_bytes=0) as shop:
         await shop.batch(
             {

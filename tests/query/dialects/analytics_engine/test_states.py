@@ -1,4 +1,4 @@
-"""The dialect over one object in every state that it can be in, and as it was before."""
+"""The dialect over one object in every state, now and as of an earlier time."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MERGES = (("ann", "bob"),)
 
 @st.composite
 def streams(draw):
-    """Events that are mapped, data points, and others; some values are texts, or lack."""
+    """Events that are mapped, data points, and others; some values are texts or are missing."""
     plan = st.sampled_from(["pro", "GET", "Über", 7, True, None])
     amount = st.sampled_from([None, 1, 2.5, "7", "x", "nan", -3, False])
     at = st.integers(0, 4 * 172_800).map(lambda quarter: quarter / 2)
@@ -58,7 +58,7 @@ def streams(draw):
 
 
 def rows(events, dataset):
-    """The rows of a dataset, told plainly."""
+    """The rows of a dataset, computed in plain Python."""
     result = []
     for event in events:
         if event.event != ("hit" if dataset == "mapped" else "points"):
@@ -122,7 +122,7 @@ EVENTS.insert(10, identified("ann", "?p1", 5))
 
 async def test_the_verb_itself_in_every_state(tmp_path):
     """`analytics_engine` answers by the mapping and the people of the moment, and `now()` is the moment; a promoted
-    property is as good as one that is not."""
+    property gives the same answer as one that is not."""
     sql = """
         SELECT index1, blob1 AS plan, count() AS n, sum(double1), sum(double2), max(timestamp), now() FROM hits
         WHERE timestamp < now() GROUP BY index1, plan HAVING n > 0 ORDER BY index1, plan FORMAT JSON
