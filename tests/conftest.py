@@ -1,4 +1,5 @@
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,9 @@ INTEGRATION = {"bench", "clients", "crash", "docs", "examples", "faults", "mcp",
 
 # Programs that tests start import `tests.…` and the package as the tests do.
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(TESTS.parent), os.environ.get("PYTHONPATH"))))
+# The suite starts hundreds of interpreters: without bytecode, each compiles the package again (0.25 s).
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # The machine that runs the suite is shared: an example may be slow without being wrong.
 settings.register_profile("lakebed", deadline=None, suppress_health_check=[HealthCheck.too_slow])

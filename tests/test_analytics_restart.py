@@ -9,6 +9,8 @@ from lakebed import LogBehind, ManualClock
 from lakebed.clock import from_us
 from tests.analytics_fixtures import START, fill, maker
 
+pytestmark = pytest.mark.integration  # an object that is opened again in each state
+
 
 @pytest.fixture
 def clock():

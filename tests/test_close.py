@@ -5,7 +5,11 @@ import gc
 import threading
 from pathlib import Path
 
+import pytest
+
 from lakebed import Analytics, Namespace, Rollup
+
+pytestmark = pytest.mark.integration  # a whole object, and what it leaves
 
 
 class Shop(Analytics):

@@ -25,6 +25,8 @@ from lakebed import (
 )
 from lakebed.clock import from_us
 
+pytestmark = pytest.mark.integration  # a whole object for each promise
+
 START = datetime(2026, 1, 15, 12, tzinfo=UTC)
 COUNT = "SELECT count(*) FROM events"
 BY_EVENT = "SELECT event, count(*) AS n, sum(revenue) AS total FROM events GROUP BY event ORDER BY event"

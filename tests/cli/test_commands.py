@@ -14,6 +14,8 @@ from lakebed import Settings, connect
 from lakebed.auth.keys import Keys
 from lakebed.cli.serve import settings_text
 
+pytestmark = pytest.mark.integration  # whole commands over whole objects
+
 
 def rows(output):
     return list(csv.DictReader(io.StringIO(output.out), dialect="excel-tab"))

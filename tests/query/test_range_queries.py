@@ -11,6 +11,8 @@ from lakebed.errors import ArchiveConflict, ArchiveUnavailable, LogCorrupted
 from lakebed.query.range_queries import RangeQueries
 from tests.query.parts import opened, us
 
+pytestmark = pytest.mark.integration  # an object in each state
+
 MARCH_1 = us("2026-03-01")
 DAY = 86_400_000_000
 SEQS = "SELECT seq FROM events ORDER BY seq"

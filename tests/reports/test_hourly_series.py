@@ -6,6 +6,8 @@ import pytest
 
 from tests.query.parts import opened, us
 
+pytestmark = pytest.mark.integration  # an object in each state
+
 HOUR = 3_600_000_000
 RANGES = [
     ("2026-02-27T05:00", "2026-03-03T07:00"),

@@ -21,6 +21,8 @@ from lakebed.auth.keys import Keys
 from lakebed.rpc.capnweb.codec import Limits
 from tests.running_server import serving
 
+pytestmark = pytest.mark.integration  # sockets at a real port
+
 
 @pytest.fixture
 async def objects(tmp_path):

@@ -22,6 +22,8 @@ from lakebed.api.streams.live import HEARTBEAT, Broadcast, LiveStream
 from lakebed.errors import ObjectClosed
 from lakebed.monitoring.live_snapshot import LiveSnapshot
 
+pytestmark = pytest.mark.integration  # listeners at a real port
+
 FIELDS = ["at", "name", "received", "stored", "duplicate", "rejected", "last_minute", "last_hour", "active"]
 FIELDS += ["active_s", "next_seq", "watermark", "seconds", "minutes", "names", "top_hour", "top_ever", "newest"]
 FIELDS += ["events"]

@@ -7,6 +7,8 @@ from lakebed.errors import ArchiveConflict, ArchiveUnavailable
 from lakebed.settings import Settings
 from tests.tiers.archive.archive_fixtures import START, events, open_archive, seqs, stored
 
+pytestmark = pytest.mark.integration  # a real table
+
 
 @pytest.fixture
 def flaky(tmp_path):

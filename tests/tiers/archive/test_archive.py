@@ -16,6 +16,8 @@ from lakebed.events.event import BASE_COLUMNS, SCHEMA
 from lakebed.events.promotions import BUILT_IN, Promotion, as_promotions
 from tests.tiers.archive.archive_fixtures import DAY, PROMOTIONS, START, events, open_archive, read, seqs, stored
 
+pytestmark = pytest.mark.integration  # a real table
+
 
 @pytest.fixture
 async def archive(tmp_path):
