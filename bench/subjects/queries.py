@@ -34,7 +34,7 @@ ASKED = 5  # times a turn, of which the median counts
 
 
 def asked(*calls: Callable[[], Any]) -> list[float]:
-    """Milliseconds of each, asked in turn."""
+    """The median milliseconds of each call; the calls take turns."""
     all_times: list[list[float]] = [[] for _ in calls]
     for _ in range(ASKED):
         for times, call in zip(all_times, calls, strict=True):
