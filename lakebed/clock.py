@@ -16,9 +16,12 @@ from typing import Protocol
 from lakebed.errors import InvalidAsOf
 
 __all__ = [
+    "DAY_S",
     "DAY_US",
     "EPOCH",
+    "HOUR_S",
     "HOUR_US",
+    "MINUTE_S",
     "MINUTE_US",
     "MOMENT_HINT",
     "SECOND_US",
@@ -44,6 +47,7 @@ HOUR_US = 60 * MINUTE_US
 DAY_US = 24 * HOUR_US
 """A day of UTC. Days of a zone may be longer or shorter: see rollups/buckets.py and reports/calendar.py."""
 WEEK_US = 7 * DAY_US
+MINUTE_S, HOUR_S, DAY_S = 60, 3600, 86_400
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)

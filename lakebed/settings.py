@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from lakebed.clock import DAY_S, HOUR_S
 from lakebed.errors import InvalidSettings
 
 __all__ = ["FILE_NAME", "Settings"]
@@ -88,16 +89,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """
 
     durability: Literal["disk", "os"] = "disk"
-    dedupe_window_s: Seconds = 24 * 3600.0
+    dedupe_window_s: Seconds = 24.0 * HOUR_S
     dedupe_max_ids: NotNegative = 20_000_000
     segment_bytes: Positive = 64 * _MIB
     segment_events: Positive = 250_000
-    segment_age_s: Seconds = 3600.0
+    segment_age_s: Seconds = float(HOUR_S)
     tail_bytes: Positive = 512 * _MIB
     pending_events: Positive = 100_000
     pending_bytes: Positive = 256 * _MIB
-    retention_s: Annotated[float, Meta(ge=0)] = 7 * 86400.0
-    archive_window_s: Annotated[float, Meta(ge=0)] = 7 * 86400.0
+    retention_s: Annotated[float, Meta(ge=0)] = 7.0 * DAY_S
+    archive_window_s: Annotated[float, Meta(ge=0)] = 7.0 * DAY_S
     log_bytes: Positive = 8 * _GIB
     headroom_bytes: NotNegative = 256 * _MIB
     counters_max_keys: Positive = 2_000_000
@@ -119,8 +120,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     compact_below_bytes: Positive = 16 * _MIB
     compact_target_bytes: Positive = 128 * _MIB
     snapshots_keep: Positive = 20
-    snapshots_age_s: Annotated[float, Meta(ge=0)] = 7 * 86400.0
-    garbage_grace_s: Annotated[float, Meta(ge=0)] = 24 * 3600.0
+    snapshots_age_s: Annotated[float, Meta(ge=0)] = 7.0 * DAY_S
+    garbage_grace_s: Annotated[float, Meta(ge=0)] = 24.0 * HOUR_S
     rollup_max_groups: Positive = 10_000
     identity_email: bool = False
     identity_phone: bool = False

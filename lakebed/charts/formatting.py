@@ -6,6 +6,8 @@ import unicodedata
 from datetime import date, datetime
 from decimal import Decimal
 
+from lakebed.clock import DAY_S, HOUR_S, MINUTE_S
+
 __all__ = ["NOTHING", "cut", "figure", "moment", "name", "number", "percent", "span", "width"]
 
 NOTHING = "\N{EN DASH}"
@@ -13,7 +15,7 @@ NOTHING = "\N{EN DASH}"
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _LARGEST = 1e300  # the scale of a larger number would not be a float
 _NARROW = frozenset("iljtfrI.,:;'|!()[] ")
-_SPANS = ((86_400, "d"), (3_600, "h"), (60, "min"))
+_SPANS = ((DAY_S, "d"), (HOUR_S, "h"), (MINUTE_S, "min"))
 
 
 def number(value: object) -> float | None:

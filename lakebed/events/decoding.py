@@ -18,7 +18,7 @@ from lakebed.errors import InvalidEvent
 from lakebed.events.batch import EventBatch
 from lakebed.events.batch_validation import validate_batch
 from lakebed.events.event import EMPTY, MAX_EVENT_BYTES, Event
-from lakebed.events.validation import encode_object, validate
+from lakebed.events.validation import check_aware, encode_object, validate
 
 __all__ = [
     "DecodedBatch",
@@ -230,14 +230,16 @@ def _from_mapping(item: Any) -> Event | Rejected:
     if not isinstance(item, Mapping):  # callers without a type checker
         return Rejected(f"an event must be a mapping, not {type(item).__name__}")
     try:
-        return _decode_item(
-            bytes(encode_object("event", {_WIRE_NAMES.get(key, key): value for key, value in item.items()}))
-        )
+        fields = {_WIRE_NAMES.get(key, key): value for key, value in item.items()}
+        for name in _TIMES:
+            check_aware(name, fields.get(name))
+        return _decode_item(bytes(encode_object("event", fields)))
     except InvalidEvent as error:
         return Rejected(error.reason)
 
 
 _WIRE_NAMES = dict(zip(Event.__struct_fields__, Event.__struct_encode_fields__, strict=True))
+_TIMES = ("timestamp", "originalTimestamp", "sentAt")
 
 
 def _is_lines(lines: list[bytes]) -> bool:

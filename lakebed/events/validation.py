@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from datetime import date
+from datetime import date, datetime
 from typing import Any
 
 import msgspec
@@ -24,7 +24,7 @@ from lakebed.events.event import (
     Event,
 )
 
-__all__ = ["encode_object", "from_call", "has_final_timestamp", "normalize_type", "validate"]
+__all__ = ["check_aware", "encode_object", "from_call", "has_final_timestamp", "normalize_type", "validate"]
 
 
 def from_call(kind: str, properties: Any, context: Any = None, timestamp: Any = None, **fields: Any) -> Event:
@@ -36,10 +36,11 @@ def from_call(kind: str, properties: Any, context: Any = None, timestamp: Any = 
         fields: other fields of `Event`; an unknown name raises a TypeError.
 
     Raises:
-        InvalidEvent: a value has the wrong type, or is not valid Unicode text.
+        InvalidEvent: a value has the wrong type, is not valid Unicode text, or is a time without a zone.
     """
     for name, value in fields.items():
         _check_argument(name, value)
+    check_aware("timestamp", timestamp)
     if isinstance(timestamp, date):  # datetimes are dates too
         timestamp = timestamp.isoformat()
     elif timestamp is not None and (isinstance(timestamp, bool) or not isinstance(timestamp, (str, int, float))):
@@ -96,6 +97,12 @@ def _has_non_finite(value: Any) -> bool:
         elif dataclasses.is_dataclass(node):
             pending.extend(getattr(node, field.name) for field in dataclasses.fields(node))
     return False
+
+
+def check_aware(field: str, value: Any) -> None:
+    """Raise InvalidEvent if `value` is a naive datetime: the intended time zone is unknown."""
+    if isinstance(value, datetime) and value.tzinfo is None:
+        raise InvalidEvent(f"{field} {value.isoformat()} has no time zone: give it one, for example tzinfo=UTC")
 
 
 def validate(event: Event, now_us: int) -> None:

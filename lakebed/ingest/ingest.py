@@ -120,7 +120,7 @@ class Ingest:
         Args:
             event: the name of the event, at most 200 characters.
             properties: JSON values; the event has at most 32 KB.
-            timestamp: the time of the event, if not now: any past, at most 24 hours ahead. Naive means UTC.
+            timestamp: the time of the event, if not now: any past, at most 24 hours ahead. A datetime has a time zone.
             message_id: a retry with the same id within 24 hours stores nothing and gets the status "duplicate".
         """
         return self._call(

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pyarrow as pa
 
-from lakebed.clock import SECOND_US
+from lakebed.clock import HOUR_S, MINUTE_S, SECOND_US
 from lakebed.events.batch import EventBatch
 from lakebed.events.documents import DocumentPositions, document_seqs, without_documents
 from lakebed.tiers.counters.counters import Counters
@@ -20,8 +20,7 @@ __all__ = ["ALL_1H", "ALL_1M", "RECENT_S", "LiveCounters", "LoggedCounts", "coun
 
 ALL_1M = "all_events_1m"
 ALL_1H = "all_events_1h"
-_MINUTE, _HOUR = 60.0, 3600.0
-RECENT_S = _HOUR  # the longest fixed window, which a restart counts from the log; `active_ttl_s` may be longer
+RECENT_S = float(HOUR_S)  # the longest fixed window, which a restart counts from the log; `active_ttl_s` may be longer
 
 
 class LiveCounters:
@@ -54,7 +53,7 @@ class LiveCounters:
         self._counters.incr_each("active:", people, self._active_ttl_s)
 
     def _count_recent(self, names: Mapping[str, int], total: int, age: float) -> None:
-        for prefix, all_key, ttl in (("events_1m:", ALL_1M, _MINUTE), ("events_1h:", ALL_1H, _HOUR)):
+        for prefix, all_key, ttl in (("events_1m:", ALL_1M, MINUTE_S), ("events_1h:", ALL_1H, HOUR_S)):
             if age < ttl:
                 self._counters.incr(all_key, total, ttl, age=age)
                 self._counters.incr_each(prefix, names, ttl, age=age)

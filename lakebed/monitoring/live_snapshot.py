@@ -9,7 +9,7 @@ from datetime import datetime
 
 import msgspec
 
-from lakebed.clock import Clock, from_us
+from lakebed.clock import HOUR_S, Clock, from_us
 from lakebed.events.documents import DocumentPositions, without_documents
 from lakebed.ingest.live_counters import ALL_1H, ALL_1M
 from lakebed.query.event_history import EventHistory
@@ -208,7 +208,7 @@ class LiveSnapshots:
             next_seq=stats.next_seq,
             watermark=stats.watermark,
             seconds=[int(count) for count in counters.spread(ALL_1M, 60.0, 60)],
-            minutes=[int(count) for count in counters.spread(ALL_1H, 3600.0, 60)],
+            minutes=[int(count) for count in counters.spread(ALL_1H, HOUR_S, 60)],
             names=len(stats.events_last_hour),
             top_hour=list(stats.events_last_hour.items())[:_TOP],
             top_ever=list(stats.totals.items())[:_TOP],

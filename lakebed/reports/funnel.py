@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal, get_args
 
+from lakebed.clock import DAY_S, HOUR_S, MINUTE_S
 from lakebed.errors import QueryRefused
 from lakebed.query.result import Result
 from lakebed.reports.arguments import MAX_ROWS, OTHER, Breakdown, Duration, check_choice, check_whole_number
@@ -223,12 +224,11 @@ async def funnel_people(
 
 
 _MAX_BINS = 200
-_MINUTE, _HOUR, _DAY = 60, 3600, 86_400
 _WIDTHS_S = (
     *(0.001, 0.01, 0.1, 1, 2, 5, 10, 15, 30),
-    *(number * _MINUTE for number in (1, 2, 5, 10, 15, 30)),
-    *(number * _HOUR for number in (1, 2, 3, 6, 12)),
-    *(number * _DAY for number in (1, 2, 7, 14, 28, 91, 364, 3640, 36_400)),
+    *(number * MINUTE_S for number in (1, 2, 5, 10, 15, 30)),
+    *(number * HOUR_S for number in (1, 2, 3, 6, 12)),
+    *(number * DAY_S for number in (1, 2, 7, 14, 28, 91, 364, 3640, 36_400)),
 )
 
 

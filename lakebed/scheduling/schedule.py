@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from lakebed.clock import SECOND_US, from_us, to_us
+from lakebed.clock import DAY_S, HOUR_S, MINUTE_S, SECOND_US, from_us, to_us
 from lakebed.errors import InvalidSchedule
 
 __all__ = ["Every", "Interval", "Schedule", "ScheduledMethod", "every", "schedules_of", "zone"]
@@ -23,8 +23,8 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 _ATTRIBUTE = "__lakebed_schedules__"
 _NAMES = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 _DAYS = {(0, 1, 2, 3, 4, 5, 6): "day", (0, 1, 2, 3, 4): "weekday", (5, 6): "weekend"}
-_UNITS = {"hour": 3600, "minute": 60, "second": 1}
-_LONGEST_S = 366 * 86400
+_UNITS = {"hour": HOUR_S, "minute": MINUTE_S, "second": 1}
+_LONGEST_S = 366 * DAY_S
 _DAY = timedelta(days=1)
 # More days than a week plus any change of a zone across the date line.
 _SEARCH_DAYS = 10
@@ -169,8 +169,8 @@ class Interval:
 class Every:
     """The words that follow `every`."""
 
-    minute = Schedule(interval_s=60)
-    hour = Schedule(interval_s=3600)
+    minute = Schedule(interval_s=MINUTE_S)
+    hour = Schedule(interval_s=HOUR_S)
     day = Schedule(days=(0, 1, 2, 3, 4, 5, 6))
     week = Schedule(days=(0,))
     weekday = Schedule(days=(0, 1, 2, 3, 4))

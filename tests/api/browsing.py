@@ -11,13 +11,13 @@ from lakebed import Analytics, Namespace
 from lakebed.api import create_app
 from lakebed.api.server import make_server
 
-# Told to the page before anything else runs: what the policy forbids is reported here.
+# The page runs this script before any other: it records the violations of the policy.
 WATCH = """
 window.violations = [];
 addEventListener('securitypolicyviolation', (one) => violations.push(`${one.violatedDirective} ${one.blockedURI}`));
 """
 
-# Texts with less contrast than 4.5 : 1, elements beyond the right edge, and what can be reached with Tab.
+# Texts with less contrast than 4.5 : 1, elements beyond the right edge, and elements that Tab reaches.
 CONTRAST = """(element) => {
   const parse = (text) => (text.match(/[\\d.]+/g) ?? []).map(Number);
   const over = ([r, g, b, a = 1], below) => [r, g, b].map((one, at) => one * a + below[at] * (1 - a));
@@ -78,18 +78,18 @@ class Site:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         connection.request(method, path, None if body is None else json.dumps(body), headers)
         response = connection.getresponse()
-        found = response.read()
+        answer = response.read()
         connection.close()
-        return response.status, found
+        return response.status, answer
 
     def batch(self, *events, key=None):
-        status, found = self.call("POST", "/track/batch", list(events), key)
-        assert status == 200, found
-        return json.loads(found)
+        status, answer = self.call("POST", "/track/batch", list(events), key)
+        assert status == 200, answer
+        return json.loads(answer)
 
 
 class Visit:
-    """A page that is looked at, and all that must not happen meanwhile."""
+    """An open page, and the events that must not happen on it."""
 
     def __init__(self, page, site):
         self.page = page
@@ -106,16 +106,16 @@ class Visit:
             self.foreign.append(request.url)
 
     def check(self, *, refusals=()):
-        """No message, no error, no violation of the policy, no request to elsewhere; but for `refusals` (statuses)."""
-        left = [text for text in self.console if not any(f"status of {status}" in text for status in refusals)]
-        assert left == []
+        """The page has no message, error, violation or foreign request, except messages for the statuses `refusals`."""
+        messages = [text for text in self.console if not any(f"status of {status}" in text for status in refusals)]
+        assert messages == []
         assert self.foreign == []
         assert self.page.evaluate("violations") == []
 
 
 @contextmanager
 def visiting(browser, site, path="", **options):
-    """The page of `site` in a context of its own; checked at the end."""
+    """Open the page of `site` in its own context, and check it at the end."""
     context = browser.new_context(viewport={"width": 1280, "height": 900}, **options)
     try:
         context.set_default_timeout(15_000)

@@ -13,7 +13,7 @@ from lakebed.api.server import make_server
 
 @contextmanager
 def served(app, **options):
-    """The port on which `app` is served meanwhile."""
+    """Serve `app` in a thread. The value is its port."""
     server = make_server(app, **{"port": 0} | options)
     thread = threading.Thread(target=server.run, name="server")
     thread.start()

@@ -40,16 +40,16 @@ async def tom(tmp_path):
 
 @pytest.fixture
 async def http(tom):
-    async with client(create_app(tom, max_body_bytes=100_000, body_timeout_s=0.2)) as found:
-        yield found
+    async with client(create_app(tom, max_body_bytes=100_000, body_timeout_s=0.2)) as http_client:
+        yield http_client
 
 
 def error(response):
-    found = response.json()
-    assert list(found) == ["error"]
-    assert list(found["error"]) == ["code", "message", "details"]
+    body = response.json()
+    assert list(body) == ["error"]
+    assert list(body["error"]) == ["code", "message", "details"]
     assert response.headers["content-type"] == "application/json"
-    return response.status_code, found["error"]["code"]
+    return response.status_code, body["error"]["code"]
 
 
 # Tracking
@@ -109,9 +109,9 @@ async def test_batch_takes_three_forms(http, tom, body):
     """A JSON array, Segment's envelope and NDJSON give one receipt for each event, in order."""
     response = await http.post("/track/batch", content=body)
     assert response.status_code == 200
-    found = response.json()
-    events = found.pop("events")
-    assert found == {"success": True, "received": 2, "stored": 2, "duplicate": 0, "rejected": 0}
+    answer = response.json()
+    events = answer.pop("events")
+    assert answer == {"success": True, "received": 2, "stored": 2, "duplicate": 0, "rejected": 0}
     assert [(event["status"], event["seq"], event.get("reason")) for event in events] == [
         ("stored", 0, None),
         ("stored", 1, None),
@@ -123,11 +123,11 @@ async def test_batch_takes_three_forms(http, tom, body):
 async def test_the_valid_events_of_a_batch_are_stored(http):
     """received = stored + duplicate + rejected; each rejected event has a reason."""
     items = [{"event": "a", "messageId": "1"}, {"event": ""}, 7, {"event": "a", "messageId": "1"}]
-    found = (await http.post("/track/batch", json=items)).json()
-    assert [event["status"] for event in found["events"]] == ["stored", "rejected", "rejected", "duplicate"]
-    assert found["events"][1]["reason"] == "event name is empty"
-    assert (found["success"], found["received"]) == (False, 4)
-    assert (found["stored"], found["duplicate"], found["rejected"]) == (1, 1, 2)
+    answer = (await http.post("/track/batch", json=items)).json()
+    assert [event["status"] for event in answer["events"]] == ["stored", "rejected", "rejected", "duplicate"]
+    assert answer["events"][1]["reason"] == "event name is empty"
+    assert (answer["success"], answer["received"]) == (False, 4)
+    assert (answer["stored"], answer["duplicate"], answer["rejected"]) == (1, 1, 2)
 
 
 async def test_an_invalid_batch_is_400_and_stores_nothing(http):
@@ -204,13 +204,13 @@ async def test_encoded_bodies(http):
     """A gzipped batch is stored like a plain one, small or large; a truncated one is 400, a bomb 413."""
     for count in (1, 700):
         events = json.dumps([{"event": f"e{n}"} for n in range(count)]).encode()
-        sent = gzip.compress(events, 1)
-        response = await http.post("/track/batch", content=sent, headers={"content-encoding": "GZIP"})
+        compressed = gzip.compress(events, 1)
+        response = await http.post("/track/batch", content=compressed, headers={"content-encoding": "GZIP"})
         assert response.json()["stored"] == count
-    response = await http.post("/track/batch", content=sent[:-9], headers={"content-encoding": "gzip"})
+    response = await http.post("/track/batch", content=compressed[:-9], headers={"content-encoding": "gzip"})
     assert error(response) == (400, "INVALID_ENCODING")
-    swelling = gzip.compress(bytes(100_001))
-    response = await http.post("/track/batch", content=swelling, headers={"content-encoding": "gzip"})
+    bomb = gzip.compress(bytes(100_001))
+    response = await http.post("/track/batch", content=bomb, headers={"content-encoding": "gzip"})
     assert error(response) == (413, "BODY_TOO_LARGE")
 
 

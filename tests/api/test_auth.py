@@ -47,14 +47,14 @@ async def app(tmp_path, clock):
 
 @pytest.fixture
 async def http(app):
-    async with client(app) as found:
-        yield found
+    async with client(app) as http_client:
+        yield http_client
 
 
 async def test_a_key_is_accepted_in_three_headers(http, keys):
     """Bearer, Basic with the key as user name (any password), X-API-Key; schemes in any case."""
     _, token = keys.create("shop", "write")
-    shown = [
+    variants = [
         {"authorization": f"Bearer {token}"},
         {"authorization": f"bearer {token}"},
         {"authorization": basic(token)},
@@ -63,7 +63,7 @@ async def test_a_key_is_accepted_in_three_headers(http, keys):
         {"x-api-key": token},
         {"authorization": "Digest x", "x-api-key": token},
     ]
-    for seq, headers in enumerate(shown):
+    for seq, headers in enumerate(variants):
         assert (await http.post("/track", json=EVENT, headers=headers)).json()["seq"] == seq
 
 
@@ -107,20 +107,20 @@ async def test_a_missing_or_invalid_key_is_401(http, keys, headers, code):
 async def test_scopes(http, keys):
     """A write key may not read, a read key may not write, an admin key may do both; 403 names the scope needed."""
     tokens = {scope: keys.create("shop", scope)[1] for scope in ("write", "read", "admin")}
-    found = {}
+    statuses = {}
     for scope, token in tokens.items():
         headers = {"x-api-key": token}
-        wrote = await http.post("/track", json=EVENT, headers=headers)
-        read = await http.get("/stats", headers=headers)
-        found[scope] = (wrote.status_code, read.status_code)
-        for response in (wrote, read):
+        write_response = await http.post("/track", json=EVENT, headers=headers)
+        read_response = await http.get("/stats", headers=headers)
+        statuses[scope] = (write_response.status_code, read_response.status_code)
+        for response in (write_response, read_response):
             if response.status_code != 200:
                 assert error(response) == (403, "WRONG_SCOPE")
                 assert response.json()["error"]["details"] == {
                     "scope": scope,
-                    "needs": "write" if response is wrote else "read",
+                    "needs": "write" if response is write_response else "read",
                 }
-    assert found == {"write": (200, 403), "read": (403, 200), "admin": (200, 200)}
+    assert statuses == {"write": (200, 403), "read": (403, 200), "admin": (200, 200)}
 
 
 async def test_revoked_and_rotated_keys_are_401(http, keys, clock):
@@ -191,9 +191,9 @@ async def test_the_key_in_a_path_is_not_logged(http, keys, tmp_path, caplog):
     (tmp_path / "keys.db").write_bytes(b"x" * 8192)
     http._transport.app.state.auth._keys._check_at = 0.0
     assert (await http.get(path)).status_code == 503
-    ours = [record.getMessage() for record in caplog.records if record.name.startswith("lakebed")]
-    assert any("/v1/projects/{write_key}/settings" in line for line in ours)
-    assert not [line for line in ours if token in line]
+    messages = [record.getMessage() for record in caplog.records if record.name.startswith("lakebed")]
+    assert any("/v1/projects/{write_key}/settings" in line for line in messages)
+    assert not [line for line in messages if token in line]
 
 
 # Rates

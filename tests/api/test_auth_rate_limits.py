@@ -19,7 +19,7 @@ def test_admitted_events_stay_within_the_average_rate(sent):
     """At most a full bucket, the refill since and one batch are admitted; after Retry-After a request is admitted."""
     clock = ManualClock()
     rates = RateLimits(clock, Limits(requests_per_s=1e9, events_per_s=RATE, burst_s=BURST_S))
-    taken, largest = 0, 0
+    admitted, largest = 0, 0
     for pause, events in sent:
         clock.advance(pause)
         try:
@@ -28,8 +28,8 @@ def test_admitted_events_stay_within_the_average_rate(sent):
             clock.advance(float(refusal.headers["Retry-After"]))
             rates.admit(KEY, {"k"}, writes=True)
         rates.charge(KEY, events)
-        taken, largest = taken + events, max(largest, events)
-        assert taken <= RATE * (BURST_S + clock.monotonic()) + largest + 1e-6
+        admitted, largest = admitted + events, max(largest, events)
+        assert admitted <= RATE * (BURST_S + clock.monotonic()) + largest + 1e-6
 
 
 def test_buckets_of_deleted_keys_are_dropped():

@@ -1,4 +1,4 @@
-"""Bodies of JSON: every room says in the same words whether one is no JSON, or is not what is asked for."""
+"""JSON bodies: every route has the same error for a body that is not JSON, and for JSON of another form."""
 
 from __future__ import annotations
 

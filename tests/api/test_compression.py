@@ -1,4 +1,4 @@
-"""Bodies with a Content-Encoding: inflated, refused, and never more of them than the limit."""
+"""Bodies with a Content-Encoding are decompressed or refused, and never beyond the limit."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ pytestmark = pytest.mark.integration
 
 
 def bare(data):
-    made = zlib.compressobj(wbits=-15)
-    return made.compress(data) + made.flush()
+    compressor = zlib.compressobj(wbits=-15)
+    return compressor.compress(data) + compressor.flush()
 
 
 def unsized(data):
-    made = zstandard.ZstdCompressor().compressobj()
-    return made.compress(data) + made.flush()
+    compressor = zstandard.ZstdCompressor().compressobj()
+    return compressor.compress(data) + compressor.flush()
 
 
 WAYS = {
@@ -82,8 +82,8 @@ except (Corrupt, TooLong) as error:
 def test_a_decompression_bomb(way):
     """100 MB of zeros in a small body: refused within 40 MB of memory and half a second of processor time."""
     arguments = [sys.executable, "-c", _BOMB, way]
-    done = subprocess.run(arguments, capture_output=True, text=True, check=True)
-    name, size, seconds = done.stdout.split()
+    process = subprocess.run(arguments, capture_output=True, text=True, check=True)
+    name, size, seconds = process.stdout.split()
     assert name in ("TooLong", "Corrupt")
     assert int(size) < 120_000
     assert float(seconds) < 0.5
@@ -92,7 +92,7 @@ def test_a_decompression_bomb(way):
 def test_a_frame_that_asks_for_a_huge_window():
     """A zstd frame with a window of 128 MB is refused, whatever its content."""
     parameters = zstandard.ZstdCompressionParameters(window_log=27, write_content_size=False)
-    made = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
-    data = made.compress(b"x" * 1000) + made.flush()
+    compressor = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+    data = compressor.compress(b"x" * 1000) + compressor.flush()
     with pytest.raises(Corrupt):
         decompress(data, "zstd", 5 << 20)

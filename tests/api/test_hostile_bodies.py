@@ -1,4 +1,4 @@
-"""Bodies that nobody sends by accident: each is refused with a reason, and the server goes on."""
+"""Hostile bodies: each is refused with a reason, and the server still works."""
 
 from __future__ import annotations
 
@@ -66,19 +66,19 @@ PATHS = ["/track", "/track/batch", "/v1/track", "/v1/batch"]
 
 @pytest.fixture(scope="module")
 def door(tmp_path_factory):
-    """A server for all tests here. Afterwards its object is as promised, and holds what was good alone."""
+    """A server for all tests of this file. At the end its object passes its check and has only the valid events."""
     root = tmp_path_factory.mktemp("door")
     with served(create_app(Analytics("default", root=root), max_body_bytes=2 << 20)) as port:
         yield port
-    with connect(root, "default") as found:
-        assert found.check() == []
-        assert set(found.stats().totals) == {"Alive", "b"}
+    with connect(root, "default") as analytics:
+        assert analytics.check() == []
+        assert set(analytics.stats().totals) == {"Alive", "b"}
 
 
 def refused(port, path, body, **headers):
-    """That nothing of `body` is stored, and the reason given; and that the server is well afterwards."""
+    """Check that `body` is refused with a reason and that the server accepts the next event; return the status."""
     status, answer, _ = call(port, path, body, **{"Content-Type": "application/json"} | headers)
-    if status == 200:  # a batch says of each item what is wrong with it
+    if status == 200:  # a batch has a reason for each item
         assert answer["stored"] == answer["duplicate"] == 0
         assert answer["rejected"] == answer["received"]
         reasons = [event["reason"] for event in answer["events"]]
@@ -98,12 +98,12 @@ def test_json_that_must_be_refused(door, path, name):
     if path == "/v1/batch" and body.strip():
         body = b'{"batch":[%s]}' % body
     status = refused(door, path, body)
-    # Segment's clients drop or repeat what is answered otherwise, so there 200 says why an object is rejected.
+    # Segment's clients drop or repeat requests with another status, so under /v1 a refused object is 200 and a reason.
     if path == "/track" or (path == "/v1/track" and name not in OBJECTS):
         assert status == 400
 
 
-# Under /v1 gzip is recognised by itself, for clients that do not say it: there gzip in gzip is what it should be.
+# Under /v1 gzip is recognised by its content, for clients that send no header: there gzip in gzip is valid.
 @pytest.mark.parametrize(
     ("name", "path"),
     [(name, path) for name in ENCODED for path in PATHS if not (name == "gzip in gzip" and path.startswith("/v1"))],
@@ -122,7 +122,7 @@ def test_a_bomb_over_a_socket(door, path):
     assert len(bomb) < 110_000
     assert refused(door, path, bomb, **{"Content-Encoding": "gzip"}) == (
         400 if path.startswith("/v1") else 413
-    )  # as Segment says it
+    )  # Segment's status
 
 
 def test_the_last_of_equal_names_counts(door):

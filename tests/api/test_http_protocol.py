@@ -29,8 +29,8 @@ HEAD = b"POST /track HTTP/1.1\r\nHost: 127.0.0.1\r\n"
 def port(tmp_path):
     app = create_app(Analytics("default", root=tmp_path), body_timeout_s=0.4)
     limits = connection_class(head_timeout_s=0.4, max_head_bytes=8_000, max_connections=20)
-    with served(app, http=limits, timeout_keep_alive=1) as found:
-        yield found
+    with served(app, http=limits, timeout_keep_alive=1) as server_port:
+        yield server_port
 
 
 def connect(port):
@@ -38,7 +38,7 @@ def connect(port):
 
 
 def rest_of(client):
-    """Everything that still comes, to the end of the connection."""
+    """Read all bytes until the connection ends."""
     try:
         return b"".join(iter(lambda: client.recv(65536), b""))
     except ConnectionResetError:

@@ -37,10 +37,10 @@ def status(port, token):
 
 
 def until_refused(port, token):
-    begun = time.monotonic()
-    while (found := status(port, token)) == 200:
-        assert time.monotonic() - begun < 10
-    assert found == 401
+    began = time.monotonic()
+    while (code := status(port, token)) == 200:
+        assert time.monotonic() - began < 10
+    assert code == 401
 
 
 def test_a_running_server_follows_the_key_commands(tmp_path):
@@ -54,8 +54,8 @@ def test_a_running_server_follows_the_key_commands(tmp_path):
             threading.Event().wait(0.01)
         port = server.servers[0].sockets[0].getsockname()[1]
         assert status(port, "anything") == 200
-        where = ("--root", str(tmp_path), "--object", "shop")
-        first, second = (shell("create", "write", *where) for _ in range(2))
+        options = ("--root", str(tmp_path), "--object", "shop")
+        first, second = (shell("create", "write", *options) for _ in range(2))
         until_refused(port, "anything")
         assert [status(port, token) for token in ("anything", first["key"], second["key"])] == [401, 200, 200]
         shell("revoke", first["id"], "--root", str(tmp_path), "--yes")

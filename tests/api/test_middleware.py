@@ -1,4 +1,4 @@
-"""What holds for every request and answer, whatever route answers."""
+"""Properties of every request and every response, on every route."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def client(app):
 
 
 def app_of(*routes, max_waiting=10, max_held_bytes=1000, watchers=(), clock=None):
-    around = Middleware(
+    middleware = Middleware(
         ExchangeMiddleware,
         cors=Cors(routes),
         clock=clock or ManualClock(),
@@ -34,13 +34,13 @@ def app_of(*routes, max_waiting=10, max_held_bytes=1000, watchers=(), clock=None
         max_held_bytes=max_held_bytes,
         watchers=watchers,
     )
-    return Starlette(routes=list(routes), middleware=[around], exception_handlers=error_handlers)
+    return Starlette(routes=list(routes), middleware=[middleware], exception_handlers=error_handlers)
 
 
 @pytest.fixture
 async def http(tmp_path):
-    async with Namespace(tmp_path, Analytics) as namespace, client(create_app(namespace)) as found:
-        yield found
+    async with Namespace(tmp_path, Analytics) as namespace, client(create_app(namespace)) as http_client:
+        yield http_client
 
 
 @pytest.mark.parametrize(
@@ -68,10 +68,10 @@ async def test_a_page_has_a_policy_of_its_own():
 
 async def test_too_many_waiting_requests_are_503():
     """With Retry-After; health is still answered; when a request ends, the next is accepted."""
-    going = asyncio.Event()
+    release = asyncio.Event()
 
     async def slow(_request):
-        await going.wait()
+        await release.wait()
         return Response()
 
     async def health(_request):
@@ -86,18 +86,18 @@ async def test_too_many_waiting_requests_are_503():
         assert (response.status_code, response.headers["retry-after"]) == (503, "1")
         assert response.json()["error"]["code"] == "OVERLOADED"
         assert (await http.get("/inner/health")).status_code == 200
-        going.set()
+        release.set()
         assert [response.status_code for response in await asyncio.gather(*waiting)] == [200, 200]
         assert (await http.get("/inner/slow")).status_code == 200
 
 
 async def test_bodies_that_wait_are_bounded():
     """The bytes of all waiting bodies are limited; a request above is 503, and its bytes are released."""
-    going = asyncio.Event()
+    release = asyncio.Event()
 
     async def keeps(request: Request):
         await request.body()
-        await going.wait()
+        await release.wait()
         return Response()
 
     async with client(app_of(Route("/", keeps, methods=["POST"]), max_held_bytes=1000)) as http:
@@ -106,7 +106,7 @@ async def test_bodies_that_wait_are_bounded():
             await asyncio.sleep(0)
         response = await http.post("/", content=b"x" * 101)
         assert (response.status_code, response.json()["error"]["code"]) == (503, "OVERLOADED")
-        going.set()
+        release.set()
         assert (await first).status_code == 200
         for _ in range(3):
             assert (await http.post("/", content=b"x" * 900)).status_code == 200
@@ -114,24 +114,24 @@ async def test_bodies_that_wait_are_bounded():
 
 async def test_streams_do_not_count_as_waiting():
     """Listeners of a stream do not use up the limit of waiting requests."""
-    streams = asyncio.Event()
+    release = asyncio.Event()
 
     async def stream(_request):
         async def lines():
             yield b"a"
-            await streams.wait()
+            await release.wait()
 
         return StreamingResponse(lines())
 
     async def quick(_request):
         return Response()
 
-    seen = []
+    exchanges = []
     app = app_of(
         Route("/stream", stream),
         Route("/", quick),
         max_waiting=1,
-        watchers=[lambda exchange, _seconds: seen.append((exchange.status, exchange.sent_bytes))],
+        watchers=[lambda exchange, _seconds: exchanges.append((exchange.status, exchange.sent_bytes))],
     )
     async with client(app) as http:
         listeners = []
@@ -140,27 +140,27 @@ async def test_streams_do_not_count_as_waiting():
             for _ in range(20):
                 await asyncio.sleep(0)
         assert (await http.get("/")).status_code == 200
-        streams.set()
+        release.set()
         assert [response.content for response in await asyncio.gather(*listeners)] == [b"a"] * 3
-    assert seen == [(200, 0), (200, 1), (200, 1), (200, 1)]
+    assert exchanges == [(200, 0), (200, 1), (200, 1), (200, 1)]
 
 
 async def test_a_failed_request_is_counted():
     """An unexpected error is 500 in the usual form, with the headers of every response, and is counted."""
     clock = ManualClock()
-    seen = []
+    exchanges = []
 
     async def fails(_request):
         clock.advance(2.5)
         raise ZeroDivisionError("/secret/path")
 
-    watcher = lambda exchange, seconds: seen.append((exchange.status, exchange.scope["route"].path, seconds))  # noqa: E731
+    watcher = lambda exchange, seconds: exchanges.append((exchange.status, exchange.scope["route"].path, seconds))  # noqa: E731
     async with client(app_of(Route("/fails", fails), watchers=[watcher], clock=clock)) as http:
         response = await http.get("/fails")
     assert (response.status_code, response.json()["error"]["code"]) == (500, "INTERNAL")
     assert response.headers["x-content-type-options"] == "nosniff"
     assert "secret" not in response.text
-    assert seen == [(500, "/fails", 2.5)]
+    assert exchanges == [(500, "/fails", 2.5)]
 
 
 async def test_a_failure_in_the_middle_of_a_response():
@@ -186,11 +186,11 @@ ORIGIN = {"Origin": "https://shop.example"}
 
 async def test_any_site_may_write(http):
     """A script of any site may send a preflight and events, and read the receipts."""
-    asks = ORIGIN | {
+    headers = ORIGIN | {
         "Access-Control-Request-Method": "POST",
         "Access-Control-Request-Headers": "authorization,content-type",
     }
-    response = await http.options("/track", headers=asks)
+    response = await http.options("/track", headers=headers)
     assert response.status_code == 204
     assert response.headers["access-control-allow-origin"] == "*"
     assert response.headers["access-control-allow-methods"] == "POST"

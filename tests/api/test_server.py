@@ -26,8 +26,8 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture
 def port(tmp_path):
-    with served(create_app(Namespace(tmp_path, Analytics), max_body_bytes=1 << 20)) as found:
-        yield found
+    with served(create_app(Namespace(tmp_path, Analytics), max_body_bytes=1 << 20)) as server_port:
+        yield server_port
 
 
 def test_over_a_real_socket(port, tmp_path):
@@ -58,11 +58,11 @@ def test_over_a_real_socket(port, tmp_path):
 def test_a_response_before_the_body_was_read(port, path, status, code, host):
     """It reaches a client that sends its whole body first, with and without a length; the connection then ends.
 
-    Of a connection that is closed with unread bytes in it the kernel says `reset`, and the answer would be lost.
+    The kernel resets a connection that is closed with unread bytes in it, and the answer would be lost.
     """
     for _ in range(5):
-        found, body, headers = call(port, path, b"x" * (3 << 20), Host=host)
-        assert (found, body["error"]["code"], headers["connection"]) == (status, code, "close")
+        actual, body, headers = call(port, path, b"x" * (3 << 20), Host=host)
+        assert (actual, body["error"]["code"], headers["connection"]) == (status, code, "close")
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
     connection.request("POST", path, iter([b"x" * 65536] * 48), {"Host": host}, encode_chunked=True)
     assert connection.getresponse().status == status
@@ -178,5 +178,5 @@ def test_importing_lakebed_imports_no_server():
     """Embedding needs neither starlette nor uvicorn."""
     code = "import sys, lakebed; print({'starlette', 'uvicorn', 'lakebed.api', 'anyio'} & set(sys.modules))"
     environment = os.environ | {"PYTHONWARNINGS": "error"}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
-    assert done.stdout == "set()\n"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert process.stdout == "set()\n"

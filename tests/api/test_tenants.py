@@ -1,6 +1,6 @@
 """No key reaches another object's data by any route.
 
-The routes are read from the app: one that has neither a case nor a place among the open ones fails. Each case is asked
+The routes are read from the app: one that has neither a case nor a place among the open ones fails. Each case is sent
 with each key, in every way that could name another object.
 """
 
@@ -28,15 +28,15 @@ SCOPES = ("write", "read", "admin")
 
 
 class Case(msgspec.Struct, frozen=True, kw_only=True):
-    """How a route is asked so that it does its work.
+    """A request that makes a route do its work.
 
     Attributes:
-        scope: what a key needs. A key without it is 403.
-        bodies: what is sent; the first is what an honest client sends.
-        queries: likewise.
+        scope: scope that a key needs. A key without it is 403.
+        bodies: bodies to send; the first is an honest client's.
+        queries: query strings, likewise.
         path: values of the path's parameters, likewise. KEY is the sender's own token.
-        shows: the honest answer has something of the object in it, by which a leak would be seen.
-        says_no_inside: the status is 200 whatever happens; a refusal is in the answer.
+        shows: whether the honest answer has data of the object, which would show a leak.
+        says_no_inside: whether the status is always 200, and a refusal is in the answer.
     """
 
     scope: str
@@ -96,7 +96,7 @@ _RPC_OTHERS = tuple(
     )
 )
 _PEOPLE = ("tom-secret-user", "sam-secret-user", "../../sam/people/sam-secret-user")
-# A case whose route is not there yet does no harm; a route without a case does.
+# A case may have no route yet; every route must have a case.
 CASES = {
     **{("POST", f"/v1/{kind}"): _WRITES for kind in ("track", "page", "identify", "screen", "group", "alias")},
     **{("POST", f"/v1/{kind}"): _WRITES for kind in "tpisga"},
@@ -237,7 +237,7 @@ CASES = {
     ("POST", "/rpc"): Case(scope="read", bodies=(_RPC, *_RPC_OTHERS), shows=True, says_no_inside=True),
     ("WEBSOCKET", "/rpc"): Case(scope="read", bodies=(_RPC, *_RPC_OTHERS), shows=True, says_no_inside=True),
 }
-# These say nothing of any object, so they need no key.
+# These answer nothing about any object, so they need no key.
 OPEN = {
     *(("GET", path) for path in ("/", "/docs", "/openapi.json", "/health", "/health/live", "/health/ready")),
     ("GET", "/static/{version}/{name:path}"),
@@ -252,9 +252,9 @@ HEADERS = (
     {"X-Original-URL": f"/{OTHER}/stats"},
     {"Cookie": f"object={OTHER}"},
 )
-# Each answer is a process of its own, so they are asked with all of the headers and queries together. `/query`, which
-# is answered in the same way, and `/reports/top` get them one by one. `object=` is alone: many ignore it and refuse the
-# others.
+# Each of these answers starts a process, so each is requested with all headers and queries together. `/query`, which is
+# answered in the same way, and `/reports/top` get them one by one. `object=` is sent alone: many routes ignore it and
+# refuse the others.
 SANDBOXED = (
     *(f"/reports/{name}" for name in SAMPLES if name != "top"),
     *("/templates/", "/cohorts/", "/client/", "/grafana/", "/metrics/performance"),
@@ -268,62 +268,62 @@ ASIDE = (
 
 def keyed(routes: list[BaseRoute], under: str = "") -> dict[tuple[str, str], BaseRoute]:
     """All routes of an app by method and path, also those of apps that are mounted in it."""
-    found: dict[tuple[str, str], BaseRoute] = {}
+    keyed_routes: dict[tuple[str, str], BaseRoute] = {}
     for route in routes:
         if isinstance(route, Mount):
-            found |= keyed(list(route.routes), under + route.path)
+            keyed_routes |= keyed(list(route.routes), under + route.path)
         elif isinstance(route, WebSocketRoute):
-            found["WEBSOCKET", under + route.path] = route
+            keyed_routes["WEBSOCKET", under + route.path] = route
         elif isinstance(route, Route):
             for method in (route.methods or {"GET"}) - {"HEAD", "OPTIONS"}:
-                found[method, under + route.path] = route
+                keyed_routes[method, under + route.path] = route
         else:
             raise TypeError(f"what is {route!r}?")
-    return found
+    return keyed_routes
 
 
 async def ask(app, method, path, query="", body=b"", **headers):
-    """One request, straight to the app: its status, and all that is said. A stream is left at its first data."""
-    told, over, sent = [], asyncio.Event(), asyncio.Event()
+    """Send one request straight to the app; return its status, headers and body. A stream ends at its first data."""
+    chunks, ended, sent = [], asyncio.Event(), asyncio.Event()
     status = [0]
 
     async def receive():
         if not sent.is_set():
             sent.set()
             return {"type": "http.request", "body": body, "more_body": False}
-        await over.wait()
+        await ended.wait()
         return {"type": "http.disconnect"}
 
     async def send(message):
         if message["type"] == "http.response.start":
             status[0] = message["status"]
-            told.extend(b"%s: %s\n" % pair for pair in message["headers"])
+            chunks.extend(b"%s: %s\n" % pair for pair in message["headers"])
         else:
-            told.append(message.get("body", b""))
+            chunks.append(message.get("body", b""))
             if b"data:" in message.get("body", b"") or not message.get("more_body"):
-                over.set()
+                ended.set()
 
     scope = _scope("http", path, query, headers) | {"method": method}
     await asyncio.wait_for(app(scope, receive, send), 20)
-    return status[0], b"".join(told)
+    return status[0], b"".join(chunks)
 
 
 async def converse(app, path, query="", body=b"", **headers):
-    """One WebSocket: each line of `body` is a message; all that is said until an answer to the last, or its end."""
-    waiting, told = asyncio.Queue(), []
+    """Open one WebSocket and send each line of `body`; return all messages until the first answer, or the end."""
+    incoming, messages = asyncio.Queue(), []
     for message in (
         {"type": "websocket.connect"},
         *({"type": "websocket.receive", "text": line} for line in body.decode().split("\n") if line),
     ):
-        waiting.put_nowait(message)
+        incoming.put_nowait(message)
 
     async def send(message):
-        told.append(json.dumps(message, default=str).encode())
+        messages.append(json.dumps(message, default=str).encode())
         if message["type"] != "websocket.accept":
-            waiting.put_nowait({"type": "websocket.disconnect", "code": 1000})
+            incoming.put_nowait({"type": "websocket.disconnect", "code": 1000})
 
-    await asyncio.wait_for(app(_scope("websocket", path, query, headers), waiting.get, send), 20)
-    return 200, b"".join(told)
+    await asyncio.wait_for(app(_scope("websocket", path, query, headers), incoming.get, send), 20)
+    return 200, b"".join(messages)
 
 
 def _scope(kind, path, query, headers):
@@ -345,7 +345,7 @@ def _scope(kind, path, query, headers):
 
 
 class House:
-    """Two objects with something to hide, each with a key of each scope, behind one app."""
+    """Two objects with secrets, each with a key of each scope, behind one app."""
 
     def __init__(self, root, namespace):
         self.root = root
@@ -358,35 +358,35 @@ class House:
 
     async def furnish(self):
         for name, secret in SECRET.items():
-            said = secret.decode()
+            text = secret.decode()
             shop = self.namespace.get(name)
-            await shop.track(f"{said}-event", {"x": f"{said}-value"}, user_id=f"{said}-user")
+            await shop.track(f"{text}-event", {"x": f"{text}-value"}, user_id=f"{text}-user")
             await shop.batch(
-                [{"event": "", "userId": f"{said}-letter{number}"} for number in range(3)], keep_refused=True
+                [{"event": "", "userId": f"{text}-letter{number}"} for number in range(3)], keep_refused=True
             )
-            await shop.save_dataset("points", {"event": f"{said}-event", "blobs": ["x"]})
-            await shop.save_cohort("buyers", {"did": f"{said}-event"})
-            await shop.track_usage(said, said, 1, "unit", timestamp="2025-01-02")
-            await shop.save_price_book("default", {"currency": "EUR", "prices": {said: {"model": "flat", "amount": 1}}})
-            await shop.save_quota(said, said, 10)
+            await shop.save_dataset("points", {"event": f"{text}-event", "blobs": ["x"]})
+            await shop.save_cohort("buyers", {"did": f"{text}-event"})
+            await shop.track_usage(text, text, 1, "unit", timestamp="2025-01-02")
+            await shop.save_price_book("default", {"currency": "EUR", "prices": {text: {"model": "flat", "amount": 1}}})
+            await shop.save_quota(text, text, 10)
 
     async def state(self, name):
-        """What another's request must not change."""
+        """The part of an object's state that a request with another object's key must not change."""
         shop = self.namespace.get(name)
         letters = [(letter.id, letter.raw, letter.tries) for letter in await shop.dead_letters()]
         return (await shop.stats()).next_seq, letters
 
     async def ask(self, route, token, *, body=b"", query="", part="", **headers):
-        """The answer of a route, with what stands for the key and the root filled in."""
+        """The answer of a route; the placeholders for the key and the root are replaced."""
         method, path = route
         begin, brace, rest = path.partition("{")
         path = begin + part.replace(KEY, token or "none") + (rest.partition("}")[2] if brace else "")
         body = body.replace(ROOT.encode(), str(self.root).encode())
         query = query.replace(ROOT, quote(str(self.root)))
-        shown = {"Authorization": f"Bearer {token}"} if token else {}
+        authorization = {"Authorization": f"Bearer {token}"} if token else {}
         if method == "WEBSOCKET":
-            return await converse(self.app, path, query, body, **shown, **headers)
-        return await ask(self.app, method, path, query, body, **shown, **headers)
+            return await converse(self.app, path, query, body, **authorization, **headers)
+        return await ask(self.app, method, path, query, body, **authorization, **headers)
 
 
 @pytest.fixture
@@ -416,9 +416,9 @@ async def test_each_case_shows_its_own_secret(house):
             body, part = case.bodies[0], case.path[0]
             part = part.replace("tom", name)
             token = house.tokens[name, case.scope]
-            status, told = await house.ask(route, token, body=body, query=case.queries[0], part=part)
-            assert status < 400 or route == ("POST", "/people/unmerge"), f"{route}: {status} {told[:500]!r}"
-            assert not case.shows or secret in told, f"{route} shows nothing: {told[:500]!r}"
+            status, answer = await house.ask(route, token, body=body, query=case.queries[0], part=part)
+            assert status < 400 or route == ("POST", "/people/unmerge"), f"{route}: {status} {answer[:500]!r}"
+            assert not case.shows or secret in answer, f"{route} shows nothing: {answer[:500]!r}"
 
 
 @pytest.mark.parametrize("in_every_scope", [False, pytest.param(True, marks=pytest.mark.slow)])
@@ -429,42 +429,44 @@ async def test_no_key_reaches_another_object(house, in_every_scope):
     tier every key is sent in every way.
     """
     before = await house.state(OTHER)
-    at_once = (
+    combined = (
         [{name: value for header in HEADERS for name, value in header.items()}],
         [*QUERIES[:2], "&".join(QUERIES[2:])],
     )
     for route, case in cases(house).items():
-        named = at_once if route[1].startswith(SANDBOXED) else (HEADERS, QUERIES)
+        variants = combined if route[1].startswith(SANDBOXED) else (HEADERS, QUERIES)
         for scope in SCOPES:
             token = house.tokens[OWN, scope]
-            asked = [
+            requests = [
                 *((case.bodies[0], case.queries[0], part, {}) for part in case.path),
                 *((body, case.queries[0], case.path[0], {}) for body in case.bodies),
                 *((case.bodies[0], query, case.path[0], {}) for query in case.queries),
-                *((case.bodies[0], case.queries[0], case.path[0], header) for header in named[0]),
-                *((case.bodies[0], f"{case.queries[0]}&{more}", case.path[0], {}) for more in named[1]),
+                *((case.bodies[0], case.queries[0], case.path[0], header) for header in variants[0]),
+                *((case.bodies[0], f"{case.queries[0]}&{extra}", case.path[0], {}) for extra in variants[1]),
             ]
-            asked = asked if in_every_scope or scope == case.scope else asked[: len(case.path)]
-            for body, query, part, headers in dict.fromkeys((b, q, p, tuple(h.items())) for b, q, p, h in asked):
-                status, told = await house.ask(route, token, body=body, query=query, part=part, **dict(headers))
-                # Of what it was sent itself a route may say some again.
-                leaked = told.replace(b"sam-secret-user", b"") if b"sam-secret-user" in body + part.encode() else told
+            requests = requests if in_every_scope or scope == case.scope else requests[: len(case.path)]
+            for body, query, part, headers in dict.fromkeys((b, q, p, tuple(h.items())) for b, q, p, h in requests):
+                status, answer = await house.ask(route, token, body=body, query=query, part=part, **dict(headers))
+                # A route may repeat a part of its own request.
+                leaked = (
+                    answer.replace(b"sam-secret-user", b"") if b"sam-secret-user" in body + part.encode() else answer
+                )
                 leaked = leaked.replace(b"sam-secret-event", b"") if "sam-secret-event" in query else leaked
-                assert SECRET[OTHER] not in leaked, f"{route} {scope} {body!r} {query!r} {part!r} {headers}: {told!r}"
-                assert status < 500, f"{route} {scope} {body!r} {query!r}: {told!r}"
+                assert SECRET[OTHER] not in leaked, f"{route} {scope} {body!r} {query!r} {part!r} {headers}: {answer!r}"
+                assert status < 500, f"{route} {scope} {body!r} {query!r}: {answer!r}"
     for path in ASIDE:
         for scope in SCOPES:
-            status, told = await ask(house.app, "GET", path, Authorization=f"Bearer {house.tokens[OWN, scope]}")
-            assert SECRET[OTHER] not in told
+            status, answer = await ask(house.app, "GET", path, Authorization=f"Bearer {house.tokens[OWN, scope]}")
+            assert SECRET[OTHER] not in answer
             assert status in (400, 404, 405), f"{path}: {status}"
     assert await house.state(OTHER) == before
 
 
 def _wrapped(value):
-    """A value as a message of Cap'n Web has it: lists are wrapped once more."""
+    """A value in the form of a Cap'n Web message: lists are wrapped once more."""
     if isinstance(value, list):
-        return [[_wrapped(one) for one in value]]
-    return {name: _wrapped(one) for name, one in value.items()} if isinstance(value, dict) else value
+        return [[_wrapped(element) for element in value]]
+    return {name: _wrapped(item) for name, item in value.items()} if isinstance(value, dict) else value
 
 
 _ARGUMENTS = {
@@ -498,16 +500,16 @@ _ARGUMENTS = {
 
 
 async def test_each_method_over_rpc_is_for_its_keys_object(house):
-    """Every method that can be called over RPC, with each key: by its scope, and never with anything of the other."""
+    """Every method that can be called over RPC, with each key: by its scope, and never with the other's data."""
     before = await house.state(OTHER)
     for verb, row in VERBS.items():
         needs = row.scope
         path = json.dumps(verb.split("."))
         body = f'["push",["pipeline",0,{path},{_ARGUMENTS.get(verb, "[]")}]]\n["pull",1]\n'.encode()
         for scope in SCOPES:
-            _, told = await house.ask(("POST", "/rpc"), house.tokens[OWN, scope], body=body)
-            assert SECRET[OTHER] not in told.replace(b"sam-secret-user", b""), f"{verb}: {told!r}"
-            assert (b"AccessDenied" in told) == (scope not in (needs, "admin")), f"{verb} with {scope}: {told!r}"
+            _, answer = await house.ask(("POST", "/rpc"), house.tokens[OWN, scope], body=body)
+            assert SECRET[OTHER] not in answer.replace(b"sam-secret-user", b""), f"{verb}: {answer!r}"
+            assert (b"AccessDenied" in answer) == (scope not in (needs, "admin")), f"{verb} with {scope}: {answer!r}"
     assert await house.state(OTHER) == before
 
 
@@ -517,8 +519,8 @@ async def test_a_key_in_a_url_is_ignored(house):
     for route, case in cases(house).items():
         for name in ("key", "api_key", "apiKey", "token", "access_token", "writeKey", "write_key"):
             query = f"{case.queries[0]}&{name}={token}"
-            status, told = await house.ask(route, None, body=case.bodies[0], query=query, part=case.path[0])
-            _assert_refused(route, case, (401,), status, told)
+            status, answer = await house.ask(route, None, body=case.bodies[0], query=query, part=case.path[0])
+            _assert_refused(route, case, (401,), status, answer)
 
 
 async def test_the_key_in_a_header_takes_precedence(house):
@@ -541,9 +543,9 @@ async def test_wrong_scopes_are_403(house):
             if scope in (case.scope, "admin"):
                 continue
             part = case.path[0]
-            status, told = await house.ask(route, token, body=case.bodies[0], query=case.queries[0], part=part)
-            _assert_refused(route, case, (403,), status, told)
-            assert SECRET[name] not in told
+            status, answer = await house.ask(route, token, body=case.bodies[0], query=case.queries[0], part=part)
+            _assert_refused(route, case, (403,), status, answer)
+            assert SECRET[name] not in answer
 
 
 async def test_unknown_and_revoked_keys_are_401(house):
@@ -563,22 +565,22 @@ async def test_unknown_and_revoked_keys_are_401(house):
         for route, case in cases(house).items():
             for bad in (*made_up, revoked):
                 part = case.path[0]
-                status, told = await house.ask(route, bad, body=case.bodies[0], query=case.queries[0], part=part)
-                _assert_refused(route, case, (401,), status, told)
+                status, answer = await house.ask(route, bad, body=case.bodies[0], query=case.queries[0], part=part)
+                _assert_refused(route, case, (401,), status, answer)
 
 
 async def test_open_routes_show_nothing_of_objects(house):
     """With any key or none, the answer has no name and nothing of an object."""
     for method, path in OPEN & house.routes.keys():
-        status, told = await ask(house.app, method, path.partition("{")[0], body=b'{"series":[]}')
+        status, answer = await ask(house.app, method, path.partition("{")[0], body=b'{"series":[]}')
         assert status < 500
         for word in (*SECRET.values(), str(house.root).encode()):
-            assert word not in told
+            assert word not in answer
 
 
-def _assert_refused(route, case, statuses, status, told):
+def _assert_refused(route, case, statuses, status, answer):
     if case.says_no_inside:
-        assert b"AccessDenied" in told, f"{route}: {told!r}"
-        assert not any(secret in told for secret in SECRET.values())
+        assert b"AccessDenied" in answer, f"{route}: {answer!r}"
+        assert not any(secret in answer for secret in SECRET.values())
     else:
-        assert status in statuses, f"{route}: {status} {told!r}"
+        assert status in statuses, f"{route}: {status} {answer!r}"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import shutil
 import sqlite3
 import tarfile
 from datetime import timedelta
@@ -57,8 +59,8 @@ async def twins(place, to, moments=(), **options):
 
 async def test_every_surface_answers_as_if_there_were_no_documents(place):
     """SQL, rollups, metrics, reports, templates, stats, the page, Analytics Engine; now, earlier, and of snapshots."""
-    moments = [START + timedelta(seconds=seconds) for seconds in (1500, 4500)]
-    with_documents, without = await twins(place, STAGES[-1], moments, untrusted=True)
+    moment = START + timedelta(seconds=4500)  # when some of the events were archived
+    with_documents, without = await twins(place, STAGES[-1], [moment], untrusted=True)
     assert with_documents == without
     assert sum(map(bool, without.values())) > 80  # most of them answer something
 
@@ -191,7 +193,7 @@ async def test_an_export_has_events_alone(place, tmp_path):
 
 
 @pytest.mark.parametrize("lost", [False, True])
-async def test_an_object_that_counted_documents_counts_them_no_more(place, lost):
+async def test_an_object_that_counted_documents_counts_them_no_more(place, answers_without_documents, lost):
     """An object that an older Lakebed wrote answers like one without documents; its documents and merges are there.
 
     It does so, too, when it is opened again, and without its storage.db.
@@ -201,13 +203,10 @@ async def test_an_object_that_counted_documents_counts_them_no_more(place, lost)
     if lost:
         for path in Path("shop").glob("storage.db*"):
             path.unlink()
-    now = clock.now_us()
-    results = []
     async with opened(clock) as shop:
-        results += [await answers(shop), await answers(shop)]
+        first = await answers(shop)
         assert await shop.check() == []
     async with opened(clock) as shop:
-        results.append(await answers(shop))
         assert (await shop._components.history.documents()).start == 0
         assert await shop.check() == []
         assert [dataset.version for dataset in await shop.datasets()] == [8]
@@ -215,18 +214,34 @@ async def test_an_object_that_counted_documents_counts_them_no_more(place, lost)
         assert await shop.cohorts() != []
         assert (await shop.person("shade-2")).person_id == "ghost-2"
         assert await shop.person("shade-3") is None
-    place("new")
-    clock = ManualClock(START)
-    async with opened(clock) as shop:
-        await grow(shop, clock, documents=False, to="pruned")
-        await shop.rollup()
-        clock.advance(60)
-        await events(shop, clock, 20, documents=False)
-        await shop.close()
-        clock.advance((now - clock.now_us()) / 1_000_000)
-        await shop.open()
-        expected = await answers(shop)
-    assert results == [expected] * 3
+        again = first if lost else await answers(shop)  # a rebuilt storage.db is read once
+    assert first == again == await answers_without_documents()
+
+
+@pytest.fixture(scope="module")
+def answers_without_documents(tmp_path_factory):
+    """Asks an object with the same events that never had documents, at the same time, once for both tests."""
+    known = {}
+
+    async def ask():
+        if not known:
+            directory = tmp_path_factory.mktemp("new")
+            now = put(directory).now_us()
+            clock = ManualClock(START)
+            with contextlib.chdir(directory):
+                shutil.rmtree("shop")
+                async with opened(clock) as shop:
+                    await grow(shop, clock, documents=False, to="pruned")
+                    await shop.rollup()
+                    clock.advance(60)
+                    await events(shop, clock, 20, documents=False)
+                    await shop.close()
+                    clock.advance((now - clock.now_us()) / 1_000_000)
+                    await shop.open()
+                    known.update(await answers(shop))
+        return known
+
+    return ask
 
 
 async def test_state_of_an_older_lakebed_is_kept_where_it_is_right(place):

@@ -10,7 +10,7 @@ from lakebed.errors import InvalidEvent
 from lakebed.events.batch import EventBatch
 from lakebed.events.decoding import Rejected, decode_items, decode_mappings
 from lakebed.events.event import SCHEMA, Event
-from lakebed.events.validation import encode_object, validate
+from lakebed.events.validation import encode_object, from_call, validate
 from tests.tiers.pipeline.logs import NOW
 
 DAY = 86_400_000_000
@@ -177,6 +177,18 @@ def test_times_may_be_text_or_numbers(take, timestamp, moment):
     """ISO 8601 with any offset (naive is UTC), epoch seconds and milliseconds; any past back to the year 1."""
     found = take({"event": "e", "timestamp": timestamp})
     assert found.timestamp == (None if moment is None else to_us(moment))
+
+
+@pytest.mark.parametrize("name", ["timestamp", "original_timestamp", "sent_at"])
+def test_a_naive_datetime_is_refused(name):
+    """Its time zone is unknown: the event is rejected with what to write instead, and the other events are kept."""
+    naive, aware = datetime(2026, 1, 1), datetime(2026, 1, 1, tzinfo=UTC)  # noqa: DTZ001 - naive on purpose
+    rejected, event = decode_mappings([{"event": "e", name: naive}, {"event": "e", name: aware}], NOW)
+    assert isinstance(rejected, Rejected)
+    assert rejected.reason.endswith("2026-01-01T00:00:00 has no time zone: give it one, for example tzinfo=UTC")
+    assert isinstance(event, Event)
+    with pytest.raises(InvalidEvent, match="no time zone"):
+        from_call("track", None, event="e", timestamp=naive)
 
 
 def test_sent_at_corrects_the_clients_clock(take):

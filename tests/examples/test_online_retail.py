@@ -53,6 +53,7 @@ def test_the_example_reads_log_and_archive_together(first: subprocess.CompletedP
     assert first.stdout.index("[L1 + L3,") < first.stdout.rindex("All events, all of it in the archive  [L3,")
 
 
+@pytest.mark.slow  # a run of the whole example of its own
 def test_a_second_run_stores_nothing_and_agrees_again(first: subprocess.CompletedProcess[str], root: Path) -> None:
     """Message ids make the import idempotent, also in another process after everything was archived."""
     assert first.returncode == 0
@@ -73,6 +74,7 @@ def test_the_commands_that_the_example_proposes_work(first: subprocess.Completed
     assert "0,United Kingdom,40125" in done.stdout
 
 
+@pytest.mark.slow  # a run of the whole example of its own
 def test_the_example_fails_when_a_number_differs(tmp_path: Path) -> None:
     """With one price of the file changed for Lakebed alone the demo shows a ✗ and exits with 1."""
     text = DEMO.read_text("utf-8").replace('Path(__file__).parent / "data"', f"Path({str(EXAMPLES)!r}) / 'data'")
@@ -85,6 +87,7 @@ def test_the_example_fails_when_a_number_differs(tmp_path: Path) -> None:
     assert "✗ revenue and orders by country" in run.stdout
 
 
+@pytest.mark.slow  # a run of the whole example of its own
 def test_fresh_deletes_only_an_object_of_lakebed(tmp_path: Path) -> None:
     """--fresh leaves a directory alone that is not an object of Lakebed."""
     (tmp_path / "shop").mkdir()

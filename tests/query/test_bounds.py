@@ -82,7 +82,7 @@ def test_understood(where, expected):
     ],
 )
 def test_not_understood(where):
-    """What is not understood bounds nothing."""
+    """A condition that is not understood bounds nothing."""
     assert found(where) == (None, None)
 
 
@@ -159,7 +159,7 @@ def test_parsers_that_disagree_bound_nothing():
     assert find_bounds("SELECT * FROM events WHERE timestamp >= (((", None, uses=1) == (UNBOUNDED,)
 
 
-# Soundness: with and without what the bounds leave out, DuckDB gives the same answer.
+# Soundness: with and without the events that the bounds leave out, DuckDB gives the same answer.
 
 MOMENTS = sorted(
     {
@@ -276,14 +276,14 @@ def test_nothing_that_could_match_is_left_out(data, shape):
         try:
             uses = Statement.parse(sql, cursor).tables["events"]
             cursor.register("events", EVENTS)
-            whole = cursor.sql(sql, params=params).to_arrow_table()
+            expected = cursor.sql(sql, params=params).to_arrow_table()
         except duckdb.Error:
             assume(False)
         bounds = find_bounds(sql, params, uses=uses, now_us=now_us)
-        kept = [any(one.overlaps(us, us) for one in bounds) for us in MOMENTS]
+        kept = [any(bound.overlaps(us, us) for bound in bounds) for us in MOMENTS]
         cursor.unregister("events")
         cursor.register("events", EVENTS.filter(pa.array(kept)))
-        assert cursor.sql(sql, params=params).to_arrow_table() == whole
+        assert cursor.sql(sql, params=params).to_arrow_table() == expected
     finally:
         cursor.close()
 

@@ -64,7 +64,7 @@ def test_counting_is_seen(sql):
     ],
 )
 def test_more_than_counting_is_not_taken_for_it(sql):
-    """What asks for anything else, however little, is left to DuckDB."""
+    """A query for anything else, however little, is left to DuckDB."""
     assert not parsed(sql).is_count
 
 

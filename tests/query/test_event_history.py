@@ -46,22 +46,22 @@ async def three_tiers(parts: Parts) -> None:
     await parts.to_archive(25)
 
 
-async def rows_of(parts: Parts, sql: str, **asked) -> list[tuple]:
-    return [tuple(row) for row in await parts.queries.run(sql, **asked)]
+async def rows_of(parts: Parts, sql: str, **options) -> list[tuple]:
+    return [tuple(row) for row in await parts.queries.run(sql, **options)]
 
 
 async def test_archive_and_log_are_split_by_seq(tmp_path):
     """No gap, no overlap: every event is read once, from the archive below the watermark and from the log above."""
     async with opened(tmp_path) as parts:
         await three_tiers(parts)
-        found = await parts.queries.run("SELECT seq, event, person_id, amount, paid, sku FROM events ORDER BY seq")
-        assert [tuple(row) for row in found] == [
+        result = await parts.queries.run("SELECT seq, event, person_id, amount, paid, sku FROM events ORDER BY seq")
+        assert [tuple(row) for row in result] == [
             (e["seq"], e["event"], e["person"], *(e["properties"][name] for name in ("amount", "paid", "sku")))
             for e in parts.model
         ]
-        assert (found.tiers, found.seq, found.watermark) == (("L1", "L3"), (0, 60), 25)
-        assert sum("warehouse" in path for path in found.files) == 3  # three days
-        assert sum(path.endswith("00000000000000000000.parquet") for path in found.files) == 1
+        assert (result.tiers, result.seq, result.watermark) == (("L1", "L3"), (0, 60), 25)
+        assert sum("warehouse" in path for path in result.files) == 3  # three days
+        assert sum(path.endswith("00000000000000000000.parquet") for path in result.files) == 1
         async with parts.history.cut() as cut:
             relation = cut.relation()
         ranges = [(max(p.low_seq, p.first_seq), min(p.high_seq, p.end_seq)) for p in relation.parts if p.tier == "L1"]
@@ -72,10 +72,10 @@ async def test_archive_and_log_are_split_by_seq(tmp_path):
 async def test_nothing_stored(tmp_path):
     """An empty object has an empty table with the right types."""
     async with opened(tmp_path) as parts:
-        found = await parts.queries.run("SELECT * EXCLUDE (person_id) FROM events")
-        assert len(found) == 0
-        assert found.arrow().schema.types == schema_of(parts.promotions).types
-        assert found.tiers == ()
+        result = await parts.queries.run("SELECT * EXCLUDE (person_id) FROM events")
+        assert len(result) == 0
+        assert result.arrow().schema.types == schema_of(parts.promotions).types
+        assert result.tiers == ()
         assert [table async for table in parts.history.read(0, 0)] == []
 
 
@@ -150,10 +150,10 @@ async def test_read_gives_exactly_the_range(tmp_path):
         ]:
             tables = [table async for table in parts.history.read(start, end, rows=rows)]
             assert all(table.num_rows <= rows and table.schema.equals(schema) for table in tables)
-            whole = pa.concat_tables([schema.empty_table(), *tables])
-            assert whole.column_names == list(columns_of(parts.promotions))
-            assert whole["seq"].to_pylist() == list(range(start, end))
-            assert whole["amount"].to_pylist() == [e["properties"]["amount"] for e in parts.model[start:end]]
+            combined = pa.concat_tables([schema.empty_table(), *tables])
+            assert combined.column_names == list(columns_of(parts.promotions))
+            assert combined["seq"].to_pylist() == list(range(start, end))
+            assert combined["amount"].to_pylist() == [e["properties"]["amount"] for e in parts.model[start:end]]
         with pytest.raises(ValueError, match="the log ends at 60"):
             await anext(parts.history.read(0, 61))
 
@@ -163,11 +163,11 @@ async def test_read_computes_the_promoted_columns_that_are_asked_for(tmp_path, p
     """From each tier: the base columns and those, with the same values as if all were computed."""
     async with opened(tmp_path) as parts:
         await three_tiers(parts)
-        some = [table async for table in parts.history.read(0, 60, promoted, rows=17)]
-        whole = [table async for table in parts.history.read(0, 60, rows=17)]
+        selected = [table async for table in parts.history.read(0, 60, promoted, rows=17)]
+        complete = [table async for table in parts.history.read(0, 60, rows=17)]
         names = [*SCHEMA.names, *(name for name in ("amount", "paid") if name in promoted)]
-        assert all(table.column_names == names for table in some)
-        assert pa.concat_tables(some) == pa.concat_tables(whole).select(names)
+        assert all(table.column_names == names for table in selected)
+        assert pa.concat_tables(selected) == pa.concat_tables(complete).select(names)
 
 
 async def test_read_passes_over_erased_events(tmp_path):
@@ -203,9 +203,9 @@ async def test_odd_directories(tmp_path):
     """Directories with glob characters, quotes and `=` in their names are read, as themselves."""
     async with opened(tmp_path / "a[1]*?'x=1") as parts:
         await three_tiers(parts)
-        found = await parts.queries.run("SELECT * FROM events")
-        assert len(found) == 60
-        assert "x" not in found.columns
+        result = await parts.queries.run("SELECT * FROM events")
+        assert len(result) == 60
+        assert "x" not in result.columns
 
 
 async def test_snapshot_is_the_archive_alone(tmp_path):
@@ -217,22 +217,26 @@ async def test_snapshot_is_the_archive_alone(tmp_path):
         await parts.track(orders(10, day=1))
         await parts.to_archive()
         await parts.track(orders(10, day=2))
-        first, second = (one.id for one in await parts.archive.snapshots())
+        first, second = (entry.id for entry in await parts.archive.snapshots())
         for snapshot, seqs in [("first", 10), (first, 10), (second, 20)]:
-            found = await parts.queries.run("SELECT max(seq) + 1 FROM events", snapshot=snapshot)
-            assert (found.scalar(), found.seq, found.tiers) == (seqs, (0, seqs), ("L3",))
+            result = await parts.queries.run("SELECT max(seq) + 1 FROM events", snapshot=snapshot)
+            assert (result.scalar(), result.seq, result.tiers) == (seqs, (0, seqs), ("L3",))
         with pytest.raises(SnapshotExpired):
             await parts.queries.run("SELECT 1 FROM events", snapshot="second")
 
 
 async def test_files_are_left_out_by_time(tmp_path):
-    """Of archive, sealed files and tail only what overlaps the bounds is read."""
+    """Only the parts of archive, sealed files and tail that overlap the bounds are read."""
     async with opened(tmp_path) as parts:
         await three_tiers(parts)
         async with parts.history.cut() as cut:
             for day in range(6):
-                one = cut.relation([Bounds(MARCH_1 + day * DAY, MARCH_1 + (day + 1) * DAY - 1)])
-                sizes = (sum(p.tier == "L3" for p in one.parts), sum(p.tier == "L1" for p in one.parts), len(one.tail))
+                relation = cut.relation([Bounds(MARCH_1 + day * DAY, MARCH_1 + (day + 1) * DAY - 1)])
+                sizes = (
+                    sum(p.tier == "L3" for p in relation.parts),
+                    sum(p.tier == "L1" for p in relation.parts),
+                    len(relation.tail),
+                )
                 # The first sealed file has days 0 to 2; only the last five of its events count.
                 assert sizes == [(1, 1, 0), (1, 1, 0), (1, 1, 0), (0, 1, 0), (0, 1, 0), (0, 0, 10)][day]
             assert cut.relation([Bounds(2, 1)]).tiers == frozenset()

@@ -38,15 +38,15 @@ def visits(day: int, count: int = 4) -> list[dict]:
 
 @pytest.fixture
 async def parts(tmp_path):
-    async with opened(tmp_path) as made:
+    async with opened(tmp_path) as assembled:
         for day in range(3):
-            await made.track(visits(day))
-            made.clock.advance(60)
-        yield made
+            await assembled.track(visits(day))
+            assembled.clock.advance(60)
+        yield assembled
 
 
-async def scalar(parts: Parts, sql: str, *args, **asked):
-    return (await parts.queries.run(sql, *args, **asked)).scalar()
+async def scalar(parts: Parts, sql: str, *args, **options):
+    return (await parts.queries.run(sql, *args, **options)).scalar()
 
 
 async def test_reads_its_writes(parts):
@@ -62,10 +62,10 @@ async def test_reads_its_writes(parts):
 
 async def test_people(parts):
     """`people` has a row for each person: first seen, last seen, how many events, ids, groups and traits."""
-    found = await parts.queries.run("SELECT * FROM people ORDER BY person_id")
-    assert found.columns == ("person_id", "first_seen", "last_seen", "events", "ids", "groups", "traits")
-    assert [tuple(row)[4:] for row in found] == [([f"u{number}"], [], "{}") for number in range(3)]
-    assert [tuple(row)[:4] for row in found] == [
+    result = await parts.queries.run("SELECT * FROM people ORDER BY person_id")
+    assert result.columns == ("person_id", "first_seen", "last_seen", "events", "ids", "groups", "traits")
+    assert [tuple(row)[4:] for row in result] == [([f"u{number}"], [], "{}") for number in range(3)]
+    assert [tuple(row)[:4] for row in result] == [
         ("u0", datetime(2026, 3, 1, 0, tzinfo=UTC), datetime(2026, 3, 3, 3, tzinfo=UTC), 6),
         ("u1", datetime(2026, 3, 1, 1, tzinfo=UTC), datetime(2026, 3, 3, 1, tzinfo=UTC), 3),
         ("u2", datetime(2026, 3, 1, 2, tzinfo=UTC), datetime(2026, 3, 3, 2, tzinfo=UTC), 3),
@@ -75,8 +75,8 @@ async def test_people(parts):
 async def test_tiers_say_where_the_answer_came_from(parts):
     """`tiers`, `seq`, `files` and `watermark` tell what was read."""
     await parts.to_archive(8)
-    found = await parts.queries.run("SELECT count(*) FROM events, daily_metrics")
-    assert (found.tiers, found.seq, found.watermark, len(found.files)) == (("L1", "L2", "L3"), (0, 12), 8, 2)
+    result = await parts.queries.run("SELECT count(*) FROM events, daily_metrics")
+    assert (result.tiers, result.seq, result.watermark, len(result.files)) == (("L1", "L2", "L3"), (0, 12), 8, 2)
     assert (await parts.queries.run("SELECT * FROM daily_metrics")).tiers == ("L2",)
     assert (await parts.queries.run("SELECT count(*) FROM events WHERE timestamp < '2026-03-02'")).tiers == ("L3",)
     alone = await parts.queries.run("SELECT 1")
@@ -91,8 +91,8 @@ async def test_one_day_of_a_year_opens_one_day(tmp_path):
         await parts.track([{"event": "x", "timestamp": start + day * DAY + DAY // 2} for day in range(365)])
         await parts.to_archive()
         await parts.track([{"event": "x"}])
-        whole = await parts.queries.run("SELECT count(*) FROM events")
-        assert (whole.scalar(), len(whole.files)) == (366, 365)
+        year = await parts.queries.run("SELECT count(*) FROM events")
+        assert (year.scalar(), len(year.files)) == (366, 365)
         questions = [
             ("SELECT count(*) FROM events WHERE timestamp::date = '2025-07-04'", None),
             ("SELECT count(*) FROM events WHERE timestamp >= ? AND timestamp < ?", [date(2025, 7, 4), "2025-07-05"]),
@@ -100,10 +100,10 @@ async def test_one_day_of_a_year_opens_one_day(tmp_path):
             ("WITH d AS (FROM events WHERE date_trunc('day', timestamp) = '2025-07-04') SELECT count(*) FROM d", None),
         ]
         for sql, params in questions:
-            found = await parts.queries.run(sql, params)
-            assert (found.scalar(), found.tiers) == (1, ("L3",))
-            assert [path for path in found.files if "2025-07-04" in path] == list(found.files)
-            assert len(found.files) == 1
+            result = await parts.queries.run(sql, params)
+            assert (result.scalar(), result.tiers) == (1, ("L3",))
+            assert [path for path in result.files if "2025-07-04" in path] == list(result.files)
+            assert len(result.files) == 1
         recent = await parts.queries.run("SELECT count(*) FROM events WHERE timestamp >= '2026-03-02'")
         assert (recent.scalar(), recent.tiers, recent.files) == (1, ("L1",), ())
 
@@ -125,8 +125,8 @@ async def test_order_and_limit(tmp_path):
     """ORDER BY survives, `limit` cuts, and more than `query_max_rows` is an error instead of a silent cut."""
     async with opened(tmp_path, query_max_rows=50_000) as parts:
         shuffled = "SELECT range AS n, hash(range) AS h FROM range({}) ORDER BY h"
-        found = await parts.queries.run(shuffled.format(50_000))
-        hashes = found.arrow()["h"].to_pylist()
+        result = await parts.queries.run(shuffled.format(50_000))
+        hashes = result.arrow()["h"].to_pylist()
         assert len(hashes) == 50_000
         assert hashes == sorted(hashes)
         cut = await parts.queries.run(shuffled.format(60_000), limit=10)
@@ -171,7 +171,7 @@ async def test_unknown_tables(parts):
 
 
 async def test_errors_of_duckdb(parts):
-    """What DuckDB cannot run is a QueryError with its message, when parsing, binding or fetching."""
+    """SQL that DuckDB cannot run is a QueryError with its message, when parsing, binding or fetching."""
     for sql, message in [
         ("SELEC 1", "syntax error"),
         ("SELECT nope FROM events", 'Referenced column "nope" not found'),
@@ -198,12 +198,12 @@ async def test_timeout(parts):
 
 async def test_cancelling_stops_it(parts):
     """A cancelled await interrupts the query: with both threads taken, the next one still gets its turn."""
-    asked = [asyncio.ensure_future(parts.queries.run(ENDLESS)) for _ in range(2)]
-    await asyncio.wait(asked, timeout=0.1)
-    for one in asked:
-        one.cancel()
-    await asyncio.wait(asked)
-    assert all(one.cancelled() for one in asked)
+    tasks = [asyncio.ensure_future(parts.queries.run(ENDLESS)) for _ in range(2)]
+    await asyncio.wait(tasks, timeout=0.1)
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    assert all(task.cancelled() for task in tasks)
     assert await scalar(parts, "SELECT count(*) FROM events", timeout=10) == 12
 
 
@@ -289,5 +289,5 @@ async def test_snapshot_of_rollups(parts):
 
 async def test_now_prunes(parts):
     """`now()` is one instant in a query, and bounds it. DuckDB's now is the machine's, not the object's clock."""
-    found = await parts.queries.run("SELECT count(*) FROM events WHERE timestamp > now() + INTERVAL 400000 DAYS")
-    assert (found.scalar(), found.tiers) == (0, ())
+    result = await parts.queries.run("SELECT count(*) FROM events WHERE timestamp > now() + INTERVAL 400000 DAYS")
+    assert (result.scalar(), result.tiers) == (0, ())

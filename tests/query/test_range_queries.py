@@ -45,8 +45,8 @@ async def test_exactly_the_range(tmp_path, start, end):
         seqs, users = await excerpts.ask(start, end, [SEQS, NAMES])
         assert seqs["seq"].to_pylist() == list(range(start, end))
         first = {}
-        for one in parts.model[start:end]:
-            first.setdefault(one["person"], one["seq"])
+        for event in parts.model[start:end]:
+            first.setdefault(event["person"], event["seq"])
         assert list(zip(*users.to_pydict().values(), strict=True)) == list(first.items())
         with pytest.raises(ValueError, match="the log ends at 60"):
             await excerpts.ask(start, 61, [SEQS])
@@ -83,7 +83,7 @@ async def test_a_changed_byte_of_the_log_is_no_answer(tmp_path, name):
         with parts.pipeline.view() as log:
             path = log.files[0].path
         group = pq.ParquetFile(path).metadata.row_group(0)
-        column = next(one for one in map(group.column, range(group.num_columns)) if one.path_in_schema == name)
+        column = next(chunk for chunk in map(group.column, range(group.num_columns)) if chunk.path_in_schema == name)
         content = bytearray(path.read_bytes())
         content[column.data_page_offset + column.total_compressed_size - 1] ^= 1
         path.write_bytes(content)

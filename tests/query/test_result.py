@@ -72,12 +72,12 @@ def test_row_does_not_change_and_travels():
 
 def test_result_does_not_change():
     """Nothing of a result can be assigned, and the list of rows is the caller's own."""
-    found = result(a=[1, 2])
+    answer = result(a=[1, 2])
     for name in ("tiers", "seq", "files", "rows", "anything"):
         with pytest.raises(AttributeError):
-            setattr(found, name, ())
-    found.rows.clear()
-    assert len(found.rows) == 2
+            setattr(answer, name, ())
+    answer.rows.clear()
+    assert len(answer.rows) == 2
 
 
 def test_timestamps_are_aware_utc():
@@ -108,10 +108,10 @@ def test_huge_integers_are_integers():
             "money": pa.array([Decimal("1.50")], pa.decimal128(10, 2)),
         }
     )
-    found = Result(table)
-    assert found[0]._asdict() == {"small": 6, "large": 10**30, "money": Decimal("1.50")}
-    assert [type(value) for value in found[0]] == [int, int, Decimal]
-    assert found.arrow()["small"].type == pa.int64()
+    answer = Result(table)
+    assert answer[0]._asdict() == {"small": 6, "large": 10**30, "money": Decimal("1.50")}
+    assert [type(value) for value in answer[0]] == [int, int, Decimal]
+    assert answer.arrow()["small"].type == pa.int64()
 
 
 def test_scalar_and_emptiness():
@@ -128,20 +128,20 @@ def test_scalar_and_emptiness():
 def test_result_is_a_sequence_of_its_rows(values, at, to):
     """Length, iteration, indexing and slicing agree with the list of the values."""
     table = pa.table({"a": pa.array([a for a, _ in values], pa.int64()), "b": pa.array([b for _, b in values])})
-    found = Result(table.cast(pa.schema([("a", pa.int64()), ("b", pa.string())])))
-    assert [tuple(row) for row in found] == values
-    assert [tuple(row) for row in found[at:to]] == values[at:to]
-    assert len(found) == len(values)
+    answer = Result(table.cast(pa.schema([("a", pa.int64()), ("b", pa.string())])))
+    assert [tuple(row) for row in answer] == values
+    assert [tuple(row) for row in answer[at:to]] == values[at:to]
+    assert len(answer) == len(values)
     if -len(values) <= at < len(values):
-        assert tuple(found[at]) == values[at]
+        assert tuple(answer[at]) == values[at]
 
 
 def test_frames():
     """The same numbers as pandas, polars and Arrow; Arrow is not copied."""
-    found = result(a=[1, 2], b=["x", None])
-    assert found.df().equals(pd.DataFrame({"a": [1, 2], "b": pd.Series(["x", None], dtype=found.df()["b"].dtype)}))
-    assert found.pl().equals(pl.DataFrame({"a": [1, 2], "b": ["x", None]}))
-    assert found.arrow() is found.arrow()
+    answer = result(a=[1, 2], b=["x", None])
+    assert answer.df().equals(pd.DataFrame({"a": [1, 2], "b": pd.Series(["x", None], dtype=answer.df()["b"].dtype)}))
+    assert answer.pl().equals(pl.DataFrame({"a": [1, 2], "b": ["x", None]}))
+    assert answer.arrow() is answer.arrow()
 
 
 @pytest.mark.parametrize(("method", "package"), [("df", "pandas"), ("pl", "polars")])
@@ -161,8 +161,10 @@ def test_missing_package_is_named(monkeypatch, method, package):
 
 def test_html_is_escaped_and_capped():
     """HTML shows at most 50 rows, says so, names tiers and time, and escapes names and values."""
-    found = Result(pa.table({"<b>": [f"<script>{n}</script>" for n in range(60)]}), tiers=("L1", "L3"), elapsed_ms=1.25)
-    html = found._repr_html_()
+    answer = Result(
+        pa.table({"<b>": [f"<script>{n}</script>" for n in range(60)]}), tiers=("L1", "L3"), elapsed_ms=1.25
+    )
+    html = answer._repr_html_()
     assert "<script>" not in html
     assert "<th>&lt;b&gt;</th>" in html
     assert html.count("<tr>") == 51
@@ -171,12 +173,12 @@ def test_html_is_escaped_and_capped():
 
 def test_repr_shows_origin_and_first_rows():
     """The repr says tiers, rows, time and instant, and shows ten rows."""
-    found = Result(pa.table({"n": list(range(12))}), tiers=("L2",), elapsed_ms=3.0, as_of_us=to_us(NOON))
-    lines = repr(found).splitlines()
+    answer = Result(pa.table({"n": list(range(12))}), tiers=("L2",), elapsed_ms=3.0, as_of_us=to_us(NOON))
+    lines = repr(answer).splitlines()
     assert lines[0] == "<Result L2 · 12 rows · 3.0 ms · as of 2026-01-15T12:00:00+00:00>"
     assert lines[1] == "  Row(n=0)"
     assert lines[-1] == "  … 2 more"
-    assert found.as_of == NOON
+    assert answer.as_of == NOON
 
 
 def test_two_columns_of_one_name():

@@ -31,7 +31,7 @@ def test_slices_tile_the_range(start, end, preferred):
         assert piece.start_us == at < piece.end_us
         at = piece.end_us
     assert at == end or (start >= end and slices == ())
-    assert all(one.tier != two.tier for one, two in itertools.pairwise(slices))
+    assert all(first.tier != second.tier for first, second in itertools.pairwise(slices))
 
 
 @given(edges, edges, coverages)
@@ -74,7 +74,7 @@ def test_within_one_bucket_all_is_raw():
 
 
 def test_a_hole_is_an_error():
-    """What no tier covers is never left out silently."""
+    """A part that no tier covers is never left out silently."""
     with pytest.raises(ValueError, match="no tier covers"):
         plan(0, HOUR + 1, [Coverage("L2", grain_us=HOUR)])
 
@@ -83,7 +83,7 @@ def test_a_hole_is_an_error():
 def test_whole_buckets_are_what_a_rollup_answers(start, end, rollup):
     """The whole part lies within the range, misses less than a bucket at each end, and the rollup answers it."""
     name, grain = rollup
-    start, end = (None if one is None else one * HOUR // 2 for one in (start, end))
+    start, end = (None if edge is None else edge * HOUR // 2 for edge in (start, end))
     part = whole_buckets(name, start, end)
     if part is None:
         assert end - start < 2 * grain

@@ -76,7 +76,7 @@ WRITES = [
     ],
 )
 def test_anything_else_is_refused(sql, tmp_path):
-    """More than one statement, and whatever does more than read, is refused with what to do instead."""
+    """More than one statement, and SQL that does more than read, is refused with a hint."""
     # DuckDB 1.5 does not even parse CTEs that write.
     with pytest.raises((QueryRefused, duckdb.ParserException), match=r"Give exactly one SELECT|A CTE needs a SELECT"):
         parse(sql.replace("{}", str(tmp_path / "x.csv")))
@@ -103,8 +103,8 @@ def test_the_final_semicolon_goes(sql, text):
 
 def test_tables_are_counted():
     """Every table that the text names is counted, at any depth, in lower case; table functions are not."""
-    found = parse(
+    statement = parse(
         "WITH q AS (SELECT * FROM Events) SELECT * FROM q, events e JOIN main.people p ON true, range(3) "
         "WHERE EXISTS (SELECT 1 FROM (SELECT * FROM revenue UNION SELECT * FROM events))"
     )
-    assert dict(found.tables) == {"q": 1, "events": 3, "people": 1, "revenue": 1}
+    assert dict(statement.tables) == {"q": 1, "events": 3, "people": 1, "revenue": 1}

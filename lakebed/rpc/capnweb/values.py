@@ -139,8 +139,9 @@ class Encoder:
         if isinstance(value, dt.timedelta):
             return ["duration", value // _MICROSECOND] if self.faithful else value.total_seconds()
         if isinstance(value, dt.datetime):
-            aware = value if value.tzinfo is not None else value.replace(tzinfo=dt.UTC)
-            microseconds = (aware - _EPOCH) // _MICROSECOND
+            if value.tzinfo is None:
+                raise Unsupported(f"{value!r} has no time zone: give it one, for example tzinfo=UTC")
+            microseconds = (value - _EPOCH) // _MICROSECOND
             return ["instant", microseconds] if self.faithful else ["date", microseconds / 1000]
         if self.faithful:
             return ["day", value.isoformat()]

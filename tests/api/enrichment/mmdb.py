@@ -14,8 +14,8 @@ _SEPARATOR = 16
 
 def write(path: Path, network: str, record: Any) -> Path:
     """A file in which the addresses of an IPv4 network have `record`, and no others have any."""
-    found = ipaddress.IPv4Network(network)
-    count, bits = found.prefixlen, int(found.network_address)
+    subnet = ipaddress.IPv4Network(network)
+    count, bits = subnet.prefixlen, int(subnet.network_address)
     tree = b""
     for depth in range(count):
         follow = depth + 1 if depth + 1 < count else count + _SEPARATOR  # the data section's first byte
@@ -45,7 +45,7 @@ def _value(value: Any) -> bytes:
         case float():
             return _control(_DOUBLE, 8) + struct.pack(">d", value)
         case dict():
-            return _control(_MAP, len(value)) + b"".join(_value(key) + _value(one) for key, one in value.items())
+            return _control(_MAP, len(value)) + b"".join(_value(key) + _value(item) for key, item in value.items())
         case list():
             return _control(_ARRAY, len(value)) + b"".join(map(_value, value))
         case (int(kind), int(number)):

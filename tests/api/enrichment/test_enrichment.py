@@ -1,4 +1,4 @@
-"""What is added to the context of events from browsers and phones; all others stay as they were sent."""
+"""Fields that are added to the context of events from browsers and phones; all other events are unchanged."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SERVER = {"library": {"name": "analytics-python", "version": "2.4.0"}}
 
 
 class Shop:
-    """An app over one object; what was sent to it can be looked at."""
+    """An app over one object, with the contexts that it stored."""
 
     def __init__(self, tom, client="203.0.113.77", **options) -> None:
         self.tom = tom
@@ -42,13 +42,13 @@ class Shop:
         self.http = httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1")
 
     async def contexts(self, path, body, **headers):
-        """The contexts that were stored of a body, as texts."""
-        sent = body if isinstance(body, bytes) else json.dumps(body).encode()
-        response = await self.http.post(path, content=sent, headers=headers)
+        """Send a body; return the stored contexts of its events as texts."""
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        response = await self.http.post(path, content=content, headers=headers)
         assert response.status_code == 200, response.text
-        found = response.json()
-        assert found["rejected"] == 0, found
-        seqs = [event["seq"] for event in found["events"]]
+        answer = response.json()
+        assert answer["rejected"] == 0, answer
+        seqs = [event["seq"] for event in answer["events"]]
         rows = (await self.tom.query("SELECT context FROM events WHERE seq >= ? ORDER BY seq", [min(seqs)])).rows
         return [row.context for row in rows]
 
@@ -76,8 +76,8 @@ async def test_fields_from_connection_and_page(shop):
         "referrer": "https://www.search.example/q?q=shop",
     }
     body = {"event": "a", "context": {"page": page}}
-    found = await shop.context("/v1/t", body, **{"User-Agent": IPHONE, "Accept-Language": "de-AT,de;q=0.9"})
-    assert found == {
+    context = await shop.context("/v1/t", body, **{"User-Agent": IPHONE, "Accept-Language": "de-AT,de;q=0.9"})
+    assert context == {
         "page": page,
         "ip": "203.0.113.77",
         "userAgent": IPHONE,
@@ -92,14 +92,16 @@ async def test_fields_from_connection_and_page(shop):
 
 async def test_fields_of_the_client_are_kept(shop):
     """No field is overwritten, and the stored context begins with the client's bytes."""
-    said = (
+    context = (
         '{"ip": "0.0.0.0", "userAgent":"mine", "locale":null,"os":{"name":"Mine"}, "device":{},"browser":7,'
         '"campaign":{"name":"own"},"referrer":{"type":"ad"},"n":1.50,"page":{"url":"http://a.test/?utm_source=x"}}'
     )
-    body = b'{"event":"a","context":%s}' % said.encode()
-    assert await shop.contexts("/v1/t", body, **{"User-Agent": IPHONE, "Accept-Language": "de"}) == [said]
-    some = await shop.contexts("/v1/t", b'{"event":"a","context":{"ip":"1.2.3.4","n":1.50}}', **{"User-Agent": IPHONE})
-    assert some[0].startswith('{"ip":"1.2.3.4","n":1.50,"userAgent":')
+    body = b'{"event":"a","context":%s}' % context.encode()
+    assert await shop.contexts("/v1/t", body, **{"User-Agent": IPHONE, "Accept-Language": "de"}) == [context]
+    contexts = await shop.contexts(
+        "/v1/t", b'{"event":"a","context":{"ip":"1.2.3.4","n":1.50}}', **{"User-Agent": IPHONE}
+    )
+    assert contexts[0].startswith('{"ip":"1.2.3.4","n":1.50,"userAgent":')
 
 
 @pytest.mark.parametrize(
@@ -118,17 +120,17 @@ async def test_fields_of_the_client_are_kept(shop):
 async def test_only_client_side_events_are_enriched(shop, path, context, headers, added):
     """The browser's short paths, an Origin, or the library's name; the address of a server is not the person's."""
     single = await shop.context(path, {"event": "a", "context": context}, **headers)
-    batches = "/v1/b" if path == "/v1/t" else "/v1/batch"
-    many = await shop.contexts(batches, {"batch": [{"event": "a", "context": context}] * 3}, **headers)
-    for found in (single, *map(json.loads, many)):
-        assert ("ip" in found) is added
-        assert added or found == context
+    batch_path = "/v1/b" if path == "/v1/t" else "/v1/batch"
+    many = await shop.contexts(batch_path, {"batch": [{"event": "a", "context": context}] * 3}, **headers)
+    for stored in (single, *map(json.loads, many)):
+        assert ("ip" in stored) is added
+        assert added or stored == context
 
 
 async def test_events_of_servers_are_stored_byte_for_byte(shop):
     """With their spaces, order and equal names."""
-    said = '{ "library" : {"name":"analytics-python"} ,"a":1.0, "a":2e0 }'
-    assert await shop.contexts("/v1/batch", b'{"batch":[{"event":"a","context":%s}]}' % said.encode()) == [said]
+    context = '{ "library" : {"name":"analytics-python"} ,"a":1.0, "a":2e0 }'
+    assert await shop.contexts("/v1/batch", b'{"batch":[{"event":"a","context":%s}]}' % context.encode()) == [context]
 
 
 async def test_a_batch_of_browsers(shop):
@@ -140,11 +142,11 @@ async def test_a_batch_of_browsers(shop):
         {"event": "d"},
     ]
     body = {"batch": batch, "context": {"ip": "9.9.9.9", "app": {"name": "x"}}, "sentAt": "2026-01-01T00:00:00Z"}
-    found = [json.loads(one) for one in await shop.contexts("/v1/b", body, **{"User-Agent": IPHONE})]
-    assert [one["ip"] for one in found] == ["9.9.9.9"] * 4
-    assert [one["os"]["name"] for one in found] == ["iOS"] * 4
-    assert [one["app"] for one in found] == [{"name": "x"}] * 4
-    assert [one.get("locale") for one in found] == [None, None, "fr", None]
+    contexts = [json.loads(text) for text in await shop.contexts("/v1/b", body, **{"User-Agent": IPHONE})]
+    assert [context["ip"] for context in contexts] == ["9.9.9.9"] * 4
+    assert [context["os"]["name"] for context in contexts] == ["iOS"] * 4
+    assert [context["app"] for context in contexts] == [{"name": "x"}] * 4
+    assert [context.get("locale") for context in contexts] == [None, None, "fr", None]
 
 
 # Addresses
@@ -207,8 +209,8 @@ async def test_locations_from_a_maxmind_file(tom, tmp_path):
     for client in ("198.51.100.1", "2001:db8::1"):
         shop = Shop(tom, client, places=file)
         assert "location" not in await shop.context("/v1/t", {"event": "a"})
-        said = {"event": "a", "context": {"ip": "203.0.113.9"}}
-        assert (await shop.context("/v1/t", said))["location"] == PLACE
+        event = {"event": "a", "context": {"ip": "203.0.113.9"}}
+        assert (await shop.context("/v1/t", event))["location"] == PLACE
     assert "location" not in await shop.context("/v1/t", {"event": "a", "context": {"ip": "nowhere"}})
     own = {"event": "a", "context": {"location": {"city": "Graz"}, "ip": "203.0.113.9"}}
     assert (await shop.context("/v1/t", own))["location"] == {"city": "Graz"}
@@ -229,7 +231,7 @@ def test_an_invalid_maxmind_file_is_refused(tmp_path):
             Enrichment(places=tmp_path / name)
 
 
-# What is hostile
+# Hostile input
 
 
 @pytest.mark.parametrize(
@@ -248,16 +250,16 @@ def test_an_invalid_maxmind_file_is_refused(tmp_path):
 )
 async def test_odd_contexts_do_not_fail(shop, context):
     """Odd addresses, types, lengths and agents: the event is stored with the client's fields."""
-    found = await shop.context("/v1/t", {"event": "a", "context": context}, **{"Accept-Language": "*;q=," * 50})
-    assert {name: found[name] for name in context} == context
-    assert "locale" not in found
+    stored = await shop.context("/v1/t", {"event": "a", "context": context}, **{"Accept-Language": "*;q=," * 50})
+    assert {name: stored[name] for name in context} == context
+    assert "locale" not in stored
 
 
 async def test_an_event_at_its_size_limit_is_unchanged(shop):
     """Added fields never make an event too large."""
     filler = "x" * (32_768 - 70)
-    found = await shop.context("/v1/b", {"batch": [{"event": "a", "context": {"filler": filler}}]})
-    assert found == {"filler": filler}
+    context = await shop.context("/v1/b", {"batch": [{"event": "a", "context": {"filler": filler}}]})
+    assert context == {"filler": filler}
 
 
 @pytest.mark.integration
@@ -271,16 +273,16 @@ async def test_an_event_at_its_size_limit_is_unchanged(shop):
 def test_any_context_is_kept_and_only_added_to(value, data):
     """Against a plain model: parse the context and add the missing fields."""
     names = ("ip", "userAgent", "locale", "page", "os", "x")
-    said = data.draw(st.dictionaries(st.sampled_from(names), st.just(value) | st.text()))
+    context = data.draw(st.dictionaries(st.sampled_from(names), st.just(value) | st.text()))
     scope = {"type": "http", "client": ("1.2.3.4", 1), "headers": [(b"user-agent", IPHONE.encode())]}
     client_request = Enrichment().client_request(HTTPConnection(scope))
-    event = {"event": "é", "context": said}
-    found = json.loads(client_request.event(json.dumps(event).encode()))
-    assert found["event"] == "é"
-    assert {name: found["context"][name] for name in said} == said
-    assert found["context"]["ip"] == said.get("ip", "1.2.3.4")
+    event = {"event": "é", "context": context}
+    enriched = json.loads(client_request.event(json.dumps(event).encode()))
+    assert enriched["event"] == "é"
+    assert {name: enriched["context"][name] for name in context} == context
+    assert enriched["context"]["ip"] == context.get("ip", "1.2.3.4")
     batch = json.loads(client_request.batch(json.dumps({"batch": [event, event]}).encode()))
-    assert batch["batch"] == [found, found]
+    assert batch["batch"] == [enriched, enriched]
 
 
 @pytest.mark.parametrize(
@@ -300,8 +302,8 @@ def test_the_cache_of_user_agents_is_bounded():
 
     for number in range(3_000):
         parse_user_agent(f"{number} " + "x" * 10_000)
-    kept = agents._parsed.cache_info()
-    assert kept.currsize == kept.maxsize == 2_048
+    info = agents._parsed.cache_info()
+    assert info.currsize == info.maxsize == 2_048
 
 
 def test_the_slowest_user_agents_do_not_block_the_loop():

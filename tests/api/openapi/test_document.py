@@ -1,4 +1,4 @@
-"""The OpenAPI document: every route is in it, and what it says can be followed."""
+"""The OpenAPI document: every route is in it, and all of its references exist."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def app(tmp_path):
 
 def test_every_route_is_described(app):
     """No route answers without a summary, and a scope where it touches an object, in the document."""
-    found = list(described(app.routes))
-    assert not [(method, path) for path, method, about in found if about is None or not about.summary]
+    descriptions = list(described(app.routes))
+    assert not [(method, path) for path, method, about in descriptions if about is None or not about.summary]
 
 
 async def test_the_document_is_served(app):
@@ -34,9 +34,9 @@ async def test_the_document_is_served(app):
         response = await http.get("/openapi.json")
     document = response.json()
     assert document["openapi"] == "3.1.0"
-    operations = [one for path in document["paths"].values() for one in path.values()]
+    operations = [entry for path_item in document["paths"].values() for entry in path_item.values()]
     assert len(operations) == len(list(described(app.routes)))
-    assert len({one["operationId"] for one in operations}) == len(operations)
+    assert len({entry["operationId"] for entry in operations}) == len(operations)
     references = set(re.findall(r'"#/components/schemas/([^"]+)"', response.text))
     assert references <= set(document["components"]["schemas"])
     assert "ErrorAnswer" in references

@@ -1,4 +1,4 @@
-"""/docs: every route, readable without anything else."""
+"""/docs: the page has every route and loads no other file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lakebed.api.openapi.page import Reference
 
 
 class Outline(HTMLParser):
-    """Collects what a page is made of, and that its elements are closed."""
+    """Collects the tags, ids and links of a page, and checks that its elements are closed."""
 
     def __init__(self):
         super().__init__()
@@ -31,13 +31,13 @@ class Outline(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
-        found = dict(attrs)
-        if "id" in found:
-            assert found["id"] not in self.ids
-            self.ids.add(found["id"])
-        if "href" in found:
-            self.links.append(found["href"])
-        assert not [name for name in found if name.startswith("on") or name in ("src", "style")]
+        attributes = dict(attrs)
+        if "id" in attributes:
+            assert attributes["id"] not in self.ids
+            self.ids.add(attributes["id"])
+        if "href" in attributes:
+            self.links.append(attributes["href"])
+        assert not [name for name in attributes if name.startswith("on") or name in ("src", "style")]
         if tag != "meta":
             self.open.append(tag)
 
@@ -62,7 +62,7 @@ async def test_the_page_has_every_route_and_loads_nothing(tmp_path, mount):
     assert outline.open == []
     assert not set(outline.tags) & {"script", "img", "link", "iframe", "form", "object"}
     document = OpenApi(inner.routes).document()
-    operations = {one["operationId"] for item in document["paths"].values() for one in item.values()}
+    operations = {entry["operationId"] for path_item in document["paths"].values() for entry in path_item.values()}
     assert operations | {f"schema-{name}" for name in document["components"]["schemas"]} <= outline.ids
     assert {link[1:] for link in outline.links if link.startswith("#")} <= outline.ids
     assert [link for link in outline.links if not link.startswith("#")] == [f"{mount}/openapi.json"]

@@ -1,4 +1,4 @@
-"""Schemathesis makes requests from what /openapi.json says, right and wrong ones: none is answered 5xx."""
+"""Schemathesis makes valid and invalid requests from /openapi.json: none is answered with 5xx."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from tests.installed import client_python
 
 pytestmark = pytest.mark.integration
 
-# Streams that do not end, and what takes longer than an example may.
+# Streams that do not end, and routes that take longer than an example may.
 _LEFT_OUT = ["/live"]
 
 
 def run(root, examples, phases, seconds):
-    """What schemathesis says of a server over an object with a few events."""
+    """Run schemathesis on a server over an object with a few events; return its finished process."""
     program = Path(client_python()).parent / "schemathesis"
     with served(create_app(Analytics("default", root=root), body_timeout_s=2.0), log_level="critical") as port:
         for n in range(5):
@@ -31,21 +31,21 @@ def run(root, examples, phases, seconds):
             *("--generation-database", "none", "--request-timeout", "20", "--no-color"),
             *(part for path in _LEFT_OUT for part in ("--exclude-path", path)),
         ]
-        done = subprocess.run(arguments, capture_output=True, text=True, timeout=seconds, check=False, cwd=root)
+        process = subprocess.run(arguments, capture_output=True, text=True, timeout=seconds, check=False, cwd=root)
         assert call(port, "/health/ready")[0] == 200
-    with connect(root, "default") as found:
-        assert found.check() == []
-    return done
+    with connect(root, "default") as analytics:
+        assert analytics.check() == []
+    return process
 
 
 def test_no_request_is_a_server_error(tmp_path):
     """A few examples of each route."""
-    done = run(tmp_path, 2, "examples,fuzzing", 120)
-    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    process = run(tmp_path, 2, "examples,fuzzing", 120)
+    assert process.returncode == 0, process.stdout[-6000:] + process.stderr[-2000:]
 
 
 @pytest.mark.slow
 def test_no_request_is_a_server_error_at_length(tmp_path):
     """Many examples of each route."""
-    done = run(tmp_path, 50, "examples,coverage,fuzzing,stateful", 1800)
-    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    process = run(tmp_path, 50, "examples,coverage,fuzzing,stateful", 1800)
+    assert process.returncode == 0, process.stdout[-6000:] + process.stderr[-2000:]

@@ -20,15 +20,15 @@ POINT = "/client/v4/accounts/acc/analytics_engine/weather"
 @pytest.fixture
 async def http(tmp_path):
     async with Analytics("shop", root=tmp_path) as shop:
-        for minute, (method, took) in enumerate((("GET", 10), ("POST", 30), ("GET", 20))):
-            properties = {"method": method, "duration_ms": took, "organization_id": "o'1"}
+        for minute, (method, duration_ms) in enumerate((("GET", 10), ("POST", 30), ("GET", 20))):
+            properties = {"method": method, "duration_ms": duration_ms, "organization_id": "o'1"}
             await shop.track("api.request", properties, timestamp=f"2024-01-13T05:0{minute}:00.7Z")
         transport = httpx.ASGITransport(app=create_app(shop), raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
             client.shop = shop
             mapping = {"event": "api.request", "index1": "organization_id", "blobs": ["method"]}
-            saved = await client.put("/datasets/requests", json=mapping | {"doubles": ["duration_ms"]})
-            assert saved.status_code == 200, saved.text
+            response = await client.put("/datasets/requests", json=mapping | {"doubles": ["duration_ms"]})
+            assert response.status_code == 200, response.text
             yield client
         assert await shop.check() == []
 
@@ -71,13 +71,13 @@ async def test_formats(http):
     lines = (await http.post(SQL, content=sql + "JSONEachRow")).text.splitlines()
     assert [json.loads(line) for line in lines] == [{"m": "GET", "n": 2}, {"m": "POST", "n": 1}]
     assert (await http.post(SQL, content=sql + "TabSeparated")).text == "GET\t2\nPOST\t1\n"
-    before = await http.get(SQL, params={"query": sql + "TabSeparated", "as_of": "2024-01-13T06:00:00Z"})
-    assert (before.status_code, before.text) == (200, "")
+    response = await http.get(SQL, params={"query": sql + "TabSeparated", "as_of": "2024-01-13T06:00:00Z"})
+    assert (response.status_code, response.text) == (200, "")
 
 
 async def test_columns_without_an_alias(http):
     """Their name is their expression as written."""
-    written = [
+    expressions = [
         "count()",
         "if(count() > 1, 'a', 'b')",
         "floor(max(double1), 1)",
@@ -85,22 +85,22 @@ async def test_columns_without_an_alias(http):
         "true",
         "substring('ab', 2)",
     ]
-    answer = await http.post(SQL, content=f"SELECT {', '.join(written)} FROM requests")
-    assert [one["name"] for one in answer.json()["meta"]] == written
+    answer = await http.post(SQL, content=f"SELECT {', '.join(expressions)} FROM requests")
+    assert [column["name"] for column in answer.json()["meta"]] == expressions
 
 
 async def test_as_of(http):
     """Later events are not included; an invalid time is refused as everywhere."""
     for as_of, names in (("2024-01-13", []), (datetime.now(UTC).isoformat(), ["requests"])):
-        shown = await http.post(SQL, params={"as_of": as_of}, content="SHOW TABLES")
-        assert [row["dataset"] for row in shown.json()["data"]] == names
+        response = await http.post(SQL, params={"as_of": as_of}, content="SHOW TABLES")
+        assert [row["dataset"] for row in response.json()["data"]] == names
     for as_of in ("yesterday", "2999-01-01"):
         refused = await http.post(SQL, params={"as_of": as_of}, content="SHOW TABLES")
         assert (refused.status_code, refused.json()["error"]["code"]) == (400, "INVALID_AS_OF")
 
 
 async def test_data_points_are_a_table_without_a_mapping(http):
-    """What is written to a dataset is read from the table of its name, by HTTP and by Python."""
+    """Points of a dataset, written by HTTP or by Python, are read from the table of its name."""
     point = {"indexes": ["a"], "blobs": ["Paris", None], "doubles": [1.5, 2]}
     assert (await http.post(POINT, json=[point, {}])).json() == {"success": True, "written": 2}
     await http.shop.write_data_point("weather", blobs=["Rome"], doubles=[3])
@@ -114,8 +114,8 @@ async def test_data_points_are_a_table_without_a_mapping(http):
 
 async def test_a_mapping_is_shown_and_deleted(http):
     """Its table then has data points only; a mapping that does not exist is 404."""
-    shown = (await http.get("/datasets/requests")).json()
-    assert (shown["name"], shown["version"], shown["mapping"]["event"]) == ("requests", 1, "api.request")
+    dataset = (await http.get("/datasets/requests")).json()
+    assert (dataset["name"], dataset["version"], dataset["mapping"]["event"]) == ("requests", 1, "api.request")
     assert (await http.delete("/datasets/requests")).status_code == 204
     for method in ("GET", "DELETE"):
         assert (await http.request(method, "/datasets/requests")).status_code == 404
@@ -198,4 +198,4 @@ async def test_an_invalid_mapping_is_400(http, mapping):
     """Nothing is saved."""
     refused = await http.put("/datasets/bad", json=mapping)
     assert (refused.status_code, refused.json()["error"]["code"]) == (400, "INVALID_DEFINITION")
-    assert [one["name"] for one in (await http.get("/datasets")).json()] == ["requests"]
+    assert [dataset["name"] for dataset in (await http.get("/datasets")).json()] == ["requests"]

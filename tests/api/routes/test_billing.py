@@ -29,8 +29,8 @@ async def test_from_usage_to_an_invoice(client):
     properties = {"organization_id": "acme", "sku": "calls", "quantity": "0.1", "unit": "call"}
     event = {"event": "Used", "userId": "u", "timestamp": "2025-01-15T00:00:00Z", "properties": properties}
     await client.post("/track/batch", json=[event] * 3)
-    asked = {"organizationId": "acme", "start": "2025-01-01", "end": "2025-02-01"}
-    assert (await client.post("/billing/usage", json=asked)).json() == {
+    request = {"organizationId": "acme", "start": "2025-01-01", "end": "2025-02-01"}
+    assert (await client.post("/billing/usage", json=request)).json() == {
         "organizationId": "acme",
         "period": {"start": "2025-01-01", "end": "2025-02-01"},
         "items": [{"sku": "calls", "quantity": "0.3", "unit": "call"}],
@@ -38,7 +38,7 @@ async def test_from_usage_to_an_invoice(client):
     }
     saved = await client.put("/billing/price-books/default", json=BOOK)
     assert (saved.status_code, saved.json()["version"]) == (200, 1)
-    priced = (await client.post("/billing/usage", json=asked | {"priceBook": "default"})).json()
+    priced = (await client.post("/billing/usage", json=request | {"priceBook": "default"})).json()
     assert priced["items"][0]["cost"] == "0"
     assert priced["total"] == {"quantity": "0.3", "cost": "0", "currency": "EUR"}
     body = {"organizationId": "acme", "period": "2025-01"}
@@ -83,7 +83,7 @@ async def test_over_rpc_every_amount_is_text(client):
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "body", "said"),
+    ("method", "path", "body", "message"),
     [
         ("POST", "/billing/usage", {"organizationId": "a", "start": "soon", "end": "2025-01-01"}, "ISO 8601"),
         ("POST", "/billing/usage", {"organizationId": "a"}, "start"),
@@ -93,9 +93,9 @@ async def test_over_rpc_every_amount_is_text(client):
         ("PUT", "/billing/quotas", {"organizationId": "a", "sku": "b", "limit": 0}, "more than 0"),
     ],
 )
-async def test_invalid_requests_are_400(client, method, path, body, said):
+async def test_invalid_requests_are_400(client, method, path, body, message):
     """With the allowed values."""
     await client.post("/track", json={"event": "x", "userId": "u"})
     answer = await client.request(method, path, json=body)
     assert answer.status_code == 400
-    assert said in answer.json()["error"]["message"]
+    assert message in answer.json()["error"]["message"]

@@ -1,4 +1,4 @@
-"""Cohorts over HTTP: saved by those who may, shown with their size, paged, kept while others need them."""
+"""Cohorts over HTTP: saved with an admin key, shown with their size, paged, kept while others need them."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ async def test_saved_shown_used_and_deleted(http):
         body = {"did": {"event": "Order", "where": f"json_extract(properties, '$.revenue')::INT > {revenue}"}}
         saved = await http.put("/cohorts/big/buyers", json=body, headers=http.as_["admin"])
         assert (saved.status_code, saved.json()["version"]) == (200, version), saved.text
-    shown = (await http.get("/cohorts/big/buyers", headers=http.as_["read"])).json()
-    assert shown == saved.json() | {"people": 2}
+    cohort = (await http.get("/cohorts/big/buyers", headers=http.as_["read"])).json()
+    assert cohort == saved.json() | {"people": 2}
     assert (await http.get("/cohorts", headers=http.as_["read"])).json() == [saved.json()]
     page = await http.get("/cohorts/big/buyers/people?limit=1", headers=http.as_["read"])
     assert [row[0] for row in page.json()["rows"]] == ["ann"]
@@ -54,8 +54,8 @@ async def test_a_cohort_that_others_use_is_not_deleted(http):
     """409 names the others."""
     await http.put("/cohorts/a", json={"did": "Order"}, headers=http.as_["admin"])
     await http.put("/cohorts/b", json={"not": {"cohort": "a"}}, headers=http.as_["admin"])
-    kept = await http.delete("/cohorts/a", headers=http.as_["admin"])
-    assert (kept.status_code, kept.json()["error"]["details"]) == (409, {"used_by": "b"})
+    response = await http.delete("/cohorts/a", headers=http.as_["admin"])
+    assert (response.status_code, response.json()["error"]["details"]) == (409, {"used_by": "b"})
 
 
 @pytest.mark.parametrize("scope", ["read", "write"])
@@ -66,7 +66,7 @@ async def test_only_admins_save(http, scope):
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "body", "said"),
+    ("method", "path", "body", "message"),
     [
         ("PUT", "/cohorts/x", {"any": [{"did": "a", "when": 1}]}, "any[0]"),
         ("PUT", "/cohorts/x", {"did": {"where": "1=1) UNION SELECT 1 --"}}, "syntax error"),
@@ -76,9 +76,9 @@ async def test_only_admins_save(http, scope):
         ("GET", "/cohorts/x/people", None, "no cohort 'x'"),
     ],
 )
-async def test_invalid_requests_are_400(http, method, path, body, said):
+async def test_invalid_requests_are_400(http, method, path, body, message):
     """With the invalid part; nothing is saved."""
     answer = await http.request(method, path, json=body, headers=http.as_["admin"])
     assert answer.status_code == 400
-    assert said in answer.json()["error"]["message"]
+    assert message in answer.json()["error"]["message"]
     assert (await http.get("/cohorts", headers=http.as_["read"])).json() == []

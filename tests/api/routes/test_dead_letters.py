@@ -1,4 +1,4 @@
-"""Dead letters over HTTP: what is refused is kept before the answer, listed, mended, replayed and purged."""
+"""Dead letters over HTTP: a refused event is kept before the answer, listed, mended, replayed and purged."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ async def tom(tmp_path, disk):
 
 @pytest.fixture
 async def http(tom):
-    async with client(create_app(tom)) as found:
-        yield found
+    async with client(create_app(tom)) as http_client:
+        yield http_client
 
 
 async def balanced(http):
@@ -48,7 +48,9 @@ async def balanced(http):
     assert stats["received"] == stats["stored"] + stats["duplicate"] + stats["rejected"]
     lines = [line.rpartition(" ") for line in (await http.get("/metrics")).text.splitlines()]
     metrics = {name: float(value) for name, _, value in lines if name[:1] != "#"}
-    by_status = [metrics[f'lakebed_events_total{{status="{one}"}}'] for one in ("stored", "duplicate", "rejected")]
+    by_status = [
+        metrics[f'lakebed_events_total{{status="{status}"}}'] for status in ("stored", "duplicate", "rejected")
+    ]
     assert by_status == [stats["stored"], stats["duplicate"], stats["rejected"]]
     assert metrics["lakebed_events_received_total"] == stats["received"]
     assert metrics["lakebed_dead_letters"] == stats["dead_letters"]
@@ -70,9 +72,9 @@ async def test_from_refusal_to_replay(http, tom):
         0,
     )
     assert (line["preview"], listed["next"]) == (raw.decode(), None)
-    one = (await http.get(f"/deadletters/{line['id']}")).json()
-    assert {key: one[key] for key in line} == line
-    assert (one["raw"], one["encoding"], one["cut"], one["shared"]) == (raw.decode(), "utf-8", False, "{}")
+    letter = (await http.get(f"/deadletters/{line['id']}")).json()
+    assert {key: letter[key] for key in line} == line
+    assert (letter["raw"], letter["encoding"], letter["cut"], letter["shared"]) == (raw.decode(), "utf-8", False, "{}")
     again = (await http.post("/deadletters/replay")).json()
     assert (again["rejected"], again["letters"][0]["reason"]) == (1, "event name is empty")
     mended = (await http.post("/deadletters/replay", json={"ids": [line["id"]], "patch": {"event": "b"}})).json()
@@ -108,15 +110,15 @@ async def test_from_refusal_to_replay(http, tom):
     ],
 )
 async def test_every_rejected_event_becomes_a_dead_letter(http, path, body, status):
-    """On every route and with any status: one dead letter, with the first bytes of what was sent."""
+    """On every route and with any status: one dead letter, with the first bytes of the event."""
     response = await http.post(path, content=body)
     assert response.status_code == status
     (line,) = (await http.get("/deadletters")).json()["letters"]
-    one = (await http.get(f"/deadletters/{line['id']}")).json()
-    kept = base64.b64decode(one["raw"]) if one["encoding"] == "base64" else one["raw"].encode()
+    letter = (await http.get(f"/deadletters/{line['id']}")).json()
+    raw = base64.b64decode(letter["raw"]) if letter["encoding"] == "base64" else letter["raw"].encode()
     item = body[body.index(b"[") + 1 : body.rindex(b"]")] if status == 200 and b"[" in body else body
     if path != "/track":
-        assert kept.startswith(item.removesuffix(b"}"))
+        assert raw.startswith(item.removesuffix(b"}"))
     stats = await balanced(http)
     assert (stats["received"], stats["rejected"], stats["dead_letters"]) == (1, 1, 1)
 
@@ -145,15 +147,17 @@ async def test_compressed_bodies_are_kept_decompressed(http):
 async def test_dead_letters_have_the_key_of_their_sender(tmp_path):
     """Also if single events of several keys were stored together."""
     keys = Keys(tmp_path)
-    (first, one), (second, two), (_, reader) = (keys.create("tom", scope) for scope in ("write", "write", "read"))
+    (first, first_token), (second, second_token), (_, reader) = (
+        keys.create("tom", scope) for scope in ("write", "write", "read")
+    )
     async with Namespace(tmp_path, Analytics) as namespace:
         app = create_app(namespace)
         async with client(app) as http:
-            for token in (one, two, one):
-                sent = await http.post("/v1/track", json={"event": ""}, headers={"X-API-Key": token})
-                assert sent.json()["rejected"] == 1
-            found = (await http.get("/deadletters", headers={"X-API-Key": reader})).json()["letters"]
-            assert [line["key"] for line in found] == [first.id, second.id, first.id]
+            for token in (first_token, second_token, first_token):
+                response = await http.post("/v1/track", json={"event": ""}, headers={"X-API-Key": token})
+                assert response.json()["rejected"] == 1
+            letters = (await http.get("/deadletters", headers={"X-API-Key": reader})).json()["letters"]
+            assert [line["key"] for line in letters] == [first.id, second.id, first.id]
 
 
 async def test_an_invalid_body_without_a_key_is_not_kept(tmp_path):
@@ -170,11 +174,11 @@ async def test_pages_and_filters(http):
     for number in range(5):
         await http.post("/track", json={"event": "x" * (201 + number)})
     first = (await http.get("/deadletters?limit=3")).json()
-    rest = (await http.get(f"/deadletters?limit=3&before={first['next']}")).json()
-    assert [line["id"] for line in first["letters"] + rest["letters"]] == [5, 4, 3, 2, 1]
-    assert rest["next"] is None
-    found = (await http.get("/deadletters?reason=203")).json()
-    assert [line["id"] for line in found["letters"]] == [3]
+    second = (await http.get(f"/deadletters?limit=3&before={first['next']}")).json()
+    assert [line["id"] for line in first["letters"] + second["letters"]] == [5, 4, 3, 2, 1]
+    assert second["next"] is None
+    page = (await http.get("/deadletters?reason=203")).json()
+    assert [line["id"] for line in page["letters"]] == [3]
 
 
 async def test_purge(http):
@@ -213,7 +217,7 @@ async def test_invalid_requests_are_400_or_404(http, method, path, body, expecte
     assert error(await http.request(method, path, content=body)) == expected
 
 
-# Faults: never a 200 for what is not durable, and nothing is kept twice when it is sent again
+# Faults: an event that is not durable is never 200, and an event that is sent again is kept once
 
 
 BODY = b'{"batch":[{"type":"track","event":"a","messageId":"m1"},{"type":"track","event":""}]}'

@@ -1,4 +1,4 @@
-"""Grafana: the JSON data source over HTTP, and what the plug-in for ClickHouse sends to Analytics Engine's SQL API."""
+"""Grafana: the JSON data source over HTTP, and requests of the plug-in for ClickHouse to Analytics Engine's API."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ async def http(tmp_path):
 
 
 async def shown(http, *targets, **more):
-    """The frames of a panel, sent with what Grafana sends beside its targets."""
+    """The frames of a panel. The request has the fields that Grafana sends beside its targets."""
     body = {"panelId": 1, "range": RANGE, "interval": "30s", "intervalMs": 30000, "maxDataPoints": 550, "filters": []}
-    named = [{"refId": "ABC"[number], **one} for number, one in enumerate(targets)]
+    named = [{"refId": "ABC"[number], **target} for number, target in enumerate(targets)]
     answer = await http.post("/grafana/query", json=body | {"targets": named} | more)
     assert answer.status_code == 200, answer.text
     return answer.json()
@@ -68,12 +68,12 @@ async def test_save_and_test(http):
 
 async def test_metrics_and_their_fields(http):
     """Templates, reports and SQL are listed with their arguments; a field has its options."""
-    found = {one["value"]: one for one in (await http.post("/grafana/metrics", json={})).json()}
-    assert {"sql", "template:busiest-hours", "report:segmentation"} <= found.keys()
-    assert [field["name"] for field in found["sql"]["payloads"]] == ["sql", "format"]
-    asked = {"metric": "sql", "payload": {}, "name": "format"}
-    options = (await http.post("/grafana/metric-payload-options", json=asked)).json()
-    assert [one["value"] for one in options] == ["table", "time_series"]
+    metrics = {metric["value"]: metric for metric in (await http.post("/grafana/metrics", json={})).json()}
+    assert {"sql", "template:busiest-hours", "report:segmentation"} <= metrics.keys()
+    assert [field["name"] for field in metrics["sql"]["payloads"]] == ["sql", "format"]
+    request = {"metric": "sql", "payload": {}, "name": "format"}
+    options = (await http.post("/grafana/metric-payload-options", json=request)).json()
+    assert [option["value"] for option in options] == ["table", "time_series"]
 
 
 async def test_panels(http):
@@ -128,23 +128,23 @@ async def test_the_range_of_the_dashboard(http):
     }
     template = {"target": "template:events-by-name", "payload": {"limit": "5"}}
     first, second, third = await shown(http, report, other, template)
-    assert [sum(row[-1] for row in one["rows"]) for one in (first, second)] == [within, len(HITS)]
+    assert [sum(row[-1] for row in table["rows"]) for table in (first, second)] == [within, len(HITS)]
     assert [row[:3] for row in third["rows"]] == [["Hit", within, 1]]
 
 
 async def test_variables(http):
     """The first column of a statement, or text and value of two."""
     sql = "SELECT DISTINCT blob1 FROM requests ORDER BY blob1"
-    found = await http.post("/grafana/variable", json={"payload": {"target": sql}, "range": RANGE})
-    assert found.json() == [{"__text": one, "__value": one} for one in METHODS]
-    two = {"target": "sql", "sql": "SELECT lower(blob1) AS x, blob1 FROM requests GROUP BY blob1 ORDER BY blob1"}
-    found = await http.post("/grafana/variable", json={"payload": two})
-    assert found.json()[0] == {"__text": "get", "__value": "GET"}
+    response = await http.post("/grafana/variable", json={"payload": {"target": sql}, "range": RANGE})
+    assert response.json() == [{"__text": method, "__value": method} for method in METHODS]
+    payload = {"target": "sql", "sql": "SELECT lower(blob1) AS x, blob1 FROM requests GROUP BY blob1 ORDER BY blob1"}
+    response = await http.post("/grafana/variable", json={"payload": payload})
+    assert response.json()[0] == {"__text": "get", "__value": "GET"}
 
 
 async def test_invalid_queries_are_400(http):
     """With the reason, which Grafana shows on the panel."""
-    for targets, said in (
+    for targets, message in (
         (None, "targets"),
         ([{"target": "template:none"}], "There is no metric"),
         ([{"target": "sql", "payload": 5}], "The payload must be a JSON object"),
@@ -156,7 +156,7 @@ async def test_invalid_queries_are_400(http):
     ):
         refused = await http.post("/grafana/query", json={} if targets is None else {"targets": targets})
         assert refused.status_code == 400, refused.text
-        assert said in refused.json()["error"]["message"]
+        assert message in refused.json()["error"]["message"]
 
 
 BUCKET = "(intDiv(toUInt32(timestamp), 600) * 600) * 1000"
@@ -167,7 +167,7 @@ async def test_the_plug_in_for_clickhouse(http):
     """Its requests are answered in the form that it reads: its test, time zone, menus, expanded macros."""
 
     async def asked(sql, *, post=False):
-        # As the plug-in has it: a slash before the parameters, and FORMAT JSON after whatever was written.
+        # The plug-in sends a slash before the parameters, and FORMAT JSON after the statement.
         if post:
             answer = await http.post(ENGINE, content=f"{sql} FORMAT JSON")
         else:
@@ -189,7 +189,7 @@ async def test_the_plug_in_for_clickhouse(http):
     )
     assert times["data"] == [{"name": "timestamp"}]
     for post in (False, True):
-        found = await asked(
+        result = await asked(
             f"SELECT {BUCKET} as t, blob1 AS label, SUM(_sample_interval * double1) / SUM(_sample_interval) AS average"
             f" FROM default.requests WHERE {FILTER} AND 1 GROUP BY label, t ORDER BY t, label",
             post=post,
@@ -198,15 +198,15 @@ async def test_the_plug_in_for_clickhouse(http):
         for at, method, ms in HITS:
             if at <= START + timedelta(hours=1):
                 groups.setdefault((int(at.timestamp()) // 600 * 600_000, method), []).append(ms)
-        assert [tuple(row.values()) for row in found["data"]] == [
-            (*key, pytest.approx(sum(some) / len(some))) for key, some in sorted(groups.items())
+        assert [tuple(row.values()) for row in result["data"]] == [
+            (*key, pytest.approx(sum(values) / len(values))) for key, values in sorted(groups.items())
         ]
-        # It takes a column t for the time where its type is UInt64, and no other.
-        assert [one["type"] for one in found["meta"]] == ["UInt64", "String", "Float64"]
-    ms = await asked(
+        # The plug-in takes the column t as the time only if its type is UInt64.
+        assert [column["type"] for column in result["meta"]] == ["UInt64", "String", "Float64"]
+    by_minute = await asked(
         "SELECT (intDiv(toUInt32(timestamp) * 1000, 60000) * 60000) as t, count() FROM requests"
         f" WHERE {FILTER} GROUP BY t ORDER BY t"
     )
-    assert ms["data"][0] == {"t": START_MS, "count()": 1}
+    assert by_minute["data"][0] == {"t": START_MS, "count()": 1}
     unknown = await http.get(f"{ENGINE}/?query={quote('SELECT name FROM system.users FORMAT JSON')}")
     assert (unknown.status_code, unknown.text) == (422, "Input was invalid: unknown table: system.users")

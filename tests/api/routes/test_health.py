@@ -23,7 +23,7 @@ def client(app):
 
 
 class Refusing(Disk):
-    """Counts syncs; fails where it is told to."""
+    """Counts syncs, and fails them with the error number `fails`."""
 
     def __init__(self):
         self.syncs = 0
@@ -42,9 +42,9 @@ class Refusing(Disk):
 
 @pytest.fixture
 async def tom(tmp_path):
-    async with Analytics("tom", root=tmp_path) as found:
-        yield found
-        assert await found.check() == []
+    async with Analytics("tom", root=tmp_path) as analytics:
+        yield analytics
+        assert await analytics.check() == []
 
 
 async def test_healthy(tom, tmp_path):

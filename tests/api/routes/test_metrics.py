@@ -1,4 +1,4 @@
-"""Reads: what an object's methods answer, and parameters that are refused with what to change."""
+"""Reads: the answers of an object's methods, and parameters that are refused with the allowed values."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ async def rows(http, path):
 async def test_actives(http):
     """Days, weeks and months of people, over a range or the last days, as the object itself answers."""
     january = "start=2026-01-01&end=2026-01-09"
-    found = await rows(http, f"/dau?{january}")
-    assert found[:2] == [
+    days = await rows(http, f"/dau?{january}")
+    assert days[:2] == [
         {"date": "2026-01-01", "dau": 2, "events": 2},
         {"date": "2026-01-02", "dau": 1, "events": 1},
     ]
-    assert len(found) == 9
+    assert len(days) == 9
     assert (await rows(http, f"/wau?{january}"))[-1] == {"date": "2026-01-09", "wau": 1, "events": 1}
     assert (await rows(http, f"/mau?{january}"))[-1] == {"date": "2026-01-09", "mau": 3, "events": 4}
     assert len(await rows(http, "/wau?days=3&max_staleness=5")) == 3
@@ -58,12 +58,12 @@ async def test_answers_have_their_tiers_and_time(http):
     response = await http.get("/dau?days=9&end=2026-01-09")
     assert (response.headers["lakebed-tiers"], response.headers["lakebed-seq"]) == ("L2", "0-4")
     assert response.headers["server-timing"].startswith("answer;dur=")
-    at = http.tom.clock.now_us()
+    now_us = http.tom.clock.now_us()
     await http.tom.track("Late", user_id="zed", timestamp="2026-01-09")
-    moment = f"{at // 1_000_000 - 3600}"
+    moment = f"{now_us // 1_000_000 - 3600}"
     assert (await http.get(f"/dau?end=2026-01-09&as_of={moment}")).json()["error"]["code"] == "INVALID_AS_OF"
-    cut = await http.get("/dau?end=2026-01-09&days=1&as_of=2026-01-10T00:00:00Z")
-    assert cut.json() == [{"date": "2026-01-09", "dau": 0, "events": 0}]
+    past = await http.get("/dau?end=2026-01-09&days=1&as_of=2026-01-10T00:00:00Z")
+    assert past.json() == [{"date": "2026-01-09", "dau": 0, "events": 0}]
     assert (await rows(http, "/dau?end=2026-01-09&days=1"))[0]["dau"] == 2
 
 
@@ -88,7 +88,7 @@ async def test_timeseries(http):
 
 
 @pytest.mark.parametrize(
-    ("path", "said"),
+    ("path", "message"),
     [
         ("/dau?day=7", "it takes days, start, end"),
         ("/stats?days=7", "it takes none"),
@@ -107,11 +107,11 @@ async def test_timeseries(http):
         ("/timeseries?start=2026-01-01&end=2026-01-02" + "&by=a" * 6, "at most 5"),
     ],
 )
-async def test_invalid_parameters_are_400(http, path, said):
+async def test_invalid_parameters_are_400(http, path, message):
     """In the form of all errors, with the allowed values."""
     response = await http.get(path)
     assert response.status_code == 400, response.text
-    assert said in response.json()["error"]["message"]
+    assert message in response.json()["error"]["message"]
 
 
 async def test_a_range_too_long_is_refused(http):
@@ -122,8 +122,8 @@ async def test_a_range_too_long_is_refused(http):
 
 async def test_tiers(http):
     """The contents of each tier, before and after archiving; the ids of snapshots survive JavaScript."""
-    found = await rows(http, "/tiers")
-    assert found["log"] | {"tail_bytes": 0} == {
+    tiers = await rows(http, "/tiers")
+    assert tiers["log"] | {"tail_bytes": 0} == {
         "first_seq": 0,
         "next_seq": 4,
         "segments": 0,
@@ -132,21 +132,21 @@ async def test_tiers(http):
         "tail_bytes": 0,
         "pending": 0,
     }
-    assert {one["name"]: one["lag"] for one in found["consumers"]} == {
+    assert {consumer["name"]: consumer["lag"] for consumer in tiers["consumers"]} == {
         "archive": 4,
         "identity": 4,
         "rollup:daily_metrics": 4,
         "rollup:hourly_events": 4,
     }
-    assert found["archive"]["watermark"] == 0
-    assert (found["first_day"], found["last_day"]) == (None, None)
-    assert found["disk"]["free"] > found["disk"]["headroom"]
-    assert found["counters"]["keys"] > 0
+    assert tiers["archive"]["watermark"] == 0
+    assert (tiers["first_day"], tiers["last_day"]) == (None, None)
+    assert tiers["disk"]["free"] > tiers["disk"]["headroom"]
+    assert tiers["counters"]["keys"] > 0
     await http.tom.archive()
     await http.tom.rollup()
-    found = await rows(http, "/tiers")
-    assert {one["lag"] for one in found["consumers"]} == {0}
-    assert found["archive"] | {"bytes": 0, "snapshots": []} == {
+    tiers = await rows(http, "/tiers")
+    assert {consumer["lag"] for consumer in tiers["consumers"]} == {0}
+    assert tiers["archive"] | {"bytes": 0, "snapshots": []} == {
         "watermark": 4,
         "files": 3,
         "rows": 4,
@@ -155,8 +155,8 @@ async def test_tiers(http):
         "snapshots_kept": 1,
         "trouble": "",
     }
-    (snapshot,) = found["archive"]["snapshots"]
+    (snapshot,) = tiers["archive"]["snapshots"]
     assert isinstance(snapshot["id"], str)
     assert (snapshot["watermark"], snapshot["operation"], snapshot["rows"]) == (4, "append", 4)
-    assert (found["first_day"], found["last_day"]) == ("2026-01-01", "2026-01-09")
-    assert found["storage_bytes"] > 0
+    assert (tiers["first_day"], tiers["last_day"]) == ("2026-01-01", "2026-01-09")
+    assert tiers["storage_bytes"] > 0

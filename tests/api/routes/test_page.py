@@ -48,17 +48,17 @@ async def test_only_own_files_are_loaded(http):
 
 async def test_caching(http):
     """Files are cached for ever under an address with their digest; the page is revalidated, and is 304."""
-    found = await addresses(http)
-    assert len(found) >= 12
-    assert len({path.split("/")[1] for path in found}) == 1
-    for path in found:
+    paths = await addresses(http)
+    assert len(paths) >= 12
+    assert len({path.split("/")[1] for path in paths}) == 1
+    for path in paths:
         response = await http.get(path)
         assert (response.status_code, response.headers["cache-control"]) == (200, "public, max-age=31536000, immutable")
     page = await http.get("/")
     assert page.headers["cache-control"] == "no-cache"
-    again = await http.get("/", headers={"If-None-Match": page.headers["etag"]})
-    assert (again.status_code, again.content) == (304, b"")
-    other = found[0].replace(found[0].split("/")[1], "0" * 16)
+    revalidated = await http.get("/", headers={"If-None-Match": page.headers["etag"]})
+    assert (revalidated.status_code, revalidated.content) == (304, b"")
+    other = paths[0].replace(paths[0].split("/")[1], "0" * 16)
     assert (await http.get(other)).status_code == 404
 
 
@@ -106,7 +106,7 @@ async def test_the_page_states_whether_a_key_is_needed(http):
     assert 'data-keys=""' in before.text
     Keys(http.tom.root, http.tom.clock).create("tom", "read")
     after = await http.get("/")
-    while after.text == before.text:  # whether there are keys is looked up now and then
+    while after.text == before.text:  # the server looks for keys at intervals
         after = await http.get("/")
     assert 'data-keys="required"' in after.text
     assert after.headers["etag"] != before.headers["etag"]
@@ -139,7 +139,7 @@ def test_no_file_names_another_site():
 
 def test_the_chart_library_comes_with_its_licence():
     """uPlot is shipped as it was published, with its version and its licence beside it."""
-    place = STATIC / "uplot"
-    assert "https://github.com/leeoniya/uPlot (v1.6.32)" in (place / "uPlot.iife.min.js").read_text("utf-8")
-    assert (place / "LICENSE").read_text("utf-8").startswith("The MIT License (MIT)")
-    assert (place / "uPlot.min.css").is_file()
+    directory = STATIC / "uplot"
+    assert "https://github.com/leeoniya/uPlot (v1.6.32)" in (directory / "uPlot.iife.min.js").read_text("utf-8")
+    assert (directory / "LICENSE").read_text("utf-8").startswith("The MIT License (MIT)")
+    assert (directory / "uPlot.min.css").is_file()

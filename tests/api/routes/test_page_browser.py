@@ -1,4 +1,4 @@
-"""The page in a real Chromium: what it shows, how it behaves when things go wrong, and who can use it."""
+"""The page in a real Chromium: its contents, its behaviour after errors, and its accessibility."""
 
 from __future__ import annotations
 
@@ -54,14 +54,14 @@ def retail(count):
 @pytest.fixture(scope="module")
 def browser():
     with sync_api.sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
-        yield found
-        found.close()
+        chromium_browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
+        yield chromium_browser
+        chromium_browser.close()
 
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory):
-    """A server with a month of real orders in it, which no test changes but by adding."""
+    """A server with a month of real orders. Tests only add to it."""
     site = Site(tmp_path_factory.mktemp("shop"))
     site.batch(*retail(1500))
     yield site
@@ -152,8 +152,10 @@ def test_the_snippet_works(browser, site):
         assert command[0] == "curl"
         if shutil.which("curl") is None:
             pytest.skip("curl is absent: apt-get install curl")
-        done = subprocess.run([*command, "--silent", "--fail"], capture_output=True, text=True, check=False, timeout=20)
-        assert done.returncode == 0, done.stdout + done.stderr
+        process = subprocess.run(
+            [*command, "--silent", "--fail"], capture_output=True, text=True, check=False, timeout=20
+        )
+        assert process.returncode == 0, process.stdout + process.stderr
         expect(visit.page.locator("#top tr")).to_have_text(["Signed Up1"])
         visit.check()
 
@@ -243,14 +245,14 @@ def test_sql(browser, shop):
             "aria-label", re.compile(r"^Result, \d+ \w{3} \d{4}")
         )
         page.click("#as-table")
-        for statement, said in (
+        for statement, message in (
             ("SELECT nope FROM events", "nope"),
             ("SELEC 1", "syntax error"),
             ("SELECT * FROM read_csv('/etc/passwd')", "read_csv"),
         ):
             page.fill("#statement", statement)
             page.click("#sql button.main")
-            expect(page.locator("#sql-error")).to_contain_text(said)
+            expect(page.locator("#sql-error")).to_contain_text(message)
             expect(page.locator("#sql-result")).to_be_hidden()
         page.fill("#statement", "SELECT '<b>x</b>' AS \"<i>c</i>\", NULL AS n, 9007199254740993 AS big")
         page.click("#sql button.main")
@@ -338,10 +340,10 @@ def test_signing_in(browser, site):
         expect(page.locator("#page")).to_be_hidden()
         expect(page.locator("#key")).to_be_focused()
         assert visit.console == []
-        for wrong, said in (("lbr_nonsense", "unknown"), (write, "write key")):
+        for wrong, message in (("lbr_nonsense", "unknown"), (write, "write key")):
             page.fill("#key", wrong)
             page.keyboard.press("Enter")
-            expect(page.locator("#sign-in-error")).to_contain_text(said)
+            expect(page.locator("#sign-in-error")).to_contain_text(message)
         page.fill("#key", read)
         page.keyboard.press("Enter")
         is_live(page)
@@ -407,16 +409,16 @@ def test_keyboard_and_screen_reader(browser, shop):
         expect(page.locator("#report .funnel li")).to_have_count(2)
         session = page.context.new_cdp_session(page)
         tree = session.send("Accessibility.getFullAXTree")["nodes"]
-        told = [
+        entries = [
             (node["role"]["value"], node.get("name", {}).get("value", "")) for node in tree if not node.get("ignored")
         ]
         controls = {"button", "textbox", "combobox", "link", "checkbox", "Date", "DateTime", "InputTime"}
-        assert [one for one in told if one[0] in controls and not one[1]] == []
-        roles = {role for role, _ in told}
+        assert [entry for entry in entries if entry[0] in controls and not entry[1]] == []
+        roles = {role for role, _ in entries}
         assert {"banner", "main", "navigation", "contentinfo", "region", "heading", "figure"} <= roles
         for name in ("Now", "Trends", "Reports", "SQL", "Dead letters", "Tiers"):
-            assert ("region", name) in told
-        assert [text for role, text in told if role == "image" and not text] == []
+            assert ("region", name) in entries
+        assert [text for role, text in entries if role == "image" and not text] == []
         expected = page.evaluate(f"{CONTROLS}.length")
         page.evaluate("window.passed = new Set()")
         for _ in range(4 * expected):

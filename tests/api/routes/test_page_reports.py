@@ -1,4 +1,4 @@
-"""The page's reports in a real Chromium: each draws what the same report says in Python, and stands in the address."""
+"""The page's reports in a real Chromium: each draws the rows of the same report in Python, and has an address."""
 
 from __future__ import annotations
 
@@ -54,11 +54,11 @@ def happened():
         events += [("Seen", number, at + timedelta(days=day), {}) for day in range(1, 15) if rng.random() < 0.1]
     for number in range(90):
         status = rng.choice([200, 200, 200, 201, 404, 500])
-        failed = {"error": rng.choice(["ValueError", HOSTILE])} if status == 500 else {}
-        said = {"method": "GET", "path": rng.choice(["/orders/{id}", "/login", None]), "status_code": status}
-        spent = {"duration_ms": rng.randrange(1, 400)}
+        failure = {"error": rng.choice(["ValueError", HOSTILE])} if status == 500 else {}
+        request = {"method": "GET", "path": rng.choice(["/orders/{id}", "/login", None]), "status_code": status}
+        timing = {"duration_ms": rng.randrange(1, 400)}
         at = MONDAY + timedelta(hours=rng.choice([1, 2, 3, 50, 51, 200]))
-        events.append(("api.request", number % 7, at, said | spent | failed))
+        events.append(("api.request", number % 7, at, request | timing | failure))
     return [
         {"event": event, "userId": f"person {number}", "timestamp": at.isoformat(), "properties": properties}
         for event, number, at, properties in events
@@ -67,28 +67,32 @@ def happened():
 
 
 def answers(root):
-    """What Python's reports say, before there is a server."""
-    with connect(root, "default") as own:
-        own.batch(happened())
-        found = {name: getattr(own, report)(**RANGE, **arguments) for name, (report, arguments) in ASKED.items()}
-        return {name: [dict(zip(result.columns, row, strict=True)) for row in result] for name, result in found.items()}
+    """The rows of Python's reports, read before the server starts."""
+    with connect(root, "default") as analytics:
+        analytics.batch(happened())
+        results = {
+            name: getattr(analytics, report)(**RANGE, **arguments) for name, (report, arguments) in ASKED.items()
+        }
+        return {
+            name: [dict(zip(result.columns, row, strict=True)) for row in result] for name, result in results.items()
+        }
 
 
 @pytest.fixture(scope="module")
 def browser():
     with sync_api.sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
-        yield found
-        found.close()
+        chromium_browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
+        yield chromium_browser
+        chromium_browser.close()
 
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory):
-    """A server of events of January 2025, and in `told` what Python's reports say of them. No test changes it."""
+    """A server of events of January 2025; `told` has the rows of Python's reports. No test changes it."""
     root = tmp_path_factory.mktemp("shop")
-    told = answers(root)
+    reports = answers(root)
     site = Site(root)
-    site.told = told
+    site.told = reports
     yield site
     site.stop()
 
@@ -99,7 +103,7 @@ def percent(share):
 
 
 def span(seconds):
-    size, unit = next(one for one in ((86_400, "d"), (3_600, "h"), (60, "min")) if seconds >= one[0])
+    size, unit = next(pair for pair in ((86_400, "d"), (3_600, "h"), (60, "min")) if seconds >= pair[0])
     return f"{Decimal(seconds / size).quantize(Decimal('0.1'), ROUND_HALF_UP).normalize():f} {unit}"
 
 
@@ -138,25 +142,38 @@ def for_everybody(page):
         page.click("#theme")
         assert page.evaluate(CONTRAST) == []
     tree = page.context.new_cdp_session(page).send("Accessibility.getFullAXTree")["nodes"]
-    told = [(one["role"]["value"], one.get("name", {}).get("value", "")) for one in tree if not one.get("ignored")]
-    named = {"button", "textbox", "combobox", "spinbutton", "checkbox", "Date", "DateTime", "image", "region", "table"}
-    assert [one for one in told if one[0] in named and not one[1]] == []
-    assert {"spinbutton", "combobox", "table"} <= {role for role, _ in told}
+    entries = [
+        (node["role"]["value"], node.get("name", {}).get("value", "")) for node in tree if not node.get("ignored")
+    ]
+    named_roles = {
+        "button",
+        "textbox",
+        "combobox",
+        "spinbutton",
+        "checkbox",
+        "Date",
+        "DateTime",
+        "image",
+        "region",
+        "table",
+    }
+    assert [entry for entry in entries if entry[0] in named_roles and not entry[1]] == []
+    assert {"spinbutton", "combobox", "table"} <= {role for role, _ in entries}
 
 
 def steps_of(rows):
-    """What a funnel's steps read as."""
-    found = []
-    for at, row in enumerate(rows):
+    """The texts of a funnel's steps."""
+    lines = []
+    for index, row in enumerate(rows):
         line = f"{row['event']} {row['people']} people · {percent(row['conversion'])}"
-        if at:
-            lost = rows[at - 1]["people"] - row["people"]
+        if index:
+            dropped = rows[index - 1]["people"] - row["people"]
             line += f" {percent(row['from_previous'])} of the step before"
             if row["median_seconds"] is not None:
                 line += f" median {span(row['median_seconds'])}"
-            line += f" {lost} dropped out ({percent(lost / rows[at - 1]['people'])})"
-        found.append(line)
-    return found
+            line += f" {dropped} dropped out ({percent(dropped / rows[index - 1]['people'])})"
+        lines.append(line)
+    return lines
 
 
 def test_funnel(browser, shop):
@@ -165,14 +182,14 @@ def test_funnel(browser, shop):
     with visiting(browser, shop, f"?report=funnel&{ADDRESS}{steps}&within=3d") as visit:
         page = visit.page
         answered(page)
-        told = shop.told["funnel"]
+        rows = shop.told["funnel"]
         shown = page.locator("#report .funnel > li")
-        assert texts(shown) == steps_of(told)
+        assert texts(shown) == steps_of(rows)
         widths = page.evaluate("[...document.querySelectorAll('.left')].map((one) => one.offsetWidth)")
-        assert [width / widths[0] for width in widths] == pytest.approx([row["conversion"] for row in told], abs=0.003)
+        assert [width / widths[0] for width in widths] == pytest.approx([row["conversion"] for row in rows], abs=0.003)
         shown.nth(1).locator("summary").click()
         people = shown.nth(1).locator("tbody tr")
-        expect(people).to_have_count(told[0]["people"] - told[1]["people"])
+        expect(people).to_have_count(rows[0]["people"] - rows[1]["people"])
         assert texts(people.locator("td:first-child")) == [row["person_id"] for row in shop.told["dropped"]]
         control(page, "Step 2 up").click()
         expect(control(page, "Step 1")).to_have_value("Signed Up")
@@ -197,25 +214,25 @@ def test_retention(browser, shop):
     with visiting(browser, shop, f"?report=retention&{ADDRESS}{question}") as visit:
         page = visit.page
         answered(page)
-        told = {(row["cohort"], row["period"]): row for row in shop.told["weeks"]}
-        cohorts = sorted({cohort for cohort, _ in told})
+        expected = {(row["cohort"], row["period"]): row for row in shop.told["weeks"]}
+        cohorts = sorted({cohort for cohort, _ in expected})
         assert len(cohorts) == 4
         last = max(cohorts)
         [mean, *shown] = [[one_line(text) for text in row] for row in cells(page.locator("#report tbody tr"))]
         assert shown == [
-            [f"{cohort.day} Jan 2025", str(told[cohort, 0]["people"])]
+            [f"{cohort.day} Jan 2025", str(expected[cohort, 0]["people"])]
             + [
-                f"{percent(row['rate'])} {row['people']}" if (row := told.get((cohort, period))) else ""
+                f"{percent(row['rate'])} {row['people']}" if (row := expected.get((cohort, period))) else ""
                 for period in range(4)
             ]
             for cohort in cohorts
         ]
         assert texts(page.locator("#report .open")) == [
-            row[2 + (last - one).days // 7] for row, one in zip(shown, cohorts, strict=True)
+            row[2 + (last - start).days // 7] for row, start in zip(shown, cohorts, strict=True)
         ]
-        over = [cohort for cohort in cohorts if cohort + timedelta(days=14) <= last]
-        came, all_ = (sum(told[one, period]["people"] for one in over) for period in (1, 0))
-        assert mean[3] == f"{percent(came / all_)} {came}"
+        complete = [cohort for cohort in cohorts if cohort + timedelta(days=14) <= last]
+        returned, total = (sum(expected[start, period]["people"] for start in complete) for period in (1, 0))
+        assert mean[3] == f"{percent(returned / total)} {returned}"
         field(page, "start_event").fill("")
         field(page, "mode").select_option("first_time")
         answered(page)
@@ -240,28 +257,30 @@ def test_paths(browser, shop):
         page.wait_for_selector(".ribbon")
         note = page.locator("#report-note").inner_text()
         assert re.fullmatch(r"6 Jan 2025 to 29 Jan 2025, as of \d\d:\d\d:\d\d UTC · L1 · \d+ ms", note)
-        told = shop.told["paths"]
-        assert page.locator(".ribbon").count() == len(told)
+        expected = shop.told["paths"]
+        assert page.locator(".ribbon").count() == len(expected)
         page.locator("#report summary").click()
         rows = cells(page.locator("#report tbody tr"))
         assert [
             (int(step), source, target, int(visits), int(people)) for step, source, target, visits, _, people in rows
-        ] == [(row["step"], row["source"], row["target"], row["count"], row["people"]) for row in told]
+        ] == [(row["step"], row["source"], row["target"], row["count"], row["people"]) for row in expected]
         assert sum(float(row[4].rstrip("%")) for row in rows if row[0] == "1" and row[1] == "Seen") == pytest.approx(
             100
         )
-        tall = page.evaluate(f"[...document.querySelectorAll('.ribbon')].map({THICKNESS})")
-        assert [one / tall[0] for one in tall] == pytest.approx(
-            [row["count"] / told[0]["count"] for row in told], rel=0.01
+        heights = page.evaluate(f"[...document.querySelectorAll('.ribbon')].map({THICKNESS})")
+        assert [height / heights[0] for height in heights] == pytest.approx(
+            [row["count"] / expected[0]["count"] for row in expected], rel=0.01
         )
         page.locator(".sankey").press("ArrowRight")
-        first = told[0]
+        first = expected[0]
         expect(page.locator("#report .readout")).to_contain_text(
             f"{first['source']} → {first['target']}: {first['count']} visits"
         )
         expect(page.locator(".ribbon.on")).to_have_count(1)
         page.locator(".ribbon").nth(1).hover()
-        expect(page.locator("#report .readout")).to_contain_text(f"→ {told[1]['target']}: {told[1]['count']} visit")
+        expect(page.locator("#report .readout")).to_contain_text(
+            f"→ {expected[1]['target']}: {expected[1]['count']} visit"
+        )
         assert HOSTILE in page.locator(".node .name").all_inner_texts()
         assert page.locator("#report img").count() == 0
         field(page, "way").select_option("before")
@@ -283,15 +302,17 @@ def test_performance(browser, shop):
     with visiting(browser, shop, f"?report=performance&{ADDRESS}&grain=day&threshold_ms=50") as visit:
         page = visit.page
         answered(page)
-        [whole] = shop.told["whole"]
+        [total] = shop.told["whole"]
         tiles = texts(page.locator("#report .tile"))
-        assert tiles[0] == f"Requests {whole['count']} {whole['errors']} failed"
-        assert tiles[1].startswith(f"Error rate {percent(whole['error_rate'])} ")
-        assert float(tiles[2].split()[1]) == pytest.approx(whole["apdex"], abs=0.0051)
-        assert float(tiles[3].split()[1]) == pytest.approx(whole["p50_ms"], abs=0.0051)
+        assert tiles[0] == f"Requests {total['count']} {total['errors']} failed"
+        assert tiles[1].startswith(f"Error rate {percent(total['error_rate'])} ")
+        assert float(tiles[2].split()[1]) == pytest.approx(total["apdex"], abs=0.0051)
+        assert float(tiles[3].split()[1]) == pytest.approx(total["p50_ms"], abs=0.0051)
         days = {row["time"].day: row for row in shop.told["by day"]}
-        for at, columns in enumerate((["count", "errors"], ["p50_ms", "p95_ms", "p99_ms"], ["error_rate"], ["apdex"])):
-            figure = page.locator("#report figure").nth(at)
+        for index, columns in enumerate(
+            (["count", "errors"], ["p50_ms", "p95_ms", "p99_ms"], ["error_rate"], ["apdex"])
+        ):
+            figure = page.locator("#report figure").nth(index)
             figure.locator("summary").click()
             figure.locator("tbody tr").first.wait_for()
             lines = cells(figure.locator("tbody tr"))
@@ -302,8 +323,10 @@ def test_performance(browser, shop):
                         value = days[day][column] * (100 if column == "error_rate" else 1)
                         assert float(text) == pytest.approx(value, abs=0.0051)
                     else:
-                        assert text == ("0" if at == 0 else "\N{EN DASH}")
-        routes, failures = (page.locator("#report .scroll > table:not([aria-label*=' by '])").nth(at) for at in (0, 1))
+                        assert text == ("0" if index == 0 else "\N{EN DASH}")
+        routes, failures = (
+            page.locator("#report .scroll > table:not([aria-label*=' by '])").nth(index) for index in (0, 1)
+        )
         assert [text.split()[0:3] for text in texts(routes.locator("tbody tr"))] == [
             f"{row['method']} {row['path'] or '(no route)'} {row['count']}".split()[0:3] for row in shop.told["routes"]
         ]
@@ -331,9 +354,9 @@ def test_first_view_errors_and_empty_results(browser, shop):
         page = visit.page
         expect(page.locator("#events-chart canvas")).to_be_visible()
         expect(page.locator("#flow li")).to_have_count(5)
-        asked = page.evaluate("performance.getEntriesByType('resource').map(({ name }) => name)")
-        assert f"{shop.url}tiers" in asked
-        assert [url for url in asked if re.search(r"reports/|(funnel|retention|paths|performance)\.js", url)] == []
+        urls = page.evaluate("performance.getEntriesByType('resource').map(({ name }) => name)")
+        assert f"{shop.url}tiers" in urls
+        assert [url for url in urls if re.search(r"reports/|(funnel|retention|paths|performance)\.js", url)] == []
         assert page.url == shop.url
         page.get_by_role("link", name="Reports").click()
         answered(page)

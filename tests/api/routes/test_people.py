@@ -1,4 +1,4 @@
-"""People over HTTP: who is who, merged and taken apart by those who may."""
+"""People over HTTP: read with their ids, merged and unmerged with an admin key."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ async def http(shop):
 async def test_a_person(http):
     """Any id of a person works, also with characters that URLs escape; an unknown id is 404."""
     for path in ("/people/ann", "/people/a%2F1%3Fx"):
-        found = await http.get(path, headers=http.as_["read"])
-        assert found.status_code == 200, found.text
-        assert (found.json()["person_id"], found.json()["traits"]) == ("ann", {"plan": "pro"})
-        assert found.json()["history"]["plan"][0]["value"] == "pro"
+        response = await http.get(path, headers=http.as_["read"])
+        assert response.status_code == 200, response.text
+        assert (response.json()["person_id"], response.json()["traits"]) == ("ann", {"plan": "pro"})
+        assert response.json()["history"]["plan"][0]["value"] == "pro"
     assert (await http.get("/people/nobody", headers=http.as_["read"])).status_code == 404
     past = await http.get("/people/ann?as_of=2001-01-01", headers=http.as_["read"])
     assert past.status_code == 404
@@ -44,16 +44,18 @@ async def test_a_person(http):
 
 async def test_merge_and_unmerge(http):
     """An admin merges two people and undoes it; both are in the audit."""
-    done = await http.post("/people/merge", json={"a": "ann", "b": "eve", "why": "one card"}, headers=http.as_["admin"])
-    assert done.status_code == 200, done.text
+    merged = await http.post(
+        "/people/merge", json={"a": "ann", "b": "eve", "why": "one card"}, headers=http.as_["admin"]
+    )
+    assert merged.status_code == 200, merged.text
     assert (await http.get("/people/eve", headers=http.as_["read"])).json()["person_id"] == "ann"
-    again = await http.post("/people/merge", json={"a": "eve", "b": "ann"}, headers=http.as_["admin"])
-    assert (again.status_code, again.json()["error"]["code"]) == (409, "INVALID_MERGE")
-    undone = await http.post("/people/unmerge", json={"merge_id": done.json()["id"]}, headers=http.as_["admin"])
+    repeated = await http.post("/people/merge", json={"a": "eve", "b": "ann"}, headers=http.as_["admin"])
+    assert (repeated.status_code, repeated.json()["error"]["code"]) == (409, "INVALID_MERGE")
+    undone = await http.post("/people/unmerge", json={"merge_id": merged.json()["id"]}, headers=http.as_["admin"])
     assert undone.status_code == 200, undone.text
     assert (await http.get("/people/eve", headers=http.as_["read"])).json()["person_id"] == "eve"
     audit = (await http.get("/people/merges", headers=http.as_["read"])).json()
-    assert [(one["kind"], one["effect"], one["why"]) for one in audit] == [
+    assert [(entry["kind"], entry["effect"], entry["why"]) for entry in audit] == [
         ("unmerge", "undone", None),
         ("merge", "undone", "one card"),
         ("identify", "merged", None),

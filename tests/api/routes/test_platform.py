@@ -1,4 +1,4 @@
-"""The event API of the real-time platform: its shapes in, its shapes out."""
+"""The event API of the real-time platform: its requests and its answers keep their form."""
 
 from __future__ import annotations
 
@@ -39,18 +39,18 @@ async def tom(tmp_path):
 @pytest.fixture
 async def http(tom):
     transport = httpx.ASGITransport(app=create_app(tom), raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as found:
-        yield found
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as http_client:
+        yield http_client
 
 
 async def test_an_event_of_the_platform(http, tom):
     """Each part becomes a promoted property, a duration of 0 too; the answer is the platform's, with a receipt."""
     answer = await http.post("/events", json=PLATFORM)
     assert answer.status_code == 200
-    found = answer.json()
-    assert (found["success"], found["accepted"], found["receipt"]["status"]) == (True, 1, "stored")
+    body = answer.json()
+    assert (body["success"], body["accepted"], body["receipt"]["status"]) == (True, 1, "stored")
     [row] = (await tom.query(f"SELECT {COLUMNS}, timestamp::VARCHAR FROM events")).rows
-    assert [str(one) for one in row][:10] == [
+    assert [str(value) for value in row][:10] == [
         "api.request", "ann", "acme", "s1", "GET", "/api/users", "0.0", "200", "1500.250000000", "tokens",
     ]  # fmt: skip
     assert (row[10], row[11]) == ("ai-text", "2026-01-05 10:30:00+00")
@@ -81,10 +81,10 @@ async def test_a_batch(http, tom):
     """Each rejected event has its index and reason and is kept; the others are stored."""
     events = [PLATFORM, {"userId": "ann"}, 7, {"event": "b", "usage": "much", "performance": {"duration": "x"}}]
     for body in ({"events": events}, events):
-        found = (await http.post("/events/batch", json=body)).json()
-        assert (found["success"], found["accepted"], found["rejected"]) == (False, 2, 2)
-        assert [one["index"] for one in found["errors"]] == [1, 2]
-        assert all(one["reason"] for one in found["errors"])
+        result = (await http.post("/events/batch", json=body)).json()
+        assert (result["success"], result["accepted"], result["rejected"]) == (False, 2, 2)
+        assert [error["index"] for error in result["errors"]] == [1, 2]
+        assert all(error["reason"] for error in result["errors"])
     assert len(await tom.dead_letters()) == 4
     assert (await http.post("/events/batch", json={"events": []})).json() == {
         "success": True, "accepted": 0, "rejected": 0, "errors": [],
@@ -97,12 +97,16 @@ async def test_a_batch(http, tom):
 async def filled(http):
     """Requests around the borders of weeks and months."""
     events = []
-    for at, moment in enumerate(
+    for number, timestamp in enumerate(
         ["2026-01-04T23:59:59Z", "2026-01-05T00:00:00Z", "2026-01-11T12:00:00Z", "2026-01-31T23:00:00Z",
          "2026-02-01T00:00:00Z", "2026-02-28T00:00:00Z", "2026-03-01T00:00:00Z"]
     ):  # fmt: skip
-        event = PLATFORM | {"timestamp": moment, "messageId": str(at), "userId": "ann" if at % 2 else "o'neill"}
-        events.append(event | {"performance": {"duration": at * 100, "statusCode": 500 if at == 2 else 200}})
+        event = PLATFORM | {
+            "timestamp": timestamp,
+            "messageId": str(number),
+            "userId": "ann" if number % 2 else "o'neill",
+        }
+        events.append(event | {"performance": {"duration": number * 100, "statusCode": 500 if number == 2 else 200}})
     answer = await http.post("/events/batch", json={"events": events})
     assert answer.json()["accepted"] == len(events)
 
@@ -115,24 +119,24 @@ async def test_weeks_begin_on_monday_and_months_are_real(http):
         ("week", [("2025-12-29T00:00:00Z", 1), ("2026-01-05T00:00:00Z", 2), ("2026-01-26T00:00:00Z", 2),
                   ("2026-02-23T00:00:00Z", 2)]),
     ):  # fmt: skip
-        found = (await http.post("/query", json=RANGE | {"groupBy": grain})).json()
-        assert [(row["timestamp"], row["count"]) for row in found["data"]] == expected
-        assert found["meta"] == RANGE | {"count": len(expected), "hasMore": False}
+        result = (await http.post("/query", json=RANGE | {"groupBy": grain})).json()
+        assert [(row["timestamp"], row["count"]) for row in result["data"]] == expected
+        assert result["meta"] == RANGE | {"count": len(expected), "hasMore": False}
 
 
 async def test_filters_metrics_and_pages(http):
     """Values are parameters, whatever quotes they have; `hasMore` is true while there are more rows."""
     await filled(http)
-    asked = RANGE | {"groupBy": "month", "metrics": ["users", "p50_duration", "error_rate"]}
-    [row] = (await http.post("/query", json=asked | {"limit": 1})).json()["data"]
+    request = RANGE | {"groupBy": "month", "metrics": ["users", "p50_duration", "error_rate"]}
+    [row] = (await http.post("/query", json=request | {"limit": 1})).json()["data"]
     assert (row["users"], row["p50_duration"], row["error_rate"]) == (2, 150.0, 0.25)
-    first = (await http.post("/query", json=asked | {"limit": 2})).json()
-    rest = (await http.post("/query", json=asked | {"limit": 2, "offset": 2})).json()
-    assert (first["meta"]["hasMore"], rest["meta"]["hasMore"]) == (True, False)
-    assert (len(first["data"]), len(rest["data"])) == (2, 1)
+    first = (await http.post("/query", json=request | {"limit": 2})).json()
+    second = (await http.post("/query", json=request | {"limit": 2, "offset": 2})).json()
+    assert (first["meta"]["hasMore"], second["meta"]["hasMore"]) == (True, False)
+    assert (len(first["data"]), len(second["data"])) == (2, 1)
     for value, count in (("o'neill", 4), ("' OR true --", 0)):
-        found = (await http.post("/query", json=asked | {"userId": value})).json()
-        assert sum(row["count"] for row in found["data"]) == count
+        result = (await http.post("/query", json=request | {"userId": value})).json()
+        assert sum(row["count"] for row in result["data"]) == count
 
 
 @pytest.mark.parametrize(
@@ -149,13 +153,13 @@ async def test_invalid_queries_are_400(http, tom, wrong):
 async def test_performance_in_the_platforms_names(http):
     """By month and of one path; a path is a value, whatever quotes it has."""
     await filled(http)
-    found = (await http.post("/metrics/performance", json=RANGE | {"groupBy": "month", "path": "/api/users"})).json()
-    january = found["data"][0]
+    result = (await http.post("/metrics/performance", json=RANGE | {"groupBy": "month", "path": "/api/users"})).json()
+    january = result["data"][0]
     assert january["timestamp"] == "2026-01-01T00:00:00Z"
     assert (january["count"], january["p50_duration"], january["error_rate"]) == (4, 150.0, 0.25)
     assert january["p95_duration"] == pytest.approx(285)
-    none = await http.post("/metrics/performance", json=RANGE | {"path": "' OR true --"})
-    assert none.json()["data"] == []
+    response = await http.post("/metrics/performance", json=RANGE | {"path": "' OR true --"})
+    assert response.json()["data"] == []
 
 
 def test_over_a_socket(tmp_path):

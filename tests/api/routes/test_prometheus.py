@@ -1,4 +1,4 @@
-"""/metrics: what Prometheus reads is what happened, for those who may know."""
+"""/metrics: the numbers are those of the events and requests, and only some keys and the token read them."""
 
 from __future__ import annotations
 
@@ -38,24 +38,24 @@ async def test_numbers_of_events_and_requests(tmp_path):
         response = await http.get("/metrics")
         assert await tom.check() == []
     assert response.headers["content-type"].startswith("text/plain; version=")
-    found = samples(response.text)
-    assert found["lakebed_events_received_total",] == 5
-    events = [found["lakebed_events_total", status] for status in ("stored", "duplicate", "rejected")]
+    values = samples(response.text)
+    assert values["lakebed_events_received_total",] == 5
+    events = [values["lakebed_events_total", status] for status in ("stored", "duplicate", "rejected")]
     assert events == [2, 1, 2]
-    assert found["lakebed_dead_letters",] == 2
-    assert found["lakebed_commit_group_events_sum",] == 2
-    assert found["lakebed_commit_sync_seconds_count",] == 1
-    assert found["lakebed_query_seconds_count",] == 1
-    assert found["lakebed_consumer_lag_events", "archive"] == 2
-    assert found["lakebed_disk_free_bytes",] > 0
-    assert found["lakebed_objects_awake",] == 1
-    assert found["lakebed_problems",] == 0
-    assert found["lakebed_http_requests_total", "POST", "/track", "200"] == 1
-    assert found["lakebed_http_requests_total", "POST", "/track", "400"] == 1
-    assert found["lakebed_http_requests_total", "GET", "none", "404"] == 20  # no client can make up new series
-    assert found["lakebed_http_requests_total", "other", "/stats", "405"] == 20
-    assert found["lakebed_http_request_seconds_count", "/track"] == 2
-    assert found["lakebed_http_received_bytes_total",] > 50
+    assert values["lakebed_dead_letters",] == 2
+    assert values["lakebed_commit_group_events_sum",] == 2
+    assert values["lakebed_commit_sync_seconds_count",] == 1
+    assert values["lakebed_query_seconds_count",] == 1
+    assert values["lakebed_consumer_lag_events", "archive"] == 2
+    assert values["lakebed_disk_free_bytes",] > 0
+    assert values["lakebed_objects_awake",] == 1
+    assert values["lakebed_problems",] == 0
+    assert values["lakebed_http_requests_total", "POST", "/track", "200"] == 1
+    assert values["lakebed_http_requests_total", "POST", "/track", "400"] == 1
+    assert values["lakebed_http_requests_total", "GET", "none", "404"] == 20  # no client can make up new series
+    assert values["lakebed_http_requests_total", "other", "/stats", "405"] == 20
+    assert values["lakebed_http_request_seconds_count", "/track"] == 2
+    assert values["lakebed_http_received_bytes_total",] > 50
 
 
 async def test_openmetrics_if_the_client_accepts_it(tmp_path):
@@ -74,11 +74,11 @@ async def test_totals_never_fall(tmp_path):
                 await http.post("/track", json={"event": "a"})
             else:
                 await namespace.pool.sleep("default")
-            found = samples((await http.get("/metrics")).text)
-            assert found["lakebed_objects_awake",] == awake
+            values = samples((await http.get("/metrics")).text)
+            assert values["lakebed_objects_awake",] == awake
             assert namespace.awake() == ["default"] * awake
-        assert found["lakebed_events_received_total",] == 2
-        assert found["lakebed_commit_sync_seconds_count",] == 2
+        assert values["lakebed_events_received_total",] == 2
+        assert values["lakebed_commit_sync_seconds_count",] == 2
 
 
 async def test_access(tmp_path):

@@ -51,9 +51,9 @@ async def test_json(http):
     """JSON has the columns with their types, the rows as lists, and their tiers."""
     answer = await ask(http, "SELECT event, count(*) AS n FROM events GROUP BY 1 ORDER BY 1")
     assert answer.status_code == 200
-    found = answer.json()
-    assert found.pop("ms") > 0
-    assert found == {
+    body = answer.json()
+    assert body.pop("ms") > 0
+    assert body == {
         "columns": [{"name": "event", "type": "string"}, {"name": "n", "type": "int64"}],
         "rows": [["E0", 2], ["E1", 2]],
         "tiers": ["L1"],
@@ -83,9 +83,9 @@ async def test_values_survive_json(http):
     """No number is rounded and all is JSON: numbers beyond doubles are text, bytes are Base64, times ISO."""
     answer = await ask(http, VALUES)
     assert answer.status_code == 200, answer.text
-    found = json.loads(answer.text, parse_constant=pytest.fail)
-    names = [column["name"] for column in found["columns"]]
-    assert dict(zip(names, found["rows"][0], strict=True)) == {
+    body = json.loads(answer.text, parse_constant=pytest.fail)
+    names = [column["name"] for column in body["columns"]]
+    assert dict(zip(names, body["rows"][0], strict=True)) == {
         "safe": 9007199254740991,
         "big": "9007199254740992",
         "small": "-9007199254740993",
@@ -111,14 +111,14 @@ async def test_values_survive_json(http):
 async def test_every_format_has_every_row(http):
     """JSON, NDJSON, CSV and Arrow give the same rows, also in several parts."""
     sql = "SELECT range AS n, CASE WHEN range % 3 > 0 THEN 't' || range END AS t FROM range(2500)"
-    whole = [[n, f"t{n}" if n % 3 else None] for n in range(2500)]
-    assert (await ask(http, sql)).json()["rows"] == whole
+    expected = [[n, f"t{n}" if n % 3 else None] for n in range(2500)]
+    assert (await ask(http, sql)).json()["rows"] == expected
     lines = (await ask(http, sql, "application/x-ndjson")).text.splitlines()
-    assert [[row["n"], row["t"]] for row in map(json.loads, lines)] == whole
+    assert [[row["n"], row["t"]] for row in map(json.loads, lines)] == expected
     rows = list(csv.reader(io.StringIO((await ask(http, sql, "text/csv")).text)))
-    assert rows == [["n", "t"], *[[str(n), t or ""] for n, t in whole]]
+    assert rows == [["n", "t"], *[[str(n), t or ""] for n, t in expected]]
     table = pa.ipc.open_stream((await ask(http, sql, ARROW)).content).read_all()
-    assert [list(row.values()) for row in table.to_pylist()] == whole
+    assert [list(row.values()) for row in table.to_pylist()] == expected
     for accept in (None, "application/x-ndjson", "text/csv", ARROW):
         empty = await ask(http, "SELECT 1 AS n LIMIT 0", accept)
         assert empty.status_code == 200
@@ -210,8 +210,8 @@ async def test_errors_say_what_to_change(http):
     large = await ask(http, "SELECT * FROM range(3001)")
     assert (large.status_code, large.json()["error"]["code"]) == (422, "QUERY_TOO_LARGE")
     assert large.json()["error"]["details"]["limit"] == 3000
-    late = await ask(http, ENDLESS, timeout=0.2)
-    assert (late.status_code, late.json()["error"]["code"]) == (504, "QUERY_TIMEOUT")
+    timed_out = await ask(http, ENDLESS, timeout=0.2)
+    assert (timed_out.status_code, timed_out.json()["error"]["code"]) == (504, "QUERY_TIMEOUT")
 
 
 async def test_too_many_queries_are_429(http):
@@ -235,10 +235,10 @@ async def test_a_disconnected_client_cancels_its_query(tmp_path):
         pass
 
     async with Analytics("tom", root=tmp_path, headroom_bytes=0) as tom:
-        asking = asyncio.create_task(create_app(tom)(scope, messages.get, send))
+        request = asyncio.create_task(create_app(tom)(scope, messages.get, send))
         await until(lambda: shared().running == 1)
         messages.put_nowait({"type": "http.disconnect"})
-        await asking
+        await request
         await until(lambda: shared().running == 0)
 
 

@@ -23,7 +23,7 @@ DANGEROUS = "(SELECT count(*) FROM read_text('/etc/passwd')) > 0"
 
 
 def plain(rows):
-    """Rows as JSON has them, by value: 1 and 1.0 are one."""
+    """Rows in the form of JSON, where 1 and 1.0 are equal."""
     return msgspec.json.decode(msgspec.json.encode([list(row) for row in rows], enc_hook=str))
 
 
@@ -49,10 +49,10 @@ def test_every_report_has_a_sample():
 @pytest.mark.parametrize("name", REPORTS)
 async def test_the_sandbox_gives_the_same_rows(analytics, name):
     """Untrusted requests get the rows that trusted ones get, and errors name the report."""
-    own = await getattr(analytics, name)(**SAMPLES[name])
-    theirs = await analytics.report_untrusted(name, SAMPLES[name])
-    assert own.rows, "the sample says something"
-    assert (own.columns, own.rows, own.report) == (theirs.columns, theirs.rows, name)
+    trusted = await getattr(analytics, name)(**SAMPLES[name])
+    untrusted = await analytics.report_untrusted(name, SAMPLES[name])
+    assert trusted.rows, "the sample says something"
+    assert (trusted.columns, trusted.rows, trusted.report) == (untrusted.columns, untrusted.rows, name)
 
 
 @pytest.mark.parametrize("name", REPORTS)
@@ -61,9 +61,9 @@ async def test_invalid_arguments_are_refused(analytics, name):
     with pytest.raises(QueryRefused, match="does not take 'nonsense'"):
         await analytics.report_untrusted(name, SAMPLES[name] | {"nonsense": 1})
     signature = inspect.signature(REPORTS[name])
-    for taken in set(signature.parameters) - {"context"}:
+    for argument in set(signature.parameters) - {"context"}:
         with pytest.raises(QueryRefused):
-            await analytics.report_untrusted(name, SAMPLES[name] | {taken: object()})
+            await analytics.report_untrusted(name, SAMPLES[name] | {argument: object()})
     if "where" in signature.parameters:
         with pytest.raises(QueryError):
             await analytics.report_untrusted(name, SAMPLES[name] | {"where": DANGEROUS})
@@ -77,8 +77,8 @@ async def test_reports_of_an_empty_object(tmp_path, name):
     async with Analytics("empty", root=tmp_path, headroom_bytes=0) as empty:
         for cohort, definition in COHORTS.items():
             await empty.save_cohort(cohort, definition)
-        found = await getattr(empty, name)(**SAMPLES[name])
-        assert "nan" not in repr(plain(found)).lower()
+        report = await getattr(empty, name)(**SAMPLES[name])
+        assert "nan" not in repr(plain(report)).lower()
 
 
 async def test_over_a_network(tmp_path):
@@ -90,21 +90,21 @@ async def test_over_a_network(tmp_path):
         async with serving(server) as port, httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
             async with Namespace.connect(f"http://127.0.0.1:{port}") as remote:
                 for name, arguments in SAMPLES.items():
-                    own = await getattr(stub, name)(**arguments)
+                    local = await getattr(stub, name)(**arguments)
                     answer = await client.post(f"/reports/{name}", json=arguments)
                     assert answer.status_code == 200, answer.text
-                    found = answer.json()
-                    assert [one["name"] for one in found["columns"]] == list(own.columns)
-                    assert found["rows"] == plain(own)
-                    called = await getattr(remote.get("default"), name)(**arguments)
-                    assert (called.rows, called.tiers) == (own.rows, own.tiers)
+                    body = answer.json()
+                    assert [column["name"] for column in body["columns"]] == list(local.columns)
+                    assert body["rows"] == plain(local)
+                    over_rpc = await getattr(remote.get("default"), name)(**arguments)
+                    assert (over_rpc.rows, over_rpc.tiers) == (local.rows, local.tiers)
                 for name in ("performance", "segmentation", "sessions"):  # None is not their default
-                    own = await getattr(stub, name)(grain=None)
+                    local = await getattr(stub, name)(grain=None)
                     answer = await client.post(f"/reports/{name}", json={"grain": None})
-                    called = await getattr(remote.get("default"), name)(grain=None)
-                    assert "time" not in own.columns
-                    assert answer.json()["rows"] == plain(own)
-                    assert called.rows == own.rows
+                    over_rpc = await getattr(remote.get("default"), name)(grain=None)
+                    assert "time" not in local.columns
+                    assert answer.json()["rows"] == plain(local)
+                    assert over_rpc.rows == local.rows
             schema = (await client.get("/openapi.json")).json()
             assert {f"/reports/{name}" for name in REPORTS} <= schema["paths"].keys()
             refused = await client.post("/reports/funnel", json={"steps": ["Seen"], "within": "soon"})
@@ -132,17 +132,17 @@ def test_the_sample_over_commands(tmp_path, monkeypatch, capsys):
 def typed(name, arguments):
     """The command that asks for a report with these arguments."""
     required = [
-        one.name
-        for one in inspect.signature(REPORTS[name]).parameters.values()
-        if one.default is one.empty and one.name != "context"
+        parameter.name
+        for parameter in inspect.signature(REPORTS[name]).parameters.values()
+        if parameter.default is parameter.empty and parameter.name != "context"
     ]
     words = [name.replace("_", "-")]
     for argument, value in arguments.items():
         if value is True:
             words.append(f"--{argument.replace('_', '-')}")
             continue
-        for one in value if isinstance(value, list) else [value]:
-            text = msgspec.json.encode(one).decode() if isinstance(one, dict) else str(one)
+        for element in value if isinstance(value, list) else [value]:
+            text = msgspec.json.encode(element).decode() if isinstance(element, dict) else str(element)
             words += [text] if argument in required else [f"--{argument.replace('_', '-')}", text]
     return words
 

@@ -1,4 +1,4 @@
-"""Segment's HTTP API: what its clients send, and the answers that they need."""
+"""Segment's HTTP API: the requests of its clients, and the answers that they need."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ async def tom(tmp_path):
 @pytest.fixture
 async def http(tom):
     transport = httpx.ASGITransport(app=create_app(tom), raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as found:
-        yield found
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as http_client:
+        yield http_client
 
 
 def refused(response, status=400):
-    """The code of an error, which stands in our form and in Segment's."""
+    """The code of an error; its body has our form and Segment's."""
     assert response.status_code == status, response.text
     body = response.json()
     assert list(body) == ["code", "message", "error"]
@@ -57,8 +57,8 @@ async def rows(tom, columns="type, event, user_id"):
 async def test_the_path_is_the_type(http, tom, kind, short):
     """Whatever type the body has; the receipt has the client's messageId."""
     path = KINDS[kind] if short else kind
-    for number, said in enumerate(({}, {"type": "track" if kind != "track" else "page"})):
-        response = await http.post(f"/v1/{path}", json=CALL | {"messageId": f"m{number}"} | said)
+    for number, extra in enumerate(({}, {"type": "track" if kind != "track" else "page"})):
+        response = await http.post(f"/v1/{path}", json=CALL | {"messageId": f"m{number}"} | extra)
         assert response.status_code == 200
         events = [{"seq": number, "messageId": f"m{number}", "status": "stored"}]
         counts = {"success": True, "received": 1, "stored": 1, "duplicate": 0, "rejected": 0}
@@ -69,9 +69,9 @@ async def test_the_path_is_the_type(http, tom, kind, short):
 async def test_a_retried_call_is_a_duplicate(http):
     """The same messageId again is 200 and stores nothing."""
     await http.post("/v1/track", json=CALL)
-    found = (await http.post("/v1/track", json=CALL)).json()
-    assert (found["success"], found["stored"], found["duplicate"]) == (True, 0, 1)
-    assert found["events"] == [{"seq": 0, "messageId": "m1", "status": "duplicate"}]
+    answer = (await http.post("/v1/track", json=CALL)).json()
+    assert (answer["success"], answer["stored"], answer["duplicate"]) == (True, 0, 1)
+    assert answer["events"] == [{"seq": 0, "messageId": "m1", "status": "duplicate"}]
 
 
 async def test_a_rejected_event_is_200_with_its_reason(http, tom):
@@ -79,9 +79,9 @@ async def test_a_rejected_event_is_200_with_its_reason(http, tom):
     for path, body in (("track", {}), ("identify", {"traits": {}}), ("t", {"event": "x" * 201})):
         response = await http.post(f"/v1/{path}", json=body)
         assert response.status_code == 200
-        found = response.json()
-        assert (found["success"], found["rejected"]) == (False, 1)
-        assert found["events"][0]["reason"]
+        answer = response.json()
+        assert (answer["success"], answer["rejected"]) == (False, 1)
+        assert answer["events"][0]["reason"]
     assert await rows(tom) == []
 
 
@@ -163,18 +163,18 @@ async def test_the_valid_events_of_a_batch_are_stored(http, tom, path):
     """received = stored + duplicate + rejected, in the order of the batch."""
     items = [{"type": "track", "event": "a", "messageId": "1"}, {"type": "nope"}, 7, {"event": "a", "messageId": "1"}]
     response = await http.post(f"/v1/{path}", json={"batch": items, "sentAt": "2026-01-01T00:00:00Z"})
-    found = response.json()
+    answer = response.json()
     assert response.status_code == 200
-    assert [event["status"] for event in found["events"]] == ["stored", "rejected", "rejected", "duplicate"]
-    assert (found["received"], found["stored"], found["duplicate"], found["rejected"]) == (4, 1, 1, 2)
+    assert [event["status"] for event in answer["events"]] == ["stored", "rejected", "rejected", "duplicate"]
+    assert (answer["received"], answer["stored"], answer["duplicate"], answer["rejected"]) == (4, 1, 1, 2)
     assert await rows(tom) == [("track", "a", None)]
 
 
 async def test_an_invalid_event_does_not_affect_the_others(http, tom):
     """NaN in one of two, as Python writes it: that one is rejected, the other stored."""
     body = b'{"batch":[{"event":"a"},{"event":"b","properties":{"x":NaN}}]}'
-    found = (await http.post("/v1/batch", content=body)).json()
-    assert [event["status"] for event in found["events"]] == ["stored", "rejected"]
+    answer = (await http.post("/v1/batch", content=body)).json()
+    assert [event["status"] for event in answer["events"]] == ["stored", "rejected"]
     assert await rows(tom, "event") == [("a",)]
 
 
@@ -186,7 +186,7 @@ async def test_limits_are_segments(http):
         empty = len(json.dumps(wrap(event)))
         return json.dumps(wrap({"event": "a", "properties": {"x": "y" * (size - empty)}})).encode()
 
-    call = sized(32 << 10, lambda one: one)
+    call = sized(32 << 10, lambda item: item)
     assert (await http.post("/v1/track", content=call)).json()["stored"] == 1
     assert refused(await http.post("/v1/track", content=call + b" ")) == "BODY_TOO_LARGE"
     packed = gzip.compress(call + b" ")
@@ -216,21 +216,23 @@ async def test_the_content_type_does_not_matter(http, declared):
         assert (response.status_code, response.json()["stored"]) == (200, 1)
 
 
-# What was recorded
+# Recorded requests
 
 
-@pytest.mark.parametrize("request_", CAPTURED, ids=[f"{number}{one['path']}" for number, one in enumerate(CAPTURED)])
+@pytest.mark.parametrize(
+    "request_", CAPTURED, ids=[f"{number}{request['path']}" for number, request in enumerate(CAPTURED)]
+)
 async def test_recorded_requests_of_real_clients(http, tom, request_):
     """Each is 200, as their clients need it (some know no other success), and every event is stored once."""
     body = request_["body"].encode()
-    sent = json.loads(body)
-    events = sent.get("batch", [sent])
+    parsed = json.loads(body)
+    events = parsed.get("batch", [parsed])
     content = gzip.compress(body, mtime=0) if request_["headers"].get("Content-Encoding") == "gzip" else body
     for status in ("stored", "duplicate"):
         response = await http.post(request_["path"], content=content, headers=request_["headers"])
-        found = response.json()
-        assert (response.status_code, found["success"], found[status]) == (200, True, len(events))
-        assert [one["messageId"] for one in found["events"]] == [event["messageId"] for event in events]
+        answer = response.json()
+        assert (response.status_code, answer["success"], answer[status]) == (200, True, len(events))
+        assert [receipt["messageId"] for receipt in answer["events"]] == [event["messageId"] for event in events]
     stored = await rows(tom, "type, user_id, anonymous_id, group_id")
     names = ("type", "userId", "anonymousId", "groupId")
     assert stored == [tuple(event.get(name) for name in names) for event in events]
@@ -250,19 +252,21 @@ async def test_metrics_are_accepted_and_ignored(http, tom):
 
 async def test_settings_name_this_server(http):
     """The library sends to the host that it asked, and loads no other integration."""
-    found = (await http.get("/v1/projects/WK/settings", headers={"Host": "localhost:8080"})).json()
-    assert found["integrations"] == {"Segment.io": {"apiKey": "WK", "apiHost": "localhost:8080/v1", "protocol": "http"}}
-    assert found["remotePlugins"] == []
-    assert found["metrics"] == {"sampleRate": 0}
+    answer = (await http.get("/v1/projects/WK/settings", headers={"Host": "localhost:8080"})).json()
+    assert answer["integrations"] == {
+        "Segment.io": {"apiKey": "WK", "apiHost": "localhost:8080/v1", "protocol": "http"}
+    }
+    assert answer["remotePlugins"] == []
+    assert answer["metrics"] == {"sampleRate": 0}
 
 
 async def test_a_page_of_another_origin_may_send(keyed):
     """The preflight for what analytics.js sends (a text with Authorization), and the answer that the page may read."""
     http, write, _ = keyed
-    asked = {"Origin": "https://shop.example", "Access-Control-Request-Method": "POST"}
-    asked["Access-Control-Request-Headers"] = "authorization,content-type"
+    preflight_headers = {"Origin": "https://shop.example", "Access-Control-Request-Method": "POST"}
+    preflight_headers["Access-Control-Request-Headers"] = "authorization,content-type"
     for path in ("t", "i", "p", "s", "g", "a", "b", "m", "track", "batch"):
-        preflight = await http.options(f"/v1/{path}", headers=asked)
+        preflight = await http.options(f"/v1/{path}", headers=preflight_headers)
         assert preflight.is_success
         assert preflight.headers["access-control-allow-origin"] == "*"
         assert "authorization" in preflight.headers["access-control-allow-headers"].lower()
@@ -281,7 +285,7 @@ async def test_a_page_of_another_origin_may_send(keyed):
 
 @pytest.fixture
 async def keyed(tmp_path):
-    """An app that wants a key, a write key and a read key."""
+    """An app that needs a key, with a write key and a read key."""
     keys = Keys(tmp_path, SystemClock())
     write, read = keys.create("tom", "write")[1], keys.create("tom", "read")[1]
     async with Analytics("tom", root=tmp_path) as tom:

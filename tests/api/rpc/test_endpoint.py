@@ -1,4 +1,4 @@
-"""RPC: Cap'n Web as its own client from npm speaks it, and what may be reached by it."""
+"""RPC: Cap'n Web with its own client from npm, and the members that this client can reach."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def tom(tmp_path):
 
 
 async def run(scenario, url, **environment):
-    """What a scenario of the npm client prints."""
+    """Run a scenario of the npm client; return the JSON that it prints."""
     process = await asyncio.create_subprocess_exec(
         node(),
         "--experimental-websocket",
@@ -80,27 +80,27 @@ async def url(rpc):
 @pytest.mark.parametrize("transport", ["batch", "socket"])
 async def test_the_npm_client_pipelines_its_calls(url, transport):
     """Receipts, rows, an element's column, a map that calls, counters and errors: in a batch all in one round trip."""
-    found = await run(transport, url)
-    assert found["receipt"] == {"seq": 0, "message_id": "m1", "status": "stored", "reason": None}
-    assert found["again"] == {"seq": 0, "message_id": "m1", "status": "duplicate", "reason": None}
+    output = await run(transport, url)
+    assert output["receipt"] == {"seq": 0, "message_id": "m1", "status": "stored", "reason": None}
+    assert output["again"] == {"seq": 0, "message_id": "m1", "status": "duplicate", "reason": None}
     today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     days = [{"date": f"{day:%Y-%m-%dT%H:%M:%S}.000Z"} for day in (today - timedelta(days=1), today)]
-    assert [row["date"] for row in found["rows"]] == days
-    assert found["today"] == found["rows"][1]["dau"]
-    assert [(row["day"], row["people"]) for row in found["mapped"]] == [
-        (d, r["dau"]) for d, r in zip(days, found["rows"], strict=True)
+    assert [row["date"] for row in output["rows"]] == days
+    assert output["today"] == output["rows"][1]["dau"]
+    assert [(row["day"], row["people"]) for row in output["mapped"]] == [
+        (d, r["dau"]) for d, r in zip(days, output["rows"], strict=True)
     ]
-    assert found["missing"]["class"] == "TypeError"
-    assert "needs end, start" in found["missing"]["message"]
-    assert found.get("posts", 1) == 1
+    assert output["missing"]["class"] == "TypeError"
+    assert "needs end, start" in output["missing"]["message"]
+    assert output.get("posts", 1) == 1
 
 
 @pytest.mark.parametrize("transport", ["batch", "socket"])
 async def test_the_whole_app_serves_it(tom, transport):
-    """Through everything that the app puts around its rooms; the server stops though a client holds a connection."""
+    """Through all layers of the app; the server stops although a client holds a connection."""
     async with serving(make_server(create_app(tom), port=0, log_level="warning")) as port:
-        found = await run(transport, f"http://127.0.0.1:{port}/rpc")
-        assert found["receipt"]["status"] == "stored"
+        output = await run(transport, f"http://127.0.0.1:{port}/rpc")
+        assert output["receipt"]["status"] == "stored"
         socket = await connect(f"ws://127.0.0.1:{port}/rpc")
         await socket.send('["push",["pipeline",0,["live"],[["export",-1]]]]')
         assert json.loads(await socket.recv())[0] == "push"
@@ -109,14 +109,14 @@ async def test_the_whole_app_serves_it(tom, transport):
 
 
 async def test_values_of_every_kind_pass(url, tom):
-    """bigint, floats, NaN, bytes, dates, undefined and null go in and come out as what they are."""
-    found = await run("values", url)
-    assert found["big"] == {"bigint": str(2**60)}
-    assert found["float"] == 0.5
-    assert (found["nan"]["type"], "nan" in found["nan"]["message"]) == ("ValueError", True)
-    assert found["bytes"] == ["stored", "stored"]
-    assert (found["dated"], found["undef"], found["none"]) == ("stored", 0, None)
-    assert found["asOf"]["type"] == "InvalidAsOf"
+    """bigint, floats, NaN, bytes, dates, undefined and null keep their types in both directions."""
+    output = await run("values", url)
+    assert output["big"] == {"bigint": str(2**60)}
+    assert output["float"] == 0.5
+    assert (output["nan"]["type"], "nan" in output["nan"]["message"]) == ("ValueError", True)
+    assert output["bytes"] == ["stored", "stored"]
+    assert (output["dated"], output["undef"], output["none"]) == ("stored", 0, None)
+    assert output["asOf"]["type"] == "InvalidAsOf"
     rows = (await tom.query("SELECT event, timestamp, source, properties FROM events ORDER BY seq")).rows
     assert [row.event for row in rows] == ["a", "b", "Dated"]
     assert rows[2].timestamp == datetime(2026, 1, 1, 0, 0, 0, 123_000, UTC)
@@ -126,10 +126,10 @@ async def test_values_of_every_kind_pass(url, tom):
 
 async def test_errors_have_types_and_end_nothing(url):
     """Each has Lakebed's class and code beside the message; none shows a stack; the session goes on."""
-    found = await run("errors", url)
-    assert found.pop("alive") == 0
-    assert not [name for name, error in found.items() if error.get("stack") is not False]
-    assert {name: error["code"] for name, error in found.items()} == {
+    output = await run("errors", url)
+    assert output.pop("alive") == 0
+    assert not [name for name, error in output.items() if error.get("stack") is not False]
+    assert {name: error["code"] for name, error in output.items()} == {
         "nope": "NOT_FOUND",
         "hidden": "NOT_FOUND",
         "close": "NOT_FOUND",
@@ -143,14 +143,14 @@ async def test_errors_have_types_and_end_nothing(url):
         "column": "NOT_FOUND",
         "stream": "INVALID_CALL",
     }
-    assert (found["event"]["type"], found["index"]["class"]) == ("InvalidEvent", "RangeError")
+    assert (output["event"]["type"], output["index"]["class"]) == ("InvalidEvent", "RangeError")
 
 
 async def test_callbacks_hear_of_changes_until_they_are_disposed(url, rpc):
     """All values first, then those that changed; after `dispose` the server forgets the callback."""
-    found = await run("watch", url)
-    assert found["seen"] == {"clicks:a": 2, "clicks:b": 2}
-    assert found["next"] == found["first"] + 1
+    output = await run("watch", url)
+    assert output["seen"] == {"clicks:a": 2, "clicks:b": 2}
+    assert output["next"] == output["first"] + 1
     assert len(rpc.watches) == 0
 
 
@@ -158,9 +158,9 @@ async def test_the_npm_client_shows_its_key(url, tom):
     """In a header of a batch, or by `authenticate` in either transport, pipelined; a wrong one and none are refused."""
     _, token = Keys(tom.root).create("tom", "read")
     await tom.track("Seen")
-    found = await run("keyed", url, LAKEBED_KEY=token)
-    assert (found["right"], found["over"], found["header"]) == (1, 1, 1)
-    assert [(found[name]["type"], found[name]["code"]) for name in ("wrong", "none", "other")] == [
+    output = await run("keyed", url, LAKEBED_KEY=token)
+    assert (output["right"], output["over"], output["header"]) == (1, 1, 1)
+    assert [(output[name]["type"], output[name]["code"]) for name in ("wrong", "none", "other")] == [
         ("AccessDenied", "KEY_UNKNOWN"),
         ("AccessDenied", "KEY_MISSING"),
         ("AccessDenied", "FORBIDDEN"),
@@ -168,13 +168,13 @@ async def test_the_npm_client_shows_its_key(url, tom):
 
 
 async def test_what_nobody_awaits_in_a_batch_is_durable_too(url, tom):
-    """A call that is only pushed is over before the answer comes."""
+    """A call that is only pushed ends before the answer is sent."""
     await run("forget", url)
     assert (await tom.query("SELECT event FROM events")).rows[0].event == "Forgotten"
 
 
 async def test_a_refused_event_is_a_dead_letter(url, tom):
-    """What `track` refuses is kept with its reason and where it came from."""
+    """An event that `track` refuses is kept with its reason and its source."""
     await run("errors", url)
     letters = await tom.dead_letters()
     assert [(letter.source, json.loads(letter.raw)["type"]) for letter in letters] == [("rpc", "track")]
@@ -198,7 +198,7 @@ async def test_a_browser_opens_a_session(rpc, page):
     app = Starlette(routes=rpc.routes() + routes, exception_handlers=error_handlers)
     async with serving(make_server(app, port=0, log_level="warning")) as port:
         await page.goto(f"http://127.0.0.1:{port}/")
-        found = await page.evaluate(
+        result = await page.evaluate(
             """async (port) => {
                 const { newWebSocketRpcSession } = await import("/capnweb.js");
                 const api = newWebSocketRpcSession(`ws://127.0.0.1:${port}/rpc`);
@@ -210,7 +210,7 @@ async def test_a_browser_opens_a_session(rpc, page):
             }""",
             port,
         )
-        assert found == {"status": "stored", "seen": {"events:Seen": 1}, "days": [0, 1]}
+        assert result == {"status": "stored", "seen": {"events:Seen": 1}, "days": [0, 1]}
         await rpc.close()
 
 

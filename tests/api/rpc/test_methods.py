@@ -1,4 +1,4 @@
-"""All that can be called by RPC."""
+"""The methods that RPC can call."""
 
 from __future__ import annotations
 
@@ -94,11 +94,11 @@ def surface(objects, clock=None, wrong=list, **headers):
 
 
 def reachable(target, prefix=""):
-    found = []
+    names = []
     for name in target.names:
         member = target.member(name)
-        found += reachable(member, f"{name}.") if isinstance(member, Target) else [prefix + name]
-    return found
+        names += reachable(member, f"{name}.") if isinstance(member, Target) else [prefix + name]
+    return names
 
 
 async def test_exactly_what_is_listed_can_be_reached(objects):
@@ -124,14 +124,14 @@ async def test_exactly_what_is_listed_can_be_reached(objects):
 )
 async def test_no_path_leads_elsewhere(objects, path, called, deep):
     """Names of Python and JavaScript machinery, on the object, its members and its answers, are not there."""
-    sent = []
-    peer = Peer(lambda text: sent.append(json.loads(text)) is None, surface(objects).main, codec=LakebedCodec())
+    messages = []
+    peer = Peer(lambda text: messages.append(json.loads(text)) is None, surface(objects).main, codec=LakebedCodec())
     peer.receive(json.dumps(["push", ["pipeline", 0, path, []] if called else ["pipeline", 0, path]]))
     peer.receive(json.dumps(["push", ["pipeline", 1, deep]]))
     peer.receive('["pull",2]')
     await peer.finish()
     peer.close(Unreachable("over"))
-    kind, _, value = sent[0]
+    kind, _, value = messages[0]
     dotted = ".".join(path)
     if kind == "resolve" and (path or deep):
         assert dotted in REACHABLE or dotted == "counters"
@@ -201,9 +201,9 @@ async def test_wrong_arguments_say_what_is_right(objects, verb, arguments, messa
 
 async def test_events_of_every_type(objects):
     """Each verb of tracking stores what its Python namesake stores."""
-    main, at = surface(objects).main, datetime(2026, 1, 2, tzinfo=UTC)
+    main, timestamp = surface(objects).main, datetime(2026, 1, 2, tzinfo=UTC)
     await main.member("page")("Home")
-    await main.member("page")("Docs", "Start", {"a": 1}, {"userId": "u", "timestamp": at})
+    await main.member("page")("Docs", "Start", {"a": 1}, {"userId": "u", "timestamp": timestamp})
     await main.member("screen")({"name": "Main", "anonymousId": "a"})
     await main.member("identify")("u", {"plan": "pro"}, {"messageId": "m"})
     await main.member("group")("g", {"size": 3}, {"userId": "u"})
@@ -213,15 +213,15 @@ async def test_events_of_every_type(objects):
     )
     stub = objects.get("direct")
     stub.page("Home")
-    stub.page("Docs", "Start", {"a": 1}, user_id="u", timestamp=at)
+    stub.page("Docs", "Start", {"a": 1}, user_id="u", timestamp=timestamp)
     stub.screen(name="Main", anonymous_id="a")
     stub.identify("u", {"plan": "pro"}, message_id="m")
     stub.group("g", {"size": 3}, user_id="u")
     await stub.alias("u", "a")
-    wanted = await stub.query(
+    expected = await stub.query(
         "SELECT type, event, user_id, anonymous_id, group_id, properties FROM events ORDER BY seq"
     )
-    assert [tuple(row)[:-1] for row in rows] == [tuple(row) for row in wanted]
+    assert [tuple(row)[:-1] for row in rows] == [tuple(row) for row in expected]
     assert {row.source for row in rows} == {"rpc"}
 
 
@@ -294,17 +294,17 @@ async def test_a_key_may_come_as_a_call(objects, keys):
     """`authenticate` opens what the key opens, and no more; wrong ones are counted."""
     wrong = []
     _, token = keys.create("default", "read")
-    found = surface(objects, wrong=lambda: wrong.append(1))
+    methods = surface(objects, wrong=lambda: wrong.append(1))
     with pytest.raises(Refusal, match="needs a key"):
-        await found.main.member("stats")()
-    assert not found.known
+        await methods.main.member("stats")()
+    assert not methods.known
     for key in ("lk_nothing", ""):
         with pytest.raises(Refusal):
-            found.main.member("authenticate")(key)
+            methods.main.member("authenticate")(key)
     assert wrong == [1]
-    mine = found.main.member("authenticate")(token)
-    assert (found.known, (await mine.member("stats")()).totals) == (True, {"Seen": 1})
+    authenticated = methods.main.member("authenticate")(token)
+    assert (methods.known, (await authenticated.member("stats")()).totals) == (True, {"Seen": 1})
     with pytest.raises(Refusal, match="read key"):
-        await mine.member("track")("x")
+        await authenticated.member("track")("x")
     with pytest.raises(Refusal, match="needs a key"):
-        await found.main.member("stats")()
+        await methods.main.member("stats")()

@@ -1,4 +1,4 @@
-"""The WebSocket at /rpc: who may connect, how long, and what a client that misbehaves can hold."""
+"""The WebSocket at /rpc: who may connect, for how long, and the limits for a client that misbehaves."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def objects(tmp_path):
 
 @pytest.fixture
 def serve(objects):
-    """Serves `/rpc` of a room with these limits; gives its host and the room."""
+    """Serve `/rpc` with these limits; return its endpoint and its server."""
 
     def found(**limits):
         rpc = RpcEndpoint(Auth(objects, ManualClock()), Body(1 << 20, 10), **limits)
@@ -54,14 +54,14 @@ def frame(text):
 
 
 async def said(socket):
-    """What the server says until it closes, and why it closed."""
-    heard = []
+    """The messages until the server closes, and the code and reason of the close."""
+    messages = []
     try:
         async with asyncio.timeout(10):
             while True:
-                heard.append(json.loads(await socket.recv()))
+                messages.append(json.loads(await socket.recv()))
     except ConnectionClosed as closed:
-        return heard, (closed.rcvd.code, closed.rcvd.reason)
+        return messages, (closed.rcvd.code, closed.rcvd.reason)
 
 
 async def test_pages_of_other_sites_do_not_connect_without_keys(serve, objects):
@@ -79,7 +79,7 @@ async def test_pages_of_other_sites_do_not_connect_without_keys(serve, objects):
 
 
 async def test_a_page_of_another_site_may_connect_with_keys(serve, objects):
-    """What it reaches is decided by the key that it shows."""
+    """The key that it shows decides what it can reach."""
     _, token = Keys(objects.root).create("shop", "admin")
     _, server = serve()
     async with server as port, connect(f"ws://127.0.0.1:{port}/rpc", origin="http://127.0.0.1:1") as socket:
@@ -96,13 +96,13 @@ async def test_who_shows_no_key_is_sent_away(serve, objects):
     rpc, server = serve(login_s=0.05, limits=Limits(mistakes=3))
     async with server as port:
         async with connect(f"ws://127.0.0.1:{port}/rpc") as socket:
-            heard, (code, reason) = await said(socket)
-            assert (heard[0][0], code) == ("abort", 3000)
+            messages, (code, reason) = await said(socket)
+            assert (messages[0][0], code) == ("abort", 3000)
             assert "no key was shown" in reason
         async with connect(f"ws://127.0.0.1:{port}/rpc") as socket:
             for _ in range(3):
                 await socket.send('["push",["pipeline",0,["authenticate"],["lk_wrong"]]]')
-            heard, (code, reason) = await said(socket)
+            messages, (code, reason) = await said(socket)
             assert "too many wrong keys" in reason
     assert rpc.peers == {}
 
@@ -118,19 +118,19 @@ async def test_who_says_nothing_is_sent_away(serve):
             await socket.send('["push",["pipeline",0,["track"],["x"]]]')
             await socket.send('["push",["pipeline",0,["counters","watch"],["x*",["export",-1]]]]')
             assert json.loads(await socket.recv())[0] == "push"
-            heard = []
+            kinds = []
             with suppress(TimeoutError):  # it has not answered its callback, and is not called again
                 async with asyncio.timeout(0.4):
                     while True:
-                        heard.append(json.loads(await socket.recv())[0])
-            assert "abort" not in heard
-            assert heard.count("push") <= 1
+                        kinds.append(json.loads(await socket.recv())[0])
+            assert "abort" not in kinds
+            assert kinds.count("push") <= 1
         await until(lambda: not rpc.peers)
         assert len(rpc.watches) == 0
 
 
 async def test_sessions_have_a_number(serve):
-    """One more is told to come later."""
+    """A session above the limit is 503."""
     _, server = serve(most=1)
     async with server as port, connect(f"ws://127.0.0.1:{port}/rpc"):
         with pytest.raises(InvalidStatus, match="503"):
@@ -138,14 +138,14 @@ async def test_sessions_have_a_number(serve):
 
 
 async def test_a_message_that_is_none_ends_the_session(serve):
-    """Binary frames and broken JSON too: the reason is said, the code is Cap'n Web's."""
+    """Binary frames and broken JSON too: the client gets the reason, and Cap'n Web's code."""
     _, server = serve()
     async with server as port:
         for message in (b"\x00", "{", '["push",[1,2]]'):
             async with connect(f"ws://127.0.0.1:{port}/rpc") as socket:
                 await socket.send(message)
-                heard, (code, _) = await said(socket)
-                assert (heard[0][0], code) == ("abort", 3000)
+                messages, (code, _) = await said(socket)
+                assert (messages[0][0], code) == ("abort", 3000)
 
 
 async def test_a_client_that_does_not_read_is_closed(serve, objects):
@@ -171,7 +171,7 @@ async def test_a_client_that_does_not_read_is_closed(serve, objects):
 
 
 async def test_a_client_that_vanishes_leaves_nothing(serve, objects):
-    """Its calls are carried out, its callbacks forgotten."""
+    """The server runs its calls and forgets its callbacks."""
     rpc, server = serve(interval_s=0.02)
     async with server as port:
         socket = await connect(f"ws://127.0.0.1:{port}/rpc")
@@ -206,15 +206,15 @@ async def test_thousands_share_one_look(serve, objects):
 
 
 async def test_the_server_says_goodbye(serve):
-    """When it stops, sessions end with a reason and callbacks end; nobody is left hanging."""
+    """When it stops, sessions end with a reason, and callbacks end."""
     rpc, server = serve()
     async with server as port:
         socket = await connect(f"ws://127.0.0.1:{port}/rpc")
         await socket.send('["push",1]')
         await until(lambda: rpc.peers)
         await rpc.close()
-        heard, (code, reason) = await said(socket)
-        assert (heard[0][0], code) == ("abort", 3000)
+        messages, (code, reason) = await said(socket)
+        assert (messages[0][0], code) == ("abort", 3000)
         assert "going away" in reason
 
 

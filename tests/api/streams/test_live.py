@@ -33,7 +33,7 @@ class Reading(msgspec.Struct):
 
 
 class Source:
-    """What is broadcast in tests: `at` grows with each taking; `value` is what the test says."""
+    """The source of broadcasts in tests: `at` grows with each reading; the test sets `value`."""
 
     def __init__(self):
         self.at = self.value = 0
@@ -66,12 +66,12 @@ async def test_thousands_share_one_computation():
     listeners = [sender.join() for _ in range(5000)]
     for expected in range(3):
         source.value = expected
-        messages = await asyncio.gather(*(one.next() for one in listeners))
+        messages = await asyncio.gather(*(listener.next() for listener in listeners))
         assert len({id(message) for message in messages}) == 1
         assert value(messages[0]) == expected
-        for one in listeners:
-            assert one.skipped == 0
-        source.value = expected + 1  # what is not new is not sent
+        for listener in listeners:
+            assert listener.skipped == 0
+        source.value = expected + 1  # an unchanged value is not sent
     assert source.at < 5000
     assert sender.taken == source.at
     await sender.close()
@@ -98,8 +98,8 @@ async def test_unchanged_messages_are_not_sent():
     listener = sender.join()
     assert value(await listener.next()) == 0
     assert await listener.next() is HEARTBEAT
-    late = sender.join()
-    assert value(await late.next()) == 0
+    second = sender.join()
+    assert value(await second.next()) == 0
     listener.offer(b"x")
     listener.offer(HEARTBEAT)
     assert await listener.next() == b"x"
@@ -115,13 +115,13 @@ async def test_it_stops_without_listeners_and_starts_again():
     await listener.next()
     sender.leave(listener)
     await ended.wait()
-    taken = sender.taken
+    taken_before = sender.taken
     source.value = 7
-    again = sender.join()
-    messages = [value(await again.next())]
+    second = sender.join()
+    messages = [value(await second.next())]
     while messages[-1] != 7:
-        messages.append(value(await again.next()))
-    assert sender.taken > taken
+        messages.append(value(await second.next()))
+    assert sender.taken > taken_before
     await sender.close()
 
 
@@ -130,12 +130,12 @@ async def test_a_failure_ends_all_streams(caplog):
     source = Source()
     sender = broadcast(source)
     listeners = [sender.join() for _ in range(3)]
-    for one in listeners:
-        await one.next()
+    for listener in listeners:
+        await listener.next()
     source.error = ObjectClosed("/secret/path is closed")
-    for one in listeners:
-        assert await one.next() == b'event: trouble\ndata: {"code":"ObjectClosed"}\n\n'
-        assert await one.next() is None
+    for listener in listeners:
+        assert await listener.next() == b'event: trouble\ndata: {"code":"ObjectClosed"}\n\n'
+        assert await listener.next() is None
     assert "/secret/path" in caplog.text
     assert len(sender) == 0
 
@@ -215,7 +215,7 @@ def test_a_stream_over_a_socket(server):
     track(server, event="B" * 200, anonymousId="x" * 200)
     second = listening.pulse()
     assert (second["next_seq"], second["active"], second["last_minute"]) == (2, 2, 2)
-    assert [one["event"] for one in second["newest"]] == ["B" * 200, "A"]
+    assert [event["event"] for event in second["newest"]] == ["B" * 200, "A"]
     assert second["newest"][0]["person"] == "x" * 100
     assert (len(second["seconds"]), sum(second["seconds"])) == (60, 2)
     assert (len(second["minutes"]), sum(second["minutes"])) == (60, 2)
@@ -240,19 +240,19 @@ def test_three_hundred_sockets(server):
     """All get the changes in a few messages that they share; the object is not called for each of them."""
     track(server, event="A")
     streams = [Listening(server) for _ in range(300)]
-    for one in streams:
-        one.pulse()
+    for stream in streams:
+        stream.pulse()
     track(server, event="B")
-    found = []
-    for one in streams:
-        while (pulse := one.pulse())["next_seq"] < 2:
+    timestamps = []
+    for stream in streams:
+        while (pulse := stream.pulse())["next_seq"] < 2:
             pass
-        found.append(pulse["at"])
-    assert len(found) == 300
-    assert len(set(found)) <= 10  # a slow machine may need several seconds to read them all
-    for one in streams:
-        one.connection.close()
-    track(server, event="C")  # the server is well
+        timestamps.append(pulse["at"])
+    assert len(timestamps) == 300
+    assert len(set(timestamps)) <= 10  # a slow machine may need several seconds to read them all
+    for stream in streams:
+        stream.connection.close()
+    track(server, event="C")  # the server still works
 
 
 async def test_too_many_listeners_are_503(tmp_path):
@@ -303,7 +303,7 @@ class ShutGate(Auth):
 
 
 class Listened:
-    """A stream of an app, driven by hand: what was sent, and a client that may stall."""
+    """A stream of an app without a server: the messages sent so far, and a client that may stall."""
 
     def __init__(self, app):
         self.sent = []
@@ -335,7 +335,7 @@ async def test_a_revoked_key_ends_its_stream(tmp_path, monkeypatch):
         await tom.track("A")
         await listened.task
         assert listened.sent[-1] == {"type": "http.response.body", "body": b"", "more_body": False}
-        assert not [one for one in listened.sent if b'"next_seq":1' in one.get("body", b"")]
+        assert not [message for message in listened.sent if b'"next_seq":1' in message.get("body", b"")]
         await live.close()
         assert await tom.check() == []
 
@@ -351,7 +351,7 @@ async def test_a_listener_that_does_not_read_is_disconnected(tmp_path, monkeypat
         reading.got.clear()
         await tom.track("A")
         await reading.got.wait()
-        assert [len(one) for one in live._broadcasts.values()] == [1]
+        assert [len(sender) for sender in live._broadcasts.values()] == [1]
         await live.close()
         await reading.task
         assert live._broadcasts == {}

@@ -1,4 +1,4 @@
-"""The allowlist as such: what is on it exists and is harmless, what is new is not on it."""
+"""The allowlist itself: each name on it exists and is harmless, and no new function is on it."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def parse(cursor, sql, catalog=()):
 
 
 def test_every_name_is_a_function_or_syntax(cursor):
-    """Nothing is allowed that DuckDB does not have, but for what it parses into expressions of their own."""
-    found = cursor.execute("SELECT DISTINCT function_name, function_type FROM duckdb_functions()").fetchall()
-    scalars = {name for name, kind in found if kind not in ("table", "table_macro", "pragma")}
+    """Nothing is allowed that DuckDB does not have, except names that it parses into expressions."""
+    functions = cursor.execute("SELECT DISTINCT function_name, function_type FROM duckdb_functions()").fetchall()
+    scalars = {name for name, kind in functions if kind not in ("table", "table_macro", "pragma")}
     syntax = {"between", "coalesce", "columns", "ifnull", "unnest"}
     newer = {name for name in FUNCTIONS - scalars - syntax if duckdb.__version__.startswith("1.")}
     assert FUNCTIONS - scalars - syntax <= newer
-    assert {name for name, kind in found if kind == "table"} >= TABLE_FUNCTIONS
+    assert {name for name, kind in functions if kind == "table"} >= TABLE_FUNCTIONS
 
 
 def test_none_reads_anything():
@@ -53,8 +53,8 @@ def test_none_reads_anything():
 @pytest.mark.integration
 def test_no_function_is_allowed_by_accident(cursor):
     """Each function of this DuckDB that is not on the list is refused when it is called, whatever its name."""
-    found = cursor.execute("SELECT DISTINCT function_name FROM duckdb_functions()").fetchall()
-    for (name,) in found:
+    functions = cursor.execute("SELECT DISTINCT function_name FROM duckdb_functions()").fetchall()
+    for (name,) in functions:
         if name.isidentifier() and name not in FUNCTIONS:
             with pytest.raises((QueryRefused, duckdb.Error)):
                 parse(cursor, f'SELECT "{name}"(1)')

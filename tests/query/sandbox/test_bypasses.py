@@ -20,7 +20,7 @@ MARK = "xyzzy-17"
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """The directory that the server stands in, with a file that is not its object's."""
+    """The working directory of the server, with a file that does not belong to its object."""
     root, before = tmp_path_factory.mktemp("place"), Path.cwd()
     (root / "file.csv").write_text(f"a,b\n1,{MARK}\n")
     os.chdir(root)
@@ -50,11 +50,11 @@ def shop(opened, place):
 
 
 def files(root):
-    """Every file below `root` with its size and time of change; SQLite's own beside-files come and go."""
-    found = {path: path.stat() for path in root.rglob("*") if path.is_file()}
+    """Every file below `root` with its size and time of change, without SQLite's side files, which come and go."""
+    stats = {path: path.stat() for path in root.rglob("*") if path.is_file()}
     return {
         str(path): (stat.st_size, stat.st_mtime_ns)
-        for path, stat in found.items()
+        for path, stat in stats.items()
         if not path.name.endswith(("-wal", "-shm", "-journal"))
     }
 
@@ -117,7 +117,7 @@ WRITES = [
 
 @pytest.mark.parametrize("sql", WRITES)
 def test_nothing_but_one_select(shop, place, sql):
-    """What writes, sets, attaches, loads, or is not exactly one SELECT, is refused, and no file appears or changes."""
+    """SQL that writes, sets, attaches, loads, or is not one SELECT is refused, and no file appears or changes."""
     with pytest.raises((QueryRefused, QueryError)):
         shop.query_untrusted(sql.replace("{dir}", str(place)))
 
@@ -391,10 +391,10 @@ def test_depth_is_no_weapon(shop, sql):
 def test_odd_parameters(shop, params):
     """Any parameter is passed on as a value or refused."""
     try:
-        found = shop.query_untrusted("SELECT ? AS given", params)
+        result = shop.query_untrusted("SELECT ? AS given", params)
     except QueryError:
         return
-    assert len(found) == 1
+    assert len(result) == 1
 
 
 NASTY = r"""SELECT FROM WHERE WITH AS COPY TO INSERT INTO ( ) ; , -- /* */ ' " $$ * 1 'file.csv' 'x' events people q
@@ -410,7 +410,7 @@ FRAMES = st.sampled_from(
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(PIECES, min_size=1, max_size=12), FRAMES)
 def test_fuzz(shop, place, pieces, frame):
-    """Whatever is put together of nasty pieces, no file changes, nothing foreign is read, and the next query works."""
+    """For any combination of nasty pieces no file changes, no foreign data is read, and the next query works."""
     before = files(place)
     try:
         assert MARK not in str(shop.query_untrusted(frame.format(" ".join(pieces)), timeout=5).rows)

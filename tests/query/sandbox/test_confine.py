@@ -1,4 +1,4 @@
-"""What the operating system takes away, tried by a process that runs our code and not SQL."""
+"""Rights that the operating system takes away, tried by a process that runs our code and not SQL."""
 
 from __future__ import annotations
 
@@ -60,15 +60,15 @@ KEPT_AWAY = ("read", "proc", "write", "write_tmp", "mkdir", "unlink", "rename", 
 @pytest.fixture
 def open_to_all():
     """A directory that every user could write to."""
-    with tempfile.TemporaryDirectory() as made:
-        Path(made).chmod(0o777)
-        yield Path(made)
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory).chmod(0o777)
+        yield Path(directory)
 
 
 def tried(place, user):
     (place / "there").touch()
     environment = {"PYTHONPATH": str(Path(lakebed.__file__).parent.parent), "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", TRIES, str(place), user],
         env=environment,
         capture_output=True,
@@ -76,21 +76,21 @@ def tried(place, user):
         check=False,
         cwd=place,
     )
-    assert done.returncode == 0, done.stderr
+    assert process.returncode == 0, process.stderr
     assert [path.name for path in place.iterdir()] == ["there"]
-    return json.loads(done.stdout)
+    return json.loads(process.stdout)
 
 
 def test_nothing_is_left(open_to_all):
     """A confined process reads and changes no file, opens no socket, runs no program and cannot take more memory."""
-    found = tried(open_to_all, "")
-    assert "seccomp" in found["layers"] or "landlock" in found["layers"]
-    if "seccomp" in found["layers"]:
-        assert {found[name] for name in (*KEPT_AWAY, "signal")} <= {"PermissionError", "FileNotFoundError"}
-    assert found["memory"] == "MemoryError"
+    results = tried(open_to_all, "")
+    assert "seccomp" in results["layers"] or "landlock" in results["layers"]
+    if "seccomp" in results["layers"]:
+        assert {results[name] for name in (*KEPT_AWAY, "signal")} <= {"PermissionError", "FileNotFoundError"}
+    assert results["memory"] == "MemoryError"
     if os.getuid() == 0:
-        assert found["uid"] != 0
-        assert found["setuid"] == "PermissionError"
+        assert results["uid"] != 0
+        assert results["setuid"] == "PermissionError"
 
 
 @pytest.mark.skipif(
@@ -98,10 +98,10 @@ def test_nothing_is_left(open_to_all):
 )
 def test_no_rights_are_needed(open_to_all):
     """The same holds where the server does not run as root."""
-    found = tried(open_to_all, "nobody")
-    assert "chroot" not in found["layers"]
-    assert {found[name] for name in (*KEPT_AWAY, "signal")} <= {"PermissionError", "FileNotFoundError"}
-    assert found["memory"] == "MemoryError"
+    results = tried(open_to_all, "nobody")
+    assert "chroot" not in results["layers"]
+    assert {results[name] for name in (*KEPT_AWAY, "signal")} <= {"PermissionError", "FileNotFoundError"}
+    assert results["memory"] == "MemoryError"
 
 
 def test_a_child_has_nothing_to_look_at():

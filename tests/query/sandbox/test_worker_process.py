@@ -33,32 +33,32 @@ def stream(table):
 
 @pytest.fixture
 def told():
-    """A worker whose child is a plain process; `told(bytes)` is what it says after it started."""
+    """A worker whose child is a plain process; `told(data)` starts it, sends `data` as the child's, returns it."""
     process = subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE)
-    ours, theirs = socket.socketpair()
+    parent_socket, child_socket = socket.socketpair()
     closed = []
-    worker = WorkerProcess(ours, closed.append)
+    worker = WorkerProcess(parent_socket, closed.append)
 
-    def say(said):
+    def say(data):
         descriptor = os.pidfd_open(process.pid)
-        socket.send_fds(theirs, [b"H"], [descriptor])
+        socket.send_fds(child_socket, [b"H"], [descriptor])
         os.close(descriptor)
         assert worker.wait_started()
-        theirs.sendall(said)
-        theirs.shutdown(socket.SHUT_WR)
+        child_socket.sendall(data)
+        child_socket.shutdown(socket.SHUT_WR)
         return worker
 
-    say.theirs = theirs
+    say.theirs = child_socket
     yield say
     worker.close()
     assert closed == [worker]
     process.stdin.close()
     assert process.wait() == -9, "close kills the child"
-    theirs.close()
+    child_socket.close()
 
 
 @pytest.mark.parametrize(
-    "said",
+    "data",
     [
         b"",
         b"P",
@@ -74,17 +74,17 @@ def told():
         frame(b"E", b'{"kind": "none", "message": ""}'),
     ],
 )
-def test_no_plan(told, said):
+def test_no_plan(told, data):
     """A message that is not a plan is an error of the query, and no announced length is trusted."""
     with pytest.raises(QueryCrashed):
-        told(said).plan(QUESTION, b"")
+        told(data).plan(QUESTION, b"")
 
 
 def test_facts_are_places_only(told):
     """An error brings its place and nothing that could stand for something else."""
-    lie = b'{"kind": "refused", "message": "no", "facts": {"line": 2, "message": "x", "hint": "y", "self": 1}}'
+    payload = b'{"kind": "refused", "message": "no", "facts": {"line": 2, "message": "x", "hint": "y", "self": 1}}'
     with pytest.raises(QueryError) as refused:
-        told(frame(b"E", lie)).plan(QUESTION, b"")
+        told(frame(b"E", payload)).plan(QUESTION, b"")
     assert (refused.value.message, refused.value.facts) == ("no", {"line": 2})
 
 
@@ -94,7 +94,7 @@ WRONG = WHOLE.replace(struct.pack("<4i", 0, 1, 3, 6), struct.pack("<4i", 0, 1, 3
 
 
 @pytest.mark.parametrize(
-    "said",
+    "data",
     [
         b"",
         frame(b"Z"),
@@ -106,21 +106,21 @@ WRONG = WHOLE.replace(struct.pack("<4i", 0, 1, 3, 6), struct.pack("<4i", 0, 1, 3
         struct.pack("<cI", b"D", messages.MAX_BYTES + 1),
     ],
 )
-def test_no_answer(told, said):
-    """What is no Arrow stream, ends early, or points outside itself is an error."""
+def test_no_answer(told, data):
+    """Data that is not an Arrow stream, ends early, or points outside itself is an error."""
     assert WRONG != WHOLE
     with pytest.raises(QueryCrashed):
-        told(said).answer([], {}, [], rows=10, max_bytes=1 << 20)
+        told(data).answer([], {}, [], rows=10, max_bytes=1 << 20)
 
 
 def test_an_answer(told):
-    """What is one is the answer, in however many pieces it comes."""
-    said = b"".join(frame(b"D", WHOLE[at : at + 7]) for at in range(0, len(WHOLE), 7)) + frame(b"Z")
-    assert told(said).answer([], {}, [], rows=10, max_bytes=1 << 20).equals(TABLE)
+    """An Arrow stream is the answer, in any number of pieces."""
+    data = b"".join(frame(b"D", WHOLE[start : start + 7]) for start in range(0, len(WHOLE), 7)) + frame(b"Z")
+    assert told(data).answer([], {}, [], rows=10, max_bytes=1 << 20).equals(TABLE)
 
 
 def test_too_much(told):
-    """Reading stops at the limit, however much comes."""
+    """Reading stops at the limit, however much the child sends."""
     with pytest.raises(QueryTooLarge):
         told(frame(b"D", b"x" * 1000) * 50).answer([], {}, [], rows=10, max_bytes=10_000)
 
@@ -128,7 +128,7 @@ def test_too_much(told):
 def test_a_child_that_has_refused_and_gone_is_heard(told):
     """The answer counts, even if the worker answered and ended before the query was fully written."""
     refusal = frame(b"E", b'{"kind": "refused", "message": "no such table", "facts": {}}')
-    ours = told(refusal)
+    worker = told(refusal)
     told.theirs.close()
     with pytest.raises(QueryRefused, match="no such table"):
-        ours.plan(QUESTION, b"")
+        worker.plan(QUESTION, b"")

@@ -63,28 +63,28 @@ async def shop(directory, lines):
     clock = ManualClock(datetime(2011, 6, 1, tzinfo=UTC))
     async with Analytics("shop", root=directory, clock=clock) as analytics:
         if not (await analytics.query("SELECT count(*) FROM events")).rows[0][0]:
-            sent = [
+            events = [
                 {
                     "type": "track",
-                    "event": one["event"],
-                    "userId": one["user"],
-                    "sessionId": one["session"],
-                    "messageId": one["id"],
-                    "timestamp": one["at"].isoformat(),
-                    "properties": one["properties"],
+                    "event": line["event"],
+                    "userId": line["user"],
+                    "sessionId": line["session"],
+                    "messageId": line["id"],
+                    "timestamp": line["at"].isoformat(),
+                    "properties": line["properties"],
                 }
-                for one in lines
+                for line in lines
             ]
-            receipts = await analytics.batch(sent)
+            receipts = await analytics.batch(events)
             assert {receipt.status for receipt in receipts} == {"stored"}
         yield analytics
 
 
 def grouped(lines, key):
-    found = defaultdict(list)
-    for one in lines:
-        found[key(one)].append(one)
-    return found
+    groups = defaultdict(list)
+    for line in lines:
+        groups[key(line)].append(line)
+    return groups
 
 
 def quantile(values, q):
@@ -95,8 +95,8 @@ def quantile(values, q):
     return pytest.approx(ordered[below] + (ordered[above] - ordered[below]) * (position - below))
 
 
-def hour(one):
-    return one["at"].replace(minute=0, second=0)
+def hour(line):
+    return line["at"].replace(minute=0, second=0)
 
 
 def monday(moment):
@@ -104,23 +104,23 @@ def monday(moment):
 
 
 def people(group):
-    return len({one["user"] for one in group} - {None})
+    return len({line["user"] for line in group} - {None})
 
 
 def ms(group):
-    return [one["properties"]["duration_ms"] for one in group]
+    return [line["properties"]["duration_ms"] for line in group]
 
 
 def bad(group, least=400):
-    return [one for one in group if one["properties"]["status_code"] >= least]
+    return [line for line in group if line["properties"]["status_code"] >= least]
 
 
 def prop(name):
-    return lambda one: one["properties"][name]
+    return lambda line: line["properties"][name]
 
 
 def started(moment):
-    """What a period's start is, as a date."""
+    """The start of a period, as a date."""
     return moment.date() if isinstance(moment, datetime) else moment
 
 
@@ -137,7 +137,7 @@ def rolling(lines):
 
 
 def week_over_week(lines):
-    counts = Counter(monday(one["at"]) for one in lines)
+    counts = Counter(monday(line["at"]) for line in lines)
     return {
         week: (
             count,
@@ -149,47 +149,47 @@ def week_over_week(lines):
 
 
 def apdex(lines):
-    found = {}
+    scores = {}
     for path, group in grouped(lines, prop("path")).items():
-        fine = ms([one for one in group if one not in bad(group)])
-        points = sum(1 if one <= 500 else 0.5 if one <= 2000 else 0 for one in fine)
-        found[path] = (len(group), pytest.approx(points / len(group)))
-    return found
+        durations = ms([line for line in group if line not in bad(group)])
+        points = sum(1 if milliseconds <= 500 else 0.5 if milliseconds <= 2000 else 0 for milliseconds in durations)
+        scores[path] = (len(group), pytest.approx(points / len(group)))
+    return scores
 
 
 def cohorts(lines):
     weeks = defaultdict(set)
-    for one in lines:
-        if one["user"]:
-            weeks[one["user"]].add(monday(one["at"]))
-    return dict(Counter((min(own), (week - min(own)).days // 7) for own in weeks.values() for week in own))
+    for line in lines:
+        if line["user"]:
+            weeks[line["user"]].add(monday(line["at"]))
+    return dict(Counter((min(active), (week - min(active)).days // 7) for active in weeks.values() for week in active))
 
 
 def conversion(lines):
     first = {}
-    for one in sorted(lines, key=lambda one: one["at"]):
-        if one["user"] and one["event"] == "Bought":
-            first.setdefault(one["user"], one["at"])
-    came = {
-        one["user"]
-        for one in lines
-        if one["event"] == "Returned" and one["user"] in first and one["at"] > first[one["user"]]
+    for line in sorted(lines, key=lambda line: line["at"]):
+        if line["user"] and line["event"] == "Bought":
+            first.setdefault(line["user"], line["at"])
+    converted = {
+        line["user"]
+        for line in lines
+        if line["event"] == "Returned" and line["user"] in first and line["at"] > first[line["user"]]
     }
-    return {len(first): (len(came), pytest.approx(len(came) / len(first)))}
+    return {len(first): (len(converted), pytest.approx(len(converted) / len(first)))}
 
 
 def spikes(lines):
     counts = Counter(map(hour, lines))
-    found = {}
+    result = {}
     for at, count in counts.items():
-        before = counts.get(at - timedelta(hours=1))
-        if before and count >= 60 and count / before - 1 > 0.5:
-            found[at] = (count, before, pytest.approx(count / before - 1))
-    return found
+        previous = counts.get(at - timedelta(hours=1))
+        if previous and count >= 60 and count / previous - 1 > 0.5:
+            result[at] = (count, previous, pytest.approx(count / previous - 1))
+    return result
 
 
 def unusual(lines):
-    counts = Counter(one["at"].date() for one in lines)
+    counts = Counter(line["at"].date() for line in lines)
     mean = sum(counts.values()) / len(counts)
     spread = (sum((count - mean) ** 2 for count in counts.values()) / len(counts)) ** 0.5
     return {
@@ -200,23 +200,23 @@ def unusual(lines):
 
 
 MANY = {"limit": 10_000}
-# What a template is asked with, how many of its columns are the key, and the rest of the rows by it.
+# The parameters of a template, the number of its key columns, and a model of its other columns by key.
 MODELS = {
     "events-by-hour": ({}, 1, events_by(hour)),
-    "events-by-day": ({}, 1, events_by(lambda one: one["at"].date())),
-    "events-by-week": ({}, 1, events_by(lambda one: monday(one["at"]))),
-    "events-by-month": ({}, 1, events_by(lambda one: one["at"].date().replace(day=1))),
+    "events-by-day": ({}, 1, events_by(lambda line: line["at"].date())),
+    "events-by-week": ({}, 1, events_by(lambda line: monday(line["at"]))),
+    "events-by-month": ({}, 1, events_by(lambda line: line["at"].date().replace(day=1))),
     "rolling-24-hours": ({}, 1, rolling),
     "week-over-week": ({}, 1, week_over_week),
     "events-by-name": (
         {},
         1,
         lambda lines: {
-            name: (len(group), people(group), min(one["at"] for one in group), max(one["at"] for one in group))
-            for name, group in grouped(lines, lambda one: one["event"]).items()
+            name: (len(group), people(group), min(line["at"] for line in group), max(line["at"] for line in group))
+            for name, group in grouped(lines, lambda line: line["event"]).items()
         },
     ),
-    "busiest-hours": ({}, 2, lambda lines: Counter((one["at"].isoweekday(), one["at"].hour) for one in lines)),
+    "busiest-hours": ({}, 2, lambda lines: Counter((line["at"].isoweekday(), line["at"].hour) for line in lines)),
     "latency-by-hour": (
         {},
         1,
@@ -280,8 +280,8 @@ MODELS = {
         MANY,
         1,
         lambda lines: {
-            user: (len(group), max(one["at"] for one in group))
-            for user, group in grouped(bad(lines), lambda one: one["user"]).items()
+            user: (len(group), max(line["at"] for line in group))
+            for user, group in grouped(bad(lines), lambda line: line["user"]).items()
             if user
         },
     ),
@@ -289,8 +289,8 @@ MODELS = {
         {},
         1,
         lambda lines: {
-            day: (people(group), len({one["session"] for one in group}), len(group))
-            for day, group in grouped(lines, lambda one: one["at"].date()).items()
+            day: (people(group), len({line["session"] for line in group}), len(group))
+            for day, group in grouped(lines, lambda line: line["at"].date()).items()
         },
     ),
     "top-users": (
@@ -299,11 +299,11 @@ MODELS = {
         lambda lines: {
             user: (
                 len(group),
-                len({one["event"] for one in group}),
-                min(one["at"] for one in group),
-                max(one["at"] for one in group),
+                len({line["event"] for line in group}),
+                min(line["at"] for line in group),
+                max(line["at"] for line in group),
             )
-            for user, group in grouped(lines, lambda one: one["user"]).items()
+            for user, group in grouped(lines, lambda line: line["user"]).items()
             if user
         },
     ),
@@ -311,8 +311,8 @@ MODELS = {
         {},
         1,
         lambda lines: Counter(
-            min(one["at"] for one in group).date()
-            for user, group in grouped(lines, lambda one: one["user"]).items()
+            min(line["at"] for line in group).date()
+            for user, group in grouped(lines, lambda line: line["user"]).items()
             if user
         ),
     ),
@@ -322,7 +322,7 @@ MODELS = {
         lambda lines: {
             (key[0], key[1], key[2], "piece"): (Decimal(sum(map(prop("quantity"), group))), len(group))
             for key, group in grouped(
-                lines, lambda one: (one["at"].date().replace(day=1), prop("organization_id")(one), prop("sku")(one))
+                lines, lambda line: (line["at"].date().replace(day=1), prop("organization_id")(line), prop("sku")(line))
             ).items()
         },
     ),
@@ -332,8 +332,8 @@ MODELS = {
         lambda lines: {
             (key[0], key[1], "piece"): (Decimal(sum(map(prop("quantity"), group))),)
             for key, group in grouped(
-                [one for one in lines if prop("organization_id")(one) == "France"],
-                lambda one: (one["at"].date(), prop("sku")(one)),
+                [line for line in lines if prop("organization_id")(line) == "France"],
+                lambda line: (line["at"].date(), prop("sku")(line)),
             ).items()
         },
     ),
@@ -357,7 +357,7 @@ MODELS = {
 
 
 def plain(value):
-    """A moment at midnight and its date are one."""
+    """A value for comparison: a time at midnight becomes its date."""
     if isinstance(value, datetime) and value.tzinfo and (value.hour, value.minute, value.second) == (0, 0, 0):
         return value.date()
     return value
@@ -370,15 +370,15 @@ async def test_its_rows_are_those_of_plain_python(shop, lines, name):
     start, end = datetime(2010, 12, 3, tzinfo=UTC), datetime(2010, 12, 20, 12, tzinfo=UTC)
     for inside, times in (
         (lines, {}),
-        ([one for one in lines if start <= one["at"] < end], {"start": start, "end": end}),
+        ([line for line in lines if start <= line["at"] < end], {"start": start, "end": end}),
     ):
         if name == "new-users" and times:
-            continue  # who is new is said by what lies before, too
+            continue  # events before the range also decide who is new
         rows = [tuple(map(plain, row)) for row in (await shop.template(name, params, **times)).rows]
-        found = {row[0] if keys == 1 else row[:keys]: row[keys:] for row in rows}
-        assert len(found) == len(rows)
+        actual = {row[0] if keys == 1 else row[:keys]: row[keys:] for row in rows}
+        assert len(actual) == len(rows)
         expected = {plain(key): value if isinstance(value, tuple) else (value,) for key, value in model(inside).items()}
-        assert found == expected
+        assert actual == expected
     assert rows or name == "spikes"
 
 
@@ -387,11 +387,11 @@ async def test_those_that_list_events(shop, lines):
     slow = [row.duration_ms for row in (await shop.template("slowest-requests", limit=50)).rows]
     assert slow == pytest.approx(sorted(ms(lines), reverse=True)[:50])
     recent = [row.timestamp for row in (await shop.template("recent-errors", limit=50)).rows]
-    assert recent == sorted((one["at"] for one in bad(lines)), reverse=True)[:50]
-    person = next(one["user"] for one in lines if one["user"])
+    assert recent == sorted((line["at"] for line in bad(lines)), reverse=True)[:50]
+    person = next(line["user"] for line in lines if line["user"])
     timeline = [(row.timestamp, row.event) for row in (await shop.template("user-timeline", person=person)).rows]
-    own = [(one["at"], one["event"]) for one in lines if one["user"] == person]
-    assert timeline == sorted(own, key=lambda one: one[0])[:100]
+    own = [(line["at"], line["event"]) for line in lines if line["user"] == person]
+    assert timeline == sorted(own, key=lambda event: event[0])[:100]
 
 
 def test_each_is_tested_and_described():
@@ -443,8 +443,8 @@ def test_a_header_that_cannot_be_read(text):
 
 async def test_the_past(shop, lines):
     """Each takes `as_of`, and then answers as it did: before anything came there is nothing, afterwards all of it."""
-    found = await shop.template("events-by-name", as_of=from_us(shop.clock.now_us()))
-    assert sum(row.count for row in found) == len(lines)
+    result = await shop.template("events-by-name", as_of=from_us(shop.clock.now_us()))
+    assert sum(row.count for row in result) == len(lines)
     assert (await shop.template("events-by-name", {"as_of": "2001-01-01"})).rows == []
     with pytest.raises(InvalidAsOf):
         await shop.template("events-by-name", as_of="soon")

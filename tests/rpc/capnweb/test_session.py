@@ -479,13 +479,20 @@ async def test_rows_and_unknown_structs_become_rows():
     """A row stays one; a struct that the client does not know is read by attribute all the same."""
     client, server = pair()
     row = Row({"a": 0, "b": 1}, (1, date(2026, 1, 1)))
-    server.peer.find(0).outcome.value.add("row", lambda: [row, Limits(depth=3), Decimal(1), datetime(2026, 1, 1)])  # noqa: DTZ001 - naive means UTC
+    server.peer.find(0).outcome.value.add("row", lambda: [row, Limits(depth=3), Decimal(1)])
     slot = client.peer.imports.pull(client.peer.imports.push(0, ("row",), []))
     await client.quiet()
-    returned, limits, number, naive = slot.outcome.value
+    returned, limits, number = slot.outcome.value
     assert returned == row
     assert (limits.depth, limits["depth"], number) == (3, 3, Decimal(1))
-    assert naive == datetime(2026, 1, 1, tzinfo=UTC)
+
+
+async def test_a_naive_datetime_is_refused():
+    """Its time zone is unknown; the error says what to write instead, and nothing is sent."""
+    client, server = pair()
+    server.peer.find(0).outcome.value.add("echo", lambda value: value)
+    with pytest.raises(TypeError, match=r"no time zone: give it one"):
+        client.peer.imports.push(0, ("echo",), [datetime(2026, 1, 1)])  # noqa: DTZ001 - naive on purpose
 
 
 async def test_errors_are_the_same_class_again():

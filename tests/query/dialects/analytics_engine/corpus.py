@@ -25,11 +25,11 @@ ROWS = [
 ]
 
 
-def plain(one):
-    """A value as the answer has it."""
-    if isinstance(one, datetime):
-        return f"{one:%Y-%m-%d %H:%M:%S}"
-    return int(one) if isinstance(one, bool) else one
+def plain(value):
+    """A value in the form of the answer."""
+    if isinstance(value, datetime):
+        return f"{value:%Y-%m-%d %H:%M:%S}"
+    return int(value) if isinstance(value, bool) else value
 
 
 def rows(*of, where=lambda _: True):
@@ -39,11 +39,11 @@ def rows(*of, where=lambda _: True):
 
 def groups(key, *aggregates, where=lambda _: True):
     """A row for each group."""
-    found = defaultdict(list)
+    by_key = defaultdict(list)
     for row in ROWS:
         if where(row):
-            found[plain(key(row))].append(row)
-    return sorted([[name, *(one(some) for one in aggregates)] for name, some in found.items()], key=repr)
+            by_key[plain(key(row))].append(row)
+    return sorted([[name, *(aggregate(group) for aggregate in aggregates)] for name, group in by_key.items()], key=repr)
 
 
 def one(*values):
@@ -76,7 +76,7 @@ def day_of(back):
     return lambda r: (T(r) - timedelta(days=back(r))).date().isoformat()
 
 
-# Of one row, the expression and what it is.
+# Each expression, with its value for one row.
 EACH = {
     "blob1": M,
     "index1": lambda r: r["index1"],
@@ -188,7 +188,7 @@ EACH = {
     "toStartOfInterval(timestamp, INTERVAL '1' WEEK)": day_of(lambda r: T(r).weekday()),
     "toStartOfInterval(timestamp, INTERVAL '1' MONTH)": lambda _: "2024-01-01",
 }
-# A whole statement over `t`, and its rows in any order.
+# Each complete statement over `t`, with its rows in any order.
 WHOLE = {
     "SELECT count() FROM t": one(60),
     "SELECT COUNT(*), count(DISTINCT blob1) FROM t": one(60, 4),
@@ -211,7 +211,7 @@ WHOLE = {
     ],
     "SELECT blob1 AS m, count() AS n FROM t GROUP BY m": groups(M, len),
     "SELECT blob1, sum(double2) FROM t WHERE index1 = 'org1' GROUP BY blob1": groups(
-        M, lambda some: sum(map(E, some)), where=lambda r: r["index1"] == "org1"
+        M, lambda group: sum(map(E, group)), where=lambda r: r["index1"] == "org1"
     ),
     "SELECT toStartOfDay(timestamp) AS timestamp, count() FROM t GROUP BY timestamp": groups(bucket(86400), len),
     "SELECT toStartOfHour(timestamp) AS t, count() AS n FROM t GROUP BY t HAVING n > 0 ORDER BY t": groups(
@@ -222,14 +222,15 @@ WHOLE = {
     )[1:3],
     "SELECT blob2 FROM t GROUP BY 1 ORDER BY 1 LIMIT ALL": groups(P),
     "SELECT m, max(n) FROM (SELECT blob1 AS m, index1 AS i, count() AS n FROM t GROUP BY m, i) GROUP BY m": groups(
-        M, lambda some: max(Counter(r["index1"] for r in some).values())
+        M, lambda group: max(Counter(r["index1"] for r in group).values())
     ),
     "SELECT sum(DISTINCT double2), avg(DISTINCT double2) FROM t": one(sum({*column("double2")}), 3),
     "SELECT quantileWeighted(0.5, double1, _sample_interval) FROM t": one(disc(column("double1"), 0.5)),
     "SELECT topK(index1), topKWeighted(index1, _sample_interval) FROM t": [[["org0", "org1", "org2"]] * 2],
     "SELECT DISTINCT index1 FROM t": [["org0"], ["org1"], ["org2"]],
 }
-# What chDB is not asked: words that it has not, or reads otherwise than Analytics Engine; topK of equals has no order.
+# Statements with these parts do not run in chDB: it lacks them, or reads them differently from Analytics Engine, or
+# (topK of equal counts) they have no order.
 ONLY_HERE = (
     "extract(",
     "LIMIT ALL",

@@ -1,4 +1,4 @@
-"""Statements of the dialect that hypothesis makes, each with the same in plain Python over the rows.
+"""Statements of the dialect that hypothesis makes, each with the same computation in plain Python over the rows.
 
 Numbers are multiples of 1/8 and stay small, so that sums are exact in whatever order they are added.
 """
@@ -33,7 +33,7 @@ _SPANS = {"SECOND": 1, "MINUTE": 60, "HOUR": 3600, "DAY": 86400}
 class Made(NamedTuple):
     """An expression: its SQL, its kind (S text, N number, T time, D date, B truth, A array), its value.
 
-    `of` is given a row, or of an aggregate the rows of its group.
+    The argument of `of` is a row; for an aggregate it is the rows of its group.
     """
 
     sql: str
@@ -42,7 +42,7 @@ class Made(NamedTuple):
 
 
 class Statement(NamedTuple):
-    """A SELECT over `t`, and the rows that answer it; their order counts where it has one."""
+    """A SELECT over `t`, and the rows that answer it; their order counts if the statement orders them."""
 
     sql: str
     answer: Callable[[Sequence[Row]], list[list[Any]]]
@@ -52,16 +52,16 @@ class Statement(NamedTuple):
 
 
 def literal(text: str) -> str:
-    """A text, written out."""
+    """A text as a literal of SQL."""
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
-def same(found: list[list[Any]], expected: list[list[Any]], *, is_ordered: bool) -> bool:
-    """Whether an answer is what was expected: floats to nine digits, in any order unless it has one."""
-    expected = [[_plain(one) for one in row] for row in expected]
+def same(actual: list[list[Any]], expected: list[list[Any]], *, is_ordered: bool) -> bool:
+    """Whether two lists of rows are equal: floats to nine digits, in any order unless `is_ordered`."""
+    expected = [[_plain(value) for value in row] for row in expected]
     if not is_ordered:
-        found, expected = sorted(found, key=_near), sorted(expected, key=_near)
-    return [_near(row) for row in found] == [_near(row) for row in expected]
+        actual, expected = sorted(actual, key=_near), sorted(expected, key=_near)
+    return [_near(row) for row in actual] == [_near(row) for row in expected]
 
 
 def _plain(value: Any) -> Any:
@@ -71,7 +71,7 @@ def _plain(value: Any) -> Any:
 
 
 def _near(row: list[Any]) -> list[str]:
-    return [f"{round(one, 9) + 0:.9g}" if isinstance(one, (int, float)) else repr(one) for one in row]
+    return [f"{round(value, 9) + 0:.9g}" if isinstance(value, (int, float)) else repr(value) for value in row]
 
 
 def _leaf(kind: str, columns: Columns) -> st.SearchStrategy[Made]:
@@ -89,10 +89,10 @@ def _leaf(kind: str, columns: Columns) -> st.SearchStrategy[Made]:
 
 
 def _call(form: str, kind: str, value: Callable[..., Any], *parts: st.SearchStrategy[Made]) -> st.SearchStrategy[Made]:
-    """`form` with the parts in its places; its value is `value` of theirs."""
+    """`form` with the parts in its places; its value is `value` of the values of the parts."""
     return st.tuples(*parts).map(
         lambda made: Made(
-            form.format(*(one.sql for one in made)), kind, lambda row: value(*(one.of(row) for one in made))
+            form.format(*(part.sql for part in made)), kind, lambda row: value(*(part.of(row) for part in made))
         )
     )
 
@@ -103,7 +103,8 @@ def expressions(kind: str, columns: Columns, depth: int = 2) -> st.SearchStrateg
     if not depth:
         return _leaf("N" if kind == "B" else kind, columns) if kind != "B" else conditions(columns, 0)
     s, n, t, d, b = (
-        st.deferred(lambda one=one: expressions(one, columns, depth - 1)) for one in ("S", "N", "T", "D", "B")
+        st.deferred(lambda letter=letter: expressions(letter, columns, depth - 1))
+        for letter in ("S", "N", "T", "D", "B")
     )
     if kind == "B":
         return conditions(columns, depth)
@@ -174,8 +175,8 @@ def conditions(columns: Columns, depth: int = 2) -> st.SearchStrategy[Made]:
     """Expressions that are true or false."""
     s, n, t = (expressions(kind, columns, max(depth - 1, 0)) for kind in ("S", "N", "T"))
     compared = [
-        _call(f"({{}} {sign} {{}})", "B", does, one, one)
-        for one in (s, n, t)
+        _call(f"({{}} {sign} {{}})", "B", does, operand, operand)
+        for operand in (s, n, t)
         for sign, does in (
             ("=", lambda x, y: x == y),
             ("!=", lambda x, y: x != y),
@@ -222,7 +223,7 @@ def _like(texts: st.SearchStrategy[Made], sign: str) -> st.SearchStrategy[Made]:
 
 @functools.cache
 def aggregates(columns: Columns, *, is_table: bool) -> st.SearchStrategy[Made]:
-    """Aggregates over the columns; those of a table's own columns only where it is one."""
+    """Aggregates over the columns; aggregates of a table's own columns only if the source is a table."""
     s, n, t = (expressions(kind, columns, 1) for kind in ("S", "N", "T"))
     made = [
         st.just(Made("count()", "N", len)),
@@ -237,7 +238,7 @@ def aggregates(columns: Columns, *, is_table: bool) -> st.SearchStrategy[Made]:
     if is_table:
         made += [
             st.just(Made("sum(_sample_interval)", "N", len)),
-            s.map(lambda one: Made(f"argMax({one.sql}, {UNIQUE})", "S", lambda rows: _latest(rows, one))),
+            s.map(lambda text: Made(f"argMax({text.sql}, {UNIQUE})", "S", lambda rows: _latest(rows, text))),
             st.sampled_from((0, 0.25, 0.5, 0.75, 1)).flatmap(
                 lambda q: _over(
                     f"quantileExactWeighted({q})({{}}, _sample_interval)", "N", lambda values: _quantile(values, q), n
@@ -256,12 +257,16 @@ def aggregates(columns: Columns, *, is_table: bool) -> st.SearchStrategy[Made]:
 def _over(
     form: str, kind: str, value: Callable[[list[Any]], Any], part: st.SearchStrategy[Made]
 ) -> st.SearchStrategy[Made]:
-    return part.map(lambda one: Made(form.format(one.sql), kind, lambda rows: value([one.of(row) for row in rows])))
+    return part.map(
+        lambda expression: Made(
+            form.format(expression.sql), kind, lambda rows: value([expression.of(row) for row in rows])
+        )
+    )
 
 
 @st.composite
 def statements(draw: st.DrawFn, columns: Columns = COLUMNS, source: str = "t") -> Statement:
-    """SELECTs of rows, of groups, and of groups of what another gives."""
+    """SELECTs of rows, of groups, and of groups of the rows of another SELECT."""
     shape = draw(st.sampled_from(("rows", "groups", "groups", "nested") if source == "t" else ("groups",)))
     if shape == "nested":
         return draw(_nested())
@@ -288,23 +293,25 @@ def _assembled(
     totals: list[Made],
     items: list[Made],
 ) -> Statement:
-    # Names of their own within: an alias goes before a column of the same name.
+    # The inner statement has other names: an alias takes precedence over a column of the same name.
     names = tuple(f"{'x' if source == 't' else 'y'}{number}" for number in range(len(items)))
-    listed = ", ".join(f"{one.sql} AS {name}" for one, name in zip(items, names, strict=True))
+    listed = ", ".join(f"{item.sql} AS {name}" for item, name in zip(items, names, strict=True))
     sql = f"SELECT {'DISTINCT ' if distinct else ''}{listed} FROM {source}"
     sql += f" WHERE {where.sql}" if where else ""
     having = None
     if totals and keys:
-        forms = [names, [str(number) for number in range(1, len(keys) + 1)], [one.sql for one in keys]]
+        forms = [names, [str(number) for number in range(1, len(keys) + 1)], [key.sql for key in keys]]
         sql += " GROUP BY " + ", ".join(draw(st.sampled_from(forms))[: len(keys)])
-        counted = [at for at, one in enumerate(items) if at >= len(keys) and one.kind == "N" and "avg" not in one.sql]
+        counted = [
+            at for at, item in enumerate(items) if at >= len(keys) and item.kind == "N" and "avg" not in item.sql
+        ]
         if counted and draw(st.booleans()):
-            at, least = draw(st.sampled_from(counted)), draw(st.sampled_from(_NUMBERS))
-            having = (at, float(least))
-            sql += f" HAVING {draw(st.sampled_from((names[at], items[at].sql)))} >= {least}"
+            at, threshold = draw(st.sampled_from(counted)), draw(st.sampled_from(_NUMBERS))
+            having = (at, float(threshold))
+            sql += f" HAVING {draw(st.sampled_from((names[at], items[at].sql)))} >= {threshold}"
     order = None
     if draw(st.booleans()):
-        order = [(at, draw(st.booleans())) for at, one in enumerate(items) if one.kind != "A"]
+        order = [(at, draw(st.booleans())) for at, item in enumerate(items) if item.kind != "A"]
         order = draw(st.permutations(order))
         sql += " ORDER BY " + ", ".join(f"{names[at]}{' DESC' if down else ''}" for at, down in order) if order else ""
     limit, offset = (
@@ -313,25 +320,25 @@ def _assembled(
     sql += f" LIMIT {limit} OFFSET {offset}" if limit is not None else ""
 
     def answer(rows: Sequence[Row]) -> list[list[Any]]:
-        kept = [row for row in rows if where is None or where.of(row)]
-        found = _grouped(kept, keys, totals) if totals else [[one.of(row) for one in items] for row in kept]
+        selected = [row for row in rows if where is None or where.of(row)]
+        result = _grouped(selected, keys, totals) if totals else [[item.of(row) for item in items] for row in selected]
         if distinct:
-            found = [list(row) for row in dict.fromkeys(map(tuple, found))]
+            result = [list(row) for row in dict.fromkeys(map(tuple, result))]
         if having is not None:
-            found = [row for row in found if row[having[0]] >= having[1]]
+            result = [row for row in result if row[having[0]] >= having[1]]
         for at, down in reversed(order or ()):
-            found.sort(key=lambda row: row[at], reverse=down)
-        return found if limit is None else found[offset : offset + limit]
+            result.sort(key=lambda row: row[at], reverse=down)
+        return result if limit is None else result[offset : offset + limit]
 
-    return Statement(sql, answer, bool(order), names, tuple(one.kind for one in items))
+    return Statement(sql, answer, bool(order), names, tuple(item.kind for item in items))
 
 
 @st.composite
 def _nested(draw: st.DrawFn) -> Statement:
-    inner = draw(statements().filter(lambda one: "GROUP BY" in one.sql and "FROM (" not in one.sql))
+    inner = draw(statements().filter(lambda statement: "GROUP BY" in statement.sql and "FROM (" not in statement.sql))
     named = list(zip(inner.names, inner.kinds, strict=True))
-    columns = tuple((kind, tuple(name for name, one in named if one == kind)) for kind in "SNTD")
-    # A number of the inner one is as exact as its sums, but for averages.
+    columns = tuple((kind, tuple(name for name, column_kind in named if column_kind == kind)) for kind in "SNTD")
+    # Numbers of the inner statement are as exact as its sums, except averages.
     outer = draw(statements(columns=columns, source=f"({inner.sql})"))
 
     def answer(rows: Sequence[Row]) -> list[list[Any]]:
@@ -344,7 +351,7 @@ def _grouped(rows: Sequence[Row], keys: list[Made], totals: list[Made]) -> list[
     groups: dict[tuple[Any, ...], list[Row]] = {} if keys else {(): []}
     for row in rows:
         groups.setdefault(tuple(key.of(row) for key in keys), []).append(row)
-    return [[*key, *(one.of(some) for one in totals)] for key, some in groups.items()]
+    return [[*key, *(total.of(group) for total in totals)] for key, group in groups.items()]
 
 
 def _seconds(at: datetime) -> int:
@@ -357,11 +364,11 @@ def _bucket(at: datetime, width: int) -> datetime:
 
 def _most(values: list[str], k: int) -> list[str]:
     counts = Counter(values)
-    return sorted(counts, key=lambda one: (-counts[one], one))[:k]
+    return sorted(counts, key=lambda value: (-counts[value], value))[:k]
 
 
-def _latest(rows: Sequence[Row], one: Made) -> Any:
-    return one.of(max(rows, key=lambda row: row[UNIQUE])) if rows else None
+def _latest(rows: Sequence[Row], expression: Made) -> Any:
+    return expression.of(max(rows, key=lambda row: row[UNIQUE])) if rows else None
 
 
 def _quantile(values: list[float], q: float) -> float | None:

@@ -23,31 +23,31 @@ def answers(tmp_path_factory):
 
 
 async def answered(root):
-    """Ask all statements of an object with the rows, and one event that is none of them."""
+    """Run all statements on an object that has the rows and one other event."""
     names = {"index1": "i", "blob1": "b1", "blob2": "b2", "double1": "d1", "double2": "d2"}
-    found, each = {}, list(EACH)
+    results, expressions = {}, list(EACH)
     async with Analytics("shop", root=root) as shop:
         mapping = {"event": "Hit", "index1": "i", "blobs": ["b1", "b2"], "doubles": ["d1", "d2"]}
         await shop.save_dataset("t", mapping)
         await shop.track("Other")
         for row in ROWS:
-            said = {names[name]: value for name, value in row.items() if value != "" and name in names}
-            await shop.track("Hit", said, timestamp=row["timestamp"])
-        # A question takes a process of its own: some expressions are asked together.
-        for first in range(0, len(each), 10):
-            some = each[first : first + 10]
-            listed = ", ".join(f"{text} AS x{number}" for number, text in enumerate(some))
+            properties = {names[name]: value for name, value in row.items() if value != "" and name in names}
+            await shop.track("Hit", properties, timestamp=row["timestamp"])
+        # Each query starts a process, so ten expressions share one query.
+        for first in range(0, len(expressions), 10):
+            chunk = expressions[first : first + 10]
+            listed = ", ".join(f"{text} AS x{number}" for number, text in enumerate(chunk))
             columns = zip(*await asked(shop, f"SELECT {listed} FROM t"), strict=True)
-            found |= dict(zip((f"SELECT {text} AS x FROM t" for text in some), map(single, columns), strict=False))
+            results |= dict(zip((f"SELECT {text} AS x FROM t" for text in chunk), map(single, columns), strict=False))
         for sql in STATEMENTS:
-            if sql not in found or len(found[sql]) != len(STATEMENTS[sql]):
-                found[sql] = await asked(shop, sql)
+            if sql not in results or len(results[sql]) != len(STATEMENTS[sql]):
+                results[sql] = await asked(shop, sql)
         assert await shop.check() == []
-    return found
+    return results
 
 
 async def asked(shop, sql):
-    """The rows of a statement; one that fails fails the test of its own."""
+    """The rows of a statement; an error becomes a row, so that only the test of this statement fails."""
     try:
         answer = json.loads(encoded(await shop.analytics_engine(sql)))
     except QueryError as error:
@@ -83,35 +83,39 @@ def clickhouse():
         numbers = ", ".join(f"toFloat64({row[name]}) AS {name}" for name in ("double1", "double2"))
         at = f"toDateTime({int(row['timestamp'].timestamp())}, 'UTC') AS timestamp"
         lines.append(f"SELECT 't' AS dataset, {at}, 1 AS _sample_interval, {texts}, {numbers}, {blobs}, {doubles}")
-    made = " UNION ALL ".join(lines)
+    union = " UNION ALL ".join(lines)
 
     def ask(sql):
-        asked = sql.replace("FROM t", f"FROM ({made}) AS t") + " SETTINGS session_timezone = 'UTC' FORMAT JSONCompact"
-        return json.loads(str(chdb.query(asked, "Raw")))["data"]
+        statement = (
+            sql.replace("FROM t", f"FROM ({union}) AS t") + " SETTINGS session_timezone = 'UTC' FORMAT JSONCompact"
+        )
+        return json.loads(str(chdb.query(statement, "Raw")))["data"]
 
     return ask
 
 
-@pytest.mark.parametrize("sql", [one for one in STATEMENTS if not any(part in one for part in ONLY_HERE)])
+@pytest.mark.parametrize("sql", [value for value in STATEMENTS if not any(part in value for part in ONLY_HERE)])
 def test_as_clickhouse(answers, clickhouse, sql):
     """The rows are ClickHouse's; its 64-bit integers may be text."""
-    theirs = [[number(one) for one in row] for row in clickhouse(sql)]
-    ours = [[number(one) for one in row] for row in answers[sql]]
-    assert close(sorted(ours, key=repr), sorted(theirs, key=repr))
+    expected = [[number(value) for value in row] for row in clickhouse(sql)]
+    actual = [[number(value) for value in row] for row in answers[sql]]
+    assert close(sorted(actual, key=repr), sorted(expected, key=repr))
 
 
-def number(one):
+def number(value):
     """A number as a float, also one in a text."""
     try:
-        return float(one) if isinstance(one, (str, int, float)) else one
+        return float(value) if isinstance(value, (str, int, float)) else value
     except ValueError:
-        return one
+        return value
 
 
-def close(ours, theirs):
+def close(actual, expected):
     """Equal; floats to twelve digits."""
-    return len(ours) == len(theirs) and all(
-        mine == pytest.approx(yours, rel=1e-12) if isinstance(yours, (int, float)) else mine == yours
-        for left, right in zip(ours, theirs, strict=True)
-        for mine, yours in zip(left, right, strict=True)
+    return len(actual) == len(expected) and all(
+        actual_value == pytest.approx(expected_value, rel=1e-12)
+        if isinstance(expected_value, (int, float))
+        else actual_value == expected_value
+        for actual_row, expected_row in zip(actual, expected, strict=True)
+        for actual_value, expected_value in zip(actual_row, expected_row, strict=True)
     )

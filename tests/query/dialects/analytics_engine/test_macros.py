@@ -1,4 +1,4 @@
-"""What the macros of Grafana's plug-in for ClickHouse become, over made-up rows, against plain Python."""
+"""The SQL of the macros of Grafana's plug-in for ClickHouse, over made-up rows, against plain Python."""
 
 from __future__ import annotations
 
@@ -32,68 +32,75 @@ def answer(sql):
 
 def groups():
     """The greatest value of each label in each minute, in order of label and time."""
-    found = {}
+    maxima = {}
     for at, label, value in ROWS:
         key = (label, int(at.replace(tzinfo=UTC).timestamp()) // 60 * 60_000)
-        found[key] = max(found.get(key, value), value)
-    return sorted(found.items())
+        maxima[key] = max(maxima.get(key, value), value)
+    return sorted(maxima.items())
 
 
 def by_time(values):
     """Pairs of label and value for each time."""
-    found = {}
+    pairs_by_time = {}
     for label, t, value in values:
-        found.setdefault(t, []).append([label, value])
-    return [[t, sorted(pairs)] for t, pairs in sorted(found.items())]
+        pairs_by_time.setdefault(t, []).append([label, value])
+    return [[t, sorted(pairs)] for t, pairs in sorted(pairs_by_time.items())]
 
 
 def test_columns():
-    """Each time has its labels and values, as the plug-in makes series of them; so says the type."""
+    """Each time has its labels and values, as the plug-in makes series of them; the type is right."""
     sql = f"SELECT t, groupArray((label, top)) AS groupArr FROM ({GROUPED}) GROUP BY t ORDER BY t"
-    found = answer(sql)
-    assert [one["type"] for one in found["meta"]] == ["UInt64", "Array(Tuple(String, Float64))"]
-    assert [list(row.values()) for row in found["data"]] == by_time((*key, value) for key, value in groups())
+    result = answer(sql)
+    assert [column["type"] for column in result["meta"]] == ["UInt64", "Array(Tuple(String, Float64))"]
+    assert [list(row.values()) for row in result["data"]] == by_time((*key, value) for key, value in groups())
 
 
 @pytest.mark.parametrize("windows", [False, True], ids=["runningDifference", "lagInFrame"])
 def test_rate(windows):
-    """Of each time, how much came in a second since the one before; the first has nothing before it."""
+    """For each time, the events per second since the previous time; the first time has no previous one."""
     step = "((t - lagInFrame(t, 1, 0) OVER ()) / 1000)" if windows else "runningDifference(t / 1000)"
-    found = answer(f"SELECT t, n / {step} AS rate FROM (SELECT {T}, count() AS n FROM hits GROUP BY t ORDER BY t)")
+    result = answer(f"SELECT t, n / {step} AS rate FROM (SELECT {T}, count() AS n FROM hits GROUP BY t ORDER BY t)")
     counts = {}
     for at, _, _ in ROWS:
         t = int(at.replace(tzinfo=UTC).timestamp()) // 60 * 60_000
         counts[t] = counts.get(t, 0) + 1
     times = sorted(counts)
-    expected = [counts[t] / ((t - before) / 1000) for before, t in pairwise(times)]
-    assert [row["rate"] for row in found["data"]][1:] == pytest.approx(expected)
-    assert [row["t"] for row in found["data"]] == times
+    expected = [counts[t] / ((t - previous) / 1000) for previous, t in pairwise(times)]
+    assert [row["rate"] for row in result["data"]][1:] == pytest.approx(expected)
+    assert [row["t"] for row in result["data"]] == times
 
 
 @pytest.mark.parametrize("windows", [False, True], ids=["runningDifference", "lagInFrame"])
 def test_per_second_of_each_label(windows):
     """Growth within a label; where it shrank, and at the label's first time, there is no value."""
     if windows:
-        before, grown = "lagInFrame(label, 1, label) OVER ()", "(top - lagInFrame(top, 1, 0) OVER ())"
+        previous_label, growth_sql = "lagInFrame(label, 1, label) OVER ()", "(top - lagInFrame(top, 1, 0) OVER ())"
         step = "(t / 1000 - lagInFrame(t / 1000, 1, 0) OVER ())"
     else:
-        before, grown, step = "neighbor(label, -1, label)", "runningDifference(top)", "runningDifference(t / 1000)"
-    inner = f"SELECT t, label, if({grown} < 0 OR {before} != label, nan, {grown} / {step}) AS s FROM ({GROUPED})"
-    found = answer(f"SELECT t, groupArray((label, s)) AS groupArr FROM ({inner}) GROUP BY t ORDER BY t")
+        previous_label, growth_sql, step = (
+            "neighbor(label, -1, label)",
+            "runningDifference(top)",
+            "runningDifference(t / 1000)",
+        )
+    inner = (
+        f"SELECT t, label, if({growth_sql} < 0 OR {previous_label} != label, nan, {growth_sql} / {step}) AS s "
+        f"FROM ({GROUPED})"
+    )
+    result = answer(f"SELECT t, groupArray((label, s)) AS groupArr FROM ({inner}) GROUP BY t ORDER BY t")
     values, last = [], None
     for (label, t), top in groups():
         same = last is not None and last[0] == label
-        grown = top - last[2] if same else -1
-        values.append((label, t, grown / ((t - last[1]) / 1000) if grown >= 0 else None))
+        growth = top - last[2] if same else -1
+        values.append((label, t, growth / ((t - last[1]) / 1000) if growth >= 0 else None))
         last = (label, t, top)
     first = groups()[0][0]  # of all rows: ClickHouse divides by nothing, or by all time since 1970
-    mine = [[t, [p for p in pairs if (p[0], t) != first]] for t, pairs in (row.values() for row in found["data"])]
-    theirs = [[t, [p for p in pairs if (p[0], t) != first]] for t, pairs in by_time(values)]
-    assert mine == theirs
+    actual = [[t, [p for p in pairs if (p[0], t) != first]] for t, pairs in (row.values() for row in result["data"])]
+    expected = [[t, [p for p in pairs if (p[0], t) != first]] for t, pairs in by_time(values)]
+    assert actual == expected
 
 
 @pytest.mark.parametrize(
-    ("sql", "said"),
+    ("sql", "message"),
     [
         ("SELECT runningDifference(double1) FROM hits", "needs rows in order"),
         ("SELECT runningDifference(n) FROM (SELECT count() AS n FROM hits GROUP BY blob1)", "needs rows in order"),
@@ -103,7 +110,7 @@ def test_per_second_of_each_label(windows):
         ("SELECT lagInFrame(n) OVER (PARTITION BY n) FROM (SELECT double1 AS n FROM hits ORDER BY n)", "unsupported"),
     ],
 )
-def test_what_has_no_order(sql, said):
-    """A row before another is only known where rows have an order; other windows are not in the dialect."""
-    with pytest.raises(QueryRefused, match=said):
+def test_what_has_no_order(sql, message):
+    """Rows have a previous row only if they have an order; other windows are not in the dialect."""
+    with pytest.raises(QueryRefused, match=message):
         translate(sql, NOW)

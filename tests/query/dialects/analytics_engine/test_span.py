@@ -67,17 +67,17 @@ def test_no_row_is_left_out(raw, text, form, sign, mirrored):
     value = datetime.fromisoformat(text)
     if "toDateTime" in form:
         value = value.replace(microsecond=0) + timedelta(seconds=1 if "INTERVAL" in form else 0)
-    said = form.format(f"'{text}'")
-    where = f"{said} {sign} timestamp" if mirrored else f"timestamp {sign} {said}"
-    seen = raw.replace(microsecond=0)
-    left, right = (value, seen) if mirrored else (seen, value)
+    constant = form.format(f"'{text}'")
+    where = f"{constant} {sign} timestamp" if mirrored else f"timestamp {sign} {constant}"
+    truncated = raw.replace(microsecond=0)
+    left, right = (value, truncated) if mirrored else (truncated, value)
     holds = {">": left > right, ">=": left >= right, "<": left < right, "<=": left <= right, "=": left == right}[sign]
     low, high = translate(f"SELECT count() FROM t WHERE {where}", NOW).span
     assert not holds or ((low is None or raw >= low) and (high is None or raw < high))
 
 
 async def test_files_of_other_times_are_not_opened(tmp_path):
-    """A day of Grafana's reads the file of that day, and not those of the others."""
+    """A query of one day, as Grafana sends it, reads the file of that day and no other file."""
     async with Analytics("shop", root=tmp_path, headroom_bytes=0) as shop:
         await shop.batch(
             {

@@ -25,7 +25,7 @@ EMPTY = {"S": "", "N": 0.0, "U": 1, "T": START}
 
 def streams():
     """Rows of a table: few values, so that they meet."""
-    one = st.fixed_dictionaries(
+    strategy = st.fixed_dictionaries(
         {
             "index1": st.sampled_from(TEXTS),
             "blob1": st.sampled_from(TEXTS),
@@ -35,7 +35,7 @@ def streams():
             "timestamp": st.integers(0, 3 * 86400).map(lambda n: START + timedelta(seconds=n)),
         }
     )
-    return st.lists(one, max_size=20).map(lambda found: [row | {UNIQUE: n} for n, row in enumerate(found)])
+    return st.lists(strategy, max_size=20).map(lambda rows: [row | {UNIQUE: n} for n, row in enumerate(rows)])
 
 
 @pytest.mark.integration
@@ -49,13 +49,13 @@ def test_as_plain_python(rows, statement):
     with duckdb.connect() as connection:
         connection.register("_dataset", table)
         answer = EngineAnswer("JSON", connection.sql(translate(statement.sql, NOW).sql).to_arrow_table())
-    found = [list(row.values()) for row in json.loads(encoded(answer))["data"]]
-    assert same(found, statement.answer(rows), is_ordered=statement.is_ordered), statement.sql
+    actual = [list(row.values()) for row in json.loads(encoded(answer))["data"]]
+    assert same(actual, statement.answer(rows), is_ordered=statement.is_ordered), statement.sql
 
 
 @pytest.mark.integration
 @settings(max_examples=10, derandomize=True)
-@given(rows=streams(), statement=statements().filter(lambda one: "topK" not in one.sql))
+@given(rows=streams(), statement=statements().filter(lambda statement: "topK" not in statement.sql))
 def test_as_clickhouse(rows, statement):
     """The rows of the definition are ClickHouse's, where its functions count characters too."""
     chdb = pytest.importorskip("chdb", reason="chDB is the second oracle: pip install 'lakebed[bench]'")
@@ -73,8 +73,8 @@ def test_as_clickhouse(rows, statement):
     for name in ("length", "position", "substring"):
         sql = sql.replace(f"{name}(", f"{name}UTF8(")
     answer = str(chdb.query(f"{sql} SETTINGS session_timezone = 'UTC' FORMAT JSONCompact", "Raw"))
-    found = [
-        [float(one) if kind == "N" else one for one, kind in zip(row, statement.kinds, strict=True)]
+    actual = [
+        [float(value) if kind == "N" else value for value, kind in zip(row, statement.kinds, strict=True)]
         for row in json.loads(answer)["data"]
     ]
-    assert same(found, expected, is_ordered=statement.is_ordered), statement.sql
+    assert same(actual, expected, is_ordered=statement.is_ordered), statement.sql

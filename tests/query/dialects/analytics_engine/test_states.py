@@ -1,4 +1,4 @@
-"""The dialect over one object in every state that it can be in, and as it was before."""
+"""The dialect over one object in every state, now and as of an earlier time."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MERGES = (("ann", "bob"),)
 
 @st.composite
 def streams(draw):
-    """Events that are mapped, data points, and others; some values are texts, or lack."""
+    """Events that are mapped, data points, and others; some values are texts or are missing."""
     plan = st.sampled_from(["pro", "GET", "Über", 7, True, None])
     amount = st.sampled_from([None, 1, 2.5, "7", "x", "nan", -3, False])
     at = st.integers(0, 4 * 172_800).map(lambda quarter: quarter / 2)
@@ -41,16 +41,16 @@ def streams(draw):
             when,
             {"indexes": index, "blobs": blobs, "doubles": [number]},
         ),
-        *(texts.map(lambda some: some[:1]), at, texts, st.integers(-9, 9).map(lambda n: n / 2)),
+        *(texts.map(lambda values: values[:1]), at, texts, st.integers(-9, 9).map(lambda n: n / 2)),
     )
-    said = st.builds(identified, st.just("ann"), st.just("?p1"), st.integers(0, 86_400))
-    made = draw(st.lists(st.one_of(mapped, mapped, mapped, point, said), min_size=1, max_size=30))
+    identities = st.builds(identified, st.just("ann"), st.just("?p1"), st.integers(0, 86_400))
+    drawn = draw(st.lists(st.one_of(mapped, mapped, mapped, point, identities), min_size=1, max_size=30))
     events = []
-    for n, one in enumerate(made):
-        if isinstance(one, dict):
-            events.append(one)
+    for n, item in enumerate(drawn):
+        if isinstance(item, dict):
+            events.append(item)
             continue
-        name, who, when, properties = one
+        name, who, when, properties = item
         if name == "points":
             properties["doubles"] += [0, n]
         events.append(happened(name, who, when, properties | {"n": n}))
@@ -58,22 +58,25 @@ def streams(draw):
 
 
 def rows(events, dataset):
-    """The rows of a dataset, told plainly."""
-    found = []
+    """The rows of a dataset, computed in plain Python."""
+    result = []
     for event in events:
         if event.event != ("hit" if dataset == "mapped" else "points"):
             continue
         at = from_us(event.us).replace(microsecond=0, tzinfo=None)
-        said = event.properties
+        properties = event.properties
         if dataset == "mapped":
-            texts, numbers = [event.person, said["plan"], said["n"]], [said["amount"], said["size"], said["n"]]
+            texts, numbers = (
+                [event.person, properties["plan"], properties["n"]],
+                [properties["amount"], properties["size"], properties["n"]],
+            )
         else:
-            texts = [*(said["indexes"] or [None]), *(*said["blobs"], None, None)[:2]]
-            numbers = said["doubles"]
+            texts = [*(properties["indexes"] or [None]), *(*properties["blobs"], None, None)[:2]]
+            numbers = properties["doubles"]
         values = dict(zip(("index1", "blob1", "blob2"), map(text, texts), strict=True))
         values |= dict(zip(("double1", "double2", UNIQUE), map(number, numbers), strict=True))
-        found.append({"timestamp": at, **values})
-    return found
+        result.append({"timestamp": at, **values})
+    return result
 
 
 def text(value):
@@ -103,10 +106,10 @@ async def test_answers_equal_plain_python_in_any_state(tmp_path_factory, events,
         table = unmapped(dataset, translated.columns)
     async for stage in stages(tmp_path_factory.mktemp("dialect"), events, merges=MERGES, only=states, untrusted=()):
         result = await stage.shop.query(translated.over(table), as_of=stage.as_of)
-        found = json.loads(encoded(EngineAnswer("JSON", result.arrow())))["data"]
+        actual = json.loads(encoded(EngineAnswer("JSON", result.arrow())))["data"]
         expected = statement.answer(rows(stage.events, dataset))
-        found = [list(row.values()) for row in found]
-        assert same(found, expected, is_ordered=statement.is_ordered), f"{stage.name}: {statement.sql}"
+        actual = [list(row.values()) for row in actual]
+        assert same(actual, expected, is_ordered=statement.is_ordered), f"{stage.name}: {statement.sql}"
 
 
 SIZES = (1, "7", "x", "nan", None, True)
@@ -119,7 +122,7 @@ EVENTS.insert(10, identified("ann", "?p1", 5))
 
 async def test_the_verb_itself_in_every_state(tmp_path):
     """`analytics_engine` answers by the mapping and the people of the moment, and `now()` is the moment; a promoted
-    property is as good as one that is not."""
+    property gives the same answer as one that is not."""
     sql = """
         SELECT index1, blob1 AS plan, count() AS n, sum(double1), sum(double2), max(timestamp), now() FROM hits
         WHERE timestamp < now() GROUP BY index1, plan HAVING n > 0 ORDER BY index1, plan FORMAT JSON
@@ -135,11 +138,11 @@ async def test_the_verb_itself_in_every_state(tmp_path):
         for row in rows(stage.events, "mapped"):
             groups[(row["blob1"], "") if stage.name == "unmerged" else (row["index1"], row["blob1"])].append(row)
         expected = []
-        for key, some in sorted(groups.items()):
+        for key, group in sorted(groups.items()):
             first, second, times = zip(
-                *((row["double1"], row["double2"], row["timestamp"]) for row in some), strict=True
+                *((row["double1"], row["double2"], row["timestamp"]) for row in group), strict=True
             )
-            expected.append([*key, len(some), sum(first), sum(second), max(times), now])
+            expected.append([*key, len(group), sum(first), sum(second), max(times), now])
         answer = json.loads(encoded(await stage.shop.analytics_engine(sql, as_of=stage.as_of)))["data"]
         assert same([list(row.values()) for row in answer], expected, is_ordered=True), stage.name
         seen.append(stage.name)
