@@ -28,7 +28,7 @@ FULL = 10_000_000 / STORED_EVENTS
 
 
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """What was asked for."""
+    """The parsed command line."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"subjects: {', '.join(NAMES)}")
     parser.add_argument("--size", type=float, default=1.0, help="scales events, keys and objects (default 1)")
@@ -38,53 +38,53 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--json", type=Path, default=RESULTS, help=f"where the figures go (default {RESULTS.name})")
     parser.add_argument("--page", type=Path, default=PAGE, help=f"the page that gets the table (default {PAGE.name})")
     parser.add_argument("--section", choices=SECTIONS, help="the section of the page; without names engine, else none")
-    found = parser.parse_args(argv)
-    if unknown := sorted(set(found.names) - set(NAMES)):
+    parsed = parser.parse_args(argv)
+    if unknown := sorted(set(parsed.names) - set(NAMES)):
         parser.error(f"unknown: {', '.join(unknown)}; there are {', '.join(NAMES)}")
-    found.size = FULL if found.full else found.size
-    return found
+    parsed.size = FULL if parsed.full else parsed.size
+    return parsed
 
 
-def say(what: str) -> None:
+def say(message: str) -> None:
     """Progress: on a terminal one line that changes, else a line each."""
-    before, end = ("\x1b[K", "\r") if sys.stderr.isatty() else ("", "\n")
-    print(f"{before}{what}", end=end, file=sys.stderr, flush=True)
+    prefix, end = ("\x1b[K", "\r") if sys.stderr.isatty() else ("", "\n")
+    print(f"{prefix}{message}", end=end, file=sys.stderr, flush=True)
 
 
 def measured(run: Run, name: str) -> list[Row]:
-    """The rows of a subject. What goes wrong is in them; a goal without a row is a row of its own."""
+    """The rows of a subject. A goal without a row gets one that failed, with the error as its reason."""
     run.begin(name)
     rows: list[Row] = []
     reason = "no row speaks of it"
     try:
         rows = subject(name).rows(run)
-    except Exception as error:  # noqa: BLE001 - the others are still to be measured
+    except Exception as error:  # noqa: BLE001 - the other subjects are still to be measured
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
     goals: Sequence[Goal] = subject(name).GOALS
-    spoken = {goal for row in rows for goal in row.goals}
-    lost = [goal for goal in goals if goal not in spoken]
-    rows += [Row(name, goal.design, "", Failed(reason), goals=[goal]) for goal in lost]
+    covered = {goal for row in rows for goal in row.goals}
+    missing = [goal for goal in goals if goal not in covered]
+    rows += [Row(name, goal.design, "", Failed(reason), goals=[goal]) for goal in missing]
     return rows or [Row(name, name, "", Failed(reason))]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print, save. Returns 1 when something could not be measured."""
-    asked = arguments(argv)
+    options = arguments(argv)
     started, begun = datetime.now(UTC), time.monotonic()
-    machine = Machine.read(asked.directory)
-    directory = Path(tempfile.mkdtemp(prefix="bench-", dir=asked.directory)).resolve()
-    run = Run(directory, asked.runs, asked.size, say)
+    machine = Machine.read(options.directory)
+    directory = Path(tempfile.mkdtemp(prefix="bench-", dir=options.directory)).resolve()
+    run = Run(directory, options.runs, options.size, say)
     rows: list[Row] = []
     try:
-        for name in asked.names or [name for name in NAMES if name not in APART]:
+        for name in options.names or [name for name in NAMES if name not in APART]:
             rows += measured(run, name)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
         seconds = time.monotonic() - begun
-        report = Report(machine, rows, asked.runs, asked.size, round(seconds), f"{started:%Y-%m-%d %H:%M} UTC")
+        report = Report(machine, rows, options.runs, options.size, round(seconds), f"{started:%Y-%m-%d %H:%M} UTC")
         say("")
         show(report)
-        report.save(asked.json, asked.section or (None if asked.names else "engine"), asked.page)
+        report.save(options.json, options.section or (None if options.names else "engine"), options.page)
     return 1 if report.failures else 0
 
 

@@ -103,16 +103,16 @@ class Front:
         self._process.wait(60)
 
 
-def _read(said: str) -> Figures:
-    """What wrk says. An answer that is no 200 makes the whole run worthless."""
-    assert "Non-2xx" not in said, said
-    assert "Socket errors" not in said, said
-    rate = float(re.search(r"Requests/sec:\s+([\d.]+)", said)[1])
-    found = {"rate": rate}
+def _read(output: str) -> Figures:
+    """The figures in wrk's output. One response other than 200 makes the run worthless."""
+    assert "Non-2xx" not in output, output
+    assert "Socket errors" not in output, output
+    rate = float(re.search(r"Requests/sec:\s+([\d.]+)", output)[1])
+    figures = {"rate": rate}
     for share in (50, 99):
-        value, unit = re.search(rf"\s{share}%\s+([\d.]+)(us|ms|s|m)", said).groups()
-        found[f"p{share}"] = float(value) * _UNITS[unit]
-    return found
+        value, unit = re.search(rf"\s{share}%\s+([\d.]+)(us|ms|s|m)", output).groups()
+        figures[f"p{share}"] = float(value) * _UNITS[unit]
+    return figures
 
 
 class _Beside:

@@ -27,19 +27,19 @@ class Goal(msgspec.Struct, frozen=True):
     most: float | None = None
     plus: float = 0.0
 
-    def holds(self, ours: Found, others: dict[str, Found]) -> bool | None:
-        """Whether it is met; None where something has not been measured."""
-        if isinstance(ours, Failed):
+    def holds(self, result: Found, others: dict[str, Found]) -> bool | None:
+        """Whether the goal is met; None if one of its figures was not measured."""
+        if isinstance(result, Failed):
             return None
-        value: float | None = ours.median
+        value: float | None = result.median
         if self.of != OURS:
-            value = _ratio(ours, others.get(self.of), self.plus)
+            value = _ratio(result, others.get(self.of), self.plus)
         if value is None:
             return None
         return (self.least is None or value >= self.least) and (self.most is None or value <= self.most)
 
 
-def _ratio(ours: Samples, other: Found | None, plus: float) -> float | None:
+def _ratio(result: Samples, other: Found | None, plus: float) -> float | None:
     if not isinstance(other, Samples):
         return None
-    return Samples(tuple(value - plus for value in ours.values)).over(other)
+    return Samples(tuple(value - plus for value in result.values)).over(other)

@@ -36,7 +36,7 @@ class Machine(msgspec.Struct, frozen=True):
             filesystem=_filesystem(directory),
             python=platform.python_version(),
             load=round(os.getloadavg()[0], 1),
-            versions={name: found for name in _PACKAGES if (found := _version(name))}
+            versions={name: installed for name in _PACKAGES if (installed := _version(name))}
             | {"sqlite": sqlite3.sqlite_version},
         )
 
@@ -57,12 +57,12 @@ def _processor() -> str:
 
 def _filesystem(directory: Path) -> str:
     """The type of the deepest mount that holds `directory`."""
-    real, found = str(directory.resolve()), ("", "unknown")
+    real, mount = str(directory.resolve()), ("", "unknown")
     for line in Path("/proc/mounts").read_text().splitlines():
         _, place, kind, *_ = line.split()
-        if (real + "/").startswith(place.rstrip("/") + "/") and len(place) >= len(found[0]):
-            found = (place, kind)
-    return found[1]
+        if (real + "/").startswith(place.rstrip("/") + "/") and len(place) >= len(mount[0]):
+            mount = (place, kind)
+    return mount[1]
 
 
 def _version(name: str) -> str | None:

@@ -94,21 +94,21 @@ class Worker:
 
     def __init__(self, contender: Contender, directory: Path) -> None:
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
-        self._replies, theirs = os.pipe()
-        what = f"{contender.turns.__module__}:{contender.turns.__name__}"
+        self._replies, write_fd = os.pipe()
+        function = f"{contender.turns.__module__}:{contender.turns.__name__}"
         arguments = json.dumps({"options": dict(contender.options), "cores": contender.cores})
-        command = [sys.executable, "-m", "bench.worker", what, str(directory), str(theirs), arguments]
+        command = [sys.executable, "-m", "bench.worker", function, str(directory), str(write_fd), arguments]
         environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(_ROOT), os.environ.get("PYTHONPATH", "")])}
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=self._stderr,
             stderr=self._stderr,
-            pass_fds=[theirs],
+            pass_fds=[write_fd],
             env=environment,
             start_new_session=True,
         )
-        os.close(theirs)
+        os.close(write_fd)
         self._buffer = b""
 
     def turn(self) -> Figures | Failed:
@@ -128,10 +128,10 @@ class Worker:
         while b"\n" not in self._buffer:
             if not select.select([self._replies], [], [], seconds)[0]:
                 raise TimeoutError
-            found = os.read(self._replies, 65_536)
-            if not found:
+            chunk = os.read(self._replies, 65_536)
+            if not chunk:
                 raise EOFError
-            self._buffer += found
+            self._buffer += chunk
         line, _, self._buffer = self._buffer.partition(b"\n")
         return line
 
@@ -162,12 +162,12 @@ class Results:
         self._figures: dict[str, list[Figures]] = {}
         self._failed: dict[str, Failed] = {}
 
-    def add(self, name: str, found: Figures | Failed) -> None:
+    def add(self, name: str, result: Figures | Failed) -> None:
         """Note one turn; a contender that failed once has failed."""
-        if isinstance(found, Failed):
-            self._failed[name] = found
+        if isinstance(result, Failed):
+            self._failed[name] = result
         else:
-            self._figures.setdefault(name, []).append(found)
+            self._figures.setdefault(name, []).append(result)
 
     def has_failed(self, name: str) -> bool:
         """Whether asking it again is of no use."""

@@ -71,9 +71,9 @@ def arrow(messages: Sequence[Message], first_seq: int, received_us: int = 0, *, 
 
 def table(bodies: Sequence[bytes], first_seq: int = 0, received_us: int = 0) -> pa.Table:
     """All events of some batches, settled."""
-    found = []
+    batches = []
     for body in bodies:
         messages = settle(decode(body))
-        found.append(arrow(messages, first_seq, received_us, times=True))
+        batches.append(arrow(messages, first_seq, received_us, times=True))
         first_seq += len(messages)
-    return pa.Table.from_batches(found)
+    return pa.Table.from_batches(batches)

@@ -42,8 +42,8 @@ class Report(msgspec.Struct, frozen=True):
         )
 
     def json(self) -> bytes:
-        """Every figure of every turn, and what became of the goals."""
-        found = {
+        """Every figure of every turn, and the verdict on every goal."""
+        document = {
             "started": self.started,
             "seconds": self.seconds,
             "runs": self.runs,
@@ -51,7 +51,7 @@ class Report(msgspec.Struct, frozen=True):
             "machine": self.machine,
             "rows": [_row(row) for row in self.rows],
         }
-        return msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n"
+        return msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n"
 
     def into(self, text: str, section: str) -> str:
         """The text of the page with this run's table in its section and in the summary; everything else stays.
@@ -75,7 +75,7 @@ def _row(row: Row) -> dict[str, Any]:
         "work": row.work,
         "unit": row.unit,
         "lakebed": _found(row.lakebed),
-        "peers": {name: _found(found) for name, found in row.peers.items()},
+        "peers": {name: _found(result) for name, result in row.peers.items()},
         "floor": None if row.floor is None else _found(row.floor) | {"is": row.floor_is},
         "goals": [
             {"text": goal.text, "design": goal.design, "of": goal.of, "verdict": row.verdict(goal)}
@@ -84,7 +84,7 @@ def _row(row: Row) -> dict[str, Any]:
     }
 
 
-def _found(found: Found) -> dict[str, Any]:
-    if isinstance(found, Failed):
-        return {"absent" if found.absent else "failed": found.reason}
-    return {"median": found.median, "min": found.low, "max": found.high, "values": found.values}
+def _found(result: Found) -> dict[str, Any]:
+    if isinstance(result, Failed):
+        return {"absent" if result.absent else "failed": result.reason}
+    return {"median": result.median, "min": result.low, "max": result.high, "values": result.values}

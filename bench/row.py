@@ -37,15 +37,15 @@ class Row(msgspec.Struct, frozen=True):
 
     def verdict(self, goal: Goal) -> Verdict:
         """Whether a goal is met."""
-        found = goal.holds(self.lakebed, self.others())
-        return "failed" if found is None else "met" if found else "missed"
+        met = goal.holds(self.lakebed, self.others())
+        return "failed" if met is None else "met" if met else "missed"
 
     @property
     def failures(self) -> list[str]:
-        """What could not be measured, except what this machine lacks."""
-        everybody = {"Lakebed": self.lakebed, **self.others()}
-        return [f"{self.work}: {name}: {one.reason}" for name, one in everybody.items() if _broken(one)]
+        """The figures that could not be measured, except those of programs that this machine lacks."""
+        results = {"Lakebed": self.lakebed, **self.others()}
+        return [f"{self.work}: {name}: {result.reason}" for name, result in results.items() if _broken(result)]
 
 
-def _broken(found: Found) -> bool:
-    return isinstance(found, Failed) and not found.absent
+def _broken(result: Found) -> bool:
+    return isinstance(result, Failed) and not result.absent

@@ -69,8 +69,8 @@ def invoices() -> tuple[list[Invoice], list[Product]]:
     with gzip.open(RETAIL, "rt", encoding="utf-8", newline="") as lines:
         rows = list(csv.DictReader(lines))
     orders = []
-    for number, found in groupby(rows, key=lambda row: row["InvoiceNo"]):
-        lines = list(found)
+    for number, group in groupby(rows, key=lambda row: row["InvoiceNo"]):
+        lines = list(group)
         name = "Order Cancelled" if number.startswith("C") else "Order Completed"
         quantities = tuple(int(line["Quantity"]) for line in lines)
         orders.append(Invoice(lines[0]["CustomerID"].removesuffix(".0"), name, lines[0]["Country"], quantities))
@@ -85,7 +85,7 @@ def _product(row: dict[str, str]) -> Product:
 @cache
 def pages() -> list[Page]:
     """The page views of the click sample."""
-    found = []
+    views = []
     for line in gzip.decompress(CLICKS.read_bytes()).splitlines():
         click = msgspec.json.decode(line)
         name = urlsplit(click["u"]).hostname or "unknown"
@@ -96,8 +96,8 @@ def pages() -> list[Page]:
             "timezone": click["tz"] or "UTC",
         }
         properties = {"url": click["u"][:500], "referrer": click["r"], "country": click["c"]}
-        found.append(Page(click["nk"] == 1, _text(name[:200]), _text(properties), _text(context)))
-    return found
+        views.append(Page(click["nk"] == 1, _text(name[:200]), _text(properties), _text(context)))
+    return views
 
 
 @cache

@@ -97,12 +97,12 @@ def measured(port: int, path: str, body: str, connections: int, seconds: int) ->
         script.flush()
         arguments = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", script.name]
         url = f"http://127.0.0.1:{port}{path}"
-        said = subprocess.run([*arguments, url], check=True, capture_output=True, text=True).stdout
-    assert "Non-2xx" not in said, said
-    rate = re.search(r"Requests/sec:\s+([\d.]+)", said)
-    slowest = re.search(r"99%\s+([\d.]+)(us|ms|s)\b", said)
-    assert rate is not None, said
-    assert slowest is not None, said
+        output = subprocess.run([*arguments, url], check=True, capture_output=True, text=True).stdout
+    assert "Non-2xx" not in output, output
+    rate = re.search(r"Requests/sec:\s+([\d.]+)", output)
+    slowest = re.search(r"99%\s+([\d.]+)(us|ms|s)\b", output)
+    assert rate is not None, output
+    assert slowest is not None, output
     unit = {"us": 0.001, "ms": 1.0, "s": 1000.0}[slowest[2]]
     return float(rate[1]), float(slowest[1]) * unit
 
@@ -118,16 +118,18 @@ def main() -> None:
     if parsed.serve:
         serve(parsed.serve, parsed.port)
         return
-    found: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    results: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for _ in range(parsed.rounds):
         for server in SERVERS:
             with running(server) as port:
                 for work, (path, body, events) in _WORK.items():
                     connections = 64 if events == 1 else 8
-                    found.setdefault((work, server), []).append(measured(port, path, body, connections, parsed.seconds))
+                    results.setdefault((work, server), []).append(
+                        measured(port, path, body, connections, parsed.seconds)
+                    )
     print(f"| work | {' | '.join(f'{server}: requests/s, p99 ms' for server in SERVERS)} |\n|---|---|---|")
     for work in _WORK:
-        rows = [found[work, server] for server in SERVERS]
+        rows = [results[work, server] for server in SERVERS]
         cells = [
             f"{statistics.median(rate for rate, _ in row):,.0f}, {statistics.median(slow for _, slow in row):.1f}"
             for row in rows

@@ -44,21 +44,21 @@ def build(directory: Path, events: int) -> Stored:
     for turns in (lakebed, parquet, duckdb, chdb, raw_events):
         name = turns.__name__
         options = {"place": str(directory), "events": events}
-        done = take_turns([Contender(name, turns, options)], 1, directory / "work" / name)
-        _note(name, done, bytes_, failures)
+        results = take_turns([Contender(name, turns, options)], 1, directory / "work" / name)
+        _note(name, results, bytes_, failures)
     if "lakebed" in failures:
         raise RuntimeError(f"the stored events could not be built: {failures['lakebed'].reason}")
     return Stored(directory, events, bytes_, failures)
 
 
-def _note(name: str, done: Results, bytes_: dict[str, float], failures: dict[str, Failed]) -> None:
-    found = done.get(name, "bytes")
-    if isinstance(found, Failed):
-        failures[name] = found
+def _note(name: str, results: Results, bytes_: dict[str, float], failures: dict[str, Failed]) -> None:
+    result = results.get(name, "bytes")
+    if isinstance(result, Failed):
+        failures[name] = result
     else:
-        bytes_[name] = found.median
+        bytes_[name] = result.median
         for figure in ("json", "log", "sealed", "sqlite"):
-            part = done.get(name, figure)
+            part = results.get(name, figure)
             if not isinstance(part, Failed):
                 bytes_[f"{name} {figure}"] = part.median
 
@@ -88,7 +88,7 @@ def archived_files(place: Path) -> list[str]:
 
     newest = max((place / "lakebed" / NAME / "archive").rglob("*.metadata.json"))
     files = StaticTable.from_metadata(str(newest)).scan().plan_files()
-    return sorted(one.file.file_path.removeprefix("file://") for one in files)
+    return sorted(task.file.file_path.removeprefix("file://") for task in files)
 
 
 def parquet(_: Path, place: str, events: int) -> Iterator[Figures]:
@@ -119,9 +119,9 @@ def chdb(_: Path, place: str, **_options: int) -> Iterator[Figures]:
     tree = clickhouse.MergeTree(Path(place) / "chdb", sync=False)
     tree.ask(clickhouse.FROM_PARQUET.format(path=Path(place) / SORTED))
     tree.ask("OPTIMIZE TABLE lake.stored FINAL")
-    found = tree.ask("SELECT sum(bytes_on_disk) AS b FROM system.parts WHERE table = 'stored' AND active")
+    result = tree.ask("SELECT sum(bytes_on_disk) AS b FROM system.parts WHERE table = 'stored' AND active")
     tree.close(keep=True)
-    yield {"bytes": float(found.column(0)[0].as_py())}
+    yield {"bytes": float(result.column(0)[0].as_py())}
 
 
 def raw_events(_: Path, place: str, **_options: int) -> Iterator[Figures]:
@@ -136,8 +136,8 @@ def raw_events(_: Path, place: str, **_options: int) -> Iterator[Figures]:
         f"FROM '{Path(place) / SORTED}'"
     )
     table.connection.execute("BEGIN")
-    while found := rows.fetchmany(50_000):
-        table.connection.executemany(f"INSERT INTO raw_events VALUES ({', '.join('?' * 9)})", found)
+    while batch := rows.fetchmany(50_000):
+        table.connection.executemany(f"INSERT INTO raw_events VALUES ({', '.join('?' * 9)})", batch)
     table.connection.execute("COMMIT")
     table.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     table.close()

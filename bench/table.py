@@ -23,22 +23,22 @@ def number(value: float) -> str:
     return f"{value:.{digits}f}"
 
 
-def figure(found: Found, unit: str) -> str:
+def figure(result: Found, unit: str) -> str:
     """A median with its unit, or why there is none."""
-    if isinstance(found, Failed):
-        return "absent" if found.absent else f"failed: {found.reason[:60]}"
-    return f"{number(found.median)} {unit}"
+    if isinstance(result, Failed):
+        return "absent" if result.absent else f"failed: {result.reason[:60]}"
+    return f"{number(result.median)} {unit}"
 
 
 def cells(row: Row) -> list[Cell]:
     """The cells of a row, each of one or more lines."""
-    ours = row.lakebed
+    lakebed = row.lakebed
     floor = [] if row.floor is None else [figure(row.floor, row.unit), *([f"({row.floor_is})"] if row.floor_is else [])]
     return [
         [row.work],
-        [figure(ours, row.unit)],
-        [spread(ours)],
-        [f"{name}: {figure(found, row.unit)}" for name, found in row.peers.items()],
+        [figure(lakebed, row.unit)],
+        [spread(lakebed)],
+        [f"{name}: {figure(result, row.unit)}" for name, result in row.peers.items()],
         floor,
         ratios(row),
         [goal.text for goal in row.goals],
@@ -50,37 +50,39 @@ def ratios(row: Row) -> Cell:
     """Lakebed's figure divided by each of the others, floor first."""
     others = row.others()
     names = ([FLOOR] if FLOOR in others else []) + list(row.peers)
-    return [f"{found} x {name}" for name in names if (found := ratio(row.lakebed, others[name]))]
+    return [f"{quotient} x {name}" for name in names if (quotient := ratio(row.lakebed, others[name]))]
 
 
-def ratio(ours: Found, other: Found) -> str:
+def ratio(result: Found, other: Found) -> str:
     """One figure divided by another; nothing where one of them is not there."""
-    return number(ours.over(other)) if isinstance(ours, Samples) and isinstance(other, Samples) else ""
+    return number(result.over(other)) if isinstance(result, Samples) and isinstance(other, Samples) else ""
 
 
-def spread(found: Found) -> str:
+def spread(result: Found) -> str:
     """The smallest and the largest."""
-    return f"{number(found.low)} to {number(found.high)}" if isinstance(found, Samples) else ""
+    return f"{number(result.low)} to {number(result.high)}" if isinstance(result, Samples) else ""
 
 
 def plain(rows: Sequence[Row]) -> str:
     """For a terminal: Lakebed's line of a row, below it the floor's and the peers'."""
     lines = [PLAIN_HEAD, *(line for row in rows for line in _lines(row))]
-    widths = [max(len(line[at]) for line in lines) for at in range(len(PLAIN_HEAD))]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(PLAIN_HEAD))]
     lines.insert(1, tuple("─" * width for width in widths))
     return "\n".join(_aligned(line, widths) for line in lines)
 
 
 def _lines(row: Row) -> list[tuple[str, ...]]:
     others = {f"  floor: {row.floor_is}": row.floor} if row.floor is not None else {}
-    others |= {f"  {name}": found for name, found in row.peers.items()}
-    found = [(row.work, figure(row.lakebed, row.unit), spread(row.lakebed), "")]
-    found += [(name, figure(one, row.unit), spread(one), ratio(row.lakebed, one)) for name, one in others.items()]
+    others |= {f"  {name}": result for name, result in row.peers.items()}
+    lines = [(row.work, figure(row.lakebed, row.unit), spread(row.lakebed), "")]
+    lines += [
+        (name, figure(result, row.unit), spread(result), ratio(row.lakebed, result)) for name, result in others.items()
+    ]
     goals = [(goal.text, _MARK[row.verdict(goal)]) for goal in row.goals]
-    longest = max(len(found), len(goals))
-    found += [("", "", "", "")] * (longest - len(found))
+    longest = max(len(lines), len(goals))
+    lines += [("", "", "", "")] * (longest - len(lines))
     goals += [("", "")] * (longest - len(goals))
-    return [(*line, *goal) for line, goal in zip(found, goals, strict=True)]
+    return [(*line, *goal) for line, goal in zip(lines, goals, strict=True)]
 
 
 def _aligned(texts: Sequence[str], widths: Sequence[int]) -> str:

@@ -29,20 +29,20 @@ _NEXT = {  # what comes after what, by chance; None is the end of the visit
 
 
 def people(events: int) -> int:
-    """How many there are among so many events."""
+    """The number of people among so many events."""
     return max(100, events // _PER_PERSON)
 
 
 def days(events: int) -> Iterator[tuple[int, list[bytes]]]:
     """Each day's end, microseconds, and its events in batches of JSON, in the order of their times."""
-    everybody, visits = people(events), round(events / DAYS / _PER_VISIT)
+    population, visits = people(events), round(events / DAYS / _PER_VISIT)
     for day in range(DAYS):
         rng = random.Random(f"{SEED}/visits/{day}")
         start_ms = START_US // _MS + day * _DAY_MS
-        found = sorted(event for _ in range(max(1, visits)) for event in _visit(rng, everybody, start_ms))
-        texts = [_text(*event, f"{day}-{at}") for at, event in enumerate(found)]
+        ordered = sorted(event for _ in range(max(1, visits)) for event in _visit(rng, population, start_ms))
+        texts = [_text(*event, f"{day}-{index}") for index, event in enumerate(ordered)]
         end_us = (start_ms + _DAY_MS) * _MS
-        yield end_us, [f"[{','.join(texts[at : at + BATCH])}]".encode() for at in range(0, len(texts), BATCH)]
+        yield end_us, [f"[{','.join(texts[start : start + BATCH])}]".encode() for start in range(0, len(texts), BATCH)]
 
 
 def _visit(rng: random.Random, everybody: int, start_ms: int) -> Iterator[tuple[int, int, str]]:

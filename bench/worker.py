@@ -37,12 +37,12 @@ def reply(turns: Iterator[dict[str, float]]) -> dict[str, Any]:
 
 def main() -> None:
     """Take a turn for each line on standard input."""
-    what, directory, descriptor, arguments = sys.argv[1:]
-    module, _, name = what.partition(":")
-    asked = json.loads(arguments)
-    pin(asked["cores"])
+    target, directory, descriptor, arguments = sys.argv[1:]
+    module, _, name = target.partition(":")
+    parameters = json.loads(arguments)
+    pin(parameters["cores"])
     function = getattr(importlib.import_module(module), name)
-    turns = function(Path(directory), **asked["options"])
+    turns = function(Path(directory), **parameters["options"])
     with os.fdopen(int(descriptor), "w") as replies:
         for _ in sys.stdin:
             print(json.dumps(reply(turns)), file=replies, flush=True)

@@ -126,18 +126,18 @@ class Checks:
         self.done = 0
         self.wrong = 0
 
-    def equal(self, what: str, found: object, expected: object) -> None:
+    def equal(self, what: str, actual: object, expected: object) -> None:
         """One check: a ✓ and what was compared, or a ✗ and both sides."""
         self.done += 1
-        right = found == expected
+        right = actual == expected
         self.wrong += not right
         print(f"  {'✓' if right else '✗'} {what}")
         if not right:
-            print(f"      Lakebed: {found}\n      CSV:     {expected}")
+            print(f"      Lakebed: {actual}\n      CSV:     {expected}")
 
-    def rows(self, what: str, found: Result, expected: Sequence[Sequence[Any]]) -> None:
+    def rows(self, what: str, result: Result, expected: Sequence[Sequence[Any]]) -> None:
         """The same for a whole result. Times without a zone are UTC."""
-        self.equal(what, [tuple(map(plain, row)) for row in found], [tuple(map(plain, row)) for row in expected])
+        self.equal(what, [tuple(map(plain, row)) for row in result], [tuple(map(plain, row)) for row in expected])
 
 
 def plain(value: Any) -> Any:

@@ -185,12 +185,12 @@ class CrashDisk(Disk):
         self.images.append(("power", acknowledged, self._after_power_loss()))
 
     def distinct(self, *kinds):
-        """(acknowledged, image) of those kinds, each image once, with the most that had been acknowledged by then."""
-        found = {}
+        """(acknowledged, image) of those kinds, each image once, with the longest list of acknowledged ones."""
+        latest = {}
         for kind, acknowledged, image in self.images:
             if kind in kinds:
-                found[tuple(sorted(image.items()))] = (acknowledged, image)
-        return list(found.values())
+                latest[tuple(sorted(image.items()))] = (acknowledged, image)
+        return list(latest.values())
 
     def _after_power_loss(self):
         names = dict(self._durable_names)
@@ -198,10 +198,10 @@ class CrashDisk(Disk):
             names.pop(source, None)
             if target is not None:
                 names[target] = file
-        found = {name: self._persisted(file) for name, file in names.items()}
+        files = {name: self._persisted(file) for name, file in names.items()}
         for path in self._directory.glob("*.ids"):  # never synced: it may hold anything
-            found[path.name] = self._rng.choice([b"", b"\0" * 40, path.read_bytes(), path.read_bytes()[:-1]])
-        return found
+            files[path.name] = self._rng.choice([b"", b"\0" * 40, path.read_bytes(), path.read_bytes()[:-1]])
+        return files
 
     def _persisted(self, file):
         data = bytearray(file.durable)

@@ -48,8 +48,8 @@ def _found(path: Path) -> str:
     return str(path)
 
 
-def _program(name: str, how: str) -> str:
-    found = shutil.which(name)
-    if found is None:
-        pytest.skip(f"{name} is absent: {how}")
-    return found
+def _program(name: str, hint: str) -> str:
+    path = shutil.which(name)
+    if path is None:
+        pytest.skip(f"{name} is absent: {hint}")
+    return path

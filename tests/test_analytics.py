@@ -88,16 +88,16 @@ async def test_batch_answers_each_item_in_order(make):
     ]
     async with make() as shop:
         receipts = await shop.batch(mappings)
-        assert [(one.message_id, one.seq, one.status) for one in receipts] == [
+        assert [(receipt.message_id, receipt.seq, receipt.status) for receipt in receipts] == [
             ("1", 0, "stored"),
             ("2", 1, "stored"),
             ("3", None, "rejected"),
             ("1", 0, "duplicate"),
         ]
         array = await shop.batch(b'[{"event": "c"}, {"event": "\\ud800"}, {"event": "d"}]')
-        assert [one.status for one in array] == ["stored", "rejected", "stored"]
+        assert [receipt.status for receipt in array] == ["stored", "rejected", "stored"]
         lines = await shop.batch('{"event": "e"}\n{"event": 7}\n{"event": "f"}\n')
-        assert [one.status for one in lines] == ["stored", "rejected", "stored"]
+        assert [receipt.status for receipt in lines] == ["stored", "rejected", "stored"]
         assert await shop.batch([]) == []
         with pytest.raises(InvalidEvent):
             shop.batch(b"[{")
@@ -109,8 +109,8 @@ async def test_receipts_of_a_batch_of_several_commits_are_in_order(make):
     """More items than one commit takes are answered as one list, in order."""
     async with make(segment_events=4000) as shop:
         receipts = await shop.batch([{"event": f"e{n % 3}"} if n % 1000 else {"event": ""} for n in range(12_000)])
-        assert [one.status == "rejected" for one in receipts] == [n % 1000 == 0 for n in range(12_000)]
-        assert [one.seq for one in receipts if one.seq is not None] == list(range(11_988))
+        assert [receipt.status == "rejected" for receipt in receipts] == [n % 1000 == 0 for n in range(12_000)]
+        assert [receipt.seq for receipt in receipts if receipt.seq is not None] == list(range(11_988))
 
 
 async def test_an_event_that_is_not_awaited_is_stored(make):
@@ -192,15 +192,15 @@ async def test_a_promoted_column_stays_after_reopening(make):
         assert (await shop.query("SELECT sum(revenue) FROM events")).scalar() == sum(range(30)) / 2
     async with make(promote={"plan": str, "exact": Decimal}) as shop:
         await shop.track("order", {"revenue": 0.5, "plan": "gold", "exact": "1.10"})
-        found = await shop.query("SELECT plan, count(*), sum(revenue), max(exact) FROM events GROUP BY 1 ORDER BY 1")
-        assert [tuple(row) for row in found] == [
+        result = await shop.query("SELECT plan, count(*), sum(revenue), max(exact) FROM events GROUP BY 1 ORDER BY 1")
+        assert [tuple(row) for row in result] == [
             ("free", 15, sum(range(0, 30, 2)) / 2, None),
             ("gold", 1, 0.5, Decimal("1.10")),
             ("pro", 15, sum(range(1, 30, 2)) / 2, None),
         ]
         await shop.archive()
         again = await shop.query("SELECT plan, count(*), sum(revenue), max(exact) FROM events GROUP BY 1 ORDER BY 1")
-        assert (again.rows, again.tiers) == (found.rows, ("L3",))
+        assert (again.rows, again.tiers) == (result.rows, ("L3",))
 
 
 async def test_a_promoted_column_keeps_its_type(make):
@@ -262,7 +262,7 @@ async def test_methods_under_every_run_when_due(make, clock):
         await shop.run_due()
         assert shop.ran == (3,)
         problems = await shop.check()
-        assert [(one.where, "no ink" in one.message) for one in problems] == [("schedule", True)]
+        assert [(problem.where, "no ink" in problem.message) for problem in problems] == [("schedule", True)]
     clock.advance(48 * 3600)
     async with make(Busy) as shop:
         await asyncio.wait(list(shop._components.scheduler._running.values()))

@@ -131,20 +131,20 @@ async def test_deleted_storage_is_rebuilt_the_same(make, clock):
 
 
 async def test_no_later_event_changes_an_as_of_answer(make, clock):
-    """No event comes into an instant that was asked about, also when the clock is set back and the object opens again.
+    """No event gets a time that an `as_of` answer covers, also when the clock is set back and the object opens again.
 
     Before any event, too: an answer of zero stays zero.
     """
     for number in range(3):
-        asked = from_us(clock.now_us())
+        moment = from_us(clock.now_us())
         async with make() as shop:
-            assert (await shop.query("SELECT count(*) FROM events", as_of=asked)).scalar() == number
+            assert (await shop.query("SELECT count(*) FROM events", as_of=moment)).scalar() == number
         clock.step(-30)
         async with make() as shop:
             await shop.track("late")
             clock.advance(60)
-            assert (await shop.query("SELECT count(*) FROM events", as_of=asked)).scalar() == number
-            assert (await shop.dau(start=asked, end=asked, as_of=asked))[0].events == number
+            assert (await shop.query("SELECT count(*) FROM events", as_of=moment)).scalar() == number
+            assert (await shop.dau(start=moment, end=moment, as_of=moment))[0].events == number
 
 
 async def test_a_clock_set_back_forgets_no_message_id(make, clock):

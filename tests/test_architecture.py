@@ -151,16 +151,16 @@ def test_public_names_are_sorted_and_complete() -> None:
     assert own == sorted(own)
     assert all(hasattr(lakebed, name) for name in lakebed.__all__)
     assert errors.__all__ == sorted(
-        name for name, one in vars(errors).items() if isinstance(one, type) and issubclass(one, Exception)
+        name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, Exception)
     )
     assert set(errors.__all__) <= set(lakebed.__all__)
 
 
 def test_every_error_says_when_it_is_raised() -> None:
     """Each error has a sentence of its own that says who meets it."""
-    said = {name: vars(getattr(errors, name)).get("__doc__") or "" for name in errors.__all__}
-    del said["LakebedError"]  # the root of the tree is never raised
-    assert not {name for name, sentence in said.items() if not sentence.startswith("When ")}
+    docstrings = {name: vars(getattr(errors, name)).get("__doc__") or "" for name in errors.__all__}
+    del docstrings["LakebedError"]  # the root of the tree is never raised
+    assert not {name for name, sentence in docstrings.items() if not sentence.startswith("When ")}
 
 
 def python(code: str, cache: Path) -> str:
@@ -181,10 +181,10 @@ def test_embedding_needs_no_server_and_no_heavy_library(tmp_path: Path) -> None:
 @pytest.mark.integration
 def test_an_import_costs_at_most_two_imports_of_pyarrow(tmp_path: Path) -> None:
     """`from lakebed import Analytics` takes at most twice the processor time of `import pyarrow`, start-up included."""
-    spent = "; import resource; used = resource.getrusage(resource.RUSAGE_SELF); print(used.ru_utime + used.ru_stime)"
+    timing = "; import resource; used = resource.getrusage(resource.RUSAGE_SELF); print(used.ru_utime + used.ru_stime)"
     statements = ("import pyarrow", "from lakebed import Analytics")
     for statement in statements:  # the first run compiles
         python(statement, tmp_path)
-    rounds = [[float(python(statement + spent, tmp_path)) for statement in statements] for _ in range(9)]
-    arrow, ours = map(min, zip(*rounds, strict=True))  # the least is the one that other processes disturbed least
-    assert ours <= 2 * arrow, f"{ours * 1000:.0f} ms against {arrow * 1000:.0f} ms"
+    rounds = [[float(python(statement + timing, tmp_path)) for statement in statements] for _ in range(9)]
+    arrow_s, lakebed_s = map(min, zip(*rounds, strict=True))  # the least is disturbed least by other processes
+    assert lakebed_s <= 2 * arrow_s, f"{lakebed_s * 1000:.0f} ms against {arrow_s * 1000:.0f} ms"

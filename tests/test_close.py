@@ -35,13 +35,13 @@ async def every_part(root):
 
 def open_files():
     """Paths of open descriptors, but for those of the interpreter itself."""
-    found = []
+    paths = []
     for descriptor in Path("/proc/self/fd").iterdir():
         try:
-            found.append(str(descriptor.readlink()))
-        except FileNotFoundError:  # that of iterdir
+            paths.append(str(descriptor.readlink()))
+        except FileNotFoundError:  # the descriptor of iterdir
             continue
-    return sorted(found)
+    return sorted(paths)
 
 
 def test_close_leaves_no_thread_and_no_descriptor(tmp_path):

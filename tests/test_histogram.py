@@ -11,15 +11,15 @@ values = st.lists(st.floats(0, 20) | st.sampled_from(SECONDS))
 
 
 @given(values, values)
-def test_a_histogram_equals_a_plain_list(one, other):
+def test_a_histogram_equals_a_plain_list(first, second):
     """Each bound has the values that are not above it, the last all of them; adding one to another counts both."""
-    found, more = Histogram(SECONDS), Histogram(SECONDS)
-    for value in one:
-        found.observe(value)
-    for value in other:
-        more.observe(value)
-    found.add(more)
-    both = [*one, *other]
+    histogram, added = Histogram(SECONDS), Histogram(SECONDS)
+    for value in first:
+        histogram.observe(value)
+    for value in second:
+        added.observe(value)
+    histogram.add(added)
+    both = [*first, *second]
     expected = [(repr(bound), sum(value <= bound for value in both)) for bound in SECONDS]
-    assert found.cumulative() == [*expected, ("+Inf", len(both))]
-    assert abs(found.total - sum(both)) < 1e-6
+    assert histogram.cumulative() == [*expected, ("+Inf", len(both))]
+    assert abs(histogram.total - sum(both)) < 1e-6

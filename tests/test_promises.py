@@ -130,8 +130,8 @@ async def test_promise_02_exactly_once(make, clock):
     async with make() as shop:
         receipts = await shop.batch([order(number) for number in range(25)])
         retried = await shop.batch([order(number) for number in range(30)])
-        assert [one.status for one in retried] == ["duplicate"] * 25 + ["stored"] * 5
-        assert [one.seq for one in retried[:25]] == [one.seq for one in receipts]
+        assert [receipt.status for receipt in retried] == ["duplicate"] * 25 + ["stored"] * 5
+        assert [receipt.seq for receipt in retried[:25]] == [receipt.seq for receipt in receipts]
         for _ in range(2):
             await shop.rollup()
             await shop.archive()
@@ -231,12 +231,12 @@ async def test_promise_07_as_of_is_exact_for_ever(make, clock):
     Iceberg's own time travel is beside it, with a clear SnapshotExpired.
     """
     async with make(retention_s=0.0, dedupe_window_s=60.0) as shop:
-        asked = {}
+        answers = {}
         for number in range(40):
             await shop.track("order", {"revenue": number / 4}, timestamp=START - timedelta(hours=number * 7 % 50))
             moment = from_us(clock.now_us())
-            asked[moment] = (await shop.query(BY_EVENT, as_of=moment)).rows
-            assert asked[moment][0].n == number + 1
+            answers[moment] = (await shop.query(BY_EVENT, as_of=moment)).rows
+            assert answers[moment][0].n == number + 1
             clock.advance(30)
             if number % 10 == 9:
                 await shop.archive()
@@ -251,7 +251,7 @@ async def test_promise_07_as_of_is_exact_for_ever(make, clock):
         assert (await shop.compact()).commits + len((await shop.expire()).snapshots) > 0
         assert (await shop.collect_garbage()).paths
         assert not list(shop.directory.glob("log/*.parquet"))
-        for moment, rows in asked.items():
+        for moment, rows in answers.items():
             assert (await shop.query(BY_EVENT, as_of=moment)).rows == rows
         with pytest.raises(SnapshotExpired):
             await shop.query(BY_EVENT, snapshot=oldest)
@@ -291,22 +291,22 @@ async def test_promise_09_bounded(make):
     async with make(disk=disk, pending_events=100, query_max_rows=50, counters_max_keys=20) as shop:
         waiting = [shop.batch([order(n) for n in range(first, first + 60)]) for first in (0, 60, 120)]
         outcomes = await asyncio.gather(*waiting, return_exceptions=True)
-        refused = [one for one in outcomes if isinstance(one, Backpressure)]
-        stored = sum(len(one) for one in outcomes if isinstance(one, list))
+        refused = [outcome for outcome in outcomes if isinstance(outcome, Backpressure)]
+        stored = sum(len(outcome) for outcome in outcomes if isinstance(outcome, list))
         assert refused
-        assert all(one.limit == 100 for one in refused)
+        assert all(error.limit == 100 for error in refused)
         assert stored == shop.stats().next_seq == (await shop.query(COUNT)).scalar() == 180 - 60 * len(refused)
-        with pytest.raises(QueryTooLarge, match="query_max_rows") as large:
+        with pytest.raises(QueryTooLarge, match="query_max_rows") as too_large:
             await shop.query("SELECT * FROM events")
-        assert large.value.limit == 50
+        assert too_large.value.limit == 50
         for number in range(100):
             shop.counters.incr(f"key:{number}", ttl=60)
         assert len(shop.counters) <= 20
         assert await shop.check() == []
         disk.full = True
-        with pytest.raises(DiskFull) as full:
+        with pytest.raises(DiskFull) as disk_full:
             await shop.track("order")
-        assert full.value.limit == 0
+        assert disk_full.value.limit == 0
         assert (await shop.query(COUNT)).scalar() == stored
 
 
@@ -315,8 +315,15 @@ async def test_promise_10_nothing_vanishes(make):
     async with make() as shop:
         items = [order(0), {"event": ""}, order(0), 17, {"type": "identify"}, order(1)]
         receipts = await shop.batch(items)
-        assert [one.status for one in receipts] == ["stored", "rejected", "duplicate", "rejected", "rejected", "stored"]
-        assert [one.reason for one in receipts if one.status == "rejected"] == [
+        assert [receipt.status for receipt in receipts] == [
+            "stored",
+            "rejected",
+            "duplicate",
+            "rejected",
+            "rejected",
+            "stored",
+        ]
+        assert [receipt.reason for receipt in receipts if receipt.status == "rejected"] == [
             "event name is empty",
             "an event must be a mapping, not int",
             "identify needs a user_id or an anonymous_id",
@@ -345,6 +352,6 @@ async def test_promise_11_every_answer_shows_its_work(make, clock):
         assert (past.tiers, past.seq, past.as_of, past.scalar()) == (("L3",), (0, 20), before, 20)
         rolled = await shop.dau(1)
         assert (rolled.tiers, rolled.seq) == (("L2",), (0, 21))
-        assert all(one.elapsed_ms >= 0 for one in (raw, both, past, rolled))
+        assert all(answer.elapsed_ms >= 0 for answer in (raw, both, past, rolled))
         assert both.files
         assert "L1 + L3" in repr(both)

@@ -15,12 +15,12 @@ def test_defaults_apply_without_any_source(tmp_path):
 
 
 def test_arguments_override_the_environment_and_the_file(tmp_path):
-    """File < environment < arguments, each only for what it names."""
+    """File < environment < arguments, each only for the settings that it names."""
     (tmp_path / FILE_NAME).write_text('tail_bytes = 1\npending_events = 1\nretention_s = 1\ndurability = "os"')
     environ = {"LAKEBED_PENDING_EVENTS": "2", "LAKEBED_RETENTION_S": "2.5", "PENDING_EVENTS": "9"}
-    found = load(tmp_path, environ, retention_s=3)
-    assert (found.tail_bytes, found.pending_events, found.retention_s, found.durability) == (1, 2, 3, "os")
-    assert found.segment_bytes == Settings().segment_bytes
+    settings = load(tmp_path, environ, retention_s=3)
+    assert (settings.tail_bytes, settings.pending_events, settings.retention_s, settings.durability) == (1, 2, 3, "os")
+    assert settings.segment_bytes == Settings().segment_bytes
 
 
 def test_the_catalog_may_come_from_every_source(tmp_path):
@@ -37,7 +37,7 @@ def test_variables_of_other_parts_are_ignored():
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("tail_byte = 1", "tail_byte"),
         ("tail_bytes = 0", "tail_bytes"),
@@ -46,13 +46,13 @@ def test_variables_of_other_parts_are_ignored():
         ('durability = "none"', "durability"),
     ],
 )
-def test_an_error_in_the_file_names_the_file(tmp_path, text, said):
+def test_an_error_in_the_file_names_the_file(tmp_path, text, message):
     """An unknown name, a value out of range, the wrong type or bad TOML: InvalidSettings names file and setting."""
     path = tmp_path / FILE_NAME
     path.write_text(text)
     with pytest.raises(InvalidSettings) as caught:
         load(tmp_path)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert str(path) in str(caught.value)
 
 

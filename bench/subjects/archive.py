@@ -47,9 +47,9 @@ def lakebed(directory: Path, events: int) -> Iterator[Figures]:
         for turn in count():
             loop.run(fill_days(analytics, clock, events, DAYS, turn * events // sample.BATCH))
             start = time.perf_counter()
-            done = loop.run(analytics.archive())
+            archived = loop.run(analytics.archive())
             seconds = time.perf_counter() - start
-            assert done.rows == events, f"{done.rows} rows were archived, not {events}"
+            assert archived.rows == events, f"{archived.rows} rows were archived, not {events}"
             yield {"rate": events / seconds}
 
 
@@ -86,22 +86,22 @@ async def _compacted(directory: Path, rows: pa.Table) -> Figures:
     for piece in range(PIECES):
         await archive.append(rows.slice(piece * step, step), piece * step, (piece + 1) * step)
     start = time.perf_counter()
-    done = await archive.compact()
+    compacted = await archive.compact()
     seconds = time.perf_counter() - start
     await archive.close()
-    assert done.files_after < done.files_before, "there was nothing to merge"
-    return {"rate": done.bytes_before / 1e9 / (seconds / 60)}
+    assert compacted.files_after < compacted.files_before, "there was nothing to merge"
+    return {"rate": compacted.bytes_before / 1e9 / (seconds / 60)}
 
 
 def compaction(directory: Path, events: int) -> Iterator[Figures]:
     """The small files of six commits over seven days become one a day."""
     rows = week(0, events)
-    order = sorted(range(len(rows)), key=lambda at: at % PIECES)  # each commit has events of each day
+    order = sorted(range(len(rows)), key=lambda number: number % PIECES)  # each commit has events of each day
     rows = rows.take(order).set_column(0, rows.schema.field("seq"), pa.array(range(len(rows)), pa.int64()))
     for turn in count():
-        found = asyncio.run(_compacted(directory / str(turn), rows))
+        figures = asyncio.run(_compacted(directory / str(turn), rows))
         shutil.rmtree(directory / str(turn))
-        yield found
+        yield figures
 
 
 def rewriting(directory: Path, events: int) -> Iterator[Figures]:
@@ -122,21 +122,21 @@ def rows(run: Run) -> list[Row]:
     """Archiving and compaction."""
     events = run.of(EVENTS, least=6_000)
     options = {"events": events}
-    done = run.turns(
-        [Contender(one.__name__, one, options) for one in (lakebed, floor, pyiceberg, compaction, rewriting)]
+    results = run.turns(
+        [Contender(turns.__name__, turns, options) for turns in (lakebed, floor, pyiceberg, compaction, rewriting)]
     )
-    rate, merge = done.get("lakebed", "rate"), done.get("compaction", "rate")
-    peers = {"pyiceberg append, not sorted, not synced": done.get("pyiceberg", "rate")}
-    work, least = f"archive {events:,} events of 7 days", done.get("floor", "rate")
+    rate, merge = results.get("lakebed", "rate"), results.get("compaction", "rate")
+    peers = {"pyiceberg append, not sorted, not synced": results.get("pyiceberg", "rate")}
+    work, floor_rate = f"archive {events:,} events of 7 days", results.get("floor", "rate")
     return [
-        Row("archive", work, "rows/s", rate, peers, least, "pyarrow write_table", [RATE]),
+        Row("archive", work, "rows/s", rate, peers, floor_rate, "pyarrow write_table", [RATE]),
         Row(
             "archive",
             "compaction",
             "GB/min",
             merge,
             {},
-            done.get("rewriting", "rate"),
+            results.get("rewriting", "rate"),
             "read, sort, write one",
             [MERGE],
         ),

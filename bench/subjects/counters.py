@@ -26,7 +26,7 @@ TTL = 60
 
 
 def keys(calls: int) -> list[str]:
-    """`active:` and who, as often as the people of the sample come."""
+    """`active:` and the id of a person, as often as each person is in the sample."""
     people = sample.people()
     return [f"active:{people[7 * number % len(people)][0]}" for number in range(calls)]
 
@@ -42,20 +42,20 @@ def incr(_: Path, calls: int) -> Iterator[Figures]:
 
 
 def count(_: Path, keys: int) -> Iterator[Figures]:
-    """Of so many keys alive, while others come and go."""
+    """Count the `keys` that are alive, while others come and go."""
     counters = Counters(SystemClock(), 2_000_000)
     for number in range(keys):
         counters.incr(f"active:{number}", 1, 3_600)
     assert counters.count("active:*") == keys
     while True:
-        spent = 0.0
+        seconds = 0.0
         for number in range(200):
             counters.incr(f"other:{number}", 1, 3_600)
             start = time.perf_counter()
-            found = counters.count("active:*")
-            spent += time.perf_counter() - start
-            assert found == keys
-        yield {"us": spent / 200 * 1e6}
+            alive = counters.count("active:*")
+            seconds += time.perf_counter() - start
+            assert alive == keys
+        yield {"us": seconds / 200 * 1e6}
 
 
 def redis_incr(directory: Path, calls: int, *, durable: bool, pipelined: bool) -> Iterator[Figures]:
@@ -77,24 +77,32 @@ def redis_incr(directory: Path, calls: int, *, durable: bool, pipelined: bool) -
 
 def rows(run: Run) -> list[Row]:
     """Increments, and counting keys."""
-    each = {"calls": run.of(REDIS_CALLS)}
-    many = {"calls": run.of(CALLS)}
+    few_calls = {"calls": run.of(REDIS_CALLS)}
+    many_calls = {"calls": run.of(CALLS)}
     peers = {
-        _CLIENT: Contender("redis", redis_incr, each | {"durable": False, "pipelined": False}),
+        _CLIENT: Contender("redis", redis_incr, few_calls | {"durable": False, "pipelined": False}),
         "Redis, one by one, appendfsync always": Contender(
-            "redis always", redis_incr, each | {"durable": True, "pipelined": False}
+            "redis always", redis_incr, few_calls | {"durable": True, "pipelined": False}
         ),
         "Redis, pipelines of 1,000, appendonly no": Contender(
-            "redis piped", redis_incr, many | {"durable": False, "pipelined": True}
+            "redis piped", redis_incr, many_calls | {"durable": False, "pipelined": True}
         ),
         "Redis, pipelines of 1,000, appendfsync always": Contender(
-            "redis piped always", redis_incr, many | {"durable": True, "pipelined": True}
+            "redis piped always", redis_incr, many_calls | {"durable": True, "pipelined": True}
         ),
     }
     amount = run.of(KEYS, most=KEYS)
-    done = run.turns([Contender("incr", incr, many), Contender("count", count, {"keys": amount}), *peers.values()])
-    found = {name: done.get(peer.name, "rate") for name, peer in peers.items()}
+    results = run.turns(
+        [Contender("incr", incr, many_calls), Contender("count", count, {"keys": amount}), *peers.values()]
+    )
+    rates = {name: results.get(peer.name, "rate") for name, peer in peers.items()}
     return [
-        Row("counters", "counters.incr with ttl", "calls/s", done.get("incr", "rate"), found, goals=[RATE, AHEAD]),
-        Row("counters", f'counters.count("active:*") of {amount:,} keys', "µs", done.get("count", "us"), goals=[COUNT]),
+        Row("counters", "counters.incr with ttl", "calls/s", results.get("incr", "rate"), rates, goals=[RATE, AHEAD]),
+        Row(
+            "counters",
+            f'counters.count("active:*") of {amount:,} keys',
+            "µs",
+            results.get("count", "us"),
+            goals=[COUNT],
+        ),
     ]

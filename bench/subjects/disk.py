@@ -35,7 +35,7 @@ def lakebed(directory: Path, events: int) -> Iterator[Figures]:
 def rows(run: Run) -> list[Row]:
     """A row a tier. Sizes do not vary: they are taken once."""
     stored = run.stored
-    done = run.turns([Contender("lakebed", lakebed, {"events": run.of(EVENTS)})], 1)
+    results = run.turns([Contender("lakebed", lakebed, {"events": run.of(EVENTS)})], 1)
 
     def kept(name: str) -> Found:
         if name not in stored.bytes:
@@ -47,11 +47,11 @@ def rows(run: Run) -> list[Row]:
         "chDB MergeTree": kept("chdb"),
         "SQLite, raw_events": kept("raw_events"),
     }
-    json = {"JSON as it was sent": done.get("lakebed", "json")}
+    json = {"JSON as it was sent": results.get("lakebed", "json")}
     floor_is = "one sorted Parquet file, zstd"
     return [
-        Row("disk", "bytes an event, log", "bytes", done.get("lakebed", "log"), json),
-        Row("disk", "bytes an event, sealed log", "bytes", done.get("lakebed", "sealed"), json),
+        Row("disk", "bytes an event, log", "bytes", results.get("lakebed", "log"), json),
+        Row("disk", "bytes an event, sealed log", "bytes", results.get("lakebed", "sealed"), json),
         Row("disk", "bytes an event, archive", "bytes", kept("lakebed"), peers, kept("parquet"), floor_is, [SMALL]),
         Row("disk", "bytes an event, rollups (storage.db)", "bytes", kept("lakebed sqlite")),
     ]

@@ -20,20 +20,20 @@ GOALS: Sequence[Goal] = ()
 EVENTS, CALLS = 50_000, 60
 
 
-def _figures(name: str, found: list[float]) -> Figures:
-    return {f"{name} p50": percentile(found, 0.5), f"{name} p99": percentile(found, 0.99)}
+def _figures(name: str, times: list[float]) -> Figures:
+    return {f"{name} p50": percentile(times, 0.5), f"{name} p99": percentile(times, 0.99)}
 
 
 async def _seen(track: Callable[[], Awaitable[object]], ask: Callable[[], Awaitable[int]], calls: int) -> list[float]:
     """Milliseconds until the answer has grown by one."""
-    found, before = [], await ask()
+    times, before = [], await ask()
     for number in range(1, calls + 1):
         start = time.perf_counter()
         await track()
         answer = await ask()
-        found.append((time.perf_counter() - start) * 1_000)
+        times.append((time.perf_counter() - start) * 1_000)
         assert answer == before + number, f"the answer is {answer}, not {before + number}"
-    return found
+    return times
 
 
 def lakebed(directory: Path, events: int, calls: int) -> Iterator[Figures]:
@@ -54,25 +54,25 @@ def lakebed(directory: Path, events: int, calls: int) -> Iterator[Figures]:
             return analytics.stats().totals.get("Fresh", 0)
 
         while True:
-            found = {}
+            figures = {}
             for name, ask in (("sql", sql), ("dau", dau), ("live", live)):
-                found |= _figures(name, loop.run(_seen(track, ask, calls)))
-            yield found
+                figures |= _figures(name, loop.run(_seen(track, ask, calls)))
+            yield figures
 
 
 def _peer(take: Callable[[bytes], None], ask: Callable[[], int], calls: int) -> Iterator[Figures]:
     number = 1 << 30
     while True:
-        found = []
+        times = []
         for _ in range(calls):
             number += 1
             body, before = sample.batch(number, 1), ask()
             start = time.perf_counter()
             take(body)
             answer = ask()
-            found.append((time.perf_counter() - start) * 1_000)
+            times.append((time.perf_counter() - start) * 1_000)
             assert answer == before + 1
-        yield _figures("sql", found)
+        yield _figures("sql", times)
 
 
 def raw_events(directory: Path, events: int, calls: int) -> Iterator[Figures]:
@@ -109,18 +109,20 @@ def _scalar(answer: pa.Table) -> int:
 def rows(run: Run) -> list[Row]:
     """SQL beside the peers, and our other answers."""
     options = {"events": run.of(EVENTS), "calls": run.of(CALLS, least=20, most=CALLS)}
-    done = run.turns([Contender(one.__name__, one, options) for one in (lakebed, raw_events, duckdb, chdb)])
-    found = []
+    results = run.turns([Contender(turns.__name__, turns, options) for turns in (lakebed, raw_events, duckdb, chdb)])
+    table_rows = []
     for share in ("p50", "p99"):
         peers = {
-            "SQLite, synchronous=FULL": done.get("raw_events", f"sql {share}"),
-            "DuckDB table, WAL synced": done.get("duckdb", f"sql {share}"),
-            "chDB MergeTree, fsync_after_insert": done.get("chdb", f"sql {share}"),
+            "SQLite, synchronous=FULL": results.get("raw_events", f"sql {share}"),
+            "DuckDB table, WAL synced": results.get("duckdb", f"sql {share}"),
+            "chDB MergeTree, fsync_after_insert": results.get("chdb", f"sql {share}"),
         }
-        found.append(Row("freshness", f"track until in SQL, {share}", "ms", done.get("lakebed", f"sql {share}"), peers))
-    for name, answer in (("dau", "dau(1)"), ("live", "stats()")):
-        found += [
-            Row("freshness", f"track until in {answer}, {share}", "ms", done.get("lakebed", f"{name} {share}"))
+        table_rows.append(
+            Row("freshness", f"track until in SQL, {share}", "ms", results.get("lakebed", f"sql {share}"), peers)
+        )
+    for name, call in (("dau", "dau(1)"), ("live", "stats()")):
+        table_rows += [
+            Row("freshness", f"track until in {call}, {share}", "ms", results.get("lakebed", f"{name} {share}"))
             for share in ("p50", "p99")
         ]
-    return found
+    return table_rows

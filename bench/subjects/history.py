@@ -31,12 +31,12 @@ _WHAT = {
 
 
 async def _timed(work: Callable[[], Awaitable[Any]]) -> float:
-    found = []
+    times = []
     for _ in range(REPEATED):
         start = time.perf_counter()
         await work()
-        found.append((time.perf_counter() - start) * 1_000)
-    return statistics.median(found)
+        times.append((time.perf_counter() - start) * 1_000)
+    return statistics.median(times)
 
 
 async def costs(analytics: Analytics, clock: ManualClock, number: int) -> Figures:
@@ -45,7 +45,7 @@ async def costs(analytics: Analytics, clock: ManualClock, number: int) -> Figure
     day = "SELECT count(*), sum(revenue) FROM events WHERE timestamp >= $1 AND timestamp < $2"
     everything = "SELECT event, count(*) AS n FROM events GROUP BY event ORDER BY n DESC"
     bounds = [now - timedelta(days=1), now]
-    found = {
+    figures = {
         "day": await _timed(lambda: analytics.query(day, bounds)),
         "all": await _timed(lambda: analytics.query(everything)),
         "as_of": await _timed(lambda: analytics.query(everything, as_of=now - timedelta(minutes=30))),
@@ -54,7 +54,7 @@ async def costs(analytics: Analytics, clock: ManualClock, number: int) -> Figure
     await analytics.batch(sample.batch(number, EACH, at_us=clock.now_us()))
     start = time.perf_counter()
     await analytics.archive()
-    return found | {"archive": (time.perf_counter() - start) * 1_000}
+    return figures | {"archive": (time.perf_counter() - start) * 1_000}
 
 
 def days(directory: Path, events: int, days: int) -> Iterator[Figures]:
@@ -71,18 +71,18 @@ def days(directory: Path, events: int, days: int) -> Iterator[Figures]:
 
 def snapshots(directory: Path, runs: int, most: int) -> Iterator[Figures]:
     """One commit after the other, of 100 events of the same day. Each size is measured when it is reached."""
-    clock, found = clock_before(1), [Figures() for _ in range(runs)]
+    clock, turns = clock_before(1), [Figures() for _ in range(runs)]
     with opened(directory, clock=clock, **BY_SIZE) as (loop, analytics):
         commits = 0
-        for at in (at for at in SNAPSHOTS if at <= most):
-            while commits < at:
+        for size in (size for size in SNAPSHOTS if size <= most):
+            while commits < size:
                 loop.run(_commit(analytics, clock, commits))
                 commits += 1
             loop.run(analytics.rollup())
-            for turn in found:
-                turn |= {f"{at} {name}": ms for name, ms in loop.run(costs(analytics, clock, commits)).items()}
+            for turn in turns:
+                turn |= {f"{size} {name}": ms for name, ms in loop.run(costs(analytics, clock, commits)).items()}
                 commits += 1
-    yield from found
+    yield from turns
 
 
 async def _commit(analytics: Analytics, clock: ManualClock, number: int) -> None:
@@ -94,19 +94,19 @@ async def _commit(analytics: Analytics, clock: ManualClock, number: int) -> None
 def rows(run: Run) -> list[Row]:
     """Rows of days, then rows of snapshots; each compared with the least history."""
     options = {"events": run.of(EVENTS, least=10_000)}
-    most = next((at for at in reversed(SNAPSHOTS) if at <= run.of(SNAPSHOTS[-1], least=10)), 10)
+    largest = next((size for size in reversed(SNAPSHOTS) if size <= run.of(SNAPSHOTS[-1], least=10)), 10)
     contenders = [Contender(f"{amount} days", days, options | {"days": amount}) for amount in DAYS]
-    done = run.turns([*contenders, Contender("snapshots", snapshots, {"runs": run.runs, "most": most})])
-    found = []
-    for name, what in _WHAT.items():
+    results = run.turns([*contenders, Contender("snapshots", snapshots, {"runs": run.runs, "most": largest})])
+    table_rows = []
+    for name, work in _WHAT.items():
         for amount in DAYS:
-            peers = {"1 day": done.get("1 days", name)} if amount > 1 else {}
-            found.append(
-                Row("history", f"{what}, {amount} archived days", "ms", done.get(f"{amount} days", name), peers)
+            peers = {"1 day": results.get("1 days", name)} if amount > 1 else {}
+            table_rows.append(
+                Row("history", f"{work}, {amount} archived days", "ms", results.get(f"{amount} days", name), peers)
             )
-    for name, what in _WHAT.items():
-        for amount in (at for at in SNAPSHOTS if at <= most):
-            peers = {"10 snapshots": done.get("snapshots", f"10 {name}")} if amount > 10 else {}
-            ours = done.get("snapshots", f"{amount} {name}")
-            found.append(Row("history", f"{what}, {amount} snapshots", "ms", ours, peers))
-    return found
+    for name, work in _WHAT.items():
+        for amount in (size for size in SNAPSHOTS if size <= largest):
+            peers = {"10 snapshots": results.get("snapshots", f"10 {name}")} if amount > 10 else {}
+            result = results.get("snapshots", f"{amount} {name}")
+            table_rows.append(Row("history", f"{work}, {amount} snapshots", "ms", result, peers))
+    return table_rows

@@ -48,8 +48,8 @@ def singles() -> list[bytes]:
     import msgspec  # only the process that sends them needs it
 
     events = msgspec.json.decode(sample.batch(0, EACH), type=list[msgspec.Raw])
-    found = [_ID.sub(b'"messageId":"@@@@@@@@@@@@', bytes(event)) for event in events]
-    return [event for event in found if b'"type":"track"' in event]
+    bodies = [_ID.sub(b'"messageId":"@@@@@@@@@@@@', bytes(event)) for event in events]
+    return [event for event in bodies if b'"type":"track"' in event]
 
 
 def over_http(directory: Path, seconds: float, path: str, connections: int) -> Iterator[Figures]:
@@ -58,26 +58,26 @@ def over_http(directory: Path, seconds: float, path: str, connections: int) -> I
     for turn in count():
         root = directory / str(turn)
         with closing(Front(root)) as front:
-            front.load(path, bodies, connections, 1)  # what is imported and made once
-            found = front.load(path, bodies, connections, seconds)
-            yield found | {"events": found["rate"] * EACH, "mb": front.resident_bytes() / _MB}
+            front.load(path, bodies, connections, 1)  # the server's imports and first-time work are not measured
+            figures = front.load(path, bodies, connections, seconds)
+            yield figures | {"events": figures["rate"] * EACH, "mb": front.resident_bytes() / _MB}
         shutil.rmtree(root)
 
 
 async def _sent(analytics: object, bodies: list[bytes], seconds: float, turn: int) -> int:
     until, sent = time.perf_counter() + seconds, count()
-    done = 0
+    completed = 0
 
     async def one() -> None:
-        nonlocal done
+        nonlocal completed
         while time.perf_counter() < until:
             number = next(sent)
             tag = b"%04x%08x" % (turn, number)
             await analytics.batch(bodies[number % len(bodies)].replace(b"@@@@@@@@@@@@", tag))
-            done += 1
+            completed += 1
 
     await asyncio.gather(*(one() for _ in range(BATCHERS)))
-    return done
+    return completed
 
 
 def in_process(directory: Path, seconds: float) -> Iterator[Figures]:
@@ -87,8 +87,8 @@ def in_process(directory: Path, seconds: float) -> Iterator[Figures]:
         with opened(directory / str(turn)) as (loop, analytics):
             loop.run(_sent(analytics, bodies, 0.5, 1))
             start = time.perf_counter()
-            done = loop.run(_sent(analytics, bodies, seconds, 2))
-            rate = done * EACH / (time.perf_counter() - start)
+            completed = loop.run(_sent(analytics, bodies, seconds, 2))
+            rate = completed * EACH / (time.perf_counter() - start)
         shutil.rmtree(directory / str(turn))
         yield {"events": rate}
 
@@ -102,9 +102,9 @@ def tenants(directory: Path, seconds: float, objects: int) -> Iterator[Figures]:
         for number, key in enumerate(secrets):
             front.post("/v1/track", b'{"event":"Signed Up","userId":"ann","messageId":"first-%d"}' % number, key)
         while True:
-            found = front.load("/v1/track", singles(), BUSY, seconds, secrets[:BUSY])
-            now = front.resident_bytes()
-            yield found | {"mb": now / _MB, "kb": (now - before) / objects / 1e3}
+            figures = front.load("/v1/track", singles(), BUSY, seconds, secrets[:BUSY])
+            resident = front.resident_bytes()
+            yield figures | {"mb": resident / _MB, "kb": (resident - before) / objects / 1e3}
 
 
 def rows(run: Run) -> list[Row]:
@@ -112,7 +112,7 @@ def rows(run: Run) -> list[Row]:
     seconds = max(1.0, SECONDS * min(1.0, run.size))
     objects = run.of(TENANTS, least=20, most=TENANTS)
     load = {"seconds": seconds, "connections": TRACKERS}
-    done = run.turns(
+    results = run.turns(
         [
             Contender("batch", over_http, {"seconds": seconds, "path": "/v1/batch", "connections": BATCHERS}),
             Contender("in-process", in_process, {"seconds": seconds}),
@@ -121,26 +121,43 @@ def rows(run: Run) -> list[Row]:
             Contender("tenants", tenants, {"seconds": seconds, "objects": objects}),
         ]
     )
-    inside = {_IN_PROCESS: done.get("in-process", "events")}
+    inside = {_IN_PROCESS: results.get("in-process", "events")}
     many, few = f"{objects:,} tenants, {BUSY} of them busy", f"{_SINGLE}, one event each"
     return [
         Row(
             "http",
             f"{_BATCHES}, {BATCHERS} connections",
             "events/s",
-            done.get("batch", "events"),
+            results.get("batch", "events"),
             inside,
             goals=[RATE, SHARE],
         ),
-        *(Row("http", f"{_BATCHES}, {share}", "ms", done.get("batch", share)) for share in ("p50", "p99")),
-        Row("http", few, "requests/s", done.get("track", "rate"), {}, done.get("empty", "rate"), _EMPTY_200, [TRACK]),
+        *(Row("http", f"{_BATCHES}, {share}", "ms", results.get("batch", share)) for share in ("p50", "p99")),
+        Row(
+            "http",
+            few,
+            "requests/s",
+            results.get("track", "rate"),
+            {},
+            results.get("empty", "rate"),
+            _EMPTY_200,
+            [TRACK],
+        ),
         *(
-            Row("http", f"{_SINGLE}, {share}", "ms", done.get("track", share), {}, done.get("empty", share), _EMPTY_200)
+            Row(
+                "http",
+                f"{_SINGLE}, {share}",
+                "ms",
+                results.get("track", share),
+                {},
+                results.get("empty", share),
+                _EMPTY_200,
+            )
             for share in ("p50", "p99")
         ),
-        Row("http", "memory of the server after batches", "MB", done.get("batch", "mb")),
-        Row("http", f"{many}, /v1/track, p50", "ms", done.get("tenants", "p50")),
-        Row("http", f"{many}, /v1/track, p99", "ms", done.get("tenants", "p99")),
-        Row("http", f"{many}, memory of the server", "MB", done.get("tenants", "mb")),
-        Row("http", f"{many}, memory of one", "KB", done.get("tenants", "kb")),
+        Row("http", "memory of the server after batches", "MB", results.get("batch", "mb")),
+        Row("http", f"{many}, /v1/track, p50", "ms", results.get("tenants", "p50")),
+        Row("http", f"{many}, /v1/track, p99", "ms", results.get("tenants", "p99")),
+        Row("http", f"{many}, memory of the server", "MB", results.get("tenants", "mb")),
+        Row("http", f"{many}, memory of one", "KB", results.get("tenants", "kb")),
     ]

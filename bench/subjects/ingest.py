@@ -39,14 +39,14 @@ def _figures(bodies: list[bytes], seconds: float, cpu: float) -> Figures:
 def lakebed(directory: Path, events: int, durability: str = "disk") -> Iterator[Figures]:
     """A fresh object each turn."""
     bodies = sample.batches(events)
-    for turn, some in _warmed(bodies):
+    for turn, turn_bodies in _warmed(bodies):
         with opened(directory / str(turn), durability=durability) as (loop, analytics):
             cpu = time.process_time()
-            seconds = loop.run(fill(analytics, some))
+            seconds = loop.run(fill(analytics, turn_bodies))
             cpu = time.process_time() - cpu
         shutil.rmtree(directory / str(turn))
         if turn:
-            yield _figures(some, seconds, cpu)
+            yield _figures(turn_bodies, seconds, cpu)
 
 
 def floor(directory: Path, events: int, *, sync: bool = True) -> Iterator[Figures]:
@@ -76,35 +76,35 @@ def _filled(bodies: list[bytes], take: Callable[[bytes], None]) -> Figures:
 def raw_events(directory: Path, events: int, synchronous: str) -> Iterator[Figures]:
     """SQLite, a transaction a batch."""
     bodies = sample.batches(events)
-    for turn, some in _warmed(bodies):
+    for turn, turn_bodies in _warmed(bodies):
         table = sqlite.RawEvents(directory / f"{turn}.db", synchronous)
-        found = _filled(some, table.take)
+        figures = _filled(turn_bodies, table.take)
         table.close()
         if turn:
-            yield found
+            yield figures
 
 
 def duckdb(directory: Path, events: int, *, durable: bool) -> Iterator[Figures]:
     """DuckDB, a transaction a batch."""
     bodies = sample.batches(events)
-    for turn, some in _warmed(bodies):
+    for turn, turn_bodies in _warmed(bodies):
         table = duck.Table(directory / f"{turn}.duckdb" if durable else None)
-        found = _filled(some, table.take)
+        figures = _filled(turn_bodies, table.take)
         table.close()
         if turn:
-            yield found
+            yield figures
 
 
 def chdb(directory: Path, events: int, *, sync: bool) -> Iterator[Figures]:
     """chDB, a part a batch. The table goes after each turn, so that no merge runs in another's."""
     bodies = sample.batches(events)
     tree = clickhouse.MergeTree(directory / "chdb", sync=sync)
-    for turn, some in _warmed(bodies):
+    for turn, turn_bodies in _warmed(bodies):
         tree.create()
-        found = _filled(some, tree.take)
+        figures = _filled(turn_bodies, tree.take)
         tree.create()
         if turn:
-            yield found
+            yield figures
 
 
 def rows(run: Run) -> list[Row]:
@@ -115,7 +115,7 @@ def rows(run: Run) -> list[Row]:
         "DuckDB table, WAL synced": Contender("duckdb", duckdb, options | {"durable": True}),
         "chDB MergeTree, fsync_after_insert": Contender("chdb fsync", chdb, options | {"sync": True}),
     }
-    careless = {
+    unsynced_peers = {
         "SQLite, synchronous=OFF": Contender("sqlite off", raw_events, options | {"synchronous": "OFF"}),
         "DuckDB table, in memory": Contender("duckdb memory", duckdb, options | {"durable": False}),
         "chDB MergeTree, no fsync": Contender("chdb", chdb, options | {"sync": False}),
@@ -128,23 +128,23 @@ def rows(run: Run) -> list[Row]:
         *peers.values(),
         Contender("lakebed os", lakebed, options | {"durability": "os"}),
         Contender("floor os", floor, options | {"sync": False}),
-        *careless.values(),
+        *unsynced_peers.values(),
     ]
-    done = run.turns(contenders)
+    results = run.turns(contenders)
     unsynced = "batch of 1,000, written but not synced"
     return [
-        _row(done, _WORK, "lakebed, one core", "floor, one core", {}, _FLOOR, GOALS),
-        _row(done, "batch of 1,000, durable", "lakebed", "floor", peers, _FLOOR),
-        _row(done, "batch of 1,000, durable: processor time", "lakebed", "floor", peers, _FLOOR, figure="us"),
-        _row(done, unsynced, "lakebed os", "floor os", careless, "without fdatasync"),
+        _row(results, _WORK, "lakebed, one core", "floor, one core", {}, _FLOOR, GOALS),
+        _row(results, "batch of 1,000, durable", "lakebed", "floor", peers, _FLOOR),
+        _row(results, "batch of 1,000, durable: processor time", "lakebed", "floor", peers, _FLOOR, figure="us"),
+        _row(results, unsynced, "lakebed os", "floor os", unsynced_peers, "without fdatasync"),
     ]
 
 
 def _row(
-    done: Results,
+    results: Results,
     work: str,
-    ours: str,
-    least: str,
+    lakebed_name: str,
+    floor_name: str,
     peers: dict[str, Contender],
     floor_is: str,
     goals: Sequence[Goal] = (),
@@ -152,5 +152,14 @@ def _row(
     figure: str = "rate",
 ) -> Row:
     unit = {"rate": "events/s", "us": "µs/event"}[figure]
-    found = {name: done.get(peer.name, figure) for name, peer in peers.items()}
-    return Row("ingest", work, unit, done.get(ours, figure), found, done.get(least, figure), floor_is, goals)
+    peer_results = {name: results.get(peer.name, figure) for name, peer in peers.items()}
+    return Row(
+        "ingest",
+        work,
+        unit,
+        results.get(lakebed_name, figure),
+        peer_results,
+        results.get(floor_name, figure),
+        floor_is,
+        goals,
+    )

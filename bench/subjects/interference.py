@@ -28,14 +28,14 @@ WORK = ("nothing else", "a heavy query", "a rollup", "an archive run")
 
 async def beside(analytics: Analytics, work: Awaitable[Any]) -> list[float]:
     """Milliseconds of the `track`s made, one every 2 ms, until `work` is done."""
-    task, found = asyncio.ensure_future(work), []
+    task, times = asyncio.ensure_future(work), []
     while not task.done():
         await asyncio.sleep(PAUSE_S)
         start = time.perf_counter()
         await analytics.track("Click", {"a": 1}, user_id="user-1")
-        found.append((time.perf_counter() - start) * 1_000)
+        times.append((time.perf_counter() - start) * 1_000)
     await task
-    return found
+    return times
 
 
 def lakebed(directory: Path, events: int) -> Iterator[Figures]:
@@ -45,20 +45,22 @@ def lakebed(directory: Path, events: int) -> Iterator[Figures]:
         for turn in count():
             loop.run(fill_days(analytics, clock, events, DAYS, turn * events // sample.BATCH))
             heavy = HEAVY.format(times=8, first=analytics.stats().next_seq - events)
-            found = {}
+            figures = {}
             work = (asyncio.sleep(IDLE_S), analytics.query(heavy), analytics.rollup(), analytics.archive())
             for name, task in zip(WORK, work, strict=True):
                 times = loop.run(beside(analytics, task))
-                found |= {f"{name} p50": percentile(times, 0.5), f"{name} p99": percentile(times, 0.99)}
-            yield found
+                figures |= {f"{name} p50": percentile(times, 0.5), f"{name} p99": percentile(times, 0.99)}
+            yield figures
 
 
 def rows(run: Run) -> list[Row]:
     """p50 and p99 beside each kind of work, compared with having nothing else to do."""
-    done = run.turns([Contender("lakebed", lakebed, {"events": run.of(EVENTS)})])
+    results = run.turns([Contender("lakebed", lakebed, {"events": run.of(EVENTS)})])
 
     def row(name: str, share: str) -> Row:
-        quiet = {f"beside {WORK[0]}": done.get("lakebed", f"{WORK[0]} {share}")} if name != WORK[0] else {}
-        return Row("interference", f"track beside {name}, {share}", "ms", done.get("lakebed", f"{name} {share}"), quiet)
+        quiet = {f"beside {WORK[0]}": results.get("lakebed", f"{WORK[0]} {share}")} if name != WORK[0] else {}
+        return Row(
+            "interference", f"track beside {name}, {share}", "ms", results.get("lakebed", f"{name} {share}"), quiet
+        )
 
     return [row(name, share) for name in WORK for share in ("p50", "p99")]

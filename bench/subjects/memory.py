@@ -44,8 +44,8 @@ def rows(run: Run) -> list[Row]:
     """The peak, and what the process holds before its first event."""
     events = run.of(EVENTS)
     options = {"events": events}
-    done = run.turns([Contender(one.__name__, one, options, fresh=True) for one in (lakebed, duckdb)])
-    peers = {"DuckDB table, checkpointing off": done.get("duckdb", "peak")}
-    least = done.get("lakebed", "before")
+    results = run.turns([Contender(turns.__name__, turns, options, fresh=True) for turns in (lakebed, duckdb)])
+    peers = {"DuckDB table, checkpointing off": results.get("duckdb", "peak")}
+    base_mb = results.get("lakebed", "before")
     work = f"peak memory while taking {events:,} events"
-    return [Row("memory", work, "MB", done.get("lakebed", "peak"), peers, least, "open, before its first event")]
+    return [Row("memory", work, "MB", results.get("lakebed", "peak"), peers, base_mb, "open, before its first event")]

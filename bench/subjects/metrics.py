@@ -42,8 +42,8 @@ def _timed(each: Callable[[], Any]) -> float:
 
 
 def _both(name: str, each: Callable[[], Any]) -> Figures:
-    found = [_timed(each) for _ in range(CALLS)]
-    return {f"{name} p50": percentile(found, 0.5), f"{name} p99": percentile(found, 0.99)}
+    times = [_timed(each) for _ in range(CALLS)]
+    return {f"{name} p50": percentile(times, 0.5), f"{name} p99": percentile(times, 0.99)}
 
 
 def lakebed(_: Path, place: str) -> Iterator[Figures]:
@@ -91,23 +91,23 @@ def chdb(_: Path, place: str) -> Iterator[Figures]:
 def rows(run: Run) -> list[Row]:
     """p50 and p99 of both."""
     stored = run.stored
-    place = {"place": str(stored.directory)}
-    done = run.turns([Contender(one.__name__, one, place) for one in (lakebed, raw_events, duckdb, chdb)])
+    options = {"place": str(stored.directory)}
+    results = run.turns([Contender(turns.__name__, turns, options) for turns in (lakebed, raw_events, duckdb, chdb)])
     peers = {
-        "SQLite, COUNT(DISTINCT) over raw_events": done.get("raw_events", "dau p99"),
-        "DuckDB, one sorted Parquet file": done.get("duckdb", "dau p99"),
-        "chDB MergeTree, uniqExact": stored.failures.get("chdb") or done.get("chdb", "dau p99"),
+        "SQLite, COUNT(DISTINCT) over raw_events": results.get("raw_events", "dau p99"),
+        "DuckDB, one sorted Parquet file": results.get("duckdb", "dau p99"),
+        "chDB MergeTree, uniqExact": stored.failures.get("chdb") or results.get("chdb", "dau p99"),
     }
     history = f"{stored.events:,} events"
     return [
-        Row("metrics", f"dau(30), p99, {history}", "ms", done.get("lakebed", "dau p99"), peers, goals=[DAU]),
-        Row("metrics", f"dau(30), p50, {history}", "ms", done.get("lakebed", "dau p50")),
+        Row("metrics", f"dau(30), p99, {history}", "ms", results.get("lakebed", "dau p99"), peers, goals=[DAU]),
+        Row("metrics", f"dau(30), p50, {history}", "ms", results.get("lakebed", "dau p50")),
         Row(
             "metrics",
             f"timeseries of 30 days by hour, p99, {history}",
             "ms",
-            done.get("lakebed", "series p99"),
+            results.get("lakebed", "series p99"),
             goals=[SERIES],
         ),
-        Row("metrics", f"timeseries of 30 days by hour, p50, {history}", "ms", done.get("lakebed", "series p50")),
+        Row("metrics", f"timeseries of 30 days by hour, p50, {history}", "ms", results.get("lakebed", "series p50")),
     ]

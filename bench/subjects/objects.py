@@ -39,13 +39,13 @@ async def _used(namespace: Namespace, names: list[str]) -> None:
 
 
 async def _waking(namespace: Namespace, names: list[str]) -> list[float]:
-    found = []
+    times = []
     for name in names:
         start = time.perf_counter()
         await namespace.stub(Analytics, name).track("Came Back", user_id="alice")
-        found.append((time.perf_counter() - start) * 1_000)
+        times.append((time.perf_counter() - start) * 1_000)
     await _asleep(namespace)
-    return found
+    return times
 
 
 def lakebed(directory: Path, objects: int) -> Iterator[Figures]:
@@ -54,24 +54,24 @@ def lakebed(directory: Path, objects: int) -> Iterator[Figures]:
         namespace = Namespace(directory, idle_s=_IDLE_S)
         loop.run(namespace.open())
         names = [f"tenant-{number}" for number in range(FIRST + objects)]
-        loop.run(_used(namespace, names[:FIRST]))  # what the first ones import and make is not theirs
+        loop.run(_used(namespace, names[:FIRST]))  # imports and first-time work are not counted
         gc.collect()
         before = resident_bytes()
         loop.run(_used(namespace, names[FIRST:]))
         gc.collect()
-        each = (resident_bytes() - before) / objects
+        bytes_each = (resident_bytes() - before) / objects
         while True:
-            found = loop.run(_waking(namespace, names[:: max(1, len(names) // WOKEN)]))
-            yield {"kb": each / 1_000, "p50": percentile(found, 0.5), "p99": percentile(found, 0.99)}
+            times = loop.run(_waking(namespace, names[:: max(1, len(names) // WOKEN)]))
+            yield {"kb": bytes_each / 1_000, "p50": percentile(times, 0.5), "p99": percentile(times, 0.99)}
 
 
 def rows(run: Run) -> list[Row]:
     """Bytes and milliseconds."""
     objects = run.of(OBJECTS, least=40)
-    done = run.turns([Contender("lakebed", lakebed, {"objects": objects})])
+    results = run.turns([Contender("lakebed", lakebed, {"objects": objects})])
     many = f"{objects:,} objects in one process"
     return [
-        Row("objects", f"{many}, each asleep", "KB", done.get("lakebed", "kb"), goals=[ASLEEP]),
-        Row("objects", f"{many}, wake to first ack, p50", "ms", done.get("lakebed", "p50"), goals=[WAKE]),
-        Row("objects", f"{many}, wake to first ack, p99", "ms", done.get("lakebed", "p99")),
+        Row("objects", f"{many}, each asleep", "KB", results.get("lakebed", "kb"), goals=[ASLEEP]),
+        Row("objects", f"{many}, wake to first ack, p50", "ms", results.get("lakebed", "p50"), goals=[WAKE]),
+        Row("objects", f"{many}, wake to first ack, p99", "ms", results.get("lakebed", "p99")),
     ]

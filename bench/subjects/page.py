@@ -106,22 +106,22 @@ class Load:
 
 def _listening(server: Server, count: int) -> list[socket.socket]:
     """Sockets that read /live in one thread, and throw it away."""
-    found = []
+    sockets = []
     for _ in range(count):
-        one = socket.create_connection(("127.0.0.1", server.port))
-        one.sendall(f"GET /live HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n\r\n".encode())
-        one.setblocking(False)
-        found.append(one)
-    return found
+        connection = socket.create_connection(("127.0.0.1", server.port))
+        connection.sendall(f"GET /live HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n\r\n".encode())
+        connection.setblocking(False)
+        sockets.append(connection)
+    return sockets
 
 
 def _drained(sockets: Sequence[socket.socket], seconds: float) -> int:
     """Read from all for so long; gives how many messages came."""
     end, messages = time.perf_counter() + seconds, 0
     while time.perf_counter() < end:
-        for one in sockets:
+        for connection in sockets:
             try:
-                messages += one.recv(1 << 16).count(b"data: ")
+                messages += connection.recv(1 << 16).count(b"data: ")
             except BlockingIOError:
                 continue
         time.sleep(0.2)
@@ -178,17 +178,17 @@ def page(directory: Path, events: int, seconds: float) -> Iterator[Figures]:
     """A cold load of a quiet server, then of a busy one, which it stays open on for a while."""
     with _browser() as browser, _filled(directory, events) as server:
         while True:
-            opened, found = _visit(browser, server.url)
+            opened, figures = _visit(browser, server.url)
             opened.context.close()
             with Load(server) as load:
-                found["alone"] = _cost(server, lambda: time.sleep(seconds))
+                figures["alone"] = _cost(server, lambda: time.sleep(seconds))
                 opened, busy = _visit(browser, server.url)
-                found |= {f"busy {name}": value for name, value in busy.items()}
+                figures |= {f"busy {name}": value for name, value in busy.items()}
                 sent = load.sent
-                found["open"] = _cost(server, lambda: opened.wait_for_timeout(seconds * 1_000))  # noqa: B023
-                found["rate"] = (load.sent - sent) / seconds
+                figures["open"] = _cost(server, lambda: opened.wait_for_timeout(seconds * 1_000))  # noqa: B023
+                figures["rate"] = (load.sent - sent) / seconds
                 opened.context.close()
-            yield found
+            yield figures
 
 
 def listeners(directory: Path, events: int, seconds: float) -> Iterator[Figures]:
@@ -205,32 +205,32 @@ def listeners(directory: Path, events: int, seconds: float) -> Iterator[Figures]
                     messages = _drained(sockets, seconds)  # noqa: B023
 
                 beside = _cost(server, listen)
-                for one in sockets:
-                    one.close()
+                for connection in sockets:
+                    connection.close()
             assert messages, "no message came"
             # Below zero where the load itself cost more in one of the two: then the spread says that this is noise.
             yield {"us": (beside - alone) / LISTENERS * 1_000_000, "messages": messages / LISTENERS / seconds}
 
 
 def rows(run: Run) -> list[Row]:
-    """Milliseconds of a cold load, quiet and busy, and what is asked of the server meanwhile."""
+    """Milliseconds of a cold load, quiet and busy; the server's throughput and processor time."""
     options = {"events": run.of(FILL), "seconds": min(MEASURED_S, max(2.0, MEASURED_S * run.size))}
-    done = run.turns([Contender(one.__name__, one, options) for one in (page, listeners)])
+    results = run.turns([Contender(turns.__name__, turns, options) for turns in (page, listeners)])
     load = f"{RATE:,} events/s"
-    found = [
-        Row("page", f"cold load until {what}{where}", "ms", done.get("page", f"{prefix}{figure}"))
-        for prefix, where in (("", ""), ("busy ", f", beside {load}"))
-        for figure, what in (("paint", "the first paint"), ("numbers", "live numbers"), ("charts", "both charts"))
+    table_rows = [
+        Row("page", f"cold load until {moment}{suffix}", "ms", results.get("page", f"{prefix}{figure}"))
+        for prefix, suffix in (("", ""), ("busy ", f", beside {load}"))
+        for figure, moment in (("paint", "the first paint"), ("numbers", "live numbers"), ("charts", "both charts"))
     ]
-    found += [
-        Row("page", f"events stored beside one open page, {load} sent", "events/s", done.get("page", "rate")),
-        Row("page", f"cores of the server: {load}, no page", "cores", done.get("page", "alone")),
-        Row("page", f"cores of the server: {load}, one page open", "cores", done.get("page", "open")),
+    table_rows += [
+        Row("page", f"events stored beside one open page, {load} sent", "events/s", results.get("page", "rate")),
+        Row("page", f"cores of the server: {load}, no page", "cores", results.get("page", "alone")),
+        Row("page", f"cores of the server: {load}, one page open", "cores", results.get("page", "open")),
         Row(
             "page",
             f"processor time of one of {LISTENERS} listeners, beside {load}",
             "us/s",
-            done.get("listeners", "us"),
+            results.get("listeners", "us"),
         ),
     ]
-    return found
+    return table_rows

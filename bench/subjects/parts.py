@@ -51,11 +51,11 @@ def floor(_: Path, events: int) -> Iterator[Figures]:
 def rows(run: Run) -> list[Row]:
     """A row a part."""
     options = {"events": run.of(EVENTS)}
-    done = run.turns([Contender("lakebed", lakebed, options), Contender("floor", floor, options)])
+    results = run.turns([Contender("lakebed", lakebed, options), Contender("floor", floor, options)])
 
     def part(work: str, figure: str, floor_is: str = "") -> Row:
-        least = done.get("floor", figure) if floor_is else None
-        return Row("parts", f"part: {work}", "µs/event", done.get("lakebed", figure), {}, least, floor_is)
+        floor_us = results.get("floor", figure) if floor_is else None
+        return Row("parts", f"part: {work}", "µs/event", results.get("lakebed", figure), {}, floor_us, floor_is)
 
     return [
         part("decode, check and build the columns of 1,000", "columns", "decode + Arrow, times not read"),

@@ -33,15 +33,15 @@ GOALS: Sequence[Goal] = (SQL, AS_OF)
 ASKED = 5  # times a turn, of which the median counts
 
 
-def asked(*each: Callable[[], Any]) -> list[float]:
-    """Milliseconds of each, asked in turn."""
-    found: list[list[float]] = [[] for _ in each]
+def asked(*calls: Callable[[], Any]) -> list[float]:
+    """The median milliseconds of each call; the calls take turns."""
+    all_times: list[list[float]] = [[] for _ in calls]
     for _ in range(ASKED):
-        for times, one in zip(found, each, strict=True):
+        for times, call in zip(all_times, calls, strict=True):
             start = time.perf_counter()
-            one()
+            call()
             times.append((time.perf_counter() - start) * 1_000)
-    return [statistics.median(times) for times in found]
+    return [statistics.median(times) for times in all_times]
 
 
 def total(answer: pa.Table) -> float:
@@ -58,7 +58,7 @@ def lakebed(_: Path, place: str) -> Iterator[Figures]:
     clock, as_of = clock_before(-1 / 86_400), from_us(sample.NOW_US + 500_000)
     with opened(Path(place) / "lakebed", clock=clock) as (loop, analytics):
         while True:
-            found = {}
+            figures = {}
             for number, question in enumerate(QUESTIONS):
                 sql = question.sql.format(events="events")
 
@@ -68,27 +68,31 @@ def lakebed(_: Path, place: str) -> Iterator[Figures]:
                 def then(sql: str = sql) -> Result:
                     return loop.run(analytics.query(sql, as_of=as_of))
 
-                found[f"now {number}"], found[f"then {number}"] = asked(now, then)
-                found[f"now {number} is"], found[f"then {number} is"] = total(now().arrow()), total(then().arrow())
-            yield found
+                figures[f"now {number}"], figures[f"then {number}"] = asked(now, then)
+                figures[f"now {number} is"], figures[f"then {number} is"] = total(now().arrow()), total(then().arrow())
+            yield figures
 
 
 def _answering(ask: Callable[[Question], pa.Table]) -> Iterator[Figures]:
     while True:
-        found = {}
+        figures = {}
         for number, question in enumerate(QUESTIONS):
-            (found[f"now {number}"],) = asked(lambda question=question: ask(question))
-            found[f"now {number} is"] = total(ask(question))
-        yield found
+            (figures[f"now {number}"],) = asked(lambda question=question: ask(question))
+            figures[f"now {number} is"] = total(ask(question))
+        yield figures
 
 
-def agreed(done: Results, name: str, figure: str) -> Found:
+def agreed(results: Results, name: str, figure: str) -> Found:
     """A time, if the answer was the floor's: a wrong answer has no speed."""
-    found, ours = done.get(name, figure), done.get(name, f"{figure} is")
-    theirs = done.get("floor", f"now {figure.rsplit(maxsplit=1)[-1]} is")
-    if isinstance(ours, Failed) or isinstance(theirs, Failed) or math.isclose(ours.median, theirs.median, rel_tol=1e-6):
-        return found
-    return Failed(f"its answer comes to {ours.median}, the floor's to {theirs.median}")
+    duration, answer = results.get(name, figure), results.get(name, f"{figure} is")
+    floor_answer = results.get("floor", f"now {figure.rsplit(maxsplit=1)[-1]} is")
+    if (
+        isinstance(answer, Failed)
+        or isinstance(floor_answer, Failed)
+        or math.isclose(answer.median, floor_answer.median, rel_tol=1e-6)
+    ):
+        return duration
+    return Failed(f"its answer comes to {answer.median}, the floor's to {floor_answer.median}")
 
 
 def duckdb(_: Path, place: str, source: str, threads: int) -> Iterator[Figures]:
@@ -126,24 +130,25 @@ def contenders(stored: Stored) -> list[Contender]:
 
 def rows(run: Run) -> list[Row]:
     """Two rows a question."""
-    stored, found = run.stored, []
-    done = run.turns(contenders(stored))
+    stored, table_rows = run.stored, []
+    results = run.turns(contenders(stored))
     for number, question in enumerate(QUESTIONS):
-        now = agreed(done, "lakebed", f"now {number}")
+        now = agreed(results, "lakebed", f"now {number}")
         peers = {
-            "DuckDB table, all cores": agreed(done, "duckdb", f"now {number}"),
-            "chDB MergeTree, all cores": stored.failures.get("chdb") or agreed(done, "chdb", f"now {number}"),
+            "DuckDB table, all cores": agreed(results, "duckdb", f"now {number}"),
+            "chDB MergeTree, all cores": stored.failures.get("chdb") or agreed(results, "chdb", f"now {number}"),
         }
-        work, least = f"SQL over {stored.events:,} archived: {question.name}", done.get("floor", f"now {number}")
-        found += [
-            Row("queries", work, "ms", now, peers, least, "DuckDB, one sorted Parquet file", [SQL]),
+        work = f"SQL over {stored.events:,} archived: {question.name}"
+        floor_ms = results.get("floor", f"now {number}")
+        table_rows += [
+            Row("queries", work, "ms", now, peers, floor_ms, "DuckDB, one sorted Parquet file", [SQL]),
             Row(
                 "queries",
                 f"… as_of: {question.name}",
                 "ms",
-                agreed(done, "lakebed", f"then {number}"),
+                agreed(results, "lakebed", f"then {number}"),
                 {_NOW: now},
                 goals=[AS_OF],
             ),
         ]
-    return found
+    return table_rows

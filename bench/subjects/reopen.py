@@ -34,8 +34,8 @@ def killed(directory: Path, who: str, events: int) -> Iterator[Figures]:
     """Filled and killed once; opened in a new process, and killed, in each turn."""
     _crash("fill", who, directory, events)
     while True:
-        found = {"ms": float(_crash("reopen", who, directory, events))}
-        yield found | ({"floor": _read(directory)} if who == "lakebed" else {})
+        figures = {"ms": float(_crash("reopen", who, directory, events))}
+        yield figures | ({"floor": _read(directory)} if who == "lakebed" else {})
 
 
 def _read(directory: Path) -> float:
@@ -51,11 +51,15 @@ def rows(run: Run) -> list[Row]:
     events = run.of(EVENTS)
     options = {"events": events}
     stores = [Contender(who, killed, options | {"who": who}) for who in ("lakebed", "sqlite", "duckdb")]
-    done = run.turns(stores)
+    results = run.turns(stores)
     peers = {
-        "SQLite, WAL not checkpointed": done.get("sqlite", "ms"),
-        "DuckDB table, WAL not checkpointed": done.get("duckdb", "ms"),
+        "SQLite, WAL not checkpointed": results.get("sqlite", "ms"),
+        "DuckDB table, WAL not checkpointed": results.get("duckdb", "ms"),
     }
     work = f"reopen after SIGKILL, {events:,} events unsealed, first ack"
-    least = done.get("lakebed", "floor")
-    return [Row("reopen", work, "ms", done.get("lakebed", "ms"), peers, least, "read the log, check its CRC32C", GOALS)]
+    floor_ms = results.get("lakebed", "floor")
+    return [
+        Row(
+            "reopen", work, "ms", results.get("lakebed", "ms"), peers, floor_ms, "read the log, check its CRC32C", GOALS
+        )
+    ]

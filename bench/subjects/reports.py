@@ -60,9 +60,9 @@ def fill_chdb(_: Path, place: str) -> Iterator[Figures]:
 
 def _timed(ask: Callable[[], list[tuple[Any, ...]]], number: int) -> Figures:
     start = time.perf_counter()
-    found = ask()
-    took = (time.perf_counter() - start) * 1_000
-    return {f"{number}": took, f"{number} is": sum(float(value) for row in found for value in row)}
+    answer = ask()
+    elapsed_ms = (time.perf_counter() - start) * 1_000
+    return {f"{number}": elapsed_ms, f"{number} is": sum(float(value) for row in answer for value in row)}
 
 
 def lakebed(_: Path, place: str) -> Iterator[Figures]:
@@ -74,10 +74,10 @@ def lakebed(_: Path, place: str) -> Iterator[Figures]:
         for question in QUESTIONS:  # imports, footers, and the map of who is who
             loop.run(question.ask(analytics))
         while True:
-            found: Figures = {}
+            figures: Figures = {}
             for number, question in enumerate(QUESTIONS):
-                found |= _timed(lambda question=question: question.figures(loop.run(question.ask(analytics))), number)
-            yield found
+                figures |= _timed(lambda question=question: question.figures(loop.run(question.ask(analytics))), number)
+            yield figures
 
 
 def duckdb(_: Path, place: str, threads: int) -> Iterator[Figures]:
@@ -88,11 +88,11 @@ def duckdb(_: Path, place: str, threads: int) -> Iterator[Figures]:
     for question in QUESTIONS:
         connection.execute(question.sql.format(events=events))
     while True:
-        found: Figures = {}
+        figures: Figures = {}
         for number, question in enumerate(QUESTIONS):
             sql = question.sql.format(events=events)
-            found |= _timed(lambda sql=sql: connection.execute(sql).fetchall(), number)
-        yield found
+            figures |= _timed(lambda sql=sql: connection.execute(sql).fetchall(), number)
+        yield figures
 
 
 def chdb(_: Path, place: str) -> Iterator[Figures]:
@@ -100,22 +100,26 @@ def chdb(_: Path, place: str) -> Iterator[Figures]:
     tree = clickhouse.MergeTree(Path(place) / "chdb", sync=False)
     try:
         while True:
-            found: Figures = {}
+            figures: Figures = {}
             for number, question in enumerate(QUESTIONS):
                 if question.clickhouse:
-                    rows = lambda sql=question.clickhouse: [tuple(row.values()) for row in tree.ask(sql).to_pylist()]  # noqa: E731 - timed
-                    found |= _timed(rows, number)
-            yield found
+                    ask = lambda sql=question.clickhouse: [tuple(row.values()) for row in tree.ask(sql).to_pylist()]  # noqa: E731 - timed
+                    figures |= _timed(ask, number)
+            yield figures
     finally:
         tree.close(keep=True)
 
 
-def _agreed(done: Results, name: str, number: int) -> Found:
+def _agreed(results: Results, name: str, number: int) -> Found:
     """A time, if the answer was the floor's: a wrong answer has no speed."""
-    found, ours, theirs = done.get(name, f"{number}"), done.get(name, f"{number} is"), done.get("floor", f"{number} is")
-    if isinstance(ours, Failed) or isinstance(theirs, Failed) or ours.median == theirs.median:
-        return found
-    return Failed(f"its answer comes to {ours.median}, the floor's to {theirs.median}")
+    duration, answer, floor_answer = (
+        results.get(name, f"{number}"),
+        results.get(name, f"{number} is"),
+        results.get("floor", f"{number} is"),
+    )
+    if isinstance(answer, Failed) or isinstance(floor_answer, Failed) or answer.median == floor_answer.median:
+        return duration
+    return Failed(f"its answer comes to {answer.median}, the floor's to {floor_answer.median}")
 
 
 def rows(run: Run) -> list[Row]:
@@ -130,7 +134,7 @@ def rows(run: Run) -> list[Row]:
     assert not isinstance(filled, Failed), f"the visits could not be stored: {filled.reason}"
     take_turns([Contender("chdb", fill_chdb, place)], 1, directory / "work-chdb")
     threads = max(1, len(os.sched_getaffinity(0)) - 1)
-    done = run.turns(
+    results = run.turns(
         [
             Contender("lakebed", lakebed, place),
             Contender("floor", duckdb, place | {"threads": threads}),
@@ -142,9 +146,9 @@ def rows(run: Run) -> list[Row]:
             "reports",
             f"{question.name}, {int(filled.median):,} events",
             "ms",
-            _agreed(done, "lakebed", number),
-            {_PEER: _agreed(done, "chdb", number)} if question.clickhouse else {},
-            done.get("floor", f"{number}"),
+            _agreed(results, "lakebed", number),
+            {_PEER: _agreed(results, "chdb", number)} if question.clickhouse else {},
+            results.get("floor", f"{number}"),
             "DuckDB, hand-written SQL over the same Parquet files",
             [GOAL],
         )

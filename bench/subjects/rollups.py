@@ -55,10 +55,10 @@ def lakebed(directory: Path, events: int) -> Iterator[Figures]:
         for turn in count():
             loop.run(fill_days(analytics, clock, events, 1, turn * events // sample.BATCH))
             start = time.perf_counter()
-            done = loop.run(analytics.rollup())
-            found = _rate(events, start)
-            assert done.events >= events, f"{done.events} events were rolled up, not {events}"
-            yield found
+            rolled_up = loop.run(analytics.rollup())
+            figures = _rate(events, start)
+            assert rolled_up.events >= events, f"{rolled_up.events} events were rolled up, not {events}"
+            yield figures
 
 
 def floor(_: Path, events: int) -> Iterator[Figures]:
@@ -118,12 +118,14 @@ def chdb(directory: Path, events: int) -> Iterator[Figures]:
 def rows(run: Run) -> list[Row]:
     """One row."""
     options = {"events": run.of(EVENTS)}
-    done = run.turns([Contender(one.__name__, one, options) for one in (lakebed, floor, raw_events, duckdb, chdb)])
+    results = run.turns(
+        [Contender(turns.__name__, turns, options) for turns in (lakebed, floor, raw_events, duckdb, chdb)]
+    )
     peers = {
-        "SQLite, the seed's INSERT … SELECT, synchronous=FULL": done.get("raw_events", "rate"),
-        "DuckDB table, INSERT … SELECT, WAL synced": done.get("duckdb", "rate"),
-        "chDB, SummingMergeTree and uniqExactState": done.get("chdb", "rate"),
+        "SQLite, the seed's INSERT … SELECT, synchronous=FULL": results.get("raw_events", "rate"),
+        "DuckDB table, INSERT … SELECT, WAL synced": results.get("duckdb", "rate"),
+        "chDB, SummingMergeTree and uniqExactState": results.get("chdb", "rate"),
     }
-    work, least = f"hourly + daily rollup of {run.of(EVENTS):,} new events", done.get("floor", "rate")
-    ours = done.get("lakebed", "rate")
-    return [Row("rollups", work, "events/s", ours, peers, least, "the GROUP BYs, 1 thread, not stored", GOALS)]
+    work, floor_rate = f"hourly + daily rollup of {run.of(EVENTS):,} new events", results.get("floor", "rate")
+    rate = results.get("lakebed", "rate")
+    return [Row("rollups", work, "events/s", rate, peers, floor_rate, "the GROUP BYs, 1 thread, not stored", GOALS)]

@@ -26,39 +26,43 @@ EVENTS, ROUNDS = 40_000, 6
 def questions(_: Path, place: str) -> Iterator[Figures]:
     """Every question over thirty archived days, again and again."""
     with opened(Path(place) / "lakebed", clock=clock_before(0)) as (loop, analytics):
-        asked = [question.sql.format(events="events") for question in QUESTIONS]
-        loop.run(analytics.query(asked[0]))
+        statements = [question.sql.format(events="events") for question in QUESTIONS]
+        loop.run(analytics.query(statements[0]))
         while True:
-            found = []
-            for sql in asked * ROUNDS:
+            times = []
+            for sql in statements * ROUNDS:
                 start = time.perf_counter()
                 loop.run(analytics.query(sql))
-                found.append((time.perf_counter() - start) * 1_000)
-            yield {"p50": percentile(found, 0.5), "p99": percentile(found, 0.99)}
+                times.append((time.perf_counter() - start) * 1_000)
+            yield {"p50": percentile(times, 0.5), "p99": percentile(times, 0.99)}
 
 
 def rows(run: Run) -> list[Row]:
     """A row a headline."""
     stored, events = run.stored, {"events": run.of(EVENTS)}
-    done = run.turns(
+    results = run.turns(
         [
             Contender("pipeline", track.many, events),
             Contender("worker", ingest.lakebed, events, cores=1),
             Contender("questions", questions, {"place": str(stored.directory)}),
         ]
     )
-    asked = f"every question over {stored.events:,} archived events"
+    work = f"every question over {stored.events:,} archived events"
     return [
         Row(
             "seeds",
             "pipeline: single tracks, durable, 256 in flight",
             "events/s",
-            done.get("pipeline", "rate"),
+            results.get("pipeline", "rate"),
             goals=[PIPELINE],
         ),
         Row(
-            "seeds", "one worker on one core, batches of 1,000", "events/s", done.get("worker", "rate"), goals=[WORKER]
+            "seeds",
+            "one worker on one core, batches of 1,000",
+            "events/s",
+            results.get("worker", "rate"),
+            goals=[WORKER],
         ),
-        Row("seeds", f"{asked}, p50", "ms", done.get("questions", "p50"), goals=[P50]),
-        Row("seeds", f"{asked}, p99", "ms", done.get("questions", "p99"), goals=[P99]),
+        Row("seeds", f"{work}, p50", "ms", results.get("questions", "p50"), goals=[P50]),
+        Row("seeds", f"{work}, p99", "ms", results.get("questions", "p99"), goals=[P99]),
     ]

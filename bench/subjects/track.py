@@ -27,14 +27,14 @@ MANY, ONE = 30_000, 400
 PROPERTIES = {"sku": "85123A", "quantity": 6, "unit_price": 2.55, "revenue": 15.3, "country": "United Kingdom"}
 
 
-def latencies(each: Callable[[], object], calls: int) -> Figures:
+def latencies(call: Callable[[], object], calls: int) -> Figures:
     """p50 and p99 of a call that is made again and again, ms."""
-    found = []
+    times = []
     for _ in range(calls):
         start = time.perf_counter()
-        each()
-        found.append((time.perf_counter() - start) * 1_000)
-    return {"p50": percentile(found, 0.5), "p99": percentile(found, 0.99)}
+        call()
+        times.append((time.perf_counter() - start) * 1_000)
+    return {"p50": percentile(times, 0.5), "p99": percentile(times, 0.99)}
 
 
 async def _many(analytics: Analytics, each: int) -> float:
@@ -57,12 +57,12 @@ def many(directory: Path, events: int) -> Iterator[Figures]:
 
 
 async def _one(analytics: Analytics, events: int) -> Figures:
-    found = []
+    times = []
     for _ in range(events):
         start = time.perf_counter()
         await analytics.track("Order Completed", PROPERTIES, user_id="user-1")
-        found.append((time.perf_counter() - start) * 1_000)
-    return {"p50": percentile(found, 0.5), "p99": percentile(found, 0.99)}
+        times.append((time.perf_counter() - start) * 1_000)
+    return {"p50": percentile(times, 0.5), "p99": percentile(times, 0.99)}
 
 
 def one(directory: Path, events: int) -> Iterator[Figures]:
@@ -103,7 +103,7 @@ def duckdb(directory: Path, events: int) -> Iterator[Figures]:
 def rows(run: Run) -> list[Row]:
     """Throughput, and both percentiles of one."""
     few = {"events": run.of(ONE, 50)}
-    done = run.turns(
+    results = run.turns(
         [
             Contender("many", many, {"events": run.of(MANY, 2_000)}),
             Contender("one", one, few),
@@ -115,14 +115,16 @@ def rows(run: Run) -> list[Row]:
 
     def single(share: str, goals: Sequence[Goal]) -> Row:
         peers = {
-            "SQLite, one a transaction, synchronous=FULL": done.get("sqlite", share),
-            "DuckDB table, one a transaction, WAL synced": done.get("duckdb", share),
+            "SQLite, one a transaction, synchronous=FULL": results.get("sqlite", share),
+            "DuckDB table, one a transaction, WAL synced": results.get("duckdb", share),
         }
-        work, least = f"track awaited, one in flight, {share}", done.get("floor", share)
-        return Row("track", work, "ms", done.get("one", share), peers, least, "write of 300 bytes + fdatasync", goals)
+        work, floor_ms = f"track awaited, one in flight, {share}", results.get("floor", share)
+        return Row(
+            "track", work, "ms", results.get("one", share), peers, floor_ms, "write of 300 bytes + fdatasync", goals
+        )
 
     return [
-        Row("track", "track awaited, 256 in flight", "events/s", done.get("many", "rate"), goals=[RATE]),
+        Row("track", "track awaited, 256 in flight", "events/s", results.get("many", "rate"), goals=[RATE]),
         single("p50", [LATENCY]),
         single("p99", []),
     ]

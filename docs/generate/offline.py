@@ -71,8 +71,8 @@ def foreign(site: Path) -> Iterator[str]:
         elif path.suffix == ".css":
             loads = CSS_LOAD.findall(COMMENT.sub("", path.read_text("utf-8")))
         elif path.suffix == ".js" and UNUSED not in path.as_posix():
-            found = ADDRESS.findall(COMMENT.sub("", path.read_text("utf-8")))
-            loads = [address for address in found if not address.startswith(tuple(KNOWN))]
+            addresses = ADDRESS.findall(COMMENT.sub("", path.read_text("utf-8")))
+            loads = [address for address in addresses if not address.startswith(tuple(KNOWN))]
         else:
             loads = []
         for address in loads:

@@ -103,11 +103,11 @@ class Billing:
         return await self._definitions.newest(PRICE_BOOK)
 
     async def _price_book(self, name: str, version: int | None, as_of_us: int | None) -> tuple[PriceBook, int]:
-        found = await self._definitions.get(PRICE_BOOK, name, version=version, as_of_us=as_of_us)
-        if found is None:
-            which = f"{name[:80]!r}" + ("" if version is None else f", version {version}")
-            raise InvalidBilling(f"there is no price book {which}", hint="price_books() lists them")
-        return PriceBook.of(found.body), found.version
+        definition = await self._definitions.get(PRICE_BOOK, name, version=version, as_of_us=as_of_us)
+        if definition is None:
+            label = f"{name[:80]!r}" + ("" if version is None else f", version {version}")
+            raise InvalidBilling(f"there is no price book {label}", hint="price_books() lists them")
+        return PriceBook.of(definition.body), definition.version
 
     async def invoice(
         self,
@@ -147,7 +147,7 @@ class Billing:
             now_us = self._clock.now_us()
             as_of_us = parse_as_of(as_of, now_us)
             issued = await self._issued(organization_id, as_of_us)  # without `as_of`, all: the clock may step back
-            recorded = next((one for one in issued if one.period == period), None)
+            recorded = next((invoice for invoice in issued if invoice.period == period), None)
             if recorded is not None:
                 return recorded
             if issue and to_us(end) > now_us:
@@ -158,7 +158,7 @@ class Billing:
             _check_goes_with(issued, tz, book.currency)
             lines = lines_of(book, await self._used(organization_id, start, end, as_of_us), period)
             adjustments = await self._adjustments(issued, (price_book, book_version), as_of_us)
-            found = Invoice(
+            invoice = Invoice(
                 organization_id=organization_id,
                 period=period,
                 start=start.isoformat(),
@@ -174,8 +174,8 @@ class Billing:
                 issued=issue,
             )
             if issue:
-                await self._definitions.save(INVOICE, found.name, msgspec.json.decode(msgspec.json.encode(found)))
-            return found
+                await self._definitions.save(INVOICE, invoice.name, msgspec.json.decode(msgspec.json.encode(invoice)))
+            return invoice
 
     async def invoices(self, organization_id: str | None = None) -> list[Invoice]:
         """The issued invoices, of one organisation or all, in the order in which they were issued."""
@@ -187,26 +187,28 @@ class Billing:
 
     async def _issued(self, organization_id: str | None, as_of_us: int | None) -> list[Invoice]:
         saved = await self._definitions.newest(INVOICE, as_of_us=as_of_us)
-        found = [msgspec.convert(one.body, Invoice) for one in sorted(saved, key=lambda one: one.seq)]
-        return [one for one in found if organization_id is None or one.organization_id == organization_id]
+        invoices = [msgspec.convert(entry.body, Invoice) for entry in sorted(saved, key=lambda entry: entry.seq)]
+        return [
+            invoice for invoice in invoices if organization_id is None or invoice.organization_id == organization_id
+        ]
 
     async def _adjustments(self, issued: list[Invoice], current: _Version, as_of_us: int) -> list[Adjustment]:
         """The adjustments for late usage in the months of `issued`. `current` is the price book of the new invoice."""
-        found: list[Adjustment] = []
+        adjustments: list[Adjustment] = []
         for earlier in issued:
             billed: dict[_Sold, tuple[Decimal, Decimal]] = {}
             later: dict[_Sold, _Version] = {}
-            since = [one for other in issued for one in other.adjustments if one.invoice == earlier.name]
-            billed_for: list[Line | Adjustment] = [*earlier.lines, *since]
+            previous = [line for invoice in issued for line in invoice.adjustments if line.invoice == earlier.name]
+            billed_for: list[Line | Adjustment] = [*earlier.lines, *previous]
             for line in billed_for:
                 quantity, amount = billed.get((line.sku, line.unit), (_ZERO, _ZERO))
                 billed[line.sku, line.unit] = (EXACT.add(quantity, line.quantity), EXACT.add(amount, line.amount))
-            for one in since:
-                if one.price_book is not None and one.price_book_version is not None:
-                    later[one.sku, one.unit] = (one.price_book, one.price_book_version)
-            now = await self._rated(earlier, later, current, as_of_us)
-            found += adjusted(earlier, billed, now, later)
-        return found
+            for adjustment in previous:
+                if adjustment.price_book is not None and adjustment.price_book_version is not None:
+                    later[adjustment.sku, adjustment.unit] = (adjustment.price_book, adjustment.price_book_version)
+            rated = await self._rated(earlier, later, current, as_of_us)
+            adjustments += adjusted(earlier, billed, rated, later)
+        return adjustments
 
     async def _rated(
         self, earlier: Invoice, later: dict[_Sold, _Version], current: _Version, as_of_us: int
@@ -219,13 +221,13 @@ class Billing:
         book, _ = await self._price_book(*own, None)
         start, end = month_of(earlier.period, earlier.tz)
         used: dict[_Version, list[Used]] = {}
-        for one in await self._used(earlier.organization_id, start, end, as_of_us):
-            version = own if book.has(one.sku, one.unit) else later.setdefault((one.sku, one.unit), current)
-            used.setdefault(version, []).append(one)
+        for item in await self._used(earlier.organization_id, start, end, as_of_us):
+            version = own if book.has(item.sku, item.unit) else later.setdefault((item.sku, item.unit), current)
+            used.setdefault(version, []).append(item)
         lines: list[Line] = []
-        for version, those in used.items():
+        for version, items in used.items():
             book, _ = await self._price_book(*version, None)
-            lines += lines_of(book, those, earlier.period)
+            lines += lines_of(book, items, earlier.period)
         return lines
 
     async def _used(self, organization_id: str, start: datetime, end: datetime, as_of_us: int) -> list[Used]:
@@ -237,9 +239,10 @@ class Billing:
 
 def _check_goes_with(issued: list[Invoice], tz: str, currency: str) -> None:
     """Raise InvalidBilling if an issued invoice has another zone (usage would be billed twice) or another currency."""
-    for one in issued:
-        if one.tz != tz or one.currency != currency:
+    for invoice in issued:
+        if invoice.tz != tz or invoice.currency != currency:
             raise InvalidBilling(
-                f"{one.organization_id} was billed in {one.currency} by months of {one.tz}, not in {currency} of {tz}",
+                f"{invoice.organization_id} was billed in {invoice.currency} by months of {invoice.tz}, "
+                f"not in {currency} of {tz}",
                 hint="Use the same; or bill another organization_id from now on",
             )

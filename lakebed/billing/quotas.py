@@ -175,13 +175,13 @@ class Quotas:
 
     async def quotas(self, organization_id: str | None = None) -> list[QuotaState]:
         """The state of each quota, counted exactly from the stored events. Corrects the live counters."""
-        found = []
+        states = []
         for quota in (await self._known()).values():
             if organization_id in (None, quota.organization_id):
                 async with self._counting:
                     await self._set(quota)
-                found.append(self._state(quota))
-        return found
+                states.append(self._state(quota))
+        return states
 
     def quota(self, organization_id: str, sku: str) -> QuotaState | None:
         """The state of one quota, from the live counters: the last `quotas`, and `track_usage` since then.
@@ -218,8 +218,8 @@ class Quotas:
     async def _known(self) -> dict[tuple[str, str], Quota]:
         if self._quotas is None:
             saved = await self._definitions.newest(QUOTA)
-            quotas = [Quota.of(one.body) for one in saved]
-            self._quotas = {(one.organization_id, one.sku): one for one in quotas}
+            quotas = [Quota.of(definition.body) for definition in saved]
+            self._quotas = {(quota.organization_id, quota.sku): quota for quota in quotas}
         return self._quotas
 
     async def _set(self, quota: Quota) -> None:
@@ -235,7 +235,7 @@ class Quotas:
         for place in _places(key):
             self._counters.delete(place)
         self._add(key, used)
-        self._counted_to = {one: seq for one, seq in self._counted_to.items() if one in self._counters}
+        self._counted_to = {counter: seq for counter, seq in self._counted_to.items() if counter in self._counters}
         self._counted_to[key] = result.seq[1]
         self._reported = {
             counter: reached for counter, reached in self._reported.items() if counter in self._counted_to
@@ -260,7 +260,7 @@ class Quotas:
     def _state(self, quota: Quota) -> QuotaState:
         start, end = window_of(quota, from_us(self._clock.now_us()))
         used = self._used_up(self._key(quota))
-        reached = tuple(one for one in quota.thresholds if used >= EXACT.multiply(quota.limit, Decimal(str(one))))
+        reached = tuple(share for share in quota.thresholds if used >= EXACT.multiply(quota.limit, Decimal(str(share))))
         return QuotaState(quota, start.isoformat(), end.isoformat(), used, float(used / quota.limit), reached)
 
 

@@ -70,11 +70,11 @@ class Datasets:
 
     async def dataset(self, name: str) -> Definition:
         """The newest version of a mapping. Raises InvalidDefinition if there is none of that name."""
-        found = await self._definitions.get(DATASET, name)
-        if found is None:
-            named = ", ".join(one.name for one in await self.datasets()) or "none"
-            raise InvalidDefinition(f"there is no mapping {name[:80]!r}", hint=f"There are {named}")
-        return found
+        definition = await self._definitions.get(DATASET, name)
+        if definition is None:
+            names = ", ".join(mapping.name for mapping in await self.datasets()) or "none"
+            raise InvalidDefinition(f"there is no mapping {name[:80]!r}", hint=f"There are {names}")
+        return definition
 
     async def delete_dataset(self, name: str) -> Definition:
         """Delete a mapping; its table then has data points. Answers as of an earlier time still use the mapping.
@@ -130,13 +130,13 @@ class Datasets:
         translated = await run_in_thread("dialect", lambda: _translate(sql, now))
         if hasattr(translated, "what"):
             return EngineAnswer(translated.format, await self._shown(translated.what, as_of_us))
-        asked = translated.sql
+        query = translated.sql
         if translated.system is not None:
-            asked = translated.over(system_sql(translated.system, await self._names(as_of_us)))
+            query = translated.over(system_sql(translated.system, await self._names(as_of_us)))
         elif translated.dataset is not None:
             table = await self._table(translated.dataset, translated.columns, as_of_us)
-            asked = translated.over(table)
-        result = await self._untrusted.run_patiently(asked, as_of=as_of, patience=_PATIENCE_S)
+            query = translated.over(table)
+        result = await self._untrusted.run_patiently(query, as_of=as_of, patience=_PATIENCE_S)
         return EngineAnswer(translated.format, result.arrow())
 
     async def _table(self, name: str, columns: Sequence[str], as_of_us: int | None) -> str:
@@ -154,7 +154,7 @@ class Datasets:
 
     async def _names(self, as_of_us: int | None) -> list[str]:
         names = {row.dataset for row in await self._queries.ask(_TABLES, {}, as_of_us=as_of_us)}
-        names |= {one.name for one in await self._definitions.newest(DATASET, as_of_us=as_of_us)}
+        names |= {definition.name for definition in await self._definitions.newest(DATASET, as_of_us=as_of_us)}
         return sorted(names)
 
 
@@ -168,15 +168,15 @@ def _translate(sql: str, now: datetime) -> Any:
 
 def _point(indexes: Any, blobs: Any, doubles: Any) -> dict[str, list[Any]]:
     """The properties of a data point. Raises InvalidEvent if it breaks a limit."""
-    for name, values, most in (("indexes", indexes, 1), ("blobs", blobs, _MOST), ("doubles", doubles, _MOST)):
+    for name, values, maximum in (("indexes", indexes, 1), ("blobs", blobs, _MOST), ("doubles", doubles, _MOST)):
         if isinstance(values, (str, bytes)) or not isinstance(values, Sequence):
             raise InvalidEvent(f"{name}: must be an array")
-        if len(values) > most:
-            raise InvalidEvent(f"{name}: maximum of {most} supported, there are {len(values)}")
+        if len(values) > maximum:
+            raise InvalidEvent(f"{name}: maximum of {maximum} supported, there are {len(values)}")
     texts = [*indexes, *(blob for blob in blobs if blob is not None)]
     if not all(isinstance(text, str) for text in texts):
         raise InvalidEvent("indexes and blobs: must be texts")
-    if any(isinstance(one, bool) or not isinstance(one, (int, float)) or not _is_finite(one) for one in doubles):
+    if any(isinstance(n, bool) or not isinstance(n, (int, float)) or not _is_finite(n) for n in doubles):
         raise InvalidEvent("doubles: must be finite numbers")
     try:
         sizes = [len(text.encode()) for text in texts]
@@ -186,7 +186,11 @@ def _point(indexes: Any, blobs: Any, doubles: Any) -> dict[str, list[Any]]:
         raise InvalidEvent(f"indexes: maximum of {_INDEX_BYTES} bytes supported, there are {sizes[0]}")
     if sum(sizes[len(indexes) :]) > _BLOB_BYTES:
         raise InvalidEvent(f"blobs: maximum of {_BLOB_BYTES} bytes supported in all")
-    return {"indexes": list(indexes), "blobs": ["" if one is None else one for one in blobs], "doubles": list(doubles)}
+    return {
+        "indexes": list(indexes),
+        "blobs": ["" if blob is None else blob for blob in blobs],
+        "doubles": list(doubles),
+    }
 
 
 def _is_finite(number: float) -> bool:

@@ -183,20 +183,20 @@ class Maintenance:
         async with self._archiving:
             await self._pipeline.seal()
             start = await self._archive.watermark()
-            await self._advance(start, ours=False)
+            await self._advance(start, added=False)
             end = await self._boundary(older_than)
             rows = commits = 0
             while start < end:
                 stop = min(start + self._settings.archive_rows, end)
                 tables = [table async for table in self._history.read(start, stop)]
-                ours = await self._archive.append(pa.concat_tables(tables), start, stop)
-                if ours:
+                added = await self._archive.append(pa.concat_tables(tables), start, stop)
+                if added:
                     rows, commits = rows + stop - start, commits + 1
-                start = stop if ours else await self._archive.watermark()
-                await self._advance(start, ours=ours)
+                start = stop if added else await self._archive.watermark()
+                await self._advance(start, added=added)
         return Archived(rows=rows, commits=commits, watermark=start, pruned=await self.prune())
 
-    async def _advance(self, watermark: int, *, ours: bool) -> None:
+    async def _advance(self, watermark: int, *, added: bool) -> None:
         """Record the archive's watermark.
 
         Events that this run has not archived itself were archived by this object before a crash, or by another object
@@ -205,7 +205,7 @@ class Maintenance:
         """
         if watermark <= self.watermark:
             return
-        if not ours and (watermark > self._pipeline.next_seq or not await self._history.is_archived(self.watermark)):
+        if not added and (watermark > self._pipeline.next_seq or not await self._history.is_archived(self.watermark)):
             raise ArchiveConflict(
                 f"the archive's events from {self.watermark} to {watermark} are not those of this log",
                 hint="If two objects share one table, give each its own name or namespace. No event was lost: the log "

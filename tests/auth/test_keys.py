@@ -301,30 +301,36 @@ def test_keys_agree_with_a_dict(tmp_path_factory, acts):
     clock = ManualClock()
     keys = Keys(tmp_path_factory.mktemp("keys"), clock)
     cache = KeyCache(keys, clock)
-    made, tokens, gone = [], {}, set()  # keys; token -> (key id, until when); ids of revoked ones
+    created, tokens, revoked = [], {}, set()  # ids of keys; token -> (key id, end); ids of revoked keys
     for act in [*acts, ("wait", 1.0)]:
         match act:
             case ("create", name, scope):
                 key, token = keys.create(name, scope)
-                made.append(key.id)
+                created.append(key.id)
                 tokens[token] = (key.id, float("inf"))
             case ("wait", seconds):
                 clock.advance(seconds)
-            case (what, number, *rest) if number < len(made):
-                chosen, now = made[number], clock.monotonic()
-                if what == "revoke":
-                    keys.revoke(chosen)
-                    gone.add(chosen)
-                elif chosen in gone:
+            case (verb, number, *arguments) if number < len(created):
+                chosen_id, now = created[number], clock.monotonic()
+                if verb == "revoke":
+                    keys.revoke(chosen_id)
+                    revoked.add(chosen_id)
+                elif chosen_id in revoked:
                     with pytest.raises(UnknownKey):
-                        keys.rotate(chosen, *rest)
+                        keys.rotate(chosen_id, *arguments)
                 else:
-                    until = {token: min(end, now + rest[0]) for token, (of, end) in tokens.items() if of == chosen}
-                    tokens |= {token: (chosen, end) for token, end in until.items()}
-                    tokens[keys.rotate(chosen, *rest)[1]] = (chosen, float("inf"))
+                    until = {
+                        token: min(end, now + arguments[0])
+                        for token, (key_id, end) in tokens.items()
+                        if key_id == chosen_id
+                    }
+                    tokens |= {token: (chosen_id, end) for token, end in until.items()}
+                    tokens[keys.rotate(chosen_id, *arguments)[1]] = (chosen_id, float("inf"))
         if act[0] == "wait":
-            for token, (of, end) in tokens.items():
-                found = cache.find(token)
-                assert (found.id if found else None) == (of if of not in gone and clock.monotonic() < end else None)
-            assert cache.required == bool(made)
-    assert {key.id for key in keys.list() if key.revoked_us is None} == set(made) - gone
+            for token, (key_id, end) in tokens.items():
+                cached = cache.find(token)
+                assert (cached.id if cached else None) == (
+                    key_id if key_id not in revoked and clock.monotonic() < end else None
+                )
+            assert cache.required == bool(created)
+    assert {key.id for key in keys.list() if key.revoked_us is None} == set(created) - revoked

@@ -11,19 +11,19 @@ from bench.subjects import NAMES
 
 
 @pytest.fixture
-def asked(tmp_path):
+def measured(tmp_path):
     def run(*names):
         file = tmp_path / "out.json"
-        given = ["--size", "0.001", "--runs", "1", "--directory", str(tmp_path), "--json", str(file)]
-        code = command.main([*names, *given])
+        options = ["--size", "0.001", "--runs", "1", "--directory", str(tmp_path), "--json", str(file)]
+        code = command.main([*names, *options])
         return code, json.loads(file.read_bytes())["rows"]
 
     return run
 
 
-def test_a_subject_is_measured_shown_and_saved(asked, tmp_path, capsys):
+def test_a_subject_is_measured_shown_and_saved(measured, tmp_path, capsys):
     """Lakebed, its floor and its peers are measured, shown and saved; nothing else is left behind."""
-    code, rows = asked("track")
+    code, rows = measured("track")
     assert code == 0
     assert {row["subject"] for row in rows} == {"track"}
     p50 = next(row for row in rows if "p50" in row["work"])
@@ -32,8 +32,8 @@ def test_a_subject_is_measured_shown_and_saved(asked, tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["out.json"]
 
 
-def test_a_failing_subject_does_not_stop_the_others(asked, monkeypatch, capsys):
-    """Its goals are rows that say why, the others are measured, and the exit code is not 0."""
+def test_a_failing_subject_does_not_stop_the_others(measured, monkeypatch, capsys):
+    """Its goals are rows with the error, the others are measured, and the exit code is not 0."""
 
     class Broken:
         GOALS = command.subject("archive").GOALS
@@ -51,7 +51,7 @@ def test_a_failing_subject_does_not_stop_the_others(asked, monkeypatch, capsys):
 
     subjects = {"archive": Broken, "disk": Whole}
     monkeypatch.setattr(command, "subject", subjects.__getitem__)
-    code, rows = asked("archive", "disk")
+    code, rows = measured("archive", "disk")
     assert code == 1
     assert [row["lakebed"].get("failed", "measured") for row in rows] == ["OSError: the disk is gone"] * 2 + [
         "measured"

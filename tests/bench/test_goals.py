@@ -39,20 +39,20 @@ REPORTS = {"a report over a year of events": {(None, 1.5)}}
 
 def test_every_goal_of_the_design_has_a_subject():
     """No row of the design, the server's goals or the reports' is left out, and no bound is softer than it says."""
-    asked = {}
+    bounds = {}
     for name in NAMES:
         for goal in subject(name).GOALS:
-            asked.setdefault(goal.design, set()).add((goal.least, goal.most))
-    assert asked == DESIGN | FRONT_DOOR | REPORTS
+            bounds.setdefault(goal.design, set()).add((goal.least, goal.most))
+    assert bounds == DESIGN | FRONT_DOOR | REPORTS
 
 
-def row(ours, floor=None, **goal):
+def row(values, floor=None, **goal):
     floor = floor and Samples(floor)
-    return Row("s", "work", "ms", Samples(ours), floor=floor, goals=[Goal("goal", **goal)])
+    return Row("s", "work", "ms", Samples(values), floor=floor, goals=[Goal("goal", **goal)])
 
 
 @pytest.mark.parametrize(
-    ("found", "verdict"),
+    ("result", "verdict"),
     [
         (row((3, 1, 2), most=2), "met"),
         (row((3, 1, 2), most=1.9), "missed"),
@@ -64,9 +64,9 @@ def row(ours, floor=None, **goal):
         (row((2, 4, 6), None, of=FLOOR, most=2), "failed"),
     ],
 )
-def test_a_goal_is_met_by_the_median_or_by_the_median_ratio(found, verdict):
+def test_a_goal_is_met_by_the_median_or_by_the_median_ratio(result, verdict):
     """A bound includes itself; a ratio is that of the same turns; what was not measured is not met."""
-    assert found.verdict(found.goals[0]) == verdict
+    assert result.verdict(result.goals[0]) == verdict
 
 
 def test_a_ratio_compares_figures_of_one_turn():
@@ -77,12 +77,12 @@ def test_a_ratio_compares_figures_of_one_turn():
 
 def test_a_failed_figure_meets_no_goal():
     """A goal whose figure is not there has failed, and the row says why."""
-    found = Row("s", "work", "ms", Failed("no disk"), goals=[Goal("goal", most=1)])
-    assert found.verdict(found.goals[0]) == "failed"
-    assert found.failures == ["work: Lakebed: no disk"]
+    result = Row("s", "work", "ms", Failed("no disk"), goals=[Goal("goal", most=1)])
+    assert result.verdict(result.goals[0]) == "failed"
+    assert result.failures == ["work: Lakebed: no disk"]
 
 
 def test_an_absent_peer_is_no_failure():
     """A peer that is absent is shown so, and the run succeeds."""
-    found = Row("s", "work", "ms", Samples((1,)), {"Redis": Failed("no redis-server", absent=True)})
-    assert found.failures == []
+    result = Row("s", "work", "ms", Samples((1,)), {"Redis": Failed("no redis-server", absent=True)})
+    assert result.failures == []

@@ -48,6 +48,6 @@ def test_every_event_of_a_body_can_be_numbered():
 def test_the_http_subject_has_every_figure(tmp_path):
     """Server, load, in-process peer and tenants, at their smallest: every cell has a figure."""
     file = tmp_path / "out.json"
-    given = ["--size", "0.001", "--runs", "1", "--directory", str(tmp_path), "--json", str(file)]
-    assert command.main(["http", *given]) == 0
+    options = ["--size", "0.001", "--runs", "1", "--directory", str(tmp_path), "--json", str(file)]
+    assert command.main(["http", *options]) == 0
     assert all(row["lakebed"]["median"] > 0 for row in json.loads(file.read_bytes())["rows"])

@@ -39,9 +39,9 @@ def report(rows, tmp_path):
 
 
 def test_the_table_shows_median_spread_peers_ratios_and_goals(rows):
-    """One row: every figure with its unit, ratios to all who were measured, and what became of each goal."""
-    work, ours, spread, peers, floor, ratios, goals, met = table.cells(rows[0])
-    assert (work, ours, spread) == (["batch"], ["1,000 events/s"], ["900 to 1,500"])
+    """One row: every figure with its unit, ratios to all that were measured, and the verdict on each goal."""
+    work, figure, spread, peers, floor, ratios, goals, met = table.cells(rows[0])
+    assert (work, figure, spread) == (["batch"], ["1,000 events/s"], ["900 to 1,500"])
     assert peers == ["SQLite: 100 events/s", "Redis: absent"]
     assert floor == ["2,000 events/s", "(decode)"]
     assert ratios == ["0.500 x floor", "10.0 x SQLite"]
@@ -84,13 +84,13 @@ def test_numbers_have_three_digits(value, text):
 
 def test_json_keeps_every_turn(report):
     """The file has each figure of each turn, verdicts, reasons and the machine."""
-    found = json.loads(report.json())
-    first, second = found["rows"]
+    document = json.loads(report.json())
+    first, second = document["rows"]
     assert first["lakebed"]["values"] == [900, 1_000, 1_500]
     assert first["peers"]["Redis"] == {"absent": "no redis-server"}
     assert [goal["verdict"] for goal in first["goals"]] == ["met", "missed"]
     assert second["lakebed"] == {"failed": "it broke"}
-    assert found["machine"]["cores"] >= 1
+    assert document["machine"]["cores"] >= 1
 
 
 def blank():

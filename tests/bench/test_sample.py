@@ -25,15 +25,17 @@ def test_a_seed_gives_the_same_bytes_in_every_process():
     """Contenders in different processes take the same events, whatever their hash seed is."""
     code = "import hashlib; from bench import sample; print(hashlib.sha256(sample.batch(3)).hexdigest())"
     environment = os.environ | {"PYTHONHASHSEED": "12345", "PYTHONPATH": str(ROOT)}
-    said = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert said.stdout.strip() == hashlib.sha256(sample.batch(3)).hexdigest()
+    completed = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert completed.stdout.strip() == hashlib.sha256(sample.batch(3)).hexdigest()
 
 
 def test_every_event_of_the_sample_is_stored():
     """Nothing of the sample is rejected: what is measured is events, not errors."""
-    found = decode_items(sample.batch(0), sample.NOW_US)
-    assert len(found) == sample.BATCH
-    assert not [one for one in found if isinstance(one, Rejected)]
+    messages = decode_items(sample.batch(0), sample.NOW_US)
+    assert len(messages) == sample.BATCH
+    assert not [message for message in messages if isinstance(message, Rejected)]
 
 
 def test_message_ids_are_unique(events):
@@ -64,7 +66,7 @@ def test_sizes_are_those_of_real_events(events):
 def test_times_are_spread_over_the_requested_days():
     """`spread` reaches from its first instant to its last, and a few events come late."""
     start = sample.NOW_US - 3 * 86_400_000_000
-    found = list(sample.spread(6_000, start, 3))
-    assert [at for at, _ in found][-1] == sample.NOW_US
-    days = Counter(event["timestamp"][:10] for _, body in found for event in json.loads(body))
+    batches = list(sample.spread(6_000, start, 3))
+    assert [moment for moment, _ in batches][-1] == sample.NOW_US
+    days = Counter(event["timestamp"][:10] for _, body in batches for event in json.loads(body))
     assert {"2025-12-29", "2025-12-30", "2025-12-31"} <= set(days)

@@ -38,16 +38,16 @@ def test_a_contender_may_be_pinned_to_one_core(tmp_path, noting):
     ("turns", "reason"), [(contenders.failing, "the second turn is too much"), (contenders.dying, "ended with -9")]
 )
 def test_a_failing_contender_does_not_stop_the_others(tmp_path, noting, turns, reason):
-    """An error, or the death of a process, loses nobody else's figures, and is told."""
-    done = take_turns([Contender("bad", turns), noting("a")], 2, tmp_path / "work")
-    found = done.get("bad", "number")
-    assert isinstance(found, Failed)
-    assert reason in found.reason
-    assert not found.absent
-    assert done.get("a", "number") == Samples((1, 2))
+    """An error or the death of a process is reported, and the figures of the others are not lost."""
+    results = take_turns([Contender("bad", turns), noting("a")], 2, tmp_path / "work")
+    result = results.get("bad", "number")
+    assert isinstance(result, Failed)
+    assert reason in result.reason
+    assert not result.absent
+    assert results.get("a", "number") == Samples((1, 2))
 
 
 def test_a_peer_that_is_not_installed_is_absent(tmp_path):
     """A peer that is not installed is no failure."""
-    found = take_turns([Contender("peer", contenders.absent)], 2, tmp_path / "work").get("peer", "number")
-    assert found == Failed("there is no such thing here", absent=True)
+    result = take_turns([Contender("peer", contenders.absent)], 2, tmp_path / "work").get("peer", "number")
+    assert result == Failed("there is no such thing here", absent=True)

@@ -97,7 +97,7 @@ def test_invalid_quantities_are_refused_and_none_is_rounded(wrong):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"currency": "euro"}, "ISO 4217"),
         ({"prices": {}}, "not an object of skus"),
@@ -113,9 +113,9 @@ def test_invalid_quantities_are_refused_and_none_is_rounded(wrong):
         ({"prices": {"a": {"model": "package", "amount": "1", "per": "0"}}}, "more than 0"),
     ],
 )
-def test_errors_of_a_price_book_name_the_field(change, said):
-    """By the field."""
-    with pytest.raises(InvalidBilling, match=said):
+def test_errors_of_a_price_book_name_the_field(change, message):
+    """The message names the field."""
+    with pytest.raises(InvalidBilling, match=message):
         PriceBook.of(BOOK | change)
 
 
@@ -147,14 +147,14 @@ async def test_sums_are_exact(shop):
         await shop.track_usage("acme", "calls", quantity, "call")
     await shop.track_usage("acme", "calls", "1", "k-call")
     await shop.batch([{"event": "x", "properties": TINY}] * 20_000)
-    found = {(row.sku, row.unit): row.quantity for row in await shop.usage(grain=None)}
-    assert found == {
+    sums = {(row.sku, row.unit): row.quantity for row in await shop.usage(grain=None)}
+    assert sums == {
         ("calls", "call"): D("12345678901234567897.423456789"),
         ("calls", "k-call"): 1,
         ("tiny", "u"): D("0.00002"),
     }
     await shop.archive()
-    assert {(row.sku, row.unit): row.quantity for row in await shop.usage(grain=None)} == found
+    assert {(row.sku, row.unit): row.quantity for row in await shop.usage(grain=None)} == sums
     with pytest.raises(InvalidBilling, match="float"):
         await shop.track_usage("acme", "calls", 0.1, "call")
 
@@ -170,8 +170,10 @@ extremes = (st.integers(-most, most) | st.sampled_from([most, -most, 1, -1, 10**
 async def test_sums_have_as_many_digits_as_they_need(shop, sent):
     """Quantities of 38 digits add up beyond what a decimal of DuckDB holds, and cancel each other to the last digit."""
     organization = f"o{shop.stats().next_seq}"
-    properties = [{"organization_id": organization, "sku": sku, "quantity": format(D(one), "f")} for sku, one in sent]
-    await shop.batch([{"event": "x", "properties": one} for one in properties])
+    properties = [
+        {"organization_id": organization, "sku": sku, "quantity": format(D(quantity), "f")} for sku, quantity in sent
+    ]
+    await shop.batch([{"event": "x", "properties": item} for item in properties])
     wanted = defaultdict(Fraction)
     for sku, quantity in sent:
         wanted[sku] += Fraction(quantity)
@@ -201,7 +203,7 @@ async def test_months_follow_the_time_zone(shop):
 
 
 async def test_late_usage_is_billed_on_the_next_invoice(shop):
-    """What came after January had been billed is on February's invoice, at January's prices."""
+    """Usage that came after January had been billed is on February's invoice, at January's prices."""
     await shop.track_usage("acme", "calls", 100, "call", timestamp="2026-01-01T00:00:00Z")
     shop.clock.advance(32 * 86_400)
     with pytest.raises(InvalidBilling, match="not over"):
@@ -216,14 +218,18 @@ async def test_late_usage_is_billed_on_the_next_invoice(shop):
     assert (await shop.invoice("acme", "2026-01")) == january
     shop.clock.advance(30 * 86_400)
     february = await shop.invoice("acme", "2026-02", issue=True)
-    late = february.adjustments[0]
-    assert (late.period, late.quantity, late.amount) == ("2026-01", 100, plain_cost("calls", D(200)) - 9)
+    adjustment = february.adjustments[0]
+    assert (adjustment.period, adjustment.quantity, adjustment.amount) == (
+        "2026-01",
+        100,
+        plain_cost("calls", D(200)) - 9,
+    )
     assert (february.price_book_version, february.lines[0].amount) == (2, 1)
-    assert february.total == late.amount + 1
+    assert february.total == adjustment.amount + 1
     shop.clock.advance(40 * 86_400)
     march = await shop.invoice("acme", "2026-03", issue=True)
     assert (march.adjustments, march.total) == ((), 0)
-    assert [one.period for one in await shop.invoices("acme")] == ["2026-01", "2026-02", "2026-03"]
+    assert [invoice.period for invoice in await shop.invoices("acme")] == ["2026-01", "2026-02", "2026-03"]
     assert "late for 2026-01" in str(february)
     assert "late for 2026-01" in february._repr_html_()
 
@@ -269,7 +275,7 @@ async def test_an_invoice_with_usage_without_a_price_is_refused(shop):
 
 
 async def test_a_month_is_billed_once(shop):
-    """However it is asked: another spelling, another time zone and another currency are refused."""
+    """Another spelling of the month, another time zone and another currency are refused."""
     await shop.track_usage("acme", "storage", 1, "GB")
     await shop.save_price_book("dollars", BOOK | {"currency": "USD"})
     shop.clock.advance(70 * 86_400)
@@ -280,7 +286,7 @@ async def test_a_month_is_billed_once(shop):
         await shop.invoice("acme", "2026-02", tz="Europe/Berlin", issue=True)
     with pytest.raises(InvalidBilling, match="billed in EUR"):
         await shop.invoice("acme", "2026-02", price_book="dollars", issue=True)
-    assert [one.period for one in await shop.invoices()] == ["2026-01"]
+    assert [invoice.period for invoice in await shop.invoices()] == ["2026-01"]
 
 
 async def test_a_correction_can_take_back_usage_of_a_closed_month(shop):
@@ -309,11 +315,11 @@ def plain_gpu(version, q):
 
 
 async def test_late_usage_without_a_price_is_billed_by_a_later_price_book(shop):
-    """By that of the invoice that it first comes onto, which the line names; and so for ever, however prices change."""
+    """By the book of the first invoice that has it, which the line names; and for ever, however prices change."""
 
-    async def month(number, *late):
-        """The invoice of a month, issued when it is over; `late` is usage of January that comes before that."""
-        for quantity in late:
+    async def month(number, *late_quantities):
+        """The invoice of a month, issued when it is over; `late_quantities` is usage of January that comes before."""
+        for quantity in late_quantities:
             await shop.track_usage("acme", "gpu", quantity, "h", timestamp="2026-01-05")
         shop.clock.advance(max(0, (datetime(2026, 1 + number, 2, tzinfo=UTC) - now_of(shop.clock)).total_seconds()))
         return await shop.invoice("acme", f"2026-0{number}", issue=True)
@@ -327,17 +333,23 @@ async def test_late_usage_without_a_price_is_billed_by_a_later_price_book(shop):
     shop.clock.advance(1)
     draft = await shop.invoice("acme", "2026-02")
     february = await month(2)
-    (late,) = february.adjustments
-    assert (late.period, late.quantity, late.amount) == ("2026-01", 120, D("110.00"))
-    assert (late.price_book, late.price_book_version) == ("default", 2)
+    (adjustment,) = february.adjustments
+    assert (adjustment.period, adjustment.quantity, adjustment.amount) == ("2026-01", 120, D("110.00"))
+    assert (adjustment.price_book, adjustment.price_book_version) == ("default", 2)
     assert "gpu, 120 h, late for 2026-01, by default, version 2 " in str(february)
     await shop.save_price_book("default", BOOK | {"prices": BOOK["prices"] | {"gpu": GPU[3]}})
     march = await month(3, 30, 50)
-    assert [(one.quantity, one.amount, one.price_book_version) for one in march.adjustments] == [(80, D(40), 2)]
+    assert [
+        (adjustment.quantity, adjustment.amount, adjustment.price_book_version) for adjustment in march.adjustments
+    ] == [(80, D(40), 2)]
     april = await month(4, -200)
-    assert [(one.quantity, one.amount, one.price_book_version) for one in april.adjustments] == [(-200, D(-150), 2)]
+    assert [
+        (adjustment.quantity, adjustment.amount, adjustment.price_book_version) for adjustment in april.adjustments
+    ] == [(-200, D(-150), 2)]
     may = await month(5, 1)
-    assert [(one.quantity, one.amount, one.price_book_version) for one in may.adjustments] == [(1, D(1), 2)]
+    assert [
+        (adjustment.quantity, adjustment.amount, adjustment.price_book_version) for adjustment in may.adjustments
+    ] == [(1, D(1), 2)]
     june = await month(6)
     assert june.adjustments == ()
     again = await shop.invoice("acme", "2026-02", version=draft.price_book_version, as_of=draft.as_of)
@@ -345,15 +357,15 @@ async def test_late_usage_without_a_price_is_billed_by_a_later_price_book(shop):
 
 
 async def test_quantities_with_many_digits_are_billed_once(shop):
-    """More than the 28 digits that decimals have where nobody asks for more."""
-    many = "12345678901234567890.123456789"
-    await shop.track_usage("acme", "storage", many, "GB")
+    """Quantities may have more than the 28 digits of Python's default decimal context."""
+    quantity = "12345678901234567890.123456789"
+    await shop.track_usage("acme", "storage", quantity, "GB")
     await shop.track_usage("acme", "mails", "1" + "0" * 28, "mail")
     for _ in range(3):
         await shop.track_usage("acme", "minutes", "99999999999999999999999999999.999999999", "min")
     shop.clock.advance(32 * 86_400)
     january = await shop.invoice("acme", "2026-01", issue=True)
-    assert {one.sku: one.amount for one in january.lines} == {
+    assert {line.sku: line.amount for line in january.lines} == {
         "mails": D("15000000000000000000000000.00"),
         "minutes": D("1200000000000000000000000000.00"),
         "storage": D("285185182618518518.26"),
@@ -361,7 +373,7 @@ async def test_quantities_with_many_digits_are_billed_once(shop):
     await shop.track_usage("acme", "storage", "0.000000001", "GB", timestamp="2026-01-05")
     shop.clock.advance(1)
     february = await shop.invoice("acme", "2026-02")
-    assert [(one.quantity, one.amount) for one in february.adjustments] == [(D("0.000000001"), 0)]
+    assert [(adjustment.quantity, adjustment.amount) for adjustment in february.adjustments] == [(D("0.000000001"), 0)]
 
 
 sent = st.lists(
@@ -379,36 +391,38 @@ sent = st.lists(
 @settings(max_examples=8, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(sent=sent)
 async def test_all_invoices_add_up_to_all_usage(tmp_path_factory, sent):
-    """Whenever usage comes, for whatever month: nothing is billed twice, and nothing is lost.
+    """Usage may come at any time, for any month: nothing is billed twice, and nothing is lost.
 
     `gpu` has no price in January's book, and another in the books of February and of April: what comes of it for
     January is billed by the one of the first invoice that has some.
     """
     clock = ManualClock(datetime(2026, 1, 1, tzinfo=UTC))
     root = tmp_path_factory.mktemp("bills")
-    versions = {0: 1, 1: 2, 2: 2, 3: 3, 4: 3}  # of the books that the invoices of the months are made by
+    versions = {0: 1, 1: 2, 2: 2, 3: 3, 4: 3}  # month -> version of the book of its invoice
     async with Analytics("shop", root=root, clock=clock, headroom_bytes=0) as shop:
-        billed, used, late = D(0), defaultdict(D), None
+        billed, used, gpu_version = D(0), defaultdict(D), None
         for now, version in versions.items():
             extra = {"gpu": GPU[version]} if version in GPU else {}
             await shop.save_price_book("default", BOOK | {"prices": BOOK["prices"] | extra})
-            for came, month, sku, quantity in sent:
-                if came == now and month <= now and (sku != "gpu" or now > 0):
+            for arrived, month, sku, quantity in sent:
+                if arrived == now and month <= now and (sku != "gpu" or now > 0):
                     when = datetime(2026, 1 + month, 1, 12, tzinfo=UTC) if month < now else now_of(clock)
                     unit = "GB" if sku == "storage" else "u"
                     await shop.track_usage("acme", sku, quantity, unit, timestamp=when)
                     used[month, sku] += quantity
             clock.advance((datetime(2026, 2 + now, 2, tzinfo=UTC) - now_of(clock)).total_seconds())
             invoice = await shop.invoice("acme", f"2026-0{1 + now}", issue=True)
-            assert invoice.total == sum((one.amount for one in (*invoice.lines, *invoice.adjustments)), D(0))
+            assert invoice.total == sum((line.amount for line in (*invoice.lines, *invoice.adjustments)), D(0))
             billed += invoice.total
-            late = late or (version if used[0, "gpu"] else None)
-            named = {
-                one.price_book_version for one in invoice.adjustments if (one.period, one.sku) == ("2026-01", "gpu")
+            gpu_version = gpu_version or (version if used[0, "gpu"] else None)
+            gpu_versions = {
+                adjustment.price_book_version
+                for adjustment in invoice.adjustments
+                if (adjustment.period, adjustment.sku) == ("2026-01", "gpu")
             }
-            assert named <= {late}
+            assert gpu_versions <= {gpu_version}
         wanted = [
-            plain_gpu(late if month == 0 else versions[month], q) if sku == "gpu" else plain_cost(sku, q)
+            plain_gpu(gpu_version if month == 0 else versions[month], q) if sku == "gpu" else plain_cost(sku, q)
             for (month, sku), q in used.items()
         ]
         assert billed == sum((rounded(cost, "EUR") for cost in wanted), D(0))
@@ -431,7 +445,7 @@ async def test_on_quota_is_called_once_per_threshold(shop):
     assert shop.quota("acme", "calls").used == 102
     await shop.batch([{"event": "x", "properties": {"organization_id": "acme", "sku": "calls", "quantity": 3}}])
     assert shop.quota("acme", "calls").used == 102
-    assert [one.used for one in await shop.quotas()] == [105]
+    assert [quota.used for quota in await shop.quotas()] == [105]
     assert shop.quota("acme", "calls").used == 105
     await shop.close()
     await shop.open()
@@ -454,9 +468,9 @@ async def test_a_quota_may_exceed_64_bits(shop):
 
 
 async def test_every_threshold_is_reported(shop):
-    """Not by usage that came at once, nor as plain events, nor by a process that ended before it told."""
+    """Also if usage comes at once or as plain events, or if the process ended before it reported the threshold."""
     await shop.save_quota("acme", "calls", 10, thresholds=[1.0])
-    await asyncio.gather(*(shop.track_usage("acme", "calls", one, "call") for one in (1, 10)))
+    await asyncio.gather(*(shop.track_usage("acme", "calls", quantity, "call") for quantity in (1, 10)))
     assert shop.told == [("calls", D(11), (1.0,))]
     await shop.track_usage("acme", "calls", -5, "call")
     await shop.batch([{"event": "x", "properties": {"organization_id": "acme", "sku": "calls", "quantity": 30}}])
@@ -474,7 +488,7 @@ async def test_quotas_of_names_with_spaces_are_separate(shop):
     """The organisation "a b" and the sku "c" are not the organisation "a" and the sku "b c"."""
     await shop.save_quota("a b", "c", 1)
     await shop.save_quota("a", "b c", 2)
-    assert {one.quota.organization_id: one.quota.limit for one in await shop.quotas()} == {"a": 2, "a b": 1}
+    assert {state.quota.organization_id: state.quota.limit for state in await shop.quotas()} == {"a": 2, "a b": 1}
 
 
 def test_a_day_begins_at_its_first_midnight():
@@ -485,7 +499,7 @@ def test_a_day_begins_at_its_first_midnight():
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"limit": 0}, "more than 0"),
         ({"limit": 0.5}, "float"),
@@ -494,9 +508,9 @@ def test_a_day_begins_at_its_first_midnight():
         ({"thresholds": 1}, "thresholds"),
     ],
 )
-async def test_errors_of_a_quota_name_the_field(shop, change, said):
-    """By the field."""
-    with pytest.raises(InvalidBilling, match=said):
+async def test_errors_of_a_quota_name_the_field(shop, change, message):
+    """The message names the field."""
+    with pytest.raises(InvalidBilling, match=message):
         await shop.save_quota(**({"organization_id": "acme", "sku": "calls", "limit": 1} | change))
 
 

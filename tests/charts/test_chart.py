@@ -105,11 +105,11 @@ def test_a_chart_shows_the_numbers_of_the_rows(results: dict[str, Result], name:
     """Each number of the rows is written in the chart, at its mark or as its tooltip."""
     column, written = SHOWN[name]
     result = results[name]
-    said = texts(result.plot().svg())
+    chart_texts = texts(result.plot().svg())
     values = [sum((row.quantity for row in result), Decimal(0))] if column is None else [row[column] for row in result]
     for value in values:
         if value is not None and value != 0:
-            assert written(value) in said
+            assert written(value) in chart_texts
 
 
 @pytest.mark.parametrize("name", sorted(REPORTS))
@@ -121,11 +121,11 @@ def test_charts_of_no_row_one_row_and_ten_thousand(results: dict[str, Result], n
     if rows > 1:
         table = pa.table([_many(base.column(n), field) for n, field in enumerate(base.schema)], schema=base.schema)
     svg = Result(table, report=name).plot().svg()
-    said = texts(svg)
-    assert ("no rows" in said) == (rows == 0)
+    chart_texts = texts(svg)
+    assert ("no rows" in chart_texts) == (rows == 0)
     if rows > 1:
         assert len(svg) < 600_000
-        assert name in {"usage", "funnel_times"} or "drawn" in said
+        assert name in {"usage", "funnel_times"} or "drawn" in chart_texts
 
 
 def _many(column: pa.ChunkedArray, field: pa.Field) -> pa.Array:
@@ -151,11 +151,11 @@ def test_names_are_never_markup(results: dict[str, Result], name: str) -> None:
         if pa.types.is_string(field.type):
             table = table.set_column(position, field, pa.array([HOSTILE] * len(table), field.type))
     chart = Result(table, report=name).plot()
-    said = texts(chart.svg())
+    chart_texts = texts(chart.svg())
     assert "<script" not in chart.svg() + chart.html()
     if any(pa.types.is_string(field.type) for field in table.schema):
-        assert HOSTILE.replace("\x00", "\ufffd") in said
-        assert name == "anomalies" or "…" in said  # a reason is only ever a tooltip
+        assert HOSTILE.replace("\x00", "\ufffd") in chart_texts
+        assert name == "anomalies" or "…" in chart_texts  # a reason is only ever a tooltip
 
 
 def test_save_writes_svg_and_html_and_refuses_other_endings(results: dict[str, Result], tmp_path: Path) -> None:
@@ -332,9 +332,9 @@ def test_panels_of_many_values_stop_at_the_maximum_height() -> None:
     rows = [(DAY + timedelta(week * 7), 0, 5, 1.0, f"plan {n}") for n in range(100) for week in range(8)]
     columns = [list(column) for column in zip(*rows, strict=True)]
     chart = Result(pa.table(columns, names=names), report="retention").plot()
-    said = texts(chart.svg())
-    assert ("plan 0" in said, "plan 5" in said, "plan 6" in said) == (True, True, False)
-    assert "The first 6 of 100 values are drawn." in said
+    chart_texts = texts(chart.svg())
+    assert ("plan 0" in chart_texts, "plan 5" in chart_texts, "plan 6" in chart_texts) == (True, True, False)
+    assert "The first 6 of 100 values are drawn." in chart_texts
     assert chart.description.startswith("plan 0: 8 cohorts over 1 periods")
     groups = parsed(chart.svg()).iter(f"{SVG}g")
     assert len({group.get("transform") for group in groups}) == 1 + 6

@@ -30,8 +30,8 @@ def test_track_and_query(run):
     sql = (
         "SELECT event, user_id, timestamp, (properties->>'n')::INT AS n, NULL AS nothing, 'a\tb\nc' AS odd FROM events"
     )
-    found = run("query", sql)
-    assert rows(found) == [
+    output = run("query", sql)
+    assert rows(output) == [
         {
             "event": "Signed Up",
             "user_id": "ann",
@@ -65,12 +65,12 @@ def test_track_and_query(run):
     ],
 )
 def test_an_error_is_one_line_and_an_exit_code(run, command, code, message):
-    """No traceback; what was wrong, and what to do."""
+    """No traceback; what is wrong, and what to do."""
     run("track", "Seen")
-    found = run(*command)
-    assert found.code == code
-    assert message in found.err + found.out
-    assert "Traceback" not in found.err
+    output = run(*command)
+    assert output.code == code
+    assert message in output.err + output.out
+    assert "Traceback" not in output.err
 
 
 def test_stats_and_dau(run):
@@ -85,17 +85,17 @@ def test_stats_and_dau(run):
 
 
 def test_template(run):
-    """A named question with its parameters; what is wrong with one is said by its name."""
+    """A named question with its parameters; an error names the wrong parameter."""
     for user in ("ann", "ann", "bob"):
         run("track", "Signed Up", "--user-id", user)
     assert [row["events"] for row in run("template", "top-users", "--param", "limit=1", "--json").json] == [2]
     for wrong in (["--param", "limit=x"], ["--param", "limit"], ["--param", "most=1"]):
-        found = run("template", "top-users", *wrong)
-        assert (found.code, wrong[1].partition("=")[0] in found.err) == (2, True)
+        output = run("template", "top-users", *wrong)
+        assert (output.code, wrong[1].partition("=")[0] in output.err) == (2, True)
 
 
 def test_an_invoice_to_read(run):
-    """A row for each line, for what came late with the prices that it was rated by, and for the sum of them."""
+    """A row for each line, for late usage with the price book that rated it, and for the total."""
     book = {"currency": "EUR", "prices": {"calls": {"model": "per_unit", "amount": "0.002"}}}
     with connect("data", "default") as shop:
         shop.track_usage("acme", "calls", 1000, "call", timestamp="2025-01-05")
@@ -104,21 +104,21 @@ def test_an_invoice_to_read(run):
         shop.track_usage("acme", "gpu", "0.000000001", "h", timestamp="2025-01-06")
         shop.track_usage("acme", "calls", 500, "call", timestamp="2025-02-05")
         shop.save_price_book("default", book | {"prices": book["prices"] | {"gpu": {"model": "flat", "amount": "7"}}})
-    found = run("invoice", "acme", "2025-02")
+    output = run("invoice", "acme", "2025-02")
     names = ("period", "sku", "unit", "quantity", "amount", "currency", "price_book")
     lines = [
         ("2025-02", "calls", "call", "500", "1.00", "EUR", ""),
         ("2025-01", "gpu", "h", "0.000000001", "7.00", "EUR", "default, version 2"),
         ("total", "", "", "", "8.00", "EUR", ""),
     ]
-    assert rows(found) == [dict(zip(names, line, strict=True)) for line in lines]
-    assert found.err.startswith("Draft 2025-02 for acme by default, version 2, as of ")
+    assert rows(output) == [dict(zip(names, line, strict=True)) for line in lines]
+    assert output.err.startswith("Draft 2025-02 for acme by default, version 2, as of ")
     (listed,) = rows(run("invoices"))
     assert (listed["period"], listed["organization_id"], listed["total"]) == ("2025-01", "acme", "2.00")
 
 
 def test_upkeep(run, monkeypatch):
-    """Rollup, archive, compact, snapshots and expire do their work, say what they did, and find nothing wrong."""
+    """Rollup, archive, compact, snapshots and expire do their work and report it, and `check` finds nothing wrong."""
     monkeypatch.setenv("LAKEBED_SNAPSHOTS_AGE_S", "0")
     monkeypatch.setenv("LAKEBED_SNAPSHOTS_KEEP", "1")
     for n in range(3):
@@ -127,18 +127,18 @@ def test_upkeep(run, monkeypatch):
     assert run("rollup", "--json").json["seq"] == 3
     assert run("compact", "--json").json["files_before"] == 3
     ids = [row["id"] for row in run("snapshots", "--json").json]
-    would = run("expire", "--dry-run", "--json").json
-    assert (would["dry_run"], [str(one) for one in would["snapshots"]]) == (True, ids[:-1])
+    plan = run("expire", "--dry-run", "--json").json
+    assert (plan["dry_run"], [str(snapshot) for snapshot in plan["snapshots"]]) == (True, ids[:-1])
     assert len(run("snapshots", "--json").json) == len(ids)
     old = run("query", "SELECT count(*) AS n FROM events", "--snapshot", ids[0], "--json").json
     assert old == [{"n": 1}]
-    assert run("expire", "--json").json["snapshots"] == would["snapshots"]
+    assert run("expire", "--json").json["snapshots"] == plan["snapshots"]
     assert len(run("snapshots", "--json").json) == 1
     assert run("check").code == 0
 
 
 def test_check_prints_problems(run, tmp_path):
-    """Code 1 and a line a problem, of the object's own class; the others are looked at too."""
+    """Code 1 and a line for each problem, of the object's own class; the other objects are checked, too."""
     (tmp_path / "troubled.py").write_text(
         "from lakebed import Analytics, Problem\n"
         "class Troubled(Analytics):\n"
@@ -147,8 +147,8 @@ def test_check_prints_problems(run, tmp_path):
     )
     run("track", "Seen", "--class", "troubled:Troubled", "--object", "tom")
     run("track", "Seen", "--object", "ann")
-    found = run("check", "tom", "--class", "troubled:Troubled", "--json")
-    assert (found.code, [row["message"] for row in found.json]) == (1, ["one", "two"])
+    output = run("check", "tom", "--class", "troubled:Troubled", "--json")
+    assert (output.code, [row["message"] for row in output.json]) == (1, ["one", "two"])
     assert rows(run("check"))[0] == {"object": "tom", "where": "log", "message": "one"}
     assert (run("check", "ann").code, run("check", "ann", "--json").json) == (0, [])
 

@@ -51,25 +51,27 @@ def test_every_option_has_a_variable_of_its_own():
 
 
 def test_commands_that_delete_have_a_dry_run():
-    """Commands that let something go can show what, and can be told not to ask."""
+    """Each command that deletes has --dry-run, which shows what it would delete."""
     for name, command in commands():
         if name.split()[-1] in ("expire", "revoke", "purge", "replay"):
-            options = {option for one in command.params for option in one.opts}
+            options = {option for parameter in command.params for option in parameter.opts}
             assert "--dry-run" in options, name
 
 
 def test_every_command_that_answers_has_json():
-    """All but `serve` and `mcp`, which do not answer but to their clients."""
-    without = [name for name, command in commands() if not any("--json" in one.opts for one in command.params)]
+    """All but `serve` and `mcp`, which answer only their clients."""
+    without = [
+        name for name, command in commands() if not any("--json" in parameter.opts for parameter in command.params)
+    ]
     assert sorted(without) == ["mcp", "serve"]
 
 
 @pytest.mark.parametrize(("arguments", "code"), [([], 2), (["--help"], 0), (["--version"], 0), (["keys", "--help"], 0)])
 def test_help(run, arguments, code):
     """Help is on stdout; without a command it is shown, and the code says that nothing was done."""
-    found = run(*arguments)
-    assert found.code == code
-    assert "lakebed" in (found.out + found.err).lower()
+    output = run(*arguments)
+    assert output.code == code
+    assert "lakebed" in (output.out + output.err).lower()
 
 
 def test_a_typo_is_pointed_out(run):
@@ -119,8 +121,8 @@ def test_without_an_extra_it_says_what_to_install(module, arguments, message):
 
 def test_a_closed_pipe_is_not_an_error(tmp_path):
     """`lakebed export - | head -1`: one line, nothing on stderr, the code of a closed pipe."""
-    with connect(tmp_path, "default") as found:
-        found.batch(b'{"event":"E"}\n' * 20_000)
+    with connect(tmp_path, "default") as shop:
+        shop.batch(b'{"event":"E"}\n' * 20_000)
     process = started("export", "-", "--root", tmp_path)
     assert process.stdout.readline().startswith(b'{"seq":0,')
     process.stdout.close()
@@ -131,8 +133,8 @@ def test_a_closed_pipe_is_not_an_error(tmp_path):
 
 def test_a_closed_pipe_with_buffered_output(tmp_path):
     """The same for what was printed and is still in a buffer when the command ends."""
-    with connect(tmp_path, "default") as found:
-        found.track("Seen")
+    with connect(tmp_path, "default") as shop:
+        shop.track("Seen")
     command = [*COMMAND, "query", "SELECT range, repeat('x', 500) FROM range(20000)", "--root", str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()) as process:
         process.stdout.readline()
@@ -156,13 +158,13 @@ def test_serve_and_ctrl_c(tmp_path):
 
 
 def test_an_object_that_is_open_elsewhere(run, tmp_path):
-    """Code 3, the owner's pid, and how to ask it; `objects` shows the owner."""
-    with connect(tmp_path, "default") as found:
-        found.track("Seen")
-        done = lakebed("stats", "--root", tmp_path)
-        assert (done.returncode, done.stdout) == (3, "")
-        assert str(os.getpid()) in done.stderr
-        assert "--url" in done.stderr
+    """Code 3, the owner's pid, and how to query the owner; `objects` shows the owner."""
+    with connect(tmp_path, "default") as shop:
+        shop.track("Seen")
+        completed = lakebed("stats", "--root", tmp_path)
+        assert (completed.returncode, completed.stdout) == (3, "")
+        assert str(os.getpid()) in completed.stderr
+        assert "--url" in completed.stderr
         rows = run("objects", "--root", tmp_path, "--json").json
         assert [(row["object"], row["class"], row["owner"]) for row in rows] == [("default", "Analytics", os.getpid())]
         assert rows[0]["bytes"] >= rows[0]["log_bytes"] > 0

@@ -22,18 +22,18 @@ def served(root):
     """`lakebed serve` on a free port: its address."""
     process = started("serve", "--root", root, "--port", "0")
     seen = b""
-    while not (found := re.search(rb"http://127\.0\.0\.1:(\d+)", seen)):
+    while not (match := re.search(rb"http://127\.0\.0\.1:(\d+)", seen)):
         line = process.stderr.readline()
         assert line, seen
         seen += line
-    drained = threading.Thread(target=process.stderr.read, name="drain")
-    drained.start()
+    drain = threading.Thread(target=process.stderr.read, name="drain")
+    drain.start()
     try:
-        yield f"http://127.0.0.1:{int(found[1])}"
+        yield f"http://127.0.0.1:{int(match[1])}"
     finally:
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) in (0, -signal.SIGTERM)
-        drained.join()
+        drain.join()
         process.stdout.close()
         process.stderr.close()
 
@@ -50,15 +50,15 @@ def server(tmp_path_factory):
 
 @pytest.fixture
 def ask(run, monkeypatch):
-    """Runs a command with --json and variables: what it says; its exit code must be `code`."""
+    """Runs a command with --json and variables: its output; its exit code must be `code`."""
 
     def ask_it(*arguments, code=0, **variables):
         with monkeypatch.context() as patch:
             for name, value in variables.items():
                 patch.setenv(name, str(value))
-            found = run(*arguments, "--json")
-        assert found.code == code, found.err
-        return found.json if found.out else found.err
+            output = run(*arguments, "--json")
+        assert output.code == code, output.err
+        return output.json if output.out else output.err
 
     return ask_it
 
@@ -128,7 +128,9 @@ def test_people(server, ask, tmp_path, remote):
     assert ask("people", "show", "ann/1", **admin)["events"] == 1
     merge = ask("people", "merge", "ann/1", "bob", "--why", "one desk", **admin)
     assert ask("people", "show", "bob", **admin)["ids"] == ["ann/1", "bob"]
-    assert [(one["id"], one["why"]) for one in ask("people", "merges", "bob", **admin)] == [(merge["id"], "one desk")]
+    assert [(record["id"], record["why"]) for record in ask("people", "merges", "bob", **admin)] == [
+        (merge["id"], "one desk")
+    ]
     ask("people", "unmerge", merge["id"], **admin)
     assert ask("people", "show", "bob", **admin)["ids"] == ["bob"]
     assert "nobody" in ask("people", "show", "nobody", code=2, **admin) or remote

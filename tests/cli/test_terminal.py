@@ -43,8 +43,8 @@ def on_terminal(*arguments, typed=b"", **variables):
 
 def test_a_table_on_a_terminal(tmp_path):
     """Lines and alignment; digits in groups; where the answer came from; markup and control characters as text."""
-    with connect(tmp_path, "default") as found:
-        found.track("[bold]x[/]\x1b[2J")
+    with connect(tmp_path, "default") as shop:
+        shop.track("[bold]x[/]\x1b[2J")
     sql = "SELECT event, 1234567 AS n FROM events"
     code, shown = on_terminal("query", sql, "--root", tmp_path)
     plain = _COLOUR.sub("", shown)

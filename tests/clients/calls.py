@@ -33,21 +33,22 @@ def numbers(events: list[dict[str, Any]]) -> list[int]:
 
 
 def check(event: dict[str, Any], call: dict[str, Any]) -> None:
-    """The row has every field of the call, and what it has besides no call could have said."""
-    said = {"userId": "user_id", "anonymousId": "anonymous_id", "groupId": "group_id", "type": "type"}
-    for name, column in said.items():
+    """The row has every field of the call, and the fields that the client and the server add."""
+    columns = {"userId": "user_id", "anonymousId": "anonymous_id", "groupId": "group_id", "type": "type"}
+    for name, column in columns.items():
         if name in call:
             assert event[column] == call[name], (column, event, call)
     assert event["event"] == (call.get("event") or call.get("name"))
     expected = dict(call.get("properties") or call.get("traits") or {})
     expected |= {name: call[name] for name in ("category", "previousId") if name in call}
-    found = json.loads(event["properties"])
-    found.pop("name", None) if call["type"] in ("page", "screen") else None  # clients say it here, too
-    assert found == expected, (event, call)
+    properties = json.loads(event["properties"])
+    properties.pop("name", None) if call["type"] in ("page", "screen") else None  # clients put the name here, too
+    assert properties == expected, (event, call)
     context = json.loads(event["context"])
     assert {name: context.get(name) for name in call.get("context", {})} == call.get("context", {})
     assert context["library"]["name"]
     assert event["message_id"]
     if "timestamp" in call:
-        late = datetime.fromisoformat(event["timestamp"]) - datetime.fromisoformat(call["timestamp"])
-        assert abs(late.total_seconds()) < 5, (event, call)  # the client's clock is corrected by what the sending took
+        delay = datetime.fromisoformat(event["timestamp"]) - datetime.fromisoformat(call["timestamp"])
+        # The correction of the client's clock adds the time that sending took.
+        assert abs(delay.total_seconds()) < 5, (event, call)

@@ -64,18 +64,18 @@ class Doorway:
 
 
 async def _body(receive) -> bytes:
-    found, more = b"", True
+    body, more = b"", True
     while more:
         message = await receive()
-        found += message.get("body", b"")
+        body += message.get("body", b"")
         more = message.get("more_body", False)
-    return found
+    return body
 
 
 async def _answer(send, status, value, headers=()) -> None:
-    found = [(name.lower().encode(), text.encode()) for name, text in dict(headers).items()]
-    found.append((b"content-type", b"application/json"))
-    await send({"type": "http.response.start", "status": status, "headers": found})
+    encoded = [(name.lower().encode(), text.encode()) for name, text in dict(headers).items()]
+    encoded.append((b"content-type", b"application/json"))
+    await send({"type": "http.response.start", "status": status, "headers": encoded})
     await send({"type": "http.response.body", "body": json.dumps(value, default=str).encode()})
 
 

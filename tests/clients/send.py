@@ -17,10 +17,10 @@ NAMES = {
 
 def arguments(call):
     """A call in Segment's names as the keywords of these clients."""
-    found = {NAMES.get(name, name): value for name, value in call.items() if name != "type"}
-    if "timestamp" in found:
-        found["timestamp"] = datetime.fromisoformat(found["timestamp"])
-    return found
+    keywords = {NAMES.get(name, name): value for name, value in call.items() if name != "type"}
+    if "timestamp" in keywords:
+        keywords["timestamp"] = datetime.fromisoformat(keywords["timestamp"])
+    return keywords
 
 
 def main():

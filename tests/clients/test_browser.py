@@ -81,10 +81,10 @@ def start(page, door, name, *, batching):
 
 
 def arrived(page, door, name, count):
-    """The events, when so many are there and nothing more is under way."""
+    """Wait until `count` events are stored and no request is under way; return the events."""
     until = time.monotonic() + 40
-    while len(found := door.events(name)) < count or door.left():
-        assert time.monotonic() < until, (len(found), page.evaluate("failures"))
+    while len(events := door.events(name)) < count or door.left():
+        assert time.monotonic() < until, (len(events), page.evaluate("failures"))
         page.wait_for_timeout(50)
     assert page.evaluate("failures") == []
     return door.events(name)
@@ -92,18 +92,20 @@ def arrived(page, door, name, count):
 
 @pytest.mark.parametrize("name", ["single", "batching"])
 def test_every_call_arrives_once_with_every_field(page, door, name):
-    """By the short paths or by /v1/b, to where our settings say; with what the browser says of itself, and we of it."""
+    """Over the short paths or /v1/b, to the host of our settings, with the context that the browser and we add."""
     before = len(door.posts())
     start(page, door, name, batching=name == "batching")
     page.evaluate("calls => send(calls)", BROWSER_CALLS)
-    found = arrived(page, door, name, len(CALLS))
+    events = arrived(page, door, name, len(CALLS))
     posts = door.posts()[before:]
     assert set(posts) == ({"/v1/b"} if name == "batching" else {f"/v1/{call['type'][0]}" for call in CALLS})
-    for event, call in zip(found, BROWSER_CALLS, strict=True):
+    for event, call in zip(events, BROWSER_CALLS, strict=True):
         pages = {"path", "referrer", "search", "title", "url"} if call["type"] == "page" else set()
-        said = json.loads(event["properties"])
-        asked = call.get("properties", {})
-        event["properties"] = json.dumps({key: said[key] for key in said if key not in pages or key in asked})
+        properties = json.loads(event["properties"])
+        expected = call.get("properties", {})
+        event["properties"] = json.dumps(
+            {key: properties[key] for key in properties if key not in pages or key in expected}
+        )
         check(event, call)
         context = json.loads(event["context"])
         assert context["library"]["name"] == "analytics.js"

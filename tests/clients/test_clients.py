@@ -108,9 +108,9 @@ def test_every_call_arrives_once_with_every_field(door, client):
     """identify, track, page, screen, group and alias: ids, names, times, properties, traits and context as called."""
     name = f"{client.name}-fields"
     assert gave_up(client.send(door, door.keys[name], CALLS)) == []
-    found = door.events(name)
-    assert [event["type"] for event in found] == [call["type"] for call in CALLS]
-    for event, call in zip(found, CALLS, strict=True):
+    events = door.events(name)
+    assert [event["type"] for event in events] == [call["type"] for call in CALLS]
+    for event, call in zip(events, CALLS, strict=True):
         check(event, call)
 
 
@@ -139,9 +139,9 @@ def test_calls_arrive_once_when_the_server_is_killed(door, client):
 
 @clients(*CLIENTS)
 def test_calls_with_an_unknown_key_are_not_sent_again(door, client):
-    """A key that is not known: the client hears of it, and does not send again what will never be taken."""
+    """The client reports an unknown key, and does not send again calls that will never be accepted."""
     before = len(door.posts())
-    lost = gave_up(client.send(door, "no-such-key", many(3)))
-    assert lost
-    assert any(said in lost[0] for said in ("401", "Unauthorized"))
-    assert len(door.posts()) - before <= 2  # one of them sends its first event at once, and alone
+    errors = gave_up(client.send(door, "no-such-key", many(3)))
+    assert errors
+    assert any(text in errors[0] for text in ("401", "Unauthorized"))
+    assert len(door.posts()) - before <= 2  # one client sends its first event at once, on its own

@@ -98,14 +98,16 @@ async def asked_events(shop, **moment):
 async def asked(shop):
     """Every answer, as lists of texts."""
     moment = START + timedelta(seconds=90)
-    found = {name: await shop.query(sql) for name, sql in QUESTIONS.items()}
-    found["as of"] = await shop.query(QUESTIONS["events"], as_of=moment)
-    found["tagged"] = await shop.query(QUESTIONS["events"], snapshot="audit")
-    found["dau"] = await shop.dau(5)
+    answers = {name: await shop.query(sql) for name, sql in QUESTIONS.items()}
+    answers["as of"] = await shop.query(QUESTIONS["events"], as_of=moment)
+    answers["tagged"] = await shop.query(QUESTIONS["events"], snapshot="audit")
+    answers["dau"] = await shop.dau(5)
     stats = shop.stats()
-    found["stats"] = [(stats.next_seq, stats.watermark), *stats.totals.items()]
-    found["snapshots"] = [(one.watermark, one.operation, one.rows, one.tags) for one in await shop.snapshots()]
-    return {name: [[str(value) for value in row] for row in rows] for name, rows in found.items()}
+    answers["stats"] = [(stats.next_seq, stats.watermark), *stats.totals.items()]
+    answers["snapshots"] = [
+        (snapshot.watermark, snapshot.operation, snapshot.rows, snapshot.tags) for snapshot in await shop.snapshots()
+    ]
+    return {name: [[str(value) for value in row] for row in rows] for name, rows in answers.items()}
 
 
 async def make():

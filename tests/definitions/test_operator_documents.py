@@ -46,15 +46,15 @@ def place(tmp_path, monkeypatch):
 
 async def twins(place, to, moments=(), **options):
     """The answers of an object with documents, and of one without."""
-    found = []
+    results = []
     for documents in (True, False):
         place(str(documents))
         clock = ManualClock(START)
         async with opened(clock) as shop:
             await grow(shop, clock, documents=documents, to=to)
-            found.append(await answers(shop, moments, **options))
+            results.append(await answers(shop, moments, **options))
             assert await shop.check() == []
-    return found
+    return results
 
 
 async def test_every_surface_answers_as_if_there_were_no_documents(place):
@@ -121,7 +121,7 @@ async def test_an_object_of_documents_alone_is_empty(place):
             assert (await shop.query(COUNT)).scalar() == 0
             assert len(await shop.query("SELECT * FROM hourly_events")) == len(await shop.query("FROM people")) == 0
             assert await shop.check() == []
-            assert [one.name for one in await shop.cohorts()] == ["buyers"]
+            assert [cohort.name for cohort in await shop.cohorts()] == ["buyers"]
             await shop.archive()
             await shop.close()
             await shop.open()
@@ -136,10 +136,10 @@ async def test_the_newest_events_are_twelve(place):
             await shop.save_cohort("buyers", {"did": f"e{number}"})
         await shop.track("last")
         expected = ["last", *(f"e{number}" for number in range(19, 8, -1))]
-        assert [one.event for one in (await shop.pulse()).newest] == expected
+        assert [event.event for event in (await shop.pulse()).newest] == expected
         await shop.close()
         await shop.open()
-        assert [one.event for one in (await shop.pulse()).newest] == expected
+        assert [event.event for event in (await shop.pulse()).newest] == expected
 
 
 async def test_received_is_stored_duplicate_and_rejected(place):
@@ -157,20 +157,20 @@ async def test_received_is_stored_duplicate_and_rejected(place):
 
 @pytest.mark.parametrize("source", [OPERATOR, f" {OPERATOR}", OPERATOR.upper()])
 async def test_no_client_writes_a_document(place, source):
-    """The source is refused from a client; what only looks like it is a client's, and its events count."""
+    """A client may not use the reserved source; a source that only looks like it is allowed, and its events count."""
     place("forged")
     async with opened(ManualClock(START)) as shop:
         forged = {"event": "x", "source": source, "properties": {"definition": "cohort", "name": "c", "body": {}}}
         receipts = await shop.batch([forged, {"event": "y"}])
         receipts += await shop.batch(json.dumps([forged, {"type": "page", "source": source}]).encode())
         refused = source == OPERATOR
-        assert [one.status for one in receipts] == ["rejected" if refused else "stored", "stored"] + [
+        assert [receipt.status for receipt in receipts] == ["rejected" if refused else "stored", "stored"] + [
             "rejected" if refused else "stored"
         ] * 2
         if refused:
             receipts += await shop.batch([{"event": "x"}], source=source)
             assert (receipts[-1].status, receipts[-1].reason) == ("rejected", f"source {OPERATOR} is reserved")
-        assert (await shop.query(COUNT)).scalar() == sum(one.status == "stored" for one in receipts)
+        assert (await shop.query(COUNT)).scalar() == sum(receipt.status == "stored" for receipt in receipts)
         assert await shop.cohorts() == []
 
 
@@ -194,9 +194,9 @@ async def test_an_export_has_events_alone(place, tmp_path):
 
 @pytest.mark.parametrize("lost", [False, True])
 async def test_an_object_that_counted_documents_counts_them_no_more(place, answers_without_documents, lost):
-    """What an older Lakebed wrote answers as an object that never had documents; these and merges are there.
+    """An object that an older Lakebed wrote answers like one without documents; its documents and merges are there.
 
-    So it does when it is opened again, and without its storage.db.
+    It does so, too, when it is opened again, and without its storage.db.
     """
     place("old")
     clock = put(".")
@@ -214,7 +214,7 @@ async def test_an_object_that_counted_documents_counts_them_no_more(place, answe
         assert await shop.cohorts() != []
         assert (await shop.person("shade-2")).person_id == "ghost-2"
         assert await shop.person("shade-3") is None
-        again = first if lost else await answers(shop)  # a rebuilt storage.db is asked once
+        again = first if lost else await answers(shop)  # a rebuilt storage.db is read once
     assert first == again == await answers_without_documents()
 
 
@@ -258,7 +258,7 @@ async def test_state_of_an_older_lakebed_is_kept_where_it_is_right(place):
         assert (await shop.rollup()).events == 0
         assert (await shop.query("SELECT sum(events) FROM daily_metrics")).scalar() == 40
         stored = await shop._components.storage.stored_rollups()
-        assert {one.fingerprint for one in stored.values()}.isdisjoint(older.values())
+        assert {rollup.fingerprint for rollup in stored.values()}.isdisjoint(older.values())
 
 
 async def test_a_merge_is_an_event_and_a_document_is_none(place):
@@ -285,7 +285,7 @@ async def test_older_state_changes_in_one_transaction(place):
         with pytest.raises(StorageUnavailable, match="broken"):
             await shop.query("SELECT sum(count) FROM hourly_events")
         assert {
-            one.name: one.fingerprint for one in (await shop._components.storage.stored_rollups()).values()
+            rollup.name: rollup.fingerprint for rollup in (await shop._components.storage.stored_rollups()).values()
         } == before
         await shop._components.storage.transact(lambda tx: tx.fetch("DROP TRIGGER broken"))
         counted = (await shop.query("SELECT sum(count) FROM hourly_events")).scalar()

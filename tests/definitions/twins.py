@@ -163,39 +163,43 @@ async def events(shop: Shop, clock: ManualClock, number: int, *, documents: bool
 
 
 async def answers(shop: Shop, moments: Sequence[datetime] = (), *, untrusted: bool = False) -> dict[str, Any]:
-    """What every surface answers, without positions in the log: documents have some of these."""
-    found: dict[str, Any] = {}
+    """The answer of every surface, without positions in the log, because documents take some of these."""
+    results: dict[str, Any] = {}
     for moment in (None, *moments):
         for sql in STATEMENTS:
-            found[f"{sql} as of {moment}"] = await shop.query(sql, as_of=moment)
+            results[f"{sql} as of {moment}"] = await shop.query(sql, as_of=moment)
         for table in TABLES[: 2 if moment else None]:
-            found[f"{table} as of {moment}"] = await shop.query(f"SELECT * FROM {table} ORDER BY ALL", as_of=moment)
-        found[f"dau as of {moment}"] = await shop.dau(3, as_of=moment)
-        found[f"wau as of {moment}"] = await shop.wau(2, as_of=moment)
+            results[f"{table} as of {moment}"] = await shop.query(f"SELECT * FROM {table} ORDER BY ALL", as_of=moment)
+        results[f"dau as of {moment}"] = await shop.dau(3, as_of=moment)
+        results[f"wau as of {moment}"] = await shop.wau(2, as_of=moment)
         span = {"start": START - timedelta(days=1), "end": START + timedelta(days=2), "as_of": moment}
-        found[f"timeseries as of {moment}"] = await shop.timeseries(**span)
-        found[f"timeseries by as of {moment}"] = await shop.timeseries(by="type", grain="day", **span)
+        results[f"timeseries as of {moment}"] = await shop.timeseries(**span)
+        results[f"timeseries by as of {moment}"] = await shop.timeseries(by="type", grain="day", **span)
         for name, arguments in REPORTS:
-            found[f"{name} as of {moment}"] = await getattr(shop, name)(**arguments, as_of=moment)
+            results[f"{name} as of {moment}"] = await getattr(shop, name)(**arguments, as_of=moment)
     for template in shop.templates():
-        required = {one.name: FILLED.get(one.name, "x") for one in template.parameters if one.default is None}
-        found[f"template {template.name}"] = await shop.template(template.name, required)
+        required = {
+            parameter.name: FILLED.get(parameter.name, "x")
+            for parameter in template.parameters
+            if parameter.default is None
+        }
+        results[f"template {template.name}"] = await shop.template(template.name, required)
     for snapshot in await shop.snapshots():
-        found[f"snapshot {len(found)}"] = await shop.query(STATEMENTS[0], snapshot=snapshot.id)
-        found[f"count of snapshot {len(found)}"] = await shop.query(STATEMENTS[1], snapshot=snapshot.id)
+        results[f"snapshot {len(results)}"] = await shop.query(STATEMENTS[0], snapshot=snapshot.id)
+        results[f"count of snapshot {len(results)}"] = await shop.query(STATEMENTS[1], snapshot=snapshot.id)
     points = await shop.analytics_engine("SELECT blob1, count() AS n FROM view GROUP BY blob1 FORMAT JSON")
-    found["Analytics Engine"] = points.table.to_pylist()
+    results["Analytics Engine"] = points.table.to_pylist()
     if untrusted:
         for sql in STATEMENTS[:3]:
-            found[f"untrusted {sql}"] = await shop.query_untrusted(sql)
+            results[f"untrusted {sql}"] = await shop.query_untrusted(sql)
     tiers = await shop.tiers()
-    found["tiers"] = [(tiers.first_day, tiers.last_day)]
+    results["tiers"] = [(tiers.first_day, tiers.last_day)]
     stats, pulse = msgspec.structs.asdict(shop.stats()), msgspec.structs.asdict(await shop.pulse())
-    pulse["newest"] = [(one.type, one.event, one.person) for one in pulse["newest"]]
+    pulse["newest"] = [(event.type, event.event, event.person) for event in pulse["newest"]]
     for numbers in (stats, pulse):
         del numbers["next_seq"], numbers["watermark"]
-    found["stats"], found["page"] = stats.items(), pulse.items()
-    return {name: [[str(value) for value in row] for row in rows] for name, rows in found.items()}
+    results["stats"], results["page"] = stats.items(), pulse.items()
+    return {name: [[str(value) for value in row] for row in rows] for name, rows in results.items()}
 
 
 def main() -> None:

@@ -37,8 +37,8 @@ def named(page: Path) -> str:
 def blocks(page: Path) -> Iterator[str]:
     """The Python blocks of a page, each moved down to its own line, so that a traceback names the line of the page."""
     text = page.read_text("utf-8")
-    for found in _BLOCK.finditer(text):
-        yield "\n" * text.count("\n", 0, found.start(1)) + found[1]
+    for match in _BLOCK.finditer(text):
+        yield "\n" * text.count("\n", 0, match.start(1)) + match[1]
 
 
 def run(source: str, page: Path, names: dict[str, Any], runner: asyncio.Runner) -> None:

@@ -41,12 +41,12 @@ def shown(tmp_path_factory):
     """A demo that is looked at while it runs, ended by Ctrl-C, and run once more."""
     root = tmp_path_factory.mktemp("demo")
     with started(root, "--seed", "3") as demo:
-        said = ""
-        while not (found := re.search(rf"The page   (http://127\.0\.0\.1:\d+)/#key={_KEY}", said)):
+        output = ""
+        while not (match := re.search(rf"The page   (http://127\.0\.0\.1:\d+)/#key={_KEY}", output)):
             line = demo.stdout.readline()
             assert line, demo.stderr.read()
-            said += line
-        url, key = found[1], found[2]
+            output += line
+        url, key = match[1], match[2]
         page = get(url, key).decode()
         while (stats := json.loads(get(f"{url}/stats", key)))["received"] < 3:
             pass
@@ -61,7 +61,7 @@ def shown(tmp_path_factory):
         "page": page,
         "stats": stats,
         "letters": letters,
-        "first": (demo.returncode, said + out, err),
+        "first": (demo.returncode, output + out, err),
         "second": (again.returncode, second, problems),
     }
 

@@ -55,10 +55,10 @@ def books(shop):
 
 
 async def test_rejected_items_are_stored(shop):
-    """Its bytes as they were sent, with reason, source, key and time; what is good is stored all the same."""
+    """A dead letter has the bytes as sent, reason, source, key and time; the good events are stored all the same."""
     body = b'[{"event":"a"},  ' + NAMELESS + b', {"event":7,"messageId":"m1"}]'
     receipts = await shop.batch(body, source="http", keep_refused=True, key="k1")
-    assert [one.status for one in receipts] == ["stored", "rejected", "rejected"]
+    assert [receipt.status for receipt in receipts] == ["stored", "rejected", "rejected"]
     wrong_type, nameless = await shop.dead_letters()
     assert (nameless.raw, nameless.reason) == (NAMELESS, "event name is empty")
     assert (nameless.source, nameless.key, nameless.message_id) == ("http", "k1", None)
@@ -90,7 +90,7 @@ async def test_a_body_that_is_not_json_is_stored_whole(shop):
 async def test_refuse_stores_a_dead_letter(shop):
     """A body that could not even be passed to `batch` can be stored with `refuse`."""
     receipts = await shop.refuse(b"\xff\x00", "no gzip", source="http", key="k")
-    assert [(one.status, one.reason) for one in receipts] == [("rejected", "no gzip")]
+    assert [(receipt.status, receipt.reason) for receipt in receipts] == [("rejected", "no gzip")]
     (letter,) = await shop.dead_letters()
     assert (letter.raw, letter.reason, letter.source, letter.key) == (b"\xff\x00", "no gzip", "http", "k")
     assert books(shop) == (0, 0, 1, 1)
@@ -135,7 +135,7 @@ async def test_a_long_dead_letter_is_cut(shop):
         "rejected",
         f"only the first {MAX_RAW_BYTES} of {len(raw)} bytes are stored: replay it with its complete text",
     )
-    assert [one.status for one in await shop.replay([letter.id], '{"event":"whole"}')] == ["stored"]
+    assert [outcome.status for outcome in await shop.replay([letter.id], '{"event":"whole"}')] == ["stored"]
 
 
 async def test_dead_letters_come_in_pages(shop):
@@ -204,12 +204,12 @@ async def test_a_shared_context_that_rejects_all(shop, context):
     """Shared fields of a batch that are too large are not stored with each of its events."""
     body = b'{"batch":[{"event":"a"},{"event":"b"}],"context":' + context.encode("latin-1") + b"}"
     receipts = await shop.batch(body, keep_refused=True)
-    assert [one.status for one in receipts] == ["rejected", "rejected"]
+    assert [receipt.status for receipt in receipts] == ["rejected", "rejected"]
     letters = await shop.dead_letters()
     assert sum(len(letter.raw) + len(letter.shared) for letter in letters) < len(body) + 100
     assert books(shop) == (0, 0, 2, 1 if len(context) > 32_768 else 2)
     if len(letters) == 1:
-        assert [one.status for one in await shop.replay(edit={"context": None})] == ["stored"]
+        assert [outcome.status for outcome in await shop.replay(edit={"context": None})] == ["stored"]
         assert len(await events(shop)) == 2
 
 
@@ -239,7 +239,7 @@ async def test_a_text_replaces_one(shop):
             await shop.replay(ids, '{"event":"a"}')
     (outcome,) = await shop.replay([first.id], b'{"batch":[{"event":"a","messageId":"m"},{"event":"b"}]}')
     assert (outcome.status, outcome.message_id, outcome.seq) == ("stored", "m", 0)
-    assert [one.status for one in await shop.replay([second.id], '{"event":"c"}')] == ["stored"]
+    assert [outcome.status for outcome in await shop.replay([second.id], '{"event":"c"}')] == ["stored"]
     assert [event[:2] for event in await events(shop)] == [
         ("m", "a"),
         (f"{first.replay_id}-1", "b"),
@@ -248,14 +248,14 @@ async def test_a_text_replaces_one(shop):
 
 
 async def test_a_dead_letter_rejected_again_stays(shop, clock):
-    """As it was, with its new reason, how often and when; of a body of several none is stored then."""
+    """It keeps its bytes, and gets the new reason, its tries and the time; of a body of several none is stored."""
     await shop.batch([{"event": ""}], keep_refused=True)
     await shop.refuse(b"[{", "no JSON")
     (before,) = await shop.dead_letters(reason="empty")
     clock.advance(5)
     outcomes = await shop.replay(edit={"event": "x" * 300})
-    assert [one.status for one in outcomes] == ["rejected", "rejected"]
-    assert [one.status for one in await shop.replay([2], '[{"event":"a"},{"event":""}]')] == ["rejected"]
+    assert [outcome.status for outcome in outcomes] == ["rejected", "rejected"]
+    assert [outcome.status for outcome in await shop.replay([2], '[{"event":"a"},{"event":""}]')] == ["rejected"]
     after = await shop.dead_letter(before.id)
     assert (after.raw, after.tries, after.tried_at) == (before.raw, 1, START + timedelta(seconds=5))
     assert after.reason == "event name has 300 characters, the limit is 200"
@@ -269,7 +269,10 @@ async def test_a_replay_keeps_the_message_id(shop):
     await shop.batch([{"event": "", "messageId": "m1"}, {"event": "", "messageId": "m2"}], keep_refused=True)
     await shop.track("fixed", message_id="m1")
     outcomes = await shop.replay(edit={"event": "fixed"})
-    assert [(one.status, one.message_id, one.seq) for one in outcomes] == [("duplicate", "m1", 0), ("stored", "m2", 1)]
+    assert [(outcome.status, outcome.message_id, outcome.seq) for outcome in outcomes] == [
+        ("duplicate", "m1", 0),
+        ("stored", "m2", 1),
+    ]
     assert (await shop.track("fixed", message_id="m2")).status == "duplicate"
     assert books(shop) == (2, 2, 2, 0)
 
@@ -295,7 +298,7 @@ async def test_missing_ids(shop):
     """Missing ids have the status missing; an id given twice is replayed once."""
     await shop.batch([{"event": ""}], keep_refused=True)
     outcomes = await shop.replay([9, 1, 1], {"event": "a"})
-    assert [(one.id, one.status) for one in outcomes] == [(9, "missing"), (1, "stored")]
+    assert [(outcome.id, outcome.status) for outcome in outcomes] == [(9, "missing"), (1, "stored")]
     assert len(await events(shop)) == 1
 
 
@@ -303,7 +306,7 @@ async def test_missing_ids(shop):
 async def test_a_change_that_is_not_json(shop, edit):
     """It is rejected as an event would be, and the dead letter stays."""
     await shop.batch([{"event": ""}], keep_refused=True)
-    assert [one.status for one in await shop.replay(edit=edit)] == ["rejected"]
+    assert [outcome.status for outcome in await shop.replay(edit=edit)] == ["rejected"]
     assert len(await shop.dead_letters()) == 1
 
 
@@ -313,7 +316,7 @@ async def test_concurrent_replays_and_purges_store_each_event_once(shop):
     first, second, _ = await asyncio.gather(
         shop.replay(edit={"event": "a"}), shop.replay(edit={"event": "b"}), shop.purge(before="2030-01-01")
     )
-    assert [one.status for one in first] == ["stored"] * 250
+    assert [outcome.status for outcome in first] == ["stored"] * 250
     assert second == []
     assert {event[1] for event in await events(shop)} == {"a"}
     assert len(await events(shop)) == 250
@@ -367,13 +370,13 @@ async def test_a_rejection_that_cannot_be_stored_is_an_error(make):
         with pytest.raises(StorageUnavailable):
             await shop.batch(body, keep_refused=True)
         await shop._components.storage.transact(lambda tx: tx.fetch("DROP TRIGGER t"))
-        assert [one.status for one in await shop.batch(body, keep_refused=True)] == ["duplicate", "rejected"]
+        assert [receipt.status for receipt in await shop.batch(body, keep_refused=True)] == ["duplicate", "rejected"]
         assert len(await shop.dead_letters()) == 1
         assert await shop.check() == []
 
 
 async def test_a_replay_while_the_log_fails_loses_nothing(make):
-    """It raises, nothing is lost, and the next one stores each once."""
+    """The replay raises, nothing is lost, and the next replay stores each event once."""
     disk = FaultyDisk()
     async with make(disk=disk) as shop:
         await shop.batch([{"event": ""}, {"event": ""}], keep_refused=True)
@@ -382,7 +385,7 @@ async def test_a_replay_while_the_log_fails_loses_nothing(make):
             await shop.replay(edit={"event": "a"})
         assert len(await shop.dead_letters()) == 2
         disk.heal()
-        assert [one.status for one in await shop.replay(edit={"event": "a"})] == ["stored"] * 2
+        assert [outcome.status for outcome in await shop.replay(edit={"event": "a"})] == ["stored"] * 2
         assert len(await events(shop)) == 2
         books(shop)
         assert await shop.check() == []
@@ -429,7 +432,7 @@ async def test_closing_finishes_storing(make):
     """A rejection that was not awaited is stored before the object is closed."""
     async with make() as shop:
         ack = shop.batch([{"event": ""}], keep_refused=True)
-    assert [one.status for one in await ack] == ["rejected"]
+    assert [receipt.status for receipt in await ack] == ["rejected"]
     async with make() as shop:
         assert len(await shop.dead_letters()) == 1
 
@@ -476,8 +479,8 @@ def test_raw_items_correspond_to_decoded_items(items, form, space):
     elif form == "array":
         body = listed
     else:
-        said = b',"sentAt":"2026-01-01T00:00:00Z","context":{"a":[1]}' if form == "said" else b""
-        body = b'{"batch":' + listed + said + b"}"
+        fields = b',"sentAt":"2026-01-01T00:00:00Z","context":{"a":[1]}' if form == "said" else b""
+        body = b'{"batch":' + listed + fields + b"}"
     try:
         decoded = decode_items(body, 0)
     except InvalidEvent:
@@ -486,8 +489,8 @@ def test_raw_items_correspond_to_decoded_items(items, form, space):
     assert sent == items
     assert len(decoded) == len(sent)
     assert json.loads(shared) == ({"sentAt": "2026-01-01T00:00:00Z", "context": {"a": [1]}} if form == "said" else {})
-    for one, raw in zip(decoded, sent, strict=True):
-        assert isinstance(one, Rejected) == isinstance(decode_dead_letter(raw, b"{}", 0)[0], Rejected)
+    for result, raw in zip(decoded, sent, strict=True):
+        assert isinstance(result, Rejected) == isinstance(decode_dead_letter(raw, b"{}", 0)[0], Rejected)
 
 
 # A plain model
@@ -520,15 +523,15 @@ class Model:
             self.dropped += 1
 
     def replay(self, ids, mends):
-        for one in sorted(self.letters) if ids is None else ids:
-            if one not in self.letters:
+        for letter_id in sorted(self.letters) if ids is None else ids:
+            if letter_id not in self.letters:
                 continue
-            raw, message_id, _ = self.letters[one]
+            raw, message_id, _ = self.letters[letter_id]
             if mends and raw[:1] == b"{":
-                del self.letters[one]
+                del self.letters[letter_id]
                 self.store(message_id)
             else:
-                self.letters[one][2] += 1
+                self.letters[letter_id][2] += 1
                 self.rejected += 1
 
 
@@ -564,15 +567,15 @@ async def _do(shop, model, action):
             model.replay(ids, mends)
         case ("purge", ids):
             assert await shop.purge(ids) == len(model.letters.keys() & set(ids))
-            for one in ids:
-                model.letters.pop(one, None)
+            for letter_id in ids:
+                model.letters.pop(letter_id, None)
 
 
 async def _compare(shop, model, since):
-    found = {letter.id: [letter.raw, letter.message_id, letter.tries] for letter in await shop.dead_letters()}
-    assert found == model.letters
+    letters = {letter.id: [letter.raw, letter.message_id, letter.tries] for letter in await shop.dead_letters()}
+    assert letters == model.letters
     stored = [event[0] for event in await events(shop)]
-    assert [one if one in ("m1", "m2") else None for one in stored] == model.events
+    assert [message_id if message_id in ("m1", "m2") else None for message_id in stored] == model.events
     stats = shop.stats()
     counts = (len(model.events), model.duplicate, model.rejected)
     assert (stats.stored, stats.duplicate, stats.rejected) == tuple(
@@ -580,7 +583,7 @@ async def _compare(shop, model, since):
     )
     books(shop)
     assert (stats.dead_letters, stats.dead_letters_dropped) == (len(model.letters), model.dropped)
-    assert [one for one in await shop.check() if "were dropped" not in one.message] == []
+    assert [problem for problem in await shop.check() if "were dropped" not in problem.message] == []
 
 
 @settings(max_examples=15)

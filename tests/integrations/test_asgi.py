@@ -130,20 +130,20 @@ async def test_paths_are_templates(shop, clock):
 
 async def test_as_a_starlette_middleware(clock):
     """`app.add_middleware(TrackRequests, analytics=…)` sees the same templates."""
-    told = Told()
+    analytics = Told()
     app = starlette_app(clock)
-    app.add_middleware(TrackRequests, analytics=told, clock=clock)
+    app.add_middleware(TrackRequests, analytics=analytics, clock=clock)
     async with client(app) as http:
         await http.get("/orders/17")
-    [(event, properties, options)] = told.events
+    [(event, properties, options)] = analytics.events
     expected = {"method": "GET", "path": "/orders/{id}", "status_code": 200, "duration_ms": 250.0}
     assert (event, properties) == ("api.request", expected)
     assert options == {"user_id": None, "timestamp": 1767225600.0}
 
 
 async def test_an_app_without_routes_has_paths_as_they_are(clock):
-    """Without a router it is the path itself; if a router sets only the endpoint, names replace the parameters."""
-    told = Told()
+    """Without a router, `path` is the path itself; if a router sets only the endpoint, names replace the parameters."""
+    analytics = Told()
 
     async def bare(scope, _receive, send):
         if scope["path"].startswith("/users/"):
@@ -151,10 +151,10 @@ async def test_an_app_without_routes_has_paths_as_they_are(clock):
         await send({"type": "http.response.start", "status": 204})
         await send({"type": "http.response.body"})
 
-    async with client(TrackRequests(bare, told, clock=clock)) as http:
+    async with client(TrackRequests(bare, analytics, clock=clock)) as http:
         await http.get("/some/where")
         await http.get("/users/ann/photo")
-    assert [event[1]["path"] for event in told.events] == ["/some/where", "/users/{name}/photo"]
+    assert [event[1]["path"] for event in analytics.events] == ["/some/where", "/users/{name}/photo"]
 
 
 async def test_an_exception_is_500_and_raised_again(shop, clock):
@@ -212,7 +212,7 @@ def asked(app, clock, *, leaves_after):
 
 async def test_a_disconnected_client_is_recorded(clock):
     """As `disconnected`, with the status that was sent, or 499; an error of the app after that is not recorded."""
-    told = Told()
+    analytics = Told()
 
     async def streams(scope, receive, send):
         async def parts():
@@ -230,8 +230,8 @@ async def test_a_disconnected_client_is_recorded(clock):
 
     for app, leaves_after in ((streams, 3), (reads, 0), (looks_after, 2)):
         with contextlib.suppress(ClientDisconnect):  # the app's own way to end
-            await asked(TrackRequests(app, told, clock=clock), clock, leaves_after=leaves_after)
-    noted = [{name: properties[name] for name in properties if name != "path"} for _, properties, _ in told.events]
+            await asked(TrackRequests(app, analytics, clock=clock), clock, leaves_after=leaves_after)
+    noted = [{name: properties[name] for name in properties if name != "path"} for _, properties, _ in analytics.events]
     assert noted == [
         {"method": "GET", "status_code": 206, "duration_ms": 3000.0, "disconnected": True},
         {"method": "GET", "status_code": 499, "duration_ms": 0.0, "disconnected": True},
@@ -241,7 +241,7 @@ async def test_a_disconnected_client_is_recorded(clock):
 
 async def test_a_request_that_is_cancelled_is_recorded(clock):
     """A server that gives up on a request cancels it: the cancellation is raised, and the event is stored."""
-    told = Told()
+    analytics = Told()
     begun = asyncio.Event()
 
     async def hangs(_scope, _receive, _send):
@@ -249,38 +249,38 @@ async def test_a_request_that_is_cancelled_is_recorded(clock):
         await asyncio.Event().wait()
 
     scope = {"type": "http", "method": "GET", "path": "/hangs"}
-    task = asyncio.create_task(TrackRequests(hangs, told, clock=clock)(scope, begun.wait, begun.wait))
+    task = asyncio.create_task(TrackRequests(hangs, analytics, clock=clock)(scope, begun.wait, begun.wait))
     await begun.wait()
     clock.advance(2)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
     expected = {"method": "GET", "path": "/hangs", "status_code": 500, "duration_ms": 2000.0, "error": "CancelledError"}
-    assert [properties for _, properties, _ in told.events] == [expected]
+    assert [properties for _, properties, _ in analytics.events] == [expected]
 
 
 @pytest.mark.parametrize("kind", ["websocket", "lifespan"])
 async def test_websockets_and_lifespan_pass(kind):
     """The app gets the original `receive` and `send`, and nothing is stored."""
-    told, got = Told(), []
+    analytics, calls = Told(), []
 
-    async def app(*given):
-        got.append(given)
+    async def app(*arguments):
+        calls.append(arguments)
 
-    given = {"type": kind, "path": "/echo"}, asyncio.Event().wait, asyncio.Event().set
-    await TrackRequests(app, told)(*given)
-    assert got == [given]
-    assert told.events == []
+    arguments = {"type": kind, "path": "/echo"}, asyncio.Event().wait, asyncio.Event().set
+    await TrackRequests(app, analytics)(*arguments)
+    assert calls == [arguments]
+    assert analytics.events == []
 
 
 async def test_health_checks_can_be_left_out(clock):
     """Requests whose template is in `skip` are not stored."""
-    told = Told()
-    app = TrackRequests(starlette_app(clock), told, skip=["/orders/{id}", "/health"], clock=clock)
+    analytics = Told()
+    app = TrackRequests(starlette_app(clock), analytics, skip=["/orders/{id}", "/health"], clock=clock)
     async with client(app) as http:
         await http.get("/orders/1")
         await http.get("/unavailable")
-    assert [properties["path"] for _, properties, _ in told.events] == ["/unavailable"]
+    assert [properties["path"] for _, properties, _ in analytics.events] == ["/unavailable"]
 
 
 def test_a_coroutine_function_as_user_is_refused():
@@ -377,8 +377,8 @@ async def test_over_a_real_server(shop, clock):
         answers = await asyncio.gather(*(http.get(f"/orders/{number}") for number in range(20)))
         assert [answer.text for answer in answers] == [str(number) for number in range(20)]
         assert (await http.get("/broken")).status_code == 500
-    found = await rows(shop, "path, status_code, organization_id, properties ->> 'error'")
-    assert found == [("/orders/{id}", 200, "acme", None)] * 20 + [("/broken", 500, "acme", "ZeroDivisionError")]
+    stored = await rows(shop, "path, status_code, organization_id, properties ->> 'error'")
+    assert stored == [("/orders/{id}", 200, "acme", None)] * 20 + [("/broken", 500, "acme", "ZeroDivisionError")]
 
 
 async def test_the_properties_are_the_promoted_ones(shop, clock):
@@ -387,5 +387,5 @@ async def test_the_properties_are_the_promoted_ones(shop, clock):
     async with client(app) as http:
         await http.get("/orders/1")
     [(properties,)] = await rows(shop, "properties")
-    said = {"duration_ms": 250.0, "status_code": 200, "method": "GET", "path": "/orders/{id}"}
-    assert json.loads(properties) == said
+    expected = {"duration_ms": 250.0, "status_code": 200, "method": "GET", "path": "/orders/{id}"}
+    assert json.loads(properties) == expected

@@ -164,8 +164,8 @@ def app(tmp_path):
 
 def test_the_surface_is_the_agreed_one():
     """Each verb, its scope and the arguments that a network caller may set; nothing more and nothing less."""
-    found = [f"{verb.name} {verb.scope}: {' '.join(sorted(verb.arguments))}".rstrip() for verb in VERBS.values()]
-    assert found == SURFACE.strip().splitlines()
+    surface = [f"{verb.name} {verb.scope}: {' '.join(sorted(verb.arguments))}".rstrip() for verb in VERBS.values()]
+    assert surface == SURFACE.strip().splitlines()
 
 
 @pytest.mark.parametrize("name", VERBS)

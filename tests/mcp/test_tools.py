@@ -84,14 +84,14 @@ async def _listening(address):
 
 @pytest.mark.parametrize("way", [over_stdio, over_http], ids=["stdio", "http"])
 async def test_each_tool_answers(root, way):
-    """Each tool is listed as one that reads, and answers; what is refused is an error that says what to do."""
+    """Each tool is listed as read-only and answers; a refusal is an error that says what to do."""
     async with way(root) as session:
         listed = (await session.list_tools()).tools
         assert [tool.name for tool in listed] == list(TOOLS)
         assert all(tool.annotations.readOnlyHint and tool.description for tool in listed)
 
-        async def ask(tool, **given):
-            answer = await session.call_tool(tool, given)
+        async def ask(tool, **arguments):
+            answer = await session.call_tool(tool, arguments)
             return answer.isError, answer.content[0].text
 
         failed, text = await ask("execute-sql", sql=COUNTED)

@@ -55,13 +55,13 @@ async def test_health_of_an_open_object(tmp_path):
 
 
 async def test_watching_a_namespace_reports_objects_that_fall_asleep(tmp_path):
-    """Awake objects can be looked at without keeping one awake; one that went to sleep is told once, with its tally."""
-    told = []
+    """Watching awake objects does not keep them awake; one that falls asleep is reported once, with its tally."""
+    reported = []
     async with Namespace(tmp_path, Analytics) as namespace:
-        namespace.pool.watchers.append(lambda slept: told.append((slept.name, slept.tally().stored)))
+        namespace.pool.watchers.append(lambda slept: reported.append((slept.name, slept.tally().stored)))
         await namespace.get("tom").track("a")
-        assert [one.name for one in namespace.pool] == ["tom"]
+        assert [awake.name for awake in namespace.pool] == ["tom"]
         await namespace.pool.sleep("tom")
-        assert told == [("tom", 1)]
+        assert reported == [("tom", 1)]
         await namespace.get("tom").track("b")
-    assert told == [("tom", 1), ("tom", 1)]
+    assert reported == [("tom", 1), ("tom", 1)]

@@ -61,12 +61,12 @@ async def test_the_twelve_newest_events_come_first(opened):
     tom, clock = opened
     await tom.batch([{"event": f"e{number}", "userId": f"u{number}"} for number in range(60)])
     expected = [f"e{number}" for number in range(59, 47, -1)]
-    assert [one.event for one in (await tom.pulse()).newest] == expected
-    assert [one.seq for one in (await tom.pulse()).newest] == list(range(59, 47, -1))
+    assert [event.event for event in (await tom.pulse()).newest] == expected
+    assert [event.seq for event in (await tom.pulse()).newest] == list(range(59, 47, -1))
     await tom.archive()
     await tom.close()
     await tom.open()
-    assert [one.event for one in (await tom.pulse()).newest] == expected
+    assert [event.event for event in (await tom.pulse()).newest] == expected
     await tom.identify("ann", {"plan": "pro"})
     clock.advance(1)
     first, second = (await tom.pulse()).newest[:2]

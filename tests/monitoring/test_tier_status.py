@@ -25,18 +25,20 @@ async def shop(tmp_path):
 async def test_each_consumer_has_its_lag(shop):
     """Every rollup and the archive, furthest behind first, before any of them has run, between, and after."""
     await shop.batch([{"event": "A", "properties": {"plan": "pro"}}] * 25)
-    found = await shop.tiers()
+    status = await shop.tiers()
     behind = ["archive", "identity", "rollup:daily_metrics", "rollup:hourly_events", "rollup:plans"]
-    assert [(one.name, one.next_seq, one.lag) for one in found.consumers] == [(name, 0, 25) for name in behind]
+    assert [(consumer.name, consumer.next_seq, consumer.lag) for consumer in status.consumers] == [
+        (name, 0, 25) for name in behind
+    ]
     await shop.dau()
-    found = await shop.tiers()
-    assert {one.name: one.lag for one in found.consumers}["rollup:daily_metrics"] == 0
-    assert (found.consumers[0].name, found.consumers[0].lag) == ("archive", 25)
+    status = await shop.tiers()
+    assert {consumer.name: consumer.lag for consumer in status.consumers}["rollup:daily_metrics"] == 0
+    assert (status.consumers[0].name, status.consumers[0].lag) == ("archive", 25)
     await shop.rollup()
     await shop.archive()
-    found = await shop.tiers()
-    assert {one.lag for one in found.consumers} == {0}
-    assert (found.archive.rows, found.archive.files, found.archive.watermark) == (25, 1, 25)
+    status = await shop.tiers()
+    assert {consumer.lag for consumer in status.consumers} == {0}
+    assert (status.archive.rows, status.archive.files, status.archive.watermark) == (25, 1, 25)
 
 
 async def test_the_log_has_sealed_segments_and_a_tail(shop):
@@ -53,26 +55,26 @@ async def test_the_log_has_sealed_segments_and_a_tail(shop):
 
 
 async def test_a_busy_archive_hides_no_other_tier(shop):
-    """What it would take long to tell is absent; the watermark as the object knows it, and the other tiers, are not."""
+    """Figures that would take long are absent; the watermark that the object knows and the other tiers are there."""
     await shop.batch([{"event": "A"}] * 25)
     await shop.archive()
-    done = threading.Event()
-    at_work = asyncio.ensure_future(shop._components.archive._run(lambda _: done.wait(20)))
-    found = await tier_status(shop._components.monitor._parts, archive_timeout_s=0.01)
-    assert (found.archive.trouble, found.archive.watermark) == ("busy", 25)
-    assert found.archive.snapshots is found.archive.rows is None
-    assert found.log.next_seq == 25
-    done.set()
-    assert await at_work
+    release = threading.Event()
+    work = asyncio.ensure_future(shop._components.archive._run(lambda _: release.wait(20)))
+    status = await tier_status(shop._components.monitor._parts, archive_timeout_s=0.01)
+    assert (status.archive.trouble, status.archive.watermark) == ("busy", 25)
+    assert status.archive.snapshots is status.archive.rows is None
+    assert status.log.next_seq == 25
+    release.set()
+    assert await work
     assert (await tier_status(shop._components.monitor._parts, archive_timeout_s=20)).archive.rows == 25
 
 
 async def test_an_unavailable_archive_hides_no_other_tier(tmp_path):
-    """A catalog that does not answer is told as such, without its address."""
+    """A catalog that does not answer is reported as unavailable, without its address."""
     async with Analytics("shop", root=tmp_path) as shop:
         await shop.track("A")
-    nobody = {"type": "rest", "uri": "http://127.0.0.1:9/secret"}
-    async with Analytics("shop", root=tmp_path, catalog=nobody) as shop:
-        found = await shop.tiers()
-        assert (found.archive.trouble, found.archive.files, found.log.next_seq) == ("unavailable", None, 1)
-        assert "secret" not in repr(found)
+    catalog = {"type": "rest", "uri": "http://127.0.0.1:9/secret"}
+    async with Analytics("shop", root=tmp_path, catalog=catalog) as shop:
+        status = await shop.tiers()
+        assert (status.archive.trouble, status.archive.files, status.log.next_seq) == ("unavailable", None, 1)
+        assert "secret" not in repr(status)

@@ -185,14 +185,14 @@ async def test_a_failing_close_of_an_idle_object_is_reported(tmp_path, clock):
         async def _close(self):
             raise OSError("stuck")
 
-    told = []
-    async with Namespace(tmp_path, Bad, clock=clock, on_error=told.append) as ns:
+    errors = []
+    async with Namespace(tmp_path, Bad, clock=clock, on_error=errors.append) as ns:
         await ns.get("tom").add(1)
         clock.advance(1000)
         assert await ns.sleep_idle() == ["tom"]
         await asyncio.sleep(0)
         assert ns.check() == ["OSError: stuck"]
-        assert [str(error) for error in told] == ["stuck"]
+        assert [str(error) for error in errors] == ["stuck"]
 
 
 async def test_the_timer_puts_to_sleep(tmp_path):

@@ -115,26 +115,26 @@ async def test_a_result_is_a_result(remote, objects):
     """Rows, table, columns, tiers and seq come as the object gave them."""
     await remote.get("shop").batch([{"event": "Seen", "userId": f"u{n % 3}"} for n in range(10)])
     sql = "SELECT user_id, count(*) AS n, max(timestamp) AS last FROM events WHERE event = $event GROUP BY 1 ORDER BY 1"
-    found = await remote.get("shop").query(sql, {"event": "Seen"}, limit=2)
-    wanted = await objects.get("shop").query(sql, {"event": "Seen"}, limit=2)
-    assert isinstance(found, Result)
-    assert found.rows == wanted.rows
-    assert found.arrow() == wanted.arrow()
-    assert (found.tiers, found.seq, found.watermark, found.columns) == (
-        wanted.tiers,
-        wanted.seq,
-        wanted.watermark,
-        wanted.columns,
+    result = await remote.get("shop").query(sql, {"event": "Seen"}, limit=2)
+    expected = await objects.get("shop").query(sql, {"event": "Seen"}, limit=2)
+    assert isinstance(result, Result)
+    assert result.rows == expected.rows
+    assert result.arrow() == expected.arrow()
+    assert (result.tiers, result.seq, result.watermark, result.columns) == (
+        expected.tiers,
+        expected.seq,
+        expected.watermark,
+        expected.columns,
     )
 
 
 async def test_a_report_keeps_its_name(remote, objects):
-    """The result of a report is one over a network, too: it draws the same picture as where it was made."""
+    """The result of a report keeps its name over a network, too, and draws the same picture as at the object."""
     await remote.get("shop").batch([{"event": "Seen", "userId": f"u{n % 3}"} for n in range(10)])
-    found = await remote.get("shop").top("event")
-    wanted = await objects.get("shop").top("event")
-    assert (found.report, wanted.report) == ("top", "top")
-    assert found.plot().svg() == wanted.plot().svg()
+    result = await remote.get("shop").top("event")
+    expected = await objects.get("shop").top("event")
+    assert (result.report, expected.report) == ("top", "top")
+    assert result.plot().svg() == expected.plot().svg()
     assert (await remote.get("shop").query("SELECT 1 AS n")).report == ""
 
 
@@ -265,14 +265,14 @@ async def test_a_function_is_called_back(host, keys, rpc):
 
 @pytest.mark.parametrize("scheme", ["http", "ws"])
 async def test_a_server_that_is_gone(scheme):
-    """Is Unreachable, also for calls that are not awaited; a closed namespace is ObjectClosed."""
-    told = []
-    namespace = Namespace.connect(f"{scheme}://127.0.0.1:9", on_error=told.append)
+    """A call raises Unreachable, or reports it if it is not awaited; a closed namespace raises ObjectClosed."""
+    errors = []
+    namespace = Namespace.connect(f"{scheme}://127.0.0.1:9", on_error=errors.append)
     with pytest.raises(Unreachable):
         await namespace.get("shop").stats()
     namespace.get("shop").track("lost")
     await namespace.close()
-    assert [type(error) for error in told] == [Unreachable]
+    assert [type(error) for error in errors] == [Unreachable]
     with pytest.raises(ObjectClosed):
         await namespace.get("shop").stats()
 
@@ -377,12 +377,12 @@ def _made(stub, step, number):  # noqa: C901, PLR0911 - one case a step
 
 
 async def _outcomes(stub, steps, number):
-    """What each step gives: its value and type, or the class of its error."""
-    found = []
+    """The outcome of each step: its type and value, or the class of its error."""
+    outcomes = []
     for outcome in await asyncio.gather(*(_value(_made(stub, step, number)) for step in steps), return_exceptions=True):
         value = outcome.rows if isinstance(outcome, Result) else outcome
-        found.append(type(value) if isinstance(value, BaseException) else (type(value), value))
-    return found
+        outcomes.append(type(value) if isinstance(value, BaseException) else (type(value), value))
+    return outcomes
 
 
 @pytest.mark.parametrize("scheme", ["http", "ws"])

@@ -152,13 +152,13 @@ def test_a_failed_open_leaves_nothing(tmp_path, desk):
 
 def test_threads_share_a_connection(desk):
     """Calls of several threads run side by side."""
-    found = []
-    workers = [threading.Thread(target=lambda n=n: found.append(desk.later(n)[0])) for n in range(20)]
+    results = []
+    workers = [threading.Thread(target=lambda n=n: results.append(desk.later(n)[0])) for n in range(20)]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
-    assert sorted(found) == list(range(20))
+    assert sorted(results) == list(range(20))
 
 
 async def test_beside_a_running_loop(tmp_path):

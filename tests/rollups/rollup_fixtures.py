@@ -38,11 +38,11 @@ def as_table(events, first=0):
             "session_id": None,
             "source": None,
             "context": "{}",
-            **one,
+            **item,
             "received_at": START,
-            "properties": json.dumps(one["properties"]),
+            "properties": json.dumps(item["properties"]),
         }
-        for i, one in enumerate(events)
+        for i, item in enumerate(events)
     ]
     columns = {name: [row[name] for row in rows] for name in SCHEMA.names}
     arrays = [
@@ -120,50 +120,54 @@ def bucket(us, grain, timezone):
     return local.date() if grain == "day" else local.date().replace(day=1)
 
 
-def number(one, name):
-    value = one["properties"].get(name)
+def number(item, name):
+    value = item["properties"].get(name)
     if isinstance(value, bool) or value is None:
         return None
     try:
-        found = float(value)
+        converted = float(value)
     except ValueError:
         return None
-    return found if math.isfinite(found) else None
+    return converted if math.isfinite(converted) else None
 
 
-def text(one, name):
-    if name in one:
-        return one[name]
-    value = one["properties"].get(name)
+def text(item, name):
+    if name in item:
+        return item[name]
+    value = item["properties"].get(name)
     return value if value is None or isinstance(value, str) else json.dumps(value)
 
 
-def person(one):
-    return one["user_id"] or one["anonymous_id"]
+def person(item):
+    return item["user_id"] or item["anonymous_id"]
 
 
 def expected(events, rollup, measures):
     """Rows of a rollup as a dict from (bucket, dimensions) to measures, each measure a function of a list of events."""
-    groups, kept = defaultdict(list), defaultdict(set)
-    for one in events:
-        at = bucket(one["timestamp"], rollup.grain, rollup.timezone)
-        key = tuple(text(one, name) for name in rollup.by)
-        if rollup.max_groups is not None and key not in kept[at] and len(kept[at]) >= rollup.max_groups:
+    groups, keys = defaultdict(list), defaultdict(set)
+    for item in events:
+        bucket_start = bucket(item["timestamp"], rollup.grain, rollup.timezone)
+        key = tuple(text(item, name) for name in rollup.by)
+        if (
+            rollup.max_groups is not None
+            and key not in keys[bucket_start]
+            and len(keys[bucket_start]) >= rollup.max_groups
+        ):
             key = ("(other)",) * len(rollup.by)
         else:
-            kept[at].add(key)
-        groups[at, key].append(one)
-    return {group: {name: f(found) for name, f in measures.items()} for group, found in groups.items()}
+            keys[bucket_start].add(key)
+        groups[bucket_start, key].append(item)
+    return {group: {name: f(members) for name, f in measures.items()} for group, members in groups.items()}
 
 
 def as_dict(rows, rollup):
-    found = {}
+    result = {}
     for row in rows:
-        at = row.pop(rollup.bucket_column)
+        bucket_start = row.pop(rollup.bucket_column)
         key = tuple(row.pop(name) for name in rollup.by)
-        assert (at, key) not in found
-        found[at, key] = row
-    return found
+        assert (bucket_start, key) not in result
+        result[bucket_start, key] = row
+    return result
 
 
 def decimal_sum(values):

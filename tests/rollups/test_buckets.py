@@ -84,13 +84,13 @@ def test_days_and_months(times, zone, grain):
     """A day or month is that of the local date; its start is one moment, which has that date."""
     tz = ZoneInfo(zone)
     known = {}
-    for us, start, found in zip(times, starts(times, grain, zone), dates(times, grain, zone), strict=True):
+    for us, start, day in zip(times, starts(times, grain, zone), dates(times, grain, zone), strict=True):
         local = from_us(us).astimezone(tz).date()
-        assert found == _day_number(local if grain == "day" else local.replace(day=1))
-        assert known.setdefault(found, start) == start
+        assert day == _day_number(local if grain == "day" else local.replace(day=1))
+        assert known.setdefault(day, start) == start
         there = from_us(start).astimezone(tz)
         assert there == datetime(local.year, local.month, local.day if grain == "day" else 1, tzinfo=tz) or (
-            there.date().toordinal() == found + date(1970, 1, 1).toordinal()
+            there.date().toordinal() == day + date(1970, 1, 1).toordinal()
         )
         assert starts([us], grain, zone) == [start]
 
@@ -123,7 +123,7 @@ def test_the_ends_of_the_calendar_have_buckets(grain, zone):
         assert start - 24 * HOUR < us < start + 32 * 24 * HOUR
         assert grain != "hour" or from_us(start) >= datetime.min.replace(tzinfo=UTC)
     first, last = _day_number(date.min), _day_number(date.max)
-    assert grain == "hour" or all(first <= found <= last for found in dates(ends, grain, zone))
+    assert grain == "hour" or all(first <= day <= last for day in dates(ends, grain, zone))
 
 
 def test_no_times():

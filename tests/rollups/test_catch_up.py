@@ -52,13 +52,13 @@ async def test_a_cancelled_caller_leaves_the_work_to_the_others(tmp_path):
     """Cancelling one call neither stops the other one nor counts anything twice."""
     events = [event(at=START + i) for i in range(30)]
     async with Log(tmp_path / "s.db", events, [], [5]) as log:
-        one, other = (asyncio.create_task(log.rollups.catch_up(30)) for _ in range(2))
+        first, second = (asyncio.create_task(log.rollups.catch_up(30)) for _ in range(2))
         while not log.reads:
             await asyncio.sleep(0)
-        one.cancel()
+        first.cancel()
         with pytest.raises(asyncio.CancelledError):
-            await one
-        await other
+            await first
+        await second
         assert sum(row["events"] for row in await log.rows("daily_metrics")) == 30
 
 
@@ -137,7 +137,7 @@ async def test_losing_the_file_loses_nothing(tmp_path):
             seen.append([(await log.rollups.table(rollup.name)) for rollup in log.rollups.rollups])
         for file in tmp_path.iterdir():
             file.unlink()
-    assert all(one.equals(other) for one, other in zip(*seen, strict=True))
+    assert all(first.equals(second) for first, second in zip(*seen, strict=True))
 
 
 async def test_a_reader_that_stops_short_is_loud(tmp_path):

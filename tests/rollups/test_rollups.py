@@ -59,7 +59,7 @@ NAMES = Rollup("names", by=["event", "plan"], grain="month", timezone="America/N
 
 
 def _numbers(events):
-    return [found for one in events if (found := number(one, "revenue")) is not None]
+    return [value for item in events if (value := number(item, "revenue")) is not None]
 
 
 def _median(events):
@@ -76,7 +76,7 @@ def _mean(events):
 
 
 def _of(name, events):
-    return [one["properties"][name] for one in events if name in one["properties"]]
+    return [item["properties"][name] for item in events if name in item["properties"]]
 
 
 COUNT = {"count": len}
@@ -87,12 +87,12 @@ REVENUE_MODEL = {
     "high": lambda events: max(_numbers(events), default=None),
     "mean": _mean,
     "middle": _median,
-    "people": lambda events: len({person(one) for one in events} - {None}),
+    "people": lambda events: len({person(item) for item in events} - {None}),
     "units": lambda events: decimal_sum(_of("quantity", events)),
     "least": lambda events: min((Decimal(str(v)) for v in _of("quantity", events)), default=None),
     "scores": lambda events: sum(_of("score", events)) if _of("score", events) else None,
-    "first": lambda events: from_us(min(one["timestamp"] for one in events)),
-    "last_name": lambda events: max((one["event"] for one in events if one["event"] is not None), default=None),
+    "first": lambda events: from_us(min(item["timestamp"] for item in events)),
+    "last_name": lambda events: max((item["event"] for item in events if item["event"] is not None), default=None),
 }
 
 _properties = st.fixed_dictionaries(
@@ -165,16 +165,16 @@ async def test_the_overflow_row_is_exact_and_does_not_depend_on_batches(tmp_path
         async with Log(tmp_path / f"{i}.db", events, [rollup], sizes) as log:
             await log.rollups.catch_up(log.end)
             seen.append({row["plan"]: row for row in await log.rows("plans")})
-    others = [one for one in events if one["properties"]["plan"] not in "ab"]
+    others = [item for item in events if item["properties"]["plan"] not in "ab"]
     assert seen[0] == seen[1] == seen[2]
     assert set(seen[0]) == {"a", "b", "(other)"}
     assert seen[0]["(other)"] == {
         "date": date(2026, 3, 28),
         "plan": "(other)",
         "n": len(others),
-        "total": sum(one["properties"]["revenue"] for one in others),
-        "high": max(one["properties"]["revenue"] for one in others),
-        "people": len({one["user_id"] for one in others}),
+        "total": sum(item["properties"]["revenue"] for item in others),
+        "high": max(item["properties"]["revenue"] for item in others),
+        "people": len({item["user_id"] for item in others}),
     }
 
 
@@ -316,16 +316,16 @@ async def test_distinct_unites_buckets(tmp_path):
     windows = [(midnight + d * day, midnight + (d + 7) * day) for d in range(-8, 20)]
     async with Log(tmp_path / "s.db", events, [REVENUE]) as log:
         await log.rollups.catch_up(log.end)
-        found = await log.rollups.distinct("daily_metrics", "dau", windows)
-        assert found == [
-            len({one["user_id"] for one in events if start <= one["timestamp"] < end}) for start, end in windows
+        counts = await log.rollups.distinct("daily_metrics", "dau", windows)
+        assert counts == [
+            len({item["user_id"] for item in events if start <= item["timestamp"] < end}) for start, end in windows
         ]
         assert await log.rollups.distinct("daily_metrics", "dau", []) == []
         assert await log.rollups.distinct("revenue", "people", [(0, START * 2)]) == [13]
         days = {"name": "daily_metrics", "measure": "dau", "start_us": None, "end_us": midnight + 10 * day}
-        assert await log.rollups.bitmaps(**days, compute=lambda found: [at for at, _ in found], max_bytes=9_999) == [
-            midnight + d * day for d in range(10)
-        ]
+        assert await log.rollups.bitmaps(
+            **days, compute=lambda bitmaps: [moment for moment, _ in bitmaps], max_bytes=9_999
+        ) == [midnight + d * day for d in range(10)]
         assert await log.rollups.bitmaps(**days, compute=list, max_bytes=99) is None
         with pytest.raises(InvalidRollup):
             await log.rollups.distinct("daily_metrics", "events", windows)

@@ -313,9 +313,9 @@ async def test_stubs_survive_what_tools_do_to_objects(shop):
     assert copy.copy(shop) is copy.deepcopy(shop) is shop
     assert isinstance(shop, Stub)
     assert copy.deepcopy([promise])[0] is promise
-    for one in (shop, promise):
+    for value in (shop, promise):
         with pytest.raises(TypeError, match="cannot be sent"):
-            pickle.dumps(one)
+            pickle.dumps(value)
     assert {"dau", "add", "echo"} <= set(dir(shop))
     assert not {"secret", "close", "_private"} & set(dir(shop))
 

@@ -54,11 +54,11 @@ def utc(text):
 
 
 def moments(schedule, start, count, default="UTC"):
-    found, us = [], utc(start)
+    texts, us = [], utc(start)
     for _ in range(count):
         us = schedule.next_after(us, default)
-        found.append(from_us(us).strftime("%a %m-%d %H:%M"))
-    return found
+        texts.append(from_us(us).strftime("%a %m-%d %H:%M"))
+    return texts
 
 
 @pytest.mark.integration
@@ -144,8 +144,8 @@ def test_weekdays():
     assert moments(every.weekend.at("noon"), start, 3) == ["Sat 01-03 12:00", "Sun 01-04 12:00", "Sat 01-10 12:00"]
     assert moments(every.weekday.at("9am"), start, 2) == ["Fri 01-02 09:00", "Mon 01-05 09:00"]
     days = [every.Monday, every.Tuesday, every.Wednesday, every.Thursday, every.Friday, every.Saturday, every.Sunday]
-    found = [moments(day.at("17:00"), start, 1)[0] for day in days]
-    assert found == [
+    firsts = [moments(day.at("17:00"), start, 1)[0] for day in days]
+    assert firsts == [
         "Mon 01-05 17:00",
         "Tue 01-06 17:00",
         "Wed 01-07 17:00",
@@ -165,9 +165,9 @@ def test_intervals_are_aligned_to_the_epoch(number, unit, us):
         with pytest.raises(InvalidSchedule, match="longer than 366 days"):
             getattr(every(number), unit)
         return
-    found = getattr(every(number), unit).next_after(us)
-    assert (from_us(found) - EPOCH) % step == timedelta(0)
-    assert us < found <= us + step // timedelta(microseconds=1)
+    moment = getattr(every(number), unit).next_after(us)
+    assert (from_us(moment) - EPOCH) % step == timedelta(0)
+    assert us < moment <= us + step // timedelta(microseconds=1)
 
 
 @pytest.mark.parametrize(
@@ -347,20 +347,20 @@ def test_schedules_of_a_class():
 
 def test_overrides_replace_schedules():
     """A method defined again has the schedules of its new definition only."""
-    found = {(one.method_name, one.schedule) for one in schedules_of(Derived)}
-    assert found == {
+    pairs = {(scheduled.method_name, scheduled.schedule) for scheduled in schedules_of(Derived)}
+    assert pairs == {
         ("warm", every.hour),
         ("report", every.day.at("3am")),
         ("report", every.Sunday.at("4am")),
         ("moved", every(5).minutes),
         ("more", every.hour),
     }
-    names = [one.name for one in schedules_of(Derived)]
+    names = [scheduled.name for scheduled in schedules_of(Derived)]
     assert len(names) == len(set(names))
 
 
 def test_schedules_survive_wrapping_and_do_not_leak():
-    """A wrapper made with functools.wraps keeps the schedules; adding one to it leaves the wrapped one alone."""
+    """A wrapper made with functools.wraps keeps the schedules; adding one to it does not change the wrapped method."""
 
     @every.hour
     def inner(self):
@@ -371,7 +371,7 @@ def test_schedules_survive_wrapping_and_do_not_leak():
     def outer(self):
         """Wrap."""
 
-    one = type("One", (), {"method": inner})
+    single = type("One", (), {"method": inner})
     both = type("Both", (), {"method": outer, "other": staticmethod(inner)})
-    assert [found.schedule for found in schedules_of(one)] == [every.hour]
-    assert [found.schedule for found in schedules_of(both)] == [every.day, every.hour, every.hour]
+    assert [scheduled.schedule for scheduled in schedules_of(single)] == [every.hour]
+    assert [scheduled.schedule for scheduled in schedules_of(both)] == [every.day, every.hour, every.hour]

@@ -440,8 +440,8 @@ async def test_a_real_timer_fires_in_real_time_and_leaves_nothing():
     assert set(threading.enumerate()) == threads
     assert [timer for timer in asyncio.get_running_loop()._scheduled if not timer.cancelled()] == []
     assert all(run.planned_us % 1_000_000 == 0 for run in ledger.runs[1:])
-    late = [run.started_us - run.planned_us for run in ledger.runs[1:]]
-    assert all(0 <= one < 900_000 for one in late)
+    delays = [run.started_us - run.planned_us for run in ledger.runs[1:]]
+    assert all(0 <= delay < 900_000 for delay in delays)
     assert scheduler.failures == {}
 
 

@@ -56,9 +56,9 @@ def segment_lines(rows: int, *, ids: bool = True) -> bytes:
 
 
 def stored(root, name="default", sql="SELECT count(*), count(DISTINCT message_id) FROM events"):
-    with connect(root, name) as found:
-        assert found.check() == []
-        return [tuple(row) for row in found.query(sql)]
+    with connect(root, name) as shop:
+        assert shop.check() == []
+        return [tuple(row) for row in shop.query(sql)]
 
 
 def tally(facts):
@@ -222,7 +222,7 @@ def test_nested_json_by_paths_and_epoch_times(run, tmp_path):
     row = {"id": "234", "type": "PushEvent", "actor": {"login": "ann", "id": 7}, "t": 1331923247, "payload": {"a": [1]}}
     (tmp_path / "events.jsonl").write_text(json.dumps(row) + "\n")
     maps = ("event=type", "user_id=actor.login", "message_id=id", "timestamp=t")
-    options = [option for one in maps for option in ("--map", one)]
+    options = [option for mapping in maps for option in ("--map", mapping)]
     shown = run("import", "events.jsonl", *options, "--timestamp-format", "unix", "--dry-run")
     assert json.loads(shown.out) == {
         "event": "PushEvent",
@@ -271,7 +271,13 @@ def test_bad_rows_are_counted_by_reason_and_written_once(run, tmp_path):
     output = run("import", "a.ndjson", "--rejects", "bad.ndjson", "--json")
     assert (output.code, tally(output.json)) == (1, {"stored": 2, "duplicate": 0, "rejected": 5})
     refused = [json.loads(line) for line in (tmp_path / "bad.ndjson").read_text().splitlines()]
-    assert [one["row"] for one in refused] == [2, 3, 4, 6, 5] or [one["row"] for one in refused] == [2, 3, 4, 5, 6]
+    assert [reject["row"] for reject in refused] == [2, 3, 4, 6, 5] or [reject["row"] for reject in refused] == [
+        2,
+        3,
+        4,
+        5,
+        6,
+    ]
     with (tmp_path / "a.ndjson").open("ab") as file:
         file.write(b"\n{still bad")
     again = run("import", "a.ndjson", "--rejects", "bad.ndjson", "--json")
@@ -309,10 +315,10 @@ def test_errors_of_an_import(run, tmp_path, options, message):
     (tmp_path / "a.bin").write_bytes(b"\0\1")
     (tmp_path / "cut.gz").write_bytes(gzip.compress(b'{"event":"E"}\n')[:-9])
     (tmp_path / "cut.ndjson.gz").write_bytes((tmp_path / "cut.gz").read_bytes())
-    found = run("import", *options)
-    assert found.code == 2
-    assert message in found.err
-    assert found.err.count("\n") == 1
+    output = run("import", *options)
+    assert output.code == 2
+    assert message in output.err
+    assert output.err.count("\n") == 1
 
 
 def test_stdin_has_no_position_but_the_same_ids(tmp_path):

@@ -107,20 +107,20 @@ class ForkServer:
         return self._process is not None and self._process.poll() is None
 
     def _fork(self) -> WorkerProcess:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            if not self._is_running() or not self._send(theirs):
+        own_end, worker_end = socket.socketpair()
+        with worker_end:
+            if not self._is_running() or not self._send(worker_end):
                 self._stop()
                 self._start()
-                if not self._send(theirs):
-                    ours.close()
+                if not self._send(worker_end):
+                    own_end.close()
                     raise QueryCrashed("the process that runs queries does not start", hint="Ask again")
-        return WorkerProcess(ours, self._closed)
+        return WorkerProcess(own_end, self._closed)
 
-    def _send(self, theirs: socket.socket) -> bool:
+    def _send(self, worker_end: socket.socket) -> bool:
         assert self._control is not None  # noqa: S101 - _start made it
         try:
-            socket.send_fds(self._control, [b"C"], [theirs.fileno()])
+            socket.send_fds(self._control, [b"C"], [worker_end.fileno()])
         except OSError:  # the fork server has just ended
             return False
         return True
@@ -132,17 +132,17 @@ class ForkServer:
                 self._spare = self._fork()  # after the answer, so that it does not delay it
 
     def _start(self) -> None:
-        self._control, theirs = socket.socketpair()
+        self._control, server_end = socket.socketpair()
         paths = json.dumps([os.path.abspath(path) for path in sys.path])  # noqa: PTH100 - "" is the current directory
-        arguments = ["-I", "-B", "-W", "ignore", "-c", _CODE, paths, str(theirs.fileno()), str(os.getpid())]
-        with theirs:
-            self._process = subprocess.Popen(  # noqa: S603 - this interpreter, with code of ours
+        arguments = ["-I", "-B", "-W", "ignore", "-c", _CODE, paths, str(server_end.fileno()), str(os.getpid())]
+        with server_end:
+            self._process = subprocess.Popen(  # noqa: S603 - this interpreter, with our code
                 [sys.executable, *arguments],
                 env=_ENVIRONMENT | {name: os.environ[name] for name in _PASSED_VARIABLES if name in os.environ},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),),
+                pass_fds=(server_end.fileno(),),
                 start_new_session=True,  # Ctrl-C goes to the server, which ends the workers itself
             )
 

@@ -161,11 +161,11 @@ class EventsTable:
         actual = self.directory(table)
         if self.settings.warehouse or expected is None or actual is None:
             return
-        ours = Path(expected)
-        layout = ours.relative_to(self._directory.parent.resolve()).parts
-        if actual.parts[-len(layout) :] == layout and actual.resolve() != ours.resolve():
+        location = Path(expected)
+        layout = location.relative_to(self._directory.parent.resolve()).parts
+        if actual.parts[-len(layout) :] == layout and actual.resolve() != location.resolve():
             raise ArchiveConflict(
-                f"the archive was created at {actual}, not at {ours}: its files belong to another object",
+                f"the archive was created at {actual}, not at {location}: its files belong to another object",
                 hint=f"A copy of an object cannot be opened beside it. {_MOVE_BACK}",
                 path=actual,
             )

@@ -80,10 +80,10 @@ class Side:
 
 @pytest.fixture
 async def side():
-    found = Side()
-    yield found
-    found.peer.close(Unreachable("over"))
-    await found.peer.settle()
+    new_side = Side()
+    yield new_side
+    new_side.peer.close(Unreachable("over"))
+    await new_side.peer.settle()
 
 
 def call(name, *arguments):
@@ -482,9 +482,9 @@ async def test_rows_and_unknown_structs_become_rows():
     server.peer.find(0).outcome.value.add("row", lambda: [row, Limits(depth=3), Decimal(1)])
     slot = client.peer.imports.pull(client.peer.imports.push(0, ("row",), []))
     await client.quiet()
-    found, limits, one = slot.outcome.value
-    assert found == row
-    assert (limits.depth, limits["depth"], one) == (3, 3, Decimal(1))
+    returned, limits, number = slot.outcome.value
+    assert returned == row
+    assert (limits.depth, limits["depth"], number) == (3, 3, Decimal(1))
 
 
 async def test_a_naive_datetime_is_refused():
@@ -609,8 +609,10 @@ async def test_any_messages_are_answered_or_end_the_session(messages):
     for message in messages:
         sent += await side(message)
     assert all(isinstance(message, list) and message[0] in _WORDS for message in sent)
-    told = [message[-1] for message in sent if message[0] in ("reject", "abort")]
-    assert not [error for error in told if isinstance(error, list) and error[4:] and error[4].get("code") == "INTERNAL"]
+    errors = [message[-1] for message in sent if message[0] in ("reject", "abort")]
+    assert not [
+        error for error in errors if isinstance(error, list) and error[4:] and error[4].get("code") == "INTERNAL"
+    ]
     assert "could not be taken" not in json.dumps(sent)
     side.peer.close(Unreachable("over"))
     await side.peer.settle()
