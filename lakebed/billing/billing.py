@@ -240,6 +240,6 @@ def _check_goes_with(issued: list[Invoice], tz: str, currency: str) -> None:
     for one in issued:
         if one.tz != tz or one.currency != currency:
             raise InvalidBilling(
-                f"{one.organization_id} was billed in {one.currency} by months of {one.tz}, not in {currency} of {tz}",
-                hint="Use the same; or bill another organization_id from now on",
+                f"{one.organization_id} was billed in {one.currency} by months in {one.tz}, not {currency} and {tz}",
+                hint="Use the same currency and time zone, or bill another organization_id from now on",
             )
