@@ -114,7 +114,7 @@ class ForkServer:
                 self._start()
                 if not self._send(theirs):
                     ours.close()
-                    raise QueryCrashed("the process that runs queries does not start", hint="Ask again")
+                    raise QueryCrashed("the process that runs queries could not be started", hint="Ask again")
         return WorkerProcess(ours, self._closed)
 
     def _send(self, theirs: socket.socket) -> bool:
