@@ -71,7 +71,7 @@ __all__ += errors.__all__
 
 
 def __getattr__(name: str) -> Any:
-    """What an app that embeds Lakebed rarely needs is imported when it is asked for (PEP 562)."""
+    """Import a name that an app which embeds Lakebed rarely needs, at its first use (PEP 562)."""
     if name == "connect":
         from lakebed.objects.sync import connect
 

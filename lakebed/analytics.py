@@ -160,7 +160,7 @@ class Analytics(DurableObject):
 
     @every.day.at("3am")
     async def tidy(self) -> None:
-        """The daily job: bring rollups up to date, expire snapshots and delete files to which only those referred."""
+        """The daily job: bring rollups up to date, expire snapshots and delete files that only those used."""
         await self.rollup()
         if self._opened_components().archive.exists():
             await self.expire()

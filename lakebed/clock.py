@@ -147,7 +147,7 @@ def parse_moment(value: Moment) -> int:
     if isinstance(value, date):
         return to_us(datetime(value.year, value.month, value.day, tzinfo=UTC))
     if not isinstance(value, str):
-        raise ValueError(f"{str(value)[:40]!r} is not a moment")  # noqa: TRY004 - one error for each invalid moment
+        raise ValueError(f"{str(value)[:40]!r} is not a datetime, a date or ISO 8601 text")  # noqa: TRY004 - one error for each invalid moment
     return to_us(parse_iso(value))
 
 

@@ -150,7 +150,7 @@ class QueryRefused(QueryError, ValueError):
 
 
 class QueryTooLarge(QueryError):
-    """When a result passes `query_max_rows` or a query passes `query_memory_bytes`. No partial result is given."""
+    """When a result exceeds `query_max_rows` or a query `query_memory_bytes`. No partial result is given."""
 
 
 class QueryTimeout(QueryError, TimeoutError):
@@ -185,7 +185,7 @@ class ObjectUnavailable(LakebedError, OSError):
 
 
 class FontMissing(LakebedError, LookupError):
-    """When a chart is to be a PNG image and no font is found for its text. Nothing was drawn."""
+    """When a chart is to be drawn as a PNG image and no font is found for its text. Nothing was drawn."""
 
 
 class DiskFull(LakebedError, OSError):

@@ -39,8 +39,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         segment_events: number of events at which a log segment is sealed.
         segment_age_s: age in seconds at which a segment is sealed. Checked when events arrive and by the hourly rollup.
         tail_bytes: maximum size in memory of events that are not sealed yet; beyond it `track` waits for sealing.
-        pending_events: maximum number of events that wait for their commit; beyond it `track` fails with
-            `Backpressure`.
+        pending_events: maximum number of events that wait for a commit; beyond it `track` fails with `Backpressure`.
         pending_bytes: approximate maximum size in memory of these events. It is reached if the disk hangs.
         retention_s: seconds for which sealed segments stay after they were archived. The last hour always stays,
             because opening an object reads the live counters from it. Queries do not need these segments.
@@ -72,8 +71,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         snapshots_age_s: age below which expiry keeps an Iceberg snapshot, seconds.
         garbage_grace_s: age below which an unreferenced archive file is never deleted, seconds. MUST BE LONGER THAN THE
             LONGEST QUERY AND COMMIT.
-        rollup_max_groups: maximum number of groups in one bucket of a rollup; further groups are counted in the
-            overflow row.
+        rollup_max_groups: maximum number of groups in a bucket of a rollup; further ones count in the overflow row.
         identity_email: whether equal emails link identities. A FAMILY'S SHARED MAILBOX THEN JOINS ITS ANONYMOUS VISITS.
             Changing this or another `identity_` setting computes the graph again from the whole history.
         identity_phone: whether equal phone numbers link identities.
@@ -136,7 +134,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     @classmethod
     def load(cls, root: Path | None = None, *, environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
-        """Settings from `root/lakebed.toml`, the environment and `overrides`, later ones winning.
+        """Settings from `root/lakebed.toml`, the environment and `overrides`; later sources override earlier ones.
 
         Raises:
             InvalidSettings: a name is unknown or a value is out of range; the message says where it was found.

@@ -7,9 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from docs.generate.marked import DOCS, replaced
+from lakebed.errors import InvalidEvent, LogCorrupted
 
 PAGE = DOCS / "error-messages.md"
 SOURCE = DOCS.parent / "lakebed"
+_OWN_HINTS = {"InvalidEvent": InvalidEvent("").hint, "LogCorrupted": LogCorrupted("", path=Path(), offset=0).hint}
+"""The hints that classes themselves give, where the `raise` gives none."""
 
 
 def table() -> str:
@@ -18,7 +21,7 @@ def table() -> str:
     for path in sorted(SOURCE.rglob("*.py")):
         name = str(path.relative_to(SOURCE))
         for error, message, hint in messages(path.read_text("utf-8")):
-            row = f"| `{name}` | {error} | {_cell(message)} | {_cell(hint)} |"
+            row = f"| `{name}` | {error} | {_cell(message)} | {_cell(hint or _OWN_HINTS.get(error, ''))} |"
             sections.setdefault(name.partition("/")[0], []).append(row)
     lines: list[str] = []
     for package, rows in sections.items():

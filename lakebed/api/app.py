@@ -63,8 +63,7 @@ def create_app(
         limits: limits of a key that has none of its own; None in a field means the default.
         clock: the clock for rates, rotated keys and request times.
         metrics_token: sent as `Authorization: Bearer`, it gives access to all of /metrics, which covers every object.
-        enrichment: the fields that are added to the context of events from browsers and phones; by default all but the
-            location.
+        enrichment: the fields to add to the context of events from browsers and phones; by default not the location.
 
     The key of a request selects the object. Until the first key is made in the root of `target`, any request may do
     everything with one object: `target`, or "default" of a namespace. Writing creates an object that does not exist;

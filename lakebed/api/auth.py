@@ -187,7 +187,7 @@ class Auth:
             message = f"This is a {key.scope} key. Use one that may {scope}: `lakebed keys create {scope}` makes it"
             raise Refusal(403, "WRONG_SCOPE", message, scope=key.scope, needs=scope)
         if not isinstance(self.target, Namespace) and key.object != self.target.name:
-            message = "This server does not serve the object of this key. Send it to the one that does"
+            message = "This server does not serve the object of this key. Send the request to the server that does"
             raise Refusal(403, "WRONG_OBJECT", message)
 
     def weigh(self, caller: Caller, size: int) -> None:

@@ -54,7 +54,7 @@ def _zlib(data: bytes, limit: int, container: int) -> bytes:
     if not inflater.eof:
         raise Corrupt("it ends too early")
     if inflater.unused_data:  # gzip allows several members: a megabyte of empty ones would take minutes
-        raise Corrupt("something follows its end")
+        raise Corrupt("data follows its end")
     return result
 
 
@@ -79,7 +79,7 @@ def _brotli(data: bytes, limit: int) -> bytes:
                 raise TooLong
             piece = inflater.process(b"", output_buffer_limit=limit + 1 - size)
     except brotli.error:
-        raise Corrupt("it is not brotli, or something follows its end") from None
+        raise Corrupt("it is not brotli, or data follows its end") from None
     if not inflater.is_finished():
         raise Corrupt("it ends too early")
     return b"".join(pieces)
@@ -101,7 +101,7 @@ def _zstd(data: bytes, limit: int) -> bytes:
     if not inflater.eof:
         raise Corrupt("it ends too early")
     if inflater.unused_data or position < len(data):
-        raise Corrupt("something follows its end")
+        raise Corrupt("data follows its end")
     return b"".join(pieces)
 
 
@@ -161,7 +161,7 @@ class Body(msgspec.Struct, frozen=True):
             raise Refusal(408, "BODY_TIMEOUT", message, seconds=self.timeout_s) from None
         body = sent if encoding in ("identity", "") else await self._decompressed(sent, encoding)
         if len(body) > _BRACKETS and body.count(b"{") + body.count(b"[") > _BRACKETS:
-            message = f"The body opens more than {_BRACKETS} brackets: send fewer values at once"
+            message = f"The body has more than {_BRACKETS} opening brackets: send fewer values at once"
             raise Refusal(400, "BODY_TOO_COMPLEX", message, limit=_BRACKETS)
         exchange = Exchange.of(request.scope)
         if body is not sent and exchange is not None:

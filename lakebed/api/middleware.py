@@ -119,7 +119,7 @@ class Exchange:
         self._holding += size
         self._held.bytes += size
         if self._held.bytes > self._held.limit:
-            message = "Too many large requests wait for their response"
+            message = "Too many large requests wait for their response: retry in a second"
             raise Refusal(503, "OVERLOADED", message, headers={"Retry-After": "1"})
 
     def release(self) -> None:

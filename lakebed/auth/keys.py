@@ -1,7 +1,6 @@
 """Keys: the permissions of network callers, each for one object, in `<root>/keys.db`; and KeyCache, for a server.
 
-A secret is shown once, when it is created. Its SHA-256 is stored. A slow hash would protect nothing more, since it has
-160 random bits.
+A secret has 160 random bits and is shown once, at its creation. Its SHA-256 is stored: a slow hash would gain nothing.
 """
 
 from __future__ import annotations

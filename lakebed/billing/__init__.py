@@ -1,1 +1,1 @@
-"""What usage costs: money, price books, invoices, quotas. Nothing here reads a clock or a tier."""
+"""The cost of usage: money, price books, invoices, quotas. Nothing here reads a clock or a tier."""

@@ -242,7 +242,7 @@ def _check_goes_with(issued: list[Invoice], tz: str, currency: str) -> None:
     for invoice in issued:
         if invoice.tz != tz or invoice.currency != currency:
             raise InvalidBilling(
-                f"{invoice.organization_id} was billed in {invoice.currency} by months of {invoice.tz}, "
-                f"not in {currency} of {tz}",
-                hint="Use the same; or bill another organization_id from now on",
+                f"{invoice.organization_id} was billed in {invoice.currency} by months in {invoice.tz}, "
+                f"not {currency} and {tz}",
+                hint="Use the same currency and time zone, or bill another organization_id from now on",
             )

@@ -157,7 +157,7 @@ class PriceBook(msgspec.Struct, frozen=True):
             InvalidBilling: names the field that cannot be read.
         """
         if not isinstance(document, Mapping) or set(document) != {"currency", "prices"}:
-            raise InvalidBilling("a price book has a currency and prices", hint='{"currency": "EUR", "prices": {…}}')
+            raise InvalidBilling("a price book must have currency and prices", hint='{"currency": "EUR", "prices": …}')
         digits_of(document["currency"])
         prices = document["prices"]
         if not isinstance(prices, Mapping) or not prices or not all(isinstance(sku, str) and sku for sku in prices):
@@ -173,7 +173,7 @@ def _price(path: str, value: Any) -> Price:
     if not isinstance(value, Mapping):
         raise InvalidBilling(f"{path} is not an object", hint='{"model": "per_unit", "amount": "0.002"}')
     if unknown := sorted(set(value) - _FIELDS):
-        raise InvalidBilling(f"{path} has no field {unknown[0][:40]!r}", hint=f"There are {', '.join(sorted(_FIELDS))}")
+        raise InvalidBilling(f"{path}: {unknown[0][:40]!r} is not a field", hint=f"Use {', '.join(sorted(_FIELDS))}")
     model = value.get("model")
     if model not in _MODELS:
         raise InvalidBilling(f"{path}.model {str(model)[:40]!r} is not known", hint=f"Use one of {', '.join(_MODELS)}")
@@ -182,13 +182,12 @@ def _price(path: str, value: Any) -> Price:
         raise InvalidBilling(f"{path}.unit {unit!r} is not text", hint="Name the unit that usage is tracked in")
     needs_tiers = model in ("tiered", "volume")
     if needs_tiers != bool(value.get("tiers")) or needs_tiers == ("amount" in value):
-        raise InvalidBilling(
-            f"{path}: {model} takes {'tiers' if needs_tiers else 'an amount'}", hint="See docs/billing.md"
-        )
+        fields = "`tiers` and no `amount`" if needs_tiers else "`amount` and no `tiers`"
+        raise InvalidBilling(f"{path}: model {model} must have {fields}", hint="See docs/billing.md")
     numbers = {name: _amount(f"{path}.{name}", value[name]) for name in ("amount", "free", "minimum") if name in value}
     per = _amount(f"{path}.per", value.get("per", 1))
     if per <= 0:
-        raise InvalidBilling(f"{path}.per {plain(per)} is not above 0", hint="A package has more than 0 units")
+        raise InvalidBilling(f"{path}.per {plain(per)} is not above 0", hint="Give a number above 0")
     return Price(model, tiers=_tiers(path, value.get("tiers") or ()), per=per, unit=unit, **numbers)
 
 
@@ -204,11 +203,11 @@ def _tiers(path: str, value: Any) -> tuple[Tier, ...]:
             raise InvalidBilling(f"{item_path} is not a tier", hint='{"up_to": 1000, "amount": "0.01", "flat": "5"}')
         top = None if item.get("up_to") is None else _amount(f"{item_path}.up_to", item["up_to"])
         if tiers and (tiers[-1].up_to is None or (top is not None and top <= tiers[-1].up_to)):
-            raise InvalidBilling(f"{item_path}.up_to does not ascend", hint="Each tier ends above the one before")
+            raise InvalidBilling(f"{item_path}.up_to does not ascend", hint="Each tier must end above the one before")
         amount, flat = _amount(f"{item_path}.amount", item["amount"]), _amount(f"{item_path}.flat", item.get("flat", 0))
         tiers.append(Tier(top, amount, flat))
     if tiers and tiers[-1].up_to is not None:
-        raise InvalidBilling(f"{path}.tiers ends at {plain(tiers[-1].up_to)}", hint="The last tier has no up_to")
+        raise InvalidBilling(f"the last of {path}.tiers has up_to {plain(tiers[-1].up_to)}", hint="Leave its up_to out")
     return tuple(tiers)
 
 

@@ -50,7 +50,7 @@ class Quota(msgspec.Struct, frozen=True):
     def of(cls, fields: Mapping[str, Any]) -> Quota:
         """The quota with plain values as fields. Raises InvalidBilling, which names the field, if one is not valid."""
         if unknown := sorted(set(fields) - _FIELDS):
-            raise InvalidBilling(f"a quota has no {unknown[0][:40]!r}", hint=f"It has {', '.join(sorted(_FIELDS))}")
+            raise InvalidBilling(f"a quota has no {unknown[0][:40]!r}", hint=f"Use {', '.join(sorted(_FIELDS))}")
         for name in ("organization_id", "sku"):
             if not isinstance(fields.get(name), str) or not fields[name]:
                 raise InvalidBilling(f"{name} is {fields.get(name)!r}", hint="Give a non-empty text")
@@ -58,7 +58,7 @@ class Quota(msgspec.Struct, frozen=True):
         period, tz = fields.get("period", "month"), fields.get("tz", "UTC")
         if limit <= 0 or period not in ("day", "month"):
             raise InvalidBilling(
-                f"limit is {limit}, period is {period!r}", hint="The limit is more than 0, the period day or month"
+                f"`limit` is {limit}, `period` is {period!r}", hint="Give a limit above 0, and the period day or month"
             )
         zone_of(tz)
         thresholds = fields.get("thresholds", (0.8, 1.0))

@@ -43,7 +43,7 @@ def _installed(font: str | None) -> str:
         raise FontMissing(f"there is no font {font[:80]!r}", hint="`fc-list : family` lists the installed ones")
     raise FontMissing(
         f"none of the fonts {', '.join(_COMMON)} is installed",
-        hint="Install one, as by apt-get install fonts-dejavu-core, or name another by font=",
+        hint="Install one, for example by apt-get install fonts-dejavu-core, or name another with font=",
     )
 
 

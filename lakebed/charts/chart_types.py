@@ -65,7 +65,7 @@ def _by_types(frame: Columns) -> tuple[str, DrawFunction]:
         return f"{value} by {frame.names[0]}", lambda frame: bars(frame.labels(frame.names), frame[value])
     raise ValueError(
         f"columns {', '.join(frame.columns) or '(none)'} cannot be drawn: a line needs a column of times and one of "
-        "numbers, bars need one of text and one of numbers; a report draws itself"
+        "numbers, bars need one of text and one of numbers; the result of a report has a chart of its own"
     )
 
 

@@ -68,10 +68,10 @@ def replay(
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Store dead letters, as they are or mended; by default all. Each is stored once; those refused again stay."""
+    """Store dead letters, unchanged or mended; by default all. Each is stored once; one that is refused again stays."""
     if text and (patch or len(ids or ()) != 1):
         raise Failure("--text needs exactly one id and no --patch", hint="Give one id, or use --patch")
-    edit: Any = sys.stdin.read() if text == "-" else text or (json_object(patch, "--patch is") if patch else None)
+    edit: Any = sys.stdin.read() if text == "-" else text or (json_object(patch, "--patch") if patch else None)
     with place.client() as client:
         if dry_run:
             print_table(Table.of(_selected(client, ids), _COLUMNS), as_json=as_json)

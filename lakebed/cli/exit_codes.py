@@ -75,7 +75,7 @@ def code_of(error: BaseException) -> Exit:
 
 
 def message_of(error: BaseException) -> str:
-    """The line to print for an error. If another process has the object open, the line names options that reach it."""
+    """The line to print for an error. If a server may have the object open, it names the options to ask that server."""
     return f"{error.message}. {_LOCKED}" if isinstance(error, errors.ObjectLocked) else str(error)
 
 

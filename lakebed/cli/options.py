@@ -81,9 +81,9 @@ def json_object(text: str, subject: str) -> dict[str, Any]:
     """Parse `text` as a JSON object.
 
     Raises:
-        Failure: `text` is not a JSON object; the message begins with `subject` ("--patch is", for example).
+        Failure: `text` is not a JSON object; the message begins with `subject`, for example "--patch".
     """
     try:
         return msgspec.json.decode(text, type=dict[str, Any])
     except msgspec.DecodeError as error:
-        raise Failure(f"{subject} not a JSON object: {error}") from None
+        raise Failure(f"{subject} must be a JSON object: {error}") from None

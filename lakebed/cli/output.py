@@ -17,7 +17,7 @@ __all__ = ["Progress", "approve", "note", "print_facts", "print_table"]
 
 
 def print_table(table: Table, *, as_json: bool) -> None:
-    """Print all of `table`: in JSON, an array of objects; off a terminal, a line of names and then one for each row."""
+    """Print `table`: drawn on a terminal, else as tab-separated lines; with `as_json`, as a JSON array of objects."""
     if as_json:
         print(to_json(table.records()))
     elif sys.stdout.isatty():

@@ -72,7 +72,7 @@ def merges(
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="Merges at most.")] = 100,
     as_json: AsJson = False,
 ) -> None:
-    """The audit: who was merged when, by what, and why, or why not; newest first."""
+    """The audit: merges and unmerges with time, cause, effect and reason; newest first."""
     with place.client() as client:
         records = msgspec.to_builtins(client.call("merges", person or None, limit=limit))
     print_table(Table.of(records, _MERGE), as_json=as_json)

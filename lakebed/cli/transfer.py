@@ -48,7 +48,7 @@ def track(
         "timestamp": timestamp,
         "messageId": message_id,
     }
-    message = {"type": "track", "event": event, "properties": json_object(properties, "the properties are")}
+    message = {"type": "track", "event": event, "properties": json_object(properties, "the properties")}
     message |= {name: value for name, value in fields.items() if value}
     with place.client(make=True) as client:
         receipt = client.track(message)

@@ -113,6 +113,6 @@ def table_of(result: Any) -> Table:
 
 
 def dead_letter_line(dead_letter: Any) -> dict[str, Any]:
-    """A dead letter as HTTP lists it: its facts, and the first 200 characters of the event as sent."""
+    """A dead letter as the HTTP API lists it: its fields, and the first 200 characters of the event as it was sent."""
     preview = dead_letter.raw[: 4 * _PREVIEW].decode("utf-8", "replace")[:_PREVIEW]
     return camel_keys({name: getattr(dead_letter, name) for name in _LINE}) | {"preview": preview}

@@ -43,7 +43,7 @@ class RemoteClient:
 
     def __init__(self, url: str, key: str = "") -> None:
         if urlsplit(url).scheme not in ("http", "https"):
-            raise InvalidSettings(f"{url!r} is not a server's address", hint="It begins with http:// or https://")
+            raise InvalidSettings(f"{url!r} is not a server's address", hint="Begin it with http:// or https://")
         self._url = url.rstrip("/")
         self._namespace = RemoteNamespace(url, key=key or None, timeout_s=_TIMEOUT_S)
         import httpx

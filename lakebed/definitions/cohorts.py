@@ -67,7 +67,7 @@ class Cohorts:
             untrusted: whether the definition came over the network. If so, its SQL always runs in the sandbox.
 
         Raises:
-            QueryRefused, QueryError: the definition cannot be read, or leads to itself; the message says where.
+            QueryRefused, QueryError: the definition cannot be read, or refers to itself; the message says where.
             InvalidDefinition: the name is not valid, or the definition is too large.
         """
         cohort = await self._lookup.draft(name, definition, untrusted=untrusted)
@@ -99,5 +99,5 @@ class Cohorts:
         if users:
             used_by = ", ".join(users)
             hint = "Save these without it, or delete them first"
-            raise InvalidDefinition(f"{name!r} is a part of {used_by}", hint=hint, used_by=used_by)
+            raise InvalidDefinition(f"{name!r} cannot be deleted: it is part of {used_by}", hint=hint, used_by=used_by)
         return await self._definitions.remove(COHORT, name)

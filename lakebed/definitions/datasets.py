@@ -77,7 +77,7 @@ class Datasets:
         return definition
 
     async def delete_dataset(self, name: str) -> Definition:
-        """Delete a mapping; its table then has data points. Answers as of an earlier time still use the mapping.
+        """Delete a mapping: its table then has no mapped events, only data points. An earlier `as_of` still uses it.
 
         Raises:
             InvalidDefinition: there is no mapping of that name.

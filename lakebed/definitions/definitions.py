@@ -1,4 +1,4 @@
-"""Definitions: the named JSON documents of an object. Their versions never change."""
+"""Definitions: the named JSON documents of an object. A saved version never changes."""
 
 from __future__ import annotations
 

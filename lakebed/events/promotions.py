@@ -95,7 +95,7 @@ def as_promotions(promote: Mapping[str, type], known: Iterable[Promotion] = BUIL
         if not isinstance(name, str) or not _NAME.fullmatch(name) or name.lower() in _RESERVED:
             raise PromotionConflict(
                 f"property {name!r} cannot be promoted",
-                hint="The name is taken by a column of events, or is not a valid column name",
+                hint="Choose a valid column name that is not the name of a column of events",
             )
         if kind not in _KINDS:
             raise PromotionConflict(f"{name} cannot be promoted as {kind!r}", hint=f"Use one of {', '.join(_TYPES)}")

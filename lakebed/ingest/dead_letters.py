@@ -238,7 +238,7 @@ class DeadLetterQueue:
             ValueError: `limit` is not from 1 to 1,000.
         """
         if not 1 <= limit <= MAX_LISTED:
-            raise ValueError(f"limit must be from 1 to {MAX_LISTED}, not {limit}")
+            raise ValueError(f"`limit` must be from 1 to {MAX_LISTED}, not {limit}")
         return await self._store.newest(limit, before, reason)
 
     async def dead_letter(self, id: int) -> DeadLetter:  # noqa: A002 - the name of the field
@@ -274,5 +274,5 @@ class DeadLetterQueue:
             ValueError: neither `ids` nor `before` is given, or both, or `before` is a naive datetime.
         """
         if (ids is None) == (before is None):
-            raise ValueError("purge takes either ids or before")
+            raise ValueError("purge() needs exactly one of `ids` and `before`")
         return await self._replayer.purge(ids, None if before is None else parse_moment(before))

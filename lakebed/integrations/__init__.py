@@ -1,1 +1,1 @@
-"""Middleware for other frameworks, one file for each."""
+"""Middleware for web frameworks, one file for each."""

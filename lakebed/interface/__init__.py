@@ -1,1 +1,1 @@
-"""What Python, HTTP, RPC, the command line and MCP offer: the catalogue of verbs, signatures, JSON Schema, casing."""
+"""Shared by Python, HTTP, RPC, the command line and MCP: the catalogue of verbs, signatures, JSON Schema, casing."""

@@ -1,1 +1,1 @@
-"""What an operator looks at: check(), health, the state of each tier, live snapshots and totals."""
+"""Monitoring of an object: check(), health, the state of each tier, live snapshots and totals."""

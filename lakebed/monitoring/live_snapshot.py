@@ -124,8 +124,7 @@ class LiveSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         at: moment of the snapshot.
         name: name of the object.
-        received, stored, duplicate, rejected, last_minute, last_hour, active, next_seq, watermark, events: as in
-            `Stats`.
+        received, stored, duplicate, rejected, last_minute, last_hour, active, next_seq, watermark, events: see `Stats`.
         active_s: how long after an event its person is active (the setting `active_ttl_s`).
         seconds: `last_minute` by second, oldest first, 60 numbers.
         minutes: `last_hour` by minute, oldest first, 60 numbers.

@@ -56,5 +56,5 @@ class Monitor:
         return await check(self._parts)
 
     def lifetime_counts(self) -> LifetimeCounts:
-        """The counts since the object was opened. Works after its parts were closed, too."""
+        """Counts of events, groups, syncs and queries since the object was opened, also if it was closed since."""
         return lifetime_counts(self._parts)

@@ -1,4 +1,4 @@
-"""Namespace: a directory of objects. It makes stubs of the objects, and wakes objects for calls and schedules."""
+"""Namespace: a directory of objects. It makes stubs of the objects, and opens objects for calls and schedules."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _MAX_FAILURES = 100
 class Namespace:
     """The objects under one root directory. Use it as an async context manager, or directly and `close` it later.
 
-    An object wakes at its first call, and sleeps after being idle for its setting `idle_s`. Asleep it costs no memory.
+    An object is opened (wakes) at its first call, and closed (sleeps) when idle for `idle_s`; then it needs no memory.
     When a schedule of a sleeping object is due, the object wakes (at most four at a time), makes up for missed runs,
     and sleeps again. Its class must be known: import the class's module, or pass the class as `object_class`.
 
@@ -69,7 +69,7 @@ class Namespace:
         self._clock: Clock = clock if clock is not None else SystemClock()
         self._pool = ObjectPool(self._make, self._clock, self._failed)
         self._sessions: weakref.WeakValueDictionary[tuple[str, type[Any]], Session] = weakref.WeakValueDictionary()
-        # A session lives while a stub of it does, while it has work, and while the object is awake that it woke.
+        # A session lives as long as a stub of it, as it has work, and as the object stays open that it opened.
         self._awake_sessions: weakref.WeakKeyDictionary[Any, Session] = weakref.WeakKeyDictionary()
         self._busy: set[Session] = set()
         self._tasks: set[asyncio.Task[Any]] = set()  # calls of handles
@@ -77,7 +77,7 @@ class Namespace:
         self._timer: asyncio.TimerHandle | None = None
         self._round: asyncio.Task[None] | None = None
         self._scanned_us: int | None = None  # the time up to which schedules of sleeping objects were run
-        self._classes: set[type[Any]] = set()  # of the objects that are or were awake, or sleep with a known class
+        self._classes: set[type[Any]] = set()  # of the objects that are or were open, or sleep with a known class
         self._unknown: dict[str, str] = {}  # names of classes that are not known here, each with an object of it
         self._loop: asyncio.AbstractEventLoop | None = None  # while open
         self._watcher: asyncio.Task[None] | None = None  # closes a default namespace with its loop
@@ -182,7 +182,7 @@ class Namespace:
         return Stub(session)
 
     def names(self) -> list[str]:
-        """The names of all objects under the root, awake or not, sorted."""
+        """The names of all objects under the root, open or not, sorted."""
         return names_in(self.root)
 
     def exists(self, name: str) -> bool:
@@ -195,18 +195,18 @@ class Namespace:
         return self._loop is not None
 
     def awake(self) -> list[str]:
-        """The names of the objects that are awake here, sorted."""
+        """The names of the objects that are open in this namespace, sorted."""
         return sorted(pooled.name for pooled in self._pool)
 
     @property
     def pool(self) -> ObjectPool:
-        """The objects that are awake here. A reference to an object does not keep it awake: any await may close it."""
+        """The open objects. A reference to an object does not keep it open: it may be closed during any await."""
         return self._pool
 
     residents = pool  # the former name of `pool`
 
     async def flush(self) -> None:
-        """Wait until all calls made so far are resolved, then flush every awake object that has a `flush`."""
+        """Wait until all calls made so far are resolved, then flush every open object that has a `flush`."""
         await self._settle()
         for pooled in self._pool:
             if callable(getattr(pooled, "flush", None)):
@@ -334,7 +334,7 @@ class Namespace:
         return max(min(delays), 0.05)
 
     def _due_class(self, sleeper: SleepingObject, now_us: int) -> type[Any] | None:
-        """The class as which to wake `sleeper`; None if it missed no schedule since its last close."""
+        """The class with which to open `sleeper`; None if it missed no schedule since its last close."""
         object_class = classes.get(sleeper.kind, self._class)
         if object_class is None:
             self._unknown[sleeper.kind] = sleeper.name

@@ -1,4 +1,4 @@
-"""ObjectPool: the objects of a namespace that are awake, and the transport that carries a stub's calls to them."""
+"""ObjectPool: the open objects of a namespace, and the transport that carries a stub's calls to them."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ Enter = Callable[[], Awaitable[tuple[Any, Callable[[], None]]]]
 
 
 class _Entry:
-    """The state of one object that is opening, awake or closing."""
+    """The state of one object that is opening, open or closing."""
 
     __slots__ = ("calls", "closing", "object", "opening", "used_at")
 
     def __init__(self, pooled: Any, used_at: float) -> None:
         self.object = pooled
-        self.calls = 0  # number of calls under way; the object sleeps only at 0
+        self.calls = 0  # number of calls under way; the object is closed only at 0
         self.used_at = used_at
         self.opening: asyncio.Task[None]
         self.closing: asyncio.Task[Exception | None] | None = None  # returns the error of closing, if any
@@ -73,20 +73,20 @@ class ObjectPool:
         return iter([entry.object for entry in self._entries.values() if entry.awake])
 
     def names(self) -> frozenset[str]:
-        """The names of all objects that are opening, awake or closing."""
+        """The names of all objects that are opening, open or closing."""
         return frozenset(self._entries)
 
     def class_of(self, name: str) -> type[Any] | None:
-        """The class of the object with this name if the object is awake, else None."""
+        """The class of the object with this name if the object is open, else None."""
         entry = self._entries.get(name)
         return type(entry.object) if entry is not None and entry.awake else None
 
     @asynccontextmanager
     async def use(self, name: str, object_class: type[Any]) -> AsyncIterator[Any]:
-        """Wake the object, and keep it awake while the context is open.
+        """Open the object, and keep it open while the context is open.
 
         Raises:
-            WrongObject: the object is awake as a class that is not `object_class` or a subclass of it.
+            WrongObject: the object is open as a class that is not `object_class` or a subclass of it.
             Exception: opening the object failed. Every caller that waited for it gets the error.
         """
         pooled, leave = await self.enter(name, object_class)
@@ -96,7 +96,7 @@ class ObjectPool:
             leave()
 
     async def enter(self, name: str, object_class: type[Any]) -> tuple[Any, Callable[[], None]]:
-        """Wake the object. It stays awake until the caller calls the returned function, once. Raises as `use`."""
+        """Open the object. It stays open until the caller calls the returned function, once. Raises as `use`."""
         entry = self._entries.get(name)
         if entry is None or not entry.awake or name in self._queues or not isinstance(entry.object, object_class):
             entry = await self._queue_and_enter(name, object_class)
@@ -117,7 +117,7 @@ class ObjectPool:
         return idle
 
     async def sleep(self, *names: str) -> None:
-        """Close each object in `names` that is awake and has no call under way."""
+        """Close each object in `names` that is open and has no call under way."""
         idle = [entry for name in names if (entry := self._entries.get(name)) is not None and entry.idle]
         for error in await asyncio.gather(*map(self._begin_closing, idle)):
             if error is not None:
@@ -205,7 +205,7 @@ class ObjectPool:
 
 
 class ObjectHandle:
-    """Calls methods of an object that may be asleep: `await handle.counters.top("*")`.
+    """Calls methods of an object, which each call opens if it is closed: `await handle.counters.top("*")`.
 
     A call begins at once, after all earlier calls; cancelling the `await` does not stop the call. Unlike a `Stub`
     a handle copies no arguments, hides no members and makes no promises. Names from the network must not be used on it.
@@ -261,7 +261,7 @@ class ObjectHandle:
 
 
 class LocalTransport:
-    """Carries calls to an object of this process. Each call keeps the object awake until just before its result.
+    """Carries calls to an object of this process. Each call keeps the object open until just before its result.
 
     Args:
         enter: opens the object for one call.
@@ -271,7 +271,7 @@ class LocalTransport:
         self._enter = enter
 
     def send(self, batch: Batch) -> Iterator[tuple[Batch, Coroutine[Any, Any, list[Outcome]]]]:
-        """As `Transport.send`: each call is a part. A call keeps the object awake while it waits for another call."""
+        """As `Transport.send`: each call is a part. A call keeps the object open while it waits for another call."""
         for result, call in batch.items():
             yield {result: call}, self._perform(call)
 

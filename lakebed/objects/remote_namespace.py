@@ -114,7 +114,8 @@ class RemoteNamespace:
         session = self._sessions.get((object_class, name))
         if session is None:
             if name is not None and not is_name(name):
-                raise InvalidName(f"{name!r} cannot be an object's name", name=name)
+                hint = "Use 1 to 63 of a-z, 0-9, '_' and '-', starting with a letter or a digit"
+                raise InvalidName(f"{name!r} cannot be an object's name", hint=hint, name=name)
             self._structs |= _structs_of(object_class)
             label = f"{object_class.__name__}({'' if name is None else repr(name)})"
             session = Session(_RemoteTransport(self, name), self._failed, self._busy, label, members(object_class))
@@ -225,7 +226,7 @@ def _rpc_url(url: str) -> str:
         raise InvalidSettings(f"{url!r} cannot be a server's address", hint="Use https://host or wss://host", url=url)
     if "@" in parts.netloc or parts.query or parts.fragment:
         raise InvalidSettings(
-            "the address of a server can have no user, query or fragment",
+            "the address of a server must not have a user, query or fragment",
             hint="Pass the key as key=",
             host=parts.hostname,
         )

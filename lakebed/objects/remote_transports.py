@@ -15,7 +15,7 @@ from lakebed.rpc.capnweb.session import Peer
 __all__ = ["FAITHFUL", "HttpTransport", "WebSocketTransport"]
 
 FAITHFUL = "X-Lakebed-Faithful"
-"""The header by which a Lakebed client asks for values in full: microseconds, decimals, whole results."""
+"""The header by which a Lakebed client requests complete values: microseconds, decimals, whole results."""
 
 _OK, _UNAUTHORIZED, _FORBIDDEN, _TOO_MANY = 200, 401, 403, 429
 _EXTRA = "connecting to a server needs httpx and websockets: pip install 'lakebed[client]'"
@@ -24,7 +24,7 @@ _CLOSE_TIMEOUT_S = 5.0
 Push = Callable[[Peer], Sequence[PendingResult]]
 """Pushes calls in a session; returns the peer's answers to them."""
 MakePeer = Callable[..., Peer]
-"""Makes a session: takes the function that sends a message, and the one to call when the session is over."""
+"""Makes a session: takes the function that sends a message, and the one to call when the session has ended."""
 
 
 class HttpTransport:

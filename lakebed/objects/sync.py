@@ -179,7 +179,7 @@ class _LoopThread:
         """Run a coroutine on the loop and wait for its result. Ctrl-C cancels the coroutine."""
         if threading.current_thread() is self._thread:
             work.close()
-            raise RuntimeError("a connection cannot wait on its own thread: use the object itself in its callbacks")
+            raise RuntimeError("a connection cannot be used in its own callbacks: call the object's methods there")
         # Not run_coroutine_threadsafe: an interrupt inside of it would leave a call that cannot be cancelled.
         result: Future[T] = Future()
         self._results.add(result)

@@ -17,7 +17,7 @@ __all__ = ["SleepingObject", "is_due", "next_due", "sleepers"]
 
 
 class SleepingObject(msgspec.Struct, frozen=True):
-    """An object that is not awake here: its name, its class's name, and the time of its last close."""
+    """An object that is not open in this namespace: its name, its class's name, and the time of its last close."""
 
     name: str
     kind: str

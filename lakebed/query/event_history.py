@@ -107,8 +107,7 @@ class EventHistory:
         """Yield exactly the events `[start, end)`, in order, in tables of at most `rows`: base, then promoted columns.
 
         Only events that were erased from the archive are missing. Events are read from the log if it still has them,
-        else from the archive. No file is deleted before the iteration ends. To end it early, use
-        `contextlib.aclosing`.
+        else from the archive. No file is deleted before the iteration ends; `contextlib.aclosing` ends it early.
 
         Args:
             start: seq of the first event.
@@ -372,7 +371,7 @@ def _checked(table: pa.Table, first: int, last: int) -> pa.Table:
     seqs = table.column("seq")
     if table.num_rows != last - first or (seqs[0].as_py(), seqs[-1].as_py()) != (first, last - 1):
         raise ArchiveConflict(
-            f"{table.num_rows} of the {last - first} events from {first} to {last - 1} are in log and archive",
+            f"log and archive have {table.num_rows} rows for the {last - first} events from {first} to {last - 1}",
             hint="Run check(); restore the missing files from a backup",
             start=first,
             end=last,

@@ -123,9 +123,9 @@ class Queries:
         """Make a request from arguments of `run`, checked as far as possible without parsing. Raises as `run` does."""
         as_of_us = parse_as_of(as_of, self._clock.now_us())
         if as_of_us is not None and snapshot is not None:
-            raise QueryRefused("as_of and snapshot were both given", hint="Give only one: a snapshot fixes the time")
+            raise QueryRefused("`as_of` and `snapshot` were both given", hint="Give one: a snapshot fixes the time")
         if limit is not None and (not isinstance(limit, int) or limit < 0):
-            raise QueryRefused(f"limit is {limit!r}", hint="Give a number of rows, 0 or more")
+            raise QueryRefused(f"`limit` is {limit!r}", hint="Give a number of rows, 0 or more")
         return QueryRequest(sql, _for_duckdb(params), as_of_us, snapshot, limit)
 
     async def ask(
@@ -139,7 +139,7 @@ class Queries:
         started: float | None = None,
         documents: bool = False,
     ) -> Result:
-        """Run SQL that Lakebed wrote itself. The answer is like that of `run`.
+        """Run SQL that Lakebed generated. The answer is like that of `run`.
 
         Args:
             sql: as for `run`.
@@ -286,7 +286,7 @@ class Queries:
         try:
             yield
         except duckdb.InterruptException as error:
-            raise QueryTimeout("the query was stopped", hint="Run it again") from error
+            raise QueryTimeout("the query was stopped: its object was closed", hint="Open the object again") from error
         except duckdb.OutOfMemoryException as error:
             limit = self._settings.query_memory_bytes
             raise QueryTooLarge(
@@ -331,7 +331,7 @@ def _for_duckdb(params: Parameters | None) -> Parameters | None:
     if isinstance(params, Mapping):
         return {name: _in_utc(value) for name, value in params.items()}
     if isinstance(params, (str, bytes)) or not isinstance(params, Sequence):
-        raise QueryRefused(f"params is a {type(params).__name__}", hint="Give a list for ?, or a dict for $name")
+        raise QueryRefused(f"`params` is a {type(params).__name__}", hint="Give a list for ?, or a dict for $name")
     return [_in_utc(value) for value in params]
 
 

@@ -1,4 +1,4 @@
-"""Runs Lakebed's own SQL over a range of events, for consumers that need few columns or rows of it."""
+"""Runs SQL that Lakebed generates over a range of events, for consumers that need few of its columns or rows."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ class RangeQueries:
 def _check_rows(rows: int, start: int, end: int) -> None:
     if rows != end - start:
         raise ArchiveConflict(
-            f"{rows} of the {end - start} events from {start} to {end - 1} are in log and archive",
+            f"log and archive have {rows} rows for the {end - start} events from {start} to {end - 1}",
             hint="Run check(); restore the missing files from a backup",
             start=start,
             end=end,

@@ -48,8 +48,7 @@ class Sources(msgspec.Struct, frozen=True):
     Attributes:
         cut: the events; None if the query needs no events.
         rollups: rollup tables by name.
-        people: identity and person_id of each identity that belongs to another identity's person; None if the query
-            cannot see `person_id`.
+        people: each identity that belongs to another's person, and that person_id; None if the query cannot see it.
         views: names of VIEWS that are computed from events.
         end_seq: end of the log when the query began.
         as_of_us: the moment of the query; None means the present.

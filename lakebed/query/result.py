@@ -46,10 +46,10 @@ class Row:
             raise AttributeError(f"no column {name!r}; there are {', '.join(self.__positions)}") from None
 
     def __setattr__(self, name: str, value: object) -> None:
-        raise AttributeError(f"a row does not change: {name} cannot be set to {value!r}")
+        raise AttributeError(f"a row is read-only: {name} cannot be set to {value!r}")
 
     def __delattr__(self, name: str) -> None:
-        raise AttributeError(f"a row does not change: {name} cannot be deleted")
+        raise AttributeError(f"a row is read-only: {name} cannot be deleted")
 
     def __getitem__(self, key: str | int) -> Any:
         if isinstance(key, str):

@@ -48,4 +48,4 @@ class RunningQuery:
     def check(self) -> None:
         """Raise QueryTimeout if `stop` was called."""
         if self._stopped:
-            raise QueryTimeout("the query was stopped", hint="Run it again")
+            raise QueryTimeout("the query was stopped: its object was closed", hint="Open the object again")

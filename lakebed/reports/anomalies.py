@@ -86,7 +86,7 @@ async def anomalies(
     known_us = context.last_us(scope) + 1
     first_us = max(YEAR_1_US, known_us - 7 * _STEP_US["day"]) if scope.start_us is None else scope.start_us
     if (known_us - first_us) // _STEP_US[grain] > _MAX_ROWS:
-        raise QueryRefused(f"the range has more than {_MAX_ROWS:,} rows", hint="Judge a shorter range, or days")
+        raise QueryRefused(f"the range has more than {_MAX_ROWS:,} rows", hint='Give a shorter range, or grain="day"')
     bind = Parameters()
     measured = Measure.parse(measure, context.promotions, number=True)
     empty = "0" if measured.counts or measured.summed is not None else "NULL"

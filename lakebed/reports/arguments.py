@@ -49,7 +49,7 @@ _LONGEST_US = 100 * 366 * DAY_US
 
 def refuse(name: str, value: object, hint: str) -> NoReturn:
     """Raise QueryRefused for the argument `name`. The message shows `value`, cut short; `hint` says what to give."""
-    raise QueryRefused(f"{name} is {str(value)[:40]!r}", hint=hint)
+    raise QueryRefused(f"`{name}` is {str(value)[:40]!r}", hint=hint)
 
 
 def check_whole_number(name: str, value: Any, maximum: int, *, minimum: int = 1, hint: str | None = None) -> None:

@@ -61,7 +61,7 @@ class Calendar(msgspec.Struct, frozen=True):
             return ZoneInfo(self.tz)
         except (KeyError, ValueError, TypeError, OSError) as error:
             hint = "Use an IANA name such as Europe/Berlin"
-            raise QueryRefused(f"tz is {str(self.tz)[:40]!r}, which is not a time zone", hint=hint) from error
+            raise QueryRefused(f"`tz` is {str(self.tz)[:40]!r}, which is not a time zone", hint=hint) from error
 
     def has_whole_hours(self, first_us: int, last_us: int) -> bool:
         """Whether every day, week and month from `first_us` to `last_us` begins at a full hour of UTC."""

@@ -86,7 +86,7 @@ class CohortReader:
         if not isinstance(name, str):
             raise _refused(path, name, "a name")
         if name in above:
-            raise QueryRefused(f"{path}: {name} is a part of itself", hint=f"It is reached by {' → '.join(above)}")
+            raise QueryRefused(f"{path}: {name} is a part of itself", hint=f"Remove a reference of {' → '.join(above)}")
         saved = await self._lookup(name)
         if saved is None:
             raise QueryRefused(f"{path}: there is no cohort {name[:80]!r}", hint="cohorts() lists them")
@@ -127,9 +127,7 @@ class CohortReader:
 
     def _range(self, part: Mapping[str, Any], path: str) -> tuple[int | None, int | None]:
         if "within" in part and ("start" in part or "end" in part):
-            raise QueryRefused(
-                f"{path}: within cannot be combined with start or end", hint="Give either within, or start and end"
-            )
+            raise QueryRefused(f"{path}: `within` cannot be combined with `start` or `end`", hint="Leave `within` out")
         if "within" in part:
             return self._now_us - duration_us(f"{path}.within", part["within"]), None
         return instant(f"{path}.start", part.get("start")), instant(f"{path}.end", part.get("end"))
@@ -143,7 +141,8 @@ class CohortReader:
         measure = part.get("measure")
         bounds = _bounds(part, path)
         if (measure is None) != (not bounds):
-            raise QueryRefused(f"{path}: measure and above or below belong together", hint="Give both or none")
+            missing = "`measure`" if measure is None else "`above` or `below`"
+            raise QueryRefused(f"{path}: {missing} is missing", hint="Give `measure` with `above` or `below`")
         if measure is not None:
             sql = Measure.parse(measure, self._promotions).sql
             tests += [f"{sql} {sign} {number!r}" for sign, number in bounds]
@@ -239,7 +238,8 @@ def _trait(part: Mapping[str, Any], path: str) -> Sql:
     tests = [key for key in ("is", "in", "contains", "exists") if key in part]
     numbers = _bounds(part, path)
     if len(tests) + bool(numbers) != 1:
-        raise QueryRefused(f"{path}: a trait has one test", hint=f"Give one of {', '.join(sorted(_TRAIT - {'trait'}))}")
+        choices = ", ".join(sorted(_TRAIT - {"trait"}))
+        raise QueryRefused(f"{path}: a trait must have exactly one test", hint=f"Give one of {choices}")
     pointer = "/" + name.replace("~", "~0").replace("/", "~1")
 
     def sql_of(bind: Parameters) -> str:

@@ -91,9 +91,9 @@ class ReportContext:
         as_of_us = parse_as_of(as_of, self.clock.now_us())
         start_us, end_us = instant("start", start), instant("end", end)
         if start_us is not None and end_us is not None and start_us > end_us:
-            raise QueryRefused(f"start {start} lies after end {end}", hint="start is included, end is not")
+            raise QueryRefused(f"`start` {start} lies after `end` {end}", hint="Give an earlier start, or a later end")
         if end_us == YEAR_1_US:
-            raise QueryRefused(f"end is {end}, the earliest time there is", hint="end is excluded: give a later one")
+            raise QueryRefused(f"`end` is {end}, the earliest time there is", hint="Give a later one: it is excluded")
         for condition in (where, *(selection.where for selection in filters)):
             if condition is not None:
                 await self.check_condition(condition)
@@ -141,8 +141,7 @@ class ReportContext:
     async def counts(self, scope: Scope, bind: Parameters) -> Counts | None:
         """SQL for the number of events by time and name: whole hours come from the rollup, the rest from raw events.
 
-        Returns None if `scope` has a condition, a cohort or an `as_of`, if its range has no whole hour, or if the
-        rollup lacks event names.
+        Returns None if `scope` has a condition, a cohort, an `as_of` or no whole hour, or if the rollup lacks names.
         """
         start_us, end_us = scope.start_us, scope.end_us
         whole = whole_buckets(HOURLY, start_us, end_us)
@@ -161,7 +160,7 @@ class ReportContext:
     async def check_condition(self, condition: str) -> None:
         """Raise QueryRefused or QueryError unless `condition` is one SQL expression that only reads."""
         if not isinstance(condition, str):
-            raise QueryRefused(f"where is {str(condition)[:40]!r}", hint="Give a condition in SQL: \"plan = 'pro'\"")
+            raise QueryRefused(f"`where` is {str(condition)[:40]!r}", hint="Give a condition in SQL: \"plan = 'pro'\"")
         await self._queries.check_expression(condition)
 
     async def check_cohort(self, cohort: Cohort) -> None:

@@ -54,7 +54,7 @@ async def errors(
     scope = await context.scope(start=start, end=end, where=where, cohort=cohort, as_of=as_of, filters=(selection,))
     columns = columns_of(context, by, taken=_ERRORS_COLUMNS)
     if not columns:
-        raise QueryRefused("by is empty", hint="Name columns or properties: status_code, path, method, error")
+        raise QueryRefused("`by` is empty", hint="Name columns or properties: status_code, path, method, error")
     bind = Parameters()
     # The columns get generated names, because a property may have the name of anything in this SQL.
     keys = [f"key_{number}" for number in range(len(columns))]

@@ -78,8 +78,8 @@ async def funnel(
     )
     breakdown = Breakdown.of(by, top, context.promotions, _COLUMNS)
     if breakdown is not None and totals:
-        hint = "Leave by out, or call once for each value, with a where on the first step"
-        raise QueryRefused("totals and by cannot be combined", hint=hint)
+        hint = "Leave `by` out, or call once for each value, with a `where` on the first step"
+        raise QueryRefused("`totals` and `by` cannot be combined", hint=hint)
     scope = await context.scope(start=start, end=end, where=where, cohort=cohort, as_of=as_of, filters=attempts.filters)
     bind, periods = Parameters(), {"current": scope}
     if compare:
@@ -281,7 +281,7 @@ async def funnel_times(
     check_whole_number("from_step", from_step, last)
     check_whole_number("to_step", to_step, last)
     if from_step >= to_step:
-        raise QueryRefused(f"from step {from_step} to step {to_step} of {last}", hint="Give two steps, in order")
+        raise QueryRefused(f"`from_step` {from_step} is not before `to_step` {to_step}", hint="Give steps in order")
     check_whole_number("bins", bins, _MAX_BINS)
     scope = await context.scope(start=start, end=end, where=where, cohort=cohort, as_of=as_of, filters=attempts.filters)
     bind = Parameters()

@@ -95,7 +95,7 @@ class FunnelExclusion(msgspec.Struct, frozen=True):
                 first, last = 0, 0
         if not 1 <= first < last <= steps:
             hint = f"Give the numbers of two steps in order, such as [1, {max(steps, 2)}]"
-            raise QueryRefused(f"exclude: between {str(between)[:40]!r} is no pair of {steps} steps", hint=hint)
+            raise QueryRefused(f"`between` is {str(between)[:40]!r}, not two of the {steps} steps in order", hint=hint)
         return cls(events, first, last)
 
 
@@ -145,10 +145,10 @@ class FunnelAttempts(msgspec.Struct, frozen=True):
         filters = tuple(EventFilter.of(step, f"step {number}") for number, step in enumerate(steps, 1))
         exclusions = tuple(FunnelExclusion.of(value, len(steps)) for value in exclude or ())
         if order == "any" and any((exclusion.first, exclusion.last) != (1, len(steps)) for exclusion in exclusions):
-            hint = "Exclude it between all of the steps, or give them an order"
-            raise QueryRefused('exclude: between and order="any" cannot be combined', hint=hint)
+            hint = "Leave `between` out, to exclude between all steps, or choose another order"
+            raise QueryRefused('`between` and order="any" cannot be combined', hint=hint)
         if totals and order == "any":
-            raise QueryRefused('totals and order="any" cannot be combined', hint="Give the steps an order")
+            raise QueryRefused('`totals` and order="any" cannot be combined', hint="Choose another order")
         if holding is not None:
             check_name("holding", holding)
         held = None if holding is None else f"CAST({column_sql(holding, promotions)} AS VARCHAR)"
@@ -220,7 +220,7 @@ class FunnelAttempts(msgspec.Struct, frozen=True):
         return 2 * (len(self.steps) - step)
 
     def _excluded_code(self, step: int) -> int:
-        """The code of an event excluded after `step`: at one moment, it comes before `step` and after the next one."""
+        """The code of an event excluded after `step`: of one time, it sorts before `step` and after the next step."""
         return self._step_code(step) - 1
 
     def _time(self, element: str) -> str:

@@ -182,10 +182,8 @@ async def lifecycle(
         grain: length of a period: hour, day, week or month.
         by: column or property to split by: its value in the person's first event of the period; for dormant people, of
             the period before.
-        top: number of values of `by` that have rows of their own, by people in the periods shown; the rest is
-            "(other)".
-        start: moment in the first period shown, all of which counts; earlier events decide who is new. None is no
-            bound.
+        top: number of values of `by` with rows of their own, by people in the periods shown; the rest is "(other)".
+        start: moment in the first period shown, which counts whole; earlier events decide who is new. None is no bound.
         end: end of the events that are read, excluded; None is no bound.
         where: SQL condition over the columns of `events`.
         cohort: name of a saved cohort; only its people count.

@@ -90,7 +90,7 @@ def _number_sql(name: str, promotions: Iterable[Promotion], *, ordered: bool) ->
         return Promotion(name, "float").sql, True
     if ordered or kinds.get(name) in ("int", "float", "Decimal") or name == "seq":
         return quoted(name), kinds.get(name) == "float"
-    raise QueryRefused(f"{name} is not a number", hint="Name a number, or use distinct")
+    raise QueryRefused(f"{name} is not a numeric column", hint="Name a numeric column, or use distinct")
 
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"

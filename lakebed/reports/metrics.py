@@ -163,13 +163,13 @@ class Metrics:
     def _days(self, days: int, start: Time | None, end: Time | None, today_us: int) -> tuple[date, date]:
         last = from_us(today_us).date() if end is None else _day(end)
         if start is None and (not isinstance(days, int) or days < 1):
-            raise QueryRefused(f"days is {days!r}", hint="Give a number of days, 1 or more")
+            raise QueryRefused(f"`days` is {days!r}", hint="Give a number of days, 1 or more")
         try:
             first = last - timedelta(days=days - 1) if start is None else _day(start)
         except OverflowError:
             raise QueryRefused(f"{days} days before {last} lies before the year 1", hint="Give fewer days") from None
         if first > last:
-            raise QueryRefused(f"start {first} lies after end {last}", hint="Both days are included")
+            raise QueryRefused(f"`start` {first} lies after `end` {last}", hint="Give an earlier start, or a later end")
         self._check_size((last - first).days + 1)
         return first, last
 
@@ -300,4 +300,4 @@ def _day(value: Moment) -> date:
     try:
         return parse_day(value)
     except ValueError as error:
-        raise QueryRefused(f"day: {error}", hint=MOMENT_HINT) from error
+        raise QueryRefused(f"`day`: {error}", hint=MOMENT_HINT) from error

@@ -130,5 +130,5 @@ def columns_of(context: ReportContext, by: str | Sequence[str] | None, *, taken:
     for position, name in enumerate(names):
         check_name("by", name, "Name columns or properties")
         if name.lower() in [*taken, *(earlier.lower() for earlier in names[:position])]:
-            raise QueryRefused(f"by names {name[:40]!r}, which the report has already", hint="Name another column")
+            raise QueryRefused(f"`by` has {name[:40]!r}, which the report has already", hint="Name another column")
     return {name: column_sql(name, context.promotions) for name in names}

@@ -92,7 +92,7 @@ class EventFilter(msgspec.Struct, frozen=True):
 
 def _no_events(argument: str, value: object) -> QueryRefused:
     hint = """Give a name, or {"event": "Order Completed", "where": "plan = 'pro'"}"""
-    return QueryRefused(f"{argument} {str(value)[:80]!r} does not select any events", hint=hint)
+    return QueryRefused(f"{argument}: {str(value)[:80]!r} is not a selection of events", hint=hint)
 
 
 class Scope(msgspec.Struct, frozen=True):
@@ -142,10 +142,10 @@ class Scope(msgspec.Struct, frozen=True):
             QueryRefused: this range has no start or no end, or the previous one begins before the year 1.
         """
         if self.start_us is None or self.end_us is None:
-            raise QueryRefused("compare needs a period", hint="Give start and end")
+            raise QueryRefused("`compare` needs a period", hint="Give `start` and `end`")
         start_us = 2 * self.start_us - self.end_us
         if start_us < YEAR_1_US:
-            raise QueryRefused("the period before begins before the year 1", hint="Give a later start")
+            raise QueryRefused("the previous period would begin before the year 1", hint="Give a later start")
         return self.between(start_us, self.start_us)
 
     def period(self, bind: Parameters) -> str:
@@ -170,4 +170,4 @@ def instant(name: str, value: Moment | None) -> int | None:
     try:
         return parse_moment(value)
     except ValueError as error:
-        raise QueryRefused(f"{name}: {error}", hint=MOMENT_HINT) from error
+        raise QueryRefused(f"`{name}`: {error}", hint=MOMENT_HINT) from error

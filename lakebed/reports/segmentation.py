@@ -134,7 +134,7 @@ async def segmentation(
 def _selections(events: EventLike | Sequence[EventLike] | None) -> list[EventFilter]:
     values = list(events) if isinstance(events, Sequence) and not isinstance(events, str) else [events]
     if not 1 <= len(values) <= len(LETTERS):
-        raise QueryRefused(f"there are {len(values)} events", hint=f"Give 1 to {len(LETTERS)}")
+        raise QueryRefused(f"{len(values)} events were given", hint=f"Give 1 to {len(LETTERS)}")
     return [EventFilter.of(value, "events") for value in values]
 
 
@@ -157,7 +157,7 @@ def _names(by: str | Sequence[str] | None, taken: Sequence[str]) -> tuple[str, .
     lowered = [str(name).lower() for name in (*names, *taken)]
     if not all(isinstance(name, str) and name for name in names) or len(set(lowered)) < len(lowered):
         hint = f"Name columns or properties, each once; {', '.join(taken)} are taken"
-        raise QueryRefused(f"by is {str(by)[:80]!r}", hint=hint)
+        raise QueryRefused(f"`by` is {str(by)[:80]!r}", hint=hint)
     return names
 
 

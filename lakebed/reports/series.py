@@ -44,14 +44,14 @@ class Series(msgspec.Struct, frozen=True):
         """The series for the arguments of `timeseries`. Raises QueryRefused if an argument is not valid."""
         start_us, end_us = instant("start", start), instant("end", end)
         if start_us > end_us:
-            raise QueryRefused(f"start {start} lies after end {end}", hint="start is included, end is not")
+            raise QueryRefused(f"`start` {start} lies after `end` {end}", hint="Give an earlier start, or a later end")
         if grain not in _GRAINS_US:
-            raise QueryRefused(f"grain is {grain!r}", hint=f"Use one of {', '.join(_GRAINS_US)}")
+            raise QueryRefused(f"`grain` is {grain!r}", hint=f"Use one of {', '.join(_GRAINS_US)}")
         names = () if by is None else (by,) if isinstance(by, str) else tuple(by)
         lowered = [str(name).lower() for name in (*names, "time", "value")]
         if not all(isinstance(name, str) and name for name in names) or len(set(lowered)) < len(lowered):
             raise QueryRefused(
-                f"by is {by!r}", hint="Name columns or properties, each once; `time` and `value` are taken"
+                f"`by` is {by!r}", hint="Name columns or properties, each once; `time` and `value` are taken"
             )
         return cls(start_us=start_us, end_us=end_us, grain=grain, by=names, **others)
 

@@ -246,7 +246,7 @@ async def session_list(
     if by is not None:
         check_name("by", by, "Name a column or a property, entry or exit")
     if by is None and value is not None:
-        raise QueryRefused(f"value is {str(value)[:40]!r} without by", hint="Name the column or property in by")
+        raise QueryRefused(f"`value` is {str(value)[:40]!r}, but `by` is missing", hint="Name a column in `by`")
     conversions = () if conversion is None else (EventFilter.of(conversion, "conversion"),)
     scope = await context.scope(start=start, end=end, where=where, cohort=cohort, as_of=as_of, filters=conversions)
     bind = Parameters()

@@ -126,7 +126,7 @@ async def paths(
     check_whole_number("steps", steps, _MAX_STEPS)
     check_whole_number("top", top, _MAX_TOP)
     if after is not None and before is not None:
-        raise QueryRefused("after and before cannot be combined", hint="Give one: paths begin or end with an event")
+        raise QueryRefused("`after` and `before` cannot be combined", hint="Give one: paths begin or end with an event")
     check_name("by", by)
     anchor = EventFilter.of(after, "after") if before is None else EventFilter.of(before, "before")
     longest = duration_us("timeout", timeout)

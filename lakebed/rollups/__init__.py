@@ -1,1 +1,1 @@
-"""What is computed on the way down: mergeable measures by time bucket and dimensions. No scheduling."""
+"""Rollups: mergeable measures by time bucket and dimensions, computed from the log. No scheduling."""

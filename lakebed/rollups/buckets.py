@@ -132,7 +132,7 @@ class RowCache:
         self._versions: dict[str, int] = {}
 
     def version(self, name: str) -> int:
-        """The version of a rollup. It grows when a change of the rows begins, and again when the change is over."""
+        """The version of a rollup. It grows when a change of the rows begins, and again when the change has ended."""
         return self._versions.get(name, 0)
 
     def get(self, name: str, days: Iterable[int], variant: int = 0) -> dict[int, Chunk]:
@@ -165,7 +165,7 @@ class RowCache:
             self._versions[name] = self.version(name) + 1
 
     def end_change(self, name: str, buckets: Iterable[int]) -> None:
-        """Declare that the change is over, and drop the days of the changed buckets."""
+        """Declare that the change has ended, and drop the days of the changed buckets."""
         self._versions[name] = self.version(name) + 1
         for day in {bucket // DAY_US for bucket in buckets}:
             if chunk := self._chunks.pop((name, day), None):

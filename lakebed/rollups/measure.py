@@ -63,8 +63,7 @@ class Measure(Protocol):
 class Texts:
     """Lists of texts, whose texts are later replaced by ids. NULL counts as an empty list.
 
-    Arrow does each step that would block the interpreter, and thus every `track`, for long; other steps work in
-    pieces.
+    Arrow does each step that would block the interpreter, and thus every `track`, for long; others work in pieces.
 
     Attributes:
         distinct: the distinct texts, in SQLite's order.

@@ -65,7 +65,7 @@ class Rollup:
 
     def __post_init__(self) -> None:
         if isinstance(self.by, str):
-            raise InvalidRollup(f"by of rollup {self.name!r} must be a list, not text", hint=f"Write by=[{self.by!r}]")
+            raise InvalidRollup(f"`by` of rollup {self.name!r} must be a list, not text", hint=f"Give by=[{self.by!r}]")
         object.__setattr__(self, "by", tuple(self.by))
         object.__setattr__(self, "measures", dict(self.measures))
         self._check_name()
@@ -124,7 +124,7 @@ class Rollup:
         if twice := [column for column in columns if lowered.count(column.lower()) > 1]:
             raise InvalidRollup(
                 f"rollup {self.name} would have two columns {twice[0]!r}",
-                hint=f"Its columns are {', '.join(columns)}; upper and lower case count as the same",
+                hint=f"Rename one of {', '.join(columns)}: case is ignored",
             )
 
 
@@ -139,7 +139,7 @@ def distinct_names(rollups: Sequence[Rollup]) -> Sequence[Rollup]:
     seen: dict[str, Rollup] = {}
     for rollup in rollups:
         if seen.setdefault(rollup.name.lower(), rollup) is not rollup:
-            raise InvalidRollup(f"two rollups are named {rollup.name}", hint="Upper and lower case count as the same")
+            raise InvalidRollup(f"two rollups are named {rollup.name}", hint="Rename one: case is ignored")
     return rollups
 
 

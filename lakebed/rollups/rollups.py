@@ -250,8 +250,7 @@ class Rollups:
     async def table(self, name: str, start_us: int | None = None, end_us: int | None = None) -> pa.Table:
         """The rows whose bucket starts in [start_us, end_us), by bucket and dimensions, up to the checkpoint.
 
-        Sums are int64, decimal128(38, 9) or double, like their values. If a sum is too large for its type, the
-        column has a wider type.
+        Sums are int64, decimal128(38, 9) or double, like their values; the column is wider if a sum does not fit.
         """
         fold, number = self._fold(name), self._number(name)
         start, end = _range(start_us, end_us)

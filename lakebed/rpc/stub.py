@@ -47,19 +47,19 @@ class Call(msgspec.Struct, eq=False):
 
     @property
     def needs(self) -> list[PendingResult]:
-        """The results that must be resolved before the call begins."""
+        """The results that must be resolved before the call begins: the source, and the results in the arguments."""
         needs = [reference.result for reference in self.references]
         return needs if self.source is None else [self.source, *needs]
 
     async def ready(self) -> None:
-        """Wait until the needs are resolved. Raises the first error among them, with which this call fails too."""
+        """Wait for the results in `needs`. Raises the first error among them, with which this call fails too."""
         if needs := self.needs:
             outcome = await gather(needs).wait()
             self.begun = True
             outcome.unwrap()
 
     async def perform(self, target: Any) -> Any:
-        """Wait for the needs, then make the call on `target`, or on the value of the source if there is one.
+        """Wait for the results in `needs`, then call the value at the path from `source`, or from `target` without one.
 
         Raises:
             NotReachable: the path leads to nothing, or to a value that cannot be called.
@@ -203,7 +203,7 @@ def _dereferenced(value: Any) -> Any:
 
 
 class Stub:
-    """Represents an object that may be asleep or on a server. Stubs are cheap; an object may have any number.
+    """Represents an object that may be closed or on a server. Stubs are cheap; an object may have any number.
 
     `stub.method(…)` returns a `Promise` and starts the call; the calls made in one turn of the event loop go to the
     object together, in one trip. Calls on the object begin in the order in which they were made, through any of its
@@ -267,7 +267,7 @@ class Promise:
 
     def __getitem__(self, key: Step) -> Promise:
         if type(key) not in (int, str):
-            raise TypeError(f"a promise takes whole numbers and names, not {type(key).__name__}: await it first")
+            raise TypeError(f"a promise is indexed by numbers and names, not by {type(key).__name__}: await it first")
         return self._at(key)
 
     def _at(self, step: Step) -> Promise:
@@ -358,7 +358,7 @@ def trips(stub: Stub) -> int:
 
 def _public(name: str) -> str:
     if name.startswith("_"):
-        raise NotReachable(f"{name!r} is private", hint="A stub reaches public names only", step=name)
+        raise NotReachable(f"{name!r} is private", hint="Use a public name", step=name)
     return name
 
 

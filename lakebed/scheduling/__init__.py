@@ -1,1 +1,1 @@
-"""When a job is due, and the task that runs it."""
+"""Schedules, which decide when a job is due, and the task that runs the job."""

@@ -84,8 +84,7 @@ class Schedule(msgspec.Struct, frozen=True):
         """A schedule of the same days, at a time such as "3am", "9:30am", "17:00", "noon" or "midnight".
 
         Raises:
-            InvalidSchedule: the time is invalid, the schedule is an interval or has a time already, or the zone is
-                unknown.
+            InvalidSchedule: the time or the zone is not valid, or the schedule is an interval or has a time already.
         """
         if self.interval_s:
             raise InvalidSchedule(f"{self} cannot be at {text!r}", hint='Only days have a time: every.day.at("3am")')
@@ -101,7 +100,7 @@ class Schedule(msgspec.Struct, frozen=True):
             InvalidSchedule: the zone is unknown, or the schedule is an interval.
         """
         if self.interval_s:
-            raise InvalidSchedule(f"{self} has no time zone: intervals count from 1970 UTC", hint=_KNOWN_WORDS)
+            raise InvalidSchedule(f"{self} cannot have a time zone: intervals count from 1970 UTC", hint=_KNOWN_WORDS)
         zone(name)
         return msgspec.structs.replace(self, timezone=name)
 
@@ -208,8 +207,7 @@ class ScheduledMethod(msgspec.Struct, frozen=True):
 def schedules_of(cls: type) -> list[ScheduledMethod]:
     """The schedules of the methods of `cls` and its bases, bases first, in the order of definition.
 
-    A method that a subclass defines again replaces the inherited one and its schedules: decorate it again to keep it
-    scheduled.
+    A method that a subclass defines again replaces the inherited one and its schedules: decorate it again.
     """
     members: dict[str, Any] = {}
     for base in reversed(cls.__mro__):
@@ -226,7 +224,7 @@ def zone(name: str) -> ZoneInfo:
     try:
         return ZoneInfo(name)
     except (LookupError, ValueError, OSError, TypeError, AttributeError) as error:
-        hint = 'Zones have IANA names like "Europe/Berlin" or "UTC"'
+        hint = 'Use an IANA name such as "Europe/Berlin" or "UTC"'
         raise InvalidSchedule(f"{name!r} is not a time zone", hint=hint, timezone=name) from error
 
 

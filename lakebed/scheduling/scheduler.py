@@ -1,7 +1,6 @@
 """Runs jobs when they are due. This file is the only importer of APScheduler.
 
-APScheduler is only a timer. Which jobs are due is decided by the recorded runs and not by the timer, so a missed run is
-always caught up.
+APScheduler is only a timer. The recorded runs, not the timer, decide which jobs are due: no missed run is forgotten.
 """
 
 from __future__ import annotations
@@ -117,7 +116,7 @@ class Scheduler:
 
         Raises:
             ObjectClosed: after `close`.
-            Exception: the error of `record` for a new job.
+            Exception: a new job could not be recorded; the error of `record`.
         """
         self._check_open()
         await self._adopt(self._clock.now_us())
@@ -132,7 +131,7 @@ class Scheduler:
 
         Raises:
             ObjectClosed: after `close`.
-            Exception: the error of `record` for a new job.
+            Exception: a new job could not be recorded; the error of `record`.
         """
         self._check_open()
         await self._adopt(self._clock.now_us())

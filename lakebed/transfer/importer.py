@@ -168,7 +168,7 @@ class Importer:
         return self.tally
 
     async def _drain(self) -> None:
-        """Wait for the chunks on their way. None behind a failed chunk counts: a rerun looks these up in the log."""
+        """Wait for the chunks on their way. No chunk after a failed one counts: a rerun looks its rows up."""
         try:
             while self._sent:
                 await self._settle()

@@ -92,7 +92,7 @@ class Packer:
         return PackedRows(message_ids, positions, {}, len(positions), body=_encode(events))
 
     def _mapped(self, chunk: Chunk, events: Sequence[dict[str, Any] | str]) -> PackedRows:
-        """The packed rows of events made one by one. A text in `events` is why a row is no event, "" a blank row."""
+        """The packed rows of events made one by one. A text in `events` says why a row is no event; "": it is blank."""
         row_ids = self._chain.ids(chunk.raws)
         ids: list[str] = []
         positions: list[int] = []

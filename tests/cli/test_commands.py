@@ -51,7 +51,7 @@ def test_track_and_query(run):
     ("command", "code", "message"),
     [
         (["track", ""], 1, "event name is empty"),
-        (["track", "A", "[1]"], 2, "not a JSON object"),
+        (["track", "A", "[1]"], 2, "must be a JSON object"),
         (["query", "DELETE FROM events"], 2, "SELECT"),
         (["query", "SELECT * FROM range(9)", "--params", "{"], 2, "--params is not JSON"),
         (["query", "SELECT 1", "--as-of", "never"], 2, "never"),

@@ -151,7 +151,7 @@ def test_cohorts(server, ask, tmp_path, remote):
     file = tmp_path / "definition.json"
     file.write_text('{"any": [{"cohort": "but/bob"}]}')
     assert ask("cohorts", "save", "same", f"@{file}", **admin)["version"] == 1
-    assert "is a part of same" in ask("cohorts", "delete", "but/bob", code=2, **admin)
+    assert "is part of same" in ask("cohorts", "delete", "but/bob", code=2, **admin)
     assert "no cohort" in ask("cohorts", "show", "nobody", code=2, **admin)
     assert "any[0]" in ask("cohorts", "save", "bad", '{"any": [{"dit": "Seen"}]}', code=2, **admin)
     for name in ("same", "but/bob"):

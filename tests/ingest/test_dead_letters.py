@@ -331,7 +331,7 @@ async def test_purge_by_id_or_by_time(shop, clock):
     assert await shop.purge(before=START + timedelta(seconds=10)) == 1
     assert [letter.id for letter in await shop.dead_letters()] == [3, 2]
     for wrong in ({}, {"ids": [1], "before": START}):
-        with pytest.raises(ValueError, match="either ids or before"):
+        with pytest.raises(ValueError, match="exactly one of `ids` and `before`"):
             await shop.purge(**wrong)
     with pytest.raises(ValueError, match="no time zone"):
         await shop.purge(before=datetime(2026, 1, 16))  # noqa: DTZ001 - naive: no zone is guessed

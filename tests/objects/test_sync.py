@@ -179,7 +179,7 @@ def test_on_its_own_thread_it_refuses_to_wait(desk):
 
     desk._loop._loop.call_soon_threadsafe(call)
     desk.now(2)
-    assert "own thread" in caught[0]
+    assert "own callbacks" in caught[0]
 
 
 def test_ctrl_c_cancels_the_call(desk):

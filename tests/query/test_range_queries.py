@@ -70,7 +70,7 @@ async def test_a_file_that_lost_events_is_no_answer(tmp_path):
         async with parts.archive.pin() as archived:
             path = Path(next(file.path for file in archived.files if file.first_seq == 10))
         pq.write_table(pq.read_table(path, partitioning=None).slice(1), path)
-        with pytest.raises(ArchiveConflict, match="19 of the 20 events from 5 to 24"):
+        with pytest.raises(ArchiveConflict, match="19 rows for the 20 events from 5 to 24"):
             await excerpts.ask(5, 25, [SEQS])
         path.unlink()
         with pytest.raises(ArchiveUnavailable):

@@ -233,7 +233,7 @@ async def test_sums_means_and_people_are_compared_with_the_days_before(tmp_path)
         ({"grain": "week"}, "hour, day"),
         ({"seasonality": "year"}, "week, day, none"),
         ({"measure": "mode(x)"}, "Use count"),
-        ({"measure": "max(timestamp)"}, "is not a number"),
+        ({"measure": "max(timestamp)"}, "is not a numeric column"),
         ({"history": 2}, "3 to 100"),
         ({"sensitivity": 0}, "usual is 3"),
         ({"start": "2000-01-01"}, "shorter range"),

@@ -264,7 +264,7 @@ async def test_a_cohort_that_others_use_cannot_be_deleted(shop):
     """Deleting it would break them: the error names them."""
     await shop.save_cohort("buyers", {"did": "buy"})
     await shop.save_cohort("others", {"any": [{"not": {"cohort": "buyers"}}]})
-    with pytest.raises(InvalidDefinition, match="'buyers' is a part of others"):
+    with pytest.raises(InvalidDefinition, match="'buyers' cannot be deleted: it is part of others"):
         await shop.delete_cohort("buyers")
     await shop.delete_cohort("others")
     await shop.delete_cohort("buyers")
@@ -279,10 +279,10 @@ async def test_a_cohort_that_others_use_cannot_be_deleted(shop):
         ({"all": []}, r"cohort x\.all is"),
         ({"did": "a", "when": 1}, "'when' is not known"),
         ({"any": [{"did": "a"}, {"did": "a", "at_least": 0}]}, r"any\[1\]\.at_least"),
-        ({"did": "a", "measure": "sum(x)"}, "belong together"),
+        ({"did": "a", "measure": "sum(x)"}, "`above` or `below` is missing"),
         ({"did": "a", "measure": "nonsense", "above": 1}, "Use count"),
         ({"did": "a", "within": "soon"}, "7d"),
-        ({"did": "a", "within": "7d", "start": "2026-01-01"}, "within cannot be combined with"),
+        ({"did": "a", "within": "7d", "start": "2026-01-01"}, "`within` cannot be combined with"),
         ({"trait": "x"}, "one test"),
         ({"trait": "x", "is": 1, "exists": True}, "one test"),
         ({"trait": "x", "above": float("nan")}, "a number"),

@@ -150,7 +150,7 @@ async def test_paths_of_a_shop_equal_plain_python(tmp_path):
         ({"steps": 0}, "1 to 20"),
         ({"top": 101}, "1 to 100"),
         ({"after": "a", "before": "b"}, "begin or end with"),
-        ({"after": 7}, "does not select any events"),
+        ({"after": 7}, "is not a selection of events"),
         ({"by": ""}, "a column or a property"),
     ],
 )

@@ -401,11 +401,11 @@ async def test_retention_equals_that_of_clickhouse(tmp_path, shop_events):
         ({"periods": True}, "1 to 1000"),
         ({"tz": "Mars"}, "Europe/Berlin"),
         ({"week_start": "friday"}, "monday"),
-        ({"start_event": 7}, "does not select any events"),
+        ({"start_event": 7}, "is not a selection of events"),
         ({"by": "People"}, "none of cohort"),
         ({"by": ""}, "none of cohort"),
         ({"by": "plan", "top": 0}, "1 to 100"),
-        ({"start_event": {"event": "a", "if": "x"}}, "does not select any events"),
+        ({"start_event": {"event": "a", "if": "x"}}, "is not a selection of events"),
     ],
 )
 async def test_invalid_arguments_name_the_valid_ones(tmp_path, arguments, hint):

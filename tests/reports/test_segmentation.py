@@ -274,7 +274,7 @@ def test_a_formula_takes_nothing_but_arithmetic(wrong):
         ({"measure": "mode(x)"}, "Use count"),
         ({"top": 0}, "1 to"),
         ({"formula": "A + B"}, "numbers, A for"),
-        ({"compare": True, "start": "2026-01-01"}, "Give start and end"),
+        ({"compare": True, "start": "2026-01-01"}, "Give `start` and `end`"),
         ({"compare": True, "start": "0001-01-02", "end": "2026-01-01"}, "later start"),
         ({"compare": True, "start": "2026-01-01", "end": "2026-01-02", "by": "period"}, "period are taken"),
     ],

@@ -277,7 +277,7 @@ async def test_session_list_adds_up_to_sessions(tmp_path_factory, events, use, s
         ({"limit": 0}, "1 to"),
         ({"before": -1}, "last row"),
         ({"by": ""}, "entry or exit"),
-        ({"value": "x"}, "without by"),
+        ({"value": "x"}, "but `by` is missing"),
     ],
 )
 async def test_invalid_arguments_of_session_list_name_the_valid_ones(tmp_path, arguments, hint):

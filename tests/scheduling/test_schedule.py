@@ -255,7 +255,7 @@ def test_schedules_say_what_they_are(schedule, text):
         (lambda: every.day.at13pm, "13pm"),
         (lambda: every.day.on("x"), "no .on"),
         (lambda: every.hour.at("3am"), "every hour"),
-        (lambda: every.hour.tz("UTC"), "no time zone"),
+        (lambda: every.hour.tz("UTC"), "cannot have a time zone"),
         (lambda: every.day.at("3am").at("4am"), "also be at '4am'"),
         (lambda: every.day.tz("Europe/Atlantis"), "Europe/Atlantis"),
         (lambda: every.day.tz("../etc/passwd"), "not a time zone"),

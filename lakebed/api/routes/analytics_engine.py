@@ -177,7 +177,7 @@ class AnalyticsEngineRoutes:
 
     @operation(scope="admin", status=204, refusals=[404])
     async def delete(self, request: Request) -> Response:
-        """Delete a mapping; its table then has data points only. Queries with an earlier `as_of` still use it."""
+        """Delete a mapping: its table then has no mapped events, only data points. An earlier `as_of` still uses it."""
         target = self._auth.existing(self._auth.admit(request, "admin"))
         with definition_errors():
             await target.delete_dataset(request.path_params["name"])
@@ -203,7 +203,8 @@ def _points(body: bytes) -> list[DataPoint]:
     else:
         points = [decoded(body, DataPoint, "data point")]
     if len(points) > _MAX_POINTS:
-        raise Refusal(413, "BATCH_TOO_LARGE", f"At most {_MAX_POINTS} data points at once", limit=_MAX_POINTS)
+        message = f"There are {len(points)} data points, the limit is {_MAX_POINTS}: send them in parts"
+        raise Refusal(413, "BATCH_TOO_LARGE", message, limit=_MAX_POINTS)
     return points
 
 

@@ -160,7 +160,7 @@ class BillingRoutes:
 
     @operation(scope="admin", body=dict[str, Any], answer=SavedPriceBook)
     async def save_price_book(self, request: Request) -> Response:
-        """Save a price book, or a new version of it. docs/billing.md has its form."""
+        """Save a price book, or a new version of it. docs/billing.md describes its format."""
         caller = self._auth.admit(request, "admin")
         document = decoded(await self._body.read(request), dict[str, Any], "price book")
         with hints_included():

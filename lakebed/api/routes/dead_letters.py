@@ -160,7 +160,7 @@ class DeadLetterRoutes:
         if options.text is not None and (
             options.patch is not None or options.ids is None or len(set(options.ids)) != 1
         ):
-            raise Refusal(400, "INVALID_PARAMETER", "text replaces one event: name its id in ids, and leave patch out")
+            raise Refusal(400, "INVALID_PARAMETER", "`text` replaces one event: give one id in `ids`, and no `patch`")
         replayed: list[Replayed] = await target.replay(options.ids, edit)
         counts = Counter(outcome.status for outcome in replayed)
         lines = [
@@ -204,5 +204,5 @@ def _moment(text: str) -> datetime:
     try:
         return parse_iso(text)
     except ValueError:
-        message = "before must be a time, as 2026-01-15T12:00:00Z"
+        message = "`before` must be a time such as 2026-01-15T12:00:00Z"
         raise Refusal(400, "INVALID_PARAMETER", message, before=text[:40]) from None

@@ -230,8 +230,7 @@ class GrafanaRoutes:
     async def query(self, request: Request) -> Response:
         """The data of a panel: a table for each target, or with `"format": "time_series"` its series.
 
-        A template or report with the arguments `start` and `end` gets those of the dashboard, unless its payload has
-        others.
+        A template or report with the arguments `start` and `end` gets the dashboard's, unless its payload sets them.
         """
         target = self._auth.existing(self._auth.admit(request, "read"))
         query = decoded(await self._body.read(request), PanelQuery, "query of a panel")

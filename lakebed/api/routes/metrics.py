@@ -114,11 +114,11 @@ class MetricRoutes:
         target = self._object(request, _SERIES)
         query = request.query_params
         if "start" not in query or "end" not in query:
-            message = "start and end are needed: ISO 8601 times or dates, UTC without a zone"
+            message = "`start` and `end` are needed: ISO 8601 times or dates; without a zone they are in UTC"
             raise Refusal(400, "INVALID_PARAMETER", message)
         by = query.getlist("by")
         if len(by) > _MAX_BY:
-            raise Refusal(400, "INVALID_PARAMETER", f"by takes at most {_MAX_BY} columns", by=len(by))
+            raise Refusal(400, "INVALID_PARAMETER", f"`by` takes at most {_MAX_BY} columns", by=len(by))
         names = [parameter.name for parameter in _SERIES if parameter.name != "by"]
         options = {name: query[name] for name in names if name in query}
         with hints_included():
@@ -129,7 +129,7 @@ class MetricRoutes:
         query = request.query_params
         options: dict[str, Any] = {name: query[name] for name in ("start", "end", "as_of") if name in query}
         if "start" in query and "days" in query:
-            raise Refusal(400, "INVALID_PARAMETER", "Give days or start, not both")
+            raise Refusal(400, "INVALID_PARAMETER", "Give `days` or `start`, not both")
         if "max_staleness" in query:
             options["max_staleness"] = _seconds(query["max_staleness"])
         with hints_included():
@@ -165,5 +165,5 @@ def _seconds(text: str) -> float:
     except ValueError:
         seconds = -1.0
     if not 0 <= seconds < float("inf"):
-        raise Refusal(400, "INVALID_PARAMETER", "max_staleness must be a number of seconds", max_staleness=text[:40])
+        raise Refusal(400, "INVALID_PARAMETER", "`max_staleness` must be a number of seconds", max_staleness=text[:40])
     return seconds

@@ -160,7 +160,7 @@ class CohortRoutes:
         arguments: dict[str, Any] = {name: value for name, value in request.query_params.items() if name != "object"}
         unknown = sorted(arguments.keys() - {parameter.name for parameter in _PAGE})
         if unknown:
-            message = f"There is no parameter {unknown[0][:40]!r}; docs/reports/cohorts.md"
+            message = f"There is no parameter {unknown[0][:40]!r}: see docs/reports/cohorts.md"
             raise Refusal(400, "INVALID_PARAMETER", message)
         if "limit" in arguments:
             arguments["limit"] = whole_number("limit", arguments["limit"], _MAX_PEOPLE)

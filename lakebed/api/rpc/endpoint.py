@@ -125,7 +125,7 @@ class RpcEndpoint:
         except TimeoutError:
             peer.abort(ProtocolError(f"the batch took longer than {self._batch_s:g} seconds"))
         finally:
-            peer.close(Unreachable("the batch is over"))
+            peer.close(Unreachable("the batch has ended"))
             await peer.settle()
             self.peers.pop(peer, None)
         return Response("\n".join(answers), media_type=_TEXT)
@@ -269,7 +269,7 @@ class _Link:
                         message = await self._socket.receive()
                 except TimeoutError:
                     if self.peer.idle:
-                        self.peer.abort(Unreachable(f"nothing was said for {idle_s:g} seconds", hint="Connect again"))
+                        self.peer.abort(Unreachable(f"no message came for {idle_s:g} seconds", hint="Connect again"))
                     continue
                 if message["type"] == "websocket.disconnect":
                     self._connected = False

@@ -103,7 +103,7 @@ class RpcMethods:
             except Refusal as refusal:
                 if refusal.code != "WRONG_SCOPE":
                     raise
-        raise AssertionError(f"a key has one of the scopes {_SCOPES}")
+        raise AssertionError(f"the key's scope is none of {_SCOPES}")
 
     def admit(self, scope: Scope, key: str | None) -> Caller:
         """The caller, if its key allows `scope`. Raises Refusal."""
@@ -170,7 +170,7 @@ class _Methods:
         caller = self._rpc.caller(self._key)
         if name is not None and name not in self._rpc.names(caller):
             hint = "A key opens one object: use that object's key"
-            raise AccessDenied(f"this key is not for an object {str(name)[:80]!r}", hint=hint)
+            raise AccessDenied(f"this key does not open the object {str(name)[:80]!r}", hint=hint)
         return target
 
     def live(self, callback: Any = None) -> Target:

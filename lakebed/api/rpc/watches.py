@@ -57,7 +57,7 @@ class Watches:
     def add(
         self, key: tuple[str, str], sample: Callable[[], Awaitable[Any]], callback: Remote, admitted: Callable[[], bool]
     ) -> Target:
-        """Call `callback` with the whole state, then with what changed, until the returned target is released.
+        """Call `callback` with the whole state, then with each change, until the returned target is released.
 
         Args:
             key: the name of the object, and of the watched state in it.

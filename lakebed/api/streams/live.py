@@ -276,7 +276,7 @@ class _Stream(Response):
             disconnected.cancel()
 
     async def _admissible(self, listener: Listener) -> AsyncIterator[bytes]:
-        """The messages, as long as the client has access."""
+        """Yield the messages of `listener` until the client loses access."""
         loop = asyncio.get_running_loop()
         check_at = loop.time() + _CHECK_AGAIN_S
         while (message := await listener.next()) is not None:

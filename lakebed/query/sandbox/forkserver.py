@@ -114,7 +114,7 @@ class ForkServer:
                 self._start()
                 if not self._send(worker_end):
                     own_end.close()
-                    raise QueryCrashed("the process that runs queries does not start", hint="Ask again")
+                    raise QueryCrashed("the process that runs queries could not be started", hint="Ask again")
         return WorkerProcess(own_end, self._closed)
 
     def _send(self, worker_end: socket.socket) -> bool:

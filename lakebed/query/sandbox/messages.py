@@ -120,7 +120,7 @@ class Inputs(msgspec.Struct, frozen=True):
 
 
 class Failure(msgspec.Struct, frozen=True):
-    """The message with the error because of which there is no answer."""
+    """The message of a query that failed, with its error."""
 
     kind: Literal["refused", "error", "too_large", "crashed"]
     message: str

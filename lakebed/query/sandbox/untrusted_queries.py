@@ -133,7 +133,7 @@ class UntrustedQueries:
         if timeout is None:
             return self._settings.untrusted_timeout_s
         if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0:
-            raise QueryRefused(f"timeout is {timeout!r}", hint="Give a number of seconds above 0")
+            raise QueryRefused(f"`timeout` is {timeout!r}", hint="Give a number of seconds above 0")
         return min(timeout, self._settings.untrusted_timeout_s)
 
     async def _supervise(self, request: QueryRequest, names: list[str] | None, params: bytes, seconds: float) -> Result:
@@ -161,7 +161,7 @@ class UntrustedQueries:
 
     def _raise_late(self, seconds: float | None) -> NoReturn:
         if seconds is None:
-            raise QueryCrashed("no process for the query starts", hint="The machine may be overloaded: try again")
+            raise QueryCrashed("the query's process did not start in time", hint="Try again: the system may be busy")
         raise QueryTimeout(
             f"the query ran longer than {seconds:g} s and was killed",
             hint=f"Narrow its WHERE to fewer days; untrusted_timeout_s is {self._settings.untrusted_timeout_s:g}",
@@ -226,7 +226,7 @@ class UntrustedQueries:
             if run.process.wait_started():
                 return
             run.close()
-        raise QueryCrashed("no process for the query starts", hint="Try again; the system may be out of memory")
+        raise QueryCrashed("the query's process could not be started", hint="Try again: memory may be short")
 
     def _execute(
         self, process: WorkerProcess, plan: Plan, request: QueryRequest, sources: Sources

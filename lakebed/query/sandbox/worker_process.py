@@ -214,7 +214,7 @@ def _opener(path: str) -> Callable[[], int]:
         except OSError as error:
             raise ArchiveUnavailable(
                 f"stored events cannot be read: {error.strerror}",
-                hint="Run check(); restore missing files from a backup; a warehouse elsewhere is only read by query()",
+                hint="Run check(); restore missing files from a backup; only query() can read a remote warehouse",
                 path=path,
             ) from error
 

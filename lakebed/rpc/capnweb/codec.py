@@ -101,7 +101,7 @@ Step = str | int
 
 
 class ValueWriter(Protocol):
-    """Writes the values inside a value of the program's own type. `Encoder` implements it."""
+    """Writes the parts of a value that has a type of the program's own. `Encoder` implements it."""
 
     @property
     def faithful(self) -> bool:

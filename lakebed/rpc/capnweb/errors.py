@@ -52,7 +52,7 @@ class NotReachable(_SessionError, AttributeError):
 
 
 class Unreachable(_SessionError):
-    """Raised if the session is over or the peer cannot answer."""
+    """Raised if the session has ended or the peer cannot answer."""
 
 
 class Overloaded(_SessionError):

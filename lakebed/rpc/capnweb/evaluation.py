@@ -248,8 +248,7 @@ def _dereferenced(value: Any) -> Any:
 def _measure(value: Any, left: list[int], depth: int) -> None:
     """Raise TooLarge if `value` has more than `left` parts and characters, or is nested deeper than `depth`.
 
-    A value that occurs in several places takes little memory, but each occurrence is written: so all occurrences are
-    counted, before writing.
+    A value that occurs in several places takes little memory, but is written at each: so each occurrence is counted.
     """
     left[0] -= 1 + (len(value) if isinstance(value, (str, bytes)) else 0)
     if left[0] < 0 or depth < 0:

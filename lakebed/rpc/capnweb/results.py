@@ -344,7 +344,7 @@ class Imports:
 class Remote:
     """A reference to a function or an object of the peer. Calling it returns an awaitable of the peer's answer.
 
-    A Remote in the arguments of a call is released when the call is over. To keep it, keep and close a `dup()`.
+    A Remote in the arguments of a call is released when the call has ended. To keep it, keep and close a `dup()`.
     """
 
     __slots__ = ("_closed", "link", "number")
@@ -355,7 +355,7 @@ class Remote:
         self._closed = False
 
     def __call__(self, *arguments: Any) -> Awaitable[Any]:
-        """Call the function. Awaiting raises the peer's error, or an error if the session is over."""
+        """Call the function. Awaiting raises the peer's error, or an error if the session has ended."""
         return self.link.call(self.number, arguments)
 
     @property

@@ -46,7 +46,7 @@ class Peer:
         limits: limits for messages and calls of the peer.
         faithful: whether the peer is a program like this one, with the same codec.
         answers: whether the peer can be called. In an HTTP batch it cannot.
-        ended: called once, when the session is over.
+        ended: called once, when the session has ended.
     """
 
     def __init__(
@@ -147,7 +147,7 @@ class Peer:
     def _add_entry(self) -> None:
         if len(self._exports) + len(self.imports) >= self._limits.entries:
             raise ProtocolError(
-                f"more than {self._limits.entries} results and stubs are held: await or dispose of those that are over"
+                f"more than {self._limits.entries} results and stubs are held: dispose of those that are no longer used"
             )
 
     def _resolved(self, number: int, outcome: Outcome) -> None:
@@ -311,7 +311,7 @@ class Peer:
             await self._changed.wait()
 
     async def finish(self) -> None:
-        """Wait until all calls are over. Call this after the last message: pending calls to the peer fail."""
+        """Wait until all calls have ended. Call this after the last message: pending calls to the peer fail."""
         error = self._codec.unreachable(
             "the peer sends no more answers", hint="Use a WebSocket for calls in both directions"
         )

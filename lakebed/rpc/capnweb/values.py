@@ -151,7 +151,7 @@ class Encoder:
         """Count `amount` more values and characters. Raises TooLarge."""
         self._left -= amount
         if self._left < 0:
-            raise TooLarge(f"a value has more than {self._limits.result_size} values and characters: ask for less")
+            raise TooLarge(f"a value has more than {self._limits.result_size} parts and characters: ask for less")
 
 
 def _number(value: float) -> Any:
@@ -223,7 +223,7 @@ class Reader:
                 return Named({name: read(value) for name, value in arguments.items()})
         value = self._codec.read(parts, read)
         if value is NotImplemented:
-            raise ProtocolError(f"an unknown tag: {str(parts)[:60]}; a list is wrapped once more: [[…]]")
+            raise ProtocolError(f"an unknown tag: {str(parts)[:60]}; to send a list, wrap it in another: [[…]]")
         return value
 
     def _bigint(self, digits: str) -> int:

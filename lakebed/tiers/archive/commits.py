@@ -47,7 +47,7 @@ def append(events: EventsTable, rows: pa.Table, start: int, end: int) -> bool:
         if before.watermark != start:
             raise ArchiveConflict(
                 f"the archive ends at event {before.watermark}: events {start} to {end} cannot follow",
-                hint="Another program archived events, or the catalog does not belong to this log",
+                hint="Let no other program archive events into this table; use the catalog that belongs to this log",
                 watermark=before.watermark,
             )
         transaction = CachedTransaction(table)
@@ -68,7 +68,7 @@ def _in_order(rows: pa.Table, start: int, end: int) -> pa.Table:
         rows = rows.sort_by("seq")
     if not _covers(rows.column("seq"), start, end):
         raise ArchiveConflict(
-            f"the batch for events {start} to {end} has {rows.num_rows} rows, or other events",
+            f"a batch of {rows.num_rows} rows does not have exactly the events {start} to {end - 1}",
             hint="Read them from the log again",
             start=start,
             end=end,
@@ -167,7 +167,7 @@ def _replace(
     seqs = [read_rows(table.io, file, ["seq"]).column("seq") for file in new]
     written = pa.chunked_array([chunk for column in seqs for chunk in column.chunks], pa.int64())
     if not _sorted(written).equals(_sorted(kept.column("seq"))):
-        raise _differs(group, f"{len(written)} other rows were written")
+        raise _differs(group, f"the {len(written)} rows that were written are not the {kept.num_rows} rows to keep")
     return Replacement(group, new, rows.num_rows - kept.num_rows)
 
 

@@ -251,7 +251,7 @@ class EventsTable:
         similar = [field.name for field in schema.fields if field.name.lower() == name.lower()]
         if similar:
             raise PromotionConflict(
-                f"{name} and the archive's column {similar[0]} differ only in case", hint="Promote one: SQL ignores it"
+                f"{name} and the archive's {similar[0]} differ only in case", hint="Promote that name: SQL ignores case"
             )
 
     def commit(self, stage: Callable[[Table], tuple[Transaction, Progress] | None], *, create: bool = False) -> bool:

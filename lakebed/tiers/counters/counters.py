@@ -96,8 +96,7 @@ class Counters:
             age: the seconds since the increment was made, to rebuild from a log. An expired increment does nothing.
 
         Raises:
-            ValueError: the key is empty, the amount is not finite, the ttl is not above 0, or the age is negative.
-                Nothing is counted then.
+            ValueError: the key is empty, the amount not finite, `ttl` not above 0, or `age` negative. Nothing counts.
             TypeError: the key is not text, or the amount is not a number.
         """
         if type(amount) is not int or not -_MAX_INTEGER <= amount <= _MAX_INTEGER:

@@ -168,7 +168,7 @@ class Committer:
         return not self._doubtful
 
     def forget(self, files: Sequence[SealedFile], last_received: int) -> None:
-        """Prepare the deletion of `files`: ensure that an open segment records the next seq, and forget their ids."""
+        """Prepare to delete `files`: record the next seq in an open segment, and forget the ids of their events."""
         try:
             self._ensure_segment(last_received + 1)
         except OSError as error:
@@ -176,7 +176,7 @@ class Committer:
         self._dedupe.forget({file.path for file in files})
 
     def sealed(self, segment: int, ids: SealedIds) -> None:
-        """Note that the segment that starts at seq `segment` is sealed: keep only the filter `ids` of its ids."""
+        """Record that the segment from seq `segment` on is sealed: `ids` replaces the ids of its events in memory."""
         self._dedupe.seal(segment, ids)
         self._doubtful.discard(segment)
 
@@ -265,7 +265,7 @@ class Committer:
                 segment.close()
 
     def _mark_doubtful(self, segment: int) -> None:
-        """With durability "os", note that acknowledged events of the file from seq `segment` on may not be durable.
+        """With durability "os", record that acknowledged events of the file from seq `segment` on may not be durable.
 
         No later sync clears the doubt: a sync that succeeds after a failed sync proves nothing.
         """

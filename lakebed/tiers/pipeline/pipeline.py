@@ -40,8 +40,7 @@ class Pipeline:
 
     Args:
         directory: the directory of the log's files; created if missing.
-        on_commit: called on the loop with the events of each commit and their `received_at`, before the events are
-            acknowledged.
+        on_commit: called on the loop with the events of each commit and their `received_at`, before acknowledgement.
         settled_us: the newest instant ever passed to `keep_settled`, or 0.
         keep_settled: makes an instant durable; without `keep_settled`, a promise of `settle` ends at a restart.
 

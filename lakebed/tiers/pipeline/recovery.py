@@ -53,7 +53,7 @@ def recover(disk: Disk, directory: Path) -> RecoveredLog:
     scans = [scan(path) for path in logs]
     for segment in scans:
         if segment.first_seq != int(segment.path.stem):
-            message = f"the header of a segment says that it starts at seq {segment.first_seq}"
+            message = f"the header says that a segment starts at seq {segment.first_seq}, not {int(segment.path.stem)}"
             raise LogCorrupted(message, path=segment.path, offset=0)
     first_seqs = [file.first_seq for file in files] + [segment.first_seq for segment in scans]
     next_seq = first_seqs[0] if first_seqs else 0

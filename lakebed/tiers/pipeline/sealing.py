@@ -58,8 +58,10 @@ class SealedFile(msgspec.Struct, frozen=True):
         if version > FORMAT:
             message = f"{path} has format {version}, this Lakebed reads up to {FORMAT}"
             raise FormatTooNew(message, hint="Upgrade Lakebed", path=path)
-        if seqs != (int(path.stem), int(path.stem) + metadata.num_rows - 1):
-            raise LogCorrupted(f"a sealed segment holds seq {seqs[0]} to {seqs[1]}", path=path, offset=0)
+        first, last = int(path.stem), int(path.stem) + metadata.num_rows - 1
+        if seqs != (first, last):
+            message = f"a sealed segment holds seq {seqs[0]} to {seqs[1]}, not {first} to {last}"
+            raise LogCorrupted(message, path=path, offset=0)
         return cls(
             path=path,
             first_seq=seqs[0],

@@ -102,7 +102,7 @@ class DeadLetterCounts(msgspec.Struct):
 
 
 class UnfinishedReplay(msgspec.Struct):
-    """A started replay. `letters`: message ids by dead letter; their events may be in the log from `seq` on."""
+    """A replay that was not finished. `letters`: message ids by dead letter; the log may have them from `seq` on."""
 
     seq: int
     letters: dict[int, list[str]]

@@ -139,7 +139,7 @@ class Transaction:
         )
 
     async def begin(self) -> None:
-        """Start the transaction as the writer. Called by `Storage`."""
+        """Start a write transaction. Called by `Storage`."""
         await self.fetch("BEGIN IMMEDIATE")
 
     async def commit(self) -> None:

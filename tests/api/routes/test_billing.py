@@ -87,10 +87,10 @@ async def test_over_rpc_every_amount_is_text(client):
     [
         ("POST", "/billing/usage", {"organizationId": "a", "start": "soon", "end": "2025-01-01"}, "ISO 8601"),
         ("POST", "/billing/usage", {"organizationId": "a"}, "start"),
-        ("PUT", "/billing/price-books/x", {"currency": "EUR"}, "a currency and prices"),
+        ("PUT", "/billing/price-books/x", {"currency": "EUR"}, "must have currency and prices"),
         ("POST", "/billing/invoices", {"organizationId": "a", "period": "2025"}, "2026-01"),
         ("POST", "/billing/invoices", {"organizationId": "a", "period": "2025-01"}, "no price book"),
-        ("PUT", "/billing/quotas", {"organizationId": "a", "sku": "b", "limit": 0}, "more than 0"),
+        ("PUT", "/billing/quotas", {"organizationId": "a", "sku": "b", "limit": 0}, "a limit above 0"),
     ],
 )
 async def test_invalid_requests_are_400(client, method, path, body, message):

@@ -366,7 +366,7 @@ def test_first_view_errors_and_empty_results(browser, shop):
         field(page, "within").fill("soon")
         field(page, "within").press("Tab")
         answered(page)
-        expect(page.locator("#report [role=alert]")).to_contain_text("within is 'soon'. Write \"30s\"")
+        expect(page.locator("#report [role=alert]")).to_contain_text("`within` is 'soon'. Write \"30s\"")
         field(page, "within").fill("1d")
         control(page, "Step 1").fill("Nothing Like It")
         control(page, "Step 1").press("Tab")

@@ -154,5 +154,5 @@ def test_durations():
     assert duration_us("x", "7d") == duration_us("x", timedelta(days=7)) == duration_us("x", 7 * 86400)
     assert duration_us("x", "1.5h") == 5_400_000_000
     for wrong in ("", "7", "-1d", "7 years", 0, -1, True, None, float("nan"), "9999999w"):
-        with pytest.raises(QueryRefused, match="x is"):
+        with pytest.raises(QueryRefused, match="`x` is"):
             duration_us("x", wrong)

@@ -286,7 +286,7 @@ async def test_the_object_comes_from_the_key_alone(objects, keys):
     assert main.member("object")("default") is main
     assert main.member("Analytics")() is main
     for name in ("other", "tom", "", 5, ["default"]):
-        with pytest.raises(AccessDenied, match="not for an object"):
+        with pytest.raises(AccessDenied, match="does not open the object"):
             main.member("object")(name)
 
 

@@ -381,7 +381,7 @@ async def test_the_tables_have_a_size():
     """A peer that pushes and never releases gets an abort that says so."""
     side = Side(limits=Limits(entries=10))
     sent = await side(*[call("echo", number) for number in range(20)])
-    assert (sent[0][0], "await or dispose" in sent[0][1][2]) == ("abort", True)
+    assert (sent[0][0], "dispose of those" in sent[0][1][2]) == ("abort", True)
 
 
 async def test_calls_under_way_have_a_bound():

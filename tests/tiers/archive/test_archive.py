@@ -93,7 +93,7 @@ async def test_append_elsewhere_is_a_conflict(archive):
 )
 async def test_append_takes_exactly_its_events(archive, table):
     """Rows that are not the events [start, end), each once, are an error before anything is written."""
-    with pytest.raises(ArchiveConflict, match="rows, or other events"):
+    with pytest.raises(ArchiveConflict, match="does not have exactly the events"):
         await archive.append(table, 0, 10)
     assert not archive.exists()
 

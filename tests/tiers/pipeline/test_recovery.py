@@ -243,7 +243,7 @@ def test_a_file_under_a_wrong_name_is_corruption(tmp_path):
     """A segment whose header has another seq than its name was moved by hand: LogCorrupted."""
     path, _, _ = write_segment(tmp_path, GROUPS)
     path.rename(tmp_path / f"{7:020d}.log")
-    with pytest.raises(LogCorrupted, match="says that it starts at seq 0"):
+    with pytest.raises(LogCorrupted, match="says that a segment starts at seq 0, not "):
         recover(Disk(), tmp_path)
 
 

@@ -56,7 +56,7 @@ class Dataset(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             names += (dataset.index1,)
         if max(len(dataset.blobs), len(dataset.doubles)) > _MAX_COLUMNS or not all(names):
             raise InvalidDefinition(
-                f"a mapping may have {_MAX_COLUMNS} blobs and doubles, and no empty name", hint=_FORM
+                f"the mapping has more than {_MAX_COLUMNS} blobs or doubles, or an empty name", hint=_FORM
             )
         return dataset
 

@@ -68,7 +68,7 @@ class EngineDialect(ClickHouse):
         FUNCTIONS: dict[str, Any] = {}  # noqa: RUF012 - sqlglot declares it so
 
     class Generator(ClickHouse.Generator):  # type: ignore[misc, valid-type]  # sqlglot nests this class
-        """Writes SQL as the user wrote it, for the names of columns without an alias."""
+        """Writes an expression as the user wrote it: this text is the name of a result column without an alias."""
 
         TRANSFORMS: dict[Any, Any] = {  # noqa: RUF012 - sqlglot declares it so
             **ClickHouse.Generator.TRANSFORMS,
@@ -141,7 +141,7 @@ class Expressions:
         if kind is None and node.name.lower() == "nan":
             return expression("CAST(a AS DOUBLE)", exp.Literal.string("nan")), "N"
         if kind is None:
-            raise QueryRefused(f"unknown column: {node.name[:80]}", hint="A dataset has index1, blob1 and so on")
+            raise QueryRefused(f"unknown column: {node.name[:80]}", hint="Use index1, blob1, double1 and so on")
         self._named.add(node.name)
         return exp.column(quoted(node.name), table=quoted(node.table) if node.table else None), kind
 
@@ -316,7 +316,7 @@ def _widened(node: exp.Expr, kinds: list[str]) -> tuple[exp.Expr, str]:
 
 
 def _base(kind: str) -> str:
-    """The kind without the distinction of unsigned numbers: N for U."""
+    """`kind`, but N (number) in place of U (unsigned number)."""
     return "N" if kind == "U" else kind
 
 
