@@ -120,14 +120,14 @@ class ConcurrentWork(Work):
     async def insist(self, ids, rng):
         """Send, and send again what failed or was dropped: stored or a duplicate, and once in either case."""
         for _ in range(ATTEMPTS):
-            items = [item_of(one, self.shop.clock.now_us()) for one in ids]
+            items = [item_of(message_id, self.shop.clock.now_us()) for message_id in ids]
             if rng.random() < self.request.get("cancel", 0.0):
                 await self.dropped(self.send(items, batch=len(ids) > 1), rng)
                 continue
             receipts = await self.weathered("track", lambda: self.send(items, batch=len(items) > 1))  # noqa: B023
             if receipts is not None:
                 self.acknowledged(receipts)
-                self.end = max([self.end, *(one.seq + 1 for one in receipts)])
+                self.end = max([self.end, *(receipt.seq + 1 for receipt in receipts)])
                 return
 
     async def look(self):
@@ -169,8 +169,8 @@ class ConcurrentWork(Work):
             start=start, end=end.replace(minute=0, second=0, microsecond=0), as_of=moment
         )
         hours = await self.shop.query(_HOURS, as_of=moment)
-        found = [(row.time, row.value) for row in series if row.value]
-        assert found == [tuple(row) for row in hours if row[0] >= start]
+        actual = [(row.time, row.value) for row in series if row.value]
+        assert actual == [tuple(row) for row in hours if row[0] >= start]
 
     async def ask_rollups(self):
         """Rollups read your writes, also while they are being caught up by others."""

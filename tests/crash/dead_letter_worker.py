@@ -39,10 +39,10 @@ async def session(request):
             if job == "refuse":
                 first = number * 100
                 receipts = await shop.batch(body(first, 9), keep_refused=True, source="http")
-                tell("answered", first=first, rejected=sum(one.status == "rejected" for one in receipts))
+                tell("answered", first=first, rejected=sum(receipt.status == "rejected" for receipt in receipts))
             else:
                 outcomes = await shop.replay(edit=MEND)
-                tell("replayed", stored=sum(one.status == "stored" for one in outcomes))
+                tell("replayed", stored=sum(outcome.status == "stored" for outcome in outcomes))
         killer.armed = False
         tell("done", labels=killer.labels)
 

@@ -106,7 +106,7 @@ class KillDisk(Disk):
     def replace(self, source, target):
         chosen = self.killer.asks(f"replace {label_of(target)}")
         super().replace(source, target)
-        self.paths = {one: target if path == source else path for one, path in self.paths.items()}
+        self.paths = {descriptor: target if path == source else path for descriptor, path in self.paths.items()}
         self.killer.over(chosen)
 
     def remove(self, path):

@@ -48,9 +48,9 @@ class PromiseLog:
         base = {"root": str(self.root), "start_us": start_us, "seed": seed, "session": f"s{self.sessions}"}
         return base | {"jobs": 12, "known": known} | more
 
-    def take(self, said):
+    def take(self, messages):
         """Write down what a session was promised."""
-        for line in said:
+        for line in messages:
             self.now_us = max(self.now_us, line.get("at", 0))
             if line["kind"] == "acked":
                 for message_id, seq, status in line["receipts"]:
@@ -84,7 +84,7 @@ class PromiseLog:
             await self._derived(shop)
             await self._copies(shop)
             await self._past(shop)
-            problems = [one for one in await shop.check() if not (self.faulty and explained(one))]
+            problems = [problem for problem in await shop.check() if not (self.faulty and explained(problem))]
             assert problems == [], problems
             if retried:
                 await self._retry(shop, retried)
@@ -93,20 +93,20 @@ class PromiseLog:
     async def _events(self, shop):
         rows = (await shop.query("SELECT seq, message_id, received_at, event, amount FROM events ORDER BY seq")).rows
         assert [row.seq for row in rows] == list(range(len(rows))), "positions without gap, each once"
-        found = [(row.message_id, to_us(row.received_at)) for row in rows]
-        assert found[: len(self.seen)] == self.seen, "what was once read has changed"
-        self.seen = found
+        events = [(row.message_id, to_us(row.received_at)) for row in rows]
+        assert events[: len(self.seen)] == self.seen, "what was once read has changed"
+        self.seen = events
         for row in rows:
             number = amount_of(row.message_id)
             assert (row.event, row.amount) == (f"e{number % 3}", number), "an event is not what was sent"
         for message_id, seq in self.acked.items():
-            assert seq < len(found), f"acknowledged {message_id} at {seq} is gone: the log ends at {len(found)}"
-            assert found[seq][0] == message_id, f"acknowledged {message_id} is not at {seq}"
+            assert seq < len(events), f"acknowledged {message_id} at {seq} is gone: the log ends at {len(events)}"
+            assert events[seq][0] == message_id, f"acknowledged {message_id} is not at {seq}"
         window_us = SETTINGS["dedupe_window_s"] * US
         last = {}
-        for message_id, received in found:
-            before = last.get(message_id)
-            assert before is None or received - before > window_us, f"{message_id} is there twice"
+        for message_id, received in events:
+            previous = last.get(message_id)
+            assert previous is None or received - previous > window_us, f"{message_id} is there twice"
             last[message_id] = received
 
     async def _derived(self, shop):
@@ -123,14 +123,16 @@ class PromiseLog:
         """The archive alone is the events below the watermark; a sealed file says what the answer says."""
         if snapshots := await shop.snapshots():
             archived = await shop.query("SELECT seq, message_id FROM events ORDER BY seq", snapshot=snapshots[-1].id)
-            found = [(row.seq, row.message_id) for row in archived]
-            assert len(found) >= self.watermark, "the archive lacks events"
-            expected = [(seq, one) for seq, (one, _) in enumerate(self.seen[: len(found)])]
-            assert found == expected, "the archive has each event once, up to the watermark"
+            actual = [(row.seq, row.message_id) for row in archived]
+            assert len(actual) >= self.watermark, "the archive lacks events"
+            expected = [(seq, message_id) for seq, (message_id, _) in enumerate(self.seen[: len(actual)])]
+            assert actual == expected, "the archive has each event once, up to the watermark"
         with shop._components.pipeline.view() as view:  # it pins them
             for file in view.files:
-                found = pq.read_table(file.path, columns=["message_id"], partitioning=None)["message_id"].to_pylist()
-                assert found == [one for one, _ in self.seen[file.first_seq : file.end_seq]], f"{file.path} differs"
+                ids = pq.read_table(file.path, columns=["message_id"], partitioning=None)["message_id"].to_pylist()
+                assert ids == [message_id for message_id, _ in self.seen[file.first_seq : file.end_seq]], (
+                    f"{file.path} differs"
+                )
 
     async def _past(self, shop):
         for as_of, (seq, rows) in self.answers.items():
@@ -154,13 +156,17 @@ class PromiseLog:
         settled = max(log._settled, log._last_received, self.seen[-1][1] if self.seen else 0)
         now_us = max(shop.clock.now_us(), settled + 1)
         shop.clock.step((now_us - shop.clock.now_us()) / US)
-        ids = {one: seq for seq, (one, received) in enumerate(self.seen) if received >= now_us - window_us // 2}
+        ids = {
+            message_id: seq
+            for seq, (message_id, received) in enumerate(self.seen)
+            if received >= now_us - window_us // 2
+        }
         ids = dict(list(ids.items())[-count:])
-        receipts = await shop.batch([item_of(one, now_us) for one in ids])
-        found = [(one.message_id, one.seq, one.status) for one in receipts]
-        expected = [(one, seq, "duplicate") for one, seq in ids.items()]
-        wrong = [pair for pair in zip(found, expected, strict=True) if pair[0] != pair[1]]
-        assert not wrong, f"{len(wrong)} retries at {now_us} differ; (found, expected) of the first: {wrong[0]}"
+        receipts = await shop.batch([item_of(message_id, now_us) for message_id in ids])
+        actual = [(receipt.message_id, receipt.seq, receipt.status) for receipt in receipts]
+        expected = [(message_id, seq, "duplicate") for message_id, seq in ids.items()]
+        wrong = [pair for pair in zip(actual, expected, strict=True) if pair[0] != pair[1]]
+        assert not wrong, f"{len(wrong)} retries at {now_us} differ; (actual, expected) of the first: {wrong[0]}"
 
     async def settle(self):
         """Let all of it come to rest: archived, compacted, expired, collected, and the log let go."""

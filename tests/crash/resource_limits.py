@@ -48,8 +48,8 @@ class Peak:
     def __init__(self):
         self.most = {}
 
-    def see(self, **found):
-        for name, value in found.items():
+    def see(self, **amounts):
+        for name, value in amounts.items():
             self.most[name] = max(value, self.most.get(name, 0))
 
     def check(self):
@@ -63,12 +63,12 @@ def check_growth(samples):
     for name, bound in MOST_GROWTH.items():
         before = max(sample[name] for sample in samples[third : 2 * third])
         after = max(sample[name] for sample in samples[2 * third :])
-        assert after - before <= bound, f"{name} grew from {before} to {after}: {[one[name] for one in samples]}"
+        assert after - before <= bound, f"{name} grew from {before} to {after}: {[sample[name] for sample in samples]}"
 
 
 def check_disk(name, directory, events):
     """(bytes, share of the bound) of a directory that holds so many events."""
-    found = disk_bytes(directory)
+    size = disk_bytes(directory)
     base, each = DISK[name]
-    assert found <= base + each * events, f"{name}: {found} bytes for {events} events"
-    return {name: found, f"{name}_share": round(100 * found / (base + each * events))}
+    assert size <= base + each * events, f"{name}: {size} bytes for {events} events"
+    return {name: size, f"{name}_share": round(100 * size / (base + each * events))}

@@ -55,12 +55,12 @@ class Round:
 
     def _session(self, runner, promised, request, **until):
         self.journal.append({"kind": "request", **until, "request": request})
-        said, signal = runner.session(request, heard=self.journal.append, **until)
+        messages, signal = runner.session(request, heard=self.journal.append, **until)
         assert signal in (None, 9), f"the session ended by signal {signal}"
-        promised.take(said)
-        assert signal or said[-1]["kind"] in ("done", "refused"), said[-1]
+        promised.take(messages)
+        assert signal or messages[-1]["kind"] in ("done", "refused"), messages[-1]
         self.peak.check()
-        return said, signal
+        return messages, signal
 
     async def _audit(self, promised, **options):
         async with asyncio.timeout(_PATIENCE_S):
@@ -105,10 +105,12 @@ class Round:
         if rng.random() < 0.3:
             request["faults"] = {"rate": 0.003, "only": "", "at_open": False}
             promised.faulty = True
-        said, signal = self._session(runner, promised, request)
+        messages, signal = self._session(runner, promised, request)
         assert signal is None
-        samples = [line for line in said if line["kind"] == "quiet"]
-        self.tell("life", operations=len(said), samples=[{name: one[name] for name in held()} for one in samples])
+        samples = [line for line in messages if line["kind"] == "quiet"]
+        self.tell(
+            "life", operations=len(messages), samples=[{name: sample[name] for name in held()} for sample in samples]
+        )
         check_growth(samples)
         await self._audit(promised, retried=20)
         await self._rest(promised)
@@ -127,15 +129,15 @@ def drawn(rng):
     """What one session is to live through, beside its death at a moment."""
     if rng.random() < 0.15:
         return {"jobs": 12}  # one job at a time, so that each meets tracking alone
-    found = {"turns": rng.choice([20, 40]), "cancel": rng.choice([0.0, 0.0, 0.05]), "steps": rng.choice([0.0, 0.03])}
-    found["behind"] = rng.choice([0, 0, 2, 300])
+    options = {"turns": rng.choice([20, 40]), "cancel": rng.choice([0.0, 0.0, 0.05]), "steps": rng.choice([0.0, 0.03])}
+    options["behind"] = rng.choice([0, 0, 2, 300])
     if rng.random() < 0.15:
-        return found | {"naps": True, "turns": 4}
+        return options | {"naps": True, "turns": 4}
     if rng.random() < 0.35:
         only = rng.choice(["", "", "log", "archive", "sync", "write", "remove", "replace"])
         rate = rng.choice([0.003, 0.01, 0.04]) * (10 if only in ("remove", "replace") else 1)  # there are few of them
-        found["faults"] = {"rate": rate, "only": only, "at_open": rng.random() < 0.3}
+        options["faults"] = {"rate": rate, "only": only, "at_open": rng.random() < 0.3}
     if rng.random() < 0.3:
         at = round(10 ** rng.uniform(0, 2.2))
-        found["kill"] = {"match": rng.choice(_MATCHES), "at": at, "when": rng.choice(["before", "half", "after"])}
-    return found
+        options["kill"] = {"match": rng.choice(_MATCHES), "at": at, "when": rng.choice(["before", "half", "after"])}
+    return options

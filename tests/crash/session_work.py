@@ -41,21 +41,21 @@ class Work:
             ids = [f"{self.request['session']}-{number}-{turn}-{at}" for at in range(count)]
             if self.acked and rng.random() < 0.2:
                 ids.append(rng.choice(self.acked))
-            items = [item_of(one, self.shop.clock.now_us()) for one in ids]
+            items = [item_of(message_id, self.shop.clock.now_us()) for message_id in ids]
             receipts = await self.send(items, batch=count > 1)
             self.acknowledged(receipts)
 
     def acknowledged(self, receipts):
-        found = [[one.message_id, one.seq, one.status] for one in receipts]
-        tell("acked", at=self.shop.clock.now_us(), receipts=found)
-        self.acked += [one.message_id for one in receipts]
+        entries = [[receipt.message_id, receipt.seq, receipt.status] for receipt in receipts]
+        tell("acked", at=self.shop.clock.now_us(), receipts=entries)
+        self.acked += [receipt.message_id for receipt in receipts]
 
     async def some(self):
         """A few events, one after the other."""
         for count in (1, 1, 12, 1):
             self.shop.clock.advance(0.25)
             ids = [f"{self.request['session']}-some-{len(self.acked)}-{at}" for at in range(count)]
-            items = [item_of(one, self.shop.clock.now_us()) for one in ids]
+            items = [item_of(message_id, self.shop.clock.now_us()) for message_id in ids]
             self.acknowledged(await self.send(items, batch=count > 1))
 
     async def arm(self):

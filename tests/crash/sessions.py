@@ -65,7 +65,7 @@ class SessionRunner:
             os.close(process)
 
     def _listen(self, process, lines, seconds, heard):
-        said = []
+        messages = []
         deadline = time.monotonic() + seconds if lines == 0 else None
         while True:
             line = self._line(None if deadline is None else max(0.0, deadline - time.monotonic()))
@@ -73,13 +73,13 @@ class SessionRunner:
                 status = line["status"]
                 self.peak.see(rss=line["rss"])
                 SessionRunner.kills += os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
-                return said, os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
+                return messages, os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
             if line is not None:
-                said.append(line)
+                messages.append(line)
                 heard(line)
                 if "descriptors" in line:
                     self.peak.see(descriptors=line["descriptors"], threads=line["threads"])
-                if len(said) == lines:
+                if len(messages) == lines:
                     deadline = time.monotonic() + seconds
             else:
                 deadline = None

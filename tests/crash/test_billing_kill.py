@@ -36,9 +36,9 @@ async def killed(root, step):
     child = await asyncio.create_subprocess_exec(
         sys.executable, "-c", CHILD, str(root), step, stdout=asyncio.subprocess.PIPE
     )
-    said, _ = await child.communicate()
+    output, _ = await child.communicate()
     assert child.returncode == -signal.SIGKILL
-    return said
+    return output
 
 
 async def test_killed_between_usage_and_invoice(tmp_path):

@@ -25,12 +25,12 @@ class Worker:
         request = {"root": str(root), "jobs": JOBS, "arm": arm, "kill": kill}
         self._process.stdin.write(json.dumps(request).encode() + b"\n")
         self._process.stdin.flush()
-        said = []
+        messages = []
         for line in self._process.stdout:
-            said.append(json.loads(line))
-            if said[-1]["what"] == "ended":
-                return said
-        raise AssertionError(f"the worker is gone: {said}")
+            messages.append(json.loads(line))
+            if messages[-1]["what"] == "ended":
+                return messages
+        raise AssertionError(f"the worker is gone: {messages}")
 
     def close(self):
         self._process.stdin.close()
@@ -56,18 +56,18 @@ def steps_of(labels):
                 yield label, at, "half"
 
 
-async def audit(root, said):
+async def audit(root, messages):
     """A day later, when no message id is remembered: every answered refusal waits or is stored, and is stored once."""
     clock = ManualClock(START)
     clock.advance(86_400)
-    answered = sum(one["rejected"] for one in said if one["what"] == "answered")
+    answered = sum(message["rejected"] for message in messages if message["what"] == "answered")
     count = "SELECT count(*), count(DISTINCT user_id) FROM events WHERE event = 'mended'"
     async with Analytics("shop", root=root, clock=clock, **SETTINGS) as shop:
         waiting = {json.loads(letter.raw)["userId"] for letter in await shop.dead_letters()}
         stored = {row[0] for row in await shop.query("SELECT user_id FROM events WHERE event = 'mended'")}
         assert not waiting & stored, "a letter whose event is in the log is gone"
         assert len(waiting | stored) >= answered
-        if any(one["what"] == "replayed" for one in said):
+        if any(message["what"] == "replayed" for message in messages):
             assert not waiting
         for _ in range(2):
             await shop.replay(edit=MEND)
@@ -78,13 +78,13 @@ async def audit(root, said):
 
 
 async def kill_at(worker, root, arm, label, at, when):
-    said = worker.session(root, arm, match=label, at=at, when=when)
+    messages = worker.session(root, arm, match=label, at=at, when=when)
     try:
-        await audit(root, said)
+        await audit(root, messages)
     except BaseException as error:
         error.add_note(f"killed {when} {label!r}, time {at}")
         raise
-    return said[-1]["signal"] == 9
+    return messages[-1]["signal"] == 9
 
 
 @pytest.mark.parametrize(
@@ -107,9 +107,9 @@ async def test_killed_between_the_log_and_the_dead_letters(worker, tmp_path, arm
 @pytest.mark.parametrize("arm", ["refuse", "replay"])
 async def test_killed_at_every_step(worker, tmp_path, arm):
     """Before it, halfway and after it, and then nothing is lost and nothing is stored twice."""
-    said = worker.session(tmp_path / "whole", arm)
-    assert said[-1]["signal"] == 0
-    labels = next(one["labels"] for one in said if one["what"] == "done")
+    messages = worker.session(tmp_path / "whole", arm)
+    assert messages[-1]["signal"] == 0
+    labels = next(message["labels"] for message in messages if message["what"] == "done")
     assert {"sql storage BEGIN IMMEDIATE", "sql storage COMMIT", "sync log/.log"} <= set(labels)
     steps = enumerate(steps_of(labels))
     killed = [await kill_at(worker, tmp_path / str(number), arm, *step) for number, step in steps]

@@ -31,9 +31,9 @@ async def kill_loop(runner, root, seed, cycles, draw=lambda _: {}):
         rng = random.Random(cycle)
         request = promised.request(cycle, **draw(rng))
         try:
-            said, signal = runner.session(request, lines=rng.randint(1, 70), seconds=rng.uniform(0, 0.1))
+            messages, signal = runner.session(request, lines=rng.randint(1, 70), seconds=rng.uniform(0, 0.1))
             killed += signal == 9
-            promised.take(said)
+            promised.take(messages)
             if rng.random() < 0.7:  # else the next process meets what two deaths have left
                 await promised.audit()
                 await promised.retry()

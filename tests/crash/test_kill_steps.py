@@ -68,8 +68,8 @@ async def kill_at(runner, promised, first, step, seed):
     label, at, when = step
     kill = {"match": label, "at": at, "when": when, "later": "arm" in first}
     try:
-        said, signal = runner.session(promised.request(seed, jobs=0, first=first, kill=kill))
-        promised.take(said)
+        messages, signal = runner.session(promised.request(seed, jobs=0, first=first, kill=kill))
+        promised.take(messages)
         await promised.audit()
         if label.startswith(("write log", "sync log", "mark log")):
             await promised.retry()
@@ -81,10 +81,10 @@ async def kill_at(runner, promised, first, step, seed):
 
 async def labels_of(runner, promised, first):
     """The steps that a session takes which nobody kills."""
-    said, signal = runner.session(promised.request(0, jobs=0, first=first, kill={"later": True}))
-    promised.take(said)
+    messages, signal = runner.session(promised.request(0, jobs=0, first=first, kill={"later": True}))
+    promised.take(messages)
     assert signal is None
-    return said[-1]["labels"]
+    return messages[-1]["labels"]
 
 
 async def kill_each(runner, root, action, most):
@@ -120,8 +120,8 @@ async def test_killed_between_the_commit_and_the_checkpoint(runner, tmp_path):
         assert await kill_at(runner, promised, ACTIONS["archive"][0], step, round_)
         stored = len(promised.seen)
         assert promised.watermark < stored, "the mark was written"
-        said, signal = runner.session(promised.request(round_, jobs=0, first=["archive", "an_hour", "rollup"]))
-        promised.take(said)
+        messages, signal = runner.session(promised.request(round_, jobs=0, first=["archive", "an_hour", "rollup"]))
+        promised.take(messages)
         assert signal is None
         assert (promised.watermark, len(promised.seen)) == (stored, stored), (
             "the archive had all of it, and took nothing twice"
@@ -148,14 +148,14 @@ async def test_killed_repeatedly_during_recovery(runner, tmp_path):
     torn = {"match": "write log/.log", "at": 3, "when": "half", "later": True}
     deaths = 0
     for step in range(1, 200):
-        said, signal = runner.session(promised.request(step, jobs=0, first=first, kill=torn))
+        messages, signal = runner.session(promised.request(step, jobs=0, first=first, kill=torn))
         assert signal == 9
-        promised.take(said)
+        promised.take(messages)
         kill = {"match": "", "at": step, "when": ("before", "half", "after")[step % 3]}
-        said, signal = runner.session(promised.request(step, jobs=0, kill=kill))
-        promised.take(said)
+        messages, signal = runner.session(promised.request(step, jobs=0, kill=kill))
+        promised.take(messages)
         deaths += signal == 9
-        if any(line["kind"] == "ready" for line in said):
+        if any(line["kind"] == "ready" for line in messages):
             break
         if step % 6 == 0:
             await promised.audit()

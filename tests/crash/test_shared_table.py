@@ -65,7 +65,7 @@ async def test_of_two_objects_that_race_for_a_table_one_is_refused(make, turn):
         await fill(b, 10)
         racing = [patient(shop) for shop in ((a, b) if turn % 2 else (b, a))]
         outcomes = await asyncio.gather(*racing, return_exceptions=True)
-        assert sorted(type(one).__name__ for one in outcomes) == ["ArchiveConflict", "Archived"]
+        assert sorted(type(outcome).__name__ for outcome in outcomes) == ["ArchiveConflict", "Archived"]
         snapshots = await a.snapshots()
         assert [snapshot.rows for snapshot in snapshots] == [10]
         for shop in (a, b):

@@ -44,23 +44,23 @@ class Lane:
         root.mkdir(parents=True)
         sabotage = KINDS[self.sabotage] if self.sabotage else None
         kind = self.only or kind_of(number)
-        one = Round(self.seed, number, root, self._heard, sabotage=sabotage, more=self.more)
+        current_round = Round(self.seed, number, root, self._heard, sabotage=sabotage, more=self.more)
         self.say("begins", round=number, what=kind)
         try:
-            one.run(kind, self._runner)
+            current_round.run(kind, self._runner)
             self._check_myself()
         except Exception:  # noqa: BLE001 - whatever it is, it is what torture is for
-            self._failed(one, number, root)
+            self._failed(current_round, number, root)
         else:
             shutil.rmtree(root)
             self.say("ends", round=number, what=kind)
 
-    def _failed(self, one, number, root):
+    def _failed(self, current_round, number, root):
         trace = traceback.format_exc()
         self.failures += 1
         self._runner.abandon()  # a session of it may still be under way
         self._runner = SessionRunner()
-        one.save(root / "promises.jsonl")
+        current_round.save(root / "promises.jsonl")
         (root / "failure.txt").write_text(f"{self.replay(number)}\n\n{trace}")
         self.say("failed", round=number, replay=self.replay(number), kept=str(root), trace=trace[-6000:])
 

@@ -62,7 +62,7 @@ class Ledger:
         groups = defaultdict(list)
         for row in self.rows[:end]:
             groups[row.event].append(row.amount)
-        return [(event, len(found), _sum(found)) for event, found in sorted(groups.items())]
+        return [(event, len(amounts), _sum(amounts)) for event, amounts in sorted(groups.items())]
 
     def actives(self, days, width, end=None):
         """(date, people, events) of the `width` days that end with each of `days`."""
@@ -73,8 +73,8 @@ class Ledger:
                 people[row.day].add(row.person)
         windows = [[day - timedelta(days=back) for back in range(width)] for day in days]
         return [
-            (day, len(set().union(*(people[one] for one in window))), sum(events[one] for one in window))
-            for day, window in zip(days, windows, strict=True)
+            (last, len(set().union(*(people[day] for day in window))), sum(events[day] for day in window))
+            for last, window in zip(days, windows, strict=True)
         ]
 
     def series(self, start_us, end_us, *, event=None, people=False, grain_us=3600 * US, end=None):
@@ -84,7 +84,8 @@ class Ledger:
             if start_us <= row.timestamp < end_us and event in (None, row.event):
                 buckets[row.timestamp - row.timestamp % grain_us].append(row.person)
         return [
-            (bucket, len(set(found) - {None}) if people else len(found)) for bucket, found in sorted(buckets.items())
+            (bucket, len(set(persons) - {None}) if people else len(persons))
+            for bucket, persons in sorted(buckets.items())
         ]
 
     def revenue(self):
@@ -95,8 +96,8 @@ class Ledger:
                 groups[row.day, row.plan].append(row)
         return sorted(
             (
-                (day, plan, _sum(row.amount for row in found), len(found), len({row.person for row in found} - {None}))
-                for (day, plan), found in groups.items()
+                (day, plan, _sum(row.amount for row in rows), len(rows), len({row.person for row in rows} - {None}))
+                for (day, plan), rows in groups.items()
             ),
             key=rollup_order,
         )
@@ -118,5 +119,5 @@ def days_until(last, count):
 
 def _sum(values):
     """As SQL has it: nothing of nothing. Amounts are quarters, so no order of adding can show."""
-    found = [value for value in values if value is not None]
-    return sum(found) if found else None
+    numbers = [value for value in values if value is not None]
+    return sum(numbers) if numbers else None
