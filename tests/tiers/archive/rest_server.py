@@ -112,26 +112,26 @@ class Handler(BaseHTTPRequestHandler):
             return {"namespace": json.loads(body)["namespace"], "properties": {}}
         _, namespace, _, *name = parts
         if not name:
-            asked = CreateTableRequest.model_validate({"location": None} | json.loads(body))
+            request = CreateTableRequest.model_validate({"location": None} | json.loads(body))
             return described(
                 catalog.create_table(
-                    (namespace, asked.name),
-                    asked.table_schema,
-                    partition_spec=asked.partition_spec,
-                    sort_order=asked.write_order,
-                    properties=asked.properties,
+                    (namespace, request.name),
+                    request.table_schema,
+                    partition_spec=request.partition_spec,
+                    sort_order=request.write_order,
+                    properties=request.properties,
                 )
             )
         return self._commit((namespace, *name), CommitTableRequest.model_validate_json(body))
 
-    def _commit(self, identifier, asked):
+    def _commit(self, identifier, request):
         step = self.server.script.pop(0) if self.server.script else ""
         if not step or step.startswith("applied"):
             table = self.server.catalog.load_table(identifier)
-            done = self.server.catalog.commit_table(table, asked.requirements, asked.updates)
+            result = self.server.catalog.commit_table(table, request.requirements, request.updates)
             answer = {
-                "metadata-location": done.metadata_location,
-                "metadata": json.loads(done.metadata.model_dump_json()),
+                "metadata-location": result.metadata_location,
+                "metadata": json.loads(result.metadata.model_dump_json()),
             }
         if not step:
             return answer

@@ -125,16 +125,16 @@ async def test_manifests_describe_the_files(archive):
 
 async def test_days_before_1970_and_at_the_edges(archive):
     """Days are counted in UTC, by the floor, also before 1970 and in the years 1 and 9999."""
-    at = [-62_135_596_800_000_000, -1, 0, DAY - 1, DAY, 253_402_300_799_999_999]
-    await archive.append(events(0, 6, at=at.__getitem__), 0, 6)
+    timestamps = [-62_135_596_800_000_000, -1, 0, DAY - 1, DAY, 253_402_300_799_999_999]
+    await archive.append(events(0, 6, at=timestamps.__getitem__), 0, 6)
     async with archive.pin() as view:
-        found = [(file.min_timestamp, file.max_timestamp, file.path.split("=")[1][:10]) for file in view.files]
-    assert found == [
-        (at[0], at[0], "0001-01-01"),
+        bounds = [(file.min_timestamp, file.max_timestamp, file.path.split("=")[1][:10]) for file in view.files]
+    assert bounds == [
+        (timestamps[0], timestamps[0], "0001-01-01"),
         (-1, -1, "1969-12-31"),
         (0, DAY - 1, "1970-01-01"),
         (DAY, DAY, "1970-01-02"),
-        (at[5], at[5], "9999-12-31"),
+        (timestamps[5], timestamps[5], "9999-12-31"),
     ]
     assert (await archive.compact()).commits == 0
 
@@ -219,9 +219,9 @@ async def test_promotions_with_odd_names(tmp_path, first):
     await again.append(rows.slice(start + 2, 2), start + 2, start + 4)
     await again.compact()
     async with again.pin() as view:
-        found = read(view.files[-1].path).sort_by("seq")
+        table = read(view.files[-1].path).sort_by("seq")
         assert {"a.b", "a b", "c$-d", "day"} <= view.files[-1].columns
-    assert found.select(["a.b", "a b", "c$-d", "day"]).slice(found.num_rows - 1).to_pylist() == [
+    assert table.select(["a.b", "a b", "c$-d", "day"]).slice(table.num_rows - 1).to_pylist() == [
         {"a.b": start + 3, "a b": "x", "c$-d": 0.5, "day": True}
     ]
     assert await again.check() == []
@@ -350,10 +350,10 @@ async def test_rows_of_many_chunks_are_sorted(tmp_path, disorder):
     archive = open_archive(tmp_path)
     await archive.append(chunked, 0, count)
     async with archive.pin() as view:
-        found = [read(file.path) for file in view.files]
-    for rows in found:
+        tables = [read(file.path) for file in view.files]
+    for rows in tables:
         keys = list(zip(rows["timestamp"].cast(pa.int64()).to_pylist(), rows["seq"].to_pylist(), strict=True))
         assert keys == sorted(keys)
-    back = pa.concat_tables(found).sort_by("seq").select(SCHEMA.names)
+    back = pa.concat_tables(tables).sort_by("seq").select(SCHEMA.names)
     assert back.cast(SCHEMA).equals(table)
     await archive.close()

@@ -252,8 +252,8 @@ async def test_l3_36_erased_bytes_leave_the_disk(pair, tmp_path):
     def traces():
         """Files whose rows have the person, and manifests whose bounds do."""
         data = [path for path in stored(tmp_path) if path.suffix == ".parquet"]
-        found = [path for path in data if "person-3" in read(path)["user_id"].to_pylist()]
-        return found + [path for path in stored(tmp_path) if b"person-3" in path.read_bytes() and path not in found]
+        paths = [path for path in data if "person-3" in read(path)["user_id"].to_pylist()]
+        return paths + [path for path in stored(tmp_path) if b"person-3" in path.read_bytes() and path not in paths]
 
     def bounds(worker):
         table = worker.load()

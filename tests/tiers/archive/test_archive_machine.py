@@ -134,13 +134,13 @@ class Interleavings(RuleBasedStateMachine):
             return await asyncio.gather(*calls, return_exceptions=True)
 
         outcomes = self.runner.run(race())
-        failed = [one for one in outcomes if isinstance(one, BaseException)]
-        assert all(isinstance(one, ArchiveUnavailable) for one in failed), "the catalog may be busy with the other"
+        failed = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+        assert all(isinstance(error, ArchiveUnavailable) for error in failed), "the catalog may be busy with the other"
         if failed:  # nobody knows whether these came to anything; it is said that doing it again is safe
             outcomes.append(self.runner.run(self.call(self.archives[0], *job, start)))
         if job[0] == "append":
-            assert sum(one is True for one in outcomes) == 1 or failed
-            assert sum(one is True for one in outcomes) <= 1
+            assert sum(outcome is True for outcome in outcomes) == 1 or failed
+            assert sum(outcome is True for outcome in outcomes) <= 1
         self.note(*job)
 
     @invariant()

@@ -35,9 +35,9 @@ async def test_a_rest_catalog_keeps_an_archive(server, archive, tmp_path):
     await archive.expire()
     assert (await archive.collect_garbage()).paths
     other = open_archive(tmp_path, catalog=server.properties)
-    for one in (archive, other):
-        assert await seqs(one) == [0, 1, 2, 4, 5, 6, 7]
-        assert await one.check() == []
+    for instance in (archive, other):
+        assert await seqs(instance) == [0, 1, 2, 4, 5, 6, 7]
+        assert await instance.check() == []
     await other.close()
 
 

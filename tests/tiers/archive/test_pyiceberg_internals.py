@@ -226,15 +226,15 @@ async def test_metadata_of_a_cached_transaction_are_those_of_pyiceberg(archive):
     This is the contract with `Transaction._table`, `_updates` (a new tuple for each change) and `table_metadata`.
     """
     table = await archive._run(lambda worker: worker.load())
-    ours, theirs = internals.CachedTransaction(table), Transaction(table)
-    assert ours.table_metadata == theirs.table_metadata
+    cached, plain = internals.CachedTransaction(table), Transaction(table)
+    assert cached.table_metadata == plain.table_metadata
     for number in range(3):
-        for transaction in (ours, theirs):
+        for transaction in (cached, plain):
             transaction.set_properties({"lakebed.test": str(number)})
-        assert ours.table_metadata.properties["lakebed.test"] == str(number)
+        assert cached.table_metadata.properties["lakebed.test"] == str(number)
         ignored = {"last_updated_ms": 0}  # pyiceberg reads the clock
-        assert ours.table_metadata.model_copy(update=ignored) == theirs.table_metadata.model_copy(update=ignored)
-        assert ours.table_metadata is ours.table_metadata
+        assert cached.table_metadata.model_copy(update=ignored) == plain.table_metadata.model_copy(update=ignored)
+        assert cached.table_metadata is cached.table_metadata
     assert "lakebed.test" not in table.metadata.properties
 
 

@@ -44,7 +44,7 @@ class Model:
         self.increments, self.births, self.max_keys, self.evicted, self.clock = [], {}, max_keys, 0, 0
 
     def sweep(self, now):
-        self.increments = [one for one in self.increments if one[2] > now]
+        self.increments = [increment for increment in self.increments if increment[2] > now]
         alive = {key for key, _, _ in self.increments}
         self.births = {key: birth for key, birth in self.births.items() if key in alive}
 
@@ -52,7 +52,7 @@ class Model:
         return max(end for name, _, end in self.increments if name == key)
 
     def delete(self, key):
-        self.increments = [one for one in self.increments if one[0] != key]
+        self.increments = [increment for increment in self.increments if increment[0] != key]
         return self.births.pop(key, None) is not None
 
     def incr(self, key, amount, end, now):
@@ -161,14 +161,14 @@ def test_many_keys_against_a_list(steps):
         patch.setattr(module, "_UNINDEXED", 16)
         clock = ManualClock()
         counters, model = Counters(clock, 200), Model(200)
-        for number, (pause, many, ttl) in enumerate(steps):
+        for number, (pause, count, ttl) in enumerate(steps):
             clock.advance(pause)
-            for one in range(many):
-                key = f"k{(number * 37 + one * 11) % 997:03d}"
+            for index in range(count):
+                key = f"k{(number * 37 + index * 11) % 997:03d}"
                 end = math.inf if ttl is None else clock.monotonic() + ttl
-                counters.incr(key, one, ttl)
-                model.incr(key, one, end, clock.monotonic())
-                if one % 7 == 0:
+                counters.incr(key, index, ttl)
+                model.incr(key, index, end, clock.monotonic())
+                if index % 7 == 0:
                     assert counters.delete(key) == model.delete(key)
             if number % 3 == 0:
                 for glob in ("*", "k1*", "k?5*", "k9[0-4]?"):

@@ -33,7 +33,7 @@ def events(*message_ids, **fields):
 
 def batch_of(made, seq, received):
     """The rows of validated events, as a commit creates them."""
-    return EventBatch.of(made).to_record_batch([one.message_id for one in made], seq, received)
+    return EventBatch.of(made).to_record_batch([item.message_id for item in made], seq, received)
 
 
 def make(directory, *, clock=None, disk=None, promotions=BUILT_IN, on_commit=None, engine=ENGINE, **settings):
@@ -117,8 +117,10 @@ def with_marker(data, note):
     return data[: MARKER.start] + note + data[MARKER.stop :]
 
 
-def recovered_ids(found):
-    return [message_id for one in found.unsealed for frame in one.frames for message_id in column(frame.batch)]
+def recovered_ids(recovered):
+    return [
+        message_id for segment in recovered.unsealed for frame in segment.frames for message_id in column(frame.batch)
+    ]
 
 
 def column(batch, name="message_id"):

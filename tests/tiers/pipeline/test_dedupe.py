@@ -41,8 +41,8 @@ async def test_within_a_group_of_several_calls(tmp_path):
     """Of calls that share one commit each gets its own receipts."""
     async with opened(tmp_path) as log:
         calls = [log.append(events("a", "b")), log.append(events("b", "c")), log.append(events("a"))]
-        found = [[(one.status, one.seq) for one in receipts] for receipts in await asyncio.gather(*calls)]
-        assert found == [[("stored", 0), ("stored", 1)], [("duplicate", 1), ("stored", 2)], [("duplicate", 0)]]
+        answers = [[(receipt.status, receipt.seq) for receipt in receipts] for receipts in await asyncio.gather(*calls)]
+        assert answers == [[("stored", 0), ("stored", 1)], [("duplicate", 1), ("stored", 2)], [("duplicate", 0)]]
 
 
 async def test_across_groups_sealing_and_reopening(tmp_path):
@@ -314,12 +314,12 @@ def test_a_log_answers_as_a_dict_with_a_window(steps):
                     else:
                         last = max(clock.now_us(), last + 1)
                         expected = []
-                        for one in step:
-                            seq, at = model.get(one, (None, None))
+                        for message_id in step:
+                            seq, at = model.get(message_id, (None, None))
                             if seq is None or at < last - 60_000_000:
-                                model[one] = (len(stored), last)
+                                model[message_id] = (len(stored), last)
                                 expected.append(("stored", len(stored)))
-                                stored.append(one)
+                                stored.append(message_id)
                             else:
                                 expected.append(("duplicate", seq))
                         assert await statuses(log, *step) == expected

@@ -59,8 +59,8 @@ async def test_calls_made_while_a_sync_runs_share_the_next_one(tmp_path):
         before = disk.count("sync", ".log")
         calls += [log.append(events(f"m{i}")) for i in range(1000)]
         disk.gate.set()
-        receipts = [one for call in calls for one in await call]
-        assert [one.seq for one in receipts] == list(range(1, 1002))
+        receipts = [receipt for call in calls for receipt in await call]
+        assert [receipt.seq for receipt in receipts] == list(range(1, 1002))
         assert disk.count("sync", ".log") - before == 2, "the one that was let through, and one for all the others"
 
 
@@ -130,7 +130,7 @@ async def test_any_failure_in_any_step_loses_and_doubles_nothing(tmp_path, opera
         assert held(log) == acknowledged
         await log.append(events("next"))
         await log.seal()
-        assert [one for _, one in held(log)] == [*(name for _, name in acknowledged), "next"]
+        assert [message_id for _, message_id in held(log)] == [*(name for _, name in acknowledged), "next"]
     assert disk.open_descriptors == {}
 
 
@@ -371,7 +371,7 @@ def test_a_log_holds_all_acknowledged_events(tmp_path_factory, steps):
                 group = [event(f"m{count + i}") for i in range(step)]
                 count += step
                 with contextlib.suppress(LogUnavailable):
-                    model += [(one.seq, one.message_id) for one in await log.append(group)]
+                    model += [(receipt.seq, receipt.message_id) for receipt in await log.append(group)]
             elif step == "reopen":
                 with contextlib.suppress(LogUnavailable):  # a failure that waited may strike now
                     await log.close()

@@ -76,7 +76,7 @@ async def test_when_sealing_is_slow_appends_wait(tmp_path):
         await asyncio.to_thread(disk.reached.wait, 20)
         for _ in range(50):
             await asyncio.sleep(0)
-        assert not any(one.done() for one in waiting)
+        assert not any(task.done() for task in waiting)
         disk.gate.set()
         await asyncio.wait_for(asyncio.gather(*waiting), 20)
         assert [seq for seq, _ in held(log)] == list(range(24))
@@ -111,7 +111,7 @@ async def test_when_sealing_keeps_failing_appends_are_refused_and_nothing_is_los
                 refused.append(str(error))
         assert stored
         assert len(refused) > 10
-        assert all("the limit is 2000" in one and "No space left" in one for one in refused)
+        assert all("the limit is 2000" in message and "No space left" in message for message in refused)
         assert log.tail_bytes < 4000, "memory is bounded"
         assert "No space left" in log.problems["seal"]
         assert held(log) == stored

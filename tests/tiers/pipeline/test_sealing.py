@@ -59,7 +59,7 @@ def test_rows_order_and_promoted_columns_are_the_same(tmp_path):
     sealed = pq.read_table(file.path, page_checksum_verification=True)
     assert sealed.select(list(BASE_COLUMNS)).cast(SCHEMA).equals(before)
     assert sealed.to_pylist() == on_the_fly.to_pylist()
-    assert sealed.column_names == [*BASE_COLUMNS, *(one.name for one in PROMOTIONS)]
+    assert sealed.column_names == [*BASE_COLUMNS, *(promotion.name for promotion in PROMOTIONS)]
     assert sealed["revenue"].to_pylist()[:6] == [None, 9.5, None, None, None, 1e308]
 
 
@@ -72,7 +72,7 @@ def test_a_sealed_file_describes_its_contents(tmp_path):
     assert (file.first_received, file.last_received) == (NOW + 6, NOW + 12)
     assert from_us(file.min_timestamp) == datetime(2020, 2, 29, 12, 0, 0, 123456, tzinfo=UTC)
     assert file.max_timestamp == NOW + 12
-    assert file.columns == {*BASE_COLUMNS, *(one.name for one in BUILT_IN)}
+    assert file.columns == {*BASE_COLUMNS, *(promotion.name for promotion in BUILT_IN)}
 
 
 def test_bounds_before_1970_and_over_several_row_groups(tmp_path):
