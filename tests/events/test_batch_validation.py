@@ -28,7 +28,7 @@ def rows(batch):
 
 
 def block_rows(block):
-    ids = [one if one is not None else "given" for one in block.message_ids]
+    ids = [message_id if message_id is not None else "given" for message_id in block.message_ids]
     table = block.to_record_batch(ids, 0, NOW).to_pylist()
     return [
         row | {"name": name, "person": person}
@@ -96,7 +96,7 @@ def test_a_number_that_overflows_a_float_is_refused(number, kind, field):
     body = "[" + ",".join([*map(json.dumps, COMPANY), bad, bad.replace(field, "unknown")]) + "]"
     columns, each = both(body.encode())
     assert columns == each
-    assert [isinstance(one, Rejected) for one in columns[-2:]] == [True, False]
+    assert [isinstance(result, Rejected) for result in columns[-2:]] == [True, False]
 
 
 def test_depth_is_counted_for_each_event():
@@ -154,7 +154,7 @@ ITEMS = st.fixed_dictionaries(
 @given(item=ITEMS, sent_at=st.none() | TIMES, form=st.integers(0, 2), source=st.none() | st.just("http"))
 def test_column_validation_equals_single_validation(item, sent_at, form, source):
     """Any event among others, in an array, an envelope or NDJSON: the same rows and rejections either way."""
-    items = [msgspec.json.encode(one) for one in [*COMPANY, item]]
+    items = [msgspec.json.encode(value) for value in [*COMPANY, item]]
     sent = b"" if sent_at is None else b',"sentAt":' + msgspec.json.encode(sent_at)
     body = [b"[%s]" % b",".join(items), b'{"batch":[%s]%s}' % (b",".join(items), sent), b"\n".join(items)][form]
     columns, each = both(body, source)
@@ -180,7 +180,7 @@ def test_parts_of_a_batch_are_joined_in_order(sizes, data):
     for size in sizes:
         ids = [f"m{number + i}" for i in range(size)]
         number += size
-        made = [Event(event=one, message_id=one, timestamp=None) for one in ids]
+        made = [Event(event=name, message_id=name, timestamp=None) for name in ids]
         if size and data.draw(st.booleans()):
             parts.append(EventBatch.of(made))
         else:

@@ -29,7 +29,10 @@ def document() -> Event:
 def test_sql_arrow_and_python_agree(picked):
     """The same rows are documents by each of the three, and every other row is an event."""
     rows = [ROWS[number] for number in picked]
-    sources, types = pa.array([one for one, _ in rows], pa.string()), pa.array([one for _, one in rows], pa.string())
+    sources, types = (
+        pa.array([source for source, _ in rows], pa.string()),
+        pa.array([kind for _, kind in rows], pa.string()),
+    )
     table = pa.table({"seq": pa.array(range(len(rows)), pa.int64()), "source": sources, "type": types})
     expected = [seq for seq, (source, kind) in enumerate(rows) if is_document(Event(type=kind, source=source))]
     others = [seq for seq in range(len(rows)) if seq not in expected]
@@ -37,10 +40,10 @@ def test_sql_arrow_and_python_agree(picked):
     assert document_seqs(table) == expected
     assert without_documents(table)["seq"].to_pylist() == others
     for condition, seqs in ((IS_DOCUMENT, expected), (IS_EVENT, others)):
-        found = duckdb.connect().sql(
+        result = duckdb.connect().sql(
             f"SELECT seq FROM table WHERE {condition} ORDER BY seq".replace("table", '"table"')
         )
-        assert [seq for (seq,) in found.fetchall()] == seqs
+        assert [seq for (seq,) in result.fetchall()] == seqs
 
 
 def test_a_batch_knows_its_documents():

@@ -131,9 +131,9 @@ REFUSED = [
 @pytest.mark.parametrize(("item", "reason"), REFUSED, ids=range(len(REFUSED)))
 def test_a_value_beyond_a_limit_is_rejected_with_one_reason(take, item, reason):
     """One over each limit is invalid, and the reason names the field, the value and the limit."""
-    found = take(dict(item))
-    assert isinstance(found, Rejected)
-    assert reason in found.reason
+    rejected = take(dict(item))
+    assert isinstance(rejected, Rejected)
+    assert reason in rejected.reason
 
 
 @pytest.mark.parametrize("field", ["event", "userId", "anonymousId", "groupId", "sessionId", "messageId", "source"])
@@ -175,8 +175,8 @@ def test_a_category_or_previous_id_with_a_lone_surrogate_is_refused():
 )
 def test_times_may_be_text_or_numbers(take, timestamp, moment):
     """ISO 8601 with any offset (naive is UTC), epoch seconds and milliseconds; any past back to the year 1."""
-    found = take({"event": "e", "timestamp": timestamp})
-    assert found.timestamp == (None if moment is None else to_us(moment))
+    event = take({"event": "e", "timestamp": timestamp})
+    assert event.timestamp == (None if moment is None else to_us(moment))
 
 
 @pytest.mark.parametrize("name", ["timestamp", "original_timestamp", "sent_at"])
@@ -299,7 +299,7 @@ def test_the_arrow_form_has_every_field():
         "messageId": "m",
     }
     made = [by_json(full), by_json({"type": "page", "messageId": "n"})]
-    rows = EventBatch.of(made).to_record_batch([one.message_id for one in made], 41, NOW).to_pylist()
+    rows = EventBatch.of(made).to_record_batch([event.message_id for event in made], 41, NOW).to_pylist()
     now = datetime(2026, 1, 1, tzinfo=UTC)
     assert rows == [
         {
