@@ -184,13 +184,13 @@ def seen(items: Sequence[Mapping[str, Any]], merges: Sequence[tuple[str, str]] =
     for claim in sorted(claims, key=lambda item: (item["timestamp"], item["messageId"])):
         owner.setdefault(claim["anonymousId"], claim["userId"])
     for pair in merges:
-        into, other = (owner.get(one, one) for one in pair)
-        owner |= {one: into for one, whose in owner.items() if whose == other} | {other: into}
+        into, other = (owner.get(identity, identity) for identity in pair)
+        owner |= {identity: into for identity, current in owner.items() if current == other} | {other: into}
     seen = []
     for seq, item in enumerate(items):
         own = item["userId"] or item["anonymousId"]
         us = to_us(datetime.fromisoformat(item["timestamp"]))
         person = owner.get(own, own)
-        what = (item["event"], person, item["properties"], item["sessionId"], item["type"])
-        seen.append(Seen(seq, us, *what, item["userId"], item["anonymousId"]))
+        fields = (item["event"], person, item["properties"], item["sessionId"], item["type"])
+        seen.append(Seen(seq, us, *fields, item["userId"], item["anonymousId"]))
     return seen

@@ -42,11 +42,11 @@ def comparable(value):
     return str((value - date(1970, 1, 1)).days if isinstance(value, date) else value)
 
 
-def alike(ours, theirs):
-    if ours == theirs:
+def alike(actual, expected):
+    if actual == expected:
         return True
     try:
-        return float(ours) == pytest.approx(float(theirs), rel=1e-12)
+        return float(actual) == pytest.approx(float(expected), rel=1e-12)
     except ValueError:
         return False
 
@@ -66,13 +66,15 @@ async def test_clickhouse_has_the_same_rows(tmp_path, name):
                 await shop.save_cohort(report, arguments["cohort"])
                 arguments["cohort"] = report
             result = await getattr(shop, report)(**arguments)
-            ours = [[comparable(row[column]) for column in peer.ours] for row in result]
+            actual = [[comparable(row[column]) for column in peer.ours] for row in result]
             sql = peer.sql.strip()
             sql = table.strip() + ", " + sql[5:] if sql.startswith("WITH ") else table + sql
-            theirs = list(csv.reader(str(chdb.query(sql, "CSV")).splitlines()))
-            assert len(ours) == len(theirs), report
-            assert all(all(starmap(alike, zip(*rows, strict=True))) for rows in zip(ours, theirs, strict=True)), report
-            assert ours, report
+            expected = list(csv.reader(str(chdb.query(sql, "CSV")).splitlines()))
+            assert len(actual) == len(expected), report
+            assert all(all(starmap(alike, zip(*rows, strict=True))) for rows in zip(actual, expected, strict=True)), (
+                report
+            )
+            assert actual, report
 
 
 def test_every_report_is_compared_or_says_why_not():

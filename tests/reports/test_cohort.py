@@ -246,9 +246,9 @@ async def test_every_form_of_a_cohort_is_allowed_in_the_sandbox(shop):
     for number, form in enumerate(forms):
         await shop.save_cohort(f"form {number}", form)
     for name in ("every", *(f"form {number}" for number in range(0, len(forms), 2))):
-        ours = await shop.cohort_people(name)
-        assert ours.rows == (await shop.report_untrusted("cohort_people", {"cohort": name})).rows
-        assert len(ours) > 0
+        trusted = await shop.cohort_people(name)
+        assert trusted.rows == (await shop.report_untrusted("cohort_people", {"cohort": name})).rows
+        assert len(trusted) > 0
 
 
 async def test_people_are_found_by_their_ids_and_not_by_those_of_events(shop):

@@ -90,12 +90,12 @@ def model_series(model: list[dict], start: int, end: int, grain: str, by: str | 
 
 def same(result: list[tuple], expected: list[tuple]) -> bool:
     return len(result) == len(expected) and all(
-        len(one) == len(two)
+        len(row) == len(expected_row)
         and all(
             a == b or (isinstance(a, float) and math.isclose(a, b, rel_tol=1e-12))
-            for a, b in zip(one, two, strict=True)
+            for a, b in zip(row, expected_row, strict=True)
         )
-        for one, two in zip(result, expected, strict=True)
+        for row, expected_row in zip(result, expected, strict=True)
     )
 
 
@@ -119,8 +119,8 @@ questions = st.tuples(
 
 
 async def check_series(parts: Parts, model: list[dict], question, as_of: datetime | None) -> None:
-    one, two, grain, by, event, measure, filtered = question
-    start, end = min(one, two), max(one, two)
+    first_us, second_us, grain, by, event, measure, filtered = question
+    start, end = min(first_us, second_us), max(first_us, second_us)
     result = await parts.metrics.timeseries(
         event,
         start=from_us(start),

@@ -26,8 +26,8 @@ async def plain(tmp_path):
 
 def _events():
     """The samples' events, with a property of each of our names."""
-    ours = {name: f"{name} of {at % 3}" for at, name in enumerate(OURS)}
-    return [event | {"properties": event["properties"] | ours} for event in EVENTS]
+    extra = {name: f"{name} of {at % 3}" for at, name in enumerate(OURS)}
+    return [event | {"properties": event["properties"] | extra} for event in EVENTS]
 
 
 async def _answers(shop):
@@ -62,7 +62,7 @@ async def test_promoted_columns_do_not_clash_with_those_of_reports(plain, tmp_pa
 async def test_by_may_have_the_name_of_a_column_of_reports(plain, report, names):
     """A property gives the same rows, whatever its name is."""
     named = [event["properties"] | dict.fromkeys(names, event["properties"]["plan"]) for event in EVENTS]
-    await plain.batch([event | {"properties": one} for event, one in zip(EVENTS, named, strict=True)])
+    await plain.batch([event | {"properties": properties} for event, properties in zip(EVENTS, named, strict=True)])
     expected = (await getattr(plain, report)(by=["plan"])).rows
     for name in names:
         result = await getattr(plain, report)(by=[name])

@@ -47,8 +47,8 @@ async def agree(stage, questions):
     """Each report answers as plain Python does. Returns the reports that had rows."""
     # Saving is an event, which must not come among the others; and as of an earlier moment nothing was saved.
     knows = stage.as_of is None and stage.name not in ("log", "archived")
-    definitions = [one["cohort"] for _, one in questions if "cohort" in one] if knows else []
-    for name, definition in {named(one): one for one in definitions}.items():
+    definitions = [options["cohort"] for _, options in questions if "cohort" in options] if knows else []
+    for name, definition in {named(cohort): cohort for cohort in definitions}.items():
         await stage.shop.save_cohort(name, definition)
     saved = [
         Seen(row.seq, row.us, None, None, msgspec.json.decode(row.properties), None, row.type, None, None)
@@ -58,7 +58,11 @@ async def agree(stage, questions):
     for report, question in questions:
         arguments = dict(question)
         if report == "timeline":
-            known = [one.person for one in stage.events if one.person and one.person == (one.user or one.anonymous)]
+            known = [
+                event.person
+                for event in stage.events
+                if event.person and event.person == (event.user or event.anonymous)
+            ]
             arguments.setdefault("person", max(known, default="nobody"))
         own = dict(arguments)
         if "cohort" in own:

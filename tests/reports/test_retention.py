@@ -92,9 +92,9 @@ def plain_retention(
                     break
                 later = [{distance(cohort, at, grain) for at in returns[p]} for p in cohort_people]
                 if mode == "unbounded":
-                    came = sum(number == 0 or any(one >= number for one in ones) for ones in later)
+                    came = sum(number == 0 or any(n >= number for n in numbers) for numbers in later)
                 else:
-                    came = sum(number == 0 or number in ones for ones in later)
+                    came = sum(number == 0 or number in numbers for numbers in later)
                 rows.append((cohort, number, came, came / len(cohort_people), *([name] if by else [])))
     return rows
 
@@ -112,32 +112,34 @@ def plain_lifecycle(events, name, calendar, last_us, start_us=None, by=None, top
     first = min(map(min, present.values())) if start_us is None else period(start_us, **calendar)
     every = periods(first, max(period(last_us, **calendar), *map(max, present.values())), grain)
     result = defaultdict(Counter)
-    for ones in present.values():
+    for active in present.values():
         for at in every:
-            before = next((one for one in ones if distance(one, at, grain) == 1), None)
-            if at not in ones:
+            before = next((earlier for earlier in active if distance(earlier, at, grain) == 1), None)
+            if at not in active:
                 state = None if before is None else "dormant"
-            elif min(ones) == at:
+            elif min(active) == at:
                 state = "new"
             else:
                 state = "resurrecting" if before is None else "returning"
             if state is not None:
-                result[ones[before if state == "dormant" else at]][at, state] += 1
-    people = {value: sum(n for (_, state), n in one.items() if state != "dormant") for value, one in result.items()}
+                result[active[before if state == "dormant" else at]][at, state] += 1
+    people = {
+        value: sum(n for (_, state), n in counts.items() if state != "dormant") for value, counts in result.items()
+    }
     names = shown(people, top)
     rows = []
     for label in dict.fromkeys(names.values()) if by else [None]:
-        mine = sum((one for value, one in result.items() if names[value] == label), Counter())
+        totals = sum((counts for value, counts in result.items() if names[value] == label), Counter())
         for at in every:
-            states = [mine[at, state] for state in ("new", "returning", "resurrecting", "dormant")]
+            states = [totals[at, state] for state in ("new", "returning", "resurrecting", "dormant")]
             rows.append((at, *states, *([label] if by else [])))
     return rows
 
 
 def plain_stickiness(events, name, calendar):
-    counts = [len(ones) for ones in days_of(events, named(name), calendar).values()]
+    counts = [len(days) for days in days_of(events, named(name), calendar).values()]
     return [
-        (n, counts.count(n), counts.count(n) / len(counts), sum(one >= n for one in counts))
+        (n, counts.count(n), counts.count(n) / len(counts), sum(count >= n for count in counts))
         for n in range(1, max(counts, default=0) + 1)
     ]
 
@@ -385,11 +387,11 @@ async def test_retention_equals_that_of_clickhouse(tmp_path, shop_events):
         f"SELECT sumForEach(r) FROM (SELECT person, retention(day = 0 AND event = 'catalog', {conditions}) AS r "
         f"FROM file('{tmp_path / 'visits.parquet'}', Parquet) GROUP BY person)"
     )
-    theirs = [int(one) for one in str(chdb.query(sql, "CSV")).strip().strip('"[]').split(",")]
+    expected = [int(number) for number in str(chdb.query(sql, "CSV")).strip().strip('"[]').split(",")]
     async with Analytics("shop", root=tmp_path / "root", headroom_bytes=0) as shop:
         await shop.batch(sent)
-        ours = await shop.retention("catalog", "cart", grain="day", periods=7)
-    assert [row.people for row in ours if row.cohort == day] == theirs
+        result = await shop.retention("catalog", "cart", grain="day", periods=7)
+    assert [row.people for row in result if row.cohort == day] == expected
 
 
 @pytest.mark.parametrize(

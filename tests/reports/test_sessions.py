@@ -216,10 +216,10 @@ async def test_sessions_equal_those_of_clickhouse(tmp_path):
             ) GROUP BY person, session
         ) GROUP BY day ORDER BY day
     """
-    theirs = [tuple(map(int, line.split(","))) for line in str(chdb.query(sql, "CSV")).split()]
+    expected = [tuple(map(int, line.split(","))) for line in str(chdb.query(sql, "CSV")).split()]
     async with Analytics("shop", root=tmp_path / "root", headroom_bytes=0) as shop:
         await shop.batch(sent)
-        ours = [
+        actual = [
             (
                 (row.time - date(1970, 1, 1)).days,
                 row.sessions,
@@ -231,7 +231,7 @@ async def test_sessions_equal_those_of_clickhouse(tmp_path):
             for row in await shop.sessions()
             if row.sessions
         ]
-    assert ours == theirs
+    assert actual == expected
 
 
 @settings(max_examples=6, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
