@@ -32,9 +32,9 @@ def whole(count):
     return (count, count, count, sum(range(count)) / 2 if count else None)
 
 
-async def holds(shop, count, **asked):
+async def holds(shop, count, **options):
     """Whether exactly the first `count` orders are there, once each."""
-    return tuple((await shop.query(WHOLE, **asked))[0]) == whole(count)
+    return tuple((await shop.query(WHOLE, **options))[0]) == whole(count)
 
 
 async def move_all(shop, clock):

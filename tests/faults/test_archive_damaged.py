@@ -39,13 +39,13 @@ async def test_l3_33_a_damaged_data_file_fails_only_the_queries_that_need_it(mak
     """
     async with make(retention_s=1000.0) as shop, shop._components.archive.pin() as view:
         (path,) = (Path(file.path) for file in view.files)
-    whole = path.read_bytes()
+    content = path.read_bytes()
     damage(path)
     moment = from_us(clock.now_us())
     async with make(retention_s=1000.0) as shop:
-        for asked in ({}, {"as_of": moment}, {"as_of": START}):
+        for options in ({}, {"as_of": moment}, {"as_of": START}):
             with pytest.raises((QueryError, ArchiveUnavailable), match=path.name):
-                await shop.query("SELECT sum(revenue) FROM events", **asked)
+                await shop.query("SELECT sum(revenue) FROM events", **options)
         with pytest.raises((QueryError, ArchiveUnavailable), match=path.name):
             await shop.dau(1, as_of=START)
         with pytest.raises(ArchiveUnavailable, match=path.name):
@@ -56,7 +56,7 @@ async def test_l3_33_a_damaged_data_file_fails_only_the_queries_that_need_it(mak
         storage.unlink()
     with pytest.raises(ArchiveUnavailable, match=path.name):
         await make(retention_s=1000.0).open()
-    path.write_bytes(whole)
+    path.write_bytes(content)
     async with make(retention_s=1000.0) as shop:
         assert (await shop.query("SELECT sum(total) FROM revenue")).scalar() == sum(range(35)) / 2
         assert await holds(shop, 35)

@@ -18,9 +18,9 @@ async def test_query_44_queries_that_need_an_unavailable_archive_fail(moody, clo
         assert shop._components.pipeline.start_seq == 20
         await fill(shop, 20, 25)
         catalog.mood = "down"
-        for asked in ({}, {"as_of": START}, {"snapshot": 1}):
+        for options in ({}, {"as_of": START}, {"snapshot": 1}):
             with pytest.raises(ArchiveUnavailable, match="Connection refused"):
-                await shop.query("SELECT count(*) FROM events", **asked)
+                await shop.query("SELECT count(*) FROM events", **options)
         with pytest.raises(ArchiveUnavailable):
             await shop.dau(1, as_of=START)
         assert (await shop.dau(1))[0].events == 25
@@ -60,10 +60,10 @@ async def test_l3_27_repeated_conflicts_end_an_archive_run(moody, clock):
         clock.advance(5000)
         catalog.mood = "conflict"
         for _ in range(3):
-            asked = catalog.asked
+            before = catalog.asked
             with pytest.raises(ArchiveConflict, match="20 times in a row"):
                 await shop.archive()
-            assert catalog.asked - asked < 50, "a storm is not answered by a storm"
+            assert catalog.asked - before < 50, "a storm is not answered by a storm"
             await shop.rollup()
             assert shop._components.pipeline.start_seq == 10, "the log let go of what is archived nowhere"
             assert await holds(shop, 30)
@@ -111,20 +111,20 @@ async def test_l3_28_a_catalog_that_does_not_answer_blocks_no_event(moody, clock
         catalog.hang()
         archiving = asyncio.ensure_future(shop.archive())
         await asyncio.to_thread(catalog.reached.wait, 20)
-        asked = catalog.asked
+        before = catalog.asked
         async with asyncio.timeout(20):
             for number in range(20, 40):
                 await fill(shop, number, number + 1)
             assert (await shop.query("SELECT sum(total) FROM revenue")).scalar() == sum(range(40)) / 2
             waiting = [shop.query("SELECT count(*) FROM events", timeout=0.05) for _ in range(30)]
             outcomes = await asyncio.gather(*waiting, return_exceptions=True)
-        assert {type(one) for one in outcomes} == {QueryTimeout}
-        assert catalog.asked == asked
+        assert {type(outcome) for outcome in outcomes} == {QueryTimeout}
+        assert catalog.asked == before
         assert not archiving.done()
         catalog.calm()
         assert (await archiving).rows == 20
         assert await holds(shop, 40)
-        assert catalog.asked - asked < 15, "thirty questions that nobody waits for were asked all the same"
+        assert catalog.asked - before < 15, "thirty questions that nobody waits for were asked all the same"
         assert shop._components.archive._pins.paths() == set()
         assert await shop.check() == []
 
@@ -140,7 +140,7 @@ async def test_l3_28_a_shared_catalog_read_begins_after_each_request_for_it(mood
         await shop.archive()
         archive = shop._components.archive
         catalog.hang()
-        asked = catalog.asked
+        before = catalog.asked
         begun = asyncio.ensure_future(archive.watermark())
         await asyncio.to_thread(catalog.reached.wait, 20)
         sharing = [asyncio.ensure_future(archive.watermark()) for _ in range(5)]
@@ -150,10 +150,10 @@ async def test_l3_28_a_shared_catalog_read_begins_after_each_request_for_it(mood
         catalog.calm()
         assert await begun == 10
         outcomes = await asyncio.gather(*sharing, return_exceptions=True)
-        assert [str(one) for one in outcomes[1:4]] == ["10"] * 3
+        assert [str(outcome) for outcome in outcomes[1:4]] == ["10"] * 3
         assert isinstance(outcomes[0], asyncio.CancelledError)
         assert isinstance(outcomes[4], asyncio.CancelledError)
-        assert catalog.asked - asked == 2
+        assert catalog.asked - before == 2
         assert archive._pins._held == {}
         assert archive._reads == {}
 

@@ -46,6 +46,6 @@ def test_every_test_named_for_a_fault_is_in_the_table():
     """A test called `test_l1_05_…` stands in row 5, so that the table stays whole."""
     for path in sorted((ROOT / "tests").rglob("test_*.py")):
         for name in names_in(str(path.relative_to(ROOT))):
-            found = re.match(r"test_(?:l1|l2|l3|time|data|query)_(\d\d)_", name)
-            if found and (row := ROWS.get(int(found[1]))) is not None:
-                assert f"`{path.relative_to(ROOT)}::{name}`" in row, f"{name} is not in row {found[1]}"
+            match = re.match(r"test_(?:l1|l2|l3|time|data|query)_(\d\d)_", name)
+            if match and (row := ROWS.get(int(match[1]))) is not None:
+                assert f"`{path.relative_to(ROOT)}::{name}`" in row, f"{name} is not in row {match[1]}"

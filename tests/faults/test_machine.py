@@ -48,7 +48,7 @@ async def test_l1_13_a_hanging_sync_bounds_the_waiting_events(make):
         calls = [shop.track("hung", message_id="h0")]
         await reach(disk)
         calls += [shop.track("hung", message_id=f"h{number}") for number in range(1, 51)]
-        waiting = [asyncio.ensure_future(one) for one in calls]
+        waiting = [asyncio.ensure_future(call) for call in calls]
         refused = []
         for number in range(200):
             with pytest.raises(Backpressure) as caught:
@@ -59,7 +59,7 @@ async def test_l1_13_a_hanging_sync_bounds_the_waiting_events(make):
         assert (await shop.query(COUNT)).scalar() == 10
         assert (await shop.dau(**DAY))[0].events == 10
         assert shop.stats().next_seq == 10
-        assert not any(one.done() for one in waiting)
+        assert not any(task.done() for task in waiting)
         disk.gate.set()
         receipts = await asyncio.gather(*waiting)
         assert [receipt.seq for receipt in receipts] == list(range(10, 61))
@@ -117,7 +117,7 @@ def no_descriptors(spare=0):
     """The process may open `spare` more files, and then none: EMFILE, from the kernel."""
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     held = [os.open(os.devnull, os.O_RDONLY) for _ in range(spare)]
-    highest = max(int(one.name) for one in Path("/proc/self/fd").iterdir())
+    highest = max(int(entry.name) for entry in Path("/proc/self/fd").iterdir())
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(highest + 1, limits[0]), limits[1]))
     try:
         filling = list(held)
@@ -159,7 +159,7 @@ async def test_l1_15_without_free_descriptors_errors_are_typed(make, spare):
             tracks = [await tried(shop.track("order", message_id=f"x{number}"), errors) for number in range(12)]
             counted = await tried(shop.query(COUNT), errors)
             days = await tried(shop.dau(**DAY), errors)
-        stored = 60 + sum(one is not None for one in tracks)
+        stored = 60 + sum(receipt is not None for receipt in tracks)
         assert counted is None or counted.scalar() == stored
         assert days is None or days[0].events == stored
         assert errors or spare

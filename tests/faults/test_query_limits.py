@@ -54,11 +54,11 @@ async def too_slow(shop):
 
 
 async def cancelled(shop):
-    asked = asyncio.ensure_future(shop.query(ENDLESS))
-    await asyncio.wait([asked], timeout=0.005)
-    asked.cancel()
+    query = asyncio.ensure_future(shop.query(ENDLESS))
+    await asyncio.wait([query], timeout=0.005)
+    query.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await asked
+        await query
 
 
 async def failing(shop):
@@ -105,11 +105,11 @@ async def test_query_46_a_stopped_query_deletes_its_spill_files(shop):
     """What a question has written to disk because its memory was full goes with it, however it ends."""
     spilled = 0
     for timeout in (0.05, 0.1, 0.2, 0.4, 30.0):
-        asked = asyncio.ensure_future(shop.query(SPILLING, timeout=timeout))
-        while not asked.done():
+        query = asyncio.ensure_future(shop.query(SPILLING, timeout=timeout))
+        while not query.done():
             spilled = max(spilled, left(shop)["spilled"])
-            await asyncio.wait([asked], timeout=0.005)
-        assert asked.exception() is None or isinstance(asked.exception(), (QueryTimeout, QueryTooLarge))
+            await asyncio.wait([query], timeout=0.005)
+        assert query.exception() is None or isinstance(query.exception(), (QueryTimeout, QueryTooLarge))
         await quiet(shop)
         assert left(shop)["spilled"] == 0
     assert spilled > 0, "nothing was spilled: the test shows nothing"
@@ -117,11 +117,11 @@ async def test_query_46_a_stopped_query_deletes_its_spill_files(shop):
 
 async def test_query_46_cancelled_queries_free_their_threads(shop):
     """With all of an object's query threads taken by callers who then leave, the next question is answered."""
-    asked = [asyncio.ensure_future(shop.query(ENDLESS)) for _ in range(20)]
-    await asyncio.wait(asked, timeout=0.05)
-    for one in asked:
-        one.cancel()
-    await asyncio.wait(asked)
+    queries = [asyncio.ensure_future(shop.query(ENDLESS)) for _ in range(20)]
+    await asyncio.wait(queries, timeout=0.05)
+    for query in queries:
+        query.cancel()
+    await asyncio.wait(queries)
     assert (await shop.query("SELECT count(*) FROM events", timeout=20)).scalar() == 35
 
 

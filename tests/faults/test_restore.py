@@ -20,10 +20,10 @@ ANSWERS = (
 
 async def answers(shop, moment):
     """All that an object can be asked, and the books that it keeps."""
-    found = [(await shop.query(sql)).rows for sql in ANSWERS]
-    found.append((await shop.query(ANSWERS[0], as_of=moment)).rows)
-    found += [(await shop.dau(3)).rows, (await shop.wau(3)).rows, shop.stats().totals, await shop.snapshots()]
-    return found
+    results = [(await shop.query(sql)).rows for sql in ANSWERS]
+    results.append((await shop.query(ANSWERS[0], as_of=moment)).rows)
+    results += [(await shop.dau(3)).rows, (await shop.wau(3)).rows, shop.stats().totals, await shop.snapshots()]
+    return results
 
 
 async def every_tier(shop, clock):
@@ -58,7 +58,7 @@ async def test_52_a_restored_backup_answers_as_when_it_was_made(make, clock, tmp
         assert await answers(shop, moment) == before
         assert await shop.check() == []
         receipts = await fill(shop, 40, 60)
-        assert [one.status for one in receipts] == ["duplicate"] * 8 + ["stored"] * 12
+        assert [receipt.status for receipt in receipts] == ["duplicate"] * 8 + ["stored"] * 12
         await move_all(shop, clock)
         await shop.compact()
         assert await holds(shop, 60)

@@ -42,9 +42,9 @@ async def lived(make, clock):
 async def answers(shop):
     """All that rests on storage.db: rollups with their sketches, totals."""
     names = ("hourly_events", "daily_metrics", "revenue")
-    found = [(await shop.query(f"SELECT * FROM {name} ORDER BY ALL")).rows for name in names]
-    found += [(await shop.dau(60)).rows, (await shop.wau(60)).rows, (await shop.mau(60)).rows]
-    return found, shop.stats().totals, shop.stats().next_seq
+    results = [(await shop.query(f"SELECT * FROM {name} ORDER BY ALL")).rows for name in names]
+    results += [(await shop.dau(60)).rows, (await shop.wau(60)).rows, (await shop.mau(60)).rows]
+    return results, shop.stats().totals, shop.stats().next_seq
 
 
 def remove(directory):

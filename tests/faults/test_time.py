@@ -39,31 +39,31 @@ def make(tmp_path, clock):
 # 37
 
 
-async def through(shop, clock, steps, told):
+async def through(shop, clock, steps, answers):
     """A group of events and a question at each step of the wall clock; what was told must never change."""
     for number, step in enumerate(steps):
         clock.step(step)
-        (receipt,) = await shop.batch([{"event": "e", "userId": "u", "messageId": f"m{len(told)}-{number}"}])
+        (receipt,) = await shop.batch([{"event": "e", "userId": "u", "messageId": f"m{len(answers)}-{number}"}])
         assert receipt.status == "stored"
-        asked = from_us(clock.now_us())
-        told.append((asked, (await shop.query(COUNT, as_of=asked)).scalar()))
+        moment = from_us(clock.now_us())
+        answers.append((moment, (await shop.query(COUNT, as_of=moment)).scalar()))
         again = await shop.track("e", user_id="u", message_id=receipt.message_id)
         assert (again.status, again.seq) == ("duplicate", receipt.seq)
         if number % 3 == 1:
             await shop.archive()
 
 
-async def agreed(shop, clock, told):
+async def agreed(shop, clock, answers):
     """All tiers have the same events, `received_at` rises, and each instant has the answer that was given for it."""
     rows = (await shop.query("SELECT seq, received_at FROM events ORDER BY seq")).rows
-    assert [row[0] for row in rows] == list(range(len(told)))
+    assert [row[0] for row in rows] == list(range(len(answers)))
     assert all(earlier[1] < later[1] for earlier, later in pairwise(rows))
-    assert (await shop.query("SELECT sum(count)::BIGINT FROM hourly_events")).scalar() == len(told)
-    assert (await shop.query("SELECT sum(n)::BIGINT FROM local")).scalar() == len(told)
-    assert shop.stats().totals == {"e": len(told)}
-    for asked, answer in told:
-        if asked <= from_us(clock.now_us()):
-            assert (await shop.query(COUNT, as_of=asked)).scalar() == answer
+    assert (await shop.query("SELECT sum(count)::BIGINT FROM hourly_events")).scalar() == len(answers)
+    assert (await shop.query("SELECT sum(n)::BIGINT FROM local")).scalar() == len(answers)
+    assert shop.stats().totals == {"e": len(answers)}
+    for moment, answer in answers:
+        if moment <= from_us(clock.now_us()):
+            assert (await shop.query(COUNT, as_of=moment)).scalar() == answer
     assert await shop.check() == []
 
 
@@ -78,16 +78,16 @@ async def agreed(shop, clock, told):
 )
 async def test_time_37_a_wrong_clock_loses_and_doubles_nothing(make, clock, steps):
     """An hour or a year off, back and forth, or stuck: exactly once, `received_at` rises, as_of answers stay."""
-    told = []
+    answers = []
     async with make(segment_events=3) as shop:
-        await through(shop, clock, steps, told)
-        await agreed(shop, clock, told)
+        await through(shop, clock, steps, answers)
+        await agreed(shop, clock, answers)
     async with make(segment_events=3) as shop:
-        await through(shop, clock, steps, told)
-        await agreed(shop, clock, told)
+        await through(shop, clock, steps, answers)
+        await agreed(shop, clock, answers)
     clock.step(YEAR)
     async with make(segment_events=3) as shop:
-        await agreed(shop, clock, told)
+        await agreed(shop, clock, answers)
 
 
 # 38
@@ -132,8 +132,8 @@ async def calendar(shop):
         ]
     series = await shop.timeseries(start=datetime(2024, 2, 29, tzinfo=UTC), end=datetime(2024, 3, 1, tzinfo=UTC))
     assert [row[1] for row in series.rows] == [1] * 24
-    found = (await shop.query("SELECT timestamp FROM events ORDER BY timestamp")).rows
-    assert [row[0] for row in found] == sorted([*ENDS, *ODD])
+    stored = (await shop.query("SELECT timestamp FROM events ORDER BY timestamp")).rows
+    assert [row[0] for row in stored] == sorted([*ENDS, *ODD])
     negative = await shop.query("SELECT count(*) FROM events WHERE timestamp < '1970-01-01T00:00:00Z'")
     assert negative.scalar() == 4 + len(ENDS)
 
@@ -142,7 +142,9 @@ async def test_time_38_clock_changes_leap_days_and_early_years(make, clock):
     """Changes of clocks, leap days, times before 1970 and of the year 1: as a dict has them, in log and in archive."""
     moments = [*ENDS, *ODD]
     async with make(segment_events=40, retention_s=0.0, dedupe_window_s=60.0) as shop:
-        receipts = await shop.batch([{"event": "e", "userId": "u", "timestamp": one.isoformat()} for one in moments])
+        receipts = await shop.batch(
+            [{"event": "e", "userId": "u", "timestamp": moment.isoformat()} for moment in moments]
+        )
         assert {receipt.status for receipt in receipts} == {"stored"}
         await calendar(shop)
         await shop.archive()

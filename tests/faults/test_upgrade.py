@@ -64,21 +64,21 @@ def put(name, place):
 @pytest.mark.parametrize("name", OLD)
 async def test_53_an_old_object_answers_as_it_did(maker, place, name):
     """A directory of every format that ever was opens, and each answer is the one that it gave when it was written."""
-    said = put(name, place)
+    record = put(name, place)
     for _ in range(2):  # also once it has been migrated
-        async with maker.opened(ManualClock(from_us(said["now_us"]))) as shop:
-            assert await maker.asked(shop) == said["answers"]
+        async with maker.opened(ManualClock(from_us(record["now_us"]))) as shop:
+            assert await maker.asked(shop) == record["answers"]
             assert await shop.check() == []
 
 
 @pytest.mark.parametrize("name", OLD)
 async def test_53_an_old_object_takes_new_events_and_jobs(maker, place, name):
     """It knows its message ids, takes new events, archives, merges, expires and collects, and loses nothing."""
-    said = put(name, place)
-    clock = ManualClock(from_us(said["now_us"]))
-    count = len(said["answers"]["events"])
+    record = put(name, place)
+    clock = ManualClock(from_us(record["now_us"]))
+    count = len(record["answers"]["events"])
     async with maker.opened(clock) as shop:
-        assert (await shop.track("again", message_id=said["answers"]["events"][-1][1])).status == "duplicate"
+        assert (await shop.track("again", message_id=record["answers"]["events"][-1][1])).status == "duplicate"
         await maker.some(shop, clock, 100, 110)
         await shop.archive()
         clock.advance(5000)
@@ -88,20 +88,20 @@ async def test_53_an_old_object_takes_new_events_and_jobs(maker, place, name):
         await shop.expire()
         assert (await shop.collect_garbage()).paths
         assert shop._components.pipeline.start_seq == count + 10
-        found = await maker.asked_events(shop)
-        assert found[:count] == said["answers"]["events"]
-        assert len(found) == count + 10
+        events = await maker.asked_events(shop)
+        assert events[:count] == record["answers"]["events"]
+        assert len(events) == count + 10
         assert await shop.check() == []
 
 
 @pytest.mark.parametrize("name", OLD)
 async def test_53_rollups_of_an_old_object_can_be_recomputed(maker, place, name):
     """Without its storage.db, all that was derived comes back from its log and archive."""
-    said = put(name, place)
+    record = put(name, place)
     for path in (place / "shop").glob("storage.db*"):
         path.unlink()
-    async with maker.opened(ManualClock(from_us(said["now_us"]))) as shop:
-        assert await maker.asked(shop) == said["answers"]
+    async with maker.opened(ManualClock(from_us(record["now_us"]))) as shop:
+        assert await maker.asked(shop) == record["answers"]
         assert await shop.check() == []
 
 
