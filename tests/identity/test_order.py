@@ -53,7 +53,7 @@ CALLS = st.lists(
 
 def event(call):
     """What a client would send."""
-    one = Event(
+    sent = Event(
         type=call.kind,
         event="e" if call.kind == "track" else None,
         user_id=call.user,
@@ -62,13 +62,13 @@ def event(call):
     )
     context = {"traits": {"email": call.email}} if call.email else {}
     context |= {"device": {"id": call.device}} if call.device else {}
-    one.context = Raw(msgspec.json.encode(context))
+    sent.context = Raw(msgspec.json.encode(context))
     if call.kind == "alias":
-        one.previous_id = call.other
+        sent.previous_id = call.other
     else:
-        one.anonymous_id = call.other
-    validate(one, int(START.timestamp() * 1e6))
-    return one
+        sent.anonymous_id = call.other
+    validate(sent, int(START.timestamp() * 1e6))
+    return sent
 
 
 def table(calls):
@@ -109,7 +109,7 @@ async def told(engine, log, cuts, rules, path):
 
 def changed(expected):
     """Those who are somebody else's."""
-    return {one: person for one, person in expected.items() if one != person}
+    return {identity: person for identity, person in expected.items() if identity != person}
 
 
 def as_dict(mapping):
