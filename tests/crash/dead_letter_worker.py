@@ -1,4 +1,4 @@
-"""The program that is killed while it keeps dead letters and replays them: one forked process for each request."""
+"""The program that is killed while it stores and replays dead letters. It forks a process for each request."""
 
 import asyncio
 import json
@@ -17,7 +17,7 @@ def tell(what, **facts):
 
 
 def body(first, count):
-    """Every third is good; of the others every second has a message id."""
+    """A body of events: every third is valid; of the invalid ones every second has a message id."""
     items = [
         {
             "event": "good" if number % 3 == 0 else "",

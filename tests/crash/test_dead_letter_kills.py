@@ -1,4 +1,4 @@
-"""A process is killed at each step of refusing and of replaying: what was answered is there, and nothing is twice."""
+"""A process is killed at each step of refusing and replaying: every answered event is there once."""
 
 import json
 import subprocess
@@ -15,7 +15,7 @@ JOBS = ["refuse", "refuse", "replay"]
 
 
 class Worker:
-    """Forks a process for each session, and hears what it was promised."""
+    """Runs the program that forks a process for each session, and reads its messages."""
 
     def __init__(self):
         command = [sys.executable, "-m", "tests.crash.dead_letter_worker"]
@@ -46,7 +46,7 @@ def worker():
 
 
 def steps_of(labels):
-    """Each step at its first and last time: before and after; a statement is seen before it runs."""
+    """Each step at its first and last time: before, after and, for writes, halfway. Statements: before only."""
     for label, times in sorted(Counter(labels).items()):
         for at in sorted({1, times}):
             yield label, at, "before"
@@ -57,7 +57,7 @@ def steps_of(labels):
 
 
 async def audit(root, messages):
-    """A day later, when no message id is remembered: every answered refusal waits or is stored, and is stored once."""
+    """A day later, when no message id is remembered: every refused event is a dead letter or is stored once."""
     clock = ManualClock(START)
     clock.advance(86_400)
     answered = sum(message["rejected"] for message in messages if message["what"] == "answered")
@@ -99,14 +99,14 @@ async def kill_at(worker, root, arm, label, at, when):
     ],
 )
 async def test_killed_between_the_log_and_the_dead_letters(worker, tmp_path, arm, label, at, when):
-    """Between the log and the letters, either way, nothing is lost and nothing is stored twice."""
+    """Killed between the write of the log and that of the dead letters, it loses nothing and stores nothing twice."""
     assert await kill_at(worker, tmp_path, arm, label, at, when), "there is such a step"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("arm", ["refuse", "replay"])
 async def test_killed_at_every_step(worker, tmp_path, arm):
-    """Before it, halfway and after it, and then nothing is lost and nothing is stored twice."""
+    """Killed before, halfway through or after each step, it loses nothing and stores nothing twice."""
     messages = worker.session(tmp_path / "whole", arm)
     assert messages[-1]["signal"] == 0
     labels = next(message["labels"] for message in messages if message["what"] == "done")
@@ -117,7 +117,7 @@ async def test_killed_at_every_step(worker, tmp_path, arm):
 
 
 def test_the_bodies_have_good_and_bad_events():
-    """What is killed has good and bad events, with and without a message id."""
+    """The bodies of these tests have valid and invalid events, with and without a message id."""
     items = json.loads(body(0, 9))
     assert Counter((item["event"], "messageId" in item) for item in items) == {
         ("good", True): 3,

@@ -1,4 +1,4 @@
-"""Faults that the kernel is made to report, or to cause: the whole engine in a process of its own, under strace."""
+"""Faults injected into the kernel's calls: the whole engine runs in its own process, under strace."""
 
 import random
 
@@ -11,7 +11,7 @@ WAL = "shop/storage.db-wal"
 
 
 def acknowledged(results):
-    """The message ids that a process was promised, with their seqs; each once."""
+    """The message ids that a process acknowledged as stored, with their seqs."""
     receipts = [result for step, result in results if isinstance(result, list) and step in ("track", "again", "large")]
     return {name: seq for status, seq, name in receipts if status == "stored"}
 
@@ -21,7 +21,7 @@ def errors(results):
 
 
 async def audit(root, promised, *, more=0):
-    """Open what a process left: all that was promised is there once at its seq, beside at most `more` in flight."""
+    """Open the object again: each promised event is there once at its seq, with at most `more` events in flight."""
     async with Shop("shop", root=root, headroom_bytes=0) as shop:
         rows = (await shop.query("SELECT message_id, seq FROM events ORDER BY seq")).rows
         stored = {row[0]: row[1] for row in rows}
@@ -40,7 +40,7 @@ async def audit(root, promised, *, more=0):
     [("pwritev2", 2), ("pwritev2", 3), ("pwritev2", 4), ("pwritev2", 9), ("fdatasync", 2), ("fdatasync", 5)],
 )
 async def test_l1_01_killed_at_a_system_call(tmp_path, strace, call, number):
-    """kill -9 as the log enters its Nth write or sync: what was acknowledged is there, once, and nothing in between."""
+    """kill -9 as the log enters its Nth write or sync: each acknowledged event is there, once, without gaps."""
     results, code, calls = strace(tmp_path, ["track"] * 8, inject=f"{call}:signal=KILL:when={number}")
     assert code == -9
     assert calls
@@ -49,7 +49,7 @@ async def test_l1_01_killed_at_a_system_call(tmp_path, strace, call, number):
 
 @pytest.mark.parametrize("call", ["pwritev2", "fdatasync"])
 async def test_l1_05_interrupted_system_calls(tmp_path, strace, call):
-    """EINTR at every second write, or sync, of the log: nobody notices."""
+    """EINTR at every second write, or sync, of the log causes no error and loses no event."""
     results, code, calls = strace(tmp_path, ["track"] * 6, inject=f"{call}:error=EINTR:when=2+2", path=LOG)
     assert code == 0
     assert sum("EINTR" in call for call in calls) >= 2
@@ -58,7 +58,7 @@ async def test_l1_05_interrupted_system_calls(tmp_path, strace, call):
     await audit(tmp_path, acknowledged(results))
 
 
-# No segment ends by itself, so that no sealing makes room at a moment of its own.
+# No segment ends by itself, so that no sealing frees space at an unplanned moment.
 _FILL = """
 export SEGMENT_EVENTS=1000
 mount -t tmpfs -o size=4m lakebed "$3"
@@ -67,7 +67,7 @@ dd if=/dev/zero of="$3/ballast" bs=1M count=1 status=none
 
 
 def test_l1_06_a_full_file_system(tmp_path, namespace):
-    """A file system that is really full: DiskFull, reads go on, and with room again the retry and all else are exact.
+    """On a full file system: DiskFull, and reads go on. After space is freed the retry and every answer are exact.
 
     The disk fills up in the middle of a record or of a new segment, wherever that falls. The file system goes with the
     process, so the program itself opens the object again and counts.
@@ -86,7 +86,7 @@ def test_l1_06_a_full_file_system(tmp_path, namespace):
 
 @pytest.mark.parametrize("number", [2, 3, 4])
 async def test_l1_07_eio_on_the_nth_sync(tmp_path, strace, number):
-    """A sync that fails is never tried again on that file: no later acknowledgement rests on it, and the retry does."""
+    """A failed sync is never repeated on that file: later acknowledgements and the retry use a new one."""
     steps = ["track", "track", "track", "again", "track", "count"]
     results, code, calls = strace(tmp_path, steps, inject=f"fdatasync:error=EIO:when={number}", path=LOG)
     assert code == 0
@@ -110,7 +110,7 @@ async def test_l1_14_a_read_only_file_system(tmp_path, strace, namespace):
 
 @pytest.mark.parametrize("number", [4, 6, 8])
 async def test_l2_19_eio_on_the_sync_of_the_wal(tmp_path, strace, number):
-    """StorageUnavailable where it is met; tracking goes on; afterwards rollups are exact, then and in a new process."""
+    """The call that fails is StorageUnavailable; tracking goes on; later rollups are exact, also in a new process."""
     steps = ["track", "track", "rollup", "track", "dau", "rollup", "track", "dau", "plans", "count", "check"]
     results, code, calls = strace(tmp_path, steps, inject=f"fdatasync:error=EIO:when={number}", path=WAL)
     assert code == 0
@@ -140,7 +140,7 @@ async def test_l2_16_killed_while_the_wal_is_written(tmp_path, strace, number):
     assert code == -9, "there were not as many writes"
 
 
-# The most calls of each kind that one thread of the program makes, about.
+# The number of calls of each kind that one thread of the program makes, about.
 _CALLS = {"pwritev2": 14, "pwrite64": 34, "pread64": 24, "fdatasync": 14, "fsync": 14, "rename": 4, "unlink": 6}
 _FAULTS = ("error=EIO", "error=ENOSPC", "signal=KILL")
 _LIFE = "track track rollup track archive track track dau archive plans count check reopen track dau archive count"
@@ -148,9 +148,9 @@ _LIFE = "track track rollup track archive track track dau archive plans count ch
 
 @pytest.mark.parametrize("seed", [*range(2), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 100))])
 async def test_any_system_call_may_fail(tmp_path, strace, seed):
-    """Any call of any kind fails, once or three times in a row, or is the last: typed errors, and nothing is lost.
+    """Any system call fails once or three times in a row, or kills: errors are typed, and nothing is lost.
 
-    The seed chooses. Every error that is no LakebedError fails here, as does a process that ends of itself.
+    The seed chooses. The test fails on any error that is no LakebedError, and if the process ends by itself.
     """
     rng = random.Random(seed)
     results, _, _ = strace(

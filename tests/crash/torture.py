@@ -25,7 +25,7 @@ from tests.crash.resource_limits import DISK, MOST, Peak
 from tests.crash.torture_process import Lane
 
 _REPORT_S = 10.0
-_SILENCE_S = 1500.0  # a lane that says nothing for so long hangs
+_SILENCE_S = 1500.0  # a lane that prints nothing for so long counts as hung
 _PROGRAM = "tests.crash.torture"
 
 
@@ -71,7 +71,7 @@ def _write(line):
 
 
 class Conductor:
-    """Starts the lanes, listens to them, and says how it goes."""
+    """Starts the lanes, reads their messages, and prints the progress."""
 
     def __init__(self, options):
         self.asked = options
@@ -96,7 +96,7 @@ class Conductor:
         return self._sum_up()
 
     def again(self):
-        """One round, in this process."""
+        """Run one round in this process."""
         self._print(f"seed {self.asked.seed}, round {self.asked.round}, objects in {self.asked.directory}")
         with contextlib.closing(_lane(self.asked, lambda line: self._take(0, line))) as lane:
             for _ in range(self.asked.times):
@@ -109,7 +109,7 @@ class Conductor:
         options = self.asked
         program = [sys.executable, "-m", _PROGRAM, "--lane", str(number), "--cores", str(options.cores)]
         program += ["--seed", str(options.seed), "--directory", str(options.directory)]
-        program += ["--until", str(self.began + options.minutes * 60)]  # CLOCK_MONOTONIC is one for all processes
+        program += ["--until", str(self.began + options.minutes * 60)]  # all processes share CLOCK_MONOTONIC
         program += [f"--{name}={getattr(options, name)}" for name in ("sabotage", "only") if getattr(options, name)]
         return subprocess.Popen(program, stdout=subprocess.PIPE)
 
@@ -182,13 +182,13 @@ class Conductor:
     def _sum_up(self):
         for line in report(self):
             sys.stdout.write(line + "\n")
-        with contextlib.suppress(OSError):  # not empty: what failed is kept
+        with contextlib.suppress(OSError):  # not empty: it has the files of failed rounds
             self.asked.directory.rmdir()
         return 1 if self.failures else 0
 
 
 def report(done):
-    """The summary, line by line: what was done, what it held at the most, and the bounds."""
+    """The summary, line by line: the work done, the peak resources, and their limits."""
     counts, peak = done.counts, done.peak.most
     minutes = done._minutes()
     yield f"seed {done.asked.seed}, {minutes:.1f} minutes on {done.asked.cores} lanes"

@@ -39,7 +39,7 @@ def main():
     options = settings(
         max_examples=arguments.examples,
         stateful_step_count=arguments.steps,
-        phases=(Phase.generate,),  # not shrunk: that takes an hour, and the steps are printed as they are
+        phases=(Phase.generate,),  # no shrinking: that takes an hour, and the steps are printed as they are
         database=None,
         deadline=None,
         suppress_health_check=list(HealthCheck),

@@ -44,7 +44,7 @@ events = st.fixed_dictionaries(
         "plan": st.sampled_from([None, "free", "pro"]),
         "user_id": st.sampled_from([None, "ann", *(f"u{number}" for number in range(12))]),
         "anonymous_id": st.sampled_from([None, "ann", "anon"]),
-        # Seconds ago, by the client: mostly now, else late or out of order; a little ahead is allowed too.
+        # Seconds before now, by the client's clock: mostly 0, else late or out of order; a little ahead is allowed too.
         "ago": st.one_of(
             st.none(),
             st.integers(-3600, 7200),
@@ -60,7 +60,7 @@ BAD = ({"event": ""}, {"event": "x" * 201}, {"type": "nonsense"}, {"event": "vie
 
 
 class Sides(RuleBasedStateMachine):
-    """Promised: after each step every answer is the ledger's, and remembered answers never change."""
+    """After each step every answer equals the ledger's, and remembered answers never change."""
 
     def __init__(self):
         super().__init__()
@@ -70,7 +70,7 @@ class Sides(RuleBasedStateMachine):
         self.ledger = Ledger(WINDOW_S)
         self.instants = {}  # as_of in microseconds -> (answers)
         self.tags = {}  # tag, or snapshot id -> end seq
-        self.settled = 0  # the newest instant that was asked about
+        self.settled = 0  # the newest instant that was queried
         self.watermark = 0
         self.shop = None
 
@@ -103,11 +103,11 @@ class Sides(RuleBasedStateMachine):
         self.shop = Shop("shop", root=self.root, clock=self.clock, **self.options)
         self.run(self.shop.open())
         while running := list(self.shop._components.scheduler._running.values()):
-            self.run(asyncio.wait(running))  # what the schedules owe is made up for now, and not in a later step
+            self.run(asyncio.wait(running))  # due jobs run now, and not in a later step
         self._look()
 
     def _look(self):
-        """Scheduled jobs may have moved events into the archive, and let snapshots expire that have no tag."""
+        """Note the state after scheduled jobs: they may archive events, and expire snapshots without a tag."""
         watermark = self.shop.stats().watermark
         assert self.watermark <= watermark <= len(self.ledger.rows), "the watermark went back"
         self.watermark = watermark
@@ -137,7 +137,7 @@ class Sides(RuleBasedStateMachine):
         )
 
     def _book(self, answered):
-        """Enter what was stored, with the time at which the object says it was received; judge the duplicates."""
+        """Add the stored events to the ledger with the times that the object reports; check the duplicates."""
         stored = sorted(
             ((event, receipt) for event, receipt in answered if receipt.status == "stored"), key=lambda x: x[1].seq
         )
@@ -193,7 +193,7 @@ class Sides(RuleBasedStateMachine):
 
     @rule(index=indices, event=events)
     def retry(self, index, event):
-        """An id that was used before, within the window or beyond it."""
+        """Track an event with an earlier message id, within the window or beyond it."""
         if rows := self.ledger.rows:
             self.track(event | {"message_id": rows[index % len(rows)].message_id})
 
@@ -241,7 +241,7 @@ class Sides(RuleBasedStateMachine):
 
     @rule()
     def run_due(self):
-        """What the schedules owe: rollups each hour, expiry each day, the archive each Sunday."""
+        """Run the due jobs: rollups each hour, expiry each day, the archive each Sunday."""
         assert all(run.error is None for run in self.run(self.shop.run_due()))
         self._look()
 
@@ -263,7 +263,7 @@ class Sides(RuleBasedStateMachine):
 
     @rule(batch=st.lists(events, min_size=1, max_size=6))
     def together(self, batch):
-        """Tracking, questions and maintenance at the same time; a count never dips and never doubles."""
+        """Track, query and maintain at the same time; a count never dips and never doubles."""
         before = len(self.ledger.rows)
         calls = [self._call(event) for event in batch]
 
@@ -294,7 +294,7 @@ class Sides(RuleBasedStateMachine):
 
     @rule(index=indices)
     def remember(self, index):
-        """Ask about an instant: now, or one at or just before some event."""
+        """Query as of an instant: now, or at or just before an event."""
         moments = [self.clock.now_us()]
         moments += [row.received_at - back for row in self.ledger.rows for back in (0, 1)]
         moments = [us for us in moments if us <= self.clock.now_us()]
@@ -310,7 +310,7 @@ class Sides(RuleBasedStateMachine):
     def _check_instant(self, moment):
         end, by_event, days, actives = self.instants[moment]
         if moment > self.clock.now_us():
-            return  # the clock was set back: it lies in the future now
+            return  # the clock was set back: the instant is in the future
         as_of = from_us(moment)
         result = self.run(self.shop.query(BY_EVENT, as_of=as_of))
         assert result.seq == (0, end)
@@ -365,5 +365,5 @@ class Sides(RuleBasedStateMachine):
 
 
 async def _wait(call):
-    """`track` and `batch` need a running loop to be called in."""
+    """Call within a running loop: `track` and `batch` need one."""
     return await call()
