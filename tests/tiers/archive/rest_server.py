@@ -1,4 +1,4 @@
-"""An Iceberg REST catalog over loopback HTTP, as small as our archive needs it, that fails as real servers do."""
+"""A small Iceberg REST catalog over loopback HTTP, with the requests of our archive, that fails as real servers do."""
 
 import json
 import socket
@@ -30,10 +30,10 @@ class RestServer(ThreadingHTTPServer):
     """Serves the tables of a SQLite catalog. A context manager.
 
     Attributes:
-        script: for the next commits: "504" answers that without doing it, "applied 504" does it first; "drop" closes
+        script: answers to the next commits: "504" fails without a commit, "applied 504" commits first; "drop" closes
             the socket instead of answering.
-        status: what every request is answered with, while it is set.
-        token: the one that requests must carry, if set.
+        status: the status of every response, while it is set.
+        token: the token that requests must carry, if set.
     """
 
     daemon_threads = True
@@ -76,7 +76,7 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def log_message(self, *_):
-        """Say nothing."""
+        """Write no log."""
 
     def do_GET(self):
         self._answer(self._get)

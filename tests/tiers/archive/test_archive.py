@@ -26,7 +26,7 @@ async def archive(tmp_path):
 
 
 async def test_nothing_archived_yet(archive, tmp_path):
-    """Before the first append the archive is empty, costs no file, and asking it is not an error."""
+    """Before the first append the archive is empty, has no file, and can be read without an error."""
     assert not archive.exists()
     assert await archive.watermark() == 0
     async with archive.pin() as view:
@@ -57,7 +57,7 @@ async def test_append_moves_rows_and_watermark_together(archive):
 
 
 async def test_append_twice_adds_nothing(archive):
-    """A batch that is already archived, wholly or as part of more, is answered with False and changes nothing."""
+    """Appending a batch that is already archived, alone or within more events, returns False and changes nothing."""
     await archive.append(events(0, 10), 0, 10)
     await archive.append(events(10, 20), 10, 20)
     before = await archive.snapshots()
@@ -179,7 +179,7 @@ async def test_promotion_midway(tmp_path):
 
 
 async def test_promotion_that_is_no_longer_declared_is_still_computed(tmp_path):
-    """A column of the table is filled in every file, also when this opening of the object does not promote it."""
+    """A column of the table is filled in every file, also when the opened object does not promote it."""
     first = open_archive(tmp_path)
     await first.append(events(0, 4), 0, 4)
     await first.close()
@@ -204,7 +204,7 @@ async def test_promotion_never_changes_its_type(tmp_path):
 
 @pytest.mark.parametrize("first", [True, False])
 async def test_promotions_with_odd_names(tmp_path, first):
-    """Columns keep the property's name, dots, blanks and dollars included, from the start or added later."""
+    """Columns keep the property's name with its dots, blanks and dollars, from the start or added later."""
     odd = as_promotions({"a.b": int, "a b": str, "c$-d": float, "day": bool})
     if not first:
         plain = open_archive(tmp_path)
@@ -238,7 +238,7 @@ async def test_promotions_that_differ_in_case(archive, tmp_path):
 
 
 async def test_pin_of_a_snapshot_and_of_a_tag(archive):
-    """A snapshot is read again by id or by tag; moving the tag moves what it names; a removed one is gone."""
+    """A snapshot is read again by id or by tag; a tag can be moved to another snapshot; a removed tag is gone."""
     await archive.append(events(0, 4), 0, 4)
     await archive.tag("first")
     await archive.append(events(4, 8), 4, 8)
@@ -294,7 +294,7 @@ async def test_pin_does_not_wait_for_work(tmp_path):
 
 
 async def test_cancelled_append_happens_wholly(archive):
-    """Cancelling the await does not stop a transaction halfway, and no other one runs in between."""
+    """Cancelling an append does not stop its transaction halfway, and no other transaction runs in between."""
     task = asyncio.ensure_future(archive.append(events(0, 10), 0, 10))
     await asyncio.sleep(0)
     task.cancel()
@@ -337,7 +337,7 @@ async def test_close_leaves_nothing(tmp_path):
 
 @pytest.mark.parametrize("disorder", ["nearly sorted", "reversed", "one late event", "shuffled"])
 async def test_rows_of_many_chunks_are_sorted(tmp_path, disorder):
-    """However far an event lies from its place in time, each file holds its day sorted, and nothing is lost."""
+    """However late an event arrives, each file has its day sorted, and nothing is lost."""
     count = 3000
     steps = {
         "nearly sorted": lambda seq: seq ^ 1,

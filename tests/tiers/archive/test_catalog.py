@@ -48,7 +48,7 @@ async def test_duckdb_reads_the_files(tmp_path):
 
 
 async def test_external_catalog(tmp_path):
-    """A catalog named by settings holds a table an object, named for it; the default one is then never made."""
+    """A catalog from the settings has a table named for each object; the default catalog is never created."""
     catalog = {"type": "sql", "uri": f"sqlite:///{tmp_path}/shared.db"}
     settings = {"catalog": catalog, "warehouse": str(tmp_path / "lake"), "namespace": "team.product"}
     shop, blog = (open_archive(tmp_path / "root", name=name, **settings) for name in ("shop", "blog"))
@@ -76,7 +76,7 @@ async def test_external_catalog(tmp_path):
 
 
 async def test_warehouse_elsewhere(tmp_path):
-    """With a warehouse of their own in the settings, objects keep their catalogs and do not share files."""
+    """With a warehouse in the settings, objects keep their own catalogs and do not share files."""
     warehouse = tmp_path / "big disk"
     shop, blog = (open_archive(tmp_path, name=name, warehouse=str(warehouse)) for name in ("shop", "blog"))
     await shop.append(events(0, 4), 0, 4)

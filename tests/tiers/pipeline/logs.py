@@ -1,4 +1,4 @@
-"""Logs for tests: a pipeline on a manual clock, and what it holds as plain lists."""
+"""Logs for tests: a pipeline on a manual clock, and its contents as plain lists."""
 
 import contextlib
 
@@ -18,7 +18,7 @@ from lakebed.tiers.pipeline.segment import Segment
 
 ENGINE = SqlEngine(threads=1, memory_bytes=256 << 20)  # opened by the first test that seals
 NOW = ManualClock().now_us()
-MARKER = slice(64, 76)  # where a log file notes what is durable
+MARKER = slice(64, 76)  # the marker of a log file: the end of its durable bytes
 
 
 def event(message_id=None, *, now=NOW, **fields):
@@ -52,7 +52,7 @@ def make(directory, *, clock=None, disk=None, promotions=BUILT_IN, on_commit=Non
 
 @contextlib.asynccontextmanager
 async def opened(directory, **options):
-    """An open log, closed at the end, also after a failure."""
+    """An open log, which is closed at the end, also after a failure."""
     log = make(directory, **options)
     try:
         await log.open()
@@ -83,7 +83,7 @@ def received(log):
 
 
 async def abandon(log, disk=None):
-    """The state after the process was killed: threads ended, nothing flushed, descriptors closed by the kernel."""
+    """Leave the state of a killed process: threads ended, nothing flushed, descriptors closed by the kernel."""
     log._commit_thread.shutdown(wait=True)
     log._sealer.close()
     if log._committer._segment is not None:

@@ -28,7 +28,7 @@ def test_a_tail_is_a_list_of_rows(groups):
 
 
 def test_many_small_groups_become_few_batches():
-    """Ten thousand single events do not stay ten thousand batches, and each is copied at most three times."""
+    """Ten thousand single events become few batches, and each is copied at most three times."""
     part = TailPart(0)
     single = batch(0, 1)
     for _ in range(10_000):

@@ -33,9 +33,9 @@ async def test_more_pending_events_than_the_bound_are_refused(tmp_path):
 
 
 async def test_more_pending_bytes_than_the_bound_are_refused(tmp_path):
-    """A few large events are as many as many small ones: beyond `pending_bytes` an append is Backpressure too.
+    """A few large events count like many small ones: beyond `pending_bytes` an append fails with Backpressure too.
 
-    In either shape, as events and as a block; once they are stored the room is there again.
+    This holds for lists of events and for blocks; appends work again once the pending ones are stored.
     """
     disk = GatedDisk()
     large = Raw(b'{"text":"%s"}' % (b"x" * 20_000))
@@ -210,7 +210,7 @@ async def test_an_open_view_keeps_its_files(tmp_path):
 
 
 async def test_a_view_stays_as_it_was(tmp_path):
-    """A view does not show events appended or sealed after it was taken."""
+    """A view does not show events appended or sealed after it was opened."""
     async with opened(tmp_path, promotions=()) as log:
         await log.append(events("a"))
         with log.view() as view:

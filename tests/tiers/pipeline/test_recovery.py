@@ -160,7 +160,7 @@ def test_garbage_behind_the_last_frame_is_cut(tmp_path, tail):
 
 
 def test_frames_recycled_from_another_file_are_not_read(tmp_path):
-    """Blocks of a deleted log file that carry on exactly where this one ends belong to another epoch: they are cut."""
+    """Blocks of a deleted log file that continue exactly at the end of this one have another epoch: they are cut."""
     old, ends, _ = write_segment(tmp_path / "old", GROUPS)
     recycled = old.read_bytes()[ends[1] :]  # its frames start at seq 2, as the next frame here would
     path, _, _ = write_segment(tmp_path / "new", GROUPS[:1])
@@ -183,7 +183,7 @@ class WrittenDisk(FaultyDisk):
 def test_frames_that_a_crash_left_unsynced_are_synced_before_they_are_read(tmp_path):
     """A whole frame above the marker is kept: a write may be durable though it was never acknowledged.
 
-    It is written again first: after a sync that failed the kernel takes its pages for clean, and syncs nothing of them.
+    It is written again first: after a failed sync the kernel marks its pages clean, and syncs none of them.
     """
     path, ends, markers = write_segment(tmp_path, GROUPS)
     sound = path.read_bytes()
@@ -221,7 +221,7 @@ def test_a_missing_segment_between_sealed_ones_is_corruption(tmp_path, missing):
 
 
 def test_a_closed_segment_that_lost_its_end_is_corruption(tmp_path):
-    """Every event of a log file before the last one was acknowledged, wherever its marker is."""
+    """Every event of a log file before the last file was acknowledged, wherever its marker is."""
     path, ends, markers = write_segment(tmp_path, GROUPS)
     write_segment(tmp_path, [["g"]], first_seq=6)
     path.write_bytes(with_marker(path.read_bytes(), markers[0])[: ends[-1] - 1])
@@ -323,7 +323,7 @@ def test_damage_behind_the_header_is_never_silent(whole_file, tmp_path_factory, 
     )
 )
 def test_any_files_open_or_are_refused_with_a_typed_error(whole_file, tmp_path_factory, files):
-    """With any bytes in the directory, opening gives written events, or a LakebedError, and nothing else."""
+    """With any bytes in the directory, opening finds written events or raises a LakebedError."""
     directory = tmp_path_factory.mktemp("any")
     put_back({name: whole_file[0] if data is None else data for name, data in files.items()}, directory)
     try:
@@ -334,7 +334,7 @@ def test_any_files_open_or_are_refused_with_a_typed_error(whole_file, tmp_path_f
 
 
 async def workload(directory, disk, acknowledged, handed_over):
-    """Groups, duplicates, new segments, sealing, pruning and a close; records each acknowledged event with its seq."""
+    """Append groups, seal, prune and close; record each acknowledged event with its seq."""
     clock = ManualClock()
     log = make(directory, disk=disk, clock=clock, promotions=(), segment_events=5, retention_s=0, dedupe_window_s=50)
     await log.open()
@@ -353,7 +353,7 @@ async def workload(directory, disk, acknowledged, handed_over):
     await log.append([event("late")])
     acknowledged.append((log.next_seq - 1, "late"))
     handed_over.append("late")
-    await log.prune(9)  # consumers have passed seq 9: what is before it may go
+    await log.prune(9)  # consumers have passed seq 9: events before it may be deleted
     await log.close()
 
 

@@ -109,7 +109,7 @@ def test_the_log_file_is_removed_last(tmp_path):
     [("sync_file", 0), ("replace", 0), ("sync_directory", 0), ("remove", 0), ("sync_directory", 1)],
 )
 async def test_a_failure_is_visible_loses_nothing_and_passes(tmp_path, operation, after):
-    """If any step of sealing fails, `problems` names it, all events stay readable once, and the next try succeeds."""
+    """If any step of sealing fails, `problems` names it, each event stays readable once, and the next try succeeds."""
     disk = FaultyDisk()
     name = ".log" if operation == "remove" else ".parquet" if operation != "sync_directory" else tmp_path.name
     async with opened(tmp_path, disk=disk) as log:
@@ -216,7 +216,7 @@ def test_a_sealed_file_that_does_not_read_back_is_corruption(tmp_path, damage):
 async def test_events_that_a_failed_sync_left_in_doubt_are_sealed_before_a_checkpoint_passes_them(tmp_path):
     """durability="os": after a failed sync the file's contents are unknown, so `sync` seals its events from memory.
 
-    Else a checkpoint would speak of events that a power loss takes, and the object would not open again.
+    Else a checkpoint would include events that a power loss removes, and the object would not open again.
     """
     disk = FaultyDisk()
     options = {"durability": "os", "promotions": ()}

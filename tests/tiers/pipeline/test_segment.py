@@ -17,7 +17,7 @@ def batch(*ids, seq=0):
 
 
 def test_groups_read_back_as_written(tmp_path):
-    """A log file gives back its groups: ids, seqs, times and offsets."""
+    """Reading a log file gives its groups: ids, seqs, times and offsets."""
     path, ends, _ = write_segment(tmp_path, GROUPS, first_seq=7)
     segment = scan(path)
     assert [column(frame.batch) for frame in segment.frames] == GROUPS
@@ -58,7 +58,7 @@ def test_a_segment_that_cannot_be_created_leaks_nothing_and_can_be_created_later
 
 
 def test_the_marker_is_written_after_the_sync_it_speaks_of(tmp_path):
-    """The marker never says that bytes are durable before they are: after the write it is old, after the sync new."""
+    """The marker never includes bytes that are not durable: it is old after the write, and new after the sync."""
     disk = FaultyDisk()
     segment = Segment.create(disk, tmp_path, 0, 0)
     before = marker(segment.path)
@@ -88,7 +88,7 @@ def test_a_failed_write_moves_nothing(tmp_path):
 
 
 def test_short_writes_are_completed(tmp_path, monkeypatch):
-    """The system may write fewer bytes than asked, at every call: the frame is whole all the same."""
+    """When each call of the system writes only a part of the bytes, the frame is still complete."""
     original = module.os.pwrite
     monkeypatch.setattr("lakebed.disk.os.pwritev", lambda fd, buffers, at: original(fd, b"".join(buffers)[:7], at))
     monkeypatch.setattr("lakebed.disk.os.pwrite", lambda fd, data, at: original(fd, data[:301], at))
