@@ -14,7 +14,7 @@ from lakebed.events.validation import from_call, validate
 from tests.tiers.pipeline.logs import NOW
 
 GOOD = b'{"event":"good","messageId":"g"}'
-# A capture of what Segment's own libraries sent to a local server.
+# Requests that Segment's own libraries sent to a local server.
 CAPTURES = [
     json.loads(line)
     for line in (Path(__file__).parents[1] / "data" / "segment_requests.jsonl").read_text().splitlines()
@@ -85,7 +85,7 @@ def test_a_bad_item_does_not_affect_the_others(name, place):
 
 @pytest.mark.parametrize("name", [name for name, (body, _) in BAD.items() if body[:1] == b"{"])
 def test_a_bad_single_object_gets_its_reason(name):
-    """One object, on one line, is one item, however bad."""
+    """One object on one line is one item, with any errors in it."""
     body, reason = BAD[name]
     (rejected,) = decode_items(body, NOW)
     assert reason in rejected.reason
@@ -93,7 +93,7 @@ def test_a_bad_single_object_gets_its_reason(name):
 
 @pytest.mark.parametrize("body", [*bodies([GOOD] * 3), *lines([GOOD] * 3)])
 def test_every_form_gives_the_same_events(body):
-    """Array, envelope, NDJSON: with white space or without, the same three events in order."""
+    """An array, an envelope and NDJSON, with or without white space, give the same three events in order."""
     assert summary(decode_items(body, NOW)) == ["good"] * 3
 
 
@@ -108,13 +108,13 @@ def test_every_form_gives_the_same_events(body):
     ],
 )
 def test_a_single_object_is_one_event(body):
-    """One object, on one line or several, also with a property named batch."""
+    """One object on one line or several is one event, also with a property named batch."""
     assert summary(decode_items(body, NOW)) == ["good"]
 
 
 @pytest.mark.parametrize("body", [b"[]", b" [ ] ", b'{"batch":[]}'])
 def test_an_empty_batch_is_an_empty_list(body):
-    """An empty batch is an empty answer."""
+    """An empty batch gives an empty list."""
     assert decode_items(body, NOW) == []
 
 
@@ -154,7 +154,7 @@ def test_a_body_whose_items_cannot_be_separated_is_refused(body):
 
 
 def test_the_envelope_has_the_defaults_of_its_items():
-    """sentAt and context of the batch hold for each item; an item's own win, member by member."""
+    """sentAt and context of the batch apply to each item; members of an item's own context override them."""
     envelope = {
         "sentAt": "2026-01-01T00:00:10Z",
         "context": {"ip": "1.1.1.1", "library": {"name": "shared"}},
@@ -173,7 +173,7 @@ def test_the_envelope_has_the_defaults_of_its_items():
 
 @pytest.mark.parametrize("context", [b"null", b"{}"])
 def test_an_empty_context_of_the_batch_changes_nothing(context):
-    """A batch may say null or nothing for its context."""
+    """The context of a batch may be null or empty."""
     (event,) = decode_items(b'{"batch":[{"event":"e","context":{"a":1}}],"context":' + context + b"}", NOW)
     assert bytes(event.context) == b'{"a":1}'
 
@@ -199,13 +199,13 @@ def test_an_invalid_context_of_the_batch_rejects_each_item(context, reason):
     "rest", [b'"context":{"a":"\\ud800"}', b'"sentAt":[1]', b'"context":' + b"[" * 5000 + b"]" * 5000]
 )
 def test_an_undecodable_envelope_is_refused(rest):
-    """When the envelope itself cannot be decoded no event of it is accepted, and the reason names the envelope."""
+    """If the envelope cannot be decoded, none of its events is accepted, and the reason names the envelope."""
     with pytest.raises(InvalidEvent, match="sentAt or context of the batch cannot be read"):
         decode_items(b'{"batch":[' + GOOD + b"]," + rest + b"}", NOW)
 
 
 def test_a_merged_context_has_the_events_limit():
-    """The size and the depth of an event count with what the batch's context added."""
+    """The limits of size and depth include the members that the context of the batch added."""
     half = b'{"a":"' + b"x" * 20_000 + b'"}'
     body = b'{"batch":[{"event":"e","context":%s}],"context":%s}' % (half.replace(b"a", b"b", 1), half)
     assert "the limit is 32768" in decode_items(body, NOW)[0].reason
@@ -221,32 +221,32 @@ def test_numbers_keep_their_digits():
 
 
 def test_of_duplicate_keys_the_last_one_counts():
-    """JSON leaves duplicate keys open: of an event's fields the last counts; properties are kept as they were sent."""
+    """Of an event's duplicate fields the last counts; duplicate keys in properties are kept as they were sent."""
     body = b'{"event":"a","event":"b","properties":{"x":1},"properties":{"x":2,"x":3}}'
     (event,) = decode_items(body, NOW)
     assert (event.event, bytes(event.properties)) == ("b", b'{"x":2,"x":3}')
 
 
 def test_unknown_fields_are_ignored():
-    """Unknown fields are ignored: integrations, version, writeKey, channel and what else libraries send."""
+    """Unknown fields are ignored: integrations, version, writeKey, channel and others that libraries send."""
     body = b'{"event":"good","integrations":{"All":true},"version":2,"_metadata":{"x":[1]},"channel":"server"}'
     assert summary(decode_items(body, NOW)) == ["good"]
 
 
 def test_the_source_of_the_event_overrides_that_of_the_call():
-    """`source` fills the column for items that do not say it."""
+    """The source of the call is used for items without one of their own."""
     events = decode_items(b'[{"event":"a"},{"event":"b","source":"own"}]', NOW, source="http")
     assert [event.source for event in events] == ["http", "own"]
 
 
 def test_rejected_items_keep_their_message_id():
-    """Where the id can be read the rejection carries it, so that the sender knows which one it was."""
+    """A rejection has the message id of its item if it can be read, so that the sender can identify the item."""
     rejections = decode_items(b'[{"event":"","messageId":"a"},{"event":7,"messageId":"b"},{"messageId":5},7]', NOW)
     assert [rejection.message_id for rejection in rejections] == ["a", "b", None, None]
 
 
 def test_mappings_may_be_camel_case_or_snake_case():
-    """Segment's camelCase and our snake_case are the same fields."""
+    """Segment's camelCase and our snake_case name the same fields."""
     camel = {"event": "e", "userId": "u", "anonymousId": "a", "messageId": "m", "properties": {"a": 1}}
     snake = {"event": "e", "user_id": "u", "anonymous_id": "a", "message_id": "m", "properties": {"a": 1}}
     first, second = decode_mappings([camel, snake], NOW)
@@ -254,7 +254,7 @@ def test_mappings_may_be_camel_case_or_snake_case():
 
 
 def test_a_python_call_equals_the_same_event_as_json():
-    """track's arguments and the same event as JSON are admitted to the same, with times of any Python kind."""
+    """The arguments of `track` and the same event as JSON give equal events, for times of any Python type."""
     zone = timezone(timedelta(hours=2))
     for moment in (
         datetime(2025, 1, 1, tzinfo=UTC),
@@ -289,7 +289,7 @@ def test_a_python_call_equals_the_same_event_as_json():
     ],
 )
 def test_a_python_call_with_a_wrong_value_is_refused(arguments, reason):
-    """An untyped caller may give anything: it is InvalidEvent with one reason."""
+    """A value of a wrong type is InvalidEvent with one reason."""
     with pytest.raises(InvalidEvent) as caught:
         validate(from_call("track", **({"properties": None} | arguments)), NOW)
     assert reason in caught.value.reason
@@ -304,7 +304,7 @@ def test_an_item_that_is_not_a_mapping_is_rejected(item):
 
 
 def test_events_are_validated_as_copies():
-    """An Event is copied and checked whole: it may be handed in twice, and a bad one is rejected with its reason."""
+    """An Event is copied and checked completely: it may be passed twice; an invalid one is rejected with a reason."""
     event = Event(event="e", timestamp="2025-01-01T00:00:00Z", user_id=5)
     for _ in range(2):
         first, second = decode_mappings([event, event], NOW)
@@ -356,7 +356,7 @@ def test_an_unterminated_string_is_refused_in_linear_time(body):
         decode_items(body, NOW)
 
 
-# The largest ones are left to the tests that send each by itself.
+# Other tests send the largest ones, each by itself.
 ITEMS = st.lists(
     st.sampled_from(["good", *(name for name, (raw, _) in BAD.items() if len(raw) < 100_000)]), max_size=12
 )
@@ -366,7 +366,7 @@ ITEMS = st.lists(
 @settings(max_examples=60)
 @given(names=ITEMS, form=st.integers(0, 6))
 def test_any_mix_of_items_is_decoded_in_order(names, form):
-    """Random mixes of good and bad items in any form: one answer an item, in order, each with its own reason."""
+    """Random mixes of valid and invalid items in any form give one answer an item, in order, with its own reason."""
     raw = [GOOD if name == "good" else BAD[name][0] for name in names]
     if form >= 5 and (len(raw) < 2 or not all(item[:1] == b"{" for item in raw)):
         form = 0
@@ -380,7 +380,7 @@ def test_any_mix_of_items_is_decoded_in_order(names, form):
 @settings(max_examples=200)
 @given(st.binary(max_size=200) | st.text(alphabet='[]{}",:\\ntrue1e\ud800\n "batch"', max_size=60))
 def test_any_bytes_are_decoded_or_refused(body):
-    """Whatever is sent: events, rejections with a reason, or InvalidEvent; never another exception."""
+    """Any bytes give events, rejections with a reason, or InvalidEvent, and no other exception."""
     data = body if isinstance(body, bytes) else body.encode("utf-8", "surrogatepass")
     try:
         answers = decode_items(data, NOW)

@@ -27,7 +27,7 @@ def document() -> Event:
 
 @pytest.mark.parametrize("picked", [[0], [1, 2], [3, 4, 0, 1, 0], [2], []])
 def test_sql_arrow_and_python_agree(picked):
-    """The same rows are documents by each of the three, and every other row is an event."""
+    """SQL, Arrow and Python take the same rows for documents; every other row is an event."""
     rows = [ROWS[number] for number in picked]
     sources, types = (
         pa.array([source for source, _ in rows], pa.string()),
@@ -47,7 +47,7 @@ def test_sql_arrow_and_python_agree(picked):
 
 
 def test_a_batch_knows_its_documents():
-    """Where they are in it: alone, joined with others, and when duplicates were left out."""
+    """A batch has the positions of its documents: alone, joined with others, and without its duplicates."""
     events = [Event(event="a", source="python") for _ in range(3)]
     assert EventBatch.of(events).documents == ()
     mixed = EventBatch.of([events[0], document(), events[1]])
@@ -61,7 +61,7 @@ def test_a_batch_knows_its_documents():
 
 @given(st.lists(st.booleans(), max_size=60), st.data())
 def test_positions_count_as_a_list_does(rows, data):
-    """However the rows came in commits, and whatever was known before: counts of ranges, and the newest events."""
+    """Positions give the counts of ranges and the newest events, for rows in any commits and any known ones."""
     cut = data.draw(st.integers(0, len(rows)))
     known = data.draw(st.integers(0, cut))
     positions = DocumentPositions()

@@ -41,7 +41,7 @@ def promoted(documents, **kinds):
     ],
 )
 def test_values_that_do_not_convert_are_null(kind, values, expected):
-    """A promoted column has what its type can hold; what does not convert is NULL, and no row fails for another's."""
+    """A promoted column has the values that its type can hold, and NULL for each value that does not convert."""
     table = promoted([{"p": value} for value in values] + [{}], p=kind)
     assert table["p"].to_pylist() == [*expected, None]
     assert table.schema.field("p").type == Promotion("p", kind.__name__).arrow_type
@@ -60,7 +60,7 @@ def test_a_name_is_one_member_and_never_sql():
 
 
 def test_only_missing_columns_are_computed():
-    """A table that has a column already keeps it; rows stay in order, also many of them."""
+    """Existing columns of a table are kept; many rows stay in order, too."""
     documents = [{"a": i, "b": -i} for i in range(20_000)]
     table = promoted(documents, a=int)
     marked = table.set_column(1, "a", pa.array([7] * len(documents), pa.int64()))
@@ -71,14 +71,14 @@ def test_only_missing_columns_are_computed():
 
 
 def test_an_empty_table_gets_the_columns():
-    """No rows, but the same columns and types: a query cannot tell."""
+    """An empty table has the same columns and types, so that queries work alike."""
     table = promoted([], a=int, b=datetime)
     assert table.num_rows == 0
     assert table.schema.field("b").type == pa.timestamp("us", tz="UTC")
 
 
 def test_built_in_promotions_come_first():
-    """Usage and performance are promoted out of the box, in an order that never changes: field ids follow it."""
+    """Properties of usage and performance are promoted by default, in a fixed order: field ids follow it."""
     assert [promotion.name for promotion in BUILT_IN] == [
         "quantity",
         "unit",

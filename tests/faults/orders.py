@@ -1,4 +1,4 @@
-"""What the drills track, and the one question whose answer says whether anything was lost or doubled."""
+"""The events of the drills, and the query whose answer shows whether any event was lost or doubled."""
 
 from datetime import UTC, datetime
 
@@ -38,7 +38,7 @@ async def holds(shop, count, **options):
 
 
 async def move_all(shop, clock):
-    """Archive everything, and let the log go of it."""
+    """Archive everything, and prune the log."""
     await shop.archive()
     clock.advance(5000)  # the log keeps an hour for the live counters
     return await shop.rollup()

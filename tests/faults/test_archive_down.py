@@ -1,4 +1,4 @@
-"""The archive does not answer: that is said, it costs nobody else anything, and nothing is lost."""
+"""The archive does not answer: calls that need it raise errors, all others work, and nothing is lost."""
 
 import asyncio
 import sqlite3
@@ -10,7 +10,7 @@ from tests.faults.orders import START, fill, holds, move_all
 
 
 async def test_query_44_queries_that_need_an_unavailable_archive_fail(moody, clock):
-    """An answer that needs the archive is an error while it is down, never a partial one; others go on, exactly."""
+    """A query that needs the archive raises while it is down, without a partial answer; others stay exact."""
     catalog, make = moody
     async with make() as shop:
         await fill(shop, 0, 20)
@@ -33,7 +33,7 @@ async def test_query_44_queries_that_need_an_unavailable_archive_fail(moody, clo
 
 
 async def test_query_44_an_object_opens_while_its_archive_is_unavailable(moody, clock):
-    """The log needs no catalog: an object opens, tracks and says what is wrong; later all is there."""
+    """The log needs no catalog: the object opens, tracks and reports the problem; later it has all events."""
     catalog, make = moody
     async with make() as shop:
         await fill(shop, 0, 20)
@@ -44,14 +44,14 @@ async def test_query_44_an_object_opens_while_its_archive_is_unavailable(moody, 
         assert [problem.where for problem in await shop.check()] == ["archive"]
         with pytest.raises(ArchiveUnavailable):
             await shop.archive()
-    async with make() as shop:  # it also closed
+    async with make() as shop:  # it also closed without an error
         catalog.calm()
         assert (await shop.archive()).rows == 10
         assert await holds(shop, 30)
 
 
 async def test_l3_27_repeated_conflicts_end_an_archive_run(moody, clock):
-    """Refused again and again, an archive run ends by itself, says so, loses nothing, and works when it is over."""
+    """After repeated conflicts an archive run ends with an error and loses nothing; without conflicts it works."""
     catalog, make = moody
     async with make() as shop:
         await fill(shop, 0, 10)
@@ -75,7 +75,7 @@ async def test_l3_27_repeated_conflicts_end_an_archive_run(moody, clock):
 
 
 async def test_l3_26_jobs_work_once_when_every_commit_answer_is_lost(moody, clock):
-    """Where each commit is applied and each answer lost, every job still does its work once."""
+    """If each commit is applied and each answer lost, every job still does its work once."""
     catalog, make = moody
     async with make() as shop:
         catalog.mood = "lost"
@@ -100,9 +100,9 @@ async def test_l3_26_jobs_work_once_when_every_commit_answer_is_lost(moody, cloc
 
 
 async def test_l3_28_a_catalog_that_does_not_answer_blocks_no_event(moody, clock):
-    """A catalog that is silent holds up no event and no rollup; questions end at their timeout, and it is not flooded.
+    """A silent catalog delays no event and no rollup; queries end at their timeout, and it gets few requests.
 
-    When it answers again, what waited is over at once: those who gave up left no queue of requests behind.
+    When it answers again, waiting calls end at once: cancelled calls left no queue of requests.
     """
     catalog, make = moody
     async with make() as shop:
@@ -130,9 +130,9 @@ async def test_l3_28_a_catalog_that_does_not_answer_blocks_no_event(moody, clock
 
 
 async def test_l3_28_a_shared_catalog_read_begins_after_each_request_for_it(moody):
-    """Who asks after a look at the catalog began is not answered by it; those who wait for the next one share that.
+    """A request gets no answer of a read that began before it; requests that wait for the next read share it.
 
-    One who leaves takes nothing from the others, and no pin stays.
+    A cancelled request does not affect the others, and no pin stays.
     """
     catalog, make = moody
     async with make() as shop:
@@ -159,9 +159,9 @@ async def test_l3_28_a_shared_catalog_read_begins_after_each_request_for_it(mood
 
 
 async def test_l3_28_a_log_over_its_limit_while_the_archive_is_unavailable(moody, clock):
-    """Archiving that `log_bytes` starts fails without failing any event, is a problem while it lasts, and then works.
+    """Archiving started by `log_bytes` fails without failing an event, is a problem meanwhile, and works later.
 
-    The log keeps all of it meanwhile.
+    The log keeps all events meanwhile.
     """
     catalog, make = moody
     async with make(log_bytes=1) as shop:
@@ -170,7 +170,7 @@ async def test_l3_28_a_log_over_its_limit_while_the_archive_is_unavailable(moody
         await shop._components.pipeline.seal()
         clock.advance(61)  # not more often than once a minute
         await fill(shop, 35, 36)
-        await shop._components.maintenance.close()  # waits for what runs in the background
+        await shop._components.maintenance.close()  # waits for background jobs
         assert any("archiving it failed" in problem.message for problem in await shop.check())
         assert shop._components.pipeline.start_seq == 0
         catalog.calm()
@@ -184,9 +184,9 @@ async def test_l3_28_a_log_over_its_limit_while_the_archive_is_unavailable(moody
 
 @pytest.mark.slow
 async def test_l3_28_archiving_waits_for_a_locked_catalog_and_then_fails(make, clock, tmp_path):
-    """While another program holds the object's own catalog locked, archiving waits some seconds, and then says so.
+    """While another program locks the object's own catalog, archiving waits some seconds, and then raises an error.
 
-    Events are stored meanwhile; questions are answered from the state that is known. Let go, the run is done again.
+    Events are stored meanwhile; queries are answered from the known state. Without the lock the run works again.
     """
     async with make() as shop:
         await fill(shop, 0, 20)

@@ -1,4 +1,4 @@
-"""The people of a list of calls, computed slowly and plainly, with which the engine is compared."""
+"""A slow, plain model that computes the people of a list of calls. The engine is compared with it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Call(NamedTuple):
 def people(  # noqa: C901 - the rules one after the other, to be read beside the page that states them
     calls, *, emails=False, devices=False, user_limit=1, anonymous_limit=100
 ):
-    """The person of every id that was heard of."""
+    """The person of every id in the calls."""
     calls = sorted(calls)
     known = {call.user for call in calls if call.user is not None}
     groups: list[dict] = []
@@ -59,7 +59,7 @@ def people(  # noqa: C901 - the rules one after the other, to be read beside the
         claimed = group_of(call.other)
         if claimed["users"] or call.other in decided:
             continue
-        decided.add(call.other)  # by the earliest, also where that one has too many
+        decided.add(call.other)  # the earliest call decides, also if its user has too many ids
         owner = group_of(call.user)
         owned.setdefault(owner["name"], 0)
         if owned[owner["name"]] < anonymous_limit:

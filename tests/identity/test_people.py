@@ -1,4 +1,4 @@
-"""People in every answer of an object."""
+"""People in the answers of an object."""
 
 from __future__ import annotations
 
@@ -59,9 +59,9 @@ async def test_identify_links_anonymous_events(shop):
 
 
 async def test_a_second_user_on_a_shared_anonymous_id_stays_apart(shop):
-    """The earliest by event time owns the anonymous events; the other owns those with their own id."""
+    """The user with the earliest event time owns the anonymous events; the other owns those with their own id."""
     await shop.identify("bob", anonymous_id="kiosk", timestamp=START - timedelta(hours=1))
-    await shop.identify("ann", anonymous_id="kiosk", timestamp=START - timedelta(hours=2))  # arrives later, was earlier
+    await shop.identify("ann", anonymous_id="kiosk", timestamp=START - timedelta(hours=2))  # arrives later, is earlier
     await shop.track("seen", anonymous_id="kiosk")
     await shop.track("bought", anonymous_id="kiosk", user_id="bob")
     assert await counted(shop) == {"ann": 2, "bob": 2}
@@ -81,7 +81,7 @@ async def test_alias_joins_two_users_and_names_the_person(shop):
 
 
 async def test_as_of_has_the_people_of_that_moment(shop, clock):
-    """Each instant has the edges received by then, and always will, also after archiving and a restart."""
+    """As of an instant, people follow from the edges received by then, also after archiving and a restart."""
     await shop.track("seen", anonymous_id="a")
     await shop.track("seen", user_id="ann")
     clock.advance(60)
@@ -110,7 +110,7 @@ async def test_as_of_has_the_people_of_that_moment(shop, clock):
 
 
 async def test_a_person(shop):
-    """All ids, first and last seen, groups, and traits by event time in any order of arrival, with history."""
+    """A person has all ids, first and last seen, groups, and traits by event time with their history."""
     await shop.identify("ann", {"plan": "pro", "city": "Oslo"}, timestamp=START - timedelta(days=1), message_id="m2")
     await shop.identify("ann", {"plan": "free", "age": 30}, timestamp=START - timedelta(days=3), message_id="m1")
     await shop.identify("ann", {"plan": "max", "age": None}, timestamp=START - timedelta(days=3), message_id="m0")
@@ -134,7 +134,7 @@ async def test_a_person(shop):
 
 
 async def test_traits_whose_json_has_a_key_twice(shop):
-    """Such JSON is accepted, and does not break the table for other people."""
+    """Such JSON is accepted, and does not break the table of people."""
     await shop.batch(b'{"type":"identify","userId":"ann","traits":{"a":1,"a":1,"/~":2}}')
     (row,) = await shop.query("SELECT traits FROM people")
     assert json.loads(row.traits) == {"a": 1, "/~": 2}
@@ -262,7 +262,7 @@ async def test_people_survive_a_restart_and_the_loss_of_storage(make, tmp_path, 
 
 @pytest.mark.parametrize("unsaved", [10, 1_000_000])
 async def test_events_without_new_facts_are_read_once(make, monkeypatch, unsaved):
-    """No event is read again after closing; after a crash at most so many."""
+    """No event is read again after closing; after a crash at most `_UNSAVED` events are."""
     monkeypatch.setattr("lakebed.identity.identity._UNSAVED", unsaved)
     async with make() as shop:
         for _ in range(3):

@@ -1,7 +1,7 @@
-"""Made-up events with everything that is hard to count, and arguments for every report over them.
+"""Made-up events with difficult values, and arguments for every report over them.
 
-Times where clocks are changed, before 1970, of one microsecond; ids that turn out to be one person's; properties of all
-types, and none; names that are hard to write.
+Times at clock changes, before 1970, and in one microsecond; several ids of one person; properties of all types, and
+none; names with odd characters.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The reports as ClickHouse gives them: another engine's functions, over the same real events."""
+"""The reports against ClickHouse: another engine's functions over the same real events."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NOW = datetime(2026, 6, 1, tzinfo=UTC)
 
 
 def written(path, events):
-    """The events as a table that ClickHouse reads."""
+    """Write the events as a table that ClickHouse reads."""
     columns = {
         "person": [event.person for event in events],
         "us": [event.us for event in events],
@@ -36,7 +36,7 @@ def written(path, events):
 
 
 def comparable(value):
-    """What ClickHouse writes for it: days and hours by their number."""
+    """The text that ClickHouse writes for a value: days and hours are numbers."""
     if isinstance(value, datetime):
         return str(int(value.timestamp()) // 3600)
     return str((value - date(1970, 1, 1)).days if isinstance(value, date) else value)
@@ -53,7 +53,7 @@ def alike(actual, expected):
 
 @pytest.mark.parametrize("name", ["orders", "requests"])
 async def test_clickhouse_has_the_same_rows(tmp_path, name):
-    """Row by row, for every report that ClickHouse can compute."""
+    """Every report that ClickHouse can compute has the same rows there."""
     chdb = pytest.importorskip("chdb", reason="chDB comes with the extra `bench`: make bench installs it")
     items = [item | {"messageId": f"m{at:06}"} for at, item in enumerate(getattr(real_data, name)())]
     written(tmp_path / "events.parquet", seen(items))

@@ -63,13 +63,13 @@ async def test_funnels_of_a_shop_equal_the_plain_model(tmp_path):
 
 
 async def levels(shop, steps, within, **options):
-    """How far everybody came."""
+    """The furthest step of each person."""
     result = await shop.funnel_people(steps, within, step=1, outcome="converted", limit=10_000, **options)
     return {row.person_id: row.step for row in result}
 
 
 def window_funnel(path, table, mode, window, steps):
-    """The same by ClickHouse, of a table `person, at, event`."""
+    """The furthest step of each person by ClickHouse, for a table `person, at, event`."""
     chdb = pytest.importorskip("chdb", reason="chDB comes with the extra `bench`: make bench installs it")
     pq.write_table(table, path)
     conditions = ", ".join(f"event = '{step}'" for step in steps)
@@ -81,7 +81,7 @@ def window_funnel(path, table, mode, window, steps):
 
 
 async def test_funnels_of_a_shop_equal_windowfunnel(tmp_path):
-    """windowFunnel with `strict_increase` is our rule; without it, and with times made unique, `allow_equal` is."""
+    """windowFunnel with `strict_increase` has our rule; without it, and with unique times, it has `allow_equal`."""
     rows = ecom.rows()
     async with Analytics("shop", root=tmp_path / "shop", headroom_bytes=0) as shop:
         await shop.batch(ecom.items())
@@ -125,8 +125,8 @@ async def test_funnels_of_real_orders_equal_windowfunnel(tmp_path):
         stored = await shop.query("SELECT user_id AS person, event, epoch(timestamp)::BIGINT AS at FROM events")
         expected = window_funnel(tmp_path / "a.parquet", stored.arrow(), ", 'strict_increase'", 14 * 86_400, steps)
         actual = await levels(shop, steps, "14d")
-        # Where both happened in one minute, windowFunnel takes the order of that minute for the first step and forgets
-        # the one before, which the cancellation is later than.
+        # If both are in one minute, windowFunnel takes the order of that minute for the first step and forgets the
+        # earlier order, after which the cancellation came.
         times = {name: {(row.person, row.at) for row in stored if row.event == name} for name in steps}
         torn = {person for person, _ in times["Ordered"] & times["Cancelled"]}
         assert {person for person in actual if actual[person] != expected[person]} <= torn

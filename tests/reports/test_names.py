@@ -1,4 +1,4 @@
-"""Names of properties beside those that the SQL of reports has for itself."""
+"""Properties whose names are also names in the SQL of reports."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def plain(tmp_path):
 
 
 def _events():
-    """The samples' events, with a property of each of our names."""
+    """The sample events with a property for each name in our SQL."""
     extra = {name: f"{name} of {at % 3}" for at, name in enumerate(OURS)}
     return [event | {"properties": event["properties"] | extra} for event in EVENTS]
 
@@ -44,7 +44,7 @@ async def _answers(shop):
 
 @pytest.mark.integration
 async def test_promoted_columns_do_not_clash_with_those_of_reports(plain, tmp_path):
-    """Promoting properties with the names of our own SQL changes no result."""
+    """Promoting properties with names of our SQL changes no result."""
     promote = dict.fromkeys(OURS, str)
     async with Analytics("odd", root=tmp_path, clock=plain.clock, headroom_bytes=0, promote=promote) as odd:
         assert await _answers(odd) == await _answers(plain)

@@ -1,4 +1,4 @@
-"""paths against plain Python that reads like its definition, and the flow through each step."""
+"""paths against plain Python that reads like its definition, and the counts that enter and leave each step."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ async def test_paths_equal_plain_python_in_any_state(
 
 
 async def test_a_session_that_began_before_the_range_gives_no_path(tmp_path):
-    """However close to `start` its last event before it lies."""
+    """Such a session has no path, however close to `start` its last event before `start` is."""
     events = [happened("home", "ann", 0), happened("cart", "ann", 1800), happened("pay", "ann", 3600)]
     events += [happened("home", "bob", 1800), happened("cart", "bob", 3600.000001)]
     async for stage in stages(tmp_path, events, only=("both tiers",)):

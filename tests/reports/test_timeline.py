@@ -16,7 +16,7 @@ pytestmark = pytest.mark.integration
 
 @st.composite
 def streams(draw):
-    """Events of few ids at few times, some equal, and visitors who say later who they are."""
+    """Events of few ids at few times, some equal, and visitors who are identified later."""
     times = st.integers(0, 5)
     tracked = st.builds(
         happened, st.sampled_from(["home", "pay"]), st.sampled_from(["ann", "bob", "?p1", "?p2", None]), times
@@ -49,7 +49,7 @@ def _sent(events):
 
 
 async def test_a_row_has_the_event_as_it_was_sent(tmp_path):
-    """Within a range and a condition, and the same through the sandbox."""
+    """A row has all fields of its event, with a range and a condition; the sandbox gives the same."""
     events = [
         happened("home", "ann", 0, {"page": "/"}, session="s"),
         happened("pay", "ann", 1),
